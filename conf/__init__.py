@@ -1,0 +1,1 @@
+"""What may be chosen: the configuration groups, shipped as `gr_cli.conf`."""

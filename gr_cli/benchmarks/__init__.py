@@ -1,0 +1,9 @@
+"""Benchmarks: where samples come from, and how they become a stream of tasks."""
+
+from gr_cli.benchmarks.base import Benchmark as Benchmark
+from gr_cli.benchmarks.base import Samples as Samples
+from gr_cli.benchmarks.base import Task as Task
+from gr_cli.benchmarks.permuted import permuted as permuted
+from gr_cli.benchmarks.sources import Digits as Digits
+from gr_cli.benchmarks.sources import Torchvision as Torchvision
+from gr_cli.benchmarks.split import split as split

@@ -1,0 +1,135 @@
+"""From a node of the configuration to an object: a call of its `_target_`, checked against the signature.
+
+The signature is the schema: an unknown name, a missing one, a wrong type or a value out of range is a `ConfigError`
+that names the field by its path in the configuration. Sizes that follow from the benchmark are provided by name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Lt
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from gr_cli.errors import ConfigError, suggestion
+
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+def build(node: Mapping[str, Any], path: str, **provided: Any) -> Any:
+    """Call `node["_target_"]` with the other entries of `node`, and with what is `provided` and asked for by name.
+
+    Entries that hold a `_target_` themselves are built first. An entry that is null gives way to a provided value.
+
+    Raises:
+        ConfigError: an entry does not fit the signature.
+    """
+    target, arguments = _bind(node, path, provided)
+    made = {k: build(v, f"{path}.{k}", **provided) if _is_node(v) else v for k, v in arguments.items()}
+    return target(**made)
+
+
+def check_node(node: Mapping[str, Any], path: str, provided: Iterable[str]) -> None:
+    """Raise the `ConfigError` that `build` would raise for `node`, as far as it can be told without calling anything."""
+    names = dict.fromkeys(provided)
+    for key, value in _bind(node, path, names)[1].items():
+        if _is_node(value):
+            check_node(value, f"{path}.{key}", names)
+
+
+def _is_node(value: Any) -> bool:
+    return isinstance(value, Mapping) and "_target_" in value
+
+
+def _bind(
+    node: Mapping[str, Any], path: str, provided: Mapping[str, Any]
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The target of a node and its arguments, checked; nested nodes are left as they are."""
+    target = resolve(node.get("_target_"), path)
+    parameters = inspect.signature(target).parameters
+    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+    arguments: dict[str, Any] = {name: provided[name] for name in parameters if name in provided}
+    for name, value in node.items():
+        if name == "_target_":
+            continue
+        field = f"{path}.{name}"
+        if name not in parameters:
+            choices = [p for p in parameters if p not in provided or p in node]
+            raise ConfigError(field, value, f"no such setting; there are {_listed(choices)}", suggestion(name, choices))
+        if value is None and name in arguments:
+            continue
+        if not _is_node(value):
+            check(value, hints.get(name, Any), field, parameters[name].default)
+        arguments[name] = value
+    for name, parameter in parameters.items():
+        if name not in arguments and parameter.default is inspect.Parameter.empty:
+            raise ConfigError(f"{path}.{name}", None, f"is needed by {node['_target_']}")
+    return target, arguments
+
+
+def asks_for(node: Mapping[str, Any], path: str, name: str) -> bool:
+    """Whether the `_target_` of `node` takes an argument called `name`."""
+    return name in inspect.signature(resolve(node.get("_target_"), path)).parameters
+
+
+def resolve(target: object, path: str) -> Callable[..., Any]:
+    """The class or function that a dotted name stands for."""
+    if not isinstance(target, str) or "." not in target:
+        raise ConfigError(f"{path}._target_", target, "must be the dotted name of a class or function")
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{path}._target_", target, f"can't be imported ({error})") from error
+    if not callable(found):
+        raise ConfigError(f"{path}._target_", target, "is neither a class nor a function")
+    result: Callable[..., Any] = found
+    return result
+
+
+def check(value: Any, annotation: Any, field: str, default: Any = inspect.Parameter.empty) -> None:
+    """Raise a `ConfigError` for `field` unless `value` is what `annotation` allows. Nothing is converted."""
+    try:
+        TypeAdapter(annotation, config=_STRICT).validate_python(value)
+    except ValidationError as error:
+        plain = isinstance(default, (bool, int, float, str))
+        usual = f"the default is {_shown(default)}" if plain else ""
+        raise ConfigError(field, _shown(value), f"must be {describe(annotation)}", usual) from error
+
+
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+
+
+def describe(annotation: Any) -> str:
+    """What an annotation allows, in words."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        bounds = []
+        for mark in arguments[1:]:
+            if isinstance(mark, (Ge, Gt, Lt)):
+                sign = {Ge: "≥", Gt: ">", Lt: "<"}[type(mark)]
+                bounds.append(f"{sign} {getattr(mark, type(mark).__name__.lower())}")
+        return " ".join([describe(arguments[0]), " and ".join(bounds)]).strip()
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments)) if len(arguments) > 1 else str(arguments[0])
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(describe, arguments))
+    if origin is tuple:
+        return "a list of " + ", ".join(map(describe, arguments))
+    if inspect.isclass(origin) and issubclass(origin, Sequence):
+        return "a list, each " + describe(arguments[0])
+    return _NAMES.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(sorted(names)) if names else "none"

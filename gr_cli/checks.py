@@ -1,0 +1,16 @@
+"""Types that say what a value may be. Signatures use them; `build` and a newcomer read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Lt
+
+Count = Annotated[int, Ge(0)]
+PositiveInt = Annotated[int, Ge(1)]
+NonNegative = Annotated[float, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+Share = Annotated[float, Ge(0), Lt(1)]
+Widths = Sequence[PositiveInt]
+ReplayWeight = Annotated[float, Ge(0)] | Literal["by_tasks"]

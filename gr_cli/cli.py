@@ -1,0 +1,132 @@
+"""The door: `gr-run`. From the command line to settings, from errors to one line and an exit code.
+
+Nothing heavy is imported before a run begins: `--help`, `--version` and completion answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gr_cli import __version__
+from gr_cli.errors import ConfigError, GrError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from gr_cli.settings import Settings
+
+OUTPUTS = Path("outputs")
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what the command line says; the exit code: 0, 1 for a failed run, 2 for a mistake, 130 for Ctrl-C."""
+    words = list(arguments)
+    if {"-h", "--help"} & set(words):
+        from gr_cli.help import text
+
+        print(text(words))
+        return 0
+    if "--version" in words:
+        print(f"gr-run {__version__}")
+        return 0
+    try:
+        if any(word.startswith("resume=") for word in words):
+            _resume(words)
+            return 0
+        return _compose_and_run(words)
+    except GrError as error:
+        print(f"gr-run: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _resume(words: list[str]) -> None:
+    """`gr-run resume=<folder>`: go on with a run as its folder describes it."""
+    if len(words) > 1:
+        other = next(word for word in words if not word.startswith("resume="))
+        raise ConfigError("resume", words[0].partition("=")[2], f"goes alone: remove {other}")
+    from gr_cli.results.load import settings_of
+
+    path = Path(words[0].partition("=")[2])
+    _run(settings_of(path), path)
+
+
+def _compose_and_run(words: list[str]) -> int:
+    """Let Hydra compose the configuration and call `_job` with it, once or for each job of a sweep."""
+    import hydra
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from gr_cli import sweep
+    from gr_cli.schema import RunConfig
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    ConfigStore.instance().store("schema", RunConfig)
+    OmegaConf.register_new_resolver("gr_sweep", sweep.identity, replace=True)
+    command = sys.argv
+    sys.argv = ["gr-run", *words]
+    try:
+        hydra.main(version_base="1.3", config_path="pkg://gr_cli.conf", config_name="config")(_job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        from gr_cli.explain import explain
+
+        print(f"gr-run: {explain(error, [word for word in words if '=' in word])}", file=sys.stderr)
+        return 2
+    finally:
+        sys.argv = command
+    return sweep.report()
+
+
+def settings_from(config: DictConfig, hydra: Any) -> Settings:
+    """Settings from what Hydra composed; `hydra` is its own part of the configuration."""
+    from omegaconf import OmegaConf
+
+    from gr_cli.settings import PROVIDED, Settings
+
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    plain.pop("hydra", None)
+    chosen = hydra.runtime.choices
+    choices = {group: chosen.get(group) for group in (*PROVIDED, "preset")}
+    return Settings.checked(plain, choices, list(hydra.overrides.task))
+
+
+def _job(config: DictConfig) -> float | None:
+    """One run; in a sweep a failure is told and the next one begins."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra = HydraConfig.get()
+    settings = settings_from(config, hydra)
+    if hydra.mode != RunMode.MULTIRUN:
+        return _run(settings)
+    try:
+        return _run(settings)
+    except GrError as error:
+        print(f"gr-run: {error}", file=sys.stderr)
+        if error.exit_code == 130:
+            raise KeyboardInterrupt from error
+    except Exception:
+        traceback.print_exc()
+    return float("nan")
+
+
+def _run(settings: Settings, path: Path | None = None) -> float | None:
+    from gr_cli.console import Terminal
+    from gr_cli.experiment import folder_of, run
+    from gr_cli.results.folder import RunFolder
+
+    folder = folder_of(settings, OUTPUTS) if path is None else RunFolder(path)
+    return run(settings, folder, Terminal()).score

@@ -1,0 +1,45 @@
+"""Everything this package raises on purpose. One root, so that a caller can catch it all."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GrError(Exception):
+    """Root of all errors of this package; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class ConfigError(GrError):
+    """The user chose something that can't work: names the field, the value, what is allowed."""
+
+    exit_code = 2
+
+    def __init__(self, field: str, value: object, allowed: str, remedy: str = "") -> None:
+        shown = "null" if value is None else str(value)
+        super().__init__(f"{field}={shown}: {allowed}" + (f"; {remedy}" if remedy else ""))
+        self.field, self.value = field, value
+
+
+class DataError(GrError):
+    """A data set is missing, broken or of another shape than the run needs."""
+
+    exit_code = 2
+
+
+class FolderError(GrError):
+    """A run folder can't be read, written or continued."""
+
+    exit_code = 2
+
+
+class TrainingError(GrError):
+    """Training could not go on, such as a loss that is not a number any more."""
+
+
+def suggestion(word: str, choices: Iterable[str]) -> str:
+    """`did you mean 'x'?` when a choice is close to `word`, else the empty string."""
+    close = difflib.get_close_matches(word, list(choices), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""

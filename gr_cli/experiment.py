@@ -1,0 +1,311 @@
+"""The story of a run: task by task train, evaluate, save; and at the end, show."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from time import monotonic
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gr_cli.assembly import Experiment, Stage, prepare
+from gr_cli.benchmarks.base import Kind
+from gr_cli.errors import FolderError, GrError, TrainingError
+from gr_cli.learner import Losses
+from gr_cli.results.folder import RunFolder, sibling
+from gr_cli.results.record import EvaluationRow, Record
+from gr_cli.results.status import Status
+from gr_cli.settings import Settings
+from gr_cli.strategies.base import Position
+from gr_cli.view import View
+
+CHECKPOINT_VERSION = 1
+SAMPLES_SHOWN = 50
+
+
+class Interrupted(GrError):
+    """The run was asked to stop, and saved its state."""
+
+    exit_code = 130
+    interrupted = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"interrupted; the same command goes on from here, or: gr-run resume={folder}")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run found, and where it is."""
+
+    folder: Path
+    record: Record
+    metrics: dict[str, float | None]
+
+    @property
+    def score(self) -> float | None:
+        """Mean validation accuracy after the last training; None where nothing was held out."""
+        rows = self.record.matrix("validation")
+        return sum(rows[-1]) / len(rows[-1]) if rows else None
+
+
+def folder_of(settings: Settings, root: Path) -> RunFolder:
+    """The folder of this run below `root`: a new sibling if it shall be fresh."""
+    path = settings.folder(root)
+    return RunFolder(sibling(path) if settings.config["fresh"] else path)
+
+
+def run(settings: Settings, folder: RunFolder, view: View) -> Result:
+    """Run what `settings` describe in `folder`: from the start, or from where it was left; show it if it is over.
+
+    Raises:
+        GrError: it could not begin, or it failed; `status.json` says so.
+        Interrupted: it was asked to stop; the same call goes on.
+    """
+    if (folder.status() or {}).get("state") == "finished":
+        result = stored(folder)
+        view.stored(settings, result)
+        return result
+    experiment = prepare(settings)
+    torch.set_num_threads(experiment.threads)
+    with folder.locked():
+        status = Status(folder, facts(experiment))
+        try:
+            result = _train(experiment, folder, status, view)
+        except BaseException as error:
+            view.close()
+            status.write_end(error)
+            raise
+        status.write("finished")
+    view.finished(experiment, result)
+    return result
+
+
+def _train(experiment: Experiment, folder: RunFolder, status: Status, view: View) -> Result:
+    learner, plan = experiment.learner, experiment.stages
+    first, start, sums = _resume(experiment, folder)
+    folder.write_config(experiment.settings.as_yaml())
+    status.write("running")
+    view.started(experiment, folder.path, [learner.strategy.steps(s.iterations) for s in plan], (first, start))
+    if not experiment.record.evaluations:
+        evaluate(experiment, after_task=-1, iteration=0, final=True)
+    with _stop_requests() as stop:
+        for number, stage in enumerate(plan[first:], first):
+            view.stage_started(number, stage.name)
+            watch = _Watch(experiment, folder, view, stop, number, sums)
+            batches = experiment.batches(stage, start)
+            learner.train_task(stage.task, batches, stage.iterations, watch, start)
+            evaluate(experiment, stage.task, stage.iterations, final=True)
+            experiment.record.timing.append(_timing(experiment, stage))
+            _draw_samples(experiment, folder, stage.task)
+            _save(experiment, folder, number + 1)
+            view.stage_finished(number, stage.name, experiment.record.matrix()[-1])
+            start, sums = 0, {}
+            if stop.is_set() and number + 1 < len(plan):
+                raise Interrupted(folder.path)
+    _draw_matrix(experiment, folder)
+    return Result(folder.path, experiment.record, experiment.metrics)
+
+
+def evaluate(experiment: Experiment, after_task: int, iteration: int, final: bool) -> None:
+    """Evaluate the solver on all tasks and note it down; `after_task` -1 is before any training."""
+    learner = experiment.learner
+    for task in experiment.benchmark.tasks:
+        units = learner.scenario.testing_units(learner.heads, task.id, after_task)
+        for split, samples in task.splits().items():
+            found = learner.evaluate(samples.batches(), units)
+            experiment.record.evaluations.append(
+                EvaluationRow(after_task, iteration, task.id, split, found.accuracy, found.loss, found.n, final)
+            )
+
+
+class _Watch:
+    """Sees every training step: writes history, evaluates, saves and stops when it is time."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: RunFolder,
+        view: View,
+        stop: threading.Event,
+        number: int,
+        sums: dict[str, list[Tensor | int]],
+    ) -> None:
+        config = experiment.settings.config
+        self._experiment, self._folder, self._view, self._stop = experiment, folder, view, stop
+        self._number, self._sums = number, sums
+        self._log_every, self._evaluate_every = config["log"]["every"], config["evaluate"]["every"]
+        self._save_every, self._saved = config["checkpoint"]["every_seconds"], monotonic()
+
+    def __call__(self, position: Position, losses: Losses) -> None:
+        done = position.iteration + 1
+        for name, value in losses.items():
+            total = self._sums.setdefault(name, [torch.zeros_like(value), 0])
+            total[0] = total[0] + value
+            total[1] += 1
+        if done % self._log_every == 0:
+            self._write_history(position)
+        if self._evaluate_every and done % self._evaluate_every == 0 and done < position.iterations:
+            evaluate(self._experiment, position.task, done, final=False)
+        self._view.stepped(self._number, position, losses)
+        if self._stop.is_set() or monotonic() - self._saved > self._save_every:
+            _save(self._experiment, self._folder, self._number, done, self._sums)
+            self._saved = monotonic()
+        if self._stop.is_set():
+            raise Interrupted(self._folder.path)
+
+    def _write_history(self, position: Position) -> None:
+        row: dict[str, float] = {"task": position.task, "iteration": position.iteration + 1}
+        for name, (total, number) in self._sums.items():
+            row[name] = float(total) / number
+            if not isfinite(row[name]):
+                raise TrainingError(
+                    f"loss `{name}` is {row[name]} in task {position.task} at iteration {position.iteration + 1}; "
+                    f"the last good state is in {self._folder.path}; try a lower optimizer.lr"
+                )
+        self._experiment.record.history.append(row)
+        self._sums.clear()
+
+
+# --- saving, and going on
+
+
+def _save(
+    experiment: Experiment,
+    folder: RunFolder,
+    stage: int,
+    iteration: int = 0,
+    sums: dict[str, list[Tensor | int]] | None = None,
+) -> None:
+    """Write the tables, then the checkpoint from which the run goes on at `iteration` of `stage`."""
+    kind, heads = experiment.benchmark.kind, experiment.learner.heads
+    folder.write_tables(experiment.record, experiment.metrics)
+    folder.save_checkpoint(
+        {
+            "version": CHECKPOINT_VERSION,
+            "identity": experiment.settings.identity,
+            "kind": {"shape": kind.shape, "value_range": kind.value_range, "trials": kind.trials},
+            "stage": stage,
+            "iteration": iteration,
+            "sums": sums or {},
+            "record": experiment.record.state_dict(),
+            "learner": experiment.learner.state_dict(),
+            "units": heads.shape[1],
+        }
+    )
+
+
+def _resume(experiment: Experiment, folder: RunFolder) -> tuple[int, int, dict[str, list[Tensor | int]]]:
+    """Take up the newest checkpoint, if any: the stage and the iteration to go on with, and the open history row."""
+    saved = folder.load_checkpoint()
+    if saved is None:
+        return 0, 0, {}
+    if saved["version"] != CHECKPOINT_VERSION or saved["identity"] != experiment.settings.identity:
+        raise FolderError(f"{folder.path}: its checkpoint is of another version or configuration; use fresh=true")
+    experiment.record = Record.from_state(saved["record"])
+    stage = experiment.stages[min(saved["stage"], len(experiment.stages) - 1)]
+    experiment.learner.load_state_dict(saved["learner"], stage.task)
+    return saved["stage"], saved["iteration"], saved["sums"]
+
+
+def stored(folder: RunFolder) -> Result:
+    """What a finished run had found."""
+    saved = folder.load_checkpoint()
+    if saved is None:
+        raise FolderError(f"{folder.path}: is finished, but its checkpoint is gone; use fresh=true")
+    return Result(folder.path, Record.from_state(saved["record"]), folder.metrics())
+
+
+def facts(experiment: Experiment) -> dict[str, Any]:
+    """What status.json tells of a run besides its state."""
+    settings, learner = experiment.settings, experiment.learner
+    device = learner.device
+    return {
+        "seed": settings.seed,
+        "config_hash": settings.identity,
+        "choices": settings.choices,
+        "overrides": list(settings.overrides),
+        "command": " ".join(["gr-run", *settings.overrides]),
+        "mode": "alone",
+        "stores_raw_samples": learner.strategy.stores_raw_samples,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": experiment.threads,
+    }
+
+
+def _timing(experiment: Experiment, stage: Stage) -> dict[str, float]:
+    """Seconds of each kind of work in the stage that is over, and what they come to."""
+    seconds = experiment.learner.clock.take()
+    samples = stage.iterations * experiment.settings.config["train"]["batch_size"]
+    training = seconds.get("solver", 0.0) + seconds.get("generator", 0.0)
+    return {
+        "task": stage.task,
+        **{f"{name}_seconds": seconds.get(name, 0.0) for name in ("solver", "generator", "evaluation")},
+        "samples_per_second": samples / training if training else float("nan"),
+        "peak_memory_mib": _peak_memory(experiment.learner.device),
+    }
+
+
+def _peak_memory(device: torch.device) -> float:
+    """Most memory held so far, MiB: of the GPU if there is one in use, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return float("nan")
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets; the second Ctrl-C leaves at once."""
+    stop = threading.Event()
+
+    def request(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# --- pictures
+
+
+def _draw_samples(experiment: Experiment, folder: RunFolder, task: int) -> None:
+    generator, draws = experiment.learner.generator, experiment.learner.draws
+    if generator is None or len(experiment.benchmark.kind.shape) != 3:
+        return
+    from gr_cli.report import figures
+
+    x = generator.generate(SAMPLES_SHOWN, generator=draws.generator("figure", task))
+    title = f"{SAMPLES_SHOWN} samples that the generator dreams after task {task}"
+    figures.samples(x, title, folder.figures / f"samples_task_{task}.png")
+
+
+def _draw_matrix(experiment: Experiment, folder: RunFolder) -> None:
+    from gr_cli.report import figures
+
+    rows = {after: accuracies for after, accuracies in experiment.record.rows().items() if after >= 0}
+    names = [task.name for task in experiment.benchmark.tasks]
+    title = experiment.settings.title
+    figures.matrix(rows, names, title, folder.figures / "accuracy_matrix.png")
+    figures.curves(rows, names, title, folder.figures / "accuracy_curves.png")

@@ -1,0 +1,82 @@
+"""One line for each way in which a command line can fail to become a configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from gr_cli.errors import suggestion
+
+
+def explain(error: Exception, overrides: Sequence[str]) -> str:
+    """What is wrong with `overrides`, from what Hydra or OmegaConf raised: field, value, what is allowed."""
+    text = str(error)
+    if found := re.search(r"Could not find '([^']+)'", text):
+        return _no_option(found[1], text)
+    if found := re.search(r"Could not (?:override|append|delete|merge override)[^']*'([^']+)'", text):
+        return _no_field(found[1], overrides)
+    if found := re.search(r"full_key: (\S+)", text):
+        return _wrong_value(found[1], text, overrides)
+    if found := re.search(r"[Ee]rror (?:merging|parsing) override '?([^'\n]+)'?", text):
+        return f"{found[1]}: can't be understood; quote it for the shell, and write key=value"
+    return " ".join((text or str(error.__cause__ or type(error).__name__)).split())[:300]
+
+
+def _no_option(name: str, text: str) -> str:
+    group, _, option = name.rpartition("/")
+    options = re.findall(r"^\s+(\S+)$", text.partition("Available options")[2], flags=re.MULTILINE)
+    if not group:
+        return f"{name}: no such configuration"
+    listed = f"; there are {', '.join(options)}" if options else ""
+    hint = suggestion(option, options)
+    return f"{group}={option}: no such option{listed}" + (f"; {hint}" if hint else "")
+
+
+def _no_field(name: str, overrides: Sequence[str]) -> str:
+    """`name` is no field: say which there are beside it, in the configuration that the other overrides give."""
+    key = name.split("=")[0]
+    value = next((o.partition("=")[2] for o in overrides if o.lstrip("+~").startswith(f"{key}=")), "")
+    parent, _, leaf = key.rpartition(".")
+    node = _composed([o for o in overrides if o.lstrip("+~").partition("=")[0] != key])
+    if parent and node is not None:
+        try:
+            node = OmegaConf.select(node, parent)
+        except Exception:
+            node = None
+    siblings = [str(k) for k in node if not str(k).startswith("_")] if isinstance(node, Mapping) else []
+    if not siblings and parent:
+        return f"{key}={value}: {parent} has no settings"
+    hint = suggestion(leaf, siblings)
+    return f"{key}={value}: no such setting; there are {', '.join(sorted(siblings))}" + (f"; {hint}" if hint else "")
+
+
+def _composed(overrides: Sequence[str]) -> Any:
+    from hydra import compose, initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module("gr_cli.conf", version_base="1.3"):
+            try:
+                return compose("config", overrides=list(overrides))
+            except Exception:
+                return compose("config")
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _wrong_value(field: str, text: str, overrides: Sequence[str]) -> str:
+    from gr_cli.build import describe
+    from gr_cli.schema import CHECKS
+
+    value = next((o.partition("=")[2] for o in overrides if o.lstrip("+").partition("=")[0] == field), "")
+    if field in CHECKS:
+        return f"{field}={value}: must be {describe(CHECKS[field])}"
+    if found := re.search(r"could not be converted to (\w+)|is not a valid (\w+)", text):
+        kind = {"Integer": "a whole number", "Boolean": "true or false", "Float": "a number"}
+        name = found[1] or found[2]
+        return f"{field}={value}: must be {kind.get(name, name)}"
+    return f"{field}={value}: {text.splitlines()[0]}"

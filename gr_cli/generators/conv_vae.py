@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gr_cli.checks import PositiveInt, Share, Widths
+from gr_cli.errors import ConfigError
+from gr_cli.generators.vae import GaussianVAE
+from gr_cli.layers import drop
+from gr_cli.randomness import Noise
+
+
+class ConvVAE(GaussianVAE):
+    """A VAE of 3x3 convolutions of stride 2 and their transposes, for images of any size and channel count.
+
+    Args:
+        image_shape: (C, H, W) of one image.
+        hidden_dims: channels of the encoder's convolutions, first to last; the decoder has them reversed.
+        latent_dim: number of latent variables.
+        dropout: probability that a whole channel is left out while training (Tompson et al. 2015).
+        value_range: (low, high) of the data, or None if unbounded.
+        trials: a bounded value is the fraction of so many binary pixels that are on.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[PositiveInt] = (1, 28, 28),
+        hidden_dims: Widths = (32, 64, 128),
+        latent_dim: PositiveInt = 32,
+        dropout: Share = 0.1,
+        value_range: tuple[float, float] | None = (0.0, 1.0),
+        trials: PositiveInt = 1,
+    ) -> None:
+        super().__init__()
+        if len(image_shape) != 3:
+            raise ConfigError(
+                "generator", "conv_vae", f"needs images (C, H, W), samples have shape {tuple(image_shape)}",
+                "try generator=vae",
+            )
+        if not hidden_dims:
+            raise ConfigError("generator.hidden_dims", list(hidden_dims), "needs at least one convolution")
+        self.sample_shape = tuple(image_shape)
+        self.latent_dim, self.dropout = latent_dim, dropout
+        self.value_range, self.trials = value_range, trials
+        channels = [image_shape[0], *hidden_dims]
+        sizes = [(image_shape[1], image_shape[2])]
+        for _ in hidden_dims:
+            sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+        self._bottom = (channels[-1], *sizes[-1])
+        flat = channels[-1] * sizes[-1][0] * sizes[-1][1]
+        self.encoder = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(channels))
+        self.posterior = nn.Linear(flat, 2 * latent_dim)
+        self.expand = nn.Linear(latent_dim, flat)
+        # A size n shrinks to ceil(n / 2); going back, output_padding tells 2m from 2m - 1.
+        self.decoder = nn.ModuleList(
+            nn.ConvTranspose2d(
+                b, a, 3, stride=2, padding=1, output_padding=(1 - size[0] % 2, 1 - size[1] % 2)
+            )
+            for (a, b), size in reversed(list(zip(pairwise(channels), sizes, strict=False)))
+        )
+
+    def noise(self, batch_size: int) -> dict[str, Noise]:
+        wanted = self.latent(batch_size)
+        if self.dropout:
+            for i, layer in enumerate(self.encoder):
+                assert isinstance(layer, nn.Conv2d)
+                wanted[f"encoder{i}"] = Noise("uniform", (batch_size, layer.out_channels, 1, 1))
+            for i, layer in enumerate(self.decoder):
+                assert isinstance(layer, nn.ConvTranspose2d)
+                wanted[f"decoder{i}"] = Noise("uniform", (batch_size, layer.in_channels, 1, 1))
+        return wanted
+
+    def encode(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        for i, layer in enumerate(self.encoder):
+            x = drop(F.relu(layer(x)), noise, f"encoder{i}", self.dropout)
+        mean, log_variance = self.posterior(x.flatten(1)).chunk(2, dim=-1)
+        return mean, log_variance
+
+    def reconstruct(self, z: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
+        x = self.expand(z).unflatten(-1, self._bottom)
+        for i, layer in enumerate(self.decoder):
+            x = layer(drop(F.relu(x), noise, f"decoder{i}", self.dropout))
+        return x

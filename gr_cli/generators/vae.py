@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gr_cli.checks import PositiveInt, Share, Widths
+from gr_cli.generators.base import Generator, Part, flat_size
+from gr_cli.layers import drop
+from gr_cli.losses import bernoulli_nll, gaussian_nll, kl_standard_normal
+from gr_cli.randomness import Noise
+
+
+class GaussianVAE(Generator):
+    """What all variational auto-encoders with a Gaussian latent share (Kingma & Welling 2014).
+
+    Minimised per sample: (-ELBO) / D for samples of D values, that is the mean over values of the reconstruction
+    loss plus KL(q(z|x) || N(0, I)) / D. Bounded values are scaled to [0, 1] and modelled as the fraction of `trials`
+    binary pixels that are on: Bernoulli for one trial, else Binomial, whose loss is `trials` times as large, up to a
+    constant. Unbounded values are modelled as Gaussian of unit variance.
+    """
+
+    latent_dim: int
+    dropout: float
+    trials: int
+
+    @abstractmethod
+    def encode(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Samples to mean and log-variance of q(z|x), each (B, latent_dim). Bounded `x` is scaled to [0, 1]."""
+
+    @abstractmethod
+    def reconstruct(self, z: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
+        """z (B, latent_dim) to pixel logits, or to means where values are unbounded: (B, *sample_shape)."""
+
+    def latent(self, num_samples: int) -> dict[str, Noise]:
+        return {"z": Noise("normal", (num_samples, self.latent_dim))}
+
+    def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
+        if labels is not None:
+            raise ValueError("this VAE is not conditional on classes: labels must be None")
+        out = self.reconstruct(latent["z"])
+        if self.value_range is None:
+            return out
+        low, high = self.value_range
+        return out.sigmoid() if (low, high) == (0.0, 1.0) else low + (high - low) * out.sigmoid()
+
+    def parts(self) -> dict[str, Part]:
+        return {"vae": Part(tuple(self.parameters()))}
+
+    def losses(self, part: str, x: Tensor, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.value_range not in (None, (0.0, 1.0)):
+            low, high = self.value_range  # type: ignore[misc]
+            x = (x - low) / (high - low)
+        mean, log_variance = self.encode(x, noise)
+        z = mean + (0.5 * log_variance).exp() * noise["z"]
+        out, target = self.reconstruct(z, noise).flatten(1), x.flatten(1)
+        nll = gaussian_nll(out, target) if self.value_range is None else self.trials * bernoulli_nll(out, target)
+        return {"reconstruction": nll, "kl": kl_standard_normal(mean, log_variance) / target.shape[-1]}
+
+
+class VAE(GaussianVAE):
+    """A VAE of fully connected ReLU layers, its decoder the mirror image of its encoder.
+
+    Args:
+        sample_shape: shape of one sample; flattened inside.
+        hidden_dims: widths of the encoder's layers, first to last; the decoder has them reversed.
+        latent_dim: number of latent variables.
+        dropout: probability that a hidden unit is left out while training.
+        value_range: (low, high) of the data, or None if unbounded.
+        trials: a bounded value is the fraction of so many binary pixels that are on.
+    """
+
+    def __init__(
+        self,
+        sample_shape: Sequence[PositiveInt] = (784,),
+        hidden_dims: Widths = (256, 128),
+        latent_dim: PositiveInt = 32,
+        dropout: Share = 0.1,
+        value_range: tuple[float, float] | None = (0.0, 1.0),
+        trials: PositiveInt = 1,
+    ) -> None:
+        super().__init__()
+        self.sample_shape = tuple(sample_shape)
+        self.latent_dim, self.dropout = latent_dim, dropout
+        self.value_range, self.trials = value_range, trials
+        widths = [flat_size(sample_shape), *hidden_dims]
+        self.encoder = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.posterior = nn.Linear(widths[-1], 2 * latent_dim)
+        back = [latent_dim, *reversed(hidden_dims)]
+        self.decoder = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(back))
+        self.pixels = nn.Linear(back[-1], widths[0])
+
+    def noise(self, batch_size: int) -> dict[str, Noise]:
+        wanted = self.latent(batch_size)
+        if self.dropout:
+            for name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
+                for i, layer in enumerate(stack):
+                    assert isinstance(layer, nn.Linear)
+                    wanted[f"{name}{i}"] = Noise("uniform", (batch_size, layer.out_features))
+        return wanted
+
+    def encode(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        h = x.flatten(1)
+        for i, layer in enumerate(self.encoder):
+            h = drop(F.relu(layer(h)), noise, f"encoder{i}", self.dropout)
+        mean, log_variance = self.posterior(h).chunk(2, dim=-1)
+        return mean, log_variance
+
+    def reconstruct(self, z: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
+        h = z
+        for i, layer in enumerate(self.decoder):
+            h = drop(F.relu(layer(h)), noise, f"decoder{i}", self.dropout)
+        out: Tensor = self.pixels(h)
+        return out.unflatten(-1, self.sample_shape)

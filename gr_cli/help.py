@@ -1,0 +1,47 @@
+"""What `gr-run --help` prints, read off the configuration itself without composing it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+_INTRO = """\
+gr-run: continual learning experiments with generative replay
+
+usage:
+  gr-run [GROUP=OPTION ...] [SETTING=VALUE ...]       one run
+  gr-run -m strategy.replay_weight=0.5,1,2 ...        a sweep: one run for each combination
+  gr-run resume=FOLDER                                go on with an interrupted run
+  gr-run --cfg job ...                                print the composed configuration, run nothing
+  gr-run --config-dir DIR ...                         add options of your own from DIR/<group>/<option>.yaml
+  gr-run --version | --hydra-help | -sc install=bash  version | Hydra's flags | tab completion
+
+examples:
+  gr-run                                              generative replay on handwritten digits, no download
+  gr-run strategy=generative_replay generator=conv_vae
+  gr-run benchmark=split_mnist preset=dgr_paper seed=3
+  gr-run -m strategy.replay_weight=0.5,1,2 'seed=range(5)'
+"""
+
+
+def text(words: Sequence[str]) -> str:
+    """The whole help; options of a `--config-dir` among `words` are listed too."""
+    shipped = files("gr_cli.conf")
+    own = [Path(b) for a, b in zip(words, words[1:], strict=False) if a in ("--config-dir", "-cd")]
+    options: dict[str, set[str]] = {}
+    for root in (shipped, *own):
+        for group in root.iterdir() if root.is_dir() else ():
+            if group.is_dir() and not group.name.startswith("_"):
+                found = {f.name.removesuffix(".yaml") for f in group.iterdir() if f.name.endswith(".yaml")}
+                options.setdefault(group.name, set()).update(found)
+    source = shipped.joinpath("config.yaml").read_text(encoding="utf-8")
+    defaults, _, rest = source.partition("\nseed:")
+    chosen = dict(line.strip("- ").split(": ") for line in defaults.splitlines() if ": " in line)
+    lines = [_INTRO, "groups (* is the default):"]
+    for group, names in options.items():
+        marked = sorted(f"{name}*" if chosen.get(group) == name else name for name in names)
+        if marked:
+            lines.append(f"  {group:<10} {'  '.join(marked)}")
+    settings = ("seed:" + rest.partition("\nhydra:")[0]).strip().splitlines()
+    return "\n".join([*lines, "", "settings and their defaults:", *(f"  {line}" for line in settings)])

@@ -1,0 +1,53 @@
+"""Losses as pure functions of values. Each reduces its last dimensions only and returns one number per sample,
+so that leading dimensions (a replica axis) pass through untouched."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# A unit that is off gets this logit. Finite, because 0 x -inf in a soft target would be NaN.
+_OFF = -1e9
+
+
+def masked_log_softmax(logits: Tensor, active: Tensor) -> Tensor:
+    """Log-probabilities over the active units only. `logits` (..., U) and `active` bool, broadcast together."""
+    return F.log_softmax(logits.masked_fill(~active, _OFF), dim=-1)
+
+
+def cross_entropy(logits: Tensor, target: Tensor, active: Tensor) -> Tensor:
+    """Cross-entropy with hard labels over the active units: (..., U), (...) -> (...)."""
+    log_p = masked_log_softmax(logits, active)
+    return -log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)
+
+
+def soft_targets(logits: Tensor, active: Tensor, temperature: float) -> Tensor:
+    """A teacher's probabilities at `temperature` over the units it knew; the others get exactly 0."""
+    return masked_log_softmax(logits / temperature, active).exp() * active
+
+
+def distillation(logits: Tensor, target: Tensor, active: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy with soft targets (Hinton et al. 2015), without the factor T^2: (..., U), (..., U) -> (...)."""
+    log_p = masked_log_softmax(logits / temperature, active)
+    return -(target * log_p).sum(-1)
+
+
+def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
+    """Binary cross-entropy of pixels in [0, 1], their mean per sample: (..., D), (..., D) -> (...)."""
+    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").mean(-1)
+
+
+def gaussian_nll(mean: Tensor, x: Tensor) -> Tensor:
+    """Negative log-density under unit variance, up to its constant, mean over values: (..., D) -> (...)."""
+    return 0.5 * (mean - x).square().mean(-1)
+
+
+def kl_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) || N(0, I)), summed over the latent: (..., Z) -> (...)."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(-1)
+
+
+def weighted_sum(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Per-sample values to one number: their mean, or the sum under given weights: (..., B) -> (...)."""
+    return values.mean(-1) if weights is None else torch.sum(values * weights, dim=-1)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gr_cli.checks import PositiveInt, Share, Widths
+from gr_cli.errors import ConfigError
+from gr_cli.layers import drop
+from gr_cli.randomness import Noise
+
+
+class CNN(nn.Module):
+    """Convolutions 3x3, each but the first of stride 2, then one hidden layer.
+
+    No batch statistics, so that what it computes depends on its parameters and its input alone.
+
+    Args:
+        image_shape: (C, H, W) of one image.
+        output_size: number of output units.
+        channels: output channels of each convolution.
+        hidden_size: width of the fully connected layer.
+        dropout: probability that a unit of that layer is left out while training.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[PositiveInt] = (1, 28, 28),
+        output_size: PositiveInt = 10,
+        channels: Widths = (32, 64),
+        hidden_size: PositiveInt = 128,
+        dropout: Share = 0.0,
+    ) -> None:
+        super().__init__()
+        if len(image_shape) != 3:
+            raise ConfigError("model", "cnn", f"needs images (C, H, W), samples have shape {tuple(image_shape)}")
+        if not channels:
+            raise ConfigError("model.channels", list(channels), "needs at least one convolution")
+        depth, height, width = image_shape
+        widths = [depth, *channels]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=1 if i == 0 else 2, padding=1) for i, (a, b) in enumerate(pairwise(widths))
+        )
+        for _ in channels[1:]:
+            height, width = (height + 1) // 2, (width + 1) // 2
+        self.hidden = nn.Linear(widths[-1] * height * width, hidden_size)
+        self.output = nn.Linear(hidden_size, output_size)
+        self.dropout = dropout
+
+    def noise(self, batch_size: int) -> dict[str, Noise]:
+        """Uniform numbers for dropout of the hidden layer."""
+        return {"hidden": Noise("uniform", (batch_size, self.hidden.out_features))} if self.dropout else {}
+
+    def forward(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
+        """(B, C, H, W) -> logits (B, output_size)."""
+        for convolution in self.convolutions:
+            x = F.relu(convolution(x))
+        h = drop(F.relu(self.hidden(x.flatten(1))), noise, "hidden", self.dropout)
+        logits: Tensor = self.output(h)
+        return logits

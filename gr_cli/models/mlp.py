@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gr_cli.checks import PositiveInt, Share, Widths
+from gr_cli.layers import drop
+from gr_cli.randomness import Noise
+
+
+class SimpleMLP(nn.Module):
+    """A multilayer perceptron with ReLU units.
+
+    Args:
+        input_size: number of values of one sample; samples of any shape are flattened.
+        hidden_sizes: width of each hidden layer, first to last; empty for a linear model.
+        output_size: number of output units.
+        dropout: probability that a hidden unit is left out while training.
+    """
+
+    def __init__(
+        self,
+        input_size: PositiveInt = 784,
+        hidden_sizes: Widths = (256, 128),
+        output_size: PositiveInt = 10,
+        dropout: Share = 0.0,
+    ) -> None:
+        super().__init__()
+        widths = [input_size, *hidden_sizes]
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.output = nn.Linear(widths[-1], output_size)
+        self.dropout = dropout
+
+    def noise(self, batch_size: int) -> dict[str, Noise]:
+        """Uniform numbers for dropout, one per hidden unit and sample."""
+        if self.dropout == 0:
+            return {}
+        widths = [layer.out_features for layer in self.hidden if isinstance(layer, nn.Linear)]
+        return {f"hidden{i}": Noise("uniform", (batch_size, width)) for i, width in enumerate(widths)}
+
+    def forward(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
+        """(B, ...) -> logits (B, output_size)."""
+        h = x.flatten(1)
+        for i, layer in enumerate(self.hidden):
+            h = drop(F.relu(layer(h)), noise, f"hidden{i}", self.dropout)
+        logits: Tensor = self.output(h)
+        return logits

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+from torchvision.models import resnet18
+
+from gr_cli.checks import PositiveInt
+from gr_cli.errors import ConfigError
+
+
+def _group_norm(channels: int) -> nn.Module:
+    return nn.GroupNorm(min(32, channels // 2), channels)
+
+
+class ResNet18(nn.Module):
+    """torchvision's ResNet-18 (He et al. 2016) with the stem usual for small images: 3x3, stride 1, no pooling.
+
+    Args:
+        image_shape: (C, H, W) of one image.
+        output_size: number of output units.
+        norm: `group` (Wu & He 2018) keeps no statistics; `batch` keeps running ones, which mix tasks.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[PositiveInt] = (3, 32, 32),
+        output_size: PositiveInt = 10,
+        norm: Literal["group", "batch"] = "group",
+    ) -> None:
+        super().__init__()
+        if len(image_shape) != 3:
+            raise ConfigError("model", "resnet18", f"needs images (C, H, W), samples have shape {tuple(image_shape)}")
+        layer = _group_norm if norm == "group" else nn.BatchNorm2d
+        self.net = resnet18(num_classes=output_size, norm_layer=layer)
+        self.net.conv1 = nn.Conv2d(image_shape[0], 64, 3, stride=1, padding=1, bias=False)
+        self.net.maxpool = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> logits (B, output_size)."""
+        logits: Tensor = self.net(x)
+        return logits

@@ -1,0 +1,1 @@
+"""What a run found, and the folder it is kept in."""

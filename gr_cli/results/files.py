@@ -1,0 +1,54 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from gr_cli.errors import FolderError
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to the disk and rename it.
+
+    Raises:
+        FolderError: the disk is full, the folder is read-only, ...; what was at `path` is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise FolderError(f"{path}: can't be written ({error.strerror or error}); what was there is unchanged") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all."""
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write `value` as JSON that a person can read."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
+    """Write rows as CSV; floats with 6 decimals, None empty."""
+    import pandas as pd
+
+    text = io.StringIO()
+    frame = pd.DataFrame(rows, columns=columns, dtype=object)
+    shaped = frame.map(lambda value: f"{value:.6f}" if isinstance(value, float) else value)
+    shaped.to_csv(text, index=False, lineterminator="\n")
+    write_text(path, text.getvalue())

@@ -1,0 +1,85 @@
+"""Metrics of continual learning as pure functions of the accuracy matrix.
+
+`matrix[i][j]` is the accuracy on task j after the i-th training; None where there is none. Each function returns
+None where the metric has no meaning: with fewer rows than tasks (joint training), or with one task only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+Row = Sequence[float | None]
+Matrix = Sequence[Row]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _square(matrix: Matrix) -> bool:
+    return len(matrix) > 1 and all(len(row) == len(matrix) for row in matrix)
+
+
+def average_accuracy(matrix: Matrix) -> float | None:
+    """Mean accuracy over all tasks after the last training."""
+    return _mean(list(matrix[-1])) if matrix else None
+
+
+def average_incremental_accuracy(matrix: Matrix) -> float | None:
+    """Mean over trainings i of the mean accuracy on the tasks 0..i (Rebuffi et al. 2017)."""
+    if not matrix or any(len(row) != len(matrix) for row in matrix):
+        return None
+    return _mean([_mean(list(row[: i + 1])) for i, row in enumerate(matrix)])
+
+
+def forgetting(matrix: Matrix) -> float | None:
+    """Mean over tasks j but the last of max_{l < T-1} R[l][j] - R[T-1][j] (Chaudhry et al. 2018, eq. 3)."""
+    if not _square(matrix):
+        return None
+    drops = []
+    for j in range(len(matrix) - 1):
+        column = [row[j] for row in matrix]
+        if any(value is None for value in column):
+            return None
+        known = [value for value in column if value is not None]
+        drops.append(max(known[:-1]) - known[-1])
+    return _mean(drops)
+
+
+def _difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def backward_transfer(matrix: Matrix) -> float | None:
+    """Mean over tasks j but the last of R[T-1][j] - R[j][j] (Lopez-Paz & Ranzato 2017)."""
+    if not _square(matrix):
+        return None
+    return _mean([_difference(matrix[-1][j], matrix[j][j]) for j in range(len(matrix) - 1)])
+
+
+def forward_transfer(matrix: Matrix, before: Row) -> float | None:
+    """Mean over tasks j but the first of R[j-1][j] - b[j], b the accuracies before any training (same source)."""
+    if not _square(matrix) or len(before) != len(matrix):
+        return None
+    return _mean([_difference(matrix[j - 1][j], before[j]) for j in range(1, len(matrix))])
+
+
+def learning_accuracy(matrix: Matrix) -> float | None:
+    """Mean over tasks j of R[j][j], the accuracy right after learning it (Riemer et al. 2019)."""
+    if not matrix or any(len(row) != len(matrix) for row in matrix):
+        return None
+    return _mean([row[i] for i, row in enumerate(matrix)])
+
+
+def all_metrics(matrix: Matrix, before: Row | None) -> dict[str, float | None]:
+    """Every metric by name. `before` None: what an unseen task gives has no meaning (class-incremental)."""
+    of_matrix: list[Callable[[Matrix], float | None]] = [
+        average_accuracy,
+        average_incremental_accuracy,
+        forgetting,
+        backward_transfer,
+        learning_accuracy,
+    ]
+    found = {metric.__name__: metric(matrix) for metric in of_matrix}
+    return found | {"forward_transfer": None if before is None else forward_transfer(matrix, before)}

@@ -1,0 +1,91 @@
+"""What a run found so far: rows of plain values, from which every table of the run folder is made."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from gr_cli.results.metrics import all_metrics
+
+Table = tuple[list[str], list[list[Any]]]
+
+
+@dataclass(frozen=True)
+class EvaluationRow:
+    """One evaluation of one task. `after_task` -1 is before any training; `final`: that task's training was over."""
+
+    after_task: int
+    iteration: int
+    task: int
+    split: str
+    accuracy: float
+    loss: float | None
+    n: int
+    final: bool
+
+
+@dataclass
+class Record:
+    """Evaluations, history and timing of a run, in the order in which they came."""
+
+    evaluations: list[EvaluationRow] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
+    timing: list[dict[str, float]] = field(default_factory=list)
+
+    def rows(self, split: str = "test") -> dict[int, list[float]]:
+        """The accuracy matrix: for each training that is over (-1: before any), accuracies by task."""
+        table: dict[int, list[float]] = {}
+        for row in self.evaluations:
+            if row.final and row.split == split:
+                table.setdefault(row.after_task, []).append(row.accuracy)
+        return table
+
+    def matrix(self, split: str = "test") -> list[list[float]]:
+        """Its rows after trainings, without the one before."""
+        return [accuracies for after, accuracies in self.rows(split).items() if after >= 0]
+
+    def metrics(self, transfer: bool, parameters: dict[str, int]) -> dict[str, float | None]:
+        """All metrics by name. `transfer`: whether accuracies on unseen tasks mean anything."""
+        before = self.rows().get(-1) if transfer else None
+        return all_metrics(self.matrix(), before) | {f"parameters_{name}": n for name, n in parameters.items()}
+
+    # --- tables
+
+    def matrix_table(self) -> Table:
+        """accuracy_matrix.csv"""
+        rows = {after: accuracies for after, accuracies in self.rows().items() if after >= 0}
+        width = max((len(accuracies) for accuracies in rows.values()), default=0)
+        return ["after_task", *(f"task_{i}" for i in range(width))], [[after, *a] for after, a in rows.items()]
+
+    def evaluations_table(self) -> Table:
+        """evaluations.csv"""
+        columns = ["after_task", "iteration", "task", "split", "accuracy", "loss", "n"]
+        return columns, [[getattr(row, column) for column in columns] for row in self.evaluations]
+
+    def history_table(self) -> Table:
+        """history.csv: the loss terms are the columns, in the order in which they first came up."""
+        return _from_dicts(["task", "iteration"], self.history)
+
+    def timing_table(self) -> Table:
+        """timing.csv"""
+        return _from_dicts(["task"], self.timing)
+
+    # --- for the checkpoint
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain lists, dicts and numbers."""
+        return {
+            "evaluations": [asdict(row) for row in self.evaluations],
+            "history": list(self.history),
+            "timing": list(self.timing),
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Record:
+        """The record that gave `state`."""
+        return cls([EvaluationRow(**row) for row in state["evaluations"]], list(state["history"]), list(state["timing"]))
+
+
+def _from_dicts(first: list[str], rows: list[dict[str, float]]) -> Table:
+    columns = list(dict.fromkeys([*first, *(key for row in rows for key in row)]))
+    return columns, [[row.get(column) for column in columns] for row in rows]

@@ -1,0 +1,84 @@
+"""The one place that knows what class-, domain- and task-incremental mean (van de Ven & Tolias 2019).
+
+A scenario says which output unit a label is and which units compete, while training, while testing and for replay.
+All of it follows from `heads`, a boolean table (T, U): which units belong to which task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Kind = Literal["class", "domain", "task"]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """How labels become output units. `active_classes` concerns training in the class-incremental scenario only."""
+
+    kind: Kind = "class"
+    active_classes: Literal["seen", "all"] = "seen"
+
+    def offsets(self, class_counts: Sequence[int]) -> list[int]:
+        """The output unit of each task's first class: its tasks share units (domain) or have units of their own."""
+        if self.kind == "domain":
+            return [0] * len(class_counts)
+        return [0, *accumulate(class_counts)][: len(class_counts)]
+
+    def heads(self, class_counts: Sequence[int]) -> Tensor:
+        """Which units belong to which task: bool (T, U)."""
+        offsets = self.offsets(class_counts)
+        width = max(start + count for start, count in zip(offsets, class_counts, strict=True))
+        table = torch.zeros(len(class_counts), width, dtype=torch.bool)
+        for row, start, count in zip(table, offsets, class_counts, strict=True):
+            row[start : start + count] = True
+        return table
+
+    def training_units(self, heads: Tensor, task: int) -> Tensor:
+        """Units that compete on a sample of `task` while that task is learnt: bool (U,)."""
+        if self.kind == "task":
+            return heads[task]
+        if self.kind == "class" and self.active_classes == "all":
+            return torch.ones_like(heads[0])
+        return heads[: task + 1].any(0)
+
+    def joint_units(self, heads: Tensor, task_of_sample: Tensor) -> Tensor:
+        """Units that compete on each sample when all tasks are trained together: (N,) -> bool (N, U)."""
+        if self.kind == "task":
+            return heads[task_of_sample]
+        return heads.any(0).expand(task_of_sample.shape[0], -1)
+
+    @property
+    def answers_unseen(self) -> bool:
+        """Whether a task not yet learnt can be answered at all, so that forward transfer means something."""
+        return self.kind != "class"
+
+    def testing_units(self, heads: Tensor, task: int, learnt: int) -> Tensor:
+        """Units that compete on a test sample of `task` when tasks up to `learnt` are learnt (-1: none): bool (U,)."""
+        if self.kind == "task":
+            return heads[task]
+        # Before any training no class has been seen: the untrained network chooses among all.
+        return heads.any(0) if self.kind == "domain" or learnt < 0 else heads[: learnt + 1].any(0)
+
+    def teacher_units(self, heads: Tensor, task: int) -> Tensor:
+        """Units that compete when the solver, as it stands before `task`, labels a replayed sample: bool (H, U).
+
+        In the task-incremental scenario such a sample gets a target from each earlier head, H = task; else H = 1.
+        """
+        return heads[:task] if self.kind == "task" else heads[:task].any(0, keepdim=True)
+
+    def replay_units(self, heads: Tensor, task: int) -> Tensor:
+        """Units that compete on a replayed sample while `task` is learnt: bool (H, U), H as in `teacher_units`."""
+        return heads[:task] if self.kind == "task" else self.training_units(heads, task).unsqueeze(0)
+
+    def task_of_unit(self, heads: Tensor, task: int) -> Tensor | None:
+        """The task before `task` that each unit belongs to, (U,) with -1 for none; None where a unit can't tell."""
+        if self.kind != "class" or bool((heads[:task].sum(0) > 1).any()):
+            return None
+        ids = torch.arange(1, task + 1, device=heads.device).unsqueeze(1)
+        return (heads[:task] * ids).sum(0) - 1

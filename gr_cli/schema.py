@@ -1,0 +1,83 @@
+"""The run-level settings: their names and types here, their defaults in `conf/config.yaml`.
+
+Hydra refuses unknown names and wrong types at composition; `CHECKS` says which values make sense.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Optional
+
+from omegaconf import MISSING
+
+from gr_cli.checks import Count, PositiveInt
+
+
+@dataclass
+class TrainConfig:
+    """Budget per task: either `iterations`, or `epochs` of a task of mean size."""
+
+    iterations: Optional[int] = MISSING
+    epochs: Optional[int] = MISSING
+    batch_size: int = MISSING
+    active_classes: str = MISSING
+
+
+@dataclass
+class LogConfig:
+    """`every`: iterations between two rows of history.csv."""
+
+    every: int = MISSING
+
+
+@dataclass
+class EvaluateConfig:
+    """`every`: iterations between evaluations within a task; null: only after it."""
+
+    every: Optional[int] = MISSING
+
+
+@dataclass
+class CheckpointConfig:
+    """`every_seconds`: time between checkpoints within a task; one is written after every task in any case."""
+
+    every_seconds: int = MISSING
+
+
+@dataclass
+class RunConfig:
+    """Everything that one run is made from."""
+
+    benchmark: Any = MISSING
+    model: Any = MISSING
+    generator: Any = MISSING
+    strategy: Any = MISSING
+    optimizer: Any = MISSING
+    seed: int = MISSING
+    scenario: str = MISSING
+    train: TrainConfig = field(default_factory=TrainConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    device: str = MISSING
+    threads: Optional[int] = MISSING
+    data_root: str = MISSING
+    download: bool = MISSING
+    fresh: bool = MISSING
+
+
+CHECKS: dict[str, Any] = {
+    "seed": Count,
+    "scenario": Literal["class", "domain", "task"],
+    "train.iterations": PositiveInt | None,
+    "train.epochs": PositiveInt | None,
+    "train.batch_size": PositiveInt,
+    "train.active_classes": Literal["seen", "all"],
+    "log.every": PositiveInt,
+    "evaluate.every": PositiveInt | None,
+    "checkpoint.every_seconds": PositiveInt,
+    "threads": PositiveInt | None,
+}
+
+# Settings that do not change what a run finds: where it looks, how often it reports.
+NOT_IDENTITY = ("data_root", "download", "device", "threads", "fresh", "log", "checkpoint")

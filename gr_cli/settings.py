@@ -1,0 +1,115 @@
+"""One run as a value: its resolved configuration, what was chosen by name, and what follows from both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gr_cli.build import asks_for, check, check_node
+from gr_cli.errors import ConfigError
+from gr_cli.schema import CHECKS, NOT_IDENTITY
+
+# What `build` provides by name to each group; a setting of that name in a YAML file may stay null.
+PROVIDED = {
+    "benchmark": ("seed", "data_root", "download"),
+    "model": ("input_size", "output_size", "image_shape"),
+    "generator": ("sample_shape", "image_shape", "value_range", "trials"),
+    "strategy": ("generator",),
+    "optimizer": (),
+}
+_GROUPS_IN_PATH = ("benchmark", "strategy", "generator")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`config`: plain nested dicts, all interpolations resolved. `choices`: option by group. `overrides`: as typed."""
+
+    config: dict[str, Any]
+    choices: dict[str, str]
+    overrides: tuple[str, ...] = ()
+
+    @classmethod
+    def checked(cls, config: Mapping[str, Any], choices: Mapping[str, str | None], overrides: Sequence[str]) -> Settings:
+        """Settings with every value checked as far as it can be without data.
+
+        Raises:
+            ConfigError: names the field.
+        """
+        whole = {key: value for key, value in config.items()}
+        for group in PROVIDED:
+            if not isinstance(whole.get(group), Mapping):
+                raise ConfigError(group, whole.get(group), "must name an option of this group", f"try {group}=<option>")
+        for field, allowed in CHECKS.items():
+            check(_at(whole, field), allowed, field)
+        train = whole["train"]
+        if (train["iterations"] is None) == (train["epochs"] is None):
+            raise ConfigError(
+                "train.iterations", train["iterations"], f"with train.epochs={train['epochs']}: exactly one must be set",
+                "for epochs say train.iterations=null train.epochs=10",
+            )
+        wanted = {group: choice for group, choice in choices.items() if choice is not None}
+        if not asks_for(whole["strategy"], "strategy", "generator"):
+            # A generator that nothing uses shall not make this another run.
+            whole["generator"] = None
+            wanted.pop("generator", None)
+        for group, provided in PROVIDED.items():
+            if whole[group] is not None:
+                check_node(whole[group], group, provided)
+        return cls(whole, wanted, tuple(overrides))
+
+    @property
+    def seed(self) -> int:
+        """Seed of all random streams."""
+        seed: int = self.config["seed"]
+        return seed
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that decides what a run of this seed finds."""
+        parts = {k: v for k, v in self.config.items() if k not in (*NOT_IDENTITY, "seed")}
+        return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+    @property
+    def title(self) -> str:
+        """The run in a few words."""
+        words = [self.choices[group] for group in ("strategy", "generator", "benchmark") if group in self.choices]
+        return " · ".join([*words, f"{self.config['scenario']}-incremental", f"seed {self.seed}"])
+
+    def as_yaml(self) -> str:
+        """The resolved configuration as YAML, its choices in a comment-free block of their own."""
+        import yaml
+
+        return yaml.safe_dump({**self.config, "choices": self.choices}, sort_keys=False, allow_unicode=True)
+
+    def folder(self, root: Path) -> Path:
+        """Where this run lives below `root`; a folder of the same identity and seed is found under any name."""
+        method = "-".join(self.choices[group] for group in ("strategy", "generator") if group in self.choices)
+        parent = root / self.choices.get("benchmark", "benchmark") / method
+        tail = f"seed{self.seed}-{self.identity}"
+        varied = self._varied()
+        path = parent / (f"{varied}-{tail}" if varied else tail)
+        known = sorted(parent.glob(f"*{tail}")) if not path.exists() and parent.is_dir() else []
+        return known[0] if known else path
+
+    def _varied(self) -> str:
+        """The overrides that tell this run from its siblings, as part of a folder name."""
+        words = []
+        for override in self.overrides:
+            key, _, value = override.lstrip("+~").partition("=")
+            top = key.split(".")[0].split("/")[0]
+            if key in (*_GROUPS_IN_PATH, "seed") or top in (*NOT_IDENTITY, "hydra"):
+                continue
+            words.append(value if key == "preset" else f"{key.rsplit('.', 1)[-1]}={value}")
+        return re.sub(r"[^\w.=,+-]+", "_", ",".join(words), flags=re.ASCII)[:100].strip("-")
+
+
+def _at(config: Mapping[str, Any], field: str) -> Any:
+    value: Any = config
+    for part in field.split("."):
+        value = value[part]
+    return value

@@ -1,0 +1,7 @@
+from __future__ import annotations
+
+from gr_cli.strategies.base import Strategy
+
+
+class Finetune(Strategy):
+    """Each task is trained as if there were no other: the lower bound, which shows the forgetting."""

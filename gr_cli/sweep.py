@@ -1,0 +1,60 @@
+"""A sweep: all its jobs are checked and written down before the first one trains, and accounted for at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.experimental.callback import Callback
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+# The jobs of the sweep that this process runs, by folder; empty where there is no sweep.
+_jobs: dict[Path, list[str]] = {}
+
+
+def identity(overrides: Sequence[str]) -> str:
+    """A short name for a sweep: the same overrides give the same."""
+    return hashlib.blake2b(json.dumps(list(overrides)).encode(), digest_size=4).hexdigest()
+
+
+class CheckFirst(Callback):
+    """Hydra calls this before the first job of a sweep. Other sweepers than the basic one find jobs as they go."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+        from hydra.core.global_hydra import GlobalHydra
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        from gr_cli.cli import OUTPUTS, settings_from
+        from gr_cli.results.files import write_json
+
+        if not str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
+            return
+        loader = GlobalHydra.instance().config_loader()
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(config.hydra.overrides.task))
+        _jobs.clear()
+        for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
+            composed = loader.load_sweep_config(config, list(overrides))
+            _jobs[settings_from(composed, composed.hydra).folder(OUTPUTS)] = list(overrides)
+        manifest = Path(config.hydra.sweep.dir)
+        manifest.mkdir(parents=True, exist_ok=True)
+        write_json(manifest / "sweep.json", {"jobs": {str(path): overrides for path, overrides in _jobs.items()}})
+
+
+def report() -> int:
+    """Say what became of the sweep's jobs; 1 if any failed, else 0."""
+    from gr_cli.results.folder import RunFolder
+
+    states = {path: (RunFolder(path).status() or {}).get("state", "never begun") for path in _jobs}
+    missing = {path: state for path, state in states.items() if state != "finished"}
+    for path, state in missing.items():
+        print(f"gr-run: {state}: {path}  (again: gr-run {' '.join(_jobs[path])})", file=sys.stderr)
+    if missing:
+        print(f"gr-run: {len(missing)} of {len(states)} runs did not finish; the same command repeats these", file=sys.stderr)
+    return 1 if missing else 0
