@@ -30,6 +30,7 @@ from gr_cli.view import View
 
 CHECKPOINT_VERSION = 1
 SAMPLES_SHOWN = 50
+OpenRow = dict[str, list[Tensor]]  # losses since the last row of the history, by name
 
 
 class Interrupted(GrError):
@@ -91,7 +92,7 @@ def run(settings: Settings, folder: RunFolder, view: View) -> Result:
 
 def _train(experiment: Experiment, folder: RunFolder, status: Status, view: View) -> Result:
     learner, plan = experiment.learner, experiment.stages
-    first, start, sums = _resume(experiment, folder)
+    first, start, open_row = _resume(experiment, folder)
     folder.write_config(experiment.settings.as_yaml())
     status.write("running")
     view.started(experiment, folder.path, [learner.strategy.steps(s.iterations) for s in plan], (first, start))
@@ -100,7 +101,7 @@ def _train(experiment: Experiment, folder: RunFolder, status: Status, view: View
     with _stop_requests() as stop:
         for number, stage in enumerate(plan[first:], first):
             view.stage_started(number, stage.name)
-            watch = _Watch(experiment, folder, view, stop, number, sums)
+            watch = _Watch(experiment, folder, view, stop, number, open_row)
             batches = experiment.batches(stage, start)
             learner.train_task(stage.task, batches, stage.iterations, watch, start)
             evaluate(experiment, stage.task, stage.iterations, final=True)
@@ -108,7 +109,7 @@ def _train(experiment: Experiment, folder: RunFolder, status: Status, view: View
             _draw_samples(experiment, folder, stage.task)
             _save(experiment, folder, number + 1)
             view.stage_finished(number, stage.name, experiment.record.matrix()[-1])
-            start, sums = 0, {}
+            start, open_row = 0, {}
             if stop.is_set() and number + 1 < len(plan):
                 raise Interrupted(folder.path)
     _draw_matrix(experiment, folder)
@@ -137,42 +138,40 @@ class _Watch:
         view: View,
         stop: threading.Event,
         number: int,
-        sums: dict[str, list[Tensor | int]],
+        open_row: OpenRow,
     ) -> None:
         config = experiment.settings.config
         self._experiment, self._folder, self._view, self._stop = experiment, folder, view, stop
-        self._number, self._sums = number, sums
+        self._number, self._open = number, open_row
         self._log_every, self._evaluate_every = config["log"]["every"], config["evaluate"]["every"]
         self._save_every, self._saved = config["checkpoint"]["every_seconds"], monotonic()
 
     def __call__(self, position: Position, losses: Losses) -> None:
         done = position.iteration + 1
         for name, value in losses.items():
-            total = self._sums.setdefault(name, [torch.zeros_like(value), 0])
-            total[0] = total[0] + value
-            total[1] += 1
+            self._open.setdefault(name, []).append(value)
         if done % self._log_every == 0:
             self._write_history(position)
         if self._evaluate_every and done % self._evaluate_every == 0 and done < position.iterations:
             evaluate(self._experiment, position.task, done, final=False)
         self._view.stepped(self._number, position, losses)
         if self._stop.is_set() or monotonic() - self._saved > self._save_every:
-            _save(self._experiment, self._folder, self._number, done, self._sums)
+            _save(self._experiment, self._folder, self._number, done, self._open)
             self._saved = monotonic()
         if self._stop.is_set():
             raise Interrupted(self._folder.path)
 
     def _write_history(self, position: Position) -> None:
         row: dict[str, float] = {"task": position.task, "iteration": position.iteration + 1}
-        for name, (total, number) in self._sums.items():
-            row[name] = float(total) / number
+        for name, values in self._open.items():
+            row[name] = float(torch.stack(values).double().mean())
             if not isfinite(row[name]):
                 raise TrainingError(
                     f"loss `{name}` is {row[name]} in task {position.task} at iteration {position.iteration + 1}; "
                     f"the last good state is in {self._folder.path}; try a lower optimizer.lr"
                 )
         self._experiment.record.history.append(row)
-        self._sums.clear()
+        self._open.clear()
 
 
 # --- saving, and going on
@@ -183,7 +182,7 @@ def _save(
     folder: RunFolder,
     stage: int,
     iteration: int = 0,
-    sums: dict[str, list[Tensor | int]] | None = None,
+    open_row: OpenRow | None = None,
 ) -> None:
     """Write the tables, then the checkpoint from which the run goes on at `iteration` of `stage`."""
     kind, heads = experiment.benchmark.kind, experiment.learner.heads
@@ -195,7 +194,7 @@ def _save(
             "kind": {"shape": kind.shape, "value_range": kind.value_range, "trials": kind.trials},
             "stage": stage,
             "iteration": iteration,
-            "sums": sums or {},
+            "open_row": open_row or {},
             "record": experiment.record.state_dict(),
             "learner": experiment.learner.state_dict(),
             "units": heads.shape[1],
@@ -203,7 +202,7 @@ def _save(
     )
 
 
-def _resume(experiment: Experiment, folder: RunFolder) -> tuple[int, int, dict[str, list[Tensor | int]]]:
+def _resume(experiment: Experiment, folder: RunFolder) -> tuple[int, int, OpenRow]:
     """Take up the newest checkpoint, if any: the stage and the iteration to go on with, and the open history row."""
     saved = folder.load_checkpoint()
     if saved is None:
@@ -213,7 +212,7 @@ def _resume(experiment: Experiment, folder: RunFolder) -> tuple[int, int, dict[s
     experiment.record = Record.from_state(saved["record"])
     stage = experiment.stages[min(saved["stage"], len(experiment.stages) - 1)]
     experiment.learner.load_state_dict(saved["learner"], stage.task)
-    return saved["stage"], saved["iteration"], saved["sums"]
+    return saved["stage"], saved["iteration"], saved["open_row"]
 
 
 def stored(folder: RunFolder) -> Result:

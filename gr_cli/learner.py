@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from gr_cli.layers import NeedsNoise
 from gr_cli.losses import cross_entropy, weighted_sum
-from gr_cli.optimizers import Optimizer
+from gr_cli.optimizers import Moments, Optimizer
 from gr_cli.randomness import Draws, seeded
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Batch, GeneratorBatch, Position, Situation, State, Strategy
@@ -57,7 +57,7 @@ class Learner:
     Args:
         solver: maps samples (B, ...) to logits (B, U).
         strategy: what keeps it from forgetting; brings its generator along, if it needs one.
-        optimizer: settings for the solver's optimiser; the generator's has the same, and its own state.
+        optimizer: settings for the solver; the generator has the same, and moments of its own.
         scenario: which units compete when.
         heads: bool (T, U), which units belong to which task; rows may be appended as tasks come.
         seed: of all random streams.
@@ -80,14 +80,14 @@ class Learner:
         self.draws = Draws(seed, device)
         self.clock = Clock()
         self._optimizer = optimizer
-        self._asks_for_noise = isinstance(solver, NeedsNoise)
-        self._make_optimizers()
-
-    def _make_optimizers(self) -> None:
-        make = self._optimizer.make
+        self._solver_noise = solver.noise if isinstance(solver, NeedsNoise) else None
         self._parts = {} if self.generator is None else self.generator.parts()
-        self._optimizers = {"solver": make(list(self.solver.parameters()))}
-        self._optimizers |= {name: make(part.parameters) for name, part in self._parts.items()}
+        self._trained = {"solver": [p for p in self.solver.parameters() if p.requires_grad]}
+        self._trained |= {f"generator.{name}": list(part.parameters) for name, part in self._parts.items()}
+        self._moments = self._start_optimizers()
+
+    def _start_optimizers(self) -> dict[str, Moments]:
+        return {name: self._optimizer.start(parameters) for name, parameters in self._trained.items()}
 
     # --- training
 
@@ -105,7 +105,7 @@ class Learner:
         """
         if start == 0:
             if self._optimizer.reset_per_task:
-                self._make_optimizers()
+                self._moments = self._start_optimizers()
             self.strategy.begin_task(self._situation(task))
         steps = self.strategy.steps(iterations)
         for iteration, batch in zip(range(start, steps), batches, strict=False):
@@ -138,13 +138,11 @@ class Learner:
 
     def _solve(self, x: Tensor, position: Position) -> Tensor:
         """The solver's logits while training, its noise taken from the run's own streams."""
-        if not isinstance(self.solver, NeedsNoise):
-            logits: Tensor = self.solver(x)
-            return logits
-        wanted = self.solver.noise(x.shape[0])
+        wanted = {} if self._solver_noise is None else self._solver_noise(x.shape[0])
+        if not wanted:
+            return cast(Tensor, self.solver(x))
         noise = self.draws.batch(wanted, "solver", position.task, position.iteration)
-        logits = self.solver(x, noise) if noise else self.solver(x)
-        return logits
+        return cast(Tensor, self.solver(x, noise))
 
     def _step_generator(self, batch: GeneratorBatch, position: Position) -> Losses:
         assert self.generator is not None
@@ -156,21 +154,27 @@ class Learner:
             noise = self.draws.batch(wanted, f"generator.{name}", position.task, position.iteration)
             terms = self.generator.losses(name, batch.x, noise)
             values = {term: weighted_sum(value, batch.weights) for term, value in terms.items()}
-            self._descend(name, sum(values.values(), start=batch.x.new_zeros(())), position)
+            self._descend(f"generator.{name}", sum(values.values(), start=batch.x.new_zeros(())), position)
             losses |= {term: value.detach() for term, value in values.items()}
         return losses
 
     def _descend(self, name: str, loss: Tensor, position: Position) -> None:
-        optimizer = self._optimizers[name]
-        for group in optimizer.param_groups:
-            group["lr"] = self._optimizer.lr_at(position.iteration % position.iterations, position.iterations)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        """One step down `loss` for the parameters of that name; those that it does not depend on stay as they are."""
+        parameters, moments = self._trained[name], self._moments[name]
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        lr = self._optimizer.lr_at(position.iteration % position.iterations, position.iterations)
+        used = [i for i, gradient in enumerate(gradients) if gradient is not None]
+        with torch.no_grad():
+            self._optimizer.step(
+                [parameters[i] for i in used],
+                [gradients[i] for i in used],
+                {moment: [values[i] for i in used] for moment, values in moments.items()},
+                lr,
+            )
 
     def _own_stream(self, *key: int) -> Any:
         # A solver that doesn't ask for its noise may draw from torch's global stream: give it one of its own.
-        return nullcontext() if self._asks_for_noise else seeded(self.draws.seed, "global", *key)
+        return nullcontext() if self._solver_noise is not None else seeded(self.draws.seed, "global", *key)
 
     def _situation(self, task: int) -> Situation:
         return Situation(
@@ -214,7 +218,7 @@ class Learner:
         return {
             "solver": self.solver.state_dict(),
             "generator": None if self.generator is None else self.generator.state_dict(),
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
+            "optimizers": self._moments,
             "strategy": self.strategy.state_dict(),
             "heads": self.heads,
         }
@@ -225,6 +229,8 @@ class Learner:
         self.solver.load_state_dict(state["solver"])
         if self.generator is not None:
             self.generator.load_state_dict(state["generator"])
-        for name, optimizer in self._optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+        self._moments = {
+            name: {moment: [value.to(self.device) for value in values] for moment, values in moments.items()}
+            for name, moments in state["optimizers"].items()
+        }
         self.strategy.load_state_dict(state["strategy"], self._situation(task))

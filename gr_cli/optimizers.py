@@ -1,19 +1,27 @@
-"""Optimisers as values: what the user chose, from which one torch optimiser per set of parameters is made."""
+"""Optimisers as values: what the user chose. Their state is a plain dict of tensors, one list per moment.
+
+The arithmetic is torch's own, through its functional interface: the classes around it would take longer than it does
+on small networks, and import a second and a half of compiler.
+"""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
 
 from gr_cli.checks import Count, NonNegative, Positive, Share
 
 Schedule = Literal["constant", "cosine", "linear"]
+Moments = dict[str, list[Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +43,21 @@ class Optimizer(ABC):
     warmup: Count = 0
 
     @abstractmethod
-    def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """A fresh torch optimiser for `parameters`."""
+    def start(self, parameters: Sequence[Tensor]) -> Moments:
+        """The state before the first step."""
+
+    @abstractmethod
+    def step(self, parameters: list[Tensor], gradients: list[Tensor], moments: Moments, lr: float) -> None:
+        """Change `parameters` and `moments` in place."""
 
     def lr_at(self, iteration: int, iterations: int) -> float:
         """The learning rate of step `iteration` (from 0) of a task of `iterations` steps."""
         if iteration < self.warmup:
             return self.lr * (iteration + 1) / self.warmup
+        if self.schedule == "constant":
+            return self.lr
         done = (iteration - self.warmup) / max(1, iterations - self.warmup)
-        factor = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}
-        return self.lr * factor[self.schedule]
+        return self.lr * (1.0 - done if self.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,24 +67,41 @@ class Adam(Optimizer):
     betas: Sequence[Share] = (0.9, 0.999)
     eps: Positive = 1e-8
 
-    def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(
-            parameters, self.lr, (self.betas[0], self.betas[1]), self.eps, self.weight_decay, fused=True
+    def start(self, parameters: Sequence[Tensor]) -> Moments:
+        return {
+            "first": [torch.zeros_like(p) for p in parameters],
+            "second": [torch.zeros_like(p) for p in parameters],
+            "steps": [torch.zeros((), device=p.device) for p in parameters],
+        }
+
+    def step(self, parameters: list[Tensor], gradients: list[Tensor], moments: Moments, lr: float) -> None:
+        self._rule(
+            parameters,
+            gradients,
+            moments["first"],
+            moments["second"],
+            [],
+            moments["steps"],
+            fused=True,
+            amsgrad=False,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            lr=lr,
+            weight_decay=self.weight_decay,
+            eps=self.eps,
+            maximize=False,
         )
+
+    _rule = staticmethod(adam)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdamW(Optimizer):
+class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
 
     weight_decay: NonNegative = 0.01
-    betas: Sequence[Share] = (0.9, 0.999)
-    eps: Positive = 1e-8
 
-    def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            parameters, self.lr, (self.betas[0], self.betas[1]), self.eps, self.weight_decay, fused=True
-        )
+    _rule = staticmethod(adamw)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +112,19 @@ class SGD(Optimizer):
     momentum: Share = 0.0
     nesterov: bool = False
 
-    def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(
-            parameters, self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov, fused=True
+    def start(self, parameters: Sequence[Tensor]) -> Moments:
+        return {"momentum": [torch.zeros_like(p) for p in parameters]} if self.momentum else {}
+
+    def step(self, parameters: list[Tensor], gradients: list[Tensor], moments: Moments, lr: float) -> None:
+        sgd(
+            parameters,
+            gradients,
+            list(moments.get("momentum", [None] * len(parameters))),
+            fused=True,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            lr=lr,
+            dampening=0.0,
+            nesterov=self.nesterov,
+            maximize=False,
         )

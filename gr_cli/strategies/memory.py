@@ -65,13 +65,16 @@ class Memory:
 
         Afterwards each sample that passed so far is in the memory with the same probability.
         """
-        room = self.capacity - self.reserved
-        nth = self.seen + torch.arange(x.shape[0], device=x.device)
+        room, passed = self.capacity - self.reserved, self.seen
+        self.seen += x.shape[0]
+        if self.seen <= room:
+            self.x[self.reserved + passed : self.reserved + self.seen] = x
+            return
+        nth = passed + torch.arange(x.shape[0], device=x.device)
         place = torch.where(nth < room, nth, (uniform.double() * (nth + 1)).long())
         # Of several samples for one place the last one stays, as if they had come one after the other.
         taken_later = (place.unsqueeze(0) == place.unsqueeze(1)).triu(1).any(1)
         self.x[torch.where((place < room) & ~taken_later, self.reserved + place, self.capacity)] = x
-        self.seen += x.shape[0]
 
     def sample(self, uniform: Tensor) -> Tensor:
         """Valid samples chosen evenly, with replacement, by `uniform` (B,) in [0, 1): (B, ...)."""
