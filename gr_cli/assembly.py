@@ -142,12 +142,7 @@ def pick_device(name: str) -> torch.device:
     """The device of that name; `auto`: a GPU if there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError("device", name, "must be auto, cpu, cuda or cuda:<number>")
+    device = torch.device(name)
     gpus = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= gpus:
         raise ConfigError("device", name, f"this machine has {gpus} usable GPUs", "try device=auto")

@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Len, Lt
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gr_cli.errors import ConfigError, suggestion
@@ -34,7 +34,7 @@ def build(node: Mapping[str, Any], path: str, **provided: Any) -> Any:
 
 
 def check_node(node: Mapping[str, Any], path: str, provided: Iterable[str]) -> None:
-    """Raise the `ConfigError` that `build` would raise for `node`, as far as it can be told without calling anything."""
+    """Raise the `ConfigError` that `build` would raise for `node`, as far as that can be told without calling it."""
     names = dict.fromkeys(provided)
     for key, value in _bind(node, path, names)[1].items():
         if _is_node(value):
@@ -45,9 +45,7 @@ def _is_node(value: Any) -> bool:
     return isinstance(value, Mapping) and "_target_" in value
 
 
-def _bind(
-    node: Mapping[str, Any], path: str, provided: Mapping[str, Any]
-) -> tuple[Callable[..., Any], dict[str, Any]]:
+def _bind(node: Mapping[str, Any], path: str, provided: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
     """The target of a node and its arguments, checked; nested nodes are left as they are."""
     target = resolve(node.get("_target_"), path)
     parameters = inspect.signature(target).parameters
@@ -113,6 +111,8 @@ def describe(annotation: Any) -> str:
             if isinstance(mark, (Ge, Gt, Lt)):
                 sign = {Ge: "≥", Gt: ">", Lt: "<"}[type(mark)]
                 bounds.append(f"{sign} {getattr(mark, type(mark).__name__.lower())}")
+            if isinstance(mark, Len):
+                bounds.append(f"of length {mark.min_length}")
         return " ".join([describe(arguments[0]), " and ".join(bounds)]).strip()
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments)) if len(arguments) > 1 else str(arguments[0])

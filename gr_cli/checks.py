@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Len, Lt
 
 Count = Annotated[int, Ge(0)]
 PositiveInt = Annotated[int, Ge(1)]
@@ -13,4 +13,5 @@ NonNegative = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 Share = Annotated[float, Ge(0), Lt(1)]
 Widths = Sequence[PositiveInt]
+Betas = Annotated[Sequence[Share], Len(2, 2)]
 ReplayWeight = Annotated[float, Ge(0)] | Literal["by_tasks"]

@@ -10,10 +10,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gr_cli import __version__
-from gr_cli.errors import ConfigError, GrError
+from gr_cli.errors import ConfigError, GrError, Stop
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gr_cli.settings import Settings
 
 OUTPUTS = Path("outputs")
+GROUPS = ("benchmark", "model", "generator", "strategy", "optimizer", "preset")
 
 
 def entry() -> None:
@@ -44,11 +45,17 @@ def main(arguments: Sequence[str]) -> int:
             _resume(words)
             return 0
         return _compose_and_run(words)
+    except Stop as stop:
+        return _tell(stop.error)
     except GrError as error:
-        print(f"gr-run: {error}", file=sys.stderr)
-        return error.exit_code
+        return _tell(error)
     except KeyboardInterrupt:
         return 130
+
+
+def _tell(error: GrError) -> int:
+    print(f"gr-run: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 def _resume(words: list[str]) -> None:
@@ -73,7 +80,8 @@ def _compose_and_run(words: list[str]) -> int:
     from gr_cli import sweep
     from gr_cli.schema import RunConfig
 
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    _check_flags(words)
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     ConfigStore.instance().store("schema", RunConfig)
     OmegaConf.register_new_resolver("gr_sweep", sweep.identity, replace=True)
     command = sys.argv
@@ -94,13 +102,28 @@ def settings_from(config: DictConfig, hydra: Any) -> Settings:
     """Settings from what Hydra composed; `hydra` is its own part of the configuration."""
     from omegaconf import OmegaConf
 
-    from gr_cli.settings import PROVIDED, Settings
+    from gr_cli.settings import Settings
 
     plain: Any = OmegaConf.to_container(config, resolve=True)
     plain.pop("hydra", None)
-    chosen = hydra.runtime.choices
-    choices = {group: chosen.get(group) for group in (*PROVIDED, "preset")}
+    choices = {group: hydra.runtime.choices.get(group) for group in GROUPS}
     return Settings.checked(plain, choices, list(hydra.overrides.task))
+
+
+def _check_flags(words: list[str]) -> None:
+    """Refuse unknown flags in one line, where Hydra would print its whole usage."""
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError("flags", " ".join(words), message, "see gr-run --help")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(words)
+    for word in words:
+        group, given, option = word.partition("=")
+        if group in GROUPS and given and option in ("", "null"):
+            raise ConfigError(group, option or "nothing", "must name an option of this group", "see gr-run --help")
 
 
 def _job(config: DictConfig) -> float | None:
@@ -109,16 +132,15 @@ def _job(config: DictConfig) -> float | None:
     from hydra.types import RunMode
 
     hydra = HydraConfig.get()
-    settings = settings_from(config, hydra)
-    if hydra.mode != RunMode.MULTIRUN:
-        return _run(settings)
     try:
-        return _run(settings)
+        return _run(settings_from(config, hydra))
     except GrError as error:
-        print(f"gr-run: {error}", file=sys.stderr)
-        if error.exit_code == 130:
-            raise KeyboardInterrupt from error
+        if hydra.mode != RunMode.MULTIRUN or error.exit_code == 130:
+            raise Stop(error) from error
+        _tell(error)
     except Exception:
+        if hydra.mode != RunMode.MULTIRUN:
+            raise
         traceback.print_exc()
     return float("nan")
 

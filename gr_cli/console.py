@@ -14,6 +14,7 @@ from rich.text import Text
 from gr_cli.assembly import Experiment
 from gr_cli.experiment import Result
 from gr_cli.learner import Losses
+from gr_cli.results.metrics import Row
 from gr_cli.settings import Settings
 from gr_cli.strategies.base import Position
 from gr_cli.view import View
@@ -34,7 +35,9 @@ class Terminal(View):
         settings, tasks = experiment.settings, experiment.benchmark.tasks
         self._say(settings.title, style="bold")
         counts = " · ".join(f"{name} {number:,} parameters" for name, number in experiment.parameters.items())
-        self._say(f"{len(tasks)} tasks · {counts} · {experiment.learner.device} · {_plural(experiment.threads, 'thread')}")
+        self._say(
+            f"{len(tasks)} tasks · {counts} · {experiment.learner.device} · {_plural(experiment.threads, 'thread')}"
+        )
         self._say(str(folder), style="dim")
         self._steps, self._stages = list(steps), len(steps)
         self._batch = settings.config["train"]["batch_size"]
@@ -75,8 +78,8 @@ class Terminal(View):
             losses=shown,
         )
 
-    def stage_finished(self, number: int, name: str, accuracies: Sequence[float]) -> None:
-        shown = " ".join(f"{100 * accuracy:5.1f}" for accuracy in accuracies)
+    def stage_finished(self, number: int, name: str, accuracies: Row) -> None:
+        shown = " ".join(f"{_percent(accuracy):>5}" for accuracy in accuracies)
         self._say(f"after {self._stage}: {shown} %")
 
     def finished(self, experiment: Experiment, result: Result) -> None:
@@ -107,14 +110,20 @@ class Terminal(View):
             for i, name in enumerate(names):
                 table.add_column(f"{i}: {name}" if name != str(i) else name, justify="right")
             for after, accuracies in rows.items():
-                cells = [Text(f"{100 * a:.1f}", style="" if j <= after else "dim") for j, a in enumerate(accuracies)]
+                cells = [Text(_percent(a), style="" if j <= after else "dim") for j, a in enumerate(accuracies)]
                 table.add_row(str(after), *cells)
             self._console.print(table)
-        shown = {name: value for name, value in result.metrics.items() if value is not None and "parameters" not in name}
+        shown = {
+            name: value for name, value in result.metrics.items() if value is not None and "parameters" not in name
+        }
         longest = max(map(len, shown))
         for name, value in shown.items():
             self._say(f"{name.replace('_', ' '):<{longest}}  {100 * value:6.2f} %")
         self._say(f"everything is in {result.folder}")
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
 
 
 def _plural(number: int, word: str) -> str:

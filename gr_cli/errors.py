@@ -39,6 +39,14 @@ class TrainingError(GrError):
     """Training could not go on, such as a loss that is not a number any more."""
 
 
+class Stop(BaseException):
+    """Carries an error out through Hydra, which would swallow an ordinary exception or print lines of its own."""
+
+    def __init__(self, error: GrError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 def suggestion(word: str, choices: Iterable[str]) -> str:
     """`did you mean 'x'?` when a choice is close to `word`, else the empty string."""
     close = difflib.get_close_matches(word, list(choices), n=1)

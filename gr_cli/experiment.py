@@ -8,21 +8,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from time import monotonic
 from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gr_cli.assembly import Experiment, Stage, prepare
-from gr_cli.benchmarks.base import Kind
-from gr_cli.errors import FolderError, GrError, TrainingError
+from gr_cli.errors import FolderError, GrError
 from gr_cli.learner import Losses
 from gr_cli.results.folder import RunFolder, sibling
-from gr_cli.results.record import EvaluationRow, Record
+from gr_cli.results.metrics import average_accuracy
+from gr_cli.results.record import EvaluationRow, History, OpenRow, Record
 from gr_cli.results.status import Status
 from gr_cli.settings import Settings
 from gr_cli.strategies.base import Position
@@ -30,7 +28,6 @@ from gr_cli.view import View
 
 CHECKPOINT_VERSION = 1
 SAMPLES_SHOWN = 50
-OpenRow = dict[str, list[Tensor]]  # losses since the last row of the history, by name
 
 
 class Interrupted(GrError):
@@ -54,8 +51,7 @@ class Result:
     @property
     def score(self) -> float | None:
         """Mean validation accuracy after the last training; None where nothing was held out."""
-        rows = self.record.matrix("validation")
-        return sum(rows[-1]) / len(rows[-1]) if rows else None
+        return average_accuracy(self.record.matrix("validation"))
 
 
 def folder_of(settings: Settings, root: Path) -> RunFolder:
@@ -142,36 +138,21 @@ class _Watch:
     ) -> None:
         config = experiment.settings.config
         self._experiment, self._folder, self._view, self._stop = experiment, folder, view, stop
-        self._number, self._open = number, open_row
-        self._log_every, self._evaluate_every = config["log"]["every"], config["evaluate"]["every"]
+        self._number, self._history = number, History(experiment.record, config["log"]["every"], open_row)
+        self._evaluate_every: int | None = config["evaluate"]["every"]
         self._save_every, self._saved = config["checkpoint"]["every_seconds"], monotonic()
 
     def __call__(self, position: Position, losses: Losses) -> None:
         done = position.iteration + 1
-        for name, value in losses.items():
-            self._open.setdefault(name, []).append(value)
-        if done % self._log_every == 0:
-            self._write_history(position)
+        self._history.add(position, losses)
         if self._evaluate_every and done % self._evaluate_every == 0 and done < position.iterations:
             evaluate(self._experiment, position.task, done, final=False)
         self._view.stepped(self._number, position, losses)
         if self._stop.is_set() or monotonic() - self._saved > self._save_every:
-            _save(self._experiment, self._folder, self._number, done, self._open)
+            _save(self._experiment, self._folder, self._number, done, self._history.open_row)
             self._saved = monotonic()
         if self._stop.is_set():
             raise Interrupted(self._folder.path)
-
-    def _write_history(self, position: Position) -> None:
-        row: dict[str, float] = {"task": position.task, "iteration": position.iteration + 1}
-        for name, values in self._open.items():
-            row[name] = float(torch.stack(values).double().mean())
-            if not isfinite(row[name]):
-                raise TrainingError(
-                    f"loss `{name}` is {row[name]} in task {position.task} at iteration {position.iteration + 1}; "
-                    f"the last good state is in {self._folder.path}; try a lower optimizer.lr"
-                )
-        self._experiment.record.history.append(row)
-        self._open.clear()
 
 
 # --- saving, and going on

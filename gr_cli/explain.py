@@ -13,16 +13,16 @@ from gr_cli.errors import suggestion
 
 def explain(error: Exception, overrides: Sequence[str]) -> str:
     """What is wrong with `overrides`, from what Hydra or OmegaConf raised: field, value, what is allowed."""
-    text = str(error)
+    text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
     if found := re.search(r"Could not find '([^']+)'", text):
         return _no_option(found[1], text)
     if found := re.search(r"Could not (?:override|append|delete|merge override)[^']*'([^']+)'", text):
         return _no_field(found[1], overrides)
-    if found := re.search(r"full_key: (\S+)", text):
-        return _wrong_value(found[1], text, overrides)
+    if found := re.search(r"full_key: (\S+)|Error merging override ([\w.]+)=", text):
+        return _wrong_value(found[1] or found[2], text, overrides)
     if found := re.search(r"[Ee]rror (?:merging|parsing) override '?([^'\n]+)'?", text):
         return f"{found[1]}: can't be understood; quote it for the shell, and write key=value"
-    return " ".join((text or str(error.__cause__ or type(error).__name__)).split())[:300]
+    return " ".join((text or type(error).__name__).split())[:300]
 
 
 def _no_option(name: str, text: str) -> str:
@@ -75,8 +75,6 @@ def _wrong_value(field: str, text: str, overrides: Sequence[str]) -> str:
     value = next((o.partition("=")[2] for o in overrides if o.lstrip("+").partition("=")[0] == field), "")
     if field in CHECKS:
         return f"{field}={value}: must be {describe(CHECKS[field])}"
-    if found := re.search(r"could not be converted to (\w+)|is not a valid (\w+)", text):
-        kind = {"Integer": "a whole number", "Boolean": "true or false", "Float": "a number"}
-        name = found[1] or found[2]
-        return f"{field}={value}: must be {kind.get(name, name)}"
+    if parts := sorted(name for name in CHECKS if name.startswith(f"{field}.")):
+        return f"{field}={value}: has settings of its own; there are {', '.join(parts)}"
     return f"{field}={value}: {text.splitlines()[0]}"

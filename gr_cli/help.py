@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 
 _INTRO = """\
@@ -28,7 +29,7 @@ examples:
 def text(words: Sequence[str]) -> str:
     """The whole help; options of a `--config-dir` among `words` are listed too."""
     shipped = files("gr_cli.conf")
-    own = [Path(b) for a, b in zip(words, words[1:], strict=False) if a in ("--config-dir", "-cd")]
+    own = [Path(b) for a, b in pairwise(words) if a in ("--config-dir", "-cd")]
     options: dict[str, set[str]] = {}
     for root in (shipped, *own):
         for group in root.iterdir() if root.is_dir() else ():
@@ -39,9 +40,9 @@ def text(words: Sequence[str]) -> str:
     defaults, _, rest = source.partition("\nseed:")
     chosen = dict(line.strip("- ").split(": ") for line in defaults.splitlines() if ": " in line)
     lines = [_INTRO, "groups (* is the default):"]
-    for group, names in options.items():
-        marked = sorted(f"{name}*" if chosen.get(group) == name else name for name in names)
+    for kind, names in options.items():
+        marked = sorted(f"{name}*" if chosen.get(kind) == name else name for name in names)
         if marked:
-            lines.append(f"  {group:<10} {'  '.join(marked)}")
+            lines.append(f"  {kind:<10} {'  '.join(marked)}")
     settings = ("seed:" + rest.partition("\nhydra:")[0]).strip().splitlines()
     return "\n".join([*lines, "", "settings and their defaults:", *(f"  {line}" for line in settings)])

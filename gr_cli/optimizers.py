@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
-from gr_cli.checks import Count, NonNegative, Positive, Share
+from gr_cli.checks import Betas, Count, NonNegative, Positive, Share
 
 Schedule = Literal["constant", "cosine", "linear"]
 Moments = dict[str, list[Tensor]]
@@ -64,7 +64,7 @@ class Optimizer(ABC):
 class Adam(Optimizer):
     """Adam (Kingma & Ba 2015)."""
 
-    betas: Sequence[Share] = (0.9, 0.999)
+    betas: Betas = (0.9, 0.999)
     eps: Positive = 1e-8
 
     def start(self, parameters: Sequence[Tensor]) -> Moments:
@@ -92,7 +92,7 @@ class Adam(Optimizer):
             maximize=False,
         )
 
-    _rule = staticmethod(adam)
+    _rule: ClassVar[Any] = staticmethod(adam)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class AdamW(Adam):
 
     weight_decay: NonNegative = 0.01
 
-    _rule = staticmethod(adamw)
+    _rule: ClassVar[Any] = staticmethod(adamw)
 
 
 @dataclass(frozen=True, kw_only=True)

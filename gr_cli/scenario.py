@@ -26,7 +26,7 @@ class Scenario:
 
     def offsets(self, class_counts: Sequence[int]) -> list[int]:
         """The output unit of each task's first class: its tasks share units (domain) or have units of their own."""
-        if self.kind == "domain":
+        if not self.tasks_have_units:
             return [0] * len(class_counts)
         return [0, *accumulate(class_counts)][: len(class_counts)]
 
@@ -52,6 +52,11 @@ class Scenario:
         if self.kind == "task":
             return heads[task_of_sample]
         return heads.any(0).expand(task_of_sample.shape[0], -1)
+
+    @property
+    def tasks_have_units(self) -> bool:
+        """Whether a task has output units of its own, instead of all tasks sharing them."""
+        return self.kind != "domain"
 
     @property
     def answers_unseen(self) -> bool:

@@ -76,7 +76,11 @@ CHECKS: dict[str, Any] = {
     "log.every": PositiveInt,
     "evaluate.every": PositiveInt | None,
     "checkpoint.every_seconds": PositiveInt,
+    "device": str,
     "threads": PositiveInt | None,
+    "data_root": str,
+    "download": bool,
+    "fresh": bool,
 }
 
 # Settings that do not change what a run finds: where it looks, how often it reports.

@@ -6,13 +6,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from gr_cli.build import asks_for, check, check_node
-from gr_cli.errors import ConfigError
-from gr_cli.schema import CHECKS, NOT_IDENTITY
+from gr_cli.errors import ConfigError, suggestion
+from gr_cli.schema import CHECKS, NOT_IDENTITY, RunConfig
 
 # What `build` provides by name to each group; a setting of that name in a YAML file may stay null.
 PROVIDED = {
@@ -34,22 +34,29 @@ class Settings:
     overrides: tuple[str, ...] = ()
 
     @classmethod
-    def checked(cls, config: Mapping[str, Any], choices: Mapping[str, str | None], overrides: Sequence[str]) -> Settings:
+    def checked(
+        cls, config: Mapping[str, Any], choices: Mapping[str, str | None], overrides: Sequence[str]
+    ) -> Settings:
         """Settings with every value checked as far as it can be without data.
 
         Raises:
             ConfigError: names the field.
         """
-        whole = {key: value for key, value in config.items()}
+        whole = dict(config)
+        _check_names(whole, RunConfig)
         for group in PROVIDED:
             if not isinstance(whole.get(group), Mapping):
                 raise ConfigError(group, whole.get(group), "must name an option of this group", f"try {group}=<option>")
         for field, allowed in CHECKS.items():
             check(_at(whole, field), allowed, field)
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", whole["device"]):
+            raise ConfigError("device", whole["device"], "must be auto, cpu, cuda or cuda:<number>")
         train = whole["train"]
         if (train["iterations"] is None) == (train["epochs"] is None):
             raise ConfigError(
-                "train.iterations", train["iterations"], f"with train.epochs={train['epochs']}: exactly one must be set",
+                "train.iterations",
+                train["iterations"],
+                f"with train.epochs={train['epochs']}: exactly one must be set",
                 "for epochs say train.iterations=null train.epochs=10",
             )
         wanted = {group: choice for group, choice in choices.items() if choice is not None}
@@ -105,7 +112,19 @@ class Settings:
             if key in (*_GROUPS_IN_PATH, "seed") or top in (*NOT_IDENTITY, "hydra"):
                 continue
             words.append(value if key == "preset" else f"{key.rsplit('.', 1)[-1]}={value}")
-        return re.sub(r"[^\w.=,+-]+", "_", ",".join(words), flags=re.ASCII)[:100].strip("-")
+        plain = re.sub(r"[\[\]{}'\" ]", "", ",".join(words))
+        return re.sub(r"[^\w.=,+-]+", "_", plain, flags=re.ASCII)[:100].strip("-")
+
+
+def _check_names(config: Mapping[str, Any], schema: type, prefix: str = "") -> None:
+    """Refuse names that `schema` doesn't have, which `+name=value` would add."""
+    hints = get_type_hints(schema)
+    for name, value in config.items():
+        if name not in hints:
+            listed = ", ".join(sorted(hints))
+            raise ConfigError(f"{prefix}{name}", value, f"no such setting; there are {listed}", suggestion(name, hints))
+        if is_dataclass(hints[name]) and isinstance(hints[name], type):
+            _check_names(value, hints[name], f"{prefix}{name}.")
 
 
 def _at(config: Mapping[str, Any], field: str) -> Any:

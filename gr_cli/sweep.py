@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 
+from gr_cli.errors import GrError, Stop
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -30,6 +32,8 @@ class CheckFirst(Callback):
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
         from hydra.core.global_hydra import GlobalHydra
         from hydra.core.override_parser.overrides_parser import OverridesParser
+        from hydra.errors import HydraException
+        from omegaconf.errors import OmegaConfBaseException
 
         from gr_cli.cli import OUTPUTS, settings_from
         from gr_cli.results.files import write_json
@@ -40,8 +44,14 @@ class CheckFirst(Callback):
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(config.hydra.overrides.task))
         _jobs.clear()
         for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
-            composed = loader.load_sweep_config(config, list(overrides))
-            _jobs[settings_from(composed, composed.hydra).folder(OUTPUTS)] = list(overrides)
+            try:
+                composed = loader.load_sweep_config(config, list(overrides))
+                settings = settings_from(composed, composed.hydra)
+            except (HydraException, OmegaConfBaseException):
+                return  # the sweeper composes each job too, and raises this again
+            except GrError as error:
+                raise Stop(error) from error
+            _jobs[settings.folder(OUTPUTS)] = list(overrides)
         manifest = Path(config.hydra.sweep.dir)
         manifest.mkdir(parents=True, exist_ok=True)
         write_json(manifest / "sweep.json", {"jobs": {str(path): overrides for path, overrides in _jobs.items()}})
@@ -56,5 +66,8 @@ def report() -> int:
     for path, state in missing.items():
         print(f"gr-run: {state}: {path}  (again: gr-run {' '.join(_jobs[path])})", file=sys.stderr)
     if missing:
-        print(f"gr-run: {len(missing)} of {len(states)} runs did not finish; the same command repeats these", file=sys.stderr)
+        print(
+            f"gr-run: {len(missing)} of {len(states)} runs did not finish; the same command repeats these",
+            file=sys.stderr,
+        )
     return 1 if missing else 0

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gr_cli.assembly import Experiment
     from gr_cli.experiment import Result
     from gr_cli.learner import Losses
+    from gr_cli.results.metrics import Row
     from gr_cli.settings import Settings
     from gr_cli.strategies.base import Position
 
@@ -26,7 +27,7 @@ class View:
     def stepped(self, number: int, position: Position, losses: Losses) -> None:
         """One training step is over."""
 
-    def stage_finished(self, number: int, name: str, accuracies: Sequence[float]) -> None:
+    def stage_finished(self, number: int, name: str, accuracies: Row) -> None:
         """A stage is over; `accuracies` on all tasks."""
 
     def finished(self, experiment: Experiment, result: Result) -> None:

@@ -109,8 +109,11 @@ class Benchmark:
 
     def on(self, device: torch.device, offsets: Sequence[int]) -> Benchmark:
         """The same stream on `device`, each task's labels raised by its offset."""
-        tasks = zip(self.tasks, offsets, strict=True)
-        return replace(self, tasks=tuple(task.mapped(lambda s, o=o: s.to(device, o)) for task, o in tasks))
+        moved = [
+            task.mapped(lambda samples, offset=offset: samples.to(device, offset))  # type: ignore[misc]
+            for task, offset in zip(self.tasks, offsets, strict=True)
+        ]
+        return replace(self, tasks=tuple(moved))
 
 
 class Order:

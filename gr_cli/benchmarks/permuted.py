@@ -21,7 +21,7 @@ class Permute:
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H + 2 pad, W + 2 pad)."""
         padded = F.pad(x, (self.pad,) * 4)
-        return padded.flatten(2)[..., self.order.to(x.device)].unflatten(-1, padded.shape[-2:])
+        return padded.flatten(2)[..., self.order.to(x.device)].view(padded.shape)
 
 
 def permuted(

@@ -82,7 +82,8 @@ class Torchvision:
             except (OSError, ValueError) as error:
                 raise DataError(f"data_root={self.root}: {self.name} can't be read there ({_line(error)})") from error
             parts.append(Samples(_images(part.data), torch.as_tensor(part.targets).long()))
-        return Data(parts[0], parts[1], tuple(map(str, part.classes)))
+        names = tuple(str(name).partition(" - ")[0] for name in part.classes)  # "0 - zero" is 0
+        return Data(parts[0], parts[1], names)
 
     def _fetch(self, dataset: type, train: bool) -> object:
         if not self.download:
@@ -91,7 +92,7 @@ class Torchvision:
                 "holds it, or download=true"
             )
         try:
-            return dataset(self.root, train=train, download=True)  # type: ignore[call-arg]
+            return dataset(self.root, train=train, download=True)
         except Exception as error:
             raise DataError(
                 f"data_root={self.root}: {self.name} is not there and could not be downloaded ({_line(error)}); "
@@ -106,4 +107,4 @@ def _images(data: object) -> Tensor:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    return " ".join(str(error).split(":")[0].split())[:120] or type(error).__name__

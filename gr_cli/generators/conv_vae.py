@@ -37,7 +37,9 @@ class ConvVAE(GaussianVAE):
         super().__init__()
         if len(image_shape) != 3:
             raise ConfigError(
-                "generator", "conv_vae", f"needs images (C, H, W), samples have shape {tuple(image_shape)}",
+                "generator",
+                "conv_vae",
+                f"needs images (C, H, W), samples have shape {tuple(image_shape)}",
                 "try generator=vae",
             )
         if not hidden_dims:
@@ -56,9 +58,7 @@ class ConvVAE(GaussianVAE):
         self.expand = nn.Linear(latent_dim, flat)
         # A size n shrinks to ceil(n / 2); going back, output_padding tells 2m from 2m - 1.
         self.decoder = nn.ModuleList(
-            nn.ConvTranspose2d(
-                b, a, 3, stride=2, padding=1, output_padding=(1 - size[0] % 2, 1 - size[1] % 2)
-            )
+            nn.ConvTranspose2d(b, a, 3, stride=2, padding=1, output_padding=(1 - size[0] % 2, 1 - size[1] % 2))
             for (a, b), size in reversed(list(zip(pairwise(channels), sizes, strict=False)))
         )
 
@@ -80,7 +80,8 @@ class ConvVAE(GaussianVAE):
         return mean, log_variance
 
     def reconstruct(self, z: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
-        x = self.expand(z).unflatten(-1, self._bottom)
+        x: Tensor = self.expand(z)
+        x = x.view(*x.shape[:-1], *self._bottom)
         for i, layer in enumerate(self.decoder):
             x = layer(drop(F.relu(x), noise, f"decoder{i}", self.dropout))
         return x

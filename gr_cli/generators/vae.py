@@ -52,7 +52,7 @@ class GaussianVAE(Generator):
 
     def losses(self, part: str, x: Tensor, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if self.value_range not in (None, (0.0, 1.0)):
-            low, high = self.value_range  # type: ignore[misc]
+            low, high = self.value_range
             x = (x - low) / (high - low)
         mean, log_variance = self.encode(x, noise)
         z = mean + (0.5 * log_variance).exp() * noise["z"]
@@ -114,4 +114,4 @@ class VAE(GaussianVAE):
         for i, layer in enumerate(self.decoder):
             h = drop(F.relu(layer(h)), noise, f"decoder{i}", self.dropout)
         out: Tensor = self.pixels(h)
-        return out.unflatten(-1, self.sample_shape)
+        return out.view(*out.shape[:-1], *self.sample_shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
 from gr_cli.results.files import write_whole
+from gr_cli.results.metrics import Row, average_accuracy
 
 _COLOURS = "viridis"  # even in lightness, and told apart by colour-blind eyes
 
@@ -20,16 +21,18 @@ def _save(figure: Figure, path: Path) -> None:
     write_whole(path, partial(figure.savefig, format="png", dpi=150))
 
 
-def matrix(rows: dict[int, list[float]], names: Sequence[str], title: str, path: Path) -> None:
+def matrix(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path) -> None:
     """Heat map of the accuracy matrix: a row per training, a column per task."""
-    values = 100 * np.array(list(rows.values()))
+    values = 100 * np.array(list(rows.values()), dtype=float)
     height, width = values.shape
     figure = Figure(figsize=(1.8 + 0.75 * width, 1.7 + 0.55 * height), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(values, vmin=0, vmax=100, cmap=_COLOURS, aspect="auto")
     if height * width <= 400:
         for (i, j), value in np.ndenumerate(values):
-            axes.text(j, i, f"{value:.1f}", ha="center", va="center", color="black" if value > 60 else "white", fontsize=8)
+            axes.text(
+                j, i, f"{value:.1f}", ha="center", va="center", color="black" if value > 60 else "white", fontsize=8
+            )
     step = max(1, width // 20)
     axes.set_xticks(range(0, width, step), list(names)[::step], rotation=45 if max(map(len, names)) > 5 else 0)
     axes.set_yticks(range(height), [f"after task {after}" for after in rows])
@@ -39,7 +42,7 @@ def matrix(rows: dict[int, list[float]], names: Sequence[str], title: str, path:
     _save(figure, path)
 
 
-def curves(rows: dict[int, list[float]], names: Sequence[str], title: str, path: Path) -> None:
+def curves(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path) -> None:
     """Accuracy on each task as training goes on, and their mean over the tasks learnt so far."""
     figure = Figure(figsize=(6.0, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -49,8 +52,10 @@ def curves(rows: dict[int, list[float]], names: Sequence[str], title: str, path:
     palette = matplotlib.colormaps[_COLOURS]
     for task, name in enumerate(names):
         points = [(after, accuracies[task]) for after, accuracies in rows.items() if after >= task or len(rows) == 1]
-        axes.plot(*zip(*points, strict=True), "o-", color=palette(colours[task]), lw=1.3, ms=4, label=f"task {task}: {name}")
-    means = [(after, float(np.mean(accuracies[: after + 1]))) for after, accuracies in rows.items()]
+        axes.plot(
+            *zip(*points, strict=True), "o-", color=palette(colours[task]), lw=1.3, ms=4, label=f"task {task}: {name}"
+        )
+    means = [(after, average_accuracy([accuracies[: after + 1]])) for after, accuracies in rows.items()]
     axes.plot(*zip(*means, strict=True), "k--", lw=1.8, label="mean of tasks so far")
     axes.set_ylim(-0.02, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -76,7 +81,9 @@ def samples(x: Tensor, title: str, path: Path, columns: int = 10) -> None:
     sheet = tiles.transpose(0, 3, 1, 4, 2).reshape(rows * images.shape[2], columns * images.shape[3], -1)
     figure = Figure(figsize=(4.5, 0.35 + 4.5 * sheet.shape[0] / sheet.shape[1]), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(sheet.squeeze(-1) if sheet.shape[-1] == 1 else sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.imshow(
+        sheet.squeeze(-1) if sheet.shape[-1] == 1 else sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest"
+    )
     axes.set_axis_off()
     axes.set_title(title, fontsize=8)
     _save(figure, path)

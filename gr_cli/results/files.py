@@ -27,7 +27,9 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise FolderError(f"{path}: can't be written ({error.strerror or error}); what was there is unchanged") from error
+        raise FolderError(
+            f"{path}: can't be written ({error.strerror or error}); what was there is unchanged"
+        ) from error
     finally:
         with suppress(OSError):
             temporary.unlink()

@@ -37,7 +37,9 @@ class RunFolder:
             self.figures.mkdir(parents=True, exist_ok=True)
             file = (self.path / ".lock").open("a")
         except OSError as error:
-            raise FolderError(f"{self.path}: can't be made ({error.strerror}); run from a folder that you may write") from error
+            raise FolderError(
+                f"{self.path}: can't be made ({error.strerror}); run from a folder that you may write"
+            ) from error
         with file:
             if fcntl is not None:
                 try:

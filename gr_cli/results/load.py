@@ -17,7 +17,7 @@ class LoadedRun:
     """A run as it was left. `matrix` has a row per training and a column per task; networks are in evaluation mode."""
 
     config: dict[str, Any]
-    matrix: list[list[float]]
+    matrix: list[list[float | None]]
     solver: Any
     generator: Any
 

@@ -39,11 +39,9 @@ def forgetting(matrix: Matrix) -> float | None:
         return None
     drops = []
     for j in range(len(matrix) - 1):
-        column = [row[j] for row in matrix]
-        if any(value is None for value in column):
-            return None
-        known = [value for value in column if value is not None]
-        drops.append(max(known[:-1]) - known[-1])
+        *earlier, last = [row[j] for row in matrix]
+        known = [value for value in earlier if value is not None]
+        drops.append(_difference(max(known, default=None), last))
     return _mean(drops)
 
 

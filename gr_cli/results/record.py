@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from typing import Any
 
-from gr_cli.results.metrics import all_metrics
+import torch
+from torch import Tensor
 
+from gr_cli.errors import TrainingError
+from gr_cli.results.metrics import all_metrics
+from gr_cli.strategies.base import Position
+
+OpenRow = dict[str, list[Tensor]]  # losses since the last row of the history, by name
 Table = tuple[list[str], list[list[Any]]]
 
 
@@ -32,15 +39,16 @@ class Record:
     history: list[dict[str, float]] = field(default_factory=list)
     timing: list[dict[str, float]] = field(default_factory=list)
 
-    def rows(self, split: str = "test") -> dict[int, list[float]]:
-        """The accuracy matrix: for each training that is over (-1: before any), accuracies by task."""
-        table: dict[int, list[float]] = {}
-        for row in self.evaluations:
-            if row.final and row.split == split:
-                table.setdefault(row.after_task, []).append(row.accuracy)
+    def rows(self, split: str = "test") -> dict[int, list[float | None]]:
+        """The accuracy matrix: for each training that is over (-1: before any), accuracies by task, None for none."""
+        final = [row for row in self.evaluations if row.final and row.split == split]
+        width = max((row.task + 1 for row in final), default=0)
+        table: dict[int, list[float | None]] = {row.after_task: [None] * width for row in final}
+        for row in final:
+            table[row.after_task][row.task] = row.accuracy
         return table
 
-    def matrix(self, split: str = "test") -> list[list[float]]:
+    def matrix(self, split: str = "test") -> list[list[float | None]]:
         """Its rows after trainings, without the one before."""
         return [accuracies for after, accuracies in self.rows(split).items() if after >= 0]
 
@@ -83,7 +91,41 @@ class Record:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Record:
         """The record that gave `state`."""
-        return cls([EvaluationRow(**row) for row in state["evaluations"]], list(state["history"]), list(state["timing"]))
+        return cls(
+            [EvaluationRow(**row) for row in state["evaluations"]], list(state["history"]), list(state["timing"])
+        )
+
+
+class History:
+    """Turns the losses of single steps into rows of the history: means over `every` iterations.
+
+    `open_row` holds the losses since the last row, as tensors that nobody has waited for yet.
+    """
+
+    def __init__(self, record: Record, every: int, open_row: OpenRow | None = None) -> None:
+        self._record, self._every, self.open_row = record, every, open_row or {}
+
+    def add(self, position: Position, losses: dict[str, Tensor]) -> None:
+        """Take note of one step.
+
+        Raises:
+            TrainingError: a loss is not a finite number any more.
+        """
+        for name, value in losses.items():
+            self.open_row.setdefault(name, []).append(value)
+        done = position.iteration + 1
+        if done % self._every:
+            return
+        row: dict[str, float] = {"task": position.task, "iteration": done}
+        for name, values in self.open_row.items():
+            row[name] = float(torch.stack(values).double().mean())
+            if not isfinite(row[name]):
+                raise TrainingError(
+                    f"loss `{name}` is {row[name]} in task {position.task} at iteration {done}; "
+                    "try a lower optimizer.lr"
+                )
+        self._record.history.append(row)
+        self.open_row.clear()
 
 
 def _from_dicts(first: list[str], rows: list[dict[str, float]]) -> Table:

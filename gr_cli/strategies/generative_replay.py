@@ -75,7 +75,9 @@ class GenerativeReplay(Strategy):
     ) -> None:
         if memory_size == 0 and generator_data == "memory":
             raise ConfigError(
-                "strategy.memory_size", 0, "the generator would have nothing to learn from",
+                "strategy.memory_size",
+                0,
+                "the generator would have nothing to learn from",
                 "try strategy.memory_size=500 or strategy.generator_data=current_and_replay",
             )
         self.generator: Generator = generator

@@ -26,11 +26,11 @@ def pick_balanced(task_of_sample: Tensor, quotas: list[int]) -> Tensor:
 
 @dataclass
 class Memory:
-    """`x` (capacity + 1, ...): generated samples in the places up to `reserved`, behind them a reservoir of the stream.
+    """Samples `x` (capacity + 1, ...): generated ones in the places below `reserved`, then a reservoir of the stream.
 
-    The last row takes what finds no place, so that each batch writes as many rows as it has. The first `kept` (a tensor, since it may depend on what was generated) of the reserved places are valid, and the
-    first min(seen, capacity - reserved) of the others. With `reserved` = 0 the reservoir is the whole memory, and
-    `seen` counts whatever passed through it.
+    The first `kept` of the reserved places are valid (a tensor: it may depend on what was generated), and the first
+    min(seen, capacity - reserved) of the others. With `reserved` = 0 the reservoir is the whole memory; `seen` counts
+    what passed through it. The last row takes what finds no place, so that each batch writes as many rows as it has.
     """
 
     x: Tensor

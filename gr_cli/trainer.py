@@ -1,0 +1,296 @@
+"""The Python door: `ContinualTrainer`, for a model and data loaders of one's own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.resources import files
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from gr_cli.assembly import pick_device, size
+from gr_cli.build import asks_for, build, check, check_node, resolve
+from gr_cli.checks import Count, PositiveInt
+from gr_cli.errors import ConfigError, DataError, suggestion
+from gr_cli.generators.base import Generator
+from gr_cli.learner import Learner
+from gr_cli.randomness import seeded
+from gr_cli.results.folder import RunFolder
+from gr_cli.results.record import EvaluationRow, History, Record
+from gr_cli.results.status import Status
+from gr_cli.scenario import Scenario
+from gr_cli.settings import PROVIDED
+from gr_cli.strategies.base import Batch
+
+Loader = Iterable[Any]
+_STRATEGY = "continual_strategy"
+_SETTINGS = ("optimizer", "continual_strategy", "generator", "scenario", "active_classes", "seed", "log_every")
+
+
+class ContinualTrainer:
+    """Trains `model` on tasks that come one after the other, under the strategy that `config` names.
+
+    Args:
+        model: maps a batch of samples to logits, one per output unit; trained in place.
+        config: `optimizer: {type: adam, lr: 0.001}`, `continual_strategy: {<name>: {enabled: true, <parameters>}}`,
+            `generator: {type: vae, <parameters>}` (beside or inside `continual_strategy`), and if wanted
+            `scenario` (class | domain | task), `active_classes` (seen | all), `seed`, `log_every`.
+            What is left out has the defaults of the class it goes to; without a strategy it is plain finetuning.
+        device: where to train; default: where the model's parameters are.
+        output_dir: a folder for the tables and the newest state; default: nothing is written.
+
+    Labels are output units of `model`. Which units belong to a task is learnt from the labels that come with it.
+    Random numbers come from `seed`: torch's global stream is put back as it was, and loaders that draw from it
+    shuffle as the seed says.
+
+    Raises:
+        ConfigError: a value of `config` does not fit; named by its path.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: Mapping[str, Any] | None = None,
+        *,
+        device: torch.device | str | None = None,
+        output_dir: str | Path | None = None,
+    ) -> None:
+        config = dict(config or {})
+        for name in config:
+            if name not in _SETTINGS:
+                raise ConfigError(
+                    f"config.{name}",
+                    config[name],
+                    f"no such setting; there are {', '.join(_SETTINGS)}",
+                    suggestion(name, _SETTINGS),
+                )
+        home = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self.model = model
+        self.device = home if device is None else pick_device(str(device))
+        self.seed = config.get("seed", 0)
+        check(self.seed, Count, "config.seed")
+        self._log_every = config.get("log_every", 50)
+        check(self._log_every, PositiveInt, "config.log_every")
+        self._strategy, inner = _strategy_node(config.get("continual_strategy", {}))
+        self._generator = _typed_node("generator", config.get("generator", inner) or {}, "vae")
+        self._optimizer = _typed_node("optimizer", config.get("optimizer", {}), "adam")
+        self._scenario: Scenario = build(
+            {
+                "_target_": "gr_cli.scenario.Scenario",
+                "kind": config.get("scenario", "class"),
+                "active_classes": config.get("active_classes", "seen"),
+            },
+            "config",
+        )
+        self._learner: Learner | None = None
+        self._tasks: list[tuple[int, str, Loader | None]] = []
+        self._record = Record()
+        self._folder = None if output_dir is None else RunFolder(Path(output_dir))
+        self._config = config
+        for node, path in ((self._strategy, _STRATEGY), (self._generator, "generator"), (self._optimizer, "optimizer")):
+            check_node(node, path, PROVIDED[path if path in PROVIDED else "strategy"])
+        if resolve(self._strategy["_target_"], _STRATEGY).all_tasks_at_once:  # type: ignore[attr-defined]
+            raise ConfigError(_STRATEGY, "joint", "needs all tasks at once, and here they come one by one")
+
+    # --- what a caller may look at
+
+    @property
+    def generator_model(self) -> Generator:
+        """The generator; there is none before the first task, or without a strategy that needs one."""
+        if self._learner is None or self._learner.generator is None:
+            raise AttributeError("there is no generator yet")
+        return self._learner.generator
+
+    @property
+    def accuracy_matrix(self) -> list[list[float | None]]:
+        """A row per trained task, a column per task; None for tasks that came later, or without a loader."""
+        return self._record.matrix()
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Average accuracy, forgetting and so on, as `gr_cli.results.metrics` defines them."""
+        networks = {"solver": self.model, "generator": None if self._learner is None else self._learner.generator}
+        return self._record.metrics(False, {name: size(net) for name, net in networks.items() if net is not None})
+
+    # --- training
+
+    def train_task(
+        self,
+        train_loader: Loader,
+        val_loader: Loader | None = None,
+        task_id: int | None = None,
+        task_name: str | None = None,
+        num_epochs: int = 1,
+    ) -> dict[int, float]:
+        """Learn one task, then evaluate on the validation loaders of all tasks so far.
+
+        Args:
+            train_loader: yields (x, y): x (B, ...) float, or bytes that become [0, 1]; y (B,) output units.
+            val_loader: the same, for evaluation now and after each later task; kept by reference.
+            task_id: a number that names the task, not used before; default: one more than the last.
+            task_name: for people.
+            num_epochs: passes over `train_loader`.
+
+        Returns:
+            Accuracy by task id.
+
+        Raises:
+            ConfigError, DataError: the arguments don't fit, or a batch doesn't.
+        """
+        check(num_epochs, PositiveInt, "num_epochs")
+        known = [task for task, _, _ in self._tasks]
+        task_id = max(known, default=-1) + 1 if task_id is None else task_id
+        check(task_id, Count, "task_id")
+        if task_id in known:
+            raise ConfigError("task_id", task_id, f"was trained already; give a number besides {known}")
+        with seeded(self.seed, "loader", len(known)):
+            first = next(iter(train_loader), None)
+        if first is None:
+            raise DataError(f"train_loader: task {task_id} has no batch")
+        learner = self._prepared(first)
+        task = len(self._tasks)
+        row = learner.heads.new_full((1, learner.heads.shape[1]), not self._scenario.tasks_have_units)
+        learner.heads = torch.cat([learner.heads, row])
+        self._tasks.append((task_id, task_name or f"task {task_id}", val_loader))
+        history = History(self._record, self._log_every)
+        iterations = _steps(train_loader, num_epochs)
+        with seeded(self.seed, "loader", task):
+            batches = self._batches(train_loader, num_epochs, task)
+            learner.train_task(task, batches, iterations, lambda position, losses: history.add(position, losses))
+        return self._evaluate(task)
+
+    def _batches(self, loader: Loader, epochs: int, task: int) -> Iterator[Batch]:
+        """The loader's batches, over and over as long as they are asked for; its own length decides when to stop."""
+        learner = self._prepared(None)
+        for _ in count() if hasattr(loader, "__len__") else range(epochs):
+            for pair in loader:
+                x, y = _pair(pair, learner.heads.shape[1], self.device)
+                learner.heads[task, y] = True
+                units = self._scenario.training_units(learner.heads, task)
+                yield Batch(x, y, units, self._scenario.replay_units(learner.heads, task))
+
+    def _prepared(self, first: Any) -> Learner:
+        """The learner, built when the first batch shows what samples look like."""
+        if self._learner is None:
+            was_training = self.model.training
+            with seeded(self.seed, "shape"), torch.no_grad():
+                x = _pair(first, None, self.device)[0]
+                units = self.model.to(self.device).eval()(x).shape[-1]
+            self.model.train(was_training)
+            self._learner = self._build(x, units)
+        return self._learner
+
+    def _build(self, x: Tensor, units: int) -> Learner:
+        """Generator, strategy and learner for samples like those in `x` (B, ...)."""
+        provided = {}
+        if asks_for(self._strategy, _STRATEGY, "generator"):
+            shape = tuple(x.shape[1:])
+            bounded = bool((x >= 0).all() and (x <= 1).all())
+            with seeded(self.seed, "initialisation.generator"):
+                provided["generator"] = build(
+                    self._generator,
+                    "generator",
+                    sample_shape=shape,
+                    image_shape=shape,
+                    value_range=(0.0, 1.0) if bounded else None,
+                    trials=1,
+                )
+        strategy = build(self._strategy, _STRATEGY, **provided)
+        heads = torch.zeros(0, units, dtype=torch.bool)
+        optimizer = build(self._optimizer, "optimizer")
+        return Learner(self.model, strategy, optimizer, self._scenario, heads, self.seed, self.device)
+
+    # --- after a task
+
+    def _evaluate(self, learnt: int) -> dict[int, float]:
+        """Evaluate on every validation loader so far; note it down, and write it if there is a folder."""
+        learner, found = self._prepared(None), {}
+        for task, (task_id, _, loader) in enumerate(self._tasks):
+            if loader is None:
+                continue
+            units = self._scenario.testing_units(learner.heads, task, learnt)
+            # The loader may draw from torch's global stream, which shall not move for it.
+            with seeded(self.seed, "evaluation", learnt, task):
+                pairs = (_pair(pair, learner.heads.shape[1], self.device) for pair in loader)
+                result = learner.evaluate(pairs, units)
+            row = EvaluationRow(learnt, 0, task, "test", result.accuracy, result.loss, result.n, final=True)
+            self._record.evaluations.append(row)
+            found[task_id] = result.accuracy
+        if self._folder is not None:
+            with self._folder.locked():
+                self._write(self._folder, learner)
+        return found
+
+    def _write(self, folder: RunFolder, learner: Learner) -> None:
+        folder.write_config(yaml.safe_dump({"python_api": self._config}, sort_keys=False))
+        folder.write_tables(self._record, self.metrics)
+        folder.save_checkpoint({"record": self._record.state_dict(), "learner": learner.state_dict()})
+        names = [{"task": task, "id": task_id, "name": name} for task, (task_id, name, _) in enumerate(self._tasks)]
+        strategy = learner.strategy
+        facts = {
+            "seed": self.seed,
+            "tasks": names,
+            "mode": "python",
+            "stores_raw_samples": strategy.stores_raw_samples,
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+        }
+        Status(folder, facts).write("running", "more tasks may come")
+
+
+def _pair(pair: Any, units: int | None, device: torch.device) -> tuple[Tensor, Tensor]:
+    """x (B, ...) float and y (B,) int64 on `device`, from what a loader yields."""
+    try:
+        x, y = pair
+        x, y = torch.as_tensor(x), torch.as_tensor(y)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"a loader must yield pairs (x, y) of tensors, not {type(pair).__name__}") from error
+    if x.dim() < 2 or y.dim() != 1 or len(x) != len(y):
+        raise DataError(f"a batch must be x (B, ...) and y (B,), not {tuple(x.shape)} and {tuple(y.shape)}")
+    if y.is_floating_point() or (units is not None and len(y) and not 0 <= int(y.min()) <= int(y.max()) < units):
+        seen = y.unique()[:9].tolist()
+        raise DataError(f"labels must be whole numbers from 0 to {(units or 1) - 1}, the model's outputs; got {seen}")
+    x = x.to(device)
+    return (x.float() / 255 if x.dtype == torch.uint8 else x.float()), y.to(device).long()
+
+
+def _steps(loader: Loader, epochs: int) -> int:
+    """Steps of a task; as many as the loader has batches for, if it can't tell."""
+    try:
+        return epochs * len(loader)  # type: ignore[arg-type]
+    except TypeError:
+        return sys.maxsize
+
+
+def _shipped(group: str) -> list[str]:
+    folder = files("gr_cli.conf").joinpath(group)
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def _node(group: str, path: str, option: object, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The class behind an option of a group, with the caller's parameters and its own defaults for the others."""
+    options = _shipped(group)
+    if option not in options:
+        raise ConfigError(path, option, f"must be one of {', '.join(options)}", suggestion(str(option), options))
+    text = files("gr_cli.conf").joinpath(group, f"{option}.yaml").read_text(encoding="utf-8")
+    return {"_target_": yaml.safe_load(text)["_target_"], **parameters}
+
+
+def _typed_node(group: str, settings: Mapping[str, Any], default: str) -> dict[str, Any]:
+    parameters = dict(settings)
+    return _node(group, f"{group}.type", parameters.pop("type", default), parameters)
+
+
+def _strategy_node(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
+    """The one enabled strategy, and the generator's settings if they stand beside it."""
+    named = {name: dict(parameters or {}) for name, parameters in settings.items() if name != "generator"}
+    enabled = {name: parameters for name, parameters in named.items() if parameters.pop("enabled", True)}
+    if len(enabled) > 1:
+        raise ConfigError(_STRATEGY, ", ".join(enabled), "only one strategy can be enabled")
+    name, parameters = next(iter(enabled.items()), ("finetune", {}))
+    return _node("strategy", _STRATEGY, name, parameters), settings.get("generator")
