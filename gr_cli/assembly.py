@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from math import ceil, prod
@@ -157,6 +158,17 @@ def default_threads(solver: nn.Module, batch_size: int) -> int:
     """Threads for networks of this size: one for small ones, else as many as torch would take."""
     convolutional = any(isinstance(module, nn.Conv2d) for module in solver.modules())
     return torch.get_num_threads() if convolutional or size(solver) * batch_size > _WORTH_THREADS else 1
+
+
+@contextmanager
+def thread_limit(threads: int) -> Iterator[None]:
+    """Let torch use so many threads inside the block, and as many as before after it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def size(network: nn.Module) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from gr_cli.assembly import Experiment, Stage, prepare
+from gr_cli.assembly import Experiment, Stage, prepare, thread_limit
 from gr_cli.errors import FolderError, GrError
 from gr_cli.learner import Losses
 from gr_cli.results.folder import RunFolder, sibling
@@ -72,8 +72,7 @@ def run(settings: Settings, folder: RunFolder, view: View) -> Result:
         view.stored(settings, result)
         return result
     experiment = prepare(settings)
-    torch.set_num_threads(experiment.threads)
-    with folder.locked():
+    with folder.locked(), thread_limit(experiment.threads):
         status = Status(folder, facts(experiment))
         try:
             result = _train(experiment, folder, status, view)

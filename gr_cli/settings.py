@@ -18,8 +18,8 @@ from gr_cli.schema import CHECKS, NOT_IDENTITY, RunConfig
 PROVIDED = {
     "benchmark": ("seed", "data_root", "download"),
     "model": ("input_size", "output_size", "image_shape"),
-    "generator": ("sample_shape", "image_shape", "value_range", "trials"),
     "strategy": ("generator",),
+    "generator": ("sample_shape", "image_shape", "value_range", "trials"),
     "optimizer": (),
 }
 _GROUPS_IN_PATH = ("benchmark", "strategy", "generator")
@@ -44,8 +44,13 @@ class Settings:
         """
         whole = dict(config)
         _check_names(whole, RunConfig)
+        wanted = {group: choice for group, choice in choices.items() if choice is not None}
         for group in PROVIDED:
-            if not isinstance(whole.get(group), Mapping):
+            if group == "generator" and not asks_for(whole["strategy"], "strategy", "generator"):
+                # A generator that nothing uses shall not make this another run.
+                whole["generator"] = None
+                wanted.pop("generator", None)
+            elif not isinstance(whole.get(group), Mapping):
                 raise ConfigError(group, whole.get(group), "must name an option of this group", f"try {group}=<option>")
         for field, allowed in CHECKS.items():
             check(_at(whole, field), allowed, field)
@@ -59,11 +64,6 @@ class Settings:
                 f"with train.epochs={train['epochs']}: exactly one must be set",
                 "for epochs say train.iterations=null train.epochs=10",
             )
-        wanted = {group: choice for group, choice in choices.items() if choice is not None}
-        if not asks_for(whole["strategy"], "strategy", "generator"):
-            # A generator that nothing uses shall not make this another run.
-            whole["generator"] = None
-            wanted.pop("generator", None)
         for group, provided in PROVIDED.items():
             if whole[group] is not None:
                 check_node(whole[group], group, provided)

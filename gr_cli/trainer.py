@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from gr_cli.assembly import pick_device, size
+from gr_cli.assembly import default_threads, pick_device, size, thread_limit
 from gr_cli.build import asks_for, build, check, check_node, resolve
 from gr_cli.checks import Count, PositiveInt
 from gr_cli.errors import ConfigError, DataError, suggestion
@@ -159,7 +159,8 @@ class ContinualTrainer:
         self._tasks.append((task_id, task_name or f"task {task_id}", val_loader))
         history = History(self._record, self._log_every)
         iterations = _steps(train_loader, num_epochs)
-        with seeded(self.seed, "loader", task):
+        threads = default_threads(self.model, len(first[1]))
+        with seeded(self.seed, "loader", task), thread_limit(threads):
             batches = self._batches(train_loader, num_epochs, task)
             learner.train_task(task, batches, iterations, lambda position, losses: history.add(position, losses))
         return self._evaluate(task)

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -73,19 +73,21 @@ class Torchvision:
         from torchvision import datasets
 
         dataset = getattr(datasets, self.name)
-        parts = []
-        for train in (True, False):
-            try:
-                part = dataset(self.root, train=train, download=False)
-            except RuntimeError:
-                part = self._fetch(dataset, train)
-            except (OSError, ValueError) as error:
-                raise DataError(f"data_root={self.root}: {self.name} can't be read there ({_line(error)})") from error
-            parts.append(Samples(_images(part.data), torch.as_tensor(part.targets).long()))
-        names = tuple(str(name).partition(" - ")[0] for name in part.classes)  # "0 - zero" is 0
-        return Data(parts[0], parts[1], names)
+        parts = [self._part(dataset, train) for train in (True, False)]
+        samples = [Samples(_images(part.data), torch.as_tensor(part.targets).long()) for part in parts]
+        names = tuple(str(name).partition(" - ")[0] for name in parts[0].classes)  # "0 - zero" is 0
+        return Data(samples[0], samples[1], names)
 
-    def _fetch(self, dataset: type, train: bool) -> object:
+    def _part(self, dataset: Any, train: bool) -> Any:
+        """The training or the test part, fetched if it is missing."""
+        try:
+            return dataset(self.root, train=train, download=False)
+        except (RuntimeError, OSError, ValueError) as error:
+            # torchvision says `not found` of a set that isn't there, and other things of one that is broken.
+            if "not found" not in str(error):
+                raise DataError(
+                    f"data_root={self.root}: {self.name} can't be read there ({_line(error)}); remove it or fetch it anew"
+                ) from error
         if not self.download:
             raise DataError(
                 f"data_root={self.root}: {self.name} is not there; set data_root or GR_DATA_ROOT to a folder that "

@@ -10,10 +10,12 @@ import time
 from datetime import datetime, timezone
 from typing import Any
 
+import torch
+
 from gr_cli.errors import GrError
 from gr_cli.results.folder import RunFolder
 
-_LIBRARIES = ("gr-cli", "torch", "torchvision", "hydra-core", "omegaconf", "numpy", "pandas")
+_LIBRARIES = ("gr-cli", "torchvision", "hydra-core", "omegaconf", "numpy", "pandas")
 
 
 class Status:
@@ -38,7 +40,7 @@ class Status:
                 **self._facts,
                 "process": os.getpid(),
                 "host": socket.gethostname(),
-                "versions": {"python": platform.python_version()} | _versions(),
+                "versions": {"python": platform.python_version()} | _versions() | {"torch": str(torch.__version__)},
             }
         )
 

@@ -113,8 +113,8 @@ class GenerativeReplay(Strategy):
         dreams = self._dream(_SURPLUS * self.memory_size, "memory")
         memory = Memory.empty(self.memory_size, dreams.x)
         if not self.task_balanced:
-            memory.x.copy_(dreams.x[: self.memory_size])
-            memory.seen = self.memory_size
+            first = dreams.x[: self.memory_size]
+            memory.add(first, first.new_zeros(first.shape[0]))
             return memory
         places = self.memory_size * here.task // (here.task + 1)
         valid = torch.ones(dreams.x.shape[0], dtype=torch.bool, device=dreams.x.device)
@@ -242,7 +242,7 @@ class GenerativeReplay(Strategy):
 
     def load_state_dict(self, state: State, situation: Situation) -> None:
         self._enter(situation)
-        self.memory = None if state["memory"] is None else Memory(**state["memory"])
+        self.memory = None if state["memory"] is None else Memory.from_state(state["memory"], situation.draws.device)
         if state["dreamer"] is not None:
             self.dreamer, self.teacher = _frozen(self.generator), _frozen(situation.solver)
             self.dreamer.load_state_dict(state["dreamer"])

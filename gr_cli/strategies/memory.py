@@ -82,6 +82,11 @@ class Memory:
         index = (uniform.double() * (filled + self.kept)).long()
         return self.x[torch.where(index < filled, index + self.reserved, index - filled)]
 
+    @classmethod
+    def from_state(cls, state: dict[str, Any], device: torch.device) -> Memory:
+        """The memory that gave `state`."""
+        return cls(state["x"].to(device), state["reserved"], state["kept"].to(device), state["seen"])
+
     def state_dict(self) -> dict[str, Any]:
         """The memory as tensors and numbers."""
         return {"x": self.x, "reserved": self.reserved, "kept": self.kept, "seen": self.seen}

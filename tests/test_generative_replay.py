@@ -1,0 +1,319 @@
+"""Generative replay does what PROTOCOL and the papers say, step by step."""
+
+import itertools
+
+import pytest
+import torch
+
+from gr_cli.errors import ConfigError
+from gr_cli.generators import VAE
+from gr_cli.learner import Learner
+from gr_cli.models import SimpleMLP
+from gr_cli.optimizers import Adam
+from gr_cli.scenario import Scenario
+from gr_cli.strategies import GenerativeReplay
+from gr_cli.strategies.base import Batch, Position
+from gr_cli.strategies.generative_replay import weights
+
+CPU = torch.device("cpu")
+
+
+def learner(kind="class", seed=0, tasks=3, **settings) -> Learner:
+    torch.manual_seed(seed)
+    scenario = Scenario(kind)
+    heads = scenario.heads([2] * tasks)
+    small = {"memory_size": 30, "batch_size": 8} | settings
+    strategy = GenerativeReplay(VAE((6,), [8], 3), **small)
+    return Learner(SimpleMLP(6, [8], heads.shape[1]), strategy, Adam(lr=0.01), scenario, heads, seed, CPU)
+
+
+def batches(learner: Learner, task: int, size: int = 10):
+    """Samples of a task that no generator would ever give exactly: all their values are odd multiples of 1/1024."""
+    generator = torch.Generator().manual_seed(1000 + task)
+    offset = learner.scenario.offsets([2, 2, 2])[task]
+    units = learner.scenario.training_units(learner.heads, task)
+    replay_units = learner.scenario.replay_units(learner.heads, task)
+    while True:
+        x = (2 * torch.randint(0, 511, (size, 6), generator=generator) + 1) / 1024
+        y = torch.randint(0, 2, (size,), generator=generator) + offset
+        yield Batch(x, y, units, replay_units)
+
+
+def train(learner: Learner, task: int, iterations: int = 12, observe=lambda position, losses: None) -> None:
+    learner.train_task(task, batches(learner, task), iterations, observe)
+
+
+def tensors(state):
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, dict):
+        for value in state.values():
+            yield from tensors(value)
+    elif isinstance(state, (list, tuple)):
+        for value in state:
+            yield from tensors(value)
+
+
+def test_weights_are_a_number_or_follow_the_number_of_tasks():
+    assert weights(0.5, 3) == (1.0, 0.5)
+    assert [weights("by_tasks", t) for t in (0, 1, 3)] == [(1, 0), (0.5, 0.5), (0.25, 0.75)]
+    assert all(sum(weights("by_tasks", t)) == pytest.approx(1) for t in range(20))
+
+
+def test_the_first_task_replays_nothing_and_trains_the_generator():
+    subject, seen = learner(), []
+    before = [p.clone() for p in subject.generator.parameters()]
+    train(subject, 0, observe=lambda position, losses: seen.append(set(losses)))
+    assert all("replay" not in names for names in seen)
+    assert any(not torch.equal(a, b) for a, b in zip(before, subject.generator.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("freq", "expected"), [(1, 12), (5, 2), (7, 1), (13, 0)])
+def test_the_generator_learns_at_every_freqth_iteration(freq, expected):
+    subject, due = learner(generator_update_freq=freq), []
+    train(subject, 0, observe=lambda p, losses: due.append(p.iteration + 1) if "kl" in losses else None)
+    assert due == [freq * (i + 1) for i in range(expected)]
+
+
+def test_after_training_has_as_many_updates_and_leaves_the_solver_alone():
+    subject, solver_steps, generator_steps, states = learner(generator_training="after"), [], [], []
+
+    def observe(position, losses):
+        solver_steps.append("total" in losses)
+        generator_steps.append("kl" in losses)
+        states.append([p.clone() for p in subject.solver.parameters()])
+
+    train(subject, 0, observe=observe)
+    assert solver_steps == [True] * 12 + [False] * 2
+    assert generator_steps == [False] * 12 + [True] * 2
+    assert all(torch.equal(a, b) for a, b in zip(states[11], states[13], strict=True))
+
+
+def test_total_is_the_weighted_sum():
+    for rule, (current, replay) in ((0.25, (1, 0.25)), ("by_tasks", (1 / 2, 1 / 2))):
+        subject, rows = learner(replay_weight=rule), []
+        train(subject, 0)
+        train(subject, 1, observe=lambda p, losses, rows=rows: rows.append(losses))
+        for row in rows:
+            assert row["total"].item() == pytest.approx(
+                current * row["current"].item() + replay * row["replay"].item(), rel=1e-5
+            )
+
+
+def test_dreams_come_from_the_networks_as_they_were_and_get_no_gradient():
+    subject = learner()
+    train(subject, 0)
+    solver = {name: value.clone() for name, value in subject.solver.state_dict().items()}
+    dreamer = {name: value.clone() for name, value in subject.generator.state_dict().items()}
+    strategy = subject.strategy
+
+    def observe(position, losses):
+        frozen = [*strategy.teacher.parameters(), *strategy.dreamer.parameters()]
+        assert all(p.grad is None and not p.requires_grad for p in frozen)
+        for before, now in ((solver, strategy.teacher.state_dict()), (dreamer, strategy.dreamer.state_dict())):
+            assert all(torch.equal(before[name], now[name]) for name in before)
+        replay = strategy.replay(position)
+        assert not replay.x.requires_grad
+        expected = strategy.teacher(replay.x)[:, :2].argmax(1)  # it knew two classes
+        assert replay.target[:, 0].tolist() == expected.tolist()
+
+    train(subject, 1, observe=observe)
+    assert any(not torch.equal(solver[name], value) for name, value in subject.solver.state_dict().items())
+
+
+def test_replay_is_fresh_for_each_iteration_and_the_same_when_asked_again():
+    subject, seen = learner(), []
+    train(subject, 0)
+
+    def observe(position, losses):
+        x = subject.strategy.replay(position).x
+        assert x.shape == (8, 6)
+        seen.append(x.clone())
+        subject.strategy._block = None
+        torch.testing.assert_close(subject.strategy.replay(position).x, x, rtol=0, atol=0)
+
+    train(subject, 1, iterations=140, observe=observe)
+    assert len({tuple(x.flatten().tolist()) for x in seen}) == 140
+
+
+def test_a_pool_is_dreamt_once():
+    subject, rows = learner(replay_source="pool", pool_size=5), set()
+    train(subject, 0)
+
+    def observe(position, losses):
+        rows.update(tuple(row) for row in subject.strategy.replay(position).x.tolist())
+
+    train(subject, 1, observe=observe)
+    assert len(rows) == 5
+
+
+def test_soft_targets_are_probabilities_over_the_classes_known_before():
+    subject = learner(targets="soft")
+    train(subject, 0)
+
+    def observe(position, losses):
+        target = subject.strategy.replay(position).target
+        assert target.shape == (8, 1, 6)
+        torch.testing.assert_close(target.sum(-1), torch.ones(8, 1))
+        assert (target[..., 2:] == 0).all()
+        assert losses["replay"].isfinite()
+
+    train(subject, 1, observe=observe)
+
+
+def test_task_incremental_replay_has_a_target_from_each_earlier_head():
+    subject = learner("task")
+    train(subject, 0)
+    train(subject, 1)
+
+    def observe(position, losses):
+        replay = subject.strategy.replay(position)
+        logits = subject.strategy.teacher(replay.x)
+        assert replay.target.shape == (8, 2)
+        assert replay.target[:, 0].tolist() == logits[:, :2].argmax(1).tolist()
+        assert replay.target[:, 1].tolist() == (logits[:, 2:4].argmax(1) + 2).tolist()
+
+    train(subject, 2, observe=observe)
+
+
+def test_hand_computed_replay_loss():
+    """Two heads, hard targets: the mean over samples and heads of -log p(target) within the head."""
+    subject = learner("task")
+    train(subject, 0)
+    train(subject, 1)
+    subject.strategy.begin_task(subject._situation(2))
+    batch, position = next(batches(subject, 2)), Position(2, 0, 10)
+    replay = subject.strategy.replay(position)
+    with torch.no_grad():
+        terms = subject.strategy.loss(subject.solver, batch, position)
+        logits = subject.solver(replay.x)
+        total = 0.0
+        for i in range(8):
+            for head in range(2):
+                row = logits[i, 2 * head : 2 * head + 2].double()
+                total -= (row - row.logsumexp(0))[replay.target[i, head] - 2 * head].item()
+    assert terms["replay"].value.item() == pytest.approx(total / 16, rel=1e-5)
+
+
+def test_the_memory_is_shared_evenly_between_the_tasks():
+    subject = learner(memory_size=30)
+    train(subject, 0)
+    train(subject, 1)
+    subject.strategy.begin_task(subject._situation(2))
+    memory = subject.strategy.memory
+    assert memory.reserved == 20
+    labels = subject.strategy.teacher(memory.x[: int(memory.kept)])[:, :4].argmax(1)
+    per_task = torch.bincount(labels // 2, minlength=2)
+    assert (per_task <= 10).all()
+    for position, batch in zip(range(5), batches(subject, 2), strict=False):
+        subject.strategy.after_step(batch, Position(2, position, 10))
+    assert memory.filled == 10
+    # Behind the dreams there are samples of this task, and nothing else.
+    odd = (memory.x[20:30] * 1024).round() % 2
+    assert (odd == 1).all()
+    torch.testing.assert_close((memory.x[20:30] * 1024).round() / 1024, memory.x[20:30], rtol=0, atol=0)
+
+
+def test_a_class_that_is_dreamt_too_rarely_leaves_its_places_empty():
+    subject = learner(memory_size=40)
+    train(subject, 0)
+    train(subject, 1)
+    with torch.no_grad():
+        subject.solver.output.bias[:2] = 50.0  # the solver calls everything a class of task 0
+    subject.strategy.begin_task(subject._situation(2))
+    memory = subject.strategy.memory
+    assert memory.reserved == 26
+    assert int(memory.kept) == 13
+
+
+def test_without_balance_all_that_passes_shares_one_reservoir():
+    subject = learner(task_balanced=False, memory_size=30)
+    train(subject, 0)
+    subject.strategy.begin_task(subject._situation(1))
+    memory = subject.strategy.memory
+    assert (memory.reserved, memory.seen) == (0, 30)
+    for i, batch in zip(range(20), batches(subject, 1), strict=False):
+        subject.strategy.after_step(batch, Position(1, i, 20))
+    assert memory.seen == 30 + 20 * (10 + 8)
+    real = ((memory.x[:30] * 1024).round() / 1024 == memory.x[:30]).all(1).sum()
+    assert 5 <= real <= 25
+
+
+def test_no_raw_sample_outlives_its_task():
+    for settings in (
+        {},
+        {"task_balanced": False},
+        {"generator_data": "current_and_replay"},
+        {"generator_training": "after"},
+    ):
+        subject = learner(**settings)
+        for task in range(3):
+            given = []
+            stream = batches(subject, task)
+            recorded = (given.append(batch.x) or batch for batch in stream)
+            held_while_training = []
+
+            def observe(position, losses, given=given, held=held_while_training, subject=subject):
+                held.append(count_raw(subject.state_dict(), torch.cat(given)))
+
+            subject.train_task(task, recorded, 12, observe)
+            if subject.strategy.generator_data == "memory":
+                assert max(held_while_training) > 0  # the scan below can find them
+            assert count_raw(subject.state_dict(), torch.cat(given)) == 0
+            assert subject.strategy.memory is None
+
+
+def count_raw(state, raw: torch.Tensor) -> int:
+    known = {tuple(row) for row in raw.tolist()}
+    found = 0
+    for tensor in tensors(state):
+        if tensor.is_floating_point() and tensor.shape[-1:] == (6,):
+            found += sum(tuple(row) in known for row in tensor.reshape(-1, 6).tolist())
+    return found
+
+
+def test_the_generator_learns_from_both_with_the_weights_of_the_solver():
+    subject = learner(generator_data="current_and_replay", replay_weight="by_tasks", generator_update_freq=1)
+    train(subject, 0)
+    train(subject, 1)
+    subject.strategy.begin_task(subject._situation(2))
+    due = subject.strategy.generator_batch(next(batches(subject, 2)), Position(2, 0, 10))
+    assert due.x.shape == (18, 6)
+    assert due.weights.sum().item() == pytest.approx(1)
+    assert due.weights[:10].sum().item() == pytest.approx(1 / 3)
+
+
+def test_a_run_goes_on_exactly_from_its_state():
+    for settings in ({}, {"task_balanced": False}, {"replay_source": "pool"}, {"targets": "soft"}):
+        whole, first = learner(**settings), learner(**settings)
+        for task in range(2):
+            train(whole, task)
+        train(first, 0)
+        saved = {}
+
+        def keep(position, losses, saved=saved, first=first):
+            if position.iteration == 6:
+                saved.update(torch.load(_bytes(first.state_dict()), weights_only=True))
+
+        train(first, 1, observe=keep)
+        second = learner(**settings)
+        second.load_state_dict(saved, task=1)
+        rest = itertools.islice(batches(second, 1), 7, None)
+        second.train_task(1, rest, 12, lambda position, losses: None, start=7)
+        for a, b in zip(tensors(whole.state_dict()), tensors(second.state_dict()), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def _bytes(state):
+    import io
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return buffer
+
+
+def test_a_memory_of_nothing_is_refused_where_it_is_needed():
+    with pytest.raises(ConfigError, match=r"strategy\.memory_size=0"):
+        GenerativeReplay(VAE((6,)), memory_size=0)
+    GenerativeReplay(VAE((6,)), memory_size=0, generator_data="current_and_replay")

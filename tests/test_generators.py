@@ -1,0 +1,128 @@
+import pytest
+import torch
+from torch.func import functional_call, stack_module_state, vmap
+
+from gr_cli.errors import ConfigError
+from gr_cli.generators import VAE, ConvVAE, Generator
+from gr_cli.randomness import Draws
+
+SHAPES = [(1, 8, 8), (3, 8, 8), (1, 9, 13), (1, 28, 28), (3, 32, 32), (3, 64, 48)]
+
+
+def make(kind: str, shape: tuple[int, ...], **settings) -> Generator:
+    small = {"hidden_dims": [8, 16], "latent_dim": 4} | settings
+    return VAE(shape, **small) if kind == "vae" else ConvVAE(shape, **small)
+
+
+def noise_of(generator: Generator, batch: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    return Draws(seed).batch(generator.noise(batch), "test", 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["vae", "conv_vae"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_any_image_comes_back_in_its_own_shape_and_range(kind, shape):
+    generator = make(kind, shape)
+    x = generator.generate(5)
+    assert x.shape == (5, *shape)
+    assert x.min() >= 0
+    assert x.max() <= 1
+    assert not x.requires_grad
+    terms = generator.losses("vae", torch.rand(3, *shape), noise_of(generator, 3))
+    assert {name: value.shape for name, value in terms.items()} == {"reconstruction": (3,), "kl": (3,)}
+
+
+def test_the_default_conv_vae_takes_the_smallest_images():
+    assert ConvVAE((1, 8, 8)).generate(2).shape == (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize("kind", ["vae", "conv_vae"])
+def test_the_loss_is_minus_the_elbo_per_value(kind):
+    generator = make(kind, (1, 8, 8), dropout=0.0)
+    x, noise = torch.rand(6, 1, 8, 8), noise_of(generator, 6)
+    mean, log_variance = generator.encode(x)
+    q = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    z = mean + q.scale * noise["z"]
+    p = torch.distributions.Bernoulli(logits=generator.reconstruct(z), validate_args=False)
+    prior = torch.distributions.Normal(torch.zeros_like(mean), 1.0)
+    elbo = p.log_prob(x).flatten(1).sum(1) - torch.distributions.kl_divergence(q, prior).sum(1)
+    found = sum(generator.losses("vae", x, noise).values())
+    torch.testing.assert_close(found, -elbo / 64, rtol=1e-5, atol=1e-6)
+
+
+def test_binomial_pixels_weigh_by_their_trials():
+    torch.manual_seed(0)
+    one, sixteen = make("vae", (1, 8, 8), dropout=0.0), make("vae", (1, 8, 8), dropout=0.0, trials=16)
+    sixteen.load_state_dict(one.state_dict())
+    x, noise = torch.rand(4, 1, 8, 8), noise_of(one, 4)
+    a, b = one.losses("vae", x, noise), sixteen.losses("vae", x, noise)
+    torch.testing.assert_close(b["reconstruction"], 16 * a["reconstruction"])
+    torch.testing.assert_close(b["kl"], a["kl"])
+
+
+def test_unbounded_data_is_modelled_as_gaussian():
+    generator = make("vae", (5,), value_range=None, dropout=0.0)
+    assert generator.generate(400).min() < 0
+    x, noise = 10 * torch.randn(3, 5), noise_of(generator, 3)
+    mean, log_variance = generator.encode(x)
+    out = generator.reconstruct(mean + (0.5 * log_variance).exp() * noise["z"])
+    torch.testing.assert_close(generator.losses("vae", x, noise)["reconstruction"], 0.5 * (out - x).square().mean(1))
+
+
+def test_another_range_is_kept():
+    generator = make("vae", (4,), value_range=(-1.0, 1.0))
+    x = generator.generate(500)
+    assert -1 <= x.min() < 0 < x.max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["vae", "conv_vae"])
+def test_dropout_comes_from_the_noise_and_only_while_training(kind):
+    generator = make(kind, (1, 8, 8), dropout=0.5)
+    x = torch.rand(8, 1, 8, 8)
+    first, second = noise_of(generator, 8, 0), noise_of(generator, 8, 1)
+    again = {**second, "z": first["z"]}
+    losses = [generator.losses("vae", x, noise)["reconstruction"] for noise in (first, first, again)]
+    torch.testing.assert_close(losses[0], losses[1], rtol=0, atol=0)
+    assert not torch.equal(losses[0], losses[2])
+    latent = {"z": torch.randn(3, 4)}
+    torch.testing.assert_close(generator.decode(latent), generator.decode(latent), rtol=0, atol=0)
+
+
+def test_generate_follows_its_stream():
+    generator = make("vae", (4,))
+    a, b = (generator.generate(3, generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    torch.testing.assert_close(a, b, rtol=0, atol=0)
+    assert generator.generate(0).shape == (0, 4)
+    with pytest.raises(ValueError, match="num_samples=-1"):
+        generator.generate(-1)
+    with pytest.raises(ValueError, match="not conditional"):
+        generator.generate(2, labels=torch.tensor([0, 1]))
+
+
+def test_a_conv_vae_refuses_what_is_no_image():
+    with pytest.raises(ConfigError, match="needs images"):
+        ConvVAE((784,))
+
+
+@pytest.mark.parametrize("kind", ["vae", "conv_vae"])
+def test_losses_can_be_stacked_over_replicas(kind):
+    """The contract of the batched launcher: pure in parameters, batch and noise, so that vmap agrees with a loop."""
+    replicas = [make(kind, (1, 8, 8)) for _ in range(3)]
+    parameters, _ = stack_module_state(replicas)
+    x = torch.rand(3, 4, 1, 8, 8)
+    noises = [noise_of(r, 4, seed) for seed, r in enumerate(replicas)]
+    stacked = {name: torch.stack([noise[name] for noise in noises]) for name in noises[0]}
+
+    class Losses(torch.nn.Module):
+        def __init__(self, generator):
+            super().__init__()
+            self.generator = generator
+
+        def forward(self, x, noise):
+            return self.generator.losses("vae", x, noise)
+
+    template = Losses(replicas[0])
+    named = {f"generator.{name}": value for name, value in parameters.items()}
+    found = vmap(lambda p, x, n: functional_call(template, p, (x, n)))(named, x, stacked)
+    for i, replica in enumerate(replicas):
+        for name, value in replica.losses("vae", x[i], noises[i]).items():
+            torch.testing.assert_close(found[name][i], value, rtol=1e-4, atol=1e-5)

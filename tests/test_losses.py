@@ -1,0 +1,68 @@
+import math
+
+import pytest
+import torch
+
+from gr_cli import losses
+
+
+def test_cross_entropy_over_active_units_is_the_closed_form():
+    logits = torch.tensor([[1.0, 2.0, 50.0]])
+    found = losses.cross_entropy(logits, torch.tensor([0]), torch.tensor([True, True, False]))
+    assert found.item() == pytest.approx(math.log(1 + math.e), abs=1e-6)
+
+
+def test_an_inactive_unit_gets_no_gradient():
+    logits = torch.zeros(1, 3, requires_grad=True)
+    losses.cross_entropy(logits, torch.tensor([0]), torch.tensor([True, True, False])).sum().backward()
+    assert logits.grad.tolist() == [[-0.5, 0.5, 0.0]]
+
+
+def test_soft_targets_ignore_unknown_units_and_sum_to_one():
+    target = losses.soft_targets(torch.tensor([2.0, 0.0, 9.0]), torch.tensor([True, True, False]), 2.0)
+    assert target.tolist() == pytest.approx([math.e / (1 + math.e), 1 / (1 + math.e), 0.0], abs=1e-6)
+
+
+def test_distillation_is_cross_entropy_at_temperature_without_its_square():
+    logits, target = torch.tensor([2.0, 0.0]), torch.tensor([0.25, 0.75])
+    found = losses.distillation(logits, target, torch.tensor([True, True]), 2.0)
+    log_p = [1 - math.log(1 + math.e), -math.log(1 + math.e)]
+    assert found.item() == pytest.approx(-(0.25 * log_p[0] + 0.75 * log_p[1]), abs=1e-6)
+
+
+def test_distillation_with_units_off_is_finite():
+    logits = torch.randn(4, 1, 6)
+    known, active = torch.tensor([[True] * 2 + [False] * 4]), torch.tensor([[True] * 4 + [False] * 2])
+    found = losses.distillation(logits, losses.soft_targets(torch.randn(4, 1, 6), known, 2.0), active, 2.0)
+    assert found.isfinite().all()
+
+
+def test_bernoulli_nll_is_minus_log_likelihood():
+    p, x = 0.8, torch.tensor([[1.0, 0.0, 0.25]])
+    found = losses.bernoulli_nll(torch.full((1, 3), math.log(p / (1 - p))), x)
+    expected = -(math.log(p) + math.log(1 - p) + 0.25 * math.log(p) + 0.75 * math.log(1 - p)) / 3
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_gaussian_nll_is_half_the_mean_square():
+    assert losses.gaussian_nll(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0])).item() == pytest.approx(1.25)
+
+
+def test_kl_agrees_with_torch():
+    mean, log_variance = torch.randn(5, 7), torch.randn(5, 7)
+    q = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    expected = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(-1)
+    torch.testing.assert_close(losses.kl_standard_normal(mean, log_variance), expected)
+
+
+def test_losses_let_a_leading_replica_axis_pass():
+    logits, target, active = torch.randn(3, 5, 4), torch.randint(0, 2, (3, 5)), torch.tensor([True, True, True, False])
+    stacked = losses.cross_entropy(logits, target, active)
+    alone = torch.stack([losses.cross_entropy(a, b, active) for a, b in zip(logits, target, strict=True)])
+    torch.testing.assert_close(stacked, alone)
+    assert losses.weighted_sum(stacked, None).shape == (3,)
+
+
+def test_weighted_sum_with_even_weights_is_the_mean():
+    values = torch.randn(8)
+    torch.testing.assert_close(losses.weighted_sum(values, torch.full((8,), 1 / 8)), losses.weighted_sum(values, None))

@@ -1,0 +1,47 @@
+import torch
+
+from gr_cli.randomness import Draws, Noise, derive, seeded
+
+
+def test_seeds_differ_by_every_part_of_the_key():
+    keys = [(0,), (1,), (0, "a"), (0, "b"), (0, "a", 0), (0, "a", 1), (0, "a", 0, 1), (0, "a", 1, 0)]
+    assert len({derive(*key) for key in keys}) == len(keys)
+
+
+def test_a_row_depends_on_its_position_and_not_on_what_was_drawn_before():
+    noise = Noise("normal", (4, 3))
+    forward, backward = Draws(0), Draws(0)
+    steps = [0, 1, 63, 64, 65, 200]
+    first = {step: forward.rows(noise, "a", 0, step).clone() for step in steps}
+    backward.rows(noise, "b", 0, 7)
+    for step in reversed(steps):
+        torch.testing.assert_close(backward.rows(noise, "a", 0, step), first[step], rtol=0, atol=0)
+
+
+def test_streams_tasks_seeds_and_steps_are_apart():
+    noise = Noise("uniform", (8,))
+    rows = [
+        Draws(seed).rows(noise, stream, task, step)
+        for seed in (0, 1)
+        for stream in ("a", "b")
+        for task in (0, 1)
+        for step in (0, 1, 64)
+    ]
+    assert len({tuple(row.tolist()) for row in rows}) == len(rows)
+
+
+def test_large_rows_come_in_small_blocks():
+    draws = Draws(0)
+    draws.rows(Noise("uniform", (1 << 20,)), "a", 0, 0)
+    assert next(iter(draws._blocks.values()))[1].shape[0] == 1
+
+
+def test_seeded_puts_the_global_stream_back():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    with seeded(0, "x"):
+        first = torch.rand(2)
+    torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
+    with seeded(0, "x"):
+        torch.testing.assert_close(torch.rand(2), first, rtol=0, atol=0)

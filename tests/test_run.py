@@ -1,0 +1,254 @@
+"""Whole runs, through the functions behind the command line."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from gr_cli import experiment, load_run
+from gr_cli.errors import FolderError
+from gr_cli.results.folder import RunFolder
+
+SHORT = ("train.iterations=30", "log.every=10", "strategy.generator_update_freq=2")
+CSVS = ("accuracy_matrix.csv", "evaluations.csv", "metrics.csv", "history.csv")
+
+
+def only_run() -> Path:
+    (status,) = Path("outputs").glob("*/*/*/status.json")
+    return status.parent
+
+
+def csvs(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in CSVS}
+
+
+@pytest.fixture
+def run(gr_run, tmp_path, monkeypatch):
+    """Run the command line in a folder of its own; the run's folder comes back."""
+
+    def call(place: str, *words: str) -> Path:
+        home = tmp_path / place
+        home.mkdir(exist_ok=True)
+        monkeypatch.chdir(home)
+        code, _, err = gr_run(*SHORT, *words)
+        assert code == 0, err
+        return home / only_run()
+
+    return call
+
+
+def test_what_a_run_leaves(run):
+    folder = run("a")
+    assert {path.name for path in folder.iterdir()} == {
+        *CSVS, "timing.csv", "config.yaml", "status.json", "checkpoint.pt", "figures", ".lock",
+    }  # fmt: skip
+    matrix = pd.read_csv(folder / "accuracy_matrix.csv")
+    assert list(matrix) == ["after_task", *(f"task_{i}" for i in range(5))]
+    assert matrix["after_task"].tolist() == [0, 1, 2, 3, 4]
+    assert (folder / "accuracy_matrix.csv").read_text().splitlines()[1].split(",")[1].count("0") <= 6
+    evaluations = pd.read_csv(folder / "evaluations.csv")
+    assert sorted(evaluations["after_task"].unique()) == [-1, 0, 1, 2, 3, 4]
+    assert len(evaluations) == 6 * 5
+    assert evaluations["n"].sum() == 6 * 355
+    last = evaluations[evaluations["after_task"] == 4].set_index("task")["accuracy"]
+    assert last.tolist() == matrix.iloc[-1, 1:].tolist()
+    unseen = evaluations[(evaluations["after_task"] == 0) & (evaluations["task"] > 0)]
+    assert (unseen["accuracy"] == 0).all()
+    assert unseen["loss"].isna().all()
+    history = pd.read_csv(folder / "history.csv")
+    assert history["iteration"].tolist() == [10, 20, 30] * 5
+    assert history["replay"].notna().tolist() == [False] * 3 + [True] * 12
+    metrics = pd.read_csv(folder / "metrics.csv").set_index("metric")["value"]
+    assert metrics["average_accuracy"] == pytest.approx(matrix.iloc[-1, 1:].mean(), abs=1e-6)
+    assert pd.isna(metrics["forward_transfer"])
+    assert metrics["parameters_solver"] == 64 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10
+    status = json.loads((folder / "status.json").read_text())
+    assert status["state"] == "finished"
+    assert status["stores_raw_samples"] is False
+    assert status["seed"] == 0
+    assert status["versions"]["torch"] == torch.__version__
+    pictures = {path.name for path in (folder / "figures").iterdir()}
+    assert pictures == {"accuracy_matrix.png", "accuracy_curves.png", *(f"samples_task_{i}.png" for i in range(5))}
+    assert all((folder / "figures" / name).read_bytes()[:4] == b"\x89PNG" for name in pictures)
+
+
+def test_same_seed_same_bytes_and_another_seed_others(run):
+    first, second, other = run("a", "seed=0"), run("b", "seed=0"), run("c", "seed=1")
+    assert csvs(first) == csvs(second)
+    assert all(csvs(first)[name] != csvs(other)[name] for name in ("evaluations.csv", "history.csv"))
+
+
+def test_seed_zero_is_a_seed(run):
+    assert csvs(run("a")) == csvs(run("b", "seed=0"))
+
+
+def test_evaluation_does_not_touch_training(run):
+    plain, watched = run("a"), run("b", "evaluate.every=7")
+    assert (plain / "accuracy_matrix.csv").read_bytes() == (watched / "accuracy_matrix.csv").read_bytes()
+    assert (plain / "history.csv").read_bytes() == (watched / "history.csv").read_bytes()
+    within = pd.read_csv(watched / "evaluations.csv")
+    assert within[within["after_task"] == 2]["iteration"].unique().tolist() == [7, 14, 21, 28, 30]
+
+
+@pytest.mark.parametrize("strategy", ["generative_replay", "finetune", "joint"])
+@pytest.mark.parametrize("scenario", ["class", "domain", "task"])
+def test_every_strategy_in_every_scenario(gr_run, strategy, scenario):
+    code, _, err = gr_run("train.iterations=5", f"strategy={strategy}", f"scenario={scenario}")
+    assert code == 0, err
+    matrix = pd.read_csv(only_run() / "accuracy_matrix.csv")
+    assert len(matrix) == (1 if strategy == "joint" else 5)
+    metrics = pd.read_csv(only_run() / "metrics.csv").set_index("metric")["value"]
+    assert pd.isna(metrics["forward_transfer"]) == (scenario == "class" or strategy == "joint")
+
+
+def test_joint_trains_once_with_the_whole_budget(gr_run):
+    gr_run("strategy=joint", "train.iterations=4", "log.every=5")
+    history = pd.read_csv(only_run() / "history.csv")
+    assert history["iteration"].tolist() == [5, 10, 15, 20]
+    assert pd.read_csv(only_run() / "metrics.csv")["metric"].tolist()[-1] == "parameters_solver"
+
+
+def test_epochs_become_iterations_of_a_task_of_mean_size(gr_run):
+    gr_run("strategy=finetune", "train.iterations=null", "train.epochs=2", "log.every=1")
+    history = pd.read_csv(only_run() / "history.csv")
+    per_task = -(-2 * (1442 / 5) // 32)
+    assert history.groupby("task")["iteration"].max().tolist() == [per_task] * 5
+
+
+def test_a_validation_share_gives_a_score_that_is_not_the_test_accuracy(run):
+    folder = run("a", "benchmark.validation_share=0.2")
+    evaluations = pd.read_csv(folder / "evaluations.csv")
+    assert set(evaluations["split"]) == {"test", "validation"}
+    result = experiment.stored(RunFolder(folder))
+    last = evaluations[(evaluations["after_task"] == 4) & (evaluations["split"] == "validation")]
+    assert result.score == pytest.approx(last["accuracy"].mean(), abs=1e-6)
+    assert experiment.stored(RunFolder(run("b"))).score is None
+
+
+class StopAt(experiment.View):
+    """Asks the run to stop, as Ctrl-C does, at a certain step."""
+
+    def __init__(self, stage: int, iteration: int) -> None:
+        self.at = (stage, iteration)
+
+    def stepped(self, number, position, losses):
+        if (number, position.iteration) == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("at", [(0, 4), (2, 0), (2, 17), (3, 29), (4, 29)])
+def test_an_interrupted_run_goes_on_to_the_same_bytes(run, gr_run, monkeypatch, at):
+    whole = csvs(run("whole"))
+    monkeypatch.setattr("gr_cli.console.Terminal", lambda: StopAt(*at))
+    home = Path.cwd().parent / "broken"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    code, _, err = gr_run(*SHORT)
+    assert code == 130
+    assert "resume=" in err
+    assert json.loads((only_run() / "status.json").read_text())["state"] == "interrupted"
+    monkeypatch.undo()
+    monkeypatch.chdir(home)
+    code, out, _ = gr_run(f"resume={only_run()}") if at[0] % 2 else gr_run(*SHORT)
+    assert code == 0
+    assert "going on after" in out
+    assert csvs(only_run()) == whole
+
+
+def test_checkpoints_come_by_time_and_a_killed_run_goes_on_from_the_last(run, gr_run, monkeypatch):
+    whole = csvs(run("whole"))
+    home = Path.cwd().parent / "killed"
+    home.mkdir()
+    monkeypatch.chdir(home)
+
+    class Kill(experiment.View):
+        def stepped(self, number, position, losses):
+            if (number, position.iteration) == (2, 20):
+                raise MemoryError("as good as killed")
+
+    monkeypatch.setattr("gr_cli.console.Terminal", Kill)
+    clock = iter(range(0, 10**9, 30))
+    monkeypatch.setattr("gr_cli.experiment.monotonic", lambda: next(clock))
+    with pytest.raises(MemoryError):
+        gr_run(*SHORT)
+    saved = RunFolder(only_run()).load_checkpoint()
+    assert saved["stage"] == 2
+    assert 0 < saved["iteration"] <= 20
+    assert json.loads((only_run() / "status.json").read_text())["state"] == "failed"
+    monkeypatch.undo()
+    monkeypatch.chdir(home)
+    assert gr_run(*SHORT)[0] == 0
+    assert csvs(only_run()) == whole
+
+
+def test_a_finished_run_is_shown_and_not_repeated(run, gr_run):
+    folder = run("a")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    code, out, _ = gr_run(*SHORT)
+    assert code == 0
+    assert "finished before" in out
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    # The same configuration said in other words is the same run.
+    assert "finished before" in gr_run(*SHORT, "strategy.replay_weight=1.0")[1]
+    gr_run(*SHORT, "fresh=true")
+    assert {path.name for path in folder.parent.iterdir()} == {folder.name, f"{folder.name}-2"}
+
+
+def test_a_folder_in_use_is_refused(run, gr_run):
+    folder = run("a")
+    (folder / "status.json").unlink()
+    (folder / "checkpoint.pt").unlink()
+    with RunFolder(folder).locked():
+        code, _, err = gr_run(*SHORT)
+    assert code == 2
+    assert "another process" in err
+
+
+def test_a_loss_that_is_not_a_number_fails_the_run(gr_run):
+    code, _, err = gr_run("optimizer=sgd", "optimizer.lr=1e30", "strategy=finetune", "train.iterations=50")
+    assert code == 1
+    assert "loss `current` is" in err
+    assert "try a lower optimizer.lr" in err
+    assert err.count("\n") == 1
+    status = json.loads((only_run() / "status.json").read_text())
+    assert status["state"] == "failed"
+    assert "optimizer.lr" in status["reason"]
+
+
+def test_load_run_gives_the_networks_back(run):
+    folder = run("a", "model=cnn", "model.channels=[4,4]", "generator=conv_vae", "generator.hidden_dims=[4,8]")
+    loaded = load_run(folder)
+    assert loaded.generator.generate(3).shape == (3, 1, 8, 8)
+    expected = pd.read_csv(folder / "accuracy_matrix.csv").iloc[:, 1:].to_numpy().tolist()
+    assert [[round(a, 6) for a in row] for row in loaded.matrix] == expected
+    assert loaded.config["model"]["channels"] == [4, 4]
+    from gr_cli.benchmarks import Digits
+
+    x, y = Digits().load().test.batch(slice(None))
+    accuracy = (loaded.solver(x).argmax(1) == y).float().mean().item()
+    evaluations = pd.read_csv(folder / "evaluations.csv")
+    last = evaluations[evaluations["after_task"] == 4]
+    assert accuracy == pytest.approx((last["accuracy"] * last["n"]).sum() / last["n"].sum(), abs=1e-4)
+    with pytest.raises(FolderError, match="holds no run"):
+        load_run("nowhere")
+
+
+def test_the_checkpoint_holds_no_training_sample(run):
+    from gr_cli.benchmarks import Digits
+
+    train = {tuple(row) for row in Digits().load().train.x.flatten(1).tolist()}
+
+    def count(value) -> int:
+        if isinstance(value, torch.Tensor):
+            if not value.is_floating_point() or value.numel() % 64 or value.shape[-3:] not in ((1, 8, 8),):
+                return 0
+            return sum(tuple(row) in train for row in value.reshape(-1, 64).tolist())
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+        return sum(map(count, parts))
+
+    folder = run("a")
+    assert count(torch.load(folder / "checkpoint.pt", weights_only=True)) == 0
