@@ -81,6 +81,7 @@ def _compose_and_run(words: list[str]) -> int:
     from gr_cli.schema import RunConfig
 
     _check_flags(words)
+    sweep.forget()
     os.environ["HYDRA_FULL_ERROR"] = "1"
     ConfigStore.instance().store("schema", RunConfig)
     OmegaConf.register_new_resolver("gr_sweep", sweep.identity, replace=True)

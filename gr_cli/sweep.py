@@ -57,8 +57,15 @@ class CheckFirst(Callback):
         write_json(manifest / "sweep.json", {"jobs": {str(path): overrides for path, overrides in _jobs.items()}})
 
 
+def forget() -> None:
+    """There is no sweep (any more)."""
+    _jobs.clear()
+
+
 def report() -> int:
     """Say what became of the sweep's jobs; 1 if any failed, else 0."""
+    if not _jobs:
+        return 0
     from gr_cli.results.folder import RunFolder
 
     states = {path: (RunFolder(path).status() or {}).get("state", "never begun") for path in _jobs}

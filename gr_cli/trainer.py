@@ -153,6 +153,7 @@ class ContinualTrainer:
         if first is None:
             raise DataError(f"train_loader: task {task_id} has no batch")
         learner = self._prepared(first)
+        self._checked(first)
         task = len(self._tasks)
         row = learner.heads.new_full((1, learner.heads.shape[1]), not self._scenario.tasks_have_units)
         learner.heads = torch.cat([learner.heads, row])
@@ -160,9 +161,15 @@ class ContinualTrainer:
         history = History(self._record, self._log_every)
         iterations = _steps(train_loader, num_epochs)
         threads = default_threads(self.model, len(first[1]))
-        with seeded(self.seed, "loader", task), thread_limit(threads):
-            batches = self._batches(train_loader, num_epochs, task)
-            learner.train_task(task, batches, iterations, lambda position, losses: history.add(position, losses))
+        try:
+            with seeded(self.seed, "loader", task), thread_limit(threads):
+                learner.train_task(task, self._batches(train_loader, num_epochs, task), iterations, history.add)
+        except BaseException:
+            # The task did not come to its end: it is not one of those seen, and its samples are let go.
+            learner.heads = learner.heads[:task]
+            self._tasks.pop()
+            learner.strategy.end_task()
+            raise
         return self._evaluate(task)
 
     def _batches(self, loader: Loader, epochs: int, task: int) -> Iterator[Batch]:
@@ -170,7 +177,7 @@ class ContinualTrainer:
         learner = self._prepared(None)
         for _ in count() if hasattr(loader, "__len__") else range(epochs):
             for pair in loader:
-                x, y = _pair(pair, learner.heads.shape[1], self.device)
+                x, y = self._checked(pair)
                 learner.heads[task, y] = True
                 units = self._scenario.training_units(learner.heads, task)
                 yield Batch(x, y, units, self._scenario.replay_units(learner.heads, task))
@@ -184,7 +191,17 @@ class ContinualTrainer:
                 units = self.model.to(self.device).eval()(x).shape[-1]
             self.model.train(was_training)
             self._learner = self._build(x, units)
+            self._shape = x.shape[1:]
         return self._learner
+
+    def _checked(self, pair: Any) -> tuple[Tensor, Tensor]:
+        """A loader's pair on the device; its samples and labels must be such as the first ones were."""
+        x, y = _pair(pair, self._prepared(None).heads.shape[1], self.device)
+        if x.shape[1:] != self._shape:
+            raise DataError(
+                f"samples must have the shape of the first ones, {tuple(self._shape)}, not {tuple(x.shape[1:])}"
+            )
+        return x, y
 
     def _build(self, x: Tensor, units: int) -> Learner:
         """Generator, strategy and learner for samples like those in `x` (B, ...)."""
@@ -217,7 +234,7 @@ class ContinualTrainer:
             units = self._scenario.testing_units(learner.heads, task, learnt)
             # The loader may draw from torch's global stream, which shall not move for it.
             with seeded(self.seed, "evaluation", learnt, task):
-                pairs = (_pair(pair, learner.heads.shape[1], self.device) for pair in loader)
+                pairs = (self._checked(pair) for pair in loader)
                 result = learner.evaluate(pairs, units)
             row = EvaluationRow(learnt, 0, task, "test", result.accuracy, result.loss, result.n, final=True)
             self._record.evaluations.append(row)

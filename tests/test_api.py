@@ -206,9 +206,9 @@ def test_nothing_is_written_unless_asked(tmp_path):
     ("config", "message"),
     [
         ({"optimiser": {}}, r"config\.optimiser=.*no such setting.*did you mean 'optimizer'"),
-        ({"optimizer": {"type": "adan"}}, r"optimizer\.type=adan: must be one of adam, adamw, sgd; did you mean 'adam'"),
+        ({"optimizer": {"type": "adan"}}, r"optimizer\.type=adan: must be one of adam, adamw, sgd"),
         ({"optimizer": {"lr": -1}}, r"optimizer\.lr=-1: must be a number > 0"),
-        ({"continual_strategy": {"generative_replay": {"memorysize": 3}}}, "memorysize=3: no such setting.*did you mean 'memory_size'"),
+        ({"continual_strategy": {"generative_replay": {"memorysize": 3}}}, "memorysize=3: no such.*mean 'memory_size'"),
         ({"continual_strategy": {"replay": {}}}, "continual_strategy=replay: must be one of"),
         ({"continual_strategy": {"joint": {}}}, "needs all tasks at once"),
         ({"continual_strategy": {"finetune": {}, "generative_replay": {}}}, "only one strategy"),
@@ -230,10 +230,15 @@ def test_wrong_data_is_named():
     with pytest.raises(DataError, match="pairs"):
         trainer.train_task([torch.rand(3, 64)])
     with pytest.raises(DataError, match=r"labels must be whole numbers from 0 to 9.*\[10\]"):
-        trainer.train_task([(torch.rand(2, 64), torch.tensor([10, 10]))])
+        trainer.train_task([(torch.rand(2, 1, 8, 8), torch.tensor([10, 10]))])
+    late = [(torch.rand(2, 1, 8, 8), torch.tensor([0, 1])), (torch.rand(2, 64), torch.tensor([0, 1]))]
+    with pytest.raises(DataError, match=r"shape of the first ones, \(1, 8, 8\), not \(64,\)"):
+        trainer.train_task(late)
+    assert trainer._learner.strategy.memory is None
     with pytest.raises(ConfigError, match="num_epochs=0"):
         trainer.train_task(task_data(1, 8)[0][0], num_epochs=0)
     trainer.train_task(task_data(1, 8)[0][0], task_id=7)
+    assert len(trainer._learner.heads) == 1
     with pytest.raises(ConfigError, match="task_id=7: was trained already"):
         trainer.train_task(task_data(1, 8)[0][0], task_id=7)
 

@@ -85,8 +85,9 @@ class Torchvision:
         except (RuntimeError, OSError, ValueError) as error:
             # torchvision says `not found` of a set that isn't there, and other things of one that is broken.
             if "not found" not in str(error):
+                what = _line(error)
                 raise DataError(
-                    f"data_root={self.root}: {self.name} can't be read there ({_line(error)}); remove it or fetch it anew"
+                    f"data_root={self.root}: {self.name} can't be read there ({what}); remove it to fetch it anew"
                 ) from error
         if not self.download:
             raise DataError(

@@ -1,0 +1,123 @@
+"""The house keeps its walls: who may import whom, and where a default lives."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+
+import gr_cli
+from gr_cli.build import resolve
+from gr_cli.settings import PROVIDED
+
+PACKAGE = Path(gr_cli.__file__).parent
+CONF = PACKAGE.parent / "conf"
+OPTIONS = sorted(path for group in PROVIDED for path in (CONF / group).glob("*.yaml"))
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def users_of(library: str) -> set[str]:
+    return {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if any(name == library or name.startswith(f"{library}.") for name in imports(path))
+    }
+
+
+def test_only_the_door_knows_hydra():
+    assert users_of("hydra") <= {"cli.py", "explain.py", "sweep.py"}
+    assert users_of("omegaconf") <= {"cli.py", "explain.py", "sweep.py", "schema.py"}
+
+
+def test_only_the_console_knows_rich():
+    assert users_of("rich") == {"console.py"}
+
+
+def test_only_figures_know_matplotlib_and_only_tables_pandas():
+    assert users_of("matplotlib") == {"report/figures.py"}
+    assert users_of("pandas") <= {"results/files.py", "results/folder.py"}
+
+
+def test_kinds_of_components_do_not_import_each_other():
+    kinds = ("models", "generators", "strategies", "benchmarks")
+    for kind in kinds:
+        for path in (PACKAGE / kind).rglob("*.py"):
+            for other in set(kinds) - {kind}:
+                reached = {name for name in imports(path) if name.startswith(f"gr_cli.{other}")}
+                assert reached <= {"gr_cli.generators.base"}, f"{path} imports {reached}"
+
+
+def test_components_know_no_configuration():
+    for kind in ("models", "generators", "strategies", "benchmarks"):
+        for path in (PACKAGE / kind).rglob("*.py"):
+            assert not {"gr_cli.settings", "gr_cli.schema", "gr_cli.build"} & imports(path)
+
+
+def test_nothing_asks_for_the_scenario_but_the_scenario():
+    for path in PACKAGE.rglob("*.py"):
+        if path.name != "scenario.py":
+            assert "kind ==" not in path.read_text().replace("noise.kind ==", "").replace('kind == "normal"', ""), path
+
+
+@pytest.mark.parametrize("path", OPTIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_defaults_in_yaml_are_those_of_the_signature(path):
+    """Defaults live once: what the YAML says, the Python API must say too, where it says anything."""
+    node = yaml.safe_load(path.read_text())
+    parameters = inspect.signature(resolve(node.pop("_target_"), "")).parameters
+    for name, value in node.items():
+        default = parameters[name].default
+        if default is not inspect.Parameter.empty and value is not None:
+            assert value == (list(default) if isinstance(default, tuple) else default), name
+    if path.parent.name != "benchmark":
+        missing = set(parameters) - set(node) - set(PROVIDED[path.parent.name])
+        assert not missing, f"{path} leaves out {missing}"
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (CONF / "preset").glob("*.yaml")))
+@pytest.mark.parametrize("strategy", [None, *sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))])
+def test_every_yaml_composes(preset, strategy):
+    from hydra import compose, initialize_config_module
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    from gr_cli.schema import RunConfig
+    from gr_cli.settings import Settings
+
+    ConfigStore.instance().store("schema", RunConfig)
+    GlobalHydra.instance().clear()
+    words = [f"preset={preset}"] + ([f"strategy={strategy}"] if strategy and not preset.startswith("dgr") else [])
+    with initialize_config_module("gr_cli.conf", version_base="1.3"):
+        for option in [[], *([f"{path.parent.name}={path.stem}"] for path in OPTIONS)] if preset == "none" else [[]]:
+            config = OmegaConf.to_container(compose("config", overrides=[*words, *option]), resolve=True)
+            Settings.checked(config, {}, words)
+
+
+def test_importing_has_no_effects(tmp_path):
+    import subprocess
+    import sys
+
+    script = (
+        "import torch; state, threads = torch.get_rng_state(), torch.get_num_threads()\n"
+        "import gr_cli.cli, gr_cli.experiment, gr_cli.trainer, gr_cli.console, gr_cli.report.figures\n"
+        "assert torch.equal(state, torch.get_rng_state()) and threads == torch.get_num_threads()"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_public_thing_says_what_it_is():
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{path.name}: {node.name}"

@@ -1,0 +1,177 @@
+"""The door: one line for each mistake, exit codes, sweeps, help that imports nothing."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gr_cli import __version__, cli
+
+TINY = ("train.iterations=3", "log.every=1")
+
+# What is typed, and the one line it gets.
+MISTAKES = [
+    ("strategy.memory_siz=3", "memory_siz=3: no such setting; there are batch_size, .*did you mean 'memory_size'"),
+    ("sead=1", "sead=1: no such setting; there are .*did you mean 'seed'"),
+    ("+foo=1", "foo=1: no such setting"),
+    ("+train.foo=1", "train.foo=1: no such setting; there are active_classes, batch_size, epochs, iterations"),
+    ("+strategy.foo=1", "strategy.foo=1: no such setting"),
+    ("strategy=replay", "strategy=replay: no such option; there are finetune, generative_replay, joint"),
+    ("optimizer=adan", "optimizer=adan: no such option; .*did you mean 'adam'"),
+    ("preset=dgr_papr", "preset=dgr_papr: no such option; .*did you mean 'dgr_paper'"),
+    ("generator=null", "generator=null: must name an option"),
+    ("strategy=", "strategy=nothing: must name an option"),
+    ("seed=abc", "seed=abc: must be a whole number ≥ 0"),
+    ("seed=-1", "seed=-1: must be a whole number ≥ 0"),
+    ("seed=1.5", "seed=1.5: must be a whole number ≥ 0"),
+    ("train=3", "train=3: has settings of its own; there are train.active_classes"),
+    ("train.batch_size=null", "train.batch_size=null: must be a whole number ≥ 1"),
+    ("train.iterations=0", "train.iterations=0: must be a whole number ≥ 1 or null"),
+    ("train.epochs=3", "exactly one must be set"),
+    ("log.every=0", "log.every=0: must be a whole number ≥ 1"),
+    ("scenario=clas", "scenario=clas: must be one of class, domain, task"),
+    ("device=tpu", "device=tpu: must be auto, cpu, cuda or cuda:<number>"),
+    ("device=cuda:99", "this machine has .* usable GPUs"),
+    ("threads=0", "threads=0: must be a whole number ≥ 1 or null"),
+    ("download=perhaps", "download=perhaps: must be true or false"),
+    ("strategy.replay_weight=abc", "strategy.replay_weight=abc: must be a number ≥ 0 or by_tasks; the default is 1.0"),
+    ("strategy.replay_weight=-1", "strategy.replay_weight=-1: must be a number ≥ 0 or by_tasks"),
+    ("strategy.replay_weight=nan", "strategy.replay_weight=nan: must be a number ≥ 0 or by_tasks"),
+    ("strategy.replay_weight=inf", "strategy.replay_weight=inf: must be a number ≥ 0 or by_tasks"),
+    ("strategy.batch_size=true", "strategy.batch_size=true: must be a whole number ≥ 1"),
+    ("strategy.targets=medium", "strategy.targets=medium: must be one of hard, soft"),
+    ("strategy.memory_size=0", "strategy.memory_size=0: the generator would have nothing to learn from"),
+    ("optimizer.lr=0", "optimizer.lr=0: must be a number > 0; the default is 0.001"),
+    ("optimizer.betas=[0.9]", "optimizer.betas=.*of length 2"),
+    ("model.hidden_sizes=3", "model.hidden_sizes=3: must be a list, each a whole number ≥ 1"),
+    ("model.hidden_sizes=[0]", r"model.hidden_sizes=\[0\]: must be a list, each a whole number ≥ 1"),
+    ("generator.latent_dim=1.5", "generator.latent_dim=1.5: must be a whole number ≥ 1; the default is 32"),
+    ("generator.dropout=1", "generator.dropout=1: must be a number ≥ 0 and < 1"),
+    ("benchmark.classes_per_task=3", "benchmark.classes_per_task=3: must divide the 10 classes"),
+    ("benchmark.validation_share=1", "benchmark.validation_share=1: must be a number ≥ 0 and < 1"),
+    ("seed==3", "seed==3"),
+    ("strategy", "strategy"),
+    ("--foo", "unrecognized arguments: --foo"),
+    ("resume=nowhere", "nowhere: holds no run"),
+    ("resume=nowhere seed=1", "goes alone: remove seed=1"),
+    ("benchmark=split_mnist download=false data_root=nowhere", "MNIST is not there; set data_root or GR_DATA_ROOT"),
+    ("-m seed=0,-1", "seed=-1: must be a whole number ≥ 0"),
+    ("-m strategy=finetune,foo", "strategy=foo: no such option"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "expected"), MISTAKES, ids=[words for words, _ in MISTAKES])
+def test_a_mistake_gets_one_line_and_writes_nothing(gr_run, tmp_path, words, expected):
+    code, out, err = gr_run(*words.split())
+    assert code == 2
+    assert out == ""
+    assert err.startswith("gr-run: ")
+    assert err.count("\n") == 1
+    assert re.search(expected, err), err
+    # Hydra writes down a sweep before it composes its jobs; of ours there is nothing.
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} <= {"multirun.yaml"}
+
+
+def test_a_sweep_gives_each_run_its_folder(gr_run):
+    code, _, err = gr_run("-m", *TINY, "strategy.replay_weight=0.5,1,2", "seed=0,1")
+    assert code == 0, err
+    folders = sorted(path.parent for path in Path("outputs").glob("*/*/*/status.json"))
+    assert len(folders) == 6
+    assert sum("replay_weight=0.5" in folder.name for folder in folders) == 2
+    assert sum("-seed1-" in folder.name for folder in folders) == 3
+    (manifest,) = Path("outputs/sweeps").glob("*/sweep.json")
+    assert set(json.loads(manifest.read_text())["jobs"]) == set(map(str, folders))
+    before = {folder: (folder / "accuracy_matrix.csv").stat().st_mtime_ns for folder in folders}
+    assert gr_run("-m", *TINY, "strategy.replay_weight=0.5,1,2", "seed=0,1")[0] == 0
+    assert {folder: (folder / "accuracy_matrix.csv").stat().st_mtime_ns for folder in folders} == before
+
+
+def test_one_failing_run_does_not_stop_the_others(gr_run):
+    words = ("-m", *TINY, "strategy=finetune", "optimizer=sgd", "optimizer.lr=1e30,0.1")
+    code, _, err = gr_run(*words)
+    assert code == 1
+    assert "try a lower optimizer.lr" in err
+    assert "failed: outputs" in err
+    assert "1 of 2 runs did not finish" in err
+    states = [json.loads(path.read_text())["state"] for path in Path("outputs").glob("*/*/*/status.json")]
+    assert sorted(states) == ["failed", "finished"]
+
+
+def test_help_names_every_option_and_setting(gr_run):
+    code, out, _ = gr_run("--help")
+    assert code == 0
+    conf = Path(cli.__file__).parent.parent / "conf"
+    for file in conf.glob("*/*.yaml"):
+        assert file.stem in out
+    for setting in ("seed:", "scenario:", "iterations:", "every_seconds:", "GR_DATA_ROOT"):
+        assert setting in out
+
+
+def test_help_lists_the_users_own_options(gr_run, tmp_path):
+    (tmp_path / "mine" / "generator").mkdir(parents=True)
+    (tmp_path / "mine" / "generator" / "dreamer.yaml").write_text("_target_: gr_cli.generators.VAE\n")
+    assert "dreamer" in gr_run("--config-dir", "mine", "--help")[1]
+    code, _, err = gr_run("--config-dir", "mine", "generator=dreamer", *TINY)
+    assert code == 0, err
+    assert list(Path("outputs/split_digits/generative_replay-dreamer").iterdir())
+
+
+def test_version(gr_run):
+    assert gr_run("--version") == (0, f"gr-run {__version__}\n", "")
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "--cfg job", "-sc query=bash"])
+def test_nothing_heavy_is_imported_before_a_run(words):
+    script = (
+        "import sys; from gr_cli.cli import main\n"
+        f"try: main({words.split()!r})\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'pandas', 'sklearn', 'torchvision', 'matplotlib'} & set(sys.modules)\n"
+        "print('HEAVY', sorted(heavy))"
+    )
+    environment = os.environ | {"COMP_LINE": "gr-run strat", "COMP_POINT": "12"}
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert "HEAVY []" in found.stdout
+
+
+def test_a_run_imports_only_what_it_uses():
+    script = (
+        "import sys; from gr_cli.cli import main\n"
+        "assert main(['train.iterations=1']) == 0\n"
+        "print('HEAVY', sorted({'torchvision', 'torch._dynamo', 'sklearn', 'matplotlib.pyplot'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "HEAVY []" in found.stdout
+
+
+def test_output_that_is_no_terminal_is_plain(gr_run):
+    code, out, _ = gr_run(*TINY)
+    assert code == 0
+    assert "\x1b" not in out
+    assert "\r" not in out
+    assert out.splitlines()[0] == "generative_replay · vae · split_digits · class-incremental · seed 0"
+    assert "average accuracy" in out
+    assert "everything is in outputs/split_digits/generative_replay-vae/" in out
+
+
+def test_a_terminal_shows_progress():
+    import io
+
+    from rich.console import Console
+
+    from gr_cli.console import Terminal
+    from gr_cli.experiment import folder_of, run
+    from gr_cli.results.load import settings_of
+
+    cli.main(list(TINY))
+    (status,) = Path("outputs").glob("*/*/*/status.json")
+    settings = settings_of(status.parent)
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120, highlight=False)
+    run(settings, folder_of(settings, Path("elsewhere")), Terminal(console))
+    assert "task 5/5 (8 9)" in screen.getvalue()
+    assert "test accuracy" in screen.getvalue()

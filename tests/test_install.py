@@ -1,0 +1,36 @@
+"""What is installed is what was tested: from a wheel, from any directory."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import gr_cli
+
+ROOT = Path(gr_cli.__file__).parent.parent
+
+
+def test_the_wheel_runs_from_another_directory(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("gr_cli", "conf", "pyproject.toml", "README.md", "LICENSE"):
+        whole = ROOT / name
+        (shutil.copytree if whole.is_dir() else shutil.copy)(whole, source / name)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path / "wheels", source], check=True)
+    (wheel,) = (tmp_path / "wheels").glob("gr_cli-*.whl")
+    site = tmp_path / "site"
+    subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    where = [sys.executable, "-c", "import gr_cli, gr_cli.conf; print(gr_cli.__file__, gr_cli.conf.__file__)"]
+    found = subprocess.run(where, cwd=elsewhere, env=environment, check=True, capture_output=True, text=True).stdout
+    assert all(path.startswith(str(site)) for path in found.split())
+    done = subprocess.run(
+        [sys.executable, "-m", "gr_cli", "preset=smoke"], cwd=elsewhere, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert list((elsewhere / "outputs").glob("*/*/*/accuracy_matrix.csv"))
+    assert any((site).rglob("LICENSE.md"))
