@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from gr_cli.checks import PositiveInt, Share, Widths
 from gr_cli.errors import ConfigError
 from gr_cli.generators.vae import GaussianVAE
-from gr_cli.layers import drop
+from gr_cli.layers import drop, start_linear, start_relu
 from gr_cli.randomness import Noise
 
 
@@ -61,6 +61,9 @@ class ConvVAE(GaussianVAE):
             nn.ConvTranspose2d(b, a, 3, stride=2, padding=1, output_padding=(1 - size[0] % 2, 1 - size[1] % 2))
             for (a, b), size in reversed(list(zip(pairwise(channels), sizes, strict=False)))
         )
+        *inner, last = self.decoder
+        start_relu(*self.encoder, self.expand, *inner)
+        start_linear(self.posterior, last)
 
     def noise(self, batch_size: int) -> dict[str, Noise]:
         wanted = self.latent(batch_size)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gr_cli.checks import PositiveInt, Share, Widths
 from gr_cli.generators.base import Generator, Part, flat_size
-from gr_cli.layers import drop
+from gr_cli.layers import drop, start_linear, start_relu
 from gr_cli.losses import bernoulli_nll, gaussian_nll, kl_standard_normal
 from gr_cli.randomness import Noise
 
@@ -92,6 +92,8 @@ class VAE(GaussianVAE):
         back = [latent_dim, *reversed(hidden_dims)]
         self.decoder = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(back))
         self.pixels = nn.Linear(back[-1], widths[0])
+        start_relu(*self.encoder, *self.decoder)
+        start_linear(self.posterior, self.pixels)
 
     def noise(self, batch_size: int) -> dict[str, Noise]:
         wanted = self.latent(batch_size)
