@@ -3,6 +3,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -69,6 +70,8 @@ class VAE(GaussianVAE):
         hidden_dims: widths of the encoder's layers, first to last; the decoder has them reversed.
         latent_dim: number of latent variables.
         dropout: probability that a hidden unit is left out while training.
+        initialisation: of the weights; `he` keeps the scale of signals through ReLU layers (He et al. 2015), `torch`
+            leaves torch's own, with which published results were made. The first learns in fewer steps.
         value_range: (low, high) of the data, or None if unbounded.
         trials: a bounded value is the fraction of so many binary pixels that are on.
     """
@@ -79,6 +82,7 @@ class VAE(GaussianVAE):
         hidden_dims: Widths = (256, 128),
         latent_dim: PositiveInt = 32,
         dropout: Share = 0.1,
+        initialisation: Literal["he", "torch"] = "he",
         value_range: tuple[float, float] | None = (0.0, 1.0),
         trials: PositiveInt = 1,
     ) -> None:
@@ -92,8 +96,9 @@ class VAE(GaussianVAE):
         back = [latent_dim, *reversed(hidden_dims)]
         self.decoder = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(back))
         self.pixels = nn.Linear(back[-1], widths[0])
-        start_relu(*self.encoder, *self.decoder)
-        start_linear(self.posterior, self.pixels)
+        if initialisation == "he":
+            start_relu(*self.encoder, *self.decoder)
+            start_linear(self.posterior, self.pixels)
 
     def noise(self, batch_size: int) -> dict[str, Noise]:
         wanted = self.latent(batch_size)
