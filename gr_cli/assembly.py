@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from math import ceil, prod
@@ -86,6 +86,8 @@ def prepare(settings: Settings) -> Experiment:
     benchmark = benchmark.on(device, offsets)
     learner = build_learner(config, benchmark.kind, scenario.heads(benchmark.class_counts), device)
     threads = config["threads"] or default_threads(learner.solver, config["train"]["batch_size"])
+    if config["train"]["batch_size"] == 1 and any(isinstance(m, nn.BatchNorm2d) for m in learner.solver.modules()):
+        raise ConfigError("train.batch_size", 1, "batch statistics need more than one sample", "try model.norm=group")
     return Experiment(settings, benchmark, learner, _stages(config["train"], benchmark, learner), threads)
 
 
@@ -143,7 +145,10 @@ def pick_device(name: str) -> torch.device:
     """The device of that name; `auto`: a GPU if there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError("device", name, "must be auto, cpu, cuda or cuda:<number>") from error
     gpus = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= gpus:
         raise ConfigError("device", name, f"this machine has {gpus} usable GPUs", "try device=auto")
@@ -169,6 +174,14 @@ def thread_limit(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def repeatable(device: torch.device) -> AbstractContextManager[None]:
+    """On a GPU, let convolutions choose kernels that give the same bits every time."""
+    if device.type != "cuda":
+        return nullcontext()
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+    return flags
 
 
 def size(network: nn.Module) -> int:

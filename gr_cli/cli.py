@@ -50,6 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     except GrError as error:
         return _tell(error)
     except KeyboardInterrupt:
+        print("gr-run: interrupted", file=sys.stderr)
         return 130
 
 
@@ -60,12 +61,13 @@ def _tell(error: GrError) -> int:
 
 def _resume(words: list[str]) -> None:
     """`gr-run resume=<folder>`: go on with a run as its folder describes it."""
-    if len(words) > 1:
-        other = next(word for word in words if not word.startswith("resume="))
-        raise ConfigError("resume", words[0].partition("=")[2], f"goes alone: remove {other}")
     from gr_cli.results.load import settings_of
 
-    path = Path(words[0].partition("=")[2])
+    given = next(word for word in words if word.startswith("resume="))
+    path = Path(given.partition("=")[2])
+    words.remove(given)
+    if words:
+        raise ConfigError("resume", path, f"goes alone: remove {' '.join(words)}")
     _run(settings_of(path), path)
 
 

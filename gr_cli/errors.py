@@ -35,6 +35,16 @@ class FolderError(GrError):
     exit_code = 2
 
 
+class WriteError(GrError):
+    """A file could not be written: the disk is full, the folder is read-only."""
+
+
+class CompositionError(GrError):
+    """The command line does not make a configuration."""
+
+    exit_code = 2
+
+
 class TrainingError(GrError):
     """Training could not go on, such as a loss that is not a number any more."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 import threading
@@ -11,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from gr_cli.assembly import Experiment, Stage, prepare, thread_limit
+from gr_cli.assembly import Experiment, Stage, prepare, repeatable, thread_limit
 from gr_cli.errors import FolderError, GrError
 from gr_cli.learner import Losses
 from gr_cli.results.folder import RunFolder, sibling
@@ -37,7 +38,7 @@ class Interrupted(GrError):
     interrupted = True
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(f"interrupted; the same command goes on from here, or: gr-run resume={folder}")
+        super().__init__(f"interrupted; go on with: gr-run {shlex.quote(f'resume={folder}')}")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class Result:
     def score(self) -> float | None:
         """Mean validation accuracy after the last training; None where nothing was held out."""
         return average_accuracy(self.record.matrix("validation"))
+
+
+class Place(NamedTuple):
+    """Where a run goes on: a stage, an iteration in it, and the losses since the last row of the history."""
+
+    stage: int
+    iteration: int
+    open_row: OpenRow
 
 
 def folder_of(settings: Settings, root: Path) -> RunFolder:
@@ -72,10 +81,11 @@ def run(settings: Settings, folder: RunFolder, view: View) -> Result:
         view.stored(settings, result)
         return result
     experiment = prepare(settings)
-    with folder.locked(), thread_limit(experiment.threads):
+    with folder.locked(), thread_limit(experiment.threads), repeatable(experiment.learner.device):
+        place = _resume(experiment, folder)
         status = Status(folder, facts(experiment))
         try:
-            result = _train(experiment, folder, status, view)
+            result = _train(experiment, folder, place, status, view)
         except BaseException as error:
             view.close()
             status.write_end(error)
@@ -85,20 +95,22 @@ def run(settings: Settings, folder: RunFolder, view: View) -> Result:
     return result
 
 
-def _train(experiment: Experiment, folder: RunFolder, status: Status, view: View) -> Result:
+def _train(experiment: Experiment, folder: RunFolder, place: Place, status: Status, view: View) -> Result:
     learner, plan = experiment.learner, experiment.stages
-    first, start, open_row = _resume(experiment, folder)
+    first, start, open_row = place
     folder.write_config(experiment.settings.as_yaml())
     status.write("running")
     view.started(experiment, folder.path, [learner.strategy.steps(s.iterations) for s in plan], (first, start))
     if not experiment.record.evaluations:
         evaluate(experiment, after_task=-1, iteration=0, final=True)
+        learner.clock.take()
     with _stop_requests() as stop:
         for number, stage in enumerate(plan[first:], first):
             view.stage_started(number, stage.name)
             watch = _Watch(experiment, folder, view, stop, number, open_row)
             batches = experiment.batches(stage, start)
             learner.train_task(stage.task, batches, stage.iterations, watch, start)
+            watch.close()
             evaluate(experiment, stage.task, stage.iterations, final=True)
             experiment.record.timing.append(_timing(experiment, stage))
             _draw_samples(experiment, folder, stage.task)
@@ -141,6 +153,10 @@ class _Watch:
         self._evaluate_every: int | None = config["evaluate"]["every"]
         self._save_every, self._saved = config["checkpoint"]["every_seconds"], monotonic()
 
+    def close(self) -> None:
+        """The stage is over."""
+        self._history.close()
+
     def __call__(self, position: Position, losses: Losses) -> None:
         done = position.iteration + 1
         self._history.add(position, losses)
@@ -165,34 +181,43 @@ def _save(
     open_row: OpenRow | None = None,
 ) -> None:
     """Write the tables, then the checkpoint from which the run goes on at `iteration` of `stage`."""
-    kind, heads = experiment.benchmark.kind, experiment.learner.heads
+    kind = experiment.benchmark.kind
     folder.write_tables(experiment.record, experiment.metrics)
     folder.save_checkpoint(
         {
             "version": CHECKPOINT_VERSION,
             "identity": experiment.settings.identity,
             "kind": {"shape": kind.shape, "value_range": kind.value_range, "trials": kind.trials},
+            "device": experiment.learner.device.type,
             "stage": stage,
             "iteration": iteration,
             "open_row": open_row or {},
             "record": experiment.record.state_dict(),
+            "seconds": experiment.learner.clock.seconds,
             "learner": experiment.learner.state_dict(),
-            "units": heads.shape[1],
         }
     )
 
 
-def _resume(experiment: Experiment, folder: RunFolder) -> tuple[int, int, OpenRow]:
+def _resume(experiment: Experiment, folder: RunFolder) -> Place:
     """Take up the newest checkpoint, if any: the stage and the iteration to go on with, and the open history row."""
     saved = folder.load_checkpoint()
     if saved is None:
-        return 0, 0, {}
-    if saved["version"] != CHECKPOINT_VERSION or saved["identity"] != experiment.settings.identity:
+        return Place(0, 0, {})
+    device = experiment.learner.device
+    if saved.get("version") != CHECKPOINT_VERSION or saved["identity"] != experiment.settings.identity:
         raise FolderError(f"{folder.path}: its checkpoint is of another version or configuration; use fresh=true")
+    if saved["device"] != device.type:
+        raise FolderError(
+            f"{folder.path}: was begun on {saved['device']}, whose random numbers {device.type} does not have; "
+            f"go on there, or use fresh=true"
+        )
     experiment.record = Record.from_state(saved["record"])
     stage = experiment.stages[min(saved["stage"], len(experiment.stages) - 1)]
     experiment.learner.load_state_dict(saved["learner"], stage.task)
-    return saved["stage"], saved["iteration"], saved["open_row"]
+    experiment.learner.clock.seconds = dict(saved["seconds"])
+    open_row = {name: [value.to(device) for value in values] for name, values in saved["open_row"].items()}
+    return Place(saved["stage"], saved["iteration"], open_row)
 
 
 def stored(folder: RunFolder) -> Result:
@@ -212,7 +237,7 @@ def facts(experiment: Experiment) -> dict[str, Any]:
         "config_hash": settings.identity,
         "choices": settings.choices,
         "overrides": list(settings.overrides),
-        "command": " ".join(["gr-run", *settings.overrides]),
+        "command": shlex.join(["gr-run", *settings.overrides]),
         "mode": "alone",
         "stores_raw_samples": learner.strategy.stores_raw_samples,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),

@@ -30,6 +30,7 @@ def text(words: Sequence[str]) -> str:
     """The whole help; options of a `--config-dir` among `words` are listed too."""
     shipped = files("gr_cli.conf")
     own = [Path(b) for a, b in pairwise(words) if a in ("--config-dir", "-cd")]
+    own += [Path(word.partition("=")[2]) for word in words if word.startswith("--config-dir=")]
     options: dict[str, set[str]] = {}
     for root in (shipped, *own):
         for group in root.iterdir() if root.is_dir() else ():

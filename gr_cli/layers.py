@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
 from typing import Protocol, cast, runtime_checkable
 
@@ -15,9 +16,21 @@ from gr_cli.randomness import Noise
 class NeedsNoise(Protocol):
     """A module that uses randomness while training and asks for it instead of drawing it."""
 
-    def noise(self, batch_size: int) -> dict[str, Noise]:
+    def noise_needed(self, batch_size: int) -> dict[str, Noise]:
         """The noise of one training step, by name; empty when there is none."""
         ...
+
+
+@contextmanager
+def mode(module: nn.Module, training: bool) -> Iterator[None]:
+    """Put `module` into training or evaluation mode inside the block; after it each part is as it was."""
+    before = {part: part.training for part in module.modules()}
+    module.train(training)
+    try:
+        yield
+    finally:
+        for part, was in before.items():
+            part.training = was
 
 
 def start_relu(*layers: nn.Module) -> None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from gr_cli.layers import NeedsNoise
+from gr_cli.layers import NeedsNoise, mode
 from gr_cli.losses import cross_entropy, weighted_sum
 from gr_cli.optimizers import Moments, Optimizer
 from gr_cli.randomness import Draws, seeded
@@ -79,15 +79,15 @@ class Learner:
         self.heads, self.device = heads.to(device), device
         self.draws = Draws(seed, device)
         self.clock = Clock()
-        self._optimizer = optimizer
-        self._solver_noise = solver.noise if isinstance(solver, NeedsNoise) else None
+        self.optimizer = optimizer
+        self._solver_noise = solver.noise_needed if isinstance(solver, NeedsNoise) else None
         self._parts = {} if self.generator is None else self.generator.parts()
         self._trained = {"solver": [p for p in self.solver.parameters() if p.requires_grad]}
         self._trained |= {f"generator.{name}": list(part.parameters) for name, part in self._parts.items()}
         self._moments = self._start_optimizers()
 
     def _start_optimizers(self) -> dict[str, Moments]:
-        return {name: self._optimizer.start(parameters) for name, parameters in self._trained.items()}
+        return {name: self.optimizer.start(parameters) for name, parameters in self._trained.items()}
 
     # --- training
 
@@ -104,13 +104,14 @@ class Learner:
         `start` > 0 continues in the middle of a task, after `load_state_dict`.
         """
         if start == 0:
-            if self._optimizer.reset_per_task:
+            if self.optimizer.reset_per_task:
                 self._moments = self._start_optimizers()
             self.strategy.begin_task(self._situation(task))
         steps = self.strategy.steps(iterations)
-        for iteration, batch in zip(range(start, steps), batches, strict=False):
-            position = Position(task, iteration, iterations)
-            observe(position, self.step(batch, position))
+        with mode(self.solver, training=True):
+            for iteration, batch in zip(range(start, steps), batches, strict=False):
+                position = Position(task, iteration, iterations)
+                observe(position, self.step(batch, position))
         self.strategy.end_task()
 
     def step(self, batch: Batch, position: Position) -> Losses:
@@ -162,15 +163,22 @@ class Learner:
         """One step down `loss` for the parameters of that name; those that it does not depend on stay as they are."""
         parameters, moments = self._trained[name], self._moments[name]
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        lr = self._optimizer.lr_at(position.iteration % position.iterations, position.iterations)
+        lr = self._lr(position)
         used = [i for i, gradient in enumerate(gradients) if gradient is not None]
         with torch.no_grad():
-            self._optimizer.step(
+            self.optimizer.step(
                 [parameters[i] for i in used],
                 [gradients[i] for i in used],
                 {moment: [values[i] for i in used] for moment, values in moments.items()},
                 lr,
             )
+
+    def _lr(self, position: Position) -> float:
+        """The learning rate at `position`; steps after the solver's have a course of their own."""
+        beyond = position.iteration - position.iterations
+        if beyond < 0:
+            return self.optimizer.lr_at(position.iteration, position.iterations)
+        return self.optimizer.lr_at(beyond, self.strategy.steps(position.iterations) - position.iterations)
 
     def _own_stream(self, *key: int) -> Any:
         # A solver that doesn't ask for its noise may draw from torch's global stream: give it one of its own.
@@ -193,20 +201,17 @@ class Learner:
 
         Leaves no trace: no random stream advances, the solver's mode is put back.
         """
-        was_training = self.solver.training
-        self.solver.eval()
         correct = torch.zeros((), dtype=torch.long, device=self.device)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         n = 0
         answerable = torch.ones((), dtype=torch.bool, device=self.device)
-        with self._own_stream(-1), self.clock.measure("evaluation"):
+        with self._own_stream(-1), mode(self.solver, training=False), self.clock.measure("evaluation"):
             for x, y in batches:
                 logits = self.solver(x)
                 correct += (logits.masked_fill(~units, -torch.inf).argmax(-1) == y).sum()
                 loss += cross_entropy(logits, y, units).sum().double()
                 answerable &= units[y].all()
                 n += x.shape[0]
-        self.solver.train(was_training)
         if n == 0:
             return Evaluation(float("nan"), None, 0)
         return Evaluation(correct.item() / n, loss.item() / n if answerable.item() else None, n)

@@ -19,6 +19,7 @@ from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
 from gr_cli.checks import Betas, Count, NonNegative, Positive, Share
+from gr_cli.errors import ConfigError
 
 Schedule = Literal["constant", "cosine", "linear"]
 Moments = dict[str, list[Tensor]]
@@ -111,6 +112,10 @@ class SGD(Optimizer):
     lr: Positive = 0.1
     momentum: Share = 0.0
     nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        if self.nesterov and not self.momentum:
+            raise ConfigError("optimizer.nesterov", "true", "needs momentum", "try optimizer.momentum=0.9")
 
     def start(self, parameters: Sequence[Tensor]) -> Moments:
         return {"momentum": [torch.zeros_like(p) for p in parameters]} if self.momentum else {}

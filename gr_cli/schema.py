@@ -84,4 +84,4 @@ CHECKS: dict[str, Any] = {
 }
 
 # Settings that do not change what a run finds: where it looks, how often it reports.
-NOT_IDENTITY = ("data_root", "download", "device", "threads", "fresh", "log", "checkpoint")
+NOT_IDENTITY = ("data_root", "download", "fresh", "log", "checkpoint")

@@ -67,6 +67,7 @@ class Settings:
         for group, provided in PROVIDED.items():
             if whole[group] is not None:
                 check_node(whole[group], group, provided)
+        whole["data_root"] = str(Path(whole["data_root"]).expanduser().absolute())
         return cls(whole, wanted, tuple(overrides))
 
     @property
@@ -78,7 +79,7 @@ class Settings:
     @property
     def identity(self) -> str:
         """Hash of all that decides what a run of this seed finds."""
-        parts = {k: v for k, v in self.config.items() if k not in (*NOT_IDENTITY, "seed")}
+        parts = {k: _comparable(v) for k, v in self.config.items() if k not in (*NOT_IDENTITY, "seed")}
         return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=4).hexdigest()
 
     @property
@@ -105,15 +106,32 @@ class Settings:
 
     def _varied(self) -> str:
         """The overrides that tell this run from its siblings, as part of a folder name."""
-        words = []
+        words, leaves = [], _leaves(self.config)
         for override in self.overrides:
             key, _, value = override.lstrip("+~").partition("=")
             top = key.split(".")[0].split("/")[0]
             if key in (*_GROUPS_IN_PATH, "seed") or top in (*NOT_IDENTITY, "hydra"):
                 continue
-            words.append(value if key == "preset" else f"{key.rsplit('.', 1)[-1]}={value}")
+            leaf = key.rsplit(".", 1)[-1]
+            words.append(value if key == "preset" else f"{leaf if leaves.count(leaf) == 1 else key}={value}")
         plain = re.sub(r"[\[\]{}'\" ]", "", ",".join(words))
         return re.sub(r"[^\w.=,+-]+", "_", plain, flags=re.ASCII)[:100].strip("-")
+
+
+def _comparable(value: Any) -> Any:
+    """Numbers as floats throughout, so that a weight of 1 is one of 1.0."""
+    if isinstance(value, Mapping):
+        return {key: _comparable(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_comparable(part) for part in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _leaves(config: Mapping[str, Any]) -> list[str]:
+    """The last names of all settings, with repetition."""
+    return [
+        leaf for name, value in config.items() for leaf in (_leaves(value) if isinstance(value, Mapping) else [name])
+    ]
 
 
 def _check_names(config: Mapping[str, Any], schema: type, prefix: str = "") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 
-from gr_cli.errors import GrError, Stop
+from gr_cli.errors import CompositionError, GrError, Stop, WriteError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -36,6 +37,8 @@ class CheckFirst(Callback):
         from omegaconf.errors import OmegaConfBaseException
 
         from gr_cli.cli import OUTPUTS, settings_from
+        from gr_cli.experiment import folder_of
+        from gr_cli.explain import explain
         from gr_cli.results.files import write_json
 
         if not str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
@@ -44,17 +47,23 @@ class CheckFirst(Callback):
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(config.hydra.overrides.task))
         _jobs.clear()
         for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
+            # Hydra makes warnings of what a callback raises, but for a `Stop`.
             try:
                 composed = loader.load_sweep_config(config, list(overrides))
                 settings = settings_from(composed, composed.hydra)
-            except (HydraException, OmegaConfBaseException):
-                return  # the sweeper composes each job too, and raises this again
+            except (HydraException, OmegaConfBaseException) as error:
+                raise Stop(CompositionError(explain(error, list(overrides)))) from error
             except GrError as error:
                 raise Stop(error) from error
-            _jobs[settings.folder(OUTPUTS)] = list(overrides)
-        manifest = Path(config.hydra.sweep.dir)
-        manifest.mkdir(parents=True, exist_ok=True)
-        write_json(manifest / "sweep.json", {"jobs": {str(path): overrides for path, overrides in _jobs.items()}})
+            _jobs[folder_of(settings, OUTPUTS).path] = list(overrides)
+        manifest = Path(config.hydra.sweep.dir) / "sweep.json"
+        try:
+            manifest.parent.mkdir(parents=True, exist_ok=True)
+            write_json(manifest, {"jobs": {str(path): overrides for path, overrides in _jobs.items()}})
+        except OSError as error:
+            raise Stop(WriteError(f"{manifest.parent}: can't be made ({error.strerror})")) from error
+        except GrError as error:
+            raise Stop(error) from error
 
 
 def forget() -> None:
@@ -71,7 +80,7 @@ def report() -> int:
     states = {path: (RunFolder(path).status() or {}).get("state", "never begun") for path in _jobs}
     missing = {path: state for path, state in states.items() if state != "finished"}
     for path, state in missing.items():
-        print(f"gr-run: {state}: {path}  (again: gr-run {' '.join(_jobs[path])})", file=sys.stderr)
+        print(f"gr-run: {state}: {path}  (again: {shlex.join(['gr-run', *_jobs[path]])})", file=sys.stderr)
     if missing:
         print(
             f"gr-run: {len(missing)} of {len(states)} runs did not finish; the same command repeats these",

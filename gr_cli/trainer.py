@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from gr_cli.assembly import default_threads, pick_device, size, thread_limit
 from gr_cli.build import asks_for, build, check, check_node, resolve
 from gr_cli.checks import Count, PositiveInt
-from gr_cli.errors import ConfigError, DataError, suggestion
+from gr_cli.errors import ConfigError, DataError, FolderError, suggestion
 from gr_cli.generators.base import Generator
+from gr_cli.layers import mode
 from gr_cli.learner import Learner
 from gr_cli.randomness import seeded
 from gr_cli.results.folder import RunFolder
@@ -60,7 +61,7 @@ class ContinualTrainer:
         device: torch.device | str | None = None,
         output_dir: str | Path | None = None,
     ) -> None:
-        config = dict(config or {})
+        config = _plain(config or {}, "config")
         for name in config:
             if name not in _SETTINGS:
                 raise ConfigError(
@@ -76,9 +77,9 @@ class ContinualTrainer:
         check(self.seed, Count, "config.seed")
         self._log_every = config.get("log_every", 50)
         check(self._log_every, PositiveInt, "config.log_every")
-        self._strategy, inner = _strategy_node(config.get("continual_strategy", {}))
-        self._generator = _typed_node("generator", config.get("generator", inner) or {}, "vae")
-        self._optimizer = _typed_node("optimizer", config.get("optimizer", {}), "adam")
+        self._strategy, inner = _strategy_node(config.get(_STRATEGY))
+        self._generator = _typed_node("generator", config.get("generator", inner), "vae")
+        self._optimizer = _typed_node("optimizer", config.get("optimizer"), "adam")
         self._scenario: Scenario = build(
             {
                 "_target_": "gr_cli.scenario.Scenario",
@@ -91,6 +92,8 @@ class ContinualTrainer:
         self._tasks: list[tuple[int, str, Loader | None]] = []
         self._record = Record()
         self._folder = None if output_dir is None else RunFolder(Path(output_dir))
+        if self._folder is not None and self._folder.status() is not None:
+            raise FolderError(f"{output_dir}: holds a run already; name another output_dir")
         self._config = config
         for node, path in ((self._strategy, _STRATEGY), (self._generator, "generator"), (self._optimizer, "optimizer")):
             check_node(node, path, PROVIDED[path if path in PROVIDED else "strategy"])
@@ -109,7 +112,8 @@ class ContinualTrainer:
     @property
     def accuracy_matrix(self) -> list[list[float | None]]:
         """A row per trained task, a column per task; None for tasks that came later, or without a loader."""
-        return self._record.matrix()
+        rows, nothing = self._record.rows(), [None] * len(self._tasks)
+        return [rows.get(task, list(nothing)) for task in range(len(self._tasks))]
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -148,48 +152,64 @@ class ContinualTrainer:
         check(task_id, Count, "task_id")
         if task_id in known:
             raise ConfigError("task_id", task_id, f"was trained already; give a number besides {known}")
-        with seeded(self.seed, "loader", len(known)):
-            first = next(iter(train_loader), None)
-        if first is None:
-            raise DataError(f"train_loader: task {task_id} has no batch")
-        learner = self._prepared(first)
-        self._checked(first)
-        task = len(self._tasks)
-        row = learner.heads.new_full((1, learner.heads.shape[1]), not self._scenario.tasks_have_units)
-        learner.heads = torch.cat([learner.heads, row])
-        self._tasks.append((task_id, task_name or f"task {task_id}", val_loader))
-        history = History(self._record, self._log_every)
-        iterations = _steps(train_loader, num_epochs)
-        threads = default_threads(self.model, len(first[1]))
-        try:
-            with seeded(self.seed, "loader", task), thread_limit(threads):
-                learner.train_task(task, self._batches(train_loader, num_epochs, task), iterations, history.add)
-        except BaseException:
-            # The task did not come to its end: it is not one of those seen, and its samples are let go.
-            learner.heads = learner.heads[:task]
-            self._tasks.pop()
-            learner.strategy.end_task()
-            raise
+        task, length = len(self._tasks), _length(train_loader)
+        with seeded(self.seed, "loader", task):
+            # One stream of batches, looked into and put back: no batch is read twice, none is lost.
+            passes = count() if length is not None else range(num_epochs)
+            pairs = _repeated(train_loader, passes)
+            first = next(pairs, None)
+            if first is None:
+                raise DataError(f"train_loader: task {task_id} has no batch")
+            learner = self._prepared(first)
+            if length is None:
+                self._check_endless(learner)
+            x, _ = self._checked(first)
+            row = learner.heads.new_full((1, learner.heads.shape[1]), not self._scenario.tasks_have_units)
+            learner.heads = torch.cat([learner.heads, row])
+            self._tasks.append((task_id, task_name or f"task {task_id}", val_loader))
+            self._threads = default_threads(self.model, len(x))
+            history = History(self._record, self._log_every)
+            before = len(self._record.history)
+            iterations = sys.maxsize if length is None else num_epochs * length
+            try:
+                with thread_limit(self._threads):
+                    learner.train_task(task, self._batches(chain([first], pairs), task), iterations, history.add)
+                history.close()
+            except BaseException:
+                # The task did not come to its end: it is not one of those seen, and its samples are let go.
+                learner.heads = learner.heads[:task]
+                self._tasks.pop()
+                del self._record.history[before:]
+                learner.strategy.end_task()
+                raise
         return self._evaluate(task)
 
-    def _batches(self, loader: Loader, epochs: int, task: int) -> Iterator[Batch]:
-        """The loader's batches, over and over as long as they are asked for; its own length decides when to stop."""
+    def _check_endless(self, learner: Learner) -> None:
+        """Refuse what must know beforehand how many steps there will be."""
+        long = 10**9
+        if learner.strategy.steps(long) != long or learner.optimizer.schedule != "constant":
+            raise ConfigError(
+                "train_loader",
+                "one without len()",
+                "generator_training=after and learning-rate schedules need to know how many batches there are",
+            )
+
+    def _batches(self, pairs: Iterable[Any], task: int) -> Iterator[Batch]:
+        """What the loader yields, as batches; notes which units belong to the task."""
         learner = self._prepared(None)
-        for _ in count() if hasattr(loader, "__len__") else range(epochs):
-            for pair in loader:
-                x, y = self._checked(pair)
-                learner.heads[task, y] = True
-                units = self._scenario.training_units(learner.heads, task)
-                yield Batch(x, y, units, self._scenario.replay_units(learner.heads, task))
+        for pair in pairs:
+            x, y = self._checked(pair)
+            learner.heads[task, y] = True
+            units = self._scenario.training_units(learner.heads, task)
+            yield Batch(x, y, units, self._scenario.replay_units(learner.heads, task))
 
     def _prepared(self, first: Any) -> Learner:
         """The learner, built when the first batch shows what samples look like."""
         if self._learner is None:
-            was_training = self.model.training
-            with seeded(self.seed, "shape"), torch.no_grad():
+            self.model.to(self.device)
+            with seeded(self.seed, "shape"), torch.no_grad(), mode(self.model, training=False):
                 x = _pair(first, None, self.device)[0]
-                units = self.model.to(self.device).eval()(x).shape[-1]
-            self.model.train(was_training)
+                units = self.model(x).shape[-1]
             self._learner = self._build(x, units)
             self._shape = x.shape[1:]
         return self._learner
@@ -201,21 +221,26 @@ class ContinualTrainer:
             raise DataError(
                 f"samples must have the shape of the first ones, {tuple(self._shape)}, not {tuple(x.shape[1:])}"
             )
+        if self._bounded and (x.min() < 0 or x.max() > 1):
+            raise DataError(
+                f"samples must lie in [0, 1] as the first ones did, not in [{float(x.min()):.3g}, {float(x.max()):.3g}]"
+            )
         return x, y
 
     def _build(self, x: Tensor, units: int) -> Learner:
         """Generator, strategy and learner for samples like those in `x` (B, ...)."""
-        provided = {}
+        provided: dict[str, Any] = {}
+        self._bounded = False
         if asks_for(self._strategy, _STRATEGY, "generator"):
             shape = tuple(x.shape[1:])
-            bounded = bool((x >= 0).all() and (x <= 1).all())
+            self._bounded = bool(x.min() >= 0 and x.max() <= 1)
             with seeded(self.seed, "initialisation.generator"):
                 provided["generator"] = build(
                     self._generator,
                     "generator",
                     sample_shape=shape,
                     image_shape=shape,
-                    value_range=(0.0, 1.0) if bounded else None,
+                    value_range=(0.0, 1.0) if self._bounded else None,
                     trials=1,
                 )
         strategy = build(self._strategy, _STRATEGY, **provided)
@@ -233,9 +258,10 @@ class ContinualTrainer:
                 continue
             units = self._scenario.testing_units(learner.heads, task, learnt)
             # The loader may draw from torch's global stream, which shall not move for it.
-            with seeded(self.seed, "evaluation", learnt, task):
-                pairs = (self._checked(pair) for pair in loader)
-                result = learner.evaluate(pairs, units)
+            with seeded(self.seed, "evaluation", learnt, task), thread_limit(self._threads):
+                result = learner.evaluate((self._checked(pair) for pair in loader), units)
+            if result.n == 0:
+                raise DataError(f"val_loader: that of task {task_id} has no batch")
             row = EvaluationRow(learnt, 0, task, "test", result.accuracy, result.loss, result.n, final=True)
             self._record.evaluations.append(row)
             found[task_id] = result.accuracy
@@ -256,7 +282,7 @@ class ContinualTrainer:
             "mode": "python",
             "stores_raw_samples": strategy.stores_raw_samples,
             "device": str(self.device),
-            "threads": torch.get_num_threads(),
+            "threads": self._threads,
         }
         Status(folder, facts).write("running", "more tasks may come")
 
@@ -277,12 +303,37 @@ def _pair(pair: Any, units: int | None, device: torch.device) -> tuple[Tensor, T
     return (x.float() / 255 if x.dtype == torch.uint8 else x.float()), y.to(device).long()
 
 
-def _steps(loader: Loader, epochs: int) -> int:
-    """Steps of a task; as many as the loader has batches for, if it can't tell."""
+def _repeated(loader: Loader, passes: Iterable[int]) -> Iterator[Any]:
+    """What `loader` yields, once for each of `passes`; it ends when a pass brings nothing."""
+    for _ in passes:
+        nothing = True
+        for pair in loader:
+            nothing = False
+            yield pair
+        if nothing:
+            return
+
+
+def _length(loader: Loader) -> int | None:
+    """How many batches a loader has; None if it can't tell."""
     try:
-        return epochs * len(loader)  # type: ignore[arg-type]
+        return len(loader)  # type: ignore[arg-type]
     except TypeError:
-        return sys.maxsize
+        return None
+
+
+def _plain(settings: Any, path: str) -> dict[str, Any]:
+    """`settings` as plain nested dicts and lists, whatever kind of mapping they were."""
+    if not isinstance(settings, Mapping):
+        raise ConfigError(path, settings, "must be a mapping of settings")
+    return {
+        str(name): _plain(value, f"{path}.{name}")
+        if isinstance(value, Mapping)
+        else list(value)
+        if isinstance(value, (list, tuple))
+        else value
+        for name, value in settings.items()
+    }
 
 
 def _shipped(group: str) -> list[str]:
@@ -299,16 +350,23 @@ def _node(group: str, path: str, option: object, parameters: Mapping[str, Any]) 
     return {"_target_": yaml.safe_load(text)["_target_"], **parameters}
 
 
-def _typed_node(group: str, settings: Mapping[str, Any], default: str) -> dict[str, Any]:
-    parameters = dict(settings)
+def _typed_node(group: str, settings: Any, default: str) -> dict[str, Any]:
+    parameters = _plain({} if settings is None else settings, group)
     return _node(group, f"{group}.type", parameters.pop("type", default), parameters)
 
 
-def _strategy_node(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
+def _strategy_node(settings: Any) -> tuple[dict[str, Any], Any]:
     """The one enabled strategy, and the generator's settings if they stand beside it."""
-    named = {name: dict(parameters or {}) for name, parameters in settings.items() if name != "generator"}
-    enabled = {name: parameters for name, parameters in named.items() if parameters.pop("enabled", True)}
+    given = _plain({} if settings is None else settings, _STRATEGY)
+    generator = given.pop("generator", None)
+    enabled = {}
+    for name, parameters in given.items():
+        own = _plain({} if parameters is None else parameters, f"{_STRATEGY}.{name}")
+        wanted = own.pop("enabled", True)
+        check(wanted, bool, f"{_STRATEGY}.{name}.enabled")
+        if wanted:
+            enabled[name] = own
     if len(enabled) > 1:
         raise ConfigError(_STRATEGY, ", ".join(enabled), "only one strategy can be enabled")
     name, parameters = next(iter(enabled.items()), ("finetune", {}))
-    return _node("strategy", _STRATEGY, name, parameters), settings.get("generator")
+    return _node("strategy", _STRATEGY, name, parameters), generator

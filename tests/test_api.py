@@ -83,7 +83,7 @@ def test_the_yaml_form_with_the_generator_inside():
     trainer.train_task(task_data(1, 8)[0][0])
     assert type(trainer.generator_model) is gr_cli.ConvVAE
     assert trainer.generator_model.latent_dim == 3
-    assert trainer.accuracy_matrix == []
+    assert trainer.accuracy_matrix == [[None]]
 
 
 def test_defaults_are_those_of_the_classes():
@@ -140,7 +140,7 @@ def test_loaders_are_iterated_and_not_kept():
     model, config = small({})
     loader = Counting(task_data(1, 8)[0][0])
     ContinualTrainer(model, config).train_task(loader, num_epochs=3)
-    assert loader.passes == 1 + 3  # one look at the first batch
+    assert loader.passes == 3
 
 
 def test_a_loader_without_length_is_read_to_its_end():
@@ -156,7 +156,7 @@ def test_a_loader_without_length_is_read_to_its_end():
                 yield x, y
 
     trainer.train_task(Endless(), num_epochs=2)
-    assert len(steps) == 1 + 2 * 5
+    assert len(steps) == 2 * 5
 
 
 def test_normalised_data_gets_a_generator_that_is_unbounded():
@@ -214,6 +214,9 @@ def test_nothing_is_written_unless_asked(tmp_path):
         ({"continual_strategy": {"finetune": {}, "generative_replay": {}}}, "only one strategy"),
         ({"generator": {"latent_dim": "x"}}, r"generator\.latent_dim=x: must be a whole number ≥ 1"),
         ({"scenario": "tasks"}, r"config\.kind=tasks|scenario=tasks: must be one of class, domain, task"),
+        ({"optimizer": "adam"}, "optimizer=adam: must be a mapping of settings"),
+        ({"continual_strategy": {"generative_replay": True}}, "generative_replay=True: must be a mapping"),
+        ({"continual_strategy": {"finetune": {"enabled": "false"}}}, "enabled=false: must be true or false"),
         ({"seed": -1}, r"config\.seed=-1: must be a whole number ≥ 0"),
     ],
 )  # fmt: skip
@@ -250,3 +253,71 @@ def test_the_public_surface():
     assert all(hasattr(gr_cli, name) for name in gr_cli.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = gr_cli.nothing
+
+
+def test_training_is_in_training_mode_and_modes_are_put_back():
+    class Watched(SimpleMLP):
+        def __init__(self):
+            super().__init__(64, [8], 10)
+            self.frozen = torch.nn.BatchNorm1d(3).eval()
+            self.modes = []
+
+        def forward(self, x, noise=None):
+            self.modes.append(self.training)
+            return super().forward(x, noise)
+
+    model = Watched().eval()
+    trainer = ContinualTrainer(model, {})
+    train, val = task_data(1, 8)[0]
+    trainer.train_task(train, val)
+    assert model.modes[1 : 1 + len(train)] == [True] * len(train)
+    assert not any(model.modes[1 + len(train) :])
+    assert not model.training
+    model.train()
+    model.frozen.eval()
+    trainer.train_task(*task_data(2, 8)[1])
+    assert model.training
+    assert not model.frozen.training
+
+
+def test_a_loader_that_can_be_read_once_loses_nothing():
+    model, config = small({"generator_update_freq": 1}, log_every=1)
+    trainer = ContinualTrainer(model, config)
+    trainer.train_task((torch.rand(8, 64), torch.arange(8) % 2) for _ in range(4))
+    assert [row["iteration"] for row in trainer._record.history] == [1, 2, 3, 4]
+
+
+def test_an_iterable_data_set_ends_where_its_loader_does():
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter([(torch.rand(64), i % 2) for i in range(20)])
+
+    model, config = small({}, log_every=1)
+    trainer = ContinualTrainer(model, config)
+    trainer.train_task(DataLoader(Stream(), batch_size=8), num_epochs=2)
+    assert len(trainer._record.history) == 6
+    model, config = small({"generator_training": "after"})
+    with pytest.raises(ConfigError, match="need to know how many batches"):
+        ContinualTrainer(model, config).train_task(DataLoader(Stream(), batch_size=8))
+
+
+def test_a_task_that_failed_leaves_no_trace():
+    model, config = small({}, log_every=1)
+    trainer = ContinualTrainer(model, config)
+    good = [(torch.rand(4, 64), torch.arange(4) % 2)] * 3
+    with pytest.raises(DataError, match=r"must lie in \[0, 1\]"):
+        trainer.train_task([*good, (torch.full((4, 64), 2.0), torch.arange(4) % 2)])
+    trainer.train_task(good, task_id=0)
+    assert len(trainer._record.history) == 3
+    assert trainer.accuracy_matrix == [[None]]
+    with pytest.raises(DataError, match="no batch"):
+        trainer.train_task(good, [])
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path):
+    from collections import OrderedDict
+
+    model, config = small({}, optimizer=OrderedDict(type="adam", lr=0.01))
+    ContinualTrainer(model, config, output_dir=tmp_path / "run").train_task(*task_data(1, 8)[0])
+    with pytest.raises(gr_cli.GrError, match="holds a run already"):
+        ContinualTrainer(model, config, output_dir=tmp_path / "run")

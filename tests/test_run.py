@@ -219,6 +219,52 @@ def test_a_loss_that_is_not_a_number_fails_the_run(gr_run):
     assert "optimizer.lr" in status["reason"]
 
 
+def test_a_run_that_diverges_between_rows_of_the_history_fails_all_the_same(gr_run):
+    words = ("optimizer=sgd", "optimizer.lr=1e30", "strategy=finetune", "train.iterations=5", "log.every=1000")
+    code, _, err = gr_run(*words)
+    assert code == 1
+    assert "loss `current` is" in err
+
+
+def test_what_a_killed_process_left_half_written_is_removed(run, gr_run):
+    folder = run("a")
+    (folder / "status.json").unlink()
+    (folder / ".checkpoint.pt.123.tmp").write_bytes(b"raw samples")
+    assert gr_run(*SHORT)[0] == 0
+    assert not list(folder.glob(".*.tmp"))
+
+
+def test_numbers_that_are_equal_are_the_same_run(run, gr_run):
+    run("a", "strategy.replay_weight=2")
+    assert "finished before" in gr_run(*SHORT, "strategy.replay_weight=2.0")[1]
+
+
+def test_a_disk_that_is_full_fails_the_run_and_damages_nothing(run, gr_run, monkeypatch):
+    whole = csvs(run("whole"))
+    home = Path.cwd().parent / "full"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    import os as system
+
+    written, real = [], system.replace
+
+    def replace(source, target):
+        written.append(target)
+        if len(written) > 25:
+            raise OSError(28, "No space left on device")
+        return real(source, target)
+
+    monkeypatch.setattr("gr_cli.results.files.os.replace", replace)
+    code, _, err = gr_run(*SHORT)
+    assert code == 1
+    assert "No space left on device" in err
+    assert err.count("\n") == 1
+    assert not list(only_run().glob(".*.tmp"))
+    monkeypatch.setattr("gr_cli.results.files.os.replace", real)
+    assert gr_run(*SHORT)[0] == 0
+    assert csvs(only_run()) == whole
+
+
 def test_load_run_gives_the_networks_back(run):
     folder = run("a", "model=cnn", "model.channels=[4,4]", "generator=conv_vae", "generator.hidden_dims=[4,8]")
     loaded = load_run(folder)

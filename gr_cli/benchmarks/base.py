@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from gr_cli.errors import DataError
 from gr_cli.randomness import Draws
 
 EVALUATION_BATCH = 1000
+
+
+@runtime_checkable
+class View(Protocol):
+    """A transform that has tensors of its own, which must lie where the samples do."""
+
+    def to(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """The same transform on `device`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,8 @@ class Samples:
 
     def to(self, device: torch.device, offset: int) -> Samples:
         """The same samples on `device`, `offset` added to each label."""
-        return replace(self, x=self.x.to(device), y=self.y.to(device) + offset)
+        transform = self.transform.to(device) if isinstance(self.transform, View) else self.transform
+        return replace(self, x=self.x.to(device), y=self.y.to(device) + offset, transform=transform)
 
     def materialised(self) -> Samples:
         """The same samples with the transform carried out."""
@@ -151,4 +163,9 @@ def hold_out(samples: Samples, share: float, draws: Draws, task: int) -> tuple[S
     for label in shuffled.unique():
         members = order[shuffled == label]
         held[members[: round(share * members.shape[0])]] = True
+    if not held.any() or held.all():
+        raise DataError(
+            f"benchmark.validation_share={share}: leaves {int((~held).sum())} samples of task {task} for training "
+            f"and {int(held.sum())} for validation; both need some"
+        )
     return samples.at((~held).nonzero().squeeze(1)), samples.at(held.nonzero().squeeze(1))

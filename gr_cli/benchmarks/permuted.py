@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,10 +19,14 @@ class Permute:
     order: Tensor
     pad: int
 
+    def to(self, device: torch.device) -> Permute:
+        """The same view for samples on `device`."""
+        return Permute(self.order.to(device), self.pad)
+
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H + 2 pad, W + 2 pad)."""
         padded = F.pad(x, (self.pad,) * 4)
-        return padded.flatten(2)[..., self.order.to(x.device)].view(padded.shape)
+        return padded.flatten(2)[..., self.order].view(padded.shape)
 
 
 def permuted(

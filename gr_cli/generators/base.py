@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -78,8 +77,3 @@ class Generator(nn.Module, ABC):
         with torch.no_grad():
             x = self.decode(latent, labels)
         return x if device is None else x.to(device)
-
-
-def flat_size(shape: Sequence[int]) -> int:
-    """Number of values in a sample of `shape`."""
-    return prod(shape)

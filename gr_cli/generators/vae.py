@@ -3,13 +3,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from math import prod
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gr_cli.checks import PositiveInt, Share, Widths
-from gr_cli.generators.base import Generator, Part, flat_size
+from gr_cli.generators.base import Generator, Part
 from gr_cli.layers import drop, start_linear, start_relu
 from gr_cli.losses import bernoulli_nll, gaussian_nll, kl_standard_normal
 from gr_cli.randomness import Noise
@@ -90,7 +91,7 @@ class VAE(GaussianVAE):
         self.sample_shape = tuple(sample_shape)
         self.latent_dim, self.dropout = latent_dim, dropout
         self.value_range, self.trials = value_range, trials
-        widths = [flat_size(sample_shape), *hidden_dims]
+        widths = [prod(sample_shape), *hidden_dims]
         self.encoder = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.posterior = nn.Linear(widths[-1], 2 * latent_dim)
         back = [latent_dim, *reversed(hidden_dims)]

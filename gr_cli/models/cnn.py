@@ -49,7 +49,7 @@ class CNN(nn.Module):
         self.output = nn.Linear(hidden_size, output_size)
         self.dropout = dropout
 
-    def noise(self, batch_size: int) -> dict[str, Noise]:
+    def noise_needed(self, batch_size: int) -> dict[str, Noise]:
         """Uniform numbers for dropout of the hidden layer."""
         return {"hidden": Noise("uniform", (batch_size, self.hidden.out_features))} if self.dropout else {}
 

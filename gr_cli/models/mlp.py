@@ -34,7 +34,7 @@ class SimpleMLP(nn.Module):
         self.output = nn.Linear(widths[-1], output_size)
         self.dropout = dropout
 
-    def noise(self, batch_size: int) -> dict[str, Noise]:
+    def noise_needed(self, batch_size: int) -> dict[str, Noise]:
         """Uniform numbers for dropout, one per hidden unit and sample."""
         if self.dropout == 0:
             return {}

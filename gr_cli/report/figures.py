@@ -25,7 +25,7 @@ def matrix(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path
     """Heat map of the accuracy matrix: a row per training, a column per task."""
     values = 100 * np.array(list(rows.values()), dtype=float)
     height, width = values.shape
-    figure = Figure(figsize=(1.8 + 0.75 * width, 1.7 + 0.55 * height), layout="constrained")
+    figure = Figure(figsize=(min(40, 1.8 + 0.75 * width), min(40, 1.7 + 0.55 * height)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(values, vmin=0, vmax=100, cmap=_COLOURS, aspect="auto")
     if height * width <= 400:

@@ -10,14 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from gr_cli.errors import FolderError
+from gr_cli.errors import WriteError
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to the disk and rename it.
 
     Raises:
-        FolderError: the disk is full, the folder is read-only, ...; what was at `path` is still there.
+        WriteError: the disk is full, the folder is read-only, ...; what was at `path` is still there.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -27,7 +27,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise FolderError(
+        raise WriteError(
             f"{path}: can't be written ({error.strerror or error}); what was there is unchanged"
         ) from error
     finally:

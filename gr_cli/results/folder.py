@@ -48,6 +48,9 @@ class RunFolder:
                     raise FolderError(
                         f"{self.path}: another process is running this very run; wait for it, or use fresh=true"
                     ) from error
+            # What a killed process left half-written may hold samples of a task that is over by now.
+            for rest in (*self.path.glob(".*.tmp"), *self.figures.glob(".*.tmp")):
+                rest.unlink()
             yield
 
     # --- status

@@ -33,11 +33,11 @@ def settings_of(path: Path) -> Settings:
     try:
         config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
         choices = config.pop("choices")
+        return Settings.checked(config, choices, (RunFolder(path).status() or {}).get("overrides", []))
     except OSError as error:
         raise FolderError(f"{path}: holds no run (config.yaml: {error.strerror})") from error
-    except (yaml.YAMLError, AttributeError, KeyError) as error:
-        raise FolderError(f"{path}/config.yaml: is not the configuration of a run") from error
-    return Settings.checked(config, choices, (RunFolder(path).status() or {}).get("overrides", []))
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
+        raise FolderError(f"{path / 'config.yaml'}: is not the configuration of a run of gr-run") from error
 
 
 def load_run(folder: str | Path) -> LoadedRun:

@@ -106,23 +106,28 @@ class History:
         self._record, self._every, self.open_row = record, every, open_row or {}
 
     def add(self, position: Position, losses: dict[str, Tensor]) -> None:
-        """Take note of one step.
+        """Take note of one step; `TrainingError` as in `close`."""
+        for name, value in losses.items():
+            self.open_row.setdefault(name, []).append(value)
+        self._position = position
+        if (position.iteration + 1) % self._every == 0:
+            self.close()
+
+    def close(self) -> None:
+        """Write a row for the steps since the last one, if there were any: at the end of a task, too.
 
         Raises:
             TrainingError: a loss is not a finite number any more.
         """
-        for name, value in losses.items():
-            self.open_row.setdefault(name, []).append(value)
-        done = position.iteration + 1
-        if done % self._every:
+        if not self.open_row:
             return
-        row: dict[str, float] = {"task": position.task, "iteration": done}
+        task, done = self._position.task, self._position.iteration + 1
+        row: dict[str, float] = {"task": task, "iteration": done}
         for name, values in self.open_row.items():
             row[name] = float(torch.stack(values).double().mean())
             if not isfinite(row[name]):
                 raise TrainingError(
-                    f"loss `{name}` is {row[name]} in task {position.task} at iteration {done}; "
-                    "try a lower optimizer.lr"
+                    f"loss `{name}` is {row[name]} in task {task} at iteration {done}; try a lower optimizer.lr"
                 )
         self._record.history.append(row)
         self.open_row.clear()

@@ -7,12 +7,13 @@ import os
 import platform
 import socket
 import time
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
 import torch
 
-from gr_cli.errors import GrError
+from gr_cli.errors import GrError, WriteError
 from gr_cli.results.folder import RunFolder
 
 _LIBRARIES = ("gr-cli", "torchvision", "hydra-core", "omegaconf", "numpy", "pandas")
@@ -48,7 +49,8 @@ class Status:
         """Say that the run ended by `error`: interrupted if that is what the user did, else failed."""
         failed = isinstance(error, Exception) and not getattr(error, "interrupted", False)
         reason = str(error) if isinstance(error, GrError) else f"{type(error).__name__}: {error}"
-        self.write("failed" if failed else "interrupted", reason)
+        with suppress(WriteError):  # the first error is the one to tell
+            self.write("failed" if failed else "interrupted", reason)
 
 
 def _now() -> str:

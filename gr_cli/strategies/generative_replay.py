@@ -110,7 +110,8 @@ class GenerativeReplay(Strategy):
     def _open_memory(self) -> Memory:
         """A memory with dreams of the earlier tasks in their places."""
         here = self._situation
-        dreams = self._dream(_SURPLUS * self.memory_size, "memory")
+        by_label = self.task_balanced and here.task_of_unit is not None
+        dreams = self._dream(self.memory_size * (_SURPLUS if by_label else 1), "memory")
         memory = Memory.empty(self.memory_size, dreams.x)
         if not self.task_balanced:
             first = dreams.x[: self.memory_size]
