@@ -10,18 +10,16 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from gr_cli import __version__
+from gr_cli.compose import GROUPS, OUTPUTS, settings_from
 from gr_cli.errors import ConfigError, GrError, Stop
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from gr_cli.settings import Settings
-
-OUTPUTS = Path("outputs")
-GROUPS = ("benchmark", "model", "generator", "strategy", "optimizer", "preset")
 
 
 def entry() -> None:
@@ -99,18 +97,6 @@ def _compose_and_run(words: list[str]) -> int:
     finally:
         sys.argv = command
     return sweep.report()
-
-
-def settings_from(config: DictConfig, hydra: Any) -> Settings:
-    """Settings from what Hydra composed; `hydra` is its own part of the configuration."""
-    from omegaconf import OmegaConf
-
-    from gr_cli.settings import Settings
-
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    plain.pop("hydra", None)
-    choices = {group: hydra.runtime.choices.get(group) for group in GROUPS}
-    return Settings.checked(plain, choices, list(hydra.overrides.task))
 
 
 def _check_flags(words: list[str]) -> None:

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from gr_cli.assembly import Experiment
-from gr_cli.experiment import Result
 from gr_cli.learner import Losses
 from gr_cli.results.metrics import Row
+from gr_cli.results.record import Result
 from gr_cli.settings import Settings
 from gr_cli.strategies.base import Position
 from gr_cli.view import View

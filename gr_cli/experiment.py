@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from types import FrameType
@@ -20,8 +19,7 @@ from gr_cli.assembly import Experiment, Stage, prepare, repeatable, thread_limit
 from gr_cli.errors import FolderError, GrError
 from gr_cli.learner import Losses
 from gr_cli.results.folder import RunFolder, sibling
-from gr_cli.results.metrics import average_accuracy
-from gr_cli.results.record import EvaluationRow, History, OpenRow, Record
+from gr_cli.results.record import EvaluationRow, History, OpenRow, Record, Result
 from gr_cli.results.status import Status
 from gr_cli.settings import Settings
 from gr_cli.strategies.base import Position
@@ -39,20 +37,6 @@ class Interrupted(GrError):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(f"interrupted; go on with: gr-run {shlex.quote(f'resume={folder}')}")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run found, and where it is."""
-
-    folder: Path
-    record: Record
-    metrics: dict[str, float | None]
-
-    @property
-    def score(self) -> float | None:
-        """Mean validation accuracy after the last training; None where nothing was held out."""
-        return average_accuracy(self.record.matrix("validation"))
 
 
 class Place(NamedTuple):

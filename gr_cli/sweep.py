@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 
+from gr_cli.compose import OUTPUTS, settings_from
 from gr_cli.errors import CompositionError, GrError, Stop, WriteError
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ class CheckFirst(Callback):
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
 
-        from gr_cli.cli import OUTPUTS, settings_from
         from gr_cli.experiment import folder_of
         from gr_cli.explain import explain
         from gr_cli.results.files import write_json

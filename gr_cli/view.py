@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gr_cli.assembly import Experiment
-    from gr_cli.experiment import Result
     from gr_cli.learner import Losses
     from gr_cli.results.metrics import Row
+    from gr_cli.results.record import Result
     from gr_cli.settings import Settings
     from gr_cli.strategies.base import Position
 

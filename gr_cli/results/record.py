@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gr_cli.errors import TrainingError
-from gr_cli.results.metrics import all_metrics
+from gr_cli.results.metrics import all_metrics, average_accuracy
 from gr_cli.strategies.base import Position
 
 OpenRow = dict[str, list[Tensor]]  # losses since the last row of the history, by name
@@ -94,6 +95,20 @@ class Record:
         return cls(
             [EvaluationRow(**row) for row in state["evaluations"]], list(state["history"]), list(state["timing"])
         )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run found, and where it is."""
+
+    folder: Path
+    record: Record
+    metrics: dict[str, float | None]
+
+    @property
+    def score(self) -> float | None:
+        """Mean validation accuracy after the last training; None where nothing was held out."""
+        return average_accuracy(self.record.matrix("validation"))
 
 
 class History:
