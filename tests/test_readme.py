@@ -38,10 +38,14 @@ def test_a_generator_of_ones_own(gr_run, tmp_path, monkeypatch):
 def test_the_snippet_that_aggregates_seeds(gr_run, capsys):
     (snippet,) = [block for block in blocks("python") if "groupby" in block]
     assert gr_run("-m", "strategy=finetune,joint", "seed=0,1", "train.iterations=5")[0] == 0
+    assert (
+        gr_run("-m", "preset=smoke", "strategy=finetune", "seed=0,1", "train.iterations=null", "train.epochs=1")[0] == 0
+    )
     exec(snippet, {})
     out = capsys.readouterr().out
-    assert re.search(r"finetune .*\b2\b", out)
-    assert "joint" in out
+    assert re.search(r"finetune\s+iterations=5 .*\b2\n", out)
+    assert re.search(r"joint\s+iterations=5 .*\b2\n", out)
+    assert "seed0" not in out
 
 
 @pytest.mark.parametrize("command", re.findall(r"^gr-run (.*?) *(?:#.*)?$", README, flags=re.MULTILINE))
