@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Len, Lt
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from gr_cli.errors import ConfigError, suggestion
 
@@ -81,7 +81,7 @@ def resolve(target: object, path: str) -> Callable[..., Any]:
     module, _, name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}._target_", target, f"can't be imported ({error})") from error
     if not callable(found):
         raise ConfigError(f"{path}._target_", target, "is neither a class nor a function")
@@ -93,6 +93,12 @@ def check(value: Any, annotation: Any, field: str, default: Any = inspect.Parame
     """Raise a `ConfigError` for `field` unless `value` is what `annotation` allows. Nothing is converted."""
     try:
         TypeAdapter(annotation, config=_STRICT).validate_python(value)
+    except PydanticSchemaGenerationError as error:
+        # A kind of component, which only a node with a `_target_` can give; of other types nothing is known here.
+        if getattr(annotation, "_is_protocol", False):
+            raise ConfigError(
+                field, _shown(value), f"must be a {annotation.__name__}: settings with a _target_"
+            ) from error
     except ValidationError as error:
         plain = isinstance(default, (bool, int, float, str))
         usual = f"the default is {_shown(default)}" if plain else ""

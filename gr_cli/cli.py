@@ -80,7 +80,6 @@ def _compose_and_run(words: list[str]) -> int:
     from gr_cli import sweep
     from gr_cli.schema import RunConfig
 
-    _check_flags(words)
     sweep.forget()
     os.environ["HYDRA_FULL_ERROR"] = "1"
     ConfigStore.instance().store("schema", RunConfig)
@@ -88,6 +87,7 @@ def _compose_and_run(words: list[str]) -> int:
     command = sys.argv
     sys.argv = ["gr-run", *words]
     try:
+        _check_words(words)
         hydra.main(version_base="1.3", config_path="pkg://gr_cli.conf", config_name="config")(_job)()
     except (HydraException, OmegaConfBaseException) as error:
         from gr_cli.explain import explain
@@ -99,20 +99,25 @@ def _compose_and_run(words: list[str]) -> int:
     return sweep.report()
 
 
-def _check_flags(words: list[str]) -> None:
-    """Refuse unknown flags in one line, where Hydra would print its whole usage."""
+def _check_words(words: list[str]) -> None:
+    """Refuse, in one line, what Hydra would answer with its whole usage or a traceback: flags, options of groups."""
     from hydra._internal.utils import get_args_parser
+    from hydra.core.override_parser.overrides_parser import OverridesParser
 
     def refuse(message: str) -> NoReturn:
         raise ConfigError("flags", " ".join(words), message, "see gr-run --help")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
-    parser.parse_args(words)
-    for word in words:
-        group, given, option = word.partition("=")
-        if group in GROUPS and given and option in ("", "null"):
-            raise ConfigError(group, option or "nothing", "must name an option of this group", "see gr-run --help")
+    overrides = parser.parse_args(words).overrides
+    for override in OverridesParser.create().parse_overrides(overrides):
+        if override.key_or_group in GROUPS and not override.is_delete() and not override.is_sweep_override():
+            option = override.value()
+            if not isinstance(option, str) or not option:
+                shown = override.get_value_element_as_str() or "nothing"
+                raise ConfigError(
+                    override.key_or_group, shown, "must name an option of this group", "see gr-run --help"
+                )
 
 
 def _job(config: DictConfig) -> float | None:

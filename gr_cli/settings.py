@@ -148,5 +148,7 @@ def _check_names(config: Mapping[str, Any], schema: type, prefix: str = "") -> N
 def _at(config: Mapping[str, Any], field: str) -> Any:
     value: Any = config
     for part in field.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            raise ConfigError(field, None, "is missing; it can't be taken out of the configuration")
         value = value[part]
     return value
