@@ -21,7 +21,7 @@ class ConvVAE(GaussianVAE):
         image_shape: (C, H, W) of one image.
         hidden_dims: channels of the encoder's convolutions, first to last; the decoder has them reversed.
         latent_dim: number of latent variables.
-        dropout: probability that a whole channel is left out while training (Tompson et al. 2015).
+        dropout: probability that a hidden value of the encoder is left out while training.
         initialisation: of the weights; `he` keeps the scale of signals through ReLU layers (He et al. 2015), `torch`
             leaves torch's own, with which published results were made. The first learns in fewer steps.
         value_range: (low, high) of the data, or None if unbounded.
@@ -55,7 +55,8 @@ class ConvVAE(GaussianVAE):
         sizes = [(image_shape[1], image_shape[2])]
         for _ in hidden_dims:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
-        self._bottom = (channels[-1], *sizes[-1])
+        # The shape of each hidden map, on the way down.
+        self._maps = [(depth, *size) for depth, size in zip(hidden_dims, sizes[1:], strict=True)]
         flat = channels[-1] * sizes[-1][0] * sizes[-1][1]
         self.encoder = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(channels))
         self.posterior = nn.Linear(flat, 2 * latent_dim)
@@ -73,12 +74,8 @@ class ConvVAE(GaussianVAE):
     def noise(self, batch_size: int) -> dict[str, Noise]:
         wanted = self.latent(batch_size)
         if self.dropout:
-            for i, layer in enumerate(self.encoder):
-                assert isinstance(layer, nn.Conv2d)
-                wanted[f"encoder{i}"] = Noise("uniform", (batch_size, layer.out_channels, 1, 1))
-            for i, layer in enumerate(self.decoder):
-                assert isinstance(layer, nn.ConvTranspose2d)
-                wanted[f"decoder{i}"] = Noise("uniform", (batch_size, layer.in_channels, 1, 1))
+            for i, shape in enumerate(self._maps):
+                wanted[f"encoder{i}"] = Noise("uniform", (batch_size, *shape))
         return wanted
 
     def encode(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
@@ -87,9 +84,9 @@ class ConvVAE(GaussianVAE):
         mean, log_variance = self.posterior(x.flatten(1)).chunk(2, dim=-1)
         return mean, log_variance
 
-    def reconstruct(self, z: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
+    def reconstruct(self, z: Tensor) -> Tensor:
         x: Tensor = self.expand(z)
-        x = x.view(*x.shape[:-1], *self._bottom)
-        for i, layer in enumerate(self.decoder):
-            x = layer(drop(F.relu(x), noise, f"decoder{i}", self.dropout))
+        x = x.view(*x.shape[:-1], *self._maps[-1])
+        for layer in self.decoder:
+            x = layer(F.relu(x))
         return x

@@ -23,6 +23,8 @@ class GaussianVAE(Generator):
     loss plus KL(q(z|x) || N(0, I)) / D. Bounded values are scaled to [0, 1] and modelled as the fraction of `trials`
     binary pixels that are on: Bernoulli for one trial, else Binomial, whose loss is `trials` times as large, up to a
     constant. Unbounded values are modelled as Gaussian of unit variance.
+
+    Dropout belongs to the encoder: a decoder that must do with some of its units missing hedges, and its dreams blur.
     """
 
     latent_dim: int
@@ -34,7 +36,7 @@ class GaussianVAE(Generator):
         """Samples to mean and log-variance of q(z|x), each (B, latent_dim). Bounded `x` is scaled to [0, 1]."""
 
     @abstractmethod
-    def reconstruct(self, z: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
+    def reconstruct(self, z: Tensor) -> Tensor:
         """z (B, latent_dim) to pixel logits, or to means where values are unbounded: (B, *sample_shape)."""
 
     def latent(self, num_samples: int) -> dict[str, Noise]:
@@ -58,7 +60,7 @@ class GaussianVAE(Generator):
             x = (x - low) / (high - low)
         mean, log_variance = self.encode(x, noise)
         z = mean + (0.5 * log_variance).exp() * noise["z"]
-        out, target = self.reconstruct(z, noise).flatten(1), x.flatten(1)
+        out, target = self.reconstruct(z).flatten(1), x.flatten(1)
         nll = gaussian_nll(out, target) if self.value_range is None else self.trials * bernoulli_nll(out, target)
         return {"reconstruction": nll, "kl": kl_standard_normal(mean, log_variance) / target.shape[-1]}
 
@@ -70,7 +72,7 @@ class VAE(GaussianVAE):
         sample_shape: shape of one sample; flattened inside.
         hidden_dims: widths of the encoder's layers, first to last; the decoder has them reversed.
         latent_dim: number of latent variables.
-        dropout: probability that a hidden unit is left out while training.
+        dropout: probability that a hidden unit of the encoder is left out while training.
         initialisation: of the weights; `he` keeps the scale of signals through ReLU layers (He et al. 2015), `torch`
             leaves torch's own, with which published results were made. The first learns in fewer steps.
         value_range: (low, high) of the data, or None if unbounded.
@@ -104,10 +106,9 @@ class VAE(GaussianVAE):
     def noise(self, batch_size: int) -> dict[str, Noise]:
         wanted = self.latent(batch_size)
         if self.dropout:
-            for name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
-                for i, layer in enumerate(stack):
-                    assert isinstance(layer, nn.Linear)
-                    wanted[f"{name}{i}"] = Noise("uniform", (batch_size, layer.out_features))
+            for i, layer in enumerate(self.encoder):
+                assert isinstance(layer, nn.Linear)
+                wanted[f"encoder{i}"] = Noise("uniform", (batch_size, layer.out_features))
         return wanted
 
     def encode(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
@@ -117,9 +118,9 @@ class VAE(GaussianVAE):
         mean, log_variance = self.posterior(h).chunk(2, dim=-1)
         return mean, log_variance
 
-    def reconstruct(self, z: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
+    def reconstruct(self, z: Tensor) -> Tensor:
         h = z
-        for i, layer in enumerate(self.decoder):
-            h = drop(F.relu(layer(h)), noise, f"decoder{i}", self.dropout)
+        for layer in self.decoder:
+            h = F.relu(layer(h))
         out: Tensor = self.pixels(h)
         return out.view(*out.shape[:-1], *self.sample_shape)
