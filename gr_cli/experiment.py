@@ -91,7 +91,7 @@ def _train(experiment: Experiment, folder: RunFolder, place: Place, status: Stat
     with _stop_requests() as stop:
         for number, stage in enumerate(plan[first:], first):
             view.stage_started(number, stage.name)
-            watch = _Watch(experiment, folder, view, stop, number, open_row)
+            watch = _Watch(experiment, folder, view, stop, Place(number, start, open_row))
             batches = experiment.batches(stage, start)
             learner.train_task(stage.task, batches, stage.iterations, watch, start)
             watch.close()
@@ -128,12 +128,12 @@ class _Watch:
         folder: RunFolder,
         view: View,
         stop: threading.Event,
-        number: int,
-        open_row: OpenRow,
+        place: Place,
     ) -> None:
-        config = experiment.settings.config
+        config, task = experiment.settings.config, experiment.stages[place.stage].task
         self._experiment, self._folder, self._view, self._stop = experiment, folder, view, stop
-        self._number, self._history = number, History(experiment.record, config["log"]["every"], open_row)
+        self._number = place.stage
+        self._history = History(experiment.record, config["log"]["every"], task, place.iteration, place.open_row)
         self._evaluate_every: int | None = config["evaluate"]["every"]
         self._save_every, self._saved = config["checkpoint"]["every_seconds"], monotonic()
 

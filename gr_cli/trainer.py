@@ -168,7 +168,7 @@ class ContinualTrainer:
             learner.heads = torch.cat([learner.heads, row])
             self._tasks.append((task_id, task_name or f"task {task_id}", val_loader))
             self._threads = default_threads(self.model, len(x))
-            history = History(self._record, self._log_every)
+            history = History(self._record, self._log_every, task)
             before = len(self._record.history)
             iterations = sys.maxsize if length is None else num_epochs * length
             try:

@@ -141,19 +141,21 @@ class StopAt(experiment.View):
 
 
 @pytest.mark.parametrize("at", [(0, 4), (2, 0), (2, 17), (3, 29), (4, 29)])
-def test_an_interrupted_run_goes_on_to_the_same_bytes(run, gr_run, monkeypatch, at):
-    whole = csvs(run("whole"))
+@pytest.mark.parametrize("log_every", [10, 7])
+def test_an_interrupted_run_goes_on_to_the_same_bytes(run, gr_run, monkeypatch, at, log_every):
+    short = (*SHORT, f"log.every={log_every}")  # 7 leaves a row open at the end of each task
+    whole = csvs(run("whole", f"log.every={log_every}"))
     monkeypatch.setattr("gr_cli.console.Terminal", lambda: StopAt(*at))
     home = Path.cwd().parent / "broken"
     home.mkdir()
     monkeypatch.chdir(home)
-    code, _, err = gr_run(*SHORT)
+    code, _, err = gr_run(*short)
     assert code == 130
     assert "resume=" in err
     assert json.loads((only_run() / "status.json").read_text())["state"] == "interrupted"
     monkeypatch.undo()
     monkeypatch.chdir(home)
-    code, out, _ = gr_run(f"resume={only_run()}") if at[0] % 2 else gr_run(*SHORT)
+    code, out, _ = gr_run(f"resume={only_run()}") if at[0] % 2 else gr_run(*short)
     assert code == 0
     assert "going on after" in out
     assert csvs(only_run()) == whole

@@ -112,20 +112,22 @@ class Result:
 
 
 class History:
-    """Turns the losses of single steps into rows of the history: means over `every` iterations.
+    """Turns the losses of the steps of `task` into rows of the history: means over `every` iterations.
 
-    `open_row` holds the losses since the last row, as tensors that nobody has waited for yet.
+    `open_row` holds the losses since the last row, as tensors that nobody has waited for yet. A task that goes on
+    after `done` iterations brings its own.
     """
 
-    def __init__(self, record: Record, every: int, open_row: OpenRow | None = None) -> None:
-        self._record, self._every, self.open_row = record, every, open_row or {}
+    def __init__(self, record: Record, every: int, task: int, done: int = 0, open_row: OpenRow | None = None) -> None:
+        self._record, self._every, self._task, self._done = record, every, task, done
+        self.open_row = open_row or {}
 
     def add(self, position: Position, losses: dict[str, Tensor]) -> None:
         """Take note of one step; `TrainingError` as in `close`."""
         for name, value in losses.items():
             self.open_row.setdefault(name, []).append(value)
-        self._position = position
-        if (position.iteration + 1) % self._every == 0:
+        self._done = position.iteration + 1
+        if self._done % self._every == 0:
             self.close()
 
     def close(self) -> None:
@@ -136,7 +138,7 @@ class History:
         """
         if not self.open_row:
             return
-        task, done = self._position.task, self._position.iteration + 1
+        task, done = self._task, self._done
         row: dict[str, float] = {"task": task, "iteration": done}
         for name, values in self.open_row.items():
             row[name] = float(torch.stack(values).double().mean())
