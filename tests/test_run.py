@@ -140,11 +140,19 @@ class StopAt(experiment.View):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.mark.parametrize("at", [(0, 4), (2, 0), (2, 17), (3, 29), (4, 29)])
-@pytest.mark.parametrize("log_every", [10, 7])
-def test_an_interrupted_run_goes_on_to_the_same_bytes(run, gr_run, monkeypatch, at, log_every):
-    short = (*SHORT, f"log.every={log_every}")  # 7 leaves a row open at the end of each task
-    whole = csvs(run("whole", f"log.every={log_every}"))
+STOPS = [
+    *(((stage, step), word) for stage, step in [(0, 4), (2, 0), (2, 17), (3, 29), (4, 29)]
+      for word in ("log.every=10", "log.every=7")),  # 7 leaves a row open at the end of each task
+    ((1, 38), "strategy.generator_training=after"),  # the solver has its 30 steps, the generator is at its ninth
+    ((3, 44), "strategy.generator_training=after"),
+    ((2, 17), "strategy.task_balanced=false"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("at", "word"), STOPS)
+def test_an_interrupted_run_goes_on_to_the_same_bytes(run, gr_run, monkeypatch, at, word):
+    short = (*SHORT, word)
+    whole = csvs(run("whole", word))
     monkeypatch.setattr("gr_cli.console.Terminal", lambda: StopAt(*at))
     home = Path.cwd().parent / "broken"
     home.mkdir()
