@@ -112,8 +112,9 @@ class ContinualTrainer:
     @property
     def accuracy_matrix(self) -> list[list[float | None]]:
         """A row per trained task, a column per task; None for tasks that came later, or without a loader."""
-        rows, nothing = self._record.rows(), [None] * len(self._tasks)
-        return [rows.get(task, list(nothing)) for task in range(len(self._tasks))]
+        rows, width = self._record.rows(), len(self._tasks)
+        found = [rows.get(task, []) for task in range(width)]
+        return [row + [None] * (width - len(row)) for row in found]
 
     @property
     def metrics(self) -> dict[str, float | None]:

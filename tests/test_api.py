@@ -95,6 +95,15 @@ def test_defaults_are_those_of_the_classes():
     assert (strategy.generator_update_freq, strategy.task_balanced) == (5, True)
 
 
+def test_the_matrix_has_a_row_and_a_column_for_every_task():
+    model, config = small()
+    trainer = ContinualTrainer(model, config)
+    (first, val), (second, _) = task_data(2, 8)
+    trainer.train_task(first, val)
+    trainer.train_task(second)
+    assert [[a is None for a in row] for row in trainer.accuracy_matrix] == [[False, True], [False, True]]
+
+
 def test_same_seed_same_result_and_the_global_stream_is_left_alone():
     found = []
     for shift in range(2):
