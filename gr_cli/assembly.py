@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from math import ceil, prod
 from typing import Any
@@ -13,14 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from gr_cli.benchmarks.base import Benchmark, Kind, Order, Samples
-from gr_cli.build import build
+from gr_cli.build import build, per_replica_fields
 from gr_cli.errors import ConfigError
-from gr_cli.learner import Learner
-from gr_cli.randomness import seeded
+from gr_cli.learner import Learner, Precision
+from gr_cli.machine import default_threads, pick_device, size
+from gr_cli.optimizers import Optimizer
+from gr_cli.randomness import Draws, seeded
+from gr_cli.replicas import Replicas
 from gr_cli.results.record import Record
 from gr_cli.scenario import Scenario
 from gr_cli.settings import Settings
-from gr_cli.strategies.base import Batch
+from gr_cli.strategies.base import Batch, Strategy
 
 
 @dataclass(frozen=True)
@@ -60,18 +64,36 @@ class Experiment:
         """Metrics of what was found so far."""
         return self.record.metrics(self.learner.scenario.answers_unseen, self.parameters)
 
-    def batches(self, stage: Stage, start: int) -> Iterator[Batch]:
-        """The batches of a stage from iteration `start` on, without end."""
-        size = self.settings.config["train"]["batch_size"]
-        order = Order(len(stage.train), size, self.learner.draws, stage.task)
-        for iteration in count(start):
-            index = order[iteration]
-            units = stage.units if stage.units.dim() == 1 else stage.units[index]
-            yield Batch(*stage.train.batch(index), units, stage.replay_units)
+
+# Iterations whose samples are chosen at once.
+_BLOCK = 64
 
 
-def prepare(settings: Settings) -> Experiment:
-    """Load the data and build everything that `settings` describe.
+def batches(experiments: Sequence[Experiment], number: int, start: int) -> Iterator[Batch]:
+    """The batches of stage `number` from iteration `start` on, without end, for runs that are trained together."""
+    stages = [experiment.stages[number] for experiment in experiments]
+    size, first = experiments[0].settings.config["train"]["batch_size"], stages[0]
+    orders = [Order(len(s.train), size, e.learner.draws[0], s.task) for s, e in zip(stages, experiments, strict=True)]
+    one_store = all(s.train.store is first.train.store and s.train.transform is None for s in stages)
+    for block in count(start, _BLOCK):
+        chosen = [order.block(block, _BLOCK) for order in orders]  # (_BLOCK, B) each
+        rows = torch.stack([s.train.rows(index) for s, index in zip(stages, chosen, strict=True)], 1)
+        labels = torch.stack([s.train.y[index] for s, index in zip(stages, chosen, strict=True)], 1)
+        units = (
+            [first.units] * _BLOCK
+            if first.units.dim() == 1
+            else torch.stack([s.units[index] for s, index in zip(stages, chosen, strict=True)], 1)
+        )
+        for row, y, competing in zip(rows, labels, units, strict=True):
+            if one_store:
+                x = first.train.values(row)
+            else:
+                x = torch.stack([s.train.values(mine) for s, mine in zip(stages, row, strict=True)])
+            yield Batch(x.to(experiments[0].learner.dtype), y, competing, first.replay_units)
+
+
+def prepare(settings: Settings, together: int = 1) -> Experiment:
+    """Load the data and build everything that `settings` describe, for a run that is one of so many trained together.
 
     Raises:
         ConfigError, DataError: something that was chosen does not fit.
@@ -85,7 +107,7 @@ def prepare(settings: Settings) -> Experiment:
     offsets = scenario.offsets(benchmark.class_counts)
     benchmark = benchmark.on(device, offsets)
     learner = build_learner(config, benchmark.kind, scenario.heads(benchmark.class_counts), device)
-    threads = config["threads"] or default_threads(learner.solver, config["train"]["batch_size"])
+    threads = config["threads"] or default_threads(learner.solver, together * config["train"]["batch_size"])
     if config["train"]["batch_size"] == 1 and any(isinstance(m, nn.BatchNorm2d) for m in learner.solver.modules()):
         raise ConfigError("train.batch_size", 1, "batch statistics need more than one sample", "try model.norm=group")
     return Experiment(settings, benchmark, learner, _stages(config["train"], benchmark, learner), threads)
@@ -115,7 +137,60 @@ def build_learner(config: dict[str, Any], kind: Kind, heads: Tensor, device: tor
             )
     strategy = build(config["strategy"], "strategy", **provided)
     optimizer = build(config["optimizer"], "optimizer")
-    return Learner(solver, strategy, optimizer, scenario, heads, seed, device)
+    return one_learner(solver, strategy, optimizer, scenario, heads, Draws(seed, device), config["precision"])
+
+
+def one_learner(
+    solver: nn.Module,
+    strategy: Strategy,
+    optimizer: Optimizer,
+    scenario: Scenario,
+    heads: Tensor,
+    draws: Draws,
+    precision: Precision = "float32",
+) -> Learner:
+    """A learner of one replica, on the device of its random streams."""
+    for network in (solver, strategy.generator):
+        if network is not None:
+            network.to(draws.device)
+            if precision == "float64":
+                network.double()
+    generators = None if strategy.generator is None else Replicas([strategy.generator])
+    return Learner(Replicas([solver]), generators, strategy, [optimizer], scenario, heads, [draws], precision)
+
+
+def side_by_side(experiments: Sequence[Experiment]) -> Learner:
+    """One learner for all: that of the one, or one whose replicas are the networks of each."""
+    learners = [experiment.learner for experiment in experiments]
+    if len(learners) == 1:
+        return learners[0]
+    first, varying = learners[0], partial(_varying, [e.settings.config for e in experiments], device=learners[0].device)
+    strategy = copy.copy(first.strategy)
+    for name, values in varying("strategy").items():
+        setattr(strategy, name, values)
+    generators = [learner.generator for learner in learners if learner.generator is not None]
+    return Learner(
+        Replicas([learner.solver for learner in learners], varying("model")),
+        Replicas(generators, varying("generator")) if generators else None,
+        strategy,
+        [optimizer for learner in learners for optimizer in learner.optimizers],
+        first.scenario,
+        first.heads,
+        [draws for learner in learners for draws in learner.draws],
+        first.precision,
+    )
+
+
+def _varying(configs: Sequence[dict[str, Any]], group: str, device: torch.device) -> dict[str, Tensor]:
+    """The numbers of a group in which the configurations differ, (R,) each."""
+    nodes = [config[group] for config in configs]
+    names = () if nodes[0] is None else per_replica_fields(nodes[0], group)
+    values = {name: [node[name] for node in nodes] for name in names if name in nodes[0]}
+    return {
+        name: torch.tensor(found, dtype=torch.float64, device=device)
+        for name, found in values.items()
+        if len(set(found)) > 1
+    }
 
 
 def _stages(train: dict[str, Any], benchmark: Benchmark, learner: Learner) -> list[Stage]:
@@ -139,51 +214,3 @@ def _stages(train: dict[str, Any], benchmark: Benchmark, learner: Learner) -> li
     together = Samples.concatenated([task.train for task in tasks])
     units, last = scenario.joint_units(heads, owner), tasks[-1].id
     return [Stage(last, "all tasks", together, units, scenario.replay_units(heads, last), iterations * len(tasks))]
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto`: a GPU if there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError("device", name, "must be auto, cpu, cuda or cuda:<number>") from error
-    gpus = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= gpus:
-        raise ConfigError("device", name, f"this machine has {gpus} usable GPUs", "try device=auto")
-    return device
-
-
-# Below this many multiplications per forward pass, a second thread costs more than it brings.
-_WORTH_THREADS = 10_000_000
-
-
-def default_threads(solver: nn.Module, batch_size: int) -> int:
-    """Threads for networks of this size: one for small ones, else as many as torch would take."""
-    convolutional = any(isinstance(module, nn.Conv2d) for module in solver.modules())
-    return torch.get_num_threads() if convolutional or size(solver) * batch_size > _WORTH_THREADS else 1
-
-
-@contextmanager
-def thread_limit(threads: int) -> Iterator[None]:
-    """Let torch use so many threads inside the block, and as many as before after it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def repeatable(device: torch.device) -> AbstractContextManager[None]:
-    """On a GPU, let convolutions choose kernels that give the same bits every time."""
-    if device.type != "cuda":
-        return nullcontext()
-    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-    return flags
-
-
-def size(network: nn.Module) -> int:
-    """Number of parameters."""
-    return sum(p.numel() for p in network.parameters())

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from annotated_types import Ge, Gt, Len, Lt
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
+from gr_cli.checks import PerReplica
 from gr_cli.errors import ConfigError, suggestion
 
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
@@ -72,6 +73,13 @@ def _bind(node: Mapping[str, Any], path: str, provided: Mapping[str, Any]) -> tu
 def asks_for(node: Mapping[str, Any], path: str, name: str) -> bool:
     """Whether the `_target_` of `node` takes an argument called `name`."""
     return name in inspect.signature(resolve(node.get("_target_"), path)).parameters
+
+
+def per_replica_fields(node: Mapping[str, Any], path: str) -> list[str]:
+    """The settings of a node in which runs may differ that are trained as one program."""
+    target = resolve(node.get("_target_"), path)
+    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+    return [name for name, hint in hints.items() if PerReplica in getattr(hint, "__metadata__", ())]
 
 
 def resolve(target: object, path: str) -> Callable[..., Any]:

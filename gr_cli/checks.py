@@ -7,6 +7,14 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Len, Lt
 
+
+class PerReplica:
+    """Marks a setting in which runs may differ that are trained as one program: a number used in arithmetic only.
+
+    The component keeps it as an attribute of the same name, which then may hold one number per replica, (R,).
+    """
+
+
 Count = Annotated[int, Ge(0)]
 PositiveInt = Annotated[int, Ge(1)]
 NonNegative = Annotated[float, Ge(0)]

@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gr_cli.assembly import Experiment
+from gr_cli.errors import GrError
+from gr_cli.experiment import Place
 from gr_cli.learner import Losses
 from gr_cli.results.metrics import Row
 from gr_cli.results.record import Result
@@ -23,25 +25,38 @@ _SECONDS_BETWEEN_LOOKS = 0.25  # reading a loss waits for the device, so do it a
 
 
 class Terminal(View):
-    """Shows a run on `console`."""
+    """Shows a run on `console`; not `live` in a few lines that may stand between those of other runs."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, live: bool = True) -> None:
+        self._live = live
         self._console = console or Console(highlight=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._looked = 0.0
         self._stage = ""
 
-    def started(self, experiment: Experiment, folder: Path, steps: Sequence[int], done: tuple[int, int]) -> None:
+    def started(
+        self, experiments: Sequence[Experiment], folders: Sequence[Path], steps: Sequence[int], done: Place
+    ) -> None:
+        experiment, self._runs = experiments[0], len(experiments)
         settings, tasks = experiment.settings, experiment.benchmark.tasks
-        self._say(settings.title, style="bold")
+        if not self._live:
+            self._steps, self._stages = list(steps), len(steps)
+            for folder in folders:
+                self._say(f"begins: {folder}")
+            return
+        if self._runs == 1:
+            self._say(settings.title, style="bold")
+        else:
+            self._say(f"{self._runs} runs as one program, the first: {settings.title}", style="bold")
         counts = " · ".join(f"{name} {number:,} parameters" for name, number in experiment.parameters.items())
         self._say(
             f"{len(tasks)} tasks · {counts} · {experiment.learner.device} · {_plural(experiment.threads, 'thread')}"
         )
-        self._say(str(folder), style="dim")
+        for folder in folders[:1]:
+            self._say(str(folder) if self._runs == 1 else f"{folder}, ...", style="dim")
         self._steps, self._stages = list(steps), len(steps)
-        self._batch = settings.config["train"]["batch_size"]
-        finished = sum(steps[: done[0]]) + done[1]
+        self._batch = settings.config["train"]["batch_size"] * self._runs
+        finished = sum(steps[: done.stage]) + done.iteration
         if finished:
             self._say(f"going on after {finished:,} of {sum(steps):,} iterations")
         if self._console.is_terminal:
@@ -59,7 +74,8 @@ class Terminal(View):
             self._progress.start()
         self._looked, self._seen = monotonic(), finished
 
-    def stage_started(self, number: int, name: str) -> None:
+    def stage_started(self, number: int, names: Sequence[str]) -> None:
+        name = names[0] if len(set(names)) == 1 else "in an order of each run's own"
         self._stage = f"task {number + 1}/{self._stages} ({name})" if self._stages > 1 else name
 
     def stepped(self, number: int, position: Position, losses: Losses) -> None:
@@ -69,7 +85,7 @@ class Terminal(View):
         done = sum(self._steps[:number]) + position.iteration + 1
         rate = (done - self._seen) / (now - self._looked) * self._batch
         self._looked, self._seen = now, done
-        shown = "  ".join(f"{name} {float(value):.3f}" for name, value in losses.items() if name != "total")
+        shown = "  ".join(f"{name} {float(value.nanmean()):.3f}" for name, value in losses.items() if name != "total")
         self._progress.update(
             self._bar,
             completed=done,
@@ -78,15 +94,26 @@ class Terminal(View):
             losses=shown,
         )
 
-    def stage_finished(self, number: int, name: str, accuracies: Row) -> None:
-        shown = " ".join(f"{_percent(accuracy):>5}" for accuracy in accuracies)
-        self._say(f"after {self._stage}: {shown} %")
+    def stage_finished(self, number: int, accuracies: Sequence[Row]) -> None:
+        if not self._live:
+            return
+        shown = " ".join(f"{_percent(mean):>5}" for mean in map(_mean, zip(*accuracies, strict=True)))
+        whose = "" if self._runs == 1 else f", mean of {len(accuracies)} runs"
+        self._say(f"after {self._stage}{whose}: {shown} %")
 
-    def finished(self, experiment: Experiment, result: Result) -> None:
+    def finished(self, experiments: Sequence[Experiment], outcomes: Sequence[Result | GrError]) -> None:
         self.close()
-        self._show(result, [task.name for task in experiment.benchmark.tasks])
+        if len(outcomes) == 1 and isinstance(outcomes[0], Result) and self._live:
+            self._show(outcomes[0], [task.name for task in experiments[0].benchmark.tasks])
+            return
+        for outcome in outcomes:
+            if isinstance(outcome, Result):
+                self._say(f"finished, {_percent(outcome.metrics['average_accuracy']):>5} %: {outcome.folder}")
 
     def stored(self, settings: Settings, result: Result) -> None:
+        if not self._live:
+            self._say(f"finished before, {_percent(result.metrics['average_accuracy'])} %: {result.folder}")
+            return
         self._say(f"{settings.title}: finished before; this is what it found (fresh=true runs it again)", style="bold")
         self._show(result, None)
 
@@ -124,6 +151,11 @@ class Terminal(View):
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _plural(number: int, word: str) -> str:

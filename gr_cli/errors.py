@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 
 class GrError(Exception):
     """Root of all errors of this package; `exit_code` is what the command line ends with."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Comes back from another process as it was, whatever its `__init__` asks for."""
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[GrError], args: tuple[Any, ...], state: dict[str, Any]) -> GrError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigError(GrError):
@@ -47,6 +60,17 @@ class CompositionError(GrError):
 
 class TrainingError(GrError):
     """Training could not go on, such as a loss that is not a number any more."""
+
+
+class Interrupted(GrError):
+    """The run was asked to stop, and saved its state."""
+
+    exit_code = 130
+    interrupted = True
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        how = f"go on with: gr-run {shlex.quote(f'resume={folders[0]}')}" if len(folders) == 1 else "repeat the command"
+        super().__init__(f"interrupted; {how}")
 
 
 class Stop(BaseException):

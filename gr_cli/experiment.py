@@ -3,48 +3,89 @@
 from __future__ import annotations
 
 import shlex
-import signal
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
 
-from gr_cli.assembly import Experiment, Stage, prepare, repeatable, thread_limit
-from gr_cli.errors import FolderError, GrError
-from gr_cli.learner import Losses
+from gr_cli.assembly import Experiment, Stage, batches, prepare, side_by_side
+from gr_cli.errors import FolderError, GrError, Interrupted, TrainingError
+from gr_cli.learner import Learner, Losses
+from gr_cli.machine import flushing_denormals, peak_memory, repeatable, thread_limit
+from gr_cli.pictures import draw_matrix, draw_samples
+from gr_cli.replicas import part_of, together
 from gr_cli.results.folder import RunFolder, sibling
 from gr_cli.results.record import EvaluationRow, History, OpenRow, Record, Result
 from gr_cli.results.status import Status
 from gr_cli.settings import Settings
+from gr_cli.signals import stop_requests
 from gr_cli.strategies.base import Position
 from gr_cli.view import View
 
-CHECKPOINT_VERSION = 1
-SAMPLES_SHOWN = 50
-
-
-class Interrupted(GrError):
-    """The run was asked to stop, and saved its state."""
-
-    exit_code = 130
-    interrupted = True
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(f"interrupted; go on with: gr-run {shlex.quote(f'resume={folder}')}")
+CHECKPOINT_VERSION = 2
+Saved = dict[str, Any] | None
 
 
 class Place(NamedTuple):
-    """Where a run goes on: a stage, an iteration in it, and the losses since the last row of the history."""
+    """Where runs go on: a stage, and an iteration in it."""
 
     stage: int
     iteration: int
-    open_row: OpenRow
+
+
+@dataclass
+class Run:
+    """One run under way: what it is, where it is kept, and why it failed if it did."""
+
+    experiment: Experiment
+    folder: RunFolder
+    status: Status
+    failure: GrError | None = None
+
+
+@dataclass
+class Cohort:
+    """Runs that are trained together by one learner; usually there is one. A run that fails leaves the others alone."""
+
+    runs: list[Run]
+    learner: Learner
+
+    @property
+    def going(self) -> list[tuple[int, Run]]:
+        """The runs that have not failed, with their places among the replicas."""
+        return [(i, run) for i, run in enumerate(self.runs) if run.failure is None]
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where the runs are kept."""
+        return [run.folder.path for run in self.runs]
+
+    def fail(self, run: Run, error: GrError) -> None:
+        """Take note that a run failed; if it was the last one, that is the end of all."""
+        run.failure = error
+        if len(self.runs) > 1:
+            run.status.write_end(error)
+        if not self.going:
+            raise error
+
+    def each(self, do: Callable[[int, Run], object]) -> None:
+        """`do` for each run that is still going, with its place among the replicas."""
+        for i, run in self.going:
+            try:
+                do(i, run)
+            except GrError as error:
+                self.fail(run, error)
+            except Exception as error:
+                if len(self.runs) == 1:
+                    raise
+                traceback.print_exc()
+                self.fail(run, TrainingError(f"{type(error).__name__}: {error}"))
 
 
 def folder_of(settings: Settings, root: Path) -> RunFolder:
@@ -60,51 +101,99 @@ def run(settings: Settings, folder: RunFolder, view: View) -> Result:
         GrError: it could not begin, or it failed; `status.json` says so.
         Interrupted: it was asked to stop; the same call goes on.
     """
-    if (folder.status() or {}).get("state") == "finished":
-        result = stored(folder)
-        view.stored(settings, result)
-        return result
-    experiment = prepare(settings)
-    with folder.locked(), thread_limit(experiment.threads), repeatable(experiment.learner.device):
-        place = _resume(experiment, folder)
-        status = Status(folder, facts(experiment))
+    outcome = run_together([settings], [folder], view)[0]
+    if isinstance(outcome, GrError):
+        raise outcome
+    return outcome
+
+
+def run_together(jobs: Sequence[Settings], folders: Sequence[RunFolder], view: View) -> list[Result | GrError]:
+    """The same for several runs that are trained as one program: what each found, or why it failed.
+
+    Raises:
+        Interrupted: they were asked to stop.
+    """
+    outcomes: dict[int, Result | GrError] = {}
+    same = {i: [folder.path for folder in folders].index(mine.path) for i, mine in enumerate(folders)}
+    with flushing_denormals(), ExitStack() as stack:
+        # Those that are at one place of one plan go on together.
+        waiting: dict[tuple[Place, str], list[tuple[int, Run, Saved]]] = {}
+        for i, (settings, folder) in enumerate(zip(jobs, folders, strict=True)):
+            if same[i] != i:
+                continue
+            try:
+                if (folder.status() or {}).get("state") == "finished":
+                    outcomes[i] = result = stored(folder)
+                    view.stored(settings, result)
+                    continue
+                experiment = prepare(settings, together=len(jobs))
+                stack.enter_context(folder.locked())
+                saved = _saved(experiment, folder)
+                place = Place(saved["stage"], saved["iteration"]) if saved else Place(0, 0)
+                status = Status(folder, facts(experiment) | {"mode": _mode(folder, len(jobs))})
+                learner = experiment.learner
+                plan = str(
+                    (experiment.benchmark.kind, learner.heads.tolist(), [s.iterations for s in experiment.stages])
+                )
+                waiting.setdefault((place, plan), []).append((i, Run(experiment, folder, status), saved))
+            except GrError as error:
+                outcomes[i] = error
+        for (place, _), members in waiting.items():
+            runs = [run for _, run, _ in members]
+            cohort = Cohort(runs, side_by_side([run.experiment for run in runs]))
+            results = _see_through(cohort, place, [saved for _, _, saved in members], view)
+            outcomes |= {i: result for (i, _, _), result in zip(members, results, strict=True)}
+    return [outcomes[same[i]] for i in range(len(jobs))]
+
+
+def _see_through(cohort: Cohort, place: Place, saved: Sequence[Saved], view: View) -> list[Result | GrError]:
+    """Train a cohort from `place` on; the statuses say what became of its runs."""
+    experiment = cohort.runs[0].experiment
+    with thread_limit(experiment.threads), repeatable(experiment.learner.device):
+        open_row = _take_up(cohort, place, saved)
         try:
-            result = _train(experiment, folder, place, status, view)
+            _train(cohort, place, open_row, view)
         except BaseException as error:
             view.close()
-            status.write_end(error)
-            raise
-        status.write("finished")
-    view.finished(experiment, result)
-    return result
+            for run in cohort.runs:
+                if run.failure is None or len(cohort.runs) == 1:
+                    run.status.write_end(error)
+            if not isinstance(error, GrError) or isinstance(error, Interrupted) or cohort.going:
+                raise
+        cohort.each(lambda i, run: run.status.write("finished"))
+    results: list[Result | GrError] = [run.failure or _result(run) for run in cohort.runs]
+    view.finished([run.experiment for run in cohort.runs], results)
+    return results
 
 
-def _train(experiment: Experiment, folder: RunFolder, place: Place, status: Status, view: View) -> Result:
-    learner, plan = experiment.learner, experiment.stages
-    first, start, open_row = place
-    folder.write_config(experiment.settings.as_yaml())
-    status.write("running")
-    view.started(experiment, folder.path, [learner.strategy.steps(s.iterations) for s in plan], (first, start))
-    if not experiment.record.evaluations:
-        evaluate(experiment, after_task=-1, iteration=0, final=True)
-        learner.clock.take()
-    with _stop_requests() as stop:
+def _result(run: Run) -> Result:
+    return Result(run.folder.path, run.experiment.record, run.experiment.metrics)
+
+
+def _train(cohort: Cohort, place: Place, open_row: OpenRow, view: View) -> None:
+    learner, experiments = cohort.learner, [run.experiment for run in cohort.runs]
+    plan, (first, start) = experiments[0].stages, place
+    cohort.each(lambda i, run: run.folder.write_config(run.experiment.settings.as_yaml()))
+    cohort.each(lambda i, run: run.status.write("running"))
+    view.started(experiments, cohort.folders, [learner.strategy.steps(s.iterations) for s in plan], place)
+    if not experiments[0].record.evaluations:
+        cohort.each(lambda i, run: evaluate(run.experiment, after_task=-1, iteration=0, final=True))
+        cohort.each(lambda i, run: run.experiment.learner.clock.take())
+    with stop_requests() as stop:
         for number, stage in enumerate(plan[first:], first):
-            view.stage_started(number, stage.name)
-            watch = _Watch(experiment, folder, view, stop, Place(number, start, open_row))
-            batches = experiment.batches(stage, start)
-            learner.train_task(stage.task, batches, stage.iterations, watch, start)
+            view.stage_started(number, [experiment.stages[number].name for experiment in experiments])
+            watch = _Watch(cohort, view, stop, Place(number, start), open_row)
+            learner.train_task(stage.task, batches(experiments, number, start), stage.iterations, watch, start)
             watch.close()
-            evaluate(experiment, stage.task, stage.iterations, final=True)
-            experiment.record.timing.append(_timing(experiment, stage))
-            _draw_samples(experiment, folder, stage.task)
-            _save(experiment, folder, number + 1)
-            view.stage_finished(number, stage.name, experiment.record.matrix()[-1])
+            cohort.each(lambda i, run, s=stage: evaluate(run.experiment, s.task, s.iterations, final=True))  # type: ignore[misc]
+            _note_timing(cohort, stage)
+            cohort.each(lambda i, run, s=stage: draw_samples(run.experiment, run.folder, s.task))  # type: ignore[misc]
+            _save(cohort, Place(number + 1, 0))
+            view.stage_finished(number, [run.experiment.record.matrix()[-1] for _, run in cohort.going])
             start, open_row = 0, {}
             if stop.is_set() and number + 1 < len(plan):
-                raise Interrupted(folder.path)
-    _draw_matrix(experiment, folder)
-    return Result(folder.path, experiment.record, experiment.metrics)
+                raise Interrupted(cohort.folders)
+    cohort.each(lambda i, run: draw_matrix(run.experiment, run.folder))
 
 
 def evaluate(experiment: Experiment, after_task: int, iteration: int, final: bool) -> None:
@@ -122,72 +211,69 @@ def evaluate(experiment: Experiment, after_task: int, iteration: int, final: boo
 class _Watch:
     """Sees every training step: writes history, evaluates, saves and stops when it is time."""
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        folder: RunFolder,
-        view: View,
-        stop: threading.Event,
-        place: Place,
-    ) -> None:
+    def __init__(self, cohort: Cohort, view: View, stop: threading.Event, place: Place, open_row: OpenRow) -> None:
+        experiment = cohort.runs[0].experiment
         config, task = experiment.settings.config, experiment.stages[place.stage].task
-        self._experiment, self._folder, self._view, self._stop = experiment, folder, view, stop
-        self._number = place.stage
-        self._history = History(experiment.record, config["log"]["every"], task, place.iteration, place.open_row)
+        records = [run.experiment.record for run in cohort.runs]
+        self._cohort, self._view, self._stop, self._number = cohort, view, stop, place.stage
+        self._history = History(records, config["log"]["every"], task, place.iteration, open_row)
         self._evaluate_every: int | None = config["evaluate"]["every"]
         self._save_every, self._saved = config["checkpoint"]["every_seconds"], monotonic()
 
     def close(self) -> None:
         """The stage is over."""
-        self._history.close()
+        self._fail(self._history.close())
+
+    def _fail(self, errors: Mapping[int, TrainingError]) -> None:
+        for i, error in errors.items():
+            if self._cohort.runs[i].failure is None:
+                self._cohort.fail(self._cohort.runs[i], error)
 
     def __call__(self, position: Position, losses: Losses) -> None:
-        done = position.iteration + 1
-        self._history.add(position, losses)
+        done, cohort = position.iteration + 1, self._cohort
+        self._fail(self._history.add(position, losses))
         if self._evaluate_every and done % self._evaluate_every == 0 and done < position.iterations:
-            evaluate(self._experiment, position.task, done, final=False)
+            cohort.each(lambda i, run: evaluate(run.experiment, position.task, done, final=False))
         self._view.stepped(self._number, position, losses)
         if self._stop.is_set() or monotonic() - self._saved > self._save_every:
-            _save(self._experiment, self._folder, self._number, done, self._history.open_row)
+            _save(cohort, Place(self._number, done), self._history.open_row)
             self._saved = monotonic()
         if self._stop.is_set():
-            raise Interrupted(self._folder.path)
+            raise Interrupted(cohort.folders)
 
 
 # --- saving, and going on
 
 
-def _save(
-    experiment: Experiment,
-    folder: RunFolder,
-    stage: int,
-    iteration: int = 0,
-    open_row: OpenRow | None = None,
-) -> None:
-    """Write the tables, then the checkpoint from which the run goes on at `iteration` of `stage`."""
-    kind = experiment.benchmark.kind
-    folder.write_tables(experiment.record, experiment.metrics)
-    folder.save_checkpoint(
-        {
-            "version": CHECKPOINT_VERSION,
-            "identity": experiment.settings.identity,
-            "kind": {"shape": kind.shape, "value_range": kind.value_range, "trials": kind.trials},
-            "device": experiment.learner.device.type,
-            "stage": stage,
-            "iteration": iteration,
-            "open_row": open_row or {},
-            "record": experiment.record.state_dict(),
-            "seconds": experiment.learner.clock.seconds,
-            "learner": experiment.learner.state_dict(),
-        }
-    )
+def _save(cohort: Cohort, place: Place, open_row: OpenRow | None = None) -> None:
+    """Write the tables, then the checkpoint from which each run goes on at `place`."""
+    losses = {name: torch.stack(values, 1) for name, values in (open_row or {}).items()}  # (R, n)
+
+    def save(i: int, run: Run) -> None:
+        experiment, kind = run.experiment, run.experiment.benchmark.kind
+        run.folder.write_tables(experiment.record, experiment.metrics)
+        run.folder.save_checkpoint(
+            {
+                "version": CHECKPOINT_VERSION,
+                "identity": experiment.settings.identity,
+                "kind": {"shape": kind.shape, "value_range": kind.value_range, "trials": kind.trials},
+                "device": experiment.learner.device.type,
+                **place._asdict(),
+                "open_row": part_of(losses, i),
+                "record": experiment.record.state_dict(),
+                "seconds": {name: value / len(cohort.runs) for name, value in cohort.learner.clock.seconds.items()},
+                "learner": cohort.learner.state_of(i),
+            }
+        )
+
+    cohort.each(save)
 
 
-def _resume(experiment: Experiment, folder: RunFolder) -> Place:
-    """Take up the newest checkpoint, if any: the stage and the iteration to go on with, and the open history row."""
+def _saved(experiment: Experiment, folder: RunFolder) -> Saved:
+    """The newest checkpoint of a run; None if there is none yet."""
     saved = folder.load_checkpoint()
     if saved is None:
-        return Place(0, 0, {})
+        return None
     device = experiment.learner.device
     if saved.get("version") != CHECKPOINT_VERSION or saved["identity"] != experiment.settings.identity:
         raise FolderError(f"{folder.path}: its checkpoint is of another version or configuration; use fresh=true")
@@ -197,11 +283,19 @@ def _resume(experiment: Experiment, folder: RunFolder) -> Place:
             f"go on there, or use fresh=true"
         )
     experiment.record = Record.from_state(saved["record"])
-    stage = experiment.stages[min(saved["stage"], len(experiment.stages) - 1)]
-    experiment.learner.load_state_dict(saved["learner"], stage.task)
-    experiment.learner.clock.seconds = dict(saved["seconds"])
-    open_row = {name: [value.to(device) for value in values] for name, values in saved["open_row"].items()}
-    return Place(saved["stage"], saved["iteration"], open_row)
+    return saved
+
+
+def _take_up(cohort: Cohort, place: Place, saved: Sequence[Saved]) -> OpenRow:
+    """Bring the learner to where the checkpoints were written; the losses since the last row of the history."""
+    states = [state for state in saved if state is not None]
+    if not states:
+        return {}
+    learner, stages = cohort.learner, cohort.runs[0].experiment.stages
+    learner.load_states([state["learner"] for state in states], stages[min(place.stage, len(stages) - 1)].task)
+    learner.clock.seconds = {name: value * len(states) for name, value in states[0]["seconds"].items()}
+    losses = together([state["open_row"] for state in states], learner.device)
+    return {name: list(values.unbind(1)) for name, values in losses.items()}
 
 
 def stored(folder: RunFolder) -> Result:
@@ -210,6 +304,12 @@ def stored(folder: RunFolder) -> Result:
     if saved is None:
         raise FolderError(f"{folder.path}: is finished, but its checkpoint is gone; use fresh=true")
     return Result(folder.path, Record.from_state(saved["record"]), folder.metrics())
+
+
+def _mode(folder: RunFolder, together: int) -> str:
+    """How a run is trained, if so many are trained together; and how it was before, if it goes on otherwise."""
+    now, before = "alone" if together == 1 else "batched", (folder.status() or {}).get("mode", "")
+    return now if before in ("", now) else before if before.endswith(now) else f"{before}, then {now}"
 
 
 def facts(experiment: Experiment) -> dict[str, Any]:
@@ -222,78 +322,30 @@ def facts(experiment: Experiment) -> dict[str, Any]:
         "choices": settings.choices,
         "overrides": list(settings.overrides),
         "command": shlex.join(["gr-run", *settings.overrides]),
-        "mode": "alone",
         "stores_raw_samples": learner.strategy.stores_raw_samples,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": experiment.threads,
     }
 
 
-def _timing(experiment: Experiment, stage: Stage) -> dict[str, float]:
-    """Seconds of each kind of work in the stage that is over, and what they come to."""
-    seconds = experiment.learner.clock.take()
-    samples = stage.iterations * experiment.settings.config["train"]["batch_size"]
-    training = seconds.get("solver", 0.0) + seconds.get("generator", 0.0)
-    return {
-        "task": stage.task,
-        **{f"{name}_seconds": seconds.get(name, 0.0) for name in ("solver", "generator", "evaluation")},
-        "samples_per_second": samples / training if training else float("nan"),
-        "peak_memory_mib": _peak_memory(experiment.learner.device),
-    }
+def _note_timing(cohort: Cohort, stage: Stage) -> None:
+    """Seconds of each kind of work in the stage that is over, each run's share of them, and what they come to."""
+    seconds = {name: value / len(cohort.runs) for name, value in cohort.learner.clock.take().items()}
+    memory = peak_memory(cohort.learner.device) / 2**20 or float("nan")
 
+    def note(i: int, run: Run) -> None:
+        mine = {"evaluation": 0.0} | seconds
+        if run.experiment.learner is not cohort.learner:
+            mine |= run.experiment.learner.clock.take()
+        samples = stage.iterations * run.experiment.settings.config["train"]["batch_size"]
+        training = mine.get("solver", 0.0) + mine.get("generator", 0.0)
+        run.experiment.record.timing.append(
+            {
+                "task": stage.task,
+                **{f"{name}_seconds": mine.get(name, 0.0) for name in ("solver", "generator", "evaluation")},
+                "samples_per_second": samples / training if training else float("nan"),
+                "peak_memory_mib": memory,
+            }
+        )
 
-def _peak_memory(device: torch.device) -> float:
-    """Most memory held so far, MiB: of the GPU if there is one in use, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if sys.platform == "win32":
-        return float("nan")
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-
-
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; the second Ctrl-C leaves at once."""
-    stop = threading.Event()
-
-    def request(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-# --- pictures
-
-
-def _draw_samples(experiment: Experiment, folder: RunFolder, task: int) -> None:
-    generator, draws = experiment.learner.generator, experiment.learner.draws
-    if generator is None or len(experiment.benchmark.kind.shape) != 3:
-        return
-    from gr_cli.report import figures
-
-    x = generator.generate(SAMPLES_SHOWN, generator=draws.generator("figure", task))
-    title = f"{SAMPLES_SHOWN} samples that the generator dreams after task {task}"
-    figures.samples(x, title, folder.figures / f"samples_task_{task}.png")
-
-
-def _draw_matrix(experiment: Experiment, folder: RunFolder) -> None:
-    from gr_cli.report import figures
-
-    rows = {after: accuracies for after, accuracies in experiment.record.rows().items() if after >= 0}
-    names = [task.name for task in experiment.benchmark.tasks]
-    title = experiment.settings.title
-    figures.matrix(rows, names, title, folder.figures / "accuracy_matrix.png")
-    figures.curves(rows, names, title, folder.figures / "accuracy_curves.png")
+    cohort.each(note)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from math import prod
 from time import perf_counter
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from gr_cli.layers import NeedsNoise, mode
+from gr_cli.generators.base import Generator
+from gr_cli.layers import NeedsNoise, mode, per_replica
 from gr_cli.losses import cross_entropy, weighted_sum
-from gr_cli.optimizers import Moments, Optimizer
-from gr_cli.randomness import Draws, seeded
+from gr_cli.optimizers import Descent, Optimizer
+from gr_cli.randomness import Draws, Streams, seeded
+from gr_cli.replicas import Replicas, part_of, together
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Batch, GeneratorBatch, Position, Situation, State, Strategy
 
 Losses = dict[str, Tensor]
+Precision = Literal["float32", "float64", "bf16"]
 Observer = Callable[[Position, Losses], None]
 
 
@@ -52,42 +56,54 @@ class Clock:
 
 
 class Learner:
-    """A solver that learns tasks one after the other under a strategy.
+    """Solvers that learn tasks one after the other under a strategy: R replicas, trained as one program.
 
     Args:
-        solver: maps samples (B, ...) to logits (B, U).
-        strategy: what keeps it from forgetting; brings its generator along, if it needs one.
-        optimizer: settings for the solver; the generator has the same, and moments of its own.
+        solvers: map samples (R, B, ...) to logits (R, B, U).
+        generators: those of the strategy, if it needs any.
+        strategy: what keeps the solvers from forgetting; its numbers may be one for each replica, (R,).
+        optimizers: settings for each replica's solver; its generator has the same, and moments of its own.
         scenario: which units compete when.
         heads: bool (T, U), which units belong to which task; rows may be appended as tasks come.
-        seed: of all random streams.
-        device: where it runs.
+        draws: random streams of each replica; they say on which device everything lies.
+        precision: `float32`, `float64`, or `bf16`: parameters and losses in float32, products in bfloat16.
     """
 
     def __init__(
         self,
-        solver: nn.Module,
+        solvers: Replicas[nn.Module],
+        generators: Replicas[Generator] | None,
         strategy: Strategy,
-        optimizer: Optimizer,
+        optimizers: Sequence[Optimizer],
         scenario: Scenario,
         heads: Tensor,
-        seed: int,
-        device: torch.device,
+        draws: Sequence[Draws],
+        precision: Precision = "float32",
     ) -> None:
-        self.solver, self.strategy, self.scenario = solver.to(device), strategy, scenario
-        self.generator = None if strategy.generator is None else strategy.generator.to(device)
-        self.heads, self.device = heads.to(device), device
-        self.draws = Draws(seed, device)
+        self.solvers, self.generators, self.strategy, self.scenario = solvers, generators, strategy, scenario
+        self.precision, self.dtype = precision, torch.float64 if precision == "float64" else torch.float32
+        self.draws, self.streams = list(draws), Streams(draws, self.dtype)
+        self.device = self.streams.device
+        self.heads = heads.to(self.device)
         self.clock = Clock()
-        self.optimizer = optimizer
-        self._solver_noise = solver.noise_needed if isinstance(solver, NeedsNoise) else None
+        self.optimizers = list(optimizers)
+        self._wants_noise = isinstance(self.solver, NeedsNoise)
         self._parts = {} if self.generator is None else self.generator.parts()
-        self._trained = {"solver": [p for p in self.solver.parameters() if p.requires_grad]}
-        self._trained |= {f"generator.{name}": list(part.parameters) for name, part in self._parts.items()}
-        self._moments = self._start_optimizers()
+        self._trained = {"solver": solvers.trained(lambda net: (p for p in net.parameters() if p.requires_grad))}
+        if generators is not None:
+            for name in self._parts:
+                self._trained[f"generator.{name}"] = generators.trained(lambda net, n=name: net.parts()[n].parameters)  # type: ignore[misc]
+        self.descents = {name: Descent(parameters, self.optimizers) for name, parameters in self._trained.items()}
 
-    def _start_optimizers(self) -> dict[str, Moments]:
-        return {name: self.optimizer.start(parameters) for name, parameters in self._trained.items()}
+    @property
+    def solver(self) -> nn.Module:
+        """The solver; of several, the first."""
+        return self.solvers.modules[0]
+
+    @property
+    def generator(self) -> Generator | None:
+        """The generator, if there is one; of several, the first."""
+        return None if self.generators is None else self.generators.modules[0]
 
     # --- training
 
@@ -101,94 +117,109 @@ class Learner:
     ) -> None:
         """Learn one task. `batches` yields a batch for each step from `start` on; `observe` sees each step's losses.
 
-        `start` > 0 continues in the middle of a task, after `load_state_dict`.
+        `start` > 0 continues in the middle of a task, after `load_states`.
         """
         if start == 0:
-            if self.optimizer.reset_per_task:
-                self._moments = self._start_optimizers()
-            self.strategy.begin_task(self._situation(task))
+            self.begin_task(task)
         steps = self.strategy.steps(iterations)
-        with mode(self.solver, training=True):
+        with self.solvers.mode(training=True):
             for iteration, batch in zip(range(start, steps), batches, strict=False):
                 position = Position(task, iteration, iterations)
                 observe(position, self.step(batch, position))
         self.strategy.end_task()
 
+    def begin_task(self, task: int) -> None:
+        """Make ready for the first step of a task."""
+        for descent in self.descents.values():
+            descent.begin_task()
+        with self._products():
+            self.strategy.begin_task(self._situation(task))
+
     def step(self, batch: Batch, position: Position) -> Losses:
         """One iteration: the solver's step, what the strategy makes of the batch, the generator's step if it is due.
 
-        Returns the unweighted terms of each loss and the solver's `total`, as tensors that nobody has waited for.
+        Returns the unweighted terms of each loss and the solver's `total`, (R,) each, as tensors that nobody has
+        waited for.
         """
         losses: Losses = {}
-        if position.iteration < position.iterations:
-            with self.clock.measure("solver"):
-                losses |= self._step_solver(batch, position)
-                self.strategy.after_step(batch, position)
-        due = self.strategy.generator_batch(batch, position)
-        if due is not None:
-            with self.clock.measure("generator"):
-                losses |= self._step_generator(due, position)
+        with self._products():
+            if position.iteration < position.iterations:
+                with self.clock.measure("solver"):
+                    losses |= self._step_solver(batch, position)
+                    self.strategy.after_step(batch, position)
+            due = self.strategy.generator_batch(batch, position)
+            if due is not None:
+                with self.clock.measure("generator"):
+                    losses |= self._step_generator(due, position)
         return losses
 
     def _step_solver(self, batch: Batch, position: Position) -> Losses:
         with self._own_stream(position.task, position.iteration):
             terms = self.strategy.loss(lambda x: self._solve(x, position), batch, position)
-        total = sum((term.weight * term.value for term in terms.values()), start=batch.x.new_zeros(()))
+        parts = [per_replica(term.weight, term.value) * term.value for term in terms.values()]
+        total = sum(parts[1:], start=parts[0])
         self._descend("solver", total, position)
         return {name: term.value.detach() for name, term in terms.items()} | {"total": total.detach()}
 
     def _solve(self, x: Tensor, position: Position) -> Tensor:
-        """The solver's logits while training, its noise taken from the run's own streams."""
-        wanted = {} if self._solver_noise is None else self._solver_noise(x.shape[0])
-        if not wanted:
-            return cast(Tensor, self.solver(x))
-        noise = self.draws.batch(wanted, "solver", position.task, position.iteration)
-        return cast(Tensor, self.solver(x, noise))
+        """The solvers' logits while training, their noise taken from the runs' own streams."""
+        wanted = self.solvers.noise("noise_needed", x.shape[1]) if self._wants_noise else {}
+        noise = [self.streams.batch(wanted, "solver", position.task, position.iteration)] if wanted else []
+        return cast(Tensor, self.solvers.call("__call__", x, *noise)).to(self.dtype)
+
+    def step_generator(self, x: Tensor, task: int) -> Losses:
+        """One step of all parts of the generators on samples `x` (R, B, ...), whether one is due or not; its losses."""
+        if self.generators is None:
+            return {}
+        with self._products():
+            update = prod(part.every for part in self._parts.values()) - 1
+            return self._step_generator(GeneratorBatch(x, update), Position(task, 0, 1))
 
     def _step_generator(self, batch: GeneratorBatch, position: Position) -> Losses:
-        assert self.generator is not None
+        assert self.generators is not None
         losses: Losses = {}
         for name, part in self._parts.items():
             if (batch.update + 1) % part.every:
                 continue
-            wanted = self.generator.noise(batch.x.shape[0])
-            noise = self.draws.batch(wanted, f"generator.{name}", position.task, position.iteration)
-            terms = self.generator.losses(name, batch.x, noise)
+            wanted = self.generators.noise("noise", batch.x.shape[1])
+            noise = self.streams.batch(wanted, f"generator.{name}", position.task, batch.update)
+            terms = self.generators.call("losses", name, batch.x, noise)
             values = {term: weighted_sum(value, batch.weights) for term, value in terms.items()}
-            self._descend(f"generator.{name}", sum(values.values(), start=batch.x.new_zeros(())), position)
+            first, *others = values.values()
+            self._descend(f"generator.{name}", sum(others, start=first), position)
             losses |= {term: value.detach() for term, value in values.items()}
         return losses
 
     def _descend(self, name: str, loss: Tensor, position: Position) -> None:
-        """One step down `loss` for the parameters of that name; those that it does not depend on stay as they are."""
-        parameters, moments = self._trained[name], self._moments[name]
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        lr = self._lr(position)
-        used = [i for i, gradient in enumerate(gradients) if gradient is not None]
-        with torch.no_grad():
-            self.optimizer.step(
-                [parameters[i] for i in used],
-                [gradients[i] for i in used],
-                {moment: [values[i] for i in used] for moment, values in moments.items()},
-                lr,
-            )
+        """One step down `loss` (R,) for the parameters of that name; those that it does not depend on stay."""
+        # The replicas share no parameter, so the gradient of the sum holds each one's own.
+        gradients = torch.autograd.grad(loss.sum(), self._trained[name], allow_unused=True)
+        self.descents[name].step(gradients, lambda optimizer: self._lr(optimizer, position))
 
-    def _lr(self, position: Position) -> float:
+    def _products(self) -> Any:
+        """Where matrix products are computed as the precision says."""
+        if self.precision != "bf16":
+            return nullcontext()
+        # No cache of what was cast: the parameters change between two forward passes.
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
+
+    def _lr(self, optimizer: Optimizer, position: Position) -> float:
         """The learning rate at `position`; steps after the solver's have a course of their own."""
         beyond = position.iteration - position.iterations
         if beyond < 0:
-            return self.optimizer.lr_at(position.iteration, position.iterations)
-        return self.optimizer.lr_at(beyond, self.strategy.steps(position.iterations) - position.iterations)
+            return optimizer.lr_at(position.iteration, position.iterations)
+        return optimizer.lr_at(beyond, self.strategy.steps(position.iterations) - position.iterations)
 
     def _own_stream(self, *key: int) -> Any:
         # A solver that doesn't ask for its noise may draw from torch's global stream: give it one of its own.
-        return nullcontext() if self._solver_noise is not None else seeded(self.draws.seed, "global", *key)
+        return nullcontext() if self._wants_noise else seeded(self.draws[0].seed, "global", *key)
 
     def _situation(self, task: int) -> Situation:
         return Situation(
             task,
-            self.solver,
-            self.draws,
+            self.solvers,
+            self.generators,
+            self.streams,
             self.scenario.teacher_units(self.heads, task),
             self.scenario.task_of_unit(self.heads, task),
         )
@@ -197,17 +228,18 @@ class Learner:
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]], units: Tensor) -> Evaluation:
-        """How the solver, as it stands, answers `batches` of (x, y) when `units` bool (U,) compete.
+        """How the solver, as it stands, answers `batches` of (x, y), (B, ...), when `units` bool (U,) compete.
 
-        Leaves no trace: no random stream advances, the solver's mode is put back.
+        Of several solvers it is the first. Leaves no trace: no random stream advances, the solver's mode is put back.
         """
+        solver = self.solver
         correct = torch.zeros((), dtype=torch.long, device=self.device)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         n = 0
         answerable = torch.ones((), dtype=torch.bool, device=self.device)
-        with self._own_stream(-1), mode(self.solver, training=False), self.clock.measure("evaluation"):
+        with self._own_stream(-1), mode(solver, training=False), self.clock.measure("evaluation"):
             for x, y in batches:
-                logits = self.solver(x)
+                logits = solver(x.to(self.dtype))
                 correct += (logits.masked_fill(~units, -torch.inf).argmax(-1) == y).sum()
                 loss += cross_entropy(logits, y, units).sum().double()
                 answerable &= units[y].all()
@@ -218,24 +250,29 @@ class Learner:
 
     # --- state
 
-    def state_dict(self) -> State:
-        """Everything needed to continue, as one nested dict of tensors and numbers. Random streams need no state."""
-        return {
-            "solver": self.solver.state_dict(),
-            "generator": None if self.generator is None else self.generator.state_dict(),
-            "optimizers": self._moments,
+    def state_of(self, replica: int) -> State:
+        """Everything that a replica needs to continue, as one nested dict of tensors and numbers.
+
+        It is what the same run alone would have. Random streams need no state.
+        """
+        whole = {
+            "solver": self.solvers.state_dict(),
+            "generator": None if self.generators is None else self.generators.state_dict(),
             "strategy": self.strategy.state_dict(),
+        }
+        mine: State = part_of(whole, replica)
+        return mine | {
+            "optimizers": {name: descent.state_of(replica) for name, descent in self.descents.items()},
             "heads": self.heads,
         }
 
-    def load_state_dict(self, state: State, task: int) -> None:
-        """Take up `state`, saved in or before `task`."""
-        self.heads = state["heads"].to(self.device)
-        self.solver.load_state_dict(state["solver"])
-        if self.generator is not None:
-            self.generator.load_state_dict(state["generator"])
-        self._moments = {
-            name: {moment: [value.to(self.device) for value in values] for moment, values in moments.items()}
-            for name, moments in state["optimizers"].items()
-        }
-        self.strategy.load_state_dict(state["strategy"], self._situation(task))
+    def load_states(self, states: Sequence[State], task: int) -> None:
+        """Take up each replica's state, saved in or before `task`."""
+        self.heads = states[0]["heads"].to(self.device)
+        whole = together([{k: s[k] for k in ("solver", "generator", "strategy")} for s in states], self.device)
+        self.solvers.load_state_dict(whole["solver"])
+        if self.generators is not None:
+            self.generators.load_state_dict(whole["generator"])
+        for name, descent in self.descents.items():
+            descent.load([state["optimizers"][name] for state in states])
+        self.strategy.load_state_dict(whole["strategy"], self._situation(task))

@@ -1,6 +1,6 @@
 """Optimisers as values: what the user chose. Their state is a plain dict of tensors, one list per moment.
 
-The arithmetic is torch's own, through its functional interface: the classes around it would take longer than it does
+The arithmetic is torch's own, its fused kernels: the classes and functions around them would take longer than they do
 on small networks, and import a second and a half of compiler.
 """
 
@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
-from torch.optim.adamw import adamw
-from torch.optim.sgd import sgd
 
 from gr_cli.checks import Betas, Count, NonNegative, Positive, Share
 from gr_cli.errors import ConfigError
@@ -72,28 +70,31 @@ class Adam(Optimizer):
         return {
             "first": [torch.zeros_like(p) for p in parameters],
             "second": [torch.zeros_like(p) for p in parameters],
-            "steps": [torch.zeros((), device=p.device) for p in parameters],
+            # One count for all, as long as they take their steps together.
+            "steps": [torch.zeros((), device=parameters[0].device)] * len(parameters) if parameters else [],
         }
 
     def step(self, parameters: list[Tensor], gradients: list[Tensor], moments: Moments, lr: float) -> None:
+        steps = moments["steps"]
+        for count in {id(count): count for count in steps}.values():
+            count += 1
         self._rule(
             parameters,
             gradients,
             moments["first"],
             moments["second"],
             [],
-            moments["steps"],
-            fused=True,
+            steps,
             amsgrad=False,
+            lr=lr,
             beta1=self.betas[0],
             beta2=self.betas[1],
-            lr=lr,
             weight_decay=self.weight_decay,
             eps=self.eps,
             maximize=False,
         )
 
-    _rule: ClassVar[Any] = staticmethod(adam)
+    _rule: ClassVar[Any] = staticmethod(torch._fused_adam_)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ class AdamW(Adam):
 
     weight_decay: NonNegative = 0.01
 
-    _rule: ClassVar[Any] = staticmethod(adamw)
+    _rule: ClassVar[Any] = staticmethod(torch._fused_adamw_)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,15 +122,105 @@ class SGD(Optimizer):
         return {"momentum": [torch.zeros_like(p) for p in parameters]} if self.momentum else {}
 
     def step(self, parameters: list[Tensor], gradients: list[Tensor], moments: Moments, lr: float) -> None:
-        sgd(
+        torch._fused_sgd_(
             parameters,
             gradients,
-            list(moments.get("momentum", [None] * len(parameters))),
-            fused=True,
+            moments.get("momentum", []),
             weight_decay=self.weight_decay,
             momentum=self.momentum,
             lr=lr,
             dampening=0.0,
             nesterov=self.nesterov,
             maximize=False,
+            # A momentum begins at 0, which without dampening is the same as beginning with the first gradient.
+            is_first_step=False,
         )
+
+
+class Descent:
+    """The optimisers of one set of parameters for all replicas, and their moments.
+
+    Replicas with the same settings that lie side by side take their steps as one; a single one has no replica axis.
+
+    Args:
+        parameters: to be changed in place; (R, ...) each if there are several replicas.
+        optimizers: the settings of each replica.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], optimizers: Sequence[Optimizer]) -> None:
+        self._replicas, self._parameters = len(optimizers), list(parameters)
+        self._courses: list[tuple[Optimizer, slice, list[Tensor]]] = []
+        start = 0
+        for optimizer, alike in groupby(optimizers):
+            stop = start + len(list(alike))
+            mine = list(parameters) if self._replicas == 1 else [p.detach()[start:stop] for p in parameters]
+            self._courses.append((optimizer, slice(start, stop), mine))
+            start = stop
+        self._moments: list[Moments] = [{} for _ in self._courses]
+
+    def begin_task(self) -> None:
+        """Begin with fresh moments: in the first task, and in each where the settings say so."""
+        for i, (optimizer, _, mine) in enumerate(self._courses):
+            if optimizer.reset_per_task or not self._moments[i]:
+                self._moments[i] = optimizer.start(mine)
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor | None], lr: Callable[[Optimizer], float]) -> None:
+        """One step against `gradients`; parameters without one stay as they are."""
+        # The fused kernels walk through memory as if gradients lay in it as their parameters do.
+        laid = [
+            (i, g if g.stride() == p.stride() else torch.empty_like(p).copy_(g))
+            for i, (p, g) in enumerate(zip(self._parameters, gradients, strict=True))
+            if g is not None
+        ]
+        if not laid:
+            return
+        if len(laid) < len(gradients):
+            self._count_apart()
+        for (optimizer, where, mine), moments in zip(self._courses, self._moments, strict=True):
+            whole = len(self._courses) == 1
+            optimizer.step(
+                [mine[i] for i, _ in laid],
+                [g if whole else g[where] for _, g in laid],
+                {moment: [values[i] for i, _ in laid] for moment, values in moments.items()},
+                lr(optimizer),
+            )
+
+    def _count_apart(self) -> None:
+        """Give each parameter a count of steps of its own: not all take all."""
+        for moments in self._moments:
+            steps = moments.get("steps", [])
+            if len({id(count) for count in steps}) < len(steps):
+                moments["steps"] = [count.clone() for count in steps]
+
+    def state_of(self, replica: int) -> Moments:
+        """The moments of one replica, as it would have them alone."""
+        for (_, where, _), moments in zip(self._courses, self._moments, strict=True):
+            if where.start <= replica < where.stop:
+                index = None if self._replicas == 1 else replica - where.start
+                return {
+                    name: [(v if index is None or name == "steps" else v[index]).clone() for v in values]
+                    for name, values in moments.items()
+                }
+        raise IndexError(replica)
+
+    def load(self, states: Sequence[Moments]) -> None:
+        """Take up what `state_of` gave, for each replica."""
+        for i, (_, where, mine) in enumerate(self._courses):
+            part, device = states[where], mine[0].device
+            self._moments[i] = {
+                name: _counts(values, device)
+                if name == "steps"
+                else [
+                    (value.clone() if self._replicas == 1 else torch.stack([s[name][k] for s in part])).to(device)
+                    for k, value in enumerate(values)
+                ]
+                for name, values in part[0].items()
+            }
+
+
+def _counts(values: list[Tensor], device: torch.device) -> list[Tensor]:
+    """Counts of steps: one for all if they agree, else each its own. Never two in the same memory."""
+    if all(torch.equal(value, values[0]) for value in values):
+        return [values[0].to(device, copy=True)] * len(values)
+    return [value.to(device, copy=True) for value in values]

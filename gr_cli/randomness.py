@@ -7,7 +7,7 @@ So a resumed run needs no generator states, and what a seed yields does not depe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -41,17 +41,12 @@ def seeded(seed: int, *key: str | int) -> Iterator[None]:
         yield
 
 
-@dataclass
+@dataclass(frozen=True)
 class Draws:
-    """The random streams of one run.
-
-    `rows` draws in blocks whose length depends on the shape alone, because four draws of a hundred numbers are not
-    one draw of four hundred. The cache is a convenience: dropping it changes nothing.
-    """
+    """The random streams of one run."""
 
     seed: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    _blocks: dict[tuple[str, Kind], tuple[tuple[object, ...], Tensor]] = field(default_factory=dict, repr=False)
 
     def generator(self, stream: str, *key: int) -> torch.Generator:
         """A fresh generator at the start of the stream (`stream`, `key`)."""
@@ -66,18 +61,65 @@ class Draws:
         """A permutation of 0..n-1, shape (n,), int64."""
         return torch.randperm(n, generator=self.generator(stream, *key), device=self.device)
 
-    def rows(self, noise: Noise, stream: str, task: int, step: int) -> Tensor:
-        """What `stream` gives to `step` of `task`: a tensor of `noise.shape`."""
+
+class Streams:
+    """The random streams of R runs side by side: everything has a leading replica axis.
+
+    Runs of one seed draw the same. `rows` draws in blocks whose length depends on the shape alone, because four draws
+    of a hundred numbers are not one draw of four hundred. The cache is a convenience: dropping it changes nothing.
+    """
+
+    def __init__(self, runs: Sequence[Draws], dtype: torch.dtype = torch.float32) -> None:
+        self.device, self.dtype = runs[0].device, dtype
+        self._distinct = list(dict.fromkeys(runs))
+        self._which = torch.tensor([self._distinct.index(run) for run in runs], device=self.device)
+        self._blocks: dict[tuple[str, Kind], tuple[tuple[object, ...], Tensor]] = {}
+
+    @property
+    def replicas(self) -> int:
+        """R."""
+        return self._which.shape[0]
+
+    def draw(self, kind: Kind, stream: str, *key: int, shape: tuple[int, ...]) -> Tensor:
+        """All numbers of one stream at once: (R, *shape)."""
+        return self._spread(self._drawn(kind, stream, key, shape, 0), 0)
+
+    def _drawn(self, kind: Kind, stream: str, key: tuple[int, ...], shape: tuple[int, ...], axis: int) -> Tensor:
+        """What each seed gives, once: (..., S, ...), with the axis of S seeds at `axis`."""
+        parts = [run.draw(kind, stream, *key, shape=shape).to(self.dtype) for run in self._distinct]
+        return parts[0].unsqueeze(axis) if len(parts) == 1 else torch.stack(parts, axis)
+
+    def _spread(self, values: Tensor, axis: int) -> Tensor:
+        """From an axis of seeds to one of replicas."""
+        if self.replicas == 1 or len(self._distinct) == self.replicas:
+            return values
+        if len(self._distinct) == 1:
+            return values.expand(*values.shape[:axis], self.replicas, *values.shape[axis + 1 :])
+        return values.index_select(axis, self._which)
+
+    def _block(self, noise: Noise, stream: str, task: int, step: int) -> tuple[int, Tensor]:
+        """The block of rows that holds `step` of `task`: its first step, and its rows (L, S, *noise.shape)."""
         elements = max(1, torch.Size(noise.shape).numel())
         length = max(1, min(64, _BLOCK_ELEMENTS // elements))
-        block, offset = divmod(step, length)
-        tag = (task, block, noise.shape)
+        number = step // length
+        tag = (task, number, noise.shape)
         cached = self._blocks.get((stream, noise.kind))
         if cached is None or cached[0] != tag:
-            values = self.draw(noise.kind, stream, task, block, shape=(length, *noise.shape))
+            self._blocks.pop((stream, noise.kind), None)  # let go of the old block before the new one is drawn
+            values = self._drawn(noise.kind, stream, (task, number), (length, *noise.shape), 1)
             cached = self._blocks[stream, noise.kind] = (tag, values)
-        return cached[1][offset]
+        return number * length, cached[1]
+
+    def rows(self, noise: Noise, stream: str, task: int, step: int) -> Tensor:
+        """What `stream` gives to `step` of `task`: a tensor (R, *noise.shape)."""
+        first, values = self._block(noise, stream, task, step)
+        return self._spread(values[step - first], 0)
+
+    def ahead(self, noise: Noise, stream: str, task: int, step: int) -> tuple[int, Tensor]:
+        """What `stream` gives to `step` and to others around it: the first of them, and rows (L, R, *noise.shape)."""
+        first, values = self._block(noise, stream, task, step)
+        return first, self._spread(values, 1)
 
     def batch(self, wanted: Mapping[str, Noise], stream: str, task: int, step: int) -> dict[str, Tensor]:
-        """The noise a module asks for, by name, for `step` of `task`."""
+        """The noise a module asks for, by name, for `step` of `task`, each with the replica axis."""
         return {name: self.rows(noise, f"{stream}.{name}", task, step) for name, noise in wanted.items()}

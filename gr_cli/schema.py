@@ -61,6 +61,7 @@ class RunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     device: str = MISSING
     threads: Optional[int] = MISSING
+    precision: str = MISSING
     data_root: str = MISSING
     download: bool = MISSING
     fresh: bool = MISSING
@@ -78,6 +79,7 @@ CHECKS: dict[str, Any] = {
     "checkpoint.every_seconds": PositiveInt,
     "device": str,
     "threads": PositiveInt | None,
+    "precision": Literal["float32", "float64", "bf16"],
     "data_root": str,
     "download": bool,
     "fresh": bool,

@@ -13,14 +13,15 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from gr_cli.assembly import default_threads, pick_device, size, thread_limit
+from gr_cli.assembly import one_learner
 from gr_cli.build import asks_for, build, check, check_node, resolve
 from gr_cli.checks import Count, PositiveInt
-from gr_cli.errors import ConfigError, DataError, FolderError, suggestion
+from gr_cli.errors import ConfigError, DataError, FolderError, TrainingError, suggestion
 from gr_cli.generators.base import Generator
 from gr_cli.layers import mode
 from gr_cli.learner import Learner
-from gr_cli.randomness import seeded
+from gr_cli.machine import default_threads, flushing_denormals, pick_device, size, thread_limit
+from gr_cli.randomness import Draws, seeded
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.record import EvaluationRow, History, Record
 from gr_cli.results.status import Status
@@ -169,13 +170,14 @@ class ContinualTrainer:
             learner.heads = torch.cat([learner.heads, row])
             self._tasks.append((task_id, task_name or f"task {task_id}", val_loader))
             self._threads = default_threads(self.model, len(x))
-            history = History(self._record, self._log_every, task)
+            history = History([self._record], self._log_every, task)
             before = len(self._record.history)
             iterations = sys.maxsize if length is None else num_epochs * length
             try:
-                with thread_limit(self._threads):
-                    learner.train_task(task, self._batches(chain([first], pairs), task), iterations, history.add)
-                history.close()
+                with thread_limit(self._threads), flushing_denormals():
+                    batches = self._batches(chain([first], pairs), task)
+                    learner.train_task(task, batches, iterations, lambda *step: _raise(history.add(*step)))
+                _raise(history.close())
             except BaseException:
                 # The task did not come to its end: it is not one of those seen, and its samples are let go.
                 learner.heads = learner.heads[:task]
@@ -188,7 +190,7 @@ class ContinualTrainer:
     def _check_endless(self, learner: Learner) -> None:
         """Refuse what must know beforehand how many steps there will be."""
         long = 10**9
-        if learner.strategy.steps(long) != long or learner.optimizer.schedule != "constant":
+        if learner.strategy.steps(long) != long or learner.optimizers[0].schedule != "constant":
             raise ConfigError(
                 "train_loader",
                 "one without len()",
@@ -202,7 +204,7 @@ class ContinualTrainer:
             x, y = self._checked(pair)
             learner.heads[task, y] = True
             units = self._scenario.training_units(learner.heads, task)
-            yield Batch(x, y, units, self._scenario.replay_units(learner.heads, task))
+            yield Batch(x.unsqueeze(0), y.unsqueeze(0), units, self._scenario.replay_units(learner.heads, task))
 
     def _prepared(self, first: Any) -> Learner:
         """The learner, built when the first batch shows what samples look like."""
@@ -247,7 +249,7 @@ class ContinualTrainer:
         strategy = build(self._strategy, _STRATEGY, **provided)
         heads = torch.zeros(0, units, dtype=torch.bool)
         optimizer = build(self._optimizer, "optimizer")
-        return Learner(self.model, strategy, optimizer, self._scenario, heads, self.seed, self.device)
+        return one_learner(self.model, strategy, optimizer, self._scenario, heads, Draws(self.seed, self.device))
 
     # --- after a task
 
@@ -274,7 +276,7 @@ class ContinualTrainer:
     def _write(self, folder: RunFolder, learner: Learner) -> None:
         folder.write_config(yaml.safe_dump({"python_api": self._config}, sort_keys=False))
         folder.write_tables(self._record, self.metrics)
-        folder.save_checkpoint({"record": self._record.state_dict(), "learner": learner.state_dict()})
+        folder.save_checkpoint({"record": self._record.state_dict(), "learner": learner.state_of(0)})
         names = [{"task": task, "id": task_id, "name": name} for task, (task_id, name, _) in enumerate(self._tasks)]
         strategy = learner.strategy
         facts = {
@@ -302,6 +304,11 @@ def _pair(pair: Any, units: int | None, device: torch.device) -> tuple[Tensor, T
         raise DataError(f"labels must be whole numbers from 0 to {(units or 1) - 1}, the model's outputs; got {seen}")
     x = x.to(device)
     return (x.float() / 255 if x.dtype == torch.uint8 else x.float()), y.to(device).long()
+
+
+def _raise(errors: Mapping[int, TrainingError]) -> None:
+    for error in errors.values():
+        raise error
 
 
 def _repeated(loader: Loader, passes: Iterable[int]) -> Iterator[Any]:

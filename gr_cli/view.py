@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gr_cli.assembly import Experiment
+    from gr_cli.errors import GrError
+    from gr_cli.experiment import Place
     from gr_cli.learner import Losses
     from gr_cli.results.metrics import Row
     from gr_cli.results.record import Result
@@ -16,25 +18,30 @@ if TYPE_CHECKING:
 
 
 class View:
-    """Silent. Losses come as tensors: a view turns them into numbers only as often as it shows them."""
+    """Silent. Losses come as tensors: a view turns them into numbers only as often as it shows them.
 
-    def started(self, experiment: Experiment, folder: Path, steps: Sequence[int], done: tuple[int, int]) -> None:
-        """A run begins, or goes on after `done` = (stages, iterations of the next one); `steps` of each stage."""
+    What is shown may be several runs that are trained together.
+    """
 
-    def stage_started(self, number: int, name: str) -> None:
-        """Stage `number` begins."""
+    def started(
+        self, experiments: Sequence[Experiment], folders: Sequence[Path], steps: Sequence[int], done: Place
+    ) -> None:
+        """Runs begin, or go on from `done`; `steps` of each stage."""
+
+    def stage_started(self, number: int, names: Sequence[str]) -> None:
+        """Stage `number` begins, whatever it is called in each run."""
 
     def stepped(self, number: int, position: Position, losses: Losses) -> None:
-        """One training step is over."""
+        """One training step is over; losses (R,)."""
 
-    def stage_finished(self, number: int, name: str, accuracies: Row) -> None:
-        """A stage is over; `accuracies` on all tasks."""
+    def stage_finished(self, number: int, accuracies: Sequence[Row]) -> None:
+        """A stage is over; for each run that has not failed, `accuracies` on all tasks."""
 
-    def finished(self, experiment: Experiment, result: Result) -> None:
-        """The run is over."""
+    def finished(self, experiments: Sequence[Experiment], outcomes: Sequence[Result | GrError]) -> None:
+        """The runs are over."""
 
     def stored(self, settings: Settings, result: Result) -> None:
         """The run was over already; this is what it had found."""
 
     def close(self) -> None:
-        """The run ended, one way or another."""
+        """The runs ended, one way or another."""

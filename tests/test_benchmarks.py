@@ -75,21 +75,32 @@ def test_validation_takes_its_share_of_each_class_from_training_alone():
 
 def test_an_order_is_an_endless_stream_of_permutations_in_full_batches():
     order = Order(10, 4, Draws(0), task=0)
-    seen = torch.cat([order[i] for i in range(10)])
+    seen = torch.cat([order.block(i, 1)[0] for i in range(10)])
     assert len(seen) == 40
     for epoch in seen.split(10):
         assert sorted(epoch.tolist()) == list(range(10))
     assert seen[:10].tolist() != seen[10:20].tolist()
-    assert Order(10, 4, Draws(0), task=0)[7].tolist() == seen[28:32].tolist()
-    large = Order(3, 8, Draws(0), task=0)[0]
+    assert Order(10, 4, Draws(0), task=0).block(7, 1)[0].tolist() == seen[28:32].tolist()
+    large = Order(3, 8, Draws(0), task=0).block(0, 1)[0]
     assert sorted(large.tolist()[:3]) == [0, 1, 2]
     assert len(large) == 8
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10])
+def test_an_order_is_the_same_in_blocks_of_any_length_from_any_iteration(count):
+    whole = Order(10, 4, Draws(0), task=0).block(0, 24)
+    assert whole.shape == (24, 4)
+    for first in (0, 1, 2, 3):
+        order = Order(10, 4, Draws(0), task=0)
+        for start in range(first, 24 - count + 1, count):
+            assert order.block(start, count).tolist() == whole[start : start + count].tolist()
 
 
 def test_permuted_tasks_share_their_images_and_permute_every_task():
     benchmark = permuted(Toy(), seed=0, tasks=3, pad=1)
     assert benchmark.kind.shape == (1, 6, 6)
-    assert len({task.train.x.data_ptr() for task in benchmark.tasks}) == 1
+    assert len({task.train.store.data_ptr() for task in benchmark.tasks}) == 1
+    assert all(task.train.x is task.train.store for task in benchmark.tasks)
     batch = torch.arange(5)
     views = [task.train.batch(batch)[0] for task in benchmark.tasks]
     padded = torch.nn.functional.pad(benchmark.tasks[0].train.x[:5], (1, 1, 1, 1))
@@ -101,7 +112,7 @@ def test_permuted_tasks_share_their_images_and_permute_every_task():
 
 
 def test_bytes_become_fractions():
-    x, _ = Samples(torch.tensor([[0], [255], [51]], dtype=torch.uint8), torch.zeros(3).long()).batch(slice(None))
+    x, _ = Samples(torch.tensor([[0], [255], [51]], dtype=torch.uint8), torch.zeros(3).long()).batch(torch.arange(3))
     assert x.flatten().tolist() == pytest.approx([0, 1, 0.2])
 
 
@@ -110,7 +121,36 @@ def test_concatenating_carries_transforms_out():
     whole = Samples.concatenated([task.train for task in benchmark.tasks])
     assert len(whole) == 24
     for i, task in enumerate(benchmark.tasks):
-        torch.testing.assert_close(whole.batch(slice(12 * i, 12 * i + 12))[0], task.train.batch(slice(None))[0])
+        mine = torch.arange(12)
+        torch.testing.assert_close(whole.batch(12 * i + mine)[0], task.train.batch(mine)[0])
+        assert whole.batch(12 * i + mine)[1].tolist() == task.train.y.tolist()
+
+
+def test_parts_and_runs_of_a_split_share_the_stored_samples():
+    data = Digits().load()
+    runs = [split(Digits(), seed=seed, class_order="shuffled", validation_share=0.1) for seed in range(2)]
+    for task in (task for run in runs for task in run.tasks):
+        assert task.train.store.data_ptr() == task.validation.store.data_ptr() == data.train.store.data_ptr()
+        assert task.test.store.data_ptr() == data.test.store.data_ptr()
+    whole = Samples.concatenated([task.train for task in runs[0].tasks])
+    assert whole.store.data_ptr() == data.train.store.data_ptr()
+    assert torch.equal(whole.x, torch.cat([task.train.x for task in runs[0].tasks]))
+    # Two runs can take their batches from it at once.
+    parts, index = [run.tasks[0].train for run in runs], torch.tensor([[3, 1, 4], [0, 5, 2]])
+    rows = torch.stack([part.rows(mine) for part, mine in zip(parts, index, strict=True)])
+    x = parts[0].values(rows)
+    for i, part in enumerate(parts):
+        assert torch.equal(x[i], part.batch(index[i])[0])
+    assert not torch.equal(x[0], x[1])
+
+
+def test_samples_at_an_index_can_be_indexed_again():
+    samples = Samples(torch.arange(10.0).unsqueeze(1), torch.arange(10))
+    part = samples.at(torch.tensor([7, 3, 5])).at(torch.tensor([2, 0]))
+    assert len(part) == 2
+    assert part.x.flatten().tolist() == part.y.tolist() == [5, 7]
+    assert torch.cat([x for x, _ in part.batches(1)]).flatten().tolist() == [5, 7]
+    assert part.to(torch.device("cpu"), 10).batch(torch.tensor([1]))[1].tolist() == [17]
 
 
 def _write_mnist(root, images, labels):

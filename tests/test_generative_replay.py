@@ -1,5 +1,6 @@
 """Generative replay does what PROTOCOL and the papers say, step by step."""
 
+import copy
 import itertools
 
 import pytest
@@ -10,37 +11,49 @@ from gr_cli.generators import VAE
 from gr_cli.learner import Learner
 from gr_cli.models import SimpleMLP
 from gr_cli.optimizers import Adam
+from gr_cli.randomness import Draws
+from gr_cli.replicas import Replicas
 from gr_cli.scenario import Scenario
 from gr_cli.strategies import GenerativeReplay
 from gr_cli.strategies.base import Batch, Position
 from gr_cli.strategies.generative_replay import weights
 
-CPU = torch.device("cpu")
+alone_and_together = pytest.mark.parametrize("seeds", [(0,), (0, 1)], ids=["alone", "together"])
 
 
-def learner(kind="class", seed=0, tasks=3, **settings) -> Learner:
-    torch.manual_seed(seed)
+def learner(kind="class", seeds=(0,), tasks=3, **settings) -> Learner:
+    """A learner of one replica for each seed. Whatever the other seeds, a seed has the same networks and batches."""
     scenario = Scenario(kind)
     heads = scenario.heads([2] * tasks)
     small = {"memory_size": 30, "batch_size": 8} | settings
-    strategy = GenerativeReplay(VAE((6,), [8], 3), **small)
-    return Learner(SimpleMLP(6, [8], heads.shape[1]), strategy, Adam(lr=0.01), scenario, heads, seed, CPU)
+    generators, solvers = [], []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        generators.append(VAE((6,), [8], 3))
+        solvers.append(SimpleMLP(6, [8], heads.shape[1]))
+    strategy = GenerativeReplay(generators[0], **small)
+    optimizers, draws = [Adam(lr=0.01) for _ in seeds], [Draws(seed) for seed in seeds]
+    return Learner(Replicas(solvers), Replicas(generators), strategy, optimizers, scenario, heads, draws)
 
 
 def batches(learner: Learner, task: int, size: int = 10):
     """Samples of a task that no generator would ever give exactly: all their values are odd multiples of 1/1024."""
-    generator = torch.Generator().manual_seed(1000 + task)
+    generators = [torch.Generator().manual_seed(1000 * (draws.seed + 1) + task) for draws in learner.draws]
     offset = learner.scenario.offsets([2, 2, 2])[task]
     units = learner.scenario.training_units(learner.heads, task)
     replay_units = learner.scenario.replay_units(learner.heads, task)
     while True:
-        x = (2 * torch.randint(0, 511, (size, 6), generator=generator) + 1) / 1024
-        y = torch.randint(0, 2, (size,), generator=generator) + offset
+        x = torch.stack([(2 * torch.randint(0, 511, (size, 6), generator=g) + 1) / 1024 for g in generators])
+        y = torch.stack([torch.randint(0, 2, (size,), generator=g) + offset for g in generators])
         yield Batch(x, y, units, replay_units)
 
 
 def train(learner: Learner, task: int, iterations: int = 12, observe=lambda position, losses: None) -> None:
     learner.train_task(task, batches(learner, task), iterations, observe)
+
+
+def states(learner: Learner):
+    return [learner.state_of(replica) for replica in range(len(learner.draws))]
 
 
 def tensors(state):
@@ -90,144 +103,181 @@ def test_after_training_has_as_many_updates_and_leaves_the_solver_alone():
 
 
 def test_total_is_the_weighted_sum():
-    for rule, (current, replay) in ((0.25, (1, 0.25)), ("by_tasks", (1 / 2, 1 / 2))):
-        subject, rows = learner(replay_weight=rule), []
+    each_its_own = torch.tensor([0.25, 2.0])
+    for rule, (current, replay), seeds in (
+        (0.25, (1, 0.25), (0,)),
+        ("by_tasks", (1 / 2, 1 / 2), (0,)),
+        ("by_tasks", (1 / 2, 1 / 2), (0, 1)),
+        (each_its_own, (1, each_its_own), (0, 1)),
+    ):
+        subject, rows = learner(replay_weight=rule, seeds=seeds), []
         train(subject, 0)
         train(subject, 1, observe=lambda p, losses, rows=rows: rows.append(losses))
         for row in rows:
-            assert row["total"].item() == pytest.approx(
-                current * row["current"].item() + replay * row["replay"].item(), rel=1e-5
-            )
+            assert row["total"].shape == (len(seeds),)
+            expected = current * row["current"] + replay * row["replay"]
+            assert row["total"].tolist() == pytest.approx(expected.tolist(), rel=1e-5)
 
 
-def test_dreams_come_from_the_networks_as_they_were_and_get_no_gradient():
-    subject = learner()
+@alone_and_together
+def test_dreams_come_from_the_networks_as_they_were_and_get_no_gradient(seeds):
+    subject = learner(seeds=seeds)
     train(subject, 0)
-    solver = {name: value.clone() for name, value in subject.solver.state_dict().items()}
-    dreamer = {name: value.clone() for name, value in subject.generator.state_dict().items()}
+    solver = {name: value.clone() for name, value in subject.solvers.state_dict().items()}
+    dreamer = {name: value.clone() for name, value in subject.generators.state_dict().items()}
+    before_each = copy.deepcopy(subject.solvers.modules)
     strategy = subject.strategy
 
     def observe(position, losses):
-        frozen = [*strategy.teacher.parameters(), *strategy.dreamer.parameters()]
+        frozen = [p for replicas in (strategy.teacher, strategy.dreamer) for p in replicas.modules[0].parameters()]
         assert all(p.grad is None and not p.requires_grad for p in frozen)
         for before, now in ((solver, strategy.teacher.state_dict()), (dreamer, strategy.dreamer.state_dict())):
             assert all(torch.equal(before[name], now[name]) for name in before)
         replay = strategy.replay(position)
         assert not replay.x.requires_grad
-        expected = strategy.teacher(replay.x)[:, :2].argmax(1)  # it knew two classes
-        assert replay.target[:, 0].tolist() == expected.tolist()
+        for i, teacher in enumerate(before_each):
+            expected = teacher(replay.x[i])[:, :2].argmax(1)  # it knew two classes
+            assert replay.target[i, :, 0].tolist() == expected.tolist()
 
     train(subject, 1, observe=observe)
-    assert any(not torch.equal(solver[name], value) for name, value in subject.solver.state_dict().items())
+    assert any(not torch.equal(solver[name], value) for name, value in subject.solvers.state_dict().items())
 
 
-def test_replay_is_fresh_for_each_iteration_and_the_same_when_asked_again():
-    subject, seen = learner(), []
+@alone_and_together
+def test_replay_is_fresh_for_each_iteration_and_the_same_when_asked_again(seeds):
+    subject, seen = learner(seeds=seeds), []
     train(subject, 0)
 
     def observe(position, losses):
         x = subject.strategy.replay(position).x
-        assert x.shape == (8, 6)
-        seen.append(x.clone())
+        assert x.shape == (len(seeds), 8, 6)
+        seen.extend(x.clone())
         subject.strategy._block = None
         torch.testing.assert_close(subject.strategy.replay(position).x, x, rtol=0, atol=0)
 
     train(subject, 1, iterations=140, observe=observe)
-    assert len({tuple(x.flatten().tolist()) for x in seen}) == 140
+    assert len({tuple(x.flatten().tolist()) for x in seen}) == 140 * len(seeds)
 
 
-def test_a_pool_is_dreamt_once():
-    subject, rows = learner(replay_source="pool", pool_size=5), set()
+@alone_and_together
+def test_a_pool_is_dreamt_once(seeds):
+    subject, pools = learner(replay_source="pool", pool_size=5, seeds=seeds), [set() for _ in seeds]
     train(subject, 0)
 
     def observe(position, losses):
-        rows.update(tuple(row) for row in subject.strategy.replay(position).x.tolist())
+        for rows, x in zip(pools, subject.strategy.replay(position).x, strict=True):
+            rows.update(tuple(row) for row in x.tolist())
 
     train(subject, 1, observe=observe)
-    assert len(rows) == 5
+    assert [len(rows) for rows in pools] == [5] * len(seeds)
+    assert len(set.union(*pools)) == 5 * len(seeds)
 
 
-def test_soft_targets_are_probabilities_over_the_classes_known_before():
-    subject = learner(targets="soft")
+@pytest.mark.parametrize(
+    ("setting", "temperatures"), [(2.0, [2.0]), (torch.tensor([2.0, 0.5]), [2.0, 0.5])], ids=["alone", "together"]
+)
+def test_soft_targets_are_probabilities_over_the_classes_known_before(setting, temperatures):
+    subject = learner(targets="soft", temperature=setting, seeds=range(len(temperatures)))
     train(subject, 0)
-
-    def observe(position, losses):
-        target = subject.strategy.replay(position).target
-        assert target.shape == (8, 1, 6)
-        torch.testing.assert_close(target.sum(-1), torch.ones(8, 1))
-        assert (target[..., 2:] == 0).all()
-        assert losses["replay"].isfinite()
-
-    train(subject, 1, observe=observe)
-
-
-def test_task_incremental_replay_has_a_target_from_each_earlier_head():
-    subject = learner("task")
-    train(subject, 0)
-    train(subject, 1)
+    before_each = copy.deepcopy(subject.solvers.modules)
 
     def observe(position, losses):
         replay = subject.strategy.replay(position)
-        logits = subject.strategy.teacher(replay.x)
-        assert replay.target.shape == (8, 2)
-        assert replay.target[:, 0].tolist() == logits[:, :2].argmax(1).tolist()
-        assert replay.target[:, 1].tolist() == (logits[:, 2:4].argmax(1) + 2).tolist()
+        assert replay.target.shape == (len(temperatures), 8, 1, 6)
+        torch.testing.assert_close(replay.target.sum(-1), torch.ones(len(temperatures), 8, 1))
+        assert (replay.target[..., 2:] == 0).all()
+        assert losses["replay"].isfinite().all()
+        for i, (teacher, temperature) in enumerate(zip(before_each, temperatures, strict=True)):
+            expected = (teacher(replay.x[i])[:, :2] / temperature).softmax(1)
+            torch.testing.assert_close(replay.target[i, :, 0, :2], expected.detach())
+
+    train(subject, 1, observe=observe)
+
+
+@alone_and_together
+def test_task_incremental_replay_has_a_target_from_each_earlier_head(seeds):
+    subject = learner("task", seeds=seeds)
+    train(subject, 0)
+    train(subject, 1)
+    before_each = copy.deepcopy(subject.solvers.modules)
+
+    def observe(position, losses):
+        replay = subject.strategy.replay(position)
+        assert replay.target.shape == (len(seeds), 8, 2)
+        for x, target, teacher in zip(replay.x, replay.target, before_each, strict=True):
+            logits = teacher(x)
+            assert target[:, 0].tolist() == logits[:, :2].argmax(1).tolist()
+            assert target[:, 1].tolist() == (logits[:, 2:4].argmax(1) + 2).tolist()
 
     train(subject, 2, observe=observe)
 
 
-def test_hand_computed_replay_loss():
+@alone_and_together
+def test_hand_computed_replay_loss(seeds):
     """Two heads, hard targets: the mean over samples and heads of -log p(target) within the head."""
-    subject = learner("task")
+    subject = learner("task", seeds=seeds)
     train(subject, 0)
     train(subject, 1)
     subject.strategy.begin_task(subject._situation(2))
     batch, position = next(batches(subject, 2)), Position(2, 0, 10)
     replay = subject.strategy.replay(position)
     with torch.no_grad():
-        terms = subject.strategy.loss(subject.solver, batch, position)
-        logits = subject.solver(replay.x)
-        total = 0.0
-        for i in range(8):
-            for head in range(2):
-                row = logits[i, 2 * head : 2 * head + 2].double()
-                total -= (row - row.logsumexp(0))[replay.target[i, head] - 2 * head].item()
-    assert terms["replay"].value.item() == pytest.approx(total / 16, rel=1e-5)
+        terms = subject.strategy.loss(lambda x: subject.solvers.call("forward", x), batch, position)
+        assert terms["replay"].value.shape == (len(seeds),)
+        for solver, x, target, found in zip(
+            subject.solvers.modules, replay.x, replay.target, terms["replay"].value, strict=True
+        ):
+            logits = solver(x)
+            total = 0.0
+            for i in range(8):
+                for head in range(2):
+                    row = logits[i, 2 * head : 2 * head + 2].double()
+                    total -= (row - row.logsumexp(0))[target[i, head] - 2 * head].item()
+            assert found.item() == pytest.approx(total / 16, rel=1e-5)
 
 
-def test_the_memory_is_shared_evenly_between_the_tasks():
-    subject = learner(memory_size=30)
+@alone_and_together
+def test_the_memory_is_shared_evenly_between_the_tasks(seeds):
+    subject = learner(memory_size=30, seeds=seeds)
     train(subject, 0)
     train(subject, 1)
     subject.strategy.begin_task(subject._situation(2))
     memory = subject.strategy.memory
     assert memory.reserved == 20
-    labels = subject.strategy.teacher(memory.x[: int(memory.kept)])[:, :4].argmax(1)
-    per_task = torch.bincount(labels // 2, minlength=2)
-    assert (per_task <= 10).all()
+    for teacher, x, kept in zip(subject.solvers.modules, memory.x, memory.kept.tolist(), strict=True):
+        labels = teacher(x[:kept])[:, :4].argmax(1)
+        per_task = torch.bincount(labels // 2, minlength=2)
+        assert (per_task <= 10).all()
     for position, batch in zip(range(5), batches(subject, 2), strict=False):
         subject.strategy.after_step(batch, Position(2, position, 10))
     assert memory.filled == 10
     # Behind the dreams there are samples of this task, and nothing else.
-    odd = (memory.x[20:30] * 1024).round() % 2
+    odd = (memory.x[:, 20:30] * 1024).round() % 2
     assert (odd == 1).all()
-    torch.testing.assert_close((memory.x[20:30] * 1024).round() / 1024, memory.x[20:30], rtol=0, atol=0)
+    torch.testing.assert_close((memory.x[:, 20:30] * 1024).round() / 1024, memory.x[:, 20:30], rtol=0, atol=0)
+    given = torch.cat([batch.x for _, batch in zip(range(5), batches(subject, 2), strict=False)], 1)
+    for mine, passed in zip(memory.x[:, 20:30].tolist(), given.tolist(), strict=True):
+        assert all(row in passed for row in mine)
 
 
 def test_a_class_that_is_dreamt_too_rarely_leaves_its_places_empty():
-    subject = learner(memory_size=40)
-    train(subject, 0)
-    train(subject, 1)
-    with torch.no_grad():
-        subject.solver.output.bias[:2] = 50.0  # the solver calls everything a class of task 0
-    subject.strategy.begin_task(subject._situation(2))
-    memory = subject.strategy.memory
-    assert memory.reserved == 26
-    assert int(memory.kept) == 13
+    # In an odd number of places the tasks have different shares.
+    for size, reserved, kept in ((40, 26, [13]), (41, 27, [14, 13])):
+        subject = learner(memory_size=size, seeds=range(len(kept)))
+        train(subject, 0)
+        train(subject, 1)
+        with torch.no_grad():
+            for task, solver in enumerate(subject.solvers.modules):
+                solver.output.bias[2 * task : 2 * task + 2] = 50.0  # it calls everything a class of this task
+        subject.strategy.begin_task(subject._situation(2))
+        memory = subject.strategy.memory
+        assert memory.reserved == reserved
+        assert memory.kept.tolist() == kept
 
 
-def test_without_balance_all_that_passes_shares_one_reservoir():
-    subject = learner(task_balanced=False, memory_size=30)
+@alone_and_together
+def test_without_balance_all_that_passes_shares_one_reservoir(seeds):
+    subject = learner(task_balanced=False, memory_size=30, seeds=seeds)
     train(subject, 0)
     subject.strategy.begin_task(subject._situation(1))
     memory = subject.strategy.memory
@@ -235,18 +285,19 @@ def test_without_balance_all_that_passes_shares_one_reservoir():
     for i, batch in zip(range(20), batches(subject, 1), strict=False):
         subject.strategy.after_step(batch, Position(1, i, 20))
     assert memory.seen == 30 + 20 * (10 + 8)
-    real = ((memory.x[:30] * 1024).round() / 1024 == memory.x[:30]).all(1).sum()
-    assert 5 <= real <= 25
+    real = ((memory.x[:, :30] * 1024).round() / 1024 == memory.x[:, :30]).all(2).sum(1)
+    assert all(5 <= count <= 25 for count in real.tolist())
 
 
-def test_no_raw_sample_outlives_its_task():
+@alone_and_together
+def test_no_raw_sample_outlives_its_task(seeds):
     for settings in (
         {},
         {"task_balanced": False},
         {"generator_data": "current_and_replay"},
         {"generator_training": "after"},
     ):
-        subject = learner(**settings)
+        subject = learner(**settings, seeds=seeds)
         for task in range(3):
             given = []
             stream = batches(subject, task)
@@ -254,17 +305,17 @@ def test_no_raw_sample_outlives_its_task():
             held_while_training = []
 
             def observe(position, losses, given=given, held=held_while_training, subject=subject):
-                held.append(count_raw(subject.state_dict(), torch.cat(given)))
+                held.append(count_raw(states(subject), torch.cat(given)))
 
             subject.train_task(task, recorded, 12, observe)
             if subject.strategy.generator_data == "memory":
                 assert max(held_while_training) > 0  # the scan below can find them
-            assert count_raw(subject.state_dict(), torch.cat(given)) == 0
+            assert count_raw(states(subject), torch.cat(given)) == 0
             assert subject.strategy.memory is None
 
 
 def count_raw(state, raw: torch.Tensor) -> int:
-    known = {tuple(row) for row in raw.tolist()}
+    known = {tuple(row) for row in raw.reshape(-1, 6).tolist()}
     found = 0
     for tensor in tensors(state):
         if tensor.is_floating_point() and tensor.shape[-1:] == (6,):
@@ -273,35 +324,70 @@ def count_raw(state, raw: torch.Tensor) -> int:
 
 
 def test_the_generator_learns_from_both_with_the_weights_of_the_solver():
-    subject = learner(generator_data="current_and_replay", replay_weight="by_tasks", generator_update_freq=1)
-    train(subject, 0)
-    train(subject, 1)
-    subject.strategy.begin_task(subject._situation(2))
-    due = subject.strategy.generator_batch(next(batches(subject, 2)), Position(2, 0, 10))
-    assert due.x.shape == (18, 6)
-    assert due.weights.sum().item() == pytest.approx(1)
-    assert due.weights[:10].sum().item() == pytest.approx(1 / 3)
+    settings = {"generator_data": "current_and_replay", "generator_update_freq": 1}
+    for rule, current in (("by_tasks", [1 / 3]), (torch.tensor([0.25, 2.0]), [1 / 1.25, 1 / 3])):
+        subject = learner(replay_weight=rule, seeds=range(len(current)), **settings)
+        train(subject, 0)
+        train(subject, 1)
+        subject.strategy.begin_task(subject._situation(2))
+        due = subject.strategy.generator_batch(next(batches(subject, 2)), Position(2, 0, 10))
+        assert due.x.shape == (len(current), 18, 6)
+        assert due.weights.sum(1).tolist() == pytest.approx([1] * len(current))
+        assert due.weights[:, :10].sum(1).tolist() == pytest.approx(current)
 
 
-def test_a_run_goes_on_exactly_from_its_state():
+@alone_and_together
+def test_a_run_goes_on_exactly_from_its_state(seeds):
     for settings in ({}, {"task_balanced": False}, {"replay_source": "pool"}, {"targets": "soft"}):
-        whole, first = learner(**settings), learner(**settings)
+        whole, first = learner(**settings, seeds=seeds), learner(**settings, seeds=seeds)
         for task in range(2):
             train(whole, task)
         train(first, 0)
-        saved = {}
+        saved = []
 
         def keep(position, losses, saved=saved, first=first):
             if position.iteration == 6:
-                saved.update(torch.load(_bytes(first.state_dict()), weights_only=True))
+                saved.extend(torch.load(_bytes(states(first)), weights_only=True))
 
         train(first, 1, observe=keep)
-        second = learner(**settings)
-        second.load_state_dict(saved, task=1)
+        second = learner(**settings, seeds=seeds)
+        second.load_states(saved, task=1)
         rest = itertools.islice(batches(second, 1), 7, None)
         second.train_task(1, rest, 12, lambda position, losses: None, start=7)
-        for a, b in zip(tensors(whole.state_dict()), tensors(second.state_dict()), strict=True):
+        for a, b in zip(tensors(states(whole)), tensors(states(second)), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"task_balanced": False},
+        {"replay_source": "pool"},
+        {"targets": "soft"},
+        {"generator_data": "current_and_replay"},
+        {"generator_training": "after"},
+    ],
+    ids=str,
+)
+def test_two_side_by_side_learn_what_each_learns_alone(settings):
+    def history(*seeds):
+        subject, seen = learner(seeds=seeds, **settings), []
+
+        def observe(position, losses):
+            # In the middle of a task there are a memory and frozen copies.
+            if position.iteration in (4, 11):
+                seen.append(copy.deepcopy(states(subject)))
+
+        for task in range(3):
+            train(subject, task, observe=observe)
+        return seen
+
+    both = history(0, 1)
+    for replica in range(2):
+        for together, (alone,) in zip(both, history(replica), strict=True):
+            for a, b in zip(tensors(together[replica]), tensors(alone), strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def _bytes(state):

@@ -1,10 +1,13 @@
+import copy
+
 import pytest
 import torch
 from torch.func import functional_call, stack_module_state, vmap
 
 from gr_cli.errors import ConfigError
 from gr_cli.generators import VAE, ConvVAE, Generator
-from gr_cli.randomness import Draws
+from gr_cli.randomness import Draws, Streams
+from gr_cli.replicas import Replicas
 
 SHAPES = [(1, 8, 8), (3, 8, 8), (1, 9, 13), (1, 28, 28), (3, 32, 32), (3, 64, 48)]
 
@@ -15,7 +18,9 @@ def make(kind: str, shape: tuple[int, ...], **settings) -> Generator:
 
 
 def noise_of(generator: Generator, batch: int, seed: int = 0) -> dict[str, torch.Tensor]:
-    return Draws(seed).batch(generator.noise(batch), "test", 0, 0)
+    return {
+        name: value[0] for name, value in Streams([Draws(seed)]).batch(generator.noise(batch), "test", 0, 0).items()
+    }
 
 
 @pytest.mark.parametrize("kind", ["vae", "conv_vae"])
@@ -126,3 +131,19 @@ def test_losses_can_be_stacked_over_replicas(kind):
     for i, replica in enumerate(replicas):
         for name, value in replica.losses("vae", x[i], noises[i]).items():
             torch.testing.assert_close(found[name][i], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["vae", "conv_vae"])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 13)])
+def test_replicas_answer_as_each_does_alone(kind, shape):
+    rates = [0.0, 0.1, 0.5]
+    alone = [make(kind, shape, dropout=rate) for rate in rates]
+    replicas = Replicas(copy.deepcopy(alone), {"dropout": torch.tensor(rates)})
+    x, z = torch.rand(3, 4, *shape), torch.randn(3, 5, 4)
+    noise = Streams([Draws(seed) for seed in range(3)]).batch(replicas.noise("noise", 4), "test", 0, 0)
+    losses, dreams = replicas.call("losses", "vae", x, noise), replicas.call("decode", {"z": z})
+    assert dreams.shape == (3, 5, *shape)
+    for i, generator in enumerate(alone):
+        torch.testing.assert_close(dreams[i], generator.decode({"z": z[i]}), rtol=1e-4, atol=1e-5)
+        for name, value in generator.losses("vae", x[i], noise_of(generator, 4, i)).items():
+            torch.testing.assert_close(losses[name][i], value, rtol=1e-4, atol=1e-5)

@@ -3,12 +3,23 @@ import torch
 
 from gr_cli.strategies.memory import Memory, pick_balanced, shares
 
+APART = 1000  # between the numbers that pass through one replica and through the next
+
+
+def empty(capacity: int, replicas: int = 2) -> Memory:
+    return Memory.empty(capacity, torch.zeros(replicas, 1, 1))
+
+
+def numbers(start: int, stop: int) -> torch.Tensor:
+    """Samples (2, stop - start, 1) of one value each, which also tells their replica."""
+    return (torch.arange(start, stop) + APART * torch.arange(2).unsqueeze(1)).float().unsqueeze(2)
+
 
 def stream(memory: Memory, n: int, batch: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, n, batch):
-        x = torch.arange(start, min(start + batch, n)).float().unsqueeze(1)
-        memory.add(x, torch.rand(len(x), generator=generator))
+        x = numbers(start, min(start + batch, n))
+        memory.add(x, torch.rand(x.shape[:2], generator=generator))
 
 
 def test_shares_are_even_and_sum():
@@ -18,21 +29,25 @@ def test_shares_are_even_and_sum():
 
 
 def test_everything_is_kept_while_there_is_room():
-    memory = Memory.empty(10, torch.zeros(1, 1))
+    memory = empty(10)
     stream(memory, 9, 4, seed=0)
-    assert memory.x[:9, 0].tolist() == list(range(9))
+    assert memory.x[:, :9, 0].tolist() == [list(range(9)), list(range(APART, APART + 9))]
     assert memory.filled == 9
 
 
 def test_reservoir_keeps_each_sample_with_the_same_probability():
     capacity, n, repeats = 20, 100, 600
     kept = torch.zeros(n)
-    for seed in range(repeats):
-        memory = Memory.empty(capacity, torch.zeros(1, 1))
+    for seed in range(repeats // 2):
+        memory = empty(capacity)
         stream(memory, n, 7, seed)
-        members = memory.x[:capacity, 0].long()
-        assert len(members.unique()) == capacity
-        kept[members] += 1
+        both = []
+        for replica, x in enumerate(memory.x):
+            members = x[:capacity, 0].long() - APART * replica
+            assert len(members.unique()) == capacity
+            kept[members] += 1
+            both.append(members)
+        assert not torch.equal(*both)
     expected = repeats * capacity / n
     spread = (repeats * capacity / n * (1 - capacity / n)) ** 0.5
     assert ((kept - expected).abs() < 4.5 * spread).all()
@@ -41,33 +56,56 @@ def test_reservoir_keeps_each_sample_with_the_same_probability():
 
 
 def test_batches_change_nothing_but_their_size():
-    one, many = Memory.empty(5, torch.zeros(1, 1)), Memory.empty(5, torch.zeros(1, 1))
-    x, uniform = torch.arange(40.0).unsqueeze(1), torch.rand(40)
+    one, many = empty(5), empty(5)
+    x, uniform = numbers(0, 40), torch.rand(2, 40)
     many.add(x, uniform)
-    for row, u in zip(x, uniform, strict=True):
-        one.add(row.unsqueeze(0), u.unsqueeze(0))
-    assert one.x[:5].tolist() == many.x[:5].tolist()
+    for i in range(40):
+        one.add(x[:, i : i + 1], uniform[:, i : i + 1])
+    assert one.x[:, :5].tolist() == many.x[:, :5].tolist()
+
+
+def test_replicas_keep_and_give_what_each_would_alone():
+    together, apart = empty(8), [empty(8, replicas=1) for _ in range(2)]
+    generated, valid = -numbers(1, 6), torch.tensor([[True] * 5, [False, True, False, True, False]])
+    together.reserve(generated, valid, 3)
+    for i, memory in enumerate(apart):
+        memory.reserve(generated[i : i + 1], valid[i : i + 1], 3)
+    for start in (0, 4, 11, 30):
+        x, uniform = numbers(start, start + 7), torch.rand(2, 7)
+        together.add(x, uniform)
+        choice = torch.rand(2, 50)
+        given = together.sample(choice)
+        for i, memory in enumerate(apart):
+            memory.add(x[i : i + 1], uniform[i : i + 1])
+            assert memory.x[0, :8].tolist() == together.x[i, :8].tolist()
+            assert memory.sample(choice[i : i + 1])[0].tolist() == given[i].tolist()
+    assert together.kept.tolist() == [3, 2]
 
 
 def test_generated_samples_keep_their_places():
-    memory = Memory.empty(10, torch.zeros(1, 1))
-    memory.reserve(-torch.arange(1.0, 9).unsqueeze(1), torch.ones(8, dtype=torch.bool), 6)
+    memory = empty(10)
+    memory.reserve(-numbers(1, 9), torch.ones(2, 8, dtype=torch.bool), 6)
     stream(memory, 200, 32, seed=1)
-    assert memory.x[:6, 0].tolist() == [-1, -2, -3, -4, -5, -6]
-    assert (memory.x[6:10] >= 0).all()
+    first = [-1, -2, -3, -4, -5, -6]
+    assert memory.x[:, :6, 0].tolist() == [first, [value - APART for value in first]]
+    assert (memory.x[:, 6:10] >= 0).all()
 
 
 def test_sampling_is_even_over_valid_places_and_a_shortfall_is_never_drawn():
-    memory = Memory.empty(12, torch.zeros(1, 1))
-    valid = torch.tensor([False, True, False, True, False, False, False, False])
-    memory.reserve(-torch.arange(1.0, 9).unsqueeze(1), valid, 6)
-    memory.add(torch.tensor([[1.0], [2.0]]), torch.rand(2))
-    drawn = memory.sample(torch.linspace(0, 1 - 1e-6, 4000))[:, 0]
-    values, counts = drawn.unique(return_counts=True)
-    assert values.tolist() == [-4.0, -2.0, 1.0, 2.0]
-    assert counts.tolist() == pytest.approx([1000] * 4, abs=2)
+    memory = empty(12)
+    valid = torch.zeros(2, 8, dtype=torch.bool)
+    valid[0, [1, 3]] = valid[1, [0, 6, 7]] = True
+    memory.reserve(-numbers(1, 9), valid, 6)
+    memory.add(numbers(1, 3), torch.rand(2, 2))
+    drawn = memory.sample(torch.linspace(0, 1 - 1e-6, 4000).expand(2, -1))[..., 0]
+    for mine, expected in zip(drawn, ([-4, -2, 1, 2], [-1008, -1007, -1001, 1001, 1002]), strict=True):
+        values, counts = mine.unique(return_counts=True)
+        assert values.tolist() == expected
+        assert counts.tolist() == pytest.approx([4000 / len(expected)] * len(expected), abs=2)
 
 
 def test_pick_balanced_fills_each_quota_or_falls_short():
-    chosen = pick_balanced(torch.tensor([0, 0, 0, 1, 0, 1]), [2, 3])
-    assert chosen.tolist() == [True, True, False, True, False, True]
+    first, second = [0, 0, 0, 1, 0, 1], [1, 1, 0, 1, 1, -1]
+    expected = [[True, True, False, True, False, True], [True, True, True, True, False, False]]
+    assert pick_balanced(torch.tensor(first), [2, 3]).tolist() == expected[0]
+    assert pick_balanced(torch.tensor([first, second]), [2, 3]).tolist() == expected

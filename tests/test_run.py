@@ -153,7 +153,7 @@ STOPS = [
 def test_an_interrupted_run_goes_on_to_the_same_bytes(run, gr_run, monkeypatch, at, word):
     short = (*SHORT, word)
     whole = csvs(run("whole", word))
-    monkeypatch.setattr("gr_cli.console.Terminal", lambda: StopAt(*at))
+    monkeypatch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(*at))
     home = Path.cwd().parent / "broken"
     home.mkdir()
     monkeypatch.chdir(home)
@@ -180,7 +180,7 @@ def test_checkpoints_come_by_time_and_a_killed_run_goes_on_from_the_last(run, gr
             if (number, position.iteration) == (2, 20):
                 raise MemoryError("as good as killed")
 
-    monkeypatch.setattr("gr_cli.console.Terminal", Kill)
+    monkeypatch.setattr("gr_cli.console.Terminal", lambda **_: Kill())
     clock = iter(range(0, 10**9, 30))
     monkeypatch.setattr("gr_cli.experiment.monotonic", lambda: next(clock))
     with pytest.raises(MemoryError):
@@ -284,7 +284,7 @@ def test_load_run_gives_the_networks_back(run):
     assert loaded.config["model"]["channels"] == [4, 4]
     from gr_cli.benchmarks import Digits
 
-    x, y = Digits().load().test.batch(slice(None))
+    x, y = Digits().load().test.batch(torch.arange(len(Digits().load().test)))
     accuracy = (loaded.solver(x).argmax(1) == y).float().mean().item()
     evaluations = pd.read_csv(folder / "evaluations.csv")
     last = evaluations[evaluations["after_task"] == 4]

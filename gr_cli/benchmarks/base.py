@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from gr_cli.errors import DataError
 from gr_cli.randomness import Draws
@@ -26,51 +27,86 @@ class View(Protocol):
 
 @dataclass(frozen=True)
 class Samples:
-    """`x` (N, ...) uint8 or float and `y` (N,) int64, kept whole on one device; a batch is an index into them.
+    """Samples as rows of a `store` (M, ...) uint8 or float, kept whole on one device, and their labels `y` (N,) int64.
 
-    `transform` maps raw rows of `x` to raw rows of the task's view of them, when they are asked for.
+    `index` (N,) says which rows they are; None: all, in order. Tasks and replicas share a store, which is never
+    copied. `transform` maps raw rows to raw rows of the task's view of them, when they are asked for.
     """
 
-    x: Tensor
+    store: Tensor
     y: Tensor
     transform: Callable[[Tensor], Tensor] | None = None
+    index: Tensor | None = None
 
     def __len__(self) -> int:
         return self.y.shape[0]
 
-    def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+    @property
+    def x(self) -> Tensor:
+        """The raw rows (N, ...) of the samples, before any transform."""
+        return self.store if self.index is None else self.store[self.index]
+
+    def rows(self, index: Tensor) -> Tensor:
+        """The rows of the store that the samples at `index` are."""
+        return index if self.index is None else self.index[index]
+
+    def values(self, rows: Tensor) -> Tensor:
+        """Rows (...) of the store as a network gets them, (..., *shape): float, bytes scaled to [0, 1]."""
+        # Flat, because then torch copies whole rows.
+        flat = self.store.flatten(1).index_select(0, rows.flatten())
+        raw = flat.view(*rows.shape, *self.store.shape[1:])
+        if self.transform is not None:
+            raw = self.transform(raw)
+        return raw.float().div_(255) if raw.dtype == torch.uint8 else raw
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The samples at `index`: x float32, bytes scaled to [0, 1], and y."""
-        raw = self.x[index] if self.transform is None else self.transform(self.x[index])
-        return (raw.float() / 255 if raw.dtype == torch.uint8 else raw), self.y[index]
+        return self.values(self.rows(index)), self.y[index]
 
     def batches(self, size: int = EVALUATION_BATCH) -> Iterator[tuple[Tensor, Tensor]]:
         """All samples in order, in batches of at most `size`."""
-        for start in range(0, len(self), size):
-            yield self.batch(slice(start, start + size))
+        for index in torch.arange(len(self), device=self.y.device).split(size):
+            yield self.batch(index)
 
     def at(self, index: Tensor) -> Samples:
         """Only the samples at `index`."""
-        return replace(self, x=self.x[index], y=self.y[index])
+        return replace(self, y=self.y[index], index=self.rows(index))
 
     def to(self, device: torch.device, offset: int) -> Samples:
         """The same samples on `device`, `offset` added to each label."""
         transform = self.transform.to(device) if isinstance(self.transform, View) else self.transform
-        return replace(self, x=self.x.to(device), y=self.y.to(device) + offset, transform=transform)
+        index = None if self.index is None else self.index.to(device)
+        return Samples(_moved(self.store, device), self.y.to(device) + offset, transform, index)
 
     def materialised(self) -> Samples:
         """The same samples with the transform carried out."""
         if self.transform is None:
-            return self
+            return Samples(self.x, self.y)
         parts = [self.transform(part) for part in self.x.split(EVALUATION_BATCH)]
         return Samples(torch.cat(parts), self.y)
 
     @staticmethod
     def concatenated(parts: Sequence[Samples]) -> Samples:
         """All samples of `parts`, one after the other."""
-        if len(parts) == 1:
-            return parts[0]
+        first = parts[0]
+        if all(part.store is first.store and part.index is not None and part.transform is None for part in parts):
+            rows = torch.cat([part.index for part in parts if part.index is not None])
+            return replace(first, y=torch.cat([part.y for part in parts]), index=rows)
         whole = [part.materialised() for part in parts]
         return Samples(torch.cat([p.x for p in whole]), torch.cat([p.y for p in whole]))
+
+
+# Stores on other devices, by where they came from: the tasks and runs that share a store share them, too.
+_copies: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def _moved(store: Tensor, device: torch.device) -> Tensor:
+    if store.device == device:
+        return store
+    mine: dict[torch.device, Tensor] = _copies.setdefault(store, {})
+    if device not in mine:
+        mine[device] = store.to(device)
+    return mine[device]
 
 
 @dataclass(frozen=True)
@@ -137,20 +173,20 @@ class Order:
 
     def _epoch(self, epoch: int) -> Tensor:
         if epoch not in self._epochs:
-            # A batch touches few epochs, and only ever later ones: the older ones may go.
+            # Iterations only ever go on: the older epochs may go.
             self._epochs = {e: p for e, p in self._epochs.items() if e >= epoch - 1}
             self._epochs[epoch] = self._draws.permutation("order", self._task, epoch, n=self._n)
         return self._epochs[epoch]
 
-    def __getitem__(self, iteration: int) -> Tensor:
-        """Indices (batch_size,) of the samples of `iteration`."""
-        start, parts, missing = iteration * self._batch_size, [], self._batch_size
+    def block(self, iteration: int, count: int) -> Tensor:
+        """Indices (count, batch_size) of the samples of `count` iterations from `iteration` on."""
+        start, missing, parts = iteration * self._batch_size, count * self._batch_size, []
         while missing:
             epoch, offset = divmod(start, self._n)
             parts.append(self._epoch(epoch)[offset : offset + missing])
             missing -= parts[-1].shape[0]
             start += parts[-1].shape[0]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return torch.cat(parts).view(count, self._batch_size)
 
 
 def hold_out(samples: Samples, share: float, draws: Draws, task: int) -> tuple[Samples, Samples | None]:

@@ -47,7 +47,7 @@ def permuted(
     """
     data, draws = source.load(), Draws(seed)
     train, validation = hold_out(data.train, validation_share, draws, 0)
-    channels, height, width = data.train.x.shape[1:]
+    channels, height, width = data.train.store.shape[1:]
     shape = (channels, height + 2 * pad, width + 2 * pad)
     stream = []
     for i in range(tasks):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -46,6 +47,11 @@ class Digits:
     """
 
     def load(self) -> Data:
+        return self._read()
+
+    @staticmethod
+    @lru_cache(maxsize=1)
+    def _read() -> Data:
         with files("gr_cli.benchmarks").joinpath("data/digits.npz").open("rb") as file:
             stored = np.load(file)
             x = torch.from_numpy(stored["x"]).unsqueeze(1).float() / 16
@@ -70,10 +76,15 @@ class Torchvision:
         self.name, self.root, self.download = name, Path(os.path.expanduser(data_root)), download
 
     def load(self) -> Data:
+        return self._read(self.name, self.root, self.download)
+
+    @classmethod
+    @lru_cache(maxsize=2)  # the runs of a sweep share what was read once
+    def _read(cls, name: str, root: Path, download: bool) -> Data:
         from torchvision import datasets
 
-        dataset = getattr(datasets, self.name)
-        parts = [self._part(dataset, train) for train in (True, False)]
+        dataset = getattr(datasets, name)
+        parts = [cls(name, str(root), download)._part(dataset, train) for train in (True, False)]  # type: ignore[arg-type]
         samples = [Samples(_images(part.data), torch.as_tensor(part.targets).long()) for part in parts]
         names = tuple(str(name).partition(" - ")[0] for name in parts[0].classes)  # "0 - zero" is 0
         return Data(samples[0], samples[1], names)

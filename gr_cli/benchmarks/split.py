@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -44,11 +45,11 @@ def split(
             raise DataError(f"benchmark: task {i} has {len(train)} training and {len(test)} test samples; needs both")
         names = tuple(data.classes[label] for label in labels.tolist())
         tasks.append(Task(i, " ".join(names), names, train, test, validation))
-    return Benchmark(tuple(tasks), Kind(tuple(data.train.x.shape[1:]), data.value_range, data.trials))
+    return Benchmark(tuple(tasks), Kind(tuple(data.train.store.shape[1:]), data.value_range, data.trials))
 
 
 def _only(samples: Samples, labels: Tensor) -> Samples:
     """The samples of the classes `labels`, relabelled 0, 1, ... in that order."""
     member = samples.y.unsqueeze(1) == labels  # (N, k)
     chosen = samples.at(member.any(1).nonzero().squeeze(1))
-    return Samples(chosen.x, member[member.any(1)].long().argmax(1), chosen.transform)
+    return replace(chosen, y=member[member.any(1)].long().argmax(1))

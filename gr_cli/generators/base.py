@@ -66,12 +66,13 @@ class Generator(nn.Module, ABC):
         """
         if num_samples < 0:
             raise ValueError(f"num_samples={num_samples}: must be at least 0")
-        home = next(self.parameters()).device
+        like = next(self.parameters())
+        home = like.device
         source = generator.device if generator is not None else home
         latent = {
             name: (torch.randn if noise.kind == "normal" else torch.rand)(
                 noise.shape, generator=generator, device=source
-            ).to(home)
+            ).to(home, like.dtype)
             for name, noise in self.latent(num_samples).items()
         }
         with torch.no_grad():

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.checks import PositiveInt, Share, Widths
+from gr_cli.checks import PerReplica, PositiveInt, Share, Widths
 from gr_cli.errors import ConfigError
 from gr_cli.generators.vae import GaussianVAE
 from gr_cli.layers import drop, start_linear, start_relu
@@ -33,7 +33,7 @@ class ConvVAE(GaussianVAE):
         image_shape: Sequence[PositiveInt] = (1, 28, 28),
         hidden_dims: Widths = (32, 64, 128),
         latent_dim: PositiveInt = 32,
-        dropout: Share = 0.1,
+        dropout: Annotated[Share, PerReplica] = 0.1,
         initialisation: Literal["he", "torch"] = "he",
         value_range: tuple[float, float] | None = (0.0, 1.0),
         trials: PositiveInt = 1,

@@ -4,14 +4,14 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import prod
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.checks import PositiveInt, Share, Widths
+from gr_cli.checks import PerReplica, PositiveInt, Share, Widths
 from gr_cli.generators.base import Generator, Part
-from gr_cli.layers import drop, start_linear, start_relu
+from gr_cli.layers import Linear, drop, start_linear, start_relu
 from gr_cli.losses import bernoulli_nll, gaussian_nll, kl_standard_normal
 from gr_cli.randomness import Noise
 
@@ -58,9 +58,11 @@ class GaussianVAE(Generator):
         if self.value_range not in (None, (0.0, 1.0)):
             low, high = self.value_range
             x = (x - low) / (high - low)
-        mean, log_variance = self.encode(x, noise)
+        # In low precision the products alone shall be coarse, not what is summed up from them.
+        mean, log_variance = (part.to(x.dtype) for part in self.encode(x, noise))
         z = mean + (0.5 * log_variance).exp() * noise["z"]
-        out, target = self.reconstruct(z).flatten(1), x.flatten(1)
+        axes = len(self.sample_shape)
+        out, target = self.reconstruct(z).to(x.dtype).flatten(-axes), x.flatten(-axes)
         nll = gaussian_nll(out, target) if self.value_range is None else self.trials * bernoulli_nll(out, target)
         return {"reconstruction": nll, "kl": kl_standard_normal(mean, log_variance) / target.shape[-1]}
 
@@ -79,12 +81,14 @@ class VAE(GaussianVAE):
         trials: a bounded value is the fraction of so many binary pixels that are on.
     """
 
+    takes_leading_axes = True
+
     def __init__(
         self,
         sample_shape: Sequence[PositiveInt] = (784,),
         hidden_dims: Widths = (256, 128),
         latent_dim: PositiveInt = 32,
-        dropout: Share = 0.1,
+        dropout: Annotated[Share, PerReplica] = 0.1,
         initialisation: Literal["he", "torch"] = "he",
         value_range: tuple[float, float] | None = (0.0, 1.0),
         trials: PositiveInt = 1,
@@ -94,11 +98,11 @@ class VAE(GaussianVAE):
         self.latent_dim, self.dropout = latent_dim, dropout
         self.value_range, self.trials = value_range, trials
         widths = [prod(sample_shape), *hidden_dims]
-        self.encoder = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-        self.posterior = nn.Linear(widths[-1], 2 * latent_dim)
+        self.encoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
+        self.posterior = Linear(widths[-1], 2 * latent_dim)
         back = [latent_dim, *reversed(hidden_dims)]
-        self.decoder = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(back))
-        self.pixels = nn.Linear(back[-1], widths[0])
+        self.decoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(back))
+        self.pixels = Linear(back[-1], widths[0])
         if initialisation == "he":
             start_relu(*self.encoder, *self.decoder)
             start_linear(self.posterior, self.pixels)
@@ -107,20 +111,20 @@ class VAE(GaussianVAE):
         wanted = self.latent(batch_size)
         if self.dropout:
             for i, layer in enumerate(self.encoder):
-                assert isinstance(layer, nn.Linear)
+                assert isinstance(layer, Linear)
                 wanted[f"encoder{i}"] = Noise("uniform", (batch_size, layer.out_features))
         return wanted
 
     def encode(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        h = x.flatten(1)
+        h = x.flatten(self.pixels.leading)
         for i, layer in enumerate(self.encoder):
-            h = drop(F.relu(layer(h)), noise, f"encoder{i}", self.dropout)
+            h = drop(F.relu(layer(h), inplace=True), noise, f"encoder{i}", self.dropout)
         mean, log_variance = self.posterior(h).chunk(2, dim=-1)
         return mean, log_variance
 
     def reconstruct(self, z: Tensor) -> Tensor:
         h = z
         for layer in self.decoder:
-            h = F.relu(layer(h))
+            h = F.relu(layer(h), inplace=True)
         out: Tensor = self.pixels(h)
         return out.view(*out.shape[:-1], *self.sample_shape)

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.checks import PositiveInt, Share, Widths
+from gr_cli.checks import PerReplica, PositiveInt, Share, Widths
 from gr_cli.errors import ConfigError
 from gr_cli.layers import drop
 from gr_cli.randomness import Noise
@@ -31,7 +32,7 @@ class CNN(nn.Module):
         output_size: PositiveInt = 10,
         channels: Widths = (32, 64),
         hidden_size: PositiveInt = 128,
-        dropout: Share = 0.0,
+        dropout: Annotated[Share, PerReplica] = 0.0,
     ) -> None:
         super().__init__()
         if len(image_shape) != 3:

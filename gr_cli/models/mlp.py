@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import Annotated
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.checks import PositiveInt, Share, Widths
-from gr_cli.layers import drop
+from gr_cli.checks import PerReplica, PositiveInt, Share, Widths
+from gr_cli.layers import Linear, drop
 from gr_cli.randomness import Noise
 
 
@@ -21,30 +22,32 @@ class SimpleMLP(nn.Module):
         dropout: probability that a hidden unit is left out while training.
     """
 
+    takes_leading_axes = True
+
     def __init__(
         self,
         input_size: PositiveInt = 784,
         hidden_sizes: Widths = (256, 128),
         output_size: PositiveInt = 10,
-        dropout: Share = 0.0,
+        dropout: Annotated[Share, PerReplica] = 0.0,
     ) -> None:
         super().__init__()
         widths = [input_size, *hidden_sizes]
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-        self.output = nn.Linear(widths[-1], output_size)
+        self.hidden = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
+        self.output = Linear(widths[-1], output_size)
         self.dropout = dropout
 
     def noise_needed(self, batch_size: int) -> dict[str, Noise]:
         """Uniform numbers for dropout, one per hidden unit and sample."""
         if self.dropout == 0:
             return {}
-        widths = [layer.out_features for layer in self.hidden if isinstance(layer, nn.Linear)]
+        widths = [layer.out_features for layer in self.hidden if isinstance(layer, Linear)]
         return {f"hidden{i}": Noise("uniform", (batch_size, width)) for i, width in enumerate(widths)}
 
     def forward(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
         """(B, ...) -> logits (B, output_size)."""
-        h = x.flatten(1)
+        h = x.flatten(self.output.leading)
         for i, layer in enumerate(self.hidden):
-            h = drop(F.relu(layer(h)), noise, f"hidden{i}", self.dropout)
+            h = drop(F.relu(layer(h), inplace=True), noise, f"hidden{i}", self.dropout)
         logits: Tensor = self.output(h)
         return logits

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
@@ -21,12 +22,20 @@ def _save(figure: Figure, path: Path) -> None:
     write_whole(path, partial(figure.savefig, format="png", dpi=150))
 
 
+def _placed(width: float, height: float, left: float, right: float, below: float) -> tuple[Figure, Axes]:
+    """A figure with axes of that size and so much room around, in inches. To find room takes longer than to draw."""
+    whole = (width + left + right, height + below + 0.35)
+    figure = Figure(figsize=whole)
+    return figure, figure.add_axes((left / whole[0], below / whole[1], width / whole[0], height / whole[1]))
+
+
 def matrix(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path) -> None:
     """Heat map of the accuracy matrix: a row per training, a column per task."""
     values = 100 * np.array(list(rows.values()), dtype=float)
     height, width = values.shape
-    figure = Figure(figsize=(min(40, 1.8 + 0.75 * width), min(40, 1.7 + 0.55 * height)), layout="constrained")
-    axes = figure.subplots()
+    longest = max(map(len, names))
+    across, down = min(38.0, 0.75 * width), min(38.0, 0.55 * height)  # inches of the map itself
+    figure, axes = _placed(across, down, left=1.1, right=1.2, below=0.65 + (0.055 * longest if longest > 5 else 0))
     image = axes.imshow(values, vmin=0, vmax=100, cmap=_COLOURS, aspect="auto")
     if height * width <= 400:
         for (i, j), value in np.ndenumerate(values):
@@ -34,18 +43,21 @@ def matrix(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path
                 j, i, f"{value:.1f}", ha="center", va="center", color="black" if value > 60 else "white", fontsize=8
             )
     step = max(1, width // 20)
-    axes.set_xticks(range(0, width, step), list(names)[::step], rotation=45 if max(map(len, names)) > 5 else 0)
+    axes.set_xticks(range(0, width, step), list(names)[::step], rotation=45 if longest > 5 else 0)
     axes.set_yticks(range(height), [f"after task {after}" for after in rows])
     axes.set_xlabel("evaluated on task")
     axes.set_title(title, fontsize=9)
-    figure.colorbar(image, label="test accuracy (%)")
+    box = axes.get_position()
+    beside = figure.add_axes((box.x1 + 0.15 / figure.get_figwidth(), box.y0, 0.15 / figure.get_figwidth(), box.height))
+    figure.colorbar(image, cax=beside, label="test accuracy (%)")
     _save(figure, path)
 
 
 def curves(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path) -> None:
     """Accuracy on each task as training goes on, and their mean over the tasks learnt so far."""
-    figure = Figure(figsize=(6.0, 3.6), layout="constrained")
-    axes = figure.subplots()
+    listed = len(names) <= 12
+    widest = max(len(f"task {task}: {name}") for task, name in enumerate([*names, "mean of tasks"]))
+    figure, axes = _placed(4.3, 2.8, left=0.75, right=0.55 + 0.068 * min(widest, 60) if listed else 0.2, below=0.55)
     colours = np.linspace(0, 0.9, len(names))
     import matplotlib
 
@@ -64,7 +76,7 @@ def curves(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path
     axes.set_ylabel("test accuracy")
     axes.set_title(title, fontsize=9)
     axes.grid(alpha=0.3)
-    if len(names) <= 12:
+    if listed:
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     _save(figure, path)
 
@@ -79,8 +91,7 @@ def samples(x: Tensor, title: str, path: Path, columns: int = 10) -> None:
     blank = np.full((rows * columns - len(images), *images.shape[1:]), 0.5, images.dtype)
     tiles = np.concatenate([images, blank]).reshape(rows, columns, *images.shape[1:])
     sheet = tiles.transpose(0, 3, 1, 4, 2).reshape(rows * images.shape[2], columns * images.shape[3], -1)
-    figure = Figure(figsize=(4.5, 0.35 + 4.5 * sheet.shape[0] / sheet.shape[1]), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _placed(4.4, 4.4 * sheet.shape[0] / sheet.shape[1], left=0.05, right=0.05, below=0.05)
     axes.imshow(
         sheet.squeeze(-1) if sheet.shape[-1] == 1 else sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest"
     )

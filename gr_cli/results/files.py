@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -47,10 +48,8 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def write_csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
     """Write rows as CSV; floats with 6 decimals, None empty."""
-    import pandas as pd
-
     text = io.StringIO()
-    frame = pd.DataFrame(rows, columns=columns, dtype=object)
-    shaped = frame.map(lambda value: f"{value:.6f}" if isinstance(value, float) else value)
-    shaped.to_csv(text, index=False, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([f"{value:.6f}" if isinstance(value, float) else value for value in row] for row in rows)
     write_text(path, text.getvalue())

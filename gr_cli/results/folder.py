@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -86,13 +87,8 @@ class RunFolder:
 
     def metrics(self) -> dict[str, float | None]:
         """What metrics.csv says."""
-        import pandas as pd
-
-        table = pd.read_csv(self.path / "metrics.csv")
-        return {
-            name: None if pd.isna(value) else float(value)
-            for name, value in zip(table["metric"], table["value"], strict=True)
-        }
+        with (self.path / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            return {row["metric"]: float(row["value"]) if row["value"] else None for row in csv.DictReader(file)}
 
     # --- checkpoint
 

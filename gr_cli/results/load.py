@@ -33,6 +33,7 @@ def settings_of(path: Path) -> Settings:
     try:
         config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
         choices = config.pop("choices")
+        config.setdefault("precision", "float32")  # runs of earlier versions do not say
         return Settings.checked(config, choices, (RunFolder(path).status() or {}).get("overrides", []))
     except OSError as error:
         raise FolderError(f"{path}: holds no run (config.yaml: {error.strerror})") from error

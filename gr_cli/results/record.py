@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -114,40 +115,43 @@ class Result:
 class History:
     """Turns the losses of the steps of `task` into rows of the history: means over `every` iterations.
 
-    `open_row` holds the losses since the last row, as tensors that nobody has waited for yet. A task that goes on
-    after `done` iterations brings its own.
+    Losses are (R,), for the records of R runs that are trained together. `open_row` holds those since the last row,
+    as tensors that nobody has waited for yet. A task that goes on after `done` iterations brings its own.
     """
 
-    def __init__(self, record: Record, every: int, task: int, done: int = 0, open_row: OpenRow | None = None) -> None:
-        self._record, self._every, self._task, self._done = record, every, task, done
+    def __init__(
+        self, records: Sequence[Record], every: int, task: int, done: int = 0, open_row: OpenRow | None = None
+    ) -> None:
+        self._records, self._every, self._task, self._done = records, every, task, done
         self.open_row = open_row or {}
 
-    def add(self, position: Position, losses: dict[str, Tensor]) -> None:
-        """Take note of one step; `TrainingError` as in `close`."""
+    def add(self, position: Position, losses: dict[str, Tensor]) -> dict[int, TrainingError]:
+        """Take note of one step; answers as `close` does."""
         for name, value in losses.items():
             self.open_row.setdefault(name, []).append(value)
         self._done = position.iteration + 1
-        if self._done % self._every == 0:
-            self.close()
+        return self.close() if self._done % self._every == 0 else {}
 
-    def close(self) -> None:
+    def close(self) -> dict[int, TrainingError]:
         """Write a row for the steps since the last one, if there were any: at the end of a task, too.
 
-        Raises:
-            TrainingError: a loss is not a finite number any more.
+        A run whose losses are no finite numbers any more gets no row, but an error: by its place among the runs.
         """
-        if not self.open_row:
-            return
         task, done = self._task, self._done
-        row: dict[str, float] = {"task": task, "iteration": done}
-        for name, values in self.open_row.items():
-            row[name] = float(torch.stack(values).double().mean())
-            if not isfinite(row[name]):
-                raise TrainingError(
+        means = {name: torch.stack(values).double().mean(0).tolist() for name, values in self.open_row.items()}
+        self.open_row.clear()
+        errors = {}
+        for i, record in enumerate(self._records if means else []):
+            row = {"task": task, "iteration": done} | {name: values[i] for name, values in means.items()}
+            broken = [name for name, value in row.items() if not isfinite(value)]
+            if broken:
+                name = broken[0]
+                errors[i] = TrainingError(
                     f"loss `{name}` is {row[name]} in task {task} at iteration {done}; try a lower optimizer.lr"
                 )
-        self._record.history.append(row)
-        self.open_row.clear()
+            else:
+                record.history.append(row)
+        return errors
 
 
 def _from_dicts(first: list[str], rows: list[dict[str, float]]) -> Table:

@@ -1,4 +1,8 @@
-"""What a strategy answers, and the values that pass between it and the learner."""
+"""What a strategy answers, and the values that pass between it and the learner.
+
+All samples and losses have a leading axis of R replicas that are trained together; R = 1 in a run alone. What is
+shared by all replicas (`units`, positions) has none. A strategy never mixes replicas.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,17 @@ from torch import Tensor, nn
 
 from gr_cli.generators.base import Generator
 from gr_cli.losses import cross_entropy, weighted_sum
-from gr_cli.randomness import Draws
+from gr_cli.randomness import Streams
+from gr_cli.replicas import Replicas
 
 State = dict[str, Any]
-Solve = Callable[[Tensor], Tensor]
+Solve = Callable[[Tensor], Tensor]  # samples (R, B, ...) to logits (R, B, U)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Current samples: `x` (B, ...) float, `y` (B,) output units; and which units compete, as the scenario has it:
-    `units` bool (U,) or (B, U) on these samples, `replay_units` bool (H, U) on replayed ones, for each of H heads."""
+    """Current samples: `x` (R, B, ...) float, `y` (R, B) output units; and which units compete, as the scenario has
+    it: `units` bool (U,) or (R, B, U) on these samples, `replay_units` bool (H, U) on replayed ones, for H heads."""
 
     x: Tensor
     y: Tensor
@@ -40,20 +45,22 @@ class Position:
 class Situation:
     """What a strategy may look at when a task begins: networks as they stand, units for replay, random streams.
 
+    `generator` is None where the strategy asked for none.
     `teacher_units` bool (H, U): the units that the solver knew before this task, for each of H heads.
     `task_of_unit` (U,): the earlier task that a unit belongs to, -1 for none; None where units can't tell.
     """
 
     task: int
-    solver: nn.Module
-    draws: Draws
+    solver: Replicas[nn.Module]
+    generator: Replicas[Generator] | None
+    streams: Streams
     teacher_units: Tensor
     task_of_unit: Tensor | None
 
 
 @dataclass(frozen=True)
 class Term:
-    """One part of the total loss: total = sum of weight * value."""
+    """One part of the total loss, `value` (R,): total = sum of weight * value, the weight one for all or (R,)."""
 
     value: Tensor
     weight: float | Tensor = 1.0
@@ -61,8 +68,8 @@ class Term:
 
 @dataclass(frozen=True)
 class GeneratorBatch:
-    """What the generator learns from in its `update`-th step of a task (from 0): `x` (B, ...), and `weights` (B,)
-    that sum to 1, or None for a mean."""
+    """What the generator learns from in its `update`-th step of a task (from 0): `x` (R, B, ...), and `weights`
+    (B,) or (R, B) that sum to 1, or None for a mean."""
 
     x: Tensor
     update: int
@@ -102,7 +109,7 @@ class Strategy:
         """Close the task: let go of what must not outlive it."""
 
     def state_dict(self) -> State:
-        """All that this strategy needs to continue, as tensors and numbers."""
+        """All that this strategy needs to continue: tensors, with the replica axis, and numbers common to all."""
         return {}
 
     def load_state_dict(self, state: State, situation: Situation) -> None:

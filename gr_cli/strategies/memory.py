@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_PAIRS = 1 << 20  # pairs of samples compared at once
+
 
 def shares(places: int, holders: int) -> list[int]:
     """`places` dealt out as evenly as possible, the first holders getting one more."""
@@ -16,21 +18,23 @@ def shares(places: int, holders: int) -> list[int]:
 
 
 def pick_balanced(task_of_sample: Tensor, quotas: list[int]) -> Tensor:
-    """The first `quotas[k]` samples of each task k: bool (N,). A task with too few samples falls short."""
+    """The first `quotas[k]` samples of each task k: (..., N) -> bool (..., N). A task with too few falls short."""
     chosen = torch.zeros_like(task_of_sample, dtype=torch.bool)
     for task, quota in enumerate(quotas):
         mine = task_of_sample == task
-        chosen |= mine & (mine.cumsum(0) <= quota)
+        chosen |= mine & (mine.cumsum(-1) <= quota)
     return chosen
 
 
 @dataclass
 class Memory:
-    """Samples `x` (capacity + 1, ...): generated ones in the places below `reserved`, then a reservoir of the stream.
+    """Samples `x` (R, capacity + 1, ...): generated ones in the places below `reserved`, then a reservoir of the
+    stream, for each of R replicas.
 
-    The first `kept` of the reserved places are valid (a tensor: it may depend on what was generated), and the first
-    min(seen, capacity - reserved) of the others. With `reserved` = 0 the reservoir is the whole memory; `seen` counts
-    what passed through it. The last row takes what finds no place, so that each batch writes as many rows as it has.
+    The first `kept` (R,) of the reserved places are valid (a tensor: it may depend on what was generated), and the
+    first min(seen, capacity - reserved) of the others. With `reserved` = 0 the reservoir is the whole memory; `seen`
+    counts what passed through it. The last row takes what finds no place, so that each batch writes as many rows as
+    it has.
     """
 
     x: Tensor
@@ -38,16 +42,21 @@ class Memory:
     kept: Tensor
     seen: int = 0
 
+    def __post_init__(self) -> None:
+        replicas, rows = self.x.shape[:2]
+        self._rows = self.x.view(replicas * rows, *self.x.shape[2:])
+        self._first = torch.arange(0, replicas * rows, rows, device=self.x.device).unsqueeze(1)  # (R, 1)
+
     @classmethod
     def empty(cls, capacity: int, like: Tensor) -> Memory:
-        """A memory with all places free, for samples shaped like those in `like` (B, ...)."""
-        rows = like.new_zeros((capacity + 1, *like.shape[1:]))
-        return cls(rows, 0, torch.zeros((), dtype=torch.long, device=like.device))
+        """A memory with all places free, for samples shaped like those in `like` (R, B, ...)."""
+        rows = like.new_zeros((like.shape[0], capacity + 1, *like.shape[2:]))
+        return cls(rows, 0, torch.zeros(like.shape[0], dtype=torch.long, device=like.device))
 
     @property
     def capacity(self) -> int:
         """Number of places."""
-        return self.x.shape[0] - 1
+        return self.x.shape[1] - 1
 
     @property
     def filled(self) -> int:
@@ -55,38 +64,49 @@ class Memory:
         return min(self.seen, self.capacity - self.reserved)
 
     def reserve(self, x: Tensor, valid: Tensor, places: int) -> None:
-        """Put the valid ones among generated samples `x` (N, ...), N >= places, into the first `places` places."""
-        order = torch.argsort(valid.to(torch.int8), descending=True, stable=True)[:places]
-        self.x[:places] = x[order]
-        self.reserved, self.kept = places, valid.sum().clamp(max=places)
+        """Put the valid ones, bool (R, N), among generated samples `x` (R, N, ...), N >= places, into the first
+        `places` places."""
+        order = torch.argsort(valid.to(torch.int8), dim=1, descending=True, stable=True)[:, :places]
+        for mine, generated, chosen in zip(self.x, x, order, strict=True):
+            mine[:places] = generated[chosen]
+        self.reserved, self.kept = places, valid.sum(1).clamp(max=places)
+
+    def places(self, uniform: Tensor, passed: int) -> Tensor:
+        """Where the reservoir puts what passes after `passed` samples: rows (L, R * B) for L batches in a row.
+
+        Reservoir sampling (Vitter 1985, algorithm R) with `uniform` (L, R, B) in [0, 1): afterwards each sample that
+        passed so far is in the memory with the same probability.
+        """
+        room, (length, _, size) = self.capacity - self.reserved, uniform.shape
+        nth = passed + torch.arange(length * size, device=uniform.device).view(length, 1, size)
+        place = torch.where(nth < room, nth, (uniform.double() * (nth + 1)).long())  # (L, R, B)
+        # Of several samples for one place the last one stays, as if they had come one after the other.
+        few = max(1, _PAIRS // (uniform.shape[1] * size * size))
+        taken_later = torch.cat([(p.unsqueeze(2) == p.unsqueeze(3)).triu(1).any(3) for p in place.split(few)])
+        row = torch.where((place < room) & ~taken_later, self.reserved + place, self.capacity)
+        return (row + self._first).flatten(1)
+
+    def put(self, x: Tensor, rows: Tensor) -> None:
+        """Let `x` (R, B, ...) pass, to one row of `places`."""
+        self._rows[rows] = x.flatten(0, 1)
+        self.seen += x.shape[1]
 
     def add(self, x: Tensor, uniform: Tensor) -> None:
-        """Let `x` (B, ...) pass: reservoir sampling (Vitter 1985, algorithm R) with `uniform` (B,) in [0, 1).
-
-        Afterwards each sample that passed so far is in the memory with the same probability.
-        """
-        room, passed = self.capacity - self.reserved, self.seen
-        self.seen += x.shape[0]
-        if self.seen <= room:
-            self.x[self.reserved + passed : self.reserved + self.seen] = x
-            return
-        nth = passed + torch.arange(x.shape[0], device=x.device)
-        place = torch.where(nth < room, nth, (uniform.double() * (nth + 1)).long())
-        # Of several samples for one place the last one stays, as if they had come one after the other.
-        taken_later = (place.unsqueeze(0) == place.unsqueeze(1)).triu(1).any(1)
-        self.x[torch.where((place < room) & ~taken_later, self.reserved + place, self.capacity)] = x
+        """Let `x` (R, B, ...) pass, with `uniform` (R, B) in [0, 1)."""
+        self.put(x, self.places(uniform.unsqueeze(0), self.seen)[0])
 
     def sample(self, uniform: Tensor) -> Tensor:
-        """Valid samples chosen evenly, with replacement, by `uniform` (B,) in [0, 1): (B, ...)."""
+        """Valid samples chosen evenly, with replacement, by `uniform` (R, B) in [0, 1): (R, B, ...)."""
         filled = self.filled
-        index = (uniform.double() * (filled + self.kept)).long()
-        return self.x[torch.where(index < filled, index + self.reserved, index - filled)]
+        index = (uniform.double() * (filled + self.kept).unsqueeze(1)).long()
+        row = torch.where(index < filled, index + self.reserved, index - filled)
+        return self._rows[row + self._first]
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], device: torch.device) -> Memory:
+    def from_state(cls, state: dict[str, Any]) -> Memory:
         """The memory that gave `state`."""
-        return cls(state["x"].to(device), state["reserved"], state["kept"].to(device), state["seen"])
+        return cls(state["x"], state["reserved"], state["kept"], state["seen"])
 
     def state_dict(self) -> dict[str, Any]:
-        """The memory as tensors and numbers."""
+        """The memory as tensors, with the replica axis, and numbers."""
         return {"x": self.x, "reserved": self.reserved, "kept": self.kept, "seen": self.seen}

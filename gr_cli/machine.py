@@ -1,0 +1,128 @@
+"""The machine: its devices, threads and memory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gr_cli.errors import ConfigError
+
+
+def size(network: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; `auto`: a GPU if there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError("device", name, "must be auto, cpu, cuda or cuda:<number>") from error
+    gpus = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise ConfigError("device", name, f"this machine has {gpus} usable GPUs", "try device=auto")
+    return device
+
+
+# Below this many multiplications per forward pass, a second thread costs more than it brings.
+_WORTH_THREADS = 10_000_000
+
+
+def default_threads(solver: nn.Module, batch_size: int) -> int:
+    """Threads for networks of this size: one for small ones, else as many as torch would take."""
+    convolutional = any(isinstance(module, nn.Conv2d) for module in solver.modules())
+    return torch.get_num_threads() if convolutional or size(solver) * batch_size > _WORTH_THREADS else 1
+
+
+@contextmanager
+def flushing_denormals() -> Iterator[None]:
+    """Let numbers below 1e-38 be 0 inside the block. The moments of a unit that is silent decay to such numbers, and
+    arithmetic on them takes a processor a hundred times as long."""
+    before = (torch.full((1,), 2e-39) * 0.5).item() == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+@contextmanager
+def thread_limit(threads: int) -> Iterator[None]:
+    """Let torch use so many threads inside the block, and as many as before after it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def repeatable(device: torch.device) -> AbstractContextManager[None]:
+    """On a GPU, let convolutions choose kernels that give the same bits every time."""
+    if device.type != "cuda":
+        return nullcontext()
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+    return flags
+
+
+# --- memory
+
+
+def forget_peak(device: torch.device) -> None:
+    """Let `peak_memory` count from now on, where that can be told."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes held since `forget_peak`: of the GPU, else by this process; 0 where nothing can be told."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if found := _status_line("VmHWM"):
+        return found
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10
+
+
+def held_memory(device: torch.device) -> int:
+    """Bytes held now."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else _status_line("VmRSS")
+
+
+def _status_line(name: str) -> int:
+    """A number of bytes from the kernel's account of this process; 0 where there is none."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that are free: of the GPU, else of this machine and of the container that this process may be in."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = []
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+        group = Path("/sys/fs/cgroup")
+        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):
+        pass
+    return min(free) if free else 4 << 30

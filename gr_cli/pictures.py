@@ -1,0 +1,31 @@
+"""The pictures that a run leaves."""
+
+from __future__ import annotations
+
+from gr_cli.assembly import Experiment
+from gr_cli.results.folder import RunFolder
+
+SAMPLES_SHOWN = 50
+
+
+def draw_samples(experiment: Experiment, folder: RunFolder, task: int) -> None:
+    """A grid of what the generator dreams after `task`, if it dreams images."""
+    generator, draws = experiment.learner.generator, experiment.learner.draws[0]
+    if generator is None or len(experiment.benchmark.kind.shape) != 3:
+        return
+    from gr_cli.report import figures
+
+    x = generator.generate(SAMPLES_SHOWN, generator=draws.generator("figure", task))
+    title = f"{SAMPLES_SHOWN} samples that the generator dreams after task {task}"
+    figures.samples(x, title, folder.figures / f"samples_task_{task}.png")
+
+
+def draw_matrix(experiment: Experiment, folder: RunFolder) -> None:
+    """The accuracy matrix as a heat map, and as curves."""
+    from gr_cli.report import figures
+
+    rows = {after: accuracies for after, accuracies in experiment.record.rows().items() if after >= 0}
+    names = [task.name for task in experiment.benchmark.tasks]
+    title = experiment.settings.title
+    figures.matrix(rows, names, title, folder.figures / "accuracy_matrix.png")
+    figures.curves(rows, names, title, folder.figures / "accuracy_curves.png")

@@ -1,0 +1,192 @@
+"""Several networks of one architecture, called as one: the replica axis.
+
+Whatever passes between learner and strategy has a leading axis of R replicas: samples (R, B, ...), losses (R,). A run
+alone is the case R = 1, in which the network is called as it is. With more, the parameters of all replicas lie in one
+tensor each, (R, ...), and a call is one batched computation. Networks themselves are written for one replica.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Generic, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from gr_cli.layers import mode
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Replicas(Generic[M]):
+    """R networks of one architecture. They see every change that is made here: their parameters are views.
+
+    Args:
+        modules: the networks, each with parameters of its own.
+        varying: numbers in which they differ, by the attribute that holds them: a tensor (R,) each.
+
+    Raises:
+        ValueError: several were given, whose parameters can't be stacked.
+    """
+
+    def __init__(self, modules: Sequence[M], varying: Mapping[str, Tensor] | None = None) -> None:
+        self.modules = list(modules)
+        self._varying = dict(varying or {})
+        self._alone = len(self.modules) == 1
+        self._native = bool(getattr(self.modules[0], "takes_leading_axes", False))
+        self._template: M = self.modules[0]
+        self._values: dict[str, Tensor] = {}
+        self._calls: dict[str, _Method] = {}
+        if not self._alone:
+            self._stack()
+
+    def _stack(self) -> None:
+        """Move the parameters of all replicas into one tensor each, and leave views of it behind."""
+        names = dict(self.modules[0].named_parameters())
+        for name, _ in self.modules[0].named_parameters(remove_duplicate=False):
+            if name not in names:
+                raise ValueError(f"`{name}` is another name of a parameter")
+        self._template = copy.deepcopy(self.modules[0])
+        for kind in ("named_parameters", "named_buffers"):
+            for name, like in list(getattr(self.modules[0], kind)()):
+                whole = torch.stack([_find(module, name).detach() for module in self.modules])
+                for module, part in zip(self.modules, whole, strict=True):
+                    _find(module, name).data = part
+                if isinstance(like, nn.Parameter):
+                    whole = nn.Parameter(whole, requires_grad=like.requires_grad)
+                self._values[name] = whole
+                if self._native:
+                    owner, _, leaf = name.rpartition(".")
+                    setattr(self._template.get_submodule(owner), leaf, whole)
+        if self._native:
+            for name, value in self._varying.items():
+                setattr(self._template, name, value)
+
+    def trained(self, chosen: Callable[[M], Iterable[nn.Parameter]]) -> list[Tensor]:
+        """The parameters that `chosen` picks from a network: its own for one replica, else those of all, (R, ...)."""
+        picked = chosen(self.modules[0])
+        if self._alone:
+            return list(picked)
+        names = {id(parameter): name for name, parameter in self.modules[0].named_parameters()}
+        return [self._values[names[id(parameter)]] for parameter in picked]
+
+    def noise(self, method: str, batch_size: int) -> dict[str, Any]:
+        """What noise the replicas ask for by `method`: that of all of them, for those that want none it is wasted."""
+        wanted: dict[str, Any] = {}
+        for module in self.modules[:1] if not self._varying else self.modules:
+            wanted |= getattr(module, method)(batch_size)
+        return wanted
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """`method` of each network on its part of `arguments`: tensors, or dicts of them, with the replica axis."""
+        if self._alone:
+            found = getattr(self._template, method)(*(_map(argument, _first) for argument in arguments))
+            return _map(found, _with_axis)
+        if self._native:
+            return getattr(self._template, method)(*arguments)
+        if method not in self._calls:
+            self._calls[method] = _Method(self._template, method)
+        values = {f"module.{name}": value for name, value in self._values.items()}
+        axes = tuple(0 if isinstance(argument, (Tensor, Mapping)) else None for argument in arguments)
+        call = vmap(self._calls[method].called, in_dims=(0, 0, *axes), randomness="error")
+        return call(values, self._varying, *arguments)
+
+    def frozen(self) -> Replicas[M]:
+        """A copy that does not change any more, in evaluation mode."""
+        twin: Replicas[M] = Replicas.__new__(Replicas)
+        twin.__dict__ |= self.__dict__ | {"_calls": {}}
+        twin._template = copy.deepcopy(self._template).eval().requires_grad_(False)
+        twin.modules = [twin._template]
+        if self._native:
+            twin._values = dict(twin._template.named_parameters()) | dict(twin._template.named_buffers())
+        else:
+            twin._values = {name: value.detach().clone() for name, value in self._values.items()}
+        return twin
+
+    @contextmanager
+    def mode(self, training: bool) -> Iterator[None]:
+        """All networks in training or evaluation mode inside the block; after it each part is as it was."""
+        with ExitStack() as stack:
+            for module in {id(m): m for m in (self._template, *self.modules)}.values():
+                stack.enter_context(mode(module, training))
+            yield
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Parameters and buffers by name, each with the replica axis."""
+        if self._alone:
+            return {name: value.unsqueeze(0) for name, value in self.modules[0].state_dict().items()}
+        return {name: self._values[name].detach() for name in self.modules[0].state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `state_dict` gave."""
+        if self._alone:
+            self.modules[0].load_state_dict({name: value[0] for name, value in state.items()})
+            return
+        with torch.no_grad():
+            for name, value in state.items():
+                self._values[name].copy_(value)
+
+
+class _Method(nn.Module):
+    """A method of a module as a pure function of its parameters."""
+
+    def __init__(self, module: nn.Module, method: str) -> None:
+        super().__init__()
+        self.module, self._method = module, method
+
+    def forward(self, varying: Mapping[str, Tensor], *arguments: Any) -> Any:
+        before = {name: getattr(self.module, name) for name in varying}
+        try:
+            for name, value in varying.items():
+                setattr(self.module, name, value)
+            return getattr(self.module, self._method)(*arguments)
+        finally:
+            for name, value in before.items():
+                setattr(self.module, name, value)
+
+    def called(self, values: dict[str, Tensor], varying: Mapping[str, Tensor], *arguments: Any) -> Any:
+        return functional_call(self, values, (varying, *arguments))
+
+
+def _find(module: nn.Module, name: str) -> Tensor:
+    owner, _, leaf = name.rpartition(".")
+    return cast(Tensor, getattr(module.get_submodule(owner), leaf))
+
+
+def _first(value: Tensor) -> Tensor:
+    return value[0]
+
+
+def _with_axis(value: Tensor) -> Tensor:
+    return value.unsqueeze(0)
+
+
+def _map(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """`function` of each tensor in nested dicts, lists and tuples; other values stay."""
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if isinstance(tree, Mapping):
+        return {name: _map(value, function) for name, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(_map(value, function) for value in tree)
+    return tree
+
+
+def part_of(state: Any, replica: int) -> Any:
+    """The state of one replica from that of all: tensors without the replica axis, in memory of their own."""
+    return _map(state, lambda value: value[replica].clone())
+
+
+def together(states: Sequence[Any], device: torch.device) -> Any:
+    """The reverse of `part_of`, on `device`: states of one structure, their tensors stacked, what is no tensor kept."""
+    like = states[0]
+    if isinstance(like, Tensor):
+        return torch.stack([state.to(device) for state in states])
+    if isinstance(like, Mapping):
+        return {name: together([state[name] for state in states], device) for name in like}
+    if isinstance(like, (list, tuple)):
+        return type(like)(together(list(parts), device) for parts in zip(*states, strict=True))
+    return like
