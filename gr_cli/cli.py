@@ -77,13 +77,17 @@ def _compose_and_run(words: list[str]) -> int:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from gr_cli import sweep
+    from gr_cli import launchers, sweep
     from gr_cli.schema import RunConfig
 
     sweep.forget()
+    sweep.quiet()
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # else Ray drops lines that look alike in two runs
     ConfigStore.instance().store("schema", RunConfig)
-    OmegaConf.register_new_resolver("gr_sweep", sweep.identity, replace=True)
+    OmegaConf.register_new_resolver("gr_sweep", sweep.identity, replace=True, use_cache=True)
+    if any("hydra/launcher=batched" in word for word in words):
+        launchers.register()
     command = sys.argv
     sys.argv = ["gr-run", *words]
     try:
@@ -94,6 +98,16 @@ def _compose_and_run(words: list[str]) -> int:
 
         print(f"gr-run: {explain(error, [word for word in words if '=' in word])}", file=sys.stderr)
         return 2
+    except Exception as error:
+        if not sweep.elsewhere():
+            sweep.report()
+            raise
+        # A launcher gives up when it loses a process: what it says, then what became of the runs.
+        lines = str(error).strip().splitlines() or [""]
+        print(f"gr-run: the launcher gave up: {type(error).__name__}: {lines[0]}", file=sys.stderr)
+    except KeyboardInterrupt:
+        sweep.report()
+        raise
     finally:
         sys.argv = command
     return sweep.report()
@@ -125,24 +139,28 @@ def _job(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    from gr_cli.sweep import in_this_process
+
     hydra = HydraConfig.get()
+    alone = hydra.mode != RunMode.MULTIRUN
+    here = alone or in_this_process(hydra)
     try:
-        return _run(settings_from(config, hydra))
+        return _run(settings_from(config, hydra), live=here)
     except GrError as error:
-        if hydra.mode != RunMode.MULTIRUN or error.exit_code == 130:
+        if alone or (here and error.exit_code == 130):
             raise Stop(error) from error
         _tell(error)
     except Exception:
-        if hydra.mode != RunMode.MULTIRUN:
+        if alone:
             raise
         traceback.print_exc()
     return float("nan")
 
 
-def _run(settings: Settings, path: Path | None = None) -> float | None:
+def _run(settings: Settings, path: Path | None = None, live: bool = True) -> float | None:
     from gr_cli.console import Terminal
     from gr_cli.experiment import folder_of, run
     from gr_cli.results.folder import RunFolder
 
     folder = folder_of(settings, OUTPUTS) if path is None else RunFolder(path)
-    return run(settings, folder, Terminal()).score
+    return run(settings, folder, Terminal(live=live)).score

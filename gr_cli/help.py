@@ -22,7 +22,7 @@ examples:
   gr-run                                              generative replay on handwritten digits, no download
   gr-run strategy=generative_replay generator=conv_vae
   gr-run benchmark=split_mnist preset=dgr_paper seed=3
-  gr-run -m strategy.replay_weight=0.5,1,2 'seed=range(5)'
+  gr-run -m strategy.replay_weight=0.5,1,2 'seed=range(5)' hydra/launcher=batched
 """
 
 
@@ -33,10 +33,11 @@ def text(words: Sequence[str]) -> str:
     own += [Path(word.partition("=")[2]) for word in words if word.startswith("--config-dir=")]
     options: dict[str, set[str]] = {}
     for root in (shipped, *own):
-        for group in root.iterdir() if root.is_dir() else ():
-            if group.is_dir() and not group.name.startswith("_"):
+        groups = {group.name: group for group in root.iterdir() if group.is_dir()} if root.is_dir() else {}
+        for name, group in {**groups, "hydra/launcher": root.joinpath("hydra", "launcher")}.items():
+            if group.is_dir() and not name.startswith("_"):
                 found = {f.name.removesuffix(".yaml") for f in group.iterdir() if f.name.endswith(".yaml")}
-                options.setdefault(group.name, set()).update(found)
+                options.setdefault(name, set()).update(found)
     source = shipped.joinpath("config.yaml").read_text(encoding="utf-8")
     defaults, _, rest = source.partition("\nseed:")
     chosen = dict(line.strip("- ").split(": ") for line in defaults.splitlines() if ": " in line)
@@ -44,6 +45,6 @@ def text(words: Sequence[str]) -> str:
     for kind, names in options.items():
         marked = sorted(f"{name}*" if chosen.get(kind) == name else name for name in names)
         if marked:
-            lines.append(f"  {kind:<10} {'  '.join(marked)}")
+            lines.append(f"  {kind:<14} {'  '.join(marked)}")
     settings = ("seed:" + rest.partition("\nhydra:")[0]).strip().splitlines()
     return "\n".join([*lines, "", "settings and their defaults:", *(f"  {line}" for line in settings)])

@@ -6,7 +6,9 @@ import hashlib
 import json
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +20,27 @@ from gr_cli.errors import CompositionError, GrError, Stop, WriteError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from gr_cli.settings import Settings
+
 # The jobs of the sweep that this process runs, by folder; empty where there is no sweep.
 _jobs: dict[Path, list[str]] = {}
+# What each of them is, by its overrides.
+_settings: dict[tuple[str, ...], Settings] = {}
+
+# Whether a launcher of this process runs them.
+_here = True
+
+_OURS = "gr_cli.launchers.batched.BatchedLauncher"
+# What to install for the launchers, by their package in `hydra_plugins`.
+_EXTRAS = {"hydra_ray_launcher": "ray", "hydra_joblib_launcher": "joblib", "hydra_submitit_launcher": "slurm"}
+
+
+def quiet() -> None:
+    """Our `hydra/launcher/*.yaml` are checked against the plugins' own of the same name on purpose: no warnings."""
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
+
+
+quiet()  # for the processes of a launcher, which import this module with the job they are handed
 
 
 def identity(overrides: Sequence[str]) -> str:
@@ -41,11 +62,14 @@ class CheckFirst(Callback):
         from gr_cli.explain import explain
         from gr_cli.results.files import write_json
 
+        _check_launcher(config)
         if not str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
             return
         loader = GlobalHydra.instance().config_loader()
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(config.hydra.overrides.task))
-        _jobs.clear()
+        forget()
+        global _here
+        _here = in_this_process(config.hydra)
         for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
             # Hydra makes warnings of what a callback raises, but for a `Stop`.
             try:
@@ -56,6 +80,7 @@ class CheckFirst(Callback):
             except GrError as error:
                 raise Stop(error) from error
             _jobs[folder_of(settings, OUTPUTS).path] = list(overrides)
+            _settings[tuple(overrides)] = settings
         manifest = Path(config.hydra.sweep.dir) / "sweep.json"
         try:
             manifest.parent.mkdir(parents=True, exist_ok=True)
@@ -66,9 +91,54 @@ class CheckFirst(Callback):
             raise Stop(error) from error
 
 
+def in_this_process(hydra: Any) -> bool:
+    """Whether the jobs of the sweep run one after another in the process of the command itself."""
+    return str(hydra.launcher._target_).endswith(("BasicLauncher", "BatchedLauncher"))
+
+
+def _check_launcher(config: DictConfig) -> None:
+    """Refuse, in one line, a launcher whose package is not there."""
+    from hydra.core.plugins import Plugins
+    from omegaconf import OmegaConf
+
+    from gr_cli.build import check_node
+
+    target = str(config.hydra.launcher._target_)
+    if target not in Plugins.instance().class_name_to_class:
+        name = config.hydra.runtime.choices["hydra/launcher"]
+        extra = _EXTRAS.get(target.split(".")[1])
+        remedy = f"install it with: pip install 'gr-cli[{extra}]'" if extra else f"there is no {target}"
+        raise Stop(CompositionError(f"hydra/launcher={name}: its package is not installed; {remedy}"))
+    if target.startswith("hydra_plugins.gr_cli."):
+        node = OmegaConf.to_container(config.hydra.launcher, resolve=True)
+        assert isinstance(node, dict)
+        ours = {str(key): value for key, value in node.items()} | {"_target_": _OURS}
+        try:
+            check_node(ours, "hydra.launcher", ())
+        except GrError as error:
+            raise Stop(error) from error
+        if ours.get("where") == "ray" and find_spec("ray") is None:
+            raise Stop(
+                CompositionError(
+                    "hydra.launcher.where=ray: is not installed; install it with: pip install 'gr-cli[ray]'"
+                )
+            )
+
+
 def forget() -> None:
     """There is no sweep (any more)."""
     _jobs.clear()
+    _settings.clear()
+
+
+def checked(overrides: Sequence[str]) -> Settings | None:
+    """The settings of a job, if they were composed and checked already."""
+    return _settings.get(tuple(overrides))
+
+
+def elsewhere() -> bool:
+    """Whether this process runs a sweep by a launcher that is not ours."""
+    return bool(_jobs) and not _here
 
 
 def report() -> int:

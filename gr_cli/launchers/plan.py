@@ -1,0 +1,61 @@
+"""Which jobs of a sweep can be trained as one program: those that differ in nothing but what replicas may differ in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from gr_cli.build import build, per_replica_fields
+from gr_cli.settings import Settings
+
+# Settings that may differ from run to run of a program besides those that are marked as such.
+_FREE = ("seed", "fresh")
+_NETWORKS = ("model", "generator", "strategy")
+
+
+def alike(jobs: Sequence[Settings]) -> list[list[int]]:
+    """The places of the jobs, those together that can be replicas of one program as far as settings tell."""
+    groups: dict[str, list[int]] = {}
+    for place, settings in enumerate(jobs):
+        groups.setdefault(_key(settings), []).append(place)
+    return list(groups.values())
+
+
+def _key(settings: Settings) -> str:
+    """What must be the same for all replicas of a program."""
+    config = {name: value for name, value in settings.config.items() if name not in _FREE}
+    for group in _NETWORKS:
+        if config[group] is not None:
+            free = per_replica_fields(config[group], group)
+            config[group] = {k: None if k in free and _is_number(v) else v for k, v in config[group].items()}
+    # Each replica has its own optimiser; they only need the same moments.
+    optimizer = config["optimizer"]
+    config["optimizer"] = [optimizer["_target_"], sorted(build(optimizer, "optimizer").start([]))]
+    return json.dumps(config, sort_keys=True)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def differing(jobs: Sequence[Settings]) -> list[str]:
+    """The settings in which jobs differ, by their paths."""
+    leaves = [_leaves(settings.config) for settings in jobs]
+    names = dict.fromkeys(name for found in leaves for name in found)
+    return [name for name in names if len({json.dumps(found.get(name)) for found in leaves}) > 1]
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
+def parts(places: Sequence[int], width: int) -> list[list[int]]:
+    """`places` cut into as few parts of at most `width` as possible, as even as possible, in order."""
+    count = -(-len(places) // width)
+    bounds = [round(i * len(places) / count) for i in range(count + 1)]
+    return [list(places[a:b]) for a, b in pairwise(bounds)]

@@ -1,0 +1,183 @@
+"""A short trial before jobs are trained as one program: can they be, does it pay, and does it fit into memory?"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from math import isclose
+from time import perf_counter
+
+from torch.nn.modules.batchnorm import _NormBase
+
+from gr_cli.assembly import Experiment, batches, build_learner, prepare, side_by_side
+from gr_cli.learner import Losses
+from gr_cli.machine import available_memory, default_threads, forget_peak, held_memory, peak_memory, thread_limit
+from gr_cli.settings import Settings
+from gr_cli.strategies.base import Position
+
+_SECONDS = 0.4  # spent on timing one width
+_STEPS = 63  # most steps for it
+_GAIN = 0.95  # a program must need at most this part of the time
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How many runs one program should hold (1: each runs alone), why, and what memory that takes at most, in bytes."""
+
+    width: int
+    reason: str
+    peak: int = 0
+
+
+def judge(jobs: Sequence[Settings], most: int | None = None, memory: int | None = None, processes: int = 1) -> Verdict:
+    """Try jobs that are alike as one program.
+
+    Args:
+        jobs: at least two.
+        most: no wider than that.
+        memory: bytes to plan with; None: nine tenths of what is free.
+        processes: how many programs share what is free.
+
+    Raises:
+        ConfigError, DataError: not even the first can be prepared.
+    """
+    import gr_cli.report.figures  # noqa: F401  what every run needs in the end shall count as held
+
+    most = min(len(jobs), most or len(jobs))
+    if most == 1:
+        return Verdict(1, "no process shall have more than one at a time")
+    first = prepare(jobs[0])
+    obstacle = _obstacle(first, jobs)
+    if obstacle:
+        return Verdict(1, obstacle)
+    device = first.learner.device
+    room = held_memory(device) + available_memory(device) * 9 // 10 // processes if memory is None else memory
+    times, peaks = {}, Peaks()
+    for width in _doubling(most):
+        if width > 2 and peaks.at(width) > room:
+            break
+        forget_peak(device)
+        try:
+            times[width] = _seconds(first, jobs[:width]) / width
+        except Exception as error:
+            if width == 1:
+                raise
+            return Verdict(1, _told(error))
+        peaks.add(width, peak_memory(device))
+        gc.collect()  # what was tried shall not be held while the next is
+        if times[width] > 1.1 * min(times.values()):
+            break
+    best = min(times, key=lambda width: times[width])
+    if best == max(times):
+        # Nothing says that a wider program would not be as good.
+        best = most
+    fits = max((width for width in range(1, most + 1) if peaks.at(width) <= room), default=1)
+    shown = (
+        f"{1000 * min(t for w, t in times.items() if w > 1):.2g} ms per step and run instead of {1000 * times[1]:.2g}"
+    )
+    if fits == 1 and best > 1:
+        return Verdict(1, f"two of them would take {peaks.at(2) >> 20:,} MiB, and {room >> 20:,} are there")
+    if min(times, key=lambda width: times[width]) == 1 or min(times.values()) > _GAIN * times[1]:
+        return Verdict(1, f"as one program they would be no faster ({shown})")
+    width = min(best, fits)
+    return Verdict(width, shown, peaks.at(width))
+
+
+def _doubling(most: int) -> Iterator[int]:
+    width = 1
+    while width < most:
+        yield width
+        width *= 2
+    yield most
+
+
+class Peaks:
+    """Peaks of memory by width, and what they foretell for others: what a run more takes is always the same."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, int] = {}
+
+    def add(self, width: int, peak: int) -> None:
+        """Take note of a measured peak."""
+        self._found[width] = peak
+
+    def at(self, width: int) -> int:
+        """The measured or foretold peak of a program of that width."""
+        if width in self._found:
+            return self._found[width]
+        *_, (a, low), (b, high) = sorted(self._found.items())
+        return high + (width - b) * max(0, high - low) // (b - a)
+
+
+def _obstacle(first: Experiment, jobs: Sequence[Settings]) -> str | None:
+    """Why these jobs can't be replicas of one program, if so."""
+    learner = first.learner
+    for network in (learner.solver, learner.generator):
+        for name, module in network.named_modules() if network is not None else ():
+            if isinstance(module, _NormBase) and module.track_running_stats:
+                return f"{type(module).__name__} `{name}` keeps running statistics"
+    pair = [*jobs[:2]]
+    alone = [_losses(first, [job]) for job in pair]
+    try:
+        both = _losses(first, pair)
+    except Exception as error:  # whatever a network of the user's own does that can't be batched
+        return _told(error)
+    for step, together in enumerate(both):
+        for name, values in together.items():
+            for replica, found in enumerate(values.tolist()):
+                expected = alone[replica][step][name].item()
+                if not isclose(found, expected, rel_tol=1e-2, abs_tol=1e-3):
+                    return f"as one program their loss `{name}` would be {found:.6g} instead of {expected:.6g}"
+    return None
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+
+
+def _built(first: Experiment, jobs: Sequence[Settings]) -> list[Experiment]:
+    """Experiments on the data of `first`, with fresh networks as each job has them."""
+    kind, heads, device = first.benchmark.kind, first.learner.heads, first.learner.device
+    return [replace(first, settings=job, learner=build_learner(job.config, kind, heads, device)) for job in jobs]
+
+
+def _losses(first: Experiment, jobs: Sequence[Settings], steps: int = 2) -> list[Losses]:
+    """The losses of the first steps of the first two tasks."""
+    found: list[Losses] = []
+    experiments = _built(first, jobs)
+    learner = side_by_side(experiments)
+    for number, stage in enumerate(first.stages[:2]):
+        few = islice(batches(experiments, number, 0), steps)
+        learner.train_task(stage.task, few, stage.iterations, lambda position, losses: found.append(losses))
+        # An update of the generator may be due much later; it shall be tried, too.
+        found.append(learner.step_generator(next(batches(experiments, number, 0)).x, stage.task))
+    return found
+
+
+def _seconds(first: Experiment, jobs: Sequence[Settings]) -> float:
+    """Seconds per step of these jobs as one program, in a task with replay if there is one."""
+    experiments = _built(first, jobs)
+    learner, number = side_by_side(experiments), min(1, len(first.stages) - 1)
+    size = first.settings.config["train"]["batch_size"]
+    marks: list[float] = []
+
+    def mark(position: Position, losses: Losses) -> None:
+        float(losses[next(iter(losses))][0])  # wait for the device
+        marks.append(perf_counter())
+
+    stage = first.stages[number]
+    with thread_limit(first.settings.config["threads"] or default_threads(learner.solver, size * len(jobs))):
+        if number:
+            learner.train_task(0, islice(batches(experiments, 0, 0), 1), _STEPS, lambda *_: None)
+        began = perf_counter()
+        stream = batches(experiments, number, 0)
+        learner.train_task(
+            stage.task,
+            (b for i, b in enumerate(islice(stream, _STEPS)) if i < 6 or perf_counter() - began < _SECONDS),
+            _STEPS,
+            mark,
+        )
+    rest = marks[2:]  # the first steps make memories, blocks of noise and of dreams
+    return (rest[-1] - rest[0]) / (len(rest) - 1)
