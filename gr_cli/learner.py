@@ -89,11 +89,11 @@ class Learner:
         self.optimizers = list(optimizers)
         self._wants_noise = isinstance(self.solver, NeedsNoise)
         self._parts = {} if self.generator is None else self.generator.parts()
-        self._trained = {"solver": solvers.trained(lambda net: (p for p in net.parameters() if p.requires_grad))}
+        trained = {"solver": solvers.trained(lambda net: (p for p in net.parameters() if p.requires_grad))}
         if generators is not None:
             for name in self._parts:
-                self._trained[f"generator.{name}"] = generators.trained(lambda net, n=name: net.parts()[n].parameters)  # type: ignore[misc]
-        self.descents = {name: Descent(parameters, self.optimizers) for name, parameters in self._trained.items()}
+                trained[f"generator.{name}"] = generators.trained(lambda net, n=name: net.parts()[n].parameters)  # type: ignore[misc]
+        self.descents = {name: Descent(parameters, self.optimizers) for name, parameters in trained.items()}
 
     @property
     def solver(self) -> nn.Module:
@@ -193,8 +193,9 @@ class Learner:
     def _descend(self, name: str, loss: Tensor, position: Position) -> None:
         """One step down `loss` (R,) for the parameters of that name; those that it does not depend on stay."""
         # The replicas share no parameter, so the gradient of the sum holds each one's own.
-        gradients = torch.autograd.grad(loss.sum(), self._trained[name], allow_unused=True)
-        self.descents[name].step(gradients, lambda optimizer: self._lr(optimizer, position))
+        descent = self.descents[name]
+        gradients = torch.autograd.grad(loss.sum(), descent.parameters, allow_unused=True)
+        descent.step(gradients, lambda optimizer: self._lr(optimizer, position))
 
     def _products(self) -> Any:
         """Where matrix products are computed as the precision says."""

@@ -148,7 +148,7 @@ class Descent:
     """
 
     def __init__(self, parameters: Sequence[Tensor], optimizers: Sequence[Optimizer]) -> None:
-        self._replicas, self._parameters = len(optimizers), list(parameters)
+        self._replicas, self.parameters = len(optimizers), list(parameters)
         self._courses: list[tuple[Optimizer, slice, list[Tensor]]] = []
         start = 0
         for optimizer, alike in groupby(optimizers):
@@ -170,7 +170,7 @@ class Descent:
         # The fused kernels walk through memory as if gradients lay in it as their parameters do.
         laid = [
             (i, g if g.stride() == p.stride() else torch.empty_like(p).copy_(g))
-            for i, (p, g) in enumerate(zip(self._parameters, gradients, strict=True))
+            for i, (p, g) in enumerate(zip(self.parameters, gradients, strict=True))
             if g is not None
         ]
         if not laid:
