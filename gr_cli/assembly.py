@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import count
+from functools import partial, reduce
+from itertools import count, islice
 from math import ceil, prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gr_cli.benchmarks.base import Benchmark, Kind, Order, Samples
-from gr_cli.build import build, per_replica_fields
+from gr_cli.augment import Augment
+from gr_cli.benchmarks.base import Benchmark, Kind, Order, Samples, Task
+from gr_cli.build import asks_for, at, build, per_replica_fields
 from gr_cli.errors import ConfigError
+from gr_cli.generators.base import Generator
+from gr_cli.layers import HasFeatures
 from gr_cli.learner import Learner, Precision
 from gr_cli.machine import default_threads, pick_device, size
 from gr_cli.optimizers import Optimizer
@@ -24,14 +27,15 @@ from gr_cli.replicas import Replicas
 from gr_cli.results.record import Record
 from gr_cli.scenario import Scenario
 from gr_cli.settings import Settings
-from gr_cli.strategies.base import Batch, Strategy
+from gr_cli.strategies.base import Batch, Pass, Strategy
 
 
 @dataclass(frozen=True)
 class Stage:
     """What is trained in one go: a task, or all of them in joint training. Labels of `train` are output units.
 
-    `units`, bool (U,) or (N, U) by sample, and `replay_units`, bool (H, U): those that compete meanwhile.
+    `units`, bool (U,) or (N, U) by sample, `replay_units`, bool (H, U), and `rivals`, bool (U, U): those that compete
+    meanwhile (see `Batch`).
     """
 
     task: int
@@ -39,6 +43,7 @@ class Stage:
     train: Samples
     units: Tensor
     replay_units: Tensor
+    rivals: Tensor
     iterations: int
 
 
@@ -77,6 +82,7 @@ def batches(experiments: Sequence[Experiment], number: int, start: int) -> Itera
     one_store = all(s.train.store is first.train.store and s.train.transform is None for s in stages)
     for block in count(start, _BLOCK):
         chosen = [order.block(block, _BLOCK) for order in orders]  # (_BLOCK, B) each
+        places = torch.stack(chosen, 1)  # (_BLOCK, R, B)
         rows = torch.stack([s.train.rows(index) for s, index in zip(stages, chosen, strict=True)], 1)
         labels = torch.stack([s.train.y[index] for s, index in zip(stages, chosen, strict=True)], 1)
         units = (
@@ -84,12 +90,12 @@ def batches(experiments: Sequence[Experiment], number: int, start: int) -> Itera
             if first.units.dim() == 1
             else torch.stack([s.units[index] for s, index in zip(stages, chosen, strict=True)], 1)
         )
-        for row, y, competing in zip(rows, labels, units, strict=True):
+        for row, y, competing, index in zip(rows, labels, units, places, strict=True):
             if one_store:
                 x = first.train.values(row)
             else:
                 x = torch.stack([s.train.values(mine) for s, mine in zip(stages, row, strict=True)])
-            yield Batch(x.to(experiments[0].learner.dtype), y, competing, first.replay_units)
+            yield Batch(x.to(experiments[0].learner.dtype), y, competing, first.replay_units, first.rivals, index)
 
 
 def prepare(settings: Settings, together: int = 1) -> Experiment:
@@ -127,17 +133,43 @@ def build_learner(config: dict[str, Any], kind: Kind, heads: Tensor, device: tor
     provided = {}
     if config["generator"] is not None:
         with seeded(seed, "initialisation.generator"):
-            provided["generator"] = build(
-                config["generator"],
-                "generator",
-                sample_shape=kind.shape,
-                image_shape=kind.shape,
-                value_range=kind.value_range,
-                trials=kind.trials,
-            )
+            provided["generator"] = build_generator(config["generator"], kind, heads.shape[1], solver)
     strategy = build(config["strategy"], "strategy", **provided)
+    strategy.check(scenario, solver)
+    augment = Augment(**config["augment"])
+    if augment.shift and len(kind.shape) != 3:
+        raise ConfigError("augment.shift", augment.shift, f"needs images (C, H, W), not samples of shape {kind.shape}")
     optimizer = build(config["optimizer"], "optimizer")
-    return one_learner(solver, strategy, optimizer, scenario, heads, Draws(seed, device), config["precision"])
+    return one_learner(solver, strategy, optimizer, scenario, heads, Draws(seed, device), config["precision"], augment)
+
+
+def build_generator(node: dict[str, Any], kind: Kind, classes: int, solver: nn.Module) -> Generator:
+    """A generator of samples of `kind`, beside `solver`."""
+    provided: dict[str, Any] = {
+        "sample_shape": kind.shape,
+        "image_shape": kind.shape,
+        "value_range": kind.value_range,
+        "trials": kind.trials,
+        "classes": classes,
+    }
+    if asks_for(node, "generator", "feature_size"):
+        if not isinstance(solver, HasFeatures):
+            raise ConfigError(
+                "model", type(solver).__name__, "has no features, which this generator reads", "try model=mlp"
+            )
+        provided["feature_size"] = solver.feature_size
+    if node.get("hidden_dims", ()) is None:
+        # The solver's own widths, where it is a plain stack of layers.
+        provided["hidden_dims"] = getattr(solver, "hidden_sizes", None)
+        if provided["hidden_dims"] is None:
+            raise ConfigError(
+                "generator.hidden_dims",
+                None,
+                f"{type(solver).__name__} has no hidden_sizes to be taken over",
+                "name them: generator.hidden_dims=[256,128]",
+            )
+    generator: Generator = build(node, "generator", **provided)
+    return generator
 
 
 def one_learner(
@@ -148,6 +180,7 @@ def one_learner(
     heads: Tensor,
     draws: Draws,
     precision: Precision = "float32",
+    augment: Augment | None = None,
 ) -> Learner:
     """A learner of one replica, on the device of its random streams."""
     for network in (solver, strategy.generator):
@@ -156,7 +189,7 @@ def one_learner(
             if precision == "float64":
                 network.double()
     generators = None if strategy.generator is None else Replicas([strategy.generator])
-    return Learner(Replicas([solver]), generators, strategy, [optimizer], scenario, heads, [draws], precision)
+    return Learner(Replicas([solver]), generators, strategy, [optimizer], scenario, heads, [draws], precision, augment)
 
 
 def side_by_side(experiments: Sequence[Experiment]) -> Learner:
@@ -166,8 +199,10 @@ def side_by_side(experiments: Sequence[Experiment]) -> Learner:
         return learners[0]
     first, varying = learners[0], partial(_varying, [e.settings.config for e in experiments], device=learners[0].device)
     strategy = copy.copy(first.strategy)
+    strategy.regularizer = copy.copy(strategy.regularizer)
     for name, values in varying("strategy").items():
-        setattr(strategy, name, values)
+        *owners, leaf = name.split(".")
+        setattr(reduce(getattr, owners, strategy), leaf, values)
     generators = [learner.generator for learner in learners if learner.generator is not None]
     return Learner(
         Replicas([learner.solver for learner in learners], varying("model")),
@@ -178,6 +213,7 @@ def side_by_side(experiments: Sequence[Experiment]) -> Learner:
         first.heads,
         [draws for learner in learners for draws in learner.draws],
         first.precision,
+        first.augment,
     )
 
 
@@ -185,7 +221,7 @@ def _varying(configs: Sequence[dict[str, Any]], group: str, device: torch.device
     """The numbers of a group in which the configurations differ, (R,) each."""
     nodes = [config[group] for config in configs]
     names = () if nodes[0] is None else per_replica_fields(nodes[0], group)
-    values = {name: [node[name] for node in nodes] for name in names if name in nodes[0]}
+    values = {name: [at(node, name) for node in nodes] for name in names if at(nodes[0], name) is not None}
     return {
         name: torch.tensor(found, dtype=torch.float64, device=device)
         for name, found in values.items()
@@ -193,24 +229,31 @@ def _varying(configs: Sequence[dict[str, Any]], group: str, device: torch.device
     }
 
 
+def passes(experiments: Sequence[Experiment], number: int, most: int | None = None) -> Pass:
+    """Passes over the samples of stage `number`, for each run; over the first `most` batches of them."""
+    stages, dtype = [experiment.stages[number] for experiment in experiments], experiments[0].learner.dtype
+    return lambda replica: ((x.to(dtype), y) for x, y in islice(stages[replica].train.batches(), most))
+
+
 def _stages(train: dict[str, Any], benchmark: Benchmark, learner: Learner) -> list[Stage]:
-    """What is trained one after the other: the tasks, or all at once."""
-    tasks, scenario, heads = benchmark.tasks, learner.scenario, learner.heads
+    """What is trained one after the other: each task, each with all before it, or all at once."""
+    tasks, sees = benchmark.tasks, learner.strategy.sees
     mean_size = sum(len(task.train) for task in tasks) / len(tasks)
     iterations = train["iterations"] or ceil(train["epochs"] * mean_size / train["batch_size"])
-    if not learner.strategy.all_tasks_at_once:
-        return [
-            Stage(
-                task.id,
-                task.name,
-                task.train,
-                scenario.training_units(heads, task.id),
-                scenario.replay_units(heads, task.id),
-                iterations,
-            )
-            for task in tasks
-        ]
+    if sees == "all":
+        return [_stage(tasks, "all tasks", learner, iterations * len(tasks))]
+    return [
+        _stage(tasks[0 if sees == "so_far" else task.id : task.id + 1], task.name, learner, iterations)
+        for task in tasks
+    ]
+
+
+def _stage(tasks: Sequence[Task], name: str, learner: Learner, iterations: int) -> Stage:
+    """The samples of some tasks as one stage, which counts as the last of them."""
+    scenario, heads, last = learner.scenario, learner.heads, tasks[-1].id
+    rest = (scenario.replay_units(heads, last), scenario.rivals(heads, last), iterations)
+    if len(tasks) == 1:
+        return Stage(last, name, tasks[0].train, scenario.training_units(heads, last), *rest)
     owner = torch.cat([torch.full((len(task.train),), task.id, device=learner.device) for task in tasks])
     together = Samples.concatenated([task.train for task in tasks])
-    units, last = scenario.joint_units(heads, owner), tasks[-1].id
-    return [Stage(last, "all tasks", together, units, scenario.replay_units(heads, last), iterations * len(tasks))]
+    return Stage(last, name, together, scenario.joint_units(heads, owner, last), *rest)

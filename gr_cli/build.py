@@ -76,10 +76,24 @@ def asks_for(node: Mapping[str, Any], path: str, name: str) -> bool:
 
 
 def per_replica_fields(node: Mapping[str, Any], path: str) -> list[str]:
-    """The settings of a node in which runs may differ that are trained as one program."""
+    """The settings of a node in which runs may differ that are trained as one program; those of nodes inside it by
+    dotted names."""
     target = resolve(node.get("_target_"), path)
     hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
-    return [name for name, hint in hints.items() if PerReplica in getattr(hint, "__metadata__", ())]
+    own = [name for name, hint in hints.items() if PerReplica in getattr(hint, "__metadata__", ())]
+    inner = [f"{k}.{name}" for k, v in node.items() if _is_node(v) for name in per_replica_fields(v, f"{path}.{k}")]
+    return own + inner
+
+
+def at(node: Mapping[str, Any], name: str) -> Any:
+    """The entry of a dotted name; None if there is none."""
+    first, _, rest = name.partition(".")
+    return at(node[first], rest) if rest and first in node else node.get(first)
+
+
+def _instances(kinds: Sequence[type]) -> tuple[type, ...]:
+    """Those of `kinds` that can be asked for instances: classes, but no protocols."""
+    return tuple(kind for kind in kinds if not getattr(kind, "_is_protocol", False))
 
 
 def resolve(target: object, path: str) -> Callable[..., Any]:
@@ -103,9 +117,12 @@ def check(value: Any, annotation: Any, field: str, default: Any = inspect.Parame
         TypeAdapter(annotation, config=_STRICT).validate_python(value)
     except PydanticSchemaGenerationError as error:
         # A kind of component, which only a node with a `_target_` can give; of other types nothing is known here.
-        if getattr(annotation, "_is_protocol", False):
+        kinds = [kind for kind in (get_args(annotation) or (annotation,)) if kind is not types.NoneType]
+        ours = [kind for kind in kinds if inspect.isclass(kind) and kind.__module__.startswith("gr_cli.")]
+        optional = types.NoneType in get_args(annotation)
+        if ours and not (value is None and optional) and not isinstance(value, _instances(ours)):
             raise ConfigError(
-                field, _shown(value), f"must be a {annotation.__name__}: settings with a _target_"
+                field, _shown(value), f"must be a {ours[0].__name__}: settings with a _target_"
             ) from error
     except ValidationError as error:
         plain = isinstance(default, (bool, int, float, str))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gr_cli.settings import Settings
 
 OUTPUTS = Path("outputs")
-GROUPS = ("benchmark", "model", "generator", "strategy", "optimizer", "preset")
+GROUPS = ("benchmark", "model", "generator", "strategy", "optimizer", "preset", "strategy/regularizer")
 
 
 def settings_from(config: DictConfig, hydra: Any) -> Settings:

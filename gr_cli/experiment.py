@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gr_cli.assembly import Experiment, Stage, batches, prepare, side_by_side
+from gr_cli.assembly import Experiment, Stage, batches, passes, prepare, side_by_side
 from gr_cli.errors import FolderError, GrError, Interrupted, TrainingError
 from gr_cli.learner import Learner, Losses
 from gr_cli.machine import flushing_denormals, peak_memory, repeatable, thread_limit
@@ -28,7 +28,7 @@ from gr_cli.signals import stop_requests
 from gr_cli.strategies.base import Position
 from gr_cli.view import View
 
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 Saved = dict[str, Any] | None
 
 
@@ -177,17 +177,18 @@ def _train(cohort: Cohort, place: Place, open_row: OpenRow, view: View) -> None:
     cohort.each(lambda i, run: run.status.write("running"))
     view.started(experiments, cohort.folders, [learner.strategy.steps(s.iterations) for s in plan], place)
     if not experiments[0].record.evaluations:
-        cohort.each(lambda i, run: evaluate(run.experiment, after_task=-1, iteration=0, final=True))
-        cohort.each(lambda i, run: run.experiment.learner.clock.take())
+        cohort.each(lambda i, run: evaluate(run.experiment, learner, i, after_task=-1, iteration=0, final=True))
+        learner.clock.take()
     with stop_requests() as stop:
         for number, stage in enumerate(plan[first:], first):
             view.stage_started(number, [experiment.stages[number].name for experiment in experiments])
             watch = _Watch(cohort, view, stop, Place(number, start), open_row)
-            learner.train_task(stage.task, batches(experiments, number, start), stage.iterations, watch, start)
+            stream, samples = batches(experiments, number, start), passes(experiments, number)
+            learner.train_task(stage.task, stream, stage.iterations, watch, start, samples)
             watch.close()
-            cohort.each(lambda i, run, s=stage: evaluate(run.experiment, s.task, s.iterations, final=True))  # type: ignore[misc]
+            cohort.each(lambda i, run, s=stage: evaluate(run.experiment, learner, i, s.task, s.iterations, final=True))  # type: ignore[misc]
             _note_timing(cohort, stage)
-            cohort.each(lambda i, run, s=stage: draw_samples(run.experiment, run.folder, s.task))  # type: ignore[misc]
+            cohort.each(lambda i, run, s=stage: draw_samples(run.experiment, learner, i, run.folder, s.task))  # type: ignore[misc]
             _save(cohort, Place(number + 1, 0))
             view.stage_finished(number, [run.experiment.record.matrix()[-1] for _, run in cohort.going])
             start, open_row = 0, {}
@@ -196,13 +197,15 @@ def _train(cohort: Cohort, place: Place, open_row: OpenRow, view: View) -> None:
     cohort.each(lambda i, run: draw_matrix(run.experiment, run.folder))
 
 
-def evaluate(experiment: Experiment, after_task: int, iteration: int, final: bool) -> None:
-    """Evaluate the solver on all tasks and note it down; `after_task` -1 is before any training."""
-    learner = experiment.learner
+def evaluate(
+    experiment: Experiment, learner: Learner, replica: int, after_task: int, iteration: int, final: bool
+) -> None:
+    """Evaluate a run's solver, a replica of `learner`, on all tasks and note it down; `after_task` -1 is before any
+    training."""
     for task in experiment.benchmark.tasks:
         units = learner.scenario.testing_units(learner.heads, task.id, after_task)
         for split, samples in task.splits().items():
-            found = learner.evaluate(samples.batches(), units)
+            found = learner.evaluate(samples.batches(), units, replica)
             experiment.record.evaluations.append(
                 EvaluationRow(after_task, iteration, task.id, split, found.accuracy, found.loss, found.n, final)
             )
@@ -233,7 +236,7 @@ class _Watch:
         done, cohort = position.iteration + 1, self._cohort
         self._fail(self._history.add(position, losses))
         if self._evaluate_every and done % self._evaluate_every == 0 and done < position.iterations:
-            cohort.each(lambda i, run: evaluate(run.experiment, position.task, done, final=False))
+            cohort.each(lambda i, run: evaluate(run.experiment, cohort.learner, i, position.task, done, final=False))
         self._view.stepped(self._number, position, losses)
         if self._stop.is_set() or monotonic() - self._saved > self._save_every:
             _save(cohort, Place(self._number, done), self._history.open_row)
@@ -292,7 +295,9 @@ def _take_up(cohort: Cohort, place: Place, saved: Sequence[Saved]) -> OpenRow:
     if not states:
         return {}
     learner, stages = cohort.learner, cohort.runs[0].experiment.stages
-    learner.load_states([state["learner"] for state in states], stages[min(place.stage, len(stages) - 1)].task)
+    stage = min(place.stage, len(stages) - 1)
+    samples = passes([run.experiment for run in cohort.runs], stage)
+    learner.load_states([state["learner"] for state in states], stages[stage].task, samples)
     learner.clock.seconds = {name: value * len(states) for name, value in states[0]["seconds"].items()}
     losses = together([state["open_row"] for state in states], learner.device)
     return {name: list(values.unbind(1)) for name, values in losses.items()}
@@ -328,21 +333,22 @@ def facts(experiment: Experiment) -> dict[str, Any]:
     }
 
 
+# Kinds of work that are timed; consolidation is what a strategy does at the two ends of a task.
+_CLOCKED = ("solver", "generator", "consolidation", "evaluation")
+
+
 def _note_timing(cohort: Cohort, stage: Stage) -> None:
     """Seconds of each kind of work in the stage that is over, each run's share of them, and what they come to."""
     seconds = {name: value / len(cohort.runs) for name, value in cohort.learner.clock.take().items()}
     memory = peak_memory(cohort.learner.device) / 2**20 or float("nan")
 
     def note(i: int, run: Run) -> None:
-        mine = {"evaluation": 0.0} | seconds
-        if run.experiment.learner is not cohort.learner:
-            mine |= run.experiment.learner.clock.take()
         samples = stage.iterations * run.experiment.settings.config["train"]["batch_size"]
-        training = mine.get("solver", 0.0) + mine.get("generator", 0.0)
+        training = sum(seconds.get(name, 0.0) for name in ("solver", "generator", "consolidation"))
         run.experiment.record.timing.append(
             {
                 "task": stage.task,
-                **{f"{name}_seconds": mine.get(name, 0.0) for name in ("solver", "generator", "evaluation")},
+                **{f"{name}_seconds": seconds.get(name, 0.0) for name in _CLOCKED},
                 "samples_per_second": samples / training if training else float("nan"),
                 "peak_memory_mib": memory,
             }

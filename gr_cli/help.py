@@ -34,7 +34,8 @@ def text(words: Sequence[str]) -> str:
     options: dict[str, set[str]] = {}
     for root in (shipped, *own):
         groups = {group.name: group for group in root.iterdir() if group.is_dir()} if root.is_dir() else {}
-        for name, group in {**groups, "hydra/launcher": root.joinpath("hydra", "launcher")}.items():
+        nested = {name: root.joinpath(*name.split("/")) for name in ("strategy/regularizer", "hydra/launcher")}
+        for name, group in {**groups, **nested}.items():
             if group.is_dir() and not name.startswith("_"):
                 found = {f.name.removesuffix(".yaml") for f in group.iterdir() if f.name.endswith(".yaml")}
                 options.setdefault(name, set()).update(found)
@@ -45,6 +46,6 @@ def text(words: Sequence[str]) -> str:
     for kind, names in options.items():
         marked = sorted(f"{name}*" if chosen.get(kind) == name else name for name in names)
         if marked:
-            lines.append(f"  {kind:<14} {'  '.join(marked)}")
+            lines.append(f"  {kind:<20} {'  '.join(marked)}")
     settings = ("seed:" + rest.partition("\nhydra:")[0]).strip().splitlines()
     return "\n".join([*lines, "", "settings and their defaults:", *(f"  {line}" for line in settings)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from math import prod
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -23,6 +24,24 @@ class NeedsNoise(Protocol):
         ...
 
 
+@runtime_checkable
+class HasFeatures(Protocol):
+    """A solver in two halves, `readout(features(x))` being its logits."""
+
+    @property
+    def feature_size(self) -> int:
+        """F."""
+        ...
+
+    def features(self, x: Tensor) -> Tensor:
+        """Samples (B, ...) to what the last layer sees, (B, F)."""
+        ...
+
+    def readout(self, features: Tensor) -> Tensor:
+        """That to logits (B, U)."""
+        ...
+
+
 class Linear(nn.Linear):
     """A fully connected layer whose parameters may carry a leading replica axis, as its input then does.
 
@@ -37,6 +56,9 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.weight.dim() == 2:
+            if _squaring.get():
+                squares: Tensor = _SquaredLinear.apply(x, self.weight, self.bias)
+                return squares
             return F.linear(x, self.weight, self.bias)
         out: Tensor = _StackedLinear.apply(x, self.weight, self.bias)
         return out
@@ -58,6 +80,44 @@ class _StackedLinear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         wanted = torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None
         return wanted, torch.bmm(gradient.transpose(1, 2), x), gradient.sum(1)
+
+
+class _SquaredLinear(torch.autograd.Function):
+    """(..., I), (O, I), (O,) -> (..., O), with a backward that gives the weights sums of squares.
+
+    A sample's own gradient is the outer product g x, and the sum of its squares is a matrix product again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        wanted = gradient.to(weight.dtype) @ weight if ctx.needs_input_grad[0] else None
+        squared = gradient.flatten(0, -2).to(weight.dtype).square()
+        whole = squared.T @ x.flatten(0, -2).to(weight.dtype).square()
+        return wanted, whole, squared.sum(0) if ctx.has_bias else None
+
+
+_squaring: ContextVar[bool] = ContextVar("squaring", default=False)
+
+
+@contextmanager
+def squared_gradients() -> Iterator[None]:
+    """Inside the block each `Linear` notes that a backward pass shall give its parameters the sum over samples of
+    the squares of each sample's own gradient, instead of the sum of these gradients.
+
+    For losses that are sums over samples, and networks that use a layer once for each sample.
+    """
+    token = _squaring.set(True)
+    try:
+        yield
+    finally:
+        _squaring.reset(token)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from time import perf_counter
 from typing import Any, Literal, cast
@@ -12,6 +13,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from gr_cli.augment import Augment
+from gr_cli.errors import DataError
 from gr_cli.generators.base import Generator
 from gr_cli.layers import NeedsNoise, mode, per_replica
 from gr_cli.losses import cross_entropy, weighted_sum
@@ -19,7 +22,7 @@ from gr_cli.optimizers import Descent, Optimizer
 from gr_cli.randomness import Draws, Streams, seeded
 from gr_cli.replicas import Replicas, part_of, together
 from gr_cli.scenario import Scenario
-from gr_cli.strategies.base import Batch, GeneratorBatch, Position, Situation, State, Strategy
+from gr_cli.strategies.base import Batch, GeneratorBatch, Pass, Position, Regularizer, Situation, State, Strategy
 
 Losses = dict[str, Tensor]
 Precision = Literal["float32", "float64", "bf16"]
@@ -67,6 +70,7 @@ class Learner:
         heads: bool (T, U), which units belong to which task; rows may be appended as tasks come.
         draws: random streams of each replica; they say on which device everything lies.
         precision: `float32`, `float64`, or `bf16`: parameters and losses in float32, products in bfloat16.
+        augment: what is done at random to the samples that the solvers learn.
     """
 
     def __init__(
@@ -79,13 +83,16 @@ class Learner:
         heads: Tensor,
         draws: Sequence[Draws],
         precision: Precision = "float32",
+        augment: Augment | None = None,
     ) -> None:
         self.solvers, self.generators, self.strategy, self.scenario = solvers, generators, strategy, scenario
+        self.augment = augment or Augment()
         self.precision, self.dtype = precision, torch.float64 if precision == "float64" else torch.float32
         self.draws, self.streams = list(draws), Streams(draws, self.dtype)
         self.device = self.streams.device
         self.heads = heads.to(self.device)
         self.clock = Clock()
+        self._pass: Pass | None = None
         self.optimizers = list(optimizers)
         self._wants_noise = isinstance(self.solver, NeedsNoise)
         self._parts = {} if self.generator is None else self.generator.parts()
@@ -114,26 +121,45 @@ class Learner:
         iterations: int,
         observe: Observer,
         start: int = 0,
+        samples: Pass | None = None,
     ) -> None:
         """Learn one task. `batches` yields a batch for each step from `start` on; `observe` sees each step's losses.
 
-        `start` > 0 continues in the middle of a task, after `load_states`.
+        `start` > 0 continues in the middle of a task, after `load_states`. `samples` are passes over the task's
+        samples, for strategies that look at them again.
         """
         if start == 0:
-            self.begin_task(task)
+            self.begin_task(task, samples)
         steps = self.strategy.steps(iterations)
         with self.solvers.mode(training=True):
             for iteration, batch in zip(range(start, steps), batches, strict=False):
                 position = Position(task, iteration, iterations)
                 observe(position, self.step(batch, position))
-        self.strategy.end_task()
+        self.end_task(task, samples)
 
-    def begin_task(self, task: int) -> None:
+    def begin_task(self, task: int, samples: Pass | None = None) -> None:
         """Make ready for the first step of a task."""
         for descent in self.descents.values():
             descent.begin_task()
-        with self._products():
-            self.strategy.begin_task(self._situation(task))
+        with self._products(), self.clock.measure("consolidation"):
+            self.strategy.begin_task(self._situation(task, samples))
+
+    def end_task(self, task: int, samples: Pass | None = None) -> None:
+        """Close a task that was learnt to its end."""
+        situation, regularizer = self._situation(task, samples), self.strategy.regularizer
+        with self._products(), self.solvers.mode(training=False), self.clock.measure("consolidation"):
+            if regularizer is not None:
+                parameters = [self._with_axis(p.detach()) for p in self.descents["solver"].parameters]
+                regularizer.end_task(parameters, situation)
+            self.strategy.end_task(situation)
+        self.leave_task()
+
+    def leave_task(self) -> None:
+        """Let go of a task, whether it came to its end or not: nothing leads to its samples any more."""
+        self._pass = None
+        self.strategy.leave_task()
+        if self.strategy.regularizer is not None:
+            self.strategy.regularizer.leave_task()
 
     def step(self, batch: Batch, position: Position) -> Losses:
         """One iteration: the solver's step, what the strategy makes of the batch, the generator's step if it is due.
@@ -143,9 +169,10 @@ class Learner:
         """
         losses: Losses = {}
         with self._products():
-            if position.iteration < position.iterations:
+            iteration = self.strategy.solver_iteration(position)
+            if iteration is not None:
                 with self.clock.measure("solver"):
-                    losses |= self._step_solver(batch, position)
+                    losses |= self._step_solver(batch, position, iteration)
                     self.strategy.after_step(batch, position)
             due = self.strategy.generator_batch(batch, position)
             if due is not None:
@@ -153,27 +180,60 @@ class Learner:
                     losses |= self._step_generator(due, position)
         return losses
 
-    def _step_solver(self, batch: Batch, position: Position) -> Losses:
+    def _step_solver(self, batch: Batch, position: Position, iteration: int) -> Losses:
         with self._own_stream(position.task, position.iteration):
-            terms = self.strategy.loss(lambda x: self._solve(x, position), batch, position)
-        parts = [per_replica(term.weight, term.value) * term.value for term in terms.values()]
-        total = sum(parts[1:], start=parts[0])
-        self._descend("solver", total, position)
-        return {name: term.value.detach() for name, term in terms.items()} | {"total": total.detach()}
+            terms = self.strategy.loss(_Solving(self, position), batch, position)
+        losses = {name: term.value.detach() for name, term in terms.items()}
+        total = _total([per_replica(t.weight, t.value) * t.value for t in terms.values() if not t.constraint])
+        bounds = [term.value for term in terms.values() if term.constraint]
+        names = [name for name in self.descents if name == "solver" or self.strategy.couples]
+        gradients = self._gradients(total, names, keep=bool(bounds))
+        if bounds:
+            reference = self._gradients(_total(bounds), ["solver"])["solver"]
+            gradients["solver"] = self._turned(gradients["solver"], reference)
+        rate = partial(self._lr, iteration=iteration, iterations=position.iterations)
+        for name in names:
+            if name == "solver" and self.strategy.regularizer is not None:
+                losses |= self._step_regularized(self.strategy.regularizer, gradients[name], rate)
+            else:
+                self.descents[name].step(gradients[name], rate)
+        return losses | {"total": total.detach() + losses.get("penalty", 0.0)}
 
-    def _solve(self, x: Tensor, position: Position) -> Tensor:
-        """The solvers' logits while training, their noise taken from the runs' own streams."""
-        wanted = self.solvers.noise("noise_needed", x.shape[1]) if self._wants_noise else {}
-        noise = [self.streams.batch(wanted, "solver", position.task, position.iteration)] if wanted else []
-        return cast(Tensor, self.solvers.call("__call__", x, *noise)).to(self.dtype)
+    def _step_regularized(
+        self, regularizer: Regularizer, gradients: list[Tensor | None], rate: Callable[[Optimizer], float]
+    ) -> Losses:
+        """The solver's step down a loss of those gradients and a penalty."""
+        descent = self.descents["solver"]
+        parameters = [self._with_axis(p.detach()) for p in descent.parameters]
+        free = [
+            torch.zeros_like(p) if g is None else self._with_axis(g) for p, g in zip(parameters, gradients, strict=True)
+        ]
+        before = [p.clone() for p in parameters] if regularizer.follows else []
+        penalty = regularizer.penalty(parameters)
+        pulls = free if penalty is None else [g + pull for g, pull in zip(free, penalty[1], strict=True)]
+        descent.step([pull.view_as(p) for pull, p in zip(pulls, descent.parameters, strict=True)], rate)
+        if regularizer.follows:
+            regularizer.follow(before, parameters, free)
+        return {} if penalty is None else {"penalty": penalty[0]}
 
-    def step_generator(self, x: Tensor, task: int) -> Losses:
-        """One step of all parts of the generators on samples `x` (R, B, ...), whether one is due or not; its losses."""
-        if self.generators is None:
+    def _solve(self, method: str, x: Tensor, position: Position | None) -> Tensor:
+        """What a method of the solvers gives while training, their noise taken from the runs' own streams."""
+        noise = []
+        if position is not None:
+            x = self.augment(x, self.streams, position.task, position.iteration)
+        if self._wants_noise and position is not None:
+            wanted = self.solvers.noise("noise_needed", x.shape[1])
+            noise = [self.streams.batch(wanted, "solver", position.task, position.iteration)] if wanted else []
+        return cast(Tensor, self.solvers.call(method, x, *noise)).to(self.dtype)
+
+    def step_generator(self, batch: Batch, task: int) -> Losses:
+        """One step of all parts of the generators on the samples of `batch`, whether one is due or not; its losses."""
+        if self.generator is None or self.strategy.couples or not self._parts:
             return {}
         with self._products():
             update = prod(part.every for part in self._parts.values()) - 1
-            return self._step_generator(GeneratorBatch(x, update), Position(task, 0, 1))
+            labels = batch.y if self.generator.conditional else None
+            return self._step_generator(GeneratorBatch(batch.x, update, labels=labels), Position(task, 0, 1))
 
     def _step_generator(self, batch: GeneratorBatch, position: Position) -> Losses:
         assert self.generators is not None
@@ -183,19 +243,42 @@ class Learner:
                 continue
             wanted = self.generators.noise("noise", batch.x.shape[1])
             noise = self.streams.batch(wanted, f"generator.{name}", position.task, batch.update)
-            terms = self.generators.call("losses", name, batch.x, noise)
+            labels = [] if batch.labels is None else [batch.labels]
+            terms = self.generators.call("losses", name, batch.x, noise, *labels)
             values = {term: weighted_sum(value, batch.weights) for term, value in terms.items()}
-            first, *others = values.values()
-            self._descend(f"generator.{name}", sum(others, start=first), position)
+            key = f"generator.{name}"
+            gradients = self._gradients(_total(list(values.values())), [key])[key]
+            self.descents[key].step(gradients, lambda optimizer: self._generator_lr(optimizer, position))
             losses |= {term: value.detach() for term, value in values.items()}
         return losses
 
-    def _descend(self, name: str, loss: Tensor, position: Position) -> None:
-        """One step down `loss` (R,) for the parameters of that name; those that it does not depend on stay."""
+    def _gradients(self, loss: Tensor, names: Sequence[str], keep: bool = False) -> dict[str, list[Tensor | None]]:
+        """The gradients of `loss` (R,), by the names of what is trained; None for what it does not depend on."""
+        parameters = [p for name in names for p in self.descents[name].parameters]
         # The replicas share no parameter, so the gradient of the sum holds each one's own.
-        descent = self.descents[name]
-        gradients = torch.autograd.grad(loss.sum(), descent.parameters, allow_unused=True)
-        descent.step(gradients, lambda optimizer: self._lr(optimizer, position))
+        found = iter(torch.autograd.grad(loss.sum(), parameters, allow_unused=True, retain_graph=keep))
+        return {name: [next(found) for _ in self.descents[name].parameters] for name in names}
+
+    def _turned(self, gradients: list[Tensor | None], reference: list[Tensor | None]) -> list[Tensor | None]:
+        """`gradients` without the part that would make the loss of `reference` rise (Chaudhry et al. 2019, eq. 11)."""
+        pairs = [
+            (self._with_axis(g).flatten(1), self._with_axis(r).flatten(1))
+            for g, r in zip(gradients, reference, strict=True)
+            if g is not None and r is not None
+        ]
+        along = _total([(g * r).sum(1) for g, r in pairs])  # (R,)
+        size = _total([(r * r).sum(1) for _, r in pairs])
+        excess = (along / size.clamp(min=torch.finfo(size.dtype).tiny)).clamp(max=0.0)
+
+        def turned(g: Tensor, r: Tensor) -> Tensor:
+            whole = self._with_axis(r)
+            return g - (per_replica(excess, whole) * whole).view_as(g)
+
+        return [g if g is None or r is None else turned(g, r) for g, r in zip(gradients, reference, strict=True)]
+
+    def _with_axis(self, value: Tensor) -> Tensor:
+        """A parameter or its gradient with the replica axis, which those of a run alone don't have."""
+        return value.unsqueeze(0) if len(self.draws) == 1 else value
 
     def _products(self) -> Any:
         """Where matrix products are computed as the precision says."""
@@ -204,18 +287,31 @@ class Learner:
         # No cache of what was cast: the parameters change between two forward passes.
         return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
-    def _lr(self, optimizer: Optimizer, position: Position) -> float:
-        """The learning rate at `position`; steps after the solver's have a course of their own."""
-        beyond = position.iteration - position.iterations
-        if beyond < 0:
+    def _lr(self, optimizer: Optimizer, iteration: int, iterations: int) -> float:
+        """The learning rate of the solver in one of its own iterations."""
+        return optimizer.lr_at(iteration, iterations)
+
+    def _generator_lr(self, optimizer: Optimizer, position: Position) -> float:
+        """The learning rate of the generator; steps in which the solver rests have a course of their own."""
+        if self.strategy.solver_iteration(position) is not None:
             return optimizer.lr_at(position.iteration, position.iterations)
-        return optimizer.lr_at(beyond, self.strategy.steps(position.iterations) - position.iterations)
+        others = self.strategy.steps(position.iterations) - position.iterations
+        own = (
+            position.iteration if position.iteration < position.iterations else position.iteration - position.iterations
+        )
+        return optimizer.lr_at(own, others or position.iterations)
 
     def _own_stream(self, *key: int) -> Any:
         # A solver that doesn't ask for its noise may draw from torch's global stream: give it one of its own.
         return nullcontext() if self._wants_noise else seeded(self.draws[0].seed, "global", *key)
 
-    def _situation(self, task: int) -> Situation:
+    def _samples(self, replica: int) -> Iterable[tuple[Tensor, Tensor]]:
+        if self._pass is None:
+            raise DataError("this strategy looks at a task's samples again, and there is no way to")
+        return self._pass(replica)
+
+    def _situation(self, task: int, samples: Pass | None) -> Situation:
+        self._pass = samples
         return Situation(
             task,
             self.solvers,
@@ -223,24 +319,28 @@ class Learner:
             self.streams,
             self.scenario.teacher_units(self.heads, task),
             self.scenario.task_of_unit(self.heads, task),
+            self.heads[: task + 1],
+            self.scenario.rivals(self.heads, task),
+            self._samples,
         )
 
     # --- evaluation
 
     @torch.no_grad()
-    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]], units: Tensor) -> Evaluation:
-        """How the solver, as it stands, answers `batches` of (x, y), (B, ...), when `units` bool (U,) compete.
+    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]], units: Tensor, replica: int = 0) -> Evaluation:
+        """How a solver, as it stands, answers `batches` of (x, y), (B, ...), when `units` bool (U,) compete.
 
-        Of several solvers it is the first. Leaves no trace: no random stream advances, the solver's mode is put back.
+        Leaves no trace: no random stream advances, the solver's mode is put back.
         """
-        solver = self.solver
+        solver = self.solvers.modules[replica]
+        answer = self.strategy.classifier(replica, solver)
         correct = torch.zeros((), dtype=torch.long, device=self.device)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         n = 0
         answerable = torch.ones((), dtype=torch.bool, device=self.device)
         with self._own_stream(-1), mode(solver, training=False), self.clock.measure("evaluation"):
             for x, y in batches:
-                logits = solver(x.to(self.dtype))
+                logits = answer(x.to(self.dtype))
                 correct += (logits.masked_fill(~units, -torch.inf).argmax(-1) == y).sum()
                 loss += cross_entropy(logits, y, units).sum().double()
                 answerable &= units[y].all()
@@ -260,6 +360,7 @@ class Learner:
             "solver": self.solvers.state_dict(),
             "generator": None if self.generators is None else self.generators.state_dict(),
             "strategy": self.strategy.state_dict(),
+            "regularizer": None if self.strategy.regularizer is None else self.strategy.regularizer.state_dict(),
         }
         mine: State = part_of(whole, replica)
         return mine | {
@@ -267,13 +368,40 @@ class Learner:
             "heads": self.heads,
         }
 
-    def load_states(self, states: Sequence[State], task: int) -> None:
+    def load_states(self, states: Sequence[State], task: int, samples: Pass | None = None) -> None:
         """Take up each replica's state, saved in or before `task`."""
         self.heads = states[0]["heads"].to(self.device)
-        whole = together([{k: s[k] for k in ("solver", "generator", "strategy")} for s in states], self.device)
+        whole = together([{k: s[k] for k in _WHOLE} for s in states], self.device)
         self.solvers.load_state_dict(whole["solver"])
         if self.generators is not None:
             self.generators.load_state_dict(whole["generator"])
         for name, descent in self.descents.items():
             descent.load([state["optimizers"][name] for state in states])
-        self.strategy.load_state_dict(whole["strategy"], self._situation(task))
+        if self.strategy.regularizer is not None:
+            self.strategy.regularizer.load_state_dict(whole["regularizer"])
+        self.strategy.load_state_dict(whole["strategy"], self._situation(task, samples))
+
+
+# What lies in memory with a replica axis, by its name in the state.
+_WHOLE = ("solver", "generator", "strategy", "regularizer")
+
+
+@dataclass(frozen=True)
+class _Solving:
+    """The solvers while they are trained, as a strategy may call them."""
+
+    learner: Learner
+    position: Position
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        return self.learner._solve("__call__", x, self.position)
+
+    def features(self, x: Tensor, /) -> Tensor:
+        return self.learner._solve("features", x, self.position)
+
+    def readout(self, features: Tensor, /) -> Tensor:
+        return self.learner._solve("readout", features, None)
+
+
+def _total(parts: Sequence[Tensor]) -> Tensor:
+    return sum(parts[1:], start=parts[0])

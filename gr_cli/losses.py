@@ -3,6 +3,7 @@ so that leading dimensions (a replica axis) pass through untouched."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 # A unit that is off gets this logit. Finite, because 0 x -inf in a soft target would be NaN.
 _OFF = -1e9
+_LOG_2PI = math.log(2.0 * math.pi)
 
 
 def masked_log_softmax(logits: Tensor, active: Tensor) -> Tensor:
@@ -69,6 +71,12 @@ def gaussian_nll(mean: Tensor, x: Tensor) -> Tensor:
 def kl_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, exp(log_variance)) || N(0, I)), summed over the latent: (..., Z) -> (...)."""
     return 0.5 * (torch.addcmul(log_variance.exp() - log_variance, mean, mean).sum(-1) - mean.shape[-1])
+
+
+def log_normal(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """log N(x; mean, exp(log_variance)), summed over the last dimension: (..., Z) -> (...)."""
+    squares = (x - mean).square() * (-log_variance).exp()
+    return -0.5 * (squares + log_variance + _LOG_2PI).sum(-1)
 
 
 def weighted_sum(values: Tensor, weights: Tensor | None) -> Tensor:

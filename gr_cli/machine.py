@@ -14,8 +14,9 @@ from gr_cli.errors import ConfigError
 
 
 def size(network: nn.Module) -> int:
-    """Number of parameters."""
-    return sum(p.numel() for p in network.parameters())
+    """Number of parameters; what is fitted instead of learnt by steps tells its own."""
+    told = getattr(network, "numbers_kept", None)
+    return sum(p.numel() for p in network.parameters()) if told is None else int(told)
 
 
 def pick_device(name: str) -> torch.device:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from gr_cli.assembly import Experiment
+from gr_cli.learner import Learner
 from gr_cli.results.folder import RunFolder
 
 SAMPLES_SHOWN = 50
 
 
-def draw_samples(experiment: Experiment, folder: RunFolder, task: int) -> None:
-    """A grid of what the generator dreams after `task`, if it dreams images."""
-    generator, draws = experiment.learner.generator, experiment.learner.draws[0]
-    if generator is None or len(experiment.benchmark.kind.shape) != 3:
+def draw_samples(experiment: Experiment, learner: Learner, replica: int, folder: RunFolder, task: int) -> None:
+    """A grid of what the generator of a run, a replica of `learner`, dreams after `task`, if it dreams images."""
+    if learner.generators is None or len(experiment.benchmark.kind.shape) != 3:
         return
     from gr_cli.report import figures
 
+    generator = learner.strategy.dreamer(replica, learner.generators.modules[replica])
+    draws = learner.draws[replica]
     x = generator.generate(SAMPLES_SHOWN, generator=draws.generator("figure", task))
     title = f"{SAMPLES_SHOWN} samples that the generator dreams after task {task}"
     figures.samples(x, title, folder.figures / f"samples_task_{task}.png")

@@ -71,7 +71,7 @@ class Streams:
 
     def __init__(self, runs: Sequence[Draws], dtype: torch.dtype = torch.float32) -> None:
         self.device, self.dtype = runs[0].device, dtype
-        self._distinct = list(dict.fromkeys(runs))
+        self._runs, self._distinct = list(runs), list(dict.fromkeys(runs))
         self._which = torch.tensor([self._distinct.index(run) for run in runs], device=self.device)
         self._blocks: dict[tuple[str, Kind], tuple[tuple[object, ...], Tensor]] = {}
 
@@ -79,6 +79,10 @@ class Streams:
     def replicas(self) -> int:
         """R."""
         return self._which.shape[0]
+
+    def generator(self, replica: int, stream: str, *key: int) -> torch.Generator:
+        """A fresh generator at the start of a stream of one replica."""
+        return self._runs[replica].generator(stream, *key)
 
     def draw(self, kind: Kind, stream: str, *key: int, shape: tuple[int, ...]) -> Tensor:
         """All numbers of one stream at once: (R, *shape)."""

@@ -38,6 +38,7 @@ class Replicas(Generic[M]):
         self._alone = len(self.modules) == 1
         self._native = bool(getattr(self.modules[0], "takes_leading_axes", False))
         self._template: M = self.modules[0]
+        self._like = self.modules[0]
         self._values: dict[str, Tensor] = {}
         self._calls: dict[str, _Method] = {}
         if not self._alone:
@@ -106,19 +107,31 @@ class Replicas(Generic[M]):
             twin._values = {name: value.detach().clone() for name, value in self._values.items()}
         return twin
 
+    def one(self, replica: int) -> M:
+        """The network of one replica; a copy, if these are copies themselves."""
+        if len(self.modules) > replica and (self._alone or self.modules[replica] is not self._template):
+            return self.modules[replica]
+        single = copy.deepcopy(self._like)
+        single.load_state_dict({name: value[replica] for name, value in self.state_dict().items()})
+        return single.eval().requires_grad_(False)
+
+    def tell(self, do: Callable[[M], object]) -> None:
+        """`do` with each network, and with what stands for all when they are called."""
+        for module in {id(m): m for m in (self._template, *self.modules)}.values():
+            do(module)
+
     @contextmanager
     def mode(self, training: bool) -> Iterator[None]:
         """All networks in training or evaluation mode inside the block; after it each part is as it was."""
         with ExitStack() as stack:
-            for module in {id(m): m for m in (self._template, *self.modules)}.values():
-                stack.enter_context(mode(module, training))
+            self.tell(lambda module: stack.enter_context(mode(module, training)))
             yield
 
     def state_dict(self) -> dict[str, Tensor]:
         """Parameters and buffers by name, each with the replica axis."""
         if self._alone:
             return {name: value.unsqueeze(0) for name, value in self.modules[0].state_dict().items()}
-        return {name: self._values[name].detach() for name in self.modules[0].state_dict()}
+        return {name: self._values[name].detach() for name in self._like.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take up what `state_dict` gave."""

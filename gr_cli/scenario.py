@@ -47,16 +47,21 @@ class Scenario:
             return torch.ones_like(heads[0])
         return heads[: task + 1].any(0)
 
-    def joint_units(self, heads: Tensor, task_of_sample: Tensor) -> Tensor:
-        """Units that compete on each sample when all tasks are trained together: (N,) -> bool (N, U)."""
+    def joint_units(self, heads: Tensor, task_of_sample: Tensor, last: int) -> Tensor:
+        """Units that compete on each sample when tasks up to `last` are trained together: (N,) -> bool (N, U)."""
         if self.kind == "task":
             return heads[task_of_sample]
-        return heads.any(0).expand(task_of_sample.shape[0], -1)
+        return self.training_units(heads, last).expand(task_of_sample.shape[0], -1)
 
     @property
     def tasks_have_units(self) -> bool:
         """Whether a task has output units of its own, instead of all tasks sharing them."""
         return self.kind != "domain"
+
+    @property
+    def units_are_classes(self) -> bool:
+        """Whether a unit stands for the same class in all tasks, and all compete in the end."""
+        return self.kind == "class"
 
     @property
     def answers_unseen(self) -> bool:
@@ -80,6 +85,14 @@ class Scenario:
     def replay_units(self, heads: Tensor, task: int) -> Tensor:
         """Units that compete on a replayed sample while `task` is learnt: bool (H, U), H as in `teacher_units`."""
         return heads[:task] if self.kind == "task" else self.training_units(heads, task).unsqueeze(0)
+
+    def rivals(self, heads: Tensor, task: int) -> Tensor:
+        """Units that compete, while `task` is learnt, on a kept sample whose label is known: bool (U, U), row u for
+        label u; a row of a unit not yet seen has all."""
+        if self.kind != "task":
+            return self.training_units(heads, task).expand(heads.shape[1], -1)
+        mine = (heads[: task + 1].unsqueeze(2) & heads[: task + 1].unsqueeze(1)).any(0)
+        return mine | ~mine.any(1, keepdim=True)
 
     def task_of_unit(self, heads: Tensor, task: int) -> Tensor | None:
         """The task before `task` that each unit belongs to, (U,) with -1 for none; None where a unit can't tell."""

@@ -10,7 +10,7 @@ from typing import Any, Literal, Optional
 
 from omegaconf import MISSING
 
-from gr_cli.checks import Count, PositiveInt
+from gr_cli.checks import Count, NonNegative, PositiveInt
 
 
 @dataclass
@@ -21,6 +21,14 @@ class TrainConfig:
     epochs: Optional[int] = MISSING
     batch_size: int = MISSING
     active_classes: str = MISSING
+
+
+@dataclass
+class AugmentConfig:
+    """What is done at random to the samples that the solver learns: `gr_cli.augment.Augment`."""
+
+    noise: float = MISSING
+    shift: int = MISSING
 
 
 @dataclass
@@ -56,6 +64,7 @@ class RunConfig:
     seed: int = MISSING
     scenario: str = MISSING
     train: TrainConfig = field(default_factory=TrainConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     log: LogConfig = field(default_factory=LogConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -74,6 +83,8 @@ CHECKS: dict[str, Any] = {
     "train.epochs": PositiveInt | None,
     "train.batch_size": PositiveInt,
     "train.active_classes": Literal["seen", "all"],
+    "augment.noise": NonNegative,
+    "augment.shift": Count,
     "log.every": PositiveInt,
     "evaluate.every": PositiveInt | None,
     "checkpoint.every_seconds": PositiveInt,

@@ -19,7 +19,7 @@ PROVIDED = {
     "benchmark": ("seed", "data_root", "download"),
     "model": ("input_size", "output_size", "image_shape"),
     "strategy": ("generator",),
-    "generator": ("sample_shape", "image_shape", "value_range", "trials"),
+    "generator": ("sample_shape", "image_shape", "value_range", "trials", "classes", "feature_size", "hidden_dims"),
     "optimizer": (),
 }
 _GROUPS_IN_PATH = ("benchmark", "strategy", "generator")
@@ -112,8 +112,8 @@ class Settings:
             top = key.split(".")[0].split("/")[0]
             if key in (*_GROUPS_IN_PATH, "seed") or top in (*NOT_IDENTITY, "hydra"):
                 continue
-            leaf = key.rsplit(".", 1)[-1]
-            words.append(value if key == "preset" else f"{leaf if leaves.count(leaf) == 1 else key}={value}")
+            leaf = re.split(r"[./]", key)[-1]
+            words.append(value if key == "preset" else f"{leaf if leaves.count(leaf) <= 1 else key}={value}")
         plain = re.sub(r"[\[\]{}'\" ]", "", ",".join(words))
         return re.sub(r"[^\w.=,+-]+", "_", plain, flags=re.ASCII)[:100].strip("-")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.resources import files
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from gr_cli.assembly import one_learner
+from gr_cli.assembly import build_generator, one_learner
+from gr_cli.benchmarks.base import Kind
 from gr_cli.build import asks_for, build, check, check_node, resolve
 from gr_cli.checks import Count, PositiveInt
 from gr_cli.errors import ConfigError, DataError, FolderError, TrainingError, suggestion
@@ -21,6 +21,7 @@ from gr_cli.generators.base import Generator
 from gr_cli.layers import mode
 from gr_cli.learner import Learner
 from gr_cli.machine import default_threads, flushing_denormals, pick_device, size, thread_limit
+from gr_cli.options import STRATEGY, plain, strategy_node, typed_node
 from gr_cli.randomness import Draws, seeded
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.record import EvaluationRow, History, Record
@@ -30,7 +31,6 @@ from gr_cli.settings import PROVIDED
 from gr_cli.strategies.base import Batch
 
 Loader = Iterable[Any]
-_STRATEGY = "continual_strategy"
 _SETTINGS = ("optimizer", "continual_strategy", "generator", "scenario", "active_classes", "seed", "log_every")
 
 
@@ -62,7 +62,7 @@ class ContinualTrainer:
         device: torch.device | str | None = None,
         output_dir: str | Path | None = None,
     ) -> None:
-        config = _plain(config or {}, "config")
+        config = plain(config or {}, "config")
         for name in config:
             if name not in _SETTINGS:
                 raise ConfigError(
@@ -78,9 +78,9 @@ class ContinualTrainer:
         check(self.seed, Count, "config.seed")
         self._log_every = config.get("log_every", 50)
         check(self._log_every, PositiveInt, "config.log_every")
-        self._strategy, inner = _strategy_node(config.get(_STRATEGY))
-        self._generator = _typed_node("generator", config.get("generator", inner), "vae")
-        self._optimizer = _typed_node("optimizer", config.get("optimizer"), "adam")
+        self._strategy, inner, takes = strategy_node(config.get(STRATEGY))
+        self._generator = typed_node("generator", config.get("generator", inner), takes)
+        self._optimizer = typed_node("optimizer", config.get("optimizer"), "adam")
         self._scenario: Scenario = build(
             {
                 "_target_": "gr_cli.scenario.Scenario",
@@ -96,10 +96,11 @@ class ContinualTrainer:
         if self._folder is not None and self._folder.status() is not None:
             raise FolderError(f"{output_dir}: holds a run already; name another output_dir")
         self._config = config
-        for node, path in ((self._strategy, _STRATEGY), (self._generator, "generator"), (self._optimizer, "optimizer")):
+        for node, path in ((self._strategy, STRATEGY), (self._generator, "generator"), (self._optimizer, "optimizer")):
             check_node(node, path, PROVIDED[path if path in PROVIDED else "strategy"])
-        if resolve(self._strategy["_target_"], _STRATEGY).all_tasks_at_once:  # type: ignore[attr-defined]
-            raise ConfigError(_STRATEGY, "joint", "needs all tasks at once, and here they come one by one")
+        if resolve(self._strategy["_target_"], STRATEGY).sees != "task":  # type: ignore[attr-defined]
+            name = next(iter(config[STRATEGY]))
+            raise ConfigError(STRATEGY, name, "needs other tasks beside the current one, and here they come one by one")
 
     # --- what a caller may look at
 
@@ -108,7 +109,7 @@ class ContinualTrainer:
         """The generator; there is none before the first task, or without a strategy that needs one."""
         if self._learner is None or self._learner.generator is None:
             raise AttributeError("there is no generator yet")
-        return self._learner.generator
+        return self._learner.strategy.dreamer(0, self._learner.generator)
 
     @property
     def accuracy_matrix(self) -> list[list[float | None]]:
@@ -165,6 +166,11 @@ class ContinualTrainer:
             learner = self._prepared(first)
             if length is None:
                 self._check_endless(learner)
+            again = learner.strategy.looks_again or getattr(learner.strategy.regularizer, "looks_again", False)
+            if again and iter(train_loader) is train_loader:
+                raise DataError(
+                    "train_loader: can be gone through once only, and this strategy looks at its samples again"
+                )
             x, _ = self._checked(first)
             row = learner.heads.new_full((1, learner.heads.shape[1]), not self._scenario.tasks_have_units)
             learner.heads = torch.cat([learner.heads, row])
@@ -176,21 +182,28 @@ class ContinualTrainer:
             try:
                 with thread_limit(self._threads), flushing_denormals():
                     batches = self._batches(chain([first], pairs), task)
-                    learner.train_task(task, batches, iterations, lambda *step: _raise(history.add(*step)))
+
+                    learner.train_task(
+                        task,
+                        batches,
+                        iterations,
+                        lambda *step: _raise(history.add(*step)),
+                        samples=lambda replica: self._again(train_loader, task),
+                    )
                 _raise(history.close())
             except BaseException:
                 # The task did not come to its end: it is not one of those seen, and its samples are let go.
                 learner.heads = learner.heads[:task]
                 self._tasks.pop()
                 del self._record.history[before:]
-                learner.strategy.end_task()
+                learner.leave_task()
                 raise
         return self._evaluate(task)
 
     def _check_endless(self, learner: Learner) -> None:
         """Refuse what must know beforehand how many steps there will be."""
         long = 10**9
-        if learner.strategy.steps(long) != long or learner.optimizers[0].schedule != "constant":
+        if learner.strategy.steps(long) > long or learner.optimizers[0].schedule != "constant":
             raise ConfigError(
                 "train_loader",
                 "one without len()",
@@ -204,7 +217,17 @@ class ContinualTrainer:
             x, y = self._checked(pair)
             learner.heads[task, y] = True
             units = self._scenario.training_units(learner.heads, task)
-            yield Batch(x.unsqueeze(0), y.unsqueeze(0), units, self._scenario.replay_units(learner.heads, task))
+            yield Batch(x.unsqueeze(0), y.unsqueeze(0), units, *self._rules(learner.heads, task))
+
+    def _again(self, loader: Loader, task: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """One more pass over a task's samples, for strategies that look at them again."""
+        for pair in loader:
+            x, y = self._checked(pair)
+            self._prepared(None).heads[task, y] = True
+            yield x, y
+
+    def _rules(self, heads: Tensor, task: int) -> tuple[Tensor, Tensor]:
+        return self._scenario.replay_units(heads, task), self._scenario.rivals(heads, task)
 
     def _prepared(self, first: Any) -> Learner:
         """The learner, built when the first batch shows what samples look like."""
@@ -234,19 +257,14 @@ class ContinualTrainer:
         """Generator, strategy and learner for samples like those in `x` (B, ...)."""
         provided: dict[str, Any] = {}
         self._bounded = False
-        if asks_for(self._strategy, _STRATEGY, "generator"):
+        if asks_for(self._strategy, STRATEGY, "generator"):
             shape = tuple(x.shape[1:])
             self._bounded = bool(x.min() >= 0 and x.max() <= 1)
             with seeded(self.seed, "initialisation.generator"):
-                provided["generator"] = build(
-                    self._generator,
-                    "generator",
-                    sample_shape=shape,
-                    image_shape=shape,
-                    value_range=(0.0, 1.0) if self._bounded else None,
-                    trials=1,
-                )
-        strategy = build(self._strategy, _STRATEGY, **provided)
+                kind = Kind(shape, (0.0, 1.0) if self._bounded else None, 1)
+                provided["generator"] = build_generator(self._generator, kind, units, self.model)
+        strategy = build(self._strategy, STRATEGY, **provided)
+        strategy.check(self._scenario, self.model)
         heads = torch.zeros(0, units, dtype=torch.bool)
         optimizer = build(self._optimizer, "optimizer")
         return one_learner(self.model, strategy, optimizer, self._scenario, heads, Draws(self.seed, self.device))
@@ -328,53 +346,3 @@ def _length(loader: Loader) -> int | None:
         return len(loader)  # type: ignore[arg-type]
     except TypeError:
         return None
-
-
-def _plain(settings: Any, path: str) -> dict[str, Any]:
-    """`settings` as plain nested dicts and lists, whatever kind of mapping they were."""
-    if not isinstance(settings, Mapping):
-        raise ConfigError(path, settings, "must be a mapping of settings")
-    return {
-        str(name): _plain(value, f"{path}.{name}")
-        if isinstance(value, Mapping)
-        else list(value)
-        if isinstance(value, (list, tuple))
-        else value
-        for name, value in settings.items()
-    }
-
-
-def _shipped(group: str) -> list[str]:
-    folder = files("gr_cli.conf").joinpath(group)
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
-
-
-def _node(group: str, path: str, option: object, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The class behind an option of a group, with the caller's parameters and its own defaults for the others."""
-    options = _shipped(group)
-    if option not in options:
-        raise ConfigError(path, option, f"must be one of {', '.join(options)}", suggestion(str(option), options))
-    text = files("gr_cli.conf").joinpath(group, f"{option}.yaml").read_text(encoding="utf-8")
-    return {"_target_": yaml.safe_load(text)["_target_"], **parameters}
-
-
-def _typed_node(group: str, settings: Any, default: str) -> dict[str, Any]:
-    parameters = _plain({} if settings is None else settings, group)
-    return _node(group, f"{group}.type", parameters.pop("type", default), parameters)
-
-
-def _strategy_node(settings: Any) -> tuple[dict[str, Any], Any]:
-    """The one enabled strategy, and the generator's settings if they stand beside it."""
-    given = _plain({} if settings is None else settings, _STRATEGY)
-    generator = given.pop("generator", None)
-    enabled = {}
-    for name, parameters in given.items():
-        own = _plain({} if parameters is None else parameters, f"{_STRATEGY}.{name}")
-        wanted = own.pop("enabled", True)
-        check(wanted, bool, f"{_STRATEGY}.{name}.enabled")
-        if wanted:
-            enabled[name] = own
-    if len(enabled) > 1:
-        raise ConfigError(_STRATEGY, ", ".join(enabled), "only one strategy can be enabled")
-    name, parameters = next(iter(enabled.items()), ("finetune", {}))
-    return _node("strategy", _STRATEGY, name, parameters), generator

@@ -1,6 +1,7 @@
 """The Python door: what the user's document shows works as written there, but for the import lines."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,6 +12,10 @@ import gr_cli
 from gr_cli import ContinualTrainer, SimpleMLP
 from gr_cli.benchmarks import Digits
 from gr_cli.errors import ConfigError, DataError
+
+
+def options(group):
+    return sorted(path.stem for path in (Path(__file__).parent.parent / "conf" / group).glob("*.yaml"))
 
 
 def task_data(tasks=2, size=28, shuffle=True):
@@ -219,7 +224,7 @@ def test_nothing_is_written_unless_asked(tmp_path):
         ({"optimizer": {"lr": -1}}, r"optimizer\.lr=-1: must be a number > 0"),
         ({"continual_strategy": {"generative_replay": {"memorysize": 3}}}, "memorysize=3: no such.*mean 'memory_size'"),
         ({"continual_strategy": {"replay": {}}}, "continual_strategy=replay: must be one of"),
-        ({"continual_strategy": {"joint": {}}}, "needs all tasks at once"),
+        ({"continual_strategy": {"joint": {}}}, "needs other tasks beside the current one"),
         ({"continual_strategy": {"finetune": {}, "generative_replay": {}}}, "only one strategy"),
         ({"generator": {"latent_dim": "x"}}, r"generator\.latent_dim=x: must be a whole number ≥ 1"),
         ({"scenario": "tasks"}, r"config\.kind=tasks|scenario=tasks: must be one of class, domain, task"),
@@ -330,3 +335,50 @@ def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path):
     ContinualTrainer(model, config, output_dir=tmp_path / "run").train_task(*task_data(1, 8)[0])
     with pytest.raises(gr_cli.GrError, match="holds a run already"):
         ContinualTrainer(model, config, output_dir=tmp_path / "run")
+
+
+METHODS = sorted(set(options("strategy")) - {"joint", "cumulative"})
+
+
+@pytest.mark.parametrize("strategy", METHODS)
+def test_every_strategy_works_with_loaders_of_ones_own(strategy):
+    trainer = ContinualTrainer(
+        SimpleMLP(64, [16], 4),
+        {"continual_strategy": {strategy: {}}, "optimizer": {"type": "adam", "lr": 0.01}},
+    )
+    for task in range(2):
+        x, y = torch.rand(40, 1, 8, 8), torch.randint(0, 2, (40,)) + 2 * task
+        loader = DataLoader(TensorDataset(x, y), batch_size=10)
+        found = trainer.train_task(loader, loader, num_epochs=2)
+    assert set(found) == {0, 1} and all(0 <= accuracy <= 1 for accuracy in found.values())
+    if hasattr(trainer, "generator_model"):
+        assert trainer.generator_model.generate(5).shape == (5, 1, 8, 8)
+
+
+@pytest.mark.parametrize("generator", options("generator"))
+def test_every_generator_works_with_loaders_of_ones_own(generator):
+    strategy = {"feedback": "rtf", "rtf": "rtf", "bir": "bir"}.get(generator, "generative_replay")
+    trainer = ContinualTrainer(
+        SimpleMLP(64, [16], 4), {"continual_strategy": {strategy: {}}, "generator": {"type": generator}}
+    )
+    for task in range(2):
+        data = TensorDataset(torch.rand(40, 1, 8, 8), torch.randint(0, 2, (40,)) + 2 * task)
+        trainer.train_task(DataLoader(data, batch_size=10))
+    assert trainer.generator_model.generate(5).shape == (5, 1, 8, 8)
+
+
+def test_a_regulariser_beside_a_strategy():
+    config = {"continual_strategy": {"generative_replay": {"regularizer": {"type": "si", "strength": 2.0}}}}
+    trainer = ContinualTrainer(SimpleMLP(64, [16], 4), config)
+    data = TensorDataset(torch.rand(20, 64), torch.randint(0, 2, (20,)))
+    trainer.train_task(DataLoader(data, batch_size=10))
+    assert trainer._learner.strategy.regularizer.strength == 2.0
+    with pytest.raises(ConfigError, match=r"regularizer\.type=sii: must be one of .* did you mean"):
+        ContinualTrainer(SimpleMLP(64), {"continual_strategy": {"finetune": {"regularizer": {"type": "sii"}}}})
+
+
+def test_a_loader_that_can_be_gone_through_once_is_refused_where_once_is_not_enough():
+    pairs = iter([(torch.rand(10, 64), torch.randint(0, 2, (10,))) for _ in range(3)])
+    trainer = ContinualTrainer(SimpleMLP(64, [16], 4), {"continual_strategy": {"ewc": {}}})
+    with pytest.raises(DataError, match="can be gone through once only"):
+        trainer.train_task(pairs)

@@ -16,7 +16,7 @@ from gr_cli.replicas import Replicas
 from gr_cli.scenario import Scenario
 from gr_cli.strategies import GenerativeReplay
 from gr_cli.strategies.base import Batch, Position
-from gr_cli.strategies.generative_replay import weights
+from gr_cli.strategies.replay import weights
 
 alone_and_together = pytest.mark.parametrize("seeds", [(0,), (0, 1)], ids=["alone", "together"])
 
@@ -42,10 +42,11 @@ def batches(learner: Learner, task: int, size: int = 10):
     offset = learner.scenario.offsets([2, 2, 2])[task]
     units = learner.scenario.training_units(learner.heads, task)
     replay_units = learner.scenario.replay_units(learner.heads, task)
+    rivals = learner.scenario.rivals(learner.heads, task)
     while True:
         x = torch.stack([(2 * torch.randint(0, 511, (size, 6), generator=g) + 1) / 1024 for g in generators])
         y = torch.stack([torch.randint(0, 2, (size,), generator=g) + offset for g in generators])
-        yield Batch(x, y, units, replay_units)
+        yield Batch(x, y, units, replay_units, rivals)
 
 
 def train(learner: Learner, task: int, iterations: int = 12, observe=lambda position, losses: None) -> None:
@@ -129,11 +130,11 @@ def test_dreams_come_from_the_networks_as_they_were_and_get_no_gradient(seeds):
     strategy = subject.strategy
 
     def observe(position, losses):
-        frozen = [p for replicas in (strategy.teacher, strategy.dreamer) for p in replicas.modules[0].parameters()]
+        frozen = [p for replicas in (strategy.teacher, strategy.dreamers[0]) for p in replicas.modules[0].parameters()]
         assert all(p.grad is None and not p.requires_grad for p in frozen)
-        for before, now in ((solver, strategy.teacher.state_dict()), (dreamer, strategy.dreamer.state_dict())):
+        for before, now in ((solver, strategy.teacher.state_dict()), (dreamer, strategy.dreamers[0].state_dict())):
             assert all(torch.equal(before[name], now[name]) for name in before)
-        replay = strategy.replay(position)
+        replay = strategy.replay(None, position)
         assert not replay.x.requires_grad
         for i, teacher in enumerate(before_each):
             expected = teacher(replay.x[i])[:, :2].argmax(1)  # it knew two classes
@@ -149,11 +150,11 @@ def test_replay_is_fresh_for_each_iteration_and_the_same_when_asked_again(seeds)
     train(subject, 0)
 
     def observe(position, losses):
-        x = subject.strategy.replay(position).x
+        x = subject.strategy.replay(None, position).x
         assert x.shape == (len(seeds), 8, 6)
         seen.extend(x.clone())
-        subject.strategy._block = None
-        torch.testing.assert_close(subject.strategy.replay(position).x, x, rtol=0, atol=0)
+        subject.strategy._blocks = {}
+        torch.testing.assert_close(subject.strategy.replay(None, position).x, x, rtol=0, atol=0)
 
     train(subject, 1, iterations=140, observe=observe)
     assert len({tuple(x.flatten().tolist()) for x in seen}) == 140 * len(seeds)
@@ -165,7 +166,7 @@ def test_a_pool_is_dreamt_once(seeds):
     train(subject, 0)
 
     def observe(position, losses):
-        for rows, x in zip(pools, subject.strategy.replay(position).x, strict=True):
+        for rows, x in zip(pools, subject.strategy.replay(None, position).x, strict=True):
             rows.update(tuple(row) for row in x.tolist())
 
     train(subject, 1, observe=observe)
@@ -182,7 +183,7 @@ def test_soft_targets_are_probabilities_over_the_classes_known_before(setting, t
     before_each = copy.deepcopy(subject.solvers.modules)
 
     def observe(position, losses):
-        replay = subject.strategy.replay(position)
+        replay = subject.strategy.replay(None, position)
         assert replay.target.shape == (len(temperatures), 8, 1, 6)
         torch.testing.assert_close(replay.target.sum(-1), torch.ones(len(temperatures), 8, 1))
         assert (replay.target[..., 2:] == 0).all()
@@ -202,7 +203,7 @@ def test_task_incremental_replay_has_a_target_from_each_earlier_head(seeds):
     before_each = copy.deepcopy(subject.solvers.modules)
 
     def observe(position, losses):
-        replay = subject.strategy.replay(position)
+        replay = subject.strategy.replay(None, position)
         assert replay.target.shape == (len(seeds), 8, 2)
         for x, target, teacher in zip(replay.x, replay.target, before_each, strict=True):
             logits = teacher(x)
@@ -218,9 +219,9 @@ def test_hand_computed_replay_loss(seeds):
     subject = learner("task", seeds=seeds)
     train(subject, 0)
     train(subject, 1)
-    subject.strategy.begin_task(subject._situation(2))
+    subject.strategy.begin_task(subject._situation(2, None))
     batch, position = next(batches(subject, 2)), Position(2, 0, 10)
-    replay = subject.strategy.replay(position)
+    replay = subject.strategy.replay(None, position)
     with torch.no_grad():
         terms = subject.strategy.loss(lambda x: subject.solvers.call("forward", x), batch, position)
         assert terms["replay"].value.shape == (len(seeds),)
@@ -241,7 +242,7 @@ def test_the_memory_is_shared_evenly_between_the_tasks(seeds):
     subject = learner(memory_size=30, seeds=seeds)
     train(subject, 0)
     train(subject, 1)
-    subject.strategy.begin_task(subject._situation(2))
+    subject.strategy.begin_task(subject._situation(2, None))
     memory = subject.strategy.memory
     assert memory.reserved == 20
     for teacher, x, kept in zip(subject.solvers.modules, memory.x, memory.kept.tolist(), strict=True):
@@ -269,7 +270,7 @@ def test_a_class_that_is_dreamt_too_rarely_leaves_its_places_empty():
         with torch.no_grad():
             for task, solver in enumerate(subject.solvers.modules):
                 solver.output.bias[2 * task : 2 * task + 2] = 50.0  # it calls everything a class of this task
-        subject.strategy.begin_task(subject._situation(2))
+        subject.strategy.begin_task(subject._situation(2, None))
         memory = subject.strategy.memory
         assert memory.reserved == reserved
         assert memory.kept.tolist() == kept
@@ -279,7 +280,7 @@ def test_a_class_that_is_dreamt_too_rarely_leaves_its_places_empty():
 def test_without_balance_all_that_passes_shares_one_reservoir(seeds):
     subject = learner(task_balanced=False, memory_size=30, seeds=seeds)
     train(subject, 0)
-    subject.strategy.begin_task(subject._situation(1))
+    subject.strategy.begin_task(subject._situation(1, None))
     memory = subject.strategy.memory
     assert (memory.reserved, memory.seen) == (0, 30)
     for i, batch in zip(range(20), batches(subject, 1), strict=False):
@@ -329,7 +330,7 @@ def test_the_generator_learns_from_both_with_the_weights_of_the_solver():
         subject = learner(replay_weight=rule, seeds=range(len(current)), **settings)
         train(subject, 0)
         train(subject, 1)
-        subject.strategy.begin_task(subject._situation(2))
+        subject.strategy.begin_task(subject._situation(2, None))
         due = subject.strategy.generator_batch(next(batches(subject, 2)), Position(2, 0, 10))
         assert due.x.shape == (len(current), 18, 6)
         assert due.weights.sum(1).tolist() == pytest.approx([1] * len(current))

@@ -64,5 +64,5 @@ def test_a_unit_tells_its_task_only_where_tasks_have_classes_of_their_own():
 def test_joint_training_keeps_heads_apart_only_in_the_task_scenario():
     owner = torch.tensor([0, 2])
     heads = Scenario("task").heads(COUNTS)
-    assert [units(row) for row in Scenario("task").joint_units(heads, owner)] == [[0, 1], [4, 5, 6]]
-    assert [units(row) for row in Scenario("class").joint_units(heads, owner)] == [list(range(7))] * 2
+    assert [units(row) for row in Scenario("task").joint_units(heads, owner, 2)] == [[0, 1], [4, 5, 6]]
+    assert [units(row) for row in Scenario("class").joint_units(heads, owner, 2)] == [list(range(7))] * 2

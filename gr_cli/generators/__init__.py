@@ -1,5 +1,11 @@
 """Generators: networks that dream samples of earlier tasks."""
 
 from gr_cli.generators.base import Generator as Generator
+from gr_cli.generators.class_vae import ClassVAE as ClassVAE
 from gr_cli.generators.conv_vae import ConvVAE as ConvVAE
+from gr_cli.generators.cvae import CVAE as CVAE
+from gr_cli.generators.feedback import Feedback as Feedback
+from gr_cli.generators.flow import FlowMatching as FlowMatching
+from gr_cli.generators.mixture import Mixture as Mixture
 from gr_cli.generators.vae import VAE as VAE
+from gr_cli.generators.wgan_gp import WGANGP as WGANGP

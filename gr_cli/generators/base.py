@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +26,23 @@ class Part:
 
 
 class Generator(nn.Module, ABC):
-    """A model of samples of `sample_shape` whose values lie in `value_range` (None: anywhere)."""
+    """A model of samples of `sample_shape` whose values lie in `value_range` (None: anywhere).
+
+    Most learn by steps down their losses. One that is fitted to a task's samples in one go has no parts, and `fit`.
+
+    `conditional`: whether it models samples given their class; then `losses` gets `labels` (B,), and `decode` too.
+    `fitted`: whether it is fitted, a class at a time, and keeps what it knows of the others.
+    `reads_features`: whether it sees samples through the solver's features, and shares the solver's loss.
+    `tells_likelihood`: whether it knows how likely a sample is in each class.
+    """
 
     sample_shape: tuple[int, ...]
     value_range: tuple[float, float] | None
+    conditional: bool = False
+    fitted: ClassVar[bool] = False
+    reads_features: ClassVar[bool] = False
+    tells_likelihood: ClassVar[Literal["no", "estimated", "exactly"]] = "no"
+    known: Tensor  # bool (U,), of conditional ones: the classes that were learnt
 
     @abstractmethod
     def latent(self, num_samples: int) -> dict[str, Noise]:
@@ -46,8 +61,38 @@ class Generator(nn.Module, ABC):
         """The objectives by name, in the order in which they are stepped."""
 
     @abstractmethod
-    def losses(self, part: str, x: Tensor, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def losses(
+        self, part: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The terms of one objective, each (B,): their sum is minimised. Pure in parameters, `x` and `noise`."""
+
+    def turns(self, num_samples: int) -> Tensor | None:
+        """The classes that were met, in turn: (num_samples,); None for what is not conditional on them."""
+        if not self.conditional:
+            return None
+        classes = self.known.nonzero().squeeze(1)
+        classes = classes if len(classes) else torch.arange(len(self.known), device=self.known.device)
+        return classes[torch.arange(num_samples, device=classes.device) % len(classes)]
+
+    def meet(self, classes: Tensor) -> None:
+        """Take note of classes, bool (U,), that were learnt."""
+        if self.conditional:
+            self.known |= classes
+
+    def focus(self, classes: Sequence[int]) -> None:
+        """Take note that only these classes will be learnt from now on, until told otherwise."""
+
+    def log_likelihoods(self, x: Tensor) -> Tensor:
+        """log p(x | class) of samples (B, ...) for each class, up to a constant of x: (B, U)."""
+        raise NotImplementedError(f"{type(self).__name__} does not tell likelihoods")
+
+    def estimated(self, x: Tensor, stream: torch.Generator, draws: int) -> Tensor:
+        """The same where it can only be estimated, by so many random draws from `stream`."""
+        return self.log_likelihoods(x)
+
+    def fit(self, x: Tensor, label: int, stream: torch.Generator) -> None:
+        """Learn the class `label` from all its samples `x` (N, *sample_shape), with randomness from `stream`."""
+        raise NotImplementedError(f"{type(self).__name__} learns by steps")
 
     def generate(
         self,
@@ -61,14 +106,16 @@ class Generator(nn.Module, ABC):
         Args:
             num_samples: how many; 0 gives an empty tensor.
             device: where the result shall lie; default: where the parameters are.
-            labels: wanted classes, for generators that are conditional on them.
+            labels: wanted classes (num_samples,), for generators that are conditional on them; default: all that it
+                has met, in turn.
             generator: random stream; default: torch's global one.
         """
         if num_samples < 0:
             raise ValueError(f"num_samples={num_samples}: must be at least 0")
-        like = next(self.parameters())
+        like = next(value for value in chain(self.parameters(), self.buffers()) if value.is_floating_point())
         home = like.device
         source = generator.device if generator is not None else home
+        labels = self.turns(num_samples) if labels is None else labels
         latent = {
             name: (torch.randn if noise.kind == "normal" else torch.rand)(
                 noise.shape, generator=generator, device=source
@@ -78,3 +125,46 @@ class Generator(nn.Module, ABC):
         with torch.no_grad():
             x = self.decode(latent, labels)
         return x if device is None else x.to(device)
+
+
+class Ensemble(Generator):
+    """Several generators that dream in turn: the i-th sample is that of generator i modulo their number."""
+
+    def __init__(self, members: Sequence[Generator]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.sample_shape, self.value_range = members[0].sample_shape, members[0].value_range
+
+    def _each(self) -> list[Generator]:
+        return [member for member in self.members if isinstance(member, Generator)]
+
+    def latent(self, num_samples: int) -> dict[str, Noise]:
+        parts = enumerate(member.latent(n) for member, n in zip(self._each(), self._turns(num_samples), strict=True))
+        return {f"{i}.{name}": noise for i, part in parts for name, noise in part.items()}
+
+    def _turns(self, number: int) -> list[int]:
+        return [len(range(i, number, len(self.members))) for i in range(len(self.members))]
+
+    def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
+        if labels is not None:
+            raise ValueError("each member of an ensemble has classes of its own: labels must be None")
+        parts = []
+        for i, member in enumerate(self._each()):
+            mine = {name.split(".", 1)[1]: noise for name, noise in latent.items() if name.startswith(f"{i}.")}
+            number = len(next(iter(mine.values())))
+            parts.append(member.decode(mine, member.turns(number)))
+        whole = parts[0].new_empty((sum(map(len, parts)), *self.sample_shape))
+        for i, part in enumerate(parts):
+            whole[i :: len(parts)] = part
+        return whole
+
+    def noise(self, batch_size: int) -> dict[str, Noise]:
+        return {}
+
+    def parts(self) -> dict[str, Part]:
+        return {}
+
+    def losses(
+        self, part: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        raise ValueError("an ensemble is of generators that learn no more")

@@ -45,7 +45,10 @@ class GaussianVAE(Generator):
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
         if labels is not None:
             raise ValueError("this VAE is not conditional on classes: labels must be None")
-        out = self.reconstruct(latent["z"])
+        return self.bounded(self.reconstruct(latent["z"]))
+
+    def bounded(self, out: Tensor) -> Tensor:
+        """What `reconstruct` gave as samples."""
         if self.value_range is None:
             return out
         low, high = self.value_range
@@ -54,17 +57,28 @@ class GaussianVAE(Generator):
     def parts(self) -> dict[str, Part]:
         return {"vae": Part(tuple(self.parameters()))}
 
-    def losses(self, part: str, x: Tensor, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if self.value_range not in (None, (0.0, 1.0)):
-            low, high = self.value_range
-            x = (x - low) / (high - low)
+    def losses(
+        self, part: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        x = self.scaled(x)
         # In low precision the products alone shall be coarse, not what is summed up from them.
         mean, log_variance = (part.to(x.dtype) for part in self.encode(x, noise))
         z = mean + (0.5 * log_variance).exp() * noise["z"]
+        return self.elbo(x, self.reconstruct(z), kl_standard_normal(mean, log_variance))
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Bounded samples scaled to [0, 1], others as they are."""
+        if self.value_range in (None, (0.0, 1.0)):
+            return x
+        low, high = self.value_range
+        return (x - low) / (high - low)
+
+    def elbo(self, x: Tensor, out: Tensor, kl: Tensor) -> dict[str, Tensor]:
+        """The two terms per value, from scaled samples, what `reconstruct` gave, and the divergence (B,) or (R, B)."""
         axes = len(self.sample_shape)
-        out, target = self.reconstruct(z).to(x.dtype).flatten(-axes), x.flatten(-axes)
+        out, target = out.to(x.dtype).flatten(-axes), x.flatten(-axes)
         nll = gaussian_nll(out, target) if self.value_range is None else self.trials * bernoulli_nll(out, target)
-        return {"reconstruction": nll, "kl": kl_standard_normal(mean, log_variance) / target.shape[-1]}
+        return {"reconstruction": nll, "kl": kl / target.shape[-1]}
 
 
 class VAE(GaussianVAE):
@@ -97,12 +111,16 @@ class VAE(GaussianVAE):
         self.sample_shape = tuple(sample_shape)
         self.latent_dim, self.dropout = latent_dim, dropout
         self.value_range, self.trials = value_range, trials
-        widths = [prod(sample_shape), *hidden_dims]
+        self.make_layers(hidden_dims, initialisation)
+
+    def make_layers(self, hidden_dims: Widths, initialisation: str, beside: int = 0) -> None:
+        """Encoder and decoder, for inputs that hold so many values `beside` the sample and the latent variables."""
+        size = prod(self.sample_shape)
+        widths, back = [size + beside, *hidden_dims], [self.latent_dim + beside, *reversed(hidden_dims)]
         self.encoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
-        self.posterior = Linear(widths[-1], 2 * latent_dim)
-        back = [latent_dim, *reversed(hidden_dims)]
+        self.posterior = Linear(widths[-1], 2 * self.latent_dim)
         self.decoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(back))
-        self.pixels = Linear(back[-1], widths[0])
+        self.pixels = Linear(back[-1], size)
         if initialisation == "he":
             start_relu(*self.encoder, *self.decoder)
             start_linear(self.posterior, self.pixels)

@@ -29,11 +29,23 @@ def _key(settings: Settings) -> str:
     for group in _NETWORKS:
         if config[group] is not None:
             free = per_replica_fields(config[group], group)
-            config[group] = {k: None if k in free and _is_number(v) else v for k, v in config[group].items()}
+            config[group] = _without(config[group], free)
     # Each replica has its own optimiser; they only need the same moments.
     optimizer = config["optimizer"]
     config["optimizer"] = [optimizer["_target_"], sorted(build(optimizer, "optimizer").start([]))]
     return json.dumps(config, sort_keys=True)
+
+
+def _without(node: Mapping[str, Any], free: Sequence[str], prefix: str = "") -> dict[str, Any]:
+    """A node without the numbers of these dotted names."""
+    return {
+        k: _without(v, free, f"{prefix}{k}.")
+        if isinstance(v, Mapping)
+        else None
+        if f"{prefix}{k}" in free and _is_number(v)
+        else v
+        for k, v in node.items()
+    }
 
 
 def _is_number(value: Any) -> bool:

@@ -11,11 +11,12 @@ from time import perf_counter
 
 from torch.nn.modules.batchnorm import _NormBase
 
-from gr_cli.assembly import Experiment, batches, build_learner, prepare, side_by_side
+from gr_cli.assembly import Experiment, batches, build_learner, passes, prepare, side_by_side
+from gr_cli.benchmarks.base import EVALUATION_BATCH
 from gr_cli.learner import Losses
 from gr_cli.machine import available_memory, default_threads, forget_peak, held_memory, peak_memory, thread_limit
 from gr_cli.settings import Settings
-from gr_cli.strategies.base import Position
+from gr_cli.strategies.base import Batch, Position
 
 _SECONDS = 0.4  # spent on timing one width
 _STEPS = 63  # most steps for it
@@ -62,8 +63,6 @@ def judge(jobs: Sequence[Settings], most: int | None = None, memory: int | None 
         try:
             times[width] = _seconds(first, jobs[:width]) / width
         except Exception as error:
-            if width == 1:
-                raise
             return Verdict(1, _told(error))
         peaks.add(width, peak_memory(device))
         gc.collect()  # what was tried shall not be held while the next is
@@ -118,9 +117,11 @@ def _obstacle(first: Experiment, jobs: Sequence[Settings]) -> str | None:
         for name, module in network.named_modules() if network is not None else ():
             if isinstance(module, _NormBase) and module.track_running_stats:
                 return f"{type(module).__name__} `{name}` keeps running statistics"
+    if learner.strategy.steps(1000) == 0:
+        return "nothing is learnt by steps"
     pair = [*jobs[:2]]
-    alone = [_losses(first, [job]) for job in pair]
     try:
+        alone = [_losses(first, [job]) for job in pair]
         both = _losses(first, pair)
     except Exception as error:  # whatever a network of the user's own does that can't be batched
         return _told(error)
@@ -137,6 +138,13 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
 
 
+def _few(experiments: Sequence[Experiment], number: int) -> Iterator[Batch]:
+    """The batches of a stage, as if its first samples were all that it has: consolidation shall not take long."""
+    most = min(EVALUATION_BATCH, *(len(experiment.stages[number].train) for experiment in experiments))
+    for batch in batches(experiments, number, 0):
+        yield batch if batch.index is None else replace(batch, index=batch.index % most)
+
+
 def _built(first: Experiment, jobs: Sequence[Settings]) -> list[Experiment]:
     """Experiments on the data of `first`, with fresh networks as each job has them."""
     kind, heads, device = first.benchmark.kind, first.learner.heads, first.learner.device
@@ -149,10 +157,11 @@ def _losses(first: Experiment, jobs: Sequence[Settings], steps: int = 2) -> list
     experiments = _built(first, jobs)
     learner = side_by_side(experiments)
     for number, stage in enumerate(first.stages[:2]):
-        few = islice(batches(experiments, number, 0), steps)
-        learner.train_task(stage.task, few, stage.iterations, lambda position, losses: found.append(losses))
+        few = islice(_few(experiments, number), steps)
+        samples = passes(experiments, number, 1)
+        learner.train_task(stage.task, few, stage.iterations, lambda position, losses: found.append(losses), 0, samples)
         # An update of the generator may be due much later; it shall be tried, too.
-        found.append(learner.step_generator(next(batches(experiments, number, 0)).x, stage.task))
+        found.append(learner.step_generator(next(_few(experiments, number)), stage.task))
     return found
 
 
@@ -169,15 +178,19 @@ def _seconds(first: Experiment, jobs: Sequence[Settings]) -> float:
 
     stage = first.stages[number]
     with thread_limit(first.settings.config["threads"] or default_threads(learner.solver, size * len(jobs))):
+        # As far as where the solver learns, if the generator goes before it.
+        steps = 1 + learner.strategy.steps(_STEPS) - _STEPS
         if number:
-            learner.train_task(0, islice(batches(experiments, 0, 0), 1), _STEPS, lambda *_: None)
+            begun = passes(experiments, 0, 1)
+            learner.train_task(0, islice(_few(experiments, 0), steps), _STEPS, lambda *_: None, 0, begun)
         began = perf_counter()
-        stream = batches(experiments, number, 0)
+        stream = _few(experiments, number)
         learner.train_task(
             stage.task,
             (b for i, b in enumerate(islice(stream, _STEPS)) if i < 6 or perf_counter() - began < _SECONDS),
             _STEPS,
             mark,
+            samples=passes(experiments, number, 1),
         )
     rest = marks[2:]  # the first steps make memories, blocks of noise and of dreams
     return (rest[-1] - rest[0]) / (len(rest) - 1)

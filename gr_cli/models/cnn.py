@@ -54,10 +54,22 @@ class CNN(nn.Module):
         """Uniform numbers for dropout of the hidden layer."""
         return {"hidden": Noise("uniform", (batch_size, self.hidden.out_features))} if self.dropout else {}
 
-    def forward(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
-        """(B, C, H, W) -> logits (B, output_size)."""
+    @property
+    def feature_size(self) -> int:
+        """How many values the last layer sees."""
+        return self.output.in_features
+
+    def features(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
+        """(B, C, H, W) -> what the last layer sees, (B, hidden_size)."""
         for convolution in self.convolutions:
             x = F.relu(convolution(x))
-        h = drop(F.relu(self.hidden(x.flatten(1))), noise, "hidden", self.dropout)
-        logits: Tensor = self.output(h)
+        return drop(F.relu(self.hidden(x.flatten(1))), noise, "hidden", self.dropout)
+
+    def readout(self, features: Tensor) -> Tensor:
+        """(B, hidden_size) -> logits (B, output_size)."""
+        logits: Tensor = self.output(features)
         return logits
+
+    def forward(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
+        """(B, C, H, W) -> logits (B, output_size)."""
+        return self.readout(self.features(x, noise))

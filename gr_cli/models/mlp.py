@@ -32,6 +32,7 @@ class SimpleMLP(nn.Module):
         dropout: Annotated[Share, PerReplica] = 0.0,
     ) -> None:
         super().__init__()
+        self.hidden_sizes = list(hidden_sizes)
         widths = [input_size, *hidden_sizes]
         self.hidden = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
         self.output = Linear(widths[-1], output_size)
@@ -44,10 +45,23 @@ class SimpleMLP(nn.Module):
         widths = [layer.out_features for layer in self.hidden if isinstance(layer, Linear)]
         return {f"hidden{i}": Noise("uniform", (batch_size, width)) for i, width in enumerate(widths)}
 
-    def forward(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
-        """(B, ...) -> logits (B, output_size)."""
+    @property
+    def feature_size(self) -> int:
+        """How many values the last layer sees."""
+        return self.output.in_features
+
+    def features(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
+        """(B, ...) -> what the last layer sees, (B, F)."""
         h = x.flatten(self.output.leading)
         for i, layer in enumerate(self.hidden):
             h = drop(F.relu(layer(h), inplace=True), noise, f"hidden{i}", self.dropout)
-        logits: Tensor = self.output(h)
+        return h
+
+    def readout(self, features: Tensor) -> Tensor:
+        """(B, F) -> logits (B, output_size)."""
+        logits: Tensor = self.output(features)
         return logits
+
+    def forward(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
+        """(B, ...) -> logits (B, output_size)."""
+        return self.readout(self.features(x, noise))

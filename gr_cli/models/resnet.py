@@ -36,8 +36,24 @@ class ResNet18(nn.Module):
         self.net = resnet18(num_classes=output_size, norm_layer=layer)
         self.net.conv1 = nn.Conv2d(image_shape[0], 64, 3, stride=1, padding=1, bias=False)
         self.net.maxpool = nn.Identity()
+        self.output = self.net.fc
+        self.net.fc = nn.Identity()
+
+    @property
+    def feature_size(self) -> int:
+        """How many values the last layer sees."""
+        return int(self.output.in_features)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> what the last layer sees, (B, 512)."""
+        found: Tensor = self.net(x)
+        return found
+
+    def readout(self, features: Tensor) -> Tensor:
+        """(B, 512) -> logits (B, output_size)."""
+        logits: Tensor = self.output(features)
+        return logits
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> logits (B, output_size)."""
-        logits: Tensor = self.net(x)
-        return logits
+        return self.readout(self.features(x))

@@ -34,6 +34,7 @@ def settings_of(path: Path) -> Settings:
         config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
         choices = config.pop("choices")
         config.setdefault("precision", "float32")  # runs of earlier versions do not say
+        config.setdefault("augment", {"noise": 0.0, "shift": 0})
         return Settings.checked(config, choices, (RunFolder(path).status() or {}).get("overrides", []))
     except OSError as error:
         raise FolderError(f"{path}: holds no run (config.yaml: {error.strerror})") from error
@@ -60,9 +61,7 @@ def load_run(folder: str | Path) -> LoadedRun:
     shape = saved["kind"]
     kind = Kind(tuple(shape["shape"]), shape["value_range"], shape["trials"])
     learner = build_learner(settings.config, kind, saved["learner"]["heads"], torch.device("cpu"))
-    learner.solver.load_state_dict(saved["learner"]["solver"])
-    if learner.generator is not None:
-        learner.generator.load_state_dict(saved["learner"]["generator"])
-        learner.generator.eval()
+    learner.load_states([saved["learner"]], len(saved["learner"]["heads"]) - 1)
+    generator = None if learner.generator is None else learner.strategy.dreamer(0, learner.generator.eval())
     matrix = Record.from_state(saved["record"]).matrix()
-    return LoadedRun(settings.config, matrix, learner.solver.eval(), learner.generator)
+    return LoadedRun(settings.config, matrix, learner.solver.eval(), generator)

@@ -4,4 +4,7 @@ from gr_cli.strategies.base import Strategy
 
 
 class Finetune(Strategy):
-    """Each task is trained as if there were no other: the lower bound, which shows the forgetting."""
+    """Each task is trained as if there were no other: the lower bound, which shows the forgetting.
+
+    With a regulariser it is elastic weight consolidation, synaptic intelligence and their like.
+    """

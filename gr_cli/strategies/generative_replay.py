@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -8,50 +8,37 @@ from torch import Tensor, nn
 
 from gr_cli.checks import Count, PerReplica, Positive, PositiveInt, ReplayWeight
 from gr_cli.errors import ConfigError
-from gr_cli.generators.base import Generator
+from gr_cli.generators.base import Ensemble, Generator
 from gr_cli.layers import per_replica
-from gr_cli.losses import cross_entropy, distillation, soft_targets, weighted_sum
+from gr_cli.losses import distillation, soft_targets
 from gr_cli.randomness import Noise
 from gr_cli.replicas import Replicas
-from gr_cli.strategies.base import Batch, GeneratorBatch, Position, Situation, Solve, State, Strategy, Term
+from gr_cli.scenario import Scenario
+from gr_cli.strategies.base import Batch, GeneratorBatch, Position, Regularizer, Situation, Solve, State, Term
+from gr_cli.strategies.dreams import decoded, fit_classes, in_turn
 from gr_cli.strategies.memory import Memory, pick_balanced, shares
+from gr_cli.strategies.replay import Replay, ReplayStrategy, taught
 
 _SURPLUS = 4  # generated samples per place of the memory, so that rare classes fill their share
 _CHUNK = 1024  # samples dreamt at once: large enough for fast matrix products, small enough for the cache
 _LEAST = 64  # ... by each replica
 
 
-@dataclass(frozen=True)
-class Replay:
-    """Dreamt samples `x` (R, N, ...) with a target for each of H heads: units (R, N, H), or probabilities
-    (R, N, H, U)."""
-
-    x: Tensor
-    target: Tensor
-
-    def part(self, start: int, stop: int) -> Replay:
-        """The dreams from `start` to before `stop` of each replica."""
-        return Replay(self.x[:, start:stop], self.target[:, start:stop])
-
-    def at(self, index: Tensor) -> Replay:
-        """The dreams at `index` (R, B), each replica's own."""
-        replica = torch.arange(index.shape[0], device=index.device).unsqueeze(1)
-        return Replay(self.x[replica, index], self.target[replica, index])
-
-
-class GenerativeReplay(Strategy):
+class GenerativeReplay(ReplayStrategy):
     """Deep generative replay (Shin et al. 2017; van de Ven & Tolias 2018).
 
     Before a task, generator and solver are frozen as they stand. During the task the frozen generator dreams samples
-    of the earlier tasks, the frozen solver labels them, and the solver learns them beside the current ones:
-    loss = w_current * loss(current) + w_replay * loss(dreams). The generator keeps learning meanwhile, from a memory
-    (the current task's samples by reservoir sampling, dreams for the earlier tasks) or from the batches themselves.
+    of the earlier tasks, the frozen solver labels them (unless the generator is conditional and brings labels), and
+    the solver learns them beside the current ones: loss = w_current * loss(current) + w_replay * loss(dreams). The
+    generator keeps learning meanwhile, from a memory (the current task's samples by reservoir sampling, dreams for the
+    earlier tasks) or from the batches themselves; one that is fitted in one go learns at one end of the task.
     No raw sample is kept beyond its task.
 
     Args:
         generator: what dreams.
         memory_size: places in the memory that the generator learns from.
-        batch_size: replayed samples per iteration, and the generator's batch from the memory.
+        batch_size: replayed samples per iteration, and the generator's batch from the memory; None: as many as there
+            are current samples.
         replay_weight: weight of the replay loss beside weight 1 of the current loss, or `by_tasks`: in the t-th task
             1/t on the current and 1 - 1/t on the replayed samples.
         generator_update_freq: the generator learns at every so-many-th iteration.
@@ -59,138 +46,289 @@ class GenerativeReplay(Strategy):
             as many dreams as it has places come first, then all that passes, current and replayed.
         replay_source: `fresh` dreams for every iteration, or a `pool` dreamt once per task and drawn from.
         pool_size: number of dreams in that pool.
-        targets: the frozen solver's choice (`hard`), or its probabilities at `temperature` (`soft`, distillation).
-        temperature: softens the targets and the solver's answer to them; no factor T^2.
+        targets: the frozen solver's choice (`hard`), or its probabilities at `temperature` (`soft`, distillation); or
+            the probabilities of the classes by the generator's own `likelihood`, at that temperature.
+        temperature: softens the targets, and the solver's answer to the old solver's; no factor T^2.
         generator_data: what the generator learns from, `memory` or the batches of `current_and_replay`, weighed
             like the solver's losses.
-        generator_training: `alongside` the solver, or `after` it, with as many steps.
+        generator_training: `alongside` the solver, or `before` or `after` it, with as many steps.
+        generators: `one` for all tasks, which learns the earlier ones anew from its own dreams; or one `per_task`,
+            frozen when the task is over, which never sees a dream.
+        current_data: what the solver learns the current task from: the `real` samples, or `dreamt` ones, so that
+            nothing tells current from earlier classes but what they look like.
+        current_targets: what it learns about them: their `labels`, or what the generator's `likelihood` says.
+        regularizer: what else keeps the solver's parameters near to where they were.
     """
 
     def __init__(
         self,
         generator: Generator,
         memory_size: Count = 500,
-        batch_size: PositiveInt = 32,
+        batch_size: PositiveInt | None = 32,
         replay_weight: Annotated[ReplayWeight, PerReplica] = 1.0,
         generator_update_freq: PositiveInt = 5,
         task_balanced: bool = True,
         replay_source: Literal["fresh", "pool"] = "fresh",
         pool_size: PositiveInt = 5000,
-        targets: Literal["hard", "soft"] = "hard",
+        targets: Literal["hard", "soft", "likelihood"] = "hard",
         temperature: Annotated[Positive, PerReplica] = 2.0,
         generator_data: Literal["memory", "current_and_replay"] = "memory",
-        generator_training: Literal["alongside", "after"] = "alongside",
+        generator_training: Literal["alongside", "before", "after"] = "alongside",
+        generators: Literal["one", "per_task"] = "one",
+        current_data: Literal["real", "dreamt"] = "real",
+        current_targets: Literal["labels", "likelihood"] = "labels",
+        regularizer: Regularizer | None = None,
     ) -> None:
-        if memory_size == 0 and generator_data == "memory":
+        super().__init__(replay_weight, temperature, regularizer)
+        if memory_size == 0 and generator_data == "memory" and not generator.fitted:
             raise ConfigError(
                 "strategy.memory_size",
                 0,
                 "the generator would have nothing to learn from",
                 "try strategy.memory_size=500 or strategy.generator_data=current_and_replay",
             )
+        if generator.reads_features and not self.couples:
+            raise ConfigError(
+                "generator",
+                type(generator).__name__,
+                "is one network with the solver, which this strategy trains apart from it",
+                "try strategy=rtf or strategy=bir, or generator=vae",
+            )
+        if current_data == "dreamt" and (generator_training != "before" or not generator.conditional):
+            raise ConfigError(
+                "strategy.current_data",
+                "dreamt",
+                "needs a generator that knows the task before the solver learns it, and its classes",
+                "try strategy.generator_training=before generator=mixture",
+            )
+        if "likelihood" in (targets, current_targets):
+            if generator.tells_likelihood != "exactly" or generators == "per_task":
+                raise ConfigError(
+                    "strategy.targets",
+                    "likelihood",
+                    "needs one generator that tells exactly how likely a sample is in each class",
+                    "try generator=mixture strategy.generators=one",
+                )
+            if current_targets == "likelihood" and generator_training != "before":
+                raise ConfigError(
+                    "strategy.current_targets",
+                    current_targets,
+                    "needs a generator that knows the task before the solver learns it",
+                    "try strategy.generator_training=before",
+                )
         self.generator: Generator = generator
-        self.memory_size, self.batch_size, self.replay_weight = memory_size, batch_size, replay_weight
+        self.looks_again = generator.fitted
+        self.memory_size, self.batch_size = memory_size, batch_size
         self.generator_update_freq, self.task_balanced = generator_update_freq, task_balanced
         self.pool_size = pool_size if replay_source == "pool" else None
-        self.targets, self.temperature = targets, temperature
+        self.targets, self.current_targets = targets, current_targets
         self.generator_data, self.generator_training = generator_data, generator_training
+        self.per_task, self.dreams_current = generators == "per_task", current_data == "dreamt"
         self.memory: Memory | None = None
-        self.dreamer: Replicas[Generator] | None = None
+        self.dreamers: list[Replicas[Generator]] = []
         self.teacher: Replicas[nn.Module] | None = None
-        self._block: tuple[int, Replay] | None = None
+        self._blocks: dict[str, tuple[tuple[int, int], Replay]] = {}
         self._rows: tuple[tuple[int, int], int, Tensor] | None = None
-        self._joined: tuple[Position, Batch, Tensor] | None = None
+        self._table: list[Tensor] | None = None
+
+    def check(self, scenario: Scenario, solver: nn.Module) -> None:
+        if self.generator.fitted and not self.per_task and not scenario.tasks_have_units:
+            raise ConfigError(
+                "generator",
+                type(self.generator).__name__,
+                "keeps what it was fitted to by class, and here all tasks have the same classes",
+                "try strategy.generators=per_task or scenario=class",
+            )
+        if "likelihood" in (self.targets, self.current_targets) and not scenario.units_are_classes:
+            raise ConfigError(
+                "strategy.targets",
+                "likelihood",
+                "compares all classes, which compete in the class-incremental scenario only",
+                "try strategy.targets=soft or scenario=class",
+            )
 
     # --- before a task
 
     def begin_task(self, situation: Situation) -> None:
         self._enter(situation)
         self.memory = None
+        del self.dreamers[situation.task :]  # of a task that did not come to its end
         if situation.task > 0:
             # Copy before training: dreams and their labels must come from the networks as they were.
             self._freeze(situation)
-            if self.generator_data == "memory":
+            if self._fills_memory and not self.per_task:
                 self.memory = self._open_memory()
+        if self.generator_training == "before" and self.generator.fitted:
+            fit_classes(situation)
+            self._freeze_current(situation)
+
+    @property
+    def _fills_memory(self) -> bool:
+        return self.generator_data == "memory" and not self.generator.fitted
 
     def _enter(self, situation: Situation) -> None:
-        self._situation, self._block, self._rows, self._joined = situation, None, None, None
-        self.dreamer = self.teacher = None
-        self.current_weight, self.dream_weight = weights(self.replay_weight, situation.task)
+        super()._enter(situation)
+        self._blocks, self._rows, self.teacher, self._table = {}, None, None, None
+        if not self.per_task:
+            self.dreamers = []
 
     def _freeze(self, situation: Situation) -> None:
         assert situation.generator is not None
-        self.dreamer, self.teacher = situation.generator.frozen(), situation.solver.frozen()
+        self.teacher = situation.solver.frozen()
+        if not self.per_task:
+            self.dreamers = [situation.generator.frozen()]
+
+    def _freeze_current(self, situation: Situation) -> None:
+        """The generator knows the current task now: dreams may be of it, too."""
+        assert situation.generator is not None
+        if self.per_task:
+            self._keep(situation)
+        elif self.dreams_current:
+            self.dreamers = [situation.generator.frozen()]
+            self._blocks = {}  # these were dreamt by the one before
+
+    def _keep(self, situation: Situation) -> None:
+        """The generator of this task joins those that change no more; it knows the classes of this task."""
+        assert situation.generator is not None
+        kept, classes = situation.generator.frozen(), situation.heads[situation.task]
+        if self.generator.conditional:
+            kept.tell(lambda generator: generator.known.copy_(classes.expand_as(generator.known)))
+        self.dreamers.append(kept)
 
     def _open_memory(self) -> Memory:
         """A memory with dreams of the earlier tasks in their places."""
         here = self._situation
         by_label = self.task_balanced and here.task_of_unit is not None
         dreams = self._dream(self.memory_size * (_SURPLUS if by_label else 1), "memory")
-        memory = Memory.empty(self.memory_size, dreams.x)
+        extras = {} if dreams.labels is None else {"labels": dreams.labels}
+        memory = Memory.empty(self.memory_size, dreams.x, extras)
         if not self.task_balanced:
-            first = dreams.x[:, : self.memory_size]
-            memory.add(first, first.new_zeros(first.shape[:2]))
+            first = {name: value[:, : self.memory_size] for name, value in extras.items()}
+            x = dreams.x[:, : self.memory_size]
+            memory.add(x, x.new_zeros(x.shape[:2]), first)
             return memory
         places = self.memory_size * here.task // (here.task + 1)
         valid = torch.ones(dreams.x.shape[:2], dtype=torch.bool, device=dreams.x.device)
         if here.task_of_unit is not None:
             first_head = dreams.target[:, :, 0]
-            label = first_head if self.targets == "hard" else first_head.argmax(-1)
+            label = first_head.argmax(-1) if dreams.soft else first_head
             valid = pick_balanced(here.task_of_unit[label], shares(places, here.task))
-        memory.reserve(dreams.x, valid, places)
+        memory.reserve(dreams.x, valid, places, extras)
         return memory
 
     # --- dreams
 
     @torch.no_grad()
-    def _dream(self, number: int, stream: str, *key: int) -> Replay:
-        """`number` dreams with their targets, from the random stream (`stream`, task, `key`)."""
-        assert self.dreamer is not None and self.teacher is not None
+    def _dream(self, number: int, stream: str, *key: int, current: bool = False) -> Replay:
+        """`number` dreams with their targets, from the random stream (`stream`, task, `key`): of the earlier tasks,
+        or of the current one."""
         here, parts = self._situation, []
+        if self.per_task:
+            dreamers = self.dreamers[here.task :] if current else self.dreamers[: here.task]
+        else:
+            dreamers = self.dreamers
+        labels = self._labels(number, current)
         latent = {
             name: here.streams.draw(noise.kind, f"{stream}.{name}", here.task, *key, shape=noise.shape)
-            for name, noise in self.dreamer.noise("latent", number).items()
+            for name, noise in dreamers[0].noise("latent", number).items()
         }
         size = max(_CHUNK // here.streams.replicas, _LEAST)
         for start in range(0, number, size):
-            chunk = {name: noise[:, start : start + size] for name, noise in latent.items()}
-            x = self.dreamer.call("decode", chunk).to(here.streams.dtype)
-            logits = (
-                self.teacher.call("__call__", x).to(here.streams.dtype).unsqueeze(-2)
-            )  # (R, N, 1, U) against (H, U)
-            if self.targets == "soft":
-                target = soft_targets(logits, here.teacher_units, per_replica(self.temperature, logits))
-            else:
-                target = logits.masked_fill(~here.teacher_units, -torch.inf).argmax(-1)
-            parts.append(Replay(x, target))
-        if len(parts) == 1:
-            return parts[0]
-        return Replay(torch.cat([p.x for p in parts], 1), torch.cat([p.target for p in parts], 1))
+            stop = min(start + size, number)
+            chunk = {name: noise[:, start:stop] for name, noise in latent.items()}
+            asked = None if labels is None else labels[:, start:stop]
+            x = decoded(dreamers, chunk, asked, start).to(here.streams.dtype)
+            target = asked.unsqueeze(-1) if current and asked is not None else self._target(x, asked)
+            parts.append(Replay(x, target, labels=asked))
+        return Replay.joined(parts)
 
-    def replay(self, position: Position) -> Replay | None:
+    def _labels(self, number: int, current: bool) -> Tensor | None:
+        """The classes that conditional generators are asked for, all of them equally often: (R, number)."""
+        if not self.generator.conditional:
+            return None
+        here = self._situation
+        heads = here.heads[here.task :] if current else here.heads[: here.task]
+        labels = in_turn(heads if self.per_task else heads.any(0, keepdim=True), number)
+        return labels.expand(here.streams.replicas, -1)
+
+    def _target(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """What the solver shall learn about dreams `x` of earlier tasks."""
+        assert self.teacher is not None
+        units = self._situation.teacher_units
+        if self.targets == "likelihood":
+            return self._by_likelihood(x).unsqueeze(-2)
+        if self.targets == "soft":
+            return taught(self.teacher, x, units, self.temperature)
+        if labels is not None and len(units) == 1:
+            return labels.unsqueeze(-1)
+        target = taught(self.teacher, x, units, None)
+        # Of the heads, one knows for certain what was asked for.
+        return target if labels is None else torch.where(units.T[labels], labels.unsqueeze(-1), target)
+
+    def _by_likelihood(self, x: Tensor) -> Tensor:
+        """The probabilities of the classes that the generator has met, for samples `x` (R, N, ...): (R, N, U)."""
+        here = self._situation
+        assert here.generator is not None
+        told = here.generator.call("log_likelihoods", x).to(x.dtype)
+        known = here.heads if self.generator_training == "before" else here.heads[: here.task]
+        return soft_targets(told, known.any(0), per_replica(self.temperature, told))
+
+    @property
+    def answer_temperature(self) -> float | Tensor:
+        return 1.0 if self.targets == "likelihood" else self.temperature
+
+    @property
+    def current_by_labels(self) -> bool:
+        return self.current_targets == "labels"
+
+    def current_losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        if self.current_by_labels:
+            return super().current_losses(logits, batch)
+        return distillation(logits, self._told(batch), batch.units, 1.0)
+
+    @torch.no_grad()
+    def _told(self, batch: Batch) -> Tensor:
+        """The probabilities of the classes by likelihood, for current samples: (R, B, U)."""
+        if batch.index is None or self.dreams_current:
+            return self._by_likelihood(batch.x)
+        if self._table is None:
+            # A sample comes many times: to be looked up once is enough.
+            here = self._situation
+            assert here.generator is not None
+            self._table = []
+            for replica, generator in enumerate(here.generator.modules):
+                told = torch.cat([generator.log_likelihoods(x) for x, _ in here.samples(replica)])
+                temperature = self.temperature[replica] if isinstance(self.temperature, Tensor) else self.temperature
+                self._table.append(soft_targets(told.to(batch.x.dtype), here.heads.any(0), temperature))
+        return torch.stack([table[index] for table, index in zip(self._table, batch.index, strict=True)])
+
+    def replay(self, batch: Batch, position: Position) -> Replay | None:
         """The dreams of this iteration; None in the first task. A function of the frozen networks and `position`."""
         if position.task == 0:
             return None
+        return self._dreams(self._size(batch), position, current=False)
+
+    def _size(self, batch: Batch) -> int:
+        return self.batch_size or batch.x.shape[1]
+
+    def _dreams(self, size: int, position: Position, current: bool) -> Replay:
+        kind = ".current" if current else ""
         if self.pool_size is not None:
-            pool = self._cached(0, self.pool_size)
-            uniform = self._uniform("pool.choice", self.batch_size, position)
+            pool = self._cached(0, self.pool_size, kind)
+            uniform = self._uniform(f"pool{kind}.choice", size, position)
             return pool.at((uniform * self.pool_size).long().clamp(max=self.pool_size - 1))
-        per_block = max(1, _CHUNK // self.batch_size)
+        per_block = max(1, _CHUNK // size)
         block, offset = divmod(position.iteration, per_block)
-        dreams = self._cached(block, per_block * self.batch_size)
-        return dreams.part(offset * self.batch_size, (offset + 1) * self.batch_size)
+        dreams = self._cached(block, per_block * size, kind)
+        return dreams.part(offset * size, (offset + 1) * size)
 
-    def _cached(self, block: int, number: int) -> Replay:
-        if self._block is None or self._block[0] != block:
-            self._block = None  # let go of the old dreams before new ones are made
-            self._block = (block, self._dream(number, "replay", block))
-        return self._block[1]
-
-    def _both(self, batch: Batch, replay: Replay, position: Position) -> Tensor:
-        """Current and replayed samples, one after the other; put together once in an iteration."""
-        if self._joined is None or self._joined[0] != position or self._joined[1] is not batch:
-            self._joined = (position, batch, torch.cat([batch.x, replay.x], 1))
-        return self._joined[2]
+    def _cached(self, block: int, number: int, kind: str) -> Replay:
+        cached = self._blocks.get(kind)
+        if cached is None or cached[0] != (block, number):
+            self._blocks.pop(kind, None)  # let go of the old dreams before new ones are made
+            dreams = self._dream(number, f"replay{kind}", block, current=bool(kind))
+            cached = self._blocks[kind] = ((block, number), dreams)
+        return cached[1]
 
     def _uniform(self, stream: str, size: int, position: Position) -> Tensor:
         noise = Noise("uniform", (size,))
@@ -199,37 +337,37 @@ class GenerativeReplay(Strategy):
     # --- during a task
 
     def loss(self, solver: Solve, batch: Batch, position: Position) -> dict[str, Term]:
-        replay = self.replay(position)
-        if replay is None:
-            return super().loss(solver, batch, position)
-        size = batch.x.shape[1]
-        logits = solver(self._both(batch, replay, position))
-        if self.targets == "hard" and replay.target.shape[-1] == 1 and batch.units.dim() == 1:
-            target = torch.cat([batch.y, replay.target[..., 0]], 1)
-            units = torch.cat([batch.units.expand(size, -1), batch.replay_units.expand(target.shape[1] - size, -1)])
-            loss = cross_entropy(logits, target, units)
-            return self._terms(loss[:, :size], loss[:, size:])
-        current, dreamt = logits[:, :size], logits[:, size:].unsqueeze(-2)
-        per_head = (
-            distillation(dreamt, replay.target, batch.replay_units, per_replica(self.temperature, dreamt))
-            if self.targets == "soft"
-            else cross_entropy(dreamt.expand(*replay.target.shape, -1), replay.target, batch.replay_units)
-        )
-        return self._terms(cross_entropy(current, batch.y, batch.units), per_head.mean(-1))
+        if self.generator_training == "before" and not self.generator.fitted and not self.solver_iteration(position):
+            self._freeze_current(self._situation)
+        return super().loss(solver, self._seen(batch, position), position)
 
-    def _terms(self, current: Tensor, dreamt: Tensor) -> dict[str, Term]:
-        """The losses of single samples, (R, B) and (R, N), as weighted means."""
-        return {
-            "current": Term(weighted_sum(current, None), self.current_weight),
-            "replay": Term(weighted_sum(dreamt, None), self.dream_weight),
-        }
+    def _seen(self, batch: Batch, position: Position) -> Batch:
+        """The current samples as the solver gets them: real or dreamt."""
+        if not self.dreams_current:
+            return batch
+        dreams = self._dreams(batch.x.shape[1], position, current=True)
+        assert dreams.labels is not None
+        return replace(batch, x=dreams.x, y=dreams.labels)
 
     def steps(self, iterations: int) -> int:
-        after = 0 if self.generator_training == "alongside" else iterations // self.generator_update_freq
-        return iterations + after
+        return iterations + self._apart(iterations)
+
+    def _apart(self, iterations: int) -> int:
+        """Steps of the generator alone."""
+        apart = self.generator_training != "alongside" and not self.generator.fitted
+        return iterations // self.generator_update_freq if apart else 0
+
+    def solver_iteration(self, position: Position) -> int | None:
+        first = self._apart(position.iterations) if self.generator_training == "before" else 0
+        mine = position.iteration - first
+        return mine if 0 <= mine < position.iterations else None
 
     def _update(self, position: Position) -> int | None:
         """Which update of the generator is due at `position`, if any."""
+        if self.generator.fitted:
+            return None
+        if self.generator_training == "before":
+            return position.iteration if position.iteration < self._apart(position.iterations) else None
         if self.generator_training == "after":
             beyond = position.iteration - position.iterations
             return beyond if beyond >= 0 else None
@@ -240,29 +378,44 @@ class GenerativeReplay(Strategy):
         update = self._update(position)
         if update is None:
             return None
+        y = batch.y if self.generator.conditional else None
         if self.generator_data == "memory":
+            if self.generator_training == "before":
+                self._remember(batch, position)
             assert self.memory is not None
-            uniform = self._uniform("memory.choice", self.batch_size, position)
-            return GeneratorBatch(self.memory.sample(uniform), update)
-        replay = self.replay(position)
+            rows = self.memory.choose(self._uniform("memory.choice", self._size(batch), position))
+            return GeneratorBatch(self.memory.at(rows), update, labels=self.memory.extra("labels", rows))
+        replay = None if self.per_task else self.replay(batch, position)
         if replay is None:
-            return GeneratorBatch(batch.x, update)
-        x = self._both(batch, replay, position)
-        size, total = batch.x.shape[1], self.current_weight + self.dream_weight
-        weights = x.new_empty(x.shape[:2])
-        weights[:, :size] = per_replica(self.current_weight / total / size, weights)
-        weights[:, size:] = per_replica(self.dream_weight / total / replay.x.shape[1], weights)
-        return GeneratorBatch(x, update, weights)
+            return GeneratorBatch(batch.x, update, labels=y)
+        x = self.both(batch, replay, position)
+        labels = None if y is None or replay.labels is None else torch.cat([y, replay.labels], 1)
+        return GeneratorBatch(x, update, self._shares(batch, replay), labels)
+
+    def _shares(self, batch: Batch, replay: Replay) -> Tensor:
+        """The weight of each sample, current and replayed, as the solver's loss has it: (R, B + N), of sum 1."""
+        size, number, total = batch.x.shape[1], replay.x.shape[1], self.current_weight + self.old_weight
+        found = replay.x.new_empty((replay.x.shape[0], size + number))
+        found[:, :size] = per_replica(self.current_weight / total / size, found)
+        found[:, size:] = per_replica(self.old_weight / total / number, found)
+        return found
 
     def after_step(self, batch: Batch, position: Position) -> None:
-        if self.generator_data != "memory":
+        if not self._fills_memory:
             return
-        passing = batch.x
-        if not self.task_balanced and (replay := self.replay(position)) is not None:
-            passing = self._both(batch, replay, position)
+        if self.generator_training != "before":
+            self._remember(batch, position)
+
+    def _remember(self, batch: Batch, position: Position) -> None:
+        """Let a batch pass the memory."""
+        x, y = batch.x, batch.y
+        if not self.task_balanced and not self.per_task and (replay := self.replay(batch, position)) is not None:
+            x = self.both(batch, replay, position)
+            y = y if replay.labels is None else torch.cat([y, replay.labels], 1)
+        extras = {"labels": y} if self.generator.conditional else {}
         if self.memory is None:
-            self.memory = Memory.empty(self.memory_size, passing)
-        self.memory.put(passing, self._place(passing.shape[1], position))
+            self.memory = Memory.empty(self.memory_size, x, extras)
+        self.memory.put(x, self._place(x.shape[1], position), extras)
 
     def _place(self, size: int, position: Position) -> Tensor:
         """The rows of the memory for the batch of this iteration; found for many iterations at once."""
@@ -276,31 +429,44 @@ class GenerativeReplay(Strategy):
             self._rows = (key, first, self.memory.places(uniform, passed))
         return self._rows[2][row - self._rows[1]]
 
-    def end_task(self) -> None:
+    def end_task(self, situation: Situation) -> None:
+        assert situation.generator is not None
+        if self.generator.fitted and self.generator_training != "before":
+            fit_classes(situation)
+        for generator in situation.generator.modules:
+            generator.meet(situation.heads[situation.task])
+        if self.per_task and self.generator_training != "before":
+            self._keep(situation)
+
+    def leave_task(self) -> None:
         # Raw samples leave with the memory; the frozen copies are taken anew before the next task.
-        self.memory = self.dreamer = self.teacher = self._block = self._rows = self._joined = None
+        super().leave_task()
+        self.memory = self.teacher = self._rows = self._table = None
+        self._blocks = {}
+        if not self.per_task:
+            self.dreamers = []
+
+    def dreamer(self, replica: int, generator: Generator) -> Generator:
+        if not self.per_task or not self.dreamers:
+            return generator
+        return Ensemble([dreamer.one(replica) for dreamer in self.dreamers])
 
     # --- state
 
     def state_dict(self) -> State:
         return {
             "memory": None if self.memory is None else self.memory.state_dict(),
-            "dreamer": None if self.dreamer is None else self.dreamer.state_dict(),
+            "dreamers": [dreamer.state_dict() for dreamer in self.dreamers],
             "teacher": None if self.teacher is None else self.teacher.state_dict(),
         }
 
     def load_state_dict(self, state: State, situation: Situation) -> None:
+        assert situation.generator is not None
         self._enter(situation)
         self.memory = None if state["memory"] is None else Memory.from_state(state["memory"])
-        if state["dreamer"] is not None:
-            self._freeze(situation)
-            assert self.dreamer is not None and self.teacher is not None
-            self.dreamer.load_state_dict(state["dreamer"])
+        self.dreamers = [situation.generator.frozen() for _ in state["dreamers"]]
+        for dreamer, values in zip(self.dreamers, state["dreamers"], strict=True):
+            dreamer.load_state_dict(values)
+        if state["teacher"] is not None:
+            self.teacher = situation.solver.frozen()
             self.teacher.load_state_dict(state["teacher"])
-
-
-def weights(rule: float | Tensor | Literal["by_tasks"], task: int) -> tuple[float, float | Tensor]:
-    """Weights of the current and the replay loss in `task` (from 0); a rule of one number per replica, (R,), as is."""
-    if isinstance(rule, str):
-        return 1.0 / (task + 1), task / (task + 1)
-    return 1.0, rule

@@ -6,4 +6,12 @@ from gr_cli.strategies.base import Strategy
 class Joint(Strategy):
     """All tasks are trained together, with the budget of all of them: the usual upper bound."""
 
-    all_tasks_at_once = True
+    stores_raw_samples = True
+    sees = "all"
+
+
+class Cumulative(Strategy):
+    """Each task is trained together with all earlier ones, whose samples are kept: an upper bound with a history."""
+
+    stores_raw_samples = True
+    sees = "so_far"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,24 +35,30 @@ class Memory:
     The first `kept` (R,) of the reserved places are valid (a tensor: it may depend on what was generated), and the
     first min(seen, capacity - reserved) of the others. With `reserved` = 0 the reservoir is the whole memory; `seen`
     counts what passed through it. The last row takes what finds no place, so that each batch writes as many rows as
-    it has.
+    it has. `extras`: what is kept of each sample besides, by name (its label, say): (R, capacity + 1, ...).
     """
 
     x: Tensor
     reserved: int
     kept: Tensor
     seen: int = 0
+    extras: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         replicas, rows = self.x.shape[:2]
         self._rows = self.x.view(replicas * rows, *self.x.shape[2:])
+        self._extra = {name: value.view(replicas * rows, *value.shape[2:]) for name, value in self.extras.items()}
         self._first = torch.arange(0, replicas * rows, rows, device=self.x.device).unsqueeze(1)  # (R, 1)
 
     @classmethod
-    def empty(cls, capacity: int, like: Tensor) -> Memory:
-        """A memory with all places free, for samples shaped like those in `like` (R, B, ...)."""
-        rows = like.new_zeros((like.shape[0], capacity + 1, *like.shape[2:]))
-        return cls(rows, 0, torch.zeros(like.shape[0], dtype=torch.long, device=like.device))
+    def empty(cls, capacity: int, like: Tensor, extras: Mapping[str, Tensor] | None = None) -> Memory:
+        """A memory with all places free, for samples shaped like those in `like` (R, B, ...), and `extras` too."""
+
+        def rows(values: Tensor) -> Tensor:
+            return values.new_zeros((values.shape[0], capacity + 1, *values.shape[2:]))
+
+        kept = torch.zeros(like.shape[0], dtype=torch.long, device=like.device)
+        return cls(rows(like), 0, kept, extras={name: rows(values) for name, values in (extras or {}).items()})
 
     @property
     def capacity(self) -> int:
@@ -63,12 +70,13 @@ class Memory:
         """How many places of the reservoir are taken."""
         return min(self.seen, self.capacity - self.reserved)
 
-    def reserve(self, x: Tensor, valid: Tensor, places: int) -> None:
+    def reserve(self, x: Tensor, valid: Tensor, places: int, extras: Mapping[str, Tensor] | None = None) -> None:
         """Put the valid ones, bool (R, N), among generated samples `x` (R, N, ...), N >= places, into the first
         `places` places."""
         order = torch.argsort(valid.to(torch.int8), dim=1, descending=True, stable=True)[:, :places]
-        for mine, generated, chosen in zip(self.x, x, order, strict=True):
-            mine[:places] = generated[chosen]
+        for kept, given in ((self.x, x), *((self.extras[name], value) for name, value in (extras or {}).items())):
+            for mine, generated, chosen in zip(kept, given, order, strict=True):
+                mine[:places] = generated[chosen]
         self.reserved, self.kept = places, valid.sum(1).clamp(max=places)
 
     def places(self, uniform: Tensor, passed: int) -> Tensor:
@@ -86,27 +94,41 @@ class Memory:
         row = torch.where((place < room) & ~taken_later, self.reserved + place, self.capacity)
         return (row + self._first).flatten(1)
 
-    def put(self, x: Tensor, rows: Tensor) -> None:
-        """Let `x` (R, B, ...) pass, to one row of `places`."""
+    def put(self, x: Tensor, rows: Tensor, extras: Mapping[str, Tensor] | None = None) -> None:
+        """Let `x` (R, B, ...) pass, to one row of `places`, and what belongs to it."""
         self._rows[rows] = x.flatten(0, 1)
+        for name, values in (extras or {}).items():
+            self._extra[name][rows] = values.flatten(0, 1)
         self.seen += x.shape[1]
 
-    def add(self, x: Tensor, uniform: Tensor) -> None:
+    def add(self, x: Tensor, uniform: Tensor, extras: Mapping[str, Tensor] | None = None) -> None:
         """Let `x` (R, B, ...) pass, with `uniform` (R, B) in [0, 1)."""
-        self.put(x, self.places(uniform.unsqueeze(0), self.seen)[0])
+        self.put(x, self.places(uniform.unsqueeze(0), self.seen)[0], extras)
 
-    def sample(self, uniform: Tensor) -> Tensor:
-        """Valid samples chosen evenly, with replacement, by `uniform` (R, B) in [0, 1): (R, B, ...)."""
+    def choose(self, uniform: Tensor) -> Tensor:
+        """Rows of valid samples chosen evenly, with replacement, by `uniform` (R, B) in [0, 1): (R, B)."""
         filled = self.filled
         index = (uniform.double() * (filled + self.kept).unsqueeze(1)).long()
         row = torch.where(index < filled, index + self.reserved, index - filled)
-        return self._rows[row + self._first]
+        return row + self._first
+
+    def at(self, rows: Tensor) -> Tensor:
+        """The samples in rows that `choose` gave: (R, B, ...)."""
+        return self._rows[rows]
+
+    def extra(self, name: str, rows: Tensor) -> Tensor | None:
+        """What is kept besides of the samples in these rows: (R, B, ...); None if nothing of that name is."""
+        return self._extra[name][rows] if name in self._extra else None
+
+    def sample(self, uniform: Tensor) -> Tensor:
+        """The samples that `choose` picks."""
+        return self.at(self.choose(uniform))
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Memory:
         """The memory that gave `state`."""
-        return cls(state["x"], state["reserved"], state["kept"], state["seen"])
+        return cls(state["x"], state["reserved"], state["kept"], state["seen"], dict(state["extras"]))
 
     def state_dict(self) -> dict[str, Any]:
         """The memory as tensors, with the replica axis, and numbers."""
-        return {"x": self.x, "reserved": self.reserved, "kept": self.kept, "seen": self.seen}
+        return {"x": self.x, "reserved": self.reserved, "kept": self.kept, "seen": self.seen, "extras": self.extras}

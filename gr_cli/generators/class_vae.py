@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gr_cli.checks import PositiveInt, Widths
+from gr_cli.generators.base import Generator, Part
+from gr_cli.generators.vae import VAE
+from gr_cli.losses import log_normal
+from gr_cli.randomness import Noise
+
+_NEVER = -1e9
+_AT_ONCE = 1 << 14  # latent vectors decoded at once while likelihoods are estimated
+
+
+class ClassVAE(Generator):
+    """A small VAE for each class, which learns from the samples of its class alone (van de Ven et al. 2021).
+
+    It dreams the classes that it is asked for, and tells how likely a sample is under each.
+
+    Args:
+        sample_shape: shape of one sample; flattened inside.
+        classes: number of classes; labels are below it.
+        hidden_dims: widths of each encoder's layers, first to last; the decoder has them reversed.
+        latent_dim: number of latent variables of each.
+        initialisation: of the weights, as for `VAE`.
+        value_range: (low, high) of the data, or None if unbounded.
+        trials: a bounded value is the fraction of so many binary pixels that are on.
+    """
+
+    takes_leading_axes = True
+    conditional = True
+    tells_likelihood = "estimated"
+
+    def __init__(
+        self,
+        sample_shape: Sequence[PositiveInt] = (784,),
+        classes: PositiveInt = 10,
+        hidden_dims: Widths = (85, 85),
+        latent_dim: PositiveInt = 5,
+        initialisation: Literal["he", "torch"] = "he",
+        value_range: tuple[float, float] | None = (0.0, 1.0),
+        trials: PositiveInt = 1,
+    ) -> None:
+        super().__init__()
+        self.sample_shape, self.latent_dim, self.value_range = tuple(sample_shape), latent_dim, value_range
+        self.members = nn.ModuleList(
+            VAE(sample_shape, hidden_dims, latent_dim, 0.0, initialisation, value_range, trials) for _ in range(classes)
+        )
+        self.register_buffer("known", torch.zeros(classes, dtype=torch.bool))
+        self._learning = list(range(classes))
+
+    def _each(self, which: Sequence[int]) -> list[tuple[int, VAE]]:
+        members = [self.members[label] for label in which]
+        return [(label, vae) for label, vae in zip(which, members, strict=True) if isinstance(vae, VAE)]
+
+    def latent(self, num_samples: int) -> dict[str, Noise]:
+        return {"z": Noise("normal", (num_samples, self.latent_dim))}
+
+    def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
+        if labels is None:
+            raise ValueError("these VAEs are of one class each: labels are needed")
+        found: Tensor | None = None
+        for label, vae in self._each(range(len(self.members))):
+            x = vae.decode(latent)
+            mine = (labels == label).view(*labels.shape, *[1] * len(self.sample_shape))
+            found = x * mine if found is None else torch.where(mine, x, found)
+        assert found is not None
+        return found
+
+    def focus(self, classes: Sequence[int]) -> None:
+        """Let only these classes learn from now on: samples of others don't come."""
+        self._learning = list(classes)
+
+    def noise(self, batch_size: int) -> dict[str, Noise]:
+        return self.latent(batch_size)
+
+    def parts(self) -> dict[str, Part]:
+        return {"vae": Part(tuple(self.parameters()))}
+
+    def losses(
+        self, part: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        if labels is None:
+            raise ValueError("these VAEs are of one class each: labels are needed")
+        found: dict[str, Tensor] = {}
+        for label, vae in self._each(self._learning):
+            mine = (labels == label).to(x.dtype)
+            for name, value in vae.losses(part, x, noise).items():
+                found[name] = found[name] + mine * value if name in found else mine * value
+        return found
+
+    def estimated(self, x: Tensor, stream: torch.Generator, draws: int) -> Tensor:
+        """log p(x | class) of samples (B, ...), up to a constant of x: (B, C). By importance sampling with so many
+        draws from q(z|x) (van de Ven et al. 2021, eq. 5); a class that was not met yet has next to none."""
+        found = x.new_full((len(x), len(self.known)), _NEVER)
+        for label, vae in self._each(self.known.nonzero().squeeze(1).tolist()):
+            found[:, label] = self._estimated(vae, x, stream, draws)
+        return found
+
+    def _estimated(self, vae: VAE, x: Tensor, stream: torch.Generator, draws: int) -> Tensor:
+        size = math.prod(self.sample_shape)
+        scaled = vae.scaled(x)
+        mean, log_variance = (part.to(x.dtype) for part in vae.encode(scaled))
+        total, many = x.new_full((len(x),), -torch.inf), max(1, _AT_ONCE // max(1, len(x)))
+        for start in range(0, draws, many):
+            shape = (min(many, draws - start), len(x), self.latent_dim)
+            noise = torch.randn(shape, generator=stream, device=stream.device, dtype=torch.float32).to(x)
+            z = mean + (0.5 * log_variance).exp() * noise
+            out = vae.reconstruct(z.flatten(0, 1)).to(x.dtype)
+            nll = vae.elbo(scaled.repeat(len(z), *[1] * len(self.sample_shape)), out, z.new_zeros(1))["reconstruction"]
+            prior = log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
+            each = prior - log_normal(z, mean, log_variance) - size * nll.view(len(z), -1)
+            total = torch.logaddexp(total, torch.logsumexp(each, 0))
+        return total - math.log(draws)

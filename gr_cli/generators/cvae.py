@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gr_cli.checks import PerReplica, PositiveInt, Share, Widths
+from gr_cli.generators.vae import VAE
+from gr_cli.losses import kl_standard_normal
+
+
+class CVAE(VAE):
+    """A VAE of fully connected layers in which encoder and decoder are told the class (Sohn et al. 2015).
+
+    Minimised as by `VAE`, with q(z|x, y) and p(x|z, y). It dreams the classes that it is asked for, so that a dream
+    brings its label, and all classes come up equally often.
+
+    Args:
+        sample_shape: shape of one sample; flattened inside.
+        classes: number of classes; labels are below it.
+        hidden_dims: widths of the encoder's layers, first to last; the decoder has them reversed.
+        latent_dim: number of latent variables.
+        dropout: probability that a hidden unit of the encoder is left out while training.
+        initialisation: of the weights, as for `VAE`.
+        value_range: (low, high) of the data, or None if unbounded.
+        trials: a bounded value is the fraction of so many binary pixels that are on.
+    """
+
+    conditional = True
+
+    def __init__(
+        self,
+        sample_shape: Sequence[PositiveInt] = (784,),
+        classes: PositiveInt = 10,
+        hidden_dims: Widths = (256, 128),
+        latent_dim: PositiveInt = 32,
+        dropout: Annotated[Share, PerReplica] = 0.1,
+        initialisation: Literal["he", "torch"] = "he",
+        value_range: tuple[float, float] | None = (0.0, 1.0),
+        trials: PositiveInt = 1,
+    ) -> None:
+        self.classes = classes
+        super().__init__(sample_shape, hidden_dims, latent_dim, dropout, initialisation, value_range, trials)
+        self.register_buffer("known", torch.zeros(classes, dtype=torch.bool))
+
+    def make_layers(self, hidden_dims: Widths, initialisation: str, beside: int = 0) -> None:
+        super().make_layers(hidden_dims, initialisation, beside + self.classes)
+
+    def _told(self, values: Tensor, labels: Tensor | None) -> Tensor:
+        """Values (..., D) and beside them the classes `labels` (...) as one-hot codes: (..., D + classes)."""
+        if labels is None:
+            raise ValueError("this VAE is conditional on classes: labels are needed")
+        return torch.cat([values, F.one_hot(labels, self.classes).to(values.dtype)], -1)
+
+    def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
+        return super().decode({"z": self._told(latent["z"], labels)})
+
+    def losses(
+        self, part: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        x = self.scaled(x)
+        told = self._told(x.flatten(self.pixels.leading), labels)
+        mean, log_variance = (part.to(x.dtype) for part in self.encode(told, noise))
+        z = mean + (0.5 * log_variance).exp() * noise["z"]
+        return self.elbo(x, self.reconstruct(self._told(z, labels)), kl_standard_normal(mean, log_variance))

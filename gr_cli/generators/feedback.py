@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import prod
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gr_cli.checks import PositiveInt, Share, Widths
+from gr_cli.generators.vae import GaussianVAE
+from gr_cli.layers import Linear, start_linear, start_relu
+from gr_cli.losses import kl_standard_normal, log_normal
+from gr_cli.randomness import Noise
+
+
+class Feedback(GaussianVAE):
+    """Feedback connections that make the solver a VAE (van de Ven & Tolias 2018; van de Ven et al. 2020).
+
+    The solver's hidden layers are the encoder; on its features sit the latent variables, and from these a decoder leads
+    back to the sample. Solver and feedback have one loss. Two additions of brain-inspired replay make it conditional:
+    a Gaussian of each class as prior, learnt with the rest, in place of the one standard normal; and gates, which
+    silence a part of the decoder's hidden units, chosen at random and for good, for each class.
+
+    Args:
+        sample_shape: shape of one sample; flattened inside.
+        feature_size: number of the solver's features.
+        classes: number of classes; labels are below it.
+        hidden_dims: widths of the decoder's layers, last to first: as the solver has them.
+        latent_dim: number of latent variables.
+        prior: one `standard` normal for all, or one Gaussian for each `class`.
+        gating: part of each hidden layer of the decoder that is silent for a class; 0: no gates.
+        initialisation: of the weights, as for `VAE`.
+        value_range: (low, high) of the data, or None if unbounded.
+        trials: a bounded value is the fraction of so many binary pixels that are on.
+    """
+
+    takes_leading_axes = True
+    reads_features = True
+    dropout = 0.0
+
+    def __init__(
+        self,
+        sample_shape: Sequence[PositiveInt] = (784,),
+        feature_size: PositiveInt = 128,
+        classes: PositiveInt = 10,
+        hidden_dims: Widths = (256, 128),
+        latent_dim: PositiveInt = 32,
+        prior: Literal["standard", "class"] = "standard",
+        gating: Share = 0.0,
+        initialisation: Literal["he", "torch"] = "he",
+        value_range: tuple[float, float] | None = (0.0, 1.0),
+        trials: PositiveInt = 1,
+    ) -> None:
+        super().__init__()
+        self.sample_shape, self.classes, self.latent_dim = tuple(sample_shape), classes, latent_dim
+        self.value_range, self.trials, self.gating = value_range, trials, gating
+        self.class_prior = prior == "class"
+        self.conditional = self.class_prior or gating > 0
+        back = [latent_dim, *reversed(hidden_dims)]
+        self.posterior = Linear(feature_size, 2 * latent_dim)
+        self.decoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(back))
+        self.pixels = Linear(back[-1], prod(sample_shape))
+        if initialisation == "he":
+            start_relu(*self.decoder)
+            start_linear(self.posterior, self.pixels)
+        if self.class_prior:
+            self.prior_mean = nn.Parameter(torch.randn(classes, latent_dim))
+            self.prior_log_variance = nn.Parameter(torch.zeros(classes, latent_dim))
+        if gating:
+            for i, width in enumerate(back[1:]):
+                order = torch.rand(classes, width).argsort(1)
+                self.register_buffer(f"gate{i}", (order >= round(gating * width)).float())
+        if self.conditional:
+            self.register_buffer("known", torch.zeros(classes, dtype=torch.bool))
+
+    def encode(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """The solver's features (B, F) to mean and log-variance of q(z|x)."""
+        mean, log_variance = self.posterior(x).chunk(2, dim=-1)
+        return mean, log_variance
+
+    def reconstruct(self, z: Tensor, asked: Tensor | None = None) -> Tensor:
+        """z (B, Z) to pixel logits or means, through the gates of the classes `asked`, one-hot (B, C)."""
+        h = z
+        for i, layer in enumerate(self.decoder):
+            h = F.relu(layer(h), inplace=True)
+            if self.gating and asked is not None:
+                h = h * (asked @ getattr(self, f"gate{i}")).to(h.dtype)
+        out: Tensor = self.pixels(h)
+        return out.view(*out.shape[:-1], *self.sample_shape)
+
+    def _asked(self, labels: Tensor | None, like: Tensor) -> Tensor | None:
+        if not self.conditional:
+            if labels is not None:
+                raise ValueError("this feedback is not conditional on classes: labels must be None")
+            return None
+        if labels is None:
+            raise ValueError("this feedback is conditional on classes: labels are needed")
+        return F.one_hot(labels, self.classes).to(like.dtype)
+
+    def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
+        z = latent["z"]
+        asked = self._asked(labels, z)
+        if self.class_prior and asked is not None:
+            z = asked @ self.prior_mean + (asked @ (0.5 * self.prior_log_variance).exp()) * z
+        return self.bounded(self.reconstruct(z.to(latent["z"].dtype), asked))
+
+    def noise(self, batch_size: int) -> dict[str, Noise]:
+        return self.latent(batch_size)
+
+    def losses(
+        self,
+        part: str,
+        x: Tensor,
+        noise: Mapping[str, Tensor],
+        labels: Tensor | None = None,
+        features: Tensor | None = None,
+        beliefs: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """As of `VAE`, from the solver's `features` (B, F) of `x`. `beliefs` (B, C): the probability of each class,
+        where a label is not certain; the prior is the mixture that they weigh, and the divergence from it is estimated
+        by the one z that is drawn."""
+        if features is None:
+            raise ValueError("feedback sees samples through the solver's features, and there are none")
+        x = self.scaled(x)
+        mean, log_variance = (part.to(x.dtype) for part in self.encode(features))
+        z = mean + (0.5 * log_variance).exp() * noise["z"]
+        asked = self._asked(labels, x)
+        if self.class_prior and asked is not None:
+            belief = asked if beliefs is None else beliefs
+            kl = log_normal(z, mean, log_variance) - self._log_prior(z, belief)
+        else:
+            kl = kl_standard_normal(mean, log_variance)
+        return self.elbo(x, self.reconstruct(z, asked), kl)
+
+    def _log_prior(self, z: Tensor, belief: Tensor) -> Tensor:
+        """log p(z) of the classes' Gaussians as a mixture of weights `belief` (B, C): (B,)."""
+        means, log_variances = self.prior_mean.unsqueeze(-3), self.prior_log_variance.unsqueeze(-3)
+        by_class = log_normal(z.unsqueeze(-2), means, log_variances)  # (B, C)
+        # A class that is ruled out has no part in it, however near its Gaussian may be.
+        weight = belief.clamp(min=torch.finfo(belief.dtype).tiny).log()
+        return torch.logsumexp((by_class + weight).masked_fill(belief == 0, -torch.inf), -1)

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gr_cli.checks import Count, NonNegative, Positive, PositiveInt
+from gr_cli.errors import DataError
+from gr_cli.generators.base import Generator, Part
+from gr_cli.randomness import Noise
+
+_LEAST = 10  # samples of a component
+_FLOOR = 1e-4  # smallest standard deviation, in units of the data
+
+
+class Mixture(Generator):
+    """A mixture of Gaussians for each class, in the principal components of the class.
+
+    Fitted to all samples of a class in one go: principal components, k-means, then expectation maximisation (Dempster
+    et al. 1977) of a mixture with full covariances. A component's covariance is that of its own samples and of
+    `pooled` samples more that have the covariance common to all components, so that a small component stays sensible.
+    Nothing is learnt by steps, and a class that was learnt does not change any more. No component stands for less than
+    ten samples, so that none is as good as a sample kept.
+
+    Likelihoods are those of samples seen through noise, which makes them comparable between classes: a class whose
+    samples vary little in some direction would else be certain about what differs there.
+
+    Args:
+        sample_shape: shape of one sample; flattened inside.
+        classes: number of classes; labels are below it.
+        components: Gaussians for each class.
+        latent_dim: principal components.
+        iterations: of expectation maximisation.
+        pooled: samples that the common covariance counts for.
+        noise: standard deviation of the noise through which likelihoods are told, in units of the data.
+        value_range: (low, high) of the data, in which dreams are clamped; or None if unbounded.
+    """
+
+    conditional = True
+    fitted = True
+    tells_likelihood = "exactly"
+    mean: Tensor
+    basis: Tensor
+    share: Tensor
+    centre: Tensor
+    root: Tensor
+    white: Tensor
+    log_size: Tensor
+
+    def __init__(
+        self,
+        sample_shape: Sequence[PositiveInt] = (784,),
+        classes: PositiveInt = 10,
+        components: PositiveInt = 40,
+        latent_dim: PositiveInt = 60,
+        iterations: Count = 0,
+        pooled: NonNegative = 1.0,
+        noise: Positive = 0.3,
+        value_range: tuple[float, float] | None = (0.0, 1.0),
+    ) -> None:
+        super().__init__()
+        size = prod(sample_shape)
+        self.sample_shape, self.classes, self.components = tuple(sample_shape), classes, components
+        self.latent_dim, self.iterations, self.pooled = min(latent_dim, size), iterations, pooled
+        self.likelihood_noise, self.value_range = noise, value_range
+        width = self.latent_dim
+        self.register_buffer("known", torch.zeros(classes, dtype=torch.bool))
+        self.register_buffer("mean", torch.zeros(classes, size))
+        self.register_buffer("basis", torch.zeros(classes, width, size))  # orthonormal rows
+        self.register_buffer("share", torch.full((classes, components), 1.0 / components))
+        self.register_buffer("centre", torch.zeros(classes, components, width))
+        self.register_buffer("root", torch.eye(width).repeat(classes, components, 1, 1))  # lower triangular
+        # The inverse root of each covariance with the noise added, and the logarithm of what that integrates to.
+        self.register_buffer("white", torch.eye(width).repeat(classes, components, 1, 1))
+        self.register_buffer("log_size", torch.zeros(classes, components))
+
+    @property
+    def numbers_kept(self) -> int:
+        """How many numbers describe the mixtures of all classes."""
+        width, size = self.latent_dim, self.mean.shape[1]
+        component = 1 + width + width * (width + 1) // 2
+        return self.classes * (size * (1 + width) + self.components * component)
+
+    def latent(self, num_samples: int) -> dict[str, Noise]:
+        return {
+            "component": Noise("uniform", (num_samples,)),
+            "z": Noise("normal", (num_samples, self.latent_dim)),
+        }
+
+    def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
+        if labels is None:
+            raise ValueError("these mixtures are of one class each: labels are needed")
+        passed = latent["component"].unsqueeze(-1) >= self.share.cumsum(-1)[labels]
+        which = passed.sum(-1).clamp(max=self.components - 1)
+        z = (self.root[labels, which] @ latent["z"].unsqueeze(-1)).squeeze(-1) + self.centre[labels, which]
+        # One product for all classes: each sample has coordinates in the basis of its own class only.
+        asked = F.one_hot(labels, self.classes).to(z.dtype)
+        x = (asked.unsqueeze(-1) * z.unsqueeze(-2)).flatten(-2) @ self.basis.flatten(0, 1) + asked @ self.mean
+        if self.value_range is not None:
+            x = x.clamp(*self.value_range)
+        return x.view(*x.shape[:-1], *self.sample_shape)
+
+    # --- it has nothing to step down
+
+    def noise(self, batch_size: int) -> dict[str, Noise]:
+        return {}
+
+    def parts(self) -> dict[str, Part]:
+        return {}
+
+    def losses(
+        self, part: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        raise ValueError("a mixture is fitted, not stepped")
+
+    # --- fitting
+
+    @torch.no_grad()
+    def fit(self, x: Tensor, label: int, stream: torch.Generator) -> None:
+        if len(x) < _LEAST:
+            raise DataError(
+                f"generator=mixture: class {label} has {len(x)} samples, and takes {_LEAST}: one of fewer would be "
+                "the samples themselves; try generator=class_vae"
+            )
+        flat = x.flatten(1).double()
+        mean = flat.mean(0)
+        flat = flat - mean
+        _, vectors = torch.linalg.eigh(flat.T @ flat / len(flat))
+        # The sign of an eigenvector is arbitrary; its largest entry shall be positive, on every machine.
+        basis = vectors.flip(1)[:, : self.latent_dim].T  # (d, D)
+        largest = basis.gather(1, basis.abs().argmax(1, keepdim=True))
+        basis = basis * largest.sign()
+        z = flat @ basis.T
+        share, centre, root = _maximised(z, self.components, self.iterations, self.pooled, stream)
+        one = torch.eye(self.latent_dim).to(z)
+        noisy = torch.linalg.cholesky(root @ root.mT + self.likelihood_noise**2 * one)
+        white = torch.linalg.solve_triangular(noisy, one.expand_as(noisy), upper=False)
+        log_size = -noisy.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        found = {
+            "mean": mean,
+            "basis": basis,
+            "share": share,
+            "centre": centre,
+            "root": root,
+            "white": white,
+            "log_size": log_size,
+        }
+        for name, value in found.items():
+            getattr(self, name)[label].copy_(value)
+        self.known[label] = True
+
+    def log_likelihoods(self, x: Tensor) -> Tensor:
+        """log p(x | class) of samples (B, ...), seen through noise: (B, C)."""
+        with torch.autocast(x.device.type, enabled=False):  # differences of large numbers
+            return self._log_likelihoods(x.flatten(-len(self.sample_shape)))
+
+    def _log_likelihoods(self, flat: Tensor) -> Tensor:
+        # Beyond the principal components there is nothing but the noise.
+        outside = flat.shape[-1] - self.latent_dim
+        constant = 0.5 * flat.shape[-1] * math.log(2 * math.pi) + outside * math.log(self.likelihood_noise)
+        found = []
+        for label in range(self.classes):
+            away = flat - self.mean[label]
+            z = away @ self.basis[label].T
+            rest = (away.square().sum(-1) - z.square().sum(-1)) / self.likelihood_noise**2
+            shifted = (self.white[label] @ self.centre[label].unsqueeze(-1)).flatten()
+            white = (z @ self.white[label].flatten(0, 1).T - shifted).unflatten(-1, (self.components, -1))
+            inside = self.share[label].log() + self.log_size[label] - 0.5 * white.square().sum(-1)
+            found.append(torch.logsumexp(inside, -1) - 0.5 * rest - constant)
+        return torch.stack(found, -1)
+
+
+def _log_density(z: Tensor, share: Tensor, centre: Tensor, root: Tensor) -> Tensor:
+    """log (share_k N(z; centre_k, root_k root_k^T)) of z (N, d): (N, K)."""
+    kind = root.dtype
+    found = []
+    for weight, middle, lower in zip(share.to(kind), centre.to(kind), root, strict=True):
+        white = torch.linalg.solve_triangular(lower, (z.to(kind) - middle).T, upper=False)  # (d, N)
+        size = 0.5 * white.square().sum(0) + lower.diagonal().log().sum() + 0.5 * len(lower) * math.log(2 * math.pi)
+        found.append(weight.clamp(min=1e-300).log() - size)
+    return torch.stack(found, 1)
+
+
+def _maximised(
+    z: Tensor, components: int, iterations: int, pooled: float, stream: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Shares (K,), centres (K, d) and lower roots of covariances (K, d, d) of a mixture for z (N, d)."""
+    clusters = min(components, len(z) // _LEAST)
+    member = F.one_hot(_clustered(z, clusters, stream), components).to(z.dtype)  # (N, K)
+    share, centre, root = _mixture_of(z, member, pooled)
+    for _ in range(iterations):
+        member = torch.softmax(_log_density(z, share, centre, root), 1)
+        share, centre, root = _mixture_of(z, member, pooled)
+    return share, centre, root
+
+
+def _mixture_of(z: Tensor, member: Tensor, pooled: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The mixture that is most likely, when sample n belongs to component k to the part member[n, k]."""
+    count = member.sum(0)  # (K,)
+    centre = (member.T @ z) / count.clamp(min=1e-9).unsqueeze(1)
+    scatter = torch.stack(
+        [(weight.unsqueeze(1) * (z - m)).T @ (z - m) for weight, m in zip(member.T, centre, strict=True)]
+    )
+    common = scatter.sum(0) / len(z)
+    total = (count + pooled).clamp(min=1e-9).view(-1, 1, 1)
+    covariance = (scatter + pooled * common) / total + _FLOOR**2 * torch.eye(z.shape[1]).to(z)
+    return count / len(z), centre, torch.linalg.cholesky(covariance)
+
+
+def _clustered(z: Tensor, clusters: int, stream: torch.Generator, iterations: int = 15) -> Tensor:
+    """Which of the clusters of k-means each of z (N, d) is in: (N,)."""
+    chosen = torch.randperm(len(z), generator=stream, device=stream.device)[:clusters].to(z.device)
+    centre = z[chosen]
+    for _ in range(iterations):
+        nearest = _nearest(z, centre)
+        count = torch.bincount(nearest, minlength=clusters)
+        sums = torch.zeros_like(centre).index_add_(0, nearest, z)
+        # A cluster that lost all its samples stays where it is.
+        centre = torch.where(count.unsqueeze(1) > 0, sums / count.clamp(min=1).unsqueeze(1), centre)
+    small = torch.bincount(_nearest(z, centre), minlength=clusters) < _LEAST
+    # Those of a small cluster go to the nearest large one; there is one, for on average they are large enough.
+    return _distances(z, centre).masked_fill(small, torch.inf).argmin(1)
+
+
+def _nearest(z: Tensor, centre: Tensor) -> Tensor:
+    return _distances(z, centre).argmin(1)
+
+
+def _distances(z: Tensor, centre: Tensor) -> Tensor:
+    """The squared distance of each of z (N, d) to each centre (K, d), less what is the same for all centres."""
+    return centre.square().sum(1) - 2 * z @ centre.T

@@ -1,0 +1,90 @@
+"""The shipped options as the Python API names them: YAML read as it is, without Hydra."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from gr_cli.build import check
+from gr_cli.errors import ConfigError, suggestion
+
+STRATEGY = "continual_strategy"
+
+
+def plain(settings: Any, path: str) -> dict[str, Any]:
+    """`settings` as plain nested dicts and lists, whatever kind of mapping they were."""
+    if not isinstance(settings, Mapping):
+        raise ConfigError(path, settings, "must be a mapping of settings")
+    return {
+        str(name): plain(value, f"{path}.{name}")
+        if isinstance(value, Mapping)
+        else list(value)
+        if isinstance(value, (list, tuple))
+        else value
+        for name, value in settings.items()
+    }
+
+
+def typed_node(group: str, settings: Any, default: str) -> dict[str, Any]:
+    """The node of `{type: <option>, <parameters>}`."""
+    parameters = plain({} if settings is None else settings, group)
+    return _node(group, f"{group}.type", parameters.pop("type", default), parameters)[0]
+
+
+def strategy_node(settings: Any) -> tuple[dict[str, Any], Any, str]:
+    """The one enabled strategy; the generator's settings if they stand beside it; and the generator that it takes."""
+    given = plain({} if settings is None else settings, STRATEGY)
+    generator = given.pop("generator", None)
+    enabled = {}
+    for name, parameters in given.items():
+        own = plain({} if parameters is None else parameters, f"{STRATEGY}.{name}")
+        wanted = own.pop("enabled", True)
+        check(wanted, bool, f"{STRATEGY}.{name}.enabled")
+        if wanted:
+            enabled[name] = own
+    if len(enabled) > 1:
+        raise ConfigError(STRATEGY, ", ".join(enabled), "only one strategy can be enabled")
+    name, parameters = next(iter(enabled.items()), ("finetune", {}))
+    if (regularizer := parameters.get("regularizer")) is not None:
+        path = f"{STRATEGY}.{name}.regularizer"
+        own = {"type": regularizer} if isinstance(regularizer, str) else plain(regularizer, path)
+        kind = own.pop("type", None)
+        parameters["regularizer"] = _node("strategy/regularizer", f"{path}.type", kind, own)[0] or None
+    node, takes = _node("strategy", STRATEGY, name, parameters)
+    return node, generator, takes or "vae"
+
+
+def _node(group: str, path: str, option: object, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """An option of a group with the caller's parameters, and the generator that it takes if it says so."""
+    options = _shipped(group)
+    if option not in options:
+        raise ConfigError(path, option, f"must be one of {', '.join(options)}", suggestion(str(option), options))
+    node, generator = _read(group, str(option))
+    return {**node, **parameters}, generator
+
+
+def _shipped(group: str) -> list[str]:
+    folder = files("gr_cli.conf").joinpath(group)
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def _read(group: str, option: str) -> tuple[dict[str, Any], str | None]:
+    """The settings of an option with all that it inherits, and the generator that it takes if it says so."""
+    own = yaml.safe_load(files("gr_cli.conf").joinpath(group, f"{option}.yaml").read_text(encoding="utf-8")) or {}
+    node: dict[str, Any] = {}
+    generator = None
+    for part in own.pop("defaults", []):
+        if isinstance(part, str):
+            if part != "_self_":
+                inherited, theirs = _read(group, part)
+                node, generator = node | inherited, theirs or generator
+            continue
+        ((name, value),) = part.items()
+        if name.startswith("override /generator"):
+            generator = value
+        elif value is not None:
+            node[name] = _read(f"{group}/{name}", value)[0]
+    return node | own, generator

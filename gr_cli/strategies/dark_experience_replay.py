@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from gr_cli.checks import NonNegative, PerReplica, PositiveInt
+from gr_cli.losses import cross_entropy, weighted_sum
+from gr_cli.randomness import Noise
+from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, Solve, State, Strategy, Term
+from gr_cli.strategies.memory import Memory
+
+
+class DarkExperienceReplay(Strategy):
+    """Kept samples are replayed with the logits that they had when they passed (DER++, Buzzega et al. 2020, eq. 6).
+
+    loss = CE(current) + alpha * MSE(logits, kept logits) + beta * CE(kept labels), the two on different draws from a
+    reservoir of all that passed, of the current task too. It never asks where a task ends. With beta = 0 it is DER.
+
+    Args:
+        memory_size: places in the reservoir.
+        batch_size: samples of each of the two draws; None: as many as current ones.
+        alpha: weight of the distance to kept logits.
+        beta: weight of the loss on kept labels.
+        regularizer: what else keeps the solver's parameters near to where they were.
+    """
+
+    stores_raw_samples = True
+
+    def __init__(
+        self,
+        memory_size: PositiveInt = 1000,
+        batch_size: PositiveInt | None = None,
+        alpha: Annotated[NonNegative, PerReplica] = 0.5,
+        beta: Annotated[NonNegative, PerReplica] = 0.5,
+        regularizer: Regularizer | None = None,
+    ) -> None:
+        super().__init__(regularizer)
+        self.memory_size, self.batch_size, self.alpha, self.beta = memory_size, batch_size, alpha, beta
+        self.memory: Memory | None = None
+
+    def begin_task(self, situation: Situation) -> None:
+        self._enter(situation)
+
+    def _enter(self, situation: Situation) -> None:
+        self._situation = situation
+        self._said: Tensor | None = None
+        self._rows: tuple[int, int, Tensor] | None = None
+
+    def loss(self, solver: Solve, batch: Batch, position: Position) -> dict[str, Term]:
+        size = batch.y.shape[1]
+        if self.memory is None:
+            logits = solver(batch.x)
+        else:
+            number = self.batch_size or size
+            wanted = Noise("uniform", (2 * number,))
+            uniform = self._situation.streams.rows(wanted, "replay.choice", position.task, position.iteration)
+            rows = self.memory.choose(uniform)
+            logits, old = solver(torch.cat([batch.x, self.memory.at(rows)], 1)).split([size, 2 * number], 1)
+        # What the solver says now is kept with the samples that find a place.
+        self._said = logits.detach()
+        terms = {"current": Term(weighted_sum(cross_entropy(logits, batch.y, batch.units), None))}
+        if self.memory is None:
+            return terms
+        kept, labels = self.memory.extra("logits", rows[:, :number]), self.memory.extra("y", rows[:, number:])
+        assert kept is not None and labels is not None
+        distance = (old[:, :number] - kept).square().mean(-1)
+        again = cross_entropy(old[:, number:], labels, batch.rivals[labels])
+        return terms | {
+            "logits": Term(weighted_sum(distance, None), self.alpha),
+            "replay": Term(weighted_sum(again, None), self.beta),
+        }
+
+    def after_step(self, batch: Batch, position: Position) -> None:
+        assert self._said is not None
+        extras = {"y": batch.y, "logits": self._said}
+        if self.memory is None:
+            self.memory = Memory.empty(self.memory_size, batch.x, extras)
+        self.memory.put(batch.x, self._place(batch.y.shape[1], position), extras)
+        self._said = None
+
+    def _place(self, size: int, position: Position) -> Tensor:
+        """The rows of the memory for the batch of this iteration; found for many iterations at once."""
+        assert self.memory is not None
+        row = position.iteration
+        if self._rows is None or self._rows[0] != size or not 0 <= row - self._rows[1] < len(self._rows[2]):
+            first, uniform = self._situation.streams.ahead(
+                Noise("uniform", (size,)), "memory.place", position.task, row
+            )
+            # Before the first of them passed all that has passed, less `size` with each iteration since.
+            passed = self.memory.seen - (row - first) * size
+            self._rows = (size, first, self.memory.places(uniform, passed))
+        return self._rows[2][row - self._rows[1]]
+
+    def leave_task(self) -> None:
+        self._rows = self._said = None
+
+    def state_dict(self) -> State:
+        return {"memory": None if self.memory is None else self.memory.state_dict()}
+
+    def load_state_dict(self, state: State, situation: Situation) -> None:
+        self._enter(situation)
+        self.memory = None if state["memory"] is None else Memory.from_state(state["memory"])

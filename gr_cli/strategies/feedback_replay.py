@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gr_cli.checks import PerReplica, Positive, PositiveInt, ReplayWeight
+from gr_cli.errors import ConfigError
+from gr_cli.generators.base import Generator
+from gr_cli.layers import HasFeatures
+from gr_cli.losses import cross_entropy, weighted_sum
+from gr_cli.scenario import Scenario
+from gr_cli.strategies.base import Batch, GeneratorBatch, Position, Regularizer, Solve, Term
+from gr_cli.strategies.generative_replay import GenerativeReplay
+from gr_cli.strategies.replay import Replay
+
+
+class FeedbackReplay(GenerativeReplay):
+    """Replay through feedback (van de Ven & Tolias 2018) and brain-inspired replay (van de Ven et al. 2020).
+
+    Solver and generator are one network: the generator reads the solver's features, and both go down one loss, that of
+    the solver plus that of the generator, on current and replayed samples with the weights of generative replay.
+
+    Args:
+        generator: one that reads the solver's features.
+        batch_size: replayed samples per iteration; None: as many as current ones.
+        replay_weight, replay_source, pool_size, targets, temperature, regularizer: as for `GenerativeReplay`.
+    """
+
+    couples = True
+
+    def __init__(
+        self,
+        generator: Generator,
+        batch_size: PositiveInt | None = None,
+        replay_weight: Annotated[ReplayWeight, PerReplica] = "by_tasks",
+        replay_source: Literal["fresh", "pool"] = "fresh",
+        pool_size: PositiveInt = 5000,
+        targets: Literal["hard", "soft"] = "soft",
+        temperature: Annotated[Positive, PerReplica] = 2.0,
+        regularizer: Regularizer | None = None,
+    ) -> None:
+        if not generator.reads_features:
+            raise ConfigError(
+                "generator",
+                type(generator).__name__,
+                "does not read the solver's features, and this strategy makes one network of both",
+                "try generator=rtf or generator=bir",
+            )
+        super().__init__(
+            generator,
+            batch_size=batch_size,
+            replay_weight=replay_weight,
+            generator_update_freq=1,
+            replay_source=replay_source,
+            pool_size=pool_size,
+            targets=targets,
+            temperature=temperature,
+            generator_data="current_and_replay",
+            regularizer=regularizer,
+        )
+
+    def check(self, scenario: Scenario, solver: nn.Module) -> None:
+        super().check(scenario, solver)
+        if not isinstance(solver, HasFeatures):
+            raise ConfigError(
+                "model",
+                type(solver).__name__,
+                "has no features(x) and readout(features), which feedback needs",
+                "try model=mlp",
+            )
+
+    def loss(self, solver: Solve, batch: Batch, position: Position) -> dict[str, Term]:
+        replay = self.replay(batch, position)
+        x = batch.x if replay is None else self.both(batch, replay, position)
+        features = solver.features(x)
+        logits = solver.readout(features)
+        shares = None if replay is None else self._shares(batch, replay)
+        if replay is None:
+            terms = {"current": Term(weighted_sum(cross_entropy(logits, batch.y, batch.units), None))}
+        else:
+            terms = self.terms(*self.losses(logits, batch, replay))
+        # What the feedback is worth beside the solver's loss: as much as that, on the same samples.
+        weight = 1.0 if replay is None else self.current_weight + self.old_weight
+        for name, value in self._feedback(x, features, batch, replay, position).items():
+            terms[name] = Term(weighted_sum(value, shares), weight)
+        return terms
+
+    def _feedback(
+        self, x: Tensor, features: Tensor, batch: Batch, replay: Replay | None, position: Position
+    ) -> dict[str, Tensor]:
+        """The generator's losses of single samples, (R, B + N) each."""
+        here = self._situation
+        assert here.generator is not None
+        wanted = here.generator.noise("noise", x.shape[1])
+        noise = here.streams.batch(wanted, "generator.feedback", position.task, position.iteration)
+        labels = beliefs = None
+        if self.generator.conditional:
+            labels, beliefs = batch.y, F.one_hot(batch.y, batch.rivals.shape[0]).to(x.dtype)
+            if replay is not None:
+                assert replay.labels is not None
+                labels = torch.cat([labels, replay.labels], 1)
+                # The old solver's answer says more than what was asked for, if there is one answer.
+                told = replay.soft and replay.target.shape[2] == 1
+                old = replay.target[:, :, 0] if told else F.one_hot(replay.labels, beliefs.shape[-1]).to(x.dtype)
+                beliefs = torch.cat([beliefs, old], 1)
+        found: dict[str, Tensor] = here.generator.call("losses", "vae", x, noise, labels, features, beliefs)
+        return found
+
+    def generator_batch(self, batch: Batch, position: Position) -> GeneratorBatch | None:
+        return None  # it learns with the solver

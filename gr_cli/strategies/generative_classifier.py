@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from gr_cli.checks import PositiveInt
+from gr_cli.errors import ConfigError
+from gr_cli.generators.base import Generator
+from gr_cli.scenario import Scenario
+from gr_cli.strategies.base import Batch, GeneratorBatch, Position, Situation, Strategy
+from gr_cli.strategies.dreams import fit_classes
+
+# The score of a class that was not met yet: none that was is less likely.
+_NEVER = -1e9
+
+
+class GenerativeClassifier(Strategy):
+    """Classification by a generative model of each class (van de Ven et al. 2021): argmax_y p(x | y).
+
+    The classes have nothing in common that could be forgotten. There is no solver: the one that is chosen rests.
+
+    Args:
+        generator: one that learns each class apart from the others, and tells likelihoods.
+        importance_samples: draws for the estimate of each likelihood.
+    """
+
+    def __init__(self, generator: Generator, importance_samples: PositiveInt = 100) -> None:
+        super().__init__()
+        if generator.tells_likelihood == "no":
+            raise ConfigError(
+                "generator",
+                type(generator).__name__,
+                "does not tell how likely a sample is in each class",
+                "try generator=class_vae or generator=mixture",
+            )
+        self.generator: Generator = generator
+        self.looks_again = generator.fitted
+        self.importance_samples = importance_samples
+        self._situation: Situation | None = None
+
+    def check(self, scenario: Scenario, solver: nn.Module) -> None:
+        if not scenario.tasks_have_units:
+            raise ConfigError(
+                "strategy",
+                "generative_classifier",
+                "learns each class once, and here all tasks have the same classes",
+                "try scenario=class or scenario=task",
+            )
+
+    def begin_task(self, situation: Situation) -> None:
+        self._enter(situation)
+
+    def _enter(self, situation: Situation) -> None:
+        assert situation.generator is not None
+        self._situation = situation
+        mine = situation.heads[situation.task]
+        # Where the classes of a task show only as they come: those that no earlier task had.
+        mine = mine if mine.any() else ~situation.heads.any(0)
+        classes = mine.nonzero().squeeze(1).tolist()
+        situation.generator.tell(lambda generator: generator.focus(classes))
+
+    def steps(self, iterations: int) -> int:
+        return 0 if self.generator.fitted else iterations
+
+    def solver_iteration(self, position: Position) -> int | None:
+        return None
+
+    def generator_batch(self, batch: Batch, position: Position) -> GeneratorBatch | None:
+        return GeneratorBatch(batch.x, position.iteration, labels=batch.y)
+
+    def end_task(self, situation: Situation) -> None:
+        assert situation.generator is not None
+        if self.generator.fitted:
+            fit_classes(situation)
+        for generator in situation.generator.modules:
+            generator.meet(situation.heads[situation.task])
+
+    def classifier(self, replica: int, solver: nn.Module) -> Callable[[Tensor], Tensor]:
+        situation = self._situation
+        if situation is None or situation.generator is None:  # nothing was learnt yet
+            return lambda x: x.new_zeros((len(x), len(self.generator.known)))
+        generator, draws = situation.generator.modules[replica], self.importance_samples
+
+        def scores(x: Tensor) -> Tensor:
+            # The same draws each time: nothing depends on what was evaluated before.
+            found = generator.estimated(x, situation.streams.generator(replica, "likelihood"), draws)
+            return found.masked_fill(~generator.known, _NEVER)
+
+        return scores
+
+    def load_state_dict(self, state: dict[str, object], situation: Situation) -> None:
+        self._enter(situation)

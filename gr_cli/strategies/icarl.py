@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gr_cli.checks import PositiveInt
+from gr_cli.errors import ConfigError
+from gr_cli.layers import HasFeatures, mode
+from gr_cli.losses import weighted_sum
+from gr_cli.randomness import Noise
+from gr_cli.replicas import Replicas
+from gr_cli.scenario import Scenario
+from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, Solve, State, Strategy, Term
+from gr_cli.strategies.exemplars import Exemplars
+
+_FAR = -5.0  # the score of a class without exemplars: two unit vectors are never further apart than -4 says
+_CHUNK = 1000  # samples whose features are found at once
+
+
+class ICaRL(Strategy):
+    """Incremental classifier and representation learning (Rebuffi et al. 2017), class-incremental only.
+
+    The solver's features are learnt with a sigmoid for each class: towards the labels for classes of the current task,
+    towards what the solver said before it for earlier ones. Exemplars of these, whose mean is near to that of their
+    class, join each batch. A sample is answered by the class whose exemplars' mean feature is nearest; a class has
+    exemplars when its task is over, and before the first one is the solver's own answer is taken.
+
+    Args:
+        per_class: exemplars kept of each class.
+        budget: exemplars kept of all classes together, which share it evenly; None: `per_class` alone says.
+        batch_size: exemplars that join each batch; None: as many as there are current samples.
+        regularizer: what else keeps the solver's parameters near to where they were.
+    """
+
+    stores_raw_samples = True
+    looks_again = True
+
+    def __init__(
+        self,
+        per_class: PositiveInt = 100,
+        budget: PositiveInt | None = None,
+        batch_size: PositiveInt | None = None,
+        regularizer: Regularizer | None = None,
+    ) -> None:
+        super().__init__(regularizer)
+        self.per_class, self.budget, self.batch_size = per_class, budget, batch_size
+        self.exemplars: Exemplars | None = None
+        self.teacher: Replicas[nn.Module] | None = None
+
+    def check(self, scenario: Scenario, solver: nn.Module) -> None:
+        if not scenario.units_are_classes:
+            raise ConfigError(
+                "scenario",
+                scenario.kind,
+                "iCaRL needs a unit for each class, all of which compete",
+                "try scenario=class",
+            )
+        if not isinstance(solver, HasFeatures):
+            raise ConfigError(
+                "model", type(solver).__name__, "iCaRL needs a model with features and readout", "try model=mlp"
+            )
+
+    def begin_task(self, situation: Situation) -> None:
+        self._situation = situation
+        # Copy before training: the targets must come from the solver as it was.
+        self.teacher = situation.solver.frozen() if situation.task > 0 else None
+
+    def loss(self, solver: Solve, batch: Batch, position: Position) -> dict[str, Term]:
+        x, y = batch.x, batch.y
+        if self.exemplars is not None:
+            wanted = Noise("uniform", (self.batch_size or y.shape[1],))
+            uniform = self._situation.streams.rows(wanted, "replay.choice", position.task, position.iteration)
+            x, y = (torch.cat(pair, 1) for pair in zip((x, y), self.exemplars.draw(uniform), strict=True))
+        logits = solver(x)
+        target = F.one_hot(y, logits.shape[-1]).to(logits.dtype)
+        seen = batch.rivals[0]  # where units are classes, the same whatever the label
+        old = torch.zeros_like(seen) if self.teacher is None else self._situation.teacher_units[0]
+        if self.teacher is not None:
+            with torch.no_grad():
+                target = torch.where(old, self.teacher.call("__call__", x).to(logits.dtype).sigmoid(), target)
+        losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")  # (R, B, U)
+        terms = {"current": Term(weighted_sum((losses * (seen & ~old)).sum(-1), None))}
+        if self.teacher is not None:
+            terms["distillation"] = Term(weighted_sum((losses * old).sum(-1), None))
+        return terms
+
+    def end_task(self, situation: Situation) -> None:
+        places = self.per_class
+        if self.budget is not None:
+            places = max(1, min(places, self.budget // int(situation.heads.any(0).sum())))
+        networks = situation.solver.modules
+        found = Exemplars.of(situation, places, lambda replica: partial(_herded, networks[replica]))
+        self.exemplars = found if self.exemplars is None else Exemplars.joined([self.exemplars.first(places), found])
+
+    def leave_task(self) -> None:
+        self.teacher = None
+
+    def classifier(self, replica: int, solver: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Minus the squared distance to each class's mean of exemplars (Rebuffi et al. 2017, algorithm 1)."""
+        if self.exemplars is None:
+            return solver
+        means: dict[int, Tensor] = {}
+        with torch.no_grad(), mode(solver, training=False):
+            for unit, x in self.exemplars.of_replica(replica):
+                means[unit] = F.normalize(_features(solver, x).mean(0), dim=0)
+        units, centres = torch.tensor(list(means), device=x.device), torch.stack(list(means.values()))
+
+        def answer(x: Tensor) -> Tensor:
+            score = -torch.cdist(_features(solver, x), centres).square()
+            whole = score.new_full((x.shape[0], self._situation.heads.shape[1]), _FAR)
+            whole[:, units] = score
+            return whole
+
+        return answer
+
+    def state_dict(self) -> State:
+        return {
+            "exemplars": None if self.exemplars is None else self.exemplars.state_dict(),
+            "teacher": None if self.teacher is None else self.teacher.state_dict(),
+        }
+
+    def load_state_dict(self, state: State, situation: Situation) -> None:
+        self._situation, self.teacher = situation, None
+        self.exemplars = Exemplars.from_state(state["exemplars"])
+        if state["teacher"] is not None:
+            self.teacher = situation.solver.frozen()
+            self.teacher.load_state_dict(state["teacher"])
+
+
+def _features(solver: nn.Module, x: Tensor) -> Tensor:
+    """Features of length 1: (B, ...) -> (B, F)."""
+    found = torch.cat([cast(HasFeatures, solver).features(part) for part in x.split(_CHUNK)])
+    return F.normalize(found.to(x.dtype), dim=1)
+
+
+@torch.no_grad()
+def _herded(solver: nn.Module, x: Tensor, most: int) -> Tensor:
+    return herding(_features(solver, x), most)
+
+
+def herding(features: Tensor, most: int) -> Tensor:
+    """Which of `features` (N, F), one by one, keep the mean of those chosen nearest to that of all (N, at most
+    `most`), none twice (Rebuffi et al. 2017, algorithm 4, the mean scaled to length 1 as there)."""
+    mean, chosen = F.normalize(features.mean(0), dim=0), []
+    lengths, total = features.square().sum(1), torch.zeros_like(mean)
+    for k in range(1, min(most, features.shape[0]) + 1):
+        # |mean - (total + f) / k|^2, times k^2, less what is the same for each f.
+        distance = lengths - 2 * (features @ (k * mean - total))
+        pick = distance.argmin()
+        chosen.append(pick)
+        total = total + features[pick]
+        lengths = lengths.index_fill(0, pick, torch.inf)
+    return torch.stack(chosen)

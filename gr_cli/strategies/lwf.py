@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from gr_cli.checks import PerReplica, Positive, ReplayWeight
+from gr_cli.losses import cross_entropy
+from gr_cli.replicas import Replicas
+from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, Solve, State, Term
+from gr_cli.strategies.replay import Replay, ReplayStrategy, taught
+
+
+class LearningWithoutForgetting(ReplayStrategy):
+    """Current samples are replayed with what the solver said to them before the task (Li & Hoiem 2017).
+
+    Args:
+        replay_weight: weight of the replay loss beside weight 1 of the current loss, or `by_tasks`: in the t-th task
+            1/t on the labels and 1 - 1/t on the earlier answers.
+        temperature: of these answers and of the solver's own; no factor T^2.
+        regularizer: what else keeps the solver's parameters near to where they were.
+    """
+
+    def __init__(
+        self,
+        replay_weight: Annotated[ReplayWeight, PerReplica] = "by_tasks",
+        temperature: Annotated[Positive, PerReplica] = 2.0,
+        regularizer: Regularizer | None = None,
+    ) -> None:
+        super().__init__(replay_weight, temperature, regularizer)
+        self.teacher: Replicas[nn.Module] | None = None
+
+    def begin_task(self, situation: Situation) -> None:
+        self._enter(situation)
+        # Copy before training: the targets must come from the solver as it was.
+        self.teacher = situation.solver.frozen() if situation.task > 0 else None
+
+    @torch.no_grad()
+    def replay(self, batch: Batch, position: Position) -> Replay | None:
+        """The current samples, with the frozen solver's probabilities."""
+        if self.teacher is None:
+            return None
+        return Replay(batch.x, taught(self.teacher, batch.x, self._situation.teacher_units, self.temperature))
+
+    def loss(self, solver: Solve, batch: Batch, position: Position) -> dict[str, Term]:
+        replay = self.replay(batch, position)
+        if replay is None:
+            return super().loss(solver, batch, position)
+        logits: Tensor = solver(batch.x)  # both losses are on the same samples
+        return self.terms(cross_entropy(logits, batch.y, batch.units), self.old_losses(logits, batch, replay))
+
+    def leave_task(self) -> None:
+        super().leave_task()
+        self.teacher = None
+
+    def state_dict(self) -> State:
+        return {"teacher": None if self.teacher is None else self.teacher.state_dict()}
+
+    def load_state_dict(self, state: State, situation: Situation) -> None:
+        self._enter(situation)
+        self.teacher = None
+        if state["teacher"] is not None:
+            self.teacher = situation.solver.frozen()
+            self.teacher.load_state_dict(state["teacher"])

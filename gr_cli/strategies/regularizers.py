@@ -1,0 +1,312 @@
+"""Penalties that keep a solver's parameters near to where the earlier tasks left them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from gr_cli.checks import NonNegative, PerReplica, Positive, PositiveInt
+from gr_cli.layers import Linear, per_replica, squared_gradients
+from gr_cli.losses import masked_log_softmax
+from gr_cli.strategies.base import Regularizer, Situation, State
+from gr_cli.strategies.exemplars import chosen_evenly
+
+Labels = Literal["all", "sampled", "true"]
+_VALUES = 1 << 24  # gradients of single samples held at once: 64 MiB of float32
+
+
+class _Quadratic(Regularizer):
+    """scale * strength * (sum of importance * (parameter - anchor)^2 + rest), the sum over all parameters.
+
+    `rest` (R,) is what an exact sum of several such penalties has besides.
+    """
+
+    scale: ClassVar[float] = 0.5
+
+    def __init__(self, strength: float | Tensor) -> None:
+        self.strength = strength
+        self._importance: list[Tensor] = []
+        self._anchor: list[Tensor] = []
+        self._rest: Tensor | None = None
+
+    def penalty(self, parameters: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]] | None:
+        if self._rest is None:
+            return None
+        value, pulls = self._rest, []
+        for parameter, importance, anchor in zip(parameters, self._importance, self._anchor, strict=True):
+            distance = parameter - anchor
+            pull = importance * distance
+            value = value + (pull * distance).flatten(1).sum(1)
+            pulls.append(pull * per_replica(2 * self.scale * self.strength, pull))
+        return per_replica(self.scale * self.strength, value) * value, pulls
+
+    def end_task(self, parameters: Sequence[Tensor], situation: Situation) -> None:
+        found = self._found(parameters, situation)
+        if self._rest is None:
+            self._rest = parameters[0].new_zeros(parameters[0].shape[0])
+            self._importance = [torch.zeros_like(value) for value in found]
+            self._anchor = [parameter.clone() for parameter in parameters]
+        self._take(found, parameters)
+
+    @abstractmethod
+    def _found(self, parameters: Sequence[Tensor], situation: Situation) -> list[Tensor]:
+        """How important each parameter was in the task that is over: shaped as the parameters, or to broadcast."""
+
+    def _take(self, found: list[Tensor], parameters: Sequence[Tensor]) -> None:
+        """Make one penalty of that of the earlier tasks and of what was found; the anchor moves to `parameters`."""
+        self._importance = [self._joined(old, new) for old, new in zip(self._importance, found, strict=True)]
+        self._anchor = [parameter.clone() for parameter in parameters]
+
+    def _joined(self, old: Tensor, new: Tensor) -> Tensor:
+        return old + new
+
+    def state_dict(self) -> State:
+        return {"importance": self._importance, "anchor": self._anchor, "rest": self._rest}
+
+    def load_state_dict(self, state: State) -> None:
+        self._importance, self._anchor = list(state["importance"]), list(state["anchor"])
+        self._rest = state["rest"]
+
+
+class WeightPenalty(_Quadratic):
+    """1/2 strength |theta - theta*|^2: the plain distance to where the last task ended.
+
+    Args:
+        strength: weight of the penalty beside the loss.
+    """
+
+    def __init__(self, strength: Annotated[NonNegative, PerReplica] = 0.1) -> None:
+        super().__init__(strength)
+
+    def _found(self, parameters: Sequence[Tensor], situation: Situation) -> list[Tensor]:
+        return [parameter.new_ones(parameter.shape[0], *[1] * (parameter.dim() - 1)) for parameter in parameters]
+
+    def _joined(self, old: Tensor, new: Tensor) -> Tensor:
+        return new
+
+
+class _Fisher(_Quadratic):
+    """The importance of a parameter is the diagonal of the Fisher information, its mean over the task's samples."""
+
+    looks_again = True
+
+    def __init__(self, strength: float | Tensor, samples: int | None, labels: Labels) -> None:
+        super().__init__(strength)
+        self.samples, self.labels = samples, labels
+
+    def _found(self, parameters: Sequence[Tensor], situation: Situation) -> list[Tensor]:
+        each = [
+            fisher(network, self._passed(replica, situation), situation, replica, self.labels)
+            for replica, network in enumerate(situation.solver.modules)
+        ]
+        return [torch.stack(values) for values in zip(*each, strict=True)]
+
+    def _passed(self, replica: int, situation: Situation) -> Iterable[tuple[Tensor, Tensor]]:
+        if self.samples is None:
+            return situation.samples(replica)
+        return chosen_evenly(situation, replica, self.samples, "fisher.samples")
+
+
+class ElasticWeightConsolidation(_Fisher):
+    """1/2 strength sum_t F_t (theta - theta*_t)^2, a term for each task (Kirkpatrick et al. 2017, eq. 3).
+
+    The terms are kept as one, exactly: sums of squares are a square and a constant.
+
+    Args:
+        strength: weight of the penalty beside the loss.
+        samples: how many of a task's samples the Fisher information is taken from, chosen evenly; None: all.
+        labels: its expectation over labels is exact (`all`), or of one label for each sample, drawn as the solver
+            predicts it (`sampled`) or the `true` one (the empirical Fisher information).
+    """
+
+    def __init__(
+        self,
+        strength: Annotated[NonNegative, PerReplica] = 1e5,
+        samples: PositiveInt | None = None,
+        labels: Labels = "all",
+    ) -> None:
+        super().__init__(strength, samples, labels)
+
+    def _take(self, found: list[Tensor], parameters: Sequence[Tensor]) -> None:
+        assert self._rest is not None
+        for i, (new, parameter) in enumerate(zip(found, parameters, strict=True)):
+            old, anchor = self._importance[i], self._anchor[i]
+            # a (x - m)^2 + f (x - p)^2 = (a + f) (x - m')^2 + a f / (a + f) (p - m)^2, m' = m + f / (a + f) (p - m).
+            both, way = old + new, parameter - anchor
+            share = new / both.clamp(min=torch.finfo(both.dtype).tiny)
+            self._rest = self._rest + (old * share * way.square()).flatten(1).sum(1)
+            # What matters to no task is held nowhere; its anchor goes along.
+            self._anchor[i] = torch.where(both > 0, anchor + share * way, parameter)
+            self._importance[i] = both
+
+
+class OnlineElasticWeightConsolidation(_Fisher):
+    """One running Fisher information, F <- decay F + F_t, around the newest parameters (Schwarz et al. 2018, sec. 3).
+
+    Args:
+        strength: weight of the penalty beside the loss.
+        decay: how much of the earlier tasks' Fisher information is left after each task.
+        samples: how many of a task's samples it is taken from, chosen evenly; None: all.
+        labels: its expectation over labels is exact (`all`), or of one label for each sample, drawn as the solver
+            predicts it (`sampled`) or the `true` one (the empirical Fisher information).
+    """
+
+    def __init__(
+        self,
+        strength: Annotated[NonNegative, PerReplica] = 1e5,
+        decay: Annotated[NonNegative, PerReplica] = 1.0,
+        samples: PositiveInt | None = None,
+        labels: Labels = "all",
+    ) -> None:
+        super().__init__(strength, samples, labels)
+        self.decay = decay
+
+    def _joined(self, old: Tensor, new: Tensor) -> Tensor:
+        return per_replica(self.decay, old) * old + new
+
+
+class SynapticIntelligence(_Quadratic):
+    """strength sum Omega (theta - theta*)^2, Omega what a parameter did for the loss on its way (Zenke et al. 2017).
+
+    omega = - sum over steps of gradient * change, and after each task Omega grows by omega / (distance^2 + damping)
+    (eqs. 4 and 5). As in the authors' program Omega does not fall below 0.
+
+    Args:
+        strength: weight of the penalty beside the loss, c in the paper.
+        damping: what keeps importance finite where a parameter hardly moved, xi in the paper.
+    """
+
+    scale = 1.0
+    follows = True
+
+    def __init__(
+        self,
+        strength: Annotated[NonNegative, PerReplica] = 50.0,
+        damping: Annotated[Positive, PerReplica] = 0.1,
+    ) -> None:
+        super().__init__(strength)
+        self.damping = damping
+        self._begin: list[Tensor] = []
+        self._path: list[Tensor] = []
+
+    def leave_task(self) -> None:
+        self._path = []
+
+    def follow(self, before: Sequence[Tensor], after: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        if not self._path:
+            self._begin = [parameter.clone() for parameter in before]
+            self._path = [torch.zeros_like(parameter) for parameter in before]
+        for path, old, new, gradient in zip(self._path, before, after, gradients, strict=True):
+            path.addcmul_(gradient, old - new)
+
+    def _found(self, parameters: Sequence[Tensor], situation: Situation) -> list[Tensor]:
+        if not self._path:
+            return [torch.zeros_like(parameter) for parameter in parameters]
+        found = [
+            path / ((parameter - begin).square() + per_replica(self.damping, path))
+            for path, parameter, begin in zip(self._path, parameters, self._begin, strict=True)
+        ]
+        self._path = []
+        return found
+
+    def _joined(self, old: Tensor, new: Tensor) -> Tensor:
+        return (old + new).clamp(min=0.0)
+
+    def state_dict(self) -> State:
+        begin = self._begin if self._path else []
+        return super().state_dict() | {"begin": begin, "path": self._path}
+
+    def load_state_dict(self, state: State) -> None:
+        super().load_state_dict(state)
+        self._begin, self._path = list(state["begin"]), list(state["path"])
+
+
+# --- the Fisher information
+
+
+def fisher(
+    network: nn.Module,
+    samples: Iterable[tuple[Tensor, Tensor]],
+    situation: Situation,
+    replica: int,
+    labels: Labels,
+) -> list[Tensor]:
+    """The diagonal of the Fisher information of a network's trained parameters: the mean over samples of the expected
+    square of the gradient of log p(label), over the units that compete."""
+    names = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    owners = {network.get_submodule(name.rpartition(".")[0]) for name in names}
+    squares = _at_once if all(isinstance(owner, Linear) for owner in owners) else _one_by_one
+    whole = [torch.zeros_like(network.get_parameter(name)) for name in names]
+    count, draws = 0, situation.streams.generator(replica, "fisher.labels", situation.task)
+    for x, y in samples:
+        for total, found in zip(whole, squares(network, names, x, y, situation.rivals[y], labels, draws), strict=True):
+            total += found
+        count += x.shape[0]
+    return [total / max(1, count) for total in whole]
+
+
+def _directions(log_p: Tensor, y: Tensor, units: Tensor, labels: Labels, draws: torch.Generator) -> Iterator[Tensor]:
+    """Weights (B, U) of log-probabilities, such that the squares of the gradients of all sums of them make up the
+    expectation over labels."""
+    if labels == "true":
+        yield nn.functional.one_hot(y, log_p.shape[1]).to(log_p.dtype)
+    elif labels == "sampled":
+        drawn = torch.multinomial(log_p.exp(), 1, generator=draws).squeeze(1)
+        yield nn.functional.one_hot(drawn, log_p.shape[1]).to(log_p.dtype)
+    else:
+        for unit in units.any(0).nonzero().squeeze(1):
+            weight = torch.zeros_like(log_p)
+            # The square of a gradient that is weighed by sqrt(p) is weighed by p.
+            weight[:, unit] = (0.5 * log_p[:, unit]).exp() * units[:, unit]
+            yield weight
+
+
+def _at_once(
+    network: nn.Module, names: list[str], x: Tensor, y: Tensor, units: Tensor, labels: Labels, draws: torch.Generator
+) -> list[Tensor]:
+    """Sums of squares for networks of `Linear` layers: an ordinary backward pass for each label."""
+    parameters = [network.get_parameter(name) for name in names]
+    whole = [torch.zeros_like(parameter) for parameter in parameters]
+    with torch.enable_grad(), squared_gradients():
+        log_p = masked_log_softmax(network(x).to(x.dtype), units)
+    for direction in _directions(log_p.detach(), y, units, labels, draws):
+        found = torch.autograd.grad((direction * log_p).sum(), parameters, retain_graph=True, allow_unused=True)
+        for total, squares in zip(whole, found, strict=True):
+            if squares is not None:
+                total += squares
+    return whole
+
+
+def _one_by_one(
+    network: nn.Module, names: list[str], x: Tensor, y: Tensor, units: Tensor, labels: Labels, draws: torch.Generator
+) -> list[Tensor]:
+    """Sums of squares for any network, from the gradients of single samples."""
+    values = {name: network.get_parameter(name).detach() for name in names}
+
+    def log_p(values: dict[str, Tensor], x: Tensor, units: Tensor) -> Tensor:
+        return masked_log_softmax(functional_call(network, values, (x,)).to(x.dtype), units)
+
+    def objective(values: dict[str, Tensor], x: Tensor, units: Tensor, direction: Tensor) -> Tensor:
+        return (direction * log_p(values, x.unsqueeze(0), units)).sum()
+
+    alone = grad(objective)
+    together = vmap(alone, in_dims=(None, 0, 0, 0))
+    whole = [torch.zeros_like(value) for value in values.values()]
+    size = max(1, min(128, _VALUES // max(1, sum(value.numel() for value in values.values()))))
+    for part, labelled, competing in zip(x.split(size), y.split(size), units.split(size), strict=True):
+        with torch.no_grad():
+            known = log_p(values, part, competing)
+        for direction in _directions(known, labelled, competing, labels, draws):
+            try:
+                found = [together(values, part, competing, direction)]
+            except RuntimeError:  # a network that looks at values, as some of a user's own do
+                found = [alone(values, *one) for one in zip(part, competing, direction, strict=True)]
+            for each in found:
+                for total, name in zip(whole, names, strict=True):
+                    total += each[name].square().view(-1, *total.shape).sum(0)
+    return whole

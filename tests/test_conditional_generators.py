@@ -1,0 +1,431 @@
+"""Generators that know classes, GANs, flows and mixtures: against closed forms and cases computed by hand."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from gr_cli.augment import Augment, shifted
+from gr_cli.errors import ConfigError, DataError
+from gr_cli.generators import CVAE, VAE, WGANGP, ClassVAE, Feedback, FlowMatching, Mixture
+from gr_cli.generators.base import Ensemble
+from gr_cli.losses import log_normal
+from gr_cli.randomness import Draws, Streams
+from gr_cli.replicas import Replicas
+from gr_cli.strategies import GenerativeClassifier, GenerativeReplay
+from gr_cli.strategies.dreams import decoded, in_turn
+
+MAKE = {
+    "cvae": lambda shape: CVAE(shape, 3, [8], 4),
+    "flow": lambda shape: FlowMatching(shape, 3, [8], 3),
+    "class_vae": lambda shape: ClassVAE(shape, 3, [8], 2),
+    "wgan_gp": lambda shape: WGANGP(shape, [8], 4),
+    "mixture": lambda shape: Mixture(shape, 3, 2, 4),
+    "feedback": lambda shape: Feedback(shape, 5, 3, [8, 6], 4, "class", 0.5),
+}
+
+
+def noise_of(wanted, seed=0):
+    return {name: value[0] for name, value in Streams([Draws(seed)]).batch(wanted, "test", 0, 0).items()}
+
+
+@pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.parametrize("shape", [(6,), (1, 8, 8), (3, 9, 5), (3, 32, 32)])
+def test_dreams_have_the_shape_and_range_of_the_data(kind, shape):
+    torch.manual_seed(0)
+    generator = MAKE[kind](shape)
+    x = generator.generate(5)
+    assert x.shape == (5, *shape) and x.min() >= 0 and x.max() <= 1 and not x.requires_grad
+    again = [generator.generate(4, generator=torch.Generator().manual_seed(1)) for _ in range(2)]
+    torch.testing.assert_close(*again, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["cvae", "flow", "class_vae", "mixture", "feedback"])
+def test_a_dream_is_of_the_class_that_was_asked_for(kind):
+    torch.manual_seed(0)
+    generator = MAKE[kind]((6,))
+    if kind == "mixture":
+        for label in range(3):
+            generator.fit(torch.rand(20, 6) * 0.1 + 0.3 * label, label, torch.Generator().manual_seed(0))
+    latent = noise_of(generator.latent(4))
+    labels = torch.tensor([0, 1, 2, 1])
+    together = generator.decode(latent, labels)
+    for i, label in enumerate(labels):
+        one = {name: value[i : i + 1] for name, value in latent.items()}
+        torch.testing.assert_close(together[i], generator.decode(one, label.view(1))[0])
+    other = generator.decode(latent, (labels + 1) % 3)
+    assert not torch.allclose(together, other)
+    with pytest.raises(ValueError, match="labels are needed"):
+        generator.decode(latent)
+
+
+@pytest.mark.parametrize("kind", ["cvae", "flow", "class_vae", "feedback"])
+def test_classes_that_were_met_come_in_turn(kind):
+    generator = MAKE[kind]((6,))
+    assert generator.turns(4).tolist() == [0, 1, 2, 0]
+    generator.meet(torch.tensor([True, False, True]))
+    assert generator.turns(5).tolist() == [0, 2, 0, 2, 0]
+
+
+def test_the_loss_of_a_conditional_vae_is_minus_the_elbo_per_value():
+    torch.manual_seed(0)
+    generator = CVAE((6,), 3, [8], 4, dropout=0.0)
+    x, labels = torch.rand(5, 6), torch.tensor([0, 1, 2, 2, 0])
+    noise = noise_of(generator.noise(5))
+    told = torch.nn.functional.one_hot(labels, 3).float()
+    mean, log_variance = generator.encode(torch.cat([x, told], 1))
+    q = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    z = mean + q.scale * noise["z"]
+    p = torch.distributions.Bernoulli(logits=generator.reconstruct(torch.cat([z, told], 1)), validate_args=False)
+    prior = torch.distributions.Normal(torch.zeros_like(mean), 1.0)
+    elbo = p.log_prob(x).sum(1) - torch.distributions.kl_divergence(q, prior).sum(1)
+    torch.testing.assert_close(sum(generator.losses("vae", x, noise, labels).values()), -elbo / 6)
+
+
+# --- WGAN-GP
+
+
+def test_the_penalty_of_a_linear_critic_is_that_of_its_slope():
+    torch.manual_seed(0)
+    gan = WGANGP((6,), [], 4, penalty=10.0)
+    x, noise = torch.rand(5, 6), noise_of(gan.noise(5))
+    found = gan.losses("critic", x, noise)
+    w, b = gan.score.weight[0], gan.score.bias
+    torch.testing.assert_close(found["gradient_penalty"], (10 * (w.norm() - 1) ** 2).expand(5))
+    fake = gan.decode({"z": noise["z"]})
+    torch.testing.assert_close(found["critic"], (fake @ w + b) - (x @ w + b))
+    torch.testing.assert_close(gan.losses("generator", x, noise)["generator"], -(fake @ w + b))
+
+
+def test_the_penalty_is_taken_between_real_and_generated_and_its_gradient_is_that_of_differences():
+    torch.manual_seed(0)
+    gan = WGANGP((4,), [8], 3).double()
+    x = torch.rand(3, 4, dtype=torch.double)
+    noise = {name: value.double() for name, value in noise_of(gan.noise(3)).items()}
+    with torch.no_grad():
+        between = torch.lerp(x, gan.decode({"z": noise["z"]}), noise["between"])
+    slopes = torch.autograd.functional.jacobian(lambda v: gan.criticise(v).sum(), between)
+    torch.testing.assert_close(gan.losses("critic", x, noise)["gradient_penalty"], 10 * (slopes.norm(dim=1) - 1) ** 2)
+    # The second derivative: by autograd, and by a small step.
+    weight, step = gan.critic[0].weight, 1e-6
+
+    def penalty():
+        return gan.losses("critic", x, noise)["gradient_penalty"].sum()
+
+    (gradient,) = torch.autograd.grad(penalty(), weight)
+    for i, j in [(0, 0), (3, 2), (7, 1)]:
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                weight[i, j] += sign * step
+            values.append(penalty().item())
+            with torch.no_grad():
+                weight[i, j] -= sign * step
+        assert gradient[i, j].item() == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-4, abs=1e-6)
+
+
+def test_critic_and_generator_have_their_own_parameters_and_pace():
+    gan = WGANGP((6,), [8], 4)
+    critic, generator = gan.parts()["critic"], gan.parts()["generator"]
+    assert (critic.every, generator.every) == (1, 5)
+    mine, theirs = ({id(p) for p in part.parameters} for part in (critic, generator))
+    assert not mine & theirs and mine | theirs == {id(p) for p in gan.parameters()}
+    x, noise = torch.rand(5, 6), noise_of(gan.noise(5))
+    gradients = torch.autograd.grad(
+        gan.losses("critic", x, noise)["critic"].sum(), generator.parameters, allow_unused=True
+    )
+    assert all(g is None for g in gradients)
+
+
+# --- flow matching
+
+
+def constant_flow(value, steps=3):
+    flow = FlowMatching((4,), 2, [8], steps, value_range=None)
+    with torch.no_grad():
+        flow.velocity.weight.zero_()
+        flow.velocity.bias.fill_(value)
+    return flow
+
+
+def test_the_loss_is_the_distance_to_the_straight_lines_velocity():
+    flow = constant_flow(0.5)
+    x, labels = torch.rand(5, 4), torch.zeros(5, dtype=torch.long)
+    noise = noise_of(flow.noise(5))
+    expected = (0.5 - (x - noise["z"])).square().mean(1)
+    torch.testing.assert_close(flow.losses("flow", x, noise, labels)["flow"], expected)
+
+
+def test_a_dream_follows_the_flow():
+    latent, labels = {"z": torch.randn(3, 4)}, torch.tensor([0, 1, 0])
+    torch.testing.assert_close(constant_flow(0.25).decode(latent, labels), latent["z"] + 0.25)
+    flow = constant_flow(0.0, steps=40)
+    flow.flow = lambda x, time, labels: x  # x' = x, whose solution grows by e
+    torch.testing.assert_close(flow.decode(latent, labels), latent["z"] * math.e, rtol=1e-3, atol=0)
+
+
+# --- mixtures
+
+
+def fitted(x, **settings):
+    mixture = Mixture((x.shape[1],), 2, **{"latent_dim": x.shape[1], "value_range": None} | settings)
+    mixture.double().fit(x, 1, torch.Generator().manual_seed(0))
+    return mixture
+
+
+def test_one_component_is_the_gaussian_of_the_samples():
+    torch.manual_seed(0)
+    x = torch.randn(500, 3, dtype=torch.double) @ torch.randn(3, 3, dtype=torch.double) + 2
+    mixture = fitted(x, components=1, pooled=0.0, noise=0.2)
+    mean, covariance = x.mean(0), torch.cov(x.T, correction=0)
+    torch.testing.assert_close(mixture.mean[1], mean)
+    root = mixture.basis[1].T @ mixture.root[1, 0]
+    torch.testing.assert_close(root @ root.T, covariance, rtol=1e-3, atol=1e-6)
+    # Seen through noise: the noise is added to the covariance.
+    noisy = torch.distributions.MultivariateNormal(mean, covariance + 0.04 * torch.eye(3))
+    torch.testing.assert_close(mixture.log_likelihoods(x[:20])[:, 1], noisy.log_prob(x[:20]), rtol=1e-4, atol=1e-4)
+    dreams = mixture.generate(20_000, labels=torch.ones(20_000, dtype=torch.long))
+    torch.testing.assert_close(dreams.mean(0), mean, rtol=0, atol=0.1)
+    torch.testing.assert_close(torch.cov(dreams.T), covariance, rtol=0.1, atol=0.1)
+
+
+def test_what_principal_components_leave_out_is_told_by_the_noise_alone():
+    x = torch.zeros(50, 3, dtype=torch.double)
+    x[:, 0] = torch.linspace(-1, 1, 50)
+    mixture = fitted(x, components=1, latent_dim=1, pooled=0.0, noise=0.5)
+    at = torch.tensor([[0.3, 0.0, 0.0], [0.3, 0.2, -0.1]], dtype=torch.double)
+    found = mixture.log_likelihoods(at)[:, 1]
+    assert float(found[0] - found[1]) == pytest.approx((0.2**2 + 0.1**2) / (2 * 0.25))
+    outside = -math.log(2 * math.pi) - 2 * math.log(0.5)
+    inside = torch.distributions.Normal(0.0, (float(x[:, 0].var(correction=0)) + 0.25) ** 0.5)
+    assert float(found[0]) == pytest.approx(float(inside.log_prob(torch.tensor(0.3))) + outside, rel=1e-3)
+
+
+def test_several_components_find_clusters_and_their_shares():
+    torch.manual_seed(0)
+    centres = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0]], dtype=torch.double)
+    x = torch.cat([c + 0.1 * torch.randn(n, 2) for c, n in zip(centres, (100, 200, 300), strict=True)])
+    mixture = fitted(x, components=3, iterations=5)
+    order = mixture.share[1].argsort()
+    torch.testing.assert_close(mixture.share[1][order], torch.tensor([1 / 6, 2 / 6, 3 / 6]).double(), atol=1e-3, rtol=0)
+    found = mixture.centre[1] @ mixture.basis[1] + mixture.mean[1]
+    torch.testing.assert_close(found[order], centres, atol=0.05, rtol=0)
+    parts = [
+        torch.distributions.MultivariateNormal(m, r @ r.T + 0.09 * torch.eye(2))
+        for m, r in zip(mixture.centre[1], mixture.root[1], strict=True)
+    ]
+    z = (x[::50] - mixture.mean[1]) @ mixture.basis[1].T
+    each = torch.stack([s.log() + p.log_prob(z) for s, p in zip(mixture.share[1], parts, strict=True)])
+    torch.testing.assert_close(mixture.log_likelihoods(x[::50])[:, 1], each.logsumexp(0), rtol=1e-4, atol=1e-4)
+
+
+def test_expectation_maximisation_makes_the_samples_likelier():
+    torch.manual_seed(0)
+    x = torch.cat([torch.randn(200, 2), torch.randn(200, 2) * 0.3 + 1.0]).double()
+    scores = [
+        fitted(x, components=4, iterations=n, pooled=0.0, noise=1e-3).log_likelihoods(x)[:, 1].mean().item()
+        for n in (0, 1, 3, 10)
+    ]
+    assert all(b > a for a, b in pairwise(scores))
+
+
+def test_a_class_of_equal_samples_can_be_fitted():
+    x = torch.full((30, 5), 0.25, dtype=torch.double)
+    mixture = fitted(x, components=4)
+    dreams = mixture.generate(6, labels=torch.ones(6, dtype=torch.long))
+    torch.testing.assert_close(dreams, x[:6], rtol=0, atol=0.01)
+    assert mixture.log_likelihoods(x)[:, 1].isfinite().all()
+
+
+def test_no_component_is_as_good_as_a_sample():
+    torch.manual_seed(0)
+    x = torch.randn(140, 20).double() * torch.logspace(0, 1, 20)  # far apart: k-means would leave many alone
+    mixture = fitted(x, components=40)
+    counts = mixture.share[1] * 140
+    assert ((counts == 0) | (counts > 9.99)).all() and float(counts.sum()) == pytest.approx(140)
+    with pytest.raises(DataError, match="class 1 has 9 samples, and takes 10"):
+        fitted(x[:9])
+
+
+def test_fitting_a_class_leaves_the_others_alone():
+    torch.manual_seed(0)
+    mixture = Mixture((4,), 3, 2, 3)
+    mixture.fit(torch.rand(30, 4), 0, torch.Generator().manual_seed(0))
+    before = {name: value[0].clone() for name, value in mixture.state_dict().items()}
+    mixture.fit(torch.rand(30, 4), 2, torch.Generator().manual_seed(0))
+    for name, value in mixture.state_dict().items():
+        torch.testing.assert_close(value[0], before[name], rtol=0, atol=0)
+    assert mixture.known.tolist() == [True, False, True]
+
+
+# --- VAEs of one class each
+
+
+def test_a_class_learns_from_its_own_samples_alone():
+    torch.manual_seed(0)
+    generator = ClassVAE((6,), 3, [8], 2)
+    x, labels, noise = torch.rand(4, 6), torch.tensor([0, 0, 1, 1]), noise_of(generator.noise(4))
+    loss = sum(generator.losses("vae", x, noise, labels).values())
+    for label, member in enumerate(generator.members):
+        mine = labels == label
+        gradients = torch.autograd.grad(loss.sum(), list(member.parameters()), retain_graph=True)
+        if label == 2:
+            assert all(g.abs().sum() == 0 for g in gradients)
+            continue
+        alone = sum(member.losses("vae", x[mine], {"z": noise["z"][mine]}).values())
+        torch.testing.assert_close(loss[mine], alone)
+        expected = torch.autograd.grad(alone.sum(), list(member.parameters()))
+        for found, wanted in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(found, wanted)
+
+
+def test_a_likelihood_that_is_known_is_found():
+    # A decoder that does not look at z, and a posterior that is the prior: every draw gives the very same.
+    generator = ClassVAE((6,), 2, [], 2)
+    vae = generator.members[1]
+    with torch.no_grad():
+        for p in vae.parameters():
+            p.zero_()
+        vae.pixels.bias.copy_(torch.linspace(-1, 1, 6))
+    generator.meet(torch.tensor([False, True]))
+    x = (torch.rand(5, 6) > 0.5).float()
+    found = generator.estimated(x, torch.Generator().manual_seed(0), 7)[:, 1]
+    exact = torch.distributions.Bernoulli(logits=torch.linspace(-1, 1, 6)).log_prob(x).sum(1)
+    torch.testing.assert_close(found, exact)
+
+
+def test_a_likelihood_is_estimated_without_bias():
+    torch.manual_seed(0)
+    generator = ClassVAE((4,), 2, [8], 1)
+    vae = generator.members[1]
+    generator.meet(torch.tensor([False, True]))
+    with torch.no_grad():
+        vae.posterior.weight.mul_(0.3)
+        vae.posterior.bias[1] = 0.5  # wider than what it stands for, so that no draw weighs much
+    x = (torch.rand(3, 4) > 0.5).float()
+    grid = torch.linspace(-6, 6, 4001).unsqueeze(1)
+    by_z = torch.distributions.Bernoulli(logits=vae.reconstruct(grid).unsqueeze(1)).log_prob(x).sum(-1)  # (Z, B)
+    prior = log_normal(grid, torch.zeros_like(grid), torch.zeros_like(grid)).unsqueeze(1)
+    exact = torch.logsumexp(by_z + prior, 0) + math.log(12 / 4000)
+    found = generator.estimated(x, torch.Generator().manual_seed(0), 20_000)[:, 1]
+    torch.testing.assert_close(found, exact, rtol=0, atol=0.02)
+
+
+# --- feedback
+
+
+def test_the_divergence_from_a_class_prior_is_that_of_two_gaussians():
+    torch.manual_seed(0)
+    generator = Feedback((6,), 5, 3, [8], 4, "class").double()
+    features, labels = torch.randn(1, 5, dtype=torch.double), torch.tensor([2])
+    with torch.no_grad():
+        generator.prior_log_variance.normal_(0, 0.3)
+    mean, log_variance = generator.encode(features)
+    q = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    p = torch.distributions.Normal(generator.prior_mean[2], (0.5 * generator.prior_log_variance[2]).exp())
+    exact = torch.distributions.kl_divergence(q, p).sum() / 6
+    n = 200_000
+    noise = {"z": torch.randn(n, 4, dtype=torch.double)}
+    x = torch.rand(1, 6, dtype=torch.double).expand(n, -1)
+    with torch.no_grad():
+        found = generator.losses("vae", x, noise, labels.expand(n), features.expand(n, -1))["kl"]
+    assert float(found.mean()) == pytest.approx(exact.item(), rel=0.01)
+
+
+def test_an_uncertain_class_has_the_mixture_of_the_priors():
+    torch.manual_seed(0)
+    generator = Feedback((6,), 5, 3, [8], 4, "class")
+    z, belief = torch.randn(2, 4), torch.tensor([[0.2, 0.0, 0.8], [0.0, 1.0, 0.0]])
+    parts = torch.distributions.Normal(generator.prior_mean, (0.5 * generator.prior_log_variance).exp())
+    each = parts.log_prob(z.unsqueeze(1)).sum(-1).exp()  # (2, 3)
+    torch.testing.assert_close(generator._log_prior(z, belief), (belief * each).sum(1).log(), rtol=1e-4, atol=1e-4)
+    # A class that is ruled out stays so where its own Gaussian is much the nearest.
+    with torch.no_grad():
+        generator.prior_mean[0] += 50.0
+    at = generator.prior_mean[:1].detach()
+    far = parts.log_prob(at).sum(-1)[1]
+    found = generator._log_prior(at, torch.tensor([[0.0, 1.0, 0.0]]))
+    torch.testing.assert_close(found, far.view(1), rtol=1e-4, atol=1e-3)
+
+
+def test_gates_silence_the_same_units_of_a_class_always():
+    torch.manual_seed(0)
+    generator = Feedback((6,), 5, 3, [10, 20], 4, "standard", 0.8)
+    assert [generator.gate0.sum(1).tolist(), generator.gate1.sum(1).tolist()] == [[4.0] * 3, [2.0] * 3]
+    assert not torch.equal(generator.gate0[0], generator.gate0[1])
+    z, asked = torch.randn(1, 4), torch.tensor([[0.0, 1.0, 0.0]])
+    out = generator.reconstruct(z, asked).sum()
+    (gradient,) = torch.autograd.grad(out, generator.pixels.weight)
+    assert (gradient[:, generator.gate1[1] == 0] == 0).all()
+    assert Feedback((6,), 5, 3, [10], 4).conditional is False
+
+
+# --- ensembles, and who may be asked what
+
+
+def test_an_ensemble_dreams_in_turn():
+    torch.manual_seed(0)
+    members = [VAE((6,), [8], 3), CVAE((6,), 3, [8], 5)]
+    members[1].meet(torch.tensor([False, True, True]))
+    ensemble = Ensemble(members)
+    latent = noise_of(ensemble.latent(5))
+    x = ensemble.decode(latent)
+    torch.testing.assert_close(x[0::2], members[0].decode({"z": latent["0.z"]}))
+    torch.testing.assert_close(x[1::2], members[1].decode({"z": latent["1.z"]}, torch.tensor([1, 2])))
+    assert ensemble.generate(1).shape == (1, 6) and ensemble.generate(0).shape == (0, 6)
+
+
+def test_what_a_strategy_needs_of_a_generator_is_said():
+    vae, mixture = VAE((6,)), Mixture((6,), 2, 2, 4)
+    with pytest.raises(ConfigError, match="current_data=dreamt"):
+        GenerativeReplay(vae, current_data="dreamt", generator_training="before")
+    with pytest.raises(ConfigError, match="targets=likelihood"):
+        GenerativeReplay(vae, targets="likelihood")
+    with pytest.raises(ConfigError, match="current_targets=likelihood"):
+        GenerativeReplay(mixture, current_targets="likelihood")
+    with pytest.raises(ConfigError, match="does not tell how likely"):
+        GenerativeClassifier(vae)
+
+
+# --- augmentation
+
+
+def test_images_move_and_zeros_come_in():
+    x = torch.arange(1.0, 10).view(1, 1, 1, 3, 3)
+    down = shifted(x, torch.tensor([[[1, 0]]]))[0, 0, 0]
+    assert down.tolist() == [[0, 0, 0], [1, 2, 3], [4, 5, 6]]
+    left = shifted(x, torch.tensor([[[0, -2]]]))[0, 0, 0]
+    assert left.tolist() == [[3, 0, 0], [6, 0, 0], [9, 0, 0]]
+    both = shifted(x.expand(2, 2, -1, -1, -1), torch.tensor([[[0, 0], [1, 1]], [[-1, 0], [0, 1]]]))
+    assert both[0, 0, 0].tolist() == x[0, 0, 0].tolist()
+    assert both[0, 1, 0].tolist() == [[0, 0, 0], [0, 1, 2], [0, 4, 5]]
+    assert both[1, 0, 0].tolist() == [[4, 5, 6], [7, 8, 9], [0, 0, 0]]
+
+
+def test_noise_has_its_size_and_follows_the_seed():
+    streams = Streams([Draws(0), Draws(1)])
+    x = torch.zeros(2, 50, 1, 8, 8)
+    found = Augment(noise=0.3)(x, streams, 1, 5)
+    assert float(found.std()) == pytest.approx(0.3, rel=0.05)
+    assert not torch.equal(found[0], found[1])
+    torch.testing.assert_close(found[1:], Augment(noise=0.3)(x[1:], Streams([Draws(1)]), 1, 5), rtol=0, atol=0)
+    assert Augment()(x, streams, 0, 0) is x
+    moved = Augment(shift=1)(torch.rand(2, 400, 1, 4, 4), streams, 0, 0)
+    assert moved.shape == (2, 400, 1, 4, 4)
+
+
+def test_generators_and_their_classes_take_turns():
+    heads = torch.tensor([[True, True, False, False, False], [False, False, True, True, True]])
+    assert in_turn(heads, 9).tolist() == [0, 2, 1, 3, 0, 4, 1, 2, 0]
+    assert in_turn(heads.any(0, keepdim=True), 6).tolist() == [0, 1, 2, 3, 4, 0]
+    torch.manual_seed(0)
+    members = [Replicas([VAE((6,), [8], 3)]) for _ in range(3)]
+    z = torch.randn(1, 8, 3)
+    whole = decoded(members, {"z": z}, None, 0)
+    for i in range(8):
+        alone = members[i % 3].call("decode", {"z": z[:, i : i + 1]})
+        torch.testing.assert_close(whole[:, i : i + 1], alone)
+    # Cut in two, the second part goes on where the first one stopped.
+    parts = [decoded(members, {"z": z[:, :5]}, None, 0), decoded(members, {"z": z[:, 5:]}, None, 5)]
+    torch.testing.assert_close(torch.cat(parts, 1), whole)

@@ -1,0 +1,254 @@
+"""Every strategy with every generator in every scenario: it runs, or it is refused with a line that says why."""
+
+import io
+from itertools import islice
+from math import isfinite
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from gr_cli import load_run
+from gr_cli.assembly import batches, passes, prepare, side_by_side
+from gr_cli.build import asks_for, resolve
+from gr_cli.compose import composed
+from gr_cli.errors import ConfigError
+from gr_cli.launchers.trial import judge
+from gr_cli.strategies import FeedbackReplay, GenerativeClassifier
+from gr_cli.strategies.base import Position
+
+CONF = Path(__file__).parent.parent / "conf"
+SCENARIOS = ("class", "domain", "task")
+SMALL = ["train.iterations=6", "train.batch_size=8", "model.hidden_sizes=[16]", "threads=1"]
+# Sizes of generators in which all these runs take seconds.
+SIZES = {
+    "conv_vae": ["generator.hidden_dims=[4,8]", "generator.latent_dim=4"],
+    "mixture": ["generator.components=2", "generator.latent_dim=8"],
+    "class_vae": ["generator.hidden_dims=[8]"],
+    "flow": ["generator.hidden_dims=[16]", "generator.steps=2"],
+}
+
+
+def names(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def target(strategy):
+    """The class behind a strategy's YAML, which may inherit from another."""
+    node = yaml.safe_load((CONF / "strategy" / f"{strategy}.yaml").read_text())
+    if "_target_" in node:
+        return resolve(node["_target_"], "strategy")
+    (parent,) = [part for part in node["defaults"] if isinstance(part, str) and part != "_self_"]
+    return target(parent)
+
+
+def dreams(strategy):
+    return asks_for({"_target_": f"{target(strategy).__module__}.{target(strategy).__name__}"}, "strategy", "generator")
+
+
+def refused(strategy, generator, scenario):
+    """What is said of combinations that make no sense; None for the others."""
+    kind = target(strategy)
+    if strategy == "icarl" and scenario != "class":
+        return "iCaRL needs a unit for each class"
+    if not dreams(strategy):
+        return None
+    reads_features = generator in ("feedback", "rtf", "bir")
+    if kind is FeedbackReplay:
+        return None if reads_features else "does not read the solver's features"
+    if kind is GenerativeClassifier:
+        if generator not in ("class_vae", "mixture"):
+            return "does not tell how likely"
+        return "learns each class once" if scenario == "domain" else None
+    if reads_features:
+        return "is one network with the solver"
+    return "all tasks have the same classes" if generator == "mixture" and scenario == "domain" else None
+
+
+def train(experiments, learner, number, iterations=None, start=0, observe=lambda position, losses: None):
+    stage = experiments[0].stages[number]
+    stream = islice(batches(experiments, number, start), iterations)
+    learner.train_task(stage.task, stream, stage.iterations, observe, start, passes(experiments, number))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("strategy", names("strategy"))
+def test_every_combination_runs_or_is_refused(strategy, scenario):
+    # Those that differ from another in nothing but numbers: with the generator that they take.
+    alike = {"dgr_distill": ["symmetric_vae"], "dgr_gan": ["wgan_gp"], "bir": ["bir"]}
+    for generator in alike.get(strategy, names("generator")) if dreams(strategy) else ["vae"]:
+        words = [f"strategy={strategy}", f"generator={generator}", f"scenario={scenario}", *SMALL]
+        words += SIZES.get(generator, []) if dreams(strategy) else []
+        expected = refused(strategy, generator, scenario)
+        if expected is not None:
+            with pytest.raises(ConfigError, match=expected) as caught:
+                prepare(composed(words))
+            assert "\n" not in str(caught.value) and "try " in str(caught.value)
+            continue
+        experiment = prepare(composed(words))
+        learner = experiment.learner
+        seen = []
+        for number in range(min(2, len(experiment.stages))):
+            train([experiment], learner, number, observe=lambda position, losses, seen=seen: seen.append(losses))
+            # A row of the accuracy matrix; scores are numbers.
+            task = experiment.benchmark.tasks[number]
+            units = learner.scenario.testing_units(learner.heads, task.id, experiment.stages[number].task)
+            found = learner.evaluate(task.test.batches(), units)
+            assert 0 <= found.accuracy <= 1 and found.loss is not None and isfinite(found.loss), words
+        assert all(isfinite(float(value)) for losses in seen for value in losses.values()), words
+        if learner.generator is not None:
+            x = learner.strategy.dreamer(0, learner.generator).generate(7)
+            assert x.shape == (7, *experiment.benchmark.kind.shape) and x.isfinite().all(), words
+            assert x.min() >= 0 and x.max() <= 1
+
+
+@pytest.mark.parametrize("training", ["alongside", "before", "after"])
+def test_each_of_the_generators_of_the_tasks_knows_the_classes_of_its_own(training):
+    words = ["generator=cvae", "strategy.generators=per_task", f"strategy.generator_training={training}", *SMALL]
+    experiment = prepare(composed(words))
+    for number in range(3):
+        train([experiment], experiment.learner, number)
+    ensemble = experiment.learner.strategy.dreamer(0, experiment.learner.generator)
+    assert [member.turns(4).tolist() for member in ensemble.members] == [[0, 1, 0, 1], [2, 3, 2, 3], [4, 5, 4, 5]]
+
+
+def test_a_run_that_is_loaded_dreams_of_all_tasks(gr_run):
+    words = ["generator=cvae", "strategy.generators=per_task", *SMALL]
+    assert gr_run(*words)[0] == 0
+    (status,) = Path("outputs").glob("*/*/*/status.json")
+    loaded = load_run(status.parent)
+    assert len(loaded.generator.members) == 5 and loaded.generator.generate(12).shape == (12, 1, 8, 8)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_generator_that_learns_alone_has_the_course_of_the_task(schedule):
+    words = ["strategy=generative_classifier", f"optimizer.schedule={schedule}", *SMALL, "train.iterations=10"]
+    learner = prepare(composed(words)).learner
+    optimizer = learner.optimizers[0]
+    rates = [learner._generator_lr(optimizer, Position(0, i, 10)) for i in range(10)]
+    assert rates == [optimizer.lr_at(i, 10) for i in range(10)] and min(rates) > 0
+
+
+@pytest.mark.parametrize(
+    "words", [["strategy=ewc", "strategy.regularizer=5"], ["strategy=ewc", "strategy.regularizer=si"]]
+)
+def test_a_regulariser_that_is_none_is_refused(gr_run, words):
+    code, _, err = gr_run(*words)
+    assert code == 2 and err.startswith("gr-run: strategy.regularizer=") and err.count("\n") == 1
+
+
+def test_a_trial_of_runs_together_looks_at_few_samples(monkeypatch):
+    monkeypatch.setattr("gr_cli.benchmarks.base.EVALUATION_BATCH", 50)
+    monkeypatch.setattr("gr_cli.launchers.trial.EVALUATION_BATCH", 50)
+    words = ["preset=best_split_mnist", "benchmark=split_digits", "strategy.pool_size=50", *SIZES["mixture"], *SMALL]
+    assert judge([composed([*words, f"seed={seed}"]) for seed in range(2)]).width >= 1
+    words = ["strategy=generative_classifier", "generator=mixture", *SIZES["mixture"], *SMALL]
+    assert judge([composed([*words, f"seed={seed}"]) for seed in range(2)]).reason == "nothing is learnt by steps"
+
+
+def saved(learner):
+    buffer = io.BytesIO()
+    torch.save([learner.state_of(replica) for replica in range(len(learner.draws))], buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+def leaves(state):
+    if isinstance(state, dict):
+        return [leaf for value in state.values() for leaf in leaves(value)]
+    if isinstance(state, (list, tuple)):
+        return [leaf for value in state for leaf in leaves(value)]
+    return [state]
+
+
+VARIANTS = [
+    *(f"strategy={name}" for name in names("strategy")),
+    "strategy=generative_replay generator=mixture",
+    "strategy=generative_replay generator=mixture strategy.generators=per_task scenario=domain",
+    "strategy=generative_replay generator=cvae",
+    "strategy=generative_replay generator=flow strategy.generators=per_task",
+    "strategy=generative_replay strategy.generators=per_task strategy.generator_training=after",
+    "strategy=dgr generator=cvae strategy.generator_training=before strategy.current_data=dreamt",
+    "strategy=dgr generator=flow strategy.generators=per_task strategy.generator_training=before",
+    "strategy=generative_replay generator=cvae strategy.generator_training=before strategy.task_balanced=false",
+    "preset=best_split_mnist benchmark=split_digits strategy.pool_size=50 train.iterations=6 optimizer.warmup=2",
+    "strategy=generative_classifier generator=mixture",
+    "strategy=generative_replay strategy/regularizer=si",
+    "strategy=bir strategy/regularizer=si",
+    "strategy=rtf scenario=task",
+    "strategy=er strategy/regularizer=weight_penalty",
+]
+
+
+def words_of(variant):
+    words = variant.split()
+    generator = next((w.partition("=")[2] for w in words if w.startswith("generator=")), "")
+    generator = "mixture" if "preset" in variant else generator
+    return [*words, *(w for w in SMALL if not ("preset" in variant and "iterations" in w)), *SIZES.get(generator, [])]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_goes_on_exactly_from_its_state(variant):
+    def fresh():
+        experiment = prepare(composed(words_of(variant)))
+        return experiment, experiment.learner
+
+    experiment, whole = fresh()
+    last = min(1, len(experiment.stages) - 1)
+    for number in range(last + 1):
+        train([experiment], whole, number)
+    _, first = fresh()
+    for number in range(last):
+        train([experiment], first, number)
+    between = saved(first)
+    _, second = fresh()
+    task = experiment.stages[last].task
+    second.load_states(between, task, passes([experiment], last))
+    middle = []
+
+    def keep(position, losses):
+        if position.iteration == 3:
+            middle.extend(saved(second))
+
+    train([experiment], second, last, observe=keep)
+    ends = [second]
+    if middle:
+        _, third = fresh()
+        third.load_states(middle, task, passes([experiment], last))
+        train([experiment], third, last, start=4)
+        ends.append(third)
+    for end in ends:
+        for ours, theirs in zip(leaves(saved(end)), leaves(saved(whole)), strict=True):
+            if isinstance(ours, torch.Tensor):
+                torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+            else:
+                assert ours == theirs
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_together_learn_what_each_learns_alone(variant):
+    def matrix(*seeds):
+        experiments = [
+            prepare(
+                composed([*words_of(variant), f"seed={seed}", "benchmark.class_order=shuffled", "precision=float64"])
+            )
+            for seed in seeds
+        ]
+        learner, found = side_by_side(experiments), []
+        for number in range(min(2, len(experiments[0].stages))):
+            train(experiments, learner, number, observe=lambda position, losses: found.append(losses))
+        results = []
+        for replica, experiment in enumerate(experiments):
+            units = learner.scenario.testing_units(learner.heads, 0, 1)
+            results.append(learner.evaluate(experiment.benchmark.tasks[0].test.batches(), units, replica))
+        return found, results
+
+    together, results = matrix(0, 1)
+    for replica in range(2):
+        alone, (result,) = matrix(replica)
+        for step, (ours, theirs) in enumerate(zip(together, alone, strict=True)):
+            assert ours.keys() == theirs.keys()
+            for name, value in theirs.items():
+                assert float(ours[name][replica]) == pytest.approx(float(value[0]), rel=1e-6, abs=1e-9), (name, step)
+        assert results[replica].accuracy == pytest.approx(result.accuracy)
