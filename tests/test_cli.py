@@ -20,7 +20,7 @@ MISTAKES = [
     ("+foo=1", "foo=1: no such setting"),
     ("+train.foo=1", "train.foo=1: no such setting; there are active_classes, batch_size, epochs, iterations"),
     ("+strategy.foo=1", "strategy.foo=1: no such setting"),
-    ("strategy=replay", "strategy=replay: no such option; there are finetune, generative_replay, joint"),
+    ("strategy=replay", "strategy=replay: no such option; there are a_gem, bir, .*generative_replay, .*joint"),
     ("optimizer=adan", "optimizer=adan: no such option; .*did you mean 'adam'"),
     ("preset=dgr_papr", "preset=dgr_papr: no such option; .*did you mean 'dgr_paper'"),
     ("generator=null", "generator=null: must name an option"),

@@ -75,6 +75,9 @@ def test_the_parameters_of_the_table_have_the_defaults_they_say():
     defaults = yaml.safe_load(
         (Path(gr_cli.__file__).parent.parent / "conf/strategy/generative_replay.yaml").read_text()
     )
-    for names, values in re.findall(r"^  \| (`[^|]*`) \| ([^|]+) \|", README, flags=re.MULTILINE):
+    table = README.partition("The knobs of `generative_replay`")[2].partition("- **augment**")[0]
+    rows = re.findall(r"^  \| (`[^|]*`) \| ([^|]+) \|", table, flags=re.MULTILINE)
+    assert len(rows) == 11
+    for names, values in rows:
         for name, value in zip(re.findall(r"`(\w+)`", names), values.split(","), strict=True):
             assert str(defaults[name]).lower() == value.strip()
