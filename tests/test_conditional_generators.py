@@ -10,7 +10,7 @@ from gr_cli.augment import Augment, shifted
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.generators import CVAE, VAE, WGANGP, ClassVAE, Feedback, FlowMatching, Mixture
 from gr_cli.generators.base import Ensemble
-from gr_cli.losses import log_normal
+from gr_cli.losses import bernoulli_nll, log_normal
 from gr_cli.randomness import Draws, Streams
 from gr_cli.replicas import Replicas
 from gr_cli.strategies import GenerativeClassifier, GenerativeReplay
@@ -359,6 +359,20 @@ def test_gates_silence_the_same_units_of_a_class_always():
     (gradient,) = torch.autograd.grad(out, generator.pixels.weight)
     assert (gradient[:, generator.gate1[1] == 0] == 0).all()
     assert Feedback((6,), 5, 3, [10], 4).conditional is False
+
+
+def test_gates_of_an_uncertain_class_are_mixed_as_the_solver_believes():
+    torch.manual_seed(0)
+    generator = Feedback((6,), 5, 3, [10, 20], 4, "class", 0.5)
+    x, features, noise = torch.rand(2, 6), torch.randn(2, 5), {"z": torch.zeros(2, 4)}
+    labels, beliefs = torch.tensor([0, 2]), torch.tensor([[0.0, 1.0, 0.0], [0.3, 0.0, 0.7]])
+    asked_of = generator.losses("vae", x, noise, labels, features, beliefs)
+    z = generator.encode(features)[0]
+    expected = bernoulli_nll(generator.reconstruct(z, beliefs), x)
+    torch.testing.assert_close(asked_of["reconstruction"], expected)
+    # What was asked for has no say: the first sample is of class 1 to the old solver.
+    sure = generator.losses("vae", x[:1], {"z": torch.zeros(1, 4)}, torch.tensor([1]), features[:1])
+    torch.testing.assert_close(asked_of["reconstruction"][:1], sure["reconstruction"])
 
 
 # --- ensembles, and who may be asked what

@@ -68,7 +68,7 @@ class Feedback(GaussianVAE):
             start_linear(self.posterior, self.pixels)
         if self.class_prior:
             self.prior_mean = nn.Parameter(torch.randn(classes, latent_dim))
-            self.prior_log_variance = nn.Parameter(torch.zeros(classes, latent_dim))
+            self.prior_log_variance = nn.Parameter(torch.randn(classes, latent_dim))
         if gating:
             for i, width in enumerate(back[1:]):
                 order = torch.rand(classes, width).argsort(1)
@@ -82,7 +82,8 @@ class Feedback(GaussianVAE):
         return mean, log_variance
 
     def reconstruct(self, z: Tensor, asked: Tensor | None = None) -> Tensor:
-        """z (B, Z) to pixel logits or means, through the gates of the classes `asked`, one-hot (B, C)."""
+        """z (B, Z) to pixel logits or means, through the gates of the classes `asked`: one-hot or probabilities that
+        mix them, (B, C)."""
         h = z
         for i, layer in enumerate(self.decoder):
             h = F.relu(layer(h), inplace=True)
@@ -120,17 +121,18 @@ class Feedback(GaussianVAE):
         beliefs: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """As of `VAE`, from the solver's `features` (B, F) of `x`. `beliefs` (B, C): the probability of each class,
-        where a label is not certain; the prior is the mixture that they weigh, and the divergence from it is estimated
-        by the one z that is drawn."""
+        where a label is not certain; they mix the gates, the prior is the mixture that they weigh, and the divergence
+        from it is estimated by the one z that is drawn."""
         if features is None:
             raise ValueError("feedback sees samples through the solver's features, and there are none")
         x = self.scaled(x)
         mean, log_variance = (part.to(x.dtype) for part in self.encode(features))
         z = mean + (0.5 * log_variance).exp() * noise["z"]
         asked = self._asked(labels, x)
+        if asked is not None and beliefs is not None:
+            asked = beliefs
         if self.class_prior and asked is not None:
-            belief = asked if beliefs is None else beliefs
-            kl = log_normal(z, mean, log_variance) - self._log_prior(z, belief)
+            kl = log_normal(z, mean, log_variance) - self._log_prior(z, asked)
         else:
             kl = kl_standard_normal(mean, log_variance)
         return self.elbo(x, self.reconstruct(z, asked), kl)
