@@ -111,6 +111,31 @@ def resolve(target: object, path: str) -> Callable[..., Any]:
     return result
 
 
+# Where the components of this program are: what a file may name without anybody's leave.
+_OURS = tuple(f"gr_cli.{room}." for room in ("benchmarks", "generators", "models", "optimizers", "strategies"))
+
+
+def foreign_targets(config: Any) -> list[str]:
+    """Every `_target_` in a configuration that is no component of this program. Nothing else is imported to tell."""
+    if isinstance(config, (list, tuple)):
+        return [name for part in config for name in foreign_targets(part)]
+    if not isinstance(config, Mapping):
+        return []
+    inner = [name for key, part in config.items() if key != "_target_" for name in foreign_targets(part)]
+    target = config.get("_target_")
+    return inner if target is None or _is_ours(target) else [str(target), *inner]
+
+
+def _is_ours(target: object) -> bool:
+    if not isinstance(target, str) or not target.startswith(_OURS):
+        return False
+    try:
+        # A module of ours also holds what it imported for itself.
+        return str(getattr(resolve(target, ""), "__module__", "")).startswith("gr_cli.")
+    except ConfigError:
+        return True  # there is no such thing, which will be said
+
+
 def check(value: Any, annotation: Any, field: str, default: Any = inspect.Parameter.empty) -> None:
     """Raise a `ConfigError` for `field` unless `value` is what `annotation` allows. Nothing is converted."""
     try:

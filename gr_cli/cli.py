@@ -6,9 +6,10 @@ Nothing heavy is imported before a run begins: `--help`, `--version` and complet
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -39,9 +40,9 @@ def main(arguments: Sequence[str]) -> int:
         print(f"gr-run {__version__}")
         return 0
     try:
-        if any(word.startswith("resume=") for word in words):
-            _resume(words)
-            return 0
+        for name, do in _ON_FOLDERS.items():
+            if any(word.startswith(f"{name}=") for word in words):
+                return do(*_folder_and_trust(name, words))
         return _compose_and_run(words)
     except Stop as stop:
         return _tell(stop.error)
@@ -57,16 +58,50 @@ def _tell(error: GrError) -> int:
     return error.exit_code
 
 
-def _resume(words: list[str]) -> None:
+# --- a run that is there already
+
+
+def _folder_and_trust(name: str, words: list[str]) -> tuple[Path, list[str]]:
+    """The folder of `<name>=<folder>`, and whose code may be imported besides: what `trust=` names, and every
+    `_target_` in a `--config-dir`. Nothing else goes beside them."""
+    from gr_cli.help import own_folders
+
+    path = Path(next(word for word in words if word.startswith(f"{name}=")).partition("=")[2])
+    own, rest = own_folders(words)
+    trust = [part for word in rest if word.startswith("trust=") for part in word.partition("=")[2].split(",") if part]
+    others = [word for word in rest if not word.startswith((f"{name}=", "trust="))]
+    if others:
+        raise ConfigError(name, path, f"goes alone: remove {' '.join(others)}")
+    for folder in own:
+        trust += _TARGET.findall("\n".join(file.read_text(encoding="utf-8") for file in folder.rglob("*.yaml")))
+    return path, trust
+
+
+_TARGET = re.compile(r"""^\s*_target_:\s*["']?([\w.]+)""", re.MULTILINE)
+
+
+def _resume(path: Path, trust: Sequence[str]) -> int:
     """`gr-run resume=<folder>`: go on with a run as its folder describes it."""
     from gr_cli.results.load import settings_of
 
-    given = next(word for word in words if word.startswith("resume="))
-    path = Path(given.partition("=")[2])
-    words.remove(given)
-    if words:
-        raise ConfigError("resume", path, f"goes alone: remove {' '.join(words)}")
-    _run(settings_of(path), path)
+    _run(settings_of(path, trust), path)
+    return 0
+
+
+def _verify(path: Path, trust: Sequence[str]) -> int:
+    """`gr-run verify=<folder>`: repeat a run elsewhere, and say whether it comes out the same."""
+    from gr_cli.console import Terminal
+    from gr_cli.verify import verify
+
+    verdict = verify(path, Terminal(), trust)
+    print("\n".join(verdict.lines))
+    return 0 if verdict.same else 1
+
+
+_ON_FOLDERS: dict[str, Callable[[Path, Sequence[str]], int]] = {"resume": _resume, "verify": _verify}
+
+
+# --- a run, or a sweep, from its configuration
 
 
 def _compose_and_run(words: list[str]) -> int:

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gr_cli.assembly import Experiment
+from gr_cli.checkpoints import Place
 from gr_cli.errors import GrError
-from gr_cli.experiment import Place
 from gr_cli.learner import Losses
 from gr_cli.results.metrics import Row
 from gr_cli.results.record import Result

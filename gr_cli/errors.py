@@ -61,6 +61,15 @@ class CompositionError(GrError):
 class TrainingError(GrError):
     """Training could not go on, such as a loss that is not a number any more."""
 
+    @classmethod
+    def diverged(cls, what: str, value: float, task: int, iteration: int) -> TrainingError:
+        """`what` is no finite number any more."""
+        return cls(f"{what} is {value} in task {task} at iteration {iteration}; try a lower optimizer.lr")
+
+
+class OutOfMemoryError(GrError):
+    """The machine or its GPU has no memory left."""
+
 
 class Interrupted(GrError):
     """The run was asked to stop, and saved its state."""
@@ -68,8 +77,9 @@ class Interrupted(GrError):
     exit_code = 130
     interrupted = True
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        how = f"go on with: gr-run {shlex.quote(f'resume={folders[0]}')}" if len(folders) == 1 else "repeat the command"
+    def __init__(self, folders: Sequence[Path], trust: Sequence[str] = ()) -> None:
+        words = [f"resume={folders[0]}", *([f"trust={','.join(trust)}"] if trust else [])]
+        how = f"go on with: gr-run {shlex.join(words)}" if len(folders) == 1 else "repeat the command"
         super().__init__(f"interrupted; {how}")
 
 

@@ -10,42 +10,38 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from gr_cli import checkpoints
 from gr_cli.assembly import Experiment, Stage, batches, passes, prepare, side_by_side
+from gr_cli.build import foreign_targets
+from gr_cli.checkpoints import Place
 from gr_cli.errors import FolderError, GrError, Interrupted, TrainingError
 from gr_cli.learner import Learner, Losses
-from gr_cli.machine import flushing_denormals, peak_memory, repeatable, thread_limit
+from gr_cli.machine import flushing_denormals, memory_told, peak_memory, repeatable, thread_limit
 from gr_cli.pictures import draw_matrix, draw_samples
-from gr_cli.replicas import part_of, together
-from gr_cli.results.folder import RunFolder, sibling
+from gr_cli.results.folder import BEAT, RunFolder, sibling
 from gr_cli.results.record import EvaluationRow, History, OpenRow, Record, Result
-from gr_cli.results.status import Status
-from gr_cli.settings import Settings
+from gr_cli.results.status import Status, beating
+from gr_cli.settings import Settings, short_hash
 from gr_cli.signals import stop_requests
 from gr_cli.strategies.base import Position
 from gr_cli.view import View
 
-CHECKPOINT_VERSION = 3
-Saved = dict[str, Any] | None
-
-
-class Place(NamedTuple):
-    """Where runs go on: a stage, and an iteration in it."""
-
-    stage: int
-    iteration: int
+# No more than one part in so many of a run's time goes into checkpoints within tasks.
+_WORTH_SAVING = 50
 
 
 @dataclass
 class Run:
-    """One run under way: what it is, where it is kept, and why it failed if it did."""
+    """One run under way: what it is, where it is kept, from where it can go on, and why it failed if it did."""
 
     experiment: Experiment
     folder: RunFolder
     status: Status
+    states: dict[Place, checkpoints.State | None]
     failure: GrError | None = None
 
 
@@ -66,8 +62,14 @@ class Cohort:
         """Where the runs are kept."""
         return [run.folder.path for run in self.runs]
 
+    def interrupted(self) -> Interrupted:
+        """What to raise when all have saved their state because they were asked to stop."""
+        return Interrupted(self.folders, foreign_targets(self.runs[0].experiment.settings.config))
+
     def fail(self, run: Run, error: GrError) -> None:
         """Take note that a run failed; if it was the last one, that is the end of all."""
+        if isinstance(error, TrainingError) and run.folder.has_checkpoint:
+            error = TrainingError(f"{error}; the last good state is kept in {run.folder.path}")
         run.failure = error
         if len(self.runs) > 1:
             run.status.write_end(error)
@@ -116,8 +118,7 @@ def run_together(jobs: Sequence[Settings], folders: Sequence[RunFolder], view: V
     outcomes: dict[int, Result | GrError] = {}
     same = {i: [folder.path for folder in folders].index(mine.path) for i, mine in enumerate(folders)}
     with flushing_denormals(), ExitStack() as stack:
-        # Those that are at one place of one plan go on together.
-        waiting: dict[tuple[Place, str], list[tuple[int, Run, Saved]]] = {}
+        ready: dict[int, Run] = {}
         for i, (settings, folder) in enumerate(zip(jobs, folders, strict=True)):
             if same[i] != i:
                 continue
@@ -126,33 +127,49 @@ def run_together(jobs: Sequence[Settings], folders: Sequence[RunFolder], view: V
                     outcomes[i] = result = stored(folder)
                     view.stored(settings, result)
                     continue
-                experiment = prepare(settings, together=len(jobs))
+                with memory_told(len(jobs)):
+                    experiment = prepare(settings, together=len(jobs))
                 stack.enter_context(folder.locked())
-                saved = _saved(experiment, folder)
-                place = Place(saved["stage"], saved["iteration"]) if saved else Place(0, 0)
-                status = Status(folder, facts(experiment) | {"mode": _mode(folder, len(jobs))})
-                learner = experiment.learner
-                plan = str(
-                    (experiment.benchmark.kind, learner.heads.tolist(), [s.iterations for s in experiment.stages])
-                )
-                waiting.setdefault((place, plan), []).append((i, Run(experiment, folder, status), saved))
+                ready[i] = _run_of(experiment, folder, jobs)
             except GrError as error:
                 outcomes[i] = error
-        for (place, _), members in waiting.items():
-            runs = [run for _, run, _ in members]
+        for (place, _), members in _parties(ready).items():
+            runs = [ready[i] for i in members]
             cohort = Cohort(runs, side_by_side([run.experiment for run in runs]))
-            results = _see_through(cohort, place, [saved for _, _, saved in members], view)
-            outcomes |= {i: result for (i, _, _), result in zip(members, results, strict=True)}
+            outcomes |= zip(members, _see_through(cohort, place, view), strict=True)
     return [outcomes[same[i]] for i in range(len(jobs))]
 
 
-def _see_through(cohort: Cohort, place: Place, saved: Sequence[Saved], view: View) -> list[Result | GrError]:
+def _run_of(experiment: Experiment, folder: RunFolder, jobs: Sequence[Settings]) -> Run:
+    """The run of a folder that is held, ready to begin or to go on, beside those of the other `jobs`."""
+    told = facts(experiment) | {"mode": _mode(folder, len(jobs))}
+    if len(jobs) > 1:
+        told["program"] = _program(experiment.settings, jobs)
+    return Run(experiment, folder, Status(folder, told), checkpoints.available(experiment, folder))
+
+
+def _parties(ready: Mapping[int, Run]) -> dict[tuple[Place, str], list[int]]:
+    """Which of the runs go on together, and where: those that are at one place of one plan."""
+    plans: dict[str, list[int]] = {}
+    for i, run in ready.items():
+        kind, heads = run.experiment.benchmark.kind, run.experiment.learner.heads.tolist()
+        plans.setdefault(str((kind, heads, [s.iterations for s in run.experiment.stages])), []).append(i)
+    parties: dict[tuple[Place, str], list[int]] = {}
+    for plan, members in plans.items():
+        places = checkpoints.common_places([list(ready[i].states) for i in members])
+        for i, place in zip(members, places, strict=True):
+            parties.setdefault((place, plan), []).append(i)
+    return parties
+
+
+def _see_through(cohort: Cohort, place: Place, view: View) -> list[Result | GrError]:
     """Train a cohort from `place` on; the statuses say what became of its runs."""
     experiment = cohort.runs[0].experiment
     with thread_limit(experiment.threads), repeatable(experiment.learner.device):
-        open_row = _take_up(cohort, place, saved)
+        open_row = _take_up(cohort, place)
         try:
-            _train(cohort, place, open_row, view)
+            with beating([run.status for run in cohort.runs]), memory_told(len(cohort.runs)):
+                _train(cohort, place, open_row, view)
         except BaseException as error:
             view.close()
             for run in cohort.runs:
@@ -164,6 +181,20 @@ def _see_through(cohort: Cohort, place: Place, saved: Sequence[Saved], view: Vie
     results: list[Result | GrError] = [run.failure or _result(run) for run in cohort.runs]
     view.finished([run.experiment for run in cohort.runs], results)
     return results
+
+
+def _take_up(cohort: Cohort, place: Place) -> OpenRow:
+    """Bring the cohort to where its checkpoints were written; the losses since the last row of the history."""
+    states = [checkpoints.settle(run.folder, run.states, place) for run in cohort.runs]
+    found = [state for state in states if state is not None]
+    if not found:
+        return {}
+    experiments = [run.experiment for run in cohort.runs]
+    for run, state in zip(cohort.runs, found, strict=True):
+        run.experiment.record = Record.from_state(state["record"])
+        run.states.clear()  # they take memory
+    stage = min(place.stage, len(experiments[0].stages) - 1)
+    return checkpoints.take_up(cohort.learner, experiments[0].stages[stage].task, passes(experiments, stage), found)
 
 
 def _result(run: Run) -> Result:
@@ -193,7 +224,7 @@ def _train(cohort: Cohort, place: Place, open_row: OpenRow, view: View) -> None:
             view.stage_finished(number, [run.experiment.record.matrix()[-1] for _, run in cohort.going])
             start, open_row = 0, {}
             if stop.is_set() and number + 1 < len(plan):
-                raise Interrupted(cohort.folders)
+                raise cohort.interrupted()
     cohort.each(lambda i, run: draw_matrix(run.experiment, run.folder))
 
 
@@ -221,7 +252,8 @@ class _Watch:
         self._cohort, self._view, self._stop, self._number = cohort, view, stop, place.stage
         self._history = History(records, config["log"]["every"], task, place.iteration, open_row)
         self._evaluate_every: int | None = config["evaluate"]["every"]
-        self._save_every, self._saved = config["checkpoint"]["every_seconds"], monotonic()
+        self._save_every, self._next_save = config["checkpoint"]["every_seconds"], 0.0
+        self._saved(monotonic())
 
     def close(self) -> None:
         """The stage is over."""
@@ -232,75 +264,39 @@ class _Watch:
             if self._cohort.runs[i].failure is None:
                 self._cohort.fail(self._cohort.runs[i], error)
 
+    def _saved(self, since: float) -> None:
+        """A save that began at `since` is over: say when the next one is due."""
+        now = monotonic()
+        self._next_save = now + max(self._save_every, _WORTH_SAVING * (now - since))
+
     def __call__(self, position: Position, losses: Losses) -> None:
         done, cohort = position.iteration + 1, self._cohort
         self._fail(self._history.add(position, losses))
         if self._evaluate_every and done % self._evaluate_every == 0 and done < position.iterations:
             cohort.each(lambda i, run: evaluate(run.experiment, cohort.learner, i, position.task, done, final=False))
         self._view.stepped(self._number, position, losses)
-        if self._stop.is_set() or monotonic() - self._saved > self._save_every:
+        now = monotonic()
+        if self._stop.is_set() or now > self._next_save:
             _save(cohort, Place(self._number, done), self._history.open_row)
-            self._saved = monotonic()
+            self._saved(now)
         if self._stop.is_set():
-            raise Interrupted(cohort.folders)
+            raise cohort.interrupted()
 
 
-# --- saving, and going on
+# --- saving
 
 
 def _save(cohort: Cohort, place: Place, open_row: OpenRow | None = None) -> None:
-    """Write the tables, then the checkpoint from which each run goes on at `place`."""
+    """Write the tables, then the state from which each run goes on at `place`."""
     losses = {name: torch.stack(values, 1) for name, values in (open_row or {}).items()}  # (R, n)
 
-    def save(i: int, run: Run) -> None:
-        experiment, kind = run.experiment, run.experiment.benchmark.kind
-        run.folder.write_tables(experiment.record, experiment.metrics)
-        run.folder.save_checkpoint(
-            {
-                "version": CHECKPOINT_VERSION,
-                "identity": experiment.settings.identity,
-                "kind": {"shape": kind.shape, "value_range": kind.value_range, "trials": kind.trials},
-                "device": experiment.learner.device.type,
-                **place._asdict(),
-                "open_row": part_of(losses, i),
-                "record": experiment.record.state_dict(),
-                "seconds": {name: value / len(cohort.runs) for name, value in cohort.learner.clock.seconds.items()},
-                "learner": cohort.learner.state_of(i),
-            }
-        )
+    def write(i: int, run: Run) -> None:
+        state = checkpoints.state_of(run.experiment, cohort.learner, i, place, losses)
+        run.folder.write_tables(run.experiment.record, run.experiment.metrics)
+        run.folder.write_checkpoint(state)
 
-    cohort.each(save)
-
-
-def _saved(experiment: Experiment, folder: RunFolder) -> Saved:
-    """The newest checkpoint of a run; None if there is none yet."""
-    saved = folder.load_checkpoint()
-    if saved is None:
-        return None
-    device = experiment.learner.device
-    if saved.get("version") != CHECKPOINT_VERSION or saved["identity"] != experiment.settings.identity:
-        raise FolderError(f"{folder.path}: its checkpoint is of another version or configuration; use fresh=true")
-    if saved["device"] != device.type:
-        raise FolderError(
-            f"{folder.path}: was begun on {saved['device']}, whose random numbers {device.type} does not have; "
-            f"go on there, or use fresh=true"
-        )
-    experiment.record = Record.from_state(saved["record"])
-    return saved
-
-
-def _take_up(cohort: Cohort, place: Place, saved: Sequence[Saved]) -> OpenRow:
-    """Bring the learner to where the checkpoints were written; the losses since the last row of the history."""
-    states = [state for state in saved if state is not None]
-    if not states:
-        return {}
-    learner, stages = cohort.learner, cohort.runs[0].experiment.stages
-    stage = min(place.stage, len(stages) - 1)
-    samples = passes([run.experiment for run in cohort.runs], stage)
-    learner.load_states([state["learner"] for state in states], stages[stage].task, samples)
-    learner.clock.seconds = {name: value * len(states) for name, value in states[0]["seconds"].items()}
-    losses = together([state["open_row"] for state in states], learner.device)
-    return {name: list(values.unbind(1)) for name, values in losses.items()}
+    cohort.each(write)
+    cohort.each(lambda i, run: run.folder.adopt_checkpoint())
 
 
 def stored(folder: RunFolder) -> Result:
@@ -317,6 +313,13 @@ def _mode(folder: RunFolder, together: int) -> str:
     return now if before in ("", now) else before if before.endswith(now) else f"{before}, then {now}"
 
 
+def _program(mine: Settings, jobs: Sequence[Settings]) -> dict[str, Any]:
+    """Which runs are trained as one: what is interrupted together can go on together, and so find the same."""
+    names = [f"{job.seed}-{job.identity}" for job in jobs]
+    place = next(i for i, job in enumerate(jobs) if job is mine)
+    return {"id": short_hash(names), "place": place, "size": len(jobs)}
+
+
 def facts(experiment: Experiment) -> dict[str, Any]:
     """What status.json tells of a run besides its state."""
     settings, learner = experiment.settings, experiment.learner
@@ -328,6 +331,7 @@ def facts(experiment: Experiment) -> dict[str, Any]:
         "overrides": list(settings.overrides),
         "command": shlex.join(["gr-run", *settings.overrides]),
         "stores_raw_samples": learner.strategy.stores_raw_samples,
+        "heartbeat_seconds": BEAT,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": experiment.threads,
     }

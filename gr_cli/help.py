@@ -14,6 +14,7 @@ usage:
   gr-run [GROUP=OPTION ...] [SETTING=VALUE ...]       one run
   gr-run -m strategy.replay_weight=0.5,1,2 ...        a sweep: one run for each combination
   gr-run resume=FOLDER                                go on with an interrupted run
+  gr-run verify=FOLDER                                repeat a run: does it come out the same?
   gr-run --cfg job ...                                print the composed configuration, run nothing
   gr-run --config-dir DIR ...                         add options of your own from DIR/<group>/<option>.yaml
   gr-run --version | --hydra-help | -sc install=bash  version | Hydra's flags | tab completion
@@ -26,11 +27,19 @@ examples:
 """
 
 
+def own_folders(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The folders of a `--config-dir` among `words`, and the other words."""
+    flags = ("--config-dir", "-cd")
+    after = [b for a, b in pairwise(words) if a in flags]
+    joined = [word for word in words if word.startswith(tuple(f"{flag}=" for flag in flags))]
+    found = [Path(word) for word in (*after, *(word.partition("=")[2] for word in joined))]
+    return found, [word for word in words if word not in (*flags, *after, *joined)]
+
+
 def text(words: Sequence[str]) -> str:
     """The whole help; options of a `--config-dir` among `words` are listed too."""
     shipped = files("gr_cli.conf")
-    own = [Path(b) for a, b in pairwise(words) if a in ("--config-dir", "-cd")]
-    own += [Path(word.partition("=")[2]) for word in words if word.startswith("--config-dir=")]
+    own, _ = own_folders(words)
     options: dict[str, set[str]] = {}
     for root in (shipped, *own):
         groups = {group.name: group for group in root.iterdir() if group.is_dir()} if root.is_dir() else {}

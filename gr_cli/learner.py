@@ -351,6 +351,15 @@ class Learner:
 
     # --- state
 
+    def not_finite(self, replica: int) -> str | None:
+        """The network of a replica that has a parameter which is no finite number; None: all are."""
+        networks = {"solver": self.solvers, "generator": self.generators}
+        for name, replicas in networks.items():
+            values = [] if replicas is None else list(replicas.modules[replica].parameters())
+            if values and not torch.stack([value.isfinite().all() for value in values]).all():
+                return name
+        return None
+
     def state_of(self, replica: int) -> State:
         """Everything that a replica needs to continue, as one nested dict of tensors and numbers.
 

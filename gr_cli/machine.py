@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gr_cli.errors import ConfigError
+from gr_cli.errors import ConfigError, OutOfMemoryError
 
 
 def size(network: nn.Module) -> int:
@@ -75,6 +75,31 @@ def repeatable(device: torch.device) -> AbstractContextManager[None]:
 
 
 # --- memory
+
+# What torch says when the machine has no memory for a tensor; on a GPU it raises an error of its own.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
+
+
+@contextmanager
+def memory_told(runs: int = 1) -> Iterator[None]:
+    """Inside the block, make one line of the many in which memory can run out, when `runs` are trained together.
+
+    Raises:
+        OutOfMemoryError: says what to lower.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        gpu = isinstance(error, torch.OutOfMemoryError)
+        if not gpu and not isinstance(error, MemoryError) and not any(words in str(error) for words in _NO_MEMORY):
+            raise
+        lower = "train.batch_size, strategy.batch_size or the networks' widths"
+        together = "hydra.launcher.width or hydra.launcher.memory_mib, or " if runs > 1 else ""
+        other = ", or try device=cpu" if gpu else ""
+        raise OutOfMemoryError(
+            f"out of memory{' on the GPU' if gpu else ''}; try a lower {together}{lower}{other}; "
+            f"what was saved before is kept"
+        ) from error
 
 
 def forget_peak(device: torch.device) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Optional
 
 from omegaconf import MISSING
 
-from gr_cli.checks import Count, NonNegative, PositiveInt
+from gr_cli.checks import Count, NonNegative, Positive, PositiveInt
 
 
 @dataclass
@@ -47,9 +47,10 @@ class EvaluateConfig:
 
 @dataclass
 class CheckpointConfig:
-    """`every_seconds`: time between checkpoints within a task; one is written after every task in any case."""
+    """`every_seconds`: time between checkpoints within a task, which is stretched where writing them would take more
+    than a fiftieth of it; one is written after every task in any case."""
 
-    every_seconds: int = MISSING
+    every_seconds: float = MISSING
 
 
 @dataclass
@@ -87,7 +88,7 @@ CHECKS: dict[str, Any] = {
     "augment.shift": Count,
     "log.every": PositiveInt,
     "evaluate.every": PositiveInt | None,
-    "checkpoint.every_seconds": PositiveInt,
+    "checkpoint.every_seconds": Positive,
     "device": str,
     "threads": PositiveInt | None,
     "precision": Literal["float32", "float64", "bf16"],

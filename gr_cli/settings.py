@@ -80,7 +80,13 @@ class Settings:
     def identity(self) -> str:
         """Hash of all that decides what a run of this seed finds."""
         parts = {k: _comparable(v) for k, v in self.config.items() if k not in (*NOT_IDENTITY, "seed")}
-        return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=4).hexdigest()
+        return short_hash(parts)
+
+    def differences(self, config: Mapping[str, Any]) -> str:
+        """How another configuration differs in what decides what a run finds; empty if it does not."""
+        mine, theirs = (flat({k: v for k, v in c.items() if k not in NOT_IDENTITY}) for c in (self.config, config))
+        names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
+        return ", ".join(f"{name} is {_shown(theirs.get(name))} there, {_shown(mine.get(name))} here" for name in names)
 
     @property
     def title(self) -> str:
@@ -106,7 +112,7 @@ class Settings:
 
     def _varied(self) -> str:
         """The overrides that tell this run from its siblings, as part of a folder name."""
-        words, leaves = [], _leaves(self.config)
+        words, leaves = [], [name.rpartition(".")[2] for name in flat(self.config)]
         for override in self.overrides:
             key, _, value = override.lstrip("+~").partition("=")
             top = key.split(".")[0].split("/")[0]
@@ -118,6 +124,11 @@ class Settings:
         return re.sub(r"[^\w.=,+-]+", "_", plain, flags=re.ASCII)[:100].strip("-")
 
 
+def short_hash(value: Any) -> str:
+    """A short name for a plain value: eight hexadecimal digits."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
 def _comparable(value: Any) -> Any:
     """Numbers as floats throughout, so that a weight of 1 is one of 1.0."""
     if isinstance(value, Mapping):
@@ -127,11 +138,16 @@ def _comparable(value: Any) -> Any:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _leaves(config: Mapping[str, Any]) -> list[str]:
-    """The last names of all settings, with repetition."""
-    return [
-        leaf for name, value in config.items() for leaf in (_leaves(value) if isinstance(value, Mapping) else [name])
-    ]
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """All settings by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)
 
 
 def _check_names(config: Mapping[str, Any], schema: type, prefix: str = "") -> None:

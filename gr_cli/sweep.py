@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shlex
 import sys
 import warnings
@@ -45,7 +43,9 @@ quiet()  # for the processes of a launcher, which import this module with the jo
 
 def identity(overrides: Sequence[str]) -> str:
     """A short name for a sweep: the same overrides give the same."""
-    return hashlib.blake2b(json.dumps(list(overrides)).encode(), digest_size=4).hexdigest()
+    from gr_cli.settings import short_hash
+
+    return short_hash(list(overrides))
 
 
 class CheckFirst(Callback):
@@ -147,7 +147,7 @@ def report() -> int:
         return 0
     from gr_cli.results.folder import RunFolder
 
-    states = {path: (RunFolder(path).status() or {}).get("state", "never begun") for path in _jobs}
+    states = {path: RunFolder(path).state() for path in _jobs}
     missing = {path: state for path, state in states.items() if state != "finished"}
     for path, state in missing.items():
         print(f"gr-run: {state}: {path}  (again: {shlex.join(['gr-run', *_jobs[path]])})", file=sys.stderr)

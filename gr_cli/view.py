@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gr_cli.assembly import Experiment
+    from gr_cli.checkpoints import Place
     from gr_cli.errors import GrError
-    from gr_cli.experiment import Place
     from gr_cli.learner import Losses
     from gr_cli.results.metrics import Row
     from gr_cli.results.record import Result

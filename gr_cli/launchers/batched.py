@@ -116,6 +116,11 @@ class BatchedLauncher(Launcher):
             fresh = [p for p in group if p not in {*over, *begun_alone, *begun}]
             programs += [[place] for place in (*over, *begun_alone)]
             single += len(begun_alone)
+            whole = _whole_programs(begun, statuses)
+            programs += whole
+            begun = [p for p in begun if not any(p in program for program in whole)]
+            if whole:
+                print(f"batched: {sum(map(len, whole))} runs go on together as they began")
             for places in (begun, fresh):
                 places.sort(key=lambda place: repr(jobs[place].config["optimizer"]))
                 if len(places) < 2:
@@ -140,10 +145,22 @@ class BatchedLauncher(Launcher):
         return programs
 
 
+def _whole_programs(places: Sequence[int], statuses: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """The programs in which runs were begun, of which all runs are among `places`, in their order."""
+    found: dict[str, dict[int, int]] = {}
+    sizes = {}
+    for place in places:
+        if program := statuses[place].get("program"):
+            found.setdefault(program["id"], {})[program["place"]] = place
+            sizes[program["id"]] = program["size"]
+    return [[at[i] for i in sorted(at)] for name, at in found.items() if len(at) == sizes[name]]
+
+
 def _status(folder: RunFolder) -> dict[str, Any]:
-    """What is known of a run; nothing where that can't be read, which the run itself will tell."""
+    """What is known of a run that has something to go on from; nothing where that can't be read, which the run itself
+    will tell."""
     try:
-        return folder.status() or {}
+        return (folder.status() if folder.has_checkpoint else None) or {}
     except GrError:
         return {}
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from gr_cli.build import build, per_replica_fields
-from gr_cli.settings import Settings
+from gr_cli.settings import Settings, flat
 
 # Settings that may differ from run to run of a program besides those that are marked as such.
 _FREE = ("seed", "fresh")
@@ -54,16 +54,9 @@ def _is_number(value: Any) -> bool:
 
 def differing(jobs: Sequence[Settings]) -> list[str]:
     """The settings in which jobs differ, by their paths."""
-    leaves = [_leaves(settings.config) for settings in jobs]
+    leaves = [flat(settings.config) for settings in jobs]
     names = dict.fromkeys(name for found in leaves for name in found)
     return [name for name in names if len({json.dumps(found.get(name)) for found in leaves}) > 1]
-
-
-def _leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
 
 
 def parts(places: Sequence[int], width: int) -> list[list[int]]:

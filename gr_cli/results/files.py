@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -28,12 +29,31 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise WriteError(
-            f"{path}: can't be written ({error.strerror or error}); what was there is unchanged"
-        ) from error
+        raise _not_written(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def move(source: Path, target: Path) -> None:
+    """Let a whole file take the place of another.
+
+    Raises:
+        WriteError: as `write_whole`.
+    """
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        raise _not_written(target, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> WriteError:
+    why = error.strerror or error
+    return WriteError(
+        f"{path}: can't be written ({why}); what was there is unchanged; make room, and repeat the command"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT)
+        else f"{path}: can't be written ({why}); what was there is unchanged"
+    )
 
 
 def write_text(path: Path, text: str) -> None:

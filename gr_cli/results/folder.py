@@ -5,19 +5,28 @@ from __future__ import annotations
 import csv
 import json
 import os
+import socket
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gr_cli.errors import FolderError
-from gr_cli.results.files import write_csv, write_json, write_text, write_whole
+from gr_cli.results.files import move, write_csv, write_json, write_text, write_whole
 from gr_cli.results.record import Record
 
 try:
     import fcntl
 except ImportError:  # Windows: two runs on one folder are not refused there
     fcntl = None  # type: ignore[assignment]
+
+# The tables that follow from configuration and seed alone.
+RESULTS = ("accuracy_matrix.csv", "evaluations.csv", "metrics.csv", "history.csv")
+
+BEAT = 10.0  # seconds between two signs of life of a run
+_LOST = 6 * BEAT  # a run of another machine that gave none for so long is no more
 
 
 class RunFolder:
@@ -42,13 +51,14 @@ class RunFolder:
                 f"{self.path}: can't be made ({error.strerror}); run from a folder that you may write"
             ) from error
         with file:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    raise FolderError(
-                        f"{self.path}: another process is running this very run; wait for it, or use fresh=true"
-                    ) from error
+            status = self.status() or {}
+            # Locks may not reach from machine to machine; signs of life do.
+            elsewhere = status.get("state") == "running" and _is_of_another_host(status) and _lives(status)
+            if elsewhere or not _taken(file):
+                where = f" on {status['host']}" if elsewhere else ""
+                raise FolderError(
+                    f"{self.path}: another process{where} is running this very run; wait for it, or use fresh=true"
+                )
             # What a killed process left half-written may hold samples of a task that is over by now.
             for rest in (*self.path.glob(".*.tmp"), *self.figures.glob(".*.tmp")):
                 rest.unlink()
@@ -66,6 +76,27 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise FolderError(f"{path}: can't be read ({error}); remove the folder or use fresh=true") from error
         return found
+
+    def state(self) -> str:
+        """What became of the run: finished, failed, interrupted, running, killed or `never begun`."""
+        status = self.status()
+        if status is None:
+            return "never begun"
+        state = str(status.get("state"))
+        if state != "running" or self._held() or (_is_of_another_host(status) and _lives(status)):
+            return state
+        return "killed"
+
+    def _held(self) -> bool:
+        """Whether a process of this machine holds the folder."""
+        if fcntl is None:
+            return True
+        with suppress(OSError), (self.path / ".lock").open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
 
     def write_status(self, status: Mapping[str, Any]) -> None:
         """Replace status.json."""
@@ -92,26 +123,97 @@ class RunFolder:
 
     # --- checkpoint
 
-    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Replace checkpoint.pt."""
+    # Runs that are trained together go on from one place only. So each writes its new state beside the one before, and
+    # when all have done so, these are adopted: at every instant there is a place of which all have the state.
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    @property
+    def _next(self) -> Path:
+        return self.path / "checkpoint.next.pt"
+
+    def write_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Write a state that is whole, and not yet adopted."""
         import torch
 
-        write_whole(self.path / "checkpoint.pt", lambda file: torch.save(dict(state), file))
+        write_whole(self._next, lambda file: torch.save(dict(state), file))
+
+    def adopt_checkpoint(self) -> None:
+        """Let the state that was written last, if it was not yet, take the place of the one before."""
+        if self._next.exists():
+            move(self._next, self._checkpoint)
+
+    @property
+    def adopted(self) -> bool:
+        """Whether there is a state that was adopted."""
+        return self._checkpoint.exists()
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a state to go on from."""
+        return self.adopted or self._next.exists()
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Replace checkpoint.pt."""
+        self.write_checkpoint(state)
+        self.adopt_checkpoint()
+
+    def drop_next_checkpoint(self) -> None:
+        """Forget a state that was not adopted."""
+        self._next.unlink(missing_ok=True)
+
+    def load_checkpoints(self) -> list[dict[str, Any]]:
+        """The complete states that there are, on the CPU, the newest first."""
+        return [_loaded(path) for path in (self._next, self._checkpoint) if path.exists()]
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The newest complete state, on the CPU; None where there is none yet."""
-        import torch
+        found = self.load_checkpoints()
+        return found[0] if found else None
 
-        path = self.path / "checkpoint.pt"
-        if not path.exists():
-            return None
+
+def _loaded(path: Path) -> dict[str, Any]:
+    """A state, in which nothing but tensors and plain values can be."""
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise FolderError(
+            f"{path}: can't be read ({type(error).__name__}); remove it to begin this run again"
+        ) from error
+    if not isinstance(state, dict):
+        raise FolderError(f"{path}: is no checkpoint of gr-run; remove it to begin this run again")
+    return state
+
+
+def _taken(file: IO[str]) -> bool:
+    """Lock `file`; False if another process has. Who only looks whether it is locked takes no time to."""
+    if fcntl is None:
+        return True
+    for patience in (0.05, 0.2, 0.0):
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise FolderError(
-                f"{path}: can't be read ({type(error).__name__}); remove it to begin this run again"
-            ) from error
-        return state
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(patience)
+        else:
+            return True
+    return False
+
+
+def _is_of_another_host(status: Mapping[str, Any]) -> bool:
+    return status.get("host") != socket.gethostname()
+
+
+def _lives(status: Mapping[str, Any]) -> bool:
+    """Whether a run gave a sign of life not long ago."""
+    try:
+        then = datetime.fromisoformat(str(status.get("updated")))
+    except ValueError:
+        return False
+    return (datetime.now(timezone.utc) - then).total_seconds() < _LOST
 
 
 def sibling(path: Path) -> Path:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from gr_cli.build import foreign_targets
 from gr_cli.errors import FolderError
 from gr_cli.settings import Settings
 
@@ -22,11 +24,14 @@ class LoadedRun:
     generator: Any
 
 
-def settings_of(path: Path) -> Settings:
+def settings_of(path: Path, trust: Collection[str] = ()) -> Settings:
     """The settings of the run in `path`, from its config.yaml and status.json.
 
+    A folder may come from anywhere, so it can't make this program import code: components other than those of this
+    program must be among `trust`, by their dotted names or by that of a package that holds them.
+
     Raises:
-        FolderError: there is no run.
+        FolderError: there is no run, or it names code that is not trusted.
     """
     from gr_cli.results.folder import RunFolder
 
@@ -35,6 +40,7 @@ def settings_of(path: Path) -> Settings:
         choices = config.pop("choices")
         config.setdefault("precision", "float32")  # runs of earlier versions do not say
         config.setdefault("augment", {"noise": 0.0, "shift": 0})
+        _check_trust(path, foreign_targets(config), trust)
         return Settings.checked(config, choices, (RunFolder(path).status() or {}).get("overrides", []))
     except OSError as error:
         raise FolderError(f"{path}: holds no run (config.yaml: {error.strerror})") from error
@@ -42,11 +48,22 @@ def settings_of(path: Path) -> Settings:
         raise FolderError(f"{path / 'config.yaml'}: is not the configuration of a run of gr-run") from error
 
 
-def load_run(folder: str | Path) -> LoadedRun:
+def _check_trust(path: Path, named: Collection[str], trust: Collection[str]) -> None:
+    unknown = [name for name in named if not any(name == known or name.startswith(f"{known}.") for known in trust)]
+    if unknown:
+        raise FolderError(
+            f"{path / 'config.yaml'}: names code that is not of this program: {', '.join(unknown)}; "
+            f"if it is yours, say trust={','.join(dict.fromkeys(unknown))}"
+        )
+
+
+def load_run(folder: str | Path, trust: Collection[str] = ()) -> LoadedRun:
     """Configuration, accuracy matrix, solver and generator (None if there was none) of the run in `folder`.
 
+    `trust`: dotted names of components, or packages of them, that are not of this program and may be imported.
+
     Raises:
-        FolderError: there is no run, or no checkpoint yet.
+        FolderError: there is no run, no checkpoint yet, or it names code that is not trusted.
     """
     import torch
 
@@ -55,7 +72,7 @@ def load_run(folder: str | Path) -> LoadedRun:
     from gr_cli.results.folder import RunFolder
     from gr_cli.results.record import Record
 
-    settings, saved = settings_of(Path(folder)), RunFolder(Path(folder)).load_checkpoint()
+    settings, saved = settings_of(Path(folder), trust), RunFolder(Path(folder)).load_checkpoint()
     if saved is None:
         raise FolderError(f"{folder}: holds no checkpoint yet")
     shape = saved["kind"]

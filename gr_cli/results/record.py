@@ -146,9 +146,7 @@ class History:
             broken = [name for name, value in row.items() if not isfinite(value)]
             if broken:
                 name = broken[0]
-                errors[i] = TrainingError(
-                    f"loss `{name}` is {row[name]} in task {task} at iteration {done}; try a lower optimizer.lr"
-                )
+                errors[i] = TrainingError.diverged(f"loss `{name}`", row[name], task, done)
             else:
                 record.history.append(row)
         return errors

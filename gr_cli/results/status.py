@@ -6,15 +6,20 @@ import importlib.metadata
 import os
 import platform
 import socket
+import subprocess
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from gr_cli.errors import GrError, WriteError
-from gr_cli.results.folder import RunFolder
+from gr_cli.results.folder import BEAT, RunFolder
 
 _LIBRARIES = ("gr-cli", "torchvision", "hydra-core", "omegaconf", "numpy", "pandas")
 
@@ -28,9 +33,22 @@ class Status:
         self._begun = earlier.get("started", _now())
         self._seconds = float(earlier.get("seconds", 0.0))
         self._clock = time.monotonic()
+        self._state = ""
+        self._writing = threading.Lock()
 
     def write(self, state: str, reason: str | None = None) -> None:
         """Replace status.json."""
+        with self._writing:
+            self._state = state
+            self._write(state, reason)
+
+    def beat(self) -> None:
+        """Give a sign of life of a run that is under way."""
+        with self._writing:
+            if self._state == "running":
+                self._write("running", None)
+
+    def _write(self, state: str, reason: str | None) -> None:
         self._folder.write_status(
             {
                 "state": state,
@@ -41,6 +59,7 @@ class Status:
                 **self._facts,
                 "process": os.getpid(),
                 "host": socket.gethostname(),
+                "commit": _commit(),
                 "versions": {"python": platform.python_version()} | _versions() | {"torch": str(torch.__version__)},
             }
         )
@@ -53,10 +72,45 @@ class Status:
             self.write("failed" if failed else "interrupted", reason)
 
 
+@contextmanager
+def beating(statuses: Sequence[Status], every: float = BEAT) -> Iterator[None]:
+    """Give signs of life of runs that are under way inside the block, so that others can tell them from dead ones."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(every):
+            for status in statuses:
+                with suppress(WriteError):  # what matters will be written again, and will tell
+                    status.beat()
+
+    thread = threading.Thread(target=beat, name="signs of life", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
+@lru_cache(maxsize=1)
+def _commit() -> str | None:
+    """The commit of this program's sources, `-dirty` if they were changed since; None if they are in no repository."""
+    home = Path(__file__).parent
+    try:
+        # Installed in somebody else's repository, the sources are not tracked there.
+        describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        for words in (["ls-files", "--error-unmatch", Path(__file__).name], describe):
+            found = subprocess.run(["git", *words], cwd=home, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
+
+
+@lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
     found = {}
     for name in _LIBRARIES:

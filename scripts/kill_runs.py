@@ -1,0 +1,127 @@
+#!/usr/bin/env python
+"""Kill runs at random instants until they are done, and compare what they leave with an undisturbed run.
+
+    python scripts/kill_runs.py                                # 200 runs of a small configuration
+    python scripts/kill_runs.py --runs 20 strategy=er          # fewer, and another configuration
+    python scripts/kill_runs.py --launcher batched             # sweeps of four runs, trained as one program
+    python scripts/kill_runs.py --launcher joblib --runs 50    # ... in two processes
+
+Each run (or sweep) is started again and again, and killed by SIGKILL at an instant drawn at random, until it comes to
+its end; then its tables must be the undisturbed ones, byte for byte. Processes are forked from one that has imported
+everything, so that kills fall into the runs and not into imports. Exit code 1 if any table differs.
+"""
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import gr_cli.cli
+from gr_cli.console import Terminal  # noqa: F401 imported before the forks, with all that a run needs
+from gr_cli.experiment import run  # noqa: F401
+from gr_cli.results.folder import RESULTS
+
+SMALL = (
+    "threads=1", "train.iterations=60", "log.every=7", "evaluate.every=25", "strategy.memory_size=100",
+    "strategy.generator_update_freq=2", "checkpoint.every_seconds=0.001",
+)  # fmt: skip
+SWEEP = ("-m", "seed=0,1", "strategy.replay_weight=0.5,2.0")
+LAUNCHERS = {
+    "alone": (),
+    "basic": SWEEP,
+    "batched": (*SWEEP, "hydra/launcher=batched"),
+    "joblib": (*SWEEP, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+}
+
+
+def start(words: list[str], home: Path) -> int:
+    """`gr-run words` in `home`, in a process group of its own; its number."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        os.setsid()
+        os.chdir(home)
+        quiet = os.open(home / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        code = gr_cli.cli.main(words)
+    finally:
+        os._exit(code)
+
+
+def killed(child: int, patience: float) -> int | None:
+    """Kill a process group after so many seconds; the exit code of one that was faster."""
+    end = time.monotonic() + patience
+    while (left := end - time.monotonic()) > 0:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(min(0.001, left))
+    for target in (lambda: os.killpg(child, signal.SIGKILL), lambda: os.kill(child, signal.SIGKILL)):
+        try:
+            target()
+            break
+        except ProcessLookupError:
+            continue  # it has no group of its own yet
+    os.waitpid(child, 0)
+    return None
+
+
+def tables(home: Path) -> dict[str, bytes]:
+    """What the runs below `home` found, by folder and name."""
+    found = sorted(path for name in RESULTS for path in home.glob(f"outputs/*/*/*/{name}"))
+    return {str(path.relative_to(home)): path.read_bytes() for path in found}
+
+
+def harried(words: list[str], home: Path, longest: float, dice: random.Random) -> Counter[str]:
+    """Start and kill until done; what was seen on the way."""
+    seen: Counter[str] = Counter()
+    while True:
+        code = killed(start(words, home), dice.uniform(0, longest))
+        if code == 0:
+            return seen
+        if code is not None:
+            sys.exit(f"exit code {code} in {home}:\n{(home / 'output.txt').read_text()[-2000:]}")
+        seen["kills"] += 1
+        seen["while a file was written"] += bool(list(home.rglob("*.tmp")))
+        seen["between writing and adopting a checkpoint"] += bool(list(home.rglob("checkpoint.next.pt")))
+
+
+def main() -> None:
+    """Kill and compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=200, help="how many runs, or sweeps (200)")
+    parser.add_argument("--launcher", choices=LAUNCHERS, default="alone")
+    parser.add_argument("--seed", type=int, default=0, help="of the instants")
+    arguments, words = parser.parse_known_args()
+    words, dice = [*LAUNCHERS[arguments.launcher], *SMALL, *words], random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory() as place:
+        whole = Path(place) / "whole"
+        whole.mkdir()
+        began = time.monotonic()
+        if killed(start(words, whole), 600) != 0:
+            sys.exit((whole / "output.txt").read_text())
+        longest = 1.2 * (time.monotonic() - began)
+        expected, same, seen = tables(whole), 0, Counter()
+        for number in range(arguments.runs):
+            home = Path(place) / str(number)
+            home.mkdir()
+            seen += harried(words, home, longest, dice)
+            found = tables(home)
+            same += found == expected
+            for name in sorted(expected.keys() | found.keys()):
+                if expected.get(name) != found.get(name):
+                    print(f"{number}: {name} differs", flush=True)
+        print(f"{same} of {arguments.runs} the same byte for byte, {len(expected)} tables each; {dict(seen)}")
+        sys.exit(same != arguments.runs)
+
+
+if __name__ == "__main__":
+    main()

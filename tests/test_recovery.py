@@ -1,0 +1,354 @@
+"""What becomes of a run when something goes wrong: it is killed, diverges, runs out of memory, is of another kind."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from gr_cli import checkpoints, experiment, load_run
+from gr_cli.checkpoints import START, Place
+from gr_cli.errors import FolderError, OutOfMemoryError
+from gr_cli.machine import memory_told
+from gr_cli.results.folder import RESULTS, RunFolder
+from gr_cli.results.status import Status, beating
+
+TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")
+ROOT = Path(__file__).parent.parent
+
+
+def only_run() -> Path:
+    (status,) = Path("outputs").glob("*/*/*/status.json")
+    return status.parent
+
+
+def told(folder: Path) -> dict:
+    return json.loads((folder / "status.json").read_text())
+
+
+@pytest.fixture
+def stopped_at(monkeypatch):
+    """Let something happen at a step: a function of the experiment's view."""
+
+    def stop(do, stage=2, iteration=3):
+        class At(experiment.View):
+            def stepped(self, number, position, losses):
+                if (number, position.iteration) == (stage, iteration):
+                    do(losses)
+
+        monkeypatch.setattr("gr_cli.console.Terminal", lambda **_: At())
+
+    return stop
+
+
+# --- states
+
+
+def test_a_dead_run_is_told_from_a_running_one(gr_run):
+    gr_run(*TINY)
+    folder = RunFolder(only_run())
+    assert folder.state() == "finished"
+    status = told(folder.path)
+    folder.write_status(status | {"state": "running"})
+    assert folder.state() == "killed"  # nobody holds it
+    with folder.locked():
+        assert folder.state() == "running"
+    now = datetime.now(timezone.utc)
+    for seconds, state in ((5, "running"), (300, "killed")):
+        updated = (now - timedelta(seconds=seconds)).isoformat(timespec="seconds")
+        folder.write_status(status | {"state": "running", "host": "another", "updated": updated})
+        assert folder.state() == state
+    assert RunFolder(Path("nowhere")).state() == "never begun"
+
+
+def test_a_run_that_lives_on_another_machine_is_refused(gr_run):
+    gr_run(*TINY)
+    folder = RunFolder(only_run())
+    now = datetime.now(timezone.utc)
+    elsewhere = told(folder.path) | {"state": "running", "host": "another"}
+    folder.write_status(elsewhere | {"updated": now.isoformat(timespec="seconds")})
+    code, _, err = gr_run(*TINY)
+    assert code == 2 and "another process on another is running this very run" in err
+    folder.write_status(elsewhere | {"updated": (now - timedelta(hours=1)).isoformat(timespec="seconds")})
+    assert gr_run(*TINY)[0] == 0
+
+
+def test_a_running_run_gives_signs_of_life(tmp_path):
+    folder = RunFolder(tmp_path)
+    status = Status(folder, {"seed": 0})
+    status.write("running")
+    beats = threading.Event()
+    write = folder.write_status
+    folder.write_status = lambda content: (write(content), beats.set())
+    with beating([status], every=0.01):
+        assert beats.wait(10)
+        status.write("finished")
+        beats.clear()
+        assert not beats.wait(0.1)
+    assert told(tmp_path)["state"] == "finished"
+    assert not [thread for thread in threading.enumerate() if thread.name == "signs of life"]
+
+
+def test_the_status_says_what_a_run_was_made_with(gr_run):
+    gr_run(*TINY)
+    status = told(only_run())
+    assert status["versions"]["torch"] == torch.__version__ and status["host"] == socket.gethostname()
+    assert status["device"] == "cpu" and status["threads"] == 1 and status["heartbeat_seconds"] == 10
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    commit = found.stdout.strip() if found.returncode == 0 else None
+    assert status["commit"] in (commit, f"{commit}-dirty")
+
+
+# --- another configuration, another version
+
+
+def test_a_folder_of_another_configuration_is_refused_by_the_names_that_differ(gr_run):
+    gr_run(*TINY)
+    folder = only_run()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    (folder / "status.json").write_text(json.dumps(told(folder) | {"state": "interrupted"}))
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["optimizer"]["lr"], config["train"]["batch_size"] = 0.5, 16
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    code, _, err = gr_run(f"resume={folder}")
+    assert code == 2 and err.count("\n") == 1
+    assert "holds a run of another configuration: " in err
+    assert "train.batch_size is 32 there, 16 here" in err and "optimizer.lr is 0.001 there, 0.5 here" in err
+    for name in (*RESULTS, "checkpoint.pt"):
+        assert (folder / name).read_bytes() == before[folder / name]
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def of_another_version(path):
+    torch.save(torch.load(path, weights_only=True) | {"version": 1}, path)
+
+
+def of_another_kind(path):
+    torch.save([1, 2, 3], path)
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("touch taken",)
+
+
+def hostile(path):
+    torch.save({"version": 4, "learner": Hostile()}, path)
+
+
+@pytest.mark.parametrize(
+    ("harm", "expected"),
+    [
+        (cut_short, "can't be read"),
+        (of_another_version, "is of another version of this program; use fresh=true"),
+        (of_another_kind, "is no checkpoint of gr-run; remove it"),
+        (hostile, r"can't be read \(UnpicklingError\)"),
+    ],
+)
+def test_a_checkpoint_that_is_none_is_refused(gr_run, harm, expected):
+    gr_run(*TINY)
+    folder = only_run()
+    (folder / "status.json").write_text(json.dumps(told(folder) | {"state": "interrupted"}))
+    harm(folder / "checkpoint.pt")
+    before = (folder / "checkpoint.pt").read_bytes()
+    code, _, err = gr_run(*TINY)
+    assert code == 2 and err.count("\n") == 1
+    assert re.search(expected, err), err
+    assert (folder / "checkpoint.pt").read_bytes() == before
+    assert not Path("taken").exists()
+
+
+def test_a_folder_can_not_make_the_program_import_code(gr_run, tmp_path, monkeypatch):
+    (tmp_path / "stranger.py").write_text("raise SystemExit('was imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    gr_run(*TINY)
+    folder = only_run()
+    config = (folder / "config.yaml").read_text()
+    ours = "gr_cli.models.SimpleMLP"
+    assert config.count(ours) == 1
+    for target in ("stranger.Model", "os.system", "gr_cli.build.resolve", "gr_cli.benchmarks.sources.files"):
+        (folder / "config.yaml").write_text(config.replace(ours, target))
+        for word in ("resume", "verify"):
+            code, _, err = gr_run(f"{word}={folder}")
+            assert code == 2 and err.count("\n") == 1
+            assert f"names code that is not of this program: {target}; if it is yours, say trust={target}" in err
+        with pytest.raises(FolderError, match="names code"):
+            load_run(folder)
+
+
+def test_code_of_ones_own_goes_on_when_it_is_named(gr_run, tmp_path, monkeypatch):
+    (tmp_path / "own_models.py").write_text(
+        "from gr_cli.models import SimpleMLP\nclass Mine(SimpleMLP):\n    '''A model of the user's own.'''\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "own.yaml").write_text("_target_: own_models.Mine\nhidden_sizes: [8]\n")
+    code, _, err = gr_run("--config-dir", "mine", "model=own", *TINY)
+    assert code == 0, err
+    folder = only_run()
+    assert gr_run(f"resume={folder}")[0] == 2
+    assert gr_run(f"resume={folder}", "trust=own_models.Mine")[0] == 0
+    assert gr_run(f"resume={folder}", "trust=own_models")[0] == 0
+    assert gr_run("--config-dir", "mine", f"resume={folder}")[0] == 0
+    assert load_run(folder, trust=["own_models"]).solver.__class__.__name__ == "Mine"
+
+
+def test_the_line_of_an_interruption_names_ones_own_code(gr_run, tmp_path, monkeypatch, stopped_at):
+    (tmp_path / "own_models.py").write_text("from gr_cli.models import SimpleMLP\nclass Mine(SimpleMLP):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with monkeypatch.context():
+        stopped_at(lambda losses: os.kill(os.getpid(), 2))
+        code, _, err = gr_run(*TINY, "model._target_=own_models.Mine")
+    assert code == 130
+    words = err.strip().partition("gr-run ")[2].split()
+    assert words[1] == "trust=own_models.Mine"
+    monkeypatch.setattr("gr_cli.console.Terminal", lambda **_: experiment.View())
+    code, _, err = gr_run(*words)
+    assert code == 0, err
+
+
+# --- numbers that are none
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(gr_run, monkeypatch):
+    monkeypatch.setattr("gr_cli.experiment._WORTH_SAVING", 0)
+    words = ("strategy=finetune", "optimizer=sgd", "optimizer.lr=1e4", "train.iterations=40", "log.every=40")
+    code, _, err = gr_run(*words, "checkpoint.every_seconds=1e-9", "augment.noise=1e18")
+    assert code == 1 and err.count("\n") == 1
+    folder = only_run()
+    assert "in task 0 at iteration" in err and "try a lower optimizer.lr" in err
+    status = told(folder)
+    assert status["state"] == "failed" and status["reason"] in err
+    if "is kept in" in err:
+        state = RunFolder(folder).load_checkpoint()
+        assert all(value.isfinite().all() for value in state["learner"]["solver"].values())
+
+
+def test_a_parameter_that_is_no_number_is_not_saved(gr_run, monkeypatch):
+    """The last step of a task breaks the network, and no loss tells."""
+    step = experiment.Learner.step
+
+    def broken(self, batch, position):
+        losses = step(self, batch, position)
+        if (position.task, position.iteration) == (2, 5):
+            next(self.solver.parameters()).data[0, 0] = float("nan")
+        return losses
+
+    monkeypatch.setattr(experiment.Learner, "step", broken)
+    code, _, err = gr_run(*TINY)
+    assert code == 1 and err.count("\n") == 1
+    assert "a parameter of the solver is nan in task 2 at iteration 6; try a lower optimizer.lr" in err
+    assert f"the last good state is kept in {only_run()}" in err
+    assert RunFolder(only_run()).load_checkpoint()["stage"] == 2  # from the end of task 1
+    assert len(load_run(only_run()).matrix) == 2
+    monkeypatch.undo()
+    assert gr_run(*TINY)[0] == 0
+
+
+# --- memory
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+    ],
+)
+def test_memory_that_runs_out_says_what_to_lower(gr_run, stopped_at, error):
+    def fail(losses):
+        raise error
+
+    stopped_at(fail)
+    code, _, err = gr_run(*TINY)
+    assert code == 1 and err.count("\n") == 1
+    assert "out of memory" in err and "try a lower train.batch_size" in err
+    assert ("device=cpu" in err) == isinstance(error, torch.OutOfMemoryError)
+    assert told(only_run())["state"] == "failed"
+    assert RunFolder(only_run()).load_checkpoint()["stage"] == 2
+
+
+def test_of_runs_together_the_width_is_named_and_other_errors_pass():
+    with pytest.raises(OutOfMemoryError, match=r"try a lower hydra\.launcher\.width"), memory_told(8):
+        raise MemoryError
+    with pytest.raises(RuntimeError, match="something else"), memory_told():
+        raise RuntimeError("something else")
+
+
+# --- runs that were trained together, killed while they saved
+
+
+def test_runs_go_on_from_the_newest_place_that_all_have():
+    old, new = Place(1, 10), Place(1, 20)
+    assert checkpoints.common_places([[new, old], [old]]) == [old, old]
+    assert checkpoints.common_places([[new, old], [new, old]]) == [new, new]
+    assert checkpoints.common_places([[new], [new, old]]) == [new, new]  # some have adopted it
+    assert checkpoints.common_places([[new, START], [START]]) == [START, START]
+    assert checkpoints.common_places([[new], [old]]) == [new, old]
+
+
+def test_a_state_is_there_whole_at_every_instant(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.load_checkpoints() == [] and not folder.has_checkpoint
+    folder.write_checkpoint({"n": 1})
+    assert [state["n"] for state in folder.load_checkpoints()] == [1] and not folder.adopted
+    folder.adopt_checkpoint()
+    folder.write_checkpoint({"n": 2})
+    assert [state["n"] for state in folder.load_checkpoints()] == [2, 1] and folder.load_checkpoint()["n"] == 2
+    folder.drop_next_checkpoint()
+    assert [state["n"] for state in folder.load_checkpoints()] == [1]
+    folder.adopt_checkpoint()  # nothing to adopt
+    assert folder.load_checkpoint()["n"] == 1
+
+
+@pytest.mark.parametrize(
+    ("death", "at"),
+    [("write_checkpoint", 1), ("write_checkpoint", 4), ("adopt_checkpoint", 1), ("adopt_checkpoint", 4)],
+)
+def test_a_sweep_that_dies_while_it_saves_goes_on_as_one_program(gr_run, tmp_path, monkeypatch, death, at):
+    words = ("-m", *TINY, "seed=0,1,2", "hydra/launcher=batched", "hydra.launcher.width=3")
+    homes = [tmp_path / "whole", tmp_path / "killed"]
+    for home in homes:
+        home.mkdir()
+    monkeypatch.chdir(homes[0])
+    assert gr_run(*words)[0] == 0
+    monkeypatch.chdir(homes[1])
+    calls, original = iter(range(100)), getattr(RunFolder, death)
+
+    def dies(self, *arguments):
+        if next(calls) == at:
+            raise SystemExit("killed")
+        original(self, *arguments)
+
+    with monkeypatch.context() as context:
+        context.setattr(RunFolder, death, dies)
+        with pytest.raises(SystemExit):
+            gr_run(*words)
+    code, _, err = gr_run(*words)
+    assert code == 0, err
+    whole, killed = (
+        {(path.parent.name, path.name): path.read_bytes() for name in RESULTS for path in home.rglob(name)}
+        for home in homes
+    )
+    assert whole == killed and len(whole) == 12
+
+
+def test_killed_runs_come_to_the_same_bytes():
+    """A short form of what scripts/kill_runs.py does at length."""
+    script = [sys.executable, str(ROOT / "scripts" / "kill_runs.py"), "--runs"]
+    for words in (["3"], ["2", "--launcher", "batched"]):
+        found = subprocess.run([*script, *words], capture_output=True, text=True, check=False)
+        assert found.returncode == 0, found.stdout + found.stderr
+        assert f"{words[0]} of {words[0]} the same byte for byte" in found.stdout
