@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, count
@@ -156,6 +157,8 @@ class ContinualTrainer:
         if task_id in known:
             raise ConfigError("task_id", task_id, f"was trained already; give a number besides {known}")
         task, length = len(self._tasks), _length(train_loader)
+        if val_loader is not None and _length(val_loader) == 0:
+            raise DataError(f"val_loader of task {task_id}: has no batch")
         with seeded(self.seed, "loader", task):
             # One stream of batches, looked into and put back: no batch is read twice, none is lost.
             passes = count() if length is not None else range(num_epochs)
@@ -171,7 +174,7 @@ class ContinualTrainer:
                 raise DataError(
                     "train_loader: can be gone through once only, and this strategy looks at its samples again"
                 )
-            x, _ = self._checked(first)
+            x, _ = self._checked(first, "train_loader")
             row = learner.heads.new_full((1, learner.heads.shape[1]), not self._scenario.tasks_have_units)
             learner.heads = torch.cat([learner.heads, row])
             self._tasks.append((task_id, task_name or f"task {task_id}", val_loader))
@@ -214,7 +217,7 @@ class ContinualTrainer:
         """What the loader yields, as batches; notes which units belong to the task."""
         learner = self._prepared(None)
         for pair in pairs:
-            x, y = self._checked(pair)
+            x, y = self._checked(pair, "train_loader")
             learner.heads[task, y] = True
             units = self._scenario.training_units(learner.heads, task)
             yield Batch(x.unsqueeze(0), y.unsqueeze(0), units, *self._rules(learner.heads, task))
@@ -222,7 +225,7 @@ class ContinualTrainer:
     def _again(self, loader: Loader, task: int) -> Iterator[tuple[Tensor, Tensor]]:
         """One more pass over a task's samples, for strategies that look at them again."""
         for pair in loader:
-            x, y = self._checked(pair)
+            x, y = self._checked(pair, "train_loader")
             self._prepared(None).heads[task, y] = True
             yield x, y
 
@@ -234,23 +237,18 @@ class ContinualTrainer:
         if self._learner is None:
             self.model.to(self.device)
             with seeded(self.seed, "shape"), torch.no_grad(), mode(self.model, training=False):
-                x = _pair(first, None, self.device)[0]
+                x = _pair(first, "train_loader", None, self.device)[0]
                 units = self.model(x).shape[-1]
             self._learner = self._build(x, units)
             self._shape = x.shape[1:]
         return self._learner
 
-    def _checked(self, pair: Any) -> tuple[Tensor, Tensor]:
+    def _checked(self, pair: Any, loader: str) -> tuple[Tensor, Tensor]:
         """A loader's pair on the device; its samples and labels must be such as the first ones were."""
-        x, y = _pair(pair, self._prepared(None).heads.shape[1], self.device)
+        x, y = _pair(pair, loader, self._prepared(None).heads.shape[1], self.device, self._bounded)
         if x.shape[1:] != self._shape:
-            raise DataError(
-                f"samples must have the shape of the first ones, {tuple(self._shape)}, not {tuple(x.shape[1:])}"
-            )
-        if self._bounded and (x.min() < 0 or x.max() > 1):
-            raise DataError(
-                f"samples must lie in [0, 1] as the first ones did, not in [{float(x.min()):.3g}, {float(x.max()):.3g}]"
-            )
+            shapes = f"{tuple(self._shape)}, not {tuple(x.shape[1:])}"
+            raise DataError(f"{loader}: samples must have the shape of the first ones, {shapes}")
         return x, y
 
     def _build(self, x: Tensor, units: int) -> Learner:
@@ -277,12 +275,12 @@ class ContinualTrainer:
         for task, (task_id, _, loader) in enumerate(self._tasks):
             if loader is None:
                 continue
-            units = self._scenario.testing_units(learner.heads, task, learnt)
+            units, name = self._scenario.testing_units(learner.heads, task, learnt), f"val_loader of task {task_id}"
             # The loader may draw from torch's global stream, which shall not move for it.
             with seeded(self.seed, "evaluation", learnt, task), thread_limit(self._threads):
-                result = learner.evaluate((self._checked(pair) for pair in loader), units)
+                result = learner.evaluate((self._checked(pair, name) for pair in loader), units)
             if result.n == 0:
-                raise DataError(f"val_loader: that of task {task_id} has no batch")
+                raise DataError(f"{name}: has no batch")
             row = EvaluationRow(learnt, 0, task, "test", result.accuracy, result.loss, result.n, final=True)
             self._record.evaluations.append(row)
             found[task_id] = result.accuracy
@@ -308,20 +306,42 @@ class ContinualTrainer:
         Status(folder, facts).write("running", "more tasks may come")
 
 
-def _pair(pair: Any, units: int | None, device: torch.device) -> tuple[Tensor, Tensor]:
-    """x (B, ...) float and y (B,) int64 on `device`, from what a loader yields."""
+def _pair(
+    pair: Any, loader: str, units: int | None, device: torch.device, bounded: bool = False
+) -> tuple[Tensor, Tensor]:
+    """x (B, ...) float and y (B,) int64 on `device`, from what a loader yields.
+
+    `units` of the model, and whether x is `bounded` by 0 and 1, where that is known already.
+    """
     try:
         x, y = pair
         x, y = torch.as_tensor(x), torch.as_tensor(y)
     except (TypeError, ValueError) as error:
-        raise DataError(f"a loader must yield pairs (x, y) of tensors, not {type(pair).__name__}") from error
+        raise DataError(f"{loader}: must yield pairs (x, y) of tensors, not {type(pair).__name__}") from error
     if x.dim() < 2 or y.dim() != 1 or len(x) != len(y):
-        raise DataError(f"a batch must be x (B, ...) and y (B,), not {tuple(x.shape)} and {tuple(y.shape)}")
-    if y.is_floating_point() or (units is not None and len(y) and not 0 <= int(y.min()) <= int(y.max()) < units):
-        seen = y.unique()[:9].tolist()
-        raise DataError(f"labels must be whole numbers from 0 to {(units or 1) - 1}, the model's outputs; got {seen}")
-    x = x.to(device)
-    return (x.float() / 255 if x.dtype == torch.uint8 else x.float()), y.to(device).long()
+        raise DataError(f"{loader}: a batch must be x (B, ...) and y (B,), not {tuple(x.shape)} and {tuple(y.shape)}")
+    if x.numel() == 0:
+        raise DataError(f"{loader}: a batch holds nothing, its x is {tuple(x.shape)}; leave it out")
+    # Before they go to the device, which would have to be waited for.
+    low, high = _extremes(y)
+    if y.is_floating_point() or (units is not None and not 0 <= low <= high < units):
+        most = "" if units is None else f" from 0 to {units - 1}, the model's outputs"
+        raise DataError(f"{loader}: labels must be whole numbers{most}; got {y.unique()[:9].tolist()}")
+    if x.dtype == torch.uint8:
+        return x.to(device).float() / 255, y.to(device).long()
+    x = x.float()
+    low, high = _extremes(x)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise DataError(f"{loader}: samples hold NaN or infinity; remove or repair them")
+    if bounded and (low < 0 or high > 1):
+        raise DataError(f"{loader}: samples must lie in [0, 1] as the first ones did, not in [{low:.3g}, {high:.3g}]")
+    return x.to(device), y.to(device).long()
+
+
+def _extremes(values: Tensor) -> tuple[float, float]:
+    """The least and the greatest of some values, NaN where there is one, at the price of one synchronisation."""
+    low, high = torch.stack(torch.aminmax(values)).tolist()
+    return low, high
 
 
 def _raise(errors: Mapping[int, TrainingError]) -> None:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import small_mnist
 import torch
 
 from gr_cli.benchmarks import Digits, Samples, Torchvision, permuted, split
@@ -19,7 +20,7 @@ class Toy:
         y = torch.arange(6).repeat_interleave(self.per_class)
         x = (100 * y + torch.arange(len(y)) % self.per_class).float().view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
         part = Samples(x.contiguous(), y)
-        return Data(part, part, tuple("abcdef"))
+        return Data(part, part, tuple("abcdef"), value_range=None)
 
 
 def test_digits_are_all_there_and_no_image_is_on_both_sides():
@@ -153,22 +154,10 @@ def test_samples_at_an_index_can_be_indexed_again():
     assert part.to(torch.device("cpu"), 10).batch(torch.tensor([1]))[1].tolist() == [17]
 
 
-def _write_mnist(root, images, labels):
-    """A small data set in the format of the original files (IDX, big-endian)."""
-    raw = root / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for name in ("train", "t10k"):
-        header = np.array([2051, *images.shape], dtype=">i4").tobytes()
-        (raw / f"{name}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-        (raw / f"{name}-labels-idx1-ubyte").write_bytes(
-            np.array([2049, len(labels)], dtype=">i4").tobytes() + labels.tobytes()
-        )
-
-
 def test_torchvision_sets_are_read_from_their_files(tmp_path):
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (40, 28, 28), dtype=np.uint8), np.arange(40, dtype=np.uint8) % 10
-    _write_mnist(tmp_path, images, labels)
+    small_mnist.write(tmp_path)
+    images = np.frombuffer(small_mnist.PIXELS, dtype=np.uint8).reshape(40, 28, 28)
+    labels = np.arange(40) % 10
     benchmark = split(Torchvision("MNIST", str(tmp_path), download=False), seed=0)
     assert [task.name for task in benchmark.tasks] == ["0 1", "2 3", "4 5", "6 7", "8 9"]
     assert np.array_equal(benchmark.tasks[1].train.x[:, 0].numpy(), images[(labels == 2) | (labels == 3)])
@@ -176,15 +165,6 @@ def test_torchvision_sets_are_read_from_their_files(tmp_path):
 
 def test_a_missing_set_without_download_is_one_clear_line(tmp_path):
     with pytest.raises(DataError, match="MNIST is not there; set data_root or GR_DATA_ROOT") as error:
-        Torchvision("MNIST", str(tmp_path), download=False).load()
-    assert "\n" not in str(error.value)
-
-
-def test_a_truncated_file_is_one_clear_line(tmp_path):
-    _write_mnist(tmp_path, np.zeros((4, 28, 28), np.uint8), np.zeros(4, np.uint8))
-    path = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(DataError, match="MNIST can't be read") as error:
         Torchvision("MNIST", str(tmp_path), download=False).load()
     assert "\n" not in str(error.value)
 

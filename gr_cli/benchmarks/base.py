@@ -199,9 +199,9 @@ def hold_out(samples: Samples, share: float, draws: Draws, task: int) -> tuple[S
     for label in shuffled.unique():
         members = order[shuffled == label]
         held[members[: round(share * members.shape[0])]] = True
-    if not held.any() or held.all():
+    if not held.any() or len(samples.y[~held].unique()) < len(shuffled.unique()):
         raise DataError(
             f"benchmark.validation_share={share}: leaves {int((~held).sum())} samples of task {task} for training "
-            f"and {int(held.sum())} for validation; both need some"
+            f"and {int(held.sum())} for validation; both need some, and training some of each class"
         )
     return samples.at((~held).nonzero().squeeze(1)), samples.at(held.nonzero().squeeze(1))

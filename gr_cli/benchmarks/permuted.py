@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gr_cli.benchmarks.base import Benchmark, Kind, Task, hold_out
-from gr_cli.benchmarks.sources import Source
+from gr_cli.benchmarks.sources import Source, load
 from gr_cli.checks import Count, PositiveInt, Share
+from gr_cli.errors import DataError
 from gr_cli.randomness import Draws
 
 
@@ -45,9 +46,12 @@ def permuted(
         pad: zero pixels added on each side before permuting (28x28 becomes 32x32 with 2).
         validation_share: part of each class's training samples that is held out for validation.
     """
-    data, draws = source.load(), Draws(seed)
+    data, draws = load(source), Draws(seed)
     train, validation = hold_out(data.train, validation_share, draws, 0)
-    channels, height, width = data.train.store.shape[1:]
+    image = tuple(data.train.store.shape[1:])
+    if len(image) != 3:
+        raise DataError(f"benchmark.source: permuted tasks need images (C, H, W), not samples of shape {image}")
+    channels, height, width = image
     shape = (channels, height + 2 * pad, width + 2 * pad)
     stream = []
     for i in range(tasks):

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from gr_cli.benchmarks.base import Samples
+from gr_cli.benchmarks.soundness import checked, idx_fault
 from gr_cli.errors import DataError
+
+# Seconds that a server may be silent before a download is given up.
+_PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,40 @@ class Source(Protocol):
     def load(self) -> Data:
         """The data set, on the CPU."""
         ...
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A source that can say where its data lie, and what to do if they are broken: for errors, which name both."""
+
+    place: str
+    remedy: str
+
+
+# Data sets that were found sound: the runs of a sweep share one, which is looked at once.
+_sound: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def load(source: Source) -> Data:
+    """The data set of `source`, if there is nothing wrong with it; every benchmark gets its data from here.
+
+    Raises:
+        DataError: it can't be had, or can't be learnt from.
+    """
+    what, remedy = f"benchmark.source={type(source).__name__}", "mend its load()"
+    if isinstance(source, Placed):
+        what, remedy = source.place, source.remedy
+    if not callable(getattr(source, "load", None)):
+        raise DataError(f"{what}: has no load(), by which a source gives its Data")
+    try:
+        data = source.load()
+    except OSError as error:
+        raise DataError(f"{what}: can't be read ({_line(error)}); see to it that the file is there") from error
+    if not isinstance(data, Data):
+        raise DataError(f"{what}: its load() gave something of type {type(data).__name__}, not Data; {remedy}")
+    if data not in _sound:
+        _sound[checked(data, what, remedy)] = True
+    return data
 
 
 class Digits:
@@ -73,7 +117,9 @@ class Torchvision:
     """
 
     def __init__(self, name: Literal["MNIST", "FashionMNIST"], data_root: str, download: bool = True) -> None:
-        self.name, self.root, self.download = name, Path(os.path.expanduser(data_root)), download
+        self.name, self.root, self.download = name, Path(data_root).expanduser().absolute(), download
+        self.place = f"data_root={self.root}: {name}"
+        self.remedy = f"remove {self.root / name} to fetch it anew, or set data_root to a folder that holds it whole"
 
     def load(self) -> Data:
         return self._read(self.name, self.root, self.download)
@@ -93,25 +139,56 @@ class Torchvision:
         """The training or the test part, fetched if it is missing."""
         try:
             return dataset(self.root, train=train, download=False)
-        except (RuntimeError, OSError, ValueError) as error:
+        except Exception as error:  # of many kinds: its reader trusts the bytes that it finds
+            fault, whole = self._looked_at(dataset)
             # torchvision says `not found` of a set that isn't there, and other things of one that is broken.
-            if "not found" not in str(error):
-                what = _line(error)
-                raise DataError(
-                    f"data_root={self.root}: {self.name} can't be read there ({what}); remove it to fetch it anew"
-                ) from error
+            if whole or "not found" not in str(error):
+                remedy = "see to its permissions" if isinstance(error, PermissionError) else self.remedy
+                raise DataError(f"{self.place} can't be read there ({fault or _line(error)}); {remedy}") from error
         if not self.download:
             raise DataError(
-                f"data_root={self.root}: {self.name} is not there; set data_root or GR_DATA_ROOT to a folder that "
-                "holds it, or download=true"
+                f"{self.place} is not there; set data_root or GR_DATA_ROOT to a folder that holds it, or download=true"
             )
         try:
-            return dataset(self.root, train=train, download=True)
+            self._fetch(dataset)
         except Exception as error:
             raise DataError(
-                f"data_root={self.root}: {self.name} is not there and could not be downloaded ({_line(error)}); "
+                f"{self.place} is not there and could not be downloaded ({_line(error)}); "
                 "set data_root or GR_DATA_ROOT to a folder that holds it"
             ) from error
+        return dataset(self.root, train=train, download=False)
+
+    def _looked_at(self, dataset: Any) -> tuple[str, bool]:
+        """The first fault of the files that are there, if it can be told; and whether there is one of each name."""
+        paths = [self.root / self.name / "raw" / Path(archive).stem for archive, _ in dataset.resources]
+        there = [path for path in paths if os.path.exists(path)]
+        faults = ((path.name, idx_fault(path)) for path in there)
+        return next((f"{name} {fault}" for name, fault in faults if fault), ""), len(there) == len(paths)
+
+    def _fetch(self, dataset: Any) -> None:
+        """Download the set beside its place, then move it there: what is broken off leaves nothing that looks whole."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{self.name}.", dir=self.root) as folder, _patience():
+            beside, raw = Path(folder), Path(self.name, "raw")
+            (beside / raw).mkdir(parents=True)
+            # Archives that were put there need no network: torchvision knows them by their checksums.
+            for archive in (self.root / raw).glob("*.gz"):
+                shutil.copy(archive, beside / raw)
+            dataset(beside, train=True, download=True)
+            (self.root / raw).mkdir(parents=True, exist_ok=True)
+            for file in (beside / raw).iterdir():
+                file.replace(self.root / raw / file.name)
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Connections that are opened meanwhile fail when nothing comes for a while, instead of waiting for minutes."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_PATIENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _images(data: object) -> Tensor:
@@ -121,4 +198,6 @@ def _images(data: object) -> Tensor:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split(":")[0].split())[:120] or type(error).__name__
+    """An error in a few words: its first line that says something, which one that ends in a colon does not."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.rstrip().endswith(":")]
+    return " ".join(lines[0].split())[:120] if lines else type(error).__name__

@@ -1,0 +1,151 @@
+"""Whether a data set can be learnt from at all, and what is wrong with it in a few words if it can't."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import isfinite, prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gr_cli.benchmarks.base import EVALUATION_BATCH, Samples
+from gr_cli.errors import DataError
+
+if TYPE_CHECKING:
+    from gr_cli.benchmarks.sources import Data
+
+
+def checked(data: Data, what: str, remedy: str) -> Data:
+    """`data`, if it can be learnt from and tested on.
+
+    Float values are gone through once, in parts; bytes are sound whatever they are, and looked at only until two
+    samples differ.
+
+    Args:
+        data: a data set as its source gave it.
+        what: its name, with which the error begins.
+        remedy: what to do about a fault, with which the error ends.
+
+    Raises:
+        DataError: the first thing that is wrong.
+    """
+    fault = next(_faults(data), None)
+    if fault is not None:
+        raise DataError(f"{what}: {fault}; {remedy}")
+    return data
+
+
+def _faults(data: Data) -> Iterator[str]:
+    """What is wrong with a data set, the most basic first: each check counts on those before it."""
+    parts = {"training": data.train, "test": data.test}
+    if not data.classes or not all(isinstance(name, str) for name in data.classes):
+        yield f"its classes must be names, not {data.classes!r:.80}"
+    for name, part in parts.items():
+        yield from _faults_of_form(name, part)
+    shapes = [tuple(part.store.shape[1:]) for part in parts.values()]
+    if shapes[0] != shapes[1]:
+        yield f"its training samples have the shape {shapes[0]}, its test samples {shapes[1]}"
+    for name, part in parts.items():
+        yield from _faults_of_labels(name, part.y, data.classes)
+        yield from _faults_of_values(name, part, data.value_range)
+
+
+def _faults_of_form(name: str, part: Samples) -> Iterator[str]:
+    """Types, shapes and numbers of samples."""
+    if not isinstance(part, Samples):
+        yield f"its {name} part is of type {type(part).__name__}, not Samples"
+    tensors = {"samples": part.store, "labels": part.y} | ({} if part.index is None else {"index": part.index})
+    for role, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            yield f"its {name} {role} must be a tensor, not of type {type(tensor).__name__}"
+    store, y, index = part.store, part.y, part.index
+    if store.dtype != torch.uint8 and not store.is_floating_point():
+        yield f"its {name} samples must be uint8 or floating-point, not {_plain(store.dtype)}"
+    for role, tensor in list(tensors.items())[1:]:
+        if tensor.dtype != torch.int64:
+            yield f"its {name} {role} must be whole numbers of type int64, not {_plain(tensor.dtype)}"
+        if tensor.dim() != 1:
+            yield f"its {name} {role} must have the shape (N,), not {tuple(tensor.shape)}"
+    if store.dim() < 2 or 0 in store.shape[1:]:
+        yield f"its {name} samples must have the shape (N, ...), with values in each, not {tuple(store.shape)}"
+    samples = store if index is None else index
+    if len(samples) != len(y):
+        yield f"it has {len(samples)} {name} samples, but {len(y)} {name} labels"
+    if len(samples) == 0:
+        yield f"it has no {name} samples"
+    if index is not None and not 0 <= int(index.min()) <= int(index.max()) < len(store):
+        yield f"its {name} index must lie in 0 to {len(store) - 1}, the stored samples"
+
+
+def _faults_of_labels(name: str, y: Tensor, classes: Sequence[str]) -> Iterator[str]:
+    """Labels that are no class, and classes that are no label."""
+    others = y[(y < 0) | (y >= len(classes))]
+    if len(others):
+        yield (
+            f"{len(others)} of its {len(y)} {name} labels are not among 0 to {len(classes) - 1}, its classes: "
+            f"{_listed(others.unique().tolist())}"
+        )
+    missing = (torch.bincount(y, minlength=len(classes)) == 0).nonzero().flatten().tolist()
+    if missing:
+        yield f"it has no {name} samples of {_listed([f'class {classes[label]!r}' for label in missing])}"
+
+
+def _faults_of_values(name: str, part: Samples, value_range: tuple[float, float] | None) -> Iterator[str]:
+    """Values that are no numbers, lie outside the range, or say nothing."""
+    if part.store.is_floating_point():
+        extremes = torch.stack([torch.stack(torch.aminmax(x)) for x in _pieces(part)])
+        low, high = extremes[:, 0].min().item(), extremes[:, 1].max().item()  # NaN if there is one
+        if not (isfinite(low) and isfinite(high)):
+            broken = torch.cat([~x.flatten(1).isfinite().all(1) for x in _pieces(part)]).nonzero()
+            yield (
+                f"{len(broken)} of its {len(part)} {name} samples hold NaN or infinity, "
+                f"the first at index {int(broken[0])}"
+            )
+        if value_range is not None and not value_range[0] <= low <= high <= value_range[1]:
+            yield f"its {name} values lie in [{low:.9g}, {high:.9g}], not in its value_range {list(value_range)}"
+    first = next(_pieces(part))[:1]
+    if len(part) > 1 and all(bool((x == first).all()) for x in _pieces(part)):
+        yield f"all its {len(part)} {name} samples are the same"
+
+
+def _pieces(part: Samples) -> Iterator[Tensor]:
+    """The raw samples, a few at a time: a large set shall not be held twice."""
+    for start in range(0, len(part), EVALUATION_BATCH):
+        piece = slice(start, start + EVALUATION_BATCH)
+        yield part.store[piece if part.index is None else part.index[piece]]
+
+
+def _plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _listed(found: Sequence[object], most: int = 5) -> str:
+    return ", ".join(map(str, found[:most])) + (", ..." if len(found) > most else "")
+
+
+def idx_fault(path: Path) -> str:
+    """What is wrong with a file of bytes in the IDX format, whose name says `idx<dimensions>`; empty if nothing is."""
+    dimensions = int(path.name.partition("idx")[2][0])
+    try:
+        if path.is_dir():
+            return "is a folder, not a file"
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            header = file.read(4 + 4 * dimensions)
+    except OSError as error:
+        return f"can't be opened: {error.strerror}"
+    if size == 0:
+        return "is empty"
+    if header.startswith(b"\x1f\x8b"):
+        return "is compressed, and its name does not say so"
+    if header[:4] != bytes([0, 0, 8, dimensions]):
+        return f"does not begin as an IDX file of bytes with {dimensions} dimension(s)"
+    if len(header) < 4 + 4 * dimensions:
+        return f"is cut short: {size} bytes"
+    counts = [int.from_bytes(header[i : i + 4]) for i in range(4, len(header), 4)]
+    whole = len(header) + prod(counts)
+    if size != whole:
+        return f"{'is cut short' if size < whole else 'is too long'}: {size} bytes instead of {whole}"
+    return "" if prod(counts) else f"holds nothing: its shape is {tuple(counts)}"
