@@ -83,6 +83,11 @@ def test_a_sound_set_of_the_same_files_is_learnt_from(gr_run, raw):
     assert gr_run(*MNIST, *QUICK)[0] == 0
 
 
+def test_a_file_that_is_missing(gr_run, raw):
+    (raw / LABELS).unlink()
+    assert f"MNIST lacks {LABELS}; set data_root or GR_DATA_ROOT" in refused(gr_run, *MNIST)
+
+
 @pytest.mark.parametrize("download", ["true", "false"])
 def test_a_folder_in_place_of_a_file(gr_run, raw, download):
     (raw / IMAGES).unlink()

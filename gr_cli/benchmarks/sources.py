@@ -31,7 +31,8 @@ _PATIENCE = 10.0
 class Data:
     """A data set: its training and test part, labels counting from 0 in the order of `classes`.
 
-    Values lie in `value_range` (None: anywhere); each is the fraction of `trials` binary pixels that are on.
+    Values lie in `value_range` (None: anywhere); each is the fraction of `trials` binary pixels that are on. Each class
+    has samples in both parts.
     """
 
     train: Samples
@@ -140,30 +141,32 @@ class Torchvision:
         try:
             return dataset(self.root, train=train, download=False)
         except Exception as error:  # of many kinds: its reader trusts the bytes that it finds
-            fault, whole = self._looked_at(dataset)
+            fault, missing = self._looked_at(dataset)
             # torchvision says `not found` of a set that isn't there, and other things of one that is broken.
-            if whole or "not found" not in str(error):
+            if not missing or "not found" not in str(error):
                 remedy = "see to its permissions" if isinstance(error, PermissionError) else self.remedy
                 raise DataError(f"{self.place} can't be read there ({fault or _line(error)}); {remedy}") from error
         if not self.download:
             raise DataError(
-                f"{self.place} is not there; set data_root or GR_DATA_ROOT to a folder that holds it, or download=true"
+                f"{self.place} {missing}; set data_root or GR_DATA_ROOT to a folder that holds it, or download=true"
             )
         try:
             self._fetch(dataset)
         except Exception as error:
             raise DataError(
-                f"{self.place} is not there and could not be downloaded ({_line(error)}); "
+                f"{self.place} {missing} and could not be downloaded ({_line(error)}); "
                 "set data_root or GR_DATA_ROOT to a folder that holds it"
             ) from error
         return dataset(self.root, train=train, download=False)
 
-    def _looked_at(self, dataset: Any) -> tuple[str, bool]:
-        """The first fault of the files that are there, if it can be told; and whether there is one of each name."""
+    def _looked_at(self, dataset: Any) -> tuple[str, str]:
+        """What is wrong with the files that are there, if it can be told; and what is missing, if anything is."""
         paths = [self.root / self.name / "raw" / Path(archive).stem for archive, _ in dataset.resources]
         there = [path for path in paths if os.path.exists(path)]
         faults = ((path.name, idx_fault(path)) for path in there)
-        return next((f"{name} {fault}" for name, fault in faults if fault), ""), len(there) == len(paths)
+        missing = [path.name for path in paths if path not in there]
+        lacks = "" if not missing else f"lacks {missing[0]}" if there else "is not there"
+        return next((f"{name} {fault}" for name, fault in faults if fault), ""), lacks
 
     def _fetch(self, dataset: Any) -> None:
         """Download the set beside its place, then move it there: what is broken off leaves nothing that looks whole."""
