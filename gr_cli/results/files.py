@@ -28,11 +28,21 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        raise _not_written(path, error) from error
+    except (OSError, RuntimeError) as error:
+        cause = _of_the_disk(error)
+        if cause is None:
+            raise
+        raise _not_written(path, cause) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _of_the_disk(error: BaseException | None) -> OSError | None:
+    """The error of the disk that is behind another: torch and others raise one of their own on top of it."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def move(source: Path, target: Path) -> None:
