@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from gr_cli import __version__
 from gr_cli.compose import GROUPS, OUTPUTS, settings_from
-from gr_cli.errors import ConfigError, GrError, Stop
+from gr_cli.errors import ConfigError, GrError, Interrupted, Stop
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -182,8 +182,10 @@ def _job(config: DictConfig) -> float | None:
     try:
         return _run(settings_from(config, hydra), live=here)
     except GrError as error:
-        if alone or (here and error.exit_code == 130):
+        if alone:
             raise Stop(error) from error
+        if here and isinstance(error, Interrupted):
+            raise Stop(Interrupted([])) from error  # it is the sweep that goes on, not this run alone
         _tell(error)
     except Exception:
         if alone:
