@@ -106,9 +106,8 @@ def prepare(settings: Settings, together: int = 1) -> Experiment:
     """
     config = settings.config
     device = pick_device(config["device"])
-    benchmark: Benchmark = build(
-        config["benchmark"], "benchmark", seed=settings.seed, data_root=config["data_root"], download=config["download"]
-    )
+    roots = {name: config[name] for name in ("data_root", "cache_root", "download")}
+    benchmark: Benchmark = build(config["benchmark"], "benchmark", seed=settings.seed, device=device, **roots)
     scenario = Scenario(config["scenario"], config["train"]["active_classes"])
     offsets = scenario.offsets(benchmark.class_counts)
     benchmark = benchmark.on(device, offsets)

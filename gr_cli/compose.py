@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from gr_cli.settings import Settings
 
 OUTPUTS = Path("outputs")
-GROUPS = ("benchmark", "model", "generator", "strategy", "optimizer", "preset", "strategy/regularizer")
+NESTED = ("benchmark/features", "strategy/regularizer")
+GROUPS = ("benchmark", "model", "generator", "strategy", "optimizer", "preset", *NESTED)
 
 
 def settings_from(config: DictConfig, hydra: Any) -> Settings:

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from gr_cli.compose import NESTED
 from gr_cli.errors import suggestion
 
 
@@ -39,6 +40,10 @@ def _no_field(name: str, overrides: Sequence[str]) -> str:
     """`name` is no field: say which there are beside it, in the configuration that the other overrides give."""
     key = name.split("=")[0]
     value = next((o.partition("=")[2] for o in overrides if o.lstrip("+~").startswith(f"{key}=")), "")
+    if "/" in key:
+        group, _, part = key.rpartition("/")
+        hint = suggestion(key, NESTED)
+        return f"{key}={value}: this {group} takes no {part}" + (f"; {hint}" if hint and key not in NESTED else "")
     parent, _, leaf = key.rpartition(".")
     node = _composed([o for o in overrides if o.lstrip("+~").partition("=")[0] != key])
     if parent and node is not None:

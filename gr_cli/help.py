@@ -7,6 +7,8 @@ from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 
+from gr_cli.compose import NESTED
+
 _INTRO = """\
 gr-run: continual learning experiments with generative replay
 
@@ -43,7 +45,7 @@ def text(words: Sequence[str]) -> str:
     options: dict[str, set[str]] = {}
     for root in (shipped, *own):
         groups = {group.name: group for group in root.iterdir() if group.is_dir()} if root.is_dir() else {}
-        nested = {name: root.joinpath(*name.split("/")) for name in ("strategy/regularizer", "hydra/launcher")}
+        nested = {name: root.joinpath(*name.split("/")) for name in (*NESTED, "hydra/launcher")}
         for name, group in {**groups, **nested}.items():
             if group.is_dir() and not name.startswith("_"):
                 found = {f.name.removesuffix(".yaml") for f in group.iterdir() if f.name.endswith(".yaml")}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import pairwise
 from math import prod
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -130,6 +131,13 @@ def mode(module: nn.Module, training: bool) -> Iterator[None]:
     finally:
         for part, was in before.items():
             part.training = was
+
+
+def convolutions(channels: Sequence[int]) -> nn.ModuleList:
+    """Convolutions 3x3 from each number of channels to the next, each but the first of stride 2."""
+    return nn.ModuleList(
+        nn.Conv2d(a, b, 3, stride=1 if i == 0 else 2, padding=1) for i, (a, b) in enumerate(pairwise(channels))
+    )
 
 
 def start_relu(*layers: nn.Module) -> None:

@@ -73,6 +73,7 @@ class RunConfig:
     threads: Optional[int] = MISSING
     precision: str = MISSING
     data_root: str = MISSING
+    cache_root: str = MISSING
     download: bool = MISSING
     fresh: bool = MISSING
 
@@ -93,9 +94,10 @@ CHECKS: dict[str, Any] = {
     "threads": PositiveInt | None,
     "precision": Literal["float32", "float64", "bf16"],
     "data_root": str,
+    "cache_root": str,
     "download": bool,
     "fresh": bool,
 }
 
 # Settings that do not change what a run finds: where it looks, how often it reports.
-NOT_IDENTITY = ("data_root", "download", "fresh", "log", "checkpoint")
+NOT_IDENTITY = ("data_root", "cache_root", "download", "fresh", "log", "checkpoint")

@@ -16,7 +16,7 @@ from gr_cli.schema import CHECKS, NOT_IDENTITY, RunConfig
 
 # What `build` provides by name to each group; a setting of that name in a YAML file may stay null.
 PROVIDED = {
-    "benchmark": ("seed", "data_root", "download"),
+    "benchmark": ("seed", "data_root", "download", "cache_root", "device"),
     "model": ("input_size", "output_size", "image_shape"),
     "strategy": ("generator",),
     "generator": ("sample_shape", "image_shape", "value_range", "trials", "classes", "feature_size", "hidden_dims"),
@@ -67,7 +67,8 @@ class Settings:
         for group, provided in PROVIDED.items():
             if whole[group] is not None:
                 check_node(whole[group], group, provided)
-        whole["data_root"] = str(Path(whole["data_root"]).expanduser().absolute())
+        for root in ("data_root", "cache_root"):
+            whole[root] = str(Path(whole[root]).expanduser().absolute())
         return cls(whole, wanted, tuple(overrides))
 
     @property

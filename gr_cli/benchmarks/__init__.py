@@ -3,6 +3,9 @@
 from gr_cli.benchmarks.base import Benchmark as Benchmark
 from gr_cli.benchmarks.base import Samples as Samples
 from gr_cli.benchmarks.base import Task as Task
+from gr_cli.benchmarks.features import ConvFeatures as ConvFeatures
+from gr_cli.benchmarks.features import TorchvisionFeatures as TorchvisionFeatures
+from gr_cli.benchmarks.glyphs import Glyphs as Glyphs
 from gr_cli.benchmarks.permuted import permuted as permuted
 from gr_cli.benchmarks.sources import Digits as Digits
 from gr_cli.benchmarks.sources import Torchvision as Torchvision

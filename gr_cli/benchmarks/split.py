@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gr_cli.benchmarks.base import Benchmark, Kind, Samples, Task, hold_out
+from gr_cli.benchmarks.features import Features
 from gr_cli.benchmarks.sources import Source, load
 from gr_cli.checks import PositiveInt, Share
 from gr_cli.errors import ConfigError
@@ -19,6 +20,7 @@ def split(
     classes_per_task: PositiveInt = 2,
     class_order: Literal["fixed", "shuffled"] = "fixed",
     validation_share: Share = 0.0,
+    features: Features | None = None,
 ) -> Benchmark:
     """The classes of a data set, divided among tasks.
 
@@ -28,8 +30,11 @@ def split(
         classes_per_task: how many classes each task brings; must divide their number.
         class_order: as the data set has them, or shuffled by the seed.
         validation_share: part of each class's training samples that is held out for validation.
+        features: a frozen network through which all see the samples.
     """
     data, draws = load(source), Draws(seed)
+    if features is not None:
+        data = features.of(data)
     count = len(data.classes)
     if count % classes_per_task:
         fitting = [k for k in range(1, count + 1) if count % k == 0]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Annotated
 
 import torch.nn.functional as F
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from gr_cli.checks import PerReplica, PositiveInt, Share, Widths
 from gr_cli.errors import ConfigError
-from gr_cli.layers import drop
+from gr_cli.layers import convolutions, drop
 from gr_cli.randomness import Noise
 
 
@@ -41,9 +40,7 @@ class CNN(nn.Module):
             raise ConfigError("model.channels", list(channels), "needs at least one convolution")
         depth, height, width = image_shape
         widths = [depth, *channels]
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=1 if i == 0 else 2, padding=1) for i, (a, b) in enumerate(pairwise(widths))
-        )
+        self.convolutions = convolutions(widths)
         for _ in channels[1:]:
             height, width = (height + 1) // 2, (width + 1) // 2
         self.hidden = nn.Linear(widths[-1] * height * width, hidden_size)

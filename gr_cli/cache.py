@@ -1,0 +1,97 @@
+"""Tensors that take long to compute and are always the same: kept in memory and, where it can be written, on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gr_cli.errors import WriteError
+from gr_cli.results.files import write_whole
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes may compute the same there
+    fcntl = None  # type: ignore[assignment]
+
+Tensors = dict[str, Tensor]
+
+_FEW = 3  # runs of a sweep share what is kept in memory: a network, and what it made of two data sets
+_recent: OrderedDict[str, Tensors] = OrderedDict()
+
+
+def digest(*parts: object) -> str:
+    """A name for `parts`: tensors by what they hold, all else by how it is shown."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, Tensor):
+            found.update(repr((part.dtype, tuple(part.shape))).encode())
+            found.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        else:
+            found.update(repr(part).encode())
+        found.update(b"\0")
+    return found.hexdigest()
+
+
+def kept(path: Path, compute: Callable[[], Tensors]) -> Tensors:
+    """What `compute` gives, on the CPU, from the file at `path` if it is there; else it is computed and written there.
+
+    The name of the file must tell everything that the tensors depend on. One that can't be read is as good as none, and
+    so is a folder that can't be written: then they are computed.
+    """
+    if path.name not in _recent:
+        found = _read(path)
+        if found is None:
+            with _alone(path):
+                # Another process may have been faster.
+                found = _read(path) or _computed(path, compute)
+        _recent[path.name] = found
+    _recent.move_to_end(path.name)
+    while len(_recent) > _FEW:
+        _recent.popitem(last=False)
+    return _recent[path.name]
+
+
+def _computed(path: Path, compute: Callable[[], Tensors]) -> Tensors:
+    tensors = {name: value.detach().cpu() for name, value in compute().items()}
+    # A full disk: torch's own writer has a RuntimeError for it.
+    with suppress(WriteError, OSError, RuntimeError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda file: torch.save({"name": path.name, "tensors": tensors}, file))
+    return tensors
+
+
+def _read(path: Path) -> Tensors | None:
+    """The tensors in a file of that name; None if it is not there, was cut short, or is something else."""
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        tensors: Tensors = stored["tensors"]
+        whole = stored["name"] == path.name and all(isinstance(value, Tensor) for value in tensors.values())
+    except Exception:
+        return None
+    return tensors if whole else None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Only one process at a time, where that can be had: the others wait, and find what it wrote."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.with_name(f".{path.name}.lock").open("a")
+    except OSError:
+        yield
+        return
+    with file:
+        if fcntl is not None:
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                Path(file.name).unlink()
