@@ -16,8 +16,9 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test runs in an empty folder, so that `outputs/` is its own."""
+    """Each test runs in an empty folder, so that `outputs/` is its own, and what is kept for other runs, too."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GR_CACHE_ROOT", str(tmp_path / "cache"))
 
 
 @pytest.fixture

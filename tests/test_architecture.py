@@ -9,12 +9,13 @@ import yaml
 
 import gr_cli
 from gr_cli.build import resolve
+from gr_cli.compose import NESTED as NESTED_GROUPS
 from gr_cli.settings import PROVIDED
 
 PACKAGE = Path(gr_cli.__file__).parent
 CONF = PACKAGE.parent / "conf"
 OPTIONS = sorted(path for group in PROVIDED for path in (CONF / group).glob("*.yaml"))
-NESTED = sorted((CONF / "strategy" / "regularizer").glob("*.yaml"))
+NESTED = sorted(path for group in NESTED_GROUPS for path in (CONF / group).glob("*.yaml"))
 # What inherits from another option says only in what it differs: it has no defaults of a class to agree with.
 BASES = [path for path in [*OPTIONS, *NESTED] if "_target_" in (yaml.safe_load(path.read_text()) or {})]
 
@@ -81,10 +82,10 @@ def test_defaults_in_yaml_are_those_of_the_signature(path):
     parameters = inspect.signature(resolve(node.pop("_target_"), "")).parameters
     for name, value in node.items():
         default = parameters[name].default
-        if default is not inspect.Parameter.empty and value is not None:
+        if default is not inspect.Parameter.empty and value is not None and not isinstance(value, dict):
             assert value == (list(default) if isinstance(default, tuple) else default), name
     if path.parent.name != "benchmark":
-        missing = set(parameters) - set(node) - groups - set(PROVIDED.get(path.parent.name, ()))
+        missing = set(parameters) - set(node) - groups - set(PROVIDED.get(path.relative_to(CONF).parts[0], ()))
         assert not missing, f"{path} leaves out {missing}"
 
 

@@ -1,0 +1,505 @@
+"""Frozen features: what they are, that they are computed once, and that a run may live in their space."""
+
+import pickle
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gr_cli import cache, load_run
+from gr_cli.benchmarks import ConvFeatures, Digits, Glyphs, Samples, TorchvisionFeatures, split
+from gr_cli.benchmarks.features import Features, fitted
+from gr_cli.benchmarks.sources import Data
+from gr_cli.compose import composed
+from gr_cli.errors import ConfigError, DataError
+from gr_cli.models import CNN
+
+SMALL = ("benchmark/features=conv_random", "benchmark.features.channels=[6,8]", "log.every=10")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_kept(monkeypatch):
+    forget(monkeypatch)
+
+
+def forget(monkeypatch) -> None:
+    """As if this process had computed nothing yet."""
+    monkeypatch.setattr(cache, "_recent", OrderedDict())
+
+
+def images(shape: tuple[int, ...] = (1, 8, 8), n: int = 12, seed: int = 0) -> Data:
+    x = torch.rand(n, *shape, generator=torch.Generator().manual_seed(seed))
+    return Data(Samples(x, torch.arange(n) % 2), Samples(1 - x[: n // 2], torch.arange(n // 2) % 2), ("a", "b"))
+
+
+class Fixed:
+    """A source of what it was given."""
+
+    def __init__(self, data: Data) -> None:
+        self.data = data
+
+    def load(self) -> Data:
+        return self.data
+
+
+class Counting(Features):
+    """Each image's mean and largest value; counts how many images it saw."""
+
+    def __init__(self, scale: float = 1.0, cache_root: str = "kept") -> None:
+        super().__init__(False, cache_root, torch.device("cpu"))
+        self.scale, self.seen = scale, 0
+
+    def network(self, data, shape):
+        outer = self
+
+        class Network(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.scale = nn.Parameter(torch.tensor(outer.scale))
+
+            def forward(self, x):
+                outer.seen += len(x)
+                return self.scale * torch.stack([x.flatten(1).mean(1), x.flatten(1).amax(1)], 1)
+
+        return Network()
+
+
+# --- what they are
+
+
+def test_a_split_of_features_is_that_of_the_images_with_vectors_in_their_place():
+    plain = split(Digits(), seed=3, class_order="shuffled", validation_share=0.1)
+    found = split(Digits(), seed=3, class_order="shuffled", validation_share=0.1, features=Counting(2.0))
+    assert (found.kind.shape, found.kind.value_range, found.kind.trials) == ((2,), None, 1)
+    for ours, theirs in zip(found.tasks, plain.tasks, strict=True):
+        assert ours.classes == theirs.classes
+        for mine, image in zip((ours.train, ours.test, ours.validation), (theirs.train, theirs.test, theirs.validation),
+                               strict=True):  # fmt: skip
+            assert torch.equal(mine.y, image.y)
+            assert mine.x.dtype == torch.float32
+            expected = 2 * torch.stack([image.x.flatten(1).mean(1), image.x.flatten(1).amax(1)], 1)
+            torch.testing.assert_close(mine.x, expected)
+
+
+def test_bytes_reach_the_network_as_fractions():
+    part = Samples(torch.tensor([0, 255, 51], dtype=torch.uint8).view(3, 1, 1, 1), torch.arange(3))
+    found = Counting().of(Data(part, part, ("a", "b", "c")))
+    torch.testing.assert_close(found.train.x[:, 1], torch.tensor([0, 1, 0.2]))
+
+
+@pytest.mark.parametrize(("shape", "size"), [((1, 8, 8), 256), ((3, 16, 16), 512), ((1, 28, 28), 1024),
+                                             ((3, 32, 32), 1024), ((3, 64, 64), 1024)])  # fmt: skip
+def test_convolutions_are_as_deep_as_the_image_allows(shape, size):
+    found = ConvFeatures(weights="random", cache_root="kept").of(images(shape, 4)).train.x
+    assert found.shape == (4, size)
+    torch.testing.assert_close(found.mean(1), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.var(1, correction=0), torch.ones(4), atol=1e-2, rtol=0)
+
+
+def test_random_weights_are_those_of_their_seed_and_no_others():
+    def of(seed: int) -> torch.Tensor:
+        return ConvFeatures([4], "random", pretrain_seed=seed, cache_root=f"kept{seed}").of(images()).train.x
+
+    state = torch.get_rng_state()
+    one, other = of(0), of(1)
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(one, of(0))
+    assert not torch.allclose(one, other)
+
+
+def test_images_are_made_to_fit():
+    grey, coloured = torch.rand(2, 1, 28, 28), torch.rand(2, 3, 8, 8)
+    assert fitted(grey, (3, 8, 8)).shape == (2, 3, 8, 8)
+    assert torch.equal(fitted(coloured, (1, 8, 8)), coloured.mean(1, keepdim=True))
+    assert fitted(grey, (1, 28, 28)) is grey
+    torch.testing.assert_close(fitted(torch.full((1, 1, 28, 28), 0.3), (3, 8, 8)), torch.full((1, 3, 8, 8), 0.3))
+
+
+def test_vectors_have_no_features():
+    with pytest.raises(ConfigError, match=r"benchmark.features=ConvFeatures: needs images, samples have shape \(5,\)"):
+        ConvFeatures(weights="random").of(images((5,)))
+
+
+def test_glyphs_can_be_told_apart_and_are_the_same_every_time():
+    first, again = (Glyphs(classes=5, per_class=20, size=12).load() for _ in range(2))
+    assert torch.equal(first.train.x, again.train.x)
+    assert first.train.x.shape == (100, 1, 12, 12)
+    assert torch.bincount(first.train.y).tolist() == [20] * 5
+    assert torch.bincount(first.test.y).tolist() == [2] * 5
+    assert len(first.classes) == 5
+    x = first.train.x.flatten(1).float()
+    centres = torch.stack([x[first.train.y == label].mean(0) for label in range(5)])
+    nearest = torch.cdist(first.test.x.flatten(1).float(), centres).argmin(1)
+    assert (nearest == first.test.y).float().mean() > 0.6
+
+
+# --- computed once
+
+
+def test_what_was_computed_is_kept_on_disk(monkeypatch):
+    features = Counting()
+    first = features.of(images())
+    assert features.seen == 18
+    assert features.of(images()).train.store is first.train.store  # runs of a sweep share it
+    forget(monkeypatch)
+    again = features.of(images())
+    assert features.seen == 18
+    assert torch.equal(again.train.x, first.train.x)
+    assert torch.equal(again.test.x, first.test.x)
+    (file,) = Path("kept/features").iterdir()
+    assert file.suffix == ".pt"
+
+
+@pytest.mark.parametrize("change", ["image", "test", "weights", "normalise"])
+def test_whatever_makes_a_difference_is_computed_anew(change):
+    features, data = Counting(), images()
+    features.of(data)
+    if change == "image":
+        data = images()
+        data.train.store[3, 0, 0, 0] += 0.1
+    if change == "test":
+        data = images()
+        data.test.store[0] = 0
+    if change == "weights":
+        features.scale = 1.5
+    if change == "normalise":
+        features.normalise = True
+    features.of(data)
+    assert features.seen == 36
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "other", "empty"])
+def test_a_file_that_was_damaged_is_written_anew(monkeypatch, damage):
+    features = Counting()
+    expected = features.of(images()).train.x
+    (file,) = Path("kept/features").iterdir()
+    whole = file.read_bytes()
+    if damage == "other":
+        torch.save({"tensors": {"train": torch.zeros(1)}}, file)
+    else:
+        file.write_bytes({"cut": whole[: len(whole) // 2], "garbage": b"none of it" * 9, "empty": b""}[damage])
+    forget(monkeypatch)
+    assert torch.equal(features.of(images()).train.x, expected)
+    forget(monkeypatch)
+    assert torch.equal(features.of(images()).train.x, expected)
+    assert features.seen == 36
+
+
+def test_a_folder_that_can_not_be_written_is_no_error():
+    Path("kept").write_text("a file where the folder would be")
+    features = Counting()
+    assert features.of(images()).train.x.shape == (12, 2)
+    features.of(images())
+    assert features.seen == 18  # but not in memory
+
+
+def test_a_full_disk_is_no_error_and_leaves_no_half_file(monkeypatch):
+    def full(value, file):
+        file.write(b"some of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    assert Counting().of(images()).train.x.shape == (12, 2)
+    assert list(Path("kept/features").iterdir()) == []
+
+
+def test_processes_that_want_the_same_at_once_do_not_compute_it_twice(tmp_path):
+    script = (
+        "import sys, time, torch; from pathlib import Path; from gr_cli.cache import kept\n"
+        "def compute():\n    print('computed'); time.sleep(0.5); return {'x': torch.ones(2)}\n"
+        "assert kept(Path('kept/one.pt'), compute)['x'].sum() == 2"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE) for _ in range(2)]
+    printed = b"".join(process.communicate()[0] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert printed.count(b"computed") == 1
+    assert [file.name for file in Path("kept").iterdir()] == ["one.pt"]
+
+
+def test_features_that_are_not_finite_are_refused():
+    with pytest.raises(DataError, match="not finite"):
+        Counting(float("nan")).of(images())
+
+
+# --- pretraining
+
+
+def lessons() -> Fixed:
+    return Fixed(Glyphs(classes=6, per_class=60, size=12).load())
+
+
+def pretrained(iterations: int, root: str = "kept", seed: int = 0) -> ConvFeatures:
+    return ConvFeatures([8, 16], "pretrained", lessons(), iterations, seed, cache_root=root)
+
+
+def test_pretraining_makes_features_that_tell_classes_apart():
+    """By what a linear classifier of few samples makes of them, for classes that were not seen in pretraining."""
+    data = Glyphs(classes=8, per_class=20, size=8, glyphs_seed=1).load()
+
+    def accuracy(iterations: int) -> float:
+        found = pretrained(iterations).of(data)
+        weight = torch.zeros(8, found.train.x.shape[1], requires_grad=True)
+        for _ in range(60):
+            loss = F.cross_entropy(found.train.x @ weight.T, found.train.y) + 1e-3 * weight.square().sum()
+            (gradient,) = torch.autograd.grad(loss, weight)
+            weight.data -= 0.02 * gradient
+        return float(((found.test.x @ weight.T).argmax(1) == found.test.y).float().mean())
+
+    assert accuracy(150) > 0.8
+    assert accuracy(150) >= accuracy(1)
+
+
+def test_pretraining_is_the_same_every_time_and_kept(monkeypatch):
+    state = torch.get_rng_state()
+    first = pretrained(5).of(images())
+    assert torch.equal(state, torch.get_rng_state())
+    assert len(list(Path("kept/features").iterdir())) == 2  # the weights, and what they make of these images
+    forget(monkeypatch)
+    assert torch.equal(pretrained(5, "elsewhere").of(images()).train.x, first.train.x)
+    assert not torch.allclose(pretrained(6).of(images()).train.x, first.train.x)
+    assert not torch.allclose(pretrained(5, seed=1).of(images()).train.x, first.train.x)
+
+    def fail(*_):
+        raise AssertionError("pretrained again")
+
+    forget(monkeypatch)
+    monkeypatch.setattr("gr_cli.benchmarks.features.pretrained", fail)
+    pretrained(5).of(images(seed=1))  # other images, the same network
+
+
+def test_pretraining_on_the_benchmark_itself_is_refused():
+    features = ConvFeatures([4], pretrain=Digits(), pretrain_iterations=1)
+    with pytest.raises(ConfigError, match=r"pretrain=Digits: is the benchmark's own data") as error:
+        split(Digits(), seed=0, features=features)
+    assert "\n" not in str(error.value)
+
+
+def test_pretraining_needs_something_to_learn():
+    with pytest.raises(ConfigError, match=r"features.pretrain=null: must be a data set; or say .*weights=random"):
+        ConvFeatures()
+
+
+# --- weights from a file
+
+
+def test_weights_of_a_trained_solver_can_be_taken_over():
+    solver = CNN((1, 8, 8), 2, [4, 6], 5)
+    torch.save(solver.state_dict(), "solver.pt")
+    found = ConvFeatures([4, 6], "solver.pt", normalise=False, cache_root="kept").of(images())
+    x = images().train.x
+    for convolution in solver.convolutions:
+        x = F.relu(convolution(x))
+    torch.testing.assert_close(found.train.x, x.flatten(1))
+
+
+class Hostile:
+    def __reduce__(self):
+        return (Path("touched").write_text, ("by a pickle",))
+
+
+def _changed(**changes):
+    state = CNN((1, 8, 8), 2, [4, 6], 5).state_dict()
+    return {name: value for name, value in {**state, **changes}.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("stored", "told"),
+    [
+        (None, r"can't be read \(No such file or directory\)"),
+        (b"", r"holds no plain tensors \(EOFError\)"),
+        (b"<html>", "holds no plain tensors"),
+        (pickle.dumps(Hostile()), "holds no plain tensors"),
+        ([1, 2], "is no state dict"),
+        ({"state_dict": _changed()}, "is no state dict"),
+        (_changed(**{"convolutions.1.bias": None}), r"lacks convolutions\.1\.bias;"),
+        ({}, r"lacks convolutions\.0\.weight, convolutions\.0\.bias, convolutions\.1\.weight and 1 more;"),
+        (_changed(**{"convolutions.2.bias": torch.zeros(1)}), r"holds, besides what is needed, convolutions\.2\.bias;"),
+        (CNN((3, 8, 8), 2, [4, 6], 5).state_dict(), r"weight has shape \(4, 3, 3, 3\), and \(4, 1, 3, 3\) is needed"),
+    ],
+)  # fmt: skip
+def test_a_file_of_something_else_is_one_line(stored, told):
+    file = Path("weights.pt")
+    if isinstance(stored, bytes):
+        file.write_bytes(stored)
+    elif stored is not None:
+        torch.save(stored, file)
+    with pytest.raises(DataError, match=told) as error:
+        ConvFeatures([4, 6], str(file), cache_root="kept").of(images())
+    assert str(error.value).startswith("benchmark.features.weights=weights.pt: ")
+    assert "\n" not in str(error.value)
+    assert not Path("touched").exists()
+
+
+def test_a_resnet_takes_the_weights_that_torchvision_publishes():
+    from torchvision.models import resnet18
+
+    torch.manual_seed(1)
+    network = resnet18().eval()
+    torch.save(network.state_dict(), "resnet18.pth")
+    features = TorchvisionFeatures("resnet18", "resnet18.pth", image_size=32, normalise=False, cache_root="kept")
+    found = features.of(images((1, 8, 8), 4)).train.x
+    network.fc = nn.Identity()
+    x = F.interpolate(images((1, 8, 8), 4).train.x.expand(-1, 3, -1, -1), (32, 32), mode="bilinear", antialias=True)
+    mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    with torch.no_grad():
+        torch.testing.assert_close(found, network((x - mean) / deviation))
+    assert found.shape == (4, 512)
+    with pytest.raises(DataError, match="lacks layer"):
+        TorchvisionFeatures("resnet34", "resnet18.pth", cache_root="kept").of(images())
+    with pytest.raises(ConfigError, match=r"weights=null: must be a file with the weights of a resnet18"):
+        TorchvisionFeatures("resnet18")
+
+
+# --- from the command line
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("benchmark=permuted_mnist benchmark/features=conv", "features=conv: this benchmark takes no features"),
+        ("benchmark/features=conf", "there are conv, conv_fashion_mnist, conv_mnist, conv_random, none, resnet18"),
+        ("benchmark/feature=conv", "did you mean 'benchmark/features'?"),
+        ("benchmark/features=resnet18", "benchmark.features.weights=null: must be a file"),
+        ("benchmark/features=resnet18 benchmark.features.name=alexnet", "one of resnet18, resnet34, resnet50"),
+        ("benchmark/features=conv benchmark.features.weights=none.pt", "none.pt: can't be read"),
+        ("benchmark/features=conv benchmark.features.pretrain_iterations=0", "must be a whole number ≥ 1"),
+        ("benchmark/features=conv_random model=cnn", "model=cnn: needs images"),
+        ("benchmark/features=conv_random generator=conv_vae", "generator=conv_vae: needs images"),
+        ("benchmark/features=conv_random augment.shift=1", "augment.shift=1: needs images"),
+        ("benchmark/features=conv_mnist data_root=nowhere download=false", "MNIST is not there"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(gr_run, words, told):
+    code, _, err = gr_run(*words.split())
+    assert code == 2
+    last = err.splitlines()[-1]
+    assert told in last
+    assert all(line.startswith("gr-run: ") for line in err.splitlines())
+    assert not Path("outputs").exists()
+
+
+def test_features_belong_to_what_identifies_a_run_and_where_they_are_kept_does_not():
+    def identity(*words: str) -> str:
+        return composed(words).identity
+
+    assert identity("benchmark/features=none") == identity()
+    options = ("none", "conv", "conv_random", "conv_mnist", "conv_fashion_mnist")
+    assert len({identity(f"benchmark/features={option}") for option in options}) == len(options)
+    conv = "benchmark/features=conv"
+    assert identity(conv) == identity(conv, "cache_root=elsewhere")
+    assert identity(conv) != identity(conv, "benchmark.features.pretrain_seed=1")
+
+
+def only_run() -> Path:
+    (status,) = Path("outputs").glob("*/*/*/status.json")
+    return status.parent
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(f"generator={name}" for name in ("vae", "symmetric_vae", "cvae", "class_vae", "mixture", "flow", "wgan_gp")),
+        "strategy=rtf",
+        "strategy=bir",
+        "strategy=generative_classifier",
+        "strategy=icarl",
+    ],
+)
+def test_every_generator_learns_vectors(gr_run, words):
+    code, _, err = gr_run(*SMALL, "train.iterations=3", "benchmark.classes_per_task=5", words)
+    assert code == 0, err
+    assert {path.name for path in (only_run() / "figures").iterdir()} == {"accuracy_matrix.png", "accuracy_curves.png"}
+    generator = load_run(only_run()).generator
+    if generator is not None:
+        dreams = generator.generate(4)
+        assert dreams.shape == (4, 8 * 16)
+        assert dreams.isfinite().all()
+    if words.endswith(("vae", "flow", "gp")):
+        assert dreams.min() < 0  # unbounded
+
+
+def test_a_run_in_feature_space_leaves_what_any_run_leaves(gr_run):
+    code, _, err = gr_run(*SMALL, "train.iterations=30")
+    assert code == 0, err
+    assert "features of 1,797 images are computed" in err
+    assert str(only_run()).startswith("outputs/split_digits/generative_replay-vae/features=conv_random")
+    features = ConvFeatures([6, 8], "random", cache_root="other").of(Digits().load())
+    x, y = features.test.batch(torch.arange(len(features.test)))
+    loaded = load_run(only_run())
+    accuracy = (loaded.solver(x).argmax(1) == y).float().mean().item()
+    last = pd.read_csv(only_run() / "evaluations.csv").query("after_task == 4")
+    assert accuracy == pytest.approx((last["accuracy"] * last["n"]).sum() / last["n"].sum(), abs=1e-4)
+    # No vector of a training sample outlives its task, any more than the sample would.
+    train = {tuple(row) for row in features.train.x.tolist()}
+
+    def count(value) -> int:
+        if isinstance(value, torch.Tensor):
+            fits = value.is_floating_point() and value.shape[-1:] == (128,)
+            return sum(tuple(row) in train for row in value.reshape(-1, 128).tolist()) if fits else 0
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+        return sum(map(count, parts))
+
+    assert count(features.train.x) == len(features.train)
+    assert count(torch.load(only_run() / "checkpoint.pt", weights_only=True)) == 0
+    # The stored run is shown without its features.
+    assert gr_run(*SMALL, "train.iterations=30")[::2] == (0, "")
+
+
+def test_an_interrupted_run_goes_on_with_the_same_features(gr_run, monkeypatch, tmp_path):
+    from test_run import StopAt, csvs
+
+    words = (*SMALL, "strategy=bir", "train.iterations=12")
+    assert gr_run(*words)[0] == 0
+    whole = csvs(only_run())
+    (tmp_path / "broken").mkdir()
+    monkeypatch.chdir(tmp_path / "broken")
+    with monkeypatch.context() as patch:
+        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(2, 5))
+        assert gr_run(*words)[0] == 130
+    forget(monkeypatch)
+    assert gr_run(f"resume={only_run()}")[0] == 0
+    assert csvs(only_run()) == whole
+
+
+def test_a_batched_sweep_shares_one_network_and_its_features(gr_run):
+    code, _, err = gr_run("-m", *SMALL, "seed=0,1,2", "train.iterations=5", "hydra/launcher=batched",
+                          "benchmark.class_order=shuffled", "benchmark.classes_per_task=5")  # fmt: skip
+    assert code == 0, err
+    assert err.count("are computed") == 1
+    assert len(list(Path("outputs").glob("*/*/*/status.json"))) == 3
+    assert len(list(Path("cache/features").iterdir())) == 1
+
+
+# --- learning
+
+
+def average(gr_run, *words: str) -> float:
+    code, _, err = gr_run(*words, "fresh=true")
+    assert code == 0, err
+    newest = max(Path("outputs").glob("*/*/*/status.json"), key=lambda path: path.stat().st_mtime_ns)
+    matrix = load_run(newest.parent).matrix
+    return sum(filter(None, matrix[-1])) / len(matrix[-1])
+
+
+def test_internal_replay_keeps_what_finetuning_forgets(gr_run):
+    words = ("benchmark/features=conv", "benchmark.features.pretrain_iterations=60")
+    replay = average(gr_run, *words, "strategy=bir", "train.iterations=100")
+    mixture = average(gr_run, *words, "generator=mixture", "train.iterations=50")
+    finetune = average(gr_run, *words, "strategy=finetune", "train.iterations=50")
+    assert finetune < 0.25
+    assert replay > finetune + 0.50
+    assert mixture > finetune + 0.60
+
+
+@pytest.mark.usefixtures("mnist_root")
+def test_internal_replay_on_mnist_with_convolutions_pretrained_on_fashion_mnist(gr_run):
+    words = ("benchmark=split_mnist", "benchmark/features=conv_fashion_mnist", "benchmark.features.channels=[8,16,16]",
+             "benchmark.features.pretrain_iterations=20", "threads=1")  # fmt: skip
+    replay = average(gr_run, *words, "strategy=bir", "train.iterations=60")
+    assert replay > 0.20 + 0.40
