@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gr_cli.benchmarks.base import Order, Samples
-from gr_cli.benchmarks.sources import Data, Source
+from gr_cli.benchmarks.sources import Data, Source, load
 from gr_cli.cache import Tensors, digest, kept
 from gr_cli.checks import Count, PositiveInt, Widths
 from gr_cli.errors import ConfigError, DataError
@@ -171,7 +171,7 @@ class ConvFeatures(Features):
     def _pretrained(self, network: Convolutions, data: Data, shape: Shape) -> Tensors:
         """The weights after pretraining; `network` has those before it."""
         assert self.pretrain is not None
-        lessons = self.pretrain.load()
+        lessons = load(self.pretrain)
         content = digest(lessons.train.x)
         if content in (digest(data.train.x), digest(data.test.x)):
             raise ConfigError(
