@@ -98,6 +98,19 @@ def batches(experiments: Sequence[Experiment], number: int, start: int) -> Itera
             yield Batch(x.to(experiments[0].learner.dtype), y, competing, first.replay_units, first.rivals, index)
 
 
+def load_benchmark(settings: Settings) -> Benchmark:
+    """The benchmark that `settings` describe, on the CPU.
+
+    Raises:
+        ConfigError, DataError: it does not fit, or its data are not to be had.
+    """
+    config = settings.config
+    roots = {name: config[name] for name in ("data_root", "cache_root", "download")}
+    device = pick_device(config["device"])
+    benchmark: Benchmark = build(config["benchmark"], "benchmark", seed=settings.seed, device=device, **roots)
+    return benchmark
+
+
 def prepare(settings: Settings, together: int = 1) -> Experiment:
     """Load the data and build everything that `settings` describe, for a run that is one of so many trained together.
 
@@ -106,8 +119,7 @@ def prepare(settings: Settings, together: int = 1) -> Experiment:
     """
     config = settings.config
     device = pick_device(config["device"])
-    roots = {name: config[name] for name in ("data_root", "cache_root", "download")}
-    benchmark: Benchmark = build(config["benchmark"], "benchmark", seed=settings.seed, device=device, **roots)
+    benchmark = load_benchmark(settings)
     scenario = Scenario(config["scenario"], config["train"]["active_classes"])
     offsets = scenario.offsets(benchmark.class_counts)
     benchmark = benchmark.on(device, offsets)
@@ -241,10 +253,14 @@ def _stages(train: dict[str, Any], benchmark: Benchmark, learner: Learner) -> li
     iterations = train["iterations"] or ceil(train["epochs"] * mean_size / train["batch_size"])
     if sees == "all":
         return [_stage(tasks, "all tasks", learner, iterations * len(tasks))]
-    return [
-        _stage(tasks[0 if sees == "so_far" else task.id : task.id + 1], task.name, learner, iterations)
-        for task in tasks
-    ]
+    return [_stage(trained_in(tasks, sees, task.id), task.name, learner, iterations) for task in tasks]
+
+
+def trained_in(tasks: Sequence[Task], sees: str, number: int) -> Sequence[Task]:
+    """The tasks that stage `number` trains, under a strategy that sees so much."""
+    if sees == "all":
+        return tasks
+    return tasks[0 if sees == "so_far" else number : number + 1]
 
 
 def _stage(tasks: Sequence[Task], name: str, learner: Learner, iterations: int) -> Stage:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from gr_cli import __version__
 from gr_cli.compose import GROUPS, OUTPUTS, settings_from
-from gr_cli.errors import ConfigError, GrError, Interrupted, Stop
+from gr_cli.errors import AuditError, ConfigError, GrError, Interrupted, Stop
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -98,7 +98,18 @@ def _verify(path: Path, trust: Sequence[str]) -> int:
     return 0 if verdict.same else 1
 
 
-_ON_FOLDERS: dict[str, Callable[[Path, Sequence[str]], int]] = {"resume": _resume, "verify": _verify}
+def _audit(path: Path, trust: Sequence[str]) -> int:
+    """`gr-run audit=<folder>`: count the training samples that a run keeps, and compare with what it says of itself."""
+    from gr_cli.audit import audit
+
+    found = audit(path, trust)
+    print(found)
+    if found.violated:
+        raise AuditError(f"{path}: {found.verdict}")
+    return 0
+
+
+_ON_FOLDERS: dict[str, Callable[[Path, Sequence[str]], int]] = {"resume": _resume, "verify": _verify, "audit": _audit}
 
 
 # --- a run, or a sweep, from its configuration

@@ -71,6 +71,10 @@ class OutOfMemoryError(GrError):
     """The machine or its GPU has no memory left."""
 
 
+class AuditError(GrError):
+    """The folder of a run holds what the run says it does not keep."""
+
+
 class Interrupted(GrError):
     """The run was asked to stop, and saved its state."""
 

@@ -117,7 +117,7 @@ def test_importing_has_no_effects(tmp_path):
 
     script = (
         "import torch; state, threads = torch.get_rng_state(), torch.get_num_threads()\n"
-        "import gr_cli.cli, gr_cli.experiment, gr_cli.trainer, gr_cli.console, gr_cli.report.figures\n"
+        "import gr_cli.cli, gr_cli.experiment, gr_cli.trainer, gr_cli.console, gr_cli.report.figures, gr_cli.audit\n"
         "assert torch.equal(state, torch.get_rng_state()) and threads == torch.get_num_threads()"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=tmp_path)
