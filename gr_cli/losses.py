@@ -44,13 +44,13 @@ def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
 
 
 class _BernoulliNLL(torch.autograd.Function):
-    """mean(softplus(l) - x l), whose derivative is (sigmoid(l) - x) / D: half the passes over memory of torch's own."""
+    """mean(softplus(l) - x l), whose derivative is (sigmoid(l) - x) / D: a fraction of the time of torch's own."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(logits: Tensor, x: Tensor) -> Tensor:
-        return torch.addcmul(F.softplus(logits), logits, x, value=-1).mean(-1)
+        return (_sum_softplus(logits) - (logits * x).sum(-1)) / logits.shape[-1]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -61,6 +61,24 @@ class _BernoulliNLL(torch.autograd.Function):
         logits, x = ctx.saved_tensors
         share = (gradient / logits.shape[-1]).unsqueeze(-1)
         return logits.sigmoid().sub_(x).mul_(share), None
+
+
+def _sum_softplus(x: Tensor) -> Tensor:
+    """sum log(1 + e^x) over the last dimension, as sum max(x, 0) + log prod (1 + e^-|x|).
+
+    A logarithm costs ten times as much as a product, and the factors are at most 2: up to 32 of them and what is left
+    over are multiplied before one is taken.
+    """
+    factors = x.abs().neg_().exp_().add_(1)
+    for _ in range(5):
+        half = factors.shape[-1] // 2
+        if half == 0:
+            break
+        pairs = factors[..., :half] * factors[..., half : 2 * half]
+        if factors.shape[-1] % 2:
+            pairs[..., :1] *= factors[..., -1:]
+        factors = pairs
+    return factors.log_().sum(-1) + x.clamp(min=0).sum(-1)
 
 
 def gaussian_nll(mean: Tensor, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from gr_cli import losses
 
@@ -35,6 +36,19 @@ def test_distillation_with_units_off_is_finite():
     known, active = torch.tensor([[True] * 2 + [False] * 4]), torch.tensor([[True] * 4 + [False] * 2])
     found = losses.distillation(logits, losses.soft_targets(torch.randn(4, 1, 6), known, 2.0), active, 2.0)
     assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("values", [1, 2, 7, 33, 64, 784, 785])
+def test_bernoulli_nll_is_that_of_torch_for_any_number_of_values(values):
+    generator = torch.Generator().manual_seed(values)
+    logits = (30 * torch.randn(20, values, generator=generator)).double().requires_grad_()
+    x = torch.rand(20, values, generator=generator).double()
+    expected = F.binary_cross_entropy_with_logits(logits, x, reduction="none").mean(-1)
+    torch.testing.assert_close(losses.bernoulli_nll(logits, x), expected)
+    (exact,) = torch.autograd.grad(expected.sum(), logits)
+    torch.testing.assert_close(torch.autograd.grad(losses.bernoulli_nll(logits, x).sum(), logits)[0], exact)
+    single = losses.bernoulli_nll(logits.detach().float(), x.float())
+    torch.testing.assert_close(single, expected.detach().float(), rtol=1e-5, atol=1e-5)
 
 
 def test_bernoulli_nll_is_minus_log_likelihood():

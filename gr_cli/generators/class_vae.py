@@ -14,7 +14,7 @@ from gr_cli.losses import log_normal
 from gr_cli.randomness import Noise
 
 _NEVER = -1e9
-_AT_ONCE = 1 << 14  # latent vectors decoded at once while likelihoods are estimated
+_AT_ONCE = 1 << 12  # latent vectors decoded at once while likelihoods are estimated
 
 
 class ClassVAE(Generator):
