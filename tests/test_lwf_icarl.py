@@ -146,7 +146,7 @@ def test_a_budget_is_shared_by_all_classes_and_the_first_of_each_stay():
 
 @alone_and_together
 def test_the_loss_of_icarl_by_hand(seeds):
-    learner = learner_of(ICaRL(per_class=6, batch_size=3), seeds=seeds)
+    learner = learner_of(ICaRL(per_class=6, batch_size=3, temperature=3.0), seeds=seeds)
     train(learner, 0)
     before = copy.deepcopy(learner.solvers.modules)
     learner.begin_task(1, passes(learner, 1))
@@ -160,7 +160,7 @@ def test_the_loss_of_icarl_by_hand(seeds):
     for r, solver in enumerate(learner.solvers.modules):
         kept = torch.cat([mine for _, mine in learner.strategy.exemplars.of_replica(r)])
         assert all((row == kept).all(1).any() for row in x[r, 10:])
-        said, told = solver(x[r]).sigmoid(), before[r](x[r]).sigmoid().detach()
+        said, told = solver(x[r]).sigmoid(), (before[r](x[r]) / 3.0).sigmoid().detach()
         is_class = torch.zeros_like(said)
         is_class[range(10), batch.y[r]] = 1.0  # exemplars are of none of the current classes
 
@@ -169,6 +169,25 @@ def test_the_loss_of_icarl_by_hand(seeds):
 
         torch.testing.assert_close(terms["current"].value[r], binary(said[:, 2:4], is_class[:, 2:4]))
         torch.testing.assert_close(terms["distillation"].value[r], binary(said[:, :2], told[:, :2]))
+
+
+@alone_and_together
+def test_exemplars_are_as_often_in_a_batch_as_in_the_union_with_the_task(seeds):
+    learner = learner_of(ICaRL(per_class=10), seeds=seeds)
+    train(learner, 0)
+    learner.begin_task(1, passes(learner, 1))  # 20 exemplars, and 40 samples of the task
+    exemplars, old, number = learner.strategy.exemplars, 0, 0
+    for i in range(300):
+        batch, position = next(batches(learner, 1, i)), Position(1, i, ITERATIONS)
+        x, y = learner.strategy._with_exemplars(exemplars, batch, position)
+        assert x.shape == batch.x.shape
+        kept = y < 2
+        assert torch.equal(x[~kept], batch.x[~kept]) and torch.equal(y[~kept], batch.y[~kept])
+        for r in range(len(seeds)):
+            known = torch.cat([mine for _, mine in exemplars.of_replica(r)])
+            assert all((row == known).all(1).any() for row in x[r][kept[r]])
+        old, number = old + kept.sum().item(), number + kept.numel()
+    assert old / number == pytest.approx(20 / 60, abs=0.04)
 
 
 def test_the_first_task_is_learnt_with_a_sigmoid_for_each_class():

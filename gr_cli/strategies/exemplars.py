@@ -48,7 +48,7 @@ class Exemplars:
         valid = torch.arange(places, device=self.x.device) < self.size.unsqueeze(2)  # (R, K, m)
         # Places in the order in which they are drawn from: the valid ones first.
         self._order = torch.argsort(valid.flatten(1).to(torch.int8), dim=1, descending=True, stable=True)
-        self._total = self.size.sum(1)
+        self.number = self.size.sum(1)  # (R,) of all classes together
         self._first = torch.arange(replicas, device=self.x.device).unsqueeze(1) * (classes * places)
 
     @classmethod
@@ -78,7 +78,7 @@ class Exemplars:
 
     def draw(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Samples chosen evenly, with replacement, by `uniform` (R, B) in [0, 1), and their labels."""
-        place = self._order.gather(1, (uniform.double() * self._total.unsqueeze(1)).long())
+        place = self._order.gather(1, (uniform.double() * self.number.unsqueeze(1)).long())
         return self._samples[place + self._first], self._labels.gather(1, place)
 
     def of_replica(self, replica: int) -> Iterator[tuple[int, Tensor]]:

@@ -2,15 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import cast
+from typing import Annotated, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.checks import PositiveInt
+from gr_cli.checks import PerReplica, Positive, PositiveInt
 from gr_cli.errors import ConfigError
-from gr_cli.layers import HasFeatures, mode
+from gr_cli.layers import HasFeatures, mode, per_replica
 from gr_cli.losses import weighted_sum
 from gr_cli.randomness import Noise
 from gr_cli.replicas import Replicas
@@ -27,13 +27,15 @@ class ICaRL(Strategy):
 
     The solver's features are learnt with a sigmoid for each class: towards the labels for classes of the current task,
     towards what the solver said before it for earlier ones. Exemplars of these, whose mean is near to that of their
-    class, join each batch. A sample is answered by the class whose exemplars' mean feature is nearest; a class has
-    exemplars when its task is over, and before the first one is the solver's own answer is taken.
+    class, are learnt among the samples of the task. A sample is answered by the class whose exemplars' mean feature is
+    nearest; a class has exemplars when its task is over, and before the first one is the solver's own answer is taken.
 
     Args:
         per_class: exemplars kept of each class.
         budget: exemplars kept of all classes together, which share it evenly; None: `per_class` alone says.
-        batch_size: exemplars that join each batch; None: as many as there are current samples.
+        batch_size: exemplars that join each batch; None: a sample of a batch is an exemplar as often as one of the
+            union of task and exemplars is, as in the paper (algorithm 3).
+        temperature: of what the solver said before; the paper has 1, van de Ven et al. (2022) have 2.
         regularizer: what else keeps the solver's parameters near to where they were.
     """
 
@@ -45,10 +47,12 @@ class ICaRL(Strategy):
         per_class: PositiveInt = 100,
         budget: PositiveInt | None = None,
         batch_size: PositiveInt | None = None,
+        temperature: Annotated[Positive, PerReplica] = 2.0,
         regularizer: Regularizer | None = None,
     ) -> None:
         super().__init__(regularizer)
         self.per_class, self.budget, self.batch_size = per_class, budget, batch_size
+        self.temperature: float | Tensor = temperature
         self.exemplars: Exemplars | None = None
         self.teacher: Replicas[nn.Module] | None = None
 
@@ -66,23 +70,44 @@ class ICaRL(Strategy):
             )
 
     def begin_task(self, situation: Situation) -> None:
-        self._situation = situation
+        self._enter(situation)
         # Copy before training: the targets must come from the solver as it was.
         self.teacher = situation.solver.frozen() if situation.task > 0 else None
+
+    def _enter(self, situation: Situation) -> None:
+        self._situation = situation
+        self._share: Tensor | None = None
+
+    def _with_exemplars(self, exemplars: Exemplars, batch: Batch, position: Position) -> tuple[Tensor, Tensor]:
+        """The samples of a step and their labels: current ones, and exemplars beside or among them."""
+        kept = exemplars.draw(self._uniform("replay.choice", self.batch_size or batch.y.shape[1], position))
+        if self.batch_size is not None:
+            return torch.cat([batch.x, kept[0]], 1), torch.cat([batch.y, kept[1]], 1)
+        if self._share is None:
+            passes = [sum(len(y) for _, y in self._situation.samples(r)) for r in range(len(batch.y))]
+            size = torch.tensor(passes, device=batch.y.device).unsqueeze(1)
+            number = exemplars.number.unsqueeze(1)
+            self._share = number / (number + size)  # (R, 1)
+        old = self._uniform("replay.among", batch.y.shape[1], position) < self._share
+        x = torch.where(old.view(*old.shape, *[1] * (batch.x.dim() - 2)), kept[0], batch.x)
+        return x, torch.where(old, kept[1], batch.y)
+
+    def _uniform(self, stream: str, size: int, position: Position) -> Tensor:
+        wanted = Noise("uniform", (size,))
+        return self._situation.streams.rows(wanted, stream, position.task, position.iteration)
 
     def loss(self, solver: Solve, batch: Batch, position: Position) -> dict[str, Term]:
         x, y = batch.x, batch.y
         if self.exemplars is not None:
-            wanted = Noise("uniform", (self.batch_size or y.shape[1],))
-            uniform = self._situation.streams.rows(wanted, "replay.choice", position.task, position.iteration)
-            x, y = (torch.cat(pair, 1) for pair in zip((x, y), self.exemplars.draw(uniform), strict=True))
+            x, y = self._with_exemplars(self.exemplars, batch, position)
         logits = solver(x)
         target = F.one_hot(y, logits.shape[-1]).to(logits.dtype)
         seen = batch.rivals[0]  # where units are classes, the same whatever the label
         old = torch.zeros_like(seen) if self.teacher is None else self._situation.teacher_units[0]
         if self.teacher is not None:
             with torch.no_grad():
-                target = torch.where(old, self.teacher.call("__call__", x).to(logits.dtype).sigmoid(), target)
+                said = self.teacher.call("__call__", x).to(logits.dtype)
+                target = torch.where(old, (said / per_replica(self.temperature, said)).sigmoid(), target)
         losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")  # (R, B, U)
         terms = {"current": Term(weighted_sum((losses * (seen & ~old)).sum(-1), None))}
         if self.teacher is not None:
@@ -125,7 +150,8 @@ class ICaRL(Strategy):
         }
 
     def load_state_dict(self, state: State, situation: Situation) -> None:
-        self._situation, self.teacher = situation, None
+        self._enter(situation)
+        self.teacher = None
         self.exemplars = Exemplars.from_state(state["exemplars"])
         if state["teacher"] is not None:
             self.teacher = situation.solver.frozen()
