@@ -40,7 +40,10 @@ def state_of(
     """
     mine = part_of(dict(losses), replica)
     _check_finite(learner, replica, place, experiment.stages, mine)
-    kind, runs = experiment.benchmark.kind, len(learner.draws)
+    kind, runs, state = experiment.benchmark.kind, len(learner.draws), learner.state_of(replica)
+    if place.stage == len(experiment.stages):
+        # Nothing will be learnt any more, and moments hold faint copies of single samples: they are their gradients.
+        state["optimizers"] = {}
     return {
         "version": VERSION,
         "identity": experiment.settings.identity,
@@ -51,7 +54,7 @@ def state_of(
         "open_row": mine,
         "record": experiment.record.state_dict(),
         "seconds": {name: value / runs for name, value in learner.clock.seconds.items()},
-        "learner": learner.state_of(replica),
+        "learner": state,
     }
 
 

@@ -385,7 +385,8 @@ class Learner:
         if self.generators is not None:
             self.generators.load_state_dict(whole["generator"])
         for name, descent in self.descents.items():
-            descent.load([state["optimizers"][name] for state in states])
+            if name in states[0]["optimizers"]:  # a run that is over keeps none
+                descent.load([state["optimizers"][name] for state in states])
         if self.strategy.regularizer is not None:
             self.strategy.regularizer.load_state_dict(whole["regularizer"])
         self.strategy.load_state_dict(whole["strategy"], self._situation(task, samples))
