@@ -66,7 +66,7 @@ MISTAKES = [
     ("seed=1 resume=nowhere", "resume=nowhere: goes alone: remove seed=1"),
     ("audit=nowhere", "nowhere: holds no run"),
     ("seed=1 audit=nowhere", "audit=nowhere: goes alone: remove seed=1"),
-    ("audit=nowhere resume=nowhere", "audit=nowhere: goes alone: remove resume=nowhere"),
+    ("audit=nowhere resume=nowhere", "resume=nowhere: goes alone: remove audit=nowhere"),
     ("optimizer=sgd optimizer.nesterov=true", "optimizer.nesterov=true: needs momentum"),
     ("benchmark.validation_share=0.001", "validation_share=0.001: leaves .* both need some"),
     ("model=resnet18 model.norm=batch train.batch_size=1", "train.batch_size=1: batch statistics need more than one"),
