@@ -11,11 +11,11 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from gr_cli import __version__
-from gr_cli.compose import GROUPS, OUTPUTS, settings_from
-from gr_cli.errors import AuditError, ConfigError, GrError, Interrupted, Stop
+from gr_cli.compose import OUTPUTS, settings_from
+from gr_cli.errors import AuditError, ConfigError, GrError, Interrupted, Stop, one_line
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -45,6 +45,8 @@ def main(arguments: Sequence[str]) -> int:
                 return do(*_folder_and_trust(name, words))
         return _compose_and_run(words)
     except Stop as stop:
+        if not isinstance(stop.error, GrError):
+            raise stop.error from None
         return _tell(stop.error)
     except GrError as error:
         return _tell(error)
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _tell(error: GrError) -> int:
-    print(f"gr-run: {error}", file=sys.stderr)
+    print(f"gr-run: {one_line(error)}", file=sys.stderr)
     return error.exit_code
 
 
@@ -119,12 +121,12 @@ def _compose_and_run(words: list[str]) -> int:
     """Let Hydra compose the configuration and call `_job` with it, once or for each job of a sweep."""
     import hydra
     from hydra.core.config_store import ConfigStore
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     from gr_cli import launchers, sweep
+    from gr_cli.explain import explain
     from gr_cli.schema import RunConfig
+    from gr_cli.words import check_words
 
     sweep.forget()
     sweep.quiet()
@@ -137,20 +139,21 @@ def _compose_and_run(words: list[str]) -> int:
     command = sys.argv
     sys.argv = ["gr-run", *words]
     try:
-        _check_words(words)
+        check_words(words)
         hydra.main(version_base="1.3", config_path="pkg://gr_cli.conf", config_name="config")(_job)()
-    except (HydraException, OmegaConfBaseException) as error:
-        from gr_cli.explain import explain
-
-        print(f"gr-run: {explain(error, [word for word in words if '=' in word])}", file=sys.stderr)
-        return 2
+    except GrError:
+        raise
     except Exception as error:
-        if not sweep.elsewhere():
+        if sweep.elsewhere():
+            # A launcher gives up when it loses a process: what it says, then what became of the runs.
+            lines = str(error).strip().splitlines() or [""]
+            print(f"gr-run: the launcher gave up: {type(error).__name__}: {lines[0]}", file=sys.stderr)
+        elif _is_ours(error):
             sweep.report()
             raise
-        # A launcher gives up when it loses a process: what it says, then what became of the runs.
-        lines = str(error).strip().splitlines() or [""]
-        print(f"gr-run: the launcher gave up: {type(error).__name__}: {lines[0]}", file=sys.stderr)
+        else:
+            print(f"gr-run: {explain(error, [word for word in words if '=' in word])}", file=sys.stderr)
+            return 2
     except KeyboardInterrupt:
         sweep.report()
         raise
@@ -159,25 +162,11 @@ def _compose_and_run(words: list[str]) -> int:
     return sweep.report()
 
 
-def _check_words(words: list[str]) -> None:
-    """Refuse, in one line, what Hydra would answer with its whole usage or a traceback: flags, options of groups."""
-    from hydra._internal.utils import get_args_parser
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    def refuse(message: str) -> NoReturn:
-        raise ConfigError("flags", " ".join(words), message, "see gr-run --help")
-
-    parser = get_args_parser()
-    parser.error = refuse  # type: ignore[method-assign]
-    overrides = parser.parse_args(words).overrides
-    for override in OverridesParser.create().parse_overrides(overrides):
-        if override.key_or_group in GROUPS and not override.is_delete() and not override.is_sweep_override():
-            option = override.value()
-            if not isinstance(option, str) or not option:
-                shown = override.get_value_element_as_str() or "nothing"
-                raise ConfigError(
-                    override.key_or_group, shown, "must name an option of this group", "see gr-run --help"
-                )
+def _is_ours(error: Exception) -> bool:
+    """Whether Hydra had handed over to this program when `error` came up; else it did not like what was typed."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    rooms = [str(frame.f_globals.get("__name__")).partition(".")[0] for frame in frames]
+    return "hydra" in rooms and "gr_cli" in rooms[rooms.index("hydra") :]
 
 
 def _job(config: DictConfig) -> float | None:

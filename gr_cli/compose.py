@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gr_cli.errors import CompositionError
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -17,23 +19,41 @@ GROUPS = ("benchmark", "model", "generator", "strategy", "optimizer", "preset", 
 
 
 def settings_from(config: DictConfig, hydra: Any) -> Settings:
-    """Settings from what Hydra composed; `hydra` is its own part of the configuration."""
-    from omegaconf import OmegaConf
+    """Settings from what Hydra composed; `hydra` is its own part of the configuration.
 
+    Raises:
+        CompositionError, ConfigError: an interpolation leads nowhere, or a value does not fit.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from gr_cli.explain import explain
     from gr_cli.settings import Settings
 
+    overrides = typed(hydra.overrides.task)
     # Hydra's own part would take longer to resolve than all the rest.
     ours = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
-    plain: Any = OmegaConf.to_container(ours, resolve=True)
+    try:
+        plain: Any = OmegaConf.to_container(ours, resolve=True)
+    except OmegaConfBaseException as error:
+        raise CompositionError(explain(error, overrides)) from error
     choices = {group: hydra.runtime.choices.get(group) for group in GROUPS}
-    return Settings.checked(plain, choices, list(hydra.overrides.task))
+    return Settings.checked(plain, choices, overrides)
+
+
+def typed(overrides: Any) -> list[str]:
+    """Overrides as they were typed: what they refer to is to be found where they lead, not in this list."""
+    from omegaconf import OmegaConf
+
+    words: Any = OmegaConf.to_container(overrides, resolve=False)
+    return list(words)
 
 
 def composed(words: Sequence[str]) -> Settings:
     """The settings that `gr-run` with these overrides would run, for other programs than the door.
 
     Raises:
-        ConfigError: a value does not fit. Hydra's own errors pass through.
+        CompositionError, ConfigError: a value does not fit. Hydra's own errors pass through.
     """
     from hydra import compose, initialize_config_module
     from hydra.core.config_store import ConfigStore

@@ -90,9 +90,14 @@ class Interrupted(GrError):
 class Stop(BaseException):
     """Carries an error out through Hydra, which would swallow an ordinary exception or print lines of its own."""
 
-    def __init__(self, error: GrError) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__(error)
         self.error = error
+
+
+def one_line(text: object) -> str:
+    """`text` without the line breaks that a value may have brought."""
+    return " ".join(str(text).splitlines())
 
 
 def suggestion(word: str, choices: Iterable[str]) -> str:

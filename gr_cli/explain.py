@@ -7,14 +7,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from gr_cli.compose import NESTED
-from gr_cli.errors import suggestion
+from gr_cli.errors import one_line, suggestion
 
 
 def explain(error: Exception, overrides: Sequence[str]) -> str:
     """What is wrong with `overrides`, from what Hydra or OmegaConf raised: field, value, what is allowed."""
+    return one_line(_explained(error, overrides))
+
+
+def _explained(error: Exception, overrides: Sequence[str]) -> str:
     text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
+    if isinstance(error, InterpolationResolutionError):
+        return _no_reference(error, overrides)
     if found := re.search(r"Could not find '([^']+)'", text):
         return _no_option(found[1], text)
     if found := re.search(r"Could not (?:override|append|delete|merge override)[^']*'([^']+)'", text):
@@ -23,7 +30,25 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         return _wrong_value(found[1] or found[2], text, overrides)
     if found := re.search(r"[Ee]rror (?:merging|parsing) override '?([^'\n]+)'?", text):
         return f"{found[1]}: can't be understood; quote it for the shell, and write key=value"
-    return " ".join((text or type(error).__name__).split())[:300]
+    reason = " ".join((text or type(error).__name__).split())[:300]
+    guilty = _guilty(overrides)
+    return f"{guilty}: can't be taken up ({reason})" if guilty else reason
+
+
+def _guilty(overrides: Sequence[str]) -> str | None:
+    """The first override with which those before it don't compose any more."""
+    for number, override in enumerate(overrides, 1):
+        if not _composes(overrides[:number]):
+            return override
+    return None
+
+
+def _no_reference(error: InterpolationResolutionError, overrides: Sequence[str]) -> str:
+    """A value refers to something that is not there, or is of another kind."""
+    field, reason = error.full_key or "", str(error).splitlines()[0]
+    reason = re.sub(r"^\w+ raised while resolving interpolation: ", "", reason).strip('"')
+    value = next((o.partition("=")[2] for o in overrides if o.lstrip("+").partition("=")[0] == field), "")
+    return f"{field}={value}: can't be resolved ({reason})"
 
 
 def _no_option(name: str, text: str) -> str:
@@ -59,16 +84,22 @@ def _no_field(name: str, overrides: Sequence[str]) -> str:
 
 
 def _composed(overrides: Sequence[str]) -> Any:
+    """What the overrides compose to; the defaults if they don't."""
+    found = _composes(overrides)
+    return _composes([]) if found is None else found
+
+
+def _composes(overrides: Sequence[str]) -> Any:
+    """What the overrides compose to; None if they don't."""
     from hydra import compose, initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
 
     GlobalHydra.instance().clear()
     try:
         with initialize_config_module("gr_cli.conf", version_base="1.3"):
-            try:
-                return compose("config", overrides=list(overrides))
-            except Exception:
-                return compose("config")
+            return compose("config", overrides=list(overrides))
+    except Exception:
+        return None
     finally:
         GlobalHydra.instance().clear()
 

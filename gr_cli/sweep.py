@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 
-from gr_cli.compose import OUTPUTS, settings_from
-from gr_cli.errors import CompositionError, GrError, Stop, WriteError
+from gr_cli.compose import OUTPUTS, settings_from, typed
+from gr_cli.errors import CompositionError, ConfigError, Stop, WriteError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -34,61 +34,69 @@ _EXTRAS = {"hydra_ray_launcher": "ray", "hydra_joblib_launcher": "joblib", "hydr
 
 
 def quiet() -> None:
-    """Our `hydra/launcher/*.yaml` are checked against the plugins' own of the same name on purpose: no warnings."""
+    """Our `hydra/launcher/*.yaml` are checked against the plugins' own of the same name on purpose: no warnings.
+
+    What Hydra only warns of, and goes on as if it had not been typed, is a mistake here.
+    """
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
+    for mistake in (r"provider=hydra.searchpath .* is not available", r"\s*Running Hydra app with --multirun, over"):
+        warnings.filterwarnings("error", message=mistake)
 
 
 quiet()  # for the processes of a launcher, which import this module with the job they are handed
 
 
-def identity(overrides: Sequence[str]) -> str:
-    """A short name for a sweep: the same overrides give the same."""
+def identity(overrides: Any) -> str:
+    """A short name for a sweep: the same overrides, as Hydra holds them, give the same."""
     from gr_cli.settings import short_hash
 
-    return short_hash(list(overrides))
+    return short_hash(typed(overrides))
 
 
 class CheckFirst(Callback):
     """Hydra calls this before the first job of a sweep. Other sweepers than the basic one find jobs as they go."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-        from hydra.core.global_hydra import GlobalHydra
-        from hydra.core.override_parser.overrides_parser import OverridesParser
-        from hydra.errors import HydraException
-        from omegaconf.errors import OmegaConfBaseException
-
-        from gr_cli.experiment import folder_of
-        from gr_cli.explain import explain
-        from gr_cli.results.files import write_json
-
-        _check_launcher(config)
-        if not str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
-            return
-        loader = GlobalHydra.instance().config_loader()
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(config.hydra.overrides.task))
-        forget()
-        global _here
-        _here = in_this_process(config.hydra)
-        for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
-            # Hydra makes warnings of what a callback raises, but for a `Stop`.
-            try:
-                composed = loader.load_sweep_config(config, list(overrides))
-                settings = settings_from(composed, composed.hydra)
-            except (HydraException, OmegaConfBaseException) as error:
-                raise Stop(CompositionError(explain(error, list(overrides)))) from error
-            except GrError as error:
-                raise Stop(error) from error
-            _jobs[folder_of(settings, OUTPUTS).path] = list(overrides)
-            _settings[tuple(overrides)] = settings
-        manifest = Path(config.hydra.sweep.dir) / "sweep.json"
+        # Hydra makes warnings of what a callback raises, but for a `Stop`.
         try:
-            manifest.parent.mkdir(parents=True, exist_ok=True)
-            write_json(manifest, {"jobs": {str(path): overrides for path, overrides in _jobs.items()}})
-        except OSError as error:
-            raise Stop(WriteError(f"{manifest.parent}: can't be made ({error.strerror})")) from error
-        except GrError as error:
+            _check_launcher(config)
+            if str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
+                _check_jobs(config)
+        except Exception as error:
             raise Stop(error) from error
+
+
+def _check_jobs(config: DictConfig) -> None:
+    """Compose and check all jobs, and write down which there are."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from gr_cli.experiment import folder_of
+    from gr_cli.explain import explain
+    from gr_cli.results.files import write_json
+
+    loader = GlobalHydra.instance().config_loader()
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(typed(config.hydra.overrides.task))
+    forget()
+    global _here
+    _here = in_this_process(config.hydra)
+    for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
+        try:
+            composed = loader.load_sweep_config(config, list(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise CompositionError(explain(error, list(overrides))) from error
+        settings = settings_from(composed, composed.hydra)
+        _jobs[folder_of(settings, OUTPUTS).path] = list(overrides)
+        _settings[tuple(overrides)] = settings
+    manifest = Path(config.hydra.sweep.dir) / "sweep.json"
+    try:
+        manifest.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{manifest.parent}: can't be made ({error.strerror})") from error
+    write_json(manifest, {"jobs": {str(path): overrides for path, overrides in _jobs.items()}})
 
 
 def in_this_process(hydra: Any) -> bool:
@@ -103,25 +111,21 @@ def _check_launcher(config: DictConfig) -> None:
 
     from gr_cli.build import check_node
 
-    target = str(config.hydra.launcher._target_)
+    name, node = config.hydra.runtime.choices.get("hydra/launcher"), OmegaConf.select(config, "hydra.launcher")
+    if not OmegaConf.is_dict(node):
+        raise ConfigError("hydra/launcher", name, "must name a launcher", "see gr-run --help")
+    target = str(node.get("_target_"))
     if target not in Plugins.instance().class_name_to_class:
-        name = config.hydra.runtime.choices["hydra/launcher"]
-        extra = _EXTRAS.get(target.split(".")[1])
+        extra = _EXTRAS.get(target.split(".")[1] if "." in target else "")
         remedy = f"install it with: pip install 'gr-cli[{extra}]'" if extra else f"there is no {target}"
-        raise Stop(CompositionError(f"hydra/launcher={name}: its package is not installed; {remedy}"))
+        raise CompositionError(f"hydra/launcher={name}: its package is not installed; {remedy}")
     if target.startswith("hydra_plugins.gr_cli."):
-        node = OmegaConf.to_container(config.hydra.launcher, resolve=True)
-        assert isinstance(node, dict)
-        ours = {str(key): value for key, value in node.items()} | {"_target_": _OURS}
-        try:
-            check_node(ours, "hydra.launcher", ())
-        except GrError as error:
-            raise Stop(error) from error
+        ours: Any = OmegaConf.to_container(node, resolve=True)
+        ours["_target_"] = _OURS
+        check_node(ours, "hydra.launcher", ())
         if ours.get("where") == "ray" and find_spec("ray") is None:
-            raise Stop(
-                CompositionError(
-                    "hydra.launcher.where=ray: is not installed; install it with: pip install 'gr-cli[ray]'"
-                )
+            raise CompositionError(
+                "hydra.launcher.where=ray: is not installed; install it with: pip install 'gr-cli[ray]'"
             )
 
 

@@ -28,7 +28,6 @@ MISTAKES = [
     ("preset=3", "preset=3: must name an option"),
     ("benchmark=[1]", r"benchmark=\[1\]: must name an option"),
     ("~train", "train.iterations=null: is missing"),
-    ("benchmark.source=3", "benchmark.source=3: must be a Source"),
     ("model._target_=../x", "model._target_=../x: can't be imported"),
     ("seed=abc", "seed=abc: must be a whole number ≥ 0"),
     ("seed=-1", "seed=-1: must be a whole number ≥ 0"),
@@ -73,6 +72,24 @@ MISTAKES = [
     ("benchmark=split_mnist download=false data_root=nowhere", "MNIST is not there; set data_root or GR_DATA_ROOT"),
     ("-m seed=0,-1", "seed=-1: must be a whole number ≥ 0"),
     ("-m strategy=finetune,foo", "strategy=foo: no such option"),
+    ("hydra.run.dir=elsewhere", "hydra.run.dir=elsewhere: can't be changed; a run's folder is outputs/"),
+    ("hydra.output_subdir=.hydra seed=-1", "hydra.output_subdir=.hydra: can't be changed"),
+    ("~hydra.callbacks", "hydra.callbacks=nothing: can't be changed; it checks all runs of a sweep"),
+    ("hydra=3", "hydra=3: can't be changed"),
+    ("=3", "=3: has no name; write key=value"),
+    ("hydra/launcher=null", "hydra/launcher=null: must name an option"),
+    ("--resolve", "--resolve flag can only be used"),
+    ("-m --cfg job", "Only one of --run, --multirun, --cfg"),
+    ("--experimental-rerun nowhere", "use gr-run resume=<folder>"),
+    ("hydra.searchpath=[mine]", r"hydra.searchpath=\[mine\]: can't be taken up .*path=mine is not available"),
+    ("-m hydra.mode=RUN seed=0", "Running Hydra app with --multirun, overriding"),
+    ("-m hydra.launcher=3 seed=0", "hydra/launcher=basic: must name a launcher"),
+    ("-m hydra.sweeper._target_=nope.X seed=0", "Invalid plugin 'nope.X'"),
+    ("data_root=${oc.env:NO_SUCH}", r"data_root=\$\{oc.env:NO_SUCH\}: can't be resolved .*variable 'NO_SUCH'"),
+    ("strategy.temperature=${.nothing}", "strategy.temperature=.*: can't be resolved .*'nothing' not found"),
+    ("-m seed=0 strategy.temperature=${.nothing}", "strategy.temperature=.*: can't be resolved .*'nothing'"),
+    ("seed=${scenario}", "seed=class: must be a whole number"),
+    ("log.every=1 model.hidden_sizes.x=3", "model.hidden_sizes.x=3: can't be taken up"),
 ]  # fmt: skip
 
 
@@ -85,6 +102,14 @@ def test_a_mistake_gets_one_line_and_writes_nothing(gr_run, tmp_path, words, exp
     assert err.count("\n") == 1
     assert re.search(expected, err), err
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_value_may_refer_to_another_setting(gr_run):
+    for flags in ((), ("-m",)):
+        code, _, err = gr_run(
+            *flags, *TINY, "strategy.pool_size=${.memory_size}", "train.batch_size=${strategy.batch_size}"
+        )
+        assert code == 0, err
 
 
 def test_a_sweep_gives_each_run_its_folder(gr_run):
