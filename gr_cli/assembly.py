@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from itertools import count, islice
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gr_cli.augment import Augment
 from gr_cli.benchmarks.base import Benchmark, Kind, Order, Samples, Task
-from gr_cli.build import asks_for, at, build, per_replica_fields
+from gr_cli.build import asks_for, at, build_as, per_replica_fields
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Generator
 from gr_cli.layers import HasFeatures
@@ -107,8 +107,7 @@ def load_benchmark(settings: Settings) -> Benchmark:
     config = settings.config
     roots = {name: config[name] for name in ("data_root", "cache_root", "download")}
     device = pick_device(config["device"])
-    benchmark: Benchmark = build(config["benchmark"], "benchmark", seed=settings.seed, device=device, **roots)
-    return benchmark
+    return build_as(Benchmark, config["benchmark"], "benchmark", seed=settings.seed, device=device, **roots)
 
 
 def prepare(settings: Settings, together: int = 1) -> Experiment:
@@ -134,23 +133,19 @@ def build_learner(config: dict[str, Any], kind: Kind, heads: Tensor, device: tor
     """Solver, generator, strategy and optimiser for samples of `kind`; initial parameters follow from the seed."""
     seed, scenario = config["seed"], Scenario(config["scenario"], config["train"]["active_classes"])
     with seeded(seed, "initialisation.solver"):
-        solver = build(
-            config["model"],
-            "model",
-            input_size=prod(kind.shape),
-            image_shape=kind.shape,
-            output_size=heads.shape[1],
-        )
+        sizes = {"input_size": prod(kind.shape), "image_shape": kind.shape, "output_size": heads.shape[1]}
+        _check_sizes(config["model"], "model", sizes)
+        solver = build_as(nn.Module, config["model"], "model", **sizes)
     provided = {}
     if config["generator"] is not None:
         with seeded(seed, "initialisation.generator"):
             provided["generator"] = build_generator(config["generator"], kind, heads.shape[1], solver)
-    strategy = build(config["strategy"], "strategy", **provided)
+    strategy = build_as(Strategy, config["strategy"], "strategy", **provided)
     strategy.check(scenario, solver)
     augment = Augment(**config["augment"])
     if augment.shift and len(kind.shape) != 3:
         raise ConfigError("augment.shift", augment.shift, f"needs images (C, H, W), not samples of shape {kind.shape}")
-    optimizer = build(config["optimizer"], "optimizer")
+    optimizer = build_as(Optimizer, config["optimizer"], "optimizer")  # type: ignore[type-abstract]
     return one_learner(solver, strategy, optimizer, scenario, heads, Draws(seed, device), config["precision"], augment)
 
 
@@ -179,8 +174,20 @@ def build_generator(node: dict[str, Any], kind: Kind, classes: int, solver: nn.M
                 f"{type(solver).__name__} has no hidden_sizes to be taken over",
                 "name them: generator.hidden_dims=[256,128]",
             )
-    generator: Generator = build(node, "generator", **provided)
-    return generator
+    _check_sizes(node, "generator", {name: value for name, value in provided.items() if name in _SIZES})
+    return build_as(Generator, node, "generator", **provided)  # type: ignore[type-abstract]
+
+
+# What a generator can't choose for itself: what samples look like, and what it is connected to.
+_SIZES = ("sample_shape", "image_shape", "classes", "feature_size")
+
+
+def _check_sizes(node: dict[str, Any], path: str, sizes: Mapping[str, Any]) -> None:
+    """Refuse settings that say otherwise than what follows from the benchmark."""
+    for name, value in sizes.items():
+        said, follows = node.get(name), list(value) if isinstance(value, tuple) else value
+        if said not in (None, follows):
+            raise ConfigError(f"{path}.{name}", said, f"follows from the other choices, and is {follows} here")
 
 
 def one_learner(

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Len, Lt
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
@@ -18,6 +18,7 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, Val
 from gr_cli.checks import PerReplica
 from gr_cli.errors import ConfigError, suggestion
 
+T = TypeVar("T")
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
@@ -30,8 +31,22 @@ def build(node: Mapping[str, Any], path: str, **provided: Any) -> Any:
         ConfigError: an entry does not fit the signature.
     """
     target, arguments = _bind(node, path, provided)
-    made = {k: build(v, f"{path}.{k}", **provided) if _is_node(v) else v for k, v in arguments.items()}
+    made, hints = dict(arguments), _hints(target)
+    for name, value in arguments.items():
+        if _is_node(value):
+            made[name] = build(value, f"{path}.{name}", **provided)
+            check(made[name], hints.get(name, Any), f"{path}.{name}", shown=value["_target_"])
     return target(**made)
+
+
+def build_as(kind: type[T], node: Mapping[str, Any], path: str, **provided: Any) -> T:
+    """The same, where nothing but a `kind` will do."""
+    made = build(node, path, **provided)
+    if not isinstance(made, kind):
+        raise ConfigError(
+            f"{path}._target_", node["_target_"], f"makes a {type(made).__name__}, and a {kind.__name__} is needed"
+        )
+    return made
 
 
 def check_node(node: Mapping[str, Any], path: str, provided: Iterable[str]) -> None:
@@ -50,7 +65,7 @@ def _bind(node: Mapping[str, Any], path: str, provided: Mapping[str, Any]) -> tu
     """The target of a node and its arguments, checked; nested nodes are left as they are."""
     target = resolve(node.get("_target_"), path)
     parameters = inspect.signature(target).parameters
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+    hints = _hints(target)
     arguments: dict[str, Any] = {name: provided[name] for name in parameters if name in provided}
     for name, value in node.items():
         if name == "_target_":
@@ -70,6 +85,11 @@ def _bind(node: Mapping[str, Any], path: str, provided: Mapping[str, Any]) -> tu
     return target, arguments
 
 
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """What the arguments of a class or function may be."""
+    return get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+
+
 def asks_for(node: Mapping[str, Any], path: str, name: str) -> bool:
     """Whether the `_target_` of `node` takes an argument called `name`."""
     return name in inspect.signature(resolve(node.get("_target_"), path)).parameters
@@ -79,7 +99,7 @@ def per_replica_fields(node: Mapping[str, Any], path: str) -> list[str]:
     """The settings of a node in which runs may differ that are trained as one program; those of nodes inside it by
     dotted names."""
     target = resolve(node.get("_target_"), path)
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+    hints = _hints(target)
     own = [name for name, hint in hints.items() if PerReplica in getattr(hint, "__metadata__", ())]
     inner = [f"{k}.{name}" for k, v in node.items() if _is_node(v) for name in per_replica_fields(v, f"{path}.{k}")]
     return own + inner
@@ -92,8 +112,8 @@ def at(node: Mapping[str, Any], name: str) -> Any:
 
 
 def _instances(kinds: Sequence[type]) -> tuple[type, ...]:
-    """Those of `kinds` that can be asked for instances: classes, but no protocols."""
-    return tuple(kind for kind in kinds if not getattr(kind, "_is_protocol", False))
+    """Those of `kinds` that can be asked for instances: classes, and protocols that say so."""
+    return tuple(kind for kind in kinds if getattr(kind, "_is_runtime_protocol", not getattr(kind, "_is_protocol", 0)))
 
 
 def resolve(target: object, path: str) -> Callable[..., Any]:
@@ -107,6 +127,10 @@ def resolve(target: object, path: str) -> Callable[..., Any]:
         raise ConfigError(f"{path}._target_", target, f"can't be imported ({error})") from error
     if not callable(found):
         raise ConfigError(f"{path}._target_", target, "is neither a class nor a function")
+    try:
+        inspect.signature(found)
+    except ValueError as error:
+        raise ConfigError(f"{path}._target_", target, "does not say which settings it takes") from error
     result: Callable[..., Any] = found
     return result
 
@@ -136,8 +160,12 @@ def _is_ours(target: object) -> bool:
         return True  # there is no such thing, which will be said
 
 
-def check(value: Any, annotation: Any, field: str, default: Any = inspect.Parameter.empty) -> None:
-    """Raise a `ConfigError` for `field` unless `value` is what `annotation` allows. Nothing is converted."""
+def check(
+    value: Any, annotation: Any, field: str, default: Any = inspect.Parameter.empty, shown: str | None = None
+) -> None:
+    """Raise a `ConfigError` for `field` unless `value`, to the user `shown`, is what `annotation` allows. Nothing is
+    converted."""
+    shown = _shown(value) if shown is None else shown
     try:
         TypeAdapter(annotation, config=_STRICT).validate_python(value)
     except PydanticSchemaGenerationError as error:
@@ -146,13 +174,11 @@ def check(value: Any, annotation: Any, field: str, default: Any = inspect.Parame
         ours = [kind for kind in kinds if inspect.isclass(kind) and kind.__module__.startswith("gr_cli.")]
         optional = types.NoneType in get_args(annotation)
         if ours and not (value is None and optional) and not isinstance(value, _instances(ours)):
-            raise ConfigError(
-                field, _shown(value), f"must be a {ours[0].__name__}: settings with a _target_"
-            ) from error
+            raise ConfigError(field, shown, f"must be a {ours[0].__name__}: settings with a _target_") from error
     except ValidationError as error:
         plain = isinstance(default, (bool, int, float, str))
         usual = f"the default is {_shown(default)}" if plain else ""
-        raise ConfigError(field, _shown(value), f"must be {describe(annotation)}", usual) from error
+        raise ConfigError(field, shown, f"must be {describe(annotation)}", usual) from error
 
 
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}

@@ -67,6 +67,8 @@ class Settings:
         for group, provided in PROVIDED.items():
             if whole[group] is not None:
                 check_node(whole[group], group, provided)
+        if (own := whole["strategy"].get("generator")) is not None:
+            raise ConfigError("strategy.generator", own, "has a group of its own", "try generator=vae")
         for root in ("data_root", "cache_root"):
             whole[root] = str(Path(whole[root]).expanduser().absolute())
         return cls(whole, wanted, tuple(overrides))
@@ -154,6 +156,8 @@ def _shown(value: Any) -> str:
 def _check_names(config: Mapping[str, Any], schema: type, prefix: str = "") -> None:
     """Refuse names that `schema` doesn't have, which `+name=value` would add."""
     hints = get_type_hints(schema)
+    if not isinstance(config, Mapping):
+        raise ConfigError(prefix.rstrip("."), config, f"has settings of its own; there are {', '.join(sorted(hints))}")
     for name, value in config.items():
         if name not in hints:
             listed = ", ".join(sorted(hints))

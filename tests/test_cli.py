@@ -28,6 +28,7 @@ MISTAKES = [
     ("preset=3", "preset=3: must name an option"),
     ("benchmark=[1]", r"benchmark=\[1\]: must name an option"),
     ("~train", "train.iterations=null: is missing"),
+    ("benchmark.source=3", "benchmark.source=3: must be a Source"),
     ("model._target_=../x", "model._target_=../x: can't be imported"),
     ("seed=abc", "seed=abc: must be a whole number ≥ 0"),
     ("seed=-1", "seed=-1: must be a whole number ≥ 0"),
@@ -89,7 +90,15 @@ MISTAKES = [
     ("strategy.temperature=${.nothing}", "strategy.temperature=.*: can't be resolved .*'nothing' not found"),
     ("-m seed=0 strategy.temperature=${.nothing}", "strategy.temperature=.*: can't be resolved .*'nothing'"),
     ("seed=${scenario}", "seed=class: must be a whole number"),
+    ("train=???", r"train=\?\?\?: has settings of its own"),
     ("log.every=1 model.hidden_sizes.x=3", "model.hidden_sizes.x=3: can't be taken up"),
+    ("generator._target_=builtins.dict", "builtins.dict: does not say which settings it takes"),
+    ("benchmark.source={_target_:os.getcwd}", "benchmark.source=os.getcwd: must be a Source"),
+    ("generator.latent_dim={_target_:os.getcwd}", "generator.latent_dim=os.getcwd: must be a whole number ≥ 1"),
+    ("strategy=joint strategy._target_=os.getcwd", "makes a str, and a Strategy is needed"),
+    ("+model.input_size=63", "model.input_size=63: follows from the other choices, and is 64 here"),
+    ("+generator.sample_shape=[64]", r"sample_shape=\[64\]: follows from the other choices, and is \[1, 8, 8\] here"),
+    ("+strategy.generator={_target_:gr_cli.generators.VAE}", "strategy.generator=.*: has a group of its own"),
 ]  # fmt: skip
 
 

@@ -42,6 +42,7 @@ class Data:
     trials: int = 1
 
 
+@runtime_checkable
 class Source(Protocol):
     """Anything that can load a data set."""
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from gr_cli.build import build, per_replica_fields
+from gr_cli.build import build_as, per_replica_fields
+from gr_cli.optimizers import Optimizer
 from gr_cli.settings import Settings, flat
 
 # Settings that may differ from run to run of a program besides those that are marked as such.
@@ -32,8 +33,12 @@ def _key(settings: Settings) -> str:
             config[group] = _without(config[group], free)
     # Each replica has its own optimiser; they only need the same moments.
     optimizer = config["optimizer"]
-    config["optimizer"] = [optimizer["_target_"], sorted(build(optimizer, "optimizer").start([]))]
+    config["optimizer"] = [optimizer["_target_"], sorted(_moments(optimizer))]
     return json.dumps(config, sort_keys=True)
+
+
+def _moments(optimizer: Mapping[str, Any]) -> list[str]:
+    return list(build_as(Optimizer, optimizer, "optimizer").start([]))  # type: ignore[type-abstract]
 
 
 def _without(node: Mapping[str, Any], free: Sequence[str], prefix: str = "") -> dict[str, Any]:
