@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from gr_cli.augment import Augment
 from gr_cli.benchmarks.base import Benchmark, Kind, Order, Samples, Task
-from gr_cli.build import asks_for, at, build_as, per_replica_fields
-from gr_cli.errors import ConfigError
+from gr_cli.build import asks_for, at, build_as, marked_fields
+from gr_cli.checks import InMemory, PerReplica
+from gr_cli.errors import ConfigError, SizeError
 from gr_cli.generators.base import Generator
 from gr_cli.layers import HasFeatures
 from gr_cli.learner import Learner, Precision
-from gr_cli.machine import default_threads, pick_device, size
+from gr_cli.machine import default_threads, memory_told, pick_device, size, whole_memory
 from gr_cli.optimizers import Optimizer
 from gr_cli.randomness import Draws, seeded
 from gr_cli.replicas import Replicas
@@ -70,8 +71,8 @@ class Experiment:
         return self.record.metrics(self.learner.scenario.answers_unseen, self.parameters)
 
 
-# Iterations whose samples are chosen at once.
-_BLOCK = 64
+# Iterations whose samples are chosen at once, and most samples for it.
+_BLOCK, _CHOSEN = 64, 1 << 20
 
 
 def batches(experiments: Sequence[Experiment], number: int, start: int) -> Iterator[Batch]:
@@ -80,13 +81,14 @@ def batches(experiments: Sequence[Experiment], number: int, start: int) -> Itera
     size, first = experiments[0].settings.config["train"]["batch_size"], stages[0]
     orders = [Order(len(s.train), size, e.learner.draws[0], s.task) for s, e in zip(stages, experiments, strict=True)]
     one_store = all(s.train.store is first.train.store and s.train.transform is None for s in stages)
-    for block in count(start, _BLOCK):
-        chosen = [order.block(block, _BLOCK) for order in orders]  # (_BLOCK, B) each
-        places = torch.stack(chosen, 1)  # (_BLOCK, R, B)
+    length = max(1, min(_BLOCK, _CHOSEN // size))
+    for block in count(start, length):
+        chosen = [order.block(block, length) for order in orders]  # (length, B) each
+        places = torch.stack(chosen, 1)  # (length, R, B)
         rows = torch.stack([s.train.rows(index) for s, index in zip(stages, chosen, strict=True)], 1)
         labels = torch.stack([s.train.y[index] for s, index in zip(stages, chosen, strict=True)], 1)
         units = (
-            [first.units] * _BLOCK
+            [first.units] * length
             if first.units.dim() == 1
             else torch.stack([s.units[index] for s, index in zip(stages, chosen, strict=True)], 1)
         )
@@ -114,19 +116,37 @@ def prepare(settings: Settings, together: int = 1) -> Experiment:
     """Load the data and build everything that `settings` describe, for a run that is one of so many trained together.
 
     Raises:
-        ConfigError, DataError: something that was chosen does not fit.
+        ConfigError, DataError, SizeError: something that was chosen does not fit.
     """
+    with memory_told(SizeError):
+        return _prepared(settings, together)
+
+
+def _prepared(settings: Settings, together: int) -> Experiment:
     config = settings.config
     device = pick_device(config["device"])
     benchmark = load_benchmark(settings)
     scenario = Scenario(config["scenario"], config["train"]["active_classes"])
     offsets = scenario.offsets(benchmark.class_counts)
+    _check_room(config, benchmark.kind, device)
     benchmark = benchmark.on(device, offsets)
     learner = build_learner(config, benchmark.kind, scenario.heads(benchmark.class_counts), device)
     threads = config["threads"] or default_threads(learner.solver, together * config["train"]["batch_size"])
     if config["train"]["batch_size"] == 1 and any(isinstance(m, nn.BatchNorm2d) for m in learner.solver.modules()):
         raise ConfigError("train.batch_size", 1, "batch statistics need more than one sample", "try model.norm=group")
     return Experiment(settings, benchmark, learner, _stages(config["train"], benchmark, learner), threads)
+
+
+def _check_room(config: dict[str, Any], kind: Kind, device: torch.device) -> None:
+    """Refuse numbers of samples that would not fit into memory, if nothing else was there."""
+    room, one = whole_memory(device), prod(kind.shape) * (8 if config["precision"] == "float64" else 4)
+    counts = {"train.batch_size": config["train"]["batch_size"]}
+    for name in marked_fields(config["strategy"], "strategy", InMemory):
+        counts[f"strategy.{name}"] = at(config["strategy"], name) or 0
+    for path, number in counts.items():
+        if number * one > room:
+            takes = f"takes {number * one >> 30:,} GiB of memory at least, and there are {room >> 30:,}"
+            raise ConfigError(path, number, takes, f"{room // one:,} samples would fill them")
 
 
 def build_learner(config: dict[str, Any], kind: Kind, heads: Tensor, device: torch.device) -> Learner:
@@ -145,6 +165,9 @@ def build_learner(config: dict[str, Any], kind: Kind, heads: Tensor, device: tor
     augment = Augment(**config["augment"])
     if augment.shift and len(kind.shape) != 3:
         raise ConfigError("augment.shift", augment.shift, f"needs images (C, H, W), not samples of shape {kind.shape}")
+    if augment.shift and augment.shift >= max(kind.shape[1:]):
+        shape = "x".join(map(str, kind.shape[1:]))
+        raise ConfigError("augment.shift", augment.shift, f"moves images of {shape} pixels out of sight")
     optimizer = build_as(Optimizer, config["optimizer"], "optimizer")  # type: ignore[type-abstract]
     return one_learner(solver, strategy, optimizer, scenario, heads, Draws(seed, device), config["precision"], augment)
 
@@ -238,7 +261,7 @@ def side_by_side(experiments: Sequence[Experiment]) -> Learner:
 def _varying(configs: Sequence[dict[str, Any]], group: str, device: torch.device) -> dict[str, Tensor]:
     """The numbers of a group in which the configurations differ, (R,) each."""
     nodes = [config[group] for config in configs]
-    names = () if nodes[0] is None else per_replica_fields(nodes[0], group)
+    names = () if nodes[0] is None else marked_fields(nodes[0], group, PerReplica)
     values = {name: [at(node, name) for node in nodes] for name in names if at(nodes[0], name) is not None}
     return {
         name: torch.tensor(found, dtype=torch.float64, device=device)

@@ -12,13 +12,13 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, Gt, Len, Lt
+from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from gr_cli.checks import PerReplica
 from gr_cli.errors import ConfigError, suggestion
 
 T = TypeVar("T")
+_LARGEST = 2**63 - 1  # torch's whole numbers
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
@@ -95,13 +95,11 @@ def asks_for(node: Mapping[str, Any], path: str, name: str) -> bool:
     return name in inspect.signature(resolve(node.get("_target_"), path)).parameters
 
 
-def per_replica_fields(node: Mapping[str, Any], path: str) -> list[str]:
-    """The settings of a node in which runs may differ that are trained as one program; those of nodes inside it by
-    dotted names."""
-    target = resolve(node.get("_target_"), path)
-    hints = _hints(target)
-    own = [name for name, hint in hints.items() if PerReplica in getattr(hint, "__metadata__", ())]
-    inner = [f"{k}.{name}" for k, v in node.items() if _is_node(v) for name in per_replica_fields(v, f"{path}.{k}")]
+def marked_fields(node: Mapping[str, Any], path: str, mark: type) -> list[str]:
+    """The settings of a node that carry a mark of `checks`; those of nodes inside it by dotted names."""
+    hints = _hints(resolve(node.get("_target_"), path))
+    own = [name for name, hint in hints.items() if mark in getattr(hint, "__metadata__", ())]
+    inner = [f"{k}.{name}" for k, v in node.items() if _is_node(v) for name in marked_fields(v, f"{path}.{k}", mark)]
     return own + inner
 
 
@@ -166,6 +164,10 @@ def check(
     """Raise a `ConfigError` for `field` unless `value`, to the user `shown`, is what `annotation` allows. Nothing is
     converted."""
     shown = _shown(value) if shown is None else shown
+    if any(
+        isinstance(n, int) and not -_LARGEST <= n <= _LARGEST for n in (value if isinstance(value, list) else [value])
+    ):
+        raise ConfigError(field, shown, "is beyond all numbers that this program can count with (2^63)")
     try:
         TypeAdapter(annotation, config=_STRICT).validate_python(value)
     except PydanticSchemaGenerationError as error:
@@ -190,8 +192,8 @@ def describe(annotation: Any) -> str:
     if origin is Annotated:
         bounds = []
         for mark in arguments[1:]:
-            if isinstance(mark, (Ge, Gt, Lt)):
-                sign = {Ge: "≥", Gt: ">", Lt: "<"}[type(mark)]
+            if isinstance(mark, (Ge, Gt, Le, Lt)):
+                sign = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}[type(mark)]
                 bounds.append(f"{sign} {getattr(mark, type(mark).__name__.lower())}")
             if isinstance(mark, Len):
                 bounds.append(f"of length {mark.min_length}")

@@ -15,6 +15,10 @@ class PerReplica:
     """
 
 
+class InMemory:
+    """Marks a setting that counts samples, all of which are held in memory at the same time."""
+
+
 Count = Annotated[int, Ge(0)]
 PositiveInt = Annotated[int, Ge(1)]
 NonNegative = Annotated[float, Ge(0)]

@@ -42,6 +42,12 @@ class DataError(GrError):
     exit_code = 2
 
 
+class SizeError(GrError):
+    """What was asked for does not fit into memory."""
+
+    exit_code = 2
+
+
 class FolderError(GrError):
     """A run folder can't be read, written or continued."""
 

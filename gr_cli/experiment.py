@@ -127,8 +127,7 @@ def run_together(jobs: Sequence[Settings], folders: Sequence[RunFolder], view: V
                     outcomes[i] = result = stored(folder)
                     view.stored(settings, result)
                     continue
-                with memory_told(len(jobs)):
-                    experiment = prepare(settings, together=len(jobs))
+                experiment = prepare(settings, together=len(jobs))
                 stack.enter_context(folder.locked())
                 ready[i] = _run_of(experiment, folder, jobs)
             except GrError as error:
@@ -168,7 +167,7 @@ def _see_through(cohort: Cohort, place: Place, view: View) -> list[Result | GrEr
     with thread_limit(experiment.threads), repeatable(experiment.learner.device):
         open_row = _take_up(cohort, place)
         try:
-            with beating([run.status for run in cohort.runs]), memory_told(len(cohort.runs)):
+            with beating([run.status for run in cohort.runs]), memory_told(runs=len(cohort.runs)):
                 _train(cohort, place, open_row, view)
         except BaseException as error:
             view.close()

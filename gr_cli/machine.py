@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gr_cli.errors import ConfigError, OutOfMemoryError
+from gr_cli.errors import ConfigError, GrError, OutOfMemoryError, one_line
 
 
 def size(network: nn.Module) -> int:
@@ -76,29 +76,27 @@ def repeatable(device: torch.device) -> AbstractContextManager[None]:
 
 # --- memory
 
-# What torch says when the machine has no memory for a tensor; on a GPU it raises an error of its own.
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
+# What torch says when the machine has no memory for a tensor, or no machine could have; on a GPU it raises an error of
+# its own.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "calculation overflowed", "multiplication overflow")
 
 
 @contextmanager
-def memory_told(runs: int = 1) -> Iterator[None]:
-    """Inside the block, make one line of the many in which memory can run out, when `runs` are trained together.
-
-    Raises:
-        OutOfMemoryError: says what to lower.
-    """
+def memory_told(kind: type[GrError] = OutOfMemoryError, runs: int = 1) -> Iterator[None]:
+    """Inside the block, make an error of that kind, one line, of the many in which memory can run out, when `runs` are
+    trained together. It says what to lower."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         gpu = isinstance(error, torch.OutOfMemoryError)
         if not gpu and not isinstance(error, MemoryError) and not any(words in str(error) for words in _NO_MEMORY):
             raise
-        lower = "train.batch_size, strategy.batch_size or the networks' widths"
+        told = one_line(error).rpartition("Allocator: ")[2].partition(". Error")[0][:150]
         together = "hydra.launcher.width or hydra.launcher.memory_mib, or " if runs > 1 else ""
         other = ", or try device=cpu" if gpu else ""
-        raise OutOfMemoryError(
-            f"out of memory{' on the GPU' if gpu else ''}; try a lower {together}{lower}{other}; "
-            f"what was saved before is kept"
+        raise kind(
+            f"out of memory{' on the GPU' if gpu else ''}{f' ({told})' if told else ''}; try a lower {together}"
+            f"train.batch_size, smaller memories or narrower networks{other}"
         ) from error
 
 
@@ -143,12 +141,25 @@ def available_memory(device: torch.device) -> int:
     """Bytes that are free: of the GPU, else of this machine and of the container that this process may be in."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = []
+    return _least_memory("MemAvailable", "memory.current")
+
+
+def whole_memory(device: torch.device) -> int:
+    """Bytes that there are, free or not."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    return _least_memory("MemTotal")
+
+
+def _least_memory(line: str, *taken: str) -> int:
+    """What the machine's account of memory says in a line, or the container's limit without what is `taken` there."""
+    found = []
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        free += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+        found += [int(text.split()[1]) * 1024 for text in lines if text.startswith(line)]
         group = Path("/sys/fs/cgroup")
-        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+        limit = int((group / "memory.max").read_text())
+        found.append(limit - sum(int((group / name).read_text()) for name in taken))
     except (OSError, ValueError):
         pass
-    return min(free) if free else 4 << 30
+    return min(found) if found else 4 << 30

@@ -6,8 +6,9 @@ Hydra refuses unknown names and wrong types at composition; `CHECKS` says which 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
+from annotated_types import Ge, Le
 from omegaconf import MISSING
 
 from gr_cli.checks import Count, NonNegative, Positive, PositiveInt
@@ -91,7 +92,7 @@ CHECKS: dict[str, Any] = {
     "evaluate.every": PositiveInt | None,
     "checkpoint.every_seconds": Positive,
     "device": str,
-    "threads": PositiveInt | None,
+    "threads": Annotated[int, Ge(1), Le(1024)] | None,
     "precision": Literal["float32", "float64", "bf16"],
     "data_root": str,
     "cache_root": str,

@@ -281,7 +281,7 @@ def test_memory_that_runs_out_says_what_to_lower(gr_run, stopped_at, error):
 
 
 def test_of_runs_together_the_width_is_named_and_other_errors_pass():
-    with pytest.raises(OutOfMemoryError, match=r"try a lower hydra\.launcher\.width"), memory_told(8):
+    with pytest.raises(OutOfMemoryError, match=r"try a lower hydra\.launcher\.width"), memory_told(runs=8):
         raise MemoryError
     with pytest.raises(RuntimeError, match="something else"), memory_told():
         raise RuntimeError("something else")

@@ -234,6 +234,18 @@ def test_a_run_that_diverges_between_rows_of_the_history_fails_all_the_same(gr_r
     assert "loss `current` is" in err
 
 
+def test_a_run_that_finds_no_memory_fails_in_one_line(gr_run, monkeypatch):
+    def step(*_):
+        raise RuntimeError("[enforce fail at x.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried to ...")
+
+    monkeypatch.setattr("gr_cli.learner.Learner.step", step)
+    code, _, err = gr_run(*SHORT)
+    assert code == 1
+    assert err.startswith("gr-run: there is not enough memory (can't allocate memory: you tried to ...)")
+    assert err.count("\n") == 1
+    assert json.loads((only_run() / "status.json").read_text())["state"] == "failed"
+
+
 def test_what_a_killed_process_left_half_written_is_removed(run, gr_run):
     folder = run("a")
     (folder / "status.json").unlink()

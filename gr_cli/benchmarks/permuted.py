@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Le
 from torch import Tensor
 
 from gr_cli.benchmarks.base import Benchmark, Kind, Task, hold_out
@@ -33,7 +35,7 @@ class Permute:
 def permuted(
     source: Source,
     seed: int,
-    tasks: PositiveInt = 10,
+    tasks: Annotated[PositiveInt, Le(1000)] = 10,
     pad: Count = 2,
     validation_share: Share = 0.0,
 ) -> Benchmark:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from gr_cli.build import build_as, per_replica_fields
+from gr_cli.build import build_as, marked_fields
+from gr_cli.checks import PerReplica
 from gr_cli.optimizers import Optimizer
 from gr_cli.settings import Settings, flat
 
@@ -29,7 +30,7 @@ def _key(settings: Settings) -> str:
     config = {name: value for name, value in settings.config.items() if name not in _FREE}
     for group in _NETWORKS:
         if config[group] is not None:
-            free = per_replica_fields(config[group], group)
+            free = marked_fields(config[group], group, PerReplica)
             config[group] = _without(config[group], free)
     # Each replica has its own optimiser; they only need the same moments.
     optimizer = config["optimizer"]

@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from gr_cli.checks import NonNegative, PerReplica, PositiveInt
+from gr_cli.checks import InMemory, NonNegative, PerReplica, PositiveInt
 from gr_cli.losses import cross_entropy, weighted_sum
 from gr_cli.randomness import Noise
 from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, Solve, State, Strategy, Term
@@ -30,8 +30,8 @@ class DarkExperienceReplay(Strategy):
 
     def __init__(
         self,
-        memory_size: PositiveInt = 1000,
-        batch_size: PositiveInt | None = None,
+        memory_size: Annotated[PositiveInt, InMemory] = 1000,
+        batch_size: Annotated[PositiveInt | None, InMemory] = None,
         alpha: Annotated[NonNegative, PerReplica] = 0.5,
         beta: Annotated[NonNegative, PerReplica] = 0.5,
         regularizer: Regularizer | None = None,

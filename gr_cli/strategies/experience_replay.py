@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from gr_cli.checks import PerReplica, PositiveInt, ReplayWeight
+from gr_cli.checks import InMemory, PerReplica, PositiveInt, ReplayWeight
 from gr_cli.randomness import Noise
 from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, State, Term
 from gr_cli.strategies.exemplars import Choice, Exemplars
@@ -33,8 +33,8 @@ class ExperienceReplay(ReplayStrategy):
 
     def __init__(
         self,
-        per_class: PositiveInt = 100,
-        batch_size: PositiveInt | None = None,
+        per_class: Annotated[PositiveInt, InMemory] = 100,
+        batch_size: Annotated[PositiveInt | None, InMemory] = None,
         replay_weight: Annotated[ReplayWeight, PerReplica] = "by_tasks",
         use: Literal["loss", "constraint"] = "loss",
         regularizer: Regularizer | None = None,

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.checks import PerReplica, Positive, PositiveInt, ReplayWeight
+from gr_cli.checks import InMemory, PerReplica, Positive, PositiveInt, ReplayWeight
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Generator
 from gr_cli.layers import HasFeatures
@@ -34,10 +34,10 @@ class FeedbackReplay(GenerativeReplay):
     def __init__(
         self,
         generator: Generator,
-        batch_size: PositiveInt | None = None,
+        batch_size: Annotated[PositiveInt | None, InMemory] = None,
         replay_weight: Annotated[ReplayWeight, PerReplica] = "by_tasks",
         replay_source: Literal["fresh", "pool"] = "fresh",
-        pool_size: PositiveInt = 5000,
+        pool_size: Annotated[PositiveInt, InMemory] = 5000,
         targets: Literal["hard", "soft"] = "soft",
         temperature: Annotated[Positive, PerReplica] = 2.0,
         regularizer: Regularizer | None = None,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from gr_cli.checks import Count, PerReplica, Positive, PositiveInt, ReplayWeight
+from gr_cli.checks import Count, InMemory, PerReplica, Positive, PositiveInt, ReplayWeight
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Ensemble, Generator
 from gr_cli.layers import per_replica
@@ -63,13 +63,13 @@ class GenerativeReplay(ReplayStrategy):
     def __init__(
         self,
         generator: Generator,
-        memory_size: Count = 500,
-        batch_size: PositiveInt | None = 32,
+        memory_size: Annotated[Count, InMemory] = 500,
+        batch_size: Annotated[PositiveInt | None, InMemory] = 32,
         replay_weight: Annotated[ReplayWeight, PerReplica] = 1.0,
         generator_update_freq: PositiveInt = 5,
         task_balanced: bool = True,
         replay_source: Literal["fresh", "pool"] = "fresh",
-        pool_size: PositiveInt = 5000,
+        pool_size: Annotated[PositiveInt, InMemory] = 5000,
         targets: Literal["hard", "soft", "likelihood"] = "hard",
         temperature: Annotated[Positive, PerReplica] = 2.0,
         generator_data: Literal["memory", "current_and_replay"] = "memory",

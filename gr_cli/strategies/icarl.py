@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.checks import PerReplica, Positive, PositiveInt
+from gr_cli.checks import InMemory, PerReplica, Positive, PositiveInt
 from gr_cli.errors import ConfigError
 from gr_cli.layers import HasFeatures, mode, per_replica
 from gr_cli.losses import weighted_sum
@@ -44,9 +44,9 @@ class ICaRL(Strategy):
 
     def __init__(
         self,
-        per_class: PositiveInt = 100,
+        per_class: Annotated[PositiveInt, InMemory] = 100,
         budget: PositiveInt | None = None,
-        batch_size: PositiveInt | None = None,
+        batch_size: Annotated[PositiveInt | None, InMemory] = None,
         temperature: Annotated[Positive, PerReplica] = 2.0,
         regularizer: Regularizer | None = None,
     ) -> None:
