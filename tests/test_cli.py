@@ -101,7 +101,7 @@ MISTAKES = [
     ("train.batch_size=1000000000000", "train.batch_size=1000000000000: takes 238,418 GiB of memory at least"),
     ("strategy.memory_size=1000000000000", "strategy.memory_size=1000000000000: takes 238,418 GiB"),
     ("strategy=er strategy.per_class=1000000000000", "strategy.per_class=1000000000000: takes 238,418 GiB"),
-    ("model.hidden_sizes=[1000000000000000000]", "there is not enough memory .*try smaller networks"),
+    ("model.hidden_sizes=[1000000000000000000]", "out of memory .*try a lower train.batch_size"),
     ("generator.latent_dim=99999999999999999999", "is beyond all numbers that this program can count with"),
     ("model.hidden_sizes=[99999999999999999999]", "is beyond all numbers that this program can count with"),
     ("threads=1025", "threads=1025: must be a whole number ≥ 1 and ≤ 1024 or null"),

@@ -241,7 +241,7 @@ def test_a_run_that_finds_no_memory_fails_in_one_line(gr_run, monkeypatch):
     monkeypatch.setattr("gr_cli.learner.Learner.step", step)
     code, _, err = gr_run(*SHORT)
     assert code == 1
-    assert err.startswith("gr-run: there is not enough memory (can't allocate memory: you tried to ...)")
+    assert err.startswith("gr-run: out of memory (can't allocate memory: you tried to ...)")
     assert err.count("\n") == 1
     assert json.loads((only_run() / "status.json").read_text())["state"] == "failed"
 
