@@ -127,10 +127,12 @@ def _prepared(settings: Settings, together: int) -> Experiment:
     device = pick_device(config["device"])
     benchmark = load_benchmark(settings)
     scenario = Scenario(config["scenario"], config["train"]["active_classes"])
-    offsets = scenario.offsets(benchmark.class_counts)
     _check_room(config, benchmark.kind, device)
-    benchmark = benchmark.on(device, offsets)
-    learner = build_learner(config, benchmark.kind, scenario.heads(benchmark.class_counts), device)
+    heads = scenario.heads(benchmark.class_counts, benchmark.repeats)
+    benchmark = benchmark.on(device, scenario.offsets(benchmark.class_counts, benchmark.repeats))
+    if benchmark.blurred:
+        heads = _widened(heads, benchmark, scenario)
+    learner = build_learner(config, benchmark.kind, heads, device)
     threads = config["threads"] or default_threads(learner.solver, together * config["train"]["batch_size"])
     if config["train"]["batch_size"] == 1 and any(isinstance(m, nn.BatchNorm2d) for m in learner.solver.modules()):
         raise ConfigError("train.batch_size", 1, "batch statistics need more than one sample", "try model.norm=group")
@@ -149,9 +151,25 @@ def _check_room(config: dict[str, Any], kind: Kind, device: torch.device) -> Non
             raise ConfigError(path, number, takes, f"{room // one:,} samples would fill them")
 
 
+def _widened(heads: Tensor, benchmark: Benchmark, scenario: Scenario) -> Tensor:
+    """The units of each task's classes and of the classes that other tasks lent it."""
+    if scenario.tells_tasks:
+        raise ConfigError(
+            "benchmark.blur",
+            "on",
+            f"with scenario={scenario.kind} each sample tells which task it is from, and no boundary is blurred",
+            "try scenario=class or scenario=domain",
+        )
+    wide = heads.clone()
+    for row, task in zip(wide, benchmark.tasks, strict=True):
+        row[task.train.y.unique().to(row.device)] = True
+    return wide
+
+
 def build_learner(config: dict[str, Any], kind: Kind, heads: Tensor, device: torch.device) -> Learner:
     """Solver, generator, strategy and optimiser for samples of `kind`; initial parameters follow from the seed."""
-    seed, scenario = config["seed"], Scenario(config["scenario"], config["train"]["active_classes"])
+    seed, recurring = config["seed"], bool((heads.sum(0) > 1).any())
+    scenario = Scenario(config["scenario"], config["train"]["active_classes"], recurring)
     with seeded(seed, "initialisation.solver"):
         sizes = {"input_size": prod(kind.shape), "image_shape": kind.shape, "output_size": heads.shape[1]}
         _check_sizes(config["model"], "model", sizes)

@@ -8,31 +8,55 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import zip_longest
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from gr_cli.errors import ConfigError
 
 Kind = Literal["class", "domain", "task"]
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """How labels become output units. `active_classes` concerns training in the class-incremental scenario only."""
+    """How labels become output units. `active_classes` concerns training in the class-incremental scenario only.
+
+    `recurring`: whether there are classes that come in more than one task of the stream.
+    """
 
     kind: Kind = "class"
     active_classes: Literal["seen", "all"] = "seen"
+    recurring: bool = False
 
-    def offsets(self, class_counts: Sequence[int]) -> list[int]:
-        """The output unit of each task's first class: its tasks share units (domain) or have units of their own."""
+    def offsets(self, class_counts: Sequence[int], repeats: Sequence[int | None] = ()) -> list[int]:
+        """The output unit of each task's first class: its tasks share units (domain) or have units of their own, but
+        for those whose classes come again: `repeats` names the earlier task that had them."""
         if not self.tasks_have_units:
             return [0] * len(class_counts)
-        return [0, *accumulate(class_counts)][: len(class_counts)]
+        offsets: list[int] = []
+        free = 0
+        for count, earlier in zip_longest(class_counts, repeats):
+            offsets.append(free if earlier is None else offsets[earlier])
+            free += count if earlier is None else 0
+        return offsets
 
-    def heads(self, class_counts: Sequence[int]) -> Tensor:
-        """Which units belong to which task: bool (T, U)."""
-        offsets = self.offsets(class_counts)
+    def heads(self, class_counts: Sequence[int], repeats: Sequence[int | None] = ()) -> Tensor:
+        """Which units belong to which task: bool (T, U).
+
+        Raises:
+            ConfigError: tasks would share units that mean different things.
+        """
+        if not self.tasks_have_units and len(set(class_counts)) > 1:
+            raise ConfigError(
+                "scenario",
+                self.kind,
+                "all tasks share their output units and must have equally many classes, not "
+                + ", ".join(map(str, class_counts)),
+                "try scenario=class or scenario=task",
+            )
+        offsets = self.offsets(class_counts, repeats)
         width = max(start + count for start, count in zip(offsets, class_counts, strict=True))
         table = torch.zeros(len(class_counts), width, dtype=torch.bool)
         for row, start, count in zip(table, offsets, class_counts, strict=True):
@@ -57,6 +81,16 @@ class Scenario:
     def tasks_have_units(self) -> bool:
         """Whether a task has output units of its own, instead of all tasks sharing them."""
         return self.kind != "domain"
+
+    @property
+    def classes_come_once(self) -> bool:
+        """Whether all that is ever seen of a class is seen in one task."""
+        return self.tasks_have_units and not self.recurring
+
+    @property
+    def tells_tasks(self) -> bool:
+        """Whether it is known of each sample which task it is from."""
+        return self.kind == "task"
 
     @property
     def units_are_classes(self) -> bool:

@@ -63,7 +63,7 @@ def refused(strategy, generator, scenario):
         return "learns each class once" if scenario == "domain" else None
     if reads_features:
         return "is one network with the solver"
-    return "all tasks have the same classes" if generator == "mixture" and scenario == "domain" else None
+    return "tasks have classes in common" if generator == "mixture" and scenario == "domain" else None
 
 
 def train(experiments, learner, number, iterations=None, start=0, observe=lambda position, losses: None):

@@ -7,6 +7,7 @@ from gr_cli.benchmarks.features import ConvFeatures as ConvFeatures
 from gr_cli.benchmarks.features import TorchvisionFeatures as TorchvisionFeatures
 from gr_cli.benchmarks.glyphs import Glyphs as Glyphs
 from gr_cli.benchmarks.permuted import permuted as permuted
+from gr_cli.benchmarks.rotated import rotated as rotated
 from gr_cli.benchmarks.sources import Digits as Digits
 from gr_cli.benchmarks.sources import Torchvision as Torchvision
 from gr_cli.benchmarks.split import split as split

@@ -72,11 +72,16 @@ class Samples:
         """Only the samples at `index`."""
         return replace(self, y=self.y[index], index=self.rows(index))
 
-    def to(self, device: torch.device, offset: int) -> Samples:
-        """The same samples on `device`, `offset` added to each label."""
+    def to(self, device: torch.device, offset: int | Tensor) -> Samples:
+        """The same samples on `device`, `offset`, one for all or (N,), added to each label."""
         transform = self.transform.to(device) if isinstance(self.transform, View) else self.transform
         index = None if self.index is None else self.index.to(device)
-        return Samples(_moved(self.store, device), self.y.to(device) + offset, transform, index)
+        y = self.y.to(device)
+        if isinstance(offset, Tensor):
+            y = y + offset.to(device)
+        elif offset:  # where nothing changes, tasks go on sharing their labels
+            y = y + offset
+        return Samples(_moved(self.store, device), y, transform, index)
 
     def materialised(self) -> Samples:
         """The same samples with the transform carried out."""
@@ -111,7 +116,11 @@ def _moved(store: Tensor, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Task:
-    """One task: its `classes` by name; labels `y` of its samples count from 0 in the order of `classes`."""
+    """One task: its `classes` by name; labels `y` of its samples count from 0 in the order of `classes`.
+
+    `repeats`: the earlier task whose classes these are again; None: they are its own.
+    `origin` (N,): the task that each training sample is from, in whose classes its label counts; None: this one.
+    """
 
     id: int
     name: str
@@ -119,6 +128,8 @@ class Task:
     train: Samples
     test: Samples
     validation: Samples | None = None
+    repeats: int | None = None
+    origin: Tensor | None = None
 
     def mapped(self, function: Callable[[Samples], Samples]) -> Task:
         """The same task with `function` applied to all its samples."""
@@ -155,12 +166,24 @@ class Benchmark:
         """Number of classes of each task."""
         return [len(task.classes) for task in self.tasks]
 
+    @property
+    def repeats(self) -> list[int | None]:
+        """For each task the earlier one whose classes come again in it, if they do."""
+        return [task.repeats for task in self.tasks]
+
+    @property
+    def blurred(self) -> bool:
+        """Whether tasks hold training samples of each other."""
+        return any(task.origin is not None for task in self.tasks)
+
     def on(self, device: torch.device, offsets: Sequence[int]) -> Benchmark:
-        """The same stream on `device`, each task's labels raised by its offset."""
-        moved = [
-            task.mapped(lambda samples, offset=offset: samples.to(device, offset))  # type: ignore[misc]
-            for task, offset in zip(self.tasks, offsets, strict=True)
-        ]
+        """The same stream on `device`, the labels raised by the offset of the task that they count in."""
+        moved, each = [], torch.tensor(offsets)
+        for task, offset in zip(self.tasks, offsets, strict=True):
+            there = task.mapped(lambda samples, offset=offset: samples.to(device, offset))  # type: ignore[misc]
+            if task.origin is not None:
+                there = replace(there, train=task.train.to(device, each[task.origin]))
+            moved.append(there)
         return replace(self, tasks=tuple(moved))
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from annotated_types import Le
 from torch import Tensor
 
-from gr_cli.benchmarks.base import Benchmark, Kind, Task, hold_out
+from gr_cli.benchmarks.base import Benchmark
 from gr_cli.benchmarks.sources import Source, load
+from gr_cli.benchmarks.views import image_shape, seen_as
 from gr_cli.checks import Count, PositiveInt, Share
-from gr_cli.errors import DataError
 from gr_cli.randomness import Draws
 
 
@@ -49,24 +49,10 @@ def permuted(
         validation_share: part of each class's training samples that is held out for validation.
     """
     data, draws = load(source), Draws(seed)
-    train, validation = hold_out(data.train, validation_share, draws, 0)
-    image = tuple(data.train.store.shape[1:])
-    if len(image) != 3:
-        raise DataError(f"benchmark.source: permuted tasks need images (C, H, W), not samples of shape {image}")
-    channels, height, width = image
+    channels, height, width = image_shape(data, "permuted")
     shape = (channels, height + 2 * pad, width + 2 * pad)
-    stream = []
-    for i in range(tasks):
-        view = Permute(draws.permutation("permutation", i, n=shape[1] * shape[2]), pad)
-        held_out = None if validation is None else replace(validation, transform=view)
-        stream.append(
-            Task(
-                i,
-                f"permutation {i}",
-                data.classes,
-                replace(train, transform=view),
-                replace(data.test, transform=view),
-                held_out,
-            )
-        )
-    return Benchmark(tuple(stream), Kind(shape, data.value_range, data.trials))
+    views = [
+        (f"permutation {i}", Permute(draws.permutation("permutation", i, n=shape[1] * shape[2]), pad))
+        for i in range(tasks)
+    ]
+    return seen_as(data, views, shape, validation_share, draws)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -7,18 +8,23 @@ import torch
 from torch import Tensor
 
 from gr_cli.benchmarks.base import Benchmark, Kind, Samples, Task, hold_out
+from gr_cli.benchmarks.blur import blurred
 from gr_cli.benchmarks.features import Features
 from gr_cli.benchmarks.sources import Source, load
 from gr_cli.checks import PositiveInt, Share
-from gr_cli.errors import ConfigError
+from gr_cli.errors import ConfigError, DataError, suggestion
 from gr_cli.randomness import Draws
+
+_NAMED = 10  # classes that a task is named after
 
 
 def split(
     source: Source,
     seed: int,
-    classes_per_task: PositiveInt = 2,
-    class_order: Literal["fixed", "shuffled"] = "fixed",
+    classes_per_task: PositiveInt | Sequence[PositiveInt] = 2,
+    class_order: Literal["fixed", "shuffled"] | Sequence[str | int] = "fixed",
+    rounds: PositiveInt = 1,
+    blur: Share = 0.0,
     validation_share: Share = 0.0,
     features: Features | None = None,
 ) -> Benchmark:
@@ -26,29 +32,104 @@ def split(
 
     Args:
         source: where the samples come from.
-        seed: of the class order and of what is held out.
-        classes_per_task: how many classes each task brings; must divide their number.
-        class_order: as the data set has them, or shuffled by the seed.
+        seed: of the class order, of what is exchanged and of what is held out.
+        classes_per_task: how many classes each task brings: one number that divides them evenly, or a list with a
+            number for each task, [50, 10, 10, 10, 10, 10] for a large first one.
+        class_order: as the data set has them, or shuffled by the seed, or all of them in a list, by name or by number,
+            counting from 0.
+        rounds: how often all classes come, each time with other samples: each class's training samples are dealt out
+            evenly. With all classes in one task this is the data-incremental stream.
+        blur: share of each task's training samples that is exchanged for samples of other tasks.
         validation_share: part of each class's training samples that is held out for validation.
         features: a frozen network through which all see the samples.
     """
     data, draws = load(source), Draws(seed)
     if features is not None:
         data = features.of(data)
-    count = len(data.classes)
-    if count % classes_per_task:
-        fitting = [k for k in range(1, count + 1) if count % k == 0]
-        raise ConfigError(
-            "benchmark.classes_per_task", classes_per_task, f"must divide the {count} classes: one of {fitting}"
-        )
-    order = torch.arange(count) if class_order == "fixed" else draws.permutation("class_order", n=count)
-    tasks = []
-    for i, labels in enumerate(order.split(classes_per_task)):
+    groups = _ordered(data.classes, class_order, draws).split(_counts(classes_per_task, len(data.classes)))
+    stream: list[list[Task]] = [[] for _ in range(rounds)]
+    for i, labels in enumerate(groups):
         train, validation = hold_out(_only(data.train, labels), validation_share, draws, i)
-        test = _only(data.test, labels)
-        names = tuple(data.classes[label] for label in labels.tolist())
-        tasks.append(Task(i, " ".join(names), names, train, test, validation))
+        test, names = _only(data.test, labels), tuple(data.classes[label] for label in labels.tolist())
+        for nth, part in enumerate(_dealt(train, names, rounds, draws, i)):
+            name = _name(names) + (f", round {nth + 1}" if rounds > 1 else "")
+            repeats = i if nth else None
+            stream[nth].append(Task(nth * len(groups) + i, name, names, part, test, validation, repeats))
+    tasks = blurred([task for tasks in stream for task in tasks], blur, draws)
     return Benchmark(tuple(tasks), Kind(tuple(data.train.store.shape[1:]), data.value_range, data.trials))
+
+
+def _counts(classes_per_task: int | Sequence[int], count: int) -> list[int]:
+    """How many of `count` classes each task gets."""
+    field = "benchmark.classes_per_task"
+    if isinstance(classes_per_task, int):
+        if count % classes_per_task:
+            fitting = [k for k in range(1, count + 1) if count % k == 0]
+            rest = [classes_per_task] * (count // classes_per_task) + [count % classes_per_task]
+            shown = ",".join(map(str, rest)) if len(rest) <= _NAMED else "..."
+            raise ConfigError(
+                field,
+                classes_per_task,
+                f"must divide the {count} classes: one of {fitting}",
+                f"or give a number for each task: {field}=[{shown}]",
+            )
+        return [classes_per_task] * (count // classes_per_task)
+    if sum(classes_per_task) != count:
+        raise ConfigError(
+            field, list(classes_per_task), f"must add up to the {count} classes, and comes to {sum(classes_per_task)}"
+        )
+    return list(classes_per_task)
+
+
+def _ordered(classes: Sequence[str], order: str | Sequence[str | int], draws: Draws) -> Tensor:
+    """The labels of all classes in the order in which they come."""
+    if order == "fixed":
+        return torch.arange(len(classes))
+    if order == "shuffled":
+        return draws.permutation("class_order", n=len(classes))
+    labels = [_label(classes, wanted) for wanted in order]
+    twice = [classes[label] for i, label in enumerate(labels) if label in labels[:i]]
+    missing = [name for label, name in enumerate(classes) if label not in labels]
+    if twice or missing:
+        fault = f"has {twice[0]!r} twice" if twice else f"lacks {', '.join(map(repr, missing[:5]))}"
+        raise ConfigError("benchmark.class_order", list(order), f"must name each class once, and {fault}")
+    return torch.tensor(labels)
+
+
+def _label(classes: Sequence[str], wanted: str | int) -> int:
+    """The label of a class that is given by its name, or else by its number."""
+    # A name made of digits reaches us as a number.
+    if str(wanted) in classes:
+        return classes.index(str(wanted))
+    if isinstance(wanted, int) and 0 <= wanted < len(classes):
+        return wanted
+    raise ConfigError(
+        "benchmark.class_order",
+        wanted,
+        f"is neither the name of a class ({', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}) "
+        f"nor a number from 0 to {len(classes) - 1}",
+        suggestion(str(wanted), classes),
+    )
+
+
+def _dealt(train: Samples, names: Sequence[str], rounds: int, draws: Draws, group: int) -> list[Samples]:
+    """The samples of each class dealt out evenly among the rounds, the first ones getting one more."""
+    if rounds == 1:
+        return [train]
+    order = draws.permutation("rounds", group, n=len(train))
+    nth = torch.empty_like(train.y)
+    for label, name in enumerate(names):
+        members = order[train.y[order] == label]
+        if len(members) < rounds:
+            raise DataError(f"benchmark.rounds={rounds}: class {name!r} has only {len(members)} training samples")
+        nth[members] = torch.arange(len(members)) % rounds
+    return [train.at((nth == i).nonzero().squeeze(1)) for i in range(rounds)]
+
+
+def _name(classes: Sequence[str]) -> str:
+    if len(classes) <= _NAMED:
+        return " ".join(classes)
+    return f"{classes[0]} ... {classes[-1]} ({len(classes)} classes)"
 
 
 def _only(samples: Samples, labels: Tensor) -> Samples:

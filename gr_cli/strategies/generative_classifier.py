@@ -40,12 +40,12 @@ class GenerativeClassifier(Strategy):
         self._situation: Situation | None = None
 
     def check(self, scenario: Scenario, solver: nn.Module) -> None:
-        if not scenario.tasks_have_units:
+        if not scenario.classes_come_once:
             raise ConfigError(
                 "strategy",
                 "generative_classifier",
-                "learns each class once, and here all tasks have the same classes",
-                "try scenario=class or scenario=task",
+                "learns each class once, and here tasks have classes in common",
+                "try scenario=class or scenario=task, with tasks that bring new classes",
             )
 
     def begin_task(self, situation: Situation) -> None:

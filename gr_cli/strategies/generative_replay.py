@@ -132,12 +132,12 @@ class GenerativeReplay(ReplayStrategy):
         self._table: list[Tensor] | None = None
 
     def check(self, scenario: Scenario, solver: nn.Module) -> None:
-        if self.generator.fitted and not self.per_task and not scenario.tasks_have_units:
+        if self.generator.fitted and not self.per_task and not scenario.classes_come_once:
             raise ConfigError(
                 "generator",
                 type(self.generator).__name__,
-                "keeps what it was fitted to by class, and here all tasks have the same classes",
-                "try strategy.generators=per_task or scenario=class",
+                "keeps what it was fitted to by class, and here tasks have classes in common",
+                "try strategy.generators=per_task, or tasks that bring new classes with scenario=class",
             )
         if "likelihood" in (self.targets, self.current_targets) and not scenario.units_are_classes:
             raise ConfigError(

@@ -1,0 +1,49 @@
+"""Streams whose tasks are views of the same images: nothing is stored but what makes a view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from gr_cli.benchmarks.base import Benchmark, Kind, Task, hold_out
+from gr_cli.benchmarks.sources import Data
+from gr_cli.errors import DataError
+from gr_cli.randomness import Draws
+
+Shape = tuple[int, int, int]
+
+
+def image_shape(data: Data, what: str) -> Shape:
+    """(C, H, W) of the samples of `data`.
+
+    Raises:
+        DataError: they are no images, which `what` needs.
+    """
+    shape = tuple(data.train.store.shape[1:])
+    if len(shape) != 3:
+        raise DataError(f"benchmark.source: {what} tasks need images (C, H, W), not samples of shape {shape}")
+    return shape
+
+
+View = Callable[[Tensor], Tensor]
+
+
+def seen_as(
+    data: Data, views: Sequence[tuple[str, View]], shape: Shape, validation_share: float, draws: Draws
+) -> Benchmark:
+    """A task for each view and its name: all samples of `data`, seen so, as images of `shape`."""
+    train, validation = hold_out(data.train, validation_share, draws, 0)
+    tasks = [
+        Task(
+            i,
+            name,
+            data.classes,
+            replace(train, transform=view),
+            replace(data.test, transform=view),
+            None if validation is None else replace(validation, transform=view),
+        )
+        for i, (name, view) in enumerate(views)
+    ]
+    return Benchmark(tuple(tasks), Kind(shape, data.value_range, data.trials))
