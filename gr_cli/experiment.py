@@ -232,10 +232,11 @@ def evaluate(
 ) -> None:
     """Evaluate a run's solver, a replica of `learner`, on all tasks and note it down; `after_task` -1 is before any
     training."""
+    most = experiment.settings.config["evaluate"]["samples"]
     for task in experiment.benchmark.tasks:
         units = learner.scenario.testing_units(learner.heads, task.id, after_task)
         for split, samples in task.splits().items():
-            found = learner.evaluate(samples.batches(), units, replica)
+            found = learner.evaluate(samples.thinned(most).batches(), units, replica)
             experiment.record.evaluations.append(
                 EvaluationRow(after_task, iteration, task.id, split, found.accuracy, found.loss, found.n, final)
             )

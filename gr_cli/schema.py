@@ -41,9 +41,10 @@ class LogConfig:
 
 @dataclass
 class EvaluateConfig:
-    """`every`: iterations between evaluations within a task; null: only after it."""
+    """`every`: iterations between evaluations within a task; null: only after it. `samples`: of each task; null: all."""
 
     every: Optional[int] = MISSING
+    samples: Optional[int] = MISSING
 
 
 @dataclass
@@ -90,6 +91,7 @@ CHECKS: dict[str, Any] = {
     "augment.shift": Count,
     "log.every": PositiveInt,
     "evaluate.every": PositiveInt | None,
+    "evaluate.samples": PositiveInt | None,
     "checkpoint.every_seconds": Positive,
     "device": str,
     "threads": Annotated[int, Ge(1), Le(1024)] | None,

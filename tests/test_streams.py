@@ -291,3 +291,14 @@ def test_streams_of_views_are_learnt(gr_run, benchmark):
     code, _, err = gr_run(*TINY, f"benchmark={benchmark}", "benchmark.tasks=3", "scenario=domain")
     assert code == 0, err
     assert len(pd.read_csv(only_run() / "accuracy_matrix.csv")) == 3
+
+
+def test_evaluation_may_look_at_some_samples_of_each_task_only(gr_run):
+    code, _, err = gr_run(
+        *TINY, "benchmark=rotated_digits", "benchmark.tasks=2", "scenario=domain", "evaluate.samples=9"
+    )
+    assert code == 0, err
+    assert set(pd.read_csv(only_run() / "evaluations.csv")["n"]) == {9}
+    samples = Digits().load().test
+    assert len(samples.thinned(1000)) == len(samples)
+    assert torch.equal(samples.thinned(2).x, samples.x[[0, len(samples) // 2]])

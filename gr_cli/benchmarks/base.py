@@ -72,6 +72,12 @@ class Samples:
         """Only the samples at `index`."""
         return replace(self, y=self.y[index], index=self.rows(index))
 
+    def thinned(self, most: int | None) -> Samples:
+        """At most so many samples, in equal steps through all of them; None: all."""
+        if most is None or len(self) <= most:
+            return self
+        return self.at(torch.arange(most, device=self.y.device) * len(self) // most)
+
     def to(self, device: torch.device, offset: int | Tensor) -> Samples:
         """The same samples on `device`, `offset`, one for all or (N,), added to each label."""
         transform = self.transform.to(device) if isinstance(self.transform, View) else self.transform
