@@ -29,6 +29,7 @@ from gr_cli.results.record import Record
 from gr_cli.scenario import Scenario
 from gr_cli.settings import Settings
 from gr_cli.strategies.base import Batch, Pass, Strategy
+from gr_cli.stretches import Stretches, check_boundaries
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Experiment:
 
     settings: Settings
     benchmark: Benchmark
+    heads: Tensor  # bool (T, U): which units belong to which task
     learner: Learner
     stages: list[Stage]
     threads: int
@@ -132,11 +134,18 @@ def _prepared(settings: Settings, together: int) -> Experiment:
     benchmark = benchmark.on(device, scenario.offsets(benchmark.class_counts, benchmark.repeats))
     if benchmark.blurred:
         heads = _widened(heads, benchmark, scenario)
-    learner = build_learner(config, benchmark.kind, heads, device)
+    iterations, stretches = _iterations(config["train"], benchmark), None
+    if config["train"]["boundaries"] == "hidden":
+        total = iterations * len(benchmark.tasks)
+        length = config["strategy"].get("consolidate_every") or total
+        stretches = Stretches(len(benchmark.tasks), iterations, min(length, total))
+    told = heads if stretches is None else stretches.heads(heads)
+    learner = build_learner(config, benchmark.kind, told, device, stretches)
+    heads = heads.to(device)
     threads = config["threads"] or default_threads(learner.solver, together * config["train"]["batch_size"])
     if config["train"]["batch_size"] == 1 and any(isinstance(m, nn.BatchNorm2d) for m in learner.solver.modules()):
         raise ConfigError("train.batch_size", 1, "batch statistics need more than one sample", "try model.norm=group")
-    return Experiment(settings, benchmark, learner, _stages(config["train"], benchmark, learner), threads)
+    return Experiment(settings, benchmark, heads, learner, _stages(benchmark, heads, learner, iterations), threads)
 
 
 def _check_room(config: dict[str, Any], kind: Kind, device: torch.device) -> None:
@@ -166,7 +175,9 @@ def _widened(heads: Tensor, benchmark: Benchmark, scenario: Scenario) -> Tensor:
     return wide
 
 
-def build_learner(config: dict[str, Any], kind: Kind, heads: Tensor, device: torch.device) -> Learner:
+def build_learner(
+    config: dict[str, Any], kind: Kind, heads: Tensor, device: torch.device, stretches: Stretches | None = None
+) -> Learner:
     """Solver, generator, strategy and optimiser for samples of `kind`; initial parameters follow from the seed."""
     seed, recurring = config["seed"], bool((heads.sum(0) > 1).any())
     scenario = Scenario(config["scenario"], config["train"]["active_classes"], recurring)
@@ -179,6 +190,7 @@ def build_learner(config: dict[str, Any], kind: Kind, heads: Tensor, device: tor
         with seeded(seed, "initialisation.generator"):
             provided["generator"] = build_generator(config["generator"], kind, heads.shape[1], solver)
     strategy = build_as(Strategy, config["strategy"], "strategy", **provided)
+    check_boundaries(config["train"]["boundaries"] == "hidden", strategy, scenario)
     strategy.check(scenario, solver)
     augment = Augment(**config["augment"])
     if augment.shift and len(kind.shape) != 3:
@@ -187,7 +199,8 @@ def build_learner(config: dict[str, Any], kind: Kind, heads: Tensor, device: tor
         shape = "x".join(map(str, kind.shape[1:]))
         raise ConfigError("augment.shift", augment.shift, f"moves images of {shape} pixels out of sight")
     optimizer = build_as(Optimizer, config["optimizer"], "optimizer")  # type: ignore[type-abstract]
-    return one_learner(solver, strategy, optimizer, scenario, heads, Draws(seed, device), config["precision"], augment)
+    draws, precision = Draws(seed, device), config["precision"]
+    return one_learner(solver, strategy, optimizer, scenario, heads, draws, precision, augment, stretches)
 
 
 def build_generator(node: dict[str, Any], kind: Kind, classes: int, solver: nn.Module) -> Generator:
@@ -240,6 +253,7 @@ def one_learner(
     draws: Draws,
     precision: Precision = "float32",
     augment: Augment | None = None,
+    stretches: Stretches | None = None,
 ) -> Learner:
     """A learner of one replica, on the device of its random streams."""
     for network in (solver, strategy.generator):
@@ -248,7 +262,9 @@ def one_learner(
             if precision == "float64":
                 network.double()
     generators = None if strategy.generator is None else Replicas([strategy.generator])
-    return Learner(Replicas([solver]), generators, strategy, [optimizer], scenario, heads, [draws], precision, augment)
+    return Learner(
+        Replicas([solver]), generators, strategy, [optimizer], scenario, heads, [draws], precision, augment, stretches
+    )
 
 
 def side_by_side(experiments: Sequence[Experiment]) -> Learner:
@@ -273,6 +289,7 @@ def side_by_side(experiments: Sequence[Experiment]) -> Learner:
         [draws for learner in learners for draws in learner.draws],
         first.precision,
         first.augment,
+        first.stretches,
     )
 
 
@@ -294,14 +311,19 @@ def passes(experiments: Sequence[Experiment], number: int, most: int | None = No
     return lambda replica: ((x.to(dtype), y) for x, y in islice(stages[replica].train.batches(), most))
 
 
-def _stages(train: dict[str, Any], benchmark: Benchmark, learner: Learner) -> list[Stage]:
+def _iterations(train: dict[str, Any], benchmark: Benchmark) -> int:
+    """Iterations of each task: given, or epochs of a task of mean size."""
+    mean_size = sum(len(task.train) for task in benchmark.tasks) / len(benchmark.tasks)
+    given: int | None = train["iterations"]
+    return given or ceil(train["epochs"] * mean_size / train["batch_size"])
+
+
+def _stages(benchmark: Benchmark, heads: Tensor, learner: Learner, iterations: int) -> list[Stage]:
     """What is trained one after the other: each task, each with all before it, or all at once."""
     tasks, sees = benchmark.tasks, learner.strategy.sees
-    mean_size = sum(len(task.train) for task in tasks) / len(tasks)
-    iterations = train["iterations"] or ceil(train["epochs"] * mean_size / train["batch_size"])
     if sees == "all":
-        return [_stage(tasks, "all tasks", learner, iterations * len(tasks))]
-    return [_stage(trained_in(tasks, sees, task.id), task.name, learner, iterations) for task in tasks]
+        return [_stage(tasks, "all tasks", heads, learner, iterations * len(tasks))]
+    return [_stage(trained_in(tasks, sees, task.id), task.name, heads, learner, iterations) for task in tasks]
 
 
 def trained_in(tasks: Sequence[Task], sees: str, number: int) -> Sequence[Task]:
@@ -311,9 +333,9 @@ def trained_in(tasks: Sequence[Task], sees: str, number: int) -> Sequence[Task]:
     return tasks[0 if sees == "so_far" else number : number + 1]
 
 
-def _stage(tasks: Sequence[Task], name: str, learner: Learner, iterations: int) -> Stage:
+def _stage(tasks: Sequence[Task], name: str, heads: Tensor, learner: Learner, iterations: int) -> Stage:
     """The samples of some tasks as one stage, which counts as the last of them."""
-    scenario, heads, last = learner.scenario, learner.heads, tasks[-1].id
+    scenario, last = learner.scenario, tasks[-1].id
     rest = (scenario.replay_units(heads, last), scenario.rivals(heads, last), iterations)
     if len(tasks) == 1:
         return Stage(last, name, tasks[0].train, scenario.training_units(heads, last), *rest)

@@ -151,7 +151,7 @@ def _parties(ready: Mapping[int, Run]) -> dict[tuple[Place, str], list[int]]:
     """Which of the runs go on together, and where: those that are at one place of one plan."""
     plans: dict[str, list[int]] = {}
     for i, run in ready.items():
-        kind, heads = run.experiment.benchmark.kind, run.experiment.learner.heads.tolist()
+        kind, heads = run.experiment.benchmark.kind, run.experiment.heads.tolist()
         plans.setdefault(str((kind, heads, [s.iterations for s in run.experiment.stages])), []).append(i)
     parties: dict[tuple[Place, str], list[int]] = {}
     for plan, members in plans.items():
@@ -193,7 +193,10 @@ def _take_up(cohort: Cohort, place: Place) -> OpenRow:
         run.experiment.record = Record.from_state(state["record"])
         run.states.clear()  # they take memory
     stage = min(place.stage, len(experiments[0].stages) - 1)
-    return checkpoints.take_up(cohort.learner, experiments[0].stages[stage].task, passes(experiments, stage), found)
+    learner, task = cohort.learner, experiments[0].stages[stage].task
+    if learner.stretches is not None:
+        task = learner.stretches.reached(*place)
+    return checkpoints.take_up(learner, task, passes(experiments, stage), found)
 
 
 def _result(run: Run) -> Result:
@@ -234,7 +237,7 @@ def evaluate(
     training."""
     most = experiment.settings.config["evaluate"]["samples"]
     for task in experiment.benchmark.tasks:
-        units = learner.scenario.testing_units(learner.heads, task.id, after_task)
+        units = learner.scenario.testing_units(experiment.heads, task.id, after_task)
         for split, samples in task.splits().items():
             found = learner.evaluate(samples.thinned(most).batches(), units, replica)
             experiment.record.evaluations.append(

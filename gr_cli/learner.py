@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from math import prod
-from time import perf_counter
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from gr_cli.augment import Augment
+from gr_cli.clock import Clock
 from gr_cli.errors import DataError
 from gr_cli.generators.base import Generator
 from gr_cli.layers import NeedsNoise, mode, per_replica
@@ -23,6 +23,7 @@ from gr_cli.randomness import Draws, Streams, seeded
 from gr_cli.replicas import Replicas, part_of, together
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Batch, GeneratorBatch, Pass, Position, Regularizer, Situation, State, Strategy
+from gr_cli.stretches import Stretches
 
 Losses = dict[str, Tensor]
 Precision = Literal["float32", "float64", "bf16"]
@@ -38,26 +39,6 @@ class Evaluation:
     n: int
 
 
-@dataclass
-class Clock:
-    """Seconds spent on each kind of work, by name."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def measure(self, name: str) -> Iterator[None]:
-        start = perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
-
-    def take(self) -> dict[str, float]:
-        """The seconds so far; the clock begins again."""
-        taken, self.seconds = self.seconds, {}
-        return taken
-
-
 class Learner:
     """Solvers that learn tasks one after the other under a strategy: R replicas, trained as one program.
 
@@ -71,6 +52,7 @@ class Learner:
         draws: random streams of each replica; they say on which device everything lies.
         precision: `float32`, `float64`, or `bf16`: parameters and losses in float32, products in bfloat16.
         augment: what is done at random to the samples that the solvers learn.
+        stretches: what the strategy takes for tasks, in `heads` too, where it isn't told which these are.
     """
 
     def __init__(
@@ -84,9 +66,10 @@ class Learner:
         draws: Sequence[Draws],
         precision: Precision = "float32",
         augment: Augment | None = None,
+        stretches: Stretches | None = None,
     ) -> None:
         self.solvers, self.generators, self.strategy, self.scenario = solvers, generators, strategy, scenario
-        self.augment = augment or Augment()
+        self.augment, self.stretches = augment or Augment(), stretches
         self.precision, self.dtype = precision, torch.float64 if precision == "float64" else torch.float32
         self.draws, self.streams = list(draws), Streams(draws, self.dtype)
         self.device = self.streams.device
@@ -128,14 +111,28 @@ class Learner:
         `start` > 0 continues in the middle of a task, after `load_states`. `samples` are passes over the task's
         samples, for strategies that look at them again.
         """
-        if start == 0:
+        if start == 0 and self.stretches is None:
             self.begin_task(task, samples)
         steps = self.strategy.steps(iterations)
         with self.solvers.mode(training=True):
             for iteration, batch in zip(range(start, steps), batches, strict=False):
                 position = Position(task, iteration, iterations)
-                observe(position, self.step(batch, position))
-        self.end_task(task, samples)
+                observe(position, self.step(batch, self._told(position)))
+        if self.stretches is None:
+            self.end_task(task, samples)
+        elif task == self.stretches.tasks - 1:
+            self.end_task(self.stretches.reached(task + 1, 0))
+
+    def _told(self, position: Position) -> Position:
+        """What the strategy is told of a step: the position, or one in its own stretches, of which one may begin."""
+        if self.stretches is None:
+            return position
+        told = self.stretches.told(position)
+        if told.iteration == 0:
+            if told.task > 0:
+                self.end_task(told.task - 1)
+            self.begin_task(told.task)
+        return told
 
     def begin_task(self, task: int, samples: Pass | None = None) -> None:
         """Make ready for the first step of a task."""

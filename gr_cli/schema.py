@@ -16,12 +16,13 @@ from gr_cli.checks import Count, NonNegative, Positive, PositiveInt
 
 @dataclass
 class TrainConfig:
-    """Budget per task: either `iterations`, or `epochs` of a task of mean size."""
+    """Budget per task: either `iterations`, or `epochs` of a task of mean size. `boundaries`: `told` or `hidden`."""
 
     iterations: Optional[int] = MISSING
     epochs: Optional[int] = MISSING
     batch_size: int = MISSING
     active_classes: str = MISSING
+    boundaries: str = MISSING
 
 
 @dataclass
@@ -41,7 +42,7 @@ class LogConfig:
 
 @dataclass
 class EvaluateConfig:
-    """`every`: iterations between evaluations within a task; null: only after it. `samples`: of each task; null: all."""
+    """`every`: iterations between evaluations within a task; null: only after it. `samples` of each task; null: all."""
 
     every: Optional[int] = MISSING
     samples: Optional[int] = MISSING
@@ -87,6 +88,7 @@ CHECKS: dict[str, Any] = {
     "train.epochs": PositiveInt | None,
     "train.batch_size": PositiveInt,
     "train.active_classes": Literal["seen", "all"],
+    "train.boundaries": Literal["told", "hidden"],
     "augment.noise": NonNegative,
     "augment.shift": Count,
     "log.every": PositiveInt,

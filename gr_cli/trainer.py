@@ -30,6 +30,7 @@ from gr_cli.results.status import Status
 from gr_cli.scenario import Scenario
 from gr_cli.settings import PROVIDED
 from gr_cli.strategies.base import Batch
+from gr_cli.stretches import check_boundaries
 
 Loader = Iterable[Any]
 _SETTINGS = ("optimizer", "continual_strategy", "generator", "scenario", "active_classes", "seed", "log_every")
@@ -263,6 +264,7 @@ class ContinualTrainer:
                 provided["generator"] = build_generator(self._generator, kind, units, self.model)
         strategy = build(self._strategy, STRATEGY, **provided)
         strategy.check(self._scenario, self.model)
+        check_boundaries(False, strategy, self._scenario)
         heads = torch.zeros(0, units, dtype=torch.bool)
         optimizer = build(self._optimizer, "optimizer")
         return one_learner(self.model, strategy, optimizer, self._scenario, heads, Draws(self.seed, self.device))

@@ -113,6 +113,8 @@ class Peaks:
 def _obstacle(first: Experiment, jobs: Sequence[Settings]) -> str | None:
     """Why these jobs can't be replicas of one program, if so."""
     learner = first.learner
+    if learner.stretches is not None:
+        return "a short trial can't show how runs consolidate that are told no boundary"
     for network in (learner.solver, learner.generator):
         for name, module in network.named_modules() if network is not None else ():
             if isinstance(module, _NormBase) and module.track_running_stats:

@@ -119,10 +119,12 @@ class Regularizer(ABC):
 
     `follows`: whether it must see every step that is taken.
     `looks_again`: whether it goes through a task's samples once more when it is over.
+    `needs_boundaries`: what it does where a task ends, and so must be told of; empty: it can do without.
     """
 
     follows: ClassVar[bool] = False
     looks_again: ClassVar[bool] = False
+    needs_boundaries: str = "learns what is important when a task is over"
 
     @abstractmethod
     def penalty(self, parameters: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]] | None:
@@ -158,11 +160,16 @@ class Strategy:
     `sees`: what is trained on in one go: a `task`, the tasks `so_far`, or `all` of them at once.
     `looks_again`: whether it goes through a task's samples outside of its steps.
     `couples`: whether the loss is one of solver and generator, and both take a step down it.
+    `needs_boundaries`: what it does where a task begins or ends, and so must be told of; empty: it can do without.
+    `consolidates`, `consolidate_every`: whether what it does there it does, untold, after so many steps each.
     """
 
     stores_raw_samples: ClassVar[bool] = False
     sees: ClassVar[Literal["task", "so_far", "all"]] = "task"
     couples: ClassVar[bool] = False
+    consolidates: ClassVar[bool] = False
+    consolidate_every: int | None = None
+    needs_boundaries: str = "learns by tasks, and must be told when one is over"
     looks_again: bool = False
     generator: Generator | None = None
 

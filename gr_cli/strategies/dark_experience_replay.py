@@ -27,6 +27,7 @@ class DarkExperienceReplay(Strategy):
     """
 
     stores_raw_samples = True
+    needs_boundaries = ""
 
     def __init__(
         self,

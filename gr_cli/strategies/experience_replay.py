@@ -30,6 +30,10 @@ class ExperienceReplay(ReplayStrategy):
 
     stores_raw_samples = True
     looks_again = True
+    needs_boundaries = (
+        "chooses which samples of each class it keeps when a task is over; "
+        "strategy=er_plus strategy.alpha=0 is experience replay from a reservoir, which need not know"
+    )
 
     def __init__(
         self,

@@ -26,7 +26,8 @@ class FeedbackReplay(GenerativeReplay):
     Args:
         generator: one that reads the solver's features.
         batch_size: replayed samples per iteration; None: as many as current ones.
-        replay_weight, replay_source, pool_size, targets, temperature, regularizer: as for `GenerativeReplay`.
+        replay_weight, replay_source, pool_size, targets, temperature, consolidate_every, regularizer: as for
+            `GenerativeReplay`.
     """
 
     couples = True
@@ -40,6 +41,7 @@ class FeedbackReplay(GenerativeReplay):
         pool_size: Annotated[PositiveInt, InMemory] = 5000,
         targets: Literal["hard", "soft"] = "soft",
         temperature: Annotated[Positive, PerReplica] = 2.0,
+        consolidate_every: PositiveInt | None = None,
         regularizer: Regularizer | None = None,
     ) -> None:
         if not generator.reads_features:
@@ -59,6 +61,7 @@ class FeedbackReplay(GenerativeReplay):
             targets=targets,
             temperature=temperature,
             generator_data="current_and_replay",
+            consolidate_every=consolidate_every,
             regularizer=regularizer,
         )
 

@@ -8,3 +8,5 @@ class Finetune(Strategy):
 
     With a regulariser it is elastic weight consolidation, synaptic intelligence and their like.
     """
+
+    needs_boundaries = ""

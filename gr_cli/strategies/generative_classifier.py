@@ -25,6 +25,8 @@ class GenerativeClassifier(Strategy):
         importance_samples: draws for the estimate of each likelihood.
     """
 
+    needs_boundaries = "learns each class in its task"
+
     def __init__(self, generator: Generator, importance_samples: PositiveInt = 100) -> None:
         super().__init__()
         if generator.tells_likelihood == "no":

@@ -57,8 +57,12 @@ class GenerativeReplay(ReplayStrategy):
         current_data: what the solver learns the current task from: the `real` samples, or `dreamt` ones, so that
             nothing tells current from earlier classes but what they look like.
         current_targets: what it learns about them: their `labels`, or what the generator's `likelihood` says.
+        consolidate_every: steps after which the copies are frozen anew and the memory begins anew, its raw samples
+            dropped, where nobody tells when a task is over; what is said of tasks here holds for such stretches then.
         regularizer: what else keeps the solver's parameters near to where they were.
     """
+
+    consolidates = True
 
     def __init__(
         self,
@@ -77,6 +81,7 @@ class GenerativeReplay(ReplayStrategy):
         generators: Literal["one", "per_task"] = "one",
         current_data: Literal["real", "dreamt"] = "real",
         current_targets: Literal["labels", "likelihood"] = "labels",
+        consolidate_every: PositiveInt | None = None,
         regularizer: Regularizer | None = None,
     ) -> None:
         super().__init__(replay_weight, temperature, regularizer)
@@ -118,6 +123,9 @@ class GenerativeReplay(ReplayStrategy):
                 )
         self.generator: Generator = generator
         self.looks_again = generator.fitted
+        apart = generator.fitted or generator_training != "alongside"
+        self.needs_boundaries = "trains this generator when a task begins or ends" if apart else ""
+        self.consolidate_every = consolidate_every
         self.memory_size, self.batch_size = memory_size, batch_size
         self.generator_update_freq, self.task_balanced = generator_update_freq, task_balanced
         self.pool_size = pool_size if replay_source == "pool" else None

@@ -41,6 +41,7 @@ class ICaRL(Strategy):
 
     stores_raw_samples = True
     looks_again = True
+    needs_boundaries = "chooses which samples of each class it keeps when a task is over"
 
     def __init__(
         self,

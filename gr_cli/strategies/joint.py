@@ -8,6 +8,7 @@ class Joint(Strategy):
 
     stores_raw_samples = True
     sees = "all"
+    needs_boundaries = "trains on all tasks at once, and has no stream"
 
 
 class Cumulative(Strategy):
@@ -15,3 +16,4 @@ class Cumulative(Strategy):
 
     stores_raw_samples = True
     sees = "so_far"
+    needs_boundaries = "begins anew, with all samples so far, when a task begins"

@@ -22,6 +22,8 @@ class LearningWithoutForgetting(ReplayStrategy):
         regularizer: what else keeps the solver's parameters near to where they were.
     """
 
+    needs_boundaries = "asks the solver as it was when the task began"
+
     def __init__(
         self,
         replay_weight: Annotated[ReplayWeight, PerReplica] = "by_tasks",
