@@ -9,5 +9,5 @@ from gr_cli.benchmarks.glyphs import Glyphs as Glyphs
 from gr_cli.benchmarks.permuted import permuted as permuted
 from gr_cli.benchmarks.rotated import rotated as rotated
 from gr_cli.benchmarks.sources import Digits as Digits
-from gr_cli.benchmarks.sources import Torchvision as Torchvision
 from gr_cli.benchmarks.split import split as split
+from gr_cli.benchmarks.vision import Torchvision as Torchvision

@@ -6,7 +6,6 @@ Replay then happens in the space of features: with `strategy=bir` this is the in
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from gr_cli.layers import convolutions, start_relu
 from gr_cli.machine import repeatable
 from gr_cli.optimizers import Adam, Descent
 from gr_cli.randomness import Draws, seeded
+from gr_cli.tell import tell
 
 _VERSION = 1  # of what is computed here: another one has nothing to do with what was kept
 _BATCH = 100  # images that become features at once
@@ -68,7 +68,7 @@ class Features(ABC):
         return Data(train, test, data.classes, value_range=None)
 
     def _computed(self, network: nn.Module, data: Data) -> Tensors:
-        _tell(f"features of {len(data.train) + len(data.test):,} images are computed, and kept in {self.folder}")
+        tell(f"features of {len(data.train) + len(data.test):,} images are computed, and kept in {self.folder}")
         return {"train": self._vectors(network, data.train), "test": self._vectors(network, data.test)}
 
     @torch.no_grad()
@@ -80,11 +80,6 @@ class Features(ABC):
         if not found.isfinite().all():
             raise DataError("benchmark.features: are not finite; the weights of the network hold something else")
         return found
-
-
-def _tell(what: str) -> None:
-    """What takes minutes the first time shall not be silent."""
-    print(f"gr-run: {what}", file=sys.stderr)
 
 
 def fitted(x: Tensor, shape: Sequence[int]) -> Tensor:
@@ -184,7 +179,7 @@ class ConvFeatures(Features):
         name = digest("pretrained", *settings, network, shape, content, lessons.train.y)
 
         def learnt() -> Tensors:
-            _tell(
+            tell(
                 f"{len(network.convolutions)} convolutions are pretrained on {_named(self.pretrain)}, "
                 f"and kept in {self.folder}"
             )

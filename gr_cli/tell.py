@@ -1,0 +1,31 @@
+"""What whoever waits is told, on stderr: what takes minutes the first time shall not be silent."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from time import monotonic
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_SECONDS_BETWEEN_LINES = 1.0
+
+
+def tell(what: str) -> None:
+    """Say something in a line of its own."""
+    print(f"gr-run: {what}", file=sys.stderr)
+
+
+def counted(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """`items` as they come. On a terminal a line says how many of `total` there were, and is gone at the end."""
+    shown, next_line = False, monotonic() + _SECONDS_BETWEEN_LINES
+    try:
+        for number, item in enumerate(items, 1):
+            yield item
+            if monotonic() >= next_line and sys.stderr.isatty():
+                print(f"\r\x1b[Kgr-run: {what}: {number:,} of {total:,}", end="", file=sys.stderr, flush=True)
+                shown, next_line = True, monotonic() + _SECONDS_BETWEEN_LINES
+    finally:
+        if shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
