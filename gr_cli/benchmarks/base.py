@@ -222,15 +222,22 @@ def hold_out(samples: Samples, share: float, draws: Draws, task: int) -> tuple[S
     """Split off `share` of each class for validation: (train, validation), validation None for a share of 0."""
     if share == 0:
         return samples, None
-    order = draws.permutation("validation", task, n=len(samples))
-    shuffled = samples.y[order]
-    held = torch.zeros(len(samples), dtype=torch.bool, device=samples.y.device)
-    for label in shuffled.unique():
-        members = order[shuffled == label]
-        held[members[: round(share * members.shape[0])]] = True
-    if not held.any() or len(samples.y[~held].unique()) < len(shuffled.unique()):
+    held = first_of_each(samples.y, share, draws.permutation("validation", task, n=len(samples)))
+    if not held.any() or len(samples.y[~held].unique()) < len(samples.y.unique()):
         raise DataError(
             f"benchmark.validation_share={share}: leaves {int((~held).sum())} samples of task {task} for training "
             f"and {int(held.sum())} for validation; both need some, and training some of each class"
         )
     return samples.at((~held).nonzero().squeeze(1)), samples.at(held.nonzero().squeeze(1))
+
+
+def first_of_each(y: Tensor, share: float, order: Tensor, least: int = 0) -> Tensor:
+    """Which of samples with labels `y` (N,) are the first in `order` (N,), up to `share` of each class: bool (N,).
+
+    Of each class it is at least so many.
+    """
+    shuffled, chosen = y[order], torch.zeros(len(y), dtype=torch.bool, device=y.device)
+    for label in shuffled.unique():
+        members = order[shuffled == label]
+        chosen[members[: max(least, round(share * len(members)))]] = True
+    return chosen

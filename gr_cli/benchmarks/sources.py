@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from annotated_types import Gt, Lt
+from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from gr_cli.benchmarks.base import Samples
+from gr_cli.benchmarks.base import Samples, first_of_each
 from gr_cli.benchmarks.soundness import checked
 from gr_cli.errors import DataError
+from gr_cli.randomness import Draws
+
+TestShare = Annotated[float, Gt(0), Lt(1)]
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,14 @@ class Digits:
             nth[y == label] = torch.arange(int((y == label).sum()))
         test = nth % 5 == 4
         return Data(Samples(x[~test], y[~test]), Samples(x[test], y[test]), tuple(map(str, range(10))), trials=16)
+
+
+def tested_on(store: Tensor, y: Tensor, share: float, seed: int) -> tuple[Samples, Samples]:
+    """Samples without a test part of their own as training and test part: `share` of each class, at least one sample,
+    is for testing. They go on sharing the store."""
+    test = first_of_each(y, share, Draws(seed).permutation("test_share", n=len(y)), least=1)
+    train, test = (part.nonzero().squeeze(1) for part in (~test, test))
+    return Samples(store, y[train], index=train), Samples(store, y[test], index=test)
 
 
 def in_short(error: Exception) -> str:

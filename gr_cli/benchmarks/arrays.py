@@ -1,0 +1,141 @@
+"""Arrays in files of NumPy or torch. No code in them is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from gr_cli.benchmarks.sources import Data, TestShare, in_short
+from gr_cli.benchmarks.tensors import Layout, Range, Tensors, check_range
+from gr_cli.checks import Count
+from gr_cli.errors import ConfigError, DataError
+
+_NAMES = ("x", "y", "x_train", "y_train", "x_test", "y_test")
+_HOW = "it must hold x and y, or x_train, y_train, x_test and y_test"
+
+
+class Arrays:
+    """Samples in files: `.npz`, `.pt` (a dict or tuple of tensors), or `.npy`. No code in them is run.
+
+    Their names are `x` and `y`, or `x_train`, `y_train`, `x_test` and `y_test`; a tuple has them in this order. Arrays
+    of `.npy` lie in a folder under these names, or there are two files, of which `labels` names the second.
+
+    Args:
+        path: the file, or a folder.
+        labels: the `.npy` file with the labels of one with samples.
+        test_share: as for `Tensors`, as all that follows.
+        test_seed: which samples that is.
+        value_range: [low, high] in which the values lie, None, or `auto`.
+        standardise: bring values to mean 0 and variance 1.
+        layout: where the channels are.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        labels: str | None = None,
+        test_share: TestShare = 0.2,
+        test_seed: Count = 0,
+        value_range: Range | Literal["auto"] | None = "auto",
+        standardise: bool = False,
+        layout: Layout = "auto",
+    ) -> None:
+        if path is None:
+            raise ConfigError(
+                "benchmark.source.path",
+                None,
+                "must be a file of arrays, .npz, .npy or .pt, or a folder of .npy files",
+                "say benchmark.source.path=<file>",
+            )
+        check_range(value_range, standardise)
+        self.place, self.remedy = f"benchmark.source.path={path}", "mend what is in it"
+        self._path, self._labels = Path(path).expanduser(), None if labels is None else Path(labels).expanduser()
+        chosen = value_range if value_range is None or isinstance(value_range, str) else tuple(value_range)
+        self._choices = (test_share, test_seed, chosen, standardise, layout)
+
+    def load(self) -> Data:
+        files = _files(self._path, self._labels, self.place)
+        stamps = tuple((file.absolute(), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+        return _loaded(self._path, self._labels, stamps, self._choices, self.place)
+
+
+@lru_cache(maxsize=2)  # the runs of a sweep share what was read once
+def _loaded(path: Path, labels: Path | None, _: object, choices: tuple[Any, ...], place: str) -> Data:
+    found = _read(path, labels, place)
+    train = ("x", "y") if "x" in found else ("x_train", "y_train")
+    missing = [name for name in train if name not in found]
+    if missing:
+        raise DataError(f"{place}: holds {', '.join(found) or 'nothing'}, and no {missing[0]}; {_HOW}")
+    x, y, x_test, y_test = (found.get(name) for name in (*train, "x_test", "y_test"))
+    source = Tensors(x, y, x_test, y_test, *choices)
+    source.place = place
+    return source.load()
+
+
+# --- reading
+
+
+def _files(path: Path, labels: Path | None, place: str) -> list[Path]:
+    """The files that make up a set.
+
+    Raises:
+        ConfigError, DataError: they are not there, or not of a known kind.
+    """
+    if path.is_dir():
+        found = [path / f"{name}.npy" for name in _NAMES if (path / f"{name}.npy").is_file()]
+        if not found:
+            raise DataError(
+                f"{place}: is a folder without x.npy and y.npy; for folders of images say benchmark=image_folder"
+            )
+        return found
+    if path.suffix not in (".npz", ".npy", ".pt", ".pth"):
+        raise ConfigError(
+            "benchmark.source.path", path, "must be a file .npz, .npy or .pt, or a folder with x.npy and y.npy"
+        )
+    if (path.suffix == ".npy") != (labels is not None):
+        allowed = "must name the .npy file with the labels" if labels is None else "is for .npy files alone"
+        raise ConfigError("benchmark.source.labels", labels, allowed)
+    files = [path] if labels is None else [path, labels]
+    for file in files:
+        if not file.is_file():
+            raise DataError(f"{place}: {file} is not there; name a file that is")
+    return files
+
+
+def _read(path: Path, labels: Path | None, place: str) -> dict[str, Any]:
+    """The arrays by their names."""
+    if path.is_dir():
+        files = _files(path, labels, place)
+        return {file.stem: _opened(file, place) for file in files}
+    if labels is not None:
+        return {"x": _opened(path, place), "y": _opened(labels, place)}
+    found = _opened(path, place)
+    if isinstance(found, Mapping):
+        return {str(name).lower(): value for name, value in found.items()}
+    if isinstance(found, (tuple, list)) and len(found) in (2, 4):
+        return dict(zip(_NAMES[:2] if len(found) == 2 else _NAMES[2:], found, strict=True))
+    raise DataError(f"{place}: holds something of type {type(found).__name__}; {_HOW}")
+
+
+def _opened(file: Path, place: str) -> Any:
+    """What is in a file, if that is plain arrays: no code in it is run."""
+    try:
+        if file.suffix in (".pt", ".pth"):
+            return torch.load(file, map_location="cpu", weights_only=True)
+        found = np.load(file, allow_pickle=False)
+        if isinstance(found, np.lib.npyio.NpzFile):
+            with found:
+                return dict(found)
+        return found
+    except OSError as error:
+        raise DataError(f"{place}: {file.name} can't be read ({error.strerror or in_short(error)})") from error
+    except Exception as error:  # of many kinds: a file may hold anything
+        why = type(error).__name__ if file.suffix in (".pt", ".pth") else in_short(error)
+        raise DataError(
+            f"{place}: {file.name} holds no plain arrays ({why}); {_HOW}, saved without pickling"
+        ) from error

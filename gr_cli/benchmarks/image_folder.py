@@ -1,0 +1,300 @@
+"""Images in folders, a folder for each class: decoded once, and kept as one tensor."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import PIL
+import torch
+from annotated_types import Len
+
+from gr_cli.benchmarks.base import Samples
+from gr_cli.benchmarks.sources import Data, TestShare, tested_on
+from gr_cli.cache import Tensors, digest, kept
+from gr_cli.checks import Count, PositiveInt
+from gr_cli.errors import ConfigError, DataError
+from gr_cli.machine import available_memory
+from gr_cli.tell import counted, tell
+
+Mode = Literal["auto", "grey", "rgb"]
+Size = PositiveInt | Annotated[Sequence[PositiveInt], Len(2, 2)]
+T = TypeVar("T")
+
+_VERSION = 1  # of what is computed here: another one has nothing to do with what was kept
+_AT_ONCE = 64  # images that a thread takes at once
+_TEST_FOLDERS = ("test", "val")
+# What Pillow opens, but only with the help of other programs.
+_NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+_MAY_LIE_ON_THEIR_SIDE = {"AVIF", "JPEG", "MPO", "TIFF", "WEBP"}
+
+
+class _File(NamedTuple):
+    """An image file, its path below the folder, and what changes when it is changed."""
+
+    name: str
+    label: int
+    size: int
+    time: int
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """What is in a folder: the images for training, `training` in number, then those for testing; None: they have no
+    part of their own. `others` is how many files are no images; hidden ones don't count."""
+
+    root: Path
+    classes: tuple[str, ...]
+    files: tuple[_File, ...]
+    training: int | None
+    others: int
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """What a user chose of an `ImageFolder`."""
+
+    size: tuple[int, int] | None
+    mode: Mode
+    test_share: float
+    test_seed: int
+    skip_broken: bool
+    folder: Path  # in which the tensor is kept
+
+
+class ImageFolder:
+    """Images of any format that Pillow reads, in folders: `train/<class>/...` and `test/<class>/...` (or `val`), or a
+    folder for each class only, of which a share is then for testing.
+
+    Classes are in the order of their names, `2` before `10`. They are decoded in threads, brought to one size by their
+    shorter side and cut at the centre, and kept as one tensor of bytes below `cache_root`, under a name that tells
+    which files there were, how large, and of when. Other files are passed over; links to folders are not followed.
+
+    Args:
+        path: the folder.
+        size: pixels each way, or [height, width]; default: the size that most images have.
+        mode: `grey` or `rgb`; `auto`: grey if all files are. Transparency is left out.
+        test_share: part of each class that is for testing, where there is no folder for that.
+        test_seed: which samples that is; not the run's seed, so all runs are tested on the same.
+        skip_broken: leave out images that can't be decoded, instead of refusing them all.
+        cache_root: folder in which the tensor is kept.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        size: Size | None = None,
+        mode: Mode = "auto",
+        test_share: TestShare = 0.2,
+        test_seed: Count = 0,
+        skip_broken: bool = False,
+        cache_root: str = "~/.cache/gr_cli",
+    ) -> None:
+        if path is None:
+            raise ConfigError(
+                "benchmark.source.path",
+                None,
+                "must be a folder that holds a folder of images for each class",
+                "say benchmark.source.path=<folder>",
+            )
+        self.root = Path(path).expanduser().absolute()
+        self.place, self.remedy = f"benchmark.source.path={path}", "see to it that each class has images there"
+        both = None if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
+        kept_in = Path(cache_root).expanduser() / "images"
+        self._choices = _Choices(both, mode, test_share, test_seed, skip_broken, kept_in)
+
+    def load(self) -> Data:
+        return _data(_listed(self.root, self.place), self._choices, self.place)
+
+
+@lru_cache(maxsize=2)  # the runs of a sweep share what was read once
+def _data(listing: _Listing, choices: _Choices, place: str) -> Data:
+    name = digest(_VERSION, PIL.__version__, choices.size, choices.mode, choices.skip_broken, str(listing.root))
+    stamps = digest([tuple(file) for file in listing.files])
+    found = kept(choices.folder / f"{digest(name, stamps)}.pt", lambda: _decoded_all(listing, choices, place))
+    x, sound = found["x"], found["sound"]
+    if not sound.all():
+        first = listing.files[int((~sound).nonzero()[0])].name
+        tell(f"{place}: {int((~sound).sum()):,} images can't be decoded and are left out, the first is {first}")
+    y = torch.tensor([file.label for file in listing.files])[sound]
+    if listing.training is None:
+        train, test = tested_on(x, y, choices.test_share, choices.test_seed)
+    else:
+        training = int(sound[: listing.training].sum())
+        train, test = Samples(x[:training], y[:training]), Samples(x[training:], y[training:])
+    return Data(train, test, listing.classes)
+
+
+# --- what there is
+
+
+def _listed(root: Path, place: str) -> _Listing:
+    """The images below `root`.
+
+    Raises:
+        DataError: there are none in folders.
+    """
+    if not root.is_dir():
+        raise DataError(f"{place}: {'is a file' if root.exists() else 'is not there'}; name a folder")
+    folders = _folders(root)
+    test = next((name for name in _TEST_FOLDERS if name in folders), None)
+    if set(folders) == {"train"}:
+        parts = ["train"]
+    else:
+        parts = ["train", test] if "train" in folders and test is not None else [""]
+    by_part = {part: _folders(root / part) for part in parts}
+    classes = sorted({name for names in by_part.values() for name in names}, key=_natural)
+    files: list[_File] = []
+    counts, others = [], 0
+    for part, names in by_part.items():
+        for label, name in enumerate(classes):
+            found = sorted(_below(root, Path(part, name), label)) if name in names else []
+            images = [file for file in found if os.path.splitext(file.name)[1].lower() in _extensions()]
+            others += len(found) - len(images)
+            files += images
+        counts.append(len(files))
+    if not files:
+        raise DataError(f"{place}: holds no images in folders of classes; put them into {root}/<class>/")
+    return _Listing(root, tuple(classes), tuple(files), counts[0] if len(parts) == 2 else None, others)
+
+
+def _folders(folder: Path) -> list[str]:
+    return [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def _natural(name: str) -> list[str | int]:
+    """A key by which `2` comes before `10`."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))]
+
+
+def _below(root: Path, folder: Path, label: int) -> Iterator[_File]:
+    """All files in a folder and the folders in it that are not hidden."""
+    for entry in os.scandir(root / folder):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _below(root, folder / entry.name, label)
+        elif not entry.is_dir():
+            told = entry.stat()
+            yield _File(f"{folder}/{entry.name}", label, told.st_size, told.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _extensions() -> frozenset[str]:
+    """How the names of files end that Pillow can decode by itself."""
+    from PIL import Image
+
+    known = Image.registered_extensions()
+    return frozenset(end for end, kind in known.items() if kind in Image.OPEN and kind not in _NOT_DECODED)
+
+
+# --- decoding
+
+
+def _decoded_all(listing: _Listing, choices: _Choices, place: str) -> Tensors:
+    """All images as one tensor, and which of the files they are: all that can be decoded."""
+    passed = f"; {listing.others:,} other files are passed over" if listing.others else ""
+    tell(
+        f"{len(listing.files):,} images of {len(listing.classes)} classes in {listing.root} are decoded, "
+        f"and kept in {choices.folder}{passed}"
+    )
+    paths = [str(listing.root / file.name) for file in listing.files]
+    shape = _shape(paths, choices)
+    needed = len(paths) * prod(shape)
+    if needed > available_memory(torch.device("cpu")):
+        raise ConfigError(
+            "benchmark.source.size",
+            choices.size if choices.size is None else list(choices.size),
+            f"{len(paths):,} images of {shape[1]}x{shape[2]} pixels take {needed / 2**30:,.1f} GiB, and there is less",
+            "try benchmark.source.size=64",
+        )
+    x = np.empty((len(paths), *shape), np.uint8)
+
+    def decode(i: int) -> str:
+        try:
+            x[i] = _decoded(paths[i], shape)
+        except Exception as error:  # of many kinds: each decoder has its own
+            return " ".join(str(error).replace(repr(paths[i]), "it").split())[:120] or type(error).__name__
+        return ""
+
+    faults = _in_threads(decode, range(len(paths)), "images decoded")
+    broken = [i for i, fault in enumerate(faults) if fault]
+    if broken and not choices.skip_broken:
+        first = broken[0]
+        raise DataError(
+            f"{place}: {len(broken):,} of {len(paths):,} images can't be decoded, the first is "
+            f"{listing.files[first].name} ({faults[first]}); mend or remove them, or say "
+            "benchmark.source.skip_broken=true"
+        )
+    sound = torch.tensor([not fault for fault in faults])
+    return {"x": torch.from_numpy(x if not broken else x[sound.numpy()]), "sound": sound}
+
+
+def _in_threads(do: Callable[[Any], T], items: Sequence[Any], what: str) -> list[T]:
+    """`do` for each of `items`, in threads: decoders let go of the interpreter."""
+    pieces = [items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        done = pool.map(lambda piece: [do(item) for item in piece], pieces)
+        return list(counted((found for piece in done for found in piece), len(items), what))
+
+
+def _shape(paths: Sequence[str], choices: _Choices) -> tuple[int, int, int]:
+    """The shape (C, H, W) of all images; their headers are looked at where it was not chosen."""
+    grey, size = choices.mode == "grey", choices.size
+    if size is None or choices.mode == "auto":
+        seen = [found for found in _in_threads(_header, paths, "images looked at") if found is not None]
+        grey = grey or (choices.mode == "auto" and all(mode in _GREY for _, mode in seen))
+        if size is None:
+            size = Counter(size for size, _ in seen).most_common(1)[0][0] if seen else (1, 1)
+    return (1 if grey else 3, *size)
+
+
+_GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
+
+
+def _header(path: str) -> tuple[tuple[int, int], str] | None:
+    """Height, width and mode of an image; None if it can't be told, which decoding will say."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.format in _MAY_LIE_ON_THEIR_SIDE and image.getexif().get(_ORIENTATION, 1) >= 5
+            return (width, height) if turned else (height, width), image.mode
+    except Exception:
+        return None
+
+
+_ORIENTATION = 0x0112  # a tag of EXIF; from 5 on, a camera was held upright
+
+
+def _decoded(path: str, shape: tuple[int, int, int]) -> np.ndarray[Any, Any]:
+    """An image as bytes (C, H, W)."""
+    from PIL import Image, ImageOps
+
+    mode, (height, width) = "L" if shape[0] == 1 else "RGB", shape[1:]
+    with Image.open(path) as opened:
+        opened.draft(mode, (2 * width, 2 * height))  # a large JPEG needs not be decoded in full
+        image: Image.Image = opened
+        if opened.format in _MAY_LIE_ON_THEIR_SIDE:
+            image = ImageOps.exif_transpose(opened)
+        if image.mode == "F":
+            raise ValueError("its pixels are floating-point numbers")
+        if image.mode.startswith("I"):  # 16 bits, of which converting would cut off all but the darkest
+            image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        if "transparency" in image.info:
+            image = image.convert("RGBA")
+        image = image.convert(mode)
+        if image.size != (width, height):
+            image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+        pixels = np.asarray(image)
+    return pixels[None] if shape[0] == 1 else pixels.transpose(2, 0, 1)

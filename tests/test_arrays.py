@@ -1,0 +1,284 @@
+"""Arrays of one's own, in memory and in files."""
+
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from gr_cli.benchmarks import Arrays, Tensors, split
+from gr_cli.benchmarks.sources import Data, load
+from gr_cli.errors import ConfigError, DataError
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.integers(0, 256, (20, 4, 5), dtype=np.uint8), np.arange(20) % 4
+X_TEST, Y_TEST = X[::-1].copy(), Y[::-1].copy()
+BOTH = {"x_train": X, "y_train": Y, "x_test": X_TEST, "y_test": Y_TEST}
+
+
+def write(form: str, arrays: dict[str, np.ndarray]) -> dict[str, str]:
+    """Arrays in a file of that form; the settings that name it."""
+    if form == "npz":
+        np.savez("set.npz", **arrays)
+    elif form == "compressed npz":
+        np.savez_compressed("set.npz", **arrays)
+    elif form == "pt":
+        torch.save({name: torch.from_numpy(value) for name, value in arrays.items()}, "set.pt")
+    elif form == "tuple":
+        torch.save(tuple(map(torch.from_numpy, arrays.values())), "set.pt")
+    else:
+        Path("folder").mkdir()
+        for name, value in arrays.items():
+            np.save(f"folder/{name}.npy", value)
+        if form == "pair":
+            return {"path": "folder/x.npy", "labels": "folder/y.npy"}
+    return {"path": {"folder": "folder", "pt": "set.pt", "tuple": "set.pt"}.get(form, "set.npz")}
+
+
+@pytest.mark.parametrize("form", ["npz", "compressed npz", "pt", "tuple", "folder"])
+def test_a_training_and_a_test_part(form):
+    data = load(Arrays(**write(form, BOTH)))
+    assert data.train.x.shape == (20, 1, 4, 5) and data.train.x.dtype == torch.uint8
+    assert np.array_equal(data.train.x[:, 0], X) and np.array_equal(data.test.x[:, 0], X_TEST)
+    assert data.train.y.tolist() == Y.tolist() and data.test.y.tolist() == Y_TEST.tolist()
+    assert data.classes == ("0", "1", "2", "3") and data.value_range == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("form", ["npz", "pt", "tuple", "folder", "pair"])
+def test_without_a_test_part_a_share_is_held_out(form):
+    data = load(Arrays(**write(form, {"x": X, "y": Y}), test_share=0.4))
+    assert torch.bincount(data.test.y).tolist() == [2] * 4 and torch.bincount(data.train.y).tolist() == [3] * 4
+    rows = {x.numpy().tobytes() for part in (data.train, data.test) for x in part.x}
+    assert rows == {x.tobytes() for x in X}
+    for part in (data.train, data.test):
+        for x, y in zip(part.x, part.y, strict=True):
+            assert Y[[x.numpy().tobytes() == row.tobytes() for row in X]] == y
+
+
+def made(x: object, y: object = Y, **settings) -> Data:
+    return load(Tensors(x, y, x, y, **settings))
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"),
+    [
+        ((20, 7), (7,)),
+        ((20, 4, 5), (1, 4, 5)),
+        ((20, 3, 8, 9), (3, 8, 9)),
+        ((20, 8, 9, 3), (3, 8, 9)),
+        ((20, 8, 9, 1), (1, 8, 9)),
+        ((20, 3, 1, 3), None),
+        ((20, 4, 8, 8), None),
+        ((20,), None),
+        ((20, 1, 1, 1, 1), None),
+    ],
+)
+def test_shapes(shape, found):
+    x = RNG.random(shape, dtype=np.float32)
+    if found is None:
+        with pytest.raises((ConfigError, DataError), match=r"layout=auto: can't tell|they must be images"):
+            made(x)
+        return
+    data = made(x)
+    assert data.train.x.shape[1:] == found
+    moved = np.moveaxis(x, -1, 1) if x.ndim == 4 and shape[-1] in (1, 3) else x
+    assert np.array_equal(data.train.x.numpy().reshape(20, -1), moved.reshape(20, -1))
+
+
+def test_a_layout_that_is_told():
+    x = RNG.random((20, 4, 8, 8), dtype=np.float32)
+    assert made(x, layout="NCHW").train.x.shape[1:] == (4, 8, 8)
+    assert made(x, layout="NHWC").train.x.shape[1:] == (8, 4, 8)
+
+
+def test_types_of_values():
+    x = RNG.random((20, 7))
+    assert made(x).train.x.dtype == torch.float32
+    assert made(x.astype(np.float16)).value_range == (0.0, 1.0)
+    assert made(x.astype(">f8")).train.x.shape == (20, 7)  # the other byte order
+    whole = made((x * 255).astype(np.int64))
+    assert whole.train.x.dtype == torch.uint8 and whole.value_range == (0.0, 1.0)
+    for flags in (x > 0.5, (x > 0.5).astype(np.uint8)):
+        values, _ = made(flags).train.batch(torch.arange(20))
+        assert values.unique().tolist() == [0.0, 1.0]
+    for refused in ((x * 999).astype(int), x.astype(complex), -(x * 100).astype(int)):
+        with pytest.raises(DataError, match="its training samples must be uint8, whole numbers from 0 to 255, or"):
+            made(refused)
+    with pytest.raises(DataError, match="bytes for training or testing, and floats for the other"):
+        load(Tensors(x, Y, X.reshape(20, -1), Y))
+
+
+def test_ranges_of_values(capsys):
+    x = 10 * RNG.standard_normal((20, 7)) + 50
+    data = made(x)
+    assert data.value_range is None
+    assert (
+        "are taken as they are; consider benchmark.source.standardise=true or value_range=" in capsys.readouterr().err
+    )
+    data = made(x, value_range=[0, 100])
+    assert data.value_range == (0.0, 1.0)
+    assert np.allclose(data.train.x, x / 100, atol=1e-6)
+    with pytest.raises(ConfigError, match=r"value_range=\[0, 10\]: values lie in \["):
+        made(x, value_range=[0, 10])
+    with pytest.raises(ConfigError, match=r"value_range=\[5, 1\]: must be \[low, high\]"):
+        made(x, value_range=[5, 1])
+    assert made(RNG.random((20, 7)), value_range=None).value_range is None
+    assert capsys.readouterr().err == ""
+
+
+def test_standardising_takes_its_statistics_from_training_alone():
+    x, far = 3 * RNG.standard_normal((20, 3, 4, 4)) + 5, 1000 + RNG.standard_normal((20, 3, 4, 4))
+    x[:, 2] = 7.0  # a channel that never changes
+    data = load(Tensors(x, Y, far, Y, standardise=True))
+    assert data.value_range is None
+    mean, deviation = x.mean((0, 2, 3), keepdims=True), x.std((0, 2, 3), keepdims=True)
+    deviation[deviation == 0] = 1
+    assert np.allclose(data.train.x, (x - mean) / deviation, atol=1e-5)
+    assert np.allclose(data.test.x, (far - mean) / deviation, rtol=1e-4)
+    shared = load(Tensors(x, Y, standardise=True))
+    assert shared.train.store is shared.test.store
+    assert shared.train.x[:, :2].mean((0, 2, 3)).abs().max() < 1e-5
+    with pytest.raises(ConfigError, match="standardise=true: makes values unbounded"):
+        made(x, standardise=True, value_range=[0, 1])
+    # As bytes they would be on another scale; what comes out is the same.
+    assert torch.allclose(made(X, standardise=True).train.x, made(X / 255, standardise=True).train.x, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ([10, -2, 7, 300], ("-2", "7", "10", "300")),
+        (["pear", "fig", "apple", "fig tree"], ("apple", "fig", "fig tree", "pear")),
+        ([b"b", b"a", b"d", b"c"], ("a", "b", "c", "d")),
+    ],
+)
+def test_labels_of_any_kind_become_whole_numbers_in_their_order(labels, names):
+    y = np.array(labels)[Y]
+    data = made(X, y)
+    assert data.classes == names
+    texts = [name.decode() if isinstance(name, bytes) else str(name) for name in y.tolist()]
+    assert [names[label] for label in data.train.y] == texts
+    assert made(X, y.reshape(20, 1)).train.y.tolist() == data.train.y.tolist()
+    assert made(X, y.tolist()).classes == names
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (X, Y[:-1], "has 20 training samples, but 19 training labels"),
+        (X, Y + 0.5, "labels must be whole numbers or texts, not float64"),
+        (X, np.eye(20), r"labels must have the shape \(N,\), not \(20, 20\)"),
+        (X[:0], Y[:0], r"samples have shape \(0, 4, 5\)"),
+        (X[:8] * np.float32("nan"), Y[:8], "4 of its 4 training samples hold NaN"),
+        (["a"] * 20, Y, "its training samples are no numbers"),
+        (X[:9], np.array([0, 1] * 4 + [7]), "no training samples of class '7'"),
+    ],
+)
+def test_nonsense_is_one_line(x, y, message):
+    with pytest.raises(DataError, match=message) as error:
+        load(Tensors(x, y))
+    assert "\n" not in str(error.value)
+
+
+# --- files
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.mkdir, ("hacked",)
+
+
+def bomb() -> bytes:
+    """An archive whose array says that it is huge."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (1 << 50,)})
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr("x.npy", header.getvalue())
+        archive.writestr("y.npy", header.getvalue())
+    return whole.getvalue()
+
+
+def hostile(name: str) -> None:
+    if name == "objects.npz":
+        np.savez(name, x=np.array([Hostile()] * 3, dtype=object), y=Y)
+    elif name == "pickle.pt":
+        torch.save({"x": Hostile(), "y": torch.from_numpy(Y)}, name)
+    elif name == "bomb.npz":
+        Path(name).write_bytes(bomb())
+    elif name == "names.npz":
+        np.savez(name, images=X, labels=Y)
+    elif name == "weights.pt":
+        torch.save(torch.nn.Linear(2, 2).state_dict(), name)
+    elif name == "number.pt":
+        torch.save(3, name)
+    else:
+        Path(name).write_bytes({"pickle.npz": pickle.dumps(Hostile()), "empty.npz": b""}.get(name, b"garbage"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("objects.npz", "objects.npz holds no plain arrays"),
+        ("pickle.npz", "pickle.npz holds no plain arrays"),
+        ("pickle.pt", "pickle.pt holds no plain arrays"),
+        ("garbage.npz", "garbage.npz holds no plain arrays"),
+        ("garbage.pt", "garbage.pt holds no plain arrays"),
+        ("empty.npz", "empty.npz"),
+        ("bomb.npz", "bomb.npz"),
+        ("names.npz", "holds images, labels, and no x_train; it must hold x and y, or x_train"),
+        ("weights.pt", "holds weight, bias, and no x_train"),
+        ("number.pt", "holds something of type int"),
+        ("nowhere.npz", "nowhere.npz is not there; name a file that is"),
+        ("table.csv", "must be a file .npz, .npy or .pt, or a folder with x.npy and y.npy"),
+        ("x.npy", "benchmark.source.labels=null: must name the .npy file with the labels"),
+    ],
+)
+def test_a_hostile_or_broken_file_is_one_line_and_runs_nothing(gr_run, name, message):
+    if name != "nowhere.npz":
+        hostile(name)
+    code, _, line = gr_run("benchmark=arrays", f"benchmark.source.path={name}", "strategy=finetune")
+    assert (code, line.count("\n")) == (2, 1), line
+    assert message in line
+    assert not Path("hacked").exists()
+
+
+def test_no_path_is_one_line(gr_run):
+    code, _, line = gr_run("benchmark=arrays")
+    assert (code, line.count("\n")) == (2, 1)
+    assert "benchmark.source.path=null: must be a file of arrays" in line
+
+
+def test_a_file_that_changed_is_read_anew():
+    settings = write("npz", {"x": X, "y": Y})
+    first = load(Arrays(**settings))
+    assert load(Arrays(**settings)) is first
+    np.savez("set.npz", x=255 - X, y=Y)
+    assert np.array_equal(load(Arrays(**settings)).train.store[:, 0], 255 - X)
+
+
+@pytest.mark.parametrize("generator", ["vae", "mixture"])
+def test_a_run_from_the_command_line_on_vectors(gr_run, generator):
+    x = RNG.standard_normal((80, 6)) + Y.repeat(4)[:, None]
+    np.savez("set.npz", x=x, y=np.array(["a", "b", "c", "d"])[Y.repeat(4)])
+    words = ("benchmark=arrays", "benchmark.source.path=set.npz", "benchmark.source.standardise=true")
+    code, _, err = gr_run(*words, f"generator={generator}", "train.iterations=3", "threads=1")
+    assert code == 0, err
+    assert list(Path("outputs/arrays").glob("*/*/accuracy_matrix.csv"))
+
+
+def test_tensors_become_a_stream_for_the_trainer():
+    from gr_cli import ContinualTrainer, SimpleMLP
+
+    stream = split(Tensors(torch.from_numpy(X), torch.from_numpy(Y)), seed=0, classes_per_task=2)
+    trainer = ContinualTrainer(SimpleMLP(20, [8], 4))
+    for task in stream.tasks:
+        x, y = task.train.batch(torch.arange(len(task.train)))
+        loader = DataLoader(TensorDataset(x, y + 2 * task.id), batch_size=4)
+        found = trainer.train_task(train_loader=loader, val_loader=loader, task_id=task.id)
+    assert set(found) == {0, 1}

@@ -1,0 +1,266 @@
+"""Folders of images: what is in them, how it is decoded, and what is kept."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gr_cli.benchmarks import ImageFolder, split
+from gr_cli.benchmarks.sources import Data, load
+from gr_cli.errors import ConfigError, DataError
+
+RNG = np.random.default_rng(0)
+
+
+def pixels(*shape: int) -> np.ndarray:
+    return RNG.integers(0, 256, shape, dtype=np.uint8)
+
+
+def put(path: str, image: np.ndarray | Image.Image, **how) -> np.ndarray:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    picture.save(path, **how)
+    return np.asarray(picture)
+
+
+def folder(
+    parts: tuple[str, ...] = ("train", "test"), classes: tuple[str, ...] = ("cat", "dog"), each: int = 3
+) -> None:
+    """Colour images 6x5 below `images`."""
+    for part in parts:
+        for name in classes:
+            for i in range(each):
+                put(f"images/{part}/{name}/{i}.png", pixels(6, 5, 3))
+
+
+def read(**settings) -> Data:
+    return load(ImageFolder("images", cache_root="cache", **settings))
+
+
+def test_a_folder_for_each_part_and_class():
+    folder(each=2)
+    first = put("images/train/cat/0.png", pixels(6, 5, 3))
+    last = put("images/test/dog/nested/deeper/9.png", pixels(6, 5, 3))
+    data = read()
+    assert data.classes == ("cat", "dog")
+    assert data.train.x.dtype == torch.uint8 and data.train.x.shape == (4, 3, 6, 5)
+    assert data.train.y.tolist() == [0, 0, 1, 1] and data.test.y.tolist() == [0, 0, 1, 1, 1]
+    assert np.array_equal(data.train.x[0].permute(1, 2, 0), first)
+    assert np.array_equal(data.test.x[-1].permute(1, 2, 0), last)
+    assert data.value_range == (0.0, 1.0)
+
+
+def test_val_stands_in_for_test_and_a_class_may_be_called_train():
+    folder(("train", "val"))
+    assert len(read().test) == 6
+    os.rename("images", "other")
+    folder(("",), ("train", "car"))
+    assert read().classes == ("car", "train")
+
+
+@pytest.mark.parametrize("part", ["", "train"])
+def test_without_a_test_part_a_share_of_each_class_is_held_out_the_same_for_all_seeds(part):
+    folder((part,), each=10)
+    data = read(test_share=0.3)
+    assert torch.bincount(data.test.y).tolist() == [3, 3] and torch.bincount(data.train.y).tolist() == [7, 7]
+    rows = [{x.numpy().tobytes() for x in samples.x} for samples in (data.train, data.test)]
+    assert len(rows[0]) == 14 and not rows[0] & rows[1]
+    again, other = read(test_share=0.3), read(test_share=0.3, test_seed=1)
+    assert torch.equal(again.test.x, data.test.x) and not torch.equal(other.test.x, data.test.x)
+    assert torch.bincount(read(test_share=0.01).test.y).tolist() == [1, 1]
+
+
+def test_classes_are_in_natural_order():
+    folder(classes=("class10", "class2", "class1"), each=1)
+    assert read().classes == ("class1", "class2", "class10")
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "JPEG", "bmp", "gif", "webp", "tif", "ppm"])
+def test_any_format(ending):
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            put(f"images/{part}/{name}/x.{ending}", pixels(8, 8, 3))
+    assert read().train.x.shape == (2, 3, 8, 8)
+
+
+def test_grey_if_all_are_and_colour_if_one_is():
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            put(f"images/{part}/{name}/x.png", pixels(4, 4))
+    grey = put("images/train/a/x.png", pixels(4, 4))
+    data = read()
+    assert data.train.x.shape == (2, 1, 4, 4) and np.array_equal(data.train.x[0, 0], grey)
+    assert read(mode="rgb").train.x.shape == (2, 3, 4, 4)
+    colour = put("images/train/b/x.png", pixels(4, 4, 3))
+    data = read()
+    assert np.array_equal(data.train.x[0], np.stack([grey] * 3))
+    assert np.array_equal(data.train.x[1].permute(1, 2, 0), colour)
+    weights = np.array([0.299, 0.587, 0.114])
+    assert np.abs(read(mode="grey").train.x[1, 0].numpy() - colour @ weights).max() <= 1
+
+
+def test_the_size_that_most_have_is_taken_and_others_are_brought_to_it():
+    folder(each=4)
+    wide = np.zeros((12, 30, 3), np.uint8)
+    wide[:, 5:25] = 255  # its centre, 12x10, is white, and some more
+    put("images/train/cat/wide.png", wide)
+    data = read()
+    assert data.train.x.shape[1:] == (3, 6, 5)
+    assert data.train.x[4].min() == 255
+    assert read(size=8).train.x.shape[1:] == (3, 8, 8)
+    assert read(size=[3, 7]).train.x.shape[1:] == (3, 3, 7)
+
+
+def test_modes_that_need_care():
+    sixteen = (pixels(4, 4).astype(np.uint16) << 8) + 77
+    palette = Image.fromarray(pixels(4, 4, 3)).quantize(8)
+    palette.info["transparency"] = bytes([0, 255, 255])
+    glass = pixels(4, 4, 4)
+    for part in ("train", "test"):
+        put(f"images/{part}/a/sixteen.png", sixteen)
+        put(f"images/{part}/a/z.png", glass)
+        put(f"images/{part}/b/palette.png", palette)
+        put(f"images/{part}/b/two.png", Image.fromarray(pixels(4, 4) > 127))
+    x = read().train.x
+    assert np.array_equal(x[0, 0], sixteen >> 8)
+    assert np.array_equal(x[1].permute(1, 2, 0), glass[..., :3])
+    assert np.array_equal(x[2].permute(1, 2, 0), np.asarray(palette.convert("RGBA"))[..., :3])
+    assert set(x[3].unique().tolist()) == {0, 255}
+
+
+def test_photographs_are_turned_upright():
+    picture = Image.fromarray(
+        np.repeat(np.array([[0, 255]], np.uint8), 16, 0).repeat(8, 1)
+    )  # 16x16, bright on the right
+    lying = Image.Exif()
+    lying[0x0112] = 6  # to be turned clockwise by a quarter
+    for part in ("train", "test"):
+        put(f"images/{part}/a/x.jpg", picture, exif=lying)
+        put(f"images/{part}/b/x.jpg", picture)
+    x = read().train.x[:, 0].float()
+    assert x[0, :7].mean() < 10 and x[0, 9:].mean() > 245
+    assert x[1, :, :7].mean() < 10 and x[1, :, 9:].mean() > 245
+
+
+def test_hidden_files_and_what_is_no_image_are_passed_over_and_told(capsys):
+    folder(each=1)
+    for name in (".hidden.png", "notes.txt", "Thumbs.db", ".cache/x.png", "page.eps"):
+        path = Path("images/train/cat", name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"no image")
+    Path("images/train/.git").mkdir()
+    assert len(read().train) == 2
+    told = capsys.readouterr().err
+    assert "4 images of 2 classes" in told and "3 other files are passed over" in told
+
+
+def test_broken_images_are_named_and_may_be_left_out(capsys):
+    folder()
+    whole = Path("images/train/dog/1.png").read_bytes()
+    Path("images/train/dog/1.png").write_bytes(whole[:60])
+    Path("images/test/cat/0.png").write_bytes(b"")
+    with pytest.raises(DataError) as error:
+        read()
+    line = str(error.value)
+    assert "2 of 12 images can't be decoded, the first is train/dog/1.png (" in line and "\n" not in line
+    assert "skip_broken=true" in line
+    for _ in range(2):  # decoded, then as it was kept
+        data = read(skip_broken=True)
+        assert data.train.y.tolist() == [0, 0, 0, 1, 1] and data.test.y.tolist() == [0, 0, 1, 1, 1]
+    assert "2 images can't be decoded and are left out, the first is train/dog/1.png" in capsys.readouterr().err
+    Path("images/train/dog/1.png").write_bytes(whole)
+    put("images/test/cat/0.png", pixels(6, 5, 3))
+    assert len(read().train) == 6
+
+
+def test_what_was_decoded_is_kept_until_a_file_changes(monkeypatch):
+    from gr_cli import cache
+    from gr_cli.benchmarks import image_folder
+
+    def afresh() -> None:
+        """As another process would find it."""
+        cache._recent.clear()
+        image_folder._data.cache_clear()
+
+    decoded = []
+    original = image_folder._decoded
+    monkeypatch.setattr(image_folder, "_decoded", lambda *given: decoded.append(given) or original(*given))
+
+    def times() -> int:
+        afresh()
+        decoded.clear()
+        read()
+        return len(decoded)
+
+    folder()
+    assert times() == 12
+    kept = read().train.x.clone()
+    assert times() == 0
+    assert torch.equal(read().train.x, kept)
+    changed = put("images/train/cat/0.png", pixels(6, 5, 3))
+    assert times() == 12
+    assert np.array_equal(read().train.x[0].permute(1, 2, 0), changed)
+    os.utime("images/test/dog/2.png", ns=(0, 0))
+    assert times() == 12
+    os.rename("images/test/dog/2.png", "images/test/dog/3.png")
+    assert times() == 12
+    Path("images/test/dog/3.png").unlink()
+    assert times() == 11
+    for file in Path("cache/images").iterdir():
+        file.write_bytes(b"cut short")
+    assert times() == 11
+
+
+def test_runs_share_the_stored_images():
+    folder()
+    first, second = (split(ImageFolder("images", cache_root="cache"), seed=seed) for seed in (0, 1))
+    assert first.tasks[0].train.store is second.tasks[0].train.store
+
+
+def test_what_is_no_folder_of_images():
+    with pytest.raises(ConfigError, match=r"benchmark.source.path=null: must be a folder .*say benchmark.source.path="):
+        ImageFolder()
+    with pytest.raises(DataError, match=r"benchmark.source.path=images: is not there; name a folder"):
+        read()
+    Path("images").mkdir()
+    with pytest.raises(DataError, match="holds no images in folders of classes; put them into"):
+        read()
+    put("images/x.png", pixels(4, 4))
+    with pytest.raises(DataError, match="holds no images in folders of classes"):
+        read()
+    folder(("train",))
+    put("images/test/cat/x.png", pixels(6, 5, 3))
+    with pytest.raises(DataError, match="no test samples of class 'dog'; see to it that each class has images there"):
+        read()
+
+
+def test_more_than_fits_into_memory_is_refused():
+    folder()
+    with pytest.raises(ConfigError, match=r"size=\[1000000, 1000000\]: 12 images of 1000000x1000000 pixels take "):
+        read(size=1_000_000)
+
+
+def test_progress_is_shown_on_a_terminal_alone(monkeypatch, capsys):
+    from gr_cli import tell
+
+    clock = iter(range(100))
+    monkeypatch.setattr(tell, "monotonic", lambda: next(clock))
+    assert list(tell.counted("abc", 3, "letters")) == list("abc")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert list(tell.counted("abc", 3, "letters")) == list("abc")
+    shown = capsys.readouterr().err
+    assert "letters: 2 of 3" in shown and shown.endswith("\r\x1b[K") and "\n" not in shown
+
+
+def test_a_run_from_the_command_line(gr_run):
+    folder(each=4, classes=("a", "b", "c", "d"))
+    words = ("benchmark=image_folder", "benchmark.source.path=images", "train.iterations=2", "threads=1")
+    code, _, err = gr_run(*words)
+    assert code == 0, err
+    (pictures,) = Path("outputs/image_folder").glob("*/*/figures")
+    assert (pictures / "samples_task_1.png").is_file()
+    assert list(Path("cache/images").glob("*.pt"))
