@@ -196,6 +196,12 @@ def _job(config: DictConfig) -> float | None:
 
 def _run(settings: Settings, path: Path | None = None, live: bool = True) -> float | None:
     from gr_cli.console import Terminal
+
+    if settings.config["inspect"]:
+        from gr_cli.inspection import inspected
+
+        Terminal().show_inspection(inspected(settings, OUTPUTS))
+        return None
     from gr_cli.experiment import folder_of, run
     from gr_cli.results.folder import RunFolder
 

@@ -14,6 +14,7 @@ from rich.text import Text
 from gr_cli.assembly import Experiment
 from gr_cli.checkpoints import Place
 from gr_cli.errors import GrError
+from gr_cli.inspection import Inspection
 from gr_cli.learner import Losses
 from gr_cli.results.metrics import Row
 from gr_cli.results.record import Result
@@ -116,6 +117,24 @@ class Terminal(View):
             return
         self._say(f"{settings.title}: finished before; this is what it found (fresh=true runs it again)", style="bold")
         self._show(result, None)
+
+    def show_inspection(self, found: Inspection) -> None:
+        """What a benchmark holds."""
+        self._say(found.title, style="bold")
+        self._say(" · ".join(found.facts))
+        held_out = any(task.validation for task in found.tasks)
+        table = Table()
+        for name in ("task", "classes", "train", *(["validation"] if held_out else []), "test", "values"):
+            table.add_column(name, justify="left" if name == "classes" else "right")
+        for i, task in enumerate(found.tasks):
+            counts = [task.train, *([task.validation] if held_out else []), task.test]
+            cells = [str(i), task.classes, *(f"{count:,}" for count in counts), f"{task.low:.4g} to {task.high:.4g}"]
+            table.add_row(*(Text(cell) for cell in cells))
+        self._console.print(table)
+        for warning in found.warnings:
+            self._say(f"warning: {warning}", style="yellow")
+        where = f"samples of each task are drawn in {found.picture}"
+        self._say(where if found.picture else "samples are no images: there is no picture")
 
     def close(self) -> None:
         if self._progress is not None:

@@ -79,6 +79,7 @@ class RunConfig:
     cache_root: str = MISSING
     download: bool = MISSING
     fresh: bool = MISSING
+    inspect: bool = MISSING
 
 
 CHECKS: dict[str, Any] = {
@@ -102,7 +103,8 @@ CHECKS: dict[str, Any] = {
     "cache_root": str,
     "download": bool,
     "fresh": bool,
+    "inspect": bool,
 }
 
 # Settings that do not change what a run finds: where it looks, how often it reports.
-NOT_IDENTITY = ("data_root", "cache_root", "download", "fresh", "log", "checkpoint")
+NOT_IDENTITY = ("data_root", "cache_root", "download", "fresh", "inspect", "log", "checkpoint")

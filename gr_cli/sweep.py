@@ -89,6 +89,8 @@ def _check_jobs(config: DictConfig) -> None:
         except (HydraException, OmegaConfBaseException) as error:
             raise CompositionError(explain(error, list(overrides))) from error
         settings = settings_from(composed, composed.hydra)
+        if settings.config["inspect"]:
+            raise ConfigError("inspect", "true", "looks at one benchmark, not at a sweep's", "leave out -m")
         _jobs[folder_of(settings, OUTPUTS).path] = list(overrides)
         _settings[tuple(overrides)] = settings
     manifest = Path(config.hydra.sweep.dir) / "sweep.json"

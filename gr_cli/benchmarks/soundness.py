@@ -95,23 +95,23 @@ def _faults_of_labels(name: str, y: Tensor, classes: Sequence[str]) -> Iterator[
 def _faults_of_values(name: str, part: Samples, value_range: tuple[float, float] | None) -> Iterator[str]:
     """Values that are no numbers, lie outside the range, or say nothing."""
     if part.store.is_floating_point():
-        extremes = torch.stack([torch.stack(torch.aminmax(x)) for x in _pieces(part)])
+        extremes = torch.stack([torch.stack(torch.aminmax(x)) for x in pieces(part)])
         low, high = extremes[:, 0].min().item(), extremes[:, 1].max().item()  # NaN if there is one
         if not (isfinite(low) and isfinite(high)):
-            broken = torch.cat([~x.flatten(1).isfinite().all(1) for x in _pieces(part)]).nonzero()
+            broken = torch.cat([~x.flatten(1).isfinite().all(1) for x in pieces(part)]).nonzero()
             yield (
                 f"{len(broken)} of its {len(part)} {name} samples hold NaN or infinity, "
                 f"the first at index {int(broken[0])}"
             )
         if value_range is not None and not value_range[0] <= low <= high <= value_range[1]:
             yield f"its {name} values lie in [{low:.9g}, {high:.9g}], not in its value_range {list(value_range)}"
-    first = next(_pieces(part))[:1]
-    if len(part) > 1 and all(bool((x == first).all()) for x in _pieces(part)):
+    first = next(pieces(part))[:1]
+    if len(part) > 1 and all(bool((x == first).all()) for x in pieces(part)):
         yield f"all its {len(part)} {name} samples are the same"
 
 
-def _pieces(part: Samples) -> Iterator[Tensor]:
-    """The raw samples, a few at a time: a large set shall not be held twice."""
+def pieces(part: Samples) -> Iterator[Tensor]:
+    """The raw samples of `part`, a few at a time: a large set shall not be held twice."""
     for start in range(0, len(part), EVALUATION_BATCH):
         piece = slice(start, start + EVALUATION_BATCH)
         yield part.store[piece if part.index is None else part.index[piece]]

@@ -82,8 +82,11 @@ def curves(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path
 
 
 def samples(x: Tensor, title: str, path: Path, columns: int = 10) -> None:
-    """A grid of images `x` (N, C, H, W), C 1 or 3, each clipped to the range of the whole."""
+    """A grid of images `x` (N, C, H, W), each clipped to the range of the whole; of channels that are no colours, their
+    mean."""
     images = x.detach().cpu().float().numpy()
+    if images.shape[1] not in (1, 3):
+        images = images.mean(1, keepdims=True)
     low, high = float(images.min()), float(images.max())
     images = np.clip((images - low) / max(high - low, 1e-12), 0, 1)
     images = np.pad(images, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=0.5)

@@ -40,6 +40,7 @@ def settings_of(path: Path, trust: Collection[str] = ()) -> Settings:
         choices = config.pop("choices")
         config.setdefault("precision", "float32")  # runs of earlier versions do not say
         config.setdefault("cache_root", "~/.cache/gr_cli")
+        config.setdefault("inspect", False)
         config.setdefault("augment", {"noise": 0.0, "shift": 0})
         _check_trust(path, foreign_targets(config), trust)
         return Settings.checked(config, choices, (RunFolder(path).status() or {}).get("overrides", []))

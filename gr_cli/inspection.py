@@ -1,0 +1,185 @@
+"""What a benchmark holds, and what about it should make one think twice. Nothing is trained."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gr_cli.assembly import load_benchmark
+from gr_cli.benchmarks.base import Benchmark, Kind, Samples, Task
+from gr_cli.benchmarks.soundness import pieces
+from gr_cli.errors import WriteError
+from gr_cli.settings import Settings, short_hash
+
+_COLUMNS, _ROWS = 10, 20  # of the picture: samples of a task, and tasks
+_NAMED = 6  # classes of a task, and channels, that are named
+_UNEVEN = 5  # times as many samples as another class
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """One task: its classes in a few words, numbers of samples, and the range of its training values.
+
+    The range is that of the stored values, before the task's own view of them if it has one.
+    """
+
+    classes: str
+    train: int
+    validation: int
+    test: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A benchmark in words: `facts` about all samples, `picture`: where samples are drawn, if they are images."""
+
+    title: str
+    facts: tuple[str, ...]
+    tasks: tuple[TaskFacts, ...]
+    warnings: tuple[str, ...]
+    picture: Path | None
+
+
+@dataclass(frozen=True)
+class _Extremes:
+    """The lowest and highest value of each channel (C,) of images, or entry of vectors, as networks get them."""
+
+    low: Tensor
+    high: Tensor
+
+
+def inspected(settings: Settings, root: Path) -> Inspection:
+    """What the benchmark of `settings` holds; if it is of images, samples of each task are drawn below `root`.
+
+    Raises:
+        ConfigError, DataError: it can't be had. WriteError: the picture can't be written.
+    """
+    benchmark = load_benchmark(settings)
+    name = settings.choices.get("benchmark", "benchmark")
+    # Tasks may share samples, which they see in ways of their own: these are gone through once.
+    extremes = {_key(part): _extremes(part) for part in _distinct(task.train for task in benchmark.tasks)}
+    warnings = [*_imbalance(benchmark.tasks), *_duplicates(benchmark.tasks), *_constant(list(extremes.values()))]
+    folder = root / "inspect" / f"{name}-{short_hash([settings.config['benchmark'], settings.seed])}"
+    picture = _drawn(benchmark, name, folder) if len(benchmark.kind.shape) == 3 else None
+    title = f"{name} · {len(benchmark.tasks)} tasks · seed {settings.seed}"
+    tasks = tuple(_facts(task, extremes[_key(task.train)]) for task in benchmark.tasks)
+    return Inspection(title, _of_all(benchmark), tasks, tuple(warnings), picture)
+
+
+def _of_all(benchmark: Benchmark) -> tuple[str, ...]:
+    kind: Kind = benchmark.kind
+    dtype = str(benchmark.tasks[0].train.store.dtype).removeprefix("torch.")
+    bounds = "unbounded" if kind.value_range is None else f"in [{kind.value_range[0]:g}, {kind.value_range[1]:g}]"
+    return f"shape {tuple(kind.shape)}", f"stored as {dtype}", f"values {bounds}"
+
+
+def _facts(task: Task, extremes: _Extremes) -> TaskFacts:
+    held_out = 0 if task.validation is None else len(task.validation)
+    low, high = float(extremes.low.min()), float(extremes.high.max())
+    return TaskFacts(_listed(task.classes), len(task.train), held_out, len(task.test), low, high)
+
+
+def _listed(names: Sequence[object]) -> str:
+    more = f", ... ({len(names)})" if len(names) > _NAMED else ""
+    return ", ".join(map(str, names[:_NAMED])) + more
+
+
+# --- samples, gone through once
+
+
+def _key(part: Samples) -> tuple[int, int]:
+    return id(part.store), id(part.index)
+
+
+def _distinct(parts: Iterable[Samples]) -> list[Samples]:
+    """Those of `parts` that are not the samples of another one before."""
+    return list({_key(part): part for part in parts}.values())
+
+
+def _extremes(part: Samples) -> _Extremes:
+    low, high = [], []
+    for piece in pieces(part):
+        axes = [axis for axis in range(piece.dim()) if axis != 1]
+        low.append(piece.amin(axes))
+        high.append(piece.amax(axes))
+    scale = 255.0 if part.store.dtype == torch.uint8 else 1.0
+    return _Extremes(torch.stack(low).amin(0) / scale, torch.stack(high).amax(0) / scale)
+
+
+def _prints(part: Samples) -> Iterator[bytes]:
+    """A fingerprint of each sample."""
+    for piece in pieces(part):
+        for row in piece.contiguous().numpy():
+            yield hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+
+
+# --- what to think about
+
+
+def _imbalance(tasks: Sequence[Task]) -> Iterator[str]:
+    counts: Counter[str] = Counter()
+    for task in tasks:
+        for name, count in zip(task.classes, torch.bincount(task.train.y, minlength=len(task.classes)), strict=True):
+            counts[name] += int(count)
+    (most, high), (least, low) = counts.most_common()[0], counts.most_common()[-1]
+    if high > _UNEVEN * low:
+        yield (
+            f"class {most} has {high:,} training samples, and class {least} {low:,}: replay and accuracy "
+            "will be of the large classes above all"
+        )
+
+
+def _duplicates(tasks: Sequence[Task]) -> Iterator[str]:
+    learnt = [part for task in tasks for part in (task.train, task.validation) if part is not None]
+    known = {found for part in _distinct(learnt) for found in _prints(part)}
+    whole, twice, first = 0, 0, ""
+    names = {_key(task.test): task.name for task in reversed(tasks)}
+    for part in _distinct(task.test for task in tasks):
+        again = sum(found in known for found in _prints(part))
+        first = first or (names[_key(part)] if again else "")
+        whole, twice = whole + len(part), twice + again
+    if twice:
+        yield f"{twice:,} of {whole:,} test samples are training samples, too, the first in task {first}"
+
+
+def _constant(extremes: Sequence[_Extremes]) -> Iterator[str]:
+    low = torch.stack([found.low for found in extremes]).amin(0)
+    high = torch.stack([found.high for found in extremes]).amax(0)
+    silent = (low == high).nonzero().flatten().tolist()
+    if silent:
+        yield f"{len(silent)} of {len(low)} channels never change: {_listed(silent)}"
+
+
+# --- a picture
+
+
+def _drawn(benchmark: Benchmark, name: str, folder: Path) -> Path:
+    """Draw a row of training samples for each task, as the network gets them."""
+    from gr_cli.report import figures
+
+    shown = benchmark.tasks[:_ROWS]
+    x = torch.cat([task.train.batch(_some(task))[0] for task in shown])
+    of = "" if len(shown) == len(benchmark.tasks) else f" of the first {len(shown)} of {len(benchmark.tasks)}"
+    path = folder / "samples.png"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{folder}: can't be made ({error.strerror})") from error
+    figures.samples(x, f"{name}: training samples, a row for each{of} task{'s' if of else ''}", path, _COLUMNS)
+    return path
+
+
+def _some(task: Task) -> Tensor:
+    """Which samples of a task are shown: its classes in turn."""
+    members = [(task.train.y == label).nonzero().flatten() for label in range(len(task.classes))]
+    members = [found for found in members if len(found)]
+    turns = (divmod(i, len(members)) for i in range(_COLUMNS))
+    return torch.stack([members[which][turn % len(members[which])] for turn, which in turns])

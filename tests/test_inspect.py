@@ -1,0 +1,157 @@
+"""`inspect=true` says what a benchmark holds, draws samples of it, and trains nothing."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+RNG = np.random.default_rng(0)
+
+
+def write(x: np.ndarray, y: np.ndarray, x_test: np.ndarray | None = None, y_test: np.ndarray | None = None) -> None:
+    tests = {} if x_test is None else {"x_test": x_test, "y_test": y if y_test is None else y_test}
+    np.savez("set.npz", **{"x_train": x, "y_train": y} | tests)
+
+
+def coloured(n: int) -> np.ndarray:
+    return RNG.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
+
+
+ARRAYS = ("benchmark=arrays", "benchmark.source.path=set.npz", "inspect=true")
+Y = np.arange(40) % 4
+
+
+@pytest.fixture
+def inspected(gr_run):
+    def call(*words: str) -> str:
+        code, out, err = gr_run(*words)
+        assert code == 0, err
+        folders = [path.relative_to("outputs").parts[0] for path in Path("outputs").rglob("*") if path.is_file()]
+        assert set(folders) <= {"inspect"}  # no run
+        return out
+
+    return call
+
+
+def rows(out: str) -> list[list[str]]:
+    """The cells of the table that was printed."""
+    return [[cell.strip() for cell in re.split("[│|]", line)[1:-1]] for line in out.splitlines() if "│" in line]
+
+
+def test_tasks_classes_counts_shape_and_range_are_told(inspected):
+    write(
+        coloured(40),
+        np.array(["ant", "bee", "cat", "dog"])[Y],
+        coloured(8),
+        np.array(["ant", "bee", "cat", "dog"])[Y[:8]],
+    )
+    out = inspected(*ARRAYS, "benchmark.validation_share=0.2")
+    assert out.splitlines()[0] == "arrays · 2 tasks · seed 0"
+    assert "shape (3, 8, 8) · stored as uint8 · values in [0, 1]" in out
+    assert rows(out) == [
+        ["0", "ant, bee", "16", "4", "4", "0 to 1"],
+        ["1", "cat, dog", "16", "4", "4", "0 to 1"],
+    ]
+    assert "warning" not in out
+
+
+def test_samples_of_each_task_are_drawn(inspected):
+    x = np.zeros((40, 8, 8, 3), np.uint8)
+    x[Y == 1, ..., 0] = x[Y == 2, ..., 1] = x[Y == 3, ..., 2] = 255
+    x[:, 0, 0, 0] = np.arange(40)
+    write(x, Y, x)
+    (picture,) = Path("outputs/inspect").rglob("*.png") if inspected(*ARRAYS) else ()
+    assert picture.parent.name.startswith("arrays-")
+    with Image.open(picture) as image:
+        colours = {colour[:3] for _, colour in image.convert("RGB").getcolors(1 << 20)}
+    assert {(255, 0, 0), (0, 255, 0), (0, 0, 255)} <= colours
+    inspected(*ARRAYS, "seed=1")
+    assert len(list(Path("outputs/inspect").iterdir())) == 2
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_channels_that_are_no_colours_are_drawn_as_well(inspected, channels):
+    write(RNG.random((40, channels, 8, 8)), Y)
+    assert "samples.png" in inspected(*ARRAYS, "benchmark.source.layout=NCHW")
+
+
+def test_what_should_make_one_think_is_warned_of(inspected):
+    y = np.array([0] * 30 + [1] * 5 + [2] * 30 + [3] * 6)
+    x = coloured(71)
+    x[..., 1] = 77
+    again = np.array([0, 30, 31, 32, 40, 41, 68, 69])
+    write(x, y, np.concatenate([x[again], 255 - x[:8]]), np.concatenate([y[again], y[:8]]))
+    out = inspected(*ARRAYS)
+    assert "warning: class 0 has 30 training samples, and class 1 5" in out
+    assert "warning: 8 of 16 test samples are training samples, too, the first in task 0 1" in out
+    assert "warning: 1 of 3 channels never change: 1" in out
+
+
+def test_five_times_as_many_is_no_warning(inspected):
+    write(coloured(36), np.array([0] * 15 + [1] * 3 + [2] * 15 + [3] * 3), coloured(4), np.arange(4))
+    assert "warning" not in inspected(*ARRAYS)
+
+
+def test_vectors_have_no_picture(inspected):
+    x = RNG.standard_normal((40, 6)).astype(np.float32)
+    x[:, 3] = 2.0
+    write(x, Y)
+    out = inspected(*ARRAYS)
+    assert "shape (6,) · stored as float32 · values unbounded" in out
+    assert "warning: 1 of 6 channels never change: 3" in out
+    assert "there is no picture" in out and not Path("outputs").exists()
+
+
+def test_samples_that_all_tasks_share_are_gone_through_once(inspected, monkeypatch):
+    from gr_cli import inspection
+
+    looked = []
+    original = inspection._extremes
+    monkeypatch.setattr(inspection, "_extremes", lambda part: looked.append(part) or original(part))
+    words = ("benchmark=permuted_mnist", "~benchmark.source.name", "benchmark.source._target_=gr_cli.benchmarks.Digits")
+    out = inspected(*words, "benchmark.tasks=30", "inspect=true")
+    assert len(looked) == 1
+    assert len(rows(out)) == 30
+    assert "shape (1, 12, 12)" in out
+
+
+def test_the_default_benchmark_and_one_of_features(inspected):
+    out = inspected("inspect=true")
+    assert rows(out)[0][1:4] == ["0, 1", "289", "71"]
+    out = inspected("inspect=true", "benchmark/features=conv_random")
+    assert "values unbounded" in out
+
+
+def test_mistakes_are_one_line(gr_run):
+    for words, message in (
+        (("inspect=perhaps",), "inspect=perhaps: must be true or false"),
+        (
+            ("-m", "inspect=true", "seed=0,1"),
+            "inspect=true: looks at one benchmark, not at a sweep's; leave",
+        ),
+        ((*ARRAYS,), "set.npz is not there"),
+    ):
+        code, out, err = gr_run(*words)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert message in err
+        assert not Path("outputs").exists()
+
+
+def test_a_picture_that_can_not_be_written_is_one_line(gr_run):
+    Path("outputs").write_text("a file")
+    code, _, err = gr_run("inspect=true")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "can't be made" in err
+
+
+def test_what_is_inspected_does_not_name_another_run(gr_run):
+    assert gr_run("strategy=finetune", "train.iterations=1")[0] == 0
+    (folder,) = Path("outputs/split_digits/finetune").iterdir()
+    assert "inspect" not in folder.name
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("inspect: false\n", ""))  # as an earlier version wrote it
+    assert text != (folder / "config.yaml").read_text()
+    code, out, _ = gr_run(f"resume={folder}")
+    assert code == 0 and "finished before" in out
