@@ -14,6 +14,8 @@ from gr_cli.generators.base import Generator, Part
 from gr_cli.randomness import Noise
 
 _LEAST = 10  # samples of a component
+_WIDE = 1024  # values of a sample, beyond which principal components are not all computed
+_SPARE, _TURNS = 10, 5
 _FLOOR = 1e-4  # smallest standard deviation, in units of the data
 
 
@@ -129,9 +131,8 @@ class Mixture(Generator):
         flat = x.flatten(1).double()
         mean = flat.mean(0)
         flat = flat - mean
-        _, vectors = torch.linalg.eigh(flat.T @ flat / len(flat))
         # The sign of an eigenvector is arbitrary; its largest entry shall be positive, on every machine.
-        basis = vectors.flip(1)[:, : self.latent_dim].T  # (d, D)
+        basis = _principal(flat, self.latent_dim, stream)  # (d, D)
         largest = basis.gather(1, basis.abs().argmax(1, keepdim=True))
         basis = basis * largest.sign()
         z = flat @ basis.T
@@ -172,6 +173,24 @@ class Mixture(Generator):
             inside = self.share[label].log() + self.log_size[label] - 0.5 * white.square().sum(-1)
             found.append(torch.logsumexp(inside, -1) - 0.5 * rest - constant)
         return torch.stack(found, -1)
+
+
+def _principal(flat: Tensor, number: int, stream: torch.Generator) -> Tensor:
+    """The first principal components of centred `flat` (N, D), as orthonormal rows (number, D)."""
+    size = flat.shape[1]
+    if size <= _WIDE:
+        every: Tensor = torch.linalg.eigh(flat.T @ flat / len(flat))[1]
+        return every.flip(1)[:, :number].T
+    # All of them would take minutes and gigabytes. A few more than needed are enough to find the first ones by turns of
+    # multiplication (Halko et al. 2011, algorithm 4.4).
+    start = torch.randn(size, min(size, number + _SPARE), generator=stream, device=stream.device, dtype=torch.float32)
+    found = torch.linalg.qr(start.to(flat))[0]
+    for _ in range(_TURNS):
+        found = torch.linalg.qr(flat.T @ (flat @ found))[0]
+    inside = flat @ found
+    turn: Tensor = torch.linalg.eigh(inside.T @ inside / len(flat))[1]
+    basis: Tensor = found @ turn.flip(1)[:, :number]
+    return basis.T
 
 
 def _log_density(z: Tensor, share: Tensor, centre: Tensor, root: Tensor) -> Tensor:

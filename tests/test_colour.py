@@ -1,0 +1,57 @@
+"""Every generator takes grey and colour, from 8 to 64 pixels each way: it learns a little, and dreams in shape."""
+
+import pytest
+import torch
+
+from gr_cli.assembly import build_generator
+from gr_cli.benchmarks.base import Kind
+from gr_cli.generators import mixture
+from gr_cli.models import SimpleMLP
+from gr_cli.options import typed_node
+from gr_cli.randomness import Draws, Streams
+
+KINDS = ["vae", "conv_vae", "cvae", "wgan_gp", "flow", "class_vae", "mixture", "symmetric_vae"]
+SMALL = {"hidden_dims": [8], "latent_dim": 3, "components": 2, "steps": 2, "critic_steps": 1}
+SHAPES = [(channels, *size) for channels in (1, 3) for size in ((8, 8), (9, 13), (28, 28), (32, 32), (64, 64))]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_of_training_and_dreams(kind, shape):
+    torch.manual_seed(0)
+    node = typed_node("generator", {"type": kind}, "vae")
+    node |= {name: value for name, value in SMALL.items() if name in node}
+    solver = SimpleMLP(torch.Size(shape).numel(), [8], 2)
+    generator = build_generator(node, Kind(shape, (0.0, 1.0), 1), 2, solver)
+    x, y = torch.rand(20, *shape), torch.arange(20) % 2
+    if generator.fitted:
+        for label in range(2):
+            generator.fit(x[y == label], label, torch.Generator().manual_seed(label))
+    noise = {name: v[0] for name, v in Streams([Draws(0)]).batch(generator.noise(20), "test", 0, 0).items()}
+    for name, part in generator.parts().items():
+        told = {"labels": y} if generator.conditional else {}
+        before = [p.detach().clone() for p in part.parameters]
+        loss = sum(term.mean() for term in generator.losses(name, x, noise, **told).values())
+        gradients = torch.autograd.grad(loss, part.parameters, allow_unused=True)
+        with torch.no_grad():
+            for parameter, gradient in zip(part.parameters, gradients, strict=True):
+                if gradient is not None:
+                    parameter -= 0.01 * gradient
+        assert any(not torch.equal(a, b) for a, b in zip(before, part.parameters, strict=True))
+    dreams = generator.generate(4)
+    assert dreams.shape == (4, *shape)
+    assert dreams.isfinite().all() and 0 <= dreams.min() <= dreams.max() <= 1
+
+
+def test_principal_components_of_wide_samples_are_found_without_all_of_them(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.randn(200, 80, generator=generator, dtype=torch.float64) * 0.9 ** torch.arange(80.0).double()
+    flat = flat @ torch.linalg.qr(torch.randn(80, 80, generator=generator, dtype=torch.float64))[0]
+    flat = flat - flat.mean(0)
+    exact = mixture._principal(flat, 5, generator)
+    monkeypatch.setattr(mixture, "_WIDE", 40)
+    found = mixture._principal(flat, 5, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(found @ found.T, torch.eye(5, dtype=torch.float64))
+    torch.testing.assert_close((found * exact).sum(1).abs(), torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-6)
+    few = mixture._principal(flat[:3], 5, torch.Generator().manual_seed(1))  # there are not so many
+    torch.testing.assert_close(few @ few.T, torch.eye(5, dtype=torch.float64))
