@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import gr_cli
 
@@ -20,6 +21,16 @@ def test_the_python_example():
     exec(example, scope)
     assert scope["samples"].shape == (10, 1, 28, 28)
     assert set(scope["accuracies"]) == {0, 1}
+
+
+def test_tensors_of_ones_own():
+    from torch.utils.data import DataLoader, TensorDataset
+
+    (example,) = [block for block in blocks("python") if "Tensors(" in block]
+    trainer = gr_cli.ContinualTrainer(gr_cli.SimpleMLP(784, [8], 4))
+    x, y = torch.randint(0, 256, (40, 28, 28), dtype=torch.uint8), torch.arange(40) % 4
+    exec(example, {"torch": torch, "DataLoader": DataLoader, "TensorDataset": TensorDataset} | locals())
+    assert len(trainer.accuracy_matrix) == 2
 
 
 def test_a_generator_of_ones_own(gr_run, tmp_path, monkeypatch):
