@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -141,25 +142,25 @@ def available_memory(device: torch.device) -> int:
     """Bytes that are free: of the GPU, else of this machine and of the container that this process may be in."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return _least_memory("MemAvailable", "memory.current")
+    free = []
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+        group = Path("/sys/fs/cgroup")
+        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):
+        pass
+    return min(free) if free else 4 << 30
 
 
 def whole_memory(device: torch.device) -> int:
-    """Bytes that there are, free or not."""
+    """Bytes that there are, free or not; more than any machine has where nothing can be told."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
-    return _least_memory("MemTotal")
-
-
-def _least_memory(line: str, *taken: str) -> int:
-    """What the machine's account of memory says in a line, or the container's limit without what is `taken` there."""
-    found = []
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found += [int(text.split()[1]) * 1024 for text in lines if text.startswith(line)]
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        found.append(limit - sum(int((group / name).read_text()) for name in taken))
-    except (OSError, ValueError):
-        pass
-    return min(found) if found else 4 << 30
+        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return sys.maxsize
+    with suppress(OSError, ValueError):  # no container, or one without a limit
+        found = min(found, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return found

@@ -121,6 +121,14 @@ def test_a_mistake_gets_one_line_and_writes_nothing(gr_run, tmp_path, words, exp
     assert list(tmp_path.rglob("*")) == []
 
 
+def test_a_defect_of_this_program_keeps_its_traceback(gr_run, monkeypatch):
+    for flags, where in (((), "gr_cli.cli.settings_from"), (("-m",), "gr_cli.sweep.settings_from")):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                gr_run(*flags, *TINY)
+
+
 def test_a_value_may_refer_to_another_setting(gr_run):
     for flags in ((), ("-m",)):
         code, _, err = gr_run(
