@@ -82,8 +82,7 @@ class Settings:
     @property
     def identity(self) -> str:
         """Hash of all that decides what a run of this seed finds."""
-        parts = {k: _comparable(v) for k, v in self.config.items() if k not in (*NOT_IDENTITY, "seed")}
-        return short_hash(parts)
+        return short_hash(deciding(self.config))
 
     def differences(self, config: Mapping[str, Any]) -> str:
         """How another configuration differs in what decides what a run finds; empty if it does not."""
@@ -130,6 +129,11 @@ class Settings:
 def short_hash(value: Any) -> str:
     """A short name for a plain value: eight hexadecimal digits."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that decides what a run of its seed finds; equal runs have equal ones."""
+    return {name: _comparable(value) for name, value in config.items() if name not in (*NOT_IDENTITY, "seed")}
 
 
 def _comparable(value: Any) -> Any:

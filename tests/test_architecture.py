@@ -54,6 +54,15 @@ def test_only_figures_know_matplotlib_and_only_tables_pandas():
     assert users_of("pandas") == set()
 
 
+def test_a_report_reads_folders_without_what_trains():
+    """It looks at a thousand runs in the time that torch takes to be imported."""
+    for path in (PACKAGE / "report").glob("*.py"):
+        ours = {name for name in imports(path) if name.startswith("gr_cli.")}
+        allowed = {"compose", "errors", "report", "results", "schema", "settings"}
+        assert {name.split(".")[1] for name in ours} <= allowed, path
+    assert {path for path in users_of("torch") if path.startswith("report")} == {"report/figures.py"}
+
+
 def test_kinds_of_components_do_not_import_each_other():
     kinds = ("models", "generators", "strategies", "benchmarks")
     for kind in kinds:

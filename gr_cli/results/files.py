@@ -78,8 +78,13 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def write_csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
     """Write rows as CSV; floats with 6 decimals, None empty."""
+    write_text(path, csv_text(columns, rows))
+
+
+def csv_text(columns: list[str], rows: list[list[Any]]) -> str:
+    """Rows as CSV; floats with 6 decimals, None empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([f"{value:.6f}" if isinstance(value, float) else value for value in row] for row in rows)
-    write_text(path, text.getvalue())
+    return text.getvalue()

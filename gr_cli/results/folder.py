@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from gr_cli.errors import FolderError
 from gr_cli.results.files import move, write_csv, write_json, write_text, write_whole
-from gr_cli.results.record import Record
+
+if TYPE_CHECKING:
+    from gr_cli.results.record import Record
 
 try:
     import fcntl

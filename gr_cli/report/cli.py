@@ -1,0 +1,115 @@
+"""The door of `gr-report`: from folders to a table. Nothing heavy is imported before there is something to do."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from gr_cli import __version__
+from gr_cli.errors import ConfigError, FolderError, GrError
+
+if TYPE_CHECKING:
+    from gr_cli.report.groups import Grouping
+    from gr_cli.report.tables import Table
+
+_ABOUT = """\
+Compare runs: a table of all runs below some folders, averaged over seeds. Runs that differ in anything but the seed,
+paths and logging are never averaged; what tells them apart makes the columns."""
+
+_MORE = """\
+examples:
+  gr-report                                           everything below outputs/
+  gr-report outputs/split_mnist --baseline strategy=finetune
+  gr-report outputs/sweeps/0a73b11d --csv table.csv   a sweep, with what is missing of it
+  gr-report outputs --metric forgetting --latex -     LaTeX (booktabs) instead of Markdown
+
+exit codes: 0; 1 if a folder could not be read, and was left out; 2 for a mistake"""
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what the command line says; the exit code: 0, 1 if something could not be read, 2 for a mistake."""
+    try:
+        return _report(_parser().parse_args(arguments))
+    except GrError as error:
+        print(f"gr-report: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("gr-report: interrupted", file=sys.stderr)
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as all mistakes get."""
+        raise ConfigError("arguments", " ".join(sys.argv[1:]), message, "see gr-report --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = _Parser("gr-report", description=_ABOUT, epilog=_MORE, formatter_class=formatter, allow_abbrev=False)
+    say = parser.add_argument
+    say("folders", nargs="*", metavar="FOLDER", help="runs, sweeps, or parents of them (outputs)")
+    say(
+        "--metric",
+        action="append",
+        metavar="NAME",
+        help="of metrics.csv (average_accuracy, forgetting); several: again",
+    )
+    say("--baseline", action="append", metavar="COLUMN=VALUE", help="the row others are compared with (the first)")
+    say("--csv", metavar="FILE", help="write the table as CSV, metrics as fractions; - prints it instead")
+    say("--latex", metavar="FILE", help="write the table as LaTeX; - prints it instead")
+    say("--version", action="version", version=f"gr-report {__version__}")
+    return parser
+
+
+def _report(asked: argparse.Namespace) -> int:
+    from gr_cli.report.groups import grouped
+    from gr_cli.report.runs import find
+    from gr_cli.report.tables import DEFAULT_METRICS, tabulated
+
+    folders = [Path(folder) for folder in asked.folders or ["outputs"]]
+    found = find(folders)
+    for path, why in found.unreadable.items():
+        print(f"gr-report: {path}: can't be read ({why}); left out", file=sys.stderr)
+    if found.runs or found.unborn:
+        grouping = grouped(found)
+        _write(asked, grouping, tabulated(grouping, asked.metric or DEFAULT_METRICS, asked.baseline or ()))
+    return 1 if found.unreadable else 0
+
+
+def _write(asked: argparse.Namespace, grouping: Grouping, table: Table) -> None:
+    from gr_cli.report import tables
+    from gr_cli.results.files import csv_text
+
+    texts: list[tuple[str | None, Callable[[], str]]] = [
+        (asked.csv, lambda: csv_text(*tables.csv_table(table))),
+        (asked.latex, lambda: tables.latex(table) + "\n"),
+    ]
+    for target, text in texts:
+        if target == "-":
+            print(text(), end="")
+        elif target is not None:
+            save(Path(target), text())
+    if "-" not in (asked.csv, asked.latex):
+        print(tables.markdown(table))
+
+
+def save(path: Path, text: str) -> None:
+    """Write a file that the user named, whole or not at all.
+
+    Raises:
+        FolderError: its folder is not there.
+    """
+    from gr_cli.results.files import write_text
+
+    if not path.parent.is_dir():
+        raise FolderError(f"{path}: can't be written, there is no folder {path.parent}; make it first")
+    write_text(path, text)

@@ -1,0 +1,184 @@
+"""Which runs there are below some folders, what became of them, and what the finished ones found."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gr_cli.errors import FolderError
+from gr_cli.results.folder import RunFolder
+from gr_cli.results.load import read_config
+from gr_cli.settings import deciding, flat, short_hash
+
+NEVER_BEGUN = "never begun"
+_WHAT_BROKEN_FILES_RAISE = (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, FolderError)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run took: seconds of training and evaluation, and the peak of its memory in MiB (NaN: not known)."""
+
+    seconds: float
+    memory: float
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A run as its folder tells it. `settings`: by dotted name, all that decides what it finds, but the seed.
+
+    `metrics` and `cost` are None unless it is finished.
+    """
+
+    folder: RunFolder
+    state: str
+    seed: int
+    settings: dict[str, Any]
+    identity: str
+    choices: dict[str, str]
+    status: dict[str, Any]
+    metrics: dict[str, float | None] | None = None
+    cost: Cost | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.folder.path
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """What was typed to get it."""
+        return tuple(self.status.get("overrides", ()))
+
+    @property
+    def finished(self) -> bool:
+        """Whether there are results."""
+        return self.state == "finished"
+
+
+@dataclass(frozen=True)
+class Unborn:
+    """A job of a sweep that never began: all that is known of it."""
+
+    path: Path
+    overrides: tuple[str, ...]
+
+    @property
+    def seed_and_identity(self) -> tuple[int, str] | None:
+        """Which run it would be, by the name of its folder."""
+        found = re.search(r"seed(\d+)-([0-9a-f]{8})(-\d+)?$", self.path.name)
+        return (int(found[1]), found[2]) if found else None
+
+
+@dataclass
+class Found:
+    """Everything below the folders. `unreadable`: by path, why not."""
+
+    runs: list[FoundRun] = field(default_factory=list)
+    unborn: list[Unborn] = field(default_factory=list)
+    unreadable: dict[Path, str] = field(default_factory=dict)
+
+
+def find(roots: Sequence[Path]) -> Found:
+    """All runs below `roots`: folders with a status.json, and the jobs that the sweep.json of a sweep lists.
+
+    Raises:
+        FolderError: one of `roots` is no folder, or there is no run at all.
+    """
+    found, seen = Found(), set[Path]()
+    for root in roots:
+        if not root.is_dir():
+            raise FolderError(f"{root}: is no folder; name folders of runs, of sweeps, or parents of them")
+        for path, job in _candidates(root, found):
+            place = path.resolve()
+            if place not in seen:
+                seen.add(place)
+                _look_at(path, job, found)
+    if not (found.runs or found.unborn or found.unreadable):
+        listed = ", ".join(map(str, roots))
+        raise FolderError(f"{listed}: no run here (no status.json); name a folder that gr-run left, such as outputs")
+    # A folder that is found under its sweep is no news if it is found in its place, too.
+    known = {(run.seed, run.identity) for run in found.runs}
+    found.unborn = [job for job in found.unborn if job.seed_and_identity not in known]
+    return found
+
+
+def _candidates(root: Path, found: Found) -> Iterator[tuple[Path, Sequence[str] | None]]:
+    """Folders that are runs; with the overrides, if a sweep names them."""
+
+    def note(error: OSError) -> None:
+        found.unreadable[Path(error.filename)] = error.strerror or str(error)
+
+    for name, folders, files in os.walk(root, onerror=note):
+        folders.sort()
+        if "status.json" in files:
+            folders.clear()  # nothing below a run is a run
+            yield Path(name), None
+        elif "sweep.json" in files:
+            try:
+                yield from _jobs(Path(name))
+            except _WHAT_BROKEN_FILES_RAISE as error:
+                found.unreadable[Path(name) / "sweep.json"] = _why(error)
+
+
+def _jobs(sweep: Path) -> list[tuple[Path, Sequence[str]]]:
+    """The folders of a sweep's jobs, which are named as seen from where it was started: beside `outputs`."""
+    jobs = json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))["jobs"]
+    beside = sweep.resolve().parents[2]
+    with suppress(ValueError):
+        beside = beside.relative_to(Path.cwd())
+    return [(beside / path, list(overrides)) for path, overrides in jobs.items()]
+
+
+def _look_at(path: Path, job: Sequence[str] | None, found: Found) -> None:
+    try:
+        folder = RunFolder(path)
+        status = folder.status()
+        if status is not None:
+            found.runs.append(_read(folder, status))
+        elif job is not None:
+            found.unborn.append(Unborn(path, tuple(job)))
+    except _WHAT_BROKEN_FILES_RAISE as error:
+        found.unreadable[path] = _why(error)
+
+
+def _read(folder: RunFolder, status: dict[str, Any]) -> FoundRun:
+    config, choices = read_config(folder.path)
+    decides = deciding(config)
+    state = folder.state()
+    results = (folder.metrics(), _cost(folder.path)) if state == "finished" else (None, None)
+    return FoundRun(
+        folder, state, int(config["seed"]), flat(decides), short_hash(decides), dict(choices), status, *results
+    )
+
+
+def _cost(path: Path) -> Cost:
+    """What timing.csv says: a row per task, a column per kind of work."""
+    rows = read_table(path / "timing.csv")
+    seconds = sum(float(value) for row in rows for name, value in row.items() if name.endswith("_seconds") and value)
+    return Cost(seconds, max((float(row["peak_memory_mib"] or "nan") for row in rows), default=float("nan")))
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file of a run."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _why(error: BaseException) -> str:
+    """One line."""
+    if isinstance(error, OSError):
+        return f"{Path(error.filename).name}: {error.strerror}" if error.filename else str(error)
+    if isinstance(error, FolderError):
+        return str(error).partition(";")[0]
+    if isinstance(error, KeyError):
+        return f"there is no {error.args[0]!r}"
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,304 @@
+"""The table of a report: a row per group of runs, as values, and as CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gr_cli.errors import ConfigError, suggestion
+from gr_cli.report.groups import NONE, Column, Group, Grouping, notes
+from gr_cli.report.statistics import Summary, summarised
+from gr_cli.results.metrics import all_metrics
+
+FRACTIONS = frozenset(all_metrics([], None))  # metrics that are shown in percent
+DEFAULT_METRICS = ("average_accuracy", "forgetting")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a report says of a group. `label`: what tells it apart, `labels`: by column.
+
+    `difference`: how much more it has of the first metric than `baseline`, over common seeds.
+    """
+
+    group: Group
+    label: str
+    labels: tuple[str, ...]
+    metrics: dict[str, Summary | None]
+    baseline: Group | None
+    difference: Summary | None
+    seconds: Summary | None
+    memory: float | None
+    notes: list[str]
+
+    @property
+    def n(self) -> int:
+        """How many runs there are results of."""
+        return len(self.group.finished)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows, and what their labels and numbers are of."""
+
+    columns: list[Column]
+    metrics: tuple[str, ...]
+    rows: list[Row]
+    everywhere: list[str]
+    homeless: list[str]
+    baseline_chosen: bool = False
+
+
+def tabulated(grouping: Grouping, metrics: Sequence[str], baseline: Sequence[str] = ()) -> Table:
+    """Averages of `metrics` over the seeds of each group, and differences from a baseline.
+
+    `baseline`: words such as `strategy=finetune`; without any, it is the first row. A row is compared with the one that
+    these words describe and that otherwise agrees most with it, on the same benchmark in the same scenario.
+
+    Raises:
+        ConfigError: there is no such metric or baseline.
+    """
+    known = {name for group in grouping.groups for run in group.finished.values() for name in run.metrics or ()}
+    for name in metrics if known else ():
+        if name not in known:
+            raise ConfigError("--metric", name, f"no such metric; there are {', '.join(sorted(known))}")
+    wanted = _wanted(grouping, baseline)
+    rows = [_row(group, grouping, tuple(metrics), wanted) for group in grouping.groups]
+    homeless = [f"{job.path}: never begun" for job in grouping.homeless]
+    return Table(grouping.columns, tuple(metrics), rows, grouping.everywhere, homeless, bool(baseline))
+
+
+def _wanted(grouping: Grouping, words: Sequence[str]) -> dict[Column, str]:
+    """What must hold of a baseline, by column."""
+    wanted = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        by_name = {key: column for column in grouping.columns for key in (column.name, column.label)}
+        if name not in by_name:
+            labels = [column.label for column in grouping.columns]
+            raise ConfigError(
+                "--baseline", word, f"must be <column>=<value> with a column among {', '.join(labels)}",
+                suggestion(name, labels),
+            )  # fmt: skip
+        values = list(dict.fromkeys(by_name[name].of(group) for group in grouping.groups))
+        if value not in values:
+            raise ConfigError("--baseline", word, f"no such run; {name} is one of {', '.join(values)}")
+        wanted[by_name[name]] = value
+    return wanted
+
+
+def _row(group: Group, grouping: Grouping, metrics: tuple[str, ...], wanted: dict[Column, str]) -> Row:
+    peers = _peers(group, grouping, wanted)
+    baseline = _baseline(group, peers, grouping.columns, wanted)
+    costs = [run.cost for run in group.finished.values() if run.cost is not None]
+    return Row(
+        group=group,
+        label=grouping.label(group),
+        labels=tuple(column.of(group) for column in grouping.columns),
+        metrics={name: summarised(list(group.metric(name).values())) for name in metrics},
+        baseline=baseline,
+        difference=None if baseline in (None, group) else summarised(paired(group, baseline, metrics[0])),
+        seconds=summarised([cost.seconds for cost in costs]),
+        memory=max((cost.memory for cost in costs), default=None),
+        notes=notes(group, peers, metrics),
+    )
+
+
+def paired(group: Group, baseline: Group, metric: str) -> list[float]:
+    """How much more `group` has of a metric than `baseline`, by seeds that both have, in their order."""
+    mine, theirs = group.metric(metric), baseline.metric(metric)
+    return [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
+
+
+def _peers(group: Group, grouping: Grouping, wanted: dict[Column, str]) -> list[Group]:
+    """The groups that it can be compared with: of the same benchmark and scenario, where no baseline says otherwise."""
+    same = [c for c in grouping.columns if c.name in ("benchmark", "scenario") and c not in wanted]
+    return [other for other in grouping.groups if all(c.of(other) == c.of(group) for c in same)]
+
+
+def _baseline(
+    group: Group, peers: Sequence[Group], columns: Sequence[Column], wanted: dict[Column, str]
+) -> Group | None:
+    """Which of `peers` it is compared with; None if several are as near."""
+    if not wanted:
+        return peers[0]
+    fitting = [peer for peer in peers if all(column.of(peer) == value for column, value in wanted.items())]
+    agreement = [sum(column.of(peer) == column.of(group) for column in columns) for peer in fitting]
+    best = max(agreement, default=0)
+    return fitting[agreement.index(best)] if agreement.count(best) == 1 else None
+
+
+# --- as CSV: every number as it is
+
+
+def csv_table(table: Table) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows; metrics as fractions, a column for each statistic of each."""
+    statistics = ("mean", "sem", "ci95_low", "ci95_high", "n")
+    columns = [column.label for column in table.columns] + ["runs", "seeds", "unfinished_seeds"]
+    columns += [f"{metric}_{name}" for metric in table.metrics for name in statistics]
+    columns += ["baseline"] + [f"difference_{name}" for name in statistics]
+    columns += ["seconds_mean", "seconds_sem", "peak_memory_mib", "notes"]
+    rows = []
+    for row in table.rows:
+        finished, unfinished = set(row.group.finished), row.group.seeds - set(row.group.finished)
+        seconds = row.seconds
+        rows.append(
+            [
+                *("" if label == NONE else label for label in row.labels),
+                row.n,
+                " ".join(map(str, sorted(finished))),
+                " ".join(map(str, sorted(unfinished))),
+                *(value for metric in table.metrics for value in _statistics(row.metrics[metric])),
+                _name_of(row.baseline, table),
+                *_statistics(row.difference),
+                seconds and seconds.mean,
+                seconds and seconds.sem,
+                row.memory,
+                "; ".join(row.notes),
+            ]
+        )
+    return columns, rows
+
+
+def _statistics(summary: Summary | None) -> list[Any]:
+    if summary is None:
+        return [None] * 4 + [0]
+    low, high = summary.interval or (None, None)
+    return [summary.mean, summary.sem, low, high, summary.n]
+
+
+def _name_of(group: Group | None, table: Table) -> str:
+    """A group by what its columns say, as one would type it."""
+    said = [] if group is None else [(column.label, column.of(group)) for column in table.columns]
+    return " ".join(f"{name}={value}" for name, value in said if value != NONE)
+
+
+# --- for people
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A table as text: headers, and cells by row. The first `words` columns are words, the others numbers."""
+
+    headers: list[str]
+    rows: list[list[str]]
+    words: int
+
+
+def shown_table(table: Table) -> Shown:
+    """Columns that say nothing are left out, numbers are rounded, and metrics are in percent."""
+    headers = [column.label for column in table.columns]
+    words = len(headers)
+    first = table.metrics[0]
+    compared = any(row.difference for row in table.rows)
+    headers.append("n")
+    for metric in table.metrics:
+        headers += [title(metric), "95 % of the mean"] if metric == first else [title(metric)]
+    unit = " (points)" if first in FRACTIONS else ""
+    headers += [f"paired difference in {first.replace('_', ' ')}{unit}"] if compared else []
+    headers += ["seconds", "peak MiB"]
+    rows = []
+    for row in table.rows:
+        cells = [*row.labels, str(row.n) if row.n == len(row.group.seeds) else f"{row.n} of {len(row.group.seeds)}"]
+        for metric in table.metrics:
+            cells.append(mean_and_sem(row.metrics[metric], metric, row.n))
+            if metric == first:
+                cells.append(interval(row.metrics[metric], metric))
+        if compared:
+            cells.append("baseline" if row.baseline is row.group else difference(row.difference, first))
+        cells += [mean_and_sem(row.seconds, "", row.n, 1), NONE if row.memory is None else f"{row.memory:.0f}"]
+        rows.append(cells)
+    return Shown(headers, rows, words)
+
+
+def title(metric: str) -> str:
+    """A metric with its unit."""
+    words = metric.replace("_", " ")
+    return f"{words} (%)" if metric in FRACTIONS else words
+
+
+def number(value: float, metric: str, digits: int = 2, sign: str = "") -> str:
+    """In percent, if that is what the metric is in; with a proper minus."""
+    scaled = 100 * value if metric in FRACTIONS else value
+    return f"{scaled:{sign}.{digits}f}".replace("-", "−") if scaled == scaled else "NaN"
+
+
+def mean_and_sem(summary: Summary | None, metric: str, of: int, digits: int = 2) -> str:
+    """Mean ± standard error; with the number of values, if it is not that `of` the row."""
+    if summary is None:
+        return NONE
+    text = number(summary.mean, metric, digits)
+    text += "" if summary.sem is None else f" ± {number(summary.sem, metric, digits)}"
+    return text if summary.n == of else f"{text} ({summary.n})"
+
+
+def interval(summary: Summary | None, metric: str, sign: str = "") -> str:
+    """The confidence interval."""
+    if summary is None or summary.interval is None:
+        return NONE
+    low, high = (number(end, metric, sign=sign) for end in summary.interval)
+    return f"[{low}, {high}]"
+
+
+def difference(summary: Summary | None, metric: str) -> str:
+    """A paired difference with its confidence interval and the number of common seeds."""
+    if summary is None:
+        return NONE
+    between = "" if summary.interval is None else f" {interval(summary, metric, '+')}"
+    return f"{number(summary.mean, metric, sign='+')}{between} ({summary.n})"
+
+
+def remarks(table: Table) -> list[str]:
+    """What must be known besides the table: what the numbers are, what is missing, which row."""
+    lines = ["mean ± standard error over n seeds; intervals are 95 % confidence intervals by Student's t"]
+    if any(row.difference for row in table.rows):
+        which = (
+            "the row that --baseline names" if table.baseline_chosen else "the first row of a benchmark and scenario"
+        )
+        lines.append(f"paired differences: over common seeds (how many), from {which}")
+    if table.everywhere:
+        lines.append(f"set in every run: {' '.join(table.everywhere)}")
+    for place, row in enumerate(table.rows, 1):
+        lines += [f"row {place} ({row.label}): {note}" for note in row.notes]
+    return lines + table.homeless
+
+
+def markdown(table: Table) -> str:
+    """The table with aligned columns, and what must be known besides."""
+    shown = shown_table(table)
+    lines = _padded([shown.headers, *shown.rows], shown.words)
+    cells = re.findall(r"(?<=\| ).*?(?= \|)", lines[0])
+    rule = "|".join(
+        ["", *("-" * (len(cell) + 1) + ("-" if i < shown.words else ":") for i, cell in enumerate(cells)), ""]
+    )
+    return "\n".join([lines[0], rule, *lines[1:], "", *(f"- {line}" for line in remarks(table))])
+
+
+def _padded(rows: Sequence[Sequence[str]], words: int) -> list[str]:
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*escaped, strict=True)]
+    sides = [str.ljust if i < words else str.rjust for i in range(len(widths))]
+    aligned = [
+        [side(*cell) for side, cell in zip(sides, zip(row, widths, strict=True), strict=True)] for row in escaped
+    ]
+    return [f"| {' | '.join(row)} |" for row in aligned]
+
+
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
+_LATEX |= {char: f"\\{char}" for char in "&%$#_{}"} | {"±": r"$\pm$", "−": "$-$", "·": r"$\cdot$", "≥": r"$\geq$"}
+
+
+def latex(table: Table) -> str:
+    """A tabular with the rules of the package booktabs; what must be known besides as comments."""
+    shown = shown_table(table)
+    head, *body = [" & ".join(map(_escaped, row)) + r" \\" for row in [shown.headers, *shown.rows]]
+    form = "l" * shown.words + "r" * (len(shown.headers) - shown.words)
+    comments = [f"% {line}" for line in ["needs \\usepackage{booktabs}", *remarks(table)]]
+    lines = [rf"\begin{{tabular}}{{{form}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*comments, *lines])
+
+
+def _escaped(text: str) -> str:
+    return re.sub("|".join(map(re.escape, _LATEX)), lambda found: _LATEX[found[0]], text)

@@ -1,0 +1,107 @@
+"""Run folders that nobody ran, for tests of reports: the files are those of a run, the numbers are told."""
+
+import copy
+import random
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gr_cli.results.folder import RunFolder
+from gr_cli.results.metrics import all_metrics
+from gr_cli.results.record import EvaluationRow, Record
+from gr_cli.settings import Settings
+
+TASKS = 3
+CONFIG: dict[str, Any] = {
+    "benchmark": {"_target_": "gr_cli.benchmarks.split", "classes_per_task": 2},
+    "model": {"_target_": "gr_cli.models.SimpleMLP", "hidden_sizes": [256, 128]},
+    "generator": None,
+    "strategy": {"_target_": "gr_cli.strategies.Finetune"},
+    "optimizer": {"_target_": "gr_cli.optimizers.Adam", "lr": 0.001, "betas": [0.9, 0.999]},
+    "seed": 0,
+    "scenario": "class",
+    "train": {"iterations": 20, "epochs": None, "batch_size": 32, "active_classes": "seen"},
+    "augment": {"noise": 0.0, "shift": 0},
+    "log": {"every": 10},
+    "evaluate": {"every": None},
+    "checkpoint": {"every_seconds": 60},
+    "device": "auto",
+    "threads": None,
+    "precision": "float32",
+    "data_root": "/elsewhere",
+    "cache_root": "/elsewhere",
+    "download": True,
+    "fresh": False,
+}
+REPLAY = {"_target_": "gr_cli.strategies.GenerativeReplay", "replay_weight": 1.0, "batch_size": 32}
+CHOICES = {"benchmark": "split_digits", "model": "mlp", "strategy": "finetune", "optimizer": "adam", "preset": "none"}
+
+
+def changed(config: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """`config` with settings by dotted name, dots written as two underscores."""
+    config = copy.deepcopy(config)
+    for name, value in settings.items():
+        *path, last = name.split("__")
+        node = config
+        for part in path:
+            node = node[part]
+        node[last] = value
+    return config
+
+
+def write_run(
+    root: Path,
+    seed: int = 0,
+    strategy: str = "finetune",
+    state: str = "finished",
+    accuracy: float | None = None,
+    overrides: tuple[str, ...] = (),
+    name: str = "",
+    status: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Path:
+    """A folder below `root` as such a run leaves it; of random results, or `accuracy` on every task at the end."""
+    nodes = {"finetune": None, "joint": None, "generative_replay": REPLAY}
+    config = changed(CONFIG, seed=seed)
+    config["strategy"] = nodes[strategy] or {"_target_": f"gr_cli.strategies.{strategy.title()}"}
+    choices = CHOICES | {"strategy": strategy}
+    if nodes[strategy]:
+        config["generator"] = {"_target_": "gr_cli.generators.VAE", "latent_dim": 32}
+        choices["generator"] = "vae"
+    mine = Settings(changed(config, **settings), choices, (*overrides, f"seed={seed}", f"strategy={strategy}"))
+    folder = RunFolder(root / (name or mine.folder(Path()).name + f"-{strategy}"))
+    folder.figures.mkdir(parents=True)
+    folder.write_config(mine.as_yaml())
+    record = record_of(f"{seed} {mine.identity}", accuracy)
+    metrics = all_metrics(record.matrix(), None) | {"parameters_solver": 50}
+    if state == "finished":
+        folder.write_tables(record, metrics)
+    facts = {"updated": "2026-01-01T00:00:00+00:00", "seed": seed, "overrides": list(mine.overrides), "host": "nowhere"}
+    facts |= {"choices": choices, "command": " ".join(["gr-run", *mine.overrides]), "versions": {"torch": "2.9"}}
+    folder.write_status({"state": state, "reason": None, **facts, **(status or {})})
+    return folder.path
+
+
+def record_of(name: str, accuracy: float | None) -> Record:
+    draw, record = random.Random(name), Record()
+    for after in range(-1, TASKS):
+        for task in range(TASKS):
+            value = draw.random() if accuracy is None or after < TASKS - 1 else accuracy
+            record.evaluations.append(EvaluationRow(after, 20 * (after >= 0), task, "test", value, 0.5, 70, True))
+        if after >= 0:
+            losses = [{"current": draw.random(), "total": draw.random()} for _ in range(2)]
+            record.history += [{"task": after, "iteration": 10 * i, **row} for i, row in enumerate(losses, 1)]
+            record.timing.append(
+                {
+                    "task": after,
+                    "solver_seconds": draw.random(),
+                    "evaluation_seconds": 0.1,
+                    "peak_memory_mib": 500.0 + after,
+                }
+            )
+    return record
+
+
+def read_yaml(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
