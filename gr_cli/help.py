@@ -19,7 +19,7 @@ usage:
   gr-run verify=FOLDER                                repeat a run: does it come out the same?
   gr-run audit=FOLDER                                 count the training samples that a run's folder holds
   gr-run benchmark=... inspect=true                   show what a benchmark holds; nothing is trained
-  gr-report [FOLDER ...]                              compare runs: tables over seeds (see gr-report --help)
+  gr-report [FOLDER ...]                              compare runs: tables, a page, figures (see gr-report --help)
   gr-run --cfg job ...                                print the composed configuration, run nothing
   gr-run --config-dir DIR ...                         add options of your own from DIR/<group>/<option>.yaml
   gr-run --version | --hydra-help | -sc install=bash  version | Hydra's flags | tab completion

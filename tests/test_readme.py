@@ -46,17 +46,17 @@ def test_a_generator_of_ones_own(gr_run, tmp_path, monkeypatch):
     assert list(Path("outputs/split_digits/generative_replay-mean_image").iterdir())
 
 
-def test_the_snippet_that_aggregates_seeds(gr_run, capsys):
-    (snippet,) = [block for block in blocks("python") if "groupby" in block]
-    assert gr_run("-m", "strategy=finetune,joint", "seed=0,1", "train.iterations=5")[0] == 0
-    assert (
-        gr_run("-m", "preset=smoke", "strategy=finetune", "seed=0,1", "train.iterations=null", "train.epochs=1")[0] == 0
-    )
-    exec(snippet, {})
-    out = capsys.readouterr().out
-    assert re.search(r"finetune\s+iterations=5 .*\b2\n", out)
-    assert re.search(r"joint\s+iterations=5 .*\b2\n", out)
-    assert "seed0" not in out
+@pytest.mark.parametrize("command", re.findall(r"^gr-report (.*?) *(?:#.*)?$", README, flags=re.MULTILINE))
+def test_every_report(command):
+    import shlex
+
+    from run_folders import write_run
+
+    from gr_cli.report.cli import main
+
+    for strategy in ("finetune", "joint"):
+        write_run(Path("outputs/split_mnist"), strategy=strategy)
+    assert main(shlex.split(command)) == 0
 
 
 @pytest.mark.parametrize("command", re.findall(r"^gr-run (.*?) *(?:#.*)?$", README, flags=re.MULTILINE))

@@ -1,4 +1,4 @@
-"""The door of `gr-report`: from folders to a table. Nothing heavy is imported before there is something to do."""
+"""The door of `gr-report`: from folders to a table, a page, figures. Nothing heavy is imported without need."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ examples:
   gr-report                                           everything below outputs/
   gr-report outputs/split_mnist --baseline strategy=finetune
   gr-report outputs/sweeps/0a73b11d --csv table.csv   a sweep, with what is missing of it
+  gr-report outputs --html page.html --figures figures
   gr-report outputs --metric forgetting --latex -     LaTeX (booktabs) instead of Markdown
 
 exit codes: 0; 1 if a folder could not be read, and was left out; 2 for a mistake"""
@@ -66,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     say("--baseline", action="append", metavar="COLUMN=VALUE", help="the row others are compared with (the first)")
     say("--csv", metavar="FILE", help="write the table as CSV, metrics as fractions; - prints it instead")
     say("--latex", metavar="FILE", help="write the table as LaTeX; - prints it instead")
+    say("--html", metavar="FILE", help="write a page: the table, charts, dreams; one file that needs no network")
+    say("--figures", metavar="DIR", help="draw the charts as SVG and PDF for papers, as wide as a column")
     say("--version", action="version", version=f"gr-report {__version__}")
     return parser
 
@@ -89,16 +92,27 @@ def _write(asked: argparse.Namespace, grouping: Grouping, table: Table) -> None:
     from gr_cli.report import tables
     from gr_cli.results.files import csv_text
 
+    def page() -> str:
+        from gr_cli.report.page import html
+
+        return html(grouping, table)
+
     texts: list[tuple[str | None, Callable[[], str]]] = [
         (asked.csv, lambda: csv_text(*tables.csv_table(table))),
         (asked.latex, lambda: tables.latex(table) + "\n"),
+        (asked.html, page),
     ]
     for target, text in texts:
         if target == "-":
             print(text(), end="")
         elif target is not None:
             save(Path(target), text())
-    if "-" not in (asked.csv, asked.latex):
+    if asked.figures is not None:
+        from gr_cli.report.papers import draw
+
+        made = draw(table, Path(asked.figures))
+        print(f"gr-report: {len(made)} figures, each as SVG and PDF, are in {asked.figures}", file=sys.stderr)
+    if "-" not in (asked.csv, asked.latex, asked.html):
         print(tables.markdown(table))
 
 

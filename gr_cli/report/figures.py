@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from torch import Tensor
 
 from gr_cli.results.files import write_whole
 from gr_cli.results.metrics import Row, average_accuracy
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _COLOURS = "viridis"  # even in lightness, and told apart by colour-blind eyes
 

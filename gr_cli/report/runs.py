@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -171,6 +171,21 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file of a run."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """What is read inside the block belongs to the run in `path`.
+
+    Raises:
+        FolderError: it could not be read.
+    """
+    try:
+        yield
+    except _WHAT_BROKEN_FILES_RAISE as error:
+        raise FolderError(
+            f"{path}: can't be read ({_why(error)}); move the folder elsewhere to leave it out"
+        ) from error
 
 
 def _why(error: BaseException) -> str:

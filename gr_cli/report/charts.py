@@ -1,0 +1,220 @@
+"""Charts over many runs, drawn with matplotlib on no display: for a page, and for papers."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from math import isfinite
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
+
+from gr_cli.report.series import Cells, Line
+from gr_cli.report.statistics import Summary
+from gr_cli.results.files import write_whole
+
+# Told apart by colour-blind eyes (Okabe & Ito 2008); without the yellow and the black, which vanish on white or black.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS, _DASHES = "osD^vP", ("-", "--", ":", "-.")
+_INK = "#010203"  # on the page: whatever colour its text has
+COLUMN = 3.35  # inches, of a paper with two columns
+
+
+@contextmanager
+def _style(page: bool) -> Iterator[None]:
+    """Small type; text as text on a page, as outlines or with its fonts in a paper."""
+    ink = _INK if page else "black"
+    settings: dict[Any, Any] = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), ink)
+    settings |= {"axes.edgecolor": ink, "grid.color": ink, "grid.alpha": 0.2, "axes.grid": True}
+    settings |= {"font.size": 9 if page else 7, "axes.spines.top": False, "axes.spines.right": False}
+    settings |= {"lines.linewidth": 1.6 if page else 1.0, "lines.markersize": 4.5 if page else 3}
+    settings |= {
+        "svg.fonttype": "none" if page else "path",
+        "pdf.fonttype": 42,
+        "svg.hashsalt": "gr",
+        "legend.frameon": False,
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def _placed(height: float, page: bool, left: float = 0.62, below: float = 0.5) -> tuple[Figure, Axes]:
+    """Axes of that height in a figure as wide as a column, with so much room around, in inches."""
+    width = 4.6 if page else COLUMN
+    left, below, above, right = left * width / 4.6, below, 0.12, 0.12
+    whole = height + below + above
+    figure = Figure(figsize=(width, whole))
+    place = (left / width, below / whole, (width - left - right) / width, height / whole)
+    return figure, figure.add_axes(place)
+
+
+def _look(i: int) -> dict[str, Any]:
+    """Colour, marker and dashes of the i-th line: told apart without colours too."""
+    return {
+        "color": _COLOURS[i % len(_COLOURS)],
+        "marker": _MARKERS[i % len(_MARKERS)],
+        "linestyle": _DASHES[i // len(_COLOURS) % len(_DASHES)],
+    }
+
+
+def lines(
+    drawn: Sequence[Line],
+    x: str,
+    y: str,
+    page: bool,
+    scale: float = 100.0,
+    interval: bool = False,
+    last_bold: bool = False,
+) -> Figure:
+    """Means along x with a band of the standard error, or of the confidence interval."""
+    with _style(page):
+        rows = -(-len(drawn) // 3)
+        figure, axes = _placed(2.5 if page else 1.7, page, below=0.5 + (0.2 if page else 0.14) * rows)
+        for i, line in enumerate(drawn):
+            look = (
+                {"color": _INK if page else "black", "linestyle": "--"} if last_bold and line is drawn[-1] else _look(i)
+            )
+            at = np.array(list(line.points))
+            mean = scale * np.array([point.mean for point in line.points.values()])
+            widths = [(p.half if interval else p.sem) or 0.0 for p in line.points.values()]
+            band = scale * np.array(widths)
+            look = look if len(at) <= 30 else look | {"marker": ""}
+            axes.plot(at, mean, label=line.name, **look)
+            axes.fill_between(at, mean - band, mean + band, color=look["color"], alpha=0.2, linewidth=0)
+        if scale == 100:
+            axes.set_ylim(-3, 103)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        height = figure.get_figheight()
+        axes.legend(
+            loc="lower center", bbox_to_anchor=(0.5, 0.0), bbox_transform=figure.transFigure, ncols=min(3, len(drawn)),
+            columnspacing=1.0, handlelength=2.2, borderaxespad=0.05 / height,
+        )  # fmt: skip
+    return figure
+
+
+def curves(drawn: Sequence[Line], page: bool) -> Figure:
+    """Accuracy of each task as training goes on."""
+    figure = lines(drawn, "tasks learnt", "test accuracy (%)", page, last_bold=True)
+    figure.axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def losses(drawn: Sequence[Line], page: bool) -> Figure:
+    """Loss terms by iteration; as powers of ten, if all are positive."""
+    figure = lines(drawn, "iteration", "loss", page, scale=1.0)
+    if all(point.mean > 0 for line in drawn for point in line.points.values()):
+        axes = figure.axes[0]
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # powers of ten take long to typeset
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    return figure
+
+
+def sweep(drawn: Sequence[Line], x: str, y: str, scale: float, page: bool) -> Figure:
+    """A metric against a setting, with confidence intervals; on a scale of ratios, if it spans a wide range."""
+    figure = lines(drawn, x, y, page, scale, interval=True)
+    at = [value for line in drawn for value in line.points]
+    axes = figure.axes[0]
+    if min(at) > 0 and max(at) / min(at) >= 8:
+        axes.set_xscale("log")
+    if scale == 100:
+        axes.set_ylim(auto=True)
+        axes.autoscale(axis="y")
+    if len(set(at)) <= 8:
+        axes.set_xticks(sorted(set(at)), [f"{value:g}" for value in sorted(set(at))])
+        axes.minorticks_off()
+    return figure
+
+
+def comparison(named: Mapping[str, Summary], x: str, scale: float, page: bool) -> Figure:
+    """A dot for the mean of each group, with its confidence interval, one below the other."""
+    names = [fill(name, 26, break_on_hyphens=False) for name in named]
+    longest = max(len(line) for name in names for line in name.split("\n"))
+    tall = 1 + max(name.count("\n") for name in names)
+    with _style(page):
+        left = 0.3 + (0.085 if page else 0.075) * longest
+        figure, axes = _placed((0.1 + (0.16 if page else 0.12) * tall) * len(names) + 0.1, page, left=left)
+        for i, summary in enumerate(named.values()):
+            error = scale * summary.half if summary.half is not None and isfinite(summary.half) else None
+            axes.errorbar(scale * summary.mean, i, xerr=error, fmt="o", color=_COLOURS[0], capsize=3, elinewidth=1.3)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlabel(x)
+    return figure
+
+
+def heat_map(cells: Cells) -> Figure:
+    """The accuracy matrix: a row per training, a column per task."""
+    after, tasks = sorted({i for i, _ in cells}), sorted({j for _, j in cells})
+    values = np.array([[100 * cells[i, j].mean if (i, j) in cells else np.nan for j in tasks] for i in after])
+    with _style(page=False):
+        figure, axes = _placed(0.28 * len(after) + 0.1, page=False)
+        axes.grid(False)
+        axes.imshow(values, vmin=0, vmax=100, cmap="viridis", aspect="auto")
+        for (i, j), value in np.ndenumerate(values):
+            if isfinite(value) and len(tasks) <= 12:
+                axes.text(j, i, f"{value:.1f}", ha="center", va="center", color=readable_on(value / 100), fontsize=6.5)
+        axes.set_xticks(range(len(tasks)), [str(task) for task in tasks])
+        axes.set_yticks(range(len(after)), [str(task) for task in after])
+        axes.set_xlabel("accuracy (%) on task")
+        axes.set_ylabel("after task")
+    return figure
+
+
+def colour_of(share: float) -> str:
+    """The colour of a number from 0 to 1: even in lightness, told apart by colour-blind eyes."""
+    return matplotlib.colors.to_hex(matplotlib.colormaps["viridis"](min(max(share, 0.0), 1.0)))
+
+
+def readable_on(share: float) -> str:
+    """The colour of text on it: the one of more contrast."""
+    return "black" if share > 0.45 else "white"
+
+
+# --- what becomes of a figure
+
+
+def svg(figure: Figure, name: str) -> str:
+    """As an element of a page: in the colour of its text, with names of its own, `name` in front."""
+    text = io.StringIO()
+    with _style(page=True):
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    drawn = text.getvalue()
+    drawn = drawn[drawn.index("<svg") :].replace(_INK, "currentColor")
+    for i, colour in enumerate(_COLOURS):
+        drawn = drawn.replace(colour.lower(), f"var(--c{i}, {colour})")  # brighter ones where the page is dark
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
+    drawn = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", drawn, count=1)
+    used = set(re.findall(r"#([\w-]+)", drawn))
+    drawn = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", drawn)
+    ours = re.sub(r'(href="|url\()#([\w-]+)', rf"\1#{name}-\2", drawn)
+    return re.sub(r"\s*\n\s*", "\n", ours)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """As SVG and as PDF, for a paper; `path` without its ending."""
+    with _style(page=False):
+        for form, metadata in (("svg", {"Date": None}), ("pdf", {"CreationDate": None})):
+            write_whole(path.with_name(f"{path.name}.{form}"), partial(figure.savefig, format=form, metadata=metadata))
+
+
+def thumbnail(path: Path, width: int = 400) -> bytes:
+    """A picture made smaller, as JPEG."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        small = image.convert("RGB")
+    small.thumbnail((width, 10 * width))
+    data = io.BytesIO()
+    small.save(data, "JPEG", quality=80, optimize=True)
+    return data.getvalue()

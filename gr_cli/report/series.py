@@ -1,0 +1,159 @@
+"""What a group of runs found along the way, read from the CSV files of its finished runs: means over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from gr_cli.report.groups import Column, Group
+from gr_cli.report.runs import FoundRun, read_table, readable
+from gr_cli.report.statistics import Summary, summarised
+from gr_cli.report.tables import Row, Table
+
+Cells = dict[tuple[int, int], Summary]  # by (after task, task)
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Values along x, each of several seeds."""
+
+    name: str
+    points: dict[float, Summary]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The first metric against a number in which groups differ, a line for each combination of what else differs."""
+
+    column: Column
+    lines: list[Line]
+
+
+def matrix(group: Group) -> Cells:
+    """The accuracy matrix."""
+    return _over_seeds(group, _matrix_of)
+
+
+def _matrix_of(run: FoundRun) -> dict[tuple[int, int], float]:
+    rows = read_table(run.path / "accuracy_matrix.csv")
+    return {
+        (int(row["after_task"]), int(name.removeprefix("task_"))): float(value)
+        for row in rows
+        for name, value in row.items()
+        if name.startswith("task_") and value
+    }
+
+
+def forgotten(group: Group) -> dict[int, Summary]:
+    """By task, how far accuracy is below its best before the last training (Chaudhry et al. 2018, eq. 3)."""
+    return _over_seeds(group, _forgotten_of)
+
+
+def _forgotten_of(run: FoundRun) -> dict[int, float]:
+    cells = _matrix_of(run)
+    trainings = sorted({after for after, _ in cells})
+    tasks = sorted({task for _, task in cells})
+    if len(trainings) < len(tasks):
+        return {}  # joint training
+    *earlier, last = trainings
+    return {task: max(cells[after, task] for after in earlier) - cells[last, task] for task in tasks[:-1]}
+
+
+def curves(group: Group) -> list[Line]:
+    """Test accuracy of each task since its training began, by how many tasks were learnt; and the mean of those."""
+    found = _over_seeds(group, _curves_of)
+    tasks = sorted({task for task, _ in found})
+    names = {task: f"task {task}" if task >= 0 else "mean so far" for task in tasks}
+    ordered = [task for task in tasks if task >= 0] + [task for task in tasks if task < 0]
+    return [Line(names[task], _points(found, task)) for task in ordered]
+
+
+def _curves_of(run: FoundRun) -> dict[tuple[int, float], float]:
+    """By task and x, the number of tasks learnt, of the one in training the part that is over. Task -1: the mean."""
+    rows = [row for row in read_table(run.path / "evaluations.csv") if row["split"] == "test"]
+    length = {
+        row["after_task"]: max(int(r["iteration"]) for r in rows if r["after_task"] == row["after_task"])
+        for row in rows
+    }
+    found: dict[tuple[int, float], float] = {}
+    for row in rows:
+        part = int(row["iteration"]) / length[row["after_task"]] if length[row["after_task"]] else 1.0
+        x = round(int(row["after_task"]) + part, 6)
+        if x > int(row["task"]):
+            found[int(row["task"]), x] = float(row["accuracy"])
+    for x in {x for _, x in found}:
+        now = [value for (_, other), value in found.items() if other == x]
+        found[-1, x] = sum(now) / len(now)
+    return found
+
+
+def losses(group: Group) -> list[Line]:
+    """Each loss term by iteration, counted through all tasks."""
+    found = _over_seeds(group, _losses_of)
+    names = list(dict.fromkeys(name for name, _ in found))
+    return [Line(name, _points(found, name)) for name in names]
+
+
+def _losses_of(run: FoundRun) -> dict[tuple[str, float], float]:
+    found: dict[tuple[str, float], float] = {}
+    before, task, x = 0, None, 0
+    for row in read_table(run.path / "history.csv"):
+        if row["task"] != task:
+            before, task = x, row["task"]
+        x = before + int(row["iteration"])
+        terms = {name: value for name, value in row.items() if name not in ("task", "iteration") and value}
+        found |= {(name, float(x)): float(value) for name, value in terms.items()}
+    return found
+
+
+def _over_seeds(group: Group, read: Callable[[FoundRun], Mapping[Key, float]]) -> dict[Key, Summary]:
+    values: dict[Key, list[float]] = {}
+    for run in group.finished.values():
+        with readable(run.path):
+            for key, value in read(run).items():
+                values.setdefault(key, []).append(value)
+    summaries = {key: summarised(mine) for key, mine in values.items()}
+    return {key: summary for key, summary in summaries.items() if summary is not None}
+
+
+def _points(found: Mapping[tuple[Key, float], Summary], name: Key) -> dict[float, Summary]:
+    return dict(sorted((x, summary) for (other, x), summary in found.items() if other == name))
+
+
+def sweeps(table: Table) -> list[Sweep]:
+    """For each column of numbers: the first metric against it."""
+    found = []
+    for place, column in enumerate(table.columns):
+        lines: dict[tuple[str, ...], list[tuple[float, Row]]] = {}
+        for row in table.rows:
+            value = as_number(row.labels[place])
+            if value is not None and row.metrics[table.metrics[0]] is not None:
+                lines.setdefault((*row.labels[:place], *row.labels[place + 1 :]), []).append((value, row))
+        longer = {key: sorted(rows, key=lambda pair: pair[0]) for key, rows in lines.items() if len(rows) > 1}
+        if longer:
+            names = _told_apart(list(longer))
+            drawn = [
+                Line(name, _metric(rows, table.metrics[0])) for name, rows in zip(names, longer.values(), strict=True)
+            ]
+            found.append(Sweep(column, drawn))
+    return found
+
+
+def _metric(rows: Sequence[tuple[float, Row]], metric: str) -> dict[float, Summary]:
+    return {value: summary for value, row in rows if (summary := row.metrics[metric]) is not None}
+
+
+def _told_apart(keys: Sequence[tuple[str, ...]]) -> list[str]:
+    """Names of lines: what is not the same in all."""
+    differ = [i for i in range(len(keys[0])) if len({key[i] for key in keys}) > 1] or [0]
+    return [" · ".join(key[i] for i in differ) for key in keys]
+
+
+def as_number(text: str) -> float | None:
+    """None if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
