@@ -144,25 +144,44 @@ def test_critic_and_generator_have_their_own_parameters_and_pace():
 def constant_flow(value, steps=3):
     flow = FlowMatching((4,), 2, [8], steps, value_range=None)
     with torch.no_grad():
-        flow.velocity.weight.zero_()
-        flow.velocity.bias.fill_(value)
+        flow.pixels.weight.zero_()
+        flow.pixels.bias.fill_(value)
     return flow
 
 
-def test_the_loss_is_the_distance_to_the_straight_lines_velocity():
+def test_the_loss_is_the_distance_to_the_sample_at_the_end_of_the_line():
     flow = constant_flow(0.5)
     x, labels = torch.rand(5, 4), torch.zeros(5, dtype=torch.long)
     noise = noise_of(flow.noise(5))
-    expected = (0.5 - (x - noise["z"])).square().mean(1)
-    torch.testing.assert_close(flow.losses("flow", x, noise, labels)["flow"], expected)
+    torch.testing.assert_close(flow.losses("flow", x, noise, labels)["flow"], (0.5 - x).square().mean(1))
+
+
+def test_the_velocity_along_a_line_is_that_of_the_line():
+    flow = FlowMatching((4,), 2, [8], 3)
+    x, z, time, labels = torch.rand(5, 4), torch.randn(5, 4), torch.rand(5, 1), torch.zeros(5, dtype=torch.long)
+    flow.expected = lambda *_: x
+    torch.testing.assert_close(flow.flow(torch.lerp(z, x, time), time, labels), x - z, rtol=1e-3, atol=1e-3)
 
 
 def test_a_dream_follows_the_flow():
     latent, labels = {"z": torch.randn(3, 4)}, torch.tensor([0, 1, 0])
-    torch.testing.assert_close(constant_flow(0.25).decode(latent, labels), latent["z"] + 0.25)
+    torch.testing.assert_close(constant_flow(0.25).decode(latent, labels), torch.full((3, 4), 0.25))
     flow = constant_flow(0.0, steps=40)
     flow.flow = lambda x, time, labels: x  # x' = x, whose solution grows by e
     torch.testing.assert_close(flow.decode(latent, labels), latent["z"] * math.e, rtol=1e-3, atol=0)
+
+
+def test_dreams_of_gaussian_data_are_as_the_data():
+    """For data N(2, 0.5^2), where what to expect is known: z goes to 2 + 0.5 z."""
+    flow, latent = constant_flow(0.0, steps=30), {"z": torch.randn(6, 4)}
+
+    def expected(x, time, labels):
+        gain = time * 0.25 / (time.square() * 0.25 + (1 - time).square())
+        return 2 + gain * (x - 2 * time)
+
+    flow.expected = expected
+    dreams = flow.decode(latent, torch.zeros(6, dtype=torch.long))
+    torch.testing.assert_close(dreams, 2 + 0.5 * latent["z"], rtol=0, atol=0.03)
 
 
 # --- mixtures
