@@ -76,5 +76,5 @@ def check_boundaries(hidden: bool, strategy: Strategy, scenario: Scenario) -> No
             "strategy.consolidate_every",
             None,
             "must say how many steps lie between consolidations, where nobody tells that a task is over",
-            "try strategy.consolidate_every=500",
+            "try strategy.consolidate_every=1000",
         )
