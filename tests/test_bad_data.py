@@ -269,7 +269,9 @@ def test_permuted_tasks_refuse_the_same_and_what_is_no_image(gr_run):
 
 def test_what_is_no_source(gr_run):
     line = refused(gr_run, "benchmark.source._target_=test_bad_data.NoSource")
-    assert "benchmark.source=NoSource: has no load()" in line
+    assert "benchmark.source=test_bad_data.NoSource: must be a Source" in line
+    with pytest.raises(DataError, match=r"benchmark.source=NoSource: has no load\(\)"):
+        load(NoSource())
 
 
 class Given:
