@@ -18,7 +18,7 @@ MISTAKES = [
     ("strategy.memory_siz=3", "memory_siz=3: no such setting; there are batch_size, .*did you mean 'memory_size'"),
     ("sead=1", "sead=1: no such setting; there are .*did you mean 'seed'"),
     ("+foo=1", "foo=1: no such setting"),
-    ("+train.foo=1", "train.foo=1: no such setting; there are active_classes, batch_size, epochs, iterations"),
+    ("+train.foo=1", "train.foo=1: no such setting; there are active_classes, batch_size, boundaries, epochs"),
     ("+strategy.foo=1", "strategy.foo=1: no such setting"),
     ("strategy=replay", "strategy=replay: no such option; there are a_gem, bir, .*generative_replay, .*joint"),
     ("optimizer=adan", "optimizer=adan: no such option; .*did you mean 'adam'"),
