@@ -88,7 +88,7 @@ class Interrupted(GrError):
     interrupted = True
 
     def __init__(self, folders: Sequence[Path], trust: Sequence[str] = ()) -> None:
-        words = [f"resume={folders[0]}", *([f"trust={','.join(trust)}"] if trust else [])]
+        words = [f"resume={folder}" for folder in folders] + ([f"trust={','.join(trust)}"] if trust else [])
         how = f"go on with: gr-run {shlex.join(words)}" if len(folders) == 1 else "repeat the command"
         super().__init__(f"interrupted; {how}")
 
