@@ -22,11 +22,11 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
     text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
     if isinstance(error, InterpolationResolutionError):
         return _no_reference(error, overrides)
-    if found := re.search(r"Could not find '([^']+)'", text):
+    if found := re.search(r"Could not (?:find|load) '([^']+)'", text):
         return _no_option(found[1], text)
     if found := re.search(r"Could not (?:override|append|delete|merge override)[^']*'([^']+)'", text):
         return _no_field(found[1], overrides)
-    if found := re.search(r"full_key: (\S+)|Error merging override ([\w.]+)=", text):
+    if found := re.search(r"Error merging override \+*([\w.]+)=|full_key: (\S+)", text):
         return _wrong_value(found[1] or found[2], text, overrides)
     if found := re.search(r"[Ee]rror (?:merging|parsing) override '?([^'\n]+)'?", text):
         return f"{found[1]}: can't be understood; quote it for the shell, and write key=value"
@@ -55,7 +55,8 @@ def _no_option(name: str, text: str) -> str:
     group, _, option = name.rpartition("/")
     options = re.findall(r"^\s+(\S+)$", text.partition("Available options")[2], flags=re.MULTILINE)
     if not group:
-        return f"{name}: no such configuration"
+        by = re.search(r"In '([^']+)'", text)
+        return f"{name}: no such configuration" + (f"; {by[1]} names it in its defaults" if by else "")
     listed = f"; there are {', '.join(options)}" if options else ""
     hint = suggestion(option, options)
     return f"{group}={option}: no such option{listed}" + (f"; {hint}" if hint else "")
@@ -113,4 +114,7 @@ def _wrong_value(field: str, text: str, overrides: Sequence[str]) -> str:
         return f"{field}={value}: must be {describe(CHECKS[field])}"
     if parts := sorted(name for name in CHECKS if name.startswith(f"{field}.")):
         return f"{field}={value}: has settings of its own; there are {', '.join(parts)}"
-    return f"{field}={value}: {text.splitlines()[0]}"
+    if field.rpartition(".")[0] in CHECKS:
+        return _no_field(field, overrides)
+    reason = next(line for line in text.splitlines() if not line.startswith("Error merging override"))
+    return f"{field}={value}: {reason}"
