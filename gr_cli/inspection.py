@@ -14,7 +14,7 @@ from torch import Tensor
 from gr_cli.assembly import load_benchmark
 from gr_cli.benchmarks.base import Benchmark, Kind, Samples, Task
 from gr_cli.benchmarks.soundness import pieces
-from gr_cli.errors import WriteError
+from gr_cli.results.files import not_made
 from gr_cli.settings import Settings, short_hash
 
 _COLUMNS, _ROWS = 10, 20  # of the picture: samples of a task, and tasks
@@ -60,7 +60,7 @@ def inspected(settings: Settings, root: Path) -> Inspection:
     """What the benchmark of `settings` holds; if it is of images, samples of each task are drawn below `root`.
 
     Raises:
-        ConfigError, DataError: it can't be had. WriteError: the picture can't be written.
+        ConfigError, DataError: it can't be had. FolderError, WriteError: the picture can't be written.
     """
     benchmark = load_benchmark(settings)
     name = settings.choices.get("benchmark", "benchmark")
@@ -172,7 +172,7 @@ def _drawn(benchmark: Benchmark, name: str, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WriteError(f"{folder}: can't be made ({error.strerror})") from error
+        raise not_made(folder, error) from error
     figures.samples(x, f"{name}: training samples, a row for each{of} task{'s' if of else ''}", path, _COLUMNS)
     return path
 

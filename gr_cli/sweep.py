@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 
 from gr_cli.compose import OUTPUTS, settings_from, typed
-from gr_cli.errors import CompositionError, ConfigError, Stop, WriteError
+from gr_cli.errors import CompositionError, ConfigError, Stop
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -76,7 +76,7 @@ def _check_jobs(config: DictConfig) -> None:
 
     from gr_cli.experiment import folder_of
     from gr_cli.explain import explain
-    from gr_cli.results.files import write_json
+    from gr_cli.results.files import not_made, write_json
 
     loader = GlobalHydra.instance().config_loader()
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(typed(config.hydra.overrides.task))
@@ -97,7 +97,7 @@ def _check_jobs(config: DictConfig) -> None:
     try:
         manifest.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WriteError(f"{manifest.parent}: can't be made ({error.strerror})") from error
+        raise not_made(manifest.parent, error) from error
     write_json(manifest, {"jobs": {str(path): overrides for path, overrides in _jobs.items()}})
 
 

@@ -142,7 +142,7 @@ def test_mistakes_are_one_line(gr_run):
 def test_a_picture_that_can_not_be_written_is_one_line(gr_run):
     Path("outputs").write_text("a file")
     code, _, err = gr_run("inspect=true")
-    assert (code, err.count("\n")) == (1, 1)
+    assert (code, err.count("\n")) == (2, 1)
     assert "can't be made" in err
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from gr_cli.errors import WriteError
+from gr_cli.errors import FolderError, WriteError
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -62,8 +62,13 @@ def _not_written(path: Path, error: OSError) -> WriteError:
     return WriteError(
         f"{path}: can't be written ({why}); what was there is unchanged; make room, and repeat the command"
         if error.errno in (errno.ENOSPC, errno.EDQUOT)
-        else f"{path}: can't be written ({why}); what was there is unchanged"
+        else f"{path}: can't be written ({why}); what was there is unchanged; see to it that its folder may be written"
     )
+
+
+def not_made(folder: Path, error: OSError) -> FolderError:
+    """What to raise when a folder that is needed can't be made."""
+    return FolderError(f"{folder}: can't be made ({error.strerror}); run from a folder that you may write")
 
 
 def write_text(path: Path, text: str) -> None:

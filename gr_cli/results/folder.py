@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from gr_cli.errors import FolderError
-from gr_cli.results.files import move, write_csv, write_json, write_text, write_whole
+from gr_cli.results.files import move, not_made, write_csv, write_json, write_text, write_whole
 
 if TYPE_CHECKING:
     from gr_cli.results.record import Record
@@ -49,9 +49,7 @@ class RunFolder:
             self.figures.mkdir(parents=True, exist_ok=True)
             file = (self.path / ".lock").open("a")
         except OSError as error:
-            raise FolderError(
-                f"{self.path}: can't be made ({error.strerror}); run from a folder that you may write"
-            ) from error
+            raise not_made(self.path, error) from error
         with file:
             status = self.status() or {}
             # Locks may not reach from machine to machine; signs of life do.
