@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from gr_cli.augment import Augment
 from gr_cli.clock import Clock
-from gr_cli.errors import DataError
 from gr_cli.generators.base import Generator
 from gr_cli.layers import NeedsNoise, mode, per_replica
 from gr_cli.losses import cross_entropy, weighted_sum
@@ -304,7 +303,7 @@ class Learner:
 
     def _samples(self, replica: int) -> Iterable[tuple[Tensor, Tensor]]:
         if self._pass is None:
-            raise DataError("this strategy looks at a task's samples again, and there is no way to")
+            raise ValueError("this strategy looks at a task's samples again: samples are needed")
         return self._pass(replica)
 
     def _situation(self, task: int, samples: Pass | None) -> Situation:

@@ -4,14 +4,12 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from gr_cli.checks import InMemory, PerReplica, Positive, PositiveInt, ReplayWeight
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Generator
-from gr_cli.layers import HasFeatures
 from gr_cli.losses import cross_entropy, weighted_sum
-from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Batch, GeneratorBatch, Position, Regularizer, Solve, Term
 from gr_cli.strategies.generative_replay import GenerativeReplay
 from gr_cli.strategies.replay import Replay
@@ -64,16 +62,6 @@ class FeedbackReplay(GenerativeReplay):
             consolidate_every=consolidate_every,
             regularizer=regularizer,
         )
-
-    def check(self, scenario: Scenario, solver: nn.Module) -> None:
-        super().check(scenario, solver)
-        if not isinstance(solver, HasFeatures):
-            raise ConfigError(
-                "model",
-                type(solver).__name__,
-                "has no features(x) and readout(features), which feedback needs",
-                "try model=mlp",
-            )
 
     def loss(self, solver: Solve, batch: Batch, position: Position) -> dict[str, Term]:
         replay = self.replay(batch, position)
