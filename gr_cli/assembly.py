@@ -194,10 +194,17 @@ def build_learner(
     strategy.check(scenario, solver)
     augment = Augment(**config["augment"])
     if augment.shift and len(kind.shape) != 3:
-        raise ConfigError("augment.shift", augment.shift, f"needs images (C, H, W), not samples of shape {kind.shape}")
+        raise ConfigError(
+            "augment.shift",
+            augment.shift,
+            f"needs images (C, H, W), not samples of shape {kind.shape}",
+            "try augment.shift=0",
+        )
     if augment.shift and augment.shift >= max(kind.shape[1:]):
         shape = "x".join(map(str, kind.shape[1:]))
-        raise ConfigError("augment.shift", augment.shift, f"moves images of {shape} pixels out of sight")
+        raise ConfigError(
+            "augment.shift", augment.shift, f"moves images of {shape} pixels out of sight", "try augment.shift=1"
+        )
     optimizer = build_as(Optimizer, config["optimizer"], "optimizer")  # type: ignore[type-abstract]
     draws, precision = Draws(seed, device), config["precision"]
     return one_learner(solver, strategy, optimizer, scenario, heads, draws, precision, augment, stretches)
@@ -241,7 +248,8 @@ def _check_sizes(node: dict[str, Any], path: str, sizes: Mapping[str, Any]) -> N
     for name, value in sizes.items():
         said, follows = node.get(name), list(value) if isinstance(value, tuple) else value
         if said not in (None, follows):
-            raise ConfigError(f"{path}.{name}", said, f"follows from the other choices, and is {follows} here")
+            allowed = f"follows from the other choices, and is {follows} here"
+            raise ConfigError(f"{path}.{name}", said, allowed, "leave it out")
 
 
 def one_learner(

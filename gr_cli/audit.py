@@ -116,7 +116,7 @@ def audit(path: Path, trust: Collection[str] = ()) -> Audit:
         raise FolderError(f"{path}: its status.json does not say whether raw samples are stored; go on with the run")
     saved = folder.load_checkpoint()
     if saved is None:
-        raise FolderError(f"{path}: holds no checkpoint yet")
+        raise FolderError(f"{path}: holds no checkpoint yet; go on with resume={path}")
     tasks = load_benchmark(settings).tasks
     found = _Notes(_under_way(settings, saved, tasks, path))
     tensors = dict(_with_storages([*_named("checkpoint.pt", saved), *_others(path)]))
@@ -132,7 +132,7 @@ def audit(path: Path, trust: Collection[str] = ()) -> Audit:
 def _under_way(settings: Settings, saved: Any, tasks: Sequence[Task], path: Path) -> set[int]:
     """The tasks in the middle of which a checkpoint was written."""
     if not isinstance(saved, Mapping) or not {"stage", "iteration"} <= saved.keys():
-        raise FolderError(f"{path}: its checkpoint is not that of a run of gr-run")
+        raise FolderError(f"{path}: its checkpoint is not that of a run of gr-run; name the folder of one")
     if saved["iteration"] == 0:
         return set()
     sees = getattr(resolve(settings.config["strategy"]["_target_"], "strategy"), "sees", "task")

@@ -46,7 +46,7 @@ def strategy_node(settings: Any) -> tuple[dict[str, Any], Any, str]:
         if wanted:
             enabled[name] = own
     if len(enabled) > 1:
-        raise ConfigError(STRATEGY, ", ".join(enabled), "only one strategy can be enabled")
+        raise ConfigError(STRATEGY, ", ".join(enabled), "only one strategy can be enabled", "leave out the others")
     name, parameters = next(iter(enabled.items()), ("finetune", {}))
     if (regularizer := parameters.get("regularizer")) is not None:
         path = f"{STRATEGY}.{name}.regularizer"

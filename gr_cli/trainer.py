@@ -102,7 +102,12 @@ class ContinualTrainer:
             check_node(node, path, PROVIDED[path if path in PROVIDED else "strategy"])
         if resolve(self._strategy["_target_"], STRATEGY).sees != "task":  # type: ignore[attr-defined]
             name = next(iter(config[STRATEGY]))
-            raise ConfigError(STRATEGY, name, "needs other tasks beside the current one, and here they come one by one")
+            raise ConfigError(
+                STRATEGY,
+                name,
+                "needs other tasks beside the current one, and here they come one by one",
+                f"try gr-run strategy={name}",
+            )
 
     # --- what a caller may look at
 
@@ -173,7 +178,8 @@ class ContinualTrainer:
             again = learner.strategy.looks_again or getattr(learner.strategy.regularizer, "looks_again", False)
             if again and iter(train_loader) is train_loader:
                 raise DataError(
-                    "train_loader: can be gone through once only, and this strategy looks at its samples again"
+                    "train_loader: can be gone through once only, and this strategy looks at its samples again; "
+                    "give a list or a DataLoader"
                 )
             x, _ = self._checked(first, "train_loader")
             row = learner.heads.new_full((1, learner.heads.shape[1]), not self._scenario.tasks_have_units)
@@ -212,6 +218,7 @@ class ContinualTrainer:
                 "train_loader",
                 "one without len()",
                 "generator_training=after and learning-rate schedules need to know how many batches there are",
+                "give a loader that has len()",
             )
 
     def _batches(self, pairs: Iterable[Any], task: int) -> Iterator[Batch]:

@@ -315,7 +315,8 @@ def test_all_that_is_trained_again_is_under_way(stopped):
 def test_a_folder_without_a_checkpoint_is_refused(run, gr_run):
     folder = run("strategy=finetune")
     (folder / "checkpoint.pt").unlink()
-    assert gr_run(f"audit={folder}") == (2, "", f"gr-run: {folder}: holds no checkpoint yet\n")
+    line = f"gr-run: {folder}: holds no checkpoint yet; go on with resume={folder}\n"
+    assert gr_run(f"audit={folder}") == (2, "", line)
 
 
 @pytest.mark.parametrize(

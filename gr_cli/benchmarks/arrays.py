@@ -133,7 +133,8 @@ def _opened(file: Path, place: str) -> Any:
                 return dict(found)
         return found
     except OSError as error:
-        raise DataError(f"{place}: {file.name} can't be read ({error.strerror or in_short(error)})") from error
+        why = error.strerror or in_short(error)
+        raise DataError(f"{place}: {file.name} can't be read ({why}); name a file that can") from error
     except Exception as error:  # of many kinds: a file may hold anything
         why = type(error).__name__ if file.suffix in (".pt", ".pth") else in_short(error)
         raise DataError(

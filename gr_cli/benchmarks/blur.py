@@ -27,7 +27,9 @@ def blurred(tasks: Sequence[Task], share: float, draws: Draws) -> list[Task]:
     if share == 0:
         return list(tasks)
     if len(tasks) == 1:
-        raise ConfigError("benchmark.blur", share, "exchanges samples between tasks, and there is only one")
+        raise ConfigError(
+            "benchmark.blur", share, "exchanges samples between tasks, and there is only one", "try benchmark.blur=0"
+        )
     numbers = [round(share * len(task.train)) for task in tasks]
     largest = numbers.index(max(numbers))
     numbers[largest] = min(numbers[largest], sum(numbers) - numbers[largest])

@@ -57,7 +57,12 @@ class Features(ABC):
         """
         shape = tuple(data.train.store.shape[1:])
         if len(shape) != 3:
-            raise ConfigError("benchmark.features", type(self).__name__, f"needs images, samples have shape {shape}")
+            raise ConfigError(
+                "benchmark.features",
+                type(self).__name__,
+                f"needs images, samples have shape {shape}",
+                "try benchmark/features=none",
+            )
         with repeatable(self.device):
             network = self.network(data, shape).to(self.device).eval()
             weights = [part for name, value in network.state_dict().items() for part in (name, value)]
@@ -259,7 +264,12 @@ class TorchvisionFeatures(Features):
     ) -> None:
         super().__init__(normalise, cache_root, device)
         if weights is None:
-            raise ConfigError("benchmark.features.weights", None, f"must be a file with the weights of a {name}")
+            raise ConfigError(
+                "benchmark.features.weights",
+                None,
+                f"must be a file with the weights of a {name}",
+                "say benchmark.features.weights=<file>",
+            )
         self.name, self.weights, self.image_size = name, Path(weights).expanduser(), image_size
 
     def network(self, data: Data, shape: Shape) -> nn.Module:
@@ -300,7 +310,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
     for name, value in given.items():
         if value.shape != wanted[name].shape:
             raise DataError(
-                f"{field}: {name} has shape {tuple(value.shape)}, and {tuple(wanted[name].shape)} is needed"
+                f"{field}: {name} has shape {tuple(value.shape)}, and {tuple(wanted[name].shape)} is needed; "
+                "it must be of a network of the same layers"
             )
     network.load_state_dict(given)
 

@@ -121,7 +121,9 @@ def _dealt(train: Samples, names: Sequence[str], rounds: int, draws: Draws, grou
     for label, name in enumerate(names):
         members = order[train.y[order] == label]
         if len(members) < rounds:
-            raise DataError(f"benchmark.rounds={rounds}: class {name!r} has only {len(members)} training samples")
+            raise DataError(
+                f"benchmark.rounds={rounds}: class {name!r} has only {len(members)} training samples; try fewer rounds"
+            )
         nth[members] = torch.arange(len(members)) % rounds
     return [train.at((nth == i).nonzero().squeeze(1)) for i in range(rounds)]
 

@@ -76,7 +76,9 @@ class Tensors:
         labels = [_labels(part[1], name, self.place) for name, part in given.items()]
         for name, store, label in zip(given, stores, labels, strict=True):
             if len(store) != len(label):
-                raise DataError(f"{self.place}: has {len(store)} {name} samples, but {len(label)} {name} labels")
+                raise DataError(
+                    f"{self.place}: has {len(store)} {name} samples, but {len(label)} {name} labels; give one for each"
+                )
         if len({store.dtype for store in stores}) > 1:
             raise DataError(f"{self.place}: has bytes for training or testing, and floats for the other; use one type")
         classes, codes = _counted(labels, self.place)
@@ -152,7 +154,7 @@ def _tensor(given: Any, what: str, place: str) -> Tensor:
         # torch takes only arrays in the byte order of the machine, and of some types.
         return torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
     except (TypeError, ValueError) as error:
-        raise DataError(f"{place}: its {what} are no numbers ({in_short(error)})") from error
+        raise DataError(f"{place}: its {what} are no numbers ({in_short(error)}); convert them") from error
 
 
 def _scaled(stores: list[Tensor], chosen: Any, place: str) -> tuple[list[Tensor], tuple[float, float] | None]:

@@ -23,7 +23,10 @@ def image_shape(data: Data, what: str) -> Shape:
     """
     shape = tuple(data.train.store.shape[1:])
     if len(shape) != 3:
-        raise DataError(f"benchmark.source: {what} tasks need images (C, H, W), not samples of shape {shape}")
+        raise DataError(
+            f"benchmark.source: {what} tasks need images (C, H, W), not samples of shape {shape}; "
+            "name a source of images"
+        )
     return shape
 
 

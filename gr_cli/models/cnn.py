@@ -35,7 +35,9 @@ class CNN(nn.Module):
     ) -> None:
         super().__init__()
         if len(image_shape) != 3:
-            raise ConfigError("model", "cnn", f"needs images (C, H, W), samples have shape {tuple(image_shape)}")
+            raise ConfigError(
+                "model", "cnn", f"needs images (C, H, W), samples have shape {tuple(image_shape)}", "try model=mlp"
+            )
         if not channels:
             raise ConfigError("model.channels", list(channels), "needs at least one convolution")
         depth, height, width = image_shape

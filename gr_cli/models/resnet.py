@@ -31,7 +31,9 @@ class ResNet18(nn.Module):
     ) -> None:
         super().__init__()
         if len(image_shape) != 3:
-            raise ConfigError("model", "resnet18", f"needs images (C, H, W), samples have shape {tuple(image_shape)}")
+            raise ConfigError(
+                "model", "resnet18", f"needs images (C, H, W), samples have shape {tuple(image_shape)}", "try model=mlp"
+            )
         layer = _group_norm if norm == "group" else nn.BatchNorm2d
         self.net = resnet18(num_classes=output_size, norm_layer=layer)
         self.net.conv1 = nn.Conv2d(image_shape[0], 64, 3, stride=1, padding=1, bias=False)

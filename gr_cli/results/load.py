@@ -40,9 +40,11 @@ def settings_of(path: Path, trust: Collection[str] = ()) -> Settings:
         _check_trust(path, foreign_targets(config), trust)
         return Settings.checked(config, choices, (RunFolder(path).status() or {}).get("overrides", []))
     except OSError as error:
-        raise FolderError(f"{path}: holds no run (config.yaml: {error.strerror})") from error
+        raise FolderError(f"{path}: holds no run (config.yaml: {error.strerror}); name the folder of one") from error
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
-        raise FolderError(f"{path / 'config.yaml'}: is not the configuration of a run of gr-run") from error
+        raise FolderError(
+            f"{path / 'config.yaml'}: is not the configuration of a run of gr-run; name the folder of one"
+        ) from error
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -90,7 +92,7 @@ def load_run(folder: str | Path, trust: Collection[str] = ()) -> LoadedRun:
 
     settings, saved = settings_of(Path(folder), trust), RunFolder(Path(folder)).load_checkpoint()
     if saved is None:
-        raise FolderError(f"{folder}: holds no checkpoint yet")
+        raise FolderError(f"{folder}: holds no checkpoint yet; go on with gr-run resume={folder}")
     shape = saved["kind"]
     kind = Kind(tuple(shape["shape"]), shape["value_range"], shape["trials"])
     learner = build_learner(settings.config, kind, saved["learner"]["heads"], torch.device("cpu"))
