@@ -1,0 +1,96 @@
+"""Every error message of the package, found in its source: where it is made, and what of it never changes."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gr_cli import errors
+
+PACKAGE = Path(errors.__file__).parent
+KINDS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.GrError)}
+KINDS |= {"TrainingError.diverged", "kind"}  # the second is what `memory_told` calls the error that it is asked for
+# Modules whose functions answer with what an error will say.
+SPEAKERS = ("explain.py", "benchmarks/soundness.py", "benchmarks/vision.py")
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message that is made in the lines `first` to `last` of `file`. `text`: what it says, with {} for what changes;
+    the name of the function that makes it, where all of it does. `raised`: whether it is made as an error there, and
+    not as what one will say."""
+
+    file: str
+    first: int
+    last: int
+    text: str
+    raised: bool
+
+    def __str__(self) -> str:
+        return f"gr_cli/{self.file}:{self.first}: {self.text}"
+
+
+def messages() -> list[Message]:
+    """All of them, in the order of the source."""
+    paths = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "errors.py")
+    return [message for path in paths for message in _in(path)]
+
+
+def _in(path: Path) -> Iterator[Message]:
+    file = str(path.relative_to(PACKAGE))
+    for node, owners in _walked(ast.parse(path.read_text(encoding="utf-8")), ()):
+        texts = _texts(node, owners, file in SPEAKERS)
+        name = ".".join(owner.name for owner in owners)
+        for text in dict.fromkeys(text if any(map(str.isalpha, text)) else name for text in texts):
+            yield Message(file, node.lineno, node.end_lineno, text, isinstance(node, ast.Call))
+
+
+def _walked(node: ast.AST, owners: tuple) -> Iterator[tuple[ast.AST, tuple]]:
+    """All nodes in the order of the source, each with the classes and functions that it is in."""
+    for child in ast.iter_child_nodes(node):
+        yield child, owners
+        inside = (*owners, child) if isinstance(child, (ast.ClassDef, ast.FunctionDef)) else owners
+        yield from _walked(child, inside)
+
+
+def _texts(node: ast.AST, owners: tuple, speaks: bool) -> list[str]:
+    """What a node makes an error say, if it does."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in KINDS:
+        if ast.unparse(node.func) == "ConfigError":
+            field, value, allowed, *remedy = node.args
+            rest = "".join(f"; {_constant(part)}" for part in remedy)
+            return [f"{_constant(field)}={_constant(value)}: {text}{rest}" for text in _branches(allowed, owners)]
+        return [""] if ast.unparse(node.func) == "Interrupted" else _branches(node.args[0], owners)
+    if speaks and isinstance(node, (ast.Return, ast.Yield)) and _is_text(node.value):
+        return [text for text in _branches(node.value, owners) if text]
+    return []
+
+
+def _is_text(node: ast.expr | None) -> bool:
+    """Whether an answer is a text with a constant part, or one that is put together."""
+    if isinstance(node, ast.IfExp):
+        return _is_text(node.body) or _is_text(node.orelse)
+    if isinstance(node, ast.BinOp):
+        return any(isinstance(part, ast.JoinedStr) for part in (node.left, node.right))
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def _branches(node: ast.expr | None, owners: tuple) -> list[str]:
+    """The constant parts of a text; several where it is one text or another. A variable is looked up."""
+    if isinstance(node, ast.IfExp):
+        return [text for branch in (node.body, node.orelse) for text in _branches(branch, owners)]
+    if isinstance(node, ast.Name) and owners:
+        steps = [step for step in ast.walk(owners[-1]) if isinstance(step, ast.Assign)]
+        values = [step.value for step in steps if ast.unparse(step.targets[0]) == node.id]
+        return [text for value in values for text in _branches(value, ())] or ["{}"]
+    return [_constant(node)]
+
+
+def _constant(node: ast.expr | None) -> str:
+    if isinstance(node, ast.Constant):
+        return "null" if node.value is None else str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+    if isinstance(node, ast.BinOp):
+        return f"{_constant(node.left)}{_constant(node.right)}"
+    return "{}"

@@ -1,0 +1,159 @@
+"""What is typed: words that can't be meant, and choices that don't go together."""
+
+from pathlib import Path
+
+import torch
+from situations import Hands, Table, failing, mistake, of_vectors, typed
+from torch import nn
+
+from gr_cli import ContinualTrainer, SimpleMLP
+from gr_cli.view import View
+
+
+class Plain(nn.Linear):
+    """A model of a user's own that has neither features nor layers to be copied."""
+
+    def __init__(self, input_size: int = 64, output_size: int = 10, hidden_sizes: object = None, dropout: float = 0.0):
+        super().__init__(input_size, output_size)
+
+
+PLAIN = "model._target_=situations_commands.Plain"
+
+
+def an_option_that_inherits_from_none(hands: Hands) -> object:
+    Path("mine/preset").mkdir(parents=True)
+    Path("mine/preset/own.yaml").write_text("# @package _global_\ndefaults:\n  - /nothing\n")
+    return hands.gr_run("--config-dir", "mine", "preset=own")
+
+
+def a_gpu_without_memory(hands: Hands) -> object:
+    """There may be no GPU here: torch's error is raised in its stead."""
+    view = type("Full", (View,), {"stepped": failing(torch.OutOfMemoryError("CUDA out of memory"))})
+    hands.monkeypatch.setattr("gr_cli.console.Terminal", lambda **_: view())
+    return hands.again()
+
+
+def without_ray(hands: Hands) -> object:
+    """It may be installed here: it is hidden."""
+    hands.monkeypatch.setattr("gr_cli.sweep.find_spec", lambda name: None)
+    return hands.gr_run("-m", "seed=0,1", "hydra/launcher=batched", "hydra.launcher.where=ray")
+
+
+COMMANDS: Table = {
+    "assembly.py": [
+        ("batch statistics need more than", mistake("model=resnet18 model.norm=batch train.batch_size=1")),
+        ("GiB of memory at least", mistake("train.batch_size=1000000000000")),
+        ("benchmark.blur=on: with scenario=", typed("benchmark.blur=0.1 scenario=task")),
+        ("augment.shift={}: needs images", of_vectors("augment.shift=1")),
+        ("augment.shift={}: moves images of", mistake("augment.shift=8")),
+        ("has no features, which this generator reads", typed(f"{PLAIN} generator=feedback")),
+        ("has no hidden_sizes to be taken over", typed("model=cnn generator=symmetric_vae")),
+        ("follows from the other choices", mistake("+model.input_size=63")),
+    ],
+    "build.py": [
+        ("makes a {}, and a {} is needed", mistake("strategy=joint strategy._target_=os.getcwd")),
+        ("no such setting; there are", mistake("+strategy.foo=1")),
+        ("is needed by", typed("~benchmark.source")),
+        ("must be the dotted name of", typed("model._target_=x")),
+        ("can't be imported", mistake("model._target_=../x")),
+        ("is neither a class nor a function", typed("model._target_=os.sep")),
+        ("does not say which settings it takes", mistake("generator._target_=builtins.dict")),
+        ("is beyond all numbers", mistake("generator.latent_dim=99999999999999999999")),
+        ("must be a {}: settings with a _target_", mistake("benchmark.source=3")),
+        ("{}={}: must be {}", mistake("seed=-1")),
+    ],
+    "cli.py": [
+        ("goes alone: remove", mistake("resume=nowhere seed=1")),
+    ],
+    "compose.py": [
+        ("settings_from", mistake("data_root=${oc.env:NO_SUCH}"), "can't be resolved"),
+    ],
+    "explain.py": [
+        ("can't be understood; quote it", mistake("seed==3")),
+        ("can't be taken up", mistake("hydra.searchpath=[mine]")),
+        ("_explained", typed("--config-name nope"), "gr-run: Cannot find primary config 'nope'"),
+        ("can't be resolved", mistake("strategy.temperature=${.nothing}")),
+        ("no such configuration", an_option_that_inherits_from_none),
+        ("no such option", mistake("optimizer=adan")),
+        ("this {} takes no", typed("benchmark=permuted_mnist benchmark/features=conv")),
+        ("has no settings", typed("strategy.temperature.x=3")),
+        ("has no settings", typed("+seed.x=1")),
+        ("no such setting; there are", mistake("sead=1")),
+        ("{}={}: must be {}", mistake("seed=abc")),
+        ("has settings of its own", mistake("train=3")),
+        ("_wrong_value", typed("hydra.job.num=x"), "hydra.job.num=x: Value 'x' of type 'str' could not be"),
+    ],
+    "generators/conv_vae.py": [
+        ("needs images", of_vectors("generator=conv_vae")),
+        ("needs at least one convolution", typed("generator=conv_vae generator.hidden_dims=[]")),
+    ],
+    "generators/mixture.py": [
+        ("samples, and takes", of_vectors("generator=mixture")),
+    ],
+    "machine.py": [
+        ("must be auto, cpu", lambda hands: ContinualTrainer(SimpleMLP(), device="tpu")),
+        ("this machine has {} usable GPUs", mistake("device=cuda:99")),
+        ("out of memory", mistake("model.hidden_sizes=[1000000000000000000]")),
+        ("out of memory", a_gpu_without_memory),
+    ],
+    "models/cnn.py": [
+        ("needs images", of_vectors("model=cnn")),
+        ("needs at least one convolution", typed("model=cnn model.channels=[]")),
+    ],
+    "models/resnet.py": [
+        ("needs images", of_vectors("model=resnet18")),
+    ],
+    "optimizers.py": [
+        ("needs momentum", mistake("optimizer=sgd optimizer.nesterov=true")),
+    ],
+    "scenario.py": [
+        ("must have equally many classes", typed("scenario=domain benchmark.classes_per_task=[5,3,2]")),
+    ],
+    "settings.py": [
+        ("must name an option of this group", typed("~optimizer")),
+        ("must be auto, cpu", mistake("device=tpu")),
+        ("exactly one must be set", mistake("train.epochs=3")),
+        ("has a group of its own", mistake("+strategy.generator={_target_:gr_cli.generators.VAE}")),
+        ("no such setting; there are", mistake("+foo=1")),
+        ("is missing; it can't be taken out", mistake("~train")),
+    ],
+    "strategies/feedback_replay.py": [
+        ("does not read the solver's features", typed("strategy=rtf generator=vae")),
+    ],
+    "strategies/generative_classifier.py": [
+        ("does not tell how likely", typed("strategy=generative_classifier generator=vae")),
+        ("learns each class once", typed("strategy=generative_classifier scenario=domain")),
+    ],
+    "strategies/generative_replay.py": [
+        ("would have nothing to learn from", mistake("strategy.memory_size=0")),
+        ("is one network with the solver", typed("generator=rtf")),
+        ("strategy.current_data=dreamt", typed("strategy.current_data=dreamt")),
+        ("tells exactly how likely", typed("strategy.targets=likelihood")),
+        ("strategy.current_targets=", typed("strategy.current_targets=likelihood generator=mixture")),
+        ("keeps what it was fitted to by class", typed("generator=mixture scenario=domain")),
+        ("compares all classes", typed("generator=mixture strategy.targets=likelihood scenario=task")),
+    ],
+    "strategies/icarl.py": [
+        ("needs a unit for each class", typed("strategy=icarl scenario=domain")),
+        ("needs a model with features", typed(f"{PLAIN} strategy=icarl")),
+    ],
+    "stretches.py": [
+        ("is for streams whose boundaries are hidden", typed("strategy.consolidate_every=5")),
+        ("each sample tells which task", typed("train.boundaries=hidden scenario=task")),
+        ("train.boundaries=hidden: {} {}", typed("train.boundaries=hidden strategy=ewc")),
+        ("must say how many steps lie between", typed("train.boundaries=hidden")),
+    ],
+    "sweep.py": [
+        ("_check_jobs", mistake("-m strategy=finetune,foo"), "strategy=foo: no such option"),
+        ("looks at one benchmark", typed("-m inspect=true seed=0,1")),
+        ("must name a launcher", mistake("-m hydra.launcher=3 seed=0")),
+        ("its package is not installed", typed("-m hydra.launcher._target_=hydra_plugins.none.Launcher seed=0")),
+        ("hydra.launcher.where=ray: is not installed", without_ray),
+    ],
+    "words.py": [
+        ("flags=", mistake("--foo")),
+        ("has no name", mistake("=3")),
+        ("can't be changed", mistake("hydra.run.dir=elsewhere")),
+        ("must name an option of this group", mistake("generator=null")),
+    ],
+}  # fmt: skip

@@ -1,0 +1,287 @@
+"""Data that are not there, are broken, or do not go with what is made of them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import small_mnist
+import torch
+from situations import Hands, Situation, Table, failing, mistake, of_vectors, typed
+from small_mnist import IMAGES
+from small_sets import write_cifar
+from test_bad_data import BROKEN, BROKEN_FILES, Given, NoSource, sound
+from test_image_folder import folder, read
+
+from gr_cli.benchmarks import (
+    Arrays,
+    ConvFeatures,
+    Digits,
+    ImageFolder,
+    Tensors,
+    Torchvision,
+    TorchvisionFeatures,
+    permuted,
+    split,
+)
+from gr_cli.benchmarks.features import Convolutions
+from gr_cli.benchmarks.sources import Data, load
+from gr_cli.models import CNN
+
+DENIED = PermissionError(13, "Permission denied")
+X, Y = np.random.default_rng(0).random((20, 4, 5)), np.arange(20) % 4
+
+
+def flat() -> Data:
+    """Vectors, not images."""
+    data = sound()
+    part = replace(data.train, store=data.train.store.flatten(1))
+    return replace(data, train=part, test=part)
+
+
+# --- sources
+
+
+def arrays(*given: Any, **files: Any) -> Situation:
+    """Arrays that are read, once `files` are written by these names."""
+
+    def do(hands: Hands) -> object:
+        for name, content in files.items():
+            file = name.replace("_", ".")
+            np.savez(file, **content) if file.endswith(".npz") else torch.save(content, file)
+        return load(Arrays(*given))
+
+    return do
+
+
+def a_folder_without_arrays(hands: Hands) -> object:
+    Path("set").mkdir()
+    return load(Arrays("set"))
+
+
+def arrays_that_may_not_be_read(hands: Hands) -> object:
+    hands.monkeypatch.setattr("numpy.load", failing(DENIED))
+    return arrays("set.npz", set_npz={"x": X, "y": Y})(hands)
+
+
+def tensors(*given: Any, **settings: Any) -> Situation:
+    return lambda hands: load(Tensors(*given, **settings))
+
+
+def images(change: Callable[[], object] = lambda: None, **settings: Any) -> Situation:
+    """A folder of images that is read, once something was done to it."""
+
+    def do(hands: Hands) -> object:
+        folder()
+        change()
+        return read(**settings)
+
+    return do
+
+
+def an_empty_folder(hands: Hands) -> object:
+    Path("images").mkdir()
+    return read()
+
+
+def of_ones_own(fault: str) -> Situation:
+    """A source that gives what `test_bad_data` calls so."""
+    return lambda hands: load(Given(BROKEN[fault][0]()))
+
+
+def no_file(hands: Hands) -> object:
+    class Mine:
+        def load(self) -> Data:
+            return BROKEN["no file"][0]()
+
+    return load(Mine())
+
+
+# --- sets of torchvision
+
+
+def mnist(fault: str) -> Situation:
+    """A small MNIST, a file of which has the fault that `test_bad_data` calls so."""
+
+    def do(hands: Hands) -> object:
+        name, content, _ = BROKEN_FILES[fault]
+        (small_mnist.write(Path("data")) / name).write_bytes(content)
+        return load(Torchvision("MNIST", "data", download=False))
+
+    return do
+
+
+def mnist_with_a_folder(hands: Hands) -> object:
+    file = small_mnist.write(Path("data")) / IMAGES
+    file.unlink()
+    file.mkdir()
+    return load(Torchvision("MNIST", "data", download=False))
+
+
+def mnist_that_may_not_be_read(hands: Hands) -> object:
+    (small_mnist.write(Path("data")) / IMAGES).write_bytes(b"")
+    hands.monkeypatch.setattr(Path, "open", failing(DENIED))
+    return load(Torchvision("MNIST", "data", download=False))
+
+
+def cifar(hands: Hands) -> object:
+    """A set in the format of CIFAR-10 that is not the published one."""
+    write_cifar(Path("data"), fine=False, classes=10)
+    return load(Torchvision("CIFAR10", "data", download=False))
+
+
+def cifar_with_a_folder(hands: Hands) -> object:
+    write_cifar(Path("data"), fine=False, classes=10)
+    file = Path("data/cifar-10-batches-py/data_batch_1")
+    file.unlink()
+    file.mkdir()
+    return load(Torchvision("CIFAR10", "data", download=False))
+
+
+def cifar_that_may_not_be_read(hands: Hands) -> object:
+    hands.monkeypatch.setattr("torchvision.datasets.utils.check_integrity", failing(DENIED))
+    return cifar(hands)
+
+
+def no_network(hands: Hands) -> object:
+    hands.monkeypatch.setattr("urllib.request.urlopen", failing(URLError("there is no network")))
+    return load(Torchvision("MNIST", "data"))
+
+
+def no_scipy(hands: Hands) -> object:
+    """It may be installed here: it is hidden."""
+    hands.monkeypatch.setattr("gr_cli.benchmarks.vision.find_spec", lambda name: None)
+    return load(Torchvision("SVHN", "data"))
+
+
+# --- frozen features
+
+
+def weights(stored: object = None) -> Situation:
+    """Features by a file that holds something; there is none if that is None."""
+
+    def do(hands: Hands) -> object:
+        if isinstance(stored, bytes):
+            Path("weights.pt").write_bytes(stored)
+        elif stored is not None:
+            torch.save(stored, "weights.pt")
+        return ConvFeatures([4], "weights.pt", cache_root="kept").of(sound())
+
+    return do
+
+
+INFINITE = {name: torch.full_like(value, torch.inf) for name, value in Convolutions(1, [4]).state_dict().items()}
+
+DATA: Table = {
+    "benchmarks/arrays.py": [
+        ("must be a file of arrays", typed("benchmark=arrays")),
+        ("{}: holds {}, and no {}", arrays("set.npz", set_npz={"images": X, "labels": Y})),
+        ("is a folder without x.npy", a_folder_without_arrays),
+        ("must be a file .npz, .npy or .pt", arrays("table.csv")),
+        ("must name the .npy file", arrays("x.npy")),
+        ("is for .npy files alone", arrays("set.npz", "y.npy")),
+        ("is not there; name a file", arrays("nowhere.npz")),
+        ("holds something of type", arrays("set.pt", set_pt=3)),
+        ("can't be read", arrays_that_may_not_be_read),
+        ("holds no plain arrays", arrays("set.pt", set_pt=Path())),
+    ],
+    "benchmarks/base.py": [
+        ("benchmark.validation_share=", mistake("benchmark.validation_share=0.001")),
+    ],
+    "benchmarks/blur.py": [
+        ("exchanges samples between tasks", typed("benchmark.blur=0.1 benchmark.classes_per_task=10")),
+    ],
+    "benchmarks/features.py": [
+        ("needs images", of_vectors("benchmark/features=conv_random")),
+        ("are not finite", weights(INFINITE)),
+        ("must be a data set", lambda hands: ConvFeatures()),
+        ("needs at least one convolution", typed("benchmark/features=conv_random benchmark.features.channels=[]")),
+        ("is the benchmark's own data", lambda hands: ConvFeatures(pretrain=Digits()).of(load(Digits()))),
+        ("must be a file with the weights of", lambda hands: TorchvisionFeatures("resnet18")),
+        ("can't be read", weights()),
+        ("holds no plain tensors", weights(b"<html>")),
+        ("is no state dict", weights([1, 2])),
+        ("has shape {}, and {} is needed", weights(CNN((3, 4, 4), 2, [4]).state_dict())),
+        ("{}: {} {}{}; it must be of", weights({})),
+    ],
+    "benchmarks/image_folder.py": [
+        ("must be a folder that holds a folder", lambda hands: ImageFolder()),
+        ("{}: {}; name a folder", lambda hands: read()),
+        ("holds no images in folders", an_empty_folder),
+        ("GiB, and there is less", images(size=1_000_000)),
+        ("images can't be decoded", images(lambda: Path("images/test/cat/0.png").write_bytes(b"no image"))),
+    ],
+    "benchmarks/rotated.py": [
+        ("must name at least one angle", typed("benchmark=rotated_digits benchmark.angles=[45,45]")),
+    ],
+    "benchmarks/soundness.py": [
+        ("checked", of_ones_own("constant"), "benchmark.source=Given: all its 20 training samples are the same; mend"),
+        ("its classes must be names", of_ones_own("classes of numbers")),
+        ("its training samples have the shape", of_ones_own("another shape")),
+        ("part is of type {}, not Samples", of_ones_own("no samples")),
+        ("must be a tensor, not of type", of_ones_own("numpy")),
+        ("samples must be uint8 or floating-point", of_ones_own("whole numbers")),
+        ("must be whole numbers of type int64", of_ones_own("labels of fractions")),
+        ("must have the shape (N,), not", of_ones_own("labels in a table")),
+        ("must have the shape (N, ...)", of_ones_own("scalars")),
+        ("it has {} {} samples, but {} {} labels", of_ones_own("labels too few")),
+        ("it has no {} samples", of_ones_own("no training samples")),
+        ("index must lie in 0 to", of_ones_own("an index too far")),
+        ("labels are not among 0 to", of_ones_own("labels too large")),
+        ("it has no {} samples of", of_ones_own("no training class")),
+        ("hold NaN or infinity", of_ones_own("not a number")),
+        ("not in its value_range", of_ones_own("above the range")),
+        ("samples are the same", of_ones_own("constant")),
+        ("is a folder, not a file", mnist_with_a_folder),
+        ("can't be opened", mnist_that_may_not_be_read),
+        ("is empty", mnist("empty")),
+        ("is compressed", mnist("compressed")),
+        ("does not begin as an IDX file", mnist("garbage")),
+        ("is cut short: {} bytes", mnist("cut in the header")),
+        ("bytes instead of", mnist("labels too long")),
+        ("holds nothing: its shape is", mnist("no images")),
+    ],
+    "benchmarks/sources.py": [
+        ("has no load()", lambda hands: load(NoSource())),
+        ("can't be read", no_file),
+        ("its load() gave something of type", of_ones_own("no data")),
+    ],
+    "benchmarks/split.py": [
+        ("must divide the {} classes", mistake("benchmark.classes_per_task=3")),
+        ("must add up to the {} classes", typed("benchmark.classes_per_task=[5,3]")),
+        ("must name each class once", typed("benchmark.class_order=[1,1]")),
+        ("is neither the name of a class", typed("benchmark.class_order=[one]")),
+        ("training samples; try fewer rounds", lambda hands: split(Given(sound()), 0, rounds=6)),
+    ],
+    "benchmarks/tensors.py": [
+        ("test samples need labels", tensors(X, Y, X)),
+        ("samples, but {} {} labels", tensors(X, Y[1:])),
+        ("has bytes for training or testing", tensors(X, Y, np.uint8(X), Y)),
+        ("must be [low, high]", tensors(X, Y, value_range=[1, 0])),
+        ("makes values unbounded", tensors(X, Y, value_range=[0, 1], standardise=True)),
+        ("samples must be uint8", tensors(np.int64(X) - 1, Y)),
+        ("they must be images (N, H, W)", tensors(X[:0], Y[:0])),
+        ("can't tell the channels", tensors(X.reshape(20, 2, 5, 2), Y)),
+        ("are no numbers", tensors(["a"] * 20, Y)),
+        ("values lie in [{}, {}]", tensors(X, Y, value_range=[0.4, 0.6])),
+        ("labels must have the shape (N,)", tensors(X, np.eye(20))),
+        ("labels must be whole numbers or texts", tensors(X, Y + 0.5)),
+        ("has labels of numbers and of texts", tensors(X, Y, X, Y.astype(str))),
+    ],
+    "benchmarks/views.py": [
+        ("tasks need images", lambda hands: permuted(Given(flat()), 0)),
+    ],
+    "benchmarks/vision.py": [
+        ("benchmark.source.split={}: must be one of", lambda hands: Torchvision("EMNIST", "data")),
+        ("has no splits", lambda hands: Torchvision("MNIST", "data", split="letters")),
+        ("is read by scipy", no_scipy),
+        ("can't be read there", mnist("garbage")),
+        ("or download=true", mistake("benchmark=split_mnist download=false data_root=nowhere")),
+        ("could not be downloaded", no_network),
+        ("is a folder, not a file", cifar_with_a_folder),
+        ("has not the checksum", cifar),
+        ("can't be opened", cifar_that_may_not_be_read),
+    ],
+}  # fmt: skip

@@ -1,0 +1,284 @@
+"""Runs that go wrong, their folders, and the Python API."""
+
+import errno
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from situations import TINY, Hands, Situation, Table, failing, mistake, of_vectors, typed
+from test_audit import add, of_task
+from test_bad_loaders import REPLAY, holding, loader, trainer
+
+from gr_cli import ContinualTrainer, SimpleMLP, load_run
+from gr_cli.compose import composed
+from gr_cli.errors import GrError
+from gr_cli.experiment import folder_of, run_together
+from gr_cli.learner import Learner
+from gr_cli.results.folder import RunFolder
+from gr_cli.view import View
+
+# --- folders
+
+
+def of_a_folder(word: str, harm: Callable[[Path], object] = lambda folder: None) -> Situation:
+    """`gr-run <word>=<folder>` of a run that is over, once something was done to its folder."""
+
+    def do(hands: Hands) -> object:
+        folder = hands.over()
+        harm(folder)
+        return hands.gr_run(f"{word}={folder}")
+
+    return do
+
+
+def going_on(harm: Callable[[Path], object], word: str = "") -> Situation:
+    """The same command once more after an interruption, or `gr-run <word>=<folder>`, once something was done."""
+
+    def do(hands: Hands) -> object:
+        folder = hands.left()
+        harm(folder)
+        return hands.gr_run(f"{word}={folder}") if word else hands.again()
+
+    return do
+
+
+def nothing(folder: Path) -> None:
+    """All is as it was."""
+
+
+def without_checkpoint(folder: Path) -> None:
+    (folder / "checkpoint.pt").unlink()
+
+
+def checkpoint_with(**changes: Any) -> Callable[[Path], object]:
+    def harm(folder: Path) -> None:
+        state = torch.load(folder / "checkpoint.pt", weights_only=True)
+        torch.save(state | changes, folder / "checkpoint.pt")
+
+    return harm
+
+
+def checkpoint_of(content: object) -> Callable[[Path], object]:
+    return lambda folder: torch.save(content, folder / "checkpoint.pt")
+
+
+def file(name: str, content: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text(content)
+
+
+def config_with(path: str, value: object) -> Callable[[Path], object]:
+    """Another value in config.yaml."""
+
+    def harm(folder: Path) -> None:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        *parents, leaf = path.split(".")
+        node = config
+        for name in parents:
+            node = node[name]
+        node[leaf] = value
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+    return harm
+
+
+def without_a_claim(folder: Path) -> None:
+    told = json.loads((folder / "status.json").read_text())
+    del told["stores_raw_samples"]
+    (folder / "status.json").write_text(json.dumps(told))
+
+
+def an_audit_of_few_values(hands: Hands) -> object:
+    of_vectors("strategy=finetune")(hands)
+    (status,) = Path("outputs").glob("*/*/*/status.json")
+    return hands.gr_run(f"audit={status.parent}")
+
+
+def a_folder_that_is_taken(hands: Hands) -> object:
+    with RunFolder(hands.left()).locked():
+        return hands.again()
+
+
+def no_folder_can_be_made(*words: str) -> Situation:
+    def do(hands: Hands) -> object:
+        Path("outputs").write_text("a file")
+        return hands.again(*words) if "-m" not in words else hands.gr_run(*words, *TINY)
+
+    return do
+
+
+def writing_fails(number: int) -> Situation:
+    """A disk with that error."""
+
+    def do(hands: Hands) -> object:
+        hands.monkeypatch.setattr("os.fsync", failing(OSError(number, os.strerror(number))))
+        return hands.again()
+
+    return do
+
+
+# --- training
+
+
+def at_a_step(hands: Hands, do: Callable[[], object]) -> None:
+    """Let something happen in the second task."""
+
+    class At(View):
+        def stepped(self, number: int, position: Any, losses: Any) -> None:
+            if number == 1:
+                do()
+
+    hands.monkeypatch.setattr("gr_cli.console.Terminal", lambda **_: At())
+
+
+def interrupted(*words: str) -> Situation:
+    def do(hands: Hands) -> object:
+        at_a_step(hands, lambda: os.kill(os.getpid(), signal.SIGINT))
+        return hands.gr_run(*words, *TINY)
+
+    return do
+
+
+def no_number(hands: Hands) -> object:
+    """A loss that is none, and a checkpoint before the next row of the history."""
+    step = Learner.step
+
+    def broken(self: Learner, batch: Any, position: Any) -> Any:
+        losses = step(self, batch, position)
+        return {name: value * float("nan") for name, value in losses.items()} if position.iteration == 1 else losses
+
+    hands.monkeypatch.setattr(Learner, "step", broken)
+    hands.monkeypatch.setattr("gr_cli.experiment._WORTH_SAVING", 0)
+    return hands.again("checkpoint.every_seconds=1e-9")
+
+
+def a_broken_network(hands: Hands) -> object:
+    """The last step of a task breaks it, and no loss tells."""
+    step = Learner.step
+
+    def broken(self: Learner, batch: Any, position: Any) -> Any:
+        losses = step(self, batch, position)
+        if (position.task, position.iteration) == (1, 2):
+            next(self.solver.parameters()).data.fill_(float("nan"))
+        return losses
+
+    hands.monkeypatch.setattr(Learner, "step", broken)
+    return hands.again()
+
+
+def one_of_two_breaks(hands: Hands) -> object:
+    """Something that nobody foresaw in one of the runs that are trained together, which leaves the other alone."""
+    jobs = [composed([*TINY, f"seed={seed}"]) for seed in (0, 1)]
+    folders = [folder_of(job, Path("outputs")) for job in jobs]
+    folders[1].write_tables = failing(ZeroDivisionError("nobody foresaw this"))
+    good, bad = run_together(jobs, folders, View())
+    assert not isinstance(good, GrError)
+    raise bad
+
+
+# --- the Python API
+
+
+def trainer_with(config: dict, **settings: Any) -> ContinualTrainer:
+    return ContinualTrainer(SimpleMLP(6, [8], 4), config, **settings)
+
+
+def trained(batches: Callable[[], Any], validation: Any = None, **config: Any) -> Situation:
+    """One task of these batches."""
+    return lambda hands: trainer_with(config).train_task(batches(), validation)
+
+
+def twice_with_one_number(hands: Hands) -> object:
+    mine = trainer()
+    mine.train_task(loader(), task_id=7)
+    return mine.train_task(loader(), task_id=7)
+
+
+def twice_into_one_folder(hands: Hands) -> object:
+    for _ in range(2):
+        trainer_with({}, output_dir="run").train_task(loader())
+    return None
+
+
+RUNS: Table = {
+    "audit.py": [
+        ("does not say whether raw samples", of_a_folder("audit", without_a_claim)),
+        ("holds no checkpoint yet", of_a_folder("audit", without_checkpoint)),
+        ("is not that of a run of gr-run", of_a_folder("audit", checkpoint_of({"learner": 1}))),
+        ("can't be told from chance", an_audit_of_few_values),
+        ("is half-written", of_a_folder("audit", file(".checkpoint.next.pt.1.tmp", "half"))),
+        ("and may hold anything", of_a_folder("audit", file("export.pt", "garbage"))),
+    ],
+    "checkpoints.py": [
+        ("loss `{}`", no_number),
+        ("a parameter of the", a_broken_network),
+        ("is of another version", going_on(checkpoint_with(version=1))),
+        ("holds a run of another configuration", going_on(config_with("optimizer.lr", 0.5), "resume")),
+        ("whose random numbers", going_on(checkpoint_with(device="cuda"))),
+    ],
+    "cli.py": [
+        ("_audit", of_a_folder("audit", lambda folder: add(folder, of_task(0, 2))), "2 training samples"),
+        ("_job", interrupted("-m", "seed=0,1"), "interrupted; repeat the command"),
+    ],
+    "experiment.py": [
+        ("Cohort.interrupted", interrupted(), "interrupted; go on with: gr-run resume=outputs/"),
+        ("the last good state is kept in", a_broken_network),
+        ("Cohort.each", one_of_two_breaks, "ZeroDivisionError: nobody foresaw this"),
+        ("its checkpoint is gone", lambda hands: without_checkpoint(hands.over()) or hands.again()),
+    ],
+    "options.py": [
+        ("must be a mapping of settings", lambda hands: trainer_with({"optimizer": "adam"})),
+        ("only one strategy can be", lambda hands: trainer_with({"continual_strategy": {"er": {}, "ewc": {}}})),
+        ("must be one of", lambda hands: trainer_with({"optimizer": {"type": "adan"}})),
+    ],
+    "results/files.py": [
+        ("make room, and repeat the command", writing_fails(errno.ENOSPC)),
+        ("see to it that its folder may be written", writing_fails(errno.EROFS)),
+        ("can't be made", no_folder_can_be_made()),
+        ("can't be made", no_folder_can_be_made("-m", "seed=0,1")),
+        ("can't be made", no_folder_can_be_made("inspect=true")),
+    ],
+    "results/folder.py": [
+        ("is running this very run", a_folder_that_is_taken),
+        ("remove the folder or use fresh=true", going_on(file("status.json", "{"))),
+        ("can't be read ({}); remove it to begin", going_on(file("checkpoint.pt", "garbage"))),
+        ("is no checkpoint of gr-run", going_on(checkpoint_of([1, 2, 3]))),
+    ],
+    "results/load.py": [
+        ("holds no run", mistake("resume=nowhere")),
+        ("is not the configuration of a run", of_a_folder("resume", file("config.yaml", "[1]"))),
+        ("names code that is not of this program", of_a_folder("resume", config_with("model._target_", "os.system"))),
+        ("holds no checkpoint yet", lambda hands: without_checkpoint(folder := hands.over()) or load_run(folder)),
+    ],
+    "results/record.py": [
+        ("loss `{}`", typed("strategy=finetune optimizer=sgd optimizer.lr=1e30 train.iterations=3 log.every=1")),
+    ],
+    "settings.py": [
+        ("has settings of its own", of_a_folder("resume", config_with("train", 3))),
+    ],
+    "trainer.py": [
+        ("config.{}={}: no such setting", lambda hands: trainer_with({"lr": 1})),
+        ("holds a run already", twice_into_one_folder),
+        ("needs other tasks beside the current", lambda hands: trainer_with({"continual_strategy": {"joint": {}}})),
+        ("was trained already", twice_with_one_number),
+        ("val_loader of task {}: has no batch", trained(loader, [])),
+        ("train_loader: task {} has no batch", trained(list)),
+        ("can be gone through once only", trained(lambda: iter(loader()), continual_strategy={"ewc": {}})),
+        ("train_loader=one without len()", trained(lambda: iter(loader()), optimizer={"schedule": "cosine"})),
+        ("must have the shape of the first", trained(lambda: loader(x=torch.rand(4, 2, 3)))),
+        ("{}: has no batch", trained(loader, iter(()))),
+        ("must yield pairs", trained(lambda: [torch.rand(3, 6)])),
+        ("a batch must be x (B, ...)", trained(lambda: loader(y=torch.tensor([0])))),
+        ("a batch holds nothing", trained(lambda: loader(x=torch.rand(0, 6), y=torch.arange(0)))),
+        ("labels must be whole numbers", trained(lambda: loader(y=torch.tensor([0, 1, 2, 4])))),
+        ("samples hold NaN or infinity", trained(lambda: loader(x=holding(float("nan"))))),
+        ("samples must lie in [0, 1]", lambda hands: trainer(REPLAY).train_task(loader(x=holding(1.5)))),
+    ],
+    "verify.py": [
+        ("can't be verified", going_on(nothing, "verify")),
+    ],
+}  # fmt: skip
