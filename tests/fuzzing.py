@@ -12,10 +12,10 @@ from pathlib import Path
 from random import Random
 from typing import Any, get_args, get_type_hints
 
-import gr_cli.conf
 import yaml
 from hypothesis import strategies as st
 
+import gr_cli.conf
 from gr_cli.build import check, resolve
 from gr_cli.errors import ConfigError
 from gr_cli.schema import CHECKS

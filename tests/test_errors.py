@@ -12,12 +12,15 @@ from messages import PACKAGE, Message, messages
 from situations import TINY, Entry, Hands
 from situations_commands import COMMANDS
 from situations_data import DATA
+from situations_report import REPORT
 from situations_runs import RUNS
 
 from gr_cli import cli, errors
 from gr_cli.errors import GrError, one_line
 
-ENTRIES = [(file, entry) for table in (COMMANDS, DATA, RUNS) for file, found in table.items() for entry in found]
+ENTRIES = [
+    (file, entry) for table in (COMMANDS, DATA, RUNS, REPORT) for file, found in table.items() for entry in found
+]
 MESSAGES = {file: list(found) for file, found in groupby(messages(), lambda message: message.file)}
 # Where an error is made, and the error.
 Made = list[tuple[str, int, GrError]]

@@ -61,8 +61,9 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     config.setdefault("cache_root", "~/.cache/gr_cli")
     config.setdefault("inspect", False)
     config.setdefault("augment", {"noise": 0.0, "shift": 0})
-    config["train"].setdefault("boundaries", "told")
-    config["evaluate"].setdefault("samples", None)
+    for group, name, default in (("train", "boundaries", "told"), ("evaluate", "samples", None)):
+        if isinstance(config.get(group), dict):
+            config[group].setdefault(name, default)
     return config, choices
 
 
