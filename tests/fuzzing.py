@@ -12,10 +12,10 @@ from pathlib import Path
 from random import Random
 from typing import Any, get_args, get_type_hints
 
+import gr_cli.conf
 import yaml
 from hypothesis import strategies as st
 
-import gr_cli.conf
 from gr_cli.build import check, resolve
 from gr_cli.errors import ConfigError
 from gr_cli.schema import CHECKS
@@ -204,8 +204,16 @@ def _node(group: str, option: str) -> dict[str, Any]:
     whole: dict[str, Any] = {}
     for base in text.pop("defaults", []):
         if isinstance(base, str) and base != "_self_":
-            whole |= _node(group, base)
-    return whole | text
+            whole = _merged(whole, _node(group, base))
+    return _merged(whole, text)
+
+
+def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """What two files say, the other one of what both do."""
+    both = {
+        k: _merged(one[k], v) for k, v in other.items() if isinstance(v, Mapping) and isinstance(one.get(k), Mapping)
+    }
+    return {**one, **other, **both}
 
 
 @cache

@@ -7,6 +7,7 @@ cause, and add the line to `MISTAKES` in test_cli.py.
 """
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import fuzzing
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from gr_cli import cli
 from gr_cli.compose import composed
@@ -32,6 +33,7 @@ LEFT = {
     derandomize=MANY is None,
     database=None,
     deadline=None,
+    phases=[Phase.generate, *([Phase.shrink] if MANY else [])],  # to explain a failure takes longer than to find it
     suppress_health_check=list(HealthCheck),
 )
 @given(line=fuzzing.lines())
@@ -44,6 +46,9 @@ def test_no_command_line_ends_in_a_traceback(line, capsys, monkeypatch):
 def check(line: fuzzing.Line, capsys: pytest.CaptureFixture[str]) -> int:
     """Run a command line in the empty folder that this process is in, and look at all that it leaves; its exit code."""
     words = _affordable(line)
+    # What an earlier line asked Hydra to tell (`hydra.verbose=true`) is asked for in the whole process.
+    logging.root.handlers.clear()
+    logging.root.setLevel(logging.WARNING)
     capsys.readouterr()
     try:
         code = cli.main(words)
