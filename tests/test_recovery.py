@@ -346,8 +346,7 @@ def test_a_sweep_that_dies_while_it_saves_goes_on_as_one_program(gr_run, tmp_pat
 
 
 def test_killed_runs_come_to_the_same_bytes():
-    """A short form of what scripts/kill_runs.py does at length. Sweeps of the batched launcher are cut as a timing trial
-    finds, so that two undisturbed ones may round otherwise already: what these promise is tested above."""
+    """A short form of what scripts/kill_runs.py does at length."""
     script = [sys.executable, str(ROOT / "scripts" / "kill_runs.py"), "--runs", "3"]
     found = subprocess.run(script, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout + found.stderr

@@ -37,6 +37,9 @@ def settings_of(path: Path, trust: Collection[str] = ()) -> Settings:
 
     try:
         config, choices = read_config(path)
+        for group, name, default in (("train", "boundaries", "told"), ("evaluate", "samples", None)):
+            if isinstance(config.get(group), dict):
+                config[group].setdefault(name, default)
         _check_trust(path, foreign_targets(config), trust)
         return Settings.checked(config, choices, (RunFolder(path).status() or {}).get("overrides", []))
     except OSError as error:
@@ -61,9 +64,6 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     config.setdefault("cache_root", "~/.cache/gr_cli")
     config.setdefault("inspect", False)
     config.setdefault("augment", {"noise": 0.0, "shift": 0})
-    for group, name, default in (("train", "boundaries", "told"), ("evaluate", "samples", None)):
-        if isinstance(config.get(group), dict):
-            config[group].setdefault(name, default)
     return config, choices
 
 
