@@ -37,7 +37,7 @@ def messages() -> list[Message]:
 
 
 def _in(path: Path) -> Iterator[Message]:
-    file = str(path.relative_to(PACKAGE))
+    file = path.relative_to(PACKAGE).as_posix()
     for node, owners in _walked(ast.parse(path.read_text(encoding="utf-8")), ()):
         texts = _texts(node, owners, file in SPEAKERS)
         name = ".".join(owner.name for owner in owners)
