@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from gr_cli.settings import Settings
+
+# What a sweep's folder says of it.
+_MANIFEST = "sweep.json"
 
 # The jobs of the sweep that this process runs, by folder; empty where there is no sweep.
 _jobs: dict[Path, list[str]] = {}
@@ -93,12 +98,31 @@ def _check_jobs(config: DictConfig) -> None:
             raise ConfigError("inspect", "true", "looks at one benchmark, not at a sweep's", "leave out -m")
         _jobs[folder_of(settings, OUTPUTS).path] = list(overrides)
         _settings[tuple(overrides)] = settings
-    manifest = Path(config.hydra.sweep.dir) / "sweep.json"
+    folder = Path(config.hydra.sweep.dir)
     try:
-        manifest.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise not_made(manifest.parent, error) from error
-    write_json(manifest, {"jobs": {str(path): overrides for path, overrides in _jobs.items()}})
+        raise not_made(folder, error) from error
+    jobs = {str(path): overrides for path, overrides in _jobs.items()}
+    write_json(folder / _MANIFEST, {"jobs": jobs, "programs": planned(folder)})
+
+
+def planned(folder: Path) -> list[list[str]]:
+    """The runs that the sweep in `folder` trains as one each time, by their folders, as far as that was decided."""
+    with suppress(OSError, ValueError):
+        found = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        return [list(map(str, program)) for program in found.get("programs", [])]
+    return []
+
+
+def plan(folder: Path, programs: Sequence[Sequence[Path]]) -> None:
+    """Write down what the sweep in `folder` trains as one, if its jobs are written down at all."""
+    from gr_cli.results.files import write_json
+
+    manifest = folder / _MANIFEST
+    if manifest.exists():
+        found = json.loads(manifest.read_text(encoding="utf-8"))
+        write_json(manifest, found | {"programs": [list(map(str, program)) for program in programs]})
 
 
 def in_this_process(hydra: Any) -> bool:

@@ -34,7 +34,7 @@ SWEEP = ("-m", "seed=0,1", "strategy.replay_weight=0.5,2.0")
 LAUNCHERS = {
     "alone": (),
     "basic": SWEEP,
-    "batched": (*SWEEP, "hydra/launcher=batched"),
+    "batched": (*SWEEP, "hydra/launcher=batched", "hydra.launcher.width=4"),
     "joblib": (*SWEEP, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
 }
 

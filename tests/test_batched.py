@@ -214,6 +214,25 @@ def test_an_interrupted_sweep_is_completed_by_the_same_command(gr_run, monkeypat
             assert (path / f"{table}.csv").read_bytes() == (whole[name] / f"{table}.csv").read_bytes()
 
 
+def test_a_sweep_goes_on_as_it_was_cut_whatever_another_trial_finds(gr_run, monkeypatch):
+    words = (*SWEEP, "seed=0,1,0")  # one of them twice
+    with monkeypatch.context() as patch:
+        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(0, 3))
+        assert gr_run(*words, "hydra.launcher.processes=1")[0] == 130
+    # Some saved nothing yet, as if they had been killed before, and now each would be faster alone.
+    for path in list(folders().values())[:2]:
+        for file in path.glob("checkpoint*.pt"):
+            file.unlink()
+    monkeypatch.setattr(trial, "_seconds", lambda first, jobs: 1e-3 * len(jobs) ** 2)
+    code, out, err = gr_run(*words)
+    assert code == 0, err
+    assert "batched: 6 runs together as they were when this sweep began" in out
+    assert {json.loads((path / "status.json").read_text())["mode"] for path in folders().values()} == {"batched"}
+    # Less memory shall be a reason to cut it otherwise.
+    code, out, err = gr_run(*words, "hydra.launcher.width=2")
+    assert code == 0 and "as they were" not in out, err
+
+
 def test_a_run_whose_loss_is_no_number_fails_alone(gr_run):
     words = ("-m", "hydra/launcher=batched", "train.iterations=40", "optimizer=sgd", "optimizer.lr=0.01,1e30,0.02")
     code, _, err = gr_run(*words, "log.every=5")
@@ -315,6 +334,14 @@ def test_the_best_width_is_taken(monkeypatch):
     assert judge(jobs_of(seeds=9)).width == 9
     assert judge(jobs_of(seeds=9), most=5).width == 5
     assert judge(jobs_of(seeds=9), most=1).width == 1
+
+
+def test_no_clock_has_a_say_in_a_width_that_is_asked_for(monkeypatch):
+    monkeypatch.setattr(trial, "_seconds", lambda first, jobs: 1e-3 * len(jobs) ** 2)  # together is a waste of time
+    verdict = judge(jobs_of(seeds=9), width=3)
+    assert verdict.width == 3 and verdict.reason.startswith("as asked for; ")
+    assert judge(jobs_of(seeds=9), most=2, width=3).width == 2
+    assert judge(jobs_of(seeds=9), width=1).width == 1
 
 
 def test_what_would_not_fit_is_split(monkeypatch):

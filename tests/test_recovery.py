@@ -347,7 +347,8 @@ def test_a_sweep_that_dies_while_it_saves_goes_on_as_one_program(gr_run, tmp_pat
 
 def test_killed_runs_come_to_the_same_bytes():
     """A short form of what scripts/kill_runs.py does at length."""
-    script = [sys.executable, str(ROOT / "scripts" / "kill_runs.py"), "--runs", "3"]
-    found = subprocess.run(script, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert "3 of 3 the same byte for byte" in found.stdout
+    script = [sys.executable, str(ROOT / "scripts" / "kill_runs.py"), "--runs"]
+    for words in (["3"], ["2", "--launcher", "batched"]):
+        found = subprocess.run([*script, *words], capture_output=True, text=True, check=False)
+        assert found.returncode == 0, found.stdout + found.stderr
+        assert f"{words[0]} of {words[0]} the same byte for byte" in found.stdout

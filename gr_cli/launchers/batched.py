@@ -25,7 +25,7 @@ from gr_cli.compose import OUTPUTS, settings_from
 from gr_cli.errors import GrError, Interrupted, Stop
 from gr_cli.results.folder import RunFolder
 from gr_cli.settings import Settings
-from gr_cli.sweep import checked
+from gr_cli.sweep import checked, plan, planned
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
@@ -41,7 +41,7 @@ class BatchedLauncher(Launcher):
     """Trains as one program what differs only in seeds and numbers; what can't be, or would not gain, runs alone.
 
     Args:
-        width: most runs in one program; None: as many as make it fastest and fit into memory.
+        width: runs in one program, if so many fit; None: as many as a trial finds fastest, and fit into memory.
         memory_mib: most memory to plan with; None: nine tenths of what is free.
         processes: programs that run at the same time, each in a process of its own.
         where: where these processes are, `here` or on a cluster of Ray, whose address is in `RAY_ADDRESS`.
@@ -103,12 +103,16 @@ class BatchedLauncher(Launcher):
 
     def _programs(self, jobs: Sequence[Settings], folders: Sequence[RunFolder]) -> list[list[int]]:
         """What is trained as one, and in which order; says so, and why."""
-        from gr_cli.launchers.plan import alike, differing, parts
-        from gr_cli.launchers.trial import judge
+        from gr_cli.launchers.plan import alike
 
         statuses = [_status(folder) for folder in folders]
-        programs, single = [], 0
+        home = Path(self._config.hydra.sweep.dir)
+        programs = self._planned(home, folders, statuses)
+        if runs := sum(len(program) for program in programs if len(program) > 1):
+            print(f"batched: {runs} runs together as they were when this sweep began")
+        single, settled = 0, {place for program in programs for place in program}
         for group in alike(jobs):
+            group = [place for place in group if place not in settled]
             over = [place for place in group if statuses[place].get("state") == "finished"]
             # How a run was begun decides what it finds to the last digit: it goes on as it began.
             begun_alone = [p for p in group if p not in over and statuses[p].get("mode", "").endswith("alone")]
@@ -116,7 +120,9 @@ class BatchedLauncher(Launcher):
             fresh = [p for p in group if p not in {*over, *begun_alone, *begun}]
             programs += [[place] for place in (*over, *begun_alone)]
             single += len(begun_alone)
-            whole = _whole_programs(begun, statuses)
+            whole = [
+                program for program in _whole_programs(begun, statuses) if len(program) <= (self._width or len(jobs))
+            ]
             programs += whole
             begun = [p for p in begun if not any(p in program for program in whole)]
             if whole:
@@ -126,23 +132,45 @@ class BatchedLauncher(Launcher):
                 if len(places) < 2:
                     programs += [[place] for place in places]
                     single += len(places)
-                    continue
-                mine = [jobs[place] for place in places]
-                what = f"{len(places)} runs that differ in {', '.join(differing(mine)) or 'nothing'}"
-                try:
-                    # Each process shall have something to do.
-                    share = -(-len(places) // self._processes)
-                    with _threads_of(self._processes):
-                        verdict = judge(mine, min(share, self._width or share), self._memory, self._processes)
-                except GrError as error:
-                    print(f"batched: {what}: each alone, because the first can't be tried ({error})")
-                    programs += [[place] for place in places]
-                    continue
-                programs += parts(places, verdict.width)
-                _say(what, len(places), verdict)
+                else:
+                    programs += self._cut(places, [jobs[place] for place in places])
         if single:
             print(f"batched: {single} of {len(jobs)} runs alone: begun that way, or like no other")
+        plan(home, [[folders[place].path for place in program] for program in programs])
         return programs
+
+    def _planned(
+        self, home: Path, folders: Sequence[RunFolder], statuses: Sequence[Mapping[str, Any]]
+    ) -> list[list[int]]:
+        """The programs that were decided on when this sweep in `home` began, and can be made again: another trial may
+        come to another cut, which would round otherwise."""
+        at: dict[str, deque[int]] = {}
+        for place, folder in enumerate(folders):
+            at.setdefault(str(folder.path), deque()).append(place)
+        found = []
+        for program in planned(home):
+            mine = [at[path].popleft() for path in program if at.get(path)]
+            otherwise = "batched" if len(program) == 1 else "alone"
+            as_begun = not any(_going_on(statuses[place]).endswith(otherwise) for place in mine)
+            if len(mine) == len(program) <= (self._width or len(folders)) and as_begun:
+                found.append(mine)
+        return found
+
+    def _cut(self, places: Sequence[int], jobs: Sequence[Settings]) -> list[list[int]]:
+        """The programs for `jobs`, at least two that are alike, by their `places`; says how, and why."""
+        from gr_cli.launchers.plan import differing, parts
+        from gr_cli.launchers.trial import judge
+
+        what = f"{len(places)} runs that differ in {', '.join(differing(jobs)) or 'nothing'}"
+        share = -(-len(places) // self._processes)  # each process shall have something to do
+        try:
+            with _threads_of(self._processes):
+                verdict = judge(jobs, share, self._memory, self._processes, self._width)
+        except GrError as error:
+            print(f"batched: {what}: each alone, because the first can't be tried ({error})")
+            return [[place] for place in places]
+        _say(what, len(places), verdict)
+        return parts(places, verdict.width)
 
 
 def _whole_programs(places: Sequence[int], statuses: Sequence[Mapping[str, Any]]) -> list[list[int]]:
@@ -154,6 +182,11 @@ def _whole_programs(places: Sequence[int], statuses: Sequence[Mapping[str, Any]]
             found.setdefault(program["id"], {})[program["place"]] = place
             sizes[program["id"]] = program["size"]
     return [[at[i] for i in sorted(at)] for name, at in found.items() if len(at) == sizes[name]]
+
+
+def _going_on(status: Mapping[str, Any]) -> str:
+    """How a run was trained that is not over yet."""
+    return "" if status.get("state") == "finished" else str(status.get("mode", ""))
 
 
 def _status(folder: RunFolder) -> dict[str, Any]:

@@ -32,7 +32,13 @@ class Verdict:
     peak: int = 0
 
 
-def judge(jobs: Sequence[Settings], most: int | None = None, memory: int | None = None, processes: int = 1) -> Verdict:
+def judge(
+    jobs: Sequence[Settings],
+    most: int | None = None,
+    memory: int | None = None,
+    processes: int = 1,
+    width: int | None = None,
+) -> Verdict:
     """Try jobs that are alike as one program.
 
     Args:
@@ -40,15 +46,16 @@ def judge(jobs: Sequence[Settings], most: int | None = None, memory: int | None 
         most: no wider than that.
         memory: bytes to plan with; None: nine tenths of what is free.
         processes: how many programs share what is free.
+        width: the width that is asked for, which no clock has a say in; None: the fastest.
 
     Raises:
         ConfigError, DataError: not even the first can be prepared.
     """
     import gr_cli.report.figures  # noqa: F401  what every run needs in the end shall count as held
 
-    most = min(len(jobs), most or len(jobs))
+    most = min(len(jobs), most or len(jobs), width or len(jobs))
     if most == 1:
-        return Verdict(1, "no process shall have more than one at a time")
+        return Verdict(1, "that is the width asked for" if width == 1 else "each process shall have one at a time")
     first = prepare(jobs[0])
     obstacle = _obstacle(first, jobs)
     if obstacle:
@@ -56,32 +63,32 @@ def judge(jobs: Sequence[Settings], most: int | None = None, memory: int | None 
     device = first.learner.device
     room = held_memory(device) + available_memory(device) * 9 // 10 // processes if memory is None else memory
     times, peaks = {}, Peaks()
-    for width in _doubling(most):
-        if width > 2 and peaks.at(width) > room:
+    for tried in (1, 2) if width else _doubling(most):
+        if tried > 2 and peaks.at(tried) > room:
             break
         forget_peak(device)
         try:
-            times[width] = _seconds(first, jobs[:width]) / width
+            times[tried] = _seconds(first, jobs[:tried]) / tried
         except Exception as error:
             return Verdict(1, _told(error))
-        peaks.add(width, peak_memory(device))
+        peaks.add(tried, peak_memory(device))
         gc.collect()  # what was tried shall not be held while the next is
-        if times[width] > 1.1 * min(times.values()):
+        if width is None and times[tried] > 1.1 * min(times.values()):
             break
-    best = min(times, key=lambda width: times[width])
-    if best == max(times):
+    best = min(times, key=lambda tried: times[tried])
+    if width or best == max(times):
         # Nothing says that a wider program would not be as good.
         best = most
-    fits = max((width for width in range(1, most + 1) if peaks.at(width) <= room), default=1)
+    fits = max((n for n in range(1, most + 1) if peaks.at(n) <= room), default=1)
     shown = (
         f"{1000 * min(t for w, t in times.items() if w > 1):.2g} ms per step and run instead of {1000 * times[1]:.2g}"
     )
     if fits == 1 and best > 1:
         return Verdict(1, f"two of them would take {peaks.at(2) >> 20:,} MiB, and {room >> 20:,} are there")
-    if min(times, key=lambda width: times[width]) == 1 or min(times.values()) > _GAIN * times[1]:
+    if width is None and min(times.values()) > _GAIN * times[1]:
         return Verdict(1, f"as one program they would be no faster ({shown})")
-    width = min(best, fits)
-    return Verdict(width, shown, peaks.at(width))
+    best = min(best, fits)
+    return Verdict(best, f"as asked for; {shown}" if width else shown, peaks.at(best))
 
 
 def _doubling(most: int) -> Iterator[int]:
