@@ -153,7 +153,7 @@ def test_replay_is_fresh_for_each_iteration_and_the_same_when_asked_again(seeds)
         x = subject.strategy.replay(None, position).x
         assert x.shape == (len(seeds), 8, 6)
         seen.extend(x.clone())
-        subject.strategy._blocks = {}
+        subject.strategy._made.clear()
         torch.testing.assert_close(subject.strategy.replay(None, position).x, x, rtol=0, atol=0)
 
     train(subject, 1, iterations=140, observe=observe)

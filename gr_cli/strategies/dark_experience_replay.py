@@ -9,7 +9,7 @@ from gr_cli.checks import InMemory, NonNegative, PerReplica, PositiveInt
 from gr_cli.losses import cross_entropy, weighted_sum
 from gr_cli.randomness import Noise
 from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, Solve, State, Strategy, Term
-from gr_cli.strategies.memory import Memory
+from gr_cli.strategies.memory import Memory, Passage
 
 
 class DarkExperienceReplay(Strategy):
@@ -47,7 +47,7 @@ class DarkExperienceReplay(Strategy):
     def _enter(self, situation: Situation) -> None:
         self._situation = situation
         self._said: Tensor | None = None
-        self._rows: tuple[int, int, Tensor] | None = None
+        self._passage = Passage(situation.streams)
 
     def loss(self, solver: Solve, batch: Batch, position: Position) -> dict[str, Term]:
         size = batch.y.shape[1]
@@ -78,24 +78,12 @@ class DarkExperienceReplay(Strategy):
         extras = {"y": batch.y, "logits": self._said}
         if self.memory is None:
             self.memory = Memory.empty(self.memory_size, batch.x, extras)
-        self.memory.put(batch.x, self._place(batch.y.shape[1], position), extras)
+        rows = self._passage.rows(self.memory, batch.y.shape[1], position)
+        self.memory.put(batch.x, rows, extras)
         self._said = None
 
-    def _place(self, size: int, position: Position) -> Tensor:
-        """The rows of the memory for the batch of this iteration; found for many iterations at once."""
-        assert self.memory is not None
-        row = position.iteration
-        if self._rows is None or self._rows[0] != size or not 0 <= row - self._rows[1] < len(self._rows[2]):
-            first, uniform = self._situation.streams.ahead(
-                Noise("uniform", (size,)), "memory.place", position.task, row
-            )
-            # Before the first of them passed all that has passed, less `size` with each iteration since.
-            passed = self.memory.seen - (row - first) * size
-            self._rows = (size, first, self.memory.places(uniform, passed))
-        return self._rows[2][row - self._rows[1]]
-
     def leave_task(self) -> None:
-        self._rows = self._said = None
+        self._said = None
 
     def state_dict(self) -> State:
         return {"memory": None if self.memory is None else self.memory.state_dict()}

@@ -10,18 +10,22 @@ from gr_cli.checks import Count, InMemory, PerReplica, Positive, PositiveInt, Re
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Ensemble, Generator
 from gr_cli.layers import per_replica
-from gr_cli.losses import distillation, soft_targets
+from gr_cli.losses import distillation
 from gr_cli.randomness import Noise
 from gr_cli.replicas import Replicas
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Batch, GeneratorBatch, Position, Regularizer, Situation, Solve, State, Term
-from gr_cli.strategies.dreams import decoded, fit_classes, in_turn
-from gr_cli.strategies.memory import Memory, pick_balanced, shares
+from gr_cli.strategies.dreams import Dreams, Likelihoods, fit_classes
+from gr_cli.strategies.memory import Memory, Passage, pick_balanced, shares
 from gr_cli.strategies.replay import Replay, ReplayStrategy, taught
 
 _SURPLUS = 4  # generated samples per place of the memory, so that rare classes fill their share
-_CHUNK = 1024  # samples dreamt at once: large enough for fast matrix products, small enough for the cache
-_LEAST = 64  # ... by each replica
+
+
+def _as_asked(x: Tensor, labels: Tensor | None) -> Tensor:
+    """Dreams of the current task are learnt by the classes that were asked for."""
+    assert labels is not None
+    return labels.unsqueeze(-1)
 
 
 class GenerativeReplay(ReplayStrategy):
@@ -135,9 +139,7 @@ class GenerativeReplay(ReplayStrategy):
         self.memory: Memory | None = None
         self.dreamers: list[Replicas[Generator]] = []
         self.teacher: Replicas[nn.Module] | None = None
-        self._blocks: dict[str, tuple[tuple[int, int], Replay]] = {}
-        self._rows: tuple[tuple[int, int], int, Tensor] | None = None
-        self._table: list[Tensor] | None = None
+        self._made: dict[bool, Dreams] = {}
 
     def check(self, scenario: Scenario, solver: nn.Module) -> None:
         if self.generator.fitted and not self.per_task and not scenario.classes_come_once:
@@ -176,7 +178,9 @@ class GenerativeReplay(ReplayStrategy):
 
     def _enter(self, situation: Situation) -> None:
         super()._enter(situation)
-        self._blocks, self._rows, self.teacher, self._table = {}, None, None, None
+        self._made, self.teacher, self._passage = {}, None, Passage(situation.streams)
+        known = situation.heads if self.generator_training == "before" else situation.heads[: situation.task]
+        self._likelihoods = Likelihoods(situation, self.temperature, known.any(0))
         if not self.per_task:
             self.dreamers = []
 
@@ -193,7 +197,7 @@ class GenerativeReplay(ReplayStrategy):
             self._keep(situation)
         elif self.dreams_current:
             self.dreamers = [situation.generator.frozen()]
-            self._blocks = {}  # these were dreamt by the one before
+            self._made = {}  # the ones before dreamt by the one before
 
     def _keep(self, situation: Situation) -> None:
         """The generator of this task joins those that change no more; it knows the classes of this task."""
@@ -207,7 +211,7 @@ class GenerativeReplay(ReplayStrategy):
         """A memory with dreams of the earlier tasks in their places."""
         here = self._situation
         by_label = self.task_balanced and here.task_of_unit is not None
-        dreams = self._dream(self.memory_size * (_SURPLUS if by_label else 1), "memory")
+        dreams = self._dreams().draw(self.memory_size * (_SURPLUS if by_label else 1), "memory")
         extras = {} if dreams.labels is None else {"labels": dreams.labels}
         memory = Memory.empty(self.memory_size, dreams.x, extras)
         if not self.task_balanced:
@@ -226,45 +230,26 @@ class GenerativeReplay(ReplayStrategy):
 
     # --- dreams
 
-    @torch.no_grad()
-    def _dream(self, number: int, stream: str, *key: int, current: bool = False) -> Replay:
-        """`number` dreams with their targets, from the random stream (`stream`, task, `key`): of the earlier tasks,
-        or of the current one."""
-        here, parts = self._situation, []
-        if self.per_task:
-            dreamers = self.dreamers[here.task :] if current else self.dreamers[: here.task]
-        else:
-            dreamers = self.dreamers
-        labels = self._labels(number, current)
-        latent = {
-            name: here.streams.draw(noise.kind, f"{stream}.{name}", here.task, *key, shape=noise.shape)
-            for name, noise in dreamers[0].noise("latent", number).items()
-        }
-        size = max(_CHUNK // here.streams.replicas, _LEAST)
-        for start in range(0, number, size):
-            stop = min(start + size, number)
-            chunk = {name: noise[:, start:stop] for name, noise in latent.items()}
-            asked = None if labels is None else labels[:, start:stop]
-            x = decoded(dreamers, chunk, asked, start).to(here.streams.dtype)
-            target = asked.unsqueeze(-1) if current and asked is not None else self._target(x, asked)
-            parts.append(Replay(x, target, labels=asked))
-        return Replay.joined(parts)
-
-    def _labels(self, number: int, current: bool) -> Tensor | None:
-        """The classes that conditional generators are asked for, all of them equally often: (R, number)."""
-        if not self.generator.conditional:
-            return None
-        here = self._situation
-        heads = here.heads[here.task :] if current else here.heads[: here.task]
-        labels = in_turn(heads if self.per_task else heads.any(0, keepdim=True), number)
-        return labels.expand(here.streams.replicas, -1)
+    def _dreams(self, current: bool = False) -> Dreams:
+        """The dreams of the earlier tasks, or of the current one."""
+        if current not in self._made:
+            here = self._situation
+            if not current:
+                dreamers = self.dreamers[: here.task] if self.per_task else self.dreamers
+                heads, target = here.heads[: here.task], self._target
+            else:
+                dreamers = self.dreamers[here.task :] if self.per_task else self.dreamers
+                heads, target = here.heads[here.task :], _as_asked
+            kind = ".current" if current else ""
+            self._made[current] = Dreams(here, dreamers, heads, target, kind, self.pool_size)
+        return self._made[current]
 
     def _target(self, x: Tensor, labels: Tensor | None) -> Tensor:
         """What the solver shall learn about dreams `x` of earlier tasks."""
         assert self.teacher is not None
         units = self._situation.teacher_units
         if self.targets == "likelihood":
-            return self._by_likelihood(x).unsqueeze(-2)
+            return self._likelihoods.of(x).unsqueeze(-2)
         if self.targets == "soft":
             return taught(self.teacher, x, units, self.temperature)
         if labels is not None and len(units) == 1:
@@ -272,14 +257,6 @@ class GenerativeReplay(ReplayStrategy):
         target = taught(self.teacher, x, units, None)
         # Of the heads, one knows for certain what was asked for.
         return target if labels is None else torch.where(units.T[labels], labels.unsqueeze(-1), target)
-
-    def _by_likelihood(self, x: Tensor) -> Tensor:
-        """The probabilities of the classes that the generator has met, for samples `x` (R, N, ...): (R, N, U)."""
-        here = self._situation
-        assert here.generator is not None
-        told = here.generator.call("log_likelihoods", x).to(x.dtype)
-        known = here.heads if self.generator_training == "before" else here.heads[: here.task]
-        return soft_targets(told, known.any(0), per_replica(self.temperature, told))
 
     @property
     def answer_temperature(self) -> float | Tensor:
@@ -292,51 +269,18 @@ class GenerativeReplay(ReplayStrategy):
     def current_losses(self, logits: Tensor, batch: Batch) -> Tensor:
         if self.current_by_labels:
             return super().current_losses(logits, batch)
-        return distillation(logits, self._told(batch), batch.units, 1.0)
-
-    @torch.no_grad()
-    def _told(self, batch: Batch) -> Tensor:
-        """The probabilities of the classes by likelihood, for current samples: (R, B, U)."""
-        if batch.index is None or self.dreams_current:
-            return self._by_likelihood(batch.x)
-        if self._table is None:
-            # A sample comes many times: to be looked up once is enough.
-            here = self._situation
-            assert here.generator is not None
-            self._table = []
-            for replica, generator in enumerate(here.generator.modules):
-                told = torch.cat([generator.log_likelihoods(x) for x, _ in here.samples(replica)])
-                temperature = self.temperature[replica] if isinstance(self.temperature, Tensor) else self.temperature
-                self._table.append(soft_targets(told.to(batch.x.dtype), here.heads.any(0), temperature))
-        return torch.stack([table[index] for table, index in zip(self._table, batch.index, strict=True)])
+        # Dreams of the current task are none of its samples, which have been looked up.
+        told = self._likelihoods.of(batch.x) if self.dreams_current else self._likelihoods.of_current(batch)
+        return distillation(logits, told, batch.units, 1.0)
 
     def replay(self, batch: Batch, position: Position) -> Replay | None:
         """The dreams of this iteration; None in the first task. A function of the frozen networks and `position`."""
         if position.task == 0:
             return None
-        return self._dreams(self._size(batch), position, current=False)
+        return self._dreams().at(self._size(batch), position)
 
     def _size(self, batch: Batch) -> int:
         return self.batch_size or batch.x.shape[1]
-
-    def _dreams(self, size: int, position: Position, current: bool) -> Replay:
-        kind = ".current" if current else ""
-        if self.pool_size is not None:
-            pool = self._cached(0, self.pool_size, kind)
-            uniform = self._uniform(f"pool{kind}.choice", size, position)
-            return pool.at((uniform * self.pool_size).long().clamp(max=self.pool_size - 1))
-        per_block = max(1, _CHUNK // size)
-        block, offset = divmod(position.iteration, per_block)
-        dreams = self._cached(block, per_block * size, kind)
-        return dreams.part(offset * size, (offset + 1) * size)
-
-    def _cached(self, block: int, number: int, kind: str) -> Replay:
-        cached = self._blocks.get(kind)
-        if cached is None or cached[0] != (block, number):
-            self._blocks.pop(kind, None)  # let go of the old dreams before new ones are made
-            dreams = self._dream(number, f"replay{kind}", block, current=bool(kind))
-            cached = self._blocks[kind] = ((block, number), dreams)
-        return cached[1]
 
     def _uniform(self, stream: str, size: int, position: Position) -> Tensor:
         noise = Noise("uniform", (size,))
@@ -353,7 +297,7 @@ class GenerativeReplay(ReplayStrategy):
         """The current samples as the solver gets them: real or dreamt."""
         if not self.dreams_current:
             return batch
-        dreams = self._dreams(batch.x.shape[1], position, current=True)
+        dreams = self._dreams(current=True).at(batch.x.shape[1], position)
         assert dreams.labels is not None
         return replace(batch, x=dreams.x, y=dreams.labels)
 
@@ -423,19 +367,7 @@ class GenerativeReplay(ReplayStrategy):
         extras = {"labels": y} if self.generator.conditional else {}
         if self.memory is None:
             self.memory = Memory.empty(self.memory_size, x, extras)
-        self.memory.put(x, self._place(x.shape[1], position), extras)
-
-    def _place(self, size: int, position: Position) -> Tensor:
-        """The rows of the memory for the batch of this iteration; found for many iterations at once."""
-        assert self.memory is not None
-        key, row = (size, position.task), position.iteration
-        if self._rows is None or self._rows[0] != key or not 0 <= row - self._rows[1] < len(self._rows[2]):
-            noise = Noise("uniform", (size,))
-            first, uniform = self._situation.streams.ahead(noise, "memory.place", position.task, row)
-            # What has passed before: `size` with each iteration, and before the first whatever was there.
-            passed = self.memory.seen - (row - first) * size
-            self._rows = (key, first, self.memory.places(uniform, passed))
-        return self._rows[2][row - self._rows[1]]
+        self.memory.put(x, self._passage.rows(self.memory, x.shape[1], position), extras)
 
     def end_task(self, situation: Situation) -> None:
         assert situation.generator is not None
@@ -449,8 +381,9 @@ class GenerativeReplay(ReplayStrategy):
     def leave_task(self) -> None:
         # Raw samples leave with the memory; the frozen copies are taken anew before the next task.
         super().leave_task()
-        self.memory = self.teacher = self._rows = self._table = None
-        self._blocks = {}
+        self.memory = self.teacher = None
+        self._made = {}
+        self._likelihoods.forget()
         if not self.per_task:
             self.dreamers = []
 

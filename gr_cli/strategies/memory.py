@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gr_cli.randomness import Noise, Streams
+from gr_cli.strategies.base import Position
+
 _PAIRS = 1 << 20  # pairs of samples compared at once
 
 
@@ -132,3 +135,21 @@ class Memory:
     def state_dict(self) -> dict[str, Any]:
         """The memory as tensors, with the replica axis, and numbers."""
         return {"x": self.x, "reserved": self.reserved, "kept": self.kept, "seen": self.seen, "extras": self.extras}
+
+
+class Passage:
+    """Where the batches of a task find their places in a memory: found for many iterations at once."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._found: tuple[tuple[int, int], int, Tensor] | None = None
+
+    def rows(self, memory: Memory, size: int, position: Position) -> Tensor:
+        """The rows for a batch of `size`, of which one passes `memory` in each iteration."""
+        key, row = (size, position.task), position.iteration
+        if self._found is None or self._found[0] != key or not 0 <= row - self._found[1] < len(self._found[2]):
+            first, uniform = self._streams.ahead(Noise("uniform", (size,)), "memory.place", position.task, row)
+            # What has passed before: `size` with each iteration, and before the first whatever was there.
+            passed = memory.seen - (row - first) * size
+            self._found = (key, first, memory.places(uniform, passed))
+        return self._found[2][row - self._found[1]]
