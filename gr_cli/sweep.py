@@ -18,6 +18,7 @@ from gr_cli.compose import OUTPUTS, settings_from, typed
 from gr_cli.errors import CompositionError, ConfigError, Stop
 
 if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
     from gr_cli.settings import Settings
@@ -88,6 +89,8 @@ def _check_jobs(config: DictConfig) -> None:
     forget()
     global _here
     _here = in_this_process(config.hydra)
+    for override in parsed:
+        _check_values(override)
     for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
         try:
             composed = loader.load_sweep_config(config, list(overrides))
@@ -103,8 +106,24 @@ def _check_jobs(config: DictConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise not_made(folder, error) from error
-    jobs = {str(path): overrides for path, overrides in _jobs.items()}
-    write_json(folder / _MANIFEST, {"jobs": jobs, "programs": planned(folder)})
+    listed = {str(path): overrides for path, overrides in _jobs.items()}
+    write_json(folder / _MANIFEST, {"jobs": listed, "programs": planned(folder)})
+
+
+def _check_values(override: Override) -> None:
+    """Refuse what can't be listed: a sweep over sweeps, an interval, or nothing at all."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if not override.is_sweep_override():
+        return
+    try:
+        values = list(override.sweep_string_iterator())
+    except (HydraException, OmegaConfBaseException):
+        values = []
+    if not values:
+        name, _, value = str(override.input_line).partition("=")
+        raise ConfigError(name, value, "must give values, none of them a sweep itself", "list them, or use range(0,5)")
 
 
 def planned(folder: Path) -> list[list[str]]:

@@ -146,6 +146,7 @@ COMMANDS: Table = {
     "sweep.py": [
         ("_check_jobs", mistake("-m strategy=finetune,foo"), "strategy=foo: no such option"),
         ("looks at one benchmark", typed("-m inspect=true seed=0,1")),
+        ("must give values, none of them a sweep itself", typed("-m seed=1,range(3)")),
         ("must name a launcher", mistake("-m hydra.launcher=3 seed=0")),
         ("its package is not installed", typed("-m hydra.launcher._target_=hydra_plugins.none.Launcher seed=0")),
         ("hydra.launcher.where=ray: is not installed", without_ray),
