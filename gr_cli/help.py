@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
-from itertools import pairwise
+from importlib.resources.abc import Traversable
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 from gr_cli.compose import NESTED
@@ -45,14 +46,14 @@ def text(words: Sequence[str]) -> str:
     """The whole help; options of a `--config-dir` among `words` are listed too."""
     shipped = files("gr_cli.conf")
     own, _ = own_folders(words)
-    options: dict[str, set[str]] = {}
+    options: dict[str, dict[str, Traversable]] = {}
     for root in (shipped, *own):
         groups = {group.name: group for group in root.iterdir() if group.is_dir()} if root.is_dir() else {}
         nested = {name: root.joinpath(*name.split("/")) for name in (*NESTED, "hydra/launcher")}
         for name, group in {**groups, **nested}.items():
             if group.is_dir() and not name.startswith("_"):
-                found = {f.name.removesuffix(".yaml") for f in group.iterdir() if f.name.endswith(".yaml")}
-                options.setdefault(name, set()).update(found)
+                found = {f.name.removesuffix(".yaml"): f for f in group.iterdir() if f.name.endswith(".yaml")}
+                options.setdefault(name, {}).update(found)
     source = shipped.joinpath("config.yaml").read_text(encoding="utf-8")
     defaults, _, rest = source.partition("\nseed:")
     chosen = dict(line.strip("- ").split(": ") for line in defaults.splitlines() if ": " in line)
@@ -61,5 +62,15 @@ def text(words: Sequence[str]) -> str:
         marked = sorted(f"{name}*" if chosen.get(kind) == name else name for name in names)
         if marked:
             lines.append(f"  {kind:<20} {'  '.join(marked)}")
+    presets = [f"  {name:<26} {said}" for name, file in sorted(options["preset"].items()) if (said := _purpose(file))]
     settings = ("seed:" + rest.partition("\nhydra:")[0]).strip().splitlines()
-    return "\n".join([*lines, "", "settings and their defaults:", *(f"  {line}" for line in settings)])
+    return "\n".join(
+        [*lines, "", "presets:", *presets, "", "settings and their defaults:", *(f"  {line}" for line in settings)]
+    )
+
+
+def _purpose(file: Traversable) -> str:
+    """What the comment at the top of an option says first."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    comment = takewhile(lambda line: line.startswith("# "), (line for line in lines if not line.startswith("# @")))
+    return " ".join(line.removeprefix("# ") for line in comment).partition(". ")[0].rstrip(".")

@@ -172,6 +172,11 @@ def test_help_names_every_option_and_setting(gr_run):
     conf = Path(cli.__file__).parent.parent / "conf"
     for file in conf.glob("*/*.yaml"):
         assert file.stem in out
+    presets = out.partition("\npresets:\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in presets] == sorted({f.stem for f in conf.glob("preset/*.yaml")} - {"none"})
+    assert (
+        "  smoke                      A few seconds to see that everything works; its numbers mean nothing" in presets
+    )
     for setting in ("seed:", "scenario:", "iterations:", "every_seconds:", "GR_DATA_ROOT"):
         assert setting in out
 
