@@ -9,13 +9,15 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gr_cli import __version__
 from gr_cli.compose import OUTPUTS, settings_from
-from gr_cli.errors import AuditError, ConfigError, GrError, Interrupted, Stop, one_line
+from gr_cli.errors import AuditError, CompositionError, ConfigError, GrError, Interrupted, Stop, one_line
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -140,7 +142,8 @@ def _compose_and_run(words: list[str]) -> int:
     sys.argv = ["gr-run", *words]
     try:
         check_words(words)
-        hydra.main(version_base="1.3", config_path="pkg://gr_cli.conf", config_name="config")(_job)()
+        with _hydras_own_refusals():
+            hydra.main(version_base="1.3", config_path="pkg://gr_cli.conf", config_name="config")(_job)()
     except GrError:
         raise
     except Exception as error:
@@ -160,6 +163,23 @@ def _compose_and_run(words: list[str]) -> int:
     finally:
         sys.argv = command
     return sweep.report()
+
+
+@contextmanager
+def _hydras_own_refusals() -> Iterator[None]:
+    """What Hydra refuses to show, of `--cfg job --package ...`, it says itself, and leaves as if a run had failed."""
+    if not any(word in ("-c", "--cfg") or word.startswith("--cfg=") for word in sys.argv):
+        yield
+        return
+    told = StringIO()
+    try:
+        with redirect_stderr(told):
+            yield
+    except SystemExit as exit:
+        if exit.code != 1:
+            raise
+        raise CompositionError(told.getvalue()) from exit
+    sys.stderr.write(told.getvalue())
 
 
 def _is_ours(error: Exception) -> bool:

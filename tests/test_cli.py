@@ -60,6 +60,7 @@ MISTAKES = [
     ("benchmark.validation_share=1", "benchmark.validation_share=1: must be a number ≥ 0 and < 1"),
     ("seed==3", "seed==3"),
     ("strategy", "strategy"),
+    ("--cfg job --package nope", "package 'nope' not found in config"),
     ("--foo", "unrecognized arguments: --foo"),
     ("resume=nowhere", "nowhere: holds no run"),
     ("resume=nowhere seed=1", "resume=nowhere: goes alone: remove seed=1"),
