@@ -178,7 +178,7 @@ def _hydras_own_refusals() -> Iterator[None]:
     except SystemExit as exit:
         if exit.code != 1:
             raise
-        raise CompositionError(told.getvalue()) from exit
+        raise CompositionError(f"--package: {told.getvalue().strip()}; leave it out to see all") from exit
     sys.stderr.write(told.getvalue())
 
 

@@ -146,6 +146,7 @@ COMMANDS: Table = {
     "sweep.py": [
         ("_check_jobs", mistake("-m strategy=finetune,foo"), "strategy=foo: no such option"),
         ("looks at one benchmark", typed("-m inspect=true seed=0,1")),
+        ("leave it out to see all", typed("--cfg job --package nope")),
         ("must give values, none of them a sweep itself", typed("-m seed=1,range(3)")),
         ("must name a launcher", mistake("-m hydra.launcher=3 seed=0")),
         ("its package is not installed", typed("-m hydra.launcher._target_=hydra_plugins.none.Launcher seed=0")),
