@@ -37,6 +37,8 @@ def check_words(words: Sequence[str]) -> None:
     flags = parser.parse_args(words)
     if flags.experimental_rerun is not None:
         refuse("--experimental-rerun takes no account of what runs leave; use gr-run resume=<folder>")
+    if flags.config_path is not None or flags.config_name not in (None, "config"):
+        refuse("there is one configuration; what shall differ is a preset, --config-dir DIR preset=NAME")
     for override in OverridesParser.create().parse_overrides(flags.overrides):
         name, shown = override.key_or_group, (override.input_line or "").partition("=")[2] or "nothing"
         if not name:

@@ -64,6 +64,7 @@ COMMANDS: Table = {
     ],
     "cli.py": [
         ("goes alone: remove", mistake("resume=nowhere seed=1")),
+        ("leave it out to see all", typed("--cfg job --package nope")),
     ],
     "compose.py": [
         ("settings_from", mistake("data_root=${oc.env:NO_SUCH}"), "can't be resolved"),
@@ -71,7 +72,7 @@ COMMANDS: Table = {
     "explain.py": [
         ("can't be understood; quote it", mistake("seed==3")),
         ("can't be taken up", mistake("hydra.searchpath=[mine]")),
-        ("_explained", typed("--config-name nope"), "gr-run: Cannot find primary config 'nope'"),
+        ("_explained", typed("-m --cfg job"), "gr-run: Only one of --run, --multirun, --cfg"),
         ("can't be resolved", mistake("strategy.temperature=${.nothing}")),
         ("no such configuration", an_option_that_inherits_from_none),
         ("no such option", mistake("optimizer=adan")),
@@ -146,7 +147,6 @@ COMMANDS: Table = {
     "sweep.py": [
         ("_check_jobs", mistake("-m strategy=finetune,foo"), "strategy=foo: no such option"),
         ("looks at one benchmark", typed("-m inspect=true seed=0,1")),
-        ("leave it out to see all", typed("--cfg job --package nope")),
         ("must give values, none of them a sweep itself", typed("-m seed=1,range(3)")),
         ("must name a launcher", mistake("-m hydra.launcher=3 seed=0")),
         ("its package is not installed", typed("-m hydra.launcher._target_=hydra_plugins.none.Launcher seed=0")),
