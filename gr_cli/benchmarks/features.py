@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gr_cli.benchmarks.base import Order, Samples
+from gr_cli.benchmarks.lessons import learn_classes
 from gr_cli.benchmarks.sources import Data, Source, load
 from gr_cli.cache import Tensors, digest, kept
 from gr_cli.checks import Count, PositiveInt, Widths
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.layers import convolutions, start_relu
 from gr_cli.machine import repeatable
-from gr_cli.optimizers import Adam, Descent
 from gr_cli.randomness import Draws, seeded
 from gr_cli.tell import tell
 
@@ -112,7 +112,7 @@ class Convolutions(nn.Module):
         return x.flatten(1)
 
 
-def _doubling(height: int, width: int) -> list[int]:
+def doubling(height: int, width: int) -> list[int]:
     """16, 32, ... channels, until the maps are as small as is sensible."""
     channels, side = [16], min(height, width)
     while (side + 1) // 2 >= _LEAST and side > _LEAST:
@@ -161,7 +161,7 @@ class ConvFeatures(Features):
 
     def network(self, data: Data, shape: Shape) -> nn.Module:
         with seeded(self.pretrain_seed, "initialisation.features"):
-            network = Convolutions(shape[0], self.channels or _doubling(*shape[1:]))
+            network = Convolutions(shape[0], self.channels or doubling(*shape[1:]))
         if self.weights == "pretrained":
             network.load_state_dict(self._pretrained(network, data, shape))
         elif self.weights != "random":
@@ -206,15 +206,13 @@ def pretrained(
         size = network(torch.zeros(1, *shape, device=device)).shape[1]
     with seeded(draws.seed, "initialisation.features.output"):
         output = nn.Linear(size, len(lessons.classes)).to(device)
-    parameters = [*network.parameters(), *output.parameters()]
-    descent = Descent(parameters, [Adam(lr=_PRETRAINING_LR, schedule="cosine")])
-    descent.begin_task()
+
+    def batch(index: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = lessons.train.batch(index)
+        return fitted(x.to(device), shape), y.to(device)
+
     order = Order(len(lessons.train), _PRETRAINING_BATCH, draws, 0)
-    for i in range(iterations):
-        x, y = lessons.train.batch(order.block(i, 1)[0])
-        logits = output(network(fitted(x.to(device), shape)))
-        gradients = torch.autograd.grad(F.cross_entropy(logits, y.to(device)), parameters)
-        descent.step(gradients, lambda optimizer, i=i: optimizer.lr_at(i, iterations))  # type: ignore[misc]
+    learn_classes(nn.Sequential(network, output), batch, order, iterations, _PRETRAINING_LR)
     return {name: value.clone() for name, value in network.state_dict().items()}
 
 
