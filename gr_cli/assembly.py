@@ -151,7 +151,7 @@ def _prepared(settings: Settings, together: int) -> Experiment:
 def _check_room(config: dict[str, Any], kind: Kind, device: torch.device) -> None:
     """Refuse numbers of samples that would not fit into memory, if nothing else was there."""
     room, one = whole_memory(device), prod(kind.shape) * (8 if config["precision"] == "float64" else 4)
-    counts = {"train.batch_size": config["train"]["batch_size"]}
+    counts = {"train.batch_size": config["train"]["batch_size"], "evaluate.dreams": config["evaluate"]["dreams"] or 0}
     for name in marked_fields(config["strategy"], "strategy", InMemory):
         counts[f"strategy.{name}"] = at(config["strategy"], name) or 0
     for path, number in counts.items():

@@ -16,7 +16,7 @@ from gr_cli.checkpoints import Place
 from gr_cli.errors import GrError
 from gr_cli.inspection import Inspection
 from gr_cli.learner import Losses
-from gr_cli.results.metrics import Row
+from gr_cli.results.metrics import FRACTIONS, Row
 from gr_cli.results.record import Result
 from gr_cli.settings import Settings
 from gr_cli.strategies.base import Position
@@ -164,7 +164,8 @@ class Terminal(View):
         }
         longest = max(map(len, shown))
         for name, value in shown.items():
-            self._say(f"{name.replace('_', ' '):<{longest}}  {100 * value:6.2f} %")
+            shown_value = f"{100 * value:6.2f} %" if name in FRACTIONS else f"{value:6.2f}"
+            self._say(f"{name.replace('_', ' '):<{longest}}  {shown_value}")
         self._say(f"everything is in {result.folder}")
 
 

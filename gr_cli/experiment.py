@@ -19,9 +19,11 @@ from gr_cli.assembly import Experiment, Stage, batches, passes, prepare, side_by
 from gr_cli.build import foreign_targets
 from gr_cli.checkpoints import Place
 from gr_cli.errors import FolderError, GrError, Interrupted, TrainingError
+from gr_cli.judge import Judge
 from gr_cli.learner import Learner, Losses
 from gr_cli.machine import flushing_denormals, memory_told, peak_memory, repeatable, thread_limit
 from gr_cli.pictures import draw_matrix, draw_samples
+from gr_cli.quality import judge_dreams, judge_of
 from gr_cli.results.folder import BEAT, RunFolder, sibling
 from gr_cli.results.record import EvaluationRow, History, OpenRow, Record, Result
 from gr_cli.results.status import Status, beating
@@ -36,13 +38,15 @@ _WORTH_SAVING = 50
 
 @dataclass
 class Run:
-    """One run under way: what it is, where it is kept, from where it can go on, and why it failed if it did."""
+    """One run under way: what it is, where it is kept, from where it can go on, why it failed if it did, and who judges
+    its dreams if anybody does."""
 
     experiment: Experiment
     folder: RunFolder
     status: Status
     states: dict[Place, checkpoints.State | None]
     failure: GrError | None = None
+    judge: Judge | None = None
 
 
 @dataclass
@@ -208,6 +212,8 @@ def _train(cohort: Cohort, place: Place, open_row: OpenRow, view: View) -> None:
     plan, (first, start) = experiments[0].stages, place
     cohort.each(lambda i, run: run.folder.write_config(run.experiment.settings.as_yaml()))
     cohort.each(lambda i, run: run.status.write("running"))
+    if first < len(plan):
+        cohort.each(lambda i, run: setattr(run, "judge", judge_of(run.experiment)))
     view.started(experiments, cohort.folders, [learner.strategy.steps(s.iterations) for s in plan], place)
     if not experiments[0].record.evaluations:
         cohort.each(lambda i, run: evaluate(run.experiment, learner, i, after_task=-1, iteration=0, final=True))
@@ -220,6 +226,7 @@ def _train(cohort: Cohort, place: Place, open_row: OpenRow, view: View) -> None:
             learner.train_task(stage.task, stream, stage.iterations, watch, start, samples)
             watch.close()
             cohort.each(lambda i, run, s=stage: evaluate(run.experiment, learner, i, s.task, s.iterations, final=True))  # type: ignore[misc]
+            cohort.each(lambda i, run, s=stage: _judge_dreams(run, learner, i, s.task))  # type: ignore[misc]
             _note_timing(cohort, stage)
             cohort.each(lambda i, run, s=stage: draw_samples(run.experiment, learner, i, run.folder, s.task))  # type: ignore[misc]
             _save(cohort, Place(number + 1, 0))
@@ -243,6 +250,11 @@ def evaluate(
             experiment.record.evaluations.append(
                 EvaluationRow(after_task, iteration, task.id, split, found.accuracy, found.loss, found.n, final)
             )
+
+
+def _judge_dreams(run: Run, learner: Learner, replica: int, task: int) -> None:
+    if run.judge is not None:
+        judge_dreams(run.experiment, learner, replica, run.judge, task)
 
 
 class _Watch:

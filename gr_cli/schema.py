@@ -42,10 +42,12 @@ class LogConfig:
 
 @dataclass
 class EvaluateConfig:
-    """`every`: iterations between evaluations within a task; null: only after it. `samples` of each task; null: all."""
+    """`every`: iterations between evaluations within a task; null: only after it. `samples` of each task; null: all.
+    `dreams` of each task that are judged; null or 0: none."""
 
     every: Optional[int] = MISSING
     samples: Optional[int] = MISSING
+    dreams: Optional[int] = MISSING
 
 
 @dataclass
@@ -95,6 +97,7 @@ CHECKS: dict[str, Any] = {
     "log.every": PositiveInt,
     "evaluate.every": PositiveInt | None,
     "evaluate.samples": PositiveInt | None,
+    "evaluate.dreams": Count | None,
     "checkpoint.every_seconds": Positive,
     "device": str,
     "threads": Annotated[int, Ge(1), Le(1024)] | None,

@@ -54,6 +54,9 @@ class Settings:
                 raise ConfigError(group, whole.get(group), "must name an option of this group", f"try {group}=<option>")
         for field, allowed in CHECKS.items():
             check(_at(whole, field), allowed, field)
+        if whole["generator"] is None or whole["evaluate"]["dreams"] == 0:
+            # Nor shall what nobody dreams, or nobody looks at.
+            whole["evaluate"] = {**whole["evaluate"], "dreams": None}
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", whole["device"]):
             raise ConfigError("device", whole["device"], "must be auto, cpu, cuda or cuda:<number>")
         train = whole["train"]

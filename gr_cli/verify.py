@@ -49,7 +49,8 @@ def verify(path: Path, view: View, trust: Collection[str] = ()) -> Verdict:
         again = RunFolder(Path(place) / path.resolve().name)
         run(replace(settings, config=config), again, view)
         alone = before.get("mode") == "alone"
-        found = {name: _differs(path / name, again.path / name) for name in RESULTS}
+        names = [name for name in RESULTS if (path / name).exists() or (again.path / name).exists()]
+        found = {name: _differs(path / name, again.path / name) for name in names}
         same = not any(found.values()) if alone else _matrices_agree(path, again.path)
         lines = [f"{name}: {difference or 'the same byte for byte'}" for name, difference in found.items()]
         return Verdict(same, [*lines, *_said(same, alone, before, again.status() or {})])
@@ -73,8 +74,8 @@ _TOGETHER = f"trained together with others, and alone the same within {100 * _TO
 
 def _differs(one: Path, other: Path) -> str:
     """Where two tables differ first; empty if they are the same byte for byte."""
-    if not one.exists():
-        return "is missing"
+    if not (one.exists() and other.exists()):
+        return "is missing" if other.exists() else "is there, and does not come out again"
     if one.read_bytes() == other.read_bytes():
         return ""
     for number, (a, b) in enumerate(zip_longest(_rows(one), _rows(other)), 1):

@@ -11,10 +11,9 @@ import torch
 
 from gr_cli import experiment, load_run
 from gr_cli.errors import FolderError
-from gr_cli.results.folder import RunFolder
+from gr_cli.results.folder import RESULTS, RunFolder
 
 SHORT = ("train.iterations=30", "log.every=10", "strategy.generator_update_freq=2")
-CSVS = ("accuracy_matrix.csv", "evaluations.csv", "metrics.csv", "history.csv")
 
 
 def only_run() -> Path:
@@ -23,7 +22,7 @@ def only_run() -> Path:
 
 
 def csvs(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in CSVS}
+    return {name: (folder / name).read_bytes() for name in RESULTS if (folder / name).exists()}
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def run(gr_run, tmp_path, monkeypatch):
 def test_what_a_run_leaves(run):
     folder = run("a")
     assert {path.name for path in folder.iterdir()} == {
-        *CSVS, "timing.csv", "config.yaml", "status.json", "checkpoint.pt", "figures", ".lock",
+        *RESULTS, "timing.csv", "config.yaml", "status.json", "checkpoint.pt", "figures", ".lock",
     }  # fmt: skip
     matrix = pd.read_csv(folder / "accuracy_matrix.csv")
     assert list(matrix) == ["after_task", *(f"task_{i}" for i in range(5))]

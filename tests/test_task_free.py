@@ -14,7 +14,7 @@ from gr_cli.assembly import batches, prepare
 from gr_cli.compose import composed
 from gr_cli.errors import Interrupted
 from gr_cli.launchers.trial import judge
-from gr_cli.results.folder import RunFolder
+from gr_cli.results.folder import RESULTS, RunFolder
 from gr_cli.settings import Settings
 from gr_cli.strategies.base import Position
 from gr_cli.stretches import Stretches
@@ -22,7 +22,6 @@ from gr_cli.stretches import Stretches
 TINY = ("train.iterations=20", "log.every=7", "model.hidden_sizes=[16]", "benchmark.classes_per_task=[4,3,3]",
         "train.boundaries=hidden")  # fmt: skip
 REPLAY = ("generator.hidden_dims=[16]", "strategy.consolidate_every=13")
-CSVS = ("accuracy_matrix.csv", "evaluations.csv", "metrics.csv", "history.csv")
 VARIANTS = {
     "finetune": (),
     "er_plus": ("strategy.memory_size=50",),
@@ -54,7 +53,7 @@ def _no_pictures(monkeypatch):
 def run(place: str, *words: str, view: experiment.View | None = None) -> dict[str, bytes]:
     """Run what the words say in a folder; its tables."""
     experiment.run(settings_of(*words), RunFolder(Path(place)), view or experiment.View())
-    return {name: (Path(place) / name).read_bytes() for name in CSVS}
+    return {name: path.read_bytes() for name in RESULTS if (path := Path(place) / name).exists()}
 
 
 def test_a_stretch_is_so_many_steps_of_the_stream_whatever_tasks_they_are_of():

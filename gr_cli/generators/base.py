@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -134,6 +134,7 @@ class Ensemble(Generator):
         super().__init__()
         self.members = nn.ModuleList(members)
         self.sample_shape, self.value_range = members[0].sample_shape, members[0].value_range
+        self.conditional = all(member.conditional for member in members)
 
     def _each(self) -> list[Generator]:
         return [member for member in self.members if isinstance(member, Generator)]
@@ -142,17 +143,24 @@ class Ensemble(Generator):
         parts = enumerate(member.latent(n) for member, n in zip(self._each(), self._turns(num_samples), strict=True))
         return {f"{i}.{name}": noise for i, part in parts for name, noise in part.items()}
 
+    def turns(self, num_samples: int) -> Tensor | None:
+        if not self.conditional:
+            return None
+        labels = torch.empty(num_samples, dtype=torch.long, device=self._each()[0].known.device)
+        for i, (member, number) in enumerate(zip(self._each(), self._turns(num_samples), strict=True)):
+            labels[i :: len(self.members)] = cast(Tensor, member.turns(number))
+        return labels
+
     def _turns(self, number: int) -> list[int]:
         return [len(range(i, number, len(self.members))) for i in range(len(self.members))]
 
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
-        if labels is not None:
-            raise ValueError("each member of an ensemble has classes of its own: labels must be None")
         parts = []
         for i, member in enumerate(self._each()):
             mine = {name.split(".", 1)[1]: noise for name, noise in latent.items() if name.startswith(f"{i}.")}
             number = len(next(iter(mine.values())))
-            parts.append(member.decode(mine, member.turns(number)))
+            asked = member.turns(number) if labels is None else labels[i :: len(self.members)]
+            parts.append(member.decode(mine, asked))
         whole = parts[0].new_empty((sum(map(len, parts)), *self.sample_shape))
         for i, part in enumerate(parts):
             whole[i :: len(parts)] = part

@@ -18,7 +18,8 @@ from gr_cli.report import charts, series
 from gr_cli.report.groups import Grouping, seeds_shown
 from gr_cli.report.runs import FoundRun, readable
 from gr_cli.report.statistics import Summary
-from gr_cli.report.tables import FRACTIONS, Row, Shown, Table, mean_and_sem, number, remarks, shown_table, title
+from gr_cli.report.tables import Row, Shown, Table, mean_and_sem, number, remarks, shown_table, title
+from gr_cli.results.metrics import FRACTIONS
 
 _SHARE = "average_accuracy"  # how accuracies are shown
 _OPEN = 3  # so many groups are unfolded at first

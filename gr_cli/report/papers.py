@@ -7,7 +7,8 @@ from pathlib import Path
 
 from gr_cli.errors import WriteError
 from gr_cli.report import charts, series
-from gr_cli.report.tables import FRACTIONS, Row, Table, title
+from gr_cli.report.tables import Row, Table, title
+from gr_cli.results.metrics import FRACTIONS
 
 
 def draw(table: Table, folder: Path) -> list[Path]:

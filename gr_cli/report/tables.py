@@ -10,9 +10,8 @@ from typing import Any
 from gr_cli.errors import ConfigError, suggestion
 from gr_cli.report.groups import NONE, Column, Group, Grouping, notes
 from gr_cli.report.statistics import Summary, summarised
-from gr_cli.results.metrics import all_metrics
+from gr_cli.results.metrics import FRACTIONS
 
-FRACTIONS = frozenset(all_metrics([], None))  # metrics that are shown in percent
 DEFAULT_METRICS = ("average_accuracy", "forgetting")
 
 

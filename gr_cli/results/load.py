@@ -37,7 +37,8 @@ def settings_of(path: Path, trust: Collection[str] = ()) -> Settings:
 
     try:
         config, choices = read_config(path)
-        for group, name, default in (("train", "boundaries", "told"), ("evaluate", "samples", None)):
+        newer = (("train", "boundaries", "told"), ("evaluate", "samples", None), ("evaluate", "dreams", None))
+        for group, name, default in newer:
             if isinstance(config.get(group), dict):
                 config[group].setdefault(name, default)
         _check_trust(path, foreign_targets(config), trust)

@@ -11,6 +11,10 @@ from collections.abc import Callable, Sequence
 Row = Sequence[float | None]
 Matrix = Sequence[Row]
 
+# What dreams.csv says of dreams, in its order; and how it names the row of all tasks together.
+DREAMS = ("agreement", "share", "balance", "precision", "recall", "density", "coverage", "frechet")
+TOGETHER = "all"
+
 
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
@@ -81,3 +85,8 @@ def all_metrics(matrix: Matrix, before: Row | None) -> dict[str, float | None]:
     ]
     found = {metric.__name__: metric(matrix) for metric in of_matrix}
     return found | {"forward_transfer": None if before is None else forward_transfer(matrix, before)}
+
+
+# Metrics that are shares of something, and shown in percent.
+_SHARES = (f"dream_{name}" for name in DREAMS if name not in ("density", "frechet"))
+FRACTIONS = frozenset([*all_metrics([], None), *_SHARES])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gr_cli.errors import TrainingError
-from gr_cli.results.metrics import all_metrics, average_accuracy
+from gr_cli.results.metrics import DREAMS, TOGETHER, all_metrics, average_accuracy
 from gr_cli.strategies.base import Position
 
 OpenRow = dict[str, list[Tensor]]  # losses since the last row of the history, by name
@@ -33,11 +33,36 @@ class EvaluationRow:
     final: bool
 
 
+@dataclass(frozen=True)
+class DreamRow:
+    """How good `n` dreams of one task are, or of all tasks so far (`task` None), beside so many `real` samples.
+
+    `agreement`: the share of them whose label the judge confirms; `judge`: the share of real samples whose class it
+    knows. `share`: how many of all dreams it takes for classes of that task, 1 being as many as are due; `balance`: how
+    evenly over these classes. The rest compares them with real samples, see `gr_cli.fidelity`. None: no meaning.
+    """
+
+    after_task: int
+    task: int | None
+    n: int
+    real: int
+    judge: float | None
+    agreement: float | None
+    share: float
+    balance: float | None
+    precision: float | None
+    recall: float | None
+    density: float | None
+    coverage: float | None
+    frechet: float | None
+
+
 @dataclass
 class Record:
-    """Evaluations, history and timing of a run, in the order in which they came."""
+    """Evaluations, dreams, history and timing of a run, in the order in which they came."""
 
     evaluations: list[EvaluationRow] = field(default_factory=list)
+    dreams: list[DreamRow] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
     timing: list[dict[str, float]] = field(default_factory=list)
 
@@ -57,7 +82,11 @@ class Record:
     def metrics(self, transfer: bool, parameters: dict[str, int]) -> dict[str, float | None]:
         """All metrics by name. `transfer`: whether accuracies on unseen tasks mean anything."""
         before = self.rows().get(-1) if transfer else None
-        return all_metrics(self.matrix(), before) | {f"parameters_{name}": n for name, n in parameters.items()}
+        found = all_metrics(self.matrix(), before)
+        if self.dreams:
+            # Whatever comes last is of all tasks together.
+            found |= {f"dream_{name}": getattr(self.dreams[-1], name) for name in DREAMS}
+        return found | {f"parameters_{name}": n for name, n in parameters.items()}
 
     # --- tables
 
@@ -71,6 +100,12 @@ class Record:
         """evaluations.csv"""
         columns = ["after_task", "iteration", "task", "split", "accuracy", "loss", "n"]
         return columns, [[getattr(row, column) for column in columns] for row in self.evaluations]
+
+    def dreams_table(self) -> Table:
+        """dreams.csv"""
+        columns = [field.name for field in fields(DreamRow)]
+        rows = [[getattr(row, column) for column in columns] for row in self.dreams]
+        return columns, [[TOGETHER if value is None and i == 1 else value for i, value in enumerate(r)] for r in rows]
 
     def history_table(self) -> Table:
         """history.csv: the loss terms are the columns, in the order in which they first came up."""
@@ -86,6 +121,7 @@ class Record:
         """Plain lists, dicts and numbers."""
         return {
             "evaluations": [asdict(row) for row in self.evaluations],
+            "dreams": [asdict(row) for row in self.dreams],
             "history": list(self.history),
             "timing": list(self.timing),
         }
@@ -94,7 +130,10 @@ class Record:
     def from_state(cls, state: dict[str, Any]) -> Record:
         """The record that gave `state`."""
         return cls(
-            [EvaluationRow(**row) for row in state["evaluations"]], list(state["history"]), list(state["timing"])
+            [EvaluationRow(**row) for row in state["evaluations"]],
+            [DreamRow(**row) for row in state.get("dreams", ())],  # there are states from before these were judged
+            list(state["history"]),
+            list(state["timing"]),
         )
 
 

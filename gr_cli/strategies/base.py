@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from gr_cli.generators.base import Generator
@@ -218,6 +219,14 @@ class Strategy:
     def dreamer(self, replica: int, generator: Generator) -> Generator:
         """What dreams of all tasks so far, the replica's `generator` being what learns."""
         return generator
+
+    def dream_labels(
+        self, x: Tensor, asked: Tensor | None, generator: Generator, solver: nn.Module, units: Tensor
+    ) -> Tensor:
+        """The units as which a replica's dreams `x` (N, ...) would be replayed, as its networks stand now, for each
+        head of `units` bool (H, U): (N, H). That is what was `asked` (N,) for, if it was, else the solver's choice."""
+        chosen: Tensor = solver(x).unsqueeze(1).masked_fill(~units, -torch.inf).argmax(-1)
+        return chosen if asked is None else torch.where(units.T[asked], asked.unsqueeze(1), chosen)
 
     def state_dict(self) -> State:
         """All that this strategy needs to continue: tensors, with the replica axis, and numbers common to all."""

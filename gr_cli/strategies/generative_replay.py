@@ -392,6 +392,14 @@ class GenerativeReplay(ReplayStrategy):
             return generator
         return Ensemble([dreamer.one(replica) for dreamer in self.dreamers])
 
+    def dream_labels(
+        self, x: Tensor, asked: Tensor | None, generator: Generator, solver: nn.Module, units: Tensor
+    ) -> Tensor:
+        if self.targets == "likelihood":
+            return generator.log_likelihoods(x).unsqueeze(1).masked_fill(~units, -torch.inf).argmax(-1)
+        # Soft targets are the solver's opinion, whatever was asked for.
+        return super().dream_labels(x, None if self.targets == "soft" else asked, generator, solver, units)
+
     # --- state
 
     def state_dict(self) -> State:
