@@ -27,7 +27,8 @@ _VERSION = 1  # of what is computed here: another one has nothing to do with wha
 _FEATURES = 64
 _BATCH, _LR, _PASSES, _MOST, _LEAST = 64, 0.003, 20, 1000, 100  # iterations: so many passes, within bounds
 _LOOKED_AT = 2000  # samples that tell the scale of inputs and features
-_LONG = 20_000  # training samples from which on it takes a while
+_LONG = 500_000  # values of a sample times iterations: from there on it takes several seconds
+_MANY = 1024  # values of a sample
 _AT_ONCE = 256  # samples that are looked at together
 
 
@@ -61,7 +62,9 @@ class JudgeNetwork(nn.Module):
     def activations(self, x: Tensor) -> Tensor:
         """(B, *shape) -> what the last layer sees, (B, F)."""
         x = (x - self.mean) / self.deviation
-        seen = [x.flatten(1)] if self.maps is None else [x.flatten(1), self.maps(x)]
+        # Of many values each counts less, or a step of learning would change their sum too much.
+        flat = x.flatten(1) * min(1.0, _MANY / x[0].numel())
+        seen = [flat] if self.maps is None else [flat, self.maps(x)]
         return F.relu(self.hidden(torch.cat(seen, 1)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -153,6 +156,11 @@ class _Lessons:
     def __len__(self) -> int:
         return sum(map(len, self.views))
 
+    @property
+    def iterations(self) -> int:
+        """How long they are learnt."""
+        return min(_MOST, max(_LEAST, ceil(_PASSES * len(self) / _BATCH)))
+
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The samples at `index`, view by view: x float32, y."""
         x, y, first = [], [], 0
@@ -203,7 +211,7 @@ def judge_network(benchmark: Benchmark, classes: Classes, offsets: list[int], ca
     network.to(device)
 
     def learnt() -> Tensors:
-        if len(lessons) >= _LONG:
+        if network.maps is not None and lessons.iterations * prod(benchmark.kind.shape) >= _LONG:
             tell(f"a network that judges dreams is trained, and kept in {cache_root / 'judges'}")
         _train(network, lessons)
         return dict(network.state_dict())
@@ -218,8 +226,8 @@ def _train(network: JudgeNetwork, lessons: _Lessons) -> None:
         some = lessons.some(_LOOKED_AT)
         with torch.no_grad():
             network.look_at_inputs(some)
-        iterations = min(_MOST, max(_LEAST, ceil(_PASSES * len(lessons) / _BATCH)))
-        learn_classes(network, lessons.batch, Order(len(lessons), _BATCH, Draws(0), 0), iterations, _LR)
+        order = Order(len(lessons), _BATCH, Draws(0), 0)
+        learn_classes(network, lessons.batch, order, lessons.iterations, _LR)
         with torch.no_grad():
             network.look_at_features(some)
 

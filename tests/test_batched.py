@@ -160,7 +160,7 @@ def test_every_job_leaves_the_folder_that_it_would_have_left_alone(gr_run, monke
     for name, path in batched.items():
         assert sorted(p.name for p in path.rglob("*")) == sorted(p.name for p in alone[name].rglob("*"))
         assert (path / "config.yaml").read_text() == (alone[name] / "config.yaml").read_text()
-        for table in ("accuracy_matrix", "evaluations", "history", "metrics"):
+        for table in ("accuracy_matrix", "evaluations", "history", "metrics", "dreams"):
             ours, theirs = rows(path / f"{table}.csv"), rows(alone[name] / f"{table}.csv")
             assert ours[0] == theirs[0] and len(ours) == len(theirs)
         ours, theirs = (json.loads((p / "status.json").read_text()) for p in (path, alone[name]))
@@ -210,7 +210,7 @@ def test_an_interrupted_sweep_is_completed_by_the_same_command(gr_run, monkeypat
     assert {json.loads((p / "status.json").read_text())["state"] for p in folders().values()} == {"interrupted"}
     assert gr_run(*words)[0] == 0
     for name, path in folders().items():
-        for table in ("accuracy_matrix", "evaluations", "history", "metrics"):
+        for table in ("accuracy_matrix", "evaluations", "history", "metrics", "dreams"):
             assert (path / f"{table}.csv").read_bytes() == (whole[name] / f"{table}.csv").read_bytes()
 
 
