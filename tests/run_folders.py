@@ -8,8 +8,7 @@ from typing import Any
 import yaml
 
 from gr_cli.results.folder import RunFolder
-from gr_cli.results.metrics import all_metrics
-from gr_cli.results.record import EvaluationRow, Record
+from gr_cli.results.record import DreamRow, EvaluationRow, Record
 from gr_cli.settings import Settings
 
 TASKS = 3
@@ -74,7 +73,9 @@ def write_run(
     folder.figures.mkdir(parents=True)
     folder.write_config(mine.as_yaml())
     record = record_of(f"{seed} {mine.identity}", accuracy)
-    metrics = all_metrics(record.matrix(), None) | {"parameters_solver": 50}
+    if nodes[strategy]:
+        record.dreams = dreams_of(f"{seed} {mine.identity}", seed)
+    metrics = record.metrics(False, {"solver": 50})
     if state == "finished":
         folder.write_tables(record, metrics)
     facts = {"updated": "2026-01-01T00:00:00+00:00", "seed": seed, "overrides": list(mine.overrides), "host": "nowhere"}
@@ -101,6 +102,21 @@ def record_of(name: str, accuracy: float | None) -> Record:
                 }
             )
     return record
+
+
+def dreams_of(name: str, seed: int) -> list[DreamRow]:
+    """Of task 0 there is only one class, and seed 1 dreams no sample of it in the end."""
+    draw, rows = random.Random(name), []
+    for after in range(TASKS):
+        for task in (*range(after + 1), None):
+            values: list[float | None] = [draw.random() for _ in range(8)]
+            values[1] = 2 * draw.random()  # share
+            if task == 0:
+                values[2] = None
+                if seed == 1 and after == TASKS - 1:
+                    values = [None, 0.0, None, None, None, None, 0.0, None]
+            rows.append(DreamRow(after, task, 100, 70, 0.97, *values))
+    return rows
 
 
 def read_yaml(path: Path) -> Any:

@@ -86,6 +86,8 @@ def metric(path: Path, name: str) -> float:
 
 def statistics(values: list[float], scale: float = 100.0) -> list[float]:
     """Mean, standard error, half of the interval, number: as the tables of numbers list them."""
+    if len(values) == 1:
+        return [scale * values[0], 1]
     sem = stdev(values) / math.sqrt(len(values))
     return [scale * fmean(values), scale * sem, scale * T[len(values)] * sem, len(values)]
 
@@ -97,7 +99,7 @@ def numbers(cells: list[str]) -> list[float]:
 
 
 def test_every_kind_of_table_is_checked_here(written):
-    kinds = {"all", "comparison", "sweep", "heat", "curves", "losses", "runs"}
+    kinds = {"all", "comparison", "sweep", "heat", "curves", "losses", "runs", "quality"}
     assert set(Tables(written[1]).found) == kinds
 
 
@@ -165,6 +167,36 @@ def test_the_numbers_of_the_charts_along_the_way(written):
             assert numbers(found) == pytest.approx(expected, abs=0.0006)
 
 
+def test_the_numbers_of_the_dreams(written):
+    _, text, groups = written
+    tables = Tables(text).found["quality"]
+    replaying = groups[1:]
+    assert len(tables) == len(replaying) == 2
+    for rows, paths in zip(tables, replaying, strict=True):
+        found = [read(path / "dreams.csv") for path in paths]
+        expected = {}
+        for table in found:
+            for row in table:
+                task = "all so far" if row["task"] == "all" else f"task {row['task']}"
+                for column in list(row)[5:]:
+                    measure = "Fréchet distance" if column == "frechet" else column
+                    percent = "" if column in ("density", "frechet") else " (%)"
+                    if row[column]:
+                        key = (f"{measure}{percent}", task, str(int(row["after_task"]) + 1))
+                        expected.setdefault(key, []).append(float(row[column]))
+        assert [tuple(cells[:3]) for cells in rows[1:]] != [] and len(rows) == 1 + len(expected)
+        for *key, mean, sem, half, n in rows[1:]:
+            values = expected[tuple(key)]
+            told = statistics(values, 100 if "%" in key[0] else 1)
+            assert numbers([mean, sem, half, n]) == pytest.approx(told, abs=0.0006)
+        assert {len(values) for values in expected.values()} == {len(paths), len(paths) - 1}
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", text)
+    assert (
+        sum("seeds 0–2 (n = 3); bands: standard error; of real samples the judge knows 97.0 %" in c for c in captions)
+        == 1
+    )
+
+
 def test_the_numbers_of_the_comparisons(written):
     _, text, groups = written
     tables = Tables(text).found
@@ -191,7 +223,7 @@ def test_it_needs_no_network_and_tells_what_its_pictures_show(written):
     assert not re.findall(r"https?://(?!www\.w3\.org/)", text)
     images = re.findall(r"<img [^>]*>", text)
     assert len(images) == TASKS and all('alt="Grid of samples' in image for image in images)
-    assert text.count("<svg") == text.count('role="img" aria-label="') == 3 * 2 + 3
+    assert text.count("<svg") == text.count('role="img" aria-label="') == 3 * 2 + 3 + 2
     ids = re.findall(r' id="([^"]*)"', text)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'(?:href="|url\()#([\w-]+)', text)) <= set(ids)
@@ -202,7 +234,7 @@ def test_what_folders_say_cannot_become_part_of_the_page(written):
     assert "<b>&" not in text and html.escape("<b>&") in text
 
 
-@pytest.mark.parametrize("name", ["accuracy_matrix.csv", "evaluations.csv", "figures/samples_task_0.png"])
+@pytest.mark.parametrize("name", ["accuracy_matrix.csv", "dreams.csv", "evaluations.csv", "figures/samples_task_0.png"])
 def test_a_broken_file_gets_one_line(name, capsys):
     path = write_run(Path("runs"))
     (path / name).write_text("after_task,iteration,task,split,accuracy,task_0\nx,x,x,test,x,x\n")
@@ -280,7 +312,12 @@ def test_figures_for_papers_are_as_wide_as_a_column_and_hold_their_fonts():
     files = sorted(Path("figures").iterdir())
     kinds = {f"1_finetune_{kind}" for kind in ("curves", "losses", "matrix")}
     assert {file.stem for file in files} == kinds | {"average_accuracy"} and len(files) == 8
-    for file in files:
+    write_run(Path("others"), strategy="generative_replay")
+    assert main(["others", "--metric", "dream_coverage", "--figures", "others"]) == 0
+    assert {f"1_generative_replay_{kind}.svg" for kind in ("curves", "dreams", "losses", "matrix")} < {
+        file.name for file in Path("others").iterdir()
+    }
+    for file in [*files, *Path("others").glob("*dreams.*")]:
         data = file.read_bytes()
         if file.suffix == ".svg":
             assert float(re.search(rb'width="([\d.]+)pt"', data)[1]) == pytest.approx(3.35 * 72, abs=0.1)

@@ -20,12 +20,15 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 from gr_cli.report.series import Cells, Line
 from gr_cli.report.statistics import Summary
+from gr_cli.report.tables import title
 from gr_cli.results.files import write_whole
+from gr_cli.results.metrics import FRACTIONS
 
 # Told apart by colour-blind eyes (Okabe & Ito 2008); without the yellow and the black, which vanish on white or black.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS, _DASHES = "osD^vP", ("-", "--", ":", "-.")
 _INK = "#010203"  # on the page: whatever colour its text has
+_PERCENT = (-3, 103)  # of an axis
 COLUMN = 3.35  # inches, of a paper with two columns
 
 
@@ -79,27 +82,35 @@ def lines(
     with _style(page):
         rows = -(-len(drawn) // 3)
         figure, axes = _placed(2.5 if page else 1.7, page, below=0.5 + (0.2 if page else 0.14) * rows)
-        for i, line in enumerate(drawn):
-            look = (
-                {"color": _INK if page else "black", "linestyle": "--"} if last_bold and line is drawn[-1] else _look(i)
-            )
-            at = np.array(list(line.points))
-            mean = scale * np.array([point.mean for point in line.points.values()])
-            widths = [(p.half if interval else p.sem) or 0.0 for p in line.points.values()]
-            band = scale * np.array(widths)
-            look = look if len(at) <= 30 else look | {"marker": ""}
-            axes.plot(at, mean, label=line.name, **look)
-            axes.fill_between(at, mean - band, mean + band, color=look["color"], alpha=0.2, linewidth=0)
+        _draw(axes, drawn, page, scale, interval, last_bold)
         if scale == 100:
-            axes.set_ylim(-3, 103)
+            axes.set_ylim(*_PERCENT)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
-        height = figure.get_figheight()
-        axes.legend(
-            loc="lower center", bbox_to_anchor=(0.5, 0.0), bbox_transform=figure.transFigure, ncols=min(3, len(drawn)),
-            columnspacing=1.0, handlelength=2.2, borderaxespad=0.05 / height,
-        )  # fmt: skip
+        _legend(axes, figure)
     return figure
+
+
+def _draw(axes: Axes, drawn: Sequence[Line], page: bool, scale: float, interval: bool, last_bold: bool) -> None:
+    """Each line with its band."""
+    for i, line in enumerate(drawn):
+        look = {"color": _INK if page else "black", "linestyle": "--"} if last_bold and line is drawn[-1] else _look(i)
+        at = np.array(list(line.points))
+        mean = scale * np.array([point.mean for point in line.points.values()])
+        widths = [(p.half if interval else p.sem) or 0.0 for p in line.points.values()]
+        band = scale * np.array(widths)
+        look = look if len(at) <= 30 else look | {"marker": ""}
+        axes.plot(at, mean, label=line.name, **look)
+        axes.fill_between(at, mean - band, mean + band, color=look["color"], alpha=0.2, linewidth=0)
+
+
+def _legend(axes: Axes, figure: Figure) -> None:
+    """What the lines of `axes` are, below everything."""
+    axes.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 0.0), bbox_transform=figure.transFigure,
+        ncols=min(3, len(axes.lines)), columnspacing=1.0, handlelength=2.2,
+        borderaxespad=0.05 / figure.get_figheight(),
+    )  # fmt: skip
 
 
 def curves(drawn: Sequence[Line], page: bool) -> Figure:
@@ -117,6 +128,33 @@ def losses(drawn: Sequence[Line], page: bool) -> Figure:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # powers of ten take long to typeset
         axes.yaxis.set_minor_formatter(NullFormatter())
+    return figure
+
+
+def dreams(drawn: Mapping[str, Sequence[Line]], tops: Mapping[str, float], page: bool) -> Figure:
+    """How good the dreams of each task are: a small chart for each metric, two beside each other.
+
+    `tops`: the highest value of each metric that shall have room, so that several figures can be compared.
+    """
+    width, height, gap = (4.6, 1.15, 0.62) if page else (COLUMN, 0.8, 0.45)
+    down, several = -(-len(drawn) // 2), max(map(len, drawn.values()))
+    below = 0.5 + (0.2 if page else 0.14) * -(-several // 3)
+    whole = below + down * (height + gap) - gap + 0.3
+    with _style(page):
+        figure = Figure(figsize=(width, whole))
+        for place, (metric, found) in enumerate(drawn.items()):
+            row, column = divmod(place, 2)
+            corner = (0.1 + 0.5 * column, (below + (down - 1 - row) * (height + gap)) / whole)
+            axes = figure.add_axes((*corner, 0.38, height / whole))
+            scale = 100.0 if metric in FRACTIONS else 1.0
+            _draw(axes, found, page, scale, interval=False, last_bold=True)
+            high = 1.05 * scale * tops[metric]
+            axes.set_ylim(*(_PERCENT if metric in FRACTIONS and high <= 110 else (-0.03 * high, high)))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.set_title(title(metric).removeprefix("dream "), loc="left", fontsize="medium")
+            if place >= len(drawn) - 2:
+                axes.set_xlabel("tasks learnt")
+        _legend(axes, figure)
     return figure
 
 

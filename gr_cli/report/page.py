@@ -17,9 +17,9 @@ from gr_cli import __version__
 from gr_cli.report import charts, series
 from gr_cli.report.groups import Grouping, seeds_shown
 from gr_cli.report.runs import FoundRun, readable
-from gr_cli.report.statistics import Summary
+from gr_cli.report.statistics import Summary, summarised
 from gr_cli.report.tables import Row, Shown, Table, mean_and_sem, number, remarks, shown_table, title
-from gr_cli.results.metrics import FRACTIONS
+from gr_cli.results.metrics import FRACTIONS, JUDGE
 
 _SHARE = "average_accuracy"  # how accuracies are shown
 _OPEN = 3  # so many groups are unfolded at first
@@ -34,6 +34,7 @@ def html(grouping: Grouping, table: Table) -> str:
         _section("table", "All runs", _main_table(table)),
         _section("comparison", "Side by side", _comparison(table)),
         _section("sweeps", "What the settings do", _sweeps(table)),
+        _section("dreams", "How good the dreams are", _quality(table)),
         _section("groups", "One by one", "".join(_group(i, row) for i, row in enumerate(table.rows))),
     ]
     here = [section for section in sections if section]
@@ -144,6 +145,50 @@ def _sweeps(table: Table) -> str:
     return f'<div class="charts">{"".join(made)}</div>' if made else ""
 
 
+# What the measures of dreams say, in the order in which they are drawn.
+_MEASURES = {
+    "agreement": "dreams that the judge takes for the class as which they are replayed",
+    "share": "dreams that the judge takes for classes of that task; 100 %: as many as are due",
+    "balance": "how evenly, over these classes (entropy of their shares; 100 %: all alike)",
+    "precision": "dreams that lie where real samples lie: are they like real ones?",
+    "recall": "real samples that lie where dreams lie: could they have been dreamt?",
+    "density": "as precision, but counts how many real samples are near; about 1 for real ones",
+    "coverage": "real samples that have a dream near by: how much of what is real is dreamt?",
+    "Fréchet distance": "between real and dreamt features, whose variance is 1; 0: the same. Few samples enlarge it",
+}
+
+
+def _quality(table: Table) -> str:
+    """What became of the dreams of each task, group by group."""
+    made, found = [], [series.dreams(row.group) for row in table.rows]
+    tops = series.tops(found)
+    for place, (row, drawn) in enumerate(zip(table.rows, found, strict=True)):
+        if drawn:
+            name = f"quality-{place}"
+            caption = f"{place + 1} · {row.label}: dreams of each task as training goes on; mean over "
+            caption += f"{seeds_shown(row.group.finished)} (n = {row.n})"
+            caption += "; bands: standard error" if row.n > 1 else ""
+            if judge := summarised(list(row.group.metric(_KNOWN).values())):
+                caption += f"; of real samples the judge knows {number(judge.mean, _KNOWN, 1)} %"
+            drawing = charts.svg(charts.dreams(drawn, tops, page=True), name)
+            told = "; ".join(_told(title(metric), [lines[0], lines[-1]], metric) for metric, lines in drawn.items())
+            numbers = [
+                [title(metric).removeprefix("dream "), *cells]
+                for metric, lines in drawn.items()
+                for cells in _line_numbers(lines, "", metric).rows
+            ]
+            shown = Shown(["measure", "line", "tasks learnt", *_STATISTICS], numbers, 2)
+            made.append(_figure("quality", name, drawing, caption, f"{caption}. {told}", shown))
+    meanings = "".join(f"<li><b>{escape(name)}</b>: {escape(said)}</li>" for name, said in _MEASURES.items())
+    told = f'<p>{_ABOUT_THE_JUDGE}</p><ul class="remarks">{meanings}</ul>'
+    return f'{told}<div class="charts">{"".join(made)}</div>' if made else ""
+
+
+_KNOWN = f"dream_{JUDGE}"
+_ABOUT_THE_JUDGE = (
+    "A small network that learnt the whole benchmark at once judges dreams of each task, after every task, beside real "
+    "test samples."
+)
 _STATISTICS = ("mean", "standard error", "half of the 95 % interval", "n")
 
 
@@ -161,7 +206,7 @@ def _line_numbers(lines: Iterable[series.Line], x: str, metric: str) -> Shown:
 def _told(caption: str, lines: Sequence[series.Line], metric: str) -> str:
     """A chart of lines in words: where each begins and ends."""
     ends = []
-    for line in lines:
+    for line in (line for line in lines if line.points):
         (first, begin), (last, end) = next(iter(line.points.items())), list(line.points.items())[-1]
         ends.append(
             f"{line.name} from {number(begin.mean, metric)} at {first:g} to {number(end.mean, metric)} at {last:g}"

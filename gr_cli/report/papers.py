@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from gr_cli.errors import WriteError
@@ -40,12 +41,13 @@ def _figures(table: Table) -> list[tuple[str, charts.Figure]]:
     for sweep in series.sweeps(table):
         drawn = charts.sweep(sweep.lines, sweep.column.label.replace("_", " "), title(metric), scale, page=False)
         found.append((f"{metric}_by_{_plain(sweep.column.label)}", drawn))
+    tops = series.tops([series.dreams(row.group) for row in table.rows])
     for place, row in enumerate(table.rows, 1):
-        found += _of_group(row, f"{place}_{_plain(row.label)}")
+        found += _of_group(row, tops, f"{place}_{_plain(row.label)}")
     return found
 
 
-def _of_group(row: Row, name: str) -> list[tuple[str, charts.Figure]]:
+def _of_group(row: Row, tops: Mapping[str, float], name: str) -> list[tuple[str, charts.Figure]]:
     found = []
     if cells := series.matrix(row.group):
         found.append((f"{name}_matrix", charts.heat_map(cells)))
@@ -53,6 +55,8 @@ def _of_group(row: Row, name: str) -> list[tuple[str, charts.Figure]]:
         found.append((f"{name}_curves", charts.curves(lines, page=False)))
     if lines := series.losses(row.group):
         found.append((f"{name}_losses", charts.losses(lines, page=False)))
+    if drawn := series.dreams(row.group):
+        found.append((f"{name}_dreams", charts.dreams(drawn, tops, page=False)))
     return found
 
 

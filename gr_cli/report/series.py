@@ -10,6 +10,8 @@ from gr_cli.report.groups import Column, Group
 from gr_cli.report.runs import FoundRun, read_table, readable
 from gr_cli.report.statistics import Summary, summarised
 from gr_cli.report.tables import Row, Table
+from gr_cli.results.folder import DREAMS_TABLE
+from gr_cli.results.metrics import DREAMS, TOGETHER
 
 Cells = dict[tuple[int, int], Summary]  # by (after task, task)
 Key = TypeVar("Key", bound=Hashable)
@@ -87,6 +89,41 @@ def _curves_of(run: FoundRun) -> dict[tuple[int, float], float]:
         now = [value for (_, other), value in found.items() if other == x]
         found[-1, x] = sum(now) / len(now)
     return found
+
+
+def dreams(group: Group) -> dict[str, list[Line]]:
+    """How good dreams are, by metric: of each task, by how many tasks were learnt, and of all so far, which come last.
+    All metrics have the same lines, some perhaps without a point."""
+    found = _over_seeds(group, _dreams_of)
+    tasks = sorted({task for _, task, _ in found}, key=lambda task: (task == TOGETHER, len(task), task))
+    names = {task: "all so far" if task == TOGETHER else f"task {task}" for task in tasks}
+    panels = {}
+    for metric in dict.fromkeys(metric for metric, _, _ in found):
+        mine = {(task, x): summary for (name, task, x), summary in found.items() if name == metric}
+        panels[metric] = [Line(names[task], _points(mine, task)) for task in tasks]
+    return panels
+
+
+def tops(several: Sequence[Mapping[str, Sequence[Line]]]) -> dict[str, float]:
+    """Of what `dreams` found for several groups: the highest value of each metric, its standard error included."""
+    found: dict[str, float] = {}
+    for panels in several:
+        for metric, lines in panels.items():
+            ends = [point.mean + (point.sem or 0.0) for line in lines for point in line.points.values()]
+            found[metric] = max([found.get(metric, 0.0), *ends])
+    return found
+
+
+def _dreams_of(run: FoundRun) -> dict[tuple[str, str, float], float]:
+    """By metric, task and x, the number of tasks learnt."""
+    if not (run.path / DREAMS_TABLE).exists():
+        return {}
+    return {
+        (f"dream_{name}", row["task"], float(int(row["after_task"]) + 1)): float(row[name])
+        for name in DREAMS
+        for row in read_table(run.path / DREAMS_TABLE)
+        if row[name]
+    }
 
 
 def losses(group: Group) -> list[Line]:

@@ -214,7 +214,7 @@ def shown_table(table: Table) -> Shown:
 
 def title(metric: str) -> str:
     """A metric with its unit."""
-    words = metric.replace("_", " ")
+    words = metric.replace("_", " ").replace("frechet", "Fréchet distance")
     return f"{words} (%)" if metric in FRACTIONS else words
 
 

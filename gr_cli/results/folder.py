@@ -25,8 +25,8 @@ except ImportError:  # Windows: two runs on one folder are not refused there
     fcntl = None  # type: ignore[assignment]
 
 # The tables that follow from configuration and seed alone.
-# Only runs whose dreams were judged have one of them.
-RESULTS = ("accuracy_matrix.csv", "evaluations.csv", "metrics.csv", "history.csv", "dreams.csv")
+DREAMS_TABLE = "dreams.csv"  # only of runs whose dreams were judged
+RESULTS = ("accuracy_matrix.csv", "evaluations.csv", "metrics.csv", "history.csv", DREAMS_TABLE)
 
 BEAT = 10.0  # seconds between two signs of life of a run
 _LOST = 6 * BEAT  # a run of another machine that gave none for so long is no more
@@ -114,7 +114,7 @@ class RunFolder:
         write_csv(self.path / "accuracy_matrix.csv", *record.matrix_table())
         write_csv(self.path / "evaluations.csv", *record.evaluations_table())
         if record.dreams:
-            write_csv(self.path / "dreams.csv", *record.dreams_table())
+            write_csv(self.path / DREAMS_TABLE, *record.dreams_table())
         write_csv(self.path / "history.csv", *record.history_table())
         write_csv(self.path / "timing.csv", *record.timing_table())
         write_csv(self.path / "metrics.csv", ["metric", "value"], [[name, value] for name, value in metrics.items()])

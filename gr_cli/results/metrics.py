@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 Row = Sequence[float | None]
 Matrix = Sequence[Row]
 
-# What dreams.csv says of dreams, in its order; and how it names the row of all tasks together.
+# What dreams.csv says of dreams, in its order; how it names the row of all tasks together; and its column for how many
+# real samples the judge knows.
 DREAMS = ("agreement", "share", "balance", "precision", "recall", "density", "coverage", "frechet")
 TOGETHER = "all"
+JUDGE = "judge"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -88,5 +90,5 @@ def all_metrics(matrix: Matrix, before: Row | None) -> dict[str, float | None]:
 
 
 # Metrics that are shares of something, and shown in percent.
-_SHARES = (f"dream_{name}" for name in DREAMS if name not in ("density", "frechet"))
+_SHARES = (f"dream_{name}" for name in (JUDGE, *DREAMS) if name not in ("density", "frechet"))
 FRACTIONS = frozenset([*all_metrics([], None), *_SHARES])

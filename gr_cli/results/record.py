@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gr_cli.errors import TrainingError
-from gr_cli.results.metrics import DREAMS, TOGETHER, all_metrics, average_accuracy
+from gr_cli.results.metrics import DREAMS, JUDGE, TOGETHER, all_metrics, average_accuracy
 from gr_cli.strategies.base import Position
 
 OpenRow = dict[str, list[Tensor]]  # losses since the last row of the history, by name
@@ -85,7 +85,7 @@ class Record:
         found = all_metrics(self.matrix(), before)
         if self.dreams:
             # Whatever comes last is of all tasks together.
-            found |= {f"dream_{name}": getattr(self.dreams[-1], name) for name in DREAMS}
+            found |= {f"dream_{name}": getattr(self.dreams[-1], name) for name in (JUDGE, *DREAMS)}
         return found | {f"parameters_{name}": n for name, n in parameters.items()}
 
     # --- tables
