@@ -73,8 +73,8 @@ def likeness(real: Balls, fake: Balls) -> Likeness:
 def frechet(real: Tensor, fake: Tensor) -> float | None:
     """The squared Fréchet distance between two normal distributions with the means and covariances of the samples
     (Heusel et al. 2017): |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)). Of few samples it is larger than of many; None of
-    fewer than two."""
-    if min(len(real), len(fake)) < 2:
+    fewer than two, or of what is no finite number."""
+    if min(len(real), len(fake)) < 2 or not (real.isfinite().all() and fake.isfinite().all()):
         return None
     means, covariances = [], []
     for points in (real.double(), fake.double()):

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_run import csvs, only_run
+import yaml
+from test_run import StopAt, csvs, only_run
 
 from gr_cli import cache, quality
 from gr_cli.assembly import batches, passes, prepare
@@ -19,7 +20,6 @@ from gr_cli.experiment import run_together
 from gr_cli.judge import classes_of
 from gr_cli.machine import thread_limit
 from gr_cli.results.folder import RESULTS, RunFolder
-from gr_cli.results.record import Record
 from gr_cli.strategies import GenerativeReplay
 from gr_cli.view import View
 
@@ -106,10 +106,35 @@ def test_no_sample_is_kept_by_being_compared_with(gr_run):
     assert found.outlived == found.traces == 0 and not found.violated
 
 
-def test_a_state_from_before_dreams_were_judged_can_be_read():
-    state = Record().state_dict()
-    del state["dreams"]
-    assert Record.from_state(state).dreams == []
+def test_a_folder_from_before_dreams_were_judged_goes_on_without(gr_run, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(2, 3))
+        assert gr_run(*TINY, "evaluate.dreams=null")[0] == 130
+    folder = RunFolder(only_run())
+    config = yaml.safe_load((folder.path / "config.yaml").read_text())
+    del config["evaluate"]["dreams"]
+    folder.write_config(yaml.safe_dump(config))
+    saved = folder.load_checkpoint()
+    del saved["config"]["evaluate"]["dreams"], saved["record"]["dreams"]
+    folder.save_checkpoint(saved)
+    code, _, err = gr_run(f"resume={folder.path}")
+    assert code == 0, err
+    assert not (folder.path / "dreams.csv").exists()
+
+
+def test_a_run_goes_on_to_the_same_dreams_and_is_verified(gr_run, monkeypatch, tmp_path):
+    words = (*TINY, "benchmark.classes_per_task=5", "generator=cvae")
+    assert gr_run(*words)[0] == 0
+    whole = csvs(only_run())
+    assert "dreams.csv: the same byte for byte" in gr_run(f"verify={only_run()}")[1]
+    (tmp_path / "again").mkdir()
+    monkeypatch.chdir(tmp_path / "again")
+    with monkeypatch.context() as patch:
+        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(1, 3))
+        assert gr_run(*words)[0] == 130
+    forget(monkeypatch)
+    assert gr_run(*words)[0] == 0
+    assert csvs(only_run()) == whole
 
 
 @pytest.mark.parametrize(
@@ -350,6 +375,11 @@ def test_classes_by_tasks_and_units():
     assert found.units.nonzero().tolist() == [[i, 9 - i] for i in range(10)]
     shared = classes_of(stream, [0] * 4, 5)
     assert shared.units.nonzero().tolist() == [[i, 4 - i % 5] for i in range(10)]
+
+
+def test_dreams_that_are_no_numbers_do_not_end_a_run():
+    rows = judged(Known(torch.full((140, 1, 8, 8), math.nan)), 1)
+    assert rows[-1].frechet is None and rows[-1].precision == rows[-1].coverage == 0
 
 
 def test_measures_are_finite_with_the_fewest_dreams(run):

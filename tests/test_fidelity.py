@@ -92,9 +92,10 @@ def test_frechet_of_covariances_that_do_not_commute():
     assert frechet(ours, theirs) == pytest.approx((a.trace() + b.trace()).item() - 2 * root)
 
 
-def test_frechet_needs_two_samples_of_each_and_no_more():
+def test_frechet_needs_two_finite_samples_of_each_and_no_more():
     assert frechet(torch.zeros(1, 3), torch.randn(9, 3)) is None
     assert frechet(torch.zeros(9, 3), torch.zeros(0, 3)) is None
+    assert frechet(torch.randn(9, 3), torch.full((9, 3), math.nan)) is None
     # All alike, a distance apart: singular covariances do no harm.
     assert frechet(torch.zeros(9, 3), torch.ones(9, 3)) == pytest.approx(3.0)
 
