@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from itertools import count, islice
 from math import ceil, prod
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gr_cli.augment import Augment
 from gr_cli.benchmarks.base import Benchmark, Kind, Order, Samples, Task
+from gr_cli.benchmarks.fingerprint import fingerprint
 from gr_cli.build import asks_for, at, build_as, marked_fields
 from gr_cli.checks import InMemory, PerReplica
 from gr_cli.errors import ConfigError, SizeError
@@ -59,6 +60,7 @@ class Experiment:
     learner: Learner
     stages: list[Stage]
     threads: int
+    data: str  # a name for its samples
     record: Record = field(default_factory=Record)
 
     @property
@@ -114,6 +116,16 @@ def load_benchmark(settings: Settings) -> Benchmark:
     return build_as(Benchmark, config["benchmark"], "benchmark", seed=settings.seed, device=device, **roots)
 
 
+def data_of(settings: Settings, benchmark: Benchmark | None = None) -> str:
+    """A name for the samples that `settings` name, those of their `benchmark`; of images, not of features of them,
+    which other versions may compute otherwise."""
+    node = settings.config["benchmark"]
+    if node.get("features") is not None:
+        config = settings.config | {"benchmark": node | {"features": None}}
+        return fingerprint(load_benchmark(replace(settings, config=config)))
+    return fingerprint(benchmark or load_benchmark(settings))
+
+
 def prepare(settings: Settings, together: int = 1) -> Experiment:
     """Load the data and build everything that `settings` describe, for a run that is one of so many trained together.
 
@@ -128,6 +140,7 @@ def _prepared(settings: Settings, together: int) -> Experiment:
     config = settings.config
     device = pick_device(config["device"])
     benchmark = load_benchmark(settings)
+    data = data_of(settings, benchmark)
     scenario = Scenario(config["scenario"], config["train"]["active_classes"])
     _check_room(config, benchmark.kind, device)
     heads = scenario.heads(benchmark.class_counts, benchmark.repeats)
@@ -145,7 +158,8 @@ def _prepared(settings: Settings, together: int) -> Experiment:
     threads = config["threads"] or default_threads(learner.solver, together * config["train"]["batch_size"])
     if config["train"]["batch_size"] == 1 and any(isinstance(m, nn.BatchNorm2d) for m in learner.solver.modules()):
         raise ConfigError("train.batch_size", 1, "batch statistics need more than one sample", "try model.norm=group")
-    return Experiment(settings, benchmark, heads, learner, _stages(benchmark, heads, learner, iterations), threads)
+    stages = _stages(benchmark, heads, learner, iterations)
+    return Experiment(settings, benchmark, heads, learner, stages, threads, data)
 
 
 def _check_room(config: dict[str, Any], kind: Kind, device: torch.device) -> None:

@@ -42,7 +42,8 @@ def kept(path: Path, compute: Callable[[], Tensors]) -> Tensors:
     """What `compute` gives, on the CPU, from the file at `path` if it is there; else it is computed and written there.
 
     The name of the file must tell everything that the tensors depend on. One that can't be read is as good as none, and
-    so is a folder that can't be written: then they are computed.
+    so is a folder that can't be written: then they are computed. Of names `<what>-<content>.pt` the newest of each
+    `what` stays, the others are of what is no more.
     """
     if path.name not in _recent:
         found = _read(path)
@@ -63,6 +64,10 @@ def _computed(path: Path, compute: Callable[[], Tensors]) -> Tensors:
     with suppress(WriteError, OSError, RuntimeError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda file: torch.save({"name": path.name, "tensors": tensors}, file))
+        what, dash, _ = path.stem.partition("-")
+        for other in path.parent.glob(f"{what}-*.pt") if dash else ():
+            if other != path:
+                other.unlink(missing_ok=True)
     return tensors
 
 

@@ -50,6 +50,7 @@ def state_of(
         "config": experiment.settings.config,
         "kind": {"shape": kind.shape, "value_range": kind.value_range, "trials": kind.trials},
         "device": learner.device.type,
+        "data": experiment.data,
         **place._asdict(),
         "open_row": mine,
         "record": experiment.record.state_dict(),
@@ -93,6 +94,11 @@ def _check(state: State, experiment: Experiment, folder: RunFolder) -> None:
         raise FolderError(
             f"{folder.path}: was begun on {state['device']}, whose random numbers {kind} does not have; "
             f"go on there, or use fresh=true"
+        )
+    if state.get("data", experiment.data) != experiment.data:  # earlier versions don't say
+        raise FolderError(
+            f"{folder.path}: was begun with other samples or labels than its benchmark has now; "
+            "put back those that were there, or use fresh=true"
         )
 
 

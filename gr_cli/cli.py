@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import chdir, contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         for name, do in _ON_FOLDERS.items():
             if any(word.startswith(f"{name}=") for word in words):
-                return do(*_folder_and_trust(name, words))
+                return _where_it_began(do, *_folder_and_trust(name, words))
         return _compose_and_run(words)
     except Stop as stop:
         if not isinstance(stop.error, GrError):
@@ -79,6 +79,19 @@ def _folder_and_trust(name: str, words: list[str]) -> tuple[Path, list[str]]:
     for folder in own:
         trust += _TARGET.findall("\n".join(file.read_text(encoding="utf-8") for file in folder.rglob("*.yaml")))
     return path, trust
+
+
+def _where_it_began(do: Callable[[Path, Sequence[str]], int], path: Path, trust: Sequence[str]) -> int:
+    """`do` with a run's folder in the directory in which the run was begun, if that is still there: from it lead the
+    relative paths of its configuration."""
+    from gr_cli.results.folder import RunFolder
+
+    began = Path(str((RunFolder(path).status() or {}).get("directory", ".")))
+    if not began.is_dir() or began.samefile("."):
+        return do(path, trust)
+    path = path.absolute()
+    with chdir(began):
+        return do(path, trust)
 
 
 _TARGET = re.compile(r"""^\s*_target_:\s*["']?([\w.]+)""", re.MULTILINE)

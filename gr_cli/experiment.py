@@ -6,8 +6,8 @@ import shlex
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from gr_cli import checkpoints
-from gr_cli.assembly import Experiment, Stage, batches, passes, prepare, side_by_side
+from gr_cli.assembly import Experiment, Stage, batches, data_of, passes, prepare, side_by_side
 from gr_cli.build import foreign_targets
 from gr_cli.checkpoints import Place
 from gr_cli.errors import FolderError, GrError, Interrupted, TrainingError
@@ -30,6 +30,7 @@ from gr_cli.results.status import Status, beating
 from gr_cli.settings import Settings, short_hash
 from gr_cli.signals import stop_requests
 from gr_cli.strategies.base import Position
+from gr_cli.tell import tell
 from gr_cli.view import View
 
 # No more than one part in so many of a run's time goes into checkpoints within tasks.
@@ -130,6 +131,7 @@ def run_together(jobs: Sequence[Settings], folders: Sequence[RunFolder], view: V
                 if (folder.status() or {}).get("state") == "finished":
                     outcomes[i] = result = stored(folder)
                     view.stored(settings, result)
+                    _tell_of_other_data(settings, folder)
                     continue
                 experiment = prepare(settings, together=len(jobs))
                 stack.enter_context(folder.locked())
@@ -322,6 +324,14 @@ def stored(folder: RunFolder) -> Result:
     return Result(folder.path, Record.from_state(saved["record"]), folder.metrics())
 
 
+def _tell_of_other_data(settings: Settings, folder: RunFolder) -> None:
+    """Say so, if a finished run learnt something else than what its benchmark holds now. It may be gone, too."""
+    learnt, config = (folder.status() or {}).get("data"), settings.config | {"download": False}
+    with suppress(GrError):
+        if learnt is not None and learnt != data_of(replace(settings, config=config)):
+            tell(f"{folder.path}: learnt other samples or labels than its benchmark has now; fresh=true learns these")
+
+
 def _mode(folder: RunFolder, together: int) -> str:
     """How a run is trained, if so many are trained together; and how it was before, if it goes on otherwise."""
     now, before = "alone" if together == 1 else "batched", (folder.status() or {}).get("mode", "")
@@ -345,6 +355,8 @@ def facts(experiment: Experiment) -> dict[str, Any]:
         "choices": settings.choices,
         "overrides": list(settings.overrides),
         "command": shlex.join(["gr-run", *settings.overrides]),
+        "directory": str(Path.cwd()),  # where relative paths begin
+        "data": experiment.data,
         "stores_raw_samples": learner.strategy.stores_raw_samples,
         "heartbeat_seconds": BEAT,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),

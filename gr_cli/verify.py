@@ -19,7 +19,7 @@ from gr_cli.view import View
 # How far a figure may be off where runs were trained together, whose arithmetic rounds otherwise.
 _TOLERANCE = 0.02
 # What status.json tells that may explain a difference.
-_CAUSES = ("versions", "device", "threads", "commit", "mode")
+_CAUSES = ("data", "versions", "device", "threads", "commit", "mode")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _said(same: bool, alone: bool, before: dict[str, Any], now: dict[str, Any]) 
     other = [
         f"{name} was {causes[0].get(name)} and is {now}"
         for name, now in causes[1].items()
-        if causes[0].get(name) != now
+        if causes[0].get(name) not in (None, now)
     ]
     return ["NOT the same" + (f"; what else differs: {', '.join(other)}" if other else "")]
 

@@ -208,7 +208,7 @@ DATA: Table = {
     ],
     "benchmarks/image_folder.py": [
         ("must be a folder that holds a folder", lambda hands: ImageFolder()),
-        ("{}: {}; name a folder", lambda hands: read()),
+        ("{}: {} {}; name a folder", lambda hands: read()),
         ("holds no images in folders", an_empty_folder),
         ("GiB, and there is less", images(size=1_000_000)),
         ("images can't be decoded", images(lambda: Path("images/test/cat/0.png").write_bytes(b"no image"))),

@@ -219,6 +219,7 @@ RUNS: Table = {
         ("is of another version", going_on(checkpoint_with(version=1))),
         ("holds a run of another configuration", going_on(config_with("optimizer.lr", 0.5), "resume")),
         ("whose random numbers", going_on(checkpoint_with(device="cuda"))),
+        ("other samples or labels than its benchmark has now", going_on(checkpoint_with(data="others"))),
     ],
     "cli.py": [
         ("_audit", of_a_folder("audit", lambda folder: add(folder, of_task(0, 2))), "2 training samples"),

@@ -223,7 +223,7 @@ def test_runs_share_the_stored_images():
 def test_what_is_no_folder_of_images():
     with pytest.raises(ConfigError, match=r"benchmark.source.path=null: must be a folder .*say benchmark.source.path="):
         ImageFolder()
-    with pytest.raises(DataError, match=r"benchmark.source.path=images: is not there; name a folder"):
+    with pytest.raises(DataError, match=r"benchmark.source.path=images: .*/images is not there; name a folder"):
         read()
     Path("images").mkdir()
     with pytest.raises(DataError, match="holds no images in folders of classes; put them into"):

@@ -49,8 +49,9 @@ class Features(ABC):
     def network(self, data: Data, shape: Shape) -> nn.Module:
         """The network, for images of that shape from `data`, of which it must not have learnt anything."""
 
-    def of(self, data: Data) -> Data:
-        """The features of all samples of `data`, float32.
+    def of(self, data: Data, origin: str = "") -> Data:
+        """The features of all samples of `data`, float32. Those of what was at its `origin` before are kept no longer;
+        it is a name for where data come from that may change.
 
         Raises:
             ConfigError, DataError: the samples are no images, the weights don't fit.
@@ -67,7 +68,8 @@ class Features(ABC):
             network = self.network(data, shape).to(self.device).eval()
             weights = [part for name, value in network.state_dict().items() for part in (name, value)]
             settings = (_VERSION, torch.__version__, self.device.type, self.normalise, network)
-            name = digest(*settings, *weights, data.train.x, data.test.x)
+            name = digest(*settings, *weights, origin)
+            name += f"{'-' if origin else ''}{digest(data.train.x, data.test.x)}"
             found = kept(self.folder / f"{name}.pt", lambda: self._computed(network, data))
         train, test = Samples(found["train"], data.train.y), Samples(found["test"], data.test.y)
         return Data(train, test, data.classes, value_range=None)

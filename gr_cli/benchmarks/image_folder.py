@@ -77,7 +77,8 @@ class ImageFolder:
 
     Classes are in the order of their names, `2` before `10`. They are decoded in threads, brought to one size by their
     shorter side and cut at the centre, and kept as one tensor of bytes below `cache_root`, under a name that tells
-    which files there were, how large, and of when. Other files are passed over; links to folders are not followed.
+    which files there were, how large, and of when; what was kept before of files that changed is removed. Other files
+    are passed over; links to folders are not followed.
 
     Args:
         path: the folder.
@@ -111,6 +112,7 @@ class ImageFolder:
         both = None if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
         kept_in = Path(cache_root).expanduser() / "images"
         self._choices = _Choices(both, mode, test_share, test_seed, skip_broken, kept_in)
+        self.origin = str((self.root, self._choices))
 
     def load(self) -> Data:
         return _data(_listed(self.root, self.place), self._choices, self.place)
@@ -118,9 +120,9 @@ class ImageFolder:
 
 @lru_cache(maxsize=2)  # the runs of a sweep share what was read once
 def _data(listing: _Listing, choices: _Choices, place: str) -> Data:
-    name = digest(_VERSION, PIL.__version__, choices.size, choices.mode, choices.skip_broken, str(listing.root))
-    stamps = digest([tuple(file) for file in listing.files])
-    found = kept(choices.folder / f"{digest(name, stamps)}.pt", lambda: _decoded_all(listing, choices, place))
+    what = digest(str(listing.root), choices.size, choices.mode, choices.skip_broken)
+    content = digest(_VERSION, PIL.__version__, [tuple(file) for file in listing.files])
+    found = kept(choices.folder / f"{what}-{content}.pt", lambda: _decoded_all(listing, choices, place))
     x, sound = found["x"], found["sound"]
     if not sound.all():
         first = listing.files[int((~sound).nonzero()[0])].name
@@ -144,7 +146,7 @@ def _listed(root: Path, place: str) -> _Listing:
         DataError: there are none in folders.
     """
     if not root.is_dir():
-        raise DataError(f"{place}: {'is a file' if root.exists() else 'is not there'}; name a folder")
+        raise DataError(f"{place}: {root} {'is a file' if root.exists() else 'is not there'}; name a folder")
     folders = _folders(root)
     test = next((name for name in _TEST_FOLDERS if name in folders), None)
     if set(folders) == {"train"}:

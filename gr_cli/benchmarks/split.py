@@ -45,7 +45,7 @@ def split(
     """
     data, draws = load(source), Draws(seed)
     if features is not None:
-        data = features.of(data)
+        data = features.of(data, getattr(source, "origin", ""))
     groups = _ordered(data.classes, class_order, draws).split(_counts(classes_per_task, len(data.classes)))
     stream: list[list[Task]] = [[] for _ in range(rounds)]
     for i, labels in enumerate(groups):
