@@ -23,6 +23,7 @@ from gr_cli.generators.base import Generator
 from gr_cli.layers import HasFeatures
 from gr_cli.learner import Learner, Precision
 from gr_cli.machine import default_threads, memory_told, pick_device, size, whole_memory
+from gr_cli.normalisation import moments
 from gr_cli.optimizers import Optimizer
 from gr_cli.randomness import Draws, seeded
 from gr_cli.replicas import Replicas
@@ -153,7 +154,7 @@ def _prepared(settings: Settings, together: int) -> Experiment:
         length = config["strategy"].get("consolidate_every") or total
         stretches = Stretches(len(benchmark.tasks), iterations, min(length, total))
     told = heads if stretches is None else stretches.heads(heads)
-    learner = build_learner(config, benchmark.kind, told, device, stretches)
+    learner = build_learner(config, benchmark.kind, told, device, stretches, benchmark.tasks[0].train)
     heads = heads.to(device)
     threads = config["threads"] or default_threads(learner.solver, together * config["train"]["batch_size"])
     if config["train"]["batch_size"] == 1 and any(isinstance(m, nn.BatchNorm2d) for m in learner.solver.modules()):
@@ -190,15 +191,28 @@ def _widened(heads: Tensor, benchmark: Benchmark, scenario: Scenario) -> Tensor:
 
 
 def build_learner(
-    config: dict[str, Any], kind: Kind, heads: Tensor, device: torch.device, stretches: Stretches | None = None
+    config: dict[str, Any],
+    kind: Kind,
+    heads: Tensor,
+    device: torch.device,
+    stretches: Stretches | None = None,
+    first: Samples | None = None,
 ) -> Learner:
-    """Solver, generator, strategy and optimiser for samples of `kind`; initial parameters follow from the seed."""
+    """Solver, generator, strategy and optimiser for samples of `kind`; initial parameters follow from the seed.
+
+    `first`: the training samples of the first task, by which the solver may see all; None: its state will be loaded.
+    """
     seed, recurring = config["seed"], bool((heads.sum(0) > 1).any())
     scenario = Scenario(config["scenario"], config["train"]["active_classes"], recurring)
     with seeded(seed, "initialisation.solver"):
         sizes = {"input_size": prod(kind.shape), "image_shape": kind.shape, "output_size": heads.shape[1]}
         _check_sizes(config["model"], "model", sizes)
-        solver = build_as(nn.Module, config["model"], "model", **sizes)
+        if config["normalise"] is not None and not asks_for(config["model"], "model", "moments"):
+            raise ConfigError(
+                "normalise", config["normalise"], "this model takes no moments to normalise by", "try normalise=null"
+            )
+        seen = moments(config["normalise"], kind, first)
+        solver = build_as(nn.Module, config["model"], "model", moments=seen, **sizes)
     provided = {}
     if config["generator"] is not None:
         with seeded(seed, "initialisation.generator"):
@@ -207,18 +221,7 @@ def build_learner(
     check_boundaries(config["train"]["boundaries"] == "hidden", strategy, scenario)
     strategy.check(scenario, solver)
     augment = Augment(**config["augment"])
-    if augment.shift and len(kind.shape) != 3:
-        raise ConfigError(
-            "augment.shift",
-            augment.shift,
-            f"needs images (C, H, W), not samples of shape {kind.shape}",
-            "try augment.shift=0",
-        )
-    if augment.shift and augment.shift >= max(kind.shape[1:]):
-        shape = "x".join(map(str, kind.shape[1:]))
-        raise ConfigError(
-            "augment.shift", augment.shift, f"moves images of {shape} pixels out of sight", "try augment.shift=1"
-        )
+    augment.check(kind.shape)
     optimizer = build_as(Optimizer, config["optimizer"], "optimizer")  # type: ignore[type-abstract]
     draws, precision = Draws(seed, device), config["precision"]
     return one_learner(solver, strategy, optimizer, scenario, heads, draws, precision, augment, stretches)

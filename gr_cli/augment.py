@@ -2,37 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from gr_cli.checks import Count, NonNegative
+from gr_cli.errors import ConfigError
 from gr_cli.randomness import Noise, Streams
+
+Part = Annotated[float, Ge(0), Le(1)]
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Random changes of training samples, current and replayed ones alike.
+    """Random changes of training samples, current and replayed ones alike, in this order.
 
     Args:
-        noise: standard deviation of the Gaussian noise that is added, in units of the data.
+        flip: part of the images that are mirrored, left to right.
         shift: images are shifted by up to so many pixels each way; what comes in is zero.
+        contrast: differences from the mean of an image become up to this part larger or smaller.
+        brightness: all its values become up to this part larger or smaller. They may leave their range.
+        noise: standard deviation of the Gaussian noise that is added, in units of the data.
     """
 
     noise: NonNegative = 0.0
     shift: Count = 0
+    flip: Part = 0.0
+    brightness: Part = 0.0
+    contrast: Part = 0.0
+
+    def check(self, shape: Sequence[int]) -> None:
+        """Refuse what makes no sense for samples of that shape.
+
+        Raises:
+            ConfigError: says what.
+        """
+        for name in ("shift", "flip", "brightness", "contrast"):
+            if len(shape) != 3 and (value := getattr(self, name)):
+                raise ConfigError(
+                    f"augment.{name}",
+                    value,
+                    f"needs images (C, H, W), not samples of shape {tuple(shape)}",
+                    f"try augment.{name}=0",
+                )
+        if self.shift and self.shift >= max(shape[1:]):
+            size = "x".join(map(str, shape[1:]))
+            raise ConfigError(
+                "augment.shift", self.shift, f"moves images of {size} pixels out of sight", "try augment.shift=1"
+            )
 
     def __call__(self, x: Tensor, streams: Streams, task: int, step: int) -> Tensor:
         """Samples (R, B, ...) as the solver sees them in that step of the task."""
+
+        def uniform(name: str, *more: int) -> Tensor:
+            return streams.rows(Noise("uniform", (x.shape[1], *more)), f"augment.{name}", task, step)
+
+        if self.flip:
+            x = mirrored(x, uniform("flip") < self.flip)
         if self.shift:
-            wanted = Noise("uniform", (x.shape[1], 2))
-            uniform = streams.rows(wanted, "augment.shift", task, step)
-            x = shifted(x, (uniform * (2 * self.shift + 1)).long() - self.shift)
+            x = shifted(x, (uniform("shift", 2) * (2 * self.shift + 1)).long() - self.shift)
+        if self.contrast:
+            mean = x.mean((-3, -2, -1), keepdim=True)
+            x = mean + (x - mean) * _around_one(self.contrast, uniform("contrast"))
+        if self.brightness:
+            x = x * _around_one(self.brightness, uniform("brightness"))
         if self.noise:
-            wanted = Noise("normal", tuple(x.shape[1:]))
-            x = x + self.noise * streams.rows(wanted, "augment.noise", task, step)
+            x = x + self.noise * streams.rows(Noise("normal", tuple(x.shape[1:])), "augment.noise", task, step)
         return x
+
+
+def _around_one(part: float, uniform: Tensor) -> Tensor:
+    """Factors from 1 - part to 1 + part for images: (..., 1, 1, 1)."""
+    return (1 + part * (2 * uniform - 1))[..., None, None, None]
+
+
+def mirrored(x: Tensor, which: Tensor) -> Tensor:
+    """Images (..., C, H, W), those of `which` bool (...) left to right."""
+    return torch.where(which[..., None, None, None], x.flip(-1), x)
 
 
 def shifted(x: Tensor, by: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from gr_cli.learner import Learner
 from gr_cli.replicas import part_of, together
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.record import OpenRow
+from gr_cli.settings import completed
 from gr_cli.strategies.base import Pass
 
 VERSION = 4
@@ -88,7 +89,7 @@ def available(experiment: Experiment, folder: RunFolder) -> dict[Place, State | 
 def _check(state: State, experiment: Experiment, folder: RunFolder) -> None:
     if state.get("version") != VERSION:
         raise FolderError(f"{folder.path}: its checkpoint is of another version of this program; use fresh=true")
-    if others := experiment.settings.differences(state["config"]):
+    if others := experiment.settings.differences(completed(state["config"])):
         raise FolderError(f"{folder.path}: holds a run of another configuration: {others}; use fresh=true")
     if state["device"] != (kind := experiment.learner.device.type):
         raise FolderError(

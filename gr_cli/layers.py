@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from typing import Any, Protocol, cast, runtime_checkable
@@ -131,6 +132,41 @@ def mode(module: nn.Module, training: bool) -> Iterator[None]:
     finally:
         for part, was in before.items():
             part.training = was
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and deviation of each channel of images, or of each entry of vectors; samples have so many `axes`."""
+
+    mean: Sequence[float]
+    deviation: Sequence[float]
+    axes: int
+
+
+class Normalised(nn.Module):
+    """Samples less a mean, divided by a deviation, by channel; without `moments` they stay as they are.
+
+    Args:
+        moments: the means and deviations. They are part of the network's state.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, moments: Moments | None) -> None:
+        super().__init__()
+        self.axes = 0 if moments is None else moments.axes
+        if moments is not None:
+            shape = (-1, *[1] * (moments.axes - 1))
+            self.register_buffer("mean", torch.tensor(moments.mean).view(shape))
+            self.register_buffer("deviation", torch.tensor(moments.deviation).view(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Samples (B, ...), or (R, B, ...) where the moments have a leading replica axis."""
+        if self.axes == 0:
+            return x
+        batch = -self.axes - 1
+        return (x - self.mean.unsqueeze(batch)) / self.deviation.unsqueeze(batch)
 
 
 def convolutions(channels: Sequence[int]) -> nn.ModuleList:

@@ -5,10 +5,11 @@ Hydra refuses unknown names and wrong types at composition; `CHECKS` says which 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Optional
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Len
 from omegaconf import MISSING
 
 from gr_cli.checks import Count, NonNegative, Positive, PositiveInt
@@ -31,6 +32,9 @@ class AugmentConfig:
 
     noise: float = MISSING
     shift: int = MISSING
+    flip: float = MISSING
+    brightness: float = MISSING
+    contrast: float = MISSING
 
 
 @dataclass
@@ -71,6 +75,7 @@ class RunConfig:
     scenario: str = MISSING
     train: TrainConfig = field(default_factory=TrainConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    normalise: Any = MISSING
     log: LogConfig = field(default_factory=LogConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -94,6 +99,10 @@ CHECKS: dict[str, Any] = {
     "train.boundaries": Literal["told", "hidden"],
     "augment.noise": NonNegative,
     "augment.shift": Count,
+    "augment.flip": Annotated[float, Ge(0), Le(1)],
+    "augment.brightness": Annotated[float, Ge(0), Le(1)],
+    "augment.contrast": Annotated[float, Ge(0), Le(1)],
+    "normalise": Literal["first_task"] | Annotated[Sequence[Sequence[float]], Len(2, 2)] | None,
     "log.every": PositiveInt,
     "evaluate.every": PositiveInt | None,
     "evaluate.samples": PositiveInt | None,
@@ -108,6 +117,9 @@ CHECKS: dict[str, Any] = {
     "fresh": bool,
     "inspect": bool,
 }
+
+# Settings that are newer than some folders, and how runs were before them: there they say nothing.
+NEWER = {"normalise": None, "augment.flip": 0.0, "augment.brightness": 0.0, "augment.contrast": 0.0}
 
 # Settings that do not change what a run finds: where it looks, how often it reports.
 NOT_IDENTITY = ("data_root", "cache_root", "download", "fresh", "inspect", "log", "checkpoint")

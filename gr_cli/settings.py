@@ -12,12 +12,12 @@ from typing import Any, get_type_hints
 
 from gr_cli.build import asks_for, check, check_node
 from gr_cli.errors import ConfigError, suggestion
-from gr_cli.schema import CHECKS, NOT_IDENTITY, RunConfig
+from gr_cli.schema import CHECKS, NEWER, NOT_IDENTITY, RunConfig
 
 # What `build` provides by name to each group; a setting of that name in a YAML file may stay null.
 PROVIDED = {
     "benchmark": ("seed", "data_root", "download", "cache_root", "device"),
-    "model": ("input_size", "output_size", "image_shape"),
+    "model": ("input_size", "output_size", "image_shape", "moments"),
     "strategy": ("generator",),
     "generator": ("sample_shape", "image_shape", "value_range", "trials", "classes", "feature_size", "hidden_dims"),
     "optimizer": (),
@@ -136,7 +136,27 @@ def short_hash(value: Any) -> str:
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a configuration that decides what a run of its seed finds; equal runs have equal ones."""
-    return {name: _comparable(value) for name, value in config.items() if name not in (*NOT_IDENTITY, "seed")}
+    found = {name: _comparable(value) for name, value in config.items() if name not in (*NOT_IDENTITY, "seed")}
+    for name, before in NEWER.items():
+        *groups, leaf = name.split(".")
+        node = found
+        for group in groups:
+            node = node.get(group, {})
+        if leaf in node and node[leaf] == before:
+            del node[leaf]
+    return found
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration of an earlier version with the settings that it does not know, as they were then."""
+    found = dict(config)
+    for name, before in NEWER.items():
+        group, _, leaf = name.rpartition(".")
+        if not group:
+            found.setdefault(leaf, before)
+        elif isinstance(found.get(group), Mapping):
+            found[group] = {leaf: before} | dict(found[group])
+    return found
 
 
 def _comparable(value: Any) -> Any:

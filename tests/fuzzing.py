@@ -125,7 +125,9 @@ strategy.regularizer={_target_:gr_cli.strategies.WeightPenalty} _target_=x +_tar
 +choices={a:b} resume= resume=nowhere resume=. +resume=nowhere data_root=null data_root=here data_root=~nobody/x
 device=cpu device=cuda:99 device=cuda:99999999999 device=cuda:x device=mps fresh=true train.iterations=null
 train.epochs=1 train.batch_size=1 benchmark.validation_share=0.3 scenario=task evaluate.every=1 log.every=1
-augment.shift=1 augment.shift=9 augment.noise=0.1 precision=bf16 precision=float64 checkpoint.every_seconds=1
+augment.shift=1 augment.shift=9 augment.noise=0.1 augment.flip=0.5 augment.flip=2 augment.contrast=0.3
+augment.brightness=-1 normalise=first_task normalise=[[0.5],[0.5]] normalise=[[0.5],[0]] normalise=[]
+precision=bf16 precision=float64 checkpoint.every_seconds=1
 threads=2 threads=0 🙂=1 seed=🙂 séed=1 sееd=1 'seed=1' "seed"=1 seed='1' seed="1" log={every:1} log.every={a:1}
 """)
 WORDS += [

@@ -44,11 +44,14 @@ COMMANDS: Table = {
         ("batch statistics need more than", mistake("model=resnet18 model.norm=batch train.batch_size=1")),
         ("GiB of memory at least", mistake("train.batch_size=1000000000000")),
         ("benchmark.blur=on: with scenario=", typed("benchmark.blur=0.1 scenario=task")),
-        ("augment.shift={}: needs images", of_vectors("augment.shift=1")),
-        ("augment.shift={}: moves images of", mistake("augment.shift=8")),
+        ("this model takes no moments", typed(f"{PLAIN} normalise=first_task")),
         ("has no features, which this generator reads", typed(f"{PLAIN} generator=feedback")),
         ("has no hidden_sizes to be taken over", typed("model=cnn generator=symmetric_vae")),
         ("follows from the other choices", mistake("+model.input_size=63")),
+    ],
+    "augment.py": [
+        ("augment.{}={}: needs images", of_vectors("augment.flip=0.5")),
+        ("augment.shift={}: moves images of", mistake("augment.shift=8")),
     ],
     "build.py": [
         ("makes a {}, and a {} is needed", mistake("strategy=joint strategy._target_=os.getcwd")),
@@ -104,6 +107,7 @@ COMMANDS: Table = {
     "models/resnet.py": [
         ("needs images", of_vectors("model=resnet18")),
     ],
+    "normalisation.py": [("must be [means, deviations]", typed("normalise=[[0.1,0.2],[1,1]]"))],
     "optimizers.py": [
         ("needs momentum", mistake("optimizer=sgd optimizer.nesterov=true")),
     ],

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gr_cli.checks import PerReplica, PositiveInt, Share, Widths
 from gr_cli.errors import ConfigError
-from gr_cli.layers import convolutions, drop
+from gr_cli.layers import Moments, Normalised, convolutions, drop
 from gr_cli.randomness import Noise
 
 
@@ -23,6 +23,7 @@ class CNN(nn.Module):
         channels: output channels of each convolution.
         hidden_size: width of the fully connected layer.
         dropout: probability that a unit of that layer is left out while training.
+        moments: by which images are normalised before all else; None: they are not.
     """
 
     def __init__(
@@ -32,8 +33,10 @@ class CNN(nn.Module):
         channels: Widths = (32, 64),
         hidden_size: PositiveInt = 128,
         dropout: Annotated[Share, PerReplica] = 0.0,
+        moments: Moments | None = None,
     ) -> None:
         super().__init__()
+        self.normalised = Normalised(moments)
         if len(image_shape) != 3:
             raise ConfigError(
                 "model", "cnn", f"needs images (C, H, W), samples have shape {tuple(image_shape)}", "try model=mlp"
@@ -60,6 +63,7 @@ class CNN(nn.Module):
 
     def features(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
         """(B, C, H, W) -> what the last layer sees, (B, hidden_size)."""
+        x = self.normalised(x)
         for convolution in self.convolutions:
             x = F.relu(convolution(x))
         return drop(F.relu(self.hidden(x.flatten(1))), noise, "hidden", self.dropout)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gr_cli.checks import PerReplica, PositiveInt, Share, Widths
-from gr_cli.layers import Linear, drop
+from gr_cli.layers import Linear, Moments, Normalised, drop
 from gr_cli.randomness import Noise
 
 
@@ -20,6 +20,7 @@ class SimpleMLP(nn.Module):
         hidden_sizes: width of each hidden layer, first to last; empty for a linear model.
         output_size: number of output units.
         dropout: probability that a hidden unit is left out while training.
+        moments: by which samples are normalised before all else; None: they are not.
     """
 
     takes_leading_axes = True
@@ -30,8 +31,10 @@ class SimpleMLP(nn.Module):
         hidden_sizes: Widths = (256, 128),
         output_size: PositiveInt = 10,
         dropout: Annotated[Share, PerReplica] = 0.0,
+        moments: Moments | None = None,
     ) -> None:
         super().__init__()
+        self.normalised = Normalised(moments)
         self.hidden_sizes = list(hidden_sizes)
         widths = [input_size, *hidden_sizes]
         self.hidden = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
@@ -52,7 +55,8 @@ class SimpleMLP(nn.Module):
 
     def features(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
         """(B, ...) -> what the last layer sees, (B, F)."""
-        h = x.flatten(self.output.leading)
+        h: Tensor = self.normalised(x)
+        h = h.flatten(self.output.leading)
         for i, layer in enumerate(self.hidden):
             h = drop(F.relu(layer(h), inplace=True), noise, f"hidden{i}", self.dropout)
         return h

@@ -8,6 +8,7 @@ from torchvision.models import resnet18
 
 from gr_cli.checks import PositiveInt
 from gr_cli.errors import ConfigError
+from gr_cli.layers import Moments, Normalised
 
 
 def _group_norm(channels: int) -> nn.Module:
@@ -21,6 +22,7 @@ class ResNet18(nn.Module):
         image_shape: (C, H, W) of one image.
         output_size: number of output units.
         norm: `group` (Wu & He 2018) keeps no statistics; `batch` keeps running ones, which mix tasks.
+        moments: by which images are normalised before all else; None: they are not.
     """
 
     def __init__(
@@ -28,8 +30,10 @@ class ResNet18(nn.Module):
         image_shape: Sequence[PositiveInt] = (3, 32, 32),
         output_size: PositiveInt = 10,
         norm: Literal["group", "batch"] = "group",
+        moments: Moments | None = None,
     ) -> None:
         super().__init__()
+        self.normalised = Normalised(moments)
         if len(image_shape) != 3:
             raise ConfigError(
                 "model", "resnet18", f"needs images (C, H, W), samples have shape {tuple(image_shape)}", "try model=mlp"
@@ -48,7 +52,7 @@ class ResNet18(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> what the last layer sees, (B, 512)."""
-        found: Tensor = self.net(x)
+        found: Tensor = self.net(self.normalised(x))
         return found
 
     def readout(self, features: Tensor) -> Tensor:

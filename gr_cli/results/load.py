@@ -11,7 +11,7 @@ import yaml
 
 from gr_cli.build import foreign_targets
 from gr_cli.errors import FolderError
-from gr_cli.settings import Settings
+from gr_cli.settings import Settings, completed
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ def settings_of(path: Path, trust: Collection[str] = ()) -> Settings:
         for group, name, default in newer:
             if isinstance(config.get(group), dict):
                 config[group].setdefault(name, default)
+        config = completed(config)
         _check_trust(path, foreign_targets(config), trust)
         return Settings.checked(config, choices, (RunFolder(path).status() or {}).get("overrides", []))
     except OSError as error:

@@ -1,0 +1,52 @@
+"""How the solver sees samples: as they are, or less a mean and by a deviation. Generators see them as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gr_cli.benchmarks.base import Kind, Samples
+from gr_cli.errors import ConfigError
+from gr_cli.layers import Moments
+
+
+def moments(wanted: str | Sequence[Sequence[float]] | None, kind: Kind, first: Samples | None) -> Moments | None:
+    """The moments that `wanted` stands for: those of the training samples `first`, or means and deviations themselves.
+
+    Without `first` they are such as change nothing, for networks whose own will be loaded.
+
+    Raises:
+        ConfigError: these are not for samples of that kind.
+    """
+    if wanted is None:
+        return None
+    size = kind.shape[0]
+    if isinstance(wanted, str):
+        mean, deviation = ([0.0] * size, [1.0] * size) if first is None else of_samples(first)
+        return Moments(mean, deviation, len(kind.shape))
+    mean, deviation = ([float(value) for value in values] for values in wanted)
+    if not len(mean) == len(deviation) == size or min(deviation) <= 0:
+        raise ConfigError(
+            "normalise",
+            [list(values) for values in wanted],
+            f"must be [means, deviations], {size} each, one for each channel, and the deviations above 0",
+            "try normalise=first_task",
+        )
+    return Moments(mean, deviation, len(kind.shape))
+
+
+def of_samples(samples: Samples) -> tuple[list[float], list[float]]:
+    """Mean and deviation of each channel, or of each entry of vectors. What never changes is only shifted."""
+    sums: list[Tensor] = []
+    count = 0
+    for x, _ in samples.batches():
+        by_channel = x.double().transpose(0, 1).flatten(1)  # (C, n)
+        sums.append(torch.stack([by_channel.sum(1), by_channel.square().sum(1)]))
+        count += by_channel.shape[1]
+    mean, square = torch.stack(sums).sum(0) / count
+    deviation = (square - mean.square()).clamp(min=0).sqrt()
+    # What varies by no more than rounding does not vary.
+    deviation = torch.where(deviation > 1e-6 * square.sqrt(), deviation, 1.0)
+    return mean.tolist(), deviation.tolist()
