@@ -73,6 +73,81 @@ def test_without_a_test_part_a_share_of_each_class_is_held_out_the_same_for_all_
     assert torch.bincount(read(test_share=0.01).test.y).tolist() == [1, 1]
 
 
+@pytest.mark.parametrize(
+    ("training", "testing"), [("Train", "Test"), ("TRAIN", "valid"), ("training", "validation"), ("train", "testing")]
+)
+def test_parts_have_the_names_that_people_give_them(training, testing):
+    folder((training,), each=3)
+    folder((testing,), each=1)
+    data = read()
+    assert data.classes == ("cat", "dog") and (len(data.train), len(data.test)) == (6, 2)
+
+
+def test_where_several_could_be_for_testing_it_is_the_first_that_is_called_so():
+    folder(("train", "val", "test", "more"), each=2)
+    mark = put("images/test/cat/0.png", pixels(6, 5, 3))
+    assert np.array_equal(read().test.x[0].permute(1, 2, 0), mark)
+
+
+def test_folders_without_images_are_no_classes(capsys):
+    folder()
+    for name in ("images/train/zebra", "images/test/zebra/deeper", "images/test/__MACOSX"):
+        Path(name).mkdir(parents=True)
+    Path("images/train/zebra/notes.txt").write_text("none yet")
+    assert read().classes == ("cat", "dog")
+    told = capsys.readouterr().err
+    assert "1 other files and what holds no images (__MACOSX, zebra) are passed over" in told
+
+
+def test_links_stand_for_a_class_or_an_image_and_one_that_leads_nowhere_is_an_image_that_cannot_be_read():
+    folder(("",), each=4)
+    os.symlink(Path("images/cat").absolute(), "images/lynx")
+    os.symlink(Path("images/cat/0.png").absolute(), "images/dog/linked.png")
+    os.symlink(Path("images/cat").absolute(), "images/dog/all")
+    assert read().classes == ("cat", "dog", "lynx")
+    assert torch.bincount(torch.cat([read().train.y, read().test.y])).tolist() == [4, 5, 4]
+    os.symlink("nowhere.png", "images/dog/dangling.png")
+    with pytest.raises(DataError, match=r"1 of 14 images can't be decoded, the first is dog/dangling.png"):
+        read()
+    assert len(read(skip_broken=True).train) + len(read(skip_broken=True).test) == 13
+
+
+def nothing_is_decoded(monkeypatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("decoded before it was found that this set can't be learnt from")
+
+    monkeypatch.setattr("gr_cli.benchmarks.image_folder._decoded", never)
+
+
+def test_a_class_without_enough_images_is_named_before_any_is_decoded(monkeypatch):
+    nothing_is_decoded(monkeypatch)
+    folder()
+    put("images/test/zebra/x.png", pixels(6, 5, 3))
+    with pytest.raises(DataError, match=r"class zebra has no image in train/, and needs 1 at least; add some"):
+        read()
+    os.rename("images", "others")
+    folder(("",))
+    put("images/zebra/x.png", pixels(6, 5, 3))
+    with pytest.raises(DataError, match=r"class zebra has 1 image, and needs 2 at least"):
+        read()
+
+
+def test_one_class_is_none_and_a_folder_too_many_above_is_told(monkeypatch):
+    nothing_is_decoded(monkeypatch)
+    folder(("cifar/train", "cifar/test"))
+    with pytest.raises(
+        DataError, match=r"images of one class only, cifar, .*say benchmark.source.path=.*images/cifar$"
+    ):
+        read()
+
+
+def test_training_beside_something_that_may_or_may_not_be_for_testing_is_asked_about(monkeypatch):
+    nothing_is_decoded(monkeypatch)
+    folder(("train", "holdout"))
+    with pytest.raises(DataError, match=r"holds train/ beside holdout, and none of these is called test or val"):
+        read()
+
+
 def test_classes_are_in_natural_order():
     folder(classes=("class10", "class2", "class1"), each=1)
     assert read().classes == ("class1", "class2", "class10")
@@ -233,7 +308,7 @@ def test_what_is_no_folder_of_images():
         read()
     folder(("train",))
     put("images/test/cat/x.png", pixels(6, 5, 3))
-    with pytest.raises(DataError, match="no test samples of class 'dog'; see to it that each class has images there"):
+    with pytest.raises(DataError, match="class dog has no image in test/, and needs 1 at least"):
         read()
 
 

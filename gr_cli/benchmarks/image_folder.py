@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 _VERSION = 1  # of what is computed here: another one has nothing to do with what was kept
 _AT_ONCE = 64  # images that a thread takes at once
-_TEST_FOLDERS = ("test", "val")
+_TRAINING, _TESTING = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 # What Pillow opens, but only with the help of other programs.
 _NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 _MAY_LIE_ON_THEIR_SIDE = {"AVIF", "JPEG", "MPO", "TIFF", "WEBP"}
@@ -50,13 +50,15 @@ class _File(NamedTuple):
 @dataclass(frozen=True)
 class _Listing:
     """What is in a folder: the images for training, `training` in number, then those for testing; None: they have no
-    part of their own. `others` is how many files are no images; hidden ones don't count."""
+    part of their own. `others` is how many files are no images; hidden ones don't count. `empty`: folders without
+    images, which are no classes."""
 
     root: Path
     classes: tuple[str, ...]
     files: tuple[_File, ...]
     training: int | None
     others: int
+    empty: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,13 @@ class _Choices:
 
 
 class ImageFolder:
-    """Images of any format that Pillow reads, in folders: `train/<class>/...` and `test/<class>/...` (or `val`), or a
-    folder for each class only, of which a share is then for testing.
+    """Images of any format that Pillow reads, in folders: `train/<class>/...` and `test/<class>/...` (or `val`, in
+    capitals or not), or a folder for each class only, of which a share is then for testing.
 
     Classes are in the order of their names, `2` before `10`. They are decoded in threads, brought to one size by their
     shorter side and cut at the centre, and kept as one tensor of bytes below `cache_root`, under a name that tells
     which files there were, how large, and of when; what was kept before of files that changed is removed. Other files
-    are passed over; links to folders are not followed.
+    are passed over, and folders without images; a link may stand for a class or an image, others are not followed.
 
     Args:
         path: the folder.
@@ -147,26 +149,71 @@ def _listed(root: Path, place: str) -> _Listing:
     """
     if not root.is_dir():
         raise DataError(f"{place}: {root} {'is a file' if root.exists() else 'is not there'}; name a folder")
-    folders = _folders(root)
-    test = next((name for name in _TEST_FOLDERS if name in folders), None)
-    if set(folders) == {"train"}:
-        parts = ["train"]
-    else:
-        parts = ["train", test] if "train" in folders and test is not None else [""]
+    parts = _parts(root, place)
     by_part = {part: _folders(root / part) for part in parts}
-    classes = sorted({name for names in by_part.values() for name in names}, key=_natural)
-    files: list[_File] = []
-    counts, others = [], 0
-    for part, names in by_part.items():
-        for label, name in enumerate(classes):
-            found = sorted(_below(root, Path(part, name), label)) if name in names else []
-            images = [file for file in found if os.path.splitext(file.name)[1].lower() in _extensions()]
-            others += len(found) - len(images)
-            files += images
-        counts.append(len(files))
-    if not files:
+    names = sorted({name for found in by_part.values() for name in found}, key=_natural)
+    inside = {
+        part: {name: sorted(_below(root, Path(part, name))) if name in found else [] for name in names}
+        for part, found in by_part.items()
+    }
+    images = {part: {name: list(filter(_is_image, found[name])) for name in names} for part, found in inside.items()}
+    classes = [name for name in names if any(found[name] for found in images.values())]
+    if not classes:
         raise DataError(f"{place}: holds no images in folders of classes; put them into {root}/<class>/")
-    return _Listing(root, tuple(classes), tuple(files), counts[0] if len(parts) == 2 else None, others)
+    _check_classes(images, classes, place, root)
+    files, counts = [], []
+    for part in parts:
+        for label, name in enumerate(classes):
+            files += [file._replace(label=label) for file in images[part][name]]
+        counts.append(len(files))
+    others = sum(len(found) for folders in inside.values() for found in folders.values()) - len(files)
+    empty = tuple(name for name in names if name not in classes)
+    return _Listing(root, tuple(classes), tuple(files), counts[0] if len(parts) == 2 else None, others, empty)
+
+
+def _parts(root: Path, place: str) -> list[str]:
+    """The folders for training and for testing; one for training alone; or "" where there are but classes.
+
+    Raises:
+        DataError: there is one for training, and which is for testing can't be told.
+    """
+    folders = sorted(_folders(root))
+    by_name = {name.lower(): name for name in folders}
+    training = next((by_name[name] for name in _TRAINING if name in by_name), None)
+    testing = next((by_name[name] for name in _TESTING if name in by_name), None)
+    if training is None or (testing is None and len(folders) > 1 and _holds_images(root / training)):
+        return [""]  # a class may be called so
+    if testing is None and len(folders) > 1:
+        others = ", ".join(name for name in folders if name != training)
+        raise DataError(
+            f"{place}: holds {training}/ beside {others}, and none of these is called test or val; "
+            f"rename the one that is for testing, or say benchmark.source.path={root / training}"
+        )
+    return [training] if testing is None else [training, testing]
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether images lie in a folder itself, as in that of a class."""
+    with os.scandir(folder) as entries:
+        return any(_named_as_image(entry.name) and not entry.name.startswith(".") for entry in entries)
+
+
+def _check_classes(images: dict[str, dict[str, list[_File]]], classes: Sequence[str], place: str, root: Path) -> None:
+    """Refuse a single class, and one that has not enough images for training and testing, before all are decoded."""
+    if len(classes) == 1:
+        raise DataError(
+            f"{place}: holds images of one class only, {classes[0]}, and there must be two; "
+            f"if its folders are the classes, say benchmark.source.path={root / classes[0]}"
+        )
+    for part, found in images.items():
+        for name in classes:
+            least = 1 if len(images) == 2 else 2  # one for training, one for testing
+            if (number := len(found[name])) < least:
+                where = f" in {part}/" if part else ""
+                raise DataError(
+                    f"{place}: class {name} has {number or 'no'} image{where}, and needs {least} at least; "
+                    "add some, or remove its folders"
+                )
 
 
 def _folders(folder: Path) -> list[str]:
@@ -178,16 +225,28 @@ def _natural(name: str) -> list[str | int]:
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))]
 
 
-def _below(root: Path, folder: Path, label: int) -> Iterator[_File]:
+def _below(root: Path, folder: Path) -> Iterator[_File]:
     """All files in a folder and the folders in it that are not hidden."""
     for entry in os.scandir(root / folder):
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _below(root, folder / entry.name, label)
+            yield from _below(root, folder / entry.name)
         elif not entry.is_dir():
-            told = entry.stat()
-            yield _File(f"{folder}/{entry.name}", label, told.st_size, told.st_mtime_ns)
+            try:
+                told = entry.stat()
+            except FileNotFoundError:  # a link that leads nowhere is an image that can't be decoded
+                yield _File(f"{folder}/{entry.name}", 0, -1, 0)
+            else:
+                yield _File(f"{folder}/{entry.name}", 0, told.st_size, told.st_mtime_ns)
+
+
+def _is_image(file: _File) -> bool:
+    return _named_as_image(file.name)
+
+
+def _named_as_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in _extensions()
 
 
 @lru_cache(maxsize=1)
@@ -204,7 +263,9 @@ def _extensions() -> frozenset[str]:
 
 def _decoded_all(listing: _Listing, choices: _Choices, place: str) -> Tensors:
     """All images as one tensor, and which of the files they are: all that can be decoded."""
-    passed = f"; {listing.others:,} other files are passed over" if listing.others else ""
+    over = [f"{listing.others:,} other files"] if listing.others else []
+    over += [f"what holds no images ({', '.join(listing.empty)})"] if listing.empty else []
+    passed = f"; {' and '.join(over)} are passed over" if over else ""
     tell(
         f"{len(listing.files):,} images of {len(listing.classes)} classes in {listing.root} are decoded, "
         f"and kept in {choices.folder}{passed}"
