@@ -219,6 +219,9 @@ DATA: Table = {
     "benchmarks/rotated.py": [
         ("must name at least one angle", typed("benchmark=rotated_digits benchmark.angles=[45,45]")),
     ],
+    "benchmarks/rounds.py": [
+        ("training samples; try fewer rounds", lambda hands: split(Given(sound()), 0, rounds=6)),
+    ],
     "benchmarks/soundness.py": [
         ("checked", of_ones_own("constant"), "benchmark.source=Given: all its 20 training samples are the same; mend"),
         ("its classes must be names", of_ones_own("classes of numbers")),
@@ -256,7 +259,6 @@ DATA: Table = {
         ("must add up to the {} classes", typed("benchmark.classes_per_task=[5,3]")),
         ("must name each class once", typed("benchmark.class_order=[1,1]")),
         ("is neither the name of a class", typed("benchmark.class_order=[one]")),
-        ("training samples; try fewer rounds", lambda hands: split(Given(sound()), 0, rounds=6)),
     ],
     "benchmarks/tensors.py": [
         ("test samples need labels", tensors(X, Y, X)),

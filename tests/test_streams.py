@@ -286,6 +286,29 @@ def test_vectors_are_refused_where_images_are_needed(make):
         make(Numbered(), seed=0)
 
 
+@pytest.mark.parametrize("make", [permuted, rotated])
+def test_views_come_again_with_other_samples_and_the_same_classes(make):
+    benchmark = make(Digits(), seed=0, tasks=3, rounds=2)
+    assert benchmark.repeats == [None, None, None, 0, 1, 2]
+    assert [task.id for task in benchmark.tasks] == list(range(6))
+    assert benchmark.tasks[4].name == f"{make(Digits(), seed=0, tasks=3).tasks[1].name}, round 2"
+    whole = {row.numpy().tobytes() for row in Digits().load().train.x}
+    for first, again in zip(benchmark.tasks[:3], benchmark.tasks[3:], strict=True):
+        rows = [{row.numpy().tobytes() for row in task.train.x} for task in (first, again)]
+        assert not rows[0] & rows[1] and rows[0] | rows[1] == whole
+        assert first.train.transform is again.train.transform
+        assert first.test.y is again.test.y
+    assert Scenario("class").offsets(benchmark.class_counts, benchmark.repeats) == [0, 10, 20, 0, 10, 20]
+
+
+@pytest.mark.parametrize("scenario", ["domain", "class", "task"])
+def test_views_that_come_again_are_learnt(gr_run, scenario):
+    words = ("benchmark=permuted_digits", "benchmark.tasks=2", "benchmark.rounds=2", f"scenario={scenario}")
+    code, _, err = gr_run(*TINY, *words)
+    assert code == 0, err
+    assert len(pd.read_csv(only_run() / "accuracy_matrix.csv")) == 4
+
+
 @pytest.mark.parametrize("benchmark", ["permuted_digits", "rotated_digits"])
 def test_streams_of_views_are_learnt(gr_run, benchmark):
     code, _, err = gr_run(*TINY, f"benchmark={benchmark}", "benchmark.tasks=3", "scenario=domain")

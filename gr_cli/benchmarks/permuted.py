@@ -37,6 +37,7 @@ def permuted(
     seed: int,
     tasks: Annotated[PositiveInt, Le(1000)] = 10,
     pad: Count = 2,
+    rounds: PositiveInt = 1,
     validation_share: Share = 0.0,
 ) -> Benchmark:
     """The same images in every task, their pixels in an order of the task's own, in the first task too.
@@ -46,6 +47,8 @@ def permuted(
         seed: of the permutations and of what is held out.
         tasks: how many tasks; all share the stored images.
         pad: zero pixels added on each side before permuting (28x28 becomes 32x32 with 2).
+        rounds: how often all tasks come, each time with other samples: each class's training samples are dealt out
+            evenly.
         validation_share: part of each class's training samples that is held out for validation.
     """
     data, draws = load(source), Draws(seed)
@@ -55,4 +58,4 @@ def permuted(
         (f"permutation {i}", Permute(draws.permutation("permutation", i, n=shape[1] * shape[2]), pad))
         for i in range(tasks)
     ]
-    return seen_as(data, views, shape, validation_share, draws)
+    return seen_as(data, views, shape, validation_share, draws, rounds)

@@ -59,6 +59,7 @@ def rotated(
     tasks: PositiveInt = 10,
     span: float = 180.0,
     angles: Sequence[float] | None = None,
+    rounds: PositiveInt = 1,
     validation_share: Share = 0.0,
 ) -> Benchmark:
     """The same images in every task, turned by an angle of the task's own.
@@ -70,6 +71,8 @@ def rotated(
         span: degrees over which their angles are spread evenly, counter-clockwise from 0; its end is not reached, so
             that 360 makes no task twice.
         angles: the degrees of each task, instead of `tasks` and `span`.
+        rounds: how often all tasks come, each time with other samples: each class's training samples are dealt out
+            evenly.
         validation_share: part of each class's training samples that is held out for validation.
     """
     data = load(source)
@@ -78,4 +81,4 @@ def rotated(
     if not wanted or len(set(wanted)) < len(wanted):
         raise ConfigError("benchmark.angles", wanted, "must name at least one angle, and each once")
     views = [(f"{angle:.6g} degrees", Rotate.by(angle, *shape[1:], data.value_range)) for angle in wanted]
-    return seen_as(data, views, shape, validation_share, Draws(seed))
+    return seen_as(data, views, shape, validation_share, Draws(seed), rounds)

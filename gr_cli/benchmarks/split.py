@@ -10,9 +10,10 @@ from torch import Tensor
 from gr_cli.benchmarks.base import Benchmark, Kind, Samples, Task, hold_out
 from gr_cli.benchmarks.blur import blurred
 from gr_cli.benchmarks.features import Features
+from gr_cli.benchmarks.rounds import called, dealt
 from gr_cli.benchmarks.sources import Source, load
 from gr_cli.checks import PositiveInt, Share
-from gr_cli.errors import ConfigError, DataError, suggestion
+from gr_cli.errors import ConfigError, suggestion
 from gr_cli.randomness import Draws
 
 _NAMED = 10  # classes that a task is named after
@@ -51,9 +52,8 @@ def split(
     for i, labels in enumerate(groups):
         train, validation = hold_out(_only(data.train, labels), validation_share, draws, i)
         test, names = _only(data.test, labels), tuple(data.classes[label] for label in labels.tolist())
-        for nth, part in enumerate(_dealt(train, names, rounds, draws, i)):
-            name = _name(names) + (f", round {nth + 1}" if rounds > 1 else "")
-            repeats = i if nth else None
+        for nth, part in enumerate(dealt(train, names, rounds, draws, i)):
+            name, repeats = called(_name(names), nth, rounds), i if nth else None
             stream[nth].append(Task(nth * len(groups) + i, name, names, part, test, validation, repeats))
     tasks = blurred([task for tasks in stream for task in tasks], blur, draws)
     return Benchmark(tuple(tasks), Kind(tuple(data.train.store.shape[1:]), data.value_range, data.trials))
@@ -110,22 +110,6 @@ def _label(classes: Sequence[str], wanted: str | int) -> int:
         f"nor a number from 0 to {len(classes) - 1}",
         suggestion(str(wanted), classes),
     )
-
-
-def _dealt(train: Samples, names: Sequence[str], rounds: int, draws: Draws, group: int) -> list[Samples]:
-    """The samples of each class dealt out evenly among the rounds, the first ones getting one more."""
-    if rounds == 1:
-        return [train]
-    order = draws.permutation("rounds", group, n=len(train))
-    nth = torch.empty_like(train.y)
-    for label, name in enumerate(names):
-        members = order[train.y[order] == label]
-        if len(members) < rounds:
-            raise DataError(
-                f"benchmark.rounds={rounds}: class {name!r} has only {len(members)} training samples; try fewer rounds"
-            )
-        nth[members] = torch.arange(len(members)) % rounds
-    return [train.at((nth == i).nonzero().squeeze(1)) for i in range(rounds)]
 
 
 def _name(classes: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from gr_cli.benchmarks.base import Benchmark, Kind, Task, hold_out
+from gr_cli.benchmarks.rounds import called, dealt
 from gr_cli.benchmarks.sources import Data
 from gr_cli.errors import DataError
 from gr_cli.randomness import Draws
@@ -34,19 +35,27 @@ View = Callable[[Tensor], Tensor]
 
 
 def seen_as(
-    data: Data, views: Sequence[tuple[str, View]], shape: Shape, validation_share: float, draws: Draws
+    data: Data,
+    views: Sequence[tuple[str, View]],
+    shape: Shape,
+    validation_share: float,
+    draws: Draws,
+    rounds: int = 1,
 ) -> Benchmark:
-    """A task for each view and its name: all samples of `data`, seen so, as images of `shape`."""
+    """A task for each view and its name: all samples of `data`, seen so, as images of `shape`. With `rounds` all views
+    come so often, each time with other training samples."""
     train, validation = hold_out(data.train, validation_share, draws, 0)
     tasks = [
         Task(
-            i,
-            name,
+            nth * len(views) + i,
+            called(name, nth, rounds),
             data.classes,
-            replace(train, transform=view),
+            replace(part, transform=view),
             replace(data.test, transform=view),
             None if validation is None else replace(validation, transform=view),
+            repeats=i if nth else None,
         )
+        for nth, part in enumerate(dealt(train, data.classes, rounds, draws, 0))
         for i, (name, view) in enumerate(views)
     ]
     return Benchmark(tuple(tasks), Kind(shape, data.value_range, data.trials))
