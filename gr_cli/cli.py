@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from gr_cli.settings import Settings
+    from gr_cli.sweep import Tally
 
 
 def entry() -> None:
@@ -110,7 +111,7 @@ def _verify(path: Path, trust: Sequence[str]) -> int:
     from gr_cli.console import Terminal
     from gr_cli.verify import verify
 
-    verdict = verify(path, Terminal(), trust)
+    verdict = verify(path, Terminal(kept=False), trust)
     print("\n".join(verdict.lines))
     return 0 if verdict.same else 1
 
@@ -175,6 +176,7 @@ def _compose_and_run(words: list[str]) -> int:
         raise
     finally:
         sys.argv = command
+        sweep.over()
     return sweep.report()
 
 
@@ -207,13 +209,14 @@ def _job(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from gr_cli.sweep import in_this_process
+    from gr_cli import sweep
 
     hydra = HydraConfig.get()
     alone = hydra.mode != RunMode.MULTIRUN
-    here = alone or in_this_process(hydra)
+    here = alone or sweep.in_this_process(hydra)
+    score: float | None = float("nan")
     try:
-        return _run(settings_from(config, hydra), live=here)
+        score = _run(settings_from(config, hydra), live=here, tally=None if alone else sweep.tally())
     except GrError as error:
         if alone:
             raise Stop(error) from error
@@ -224,10 +227,11 @@ def _job(config: DictConfig) -> float | None:
         if alone:
             raise
         traceback.print_exc()
-    return float("nan")
+    sweep.tally().count([score])
+    return score
 
 
-def _run(settings: Settings, path: Path | None = None, live: bool = True) -> float | None:
+def _run(settings: Settings, path: Path | None = None, live: bool = True, tally: Tally | None = None) -> float | None:
     from gr_cli.console import Terminal
 
     if settings.config["inspect"]:
@@ -239,4 +243,4 @@ def _run(settings: Settings, path: Path | None = None, live: bool = True) -> flo
     from gr_cli.results.folder import RunFolder
 
     folder = folder_of(settings, OUTPUTS) if path is None else RunFolder(path)
-    return run(settings, folder, Terminal(live=live)).score
+    return run(settings, folder, Terminal(live=live, tally=tally)).score

@@ -2,117 +2,130 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.measure import Measurement
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gr_cli.assembly import Experiment
-from gr_cli.checkpoints import Place
-from gr_cli.errors import GrError
-from gr_cli.inspection import Inspection
-from gr_cli.learner import Losses
+from gr_cli.errors import GrError, one_line
+from gr_cli.results.folder import without_hash
 from gr_cli.results.metrics import FRACTIONS, Row
-from gr_cli.results.record import Result
-from gr_cli.settings import Settings
-from gr_cli.strategies.base import Position
 from gr_cli.view import View
+
+if TYPE_CHECKING:
+    from gr_cli.assembly import Experiment
+    from gr_cli.checkpoints import Place
+    from gr_cli.inspection import Inspection
+    from gr_cli.learner import Losses
+    from gr_cli.report.watch import Watched
+    from gr_cli.results.record import Result
+    from gr_cli.settings import Settings
+    from gr_cli.strategies.base import Position
+    from gr_cli.sweep import Tally
 
 _SECONDS_BETWEEN_LOOKS = 0.25  # reading a loss waits for the device, so do it a few times a second at most
 
 
 class Terminal(View):
-    """Shows a run on `console`; not `live` in a few lines that may stand between those of other runs."""
+    """Shows a run on `console`; not `live` in a few lines that may stand between those of other runs. A job of the
+    sweep that `tally` counts leaves one line. Not `kept`: the folder of the run is thrown away."""
 
-    def __init__(self, console: Console | None = None, live: bool = True) -> None:
-        self._live = live
+    def __init__(
+        self, console: Console | None = None, live: bool = True, tally: Tally | None = None, kept: bool = True
+    ) -> None:
+        self._live, self._tally, self._kept = live, tally if live else None, kept
         self._console = console or Console(highlight=False, soft_wrap=True)
-        self._progress: Progress | None = None
-        self._looked = 0.0
+        self._bars: _Bars | None = None
+        self._over = self._failed = 0  # of the runs that this terminal shows
         self._stage = ""
 
     def started(
         self, experiments: Sequence[Experiment], folders: Sequence[Path], steps: Sequence[int], done: Place
     ) -> None:
-        experiment, self._runs = experiments[0], len(experiments)
-        settings, tasks = experiment.settings, experiment.benchmark.tasks
+        self._runs, self._steps, self._stages = len(experiments), list(steps), len(steps)
         if not self._live:
-            self._steps, self._stages = list(steps), len(steps)
             for folder in folders:
                 self._say(f"begins: {folder}")
             return
-        if self._runs == 1:
-            self._say(settings.title, style="bold")
-        else:
-            self._say(f"{self._runs} runs as one program, the first: {settings.title}", style="bold")
-        counts = " · ".join(f"{name} {number:,} parameters" for name, number in experiment.parameters.items())
-        self._say(
-            f"{len(tasks)} tasks · {counts} · {experiment.learner.device} · {_plural(experiment.threads, 'thread')}"
-        )
-        for folder in folders[:1]:
-            self._say(str(folder) if self._runs == 1 else f"{folder}, ...", style="dim")
-        self._steps, self._stages = list(steps), len(steps)
-        self._batch = settings.config["train"]["batch_size"] * self._runs
+        self._batch = experiments[0].settings.config["train"]["batch_size"] * self._runs
         finished = sum(steps[: done.stage]) + done.iteration
-        if finished:
-            self._say(f"going on after {finished:,} of {sum(steps):,} iterations")
+        self._began = self._looked = monotonic()
+        self._first = self._seen = finished
+        if self._tally is not None:
+            self._tally.begin()
+        if self._tally is None or not self._console.is_terminal:
+            self._introduce(experiments[0], folders, finished)
         if self._console.is_terminal:
-            self._progress = Progress(
-                TextColumn("[bold]{task.description}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[step]}"),
-                TimeRemainingColumn(compact=True),
-                TextColumn("{task.fields[losses]}", style="dim"),
-                console=self._console,
-                transient=True,
-                refresh_per_second=5,
-            )
-            self._bar = self._progress.add_task("", total=sum(steps), completed=finished, step="", losses="")
-            self._progress.start()
-        self._looked, self._seen = monotonic(), finished
+            label = "" if self._tally is None else _label(folders)
+            self._run, self._sweep = _Bar(label, total=sum(steps), done=finished), _Bar("all runs")
+            self._bars = _Bars(self._console, [self._run] if self._tally is None else [self._sweep, self._run])
+            self._advance(finished)
+            self._bars.start()
 
     def stage_started(self, number: int, names: Sequence[str]) -> None:
         name = names[0] if len(set(names)) == 1 else "in an order of each run's own"
         self._stage = f"task {number + 1}/{self._stages} ({name})" if self._stages > 1 else name
+        if self._bars is not None:
+            self._run.texts |= {"stage": name}
+            if self._stages > 1:
+                self._run.texts |= {"stage": f"task {number + 1}/{self._stages}", "name": f"({name})"}
 
     def stepped(self, number: int, position: Position, losses: Losses) -> None:
         now = monotonic()
-        if self._progress is None or now - self._looked < _SECONDS_BETWEEN_LOOKS:
+        if self._bars is None or now - self._looked < _SECONDS_BETWEEN_LOOKS:
             return
         done = sum(self._steps[:number]) + position.iteration + 1
         rate = (done - self._seen) / (now - self._looked) * self._batch
-        self._looked, self._seen = now, done
-        shown = "  ".join(f"{name} {float(value.nanmean()):.3f}" for name, value in losses.items() if name != "total")
-        self._progress.update(
-            self._bar,
-            completed=done,
-            description=self._stage,
-            step=f"{position.iteration + 1:,}/{self._steps[number]:,}  {rate:,.0f} samples/s",
-            losses=shown,
-        )
+        self._looked, of = now, f"{self._steps[number]:,}"
+        seconds = (now - self._began) / max(1, done - self._first) * (sum(self._steps) - done)
+        self._run.texts |= {
+            # As wide as it will be: columns shall not move.
+            "count": f"{position.iteration + 1:>{len(of)},}/{of}",
+            "rate": f"{rate:,.0f} samples/s",
+            "left": duration(seconds),
+            "losses": "  ".join(
+                f"{name} {float(value.nanmean()):.3f}" for name, value in losses.items() if name != "total"
+            ),
+        }
+        self._advance(done)
 
     def stage_finished(self, number: int, accuracies: Sequence[Row]) -> None:
-        if not self._live:
+        if not self._live or (self._tally is not None and self._console.is_terminal):
             return
         shown = " ".join(f"{_percent(mean):>5}" for mean in map(_mean, zip(*accuracies, strict=True)))
         whose = "" if self._runs == 1 else f", mean of {len(accuracies)} runs"
         self._say(f"after {self._stage}{whose}: {shown} %")
 
+    def failed(self, folder: Path, error: GrError) -> None:
+        self._failed += 1
+        print(f"gr-run: {one_line(error)}", file=sys.stderr)
+
     def finished(self, experiments: Sequence[Experiment], outcomes: Sequence[Result | GrError]) -> None:
+        if self._live:
+            self._advance(sum(self._steps))
+        self._over += len(outcomes)
         self.close()
-        if len(outcomes) == 1 and isinstance(outcomes[0], Result) and self._live:
-            self._show(outcomes[0], [task.name for task in experiments[0].benchmark.tasks])
-            return
         for outcome in outcomes:
-            if isinstance(outcome, Result):
+            if isinstance(outcome, GrError):
+                continue
+            if len(outcomes) == 1 and self._live and self._tally is None:
+                self._show(outcome, [task.name for task in experiments[0].benchmark.tasks])
+            else:
                 self._say(f"finished, {_percent(outcome.metrics['average_accuracy']):>5} %: {outcome.folder}")
 
     def stored(self, settings: Settings, result: Result) -> None:
-        if not self._live:
+        self._over += 1
+        if not self._live or self._tally is not None:
             self._say(f"finished before, {_percent(result.metrics['average_accuracy'])} %: {result.folder}")
             return
         self._say(f"{settings.title}: finished before; this is what it found (fresh=true runs it again)", style="bold")
@@ -137,11 +150,51 @@ class Terminal(View):
         self._say(where if found.picture else "samples are no images: there is no picture")
 
     def close(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
 
     # --- parts
+
+    def _introduce(self, experiment: Experiment, folders: Sequence[Path], finished: int) -> None:
+        """What begins, or goes on after so many `finished` iterations."""
+        title, place = experiment.settings.title, ""
+        if self._tally is not None:
+            first = self._tally.over + self._over + 1
+            numbers = f"{first}" if self._runs == 1 else f"{first} to {first + self._runs - 1}"
+            place = f"{numbers} of {self._tally.total}: " if self._tally.total else f"{numbers}: "
+        if self._runs == 1:
+            self._say(f"{place}{title}", style="bold")
+        else:
+            self._say(f"{place}{self._runs} runs as one program, the first: {title}", style="bold")
+        if self._tally is None:
+            counts = " · ".join(f"{name} {number:,} parameters" for name, number in experiment.parameters.items())
+            threads = _plural(experiment.threads, "thread")
+            tasks = len(experiment.benchmark.tasks)
+            self._say(f"{tasks} tasks · {counts} · {experiment.learner.device} · {threads}")
+            self._say(str(folders[0]) if self._runs == 1 else f"{folders[0]}, ...", style="dim")
+        if finished:
+            self._say(f"going on after {finished:,} of {sum(self._steps):,} iterations")
+
+    def _advance(self, done: int) -> None:
+        """So many steps are done of the runs under way; the sweep's bar says what that is of all its runs."""
+        share, more = done / sum(self._steps), (done - self._seen) / sum(self._steps)
+        self._seen = done
+        if self._tally is not None:
+            self._tally.trained += self._runs * more
+        if self._bars is not None:
+            self._run.done = done
+            if self._tally is not None:
+                self._show_sweep(self._tally, self._runs * share)
+
+    def _show_sweep(self, tally: Tally, current: float) -> None:
+        over, failed = tally.over + self._over, tally.failed + self._failed
+        self._sweep.done, self._sweep.total = over + current, tally.total
+        self._sweep.texts |= {
+            "stage": f"{failed} failed" if failed else "",
+            "count": f"{over}/{tally.total}" if tally.total else f"{over}",
+            "left": duration(tally.left(self._over + current)),
+        }
 
     def _say(self, line: str, style: str = "") -> None:
         self._console.print(Text(line, style=style))
@@ -166,7 +219,151 @@ class Terminal(View):
         for name, value in shown.items():
             shown_value = f"{100 * value:6.2f} %" if name in FRACTIONS else f"{value:6.2f}"
             self._say(f"{name.replace('_', ' '):<{longest}}  {shown_value}")
-        self._say(f"everything is in {result.folder}")
+        if self._kept:
+            self._say(f"everything is in {result.folder}")
+
+
+# --- bars
+
+
+@dataclass
+class _Bar:
+    """A bar with what stands beside it, by column. No `total`: nobody knows how long it will be."""
+
+    label: str
+    done: float = 0.0
+    total: float | None = None
+    texts: dict[str, str] = field(default_factory=dict)
+
+
+class _Bars:
+    """Bars that are renewed until they are stopped, and are gone then."""
+
+    def __init__(self, console: Console, bars: Sequence[_Bar]) -> None:
+        self._console, self._bars = console, bars
+        self._live = Live(
+            get_renderable=self._table, console=console, transient=True, refresh_per_second=5, vertical_overflow="crop"
+        )
+        self.start, self.stop = self._live.start, self._live.stop
+
+    def _table(self) -> Table:
+        return _fitting(self._console, self._rows, ("losses", "rate", "name", "bar"), right=("count", "rate", "left"))
+
+    def _rows(self, width: int) -> list[dict[str, RenderableType]]:
+        """What stands in the columns, as far as it has to be cut for so many characters."""
+        long = 24 if width >= 100 else 14 if width > 70 else 8
+        return [
+            {
+                "label": Text(_shortened(bar.label, max(16, width // 3))),
+                "stage": Text(bar.texts.get("stage", ""), style="bold"),
+                "name": Text(bar.texts.get("name", "")),
+                "bar": ProgressBar(bar.total, bar.done, width=long, pulse=False),
+                **{name: Text(bar.texts.get(name, "")) for name in ("count", "rate", "left")},
+                "losses": Text(bar.texts.get("losses", ""), style="dim"),
+            }
+            for bar in self._bars
+        ]
+
+
+def _fitting(
+    console: Console,
+    rows: Callable[[int], Sequence[Mapping[str, RenderableType]]],
+    given_up: Sequence[str],
+    right: Sequence[str] = (),
+    headed: bool = False,
+) -> Table:
+    """Rows as a table of the columns in which anything stands, without the first ones of `given_up` if all of them are
+    wider than the console."""
+    cells = rows(console.width)
+    names = [name for name in cells[0] if any(not isinstance(row[name], Text) or row[name] for row in cells)]
+    for number in range(len(given_up) + 1):
+        kept = [name for name in names if name not in given_up[:number]]
+        table = Table(box=None, show_header=headed, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+        for name in kept:
+            table.add_column(name, justify="right" if name in right else "left", no_wrap=True)
+        for row in cells:
+            table.add_row(*(row[name] for name in kept))
+        # Unlike `Console.measure`, without the console's width as a limit.
+        if Measurement.get(console, console.options.update(width=1000), table).maximum <= console.width:
+            break
+    return table
+
+
+# --- a board of runs that others train
+
+_STYLES = {"running": "bold", "finished": "green", "failed": "red", "killed": "red", "interrupted": "yellow"}
+
+
+class Board:
+    """Shows runs that other processes train, in a table that is renewed."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False)
+        self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop")
+
+    def __enter__(self) -> Board:
+        self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._live.stop()
+
+    def show(self, summary: str, runs: Sequence[Watched]) -> None:
+        """What became of the runs by now, the most interesting ones first."""
+        self._live.update(self._table(summary, runs), refresh=True)
+
+    def _table(self, summary: str, runs: Sequence[Watched]) -> RenderableType:
+        why = [run for run in runs if run.reason][:3]
+        room = max(3, self._console.height - 4 - len(why))  # counts, heads, what is left out, and the cursor
+
+        def rows(width: int) -> list[dict[str, RenderableType]]:
+            cells: list[dict[str, RenderableType]] = []
+            for run in runs[:room]:
+                at = run.progress
+                cells.append(
+                    {
+                        "run": Text(_shortened(run.name, max(14, width - 44))),
+                        "state": Text(run.state, style=_STYLES.get(run.state, "dim")),
+                        "task": Text(f"{at['task']}/{at['tasks']}" if at else ""),
+                        "iteration": Text(f"{at['iteration']:,}/{at['iterations']:,}" if at else ""),
+                        "accuracy": Text("" if run.accuracy is None else f"{_percent(run.accuracy)} %"),
+                        "seconds": Text("" if run.seconds is None else f"{run.seconds:,.0f}"),
+                        "left": Text(duration(run.left)),
+                    }
+                )
+            return cells
+
+        numbers = ("task", "iteration", "accuracy", "seconds", "left")
+        parts: list[RenderableType] = [Text(summary, style="bold")]
+        parts.append(_fitting(self._console, rows, ("iteration", "seconds", "task"), numbers, headed=True))
+        if len(runs) > room:
+            parts.append(Text(f"and {len(runs) - room} more", style="dim"))
+        for run in why:
+            told = Text(f"{run.name}: {one_line(run.reason)}", style="red", no_wrap=True, overflow="ellipsis")
+            parts.append(told)
+        return Group(*parts)
+
+
+# --- words
+
+
+def duration(seconds: float | None) -> str:
+    """0:05, 12:34, 1:02:03, or nothing where nobody knows."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _label(folders: Sequence[Path]) -> str:
+    """Runs under way in a few words: how many there are, or what the name of the only one says but for its hash."""
+    return f"{len(folders)} runs as one" if len(folders) > 1 else without_hash(folders[0].name)
+
+
+def _shortened(text: str, width: int) -> str:
+    """Its end tells runs apart: the seed stands there."""
+    return text if len(text) <= width else "…" + text[1 - width :]
 
 
 def _percent(value: float | None) -> str:

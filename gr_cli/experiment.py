@@ -26,7 +26,7 @@ from gr_cli.pictures import draw_matrix, draw_samples
 from gr_cli.quality import judge_dreams, judge_of
 from gr_cli.results.folder import BEAT, RunFolder, sibling
 from gr_cli.results.record import EvaluationRow, History, OpenRow, Record, Result
-from gr_cli.results.status import Status, beating
+from gr_cli.results.status import Reached, Status, beating
 from gr_cli.settings import Settings, short_hash
 from gr_cli.signals import stop_requests
 from gr_cli.strategies.base import Position
@@ -56,6 +56,8 @@ class Cohort:
 
     runs: list[Run]
     learner: Learner
+    view: View
+    alone: bool  # else a failure is told at once, and not by whoever wanted the run
 
     @property
     def going(self) -> list[tuple[int, Run]]:
@@ -78,6 +80,8 @@ class Cohort:
         run.failure = error
         if len(self.runs) > 1:
             run.status.write_end(error)
+        if not self.alone:
+            self.view.failed(run.folder.path, error)
         if not self.going:
             raise error
 
@@ -138,10 +142,12 @@ def run_together(jobs: Sequence[Settings], folders: Sequence[RunFolder], view: V
                 ready[i] = _run_of(experiment, folder, jobs)
             except GrError as error:
                 outcomes[i] = error
+                if len(jobs) > 1:
+                    view.failed(folder.path, error)
         for (place, _), members in _parties(ready).items():
             runs = [ready[i] for i in members]
-            cohort = Cohort(runs, side_by_side([run.experiment for run in runs]))
-            outcomes |= zip(members, _see_through(cohort, place, view), strict=True)
+            cohort = Cohort(runs, side_by_side([run.experiment for run in runs]), view, alone=len(jobs) == 1)
+            outcomes |= zip(members, _see_through(cohort, place), strict=True)
     return [outcomes[same[i]] for i in range(len(jobs))]
 
 
@@ -167,16 +173,16 @@ def _parties(ready: Mapping[int, Run]) -> dict[tuple[Place, str], list[int]]:
     return parties
 
 
-def _see_through(cohort: Cohort, place: Place, view: View) -> list[Result | GrError]:
+def _see_through(cohort: Cohort, place: Place) -> list[Result | GrError]:
     """Train a cohort from `place` on; the statuses say what became of its runs."""
     experiment = cohort.runs[0].experiment
     with thread_limit(experiment.threads), repeatable(experiment.learner.device):
         open_row = _take_up(cohort, place)
         try:
             with beating([run.status for run in cohort.runs]), memory_told(runs=len(cohort.runs)):
-                _train(cohort, place, open_row, view)
+                _train(cohort, place, open_row)
         except BaseException as error:
-            view.close()
+            cohort.view.close()
             for run in cohort.runs:
                 if run.failure is None or len(cohort.runs) == 1:
                     run.status.write_end(error)
@@ -184,7 +190,7 @@ def _see_through(cohort: Cohort, place: Place, view: View) -> list[Result | GrEr
                 raise
         cohort.each(lambda i, run: run.status.write("finished"))
     results: list[Result | GrError] = [run.failure or _result(run) for run in cohort.runs]
-    view.finished([run.experiment for run in cohort.runs], results)
+    cohort.view.finished([run.experiment for run in cohort.runs], results)
     return results
 
 
@@ -209,21 +215,24 @@ def _result(run: Run) -> Result:
     return Result(run.folder.path, run.experiment.record, run.experiment.metrics)
 
 
-def _train(cohort: Cohort, place: Place, open_row: OpenRow, view: View) -> None:
-    learner, experiments = cohort.learner, [run.experiment for run in cohort.runs]
+def _train(cohort: Cohort, place: Place, open_row: OpenRow) -> None:
+    learner, view, experiments = cohort.learner, cohort.view, [run.experiment for run in cohort.runs]
     plan, (first, start) = experiments[0].stages, place
     cohort.each(lambda i, run: run.folder.write_config(run.experiment.settings.as_yaml()))
+    reached = Reached([learner.strategy.steps(s.iterations) for s in plan], *place)
+    for run in cohort.runs:
+        run.status.reached = reached
     cohort.each(lambda i, run: run.status.write("running"))
     if first < len(plan):
         cohort.each(lambda i, run: setattr(run, "judge", judge_of(run.experiment)))
-    view.started(experiments, cohort.folders, [learner.strategy.steps(s.iterations) for s in plan], place)
+    view.started(experiments, cohort.folders, reached.plan, place)
     if not experiments[0].record.evaluations:
         cohort.each(lambda i, run: evaluate(run.experiment, learner, i, after_task=-1, iteration=0, final=True))
         learner.clock.take()
     with stop_requests() as stop:
         for number, stage in enumerate(plan[first:], first):
             view.stage_started(number, [experiment.stages[number].name for experiment in experiments])
-            watch = _Watch(cohort, view, stop, Place(number, start), open_row)
+            watch = _Watch(cohort, reached, stop, open_row)
             stream, samples = batches(experiments, number, start), passes(experiments, number)
             learner.train_task(stage.task, stream, stage.iterations, watch, start, samples)
             watch.close()
@@ -231,6 +240,7 @@ def _train(cohort: Cohort, place: Place, open_row: OpenRow, view: View) -> None:
             cohort.each(lambda i, run, s=stage: _judge_dreams(run, learner, i, s.task))  # type: ignore[misc]
             _note_timing(cohort, stage)
             cohort.each(lambda i, run, s=stage: draw_samples(run.experiment, learner, i, run.folder, s.task))  # type: ignore[misc]
+            reached.steps, reached.stage = 0, number + 1
             _save(cohort, Place(number + 1, 0))
             view.stage_finished(number, [run.experiment.record.matrix()[-1] for _, run in cohort.going])
             start, open_row = 0, {}
@@ -262,12 +272,12 @@ def _judge_dreams(run: Run, learner: Learner, replica: int, task: int) -> None:
 class _Watch:
     """Sees every training step: writes history, evaluates, saves and stops when it is time."""
 
-    def __init__(self, cohort: Cohort, view: View, stop: threading.Event, place: Place, open_row: OpenRow) -> None:
+    def __init__(self, cohort: Cohort, reached: Reached, stop: threading.Event, open_row: OpenRow) -> None:
         experiment = cohort.runs[0].experiment
-        config, task = experiment.settings.config, experiment.stages[place.stage].task
+        config, task = experiment.settings.config, experiment.stages[reached.stage].task
         records = [run.experiment.record for run in cohort.runs]
-        self._cohort, self._view, self._stop, self._number = cohort, view, stop, place.stage
-        self._history = History(records, config["log"]["every"], task, place.iteration, open_row)
+        self._cohort, self._reached, self._stop, self._number = cohort, reached, stop, reached.stage
+        self._history = History(records, config["log"]["every"], task, reached.steps, open_row)
         self._evaluate_every: int | None = config["evaluate"]["every"]
         self._save_every, self._next_save = config["checkpoint"]["every_seconds"], 0.0
         self._saved(monotonic())
@@ -291,7 +301,8 @@ class _Watch:
         self._fail(self._history.add(position, losses))
         if self._evaluate_every and done % self._evaluate_every == 0 and done < position.iterations:
             cohort.each(lambda i, run: evaluate(run.experiment, cohort.learner, i, position.task, done, final=False))
-        self._view.stepped(self._number, position, losses)
+        self._reached.steps = done
+        cohort.view.stepped(self._number, position, losses)
         now = monotonic()
         if self._stop.is_set() or now > self._next_save:
             _save(cohort, Place(self._number, done), self._history.open_row)

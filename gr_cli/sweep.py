@@ -7,9 +7,12 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
+from math import isnan
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
@@ -33,6 +36,44 @@ _settings: dict[tuple[str, ...], Settings] = {}
 
 # Whether a launcher of this process runs them.
 _here = True
+# What is held until the sweep is over: its folder.
+_held = ExitStack()
+
+
+@dataclass
+class Tally:
+    """How far the sweep of this process is. `total`: its jobs, None where the sweeper finds them as it goes."""
+
+    total: int | None = None
+    over: int = 0
+    failed: int = 0
+    trained: float = 0.0
+    _began: float | None = None
+
+    def count(self, scores: Sequence[float | None]) -> None:
+        """So many jobs are over; what they returned, NaN where they failed."""
+        self.over += len(scores)
+        self.failed += sum(score is not None and isnan(score) for score in scores)
+
+    def begin(self) -> None:
+        """The first job that has something to train begins; those that were finished before took no time."""
+        self._began = self._began or monotonic()
+
+    def left(self, current: float) -> float | None:
+        """Seconds until the sweep is over, if it goes on as before, and `current` jobs' worth of those under way is
+        done. None: nobody knows."""
+        if self.total is None or self._began is None or not self.trained:
+            return None
+        return max(0.0, self.total - self.over - current) * (monotonic() - self._began) / self.trained
+
+
+_tally = Tally()
+
+
+def tally() -> Tally:
+    """How far the sweep of this process is."""
+    return _tally
+
 
 _OURS = "gr_cli.launchers.batched.BatchedLauncher"
 # What to install for the launchers, by their package in `hydra_plugins`.
@@ -83,6 +124,7 @@ def _check_jobs(config: DictConfig) -> None:
     from gr_cli.experiment import folder_of
     from gr_cli.explain import explain
     from gr_cli.results.files import not_made, write_json
+    from gr_cli.results.folder import held
 
     loader = GlobalHydra.instance().config_loader()
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(typed(config.hydra.overrides.task))
@@ -101,11 +143,13 @@ def _check_jobs(config: DictConfig) -> None:
             raise ConfigError("inspect", "true", "looks at one benchmark, not at a sweep's", "leave out -m")
         _jobs[folder_of(settings, OUTPUTS).path] = list(overrides)
         _settings[tuple(overrides)] = settings
+        _tally.total = 1 + (_tally.total or 0)
     folder = Path(config.hydra.sweep.dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise not_made(folder, error) from error
+    _held.enter_context(held(folder))
     listed = {str(path): overrides for path, overrides in _jobs.items()}
     write_json(folder / _MANIFEST, {"jobs": listed, "programs": planned(folder)})
 
@@ -174,10 +218,18 @@ def _check_launcher(config: DictConfig) -> None:
             )
 
 
+def over() -> None:
+    """No further job of the sweep will begin."""
+    _held.close()
+
+
 def forget() -> None:
     """There is no sweep (any more)."""
+    global _tally
+    over()
     _jobs.clear()
     _settings.clear()
+    _tally = Tally()
 
 
 def checked(overrides: Sequence[str]) -> Settings | None:

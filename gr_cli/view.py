@@ -37,6 +37,9 @@ class View:
     def stage_finished(self, number: int, accuracies: Sequence[Row]) -> None:
         """A stage is over; for each run that has not failed, `accuracies` on all tasks."""
 
+    def failed(self, folder: Path, error: GrError) -> None:
+        """One of several runs failed, and leaves the others alone."""
+
     def finished(self, experiments: Sequence[Experiment], outcomes: Sequence[Result | GrError]) -> None:
         """The runs are over."""
 

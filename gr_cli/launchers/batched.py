@@ -25,7 +25,7 @@ from gr_cli.compose import OUTPUTS, settings_from
 from gr_cli.errors import GrError, Interrupted, Stop
 from gr_cli.results.folder import RunFolder
 from gr_cli.settings import Settings
-from gr_cli.sweep import checked, plan, planned
+from gr_cli.sweep import checked, plan, planned, tally
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
@@ -95,7 +95,9 @@ class BatchedLauncher(Launcher):
         else:
             done = ((i, _together(*program)) for i, program in work.items())
         for i, found in done:
-            yield programs[i], _unless_stopped(found)
+            scores = _unless_stopped(found)
+            tally().count(scores)
+            yield programs[i], scores
 
     def _settings(self, overrides: Sequence[str]) -> Settings:
         config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
@@ -300,7 +302,7 @@ def _together(jobs: Sequence[Settings], folders: Sequence[RunFolder], live: bool
     from gr_cli.experiment import run_together
 
     try:
-        outcomes = run_together(jobs, folders, Terminal(live=live))
+        outcomes = run_together(jobs, folders, Terminal(live=live, tally=tally()))
     except Interrupted as error:
         return error
     except GrError as error:
@@ -309,9 +311,8 @@ def _together(jobs: Sequence[Settings], folders: Sequence[RunFolder], live: bool
     except Exception:
         traceback.print_exc()
         return [float("nan")] * len(jobs)
-    for outcome in outcomes:
-        if isinstance(outcome, GrError):
-            print(f"gr-run: {outcome}", file=sys.stderr)
+    if isinstance(outcomes[0], GrError) and len(jobs) == 1:  # of several, the terminal told as soon as one failed
+        print(f"gr-run: {outcomes[0]}", file=sys.stderr)
     return [float("nan") if isinstance(outcome, GrError) else outcome.score for outcome in outcomes]
 
 

@@ -25,9 +25,11 @@ examples:
   gr-report outputs/split_mnist --baseline strategy=finetune
   gr-report outputs/sweeps/0a73b11d --csv table.csv   a sweep, with what is missing of it
   gr-report outputs --html page.html --figures figures
+  gr-report --watch outputs/sweeps/0a73b11d           a sweep under way, until it is over
   gr-report outputs --metric forgetting --latex -     LaTeX (booktabs) instead of Markdown
 
-exit codes: 0; 1 if a folder could not be read, and was left out; 2 for a mistake"""
+exit codes: 0; 1 if a folder could not be read, and was left out; 2 for a mistake
+--watch: 0 if all runs are finished in the end, or Ctrl-C came before; 1 if any is not"""
 
 
 def entry() -> None:
@@ -69,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     say("--latex", metavar="FILE", help="write the table as LaTeX; - prints it instead")
     say("--html", metavar="FILE", help="write a page: the table, charts, dreams; one file that needs no network")
     say("--figures", metavar="DIR", help="draw the charts as SVG and PDF for papers, as wide as a column")
+    say("--watch", action="store_true", help="show runs under way until none is; nothing else goes beside it")
     say("--version", action="version", version=f"gr-report {__version__}")
     return parser
 
@@ -79,6 +82,8 @@ def _report(asked: argparse.Namespace) -> int:
     from gr_cli.report.tables import DEFAULT_METRICS, tabulated
 
     folders = [Path(folder) for folder in asked.folders or ["outputs"]]
+    if asked.watch:
+        return _watch(folders, asked)
     found = find(folders)
     for path, why in found.unreadable.items():
         print(f"gr-report: {path}: can't be read ({why}); left out", file=sys.stderr)
@@ -86,6 +91,23 @@ def _report(asked: argparse.Namespace) -> int:
         grouping = grouped(found)
         _write(asked, grouping, tabulated(grouping, asked.metric or DEFAULT_METRICS, asked.baseline or ()))
     return 1 if found.unreadable else 0
+
+
+def _watch(folders: list[Path], asked: argparse.Namespace) -> int:
+    """Show runs under way; who leaves before they are over makes no mistake."""
+    others = [name for name, value in vars(asked).items() if value and name not in ("folders", "watch")]
+    if others:
+        raise ConfigError("--watch", "", f"goes alone: remove --{others[0]}", "make the report when the runs are over")
+    from gr_cli.console import Board
+    from gr_cli.report.watch import Lines, watch
+
+    try:
+        if not sys.stdout.isatty():
+            return watch(folders, Lines())
+        with Board() as board:
+            return watch(folders, board)
+    except KeyboardInterrupt:
+        return 0
 
 
 def _write(asked: argparse.Namespace, grouping: Grouping, table: Table) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -85,6 +85,7 @@ class Found:
     runs: list[FoundRun] = field(default_factory=list)
     unborn: list[Unborn] = field(default_factory=list)
     unreadable: dict[Path, str] = field(default_factory=dict)
+    sweeps: list[Path] = field(default_factory=list)
 
 
 def find(roots: Sequence[Path]) -> Found:
@@ -93,25 +94,46 @@ def find(roots: Sequence[Path]) -> Found:
     Raises:
         FolderError: one of `roots` is no folder, or there is no run at all.
     """
-    found, seen = Found(), set[Path]()
-    for root in roots:
-        if not root.is_dir():
-            raise FolderError(f"{root}: is no folder; name folders of runs, of sweeps, or parents of them")
-        for path, job in _candidates(root, found):
-            place = path.resolve()
-            if place not in seen:
-                seen.add(place)
-                _look_at(path, job, found)
+    found = Found()
+    for path, job in candidates(roots, found):
+        _look_at(path, job, found)
     if not (found.runs or found.unborn or found.unreadable):
-        listed = ", ".join(map(str, roots))
-        raise FolderError(f"{listed}: no run here (no status.json); name a folder that gr-run left, such as outputs")
+        refuse_nothing(roots)
     # A folder that is found under its sweep is no news if it is found in its place, too.
     known = {(run.seed, run.identity) for run in found.runs}
     found.unborn = [job for job in found.unborn if job.seed_and_identity not in known]
     return found
 
 
-def _candidates(root: Path, found: Found) -> Iterator[tuple[Path, Sequence[str] | None]]:
+def candidates(roots: Sequence[Path], found: Found) -> Iterator[tuple[Path, Sequence[str] | None]]:
+    """Folders below `roots` that are runs, each once; with the overrides, if a sweep names them, of what may not have
+    begun. `found` gets the sweeps, and what can't be read.
+
+    Raises:
+        FolderError: one of `roots` is no folder.
+    """
+    seen = set[Path]()
+    for root in roots:
+        if not root.is_dir():
+            raise FolderError(f"{root}: is no folder; name folders of runs, of sweeps, or parents of them")
+        for path, job in _below(root, found):
+            place = path.resolve()
+            if place not in seen:
+                seen.add(place)
+                yield path, job
+
+
+def refuse_nothing(roots: Sequence[Path]) -> NoReturn:
+    """Say that there is no run.
+
+    Raises:
+        FolderError: always.
+    """
+    listed = ", ".join(map(str, roots))
+    raise FolderError(f"{listed}: no run here (no status.json); name a folder that gr-run left, such as outputs")
+
+
+def _below(root: Path, found: Found) -> Iterator[tuple[Path, Sequence[str] | None]]:
     """Folders that are runs; with the overrides, if a sweep names them."""
 
     def note(error: OSError) -> None:
@@ -123,6 +145,7 @@ def _candidates(root: Path, found: Found) -> Iterator[tuple[Path, Sequence[str] 
             folders.clear()  # nothing below a run is a run
             yield Path(name), None
         elif "sweep.json" in files:
+            found.sweeps.append(Path(name))
             try:
                 yield from _jobs(Path(name))
             except _WHAT_BROKEN_FILES_RAISE as error:

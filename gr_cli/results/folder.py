@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ except ImportError:  # Windows: two runs on one folder are not refused there
 DREAMS_TABLE = "dreams.csv"  # only of runs whose dreams were judged
 RESULTS = ("accuracy_matrix.csv", "evaluations.csv", "metrics.csv", "history.csv", DREAMS_TABLE)
 
+_LOCK = ".lock"
 BEAT = 10.0  # seconds between two signs of life of a run
 _LOST = 6 * BEAT  # a run of another machine that gave none for so long is no more
 
@@ -48,7 +50,7 @@ class RunFolder:
         """Make the folder and hold it; a second process is refused. The lock ends with the process, however it ends."""
         try:
             self.figures.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("a")
+            file = (self.path / _LOCK).open("a")
         except OSError as error:
             raise not_made(self.path, error) from error
         with file:
@@ -84,20 +86,9 @@ class RunFolder:
         if status is None:
             return "never begun"
         state = str(status.get("state"))
-        if state != "running" or self._held() or (_is_of_another_host(status) and _lives(status)):
+        if state != "running" or is_held(self.path) or (_is_of_another_host(status) and _lives(status)):
             return state
         return "killed"
-
-    def _held(self) -> bool:
-        """Whether a process of this machine holds the folder."""
-        if fcntl is None:
-            return True
-        with suppress(OSError), (self.path / ".lock").open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return True
-        return False
 
     def write_status(self, status: Mapping[str, Any]) -> None:
         """Replace status.json."""
@@ -192,6 +183,27 @@ def _loaded(path: Path) -> dict[str, Any]:
     return state
 
 
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold the folder of a sweep, so that others can tell whether it still goes on; no second one is refused."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            _taken(stack.enter_context((path / _LOCK).open("a")))
+        yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process of this machine holds the folder of a run or a sweep."""
+    if fcntl is None:
+        return True
+    with suppress(OSError), (path / _LOCK).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
 def _taken(file: IO[str]) -> bool:
     """Lock `file`; False if another process has. Who only looks whether it is locked takes no time to."""
     if fcntl is None:
@@ -217,6 +229,11 @@ def _lives(status: Mapping[str, Any]) -> bool:
     except ValueError:
         return False
     return (datetime.now(timezone.utc) - then).total_seconds() < _LOST
+
+
+def without_hash(name: str) -> str:
+    """The name of a run's folder as people tell it from others, for where there is little room."""
+    return re.sub(r"(?<=seed)(\d+)-[0-9a-f]{8}\b", r"\1", name)
 
 
 def sibling(path: Path) -> Path:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
@@ -24,11 +25,35 @@ from gr_cli.results.folder import BEAT, RunFolder
 _LIBRARIES = ("gr-cli", "torchvision", "hydra-core", "omegaconf", "numpy", "pandas")
 
 
+@dataclass
+class Reached:
+    """How far runs are that are trained together: so many steps into a stage of `plan`, the steps of each."""
+
+    plan: Sequence[int]
+    stage: int
+    steps: int
+
+    def told(self) -> dict[str, int]:
+        """What status.json says of it; `done` and `total` count the steps of all tasks."""
+        over = self.stage >= len(self.plan)
+        stage = len(self.plan) - 1 if over else self.stage
+        return {
+            "task": stage + 1,
+            "tasks": len(self.plan),
+            "iteration": self.plan[stage] if over else self.steps,
+            "iterations": self.plan[stage],
+            "done": sum(self.plan[: self.stage]) + self.steps,
+            "total": sum(self.plan),
+        }
+
+
 class Status:
-    """The status of one run. `facts` stay the same; the state is running, finished, failed or interrupted."""
+    """The status of one run. `facts` stay the same; the state is running, finished, failed or interrupted. `reached` is
+    renewed by whoever trains, and written with each sign of life."""
 
     def __init__(self, folder: RunFolder, facts: dict[str, Any]) -> None:
         self._folder, self._facts = folder, facts
+        self.reached: Reached | None = None
         earlier = folder.status() or {}
         self._begun = earlier.get("started", _now())
         self._seconds = float(earlier.get("seconds", 0.0))
@@ -56,6 +81,7 @@ class Status:
                 "started": self._begun,
                 "updated": _now(),
                 "seconds": round(self._seconds + time.monotonic() - self._clock, 3),
+                "progress": None if self.reached is None else self.reached.told(),
                 **self._facts,
                 "process": os.getpid(),
                 "host": socket.gethostname(),

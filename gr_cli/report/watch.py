@@ -1,0 +1,166 @@
+"""Runs that other processes train, looked at until none is under way any more."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from gr_cli.errors import FolderError, one_line
+from gr_cli.report.runs import NEVER_BEGUN, Found, Unborn, candidates, refuse_nothing
+from gr_cli.results.folder import RunFolder, is_held, without_hash
+
+_PAUSE = 1.0  # seconds between two looks
+# What is looked at first; what is not named here is over badly.
+_ORDER = {"running": 0, "finished": 2, NEVER_BEGUN: 3}
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A run as its folder tells it now. `name`: what tells it from the others. `progress`: what status.json says of
+    how far it is, if it says anything."""
+
+    path: Path
+    state: str
+    progress: Mapping[str, int]
+    accuracy: float | None = None
+    seconds: float | None = None
+    reason: str = ""
+    name: str = ""
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until it is over, if it goes on as before; None if it does not run or just began."""
+        done = self.progress.get("done", 0)
+        if self.state != "running" or self.seconds is None or not done:
+            return None
+        return self.seconds / done * (self.progress["total"] - done)
+
+
+class Screen(Protocol):
+    """Where runs are shown."""
+
+    def show(self, summary: str, runs: Sequence[Watched]) -> None:
+        """All runs as they are now."""
+
+
+class Lines:
+    """Where there is no terminal: a line for each change."""
+
+    def __init__(self) -> None:
+        self._told: dict[Path, str] = {}
+
+    def show(self, summary: str, runs: Sequence[Watched]) -> None:
+        """All runs as they are now; at first, what needs no watching is only counted."""
+        first = not self._told
+        if first:
+            print(summary, flush=True)
+        for run in runs:
+            line = _line(run)
+            if line != self._told.get(run.path) and not (first and run.state in ("finished", NEVER_BEGUN)):
+                print(f"{line}: {run.path}", flush=True)
+            self._told[run.path] = line
+
+
+def watch(roots: Sequence[Path], screen: Screen, pause: float = _PAUSE) -> int:
+    """Show the runs below `roots` until none is under way and no sweep goes on; 0 if all of them are finished, else 1.
+
+    Raises:
+        FolderError: one of `roots` is no folder, or there is no run at all.
+    """
+    watcher = _Watcher(roots)
+    while True:
+        goes_on, runs = watcher.look()
+        screen.show(_summary(runs), runs)
+        if not goes_on:
+            return 0 if all(run.state == "finished" for run in runs) else 1
+        time.sleep(pause)
+
+
+class _Watcher:
+    """Looks at runs again and again. What is over is not read again, unless its status was written since."""
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self._roots = roots
+        self._known: dict[Path, tuple[int, Watched, Any]] = {}
+
+    def look(self) -> tuple[bool, list[Watched]]:
+        """Whether anything is under way, and all runs: those that run, those that did not end well, the finished ones,
+        those that never began."""
+        found = Found()
+        # Asked before the runs are looked at: one that begins and ends in between is not missed.
+        places = list(candidates(self._roots, found))
+        sweeps = [is_held(sweep) for sweep in found.sweeps]
+        runs, ones, unborn = [], set(), []
+        for path, job in places:
+            try:
+                run, identity = self._run(path)
+            except FolderError as error:
+                run, identity = Watched(path, "unreadable", {}, reason=str(error)), None
+            if run is not None:
+                runs.append(run)
+                ones.add(identity)
+            elif job is not None:
+                unborn.append(path)
+        runs += [Watched(path, "unreadable", {}, reason=why) for path, why in found.unreadable.items()]
+        runs += [Watched(p, NEVER_BEGUN, {}) for p in unborn if Unborn(p, ()).seed_and_identity not in ones]
+        if not runs:
+            refuse_nothing(self._roots)
+        runs.sort(key=lambda run: _ORDER.get(run.state, 1))
+        named = [replace(run, name=name) for run, name in zip(runs, _names(runs), strict=True)]
+        return any(sweeps) or runs[0].state == "running", named
+
+    def _run(self, path: Path) -> tuple[Watched | None, Any]:
+        """A run, and which one it is; None where there is none yet."""
+        try:
+            stamp = (path / "status.json").stat().st_mtime_ns
+        except OSError:
+            return None, None
+        known = self._known.get(path)
+        if known is None or known[0] != stamp or known[1].state == "running":
+            folder = RunFolder(path)
+            status = folder.status() or {}
+            identity = status.get("seed"), status.get("config_hash")
+            known = self._known[path] = stamp, _watched(folder, status), identity
+        return known[1], known[2]
+
+
+def _watched(folder: RunFolder, status: Mapping[str, Any]) -> Watched:
+    accuracy = None
+    with suppress(OSError, ValueError, KeyError):  # not written yet, or of no task yet
+        accuracy = folder.metrics().get("average_accuracy")
+    return Watched(
+        folder.path,
+        folder.state(),
+        status.get("progress") or {},
+        accuracy,
+        status.get("seconds"),
+        str(status.get("reason") or ""),
+    )
+
+
+def _names(runs: Sequence[Watched]) -> list[str]:
+    """Paths without the hash, and without the folders that all runs share."""
+    shared = len(Path(os.path.commonpath([run.path.parent for run in runs])).parts)
+    return [without_hash(str(Path(*run.path.parts[shared:]))) for run in runs]
+
+
+def _summary(runs: Sequence[Watched]) -> str:
+    return " · ".join(f"{number} {state}" for state, number in Counter(run.state for run in runs).items())
+
+
+def _line(run: Watched) -> str:
+    """A run in a few words, which change when there is something to tell."""
+    words = [run.state]
+    if run.progress and run.state != "finished":
+        words.append(f"task {run.progress['task']}/{run.progress['tasks']}")
+    if run.accuracy is not None:
+        words.append(f"{100 * run.accuracy:.1f} %")
+    if run.reason:
+        words.append(f"({one_line(run.reason)})")
+    return ", ".join(words)
