@@ -6,9 +6,8 @@
 
 All words go to gr-run. The pictures are made of MNIST and Fashion-MNIST, which must be below GR_DATA_ROOT: a garment
 with a mark on it, both at random places and in random colours. In "CIFAR-100" the mark is a digit, and a class a pair
-of both, with 200 images for training and 40 for testing. In "CIFAR-10" it is a made-up character; a class is a pair of
-garments with one half of the characters, with 2000 and 100 images. Files and runs lie below outputs/stand_in_cifar/,
-apart from those of the real sets.
+of both, with 200 images for training and 40 for testing. In "CIFAR-10" it is a made-up character, which is the class,
+with 5,000 and 200 images. Files and runs lie below outputs/stand_in_cifar/, apart from those of the real sets.
 """
 
 import hashlib
@@ -28,16 +27,15 @@ from gr_cli.benchmarks import Glyphs, Torchvision
 from gr_cli.benchmarks.base import Samples
 
 HOME = Path("outputs/stand_in_cifar")
-SIZE, MARK = 32, 20  # pixels each way, of an image and of the mark on a garment
-CHARACTERS = 20
+SIZE, MARK = 32, 24  # pixels each way, of an image and of the mark on a garment
 
 
 def pictures(garments: Tensor, marks: Tensor, stream: torch.Generator) -> np.ndarray:
     """Garments and marks (N, 1, 28, 28) in [0, 1] as bytes (N, 3 * 32 * 32), in the order of CIFAR."""
-    x = torch.rand(len(garments), 3, 1, 1, generator=stream).expand(-1, -1, SIZE, SIZE) * 0.6
+    x = 0.6 * torch.rand(len(garments), 3, 1, 1, generator=stream).expand(-1, -1, SIZE, SIZE)
     small = F.interpolate(marks, [MARK, MARK], mode="bilinear", antialias=True)
+    colour = torch.rand(len(garments), 3, 1, 1, generator=stream)
     for layer in (garments, small):
-        colour = torch.rand(len(layer), 3, 1, 1, generator=stream)
         spread = SIZE - layer.shape[-1]
         places = torch.randint(0, spread + 1, (len(layer), 2), generator=stream).tolist()
         ink = torch.stack(
@@ -47,6 +45,8 @@ def pictures(garments: Tensor, marks: Tensor, stream: torch.Generator) -> np.nda
             ]
         )
         x = x * (1 - ink) + colour * ink
+        # A mark must be seen on its garment.
+        colour = (colour + 0.5 + 0.3 * torch.rand(colour.shape, generator=stream)) % 1
     x = x + 0.04 * torch.randn(x.shape, generator=stream)
     return (255 * x.clamp(0, 1)).round().to(torch.uint8).flatten(1).numpy()
 
@@ -62,11 +62,11 @@ def chosen(samples: Samples, labels: Tensor, stream: torch.Generator) -> Tensor:
 def write(root: Path, source: str, part: float = 1.0) -> None:
     """Both sets, or a part of each, in CIFAR's format below `root`."""
     garments, digits = (Torchvision(name, source, download=False).load() for name in ("FashionMNIST", "MNIST"))
-    characters = Glyphs(classes=CHARACTERS).load()
+    characters = Glyphs(classes=10).load()
     stream = torch.Generator().manual_seed(0)
     for name, marks, of, numbers in (
         ("cifar-100-python", digits, lambda garment, mark: 10 * garment + mark, (20_000, 4_000)),
-        ("cifar-10-batches-py", characters, lambda garment, mark: garment // 2 * 2 + mark % 2, (20_000, 1_000)),
+        ("cifar-10-batches-py", characters, lambda _, mark: mark, (50_000, 2_000)),
     ):
         (root / name).mkdir(parents=True, exist_ok=True)
         for name_of_part, whole in zip(("train", "test"), numbers, strict=True):
@@ -79,12 +79,10 @@ def write(root: Path, source: str, part: float = 1.0) -> None:
             ]
             order = torch.randperm(number, generator=stream)
             put(root / name, name_of_part, pictures(*drawn, stream)[order], of(garment, mark)[order].tolist())
-    kinds, ends = garments.classes, ("even", "odd")
-    fine = [f"{garment} {digit}" for garment in kinds for digit in range(10)]
-    coarse = [f"{one} or {other}, {end}" for one, other in zip(kinds[::2], kinds[1::2], strict=True) for end in ends]
+    fine = [f"{garment} {digit}" for garment in garments.classes for digit in range(10)]
     for path, key, names in (
         ("cifar-100-python/meta", "fine_label_names", fine),
-        ("cifar-10-batches-py/batches.meta", "label_names", coarse),
+        ("cifar-10-batches-py/batches.meta", "label_names", list(characters.classes)),
     ):
         (root / path).write_bytes(pickle.dumps({key: names}, protocol=2))
 

@@ -81,7 +81,7 @@ def test_what_stands_in_for_cifar_is_read_as_cifar(mnist_root, monkeypatch):
     script = import_module("stand_in_cifar")
     script.write(Path("stand_in"), mnist_root, part=0.05)
     for dataset, name, classes, train in (
-        (datasets.CIFAR10, "CIFAR10", 10, 1000),
+        (datasets.CIFAR10, "CIFAR10", 10, 2500),
         (datasets.CIFAR100, "CIFAR100", 100, 1000),
     ):
         publish(monkeypatch, dataset, Path("stand_in"))
