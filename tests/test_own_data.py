@@ -156,6 +156,9 @@ def test_what_was_kept_of_images_that_changed_is_removed(gr_run):
     second = kept()
     assert [len(set(a) & set(b)) for a, b in zip(first, second, strict=True)] == [1, 1]
     assert [len(names) for names in second] == [2, 2]
+    # The same folder by another path.
+    Path("beside").mkdir()
+    assert gr_run(*words, "benchmark.source.path=beside/../images")[0] == 0 and kept() == second
     # Another folder's are left alone, whatever they are called.
     Path("there").mkdir()
     shutil.copytree("images", "there/images")

@@ -57,7 +57,7 @@ class Arrays:
         self._path, self._labels = Path(path).expanduser(), None if labels is None else Path(labels).expanduser()
         chosen = value_range if value_range is None or isinstance(value_range, str) else tuple(value_range)
         self._choices = (test_share, test_seed, chosen, standardise, layout)
-        self.origin = str((self._path.absolute(), self._choices))
+        self.origin = str((self._path.resolve(), self._choices))
 
     def load(self) -> Data:
         files = _files(self._path, self._labels, self.place)

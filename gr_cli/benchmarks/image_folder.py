@@ -109,7 +109,7 @@ class ImageFolder:
                 "must be a folder that holds a folder of images for each class",
                 "say benchmark.source.path=<folder>",
             )
-        self.root = Path(path).expanduser().absolute()
+        self.root = Path(path).expanduser().resolve()
         self.place, self.remedy = f"benchmark.source.path={path}", "see to it that each class has images there"
         both = None if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
         kept_in = Path(cache_root).expanduser() / "images"
