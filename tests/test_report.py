@@ -118,6 +118,14 @@ def test_a_column_is_named_as_shortly_as_can_be(table):
     assert [row["iterations"] for row in (first, second, third)] == ["5", "20", "20"]
 
 
+def test_dreams_that_only_a_generator_has_make_no_column(table):
+    write_run(Path("runs"), 0, evaluate__dreams=None)
+    write_run(Path("runs"), 0, "generative_replay", evaluate__dreams=100)
+    assert "dreams" not in table("runs")[0]
+    write_run(Path("runs"), 0, "generative_replay", evaluate__dreams=50)
+    assert [row["dreams"] for row in table("runs")] == ["null", "50", "100"]
+
+
 def test_what_was_typed_for_one_strategy_is_a_column_too(table):
     write_run(Path("runs"), 0)
     words = ("strategy.replay_weight=2",)

@@ -16,6 +16,7 @@ ALWAYS = ("strategy", "generator", "benchmark", "scenario")
 _OPTIONS = {group.replace("/", ".") for group in GROUPS}
 NONE = "–"
 _ABSENT = object()  # a group has no such setting
+_OWNER = {"evaluate.dreams": "generator"}  # settings that an option decides on which is not above them
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ def _columns(groups: Sequence[Group]) -> list[Column]:
 
 
 def _tells(name: str, kinds: Sequence[str], groups: Sequence[Group], typed: bool) -> bool:
-    owners = [kind for kind in kinds if kind != name and _dotted(name).startswith(f"{_dotted(kind)}.")]
+    above = [kind for kind in kinds if kind != name and _dotted(name).startswith(f"{_dotted(kind)}.")]
+    owners = [*above, *([_OWNER[name]] if name in _OWNER else [])]
     values: dict[tuple[str, ...], set[str]] = {}
     for group in groups:
         options = tuple(str(group.values.get(kind)) for kind in owners)
