@@ -108,10 +108,11 @@ class Terminal(View):
 
     def failed(self, folder: Path, error: GrError) -> None:
         self._failed += 1
-        print(f"gr-run: {one_line(error)}", file=sys.stderr)
+        which = "" if str(folder) in str(error) else f"{folder}: "
+        print(f"gr-run: {which}{one_line(error)}", file=sys.stderr)
 
     def finished(self, experiments: Sequence[Experiment], outcomes: Sequence[Result | GrError]) -> None:
-        if self._live:
+        if self._live and any(not isinstance(outcome, GrError) for outcome in outcomes):
             self._advance(sum(self._steps))
         self._over += len(outcomes)
         self.close()
@@ -172,7 +173,8 @@ class Terminal(View):
             threads = _plural(experiment.threads, "thread")
             tasks = len(experiment.benchmark.tasks)
             self._say(f"{tasks} tasks · {counts} · {experiment.learner.device} · {threads}")
-            self._say(str(folders[0]) if self._runs == 1 else f"{folders[0]}, ...", style="dim")
+            if self._kept:
+                self._say(str(folders[0]) if self._runs == 1 else f"{folders[0]}, ...", style="dim")
         if finished:
             self._say(f"going on after {finished:,} of {sum(self._steps):,} iterations")
 
@@ -322,24 +324,26 @@ class Board:
                 at = run.progress
                 cells.append(
                     {
-                        "run": Text(_shortened(run.name, max(14, width - 44))),
+                        "run": Text(_shortened(run.name, max(16, width - 52))),
                         "state": Text(run.state, style=_STYLES.get(run.state, "dim")),
                         "task": Text(f"{at['task']}/{at['tasks']}" if at else ""),
                         "iteration": Text(f"{at['iteration']:,}/{at['iterations']:,}" if at else ""),
                         "accuracy": Text("" if run.accuracy is None else f"{_percent(run.accuracy)} %"),
-                        "seconds": Text("" if run.seconds is None else f"{run.seconds:,.0f}"),
+                        "time": Text(duration(run.seconds)),
                         "left": Text(duration(run.left)),
                     }
                 )
             return cells
 
-        numbers = ("task", "iteration", "accuracy", "seconds", "left")
+        numbers = ("task", "iteration", "accuracy", "time", "left")
         parts: list[RenderableType] = [Text(summary, style="bold")]
-        parts.append(_fitting(self._console, rows, ("iteration", "seconds", "task"), numbers, headed=True))
+        parts.append(_fitting(self._console, rows, ("iteration", "time", "task"), numbers, headed=True))
         if len(runs) > room:
             parts.append(Text(f"and {len(runs) - room} more", style="dim"))
         for run in why:
-            told = Text(f"{run.name}: {one_line(run.reason)}", style="red", no_wrap=True, overflow="ellipsis")
+            told = Text(
+                f"{_shortened(run.name, 28)}: {one_line(run.reason)}", style="red", no_wrap=True, overflow="ellipsis"
+            )
             parts.append(told)
         return Group(*parts)
 

@@ -220,8 +220,7 @@ def _train(cohort: Cohort, place: Place, open_row: OpenRow) -> None:
     plan, (first, start) = experiments[0].stages, place
     cohort.each(lambda i, run: run.folder.write_config(run.experiment.settings.as_yaml()))
     reached = Reached([learner.strategy.steps(s.iterations) for s in plan], *place)
-    for run in cohort.runs:
-        run.status.reached = reached
+    cohort.each(lambda i, run: setattr(run.status, "reached", reached))
     cohort.each(lambda i, run: run.status.write("running"))
     if first < len(plan):
         cohort.each(lambda i, run: setattr(run, "judge", judge_of(run.experiment)))
@@ -322,6 +321,7 @@ def _save(cohort: Cohort, place: Place, open_row: OpenRow | None = None) -> None
         state = checkpoints.state_of(run.experiment, cohort.learner, i, place, losses)
         run.folder.write_tables(run.experiment.record, run.experiment.metrics)
         run.folder.write_checkpoint(state)
+        run.status.beat()
 
     cohort.each(write)
     cohort.each(lambda i, run: run.folder.adopt_checkpoint())

@@ -31,6 +31,7 @@ REPORT: Table = {
     "report/cli.py": [
         ("arguments={}: {}; see gr-report --help", reported("--nonsense"), "unrecognized arguments: --nonsense"),
         ("can't be written, there is no folder {}; make it first", reported("--csv", "nowhere/table.csv")),
+        ("--watch={}: goes alone: remove --{}; make the report", reported("--watch", "--csv", "table.csv")),
     ],
     "report/papers.py": [
         (

@@ -97,7 +97,12 @@ def _watch(folders: list[Path], asked: argparse.Namespace) -> int:
     """Show runs under way; who leaves before they are over makes no mistake."""
     others = [name for name, value in vars(asked).items() if value and name not in ("folders", "watch")]
     if others:
-        raise ConfigError("--watch", "", f"goes alone: remove --{others[0]}", "make the report when the runs are over")
+        raise ConfigError(
+            "--watch",
+            " ".join(map(str, folders)),
+            f"goes alone: remove --{others[0]}",
+            "make the report when the runs are over",
+        )
     from gr_cli.console import Board
     from gr_cli.report.watch import Lines, watch
 

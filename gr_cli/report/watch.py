@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,30 +17,24 @@ from gr_cli.report.runs import NEVER_BEGUN, Found, Unborn, candidates, refuse_no
 from gr_cli.results.folder import RunFolder, is_held, without_hash
 
 _PAUSE = 1.0  # seconds between two looks
+_WAITING = "waiting"
 # What is looked at first; what is not named here is over badly.
-_ORDER = {"running": 0, "finished": 2, NEVER_BEGUN: 3}
+_ORDER = {"running": 0, "finished": 2, _WAITING: 3, NEVER_BEGUN: 3}
 
 
 @dataclass(frozen=True)
 class Watched:
     """A run as its folder tells it now. `name`: what tells it from the others. `progress`: what status.json says of
-    how far it is, if it says anything."""
+    how far it is, if it says anything. `left`: seconds until it is over, if it goes on as before."""
 
     path: Path
     state: str
     progress: Mapping[str, int]
     accuracy: float | None = None
     seconds: float | None = None
+    left: float | None = None
     reason: str = ""
     name: str = ""
-
-    @property
-    def left(self) -> float | None:
-        """Seconds until it is over, if it goes on as before; None if it does not run or just began."""
-        done = self.progress.get("done", 0)
-        if self.state != "running" or self.seconds is None or not done:
-            return None
-        return self.seconds / done * (self.progress["total"] - done)
 
 
 class Screen(Protocol):
@@ -62,7 +57,7 @@ class Lines:
             print(summary, flush=True)
         for run in runs:
             line = _line(run)
-            if line != self._told.get(run.path) and not (first and run.state in ("finished", NEVER_BEGUN)):
+            if line != self._told.get(run.path) and not (first and run.state in ("finished", _WAITING, NEVER_BEGUN)):
                 print(f"{line}: {run.path}", flush=True)
             self._told[run.path] = line
 
@@ -108,7 +103,9 @@ class _Watcher:
             elif job is not None:
                 unborn.append(path)
         runs += [Watched(path, "unreadable", {}, reason=why) for path, why in found.unreadable.items()]
-        runs += [Watched(p, NEVER_BEGUN, {}) for p in unborn if Unborn(p, ()).seed_and_identity not in ones]
+        # Whatever sweep goes on, its jobs will have their turn.
+        state = _WAITING if any(sweeps) else NEVER_BEGUN
+        runs += [Watched(p, state, {}) for p in unborn if Unborn(p, ()).seed_and_identity not in ones]
         if not runs:
             refuse_nothing(self._roots)
         runs.sort(key=lambda run: _ORDER.get(run.state, 1))
@@ -131,17 +128,24 @@ class _Watcher:
 
 
 def _watched(folder: RunFolder, status: Mapping[str, Any]) -> Watched:
-    accuracy = None
+    accuracy, left = None, None
     with suppress(OSError, ValueError, KeyError):  # not written yet, or of no task yet
         accuracy = folder.metrics().get("average_accuracy")
-    return Watched(
-        folder.path,
-        folder.state(),
-        status.get("progress") or {},
-        accuracy,
-        status.get("seconds"),
-        str(status.get("reason") or ""),
-    )
+    state, progress, seconds = folder.state(), status.get("progress") or {}, status.get("seconds")
+    if state == "running" and seconds is not None:
+        since = _seconds_since(status.get("updated"))
+        if done := progress.get("done"):
+            left = max(0.0, seconds / done * (progress["total"] - done) - since)
+        seconds += since
+    return Watched(folder.path, state, progress, accuracy, seconds, left, str(status.get("reason") or ""))
+
+
+def _seconds_since(time: Any) -> float:
+    try:
+        then = datetime.fromisoformat(str(time))
+    except ValueError:
+        return 0.0
+    return max(0.0, (datetime.now(timezone.utc) - then).total_seconds())
 
 
 def _names(runs: Sequence[Watched]) -> list[str]:
