@@ -108,6 +108,8 @@ class Terminal(View):
 
     def failed(self, folder: Path, error: GrError) -> None:
         self._failed += 1
+        if self._bars is not None:
+            self._advance(self._seen)
         which = "" if str(folder) in str(error) else f"{folder}: "
         print(f"gr-run: {which}{one_line(error)}", file=sys.stderr)
 
@@ -244,7 +246,12 @@ class _Bars:
     def __init__(self, console: Console, bars: Sequence[_Bar]) -> None:
         self._console, self._bars = console, bars
         self._live = Live(
-            get_renderable=self._table, console=console, transient=True, refresh_per_second=5, vertical_overflow="crop"
+            get_renderable=self._table,
+            console=console,
+            transient=True,
+            refresh_per_second=5,
+            vertical_overflow="crop",
+            redirect_stderr=sys.stderr.isatty(),  # what goes to a file shall go there
         )
         self.start, self.stop = self._live.start, self._live.stop
 
