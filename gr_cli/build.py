@@ -134,7 +134,8 @@ def resolve(target: object, path: str) -> Callable[..., Any]:
 
 
 # Where the components of this program are: what a file may name without anybody's leave.
-_OURS = tuple(f"gr_cli.{room}." for room in ("benchmarks", "generators", "models", "optimizers", "strategies"))
+_ROOMS = ("benchmarks", "generators", "models", "optimizers", "strategies", "trackers")
+_OURS = tuple(f"gr_cli.{room}." for room in _ROOMS)
 
 
 def foreign_targets(config: Any) -> list[str]:

@@ -101,8 +101,11 @@ _TARGET = re.compile(r"""^\s*_target_:\s*["']?([\w.]+)""", re.MULTILINE)
 def _resume(path: Path, trust: Sequence[str]) -> int:
     """`gr-run resume=<folder>`: go on with a run as its folder describes it."""
     from gr_cli.results.load import settings_of
+    from gr_cli.tracking import check_installed
 
-    _run(settings_of(path, trust), path)
+    settings = settings_of(path, trust)
+    check_installed(settings.config)
+    _run(settings, path)
     return 0
 
 
@@ -216,7 +219,7 @@ def _job(config: DictConfig) -> float | None:
     here = alone or sweep.in_this_process(hydra)
     score: float | None = float("nan")
     try:
-        score = _run(settings_from(config, hydra), live=here, tally=None if alone else sweep.tally())
+        score = _run(settings_from(config, hydra), live=here, sweep=None if alone else Path(hydra.sweep.dir))
     except GrError as error:
         if alone:
             raise Stop(error) from error
@@ -231,7 +234,7 @@ def _job(config: DictConfig) -> float | None:
     return score
 
 
-def _run(settings: Settings, path: Path | None = None, live: bool = True, tally: Tally | None = None) -> float | None:
+def _run(settings: Settings, path: Path | None = None, live: bool = True, sweep: Path | None = None) -> float | None:
     from gr_cli.console import Terminal
 
     if settings.config["inspect"]:
@@ -241,6 +244,10 @@ def _run(settings: Settings, path: Path | None = None, live: bool = True, tally:
         return None
     from gr_cli.experiment import folder_of, run
     from gr_cli.results.folder import RunFolder
+    from gr_cli.sweep import tally
+    from gr_cli.tracking import Tracking
+    from gr_cli.view import Views
 
     folder = folder_of(settings, OUTPUTS) if path is None else RunFolder(path)
-    return run(settings, folder, Terminal(live=live, tally=tally)).score
+    terminal = Terminal(live=live, tally=None if sweep is None else tally())
+    return run(settings, folder, Views(terminal, Tracking(sweep))).score

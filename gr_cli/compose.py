@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 OUTPUTS = Path("outputs")
 NESTED = ("benchmark/features", "strategy/regularizer")
-GROUPS = ("benchmark", "model", "generator", "strategy", "optimizer", "preset", *NESTED)
+GROUPS = ("benchmark", "model", "generator", "strategy", "optimizer", "tracker", "preset", *NESTED)
 
 
 def settings_from(config: DictConfig, hydra: Any) -> Settings:
@@ -29,6 +29,7 @@ def settings_from(config: DictConfig, hydra: Any) -> Settings:
 
     from gr_cli.explain import explain
     from gr_cli.settings import Settings
+    from gr_cli.tracking import check_installed
 
     overrides = typed(hydra.overrides.task)
     # Hydra's own part would take longer to resolve than all the rest.
@@ -38,7 +39,9 @@ def settings_from(config: DictConfig, hydra: Any) -> Settings:
     except OmegaConfBaseException as error:
         raise CompositionError(explain(error, overrides)) from error
     choices = {group: hydra.runtime.choices.get(group) for group in GROUPS}
-    return Settings.checked(plain, choices, overrides)
+    settings = Settings.checked(plain, choices, overrides)
+    check_installed(settings.config)
+    return settings
 
 
 def typed(overrides: Any) -> list[str]:

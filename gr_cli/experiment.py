@@ -182,10 +182,10 @@ def _see_through(cohort: Cohort, place: Place) -> list[Result | GrError]:
             with beating([run.status for run in cohort.runs]), memory_told(runs=len(cohort.runs)):
                 _train(cohort, place, open_row)
         except BaseException as error:
-            cohort.view.close()
             for run in cohort.runs:
                 if run.failure is None or len(cohort.runs) == 1:
                     run.status.write_end(error)
+            cohort.view.close()
             if not isinstance(error, GrError) or isinstance(error, Interrupted) or cohort.going:
                 raise
         cohort.each(lambda i, run: run.status.write("finished"))

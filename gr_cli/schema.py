@@ -71,6 +71,7 @@ class RunConfig:
     generator: Any = MISSING
     strategy: Any = MISSING
     optimizer: Any = MISSING
+    tracker: Any = MISSING
     seed: int = MISSING
     scenario: str = MISSING
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -119,7 +120,13 @@ CHECKS: dict[str, Any] = {
 }
 
 # Settings that are newer than some folders, and how runs were before them: there they say nothing.
-NEWER = {"normalise": None, "augment.flip": 0.0, "augment.brightness": 0.0, "augment.contrast": 0.0}
+NEWER = {
+    "normalise": None,
+    "augment.flip": 0.0,
+    "augment.brightness": 0.0,
+    "augment.contrast": 0.0,
+    "tracker": None,
+}
 
-# Settings that do not change what a run finds: where it looks, how often it reports.
-NOT_IDENTITY = ("data_root", "cache_root", "download", "fresh", "inspect", "log", "checkpoint")
+# Settings that do not change what a run finds: where it looks, how often and to whom it reports.
+NOT_IDENTITY = ("data_root", "cache_root", "download", "fresh", "inspect", "log", "checkpoint", "tracker")

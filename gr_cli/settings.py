@@ -21,6 +21,7 @@ PROVIDED = {
     "strategy": ("generator",),
     "generator": ("sample_shape", "image_shape", "value_range", "trials", "classes", "feature_size", "hidden_dims"),
     "optimizer": (),
+    "tracker": (),
 }
 _GROUPS_IN_PATH = ("benchmark", "strategy", "generator")
 
@@ -45,11 +46,14 @@ class Settings:
         whole = dict(config)
         _check_names(whole, RunConfig)
         wanted = {group: choice for group, choice in choices.items() if choice is not None}
+        wanted.pop("tracker", None)  # is nothing that a run is known by
         for group in PROVIDED:
             if group == "generator" and not asks_for(whole["strategy"], "strategy", "generator"):
                 # A generator that nothing uses shall not make this another run.
                 whole["generator"] = None
                 wanted.pop("generator", None)
+            elif group == "tracker" and whole.get(group) is None:
+                whole["tracker"] = None
             elif not isinstance(whole.get(group), Mapping):
                 raise ConfigError(group, whole.get(group), "must name an option of this group", f"try {group}=<option>")
         for field, allowed in CHECKS.items():

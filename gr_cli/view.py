@@ -48,3 +48,44 @@ class View:
 
     def close(self) -> None:
         """The runs ended, one way or another."""
+
+
+class Views(View):
+    """Several views as one: each is told everything, in their order."""
+
+    def __init__(self, *views: View) -> None:
+        self._views = views
+
+    def started(
+        self, experiments: Sequence[Experiment], folders: Sequence[Path], steps: Sequence[int], done: Place
+    ) -> None:
+        for view in self._views:
+            view.started(experiments, folders, steps, done)
+
+    def stage_started(self, number: int, names: Sequence[str]) -> None:
+        for view in self._views:
+            view.stage_started(number, names)
+
+    def stepped(self, number: int, position: Position, losses: Losses) -> None:
+        for view in self._views:
+            view.stepped(number, position, losses)
+
+    def stage_finished(self, number: int, accuracies: Sequence[Row]) -> None:
+        for view in self._views:
+            view.stage_finished(number, accuracies)
+
+    def failed(self, folder: Path, error: GrError) -> None:
+        for view in self._views:
+            view.failed(folder, error)
+
+    def finished(self, experiments: Sequence[Experiment], outcomes: Sequence[Result | GrError]) -> None:
+        for view in self._views:
+            view.finished(experiments, outcomes)
+
+    def stored(self, settings: Settings, result: Result) -> None:
+        for view in self._views:
+            view.stored(settings, result)
+
+    def close(self) -> None:
+        for view in self._views:
+            view.close()

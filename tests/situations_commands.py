@@ -39,6 +39,12 @@ def without_ray(hands: Hands) -> object:
     return hands.gr_run("-m", "seed=0,1", "hydra/launcher=batched", "hydra.launcher.where=ray")
 
 
+def without_tensorboard(hands: Hands) -> object:
+    """It may be installed here: it is hidden."""
+    hands.monkeypatch.setattr("gr_cli.tracking.find_spec", lambda name: None)
+    return hands.gr_run("tracker=tensorboard")
+
+
 COMMANDS: Table = {
     "assembly.py": [
         ("batch statistics need more than", mistake("model=resnet18 model.norm=batch train.batch_size=1")),
@@ -155,6 +161,9 @@ COMMANDS: Table = {
         ("must name a launcher", mistake("-m hydra.launcher=3 seed=0")),
         ("its package is not installed", typed("-m hydra.launcher._target_=hydra_plugins.none.Launcher seed=0")),
         ("hydra.launcher.where=ray: is not installed", without_ray),
+    ],
+    "tracking.py": [
+        ("its package is not installed", without_tensorboard),
     ],
     "words.py": [
         ("flags=", mistake("--foo")),

@@ -87,7 +87,10 @@ class BatchedLauncher(Launcher):
         self, programs: Sequence[list[int]], jobs: Sequence[Settings], folders: Sequence[RunFolder]
     ) -> Iterator[tuple[list[int], Scores]]:
         """Run programs, here or in processes; what each of their runs returns to a sweeper."""
-        work: Work = {i: ([jobs[p] for p in places], [folders[p] for p in places]) for i, places in enumerate(programs)}
+        sweep = Path(self._config.hydra.sweep.dir)
+        work: Work = {
+            i: ([jobs[p] for p in places], [folders[p] for p in places], sweep) for i, places in enumerate(programs)
+        }
         if self._where == "ray":
             done = on_ray(work, self._processes, self._gpus)
         elif self._processes > 1:
@@ -218,7 +221,8 @@ def _threads_of(processes: int) -> AbstractContextManager[None]:
     return thread_limit(max(1, torch.get_num_threads() // processes))
 
 
-Work = Mapping[int, tuple[Sequence[Settings], Sequence[RunFolder]]]
+# Jobs, their folders, and that of their sweep.
+Work = Mapping[int, tuple[Sequence[Settings], Sequence[RunFolder], Path]]
 Done = Iterator[tuple[int, Scores | Interrupted]]
 
 
@@ -233,8 +237,8 @@ def in_processes(work: Work, processes: int) -> Done:
         try:
             while waiting or queue:
                 while queue and len(waiting) < processes:
-                    i, (jobs, folders) = queue.popleft()
-                    waiting[pool.submit(_together, jobs, folders, False)] = i
+                    i, program = queue.popleft()
+                    waiting[pool.submit(_together, *program, live=False)] = i
                 for done in wait(waiting, return_when=FIRST_COMPLETED).done:
                     yield waiting.pop(done), done.result()
         except BrokenProcessPool:
@@ -283,9 +287,11 @@ def on_ray(work: Work, processes: int, gpus: float) -> Done:
             print(f"gr-run: a program was lost ({type(error).__name__})", file=sys.stderr)
 
 
-def _in_folder(folder: Path, jobs: Sequence[Settings], folders: Sequence[RunFolder]) -> Scores | Interrupted:
+def _in_folder(
+    folder: Path, jobs: Sequence[Settings], folders: Sequence[RunFolder], sweep: Path
+) -> Scores | Interrupted:
     os.chdir(folder)
-    return _together(jobs, folders, live=False)
+    return _together(jobs, folders, sweep, live=False)
 
 
 def _begin_worker(processes: int) -> None:
@@ -296,13 +302,17 @@ def _begin_worker(processes: int) -> None:
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
 
 
-def _together(jobs: Sequence[Settings], folders: Sequence[RunFolder], live: bool = True) -> Scores | Interrupted:
+def _together(
+    jobs: Sequence[Settings], folders: Sequence[RunFolder], sweep: Path, live: bool = True
+) -> Scores | Interrupted:
     """Run jobs as one program; what each returns to a sweeper. A failure is told, and leaves the other jobs alone."""
     from gr_cli.console import Terminal
     from gr_cli.experiment import run_together
+    from gr_cli.tracking import Tracking
+    from gr_cli.view import Views
 
     try:
-        outcomes = run_together(jobs, folders, Terminal(live=live, tally=tally()))
+        outcomes = run_together(jobs, folders, Views(Terminal(live=live, tally=tally()), Tracking(sweep)))
     except Interrupted as error:
         return error
     except GrError as error:

@@ -1,0 +1,6 @@
+"""Where runs are told of as they go: one file for each tracker, none of which imports its library before it is used."""
+
+from gr_cli.trackers.base import Log, Tracked, Tracker
+from gr_cli.trackers.tensorboard import TensorBoard
+
+__all__ = ["Log", "TensorBoard", "Tracked", "Tracker"]

@@ -1,0 +1,119 @@
+"""TensorBoard: event files in the run's folder, which `tensorboard --logdir outputs` shows."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gr_cli.trackers.base import Log, Tracked, Tracker
+
+_FOLDER = "tensorboard"
+
+
+class TensorBoard(Tracker):
+    """Writes event files by TensorBoard's own writer, which takes a tenth of the time of torch's to be imported."""
+
+    library = "tensorboard"
+
+    @property
+    def place(self) -> str:
+        return _FOLDER
+
+    def log(self, run: Tracked, known: str | None, step: int) -> Log:
+        events = _Events(run.folder / _FOLDER)
+        if known is None:
+            events.begin(run)
+        else:
+            events.go_on(step + 1)
+        return events
+
+
+class _Events(Log):
+    id = _FOLDER
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._writer = EventFileWriter(str(folder))
+
+    def begin(self, run: Tracked) -> None:
+        """Take down what the run is: for the text tab, and for the table of hyperparameters."""
+        from tensorboard.plugins.hparams.plugin_data_pb2 import SessionStartInfo
+
+        for name, told in (("config", run.config), ("tags", run.tags)):
+            self._text(name, "\n".join(f"    {key}: {_shown(value)}" for key, value in told.items()))
+        start = SessionStartInfo(group_name=run.title, start_time_secs=time.time())
+        for name, value in {**run.config, **{f"tag.{tag}": value for tag, value in run.tags.items()}}.items():
+            if isinstance(value, bool):
+                start.hparams[name].bool_value = value
+            elif isinstance(value, (int, float)):
+                start.hparams[name].number_value = value
+            elif value is not None:
+                start.hparams[name].string_value = _shown(value)
+        self._session("_hparams_/session_start_info", session_start_info=start)
+
+    def go_on(self, step: int) -> None:
+        """What an earlier process took down from `step` on, and no longer knew of, counts no more."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        log = SessionLog(status=SessionLog.START)
+        self._writer.add_event(Event(wall_time=time.time(), step=step, session_log=log))
+
+    def rows(self, rows: Mapping[int, Mapping[str, float]]) -> None:
+        for step, values in rows.items():
+            self._add(step, *({"tag": name, "simple_value": value} for name, value in values.items()))
+
+    def picture(self, name: str, path: Path, step: int) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        data = path.read_bytes()
+        width, height = struct.unpack(">II", data[16:24])  # of a PNG's first chunk
+        image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=data)
+        self._add(step, {"tag": name, "image": image})
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def end(self, state: str, metrics: Mapping[str, float], step: int) -> None:
+        from tensorboard.plugins.hparams.api_pb2 import Status
+        from tensorboard.plugins.hparams.plugin_data_pb2 import SessionEndInfo
+
+        self.rows({step: {f"metrics/{name}": value for name, value in metrics.items()}})
+        self._text("state", state, step)
+        status = Status.Value("STATUS_SUCCESS" if state == "finished" else "STATUS_FAILURE")
+        end = SessionEndInfo(status=status, end_time_secs=time.time())
+        self._session("_hparams_/session_end_info", session_end_info=end)
+        self.close()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _text(self, name: str, text: str, step: int = 0) -> None:
+        from tensorboard.compat.proto.tensor_pb2 import TensorProto
+        from tensorboard.compat.proto.types_pb2 import DT_STRING
+        from tensorboard.plugins.text.metadata import create_summary_metadata
+
+        tensor = TensorProto(dtype=DT_STRING, string_val=[text.encode()])
+        self._add(step, {"tag": name, "tensor": tensor, "metadata": create_summary_metadata(name, "")})
+
+    def _session(self, tag: str, **info: Any) -> None:
+        from tensorboard.plugins.hparams.metadata import NULL_TENSOR, create_summary_metadata
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+        metadata = create_summary_metadata(HParamsPluginData(**info))
+        self._add(0, {"tag": tag, "tensor": NULL_TENSOR, "metadata": metadata})
+
+    def _add(self, step: int, *values: Mapping[str, Any]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        summary = Summary(value=[Summary.Value(**value) for value in values])
+        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

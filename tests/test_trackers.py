@@ -1,0 +1,258 @@
+"""Trackers are told what the run's folder tells, each thing once; and no run is worse for it."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gr_cli.results.folder import RESULTS
+from gr_cli.trackers import Log, Tracker
+from gr_cli.view import View
+
+SHORT = ("train.iterations=4", "log.every=2", "evaluate.every=3", "model.hidden_sizes=[8]", "threads=1")
+SHORT += ("benchmark.classes_per_task=5", "generator.hidden_dims=[8]", "evaluate.dreams=0")
+ENDS = [4, 8]  # of its two tasks, in iterations over all tasks
+
+
+class StopAt(View):
+    """Asks the run to stop, as Ctrl-C does, at a certain step."""
+
+    def __init__(self, stage, iteration):
+        self.at = (stage, iteration)
+
+    def stepped(self, number, position, losses):
+        if (number, position.iteration) == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def folders():
+    return sorted(path.parent for path in Path("outputs").glob("*/*/*/status.json"))
+
+
+def table(folder, name):
+    with (folder / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def told(folder):
+    """What a tracker must have been told of a finished run: values by name and step."""
+    found = {}
+    for row in table(folder, "history"):
+        step = 4 * int(row.pop("task")) + int(row.pop("iteration"))
+        for name, value in row.items():
+            if value:  # no replay in the first task
+                found.setdefault(f"loss/{name}", {})[step] = float(value)
+    for row in table(folder, "evaluations"):
+        step = 4 * max(0, int(row["after_task"])) + int(row["iteration"])
+        if row["split"] == "test":
+            found.setdefault(f"accuracy/task_{row['task']}", {})[step] = float(row["accuracy"])
+    return {name: pytest.approx(values, rel=1e-5) for name, values in found.items()}
+
+
+def stopped_and_resumed(gr_run, monkeypatch, *words):
+    """The folder of a run that was interrupted within its second task, and went on."""
+    with monkeypatch.context() as patch:
+        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(1, 2))
+        assert gr_run(*SHORT, *words)[0] == 130
+    (folder,) = folders()
+    code, _, err = gr_run(f"resume={folder}")
+    assert (code, err) == (0, "")
+    return folder
+
+
+# --- any tracker
+
+
+class Fails(Tracker):
+    """One whose server, or disk, is gone at a certain moment."""
+
+    place = "nowhere"
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+
+    def log(self, run, known, step):
+        self.fail("log")
+        return FailingLog(self)
+
+    def fail(self, at):
+        if at == self.at:
+            raise OSError("no space\nleft")
+
+
+class FailingLog(Log):
+    id = "1"
+
+    def __init__(self, tracker):
+        self.tracker = tracker
+
+    def rows(self, rows):
+        self.tracker.fail("rows")
+
+    def picture(self, name, path, step):
+        self.tracker.fail("picture")
+
+    def flush(self):
+        self.tracker.fail("flush")
+
+    def end(self, state, metrics, step):
+        self.tracker.fail("end")
+
+    def close(self):
+        raise OSError("and again")
+
+
+@pytest.mark.parametrize("at", ["log", "rows", "picture", "flush", "end"])
+def test_a_tracker_that_fails_is_told_of_once_and_the_run_goes_on(gr_run, at):
+    Path("mine/tracker").mkdir(parents=True)
+    Path("mine/tracker/fails.yaml").write_text(f"_target_: test_trackers.Fails\nat: {at}\n")
+    code, _, err = gr_run("--config-dir", "mine", *SHORT, "tracker=fails")
+    assert code == 0
+    assert err == "gr-run: the tracker failed (OSError: no space left); what runs goes on untracked\n"
+    (folder,) = folders()
+    assert json.loads((folder / "status.json").read_text())["state"] == "finished"
+
+
+def test_a_tracker_is_no_part_of_what_a_run_is(gr_run):
+    pytest.importorskip("tensorboard")
+    assert gr_run(*SHORT)[0] == 0
+    (folder,) = folders()
+    tables = {name: (folder / name).read_bytes() for name in RESULTS if (folder / name).exists()}
+    code, out, _ = gr_run(*SHORT, "tracker=tensorboard")
+    assert code == 0 and "finished before" in out
+    assert folders() == [folder]
+    assert gr_run(*SHORT, "tracker=tensorboard", "fresh=true")[0] == 0
+    (_, other) = folders()
+    assert {name: (other / name).read_bytes() for name in tables} == tables
+
+
+def test_without_a_tracker_no_library_is_imported_and_nothing_is_written(tmp_path):
+    script = (
+        "import sys; from gr_cli import cli\n"
+        f"assert cli.main({list(SHORT)}) == 0\n"
+        "assert not {'tensorboard', 'mlflow', 'wandb'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    (folder,) = folders()
+    assert not {"tracker.json", "tensorboard", "wandb"} & {path.name for path in folder.iterdir()}
+    assert not Path("outputs/mlruns").exists()
+
+
+@pytest.mark.parametrize("words", [(), ("-m", "seed=0,1"), ("-m", "seed=0,1", "hydra/launcher=batched")])
+def test_a_library_that_is_not_there_is_told_before_anything_is_written(gr_run, monkeypatch, words):
+    monkeypatch.setattr("gr_cli.tracking.find_spec", lambda name: None)
+    code, out, err = gr_run(*words, *SHORT, "tracker=tensorboard")
+    assert (code, out) == (2, "")
+    assert err == (
+        "gr-run: tracker=tensorboard: its package is not installed; "
+        "install it with: pip install 'gr-cli[tensorboard]'\n"
+    )
+    assert list(Path().iterdir()) == []
+
+
+# --- TensorBoard
+
+
+def events(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0, "scalars": 0})
+    found.Reload()
+    return found
+
+
+def scalars(found):
+    """Values by name and step, of which there must be one each."""
+    values = {tag: {event.step: event.value for event in found.Scalars(tag)} for tag in found.Tags()["scalars"]}
+    assert all(len(values[tag]) == len(found.Scalars(tag)) for tag in values)
+    return values
+
+
+def test_tensorboard_shows_what_the_folder_holds(gr_run):
+    pytest.importorskip("tensorboard")
+    code, _, err = gr_run(*SHORT, "tracker=tensorboard", "benchmark.validation_share=0.1")
+    assert (code, err) == (0, "")
+    (folder,) = folders()
+    found = events(folder)
+    values = scalars(found)
+    wanted = told(folder)
+    assert {name: values[name] for name in wanted} == wanted
+    matrix = [[float(row["task_0"]), float(row["task_1"])] for row in table(folder, "accuracy_matrix")]
+    means = [values["accuracy/mean"][end] for end in ENDS]
+    assert means == pytest.approx([matrix[0][0], sum(matrix[1]) / 2], abs=1e-6)
+    assert list(values["validation_accuracy/task_0"]) == [0, 3, 4, 7, 8]
+    metrics = {row["metric"]: float(row["value"]) for row in table(folder, "metrics") if row["value"]}
+    shown = {name.removeprefix("metrics/"): value for name, value in values.items() if "metrics/" in name}
+    assert {name: at[8] for name, at in shown.items()} == pytest.approx(metrics, rel=1e-5)
+    pictures = [(event.step, event.encoded_image_string) for event in found.Images("samples")]
+    assert pictures == [(end, (folder / f"figures/samples_task_{i}.png").read_bytes()) for i, end in enumerate(ENDS)]
+    (config,), (tags,), (state,) = (
+        [event.tensor_proto.string_val[0].decode() for event in found.Tensors(name)]
+        for name in ("config", "tags", "state")
+    )
+    status = json.loads((folder / "status.json").read_text())
+    assert "train.iterations: 4\n" in config and "model.hidden_sizes: [8]\n" in config
+    told_tags = dict(line.split(": ") for line in tags.replace("    ", "").splitlines())
+    chosen = {"strategy": "generative_replay", "generator": "vae", "benchmark": "split_digits"}
+    assert told_tags == {"seed": "0", "config_hash": status["config_hash"], **chosen}
+    assert state == "finished"
+
+
+def test_tensorboard_goes_on_where_an_interrupted_run_was(gr_run, monkeypatch):
+    pytest.importorskip("tensorboard")
+    folder = stopped_and_resumed(gr_run, monkeypatch, "tracker=tensorboard")
+    assert len(list((folder / "tensorboard").iterdir())) == 2
+    found = events(folder)
+    values, wanted = scalars(found), told(folder)
+    assert {name: values[name] for name in wanted} == wanted
+    assert [event.step for event in found.Images("samples")] == ENDS
+    assert [event.tensor_proto.string_val[0] for event in found.Tensors("state")] == [b"interrupted", b"finished"]
+
+
+def test_tensorboard_forgets_what_a_killed_process_told_and_did_not_note(gr_run, monkeypatch):
+    pytest.importorskip("tensorboard")
+    with monkeypatch.context() as patch:
+        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(1, 2))
+        assert gr_run(*SHORT, "tracker=tensorboard")[0] == 130
+    (folder,) = folders()
+    notes = json.loads((folder / "tracker.json").read_text())
+    notes["tensorboard"] |= {"step": 3, "history": 1, "evaluations": 4, "pictures": 0}  # as it was after three steps
+    (folder / "tracker.json").write_text(json.dumps(notes))
+    assert gr_run(f"resume={folder}")[0] == 0
+    found = events(folder)
+    values, wanted = scalars(found), told(folder)
+    assert {name: values[name] for name in wanted} == wanted
+    assert [event.step for event in found.Images("samples")] == ENDS
+
+
+@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=batched", "hydra.launcher.width=2")])
+def test_each_run_of_a_sweep_has_its_own(gr_run, launcher):
+    pytest.importorskip("tensorboard")
+    code, _, err = gr_run("-m", *SHORT, "tracker=tensorboard", "seed=0,1", *launcher)
+    assert (code, err) == (0, "")
+    assert len(folders()) == 2
+    for folder in folders():
+        values, wanted = scalars(events(folder)), told(folder)
+        assert {name: values[name] for name in wanted} == wanted
+
+
+def test_a_run_that_fails_is_told_as_failed(gr_run):
+    pytest.importorskip("tensorboard")
+    assert gr_run(*SHORT, "tracker=tensorboard", "optimizer.lr=1e30")[0] == 1
+    (folder,) = folders()
+    assert [event.tensor_proto.string_val[0] for event in events(folder).Tensors("state")] == [b"failed"]
+
+
+def test_a_finished_run_that_was_not_tracked_may_be_tracked_later(gr_run):
+    pytest.importorskip("tensorboard")
+    assert gr_run(*SHORT)[0] == 0
+    (folder,) = folders()
+    for _ in range(2):  # once is enough
+        assert gr_run(*SHORT, "tracker=tensorboard")[0] == 0
+        values, wanted = scalars(events(folder)), told(folder)
+        assert {name: values[name] for name in wanted} == wanted
