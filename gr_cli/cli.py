@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from gr_cli.settings import Settings
-    from gr_cli.sweep import Tally
 
 
 def entry() -> None:
