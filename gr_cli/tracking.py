@@ -179,14 +179,15 @@ class _Followed:
         over = [int(row["after_task"]) for row in matrix]
         steps = _Steps(history, evaluations, over)
         rows = _sum(steps.of_losses(history, told.history), steps.of_accuracies(evaluations, told.evaluations))
-        self._log.rows(rows)
         for task in over[told.pictures :]:
-            picture = self._folder.figures / f"samples_task_{task}.png"
+            picture, end = self._folder.figures / f"samples_task_{task}.png", steps.end(task)
+            self._log.rows({step: rows.pop(step) for step in list(rows) if step <= end})
             if picture.exists():
-                self._log.picture("samples", picture, steps.end(task))
+                self._log.picture("samples", picture, end)
+        self._log.rows(rows)
         self._log.flush()
         told.history, told.evaluations = max(told.history, len(history)), max(told.evaluations, len(evaluations))
-        told.pictures, told.step = max(told.pictures, len(over)), max(told.step, *rows, steps.last)
+        told.pictures, told.step = max(told.pictures, len(over)), max(told.step, steps.last)
         self._note()
 
     def end(self) -> None:

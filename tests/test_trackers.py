@@ -3,9 +3,11 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -255,4 +257,165 @@ def test_a_finished_run_that_was_not_tracked_may_be_tracked_later(gr_run):
     for _ in range(2):  # once is enough
         assert gr_run(*SHORT, "tracker=tensorboard")[0] == 0
         values, wanted = scalars(events(folder)), told(folder)
+        assert {name: values[name] for name in wanted} == wanted
+
+
+# --- MLflow
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """A store of MLflow with nothing in it, to be copied: to make one takes seconds."""
+    mlflow = pytest.importorskip("mlflow")
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow.MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def entries(tables):
+    """What the store below `outputs` holds: its client, and its runs by their names."""
+    import mlflow
+
+    home = Path("outputs/mlruns").absolute()
+    home.mkdir(parents=True)
+    shutil.copy(tables, home)
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{home}/mlflow.db")
+
+    def look():
+        experiment = client.get_experiment_by_name("gr")
+        return {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+
+    return client, look
+
+
+def assert_entered(client, run, folder):
+    """MLflow has all that was to be told of a finished run, each thing once."""
+    for name, wanted in told(folder).items():
+        found = client.get_metric_history(run.info.run_id, name)
+        values = {metric.step: metric.value for metric in found}
+        assert values == wanted and len(found) == len(values), name
+    metrics = {row["metric"]: float(row["value"]) for row in table(folder, "metrics") if row["value"]}
+    assert {name: run.data.metrics[name] for name in metrics} == pytest.approx(metrics, rel=1e-5)
+    pictures = [Path(file.path).name for file in client.list_artifacts(run.info.run_id, "samples")]
+    assert pictures == ["samples_task_0.png", "samples_task_1.png"]
+    assert run.info.status == "FINISHED"
+
+
+ofmlflow = pytest.mark.filterwarnings("ignore")  # of its own use of its libraries
+
+
+@ofmlflow
+def test_mlflow_goes_on_with_the_run_that_was_interrupted(gr_run, monkeypatch, entries):
+    client, look = entries
+    folder = stopped_and_resumed(gr_run, monkeypatch, "tracker=mlflow")
+    ((_, run),) = look().items()
+    assert_entered(client, run, folder)
+    assert run.data.params["train.iterations"] == "4" and run.data.params["model.hidden_sizes"] == "[8]"
+    assert run.data.tags.items() >= {"seed": "0", "strategy": "generative_replay", "benchmark": "split_digits"}.items()
+    assert run.data.tags["config_hash"] == json.loads((folder / "status.json").read_text())["config_hash"]
+
+
+@ofmlflow
+def test_mlflow_tells_how_a_run_ended(gr_run, monkeypatch, entries):
+    with monkeypatch.context() as patch:
+        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(1, 2))
+        assert gr_run(*SHORT, "tracker=mlflow")[0] == 130
+    assert gr_run(*SHORT, "tracker=mlflow", "optimizer.lr=1e30", "seed=1")[0] == 1
+    states = {name[-1]: run.info.status for name, run in entries[1]().items()}
+    assert states == {"0": "KILLED", "1": "FAILED"}
+
+
+@ofmlflow
+@pytest.mark.parametrize("launcher", ["basic", "batched", "joblib"])
+def test_mlflow_has_the_runs_of_a_sweep_below_one(gr_run, entries, launcher):
+    client, look = entries
+    words = ["-m", *SHORT, "tracker=mlflow", "seed=0,1", f"hydra/launcher={launcher}"]
+    if launcher == "joblib":
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+        done = subprocess.run([sys.executable, "-m", "gr_cli", *words, "hydra.launcher.n_jobs=2"], capture_output=True)
+        assert (done.returncode, done.stderr) == (0, b"")
+    else:
+        assert gr_run(*words)[::2] == (0, "")
+    (sweep,) = Path("outputs/sweeps").iterdir()
+    runs = look()
+    parent = runs.pop(f"sweep {sweep.name}")
+    assert parent.info.status == "FINISHED"
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+    assert sorted(runs) == [f"generative_replay · vae · split_digits · class-incremental · seed {i}" for i in (0, 1)]
+    for folder, name in zip(folders(), sorted(runs), strict=True):
+        assert_entered(client, runs[name], folder)
+    if launcher == "basic":  # the same command knows its sweep
+        assert gr_run(*words, "seed=0,1,2")[0] == 0
+        assert gr_run(*words)[0] == 0
+        assert len(look()) == 5  # three runs, and the two sweeps that they were begun in
+
+
+# --- Weights & Biases
+
+
+def records(folder):
+    """What the offline files in a run's folder hold, those of each process in their order."""
+    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.sdk.internal.datastore import DataStore
+
+    found = []
+    for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime_ns):
+        store = DataStore()
+        store.open_for_scan(str(path))
+        while data := store.scan_data():
+            found.append(Record.FromString(data))
+    return found
+
+
+def logged(found):
+    """Values by name and step; of pictures, that there is one."""
+    values = {}
+    for record in found:
+        items = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+        for name, value in items.items():
+            if not name.startswith("_"):
+                at = values.setdefault(name, {})
+                assert items["_step"] not in at
+                at[items["_step"]] = value
+    return values
+
+
+def test_wandb_goes_on_with_the_run_that_was_interrupted(gr_run, monkeypatch):
+    pytest.importorskip("wandb")
+    folder = stopped_and_resumed(gr_run, monkeypatch, "tracker=wandb")
+    found = records(folder)
+    (one, other) = (record.run for record in found if record.HasField("run"))
+    assert one.run_id == other.run_id and one.project == "gr"
+    status = json.loads((folder / "status.json").read_text())
+    assert {"seed=0", f"config_hash={status['config_hash']}", "generator=vae"} <= set(one.tags)
+    config = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in one.config.update}
+    assert config["train.iterations"] == 4 and config["model.hidden_sizes"] == [8]
+    values, wanted = logged(found), told(folder)
+    assert {name: values[name] for name in wanted} == wanted
+    assert list(values["samples"]) == ENDS
+    ends = [record.exit.exit_code for record in found if record.HasField("exit")]
+    assert ends == [1, 0]
+    summary = {item.key: json.loads(item.value_json) for record in found for item in record.summary.update}
+    metrics = {row["metric"]: float(row["value"]) for row in table(folder, "metrics") if row["value"]}
+    assert {name: summary[name] for name in metrics} == pytest.approx(metrics, rel=1e-5)
+    assert summary["state"] == "finished"
+
+
+def test_wandb_has_each_run_of_a_program_and_their_sweep_as_a_group(gr_run):
+    pytest.importorskip("wandb")
+    assert gr_run("-m", *SHORT, "tracker=wandb", "seed=0,1", "hydra/launcher=batched", "hydra.launcher.width=2")[
+        ::2
+    ] == (
+        0,
+        "",
+    )
+    (sweep,) = Path("outputs/sweeps").iterdir()
+    for folder in folders():
+        found = records(folder)
+        (run,) = (record.run for record in found if record.HasField("run"))
+        assert run.run_group == sweep.name
+        values, wanted = logged(found), told(folder)
         assert {name: values[name] for name in wanted} == wanted

@@ -7,12 +7,17 @@ import errno
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from gr_cli.errors import FolderError, WriteError
+
+try:
+    import fcntl
+except ImportError:  # Windows: there nobody waits
+    fcntl = None  # type: ignore[assignment]
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -69,6 +74,15 @@ def _not_written(path: Path, error: OSError) -> WriteError:
 def not_made(folder: Path, error: OSError) -> FolderError:
     """What to raise when a folder that is needed can't be made."""
     return FolderError(f"{folder}: can't be made ({error.strerror}); run from a folder that you may write")
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Inside the block no other process is in one of the same file, which is made if it is not there."""
+    with path.open("a") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

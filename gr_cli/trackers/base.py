@@ -22,7 +22,7 @@ class Tracked:
 
 
 class Log(ABC):
-    """What a tracker keeps of one run. A step is an iteration, counted over all tasks."""
+    """What a tracker keeps of one run. A step is an iteration, counted over all tasks; steps never go back."""
 
     id: str
 

@@ -1,0 +1,68 @@
+"""Weights & Biases: offline unless asked otherwise, in the run's folder, to be sent with `wandb sync`."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from gr_cli.trackers.base import Log, Tracked, Tracker
+
+
+class WandB(Tracker):
+    """Keeps runs in a project of Weights & Biases: `online`, or `offline` in files below the run's folder."""
+
+    library = "wandb"
+
+    def __init__(
+        self, mode: Literal["offline", "online"] = "offline", project: str = "gr", entity: str | None = None
+    ) -> None:
+        self._mode, self._project, self._entity = mode, project, entity
+
+    @property
+    def place(self) -> str:
+        return " ".join(["wandb", self._mode, *([self._entity] if self._entity else []), self._project])
+
+    def log(self, run: Tracked, known: str | None, step: int) -> Log:
+        import wandb
+
+        told = wandb.init(
+            project=self._project,
+            entity=self._entity,
+            mode=self._mode,
+            dir=str(run.folder),
+            id=known or secrets.token_hex(8),  # its own way of making one is not ours to seed
+            resume="allow",
+            name=run.title,
+            group=None if run.sweep is None else run.sweep.name,
+            config=dict(run.config),
+            tags=[f"{name}={value}"[:64] for name, value in run.tags.items()],
+            reinit="create_new",  # runs that are trained together are told side by side
+            settings=wandb.Settings(silent=True, console="off", save_code=False, x_disable_stats=True),
+        )
+        return _Stream(told)
+
+
+class _Stream(Log):
+    def __init__(self, run: Any) -> None:
+        self.id, self._run = str(run.id), run
+
+    def rows(self, rows: Mapping[int, Mapping[str, float]]) -> None:
+        for step, values in rows.items():
+            self._run.log(dict(values), step=step)
+
+    def picture(self, name: str, path: Path, step: int) -> None:
+        import wandb
+
+        self._run.log({name: wandb.Image(str(path), caption=path.stem)}, step=step)
+
+    def flush(self) -> None:
+        """Another process writes it down."""
+
+    def end(self, state: str, metrics: Mapping[str, float], step: int) -> None:
+        self._run.summary.update({**metrics, "state": state})
+        self._run.finish(exit_code=0 if state == "finished" else 1)
+
+    def close(self) -> None:
+        self._run.finish(exit_code=1)
