@@ -31,7 +31,7 @@ class WandB(Tracker):
             project=self._project,
             entity=self._entity,
             mode=self._mode,
-            dir=str(run.folder),
+            dir=str(run.folder.absolute()),  # its other process may be elsewhere
             id=known or secrets.token_hex(8),  # its own way of making one is not ours to seed
             resume="allow",
             name=run.title,
