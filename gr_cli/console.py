@@ -182,7 +182,8 @@ class Terminal(View):
 
     def _advance(self, done: int) -> None:
         """So many steps are done of the runs under way; the sweep's bar says what that is of all its runs."""
-        share, more = done / sum(self._steps), (done - self._seen) / sum(self._steps)
+        steps = max(1, sum(self._steps))  # there are none where nothing is learnt by steps
+        share, more = done / steps, (done - self._seen) / steps
         self._seen = done
         if self._tally is not None:
             self._tally.trained += self._runs * more
