@@ -29,7 +29,7 @@ def _nothing_kept(monkeypatch):
     ("words", "told"),
     [
         ("benchmark=permuted_mnist benchmark/features=conv", "features=conv: this benchmark takes no features"),
-        ("benchmark/features=conf", "there are conv, conv_fashion_mnist, conv_mnist, conv_random, none, resnet18"),
+        ("benchmark/features=conf", "there are conv, conv_cifar10, conv_fashion_mnist, conv_mnist, "),
         ("benchmark/feature=conv", "did you mean 'benchmark/features'?"),
         ("benchmark/features=resnet18", "benchmark.features.weights=null: must be a file"),
         ("benchmark/features=resnet18 benchmark.features.name=alexnet", "one of resnet18, resnet34, resnet50"),

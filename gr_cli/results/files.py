@@ -77,7 +77,7 @@ def not_made(folder: Path, error: OSError) -> FolderError:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
+def one_at_a_time(path: Path) -> Iterator[None]:
     """Inside the block no other process is in one of the same file, which is made if it is not there."""
     with path.open("a") as file:
         if fcntl is not None:

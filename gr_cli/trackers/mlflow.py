@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from gr_cli.results.files import held, write_json
+from gr_cli.results.files import one_at_a_time, write_json
 from gr_cli.trackers.base import Log, Tracked, Tracker
 
 _HOME = Path("outputs/mlruns")
@@ -62,7 +62,7 @@ class MLflow(Tracker):
 
     def _alone(self) -> AbstractContextManager[None]:
         """One process at a time: SQLite lets no two make tables, and makes the others wait only a little."""
-        return nullcontext() if self._home is None else held(self._home / ".lock")
+        return nullcontext() if self._home is None else one_at_a_time(self._home / ".lock")
 
     def _found(self, client: Any) -> str:
         """The experiment, which is made if it is not there."""
@@ -83,7 +83,7 @@ class MLflow(Tracker):
         """The run that stands for a sweep; whoever comes first makes it, and writes down which it is."""
         sweep.mkdir(parents=True, exist_ok=True)
         file = sweep / "tracker.json"
-        with held(sweep / ".lock"):
+        with one_at_a_time(sweep / ".tracker.lock"):  # `.lock` is held as long as the sweep goes on
             known: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
             parent = known.get(self.place)
             if parent is None or not _is_there(client, parent):
