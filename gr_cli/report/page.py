@@ -180,8 +180,8 @@ def _quality(table: Table) -> str:
             shown = Shown(["measure", "line", "tasks learnt", *_STATISTICS], numbers, 2)
             made.append(_figure("quality", name, drawing, caption, f"{caption}. {told}", shown))
     meanings = "".join(f"<li><b>{escape(name)}</b>: {escape(said)}</li>" for name, said in _MEASURES.items())
-    told = f'<p>{_ABOUT_THE_JUDGE}</p><ul class="remarks">{meanings}</ul>'
-    return f'{told}<div class="charts">{"".join(made)}</div>' if made else ""
+    told = f'<ul class="remarks">{meanings}</ul>'
+    return f'<p>{_ABOUT_THE_JUDGE}</p><div class="charts">{told}{"".join(made)}</div>' if made else ""
 
 
 _KNOWN = f"dream_{JUDGE}"
