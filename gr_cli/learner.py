@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 from gr_cli.augment import Augment
 from gr_cli.clock import Clock
+from gr_cli.constraints import Held, turned
 from gr_cli.generators.base import Generator
 from gr_cli.layers import NeedsNoise, mode, per_replica
-from gr_cli.losses import cross_entropy, weighted_sum
+from gr_cli.losses import cross_entropy, total_of, weighted_sum
 from gr_cli.optimizers import Descent, Optimizer
 from gr_cli.randomness import Draws, Streams, seeded
 from gr_cli.replicas import Replicas, part_of, together
 from gr_cli.scenario import Scenario
-from gr_cli.strategies.base import Batch, GeneratorBatch, Pass, Position, Regularizer, Situation, State, Strategy
+from gr_cli.strategies.base import Batch, GeneratorBatch, Pass, Position, Situation, State, Strategy
 from gr_cli.stretches import Stretches
 
 Losses = dict[str, Tensor]
@@ -83,6 +84,12 @@ class Learner:
             for name in self._parts:
                 trained[f"generator.{name}"] = generators.trained(lambda net, n=name: net.parts()[n].parameters)  # type: ignore[misc]
         self.descents = {name: Descent(parameters, self.optimizers) for name, parameters in trained.items()}
+        self._held = None
+        if (regularizer := strategy.regularizer) is not None:
+            # Where solver and generator are one network with one loss, a step is one of both.
+            whole = strategy.couples and regularizer.covers_all
+            held = {name: self.descents[name] for name in self.descents if whole or name == "solver"}
+            self._held = Held(regularizer, held, len(self.draws))
 
     @property
     def solver(self) -> nn.Module:
@@ -142,11 +149,10 @@ class Learner:
 
     def end_task(self, task: int, samples: Pass | None = None) -> None:
         """Close a task that was learnt to its end."""
-        situation, regularizer = self._situation(task, samples), self.strategy.regularizer
+        situation = self._situation(task, samples)
         with self._products(), self.solvers.mode(training=False), self.clock.measure("consolidation"):
-            if regularizer is not None:
-                parameters = [self._with_axis(p.detach()) for p in self.descents["solver"].parameters]
-                regularizer.end_task(parameters, situation)
+            if self._held is not None:
+                self._held.end_task(situation)
             self.strategy.end_task(situation)
         self.leave_task()
 
@@ -180,37 +186,21 @@ class Learner:
         with self._own_stream(position.task, position.iteration):
             terms = self.strategy.loss(_Solving(self, position), batch, position)
         losses = {name: term.value.detach() for name, term in terms.items()}
-        total = _total([per_replica(t.weight, t.value) * t.value for t in terms.values() if not t.constraint])
+        total = total_of([per_replica(t.weight, t.value) * t.value for t in terms.values() if not t.constraint])
         bounds = [term.value for term in terms.values() if term.constraint]
         names = [name for name in self.descents if name == "solver" or self.strategy.couples]
         gradients = self._gradients(total, names, keep=bool(bounds))
         if bounds:
-            reference = self._gradients(_total(bounds), ["solver"])["solver"]
-            gradients["solver"] = self._turned(gradients["solver"], reference)
+            reference = self._gradients(total_of(bounds), ["solver"])["solver"]
+            gradients["solver"] = turned(gradients["solver"], reference, len(self.draws))
         rate = partial(self._lr, iteration=iteration, iterations=position.iterations)
+        held = {} if self._held is None else self._held.descents
+        if self._held is not None:
+            losses |= self._held.step([g for name in held for g in gradients[name]], rate)
         for name in names:
-            if name == "solver" and self.strategy.regularizer is not None:
-                losses |= self._step_regularized(self.strategy.regularizer, gradients[name], rate)
-            else:
+            if name not in held:
                 self.descents[name].step(gradients[name], rate)
         return losses | {"total": total.detach() + losses.get("penalty", 0.0)}
-
-    def _step_regularized(
-        self, regularizer: Regularizer, gradients: list[Tensor | None], rate: Callable[[Optimizer], float]
-    ) -> Losses:
-        """The solver's step down a loss of those gradients and a penalty."""
-        descent = self.descents["solver"]
-        parameters = [self._with_axis(p.detach()) for p in descent.parameters]
-        free = [
-            torch.zeros_like(p) if g is None else self._with_axis(g) for p, g in zip(parameters, gradients, strict=True)
-        ]
-        before = [p.clone() for p in parameters] if regularizer.follows else []
-        penalty = regularizer.penalty(parameters)
-        pulls = free if penalty is None else [g + pull for g, pull in zip(free, penalty[1], strict=True)]
-        descent.step([pull.view_as(p) for pull, p in zip(pulls, descent.parameters, strict=True)], rate)
-        if regularizer.follows:
-            regularizer.follow(before, parameters, free)
-        return {} if penalty is None else {"penalty": penalty[0]}
 
     def _solve(self, method: str, x: Tensor, position: Position | None) -> Tensor:
         """What a method of the solvers gives while training, their noise taken from the runs' own streams."""
@@ -243,7 +233,7 @@ class Learner:
             terms = self.generators.call("losses", name, batch.x, noise, *labels)
             values = {term: weighted_sum(value, batch.weights) for term, value in terms.items()}
             key = f"generator.{name}"
-            gradients = self._gradients(_total(list(values.values())), [key])[key]
+            gradients = self._gradients(total_of(list(values.values())), [key])[key]
             self.descents[key].step(gradients, lambda optimizer: self._generator_lr(optimizer, position))
             losses |= {term: value.detach() for term, value in values.items()}
         return losses
@@ -254,27 +244,6 @@ class Learner:
         # The replicas share no parameter, so the gradient of the sum holds each one's own.
         found = iter(torch.autograd.grad(loss.sum(), parameters, allow_unused=True, retain_graph=keep))
         return {name: [next(found) for _ in self.descents[name].parameters] for name in names}
-
-    def _turned(self, gradients: list[Tensor | None], reference: list[Tensor | None]) -> list[Tensor | None]:
-        """`gradients` without the part that would make the loss of `reference` rise (Chaudhry et al. 2019, eq. 11)."""
-        pairs = [
-            (self._with_axis(g).flatten(1), self._with_axis(r).flatten(1))
-            for g, r in zip(gradients, reference, strict=True)
-            if g is not None and r is not None
-        ]
-        along = _total([(g * r).sum(1) for g, r in pairs])  # (R,)
-        size = _total([(r * r).sum(1) for _, r in pairs])
-        excess = (along / size.clamp(min=torch.finfo(size.dtype).tiny)).clamp(max=0.0)
-
-        def turned(g: Tensor, r: Tensor) -> Tensor:
-            whole = self._with_axis(r)
-            return g - (per_replica(excess, whole) * whole).view_as(g)
-
-        return [g if g is None or r is None else turned(g, r) for g, r in zip(gradients, reference, strict=True)]
-
-    def _with_axis(self, value: Tensor) -> Tensor:
-        """A parameter or its gradient with the replica axis, which those of a run alone don't have."""
-        return value.unsqueeze(0) if len(self.draws) == 1 else value
 
     def _products(self) -> Any:
         """Where matrix products are computed as the precision says."""
@@ -407,7 +376,3 @@ class _Solving:
 
     def readout(self, features: Tensor, /) -> Tensor:
         return self.learner._solve("readout", features, None)
-
-
-def _total(parts: Sequence[Tensor]) -> Tensor:
-    return sum(parts[1:], start=parts[0])

@@ -4,6 +4,7 @@ so that leading dimensions (a replica axis) pass through untouched."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -100,3 +101,8 @@ def log_normal(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
 def weighted_sum(values: Tensor, weights: Tensor | None) -> Tensor:
     """Per-sample values to one number: their mean, or the sum under given weights: (..., B) -> (...)."""
     return values.mean(-1) if weights is None else torch.sum(values * weights, dim=-1)
+
+
+def total_of(parts: Sequence[Tensor]) -> Tensor:
+    """The sum of some tensors of one shape, at least one."""
+    return sum(parts[1:], start=parts[0])

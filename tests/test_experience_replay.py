@@ -122,7 +122,7 @@ def test_as_a_constraint_no_step_lets_the_kept_samples_loss_rise(seeds, monkeypa
         assert terms["replay"].constraint and terms["current"].weight == 1
 
         def flat(gradients):
-            return torch.cat([learner._with_axis(g).flatten(1) for g in gradients], 1)
+            return torch.cat([g.reshape(len(learner.draws), -1) for g in gradients], 1)
 
         own, kept = (
             flat(torch.autograd.grad(terms[name].value.sum(), descent.parameters, retain_graph=True))

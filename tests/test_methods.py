@@ -102,6 +102,31 @@ def test_every_combination_runs_or_is_refused(strategy, scenario):
             assert x.shape == (7, *experiment.benchmark.kind.shape) and x.isfinite().all(), words
             assert x.min() >= 0 and x.max() <= 1
 
+@pytest.mark.parametrize(("regularizer", "whole"), [("si", True), ("ewc", False)])
+def test_synaptic_intelligence_holds_the_decoder_too_where_it_is_one_network_with_the_solver(regularizer, whole):
+    """As van de Ven et al. do; a Fisher information of labels knows nothing of a decoder."""
+    words = ["strategy=bir", f"strategy/regularizer={regularizer}", "strategy.regularizer.strength=3.0", *SMALL]
+    experiment = prepare(composed(words))
+    learner, penalty = experiment.learner, experiment.learner.strategy.regularizer
+    held = [p for name, d in learner.descents.items() if whole or name == "solver" for p in d.parameters]
+    train([experiment], learner, 0)
+    kept = penalty.state_dict()
+    assert all(torch.equal(a[0], p) for a, p in zip(kept["anchor"], held, strict=True))
+    importance, anchor = ([value.clone() for value in kept[name]] for name in ("importance", "anchor"))
+    assert all(value.any() for value in importance[-2:])  # of the decoder's last layer
+    before, told = [], []
+
+    def observe(position, losses):
+        told.append(losses["penalty"].item())
+        before.append([p.detach().clone() for p in held])
+
+    train([experiment], learner, 1, 3, observe=observe)
+    for found, place in zip(told[1:], before, strict=False):
+        distances = zip(importance, anchor, place, strict=True)
+        scale = penalty.scale * 3.0
+        assert found == pytest.approx(scale * sum((i[0] * (p - a[0]).square()).sum().item() for i, a, p in distances))
+    assert told[0] == 0.0 and told[1] > 0.0
+
 
 @pytest.mark.parametrize("training", ["alongside", "before", "after"])
 def test_each_of_the_generators_of_the_tasks_knows_the_classes_of_its_own(training):

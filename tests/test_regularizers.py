@@ -50,7 +50,8 @@ def linear(units: int) -> nn.Module:
 
 
 def parameters_of(learner):
-    return [learner._with_axis(p.detach()) for p in learner.descents["solver"].parameters]
+    held = (p.detach() for p in learner.descents["solver"].parameters)
+    return [p.unsqueeze(0) if len(learner.draws) == 1 else p for p in held]
 
 
 def moved(parameters, seed=0):

@@ -120,11 +120,13 @@ class Regularizer(ABC):
 
     `follows`: whether it must see every step that is taken.
     `looks_again`: whether it goes through a task's samples once more when it is over.
+    `covers_all`: whether it is on all parameters where solver and generator are one network with one loss.
     `needs_boundaries`: what it does where a task ends, and so must be told of; empty: it can do without.
     """
 
     follows: ClassVar[bool] = False
     looks_again: ClassVar[bool] = False
+    covers_all: ClassVar[bool] = False
     needs_boundaries: str = "learns what is important when a task is over"
 
     @abstractmethod

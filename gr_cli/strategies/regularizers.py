@@ -183,6 +183,7 @@ class SynapticIntelligence(_Quadratic):
 
     scale = 1.0
     follows = True
+    covers_all = True
 
     def __init__(
         self,

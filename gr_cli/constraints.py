@@ -1,0 +1,76 @@
+"""What else than its loss has a say in a step: a penalty beside it, or a loss that must not rise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from gr_cli.layers import per_replica
+from gr_cli.losses import total_of
+from gr_cli.optimizers import Descent, Optimizer
+from gr_cli.strategies.base import Regularizer, Situation
+
+
+class Held:
+    """The parameters that a regulariser keeps near to where they were.
+
+    Args:
+        regularizer: its penalty.
+        descents: what takes steps with these parameters, by name.
+        replicas: how many runs are trained together.
+    """
+
+    def __init__(self, regularizer: Regularizer, descents: Mapping[str, Descent], replicas: int) -> None:
+        self.regularizer, self.descents, self._replicas = regularizer, descents, replicas
+
+    def step(self, gradients: Sequence[Tensor | None], rate: Callable[[Optimizer], float]) -> dict[str, Tensor]:
+        """A step down a loss of those gradients, in the order of the parameters, and the penalty; its value (R,), if
+        there is anything to keep yet."""
+        regularizer, parameters = self.regularizer, self._parameters()
+        free = [
+            torch.zeros_like(p) if g is None else _with_axis(g, self._replicas)
+            for p, g in zip(parameters, gradients, strict=True)
+        ]
+        before = [p.clone() for p in parameters] if regularizer.follows else []
+        penalty = regularizer.penalty(parameters)
+        pulls = iter(free if penalty is None else [g + pull for g, pull in zip(free, penalty[1], strict=True)])
+        for descent in self.descents.values():
+            descent.step([next(pulls).view_as(p) for p in descent.parameters], rate)
+        if regularizer.follows:
+            regularizer.follow(before, parameters, free)
+        return {} if penalty is None else {"penalty": penalty[0]}
+
+    def end_task(self, situation: Situation) -> None:
+        """Let the regulariser learn what was important in a task that is over."""
+        self.regularizer.end_task(self._parameters(), situation)
+
+    def _parameters(self) -> list[Tensor]:
+        held = (p.detach() for descent in self.descents.values() for p in descent.parameters)
+        return [_with_axis(p, self._replicas) for p in held]
+
+
+def turned(
+    gradients: Sequence[Tensor | None], reference: Sequence[Tensor | None], replicas: int
+) -> list[Tensor | None]:
+    """`gradients` without the part that would make the loss of `reference` rise (Chaudhry et al. 2019, eq. 11)."""
+    pairs = [
+        (_with_axis(g, replicas).flatten(1), _with_axis(r, replicas).flatten(1))
+        for g, r in zip(gradients, reference, strict=True)
+        if g is not None and r is not None
+    ]
+    along = total_of([(g * r).sum(1) for g, r in pairs])  # (R,)
+    size = total_of([(r * r).sum(1) for _, r in pairs])
+    excess = (along / size.clamp(min=torch.finfo(size.dtype).tiny)).clamp(max=0.0)
+
+    def without(g: Tensor, r: Tensor) -> Tensor:
+        whole = _with_axis(r, replicas)
+        return g - (per_replica(excess, whole) * whole).view_as(g)
+
+    return [g if g is None or r is None else without(g, r) for g, r in zip(gradients, reference, strict=True)]
+
+
+def _with_axis(value: Tensor, replicas: int) -> Tensor:
+    """A parameter or its gradient with the replica axis, which those of a run alone don't have."""
+    return value.unsqueeze(0) if replicas == 1 else value
