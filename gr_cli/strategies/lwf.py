@@ -16,8 +16,8 @@ class LearningWithoutForgetting(ReplayStrategy):
     """Current samples are replayed with what the solver said to them before the task (Li & Hoiem 2017).
 
     Args:
-        replay_weight: weight of the replay loss beside weight 1 of the current loss, or `by_tasks`: in the t-th task
-            1/t on the labels and 1 - 1/t on the earlier answers.
+        replay_weight: weight of the earlier answers beside weight 1 of the labels, 1 in the paper; or `by_tasks`: in
+            the t-th task 1/t on the labels and 1 - 1/t on the earlier answers.
         temperature: of these answers and of the solver's own; no factor T^2.
         regularizer: what else keeps the solver's parameters near to where they were.
     """
@@ -26,7 +26,7 @@ class LearningWithoutForgetting(ReplayStrategy):
 
     def __init__(
         self,
-        replay_weight: Annotated[ReplayWeight, PerReplica] = "by_tasks",
+        replay_weight: Annotated[ReplayWeight, PerReplica] = 1.0,
         temperature: Annotated[Positive, PerReplica] = 2.0,
         regularizer: Regularizer | None = None,
     ) -> None:
