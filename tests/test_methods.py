@@ -102,6 +102,7 @@ def test_every_combination_runs_or_is_refused(strategy, scenario):
             assert x.shape == (7, *experiment.benchmark.kind.shape) and x.isfinite().all(), words
             assert x.min() >= 0 and x.max() <= 1
 
+
 @pytest.mark.parametrize(("regularizer", "whole"), [("si", True), ("ewc", False)])
 def test_synaptic_intelligence_holds_the_decoder_too_where_it_is_one_network_with_the_solver(regularizer, whole):
     """As van de Ven et al. do; a Fisher information of labels knows nothing of a decoder."""
