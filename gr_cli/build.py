@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -197,7 +198,7 @@ def describe(annotation: Any) -> str:
                 sign = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}[type(mark)]
                 bounds.append(f"{sign} {getattr(mark, type(mark).__name__.lower())}")
             if isinstance(mark, Len):
-                bounds.append(f"of length {mark.min_length}")
+                return re.sub("^a list( of)?", f"a list of {mark.min_length}", describe(arguments[0]))
         return " ".join([describe(arguments[0]), " and ".join(bounds)]).strip()
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments)) if len(arguments) > 1 else str(arguments[0])
@@ -206,7 +207,7 @@ def describe(annotation: Any) -> str:
     if origin is tuple:
         return "a list of " + ", ".join(map(describe, arguments))
     if inspect.isclass(origin) and issubclass(origin, Sequence):
-        return "a list, each " + describe(arguments[0])
+        return "a list, each " + describe(arguments[0]) if arguments[0] is not float else "a list of numbers"
     return _NAMES.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 

@@ -100,8 +100,7 @@ def _judged(experiment: Experiment, learner: Learner, replica: int, judge: Judge
     and the task-incremental scenario it does not, unless a class was asked for there: then the judge says which task.
     """
     classes, scenario = judge.classes, learner.scenario
-    x, labels, asked = _dreamt(experiment, learner, replica, task, number, int((classes.first <= task).sum()))
-    features, found = judge.look(x)
+    features, found, labels, asked = _looked_at(experiment, learner, replica, judge, task, number)
     none = len(experiment.benchmark.tasks)
     of_unit = torch.where(classes.units, classes.first.unsqueeze(1), none).amin(0)  # (U,)
     owner = classes.first[found]
@@ -116,23 +115,26 @@ def _judged(experiment: Experiment, learner: Learner, replica: int, judge: Judge
 
 
 @torch.no_grad()
-def _dreamt(
-    experiment: Experiment, learner: Learner, replica: int, task: int, number: int, classes: int
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Dreams (N, ...) of what was seen up to `task`, so many `classes`; as which units they would be replayed, for each
-    head (N, H); and which were asked for (N,), of a generator that is conditional on them."""
+def _looked_at(
+    experiment: Experiment, learner: Learner, replica: int, judge: Judge, task: int, number: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Dreams of what was seen up to `task`: their features (N, F), and the classes that the judge takes them for (N,);
+    as which units they would be replayed, for each head (N, H); and which were asked for (N,), of a generator that is
+    conditional on them. The dreams themselves are never held all at once."""
     assert learner.generators is not None
     strategy, draws, solver = learner.strategy, learner.draws[replica], learner.solvers.modules[replica]
     dreamer = strategy.dreamer(replica, learner.generators.modules[replica])
     units = learner.scenario.teacher_units(experiment.heads, task + 1)
+    classes = int((judge.classes.first <= task).sum())
     size = classes * max(1, _AT_ONCE // classes)  # whole turns: each class is asked for equally often
-    x, labels, asked = [], [], []
+    looks, asked = [], []
     # A network that was not made here may draw from torch's global stream.
     with seeded(draws.seed, "dreams", task), mode(dreamer, training=False), mode(solver, training=False):
         for i, start in enumerate(range(0, number, size)):
             mine = min(size, number - start)
             turns = dreamer.turns(mine)
-            x.append(dreamer.generate(mine, labels=turns, generator=draws.generator("dreams", task, i)))
-            labels.append(strategy.dream_labels(x[-1], turns, dreamer, solver, units))
+            x = dreamer.generate(mine, labels=turns, generator=draws.generator("dreams", task, i))
+            looks.append((*judge.look(x), strategy.dream_labels(x, turns, dreamer, solver, units)))
             asked += [] if turns is None else [turns]
-    return torch.cat(x), torch.cat(labels), torch.cat(asked) if asked else None
+    features, found, labels = (torch.cat(column) for column in zip(*looks, strict=True))
+    return features, found, labels, torch.cat(asked) if asked else None

@@ -125,6 +125,7 @@ NEWER = {
     "augment.flip": 0.0,
     "augment.brightness": 0.0,
     "augment.contrast": 0.0,
+    "evaluate.dreams": None,
     "tracker": None,
 }
 

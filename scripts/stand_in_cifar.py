@@ -124,8 +124,9 @@ def main() -> int:
         write(root, source)
         (root / "done").touch()
     publish(root)
+    os.environ["GR_DATA_ROOT"] = str(root)
     os.chdir(HOME)
-    return cli.main([*sys.argv[1:], f"data_root={root}"])
+    return cli.main(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -51,7 +51,8 @@ MISTAKES = [
     ("strategy.targets=medium", "strategy.targets=medium: must be one of hard, soft"),
     ("strategy.memory_size=0", "strategy.memory_size=0: the generator would have nothing to learn from"),
     ("optimizer.lr=0", "optimizer.lr=0: must be a number > 0; the default is 0.001"),
-    ("optimizer.betas=[0.9]", "optimizer.betas=.*of length 2"),
+    ("optimizer.betas=[0.9]", r"optimizer.betas=\[0.9\]: must be a list of 2, each a number ≥ 0 and < 1"),
+    ("normalise=foo", "normalise=foo: must be first_task or a list of 2, each a list of numbers or null"),
     ("model.hidden_sizes=3", "model.hidden_sizes=3: must be a list, each a whole number ≥ 1"),
     ("model.hidden_sizes=[0]", r"model.hidden_sizes=\[0\]: must be a list, each a whole number ≥ 1"),
     ("generator.latent_dim=1.5", "generator.latent_dim=1.5: must be a whole number ≥ 1; the default is 32"),
@@ -177,6 +178,7 @@ def test_help_names_every_option_and_setting(gr_run):
     for file in conf.glob("*/*.yaml"):
         assert file.stem in out
     presets = out.partition("\npresets:\n")[2].partition("\n\n")[0].splitlines()
+    assert all(len(line) <= 140 and not line.endswith(" al") for line in presets)  # whole, and of one line
     assert [line.split()[0] for line in presets] == sorted({f.stem for f in conf.glob("preset/*.yaml")} - {"none"})
     assert (
         "  smoke                      A few seconds to see that everything works; its numbers mean nothing" in presets

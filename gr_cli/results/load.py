@@ -37,7 +37,7 @@ def settings_of(path: Path, trust: Collection[str] = ()) -> Settings:
 
     try:
         config, choices = read_config(path)
-        newer = (("train", "boundaries", "told"), ("evaluate", "samples", None), ("evaluate", "dreams", None))
+        newer = (("train", "boundaries", "told"), ("evaluate", "samples", None))
         for group, name, default in newer:
             if isinstance(config.get(group), dict):
                 config[group].setdefault(name, default)
