@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from gr_cli import __version__
 from gr_cli.compose import OUTPUTS, settings_from
 from gr_cli.errors import AuditError, CompositionError, ConfigError, GrError, Interrupted, Stop, one_line
+from gr_cli.tell import tell_failure
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -163,6 +164,7 @@ def _compose_and_run(words: list[str]) -> int:
     except GrError:
         raise
     except Exception as error:
+        sweep.over()
         if sweep.elsewhere():
             # A launcher gives up when it loses a process: what it says, then what became of the runs.
             lines = str(error).strip().splitlines() or [""]
@@ -174,6 +176,7 @@ def _compose_and_run(words: list[str]) -> int:
             print(f"gr-run: {explain(error, [word for word in words if '=' in word])}", file=sys.stderr)
             return 2
     except KeyboardInterrupt:
+        sweep.over()
         sweep.report()
         raise
     finally:
@@ -217,14 +220,20 @@ def _job(config: DictConfig) -> float | None:
     alone = hydra.mode != RunMode.MULTIRUN
     here = alone or sweep.in_this_process(hydra)
     score: float | None = float("nan")
+    folder: Path | None = None
     try:
-        score = _run(settings_from(config, hydra), live=here, sweep=None if alone else Path(hydra.sweep.dir))
+        settings = settings_from(config, hydra)
+        if not here:
+            from gr_cli.experiment import folder_of
+
+            folder = folder_of(settings, OUTPUTS).path
+        score = _run(settings, folder, live=here, sweep=None if alone else Path(hydra.sweep.dir))
     except GrError as error:
         if alone:
             raise Stop(error) from error
         if here and isinstance(error, Interrupted):
             raise Stop(Interrupted([])) from error  # it is the sweep that goes on, not this run alone
-        _tell(error)
+        tell_failure(folder, error)
     except Exception:
         if alone:
             raise

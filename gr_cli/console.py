@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gr_cli.errors import GrError, one_line
+from gr_cli.errors import GrError
 from gr_cli.results.folder import without_hash
 from gr_cli.results.metrics import FRACTIONS, Row
+from gr_cli.tell import tell_failure
 from gr_cli.view import View
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from gr_cli.checkpoints import Place
     from gr_cli.inspection import Inspection
     from gr_cli.learner import Losses
-    from gr_cli.report.watch import Watched
     from gr_cli.results.record import Result
     from gr_cli.settings import Settings
     from gr_cli.strategies.base import Position
@@ -45,7 +44,7 @@ class Terminal(View):
     ) -> None:
         self._live, self._tally, self._kept = live, tally if live else None, kept
         self._console = console or Console(highlight=False, soft_wrap=True)
-        self._bars: _Bars | None = None
+        self._bars: Bars | None = None
         self._over = self._failed = 0  # of the runs that this terminal shows
         self._stage = ""
 
@@ -66,9 +65,9 @@ class Terminal(View):
         if self._tally is None or not self._console.is_terminal:
             self._introduce(experiments[0], folders, finished)
         if self._console.is_terminal:
-            label = "" if self._tally is None else _label(folders)
-            self._run, self._sweep = _Bar(label, total=sum(steps), done=finished), _Bar("all runs")
-            self._bars = _Bars(self._console, [self._run] if self._tally is None else [self._sweep, self._run])
+            label = "" if self._tally is None else in_short(folders)
+            self._run, self._sweep = Bar(label, total=sum(steps), done=finished), Bar("all runs")
+            self._bars = Bars(self._console, [self._run] if self._tally is None else [self._sweep, self._run])
             self._advance(finished)
             self._bars.start()
 
@@ -102,7 +101,7 @@ class Terminal(View):
     def stage_finished(self, number: int, accuracies: Sequence[Row]) -> None:
         if not self._live or (self._tally is not None and self._console.is_terminal):
             return
-        shown = " ".join(f"{_percent(mean):>5}" for mean in map(_mean, zip(*accuracies, strict=True)))
+        shown = " ".join(f"{percent(mean):>5}" for mean in map(_mean, zip(*accuracies, strict=True)))
         whose = "" if self._runs == 1 else f", mean of {len(accuracies)} runs"
         self._say(f"after {self._stage}{whose}: {shown} %")
 
@@ -110,8 +109,7 @@ class Terminal(View):
         self._failed += 1
         if self._bars is not None:
             self._advance(self._seen)
-        which = "" if str(folder) in str(error) else f"{folder}: "
-        print(f"gr-run: {which}{one_line(error)}", file=sys.stderr)
+        tell_failure(folder, error)
 
     def finished(self, experiments: Sequence[Experiment], outcomes: Sequence[Result | GrError]) -> None:
         if self._live and any(not isinstance(outcome, GrError) for outcome in outcomes):
@@ -124,12 +122,12 @@ class Terminal(View):
             if len(outcomes) == 1 and self._live and self._tally is None:
                 self._show(outcome, [task.name for task in experiments[0].benchmark.tasks])
             else:
-                self._say(f"finished, {_percent(outcome.metrics['average_accuracy']):>5} %: {outcome.folder}")
+                self._say(f"finished, {percent(outcome.metrics['average_accuracy']):>5} %: {outcome.folder}")
 
     def stored(self, settings: Settings, result: Result) -> None:
         self._over += 1
         if not self._live or self._tally is not None:
-            self._say(f"finished before, {_percent(result.metrics['average_accuracy'])} %: {result.folder}")
+            self._say(f"finished before, {percent(result.metrics['average_accuracy'])} %: {result.folder}")
             return
         self._say(f"{settings.title}: finished before; this is what it found (fresh=true runs it again)", style="bold")
         self._show(result, None)
@@ -190,16 +188,7 @@ class Terminal(View):
         if self._bars is not None:
             self._run.done = done
             if self._tally is not None:
-                self._show_sweep(self._tally, self._runs * share)
-
-    def _show_sweep(self, tally: Tally, current: float) -> None:
-        over, failed = tally.over + self._over, tally.failed + self._failed
-        self._sweep.done, self._sweep.total = over + current, tally.total
-        self._sweep.texts |= {
-            "stage": f"{failed} failed" if failed else "",
-            "count": f"{over}/{tally.total}" if tally.total else f"{over}",
-            "left": duration(tally.left(self._over + current)),
-        }
+                show_sweep(self._sweep, self._tally, self._runs * share, self._over, self._failed)
 
     def _say(self, line: str, style: str = "") -> None:
         self._console.print(Text(line, style=style))
@@ -214,7 +203,7 @@ class Terminal(View):
             for i, name in enumerate(names):
                 table.add_column(f"{i}: {name}" if name != str(i) else name, justify="right")
             for after, accuracies in rows.items():
-                cells = [Text(_percent(a), style="" if j <= after else "dim") for j, a in enumerate(accuracies)]
+                cells = [Text(percent(a), style="" if j <= after else "dim") for j, a in enumerate(accuracies)]
                 table.add_row(str(after), *cells)
             self._console.print(table)
         shown = {
@@ -232,7 +221,7 @@ class Terminal(View):
 
 
 @dataclass
-class _Bar:
+class Bar:
     """A bar with what stands beside it, by column. No `total`: nobody knows how long it will be."""
 
     label: str
@@ -241,41 +230,54 @@ class _Bar:
     texts: dict[str, str] = field(default_factory=dict)
 
 
-class _Bars:
-    """Bars that are renewed until they are stopped, and are gone then."""
+def show_sweep(bar: Bar, tally: Tally, current: float, over: int = 0, failed: int = 0) -> None:
+    """Let the bar of a sweep say how far it is: `over` jobs more than `tally` counts, and `failed` ones, and `current`
+    jobs' worth of those under way."""
+    bar.done, bar.total = tally.over + over + current, tally.total
+    bar.texts |= {
+        "stage": f"{tally.failed + failed} failed" if tally.failed + failed else "",
+        "count": f"{tally.over + over}/{tally.total}" if tally.total else f"{tally.over + over}",
+        "left": duration(tally.left(over + current)),
+    }
 
-    def __init__(self, console: Console, bars: Sequence[_Bar]) -> None:
-        self._console, self._bars = console, bars
+
+class Bars:
+    """Bars that are renewed until they are stopped, and are gone then. What is printed meanwhile comes above them if it
+    is `redirected`."""
+
+    def __init__(self, console: Console, bars: Sequence[Bar], redirected: bool = True) -> None:
+        self._console, self.bars = console, bars
         self._live = Live(
             get_renderable=self._table,
             console=console,
             transient=True,
             refresh_per_second=5,
             vertical_overflow="crop",
-            redirect_stderr=sys.stderr.isatty(),  # what goes to a file shall go there
+            redirect_stdout=redirected,
+            redirect_stderr=redirected and sys.stderr.isatty(),  # what goes to a file shall go there
         )
         self.start, self.stop = self._live.start, self._live.stop
 
     def _table(self) -> Table:
-        return _fitting(self._console, self._rows, ("losses", "rate", "name", "bar"), right=("count", "rate", "left"))
+        return fitting(self._console, self._rows, ("losses", "rate", "name", "bar"), right=("count", "rate", "left"))
 
     def _rows(self, width: int) -> list[dict[str, RenderableType]]:
         """What stands in the columns, as far as it has to be cut for so many characters."""
         long = 24 if width >= 100 else 14 if width > 70 else 8
         return [
             {
-                "label": Text(_shortened(bar.label, max(16, width // 3))),
+                "label": Text(shortened(bar.label, max(16, width // 3))),
                 "stage": Text(bar.texts.get("stage", ""), style="bold"),
                 "name": Text(bar.texts.get("name", "")),
                 "bar": ProgressBar(bar.total, bar.done, width=long, pulse=False),
                 **{name: Text(bar.texts.get(name, "")) for name in ("count", "rate", "left")},
                 "losses": Text(bar.texts.get("losses", ""), style="dim"),
             }
-            for bar in self._bars
+            for bar in self.bars
         ]
 
 
-def _fitting(
+def fitting(
     console: Console,
     rows: Callable[[int], Sequence[Mapping[str, RenderableType]]],
     given_up: Sequence[str],
@@ -299,63 +301,6 @@ def _fitting(
     return table
 
 
-# --- a board of runs that others train
-
-_STYLES = {"running": "bold", "finished": "green", "failed": "red", "killed": "red", "interrupted": "yellow"}
-
-
-class Board:
-    """Shows runs that other processes train, in a table that is renewed."""
-
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False)
-        self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop")
-
-    def __enter__(self) -> Board:
-        self._live.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._live.stop()
-
-    def show(self, summary: str, runs: Sequence[Watched]) -> None:
-        """What became of the runs by now, the most interesting ones first."""
-        self._live.update(self._table(summary, runs), refresh=True)
-
-    def _table(self, summary: str, runs: Sequence[Watched]) -> RenderableType:
-        why = [run for run in runs if run.reason][:3]
-        room = max(3, self._console.height - 4 - len(why))  # counts, heads, what is left out, and the cursor
-
-        def rows(width: int) -> list[dict[str, RenderableType]]:
-            cells: list[dict[str, RenderableType]] = []
-            for run in runs[:room]:
-                at = run.progress
-                cells.append(
-                    {
-                        "run": Text(_shortened(run.name, max(16, width - 52))),
-                        "state": Text(run.state, style=_STYLES.get(run.state, "dim")),
-                        "task": Text(f"{at['task']}/{at['tasks']}" if at else ""),
-                        "iteration": Text(f"{at['iteration']:,}/{at['iterations']:,}" if at else ""),
-                        "accuracy": Text("" if run.accuracy is None else f"{_percent(run.accuracy)} %"),
-                        "time": Text(duration(run.seconds)),
-                        "left": Text(duration(run.left)),
-                    }
-                )
-            return cells
-
-        numbers = ("task", "iteration", "accuracy", "time", "left")
-        parts: list[RenderableType] = [Text(summary, style="bold")]
-        parts.append(_fitting(self._console, rows, ("iteration", "time", "task"), numbers, headed=True))
-        if len(runs) > room:
-            parts.append(Text(f"and {len(runs) - room} more", style="dim"))
-        for run in why:
-            told = Text(
-                f"{_shortened(run.name, 28)}: {one_line(run.reason)}", style="red", no_wrap=True, overflow="ellipsis"
-            )
-            parts.append(told)
-        return Group(*parts)
-
-
 # --- words
 
 
@@ -368,17 +313,18 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _label(folders: Sequence[Path]) -> str:
+def in_short(folders: Sequence[Path]) -> str:
     """Runs under way in a few words: how many there are, or what the name of the only one says but for its hash."""
     return f"{len(folders)} runs as one" if len(folders) > 1 else without_hash(folders[0].name)
 
 
-def _shortened(text: str, width: int) -> str:
+def shortened(text: str, width: int) -> str:
     """Its end tells runs apart: the seed stands there."""
     return text if len(text) <= width else "…" + text[1 - width :]
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """A fraction in percent, or a dash where there is none."""
     return "–" if value is None else f"{100 * value:.1f}"
 
 

@@ -152,6 +152,10 @@ def _check_jobs(config: DictConfig) -> None:
     _held.enter_context(held(folder))
     listed = {str(path): overrides for path, overrides in _jobs.items()}
     write_json(folder / _MANIFEST, {"jobs": listed, "programs": planned(folder)})
+    if _trained_elsewhere(config.hydra):
+        from gr_cli.onlooker import shown
+
+        _held.enter_context(shown(list(_jobs), Tally(total=len(_jobs))))
 
 
 def _check_values(override: Override) -> None:
@@ -193,6 +197,17 @@ def in_this_process(hydra: Any) -> bool:
     return str(hydra.launcher._target_).endswith(("BasicLauncher", "BatchedLauncher"))
 
 
+def _trained_elsewhere(hydra: Any) -> bool:
+    """Whether other processes than that of the command train the jobs of the sweep."""
+    from omegaconf import OmegaConf
+
+    processes, where = (
+        OmegaConf.select(hydra, f"launcher.{name}", default=default)
+        for name, default in (("processes", 1), ("where", "here"))
+    )
+    return not in_this_process(hydra) or processes > 1 or where != "here"
+
+
 def _check_launcher(config: DictConfig) -> None:
     """Refuse, in one line, a launcher whose package is not there."""
     from hydra.core.plugins import Plugins
@@ -219,7 +234,7 @@ def _check_launcher(config: DictConfig) -> None:
 
 
 def over() -> None:
-    """No further job of the sweep will begin."""
+    """No further job of the sweep will begin, and no other process is looked at."""
     _held.close()
 
 

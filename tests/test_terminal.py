@@ -16,8 +16,9 @@ import torch
 from rich.console import Console
 from run_folders import write_run
 
+from gr_cli.board import Board
 from gr_cli.checkpoints import Place
-from gr_cli.console import Board, Terminal
+from gr_cli.console import Terminal
 from gr_cli.errors import TrainingError
 from gr_cli.report.cli import main
 from gr_cli.report.watch import Watched, watch
@@ -253,6 +254,41 @@ def test_who_leaves_makes_no_mistake(monkeypatch):
     monkeypatch.setattr("gr_cli.report.watch.time.sleep", leave)
     write_run(Path("outputs"), state="running")
     assert main(["--watch"]) == 0
+
+
+def test_what_is_not_there_yet_is_waited_for(capsys, monkeypatch):
+    """First there is no folder, then one without runs, then another, and then a run in each."""
+    steps = iter(
+        [
+            lambda: None,
+            lambda: Path("later").mkdir(),
+            lambda: write_run(Path("later")),
+            lambda: write_run(Path("typo"), name="a-run", accuracy=0.5),
+        ]
+    )
+    monkeypatch.setattr("gr_cli.report.watch.time.sleep", lambda _: next(steps)())
+    assert main(["--watch", "later"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "1 finished\n"
+    assert err.splitlines() == [
+        "gr-report: waits for later: no such folder yet",
+        "gr-report: waits for later: no run there yet",
+    ]
+    assert main(["--watch", "later", "typo"]) == 0
+    out, err = capsys.readouterr()
+    assert (
+        out == "1 finished\nfinished, 50.0 %: typo/a-run\n" and err == "gr-report: waits for typo: no such folder yet\n"
+    )
+
+
+def test_who_leaves_before_there_is_a_run_is_told_so(capsys, monkeypatch):
+    def leave(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gr_cli.report.watch.time.sleep", leave)
+    assert main(["--watch", "typo"]) == 130
+    lines = ["gr-report: waits for typo: no such folder yet", "gr-report: interrupted"]
+    assert capsys.readouterr().err.splitlines() == lines
 
 
 def test_watching_goes_alone(capsys):

@@ -29,7 +29,8 @@ examples:
   gr-report outputs --metric forgetting --latex -     LaTeX (booktabs) instead of Markdown
 
 exit codes: 0; 1 if a folder could not be read, and was left out; 2 for a mistake
---watch: 0 if all runs are finished in the end, or Ctrl-C came before; 1 if any is not"""
+--watch: 0 if all runs are finished in the end, or Ctrl-C came before; 1 if any is not; 130 if Ctrl-C came before there
+was any run"""
 
 
 def entry() -> None:
@@ -94,7 +95,7 @@ def _report(asked: argparse.Namespace) -> int:
 
 
 def _watch(folders: list[Path], asked: argparse.Namespace) -> int:
-    """Show runs under way; who leaves before they are over makes no mistake."""
+    """Show runs under way."""
     others = [name for name, value in vars(asked).items() if value and name not in ("folders", "watch")]
     if others:
         raise ConfigError(
@@ -103,16 +104,13 @@ def _watch(folders: list[Path], asked: argparse.Namespace) -> int:
             f"goes alone: remove --{others[0]}",
             "make the report when the runs are over",
         )
-    from gr_cli.console import Board
+    from gr_cli.board import Board
     from gr_cli.report.watch import Lines, watch
 
-    try:
-        if not sys.stdout.isatty():
-            return watch(folders, Lines())
-        with Board() as board:
-            return watch(folders, board)
-    except KeyboardInterrupt:
-        return 0
+    if not sys.stdout.isatty():
+        return watch(folders, Lines())
+    with Board() as board:
+        return watch(folders, board)
 
 
 def _write(asked: argparse.Namespace, grouping: Grouping, table: Table) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -13,19 +14,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gr_cli.errors import FolderError, one_line
-from gr_cli.report.runs import NEVER_BEGUN, Found, Unborn, candidates, refuse_nothing
+from gr_cli.report.runs import NEVER_BEGUN, Found, Unborn, candidates
 from gr_cli.results.folder import RunFolder, is_held, without_hash
 
 _PAUSE = 1.0  # seconds between two looks
-_WAITING = "waiting"
+WAITING = "waiting"
 # What is looked at first; what is not named here is over badly.
-_ORDER = {"running": 0, "finished": 2, _WAITING: 3, NEVER_BEGUN: 3}
+_ORDER = {"running": 0, "finished": 2, WAITING: 3, NEVER_BEGUN: 3}
 
 
 @dataclass(frozen=True)
 class Watched:
     """A run as its folder tells it now. `name`: what tells it from the others. `progress`: what status.json says of
-    how far it is, if it says anything. `left`: seconds until it is over, if it goes on as before."""
+    how far it is, if it says anything. `left`: seconds until it is over, if it goes on as before. `program`: what those
+    that are trained as one have in common; None of a run alone."""
 
     path: Path
     state: str
@@ -35,6 +37,16 @@ class Watched:
     left: float | None = None
     reason: str = ""
     name: str = ""
+    program: str | None = None
+
+    @property
+    def share(self) -> float:
+        """How much of it is done, by now if it runs."""
+        if self.state == "finished":
+            return 1.0
+        if self.left is not None and self.seconds:
+            return self.seconds / (self.seconds + self.left)
+        return self.progress["done"] / max(1, self.progress["total"]) if self.progress else 0.0
 
 
 class Screen(Protocol):
@@ -57,40 +69,58 @@ class Lines:
             print(summary, flush=True)
         for run in runs:
             line = _line(run)
-            if line != self._told.get(run.path) and not (first and run.state in ("finished", _WAITING, NEVER_BEGUN)):
+            if line != self._told.get(run.path) and not (first and run.state in ("finished", WAITING, NEVER_BEGUN)):
                 print(f"{line}: {run.path}", flush=True)
             self._told[run.path] = line
 
 
 def watch(roots: Sequence[Path], screen: Screen, pause: float = _PAUSE) -> int:
-    """Show the runs below `roots` until none is under way and no sweep goes on; 0 if all of them are finished, else 1.
+    """Show the runs below `roots` until none is under way and no sweep goes on; 0 if all of them are finished, or who
+    looks on leaves before, else 1. What is not there yet is waited for, and that is said.
 
     Raises:
-        FolderError: one of `roots` is no folder, or there is no run at all.
+        KeyboardInterrupt: who waited leaves, and there was no run at all.
     """
-    watcher = _Watcher(roots)
-    while True:
-        goes_on, runs = watcher.look()
-        screen.show(_summary(runs), runs)
-        if not goes_on:
-            return 0 if all(run.state == "finished" for run in runs) else 1
-        time.sleep(pause)
+    watcher, awaited, runs = Watcher(), set[str](), list[Watched]()
+    try:
+        while True:
+            found, there = Found(), [root for root in roots if root.is_dir()]
+            # Asked before the runs are looked at: one that begins and ends in between is not missed.
+            places = list(candidates(there, found))
+            goes_on = any(is_held(sweep) for sweep in found.sweeps)
+            runs = watcher.look(places, goes_on, found.unreadable)
+            missing = [f"{root}: no such folder yet" for root in roots if root not in there]
+            if not (runs or missing):
+                missing = [f"{', '.join(map(str, roots))}: no run there yet"]
+            for line in missing:
+                if line not in awaited:
+                    print(f"gr-report: waits for {line}", file=sys.stderr)
+                    awaited.add(line)
+            if runs:
+                screen.show(_summary(runs), runs)
+            if not (missing or goes_on or runs[0].state == "running"):
+                return 0 if all(run.state == "finished" for run in runs) else 1
+            time.sleep(pause)
+    except KeyboardInterrupt:
+        if runs:
+            return 0
+        raise
 
 
-class _Watcher:
+class Watcher:
     """Looks at runs again and again. What is over is not read again, unless its status was written since."""
 
-    def __init__(self, roots: Sequence[Path]) -> None:
-        self._roots = roots
+    def __init__(self) -> None:
         self._known: dict[Path, tuple[int, Watched, Any]] = {}
 
-    def look(self) -> tuple[bool, list[Watched]]:
-        """Whether anything is under way, and all runs: those that run, those that did not end well, the finished ones,
-        those that never began."""
-        found = Found()
-        # Asked before the runs are looked at: one that begins and ends in between is not missed.
-        places = list(candidates(self._roots, found))
-        sweeps = [is_held(sweep) for sweep in found.sweeps]
+    def look(
+        self,
+        places: Iterable[tuple[Path, Sequence[str] | None]],
+        goes_on: bool,
+        unreadable: Mapping[Path, str] | None = None,
+    ) -> list[Watched]:
+        """The runs in `places`: those that run, those that did not end well, the finished ones, those that never began.
+        With each place go the overrides of what may not have begun; if a sweep `goes_on`, that will have its turn."""
         runs, ones, unborn = [], set(), []
         for path, job in places:
             try:
@@ -102,15 +132,11 @@ class _Watcher:
                 ones.add(identity)
             elif job is not None:
                 unborn.append(path)
-        runs += [Watched(path, "unreadable", {}, reason=why) for path, why in found.unreadable.items()]
-        # Whatever sweep goes on, its jobs will have their turn.
-        state = _WAITING if any(sweeps) else NEVER_BEGUN
+        runs += [Watched(path, "unreadable", {}, reason=why) for path, why in (unreadable or {}).items()]
+        state = WAITING if goes_on else NEVER_BEGUN
         runs += [Watched(p, state, {}) for p in unborn if Unborn(p, ()).seed_and_identity not in ones]
-        if not runs:
-            refuse_nothing(self._roots)
         runs.sort(key=lambda run: _ORDER.get(run.state, 1))
-        named = [replace(run, name=name) for run, name in zip(runs, _names(runs), strict=True)]
-        return any(sweeps) or runs[0].state == "running", named
+        return [replace(run, name=name) for run, name in zip(runs, _names(runs), strict=True)] if runs else []
 
     def _run(self, path: Path) -> tuple[Watched | None, Any]:
         """A run, and which one it is; None where there is none yet."""
@@ -137,7 +163,8 @@ def _watched(folder: RunFolder, status: Mapping[str, Any]) -> Watched:
         if done := progress.get("done"):
             left = max(0.0, seconds / done * (progress["total"] - done) - since)
         seconds += since
-    return Watched(folder.path, state, progress, accuracy, seconds, left, str(status.get("reason") or ""))
+    reason, program = str(status.get("reason") or ""), (status.get("program") or {}).get("id")
+    return Watched(folder.path, state, progress, accuracy, seconds, left, reason, program=program)
 
 
 def _seconds_since(time: Any) -> float:
