@@ -217,16 +217,22 @@ def test_tensorboard_goes_on_where_an_interrupted_run_was(gr_run, monkeypatch):
     assert [event.tensor_proto.string_val[0] for event in found.Tensors("state")] == [b"interrupted", b"finished"]
 
 
-def test_tensorboard_forgets_what_a_killed_process_told_and_did_not_note(gr_run, monkeypatch):
-    pytest.importorskip("tensorboard")
+def killed_before_it_noted(gr_run, monkeypatch, *words):
+    """The folder of a run that was told of further than it was noted, and went on."""
     with monkeypatch.context() as patch:
         patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(1, 2))
-        assert gr_run(*SHORT, "tracker=tensorboard")[0] == 130
+        assert gr_run(*SHORT, *words)[0] == 130
     (folder,) = folders()
-    notes = json.loads((folder / "tracker.json").read_text())
-    notes["tensorboard"] |= {"step": 3, "history": 1, "evaluations": 4, "pictures": 0}  # as it was after three steps
-    (folder / "tracker.json").write_text(json.dumps(notes))
-    assert gr_run(f"resume={folder}")[0] == 0
+    ((place, notes),) = json.loads((folder / "tracker.json").read_text()).items()
+    notes |= {"step": 3, "history": 1, "evaluations": 4, "pictures": 0}  # as it was after three steps
+    (folder / "tracker.json").write_text(json.dumps({place: notes}))
+    assert gr_run(f"resume={folder}")[::2] == (0, "")
+    return folder
+
+
+def test_tensorboard_forgets_what_a_killed_process_told_and_did_not_note(gr_run, monkeypatch):
+    pytest.importorskip("tensorboard")
+    folder = killed_before_it_noted(gr_run, monkeypatch, "tracker=tensorboard")
     found = events(folder)
     values, wanted = scalars(found), told(folder)
     assert {name: values[name] for name in wanted} == wanted
@@ -317,6 +323,27 @@ def test_mlflow_goes_on_with_the_run_that_was_interrupted(gr_run, monkeypatch, e
     assert run.data.params["train.iterations"] == "4" and run.data.params["model.hidden_sizes"] == "[8]"
     assert run.data.tags.items() >= {"seed": "0", "strategy": "generative_replay", "benchmark": "split_digits"}.items()
     assert run.data.tags["config_hash"] == json.loads((folder / "status.json").read_text())["config_hash"]
+
+
+@ofmlflow
+def test_mlflow_has_once_what_a_killed_process_told_and_did_not_note(gr_run, monkeypatch, entries):
+    client, look = entries
+    folder = killed_before_it_noted(gr_run, monkeypatch, "tracker=mlflow")
+    ((_, run),) = look().items()
+    assert_entered(client, run, folder)
+
+
+@ofmlflow
+def test_mlflow_has_once_how_a_run_ended_that_was_killed_before_it_noted_that(gr_run, entries):
+    client, look = entries
+    assert gr_run(*SHORT, "tracker=mlflow")[0] == 0
+    (folder,) = folders()
+    ((place, notes),) = json.loads((folder / "tracker.json").read_text()).items()
+    (folder / "tracker.json").write_text(json.dumps({place: notes | {"state": "running"}}))
+    assert gr_run(*SHORT, "tracker=mlflow")[0] == 0
+    ((_, run),) = look().items()
+    assert_entered(client, run, folder)
+    assert len(client.get_metric_history(run.info.run_id, "average_accuracy")) == 1
 
 
 @ofmlflow
@@ -413,6 +440,14 @@ def test_wandb_goes_on_with_the_run_that_was_interrupted(gr_run, monkeypatch):
     metrics = {row["metric"]: float(row["value"]) for row in table(folder, "metrics") if row["value"]}
     assert {name: summary[name] for name in metrics} == pytest.approx(metrics, rel=1e-5)
     assert summary["state"] == "finished"
+
+
+def test_wandb_has_once_what_a_killed_process_told_and_did_not_note(gr_run, monkeypatch):
+    pytest.importorskip("wandb")
+    folder = killed_before_it_noted(gr_run, monkeypatch, "tracker=wandb")
+    values, wanted = logged(records(folder)), told(folder)
+    assert {name: values[name] for name in wanted} == wanted
+    assert values["samples"] == dict.fromkeys(ENDS, "png")
 
 
 def test_wandb_has_each_run_of_a_program_and_their_sweep_as_a_group(gr_run):

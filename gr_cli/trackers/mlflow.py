@@ -52,13 +52,14 @@ class MLflow(Tracker):
             client = MlflowClient(tracking_uri=self._uri)
             experiment = self._found(client)
             parent = None if run.sweep is None else self._parent(client, experiment, run.sweep)
-            if known is None or not _is_there(client, known):
+            goes_on = known is not None and _is_there(client, known)
+            if known is None or not goes_on:
                 known = _begun(client, experiment, run, parent)
             else:
                 client.update_run(known, status="RUNNING")
                 if parent is not None and _PARENT not in client.get_run(known).data.tags:
                     client.set_tag(known, _PARENT, parent)  # it was begun alone
-        return _Entries(client, known, parent, run.sweep, self._alone)
+        return _Entries(client, known, goes_on, parent, run.sweep, self._alone)
 
     def _alone(self) -> AbstractContextManager[None]:
         """One process at a time: SQLite lets no two make tables, and makes the others wait only a little."""
@@ -124,18 +125,33 @@ def _begun(client: Any, experiment: str, run: Tracked, parent: str | None) -> st
 
 
 class _Entries(Log):
-    def __init__(self, client: Any, run: str, parent: str | None, sweep: Path | None, alone: _Alone) -> None:
-        self.id = run
+    def __init__(
+        self, client: Any, run: str, goes_on: bool, parent: str | None, sweep: Path | None, alone: _Alone
+    ) -> None:
+        self.id, self._goes_on = run, goes_on
         self._client, self._parent, self._sweep, self._alone = client, parent, sweep, alone
+        self._known: dict[str, set[int]] = {}
 
     def rows(self, rows: Mapping[int, Mapping[str, float]]) -> None:
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())
-        entries = [Metric(name, value, now, step) for step, values in rows.items() for name, value in values.items()]
+        entries = [
+            Metric(name, value, now, step)
+            for step, values in rows.items()
+            for name, value in values.items()
+            if step not in self._steps(name)
+        ]
         for some in _parts(entries, _AT_ONCE):
             with self._alone():
                 self._client.log_batch(self.id, metrics=some)
+
+    def _steps(self, name: str) -> set[int]:
+        """The steps of which an earlier process took something down: it may have been killed before that was noted."""
+        if self._goes_on and name not in self._known:
+            with self._alone():
+                self._known[name] = {metric.step for metric in self._client.get_metric_history(self.id, name)}
+        return self._known.get(name, set())
 
     def picture(self, name: str, path: Path, step: int) -> None:
         with self._alone():
