@@ -67,7 +67,7 @@ def _tell(error: GrError) -> int:
 
 
 def _folder_and_trust(name: str, words: list[str]) -> tuple[Path, list[str]]:
-    """The folder of `<name>=<folder>`, and whose code may be imported besides: what `trust=` names, and every
+    """The folder of `<name>=<folder>`, and what of it is trusted: code and addresses that `trust=` names, and every
     `_target_` in a `--config-dir`. Nothing else goes beside them."""
     from gr_cli.help import own_folders
 
@@ -101,9 +101,10 @@ _TARGET = re.compile(r"""^\s*_target_:\s*["']?([\w.]+)""", re.MULTILINE)
 def _resume(path: Path, trust: Sequence[str]) -> int:
     """`gr-run resume=<folder>`: go on with a run as its folder describes it."""
     from gr_cli.results.load import settings_of
-    from gr_cli.tracking import check_installed
+    from gr_cli.tracking import check_address, check_installed
 
     settings = settings_of(path, trust)
+    check_address(path, settings.config, trust)
     check_installed(settings.config)
     _run(settings, path)
     return 0

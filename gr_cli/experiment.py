@@ -16,7 +16,6 @@ import torch
 
 from gr_cli import checkpoints
 from gr_cli.assembly import Experiment, Stage, batches, data_of, passes, prepare, side_by_side
-from gr_cli.build import foreign_targets
 from gr_cli.checkpoints import Place
 from gr_cli.errors import FolderError, GrError, Interrupted, TrainingError
 from gr_cli.judge import Judge
@@ -31,6 +30,7 @@ from gr_cli.settings import Settings, short_hash
 from gr_cli.signals import stop_requests
 from gr_cli.strategies.base import Position
 from gr_cli.tell import tell
+from gr_cli.tracking import to_be_trusted
 from gr_cli.view import View
 
 # No more than one part in so many of a run's time goes into checkpoints within tasks.
@@ -71,7 +71,7 @@ class Cohort:
 
     def interrupted(self) -> Interrupted:
         """What to raise when all have saved their state because they were asked to stop."""
-        return Interrupted(self.folders, foreign_targets(self.runs[0].experiment.settings.config))
+        return Interrupted(self.folders, to_be_trusted(self.runs[0].experiment.settings.config))
 
     def fail(self, run: Run, error: GrError) -> None:
         """Take note that a run failed; if it was the last one, that is the end of all."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -14,8 +15,8 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from gr_cli.build import build_as, resolve
-from gr_cli.errors import CompositionError, one_line
+from gr_cli.build import build_as, foreign_targets, resolve
+from gr_cli.errors import CompositionError, FolderError, one_line
 from gr_cli.results.files import write_json
 from gr_cli.results.folder import RunFolder
 from gr_cli.settings import Settings, flat
@@ -52,6 +53,36 @@ def check_installed(config: Mapping[str, Any]) -> None:
         raise CompositionError(
             f"tracker={library}: its package is not installed; install it with: pip install 'gr-cli[{library}]'"
         )
+
+
+def sends_to(config: Mapping[str, Any]) -> list[str]:
+    """The address to which the tracker of a run sends what it is told, if the run's own configuration gives it. What
+    was made elsewhere sends what it likes: it is code that the user must trust anyway."""
+    node = config["tracker"]
+    if node is None or foreign_targets({"tracker": node}):
+        return []
+    address = build_as(Tracker, node, "tracker").sends_to  # type: ignore[type-abstract]
+    return [] if address is None else [address]
+
+
+def to_be_trusted(config: Mapping[str, Any]) -> list[str]:
+    """What a run's configuration names that must be named again, by `trust=`, to go on with its folder."""
+    return foreign_targets(config) + sends_to(config)
+
+
+def check_address(path: Path, config: Mapping[str, Any], trust: Collection[str]) -> None:
+    """Refuse to go on with the run in `path` if it would be told at an address that only its folder names: a folder may
+    come from anywhere.
+
+    Raises:
+        FolderError: says how to agree.
+    """
+    for address in sends_to(config):
+        if address not in trust:
+            raise FolderError(
+                f"{path / 'config.yaml'}: names {address} as where the run is tracked; if it shall be told there, say "
+                f"{shlex.quote(f'trust={address}')}"
+            )
 
 
 class Tracking(View):

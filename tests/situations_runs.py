@@ -204,6 +204,7 @@ def twice_into_one_folder(hands: Hands) -> object:
     return None
 
 
+ELSEWHERE = {"_target_": "gr_cli.trackers.MLflow", "uri": "http://elsewhere.example"}
 RUNS: Table = {
     "audit.py": [
         ("does not say whether raw samples", of_a_folder("audit", without_a_claim)),
@@ -260,6 +261,9 @@ RUNS: Table = {
     ],
     "settings.py": [
         ("has settings of its own", of_a_folder("resume", config_with("train", 3))),
+    ],
+    "tracking.py": [
+        ("names {} as where the run is tracked", going_on(config_with("tracker", ELSEWHERE), "resume")),
     ],
     "trainer.py": [
         ("config.{}={}: no such setting", lambda hands: trainer_with({"lr": 1})),

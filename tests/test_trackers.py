@@ -15,6 +15,7 @@ import pytest
 
 from gr_cli.results.folder import RESULTS
 from gr_cli.trackers import Log, Tracker
+from gr_cli.tracking import sends_to
 from gr_cli.view import View
 
 SHORT = ("train.iterations=4", "log.every=2", "evaluate.every=3", "model.hidden_sizes=[8]", "threads=1")
@@ -379,6 +380,49 @@ def test_mlflow_has_the_runs_of_a_sweep_below_one(gr_run, entries, launcher):
         assert gr_run(*words, "seed=0,1,2")[0] == 0
         assert gr_run(*words)[0] == 0
         assert len(look()) == 5  # three runs, and the two sweeps that they were begun in
+
+
+@ofmlflow
+def test_a_folder_does_not_say_where_it_is_told(gr_run, monkeypatch, entries):
+    client, look = entries
+    uri = client.tracking_uri
+    with monkeypatch.context() as patch:
+        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(1, 2))
+        code, _, err = gr_run(*SHORT, "tracker=mlflow", f"tracker.uri={uri}")
+    assert code == 130
+    (folder,) = folders()
+    again = err.rpartition("gr-run ")[2].split()
+    assert again == [f"resume={folder}", f"trust={uri}"]
+    code, _, err = gr_run(again[0])
+    assert code == 2 and err.count("\n") == 1 and err.endswith(f"say trust={uri}\n")
+    assert [run.info.status for run in look().values()] == ["KILLED"]
+    assert gr_run(again[0], f"trust={uri[:-1]}")[0] == 2
+    assert gr_run(f"verify={folder}")[2].endswith(f"finish it with resume={folder}\n")
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)  # the user's own
+        assert gr_run(again[0])[::2] == (0, "")
+    assert gr_run(*again)[::2] == (0, "")
+    ((_, run),) = look().items()
+    assert_entered(client, run, folder)
+
+
+@pytest.mark.parametrize(
+    ("tracker", "address"),
+    [
+        ({"_target_": "gr_cli.trackers.MLflow", "uri": "https://me:secret@host/x"}, ["https://host/x"]),
+        ({"_target_": "gr_cli.trackers.MLflow", "uri": "elsewhere"}, ["elsewhere"]),
+        ({"_target_": "gr_cli.trackers.MLflow"}, []),
+        ({"_target_": "gr_cli.trackers.WandB"}, []),
+        ({"_target_": "gr_cli.trackers.WandB", "mode": "online"}, ["wandb:gr"]),
+        ({"_target_": "gr_cli.trackers.WandB", "mode": "online", "entity": "them"}, ["wandb:them/gr"]),
+        ({"_target_": "gr_cli.trackers.TensorBoard"}, []),
+        ({"_target_": "test_trackers.Fails", "at": "log"}, []),
+        (None, []),
+    ],
+)
+def test_what_a_tracker_of_the_configuration_sends_to(monkeypatch, tracker, address):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert sends_to({"tracker": tracker}) == address
 
 
 # --- Weights & Biases

@@ -57,6 +57,11 @@ class Tracker(ABC):
     def place(self) -> str:
         """Where the logs are: a run that has one there goes on with it, elsewhere it begins another."""
 
+    @property
+    def sends_to(self) -> str | None:
+        """The address that its settings give, and nothing else here; None: they give none."""
+        return None
+
     @abstractmethod
     def log(self, run: Tracked, known: str | None, step: int) -> Log:
         """The log of a run: a new one, or the `known` one, of which steps up to `step` (-1: none) are taken down."""

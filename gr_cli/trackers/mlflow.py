@@ -29,15 +29,25 @@ class MLflow(Tracker):
 
     def __init__(self, uri: str | None = None, experiment: str = "gr") -> None:
         self._experiment = experiment
-        given = uri or os.environ.get("MLFLOW_TRACKING_URI")
+        usual = os.environ.get("MLFLOW_TRACKING_URI")
+        self._of_its_own = uri not in (None, usual)
+        given = uri or usual
         self._home = None if given else _HOME
         self._uri = given or f"sqlite:///{_HOME.absolute()}/mlflow.db"
 
     @property
     def place(self) -> str:
-        # It is written down, and shall hold no password.
-        where = re.sub(r"//[^/@]*@", "//", self._uri) if self._home is None else _HOME
-        return f"mlflow {where} {self._experiment}"
+        return f"mlflow {self._address if self._home is None else _HOME} {self._experiment}"
+
+    @property
+    def sends_to(self) -> str | None:
+        """Files count as well: a store may say in turn that pictures go to a server."""
+        return self._address if self._of_its_own else None
+
+    @property
+    def _address(self) -> str:
+        """The URI without its password: it is written down, and shown."""
+        return re.sub(r"//[^/@]*@", "//", self._uri)
 
     def log(self, run: Tracked, known: str | None, step: int) -> Log:
         for name, value in _PATIENCE.items():

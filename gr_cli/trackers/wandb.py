@@ -30,6 +30,10 @@ class WandB(Tracker):
     def place(self) -> str:
         return " ".join(["wandb", self._mode, *([self._entity] if self._entity else []), self._project])
 
+    @property
+    def sends_to(self) -> str | None:
+        return "wandb:" + "/".join(filter(None, (self._entity, self._project))) if self._mode == "online" else None
+
     def log(self, run: Tracked, known: str | None, step: int) -> Log:
         import wandb
 
