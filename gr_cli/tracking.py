@@ -20,8 +20,9 @@ from gr_cli.errors import CompositionError, FolderError, one_line
 from gr_cli.results.files import write_json
 from gr_cli.results.folder import RunFolder
 from gr_cli.settings import Settings, flat
+from gr_cli.signals import Overdue, not_kept_waiting
 from gr_cli.tell import tell
-from gr_cli.trackers.base import Tracked, Tracker
+from gr_cli.trackers.base import Tracked, Tracker, without_password
 from gr_cli.view import View
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from gr_cli.strategies.base import Position
 
 _SECONDS_BETWEEN_LOOKS = 5.0
+_PATIENCE = 5.0  # seconds that a tracker has left when the run shall stop
 _Table = list[dict[str, str]]
 _Rows = dict[int, dict[str, float]]
 
@@ -117,7 +119,7 @@ class Tracking(View):
         self._each(lambda followed: followed.look())
 
     def finished(self, experiments: Sequence[Experiment], outcomes: Sequence[Result | GrError]) -> None:
-        self.close()
+        self._end()
 
     def stored(self, settings: Settings, result: Result) -> None:
         if _asks(settings):
@@ -125,28 +127,33 @@ class Tracking(View):
             self._followed = []
 
     def close(self) -> None:
-        self._each(lambda followed: followed.end())
+        self._end(at_once=True)
+
+    def _end(self, at_once: bool = False) -> None:
+        self._each(lambda followed: followed.end(), at_once)
         self._followed = []
 
     def _follow(self, settings: Settings, folder: Path) -> _Followed:
         self._followed.append(_Followed(settings, RunFolder(folder), self._sweep))
         return self._followed[-1]
 
-    def _each(self, do: Callable[[_Followed], None]) -> None:
+    def _each(self, do: Callable[[_Followed], None], at_once: bool = False) -> None:
         def each() -> None:
             for followed in self._followed:
                 do(followed)
 
-        self._harmless(each)
+        self._harmless(each, at_once)
         self._looked = monotonic()
 
-    def _harmless(self, do: Callable[[], None]) -> None:
+    def _harmless(self, do: Callable[[], None], at_once: bool = False) -> None:
+        """`do`, whatever comes of it; where the runs end otherwise than finished, `at_once`."""
         try:
-            with warnings.catch_warnings():
+            with not_kept_waiting(_PATIENCE, at_once), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what a library has to say of itself is no news of the run
                 do()
-        except Exception as error:
-            tell(f"the tracker failed ({type(error).__name__}: {one_line(error)}); what runs goes on untracked")
+        except (Exception, Overdue) as error:
+            why = without_password(f"{type(error).__name__}: {one_line(error)}")
+            tell(f"the tracker failed ({why}); what runs goes on untracked")
             for followed in self._followed:
                 with suppress(Exception):
                     followed.let_go()

@@ -8,10 +8,12 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
 import pytest
+from situations import failing
 
 from gr_cli.results.folder import RESULTS
 from gr_cli.trackers import Log, Tracker
@@ -120,6 +122,47 @@ def test_a_tracker_that_fails_is_told_of_once_and_the_run_goes_on(gr_run, at):
     assert err == "gr-run: the tracker failed (OSError: no space left); what runs goes on untracked\n"
     (folder,) = folders()
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
+
+
+class Hangs(Fails):
+    """One whose server does not answer any more; Ctrl-C comes while `rows` wait for it."""
+
+    def fail(self, at):
+        if at == self.at == "rows":
+            os.kill(os.getpid(), signal.SIGINT)
+        if at == self.at:
+            time.sleep(60)
+
+
+@pytest.mark.parametrize("at", ["rows", "end"])
+def test_ctrl_c_does_not_wait_long_for_a_tracker(gr_run, monkeypatch, at):
+    monkeypatch.setattr("gr_cli.tracking._PATIENCE", 0.1)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+    Path("mine/tracker").mkdir(parents=True)
+    Path("mine/tracker/hangs.yaml").write_text(f"_target_: test_trackers.Hangs\nat: {at}\n")
+    words = ("--config-dir", "mine", *SHORT, "tracker=hangs")
+    with monkeypatch.context() as patch:
+        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(1, 2) if at == "end" else View())
+        code, _, err = gr_run(*words)
+    assert code == 130
+    lines = err.splitlines()
+    assert lines[0] == (
+        "gr-run: the tracker failed (Overdue: no answer within 0.1 seconds); what runs goes on untracked"
+    )
+    assert lines[1].startswith("gr-run: interrupted; go on with: gr-run resume=")
+    (folder,) = folders()
+    assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
+    assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+    monkeypatch.setattr(Hangs, "fail", lambda self, at: None)
+    assert gr_run(*words)[0] == 0
+
+
+def test_no_password_is_shown(gr_run, monkeypatch):
+    monkeypatch.setattr(Fails, "fail", failing(OSError("POST http://me:secret@host/api: refused, https://host/x@y")))
+    Path("mine/tracker").mkdir(parents=True)
+    Path("mine/tracker/fails.yaml").write_text("_target_: test_trackers.Fails\nat: log\n")
+    err = gr_run("--config-dir", "mine", *SHORT, "tracker=fails")[2]
+    assert "(OSError: POST http://host/api: refused, https://host/x@y)" in err
 
 
 def test_a_tracker_is_no_part_of_what_a_run_is(gr_run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,3 +66,8 @@ class Tracker(ABC):
     @abstractmethod
     def log(self, run: Tracked, known: str | None, step: int) -> Log:
         """The log of a run: a new one, or the `known` one, of which steps up to `step` (-1: none) are taken down."""
+
+
+def without_password(text: str) -> str:
+    """A text without what addresses in it have before the @."""
+    return re.sub(r"//[^/@\s]*@", "//", text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -13,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from gr_cli.results.files import one_at_a_time, write_json
-from gr_cli.trackers.base import Log, Tracked, Tracker
+from gr_cli.trackers.base import Log, Tracked, Tracker, without_password
 
 _HOME = Path("outputs/mlruns")
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
-# MLflow would wait for a server that is gone for minutes, and with it the run.
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+# MLflow would wait for a server that is gone for minutes, and with it the run; and print addresses of runs that end.
+_MANNERS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 _AT_ONCE = 1000  # metrics that MLflow takes in one request
 
 
@@ -47,10 +50,10 @@ class MLflow(Tracker):
     @property
     def _address(self) -> str:
         """The URI without its password: it is written down, and shown."""
-        return re.sub(r"//[^/@]*@", "//", self._uri)
+        return without_password(self._uri)
 
     def log(self, run: Tracked, known: str | None, step: int) -> Log:
-        for name, value in _PATIENCE.items():
+        for name, value in _MANNERS.items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
