@@ -178,8 +178,10 @@ def _drawn(benchmark: Benchmark, name: str, folder: Path) -> Path:
 
 
 def _some(task: Task) -> Tensor:
-    """Which samples of a task are shown: its classes in turn."""
+    """Which samples of a task are shown: its classes in turn, of each some from first to last, for what comes first in
+    a folder may be of one kind."""
     members = [(task.train.y == label).nonzero().flatten() for label in range(len(task.classes))]
     members = [found for found in members if len(found)]
+    each = -(-_COLUMNS // len(members))
     turns = (divmod(i, len(members)) for i in range(_COLUMNS))
-    return torch.stack([members[which][turn % len(members[which])] for turn, which in turns])
+    return torch.stack([members[which][turn * len(members[which]) // each] for turn, which in turns])

@@ -71,6 +71,18 @@ def test_samples_of_each_task_are_drawn(inspected):
     assert len(list(Path("outputs/inspect").iterdir())) == 2
 
 
+def test_what_is_drawn_of_a_class_is_from_its_first_to_its_last(inspected):
+    x = np.zeros((400, 8, 8, 3), np.uint8)
+    x[200:, ..., 0] = 255  # all the later ones are red
+    write(x, np.arange(400) % 4, x)
+    inspected(*ARRAYS)
+    (picture,) = Path("outputs/inspect").rglob("*.png")
+    with Image.open(picture) as image:
+        shown = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    red, black = ((shown == colour).all(1).sum() for colour in ([255, 0, 0], [0, 0, 0]))
+    assert 0.5 < red / black < 2
+
+
 @pytest.mark.parametrize("channels", [2, 4])
 def test_channels_that_are_no_colours_are_drawn_as_well(inspected, channels):
     write(RNG.random((40, channels, 8, 8)), Y)

@@ -30,7 +30,7 @@ Mode = Literal["auto", "grey", "rgb"]
 Size = PositiveInt | Annotated[Sequence[PositiveInt], Len(2, 2)]
 T = TypeVar("T")
 
-_VERSION = 1  # of what is computed here: another one has nothing to do with what was kept
+_VERSION = 2  # of what is computed here: another one has nothing to do with what was kept
 _AT_ONCE = 64  # images that a thread takes at once
 _TRAINING, _TESTING = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 # What Pillow opens, but only with the help of other programs.
@@ -85,7 +85,7 @@ class ImageFolder:
     Args:
         path: the folder.
         size: pixels each way, or [height, width]; default: the size that most images have.
-        mode: `grey` or `rgb`; `auto`: grey if all files are. Transparency is left out.
+        mode: `grey` or `rgb`; `auto`: grey if all files are. What is transparent is seen on white.
         test_share: part of each class that is for testing, where there is no folder for that.
         test_seed: which samples that is; not the run's seed, so all runs are tested on the same.
         skip_broken: leave out images that can't be decoded, instead of refusing them all.
@@ -354,8 +354,10 @@ def _decoded(path: str, shape: tuple[int, int, int]) -> np.ndarray[Any, Any]:
             raise ValueError("its pixels are floating-point numbers")
         if image.mode.startswith("I"):  # 16 bits, of which converting would cut off all but the darkest
             image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-        if "transparency" in image.info:
-            image = image.convert("RGBA")
+        if "A" in image.getbands() or "transparency" in image.info:
+            # What is stored where nothing is to be seen is anything: one tool's black, another's stripes.
+            seen = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
         image = image.convert(mode)
         if image.size != (width, height):
             image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
