@@ -7,12 +7,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from torch import Tensor
 
 from gr_cli.errors import WriteError
 from gr_cli.results.files import write_whole
+from gr_cli.tell import tell
 
 try:
     import fcntl
@@ -82,6 +84,15 @@ def _read(path: Path) -> Tensors | None:
     return tensors if whole else None
 
 
+def _locked(file: TextIO, path: Path) -> None:
+    """Wait until no other process holds the lock, and say so if that is not now: it may take minutes."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        tell(f"another process computes what is missing in {path.parent}; this one waits for it")
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Only one process at a time, where that can be had: the others wait, and find what it wrote."""
@@ -94,7 +105,7 @@ def _alone(path: Path) -> Iterator[None]:
     with file:
         if fcntl is not None:
             with suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX)
+                _locked(file, path)
         try:
             yield
         finally:

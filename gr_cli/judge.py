@@ -227,7 +227,7 @@ def _train(network: JudgeNetwork, lessons: _Lessons) -> None:
         with torch.no_grad():
             network.look_at_inputs(some)
         order = Order(len(lessons), _BATCH, Draws(0), 0)
-        learn_classes(network, lessons.batch, order, lessons.iterations, _LR)
+        learn_classes(network, lessons.batch, order, lessons.iterations, _LR, "the judge of dreams")
         with torch.no_grad():
             network.look_at_features(some)
 

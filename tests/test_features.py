@@ -218,6 +218,33 @@ def test_processes_that_want_the_same_at_once_do_not_compute_it_twice(tmp_path):
     assert [file.name for file in Path("kept").iterdir()] == ["one.pt"]
 
 
+def test_whoever_waits_for_another_process_is_told(monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    told = []
+    Path("kept").mkdir()
+    with Path("kept/.one.pt.lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+        def tell(what: str) -> None:
+            told.append(what)
+            fcntl.flock(held, fcntl.LOCK_UN)  # the other one is done
+
+        monkeypatch.setattr(cache, "tell", tell)
+        assert cache.kept(Path("kept/one.pt"), lambda: {"x": torch.ones(2)})["x"].sum() == 2
+    assert told == ["another process computes what is missing in kept; this one waits for it"]
+
+
+def test_how_far_it_is_is_shown_on_a_terminal(monkeypatch, capsys):
+    clock = iter(range(10_000))
+    monkeypatch.setattr("gr_cli.tell.monotonic", lambda: next(clock))
+    pretrained(5).of(images())
+    assert "\r" not in capsys.readouterr().err
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    pretrained(5, "elsewhere", seed=1).of(images(n=300))
+    shown = capsys.readouterr().err
+    assert "iterations of pretraining: 2 of 5" in shown and "batches of 100 images: 2 of 3" in shown
+
+
 def test_features_that_are_not_finite_are_refused():
     with pytest.raises(DataError, match="not finite"):
         Counting(float("nan")).of(images())

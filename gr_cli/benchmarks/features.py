@@ -24,7 +24,7 @@ from gr_cli.errors import ConfigError, DataError
 from gr_cli.layers import convolutions, start_relu
 from gr_cli.machine import repeatable
 from gr_cli.randomness import Draws, seeded
-from gr_cli.tell import tell
+from gr_cli.tell import counted, tell
 
 _VERSION = 1  # of what is computed here: another one has nothing to do with what was kept
 _BATCH = 100  # images that become features at once
@@ -80,7 +80,8 @@ class Features(ABC):
 
     @torch.no_grad()
     def _vectors(self, network: nn.Module, samples: Samples) -> Tensor:
-        parts = [network(x.to(self.device)).flatten(1).float().cpu() for x, _ in samples.batches(_BATCH)]
+        batches = counted(samples.batches(_BATCH), -(-len(samples) // _BATCH), f"batches of {_BATCH} images")
+        parts = [network(x.to(self.device)).flatten(1).float().cpu() for x, _ in batches]
         found = torch.cat(parts)
         if self.normalise:
             found = F.layer_norm(found, found.shape[1:])
@@ -214,7 +215,7 @@ def pretrained(
         return fitted(x.to(device), shape), y.to(device)
 
     order = Order(len(lessons.train), _PRETRAINING_BATCH, draws, 0)
-    learn_classes(nn.Sequential(network, output), batch, order, iterations, _PRETRAINING_LR)
+    learn_classes(nn.Sequential(network, output), batch, order, iterations, _PRETRAINING_LR, "pretraining")
     return {name: value.clone() for name, value in network.state_dict().items()}
 
 
