@@ -1,5 +1,6 @@
 """Folders of images: what is in them, how it is decoded, and what is kept."""
 
+import json
 import os
 from pathlib import Path
 
@@ -349,3 +350,13 @@ def test_a_run_from_the_command_line(gr_run):
     (pictures,) = Path("outputs/image_folder").glob("*/*/figures")
     assert (pictures / "samples_task_1.png").is_file()
     assert list(Path("cache/images").glob("*.pt"))
+
+
+@pytest.mark.parametrize("strategy", [(), ("strategy=dgr",), ("strategy=er",), ("strategy=joint",)], ids=str)
+def test_the_preset_goes_with_any_strategy(gr_run, strategy):
+    folder(each=10, classes=("a", "b", "c", "d"))
+    words = ("preset=best_image_folder", "benchmark.source.path=images", "benchmark.source.size=8", *strategy)
+    code, _, err = gr_run(*words, "train.iterations=2", "evaluate.dreams=0", "threads=1")
+    assert code == 0, err
+    (status,) = Path("outputs/image_folder").rglob("status.json")
+    assert json.loads(status.read_text())["stores_raw_samples"] == (strategy in {("strategy=er",), ("strategy=joint",)})
