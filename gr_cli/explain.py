@@ -6,11 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from gr_cli.compose import NESTED
 from gr_cli.errors import one_line, suggestion
+
+_FEW = 4  # places that are named where a setting could have been meant
 
 
 def explain(error: Exception, overrides: Sequence[str]) -> str:
@@ -71,17 +73,33 @@ def _no_field(name: str, overrides: Sequence[str]) -> str:
         hint = suggestion(key, NESTED)
         return f"{key}={value}: this {group} takes no {part}" + (f"; {hint}" if hint and key not in NESTED else "")
     parent, _, leaf = key.rpartition(".")
-    node = _composed([o for o in overrides if o.lstrip("+~").partition("=")[0] != key])
+    config = node = _composed([o for o in overrides if o.lstrip("+~").partition("=")[0] != key])
     if parent and node is not None:
         try:
             node = OmegaConf.select(node, parent)
         except Exception:
             node = None
     siblings = [str(k) for k in node if not str(k).startswith("_")] if isinstance(node, Mapping) else []
+    elsewhere = _elsewhere(leaf, parent, config)
+    hint = f"did you mean {' or '.join(elsewhere)}?" if elsewhere else suggestion(leaf, siblings)
     if not siblings and parent:
-        return f"{key}={value}: {parent} has no settings"
-    hint = suggestion(leaf, siblings)
+        return f"{key}={value}: {parent} has no settings" + (f"; {hint}" if hint else "")
     return f"{key}={value}: no such setting; there are {', '.join(sorted(siblings))}" + (f"; {hint}" if hint else "")
+
+
+def _elsewhere(leaf: str, parent: str, config: Any) -> list[str]:
+    """Where else a setting is called `leaf`: below `parent` if there is one, or anywhere, unless in too many places."""
+    found = sorted(name for name in _names(config) if name.rpartition(".")[2] == leaf)
+    near = [name for name in found if name.startswith(f"{parent}.")] or found
+    return near if len(near) <= _FEW else []
+
+
+def _names(node: Any, prefix: str = "") -> list[str]:
+    """The full names of all settings."""
+    if not isinstance(node, DictConfig):
+        return [prefix.removesuffix(".")]
+    # What refers to another setting is not looked up: it may lead nowhere.
+    return [name for key in map(str, node) for name in _names(node._get_node(key), f"{prefix}{key}.")]
 
 
 def _composed(overrides: Sequence[str]) -> Any:

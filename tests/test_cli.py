@@ -16,6 +16,10 @@ TINY = ("train.iterations=3", "log.every=1")
 # What is typed, and the one line it gets.
 MISTAKES = [
     ("strategy.memory_siz=3", "memory_siz=3: no such setting; there are batch_size, .*did you mean 'memory_size'"),
+    ("latent_dim=3", "latent_dim=3: no such setting; there are .*; did you mean generator.latent_dim?"),
+    ("benchmark.data_path=3", "benchmark.data_path=3: no such setting; there are [a-z_, ]*$"),
+    ("schedule=3", "schedule=3: no such setting; there are .*; did you mean optimizer.schedule?"),
+    ("batch_size=3", "batch_size=3: no such setting; .*did you mean strategy.batch_size or train.batch_size"),
     ("sead=1", "sead=1: no such setting; there are .*did you mean 'seed'"),
     ("+foo=1", "foo=1: no such setting"),
     ("+train.foo=1", "train.foo=1: no such setting; there are active_classes, batch_size, boundaries, epochs"),
