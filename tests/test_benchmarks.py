@@ -59,6 +59,14 @@ def test_a_shuffled_order_follows_the_seed_and_keeps_labels_right():
     assert again.tasks[0].classes == split(Toy(), seed=3, classes_per_task=2, class_order="shuffled").tasks[0].classes
 
 
+def test_a_task_is_called_by_its_classes_which_can_be_told_apart():
+    x, y = torch.zeros(8, 4), torch.arange(8) % 4
+    x[:, 0] = torch.arange(8)
+    data = Data(Samples(x, y), Samples(x, y), ("cat", "dog", "Food & Drink", "sea lion"), value_range=None)
+    source = type("Given", (), {"load": lambda self: data})()
+    assert [task.name for task in split(source, seed=0).tasks] == ["cat dog", "Food & Drink, sea lion"]
+
+
 def test_classes_that_do_not_divide_are_refused():
     with pytest.raises(ConfigError, match=r"classes_per_task=4: must divide the 6 classes: one of \[1, 2, 3, 6\]"):
         split(Toy(), seed=0, classes_per_task=4)

@@ -256,7 +256,9 @@ def test_broken_images_are_named_and_may_be_left_out(capsys):
     for _ in range(2):  # decoded, then as it was kept
         data = read(skip_broken=True)
         assert data.train.y.tolist() == [0, 0, 0, 1, 1] and data.test.y.tolist() == [0, 0, 1, 1, 1]
-    assert "2 images can't be decoded and are left out, the first is train/dog/1.png" in capsys.readouterr().err
+    assert (
+        "images that can't be decoded are left out, 2 in all, the first is train/dog/1.png" in capsys.readouterr().err
+    )
     Path("images/train/dog/1.png").write_bytes(whole)
     put("images/test/cat/0.png", pixels(6, 5, 3))
     assert len(read().train) == 6

@@ -127,8 +127,8 @@ def _data(listing: _Listing, choices: _Choices, place: str) -> Data:
     found = kept(choices.folder / f"{what}-{content}.pt", lambda: _decoded_all(listing, choices, place))
     x, sound = found["x"], found["sound"]
     if not sound.all():
-        first = listing.files[int((~sound).nonzero()[0])].name
-        tell(f"{place}: {int((~sound).sum()):,} images can't be decoded and are left out, the first is {first}")
+        broken = [file.name for file, whole in zip(listing.files, sound.tolist(), strict=True) if not whole]
+        tell(f"{place}: images that can't be decoded are left out, {len(broken):,} in all, the first is {broken[0]}")
     y = torch.tensor([file.label for file in listing.files])[sound]
     if listing.training is None:
         train, test = tested_on(x, y, choices.test_share, choices.test_seed)

@@ -114,7 +114,7 @@ def _label(classes: Sequence[str], wanted: str | int) -> int:
 
 def _name(classes: Sequence[str]) -> str:
     if len(classes) <= _NAMED:
-        return " ".join(classes)
+        return (", " if any(" " in name for name in classes) else " ").join(classes)
     return f"{classes[0]} ... {classes[-1]} ({len(classes)} classes)"
 
 
