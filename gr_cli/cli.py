@@ -101,11 +101,10 @@ _TARGET = re.compile(r"""^\s*_target_:\s*["']?([\w.]+)""", re.MULTILINE)
 def _resume(path: Path, trust: Sequence[str]) -> int:
     """`gr-run resume=<folder>`: go on with a run as its folder describes it."""
     from gr_cli.results.load import settings_of
-    from gr_cli.tracking import check_address, check_installed
+    from gr_cli.tracking import check_address
 
     settings = settings_of(path, trust)
     check_address(path, settings.config, trust)
-    check_installed(settings.config)
     _run(settings, path)
     return 0
 

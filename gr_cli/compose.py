@@ -29,7 +29,7 @@ def settings_from(config: DictConfig, hydra: Any) -> Settings:
 
     from gr_cli.explain import explain
     from gr_cli.settings import Settings
-    from gr_cli.tracking import check_installed
+    from gr_cli.tracking import check_tracker
 
     overrides = typed(hydra.overrides.task)
     # Hydra's own part would take longer to resolve than all the rest.
@@ -40,7 +40,7 @@ def settings_from(config: DictConfig, hydra: Any) -> Settings:
         raise CompositionError(explain(error, overrides)) from error
     choices = {group: hydra.runtime.choices.get(group) for group in GROUPS}
     settings = Settings.checked(plain, choices, overrides)
-    check_installed(settings.config)
+    check_tracker(settings.config)
     return settings
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from gr_cli.build import build_as, foreign_targets, resolve
+from gr_cli.build import build_as, foreign_targets
 from gr_cli.errors import CompositionError, FolderError, one_line
 from gr_cli.results.files import write_json
 from gr_cli.results.folder import RunFolder
@@ -40,16 +40,25 @@ _Table = list[dict[str, str]]
 _Rows = dict[int, dict[str, float]]
 
 
-def check_installed(config: Mapping[str, Any]) -> None:
-    """Refuse, in one line, a tracker whose library is not there.
+def check_tracker(config: Mapping[str, Any]) -> None:
+    """Refuse, in one line, a tracker that does not take its settings, or whose library is not there.
 
     Raises:
         CompositionError: says what to install.
+        ConfigError: says which setting it is.
     """
-    node = config["tracker"]
-    library = None if node is None else getattr(resolve(node["_target_"], "tracker"), "library", None)
-    if library is None:
-        return
+    if config["tracker"] is not None:
+        _built(config["tracker"])
+
+
+def _built(node: Mapping[str, Any]) -> Tracker:
+    tracker: Tracker = build_as(Tracker, node, "tracker")  # type: ignore[type-abstract]
+    if tracker.library is not None:
+        _check_installed(tracker.library)
+    return tracker
+
+
+def _check_installed(library: str) -> None:
     spec = find_spec(library)
     if spec is None or spec.origin is None:  # a folder of that name, which a tracker may have left here, is no library
         raise CompositionError(
@@ -182,7 +191,7 @@ class _Followed:
 
     def __init__(self, settings: Settings, folder: RunFolder, sweep: Path | None) -> None:
         self._folder, self._settings, self._sweep = folder, settings, sweep
-        self._tracker = build_as(Tracker, settings.config["tracker"], "tracker")  # type: ignore[type-abstract]
+        self._tracker = _built(settings.config["tracker"])
         self._notes = _read_json(self._file)
         self._told = _Told(**self._notes.get(self._tracker.place, {}))
         self._saved: object = None

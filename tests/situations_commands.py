@@ -165,6 +165,9 @@ COMMANDS: Table = {
     "tracking.py": [
         ("its package is not installed", without_tensorboard),
     ],
+    "trackers/mlflow.py": [
+        ("must hold no name and no password", typed("tracker=mlflow tracker.uri=https://me:secret@server.example")),
+    ],
     "words.py": [
         ("flags=", mistake("--foo")),
         ("has no name", mistake("=3")),

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from situations import failing
 
+from gr_cli.results.files import one_at_a_time
 from gr_cli.results.folder import RESULTS
 from gr_cli.trackers import Log, Tracker
 from gr_cli.tracking import sends_to
@@ -200,6 +201,28 @@ def test_a_library_that_is_not_there_is_told_before_anything_is_written(gr_run, 
         "install it with: pip install 'gr-cli[tensorboard]'\n"
     )
     assert list(Path().iterdir()) == []
+
+
+def test_a_run_goes_on_untracked_where_the_library_is_not_there(gr_run, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(1, 2))
+        assert gr_run(*SHORT, "tracker=tensorboard")[0] == 130
+    (folder,) = folders()
+    monkeypatch.setattr("gr_cli.tracking.find_spec", lambda name: None)
+    code, _, err = gr_run(f"resume={folder}")
+    assert code == 0
+    assert "pip install 'gr-cli[tensorboard]'); what runs goes on untracked" in err
+
+
+def test_who_holds_what_others_wait_for_is_not_waited_for_for_ever(tmp_path):
+    with (
+        one_at_a_time(tmp_path / "lock"),
+        pytest.raises(OSError, match="another process has held it"),
+        one_at_a_time(tmp_path / "lock", patience=0.05),
+    ):
+        pass
+    with one_at_a_time(tmp_path / "lock", patience=0.0):
+        pass
 
 
 # --- TensorBoard
@@ -452,7 +475,7 @@ def test_a_folder_does_not_say_where_it_is_told(gr_run, monkeypatch, entries):
 @pytest.mark.parametrize(
     ("tracker", "address"),
     [
-        ({"_target_": "gr_cli.trackers.MLflow", "uri": "https://me:secret@host/x"}, ["https://host/x"]),
+        ({"_target_": "gr_cli.trackers.MLflow", "uri": "https://host/x"}, ["https://host/x"]),
         ({"_target_": "gr_cli.trackers.MLflow", "uri": "elsewhere"}, ["elsewhere"]),
         ({"_target_": "gr_cli.trackers.MLflow"}, []),
         ({"_target_": "gr_cli.trackers.WandB"}, []),

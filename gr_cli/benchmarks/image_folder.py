@@ -51,7 +51,7 @@ class _File(NamedTuple):
 class _Listing:
     """What is in a folder: the images for training, `training` in number, then those for testing; None: they have no
     part of their own. `others` is how many files are no images; hidden ones don't count. `empty`: folders without
-    images, which are no classes."""
+    images, which are no classes. `aside`: folders beside those for training and testing."""
 
     root: Path
     classes: tuple[str, ...]
@@ -59,6 +59,7 @@ class _Listing:
     training: int | None
     others: int
     empty: tuple[str, ...]
+    aside: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,8 @@ def _listed(root: Path, place: str) -> _Listing:
         counts.append(len(files))
     others = sum(len(found) for folders in inside.values() for found in folders.values()) - len(files)
     empty = tuple(name for name in names if name not in classes)
-    return _Listing(root, tuple(classes), tuple(files), counts[0] if len(parts) == 2 else None, others, empty)
+    aside = tuple(f"{name}/" for name in sorted(_folders(root)) if len(parts) == 2 and name not in parts)
+    return _Listing(root, tuple(classes), tuple(files), counts[0] if len(parts) == 2 else None, others, empty, aside)
 
 
 def _parts(root: Path, place: str) -> list[str]:
@@ -263,9 +265,10 @@ def _extensions() -> frozenset[str]:
 
 def _decoded_all(listing: _Listing, choices: _Choices, place: str) -> Tensors:
     """All images as one tensor, and which of the files they are: all that can be decoded."""
-    over = [f"{listing.others:,} other files"] if listing.others else []
+    over = [f"{listing.others:,} other file{'s' if listing.others > 1 else ''}"] if listing.others else []
     over += [f"what holds no images ({', '.join(listing.empty)})"] if listing.empty else []
-    passed = f"; {' and '.join(over)} are passed over" if over else ""
+    over += [f"what is for neither training nor testing ({', '.join(listing.aside)})"] if listing.aside else []
+    passed = f"; passed over: {', '.join(over)}" if over else ""
     tell(
         f"{len(listing.files):,} images of {len(listing.classes)} classes in {listing.root} are decoded, "
         f"and kept in {choices.folder}{passed}"

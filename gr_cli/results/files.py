@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -77,11 +78,23 @@ def not_made(folder: Path, error: OSError) -> FolderError:
 
 
 @contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
-    """Inside the block no other process is in one of the same file, which is made if it is not there."""
+def one_at_a_time(path: Path, patience: float = 10.0) -> Iterator[None]:
+    """Inside the block no other process is in one of the same file, which is made if it is not there.
+
+    Raises:
+        OSError: another process was in its block for `patience` seconds; it may have been stopped there.
+    """
     with path.open("a") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        end = time.monotonic() + patience
+        while fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise TimeoutError(f"{path}: another process has held it for {patience:g} s") from None
+                time.sleep(0.02)
+            else:
+                break
         yield
 
 

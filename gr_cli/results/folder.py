@@ -86,7 +86,8 @@ class RunFolder:
         if status is None:
             return "never begun"
         state = str(status.get("state"))
-        if state != "running" or is_held(self.path) or (_is_of_another_host(status) and _lives(status)):
+        locks_tell = fcntl is not None and not _is_of_another_host(status)
+        if state != "running" or is_held(self.path) or (not locks_tell and _lives(status)):
             return state
         return "killed"
 
@@ -193,9 +194,9 @@ def held(path: Path) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process of this machine holds the folder of a run or a sweep."""
+    """Whether a process of this machine holds the folder of a run or a sweep; no, where there are no locks."""
     if fcntl is None:
-        return True
+        return False
     with suppress(OSError), (path / _LOCK).open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

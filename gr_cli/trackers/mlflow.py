@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from gr_cli.errors import ConfigError
 from gr_cli.results.files import one_at_a_time, write_json
 from gr_cli.trackers.base import Log, Tracked, Tracker, without_password
 
@@ -31,6 +32,13 @@ class MLflow(Tracker):
     library = "mlflow"
 
     def __init__(self, uri: str | None = None, experiment: str = "gr") -> None:
+        if uri is not None and without_password(uri) != uri:
+            raise ConfigError(
+                "tracker.uri",
+                without_password(uri),
+                "must hold no name and no password, for it is written into files of the run",
+                "put them into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+            )
         self._experiment = experiment
         usual = os.environ.get("MLFLOW_TRACKING_URI")
         self._of_its_own = uri not in (None, usual)
