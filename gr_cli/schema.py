@@ -126,6 +126,7 @@ NEWER = {
     "augment.brightness": 0.0,
     "augment.contrast": 0.0,
     "evaluate.dreams": None,
+    "strategy.regularizer.parameters": "solver",
     "tracker": None,
 }
 

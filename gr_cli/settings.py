@@ -145,7 +145,7 @@ def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
         *groups, leaf = name.split(".")
         node = found
         for group in groups:
-            node = node.get(group, {})
+            node = node.get(group) or {}
         if leaf in node and node[leaf] == before:
             del node[leaf]
     return found

@@ -220,6 +220,10 @@ def test_a_run_of_an_earlier_version_is_the_same_run():
     assert Settings(config, {}).differences(completed(old)) == ""
     assert deciding(composed(["strategy=finetune", "augment.flip=0.5"]).config) != deciding(config)
     assert deciding(composed(["strategy=finetune", "normalise=first_task"]).config) != deciding(config)
+    held = ["strategy=bir", "strategy/regularizer=si"]
+    now = deciding(composed(held).config)
+    assert "parameters" not in now["strategy"]["regularizer"]  # nor had it before there was a choice
+    assert deciding(composed([*held, "strategy.regularizer.parameters=all"]).config) != now
 
 
 def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(gr_run, monkeypatch):

@@ -103,10 +103,18 @@ def test_every_combination_runs_or_is_refused(strategy, scenario):
             assert x.min() >= 0 and x.max() <= 1
 
 
-@pytest.mark.parametrize(("regularizer", "whole"), [("si", True), ("ewc", False)])
-def test_synaptic_intelligence_holds_the_decoder_too_where_it_is_one_network_with_the_solver(regularizer, whole):
-    """As van de Ven et al. do; a Fisher information of labels knows nothing of a decoder."""
-    words = ["strategy=bir", f"strategy/regularizer={regularizer}", "strategy.regularizer.strength=3.0", *SMALL]
+@pytest.mark.parametrize(
+    ("words", "whole"),
+    [
+        (["si", "strategy.regularizer.parameters=all"], True),
+        (["si"], False),
+        (["ewc"], False),  # a Fisher information of labels knows nothing of a decoder
+    ],
+)
+def test_synaptic_intelligence_can_hold_the_decoder_too_where_it_is_one_network_with_the_solver(words, whole):
+    """As van de Ven et al. do."""
+    choice, *more = words
+    words = ["strategy=bir", f"strategy/regularizer={choice}", *more, "strategy.regularizer.strength=3.0", *SMALL]
     experiment = prepare(composed(words))
     learner, penalty = experiment.learner, experiment.learner.strategy.regularizer
     held = [p for name, d in learner.descents.items() if whole or name == "solver" for p in d.parameters]

@@ -126,7 +126,7 @@ class Regularizer(ABC):
 
     follows: ClassVar[bool] = False
     looks_again: ClassVar[bool] = False
-    covers_all: ClassVar[bool] = False
+    covers_all: bool = False
     needs_boundaries: str = "learns what is important when a task is over"
 
     @abstractmethod

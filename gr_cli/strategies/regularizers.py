@@ -179,19 +179,22 @@ class SynapticIntelligence(_Quadratic):
     Args:
         strength: weight of the penalty beside the loss, c in the paper.
         damping: what keeps importance finite where a parameter hardly moved, xi in the paper.
+        parameters: of what it holds them where solver and generator are one network with one loss: of the solver, or
+            `all`, the decoder's among them, as van de Ven et al. do.
     """
 
     scale = 1.0
     follows = True
-    covers_all = True
 
     def __init__(
         self,
         strength: Annotated[NonNegative, PerReplica] = 50.0,
         damping: Annotated[Positive, PerReplica] = 0.1,
+        parameters: Literal["solver", "all"] = "solver",
     ) -> None:
         super().__init__(strength)
         self.damping = damping
+        self.covers_all = parameters == "all"
         self._begin: list[Tensor] = []
         self._path: list[Tensor] = []
 
