@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gr_cli.strategies.base import Position
     from gr_cli.sweep import Tally
 
+_FEW = 20  # tasks each of which there is room for
 _SECONDS_BETWEEN_LOOKS = 0.25  # reading a loss waits for the device, so do it a few times a second at most
 
 
@@ -101,9 +102,14 @@ class Terminal(View):
     def stage_finished(self, number: int, accuracies: Sequence[Row]) -> None:
         if not self._live or (self._tally is not None and self._console.is_terminal):
             return
-        shown = " ".join(f"{percent(mean):>5}" for mean in map(_mean, zip(*accuracies, strict=True)))
+        means = list(map(_mean, zip(*accuracies, strict=True)))
+        shown = " ".join(f"{percent(mean):>5}" for mean in means) + " %"
+        if len(means) > _FEW:
+            shown = f"{percent(_mean(means))} % on average"
+            if self._stages > 1:
+                shown = f"{percent(means[number])} %, all so far {percent(_mean(means[: number + 1]))} % on average"
         whose = "" if self._runs == 1 else f", mean of {len(accuracies)} runs"
-        self._say(f"after {self._stage}{whose}: {shown} %")
+        self._say(f"after {self._stage}{whose}: {shown}")
 
     def failed(self, folder: Path, error: GrError) -> None:
         self._failed += 1
@@ -197,7 +203,7 @@ class Terminal(View):
         rows = {after: accuracies for after, accuracies in result.record.rows().items() if after >= 0}
         width = max(map(len, rows.values()))
         names = names or [str(i) for i in range(width)]
-        if width <= 20:
+        if width <= _FEW:
             table = Table(title="test accuracy (%)", title_justify="left", title_style="")
             table.add_column("after task", justify="right")
             for i, name in enumerate(names):

@@ -303,6 +303,34 @@ def test_on_a_phone_only_tables_scroll_sideways(written):
     assert whole <= seen <= 360
 
 
+# --- many tasks
+
+
+def test_a_matrix_of_many_tasks_is_drawn_and_its_numbers_are_below(monkeypatch):
+    monkeypatch.setattr("run_folders.TASKS", 24)
+    folder = write_run(Path("runs"))
+    assert main(["runs", "--html", "page.html"]) == 0
+    text = Path("page.html").read_text()
+    _, drawn = text.split('<figure class="matrix">')
+    drawing, below = drawn.split("</svg>", 1)
+    assert drawing.count("<image") == 1 and below.index("The numbers") < below.index('<table class="heat">')
+    (rows,) = Tables(text).found["heat"]
+    for shown, row in zip(rows[1:], read(folder / "accuracy_matrix.csv"), strict=False):
+        assert numbers(shown[1:]) == pytest.approx([100 * float(row[f"task_{j}"]) for j in range(24)], abs=0.06)
+    curves = text.split('<figure class="curves">')[1].split("</svg>", 1)[0]
+    assert set(re.findall(r"(task \d+|mean so far)</text>", curves)) == {"task 0", "task 23", "mean so far"}
+
+
+@pytest.mark.parametrize(("down", "across"), [(20, 20), (21, 21), (100, 100), (1, 400)])
+def test_pictures_of_many_tasks_stay_small(tmp_path, down, across):
+    from PIL import Image
+
+    rows = {after: [0.5] * across for after in range(down)}
+    figures.matrix(rows, [f"permutation {i}" for i in range(across)], "many", tmp_path / "matrix.png")
+    with Image.open(tmp_path / "matrix.png") as image:
+        assert max(image.size) < 2700
+
+
 # --- figures for papers
 
 

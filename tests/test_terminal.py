@@ -1,5 +1,6 @@
 """What a terminal shows of a sweep, and `gr-report --watch` of runs in other processes."""
 
+import csv
 import io
 import json
 import os
@@ -123,6 +124,20 @@ def test_a_sweep_that_is_no_terminals_has_a_line_for_each_run(gr_run):
     assert err.splitlines()[0].startswith("gr-run: loss `current` is nan")
     code, out, _ = gr_run(*words)
     assert out.splitlines()[0].startswith("finished before, ") and "after task" not in out
+
+
+def test_of_many_tasks_a_line_has_two_numbers(gr_run):
+    words = ("benchmark=permuted_digits", "benchmark.tasks=21", "strategy=finetune", "train.iterations=1", "threads=1")
+    code, out, _ = gr_run(*words, "model.hidden_sizes=[4]", "evaluate.samples=10")
+    assert code == 0
+    (status,) = Path("outputs").glob("*/*/*/status.json")
+    with (status.parent / "accuracy_matrix.csv").open(newline="") as file:
+        *_, last = ([float(value) for value in row[1:]] for row in list(csv.reader(file))[1:])
+    line = (
+        f"after task 21/21 (permutation 20): {100 * last[-1]:.1f} %, all so far {100 * sum(last) / 21:.1f} % on average"
+    )
+    assert line in out.splitlines()
+    assert "┃" not in out and "average accuracy" in out
 
 
 def test_of_runs_that_are_trained_together_a_failure_is_told_once_and_with_its_folder(gr_run):

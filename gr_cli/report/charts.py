@@ -27,9 +27,11 @@ from gr_cli.results.metrics import FRACTIONS
 # Told apart by colour-blind eyes (Okabe & Ito 2008); without the yellow and the black, which vanish on white or black.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS, _DASHES = "osD^vP", ("-", "--", ":", "-.")
+_HEAT = matplotlib.colormaps["viridis"]
 _INK = "#010203"  # on the page: whatever colour its text has
 _PERCENT = (-3, 103)  # of an axis
 COLUMN = 3.35  # inches, of a paper with two columns
+FEW = 20  # tasks each of which there is room for
 
 
 @contextmanager
@@ -80,7 +82,7 @@ def lines(
 ) -> Figure:
     """Means along x with a band of the standard error, or of the confidence interval."""
     with _style(page):
-        rows = -(-len(drawn) // 3)
+        rows = -(-len(_named(drawn, last_bold)) // 3)
         figure, axes = _placed(2.5 if page else 1.7, page, below=0.5 + (0.2 if page else 0.14) * rows)
         _draw(axes, drawn, page, scale, interval, last_bold)
         if scale == 100:
@@ -92,23 +94,33 @@ def lines(
 
 
 def _draw(axes: Axes, drawn: Sequence[Line], page: bool, scale: float, interval: bool, last_bold: bool) -> None:
-    """Each line with its band."""
+    """Each line with its band; of many that come one after the other, in colours that do."""
+    named = _named(drawn, last_bold)
     for i, line in enumerate(drawn):
-        look = {"color": _INK if page else "black", "linestyle": "--"} if last_bold and line is drawn[-1] else _look(i)
+        look: dict[str, Any]
+        if last_bold and line is drawn[-1]:
+            look = {"color": _INK if page else "black", "linestyle": "--"}
+        else:
+            look = _look(i) if len(named) == len(drawn) else {"color": colour_of(i / len(drawn)), "linewidth": 0.6}
         at = np.array(list(line.points))
         mean = scale * np.array([point.mean for point in line.points.values()])
         widths = [(p.half if interval else p.sem) or 0.0 for p in line.points.values()]
         band = scale * np.array(widths)
         look = look if len(at) <= 30 else look | {"marker": ""}
-        axes.plot(at, mean, label=line.name, **look)
+        axes.plot(at, mean, label=line.name if line in named else None, **look)
         axes.fill_between(at, mean - band, mean + band, color=look["color"], alpha=0.2, linewidth=0)
+
+
+def _named(drawn: Sequence[Line], last_bold: bool) -> Sequence[Line]:
+    """Those that the legend names: all, but of many tasks the first and the last one."""
+    return drawn if len(drawn) <= FEW + 1 or not last_bold else [drawn[0], drawn[-2], drawn[-1]]
 
 
 def _legend(axes: Axes, figure: Figure) -> None:
     """What the lines of `axes` are, below everything."""
     axes.legend(
         loc="lower center", bbox_to_anchor=(0.5, 0.0), bbox_transform=figure.transFigure,
-        ncols=min(3, len(axes.lines)), columnspacing=1.0, handlelength=2.2,
+        ncols=min(3, len(axes.get_legend_handles_labels()[1])), columnspacing=1.0, handlelength=2.2,
         borderaxespad=0.05 / figure.get_figheight(),
     )  # fmt: skip
 
@@ -121,9 +133,10 @@ def curves(drawn: Sequence[Line], page: bool) -> Figure:
 
 
 def losses(drawn: Sequence[Line], page: bool) -> Figure:
-    """Loss terms by iteration; as powers of ten, if all are positive."""
+    """Loss terms by iteration; on a scale of ratios, if they span a wide range."""
     figure = lines(drawn, "iteration", "loss", page, scale=1.0)
-    if all(point.mean > 0 for line in drawn for point in line.points.values()):
+    values = [point.mean for line in drawn for point in line.points.values()]
+    if min(values) > 0 and max(values) / min(values) >= 30:
         axes = figure.axes[0]
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # powers of ten take long to typeset
@@ -137,7 +150,7 @@ def dreams(drawn: Mapping[str, Sequence[Line]], tops: Mapping[str, float], page:
     `tops`: the highest value of each metric that shall have room, so that several figures can be compared.
     """
     width, height, gap = (4.6, 1.15, 0.62) if page else (COLUMN, 0.8, 0.45)
-    down, several = -(-len(drawn) // 2), max(map(len, drawn.values()))
+    down, several = -(-len(drawn) // 2), max(len(_named(found, True)) for found in drawn.values())
     below = 0.5 + (0.2 if page else 0.14) * -(-several // 3)
     whole = below + down * (height + gap) - gap + 0.3
     with _style(page):
@@ -191,19 +204,20 @@ def comparison(named: Mapping[str, Summary], x: str, scale: float, page: bool) -
     return figure
 
 
-def heat_map(cells: Cells) -> Figure:
+def heat_map(cells: Cells, page: bool) -> Figure:
     """The accuracy matrix: a row per training, a column per task."""
     after, tasks = sorted({i for i, _ in cells}), sorted({j for _, j in cells})
     values = np.array([[100 * cells[i, j].mean if (i, j) in cells else np.nan for j in tasks] for i in after])
-    with _style(page=False):
-        figure, axes = _placed(0.28 * len(after) + 0.1, page=False)
+    with _style(page):
+        figure, axes = _placed(min(0.28 * len(after) + 0.1, 3.9 if page else 2.8), page)
         axes.grid(False)
-        axes.imshow(values, vmin=0, vmax=100, cmap="viridis", aspect="auto")
+        axes.imshow(values, vmin=0, vmax=100, cmap=_HEAT, aspect="auto")
         for (i, j), value in np.ndenumerate(values):
             if isfinite(value) and len(tasks) <= 12:
                 axes.text(j, i, f"{value:.1f}", ha="center", va="center", color=readable_on(value / 100), fontsize=6.5)
-        axes.set_xticks(range(len(tasks)), [str(task) for task in tasks])
-        axes.set_yticks(range(len(after)), [str(task) for task in after])
+        for ticks, shown in ((axes.set_xticks, tasks), (axes.set_yticks, after)):
+            step = -(-len(shown) // FEW)
+            ticks(range(0, len(shown), step), [str(task) for task in shown[::step]])
         axes.set_xlabel("accuracy (%) on task")
         axes.set_ylabel("after task")
     return figure
@@ -211,7 +225,7 @@ def heat_map(cells: Cells) -> Figure:
 
 def colour_of(share: float) -> str:
     """The colour of a number from 0 to 1: even in lightness, told apart by colour-blind eyes."""
-    return matplotlib.colors.to_hex(matplotlib.colormaps["viridis"](min(max(share, 0.0), 1.0)))
+    return matplotlib.colors.to_hex(_HEAT(min(max(share, 0.0), 1.0)))
 
 
 def readable_on(share: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _COLOURS = "viridis"  # even in lightness, and told apart by colour-blind eyes
+_FEW = 20  # tasks each of which there is room for
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -36,23 +37,26 @@ def matrix(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path
     """Heat map of the accuracy matrix: a row per training, a column per task."""
     values = 100 * np.array(list(rows.values()), dtype=float)
     height, width = values.shape
-    longest = max(map(len, names))
-    across, down = min(38.0, 0.75 * width), min(38.0, 0.55 * height)  # inches of the map itself
+    longest, few = max(map(len, names)), max(values.shape) <= _FEW
+    # Inches of the map itself. A picture of all numbers of a hundred tasks would take gigabytes to draw.
+    across, down = (0.75 * width, 0.55 * height) if few else (min(8.0, 0.75 * width), min(8.0, 0.55 * height))
     figure, axes = _placed(across, down, left=1.1, right=1.2, below=0.65 + (0.055 * longest if longest > 5 else 0))
     image = axes.imshow(values, vmin=0, vmax=100, cmap=_COLOURS, aspect="auto")
-    if height * width <= 400:
+    if few:
         for (i, j), value in np.ndenumerate(values):
             axes.text(
                 j, i, f"{value:.1f}", ha="center", va="center", color="black" if value > 60 else "white", fontsize=8
             )
-    step = max(1, width // 20)
-    axes.set_xticks(range(0, width, step), list(names)[::step], rotation=45 if longest > 5 else 0)
-    axes.set_yticks(range(height), [f"after task {after}" for after in rows])
+    step = -(-width // _FEW)
+    aslant: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if longest > 5 else {}
+    axes.set_xticks(range(0, width, step), list(names)[::step], **aslant)
+    step = -(-height // _FEW)
+    axes.set_yticks(range(0, height, step), [f"after task {after}" for after in rows][::step])
     axes.set_xlabel("evaluated on task")
     axes.set_title(title, fontsize=9)
     box = axes.get_position()
     beside = figure.add_axes((box.x1 + 0.15 / figure.get_figwidth(), box.y0, 0.15 / figure.get_figwidth(), box.height))
-    figure.colorbar(image, cax=beside, label="test accuracy (%)")
+    figure.colorbar(image, cax=beside, label="test accuracy (%)" if down > 1.2 else "%")
     _save(figure, path)
 
 
@@ -67,9 +71,9 @@ def curves(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path
     palette = matplotlib.colormaps[_COLOURS]
     for task, name in enumerate(names):
         points = [(after, accuracies[task]) for after, accuracies in rows.items() if after >= task or len(rows) == 1]
-        axes.plot(
-            *zip(*points, strict=True), "o-", color=palette(colours[task]), lw=1.3, ms=4, label=f"task {task}: {name}"
-        )
+        width, size = (1.3, 4) if len(names) <= _FEW else (0.6, 0)
+        label = f"task {task}: {name}"
+        axes.plot(*zip(*points, strict=True), "o-", color=palette(colours[task]), lw=width, ms=size, label=label)
     means = [(after, average_accuracy([accuracies[: after + 1]])) for after, accuracies in rows.items()]
     axes.plot(*zip(*means, strict=True), "k--", lw=1.8, label="mean of tasks so far")
     axes.set_ylim(-0.02, 1.02)

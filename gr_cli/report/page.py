@@ -100,10 +100,13 @@ def _main_table(table: Table) -> str:
 
 def _figure(kind: str, name: str, drawing: str, caption: str, alt: str, numbers: Shown) -> str:
     """A chart with words for who can't see it, and with its numbers."""
-    told = _html_table(numbers, kind, f"Numbers of: {caption}")
+    return _drawn(kind, name, drawing, caption, alt, _html_table(numbers, kind, f"Numbers of: {caption}"))
+
+
+def _drawn(kind: str, name: str, drawing: str, caption: str, alt: str, numbers: str) -> str:
     return (
         f'<figure class="{kind}"><div role="img" aria-label="{escape(alt)}" id="{name}">{drawing}</div>'
-        f"<figcaption>{escape(caption)}</figcaption><details><summary>The numbers</summary>{told}</details></figure>"
+        f"<figcaption>{escape(caption)}</figcaption><details><summary>The numbers</summary>{numbers}</details></figure>"
     )
 
 
@@ -221,7 +224,7 @@ def _group(place: int, row: Row) -> str:
     group, name, metric = row.group, f"group-{place}", next(iter(row.metrics))
     seeds = f"{row.n} of {len(group.seeds)} {'seeds' if len(group.seeds) != 1 else 'seed'}"
     found = f"{title(metric)} {mean_and_sem(row.metrics[metric], metric, row.n)} · {seeds}"
-    drawn = "".join((_heat_map(row), _curves(row, name), _losses(row, name)))
+    drawn = "".join((_heat_map(row, name), _curves(row, name), _losses(row, name)))
     told = "".join(f"<li>{escape(note)}</li>" for note in row.notes)
     parts = [
         f'<details class="group" id="{name}"{" open" if place < _OPEN else ""}>',
@@ -236,8 +239,8 @@ def _group(place: int, row: Row) -> str:
     return "".join(parts)
 
 
-def _heat_map(row: Row) -> str:
-    """As a table whose cells are coloured: its numbers can be read, copied and heard."""
+def _heat_map(row: Row, name: str) -> str:
+    """As a table whose cells are coloured: its numbers can be read, copied and heard; of many tasks, drawn above it."""
     cells, lost = series.matrix(row.group), series.forgotten(row.group)
     if not cells:
         return ""
@@ -253,7 +256,11 @@ def _heat_map(row: Row) -> str:
         + (f'<tfoot><tr><th scope="row">forgotten</th>{foot}</tr></tfoot>' if lost else "")
         + "</table>"
     )
-    return f'<figure class="heat">{_scrolling(table, "Accuracy matrix")}<figcaption>{caption}</figcaption></figure>'
+    shown = _scrolling(table, "Accuracy matrix")
+    if len(tasks) > charts.FEW:
+        drawing = charts.svg(charts.heat_map(cells, page=True), f"{name}-matrix")
+        return _drawn("matrix", f"{name}-matrix", drawing, caption, caption, shown)
+    return f'<figure class="heat">{shown}<figcaption>{caption}</figcaption></figure>'
 
 
 def _hot(summary: Summary | None) -> str:

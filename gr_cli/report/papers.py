@@ -50,7 +50,7 @@ def _figures(table: Table) -> list[tuple[str, charts.Figure]]:
 def _of_group(row: Row, tops: Mapping[str, float], name: str) -> list[tuple[str, charts.Figure]]:
     found = []
     if cells := series.matrix(row.group):
-        found.append((f"{name}_matrix", charts.heat_map(cells)))
+        found.append((f"{name}_matrix", charts.heat_map(cells, page=False)))
     if lines := series.curves(row.group):
         found.append((f"{name}_curves", charts.curves(lines, page=False)))
     if lines := series.losses(row.group):

@@ -75,20 +75,19 @@ def curves(group: Group) -> list[Line]:
 def _curves_of(run: FoundRun) -> dict[tuple[int, float], float]:
     """By task and x, the number of tasks learnt, of the one in training the part that is over. Task -1: the mean."""
     rows = [row for row in read_table(run.path / "evaluations.csv") if row["split"] == "test"]
-    length = {
-        row["after_task"]: max(int(r["iteration"]) for r in rows if r["after_task"] == row["after_task"])
-        for row in rows
-    }
+    length: dict[str, int] = {}
+    for row in rows:
+        length[row["after_task"]] = max(int(row["iteration"]), length.get(row["after_task"], 0))
     found: dict[tuple[int, float], float] = {}
     for row in rows:
         part = int(row["iteration"]) / length[row["after_task"]] if length[row["after_task"]] else 1.0
         x = round(int(row["after_task"]) + part, 6)
         if x > int(row["task"]):
             found[int(row["task"]), x] = float(row["accuracy"])
-    for x in {x for _, x in found}:
-        now = [value for (_, other), value in found.items() if other == x]
-        found[-1, x] = sum(now) / len(now)
-    return found
+    now: dict[float, list[float]] = {}
+    for (_, x), value in found.items():
+        now.setdefault(x, []).append(value)
+    return found | {(-1, x): sum(values) / len(values) for x, values in now.items()}
 
 
 def dreams(group: Group) -> dict[str, list[Line]]:
