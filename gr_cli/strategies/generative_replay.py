@@ -18,6 +18,7 @@ from gr_cli.strategies.base import Batch, GeneratorBatch, Position, Regularizer,
 from gr_cli.strategies.dreams import Dreams, Likelihoods, fit_classes
 from gr_cli.strategies.memory import Memory, Passage, pick_balanced, shares
 from gr_cli.strategies.replay import Replay, ReplayStrategy, taught
+from gr_cli.strategies.turns import Turns, When
 
 _SURPLUS = 4  # generated samples per place of the memory, so that rare classes fill their share
 
@@ -81,7 +82,7 @@ class GenerativeReplay(ReplayStrategy):
         targets: Literal["hard", "soft", "likelihood"] = "hard",
         temperature: Annotated[Positive, PerReplica] = 2.0,
         generator_data: Literal["memory", "current_and_replay"] = "memory",
-        generator_training: Literal["alongside", "before", "after"] = "alongside",
+        generator_training: When = "alongside",
         generators: Literal["one", "per_task"] = "one",
         current_data: Literal["real", "dreamt"] = "real",
         current_targets: Literal["labels", "likelihood"] = "labels",
@@ -135,6 +136,7 @@ class GenerativeReplay(ReplayStrategy):
         self.pool_size = pool_size if replay_source == "pool" else None
         self.targets, self.current_targets = targets, current_targets
         self.generator_data, self.generator_training = generator_data, generator_training
+        self._turns = Turns(generator_training, generator_update_freq, generator.fitted)
         self.per_task, self.dreams_current = generators == "per_task", current_data == "dreamt"
         self.memory: Memory | None = None
         self.dreamers: list[Replicas[Generator]] = []
@@ -302,32 +304,13 @@ class GenerativeReplay(ReplayStrategy):
         return replace(batch, x=dreams.x, y=dreams.labels)
 
     def steps(self, iterations: int) -> int:
-        return iterations + self._apart(iterations)
-
-    def _apart(self, iterations: int) -> int:
-        """Steps of the generator alone."""
-        apart = self.generator_training != "alongside" and not self.generator.fitted
-        return iterations // self.generator_update_freq if apart else 0
+        return iterations + self._turns.alone(iterations)
 
     def solver_iteration(self, position: Position) -> int | None:
-        first = self._apart(position.iterations) if self.generator_training == "before" else 0
-        mine = position.iteration - first
-        return mine if 0 <= mine < position.iterations else None
-
-    def _update(self, position: Position) -> int | None:
-        """Which update of the generator is due at `position`, if any."""
-        if self.generator.fitted:
-            return None
-        if self.generator_training == "before":
-            return position.iteration if position.iteration < self._apart(position.iterations) else None
-        if self.generator_training == "after":
-            beyond = position.iteration - position.iterations
-            return beyond if beyond >= 0 else None
-        update, rest = divmod(position.iteration + 1, self.generator_update_freq)
-        return update - 1 if rest == 0 else None
+        return self._turns.of_solver(position)
 
     def generator_batch(self, batch: Batch, position: Position) -> GeneratorBatch | None:
-        update = self._update(position)
+        update = self._turns.of_generator(position)
         if update is None:
             return None
         y = batch.y if self.generator.conditional else None
