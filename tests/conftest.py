@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interruption import StopAt, csvs, only_run
 
 from gr_cli import cli
 
@@ -31,6 +32,43 @@ def gr_run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, 
         return code, out, err
 
     return call
+
+
+@pytest.fixture
+def interrupted(gr_run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Call the command line, and stop it, as by Ctrl-C, `at` an iteration of a stage: what it says to that."""
+
+    def call(*words: str, at: tuple[int, int] = (1, 2)) -> str:
+        with monkeypatch.context() as patch:
+            patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(*at))
+            code, _, err = gr_run(*words)
+        assert code == 130, err
+        return err
+
+    return call
+
+
+@pytest.fixture
+def goes_on(
+    gr_run: Callable[..., tuple[int, str, str]],
+    interrupted: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Callable[..., None]:
+    """Assert that a run that is interrupted and goes on leaves what it leaves undisturbed. In between, `forget`, as if
+    another process went on."""
+
+    def check(*words: str, at: tuple[int, int] = (1, 2), forget: Callable[[], None] = lambda: None) -> None:
+        assert gr_run(*words)[0] == 0
+        whole = csvs(only_run())
+        (tmp_path / "broken").mkdir()
+        monkeypatch.chdir(tmp_path / "broken")
+        interrupted(*words, at=at)
+        forget()
+        assert gr_run(f"resume={only_run()}")[0] == 0
+        assert csvs(only_run()) == whole
+
+    return check
 
 
 @pytest.fixture

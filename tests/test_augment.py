@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_run import StopAt, csvs, only_run
+from interruption import csvs, only_run
 
 from gr_cli import load_run
 from gr_cli.assembly import load_benchmark, prepare
@@ -109,17 +109,8 @@ def test_generators_see_samples_as_they_are(gr_run, monkeypatch, more):
 
 
 @pytest.mark.parametrize("more", [WORDS, ["normalise=first_task", "benchmark.class_order=shuffled"]])
-def test_an_interrupted_run_goes_on_to_the_same_bytes(gr_run, monkeypatch, tmp_path, more):
-    words = (*SHORT, "benchmark.classes_per_task=5", *more)
-    assert gr_run(*words)[0] == 0
-    whole = csvs(only_run())
-    (tmp_path / "broken").mkdir()
-    monkeypatch.chdir(tmp_path / "broken")
-    with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(1, 5))
-        assert gr_run(*words)[0] == 130
-    assert gr_run(f"resume={only_run()}")[0] == 0
-    assert csvs(only_run()) == whole
+def test_an_interrupted_run_goes_on_to_the_same_bytes(goes_on, more):
+    goes_on(*SHORT, "benchmark.classes_per_task=5", *more, at=(1, 5))
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
@@ -226,13 +217,11 @@ def test_a_run_of_an_earlier_version_is_the_same_run():
     assert deciding(composed([*held, "strategy.regularizer.parameters=all"]).config) != now
 
 
-def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(gr_run, monkeypatch):
+def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(gr_run, interrupted):
     words = (*SHORT, "benchmark.classes_per_task=5")
     assert gr_run(*words)[0] == 0
     whole = csvs(only_run())
-    with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(1, 5))
-        assert gr_run(*words, "fresh=true")[0] == 130
+    interrupted(*words, "fresh=true", at=(1, 5))
     (run,) = [path for path in only_run_of_two() if csvs(path) != whole]
     state = torch.load(run / "checkpoint.pt", weights_only=True)
     del state["config"]["normalise"], state["data"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interruption import csvs
 from torch import nn
 
 from gr_cli import experiment
@@ -182,43 +183,23 @@ def test_a_second_time_nothing_is_trained(gr_run):
     assert before == {path: (path / "checkpoint.pt").stat().st_mtime_ns for path in folders().values()}
 
 
-class StopAt(View):
-    """Asks to stop, as Ctrl-C does, at an iteration of a stage."""
-
-    def __init__(self, stage, iteration):
-        self._at = (stage, iteration)
-
-    def stepped(self, number, position, losses):
-        import os
-        import signal
-
-        if (number, position.iteration) == self._at:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
 @pytest.mark.parametrize("at", [(0, 3), (1, 17), (4, 39)])
-def test_an_interrupted_sweep_is_completed_by_the_same_command(gr_run, monkeypatch, tmp_path, at):
+def test_an_interrupted_sweep_is_completed_by_the_same_command(gr_run, interrupted, monkeypatch, tmp_path, at):
     words = (*SWEEP, "log.every=7")
     assert gr_run(*words)[0] == 0
     whole = {name: path.absolute() for name, path in folders().items()}
     (tmp_path / "again").mkdir()
     monkeypatch.chdir(tmp_path / "again")
-    with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(*at))
-        code, _, err = gr_run(*words)
-        assert code == 130 and err == "gr-run: interrupted; repeat the command\n"
+    assert interrupted(*words, at=at) == "gr-run: interrupted; repeat the command\n"
     assert {json.loads((p / "status.json").read_text())["state"] for p in folders().values()} == {"interrupted"}
     assert gr_run(*words)[0] == 0
     for name, path in folders().items():
-        for table in ("accuracy_matrix", "evaluations", "history", "metrics", "dreams"):
-            assert (path / f"{table}.csv").read_bytes() == (whole[name] / f"{table}.csv").read_bytes()
+        assert csvs(path) == csvs(whole[name])
 
 
-def test_a_sweep_goes_on_as_it_was_cut_whatever_another_trial_finds(gr_run, monkeypatch):
+def test_a_sweep_goes_on_as_it_was_cut_whatever_another_trial_finds(gr_run, interrupted, monkeypatch):
     words = (*SWEEP, "seed=0,1,0")  # one of them twice
-    with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(0, 3))
-        assert gr_run(*words, "hydra.launcher.processes=1")[0] == 130
+    interrupted(*words, "hydra.launcher.processes=1", at=(0, 3))
     # Some saved nothing yet, as if they had been killed before, and now each would be faster alone.
     for path in list(folders().values())[:2]:
         for file in path.glob("checkpoint*.pt"):
@@ -397,10 +378,8 @@ def test_programs_may_run_in_processes_of_their_own(gr_run):
     assert {json.loads((path / "status.json").read_text())["mode"] for path in folders().values()} == {"batched"}
 
 
-def test_a_run_that_was_begun_alone_goes_on_alone(gr_run, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(1, 5))
-        assert gr_run("train.iterations=40", "strategy.replay_weight=0.5", "seed=1")[0] == 130
+def test_a_run_that_was_begun_alone_goes_on_alone(gr_run, interrupted):
+    interrupted("train.iterations=40", "strategy.replay_weight=0.5", "seed=1", at=(1, 5))
     code, out, _ = gr_run(*SWEEP)
     assert code == 0
     assert "3 runs that differ in strategy.replay_weight, seed: one program" in out
@@ -456,11 +435,9 @@ def test_a_job_that_is_there_twice_runs_once(gr_run):
     assert len(folders()) == 2
 
 
-def test_runs_at_different_places_of_their_plan_go_on_side_by_side_as_far_as_they_can(gr_run, monkeypatch):
+def test_runs_at_different_places_of_their_plan_go_on_side_by_side_as_far_as_they_can(gr_run, interrupted):
     words = ("-m", "hydra/launcher=batched", "train.iterations=40", "log.every=7")
-    with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(2, 5))
-        assert gr_run(*words, "seed=0,1")[0] == 130
+    interrupted(*words, "seed=0,1", at=(2, 5))
     code, out, err = gr_run(*words, "seed=range(4)")
     assert code == 0, err
     assert "batched: 2 runs go on together as they began" in out

@@ -4,8 +4,8 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from interruption import only_run
 from small_sets import publish, write_cifar
-from test_run import StopAt, csvs, only_run
 from torchvision import datasets
 
 from gr_cli import load_run
@@ -63,17 +63,8 @@ def test_each_method_of_the_paper_runs_on_files_of_that_format(gr_run, words):
 
 
 @pytest.mark.usefixtures("_both")
-def test_a_run_with_both_replay_and_penalty_goes_on_to_the_same_bytes(gr_run, monkeypatch, tmp_path):
-    words = (PAPER, *BIR_SI, *SMALL, *TINY, f"data_root={tmp_path / 'data'}")
-    assert gr_run(*words)[0] == 0
-    whole = csvs(only_run())
-    (tmp_path / "broken").mkdir()
-    monkeypatch.chdir(tmp_path / "broken")
-    with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(3, 0))
-        assert gr_run(*words)[0] == 130
-    assert gr_run(f"resume={only_run()}")[0] == 0
-    assert csvs(only_run()) == whole
+def test_a_run_with_both_replay_and_penalty_goes_on_to_the_same_bytes(goes_on, tmp_path):
+    goes_on(PAPER, *BIR_SI, *SMALL, *TINY, f"data_root={tmp_path / 'data'}", at=(3, 0))
 
 
 def test_what_stands_in_for_cifar_is_read_as_cifar(mnist_root, monkeypatch):

@@ -2,6 +2,7 @@
 
 import math
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from test_run import StopAt, csvs, only_run
+from interruption import csvs, only_run
 
 from gr_cli import cache, quality
 from gr_cli.assembly import batches, passes, prepare
@@ -106,10 +107,8 @@ def test_no_sample_is_kept_by_being_compared_with(gr_run):
     assert found.outlived == found.traces == 0 and not found.violated
 
 
-def test_a_folder_from_before_dreams_were_judged_goes_on_without(gr_run, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(2, 3))
-        assert gr_run(*TINY, "evaluate.dreams=null")[0] == 130
+def test_a_folder_from_before_dreams_were_judged_goes_on_without(gr_run, interrupted):
+    interrupted(*TINY, "evaluate.dreams=null", at=(2, 3))
     folder = RunFolder(only_run())
     config = yaml.safe_load((folder.path / "config.yaml").read_text())
     del config["evaluate"]["dreams"]
@@ -122,19 +121,10 @@ def test_a_folder_from_before_dreams_were_judged_goes_on_without(gr_run, monkeyp
     assert not (folder.path / "dreams.csv").exists()
 
 
-def test_a_run_goes_on_to_the_same_dreams_and_is_verified(gr_run, monkeypatch, tmp_path):
+def test_a_run_goes_on_to_the_same_dreams_and_is_verified(gr_run, goes_on, monkeypatch):
     words = (*TINY, "benchmark.classes_per_task=5", "generator=cvae")
-    assert gr_run(*words)[0] == 0
-    whole = csvs(only_run())
+    goes_on(*words, at=(1, 3), forget=partial(forget, monkeypatch))
     assert "dreams.csv: the same byte for byte" in gr_run(f"verify={only_run()}")[1]
-    (tmp_path / "again").mkdir()
-    monkeypatch.chdir(tmp_path / "again")
-    with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(1, 3))
-        assert gr_run(*words)[0] == 130
-    forget(monkeypatch)
-    assert gr_run(*words)[0] == 0
-    assert csvs(only_run()) == whole
 
 
 @pytest.mark.parametrize(
@@ -213,7 +203,7 @@ def test_colour_of_any_size(run, size, monkeypatch):
     assert found.loc[found["n"] > 1, "frechet"].gt(0).all() and (found["real"] > 1).all()
 
 
-def test_together_as_alone(gr_run):
+def test_together_as_alone():
     words = [*TINY, "train.iterations=25"]
     jobs = [composed([*words, f"seed={seed}"]) for seed in range(2)]
     for batch in ([jobs[0]], [jobs[1]], jobs):

@@ -1,12 +1,13 @@
 """Runs in the space of frozen features, from the command line."""
 
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from test_run import StopAt, csvs, only_run
+from interruption import only_run
 
 from gr_cli import cache, load_run
 from gr_cli.benchmarks import ConvFeatures, Digits
@@ -112,18 +113,8 @@ def test_a_run_in_feature_space_leaves_what_any_run_leaves(gr_run):
     assert gr_run(*SMALL, "train.iterations=30")[::2] == (0, "")
 
 
-def test_an_interrupted_run_goes_on_with_the_same_features(gr_run, monkeypatch, tmp_path):
-    words = (*SMALL, "strategy=bir", "train.iterations=12")
-    assert gr_run(*words)[0] == 0
-    whole = csvs(only_run())
-    (tmp_path / "broken").mkdir()
-    monkeypatch.chdir(tmp_path / "broken")
-    with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(2, 5))
-        assert gr_run(*words)[0] == 130
-    forget(monkeypatch)
-    assert gr_run(f"resume={only_run()}")[0] == 0
-    assert csvs(only_run()) == whole
+def test_an_interrupted_run_goes_on_with_the_same_features(goes_on, monkeypatch):
+    goes_on(*SMALL, "strategy=bir", "train.iterations=12", at=(2, 5), forget=partial(forget, monkeypatch))
 
 
 def test_a_batched_sweep_shares_one_network_and_its_features(gr_run):

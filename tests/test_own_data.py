@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from interruption import csvs, only_run
 from test_image_folder import folder, pixels, put
-from test_run import StopAt, csvs, only_run
 
 from gr_cli.benchmarks import ConvFeatures, Tensors, permuted, split
 from gr_cli.benchmarks.fingerprint import fingerprint
@@ -17,12 +17,6 @@ from gr_cli.benchmarks.fingerprint import fingerprint
 IMAGES = ("benchmark=image_folder", "benchmark.source.path=images", "benchmark.classes_per_task=1")
 ARRAYS = ("benchmark=arrays", "benchmark.source.path=set.npz")
 FAST = ("strategy=finetune", "train.iterations=6", "log.every=3", "model.hidden_sizes=[8]", "threads=1")
-
-
-def interrupted(gr_run, monkeypatch, *words: str, at: tuple[int, int] = (1, 2)) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(*at))
-        assert gr_run(*words)[0] == 130
 
 
 def saved(seed: int = 0, **changes: np.ndarray) -> None:
@@ -35,9 +29,9 @@ CHANGES = [lambda x, _: x.__setitem__((7, 3), 0.5), lambda _, y: y.__setitem__([
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=["a value", "two labels"])
-def test_a_run_does_not_go_on_with_other_samples_or_labels(gr_run, monkeypatch, change):
+def test_a_run_does_not_go_on_with_other_samples_or_labels(gr_run, interrupted, change):
     saved()
-    interrupted(gr_run, monkeypatch, *ARRAYS, *FAST)
+    interrupted(*ARRAYS, *FAST)
     with np.load("set.npz") as stored:
         x, y = stored["x"].copy(), stored["y"].copy()
     before = Path("set.npz").read_bytes()
@@ -51,17 +45,17 @@ def test_a_run_does_not_go_on_with_other_samples_or_labels(gr_run, monkeypatch, 
     assert gr_run(*ARRAYS, *FAST)[0] == 0
 
 
-def test_data_of_the_same_content_may_be_written_anew(gr_run, monkeypatch):
+def test_data_of_the_same_content_may_be_written_anew(gr_run, interrupted):
     saved()
-    interrupted(gr_run, monkeypatch, *ARRAYS, *FAST)
+    interrupted(*ARRAYS, *FAST)
     saved()
     os.utime("set.npz", ns=(0, 0))
     assert gr_run(*ARRAYS, *FAST)[0] == 0
 
 
-def test_a_checkpoint_that_does_not_name_its_data_is_gone_on_with(gr_run, monkeypatch):
+def test_a_checkpoint_that_does_not_name_its_data_is_gone_on_with(gr_run, interrupted):
     saved()
-    interrupted(gr_run, monkeypatch, *ARRAYS, *FAST)
+    interrupted(*ARRAYS, *FAST)
     path = only_run() / "checkpoint.pt"
     state = torch.load(path, weights_only=True)
     del state["data"]
@@ -102,7 +96,7 @@ def test_a_fingerprint_is_of_samples_and_labels_and_of_their_tasks():
     assert fingerprint(split(Tensors(x.clone(), y), seed=0, classes_per_task=2)) in prints
 
 
-def test_a_run_with_a_relative_path_goes_on_from_anywhere(gr_run, monkeypatch, tmp_path):
+def test_a_run_with_a_relative_path_goes_on_from_anywhere(gr_run, interrupted, monkeypatch, tmp_path):
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     for place in (home, elsewhere):
         place.mkdir()
@@ -111,7 +105,7 @@ def test_a_run_with_a_relative_path_goes_on_from_anywhere(gr_run, monkeypatch, t
     assert gr_run(*IMAGES, *FAST)[0] == 0
     whole = csvs(only_run())
     shutil.rmtree("outputs")
-    interrupted(gr_run, monkeypatch, *IMAGES, *FAST)
+    interrupted(*IMAGES, *FAST)
     run = home / only_run()
     monkeypatch.chdir(elsewhere)
     for way in (str(run), os.path.relpath(run)):
@@ -122,11 +116,11 @@ def test_a_run_with_a_relative_path_goes_on_from_anywhere(gr_run, monkeypatch, t
     assert Path.cwd() == elsewhere and not list(elsewhere.iterdir())
 
 
-def test_where_the_first_directory_is_gone_paths_lead_from_here(gr_run, monkeypatch, tmp_path):
+def test_where_the_first_directory_is_gone_paths_lead_from_here(gr_run, interrupted, monkeypatch, tmp_path):
     (tmp_path / "home").mkdir()
     monkeypatch.chdir(tmp_path / "home")
     folder(each=3)
-    interrupted(gr_run, monkeypatch, *IMAGES, *FAST)
+    interrupted(*IMAGES, *FAST)
     monkeypatch.chdir(tmp_path)
     shutil.move("home", "moved")
     code, _, err = gr_run(f"resume=moved/{run_below('moved')}")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from interruption import only_run
 
 from gr_cli import checkpoints, experiment, load_run
 from gr_cli.checkpoints import START, Place
@@ -23,11 +24,6 @@ from gr_cli.results.status import Status, beating
 
 TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")
 ROOT = Path(__file__).parent.parent
-
-
-def only_run() -> Path:
-    (status,) = Path("outputs").glob("*/*/*/status.json")
-    return status.parent
 
 
 def told(folder: Path) -> dict:

@@ -1,28 +1,18 @@
 """Whole runs, through the functions behind the command line."""
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from interruption import csvs, only_run
 
 from gr_cli import experiment, load_run
 from gr_cli.errors import FolderError
 from gr_cli.results.folder import RESULTS, RunFolder
 
 SHORT = ("train.iterations=30", "log.every=10", "strategy.generator_update_freq=2")
-
-
-def only_run() -> Path:
-    (status,) = Path("outputs").glob("*/*/*/status.json")
-    return status.parent
-
-
-def csvs(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in RESULTS if (folder / name).exists()}
 
 
 @pytest.fixture
@@ -128,17 +118,6 @@ def test_a_validation_share_gives_a_score_that_is_not_the_test_accuracy(run):
     assert experiment.stored(RunFolder(run("b"))).score is None
 
 
-class StopAt(experiment.View):
-    """Asks the run to stop, as Ctrl-C does, at a certain step."""
-
-    def __init__(self, stage: int, iteration: int) -> None:
-        self.at = (stage, iteration)
-
-    def stepped(self, number, position, losses):
-        if (number, position.iteration) == self.at:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
 STOPS = [
     *(((stage, step), word) for stage, step in [(0, 4), (2, 0), (2, 17), (3, 29), (4, 29)]
       for word in ("log.every=10", "log.every=7")),  # 7 leaves a row open at the end of each task
@@ -149,19 +128,14 @@ STOPS = [
 
 
 @pytest.mark.parametrize(("at", "word"), STOPS)
-def test_an_interrupted_run_goes_on_to_the_same_bytes(run, gr_run, monkeypatch, at, word):
+def test_an_interrupted_run_goes_on_to_the_same_bytes(run, gr_run, interrupted, monkeypatch, at, word):
     short = (*SHORT, word)
     whole = csvs(run("whole", word))
-    monkeypatch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(*at))
     home = Path.cwd().parent / "broken"
     home.mkdir()
     monkeypatch.chdir(home)
-    code, _, err = gr_run(*short)
-    assert code == 130
-    assert "resume=" in err
+    assert "resume=" in interrupted(*short, at=at)
     assert json.loads((only_run() / "status.json").read_text())["state"] == "interrupted"
-    monkeypatch.undo()
-    monkeypatch.chdir(home)
     code, out, _ = gr_run(f"resume={only_run()}") if at[0] % 2 else gr_run(*short)
     assert code == 0
     assert "going on after" in out

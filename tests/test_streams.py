@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from interruption import only_run
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate
 
@@ -37,11 +38,6 @@ class Numbered:
 
 def numbers(samples: Samples) -> list[int]:
     return samples.x[:, 0].long().tolist()
-
-
-def only_run() -> Path:
-    (status,) = Path("outputs").glob("*/*/*/status.json")
-    return status.parent
 
 
 # --- split

@@ -1,13 +1,12 @@
 """Streams of which nobody tells the strategy where a task ends."""
 
-import os
-import signal
 from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from interruption import StopAt
 
 from gr_cli import experiment, load_run
 from gr_cli.assembly import batches, prepare
@@ -124,17 +123,6 @@ def test_a_conditional_generator_is_asked_for_classes_that_came_only():
     assert found[:13] == [None] * 13
     assert found[13:26] == [[0, 1, 2, 3]] * 13
     assert found[26:39] == [list(range(7))] * 13
-
-
-class StopAt(experiment.View):
-    """Asks the run to stop, as Ctrl-C does, at a certain step."""
-
-    def __init__(self, stage: int, iteration: int) -> None:
-        self.at = (stage, iteration)
-
-    def stepped(self, number, position, losses):
-        if (number, position.iteration) == self.at:
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 # Consolidation falls between the 13th and the 14th step of the first task, and the sixth and seventh of the second.

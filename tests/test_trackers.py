@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from interruption import StopAt
 from situations import failing
 
 from gr_cli.results.files import one_at_a_time
@@ -24,17 +25,6 @@ from gr_cli.view import View
 SHORT = ("train.iterations=4", "log.every=2", "evaluate.every=3", "model.hidden_sizes=[8]", "threads=1")
 SHORT += ("benchmark.classes_per_task=5", "generator.hidden_dims=[8]", "evaluate.dreams=0")
 ENDS = [4, 8]  # of its two tasks, in iterations over all tasks
-
-
-class StopAt(View):
-    """Asks the run to stop, as Ctrl-C does, at a certain step."""
-
-    def __init__(self, stage, iteration):
-        self.at = (stage, iteration)
-
-    def stepped(self, number, position, losses):
-        if (number, position.iteration) == self.at:
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 def folders():
@@ -61,11 +51,9 @@ def told(folder):
     return {name: pytest.approx(values, rel=1e-5) for name, values in found.items()}
 
 
-def stopped_and_resumed(gr_run, monkeypatch, *words):
+def stopped_and_resumed(gr_run, interrupted, *words):
     """The folder of a run that was interrupted within its second task, and went on."""
-    with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(1, 2))
-        assert gr_run(*SHORT, *words)[0] == 130
+    interrupted(*SHORT, *words)
     (folder,) = folders()
     code, _, err = gr_run(f"resume={folder}")
     assert (code, err) == (0, "")
@@ -203,10 +191,8 @@ def test_a_library_that_is_not_there_is_told_before_anything_is_written(gr_run, 
     assert list(Path().iterdir()) == []
 
 
-def test_a_run_goes_on_untracked_where_the_library_is_not_there(gr_run, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(1, 2))
-        assert gr_run(*SHORT, "tracker=tensorboard")[0] == 130
+def test_a_run_goes_on_untracked_where_the_library_is_not_there(gr_run, interrupted, monkeypatch):
+    interrupted(*SHORT, "tracker=tensorboard")
     (folder,) = folders()
     monkeypatch.setattr("gr_cli.tracking.find_spec", lambda name: None)
     code, _, err = gr_run(f"resume={folder}")
@@ -273,9 +259,9 @@ def test_tensorboard_shows_what_the_folder_holds(gr_run):
     assert state == "finished"
 
 
-def test_tensorboard_goes_on_where_an_interrupted_run_was(gr_run, monkeypatch):
+def test_tensorboard_goes_on_where_an_interrupted_run_was(gr_run, interrupted):
     pytest.importorskip("tensorboard")
-    folder = stopped_and_resumed(gr_run, monkeypatch, "tracker=tensorboard")
+    folder = stopped_and_resumed(gr_run, interrupted, "tracker=tensorboard")
     assert len(list((folder / "tensorboard").iterdir())) == 2
     found = events(folder)
     values, wanted = scalars(found), told(folder)
@@ -284,11 +270,9 @@ def test_tensorboard_goes_on_where_an_interrupted_run_was(gr_run, monkeypatch):
     assert [event.tensor_proto.string_val[0] for event in found.Tensors("state")] == [b"interrupted", b"finished"]
 
 
-def killed_before_it_noted(gr_run, monkeypatch, *words):
+def killed_before_it_noted(gr_run, interrupted, *words):
     """The folder of a run that was told of further than it was noted, and went on."""
-    with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(1, 2))
-        assert gr_run(*SHORT, *words)[0] == 130
+    interrupted(*SHORT, *words)
     (folder,) = folders()
     ((place, notes),) = json.loads((folder / "tracker.json").read_text()).items()
     notes |= {"step": 3, "history": 1, "evaluations": 4, "pictures": 0}  # as it was after three steps
@@ -297,9 +281,9 @@ def killed_before_it_noted(gr_run, monkeypatch, *words):
     return folder
 
 
-def test_tensorboard_forgets_what_a_killed_process_told_and_did_not_note(gr_run, monkeypatch):
+def test_tensorboard_forgets_what_a_killed_process_told_and_did_not_note(gr_run, interrupted):
     pytest.importorskip("tensorboard")
-    folder = killed_before_it_noted(gr_run, monkeypatch, "tracker=tensorboard")
+    folder = killed_before_it_noted(gr_run, interrupted, "tracker=tensorboard")
     found = events(folder)
     values, wanted = scalars(found), told(folder)
     assert {name: values[name] for name in wanted} == wanted
@@ -382,9 +366,9 @@ ofmlflow = pytest.mark.filterwarnings("ignore")  # of its own use of its librari
 
 
 @ofmlflow
-def test_mlflow_goes_on_with_the_run_that_was_interrupted(gr_run, monkeypatch, entries):
+def test_mlflow_goes_on_with_the_run_that_was_interrupted(gr_run, interrupted, entries):
     client, look = entries
-    folder = stopped_and_resumed(gr_run, monkeypatch, "tracker=mlflow")
+    folder = stopped_and_resumed(gr_run, interrupted, "tracker=mlflow")
     ((_, run),) = look().items()
     assert_entered(client, run, folder)
     assert run.data.params["train.iterations"] == "4" and run.data.params["model.hidden_sizes"] == "[8]"
@@ -393,9 +377,9 @@ def test_mlflow_goes_on_with_the_run_that_was_interrupted(gr_run, monkeypatch, e
 
 
 @ofmlflow
-def test_mlflow_has_once_what_a_killed_process_told_and_did_not_note(gr_run, monkeypatch, entries):
+def test_mlflow_has_once_what_a_killed_process_told_and_did_not_note(gr_run, interrupted, entries):
     client, look = entries
-    folder = killed_before_it_noted(gr_run, monkeypatch, "tracker=mlflow")
+    folder = killed_before_it_noted(gr_run, interrupted, "tracker=mlflow")
     ((_, run),) = look().items()
     assert_entered(client, run, folder)
 
@@ -414,10 +398,8 @@ def test_mlflow_has_once_how_a_run_ended_that_was_killed_before_it_noted_that(gr
 
 
 @ofmlflow
-def test_mlflow_tells_how_a_run_ended(gr_run, monkeypatch, entries):
-    with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(1, 2))
-        assert gr_run(*SHORT, "tracker=mlflow")[0] == 130
+def test_mlflow_tells_how_a_run_ended(gr_run, interrupted, entries):
+    interrupted(*SHORT, "tracker=mlflow")
     assert gr_run(*SHORT, "tracker=mlflow", "optimizer.lr=1e30", "seed=1")[0] == 1
     states = {name[-1]: run.info.status for name, run in entries[1]().items()}
     assert states == {"0": "KILLED", "1": "FAILED"}
@@ -449,13 +431,10 @@ def test_mlflow_has_the_runs_of_a_sweep_below_one(gr_run, entries, launcher):
 
 
 @ofmlflow
-def test_a_folder_does_not_say_where_it_is_told(gr_run, monkeypatch, entries):
+def test_a_folder_does_not_say_where_it_is_told(gr_run, interrupted, monkeypatch, entries):
     client, look = entries
     uri = client.tracking_uri
-    with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(1, 2))
-        code, _, err = gr_run(*SHORT, "tracker=mlflow", f"tracker.uri={uri}")
-    assert code == 130
+    err = interrupted(*SHORT, "tracker=mlflow", f"tracker.uri={uri}")
     (folder,) = folders()
     again = err.rpartition("gr-run ")[2].split()
     assert again == [f"resume={folder}", f"trust={uri}"]
@@ -531,9 +510,9 @@ def logged(found):
     return values
 
 
-def test_wandb_goes_on_with_the_run_that_was_interrupted(gr_run, monkeypatch):
+def test_wandb_goes_on_with_the_run_that_was_interrupted(gr_run, interrupted):
     pytest.importorskip("wandb")
-    folder = stopped_and_resumed(gr_run, monkeypatch, "tracker=wandb")
+    folder = stopped_and_resumed(gr_run, interrupted, "tracker=wandb")
     found = records(folder)
     (one, other) = (record.run for record in found if record.HasField("run"))
     assert one.run_id == other.run_id and one.project == "gr"
@@ -552,9 +531,9 @@ def test_wandb_goes_on_with_the_run_that_was_interrupted(gr_run, monkeypatch):
     assert summary["state"] == "finished"
 
 
-def test_wandb_has_once_what_a_killed_process_told_and_did_not_note(gr_run, monkeypatch):
+def test_wandb_has_once_what_a_killed_process_told_and_did_not_note(gr_run, interrupted):
     pytest.importorskip("wandb")
-    folder = killed_before_it_noted(gr_run, monkeypatch, "tracker=wandb")
+    folder = killed_before_it_noted(gr_run, interrupted, "tracker=wandb")
     values, wanted = logged(records(folder)), told(folder)
     assert {name: values[name] for name in wanted} == wanted
     assert values["samples"] == dict.fromkeys(ENDS, "png")

@@ -4,13 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from interruption import only_run
 
 TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")
-
-
-def only_run() -> Path:
-    (status,) = Path("outputs").glob("*/*/*/status.json")
-    return status.parent
 
 
 @pytest.fixture

@@ -1,0 +1,30 @@
+"""Runs that are stopped on their way, and the tables that runs leave. The fixtures are in `conftest.py`."""
+
+import os
+import signal
+from pathlib import Path
+
+from gr_cli.results.folder import RESULTS
+from gr_cli.view import View
+
+
+class StopAt(View):
+    """Asks to stop, as Ctrl-C does, at an iteration of a stage."""
+
+    def __init__(self, stage: int, iteration: int) -> None:
+        self.at = (stage, iteration)
+
+    def stepped(self, number, position, losses):
+        if (number, position.iteration) == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def only_run() -> Path:
+    """The folder of the only run there is."""
+    (status,) = Path("outputs").glob("*/*/*/status.json")
+    return status.parent
+
+
+def csvs(folder: Path) -> dict[str, bytes]:
+    """What a run found."""
+    return {name: (folder / name).read_bytes() for name in RESULTS if (folder / name).exists()}
