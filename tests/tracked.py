@@ -1,0 +1,55 @@
+"""A small run that is tracked, and what a tracker must have been told of it."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+SHORT = ("train.iterations=4", "log.every=2", "evaluate.every=3", "model.hidden_sizes=[8]", "threads=1")
+SHORT += ("benchmark.classes_per_task=5", "generator.hidden_dims=[8]", "evaluate.dreams=0")
+ENDS = [4, 8]  # of its two tasks, in iterations over all tasks
+
+
+def folders():
+    return sorted(path.parent for path in Path("outputs").glob("*/*/*/status.json"))
+
+
+def table(folder, name):
+    with (folder / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def told(folder):
+    """What a tracker must have been told of a finished run: values by name and step."""
+    found = {}
+    for row in table(folder, "history"):
+        step = 4 * int(row.pop("task")) + int(row.pop("iteration"))
+        for name, value in row.items():
+            if value:  # no replay in the first task
+                found.setdefault(f"loss/{name}", {})[step] = float(value)
+    for row in table(folder, "evaluations"):
+        step = 4 * max(0, int(row["after_task"])) + int(row["iteration"])
+        if row["split"] == "test":
+            found.setdefault(f"accuracy/task_{row['task']}", {})[step] = float(row["accuracy"])
+    return {name: pytest.approx(values, rel=1e-5) for name, values in found.items()}
+
+
+def stopped_and_resumed(gr_run, interrupted, *words):
+    """The folder of a run that was interrupted within its second task, and went on."""
+    interrupted(*SHORT, *words)
+    (folder,) = folders()
+    code, _, err = gr_run(f"resume={folder}")
+    assert (code, err) == (0, "")
+    return folder
+
+
+def killed_before_it_noted(gr_run, interrupted, *words):
+    """The folder of a run that was told of further than it was noted, and went on."""
+    interrupted(*SHORT, *words)
+    (folder,) = folders()
+    ((place, notes),) = json.loads((folder / "tracker.json").read_text()).items()
+    notes |= {"step": 3, "history": 1, "evaluations": 4, "pictures": 0}  # as it was after three steps
+    (folder / "tracker.json").write_text(json.dumps({place: notes}))
+    assert gr_run(f"resume={folder}")[::2] == (0, "")
+    return folder
