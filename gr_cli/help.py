@@ -7,8 +7,9 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from itertools import pairwise, takewhile
 from pathlib import Path
+from textwrap import wrap
 
-from gr_cli.compose import NESTED
+from gr_cli.compose import GROUPS, NESTED
 
 _INTRO = """\
 gr-run: continual learning experiments with generative replay
@@ -31,6 +32,9 @@ examples:
   gr-run benchmark=split_mnist preset=dgr_paper seed=3
   gr-run -m strategy.replay_weight=0.5,1,2 'seed=range(5)' hydra/launcher=batched
 """
+
+
+_ORDER = {kind: place for place, kind in enumerate((*GROUPS, "hydra/launcher"))}
 
 
 def own_folders(words: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -58,10 +62,9 @@ def text(words: Sequence[str]) -> str:
     defaults, _, rest = source.partition("\nseed:")
     chosen = dict(line.strip("- ").split(": ") for line in defaults.splitlines() if ": " in line)
     lines = [_INTRO, "groups (* is the default):"]
-    for kind, names in options.items():
-        marked = sorted(f"{name}*" if chosen.get(kind) == name else name for name in names)
-        if marked:
-            lines.append(f"  {kind:<20} {'  '.join(marked)}")
+    for kind in sorted(options, key=lambda kind: (_ORDER.get(kind, len(_ORDER)), kind)):
+        marked = sorted(f"{name}*" if chosen.get(kind) == name else name for name in options[kind])
+        lines += wrap("  ".join(marked), 118, initial_indent=f"  {kind:<20} ", subsequent_indent=23 * " ")
     presets = [f"  {name:<26} {said}" for name, file in sorted(options["preset"].items()) if (said := _purpose(file))]
     settings = ("seed:" + rest.partition("\nhydra:")[0]).strip().splitlines()
     return "\n".join(

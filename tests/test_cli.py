@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gr_cli import __version__, cli
+from gr_cli.compose import GROUPS
 
 TINY = ("train.iterations=3", "log.every=1")
 
@@ -181,6 +182,9 @@ def test_help_names_every_option_and_setting(gr_run):
     conf = Path(cli.__file__).parent.parent / "conf"
     for file in conf.glob("*/*.yaml"):
         assert file.stem in out
+    groups = out.partition("\ngroups (* is the default):\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in groups if line[2] != " "] == [*GROUPS, "hydra/launcher"]
+    assert all(len(line) <= 120 for line in groups)
     presets = out.partition("\npresets:\n")[2].partition("\n\n")[0].splitlines()
     assert all(len(line) <= 140 and not line.endswith(" al") for line in presets)  # whole, and of one line
     assert [line.split()[0] for line in presets] == sorted({f.stem for f in conf.glob("preset/*.yaml")} - {"none"})
