@@ -26,3 +26,15 @@ class Clock:
         """The seconds so far; the clock begins again."""
         taken, self.seconds = self.seconds, {}
         return taken
+
+    def row(self, samples: int, runs: int = 1) -> dict[str, float]:
+        """What the seconds so far come to, of one of so many `runs` that were trained together, each on so many current
+        samples; the clock begins again."""
+        seconds = {name: value / runs for name, value in self.take().items()}
+        training = sum(seconds.get(name, 0.0) for name in ("solver", "generator", "consolidation"))
+        row = {f"{name}_seconds": seconds.get(name, 0.0) for name in _CLOCKED}
+        return row | {"samples_per_second": samples / training if training else float("nan")}
+
+
+# Kinds of work that are timed; consolidation is what a strategy does at the two ends of a task.
+_CLOCKED = ("solver", "generator", "consolidation", "evaluation")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import torch
 
@@ -18,16 +16,17 @@ from gr_cli import checkpoints
 from gr_cli.assembly import Experiment, Stage, batches, data_of, passes, prepare, side_by_side
 from gr_cli.checkpoints import Place
 from gr_cli.errors import FolderError, GrError, Interrupted, TrainingError
+from gr_cli.facts import facts
 from gr_cli.judge import Judge
 from gr_cli.learner import Learner, Losses
 from gr_cli.machine import flushing_denormals, memory_told, peak_memory, repeatable, thread_limit
 from gr_cli.pictures import draw_matrix, draw_samples
 from gr_cli.quality import judge_dreams, judge_of
-from gr_cli.results.folder import BEAT, RunFolder, sibling
+from gr_cli.results.folder import RunFolder, sibling
 from gr_cli.results.record import EvaluationRow, History, OpenRow, Record, Result
 from gr_cli.results.status import Reached, Status, beating
-from gr_cli.settings import Settings, short_hash
-from gr_cli.signals import stop_requests
+from gr_cli.settings import Settings
+from gr_cli.signals import Overdue, not_kept_waiting, stop_requests
 from gr_cli.strategies.base import Position
 from gr_cli.tell import tell
 from gr_cli.tracking import to_be_trusted
@@ -35,6 +34,7 @@ from gr_cli.view import View
 
 # No more than one part in so many of a run's time goes into checkpoints within tasks.
 _WORTH_SAVING = 50
+_PATIENCE = 10.0  # seconds that an evaluation has left when the run shall stop
 
 
 @dataclass
@@ -153,10 +153,8 @@ def run_together(jobs: Sequence[Settings], folders: Sequence[RunFolder], view: V
 
 def _run_of(experiment: Experiment, folder: RunFolder, jobs: Sequence[Settings]) -> Run:
     """The run of a folder that is held, ready to begin or to go on, beside those of the other `jobs`."""
-    told = facts(experiment) | {"mode": _mode(folder, len(jobs))}
-    if len(jobs) > 1:
-        told["program"] = _program(experiment.settings, jobs)
-    return Run(experiment, folder, Status(folder, told), checkpoints.available(experiment, folder))
+    status = Status(folder, facts(experiment, folder, jobs))
+    return Run(experiment, folder, status, checkpoints.available(experiment, folder))
 
 
 def _parties(ready: Mapping[int, Run]) -> dict[tuple[Place, str], list[int]]:
@@ -235,10 +233,7 @@ def _train(cohort: Cohort, place: Place, open_row: OpenRow) -> None:
             stream, samples = batches(experiments, number, start), passes(experiments, number)
             learner.train_task(stage.task, stream, stage.iterations, watch, start, samples)
             watch.close()
-            cohort.each(lambda i, run, s=stage: evaluate(run.experiment, learner, i, s.task, s.iterations, final=True))  # type: ignore[misc]
-            cohort.each(lambda i, run, s=stage: _judge_dreams(run, learner, i, s.task))  # type: ignore[misc]
-            _note_timing(cohort, stage)
-            cohort.each(lambda i, run, s=stage: draw_samples(run.experiment, learner, i, run.folder, s.task))  # type: ignore[misc]
+            _look_back(cohort, stage, stop)
             reached.steps, reached.stage = 0, number + 1
             _save(cohort, Place(number + 1, 0))
             view.stage_finished(number, [run.experiment.record.matrix()[-1] for _, run in cohort.going])
@@ -246,6 +241,42 @@ def _train(cohort: Cohort, place: Place, open_row: OpenRow) -> None:
             if stop.is_set() and number + 1 < len(plan):
                 raise cohort.interrupted()
     cohort.each(lambda i, run: draw_matrix(run.experiment, run.folder))
+
+
+def _look_back(cohort: Cohort, stage: Stage, stop: threading.Event) -> None:
+    """What a stage that is over has come to: accuracy on all tasks, how good the dreams are, a picture of them."""
+    learner = cohort.learner
+    batch = cohort.runs[0].experiment.settings.config["train"]["batch_size"]
+
+    def look(i: int, run: Run) -> None:
+        evaluate(run.experiment, learner, i, stage.task, stage.iterations, final=True)
+
+    def judge(i: int, run: Run) -> None:
+        if run.judge is not None:
+            judge_dreams(run.experiment, learner, i, run.judge, stage.task)
+
+    with _left_if_it_takes_long(cohort, stop):
+        cohort.each(look)
+        cohort.each(judge)
+        row: dict[str, float] = {"task": stage.task}
+        row |= learner.clock.row(stage.iterations * batch, len(cohort.runs))
+        row["peak_memory_mib"] = peak_memory(learner.device) / 2**20 or float("nan")
+        cohort.each(lambda i, run: run.experiment.record.timing.append(dict(row)))
+        cohort.each(lambda i, run: draw_samples(run.experiment, learner, i, run.folder, stage.task))
+
+
+@contextmanager
+def _left_if_it_takes_long(cohort: Cohort, stop: threading.Event) -> Iterator[None]:
+    """A block that changes nothing that is saved, and can be done again.
+
+    Raises:
+        Interrupted: it was to stop, and the block goes on and on. What was learnt since the last save is lost.
+    """
+    try:
+        with not_kept_waiting(_PATIENCE, at_once=stop.is_set()):
+            yield
+    except Overdue:
+        raise cohort.interrupted() from None
 
 
 def evaluate(
@@ -261,11 +292,6 @@ def evaluate(
             experiment.record.evaluations.append(
                 EvaluationRow(after_task, iteration, task.id, split, found.accuracy, found.loss, found.n, final)
             )
-
-
-def _judge_dreams(run: Run, learner: Learner, replica: int, task: int) -> None:
-    if run.judge is not None:
-        judge_dreams(run.experiment, learner, replica, run.judge, task)
 
 
 class _Watch:
@@ -299,7 +325,8 @@ class _Watch:
         done, cohort = position.iteration + 1, self._cohort
         self._fail(self._history.add(position, losses))
         if self._evaluate_every and done % self._evaluate_every == 0 and done < position.iterations:
-            cohort.each(lambda i, run: evaluate(run.experiment, cohort.learner, i, position.task, done, final=False))
+            with _left_if_it_takes_long(cohort, self._stop):
+                cohort.each(lambda i, run: evaluate(run.experiment, cohort.learner, i, position.task, done, False))
         self._reached.steps = done
         cohort.view.stepped(self._number, position, losses)
         now = monotonic()
@@ -341,59 +368,3 @@ def _tell_of_other_data(settings: Settings, folder: RunFolder) -> None:
     with suppress(GrError):
         if learnt is not None and learnt != data_of(replace(settings, config=config)):
             tell(f"{folder.path}: learnt other samples or labels than its benchmark has now; fresh=true learns these")
-
-
-def _mode(folder: RunFolder, together: int) -> str:
-    """How a run is trained, if so many are trained together; and how it was before, if it goes on otherwise."""
-    now, before = "alone" if together == 1 else "batched", (folder.status() or {}).get("mode", "")
-    return now if before in ("", now) else before if before.endswith(now) else f"{before}, then {now}"
-
-
-def _program(mine: Settings, jobs: Sequence[Settings]) -> dict[str, Any]:
-    """Which runs are trained as one: what is interrupted together can go on together, and so find the same."""
-    names = [f"{job.seed}-{job.identity}" for job in jobs]
-    place = next(i for i, job in enumerate(jobs) if job is mine)
-    return {"id": short_hash(names), "place": place, "size": len(jobs)}
-
-
-def facts(experiment: Experiment) -> dict[str, Any]:
-    """What status.json tells of a run besides its state."""
-    settings, learner = experiment.settings, experiment.learner
-    device = learner.device
-    return {
-        "seed": settings.seed,
-        "config_hash": settings.identity,
-        "choices": settings.choices,
-        "overrides": list(settings.overrides),
-        "command": shlex.join(["gr-run", *settings.overrides]),
-        "directory": str(Path.cwd()),  # where relative paths begin
-        "data": experiment.data,
-        "stores_raw_samples": learner.strategy.stores_raw_samples,
-        "heartbeat_seconds": BEAT,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "threads": experiment.threads,
-    }
-
-
-# Kinds of work that are timed; consolidation is what a strategy does at the two ends of a task.
-_CLOCKED = ("solver", "generator", "consolidation", "evaluation")
-
-
-def _note_timing(cohort: Cohort, stage: Stage) -> None:
-    """Seconds of each kind of work in the stage that is over, each run's share of them, and what they come to."""
-    seconds = {name: value / len(cohort.runs) for name, value in cohort.learner.clock.take().items()}
-    memory = peak_memory(cohort.learner.device) / 2**20 or float("nan")
-
-    def note(i: int, run: Run) -> None:
-        samples = stage.iterations * run.experiment.settings.config["train"]["batch_size"]
-        training = sum(seconds.get(name, 0.0) for name in ("solver", "generator", "consolidation"))
-        run.experiment.record.timing.append(
-            {
-                "task": stage.task,
-                **{f"{name}_seconds": seconds.get(name, 0.0) for name in _CLOCKED},
-                "samples_per_second": samples / training if training else float("nan"),
-                "peak_memory_mib": memory,
-            }
-        )
-
-    cohort.each(note)

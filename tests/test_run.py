@@ -1,6 +1,10 @@
 """Whole runs, through the functions behind the command line."""
 
 import json
+import os
+import signal
+import time
+from itertools import count
 from pathlib import Path
 
 import pandas as pd
@@ -139,6 +143,34 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(run, gr_run, interrupted, 
     code, out, _ = gr_run(f"resume={only_run()}") if at[0] % 2 else gr_run(*short)
     assert code == 0
     assert "going on after" in out
+    assert csvs(only_run()) == whole
+
+
+@pytest.mark.parametrize(
+    ("look", "turn"), [("evaluate", 0), ("evaluate", 3), ("evaluate", 4), ("judge_dreams", 1), ("draw_samples", 1)]
+)
+def test_an_evaluation_that_takes_long_is_left_and_made_again(run, gr_run, monkeypatch, look, turn):
+    """Before any training, within a task, at its end: it is asked to stop while it looks, and would look for ever."""
+    words = ("evaluate.every=20", "benchmark.classes_per_task=5")
+    whole = csvs(run("whole", *words))
+    (Path.cwd().parent / "broken").mkdir()
+    monkeypatch.chdir(Path.cwd().parent / "broken")
+    as_it_is, turns = getattr(experiment, look), count()
+
+    def endless(*told, **more):
+        if next(turns) == turn:
+            os.kill(os.getpid(), signal.SIGINT)
+            while True:
+                time.sleep(0.01)
+        return as_it_is(*told, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gr_cli.experiment._PATIENCE", 0.1)
+        patch.setattr(experiment, look, endless)
+        assert gr_run(*SHORT, *words)[0] == 130
+    assert json.loads((only_run() / "status.json").read_text())["state"] == "interrupted"
+    code, _, err = gr_run(f"resume={only_run()}")
+    assert code == 0, err
     assert csvs(only_run()) == whole
 
 
