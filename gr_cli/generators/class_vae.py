@@ -14,7 +14,8 @@ from gr_cli.losses import log_normal
 from gr_cli.randomness import Noise
 
 _NEVER = -1e9
-_AT_ONCE = 1 << 12  # latent vectors decoded at once while likelihoods are estimated
+# Latent vectors, and values, decoded at once while likelihoods are estimated: more take longer to find room for.
+_AT_ONCE, _VALUES_AT_ONCE = 1 << 12, 1 << 22
 
 
 class ClassVAE(Generator):
@@ -106,7 +107,8 @@ class ClassVAE(Generator):
         size = math.prod(self.sample_shape)
         scaled = vae.scaled(x)
         mean, log_variance = (part.to(x.dtype) for part in vae.encode(scaled))
-        total, many = x.new_full((len(x),), -torch.inf), max(1, _AT_ONCE // max(1, len(x)))
+        at_once = min(_AT_ONCE, _VALUES_AT_ONCE // size)
+        total, many = x.new_full((len(x),), -torch.inf), max(1, at_once // max(1, len(x)))
         for start in range(0, draws, many):
             shape = (min(many, draws - start), len(x), self.latent_dim)
             noise = torch.randn(shape, generator=stream, device=stream.device, dtype=torch.float32).to(x)
