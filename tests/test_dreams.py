@@ -123,7 +123,7 @@ def test_a_folder_from_before_dreams_were_judged_goes_on_without(gr_run, interru
 
 def test_a_run_goes_on_to_the_same_dreams_and_is_verified(gr_run, goes_on, monkeypatch):
     words = (*TINY, "benchmark.classes_per_task=5", "generator=cvae")
-    goes_on(*words, at=(1, 3), forget=partial(forget, monkeypatch))
+    goes_on(*words, at=(1, 4), forget=partial(forget, monkeypatch))
     assert "dreams.csv: the same byte for byte" in gr_run(f"verify={only_run()}")[1]
 
 
