@@ -167,7 +167,10 @@ def _check_room(config: dict[str, Any], kind: Kind, device: torch.device) -> Non
     """Refuse numbers of samples that would not fit into memory, if nothing else was there."""
     room, one = whole_memory(device), prod(kind.shape) * (8 if config["precision"] == "float64" else 4)
     counts = {"train.batch_size": config["train"]["batch_size"], "evaluate.dreams": config["evaluate"]["dreams"] or 0}
+    without_pool = at(config["strategy"], "replay_source") != "pool"
     for name in marked_fields(config["strategy"], "strategy", InMemory):
+        if name == "pool_size" and without_pool:
+            continue
         counts[f"strategy.{name}"] = at(config["strategy"], name) or 0
     for path, number in counts.items():
         if number * one > room:

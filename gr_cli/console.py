@@ -207,7 +207,8 @@ class Terminal(View):
             table = Table(title="test accuracy (%)", title_justify="left", title_style="")
             table.add_column("after task", justify="right")
             for i, name in enumerate(names):
-                table.add_column(f"{i}: {name}" if name != str(i) else name, justify="right")
+                # Brackets in a name are no markup.
+                table.add_column(Text(f"{i}: {name}" if name != str(i) else name), justify="right")
             for after, accuracies in rows.items():
                 cells = [Text(percent(a), style="" if j <= after else "dim") for j, a in enumerate(accuracies)]
                 table.add_row(str(after), *cells)

@@ -217,7 +217,8 @@ DATA: Table = {
         ("images can't be decoded", images(lambda: Path("images/test/cat/0.png").write_bytes(b"no image"))),
     ],
     "benchmarks/rotated.py": [
-        ("must name at least one angle", typed("benchmark=rotated_digits benchmark.angles=[45,45]")),
+        ("would turn two tasks alike", typed("benchmark=rotated_digits benchmark.span=0")),
+        ("must name at least one angle", typed("benchmark=rotated_digits benchmark.angles=[0,360]")),
     ],
     "benchmarks/rounds.py": [
         ("training samples; try fewer rounds", lambda hands: split(Given(sound()), 0, rounds=6)),

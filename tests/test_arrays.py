@@ -282,3 +282,26 @@ def test_tensors_become_a_stream_for_the_trainer():
         loader = DataLoader(TensorDataset(x, y + 2 * task.id), batch_size=4)
         found = trainer.train_task(train_loader=loader, val_loader=loader, task_id=task.id)
     assert set(found) == {0, 1}
+
+
+def test_a_bad_sample_is_named_by_its_place_in_the_file():
+    x = RNG.random((40, 4, 5), dtype=np.float32)
+    for place in (3, 5, 39):
+        bad = x.copy()
+        bad[place, 0, 0] = np.nan
+        np.savez("set.npz", x=bad, y=np.arange(40) % 4)
+        with pytest.raises(DataError, match=f"the first at index {place};"):
+            load(Arrays("set.npz"))
+
+
+NAMES = ["[/b]", "[h]", "$x^{$", r"$\frac$", "a$b$c", "5$ note", "日本", "plain"]
+
+
+def test_names_of_classes_are_shown_as_they_stand(gr_run):
+    """No markup, no formula: a run that is over shall not fail for its title."""
+    np.savez("set.npz", x=RNG.random((80, 6, 6), dtype=np.float32), y=np.array(NAMES)[np.arange(80) % 8])
+    words = ("benchmark=arrays", "benchmark.source.path=set.npz", "train.iterations=2", "threads=1")
+    code, out, err = gr_run(*words, "strategy=finetune", "model.hidden_sizes=[4]")
+    assert (code, err) == (0, "")
+    assert all(name in out for name in NAMES)
+    assert "[/b]" in out.partition("test accuracy (%)")[2]

@@ -114,6 +114,10 @@ MISTAKES = [
     ("+generator.sample_shape=[64]", r"sample_shape=\[64\]: follows from the other choices, and is \[1, 8, 8\] here"),
     ("train.batch_size=1000000000000", "train.batch_size=1000000000000: takes 238,418 GiB of memory at least"),
     ("strategy.memory_size=1000000000000", "strategy.memory_size=1000000000000: takes 238,418 GiB"),
+    (
+        "strategy.replay_source=pool strategy.pool_size=1000000000000",
+        "strategy.pool_size=1000000000000: takes 238,418 GiB",
+    ),
     ("strategy=er strategy.per_class=1000000000000", "strategy.per_class=1000000000000: takes 238,418 GiB"),
     ("model.hidden_sizes=[1000000000000000000]", "out of memory .*try a lower train.batch_size"),
     ("generator.latent_dim=99999999999999999999", "is beyond all numbers that this program can count with"),
@@ -202,6 +206,10 @@ def test_help_lists_the_users_own_options(gr_run, tmp_path):
     code, _, err = gr_run("--config-dir", "mine", "generator=dreamer", *TINY)
     assert code == 0, err
     assert list(Path("outputs/split_digits/generative_replay-dreamer").iterdir())
+
+
+def test_a_pool_that_is_not_used_needs_no_room(gr_run):
+    assert gr_run(*TINY, "strategy.pool_size=1000000000000")[::2] == (0, "")
 
 
 def test_version(gr_run):

@@ -78,7 +78,9 @@ def rotated(
     data = load(source)
     shape = image_shape(data, "rotated")
     wanted = [i * span / tasks for i in range(tasks)] if angles is None else list(angles)
-    if not wanted or len(set(wanted)) < len(wanted):
+    if not wanted or len({angle % 360 for angle in wanted}) < len(wanted):
+        if angles is None:
+            raise ConfigError("benchmark.span", span, "would turn two tasks alike", "try benchmark.span=180")
         raise ConfigError("benchmark.angles", wanted, "must name at least one angle, and each once")
     views = [(f"{angle:.6g} degrees", Rotate.by(angle, *shape[1:], data.value_range)) for angle in wanted]
     return seen_as(data, views, shape, validation_share, Draws(seed), rounds)

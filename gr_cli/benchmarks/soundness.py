@@ -98,10 +98,11 @@ def _faults_of_values(name: str, part: Samples, value_range: tuple[float, float]
         extremes = torch.stack([torch.stack(torch.aminmax(x)) for x in pieces(part)])
         low, high = extremes[:, 0].min().item(), extremes[:, 1].max().item()  # NaN if there is one
         if not (isfinite(low) and isfinite(high)):
-            broken = torch.cat([~x.flatten(1).isfinite().all(1) for x in pieces(part)]).nonzero()
+            broken = torch.cat([~x.flatten(1).isfinite().all(1) for x in pieces(part)]).nonzero().squeeze(1)
+            where = broken if part.index is None else part.index[broken]  # as they are stored
             yield (
                 f"{len(broken)} of its {len(part)} {name} samples hold NaN or infinity, "
-                f"the first at index {int(broken[0])}"
+                f"the first at index {int(where.min())}"
             )
         if value_range is not None and not value_range[0] <= low <= high <= value_range[1]:
             yield f"its {name} values lie in [{low:.9g}, {high:.9g}], not in its value_range {list(value_range)}"
