@@ -26,4 +26,5 @@ Positive = Annotated[float, Gt(0)]
 Share = Annotated[float, Ge(0), Lt(1)]
 Widths = Sequence[PositiveInt]
 Betas = Annotated[Sequence[Share], Len(2, 2)]
-ReplayWeight = Annotated[float, Ge(0)] | Literal["by_tasks"]
+WeightRule = Literal["by_tasks", "by_old_tasks"]
+ReplayWeight = Annotated[float, Ge(0)] | WeightRule

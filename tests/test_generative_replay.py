@@ -71,6 +71,7 @@ def tensors(state):
 def test_weights_are_a_number_or_follow_the_number_of_tasks():
     assert weights(0.5, 3) == (1.0, 0.5)
     assert [weights("by_tasks", t) for t in (0, 1, 3)] == [(1, 0), (0.5, 0.5), (0.25, 0.75)]
+    assert [weights("by_old_tasks", t) for t in (0, 1, 3)] == [(1, 0), (1, 1), (1, 3)]
     assert all(sum(weights("by_tasks", t)) == pytest.approx(1) for t in range(20))
 
 

@@ -48,7 +48,8 @@ def test_earlier_answers_to_current_samples_are_learnt_beside_their_labels(kind,
     asked = []
     terms = learner.strategy.loss(lambda x: (asked.append(x), solve(learner)(x))[1], batch, Position(2, 3, ITERATIONS))
     assert len(asked) == 1 and asked[0] is batch.x
-    assert (terms["current"].weight, terms["replay"].weight) == (1.0, 1.0)
+    # The third task has two before it: the mean over heads counts twice, but where all classes share one answer.
+    assert (terms["current"].weight, terms["replay"].weight) == (1.0, {"class": 1.0, "domain": 2.0, "task": 2.0}[kind])
     known, now = {
         "class": ([[0, 1, 2, 3]], [[0, 1, 2, 3, 4, 5]]),
         "domain": ([[0, 1]], [[0, 1]]),
@@ -62,6 +63,30 @@ def test_earlier_answers_to_current_samples_are_learnt_beside_their_labels(kind,
             said = (new[:, competing] / 2).log_softmax(1)[:, : len(knew)]
             expected.append(-(target * said).sum(1).mean())
         torch.testing.assert_close(terms["replay"].value[r], sum(expected) / len(expected))
+
+
+@pytest.mark.parametrize(
+    ("kind", "rule", "expected"),
+    [
+        ("class", "by_scenario", [(1, 1), (1, 1)]),
+        ("domain", "by_scenario", [(1, 1), (1, 2)]),
+        ("task", "by_scenario", [(1, 1), (1, 2)]),
+        ("class", "by_old_tasks", [(1, 1), (1, 2)]),
+        ("domain", 1.0, [(1, 1), (1, 1)]),
+        ("task", "by_tasks", [(1 / 2, 1 / 2), (1 / 3, 2 / 3)]),
+    ],
+)
+def test_the_weight_of_earlier_answers_follows_from_rule_and_scenario(kind, rule, expected):
+    learner, found = learner_of(LearningWithoutForgetting(replay_weight=rule), kind), []
+    for task in range(TASKS):
+        if task:
+            learner.begin_task(task, passes(learner, task))
+            terms = learner.strategy.loss(solve(learner), next(batches(learner, task)), Position(task, 0, ITERATIONS))
+            found.append((terms["current"].weight, terms["replay"].weight))
+        train(learner, task)
+    assert found == [pytest.approx(pair) for pair in expected]
+    # What is asked for is what comes out: the default is the rule, whatever the scenario.
+    assert LearningWithoutForgetting().replay_weight == "by_scenario"
 
 
 @alone_and_together

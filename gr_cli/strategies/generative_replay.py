@@ -45,7 +45,7 @@ class GenerativeReplay(ReplayStrategy):
         batch_size: replayed samples per iteration, and the generator's batch from the memory; None: as many as there
             are current samples.
         replay_weight: weight of the replay loss beside weight 1 of the current loss, or `by_tasks`: in the t-th task
-            1/t on the current and 1 - 1/t on the replayed samples.
+            1/t on the current and 1 - 1/t on the replayed samples, or `by_old_tasks`: 1 and t - 1.
         generator_update_freq: the generator learns at every so-many-th iteration.
         task_balanced: share the places of the memory evenly between the tasks so far. Otherwise it is one reservoir:
             as many dreams as it has places come first, then all that passes, current and replayed.

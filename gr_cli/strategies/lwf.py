@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from gr_cli.checks import PerReplica, Positive, ReplayWeight
 from gr_cli.losses import cross_entropy
 from gr_cli.replicas import Replicas
+from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, Solve, State, Term
 from gr_cli.strategies.replay import Replay, ReplayStrategy, taught
 
@@ -16,8 +17,10 @@ class LearningWithoutForgetting(ReplayStrategy):
     """Current samples are replayed with what the solver said to them before the task (Li & Hoiem 2017).
 
     Args:
-        replay_weight: weight of the earlier answers beside weight 1 of the labels, 1 in the paper; or `by_tasks`: in
-            the t-th task 1/t on the labels and 1 - 1/t on the earlier answers.
+        replay_weight: weight of the earlier answers beside weight 1 of the labels; or `by_tasks`: in the t-th task 1/t
+            on the labels and 1 - 1/t on the earlier answers; or `by_old_tasks`: 1 and t - 1; or `by_scenario`: 1 in
+            class-incremental streams, in which all earlier classes share one answer, else `by_old_tasks` (van de Ven
+            et al. 2022).
         temperature: of these answers and of the solver's own; no factor T^2.
         regularizer: what else keeps the solver's parameters near to where they were.
     """
@@ -26,12 +29,16 @@ class LearningWithoutForgetting(ReplayStrategy):
 
     def __init__(
         self,
-        replay_weight: Annotated[ReplayWeight, PerReplica] = 1.0,
+        replay_weight: Annotated[ReplayWeight | Literal["by_scenario"], PerReplica] = "by_scenario",
         temperature: Annotated[Positive, PerReplica] = 2.0,
         regularizer: Regularizer | None = None,
     ) -> None:
         super().__init__(replay_weight, temperature, regularizer)
         self.teacher: Replicas[nn.Module] | None = None
+
+    def check(self, scenario: Scenario, solver: nn.Module) -> None:
+        if self.replay_weight == "by_scenario":
+            self.replay_weight = 1.0 if scenario.units_are_classes else "by_old_tasks"
 
     def begin_task(self, situation: Situation) -> None:
         self._enter(situation)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -55,11 +55,16 @@ class Replay:
         return self.x, self.target, self.units, self.labels
 
 
-def weights(rule: float | Tensor | Literal["by_tasks"], task: int) -> tuple[float, float | Tensor]:
+# Weights of the current and the replay loss with so many earlier tasks.
+_RULES: dict[str, Callable[[int], tuple[float, float]]] = {
+    "by_tasks": lambda old: (1 / (old + 1), old / (old + 1)),
+    "by_old_tasks": lambda old: (1.0, float(old)),
+}
+
+
+def weights(rule: float | Tensor | str, task: int) -> tuple[float, float | Tensor]:
     """Weights of the current and the replay loss in `task` (from 0); a rule of one number per replica, (R,), as is."""
-    if isinstance(rule, str):
-        return 1.0 / (task + 1), task / (task + 1)
-    return 1.0, rule
+    return _RULES[rule](task) if isinstance(rule, str) else (1.0, rule)
 
 
 def taught(teacher: Replicas, x: Tensor, units: Tensor, temperature: float | Tensor | None) -> Tensor:  # type: ignore[type-arg]
@@ -77,14 +82,14 @@ class ReplayStrategy(Strategy):
 
     Args:
         replay_weight: weight of the replay loss beside weight 1 of the current loss, or `by_tasks`: in the t-th task
-            1/t on the current and 1 - 1/t on the replayed samples.
+            1/t on the current and 1 - 1/t on the replayed samples, or `by_old_tasks`: 1 and t - 1.
         temperature: of soft targets and of the solver's answer to them; no factor T^2.
         regularizer: what else keeps the solver's parameters near to where they were.
     """
 
     def __init__(
         self,
-        replay_weight: float | Tensor | Literal["by_tasks"],
+        replay_weight: float | Tensor | str,
         temperature: float | Tensor,
         regularizer: Regularizer | None,
     ) -> None:
