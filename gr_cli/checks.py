@@ -26,5 +26,6 @@ Positive = Annotated[float, Gt(0)]
 Share = Annotated[float, Ge(0), Lt(1)]
 Widths = Sequence[PositiveInt]
 Betas = Annotated[Sequence[Share], Len(2, 2)]
+DistillationScale = Literal["none", "temperature_squared"]
 WeightRule = Literal["by_tasks", "by_old_tasks"]
 ReplayWeight = Annotated[float, Ge(0)] | WeightRule

@@ -33,7 +33,7 @@ def soft_targets(logits: Tensor, active: Tensor, temperature: float | Tensor) ->
 
 
 def distillation(logits: Tensor, target: Tensor, active: Tensor, temperature: float | Tensor) -> Tensor:
-    """Cross-entropy with soft targets (Hinton et al. 2015), without the factor T^2: (..., U), (..., U) -> (...)."""
+    """Cross-entropy with soft targets (Hinton et al. 2015), not multiplied by T^2: (..., U), (..., U) -> (...)."""
     log_p = masked_log_softmax(logits / temperature, active)
     return -(target * log_p).sum(-1)
 

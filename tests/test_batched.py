@@ -249,6 +249,17 @@ def test_jobs_are_grouped_by_what_replicas_may_differ_in():
     assert differing([jobs[0], jobs[2]]) == ["strategy.replay_weight", "optimizer.lr", "seed"]
 
 
+def test_a_number_and_null_are_no_replicas_of_one_program():
+    values = ["null", "0.5", "2", "null", "by_tasks"]
+    jobs = [composed(["strategy=rtf", f"strategy.replay_reconstruction_weight={value}"]) for value in values]
+    assert alike(jobs) == [[0, 3], [1, 2], [4]]
+
+
+def test_the_weight_of_replayed_reconstructions_may_differ():
+    apart = [[f"seed={i}", f"strategy.replay_reconstruction_weight={0.5 + i}"] for i in range(3)]
+    assert_same_losses(["strategy=rtf", "train.batch_size=16"], apart=apart)
+
+
 def test_groups_are_cut_evenly():
     assert parts(range(10), 4) == [[0, 1, 2], [3, 4, 5, 6], [7, 8, 9]]
     assert parts(range(8), 8) == [list(range(8))]

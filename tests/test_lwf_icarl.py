@@ -89,6 +89,24 @@ def test_the_weight_of_earlier_answers_follows_from_rule_and_scenario(kind, rule
     assert LearningWithoutForgetting().replay_weight == "by_scenario"
 
 
+@pytest.mark.parametrize("temperature", [3.0, torch.tensor([3.0, 0.5], dtype=torch.float64)], ids=["one", "each"])
+def test_distillation_is_scaled_by_the_temperature_squared_if_asked_for(temperature):
+    strategy = LearningWithoutForgetting(temperature=temperature, distillation_scale="temperature_squared")
+    learner = learner_of(strategy, "class", (0, 1))
+    train(learner, 0)
+    before = copy.deepcopy(learner.solvers.modules)
+    learner.begin_task(1, passes(learner, 1))
+    for i in range(4):
+        batch = next(batches(learner, 1, i))
+        learner.step(batch, Position(1, i, ITERATIONS))
+    terms = strategy.loss(solve(learner), batch, Position(1, 3, ITERATIONS))
+    for r, solver in enumerate(learner.solvers.modules):
+        t = float(temperature[r]) if isinstance(temperature, torch.Tensor) else temperature
+        target = (before[r](batch.x[r])[:, :2] / t).softmax(1)
+        said = (solver(batch.x[r])[:, :4] / t).log_softmax(1)[:, :2]
+        torch.testing.assert_close(terms["replay"].value[r], -t * t * (target * said).sum(1).mean())
+
+
 @alone_and_together
 def test_the_teacher_is_the_solver_as_it_was_and_gets_no_gradient(seeds):
     learner = learner_of(LearningWithoutForgetting(), "class", seeds)

@@ -210,7 +210,7 @@ VARIANTS = [
     "strategy=generative_classifier generator=mixture",
     "strategy=generative_replay strategy/regularizer=si",
     "strategy=bir strategy/regularizer=si",
-    "strategy=rtf scenario=task",
+    "strategy=rtf scenario=task strategy.replay_reconstruction_weight=0.5",
     "strategy=er strategy/regularizer=weight_penalty",
 ]
 
@@ -220,6 +220,52 @@ def words_of(variant):
     generator = next((w.partition("=")[2] for w in words if w.startswith("generator=")), "")
     generator = "mixture" if "preset" in variant else generator
     return [*words, *(w for w in SMALL if not ("preset" in variant and "iterations" in w)), *SIZES.get(generator, [])]
+
+
+@pytest.mark.parametrize("strategy", ["rtf", "bir"])
+@pytest.mark.parametrize(
+    ("words", "current", "replayed"),
+    [
+        ([], 1 / 2, 1 / 2),  # by_tasks, as the solver's loss
+        (["strategy.replay_weight=4", "strategy.replay_reconstruction_weight=by_tasks"], 1 / 2, 1 / 2),
+        (["strategy.replay_weight=4", "strategy.replay_reconstruction_weight=0.25"], 1, 0.25),
+        (["strategy.replay_weight=4"], 1, 4),
+    ],
+)
+def test_replayed_reconstructions_have_a_weight_of_their_own(strategy, words, current, replayed):
+    experiment = prepare(composed([f"strategy={strategy}", "precision=float64", *SMALL, *words]))
+    learner = experiment.learner
+    train([experiment], learner, 0)
+    learner.begin_task(1, passes([experiment], 1))
+    method, solvers = learner.strategy, learner.solvers
+    batch, position = next(batches([experiment], 1, 0)), Position(1, 0, 6)
+
+    class Solver:
+        def features(self, x):
+            return solvers.call("features", x)
+
+        def readout(self, features):
+            return solvers.call("readout", features)
+
+    terms, replay = method.loss(Solver(), batch, position), method.replay(batch, position)
+    x = torch.cat([batch.x, replay.x], 1)
+    by_sample = method._feedback(x, Solver().features(x), batch, replay, position)
+    assert set(by_sample) == {"reconstruction", "kl"}
+    for name, values in by_sample.items():
+        expected = current * values[0, :8].mean() + replayed * values[0, 8:].mean()
+        torch.testing.assert_close(terms[name].weight * terms[name].value[0], expected, rtol=1e-9, atol=0)
+    solver_weight = 4.0 if words else 1 / 2
+    assert terms["replay"].weight == pytest.approx(solver_weight)
+
+
+@pytest.mark.parametrize("strategy", ["rtf", "bir", "dgr_distill", "lwf"])
+def test_soft_targets_are_scaled_in_the_preset_of_the_programs_that_did(strategy):
+    def scale(*words):
+        return composed([f"strategy={strategy}", *words]).config["strategy"]["distillation_scale"]
+
+    assert scale("preset=split_cifar100_paper") == "temperature_squared"
+    assert scale("preset=split_mnist_paper") == scale() == "none"
+    assert scale("preset=split_cifar100_paper", "strategy.distillation_scale=none") == "none"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

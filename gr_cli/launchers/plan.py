@@ -43,11 +43,11 @@ def _moments(optimizer: Mapping[str, Any]) -> list[str]:
 
 
 def _without(node: Mapping[str, Any], free: Sequence[str], prefix: str = "") -> dict[str, Any]:
-    """A node without the numbers of these dotted names."""
+    """A node with a placeholder for the numbers of these dotted names; null is no number, and stays."""
     return {
         k: _without(v, free, f"{prefix}{k}.")
         if isinstance(v, Mapping)
-        else None
+        else "a number"
         if f"{prefix}{k}" in free and _is_number(v)
         else v
         for k, v in node.items()

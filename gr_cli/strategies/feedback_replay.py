@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gr_cli.checks import InMemory, PerReplica, Positive, PositiveInt, ReplayWeight
+from gr_cli.checks import DistillationScale, InMemory, PerReplica, Positive, PositiveInt, ReplayWeight
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Generator
 from gr_cli.losses import cross_entropy, weighted_sum
 from gr_cli.strategies.base import Batch, GeneratorBatch, Position, Regularizer, Solve, Term
 from gr_cli.strategies.generative_replay import GenerativeReplay
-from gr_cli.strategies.replay import Replay
+from gr_cli.strategies.replay import Replay, weights
 
 
 class FeedbackReplay(GenerativeReplay):
@@ -24,8 +24,10 @@ class FeedbackReplay(GenerativeReplay):
     Args:
         generator: one that reads the solver's features.
         batch_size: replayed samples per iteration; None: as many as current ones.
-        replay_weight, replay_source, pool_size, targets, temperature, consolidate_every, regularizer: as for
-            `GenerativeReplay`.
+        replay_reconstruction_weight: the weight of the generator's loss on replayed samples where it is another than
+            `replay_weight`, a number or a rule; None: the same.
+        replay_weight, replay_source, pool_size, targets, temperature, distillation_scale, consolidate_every,
+            regularizer: as for `GenerativeReplay`.
     """
 
     couples = True
@@ -35,10 +37,12 @@ class FeedbackReplay(GenerativeReplay):
         generator: Generator,
         batch_size: Annotated[PositiveInt | None, InMemory] = None,
         replay_weight: Annotated[ReplayWeight, PerReplica] = "by_tasks",
+        replay_reconstruction_weight: Annotated[ReplayWeight | None, PerReplica] = None,
         replay_source: Literal["fresh", "pool"] = "fresh",
         pool_size: Annotated[PositiveInt, InMemory] = 5000,
         targets: Literal["hard", "soft"] = "soft",
         temperature: Annotated[Positive, PerReplica] = 2.0,
+        distillation_scale: DistillationScale = "none",
         consolidate_every: PositiveInt | None = None,
         regularizer: Regularizer | None = None,
     ) -> None:
@@ -49,6 +53,7 @@ class FeedbackReplay(GenerativeReplay):
                 "does not read the solver's features, and this strategy makes one network of both",
                 "try generator=rtf or generator=bir",
             )
+        self.replay_reconstruction_weight = replay_reconstruction_weight
         super().__init__(
             generator,
             batch_size=batch_size,
@@ -58,6 +63,7 @@ class FeedbackReplay(GenerativeReplay):
             pool_size=pool_size,
             targets=targets,
             temperature=temperature,
+            distillation_scale=distillation_scale,
             generator_data="current_and_replay",
             consolidate_every=consolidate_every,
             regularizer=regularizer,
@@ -68,13 +74,15 @@ class FeedbackReplay(GenerativeReplay):
         x = batch.x if replay is None else self.both(batch, replay, position)
         features = solver.features(x)
         logits = solver.readout(features)
-        shares = None if replay is None else self._shares(batch, replay)
         if replay is None:
             terms = {"current": Term(weighted_sum(cross_entropy(logits, batch.y, batch.units), None))}
         else:
             terms = self.terms(*self.losses(logits, batch, replay))
-        # What the feedback is worth beside the solver's loss: as much as that, on the same samples.
-        weight = 1.0 if replay is None else self.current_weight + self.old_weight
+        shares, weight = None, 1.0
+        if replay is not None:
+            rule = self.replay_reconstruction_weight
+            current, old = weights(self.replay_weight if rule is None else rule, position.task)
+            shares, weight = self._shares(batch, replay, current, old), current + old
         for name, value in self._feedback(x, features, batch, replay, position).items():
             terms[name] = Term(weighted_sum(value, shares), weight)
         return terms

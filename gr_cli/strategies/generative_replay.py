@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from gr_cli.checks import Count, InMemory, PerReplica, Positive, PositiveInt, ReplayWeight
+from gr_cli.checks import Count, DistillationScale, InMemory, PerReplica, Positive, PositiveInt, ReplayWeight
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Ensemble, Generator
 from gr_cli.layers import per_replica
@@ -53,7 +53,8 @@ class GenerativeReplay(ReplayStrategy):
         pool_size: number of dreams in that pool.
         targets: the frozen solver's choice (`hard`), or its probabilities at `temperature` (`soft`, distillation); or
             the probabilities of the classes by the generator's own `likelihood`, at that temperature.
-        temperature: softens the targets, and the solver's answer to the old solver's; no factor T^2.
+        temperature: T, softens the targets, and the solver's answer to the old solver's.
+        distillation_scale: what the loss on `soft` targets is multiplied by: `none`, or `temperature_squared`, T^2.
         generator_data: what the generator learns from, `memory` or the batches of `current_and_replay`, weighed
             like the solver's losses.
         generator_training: `alongside` the solver, or `before` or `after` it, with as many steps.
@@ -81,6 +82,7 @@ class GenerativeReplay(ReplayStrategy):
         pool_size: Annotated[PositiveInt, InMemory] = 5000,
         targets: Literal["hard", "soft", "likelihood"] = "hard",
         temperature: Annotated[Positive, PerReplica] = 2.0,
+        distillation_scale: DistillationScale = "none",
         generator_data: Literal["memory", "current_and_replay"] = "memory",
         generator_training: When = "alongside",
         generators: Literal["one", "per_task"] = "one",
@@ -89,7 +91,7 @@ class GenerativeReplay(ReplayStrategy):
         consolidate_every: PositiveInt | None = None,
         regularizer: Regularizer | None = None,
     ) -> None:
-        super().__init__(replay_weight, temperature, regularizer)
+        super().__init__(replay_weight, temperature, regularizer, distillation_scale)
         if memory_size == 0 and generator_data == "memory" and not generator.fitted:
             raise ConfigError(
                 "strategy.memory_size",
@@ -325,14 +327,15 @@ class GenerativeReplay(ReplayStrategy):
             return GeneratorBatch(batch.x, update, labels=y)
         x = self.both(batch, replay, position)
         labels = None if y is None or replay.labels is None else torch.cat([y, replay.labels], 1)
-        return GeneratorBatch(x, update, self._shares(batch, replay), labels)
+        weights = self._shares(batch, replay, self.current_weight, self.old_weight)
+        return GeneratorBatch(x, update, weights, labels)
 
-    def _shares(self, batch: Batch, replay: Replay) -> Tensor:
-        """The weight of each sample, current and replayed, as the solver's loss has it: (R, B + N), of sum 1."""
-        size, number, total = batch.x.shape[1], replay.x.shape[1], self.current_weight + self.old_weight
+    def _shares(self, batch: Batch, replay: Replay, current: float, old: float | Tensor) -> Tensor:
+        """The weight of each sample, of current and replayed ones that weigh so much together: (R, B + N), of sum 1."""
+        size, number, total = batch.x.shape[1], replay.x.shape[1], current + old
         found = replay.x.new_empty((replay.x.shape[0], size + number))
-        found[:, :size] = per_replica(self.current_weight / total / size, found)
-        found[:, size:] = per_replica(self.old_weight / total / number, found)
+        found[:, :size] = per_replica(current / total / size, found)
+        found[:, size:] = per_replica(old / total / number, found)
         return found
 
     def after_step(self, batch: Batch, position: Position) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from gr_cli.checks import PerReplica, Positive, ReplayWeight
+from gr_cli.checks import DistillationScale, PerReplica, Positive, ReplayWeight
 from gr_cli.losses import cross_entropy
 from gr_cli.replicas import Replicas
 from gr_cli.scenario import Scenario
@@ -21,7 +21,8 @@ class LearningWithoutForgetting(ReplayStrategy):
             on the labels and 1 - 1/t on the earlier answers; or `by_old_tasks`: 1 and t - 1; or `by_scenario`: 1 in
             class-incremental streams, in which all earlier classes share one answer, else `by_old_tasks` (van de Ven
             et al. 2022).
-        temperature: of these answers and of the solver's own; no factor T^2.
+        temperature: of these answers and of the solver's own.
+        distillation_scale: as for `ReplayStrategy`.
         regularizer: what else keeps the solver's parameters near to where they were.
     """
 
@@ -31,9 +32,10 @@ class LearningWithoutForgetting(ReplayStrategy):
         self,
         replay_weight: Annotated[ReplayWeight | Literal["by_scenario"], PerReplica] = "by_scenario",
         temperature: Annotated[Positive, PerReplica] = 2.0,
+        distillation_scale: DistillationScale = "none",
         regularizer: Regularizer | None = None,
     ) -> None:
-        super().__init__(replay_weight, temperature, regularizer)
+        super().__init__(replay_weight, temperature, regularizer, distillation_scale)
         self.teacher: Replicas[nn.Module] | None = None
 
     def check(self, scenario: Scenario, solver: nn.Module) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gr_cli.checks import DistillationScale
 from gr_cli.layers import per_replica
 from gr_cli.losses import cross_entropy, distillation, soft_targets, weighted_sum
 from gr_cli.replicas import Replicas
@@ -83,7 +84,9 @@ class ReplayStrategy(Strategy):
     Args:
         replay_weight: weight of the replay loss beside weight 1 of the current loss, or `by_tasks`: in the t-th task
             1/t on the current and 1 - 1/t on the replayed samples, or `by_old_tasks`: 1 and t - 1.
-        temperature: of soft targets and of the solver's answer to them; no factor T^2.
+        temperature: T of soft targets and of the solver's answer to them.
+        distillation_scale: what the loss on soft targets is multiplied by: `none`, as in the program of van de Ven et
+            al. (2022), or `temperature_squared`, T^2, as in their earlier ones (2018 to 2021) and Hinton et al. (2015).
         regularizer: what else keeps the solver's parameters near to where they were.
     """
 
@@ -92,9 +95,11 @@ class ReplayStrategy(Strategy):
         replay_weight: float | Tensor | str,
         temperature: float | Tensor,
         regularizer: Regularizer | None,
+        distillation_scale: DistillationScale = "none",
     ) -> None:
         super().__init__(regularizer)
         self.replay_weight, self.temperature = replay_weight, temperature
+        self.distillation_scale = distillation_scale
         self._joined: tuple[Position, Batch, Tensor] | None = None
 
     @abstractmethod
@@ -149,12 +154,11 @@ class ReplayStrategy(Strategy):
         """The losses of replayed samples (R, N) from their logits (R, N, U): their mean over heads."""
         units = batch.replay_units if replay.units is None else replay.units
         logits = logits.unsqueeze(-2)
-        per_head = (
-            distillation(logits, replay.target, units, per_replica(self.answer_temperature, logits))
-            if replay.soft
-            else cross_entropy(logits.expand(*replay.target.shape, -1), replay.target, units)
-        )
-        return per_head.mean(-1)
+        if not replay.soft:
+            return cross_entropy(logits.expand(*replay.target.shape, -1), replay.target, units).mean(-1)
+        temperature = self.answer_temperature
+        loss = distillation(logits, replay.target, units, per_replica(temperature, logits)).mean(-1)
+        return loss if self.distillation_scale == "none" else loss * per_replica(temperature**2, loss)
 
     def terms(self, current: Tensor, old: Tensor) -> dict[str, Term]:
         """The losses of single samples, (R, B) and (R, N), as weighted means."""
