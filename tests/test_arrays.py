@@ -262,6 +262,18 @@ def test_a_file_that_changed_is_read_anew():
     assert np.array_equal(load(Arrays(**settings)).train.store[:, 0], 255 - X)
 
 
+def test_a_file_of_the_same_size_and_time_is_read_anew():
+    """Within one tick of the clock of a file system, too."""
+    settings = write("pair", {"x": X, "y": Y})
+    start = os.path.getsize("folder/x.npy") - X.size
+    for shade in range(10):
+        with Path("folder/x.npy").open("r+b") as file:
+            file.seek(start)
+            file.write(bytes([shade] * 20))
+        os.utime("folder/x.npy", ns=(0, 0))
+        assert load(Arrays(**settings)).train.store[0].unique().tolist() == [shade]
+
+
 @pytest.mark.parametrize("generator", ["vae", "mixture"])
 def test_a_run_from_the_command_line_on_vectors(gr_run, generator):
     x = RNG.standard_normal((80, 6)) + Y.repeat(4)[:, None]

@@ -303,6 +303,54 @@ def test_what_was_decoded_is_kept_until_a_file_changes(monkeypatch):
     assert times() == 11
 
 
+def bitmaps(*parts: str) -> None:
+    """Grey images that all have one size in bytes and one time, bright ones in `b`."""
+    for part in parts:
+        for name, shade in (("a", 20), ("b", 200)):
+            for i in range(2):
+                put(f"images/{part}/{name}/{i}.bmp", np.full((4, 4), shade + i, np.uint8))
+                os.utime(f"images/{part}/{name}/{i}.bmp", ns=(0, 0))
+
+
+def exchange(first: str, second: str) -> None:
+    os.rename(first, "aside")
+    os.rename(second, first)
+    os.rename("aside", second)
+
+
+def overwrite(path: str, shade: int) -> None:
+    """Other pixels in the same file, of which neither size nor time of modification tells."""
+    with Path(path).open("r+b") as file:
+        file.seek(-16, os.SEEK_END)
+        file.write(bytes([shade] * 16))
+    os.utime(path, ns=(0, 0))
+
+
+def shades() -> list[int]:
+    """What another process would find in the training images, in their order."""
+    from gr_cli import cache
+    from gr_cli.benchmarks import image_folder
+
+    cache._recent.clear()
+    image_folder._data.cache_clear()
+    return read().train.x[:, 0, 0, 0].tolist()
+
+
+def test_other_images_under_the_same_names_sizes_and_times_are_seen():
+    bitmaps("train", "test")
+    assert shades() == [20, 21, 200, 201]
+    for i in range(2):
+        exchange(f"images/train/a/{i}.bmp", f"images/train/b/{i}.bmp")
+    assert shades() == [200, 201, 20, 21]
+    exchange("images/train/a", "images/train/b")
+    assert shades() == [20, 21, 200, 201]
+    os.link("images/train/a/0.bmp", "images/train/a/2.bmp")
+    assert shades() == [20, 21, 20, 200, 201]
+    for shade in range(60, 70):  # within one tick of the clock of a file system, too
+        overwrite("images/train/b/0.bmp", shade)
+        assert shades() == [20, 21, 20, shade, 201]
+
+
 def test_runs_share_the_stored_images():
     folder()
     first, second = (split(ImageFolder("images", cache_root="cache"), seed=seed) for seed in (0, 1))

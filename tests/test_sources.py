@@ -204,6 +204,17 @@ def test_the_named_benchmarks_are_learnt_from(gr_run, monkeypatch, benchmark, ta
     assert len(table.read_text().splitlines()) == tasks + 1
 
 
+def test_other_files_of_the_same_sizes_and_times_are_read_anew():
+    write_mnist(Path("data"), "MNIST")
+    file = Path("data/MNIST/raw/train-images-idx3-ubyte")
+    times = file.stat().st_mtime_ns
+    for shade in range(5):
+        content = file.read_bytes()
+        file.write_bytes(content[:16] + bytes([shade] * 30) + content[46:])
+        os.utime(file, ns=(times, times))
+        assert read("MNIST").train.x[0].unique().tolist() == [shade]
+
+
 def test_runs_share_what_was_read():
     write_usps(Path("data"))
     first, second = (split(Torchvision("USPS", "data"), seed=seed) for seed in (0, 1))

@@ -14,6 +14,7 @@ from gr_cli.benchmarks.sources import Data, TestShare, in_short
 from gr_cli.benchmarks.tensors import Layout, Range, Tensors, check_range
 from gr_cli.checks import Count
 from gr_cli.errors import ConfigError, DataError
+from gr_cli.file_stamps import stamped, wait_for_next_tick
 
 _NAMES = ("x", "y", "x_train", "y_train", "x_test", "y_test")
 _HOW = "it must hold x and y, or x_train, y_train, x_test and y_test"
@@ -61,7 +62,8 @@ class Arrays:
 
     def load(self) -> Data:
         files = _files(self._path, self._labels, self.place)
-        stamps = tuple((file.absolute(), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+        stamps = tuple((file.absolute(), stamped(file)) for file in files)
+        wait_for_next_tick(stamp for _, stamp in stamps)
         return _loaded(self._path, self._labels, stamps, self._choices, self.place)
 
 

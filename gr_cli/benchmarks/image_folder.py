@@ -23,6 +23,7 @@ from gr_cli.benchmarks.sources import Data, TestShare, tested_on
 from gr_cli.cache import Tensors, digest, kept
 from gr_cli.checks import Count, PositiveInt
 from gr_cli.errors import ConfigError, DataError
+from gr_cli.file_stamps import ABSENT, FileStamp, wait_for_next_tick
 from gr_cli.machine import available_memory
 from gr_cli.tell import counted, tell
 
@@ -39,12 +40,11 @@ _MAY_LIE_ON_THEIR_SIDE = {"AVIF", "JPEG", "MPO", "TIFF", "WEBP"}
 
 
 class _File(NamedTuple):
-    """An image file, its path below the folder, and what changes when it is changed."""
+    """An image file: its path below the folder, its class, and its stamp."""
 
     name: str
     label: int
-    size: int
-    time: int
+    stamp: FileStamp
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class ImageFolder:
     capitals or not), or a folder for each class only, of which a share is then for testing.
 
     Classes are in the order of their names, `2` before `10`. They are decoded in threads, brought to one size by their
-    shorter side and cut at the centre, and kept as one tensor of bytes below `cache_root`, under a name that tells
-    which files there were, how large, and of when; what was kept before of files that changed is removed. Other files
-    are passed over, and folders without images; a link may stand for a class or an image, others are not followed.
+    shorter side and cut at the centre, and kept as one tensor of bytes below `cache_root`, under a name made from the
+    names, sizes, times and inodes of the files; what was kept before of files that changed is removed. Other files are
+    passed over, and folders without images; a link may stand for a class or an image, others are not followed.
 
     Args:
         path: the folder.
@@ -124,7 +124,8 @@ class ImageFolder:
 @lru_cache(maxsize=2)  # the runs of a sweep share what was read once
 def _data(listing: _Listing, choices: _Choices, place: str) -> Data:
     what = digest(str(listing.root), choices.size, choices.mode, choices.skip_broken)
-    content = digest(_VERSION, PIL.__version__, [tuple(file) for file in listing.files])
+    content = digest(_VERSION, PIL.__version__, [(file.name, file.label, *file.stamp) for file in listing.files])
+    wait_for_next_tick(file.stamp for file in listing.files)
     found = kept(choices.folder / f"{what}-{content}.pt", lambda: _decoded_all(listing, choices, place))
     x, sound = found["x"], found["sound"]
     if not sound.all():
@@ -236,11 +237,10 @@ def _below(root: Path, folder: Path) -> Iterator[_File]:
             yield from _below(root, folder / entry.name)
         elif not entry.is_dir():
             try:
-                told = entry.stat()
+                stamp = FileStamp.of(entry.stat())
             except FileNotFoundError:  # a link that leads nowhere is an image that can't be decoded
-                yield _File(f"{folder}/{entry.name}", 0, -1, 0)
-            else:
-                yield _File(f"{folder}/{entry.name}", 0, told.st_size, told.st_mtime_ns)
+                stamp = ABSENT
+            yield _File(f"{folder}/{entry.name}", 0, stamp)
 
 
 def _is_image(file: _File) -> bool:

@@ -21,6 +21,7 @@ from gr_cli.benchmarks.base import Samples
 from gr_cli.benchmarks.soundness import idx_fault
 from gr_cli.benchmarks.sources import Data, in_short
 from gr_cli.errors import ConfigError, DataError
+from gr_cli.file_stamps import stamped, wait_for_next_tick
 
 # Seconds that a server may be silent before a download is given up.
 _PATIENCE = 10.0
@@ -104,11 +105,16 @@ class Torchvision:
             raise DataError(
                 "SVHN: is read by scipy, which is not installed; install it with: pip install 'gr-cli[svhn]'"
             )
-        return self._read(self.name, self.root, self.download, self.split)
+        from torchvision import datasets
+
+        layout = _layout(self.name, self.split, getattr(datasets, self.name))
+        stamps = tuple(stamped(self.root / file) for file in layout.files)
+        wait_for_next_tick(stamps)
+        return self._read(self.name, self.root, self.download, self.split, stamps)
 
     @classmethod
     @lru_cache(maxsize=2)  # the runs of a sweep share what was read once
-    def _read(cls, name: Name, root: Path, download: bool, split: EmnistSplit | None) -> Data:
+    def _read(cls, name: Name, root: Path, download: bool, split: EmnistSplit | None, _: object) -> Data:
         from torchvision import datasets
 
         source, dataset = cls(name, str(root), download, split), getattr(datasets, name)

@@ -1,0 +1,50 @@
+"""File stamps: a file that was changed has another one."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gr_cli.file_stamps import ABSENT, FileStamp, stamped, wait_for_next_tick
+
+
+def test_a_file_that_is_changed_as_soon_as_it_was_read_has_another_stamp():
+    file, seen = Path("file"), []
+    file.write_bytes(b"0")
+    for _ in range(20):
+        seen.append(stamped(file))
+        wait_for_next_tick(seen[-1:])
+        file.write_bytes(b"1")
+        os.utime(file, ns=(0, 0))
+    assert len(set(seen)) == 20
+
+
+def test_files_that_change_names_have_other_stamps():
+    for name in ("a", "b"):
+        Path(name).write_bytes(b"0")
+        os.utime(name, ns=(0, 0))
+    a, b = stamped(Path("a")), stamped(Path("b"))
+    os.replace("a", "b")
+    assert stamped(Path("a")) == ABSENT and stamped(Path("b")).inode == a.inode != b.inode
+
+
+NOW = 1_700_000_000_123_456_789
+
+
+@pytest.mark.parametrize(
+    ("changed", "seconds"),
+    [
+        (NOW - 5_000_000, 0.02),
+        (NOW, 0.02),
+        (NOW + 10**9, 0.02),  # a clock that is ahead
+        (NOW - 30_000_000, 0),
+        (1_700_000_000_000_000_000, 2.0),  # times of whole seconds
+        (1_699_999_998_000_000_000, 0),
+    ],
+)
+def test_a_tick_is_waited_for_where_a_file_changed_within_it(monkeypatch, changed, seconds):
+    slept = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    monkeypatch.setattr("time.time_ns", lambda: NOW)
+    wait_for_next_tick([ABSENT, FileStamp(1, 0, changed, 1)])
+    assert sum(slept) == seconds
