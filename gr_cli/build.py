@@ -10,7 +10,10 @@ import importlib
 import inspect
 import re
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Len, Lt
@@ -134,30 +137,47 @@ def resolve(target: object, path: str) -> Callable[..., Any]:
     return result
 
 
-# Where the components of this program are: what a file may name without anybody's leave.
-_ROOMS = ("benchmarks", "generators", "models", "optimizers", "strategies", "trackers")
-_OURS = tuple(f"gr_cli.{room}." for room in _ROOMS)
+def foreign_targets(config: Mapping[str, Any]) -> list[str]:
+    """Every `_target_` in a configuration that no shipped option of its group has. Nothing is imported to tell."""
+    found: list[str] = []
+    for group, node in config.items():
+        shipped = shipped_targets(group)
+        found += [str(target) for target in _targets(node) if not (isinstance(target, str) and target in shipped)]
+    return found
 
 
-def foreign_targets(config: Any) -> list[str]:
-    """Every `_target_` in a configuration that is no component of this program. Nothing else is imported to tell."""
-    if isinstance(config, (list, tuple)):
-        return [name for part in config for name in foreign_targets(part)]
-    if not isinstance(config, Mapping):
+def _targets(node: Any) -> list[Any]:
+    if isinstance(node, (list, tuple)):
+        return [target for part in node for target in _targets(part)]
+    if not isinstance(node, Mapping):
         return []
-    inner = [name for key, part in config.items() if key != "_target_" for name in foreign_targets(part)]
-    target = config.get("_target_")
-    return inner if target is None or _is_ours(target) else [str(target), *inner]
+    own = [node["_target_"]] if "_target_" in node else []
+    return own + [target for name, part in node.items() if name != "_target_" for target in _targets(part)]
 
 
-def _is_ours(target: object) -> bool:
-    if not isinstance(target, str) or not target.startswith(_OURS):
-        return False
-    try:
-        # A module of ours also holds what it imported for itself.
-        return str(getattr(resolve(target, ""), "__module__", "")).startswith("gr_cli.")
-    except ConfigError:
-        return True  # there is no such thing, which will be said
+_TARGET = re.compile(r"""^\s*_target_:\s*["']?([\w.]+)""", re.MULTILINE)
+
+
+def targets_named(text: str) -> list[str]:
+    """The `_target_` of every node in the text of a YAML file."""
+    return _TARGET.findall(text)
+
+
+@cache
+def shipped_targets(group: str) -> frozenset[str]:
+    """The `_target_` of every shipped option of a group, and of the groups inside it."""
+    folder = files("gr_cli.conf") / group
+    there = group.isidentifier() and folder.is_dir()
+    options = [path for path in _files_below(folder) if path.name.endswith(".yaml")] if there else []
+    return frozenset(target for path in options for target in targets_named(path.read_text(encoding="utf-8")))
+
+
+def _files_below(folder: Traversable) -> Iterator[Traversable]:
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _files_below(path)
+        else:
+            yield path
 
 
 def check(

@@ -6,7 +6,6 @@ Nothing heavy is imported before a run begins: `--help`, `--version` and complet
 from __future__ import annotations
 
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -69,6 +68,7 @@ def _tell(error: GrError) -> int:
 def _folder_and_trust(name: str, words: list[str]) -> tuple[Path, list[str]]:
     """The folder of `<name>=<folder>`, and what of it is trusted: code and addresses that `trust=` names, and every
     `_target_` in a `--config-dir`. Nothing else goes beside them."""
+    from gr_cli.build import targets_named
     from gr_cli.help import own_folders
 
     path = Path(next(word for word in words if word.startswith(f"{name}=")).partition("=")[2])
@@ -78,7 +78,7 @@ def _folder_and_trust(name: str, words: list[str]) -> tuple[Path, list[str]]:
     if others:
         raise ConfigError(name, path, f"goes alone: remove {' '.join(others)}")
     for folder in own:
-        trust += _TARGET.findall("\n".join(file.read_text(encoding="utf-8") for file in folder.rglob("*.yaml")))
+        trust += targets_named("\n".join(file.read_text(encoding="utf-8") for file in folder.rglob("*.yaml")))
     return path, trust
 
 
@@ -91,11 +91,10 @@ def _where_it_began(do: Callable[[Path, Sequence[str]], int], path: Path, trust:
     if not began.is_dir() or began.samefile("."):
         return do(path, trust)
     path = path.absolute()
+    # A folder may name any directory: nothing shall be imported from there that is not from here already.
+    sys.path[:] = [str(Path(place).absolute()) for place in sys.path]
     with chdir(began):
         return do(path, trust)
-
-
-_TARGET = re.compile(r"""^\s*_target_:\s*["']?([\w.]+)""", re.MULTILINE)
 
 
 def _resume(path: Path, trust: Sequence[str]) -> int:

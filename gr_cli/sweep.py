@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import warnings
@@ -176,8 +175,10 @@ def _check_values(override: Override) -> None:
 
 def planned(folder: Path) -> list[list[str]]:
     """The runs that the sweep in `folder` trains as one each time, by their folders, as far as that was decided."""
-    with suppress(OSError, ValueError):
-        found = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    from gr_cli.results.regular import read_json
+
+    with suppress(OSError, ValueError, TypeError):
+        found = read_json(folder / _MANIFEST)
         return [list(map(str, program)) for program in found.get("programs", [])]
     return []
 
@@ -185,10 +186,11 @@ def planned(folder: Path) -> list[list[str]]:
 def plan(folder: Path, programs: Sequence[Sequence[Path]]) -> None:
     """Write down what the sweep in `folder` trains as one, if its jobs are written down at all."""
     from gr_cli.results.files import write_json
+    from gr_cli.results.regular import read_json
 
     manifest = folder / _MANIFEST
     if manifest.exists():
-        found = json.loads(manifest.read_text(encoding="utf-8"))
+        found = read_json(manifest)
         write_json(manifest, found | {"programs": [list(map(str, program)) for program in programs]})
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import shlex
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,6 +17,7 @@ from gr_cli.build import build_as, foreign_targets
 from gr_cli.errors import CompositionError, FolderError, one_line
 from gr_cli.results.files import write_json
 from gr_cli.results.folder import RunFolder
+from gr_cli.results.regular import read_json, read_table
 from gr_cli.settings import Settings, flat
 from gr_cli.signals import Overdue, not_kept_waiting
 from gr_cli.tell import tell
@@ -221,7 +220,7 @@ class _Followed:
             return
         self._saved, told = saved, self._told
         history, evaluations, matrix = (
-            _read_table(self._folder.path / f"{name}.csv") for name in ("history", "evaluations", "accuracy_matrix")
+            read_table(self._folder.path / f"{name}.csv") for name in ("history", "evaluations", "accuracy_matrix")
         )
         over = [int(row["after_task"]) for row in matrix]
         steps = _Steps(history, evaluations, over)
@@ -326,14 +325,9 @@ def _sum(one: _Rows, other: _Rows) -> _Rows:
     return {step: {**one.get(step, {}), **other.get(step, {})} for step in sorted({**one, **other})}
 
 
-def _read_table(path: Path) -> _Table:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     with suppress(FileNotFoundError):
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return read_json(path)
     return {}
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,17 @@ def config_with(path: str, value: object) -> Callable[[Path], object]:
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
 
     return harm
+
+
+def figures_elsewhere(folder: Path) -> None:
+    shutil.rmtree(folder / "figures")
+    Path("elsewhere").mkdir()
+    (folder / "figures").symlink_to(Path("elsewhere").absolute())
+
+
+def a_lock_elsewhere(folder: Path) -> None:
+    (folder / ".lock").unlink()
+    (folder / ".lock").symlink_to("elsewhere")
 
 
 def without_a_claim(folder: Path) -> None:
@@ -246,12 +258,15 @@ RUNS: Table = {
     ],
     "results/folder.py": [
         ("is running this very run", a_folder_that_is_taken),
-        ("remove the folder or use fresh=true", going_on(file("status.json", "{"))),
+        ("leads out of the folder of this run", going_on(figures_elsewhere)),
+        ("can't be held ({}); remove its {}", going_on(a_lock_elsewhere)),
+        ("nothing was changed; fresh=true runs beside it", going_on(file("status.json", "{"))),
         ("can't be read ({}); remove it to begin", going_on(file("checkpoint.pt", "garbage"))),
         ("is no checkpoint of gr-run", going_on(checkpoint_of([1, 2, 3]))),
     ],
     "results/load.py": [
         ("holds no run", mistake("resume=nowhere")),
+        ("settings_of", of_a_folder("resume", config_with("threads", 1_000_000)), "config.yaml: threads=1000000: must be"),
         ("is not the configuration of a run", of_a_folder("resume", file("config.yaml", "[1]"))),
         ("names code that is not of this program", of_a_folder("resume", config_with("model._target_", "os.system"))),
         ("holds no checkpoint yet", lambda hands: without_checkpoint(folder := hands.over()) or load_run(folder)),

@@ -20,6 +20,7 @@ from gr_cli.report.runs import FoundRun, readable
 from gr_cli.report.statistics import Summary, summarised
 from gr_cli.report.tables import Row, Shown, Table, mean_and_sem, number, remarks, shown_table, title
 from gr_cli.results.metrics import FRACTIONS, JUDGE
+from gr_cli.results.regular import read_text
 
 _SHARE = "average_accuracy"  # how accuracies are shown
 _OPEN = 3  # so many groups are unfolded at first
@@ -341,5 +342,5 @@ def _runs(runs: Iterable[FoundRun]) -> str:
 
 
 def _config(run: FoundRun) -> str:
-    text = escape((run.path / "config.yaml").read_text(encoding="utf-8"))
+    text = escape(read_text(run.path / "config.yaml"))
     return f'<details><summary>Configuration (of seed {run.seed})</summary><pre tabindex="0">{text}</pre></details>'

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NoReturn
-
-import yaml
 
 from gr_cli.errors import FolderError
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.load import read_config
+from gr_cli.results.regular import finite, naming, read_json, read_table, reason_of
 from gr_cli.settings import deciding, flat, short_hash
 
 NEVER_BEGUN = "never begun"
-_WHAT_BROKEN_FILES_RAISE = (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, FolderError)
+_WHAT_BROKEN_FILES_RAISE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, FolderError)
+_DEEPEST = 40  # levels of folders below the one that is named
 
 
 @dataclass(frozen=True)
@@ -141,24 +140,35 @@ def _below(root: Path, found: Found) -> Iterator[tuple[Path, Sequence[str] | Non
 
     for name, folders, files in os.walk(root, onerror=note):
         folders.sort()
-        if "status.json" in files:
+        path = Path(name)
+        if "status.json" in (*files, *folders):
             folders.clear()  # nothing below a run is a run
-            yield Path(name), None
+            yield path, None
         elif "sweep.json" in files:
-            found.sweeps.append(Path(name))
+            found.sweeps.append(path)
             try:
-                yield from _jobs(Path(name))
+                yield from _jobs(path)
             except _WHAT_BROKEN_FILES_RAISE as error:
-                found.unreadable[Path(name) / "sweep.json"] = _why(error)
+                found.unreadable[path / "sweep.json"] = _why(error)
+        if folders and len(path.relative_to(root).parts) >= _DEEPEST:
+            found.unreadable[path / folders[0]] = f"lies more than {_DEEPEST} levels below {root}"
+            folders.clear()
 
 
 def _jobs(sweep: Path) -> list[tuple[Path, Sequence[str]]]:
     """The folders of a sweep's jobs, which are named as seen from where it was started: beside `outputs`."""
-    jobs = json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))["jobs"]
-    beside = sweep.resolve().parents[2]
+    jobs = read_json(sweep / "sweep.json").get("jobs")
+    if not isinstance(jobs, dict):
+        raise ValueError("lists no jobs by their folders")
+    beside = Path(*sweep.resolve().parts[:-3])
     with suppress(ValueError):
         beside = beside.relative_to(Path.cwd())
-    return [(beside / path, list(overrides)) for path, overrides in jobs.items()]
+    for path, overrides in jobs.items():
+        if PurePath(path).is_absolute() or ".." in PurePath(path).parts:
+            raise ValueError(f"names a folder that is not below its own place, {path}")
+        if not isinstance(overrides, list) or not all(isinstance(word, str) for word in overrides):
+            raise ValueError(f"has no list of overrides for {path}")
+    return [(beside / path, overrides) for path, overrides in jobs.items()]
 
 
 def _look_at(path: Path, job: Sequence[str] | None, found: Found) -> None:
@@ -176,24 +186,21 @@ def _look_at(path: Path, job: Sequence[str] | None, found: Found) -> None:
 def _read(folder: RunFolder, status: dict[str, Any]) -> FoundRun:
     config, choices = read_config(folder.path)
     decides = deciding(config)
-    state = folder.state()
+    seed, state = config["seed"], folder.state()
+    if type(seed) is not int or seed < 0:
+        raise ValueError("the seed in config.yaml is no whole number ≥ 0")
     results = (folder.metrics(), _cost(folder.path)) if state == "finished" else (None, None)
-    return FoundRun(
-        folder, state, int(config["seed"]), flat(decides), short_hash(decides), dict(choices), status, *results
-    )
+    return FoundRun(folder, state, seed, flat(decides), short_hash(decides), dict(choices), status, *results)
 
 
 def _cost(path: Path) -> Cost:
     """What timing.csv says: a row per task, a column per kind of work."""
-    rows = read_table(path / "timing.csv")
-    seconds = sum(float(value) for row in rows for name, value in row.items() if name.endswith("_seconds") and value)
-    return Cost(seconds, max((float(row["peak_memory_mib"] or "nan") for row in rows), default=float("nan")))
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file of a run."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    table = path / "timing.csv"
+    rows = read_table(table)
+    with naming(table):
+        cells = [value for row in rows for name, value in row.items() if name.endswith("_seconds") and value]
+        peaks = [finite(row["peak_memory_mib"]) for row in rows if row["peak_memory_mib"] not in ("", "nan")]
+        return Cost(sum(map(finite, cells)), max(peaks, default=math.nan))
 
 
 @contextmanager
@@ -214,9 +221,9 @@ def readable(path: Path) -> Iterator[None]:
 def _why(error: BaseException) -> str:
     """One line."""
     if isinstance(error, OSError):
-        return f"{Path(error.filename).name}: {error.strerror}" if error.filename else str(error)
+        return f"{Path(error.filename).name}: {error.strerror}" if error.filename else reason_of(error)
     if isinstance(error, FolderError):
-        return str(error).partition(";")[0]
+        return _why(error.__cause__) if error.__cause__ is not None else str(error).partition(";")[0]
     if isinstance(error, KeyError):
         return f"there is no {error.args[0]!r}"
-    return " ".join(str(error).split())[:200]
+    return reason_of(error)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from gr_cli.report.groups import Column, Group
-from gr_cli.report.runs import FoundRun, read_table, readable
+from gr_cli.report.runs import FoundRun, readable
 from gr_cli.report.statistics import Summary, summarised
 from gr_cli.report.tables import Row, Table
 from gr_cli.results.folder import DREAMS_TABLE
 from gr_cli.results.metrics import DREAMS, TOGETHER
+from gr_cli.results.regular import read_table
 
 Cells = dict[tuple[int, int], Summary]  # by (after task, task)
 Key = TypeVar("Key", bound=Hashable)

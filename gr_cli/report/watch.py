@@ -7,15 +7,15 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
 from gr_cli.errors import FolderError, one_line
 from gr_cli.report.runs import NEVER_BEGUN, Found, Unborn, candidates
-from gr_cli.results.folder import RunFolder, is_held, without_hash
+from gr_cli.results.folder import LOST, RunFolder, is_held, without_hash
+from gr_cli.results.regular import reason_of
+from gr_cli.results.status_fields import instant
 
 _PAUSE = 1.0  # seconds between two looks
 WAITING = "waiting"
@@ -111,7 +111,7 @@ class Watcher:
     """Looks at runs again and again. What is over is not read again, unless its status was written since."""
 
     def __init__(self) -> None:
-        self._known: dict[Path, tuple[int, Watched, Any]] = {}
+        self._known: dict[Path, tuple[tuple[int, int, int], Watched, Any]] = {}
 
     def look(
         self,
@@ -141,9 +141,10 @@ class Watcher:
     def _run(self, path: Path) -> tuple[Watched | None, Any]:
         """A run, and which one it is; None where there is none yet."""
         try:
-            stamp = (path / "status.json").stat().st_mtime_ns
+            about = os.lstat(path / "status.json")
         except OSError:
             return None, None
+        stamp = about.st_mtime_ns, about.st_ino, about.st_size
         known = self._known.get(path)
         if known is None or known[0] != stamp or known[1].state == "running":
             folder = RunFolder(path)
@@ -154,25 +155,28 @@ class Watcher:
 
 
 def _watched(folder: RunFolder, status: Mapping[str, Any]) -> Watched:
-    accuracy, left = None, None
-    with suppress(OSError, ValueError, KeyError):  # not written yet, or of no task yet
+    accuracy, left, broken = None, None, ""
+    try:
         accuracy = folder.metrics().get("average_accuracy")
+    except (OSError, ValueError, LookupError) as error:  # not written yet, or of no task yet
+        broken = reason_of(error)
     state, progress, seconds = folder.state(), status.get("progress") or {}, status.get("seconds")
     if state == "running" and seconds is not None:
         since = _seconds_since(status.get("updated"))
         if done := progress.get("done"):
             left = max(0.0, seconds / done * (progress["total"] - done) - since)
         seconds += since
+    if broken and state == "finished":
+        return Watched(folder.path, "unreadable", {}, reason=broken)
     reason, program = str(status.get("reason") or ""), (status.get("program") or {}).get("id")
     return Watched(folder.path, state, progress, accuracy, seconds, left, reason, program=program)
 
 
-def _seconds_since(time: Any) -> float:
-    try:
-        then = datetime.fromisoformat(str(time))
-    except ValueError:
-        return 0.0
-    return max(0.0, (datetime.now(timezone.utc) - then).total_seconds())
+def _seconds_since(sign: Any) -> float:
+    """Seconds since the last sign of life of a run that is alive, so they can't be many: else a clock was wrong."""
+    then = instant(sign)
+    passed = 0.0 if then is None else time.time() - then.timestamp()
+    return passed if 0.0 <= passed <= LOST else 0.0
 
 
 def _names(runs: Sequence[Watched]) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gr_cli.errors import FolderError, WriteError
+from gr_cli.results.regular import open_regular
 
 try:
     import fcntl
@@ -29,7 +30,9 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        with temporary.open("xb") as file:  # made anew: a link of that name would lead elsewhere
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -84,7 +87,7 @@ def one_at_a_time(path: Path, patience: float = 10.0) -> Iterator[None]:
     Raises:
         OSError: another process was in its block for `patience` seconds; it may have been stopped there.
     """
-    with path.open("a") as file:
+    with open_regular(path, os.O_RDWR | os.O_CREAT) as file:
         end = time.monotonic() + patience
         while fcntl is not None:
             try:

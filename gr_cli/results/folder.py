@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import math
 import os
 import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from gr_cli.errors import FolderError
 from gr_cli.results.files import move, not_made, write_csv, write_json, write_text, write_whole
+from gr_cli.results.regular import finite, naming, open_regular, read_json, read_table, reason_of
+from gr_cli.results.status_fields import check_status, instant
 
 if TYPE_CHECKING:
     from gr_cli.results.record import Record
@@ -31,7 +31,7 @@ RESULTS = ("accuracy_matrix.csv", "evaluations.csv", "metrics.csv", "history.csv
 
 _LOCK = ".lock"
 BEAT = 10.0  # seconds between two signs of life of a run
-_LOST = 6 * BEAT  # a run of another machine that gave none for so long is no more
+LOST = 6 * BEAT  # a run of another machine that gave none for so long is no more
 
 
 class RunFolder:
@@ -50,13 +50,16 @@ class RunFolder:
         """Make the folder and hold it; a second process is refused. The lock ends with the process, however it ends."""
         try:
             self.figures.mkdir(parents=True, exist_ok=True)
-            file = (self.path / _LOCK).open("a")
         except OSError as error:
             raise not_made(self.path, error) from error
+        for entry in self.path.iterdir():
+            if entry.is_symlink() and entry.is_dir():
+                raise FolderError(f"{entry}: leads out of the folder of this run; remove that link")
+        file = self._lock_file()
         with file:
             status = self.status() or {}
             # Locks may not reach from machine to machine; signs of life do.
-            elsewhere = status.get("state") == "running" and _is_of_another_host(status) and _lives(status)
+            elsewhere = status.get("state") == "running" and _is_of_another_host(status) and _lives(self.path, status)
             if elsewhere or not _taken(file):
                 where = f" on {status['host']}" if elsewhere else ""
                 raise FolderError(
@@ -64,21 +67,34 @@ class RunFolder:
                 )
             # What a killed process left half-written may hold samples of a task that is over by now.
             for rest in (*self.path.glob(".*.tmp"), *self.figures.glob(".*.tmp")):
-                rest.unlink()
+                if rest.is_symlink() or not rest.is_dir():
+                    rest.unlink()
             yield
+
+    def _lock_file(self) -> IO[bytes]:
+        path = self.path / _LOCK
+        try:
+            return open_regular(path, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise not_made(self.path, error) from error
+        except ValueError as error:
+            raise FolderError(f"{path.parent}: can't be held ({error}); remove its {path.name}") from error
 
     # --- status
 
     def status(self) -> dict[str, Any] | None:
         """What status.json says; None where there is none."""
         path = self.path / "status.json"
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         try:
-            found: dict[str, Any] = json.loads(path.read_text())
+            status = read_json(path)
+            check_status(status)
         except (OSError, ValueError) as error:
-            raise FolderError(f"{path}: can't be read ({error}); remove the folder or use fresh=true") from error
-        return found
+            raise FolderError(
+                f"{path}: can't be read ({reason_of(error)}); nothing was changed; fresh=true runs beside it"
+            ) from error
+        return status
 
     def state(self) -> str:
         """What became of the run: finished, failed, interrupted, running, killed or `never begun`."""
@@ -87,7 +103,7 @@ class RunFolder:
             return "never begun"
         state = str(status.get("state"))
         locks_tell = fcntl is not None and not _is_of_another_host(status)
-        if state != "running" or is_held(self.path) or (not locks_tell and _lives(status)):
+        if state != "running" or is_held(self.path) or (not locks_tell and _lives(self.path, status)):
             return state
         return "killed"
 
@@ -113,8 +129,13 @@ class RunFolder:
 
     def metrics(self) -> dict[str, float | None]:
         """What metrics.csv says."""
-        with (self.path / "metrics.csv").open(newline="", encoding="utf-8") as file:
-            return {row["metric"]: float(row["value"]) if row["value"] else None for row in csv.DictReader(file)}
+        path = self.path / "metrics.csv"
+        rows = read_table(path)
+        with naming(path):
+            found = {row["metric"]: _metric(row["value"]) for row in rows}
+            if len(found) < len(rows):
+                raise ValueError("names a metric twice")
+        return found
 
     # --- checkpoint
 
@@ -174,7 +195,8 @@ def _loaded(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path) as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise FolderError(
             f"{path}: can't be read ({type(error).__name__}); remove it to begin this run again"
@@ -188,8 +210,8 @@ def _loaded(path: Path) -> dict[str, Any]:
 def held(path: Path) -> Iterator[None]:
     """Hold the folder of a sweep, so that others can tell whether it still goes on; no second one is refused."""
     with ExitStack() as stack:
-        with suppress(OSError):
-            _taken(stack.enter_context((path / _LOCK).open("a")))
+        with suppress(OSError, ValueError):
+            _taken(stack.enter_context(open_regular(path / _LOCK, os.O_RDWR | os.O_CREAT)))
         yield
 
 
@@ -197,7 +219,7 @@ def is_held(path: Path) -> bool:
     """Whether a process of this machine holds the folder of a run or a sweep; no, where there are no locks."""
     if fcntl is None:
         return False
-    with suppress(OSError), (path / _LOCK).open("rb") as file:
+    with suppress(OSError, ValueError), open_regular(path / _LOCK) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
@@ -205,7 +227,7 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def _taken(file: IO[str]) -> bool:
+def _taken(file: IO[bytes]) -> bool:
     """Lock `file`; False if another process has. Who only looks whether it is locked takes no time to."""
     if fcntl is None:
         return True
@@ -219,17 +241,26 @@ def _taken(file: IO[str]) -> bool:
     return False
 
 
+def _metric(text: str) -> float | None:
+    """A value of metrics.csv: empty where it has no meaning, NaN where it came to none."""
+    return None if not text else math.nan if text == "nan" else finite(text)
+
+
 def _is_of_another_host(status: Mapping[str, Any]) -> bool:
     return status.get("host") != socket.gethostname()
 
 
-def _lives(status: Mapping[str, Any]) -> bool:
+def _lives(folder: Path, status: Mapping[str, Any]) -> bool:
     """Whether a run gave a sign of life not long ago."""
-    try:
-        then = datetime.fromisoformat(str(status.get("updated")))
-    except ValueError:
+    now, then = time.time(), instant(status.get("updated"))
+    if then is None:
         return False
-    return (datetime.now(timezone.utc) - then).total_seconds() < _LOST
+    sign = then.timestamp()
+    if sign > now + LOST:
+        # A clock was wrong, and does not tell when that was: the file's own time may.
+        with suppress(OSError):
+            sign = os.lstat(folder / "status.json").st_mtime
+    return abs(now - sign) < LOST
 
 
 def without_hash(name: str) -> str:
