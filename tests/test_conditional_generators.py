@@ -184,6 +184,22 @@ def test_dreams_of_gaussian_data_are_as_the_data():
     torch.testing.assert_close(dreams, 2 + 0.5 * latent["z"], rtol=0, atol=0.03)
 
 
+@pytest.mark.parametrize(("deviation", "error"), [(0.1, 0.02), (0.2, 0.02), (0.5, 0.02), (1.0, 0.02)])
+def test_eight_steps_keep_the_deviation_of_gaussian_data(deviation, error):
+    """For data N(0, s^2) the flow takes z to s z; every step is linear in z, so that one z tells."""
+    flow, calls = constant_flow(0.0, steps=8), []
+
+    def expected(x, time, labels):
+        calls.append(float(time[0, 0]))
+        return time * deviation**2 / (time.square() * deviation**2 + (1 - time).square()) * x
+
+    flow.expected = expected
+    z = torch.ones(1, 4, dtype=torch.float64)
+    found = flow.decode({"z": z}, torch.zeros(1, dtype=torch.long))
+    torch.testing.assert_close(found, deviation * z, rtol=error, atol=0)
+    assert len(calls) == 15 and min(calls) == 0.0 and max(calls) < 1.0  # two for each step but the last
+
+
 # --- mixtures
 
 
@@ -312,6 +328,10 @@ def test_a_likelihood_that_is_known_is_found():
     found = generator.estimated(x, torch.Generator().manual_seed(0), 7)[:, 1]
     exact = torch.distributions.Bernoulli(logits=torch.linspace(-1, 1, 6)).log_prob(x).sum(1)
     torch.testing.assert_close(found, exact)
+    # As the published program classifies: a Gaussian of unit variance around the reconstruction, up to its constant.
+    found = generator.estimated(x, torch.Generator().manual_seed(0), 7, unit_variance=True)[:, 1]
+    exact = torch.distributions.Normal(torch.linspace(-1, 1, 6).sigmoid(), 1.0).log_prob(x).sum(1)
+    torch.testing.assert_close(found, exact + 6 / 2 * math.log(2 * math.pi))
 
 
 def test_a_likelihood_is_estimated_without_bias():

@@ -258,6 +258,29 @@ def test_replayed_reconstructions_have_a_weight_of_their_own(strategy, words, cu
     assert terms["replay"].weight == pytest.approx(solver_weight)
 
 
+@pytest.mark.parametrize("likelihood", ["generator", "gaussian"])
+def test_the_generative_classifier_scores_by_the_likelihood_that_was_chosen(likelihood):
+    words = ["strategy=generative_classifier", f"strategy.likelihood={likelihood}", *SMALL, *SIZES["class_vae"]]
+    experiment = prepare(composed(words))
+    learner = experiment.learner
+    train([experiment], learner, 0)
+    x = experiment.benchmark.tasks[0].test.batch(torch.arange(20))[0]
+    scores = learner.strategy.classifier(0, learner.solver)(x)
+    stream = learner.streams.generator(0, "likelihood")
+    expected = learner.generator.estimated(x, stream, 100, unit_variance=likelihood == "gaussian")
+    known = learner.generator.known
+    assert known.sum() == 2
+    torch.testing.assert_close(scores[:, known], expected[:, known], rtol=0, atol=0)
+
+
+def test_the_published_generative_classifier_scores_as_published():
+    def likelihood(*words):
+        return composed(["strategy=generative_classifier", *words]).config["strategy"]["likelihood"]
+
+    assert likelihood("preset=split_mnist_paper") == "gaussian"
+    assert likelihood() == likelihood("preset=split_mnist_paper", "strategy.likelihood=generator") == "generator"
+
+
 @pytest.mark.parametrize("strategy", ["rtf", "bir", "dgr_distill", "lwf"])
 def test_soft_targets_are_scaled_in_the_preset_of_the_programs_that_did(strategy):
     def scale(*words):

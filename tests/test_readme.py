@@ -88,7 +88,7 @@ def test_the_parameters_of_the_table_have_the_defaults_they_say():
     )
     table = README.partition("The knobs of `generative_replay`")[2].partition("- **augment**")[0]
     rows = re.findall(r"^  \| (`[^|]*`) \| ([^|]+) \|", table, flags=re.MULTILINE)
-    assert len(rows) == 12
+    assert len(rows) == 13
     for names, values in rows:
         for name, value in zip(re.findall(r"`(\w+)`", names), values.split(","), strict=True):
             assert yaml.safe_load(value) == defaults[name]

@@ -86,8 +86,9 @@ class Generator(nn.Module, ABC):
         """log p(x | class) of samples (B, ...) for each class, up to a constant of x: (B, U)."""
         raise NotImplementedError(f"{type(self).__name__} does not tell likelihoods")
 
-    def estimated(self, x: Tensor, stream: torch.Generator, draws: int) -> Tensor:
-        """The same where it can only be estimated, by so many random draws from `stream`."""
+    def estimated(self, x: Tensor, stream: torch.Generator, draws: int, unit_variance: bool = False) -> Tensor:
+        """The same where it can only be estimated, by so many random draws from `stream`; if `unit_variance`, with
+        samples around their reconstructions as Gaussians of unit variance, whatever they were in training."""
         return self.log_likelihoods(x)
 
     def fit(self, x: Tensor, label: int, stream: torch.Generator) -> None:

@@ -95,15 +95,17 @@ class ClassVAE(Generator):
                 found[name] = found[name] + mine * value if name in found else mine * value
         return found
 
-    def estimated(self, x: Tensor, stream: torch.Generator, draws: int) -> Tensor:
+    def estimated(self, x: Tensor, stream: torch.Generator, draws: int, unit_variance: bool = False) -> Tensor:
         """log p(x | class) of samples (B, ...), up to a constant of x: (B, C). By importance sampling with so many
         draws from q(z|x) (van de Ven et al. 2021, eq. 5); a class that was not met yet has next to none."""
         found = x.new_full((len(x), len(self.known)), _NEVER)
         for label, vae in self._each(self.known.nonzero().squeeze(1).tolist()):
-            found[:, label] = self._estimated(vae, x, stream, draws)
+            found[:, label] = self._estimated(vae, x, stream, draws, unit_variance)
         return found
 
-    def _estimated(self, vae: VAE, x: Tensor, stream: torch.Generator, draws: int) -> Tensor:
+    def _estimated(
+        self, vae: VAE, x: Tensor, stream: torch.Generator, draws: int, unit_variance: bool
+    ) -> Tensor:
         size = math.prod(self.sample_shape)
         scaled = vae.scaled(x)
         mean, log_variance = (part.to(x.dtype) for part in vae.encode(scaled))
@@ -114,7 +116,8 @@ class ClassVAE(Generator):
             noise = torch.randn(shape, generator=stream, device=stream.device, dtype=torch.float32).to(x)
             z = mean + (0.5 * log_variance).exp() * noise
             out = vae.reconstruct(z.flatten(0, 1)).to(x.dtype)
-            nll = vae.elbo(scaled.repeat(len(z), *[1] * len(self.sample_shape)), out, z.new_zeros(1))["reconstruction"]
+            repeated = scaled.repeat(len(z), *[1] * len(self.sample_shape))
+            nll = vae.reconstruction_loss(repeated, out, unit_variance)
             prior = log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
             each = prior - log_normal(z, mean, log_variance) - size * nll.view(len(z), -1)
             total = torch.logaddexp(total, torch.logsumexp(each, 0))

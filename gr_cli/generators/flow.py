@@ -15,6 +15,8 @@ from gr_cli.layers import Linear, start_linear, start_relu
 from gr_cli.randomness import Noise
 
 _FREQUENCIES = 8
+# Steps end at t = 1 - (1 - i / n)^p. For Gaussians of deviations from 0.1 to 1, eight steps err by 2 %; even ones by 40 %.
+_SHORTENING = 1.6
 
 
 class FlowMatching(Generator):
@@ -23,7 +25,8 @@ class FlowMatching(Generator):
     A network learns what x is at x_t = (1 - t) z + t x, with z from N(0, I), by least squares, which tells the
     velocity: x - z = (x - x_t) / (1 - t). To learn that itself, as usual, is to say what the noise is, which does not
     fit through layers that are narrower than the sample (Li & He 2025). A dream follows it from z at t = 0 to t = 1, in
-    a few steps of Heun's method; the last one is Euler's, which ends at what the network says.
+    a few steps of Heun's method, which become shorter towards t = 1: the last one is Euler's, which ends at what the
+    network says, and a deviation well below its length is lost.
 
     Args:
         sample_shape: shape of one sample; flattened inside.
@@ -75,12 +78,12 @@ class FlowMatching(Generator):
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
         if labels is None:
             raise ValueError("this flow is conditional on classes: labels are needed")
-        x, step = latent["z"], 1.0 / self.steps
-        time = torch.zeros_like(x[..., :1])
-        for i in range(self.steps):
-            slope = self.flow(x, time + i * step, labels)
-            if i + 1 < self.steps:
-                slope = 0.5 * (slope + self.flow(x + step * slope, time + (i + 1) * step, labels))
+        x, zero = latent["z"], torch.zeros_like(latent["z"][..., :1])
+        times = [1.0 - (1.0 - i / self.steps) ** _SHORTENING for i in range(self.steps + 1)]
+        for start, stop in pairwise(times):
+            step, slope = stop - start, self.flow(x, zero + start, labels)
+            if stop < 1.0:
+                slope = 0.5 * (slope + self.flow(x + step * slope, zero + stop, labels))
             x = x + step * slope
         if self.value_range is not None:
             low, high = self.value_range

@@ -75,10 +75,18 @@ class GaussianVAE(Generator):
 
     def elbo(self, x: Tensor, out: Tensor, kl: Tensor) -> dict[str, Tensor]:
         """The two terms per value, from scaled samples, what `reconstruct` gave, and the divergence (B,) or (R, B)."""
+        return {"reconstruction": self.reconstruction_loss(x, out), "kl": kl / prod(self.sample_shape)}
+
+    def reconstruction_loss(self, x: Tensor, out: Tensor, unit_variance: bool = False) -> Tensor:
+        """-log p(x|z) per value up to a constant, (..., *sample_shape) -> (...), from scaled samples and what
+        `reconstruct` gave. `unit_variance`: of Gaussians of unit variance, for bounded values too."""
         axes = len(self.sample_shape)
         out, target = out.to(x.dtype).flatten(-axes), x.flatten(-axes)
-        nll = gaussian_nll(out, target) if self.value_range is None else self.trials * bernoulli_nll(out, target)
-        return {"reconstruction": nll, "kl": kl / target.shape[-1]}
+        if self.value_range is None:
+            return gaussian_nll(out, target)
+        if unit_variance:
+            return gaussian_nll(out.sigmoid(), target)
+        return self.trials * bernoulli_nll(out, target)
 
 
 class VAE(GaussianVAE):

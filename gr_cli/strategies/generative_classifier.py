@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -23,11 +24,20 @@ class GenerativeClassifier(Strategy):
     Args:
         generator: one that learns each class apart from the others, and tells likelihoods.
         importance_samples: draws for the estimate of each likelihood.
+        likelihood: how samples lie around their reconstructions when they are classified: as the `generator` was
+            trained (Bernoulli for bounded values), or `gaussian` of unit variance, as in the program of van de Ven et
+            al. (2021, 2022), which is trained with Bernoulli likelihoods all the same. A generator that tells its
+            likelihoods exactly has no reconstructions, and no use for this.
     """
 
     needs_boundaries = "learns each class in its task"
 
-    def __init__(self, generator: Generator, importance_samples: PositiveInt = 100) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        importance_samples: PositiveInt = 100,
+        likelihood: Literal["generator", "gaussian"] = "generator",
+    ) -> None:
         super().__init__()
         if generator.tells_likelihood == "no":
             raise ConfigError(
@@ -38,7 +48,7 @@ class GenerativeClassifier(Strategy):
             )
         self.generator: Generator = generator
         self.looks_again = generator.fitted
-        self.importance_samples = importance_samples
+        self.importance_samples, self.likelihood = importance_samples, likelihood
         self._situation: Situation | None = None
 
     def check(self, scenario: Scenario, solver: nn.Module) -> None:
@@ -86,7 +96,8 @@ class GenerativeClassifier(Strategy):
 
         def scores(x: Tensor) -> Tensor:
             # The same draws each time: nothing depends on what was evaluated before.
-            found = generator.estimated(x, situation.streams.generator(replica, "likelihood"), draws)
+            stream = situation.streams.generator(replica, "likelihood")
+            found = generator.estimated(x, stream, draws, self.likelihood == "gaussian")
             return found.masked_fill(~generator.known, _NEVER)
 
         return scores
