@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gr_cli.augment import Augment
 from gr_cli.benchmarks.base import Benchmark, Kind, Order, Samples, Task
 from gr_cli.benchmarks.fingerprint import fingerprint
-from gr_cli.build import asks_for, at, build_as, marked_fields
+from gr_cli.build import asks_for, at, build_as, marked_fields, split_optimizer
 from gr_cli.checks import InMemory, PerReplica
 from gr_cli.errors import ConfigError, SizeError
 from gr_cli.generators.base import Generator
@@ -216,10 +216,11 @@ def build_learner(
             )
         seen = moments(config["normalise"], kind, first)
         solver = build_as(nn.Module, config["model"], "model", moments=seen, **sizes)
-    provided = {}
+    provided, own = {}, None
     if config["generator"] is not None:
         with seeded(seed, "initialisation.generator"):
             provided["generator"] = build_generator(config["generator"], kind, heads.shape[1], solver)
+        own = build_generator_optimizer(config["generator"], provided["generator"])
     strategy = build_as(Strategy, config["strategy"], "strategy", **provided)
     check_boundaries(config["train"]["boundaries"] == "hidden", strategy, scenario)
     strategy.check(scenario, solver)
@@ -227,11 +228,12 @@ def build_learner(
     augment.check(kind.shape)
     optimizer = build_as(Optimizer, config["optimizer"], "optimizer")  # type: ignore[type-abstract]
     draws, precision = Draws(seed, device), config["precision"]
-    return one_learner(solver, strategy, optimizer, scenario, heads, draws, precision, augment, stretches)
+    return one_learner(solver, strategy, optimizer, scenario, heads, draws, precision, augment, stretches, own)
 
 
 def build_generator(node: dict[str, Any], kind: Kind, classes: int, solver: nn.Module) -> Generator:
     """A generator of samples of `kind`, beside `solver`."""
+    node, _ = split_optimizer(node)
     provided: dict[str, Any] = {
         "sample_shape": kind.shape,
         "image_shape": kind.shape,
@@ -259,6 +261,17 @@ def build_generator(node: dict[str, Any], kind: Kind, classes: int, solver: nn.M
     return build_as(Generator, node, "generator", **provided)  # type: ignore[type-abstract]
 
 
+def build_generator_optimizer(node: dict[str, Any], generator: Generator) -> Optimizer | None:
+    """The optimiser of the generator's own; None: it has the settings of the solver's."""
+    _, own = split_optimizer(node)
+    if own is None:
+        return None
+    if not generator.parts():
+        fitted = f"{type(generator).__name__} is fitted in one go, and takes no steps"
+        raise ConfigError("generator.optimizer", own["_target_"], fitted, "leave it out")
+    return build_as(Optimizer, own, "generator.optimizer")  # type: ignore[type-abstract]
+
+
 # What a generator can't choose for itself: what samples look like, and what it is connected to.
 _SIZES = ("sample_shape", "image_shape", "classes", "feature_size")
 
@@ -282,6 +295,7 @@ def one_learner(
     precision: Precision = "float32",
     augment: Augment | None = None,
     stretches: Stretches | None = None,
+    generator_optimizer: Optimizer | None = None,
 ) -> Learner:
     """A learner of one replica, on the device of its random streams."""
     for network in (solver, strategy.generator):
@@ -291,7 +305,17 @@ def one_learner(
                 network.double()
     generators = None if strategy.generator is None else Replicas([strategy.generator])
     return Learner(
-        Replicas([solver]), generators, strategy, [optimizer], scenario, heads, [draws], precision, augment, stretches
+        Replicas([solver]),
+        generators,
+        strategy,
+        [optimizer],
+        scenario,
+        heads,
+        [draws],
+        precision,
+        augment,
+        stretches,
+        None if generator_optimizer is None else [generator_optimizer],
     )
 
 
@@ -318,6 +342,7 @@ def side_by_side(experiments: Sequence[Experiment]) -> Learner:
         first.precision,
         first.augment,
         first.stretches,
+        [optimizer for learner in learners for optimizer in learner.generator_optimizers],
     )
 
 

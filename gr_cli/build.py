@@ -61,6 +61,19 @@ def check_node(node: Mapping[str, Any], path: str, provided: Iterable[str]) -> N
             check_node(value, f"{path}.{key}", names)
 
 
+def split_optimizer(node: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The node of a generator without the optimiser of its own, and the node of that, if there is one.
+
+    Raises:
+        ConfigError: the optimiser is no mapping of settings.
+    """
+    rest, own = dict(node), node.get("optimizer")
+    rest.pop("optimizer", None)
+    if own is not None and not _is_node(own):
+        raise ConfigError("generator.optimizer", own, "must be an optimizer", "try generator/optimizer=adam")
+    return rest, own
+
+
 def _is_node(value: Any) -> bool:
     return isinstance(value, Mapping) and "_target_" in value
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gr_cli.settings import Settings
 
 OUTPUTS = Path("outputs")
-NESTED = ("benchmark/features", "strategy/regularizer")
+NESTED = ("benchmark/features", "generator/optimizer", "strategy/regularizer")
 GROUPS = ("benchmark", "model", "generator", "strategy", "optimizer", "tracker", "preset", *NESTED)
 
 

@@ -46,13 +46,14 @@ class Learner:
         solvers: map samples (R, B, ...) to logits (R, B, U).
         generators: those of the strategy, if it needs any.
         strategy: what keeps the solvers from forgetting; its numbers may be one for each replica, (R,).
-        optimizers: settings for each replica's solver; its generator has the same, and moments of its own.
+        optimizers: settings for each replica's solver.
         scenario: which units compete when.
         heads: bool (T, U), which units belong to which task; rows may be appended as tasks come.
         draws: random streams of each replica; they say on which device everything lies.
         precision: `float32`, `float64`, or `bf16`: parameters and losses in float32, products in bfloat16.
         augment: what is done at random to the samples that the solvers learn.
         stretches: what the strategy takes for tasks, in `heads` too, where it isn't told which these are.
+        generator_optimizers: settings for each replica's generator, whose moments are its own; None: the solvers'.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Learner:
         precision: Precision = "float32",
         augment: Augment | None = None,
         stretches: Stretches | None = None,
+        generator_optimizers: Sequence[Optimizer] | None = None,
     ) -> None:
         self.solvers, self.generators, self.strategy, self.scenario = solvers, generators, strategy, scenario
         self.augment, self.stretches = augment or Augment(), stretches
@@ -77,13 +79,17 @@ class Learner:
         self.clock = Clock()
         self._pass: Pass | None = None
         self.optimizers = list(optimizers)
+        self.generator_optimizers = list(generator_optimizers or optimizers)
         self._wants_noise = isinstance(self.solver, NeedsNoise)
         self._parts = {} if self.generator is None else self.generator.parts()
         trained = {"solver": solvers.trained(lambda net: (p for p in net.parameters() if p.requires_grad))}
         if generators is not None:
             for name in self._parts:
                 trained[f"generator.{name}"] = generators.trained(lambda net, n=name: net.parts()[n].parameters)  # type: ignore[misc]
-        self.descents = {name: Descent(parameters, self.optimizers) for name, parameters in trained.items()}
+        self.descents = {
+            name: Descent(parameters, self.optimizers if name == "solver" else self.generator_optimizers)
+            for name, parameters in trained.items()
+        }
         self._held = None
         if (regularizer := strategy.regularizer) is not None:
             # Where solver and generator are one network with one loss, a step is one of both.

@@ -28,10 +28,24 @@ def plain(settings: Any, path: str) -> dict[str, Any]:
     }
 
 
-def typed_node(group: str, settings: Any, default: str) -> dict[str, Any]:
-    """The node of `{type: <option>, <parameters>}`."""
-    parameters = plain({} if settings is None else settings, group)
-    return _node(group, f"{group}.type", parameters.pop("type", default), parameters)[0]
+def typed_node(group: str, settings: Any, default: str, path: str | None = None) -> dict[str, Any]:
+    """The node of `{type: <option>, <parameters>}`, which stands at `path`; default: that of the group."""
+    path = path or group
+    parameters = plain({} if settings is None else settings, path)
+    return _node(group, f"{path}.type", parameters.pop("type", default), parameters)[0]
+
+
+def generator_node(settings: Any, default: str) -> dict[str, Any]:
+    """The node of a generator, whose `optimizer` is `{type: <option>, <parameters>}` too, or parameters of the one that
+    it has by itself."""
+    node = typed_node("generator", settings, default)
+    own, path = node.get("optimizer"), "generator.optimizer"
+    if own is None or "_target_" in own:
+        return node
+    usual = typed_node("generator", {"type": settings.get("type", default)}, default).get("optimizer")
+    if usual is not None and isinstance(own, Mapping) and "type" not in own:
+        return node | {"optimizer": {**usual, **own}}
+    return node | {"optimizer": typed_node("optimizer", own, "adam", path)}
 
 
 def strategy_node(settings: Any) -> tuple[dict[str, Any], Any, str]:
@@ -85,6 +99,8 @@ def _read(group: str, option: str) -> tuple[dict[str, Any], str | None]:
         ((name, value),) = part.items()
         if name.startswith("override /generator"):
             generator = value
+        elif name.startswith("/"):  # /<group>@_here_
+            node |= _read(name.strip("/").partition("@")[0], value)[0]
         elif value is not None:
             node[name] = _read(f"{group}/{name}", value)[0]
     return node | own, generator

@@ -10,7 +10,7 @@ from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from gr_cli.build import asks_for, check, check_node
+from gr_cli.build import asks_for, check, check_node, split_optimizer
 from gr_cli.errors import ConfigError, suggestion
 from gr_cli.schema import CHECKS, NEWER, NOT_IDENTITY, RunConfig
 
@@ -51,7 +51,7 @@ class Settings:
             if group == "generator" and not asks_for(whole["strategy"], "strategy", "generator"):
                 # A generator that nothing uses shall not make this another run.
                 whole["generator"] = None
-                wanted.pop("generator", None)
+                wanted = {name: choice for name, choice in wanted.items() if name.partition("/")[0] != "generator"}
             elif group == "tracker" and whole.get(group) is None:
                 whole["tracker"] = None
             elif not isinstance(whole.get(group), Mapping):
@@ -72,8 +72,13 @@ class Settings:
                 "for epochs say train.iterations=null train.epochs=10",
             )
         for group, provided in PROVIDED.items():
-            if whole[group] is not None:
-                check_node(whole[group], group, provided)
+            node = whole[group]
+            if group == "generator" and node is not None:
+                node, own = split_optimizer(node)
+                if own is not None:
+                    check_node(own, "generator.optimizer", ())
+            if node is not None:
+                check_node(node, group, provided)
         if (own := whole["strategy"].get("generator")) is not None:
             raise ConfigError("strategy.generator", own, "has a group of its own", "try generator=vae")
         for root in ("data_root", "cache_root"):
@@ -128,7 +133,9 @@ class Settings:
             if key in (*_GROUPS_IN_PATH, "seed") or top in (*NOT_IDENTITY, "hydra"):
                 continue
             leaf = re.split(r"[./]", key)[-1]
-            words.append(value if key == "preset" else f"{leaf if leaves.count(leaf) <= 1 else key}={value}")
+            # generator/optimizer is another group than optimizer.
+            alone = leaves.count(leaf) <= 1 and (leaf == key or leaf not in PROVIDED)
+            words.append(value if key == "preset" else f"{leaf if alone else key}={value}")
         plain = re.sub(r"[\[\]{}'\" ]", "", ",".join(words))
         return re.sub(r"[^\w.=,+-]+", "_", plain, flags=re.ASCII)[:100].strip("-")
 

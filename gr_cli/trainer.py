@@ -13,16 +13,16 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from gr_cli.assembly import build_generator, one_learner
+from gr_cli.assembly import build_generator, build_generator_optimizer, one_learner
 from gr_cli.benchmarks.base import Kind
-from gr_cli.build import asks_for, build, check, check_node, resolve
+from gr_cli.build import asks_for, build, check, check_node, resolve, split_optimizer
 from gr_cli.checks import Count, PositiveInt
 from gr_cli.errors import ConfigError, DataError, FolderError, TrainingError, suggestion
 from gr_cli.generators.base import Generator
 from gr_cli.layers import mode
 from gr_cli.learner import Learner
 from gr_cli.machine import default_threads, flushing_denormals, pick_device, size, thread_limit
-from gr_cli.options import STRATEGY, plain, strategy_node, typed_node
+from gr_cli.options import STRATEGY, generator_node, plain, strategy_node, typed_node
 from gr_cli.randomness import Draws, seeded
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.record import EvaluationRow, History, Record
@@ -81,7 +81,7 @@ class ContinualTrainer:
         self._log_every = config.get("log_every", 50)
         check(self._log_every, PositiveInt, "config.log_every")
         self._strategy, inner, takes = strategy_node(config.get(STRATEGY))
-        self._generator = typed_node("generator", config.get("generator", inner), takes)
+        self._generator = generator_node(config.get("generator", inner), takes)
         self._optimizer = typed_node("optimizer", config.get("optimizer"), "adam")
         self._scenario: Scenario = build(
             {
@@ -98,8 +98,11 @@ class ContinualTrainer:
         if self._folder is not None and self._folder.status() is not None:
             raise FolderError(f"{output_dir}: holds a run already; name another output_dir")
         self._config = config
-        for node, path in ((self._strategy, STRATEGY), (self._generator, "generator"), (self._optimizer, "optimizer")):
+        generator, own = split_optimizer(self._generator)
+        for node, path in ((self._strategy, STRATEGY), (generator, "generator"), (self._optimizer, "optimizer")):
             check_node(node, path, PROVIDED[path if path in PROVIDED else "strategy"])
+        if own is not None:
+            check_node(own, "generator.optimizer", ())
         if resolve(self._strategy["_target_"], STRATEGY).sees != "task":  # type: ignore[attr-defined]
             name = next(iter(config[STRATEGY]))
             raise ConfigError(
@@ -213,7 +216,8 @@ class ContinualTrainer:
     def _check_endless(self, learner: Learner) -> None:
         """Refuse what must know beforehand how many steps there will be."""
         long = 10**9
-        if learner.strategy.steps(long) > long or learner.optimizers[0].schedule != "constant":
+        schedules = {optimizer.schedule for optimizer in (*learner.optimizers, *learner.generator_optimizers)}
+        if learner.strategy.steps(long) > long or schedules != {"constant"}:
             raise ConfigError(
                 "train_loader",
                 "one without len()",
@@ -262,19 +266,21 @@ class ContinualTrainer:
     def _build(self, x: Tensor, units: int) -> Learner:
         """Generator, strategy and learner for samples like those in `x` (B, ...)."""
         provided: dict[str, Any] = {}
-        self._bounded = False
+        own, self._bounded = None, False
         if asks_for(self._strategy, STRATEGY, "generator"):
             shape = tuple(x.shape[1:])
             self._bounded = bool(x.min() >= 0 and x.max() <= 1)
             with seeded(self.seed, "initialisation.generator"):
                 kind = Kind(shape, (0.0, 1.0) if self._bounded else None, 1)
                 provided["generator"] = build_generator(self._generator, kind, units, self.model)
+            own = build_generator_optimizer(self._generator, provided["generator"])
         strategy = build(self._strategy, STRATEGY, **provided)
         strategy.check(self._scenario, self.model)
         check_boundaries(False, strategy, self._scenario)
         heads = torch.zeros(0, units, dtype=torch.bool)
         optimizer = build(self._optimizer, "optimizer")
-        return one_learner(self.model, strategy, optimizer, self._scenario, heads, Draws(self.seed, self.device))
+        draws = Draws(self.seed, self.device)
+        return one_learner(self.model, strategy, optimizer, self._scenario, heads, draws, generator_optimizer=own)
 
     # --- after a task
 

@@ -124,6 +124,8 @@ COMMANDS: Table = {
         ("must name an option of this group", typed("~optimizer")),
         ("must be auto, cpu", mistake("device=tpu")),
         ("exactly one must be set", mistake("train.epochs=3")),
+        ("must be an optimizer", mistake("+generator.optimizer=3")),
+        ("is fitted in one go", mistake("generator=mixture +generator/optimizer=adam")),
         ("has a group of its own", mistake("+strategy.generator={_target_:gr_cli.generators.VAE}")),
         ("no such setting; there are", mistake("+foo=1")),
         ("is missing; it can't be taken out", mistake("~train")),

@@ -227,6 +227,9 @@ def test_nothing_is_written_unless_asked(tmp_path):
         ({"continual_strategy": {"joint": {}}}, "needs other tasks beside the current one"),
         ({"continual_strategy": {"finetune": {}, "generative_replay": {}}}, "only one strategy"),
         ({"generator": {"latent_dim": "x"}}, r"generator\.latent_dim=x: must be a whole number ≥ 1"),
+        ({"generator": {"optimizer": {"lr": -1.0}}}, r"generator\.optimizer\.lr=-1.0: must be a number > 0"),
+        ({"generator": {"optimizer": {"type": "adm"}}}, r"generator\.optimizer\.type=adm: must be one of"),
+        ({"generator": {"optimizer": "adam"}}, r"generator\.optimizer=adam: must be a mapping of settings"),
         ({"scenario": "tasks"}, r"config\.kind=tasks|scenario=tasks: must be one of class, domain, task"),
         ({"optimizer": "adam"}, "optimizer=adam: must be a mapping of settings"),
         ({"continual_strategy": {"generative_replay": True}}, "generative_replay=True: must be a mapping"),
@@ -353,6 +356,27 @@ def test_every_strategy_works_with_loaders_of_ones_own(strategy):
     assert set(found) == {0, 1} and all(0 <= accuracy <= 1 for accuracy in found.values())
     if hasattr(trainer, "generator_model"):
         assert trainer.generator_model.generate(5).shape == (5, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("generator", "expected"),
+    [
+        ({"type": "vae", "optimizer": {"type": "sgd", "lr": 0.5}}, ("SGD", 0.5, None)),
+        ({"type": "vae", "optimizer": {"lr": 0.02}}, ("Adam", 0.02, [0.9, 0.999])),
+        ({"type": "vae"}, ("Adam", 0.003, [0.9, 0.999])),  # the solver's
+        ({"type": "wgan_gp"}, ("Adam", 0.0001, [0.0, 0.9])),
+        ({"type": "wgan_gp", "optimizer": {"lr": 0.02}}, ("Adam", 0.02, [0.0, 0.9])),
+        ({"type": "wgan_gp", "optimizer": None}, ("Adam", 0.003, [0.9, 0.999])),
+    ],
+)
+def test_a_generator_may_have_an_optimizer_of_its_own(generator, expected):
+    model, config = small({"generator_update_freq": 1}, generator=generator | {"hidden_dims": [8]})
+    config["optimizer"] = {"type": "adam", "lr": 0.003}
+    trainer = gr_cli.ContinualTrainer(model, config)
+    trainer.train_task(task_data(1, size=8)[0][0])
+    (own,) = trainer._learner.generator_optimizers
+    assert (type(own).__name__, own.lr) == expected[:2] and trainer._learner.optimizers[0].lr == 0.003
+    assert expected[2] is None or list(own.betas) == expected[2]
 
 
 @pytest.mark.parametrize("generator", options("generator"))

@@ -249,6 +249,16 @@ def test_jobs_are_grouped_by_what_replicas_may_differ_in():
     assert differing([jobs[0], jobs[2]]) == ["strategy.replay_weight", "optimizer.lr", "seed"]
 
 
+def test_generators_with_optimizers_of_their_own_are_replicas_if_the_moments_are_the_same():
+    own = [f"generator.optimizer.lr={0.001 * (1 + i)}" for i in range(3)]
+    words = ["generator/optimizer=adam", "train.batch_size=16", "strategy.generator_update_freq=1"]
+    assert alike([composed([*words, mine]) for mine in own]) == [[0, 1, 2]]
+    kinds = [["generator/optimizer=adam"], ["generator/optimizer=sgd"], []]
+    momentum = [["generator/optimizer=sgd", f"generator.optimizer.momentum={m}"] for m in (0.5, 0.9)]
+    assert alike([composed(mine) for mine in [*kinds, *momentum]]) == [[0], [1], [2], [3, 4]]
+    assert_same_losses(words, apart=[[f"seed={i}", mine] for i, mine in enumerate(own)])
+
+
 def test_a_number_and_null_are_no_replicas_of_one_program():
     values = ["null", "0.5", "2", "null", "by_tasks"]
     jobs = [composed(["strategy=rtf", f"strategy.replay_reconstruction_weight={value}"]) for value in values]

@@ -48,7 +48,7 @@ MISTAKES = [
     ("device=cuda:99", "this machine has .* usable GPUs"),
     ("threads=0", "threads=0: must be a whole number ≥ 1 and ≤ 1024 or null"),
     ("download=perhaps", "download=perhaps: must be true or false"),
-    ("strategy.replay_weight=abc", "strategy.replay_weight=abc: must be a number ≥ 0 or one of by_tasks, by_old_tasks; the default is 1.0"),
+    ("strategy.replay_weight=abc", "must be a number ≥ 0 or one of by_tasks, by_old_tasks; the default is 1.0"),
     ("strategy.replay_weight=-1", "strategy.replay_weight=-1: must be a number ≥ 0 or one of by_tasks, by_old_tasks"),
     ("strategy.replay_weight=nan", "strategy.replay_weight=nan: must be a number ≥ 0 or one of by_tasks, by_old_tasks"),
     ("strategy.replay_weight=inf", "strategy.replay_weight=inf: must be a number ≥ 0 or one of by_tasks, by_old_tasks"),

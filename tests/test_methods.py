@@ -203,6 +203,8 @@ VARIANTS = [
     "strategy=generative_replay generator=cvae",
     "strategy=generative_replay generator=flow strategy.generators=per_task",
     "strategy=generative_replay strategy.generators=per_task strategy.generator_training=after",
+    "strategy=generative_replay generator/optimizer=sgd generator.optimizer.momentum=0.5 generator.optimizer.warmup=2",
+    "strategy=bir generator/optimizer=adamw strategy/regularizer=si strategy.regularizer.parameters=all",
     "strategy=dgr generator=cvae strategy.generator_training=before strategy.current_data=dreamt",
     "strategy=dgr generator=flow strategy.generators=per_task strategy.generator_training=before",
     "strategy=generative_replay generator=cvae strategy.generator_training=before strategy.task_balanced=false",
@@ -256,6 +258,61 @@ def test_replayed_reconstructions_have_a_weight_of_their_own(strategy, words, cu
         torch.testing.assert_close(terms[name].weight * terms[name].value[0], expected, rtol=1e-9, atol=0)
     solver_weight = 4.0 if words else 1 / 2
     assert terms["replay"].weight == pytest.approx(solver_weight)
+
+
+@pytest.mark.parametrize("strategy", ["generative_replay", "rtf"])
+def test_a_generator_with_an_optimizer_of_its_own_steps_by_its_rate(strategy):
+    """Plain gradient descent that warms up over four steps: the first step is a quarter of the rate times the slope."""
+
+    def moved(rate):
+        words = ["generator/optimizer=sgd", f"generator.optimizer.lr={rate}", "generator.optimizer.warmup=4"]
+        words += ["strategy.generator_update_freq=1"] if strategy == "generative_replay" else []
+        experiment = prepare(composed([f"strategy={strategy}", "precision=float64", *words, *SMALL]))
+        learner = experiment.learner
+        networks = (learner.solver, learner.generator)
+        before = [torch.cat([p.detach().flatten().clone() for p in net.parameters()]) for net in networks]
+        learner.begin_task(0, passes([experiment], 0))
+        learner.step(next(batches([experiment], 0, 0)), Position(0, 0, 6))
+        after = [torch.cat([p.detach().flatten() for p in net.parameters()]) for net in networks]
+        return [b - a for a, b in zip(before, after, strict=True)], learner
+
+    (solver, generator), learner = moved(0.4)
+    (same, twice), _ = moved(0.8)
+    torch.testing.assert_close(twice, 2 * generator, rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(same, solver, rtol=0, atol=0)
+    assert generator.abs().max() > 0
+    # The solver's is Adam still, whose first step is the rate for every parameter that has a slope.
+    assert solver.abs().max().item() == pytest.approx(0.001, rel=1e-3)
+    assert (learner.optimizers[0].lr, learner.generator_optimizers[0].lr) == (0.001, 0.4)
+
+
+def test_the_gan_is_trained_as_published():
+    for words in (["strategy=dgr_gan"], ["generator=wgan_gp"]):
+        learner = prepare(composed([*words, *SMALL])).learner
+        (own,), (solvers,) = learner.generator_optimizers, learner.optimizers
+        assert (type(own).__name__, own.lr, tuple(own.betas)) == ("Adam", 0.0001, (0.0, 0.9))
+        assert (solvers.lr, tuple(solvers.betas)) == (0.001, (0.9, 0.999))
+        assert all(d._courses[0][0] is (solvers if n == "solver" else own) for n, d in learner.descents.items())
+    learner = prepare(composed(["generator=vae", *SMALL])).learner
+    assert learner.generator_optimizers == learner.optimizers
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["generator=mixture", "+generator/optimizer=adam"], "generator.optimizer=.*fitted in one go"),
+        (["generator/optimizer=adam", "generator.optimizer.lr=0"], "generator.optimizer.lr=0: must be a number > 0"),
+        (["generator/optimizer=adam", "generator.optimizer.betas=[1]"], "generator.optimizer.betas"),
+        (["+generator.optimizer=3"], "generator.optimizer=3: must be an optimizer; try generator/optimizer=adam"),
+        (
+            ["generator/optimizer=sgd", "+generator.optimizer.betas=[0,0.9]"],
+            "generator.optimizer.betas=.*no such setting",
+        ),
+    ],
+)
+def test_an_optimizer_of_the_generator_that_makes_no_sense_is_refused(words, message):
+    with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
+        prepare(composed([*words, *SMALL]))
 
 
 @pytest.mark.parametrize("likelihood", ["generator", "gaussian"])

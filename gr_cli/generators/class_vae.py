@@ -103,9 +103,7 @@ class ClassVAE(Generator):
             found[:, label] = self._estimated(vae, x, stream, draws, unit_variance)
         return found
 
-    def _estimated(
-        self, vae: VAE, x: Tensor, stream: torch.Generator, draws: int, unit_variance: bool
-    ) -> Tensor:
+    def _estimated(self, vae: VAE, x: Tensor, stream: torch.Generator, draws: int, unit_variance: bool) -> Tensor:
         size = math.prod(self.sample_shape)
         scaled = vae.scaled(x)
         mean, log_variance = (part.to(x.dtype) for part in vae.encode(scaled))

@@ -15,7 +15,7 @@ from gr_cli.layers import Linear, start_linear, start_relu
 from gr_cli.randomness import Noise
 
 _FREQUENCIES = 8
-# Steps end at t = 1 - (1 - i / n)^p. For Gaussians of deviations from 0.1 to 1, eight steps err by 2 %; even ones by 40 %.
+# Steps end at t = 1 - (1 - i / n)^p. Eight err by 2 % for Gaussians of deviations from 0.1 to 1; even ones by 40.
 _SHORTENING = 1.6
 
 

@@ -32,14 +32,17 @@ def _key(settings: Settings) -> str:
         if config[group] is not None:
             free = marked_fields(config[group], group, PerReplica)
             config[group] = _without(config[group], free)
-    # Each replica has its own optimiser; they only need the same moments.
-    optimizer = config["optimizer"]
-    config["optimizer"] = [optimizer["_target_"], sorted(_moments(optimizer))]
+    # Each replica has its own optimisers; they only need the same moments.
+    config["optimizer"] = _moments(config["optimizer"])
+    if config["generator"] is not None and config["generator"].get("optimizer") is not None:
+        config["generator"]["optimizer"] = _moments(settings.config["generator"]["optimizer"])
     return json.dumps(config, sort_keys=True)
 
 
 def _moments(optimizer: Mapping[str, Any]) -> list[str]:
-    return list(build_as(Optimizer, optimizer, "optimizer").start([]))  # type: ignore[type-abstract]
+    """The kind of an optimiser and the names of its moments."""
+    moments = build_as(Optimizer, optimizer, "optimizer").start([])  # type: ignore[type-abstract]
+    return [optimizer["_target_"], *sorted(moments)]
 
 
 def _without(node: Mapping[str, Any], free: Sequence[str], prefix: str = "") -> dict[str, Any]:

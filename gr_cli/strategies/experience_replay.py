@@ -23,7 +23,8 @@ class ExperienceReplay(ReplayStrategy):
         per_class: samples kept of each class of each task, chosen evenly when it is over.
         batch_size: kept samples replayed in each iteration; None: as many as current ones.
         replay_weight: weight of the replay loss beside weight 1 of the current loss, or `by_tasks`: in the t-th task
-            1/t on the current and 1 - 1/t on the replayed samples, or `by_old_tasks`: 1 and t - 1. A constraint has no weight.
+            1/t on the current and 1 - 1/t on the replayed samples, or `by_old_tasks`: 1 and t - 1. A constraint
+            has no weight.
         use: of the loss on kept samples, `loss` or `constraint`.
         regularizer: what else keeps the solver's parameters near to where they were.
     """

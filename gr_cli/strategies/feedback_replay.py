@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +78,7 @@ class FeedbackReplay(GenerativeReplay):
             terms = {"current": Term(weighted_sum(cross_entropy(logits, batch.y, batch.units), None))}
         else:
             terms = self.terms(*self.losses(logits, batch, replay))
-        shares, weight = None, 1.0
+        shares, weight = None, cast(float | Tensor, 1.0)
         if replay is not None:
             rule = self.replay_reconstruction_weight
             current, old = weights(self.replay_weight if rule is None else rule, position.task)
