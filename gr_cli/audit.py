@@ -6,6 +6,7 @@ sample has, and each row is compared with every training sample.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ _LEAST_VALUES = 16
 # The gradient of a unit that one sample alone moved is that sample times a small number. Optimisers and regularisers
 # keep what they make of gradients; a row of theirs that is this much fainter than its sample is a trace. The largest
 # that was found in runs of few iterations was 0.004; in those of usual length they are below 0.0001.
-_GRADIENTS, _TRACE = ("checkpoint.pt: learner.optimizers.", "checkpoint.pt: learner.regularizer."), 0.05
+_GRADIENTS, _TRACE = re.compile(r"checkpoint(\.\w+)?\.pt: learner\.(optimizers|regularizer)\."), 0.05
 # A row that varies by no more than this part of its size is a constant with rounding errors.
 _CONSTANT = 1e-6
 _PAIRS = 1 << 21  # pairs compared at once: they stay in the cache
@@ -198,7 +199,7 @@ class _Notes:
         owners = {task for task, member in view.members.items() if member[match.label]}
         # What the task under way has may lie there, whichever other task has it too.
         current = owners & self._under_way
-        faint = match.scale < _TRACE and match.place.startswith(_GRADIENTS)
+        faint = match.scale < _TRACE and _GRADIENTS.match(match.place) is not None
         lists = [] if current else [self._traces if faint else self._outlived]
         if not faint:
             lists += [self._by_task[task] for task in current or owners]

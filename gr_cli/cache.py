@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gr_cli.errors import WriteError
-from gr_cli.results.files import write_whole
+from gr_cli.results.checksums import DamagedError, load_tensors, save_tensors
 from gr_cli.tell import tell
 
 try:
@@ -43,16 +43,16 @@ def digest(*parts: object) -> str:
 def kept(path: Path, compute: Callable[[], Tensors]) -> Tensors:
     """What `compute` gives, on the CPU, from the file at `path` if it is there; else it is computed and written there.
 
-    The name of the file must tell everything that the tensors depend on. One that can't be read is as good as none, and
-    so is a folder that can't be written: then they are computed. Of names `<what>-<content>.pt` the newest of each
-    `what` stays, the others are of what is no more.
+    The name of the file must tell everything that the tensors depend on. A file that is damaged is computed anew; in a
+    folder that can't be written nothing is kept. Of names `<what>-<content>.pt` the newest of each `what` stays, the
+    others are of what is no more.
     """
     if path.name not in _recent:
         found = _read(path)
         if found is None:
             with _alone(path):
                 # Another process may have been faster.
-                found = _read(path) or _computed(path, compute)
+                found = _read(path, again=True) or _computed(path, compute)
         _recent[path.name] = found
     _recent.move_to_end(path.name)
     while len(_recent) > _FEW:
@@ -65,7 +65,7 @@ def _computed(path: Path, compute: Callable[[], Tensors]) -> Tensors:
     # A full disk: torch's own writer has a RuntimeError for it.
     with suppress(WriteError, OSError, RuntimeError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda file: torch.save({"name": path.name, "tensors": tensors}, file))
+        save_tensors(path, {"name": path.name, "tensors": tensors})
         what, dash, _ = path.stem.partition("-")
         for other in path.parent.glob(f"{what}-*.pt") if dash else ():
             if other != path:
@@ -73,15 +73,20 @@ def _computed(path: Path, compute: Callable[[], Tensors]) -> Tensors:
     return tensors
 
 
-def _read(path: Path) -> Tensors | None:
-    """The tensors in a file of that name; None if it is not there, was cut short, or is something else."""
+def _read(path: Path, again: bool = False) -> Tensors | None:
+    """The tensors in a file of that name; None if it is not there, or can't be believed, which is told once."""
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        tensors: Tensors = stored["tensors"]
-        whole = stored["name"] == path.name and all(isinstance(value, Tensor) for value in tensors.values())
-    except Exception:
+        stored = load_tensors(path)
+        if stored.get("name") != path.name:
+            raise DamagedError("it is a copy of another")
+    except OSError:
         return None
-    return tensors if whole else None
+    except DamagedError as error:
+        if not again:
+            tell(f"{path}: is damaged ({error}); what it held is computed anew")
+        return None
+    tensors: Tensors = stored["tensors"]
+    return tensors
 
 
 def _locked(file: TextIO, path: Path) -> None:

@@ -9,15 +9,16 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from gr_cli.assembly import Experiment
-from gr_cli.errors import FolderError, TrainingError
+from gr_cli.errors import DamagedCheckpointError, FolderError, TrainingError
 from gr_cli.learner import Learner
 from gr_cli.replicas import part_of, together
-from gr_cli.results.folder import RunFolder
+from gr_cli.results.folder import CURRENT, NEXT, PREVIOUS, RunFolder
 from gr_cli.results.record import OpenRow
-from gr_cli.settings import completed
+from gr_cli.settings import Settings
 from gr_cli.strategies.base import Pass
+from gr_cli.tell import tell
 
-VERSION = 4
+VERSION = 5
 State = dict[str, Any]
 
 
@@ -29,6 +30,18 @@ class Place(NamedTuple):
 
 
 START = Place(0, 0)
+
+
+class Origin(NamedTuple):
+    """A state from which a run can go on, and which file it is in; there is none for a run that begins."""
+
+    state: State | None = None
+    file: str = ""
+
+
+def is_task_end(learner: Learner, place: Place | None) -> bool:
+    """Whether a state of `place` is one between two tasks, in which no sample of the current task is stored."""
+    return place is not None and place != START and place.iteration == 0 and learner.stretches is None
 
 
 def state_of(
@@ -53,6 +66,8 @@ def state_of(
         "device": learner.device.type,
         "data": experiment.data,
         **place._asdict(),
+        "stages": len(experiment.stages),
+        "metrics": experiment.metrics,
         "open_row": mine,
         "record": experiment.record.state_dict(),
         "seconds": {name: value / runs for name, value in learner.clock.seconds.items()},
@@ -72,55 +87,88 @@ def _check_finite(
         raise TrainingError.diverged(f"a parameter of the {broken}", float("nan"), stages[stage].task, iteration)
 
 
-def available(experiment: Experiment, folder: RunFolder) -> dict[Place, State | None]:
-    """The states from which a run can go on, by their places, the newest first; None is the state of a beginning.
+def available(experiment: Experiment, folder: RunFolder) -> dict[Place, Origin]:
+    """The states from which a run can go on, by their places, the newest first; that of a beginning comes last.
+
+    A damaged state is named on stderr and left out, if that costs one task at most.
 
     Raises:
-        FolderError: they are of another version, configuration or device.
+        FolderError: they are damaged, or of another version, configuration or device.
     """
-    found: dict[Place, State | None] = {}
-    for state in folder.load_checkpoints():
-        _check(state, experiment, folder)
-        found[Place(state["stage"], state["iteration"])] = state
-    # A first state that was not adopted: others that were trained with this run may have none.
-    return found if folder.adopted else found | {START: None}
+    found, errors = dict[Place, Origin](), list[FolderError]()
+    for file, state in folder.load_checkpoints().items():
+        try:
+            if isinstance(state, FolderError):
+                raise state
+            check(state, experiment, folder)
+            found.setdefault(Place(state["stage"], state["iteration"]), Origin(state, file))
+        except FolderError as error:
+            errors.append(error)
+    damaged = all(isinstance(why, DamagedCheckpointError) for why in errors)
+    if errors and not found and (folder.has_previous_checkpoint or not damaged):
+        raise errors[0]
+    then = "the run goes on from the state before it" if found else "the run begins again, there is no other state"
+    for why in errors:
+        tell(f"{str(why).partition(';')[0]}; {then}")
+    places = dict(sorted(found.items(), reverse=True))
+    return places if folder.has_previous_checkpoint else places | {START: Origin()}
 
 
-def _check(state: State, experiment: Experiment, folder: RunFolder) -> None:
-    if state.get("version") != VERSION:
-        raise FolderError(f"{folder.path}: its checkpoint is of another version of this program; use fresh=true")
-    if others := experiment.settings.differences(completed(state["config"])):
-        raise FolderError(f"{folder.path}: holds a run of another configuration: {others}; use fresh=true")
+def check(state: State, experiment: Experiment, folder: RunFolder) -> None:
+    """Refuse a state that is not one of this run.
+
+    Raises:
+        FolderError: it is of another version, configuration, device or data.
+    """
+    check_identity(state, experiment.settings, folder)
     if state["device"] != (kind := experiment.learner.device.type):
         raise FolderError(
             f"{folder.path}: was begun on {state['device']}, whose random numbers {kind} does not have; "
             f"go on there, or use fresh=true"
         )
-    if state.get("data", experiment.data) != experiment.data:  # earlier versions don't say
+    if state["data"] != experiment.data:
         raise FolderError(
             f"{folder.path}: was begun with other samples or labels than its benchmark has now; "
             "put back those that were there, or use fresh=true"
         )
 
 
+def check_identity(state: State, settings: Settings, folder: RunFolder) -> None:
+    """Refuse a state that is not of the run that `settings` describe.
+
+    Raises:
+        FolderError: it is of another version or configuration.
+    """
+    if state.get("version") != VERSION:
+        raise FolderError(f"{folder.path}: its checkpoint is of another version of this program; use fresh=true")
+    if others := settings.differences(state["config"]):
+        raise FolderError(f"{folder.path}: holds a run of another configuration: {others}; use fresh=true")
+
+
 def common_places(places: Sequence[Sequence[Place]]) -> list[Place]:
     """Where each of several runs goes on, from the places of which it has the state, the newest first.
 
     All at one place, if there is one that all have: what is trained together finds the same only if it stays together.
+    But none begins again for others that have a state, too.
     """
+    begins = any(mine[0] == START for mine in places)
     for place in places[0]:
-        if all(place in mine for mine in places):
+        if all(place in mine for mine in places) and (place != START or begins):
             return [place] * len(places)
     return [mine[0] for mine in places]
 
 
-def settle(folder: RunFolder, states: Mapping[Place, State | None], place: Place) -> State | None:
-    """The state of `place`, which is from now on the only one."""
-    if next(iter(states)) == place:
-        folder.adopt_checkpoint()
+def settle(folder: RunFolder, learner: Learner, origins: Mapping[Place, Origin], place: Place) -> State | None:
+    """The state of `place`, which is from now on the newest."""
+    state, file = origins[place]
+    if file == NEXT:
+        current = next((place for place, origin in origins.items() if origin.file == CURRENT), None)
+        folder.adopt_checkpoint(is_task_end(learner, current))
+    elif file == PREVIOUS:
+        folder.restore_checkpoint()
     else:
         folder.drop_next_checkpoint()
-    return states[place]
+    return state
 
 
 def take_up(learner: Learner, task: int, samples: Pass, states: Sequence[State]) -> OpenRow:

@@ -54,6 +54,10 @@ class FolderError(GrError):
     exit_code = 2
 
 
+class DamagedCheckpointError(FolderError):
+    """The state of a run is not the one that was written."""
+
+
 class WriteError(GrError):
     """A file could not be written: the disk is full, the folder is read-only."""
 

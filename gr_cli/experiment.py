@@ -5,17 +5,17 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
 import torch
 
 from gr_cli import checkpoints
-from gr_cli.assembly import Experiment, Stage, batches, data_of, passes, prepare, side_by_side
+from gr_cli.assembly import Experiment, Stage, batches, passes, prepare, side_by_side
 from gr_cli.checkpoints import Place
-from gr_cli.errors import FolderError, GrError, Interrupted, TrainingError
+from gr_cli.errors import GrError, Interrupted, TrainingError
 from gr_cli.facts import facts
 from gr_cli.judge import Judge
 from gr_cli.learner import Learner, Losses
@@ -27,8 +27,8 @@ from gr_cli.results.record import EvaluationRow, History, OpenRow, Record, Resul
 from gr_cli.results.status import Reached, Status, beating
 from gr_cli.settings import Settings
 from gr_cli.signals import Overdue, not_kept_waiting, stop_requests
+from gr_cli.stored import stored
 from gr_cli.strategies.base import Position
-from gr_cli.tell import tell
 from gr_cli.tracking import to_be_trusted
 from gr_cli.view import View
 
@@ -45,7 +45,8 @@ class Run:
     experiment: Experiment
     folder: RunFolder
     status: Status
-    states: dict[Place, checkpoints.State | None]
+    states: dict[Place, checkpoints.Origin]
+    saved: Place | None = None  # of the newest state in its folder
     failure: GrError | None = None
     judge: Judge | None = None
 
@@ -132,10 +133,9 @@ def run_together(jobs: Sequence[Settings], folders: Sequence[RunFolder], view: V
             if same[i] != i:
                 continue
             try:
-                if (folder.status() or {}).get("state") == "finished":
-                    outcomes[i] = result = stored(folder)
+                if (result := stored(settings, folder)) is not None:
+                    outcomes[i] = result
                     view.stored(settings, result)
-                    _tell_of_other_data(settings, folder)
                     continue
                 experiment = prepare(settings, together=len(jobs))
                 stack.enter_context(folder.locked())
@@ -186,7 +186,7 @@ def _see_through(cohort: Cohort, place: Place) -> list[Result | GrError]:
             cohort.view.close()
             if not isinstance(error, GrError) or isinstance(error, Interrupted) or cohort.going:
                 raise
-        cohort.each(lambda i, run: run.status.write("finished"))
+        cohort.each(_finish)
     results: list[Result | GrError] = [run.failure or _result(run) for run in cohort.runs]
     cohort.view.finished([run.experiment for run in cohort.runs], results)
     return results
@@ -194,19 +194,25 @@ def _see_through(cohort: Cohort, place: Place) -> list[Result | GrError]:
 
 def _take_up(cohort: Cohort, place: Place) -> OpenRow:
     """Bring the cohort to where its checkpoints were written; the losses since the last row of the history."""
-    states = [checkpoints.settle(run.folder, run.states, place) for run in cohort.runs]
+    states = [checkpoints.settle(run.folder, cohort.learner, run.states, place) for run in cohort.runs]
     found = [state for state in states if state is not None]
     if not found:
         return {}
     experiments = [run.experiment for run in cohort.runs]
     for run, state in zip(cohort.runs, found, strict=True):
         run.experiment.record = Record.from_state(state["record"])
+        run.saved = place
         run.states.clear()  # they take memory
     stage = min(place.stage, len(experiments[0].stages) - 1)
     learner, task = cohort.learner, experiments[0].stages[stage].task
     if learner.stretches is not None:
         task = learner.stretches.reached(*place)
     return checkpoints.take_up(learner, task, passes(experiments, stage), found)
+
+
+def _finish(place: int, run: Run) -> None:
+    run.status.write("finished")
+    run.folder.drop_previous_checkpoint()
 
 
 def _result(run: Run) -> Result:
@@ -350,21 +356,9 @@ def _save(cohort: Cohort, place: Place, open_row: OpenRow | None = None) -> None
         run.folder.write_checkpoint(state)
         run.status.beat()
 
+    def adopt(i: int, run: Run) -> None:
+        run.folder.adopt_checkpoint(checkpoints.is_task_end(cohort.learner, run.saved))
+        run.saved = place
+
     cohort.each(write)
-    cohort.each(lambda i, run: run.folder.adopt_checkpoint())
-
-
-def stored(folder: RunFolder) -> Result:
-    """What a finished run had found."""
-    saved = folder.load_checkpoint()
-    if saved is None:
-        raise FolderError(f"{folder.path}: is finished, but its checkpoint is gone; use fresh=true")
-    return Result(folder.path, Record.from_state(saved["record"]), folder.metrics())
-
-
-def _tell_of_other_data(settings: Settings, folder: RunFolder) -> None:
-    """Say so, if a finished run learnt something else than what its benchmark holds now. It may be gone, too."""
-    learnt, config = (folder.status() or {}).get("data"), settings.config | {"download": False}
-    with suppress(GrError):
-        if learnt is not None and learnt != data_of(replace(settings, config=config)):
-            tell(f"{folder.path}: learnt other samples or labels than its benchmark has now; fresh=true learns these")
+    cohort.each(adopt)

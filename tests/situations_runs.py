@@ -20,6 +20,7 @@ from gr_cli.compose import composed
 from gr_cli.errors import GrError
 from gr_cli.experiment import folder_of, run_together
 from gr_cli.learner import Learner
+from gr_cli.results.checksums import save_tensors
 from gr_cli.results.folder import RunFolder
 from gr_cli.view import View
 
@@ -59,13 +60,13 @@ def without_checkpoint(folder: Path) -> None:
 def checkpoint_with(**changes: Any) -> Callable[[Path], object]:
     def harm(folder: Path) -> None:
         state = torch.load(folder / "checkpoint.pt", weights_only=True)
-        torch.save(state | changes, folder / "checkpoint.pt")
+        save_tensors(folder / "checkpoint.pt", state | changes)
 
     return harm
 
 
-def checkpoint_of(content: object) -> Callable[[Path], object]:
-    return lambda folder: torch.save(content, folder / "checkpoint.pt")
+def checkpoint_of(content: dict[str, Any]) -> Callable[[Path], object]:
+    return lambda folder: save_tensors(folder / "checkpoint.pt", content)
 
 
 def file(name: str, content: str) -> Callable[[Path], object]:
@@ -108,6 +109,13 @@ def an_audit_of_few_values(hands: Hands) -> object:
     of_vectors("strategy=finetune")(hands)
     (status,) = Path("outputs").glob("*/*/*/status.json")
     return hands.gr_run(f"audit={status.parent}")
+
+
+def going_on_with_a_checkpoint_that_may_not_be_read(hands: Hands) -> object:
+    hands.left()
+    error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    hands.monkeypatch.setattr("gr_cli.results.folder.load_tensors", failing(error))
+    return hands.again()
 
 
 def a_folder_that_is_taken(hands: Hands) -> object:
@@ -242,7 +250,6 @@ RUNS: Table = {
         ("Cohort.interrupted", interrupted(), "interrupted; go on with: gr-run resume=outputs/"),
         ("the last good state is kept in", a_broken_network),
         ("Cohort.each", one_of_two_breaks, "ZeroDivisionError: nobody foresaw this"),
-        ("its checkpoint is gone", lambda hands: without_checkpoint(hands.over()) or hands.again()),
     ],
     "options.py": [
         ("must be a mapping of settings", lambda hands: trainer_with({"optimizer": "adam"})),
@@ -261,8 +268,8 @@ RUNS: Table = {
         ("leads out of the folder of this run", going_on(figures_elsewhere)),
         ("can't be held ({}); remove its {}", going_on(a_lock_elsewhere)),
         ("nothing was changed; fresh=true runs beside it", going_on(file("status.json", "{"))),
-        ("can't be read ({}); remove it to begin", going_on(file("checkpoint.pt", "garbage"))),
-        ("is no checkpoint of gr-run", going_on(checkpoint_of([1, 2, 3]))),
+        ("is damaged ({}); the run's command", of_a_folder("audit", file("checkpoint.pt", "garbage"))),
+        ("see to it that it may be read", going_on_with_a_checkpoint_that_may_not_be_read),
     ],
     "results/load.py": [
         ("holds no run", mistake("resume=nowhere")),
@@ -276,6 +283,9 @@ RUNS: Table = {
     ],
     "settings.py": [
         ("has settings of its own", of_a_folder("resume", config_with("train", 3))),
+    ],
+    "stored.py": [
+        ("its checkpoint is gone", lambda hands: without_checkpoint(hands.over()) or hands.again()),
     ],
     "tracking.py": [
         ("names {} as where the run is tracked", going_on(config_with("tracker", ELSEWHERE), "resume")),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from interruption import csvs, only_run
+from interruption import only_run
 
 from gr_cli import load_run
 from gr_cli.assembly import load_benchmark, prepare
@@ -215,27 +215,6 @@ def test_a_run_of_an_earlier_version_is_the_same_run():
     now = deciding(composed(held).config)
     assert "parameters" not in now["strategy"]["regularizer"]  # nor had it before there was a choice
     assert deciding(composed([*held, "strategy.regularizer.parameters=all"]).config) != now
-
-
-def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(gr_run, interrupted):
-    words = (*SHORT, "benchmark.classes_per_task=5")
-    assert gr_run(*words)[0] == 0
-    whole = csvs(only_run())
-    interrupted(*words, "fresh=true", at=(1, 5))
-    (run,) = [path for path in only_run_of_two() if csvs(path) != whole]
-    state = torch.load(run / "checkpoint.pt", weights_only=True)
-    del state["config"]["normalise"], state["data"]
-    state["config"]["augment"] = {"noise": 0.0, "shift": 0}
-    torch.save(state, run / "checkpoint.pt")
-    text = (run / "config.yaml").read_text().splitlines()
-    new = ("normalise:", "  flip:", "  brightness:", "  contrast:")
-    (run / "config.yaml").write_text("\n".join(line for line in text if not line.startswith(new)))
-    assert gr_run(f"resume={run}")[0] == 0
-    assert csvs(run) == whole
-
-
-def only_run_of_two() -> list[Path]:
-    return [path.parent for path in Path("outputs").glob("*/*/*/status.json")]
 
 
 def test_prepared_solvers_hold_the_moments_of_their_own_first_task():

@@ -1,5 +1,6 @@
 """Frozen features: what they are, and that they are computed once."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from gr_cli.benchmarks.features import Features, fitted
 from gr_cli.benchmarks.sources import Data
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.models import CNN
+from gr_cli.results.checksums import save_tensors
 
 
 @pytest.fixture(autouse=True)
@@ -170,21 +172,27 @@ def test_whatever_makes_a_difference_is_computed_anew(change):
     assert features.seen == 36
 
 
-@pytest.mark.parametrize("damage", ["cut", "garbage", "other", "empty"])
-def test_a_file_that_was_damaged_is_written_anew(monkeypatch, damage):
+@pytest.mark.parametrize("damage", ["flipped", "cut", "garbage", "other", "empty", "folder", "pipe"])
+def test_a_file_that_was_damaged_is_computed_anew(monkeypatch, capsys, damage):
     features = Counting()
     expected = features.of(images()).train.x
     (file,) = Path("kept/features").iterdir()
     whole = file.read_bytes()
     if damage == "other":
-        torch.save({"tensors": {"train": torch.zeros(1)}}, file)
+        save_tensors(file, {"name": "another.pt", "tensors": {"train": torch.zeros(1)}})
+    elif damage in ("folder", "pipe"):
+        file.unlink()
+        file.mkdir() if damage == "folder" else os.mkfifo(file)
     else:
-        file.write_bytes({"cut": whole[: len(whole) // 2], "garbage": b"none of it" * 9, "empty": b""}[damage])
+        content = {"cut": whole[: len(whole) // 2], "garbage": b"none of it" * 9, "empty": b""}
+        content["flipped"] = whole[:700] + bytes([whole[700] ^ 1]) + whole[701:]  # among the numbers
+        file.write_bytes(content[damage])
     forget(monkeypatch)
     assert torch.equal(features.of(images()).train.x, expected)
     forget(monkeypatch)
     assert torch.equal(features.of(images()).train.x, expected)
-    assert features.seen == 36
+    assert features.seen == (54 if damage == "folder" else 36)  # nothing can be written over a folder
+    assert "is damaged (" in capsys.readouterr().err
 
 
 def test_a_folder_that_can_not_be_written_is_no_error():

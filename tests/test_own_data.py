@@ -53,16 +53,6 @@ def test_data_of_the_same_content_may_be_written_anew(gr_run, interrupted):
     assert gr_run(*ARRAYS, *FAST)[0] == 0
 
 
-def test_a_checkpoint_that_does_not_name_its_data_is_gone_on_with(gr_run, interrupted):
-    saved()
-    interrupted(*ARRAYS, *FAST)
-    path = only_run() / "checkpoint.pt"
-    state = torch.load(path, weights_only=True)
-    del state["data"]
-    torch.save(state, path)
-    assert gr_run(f"resume={only_run()}")[0] == 0
-
-
 def test_a_stored_result_of_other_data_is_shown_and_that_is_told(gr_run):
     saved()
     assert gr_run(*ARRAYS, *FAST)[0] == 0

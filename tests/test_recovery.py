@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,12 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from interruption import only_run
+from interruption import csvs, only_run
 
 from gr_cli import checkpoints, experiment, load_run
 from gr_cli.checkpoints import START, Place
 from gr_cli.errors import FolderError, OutOfMemoryError
 from gr_cli.machine import memory_told
+from gr_cli.results.checksums import load_tensors, save_tensors
 from gr_cli.results.folder import RESULTS, RunFolder
 from gr_cli.results.status import Status, beating
 
@@ -124,16 +126,8 @@ def test_a_folder_of_another_configuration_is_refused_by_the_names_that_differ(g
         assert path.read_bytes() == before[path]
 
 
-def cut_short(path):
-    path.write_bytes(path.read_bytes()[:1000])
-
-
 def of_another_version(path):
-    torch.save(torch.load(path, weights_only=True) | {"version": 1}, path)
-
-
-def of_another_kind(path):
-    torch.save([1, 2, 3], path)
+    save_tensors(path, load_tensors(path) | {"version": 1})
 
 
 class Hostile:
@@ -142,29 +136,151 @@ class Hostile:
 
 
 def hostile(path):
-    torch.save({"version": 4, "learner": Hostile()}, path)
+    save_tensors(path, {"version": checkpoints.VERSION, "learner": Hostile()})
 
 
 @pytest.mark.parametrize(
     ("harm", "expected"),
     [
-        (cut_short, "can't be read"),
+        (lambda path: path.write_bytes(path.read_bytes()[:1000]), r"is damaged \(it does not end in a checksum\)"),
         (of_another_version, "is of another version of this program; use fresh=true"),
-        (of_another_kind, "is no checkpoint of gr-run; remove it"),
-        (hostile, r"can't be read \(UnpicklingError\)"),
+        (lambda path: torch.save({"version": 1}, path), r"is damaged \(it does not end in a checksum\)"),
+        (hostile, r"is damaged \(it can't be read: UnpicklingError\)"),
+        (lambda path: (path.unlink(), path.mkdir()), r"is damaged \(.*no regular file\)"),
+        (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), r"is damaged \(.*no regular file\)"),
+        (lambda path: (path.unlink(), os.mkfifo(path)), r"is damaged \(.*no regular file\)"),
     ],
 )
 def test_a_checkpoint_that_is_none_is_refused(gr_run, harm, expected):
     gr_run(*TINY)
-    folder = only_run()
-    (folder / "status.json").write_text(json.dumps(told(folder) | {"state": "interrupted"}))
-    harm(folder / "checkpoint.pt")
-    before = (folder / "checkpoint.pt").read_bytes()
+    path = only_run() / "checkpoint.pt"
+    harm(path)
     code, _, err = gr_run(*TINY)
-    assert code == 2 and err.count("\n") == 1
+    assert (code, err.count("\n")) == (2, 1)
     assert re.search(expected, err), err
-    assert (folder / "checkpoint.pt").read_bytes() == before
+    with pytest.raises(FolderError, match=expected):
+        load_run(path.parent)
     assert not Path("taken").exists()
+
+
+# --- a damaged state
+
+
+def flipped(path, at):
+    """One bit of a file, counted from its beginning in parts of its size."""
+    content = bytearray(path.read_bytes())
+    content[int(at * (len(content) - 1))] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def states(gr_run, interrupted, tmp_path, monkeypatch):
+    """What a whole run finds, and the folder of one that was stopped in its third task."""
+    assert gr_run(*TINY)[0] == 0
+    whole = csvs(only_run())
+    (tmp_path / "stopped").mkdir()
+    monkeypatch.chdir(tmp_path / "stopped")
+    interrupted(*TINY, at=(2, 3))
+    return whole, only_run()
+
+
+@pytest.mark.parametrize("at", [0, 0.2, 0.5, 0.8, 0.99, 1])
+def test_a_flipped_bit_in_the_state_is_seen_and_the_one_before_is_used(gr_run, states, at):
+    whole, folder = states
+    assert sorted(path.name for path in folder.glob("*.pt")) == ["checkpoint.previous.pt", "checkpoint.pt"]
+    flipped(folder / "checkpoint.pt", at)
+    with pytest.raises(FolderError, match=r"checkpoint\.pt: is damaged"):
+        load_run(folder)
+    code, _, err = gr_run(*TINY)
+    assert code == 0 and re.search(r"checkpoint\.pt: is damaged .*; the run goes on from the state before it\n", err)
+    assert csvs(folder) == whole
+    assert [path.name for path in folder.glob("*.pt")] == ["checkpoint.pt"]
+
+
+def test_a_state_of_another_run_is_not_gone_on_with(gr_run, states):
+    whole, folder = states
+    assert gr_run(*TINY, "seed=1")[0] == 0
+    (other,) = [path.parent for path in Path("outputs").glob("*/*/*seed1*/checkpoint.pt")]
+    shutil.copy(other / "checkpoint.pt", folder)
+    code, _, err = gr_run(f"resume={folder}")
+    assert code == 0 and "seed is 1 there, 0 here" in err
+    assert csvs(folder) == whole
+
+
+def test_where_there_is_no_state_before_it_the_run_begins_again(gr_run, states, tmp_path, monkeypatch, interrupted):
+    whole, folder = states
+    shutil.rmtree("outputs")
+    interrupted(*TINY, at=(0, 3))
+    assert [path.name for path in folder.glob("*.pt")] == ["checkpoint.pt"]
+    flipped(folder / "checkpoint.pt", 0.5)
+    code, _, err = gr_run(*TINY)
+    assert code == 0 and "; the run begins again, there is no other state" in err
+    assert csvs(folder) == whole
+
+
+def test_if_all_states_are_damaged_the_run_is_refused(gr_run, states):
+    _, folder = states
+    for path in folder.glob("*.pt"):
+        flipped(path, 0.5)
+    before = {path: path.read_bytes() for path in folder.glob("*.pt")}
+    code, _, err = gr_run(*TINY)
+    assert (code, err.count("\n")) == (2, 1) and "is damaged (its checksum differs)" in err
+    assert before == {path: path.read_bytes() for path in folder.glob("*.pt")}
+
+
+def test_runs_together_all_go_back_to_the_state_before_a_damaged_one(gr_run, tmp_path, monkeypatch, interrupted):
+    words = ("-m", *TINY, "seed=0,1,2", "hydra/launcher=batched", "hydra.launcher.width=3")
+    for home in ("whole", "stopped"):
+        (tmp_path / home).mkdir()
+        monkeypatch.chdir(tmp_path / home)
+        gr_run(*words) if home == "whole" else interrupted(*words, at=(2, 3))
+    (damaged,) = Path("outputs").glob("*/*/*seed1*/checkpoint.pt")
+    flipped(damaged, 0.5)
+    code, _, err = gr_run(*words)
+    assert code == 0 and err.count("is damaged") == 1, err
+    whole, stopped = (
+        {(path.parent.name, path.name): path.read_bytes() for name in RESULTS for path in (tmp_path / home).rglob(name)}
+        for home in ("whole", "stopped")
+    )
+    assert whole == stopped and len(whole) == 12
+
+
+# --- a run that says that it is finished
+
+
+def test_finished_is_not_believed_of_a_run_whose_state_is_of_an_earlier_task(gr_run, states):
+    whole, folder = states
+    (folder / "status.json").write_text(json.dumps(told(folder) | {"state": "finished"}))
+    code, _, err = gr_run(*TINY)
+    assert code == 0 and "says that it is finished, but its state is of task 3 of 5; the run goes on\n" in err
+    assert csvs(folder) == whole and told(folder)["state"] == "finished"
+
+
+@pytest.mark.parametrize("name", ["accuracy_matrix.csv", "evaluations.csv", "history.csv", "metrics.csv", "timing.csv"])
+def test_a_table_that_is_not_that_of_the_state_is_written_anew(gr_run, name):
+    gr_run(*TINY)
+    folder = only_run()
+    path, whole = folder / name, (folder / name).read_bytes()
+    out = gr_run(*TINY)[1]
+    for harm in (lambda: flipped(path, 0.7), path.unlink, lambda: path.write_bytes(b"")):
+        harm()
+        code, again, err = gr_run(*TINY)
+        assert (code, again) == (0, out)
+        assert f"{name} had been damaged or changed; written anew from the run's state\n" in err
+        assert path.read_bytes() == whole
+    assert gr_run(*TINY)[::2] == (0, "")
+
+
+def test_a_finished_state_of_another_run_is_refused(gr_run):
+    gr_run(*TINY)
+    folder = only_run()
+    gr_run(*TINY, "seed=1")
+    (other,) = [path for path in Path("outputs").glob("*/*/*") if path != folder]
+    shutil.copy(other / "checkpoint.pt", folder)
+    code, _, err = gr_run(*TINY)
+    assert code == 2 and "holds a run of another configuration: seed is 1 there, 0 here" in err
+    with pytest.raises(FolderError, match="seed is 1 there, 0 here"):
+        load_run(folder)
 
 
 def test_a_folder_can_not_make_the_program_import_code(gr_run, tmp_path, monkeypatch):
@@ -297,20 +413,32 @@ def test_runs_go_on_from_the_newest_place_that_all_have():
     assert checkpoints.common_places([[new], [new, old]]) == [new, new]  # some have adopted it
     assert checkpoints.common_places([[new, START], [START]]) == [START, START]
     assert checkpoints.common_places([[new], [old]]) == [new, old]
+    assert checkpoints.common_places([[new, START], [old, START]]) == [new, old]  # none begins again for the other
 
 
 def test_a_state_is_there_whole_at_every_instant(tmp_path):
     folder = RunFolder(tmp_path)
-    assert folder.load_checkpoints() == [] and not folder.has_checkpoint
+
+    def there():
+        return {name.removeprefix("checkpoint."): state["n"] for name, state in folder.load_checkpoints().items()}
+
+    assert there() == {} and not folder.has_checkpoint
     folder.write_checkpoint({"n": 1})
-    assert [state["n"] for state in folder.load_checkpoints()] == [1] and not folder.adopted
+    assert there() == {"next.pt": 1} and not folder.adopted
     folder.adopt_checkpoint()
     folder.write_checkpoint({"n": 2})
-    assert [state["n"] for state in folder.load_checkpoints()] == [2, 1] and folder.load_checkpoint()["n"] == 2
+    assert there() == {"next.pt": 2, "pt": 1} and folder.load_checkpoint()["n"] == 2
     folder.drop_next_checkpoint()
-    assert [state["n"] for state in folder.load_checkpoints()] == [1]
-    folder.adopt_checkpoint()  # nothing to adopt
-    assert folder.load_checkpoint()["n"] == 1
+    assert there() == {"pt": 1}
+    folder.adopt_checkpoint(keep=True)  # nothing to adopt
+    assert there() == {"pt": 1}
+    folder.write_checkpoint({"n": 3})
+    folder.adopt_checkpoint(keep=True)
+    assert there() == {"pt": 3, "previous.pt": 1} and folder.load_checkpoint()["n"] == 3
+    folder.save_checkpoint({"n": 4})
+    assert there() == {"pt": 4, "previous.pt": 1}
+    folder.restore_checkpoint()
+    assert there() == {"pt": 1}
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from interruption import csvs, only_run
 from gr_cli import experiment, load_run
 from gr_cli.errors import FolderError
 from gr_cli.results.folder import RESULTS, RunFolder
+from gr_cli.results.load import settings_of
+from gr_cli.stored import stored
 
 SHORT = ("train.iterations=30", "log.every=10", "strategy.generator_update_freq=2")
 
@@ -116,10 +118,11 @@ def test_a_validation_share_gives_a_score_that_is_not_the_test_accuracy(run):
     folder = run("a", "benchmark.validation_share=0.2")
     evaluations = pd.read_csv(folder / "evaluations.csv")
     assert set(evaluations["split"]) == {"test", "validation"}
-    result = experiment.stored(RunFolder(folder))
+    result = stored(settings_of(folder), RunFolder(folder))
     last = evaluations[(evaluations["after_task"] == 4) & (evaluations["split"] == "validation")]
     assert result.score == pytest.approx(last["accuracy"].mean(), abs=1e-6)
-    assert experiment.stored(RunFolder(run("b"))).score is None
+    other = run("b")
+    assert stored(settings_of(other), RunFolder(other)).score is None
 
 
 STOPS = [

@@ -66,6 +66,18 @@ def move(source: Path, target: Path) -> None:
         raise _not_written(target, error) from error
 
 
+def remove(path: Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises:
+        WriteError: it can't be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _not_written(path, error) from error
+
+
 def _not_written(path: Path, error: OSError) -> WriteError:
     why = error.strerror or error
     return WriteError(

@@ -12,9 +12,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from gr_cli.errors import FolderError
-from gr_cli.results.files import move, not_made, write_csv, write_json, write_text, write_whole
-from gr_cli.results.regular import finite, naming, open_regular, read_json, read_table, reason_of
+from gr_cli.errors import DamagedCheckpointError, FolderError
+from gr_cli.results.checksums import DamagedError, load_tensors, save_tensors
+from gr_cli.results.files import csv_text, move, not_made, remove, write_json, write_text
+from gr_cli.results.regular import finite, naming, open_regular, read_bytes, read_json, read_table, reason_of
 from gr_cli.results.status_fields import check_status, instant
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ except ImportError:  # Windows: two runs on one folder are not refused there
 # The tables that follow from configuration and seed alone.
 DREAMS_TABLE = "dreams.csv"  # only of runs whose dreams were judged
 RESULTS = ("accuracy_matrix.csv", "evaluations.csv", "metrics.csv", "history.csv", DREAMS_TABLE)
+
+# The files of a run's state: the newest, one that is to take its place, and that of the end of the task before.
+CURRENT, NEXT, PREVIOUS = "checkpoint.pt", "checkpoint.next.pt", "checkpoint.previous.pt"
 
 _LOCK = ".lock"
 BEAT = 10.0  # seconds between two signs of life of a run
@@ -119,13 +123,12 @@ class RunFolder:
 
     def write_tables(self, record: Record, metrics: Mapping[str, float | None]) -> None:
         """Replace all CSV files by what `record` holds."""
-        write_csv(self.path / "accuracy_matrix.csv", *record.matrix_table())
-        write_csv(self.path / "evaluations.csv", *record.evaluations_table())
-        if record.dreams:
-            write_csv(self.path / DREAMS_TABLE, *record.dreams_table())
-        write_csv(self.path / "history.csv", *record.history_table())
-        write_csv(self.path / "timing.csv", *record.timing_table())
-        write_csv(self.path / "metrics.csv", ["metric", "value"], [[name, value] for name, value in metrics.items()])
+        for name, text in _tables(record, metrics).items():
+            write_text(self.path / name, text)
+
+    def changed_tables(self, record: Record, metrics: Mapping[str, float | None]) -> list[str]:
+        """The names of the CSV files that are not what `write_tables` would write."""
+        return [name for name, text in _tables(record, metrics).items() if not _holds(self.path / name, text)]
 
     def metrics(self) -> dict[str, float | None]:
         """What metrics.csv says."""
@@ -140,36 +143,52 @@ class RunFolder:
     # --- checkpoint
 
     # Runs that are trained together go on from one place only. So each writes its new state beside the one before, and
-    # when all have done so, these are adopted: at every instant there is a place of which all have the state.
-
-    @property
-    def _checkpoint(self) -> Path:
-        return self.path / "checkpoint.pt"
+    # when all have done so, these are adopted: at every instant there is a place of which all have the state. The state
+    # of the last task's end stays beside a newer one until the run is finished: should that one be damaged.
 
     @property
     def _next(self) -> Path:
-        return self.path / "checkpoint.next.pt"
+        return self.path / NEXT
+
+    @property
+    def _current(self) -> Path:
+        return self.path / CURRENT
+
+    @property
+    def _previous(self) -> Path:
+        return self.path / PREVIOUS
 
     def write_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Write a state that is whole, and not yet adopted."""
-        import torch
+        save_tensors(self._next, state)
 
-        write_whole(self._next, lambda file: torch.save(dict(state), file))
+    def adopt_checkpoint(self, keep: bool = False) -> None:
+        """Let the state that was written last, if it was not yet, take the place of the one before; `keep` that one as
+        the previous state."""
+        if os.path.lexists(self._next):
+            if keep and os.path.lexists(self._current):
+                move(self._current, self._previous)
+            move(self._next, self._current)
 
-    def adopt_checkpoint(self) -> None:
-        """Let the state that was written last, if it was not yet, take the place of the one before."""
-        if self._next.exists():
-            move(self._next, self._checkpoint)
+    def restore_checkpoint(self) -> None:
+        """Let the previous state take the place of those after it."""
+        move(self._previous, self._current)
+        self.drop_next_checkpoint()
 
     @property
     def adopted(self) -> bool:
         """Whether there is a state that was adopted."""
-        return self._checkpoint.exists()
+        return os.path.lexists(self._current)
 
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is a state to go on from."""
-        return self.adopted or self._next.exists()
+        return bool(self._checkpoints)
+
+    @property
+    def has_previous_checkpoint(self) -> bool:
+        """Whether there is a state of the end of an earlier task."""
+        return os.path.lexists(self._previous)
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Replace checkpoint.pt."""
@@ -178,32 +197,64 @@ class RunFolder:
 
     def drop_next_checkpoint(self) -> None:
         """Forget a state that was not adopted."""
-        self._next.unlink(missing_ok=True)
+        remove(self._next)
 
-    def load_checkpoints(self) -> list[dict[str, Any]]:
-        """The complete states that there are, on the CPU, the newest first."""
-        return [_loaded(path) for path in (self._next, self._checkpoint) if path.exists()]
+    def drop_previous_checkpoint(self) -> None:
+        """Forget the state before the one of checkpoint.pt."""
+        remove(self._previous)
+
+    @property
+    def _checkpoints(self) -> list[Path]:
+        return [path for path in (self._next, self._current, self._previous) if os.path.lexists(path)]
+
+    def load_checkpoints(self) -> dict[str, dict[str, Any] | FolderError]:
+        """The complete states by file name, on the CPU, the newest first; for a damaged one what to raise."""
+        return {path.name: _loaded(path) for path in self._checkpoints}
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The newest complete state, on the CPU; None where there is none yet."""
-        found = self.load_checkpoints()
-        return found[0] if found else None
+        """The newest complete state, on the CPU; None where there is none yet.
+
+        Raises:
+            FolderError: it is damaged.
+        """
+        state = _loaded(self._checkpoints[0]) if self.has_checkpoint else None
+        if isinstance(state, FolderError):
+            raise state
+        return state
 
 
-def _loaded(path: Path) -> dict[str, Any]:
+def _tables(record: Record, metrics: Mapping[str, float | None]) -> dict[str, str]:
+    """The content of each CSV file of a run."""
+    found = {
+        "accuracy_matrix.csv": record.matrix_table(),
+        "evaluations.csv": record.evaluations_table(),
+        DREAMS_TABLE: record.dreams_table(),
+        "history.csv": record.history_table(),
+        "timing.csv": record.timing_table(),
+        "metrics.csv": (["metric", "value"], [[name, value] for name, value in metrics.items()]),
+    }
+    if not record.dreams:
+        del found[DREAMS_TABLE]
+    return {name: csv_text(*table) for name, table in found.items()}
+
+
+def _holds(path: Path, text: str) -> bool:
+    with suppress(OSError, ValueError):
+        return read_bytes(path) == text.encode()
+    return False
+
+
+def _loaded(path: Path) -> dict[str, Any] | FolderError:
     """A state, in which nothing but tensors and plain values can be."""
-    import torch
-
     try:
-        with open_regular(path) as file:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise FolderError(
-            f"{path}: can't be read ({type(error).__name__}); remove it to begin this run again"
-        ) from error
-    if not isinstance(state, dict):
-        raise FolderError(f"{path}: is no checkpoint of gr-run; remove it to begin this run again")
-    return state
+        return load_tensors(path)
+    except OSError as error:
+        return FolderError(f"{path}: can't be read ({error.strerror or error}); see to it that it may be read")
+    except DamagedError as error:
+        return DamagedCheckpointError(
+            f"{path}: is damaged ({error}); the run's command goes on from the state before it, if there is one, and "
+            "with fresh=true begins a new run beside this one"
+        )
 
 
 @contextmanager

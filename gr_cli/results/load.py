@@ -86,18 +86,22 @@ def load_run(folder: str | Path, trust: Collection[str] = ()) -> LoadedRun:
     `trust`: dotted names of components, or packages of them, that are not of this program and may be imported.
 
     Raises:
-        FolderError: there is no run, no checkpoint yet, or it names code that is not trusted.
+        FolderError: there is no run, no checkpoint yet, one that is damaged or of another run, or it names code that is
+            not trusted.
     """
     import torch
 
     from gr_cli.assembly import build_learner
     from gr_cli.benchmarks.base import Kind
+    from gr_cli.checkpoints import check_identity
     from gr_cli.results.folder import RunFolder
     from gr_cli.results.record import Record
 
-    settings, saved = settings_of(Path(folder), trust), RunFolder(Path(folder)).load_checkpoint()
+    settings, run = settings_of(Path(folder), trust), RunFolder(Path(folder))
+    saved = run.load_checkpoint()
     if saved is None:
         raise FolderError(f"{folder}: holds no checkpoint yet; go on with gr-run resume={folder}")
+    check_identity(saved, settings, run)
     shape = saved["kind"]
     kind = Kind(tuple(shape["shape"]), shape["value_range"], shape["trials"])
     learner = build_learner(settings.config, kind, saved["learner"]["heads"], torch.device("cpu"))

@@ -1,0 +1,110 @@
+"""Files of tensors that end in a checksum of what was written, so that a damaged file is not believed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, cast
+
+from gr_cli.results.files import write_whole
+from gr_cli.results.regular import open_regular
+
+# It follows the end of the zip archive that torch writes, where readers of such archives do not look.
+_MARK = b"\ngr-blake2b:"
+_LENGTH = len(_MARK) + 64 + 1
+_CHUNK = 1 << 20
+
+
+class DamagedError(ValueError):
+    """A file does not hold what was written into it."""
+
+
+class _Hashing:
+    """Passes on what is written to a file, and hashes it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._hash = file, _new_hash()
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def trailer(self) -> bytes:
+        return _trailer(self._hash)
+
+
+def _new_hash() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=32)
+
+
+def _trailer(content: hashlib.blake2b) -> bytes:
+    return _MARK + content.hexdigest().encode() + b"\n"
+
+
+def checksum(content: bytes) -> str:
+    """The checksum of the content of a file, as hexadecimal digits."""
+    return hashlib.blake2b(content, digest_size=32).hexdigest()
+
+
+def save_tensors(path: Path, values: Mapping[str, Any]) -> None:
+    """Write tensors and plain values with `torch.save`, and a checksum after them; whole or not at all.
+
+    Raises:
+        WriteError: as `write_whole`.
+    """
+    import torch
+
+    def write(file: IO[bytes]) -> None:
+        hashing = _Hashing(file)
+        torch.save(dict(values), cast(IO[bytes], hashing))
+        file.write(hashing.trailer())
+
+    write_whole(path, write)
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """The mapping that `save_tensors` wrote, on the CPU.
+
+    Raises:
+        DamagedError: the file holds something else.
+        OSError: it is not there, or may not be read.
+    """
+    import torch
+
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size - _LENGTH
+        _check(file, size)
+        file.seek(0)
+        try:
+            found = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever unpickling raises
+            raise DamagedError(f"it can't be read: {type(error).__name__}") from error
+    if not isinstance(found, dict):
+        raise DamagedError("it holds no values by name")
+    return found
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return open_regular(path)
+    except ValueError as error:
+        raise DamagedError(str(error)) from error
+
+
+def _check(file: IO[bytes], size: int) -> None:
+    """Compare the first `size` bytes of a file with the checksum that follows them."""
+    file.seek(max(0, size))
+    trailer, found, left = file.read(), _new_hash(), size
+    if size < 0 or not trailer.startswith(_MARK):
+        raise DamagedError("it does not end in a checksum")
+    file.seek(0)
+    while left > 0 and (chunk := file.read(min(_CHUNK, left))):
+        found.update(chunk)
+        left -= len(chunk)
+    if trailer != _trailer(found):
+        raise DamagedError("its checksum differs")

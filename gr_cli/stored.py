@@ -1,0 +1,60 @@
+"""What a run that is over had found, read from its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from gr_cli.assembly import data_of
+from gr_cli.checkpoints import check_identity
+from gr_cli.errors import FolderError, GrError
+from gr_cli.results.folder import RunFolder
+from gr_cli.results.record import Record, Result
+from gr_cli.settings import Settings
+from gr_cli.tell import tell
+
+
+def stored(settings: Settings, folder: RunFolder) -> Result | None:
+    """What the run of `settings` found, if it is over; None if it has to begin or to go on.
+
+    It is over if its state is that of the end, whatever status.json says. Tables that are not those of its state are
+    written anew.
+
+    Raises:
+        FolderError: its state is gone or damaged, or is of another run.
+        WriteError: a table can't be written.
+    """
+    if (folder.status() or {}).get("state") != "finished":
+        return None
+    saved = folder.load_checkpoint()
+    if saved is None:
+        raise FolderError(f"{folder.path}: is finished, but its checkpoint is gone; use fresh=true")
+    check_identity(saved, settings, folder)
+    stage, stages = saved["stage"], saved["stages"]
+    if stage < stages:
+        tell(
+            f"{folder.path}: its status.json says that it is finished, but its state is of task {stage + 1} of "
+            f"{stages}; the run goes on"
+        )
+        return None
+    record = Record.from_state(saved["record"])
+    _repair(folder, record, saved["metrics"])
+    _tell_of_other_data(settings, folder, saved["data"])
+    return Result(folder.path, record, saved["metrics"])
+
+
+def _repair(folder: RunFolder, record: Record, metrics: Mapping[str, Any]) -> None:
+    """Write the tables anew that were damaged, changed or removed."""
+    if changed := folder.changed_tables(record, metrics):
+        with folder.locked():
+            folder.write_tables(record, metrics)
+        tell(f"{folder.path}: {', '.join(changed)} had been damaged or changed; written anew from the run's state")
+
+
+def _tell_of_other_data(settings: Settings, folder: RunFolder, learnt: str) -> None:
+    """Say so, if a finished run learnt something else than what its benchmark holds now. It may be gone, too."""
+    with suppress(GrError):
+        if learnt != data_of(replace(settings, config=settings.config | {"download": False})):
+            tell(f"{folder.path}: learnt other samples or labels than its benchmark has now; fresh=true learns these")
