@@ -247,6 +247,8 @@ def describe(annotation: Any) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, str) and value.replace(".", "", 1).lstrip("+-").isdigit():
+        return f'"{value}"'  # text, though it reads as a number
     return "null" if value is None else str(value)
 
 

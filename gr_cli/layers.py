@@ -124,9 +124,13 @@ def squared_gradients() -> Iterator[None]:
 
 @contextmanager
 def mode(module: nn.Module, training: bool) -> Iterator[None]:
-    """Put `module` into training or evaluation mode inside the block; after it each part is as it was."""
+    """Put `module` into training or evaluation mode inside the block; after it each part is as it was.
+
+    A part that is in evaluation mode beside others in training mode was frozen on purpose, and is not trained.
+    """
     before = {part: part.training for part in module.modules()}
-    module.train(training)
+    if not (training and any(before.values())):
+        module.train(training)
     try:
         yield
     finally:

@@ -82,13 +82,9 @@ class Learner:
         self.generator_optimizers = list(generator_optimizers or optimizers)
         self._wants_noise = isinstance(self.solver, NeedsNoise)
         self._parts = {} if self.generator is None else self.generator.parts()
-        trained = {"solver": solvers.trained(lambda net: (p for p in net.parameters() if p.requires_grad))}
-        if generators is not None:
-            for name in self._parts:
-                trained[f"generator.{name}"] = generators.trained(lambda net, n=name: net.parts()[n].parameters)  # type: ignore[misc]
         self.descents = {
             name: Descent(parameters, self.optimizers if name == "solver" else self.generator_optimizers)
-            for name, parameters in trained.items()
+            for name, parameters in self._trained().items()
         }
         self._held = None
         if (regularizer := strategy.regularizer) is not None:
@@ -96,6 +92,21 @@ class Learner:
             whole = strategy.couples and regularizer.covers_all
             held = {name: self.descents[name] for name in self.descents if whole or name == "solver"}
             self._held = Held(regularizer, held, len(self.draws))
+
+    def _trained(self) -> dict[str, list[Tensor]]:
+        """What is trained: the solvers' parameters, and those of each part of the generators."""
+        trained = {"solver": self.solvers.trained(lambda net: (p for p in net.parameters() if p.requires_grad))}
+        if self.generators is not None:
+            for name in self._parts:
+                key = f"generator.{name}"
+                trained[key] = self.generators.trained(lambda net, n=name: net.parts()[n].parameters)  # type: ignore[misc]
+        return trained
+
+    def adopt_parameters(self) -> None:
+        """Train the parameters that solver and generator of a single replica have now."""
+        self._parts = {} if self.generator is None else self.generator.parts()
+        for name, parameters in self._trained().items():
+            self.descents[name].adopt(parameters)
 
     @property
     def solver(self) -> nn.Module:

@@ -158,6 +158,22 @@ class Descent:
             start = stop
         self._moments: list[Moments] = [{} for _ in self._courses]
 
+    def adopt(self, parameters: Sequence[Tensor]) -> None:
+        """Step with `parameters` of a single replica from now on: moments of those that stay are kept, others begin."""
+        ((optimizer, where, _),), (before,) = self._courses, self._moments
+        places = {id(p): i for i, p in enumerate(self.parameters)}
+        self.parameters = list(parameters)
+        self._courses = [(optimizer, where, self.parameters)]
+        if not before:
+            return
+        moments = optimizer.start(self.parameters)
+        for name, values in moments.items():
+            for i, parameter in enumerate(self.parameters):
+                old = before[name][places[id(parameter)]] if id(parameter) in places else None
+                if old is not None and old.shape == values[i].shape:
+                    values[i] = old
+        self._moments = [moments]
+
     def begin_task(self) -> None:
         """Begin with fresh moments: in the first task, and in each where the settings say so."""
         for i, (optimizer, _, mine) in enumerate(self._courses):

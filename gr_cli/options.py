@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -14,42 +15,72 @@ from gr_cli.errors import ConfigError, suggestion
 STRATEGY = "continual_strategy"
 
 
+# YAML 1.1 reads a number with an exponent, but without a point, as text.
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+
+
 def plain(settings: Any, path: str) -> dict[str, Any]:
-    """`settings` as plain nested dicts and lists, whatever kind of mapping they were."""
+    """`settings` as nested dicts and lists of plain values, whatever kinds of mappings, lists and numbers they were.
+
+    Raises:
+        ConfigError: they are no mapping, or hold what is no plain value.
+    """
     if not isinstance(settings, Mapping):
-        raise ConfigError(path, settings, "must be a mapping of settings")
-    return {
-        str(name): plain(value, f"{path}.{name}")
-        if isinstance(value, Mapping)
-        else list(value)
-        if isinstance(value, (list, tuple))
-        else value
-        for name, value in settings.items()
-    }
+        shown = settings if isinstance(settings, (str, int, float, list, tuple)) else type(settings).__name__
+        raise ConfigError(path, shown, "must be a mapping of settings")
+    try:
+        return {str(name): plain_value(value, f"{path}.{name}") for name, value in settings.items()}
+    except ConfigError:
+        raise
+    except Exception as error:  # an interpolation of OmegaConf that leads nowhere, a mapping that holds itself
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(path, type(settings).__name__, f"can't be read ({why})") from error
 
 
-def typed_node(group: str, settings: Any, default: str, path: str | None = None) -> dict[str, Any]:
-    """The node of `{type: <option>, <parameters>}`, which stands at `path`; default: that of the group."""
-    path = path or group
+def plain_value(value: Any, path: str) -> Any:
+    """A value of a setting as plain Python: numbers of NumPy and torch, text, lists and mappings of such.
+
+    Raises:
+        ConfigError: it is of another kind.
+    """
+    if isinstance(value, Mapping):
+        return plain(value, path)
+    if isinstance(value, str):
+        return float(value) if _EXPONENT.fullmatch(value) else str(value)
+    if callable(getattr(value, "tolist", None)):  # numbers and arrays of NumPy and torch
+        value = value.tolist()
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, (int, float)):
+        return int(value) if isinstance(value, int) else float(value)  # of an enumeration, too
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return [plain_value(entry, f"{path}[{i}]") for i, entry in enumerate(value)]
+    raise ConfigError(path, type(value).__name__, "must be null, true or false, a number, text, a list or a mapping")
+
+
+def typed_node(group: str, settings: Any, default: str, path: str) -> dict[str, Any]:
+    """The node of `{type: <option>, <parameters>}`, which stands at `path`."""
     parameters = plain({} if settings is None else settings, path)
     return _node(group, f"{path}.type", parameters.pop("type", default), parameters)[0]
 
 
-def generator_node(settings: Any, default: str) -> dict[str, Any]:
+def generator_node(settings: Any, default: str, path: str) -> dict[str, Any]:
     """The node of a generator, whose `optimizer` is `{type: <option>, <parameters>}` too, or parameters of the one that
     it has by itself."""
-    node = typed_node("generator", settings, default)
-    own, path = node.get("optimizer"), "generator.optimizer"
+    node = typed_node("generator", settings, default, path)
+    own = node.get("optimizer")
     if own is None or "_target_" in own:
         return node
-    usual = typed_node("generator", {"type": settings.get("type", default)}, default).get("optimizer")
+    kind = settings.get("type", default)
+    usual = typed_node("generator", {"type": kind}, default, path).get("optimizer")
     if usual is not None and isinstance(own, Mapping) and "type" not in own:
         return node | {"optimizer": {**usual, **own}}
-    return node | {"optimizer": typed_node("optimizer", own, "adam", path)}
+    return node | {"optimizer": typed_node("optimizer", own, "adam", f"{path}.optimizer")}
 
 
-def strategy_node(settings: Any) -> tuple[dict[str, Any], Any, str]:
-    """The one enabled strategy; the generator's settings if they stand beside it; and the generator that it takes."""
+def strategy_node(settings: Any) -> tuple[str, dict[str, Any], Any, str]:
+    """The one enabled strategy, its name and its node; the generator's settings if they stand beside it; and the
+    generator that it takes."""
     given = plain({} if settings is None else settings, STRATEGY)
     generator = given.pop("generator", None)
     enabled = {}
@@ -68,7 +99,7 @@ def strategy_node(settings: Any) -> tuple[dict[str, Any], Any, str]:
         kind = own.pop("type", None)
         parameters["regularizer"] = _node("strategy/regularizer", f"{path}.type", kind, own)[0] or None
     node, takes = _node("strategy", STRATEGY, name, parameters)
-    return node, generator, takes or "vae"
+    return name, node, generator, takes or "vae"
 
 
 def _node(group: str, path: str, option: object, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:

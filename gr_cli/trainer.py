@@ -1,50 +1,77 @@
-"""The Python door: `ContinualTrainer`, for a model and data loaders of one's own."""
+"""The Python API: `ContinualTrainer`, for a model and data loaders of one's own."""
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from gr_cli.assembly import build_generator, build_generator_optimizer, one_learner
 from gr_cli.benchmarks.base import Kind
-from gr_cli.build import asks_for, build, check, check_node, resolve, split_optimizer
+from gr_cli.build import asks_for, build, check
 from gr_cli.checks import Count, PositiveInt
-from gr_cli.errors import ConfigError, DataError, FolderError, TrainingError, suggestion
+from gr_cli.errors import ConfigError, DataError, GrError, TrainingError, one_line
 from gr_cli.generators.base import Generator
-from gr_cli.layers import mode
 from gr_cli.learner import Learner
+from gr_cli.loaders import (
+    FAR,
+    BatchFormat,
+    Loader,
+    check_loader,
+    check_passes,
+    check_validation_loader,
+    last_batch_size,
+    length_of,
+    range_of,
+    read_batch,
+    repeated,
+)
 from gr_cli.machine import default_threads, flushing_denormals, pick_device, size, thread_limit
-from gr_cli.options import STRATEGY, generator_node, plain, strategy_node, typed_node
+from gr_cli.options import plain_value
 from gr_cli.randomness import Draws, seeded
-from gr_cli.results.folder import RunFolder
 from gr_cli.results.record import EvaluationRow, History, Record
-from gr_cli.results.status import Status
-from gr_cli.scenario import Scenario
-from gr_cli.settings import PROVIDED
+from gr_cli.solver_checks import (
+    Logits,
+    ModelState,
+    changed_parameters,
+    check_copy,
+    check_outputs,
+    check_parameters,
+    check_single_sample,
+    check_values,
+    named_errors,
+    parts_in_evaluation,
+    precision_of,
+    some_names,
+    trained_parameters,
+    training_mode,
+)
 from gr_cli.strategies.base import Batch
 from gr_cli.stretches import check_boundaries
-
-Loader = Iterable[Any]
-_SETTINGS = ("optimizer", "continual_strategy", "generator", "scenario", "active_classes", "seed", "log_every")
+from gr_cli.tell import tell
+from gr_cli.trainer_folder import TrainerFolder
+from gr_cli.trainer_settings import TrainerSettings
 
 
 class ContinualTrainer:
     """Trains `model` on tasks that come one after the other, under the strategy that `config` names.
 
     Args:
-        model: maps a batch of samples to logits, one per output unit; trained in place.
+        model: maps a batch of samples to logits, one per output unit; trained in place. Its parameters are float32 or
+            float64, and so are samples then. A mapping or an object with an entry `logits` is taken for these.
         config: `optimizer: {type: adam, lr: 0.001}`, `continual_strategy: {<name>: {enabled: true, <parameters>}}`,
             `generator: {type: vae, <parameters>}` (beside or inside `continual_strategy`), and if wanted
-            `scenario` (class | domain | task), `active_classes` (seen | all), `seed`, `log_every`.
-            What is left out has the defaults of the class it goes to; without a strategy it is plain finetuning.
+            `scenario` (class | domain | task), `active_classes` (seen | all), `seed`, `log_every`, and `value_range`,
+            in which all samples lie: [low, high], null for values without bounds, or auto: [0, 1] if the first batch
+            lies in that, else null. What is left out has the defaults of the class it goes to; without a strategy it
+            is plain finetuning.
         device: where to train; default: where the model's parameters are.
         output_dir: a folder for the tables and the newest state; default: nothing is written.
 
@@ -52,8 +79,13 @@ class ContinualTrainer:
     Random numbers come from `seed`: torch's global stream is put back as it was, and loaders that draw from it
     shuffle as the seed says.
 
+    Between tasks the caller may change the model: values of parameters, which of them are trained (`requires_grad`),
+    whole layers, and which parts are in evaluation mode (`model.bn.eval()`): these stay so while others are trained.
+    What can't be taken over is refused by name before training.
+
     Raises:
         ConfigError: a value of `config` does not fit; named by its path.
+        FolderError: `output_dir` holds a run already, or can't be made.
     """
 
     def __init__(
@@ -64,60 +96,37 @@ class ContinualTrainer:
         device: torch.device | str | None = None,
         output_dir: str | Path | None = None,
     ) -> None:
-        config = plain(config or {}, "config")
-        for name in config:
-            if name not in _SETTINGS:
-                raise ConfigError(
-                    f"config.{name}",
-                    config[name],
-                    f"no such setting; there are {', '.join(_SETTINGS)}",
-                    suggestion(name, _SETTINGS),
-                )
-        home = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self.model = model
-        self.device = home if device is None else pick_device(str(device))
-        self.seed = config.get("seed", 0)
-        check(self.seed, Count, "config.seed")
-        self._log_every = config.get("log_every", 50)
-        check(self._log_every, PositiveInt, "config.log_every")
-        self._strategy, inner, takes = strategy_node(config.get(STRATEGY))
-        self._generator = generator_node(config.get("generator", inner), takes)
-        self._optimizer = typed_node("optimizer", config.get("optimizer"), "adam")
-        self._scenario: Scenario = build(
-            {
-                "_target_": "gr_cli.scenario.Scenario",
-                "kind": config.get("scenario", "class"),
-                "active_classes": config.get("active_classes", "seen"),
-            },
-            "config",
-        )
+        if not isinstance(model, nn.Module):
+            what = f"class {model.__name__}" if isinstance(model, type) else type(model).__name__
+            raise ConfigError("model", what, "must be a torch.nn.Module, made already")
+        self._model, self._settings = model, TrainerSettings.checked(config)
+        self._chosen_device = None if device is None else pick_device(str(device))
+        self._frozen = parts_in_evaluation(model, ())
         self._learner: Learner | None = None
+        self._state: ModelState | None = None  # the model at the beginning of the newest task
         self._tasks: list[tuple[int, str, Loader | None]] = []
+        self._classes: list[Tensor] = []  # of each task: bool (U,), the labels that it had
+        self._failed: set[int] = set()  # tasks whose validation loader failed when it was last used
         self._record = Record()
-        self._folder = None if output_dir is None else RunFolder(Path(output_dir))
-        if self._folder is not None and self._folder.status() is not None:
-            raise FolderError(f"{output_dir}: holds a run already; name another output_dir")
-        self._config = config
-        generator, own = split_optimizer(self._generator)
-        for node, path in ((self._strategy, STRATEGY), (generator, "generator"), (self._optimizer, "optimizer")):
-            check_node(node, path, PROVIDED[path if path in PROVIDED else "strategy"])
-        if own is not None:
-            check_node(own, "generator.optimizer", ())
-        if resolve(self._strategy["_target_"], STRATEGY).sees != "task":  # type: ignore[attr-defined]
-            name = next(iter(config[STRATEGY]))
-            raise ConfigError(
-                STRATEGY,
-                name,
-                "needs other tasks beside the current one, and here they come one by one",
-                f"try gr-run strategy={name}",
-            )
+        self._folder = None if output_dir is None else TrainerFolder(output_dir)
 
     # --- what a caller may look at
 
     @property
+    def model(self) -> nn.Module:
+        """The model that is trained."""
+        return self._model
+
+    @property
+    def device(self) -> torch.device:
+        """Where is trained."""
+        here = next((p.device for p in self._model.parameters()), torch.device("cpu"))
+        return self._chosen_device or here
+
+    @property
     def generator_model(self) -> Generator:
         """The generator; there is none before the first task, or without a strategy that needs one."""
-        if self._learner is None or self._learner.generator is None:
+        if not self._tasks or self._learner is None or self._learner.generator is None:
             raise AttributeError("there is no generator yet")
         return self._learner.strategy.dreamer(0, self._learner.generator)
 
@@ -146,8 +155,13 @@ class ContinualTrainer:
     ) -> dict[int, float]:
         """Learn one task, then evaluate on the validation loaders of all tasks so far.
 
+        If training fails or is interrupted, model, generator and optimiser are put back as they were before. If an
+        evaluation fails, the task is trained and recorded all the same, and the accuracy left empty; a loader that
+        fails again after later tasks is reported on stderr instead of raised.
+
         Args:
-            train_loader: yields (x, y): x (B, ...) float, or bytes that become [0, 1]; y (B,) output units.
+            train_loader: yields (x, y): x (B, ...) numbers, of which bytes and images become [0, 1]; y (B,) output
+                units. A third part may be a task label; a mapping has two entries, one of them named `label` or `y`.
             val_loader: the same, for evaluation now and after each later task; kept by reference.
             task_id: a number that names the task, not used before; default: one more than the last.
             task_name: for people.
@@ -157,227 +171,226 @@ class ContinualTrainer:
             Accuracy by task id.
 
         Raises:
-            ConfigError, DataError: the arguments don't fit, or a batch doesn't.
+            ConfigError, DataError: the arguments don't fit, or a batch or the model doesn't.
         """
-        check(num_epochs, PositiveInt, "num_epochs")
-        known = [task for task, _, _ in self._tasks]
-        task_id = max(known, default=-1) + 1 if task_id is None else task_id
-        check(task_id, Count, "task_id")
-        if task_id in known:
-            raise ConfigError("task_id", task_id, f"was trained already; give a number besides {known}")
-        task, length = len(self._tasks), _length(train_loader)
-        if val_loader is not None and _length(val_loader) == 0:
-            raise DataError(f"val_loader of task {task_id}: has no batch")
-        with seeded(self.seed, "loader", task):
-            # One stream of batches, looked into and put back: no batch is read twice, none is lost.
-            passes = count() if length is not None else range(num_epochs)
-            pairs = _repeated(train_loader, passes)
-            first = next(pairs, None)
-            if first is None:
-                raise DataError(f"train_loader: task {task_id} has no batch")
-            learner = self._prepared(first)
-            if length is None:
-                self._check_endless(learner)
-            again = learner.strategy.looks_again or getattr(learner.strategy.regularizer, "looks_again", False)
-            if again and iter(train_loader) is train_loader:
-                raise DataError(
-                    "train_loader: can be gone through once only, and this strategy looks at its samples again; "
-                    "give a list or a DataLoader"
-                )
-            x, _ = self._checked(first, "train_loader")
-            row = learner.heads.new_full((1, learner.heads.shape[1]), not self._scenario.tasks_have_units)
-            learner.heads = torch.cat([learner.heads, row])
-            self._tasks.append((task_id, task_name or f"task {task_id}", val_loader))
-            self._threads = default_threads(self.model, len(x))
-            history = History([self._record], self._log_every, task)
-            before = len(self._record.history)
-            iterations = sys.maxsize if length is None else num_epochs * length
+        task_id, num_epochs = self._checked_numbers(task_id, num_epochs)
+        check_loader(train_loader, "train_loader")
+        check_validation_loader(val_loader, f"val_loader of task {task_id}")
+        if self._folder is not None and not self._tasks:
+            self._folder.check_unused()
+        name = f"task {task_id}" if task_name is None else str(task_name)
+        # A caller's `no_grad` or `inference_mode` is not meant for what is trained in here.
+        with torch.inference_mode(False), torch.enable_grad():
+            learner = self._train(train_loader, num_epochs, (task_id, name, val_loader))
             try:
-                with thread_limit(self._threads), flushing_denormals():
-                    batches = self._batches(chain([first], pairs), task)
+                found, faults = self._evaluate(learner)
+            finally:
+                if self._folder is not None:
+                    facts = {"seed": self._settings.seed, "device": str(self.device), "threads": self._threads}
+                    names = [(task_id, name) for task_id, name, _ in self._tasks]
+                    self._folder.write(self._settings.config, self._record, self.metrics, learner, names, facts)
+        self._report(faults)
+        return found
 
-                    learner.train_task(
-                        task,
-                        batches,
-                        iterations,
-                        lambda *step: _raise(history.add(*step)),
-                        samples=lambda replica: self._again(train_loader, task),
-                    )
-                _raise(history.close())
-            except BaseException:
-                # The task did not come to its end: it is not one of those seen, and its samples are let go.
-                learner.heads = learner.heads[:task]
-                self._tasks.pop()
-                del self._record.history[before:]
-                learner.leave_task()
-                raise
-        return self._evaluate(task)
+    def _checked_numbers(self, task_id: Any, num_epochs: Any) -> tuple[int, int]:
+        """The number of the new task, and that of passes over its loader."""
+        epochs, known = plain_value(num_epochs, "num_epochs"), [task for task, _, _ in self._tasks]
+        check(epochs, PositiveInt, "num_epochs")
+        number = max(known, default=-1) + 1 if task_id is None else plain_value(task_id, "task_id")
+        check(number, Count, "task_id")
+        if number in known:
+            raise ConfigError("task_id", number, f"was trained already; give a number besides {known}")
+        return number, epochs
 
-    def _check_endless(self, learner: Learner) -> None:
-        """Refuse what must know beforehand how many steps there will be."""
-        long = 10**9
-        schedules = {optimizer.schedule for optimizer in (*learner.optimizers, *learner.generator_optimizers)}
-        if learner.strategy.steps(long) > long or schedules != {"constant"}:
-            raise ConfigError(
-                "train_loader",
-                "one without len()",
-                "generator_training=after and learning-rate schedules need to know how many batches there are",
-                "give a loader that has len()",
-            )
+    def _train(self, loader: Loader, num_epochs: int, new: tuple[int, str, Loader | None]) -> Learner:
+        """Train on the new task, number len(self._tasks) of the stream, which is among them then."""
+        task, length = len(self._tasks), length_of(loader)
+        with seeded(self._settings.seed, "loader", task):
+            # One stream of batches, looked into and put back: no batch is read twice, none is lost.
+            batches = repeated(loader, count() if length is not None else range(num_epochs), length)
+            first = next(batches, None)
+            if first is None:
+                raise DataError(f"train_loader: task {new[0]} has no batch")
+            frozen = parts_in_evaluation(self._model, self._frozen)
+            with training_mode(self._model, frozen), named_errors("train_loader"):
+                learner, x = self._prepared(first)
+                check_passes(learner, loader, length)
+                if task == 0 and length != 1 and last_batch_size(loader) == 1:
+                    with seeded(self._settings.seed, "shape"):
+                        check_single_sample(self._model, x[:1], "train_loader")
+                self._frozen = frozen
+                self._threads = default_threads(self._model, len(x))
+                with self._undone_on_failure(learner, new):
+                    history = History([self._record], self._settings.log_every, task)
+                    with thread_limit(self._threads), flushing_denormals():
+                        learner.train_task(
+                            task,
+                            self._batches(learner, chain([first], batches)),
+                            sys.maxsize if length is None else num_epochs * length,
+                            lambda *step: self._raise(history.add(*step)),
+                            samples=lambda replica: self._again(learner, loader),
+                        )
+                    self._raise(history.close())
+        return learner
 
-    def _batches(self, pairs: Iterable[Any], task: int) -> Iterator[Batch]:
+    def _batches(self, learner: Learner, pairs: Iterable[Any]) -> Iterator[Batch]:
         """What the loader yields, as batches; notes which units belong to the task."""
-        learner = self._prepared(None)
+        task, scenario = len(self._tasks) - 1, self._settings.scenario
         for pair in pairs:
-            x, y = self._checked(pair, "train_loader")
-            learner.heads[task, y] = True
-            units = self._scenario.training_units(learner.heads, task)
-            yield Batch(x.unsqueeze(0), y.unsqueeze(0), units, *self._rules(learner.heads, task))
+            assert self._state is not None
+            if changed := changed_parameters(self._state.parameters, trained_parameters(self._model)):
+                raise ConfigError(
+                    "model", some_names(changed), "changed while a task is trained", "do so between tasks"
+                )
+            x, y = self._read(pair, learner)
+            heads = learner.heads
+            units = scenario.training_units(heads, task)
+            replay_units, rivals = scenario.replay_units(heads, task), scenario.rivals(heads, task)
+            yield Batch(x.unsqueeze(0), y.unsqueeze(0), units, replay_units, rivals)
 
-    def _again(self, loader: Loader, task: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _again(self, learner: Learner, loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:
         """One more pass over a task's samples, for strategies that look at them again."""
         for pair in loader:
-            x, y = self._checked(pair, "train_loader")
-            self._prepared(None).heads[task, y] = True
-            yield x, y
+            yield self._read(pair, learner)
 
-    def _rules(self, heads: Tensor, task: int) -> tuple[Tensor, Tensor]:
-        return self._scenario.replay_units(heads, task), self._scenario.rivals(heads, task)
-
-    def _prepared(self, first: Any) -> Learner:
-        """The learner, built when the first batch shows what samples look like."""
-        if self._learner is None:
-            self.model.to(self.device)
-            with seeded(self.seed, "shape"), torch.no_grad(), mode(self.model, training=False):
-                x = _pair(first, "train_loader", None, self.device)[0]
-                units = self.model(x).shape[-1]
-            self._learner = self._build(x, units)
-            self._shape = x.shape[1:]
-        return self._learner
-
-    def _checked(self, pair: Any, loader: str) -> tuple[Tensor, Tensor]:
-        """A loader's pair on the device; its samples and labels must be such as the first ones were."""
-        x, y = _pair(pair, loader, self._prepared(None).heads.shape[1], self.device, self._bounded)
-        if x.shape[1:] != self._shape:
-            shapes = f"{tuple(self._shape)}, not {tuple(x.shape[1:])}"
-            raise DataError(f"{loader}: samples must have the shape of the first ones, {shapes}")
+    def _read(self, pair: Any, learner: Learner) -> tuple[Tensor, Tensor]:
+        """Samples and labels of the task that is trained."""
+        taken = torch.stack(self._classes[:-1]).any(0) if len(self._classes) > 1 else None
+        taken = taken if self._settings.scenario.tells_tasks else None
+        x, y = self._format.read(pair, "train_loader", self._classes[-1], taken)
+        learner.heads[len(self._tasks) - 1, y] = True
         return x, y
 
-    def _build(self, x: Tensor, units: int) -> Learner:
-        """Generator, strategy and learner for samples like those in `x` (B, ...)."""
-        provided: dict[str, Any] = {}
-        own, self._bounded = None, False
-        if asks_for(self._strategy, STRATEGY, "generator"):
-            shape = tuple(x.shape[1:])
-            self._bounded = bool(x.min() >= 0 and x.max() <= 1)
-            with seeded(self.seed, "initialisation.generator"):
-                kind = Kind(shape, (0.0, 1.0) if self._bounded else None, 1)
-                provided["generator"] = build_generator(self._generator, kind, units, self.model)
-            own = build_generator_optimizer(self._generator, provided["generator"])
-        strategy = build(self._strategy, STRATEGY, **provided)
-        strategy.check(self._scenario, self.model)
-        check_boundaries(False, strategy, self._scenario)
-        heads = torch.zeros(0, units, dtype=torch.bool)
-        optimizer = build(self._optimizer, "optimizer")
-        draws = Draws(self.seed, self.device)
-        return one_learner(self.model, strategy, optimizer, self._scenario, heads, draws, generator_optimizer=own)
+    def _raise(self, errors: Mapping[int, TrainingError]) -> None:
+        for error in errors.values():
+            if self._largest > FAR:
+                raise TrainingError(f"{error}, or samples scaled to [0, 1]: the first batch reaches {self._largest:g}")
+            raise error
+
+    @contextmanager
+    def _undone_on_failure(self, learner: Learner, new: tuple[int, str, Loader | None]) -> Iterator[None]:
+        """Add a task inside the block; if that fails, everything is put back as it was before."""
+        task, state, rows = len(self._tasks), learner.state_of(0), len(self._record.history)
+        self._tasks.append(new)
+        self._classes.append(torch.zeros(self._format.units, dtype=torch.bool))
+        row = learner.heads.new_full((1, self._format.units), not self._settings.scenario.tasks_have_units)
+        learner.heads = torch.cat([learner.heads, row])
+        try:
+            yield
+        except BaseException as error:
+            del self._tasks[task:], self._classes[task:], self._record.history[rows:]
+            learner.leave_task()
+            try:
+                learner.load_states([state], task)
+            except Exception as problem:  # the model was rebuilt meanwhile; the first error is the one to raise
+                error.add_note(f"the model could not be put back: {problem}")
+            raise
+
+    # --- model and learner
+
+    def _prepared(self, first: Any) -> tuple[Learner, Tensor]:
+        """The learner, made or brought up to date with the model, and the first batch's samples."""
+        device, dtype = check_parameters(self._model, self._chosen_device)
+        x, y = read_batch(first, "train_loader", dtype)
+        x = x.to(device)
+        with seeded(self._settings.seed, "shape"), torch.no_grad():
+            units, tensor_alone = check_outputs(self._model, x.clone(), "train_loader")
+        check_values(self._model)
+        now = ModelState(trained_parameters(self._model), device, dtype, units, tensor_alone)
+        if not self._tasks:
+            value_range = range_of(x, self._settings.value_range, "train_loader")
+            self._format = BatchFormat(tuple(x.shape[1:]), units, value_range, dtype, device)
+            self._largest = float(x.abs().max())
+        self._format.check(x, y, "train_loader")
+        if self._learner is None or not self._tasks:
+            self._learner = self._build(self._model if tensor_alone else Logits(self._model))
+        now = replace(now, features=self._features(self._learner))
+        if self._tasks and self._state is not None:
+            self._state.check_change(now, self._learner.strategy.regularizer)
+            if self._learner.generator is not None:
+                self._learner.generator.to(device, dtype)
+            self._learner.adopt_parameters()
+        self._state = now
+        return self._learner, x
+
+    def _features(self, learner: Learner) -> int | None:
+        reads = learner.generator is not None and learner.generator.reads_features
+        return getattr(self._model, "feature_size", None) if reads else None
+
+    def _build(self, solver: nn.Module) -> Learner:
+        """Generator, strategy and learner for the solver and the samples of the format."""
+        settings, form, provided, own = self._settings, self._format, {}, None
+        if asks_for(settings.strategy, settings.strategy_path, "generator"):
+            with seeded(settings.seed, "initialisation.generator"):
+                kind = Kind(form.shape, form.value_range, 1)
+                generator = build_generator(settings.generator, kind, form.units, solver)
+            provided["generator"] = generator.to(form.dtype)
+            own = build_generator_optimizer(settings.generator, generator)
+        strategy = build(settings.strategy, settings.strategy_path, **provided)
+        strategy.check(settings.scenario, solver)
+        if strategy.copies_solver:
+            check_copy(self._model)
+        check_boundaries(False, strategy, settings.scenario)
+        heads = torch.zeros(0, form.units, dtype=torch.bool)
+        optimizer, draws = build(settings.optimizer, "optimizer"), Draws(settings.seed, form.device)
+        precision = precision_of(form.dtype)
+        return one_learner(
+            solver, strategy, optimizer, settings.scenario, heads, draws, precision, generator_optimizer=own
+        )
 
     # --- after a task
 
-    def _evaluate(self, learnt: int) -> dict[int, float]:
-        """Evaluate on every validation loader so far; note it down, and write it if there is a folder."""
-        learner, found = self._prepared(None), {}
+    def _evaluate(self, learner: Learner) -> tuple[dict[int, float], dict[int, Exception]]:
+        """Accuracies by task id on every validation loader so far, noted down; and errors, by task, of those that
+        failed."""
+        learnt, found, faults = len(self._tasks) - 1, {}, {}
         for task, (task_id, _, loader) in enumerate(self._tasks):
-            if loader is None:
-                continue
-            units, name = self._scenario.testing_units(learner.heads, task, learnt), f"val_loader of task {task_id}"
-            # The loader may draw from torch's global stream, which shall not move for it.
-            with seeded(self.seed, "evaluation", learnt, task), thread_limit(self._threads):
-                result = learner.evaluate((self._checked(pair, name) for pair in loader), units)
-            if result.n == 0:
-                raise DataError(f"{name}: has no batch")
-            row = EvaluationRow(learnt, 0, task, "test", result.accuracy, result.loss, result.n, final=True)
-            self._record.evaluations.append(row)
-            found[task_id] = result.accuracy
-        if self._folder is not None:
-            with self._folder.locked():
-                self._write(self._folder, learner)
-        return found
+            if loader is not None:
+                try:
+                    row = self._evaluated(learner, task, loader)
+                except Exception as error:
+                    faults[task] = error
+                else:
+                    self._record.evaluations.append(row)
+                    found[task_id] = row.accuracy
+        self._tell_of_classes(learnt)
+        return found, faults
 
-    def _write(self, folder: RunFolder, learner: Learner) -> None:
-        folder.write_config(yaml.safe_dump({"python_api": self._config}, sort_keys=False))
-        folder.write_tables(self._record, self.metrics)
-        folder.save_checkpoint({"record": self._record.state_dict(), "learner": learner.state_of(0)})
-        names = [{"task": task, "id": task_id, "name": name} for task, (task_id, name, _) in enumerate(self._tasks)]
-        strategy = learner.strategy
-        facts = {
-            "seed": self.seed,
-            "tasks": names,
-            "mode": "python",
-            "stores_raw_samples": strategy.stores_raw_samples,
-            "device": str(self.device),
-            "threads": self._threads,
-        }
-        Status(folder, facts).write("running", "more tasks may come")
+    def _evaluated(self, learner: Learner, task: int, loader: Loader) -> EvaluationRow:
+        learnt, name = len(self._tasks) - 1, f"val_loader of task {self._tasks[task][0]}"
+        units, seen = self._settings.scenario.testing_units(learner.heads, task, learnt), self._classes[task].clone()
+        # The loader may draw from torch's global stream, which shall not move for it.
+        with seeded(self._settings.seed, "evaluation", learnt, task), thread_limit(self._threads):
+            result = learner.evaluate((self._format.read(pair, name, seen) for pair in loader), units)
+        if result.n == 0:
+            raise DataError(f"{name}: has no batch")
+        unknown = (seen & ~self._classes[task]).nonzero().squeeze(1).tolist()
+        if unknown and task == learnt:
+            tell(f"{name}: labels {unknown[:9]} came in no training batch of this task")
+        return EvaluationRow(learnt, 0, task, "test", result.accuracy, result.loss, result.n, final=True)
 
-
-def _pair(
-    pair: Any, loader: str, units: int | None, device: torch.device, bounded: bool = False
-) -> tuple[Tensor, Tensor]:
-    """x (B, ...) float and y (B,) int64 on `device`, from what a loader yields.
-
-    `units` of the model, and whether x is `bounded` by 0 and 1, where that is known already.
-    """
-    try:
-        x, y = pair
-        x, y = torch.as_tensor(x), torch.as_tensor(y)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{loader}: must yield pairs (x, y) of tensors, not {type(pair).__name__}") from error
-    if x.dim() < 2 or y.dim() != 1 or len(x) != len(y):
-        raise DataError(f"{loader}: a batch must be x (B, ...) and y (B,), not {tuple(x.shape)} and {tuple(y.shape)}")
-    if x.numel() == 0:
-        raise DataError(f"{loader}: a batch holds nothing, its x is {tuple(x.shape)}; leave it out")
-    # Before they go to the device, which would have to be waited for.
-    low, high = _extremes(y)
-    if y.is_floating_point() or (units is not None and not 0 <= low <= high < units):
-        most = "" if units is None else f" from 0 to {units - 1}, the model's outputs"
-        raise DataError(f"{loader}: labels must be whole numbers{most}; got {y.unique()[:9].tolist()}")
-    if x.dtype == torch.uint8:
-        return x.to(device).float() / 255, y.to(device).long()
-    x = x.float()
-    low, high = _extremes(x)
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise DataError(f"{loader}: samples hold NaN or infinity; remove or repair them")
-    if bounded and (low < 0 or high > 1):
-        raise DataError(f"{loader}: samples must lie in [0, 1] as the first ones did, not in [{low:.3g}, {high:.3g}]")
-    return x.to(device), y.to(device).long()
-
-
-def _extremes(values: Tensor) -> tuple[float, float]:
-    """The least and the greatest of some values, NaN where there is one, at the price of one synchronisation."""
-    low, high = torch.stack(torch.aminmax(values)).tolist()
-    return low, high
-
-
-def _raise(errors: Mapping[int, TrainingError]) -> None:
-    for error in errors.values():
-        raise error
-
-
-def _repeated(loader: Loader, passes: Iterable[int]) -> Iterator[Any]:
-    """What `loader` yields, once for each of `passes`; it ends when a pass brings nothing."""
-    for _ in passes:
-        nothing = True
-        for pair in loader:
-            nothing = False
-            yield pair
-        if nothing:
+    def _tell_of_classes(self, task: int) -> None:
+        """Print a line where the labels of a task look as if they were meant for another scenario."""
+        if task == 0:
             return
+        earlier, own, scenario = torch.stack(self._classes[:task]).any(0), self._classes[task], self._settings.scenario
+        name = f"task {self._tasks[task][0]}"
+        if scenario.units_are_classes and not (own & ~earlier).any():
+            tell(f"{name}: has no new class; if its labels count from 0 in each task, add an offset to them")
+        elif not scenario.tasks_have_units and not (own & earlier).any():
+            tell(f"{name}: shares no class with earlier tasks; with scenario=domain all tasks have the same labels")
 
-
-def _length(loader: Loader) -> int | None:
-    """How many batches a loader has; None if it can't tell."""
-    try:
-        return len(loader)  # type: ignore[arg-type]
-    except TypeError:
-        return None
+    def _report(self, faults: Mapping[int, Exception]) -> None:
+        """Raise the first error of a validation loader that did not fail before, and print the others."""
+        new = [task for task in faults if task not in self._failed]
+        self._failed = set(faults)
+        empty = f"task {self._tasks[-1][0]} is trained, and recorded without this accuracy"
+        for task, error in faults.items():
+            if new[:1] != [task]:
+                kind = "" if isinstance(error, GrError) else f"val_loader of task {self._tasks[task][0]}: "
+                tell(f"{kind}{one_line(error)}; {empty}")
+        if new and isinstance(faults[new[0]], GrError):
+            raise DataError(f"{faults[new[0]]}; {empty}") from faults[new[0]]
+        if new:
+            faults[new[0]].add_note(f"val_loader of task {self._tasks[new[0]][0]}: {empty}")
+            raise faults[new[0]]

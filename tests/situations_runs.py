@@ -13,9 +13,8 @@ import torch
 import yaml
 from situations import TINY, Hands, Situation, Table, failing, mistake, of_vectors, typed
 from test_audit import add, of_task
-from test_bad_loaders import REPLAY, holding, loader, trainer
 
-from gr_cli import ContinualTrainer, SimpleMLP, load_run
+from gr_cli import load_run
 from gr_cli.compose import composed
 from gr_cli.errors import GrError
 from gr_cli.experiment import folder_of, run_together
@@ -203,27 +202,6 @@ def one_of_two_breaks(hands: Hands) -> object:
 # --- the Python API
 
 
-def trainer_with(config: dict, **settings: Any) -> ContinualTrainer:
-    return ContinualTrainer(SimpleMLP(6, [8], 4), config, **settings)
-
-
-def trained(batches: Callable[[], Any], validation: Any = None, **config: Any) -> Situation:
-    """One task of these batches."""
-    return lambda hands: trainer_with(config).train_task(batches(), validation)
-
-
-def twice_with_one_number(hands: Hands) -> object:
-    mine = trainer()
-    mine.train_task(loader(), task_id=7)
-    return mine.train_task(loader(), task_id=7)
-
-
-def twice_into_one_folder(hands: Hands) -> object:
-    for _ in range(2):
-        trainer_with({}, output_dir="run").train_task(loader())
-    return None
-
-
 ELSEWHERE = {"_target_": "gr_cli.trackers.MLflow", "uri": "http://elsewhere.example"}
 RUNS: Table = {
     "audit.py": [
@@ -250,11 +228,6 @@ RUNS: Table = {
         ("Cohort.interrupted", interrupted(), "interrupted; go on with: gr-run resume=outputs/"),
         ("the last good state is kept in", a_broken_network),
         ("Cohort.each", one_of_two_breaks, "ZeroDivisionError: nobody foresaw this"),
-    ],
-    "options.py": [
-        ("must be a mapping of settings", lambda hands: trainer_with({"optimizer": "adam"})),
-        ("only one strategy can be", lambda hands: trainer_with({"continual_strategy": {"er": {}, "ewc": {}}})),
-        ("must be one of", lambda hands: trainer_with({"optimizer": {"type": "adan"}})),
     ],
     "results/files.py": [
         ("make room, and repeat the command", writing_fails(errno.ENOSPC)),
@@ -289,24 +262,6 @@ RUNS: Table = {
     ],
     "tracking.py": [
         ("names {} as where the run is tracked", going_on(config_with("tracker", ELSEWHERE), "resume")),
-    ],
-    "trainer.py": [
-        ("config.{}={}: no such setting", lambda hands: trainer_with({"lr": 1})),
-        ("holds a run already", twice_into_one_folder),
-        ("needs other tasks beside the current", lambda hands: trainer_with({"continual_strategy": {"joint": {}}})),
-        ("was trained already", twice_with_one_number),
-        ("val_loader of task {}: has no batch", trained(loader, [])),
-        ("train_loader: task {} has no batch", trained(list)),
-        ("can be gone through once only", trained(lambda: iter(loader()), continual_strategy={"ewc": {}})),
-        ("train_loader=one without len()", trained(lambda: iter(loader()), optimizer={"schedule": "cosine"})),
-        ("must have the shape of the first", trained(lambda: loader(x=torch.rand(4, 2, 3)))),
-        ("{}: has no batch", trained(loader, iter(()))),
-        ("must yield pairs", trained(lambda: [torch.rand(3, 6)])),
-        ("a batch must be x (B, ...)", trained(lambda: loader(y=torch.tensor([0])))),
-        ("a batch holds nothing", trained(lambda: loader(x=torch.rand(0, 6), y=torch.arange(0)))),
-        ("labels must be whole numbers", trained(lambda: loader(y=torch.tensor([0, 1, 2, 4])))),
-        ("samples hold NaN or infinity", trained(lambda: loader(x=holding(float("nan"))))),
-        ("samples must lie in [0, 1]", lambda hands: trainer(REPLAY).train_task(loader(x=holding(1.5)))),
     ],
     "verify.py": [
         ("can't be verified", going_on(nothing, "verify")),

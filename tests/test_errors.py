@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from messages import PACKAGE, Message, messages
 from situations import TINY, Entry, Hands
+from situations_api import API
 from situations_commands import COMMANDS
 from situations_data import DATA
 from situations_report import REPORT
@@ -19,7 +20,7 @@ from gr_cli import cli, errors
 from gr_cli.errors import GrError, one_line
 
 ENTRIES = [
-    (file, entry) for table in (COMMANDS, DATA, RUNS, REPORT) for file, found in table.items() for entry in found
+    (file, entry) for table in (API, COMMANDS, DATA, RUNS, REPORT) for file, found in table.items() for entry in found
 ]
 MESSAGES = {file: list(found) for file, found in groupby(messages(), lambda message: message.file)}
 # Where an error is made, and the error.

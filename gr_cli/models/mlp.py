@@ -56,7 +56,7 @@ class SimpleMLP(nn.Module):
     def features(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
         """(B, ...) -> what the last layer sees, (B, F)."""
         h: Tensor = self.normalised(x)
-        h = h.flatten(self.output.leading)
+        h = h.flatten(getattr(self.output, "leading", 1))  # a layer of the caller's has no replica axis
         for i, layer in enumerate(self.hidden):
             h = drop(F.relu(layer(h), inplace=True), noise, f"hidden{i}", self.dropout)
         return h

@@ -48,6 +48,11 @@ def settings_of(path: Path, trust: Collection[str] = ()) -> Settings:
     except ConfigError as error:
         raise FolderError(f"{path / 'config.yaml'}: {error}") from error
     except (ValueError, AttributeError, LookupError, TypeError) as error:
+        if (RunFolder(path).status() or {}).get("mode") == "python":
+            raise FolderError(
+                f"{path}: is of a ContinualTrainer, whose model only the program that made it can build; "
+                "its weights are in checkpoint.pt"
+            ) from error
         raise FolderError(
             f"{path / 'config.yaml'}: is not the configuration of a run of gr-run ({reason_of(error)}); "
             "name the folder of one"

@@ -163,6 +163,7 @@ class Strategy:
     `sees`: what is trained on in one go: a `task`, the tasks `so_far`, or `all` of them at once.
     `looks_again`: whether it goes through a task's samples outside of its steps.
     `couples`: whether the loss is one of solver and generator, and both take a step down it.
+    `copies_solver`: whether it keeps a frozen copy of the solver during a task.
     `needs_boundaries`: what it does where a task begins or ends, and so must be told of; empty: it can do without.
     `consolidates`, `consolidate_every`: whether what it does there it does, untold, after so many steps each.
     """
@@ -170,6 +171,7 @@ class Strategy:
     stores_raw_samples: ClassVar[bool] = False
     sees: ClassVar[Literal["task", "so_far", "all"]] = "task"
     couples: ClassVar[bool] = False
+    copies_solver: ClassVar[bool] = False
     consolidates: ClassVar[bool] = False
     consolidate_every: int | None = None
     needs_boundaries: str = "learns by tasks, and must be told when one is over"

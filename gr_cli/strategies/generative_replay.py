@@ -68,6 +68,7 @@ class GenerativeReplay(ReplayStrategy):
         regularizer: what else keeps the solver's parameters near to where they were.
     """
 
+    copies_solver = True
     consolidates = True
 
     def __init__(

@@ -39,6 +39,7 @@ class ICaRL(Strategy):
         regularizer: what else keeps the solver's parameters near to where they were.
     """
 
+    copies_solver = True
     stores_raw_samples = True
     looks_again = True
     needs_boundaries = "chooses which samples of each class it keeps when a task is over"

@@ -26,6 +26,7 @@ class LearningWithoutForgetting(ReplayStrategy):
         regularizer: what else keeps the solver's parameters near to where they were.
     """
 
+    copies_solver = True
     needs_boundaries = "asks the solver as it was when the task began"
 
     def __init__(

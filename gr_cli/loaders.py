@@ -1,0 +1,328 @@
+"""Batches of a caller's loaders: what they yield, as checked tensors of samples and labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gr_cli.errors import ConfigError, DataError, one_line
+from gr_cli.learner import Learner
+from gr_cli.tell import tell
+
+Loader = Iterable[Any]
+Range = tuple[float, float]
+
+_LABELS = ("y", "label", "labels", "target", "targets")  # names of labels in batches that are mappings
+FAR = 10.0  # values that are further out are worth a line: few networks learn from them
+# Values this much outside of their range are rounding errors of resizing or of half precision, and are clamped.
+_TOLERANCE = 2**-10
+
+
+@dataclass(frozen=True)
+class BatchFormat:
+    """What all batches of a trainer are like.
+
+    Args:
+        shape: of one sample.
+        units: outputs of the model; labels are below that.
+        value_range: (low, high) of all values, None if they are unbounded.
+        dtype, device: of the samples that are trained on.
+    """
+
+    shape: tuple[int, ...]
+    units: int
+    value_range: Range | None
+    dtype: torch.dtype
+    device: torch.device
+
+    def read(self, batch: Any, loader: str, seen: Tensor, taken: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Samples (B, *shape) and labels (B,) int64 on the device, from what `loader` yields.
+
+        Args:
+            batch: what it yielded.
+            loader: its name, for errors.
+            seen: bool (U,) on the CPU, in which the labels are noted.
+            taken: bool (U,) on the CPU, output units that are those of other tasks.
+
+        Raises:
+            DataError: the batch does not fit, and why.
+        """
+        x, y = read_batch(batch, loader, self.dtype)
+        x = self.check(x, y, loader)
+        labels = y.cpu()
+        seen[labels] = True
+        if taken is not None and (again := taken[labels]).any():
+            raise DataError(
+                f"{loader}: labels {_some(labels[again])} are outputs of an earlier task, and with scenario=task each "
+                f"task has outputs of its own; add {int(taken.nonzero().max()) + 1} to labels that count from 0 in "
+                "this task, or say scenario=domain if tasks share their classes"
+            )
+        return x.to(self.device), y.to(self.device)
+
+    def check(self, x: Tensor, y: Tensor, loader: str) -> Tensor:
+        """The samples, rounding errors beyond their range clamped.
+
+        Raises:
+            DataError: samples or labels do not fit, and why.
+        """
+        if tuple(x.shape[1:]) != self.shape:
+            shapes = f"{self.shape}, not {tuple(x.shape[1:])}"
+            raise DataError(f"{loader}: samples must have the shape of the first ones, {shapes}")
+        low, high = _extremes(y)
+        if not 0 <= low <= high < self.units:
+            most = f"from 0 to {self.units - 1}, the model's outputs"
+            raise DataError(f"{loader}: labels must be whole numbers {most}; got {_some(y)}")
+        if self.value_range is None:
+            return x
+        (bottom, top), (low, high) = self.value_range, _extremes(x)
+        if bottom <= low and high <= top:
+            return x
+        slack = _TOLERANCE * (top - bottom)
+        if not bottom - slack <= low <= high <= top + slack:
+            raise DataError(
+                f"{loader}: samples must lie in [{bottom:g}, {top:g}], as config.value_range or the first batch says, "
+                f"not in [{low:.6g}, {high:.6g}]; set value_range=[low, high], or null for values without bounds"
+            )
+        return x.clamp(bottom, top)
+
+
+def read_batch(batch: Any, loader: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Samples (B, ...) of `dtype` and labels (B,) int64, where they lie, from what a loader yields.
+
+    Bytes and images become [0, 1]; other numbers stay as they are.
+
+    Raises:
+        DataError: `batch` is no pair of samples and labels, and why.
+    """
+    given_x, given_y = _pair(batch, loader)
+    x, y = _tensor(given_x, f"{loader}: samples"), _tensor(given_y, f"{loader}: labels")
+    if y.dim() == 0:
+        raise DataError(f"{loader}: yields single samples; wrap the data set: DataLoader(data, batch_size=32)")
+    if y.dim() == 2 and y.shape[1] == 1:
+        y = y.squeeze(1)
+    if y.dim() == 2 and len(y) == len(x):
+        raise DataError(f"{loader}: labels must be (B,), not {tuple(y.shape)}; of one-hot rows give y.argmax(1)")
+    if y.is_floating_point():
+        raise DataError(f"{loader}: labels must be whole numbers; got {_some(y)}")
+    if x.dim() < 2 or y.dim() != 1 or len(x) != len(y):
+        raise DataError(f"{loader}: a batch must be x (B, ...) and y (B,), not {tuple(x.shape)} and {tuple(y.shape)}")
+    if x.numel() == 0:
+        raise DataError(f"{loader}: a batch holds nothing, its x is {tuple(x.shape)}; leave it out")
+    return _floats(x, loader, dtype), y.to(torch.int64)
+
+
+def _pair(batch: Any, loader: str) -> tuple[Any, Any]:
+    """Samples and labels of a batch: a pair, a triple with a task label, or a mapping of two entries."""
+    if isinstance(batch, Mapping):
+        labels = [name for name in batch if str(name).lower() in _LABELS]
+        others = [name for name in batch if name not in labels]
+        if len(labels) == len(others) == 1:
+            return batch[others[0]], batch[labels[0]]
+        names = ", ".join(map(str, batch))
+        raise DataError(f"{loader}: can't tell x and y among the entries {names} of a batch; yield pairs (x, y)")
+    if isinstance(batch, (tuple, list)) and len(batch) == 3:
+        if _is_task_label(batch[2]):
+            return batch[0], batch[1]
+        raise DataError(
+            f"{loader}: yields triples whose third part is no task label (one whole number, the same for all "
+            "samples); yield pairs (x, y)"
+        )
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return batch[0], batch[1]
+    what = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list)) else type(batch).__name__
+    raise DataError(f"{loader}: must yield pairs (x, y) of tensors, not {what}")
+
+
+def _is_task_label(value: Any) -> bool:
+    try:
+        labels = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+    except (TypeError, ValueError):
+        return False
+    return labels.dtype.kind in "iu" and labels.ndim <= 1 and labels.size > 0 and bool((labels == labels.flat[0]).all())
+
+
+# --- tensors of what is given
+
+
+def _tensor(given: Any, what: str) -> Tensor:
+    """A dense tensor of numbers, not part of any graph."""
+    if isinstance(given, Tensor):
+        if given.is_nested:
+            raise DataError(f"{what} have different shapes (a nested tensor); pad or crop them")
+        x = given.detach().dequantize() if given.is_quantized else given.detach()
+        x = x if x.layout == torch.strided else x.to_dense()
+        if x.is_complex():
+            raise DataError(f"{what} are complex numbers; give real ones, such as magnitudes")
+        return x.clone() if x.is_inference() else x  # a tensor of inference mode can't be learnt from
+    if isinstance(given, (tuple, list)) and given and (isinstance(given[0], Tensor) or _is_image(given[0])):
+        parts = [_tensor(part, what) for part in given]
+        if shapes := sorted({tuple(part.shape) for part in parts})[1:]:
+            raise DataError(f"{what} have different shapes, {tuple(parts[0].shape)} and {shapes[-1]}; resize them")
+        return torch.stack(parts)
+    array = _image(given) if _is_image(given) else _array(given, what)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _array(given: Any, what: str) -> np.ndarray[Any, Any]:
+    """An array of numbers as torch takes them: in the byte order of this machine, without gaps."""
+    for dense in ("toarray", "to_numpy"):  # sparse matrices, data frames
+        given = getattr(given, dense)() if callable(getattr(given, dense, None)) else given
+    if np.ma.is_masked(given):
+        raise DataError(f"{what} have masked values; fill them in or leave these samples out")
+    try:
+        array = np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{what} make no array ({one_line(error)})") from error
+    if array.dtype.kind in "US":
+        raise DataError(f"{what} are text ({str(array.flat[0])[:20]!r}); turn them into numbers")
+    if array.dtype.kind not in "biuf":
+        kind = type(given).__name__ if array.ndim == 0 else f"an array of {array.dtype}"
+        raise DataError(f"{what} are no numbers, but {kind}; convert them")
+    native = np.dtype(np.float64) if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
+    return np.asarray(array, native, order="C")
+
+
+def _is_image(given: Any) -> bool:
+    return hasattr(given, "getbands") and hasattr(given, "mode")
+
+
+def _image(image: Any) -> np.ndarray[Any, Any]:
+    """The pixels of a PIL image, (C, H, W)."""
+    array = np.asarray(image.convert("RGB") if image.mode == "P" else image)
+    return array[None] if array.ndim == 2 else np.ascontiguousarray(np.moveaxis(array, -1, 0))
+
+
+def _floats(x: Tensor, loader: str, dtype: torch.dtype) -> Tensor:
+    if x.dtype == torch.uint8:
+        return x.to(dtype) / 255
+    floats = x.to(dtype)
+    low, high = _extremes(floats)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        beyond = x.is_floating_point() and bool(x.isfinite().all())
+        why = f": {x.abs().max():g} is beyond {str(dtype).removeprefix('torch.')}" if beyond else ""
+        raise DataError(f"{loader}: samples hold NaN or infinity; remove or repair them{why}")
+    return floats
+
+
+def range_of(x: Tensor, stated: Sequence[float] | Literal["auto"] | None, loader: str) -> Range | None:
+    """The value range of samples like those of a first batch `x`: as stated, or [0, 1] if these lie in that."""
+    low, high = _extremes(x)
+    if stated is not None and not isinstance(stated, str):
+        if stated[1] - stated[0] > FAR * max(high - low, 1.0) > 0 and stated[0] <= low <= high <= stated[1]:
+            tell(f"{loader}: values lie in [{low:.6g}, {high:.6g}], far within value_range; bytes become [0, 1]")
+        return float(stated[0]), float(stated[1])
+    if max(-low, high) > FAR:
+        lie = f"values lie in [{low:.6g}, {high:.6g}] and are taken as they are"
+        tell(f"{loader}: {lie}; if these are pixels, scale them to [0, 1]")
+    return (0.0, 1.0) if stated == "auto" and low >= 0 and high <= 1 else None
+
+
+def _extremes(values: Tensor) -> tuple[float, float]:
+    """The least and the greatest of some values, NaN where there is one, at the price of one synchronisation."""
+    values = values if values.is_floating_point() else values.to(torch.int64)  # not every type of torch has them
+    low, high = torch.stack(torch.aminmax(values)).tolist()
+    return low, high
+
+
+def _some(y: Tensor) -> list[Any]:
+    values: list[Any] = (y if y.is_floating_point() else y.to(torch.int64)).unique()[:9].tolist()
+    return values
+
+
+# --- loaders
+
+
+def check_loader(loader: Any, name: str) -> None:
+    """Refuse what is no loader at all.
+
+    Raises:
+        ConfigError: says what is needed.
+    """
+    iterable = hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")
+    if not iterable or isinstance(loader, (str, bytes, Mapping, Tensor, np.ndarray)):
+        raise ConfigError(name, type(loader).__name__, "must be an iterable of batches (x, y), such as a DataLoader")
+
+
+def check_validation_loader(loader: Any, name: str) -> None:
+    """Refuse, before training, a validation loader that will not do after it.
+
+    Raises:
+        ConfigError, DataError: says why.
+    """
+    if loader is None:
+        return
+    check_loader(loader, name)
+    if hasattr(loader, "__next__"):
+        raise DataError(f"{name}: can be gone through once only, and is needed after each task; give a DataLoader")
+    if length_of(loader) == 0:
+        raise DataError(f"{name}: has no batch")
+
+
+def check_passes(learner: Learner, loader: Loader, length: int | None) -> None:
+    """Refuse a loader that can't be asked for as much as the strategy needs.
+
+    Raises:
+        ConfigError, DataError: says why.
+    """
+    strategy, long = learner.strategy, 10**9
+    schedules = {optimizer.schedule for optimizer in (*learner.optimizers, *learner.generator_optimizers)}
+    if length is None and (strategy.steps(long) > long or schedules != {"constant"}):
+        raise ConfigError(
+            "train_loader",
+            "one without len()",
+            "generator_training=after and learning-rate schedules need to know how many batches there are",
+            "give a loader that has len()",
+        )
+    again = strategy.looks_again or getattr(strategy.regularizer, "looks_again", False)
+    if again and hasattr(loader, "__next__"):
+        raise DataError(
+            "train_loader: can be gone through once only, and this strategy looks at its samples again; "
+            "give a list or a DataLoader"
+        )
+
+
+def length_of(loader: Loader) -> int | None:
+    """How many batches a loader has; None if it can't tell."""
+    try:
+        return len(loader)  # type: ignore[arg-type]
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def last_batch_size(loader: Any) -> int | None:
+    """Samples in the last batch of a DataLoader; None where that can't be told before it comes."""
+    size, dropped = getattr(loader, "batch_size", None), getattr(loader, "drop_last", False)
+    samples = length_of(getattr(loader, "sampler", None))  # type: ignore[arg-type]
+    if not isinstance(size, int) or not samples or dropped:
+        return None
+    return samples % size or size
+
+
+def repeated(loader: Loader, passes: Iterable[int], length: int | None) -> Iterator[Any]:
+    """The batches of `loader`, once for each of `passes`; it ends when a pass brings none.
+
+    Raises:
+        DataError: a pass has more or fewer batches than `length`, its len().
+    """
+    end = object()
+    for _ in passes:
+        batches, number = iter(loader), 0
+        batch = next(batches, end)
+        while batch is not end:
+            number += 1
+            # Looked for before the last batch is handed on: after it, no more would be asked for.
+            following = next(batches, end) if number == length else None
+            if number == length and following is not end:
+                raise DataError(f"train_loader: len() is {length}, and it yields more batches; mend its __len__")
+            yield batch
+            batch = next(batches, end) if number != length else end
+        if number == 0:
+            return
+        if length is not None and number < length:
+            raise DataError(f"train_loader: len() is {length}, and it yields {number} batches; mend its __len__")

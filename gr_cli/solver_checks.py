@@ -1,0 +1,330 @@
+"""A caller's model before a task: its parameters, its modes, and what it makes of a batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gr_cli.errors import ConfigError, DataError, one_line
+from gr_cli.layers import mode
+
+Parameters = dict[str, tuple[nn.Parameter, torch.Size]]
+
+_PRECISIONS: dict[torch.dtype, Literal["float32", "float64"]] = {torch.float32: "float32", torch.float64: "float64"}
+_NEEDS_TWO = "more than 1 value per channel"  # torch, of batch statistics of one sample
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """What a caller's model is like when a task begins.
+
+    Args:
+        parameters: those that are trained.
+        device, dtype: of its parameters.
+        units: number of its outputs.
+        tensor_alone: whether it returns its logits as a tensor alone.
+        features: how many values its last layer sees, where a generator reads them; else None.
+    """
+
+    parameters: Parameters
+    device: torch.device
+    dtype: torch.dtype
+    units: int
+    tensor_alone: bool
+    features: int | None = None
+
+    def check_change(self, now: ModelState, regularizer: object | None) -> None:
+        """Refuse changes to which what is held beside the model, for later tasks, does not fit.
+
+        Raises:
+            ConfigError: names the change.
+        """
+        changes = (
+            (f"parameters on {now.device}", self.device, now.device, "move it back: model.to(...)"),
+            (f"parameters of {now.dtype}", self.dtype, now.dtype, "convert it back: model.to(...)"),
+            (f"{now.units} outputs", self.units, now.units, "make as many as all tasks need from the start"),
+            (f"{now.features} features", self.features, now.features, "keep the width of its last hidden layer"),
+            (
+                "a model that returns more than a tensor",
+                True,
+                now.tensor_alone or not self.tensor_alone,
+                "return logits",
+            ),
+        )
+        for what, before, after, remedy in changes:
+            if before != after:
+                earlier = "" if before is True else f": {before}"
+                raise ConfigError("model", what, f"must be as in the first task{earlier}", remedy)
+        changed = changed_parameters(self.parameters, now.parameters)
+        if changed and regularizer is not None:
+            raise ConfigError(
+                "model",
+                some_names(changed),
+                f"can't be replaced, frozen or unfrozen between tasks under {type(regularizer).__name__}, which holds "
+                "how important each parameter was",
+                "change values in place, or begin with a new ContinualTrainer",
+            )
+
+
+def some_names(names: Sequence[str]) -> str:
+    """The first of some names."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+class Logits(nn.Module):
+    """A model that returns more than a tensor, as one that returns logits alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) -> logits (B, U)."""
+        return logits_of(self.model(x))
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits in what a model returned: a tensor, what calls itself `logits`, or a single entry.
+
+    Raises:
+        ConfigError: which of several things they are can't be told.
+    """
+    if isinstance(output, Tensor):
+        return output
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
+    entries = list(output.values()) if isinstance(output, Mapping) else output
+    if isinstance(entries, (tuple, list)) and len(entries) == 1 and isinstance(entries[0], Tensor):
+        return entries[0]
+    number = f" of {len(entries)}" if isinstance(entries, (tuple, list)) else ""
+    raise ConfigError(
+        "model",
+        type(output).__name__ + number,
+        "must return logits (B, U): a tensor, or a mapping or an object with an entry `logits`",
+    )
+
+
+# --- parameters
+
+
+def trained_parameters(model: nn.Module) -> Parameters:
+    """The parameters that are to be trained, with their shapes, by name."""
+    return {name: (p, p.shape) for name, p in model.named_parameters() if p.requires_grad}
+
+
+def changed_parameters(before: Parameters, now: Parameters) -> list[str]:
+    """Names of parameters that were replaced, reshaped, added, removed, frozen or unfrozen, or come in other order."""
+    names = dict.fromkeys([*before, *now])
+    changed = [
+        name
+        for name in names
+        if name not in before
+        or name not in now
+        or before[name][0] is not now[name][0]
+        or before[name][1] != now[name][1]
+    ]
+    return changed or ([] if list(before) == list(now) else list(names))
+
+
+def check_parameters(model: nn.Module, device: torch.device | None) -> tuple[torch.device, torch.dtype]:
+    """Where the parameters lie and of which type they are, once moved to `device` if one is given.
+
+    Raises:
+        ConfigError: they can't be trained as they are.
+    """
+    values = dict(model.named_parameters())
+    if not any(p.requires_grad for p in values.values()):
+        raise ConfigError("model", type(model).__name__, "has no parameter with requires_grad: nothing can be trained")
+    devices = sorted({str(p.device) for p in values.values()})
+    if device is None and len(devices) > 1:
+        raise ConfigError("model", ", ".join(devices), "must lie on one device", "move it: model.to(device)")
+    for name, value in values.items():
+        if value.is_meta:
+            raise ConfigError("model", name, "is on the meta device, without values; load them before training")
+    if device is not None:
+        model.to(device)
+    types = sorted({str(p.dtype).removeprefix("torch.") for p in values.values()})
+    if types not in (["float32"], ["float64"]):
+        raise ConfigError(
+            "model", ", ".join(types), "parameters must be all float32 or all float64", "convert them: model.float()"
+        )
+    return next(iter(values.values())).device, getattr(torch, types[0])
+
+
+def precision_of(dtype: torch.dtype) -> Literal["float32", "float64"]:
+    """The name of a type in which is trained."""
+    return _PRECISIONS[dtype]
+
+
+def check_values(model: nn.Module) -> None:
+    """Refuse parameters that are no finite numbers before anything was trained.
+
+    Raises:
+        ConfigError: names the first of them.
+    """
+    for name, value in model.named_parameters():
+        if not value.isfinite().all():
+            raise ConfigError("model", name, "holds NaN or infinity before training", "load or initialise it anew")
+
+
+# --- modes
+
+
+def parts_in_evaluation(model: nn.Module, before: Collection[str]) -> set[str]:
+    """Names of the modules that stay in evaluation mode while `model` is trained.
+
+    They are those in that mode now, if others are not: the caller chose them one by one. After `model.eval()` the
+    flags say nothing, and the choice made `before` holds.
+    """
+    flags = {name: part.training for name, part in model.named_modules()}
+    if not any(flags.values()):
+        return {name for name in flags if name in before}
+    return {name for name, training in flags.items() if not training}
+
+
+@contextmanager
+def training_mode(model: nn.Module, frozen: Collection[str]) -> Iterator[None]:
+    """All modules but the `frozen` in training mode inside the block; after it each is as it was."""
+    before = {part: part.training for part in model.modules()}
+    if not any(before.values()):
+        model.train()
+    for name, part in model.named_modules():
+        if name in frozen:
+            part.training = False
+    try:
+        yield
+    finally:
+        for part, was in before.items():
+            part.training = was
+
+
+# --- what it makes of a batch
+
+
+def check_outputs(model: nn.Module, x: Tensor, loader: str) -> tuple[int, bool]:
+    """How many outputs `model` has for samples like `x` (B, ...), and whether it returns them as a tensor alone.
+
+    It is called once as it stands, in evaluation mode, and a copy once in the modes of its modules.
+
+    Raises:
+        ConfigError: it does not return logits.
+        DataError: it can't take such samples.
+    """
+    before, same = x._version, x.clone()
+    with mode(model, training=False):
+        output = _called(model, x, loader)
+    if x._version != before and not torch.equal(x, same):
+        raise ConfigError("model", type(model).__name__, "changes its input in place", "work on a copy: x = x.clone()")
+    logits = logits_of(output)
+    if logits.dim() != 2 or len(logits) != len(x):
+        shapes = f"must return logits (B, U), not {tuple(logits.shape)} for {len(x)} samples"
+        raise ConfigError("model", type(model).__name__, shapes)
+    if logits.shape[1] > 1 and (logits >= 0).all() and (logits.sum(1) - 1).abs().max() < 1e-4:
+        raise ConfigError(
+            "model", type(model).__name__, "returns probabilities, and logits are needed", "leave out its softmax"
+        )
+    outputs = [output]
+    if (twin := _copied(model)) is not None:
+        outputs.append(_called(twin, same[:2], loader))
+        logits_of(outputs[-1])
+    return logits.shape[1], all(isinstance(output, Tensor) for output in outputs)
+
+
+def _copied(model: nn.Module) -> nn.Module | None:
+    """A copy to try things with, if the model can be copied."""
+    try:
+        return copy.deepcopy(getattr(model, "_orig_mod", model))  # not compiled: it is called once
+    except Exception:
+        return None
+
+
+def _called(model: nn.Module, x: Tensor, loader: str) -> Any:
+    misfits: list[str] = []
+    layers = [(name, part) for name, part in model.named_modules() if _width(part) is not None]
+    handles = [part.register_forward_pre_hook(_Noting(name, misfits)) for name, part in layers]
+    try:
+        return model(x)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if _NEEDS_TWO in str(error):
+            raise _needs_two_samples(loader) from error
+        why = misfits[0] if misfits else one_line(error)[:300]
+        raise DataError(f"{loader}: the model can't take samples of shape {tuple(x.shape[1:])}: {why}") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def named_errors(loader: str) -> Iterator[None]:
+    """Inside the block, give an error of torch that comes from a caller's model and data its real reason.
+
+    Raises:
+        DataError: batch normalisation met a batch of one sample.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if _NEEDS_TWO in str(error):
+            raise _needs_two_samples(loader) from error
+        raise
+
+
+def check_copy(model: nn.Module) -> None:
+    """Refuse a model of which no copy can be made, for strategies that need one.
+
+    Raises:
+        ConfigError: says why.
+    """
+    try:
+        copy.deepcopy(model)
+    except Exception as error:
+        why = f"can't be copied ({one_line(error)[:200]}), and this strategy keeps a copy of it during each task"
+        raise ConfigError("model", type(model).__name__, why) from error
+
+
+def _needs_two_samples(loader: str) -> DataError:
+    return DataError(
+        f"{loader}: a batch has one sample, and the model's batch normalisation needs two; use "
+        "DataLoader(..., drop_last=True) or another batch_size"
+    )
+
+
+def check_single_sample(model: nn.Module, x: Tensor, loader: str) -> None:
+    """Refuse batches of one sample, such as `x` (1, ...), for a model whose batch statistics need more.
+
+    Raises:
+        DataError: it can't take one.
+    """
+    if (twin := _copied(model)) is not None:
+        _called(twin, x, loader)
+
+
+def _width(layer: nn.Module) -> tuple[int, int] | None:
+    """The size that a layer needs of its input and the axis where: of features from behind, of channels the second."""
+    size = getattr(layer, "in_features", None)
+    if isinstance(layer, nn.Linear) and isinstance(size, int):
+        return size, -1
+    channels = getattr(layer, "in_channels", None)
+    return (channels, 1) if isinstance(channels, int) else None
+
+
+class _Noting:
+    """Before a layer is called: notes by name if its input is of another size than it takes."""
+
+    def __init__(self, name: str, misfits: list[str]) -> None:
+        self.name, self.misfits = name, misfits
+
+    def __call__(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        size, axis = _width(layer) or (0, 0)
+        if inputs and isinstance(inputs[0], Tensor) and inputs[0].dim() > 1 and inputs[0].shape[axis] != size:
+            what = "values" if axis == -1 else "channels"
+            self.misfits.append(
+                f"its layer {self.name or 'itself'} takes {size} {what}, and gets {inputs[0].shape[axis]}"
+            )

@@ -1,0 +1,104 @@
+"""The settings of a `ContinualTrainer`, checked when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Len
+
+from gr_cli.build import check, check_node, resolve, split_optimizer
+from gr_cli.checks import Count, PositiveInt
+from gr_cli.errors import ConfigError, suggestion
+from gr_cli.options import STRATEGY, generator_node, plain, strategy_node, typed_node
+from gr_cli.scenario import Kind, Scenario
+from gr_cli.settings import PROVIDED
+
+_NAMES = (
+    "optimizer",
+    STRATEGY,
+    "generator",
+    "scenario",
+    "active_classes",
+    "seed",
+    "log_every",
+    "value_range",
+)
+_Range = Annotated[list[float], Len(2, 2)] | Literal["auto"] | None
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """What a trainer was asked for.
+
+    Args:
+        config: all that was given, as plain values.
+        strategy, generator, optimizer: the nodes of these components.
+        strategy_path: where the strategy's settings stand in `config`.
+        scenario: which output units compete.
+        seed: of all random numbers.
+        log_every: iterations between rows of the history.
+        value_range: [low, high] of all samples, None if they are unbounded, `auto` to tell by the first batch.
+    """
+
+    config: dict[str, Any]
+    strategy: dict[str, Any]
+    strategy_path: str
+    generator: dict[str, Any]
+    optimizer: dict[str, Any]
+    scenario: Scenario
+    seed: int
+    log_every: int
+    value_range: list[float] | Literal["auto"] | None
+
+    @classmethod
+    def checked(cls, given: Mapping[str, Any] | None) -> TrainerSettings:
+        """The settings in the `config` that a caller gave.
+
+        Raises:
+            ConfigError: a value does not fit; named by its path.
+        """
+        config = plain({} if given is None else given, "config")
+        for name in config:
+            if name not in _NAMES:
+                known = f"no such setting; there are {', '.join(_NAMES)}"
+                raise ConfigError(f"config.{name}", config[name], known, suggestion(name, _NAMES))
+        path, strategy, generator, optimizer = _components(config)
+        kind, active = config.get("scenario", "class"), config.get("active_classes", "seen")
+        check(kind, Kind, "config.scenario", "class")
+        check(active, Literal["seen", "all"], "config.active_classes", "seen")
+        seed, log_every = config.get("seed", 0), config.get("log_every", 50)
+        check(seed, Count, "config.seed")
+        check(log_every, PositiveInt, "config.log_every")
+        value_range = config.get("value_range", "auto")
+        check(value_range, _Range, "config.value_range", "auto")
+        if isinstance(value_range, list) and not value_range[0] < value_range[1]:
+            raise ConfigError("config.value_range", value_range, "must be [low, high], the lower first")
+        scenario = Scenario(kind, active)
+        return cls(config, strategy, path, generator, optimizer, scenario, seed, log_every, value_range)
+
+
+def _components(config: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Where the strategy's settings stand, and the nodes of strategy, generator and optimiser."""
+    name, strategy, inner, default = strategy_node(config.get(STRATEGY))
+    outer, path = config.get("generator"), f"{STRATEGY}.{name}"
+    if outer is not None and inner is not None:
+        raise ConfigError(f"{STRATEGY}.generator", inner, "stands in config.generator, too", "leave out one of them")
+    generator_path = "generator" if inner is None else f"{STRATEGY}.generator"
+    generator = generator_node(outer if inner is None else inner, default, generator_path)
+    optimizer = typed_node("optimizer", config.get("optimizer"), "adam", "optimizer")
+    check_node(strategy, path, PROVIDED["strategy"])
+    alone, own = split_optimizer(generator)
+    check_node(alone, generator_path, PROVIDED["generator"])
+    if own is not None:
+        check_node(own, f"{generator_path}.optimizer", ())
+    check_node(optimizer, "optimizer", PROVIDED["optimizer"])
+    if resolve(strategy["_target_"], path).sees != "task":  # type: ignore[attr-defined]
+        raise ConfigError(
+            STRATEGY,
+            name,
+            "needs other tasks beside the current one, and here they come one by one",
+            f"try gr-run strategy={name}",
+        )
+    return path, strategy, generator, optimizer
