@@ -47,6 +47,7 @@ def without_tensorboard(hands: Hands) -> object:
 
 COMMANDS: Table = {
     "assembly.py": [
+        ("is fitted in one go", typed("generator=mixture +generator/optimizer=adam")),
         ("batch statistics need more than", mistake("model=resnet18 model.norm=batch train.batch_size=1")),
         ("GiB of memory at least", mistake("train.batch_size=1000000000000")),
         ("benchmark.blur=on: with scenario=", typed("benchmark.blur=0.1 scenario=task")),
@@ -60,6 +61,7 @@ COMMANDS: Table = {
         ("augment.shift={}: moves images of", mistake("augment.shift=8")),
     ],
     "build.py": [
+        ("must be an optimizer", typed("+generator.optimizer=3")),
         ("makes a {}, and a {} is needed", mistake("strategy=joint strategy._target_=os.getcwd")),
         ("no such setting; there are", mistake("+strategy.foo=1")),
         ("is needed by", typed("~benchmark.source")),
@@ -124,8 +126,6 @@ COMMANDS: Table = {
         ("must name an option of this group", typed("~optimizer")),
         ("must be auto, cpu", mistake("device=tpu")),
         ("exactly one must be set", mistake("train.epochs=3")),
-        ("must be an optimizer", mistake("+generator.optimizer=3")),
-        ("is fitted in one go", mistake("generator=mixture +generator/optimizer=adam")),
         ("has a group of its own", mistake("+strategy.generator={_target_:gr_cli.generators.VAE}")),
         ("no such setting; there are", mistake("+foo=1")),
         ("is missing; it can't be taken out", mistake("~train")),
