@@ -219,7 +219,9 @@ def build_learner(
     provided, own = {}, None
     if config["generator"] is not None:
         with seeded(seed, "initialisation.generator"):
-            provided["generator"] = build_generator(config["generator"], kind, heads.shape[1], solver)
+            provided["generator"] = build_generator(
+                config["generator"], kind, heads.shape[1], solver, None if scenario.tasks_have_units else len(heads)
+            )
         own = build_generator_optimizer(config["generator"], provided["generator"])
     strategy = build_as(Strategy, config["strategy"], "strategy", **provided)
     check_boundaries(config["train"]["boundaries"] == "hidden", strategy, scenario)
@@ -231,8 +233,10 @@ def build_learner(
     return one_learner(solver, strategy, optimizer, scenario, heads, draws, precision, augment, stretches, own)
 
 
-def build_generator(node: dict[str, Any], kind: Kind, classes: int, solver: nn.Module) -> Generator:
-    """A generator of samples of `kind`, beside `solver`."""
+def build_generator(
+    node: dict[str, Any], kind: Kind, classes: int, solver: nn.Module, tasks: int | None = None
+) -> Generator:
+    """A generator of samples of `kind`, beside `solver`; `tasks`: how many share their classes, if they do."""
     node, _ = split_optimizer(node)
     provided: dict[str, Any] = {
         "sample_shape": kind.shape,
@@ -240,6 +244,7 @@ def build_generator(node: dict[str, Any], kind: Kind, classes: int, solver: nn.M
         "value_range": kind.value_range,
         "trials": kind.trials,
         "classes": classes,
+        "tasks": tasks,
     }
     if asks_for(node, "generator", "feature_size"):
         if not isinstance(solver, HasFeatures):
@@ -273,7 +278,7 @@ def build_generator_optimizer(node: dict[str, Any], generator: Generator) -> Opt
 
 
 # What a generator can't choose for itself: what samples look like, and what it is connected to.
-_SIZES = ("sample_shape", "image_shape", "classes", "feature_size")
+_SIZES = ("sample_shape", "image_shape", "classes", "feature_size", "tasks")
 
 
 def _check_sizes(node: dict[str, Any], path: str, sizes: Mapping[str, Any]) -> None:

@@ -19,7 +19,16 @@ PROVIDED = {
     "benchmark": ("seed", "data_root", "download", "cache_root", "device"),
     "model": ("input_size", "output_size", "image_shape", "moments"),
     "strategy": ("generator",),
-    "generator": ("sample_shape", "image_shape", "value_range", "trials", "classes", "feature_size", "hidden_dims"),
+    "generator": (
+        "sample_shape",
+        "image_shape",
+        "value_range",
+        "trials",
+        "classes",
+        "feature_size",
+        "hidden_dims",
+        "tasks",
+    ),
     "optimizer": (),
     "tracker": (),
 }

@@ -59,6 +59,8 @@ from gr_cli.tell import tell
 from gr_cli.trainer_folder import TrainerFolder
 from gr_cli.trainer_settings import TrainerSettings
 
+_MOST_TASKS = 100  # that a generator with gates by task has room for, unless it says another number
+
 
 class ContinualTrainer:
     """Trains `model` on tasks that come one after the other, under the strategy that `config` names.
@@ -323,7 +325,7 @@ class ContinualTrainer:
         if asks_for(settings.strategy, settings.strategy_path, "generator"):
             with seeded(settings.seed, "initialisation.generator"):
                 kind = Kind(form.shape, form.value_range, 1)
-                generator = build_generator(settings.generator, kind, form.units, solver)
+                generator = build_generator(settings.generator, kind, form.units, solver, self._room_for_tasks)
             provided["generator"] = generator.to(form.dtype)
             own = build_generator_optimizer(settings.generator, generator)
         strategy = build(settings.strategy, settings.strategy_path, **provided)
@@ -337,6 +339,12 @@ class ContinualTrainer:
         return one_learner(
             solver, strategy, optimizer, settings.scenario, heads, draws, precision, generator_optimizer=own
         )
+
+    @property
+    def _room_for_tasks(self) -> int | None:
+        """Most tasks that share their classes, where they do: how many will come is not known."""
+        settings = self._settings
+        return None if settings.scenario.tasks_have_units else settings.generator.get("tasks", _MOST_TASKS)
 
     # --- after a task
 

@@ -20,6 +20,14 @@ class Plain(nn.Linear):
 PLAIN = "model._target_=situations_commands.Plain"
 
 
+def more_tasks_than_gates(hands: Hands) -> object:
+    config = {"scenario": "domain", "generator": {"type": "bir", "tasks": 1}, "continual_strategy": {"bir": {}}}
+    trainer = ContinualTrainer(SimpleMLP(4, [3], 2), config)
+    for _ in range(2):
+        trainer.train_task([(torch.rand(4, 4), torch.tensor([0, 1, 0, 1]))])
+    return None
+
+
 def an_option_that_inherits_from_none(hands: Hands) -> object:
     Path("mine/preset").mkdir(parents=True)
     Path("mine/preset/own.yaml").write_text("# @package _global_\ndefaults:\n  - /nothing\n")
@@ -131,6 +139,7 @@ COMMANDS: Table = {
         ("is missing; it can't be taken out", mistake("~train")),
     ],
     "strategies/feedback_replay.py": [
+        ("has gates for", more_tasks_than_gates),
         ("does not read the solver's features", typed("strategy=rtf generator=vae")),
     ],
     "strategies/generative_classifier.py": [

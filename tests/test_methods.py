@@ -204,6 +204,7 @@ VARIANTS = [
     "strategy=generative_replay generator=flow strategy.generators=per_task",
     "strategy=generative_replay strategy.generators=per_task strategy.generator_training=after",
     "strategy=generative_replay generator/optimizer=sgd generator.optimizer.momentum=0.5 generator.optimizer.warmup=2",
+    "strategy=bir scenario=domain",
     "strategy=bir generator/optimizer=adamw strategy/regularizer=si strategy.regularizer.parameters=all",
     "strategy=dgr generator=cvae strategy.generator_training=before strategy.current_data=dreamt",
     "strategy=dgr generator=flow strategy.generators=per_task strategy.generator_training=before",
@@ -258,6 +259,30 @@ def test_replayed_reconstructions_have_a_weight_of_their_own(strategy, words, cu
         torch.testing.assert_close(terms[name].weight * terms[name].value[0], expected, rtol=1e-9, atol=0)
     solver_weight = 4.0 if words else 1 / 2
     assert terms["replay"].weight == pytest.approx(solver_weight)
+
+
+@pytest.mark.parametrize(("scenario", "gates"), [("class", 10), ("task", 10), ("domain", 5)])
+def test_gates_of_brain_inspired_replay_are_by_task_where_tasks_share_their_classes(scenario, gates, monkeypatch):
+    experiment = prepare(composed(["strategy=bir", f"scenario={scenario}", "precision=float64", *SMALL]))
+    learner, seen = experiment.learner, []
+    assert learner.generator.gate0.shape == (gates, 16)
+    call = learner.generators.call
+    monkeypatch.setattr(
+        learner.generators, "call", lambda name, *a: (seen.append(a) if name == "losses" else None, call(name, *a))[1]
+    )
+    for number in range(3):
+        train([experiment], learner, number)
+    for number, arguments in enumerate(seen):
+        task, tasks = number // 6, arguments[-1]
+        if scenario != "domain":
+            assert tasks is None
+            continue
+        # The current samples have the gates of their task; replayed ones those that they were generated through.
+        assert tasks[0, :8].tolist() == [task] * 8
+        assert set(tasks[0, 8:].tolist()) <= set(range(task)) and (tasks.shape[1] > 8) == (task > 0)
+    if scenario == "domain":
+        assert {0, 1} == {task for arguments in seen[12:] for task in arguments[-1][0, 8:].tolist()}
+        assert learner.generator.tasks_learnt == 3
 
 
 @pytest.mark.parametrize("strategy", ["generative_replay", "rtf"])

@@ -33,6 +33,7 @@ class Generator(nn.Module, ABC):
     `conditional`: whether it models samples given their class; then `losses` gets `labels` (B,), and `decode` too.
     `fitted`: whether it is fitted, a class at a time, and keeps what it knows of the others.
     `reads_features`: whether it sees samples through the solver's features, and shares the solver's loss.
+    `gated_by_task`: whether a sample passes gates of its task; `tasks_of` tells which.
     `tells_likelihood`: whether it knows how likely a sample is in each class.
     """
 
@@ -41,6 +42,7 @@ class Generator(nn.Module, ABC):
     conditional: bool = False
     fitted: ClassVar[bool] = False
     reads_features: ClassVar[bool] = False
+    gated_by_task: bool = False
     tells_likelihood: ClassVar[Literal["no", "estimated", "exactly"]] = "no"
     known: Tensor  # bool (U,), of conditional ones: the classes that were learnt
 
@@ -78,6 +80,10 @@ class Generator(nn.Module, ABC):
         """Take note of classes, bool (U,), that were learnt."""
         if self.conditional:
             self.known |= classes
+
+    def tasks_of(self, latent: Mapping[str, Tensor]) -> Tensor:
+        """The task (N,) through whose gates `decode` takes each sample."""
+        raise NotImplementedError(f"{type(self).__name__} has no gates of tasks")
 
     def focus(self, classes: Sequence[int]) -> None:
         """Take note that only these classes will be learnt from now on, until told otherwise."""

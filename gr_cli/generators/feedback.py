@@ -22,7 +22,8 @@ class Feedback(GaussianVAE):
     The solver's hidden layers are the encoder; on its features sit the latent variables, and from these a decoder leads
     back to the sample. Solver and feedback have one loss. Two additions of brain-inspired replay make it conditional:
     a Gaussian of each class as prior, learnt with the rest, in place of the one standard normal; and gates, which
-    silence a part of the decoder's hidden units, chosen at random and for good, for each class.
+    silence a part of the decoder's hidden units, chosen at random and for good, for each class, or for each task where
+    tasks share their classes (van de Ven et al. 2022); samples then pass the gates of a learnt task, at random.
 
     Args:
         sample_shape: shape of one sample; flattened inside.
@@ -31,11 +32,14 @@ class Feedback(GaussianVAE):
         hidden_dims: widths of the decoder's layers, last to first: as the solver has them.
         latent_dim: number of latent variables.
         prior: one `standard` normal for all, or one Gaussian for each `class`.
-        gating: part of each hidden layer of the decoder that is silent for a class; 0: no gates.
+        gating: part of each hidden layer of the decoder that is silent for a class, or task; 0: no gates.
         initialisation: of the weights, as for `VAE`.
         value_range: (low, high) of the data, or None if unbounded.
         trials: a bounded value is the fraction of so many binary pixels that are on.
+        tasks: number of tasks, if they share their classes, for gates by task; None: gates are by class.
     """
+
+    tasks_learnt: Tensor  # (), of gates by task: the number of tasks that were learnt
 
     takes_leading_axes = True
     reads_features = True
@@ -53,12 +57,14 @@ class Feedback(GaussianVAE):
         initialisation: Literal["he", "torch"] = "he",
         value_range: tuple[float, float] | None = (0.0, 1.0),
         trials: PositiveInt = 1,
+        tasks: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         self.sample_shape, self.classes, self.latent_dim = tuple(sample_shape), classes, latent_dim
         self.value_range, self.trials, self.gating = value_range, trials, gating
         self.class_prior = prior == "class"
-        self.conditional = self.class_prior or gating > 0
+        self.tasks, self.gated_by_task = tasks or 0, gating > 0 and tasks is not None
+        self.conditional = self.class_prior or (gating > 0 and not self.gated_by_task)
         back = [latent_dim, *reversed(hidden_dims)]
         self.posterior = Linear(feature_size, 2 * latent_dim)
         self.decoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(back))
@@ -71,24 +77,40 @@ class Feedback(GaussianVAE):
             self.prior_log_variance = nn.Parameter(torch.randn(classes, latent_dim))
         if gating:
             for i, width in enumerate(back[1:]):
-                order = torch.rand(classes, width).argsort(1)
+                order = torch.rand(tasks or classes, width).argsort(1)
                 self.register_buffer(f"gate{i}", (order >= round(gating * width)).float())
         if self.conditional:
             self.register_buffer("known", torch.zeros(classes, dtype=torch.bool))
+        if self.gated_by_task:
+            self.register_buffer("tasks_learnt", torch.zeros((), dtype=torch.long))
+
+    def latent(self, num_samples: int) -> dict[str, Noise]:
+        task = {"task": Noise("uniform", (num_samples,))} if self.gated_by_task else {}
+        return {**super().latent(num_samples), **task}
+
+    def meet(self, classes: Tensor) -> None:
+        """Take note of a task with these classes, bool (U,), that was learnt."""
+        super().meet(classes)
+        if self.gated_by_task:
+            self.tasks_learnt += 1
+
+    def tasks_of(self, latent: Mapping[str, Tensor]) -> Tensor:
+        learnt = self.tasks_learnt.clamp(min=1).unsqueeze(-1)
+        return torch.minimum((latent["task"] * learnt).long(), learnt - 1)
 
     def encode(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """The solver's features (B, F) to mean and log-variance of q(z|x)."""
         mean, log_variance = self.posterior(x).chunk(2, dim=-1)
         return mean, log_variance
 
-    def reconstruct(self, z: Tensor, asked: Tensor | None = None) -> Tensor:
-        """z (B, Z) to pixel logits or means, through the gates of the classes `asked`: one-hot or probabilities that
-        mix them, (B, C)."""
+    def reconstruct(self, z: Tensor, gates: Tensor | None = None) -> Tensor:
+        """z (B, Z) to pixel logits or means, through the gates of classes or tasks: one-hot or probabilities that mix
+        them, (B, C) or (B, T)."""
         h = z
         for i, layer in enumerate(self.decoder):
             h = F.relu(layer(h), inplace=True)
-            if self.gating and asked is not None:
-                h = h * (asked @ getattr(self, f"gate{i}")).to(h.dtype)
+            if self.gating and gates is not None:
+                h = h * (gates @ getattr(self, f"gate{i}")).to(h.dtype)
         out: Tensor = self.pixels(h)
         return out.view(*out.shape[:-1], *self.sample_shape)
 
@@ -106,10 +128,14 @@ class Feedback(GaussianVAE):
         asked = self._asked(labels, z)
         if self.class_prior and asked is not None:
             z = asked @ self.prior_mean + (asked @ (0.5 * self.prior_log_variance).exp()) * z
-        return self.bounded(self.reconstruct(z.to(latent["z"].dtype), asked))
+        gates = self._of_tasks(self.tasks_of(latent), z) if self.gated_by_task else asked
+        return self.bounded(self.reconstruct(z.to(latent["z"].dtype), gates))
+
+    def _of_tasks(self, tasks: Tensor, like: Tensor) -> Tensor:
+        return F.one_hot(tasks, self.tasks).to(like.dtype)
 
     def noise(self, batch_size: int) -> dict[str, Noise]:
-        return self.latent(batch_size)
+        return super().latent(batch_size)
 
     def losses(
         self,
@@ -119,10 +145,12 @@ class Feedback(GaussianVAE):
         labels: Tensor | None = None,
         features: Tensor | None = None,
         beliefs: Tensor | None = None,
+        tasks: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """As of `VAE`, from the solver's `features` (B, F) of `x`. `beliefs` (B, C): the probability of each class,
         where a label is not certain; they mix the gates, the prior is the mixture that they weigh, and the divergence
-        from it is estimated by the one z that is drawn."""
+        from it is estimated by the one z that is drawn. `tasks` (B,): those whose gates `x` passes, if gates are by
+        task."""
         if features is None:
             raise ValueError("feedback sees samples through the solver's features, and there are none")
         x = self.scaled(x)
@@ -135,7 +163,10 @@ class Feedback(GaussianVAE):
             kl = log_normal(z, mean, log_variance) - self._log_prior(z, asked)
         else:
             kl = kl_standard_normal(mean, log_variance)
-        return self.elbo(x, self.reconstruct(z, asked), kl)
+        if self.gated_by_task and tasks is None:
+            raise ValueError("the gates of this feedback are by task: tasks are needed")
+        gates = self._of_tasks(tasks, x) if self.gated_by_task and tasks is not None else asked
+        return self.elbo(x, self.reconstruct(z, gates), kl)
 
     def _log_prior(self, z: Tensor, belief: Tensor) -> Tensor:
         """log p(z) of the classes' Gaussians as a mixture of weights `belief` (B, C): (B,)."""

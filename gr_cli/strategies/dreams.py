@@ -81,7 +81,9 @@ class Dreams:
             chunk = {name: noise[:, start:stop] for name, noise in latent.items()}
             asked = None if labels is None else labels[:, start:stop]
             x = decoded(self._dreamers, chunk, asked, start).to(here.streams.dtype)
-            parts.append(Replay(x, self._target(x, asked), labels=asked))
+            gated = self._dreamers[0].modules[0].gated_by_task
+            tasks = self._dreamers[0].call("tasks_of", chunk) if gated else None
+            parts.append(Replay(x, self._target(x, asked), labels=asked, tasks=tasks))
         return Replay.joined(parts)
 
 

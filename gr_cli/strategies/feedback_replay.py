@@ -10,7 +10,7 @@ from gr_cli.checks import DistillationScale, InMemory, PerReplica, Positive, Pos
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Generator
 from gr_cli.losses import cross_entropy, weighted_sum
-from gr_cli.strategies.base import Batch, GeneratorBatch, Position, Regularizer, Solve, Term
+from gr_cli.strategies.base import Batch, GeneratorBatch, Position, Regularizer, Situation, Solve, Term
 from gr_cli.strategies.generative_replay import GenerativeReplay
 from gr_cli.strategies.replay import Replay, weights
 
@@ -69,6 +69,14 @@ class FeedbackReplay(GenerativeReplay):
             regularizer=regularizer,
         )
 
+    def _enter(self, situation: Situation) -> None:
+        room = getattr(self.generator, "tasks", 0)
+        if self.generator.gated_by_task and situation.task >= room:
+            raise ConfigError(
+                "generator.tasks", room, "is the number of tasks that this generator has gates for", "name a larger one"
+            )
+        super()._enter(situation)
+
     def loss(self, solver: Solve, batch: Batch, position: Position) -> dict[str, Term]:
         replay = self.replay(batch, position)
         x = batch.x if replay is None else self.both(batch, replay, position)
@@ -105,7 +113,13 @@ class FeedbackReplay(GenerativeReplay):
                 told = replay.soft and replay.target.shape[2] == 1
                 old = replay.target[:, :, 0] if told else F.one_hot(replay.labels, beliefs.shape[-1]).to(x.dtype)
                 beliefs = torch.cat([beliefs, old], 1)
-        found: dict[str, Tensor] = here.generator.call("losses", "vae", x, noise, labels, features, beliefs)
+        tasks = None
+        if self.generator.gated_by_task:
+            tasks = torch.full_like(batch.y, here.task)
+            if replay is not None:
+                assert replay.tasks is not None
+                tasks = torch.cat([tasks, replay.tasks], 1)
+        found: dict[str, Tensor] = here.generator.call("losses", "vae", x, noise, labels, features, beliefs, tasks)
         return found
 
     def generator_batch(self, batch: Batch, position: Position) -> GeneratorBatch | None:

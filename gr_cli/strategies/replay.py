@@ -22,12 +22,14 @@ class Replay:
     (R, N, H, U). `units`, bool (R, N, H, U): those that compete; None: as the batch says.
 
     `labels` (R, N): the classes that a conditional generator was asked for, if it was.
+    `tasks` (R, N): the tasks whose gates a generator took the samples through, if it has such.
     """
 
     x: Tensor
     target: Tensor
     units: Tensor | None = None
     labels: Tensor | None = None
+    tasks: Tensor | None = None
 
     @property
     def soft(self) -> bool:
@@ -52,8 +54,8 @@ class Replay:
         return Replay(*(None if column[0] is None else torch.cat(column, 1) for column in columns))  # type: ignore[arg-type]
 
     @property
-    def _parts(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        return self.x, self.target, self.units, self.labels
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        return self.x, self.target, self.units, self.labels, self.tasks
 
 
 # Weights of the current and the replay loss with so many earlier tasks.
