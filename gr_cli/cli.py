@@ -114,7 +114,7 @@ def _verify(path: Path, trust: Sequence[str]) -> int:
     from gr_cli.verify import verify
 
     verdict = verify(path, Terminal(kept=False), trust)
-    print("\n".join(verdict.lines))
+    print("\n".join(map(one_line, verdict.lines)))
     return 0 if verdict.same else 1
 
 
@@ -123,7 +123,7 @@ def _audit(path: Path, trust: Sequence[str]) -> int:
     from gr_cli.audit import audit
 
     found = audit(path, trust)
-    print(found)
+    print("\n".join(map(one_line, str(found).splitlines())))
     if found.violated:
         raise AuditError(f"{path}: {found.verdict}")
     return 0
@@ -167,7 +167,7 @@ def _compose_and_run(words: list[str]) -> int:
         if sweep.elsewhere():
             # A launcher gives up when it loses a process: what it says, then what became of the runs.
             lines = str(error).strip().splitlines() or [""]
-            print(f"gr-run: the launcher gave up: {type(error).__name__}: {lines[0]}", file=sys.stderr)
+            print(f"gr-run: the launcher gave up: {type(error).__name__}: {one_line(lines[0])}", file=sys.stderr)
         elif _is_ours(error):
             sweep.report()
             raise

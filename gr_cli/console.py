@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gr_cli.errors import GrError
+from gr_cli.errors import GrError, one_line
 from gr_cli.results.folder import without_hash
 from gr_cli.results.metrics import FRACTIONS, Row
 from gr_cli.tell import tell_failure
@@ -73,7 +73,7 @@ class Terminal(View):
             self._bars.start()
 
     def stage_started(self, number: int, names: Sequence[str]) -> None:
-        name = names[0] if len(set(names)) == 1 else "in an order of each run's own"
+        name = one_line(names[0]) if len(set(names)) == 1 else "in an order of each run's own"
         self._stage = f"task {number + 1}/{self._stages} ({name})" if self._stages > 1 else name
         if self._bars is not None:
             self._run.texts |= {"stage": name}
@@ -149,7 +149,7 @@ class Terminal(View):
         for i, task in enumerate(found.tasks):
             counts = [task.train, *([task.validation] if held_out else []), task.test]
             cells = [str(i), task.classes, *(f"{count:,}" for count in counts), f"{task.low:.4g} to {task.high:.4g}"]
-            table.add_row(*(Text(cell) for cell in cells))
+            table.add_row(*(Text(one_line(cell)) for cell in cells))
         self._console.print(table)
         for warning in found.warnings:
             self._say(f"warning: {warning}", style="yellow")
@@ -197,12 +197,12 @@ class Terminal(View):
                 show_sweep(self._sweep, self._tally, self._runs * share, self._over, self._failed)
 
     def _say(self, line: str, style: str = "") -> None:
-        self._console.print(Text(line, style=style))
+        self._console.print(Text(one_line(line), style=style))
 
     def _show(self, result: Result, names: Sequence[str] | None) -> None:
         rows = {after: accuracies for after, accuracies in result.record.rows().items() if after >= 0}
         width = max(map(len, rows.values()))
-        names = names or [str(i) for i in range(width)]
+        names = list(map(one_line, names)) if names else [str(i) for i in range(width)]
         if width <= _FEW:
             table = Table(title="test accuracy (%)", title_justify="left", title_style="")
             table.add_column("after task", justify="right")
@@ -322,7 +322,7 @@ def duration(seconds: float | None) -> str:
 
 def in_short(folders: Sequence[Path]) -> str:
     """Runs under way in a few words: how many there are, or what the name of the only one says but for its hash."""
-    return f"{len(folders)} runs as one" if len(folders) > 1 else without_hash(folders[0].name)
+    return f"{len(folders)} runs as one" if len(folders) > 1 else one_line(without_hash(folders[0].name))
 
 
 def shortened(text: str, width: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -105,9 +106,16 @@ class Stop(BaseException):
         self.error = error
 
 
+# What a terminal obeys instead of showing it, and what changes the direction or the look of the text around it.
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
 def one_line(text: object) -> str:
-    """`text` without the line breaks that a value may have brought."""
-    return " ".join(str(text).splitlines())
+    """`text` on one line, as it may be shown anywhere: control characters that a value brought are written out."""
+    line = " ".join(str(text).replace("\t", " ").splitlines())
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), line)
 
 
 def suggestion(word: str, choices: Iterable[str]) -> str:

@@ -159,7 +159,7 @@ class Onlooker:
     def _tell(self, run: Watched) -> None:
         if run.state == "finished":
             before = " before" if self._is_old(run) else ""
-            self._course.say(f"finished{before}, {100 * (run.accuracy or 0.0):>5.1f} %: {run.path}")
+            self._course.say(one_line(f"finished{before}, {100 * (run.accuracy or 0.0):>5.1f} %: {run.path}"))
         elif run.state in _BADLY:
             self._untold.append(run)
 
@@ -169,5 +169,5 @@ class Onlooker:
             reason = one_line(run.reason)
             if not reason or not any(reason in line for line in self._heard):
                 which = "" if str(run.path) in reason else f"{run.path}: "
-                self._course.say(f"gr-run: {which}{reason or run.state}")
+                self._course.say(one_line(f"gr-run: {which}{reason or run.state}"))
         self._untold = []

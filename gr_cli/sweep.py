@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 
 from gr_cli.compose import OUTPUTS, settings_from, typed
-from gr_cli.errors import CompositionError, ConfigError, Stop
+from gr_cli.errors import CompositionError, ConfigError, Stop, one_line
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -268,7 +268,8 @@ def report() -> int:
     states = {path: RunFolder(path).state() for path in _jobs}
     missing = {path: state for path, state in states.items() if state != "finished"}
     for path, state in missing.items():
-        print(f"gr-run: {state}: {path}  (again: {shlex.join(['gr-run', *_jobs[path]])})", file=sys.stderr)
+        again = shlex.join(["gr-run", *_jobs[path]])
+        print(one_line(f"gr-run: {state}: {path}  (again: {again})"), file=sys.stderr)
     if missing:
         print(
             f"gr-run: {len(missing)} of {len(states)} runs did not finish; the same command repeats these",

@@ -17,13 +17,13 @@ _SECONDS_BETWEEN_LINES = 1.0
 
 def tell(what: str) -> None:
     """Say something in a line of its own."""
-    print(f"gr-run: {what}", file=sys.stderr)
+    print(f"gr-run: {one_line(what)}", file=sys.stderr)
 
 
 def tell_failure(folder: Path | None, error: GrError) -> None:
     """Say why a run failed, and which one, if others run beside it and nothing else tells."""
     which = "" if folder is None or str(folder) in str(error) else f"{folder}: "
-    tell(f"{which}{one_line(error)}")
+    tell(f"{which}{error}")
 
 
 def counted(items: Iterable[T], total: int, what: str) -> Iterator[T]:

@@ -234,16 +234,6 @@ def test_what_folders_say_cannot_become_part_of_the_page(written):
     assert "<b>&" not in text and html.escape("<b>&") in text
 
 
-@pytest.mark.parametrize("name", ["accuracy_matrix.csv", "dreams.csv", "evaluations.csv", "figures/samples_task_0.png"])
-def test_a_broken_file_gets_one_line(name, capsys):
-    path = write_run(Path("runs"))
-    (path / name).write_text("after_task,iteration,task,split,accuracy,task_0\nx,x,x,test,x,x\n")
-    assert main(["runs", "--html", "page.html"]) == 2
-    err = capsys.readouterr().err
-    assert err.startswith(f"gr-report: {path}: can't be read (") and err.count("\n") == 1
-    assert not Path("page.html").exists()
-
-
 # --- in a browser
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,12 +13,17 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
+from gr_cli.report.drawing import (
+    Axes,
+    MaxNLocator,
+    NullFormatter,
+    StrMethodFormatter,
+    matplotlib,
+    own_settings,
+)
+from gr_cli.report.drawing import Figure as Figure
 from gr_cli.report.series import Cells, Line
 from gr_cli.report.statistics import Summary
 from gr_cli.report.tables import title
@@ -31,6 +37,7 @@ _HEAT = matplotlib.colormaps["viridis"]
 _INK = "#010203"  # on the page: whatever colour its text has
 _PERCENT = (-3, 103)  # of an axis
 COLUMN = 3.35  # inches, of a paper with two columns
+_MOST_PIXELS = 40_000_000  # of a picture that is made smaller
 FEW = 20  # tasks each of which there is room for
 
 
@@ -48,7 +55,7 @@ def _style(page: bool) -> Iterator[None]:
         "svg.hashsalt": "gr",
         "legend.frameon": False,
     }
-    with matplotlib.rc_context(settings):
+    with own_settings(settings):
         yield
 
 
@@ -125,6 +132,7 @@ def _legend(axes: Axes, figure: Figure) -> None:
     )  # fmt: skip
 
 
+@own_settings()
 def curves(drawn: Sequence[Line], page: bool) -> Figure:
     """Accuracy of each task as training goes on."""
     figure = lines(drawn, "tasks learnt", "test accuracy (%)", page, last_bold=True)
@@ -132,6 +140,7 @@ def curves(drawn: Sequence[Line], page: bool) -> Figure:
     return figure
 
 
+@own_settings()
 def losses(drawn: Sequence[Line], page: bool) -> Figure:
     """Loss terms by iteration; on a scale of ratios, if they span a wide range."""
     figure = lines(drawn, "iteration", "loss", page, scale=1.0)
@@ -171,6 +180,7 @@ def dreams(drawn: Mapping[str, Sequence[Line]], tops: Mapping[str, float], page:
     return figure
 
 
+@own_settings()
 def sweep(drawn: Sequence[Line], x: str, y: str, scale: float, page: bool) -> Figure:
     """A metric against a setting, with confidence intervals; on a scale of ratios, if it spans a wide range."""
     figure = lines(drawn, x, y, page, scale, interval=True)
@@ -178,6 +188,8 @@ def sweep(drawn: Sequence[Line], x: str, y: str, scale: float, page: bool) -> Fi
     axes = figure.axes[0]
     if min(at) > 0 and max(at) / min(at) >= 8:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     if scale == 100:
         axes.set_ylim(auto=True)
         axes.autoscale(axis="y")
@@ -260,12 +272,23 @@ def save(figure: Figure, path: Path) -> None:
             write_whole(path.with_name(f"{path.name}.{form}"), partial(figure.savefig, format=form, metadata=metadata))
 
 
-def thumbnail(path: Path, width: int = 400) -> bytes:
-    """A picture made smaller, as JPEG."""
+def thumbnail(picture: bytes, name: str, width: int = 400) -> bytes:
+    """A PNG picture made smaller, as JPEG.
+
+    Raises:
+        ValueError: it is broken, or too large to be one of a run.
+    """
     from PIL import Image
 
-    with Image.open(path) as image:
-        small = image.convert("RGB")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its size, which is looked at here
+            with Image.open(io.BytesIO(picture), formats=["PNG"]) as image:
+                if image.width * image.height > _MOST_PIXELS:
+                    raise ValueError(f"it is {image.width} x {image.height} pixels large")
+                small = image.convert("RGB")
+    except Exception as error:  # of many kinds, as PIL reads them
+        raise ValueError(f"{name} is no picture that can be shown ({type(error).__name__})") from error
     small.thumbnail((width, 10 * width))
     data = io.BytesIO()
     small.save(data, "JPEG", quality=80, optimize=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from gr_cli import __version__
-from gr_cli.errors import ConfigError, FolderError, GrError
+from gr_cli.errors import ConfigError, FolderError, GrError, one_line
 
 if TYPE_CHECKING:
     from gr_cli.report.groups import Grouping
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return _report(_parser().parse_args(arguments))
     except GrError as error:
-        print(f"gr-report: {error}", file=sys.stderr)
+        _tell(error)
         return error.exit_code
     except KeyboardInterrupt:
         print("gr-report: interrupted", file=sys.stderr)
@@ -87,11 +87,18 @@ def _report(asked: argparse.Namespace) -> int:
         return _watch(folders, asked)
     found = find(folders)
     for path, why in found.unreadable.items():
-        print(f"gr-report: {path}: can't be read ({why}); left out", file=sys.stderr)
+        _tell(f"{path}: can't be read ({why}); left out")
     if found.runs or found.unborn:
         grouping = grouped(found)
         _write(asked, grouping, tabulated(grouping, asked.metric or DEFAULT_METRICS, asked.baseline or ()))
-    return 1 if found.unreadable else 0
+    broken = [(run.path, why) for run in found.runs for why in run.broken.values()]
+    for path, why in broken:
+        _tell(f"{path}: {why}; left out of the charts")
+    return 1 if found.unreadable or broken else 0
+
+
+def _tell(what: object) -> None:
+    print(f"gr-report: {one_line(what)}", file=sys.stderr)
 
 
 def _watch(folders: list[Path], asked: argparse.Namespace) -> int:
@@ -136,7 +143,7 @@ def _write(asked: argparse.Namespace, grouping: Grouping, table: Table) -> None:
         from gr_cli.report.papers import draw
 
         made = draw(table, Path(asked.figures))
-        print(f"gr-report: {len(made)} figures, each as SVG and PDF, are in {asked.figures}", file=sys.stderr)
+        _tell(f"{len(made)} figures, each as SVG and PDF, are in {asked.figures}")
     if "-" not in (asked.csv, asked.latex, asked.html):
         print(tables.markdown(table))
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from gr_cli.errors import one_line
+from gr_cli.report.drawing import Axes, Figure, MaxNLocator, PercentFormatter, matplotlib, own_settings
 from gr_cli.results.files import write_whole
 from gr_cli.results.metrics import Row, average_accuracy
 
@@ -24,14 +22,7 @@ _FEW = 20  # tasks each of which there is room for
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a name in a script that the font lacks
-        write_whole(path, partial(figure.savefig, format="png", dpi=150))
-
-
-def _literal(text: str) -> str:
-    """Text that is drawn as it stands: between dollars matplotlib would read a formula."""
-    return text.replace("$", r"\$")
+    write_whole(path, partial(figure.savefig, format="png", dpi=150))
 
 
 def _placed(width: float, height: float, left: float, right: float, below: float) -> tuple[Figure, Axes]:
@@ -41,9 +32,10 @@ def _placed(width: float, height: float, left: float, right: float, below: float
     return figure, figure.add_axes((left / whole[0], below / whole[1], width / whole[0], height / whole[1]))
 
 
+@own_settings()
 def matrix(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path) -> None:
     """Heat map of the accuracy matrix: a row per training, a column per task."""
-    values, names = 100 * np.array(list(rows.values()), dtype=float), list(map(_literal, names))
+    values, names = 100 * np.array(list(rows.values()), dtype=float), list(map(one_line, names))
     height, width = values.shape
     longest, few = max(map(len, names)), max(values.shape) <= _FEW
     # Inches of the map itself. A picture of all numbers of a hundred tasks would take gigabytes to draw.
@@ -61,22 +53,21 @@ def matrix(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path
     step = -(-height // _FEW)
     axes.set_yticks(range(0, height, step), [f"after task {after}" for after in rows][::step])
     axes.set_xlabel("evaluated on task")
-    axes.set_title(_literal(title), fontsize=9)
+    axes.set_title(one_line(title), fontsize=9)
     box = axes.get_position()
     beside = figure.add_axes((box.x1 + 0.15 / figure.get_figwidth(), box.y0, 0.15 / figure.get_figwidth(), box.height))
     figure.colorbar(image, cax=beside, label="test accuracy (%)" if down > 1.2 else "%")
     _save(figure, path)
 
 
+@own_settings()
 def curves(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path) -> None:
     """Accuracy on each task as training goes on, and their mean over the tasks learnt so far."""
-    names = list(map(_literal, names))
+    names = list(map(one_line, names))
     listed = len(names) <= 12
     widest = max(len(f"task {task}: {name}") for task, name in enumerate([*names, "mean of tasks"]))
     figure, axes = _placed(4.3, 2.8, left=0.75, right=0.55 + 0.068 * min(widest, 60) if listed else 0.2, below=0.55)
     colours = np.linspace(0, 0.9, len(names))
-    import matplotlib
-
     palette = matplotlib.colormaps[_COLOURS]
     for task, name in enumerate(names):
         points = [(after, accuracies[task]) for after, accuracies in rows.items() if after >= task or len(rows) == 1]
@@ -90,13 +81,14 @@ def curves(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("after task")
     axes.set_ylabel("test accuracy")
-    axes.set_title(_literal(title), fontsize=9)
+    axes.set_title(one_line(title), fontsize=9)
     axes.grid(alpha=0.3)
     if listed:
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     _save(figure, path)
 
 
+@own_settings()
 def samples(x: Tensor, title: str, path: Path, columns: int = 10) -> None:
     """A grid of images `x` (N, C, H, W), each clipped to the range of the whole; of channels that are no colours, their
     mean."""
@@ -115,5 +107,5 @@ def samples(x: Tensor, title: str, path: Path, columns: int = 10) -> None:
         sheet.squeeze(-1) if sheet.shape[-1] == 1 else sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest"
     )
     axes.set_axis_off()
-    axes.set_title(_literal(title), fontsize=8)
+    axes.set_title(one_line(title), fontsize=8)
     _save(figure, path)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from gr_cli.compose import GROUPS
+from gr_cli.errors import one_line
 from gr_cli.report.runs import NEVER_BEGUN, Found, FoundRun, Unborn
+from gr_cli.results.status_fields import instant
 from gr_cli.schema import NOT_IDENTITY
 
 ALWAYS = ("strategy", "generator", "benchmark", "scenario")
 _OPTIONS = {group.replace("/", ".") for group in GROUPS}
 NONE = "–"
+_A_DAY = 24 * 60 * 60.0  # seconds: by so much may clocks differ
 _ABSENT = object()  # a group has no such setting
 _OWNER = {"evaluate.dreams": "generator"}  # settings that an option decides on which is not above them
 
@@ -37,7 +41,7 @@ class Group:
     @cached_property
     def by_seed(self) -> dict[int, FoundRun]:
         """The run of each seed that counts: a finished one before others, and of several the newest."""
-        order = sorted(self.runs, key=lambda run: (run.finished, str(run.status.get("updated")), str(run.path)))
+        order = sorted(self.runs, key=lambda run: (run.finished, last_sign(run), str(run.path)))
         return dict(sorted({run.seed: run for run in order}.items()))
 
     @cached_property
@@ -164,7 +168,7 @@ def _decides(name: str) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value as a reader would write it; – where there is none."""
+    """A value as a reader would write it, on one line; – where there is none."""
     if value is _ABSENT:
         return NONE
     if isinstance(value, float):
@@ -173,7 +177,7 @@ def shown(value: Any) -> str:
         return "[" + ", ".join(map(shown, value)) + "]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    return one_line(value)
 
 
 def _natural(text: str) -> tuple[Any, ...]:
@@ -209,6 +213,12 @@ def notes(group: Group, others: Sequence[Group], metrics: Sequence[str]) -> list
         if empty and values:
             lines.append(f"{metric} of {seeds_shown(empty)} has no value, and is left out")
     return lines + _mixed(group.finished.values())
+
+
+def last_sign(run: FoundRun) -> float:
+    """When a run last gave a sign of life, in seconds since 1970; 0 where a clock was wrong and nothing can be told."""
+    then = instant(run.status.get("updated"))
+    return then.timestamp() if then is not None and then.timestamp() < time.time() + _A_DAY else 0.0
 
 
 def _became(run: FoundRun) -> str:

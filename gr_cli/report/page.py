@@ -7,20 +7,22 @@ what is drawn can be printed. Scripts only sort, filter and fold what is there.
 from __future__ import annotations
 
 import base64
+import html as markup
 import re
 from collections.abc import Iterable, Sequence
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 
 from gr_cli import __version__
+from gr_cli.errors import one_line
 from gr_cli.report import charts, series
-from gr_cli.report.groups import Grouping, seeds_shown
-from gr_cli.report.runs import FoundRun, readable
+from gr_cli.report.groups import Grouping, last_sign, seeds_shown
+from gr_cli.report.runs import FoundRun
 from gr_cli.report.statistics import Summary, summarised
 from gr_cli.report.tables import Row, Shown, Table, mean_and_sem, number, remarks, shown_table, title
+from gr_cli.results.folder import DREAMS_TABLE
 from gr_cli.results.metrics import FRACTIONS, JUDGE
-from gr_cli.results.regular import read_text
+from gr_cli.results.regular import read_bytes, read_text
 
 _SHARE = "average_accuracy"  # how accuracies are shown
 _OPEN = 3  # so many groups are unfolded at first
@@ -32,19 +34,20 @@ def html(grouping: Grouping, table: Table) -> str:
     finished = sum(run.finished for run in runs)
     counted = f"{finished} finished of {len(runs)} runs in {len(table.rows)} configurations"
     sections = [
-        _section("table", "All runs", _main_table(table)),
         _section("comparison", "Side by side", _comparison(table)),
         _section("sweeps", "What the settings do", _sweeps(table)),
         _section("dreams", "How good the dreams are", _quality(table)),
         _section("groups", "One by one", "".join(_group(i, row) for i, row in enumerate(table.rows))),
     ]
+    # Comes first, but is made last: it says what the others had to leave out.
+    sections.insert(0, _section("table", "All runs", _main_table(table, runs)))
     here = [section for section in sections if section]
     links = "".join(
         f'<a href="#{name}">{text}</a>' for name, text in re.findall(r'id="([\w-]+)"><h2>(.*?)</h2>', "".join(here))
     )
     ours = files("gr_cli.report")
     style, script = (ours.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
-    newest = max((str(run.status.get("updated", "")) for run in runs), default="")
+    newest = max(runs, key=last_sign).status.get("updated", "") if runs else ""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -52,9 +55,14 @@ def html(grouping: Grouping, table: Table) -> str:
         f"<title>gr-report: {counted}</title><style>{style}</style></head>\n<body>"
         f'<a class="skip" href="#table">to the table</a><header><h1>Continual learning: {len(table.rows)} '
         f"{'configurations' if len(table.rows) != 1 else 'configuration'} compared</h1>"
-        f"<p>{counted}; the newest of {escape(newest)}; gr {escape(__version__)}</p><nav>{links}</nav></header>"
+        f"<p>{counted}; the newest of {_text(newest)}; gr {_text(__version__)}</p><nav>{links}</nav></header>"
         f"<main>{''.join(here)}</main><script>{script}</script></body></html>\n"
     )
+
+
+def _text(text: str) -> str:
+    """Any text as text of the page."""
+    return markup.escape(one_line(text))
 
 
 def _section(name: str, heading: str, content: str) -> str:
@@ -67,24 +75,24 @@ def _section(name: str, heading: str, content: str) -> str:
 def _html_table(shown: Shown, kind: str, caption: str, sortable: bool = False, ids: Sequence[str] = ()) -> str:
     """A table that scrolls by itself where it is too wide, by keyboard too."""
     sides = ["" if i < shown.words else ' class="n"' for i in range(len(shown.headers))]
-    heads = [f'<button type="button">{escape(text)}</button>' if sortable else escape(text) for text in shown.headers]
+    heads = [f'<button type="button">{_text(text)}</button>' if sortable else _text(text) for text in shown.headers]
     sort = ' aria-sort="none"' if sortable else ""
     head = "".join(f'<th scope="col"{side}{sort}>{text}</th>' for side, text in zip(sides, heads, strict=True))
     body = []
     for place, row in enumerate(shown.rows):
-        cells = [f"<td{side}>{escape(cell)}</td>" for side, cell in zip(sides, row, strict=True)]
+        cells = [f"<td{side}>{_text(cell)}</td>" for side, cell in zip(sides, row, strict=True)]
         if ids:
-            cells[0] = f'<td><a href="#{ids[place]}">{escape(row[0])}</a></td>'
+            cells[0] = f'<td><a href="#{ids[place]}">{_text(row[0])}</a></td>'
         body.append(f"<tr>{''.join(cells)}</tr>")
-    table = f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
+    table = f"<caption>{_text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
     return _scrolling(f'<table class="{kind}">{table}</table>', caption)
 
 
 def _scrolling(content: str, label: str) -> str:
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">{content}</div>'
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(label)}">{content}</div>'
 
 
-def _main_table(table: Table) -> str:
+def _main_table(table: Table, runs: Iterable[FoundRun]) -> str:
     shown = shown_table(table)
     ids = [f"group-{i}" for i in range(len(table.rows))]
     caption = "A row for each configuration; press a heading to sort by it"
@@ -92,7 +100,8 @@ def _main_table(table: Table) -> str:
         '<p class="controls"><label>Show rows with <input type="search" id="filter" autocomplete="off"></label> '
         '<output id="matches" for="filter"></output></p>'
     )
-    told = "".join(f"<li>{escape(line)}</li>" for line in remarks(table))
+    broken = [f"{run.path}: {why}; left out of the charts" for run in runs for why in run.broken.values()]
+    told = "".join(f"<li>{_text(line)}</li>" for line in [*remarks(table), *broken])
     return filter_ + _html_table(shown, "all", caption, sortable=True, ids=ids) + f'<ul class="remarks">{told}</ul>'
 
 
@@ -106,8 +115,8 @@ def _figure(kind: str, name: str, drawing: str, caption: str, alt: str, numbers:
 
 def _drawn(kind: str, name: str, drawing: str, caption: str, alt: str, numbers: str) -> str:
     return (
-        f'<figure class="{kind}"><div role="img" aria-label="{escape(alt)}" id="{name}">{drawing}</div>'
-        f"<figcaption>{escape(caption)}</figcaption><details><summary>The numbers</summary>{numbers}</details></figure>"
+        f'<figure class="{kind}"><div role="img" aria-label="{_text(alt)}" id="{name}">{drawing}</div>'
+        f"<figcaption>{_text(caption)}</figcaption><details><summary>The numbers</summary>{numbers}</details></figure>"
     )
 
 
@@ -170,8 +179,9 @@ def _quality(table: Table) -> str:
         if drawn:
             name = f"quality-{place}"
             caption = f"{place + 1} · {row.label}: dreams of each task as training goes on; mean over "
-            caption += f"{seeds_shown(row.group.finished)} (n = {row.n})"
-            caption += "; bands: standard error" if row.n > 1 else ""
+            seeds = _seeds_with(row, DREAMS_TABLE)
+            caption += f"{seeds_shown(seeds)} (n = {len(seeds)})"
+            caption += "; bands: standard error" if len(seeds) > 1 else ""
             if judge := summarised(list(row.group.metric(_KNOWN).values())):
                 caption += f"; of real samples the judge knows {number(judge.mean, _KNOWN, 1)} %"
             drawing = charts.svg(charts.dreams(drawn, tops, page=True), name)
@@ -183,7 +193,7 @@ def _quality(table: Table) -> str:
             ]
             shown = Shown(["measure", "line", "tasks learnt", *_STATISTICS], numbers, 2)
             made.append(_figure("quality", name, drawing, caption, f"{caption}. {told}", shown))
-    meanings = "".join(f"<li><b>{escape(name)}</b>: {escape(said)}</li>" for name, said in _MEASURES.items())
+    meanings = "".join(f"<li><b>{_text(name)}</b>: {_text(said)}</li>" for name, said in _MEASURES.items())
     told = f'<ul class="remarks">{meanings}</ul>'
     return f'<p>{_ABOUT_THE_JUDGE}</p><div class="charts">{told}{"".join(made)}</div>' if made else ""
 
@@ -226,10 +236,10 @@ def _group(place: int, row: Row) -> str:
     seeds = f"{row.n} of {len(group.seeds)} {'seeds' if len(group.seeds) != 1 else 'seed'}"
     found = f"{title(metric)} {mean_and_sem(row.metrics[metric], metric, row.n)} · {seeds}"
     drawn = "".join((_heat_map(row, name), _curves(row, name), _losses(row, name)))
-    told = "".join(f"<li>{escape(note)}</li>" for note in row.notes)
+    told = "".join(f"<li>{_text(note)}</li>" for note in row.notes)
     parts = [
         f'<details class="group" id="{name}"{" open" if place < _OPEN else ""}>',
-        f"<summary><h3>{place + 1} · {escape(row.label)}</h3> <span>{escape(found)}</span></summary>",
+        f"<summary><h3>{place + 1} · {_text(row.label)}</h3> <span>{_text(found)}</span></summary>",
         f'<ul class="remarks">{told}</ul>' if told else "",
         f'<div class="charts">{drawn}</div>' if drawn else "",
         _dreams(list(group.finished.values())),
@@ -250,7 +260,7 @@ def _heat_map(row: Row, name: str) -> str:
     lines = [f'<th scope="row">after {i}</th>{"".join(_hot(cells.get((i, j))) for j in tasks)}' for i in after]
     foot = "".join(f'<td class="n">{_two_lines(lost.get(j))}</td>' for j in tasks)
     caption = "Test accuracy (%) on each task (across) after each (down); mean ± standard error"
-    caption = f"{caption} over {seeds_shown(row.group.finished)}"
+    caption = f"{caption} over {seeds_shown(_seeds_with(row, 'accuracy_matrix.csv'))}"
     table = (
         f'<table class="heat"><thead><tr><td>task</td>{head}</tr></thead>'
         f"<tbody>{''.join(f'<tr>{line}</tr>' for line in lines)}</tbody>"
@@ -262,6 +272,11 @@ def _heat_map(row: Row, name: str) -> str:
         drawing = charts.svg(charts.heat_map(cells, page=True), f"{name}-matrix")
         return _drawn("matrix", f"{name}-matrix", drawing, caption, caption, shown)
     return f'<figure class="heat">{shown}<figcaption>{caption}</figcaption></figure>'
+
+
+def _seeds_with(row: Row, table: str) -> list[int]:
+    """The seeds of a row whose table could be read."""
+    return [seed for seed, run in row.group.finished.items() if table not in run.broken]
 
 
 def _hot(summary: Summary | None) -> str:
@@ -302,21 +317,31 @@ def _losses(row: Row, name: str) -> str:
 def _dreams(runs: Sequence[FoundRun]) -> str:
     """What the generator of the first seed that has pictures dreams after each task."""
     for run in runs:
-        grids = sorted(run.folder.figures.glob("samples_task_*.png"), key=_task_of)
-        if grids:
-            shown = f'<div class="dreams">{"".join(_picture(path, run.seed) for path in grids)}</div>'
+        pictures = [_picture(path, task, run) for task, path in sorted(_grids(run).items())]
+        if any(pictures):
+            shown = f'<div class="dreams">{"".join(pictures)}</div>'
             return f"<h4>What the generator dreams after each task, seed {run.seed}</h4>{_scrolling(shown, 'Dreams')}"
     return ""
 
 
-def _task_of(path: Path) -> int:
-    return int(re.sub(r"\D", "", path.stem))
+def _grids(run: FoundRun) -> dict[int, Path]:
+    """Pictures of samples by task."""
+    figures = run.folder.figures
+    if figures.is_symlink():
+        return {}
+    named = (
+        (re.fullmatch(r"samples_task_(\d{1,6})\.png", path.name, re.ASCII), path) for path in figures.glob("*.png")
+    )
+    return {int(found[1]): path for found, path in named if found}
 
 
-def _picture(path: Path, seed: int) -> str:
-    task = _task_of(path)
-    with readable(path.parents[1]):
-        data = base64.b64encode(charts.thumbnail(path)).decode()
+def _picture(path: Path, task: int, run: FoundRun) -> str:
+    """Empty if it is broken, of which the run takes note."""
+    data, seed = "", run.seed
+    with run.leaving_out(path.name):
+        data = base64.b64encode(charts.thumbnail(read_bytes(path), path.name)).decode()
+    if not data:
+        return ""
     alt = f"Grid of samples that the generator dreams after task {task}, seed {seed}"
     image = f'<img src="data:image/jpeg;base64,{data}" alt="{alt}" loading="lazy">'
     return f"<figure>{image}<figcaption>after task {task}</figcaption></figure>"
@@ -329,12 +354,12 @@ def _runs(runs: Iterable[FoundRun]) -> str:
     rows = []
     for run in sorted(runs, key=lambda run: (run.seed, str(run.path))):
         average = (run.metrics or {}).get(_SHARE)
-        accuracy, state = "–" if average is None else number(average, _SHARE), escape(run.state)
-        command = f"<code>{escape(str(run.status.get('command', '')))}</code>"
+        accuracy, state = "–" if average is None else number(average, _SHARE), _text(run.state)
+        command = f"<code>{_text(str(run.status.get('command', '')))}</code>"
         cells = [
             f'<td class="n">{run.seed}</td><td class="state {state}">{state}</td><td class="n">{accuracy}</td>',
             f'<td>{command} <button type="button" class="copy">copy</button></td>',
-            f"<td><code>{escape(str(run.path))}</code></td>",
+            f"<td><code>{_text(str(run.path))}</code></td>",
         ]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     table = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
@@ -342,5 +367,7 @@ def _runs(runs: Iterable[FoundRun]) -> str:
 
 
 def _config(run: FoundRun) -> str:
-    text = escape(read_text(run.path / "config.yaml"))
+    text = ""
+    with run.leaving_out("config.yaml"):
+        text = "\n".join(map(_text, read_text(run.path / "config.yaml").split("\n")))
     return f'<details><summary>Configuration (of seed {run.seed})</summary><pre tabindex="0">{text}</pre></details>'

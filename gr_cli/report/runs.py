@@ -34,7 +34,7 @@ class Cost:
 class FoundRun:
     """A run as its folder tells it. `settings`: by dotted name, all that decides what it finds, but the seed.
 
-    `metrics` and `cost` are None unless it is finished.
+    `metrics` and `cost` are None unless it is finished. `broken`: by file, why what else it found can't be shown.
     """
 
     folder: RunFolder
@@ -46,6 +46,16 @@ class FoundRun:
     status: dict[str, Any]
     metrics: dict[str, float | None] | None = None
     cost: Cost | None = None
+    broken: dict[str, str] = field(default_factory=dict, compare=False)
+
+    @contextmanager
+    def leaving_out(self, name: str) -> Iterator[None]:
+        """Take note that the file of that name is broken, if what is read from it inside the block is."""
+        try:
+            yield
+        except _WHAT_BROKEN_FILES_RAISE as error:
+            why = _why(error)
+            self.broken[name] = why if name in why else f"{name}: {why}"
 
     @property
     def path(self) -> Path:
@@ -201,21 +211,6 @@ def _cost(path: Path) -> Cost:
         cells = [value for row in rows for name, value in row.items() if name.endswith("_seconds") and value]
         peaks = [finite(row["peak_memory_mib"]) for row in rows if row["peak_memory_mib"] not in ("", "nan")]
         return Cost(sum(map(finite, cells)), max(peaks, default=math.nan))
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """What is read inside the block belongs to the run in `path`.
-
-    Raises:
-        FolderError: it could not be read.
-    """
-    try:
-        yield
-    except _WHAT_BROKEN_FILES_RAISE as error:
-        raise FolderError(
-            f"{path}: can't be read ({_why(error)}); move the folder elsewhere to leave it out"
-        ) from error
 
 
 def _why(error: BaseException) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import os
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from gr_cli.errors import one_line
 from gr_cli.report.groups import Column, Group
-from gr_cli.report.runs import FoundRun, readable
+from gr_cli.report.runs import FoundRun
 from gr_cli.report.statistics import Summary, summarised
-from gr_cli.report.tables import Row, Table
+from gr_cli.report.tables import Row, Table, as_number
 from gr_cli.results.folder import DREAMS_TABLE
 from gr_cli.results.metrics import DREAMS, TOGETHER
-from gr_cli.results.regular import read_table
+from gr_cli.results.regular import finite, naming, read_table
 
 Cells = dict[tuple[int, int], Summary]  # by (after task, task)
+Rows = Sequence[Mapping[str, str]]  # of a table, by column
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -36,26 +39,25 @@ class Sweep:
 
 def matrix(group: Group) -> Cells:
     """The accuracy matrix."""
-    return _over_seeds(group, _matrix_of)
+    return _over_seeds(group, "accuracy_matrix.csv", _matrix_of)
 
 
-def _matrix_of(run: FoundRun) -> dict[tuple[int, int], float]:
-    rows = read_table(run.path / "accuracy_matrix.csv")
-    return {
-        (int(row["after_task"]), int(name.removeprefix("task_"))): float(value)
+def _matrix_of(rows: Rows) -> dict[tuple[int, int], float]:
+    return _distinct(
+        ((int(row["after_task"]), int(name.removeprefix("task_"))), _accuracy(value))
         for row in rows
         for name, value in row.items()
         if name.startswith("task_") and value
-    }
+    )
 
 
 def forgotten(group: Group) -> dict[int, Summary]:
     """By task, how far accuracy is below its best before the last training (Chaudhry et al. 2018, eq. 3)."""
-    return _over_seeds(group, _forgotten_of)
+    return _over_seeds(group, "accuracy_matrix.csv", _forgotten_of)
 
 
-def _forgotten_of(run: FoundRun) -> dict[int, float]:
-    cells = _matrix_of(run)
+def _forgotten_of(rows: Rows) -> dict[int, float]:
+    cells = _matrix_of(rows)
     trainings = sorted({after for after, _ in cells})
     tasks = sorted({task for _, task in cells})
     if len(trainings) < len(tasks):
@@ -66,16 +68,16 @@ def _forgotten_of(run: FoundRun) -> dict[int, float]:
 
 def curves(group: Group) -> list[Line]:
     """Test accuracy of each task since its training began, by how many tasks were learnt; and the mean of those."""
-    found = _over_seeds(group, _curves_of)
+    found = _over_seeds(group, "evaluations.csv", _curves_of)
     tasks = sorted({task for task, _ in found})
     names = {task: f"task {task}" if task >= 0 else "mean so far" for task in tasks}
     ordered = [task for task in tasks if task >= 0] + [task for task in tasks if task < 0]
     return [Line(names[task], _points(found, task)) for task in ordered]
 
 
-def _curves_of(run: FoundRun) -> dict[tuple[int, float], float]:
+def _curves_of(table: Rows) -> dict[tuple[int, float], float]:
     """By task and x, the number of tasks learnt, of the one in training the part that is over. Task -1: the mean."""
-    rows = [row for row in read_table(run.path / "evaluations.csv") if row["split"] == "test"]
+    rows = [row for row in table if row["split"] == "test"]
     length: dict[str, int] = {}
     for row in rows:
         length[row["after_task"]] = max(int(row["iteration"]), length.get(row["after_task"], 0))
@@ -84,7 +86,7 @@ def _curves_of(run: FoundRun) -> dict[tuple[int, float], float]:
         part = int(row["iteration"]) / length[row["after_task"]] if length[row["after_task"]] else 1.0
         x = round(int(row["after_task"]) + part, 6)
         if x > int(row["task"]):
-            found[int(row["task"]), x] = float(row["accuracy"])
+            found[int(row["task"]), x] = _accuracy(row["accuracy"])
     now: dict[float, list[float]] = {}
     for (_, x), value in found.items():
         now.setdefault(x, []).append(value)
@@ -94,7 +96,7 @@ def _curves_of(run: FoundRun) -> dict[tuple[int, float], float]:
 def dreams(group: Group) -> dict[str, list[Line]]:
     """How good dreams are, by metric: of each task, by how many tasks were learnt, and of all so far, which come last.
     All metrics have the same lines, some perhaps without a point."""
-    found = _over_seeds(group, _dreams_of)
+    found = _over_seeds(group, DREAMS_TABLE, _dreams_of)
     tasks = sorted({task for _, task, _ in found}, key=lambda task: (task == TOGETHER, len(task), task))
     names = {task: "all so far" if task == TOGETHER else f"task {task}" for task in tasks}
     panels = {}
@@ -114,45 +116,77 @@ def tops(several: Sequence[Mapping[str, Sequence[Line]]]) -> dict[str, float]:
     return found
 
 
-def _dreams_of(run: FoundRun) -> dict[tuple[str, str, float], float]:
+def _dreams_of(rows: Rows) -> dict[tuple[str, str, float], float]:
     """By metric, task and x, the number of tasks learnt."""
-    if not (run.path / DREAMS_TABLE).exists():
-        return {}
-    return {
-        (f"dream_{name}", row["task"], float(int(row["after_task"]) + 1)): float(row[name])
+    return _distinct(
+        ((f"dream_{name}", _task(row["task"]), float(int(row["after_task"]) + 1)), finite(row[name]))
         for name in DREAMS
-        for row in read_table(run.path / DREAMS_TABLE)
+        for row in rows
         if row[name]
-    }
+    )
+
+
+def _task(text: str) -> str:
+    return text if text == TOGETHER else str(int(text))
 
 
 def losses(group: Group) -> list[Line]:
     """Each loss term by iteration, counted through all tasks."""
-    found = _over_seeds(group, _losses_of)
+    found = _over_seeds(group, "history.csv", _losses_of)
     names = list(dict.fromkeys(name for name, _ in found))
     return [Line(name, _points(found, name)) for name in names]
 
 
-def _losses_of(run: FoundRun) -> dict[tuple[str, float], float]:
+def _losses_of(rows: Rows) -> dict[tuple[str, float], float]:
     found: dict[tuple[str, float], float] = {}
     before, task, x = 0, None, 0
-    for row in read_table(run.path / "history.csv"):
+    for row in rows:
         if row["task"] != task:
             before, task = x, row["task"]
         x = before + int(row["iteration"])
         terms = {name: value for name, value in row.items() if name not in ("task", "iteration") and value}
-        found |= {(name, float(x)): float(value) for name, value in terms.items()}
+        found |= {(one_line(name), float(x)): finite(value) for name, value in terms.items()}
     return found
 
 
-def _over_seeds(group: Group, read: Callable[[FoundRun], Mapping[Key, float]]) -> dict[Key, Summary]:
+def _over_seeds(group: Group, table: str, read: Callable[[Rows], Mapping[Key, float]]) -> dict[Key, Summary]:
+    """Means of what is read from a table of each finished run. A run whose table is broken takes note of that."""
     values: dict[Key, list[float]] = {}
     for run in group.finished.values():
-        with readable(run.path):
-            for key, value in read(run).items():
+        with run.leaving_out(table):
+            for key, value in _read(run, table, read).items():
                 values.setdefault(key, []).append(value)
     summaries = {key: summarised(mine) for key, mine in values.items()}
     return {key: summary for key, summary in summaries.items() if summary is not None}
+
+
+def _read(run: FoundRun, table: str, read: Callable[[Rows], Mapping[Key, float]]) -> Mapping[Key, float]:
+    path = run.path / table
+    if table == DREAMS_TABLE and not os.path.lexists(path):
+        return {}
+    rows = read_table(path)
+    with naming(path):
+        return read(rows)
+
+
+def _distinct(pairs: Iterable[tuple[Key, float]]) -> dict[Key, float]:
+    """Values by what they are of.
+
+    Raises:
+        ValueError: there are two of one.
+    """
+    listed = list(pairs)
+    found = dict(listed)
+    if len(found) < len(listed):
+        raise ValueError("has two rows of one place")
+    return found
+
+
+def _accuracy(text: str) -> float:
+    value = finite(text)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{text!r} is no accuracy")
+    return value
 
 
 def _points(found: Mapping[tuple[Key, float], Summary], name: Key) -> dict[float, Summary]:
@@ -186,11 +220,3 @@ def _told_apart(keys: Sequence[tuple[str, ...]]) -> list[str]:
     """Names of lines: what is not the same in all."""
     differ = [i for i in range(len(keys[0])) if len({key[i] for key in keys}) > 1] or [0]
     return [" · ".join(key[i] for i in differ) for key in keys]
-
-
-def as_number(text: str) -> float | None:
-    """None if it is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gr_cli.errors import ConfigError, suggestion
+from gr_cli.errors import ConfigError, one_line, suggestion
 from gr_cli.report.groups import NONE, Column, Group, Grouping, notes
 from gr_cli.report.statistics import Summary, summarised
 from gr_cli.results.metrics import FRACTIONS
@@ -139,7 +139,7 @@ def csv_table(table: Table) -> tuple[list[str], list[list[Any]]]:
     columns += [f"{metric}_{name}" for metric in table.metrics for name in statistics]
     columns += ["baseline"] + [f"difference_{name}" for name in statistics]
     columns += ["seconds_mean", "seconds_sem", "peak_memory_mib", "notes"]
-    rows = []
+    rows: list[list[Any]] = []
     for row in table.rows:
         finished, unfinished = set(row.group.finished), row.group.seeds - set(row.group.finished)
         seconds = row.seconds
@@ -158,7 +158,26 @@ def csv_table(table: Table) -> tuple[list[str], list[list[Any]]]:
                 "; ".join(row.notes),
             ]
         )
-    return columns, rows
+    return list(map(_cell, columns)), [[_cell(value) for value in row] for row in rows]
+
+
+def _cell(value: Any) -> Any:
+    """A value as a spreadsheet shows it: text that it would take for a formula begins with an apostrophe."""
+    if not isinstance(value, str):
+        return value
+    text = one_line(value)
+    return f"'{text}" if text.lstrip()[:1] in _FORMULA and as_number(text) is None else text
+
+
+_FORMULA = tuple("=+-@＝＋－＠")
+
+
+def as_number(text: str) -> float | None:
+    """None if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _statistics(summary: Summary | None) -> list[Any]:
@@ -261,7 +280,7 @@ def remarks(table: Table) -> list[str]:
         lines.append(f"set in every run: {' '.join(table.everywhere)}")
     for place, row in enumerate(table.rows, 1):
         lines += [f"row {place} ({row.label}): {note}" for note in row.notes]
-    return lines + table.homeless
+    return list(map(one_line, lines + table.homeless))
 
 
 def markdown(table: Table) -> str:
@@ -276,7 +295,7 @@ def markdown(table: Table) -> str:
 
 
 def _padded(rows: Sequence[Sequence[str]], words: int) -> list[str]:
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    escaped = [[one_line(cell).replace("|", "\\|") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*escaped, strict=True)]
     sides = [str.ljust if i < words else str.rjust for i in range(len(widths))]
     aligned = [
@@ -300,4 +319,6 @@ def latex(table: Table) -> str:
 
 
 def _escaped(text: str) -> str:
-    return re.sub("|".join(map(re.escape, _LATEX)), lambda found: _LATEX[found[0]], text)
+    latex = re.sub("|".join(map(re.escape, _LATEX)), lambda found: _LATEX[found[0]], one_line(text))
+    # At the beginning of a row these would belong to the command before it.
+    return re.sub(r"^\s*([\[*])", r"{\1}", latex)

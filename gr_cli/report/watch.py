@@ -70,7 +70,7 @@ class Lines:
         for run in runs:
             line = _line(run)
             if line != self._told.get(run.path) and not (first and run.state in ("finished", WAITING, NEVER_BEGUN)):
-                print(f"{line}: {run.path}", flush=True)
+                print(one_line(f"{line}: {run.path}"), flush=True)
             self._told[run.path] = line
 
 
@@ -94,7 +94,7 @@ def watch(roots: Sequence[Path], screen: Screen, pause: float = _PAUSE) -> int:
                 missing = [f"{', '.join(map(str, roots))}: no run there yet"]
             for line in missing:
                 if line not in awaited:
-                    print(f"gr-report: waits for {line}", file=sys.stderr)
+                    print(one_line(f"gr-report: waits for {line}"), file=sys.stderr)
                     awaited.add(line)
             if runs:
                 screen.show(_summary(runs), runs)
@@ -182,7 +182,7 @@ def _seconds_since(sign: Any) -> float:
 def _names(runs: Sequence[Watched]) -> list[str]:
     """Paths without the hash, and without the folders that all runs share."""
     shared = len(Path(os.path.commonpath([run.path.parent for run in runs])).parts)
-    return [without_hash(str(Path(*run.path.parts[shared:]))) for run in runs]
+    return [one_line(without_hash(str(Path(*run.path.parts[shared:])))) for run in runs]
 
 
 def _summary(runs: Sequence[Watched]) -> str:
@@ -197,5 +197,5 @@ def _line(run: Watched) -> str:
     if run.accuracy is not None:
         words.append(f"{100 * run.accuracy:.1f} %")
     if run.reason:
-        words.append(f"({one_line(run.reason)})")
+        words.append(f"({run.reason})")
     return ", ".join(words)

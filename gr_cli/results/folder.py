@@ -136,8 +136,8 @@ class RunFolder:
         rows = read_table(path)
         with naming(path):
             found = {row["metric"]: _metric(row["value"]) for row in rows}
-            if len(found) < len(rows):
-                raise ValueError("names a metric twice")
+            if len(found) < len(rows) or not all(re.fullmatch(r"\w{1,100}", name, re.ASCII) for name in found):
+                raise ValueError("names a metric twice, or by what is no name")
         return found
 
     # --- checkpoint
