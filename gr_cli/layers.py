@@ -129,8 +129,10 @@ def mode(module: nn.Module, training: bool) -> Iterator[None]:
     A part that is in evaluation mode beside others in training mode was frozen on purpose, and is not trained.
     """
     before = {part: part.training for part in module.modules()}
-    if not (training and any(before.values())):
-        module.train(training)
+    module.train(training)
+    if training and any(before.values()):
+        for part, was in before.items():
+            part.training &= was
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gr_cli.errors import ConfigError, DataError, one_line
 from gr_cli.learner import Learner
+from gr_cli.scenario import Scenario
 from gr_cli.tell import tell
 
 Loader = Iterable[Any]
@@ -223,6 +224,21 @@ def range_of(x: Tensor, stated: Sequence[float] | Literal["auto"] | None, loader
     return (0.0, 1.0) if stated == "auto" and low >= 0 and high <= 1 else None
 
 
+def tell_of_labels(classes: Sequence[Tensor], scenario: Scenario, task: str) -> None:
+    """Print a line where the labels of the newest task look as if they were meant for another scenario.
+
+    `classes`: of each task, bool (U,), the labels that it had.
+    """
+    if len(classes) < 2:
+        return
+    *earlier, own = classes
+    known = torch.stack(earlier).any(0)
+    if scenario.units_are_classes and not (own & ~known).any():
+        tell(f"{task}: has no new class; if its labels count from 0 in each task, add an offset to them")
+    elif not scenario.tasks_have_units and not (own & known).any():
+        tell(f"{task}: shares no class with earlier tasks; with scenario=domain all tasks have the same labels")
+
+
 def _extremes(values: Tensor) -> tuple[float, float]:
     """The least and the greatest of some values, NaN where there is one, at the price of one synchronisation."""
     values = values if values.is_floating_point() else values.to(torch.int64)  # not every type of torch has them
@@ -264,7 +280,7 @@ def check_validation_loader(loader: Any, name: str) -> None:
         raise DataError(f"{name}: has no batch")
 
 
-def check_passes(learner: Learner, loader: Loader, length: int | None) -> None:
+def check_passes(learner: Learner, loader: Loader, length: int | None, num_epochs: int) -> None:
     """Refuse a loader that can't be asked for as much as the strategy needs.
 
     Raises:
@@ -280,11 +296,9 @@ def check_passes(learner: Learner, loader: Loader, length: int | None) -> None:
             "give a loader that has len()",
         )
     again = strategy.looks_again or getattr(strategy.regularizer, "looks_again", False)
-    if again and hasattr(loader, "__next__"):
-        raise DataError(
-            "train_loader: can be gone through once only, and this strategy looks at its samples again; "
-            "give a list or a DataLoader"
-        )
+    if (again or num_epochs > 1) and hasattr(loader, "__next__"):
+        why = "this strategy looks at its samples again" if again else f"num_epochs is {num_epochs}"
+        raise DataError(f"train_loader: can be gone through once only, and {why}; give a list or a DataLoader")
 
 
 def length_of(loader: Loader) -> int | None:
@@ -305,13 +319,13 @@ def last_batch_size(loader: Any) -> int | None:
 
 
 def repeated(loader: Loader, passes: Iterable[int], length: int | None) -> Iterator[Any]:
-    """The batches of `loader`, once for each of `passes`; it ends when a pass brings none.
+    """The batches of `loader`, once for each of `passes`, numbered from 0; none if the first brings none.
 
     Raises:
-        DataError: a pass has more or fewer batches than `length`, its len().
+        DataError: a later pass brings none, or a pass has more or fewer batches than `length`, its len().
     """
     end = object()
-    for _ in passes:
+    for turn in passes:
         batches, number = iter(loader), 0
         batch = next(batches, end)
         while batch is not end:
@@ -322,7 +336,9 @@ def repeated(loader: Loader, passes: Iterable[int], length: int | None) -> Itera
                 raise DataError(f"train_loader: len() is {length}, and it yields more batches; mend its __len__")
             yield batch
             batch = next(batches, end) if number != length else end
-        if number == 0:
+        if number == 0 and turn == 0:
             return
+        if number == 0:
+            raise DataError("train_loader: has no batch when it is gone through again; give a list or a DataLoader")
         if length is not None and number < length:
             raise DataError(f"train_loader: len() is {length}, and it yields {number} batches; mend its __len__")

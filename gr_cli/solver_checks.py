@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gr_cli.errors import ConfigError, DataError, one_line
+from gr_cli.generators.base import Generator
 from gr_cli.layers import mode
 
 Parameters = dict[str, tuple[nn.Parameter, torch.Size]]
@@ -149,8 +150,11 @@ def check_parameters(model: nn.Module, device: torch.device | None) -> tuple[tor
         if value.is_meta:
             raise ConfigError("model", name, "is on the meta device, without values; load them before training")
     if device is not None:
-        model.to(device)
-    types = sorted({str(p.dtype).removeprefix("torch.") for p in values.values()})
+        try:
+            model.to(device)
+        except (RuntimeError, NotImplementedError) as error:
+            raise ConfigError("device", device, f"the model can't be moved there ({one_line(error)[:200]})") from error
+    types = sorted({str(p.dtype).removeprefix("torch.") for p in values.values() if p.requires_grad})
     if types not in (["float32"], ["float64"]):
         raise ConfigError(
             "model", ", ".join(types), "parameters must be all float32 or all float64", "convert them: model.float()"
@@ -163,15 +167,28 @@ def precision_of(dtype: torch.dtype) -> Literal["float32", "float64"]:
     return _PRECISIONS[dtype]
 
 
-def check_values(model: nn.Module) -> None:
+def check_values(network: nn.Module, what: str) -> None:
     """Refuse parameters that are no finite numbers before anything was trained.
 
     Raises:
         ConfigError: names the first of them.
     """
-    for name, value in model.named_parameters():
+    for name, value in network.named_parameters():
         if not value.isfinite().all():
-            raise ConfigError("model", name, "holds NaN or infinity before training", "load or initialise it anew")
+            raise ConfigError(what, name, "holds NaN or infinity before training", "load or initialise it anew")
+
+
+def check_generator(generator: Generator) -> None:
+    """Refuse a generator that a caller left in a state in which it can't be trained on.
+
+    Raises:
+        ConfigError: names the parameter.
+    """
+    check_values(generator, "generator_model")
+    trained = {id(parameter) for part in generator.parts().values() for parameter in part.parameters}
+    for name, parameter in generator.named_parameters():
+        if id(parameter) in trained and not parameter.requires_grad:
+            raise ConfigError("generator_model", name, "is frozen", "undo it: generator_model.requires_grad_(True)")
 
 
 # --- modes
@@ -193,11 +210,9 @@ def parts_in_evaluation(model: nn.Module, before: Collection[str]) -> set[str]:
 def training_mode(model: nn.Module, frozen: Collection[str]) -> Iterator[None]:
     """All modules but the `frozen` in training mode inside the block; after it each is as it was."""
     before = {part: part.training for part in model.modules()}
-    if not any(before.values()):
-        model.train()
+    model.train()  # which a model of the caller's may have made one that leaves parts out
     for name, part in model.named_modules():
-        if name in frozen:
-            part.training = False
+        part.training &= name not in frozen
     try:
         yield
     finally:

@@ -32,8 +32,9 @@ from gr_cli.loaders import (
     range_of,
     read_batch,
     repeated,
+    tell_of_labels,
 )
-from gr_cli.machine import default_threads, flushing_denormals, pick_device, size, thread_limit
+from gr_cli.machine import default_threads, flushing_denormals, memory_told, pick_device, size, thread_limit
 from gr_cli.options import plain_value
 from gr_cli.randomness import Draws, seeded
 from gr_cli.results.record import EvaluationRow, History, Record
@@ -42,6 +43,7 @@ from gr_cli.solver_checks import (
     ModelState,
     changed_parameters,
     check_copy,
+    check_generator,
     check_outputs,
     check_parameters,
     check_single_sample,
@@ -103,12 +105,15 @@ class ContinualTrainer:
             raise ConfigError("model", what, "must be a torch.nn.Module, made already")
         self._model, self._settings = model, TrainerSettings.checked(config)
         self._chosen_device = None if device is None else pick_device(str(device))
+        if str(device) == "meta":
+            raise ConfigError("device", device, "has no values to train")
         self._frozen = parts_in_evaluation(model, ())
         self._learner: Learner | None = None
-        self._state: ModelState | None = None  # the model at the beginning of the newest task
+        self._state: ModelState  # the model at the beginning of the newest task
         self._tasks: list[tuple[int, str, Loader | None]] = []
         self._classes: list[Tensor] = []  # of each task: bool (U,), the labels that it had
         self._failed: set[int] = set()  # tasks whose validation loader failed when it was last used
+        self._busy = False
         self._record = Record()
         self._folder = None if output_dir is None else TrainerFolder(output_dir)
 
@@ -182,7 +187,7 @@ class ContinualTrainer:
             self._folder.check_unused()
         name = f"task {task_id}" if task_name is None else str(task_name)
         # A caller's `no_grad` or `inference_mode` is not meant for what is trained in here.
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), memory_told(), self._not_within_itself():
             learner = self._train(train_loader, num_epochs, (task_id, name, val_loader))
             try:
                 found, faults = self._evaluate(learner)
@@ -193,6 +198,16 @@ class ContinualTrainer:
                     self._folder.write(self._settings.config, self._record, self.metrics, learner, names, facts)
         self._report(faults)
         return found
+
+    @contextmanager
+    def _not_within_itself(self) -> Iterator[None]:
+        if self._busy:
+            raise TrainingError("train_task: was called by a loader of the task that is trained; call it after that")
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
 
     def _checked_numbers(self, task_id: Any, num_epochs: Any) -> tuple[int, int]:
         """The number of the new task, and that of passes over its loader."""
@@ -216,7 +231,7 @@ class ContinualTrainer:
             frozen = parts_in_evaluation(self._model, self._frozen)
             with training_mode(self._model, frozen), named_errors("train_loader"):
                 learner, x = self._prepared(first)
-                check_passes(learner, loader, length)
+                check_passes(learner, loader, length, num_epochs)
                 if task == 0 and length != 1 and last_batch_size(loader) == 1:
                     with seeded(self._settings.seed, "shape"):
                         check_single_sample(self._model, x[:1], "train_loader")
@@ -239,7 +254,6 @@ class ContinualTrainer:
         """What the loader yields, as batches; notes which units belong to the task."""
         task, scenario = len(self._tasks) - 1, self._settings.scenario
         for pair in pairs:
-            assert self._state is not None
             if changed := changed_parameters(self._state.parameters, trained_parameters(self._model)):
                 raise ConfigError(
                     "model", some_names(changed), "changed while a task is trained", "do so between tasks"
@@ -297,7 +311,7 @@ class ContinualTrainer:
         x = x.to(device)
         with seeded(self._settings.seed, "shape"), torch.no_grad():
             units, tensor_alone = check_outputs(self._model, x.clone(), "train_loader")
-        check_values(self._model)
+        check_values(self._model, "model")
         now = ModelState(trained_parameters(self._model), device, dtype, units, tensor_alone)
         if not self._tasks:
             value_range = range_of(x, self._settings.value_range, "train_loader")
@@ -307,10 +321,10 @@ class ContinualTrainer:
         if self._learner is None or not self._tasks:
             self._learner = self._build(self._model if tensor_alone else Logits(self._model))
         now = replace(now, features=self._features(self._learner))
-        if self._tasks and self._state is not None:
+        if self._tasks:
             self._state.check_change(now, self._learner.strategy.regularizer)
             if self._learner.generator is not None:
-                self._learner.generator.to(device, dtype)
+                check_generator(self._learner.generator.to(device, dtype))
             self._learner.adopt_parameters()
         self._state = now
         return self._learner, x
@@ -361,7 +375,7 @@ class ContinualTrainer:
                 else:
                     self._record.evaluations.append(row)
                     found[task_id] = row.accuracy
-        self._tell_of_classes(learnt)
+        tell_of_labels(self._classes, self._settings.scenario, f"task {self._tasks[learnt][0]}")
         return found, faults
 
     def _evaluated(self, learner: Learner, task: int, loader: Loader) -> EvaluationRow:
@@ -376,17 +390,6 @@ class ContinualTrainer:
         if unknown and task == learnt:
             tell(f"{name}: labels {unknown[:9]} came in no training batch of this task")
         return EvaluationRow(learnt, 0, task, "test", result.accuracy, result.loss, result.n, final=True)
-
-    def _tell_of_classes(self, task: int) -> None:
-        """Print a line where the labels of a task look as if they were meant for another scenario."""
-        if task == 0:
-            return
-        earlier, own, scenario = torch.stack(self._classes[:task]).any(0), self._classes[task], self._settings.scenario
-        name = f"task {self._tasks[task][0]}"
-        if scenario.units_are_classes and not (own & ~earlier).any():
-            tell(f"{name}: has no new class; if its labels count from 0 in each task, add an offset to them")
-        elif not scenario.tasks_have_units and not (own & earlier).any():
-            tell(f"{name}: shares no class with earlier tasks; with scenario=domain all tasks have the same labels")
 
     def _report(self, faults: Mapping[int, Exception]) -> None:
         """Raise the first error of a validation loader that did not fail before, and print the others."""

@@ -91,6 +91,16 @@ class Sized:
         return iter(loader(self.number))
 
 
+class Once:
+    """Batches that come once, of which it says nothing."""
+
+    def __init__(self) -> None:
+        self.batches = iter(loader())
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.batches
+
+
 class Empty:
     def __iter__(self) -> Iterator[Any]:
         return iter(())
@@ -108,6 +118,24 @@ def half_on_meta() -> nn.Module:
 
 def frozen_output(model: nn.Module) -> None:
     model.output.requires_grad_(False)
+
+
+def generator_frozen(hands: Hands) -> object:
+    mine = trainer(REPLAY)
+    mine.train_task(loader())
+    mine.generator_model.requires_grad_(False)
+    return mine.train_task(loader())
+
+
+def within_itself(hands: Hands) -> object:
+    mine = trainer_with({})
+
+    def batches() -> Iterator[Any]:
+        yield loader()[0]
+        mine.train_task(loader())
+        yield loader()[1]
+
+    return mine.train_task(batches())
 
 
 def frozen_meanwhile(hands: Hands) -> object:
@@ -172,7 +200,8 @@ API: Table = {
         ("is needed after each task", trained(loader, iter(()))),
         ("{}: has no batch", trained(loader, [])),
         ("train_loader=one without len()", trained(lambda: iter(loader()), optimizer={"schedule": "cosine"})),
-        ("this strategy looks at its samples again", trained(lambda: iter(loader()), continual_strategy={"ewc": {}})),
+        ("can be gone through once only, and {}", trained(lambda: iter(loader()), continual_strategy={"ewc": {}})),
+        ("has no batch when it is gone through again", lambda hands: trainer().train_task(Once(), num_epochs=2)),
         ("and it yields more batches", trained(lambda: Sized(3, 2))),
         ("and it yields {} batches", trained(lambda: Sized(2, 3))),
     ],
@@ -196,6 +225,8 @@ API: Table = {
         ("must be all float32 or all float64", of_model(lambda: SimpleMLP(6, [8], 4).bfloat16())),
         ("holds NaN or infinity before training", changed(lambda model: model.output.bias.data.fill_(torch.nan))),
         ("changes its input in place", of_model(lambda: Subtracting(lambda logits: logits))),
+        ("the model can't be moved there", lambda hands: trainer_with({}, device="mps").train_task(loader())),
+        ("is frozen", generator_frozen),
         ("must return logits (B, U), not {}", of_model(lambda: Returning(lambda logits: logits[:, 0]))),
         ("returns probabilities", of_model(lambda: Returning(lambda logits: logits.softmax(1)))),
         ("can't take samples of shape", trained(lambda: [(torch.rand(4, 5), Y)])),
@@ -206,6 +237,8 @@ API: Table = {
         ("must be a torch.nn.Module", lambda hands: ContinualTrainer(SimpleMLP)),
         ("was trained already", twice_with_one_number),
         ("train_loader: task {} has no batch", trained(list)),
+        ("has no values to train", lambda hands: trainer_with({}, device="meta")),
+        ("was called by a loader", within_itself),
         ("changed while a task is trained", frozen_meanwhile),
         ("or samples scaled to [0, 1]", trained(lambda: [(X * 1e30, Y)] * 6, continual_strategy=REPLAY)),
         ("{}: has no batch", trained(loader, Empty())),

@@ -204,6 +204,38 @@ def test_changes_within_a_task_are_refused_and_undone():
     assert all(torch.equal(value, before[name]) for name, value in mine.model.state_dict().items())
 
 
+@pytest.mark.parametrize("network", ["model", "generator_model"])
+def test_a_generator_that_was_changed_is_trained_or_refused(network):
+    mine = trainer(mlp())
+    mine.train_task(batches())
+    generator = mine.generator_model
+    generator.pixels = type(generator.pixels)(8, 6)
+    before = generator.pixels.weight.detach().clone()
+    mine.train_task(batches(1))
+    assert not torch.equal(generator.pixels.weight, before)
+    generator.pixels.requires_grad_(False)
+    with pytest.raises(ConfigError, match=r"generator_model=pixels\.weight: is frozen"):
+        mine.train_task(batches())
+    generator.requires_grad_(True)
+    parameter = next(getattr(mine, network).parameters())
+    parameter.data.fill_(torch.inf)
+    with pytest.raises(ConfigError, match=f"{network}=.*: holds NaN or infinity before training"):
+        mine.train_task(batches())
+
+
+def test_frozen_parameters_of_other_types():
+    class Selecting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = mlp()
+            self.order = nn.Parameter(torch.arange(6).flip(0), requires_grad=False)
+
+        def forward(self, x):
+            return self.net(x[:, self.order])
+
+    trainer(Selecting()).train_task(batches(), batches())
+
+
 # --- modes
 
 
@@ -249,6 +281,22 @@ def test_a_model_that_is_wholly_in_evaluation_mode_is_trained_in_training_mode()
     trainer(model).train_task(batches(), batches())
     assert not torch.equal(model.norm.running_mean, mean)
     assert not model.training and not model.norm.training
+
+
+def test_a_model_that_keeps_a_part_in_evaluation_mode_by_itself():
+    class Keeping(Normalised):
+        def train(self, mode=True):
+            super().train(mode)
+            self.norm.eval()
+            return self
+
+    model = Keeping()
+    mean = model.norm.running_mean.clone()
+    mine = trainer(model)
+    for task in range(2):
+        mine.train_task(batches(task), batches(task))
+        model.eval()
+    assert torch.equal(model.norm.running_mean, mean)
 
 
 def test_a_head_alone_in_training_mode():

@@ -12,7 +12,7 @@ from test_solver_checks import REPLAY, VAE, batches, mlp, trainer
 
 import gr_cli
 from gr_cli import ContinualTrainer, SimpleMLP
-from gr_cli.errors import ConfigError, DataError, GrError
+from gr_cli.errors import ConfigError, DataError, GrError, OutOfMemoryError
 
 
 class Failing:
@@ -97,6 +97,46 @@ def test_a_loader_whose_length_is_wrong_is_not_cut_or_repeated_in_silence():
         trainer(mlp()).train_task(Sized(batches()))
     with pytest.raises(DataError, match="len\\(\\) is 2, and it yields 1 batches"):
         trainer(mlp()).train_task(Sized(batches(number=1)))
+
+
+class Once:
+    """Batches that come once, of which it does not tell."""
+
+    def __init__(self):
+        self.batches = iter(batches())
+
+    def __iter__(self):
+        return self.batches
+
+
+@pytest.mark.parametrize("loader", [iter(batches()), Once()])
+def test_several_epochs_of_a_loader_for_one_pass_are_not_one_in_silence(loader):
+    mine = trainer(mlp())
+    before = copy.deepcopy(mine.model.state_dict())
+    with pytest.raises(DataError, match=r"once only, and num_epochs is 5|no batch when it is gone through again"):
+        mine.train_task(loader, num_epochs=5)
+    assert all(torch.equal(value, before[name]) for name, value in mine.model.state_dict().items())
+
+
+def test_a_loader_that_trains_by_itself_is_refused():
+    mine = trainer(mlp())
+
+    def loader():
+        yield batches()[0]
+        mine.train_task(batches(1))
+
+    with pytest.raises(GrError, match="was called by a loader of the task that is trained"):
+        mine.train_task(loader())
+    assert mine.accuracy_matrix == []
+    mine.train_task(batches(), batches())
+
+
+def test_too_little_memory_is_one_line_and_leaves_the_trainer_as_it_was():
+    mine = trainer(mlp(), {"generative_replay": {"memory_size": 10**13}})
+    with pytest.raises(OutOfMemoryError, match=r"^out of memory.*smaller memories") as raised:
+        mine.train_task(batches())
+    assert "\n" not in str(raised.value)
+    assert mine.accuracy_matrix == []
 
 
 # --- evaluation
@@ -306,3 +346,10 @@ def test_a_folder_of_a_trainer_is_not_one_that_load_run_can_build(tmp_path):
     ContinualTrainer(mlp(), {}, output_dir=tmp_path / "run").train_task(batches(), batches())
     with pytest.raises(GrError, match="ContinualTrainer"):
         gr_cli.load_run(tmp_path / "run")
+
+
+def test_a_trusted_name_is_not_taken_letter_by_letter(monkeypatch, tmp_path):
+    """`trust="strange"` would else trust every package called by a letter of it."""
+    monkeypatch.setattr("gr_cli.results.load.settings_of", lambda folder, trust: pytest.fail(f"trusted: {trust}"))
+    with pytest.raises(pytest.fail.Exception, match=r"trusted: \['strange'\]"):
+        gr_cli.load_run(tmp_path, trust="strange")

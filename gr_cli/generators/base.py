@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import index
 from typing import ClassVar, Literal, cast
 
 import torch
@@ -105,7 +106,7 @@ class Generator(nn.Module, ABC):
         self,
         num_samples: int,
         device: torch.device | str | None = None,
-        labels: Tensor | None = None,
+        labels: Tensor | Sequence[int] | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Dream `num_samples` samples: (num_samples, *sample_shape) on `device`, without gradient.
@@ -117,12 +118,13 @@ class Generator(nn.Module, ABC):
                 has met, in turn.
             generator: random stream; default: torch's global one.
         """
+        num_samples = index(num_samples)  # a TypeError for what is no whole number
         if num_samples < 0:
             raise ValueError(f"num_samples={num_samples}: must be at least 0")
         like = next(value for value in chain(self.parameters(), self.buffers()) if value.is_floating_point())
         home = like.device
         source = generator.device if generator is not None else home
-        labels = self.turns(num_samples) if labels is None else labels
+        labels = self.turns(num_samples) if labels is None else self._wanted(labels, num_samples, home)
         latent = {
             name: (torch.randn if noise.kind == "normal" else torch.rand)(
                 noise.shape, generator=generator, device=source
@@ -132,6 +134,16 @@ class Generator(nn.Module, ABC):
         with torch.no_grad():
             x = self.decode(latent, labels)
         return x if device is None else x.to(device)
+
+    def _wanted(self, labels: Tensor | Sequence[int], num_samples: int, device: torch.device) -> Tensor:
+        """Labels that a caller asks for, checked."""
+        wanted = torch.as_tensor(labels, device=device)
+        classes = getattr(self, "known", None)
+        if wanted.is_floating_point() or wanted.shape != (num_samples,):
+            raise ValueError(f"labels: must be {num_samples} whole numbers, one for each sample")
+        if classes is not None and num_samples and not 0 <= int(wanted.min()) <= int(wanted.max()) < len(classes):
+            raise ValueError(f"labels={wanted.unique().tolist()[:9]}: must be from 0 to {len(classes) - 1}")
+        return wanted.long()
 
 
 class Ensemble(Generator):

@@ -85,7 +85,7 @@ def _check_trust(path: Path, named: Collection[str], trust: Collection[str]) -> 
         )
 
 
-def load_run(folder: str | Path, trust: Collection[str] = ()) -> LoadedRun:
+def load_run(folder: str | Path, trust: str | Collection[str] = ()) -> LoadedRun:
     """Configuration, accuracy matrix, solver and generator (None if there was none) of the run in `folder`.
 
     `trust`: dotted names of components, or packages of them, that are not of this program and may be imported.
