@@ -102,6 +102,7 @@ def load_run(folder: str | Path, trust: str | Collection[str] = ()) -> LoadedRun
     from gr_cli.results.folder import RunFolder
     from gr_cli.results.record import Record
 
+    trust = [trust] if isinstance(trust, str) else trust  # else each of its letters would be trusted
     settings, run = settings_of(Path(folder), trust), RunFolder(Path(folder))
     saved = run.load_checkpoint()
     if saved is None:
