@@ -19,7 +19,7 @@ from gr_cli.errors import GrError, Interrupted, TrainingError
 from gr_cli.facts import facts
 from gr_cli.judge import Judge
 from gr_cli.learner import Learner, Losses
-from gr_cli.machine import flushing_denormals, memory_told, peak_memory, repeatable, thread_limit
+from gr_cli.machine import flushing_denormals, memory_told, peak_memory, repeatable, thread_limit, warn_of_emulation
 from gr_cli.pictures import draw_matrix, draw_samples
 from gr_cli.quality import judge_dreams, judge_of
 from gr_cli.results.folder import RunFolder, sibling
@@ -174,6 +174,8 @@ def _parties(ready: Mapping[int, Run]) -> dict[tuple[Place, str], list[int]]:
 def _see_through(cohort: Cohort, place: Place) -> list[Result | GrError]:
     """Train a cohort from `place` on; the statuses say what became of its runs."""
     experiment = cohort.runs[0].experiment
+    if experiment.learner.precision == "bf16":
+        warn_of_emulation(experiment.learner.device)
     with thread_limit(experiment.threads), repeatable(experiment.learner.device):
         open_row = _take_up(cohort, place)
         try:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from gr_cli.errors import ConfigError, GrError, OutOfMemoryError, one_line
+from gr_cli.tell import tell
 
 
 def size(network: nn.Module) -> int:
@@ -32,6 +35,45 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= gpus:
         raise ConfigError("device", name, f"this machine has {gpus} usable GPUs", "try device=auto")
     return device
+
+
+# What ONEDNN_MAX_CPU_ISA may hold oneDNN to, of instruction sets without products of bfloat16.
+_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether the processor has arithmetic in bfloat16, by its features, not by a clock: elsewhere it is emulated, and
+    many times slower than float32. What the environment holds torch (ATEN_CPU_CAPABILITY) or oneDNN
+    (ONEDNN_MAX_CPU_ISA) to counts as all that there is."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    held = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", ""))
+    if held.upper() in _WITHOUT_BFLOAT16:
+        return False
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return has and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return False
+    return any("bf16" in line.split() for line in lines if line.startswith("Features"))
+
+
+def fastest_precision(device_name: str) -> str:
+    """`bf16` where the device of that name computes in it, else `float32`.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    return "bf16" if computes_bfloat16(pick_device(device_name)) else "float32"
+
+
+@cache
+def warn_of_emulation(device: torch.device) -> None:
+    """Say, once in a process, that `precision=bf16` will be slow, if it will."""
+    if not computes_bfloat16(device):
+        tell("precision=bf16: has no arithmetic of its own on this processor, and is slow; precision=auto knows that")
 
 
 # Below this many multiplications per forward pass, a second thread costs more than it brings.

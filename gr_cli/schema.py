@@ -111,7 +111,7 @@ CHECKS: dict[str, Any] = {
     "checkpoint.every_seconds": Positive,
     "device": str,
     "threads": Annotated[int, Ge(1), Le(1024)] | None,
-    "precision": Literal["float32", "float64", "bf16"],
+    "precision": Literal["float32", "float64", "bf16", "auto"],
     "data_root": str,
     "cache_root": str,
     "download": bool,

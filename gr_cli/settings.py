@@ -72,6 +72,11 @@ class Settings:
             whole["evaluate"] = {**whole["evaluate"], "dreams": None}
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", whole["device"]):
             raise ConfigError("device", whole["device"], "must be auto, cpu, cuda or cuda:<number>")
+        if whole["precision"] == "auto":
+            # Here, before anything is named after it: a run has one precision wherever it goes on.
+            from gr_cli.machine import fastest_precision
+
+            whole["precision"] = fastest_precision(whole["device"])
         train = whole["train"]
         if (train["iterations"] is None) == (train["epochs"] is None):
             raise ConfigError(
@@ -141,6 +146,7 @@ class Settings:
             top = key.split(".")[0].split("/")[0]
             if key in (*_GROUPS_IN_PATH, "seed") or top in (*NOT_IDENTITY, "hydra"):
                 continue
+            value = self.config["precision"] if key == "precision" else value
             leaf = re.split(r"[./]", key)[-1]
             # generator/optimizer is another group than optimizer.
             alone = leaves.count(leaf) <= 1 and (leaf == key or leaf not in PROVIDED)

@@ -3,7 +3,7 @@
 
     python scripts/reproduce.py split_mnist_three_scenarios
     python scripts/reproduce.py split_mnist_three_scenarios --seeds 5 --methods dgr bir --scenarios class
-    python scripts/reproduce.py permuted_mnist_10 --seeds 1 precision=bf16 threads=1
+    python scripts/reproduce.py permuted_mnist_10 --seeds 1 precision=auto threads=1
 
 Further words go to every `gr-run`. The runs lie below outputs/ as those of any sweep; what is there already is not run
 again, so that the same command goes on where it was stopped. The table is written to outputs/reproduced/ after every

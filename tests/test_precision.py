@@ -1,0 +1,113 @@
+"""The precision of a run follows from the processor's features, and stays what it was when the run began."""
+
+import platform
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from gr_cli import checkpoints, machine
+from gr_cli.assembly import prepare
+from gr_cli.compose import composed
+from gr_cli.errors import ConfigError, FolderError
+from gr_cli.results.folder import RunFolder
+from gr_cli.results.load import settings_of
+
+CPU = torch.device("cpu")
+SMALL = ["train.iterations=4", "threads=1", "evaluate.dreams=0", "strategy=finetune"]
+
+
+@pytest.fixture
+def processor(monkeypatch):
+    """A processor with arithmetic in bfloat16, or without."""
+
+    def of(has: bool) -> None:
+        machine.warn_of_emulation.cache_clear()
+        monkeypatch.setattr(machine, "computes_bfloat16", lambda device: has)
+
+    yield of
+    machine.warn_of_emulation.cache_clear()
+
+
+@pytest.mark.parametrize(("has", "expected"), [(True, "bf16"), (False, "float32")])
+def test_auto_is_what_the_processor_computes_in_before_anything_is_named_after_it(processor, tmp_path, has, expected):
+    processor(has)
+    auto, named = composed(["precision=auto"]), composed([f"precision={expected}"])
+    assert auto.config["precision"] == expected
+    assert auto.identity == named.identity and auto.folder(tmp_path) == named.folder(tmp_path)
+    assert f"precision={expected}" in auto.folder(tmp_path).name
+    assert yaml.safe_load(auto.as_yaml())["precision"] == expected
+    other = composed([f"precision={'float32' if has else 'bf16'}"])
+    assert auto.identity != other.identity
+    # What is named is taken, whatever the processor has.
+    assert [composed([f"precision={p}"]).config["precision"] for p in ("bf16", "float64")] == ["bf16", "float64"]
+    assert composed([]).config["precision"] == "float32"
+
+
+def test_a_run_goes_on_elsewhere_in_its_own_precision_with_a_word_of_warning(processor, gr_run, interrupted):
+    processor(True)
+    interrupted("precision=auto", *SMALL)
+    (folder,) = [path.parent for path in Path("outputs").rglob("config.yaml")]
+    processor(False)
+    code, _, err = gr_run(f"resume={folder}")
+    assert code == 0
+    assert [line for line in err.splitlines() if "precision" in line] == [
+        "gr-run: precision=bf16: has no arithmetic of its own on this processor, and is slow; precision=auto knows that"
+    ]
+    assert settings_of(folder).config["precision"] == "bf16"
+    # The same command is another run here, with a folder of its own.
+    assert composed(["precision=auto", *SMALL]).folder(Path("outputs")) != folder
+    # A checkpoint of another precision is refused.
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump(config | {"precision": "float32"}))
+    experiment = prepare(settings_of(folder))
+    with pytest.raises(FolderError, match="precision is bf16 there, float32 here"):
+        checkpoints.available(experiment, RunFolder(folder))
+
+
+def test_a_slow_precision_is_told_once_in_a_process(processor, capsys):
+    processor(False)
+    for _ in range(3):
+        machine.warn_of_emulation(CPU)
+    assert capsys.readouterr().err.count("precision=bf16") == 1
+    processor(True)
+    machine.warn_of_emulation(CPU)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_device_that_is_not_there_has_no_precision(processor):
+    with pytest.raises(ConfigError, match="usable GPUs"):
+        composed(["precision=auto", "device=cuda:99"])
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="features of x86")
+@pytest.mark.parametrize(
+    ("avx512_bf16", "amx", "capability", "held", "expected"),
+    [
+        (True, False, "AVX512", {}, True),
+        (True, True, "AVX512", {}, True),
+        (False, True, "AVX512", {}, True),
+        (False, False, "AVX512", {}, False),
+        (False, False, "AVX2", {}, False),
+        (True, False, "AVX2", {}, False),  # ATEN_CPU_CAPABILITY=avx2
+        (True, False, "DEFAULT", {}, False),
+        (True, False, "AVX512", {"ONEDNN_MAX_CPU_ISA": "AVX2"}, False),
+        (True, False, "AVX512", {"ONEDNN_MAX_CPU_ISA": "avx512_core"}, False),
+        (True, False, "AVX512", {"DNNL_MAX_CPU_ISA": "AVX512_CORE_VNNI"}, False),
+        (True, False, "AVX512", {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}, True),
+        (True, False, "AVX512", {"ONEDNN_MAX_CPU_ISA": "DEFAULT"}, True),
+    ],
+)
+def test_features_say_whether_there_is_arithmetic_in_bfloat16(
+    monkeypatch, avx512_bf16, amx, capability, held, expected
+):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in held.items():
+        monkeypatch.setenv(name, value)
+    assert machine.computes_bfloat16(CPU) is expected
+    assert machine.fastest_precision("cpu") == ("bf16" if expected else "float32")
