@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from gr_cli import __version__
 from gr_cli.compose import OUTPUTS, settings_from
 from gr_cli.errors import AuditError, CompositionError, ConfigError, GrError, Interrupted, Stop, one_line
+from gr_cli.signals import as_interrupts, hold_lifeline, leave_with_run
 from gr_cli.tell import tell_failure
 
 if TYPE_CHECKING:
@@ -42,10 +43,11 @@ def main(arguments: Sequence[str]) -> int:
         print(f"gr-run {__version__}")
         return 0
     try:
-        for name, do in _ON_FOLDERS.items():
-            if any(word.startswith(f"{name}=") for word in words):
-                return _where_it_began(do, *_folder_and_trust(name, words))
-        return _compose_and_run(words)
+        with as_interrupts():
+            for name, do in _ON_FOLDERS.items():
+                if any(word.startswith(f"{name}=") for word in words):
+                    return _where_it_began(do, *_folder_and_trust(name, words))
+            return _compose_and_run(words)
     except Stop as stop:
         if not isinstance(stop.error, GrError):
             raise stop.error from None
@@ -218,6 +220,8 @@ def _job(config: DictConfig) -> float | None:
     hydra = HydraConfig.get()
     alone = hydra.mode != RunMode.MULTIRUN
     here = alone or sweep.in_this_process(hydra)
+    if not here:
+        hold_lifeline()
     score: float | None = float("nan")
     folder: Path | None = None
     try:
@@ -230,9 +234,14 @@ def _job(config: DictConfig) -> float | None:
     except GrError as error:
         if alone:
             raise Stop(error) from error
-        if here and isinstance(error, Interrupted):
+        if isinstance(error, Interrupted) and (here or sweep.elsewhere()):
             raise Stop(Interrupted([])) from error  # it is the sweep that goes on, not this run alone
         tell_failure(folder, error)
+        if isinstance(error, Interrupted):
+            leave_with_run()
+    except KeyboardInterrupt:
+        leave_with_run()
+        raise
     except Exception:
         if alone:
             raise

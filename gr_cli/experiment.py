@@ -26,7 +26,7 @@ from gr_cli.results.folder import RunFolder, sibling
 from gr_cli.results.record import EvaluationRow, History, OpenRow, Record, Result
 from gr_cli.results.status import Reached, Status, beating
 from gr_cli.settings import Settings
-from gr_cli.signals import Overdue, not_kept_waiting, stop_requests
+from gr_cli.signals import Overdue, as_interrupts, not_kept_waiting, stop_requests
 from gr_cli.stored import stored
 from gr_cli.strategies.base import Position
 from gr_cli.tracking import to_be_trusted
@@ -127,7 +127,7 @@ def run_together(jobs: Sequence[Settings], folders: Sequence[RunFolder], view: V
     """
     outcomes: dict[int, Result | GrError] = {}
     same = {i: [folder.path for folder in folders].index(mine.path) for i, mine in enumerate(folders)}
-    with flushing_denormals(), ExitStack() as stack:
+    with as_interrupts(), flushing_denormals(), ExitStack() as stack:
         ready: dict[int, Run] = {}
         for i, (settings, folder) in enumerate(zip(jobs, folders, strict=True)):
             if same[i] != i:

@@ -1,40 +1,84 @@
-"""Ctrl-C and SIGTERM as requests to stop, and what may not keep them waiting."""
+"""Signals as requests to stop, what may not keep them waiting, and how they reach the processes of a sweep."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from tempfile import NamedTemporaryFile
 from types import FrameType
 from typing import Any
 
-_REQUESTS = (signal.SIGINT, signal.SIGTERM)
+try:
+    import fcntl
+except ImportError:  # Windows: there, the processes of a sweep end with their jobs
+    fcntl = None  # type: ignore[assignment]
+
+# Ctrl-C, the end of an allocation, a terminal that is closed.
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+_LIFELINE = "GR_LIFELINE"
+_SECONDS_BETWEEN_LOOKS = 0.25
 
 
 class Overdue(BaseException):
     """What was waited for takes too long. No ordinary exception: who tries again after these shall not after this."""
 
 
+def _requests() -> list[signal.Signals]:
+    """The signals that ask this process to stop. One that is ignored, as by nohup, asks for nothing."""
+    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+    return [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+
+
+@contextmanager
+def _handled(handlers: dict[signal.Signals, Any]) -> Iterator[None]:
+    """Replace signal handlers inside the block; those of before may be of another library, or of C code (None)."""
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; the second Ctrl-C leaves at once."""
+    """An event that Ctrl-C, SIGTERM or SIGHUP sets; a second Ctrl-C leaves at once."""
     stop = threading.Event()
 
     def request(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
+        # Only Ctrl-C: SIGTERM comes twice where a scheduler sends it to a group of processes, and to each again.
+        if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.set()
 
-    if threading.current_thread() is not threading.main_thread():
+    if not _in_main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, request) for number in _REQUESTS}
-    try:
+    with _handled(dict.fromkeys(_requests(), request)):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+
+@contextmanager
+def as_interrupts() -> Iterator[None]:
+    """Inside the block, SIGTERM and SIGHUP are what Ctrl-C is: they raise KeyboardInterrupt."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if not _in_main_thread():
+        yield
+        return
+    with _handled({number: interrupt for number in _requests() if number != signal.SIGINT}):
+        yield
 
 
 @contextmanager
@@ -44,7 +88,7 @@ def not_kept_waiting(seconds: float, at_once: bool = False) -> Iterator[None]:
     Raises:
         Overdue: they are over.
     """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+    if not _in_main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
     inside = True
@@ -55,23 +99,113 @@ def not_kept_waiting(seconds: float, at_once: bool = False) -> Iterator[None]:
 
     def noting(handler: Any) -> Any:
         def request(number: int, frame: FrameType | None) -> None:
-            signal.setitimer(signal.ITIMER_REAL, seconds)
+            if not signal.getitimer(signal.ITIMER_REAL)[0]:  # a second request gives no more time
+                signal.setitimer(signal.ITIMER_REAL, seconds)
             handler(number, frame)
 
         return request if callable(handler) else handler
 
-    before = {number: signal.getsignal(number) for number in (*_REQUESTS, signal.SIGALRM)}
-    for number in _REQUESTS:
-        signal.signal(number, noting(before[number]))
-    signal.signal(signal.SIGALRM, give_up)
-    if at_once:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
+    handlers = {number: noting(signal.getsignal(number)) for number in _requests()}
+    with _handled(handlers | {signal.SIGALRM: give_up}):
+        if at_once:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
-            yield
+            try:
+                yield
+            finally:
+                inside = False
         finally:
-            inside = False
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+
+
+# --- the processes of a sweep
+#
+# They end with the process of the command, however that ends, and save what they train. Both sides lock parts of one
+# file: the command its first byte, for as long as the sweep goes on, which no process outlives; each of the others the
+# second one, for as long as it lives.
+
+_COMMAND, _WORKERS = 0, 1
+
+
+@contextmanager
+def lifeline() -> Iterator[None]:
+    """Processes that are started inside the block, and call `hold_lifeline`, save and leave when this one is asked to
+    stop, or ends without a word. A request waits for them; a second one does not.
+
+    Raises:
+        KeyboardInterrupt: it was asked to stop, and they have left.
+    """
+    if fcntl is None or not _in_main_thread():
+        yield
+        return
+    with NamedTemporaryFile(prefix="gr-", buffering=0, delete=False) as file:
+        fcntl.lockf(file, fcntl.LOCK_EX, 1, _COMMAND)
+
+        def leave(number: int, frame: FrameType | None) -> None:
+            if _LIFELINE in os.environ:
+                del os.environ[_LIFELINE]
+                fcntl.lockf(file, fcntl.LOCK_UN, 1, _COMMAND)
+                while not _lock(file.fileno(), fcntl.LOCK_EX, _WORKERS):
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+            raise KeyboardInterrupt
+
+        os.environ[_LIFELINE] = f"{os.getpid()}:{file.name}"
+        try:
+            with _handled(dict.fromkeys(_requests(), leave)):
+                yield
+        finally:
+            os.environ.pop(_LIFELINE, None)
+            _remove(file.name)
+
+
+# Descriptors of files that this process holds until it ends.
+_held: list[int] = []
+
+
+def hold_lifeline() -> None:
+    """In a process that trains runs of a sweep: stop, and end, with the process of the command that began the sweep."""
+    command, _, name = os.environ.get(_LIFELINE, "").partition(":")
+    if command in ("", str(os.getpid())) or fcntl is None:  # a launcher may run jobs in the command's own process
+        return
+    del os.environ[_LIFELINE]
+    try:
+        file = os.open(name, os.O_RDWR)
+    except OSError:
+        os.kill(os.getpid(), signal.SIGTERM)  # the command is gone already
+        return
+    _held.append(file)
+    fcntl.lockf(file, fcntl.LOCK_SH, 1, _WORKERS)
+
+    def watch() -> None:
+        while not _lock(file, fcntl.LOCK_SH, _COMMAND):
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        _remove(name)  # the command may have had no time to
+        # A run that is under way takes it as a request, and ends; what waits for work ends at once.
+        while True:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+def leave_with_run() -> None:
+    """After a run that was asked to stop, end the process that holds a lifeline: it would be handed the next run."""
+    if _held:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(130)
+
+
+def _remove(name: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name)
+
+
+def _lock(file: int, how: int, byte: int) -> bool:
+    """Lock a byte of an open file; False if another process has it."""
+    try:
+        fcntl.lockf(file, how | fcntl.LOCK_NB, 1, byte)
+    except OSError:
+        return False
+    return True

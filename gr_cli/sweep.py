@@ -18,6 +18,7 @@ from hydra.experimental.callback import Callback
 
 from gr_cli.compose import OUTPUTS, settings_from, typed
 from gr_cli.errors import CompositionError, ConfigError, Stop, one_line
+from gr_cli.signals import lifeline
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -108,6 +109,8 @@ class CheckFirst(Callback):
             _check_launcher(config)
             if str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
                 _check_jobs(config)
+            if _in_processes(config.hydra):
+                _held.enter_context(lifeline())
         except Exception as error:
             raise Stop(error) from error
 
@@ -208,6 +211,14 @@ def _trained_elsewhere(hydra: Any) -> bool:
         for name, default in (("processes", 1), ("where", "here"))
     )
     return not in_this_process(hydra) or processes > 1 or where != "here"
+
+
+def _in_processes(hydra: Any) -> bool:
+    """Whether these other processes are of this machine, and started by that of the command."""
+    target = str(hydra.launcher._target_)
+    return _trained_elsewhere(hydra) and (
+        target.endswith("JoblibLauncher") or (in_this_process(hydra) and hydra.launcher.where == "here")
+    )
 
 
 def _check_launcher(config: DictConfig) -> None:

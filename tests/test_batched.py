@@ -30,6 +30,7 @@ APART = [
     ["seed=1", "optimizer.lr=0.001"],
     ["seed=0", "optimizer.lr=0.002", "optimizer.weight_decay=0.01", "optimizer.schedule=cosine"],
 ]
+SINGLE = "precision=float32"
 REPLAY = [["strategy.replay_weight=1"], ["strategy.replay_weight=0.5"], ["strategy.replay_weight=2"]]
 
 
@@ -56,14 +57,17 @@ def first_losses(jobs, steps):
     return found
 
 
-def assert_same_losses(words, steps=25, apart=APART, relative=1e-4):
+def assert_same_losses(words, steps=25, apart=APART, relative=1e-9):
+    """Replicas together and alone, in double precision unless `words` ask for another: rounding grows with the steps,
+    in single precision to any size, and each processor rounds in its own way."""
+    words = words if any(word.startswith("precision=") for word in words) else [*words, "precision=float64"]
     jobs = [composed([*words, *mine]) for mine in apart]
     together = first_losses(jobs, steps)
     for replica, job in enumerate(jobs):
         for step, (alone, both) in enumerate(zip(first_losses([job], steps), together, strict=True)):
             assert alone.keys() == both.keys()
             for name, value in alone.items():
-                assert float(both[name][replica]) == pytest.approx(float(value[0]), rel=relative, abs=1e-5), (
+                assert float(both[name][replica]) == pytest.approx(float(value[0]), rel=relative, abs=relative / 10), (
                     f"{name} of replica {replica} at step {step}"
                 )
 
@@ -75,15 +79,16 @@ def test_losses_are_those_of_the_run_alone(model, generator, strategy):
     words = [f"model={model}", f"generator={generator}", f"strategy={strategy}", "model.dropout=0.2"]
     words += ["benchmark.class_order=shuffled", "train.batch_size=16"]
     replays = strategy == "generative_replay"
-    assert_same_losses(words, apart=[a + b for a, b in zip(APART, REPLAY, strict=True)] if replays else APART)
+    apart = [a + b for a, b in zip(APART, REPLAY, strict=True)] if replays else APART
+    assert_same_losses(words, apart=apart)
+    assert_same_losses([*words, SINGLE], 2, apart, 1e-4)
 
 
 @pytest.mark.parametrize(
     ("words", "steps", "relative"),
-    [(["precision=float64"], 25, 1e-9), (["optimizer=sgd", "optimizer.lr=0.001"], 2, 1e-4)],
+    [([], 25, 1e-9), ([SINGLE, "optimizer=sgd", "optimizer.lr=0.001"], 2, 1e-4)],
 )
 def test_losses_of_a_deep_network_are_those_of_the_run_alone(words, steps, relative):
-    # In single precision its training is chaotic: two orders of summation are two runs after a dozen steps.
     words = ["model=resnet18", "train.batch_size=4", "strategy=finetune", *words]
     assert_same_losses(words, steps, [["seed=0"], ["seed=1"]], relative)
 
@@ -116,7 +121,7 @@ def test_the_strength_of_a_regulariser_may_differ():
 
 
 def test_products_in_low_precision_are_those_of_the_run_alone_as_far_as_that_goes():
-    assert_same_losses(["precision=bf16", "model.dropout=0.2"], 3, [["seed=0"], ["seed=1"]], 2e-2)
+    assert_same_losses(["precision=bf16", "model.dropout=0.2"], 2, [["seed=0"], ["seed=1"]], 2e-2)
 
 
 def rows(path):
@@ -149,13 +154,14 @@ def folders():
 
 
 def test_every_job_leaves_the_folder_that_it_would_have_left_alone(gr_run, monkeypatch, tmp_path):
-    code, out, err = gr_run(*SWEEP)
+    words = (*SWEEP, "precision=float64")
+    code, out, err = gr_run(*words)
     assert (code, err) == (0, "")
     assert "4 runs that differ in strategy.replay_weight, seed: one program" in out
     batched = {name: path.absolute() for name, path in folders().items()}
     (tmp_path / "alone").mkdir()
     monkeypatch.chdir(tmp_path / "alone")
-    assert gr_run(*(word for word in SWEEP if "launcher" not in word))[0] == 0
+    assert gr_run(*(word for word in words if "launcher" not in word))[0] == 0
     alone = folders()
     assert batched.keys() == alone.keys() and len(alone) == 4
     for name, path in batched.items():
@@ -170,7 +176,7 @@ def test_every_job_leaves_the_folder_that_it_would_have_left_alone(gr_run, monke
         saved, other = (RunFolder(p).load_checkpoint()["learner"] for p in (path, alone[name]))
         assert saved["solver"].keys() == other["solver"].keys()
         for key, value in other["solver"].items():
-            torch.testing.assert_close(saved["solver"][key], value, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(saved["solver"][key], value, rtol=1e-7, atol=1e-9)
         # No more than its own part of what was trained together.
         assert (path / "checkpoint.pt").stat().st_size < 1.1 * (alone[name] / "checkpoint.pt").stat().st_size
 
@@ -216,6 +222,7 @@ def test_a_sweep_goes_on_as_it_was_cut_whatever_another_trial_finds(gr_run, inte
 
 def test_a_run_whose_loss_is_no_number_fails_alone(gr_run):
     words = ("-m", "hydra/launcher=batched", "train.iterations=40", "optimizer=sgd", "optimizer.lr=0.01,1e30,0.02")
+    words = (*words, "precision=float64")
     code, _, err = gr_run(*words, "log.every=5")
     assert code == 1
     assert "loss `" in err and "1 of 3 runs did not finish" in err
@@ -223,7 +230,7 @@ def test_a_run_whose_loss_is_no_number_fails_alone(gr_run):
     assert sorted(status["state"] for status in states.values()) == ["failed", "finished", "finished"]
     (failed,) = (name for name, status in states.items() if status["state"] == "failed")
     assert "1e+30" in failed or "1e30" in failed
-    ours = composed(["train.iterations=40", "optimizer=sgd", "optimizer.lr=0.02", "log.every=5"])
+    ours = composed(["train.iterations=40", "optimizer=sgd", "optimizer.lr=0.02", "log.every=5", "precision=float64"])
     alone = experiment.run(ours, RunFolder(Path("alone")), View())
     (beside,) = (path for name, path in folders().items() if "0.02" in name)
     assert rows(beside / "accuracy_matrix.csv") == rows(Path("alone/accuracy_matrix.csv"))
@@ -383,9 +390,7 @@ def test_the_peak_of_memory_is_foretold_within_a_fifth(tmp_path):
         "run_together(jobs, [RunFolder(Path(str(i))) for i in range(10)], View())\n"
         "print(peak_memory(torch.device('cpu')))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], check=True, cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, capture_output=True, text=True)
     foretold, measured = map(int, done.stdout.split())
     assert foretold == pytest.approx(measured, rel=0.2)
 

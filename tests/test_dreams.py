@@ -204,7 +204,7 @@ def test_colour_of_any_size(run, size, monkeypatch):
 
 
 def test_together_as_alone():
-    words = [*TINY, "train.iterations=25"]
+    words = [*TINY, "train.iterations=25", "precision=float64"]
     jobs = [composed([*words, f"seed={seed}"]) for seed in range(2)]
     for batch in ([jobs[0]], [jobs[1]], jobs):
         run_together(batch, [RunFolder(Path(f"{len(batch)}-{job.seed}")) for job in batch], View())

@@ -21,7 +21,7 @@ from gr_cli.strategies.replay import weights
 alone_and_together = pytest.mark.parametrize("seeds", [(0,), (0, 1)], ids=["alone", "together"])
 
 
-def learner(kind="class", seeds=(0,), tasks=3, **settings) -> Learner:
+def learner(kind="class", seeds=(0,), tasks=3, dtype=torch.float32, **settings) -> Learner:
     """A learner of one replica for each seed. Whatever the other seeds, a seed has the same networks and batches."""
     scenario = Scenario(kind)
     heads = scenario.heads([2] * tasks)
@@ -29,11 +29,12 @@ def learner(kind="class", seeds=(0,), tasks=3, **settings) -> Learner:
     generators, solvers = [], []
     for seed in seeds:
         torch.manual_seed(seed)
-        generators.append(VAE((6,), [8], 3))
-        solvers.append(SimpleMLP(6, [8], heads.shape[1]))
+        generators.append(VAE((6,), [8], 3).to(dtype))
+        solvers.append(SimpleMLP(6, [8], heads.shape[1]).to(dtype))
     strategy = GenerativeReplay(generators[0], **small)
     optimizers, draws = [Adam(lr=0.01) for _ in seeds], [Draws(seed) for seed in seeds]
-    return Learner(Replicas(solvers), Replicas(generators), strategy, optimizers, scenario, heads, draws)
+    precision = str(dtype).removeprefix("torch.")
+    return Learner(Replicas(solvers), Replicas(generators), strategy, optimizers, scenario, heads, draws, precision)
 
 
 def batches(learner: Learner, task: int, size: int = 10):
@@ -43,10 +44,11 @@ def batches(learner: Learner, task: int, size: int = 10):
     units = learner.scenario.training_units(learner.heads, task)
     replay_units = learner.scenario.replay_units(learner.heads, task)
     rivals = learner.scenario.rivals(learner.heads, task)
+    dtype = next(learner.solver.parameters()).dtype
     while True:
         x = torch.stack([(2 * torch.randint(0, 511, (size, 6), generator=g) + 1) / 1024 for g in generators])
         y = torch.stack([torch.randint(0, 2, (size,), generator=g) + offset for g in generators])
-        yield Batch(x, y, units, replay_units, rivals)
+        yield Batch(x.to(dtype), y, units, replay_units, rivals)
 
 
 def train(learner: Learner, task: int, iterations: int = 12, observe=lambda position, losses: None) -> None:
@@ -374,7 +376,7 @@ def test_a_run_goes_on_exactly_from_its_state(seeds):
 )
 def test_two_side_by_side_learn_what_each_learns_alone(settings):
     def history(*seeds):
-        subject, seen = learner(seeds=seeds, **settings), []
+        subject, seen = learner(seeds=seeds, dtype=torch.float64, **settings), []
 
         def observe(position, losses):
             # In the middle of a task there are a memory and frozen copies.
@@ -389,7 +391,7 @@ def test_two_side_by_side_learn_what_each_learns_alone(settings):
     for replica in range(2):
         for together, (alone,) in zip(both, history(replica), strict=True):
             for a, b in zip(tensors(together[replica]), tensors(alone), strict=True):
-                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
 
 
 def _bytes(state):

@@ -4,12 +4,10 @@ import importlib.util
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from processes import start, wait_for
 
 
 def installed(package):
@@ -25,26 +23,15 @@ def statuses():
     return [json.loads(path.read_text()) for path in found]
 
 
-def start(*words, **settings):
-    return subprocess.Popen(
-        [sys.executable, "-m", "gr_cli", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        **settings,
-    )
+def await_running(number, sweep):
+    """Wait until so many runs of a sweep are in their second task; the processes that run them."""
 
-
-def await_running(number, seconds=120):
-    """Wait until so many runs are in their second task; the processes that run them."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    def processes():
         running = [status for status in statuses() if status["state"] == "running"]
-        if len(running) >= number and len(list(Path("outputs").glob("*/*/*/checkpoint.pt"))) >= number:
-            return {status["process"] for status in running}
-        time.sleep(0.1)
-    raise AssertionError("they never began")
+        saved = list(Path("outputs").glob("*/*/*/checkpoint.pt"))
+        return min(len(running), len(saved)) >= number and {status["process"] for status in running}
+
+    return wait_for(processes, sweep)
 
 
 SMALL = ("-m", "train.iterations=40", "strategy.replay_weight=0.5,1", "seed=0,1")
@@ -73,7 +60,7 @@ def test_a_mistake_is_told_before_any_process_is_made(gr_run):
 def test_a_failure_in_a_process_leaves_the_others_alone():
     # From a process of its own: those of joblib stay, and remember the folder of another test.
     sweep = start("-m", "hydra/launcher=joblib", "train.iterations=40", "optimizer=sgd", "optimizer.lr=0.1,1e30")
-    _, err = sweep.communicate(timeout=120)
+    _, err = sweep.communicate()
     assert sweep.returncode == 1 and "1 of 2 runs did not finish" in err
     assert sorted(status["state"] for status in statuses()) == ["failed", "finished"]
 
@@ -89,13 +76,13 @@ def test_a_failure_in_a_process_leaves_the_others_alone():
 def test_a_killed_process_costs_only_what_it_did_since_its_checkpoint(launcher):
     words = (*LONG, "seed=range(4)", *launcher)
     sweep = start(*words)
-    os.kill(min(await_running(2)), signal.SIGKILL)
-    _, err = sweep.communicate(timeout=120)
+    os.kill(min(await_running(2, sweep)), signal.SIGKILL)
+    _, err = sweep.communicate()
     assert sweep.returncode == 1
     assert "did not finish; the same command repeats these" in err
     assert "Traceback" not in err
     again = start(*words)
-    _, err = again.communicate(timeout=300)
+    _, err = again.communicate()
     assert again.returncode == 0, err
     assert [status["state"] for status in statuses()] == ["finished"] * 4
 
@@ -104,17 +91,17 @@ def test_a_killed_process_costs_only_what_it_did_since_its_checkpoint(launcher):
 def test_an_interruption_saves_what_runs_and_begins_nothing_more(number):
     words = (*LONG, "seed=range(6)", "hydra/launcher=batched", "hydra.launcher.processes=2", "hydra.launcher.width=2")
     sweep = start(*words, start_new_session=True)
-    await_running(2)
+    await_running(2, sweep)
     if number == signal.SIGINT:
         os.killpg(sweep.pid, number)  # as a terminal does
     else:
         os.kill(sweep.pid, number)
-    _, err = sweep.communicate(timeout=60)
+    _, err = sweep.communicate()
     assert sweep.returncode == 130, err
     states = [status["state"] for status in statuses()]
     assert "interrupted" in states and "running" not in states and len(states) < 6
     again = start(*words)
-    _, err = again.communicate(timeout=300)
+    _, err = again.communicate()
     assert again.returncode == 0, err
     assert [status["state"] for status in statuses()] == ["finished"] * 6
 
@@ -123,8 +110,8 @@ def test_an_interruption_saves_what_runs_and_begins_nothing_more(number):
 def test_ray_replaces_a_killed_process():
     words = (*LONG, "seed=range(3)", "hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2")
     sweep = start(*words)
-    os.kill(min(await_running(2)), signal.SIGKILL)
-    _, err = sweep.communicate(timeout=300)
+    os.kill(min(await_running(2, sweep)), signal.SIGKILL)
+    _, err = sweep.communicate()
     assert sweep.returncode == 0, err
     assert [status["state"] for status in statuses()] == ["finished"] * 3
 
@@ -133,7 +120,7 @@ def test_ray_replaces_a_killed_process():
 def test_programs_run_on_ray():
     words = (*SMALL, "hydra/launcher=batched", "hydra.launcher.where=ray", "hydra.launcher.processes=2")
     sweep = start(*words, "hydra.launcher.width=2")
-    out, err = sweep.communicate(timeout=300)
+    out, err = sweep.communicate()
     assert sweep.returncode == 0, out + err
     assert {status["mode"] for status in statuses()} == {"batched"}
     assert len({status["process"] for status in statuses()}) == 2

@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 import pytest
+from processes import wait_for_file
 from run_folders import write_run
 
 from gr_cli.board import Course
@@ -216,15 +217,11 @@ def in_a_terminal(*words, width=100, err=None, interrupt_at=None):
 
     reader = threading.Thread(target=read)
     reader.start()
-    deadline = time.monotonic() + 120
-    while interrupt_at is not None:
-        if len(list(Path().glob(interrupt_at))) == 2:
-            os.write(main, b"\x03")
-            break
-        assert time.monotonic() < deadline, b"".join(sent)
-        time.sleep(0.05)
-    code = process.wait(timeout=120)
-    reader.join(timeout=60)
+    if interrupt_at is not None:
+        wait_for_file(interrupt_at, process, 2)
+        os.write(main, b"\x03")
+    code = process.wait()
+    reader.join()
     os.close(main)
     text = b"".join(sent).decode()
     assert "\x1b[?25l" not in text  # the cursor is never hidden, so that nothing has to bring it back

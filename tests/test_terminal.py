@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import re
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from processes import start, wait_for, wait_for_file
 from rich.console import Console
 from run_folders import write_run
 
@@ -176,29 +176,12 @@ class Record:
         self.seen.append((summary, runs))
 
 
-def start(*words):
-    return subprocess.Popen(
-        [sys.executable, "-m", "gr_cli", *words],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
-def await_file(pattern):
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if found := list(Path().glob(pattern)):
-            return found[0]
-        time.sleep(0.05)
-    raise AssertionError(f"there never was a {pattern}")
-
-
 def test_a_sweep_is_watched_to_its_end():
-    sweep = start("-m", "strategy=finetune", "train.iterations=150", "seed=0,1")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    sweep = start("-m", "strategy=finetune", "train.iterations=150", "seed=0,1", **quiet)
     record = Record()
-    code = watch([await_file("outputs/sweeps/*/sweep.json").parent], record, pause=0.05)
-    assert sweep.wait(timeout=60) == 0 and code == 0
+    code = watch([wait_for_file("outputs/sweeps/*/sweep.json", sweep)[0].parent], record, pause=0.05)
+    assert sweep.wait() == 0 and code == 0
     states = [[run.state for run in runs] for _, runs in record.seen]
     assert ["running", "waiting"] in states and ["running", "finished"] in states
     assert states[-1] == ["finished", "finished"] and record.seen[-1][0] == "2 finished"
@@ -214,9 +197,9 @@ def test_a_sweep_is_watched_to_its_end():
 
 def test_a_killed_run_is_shown_as_such(capsys):
     run = start("strategy=finetune", "train.iterations=100000")
-    await_file("outputs/*/*/*/status.json")
+    wait_for(lambda: [p for p in Path().glob("outputs/*/*/*/status.json") if '"running"' in p.read_text()], run)
     run.send_signal(signal.SIGKILL)
-    run.wait()
+    run.communicate()
     assert main(["--watch", "outputs"]) == 1
     first, killed = capsys.readouterr().out.splitlines()
     assert first == "1 killed" and killed.startswith("killed, task 1/5: outputs/split_digits/finetune/")

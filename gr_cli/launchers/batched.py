@@ -6,15 +6,13 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
@@ -25,6 +23,7 @@ from gr_cli.compose import OUTPUTS, settings_from
 from gr_cli.errors import GrError, Interrupted, Stop
 from gr_cli.results.folder import RunFolder
 from gr_cli.settings import Settings
+from gr_cli.signals import hold_lifeline
 from gr_cli.sweep import checked, plan, planned, tally
 
 if TYPE_CHECKING:
@@ -230,10 +229,7 @@ def in_processes(work: Work, processes: int) -> Done:
     """What each program returns, from processes of this machine. After an interruption no further one begins."""
     context, queue = multiprocessing.get_context("spawn"), deque(work.items())
     waiting: dict[Future[Scores | Interrupted], int] = {}
-    with (
-        _terminations_passed_on(),
-        ProcessPoolExecutor(min(processes, len(work)), context, _begin_worker, (processes,)) as pool,
-    ):
+    with ProcessPoolExecutor(min(processes, len(work)), context, _begin_worker, (processes,)) as pool:
         try:
             while waiting or queue:
                 while queue and len(waiting) < processes:
@@ -245,27 +241,8 @@ def in_processes(work: Work, processes: int) -> Done:
             # Someone killed a process, which takes the others with it. What they saved goes on another time.
             print("gr-run: a process was lost, and with it the others", file=sys.stderr)
         except KeyboardInterrupt:
-            wait(waiting)  # they were asked to stop as well, and are saving
+            wait(waiting)  # they were asked to stop as well
             raise
-
-
-@contextmanager
-def _terminations_passed_on() -> Iterator[None]:
-    """SIGTERM is for the processes, too, as Ctrl-C at a terminal is."""
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        for child in multiprocessing.active_children():
-            child.terminate()
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, pass_on)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def on_ray(work: Work, processes: int, gpus: float) -> Done:
@@ -298,7 +275,8 @@ def _begin_worker(processes: int) -> None:
     """What a worker process does first."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # while it waits; a run takes it as a request to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the command hears it, and asks this process to stop
+    hold_lifeline()
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
 
 

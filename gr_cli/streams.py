@@ -1,0 +1,97 @@
+"""stdout and stderr that never fail: what can't be written, or can't be written so, ends nothing."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import io
+import os
+import select
+import sys
+from typing import Any
+
+# For terminals and files that know no Unicode. What is not here is shown by its number.
+_PLAIN = str.maketrans({"±": "+-", "·": "-", "–": "-", "—": "-", "−": "-", "×": "x", "…": "...", "→": "->"})
+_PLAIN |= str.maketrans("─━│┃┌┐└┘├┤┬┴┼╭╮╯╰━╸╺", "--||+++++++++++++---")
+
+
+class _Unfailing(io.FileIO):
+    """A file descriptor that takes everything. What it could not pass on is lost; `error` is why, the first time."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        size, rest = memoryview(data).nbytes, memoryview(data).cast("B")
+        while rest:
+            try:
+                written = super().write(rest)
+                if written is None:  # it does not block, and is full: wait as one that blocks does
+                    select.select([], [self], [])
+            except OSError as error:
+                self.error = self.error or error
+                break
+            rest = rest[written or 0 :]
+        return size
+
+
+def make_unfailing() -> None:
+    """Let nothing that this process prints end it: not a reader that is gone, a full disk, a closed stdout, or an
+    encoding that lacks a character."""
+    codecs.register_error("gr_plain", _plain)
+    _open_closed()
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None or (isinstance(stream, io.TextIOWrapper) and not isinstance(_raw(stream), _Unfailing)):
+            setattr(sys, name, _unfailing(stream, number))
+
+
+def lost() -> OSError | None:
+    """Why stdout is not whole; None if it is, or if its reader had enough."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    error = getattr(_raw(sys.stdout), "error", None)
+    return None if error is None or error.errno == errno.EPIPE else error
+
+
+def _unfailing(stream: io.TextIOWrapper | None, number: int) -> io.TextIOWrapper:
+    """The same stream by another way; one of its own to the null device where there is none."""
+    try:
+        raw = _Unfailing(number if stream is None else stream.fileno(), "wb", closefd=False)
+    except (OSError, ValueError):
+        raw = _Unfailing(os.open(os.devnull, os.O_WRONLY), "wb")
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding="utf-8" if stream is None else stream.encoding,
+        errors="gr_plain",
+        line_buffering=raw.isatty() or number == 2 or (stream is not None and stream.line_buffering),
+        write_through=stream is not None and stream.write_through,
+    )
+
+
+def _raw(stream: Any) -> Any:
+    return getattr(getattr(stream, "buffer", None), "raw", None)
+
+
+def _open_closed() -> None:
+    """Open what was closed of stdin, stdout and stderr on the null device, so that no file gets its number: it would
+    be written to by all that print."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            os.set_inheritable(number, True)
+
+
+def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What stands for characters that an encoding lacks. Bytes of a file name that were no text stay what they are."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    if all("\udc80" <= character <= "\udcff" for character in text):
+        return text.encode("utf-8", "surrogateescape"), error.end
+    shown = text.translate(_PLAIN).encode("ascii", "backslashreplace").decode("ascii")
+    return shown, error.end
