@@ -18,6 +18,7 @@ from gr_cli import __version__
 from gr_cli.compose import OUTPUTS, settings_from
 from gr_cli.errors import AuditError, CompositionError, ConfigError, GrError, Interrupted, Stop, one_line
 from gr_cli.signals import as_interrupts, hold_lifeline, leave_with_run
+from gr_cli.streams import make_unfailing, why_incomplete
 from gr_cli.tell import tell_failure
 
 if TYPE_CHECKING:
@@ -27,8 +28,17 @@ if TYPE_CHECKING:
 
 
 def entry() -> None:
-    """The console script."""
-    sys.exit(main(sys.argv[1:]))
+    """The console script. Nothing that can't be shown ends what trains; where showing is all, it is an error."""
+    make_unfailing()
+    code = main(sys.argv[1:])
+    if (why := why_incomplete()) is not None:
+        print(f"gr-run: {why}", file=sys.stderr)
+        code = code or int(any(word.partition("=")[0] in _SHOW_ONLY for word in sys.argv[1:]))
+    sys.exit(code)
+
+
+# Words of a command line that trains nothing.
+_SHOW_ONLY = ("-h", "--help", "--version", "--cfg", "-c", "--info", "-i", "--hydra-help", "-sc", "inspect")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -221,6 +231,7 @@ def _job(config: DictConfig) -> float | None:
     alone = hydra.mode != RunMode.MULTIRUN
     here = alone or sweep.in_this_process(hydra)
     if not here:
+        make_unfailing()
         hold_lifeline()
     score: float | None = float("nan")
     folder: Path | None = None

@@ -30,7 +30,7 @@ from gr_cli.signals import Overdue, as_interrupts, not_kept_waiting, stop_reques
 from gr_cli.stored import stored
 from gr_cli.strategies.base import Position
 from gr_cli.tracking import to_be_trusted
-from gr_cli.view import View
+from gr_cli.view import View, Views
 
 # No more than one part in so many of a run's time goes into checkpoints within tasks.
 _WORTH_SAVING = 50
@@ -126,6 +126,7 @@ def run_together(jobs: Sequence[Settings], folders: Sequence[RunFolder], view: V
         Interrupted: they were asked to stop.
     """
     outcomes: dict[int, Result | GrError] = {}
+    view = Views(view)
     same = {i: [folder.path for folder in folders].index(mine.path) for i, mine in enumerate(folders)}
     with as_interrupts(), flushing_denormals(), ExitStack() as stack:
         ready: dict[int, Run] = {}

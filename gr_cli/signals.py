@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from tempfile import NamedTemporaryFile
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 try:
     import fcntl
@@ -122,7 +122,8 @@ def not_kept_waiting(seconds: float, at_once: bool = False) -> Iterator[None]:
 #
 # They end with the process of the command, however that ends, and save what they train. Both sides lock parts of one
 # file: the command its first byte, for as long as the sweep goes on, which no process outlives; each of the others the
-# second one, for as long as it lives.
+# second one, until what it trained is saved. None of them ends before all have saved: a launcher that misses one kills
+# the others.
 
 _COMMAND, _WORKERS = 0, 1
 
@@ -158,12 +159,14 @@ def lifeline() -> Iterator[None]:
             _remove(file.name)
 
 
-# Descriptors of files that this process holds until it ends.
+# The file of this process, where it is one of a sweep's.
 _held: list[int] = []
 
 
 def hold_lifeline() -> None:
-    """In a process that trains runs of a sweep: stop, and end, with the process of the command that began the sweep."""
+    """In a process that trains runs of a sweep: save and end with the process of the command that began the sweep."""
+    if _held and _is_cut(_held[0]):
+        _leave(_held[0])
     command, _, name = os.environ.get(_LIFELINE, "").partition(":")
     if command in ("", str(os.getpid())) or fcntl is None:  # a launcher may run jobs in the command's own process
         return
@@ -175,15 +178,18 @@ def hold_lifeline() -> None:
         return
     _held.append(file)
     fcntl.lockf(file, fcntl.LOCK_SH, 1, _WORKERS)
+    for number in _requests() if _in_main_thread() else ():
+        if number != signal.SIGTERM:  # a terminal sends it to all: the command hears it, and asks this process to stop
+            signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:
-        while not _lock(file, fcntl.LOCK_SH, _COMMAND):
+        while not _is_cut(file):
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         _remove(name)  # the command may have had no time to
-        # A run that is under way takes it as a request, and ends; what waits for work ends at once.
-        while True:
+        while callable(signal.getsignal(signal.SIGTERM)):  # a run is under way: it is a request
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(_SECONDS_BETWEEN_LOOKS)
+        _leave(file)
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
@@ -194,7 +200,18 @@ def leave_with_run() -> None:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(130)
+        _leave(_held[0])
+
+
+def _is_cut(file: int) -> bool:
+    return _lock(file, fcntl.LOCK_SH, _COMMAND)
+
+
+def _leave(file: int) -> NoReturn:
+    fcntl.lockf(file, fcntl.LOCK_UN, 1, _WORKERS)
+    while not _lock(file, fcntl.LOCK_EX, _WORKERS):
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    os._exit(130)
 
 
 def _remove(name: str) -> None:

@@ -11,8 +11,8 @@ import sys
 from typing import Any
 
 # For terminals and files that know no Unicode. What is not here is shown by its number.
-_PLAIN = str.maketrans({"±": "+-", "·": "-", "–": "-", "—": "-", "−": "-", "×": "x", "…": "...", "→": "->"})
-_PLAIN |= str.maketrans("─━│┃┌┐└┘├┤┬┴┼╭╮╯╰━╸╺", "--||+++++++++++++---")
+_PLAIN = {"±": "+-", "·": "-", "–": "-", "—": "-", "−": "-", "×": "x", "…": "...", "→": "->"}
+_PLAIN |= dict(zip("─━│┃┌┐└┘├┤┬┴┼╭╮╯╰━╸╺", "--||+++++++++++++---", strict=True))
 
 
 class _Unfailing(io.FileIO):
@@ -46,17 +46,34 @@ def make_unfailing() -> None:
 
 
 def lost() -> OSError | None:
-    """Why stdout is not whole; None if it is, or if its reader had enough."""
-    if sys.stdout is not None:
-        sys.stdout.flush()
-    error = getattr(_raw(sys.stdout), "error", None)
-    return None if error is None or error.errno == errno.EPIPE else error
+    """Why some of what was printed to stdout is lost; None if nothing is."""
+    raw = _raw(sys.stdout)
+    if not isinstance(raw, _Unfailing):
+        return None
+    sys.stdout.flush()
+    return raw.error
+
+
+def reader_left() -> bool:
+    """Whether nobody reads stdout any more: it is a pipe, and its other end is closed."""
+    error = lost()
+    return error is not None and error.errno == errno.EPIPE
+
+
+def why_incomplete() -> str | None:
+    """A line for what stdout was to take and could not; None if it is whole, or its reader left."""
+    error = lost()
+    if error is None or error.errno == errno.EPIPE:
+        return None
+    return f"stdout can't be written ({error.strerror}); some of what it was to show is lost"
 
 
 def _unfailing(stream: io.TextIOWrapper | None, number: int) -> io.TextIOWrapper:
     """The same stream by another way; one of its own to the null device where there is none."""
     try:
-        raw = _Unfailing(number if stream is None else stream.fileno(), "wb", closefd=False)
+        if stream is None:
+            raise ValueError("it was closed when this process began")
+        raw = _Unfailing(stream.fileno(), "wb", closefd=False)
     except (OSError, ValueError):
         raw = _Unfailing(os.open(os.devnull, os.O_WRONLY), "wb")
     return io.TextIOWrapper(
@@ -90,8 +107,7 @@ def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
     """What stands for characters that an encoding lacks. Bytes of a file name that were no text stay what they are."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    text = error.object[error.start : error.end]
-    if all("\udc80" <= character <= "\udcff" for character in text):
-        return text.encode("utf-8", "surrogateescape"), error.end
-    shown = text.translate(_PLAIN).encode("ascii", "backslashreplace").decode("ascii")
-    return shown, error.end
+    character, end = error.object[error.start], error.start + 1
+    if "\udc80" <= character <= "\udcff":
+        return character.encode("utf-8", "surrogateescape"), end
+    return _PLAIN.get(character) or character.encode("ascii", "backslashreplace").decode("ascii"), end

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from gr_cli.errors import one_line
+from gr_cli.tell import tell
 
 if TYPE_CHECKING:
     from gr_cli.assembly import Experiment
@@ -51,41 +55,45 @@ class View:
 
 
 class Views(View):
-    """Several views as one: each is told everything, in their order."""
+    """Several views as one: each is told everything, in their order. One that fails is told of once, and is left out
+    from then on: what is shown has no say in what is trained."""
 
     def __init__(self, *views: View) -> None:
-        self._views = views
+        self._views = list(views)
+
+    def _each(self, show: Callable[[View], None]) -> None:
+        for view in list(self._views):
+            try:
+                show(view)
+            except (Exception, SystemExit) as error:  # rich leaves that way when nobody reads a pipe any more
+                self._views.remove(view)
+                with suppress(Exception):  # stderr may be what fails
+                    tell(f"what is shown failed ({type(error).__name__}: {one_line(error)}); what runs goes on unseen")
+                with suppress(Exception, SystemExit):
+                    view.close()
 
     def started(
         self, experiments: Sequence[Experiment], folders: Sequence[Path], steps: Sequence[int], done: Place
     ) -> None:
-        for view in self._views:
-            view.started(experiments, folders, steps, done)
+        self._each(lambda view: view.started(experiments, folders, steps, done))
 
     def stage_started(self, number: int, names: Sequence[str]) -> None:
-        for view in self._views:
-            view.stage_started(number, names)
+        self._each(lambda view: view.stage_started(number, names))
 
     def stepped(self, number: int, position: Position, losses: Losses) -> None:
-        for view in self._views:
-            view.stepped(number, position, losses)
+        self._each(lambda view: view.stepped(number, position, losses))
 
     def stage_finished(self, number: int, accuracies: Sequence[Row]) -> None:
-        for view in self._views:
-            view.stage_finished(number, accuracies)
+        self._each(lambda view: view.stage_finished(number, accuracies))
 
     def failed(self, folder: Path, error: GrError) -> None:
-        for view in self._views:
-            view.failed(folder, error)
+        self._each(lambda view: view.failed(folder, error))
 
     def finished(self, experiments: Sequence[Experiment], outcomes: Sequence[Result | GrError]) -> None:
-        for view in self._views:
-            view.finished(experiments, outcomes)
+        self._each(lambda view: view.finished(experiments, outcomes))
 
     def stored(self, settings: Settings, result: Result) -> None:
-        for view in self._views:
-            view.stored(settings, result)
+        self._each(lambda view: view.stored(settings, result))
 
     def close(self) -> None:
-        for view in self._views:
-            view.close()
+        self._each(lambda view: view.close())

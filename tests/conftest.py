@@ -30,6 +30,14 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GR_CACHE_ROOT", str(tmp_path / "cache"))
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run that shall stop still waits for comes in the end, however slow the machine; tests of what does not
+    come say how long they wait."""
+    for module in ("experiment", "tracking"):
+        monkeypatch.setattr(f"gr_cli.{module}._PATIENCE", 600.0)
+
+
 @pytest.fixture
 def gr_run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Call the command line in this process: exit code, stdout, stderr."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sys
 import traceback
 from collections import deque
@@ -24,6 +23,7 @@ from gr_cli.errors import GrError, Interrupted, Stop
 from gr_cli.results.folder import RunFolder
 from gr_cli.settings import Settings
 from gr_cli.signals import hold_lifeline
+from gr_cli.streams import make_unfailing
 from gr_cli.sweep import checked, plan, planned, tally
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def _begin_worker(processes: int) -> None:
     """What a worker process does first."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the command hears it, and asks this process to stop
+    make_unfailing()
     hold_lifeline()
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
 

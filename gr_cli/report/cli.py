@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from gr_cli import __version__
 from gr_cli.errors import ConfigError, FolderError, GrError, one_line
+from gr_cli.streams import make_unfailing, why_incomplete
 
 if TYPE_CHECKING:
     from gr_cli.report.groups import Grouping
@@ -35,7 +36,11 @@ was any run"""
 
 def entry() -> None:
     """The console script."""
-    sys.exit(main(sys.argv[1:]))
+    make_unfailing()
+    code = main(sys.argv[1:])
+    if (why := why_incomplete()) is not None:
+        print(f"gr-report: {why}", file=sys.stderr)
+    sys.exit(code if why is None else code or 1)
 
 
 def main(arguments: Sequence[str]) -> int:

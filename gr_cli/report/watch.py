@@ -16,6 +16,7 @@ from gr_cli.report.runs import NEVER_BEGUN, Found, Unborn, candidates
 from gr_cli.results.folder import LOST, RunFolder, is_held, without_hash
 from gr_cli.results.regular import reason_of
 from gr_cli.results.status_fields import instant
+from gr_cli.streams import reader_left
 
 _PAUSE = 1.0  # seconds between two looks
 WAITING = "waiting"
@@ -57,7 +58,7 @@ class Screen(Protocol):
 
 
 class Lines:
-    """Where there is no terminal: a line for each change."""
+    """Where there is no terminal: a line for each change, for as long as anybody reads them."""
 
     def __init__(self) -> None:
         self._told: dict[Path, str] = {}
@@ -72,6 +73,8 @@ class Lines:
             if line != self._told.get(run.path) and not (first and run.state in ("finished", WAITING, NEVER_BEGUN)):
                 print(one_line(f"{line}: {run.path}"), flush=True)
             self._told[run.path] = line
+        if reader_left():
+            raise KeyboardInterrupt
 
 
 def watch(roots: Sequence[Path], screen: Screen, pause: float = _PAUSE) -> int:
