@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from tempfile import NamedTemporaryFile
 from types import FrameType
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 try:
     import fcntl
@@ -128,6 +129,11 @@ def not_kept_waiting(seconds: float, at_once: bool = False) -> Iterator[None]:
 _COMMAND, _WORKERS = 0, 1
 
 
+# The file of this process, where it is that of the command: as long as it lives, since a launcher may keep the others
+# for another sweep.
+_own: list[IO[bytes]] = []
+
+
 @contextmanager
 def lifeline() -> Iterator[None]:
     """Processes that are started inside the block, and call `hold_lifeline`, save and leave when this one is asked to
@@ -139,24 +145,26 @@ def lifeline() -> Iterator[None]:
     if fcntl is None or not _in_main_thread():
         yield
         return
-    with NamedTemporaryFile(prefix="gr-", buffering=0, delete=False) as file:
+    if not _own:
+        file = NamedTemporaryFile(prefix="gr-", buffering=0, delete=False)  # noqa: SIM115  open until it is cut
+        atexit.register(_remove, file.name)
         fcntl.lockf(file, fcntl.LOCK_EX, 1, _COMMAND)
+        _own.append(file)
 
-        def leave(number: int, frame: FrameType | None) -> None:
-            if _LIFELINE in os.environ:
-                del os.environ[_LIFELINE]
+    def leave(number: int, frame: FrameType | None) -> None:
+        if _own:
+            with _own.pop() as file:
                 fcntl.lockf(file, fcntl.LOCK_UN, 1, _COMMAND)
                 while not _lock(file.fileno(), fcntl.LOCK_EX, _WORKERS):
                     time.sleep(_SECONDS_BETWEEN_LOOKS)
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
-        os.environ[_LIFELINE] = f"{os.getpid()}:{file.name}"
-        try:
-            with _handled(dict.fromkeys(_requests(), leave)):
-                yield
-        finally:
-            os.environ.pop(_LIFELINE, None)
-            _remove(file.name)
+    os.environ[_LIFELINE] = f"{os.getpid()}:{_own[0].name}"
+    try:
+        with _handled(dict.fromkeys(_requests(), leave)):
+            yield
+    finally:
+        os.environ.pop(_LIFELINE, None)
 
 
 # The file of this process, where it is one of a sweep's.

@@ -1,8 +1,12 @@
 """Signals that ask to stop, those that are ignored, and the processes of a sweep that is ended."""
 
+import fcntl
 import json
 import os
+import pty
 import signal
+import termios
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -94,4 +98,22 @@ def test_no_further_run_begins_in_the_command_itself():
     sweep.send_signal(signal.SIGTERM)
     _, err = sweep.communicate()
     assert sweep.returncode == 130, err
+    assert_saved(1)
+
+
+def test_a_terminal_that_is_closed_is_a_request_to_stop():
+    main, other = pty.openpty()
+    os.set_blocking(main, False)
+    control = partial(fcntl.ioctl, 0, termios.TIOCSCTTY, 0)
+    run = start(*ENDLESS, stdin=other, stdout=other, stderr=other, start_new_session=True, preexec_fn=control)
+    os.close(other)
+
+    def saved():
+        with suppress(OSError):  # nothing to read
+            os.read(main, 1 << 16)
+        return list(Path("outputs").glob("*/*/*/checkpoint.pt"))
+
+    wait_for(saved, run)
+    os.close(main)
+    assert run.wait() == 130
     assert_saved(1)
