@@ -15,8 +15,8 @@ _WHOLE_SECONDS = 2_000_000_000  # nanoseconds: the coarsest file systems store e
 class FileStamp(NamedTuple):
     """What changes when a file is rewritten or another one takes its name.
 
-    `size`: bytes. `modified`: time of modification, which archives and copies set. `changed` (of the inode) and `inode`:
-    which they can't set. Times are in nanoseconds.
+    `size`: bytes. `modified`: time of modification, which archives and copies set. `changed` (of the inode) and
+    `inode`: which they can't set. Times are in nanoseconds.
     """
 
     size: int
