@@ -63,6 +63,7 @@ class Experiment:
     threads: int
     data: str  # a name for its samples
     record: Record = field(default_factory=Record)
+    training: dict[str, Any] = field(default_factory=dict)  # how it is trained, see `facts.training`
 
     @property
     def parameters(self) -> dict[str, int]:

@@ -68,6 +68,7 @@ def state_of(
         **place._asdict(),
         "stages": len(experiment.stages),
         "metrics": experiment.metrics,
+        "training": experiment.training,
         "open_row": mine,
         "record": experiment.record.state_dict(),
         "seconds": {name: value / runs for name, value in learner.clock.seconds.items()},

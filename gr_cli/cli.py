@@ -127,7 +127,7 @@ def _verify(path: Path, trust: Sequence[str]) -> int:
 
     verdict = verify(path, Terminal(kept=False), trust)
     print("\n".join(map(one_line, verdict.lines)))
-    return 0 if verdict.same else 1
+    return verdict.code
 
 
 def _audit(path: Path, trust: Sequence[str]) -> int:

@@ -16,7 +16,7 @@ from gr_cli import checkpoints
 from gr_cli.assembly import Experiment, Stage, batches, passes, prepare, side_by_side
 from gr_cli.checkpoints import Place
 from gr_cli.errors import GrError, Interrupted, TrainingError
-from gr_cli.facts import facts
+from gr_cli.facts import facts, training, went_on
 from gr_cli.judge import Judge
 from gr_cli.learner import Learner, Losses
 from gr_cli.machine import flushing_denormals, memory_told, peak_memory, repeatable, thread_limit, warn_of_emulation
@@ -140,7 +140,7 @@ def run_together(jobs: Sequence[Settings], folders: Sequence[RunFolder], view: V
                     continue
                 experiment = prepare(settings, together=len(jobs))
                 stack.enter_context(folder.locked())
-                ready[i] = _run_of(experiment, folder, jobs)
+                ready[i] = _run_of(experiment, folder)
             except GrError as error:
                 outcomes[i] = error
                 if len(jobs) > 1:
@@ -152,10 +152,9 @@ def run_together(jobs: Sequence[Settings], folders: Sequence[RunFolder], view: V
     return [outcomes[same[i]] for i in range(len(jobs))]
 
 
-def _run_of(experiment: Experiment, folder: RunFolder, jobs: Sequence[Settings]) -> Run:
-    """The run of a folder that is held, ready to begin or to go on, beside those of the other `jobs`."""
-    status = Status(folder, facts(experiment, folder, jobs))
-    return Run(experiment, folder, status, checkpoints.available(experiment, folder))
+def _run_of(experiment: Experiment, folder: RunFolder) -> Run:
+    """The run of a folder that is held, ready to begin or to go on."""
+    return Run(experiment, folder, Status(folder, facts(experiment)), checkpoints.available(experiment, folder))
 
 
 def _parties(ready: Mapping[int, Run]) -> dict[tuple[Place, str], list[int]]:
@@ -177,6 +176,11 @@ def _see_through(cohort: Cohort, place: Place) -> list[Result | GrError]:
     experiment = cohort.runs[0].experiment
     if experiment.learner.precision == "bf16":
         warn_of_emulation(experiment.learner.device)
+    for i, run in enumerate(cohort.runs):
+        before = (run.states[place].state or {}).get("training")
+        now = training([run.experiment for run in cohort.runs], i)
+        run.experiment.training = went_on(before, now, over=place.stage == len(experiment.stages))
+        run.status.facts |= run.experiment.training
     with thread_limit(experiment.threads), repeatable(experiment.learner.device):
         open_row = _take_up(cohort, place)
         try:

@@ -1,25 +1,31 @@
-"""What a run says of itself: how it was asked for, on what it runs, and with which others."""
+"""What a run says of itself: how it was asked for, on what it runs, and with which others it is trained."""
 
 from __future__ import annotations
 
+import os
+import platform
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gr_cli.assembly import Experiment
-from gr_cli.results.folder import BEAT, RunFolder
-from gr_cli.settings import Settings, short_hash
+from gr_cli.results.folder import BEAT
+from gr_cli.settings import flat, short_hash
+
+# Environment variables that let libraries of matrix products use other instructions than the processor has.
+_INSTRUCTIONS = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
 
-def facts(experiment: Experiment, folder: RunFolder, jobs: Sequence[Settings]) -> dict[str, Any]:
-    """What status.json tells of the run of `folder`, beside the other `jobs`, but for its state."""
+def facts(experiment: Experiment) -> dict[str, Any]:
+    """What status.json says of a run, but for its state and how it is trained."""
     settings, learner = experiment.settings, experiment.learner
     device = learner.device
-    program = {"program": _program(settings, jobs)} if len(jobs) > 1 else {}
-    return program | {
+    return {
         "seed": settings.seed,
         "config_hash": settings.identity,
         "choices": settings.choices,
@@ -30,19 +36,43 @@ def facts(experiment: Experiment, folder: RunFolder, jobs: Sequence[Settings]) -
         "stores_raw_samples": learner.strategy.stores_raw_samples,
         "heartbeat_seconds": BEAT,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "threads": experiment.threads,
-        "mode": _mode(folder, len(jobs)),
     }
 
 
-def _mode(folder: RunFolder, together: int) -> str:
-    """How a run is trained, if so many are trained together; and how it was before, if it goes on otherwise."""
-    now, before = "alone" if together == 1 else "batched", (folder.status() or {}).get("mode", "")
-    return now if before in ("", now) else before if before.endswith(now) else f"{before}, then {now}"
+def training(experiments: Sequence[Experiment], place: int) -> dict[str, Any]:
+    """How the run at `place` among those trained together is trained: all that its last digits depend on."""
+    found = {
+        "mode": "alone" if len(experiments) == 1 else "batched",
+        "width": len(experiments),
+        "threads": experiments[0].threads,
+        "processor": processor(),
+    }
+    if len(experiments) == 1:
+        return found
+    jobs = [experiment.settings for experiment in experiments]
+    mine = flat(jobs[place].config)
+    others = [{name: value for name, value in flat(job.config).items() if mine.get(name) != value} for job in jobs]
+    name = short_hash([f"{job.seed}-{job.identity}" for job in jobs])
+    return found | {"program": {"id": name, "place": place, "size": len(jobs), "jobs": others}}
 
 
-def _program(mine: Settings, jobs: Sequence[Settings]) -> dict[str, Any]:
-    """Which runs are trained as one: what is interrupted together can go on together, and so find the same."""
-    names = [f"{job.seed}-{job.identity}" for job in jobs]
-    place = next(i for i, job in enumerate(jobs) if job is mine)
-    return {"id": short_hash(names), "place": place, "size": len(jobs)}
+def went_on(before: dict[str, Any] | None, now: dict[str, Any], over: bool) -> dict[str, Any]:
+    """How a run is trained that was trained as `before` says, and goes on as `now`, if it is not `over`."""
+    if before is None or before == now:
+        return now
+    if over:
+        return before
+    mode = before["mode"] if before["mode"].endswith(now["mode"]) else f"{before['mode']}, then {now['mode']}"
+    # Trained in two ways: no one program repeats it.
+    return {**now, "mode": mode, "width": None}
+
+
+@lru_cache(maxsize=1)
+def processor() -> dict[str, str]:
+    """The processor, and the instructions that are used of it."""
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    set_here = {variable: os.environ[variable] for variable in _INSTRUCTIONS if variable in os.environ}
+    return {"name": name, "instructions": torch.backends.cpu.get_cpu_capability(), **set_here}

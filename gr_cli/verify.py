@@ -2,96 +2,178 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import copy
+import csv
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from math import inf, isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from gr_cli.errors import FolderError
-from gr_cli.experiment import run
+from gr_cli.checkpoints import check_identity
+from gr_cli.errors import FolderError, GrError, OutOfMemoryError, SizeError
+from gr_cli.experiment import run_together
+from gr_cli.facts import processor
 from gr_cli.results.folder import RESULTS, RunFolder
 from gr_cli.results.load import settings_of
-from gr_cli.settings import flat
+from gr_cli.results.regular import MOST_TABLE, read_text
+from gr_cli.settings import Settings, flat
 from gr_cli.view import View
 
-# How far a figure may be off where runs were trained together, whose arithmetic rounds otherwise.
-_TOLERANCE = 0.02
-# What status.json tells that may explain a difference.
-_CAUSES = ("data", "versions", "device", "threads", "commit", "mode")
+# What status.json says that may explain a difference.
+_CAUSES = ("data", "versions", "device", "threads", "commit", "mode", "processor")
+SAME, DIFFERENT, UNDECIDED = 0, 1, 3
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether all tables came out the same, and what there is to say of them."""
+    """`code`: SAME, DIFFERENT, or UNDECIDED where the run can't be repeated exactly here; and what there is to say."""
 
-    same: bool
+    code: int
     lines: list[str]
 
 
 def verify(path: Path, view: View, trust: Collection[str] = ()) -> Verdict:
-    """Repeat the finished run in `path` in a folder that is thrown away, with the threads that it had, and compare
-    all tables but those of the clock.
+    """Repeat the finished run in `path` in a folder that is thrown away, as it was trained: with so many threads, and
+    in a program with the same other runs. All tables but those of the clock must be equal byte for byte.
 
-    A run that was trained alone must come out the same byte for byte, one that was trained together with others
-    within 2 points of accuracy; that is, its accuracy matrix.
+    Where it can't be trained so here (another processor, other versions, too little memory), the verdict on tables that
+    differ is how far they do.
 
     Raises:
-        FolderError: there is no run in `path`, or it is not finished.
+        FolderError: there is no run in `path`, it is not finished, or its state is damaged.
     """
     settings, folder = settings_of(path, trust), RunFolder(path)
-    if (state := folder.state()) != "finished":
-        raise FolderError(f"{path}: can't be verified, it is {state}; finish it with resume={path}")
-    before = folder.status() or {}
-    config = settings.config | {"threads": before.get("threads", settings.config["threads"])}
+    trained = _trained(settings, folder)
     with TemporaryDirectory(prefix="gr-verify-") as place:
-        again = RunFolder(Path(place) / path.resolve().name)
-        run(replace(settings, config=config), again, view)
-        alone = before.get("mode") == "alone"
+        again, obstacles = _repeated(settings, trained, Path(place), path.resolve().name, view)
+        before, now = folder.status() or {}, again.status() or {}
+        obstacles += _elsewhere(before | trained, now)
         names = [name for name in RESULTS if (path / name).exists() or (again.path / name).exists()]
-        found = {name: _differs(path / name, again.path / name) for name in names}
-        same = not any(found.values()) if alone else _matrices_agree(path, again.path)
-        lines = [f"{name}: {difference or 'the same byte for byte'}" for name, difference in found.items()]
-        return Verdict(same, [*lines, *_said(same, alone, before, again.status() or {})])
+        found = {name: _compared(path / name, again.path / name) for name in names}
+        lines = [f"{name}: {what or 'the same byte for byte'}" for name, (what, _) in found.items()]
+    furthest = max(deviation for _, deviation in found.values())
+    if not any(what for what, _ in found.values()):
+        return Verdict(SAME, [*lines, "verified: all tables come out the same"])
+    if obstacles and furthest < inf:
+        return Verdict(UNDECIDED, [*lines, f"agrees within {furthest:.6g}; not repeated exactly: {obstacles[0]}"])
+    return Verdict(DIFFERENT, [*lines, "NOT the same" + _explained(before | trained, now)])
 
 
-def _said(same: bool, alone: bool, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The verdict in words, and what may explain a difference."""
-    if same:
-        return ["verified: " + ("all tables come out the same" if alone else _TOGETHER)]
-    causes = [flat({name: status.get(name) for name in _CAUSES}) for status in (before, now)]
+def _trained(settings: Settings, folder: RunFolder) -> dict[str, Any]:
+    """How a run was trained, as its state says.
+
+    Raises:
+        FolderError: it is not finished, or its state is damaged or of another run.
+    """
+    state, saved = folder.state(), folder.load_checkpoint()
+    if saved is not None:
+        check_identity(saved, settings, folder)
+    if saved is None or state != "finished" or saved["stage"] < saved["stages"]:
+        what = "its state is not that of the end" if state == "finished" else f"it is {state}"
+        raise FolderError(f"{folder.path}: can't be verified, {what}; finish it with resume={folder.path}")
+    trained: dict[str, Any] = saved["training"]
+    return trained
+
+
+def _repeated(
+    settings: Settings, trained: Mapping[str, Any], home: Path, name: str, view: View
+) -> tuple[RunFolder, list[str]]:
+    """The run trained again below `home`, and why not exactly as it was, if so."""
+    program = trained.get("program") if trained["width"] else None
+    jobs, place = [settings], 0
+    obstacles = [] if trained["width"] else [f"it was trained in more than one way ({trained['mode']})"]
+    if program is not None:
+        jobs, place = [_changed(settings, differs) for differs in program["jobs"]], program["place"]
+    jobs = [replace(job, config=job.config | {"threads": trained["threads"]}) for job in jobs]
+    try:
+        return _run(jobs, place, home / "as it was" / name, view), obstacles
+    except (OutOfMemoryError, SizeError) as error:
+        if len(jobs) == 1:
+            raise
+        obstacles.append(f"a program of {len(jobs)} runs does not fit here ({error})")
+    return _run([jobs[place]], 0, home / "alone" / name, view), obstacles
+
+
+def _run(jobs: Sequence[Settings], place: int, path: Path, view: View) -> RunFolder:
+    folders = [RunFolder(path.with_name(f"{path.name}-{i}") if i != place else path) for i in range(len(jobs))]
+    outcome = run_together(jobs, folders, view)[place]
+    if isinstance(outcome, GrError):
+        raise outcome
+    return folders[place]
+
+
+def _changed(settings: Settings, differs: Mapping[str, Any]) -> Settings:
+    """`settings` with other values, by dotted name."""
+    config = copy.deepcopy(settings.config)
+    for name, value in differs.items():
+        *groups, leaf = name.split(".")
+        node = config
+        for group in groups:
+            node = node[group]
+        node[leaf] = value
+    return replace(settings, config=config)
+
+
+def _elsewhere(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Why the same arithmetic may round otherwise here."""
+    versions = [status.get("versions", {}).get("torch") for status in (before, now)]
+    pairs = {
+        "processor": (before["processor"], processor()),
+        "device": (before.get("device"), now.get("device")),
+        "torch": versions,
+    }
+    return [f"{name} was {_plain(was)} and is {_plain(here)}" for name, (was, here) in pairs.items() if was != here]
+
+
+def _plain(value: Any) -> str:
+    return " ".join(map(str, value.values())) if isinstance(value, Mapping) else str(value)
+
+
+def _explained(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What may explain a difference."""
+    was, here = (flat({name: status.get(name) for name in _CAUSES}) for status in (before, now))
     other = [
-        f"{name} was {causes[0].get(name)} and is {now}"
-        for name, now in causes[1].items()
-        if causes[0].get(name) not in (None, now)
+        f"{name} was {was.get(name)} and is {value}"
+        for name, value in here.items()
+        if was.get(name) not in (None, value)
     ]
-    return ["NOT the same" + (f"; what else differs: {', '.join(other)}" if other else "")]
+    return f"; what else differs: {', '.join(other)}" if other else ""
 
 
-_TOGETHER = f"trained together with others, and alone the same within {100 * _TOLERANCE:g} points of accuracy"
-
-
-def _differs(one: Path, other: Path) -> str:
-    """Where two tables differ first; empty if they are the same byte for byte."""
+def _compared(one: Path, other: Path) -> tuple[str, float]:
+    """Where two tables differ first, empty if they are the same byte for byte; and by how much numbers in them differ,
+    inf if they differ in anything else."""
     if not (one.exists() and other.exists()):
-        return "is missing" if other.exists() else "is there, and does not come out again"
-    if one.read_bytes() == other.read_bytes():
-        return ""
-    for number, (a, b) in enumerate(zip_longest(_rows(one), _rows(other)), 1):
+        return ("is missing" if other.exists() else "is there, and does not come out again"), inf
+    try:
+        mine, theirs = read_text(one, MOST_TABLE), read_text(other, MOST_TABLE)
+    except (OSError, ValueError) as error:
+        return f"can't be read ({error})", inf
+    if mine == theirs:
+        return "", 0.0
+    deviation = _deviation(mine, theirs)
+    by = f" (by {deviation:.6g} at most)" if deviation < inf else ""
+    for number, (a, b) in enumerate(zip_longest(mine.splitlines(), theirs.splitlines()), 1):
         if a != b:
-            return f"differs from row {number} on: {a or 'nothing'} there, {b or 'nothing'} here"
-    return "differs in form, not in content"
+            return f"differs from row {number} on{by}: {a or 'nothing'} there, {b or 'nothing'} here", deviation
+    return "differs in form, not in content", inf
 
 
-def _rows(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines()
+def _deviation(one: str, other: str) -> float:
+    """The largest difference of two numbers at the same place in two tables; inf where anything else differs."""
+    tables = [list(csv.reader(text.splitlines())) for text in (one, other)]
+    if [len(row) for row in tables[0]] != [len(row) for row in tables[1]]:
+        return inf
+    pairs = zip((c for row in tables[0] for c in row), (c for row in tables[1] for c in row), strict=True)
+    return max((_distance(a, b) for a, b in pairs if a != b), default=inf)
 
 
-def _matrices_agree(one: Path, other: Path) -> bool:
-    mine, theirs = ([row.split(",") for row in _rows(path / "accuracy_matrix.csv")[1:]] for path in (one, other))
-    return list(map(len, mine)) == list(map(len, theirs)) and all(
-        a == b or ("" not in (a, b) and abs(float(a) - float(b)) <= _TOLERANCE)
-        for mine_row, their_row in zip(mine, theirs, strict=True)
-        for a, b in zip(mine_row, their_row, strict=True)
-    )
+def _distance(one: str, other: str) -> float:
+    try:
+        found = abs(float(one) - float(other))
+    except ValueError:
+        return inf
+    return found if isfinite(found) else inf

@@ -48,11 +48,11 @@ class Reached:
 
 
 class Status:
-    """The status of one run. `facts` stay the same; the state is running, finished, failed or interrupted. `reached` is
+    """The status of one run. `facts` are written with each state; the state is running, finished, failed or interrupted. `reached` is
     renewed by whoever trains, and written with each sign of life."""
 
     def __init__(self, folder: RunFolder, facts: dict[str, Any]) -> None:
-        self._folder, self._facts = folder, facts
+        self._folder, self.facts = folder, facts
         self.reached: Reached | None = None
         earlier = folder.status() or {}
         self._begun = earlier.get("started", _now())
@@ -82,7 +82,7 @@ class Status:
                 "updated": _now(),
                 "seconds": round(self._seconds + time.monotonic() - self._clock, 3),
                 "progress": None if self.reached is None else self.reached.told(),
-                **self._facts,
+                **self.facts,
                 "process": os.getpid(),
                 "host": socket.gethostname(),
                 "commit": _commit(),
