@@ -48,8 +48,8 @@ class Reached:
 
 
 class Status:
-    """The status of one run. `facts` are written with each state; the state is running, finished, failed or interrupted. `reached` is
-    renewed by whoever trains, and written with each sign of life."""
+    """The status of one run: `facts`, written with each state, which is running, finished, failed or interrupted.
+    `reached` is renewed during training, and written with each sign of life."""
 
     def __init__(self, folder: RunFolder, facts: dict[str, Any]) -> None:
         self._folder, self.facts = folder, facts
