@@ -13,7 +13,7 @@ from situations import Hands, Situation, Table, failing, mistake, of_vectors, ty
 from small_mnist import IMAGES
 from small_sets import write_cifar
 from test_bad_data import BROKEN, BROKEN_FILES, Given, NoSource, sound
-from test_image_folder import folder, read
+from test_image_folder import colour16, folder, put, read
 
 from gr_cli.benchmarks import (
     Arrays,
@@ -79,6 +79,15 @@ def images(change: Callable[[], object] = lambda: None, **settings: Any) -> Situ
         return read(**settings)
 
     return do
+
+
+def of_greys(image: np.ndarray, **settings: Any) -> Situation:
+    """A folder of images one of which has such greys."""
+    return images(lambda: put("images/test/cat/0.tif", image), **settings)
+
+
+def images_of_16_bits(hands: Hands) -> object:
+    return images(lambda: colour16("images/test/cat/0.png", np.full((6, 5, 3), 300)))(hands)
 
 
 def an_empty_folder(hands: Hands) -> object:
@@ -205,6 +214,12 @@ DATA: Table = {
         ("is no state dict", weights([1, 2])),
         ("has shape {}, and {} is needed", weights(CNN((3, 4, 4), 2, [4]).state_dict())),
         ("{}: {} {}{}; it must be of", weights({})),
+    ],
+    "benchmarks/image_decoding.py": [
+        ("holds negative values", of_greys(np.full((4, 4), -5, np.int32))),
+        ("holds floating-point values", of_greys(np.full((4, 4), 1.5, np.float32))),
+        ("which takes {} bits", of_greys(np.full((4, 4), 300, np.uint16), bits=8)),
+        ("images of 16 bits a channel", images_of_16_bits),
     ],
     "benchmarks/image_folder.py": [
         ("must be a folder that holds a folder", lambda hands: ImageFolder()),

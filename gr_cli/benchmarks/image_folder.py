@@ -16,9 +16,10 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 import numpy as np
 import PIL
 import torch
-from annotated_types import Len
+from annotated_types import Le, Len
 
 from gr_cli.benchmarks.base import Samples
+from gr_cli.benchmarks.image_decoding import Depth, Pixels, check_cut, decoded, extensions, header, scaled
 from gr_cli.benchmarks.sources import Data, TestShare, tested_on
 from gr_cli.cache import Tensors, digest, kept
 from gr_cli.checks import Count, PositiveInt
@@ -28,15 +29,13 @@ from gr_cli.machine import available_memory
 from gr_cli.tell import counted, tell
 
 Mode = Literal["auto", "grey", "rgb"]
+Bits = Annotated[PositiveInt, Le(32)]
 Size = PositiveInt | Annotated[Sequence[PositiveInt], Len(2, 2)]
 T = TypeVar("T")
 
-_VERSION = 2  # of what is computed here: another one has nothing to do with what was kept
+_VERSION = 3  # of what is computed here: another one has nothing to do with what was kept
 _AT_ONCE = 64  # images that a thread takes at once
 _TRAINING, _TESTING = ("train", "training"), ("test", "testing", "val", "valid", "validation")
-# What Pillow opens, but only with the help of other programs.
-_NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-_MAY_LIE_ON_THEIR_SIDE = {"AVIF", "JPEG", "MPO", "TIFF", "WEBP"}
 
 
 class _File(NamedTuple):
@@ -71,6 +70,7 @@ class _Choices:
     test_share: float
     test_seed: int
     skip_broken: bool
+    bits: int | None
     folder: Path  # in which the tensor is kept
 
 
@@ -79,7 +79,7 @@ class ImageFolder:
     capitals or not), or a folder for each class only, of which a share is then for testing.
 
     Classes are in the order of their names, `2` before `10`. They are decoded in threads, brought to one size by their
-    shorter side and cut at the centre, and kept as one tensor of bytes below `cache_root`, under a name made from the
+    shorter side and cut at the centre, and kept as one tensor below `cache_root`, under a name made from the
     names, sizes, times and inodes of the files; what was kept before of files that changed is removed. Other files are
     passed over, and folders without images; a link may stand for a class or an image, others are not followed.
 
@@ -90,6 +90,8 @@ class ImageFolder:
         test_share: part of each class that is for testing, where there is no folder for that.
         test_seed: which samples that is; not the run's seed, so all runs are tested on the same.
         skip_broken: leave out images that can't be decoded, instead of refusing them all.
+        bits: of greys of more than 8 bits, which become value / (2^bits - 1) in all images, for training and testing;
+            `auto`: 8, 10, 12, 14, 16, 24 or 32, as the highest value of all images needs.
         cache_root: folder in which the tensor is kept.
     """
 
@@ -101,6 +103,7 @@ class ImageFolder:
         test_share: TestShare = 0.2,
         test_seed: Count = 0,
         skip_broken: bool = False,
+        bits: Bits | Literal["auto"] = "auto",
         cache_root: str = "~/.cache/gr_cli",
     ) -> None:
         if path is None:
@@ -114,7 +117,9 @@ class ImageFolder:
         self.place, self.remedy = f"benchmark.source.path={path}", "see to it that each class has images there"
         both = None if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
         kept_in = Path(cache_root).expanduser() / "images"
-        self._choices = _Choices(both, mode, test_share, test_seed, skip_broken, kept_in)
+        self._choices = _Choices(
+            both, mode, test_share, test_seed, skip_broken, None if bits == "auto" else bits, kept_in
+        )
         self.origin = str((self.root, self._choices))
 
     def load(self) -> Data:
@@ -123,11 +128,16 @@ class ImageFolder:
 
 @lru_cache(maxsize=2)  # the runs of a sweep share what was read once
 def _data(listing: _Listing, choices: _Choices, place: str) -> Data:
-    what = digest(str(listing.root), choices.size, choices.mode, choices.skip_broken)
+    what = digest(str(listing.root), choices.size, choices.mode, choices.skip_broken, choices.bits)
     content = digest(_VERSION, PIL.__version__, [(file.name, file.label, *file.stamp) for file in listing.files])
     wait_for_next_tick(file.stamp for file in listing.files)
     found = kept(choices.folder / f"{what}-{content}.pt", lambda: _decoded_all(listing, choices, place))
-    x, sound = found["x"], found["sound"]
+    x, sound, bits = found["x"], found["sound"], int(found["bits"])
+    if bits and choices.bits is None:
+        tell(
+            f"{place}: greys of more than 8 bits are taken as {bits} bits, by their highest value; "
+            f"benchmark.source.bits={bits} or another number says so"
+        )
     if not sound.all():
         broken = [file.name for file, whole in zip(listing.files, sound.tolist(), strict=True) if not whole]
         tell(f"{place}: images that can't be decoded are left out, {len(broken):,} in all, the first is {broken[0]}")
@@ -248,16 +258,7 @@ def _is_image(file: _File) -> bool:
 
 
 def _named_as_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in _extensions()
-
-
-@lru_cache(maxsize=1)
-def _extensions() -> frozenset[str]:
-    """How the names of files end that Pillow can decode by itself."""
-    from PIL import Image
-
-    known = Image.registered_extensions()
-    return frozenset(end for end, kind in known.items() if kind in Image.OPEN and kind not in _NOT_DECODED)
+    return os.path.splitext(name)[1].lower() in extensions()
 
 
 # --- decoding
@@ -274,8 +275,8 @@ def _decoded_all(listing: _Listing, choices: _Choices, place: str) -> Tensors:
         f"and kept in {choices.folder}{passed}"
     )
     paths = [str(listing.root / file.name) for file in listing.files]
-    shape = _shape(paths, choices)
-    needed = len(paths) * prod(shape)
+    shape, deep = _shape(paths, choices)
+    needed = len(paths) * prod(shape) * (4 if deep else 1)
     if needed > available_memory(torch.device("cpu")):
         raise ConfigError(
             "benchmark.source.size",
@@ -283,16 +284,18 @@ def _decoded_all(listing: _Listing, choices: _Choices, place: str) -> Tensors:
             f"{len(paths):,} images of {shape[1]}x{shape[2]} pixels take {needed / 2**30:,.1f} GiB, and there is less",
             "try benchmark.source.size=64",
         )
-    x = np.empty((len(paths), *shape), np.uint8)
+    x = np.empty((len(paths), *shape), np.float32 if deep else np.uint8)
 
-    def decode(i: int) -> str:
+    def decode(i: int) -> Pixels | str:
         try:
-            x[i] = _decoded(paths[i], shape)
+            pixels = decoded(paths[i], shape)
+            x[i] = pixels.values
+            return pixels._replace(values=_NOTHING)
         except Exception as error:  # of many kinds: each decoder has its own
             return " ".join(str(error).replace(repr(paths[i]), "it").split())[:120] or type(error).__name__
-        return ""
 
-    faults = _in_threads(decode, range(len(paths)), "images decoded")
+    found = _in_threads(decode, range(len(paths)), "images decoded")
+    faults = [one if isinstance(one, str) else "" for one in found]
     broken = [i for i, fault in enumerate(faults) if fault]
     if broken and not choices.skip_broken:
         first = broken[0]
@@ -302,7 +305,15 @@ def _decoded_all(listing: _Listing, choices: _Choices, place: str) -> Tensors:
             "benchmark.source.skip_broken=true"
         )
     sound = torch.tensor([not fault for fault in faults])
-    return {"x": torch.from_numpy(x if not broken else x[sound.numpy()]), "sound": sound}
+    x = x if not broken else x[sound.numpy()]
+    seen = [one for one in found if not isinstance(one, str)]
+    names = [file.name for file, fault in zip(listing.files, faults, strict=True) if not fault]
+    check_cut(seen, choices.bits, place)
+    bits = scaled(x, seen, names, choices.bits, place) if deep else 0
+    return {"x": torch.from_numpy(x), "sound": sound, "bits": torch.tensor(bits)}
+
+
+_NOTHING = np.empty(0)
 
 
 def _in_threads(do: Callable[[Any], T], items: Sequence[Any], what: str) -> list[T]:
@@ -313,56 +324,10 @@ def _in_threads(do: Callable[[Any], T], items: Sequence[Any], what: str) -> list
         return list(counted((found for piece in done for found in piece), len(items), what))
 
 
-def _shape(paths: Sequence[str], choices: _Choices) -> tuple[int, int, int]:
-    """The shape (C, H, W) of all images; their headers are looked at where it was not chosen."""
-    grey, size = choices.mode == "grey", choices.size
-    if size is None or choices.mode == "auto":
-        seen = [found for found in _in_threads(_header, paths, "images looked at") if found is not None]
-        grey = grey or (choices.mode == "auto" and all(mode in _GREY for _, mode in seen))
-        if size is None:
-            size = Counter(size for size, _ in seen).most_common(1)[0][0] if seen else (1, 1)
-    return (1 if grey else 3, *size)
-
-
-_GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
-
-
-def _header(path: str) -> tuple[tuple[int, int], str] | None:
-    """Height, width and mode of an image; None if it can't be told, which decoding will say."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.format in _MAY_LIE_ON_THEIR_SIDE and image.getexif().get(_ORIENTATION, 1) >= 5
-            return (width, height) if turned else (height, width), image.mode
-    except Exception:
-        return None
-
-
-_ORIENTATION = 0x0112  # a tag of EXIF; from 5 on, a camera was held upright
-
-
-def _decoded(path: str, shape: tuple[int, int, int]) -> np.ndarray[Any, Any]:
-    """An image as bytes (C, H, W)."""
-    from PIL import Image, ImageOps
-
-    mode, (height, width) = "L" if shape[0] == 1 else "RGB", shape[1:]
-    with Image.open(path) as opened:
-        opened.draft(mode, (2 * width, 2 * height))  # a large JPEG needs not be decoded in full
-        image: Image.Image = opened
-        if opened.format in _MAY_LIE_ON_THEIR_SIDE:
-            image = ImageOps.exif_transpose(opened)
-        if image.mode == "F":
-            raise ValueError("its pixels are floating-point numbers")
-        if image.mode.startswith("I"):  # 16 bits, of which converting would cut off all but the darkest
-            image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-        if "A" in image.getbands() or "transparency" in image.info:
-            # What is stored where nothing is to be seen is anything: one tool's black, another's stripes.
-            seen = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
-        image = image.convert(mode)
-        if image.size != (width, height):
-            image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
-        pixels = np.asarray(image)
-    return pixels[None] if shape[0] == 1 else pixels.transpose(2, 0, 1)
+def _shape(paths: Sequence[str], choices: _Choices) -> tuple[tuple[int, int, int], bool]:
+    """The shape (C, H, W) of all images, as their headers say where it was not chosen; and whether any image has greys
+    of more than 8 bits."""
+    seen = [found for found in _in_threads(header, paths, "images looked at") if found is not None]
+    grey = choices.mode == "grey" or (choices.mode == "auto" and all(found.grey for found in seen))
+    size = choices.size or (Counter(found.size for found in seen).most_common(1)[0][0] if seen else (1, 1))
+    return (1 if grey else 3, *size), any(found.depth in (Depth.INTEGERS, Depth.FLOATS) for found in seen)

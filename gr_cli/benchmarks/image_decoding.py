@@ -1,0 +1,182 @@
+"""Images decoded to arrays of one shape: bytes, or fractions where any image has more than 8 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gr_cli.errors import ConfigError, DataError
+
+# What Pillow opens, but only with the help of other programs.
+_NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+_MAY_LIE_ON_THEIR_SIDE = {"AVIF", "JPEG", "MPO", "TIFF", "WEBP"}
+_ORIENTATION = 0x0112  # a tag of EXIF; from 5 on, a camera was held upright
+_GREY = {"1", "L", "LA", "La"}
+_BITS = (8, 10, 12, 14, 16, 24, 32)  # depths that cameras and scanners have
+
+Array = np.ndarray[Any, Any]
+
+
+class Depth(IntEnum):
+    """How the values of an image are stored."""
+
+    BYTES = 0
+    INTEGERS = 1  # greys of more than 8 bits
+    FLOATS = 2
+    CUT_TO_BYTES = 3  # 16 bits a channel, of which Pillow reads the upper 8
+
+
+class Header(NamedTuple):
+    """What an image file says before it is decoded: (height, width), and how values are stored."""
+
+    size: tuple[int, int]
+    grey: bool
+    depth: Depth
+
+
+class Pixels(NamedTuple):
+    """A decoded image (C, H, W): bytes, or floats whose scale `depth` tells; its lowest and highest stored value."""
+
+    values: Array
+    depth: Depth
+    low: float = 0.0
+    high: float = 0.0
+
+
+@lru_cache(maxsize=1)
+def extensions() -> frozenset[str]:
+    """How the names of files end that Pillow can decode by itself."""
+    from PIL import Image
+
+    known = Image.registered_extensions()
+    return frozenset(end for end, kind in known.items() if kind in Image.OPEN and kind not in _NOT_DECODED)
+
+
+def header(path: str) -> Header | None:
+    """The header of an image; None if it can't be told, which decoding will say."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.format in _MAY_LIE_ON_THEIR_SIDE and image.getexif().get(_ORIENTATION, 1) >= 5
+            depth = _depth(image)
+            grey = image.mode in _GREY or depth in (Depth.INTEGERS, Depth.FLOATS)
+            return Header((width, height) if turned else (height, width), grey, depth)
+    except Exception:
+        return None
+
+
+def _depth(image: Any) -> Depth:
+    if image.mode == "F":
+        return Depth.FLOATS
+    if image.mode.startswith("I"):
+        return Depth.INTEGERS
+    # The raw mode of a tile, such as RGB;16B, is where Pillow says what is in the file.
+    return Depth.CUT_TO_BYTES if any(";16" in str(tile[3]) for tile in image.tile) else Depth.BYTES
+
+
+def decoded(path: str, shape: tuple[int, int, int]) -> Pixels:
+    """An image, its shorter side scaled to `shape` (C, H, W) and cut at the centre; what is transparent on white."""
+    from PIL import Image, ImageOps
+
+    mode, (height, width) = "L" if shape[0] == 1 else "RGB", shape[1:]
+    with Image.open(path) as opened:
+        opened.draft(mode, (2 * width, 2 * height))  # a large JPEG needs not be decoded in full
+        depth = _depth(opened)
+        image: Image.Image = opened
+        if opened.format in _MAY_LIE_ON_THEIR_SIDE:
+            image = ImageOps.exif_transpose(opened)
+        if depth in (Depth.INTEGERS, Depth.FLOATS):
+            return _deep(image, shape, depth)
+        high = float(np.asarray(image).max()) * 257 if depth == Depth.CUT_TO_BYTES else 255.0
+        if "A" in image.getbands() or "transparency" in image.info:
+            # What is stored where nothing is to be seen is anything: one tool's black, another's stripes.
+            seen = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+        image = image.convert(mode)
+        if image.size != (width, height):
+            image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+        pixels = np.asarray(image)
+    return Pixels(pixels[None] if shape[0] == 1 else pixels.transpose(2, 0, 1), depth, 0.0, high)
+
+
+def _deep(image: Any, shape: tuple[int, int, int], depth: Depth) -> Pixels:
+    """A grey image of more than 8 bits, as it is stored: the scale is that of the whole set, which is known later."""
+    from PIL import Image, ImageOps
+
+    stored = np.asarray(image)
+    low, high = float(stored.min()), float(stored.max())
+    grey = Image.fromarray(stored.astype(np.float32))
+    if grey.size != (shape[2], shape[1]):
+        grey = ImageOps.fit(grey, (shape[2], shape[1]), Image.Resampling.BICUBIC)
+    return Pixels(np.repeat(np.asarray(grey)[None], shape[0], 0), depth, low, high)
+
+
+# --- one scale for all images of a set
+
+
+def scaled(x: Array, seen: Sequence[Pixels], names: Sequence[str], bits: int | None, place: str) -> int:
+    """Bring the images `x` (N, C, H, W) float32, which hold stored values, to [0, 1] in place, all by one scale.
+
+    Args:
+        x: the images.
+        seen: of each its depth, lowest and highest value.
+        names: their files, for errors.
+        bits: of integers; None: as many as the highest value of all images needs.
+        place: the data set, for errors.
+
+    Returns:
+        the bits of integers; 0 if there are none.
+
+    Raises:
+        DataError: values that have no place in [0, 1].
+        ConfigError: values that need more than `bits`.
+    """
+    depths = np.array([pixels.depth for pixels in seen])
+    for pixels, name in zip(seen, names, strict=True):
+        if pixels.depth == Depth.INTEGERS and pixels.low < 0:
+            raise DataError(f"{place}: {name} holds negative values, from {pixels.low:.0f}; {_AS_ARRAYS}")
+        if pixels.depth == Depth.FLOATS and not 0 <= pixels.low <= pixels.high <= 1:
+            raise DataError(
+                f"{place}: {name} holds floating-point values in [{pixels.low:.6g}, {pixels.high:.6g}], which must lie "
+                f"in [0, 1]; {_AS_ARRAYS}"
+            )
+    integers = depths == Depth.INTEGERS
+    found = _bits(max((p.high for p in seen if p.depth == Depth.INTEGERS), default=0.0), bits) if any(integers) else 0
+    for i, depth in enumerate(depths):
+        if depth != Depth.FLOATS:
+            x[i] /= 2**found - 1 if depth == Depth.INTEGERS else 255
+    np.clip(x, 0, 1, out=x)  # scaling an image to a size may go beyond
+    return found
+
+
+_AS_ARRAYS = "scale them, or save them as arrays for benchmark=arrays, with their benchmark.source.value_range"
+
+
+def _bits(high: float, bits: int | None) -> int:
+    if bits is None:
+        return next((number for number in _BITS if high < 2**number), _BITS[-1])
+    if high >= 2**bits:
+        needed = int(high).bit_length()
+        raise ConfigError("benchmark.source.bits", bits, f"values go up to {high:.0f}, which takes {needed} bits")
+    return bits
+
+
+def check_cut(seen: Sequence[Pixels], bits: int | None, place: str) -> None:
+    """Refuse colours of 16 bits that would be cut to a few levels because they hold fewer.
+
+    Raises:
+        DataError: the upper 8 bits of all such images are dark, and `bits` does not say that 16 are meant.
+    """
+    high = max((pixels.high for pixels in seen if pixels.depth == Depth.CUT_TO_BYTES), default=None)
+    if high is None or (bits is None and high >= 2**15) or bits == 16:
+        return
+    raise DataError(
+        f"{place}: images of 16 bits a channel, of which the upper 8 are read, hold values up to about {high:.0f} of "
+        "65535; convert them to 8 bits, or say benchmark.source.bits=16 if they are that dark"
+    )
