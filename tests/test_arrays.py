@@ -317,3 +317,33 @@ def test_names_of_classes_are_shown_as_they_stand(gr_run):
     assert (code, err) == (0, "")
     assert all(name in out for name in NAMES)
     assert "[/b]" in out.partition("test accuracy (%)")[2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"value_range": "atuo"}, "^value_range=atuo: must be a list of 2 numbers or auto or null"),
+        ({"value_range": [0]}, r"^value_range=\[0\]: must be a list of 2 numbers"),
+        ({"layout": "NWHC"}, "^layout=NWHC: must be one of auto, NCHW, NHWC"),
+        ({"test_share": 2.0}, r"^test_share=2\.0: must be a number > 0 and < 1"),
+        ({"standardise": "no"}, "^standardise=no: must be true or false"),
+    ],
+)
+def test_a_misspelt_argument_from_python_is_not_taken_letter_by_letter(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Tensors(X, Y, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"class_order": "shufled"}, "^class_order=shufled: must be one of fixed, shuffled or a list"),
+        ({"classes_per_task": 0}, "^classes_per_task=0: must be a whole number ≥ 1"),
+        ({"classes_per_task": "2"}, '^classes_per_task="2": must be a whole number ≥ 1'),
+        ({"blur": 1.5}, r"^blur=1\.5: must be a number ≥ 0 and < 1"),
+    ],
+)
+def test_a_misspelt_argument_of_a_stream_is_named(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        split(Tensors(X, Y), seed=0, **settings)
+    assert len(split(Tensors(X, Y), seed=0, classes_per_task=np.int64(2)).tasks) == 2

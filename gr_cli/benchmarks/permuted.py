@@ -11,7 +11,7 @@ from torch import Tensor
 from gr_cli.benchmarks.base import Benchmark
 from gr_cli.benchmarks.sources import Source, load
 from gr_cli.benchmarks.views import image_shape, seen_as
-from gr_cli.checks import Count, PositiveInt, Share
+from gr_cli.checks import Count, PositiveInt, Share, checked
 from gr_cli.randomness import Draws
 
 
@@ -32,6 +32,7 @@ class Permute:
         return padded.flatten(2)[..., self.order].view(padded.shape)
 
 
+@checked
 def permuted(
     source: Source,
     seed: int,

@@ -11,7 +11,7 @@ from torch import Tensor
 from gr_cli.benchmarks.base import Benchmark
 from gr_cli.benchmarks.sources import Source, load
 from gr_cli.benchmarks.views import image_shape, seen_as
-from gr_cli.checks import PositiveInt, Share
+from gr_cli.checks import PositiveInt, Share, checked
 from gr_cli.errors import ConfigError
 from gr_cli.randomness import Draws
 
@@ -53,6 +53,7 @@ class Rotate:
         return found if self.value_range is None else found.clamp_(*self.value_range)
 
 
+@checked
 def rotated(
     source: Source,
     seed: int,

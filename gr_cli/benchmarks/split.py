@@ -12,13 +12,14 @@ from gr_cli.benchmarks.blur import blurred
 from gr_cli.benchmarks.features import Features
 from gr_cli.benchmarks.rounds import called, dealt
 from gr_cli.benchmarks.sources import Source, load
-from gr_cli.checks import PositiveInt, Share
+from gr_cli.checks import PositiveInt, Share, checked
 from gr_cli.errors import ConfigError, suggestion
 from gr_cli.randomness import Draws
 
 _NAMED = 10  # classes that a task is named after
 
 
+@checked
 def split(
     source: Source,
     seed: int,

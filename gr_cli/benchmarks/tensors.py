@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gr_cli.benchmarks.base import Samples
 from gr_cli.benchmarks.sources import Data, TestShare, in_short, tested_on
-from gr_cli.checks import Count
+from gr_cli.checks import Count, checked
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.tell import tell
 
@@ -43,6 +43,7 @@ class Tensors:
         layout: where the channels of (N, ., ., .) are; `auto` finds them where there are 1 or 3.
     """
 
+    @checked
     def __init__(
         self,
         x: Any,
