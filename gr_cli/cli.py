@@ -100,7 +100,7 @@ def _where_it_began(do: Callable[[Path, Sequence[str]], int], path: Path, trust:
     from gr_cli.results.folder import RunFolder
 
     began = Path(str((RunFolder(path).status() or {}).get("directory", ".")))
-    if not began.is_dir() or began.samefile("."):
+    if not (os.path.isdir(began) and os.access(began, os.X_OK)) or began.samefile("."):
         return do(path, trust)
     path = path.absolute()
     # A folder may name any directory: nothing shall be imported from there that is not from here already.

@@ -96,7 +96,10 @@ class Settings:
         if (own := whole["strategy"].get("generator")) is not None:
             raise ConfigError("strategy.generator", own, "has a group of its own", "try generator=vae")
         for root in ("data_root", "cache_root"):
-            whole[root] = str(Path(whole[root]).expanduser().absolute())
+            try:
+                whole[root] = str(Path(whole[root]).expanduser().absolute())
+            except RuntimeError as error:
+                raise ConfigError(root, whole[root], "begins with a home that is not there", "name a folder") from error
         return cls(whole, wanted, tuple(overrides))
 
     @property

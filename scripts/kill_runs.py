@@ -88,7 +88,7 @@ def harried(words: list[str], home: Path, longest: float, dice: random.Random) -
         if code == 0:
             return seen
         if code is not None:
-            sys.exit(f"exit code {code} in {home}:\n{(home / 'output.txt').read_text()[-2000:]}")
+            sys.exit(f"exit code {code} in {home}:\n{(home / 'output.txt').read_text(encoding='utf-8')[-2000:]}")
         seen["kills"] += 1
         seen["while a file was written"] += bool(list(home.rglob("*.tmp")))
         seen["between writing and adopting a checkpoint"] += bool(list(home.rglob("checkpoint.next.pt")))
@@ -107,7 +107,7 @@ def main() -> None:
         whole.mkdir()
         began = time.monotonic()
         if killed(start(words, whole), 600) != 0:
-            sys.exit((whole / "output.txt").read_text())
+            sys.exit((whole / "output.txt").read_text(encoding="utf-8"))
         longest = 1.2 * (time.monotonic() - began)
         expected, same, seen = tables(whole), 0, Counter()
         for number in range(arguments.runs):

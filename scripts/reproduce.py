@@ -11,8 +11,6 @@ line, as CSV and as Markdown: ours, published, their difference (marked beyond 2
 """
 
 import argparse
-import csv
-import json
 import shlex
 import subprocess
 import sys
@@ -174,23 +172,19 @@ def run(line: Line, seeds: int, launcher: str, words: list[str]) -> bool:
 def measured(line: Line, seeds: int, words: list[str]) -> list[tuple[float, float]]:
     """Average accuracy in percent and seconds of each seed's run that is finished."""
     from gr_cli.compose import OUTPUTS, composed
+    from gr_cli.results.folder import RunFolder
+    from gr_cli.results.regular import read_table
 
     found = []
     for seed in range(seeds):
         folder = composed([*shlex.split(line.words), *words, f"seed={seed}"]).folder(OUTPUTS)
-        status = folder / "status.json"
-        if not status.exists() or json.loads(status.read_text())["state"] != "finished":
+        if (RunFolder(folder).status() or {}).get("state") != "finished":
             continue
-        metrics = {row["metric"]: row["value"] for row in _rows(folder / "metrics.csv")}
-        timing = _rows(folder / "timing.csv")
+        metrics = {row["metric"]: row["value"] for row in read_table(folder / "metrics.csv")}
+        timing = read_table(folder / "timing.csv")
         seconds = sum(float(row[name]) for row in timing for name in row if name.endswith("_seconds"))
         found.append((100.0 * float(metrics["average_accuracy"]), seconds))
     return found
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @dataclass(frozen=True)
