@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gr_cli import __version__
-from gr_cli.compose import OUTPUTS, settings_from
-from gr_cli.errors import AuditError, CompositionError, ConfigError, GrError, Interrupted, Stop, one_line
+from gr_cli.compose import OUTPUTS, settings_from, typed
+from gr_cli.errors import AuditError, CompositionError, ConfigError, GrError, Interrupted, Stop, as_failure, one_line
 from gr_cli.signals import as_interrupts, hold_lifeline, leave_with_run
 from gr_cli.streams import make_unfailing, why_incomplete
 from gr_cli.tell import tell_failure
@@ -156,7 +156,7 @@ def _compose_and_run(words: list[str]) -> int:
     from gr_cli import launchers, sweep
     from gr_cli.explain import explain
     from gr_cli.schema import RunConfig
-    from gr_cli.words import check_words
+    from gr_cli.words import check_words, with_sweeper_params
 
     sweep.forget()
     sweep.quiet()
@@ -170,6 +170,7 @@ def _compose_and_run(words: list[str]) -> int:
     sys.argv = ["gr-run", *words]
     try:
         check_words(words)
+        sys.argv = ["gr-run", *with_sweeper_params(words)]
         with _hydras_own_refusals():
             hydra.main(version_base="1.3", config_path="pkg://gr_cli.conf", config_name="config")(_job)()
     except GrError:
@@ -237,26 +238,23 @@ def _job(config: DictConfig) -> float | None:
     folder: Path | None = None
     try:
         settings = settings_from(config, hydra)
-        if not here:
+        if not alone:
             from gr_cli.experiment import folder_of
 
             folder = folder_of(settings, OUTPUTS).path
+            sweep.began(folder, typed(hydra.overrides.task))
         score = _run(settings, folder, live=here, sweep=None if alone else Path(hydra.sweep.dir))
-    except GrError as error:
+    except Exception as error:
         if alone:
             raise Stop(error) from error
         if isinstance(error, Interrupted) and (here or sweep.elsewhere()):
             raise Stop(Interrupted([])) from error  # it is the sweep that goes on, not this run alone
-        tell_failure(folder, error)
+        tell_failure(folder, as_failure(error))
         if isinstance(error, Interrupted):
             leave_with_run()
     except KeyboardInterrupt:
         leave_with_run()
         raise
-    except Exception:
-        if alone:
-            raise
-        traceback.print_exc()
     sweep.tally().count([score])
     return score
 

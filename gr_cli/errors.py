@@ -106,6 +106,11 @@ class Stop(BaseException):
         self.error = error
 
 
+def as_failure(error: Exception) -> GrError:
+    """Any error as the failure of one run among others, in one line."""
+    return error if isinstance(error, GrError) else TrainingError(f"{type(error).__name__}: {one_line(error)}")
+
+
 # What a terminal obeys instead of showing it, and what changes the direction or the look of the text around it.
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"

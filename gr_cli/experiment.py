@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import torch
 from gr_cli import checkpoints
 from gr_cli.assembly import Experiment, Stage, batches, passes, prepare, side_by_side
 from gr_cli.checkpoints import Place
-from gr_cli.errors import GrError, Interrupted, TrainingError
+from gr_cli.errors import GrError, Interrupted, TrainingError, as_failure
 from gr_cli.facts import facts, training, went_on
 from gr_cli.judge import Judge
 from gr_cli.learner import Learner, Losses
@@ -96,8 +95,7 @@ class Cohort:
             except Exception as error:
                 if len(self.runs) == 1:
                     raise
-                traceback.print_exc()
-                self.fail(run, TrainingError(f"{type(error).__name__}: {error}"))
+                self.fail(run, as_failure(error))
 
 
 def folder_of(settings: Settings, root: Path) -> RunFolder:
@@ -128,6 +126,13 @@ def run_together(jobs: Sequence[Settings], folders: Sequence[RunFolder], view: V
     outcomes: dict[int, Result | GrError] = {}
     view = Views(view)
     same = {i: [folder.path for folder in folders].index(mine.path) for i, mine in enumerate(folders)}
+    alone = len(jobs) == 1
+
+    def fail(i: int, error: Exception) -> None:
+        outcomes[i] = failure = as_failure(error)
+        if not alone:
+            view.failed(folders[i].path, failure)
+
     with as_interrupts(), flushing_denormals(), ExitStack() as stack:
         ready: dict[int, Run] = {}
         for i, (settings, folder) in enumerate(zip(jobs, folders, strict=True)):
@@ -141,14 +146,20 @@ def run_together(jobs: Sequence[Settings], folders: Sequence[RunFolder], view: V
                 experiment = prepare(settings, together=len(jobs))
                 stack.enter_context(folder.locked())
                 ready[i] = _run_of(experiment, folder)
-            except GrError as error:
-                outcomes[i] = error
-                if len(jobs) > 1:
-                    view.failed(folder.path, error)
+            except Exception as error:
+                if alone and not isinstance(error, GrError):
+                    raise
+                fail(i, error)
         for (place, _), members in _parties(ready).items():
             runs = [ready[i] for i in members]
-            cohort = Cohort(runs, side_by_side([run.experiment for run in runs]), view, alone=len(jobs) == 1)
-            outcomes |= zip(members, _see_through(cohort, place), strict=True)
+            try:
+                cohort = Cohort(runs, side_by_side([run.experiment for run in runs]), view, alone)
+                outcomes |= zip(members, _see_through(cohort, place), strict=True)
+            except Exception as error:
+                if alone or isinstance(error, Interrupted):
+                    raise
+                for i in members:
+                    fail(i, ready[i].failure or error)
     return [outcomes[same[i]] for i in range(len(jobs))]
 
 
@@ -182,8 +193,8 @@ def _see_through(cohort: Cohort, place: Place) -> list[Result | GrError]:
         run.experiment.training = went_on(before, now, over=place.stage == len(experiment.stages))
         run.status.facts |= run.experiment.training
     with thread_limit(experiment.threads), repeatable(experiment.learner.device):
-        open_row = _take_up(cohort, place)
         try:
+            open_row = _take_up(cohort, place)
             with beating([run.status for run in cohort.runs]), memory_told(runs=len(cohort.runs)):
                 _train(cohort, place, open_row)
         except BaseException as error:

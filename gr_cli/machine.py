@@ -143,17 +143,8 @@ def memory_told(kind: type[GrError] = OutOfMemoryError, runs: int = 1) -> Iterat
         ) from error
 
 
-def forget_peak(device: torch.device) -> None:
-    """Let `peak_memory` count from now on, where that can be told."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
-
-
 def peak_memory(device: torch.device) -> int:
-    """Most bytes held since `forget_peak`: of the GPU, else by this process; 0 where nothing can be told."""
+    """Most bytes held so far: of the GPU, else by this process; 0 where nothing can be told."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if found := _status_line("VmHWM"):
@@ -164,11 +155,6 @@ def peak_memory(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak << 10
-
-
-def held_memory(device: torch.device) -> int:
-    """Bytes held now."""
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else _status_line("VmRSS")
 
 
 def _status_line(name: str) -> int:

@@ -11,6 +11,7 @@ from gr_cli.assembly import data_of
 from gr_cli.checkpoints import check_identity
 from gr_cli.errors import FolderError, GrError
 from gr_cli.results.folder import RunFolder
+from gr_cli.results.load import check_config
 from gr_cli.results.record import Record, Result
 from gr_cli.settings import Settings
 from gr_cli.tell import tell
@@ -41,6 +42,7 @@ def stored(settings: Settings, folder: RunFolder) -> Result | None:
         return None
     record = Record.from_state(saved["record"])
     _repair(folder, record, saved["metrics"])
+    _repair_config(folder, settings)
     _tell_of_other_data(settings, folder, saved["data"])
     return Result(folder.path, record, saved["metrics"])
 
@@ -51,6 +53,16 @@ def _repair(folder: RunFolder, record: Record, metrics: Mapping[str, Any]) -> No
         with folder.locked():
             folder.write_tables(record, metrics)
         tell(f"{folder.path}: {', '.join(changed)} had been damaged or changed; written anew from the run's state")
+
+
+def _repair_config(folder: RunFolder, settings: Settings) -> None:
+    """Write a config.yaml anew that is none any more."""
+    try:
+        check_config(folder.path)
+    except FolderError:
+        with folder.locked():
+            folder.write_config(settings.as_yaml())
+        tell(f"{folder.path}: its config.yaml had been damaged or removed; written anew")
 
 
 def _tell_of_other_data(settings: Settings, folder: RunFolder, learnt: str) -> None:

@@ -6,7 +6,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import isnan
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # What a sweep's folder says of it.
 _MANIFEST = "sweep.json"
 
-# The jobs of the sweep that this process runs, by folder; empty where there is no sweep.
+# The runs of the sweep that this process runs: the overrides of each by its folder; empty where there is no sweep.
 _jobs: dict[Path, list[str]] = {}
 # What each of them is, by its overrides.
 _settings: dict[tuple[str, ...], Settings] = {}
@@ -75,6 +75,9 @@ def tally() -> Tally:
     return _tally
 
 
+_DAMAGED = "damaged"
+# The parts of Hydra's own configuration that a job can't have for itself.
+_OF_SWEEP = ("launcher", "sweeper", "sweep")
 _OURS = "gr_cli.launchers.batched.BatchedLauncher"
 # What to install for the launchers, by their package in `hydra_plugins`.
 _EXTRAS = {"hydra_ray_launcher": "ray", "hydra_joblib_launcher": "joblib", "hydra_submitit_launcher": "slurm"}
@@ -93,11 +96,14 @@ def quiet() -> None:
 quiet()  # for the processes of a launcher, which import this module with the job they are handed
 
 
-def identity(overrides: Any) -> str:
-    """A short name for a sweep: the same overrides, as Hydra holds them, give the same."""
+def identity(overrides: Any, params: Any = None) -> str:
+    """A short name for a sweep: the same overrides, as Hydra holds them, and sweeper's parameters give the same."""
+    from omegaconf import OmegaConf
+
     from gr_cli.settings import short_hash
 
-    return short_hash(typed(overrides))
+    given = dict(OmegaConf.to_container(params, resolve=False)) if params else {}  # type: ignore[arg-type]
+    return short_hash([*typed(overrides), *([given] if given else [])])
 
 
 class CheckFirst(Callback):
@@ -116,48 +122,106 @@ class CheckFirst(Callback):
 
 
 def _check_jobs(config: DictConfig) -> None:
-    """Compose and check all jobs, and write down which there are."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
+    """Compose and check all jobs, and write down which runs they are."""
+    from hydra.core.plugins import Plugins
 
+    from gr_cli.build import check
+    from gr_cli.checks import PositiveInt
     from gr_cli.experiment import folder_of
-    from gr_cli.explain import explain
+    from gr_cli.launchers.sweeper import CheckedSweeper
     from gr_cli.results.files import not_made, write_json
     from gr_cli.results.folder import held
 
-    loader = GlobalHydra.instance().config_loader()
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides(typed(config.hydra.overrides.task))
+    check(config.hydra.sweeper.max_batch_size, PositiveInt | None, "hydra.sweeper.max_batch_size")
     forget()
     global _here
     _here = in_this_process(config.hydra)
-    for override in parsed:
-        _check_values(override)
-    for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
-        try:
-            composed = loader.load_sweep_config(config, list(overrides))
-        except (HydraException, OmegaConfBaseException) as error:
-            raise CompositionError(explain(error, list(overrides))) from error
-        settings = settings_from(composed, composed.hydra)
-        if settings.config["inspect"]:
-            raise ConfigError("inspect", "true", "looks at one benchmark, not at a sweep's", "leave out -m")
-        _jobs[folder_of(settings, OUTPUTS).path] = list(overrides)
+    jobs = _listed(config)
+    same: tuple[list[str], list[str]] | None = None
+    firsts: dict[tuple[Any, ...], list[str]] = {}
+    for overrides in jobs:
+        settings = _checked_job(config, overrides)
+        path = folder_of(settings, OUTPUTS).path
+        first = firsts.setdefault((path.parent, settings.seed, settings.identity), overrides)
+        if first is not overrides:
+            same = same or (first, overrides)
+            continue
+        _jobs[path] = overrides
         _settings[tuple(overrides)] = settings
-        _tally.total = 1 + (_tally.total or 0)
+    if same:
+        runs = "1 run" if len(_jobs) == 1 else f"{len(_jobs)} runs"
+        print(f"{len(jobs)} jobs are {runs}, each trained once: {_shown(*same)} are the same run")
+    _tally.total = len(_jobs)
     folder = Path(config.hydra.sweep.dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise not_made(folder, error) from error
     _held.enter_context(held(folder))
-    listed = {str(path): overrides for path, overrides in _jobs.items()}
-    write_json(folder / _MANIFEST, {"jobs": listed, "programs": planned(folder)})
+    write_json(folder / _MANIFEST, {"jobs": {str(path): overrides for path, overrides in _jobs.items()}})
+    Plugins.instance().class_name_to_class[config.hydra.sweeper._target_] = CheckedSweeper
     if _trained_elsewhere(config.hydra):
         from gr_cli.onlooker import shown
 
         _held.enter_context(shown(list(_jobs), Tally(total=len(_jobs))))
+
+
+def _listed(config: DictConfig) -> list[list[str]]:
+    """The overrides of each job that Hydra's own sweeper makes of its parameters and of the command line."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from gr_cli.explain import explain
+
+    words = typed(config.hydra.overrides.task)
+    try:
+        words = [*BasicSweeper(None, config.hydra.sweeper.params)._parse_config(), *words]
+        parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(words)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise CompositionError(explain(error, words)) from error
+    for override in parsed:
+        _check_values(override)
+    return [list(overrides) for overrides in BasicSweeper.split_arguments(parsed, None)[0]]
+
+
+def _checked_job(config: DictConfig, overrides: list[str]) -> Settings:
+    """The settings of a job of the sweep that `config` describes."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from gr_cli.explain import explain
+
+    try:
+        composed = GlobalHydra.instance().config_loader().load_sweep_config(config, overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise CompositionError(explain(error, overrides)) from error
+    for part in _OF_SWEEP:
+        here, there = (OmegaConf.to_container(node.hydra[part], resolve=False) for node in (composed, config))
+        if here != there:
+            choice = composed.hydra.runtime.choices.get(f"hydra/{part}")
+            raise ConfigError(
+                shlex.join(overrides),
+                f"(hydra/{part}={choice})",
+                f"sets hydra.{part}, which holds for the whole sweep and not for one of its jobs",
+                f"name it on the command line: hydra/{part}={choice}",
+            )
+    settings = settings_from(composed, composed.hydra)
+    if settings.config["inspect"]:
+        raise ConfigError("inspect", "true", "looks at one benchmark, not at a sweep's", "leave out -m")
+    return settings
+
+
+def _shown(one: list[str], other: list[str]) -> str:
+    """Two jobs by the overrides in which they differ."""
+    differing = [(a, b) for a, b in zip(one, other, strict=True) if a != b]
+    if not differing:
+        return f"{shlex.join(one)} twice"
+    return " and ".join(shlex.join(words) for words in zip(*differing, strict=True))
 
 
 def _check_values(override: Override) -> None:
@@ -174,27 +238,6 @@ def _check_values(override: Override) -> None:
     if not values:
         name, _, value = str(override.input_line).partition("=")
         raise ConfigError(name, value, "must give values, none of them a sweep itself", "list them, or use range(0,5)")
-
-
-def planned(folder: Path) -> list[list[str]]:
-    """The runs that the sweep in `folder` trains as one each time, by their folders, as far as that was decided."""
-    from gr_cli.results.regular import read_json
-
-    with suppress(OSError, ValueError, TypeError):
-        found = read_json(folder / _MANIFEST)
-        return [list(map(str, program)) for program in found.get("programs", [])]
-    return []
-
-
-def plan(folder: Path, programs: Sequence[Sequence[Path]]) -> None:
-    """Write down what the sweep in `folder` trains as one, if its jobs are written down at all."""
-    from gr_cli.results.files import write_json
-    from gr_cli.results.regular import read_json
-
-    manifest = folder / _MANIFEST
-    if manifest.exists():
-        found = read_json(manifest)
-        write_json(manifest, found | {"programs": [list(map(str, program)) for program in programs]})
 
 
 def in_this_process(hydra: Any) -> bool:
@@ -270,20 +313,47 @@ def elsewhere() -> bool:
     return bool(_jobs) and not _here
 
 
-def report() -> int:
-    """Say what became of the sweep's jobs; 1 if any failed, else 0."""
-    if not _jobs:
-        return 0
-    from gr_cli.results.folder import RunFolder
+def runs() -> list[list[str]]:
+    """The overrides of each run of the sweep."""
+    return list(_jobs.values())
 
-    states = {path: RunFolder(path).state() for path in _jobs}
+
+def began(path: Path, overrides: Sequence[str]) -> None:
+    """Take note of a run that a sweeper found as it went."""
+    _jobs.setdefault(path, list(overrides))
+
+
+def report() -> int:
+    """Print what became of the sweep's runs; 1 if any failed, else 0."""
+    if not _jobs:
+        return 1 if _tally.failed else 0
+    states = {path: _state(path) for path in _jobs}
     missing = {path: state for path, state in states.items() if state != "finished"}
     for path, state in missing.items():
-        again = shlex.join(["gr-run", *_jobs[path]])
+        again = shlex.join(["gr-run", *_jobs[path], *(["fresh=true"] if state == _DAMAGED else [])])
         print(one_line(f"gr-run: {state}: {path}  (again: {again})"), file=sys.stderr)
     if missing:
         print(
             f"gr-run: {len(missing)} of {len(states)} runs did not finish; the same command repeats these",
             file=sys.stderr,
         )
-    return 1 if missing else 0
+    return 1 if missing or _tally.failed else 0
+
+
+def _state(path: Path) -> str:
+    """What became of a run; `damaged` where its own files can't be read, which its job has reported."""
+    from gr_cli.errors import GrError
+    from gr_cli.results.folder import RunFolder
+    from gr_cli.results.load import check_config
+
+    folder = RunFolder(path)
+    try:
+        state = folder.state()
+        if state == "finished":
+            check_config(path)
+            folder.metrics()
+            if folder.load_checkpoint() is None:
+                return _DAMAGED
+    except (GrError, OSError, ValueError, LookupError):
+        return _DAMAGED
+    return state

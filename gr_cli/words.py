@@ -6,7 +6,7 @@ Refused in one line: what Hydra would answer with its whole usage, with a traceb
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from gr_cli.compose import GROUPS
 from gr_cli.errors import ConfigError
@@ -51,3 +51,30 @@ def check_words(words: Sequence[str]) -> None:
         option = override.value()
         if not isinstance(option, str) or not option:
             raise ConfigError(name, shown, "must name an option of this group", "see gr-run --help")
+
+
+_PARAMS = "hydra.sweeper.params"
+
+
+def with_sweeper_params(words: Sequence[str]) -> list[str]:
+    """`words`, in which the parameters of Hydra's sweeper stand as the overrides that it makes of them, before others.
+
+    Hydra itself can't add a parameter on the command line where there are none.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import QuotedString
+
+    first = next((place for place, word in enumerate(words) if "=" in word and not word.startswith("-")), len(words))
+    found, rest = [], []
+    for word in words if {"-m", "--multirun"} & set(words) else []:
+        if not word.lstrip("+").startswith((f"{_PARAMS}=", f"{_PARAMS}.")):
+            rest.append(word)
+            continue
+        (override,) = OverridesParser.create().parse_overrides([word])
+        value: Any = word.partition("=")[2] if override.is_sweep_override() else override.value()
+        name = override.key_or_group.removeprefix(_PARAMS).removeprefix(".")
+        values = {name: value} if name else value
+        if not isinstance(values, dict):
+            raise ConfigError(_PARAMS, value, "must be values by setting", f"write +{_PARAMS}.seed='\"0,1\"'")
+        found += [f"{key}={each.text if isinstance(each, QuotedString) else each}" for key, each in values.items()]
+    return [*rest[:first], *found, *rest[first:]] if found else list(words)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from situations import Hands, Table, failing, mistake, of_vectors, typed
+from situations import Hands, Situation, Table, failing, mistake, of_vectors, typed
 from torch import nn
 
 from gr_cli import ContinualTrainer, SimpleMLP
@@ -34,6 +34,17 @@ def an_option_that_inherits_from_none(hands: Hands) -> object:
     return hands.gr_run("--config-dir", "mine", "preset=own")
 
 
+def with_preset(text: str, swept: str = "own") -> Situation:
+    """A sweep with a preset of the user's own, after which it may be swept over."""
+
+    def do(hands: Hands) -> object:
+        Path("mine/preset").mkdir(parents=True)
+        Path("mine/preset/own.yaml").write_text(f"# @package _global_\n{text}\n")
+        return hands.gr_run("--config-dir", "mine", "-m", f"preset={swept}")
+
+    return do
+
+
 def a_gpu_without_memory(hands: Hands) -> object:
     """There may be no GPU here: torch's error is raised in its stead."""
     view = type("Full", (View,), {"stepped": failing(torch.OutOfMemoryError("CUDA out of memory"))})
@@ -52,6 +63,8 @@ def without_tensorboard(hands: Hands) -> object:
     hands.monkeypatch.setattr("gr_cli.tracking.find_spec", lambda name: None)
     return hands.gr_run("tracker=tensorboard")
 
+
+_LAUNCHER = "defaults:\n  - override /hydra/launcher: joblib"
 
 COMMANDS: Table = {
     "assembly.py": [
@@ -166,7 +179,9 @@ COMMANDS: Table = {
         ("must say how many steps lie between", typed("train.boundaries=hidden")),
     ],
     "sweep.py": [
-        ("_check_jobs", mistake("-m strategy=finetune,foo"), "strategy=foo: no such option"),
+        ("_checked_job", mistake("-m strategy=finetune,foo"), "strategy=foo: no such option"),
+        ("_listed", with_preset("hydra: {sweeper: {params: {seed: '1,2['}}}"), "seed=1,2[: can't be understood"),
+        ("which holds for the whole sweep", with_preset(_LAUNCHER, "own,none")),
         ("looks at one benchmark", typed("-m inspect=true seed=0,1")),
         ("must give values, none of them a sweep itself", typed("-m seed=1,range(3)")),
         ("must name a launcher", mistake("-m hydra.launcher=3 seed=0")),
@@ -181,6 +196,7 @@ COMMANDS: Table = {
     ],
     "words.py": [
         ("flags=", mistake("--foo")),
+        ("must be values by setting", typed("-m hydra.sweeper.params=3")),
         ("has no name", mistake("=3")),
         ("can't be changed", mistake("hydra.run.dir=elsewhere")),
         ("must name an option of this group", mistake("generator=null")),

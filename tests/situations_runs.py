@@ -15,9 +15,6 @@ from situations import TINY, Hands, Situation, Table, failing, mistake, of_vecto
 from test_audit import add, of_task
 
 from gr_cli import load_run
-from gr_cli.compose import composed
-from gr_cli.errors import GrError
-from gr_cli.experiment import folder_of, run_together
 from gr_cli.learner import Learner
 from gr_cli.results.checksums import save_tensors
 from gr_cli.results.folder import RunFolder
@@ -66,6 +63,11 @@ def checkpoint_with(**changes: Any) -> Callable[[Path], object]:
 
 def checkpoint_of(content: dict[str, Any]) -> Callable[[Path], object]:
     return lambda folder: save_tensors(folder / "checkpoint.pt", content)
+
+
+def damaged(harm: Callable[[Path], object]) -> Situation:
+    """The same command as that of a finished run whose folder was harmed."""
+    return lambda hands: (harm(hands.over()), hands.again())[1]
 
 
 def file(name: str, content: str) -> Callable[[Path], object]:
@@ -189,16 +191,6 @@ def a_broken_network(hands: Hands) -> object:
     return hands.again()
 
 
-def one_of_two_breaks(hands: Hands) -> object:
-    """Something that nobody foresaw in one of the runs that are trained together, which leaves the other alone."""
-    jobs = [composed([*TINY, f"seed={seed}"]) for seed in (0, 1)]
-    folders = [folder_of(job, Path("outputs")) for job in jobs]
-    folders[1].write_tables = failing(ZeroDivisionError("nobody foresaw this"))
-    good, bad = run_together(jobs, folders, View())
-    assert not isinstance(good, GrError)
-    raise bad
-
-
 # --- the Python API
 
 
@@ -227,7 +219,6 @@ RUNS: Table = {
     "experiment.py": [
         ("Cohort.interrupted", interrupted(), "interrupted; go on with: gr-run resume=outputs/"),
         ("the last good state is kept in", a_broken_network),
-        ("Cohort.each", one_of_two_breaks, "ZeroDivisionError: nobody foresaw this"),
     ],
     "results/files.py": [
         ("make room, and repeat the command", writing_fails(errno.ENOSPC)),

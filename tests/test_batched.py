@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +15,8 @@ from gr_cli.assembly import batches, passes, prepare, side_by_side
 from gr_cli.compose import composed
 from gr_cli.experiment import run_together
 from gr_cli.generators import VAE
-from gr_cli.launchers import trial
 from gr_cli.launchers.plan import alike, differing, parts
-from gr_cli.launchers.trial import Peaks, judge
+from gr_cli.launchers.width import WidthChoice, choose_width
 from gr_cli.replicas import Replicas
 from gr_cli.results.folder import RunFolder
 from gr_cli.view import View
@@ -32,18 +29,6 @@ APART = [
 ]
 SINGLE = "precision=float32"
 REPLAY = [["strategy.replay_weight=1"], ["strategy.replay_weight=0.5"], ["strategy.replay_weight=2"]]
-
-
-@pytest.fixture(autouse=True)
-def _worth_it(monkeypatch):
-    """As if a step took the same at every width: no test shall depend on what else the machine does."""
-    measured = trial._seconds
-
-    def always(first, jobs):
-        assert measured(first, jobs) > 0
-        return 1e-3
-
-    monkeypatch.setattr(trial, "_seconds", always)
 
 
 def first_losses(jobs, steps):
@@ -203,21 +188,30 @@ def test_an_interrupted_sweep_is_completed_by_the_same_command(gr_run, interrupt
         assert csvs(path) == csvs(whole[name])
 
 
-def test_a_sweep_goes_on_as_it_was_cut_whatever_another_trial_finds(gr_run, interrupted, monkeypatch):
-    words = (*SWEEP, "seed=0,1,0")  # one of them twice
-    interrupted(*words, "hydra.launcher.processes=1", at=(0, 3))
-    # Some saved nothing yet, as if they had been killed before, and now each would be faster alone.
+def widths():
+    """How each run was trained, by the end of its folder's name."""
+    status = {name: json.loads((path / "status.json").read_text()) for name, path in folders().items()}
+    return {name: (found["mode"], found["width"]) for name, found in status.items()}
+
+
+def test_a_sweep_is_cut_in_the_same_way_however_its_jobs_are_listed_and_however_far_they_are(gr_run, interrupted):
+    words = ("-m", "hydra/launcher=batched", "hydra.launcher.width=3", "strategy=finetune", "evaluate.dreams=0")
+    words = (*words, "train.iterations=10", "seed=0,1,2,3,4")
+    code, out, err = gr_run(*words)
+    assert code == 0 and "5 runs that differ in seed: 2 programs of up to 3" in out, err
+    at_once = widths()
+    assert sorted(at_once.values()) == [("batched", 2)] * 2 + [("batched", 3)] * 3
+    tables = {name: csvs(path) for name, path in folders().items()}
+    Path("outputs").rename("once")
+    interrupted(*words, at=(2, 3))
+    # Some saved nothing yet, as if they had been killed before.
     for path in list(folders().values())[:2]:
         for file in path.glob("checkpoint*.pt"):
             file.unlink()
-    monkeypatch.setattr(trial, "_seconds", lambda first, jobs: 1e-3 * len(jobs) ** 2)
-    code, out, err = gr_run(*words)
+    code, _, err = gr_run(*(word.replace("0,1,2,3,4", "shuffle(4,3,2,1,0)") for word in words))
     assert code == 0, err
-    assert "batched: 6 runs together as they were when this sweep began" in out
-    assert {json.loads((path / "status.json").read_text())["mode"] for path in folders().values()} == {"batched"}
-    # Less memory shall be a reason to cut it otherwise.
-    code, out, err = gr_run(*words, "hydra.launcher.width=2")
-    assert code == 0 and "as they were" not in out, err
+    assert widths() == at_once
+    assert {name: csvs(path) for name, path in folders().items()} == tables
 
 
 def test_a_run_whose_loss_is_no_number_fails_alone(gr_run):
@@ -290,11 +284,15 @@ def jobs_of(*words, seeds=4):
     return [composed([*SMALL, *words, f"seed={seed}"]) for seed in range(seeds)]
 
 
+def chosen(jobs, width=32, memory=4096 << 20):
+    return choose_width(jobs, width, memory)
+
+
 def test_running_statistics_are_named_and_run_alone():
     jobs = [composed(["model=resnet18", "model.norm=batch", f"seed={i}", "strategy=finetune"]) for i in range(2)]
-    verdict = judge(jobs)
-    assert verdict.width == 1
-    assert verdict.reason == "BatchNorm2d `net.bn1` keeps running statistics"
+    choice = chosen(jobs)
+    assert choice.width == 1
+    assert choice.reason == "BatchNorm2d `net.bn1` keeps running statistics"
 
 
 class Noisy(nn.Module):
@@ -311,8 +309,8 @@ class Noisy(nn.Module):
 def test_what_cannot_be_stacked_is_named_and_runs_alone():
     jobs = jobs_of("strategy=finetune")
     node = {"_target_": f"{__name__}.Noisy", "input_size": None, "output_size": None}
-    verdict = judge([replace(job, config={**job.config, "model": node}) for job in jobs])
-    assert verdict.width == 1 and "random" in verdict.reason
+    choice = chosen([replace(job, config={**job.config, "model": node}) for job in jobs])
+    assert choice.width == 1 and "random" in choice.reason
 
 
 def test_what_would_find_something_else_runs_alone(monkeypatch):
@@ -324,75 +322,40 @@ def test_what_would_find_something_else_runs_alone(monkeypatch):
             value.data.copy_(value.data.flip(0).clone())
 
     monkeypatch.setattr(Replicas, "_stack", mixed_up)
-    verdict = judge(jobs_of("strategy=finetune"))
-    assert verdict.width == 1 and "as one program their loss" in verdict.reason
+    choice = chosen(jobs_of("strategy=finetune"))
+    assert choice.width == 1 and "as one program their loss" in choice.reason
 
 
-def test_a_program_that_is_no_faster_is_not_made(monkeypatch):
-    monkeypatch.setattr(trial, "_seconds", lambda first, jobs: 1e-3 * len(jobs))
-    verdict = judge(jobs_of())
-    assert verdict.width == 1
-    assert verdict.reason == "as one program they would be no faster (1 ms per step and run instead of 1)"
+def test_the_width_follows_from_settings_and_shapes_alone(monkeypatch):
+    jobs = jobs_of(seeds=9)
+    choice = chosen(jobs)
+    assert choice == WidthChoice(32, "", choice.bytes_per_run)
+    for name in ("time.perf_counter", "time.monotonic", "gr_cli.machine.available_memory"):
+        monkeypatch.setattr(name, lambda *_: pytest.fail("the width must not depend on it"))
+    assert chosen(jobs) == choice
+    assert chosen(jobs, width=3).width == 3
+    assert chosen(jobs, width=1) == WidthChoice(1, "that is the width asked for")
 
 
-def test_the_best_width_is_taken(monkeypatch):
-    per_run = {1: 4.0, 2: 2.0, 4: 1.0, 8: 3.0}
-    monkeypatch.setattr(trial, "_seconds", lambda first, jobs: 1e-3 * per_run[len(jobs)] * len(jobs))
-    assert judge(jobs_of(seeds=9)).width == 4
-    monkeypatch.setattr(trial, "_seconds", lambda first, jobs: 1e-3)
-    assert judge(jobs_of(seeds=9)).width == 9
-    assert judge(jobs_of(seeds=9), most=5).width == 5
-    assert judge(jobs_of(seeds=9), most=1).width == 1
+def test_what_would_not_fit_is_split_and_it_is_said_why(gr_run):
+    jobs = jobs_of(seeds=9)
+    size = chosen(jobs).bytes_per_run
+    choice = chosen(jobs, memory=5 * size + 1)
+    assert choice.width == 5 and choice.reason.startswith("a run takes up to ")
+    assert chosen(jobs, memory=1).width == 1
+    code, out, err = gr_run(*SWEEP, "train.iterations=3", "hydra.launcher.memory_mib=1")
+    assert code == 0, err
+    assert "one after the other, because a run takes up to" in out and "hydra.launcher.memory_mib=1 is for all" in out
 
 
-def test_no_clock_has_a_say_in_a_width_that_is_asked_for(monkeypatch):
-    monkeypatch.setattr(trial, "_seconds", lambda first, jobs: 1e-3 * len(jobs) ** 2)  # together is a waste of time
-    verdict = judge(jobs_of(seeds=9), width=3)
-    assert verdict.width == 3 and verdict.reason.startswith("as asked for; ")
-    assert judge(jobs_of(seeds=9), most=2, width=3).width == 2
-    assert judge(jobs_of(seeds=9), width=1).width == 1
+def test_the_bound_of_memory_holds_states_and_what_layers_give():
+    small, wide = (chosen(jobs_of("strategy=finetune", *words)).bytes_per_run for words in ((), (WIDE,)))
+    parameters = 4 * (64 * 1000 + 1000 + 10 * 1000 + 10)
+    assert small < 3 * parameters < wide  # weights and two moments of Adam, gradients and temporaries not counted
+    assert wide < 20 * parameters
 
 
-def test_what_would_not_fit_is_split(monkeypatch):
-    monkeypatch.setattr(trial, "_seconds", lambda first, jobs: 1e-3)
-    monkeypatch.setattr(trial, "peak_memory", lambda device: 0)
-    peaks = {1: 110, 2: 120, 4: 140}
-    monkeypatch.setattr(Peaks, "add", lambda self, width, peak: self._found.__setitem__(width, peaks[width]))
-    assert judge(jobs_of(seeds=9), memory=155).width == 5
-    assert judge(jobs_of(seeds=9), memory=115).width == 1
-
-
-def test_peaks_are_foretold_by_a_line():
-    peaks = Peaks()
-    for width, peak in ((1, 100), (2, 130), (4, 180)):
-        peaks.add(width, peak)
-    assert peaks.at(4) == 180 and peaks.at(8) == 280
-
-
-def test_the_peak_of_memory_is_foretold_within_a_fifth(tmp_path):
-    script = (
-        "import torch\n"
-        "from pathlib import Path\n"
-        "from gr_cli.compose import composed\n"
-        "from gr_cli.experiment import run_together\n"
-        "from gr_cli.launchers import trial\n"
-        "from gr_cli.machine import peak_memory\n"
-        "from gr_cli.results.folder import RunFolder\n"
-        "from gr_cli.view import View\n"
-        "words = ['model.hidden_sizes=[1000,1000]', 'generator.hidden_dims=[500]', 'train.iterations=6']\n"
-        "jobs = [composed([*words, f'seed={i}']) for i in range(10)]\n"
-        "seconds = trial._seconds\n"
-        "trial._seconds = lambda first, jobs: 1 + 0 * seconds(first, jobs)\n"
-        "trial._doubling = lambda most: [1, 2, 4]\n"
-        "verdict = trial.judge(jobs)\n"
-        "assert verdict.width == 10\n"
-        "print(verdict.peak)\n"
-        "run_together(jobs, [RunFolder(Path(str(i))) for i in range(10)], View())\n"
-        "print(peak_memory(torch.device('cpu')))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, capture_output=True, text=True)
-    foretold, measured = map(int, done.stdout.split())
-    assert foretold == pytest.approx(measured, rel=0.2)
+WIDE = "model.hidden_sizes=[1000]"
 
 
 def test_programs_may_run_in_processes_of_their_own(gr_run):
@@ -435,8 +398,8 @@ class Tied(nn.Module):
 def test_tied_weights_are_named_and_run_alone():
     jobs = jobs_of("strategy=finetune")
     node = {"_target_": f"{__name__}.Tied", "input_size": None, "output_size": None}
-    verdict = judge([replace(job, config={**job.config, "model": node}) for job in jobs])
-    assert verdict.width == 1 and verdict.reason == "ValueError: `second.weight` is another name of a parameter"
+    choice = chosen([replace(job, config={**job.config, "model": node}) for job in jobs])
+    assert choice.width == 1 and choice.reason == "ValueError: `second.weight` is another name of a parameter"
 
 
 class Careless(VAE):
@@ -451,8 +414,8 @@ class Careless(VAE):
 def test_a_generator_whose_losses_mix_samples_is_found_out():
     jobs = jobs_of()
     node = {**jobs[0].config["generator"], "_target_": f"{__name__}.Careless"}
-    verdict = judge([replace(job, config={**job.config, "generator": node}) for job in jobs])
-    assert verdict.width == 1 and "their loss `size` would be" in verdict.reason
+    choice = chosen([replace(job, config={**job.config, "generator": node}) for job in jobs])
+    assert choice.width == 1 and "their loss `size` would be" in choice.reason
 
 
 def test_a_job_that_is_there_twice_runs_once(gr_run):

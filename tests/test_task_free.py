@@ -12,7 +12,7 @@ from gr_cli import experiment, load_run
 from gr_cli.assembly import batches, prepare
 from gr_cli.compose import composed
 from gr_cli.errors import Interrupted
-from gr_cli.launchers.trial import judge
+from gr_cli.launchers.width import choose_width
 from gr_cli.results.folder import RESULTS, RunFolder
 from gr_cli.settings import Settings
 from gr_cli.strategies.base import Position
@@ -174,6 +174,6 @@ def test_what_must_be_told_boundaries_is_refused_in_one_line(gr_run, words, mess
 
 
 def test_runs_are_not_put_together_and_it_is_said_why():
-    verdict = judge([composed([*words_of("dgr"), f"seed={seed}"]) for seed in range(2)])
-    assert verdict.width == 1
-    assert "told no boundary" in verdict.reason
+    choice = choose_width([composed([*words_of("dgr"), f"seed={seed}"]) for seed in range(2)], 32, 4 << 30)
+    assert choice.width == 1
+    assert "told no boundary" in choice.reason

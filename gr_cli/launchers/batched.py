@@ -1,16 +1,15 @@
-"""The launcher that trains the jobs of a sweep as one program, wherever that can be done and pays."""
+"""The launcher that trains the jobs of a sweep as one program, wherever that can be done."""
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import sys
-import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,29 +18,30 @@ from hydra.plugins.launcher import Launcher
 
 from gr_cli.checks import NonNegative, PositiveInt
 from gr_cli.compose import OUTPUTS, settings_from
-from gr_cli.errors import GrError, Interrupted, Stop
+from gr_cli.errors import GrError, Interrupted, Stop, as_failure
 from gr_cli.results.folder import RunFolder
 from gr_cli.settings import Settings
 from gr_cli.signals import hold_lifeline
 from gr_cli.streams import make_unfailing
-from gr_cli.sweep import checked, plan, planned, tally
+from gr_cli.sweep import began, checked, tally
+from gr_cli.tell import tell_failure
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
 
-    from gr_cli.launchers.trial import Verdict
+    from gr_cli.launchers.width import WidthChoice
 
 
 Scores = list[float | None]
 
 
 class BatchedLauncher(Launcher):
-    """Trains as one program what differs only in seeds and numbers; what can't be, or would not gain, runs alone.
+    """Trains as one program what differs only in seeds and numbers; what can't be runs alone.
 
     Args:
-        width: runs in one program, if so many fit; None: as many as a trial finds fastest, and fit into memory.
-        memory_mib: most memory to plan with; None: nine tenths of what is free.
+        width: the most runs in one program.
+        memory_mib: the most memory that the runs of one program may take, by an upper bound from their shapes.
         processes: programs that run at the same time, each in a process of its own.
         where: where these processes are, `here` or on a cluster of Ray, whose address is in `RAY_ADDRESS`.
         gpus: part of the GPUs that Ray gives to each program.
@@ -49,15 +49,15 @@ class BatchedLauncher(Launcher):
 
     def __init__(
         self,
-        width: PositiveInt | None = None,
-        memory_mib: PositiveInt | None = None,
+        width: PositiveInt = 32,
+        memory_mib: PositiveInt = 4096,
         processes: PositiveInt = 1,
         where: Literal["here", "ray"] = "here",
         gpus: NonNegative = 0.0,
     ) -> None:
         self._where, self._gpus = where, gpus
         self._width, self._processes = width, processes
-        self._memory = None if memory_mib is None else memory_mib << 20
+        self._memory = memory_mib << 20
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra calls this first."""
@@ -71,6 +71,8 @@ class BatchedLauncher(Launcher):
         setup_globals()
         jobs = [checked(overrides) or self._settings(overrides) for overrides in job_overrides]
         folders = [folder_of(settings, OUTPUTS) for settings in jobs]
+        for folder, overrides in zip(folders, job_overrides, strict=True):
+            began(folder.path, overrides)
         returned: dict[int, JobReturn] = {}
         # From before the first computation on: threads that torch makes later do as the first one does.
         with flushing_denormals():
@@ -106,140 +108,110 @@ class BatchedLauncher(Launcher):
         return settings_from(config, config.hydra)
 
     def _programs(self, jobs: Sequence[Settings], folders: Sequence[RunFolder]) -> list[list[int]]:
-        """What is trained as one, and in which order; says so, and why."""
+        """What is trained as one, and in which order; prints it, and why.
+
+        It follows from the jobs alone, in whatever order they come and however far they are: the same command cuts an
+        interrupted sweep as before, so that it comes to the same digits. Only what was begun alone goes on alone.
+        """
         from gr_cli.launchers.plan import alike
 
         statuses = [_status(folder) for folder in folders]
-        home = Path(self._config.hydra.sweep.dir)
-        programs = self._planned(home, folders, statuses)
-        if runs := sum(len(program) for program in programs if len(program) > 1):
-            print(f"batched: {runs} runs together as they were when this sweep began")
-        single, settled = 0, {place for program in programs for place in program}
+        programs, single = [], 0
         for group in alike(jobs):
-            group = [place for place in group if place not in settled]
-            over = [place for place in group if statuses[place].get("state") == "finished"]
-            # How a run was begun decides what it finds to the last digit: it goes on as it began.
-            begun_alone = [p for p in group if p not in over and statuses[p].get("mode", "").endswith("alone")]
-            begun = [p for p in group if p not in over and statuses[p].get("mode", "").endswith("batched")]
-            fresh = [p for p in group if p not in {*over, *begun_alone, *begun}]
-            programs += [[place] for place in (*over, *begun_alone)]
-            single += len(begun_alone)
-            whole = [
-                program for program in _whole_programs(begun, statuses) if len(program) <= (self._width or len(jobs))
-            ]
-            programs += whole
-            begun = [p for p in begun if not any(p in program for program in whole)]
-            if whole:
-                print(f"batched: {sum(map(len, whole))} runs go on together as they began")
-            for places in (begun, fresh):
-                places.sort(key=lambda place: repr(jobs[place].config["optimizer"]))
-                if len(places) < 2:
-                    programs += [[place] for place in places]
-                    single += len(places)
-                else:
-                    programs += self._cut(places, [jobs[place] for place in places])
+            apart = [place for place in group if str(statuses[place].get("mode")).endswith("alone")]
+            places = sorted((place for place in group if place not in apart), key=lambda place: _order(jobs[place]))
+            programs += [[place] for place in apart]
+            single += sum(statuses[place]["state"] != "finished" for place in apart)
+            if all(statuses[place].get("state") == "finished" for place in places):
+                programs += [[place] for place in places]
+            elif len(places) == 1:
+                programs.append(places)
+                single += 1
+            else:
+                programs += self._cut(places, [jobs[place] for place in places])
         if single:
             print(f"batched: {single} of {len(jobs)} runs alone: begun that way, or like no other")
-        plan(home, [[folders[place].path for place in program] for program in programs])
         return programs
 
-    def _planned(
-        self, home: Path, folders: Sequence[RunFolder], statuses: Sequence[Mapping[str, Any]]
-    ) -> list[list[int]]:
-        """The programs that were decided on when this sweep in `home` began, and can be made again: another trial may
-        come to another cut, which would round otherwise."""
-        at: dict[str, deque[int]] = {}
-        for place, folder in enumerate(folders):
-            at.setdefault(str(folder.path), deque()).append(place)
-        found = []
-        for program in planned(home):
-            mine = [at[path].popleft() for path in program if at.get(path)]
-            otherwise = "batched" if len(program) == 1 else "alone"
-            as_begun = not any(_going_on(statuses[place]).endswith(otherwise) for place in mine)
-            if len(mine) == len(program) <= (self._width or len(folders)) and as_begun:
-                found.append(mine)
-        return found
-
     def _cut(self, places: Sequence[int], jobs: Sequence[Settings]) -> list[list[int]]:
-        """The programs for `jobs`, at least two that are alike, by their `places`; says how, and why."""
+        """The programs for `jobs`, at least two that are alike, by their `places`; prints how, and why."""
         from gr_cli.launchers.plan import differing, parts
-        from gr_cli.launchers.trial import judge
+        from gr_cli.launchers.width import choose_width
 
         what = f"{len(places)} runs that differ in {', '.join(differing(jobs)) or 'nothing'}"
         share = -(-len(places) // self._processes)  # each process shall have something to do
         try:
-            with _threads_of(self._processes):
-                verdict = judge(jobs, share, self._memory, self._processes, self._width)
-        except GrError as error:
-            print(f"batched: {what}: each alone, because the first can't be tried ({error})")
+            choice = choose_width(jobs, min(self._width, share), self._memory)
+        except Exception as error:  # which the run itself will raise again
+            print(f"batched: {what}: each alone, because the first can't be prepared ({as_failure(error)})")
             return [[place] for place in places]
-        _say(what, len(places), verdict)
-        return parts(places, verdict.width)
+        _print_choice(what, len(places), choice)
+        return parts(places, choice.width)
 
 
-def _whole_programs(places: Sequence[int], statuses: Sequence[Mapping[str, Any]]) -> list[list[int]]:
-    """The programs in which runs were begun, of which all runs are among `places`, in their order."""
-    found: dict[str, dict[int, int]] = {}
-    sizes = {}
-    for place in places:
-        if program := statuses[place].get("program"):
-            found.setdefault(program["id"], {})[program["place"]] = place
-            sizes[program["id"]] = program["size"]
-    return [[at[i] for i in sorted(at)] for name, at in found.items() if len(at) == sizes[name]]
-
-
-def _going_on(status: Mapping[str, Any]) -> str:
-    """How a run was trained that is not over yet."""
-    return "" if status.get("state") == "finished" else str(status.get("mode", ""))
+def _order(settings: Settings) -> tuple[str, int, str]:
+    """What jobs that are alike are sorted by: those of one optimiser are neighbours."""
+    return repr(settings.config["optimizer"]), settings.seed, json.dumps(settings.config, sort_keys=True)
 
 
 def _status(folder: RunFolder) -> dict[str, Any]:
     """What is known of a run that has something to go on from; nothing where that can't be read, which the run itself
-    will tell."""
+    will report."""
     try:
         return (folder.status() if folder.has_checkpoint else None) or {}
     except GrError:
         return {}
 
 
-def _say(what: str, runs: int, verdict: Verdict) -> None:
-    if verdict.width == 1:
-        print(f"batched: {what}: one after the other, because {verdict.reason}")
+def _print_choice(what: str, runs: int, choice: WidthChoice) -> None:
+    reason = f"; {choice.reason}" if choice.reason else ""
+    if choice.width == 1:
+        print(f"batched: {what}: one after the other{reason.replace(';', ', because', 1)}")
         return
-    count = -(-runs // verdict.width)
-    how = "one program" if count == 1 else f"{count} programs of up to {verdict.width}"
-    print(f"batched: {what}: {how} ({verdict.reason}; about {verdict.peak >> 20:,} MiB)")
-
-
-def _threads_of(processes: int) -> AbstractContextManager[None]:
-    """Torch with the threads that one of so many processes has."""
-    import torch
-
-    from gr_cli.machine import thread_limit
-
-    return thread_limit(max(1, torch.get_num_threads() // processes))
+    count = -(-runs // choice.width)
+    how = "one program" if count == 1 else f"{count} programs of up to {choice.width}"
+    needed = -(-choice.bytes_per_run * min(runs, choice.width) >> 20)
+    print(f"batched: {what}: {how} (up to {needed:,} MiB{reason})")
 
 
 # Jobs, their folders, and that of their sweep.
-Work = Mapping[int, tuple[Sequence[Settings], Sequence[RunFolder], Path]]
+Program = tuple[Sequence[Settings], Sequence[RunFolder], Path]
+Work = Mapping[int, Program]
 Done = Iterator[tuple[int, Scores | Interrupted]]
 
 
 def in_processes(work: Work, processes: int) -> Done:
     """What each program returns, from processes of this machine. After an interruption no further one begins."""
-    context, queue = multiprocessing.get_context("spawn"), deque(work.items())
-    waiting: dict[Future[Scores | Interrupted], int] = {}
-    with ProcessPoolExecutor(min(processes, len(work)), context, _begin_worker, (processes,)) as pool:
+    queue = deque(work.items())
+    while queue:
+        yield from _in_one_pool(queue, processes)
+
+
+def _in_one_pool(queue: deque[tuple[int, Program]], processes: int) -> Done:
+    """What programs from `queue` return, until it is empty or a process is lost."""
+    context = multiprocessing.get_context("spawn")
+    waiting: dict[Future[Scores | Interrupted], tuple[int, Program]] = {}
+    with ProcessPoolExecutor(min(processes, len(queue)), context, _begin_worker, (processes,)) as pool:
         try:
             while waiting or queue:
                 while queue and len(waiting) < processes:
-                    i, program = queue.popleft()
-                    waiting[pool.submit(_together, *program, live=False)] = i
+                    i, program = queue[0]
+                    waiting[pool.submit(_together, *program, live=False)] = i, program
+                    queue.popleft()
                 for done in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    yield waiting.pop(done), done.result()
+                    i, program = waiting.pop(done)
+                    try:
+                        yield i, done.result()
+                    except Exception as error:
+                        if isinstance(error, BrokenProcessPool):
+                            waiting[done] = i, program
+                            raise
+                        yield i, _failed(program[1], error)
         except BrokenProcessPool:
-            # Someone killed a process, which takes the others with it. What they saved goes on another time.
-            print("gr-run: a process was lost, and with it the others", file=sys.stderr)
+            # A killed process takes those of its pool with it. What they saved goes on another time.
+            print("gr-run: a process was lost, and with it the others that ran", file=sys.stderr)
+            for i, (jobs, *_) in waiting.values():
+                yield i, [float("nan")] * len(jobs)
         except KeyboardInterrupt:
             wait(waiting)  # they were asked to stop as well
             raise
@@ -261,7 +233,7 @@ def on_ray(work: Work, processes: int, gpus: float) -> Done:
         try:
             yield i, ray.get(done)
         except ray.exceptions.RayError as error:
-            print(f"gr-run: a program was lost ({type(error).__name__})", file=sys.stderr)
+            yield i, _failed(work[i][1], error)
 
 
 def _in_folder(
@@ -293,15 +265,18 @@ def _together(
         outcomes = run_together(jobs, folders, Views(Terminal(live=live, tally=tally()), Tracking(sweep)))
     except Interrupted as error:
         return error
-    except GrError as error:
-        print(f"gr-run: {error}", file=sys.stderr)
-        return [float("nan")] * len(jobs)
-    except Exception:
-        traceback.print_exc()
-        return [float("nan")] * len(jobs)
+    except Exception as error:
+        return _failed(folders, error)
     if isinstance(outcomes[0], GrError) and len(jobs) == 1:  # of several, the terminal told as soon as one failed
-        print(f"gr-run: {outcomes[0]}", file=sys.stderr)
+        tell_failure(folders[0].path, outcomes[0])
     return [float("nan") if isinstance(outcome, GrError) else outcome.score for outcome in outcomes]
+
+
+def _failed(folders: Sequence[RunFolder], error: Exception) -> Scores:
+    """What a program returns that failed as a whole; says so of each of its runs."""
+    for folder in folders:
+        tell_failure(folder.path, as_failure(error))
+    return [float("nan")] * len(folders)
 
 
 def _unless_stopped(found: Scores | Interrupted) -> Scores:

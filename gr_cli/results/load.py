@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def settings_of(path: Path, trust: Collection[str] = ()) -> Settings:
     """
     from gr_cli.results.folder import RunFolder
 
-    try:
+    with _refused(path):
         config, choices = read_config(path)
         newer = (("train", "boundaries", "told"), ("evaluate", "samples", None))
         for group, name, default in newer:
@@ -43,6 +44,25 @@ def settings_of(path: Path, trust: Collection[str] = ()) -> Settings:
         config = completed(config)
         _check_trust(path, foreign_targets(config), trust)
         return Settings.checked(config, choices, (RunFolder(path).status() or {}).get("overrides", []))
+
+
+def check_config(path: Path) -> None:
+    """Refuse a folder whose config.yaml can't be read as one.
+
+    Raises:
+        FolderError: says why.
+    """
+    with _refused(path):
+        read_config(path)
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Make a FolderError of what reading the configuration of the run in `path` raises."""
+    from gr_cli.results.folder import RunFolder
+
+    try:
+        yield
     except OSError as error:
         raise FolderError(f"{path}: holds no run (config.yaml: {error.strerror}); name the folder of one") from error
     except ConfigError as error:

@@ -1,0 +1,240 @@
+"""Sweeps: which runs their jobs are, and one damaged run among others."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gr_cli.results.load import read_config
+
+TINY = ("train.iterations=2", "log.every=1", "strategy=finetune", "evaluate.dreams=0", "threads=1")
+
+
+@pytest.fixture(autouse=True)
+def _without_pictures(monkeypatch):
+    for name in ("draw_samples", "draw_matrix"):
+        monkeypatch.setattr(f"gr_cli.experiment.{name}", lambda *_: None)
+
+
+def states():
+    """The state of each run, by its folder."""
+    return {path.parent: json.loads(path.read_text())["state"] for path in Path("outputs").glob("*/*/*/status.json")}
+
+
+# --- damaged runs
+
+
+def replaced(folder):
+    shutil.rmtree(folder)
+    folder.write_text("a file")
+
+
+def folder_in_place_of(name):
+    def damage(folder):
+        (folder / name).unlink()
+        (folder / name).mkdir()
+
+    return damage
+
+
+# What can be told from the state of the run is written anew; what can't be is the failure of that run.
+REPAIRED = {
+    "no metrics": lambda folder: (folder / "metrics.csv").unlink(),
+    "metrics of words": lambda folder: (folder / "metrics.csv").write_text("metric,value\naverage_accuracy,high\n"),
+    "empty metrics": lambda folder: (folder / "metrics.csv").write_text(""),
+    "config is broken": lambda folder: (folder / "config.yaml").write_text("[a"),
+    "config is a list": lambda folder: (folder / "config.yaml").write_text("[a]"),
+    "no config": lambda folder: (folder / "config.yaml").unlink(),
+}
+DAMAGED = {
+    "metrics are a folder": folder_in_place_of("metrics.csv"),
+    "config is a folder": folder_in_place_of("config.yaml"),
+    "status is a list": lambda folder: (folder / "status.json").write_text("[1]"),
+    "status is a number": lambda folder: (folder / "status.json").write_text("3"),
+    "status is cut": lambda folder: (folder / "status.json").write_text('{"state": '),
+    "status is a folder": folder_in_place_of("status.json"),
+    "checkpoint is garbage": lambda folder: (folder / "checkpoint.pt").write_text("x"),
+    "no checkpoint": lambda folder: (folder / "checkpoint.pt").unlink(),
+    "a file": replaced,
+}
+LAUNCHERS = pytest.mark.parametrize("launcher", [(), ("hydra/launcher=batched",)], ids=["basic", "batched"])
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+@LAUNCHERS
+def test_a_damaged_run_fails_alone_in_one_line(gr_run, finished, launcher, damage):
+    damage(finished)
+    code, _, err = gr_run("-m", *TINY, "seed=0,1,2", *launcher)
+    assert code == 1 and "Traceback" not in err, err
+    what, end, count = err.splitlines()
+    assert str(finished) in what and str(finished) in end and what.startswith("gr-run: ")
+    assert count == "gr-run: 1 of 3 runs did not finish; the same command repeats these"
+    others = [state for folder, state in read_states().items() if folder != finished]
+    assert others == ["finished"] * 2
+
+
+@pytest.mark.parametrize("damage", REPAIRED.values(), ids=REPAIRED)
+@LAUNCHERS
+def test_what_follows_from_the_state_of_a_run_is_written_anew(gr_run, finished, launcher, damage):
+    before = {path.name: path.read_bytes() for path in finished.glob("*.csv")}
+    damage(finished)
+    code, _, err = gr_run("-m", *TINY, "seed=0,1,2", *launcher)
+    assert code == 0 and err.count("\n") == 1 and f"{finished}: " in err and "written anew" in err, err
+    assert list(states().values()) == ["finished"] * 3
+    assert before == {name: (finished / name).read_bytes() for name in before}
+    assert read_config(finished)[0]["seed"] == 0
+
+
+def read_states():
+    found = {}
+    for folder in Path("outputs").glob("split_digits/*/*"):
+        try:
+            found[folder] = json.loads((folder / "status.json").read_text())["state"]
+        except (OSError, ValueError, TypeError):
+            found[folder] = "damaged"
+    return found
+
+
+@pytest.fixture(scope="module")
+def one_finished(tmp_path_factory):
+    """A folder in which the run of seed 0 is over."""
+    home = tmp_path_factory.mktemp("finished")
+    words = [sys.executable, "-m", "gr_cli", *TINY, "seed=0"]
+    subprocess.run(words, cwd=home, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return home
+
+
+@pytest.fixture
+def finished(one_finished):
+    """The finished run of seed 0, here."""
+    shutil.copytree(one_finished / "outputs", "outputs")
+    (folder,) = states()
+    return folder
+
+
+def test_a_damaged_run_fails_alone_in_processes(finished):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    (finished / "checkpoint.pt").unlink()
+    words = ("-m", *TINY, "seed=0,1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    done = subprocess.run([sys.executable, "-m", "gr_cli", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "its checkpoint is gone" in done.stderr and "1 of 3 runs did not finish" in done.stderr
+    assert list(states().values()) == ["finished"] * 3
+
+
+def test_an_error_that_nobody_foresaw_is_the_failure_of_one_run(gr_run, monkeypatch):
+    from gr_cli import experiment
+
+    prepare = experiment.prepare
+
+    def broken(settings, together=1):
+        if settings.seed == 1:
+            raise KeyError("a defect\nof two lines")
+        return prepare(settings, together)
+
+    monkeypatch.setattr(experiment, "prepare", broken)
+    for launcher in ((), ("hydra/launcher=batched",)):
+        code, _, err = gr_run("-m", *TINY, "seed=0,1,2", *launcher)
+        assert code == 1 and "KeyError: 'a defect\\nof two lines'" in err and "Traceback" not in err
+        assert "never begun" in err and "1 of 3 runs did not finish" in err
+        assert list(states().values()) == ["finished"] * 2
+
+
+# --- which runs there are
+
+
+def listed():
+    (manifest,) = Path("outputs/sweeps").glob("*/sweep.json")
+    return json.loads(manifest.read_text())["jobs"]
+
+
+PARAMS = [
+    ('+hydra.sweeper.params.seed="0,1"',),
+    ("hydra.sweeper.params={seed:'range(2)'}",),
+    ("++hydra.sweeper.params.seed='0,1'", "optimizer.lr=0.1"),
+]
+
+
+@pytest.mark.parametrize("params", PARAMS, ids=[words[0] for words in PARAMS])
+def test_parameters_of_the_sweeper_are_a_sweep(gr_run, params):
+    code, _, err = gr_run("-m", *TINY, *params)
+    assert (code, err) == (0, "")
+    assert sorted(map(str, states())) == sorted(listed()) and list(states().values()) == ["finished"] * 2
+
+
+def test_parameters_of_the_sweeper_in_a_preset_are_checked_and_counted(gr_run, tmp_path):
+    preset = tmp_path / "mine" / "preset" / "both.yaml"
+    preset.parent.mkdir(parents=True)
+    preset.write_text(
+        "# @package _global_\nhydra:\n  sweeper:\n    params:\n      seed: 0,1\n      optimizer.lr: 0.1,-1\n"
+    )
+    words = ("--config-dir", "mine", "-m", *TINY, "preset=both")
+    code, _, err = gr_run(*words)
+    assert code == 2 and err == ("gr-run: optimizer.lr=-1: must be a number > 0; the default is 0.001\n")
+    assert not Path("outputs").exists()
+    code, _, err = gr_run(*words, "optimizer.lr=0.2")  # the command line comes after the preset
+    assert (code, err) == (0, "") and len(states()) == 2
+    assert len(listed()) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("optimizer.weight_decay=0,0.0",), "2 jobs are 1 run, each trained once: optimizer.weight_decay=0 and "),
+        (("seed=0,1,0",), "3 jobs are 2 runs, each trained once: "),
+        (("train.batch_size=32,16", "seed=0,0"), "4 jobs are 2 runs, each trained once: "),
+        (("seed=shuffle(0,0)",), "2 jobs are 1 run, each trained once: "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+@LAUNCHERS
+def test_jobs_that_are_the_same_run_are_trained_once(gr_run, words, said, launcher):
+    code, out, err = gr_run("-m", *TINY, *words, *launcher)
+    assert (code, err) == (0, "")
+    assert out.count(said) == 1 and "are the same run" in out and "finished before" not in out
+    assert len(listed()) == len(states()) == int(said.partition("are ")[2].split()[0])
+
+
+def test_a_run_that_is_there_twice_fails_once(gr_run):
+    code, _, err = gr_run("-m", *TINY, "optimizer=sgd", "optimizer.lr=1e30,1e30")
+    assert code == 1 and err.count("try a lower optimizer.lr") == 1 and "1 of 1 runs did not finish" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        (("seed=7",), 1),
+        (("seed=0,1", "hydra.sweeper.max_batch_size=1"), 2),
+        (("seed=range(0,4,2)", "optimizer=choice(adam,sgd)"), 4),
+        (("optimizer=glob(adam*)",), 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_every_way_to_list_values_is_counted(gr_run, words, number):
+    code, _, err = gr_run("-m", *TINY, *words)
+    assert (code, err) == (0, "")
+    assert len(listed()) == len(states()) == number
+
+
+def test_a_sweeper_that_finds_jobs_as_it_goes_is_counted_at_the_end(gr_run, monkeypatch):
+    from hydra.core.plugins import Plugins
+
+    known = Plugins.instance().class_name_to_class  # which makes the sweeper's class a second time
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    class Searching(BasicSweeper):
+        """Stands for one that decides by what runs find."""
+
+    Searching.__qualname__ = "Searching"  # Hydra looks it up by its name
+    monkeypatch.setattr(sys.modules[__name__], "Searching", Searching, raising=False)
+    monkeypatch.setitem(known, "hydra_plugins.searching.Searching", Searching)
+    words = ("-m", *TINY, "hydra.sweeper._target_=hydra_plugins.searching.Searching", "optimizer=sgd")
+    code, _, err = gr_run(*words, "seed=0,1")
+    assert (code, err) == (0, ""), err
+    for launcher in ((), ("hydra/launcher=batched",)):
+        code, _, err = gr_run(*words, "optimizer.lr=0.1,1e30", *launcher)
+        assert code == 1 and "1 of 2 runs did not finish" in err, err
