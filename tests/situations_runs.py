@@ -237,7 +237,7 @@ RUNS: Table = {
     ],
     "results/load.py": [
         ("holds no run", mistake("resume=nowhere")),
-        ("settings_of", of_a_folder("resume", config_with("threads", 10**6)), "config.yaml: threads=1000000: must be"),
+        ("_refused", of_a_folder("resume", config_with("threads", 10**6)), "config.yaml: threads=1000000: must be"),
         ("is not the configuration of a run", of_a_folder("resume", file("config.yaml", "[1]"))),
         ("names code that is not of this program", of_a_folder("resume", config_with("model._target_", "os.system"))),
         ("holds no checkpoint yet", lambda hands: without_checkpoint(folder := hands.over()) or load_run(folder)),
