@@ -177,8 +177,8 @@ class Terminal(View):
         if self._tally is None:
             counts = " · ".join(f"{name} {number:,} parameters" for name, number in experiment.parameters.items())
             threads = _plural(experiment.threads, "thread")
-            tasks = len(experiment.benchmark.tasks)
-            self._say(f"{tasks} tasks · {counts} · {experiment.learner.device} · {threads}")
+            tasks = _plural(len(experiment.benchmark.tasks), "task")
+            self._say(f"{tasks} · {counts} · {experiment.learner.device} · {threads}")
             if self._kept:
                 self._say(str(folders[0]) if self._runs == 1 else f"{folders[0]}, ...", style="dim")
         if finished:

@@ -234,6 +234,7 @@ DATA: Table = {
     "benchmarks/rotated.py": [
         ("would turn two tasks alike", typed("benchmark=rotated_digits benchmark.span=0")),
         ("must name at least one angle", typed("benchmark=rotated_digits benchmark.angles=[0,360]")),
+        ("stands beside benchmark.angles", typed("benchmark=rotated_digits benchmark.angles=[0,9] benchmark.tasks=3")),
     ],
     "benchmarks/rounds.py": [
         ("training samples; try fewer rounds", lambda hands: split(Given(sound()), 0, rounds=6)),

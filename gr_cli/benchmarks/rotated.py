@@ -57,8 +57,8 @@ class Rotate:
 def rotated(
     source: Source,
     seed: int,
-    tasks: PositiveInt = 10,
-    span: float = 180.0,
+    tasks: PositiveInt | None = None,
+    span: float | None = None,
     angles: Sequence[float] | None = None,
     rounds: PositiveInt = 1,
     validation_share: Share = 0.0,
@@ -68,9 +68,9 @@ def rotated(
     Args:
         source: where the samples come from.
         seed: of what is held out.
-        tasks: how many tasks; all share the stored images.
+        tasks: how many tasks, which share the stored images; default: 10.
         span: degrees over which their angles are spread evenly, counter-clockwise from 0; its end is not reached, so
-            that 360 makes no task twice.
+            that 360 makes no task twice; default: 180.
         angles: the degrees of each task, instead of `tasks` and `span`.
         rounds: how often all tasks come, each time with other samples: each class's training samples are dealt out
             evenly.
@@ -78,6 +78,12 @@ def rotated(
     """
     data = load(source)
     shape = image_shape(data, "rotated")
+    for name, value in (("tasks", tasks), ("span", span)):
+        if angles is not None and value is not None:
+            raise ConfigError(
+                f"benchmark.{name}", value, "stands beside benchmark.angles, which says both", "leave it out"
+            )
+    span, tasks = 180.0 if span is None else span, tasks or 10
     wanted = [i * span / tasks for i in range(tasks)] if angles is None else list(angles)
     if not wanted or len({angle % 360 for angle in wanted}) < len(wanted):
         if angles is None:
