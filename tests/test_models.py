@@ -2,6 +2,8 @@ import pytest
 import torch
 from torch.func import functional_call, stack_module_state, vmap
 
+import gr_cli
+from gr_cli.errors import ConfigError
 from gr_cli.models import CNN, SimpleMLP
 from gr_cli.models.resnet import ResNet18
 
@@ -49,3 +51,19 @@ def test_solvers_can_be_stacked_over_replicas(make):
     found = vmap(lambda p, x: functional_call(replicas[0], p, (x,)))(parameters, x)
     for i, replica in enumerate(replicas):
         torch.testing.assert_close(found[i], replica(x[i]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: SimpleMLP(hidden_sizes="25"), '^hidden_sizes="25": must be a list'),
+        (lambda: SimpleMLP(hidden_sizes=256), "^hidden_sizes=256: must be a list"),
+        (lambda: SimpleMLP(dropout=2), "^dropout=2: must be a number ≥ 0 and < 1"),
+        (lambda: gr_cli.VAE(sample_shape=784), "^sample_shape=784: must be a list"),
+        (lambda: gr_cli.VAE(dropout=1.5), r"^dropout=1\.5: must be a number ≥ 0 and < 1"),
+        (lambda: gr_cli.ConvVAE(latent_dim=0), "^latent_dim=0: must be a whole number ≥ 1"),
+    ],
+)
+def test_a_wrong_argument_from_python_is_named(made, message):
+    with pytest.raises(ConfigError, match=message):
+        made()

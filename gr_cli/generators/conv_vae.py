@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.checks import PerReplica, PositiveInt, Share, Widths
+from gr_cli.checks import PerReplica, PositiveInt, Share, Widths, checked
 from gr_cli.errors import ConfigError
 from gr_cli.generators.vae import GaussianVAE
 from gr_cli.layers import drop, start_linear, start_relu
@@ -28,6 +28,7 @@ class ConvVAE(GaussianVAE):
         trials: a bounded value is the fraction of so many binary pixels that are on.
     """
 
+    @checked
     def __init__(
         self,
         image_shape: Sequence[PositiveInt] = (1, 28, 28),

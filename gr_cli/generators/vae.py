@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.checks import PerReplica, PositiveInt, Share, Widths
+from gr_cli.checks import PerReplica, PositiveInt, Share, Widths, checked
 from gr_cli.generators.base import Generator, Part
 from gr_cli.layers import Linear, drop, start_linear, start_relu
 from gr_cli.losses import bernoulli_nll, gaussian_nll, kl_standard_normal
@@ -105,6 +105,7 @@ class VAE(GaussianVAE):
 
     takes_leading_axes = True
 
+    @checked
     def __init__(
         self,
         sample_shape: Sequence[PositiveInt] = (784,),

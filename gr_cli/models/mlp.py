@@ -7,7 +7,7 @@ from typing import Annotated
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.checks import PerReplica, PositiveInt, Share, Widths
+from gr_cli.checks import PerReplica, PositiveInt, Share, Widths, checked
 from gr_cli.layers import Linear, Moments, Normalised, drop
 from gr_cli.randomness import Noise
 
@@ -25,6 +25,7 @@ class SimpleMLP(nn.Module):
 
     takes_leading_axes = True
 
+    @checked
     def __init__(
         self,
         input_size: PositiveInt = 784,
