@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING
 
 from gr_cli import __version__
 from gr_cli.compose import OUTPUTS, settings_from, typed
-from gr_cli.errors import AuditError, CompositionError, ConfigError, GrError, Interrupted, Stop, as_failure, one_line
+from gr_cli.errors import (
+    AuditError,
+    CompositionError,
+    ConfigError,
+    GrError,
+    IncompleteAuditError,
+    Interrupted,
+    Stop,
+    as_failure,
+    one_line,
+)
 from gr_cli.signals import as_interrupts, hold_lifeline, leave_with_run
 from gr_cli.streams import make_unfailing, why_incomplete
 from gr_cli.tell import tell_failure
@@ -42,7 +52,8 @@ _SHOW_ONLY = ("-h", "--help", "--version", "--cfg", "-c", "--info", "-i", "--hyd
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what the command line says; the exit code: 0, 1 for a failed run, 2 for a mistake, 130 for Ctrl-C."""
+    """Do what the command line says; the exit code: 0, 1 for a failed run, 2 for a mistake, 3 for an audit that
+    could not read everything, 130 for Ctrl-C."""
     words = list(arguments)
     if {"-h", "--help"} & set(words):
         from gr_cli.help import text
@@ -138,6 +149,12 @@ def _audit(path: Path, trust: Sequence[str]) -> int:
     print("\n".join(map(one_line, str(found).splitlines())))
     if found.violated:
         raise AuditError(f"{path}: {found.verdict}")
+    if found.incomplete:
+        place, reason = min(found.unread.items())
+        raise IncompleteAuditError(
+            f"{path}: not all of it could be read ({len(found.unread)}, beginning with {place}: {reason}); "
+            "remove that, or make it readable"
+        )
     return 0
 
 

@@ -86,6 +86,12 @@ class AuditError(GrError):
     """The folder of a run holds what the run says it does not keep."""
 
 
+class IncompleteAuditError(GrError):
+    """The folder of a run holds something that can't be read, and nothing else speaks against the run."""
+
+    exit_code = 3
+
+
 class Interrupted(GrError):
     """The run was asked to stop, and saved its state."""
 

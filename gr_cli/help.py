@@ -19,7 +19,8 @@ usage:
   gr-run -m strategy.replay_weight=0.5,1,2 ...        a sweep: one run for each combination
   gr-run resume=FOLDER                                go on with an interrupted run
   gr-run verify=FOLDER                                repeat a run: does it come out the same?
-  gr-run audit=FOLDER                                 count the training samples that a run's folder holds
+  gr-run audit=FOLDER                                 raw training samples in a run's folder: 0 as the run says,
+                                                      1 against what it says, 3 not all could be read
   gr-run benchmark=... inspect=true                   show what a benchmark holds; nothing is trained
   gr-report [FOLDER ...]                              compare runs: tables, a page, figures (see gr-report --help)
   gr-run --cfg job ...                                print the composed configuration, run nothing

@@ -201,8 +201,6 @@ RUNS: Table = {
         ("holds no checkpoint yet", of_a_folder("audit", without_checkpoint)),
         ("is not that of a run of gr-run", of_a_folder("audit", checkpoint_of({"learner": 1}))),
         ("can't be told from chance", an_audit_of_few_values),
-        ("is half-written", of_a_folder("audit", file(".checkpoint.next.pt.1.tmp", "half"))),
-        ("and may hold anything", of_a_folder("audit", file("export.pt", "garbage"))),
     ],
     "checkpoints.py": [
         ("loss `{}`", no_number),
@@ -214,6 +212,7 @@ RUNS: Table = {
     ],
     "cli.py": [
         ("_audit", of_a_folder("audit", lambda folder: add(folder, of_task(0, 2))), "2 training samples"),
+        ("not all of it could be read", of_a_folder("audit", file("export.pt", "no tensors"))),
         ("_job", interrupted("-m", "seed=0,1"), "interrupted; repeat the command"),
     ],
     "experiment.py": [

@@ -123,4 +123,7 @@ def test_a_mistake_of_the_user_ends_with_2_and_a_run_that_failed_with_1():
     codes = {kind.__name__: kind.exit_code for kind in GrError.__subclasses__()}
     mistakes = {"ConfigError", "DataError", "SizeError", "FolderError", "CompositionError"}
     failures = {"WriteError", "TrainingError", "OutOfMemoryError", "AuditError"}
-    assert codes == dict.fromkeys(mistakes, 2) | dict.fromkeys(failures, 1) | {"Interrupted": 130}
+    assert codes == dict.fromkeys(mistakes, 2) | dict.fromkeys(failures, 1) | {
+        "IncompleteAuditError": 3,
+        "Interrupted": 130,
+    }

@@ -1,0 +1,76 @@
+"""Every file of a folder and below, read as arrays of numbers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from gr_cli.audit_formats import MOST_BYTES, ContentReader, Found
+from gr_cli.results.regular import open_regular
+
+# Files that are named so and are of no known format are damaged, or not what they seem.
+_FORMATTED = {".pt", ".pth", ".npy", ".npz", ".pkl", ".zip", ".gz", ".xz", ".png", ".jpg", ".jpeg", ".gif"}
+
+
+class FolderReader:
+    """Reads all regular files of a folder and below, each up to a bounded size; follows no links.
+
+    `unread`: what could not be read, by place, with the reason; complete when `arrays` is exhausted.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.unread: dict[str, str] = {}
+
+    def arrays(self) -> Iterator[Found]:
+        """All numbers in all files."""
+        for file in self._files():
+            place = printable(str(file.relative_to(self._path)))
+            reader = ContentReader()
+            try:
+                content = _content(file)
+            except (OSError, ValueError) as error:
+                self.unread[place] = str(getattr(error, "strerror", None) or error)
+                continue
+            yield from reader.read(place, content)
+            if file.match(".*.tmp"):
+                reader.unread[place] = "half-written; wait for the process that writes it, or remove it"
+            elif file.suffix.lower() in _FORMATTED and not reader.recognised:
+                reader.unread.setdefault(place, f"is not the {file.suffix} file that its name says")
+            self.unread |= reader.unread
+
+    def _files(self) -> Iterator[Path]:
+        def note(error: OSError) -> None:
+            name = os.path.relpath(error.filename, self._path)
+            self.unread[printable(name)] = error.strerror or "can't be listed"
+
+        root = self._path.resolve()
+        for folder, folders, files in os.walk(self._path, onerror=note):
+            folders.sort()
+            for name in sorted([*files, *(name for name in folders if (Path(folder) / name).is_symlink())]):
+                path = Path(folder) / name
+                if not path.is_symlink():
+                    yield path
+                elif not _resolved(path).is_relative_to(root):
+                    self.unread[printable(str(path.relative_to(self._path)))] = "is a link out of the folder"
+
+
+def _resolved(link: Path) -> Path:
+    try:
+        return link.resolve()
+    except (OSError, RuntimeError):  # a ring of links leads nowhere
+        return link.parent.resolve()
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a regular file; a FIFO or a device is never waited for."""
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > MOST_BYTES:
+            raise ValueError(f"is larger than {MOST_BYTES >> 20} MiB")
+        return file.read(MOST_BYTES)
+
+
+def printable(name: str) -> str:
+    """A file's name without what can't be printed."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)

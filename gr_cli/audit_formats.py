@@ -1,0 +1,361 @@
+"""Contents of files as arrays of numbers: by their bytes, not by the file's name, and nothing in them is executed.
+
+What has a format (torch, NumPy, pickle, archives, compressed files, SQLite, images, text) is read as that. Bytes of any
+other kind are read as numbers of each type at each alignment, and searched for files that are embedded in them.
+"""
+
+from __future__ import annotations
+
+import base64
+import bz2
+import gzip
+import io
+import lzma
+import pickletools
+import re
+import sqlite3
+import tarfile
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gr_cli.audit_images import images
+from gr_cli.audit_numbers import Numbers, array_of, as_numbers, dense, leaves
+
+MOST_BYTES = 1 << 30  # of a file, and of all that is unpacked from it
+_MOST_RAW = 1 << 26  # bytes without a known format that are read as numbers
+_MOST_MEMBERS = 10_000  # of an archive
+_MOST_ROWS = 1_000_000  # of a table
+_MOST_DEPTH = 6  # files within files
+_MOST_EMBEDDED = 200  # files in the bytes of another
+_LEAST_BYTES = 12  # fewer hold no part of a sample
+_SLACK = 1024  # bytes of an archive that its members don't account for
+
+
+@dataclass(frozen=True)
+class Found:
+    """Numbers in a file: the `place` they lie in (the file, and the dotted keys within), and their `values`.
+
+    `decoded`: whether the file says that they are numbers of this type; they may as well be bytes read as such.
+    `image`: whether they are rows of pixels.
+    """
+
+    place: str
+    values: Numbers
+    decoded: bool = True
+    image: bool = False
+
+
+class NotReadError(Exception):
+    """Why a file, or a part of it, is not read."""
+
+
+class ContentReader:
+    """Reads the contents of one file. `unread`: what could not be read, by place, with the reason; `recognised`:
+    whether the file has a known format and was read as such."""
+
+    def __init__(self) -> None:
+        self.unread: dict[str, str] = {}
+        self.recognised = False
+        self._left = MOST_BYTES
+
+    def read(self, place: str, content: bytes, depth: int = 0) -> Iterator[Found]:
+        """All numbers in `content`, which lies in `place`, `depth` files deep in another."""
+        if len(content) < _LEAST_BYTES:
+            return
+        if depth > _MOST_DEPTH:
+            self.unread[place] = f"lies more than {_MOST_DEPTH} files deep"
+            return
+        for form in _FORMATS:
+            if form.magic.match(content):
+                try:
+                    yield from form.reader(self, place, content, depth)
+                    self.recognised |= depth == 0
+                    return
+                except Exception as error:  # whatever a damaged or hostile file raises in its reader
+                    if form.certain:
+                        reason = str(error) if isinstance(error, NotReadError) else type(error).__name__
+                        self.unread.setdefault(place, f"can't be read ({reason}), and may hold anything")
+                        break
+        text = _text(content)
+        yield from self._bytes(place, content, depth) if text is None else self._text(place, text, depth)
+
+    def _unpacked(self, stream: Any) -> bytes:
+        """The rest of a stream, if it is not too long."""
+        data: bytes = stream.read(self._left + 1)
+        return self._within_bounds(data)
+
+    def _within_bounds(self, data: bytes) -> bytes:
+        self._left -= len(data)
+        if self._left < 0:
+            raise NotReadError(f"more than {MOST_BYTES >> 20} MiB when unpacked")
+        return data
+
+    # --- without a format
+
+    def _text(self, place: str, text: str, depth: int) -> Iterator[Found]:
+        """The numbers of a text in order, as a table if it is one, and what is in base64 or hexadecimal digits."""
+        lines = [[float(number) for number in _NUMBER.findall(line)] for line in text.splitlines()]
+        lines = [line for line in lines if line]
+        yield Found(place, np.array([number for line in lines for number in line]))
+        table = lines[1:] if len(lines) > 2 and len(lines[0]) != len(lines[1]) else lines
+        if len(table) > 1 and min(map(len, table)) == max(map(len, table)) > 1:
+            yield Found(place, np.array(table))
+        for pattern, decode in _ENCODED:
+            for match in list(pattern.finditer(text))[:_MOST_EMBEDDED]:
+                try:
+                    inner = decode("".join(match.group().split()))
+                except ValueError:
+                    continue
+                yield from self.read(place, inner, depth + 1)
+
+    def _bytes(self, place: str, content: bytes, depth: int) -> Iterator[Found]:
+        """Bytes as numbers of each type at each alignment, and the files that are embedded in them."""
+        if len(content) > _MOST_RAW:
+            self.unread.setdefault(place, f"of its bytes only the first {_MOST_RAW >> 20} MiB were searched")
+            content = content[:_MOST_RAW]
+        for values in as_numbers(content):
+            yield Found(place, values, decoded=False)
+        for match in list(_EMBEDDED.finditer(content, 1))[:_MOST_EMBEDDED]:
+            piece, before = content[match.start() :], dict(self.unread)
+            form = next(form for form in _FORMATS if form.magic.match(piece))
+            try:
+                yield from form.reader(self, place, piece, depth + 1)
+            except Exception:  # bytes that begin by chance as a file does
+                self.unread = before
+
+    # --- tensors and arrays
+
+    def _zip(self, place: str, content: bytes, depth: int) -> Iterator[Found]:
+        """What torch saved, as tensors; the members of any other archive."""
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+            of_torch = any(member.filename.endswith("/data.pkl") for member in members)
+            tree = self._loaded(content, sum(member.file_size for member in members)) if of_torch else None
+            if tree is not None:
+                yield from self._tree(place, tree, depth)
+                members = [member for member in members if not _read_with(member.filename, tree, members)]
+            if len(members) > _MOST_MEMBERS:
+                self.unread[place] = f"of its members only the first {_MOST_MEMBERS} were read"
+            for member in members[:_MOST_MEMBERS]:
+                name = _below(place, member.filename.removesuffix(".npy"))
+                if member.flag_bits & 1:
+                    self.unread[name] = "is encrypted"
+                    continue
+                with archive.open(member) as file:
+                    yield from self.read(name, self._unpacked(file), depth + 1)
+            if archive.comment:
+                yield from self.read(place, archive.comment, depth + 1)
+            accounted = sum(m.compress_size + 2 * len(m.filename) + 256 for m in archive.infolist())
+        if len(content) > accounted + _SLACK:
+            yield from self._bytes(place, content, depth)
+
+    def _loaded(self, content: bytes, size: int) -> Any:
+        """What torch saved; None where it holds more than plain values and tensors, or is damaged."""
+        if size > self._left:
+            raise NotReadError(f"more than {MOST_BYTES >> 20} MiB when unpacked")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        except Exception:  # its members are read one by one
+            return None
+
+    def _tree(self, place: str, tree: Any, depth: int) -> Iterator[Found]:
+        """The numbers in nested containers, and the storages behind views, which are saved with them."""
+        storages: dict[int, tuple[str, Tensor]] = {}
+        for keys, value in leaves(tree):
+            name = _below(place, ".".join(keys))
+            if isinstance(value, (bytes, str)):
+                data = value.encode(errors="replace") if isinstance(value, str) else value
+                yield from self.read(name, data, depth + 1)
+            elif isinstance(value, Tensor):
+                strided = dense(value)
+                if strided is None:
+                    self.unread[name] = "is a sparse tensor that is too large"
+                    continue
+                yield from self._array(name, array_of(strided), depth)
+                whole = strided.new_empty(0).set_(strided.untyped_storage())
+                if whole.numel() > strided.numel():
+                    storages[whole.data_ptr()] = f"{name} (its storage)", whole
+            else:
+                yield from self._array(name, value, depth)
+        for name, whole in storages.values():
+            yield from self._array(name, array_of(whole), depth)
+
+    def _array(self, place: str, values: Numbers, depth: int) -> Iterator[Found]:
+        """An array, and its bytes read as other numbers."""
+        if values.dtype.names:
+            for name in values.dtype.names:
+                yield from self._array(_below(place, name), values[name], depth)
+        elif values.dtype.kind in "SUO":
+            items = values.ravel().tolist()
+            data = b"".join(items) if values.dtype.kind in "S" else "\n".join(map(str, items)).encode(errors="replace")
+            yield from self.read(place, data, depth + 1)
+        else:
+            data = values.tobytes()[:_MOST_RAW]
+            if values.dtype.kind in "biuf":
+                yield Found(place, values)
+            if values.dtype.kind in "f":
+                yield Found(place, np.frombuffer(data, "u1"), decoded=False)
+            elif values.dtype.kind != "b":
+                for other in as_numbers(data):
+                    yield Found(place, other, decoded=False)
+
+    def _npy(self, place: str, content: bytes, depth: int) -> Iterator[Found]:
+        stream = io.BytesIO(content)
+        version = np.lib.format.read_magic(stream)
+        headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        _, _, kind = headers[version](stream)
+        if kind.hasobject:
+            yield from self.read(place, stream.read(), depth + 1)
+            return
+        stream.seek(0)
+        yield from self._array(place, np.lib.format.read_array(stream, allow_pickle=False), depth)
+        yield from self.read(place, stream.read(), depth + 1)
+
+    def _pickle(self, place: str, content: bytes, depth: int) -> Iterator[Found]:
+        """What torch saved in its older form; of any other pickle the bytes, texts and numbers: it is not run."""
+        tree = self._loaded(content, 0) if _LEGACY.match(content) else None
+        if tree is not None:
+            yield from self._tree(place, tree, depth)
+            return
+        numbers: list[float] = []
+        scraps: list[bytes] = []
+        stream = io.BytesIO(content)
+        for opcode, value, _ in pickletools.genops(stream):
+            if opcode.name in _PICKLED_NUMBERS and isinstance(value, (int, float)):
+                numbers.append(float(value))
+            elif isinstance(value, (str, bytes, bytearray)) and opcode.name not in ("GLOBAL", "INST"):
+                # Protocols before 3 write bytes as text.
+                data = bytes(value) if not isinstance(value, str) else value.encode("latin-1", errors="replace")
+                scraps.append(data)
+                if len(data) >= 64:
+                    yield from self.read(place, data, depth + 1)
+        yield Found(place, np.array(numbers))
+        for values in as_numbers(b"".join(scrap for scrap in scraps if len(scrap) < 64)):
+            yield Found(place, values, decoded=False)
+        yield from self.read(place, stream.read(), depth)
+
+    # --- others
+
+    def _tar(self, place: str, content: bytes, depth: int) -> Iterator[Found]:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+            for number, member in enumerate(archive):
+                if number >= _MOST_MEMBERS:
+                    self.unread[place] = f"of its members only the first {_MOST_MEMBERS} were read"
+                    return
+                file = archive.extractfile(member) if member.isreg() else None
+                if file is not None:
+                    yield from self.read(_below(place, member.name), self._unpacked(file), depth + 1)
+
+    def _compressed(self, place: str, content: bytes, depth: int) -> Iterator[Found]:
+        stream = io.BytesIO(content)
+        opener = {b"\x1f\x8b": gzip.GzipFile, b"BZ": bz2.BZ2File, b"\xfd7": lzma.LZMAFile}.get(content[:2])
+        if opener is None:
+            unpacking = zlib.decompressobj()
+            inner = self._within_bounds(unpacking.decompress(content, self._left + 1))
+            if not unpacking.eof:
+                raise NotReadError("cut off")
+        else:
+            with opener(fileobj=stream) if opener is gzip.GzipFile else opener(stream) as file:
+                inner = self._unpacked(file)
+        yield from self.read(place, inner, depth + 1)
+
+    def _sqlite(self, place: str, content: bytes, depth: int) -> Iterator[Found]:
+        steps = iter(range(10_000))
+        with closing(sqlite3.connect(":memory:")) as database:
+            database.deserialize(content)
+            database.text_factory = bytes
+            database.set_progress_handler(lambda: next(steps, None) is None, 100_000)
+            for (table,) in database.execute("select name from sqlite_master where type = 'table'").fetchall():
+                name = table.decode(errors="replace")
+                quoted = name.replace('"', '""')
+                rows = database.execute(f'select * from "{quoted}"').fetchmany(_MOST_ROWS)
+                for column in zip(*rows, strict=True):
+                    numbers = [float(value) for value in column if isinstance(value, (int, float))]
+                    yield Found(_below(place, name), np.array(numbers))
+                    data = [value for value in column if isinstance(value, bytes)]
+                    for value in [*(v for v in data if len(v) >= 64), b"\n".join(v for v in data if len(v) < 64)]:
+                        yield from self.read(_below(place, name), value, depth + 1)
+
+    def _image(self, place: str, content: bytes, depth: int) -> Iterator[Found]:
+        for values in images(content):
+            yield Found(place, values, image=True)
+        if content.startswith(b"\x89PNG"):
+            yield from self.read(place, content[content.rindex(b"IEND") + 8 :], depth + 1)
+
+
+@dataclass(frozen=True)
+class _Format:
+    """A format: how a file of it begins, what reads it, and whether what begins so is surely of it."""
+
+    magic: re.Pattern[bytes]
+    reader: Callable[[ContentReader, str, bytes, int], Iterator[Found]]
+    certain: bool = True
+
+
+_FORMATS = [
+    _Format(re.compile(rb"PK\x03\x04|PK\x05\x06"), ContentReader._zip),
+    _Format(re.compile(rb"\x93NUMPY"), ContentReader._npy),
+    _Format(re.compile(rb"\x1f\x8b\x08|BZh[1-9]|\xfd7zXZ\0"), ContentReader._compressed),
+    _Format(re.compile(rb"SQLite format 3\0"), ContentReader._sqlite),
+    _Format(re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP", re.DOTALL), ContentReader._image),
+    _Format(re.compile(rb".{257}ustar", re.DOTALL), ContentReader._tar),
+    _Format(re.compile(rb"\x80[\x02-\x05]"), ContentReader._pickle, certain=False),
+    _Format(re.compile(rb"II\*\0|MM\0\*|BM.{4}\0\0\0\0|P[1-6]\s", re.DOTALL), ContentReader._image, certain=False),
+    _Format(re.compile(rb"x[\x01\x5e\x9c\xda]"), ContentReader._compressed, certain=False),
+]
+_EMBEDDED = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff[\xc0-\xff]|PK\x03\x04|\x93NUMPY|\x1f\x8b\x08\0|GIF8[79]a")
+_LEGACY = re.compile(rb"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19")
+_PICKLED_NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+
+
+def _base64(text: str) -> bytes:
+    digits = text.rstrip("=").replace("-", "+").replace("_", "/")
+    return base64.b64decode(digits[: len(digits) // 4 * 4 + 3 if len(digits) % 4 > 1 else len(digits) // 4 * 4] + "==")
+
+
+_ENCODED: tuple[tuple[re.Pattern[str], Callable[[str], bytes]], ...] = (
+    (re.compile(r"(?:[0-9a-fA-F]{32,}\s*)+"), lambda digits: bytes.fromhex(digits[: len(digits) // 2 * 2])),
+    (re.compile(r"(?:[A-Za-z0-9+/_-]{40,}\s*)+={0,2}"), _base64),
+)
+
+
+def _text(content: bytes) -> str | None:
+    """`content` as text, if it is such."""
+    for encoding in ("utf-16",) if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8",):
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if sum(letter < " " for letter in text[:4096]) <= text[:4096].count("\n") + text[:4096].count("\t") + text[
+            :4096
+        ].count("\r"):
+            return text
+    return None
+
+
+def _below(place: str, name: str) -> str:
+    """The name of something within a place."""
+    plain = "".join(letter if letter.isprintable() else "?" for letter in name)
+    if not plain:
+        return place
+    return f"{place}.{plain}" if ": " in place else f"{place}: {plain}"
+
+
+def _read_with(member: str, tree: Any, members: list[zipfile.ZipInfo]) -> bool:
+    """Whether a member of torch's archive was read with the tensors that it belongs to."""
+    if "/data/" not in member:
+        return member.endswith(("/data.pkl", "/version", "/byteorder", "/serialization_id", "/.format_version"))
+    known = {value.untyped_storage().data_ptr() for _, value in leaves(tree) if isinstance(value, Tensor)}
+    return sum("/data/" in other.filename for other in members) <= len(known)

@@ -1,0 +1,106 @@
+"""Images as arrays of numbers: pixels as stored, as grey, and brought back from the scale at which they were drawn."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MOST_PIXELS = 1 << 26
+_MOST_FRAMES = 200
+_LEAST_SIDE = 12  # pixels of a panel
+_MOST_PANELS = 400
+_LARGEST_CELL = 40  # pixels as which one of a sample is drawn
+
+Pixels = NDArray[Any]
+
+
+def images(content: bytes) -> Iterator[Pixels]:
+    """The pixels of an image file (every frame): (H, W), or (C, H, W) where channels differ, then grey panels.
+
+    Raises:
+        ValueError, OSError, SyntaxError: too large, or not an image.
+    """
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as image:
+        frames = int(getattr(image, "n_frames", 1))
+        if image.width * image.height * frames > _MOST_PIXELS or frames > _MOST_FRAMES:
+            raise ValueError(f"more than {_MOST_PIXELS} pixels")
+        for number in range(frames):
+            image.seek(number)
+            stored = np.asarray(image)
+            coloured = (
+                np.asarray(image.convert("RGB")) if image.mode in ("P", "CMYK", "YCbCr", "LAB", "HSV") else stored
+            )
+            if coloured is not stored:
+                yield stored if stored.ndim == 2 else np.moveaxis(stored, 2, 0)
+            yield from _with_panels(coloured)
+
+
+def _with_panels(pixels: Pixels) -> Iterator[Pixels]:
+    if pixels.ndim == 3:
+        planes = [plane for plane in np.moveaxis(pixels, 2, 0) if np.ptp(plane)]
+        if any((plane != planes[0]).any() for plane in planes[1:]):
+            yield np.ascontiguousarray(np.moveaxis(pixels, 2, 0))
+        pixels = pixels[..., :3].mean(2) if pixels.shape[2] >= 3 else pixels[..., 0]
+    pixels = pixels.astype(np.float32)
+    yield pixels
+    for panel in panels(pixels):
+        yield from unscaled(panel)
+
+
+def panels(pixels: Pixels) -> Iterator[Pixels]:
+    """The rectangles of a picture (H, W) that lines of one colour part, and the picture itself."""
+    yield pixels
+    waiting, count = [(pixels, 0)], 0
+    while waiting and count < _MOST_PANELS:
+        part, depth = waiting.pop()
+        pieces = [part]
+        for axis in (0, 1):
+            pieces = [piece for whole in pieces for piece in _parted(whole, axis)]
+        for piece in pieces:
+            if piece.shape != part.shape and min(piece.shape) >= _LEAST_SIDE:
+                count += 1
+                yield piece
+                if depth < 3:
+                    waiting.append((piece, depth + 1))
+
+
+def _parted(part: Pixels, axis: int) -> list[Pixels]:
+    """What remains between the rows (axis 0) or columns (1) that are of the colour of the first pixel."""
+    filled = (np.abs(part - part[0, 0]) > 1e-6).any(1 - axis)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], filled, [False]]).astype(np.int8)))
+    return [part.take(range(start, end), axis) for start, end in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def unscaled(panel: Pixels) -> Iterator[Pixels]:
+    """A picture (H, W) at a pixel for each cell, where it was drawn at several: by the period of its edges."""
+    columns = _cells(np.abs(np.diff(panel, axis=1)).sum(0))
+    for height, rows in _cells(np.abs(np.diff(panel, axis=0)).sum(1)):
+        for width, middles in columns:
+            if abs(height / width - 1) < 0.1:
+                yield panel[np.ix_(rows, middles)]
+
+
+def _cells(edges: Pixels) -> list[tuple[float, NDArray[np.intp]]]:
+    """The periods of the strengths (n,) of edges between neighbours, and the middles of the cells that these part."""
+    n, total = len(edges), float(edges.sum())
+    if n < _LEAST_SIDE or total <= 0:
+        return []
+    padded = 8 * n
+    waves = np.fft.ifft(np.concatenate([[0.0], edges]), padded)[: padded * 2 // 3] * padded
+    frequencies, strength = np.arange(len(waves)) / padded, np.abs(waves) / total
+    inner = strength[1:-1]
+    high = (inner >= strength[:-2]) & (inner >= strength[2:]) & (inner > 0.45) & (frequencies[1:-1] > 1 / _LARGEST_CELL)
+    peaks = np.flatnonzero(high) + 1
+    found = []
+    for i in peaks[np.argsort(-strength[peaks])][:4]:
+        period = 1 / frequencies[i]
+        first = (np.angle(waves[i]) / (2 * np.pi)) % 1 * period - period / 2
+        middles = np.floor(np.arange(first, n + 1, period)).astype(np.intp)
+        found.append((float(period), middles[(middles >= 0) & (middles <= n)]))
+    return found

@@ -1,0 +1,136 @@
+"""In which order the values of samples may lie: by rows or columns, flipped, in pieces, smaller, as differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+_LONGEST_RUN, _SHORTEST_RUN = 14, 8
+_FEW = 20_000  # samples, of which more pieces are looked for
+_LEAST_POOLED = 64  # values of a sample at half its size
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """Samples of one shape that are looked for. `values` gives those (n, *shape) with certain `labels` (N,).
+
+    `plain`: whether they lie as their source has them, so that rows and columns mean something.
+    """
+
+    labels: Integers
+    shape: tuple[int, ...]
+    values: Callable[[Integers], Floats]
+    plain: bool = True
+
+    def flat(self, labels: Integers) -> Floats:
+        """The samples with these labels as rows (n, D)."""
+        return self.values(labels).reshape(len(labels), -1)
+
+    def batches(self, size: int = 1000) -> Iterator[tuple[Integers, Floats]]:
+        """All samples (n, D), with their labels (n,)."""
+        for start in range(0, len(self.labels), size):
+            labels = self.labels[start : start + size]
+            yield labels, self.flat(labels)
+
+    def derived(self) -> Iterator[Target]:
+        """What is made of images: grey ones, at half the size, differences of neighbours."""
+        if not self.plain or len(self.shape) != 3:
+            return
+        channels, height, width = self.shape
+
+        def made(shape: tuple[int, ...], change: Callable[[Floats], Floats]) -> Target:
+            return Target(self.labels, shape, lambda labels: change(self.values(labels)), plain=False)
+
+        if channels == 3:
+            yield made((1, height, width), lambda x: x.mean(1, keepdims=True))
+        if channels * (height // 2) * (width // 2) >= _LEAST_POOLED:
+            half = (channels, height // 2, width // 2)
+            yield made(half, lambda x: _halved(x, half))
+        if width > 4:
+            yield made((channels, height, width - 1), lambda x: np.diff(x, axis=3))
+        if height > 4:
+            yield made((channels, height - 1, width), lambda x: np.diff(x, axis=2))
+
+
+def _halved(x: Floats, half: tuple[int, ...]) -> Floats:
+    channels, height, width = half
+    cut = x[:, :, : 2 * height, : 2 * width]
+    means: Floats = cut.reshape(len(x), channels, height, 2, width, 2).mean((3, 5))
+    return means
+
+
+def run_length(shape: tuple[int, ...]) -> int:
+    """How many values a run has that is looked up: half a row, within bounds."""
+    if len(shape) == 1:
+        return min(max(shape[0] // 4, _SHORTEST_RUN), _LONGEST_RUN)
+    shortest = shape[-1] if _SHORTEST_RUN - 2 <= shape[-1] < _SHORTEST_RUN else _SHORTEST_RUN
+    return min(max(shape[-1] // 2, shortest), _LONGEST_RUN, prod(shape))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Values of a sample, or of a piece of it, as a matrix: `pixels` (A, B), which of its D values each is.
+
+    `whole`: whether all of a row is in it, so that rows may lie apart.
+    """
+
+    pixels: Integers
+    whole: bool = True
+
+    @cached_property
+    def flat(self) -> Integers:
+        """The values in order, (A * B,)."""
+        return self.pixels.reshape(-1)
+
+    def parts(self, size: int) -> list[Integers]:
+        """Where runs of `size` may begin, for each part of the layout that is to have one: indices of `flat`."""
+        rows, columns = self.pixels.shape
+        starts = np.arange(rows * columns - size + 1)
+        if not self.in_rows(size):
+            return [part for part in np.array_split(starts, 4 if rows * columns >= 4 * size else 2) if len(part)]
+        row, column = starts // columns, starts % columns
+        fits = column + size <= columns
+        bands, across = min(rows, 2 * max(1, rows // columns)), 4 if rows == 1 else 2
+        group = (row * bands // rows) * across + column * across // (columns - size + 1)
+        return [part for i in range(bands * across) if len(part := starts[fits & (group == i)])]
+
+    def in_rows(self, size: int) -> bool:
+        """Whether runs of `size` lie within rows, so that rows may lie apart."""
+        return self.whole and self.pixels.shape[1] >= size
+
+
+def layouts(target: Target, size: int) -> list[Layout]:
+    """All layouts in which the samples of a target are looked for."""
+    index = np.arange(prod(target.shape))
+    if len(target.shape) != 3:
+        row = index.reshape(1, -1) if len(target.shape) == 1 else index.reshape(-1, target.shape[-1])
+        return [Layout(row), Layout(row[:, ::-1])] if target.plain else [Layout(row)]
+    channels, height, width = target.shape
+    pixels = index.reshape(target.shape)
+    upright = [pixels.reshape(channels * height, width), pixels.transpose(0, 2, 1).reshape(channels * width, height)]
+    if channels > 1:
+        upright.append(pixels.transpose(1, 2, 0).reshape(height, width * channels))
+    if not target.plain:
+        return [Layout(each) for each in upright]
+    found = [Layout(each) for matrix in upright for each in (matrix, matrix[:, ::-1])]
+    for matrix in upright[:2]:
+        found += [Layout(piece, whole=False) for piece in _pieces(matrix, size, len(target.labels) < _FEW)]
+    return found
+
+
+def _pieces(matrix: Integers, size: int, many: bool) -> Iterator[Integers]:
+    """Pieces of all rows of a matrix (A, B) that are narrower than a run of `size`."""
+    width = matrix.shape[1]
+    for narrow in range(2, width) if many else (2 * (width // 4), width // 4):
+        if 2 <= narrow < size and narrow < width and narrow * matrix.shape[0] >= size:
+            step = 1 if many and narrow > width // 2 else max(1, narrow)
+            for first in range(0, width - narrow + 1, step):
+                yield matrix[:, first : first + narrow]

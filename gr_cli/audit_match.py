@@ -1,0 +1,349 @@
+"""Comparison of samples with the numbers around a place where a run of theirs was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gr_cli.audit_layouts import Layout, Target, run_length
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+# Values are compared without their mean, at length 1. A value that was rounded to bfloat16, or to a byte, is off by
+# 0.0011 of its size, or of the range of all, in the root mean square; so a copy is at most this far from its sample,
+# unless the contrast of the picture is below 1/18 of that. Two samples of MNIST are never nearer than 0.1.
+_TOLERANCE = 0.02
+# The same of the differences between neighbours in a part of a sample: smooth parts resemble each other, these do not.
+_TOLERANCE_OF_STEPS = 0.2
+_LEAST_PART = 16  # values of a part, and this share of the sample's
+_LEAST_SHARE = 1 / 16
+# Values this near to those of a sample, in parts of its contrast, may be part of it.
+_RESEMBLING = 0.1
+_LEAST_STEPS = 6  # pairs of neighbours that differ in a part
+_EDGES = 8  # rows and columns where parts may begin and end: steps of an eighth
+_CHUNK = 256  # samples compared at once
+_MOST_VALUES = 1 << 19  # numbers held at once
+_FARTHEST = 10  # rows of a sample may lie so many rows' lengths apart
+
+
+class Match(NamedTuple):
+    """A sample that was found: the place, the target and the label of the sample, how large it is beside the sample,
+    and which of its values (D,) are there (bool; None: all)."""
+
+    place: str
+    target: Target
+    label: int
+    scale: float
+    values: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Numbers one after the other. `starts`: where those of each of the `places` begin; `strides`: after how many the
+    next row may come; `exact`: and after no other number, as in an image."""
+
+    values: NDArray[Any]
+    places: tuple[str, ...]
+    starts: tuple[int, ...] = (0,)
+    strides: tuple[int, ...] = ()
+    exact: bool = False
+
+    def place(self, position: int) -> str:
+        """Where the number at a position is from."""
+        return self.places[int(np.searchsorted(self.starts, position, side="right")) - 1]
+
+
+class Hits(NamedTuple):
+    """Runs that were found: position in the stream, label of the sample, number of the layout, index in the layout."""
+
+    position: Integers
+    label: NDArray[Any]
+    layout: NDArray[Any]
+    at: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Hits]) -> Hits:
+        """All of several."""
+        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def of(self, index: NDArray[Any]) -> Hits:
+        """Those at `index`."""
+        return Hits(*(column[index] for column in self))
+
+
+class Part(NamedTuple):
+    """A part of a sample that is in the stream: rows and columns of the layout from `top`, `left` to before `bottom`,
+    `right`, the layout's first value lying at `origin`, its rows `stride` apart."""
+
+    values: int
+    distance: float
+    target: Target
+    layout: Layout
+    label: int
+    origin: int
+    stride: int
+    top: int
+    bottom: int
+    left: int
+    right: int
+    scale: float
+
+
+def matches(stream: Stream, parts: Iterable[Part]) -> Iterator[Match]:
+    """The samples that parts belong to. Of several that would lie in the same place, the one of which most is there."""
+    claimed = np.zeros(len(stream.values), np.bool_)
+    for part in sorted(parts, key=lambda part: (-part.values, part.distance)):
+        rows, columns = np.arange(part.top, part.bottom), np.arange(part.left, part.right)
+        where = (part.origin + rows[:, None] * part.stride + columns).reshape(-1)
+        if claimed[where].mean() > 0.5:
+            continue
+        claimed[where] = True
+        whole = part.values == part.layout.pixels.size and part.layout.whole
+        values = None
+        if not whole:
+            values = np.zeros(prod(part.target.shape), np.bool_)
+            values[part.layout.pixels[part.top : part.bottom, part.left : part.right]] = True
+        yield Match(stream.place(int(where[0])), part.target, part.label, part.scale, values)
+
+
+def parts_around(stream: Stream, target: Target, shapes: Sequence[Layout], hits: Hits) -> Iterator[Part]:
+    """What lies of samples of a target, which has these layouts, around hits."""
+    size = run_length(target.shape)
+    groups: dict[tuple[tuple[int, ...], bool], list[int]] = {}
+    for number in np.unique(hits.layout).tolist():
+        layout = shapes[number]
+        groups.setdefault((layout.pixels.shape, layout.in_rows(size) and layout.pixels.shape[0] > 1), []).append(number)
+    for (_, in_rows), numbers in groups.items():
+        search = _Around(stream, target, {number: shapes[number] for number in numbers}, size, in_rows)
+        candidates = search.candidates(hits.of(np.flatnonzero(np.isin(hits.layout, numbers))))
+        yield from search.compared(candidates)
+
+
+class _Candidates(NamedTuple):
+    """Samples that may lie with their first value at `origin` and their rows `stride` apart, as the run that begins at
+    `at` in the layout says."""
+
+    origin: Integers
+    stride: Integers
+    label: Integers
+    layout: Integers
+    at: Integers
+
+    @classmethod
+    def once(cls, parts: Sequence[tuple[NDArray[Any], ...]]) -> _Candidates:
+        """Each once."""
+        columns = [np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True)]
+        _, first = np.unique(np.stack(columns[:4], 1), axis=0, return_index=True)
+        return cls(*(column[first] for column in columns))
+
+
+@dataclass(frozen=True)
+class _Around:
+    """The comparison of samples in layouts of one form with what is around their runs of `size`. `in_rows`: whether
+    these lie within rows, which may lie apart."""
+
+    stream: Stream
+    target: Target
+    layouts: Mapping[int, Layout]
+    size: int
+    in_rows: bool
+
+    @cached_property
+    def form(self) -> tuple[int, int]:
+        """Rows and columns of the layouts."""
+        rows, columns = next(iter(self.layouts.values())).pixels.shape
+        return rows, columns
+
+    def _samples(self, label: NDArray[Any], layout: NDArray[Any]) -> Floats:
+        """The samples (n, A * B) in their layouts."""
+        order = np.zeros((max(self.layouts) + 1, self.form[0] * self.form[1]), np.int64)
+        for number, each in self.layouts.items():
+            order[number] = each.flat
+        return np.take_along_axis(self.target.flat(label), order[layout], 1).astype(np.float64)
+
+    def _strides(self) -> Integers:
+        """How far apart the rows of a sample may lie, backwards, too."""
+        columns = self.form[1]
+        if not self.in_rows:
+            return np.array([] if self.stream.exact else [columns])
+        if self.stream.exact:
+            return np.array([sign * stride for stride in self.stream.strides for sign in (1, -1)])
+        apart = {*range(self.size, 2 * columns + 5), *(columns * i for i in range(2, _FARTHEST)), *self.stream.strides}
+        return np.array([sign * stride for stride in sorted(apart) for sign in (1, -1) if stride >= self.size])
+
+    def candidates(self, hits: Hits) -> _Candidates:
+        """The samples of which a second run is there: in the row above or below, or next to the first."""
+        strides, found = self._strides(), []
+        chunk = max(_CHUNK, _MOST_VALUES // (2 * self.size * max(1, len(strides))))
+        for start in range(0, len(hits) if len(strides) else 0, chunk):
+            some = hits.of(np.arange(start, min(start + chunk, len(hits))))
+            x = self._samples(some.label, some.layout)
+            for second, step in self._second(some.at):
+                found.append(self._confirmed(some, x, second, step, strides))
+        empty = np.zeros(0, np.int64)
+        return _Candidates.once(found or [(empty,) * 5])
+
+    def _second(self, at: Integers) -> Iterator[tuple[Integers, Integers]]:
+        """Where a second run may begin in a layout, on either side of the first, and how many rows, or values, it is
+        from that. Runs that cross rows overlap, so that both are in a quarter of the sample."""
+        rows, columns = self.form
+        for side in (-1, 1):
+            if self.in_rows:
+                row = at // columns
+                step = np.where((row + side >= 0) & (row + side < rows), side, -side)
+                yield at + step * columns, step
+            else:
+                step = np.full_like(at, side * (self.size // 2))
+                step[(at + step < 0) | (at + step + self.size > rows * columns)] = 0
+                yield at + step, step
+
+    def _confirmed(
+        self, hits: Hits, x: Floats, second: Integers, step: Integers, strides: Integers
+    ) -> tuple[NDArray[Any], ...]:
+        """The hits of which the second run, too, is there at one of the strides, as columns of candidates."""
+        position = hits.position[:, None] + (step[:, None] * strides if self.in_rows else step[:, None])
+        inside = (position >= 0) & (position + self.size <= len(self.stream.values))
+        first = np.broadcast_to(hits.position[:, None], position.shape)
+        y = self._numbers(np.stack([first, position], 2)[..., None] + np.arange(self.size))
+        both = np.stack([hits.at, second], 1)[..., None] + np.arange(self.size)
+        known = np.take_along_axis(x, both.reshape(len(x), -1), 1)
+        distance, _ = _distance(known[:, None], y.reshape(*position.shape, -1))
+        which, number = np.nonzero(inside & (distance < 2 * _TOLERANCE))
+        stride, at = strides[number], hits.at[which]
+        row, column = (at // self.form[1], at % self.form[1]) if self.in_rows else (0 * at, at)
+        return hits.position[which] - column - row * stride, stride, hits.label[which], hits.layout[which], at
+
+    def _numbers(self, index: Integers) -> Floats:
+        """The numbers at these positions; those outside are some others."""
+        with np.errstate(all="ignore"):
+            numbers: Floats = self.stream.values[np.clip(index, 0, len(self.stream.values) - 1)].astype(np.float64)
+        return numbers
+
+    def compared(self, candidates: _Candidates) -> Iterator[Part]:
+        """The candidates of which all is there, and of the others the largest part that is."""
+        rows, columns = self.form
+        for start in range(0, len(candidates.origin), _CHUNK):
+            some = _Candidates(*(column[start : start + _CHUNK] for column in candidates))
+            x = self._samples(some.label, some.layout).reshape(-1, rows, columns)
+            there = some.origin[:, None, None] + np.arange(rows)[:, None] * some.stride[:, None, None]
+            there = there + np.arange(columns)
+            y = self._numbers(there)
+            inside = (there >= 0) & (there < len(self.stream.values)) & np.isfinite(y)
+            distance, scale = _distance(x.reshape(len(x), -1), np.where(inside, y, 0.0).reshape(len(x), -1))
+            complete = inside.all((1, 2)) & (distance < _TOLERANCE)
+            rest = np.flatnonzero(~complete)
+            found = [(i, (0, rows, 0, columns), float(distance[i]), float(scale[i])) for i in np.flatnonzero(complete)]
+            pieces = _largest(x[rest], y[rest], inside[rest], some.at[rest], self.size, prod(self.target.shape))
+            found += [(rest[i], *others) for i, *others in pieces]
+            for i, box, apart, relative in found:
+                values, layout = (box[1] - box[0]) * (box[3] - box[2]), self.layouts[int(some.layout[i])]
+                spot = int(some.label[i]), int(some.origin[i]), int(some.stride[i])
+                yield Part(values, apart, self.target, layout, *spot, *box, relative)
+
+
+def _distance(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """How far values y (..., n) are from being x at another scale, and what that scale is."""
+    with np.errstate(all="ignore"):
+        x = x - x.mean(-1, keepdims=True)
+        y = y - y[..., :1]
+        y = y - y.mean(-1, keepdims=True)
+        lengths = np.sqrt(np.square(x).sum(-1)), np.sqrt(np.square(y).sum(-1))
+        cosine = np.abs((x * y).sum(-1)) / (lengths[0] * lengths[1])
+        distance = np.sqrt(np.clip(2 - 2 * cosine, 0, None))
+        return np.where(np.isfinite(distance), distance, np.inf), lengths[1] / lengths[0]
+
+
+@cache
+def _boxes(rows: int, columns: int) -> Integers:
+    """The parts (R, 4) of a matrix that are looked at: top, bottom, left, right."""
+
+    def spans(n: int) -> list[tuple[int, int]]:
+        edges = sorted({round(i * n / min(n, _EDGES)) for i in range(min(n, _EDGES) + 1)})
+        return [(a, b) for a in edges for b in edges if a < b]
+
+    return np.array([(*height, *width) for height in spans(rows) for width in spans(columns)])
+
+
+def _sums(values: NDArray[Any], boxes: Integers) -> Floats:
+    """The sums (n, R) of values (n, A, B) in each box."""
+    total = np.zeros((len(values), values.shape[1] + 1, values.shape[2] + 1))
+    total[:, 1:, 1:] = values.cumsum(1).cumsum(2)
+    top, bottom, left, right = boxes.T
+    sums: Floats = total[:, bottom, right] - total[:, top, right] - total[:, bottom, left] + total[:, top, left]
+    return sums
+
+
+def _distances(x: Floats, y: Floats, boxes: Integers, inside: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """How far x and y (n, A, B) are from each other in each box (n, R), without means and at length 1; and scales.
+    It is infinite in a box that is not all inside."""
+    count = _sums(np.ones_like(x[:1]), boxes)
+    of_x, of_y = _sums(x, boxes), _sums(y, boxes)
+    xx = _sums(x * x, boxes) - of_x**2 / count
+    yy = _sums(y * y, boxes) - of_y**2 / count
+    xy = _sums(x * y, boxes) - of_x * of_y / count
+    sound = (xx > 1e-9) & (yy > 1e-9) & (_sums(inside, boxes) == count)
+    cosine = np.abs(xy) / np.sqrt(np.where(sound, xx * yy, 1.0))
+    scale = np.sqrt(np.where(sound, yy / np.where(sound, xx, 1.0), 0.0))
+    return np.where(sound, np.sqrt(np.clip(2 - 2 * cosine, 0, None)), np.inf), scale
+
+
+def _largest(
+    x: Floats, y: Floats, inside: NDArray[np.bool_], at: Integers, size: int, whole: int
+) -> Iterator[tuple[int, tuple[int, int, int, int], float, float]]:
+    """Of each x (n, A, B) the largest part that is in y, if there is one: number, box, distance and scale.
+
+    `at`: where in x a run of `size` is that is in y; `whole`: the values of a sample.
+    """
+    boxes = _boxes(*x.shape[1:])
+    values = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
+    large = (values >= max(_LEAST_PART, whole * _LEAST_SHARE)) & (boxes[:, 3] - boxes[:, 2] > 1)
+    boxes, values = boxes[large], values[large]
+    if not len(boxes) or not len(x):
+        return
+    x, y, scale = _aligned(x, y, at, size)
+    promising = np.flatnonzero((inside & (np.abs(x - y) < _RESEMBLING)).sum((1, 2)) >= values.min())
+    x, y, inside, scale = x[promising], np.where(inside, y, 0.0)[promising], inside[promising], scale[promising]
+    distance, relative = _distances(x, y, boxes, inside)
+    steps = np.zeros_like(x)
+    steps[..., 1:] = np.abs(np.diff(x)) > 0.02
+    # Differences to the left neighbour are of a box without its first column.
+    narrower = boxes + np.array([0, 0, 1, 0])
+    apart, _ = _distances(_to_the_left(x), _to_the_left(y), narrower, inside)
+    telling = (_sums(steps, narrower) >= _LEAST_STEPS) & (apart < _TOLERANCE_OF_STEPS)
+    amount = np.where((distance < _TOLERANCE) & telling, values, 0)
+    for i in np.flatnonzero(amount.max(1)):
+        best = amount[i].argmax()
+        top, bottom, left, right = (int(edge) for edge in boxes[best])
+        spot = (top, bottom, left, right)
+        yield int(promising[i]), spot, float(distance[i, best]), float(relative[i, best] * scale[i])
+
+
+def _aligned(x: Floats, y: Floats, at: Integers, size: int) -> tuple[Floats, Floats, Floats]:
+    """x, y (n, A, B) in units of the contrast of x, brought to each other by the runs of `size` that begin at `at`;
+    and how much larger than x each y was. What differs much from x is bounded, so that sums over it and others don't
+    lose the digits of these."""
+    index = at[:, None] + np.arange(size)
+    run, copy = (np.take_along_axis(values.reshape(len(values), -1), index, 1) for values in (x, y))
+    means = run.mean(1, keepdims=True), copy.mean(1, keepdims=True)
+    run, copy = run - means[0], copy - means[1]
+    scale = (run * copy).sum(1) / np.square(run).sum(1)
+    contrast = np.ptp(x, (1, 2))
+    with np.errstate(all="ignore"):
+        y = np.nan_to_num((y - means[1][..., None]) / (scale * contrast)[:, None, None], nan=100.0)
+    return (x - means[0][..., None]) / contrast[:, None, None], np.clip(y, -100, 100), np.abs(scale)
+
+
+def _to_the_left(x: Floats) -> Floats:
+    steps = np.zeros_like(x)
+    steps[..., 1:] = np.diff(x)
+    return steps

@@ -1,0 +1,78 @@
+"""Bytes, tensors and nested containers as arrays of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Numbers = NDArray[Any]
+
+# bfloat16, which NumPy has not, is marked by its byte order alone.
+_TYPES = ("u1", "i1", *(f"{order}{kind}" for kind in ("f2", "b2", "i2", "f4", "i4", "f8", "i8") for order in "<>"))
+
+
+def as_numbers(content: bytes) -> Iterator[Numbers]:
+    """Bytes as numbers of each type, in both byte orders, from each alignment."""
+    if not content.strip(b"\0"):
+        return
+    for name in _TYPES:
+        half_of_float = name[1] == "b"
+        kind = np.dtype(name.replace("b2", "u2"))
+        for offset in range(kind.itemsize):
+            count = (len(content) - offset) // kind.itemsize
+            values: Numbers = np.frombuffer(content, kind, count, offset)
+            if half_of_float:
+                values = (values.astype(np.uint32) << 16).view(np.float32)
+            yield values
+
+
+def leaves(tree: Any) -> Iterator[tuple[tuple[str, ...], Tensor | Numbers | bytes | str]]:
+    """Tensors, arrays, texts, bytes and lists of numbers in nested containers, with the keys that lead to them."""
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), tree)]
+    seen: set[int] = set()
+    while waiting:
+        keys, value = waiting.pop()
+        if isinstance(value, (Tensor, np.ndarray)):
+            yield keys, value
+        elif isinstance(value, (bytes, bytearray)):
+            yield keys, bytes(value)
+        elif isinstance(value, str):
+            yield keys, value
+        elif isinstance(value, (Mapping, list, tuple, set, frozenset)) and id(value) not in seen:
+            seen.add(id(value))  # a container that is shared is read once: nested sharing grows exponentially
+            items = value.items() if isinstance(value, Mapping) else enumerate(value)
+            entries = [((*keys, str(name)[:100]), item) for name, item in items]
+            numbers = [float(item) for _, item in entries if isinstance(item, Real)]
+            if numbers:
+                yield keys, np.array(numbers)
+            waiting += [entry for entry in reversed(entries) if not isinstance(entry[1], Real)]
+
+
+def dense(value: Tensor) -> Tensor | None:
+    """A tensor without gradient, layout or quantisation; what is stored of one that repeats it by its strides; None
+    where a sparse one would be too large."""
+    value = value.detach()
+    if value.layout != torch.strided:
+        stored = value.values().numel() if value.layout != torch.sparse_coo else value._values().numel()
+        if value.numel() > 1000 * max(stored, 1 << 16):
+            return None
+        value = value.to_dense()
+    if value.is_quantized:
+        value = value.dequantize()
+    whole = value.new_empty(0).set_(value.untyped_storage())
+    return value if value.numel() <= whole.numel() else whole
+
+
+def array_of(value: Tensor) -> Numbers:
+    """A dense tensor as an array; types that NumPy has not, and complex ones, as plain floats."""
+    value = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
+    if value.dtype.is_floating_point and value.dtype not in (torch.float16, torch.float32, torch.float64):
+        value = value.float()
+    found: Numbers = value.resolve_neg().numpy()
+    return found

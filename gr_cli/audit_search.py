@@ -1,0 +1,199 @@
+"""Search for samples in arrays of numbers: whatever scale, offset, rounding or layout they have there.
+
+Runs of a few values of each sample are looked up at every position of an array, by their shape: what remains of them
+without mean and length. Where one is found, as much of the sample as lies around it is compared value by value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from gr_cli.audit_layouts import Layout, Target, layouts, run_length
+from gr_cli.audit_match import Hits, Match, Part, Stream, matches, parts_around
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+# Coordinates of a run of unit length are put into cells of this width. A copy that was rounded to a byte or to bfloat16
+# is at most `_NOISE` off in each, so a run is entered in each cell that it reaches with that.
+_CELL, _NOISE = 0.1, 0.01
+_MOST_COORDINATES = 9  # that are looked up; 24 cells each in 63 bits would allow 13
+_CELLS = 24
+# A run is compared in all coordinates before the sample is: this is three times what rounding does.
+_TOLERANCE = 0.03
+_LEAST_CHANGES = 4  # of neighbours in a run; one with less is a background, or the edge of something
+_LEAST_CONTRAST = 0.1  # deviation of a run's values, as part of the range of its sample
+_COMMON = 256  # runs of one cell: what so many share is a stroke or an edge, and no evidence
+_CHUNK = 1 << 16  # positions looked at in one go
+_MOST_HITS = 1 << 19  # held at once
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+
+def search(targets: Sequence[Target], streams: Iterable[Stream]) -> Iterator[Match]:
+    """Each occurrence of a sample of `targets`, all of one shape, in `streams`: of several at a place the largest."""
+    tables = [_Table(target) for target in targets]
+    sizes = {table.size for table in tables}
+    for stream in streams:
+        parts: list[Part] = []
+        waiting: list[tuple[_Table, Hits]] = []
+        for size in sizes:
+            for position, coordinates in _runs(stream.values, size):
+                keys = _keys(coordinates)
+                looked_up = [
+                    (table, table.look_up(keys, coordinates, position)) for table in tables if table.size == size
+                ]
+                waiting += [(table, hits) for table, hits in looked_up if len(hits)]
+                if sum(len(hits) for _, hits in waiting) > _MOST_HITS:
+                    parts += _around(stream, waiting)
+                    waiting = []
+        parts += _around(stream, waiting)
+        if parts:
+            yield from matches(stream, parts)
+
+
+def _around(stream: Stream, found: Sequence[tuple[_Table, Hits]]) -> Iterator[Part]:
+    """What lies of samples around hits."""
+    by_table: dict[_Table, list[Hits]] = {}
+    for table, hits in found:
+        by_table.setdefault(table, []).append(hits)
+    for table, several in by_table.items():
+        yield from parts_around(stream, table.target, table.layouts, Hits.joined(several))
+
+
+@cache
+def _directions(size: int) -> Floats:
+    """Orthonormal directions (size, size - 1), as columns, without the one of the mean: the same in every process."""
+    draws = np.random.default_rng(0).normal(size=(size, size))
+    draws[:, 0] = 1
+    basis: Floats = np.linalg.qr(draws)[0][:, 1:].astype(np.float32)
+    return basis
+
+
+def _shapes(runs: NDArray[np.float32]) -> tuple[Floats, NDArray[np.bool_]]:
+    """Coordinates (n, size - 1) of runs (n, size), at unit length and with the first positive; bool (n,): finite."""
+    coordinates = runs @ _directions(runs.shape[1])
+    length = np.sqrt(np.einsum("ij,ij->i", coordinates, coordinates))
+    sound = np.isfinite(length) & (length > 0)
+    coordinates = coordinates[sound] / (length[sound] * np.where(coordinates[sound, 0] < 0, -1, 1))[:, None]
+    return coordinates, sound
+
+
+def _runs(values: NDArray[np.generic], size: int) -> Iterator[tuple[Integers, Floats]]:
+    """The positions (n,) of all runs that vary, and their coordinates (n, size - 1)."""
+    wide = values.dtype.itemsize > 4 or (values.dtype.kind in "iu" and values.dtype.itemsize == 4)
+    for start in range(0, len(values) - size + 1, _CHUNK):
+        with np.errstate(all="ignore"):
+            part = values[start : start + _CHUNK + size - 1].astype(np.float64 if wide else np.float32)
+            changes = np.concatenate([[0], np.cumsum(part[1:] != part[:-1])])
+            position = np.flatnonzero(changes[size - 1 :] - changes[: len(changes) - size + 1] >= _LEAST_CHANGES)
+            if len(position):
+                runs = sliding_window_view(part, size)[position]
+                coordinates, sound = _shapes((runs - runs[:, :1]).astype(np.float32))
+                yield position[sound] + start, coordinates
+
+
+def _cells(coordinates: Floats) -> NDArray[np.float32]:
+    return (coordinates[:, :_MOST_COORDINATES] + np.float32(1.15)) / np.float32(_CELL)
+
+
+def _keys(coordinates: Floats) -> Integers:
+    """The number of the cell (n,) that each of the coordinates (n, d) lies in."""
+    keys = np.zeros(len(coordinates), np.int64)
+    for column in _cells(coordinates).astype(np.int64).T:
+        keys = keys * _CELLS + column
+    return keys
+
+
+def _all_keys(coordinates: Floats) -> tuple[Integers, Integers]:
+    """The numbers of all cells that coordinates reach with noise, and the rows that these are of."""
+    rows = np.arange(len(coordinates))
+    keys = np.zeros(len(coordinates), np.int64)
+    for column in _cells(coordinates).T:
+        cell = column.astype(np.int64)
+        within = column - cell
+        step = np.where(within < _NOISE / _CELL, -1, np.where(within > 1 - _NOISE / _CELL, 1, 0))
+        beside = step[rows] != 0
+        keys = keys * _CELLS
+        keys = np.concatenate([keys + cell[rows], (keys + (cell + step)[rows])[beside]])
+        rows = np.concatenate([rows, rows[beside]])
+    return keys, rows
+
+
+@dataclass(eq=False)
+class _Table:
+    """Runs of the samples of a target, by their shapes."""
+
+    target: Target
+    size: int = field(init=False)
+    layouts: list[Layout] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.size = run_length(self.target.shape)
+        self.layouts = layouts(self.target, self.size)
+        chosen: list[tuple[NDArray[np.int32], ...]] = []
+        for labels, x in self.target.batches():
+            contrast = _LEAST_CONTRAST * (x.max(1) - x.min(1))
+            for number, layout in enumerate(self.layouts):
+                row, at = _telling(x[:, layout.flat], layout, self.size, contrast)
+                index = at[:, None] + np.arange(self.size)
+                runs = x[row[:, None], layout.flat[index]]
+                shapes, sound = _shapes(runs - runs[:, :1])
+                row, at = row[sound], at[sound]
+                chosen.append((labels[row], np.full(len(row), number), at, shapes.astype(np.float16)))  # type: ignore[arg-type]
+        label, layout_, at_, shape = (np.concatenate(column) for column in zip(*chosen, strict=True))
+        self._label, self._layout, self._at, self._shape = label, layout_, at_, shape
+        # A first coordinate near 0 may have either sign in a copy.
+        either = np.flatnonzero(np.abs(shape[:, 0]) < _NOISE)
+        both = np.concatenate([shape, -shape[either]]).astype(np.float32)
+        keys, rows = _all_keys(both)
+        rows = np.concatenate([np.arange(len(shape)), either])[rows]
+        order = np.argsort(keys, kind="stable")
+        self._keys, self._rows = keys[order], rows[order].astype(np.int32)
+        bits = min(27, max(16, int(np.log2(len(keys) + 1)) + 6))
+        self._shift = np.uint64(64 - bits)
+        self._filter = np.zeros(1 << bits, np.bool_)
+        self._filter[self._hashed(self._keys)] = True
+
+    def _hashed(self, keys: Integers) -> NDArray[np.uint64]:
+        hashed: NDArray[np.uint64] = (keys.view(np.uint64) * _MULTIPLIER) >> self._shift
+        return hashed
+
+    def look_up(self, keys: Integers, coordinates: Floats, position: Integers) -> Hits:
+        """The runs of samples that have the shapes of those at `position`."""
+        likely = np.flatnonzero(self._filter[self._hashed(keys)])
+        first = np.searchsorted(self._keys, keys[likely])
+        count = np.searchsorted(self._keys, keys[likely], side="right") - first
+        count[count > _COMMON] = 0
+        there = np.repeat(likely, count)
+        steps = np.arange(len(there)) - np.repeat(np.cumsum(count) - count, count)
+        rows = self._rows[np.repeat(first, count) + steps]
+        shapes, theirs = self._shape[rows].astype(np.float32), coordinates[there]
+        cosine = np.abs(np.einsum("ij,ij->i", shapes, theirs))
+        near = cosine > 1 - _TOLERANCE**2 / 2
+        rows = rows[near]
+        return Hits(position[there[near]], self._label[rows], self._layout[rows], self._at[rows])
+
+
+def _telling(x: Floats, layout: Layout, size: int, contrast: Floats) -> tuple[Integers, Integers]:
+    """Of each sample of x (n, A * B) the runs that vary most, one for each part of the layout: samples and places."""
+    zero = np.zeros((len(x), 1))
+    total = np.concatenate([zero, np.cumsum(x, 1, dtype=np.float64)], 1)
+    square = np.concatenate([zero, np.cumsum(np.square(x, dtype=np.float64), 1)], 1)
+    steps = np.concatenate([zero, np.cumsum(np.abs(np.diff(x, axis=1)) > 0.1 * contrast[:, None], 1)], 1)
+    mean = (total[:, size:] - total[:, :-size]) / size
+    variance = (square[:, size:] - square[:, :-size]) / size - np.square(mean)
+    varied = steps[:, size - 1 :] - steps[:, : steps.shape[1] - size + 1] >= _LEAST_CHANGES
+    variance[~varied | (variance < np.square(contrast)[:, None])] = 0
+    rows, places = [], []
+    for starts in layout.parts(size):
+        best = starts[variance[:, starts].argmax(1)]
+        sound = np.flatnonzero(variance[np.arange(len(x)), best] > 0)
+        rows.append(sound)
+        places.append(best[sound])
+    return np.concatenate(rows), np.concatenate(places)
