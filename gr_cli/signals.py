@@ -25,6 +25,10 @@ _LIFELINE = "GR_LIFELINE"
 _SECONDS_BETWEEN_LOOKS = 0.25
 
 
+# Whether this process was asked to stop, and is leaving.
+_asked = threading.Event()
+
+
 class Overdue(BaseException):
     """What was waited for takes too long. No ordinary exception: who tries again after these shall not after this."""
 
@@ -60,6 +64,7 @@ def stop_requests() -> Iterator[threading.Event]:
         if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.set()
+        _asked.set()
 
     if not _in_main_thread():
         yield stop
@@ -70,14 +75,17 @@ def stop_requests() -> Iterator[threading.Event]:
 
 @contextmanager
 def as_interrupts() -> Iterator[None]:
-    """Inside the block, SIGTERM and SIGHUP are what Ctrl-C is: they raise KeyboardInterrupt."""
+    """Inside the block, SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, unless one was heard already."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        if not _asked.is_set():
+            _asked.set()
+            raise KeyboardInterrupt
 
     if not _in_main_thread():
         yield
         return
+    _asked.clear()
     with _handled({number: interrupt for number in _requests() if number != signal.SIGINT}):
         yield
 
@@ -205,9 +213,6 @@ def hold_lifeline() -> None:
 def leave_with_run() -> None:
     """After a run that was asked to stop, end the process that holds a lifeline: it would be handed the next run."""
     if _held:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                stream.flush()
         _leave(_held[0])
 
 
@@ -216,6 +221,9 @@ def _is_cut(file: int) -> bool:
 
 
 def _leave(file: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
     fcntl.lockf(file, fcntl.LOCK_UN, 1, _WORKERS)
     while not _lock(file, fcntl.LOCK_EX, _WORKERS):
         time.sleep(_SECONDS_BETWEEN_LOOKS)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from interruption import StopAt
 from processes import start, wait_for, wait_for_file, wait_until
 from test_launchers import needs_joblib
 
@@ -60,6 +61,21 @@ def test_what_is_ignored_stays_so_and_sigterm_is_heard(words):
         run.send_signal(signal.SIGTERM)
     run.communicate()
     assert run.returncode == 130
+    assert_saved(1)
+
+
+def test_a_request_that_is_repeated_does_not_disturb_what_is_saved(gr_run, monkeypatch):
+    class Twice(StopAt):
+        def stepped(self, number, position, losses):
+            if (number, position.iteration) == self.at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def close(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("gr_cli.console.Terminal", lambda **_: Twice(0, 1))
+    code, _, err = gr_run("strategy=finetune", "train.iterations=3", "threads=1", "evaluate.dreams=0")
+    assert code == 130 and "interrupted; go on with: gr-run resume=" in err
     assert_saved(1)
 
 
