@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from gr_cli.compose import NESTED
+from gr_cli.compose import GROUPS, NESTED
 from gr_cli.errors import one_line, suggestion
 
 _FEW = 4  # places that are named where a setting could have been meant
@@ -30,11 +32,27 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
         return _no_field(found[1], overrides)
     if found := re.search(r"Error merging override \+*([\w.]+)=|full_key: (\S+)", text):
         return _wrong_value(found[1] or found[2], text, overrides)
-    if found := re.search(r"[Ee]rror (?:merging|parsing) override '?([^'\n]+)'?", text):
-        return f"{found[1]}: can't be understood; quote it for the shell, and write key=value"
+    found = re.search(r"[Ee]rror (?:merging|parsing) override '?([^'\n]+)'?", text)
+    if override := getattr(error, "override", None) or (found and found[1]):
+        return f"{override}: can't be understood; {_quoted(override)}"
     reason = " ".join((text or type(error).__name__).split())[:300]
     guilty = _guilty(overrides)
     return f"{guilty}: can't be taken up ({reason})" if guilty else reason
+
+
+def _quoted(override: str) -> str:
+    """How to write an override whose value has characters that Hydra reads as signs."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    name, _, value = override.partition("=")
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    quoted = f'{name}="{escaped}"'
+    with suppress(HydraException):
+        if value:
+            OverridesParser.create().parse_overrides([quoted])
+            return f"quote its value: {shlex.quote(quoted)}"
+    return "quote it for the shell, and write key=value"
 
 
 def _guilty(overrides: Sequence[str]) -> str | None:
@@ -82,9 +100,15 @@ def _no_field(name: str, overrides: Sequence[str]) -> str:
     siblings = [str(k) for k in node if not str(k).startswith("_")] if isinstance(node, Mapping) else []
     elsewhere = _elsewhere(leaf, parent, config)
     hint = f"did you mean {' or '.join(elsewhere)}?" if elsewhere else suggestion(leaf, siblings)
+    group = parent.replace(".", "/")
+    option = next((o.partition("=")[2] for o in overrides if o.lstrip("+").startswith(f"{group}=")), "")
+    chosen = f"{group}={option}" if group in GROUPS and option else ""
     if not siblings and parent:
-        return f"{key}={value}: {parent} has no settings" + (f"; {hint}" if hint else "")
-    return f"{key}={value}: no such setting; there are {', '.join(sorted(siblings))}" + (f"; {hint}" if hint else "")
+        return f"{key}={value}: {chosen or parent} has no settings" + (f"; {hint}" if hint else "")
+    of = f" of {chosen}" if chosen else ""
+    return f"{key}={value}: no such setting{of}; there are {', '.join(sorted(siblings))}" + (
+        f"; {hint}" if hint else ""
+    )
 
 
 def _elsewhere(leaf: str, parent: str, config: Any) -> list[str]:

@@ -5,7 +5,10 @@ Refused in one line: what Hydra would answer with its whole usage, with a traceb
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from gr_cli.compose import GROUPS
@@ -32,6 +35,10 @@ def check_words(words: Sequence[str]) -> None:
     def refuse(message: str) -> NoReturn:
         raise ConfigError("flags", " ".join(words), message, "see gr-run --help")
 
+    for word in words:
+        if (shown := word.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")) != word:
+            name, _, value = shown.partition("=")
+            raise ConfigError(name, value, "holds bytes that are not UTF-8", "write it in UTF-8, or rename the file")
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
     flags = parser.parse_args(words)
@@ -51,6 +58,33 @@ def check_words(words: Sequence[str]) -> None:
         option = override.value()
         if not isinstance(option, str) or not option:
             raise ConfigError(name, shown, "must name an option of this group", "see gr-run --help")
+    _check_presets(flags)
+
+
+def _check_presets(flags: Namespace) -> None:
+    """Refuse presets in the user's own folder that Hydra would take up as nothing, or where nothing looks."""
+    import yaml
+
+    if flags.config_dir is None:
+        return
+    given = [word.partition("=")[2] for word in flags.overrides if word.lstrip("+").startswith("preset=")]
+    for name in re.findall(r"[^\s,()'\"]+", " ".join(given)):
+        path = Path(flags.config_dir) / "preset" / f"{name.removesuffix('.yaml')}.yaml"
+        try:
+            text = path.read_text(encoding="utf-8")
+            content = yaml.safe_load(text)
+        except (OSError, ValueError, yaml.YAMLError):
+            continue  # Hydra's own to find, or to refuse
+        if content is None:
+            raise ConfigError("preset", name, f"{path} is empty", f"write settings below a first line `{_HEADER}`")
+        if not isinstance(content, Mapping):
+            raise ConfigError("preset", name, f"{path} must hold settings and values", "a line for each: seed: 3")
+        if set(content) - {"defaults"} and not _PACKAGE.search(text):
+            raise ConfigError("preset", name, f"{path} lacks its header", f"add as its first line: {_HEADER}")
+
+
+_HEADER = "# @package _global_"
+_PACKAGE = re.compile(r"^\s*#\s*@package\s+_global_\s*$", re.MULTILINE)
 
 
 _PARAMS = "hydra.sweeper.params"

@@ -45,6 +45,17 @@ def with_preset(text: str, swept: str = "own") -> Situation:
     return do
 
 
+def of_preset(text: str) -> Situation:
+    """A run with a file of the user's own as its preset."""
+
+    def do(hands: Hands) -> object:
+        Path("mine/preset").mkdir(parents=True)
+        Path("mine/preset/own.yaml").write_text(f"{text}\n")
+        return hands.gr_run("--config-dir", "mine", "preset=own")
+
+    return do
+
+
 def a_gpu_without_memory(hands: Hands) -> object:
     """There may be no GPU here: torch's error is raised in its stead."""
     view = type("Full", (View,), {"stepped": failing(torch.OutOfMemoryError("CUDA out of memory"))})
@@ -102,7 +113,9 @@ COMMANDS: Table = {
         ("settings_from", mistake("data_root=${oc.env:NO_SUCH}"), "can't be resolved"),
     ],
     "explain.py": [
-        ("can't be understood; quote it", mistake("seed==3")),
+        ("can't be understood; {}", mistake("seed==3"), "seed==3: can't be understood; "),
+        ("quote it for the shell, and write key=value", mistake("strategy")),
+        ("quote its value: {}", typed("data_root=/a=b"), "data_root=/a=b: can't be understood; quote its value: "),
         ("can't be taken up", mistake("hydra.searchpath=[mine]")),
         ("_explained", typed("-m --cfg job"), "gr-run: Only one of --run, --multirun, --cfg"),
         ("can't be resolved", mistake("strategy.temperature=${.nothing}")),
@@ -111,7 +124,7 @@ COMMANDS: Table = {
         ("this {} takes no", typed("benchmark=permuted_mnist benchmark/features=conv")),
         ("has no settings", typed("strategy.temperature.x=3")),
         ("has no settings", typed("+seed.x=1")),
-        ("no such setting; there are", mistake("sead=1")),
+        ("no such setting{}; there are", mistake("sead=1")),
         ("{}={}: must be {}", mistake("seed=abc")),
         ("has settings of its own", mistake("train=3")),
         ("_wrong_value", typed("hydra.job.num=x"), "hydra.job.num=x: Value 'x' of type 'str' could not be"),
@@ -196,6 +209,10 @@ COMMANDS: Table = {
     ],
     "words.py": [
         ("flags=", mistake("--foo")),
+        ("holds bytes that are not UTF-8", typed("strategy=\udcff")),
+        ("is empty; write settings below", of_preset("# nothing yet")),
+        ("must hold settings and values", of_preset("- seed")),
+        ("lacks its header; add as its first line", of_preset("seed: 3")),
         ("must be values by setting", typed("-m hydra.sweeper.params=3")),
         ("has no name", mistake("=3")),
         ("can't be changed", mistake("hydra.run.dir=elsewhere")),
