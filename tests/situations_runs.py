@@ -246,7 +246,7 @@ RUNS: Table = {
     ],
     "settings.py": [
         ("has settings of its own", of_a_folder("resume", config_with("train", 3))),
-        ("begins with a home that is not there", of_a_folder("resume", config_with("data_root", "~nobody/x"))),
+        ("begins with a home that is not there", of_a_folder("resume", config_with("data_root", "~no_such_user/x"))),
     ],
     "stored.py": [
         ("its checkpoint is gone", lambda hands: without_checkpoint(hands.over()) or hands.again()),
