@@ -12,12 +12,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from gr_cli.build import foreign_targets
 from gr_cli.checkpoints import check_identity
-from gr_cli.errors import FolderError, GrError, OutOfMemoryError, SizeError
+from gr_cli.errors import ConfigError, FolderError, GrError, OutOfMemoryError, SizeError
 from gr_cli.experiment import run_together
 from gr_cli.facts import processor
 from gr_cli.results.folder import RESULTS, RunFolder
-from gr_cli.results.load import settings_of
+from gr_cli.results.load import check_trust, settings_of
 from gr_cli.results.regular import MOST_TABLE, read_text
 from gr_cli.settings import Settings, flat
 from gr_cli.view import View
@@ -48,7 +49,10 @@ def verify(path: Path, view: View, trust: Collection[str] = ()) -> Verdict:
     settings, folder = settings_of(path, trust), RunFolder(path)
     trained = _trained(settings, folder)
     with TemporaryDirectory(prefix="gr-verify-") as place:
-        again, obstacles = _repeated(settings, trained, Path(place), path.resolve().name, view)
+        jobs, number = _program(settings, trained, folder, trust)
+        obstacles = [] if trained["width"] else [f"it was trained in more than one way ({trained['mode']})"]
+        again, more = _repeated(jobs, number, Path(place), path.resolve().name, view)
+        obstacles += more
         before, now = folder.status() or {}, again.status() or {}
         obstacles += _elsewhere(before | trained, now)
         names = [name for name in RESULTS if (path / name).exists() or (again.path / name).exists()]
@@ -71,30 +75,44 @@ def _trained(settings: Settings, folder: RunFolder) -> dict[str, Any]:
     state, saved = folder.state(), folder.load_checkpoint()
     if saved is not None:
         check_identity(saved, settings, folder)
-    if saved is None or state != "finished" or saved["stage"] < saved["stages"]:
+    if saved is None or state != "finished" or saved.get("stage", 0) < saved.get("stages", 1):
         what = "its state is not that of the end" if state == "finished" else f"it is {state}"
         raise FolderError(f"{folder.path}: can't be verified, {what}; finish it with resume={folder.path}")
-    trained: dict[str, Any] = saved["training"]
+    trained: dict[str, Any] = saved.get("training", {})
     return trained
 
 
-def _repeated(
-    settings: Settings, trained: Mapping[str, Any], home: Path, name: str, view: View
-) -> tuple[RunFolder, list[str]]:
-    """The run trained again below `home`, and why not exactly as it was, if so."""
-    program = trained.get("program") if trained["width"] else None
-    jobs, place = [settings], 0
-    obstacles = [] if trained["width"] else [f"it was trained in more than one way ({trained['mode']})"]
-    if program is not None:
-        jobs, place = [_changed(settings, differs) for differs in program["jobs"]], program["place"]
-    jobs = [replace(job, config=job.config | {"threads": trained["threads"]}) for job in jobs]
+def _program(
+    settings: Settings, trained: Mapping[str, Any], folder: RunFolder, trust: Collection[str]
+) -> tuple[list[Settings], int]:
+    """The runs that were trained as one with a run, and which of them it is. They are checked as its own settings are.
+
+    Raises:
+        FolderError: they can't be read, or name code that is not trusted.
+    """
     try:
-        return _run(jobs, place, home / "as it was" / name, view), obstacles
+        program = trained.get("program") if trained["width"] else None
+        differences, place = ([{}], 0) if program is None else (program["jobs"], program["place"])
+        jobs = [_changed(settings, {"threads": trained["threads"], **differs}) for differs in differences]
+        for job in jobs:
+            check_trust(folder.path, foreign_targets(job.config), trust)
+        checked = [Settings.checked(job.config, job.choices, job.overrides) for job in jobs]
+        if checked[place].identity != settings.identity or checked[place].seed != settings.seed:
+            raise ValueError("the run is not among its own program")
+    except (ConfigError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise FolderError(f"{folder.path}: can't be verified, its state does not say how it was trained") from error
+    return checked, place
+
+
+def _repeated(jobs: Sequence[Settings], place: int, home: Path, name: str, view: View) -> tuple[RunFolder, list[str]]:
+    """The run trained again below `home`, and why not exactly as it was, if so."""
+    try:
+        return _run(jobs, place, home / "as it was" / name, view), []
     except (OutOfMemoryError, SizeError) as error:
         if len(jobs) == 1:
             raise
-        obstacles.append(f"a program of {len(jobs)} runs does not fit here ({error})")
-    return _run([jobs[place]], 0, home / "alone" / name, view), obstacles
+        obstacle = f"a program of {len(jobs)} runs does not fit here ({error})"
+    return _run([jobs[place]], 0, home / "alone" / name, view), [obstacle]
 
 
 def _run(jobs: Sequence[Settings], place: int, path: Path, view: View) -> RunFolder:

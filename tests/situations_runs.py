@@ -255,6 +255,7 @@ RUNS: Table = {
         ("names {} as where the run is tracked", going_on(config_with("tracker", ELSEWHERE), "resume")),
     ],
     "verify.py": [
-        ("can't be verified", going_on(nothing, "verify")),
+        ("can't be verified, {}; finish it", going_on(nothing, "verify")),
+        ("does not say how it was trained", of_a_folder("verify", checkpoint_with(training={"width": 1}))),
     ],
 }  # fmt: skip

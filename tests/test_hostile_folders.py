@@ -29,6 +29,7 @@ from gr_cli import cli
 from gr_cli.errors import one_line
 from gr_cli.report.cli import main
 from gr_cli.report.watch import Watcher
+from gr_cli.results.checksums import load_tensors, save_tensors
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.regular import finite, read_json, read_table, read_yaml
 
@@ -327,6 +328,29 @@ def test_a_shipped_component_of_another_group_is_not_trusted(gr_run, folder):
     configures("model.hidden_sizes", [{"_target_": "gr_cli.trackers.MLflow"}])(folder / "config.yaml")
     code, _, err = gr_run(f"resume={folder}")
     assert code == 2 and "names code that is not of this program: gr_cli.trackers.MLflow" in err
+
+
+@pytest.mark.parametrize(
+    "differs",
+    [
+        {"model._target_": "my_stranger.Model"},
+        {"model._target_": "gr_cli.results.files.write_text"},
+        {"threads": 1_000_000},
+        {"seed": 1},
+        {"train": {}},
+        {"nothing.of": 1},
+        {"train.iterations": 4},
+        [],
+    ],
+)
+def test_the_program_that_a_state_tells_of_is_trusted_no_more_than_the_configuration(gr_run, folder, differs):
+    """A checksum is easily forged: it tells of damage, and not of who wrote it."""
+    state = load_tensors(folder / "checkpoint.pt")
+    program = {"id": "0", "place": 0, "size": 1, "jobs": [differs]}
+    save_tensors(folder / "checkpoint.pt", state | {"training": state["training"] | {"program": program}})
+    code, out, err = gr_run(f"verify={folder}")
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert ("names code" if "model._target_" in differs else "does not say how it was trained") in err
 
 
 def test_nothing_is_imported_from_the_directory_that_a_folder_names(gr_run, folder, tmp_path, monkeypatch):

@@ -42,7 +42,7 @@ def settings_of(path: Path, trust: Collection[str] = ()) -> Settings:
             if isinstance(config.get(group), dict):
                 config[group].setdefault(name, default)
         config = completed(config)
-        _check_trust(path, foreign_targets(config), trust)
+        check_trust(path, foreign_targets(config), trust)
         return Settings.checked(config, choices, (RunFolder(path).status() or {}).get("overrides", []))
 
 
@@ -96,7 +96,12 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     return config, choices
 
 
-def _check_trust(path: Path, named: Collection[str], trust: Collection[str]) -> None:
+def check_trust(path: Path, named: Collection[str], trust: Collection[str]) -> None:
+    """Refuse code that the folder at `path` names and `trust` does not.
+
+    Raises:
+        FolderError: says how to agree.
+    """
     unknown = [name for name in named if not any(name == known or name.startswith(f"{known}.") for known in trust)]
     if unknown:
         raise FolderError(
