@@ -97,8 +97,8 @@ def _program(
         for job in jobs:
             check_trust(folder.path, foreign_targets(job.config), trust)
         checked = [Settings.checked(job.config, job.choices, job.overrides) for job in jobs]
-        if checked[place].identity != settings.identity or checked[place].seed != settings.seed:
-            raise ValueError("the run is not among its own program")
+        if differences[place]:
+            raise ValueError("the run differs from itself")
     except (ConfigError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise FolderError(f"{folder.path}: can't be verified, its state does not say how it was trained") from error
     return checked, place
