@@ -129,6 +129,11 @@ def one_line(text: object) -> str:
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), line)
 
 
+def shortened(text: str, most: int = 60) -> str:
+    """`text` of at most so many characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def suggestion(word: str, choices: Iterable[str]) -> str:
     """`did you mean 'x'?` when a choice is close to `word`, else the empty string."""
     close = difflib.get_close_matches(word, list(choices), n=1)

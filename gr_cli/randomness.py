@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +29,9 @@ class Noise(NamedTuple):
 
 def derive(seed: int, *key: str | int) -> int:
     """A 63-bit seed for the stream named by `key`, the same on every machine."""
-    digest = hashlib.blake2b(repr((seed, *key)).encode(), digest_size=8).digest()
+    # NumPy shows its integers otherwise, which are the same numbers.
+    parts = tuple(int(part) if isinstance(part, np.integer) else part for part in (seed, *key))
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 

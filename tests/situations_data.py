@@ -70,6 +70,14 @@ def tensors(*given: Any, **settings: Any) -> Situation:
     return lambda hands: load(Tensors(*given, **settings))
 
 
+def a_nested_tensor(hands: Hands) -> object:
+    return load(Tensors(torch.nested.nested_tensor([torch.rand(3), torch.rand(4)], layout=torch.jagged), Y))
+
+
+def a_huge_sparse_tensor(hands: Hands) -> object:
+    return load(Tensors(torch.sparse_coo_tensor([[0], [5]], [1.0], (20, 10**12), check_invariants=True), Y))
+
+
 def images(change: Callable[[], object] = lambda: None, **settings: Any) -> Situation:
     """A folder of images that is read, once something was done to it."""
 
@@ -191,10 +199,26 @@ DATA: Table = {
         ("must be a file .npz, .npy or .pt", arrays("table.csv")),
         ("must name the .npy file", arrays("x.npy")),
         ("is for .npy files alone", arrays("set.npz", "y.npy")),
-        ("is not there; name a file", arrays("nowhere.npz")),
+        ("{}: {}; name a file that holds", arrays("nowhere.npz")),
         ("holds something of type", arrays("set.pt", set_pt=3)),
-        ("can't be read", arrays_that_may_not_be_read),
-        ("holds no plain arrays", arrays("set.pt", set_pt=Path())),
+        ("{}: {}; write it anew", arrays("set.pt", set_pt=Path())),
+        ("is a sparse matrix of SciPy", arrays("set.npz", set_npz={"data": X, "format": b"csr", "shape": (20, 20)})),
+        ("holds x and x_train", arrays("set.npz", set_npz={"x": X, "y": Y, "x_train": X})),
+        ("differ in capitals alone", arrays("set.npz", set_npz={"x": X, "y": Y, "X": X})),
+    ],
+    "benchmarks/array_conversion.py": [
+        ("and must be real numbers", tensors(["a"] * 20, Y)),
+        ("be one-hot rows", tensors(X, np.eye(20) / 2)),
+        ("and must be whole numbers or texts", tensors(X, Y.astype("M8[D]"))),
+        ("are of several types", tensors(X, ["a", 1] * 10)),
+        ("are NaN or infinite", tensors(X, Y * np.nan)),
+        ("must be whole numbers or texts, not {}", tensors(X, Y + 0.5)),
+        ("so few digits", tensors(X, np.float16(Y) + 4096)),
+        ("are masked in part", tensors(np.ma.array(X, mask=X > 0.5), Y)),
+        ("do not all have the same shape", tensors([[1, 2], [3]] * 10, Y)),
+        ("are a nested tensor", a_nested_tensor),
+        ("without values", tensors(torch.empty(20, 3, device="meta"), Y)),
+        ("are sparse, and", a_huge_sparse_tensor),
     ],
     "benchmarks/base.py": [
         ("benchmark.validation_share=", mistake("benchmark.validation_share=0.001")),
@@ -280,16 +304,15 @@ DATA: Table = {
     "benchmarks/tensors.py": [
         ("test samples need labels", tensors(X, Y, X)),
         ("samples, but {} {} labels", tensors(X, Y[1:])),
-        ("has bytes for training or testing", tensors(X, Y, np.uint8(X), Y)),
+        ("has whole numbers for training or testing", tensors(X, Y, np.uint8(X), Y)),
         ("must be [low, high]", tensors(X, Y, value_range=[1, 0])),
         ("makes values unbounded", tensors(X, Y, value_range=[0, 1], standardise=True)),
-        ("samples must be uint8", tensors(np.int64(X) - 1, Y)),
-        ("they must be images (N, H, W)", tensors(X[:0], Y[:0])),
+        ("has one sample of {}, and needs two", tensors(X[:5], Y[:5])),
+        ("hold NaN or infinity", tensors(X * np.nan, Y)),
+        ("32-bit floats that are trained on", tensors(X * 1e39, Y)),
+        ("must be images (N, H, W)", tensors(X[:0], Y[:0])),
         ("can't tell the channels", tensors(X.reshape(20, 2, 5, 2), Y)),
-        ("are no numbers", tensors(["a"] * 20, Y)),
-        ("values lie in [{}, {}]", tensors(X, Y, value_range=[0.4, 0.6])),
-        ("labels must have the shape (N,)", tensors(X, np.eye(20))),
-        ("labels must be whole numbers or texts", tensors(X, Y + 0.5)),
+        ("name a range that holds them", tensors(X, Y, value_range=[0.4, 0.6])),
         ("has labels of numbers and of texts", tensors(X, Y, X, Y.astype(str))),
     ],
     "benchmarks/views.py": [

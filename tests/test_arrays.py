@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_matrix, save_npz
 from torch.utils.data import DataLoader, TensorDataset
 
 from gr_cli.benchmarks import Arrays, Tensors, split
@@ -106,10 +107,9 @@ def test_types_of_values():
     for flags in (x > 0.5, (x > 0.5).astype(np.uint8)):
         values, _ = made(flags).train.batch(torch.arange(20))
         assert values.unique().tolist() == [0.0, 1.0]
-    for refused in ((x * 999).astype(int), x.astype(complex), -(x * 100).astype(int)):
-        with pytest.raises(DataError, match="its training samples must be uint8, whole numbers from 0 to 255, or"):
-            made(refused)
-    with pytest.raises(DataError, match="bytes for training or testing, and floats for the other"):
+    with pytest.raises(DataError, match="its training samples are complex numbers, and must be real numbers"):
+        made(x.astype(complex))
+    with pytest.raises(DataError, match="has whole numbers for training or testing, and floats for the other"):
         load(Tensors(x, Y, X.reshape(20, -1), Y))
 
 
@@ -171,18 +171,126 @@ def test_labels_of_any_kind_become_whole_numbers_in_their_order(labels, names):
     ("x", "y", "message"),
     [
         (X, Y[:-1], "has 20 training samples, but 19 training labels"),
-        (X, Y + 0.5, "labels must be whole numbers or texts, not float64"),
-        (X, np.eye(20), r"labels must have the shape \(N,\), not \(20, 20\)"),
-        (X[:0], Y[:0], r"samples have shape \(0, 4, 5\)"),
-        (X[:8] * np.float32("nan"), Y[:8], "4 of its 4 training samples hold NaN"),
-        (["a"] * 20, Y, "its training samples are no numbers"),
-        (X[:9], np.array([0, 1] * 4 + [7]), "no training samples of class '7'"),
+        (X, Y + 0.5, "labels must be whole numbers or texts, not 0.5"),
+        (X, np.eye(20) / 2, r"labels must have the shape \(N,\), or be one-hot rows \(N, K\), not \(20, 20\)"),
+        (X[:0], Y[:0], r"samples have shape \(0, 4, 5\), which is empty"),
+        (X[:8] * np.float32("nan"), Y[:8], "8 of its 8 training samples hold NaN"),
+        (["a"] * 20, Y, "its training samples are texts, and must be real numbers"),
+        ([["a", 1]] * 20, Y, "its training samples are texts"),
+        ([[1.0, 2.0], [3.0]] * 10, Y, "its training samples do not all have the same shape"),
+        (
+            torch.nested.nested_tensor([torch.rand(3), torch.rand(4)], layout=torch.jagged),
+            Y,
+            "are a nested tensor, of several shapes",
+        ),
+        (torch.empty(20, 3, device="meta"), Y, "are a tensor without values"),
+        (np.ma.array(X, mask=X > 9), Y, "samples are masked in part"),
+        (X.astype("M8[s]"), Y, "its training samples are dates"),
+        (X * 1e39, Y, r"values lie in \[0, 2.*e\+41\], beyond the 32-bit floats"),
+        (1e9 + X[:, 0] / 300, Y, "which differ too little for the 32-bit floats"),
+        (X[:9], np.array([0, 1] * 4 + [7]), "has one sample of 7, and needs two of each class"),
+        (X, np.where(Y == 0, np.nan, Y), "5 of its training labels are NaN or infinite"),
+        (X, (torch.tensor(Y) + 256).bfloat16(), "whole numbers from 256 on can't be told apart"),
+        (X, np.array(["a", None, "c", "d"], object)[Y], r"labels are of several types, missing \(None\), str"),
+        (X, ["a", 1, "c", 2] * 5, "labels are of several types, int, str"),
+        (X, np.ma.array(Y, mask=Y == 1), "labels are masked in part"),
+        (X, Y.astype("M8[D]"), "labels are dates, and must be whole numbers or texts"),
     ],
 )
 def test_nonsense_is_one_line(x, y, message):
     with pytest.raises(DataError, match=message) as error:
         load(Tensors(x, y))
     assert "\n" not in str(error.value)
+
+
+WIDE = RNG.integers(0, 4096, (20, 6))
+WIDE[0, 0] = 4095
+WHOLE = [*(WIDE.astype(kind) for kind in ("u2", "u4", "u8", "i4", ">u2")), torch.tensor(WIDE).to(torch.uint16)]
+
+
+@pytest.mark.parametrize("x", [*WHOLE, torch.tensor(WIDE).to(torch.uint64)], ids=lambda x: str(x.dtype))
+def test_whole_numbers_of_any_type(x):
+    assert np.array_equal(made(x).train.x, WIDE.astype(np.float32)) and made(x).value_range is None
+    scaled = made(x, value_range=[0, 4095])
+    assert scaled.value_range == (0.0, 1.0) and np.array_equal(scaled.train.x, (WIDE / 4095).astype(np.float32))
+    small = np.asarray(x) // 16
+    assert made(small).train.x.dtype == torch.uint8 and np.array_equal(made(small).train.x, WIDE // 16)
+    # One scale for training and testing: bytes only if both are.
+    assert load(Tensors(small, Y, x, Y)).train.x.dtype == torch.float32
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+def test_other_forms_of_the_same_samples():
+    x = RNG.random((20, 6)).astype(np.float32)
+    wanted, sparse = made(x).train.x, torch.tensor(x).to_sparse()
+    for given in (
+        sparse,
+        sparse.to_sparse_csr(),
+        csr_matrix(x),
+        x.astype(object),
+        x.astype(">f8"),
+        x.astype(np.longdouble),
+        x.tolist(),
+    ):
+        assert torch.equal(made(given).train.x, wanted)
+    for kind in (torch.bfloat16, torch.float16, torch.float8_e4m3fn):
+        assert torch.equal(made(torch.tensor(x).to(kind)).train.x, torch.tensor(x).to(kind).float())
+    huge = torch.sparse_coo_tensor(torch.tensor([[0], [5]]), torch.tensor([1.0]), (20, 10**12), check_invariants=True)
+    with pytest.raises(DataError, match=r"are sparse, and \(20, 1000000000000\) values in full take .* GiB"):
+        made(huge)
+
+
+LABELS = [
+    *(Y.astype(kind) for kind in ("u2", "u4", "u8", ">i4", "f8", "f2", object)),
+    *(torch.tensor(Y).to(kind) for kind in (torch.uint16, torch.uint64, torch.bfloat16, torch.float16)),
+    *(np.eye(4)[Y], torch.eye(4)[torch.tensor(Y)].to_sparse(), csr_matrix(np.eye(4)[Y]), Y[:, None], Y[:, None, None]),
+]
+
+
+@pytest.mark.parametrize("y", LABELS, ids=lambda y: f"{type(y).__name__} {y.dtype} {y.ndim}")
+def test_labels_of_any_type_and_form(y):
+    data = made(X, y)
+    assert data.classes == ("0", "1", "2", "3") and data.train.y.tolist() == Y.tolist()
+    assert load(Tensors(X, Y, X, y)).classes == data.classes
+
+
+def test_texts_as_labels():
+    names = np.array(["a", "b", "c", "d"])
+    for y in (names[Y].astype(object), names.astype(bytes)[Y].astype(object), names.astype(np.dtypes.StringDType())[Y]):
+        assert made(X, y).classes == ("a", "b", "c", "d")
+    # Bytes that are no UTF-8 stay apart; normal forms of one text do not.
+    assert made(X, np.array([b"\xff", b"\xfe", b"c", b"d"])[Y]).classes == (r"\xfe", r"\xff", "c", "d")
+    assert made(X, np.array(["\u00e9", "e\u0301", "c", "d"])[Y]).classes == ("c", "d", "\u00e9")
+    assert made(X, Y.astype("u8") + 2**63).classes[0] == str(2**63)
+
+
+def test_standardising_is_exact_far_from_0():
+    x = RNG.random((20, 6))
+    wanted = (x - x.mean(0)) / x.std(0)
+    for given, tolerance in (
+        (x * 1e39, 1e-6),
+        (x * 1e-60, 1e-6),
+        (1e9 + x, 1e-5),
+        (x.astype(np.float32) * np.float32(1e38), 1e-5),
+    ):
+        assert np.abs(made(given, standardise=True).train.x.numpy() - wanted).max() < tolerance
+    x[3, 2] = np.nan
+    with pytest.raises(DataError, match="1 of its 20 training samples hold NaN or infinity, the first at index 3"):
+        made(x, standardise=True)
+
+
+def test_what_is_loaded_does_not_change_with_the_array_that_was_given():
+    x = X.copy()
+    data = made(x)
+    x[:] = 0
+    assert np.array_equal(data.train.x[:, 0], X)
+
+
+def test_settings_may_be_scalars_and_arrays_of_numpy():
+    settings = {"test_share": np.float64(0.2), "test_seed": np.int64(3), "value_range": np.array([0, 255.0])}
+    assert torch.equal(load(Tensors(X, Y, **settings)).test.x, load(Tensors(X, Y, test_seed=3)).test.x)
+    first, second = (split(Tensors(X, Y), seed=seed, class_order="shuffled") for seed in (5, np.int64(5)))
+    assert [task.name for task in first.tasks] == [task.name for task in second.tasks]
 
 
 # --- files
@@ -213,6 +321,17 @@ def hostile(name: str) -> None:
         Path(name).write_bytes(bomb())
     elif name == "names.npz":
         np.savez(name, images=X, labels=Y)
+    elif name in ("twice.npz", "both.npz"):
+        np.savez(name, **{"x": X, "y": Y, {"twice.npz": "X", "both.npz": "x_train"}[name]: X})
+    elif name == "sparse.npz":
+        save_npz(name, csr_matrix(X[0]))
+    elif name.startswith(("cut.", "flipped.")):
+        np.savez(name, x=X, y=Y) if name.endswith("npz") else torch.save(
+            {"x": torch.tensor(X), "y": torch.tensor(Y)}, name
+        )
+        content = bytearray(Path(name).read_bytes())
+        content[content.index(X[:1].tobytes())] ^= 1
+        Path(name).write_bytes(content if name.startswith("flipped") else content[: len(content) // 2])
     elif name == "weights.pt":
         torch.save(torch.nn.Linear(2, 2).state_dict(), name)
     elif name == "number.pt":
@@ -224,17 +343,24 @@ def hostile(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("objects.npz", "objects.npz holds no plain arrays"),
-        ("pickle.npz", "pickle.npz holds no plain arrays"),
-        ("pickle.pt", "pickle.pt holds no plain arrays"),
-        ("garbage.npz", "garbage.npz holds no plain arrays"),
-        ("garbage.pt", "garbage.pt holds no plain arrays"),
-        ("empty.npz", "empty.npz"),
+        ("objects.npz", "path=objects.npz: holds pickled objects, which are not read"),
+        ("pickle.npz", "path=pickle.npz: is damaged, cut short, or of another format"),
+        ("pickle.pt", "path=pickle.pt: holds pickled objects, which are not read"),
+        ("garbage.npz", "path=garbage.npz: "),
+        ("garbage.pt", "path=garbage.pt: "),
+        ("empty.npz", "path=empty.npz: is empty; write it anew"),
+        ("cut.npz", "path=cut.npz: is damaged, cut short, or of another format than its name says; write it anew"),
+        ("cut.pt", "path=cut.pt: is damaged, cut short"),
+        ("flipped.npz", "path=flipped.npz: is damaged, cut short"),
+        ("flipped.pt", "path=flipped.pt: is damaged, cut short"),
+        ("sparse.npz", "is a sparse matrix of SciPy, without labels"),
+        ("twice.npz", "differ in capitals alone (x, y, X)"),
+        ("both.npz", "holds x and x_train, of which one must be for training"),
         ("bomb.npz", "bomb.npz"),
         ("names.npz", "holds images, labels, and no x_train; it must hold x and y, or x_train"),
         ("weights.pt", "holds weight, bias, and no x_train"),
         ("number.pt", "holds something of type int"),
-        ("nowhere.npz", "nowhere.npz is not there; name a file that is"),
+        ("nowhere.npz", "nowhere.npz: is not there; name a file that holds arrays"),
         ("table.csv", "must be a file .npz, .npy or .pt, or a folder with x.npy and y.npy"),
         ("x.npy", "benchmark.source.labels=null: must name the .npy file with the labels"),
     ],
@@ -260,6 +386,25 @@ def test_a_file_that_changed_is_read_anew():
     assert load(Arrays(**settings)) is first
     np.savez("set.npz", x=255 - X, y=Y)
     assert np.array_equal(load(Arrays(**settings)).train.store[:, 0], 255 - X)
+
+
+def test_a_missing_or_damaged_file_of_labels_is_named_by_its_own_setting():
+    write("pair", {"x": X, "y": Y})
+    for name, fault in (
+        ("nowhere.npy", "is not there"),
+        ("folder", "is no file"),
+        ("bad.npy", "is damaged, cut short"),
+    ):
+        Path("bad.npy").write_bytes(Path("folder/y.npy").read_bytes()[:-1])
+        with pytest.raises(DataError, match=rf"^benchmark.source.labels={name}: {fault}"):
+            load(Arrays("folder/x.npy", name))
+
+
+def test_other_arrays_in_a_file_are_passed_over_and_told(capsys):
+    np.savez("set.NPZ", x=X, y=Y, x_val=X, y_val=Y)
+    os.rename("set.NPZ.npz", "set.NPZ")
+    assert len(load(Arrays("set.NPZ")).classes) == 4
+    assert "benchmark.source.path=set.NPZ: passed over: x_val, y_val\n" in capsys.readouterr().err
 
 
 def test_a_file_of_the_same_size_and_time_is_read_anew():

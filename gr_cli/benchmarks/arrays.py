@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 import torch
 
+from gr_cli.benchmarks.soundness import listed
 from gr_cli.benchmarks.sources import Data, TestShare, in_short
 from gr_cli.benchmarks.tensors import Layout, Range, Tensors, check_range
 from gr_cli.checks import Count
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.file_stamps import stamped, wait_for_next_tick
+from gr_cli.tell import tell
 
 _NAMES = ("x", "y", "x_train", "y_train", "x_test", "y_test")
 _HOW = "it must hold x and y, or x_train, y_train, x_test and y_test"
@@ -72,11 +76,20 @@ def _loaded(path: Path, labels: Path | None, _: object, choices: tuple[Any, ...]
     found = _read(path, labels, place)
     train = ("x", "y") if "x" in found else ("x_train", "y_train")
     missing = [name for name in train if name not in found]
+    if {"data", "format", "shape"} <= found.keys():
+        raise DataError(
+            f"{place}: is a sparse matrix of SciPy, without labels; save x=matrix.toarray() and y beside it"
+        )
     if missing:
-        raise DataError(f"{place}: holds {', '.join(found) or 'nothing'}, and no {missing[0]}; {_HOW}")
+        raise DataError(f"{place}: holds {listed(list(found)) or 'nothing'}, and no {missing[0]}; {_HOW}")
+    if "x" in found and "x_train" in found:
+        raise DataError(f"{place}: holds x and x_train, of which one must be for training; remove the other")
+    others = [name for name in found if name not in (*train, "x_test", "y_test")]
+    if others:
+        tell(f"{place}: passed over: {listed(others)}")
     x, y, x_test, y_test = (found.get(name) for name in (*train, "x_test", "y_test"))
     source = Tensors(x, y, x_test, y_test, *choices)
-    source.place = place
+    source.place, source.shares_memory = place, False
     return source.load()
 
 
@@ -96,18 +109,19 @@ def _files(path: Path, labels: Path | None, place: str) -> list[Path]:
                 f"{place}: is a folder without x.npy and y.npy; for folders of images say benchmark=image_folder"
             )
         return found
-    if path.suffix not in (".npz", ".npy", ".pt", ".pth"):
+    if path.suffix.lower() not in (".npz", ".npy", ".pt", ".pth"):
         raise ConfigError(
             "benchmark.source.path", path, "must be a file .npz, .npy or .pt, or a folder with x.npy and y.npy"
         )
-    if (path.suffix == ".npy") != (labels is not None):
+    if (path.suffix.lower() == ".npy") != (labels is not None):
         allowed = "must name the .npy file with the labels" if labels is None else "is for .npy files alone"
         raise ConfigError("benchmark.source.labels", labels, allowed)
-    files = [path] if labels is None else [path, labels]
-    for file in files:
+    files = {place: path} | ({} if labels is None else {f"benchmark.source.labels={labels}": labels})
+    for setting, file in files.items():
         if not file.is_file():
-            raise DataError(f"{place}: {file} is not there; name a file that is")
-    return files
+            fault = "is no file" if file.exists() else "is not there"
+            raise DataError(f"{setting}: {fault}; name a file that holds {'labels' if file == labels else 'arrays'}")
+    return list(files.values())
 
 
 def _read(path: Path, labels: Path | None, place: str) -> dict[str, Any]:
@@ -116,10 +130,15 @@ def _read(path: Path, labels: Path | None, place: str) -> dict[str, Any]:
         files = _files(path, labels, place)
         return {file.stem: _opened(file, place) for file in files}
     if labels is not None:
-        return {"x": _opened(path, place), "y": _opened(labels, place)}
+        return {"x": _opened(path, place), "y": _opened(labels, f"benchmark.source.labels={labels}")}
     found = _opened(path, place)
     if isinstance(found, Mapping):
-        return {str(name).lower(): value for name, value in found.items()}
+        named = {str(name).lower(): value for name, value in found.items()}
+        if len(named) < len(found):
+            raise DataError(
+                f"{place}: holds arrays whose names differ in capitals alone ({listed(list(found))}); rename"
+            )
+        return named
     if isinstance(found, (tuple, list)) and len(found) in (2, 4):
         return dict(zip(_NAMES[:2] if len(found) == 2 else _NAMES[2:], found, strict=True))
     raise DataError(f"{place}: holds something of type {type(found).__name__}; {_HOW}")
@@ -128,18 +147,40 @@ def _read(path: Path, labels: Path | None, place: str) -> dict[str, Any]:
 def _opened(file: Path, place: str) -> Any:
     """What is in a file, if that is plain arrays: no code in it is run."""
     try:
-        if file.suffix in (".pt", ".pth"):
+        if not file.stat().st_size:
+            raise _unreadable(file, place, "is empty")
+        # Neither reader looks at the checksums of all that is in an archive.
+        archived = is_zipfile(file)
+        if file.suffix.lower() == ".npz" and not archived:
+            raise _unreadable(file, place, _DAMAGED)
+        if archived:
+            with ZipFile(file) as archive:
+                if archive.testzip() is not None:
+                    raise _unreadable(file, place, _DAMAGED)
+        if file.suffix.lower() in (".pt", ".pth"):
             return torch.load(file, map_location="cpu", weights_only=True)
         found = np.load(file, allow_pickle=False)
         if isinstance(found, np.lib.npyio.NpzFile):
             with found:
                 return dict(found)
         return found
+    except DataError:
+        raise
+    except UnpicklingError as error:
+        raise _unreadable(file, place, "holds pickled objects, which are not read, or is damaged") from error
+    except MemoryError as error:
+        raise _unreadable(file, place, "holds more than there is memory for, or is damaged") from error
     except OSError as error:
         why = error.strerror or in_short(error)
-        raise DataError(f"{place}: {file.name} can't be read ({why}); name a file that can") from error
+        raise _unreadable(file, place, f"can't be read ({why})") from error
     except Exception as error:  # of many kinds: a file may hold anything
-        why = type(error).__name__ if file.suffix in (".pt", ".pth") else in_short(error)
-        raise DataError(
-            f"{place}: {file.name} holds no plain arrays ({why}); {_HOW}, saved without pickling"
-        ) from error
+        pickled = "pickle" in str(error).lower()
+        raise _unreadable(file, place, "holds pickled objects, which are not read" if pickled else _DAMAGED) from error
+
+
+_DAMAGED = "is damaged, cut short, or of another format than its name says"
+
+
+def _unreadable(file: Path, place: str, fault: str) -> DataError:
+    where = place if str(file) in place else f"{place}: {file.name}"
+    return DataError(f"{where}: {fault}; write it anew: {_HOW}, saved without pickling")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gr_cli.benchmarks.base import EVALUATION_BATCH, Samples
-from gr_cli.errors import DataError
+from gr_cli.errors import DataError, shortened
 
 if TYPE_CHECKING:
     from gr_cli.benchmarks.sources import Data
@@ -85,11 +85,11 @@ def _faults_of_labels(name: str, y: Tensor, classes: Sequence[str]) -> Iterator[
     if len(others):
         yield (
             f"{len(others)} of its {len(y)} {name} labels are not among 0 to {len(classes) - 1}, its classes: "
-            f"{_listed(others.unique().tolist())}"
+            f"{listed(others.unique().tolist())}"
         )
     missing = (torch.bincount(y, minlength=len(classes)) == 0).nonzero().flatten().tolist()
     if missing:
-        yield f"it has no {name} samples of {_listed([f'class {classes[label]!r}' for label in missing])}"
+        yield f"it has no {name} samples of {listed([f'class {shortened(classes[label])!r}' for label in missing])}"
 
 
 def _faults_of_values(name: str, part: Samples, value_range: tuple[float, float] | None) -> Iterator[str]:
@@ -122,8 +122,10 @@ def _plain(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _listed(found: Sequence[object], most: int = 5) -> str:
-    return ", ".join(map(str, found[:most])) + (", ..." if len(found) > most else "")
+def listed(names: Sequence[object], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    shown = ", ".join(shortened(str(name)) for name in names[:most])
+    return shown + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def idx_fault(path: Path) -> str:

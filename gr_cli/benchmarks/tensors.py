@@ -10,8 +10,10 @@ import torch
 from annotated_types import Len
 from torch import Tensor
 
+from gr_cli.benchmarks.array_conversion import labels, numbers
 from gr_cli.benchmarks.base import Samples
-from gr_cli.benchmarks.sources import Data, TestShare, in_short, tested_on
+from gr_cli.benchmarks.soundness import listed
+from gr_cli.benchmarks.sources import Data, TestShare, tested_on
 from gr_cli.checks import Count, checked
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.tell import tell
@@ -19,6 +21,7 @@ from gr_cli.tell import tell
 Range = Annotated[Sequence[float], Len(2, 2)]
 Layout = Literal["auto", "NCHW", "NHWC"]
 
+_LARGE = 1e15  # of float32: from here on statistics are taken in float64
 _FAR = 10.0  # values that are taken as they are, and further out than this, are worth a word
 
 
@@ -26,8 +29,9 @@ class Tensors:
     """Samples in memory, as tensors or NumPy arrays: images (N, H, W), (N, C, H, W) or (N, H, W, C), or vectors
     (N, D).
 
-    Bytes, and whole numbers from 0 to 255, are scaled to [0, 1]; where there are but 0 and 1, these are black and
-    white. Labels are whole numbers or texts; they become 0, 1, ... in their order, which their names tell.
+    Bytes, and whole numbers of any type from 0 to 255, are scaled to [0, 1]; where there are but 0 and 1, these are
+    black and white. Other whole numbers count as floats. Labels are whole numbers (floats or one-hot rows, too) or
+    texts; they become 0, 1, ... in their order, which their names tell. Sparse samples are written out.
 
     Args:
         x: samples for training; for testing, too, if there are no others.
@@ -56,9 +60,11 @@ class Tensors:
         standardise: bool = False,
         layout: Layout = "auto",
     ) -> None:
+        if value_range is not None and not isinstance(value_range, str):
+            value_range = tuple(np.asarray(value_range).tolist())
         check_range(value_range, standardise)
         self.place, self.remedy = "the tensors", "mend them"
-        self._given = (x, y, x_test, y_test)
+        self._given, self.shares_memory = (x, y, x_test, y_test), True
         self._share, self._seed = test_share, test_seed
         self._range, self._standardise, self._layout = value_range, standardise, layout
         self._data: Data | None = None
@@ -74,17 +80,26 @@ class Tensors:
             raise DataError(f"{self.place}: test samples need labels, and labels samples; give both or none")
         given = {"training": (x, y)} | ({} if x_test is None else {"test": (x_test, y_test)})
         stores = [_samples(part[0], name, self._layout, self.place) for name, part in given.items()]
-        labels = [_labels(part[1], name, self.place) for name, part in given.items()]
-        for name, store, label in zip(given, stores, labels, strict=True):
+        codes_of = [labels(part[1], f"{name} labels", self.place) for name, part in given.items()]
+        for name, store, label in zip(given, stores, codes_of, strict=True):
             if len(store) != len(label):
                 raise DataError(
                     f"{self.place}: has {len(store)} {name} samples, but {len(label)} {name} labels; give one for each"
                 )
-        if len({store.dtype for store in stores}) > 1:
-            raise DataError(f"{self.place}: has bytes for training or testing, and floats for the other; use one type")
-        classes, codes = _counted(labels, self.place)
-        stores, value_range = _scaled(stores, self._range, self.place)
+        if self.shares_memory:  # a change of it later must not change what was checked and fingerprinted
+            stores = [store.clone() for store in stores]
+        stores = _of_one_type(stores, self.place)
+        classes, codes = _counted(codes_of, self.place)
+        stores, value_range = _scaled(stores, self._range, self._standardise, self.place)
+        if not self._standardise:
+            stores = _in_float32(stores, self.place)
         if len(stores) == 1:
+            few = [classes[i] for i in (torch.bincount(codes[0]) < 2).nonzero().flatten().tolist()]
+            if few:
+                raise DataError(
+                    f"{self.place}: has one sample of {listed(few)}, and needs two of each class, for training and for "
+                    "testing; add some, or leave the class out"
+                )
             train, test = tested_on(stores[0], codes[0], self._share, self._seed)
         else:
             train, test = (Samples(store, code) for store, code in zip(stores, codes, strict=True))
@@ -108,29 +123,63 @@ def check_range(value_range: object, standardise: bool) -> None:
 
 
 def _samples(given: Any, name: str, layout: Layout, place: str) -> Tensor:
-    """Samples as a store (N, ...) of bytes or float32."""
-    x = _tensor(given, f"{name} samples", place)
+    """Samples as a store (N, ...) of bytes, int64, float32 or float64."""
+    array = numbers(given, f"{name} samples", place)
+    x = torch.from_numpy(np.ascontiguousarray(array))
     if x.dtype == torch.bool:
         x = x.to(torch.uint8) * 255
-    elif x.is_floating_point():
-        x = x.float()
-    elif x.dtype != torch.uint8:
-        if x.is_complex() or not len(x) or not 0 <= int(x.min()) <= int(x.max()) <= 255:
-            raise DataError(
-                f"{place}: its {name} samples must be uint8, whole numbers from 0 to 255, or floating-point, "
-                f"not {str(x.dtype).removeprefix('torch.')}; convert them"
-            )
-        x = x.to(torch.uint8)
     if x.dim() not in (2, 3, 4) or not x.numel():
         raise DataError(
-            f"{place}: its {name} samples have shape {tuple(x.shape)}; they must be images (N, H, W), (N, C, H, W) "
-            "or (N, H, W, C), or vectors (N, D)"
+            f"{place}: its {name} samples have shape {tuple(x.shape)}{'' if x.numel() else ', which is empty'}; they "
+            "must be images (N, H, W), (N, C, H, W) or (N, H, W, C), or vectors (N, D)"
         )
+    if x.is_floating_point():
+        broken = (~x.flatten(1).isfinite().all(1)).nonzero()
+        if len(broken):
+            raise DataError(
+                f"{place}: {len(broken)} of its {len(x)} {name} samples hold NaN or infinity, the first at index "
+                f"{int(broken[0])}; mend them"
+            )
     if x.dim() == 3:
         x = x.unsqueeze(1)
     elif x.dim() == 4 and _channels_last(x.shape, layout, name):
         x = x.permute(0, 3, 1, 2)
     return x.contiguous()
+
+
+def _of_one_type(stores: list[Tensor], place: str) -> list[Tensor]:
+    """Stores of bytes if all values are whole numbers from 0 to 255, else of floats.
+
+    Raises:
+        DataError: one holds whole numbers, the other floats.
+    """
+    if len({store.is_floating_point() for store in stores}) > 1:
+        raise DataError(
+            f"{place}: has whole numbers for training or testing, and floats for the other; use one type for both"
+        )
+    if stores[0].is_floating_point():
+        return stores
+    bytes_alone = all(0 <= int(store.min()) <= int(store.max()) <= 255 for store in stores)
+    return [store.to(torch.uint8 if bytes_alone else torch.float64) for store in stores]
+
+
+def _in_float32(stores: list[Tensor], place: str) -> list[Tensor]:
+    """The stores as they are trained on: bytes or float32.
+
+    Raises:
+        DataError: what makes values differ is lost in float32.
+    """
+    for store in stores:
+        if store.dtype == torch.float64:
+            low, high = float(store.min()), float(store.max())
+            low32, high32 = float(store.min().float()), float(store.max().float())
+            if max(-low32, high32) == float("inf") or (low < high and low32 == high32):
+                why = "beyond" if max(-low32, high32) == float("inf") else "which differ too little for"
+                raise DataError(
+                    f"{place}: values lie in [{low:.9g}, {high:.9g}], {why} the 32-bit floats that are trained on; "
+                    "scale them by benchmark.source.standardise=true or value_range=[low,high]"
+                )
+    return [store if store.dtype == torch.uint8 else store.float() for store in stores]
 
 
 def _channels_last(shape: torch.Size, layout: Layout, name: str) -> bool:
@@ -147,18 +196,9 @@ def _channels_last(shape: torch.Size, layout: Layout, name: str) -> bool:
     return last
 
 
-def _tensor(given: Any, what: str, place: str) -> Tensor:
-    if isinstance(given, Tensor):
-        return given.detach().cpu()
-    try:
-        array = np.asarray(given)
-        # torch takes only arrays in the byte order of the machine, and of some types.
-        return torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{place}: its {what} are no numbers ({in_short(error)}); convert them") from error
-
-
-def _scaled(stores: list[Tensor], chosen: Any, place: str) -> tuple[list[Tensor], tuple[float, float] | None]:
+def _scaled(
+    stores: list[Tensor], chosen: Any, standardise: bool, place: str
+) -> tuple[list[Tensor], tuple[float, float] | None]:
     """Stores whose values lie in the range that is returned with them, once they are no bytes any more."""
     low, high = min(float(x.min()) for x in stores), max(float(x.max()) for x in stores)
     if stores[0].dtype == torch.uint8 and (chosen == "auto" or tuple(chosen or ()) == (0, 255)):
@@ -166,7 +206,7 @@ def _scaled(stores: list[Tensor], chosen: Any, place: str) -> tuple[list[Tensor]
     if chosen == "auto":
         if 0 <= low <= high <= 1:
             return stores, (0.0, 1.0)
-        if max(-low, high) > _FAR:
+        if max(-low, high) > _FAR and not standardise:
             tell(
                 f"{place}: values lie in [{low:.6g}, {high:.6g}] and are taken as they are; "
                 "consider benchmark.source.standardise=true or value_range=[low,high]"
@@ -181,43 +221,37 @@ def _scaled(stores: list[Tensor], chosen: Any, place: str) -> tuple[list[Tensor]
             f"values lie in [{low:.6g}, {high:.6g}]",
             "name a range that holds them",
         )
-    return [((x.float() - bottom) / (top - bottom)).clamp_(0, 1) for x in stores], (0.0, 1.0)
+    return [((_wide(x) - bottom) / (top - bottom)).clamp_(0, 1) for x in stores], (0.0, 1.0)
 
 
 def _standardised(train: Samples, test: Samples) -> tuple[Samples, Samples]:
     """Both with mean 0 and variance 1 of each channel, or entry, in training. What never changes is only shifted."""
-    seen = train.x.float()
+    seen = _wide(train.x)
     axes = [axis for axis in range(seen.dim()) if axis != 1]
     variance, mean = torch.var_mean(seen, axes, correction=0, keepdim=True)
     deviation = variance.sqrt().where(variance > 0, 1.0)
+
+    def of(store: Tensor) -> Tensor:
+        return ((_wide(store) - mean) / deviation).float()
+
     if train.store is test.store:
-        store = (train.store.float() - mean) / deviation
+        store = of(train.store)
         return Samples(store, train.y, index=train.index), Samples(store, test.y, index=test.index)
-    first, second = (Samples((part.store.float() - mean) / deviation, part.y) for part in (train, test))
-    return first, second
+    return Samples(of(train.store), train.y), Samples(of(test.store), test.y)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """As floats in which squares of the values don't overflow, and small differences of large ones are told apart."""
+    return x.double() if x.dtype == torch.float64 or float(x.abs().max()) > _LARGE else x.float()
 
 
 # --- labels
 
 
-def _labels(given: Any, name: str, place: str) -> np.ndarray[Any, Any]:
-    """Labels (N,) of whole numbers or texts."""
-    y = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
-    if np.issubdtype(y.dtype, np.bytes_):
-        y = np.char.decode(y, "utf-8", "replace")
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim != 1:
-        raise DataError(f"{place}: its {name} labels must have the shape (N,), not {y.shape}")
-    if y.dtype.kind not in "biuU":
-        raise DataError(f"{place}: its {name} labels must be whole numbers or texts, not {y.dtype}; convert them")
-    return y
-
-
-def _counted(labels: list[np.ndarray[Any, Any]], place: str) -> tuple[tuple[str, ...], list[Tensor]]:
+def _counted(given: list[np.ndarray[Any, Any]], place: str) -> tuple[tuple[str, ...], list[Tensor]]:
     """The names of all classes in their order, and the labels as int64 from 0."""
-    if len({np.issubdtype(label.dtype, np.str_) for label in labels}) > 1:
+    if len({"iO".find(label.dtype.kind) >= 0 or label.dtype.kind for label in given}) > 1:
         raise DataError(f"{place}: has labels of numbers and of texts; use one kind for training and testing")
-    names, codes = np.unique(np.concatenate(labels), return_inverse=True)
-    parts = torch.from_numpy(codes.astype(np.int64)).split([len(label) for label in labels])
+    names, codes = np.unique(np.concatenate(given), return_inverse=True)
+    parts = torch.from_numpy(codes.astype(np.int64)).split([len(label) for label in given])
     return tuple(str(name) for name in names.tolist()), list(parts)

@@ -1,0 +1,167 @@
+"""Samples and labels of any array type as plain NumPy arrays, where they have one meaning."""
+
+from __future__ import annotations
+
+import unicodedata
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gr_cli.errors import DataError
+from gr_cli.machine import available_memory
+
+Array = np.ndarray[Any, Any]
+
+_KINDS = {
+    "O": "objects",
+    "U": "texts",
+    "S": "texts",
+    "T": "texts",
+    "M": "dates",
+    "m": "durations",
+    "c": "complex numbers",
+    "V": "records or raw bytes",
+}
+
+
+def numbers(given: Any, what: str, place: str) -> Array:
+    """Real numbers of any type, sparse or not, as bool, uint8, int64, float32 or float64 in the machine's byte order.
+
+    Raises:
+        DataError: they are something else; named as `what` of `place`.
+    """
+    array = _dense(given, what, place)
+    if array.dtype.kind == "O" and all(isinstance(value, (int, float, np.number)) for value in array.flat):
+        array = array.astype(np.float64)
+    kind = array.dtype.kind
+    if kind not in "buif":
+        raise DataError(
+            f"{place}: its {what} are {_KINDS.get(kind, array.dtype)}, and must be real numbers; convert them"
+        )
+    if kind == "f":
+        return array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, copy=False)
+    if kind == "b" or array.dtype == np.uint8:
+        return array
+    # Beyond int64 there are but floats.
+    fits = kind == "i" or not array.size or int(array.max()) < 2**63
+    return array.astype(np.int64 if fits else np.float64, copy=False)
+
+
+def labels(given: Any, what: str, place: str) -> Array:
+    """Labels (N,) as int64, Python integers beyond it, bool, or texts; one-hot rows (N, K) as their columns.
+
+    Whole numbers may be floats. Texts that differ in their Unicode normal form alone are the same.
+
+    Raises:
+        DataError: they are something else; named as `what` of `place`.
+    """
+    if isinstance(given, (list, tuple)) and any(isinstance(value, str) for value in given):
+        given = np.asarray(given, dtype=object)  # NumPy would make texts of the numbers among them
+    exact = _exact_below(getattr(given, "dtype", None))
+    y = _dense(given, what, place)
+    if y.ndim > 1 and y.size == len(y):
+        y = y.reshape(-1)
+    y = _flat(y, what, place)
+    if y.dtype.kind == "O":
+        y = _of_objects(y, what, place)
+    if y.dtype.kind == "S":
+        y = np.char.decode(y, "utf-8", "backslashreplace")
+    if y.dtype.kind == "U":
+        names, codes = np.unique(y, return_inverse=True)
+        normal = [unicodedata.normalize("NFC", name) for name in names.tolist()]
+        return np.array(normal, dtype=np.str_)[codes] if normal else names
+    if y.dtype.kind == "f":
+        return _whole(y, exact, what, place)
+    if y.dtype.kind not in "biuO":
+        shown = _KINDS.get(y.dtype.kind, y.dtype)
+        raise DataError(f"{place}: its {what} are {shown}, and must be whole numbers or texts; convert them")
+    fits = y.dtype.kind in "bi" or not y.size or int(y.max()) < 2**63
+    return y if y.dtype.kind == "b" else y.astype(np.int64 if fits else object, copy=False)
+
+
+def _flat(y: Array, what: str, place: str) -> Array:
+    """(N,) of (N,), or of one-hot rows (N, K)."""
+    rows = y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "biuf" and len(y) > 0
+    if rows and bool(((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all()):
+        return np.asarray(y.argmax(1))
+    if y.ndim != 1:
+        raise DataError(f"{place}: its {what} must have the shape (N,), or be one-hot rows (N, K), not {y.shape}")
+    return y
+
+
+def _of_objects(y: Array, what: str, place: str) -> Array:
+    """An array of Python objects, as it comes out of tables, by the one type that all have."""
+    for kinds, dtype in ((str, np.str_), (bytes, np.bytes_), ((bool, np.bool_), np.bool_), ((int, np.integer), object)):
+        if all(isinstance(value, kinds) for value in y.tolist()):
+            return y if dtype is object else y.astype(dtype)
+    if all(isinstance(value, (int, float, np.number)) for value in y.tolist()):
+        return y.astype(np.float64)
+    found = sorted({"missing (None)" if value is None else type(value).__name__ for value in y.tolist()})
+    raise DataError(f"{place}: its {what} are of several types, {', '.join(found[:5])}; convert them to one")
+
+
+def _exact_below(dtype: Any) -> float:
+    """From which number on floats of a type may stand for a neighbour."""
+    if isinstance(dtype, torch.dtype):
+        return 2 / torch.finfo(dtype).eps if dtype.is_floating_point else 2.0**53
+    return 2 / float(np.finfo(dtype).eps) if getattr(dtype, "kind", "") == "f" else 2.0**53
+
+
+def _whole(y: Array, exact: float, what: str, place: str) -> Array:
+    """Floats that are whole numbers, as int64."""
+    if not np.isfinite(y).all():
+        raise DataError(f"{place}: {int((~np.isfinite(y)).sum())} of its {what} are NaN or infinite; give each a class")
+    if not (y == np.round(y)).all():
+        raise DataError(f"{place}: its {what} must be whole numbers or texts, not {y[y != y.round()][0]}")
+    if len(y) and np.abs(y).max() >= exact:
+        raise DataError(
+            f"{place}: its {what} are floats of so few digits that whole numbers from {exact:.0f} on can't be told "
+            "apart; save them as integers"
+        )
+    return y.astype(np.int64)
+
+
+def _dense(given: Any, what: str, place: str) -> Array:
+    """What is given as an array in the byte order of the machine."""
+    if isinstance(given, Tensor):
+        return _of_tensor(given, what, place)
+    if hasattr(given, "toarray"):  # a sparse matrix of SciPy
+        _check_size(given.shape, what, place)
+        given = given.toarray()
+    if np.ma.is_masked(given):
+        raise DataError(f"{place}: its {what} are masked in part, and a mask can't be learnt from; fill in values")
+    try:
+        array = np.asarray(given)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{place}: its {what} do not all have the same shape; bring them to one") from error
+    if array.dtype.kind == "T":
+        return np.array(array.tolist(), dtype=np.str_)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _of_tensor(given: Tensor, what: str, place: str) -> Array:
+    if given.is_nested:
+        raise DataError(f"{place}: its {what} are a nested tensor, of several shapes; bring them to one")
+    if given.is_meta:
+        raise DataError(f"{place}: its {what} are a tensor without values, on the device `meta`; load them")
+    x = given.detach()
+    x = x.dequantize() if x.is_quantized else x
+    if x.layout != torch.strided:
+        _check_size(x.shape, what, place)
+        x = x.to_dense()
+    if x.is_floating_point() and x.dtype not in (torch.float16, torch.float32, torch.float64):
+        x = x.float()  # NumPy has no such type
+    return x.cpu().resolve_conj().resolve_neg().numpy()
+
+
+def _check_size(shape: Any, what: str, place: str) -> None:
+    """Refuse sparse values that don't fit into memory once they are written out."""
+    needed = 8 * prod(shape)
+    if needed > available_memory(torch.device("cpu")):
+        raise DataError(
+            f"{place}: its {what} are sparse, and {tuple(shape)} values in full take {needed / 2**30:,.1f} GiB, more "
+            "than there is; choose fewer"
+        )
