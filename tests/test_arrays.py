@@ -286,8 +286,8 @@ def test_what_is_loaded_does_not_change_with_the_array_that_was_given():
     assert np.array_equal(data.train.x[:, 0], X)
 
 
-def test_settings_may_be_scalars_and_arrays_of_numpy():
-    settings = {"test_share": np.float64(0.2), "test_seed": np.int64(3), "value_range": np.array([0, 255.0])}
+def test_settings_may_be_scalars_of_numpy():
+    settings = {"test_share": np.float64(0.2), "test_seed": np.int64(3), "value_range": [0, np.float64(255)]}
     assert torch.equal(load(Tensors(X, Y, **settings)).test.x, load(Tensors(X, Y, test_seed=3)).test.x)
     first, second = (split(Tensors(X, Y), seed=seed, class_order="shuffled") for seed in (5, np.int64(5)))
     assert [task.name for task in first.tasks] == [task.name for task in second.tasks]

@@ -60,8 +60,6 @@ class Tensors:
         standardise: bool = False,
         layout: Layout = "auto",
     ) -> None:
-        if value_range is not None and not isinstance(value_range, str):
-            value_range = tuple(np.asarray(value_range).tolist())
         check_range(value_range, standardise)
         self.place, self.remedy = "the tensors", "mend them"
         self._given, self.shares_memory = (x, y, x_test, y_test), True
