@@ -27,6 +27,11 @@ _KINDS = {
 }
 
 
+def _kind(array: Array) -> str:
+    """NumPy's letter for a kind of type."""
+    return array.dtype.kind
+
+
 def numbers(given: Any, what: str, place: str) -> Array:
     """Real numbers of any type, sparse or not, as bool, uint8, int64, float32 or float64 in the machine's byte order.
 
@@ -34,19 +39,19 @@ def numbers(given: Any, what: str, place: str) -> Array:
         DataError: they are something else; named as `what` of `place`.
     """
     array = _dense(given, what, place)
-    if array.dtype.kind == "O" and all(isinstance(value, (int, float, np.number)) for value in array.flat):
+    if _kind(array) == "O" and all(isinstance(value, (int, float, np.number)) for value in array.flat):
         array = array.astype(np.float64)
-    kind = array.dtype.kind
-    if kind not in "buif":
+    letter = _kind(array)
+    if letter not in "buif":
         raise DataError(
-            f"{place}: its {what} are {_KINDS.get(kind, array.dtype)}, and must be real numbers; convert them"
+            f"{place}: its {what} are {_KINDS.get(letter, array.dtype)}, and must be real numbers; convert them"
         )
-    if kind == "f":
+    if letter == "f":
         return array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, copy=False)
-    if kind == "b" or array.dtype == np.uint8:
+    if letter == "b" or array.dtype == np.uint8:
         return array
     # Beyond int64 there are but floats.
-    fits = kind == "i" or not array.size or int(array.max()) < 2**63
+    fits = letter == "i" or not array.size or int(array.max()) < 2**63
     return array.astype(np.int64 if fits else np.float64, copy=False)
 
 
@@ -65,26 +70,26 @@ def labels(given: Any, what: str, place: str) -> Array:
     if y.ndim > 1 and y.size == len(y):
         y = y.reshape(-1)
     y = _flat(y, what, place)
-    if y.dtype.kind == "O":
+    if _kind(y) == "O":
         y = _of_objects(y, what, place)
-    if y.dtype.kind == "S":
+    if _kind(y) == "S":
         y = np.char.decode(y, "utf-8", "backslashreplace")
-    if y.dtype.kind == "U":
+    if _kind(y) == "U":
         names, codes = np.unique(y, return_inverse=True)
         normal = [unicodedata.normalize("NFC", name) for name in names.tolist()]
         return np.array(normal, dtype=np.str_)[codes] if normal else names
-    if y.dtype.kind == "f":
+    if _kind(y) == "f":
         return _whole(y, exact, what, place)
-    if y.dtype.kind not in "biuO":
+    if _kind(y) not in "biuO":
         shown = _KINDS.get(y.dtype.kind, y.dtype)
         raise DataError(f"{place}: its {what} are {shown}, and must be whole numbers or texts; convert them")
-    fits = y.dtype.kind in "bi" or not y.size or int(y.max()) < 2**63
-    return y if y.dtype.kind == "b" else y.astype(np.int64 if fits else object, copy=False)
+    fits = _kind(y) in "bi" or not y.size or int(y.max()) < 2**63
+    return y if _kind(y) == "b" else y.astype(np.int64 if fits else object, copy=False)
 
 
 def _flat(y: Array, what: str, place: str) -> Array:
     """(N,) of (N,), or of one-hot rows (N, K)."""
-    rows = y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "biuf" and len(y) > 0
+    rows = y.ndim == 2 and y.shape[1] > 1 and _kind(y) in "biuf" and len(y) > 0
     if rows and bool(((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all()):
         return np.asarray(y.argmax(1))
     if y.ndim != 1:
@@ -137,7 +142,7 @@ def _dense(given: Any, what: str, place: str) -> Array:
         array = np.asarray(given)
     except (TypeError, ValueError) as error:
         raise DataError(f"{place}: its {what} do not all have the same shape; bring them to one") from error
-    if array.dtype.kind == "T":
+    if _kind(array) == "T":
         return np.array(array.tolist(), dtype=np.str_)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
