@@ -29,7 +29,7 @@ _KINDS = {
 
 def _kind(array: Array) -> str:
     """NumPy's letter for a kind of type."""
-    return array.dtype.kind
+    return str(array.dtype.kind)
 
 
 def numbers(given: Any, what: str, place: str) -> Array:
