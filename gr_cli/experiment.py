@@ -229,6 +229,8 @@ def _take_up(cohort: Cohort, place: Place) -> OpenRow:
 
 
 def _finish(place: int, run: Run) -> None:
+    # A run that had nothing left to train has not written them yet.
+    run.folder.write_tables(run.experiment.record, run.experiment.metrics)
     run.status.write("finished")
     run.folder.drop_previous_checkpoint()
 

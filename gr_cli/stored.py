@@ -11,7 +11,6 @@ from gr_cli.assembly import data_of
 from gr_cli.checkpoints import check_identity
 from gr_cli.errors import FolderError, GrError
 from gr_cli.results.folder import RunFolder
-from gr_cli.results.load import check_config
 from gr_cli.results.record import Record, Result
 from gr_cli.settings import Settings
 from gr_cli.tell import tell
@@ -24,7 +23,7 @@ def stored(settings: Settings, folder: RunFolder) -> Result | None:
     written anew.
 
     Raises:
-        FolderError: its state is gone or damaged, or is of another run.
+        FolderError: its state is gone or damaged, or is of another run; or status.json is damaged.
         WriteError: a table can't be written.
     """
     if (folder.status() or {}).get("state") != "finished":
@@ -41,28 +40,25 @@ def stored(settings: Settings, folder: RunFolder) -> Result | None:
         )
         return None
     record = Record.from_state(saved["record"])
-    _repair(folder, record, saved["metrics"])
-    _repair_config(folder, settings)
+    _repair(settings, folder, record, saved)
     _tell_of_other_data(settings, folder, saved["data"])
     return Result(folder.path, record, saved["metrics"])
 
 
-def _repair(folder: RunFolder, record: Record, metrics: Mapping[str, Any]) -> None:
-    """Write the tables anew that were damaged, changed or removed."""
-    if changed := folder.changed_tables(record, metrics):
-        with folder.locked():
-            folder.write_tables(record, metrics)
-        tell(f"{folder.path}: {', '.join(changed)} had been damaged or changed; written anew from the run's state")
-
-
-def _repair_config(folder: RunFolder, settings: Settings) -> None:
-    """Write a config.yaml anew that is none any more."""
-    try:
-        check_config(folder.path)
-    except FolderError:
-        with folder.locked():
-            folder.write_config(settings.as_yaml())
-        tell(f"{folder.path}: its config.yaml had been damaged or removed; written anew")
+def _repair(settings: Settings, folder: RunFolder, record: Record, saved: Mapping[str, Any]) -> None:
+    """Write the tables and the configuration anew that were damaged, changed or removed."""
+    changed, status = folder.changed_tables(record, saved["metrics"]), folder.status() or {}
+    folder.check_facts(status)
+    with suppress(OSError, ValueError, FolderError):
+        folder.check_file("config.yaml", status)
+        if not changed:
+            return
+    with folder.locked():
+        folder.write_config(replace(settings, config=saved["config"]).as_yaml())
+        folder.write_tables(record, saved["metrics"])
+        folder.write_status(status)
+    what = ", ".join(changed) or "config.yaml"
+    tell(f"{folder.path}: {what} had been damaged or changed; written anew from the run's state")
 
 
 def _tell_of_other_data(settings: Settings, folder: RunFolder, learnt: str) -> None:

@@ -112,6 +112,12 @@ def an_audit_of_few_values(hands: Hands) -> object:
     return hands.gr_run(f"audit={status.parent}")
 
 
+def a_status_that_was_changed(hands: Hands) -> object:
+    path = hands.over() / "status.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"command": "another"}))
+    return hands.again()
+
+
 def going_on_with_a_checkpoint_that_may_not_be_read(hands: Hands) -> object:
     hands.left()
     error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -232,6 +238,8 @@ RUNS: Table = {
         ("can't be held ({}); remove its {}", going_on(a_lock_elsewhere)),
         ("nothing was changed; fresh=true runs beside it", going_on(file("status.json", "{"))),
         ("is damaged ({}); the run's command", of_a_folder("audit", file("checkpoint.pt", "garbage"))),
+        ("was damaged or changed since the run wrote it; remove", a_status_that_was_changed),
+        ("since the run wrote it; the run's command", lambda h: RunFolder(h.over()).check_file("metrics.csv", {})),
         ("see to it that it may be read", going_on_with_a_checkpoint_that_may_not_be_read),
     ],
     "results/load.py": [

@@ -29,7 +29,7 @@ from gr_cli import cli
 from gr_cli.errors import one_line
 from gr_cli.report.cli import main
 from gr_cli.report.watch import Watcher
-from gr_cli.results.checksums import load_tensors, save_tensors
+from gr_cli.results.checksums import checksum, load_tensors, save_tensors
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.regular import finite, read_json, read_table, read_yaml
 
@@ -96,6 +96,13 @@ def text(content: str | bytes) -> Harm:
 
 def says(**fields: Any) -> Harm:
     return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def sealed(run: Path) -> None:
+    """Let the checksums in status.json be those of a hostile run itself."""
+    status = json.loads((run / "status.json").read_text())
+    status["checksums"]["config.yaml"] = checksum((run / "config.yaml").read_bytes())
+    RunFolder(run).write_status(status)
 
 
 def configures(name: str, value: Any) -> Harm:
@@ -196,7 +203,6 @@ def test_a_folder_that_can_t_be_read_is_refused_in_one_line(gr_run, folder, name
 @pytest.mark.parametrize("word", ["resume", "audit"])
 def test_a_checkpoint_that_is_no_file_is_refused_in_one_line(gr_run, folder, harm, word):
     harm(folder / "checkpoint.pt")
-    says(state="interrupted" if word == "resume" else "finished")(folder / "status.json")
     code, _, err = gr_run(f"{word}={folder}")
     assert code == 2
     assert err.count("\n") == 1
@@ -359,6 +365,7 @@ def test_nothing_is_imported_from_the_directory_that_a_folder_names(gr_run, fold
     (tmp_path / "there" / "my_stranger.py").write_text("raise SystemExit('was imported')")
     monkeypatch.syspath_prepend("")
     says(directory=str(tmp_path / "there"))(folder / "status.json")
+    sealed(folder)
     code, _, err = gr_run(f"resume={folder.absolute()}", "trust=my_stranger")
     assert code == 0, err
     configures("model._target_", "my_stranger.Model")(folder / "config.yaml")
@@ -470,6 +477,7 @@ def quoting(root: Path, seed: int, value: str) -> None:
     run = write_run(root, seed, status=status, name=f"run {seed}")
     configures("model.note", value)(run / "config.yaml")
     configures("choices.benchmark", value)(run / "config.yaml")
+    sealed(run)
 
 
 def test_what_is_quoted_is_text_in_the_page_and_in_figures(gr_report):

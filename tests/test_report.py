@@ -17,6 +17,8 @@ from run_folders import CONFIG, write_run
 
 from gr_cli.report.cli import main
 from gr_cli.report.statistics import summarised, t_quantile
+from gr_cli.results.checksums import checksum
+from gr_cli.results.folder import RunFolder
 from gr_cli.settings import deciding, short_hash
 
 Report = Callable[..., tuple[int, str, str]]
@@ -187,7 +189,11 @@ def test_nan_is_shown_and_a_metric_without_meaning_is_left_out(gr_report, table)
     for path, value in ((broken, "nan"), (empty, "")):
         lines = (path / "metrics.csv").read_text().splitlines()
         lines = [f"forgetting,{value}" if line.startswith("forgetting") else line for line in lines]
+        folder = RunFolder(path)
+        status = folder.status()
         (path / "metrics.csv").write_text("\n".join(lines))
+        status["checksums"]["metrics.csv"] = checksum((path / "metrics.csv").read_bytes())
+        folder.write_status(status)
     (row,) = table("runs")
     assert (row["forgetting_mean"], row["forgetting_n"], row["average_accuracy_n"]) == ("nan", "2", "3")
     _, out, _ = gr_report("runs")
@@ -300,6 +306,25 @@ def test_what_cannot_be_read_is_told_and_left_out(gr_report):
     code, out, err = gr_report("runs")
     assert code == 1 and "| 1 |" in out
     assert len(err.splitlines()) == 5 and all(f"{path}: can't be read (" in err for path in spoilt)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "timing.csv", "status.json"])
+def test_a_digit_that_was_changed_is_told_and_its_run_left_out(gr_report, name):
+    write_run(Path("runs"), 0)
+    path = write_run(Path("runs"), 1) / name
+    old = {"config.yaml": "lr: 0.001", "metrics.csv": ",0.", "timing.csv": ",500.", "status.json": "seed=1"}[name]
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, f"{old[:-1]}{'2' if old[-1].isdigit() else '1.'}"))
+    code, out, err = gr_report("runs")
+    assert code == 1 and "| 1 |" in out
+    assert f"{name}: was damaged or changed since the run wrote it" in err
+
+
+def test_a_history_that_was_changed_is_left_out_of_the_page(gr_report):
+    path = write_run(Path("runs"), 0) / "history.csv"
+    path.write_text(path.read_text().replace("0.", "1.", 1))
+    code, _, err = gr_report("runs", "--html", "page.html")
+    assert code == 1 and "history.csv: was damaged or changed since the run wrote it" in err
 
 
 def test_help_and_reports_import_nothing_heavy():

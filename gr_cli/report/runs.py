@@ -200,6 +200,9 @@ def _read(folder: RunFolder, status: dict[str, Any]) -> FoundRun:
     if type(seed) is not int or seed < 0:
         raise ValueError("the seed in config.yaml is no whole number ≥ 0")
     results = (folder.metrics(), _cost(folder.path)) if state == "finished" else (None, None)
+    folder.check_facts(status)
+    for name in ("config.yaml", "metrics.csv", "timing.csv") if state == "finished" else ("config.yaml",):
+        folder.check_file(name, status)
     return FoundRun(folder, state, seed, flat(decides), short_hash(decides), dict(choices), status, *results)
 
 

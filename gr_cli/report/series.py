@@ -166,7 +166,9 @@ def _read(run: FoundRun, table: str, read: Callable[[Rows], Mapping[Key, float]]
         return {}
     rows = read_table(path)
     with naming(path):
-        return read(rows)
+        found = read(rows)
+    run.folder.check_file(table, run.status)
+    return found
 
 
 def _distinct(pairs: Iterable[tuple[Key, float]]) -> dict[Key, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from gr_cli.errors import DamagedCheckpointError, FolderError
-from gr_cli.results.checksums import DamagedError, load_tensors, save_tensors
+from gr_cli.results.checksums import DamagedError, checksum, load_tensors, save_tensors
 from gr_cli.results.files import csv_text, move, not_made, remove, write_json, write_text
 from gr_cli.results.regular import finite, naming, open_regular, read_bytes, read_json, read_table, reason_of
 from gr_cli.results.status_fields import check_status, instant
@@ -30,6 +31,10 @@ except ImportError:  # Windows: two runs on one folder are not refused there
 DREAMS_TABLE = "dreams.csv"  # only of runs whose dreams were judged
 RESULTS = ("accuracy_matrix.csv", "evaluations.csv", "metrics.csv", "history.csv", DREAMS_TABLE)
 
+TABLES = (*RESULTS, "timing.csv")
+# What status.json says of a moment.
+_CHANGING = ("state", "reason", "started", "updated", "seconds", "progress", "process", "host")
+
 # The files of a run's state: the newest, one that is to take its place, and that of the end of the task before.
 CURRENT, NEXT, PREVIOUS = "checkpoint.pt", "checkpoint.next.pt", "checkpoint.previous.pt"
 
@@ -43,6 +48,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._checksums: dict[str, str] = {}  # of the files that were written here
 
     @property
     def figures(self) -> Path:
@@ -112,19 +118,51 @@ class RunFolder:
         return "killed"
 
     def write_status(self, status: Mapping[str, Any]) -> None:
-        """Replace status.json."""
-        write_json(self.path / "status.json", status)
+        """Replace status.json, with the checksums of the files that are over."""
+        known = {**status.get("checksums", {}), **self._checksums}
+        over = status.get("state") == "finished"
+        checksums = {name: known[name] for name in known if over or name not in TABLES}
+        facts = {name: value for name, value in status.items() if name != "checksum"} | {"checksums": checksums}
+        write_json(self.path / "status.json", facts | {"checksum": _of_facts(facts)})
 
     # --- config and tables
 
     def write_config(self, text: str) -> None:
         """Replace config.yaml."""
-        write_text(self.path / "config.yaml", text)
+        self._write("config.yaml", text)
 
     def write_tables(self, record: Record, metrics: Mapping[str, float | None]) -> None:
         """Replace all CSV files by what `record` holds."""
         for name, text in _tables(record, metrics).items():
-            write_text(self.path / name, text)
+            self._write(name, text)
+
+    def _write(self, name: str, text: str) -> None:
+        write_text(self.path / name, text)
+        self._checksums[name] = checksum(text.encode())
+
+    def check_facts(self, status: Mapping[str, Any]) -> None:
+        """Refuse a `status` of which anything but the state and its times is not what the run wrote.
+
+        Raises:
+            FolderError: it was damaged or changed.
+        """
+        if status.get("checksum") != _of_facts(status):
+            raise FolderError(
+                f"{self.path / 'status.json'}: was damaged or changed since the run wrote it; remove this file, and "
+                "the run's command writes it anew"
+            )
+
+    def check_file(self, name: str, status: Mapping[str, Any]) -> None:
+        """Refuse a file that is not what the run wrote, of which `status` has the checksum.
+
+        Raises:
+            FolderError: it was damaged or changed.
+            OSError, ValueError: it can't be read.
+        """
+        if status.get("checksums", {}).get(name) != checksum(read_bytes(self.path / name)):
+            raise FolderError(
+                f"{self.path / name}: was damaged or changed since the run wrote it; the run's command writes it anew"
+            )
 
     def changed_tables(self, record: Record, metrics: Mapping[str, float | None]) -> list[str]:
         """The names of the CSV files that are not what `write_tables` would write."""
@@ -236,6 +274,11 @@ def _tables(record: Record, metrics: Mapping[str, float | None]) -> dict[str, st
     if not record.dreams:
         del found[DREAMS_TABLE]
     return {name: csv_text(*table) for name, table in found.items()}
+
+
+def _of_facts(status: Mapping[str, Any]) -> str:
+    facts = {name: value for name, value in status.items() if name not in (*_CHANGING, "checksum")}
+    return checksum(json.dumps(facts, sort_keys=True).encode())
 
 
 def _holds(path: Path, text: str) -> bool:

@@ -57,6 +57,7 @@ class Status:
         earlier = folder.status() or {}
         self._begun = earlier.get("started", _now())
         self._seconds = float(earlier.get("seconds", 0.0))
+        self._checksums = earlier.get("checksums", {})
         self._clock = time.monotonic()
         self._state = ""
         self._writing = threading.Lock()
@@ -83,6 +84,7 @@ class Status:
                 "seconds": round(self._seconds + time.monotonic() - self._clock, 3),
                 "progress": None if self.reached is None else self.reached.told(),
                 **self.facts,
+                "checksums": self._checksums,
                 "process": os.getpid(),
                 "host": socket.gethostname(),
                 "commit": _commit(),
