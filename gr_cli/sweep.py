@@ -22,6 +22,7 @@ from gr_cli.signals import lifeline
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
+    from hydra.core.utils import JobReturn
     from omegaconf import DictConfig
 
     from gr_cli.settings import Settings
@@ -119,6 +120,10 @@ class CheckFirst(Callback):
                 _held.enter_context(lifeline())
         except Exception as error:
             raise Stop(error) from error
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        # Hydra keeps what each job returned until the sweep is over; nothing reads its configurations again.
+        job_return.cfg = job_return.hydra_cfg = None
 
 
 def _check_jobs(config: DictConfig) -> None:

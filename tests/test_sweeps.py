@@ -1,10 +1,12 @@
 """Sweeps: which runs their jobs are, and one damaged run among others."""
 
+import gc
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -238,3 +240,26 @@ def test_a_sweeper_that_finds_jobs_as_it_goes_is_counted_at_the_end(gr_run, monk
     for launcher in ((), ("hydra/launcher=batched",)):
         code, _, err = gr_run(*words, "optimizer.lr=0.1,1e30", *launcher)
         assert code == 1 and "1 of 2 runs did not finish" in err, err
+
+
+# --- memory
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=batched", "hydra.launcher.width=2")], ids=["basic", "wide"])
+def test_nothing_of_a_run_is_kept_when_it_is_over(gr_run, monkeypatch, launcher):
+    import gr_cli.experiment
+
+    kinds = ("Learner", "Experiment", "Record", "Figure", "Tensor", "Parameter", "DictConfig", "AnyNode")
+    train, counts = gr_cli.experiment.run_together, []
+
+    def counted(*arguments):
+        outcomes = train(*arguments)
+        gc.collect()
+        alive = Counter(type(value).__name__ for value in gc.get_objects())
+        counts.append({kind: alive[kind] for kind in kinds} | {"descriptors": len(os.listdir("/proc/self/fd"))})
+        return outcomes
+
+    monkeypatch.setattr(gr_cli.experiment, "run_together", counted)
+    assert gr_run("-m", *TINY, "seed=range(8)", *launcher)[0] == 0
+    assert counts[1] == counts[-1] and len(counts) in (4, 8)
