@@ -169,6 +169,8 @@ def _targets(node: Any) -> list[Any]:
 
 
 _TARGET = re.compile(r"""^\s*_target_:\s*["']?([\w.]+)""", re.MULTILINE)
+# An entry of the defaults list that is an option of another group: `- /optimizer@_here_: adam`.
+_TAKEN_OVER = re.compile(r"^\s*-\s*/(\w+)@_here_:", re.MULTILINE)
 
 
 def targets_named(text: str) -> list[str]:
@@ -178,11 +180,12 @@ def targets_named(text: str) -> list[str]:
 
 @cache
 def shipped_targets(group: str) -> frozenset[str]:
-    """The `_target_` of every shipped option of a group, and of the groups inside it."""
+    """The `_target_` of every shipped option of a group, of the groups inside it, and of those that it takes over."""
     folder = files("gr_cli.conf") / group
     there = group.isidentifier() and folder.is_dir()
     options = [path for path in _files_below(folder) if path.name.endswith(".yaml")] if there else []
-    return frozenset(target for path in options for target in targets_named(path.read_text(encoding="utf-8")))
+    text = "\n".join(path.read_text(encoding="utf-8") for path in options)
+    return frozenset(targets_named(text)).union(*map(shipped_targets, set(_TAKEN_OVER.findall(text))))
 
 
 def _files_below(folder: Traversable) -> Iterator[Traversable]:

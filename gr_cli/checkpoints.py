@@ -18,7 +18,7 @@ from gr_cli.settings import Settings
 from gr_cli.strategies.base import Pass
 from gr_cli.tell import tell
 
-VERSION = 5
+VERSION = 6
 State = dict[str, Any]
 
 
