@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -126,7 +127,21 @@ _CONTROL = re.compile(
 def one_line(text: object) -> str:
     """`text` on one line, as it may be shown anywhere: control characters that a value brought are written out."""
     line = " ".join(str(text).replace("\t", " ").splitlines())
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), line)
+    return _CONTROL.sub(_written_out, line)
+
+
+def readable(name: str, most: int = 60) -> str:
+    """A name that may be shown, drawn and written anywhere: control characters are written out, and of a long name
+    there are its beginning and a digest, by which it differs from others."""
+    plain = _CONTROL.sub(_written_out, name).replace("\u2028", r"\u2028").replace("\u2029", r"\u2029")
+    if len(plain) <= most:
+        return plain
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    return f"{plain[: most - len(digest) - 1]}…{digest}"
+
+
+def _written_out(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 def shortened(text: str, most: int = 60) -> str:

@@ -249,6 +249,7 @@ DATA: Table = {
         ("must be a folder that holds a folder", lambda hands: ImageFolder()),
         ("{}: {} {}; name a folder", lambda hands: read()),
         ("holds no images in folders", an_empty_folder),
+        ("holds two folders called", images(lambda: folder(("train",), ("\u00e9", "e\u0301")))),
         ("none of these is called test or val", images(lambda: Path("images/test").rename("images/later"))),
         ("images of one class only", images(lambda: Path("images").rename("cats") and folder(("",), ("cat",)))),
         ("class {} has {} image{}, and needs", images(lambda: Path("images/test/cat").rename("cats"))),
@@ -293,6 +294,7 @@ DATA: Table = {
     "benchmarks/sources.py": [
         ("has no load()", lambda hands: load(NoSource())),
         ("can't be read", no_file),
+        ("two of its classes have the same name", of_ones_own("a class twice")),
         ("its load() gave something of type", of_ones_own("no data")),
     ],
     "benchmarks/split.py": [

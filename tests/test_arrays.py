@@ -286,6 +286,30 @@ def test_what_is_loaded_does_not_change_with_the_array_that_was_given():
     assert np.array_equal(data.train.x[:, 0], X)
 
 
+def test_names_of_classes_are_of_a_bounded_length_without_control_characters(gr_run):
+    names = np.array(["a" * 100_000, "a" * 99_999 + "b", "\x1b[31mred\x07", "two\nlines"])
+    np.savez("set.npz", x=X, y=names[Y])
+    classes = load(Arrays("set.npz")).classes
+    assert len(set(classes)) == 4 and max(map(len, classes)) <= 60 and all(name.isprintable() for name in classes)
+    assert classes[0] == r"\x1b[31mred\x07" and classes[3] == r"two\nlines" and classes[1][:50] == "a" * 50
+    words = ("benchmark=arrays", "benchmark.source.path=set.npz", "threads=1", "strategy=finetune")
+    code, out, err = gr_run(*words, "train.iterations=1", "model.hidden_sizes=[4]")
+    assert code == 0 and "\x1b" not in out + err and "a" * 61 not in out + err
+    assert all(b"a" * 61 not in file.read_bytes() for file in Path("outputs").rglob("*.*") if file.is_file())
+    code, _, err = gr_run(*words, "benchmark.class_order=[1,2,3,4]")
+    assert code == 2 and len(err) < 500
+    np.savez("set.npz", x=X, y=np.where(np.arange(20) == 19, names[0], names[2]))
+    with pytest.raises(DataError, match=r"has one sample of a{51}") as error:
+        load(Arrays("set.npz"))
+    assert len(str(error.value)) < 300
+
+
+def test_a_message_says_how_many_more_there_are():
+    y = np.concatenate([np.arange(17), np.zeros(3, int)])
+    with pytest.raises(DataError, match="has one sample of 1, 2, 3, 4, 5 and 11 more, and needs two"):
+        load(Tensors(X, y))
+
+
 def test_settings_may_be_scalars_of_numpy():
     settings = {"test_share": np.float64(0.2), "test_seed": np.int64(3), "value_range": [0, np.float64(255)]}
     assert torch.equal(load(Tensors(X, Y, **settings)).test.x, load(Tensors(X, Y, test_seed=3)).test.x)

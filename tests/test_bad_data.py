@@ -211,6 +211,10 @@ BROKEN = {
         lambda: replace(sound(), classes=(0, 1, 2, 3)),
         "its classes must be names, not (0, 1, 2, 3)",
     ),
+    "a class twice": (
+        lambda: replace(sound(), classes=("a", "b", "c", "a")),
+        "two of its classes have the same name, a",
+    ),
     "no samples": (
         lambda: replace(sound(), test=(torch.rand(20, 1, 4, 4), torch.arange(20) % 4)),
         "its test part is of type tuple, not Samples",

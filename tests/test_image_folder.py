@@ -157,6 +157,31 @@ def test_classes_are_in_natural_order():
     assert read().classes == ("class1", "class2", "class10")
 
 
+def test_names_in_two_unicode_normal_forms_are_one_class():
+    folder(("train",), ("caf\u00e9", "dog"))
+    folder(("test",), ("cafe\u0301", "dog"), each=2)
+    data = read()
+    assert data.classes == ("caf\u00e9", "dog") and torch.bincount(data.test.y).tolist() == [2, 2]
+    folder(("test",), ("caf\u00e9",))
+    with pytest.raises(
+        DataError, match="test holds two folders called caf\u00e9, which are stored in two Unicode normal"
+    ):
+        read()
+
+
+def test_names_of_any_bytes_are_shown_and_written(gr_run):
+    odd, broken = os.fsdecode(b"images/%s/c\xff\x1b[31m/\xe9.png"), os.fsdecode(b"images/train/dog/\xff.png")
+    folder(each=1)
+    for part in ("train", "test"):
+        put(odd % part, pixels(6, 5, 3))
+    words = ("benchmark=image_folder", "benchmark.source.path=images", "benchmark.classes_per_task=1", "threads=1")
+    code, out, err = gr_run(*words, "strategy=finetune", "train.iterations=1", "model.hidden_sizes=[4]")
+    assert code == 0 and r"c\udcff\x1b[31m" in out and "\x1b" not in out + err
+    Path(broken).write_bytes(b"no image")
+    code, _, err = gr_run(*words, "strategy=finetune")
+    assert code == 2 and err.splitlines()[-1].encode("ascii") and r"the first is train/dog/\udcff.png" in err
+
+
 @pytest.mark.parametrize("ending", ["png", "jpg", "JPEG", "bmp", "gif", "webp", "tif", "ppm"])
 def test_any_format(ending):
     for part in ("train", "test"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from annotated_types import Le, Len
 
 from gr_cli.benchmarks.base import Samples
 from gr_cli.benchmarks.image_decoding import Depth, Pixels, check_cut, decoded, extensions, header, scaled
+from gr_cli.benchmarks.soundness import listed
 from gr_cli.benchmarks.sources import Data, TestShare, tested_on
 from gr_cli.cache import Tensors, digest, kept
 from gr_cli.checks import Count, PositiveInt
@@ -162,10 +164,10 @@ def _listed(root: Path, place: str) -> _Listing:
     if not root.is_dir():
         raise DataError(f"{place}: {root} {'is a file' if root.exists() else 'is not there'}; name a folder")
     parts = _parts(root, place)
-    by_part = {part: _folders(root / part) for part in parts}
+    by_part = {part: _by_name(root / part, place) for part in parts}
     names = sorted({name for found in by_part.values() for name in found}, key=_natural)
     inside = {
-        part: {name: sorted(_below(root, Path(part, name))) if name in found else [] for name in names}
+        part: {name: sorted(_below(root, Path(part, found[name]))) if name in found else [] for name in names}
         for part, found in by_part.items()
     }
     images = {part: {name: list(filter(_is_image, found[name])) for name in names} for part, found in inside.items()}
@@ -197,7 +199,7 @@ def _parts(root: Path, place: str) -> list[str]:
     if training is None or (testing is None and len(folders) > 1 and _holds_images(root / training)):
         return [""]  # a class may be called so
     if testing is None and len(folders) > 1:
-        others = ", ".join(name for name in folders if name != training)
+        others = listed([name for name in folders if name != training])
         raise DataError(
             f"{place}: holds {training}/ beside {others}, and none of these is called test or val; "
             f"rename the one that is for testing, or say benchmark.source.path={root / training}"
@@ -231,6 +233,24 @@ def _check_classes(images: dict[str, dict[str, list[_File]]], classes: Sequence[
 
 def _folders(folder: Path) -> list[str]:
     return [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def _by_name(folder: Path, place: str) -> dict[str, str]:
+    """The folders in a folder by their names in Unicode's composed form, which another system may have stored apart.
+
+    Raises:
+        DataError: two have the same name.
+    """
+    found: dict[str, str] = {}
+    for name in sorted(_folders(folder)):
+        normal = unicodedata.normalize("NFC", name)
+        if normal in found:
+            raise DataError(
+                f"{place}: {folder} holds two folders called {normal}, which are stored in two Unicode normal forms; "
+                "put their images into one"
+            )
+        found[normal] = name
+    return found
 
 
 def _natural(name: str) -> list[str | int]:
@@ -267,8 +287,8 @@ def _named_as_image(name: str) -> bool:
 def _decoded_all(listing: _Listing, choices: _Choices, place: str) -> Tensors:
     """All images as one tensor, and which of the files they are: all that can be decoded."""
     over = [f"{listing.others:,} other file{'s' if listing.others > 1 else ''}"] if listing.others else []
-    over += [f"what holds no images ({', '.join(listing.empty)})"] if listing.empty else []
-    over += [f"what is for neither training nor testing ({', '.join(listing.aside)})"] if listing.aside else []
+    over += [f"what holds no images ({listed(listing.empty)})"] if listing.empty else []
+    over += [f"what is for neither training nor testing ({listed(listing.aside)})"] if listing.aside else []
     passed = f"; passed over: {', '.join(over)}" if over else ""
     tell(
         f"{len(listing.files):,} images of {len(listing.classes)} classes in {listing.root} are decoded, "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import Annotated, Protocol, runtime_checkable
@@ -15,7 +16,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from gr_cli.benchmarks.base import Samples, first_of_each
 from gr_cli.benchmarks.soundness import checked
-from gr_cli.errors import DataError
+from gr_cli.errors import DataError, readable
 from gr_cli.randomness import Draws
 
 TestShare = Annotated[float, Gt(0), Lt(1)]
@@ -53,7 +54,7 @@ class Placed(Protocol):
     remedy: str
 
 
-# Data sets that were found sound: the runs of a sweep share one, which is looked at once.
+# The names of classes of data sets that were found sound: the runs of a sweep share one, which is looked at once.
 _sound: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
@@ -75,8 +76,22 @@ def load(source: Source) -> Data:
     if not isinstance(data, Data):
         raise DataError(f"{what}: its load() gave something of type {type(data).__name__}, not Data; {remedy}")
     if data not in _sound:
-        _sound[checked(data, what, remedy)] = True
-    return data
+        _sound[data] = _readable_names(checked(data, what, remedy), what, remedy)
+    names = _sound[data]
+    return data if names == data.classes else replace(data, classes=names)
+
+
+def _readable_names(data: Data, what: str, remedy: str) -> tuple[str, ...]:
+    """The names of all classes as they may be shown anywhere.
+
+    Raises:
+        DataError: two are the same.
+    """
+    names = tuple(map(readable, data.classes))
+    twice = [name for name, number in Counter(names).items() if number > 1]
+    if twice:
+        raise DataError(f"{what}: two of its classes have the same name, {twice[0]}; {remedy}")
+    return names
 
 
 class Digits:

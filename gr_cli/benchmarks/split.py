@@ -11,6 +11,7 @@ from gr_cli.benchmarks.base import Benchmark, Kind, Samples, Task, hold_out
 from gr_cli.benchmarks.blur import blurred
 from gr_cli.benchmarks.features import Features
 from gr_cli.benchmarks.rounds import called, dealt
+from gr_cli.benchmarks.soundness import listed
 from gr_cli.benchmarks.sources import Source, load
 from gr_cli.checks import PositiveInt, Share, checked
 from gr_cli.errors import ConfigError, suggestion
@@ -92,7 +93,7 @@ def _ordered(classes: Sequence[str], order: str | Sequence[str | int], draws: Dr
     twice = [classes[label] for i, label in enumerate(labels) if label in labels[:i]]
     missing = [name for label, name in enumerate(classes) if label not in labels]
     if twice or missing:
-        fault = f"has {twice[0]!r} twice" if twice else f"lacks {', '.join(map(repr, missing[:5]))}"
+        fault = f"has {twice[0]!r} twice" if twice else f"lacks {listed(list(map(repr, missing)))}"
         raise ConfigError("benchmark.class_order", list(order), f"must name each class once, and {fault}")
     return torch.tensor(labels)
 
@@ -107,8 +108,7 @@ def _label(classes: Sequence[str], wanted: str | int) -> int:
     raise ConfigError(
         "benchmark.class_order",
         wanted,
-        f"is neither the name of a class ({', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}) "
-        f"nor a number from 0 to {len(classes) - 1}",
+        f"is neither the name of a class ({listed(classes)}) nor a number from 0 to {len(classes) - 1}",
         suggestion(str(wanted), classes),
     )
 

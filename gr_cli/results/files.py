@@ -114,8 +114,8 @@ def one_at_a_time(path: Path, patience: float = 10.0) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, whole or not at all."""
-    write_whole(path, lambda file: file.write(text.encode()))
+    """Write `text` as UTF-8, whole or not at all; bytes of file names that are no UTF-8 are written out."""
+    write_whole(path, lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
