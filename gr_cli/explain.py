@@ -49,7 +49,7 @@ def _quoted(override: str) -> str:
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     quoted = f'{name}="{escaped}"'
     with suppress(HydraException):
-        if value:
+        if value and not re.fullmatch(r"\w+\(.*\)", value):  # which is meant as a function of Hydra's grammar
             OverridesParser.create().parse_overrides([quoted])
             return f"quote its value: {shlex.quote(quoted)}"
     return "quote it for the shell, and write key=value"

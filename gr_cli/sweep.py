@@ -114,7 +114,7 @@ class CheckFirst(Callback):
         # Hydra makes warnings of what a callback raises, but for a `Stop`.
         try:
             _check_launcher(config)
-            if str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
+            if _sweeper(config).endswith("BasicSweeper"):
                 _check_jobs(config)
             if _in_processes(config.hydra):
                 _held.enter_context(lifeline())
@@ -124,6 +124,17 @@ class CheckFirst(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         # Hydra keeps what each job returned until the sweep is over; nothing reads its configurations again.
         job_return.cfg = job_return.hydra_cfg = None
+
+
+def _sweeper(config: DictConfig) -> str:
+    """The class of the sweeper."""
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.select(config, "hydra.sweeper")
+    if not OmegaConf.is_dict(node) or "_target_" not in node:
+        choice = config.hydra.runtime.choices.get("hydra/sweeper")
+        raise ConfigError("hydra/sweeper", choice, "must name a sweeper", "leave it out for combinations of values")
+    return str(node["_target_"])
 
 
 def _check_jobs(config: DictConfig) -> None:

@@ -197,6 +197,7 @@ COMMANDS: Table = {
         ("which holds for the whole sweep", with_preset(_LAUNCHER, "own,none")),
         ("looks at one benchmark", typed("-m inspect=true seed=0,1")),
         ("must give values, none of them a sweep itself", typed("-m seed=1,range(3)")),
+        ("must name a sweeper", typed("-m hydra.sweeper=null seed=0")),
         ("must name a launcher", mistake("-m hydra.launcher=3 seed=0")),
         ("its package is not installed", typed("-m hydra.launcher._target_=hydra_plugins.none.Launcher seed=0")),
         ("hydra.launcher.where=ray: is not installed", without_ray),
