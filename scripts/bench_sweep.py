@@ -6,7 +6,7 @@
     python scripts/bench_sweep.py --subject mnist-100 --seeds 2 --iterations 200
 
 Ways: `sequential`, the jobs one after the other in one process, imports excluded; `batched`, as programs with a
-replica axis, imports excluded, the check of their first steps included; `batched-2`, the same in two processes; `joblib`,
+replica axis, imports excluded, their check included; `batched-2`, the same in two processes; `joblib`,
 a process per core (if its launcher is installed); `separate`, one gr-run process after the other, imports included.
 Figures are medians over the turns. To spend less time, fewer iterations and seeds can be asked for: all ways get them.
 """
