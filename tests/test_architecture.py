@@ -118,7 +118,8 @@ def test_every_yaml_composes(preset, strategy):
         [f"strategy={strategy}"] if strategy and not preset.startswith(("dgr", "best")) else []
     )
     with initialize_config_module("gr_cli.conf", version_base="1.3"):
-        for option in [[], *([f"{path.parent.name}={path.stem}"] for path in OPTIONS)] if preset == "none" else [[]]:
+        others = OPTIONS if preset == "none" and strategy is None else []
+        for option in [[], *([f"{path.parent.name}={path.stem}"] for path in others)]:
             config = OmegaConf.to_container(compose("config", overrides=[*words, *option]), resolve=True)
             Settings.checked(config, {}, words)
 

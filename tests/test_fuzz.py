@@ -28,6 +28,7 @@ LEFT = {
 }  # fmt: skip
 
 
+@pytest.mark.timeout(0 if MANY else 1800)  # thousands of lines take longer than any one test may
 @settings(
     max_examples=int(MANY or 120),
     derandomize=MANY is None,
