@@ -480,3 +480,11 @@ def test_killed_runs_come_to_the_same_bytes():
         found = subprocess.run([*script, *words], capture_output=True, text=True, check=False)
         assert found.returncode == 0, found.stdout + found.stderr
         assert f"{words[0]} of {words[0]} the same byte for byte" in found.stdout
+
+
+def test_no_damage_to_a_file_is_believed():
+    """A short form of what scripts/damage_runs.py does at length."""
+    script = [sys.executable, str(ROOT / "scripts" / "damage_runs.py"), "--damages", "30"]
+    found = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "30 of 30 damages refused or without effect" in found.stdout

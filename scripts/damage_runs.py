@@ -1,0 +1,282 @@
+#!/usr/bin/env python
+"""Damage files that runs and sweeps leave, at random, and see that nothing wrong is believed.
+
+    python scripts/damage_runs.py                                # 1,000 damages
+    python scripts/damage_runs.py --damages 30 --seed 1          # fewer, and others
+
+A file of a run, a sweep or a cache gets a flipped bit, is cut, emptied, or replaced by a file of the same name of
+another run, by a folder or by a link. Then, at random, the same command is repeated, or the run is resumed, loaded,
+verified or reported. Whatever ends with 0 must have left or shown what undamaged files leave or show, and whatever
+does not must name what is wrong, without a traceback; the other runs of a sweep must be as if nothing had happened.
+Processes are forked from one that has imported everything. Exit code 1 if anything else was seen.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import gr_cli.cli
+import gr_cli.console
+import gr_cli.report.cli
+import gr_cli.verify  # imported before the forks, with all that a run needs
+from gr_cli import load_run
+from gr_cli.errors import GrError
+from gr_cli.results.folder import RESULTS
+from gr_cli.view import View
+
+SMALL = (
+    "threads=1", "train.iterations=8", "log.every=3", "benchmark.classes_per_task=[2,4,4]", "model.hidden_sizes=[16]",
+)  # fmt: skip
+REPLAY = (*SMALL, "strategy=generative_replay", "generator.hidden_dims=[16]", "strategy.memory_size=40")
+IMAGES = (
+    "threads=1", "train.iterations=8", "log.every=3", "strategy=finetune", "benchmark=image_folder",
+    "benchmark.source.path=images", "benchmark.classes_per_task=1", "model.hidden_sizes=[16]",
+    "benchmark/features=conv", "benchmark.features.weights=random",
+)  # fmt: skip
+SWEEP = ("-m", *SMALL, "strategy=finetune", "seed=0,1,2", "hydra/launcher=batched", "hydra.launcher.width=3")
+WORDS = {"replay": REPLAY, "images": IMAGES, "sweep": SWEEP}
+PATIENCE = 300.0  # seconds, far more than any command needs
+
+Command = Callable[[], int]
+
+
+class StopAt(View):
+    """Asks to stop within the third task."""
+
+    def stepped(self, number, position, losses):
+        """One training step is over."""
+        if (number, position.iteration) == (2, 4):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def run(words: tuple[str, ...], stop: bool = False) -> Command:
+    """`gr-run words`, asked to stop on its way if so wanted."""
+
+    def do() -> int:
+        gr_cli.console.Terminal = lambda **_: StopAt() if stop else View()
+        return gr_cli.cli.main(words)
+
+    return do
+
+
+def load(folder: str) -> Command:
+    """Print what `load_run` reads of the matrix and the networks."""
+
+    def do() -> int:
+        try:
+            found = load_run(folder)
+        except GrError as error:
+            print(f"gr-run: {error}")
+            return error.exit_code
+        print(found.matrix, found.config, sum(value.double().sum().item() for value in found.solver.parameters()))
+        return 0
+
+    return do
+
+
+def report() -> int:
+    """`gr-report` of all that is there."""
+    return gr_cli.report.cli.main(["outputs", "--csv", "-"])
+
+
+def forked(command: Command, home: Path) -> tuple[int, str]:
+    """A command in a process of its own, in `home`: its exit code and all that it printed."""
+    output = home.with_suffix(".txt")
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            os.chdir(home)
+            os.environ["GR_CACHE_ROOT"] = str(home / "cache")
+            quiet = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(quiet, 1)
+            os.dup2(quiet, 2)
+            code = command()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status), output.read_text(errors="replace")
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return -1, "Traceback: it does not come to an end"
+
+
+def tables(home: Path) -> dict[str, bytes]:
+    """What the runs below `home` found, by folder and name."""
+    found = sorted(path for name in RESULTS for path in home.glob(f"outputs/*/*/*/{name}") if path.is_file())
+    return {str(path.relative_to(home)): path.read_bytes() for path in found}
+
+
+def images(home: Path) -> None:
+    """Three classes of eight small pictures."""
+    from PIL import Image
+
+    dice = random.Random(0)
+    for name in "abc":
+        folder = home / "images" / name
+        folder.mkdir(parents=True)
+        for number in range(8):
+            Image.frombytes("L", (12, 12), dice.randbytes(144)).save(folder / f"{number}.png")
+
+
+def prepared(place: Path) -> dict[str, Path]:
+    """Folders in which runs are over or were stopped, by name; `<name> over` is what `<name> stopped` comes to."""
+    homes = {}
+    for name, words in WORDS.items():
+        for state in ("over", "stopped"):
+            home = homes[f"{name} {state}"] = place / f"{name}-{state}"
+            home.mkdir()
+            if name == "images":
+                images(home)
+            code, said = forked(run(words, stop=state == "stopped"), home)
+            if code != (130 if state == "stopped" else 0):
+                sys.exit(f"exit code {code} in {home}:\n{said[-2000:]}")
+    return homes
+
+
+# --- damages
+
+
+def flip(path: Path, others: list[Path], dice: random.Random) -> None:
+    """One bit."""
+    content = bytearray(path.read_bytes())
+    if content:
+        content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+    path.write_bytes(content)
+
+
+def cut(path: Path, others: list[Path], dice: random.Random) -> None:
+    """Some of the end is missing."""
+    content = path.read_bytes()
+    path.write_bytes(content[: dice.randrange(len(content) + 1)])
+
+
+def empty(path: Path, others: list[Path], dice: random.Random) -> None:
+    """Nothing is left."""
+    path.write_bytes(b"")
+
+
+def replace(path: Path, others: list[Path], dice: random.Random) -> None:
+    """The file of another run takes its place."""
+    if others:
+        shutil.copy(dice.choice(others), path)
+
+
+def folder(path: Path, others: list[Path], dice: random.Random) -> None:
+    """A folder takes its place."""
+    path.unlink()
+    path.mkdir()
+
+
+def link(path: Path, others: list[Path], dice: random.Random) -> None:
+    """A link takes its place, to the file of another run or to what never ends."""
+    path.unlink()
+    path.symlink_to(dice.choice([*others, Path("/dev/zero"), Path("nowhere")]))
+
+
+DAMAGES = (flip, flip, flip, cut, empty, replace, folder, link)
+
+
+# --- what must hold
+
+
+def actions(name: str, home: Path, target: Path) -> dict[str, Command]:
+    """What may be done after a damage; `target`: the run that it is done to."""
+    own = str(target.relative_to(home))
+    return {
+        "again": run(WORDS[name.split()[0]]),
+        "resume": run((f"resume={own}",)),
+        "load": load(own),
+        "verify": run((f"verify={own}",)),
+        "report": report,
+    }
+
+
+def violation(
+    action: str, code: int, said: str, expected: str, home: Path, whole: Path, target: Path, harmed: Path | None
+) -> str:
+    """What must not be, if anything; `expected`: what was printed where nothing was damaged; `target`: the run that
+    something was done to, `harmed`: the one that was damaged."""
+    found, right = tables(home), tables(whole)
+    if "Traceback" in said:
+        return "a traceback, or no end"
+    if code != 0 and not any(word in said for word in ("gr-run: ", "gr-report: ", "NOT the same", "agrees within")):
+        return "refused without a word"
+    if code == 0 and action in ("load", "report") and said != expected:
+        return "something else is shown"
+    own = target.relative_to(home).parts
+    ours = {name: content for name, content in right.items() if Path(name).parts[:4] == own}
+    if code == 0 and action == "verify" and any(found.get(name) != content for name, content in ours.items()):
+        return "changed tables are verified"
+    if action == "resume" and code == 0 and any(found.get(name) != content for name, content in ours.items()):
+        return "other tables"
+    if action == "again":
+        if code == 0 and found != right:
+            return "other tables"
+        others = [name for name in right if Path(name).parts[:4] != own]
+        if harmed == target and any(found.get(name) != right[name] for name in others):
+            return "a neighbour was harmed"
+    return ""
+
+
+def main() -> None:
+    """Damage and look."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--damages", type=int, default=1000, help="how many (1,000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the damages")
+    arguments = parser.parse_args()
+    dice, seen, wrong = random.Random(arguments.seed), Counter[str](), 0
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary)
+        homes, expected = prepared(place), dict[tuple[str, str, str], str]()
+        for number in range(arguments.damages):
+            name = dice.choice(sorted(homes))
+            source, home, whole = homes[name], place / "tried", homes[f"{name.split()[0]} over"]
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(home)
+            shutil.copytree(source, home)
+            files = [path for top in ("outputs", "cache") for path in sorted((home / top).rglob("*")) if path.is_file()]
+            kind = dice.choice(sorted({path.suffix for path in files}))  # else nearly all would be pictures and tables
+            path, damage = dice.choice([path for path in files if path.suffix == kind]), dice.choice(DAMAGES)
+            runs = sorted(status.parent for status in home.glob("outputs/*/*/*/status.json"))
+            harmed = next((folder for folder in runs if folder in path.parents), None)  # else what all of them share
+            target = harmed or dice.choice(runs)
+            others = [p for other in homes.values() for p in sorted(other.rglob(path.name))]
+            others = [p for p in others if p.is_file() and p.read_bytes() != path.read_bytes()]
+            action = dice.choice(sorted(actions(name, home, target)))
+            key = (name, action, str(target.relative_to(home)))
+            if action in ("load", "report") and key not in expected:
+                expected[key] = forked(actions(name, home, target)[action], home)[1]
+            damage(path, others, dice)
+            code, said = forked(actions(name, home, target)[action], home)
+            what = violation(action, code, said, expected.get(key, ""), home, whole, target, harmed)
+            seen["sound" if code == 0 else "refused"] += 1
+            if what:
+                wrong += 1
+                said = "\n    ".join(said.splitlines()[-6:])
+                which = f"{damage.__name__} {path.relative_to(home)}"
+                print(f"{number}: {name}: {which}, {action}: {what}\n    {said}", flush=True)
+    print(f"{arguments.damages - wrong} of {arguments.damages} damages refused or without effect; {dict(seen)}")
+    sys.exit(wrong > 0)
+
+
+if __name__ == "__main__":
+    main()
