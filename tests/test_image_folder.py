@@ -116,6 +116,17 @@ def test_links_stand_for_a_class_or_an_image_and_one_that_leads_nowhere_is_an_im
     assert len(read(skip_broken=True).train) + len(read(skip_broken=True).test) == 13
 
 
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path), lambda path: os.symlink("x.png", path)]
+)
+def test_a_pipe_a_device_and_a_link_to_itself_are_images_that_cannot_be_read(make):
+    folder()
+    make("images/train/dog/x.png")
+    with pytest.raises(DataError, match=r"1 of 13 images can't be decoded, the first is train/dog/x.png"):
+        read()
+    assert len(read(skip_broken=True).train) == 6
+
+
 def nothing_is_decoded(monkeypatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("decoded before it was found that this set can't be learnt from")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from enum import IntEnum
 from functools import lru_cache
@@ -58,10 +59,8 @@ def extensions() -> frozenset[str]:
 
 def header(path: str) -> Header | None:
     """The header of an image; None if it can't be told, which decoding will say."""
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             width, height = image.size
             turned = image.format in _MAY_LIE_ON_THEIR_SIDE and image.getexif().get(_ORIENTATION, 1) >= 5
             depth = _depth(image)
@@ -69,6 +68,14 @@ def header(path: str) -> Header | None:
             return Header((width, height) if turned else (height, width), grey, depth)
     except Exception:
         return None
+
+
+def _opened(path: str) -> Any:
+    from PIL import Image
+
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError("it is no regular file")  # a pipe would be waited for, a device never ends
+    return Image.open(path)
 
 
 def _depth(image: Any) -> Depth:
@@ -81,11 +88,12 @@ def _depth(image: Any) -> Depth:
 
 
 def decoded(path: str, shape: tuple[int, int, int]) -> Pixels:
-    """An image, its shorter side scaled to `shape` (C, H, W) and cut at the centre; what is transparent on white."""
+    """An image, its shorter side scaled to `shape` (C, H, W) and cut at the centre; what is transparent on white,
+    and of several frames the first."""
     from PIL import Image, ImageOps
 
     mode, (height, width) = "L" if shape[0] == 1 else "RGB", shape[1:]
-    with Image.open(path) as opened:
+    with _opened(path) as opened:
         opened.draft(mode, (2 * width, 2 * height))  # a large JPEG needs not be decoded in full
         depth = _depth(opened)
         image: Image.Image = opened

@@ -88,7 +88,8 @@ class ImageFolder:
     Args:
         path: the folder.
         size: pixels each way, or [height, width]; default: the size that most images have.
-        mode: `grey` or `rgb`; `auto`: grey if all files are. What is transparent is seen on white.
+        mode: `grey` or `rgb`; `auto`: grey if all files are. What is transparent is seen on white; of
+            several frames there is the first.
         test_share: part of each class that is for testing, where there is no folder for that.
         test_seed: which samples that is; not the run's seed, so all runs are tested on the same.
         skip_broken: leave out images that can't be decoded, instead of refusing them all.
@@ -232,7 +233,7 @@ def _check_classes(images: dict[str, dict[str, list[_File]]], classes: Sequence[
 
 
 def _folders(folder: Path) -> list[str]:
-    return [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+    return [entry.name for entry in os.scandir(folder) if os.path.isdir(entry.path) and not entry.name.startswith(".")]
 
 
 def _by_name(folder: Path, place: str) -> dict[str, str]:
@@ -265,12 +266,14 @@ def _below(root: Path, folder: Path) -> Iterator[_File]:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _below(root, folder / entry.name)
-        elif not entry.is_dir():
-            try:
-                stamp = FileStamp.of(entry.stat())
-            except FileNotFoundError:  # a link that leads nowhere is an image that can't be decoded
-                stamp = ABSENT
-            yield _File(f"{folder}/{entry.name}", 0, stamp)
+            continue
+        try:
+            if entry.is_dir():  # a link to a folder
+                continue
+            stamp = FileStamp.of(entry.stat())
+        except OSError:  # a link that leads nowhere, or to itself, is an image that can't be decoded
+            stamp = ABSENT
+        yield _File(f"{folder}/{entry.name}", 0, stamp)
 
 
 def _is_image(file: _File) -> bool:
