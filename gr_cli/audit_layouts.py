@@ -30,6 +30,16 @@ class Target:
     values: Callable[[Integers], Floats]
     plain: bool = True
 
+    @property
+    def run_length(self) -> int:
+        """How many values a run has that is looked up: half a row, within bounds; of what is made of samples, a row."""
+        if len(self.shape) == 1:
+            return min(max(self.shape[0] // 4, _SHORTEST_RUN), _LONGEST_RUN)
+        row = self.shape[-1]
+        if row >= _SHORTEST_RUN - 2 and (row < _SHORTEST_RUN or not self.plain):
+            return min(row, _LONGEST_RUN)
+        return min(max(row // 2, _SHORTEST_RUN), _LONGEST_RUN, prod(self.shape))
+
     def flat(self, labels: Integers) -> Floats:
         """The samples with these labels as rows (n, D)."""
         return self.values(labels).reshape(len(labels), -1)
@@ -65,14 +75,6 @@ def _halved(x: Floats, half: tuple[int, ...]) -> Floats:
     cut = x[:, :, : 2 * height, : 2 * width]
     means: Floats = cut.reshape(len(x), channels, height, 2, width, 2).mean((3, 5))
     return means
-
-
-def run_length(shape: tuple[int, ...]) -> int:
-    """How many values a run has that is looked up: half a row, within bounds."""
-    if len(shape) == 1:
-        return min(max(shape[0] // 4, _SHORTEST_RUN), _LONGEST_RUN)
-    shortest = shape[-1] if _SHORTEST_RUN - 2 <= shape[-1] < _SHORTEST_RUN else _SHORTEST_RUN
-    return min(max(shape[-1] // 2, shortest), _LONGEST_RUN, prod(shape))
 
 
 @dataclass(frozen=True)

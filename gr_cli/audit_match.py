@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gr_cli.audit_layouts import Layout, Target, run_length
+from gr_cli.audit_layouts import Layout, Target
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -26,6 +26,8 @@ _LEAST_PART = 16  # values of a part, and this share of the sample's
 _LEAST_SHARE = 1 / 16
 # Values this near to those of a sample, in parts of its contrast, may be part of it.
 _RESEMBLING = 0.1
+_LEAST_VARIATION = 0.15  # within columns, and within rows, of all variance of a part
+_MOST_BOXES = 50  # parts of a sample that are tried, the largest first
 _LEAST_STEPS = 6  # pairs of neighbours that differ in a part
 _EDGES = 8  # rows and columns where parts may begin and end: steps of an eighth
 _CHUNK = 256  # samples compared at once
@@ -118,7 +120,7 @@ def matches(stream: Stream, parts: Iterable[Part]) -> Iterator[Match]:
 
 def parts_around(stream: Stream, target: Target, shapes: Sequence[Layout], hits: Hits) -> Iterator[Part]:
     """What lies of samples of a target, which has these layouts, around hits."""
-    size = run_length(target.shape)
+    size = target.run_length
     groups: dict[tuple[tuple[int, ...], bool], list[int]] = {}
     for number in np.unique(hits.layout).tolist():
         layout = shapes[number]
@@ -164,12 +166,17 @@ class _Around:
         rows, columns = next(iter(self.layouts.values())).pixels.shape
         return rows, columns
 
-    def _samples(self, label: NDArray[Any], layout: NDArray[Any]) -> Floats:
-        """The samples (n, A * B) in their layouts."""
+    @cached_property
+    def _order(self) -> Integers:
+        """The values of a sample (A * B) in each layout, by the layout's number."""
         order = np.zeros((max(self.layouts) + 1, self.form[0] * self.form[1]), np.int64)
         for number, each in self.layouts.items():
             order[number] = each.flat
-        return np.take_along_axis(self.target.flat(label), order[layout], 1).astype(np.float64)
+        return order
+
+    def _samples(self, label: NDArray[Any], layout: NDArray[Any]) -> Floats:
+        """The samples (n, A * B) in their layouts."""
+        return np.take_along_axis(self.target.flat(label), self._order[layout], 1).astype(np.float64)
 
     def _strides(self) -> Integers:
         """How far apart the rows of a sample may lie, backwards, too."""
@@ -187,9 +194,12 @@ class _Around:
         chunk = max(_CHUNK, _MOST_VALUES // (2 * self.size * max(1, len(strides))))
         for start in range(0, len(hits) if len(strides) else 0, chunk):
             some = hits.of(np.arange(start, min(start + chunk, len(hits))))
-            x = self._samples(some.label, some.layout)
+            labels, row = np.unique(some.label, return_inverse=True)
+            x = self.target.flat(labels)
             for second, step in self._second(some.at):
-                found.append(self._confirmed(some, x, second, step, strides))
+                runs = np.stack([some.at, second], 1)[..., None] + np.arange(self.size)
+                known = x[row[:, None], self._order[some.layout[:, None], runs.reshape(len(runs), -1)]]
+                found.append(self._confirmed(some, known.astype(np.float64), step, strides))
         empty = np.zeros(0, np.int64)
         return _Candidates.once(found or [(empty,) * 5])
 
@@ -207,16 +217,15 @@ class _Around:
                 step[(at + step < 0) | (at + step + self.size > rows * columns)] = 0
                 yield at + step, step
 
-    def _confirmed(
-        self, hits: Hits, x: Floats, second: Integers, step: Integers, strides: Integers
-    ) -> tuple[NDArray[Any], ...]:
-        """The hits of which the second run, too, is there at one of the strides, as columns of candidates."""
+    def _confirmed(self, hits: Hits, known: Floats, step: Integers, strides: Integers) -> tuple[NDArray[Any], ...]:
+        """The hits of which the second run, too, is there at one of the strides, as columns of candidates.
+
+        `known` (n, 2 * size): both runs of the sample; `step`: how many rows, or values, the second is from the first.
+        """
         position = hits.position[:, None] + (step[:, None] * strides if self.in_rows else step[:, None])
         inside = (position >= 0) & (position + self.size <= len(self.stream.values))
         first = np.broadcast_to(hits.position[:, None], position.shape)
         y = self._numbers(np.stack([first, position], 2)[..., None] + np.arange(self.size))
-        both = np.stack([hits.at, second], 1)[..., None] + np.arange(self.size)
-        known = np.take_along_axis(x, both.reshape(len(x), -1), 1)
         distance, _ = _distance(known[:, None], y.reshape(*position.shape, -1))
         which, number = np.nonzero(inside & (distance < 2 * _TOLERANCE))
         stride, at = strides[number], hits.at[which]
@@ -322,10 +331,18 @@ def _largest(
     telling = (_sums(steps, narrower) >= _LEAST_STEPS) & (apart < _TOLERANCE_OF_STEPS)
     amount = np.where((distance < _TOLERANCE) & telling, values, 0)
     for i in np.flatnonzero(amount.max(1)):
-        best = amount[i].argmax()
-        top, bottom, left, right = (int(edge) for edge in boxes[best])
-        spot = (top, bottom, left, right)
-        yield int(promising[i]), spot, float(distance[i, best]), float(relative[i, best] * scale[i])
+        for best in np.argsort(-amount[i], kind="stable")[: min(_MOST_BOXES, np.count_nonzero(amount[i]))]:
+            top, bottom, left, right = (int(edge) for edge in boxes[best])
+            if _is_no_line(x[i, top:bottom, left:right]):
+                spot = (top, bottom, left, right)
+                yield int(promising[i]), spot, float(distance[i, best]), float(relative[i, best] * scale[i])
+                break
+
+
+def _is_no_line(x: Floats) -> bool:
+    """Whether a part (A, B) varies from row to row and from column to column: straight lines, as of letters, don't."""
+    total = x.var()
+    return len(x) == 1 or bool(min(x.var(0).mean(), x.var(1).mean()) > _LEAST_VARIATION * total)
 
 
 def _aligned(x: Floats, y: Floats, at: Integers, size: int) -> tuple[Floats, Floats, Floats]:

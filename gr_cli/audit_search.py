@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from gr_cli.audit_layouts import Layout, Target, layouts, run_length
+from gr_cli.audit_layouts import Layout, Target, layouts
 from gr_cli.audit_match import Hits, Match, Part, Stream, matches, parts_around
 
 Floats = NDArray[np.float32]
@@ -134,7 +134,7 @@ class _Table:
     layouts: list[Layout] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.size = run_length(self.target.shape)
+        self.size = self.target.run_length
         self.layouts = layouts(self.target, self.size)
         chosen: list[tuple[NDArray[np.int32], ...]] = []
         for labels, x in self.target.batches():

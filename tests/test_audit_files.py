@@ -27,6 +27,9 @@ from PIL import Image
 from gr_cli import cli
 from gr_cli.audit import Audit, audit
 from gr_cli.audit_files import FolderReader
+from gr_cli.audit_layouts import Target
+from gr_cli.audit_match import Stream
+from gr_cli.audit_search import search
 from gr_cli.benchmarks import Digits
 from gr_cli.report.figures import samples
 
@@ -363,3 +366,19 @@ def test_a_reader_leaves_names_that_can_be_printed(tmp_path):
     reader = FolderReader(tmp_path)
     list(reader.arrays())
     assert list(reader.unread) == ["a?[31m.npz"]
+
+
+def test_lines_and_letters_of_a_figure_are_no_samples():
+    """A thin 1 of a data set resembles the strokes of letters, whose parts are straight lines."""
+    ones = np.zeros((6, 1, 28, 28), np.float32)
+    for i, one in enumerate(ones[:, 0]):
+        one[4:24, 12 + i % 3 : 15 + i % 3] = np.array([0.4, 1.0, 0.2 + 0.1 * i])
+        one[4], one[23] = one[4] * 0.5, one[23] * 0.3
+    figure = np.full((120, 200), 255.0, np.float32)
+    figure[10:100, 40:43] = 255 - 255 * ones[0, 0, 10, 12:15]
+    figure[30:60, 80:83] = 255 - 255 * ones[3, 0, 10, 12:15]
+    target = Target(np.arange(len(ones)), (1, 28, 28), lambda labels: ones[labels])
+    assert not list(search([target], [Stream(figure.ravel(), ("figure",), strides=(200,), exact=True)]))
+    figure[50:78, 150:178] = 200 - 100 * ones[2, 0]
+    (match,) = search([target], [Stream(figure.ravel(), ("figure",), strides=(200,), exact=True)])
+    assert match.label == 2 and match.values is None
