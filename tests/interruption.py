@@ -1,10 +1,12 @@
 """Runs that are stopped on their way, and the tables that runs leave. The fixtures are in `conftest.py`."""
 
+import json
 import os
 import signal
 from pathlib import Path
 
-from gr_cli.results.folder import RESULTS
+from gr_cli.results.checksums import checksum
+from gr_cli.results.folder import RESULTS, RunFolder
 from gr_cli.view import View
 
 
@@ -28,3 +30,10 @@ def only_run() -> Path:
 def csvs(folder: Path) -> dict[str, bytes]:
     """What a run found."""
     return {name: (folder / name).read_bytes() for name in RESULTS if (folder / name).exists()}
+
+
+def sealed(folder: Path) -> None:
+    """Let the checksums in status.json be those of a configuration that was changed."""
+    status = json.loads((folder / "status.json").read_text())
+    status["checksums"]["config.yaml"] = checksum((folder / "config.yaml").read_bytes())
+    RunFolder(folder).write_status(status)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import yaml
+from interruption import sealed
 from situations import TINY, Hands, Situation, Table, failing, mistake, of_vectors, typed
 from test_audit import add, of_task
 
@@ -85,6 +86,7 @@ def config_with(path: str, value: object) -> Callable[[Path], object]:
             node = node[name]
         node[leaf] = value
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        sealed(folder)
 
     return harm
 

@@ -21,6 +21,7 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+from interruption import sealed
 from run_folders import write_run
 from situations import TINY
 
@@ -29,7 +30,7 @@ from gr_cli import cli
 from gr_cli.errors import one_line
 from gr_cli.report.cli import main
 from gr_cli.report.watch import Watcher
-from gr_cli.results.checksums import checksum, load_tensors, save_tensors
+from gr_cli.results.checksums import load_tensors, save_tensors
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.regular import finite, read_json, read_table, read_yaml
 
@@ -96,13 +97,6 @@ def text(content: str | bytes) -> Harm:
 
 def says(**fields: Any) -> Harm:
     return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | fields))
-
-
-def sealed(run: Path) -> None:
-    """Let the checksums in status.json be those of a hostile run itself."""
-    status = json.loads((run / "status.json").read_text())
-    status["checksums"]["config.yaml"] = checksum((run / "config.yaml").read_bytes())
-    RunFolder(run).write_status(status)
 
 
 def configures(name: str, value: Any) -> Harm:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from interruption import csvs, only_run
+from interruption import csvs, only_run, sealed
 
 from gr_cli import checkpoints, experiment, load_run
 from gr_cli.checkpoints import START, Place
@@ -118,6 +118,9 @@ def test_a_folder_of_another_configuration_is_refused_by_the_names_that_differ(g
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["optimizer"]["lr"], config["train"]["batch_size"] = 0.5, 16
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    code, _, err = gr_run(f"resume={folder}")
+    assert code == 2 and "config.yaml: was damaged or changed since the run wrote it" in err
+    sealed(folder)
     code, _, err = gr_run(f"resume={folder}")
     assert code == 2 and err.count("\n") == 1
     assert "holds a run of another configuration: " in err

@@ -110,6 +110,20 @@ def check_trust(path: Path, named: Collection[str], trust: Collection[str]) -> N
         )
 
 
+def check_unchanged(path: Path) -> None:
+    """Refuse a config.yaml that is not the one that the run in `path` wrote, if status.json is there to tell.
+
+    Raises:
+        FolderError: it was damaged or changed.
+    """
+    from gr_cli.results.folder import RunFolder
+
+    folder = RunFolder(path)
+    if (status := folder.status()) is not None:
+        with _refused(path):
+            folder.check_file("config.yaml", status)
+
+
 def load_run(folder: str | Path, trust: str | Collection[str] = ()) -> LoadedRun:
     """Configuration, accuracy matrix, solver and generator (None if there was none) of the run in `folder`.
 
@@ -133,6 +147,7 @@ def load_run(folder: str | Path, trust: str | Collection[str] = ()) -> LoadedRun
     if saved is None:
         raise FolderError(f"{folder}: holds no checkpoint yet; go on with gr-run resume={folder}")
     check_identity(saved, settings, run)
+    check_unchanged(run.path)
     shape = saved["kind"]
     kind = Kind(tuple(shape["shape"]), shape["value_range"], shape["trials"])
     learner = build_learner(settings.config, kind, saved["learner"]["heads"], torch.device("cpu"))
