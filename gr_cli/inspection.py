@@ -69,9 +69,10 @@ def inspected(settings: Settings, root: Path) -> Inspection:
     warnings = [*_imbalance(benchmark.tasks), *_duplicates(benchmark.tasks), *_constant(list(extremes.values()))]
     folder = root / "inspect" / f"{name}-{short_hash([settings.config['benchmark'], settings.seed])}"
     picture = _drawn(benchmark, name, folder) if len(benchmark.kind.shape) == 3 else None
-    title = f"{name} · {len(benchmark.tasks)} tasks · seed {settings.seed}"
-    tasks = tuple(_facts(task, extremes[_key(task.train)]) for task in benchmark.tasks)
-    return Inspection(title, _of_all(benchmark), tasks, tuple(warnings), picture)
+    tasks = "1 task" if len(benchmark.tasks) == 1 else f"{len(benchmark.tasks)} tasks"
+    title = f"{name} · {tasks} · seed {settings.seed}"
+    facts = tuple(_facts(task, extremes[_key(task.train)]) for task in benchmark.tasks)
+    return Inspection(title, _of_all(benchmark), facts, tuple(warnings), picture)
 
 
 def _of_all(benchmark: Benchmark) -> tuple[str, ...]:

@@ -143,7 +143,7 @@ def test_mistakes_are_one_line(gr_run):
             ("-m", "inspect=true", "seed=0,1"),
             "inspect=true: looks at one benchmark, not at a sweep's; leave",
         ),
-        ((*ARRAYS,), "set.npz is not there"),
+        ((*ARRAYS,), "benchmark.source.path=set.npz: is not there"),
     ):
         code, out, err = gr_run(*words)
         assert (code, out, err.count("\n")) == (2, "", 1)
