@@ -112,7 +112,7 @@ def forked(command: Command, home: Path) -> tuple[int, str]:
     while time.monotonic() < end:
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
-            return os.waitstatus_to_exitcode(status), output.read_text(errors="replace")
+            return os.waitstatus_to_exitcode(status), output.read_text(encoding="utf-8", errors="replace")
         time.sleep(0.005)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
