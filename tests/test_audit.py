@@ -323,7 +323,8 @@ def test_a_folder_without_a_checkpoint_is_refused(run, gr_run):
 @pytest.mark.parametrize(
     ("file", "content", "expected"),
     [
-        ("status.json", b"{}", "does not say whether raw samples are stored"),
+        ("status.json", b'{"state": "finished"}', "does not say whether raw samples are stored"),
+        ("status.json", b"{}", "`state` in status.json must be one of"),
         ("status.json", b"{", "can't be read"),
         ("checkpoint.pt", b"", "is damaged"),
         ("config.yaml", b"python_api: {}", "not the configuration of a run of gr-run"),
