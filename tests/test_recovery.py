@@ -19,6 +19,7 @@ from interruption import csvs, only_run, sealed
 from gr_cli import checkpoints, experiment, load_run
 from gr_cli.checkpoints import START, Place
 from gr_cli.errors import FolderError, OutOfMemoryError
+from gr_cli.learner import Learner
 from gr_cli.machine import memory_told
 from gr_cli.results.checksums import load_tensors, save_tensors
 from gr_cli.results.folder import RESULTS, RunFolder
@@ -386,11 +387,15 @@ def test_a_parameter_that_is_no_number_is_not_saved(gr_run, monkeypatch):
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
     ],
 )
-def test_memory_that_runs_out_says_what_to_lower(gr_run, stopped_at, error):
-    def fail(losses):
-        raise error
+def test_memory_that_runs_out_says_what_to_lower(gr_run, monkeypatch, error):
+    step = Learner.step
 
-    stopped_at(fail)
+    def fail(learner, batch, position):
+        if (position.task, position.iteration) == (2, 3):
+            raise error
+        return step(learner, batch, position)
+
+    monkeypatch.setattr(Learner, "step", fail)
     code, _, err = gr_run(*TINY)
     assert code == 1 and err.count("\n") == 1
     assert "out of memory" in err and "try a lower train.batch_size" in err
