@@ -40,7 +40,7 @@ _LEAST_VALUES = 16
 # that was found in runs of few iterations was 0.004; in those of usual length they are below 0.0001.
 _GRADIENTS, _TRACE = re.compile(r"checkpoint(\.\w+)?\.pt: learner\.(optimizers|regularizer)\."), 0.05
 # A sample is found where parts with so much of its contrast (squared deviations from its mean) are.
-_LEAST_CONTRAST = 0.5
+_LEAST_CONTRAST = 0.4
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def audit(path: Path, trust: Collection[str] = ()) -> Audit:
 
     A sample is found at any scale, offset and rounding to 8 bits or more, by rows or by columns, flipped, inverted,
     padded, as differences of neighbours, at half its size, and in pieces of a quarter or more, once so many of these
-    are there that they hold half of its contrast. Samples are looked for as each task presents them, and, where it
+    are there that they hold 2/5 of its contrast. Samples are looked for as each task presents them, and, where it
     transforms them, also as the source has them. One that lies in several places counts once. A faint copy in the
     state of an optimiser or a regulariser, where a gradient may be one, is a trace, and no violation.
 

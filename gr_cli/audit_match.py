@@ -25,8 +25,9 @@ _TOLERANCE_OF_STEPS = 0.2
 _LEAST_PART = 16  # values of a part, and this share of the sample's
 _LEAST_SHARE = 1 / 16
 # Values this near to those of a sample, in parts of its contrast, may be part of it.
-_RESEMBLING = 0.1
-_LEAST_VARIATION = 0.15  # within columns, and within rows, of all variance of a part
+_RESEMBLING = 0.05
+_LEAST_IN_COMMON = 0.15  # of the contrast of a sample
+_LEAST_VARIATION = 0.05  # within columns, and within rows, of all variance of a part
 _MOST_BOXES = 50  # parts of a sample that are tried, the largest first
 _LEAST_STEPS = 6  # pairs of neighbours that differ in a part
 _EDGES = 8  # rows and columns where parts may begin and end: steps of an eighth
@@ -127,8 +128,17 @@ def parts_around(stream: Stream, target: Target, shapes: Sequence[Layout], hits:
         groups.setdefault((layout.pixels.shape, layout.in_rows(size) and layout.pixels.shape[0] > 1), []).append(number)
     for (_, in_rows), numbers in groups.items():
         search = _Around(stream, target, {number: shapes[number] for number in numbers}, size, in_rows)
-        candidates = search.candidates(hits.of(np.flatnonzero(np.isin(hits.layout, numbers))))
-        yield from search.compared(candidates)
+        some = hits.of(np.flatnonzero(np.isin(hits.layout, numbers)))
+        # Most samples lie in one piece; only what these leave unexplained is looked for at other strides.
+        for strides in search.strides():
+            parts = list(search.compared(search.candidates(some, strides)))
+            yield from parts
+            ends = np.zeros(len(stream.values) + 1, np.int64)
+            for part in parts:
+                if part.values == part.layout.pixels.size and part.stride == search.form[1]:
+                    ends[part.origin] += 1
+                    ends[part.origin + part.values] -= 1
+            some = some.of(np.flatnonzero(ends.cumsum()[some.position] == 0))
 
 
 class _Candidates(NamedTuple):
@@ -178,19 +188,22 @@ class _Around:
         """The samples (n, A * B) in their layouts."""
         return np.take_along_axis(self.target.flat(label), self._order[layout], 1).astype(np.float64)
 
-    def _strides(self) -> Integers:
-        """How far apart the rows of a sample may lie, backwards, too."""
+    def strides(self) -> Iterator[Integers]:
+        """How far apart the rows of a sample may lie, backwards, too: first as in the sample, then otherwise."""
         columns = self.form[1]
-        if not self.in_rows:
-            return np.array([] if self.stream.exact else [columns])
         if self.stream.exact:
-            return np.array([sign * stride for stride in self.stream.strides for sign in (1, -1)])
-        apart = {*range(self.size, 2 * columns + 5), *(columns * i for i in range(2, _FARTHEST)), *self.stream.strides}
-        return np.array([sign * stride for stride in sorted(apart) for sign in (1, -1) if stride >= self.size])
+            strides = self.stream.strides if self.in_rows else ()
+            yield np.array([sign * stride for stride in strides for sign in (1, -1)], np.int64)
+            return
+        yield np.array([columns])
+        if self.in_rows:
+            apart = {*range(self.size, 2 * columns + 5), *(columns * i for i in range(2, _FARTHEST))}
+            apart = {stride for stride in {*apart, *self.stream.strides} if stride >= self.size}
+            yield np.array([sign * stride for stride in sorted(apart) for sign in (1, -1) if sign * stride != columns])
 
-    def candidates(self, hits: Hits) -> _Candidates:
+    def candidates(self, hits: Hits, strides: Integers) -> _Candidates:
         """The samples of which a second run is there: in the row above or below, or next to the first."""
-        strides, found = self._strides(), []
+        found = []
         chunk = max(_CHUNK, _MOST_VALUES // (2 * self.size * max(1, len(strides))))
         for start in range(0, len(hits) if len(strides) else 0, chunk):
             some = hits.of(np.arange(start, min(start + chunk, len(hits))))
@@ -320,9 +333,12 @@ def _largest(
     if not len(boxes) or not len(x):
         return
     x, y, scale = _aligned(x, y, at, size)
-    promising = np.flatnonzero((inside & (np.abs(x - y) < _RESEMBLING)).sum((1, 2)) >= values.min())
+    promising = _resembling(x, y, inside, int(values.min()))
     x, y, inside, scale = x[promising], np.where(inside, y, 0.0)[promising], inside[promising], scale[promising]
     distance, relative = _distances(x, y, boxes, inside)
+    near = np.flatnonzero((distance < _TOLERANCE).any(1))
+    promising, x, y, inside, scale = promising[near], x[near], y[near], inside[near], scale[near]
+    distance, relative = distance[near], relative[near]
     steps = np.zeros_like(x)
     steps[..., 1:] = np.abs(np.diff(x)) > 0.02
     # Differences to the left neighbour are of a box without its first column.
@@ -337,6 +353,14 @@ def _largest(
                 spot = (top, bottom, left, right)
                 yield int(promising[i]), spot, float(distance[i, best]), float(relative[i, best] * scale[i])
                 break
+
+
+def _resembling(x: Floats, y: Floats, inside: NDArray[np.bool_], least: int) -> Integers:
+    """Which of x (n, A, B) have values, and enough of their contrast, in common with y."""
+    same = inside & (np.abs(x - y) < _RESEMBLING)
+    contrast = np.square(x - x.mean((1, 2), keepdims=True))
+    enough = (contrast * same).sum((1, 2)) >= _LEAST_IN_COMMON * contrast.sum((1, 2))
+    return np.flatnonzero(enough & (same.sum((1, 2)) >= least))
 
 
 def _is_no_line(x: Floats) -> bool:

@@ -25,8 +25,9 @@ Integers = NDArray[np.int64]
 _CELL, _NOISE = 0.1, 0.01
 _MOST_COORDINATES = 9  # that are looked up; 24 cells each in 63 bits would allow 13
 _CELLS = 24
-# A run is compared in all coordinates before the sample is: this is three times what rounding does.
-_TOLERANCE = 0.03
+# A run is compared in all coordinates before the sample is: this is twice what rounding does to a faint one.
+_TOLERANCE = 0.02
+_MOST_NEAR = 12  # runs of samples, the nearest, that are looked at for each position
 _LEAST_CHANGES = 4  # of neighbours in a run; one with less is a background, or the edge of something
 _LEAST_CONTRAST = 0.1  # deviation of a run's values, as part of the range of its sample
 _COMMON = 256  # runs of one cell: what so many share is a stroke or an edge, and no evidence
@@ -175,7 +176,11 @@ class _Table:
         rows = self._rows[np.repeat(first, count) + steps]
         shapes, theirs = self._shape[rows].astype(np.float32), coordinates[there]
         cosine = np.abs(np.einsum("ij,ij->i", shapes, theirs))
-        near = cosine > 1 - _TOLERANCE**2 / 2
+        near = np.flatnonzero(cosine > 1 - _TOLERANCE**2 / 2)
+        near = near[np.lexsort((-cosine[near], there[near]))]
+        begins = np.concatenate([[True], np.diff(there[near]) > 0])[: len(near)]
+        rank = np.arange(len(near)) - np.maximum.accumulate(np.where(begins, np.arange(len(near)), 0))
+        near = near[rank < _MOST_NEAR]
         rows = rows[near]
         return Hits(position[there[near]], self._label[rows], self._layout[rows], self._at[rows])
 
