@@ -429,8 +429,8 @@ def test_runs_at_different_places_of_their_plan_go_on_side_by_side_as_far_as_the
     interrupted(*words, "seed=0,1", at=(2, 5))
     code, out, err = gr_run(*words, "seed=range(4)")
     assert code == 0, err
-    assert "batched: 2 runs go on together as they began" in out
-    assert out.count("2 runs that differ in seed: one program") == 1
+    assert "batched: 4 runs that differ in seed: one program" in out
+    assert out.count("2 runs as one program") == 2
     assert {json.loads((path / "status.json").read_text())["state"] for path in folders().values()} == {"finished"}
 
 
