@@ -19,7 +19,7 @@ SHAPES = [(channels, *size) for channels in (1, 3) for size in ((8, 8), (9, 13),
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_of_training_and_dreams(kind, shape):
     torch.manual_seed(0)
-    node = typed_node("generator", {"type": kind}, "vae")
+    node = typed_node("generator", {"type": kind}, "vae", "generator")
     node |= {name: value for name, value in SMALL.items() if name in node}
     solver = SimpleMLP(torch.Size(shape).numel(), [8], 2)
     generator = build_generator(node, Kind(shape, (0.0, 1.0), 1), 2, solver)
