@@ -7,7 +7,6 @@ from situations import Hands, Situation, Table, failing, mistake, of_vectors, ty
 from torch import nn
 
 from gr_cli import ContinualTrainer, SimpleMLP
-from gr_cli.view import View
 
 
 class Plain(nn.Linear):
@@ -58,8 +57,7 @@ def of_preset(text: str) -> Situation:
 
 def a_gpu_without_memory(hands: Hands) -> object:
     """There may be no GPU here: torch's error is raised in its stead."""
-    view = type("Full", (View,), {"stepped": failing(torch.OutOfMemoryError("CUDA out of memory"))})
-    hands.monkeypatch.setattr("gr_cli.console.Terminal", lambda **_: view())
+    hands.monkeypatch.setattr("gr_cli.learner.Learner.step", failing(torch.OutOfMemoryError("CUDA out of memory")))
     return hands.again()
 
 
