@@ -121,7 +121,7 @@ def test_a_sweep_that_is_no_terminals_has_a_line_for_each_run(gr_run):
     assert re.findall(r"^(\d of \d): finetune", out, re.MULTILINE) == ["1 of 2", "2 of 2"]
     assert len(re.findall(r"^finished, +[\d.]+ %: outputs/", out, re.MULTILINE)) == 1
     assert "average accuracy" not in out and "everything is in" not in out
-    assert err.splitlines()[0].startswith("gr-run: loss `current` is nan")
+    assert ": loss `current` is nan" in err.splitlines()[0]
     code, out, _ = gr_run(*words)
     assert out.splitlines()[0].startswith("finished before, ") and "after task" not in out
 
@@ -226,6 +226,7 @@ def test_the_exit_code_says_whether_all_is_well(state, code, capsys):
 def test_each_change_is_a_line(capsys, monkeypatch):
     """A run of another machine, which is told alive by its status, goes on while nobody looks."""
     path = write_run(Path("outputs"), state="running")
+    (path / "metrics.csv").write_text("metric,value\n")
     status = json.loads((path / "status.json").read_text())
     told = iter([("running", 1), ("running", 1), ("running", 2), ("finished", 3)])
 
