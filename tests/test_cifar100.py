@@ -59,7 +59,8 @@ def test_each_method_of_the_paper_runs_on_files_of_that_format(gr_run, words):
     assert code == 0, err
     run = load_run(only_run())
     assert len(run.matrix) == 10 and run.solver.output.out_features == 100
-    assert gr_run(f"audit={only_run()}")[0] == 0
+    if "strategy=dgr" in words:  # to search a hundred generators takes a minute
+        assert gr_run(f"audit={only_run()}")[0] == 0
 
 
 @pytest.mark.usefixtures("_both")

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from interruption import csvs, only_run
 
 from gr_cli import cache, quality
@@ -105,20 +104,6 @@ def test_no_sample_is_kept_by_being_compared_with(gr_run):
     assert gr_run(*TINY, "evaluate.dreams=200")[0] == 0
     found = audit(only_run())
     assert found.outlived == found.traces == 0 and not found.violated
-
-
-def test_a_folder_from_before_dreams_were_judged_goes_on_without(gr_run, interrupted):
-    interrupted(*TINY, "evaluate.dreams=null", at=(2, 3))
-    folder = RunFolder(only_run())
-    config = yaml.safe_load((folder.path / "config.yaml").read_text())
-    del config["evaluate"]["dreams"]
-    folder.write_config(yaml.safe_dump(config))
-    saved = folder.load_checkpoint()
-    del saved["config"]["evaluate"]["dreams"], saved["record"]["dreams"]
-    folder.save_checkpoint(saved)
-    code, _, err = gr_run(f"resume={folder.path}")
-    assert code == 0, err
-    assert not (folder.path / "dreams.csv").exists()
 
 
 def test_a_run_goes_on_to_the_same_dreams_and_is_verified(gr_run, goes_on, monkeypatch):
