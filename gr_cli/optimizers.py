@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from gr_cli.checks import Betas, Count, NonNegative, Positive, Share
 from gr_cli.errors import ConfigError
+from gr_cli.types import Betas, Count, NonNegative, Positive, Share
 
 Schedule = Literal["constant", "cosine", "linear"]
 Moments = dict[str, list[Tensor]]

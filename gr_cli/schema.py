@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Optional
 from annotated_types import Ge, Le, Len
 from omegaconf import MISSING
 
-from gr_cli.checks import Count, NonNegative, Positive, PositiveInt
+from gr_cli.types import Count, NonNegative, Positive, PositiveInt
 
 
 @dataclass

@@ -142,11 +142,11 @@ def _check_jobs(config: DictConfig) -> None:
     from hydra.core.plugins import Plugins
 
     from gr_cli.build import check
-    from gr_cli.checks import PositiveInt
     from gr_cli.experiment import folder_of
     from gr_cli.launchers.sweeper import CheckedSweeper
     from gr_cli.results.files import not_made, write_json
     from gr_cli.results.folder import held
+    from gr_cli.types import PositiveInt
 
     check(config.hydra.sweeper.max_batch_size, PositiveInt | None, "hydra.sweeper.max_batch_size")
     forget()

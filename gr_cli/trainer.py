@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from gr_cli.assembly import build_generator, build_generator_optimizer, one_learner
 from gr_cli.benchmarks.base import Kind
 from gr_cli.build import asks_for, build, check
-from gr_cli.checks import Count, PositiveInt
 from gr_cli.errors import ConfigError, DataError, GrError, TrainingError, one_line
 from gr_cli.generators.base import Generator
 from gr_cli.learner import Learner
@@ -60,6 +59,7 @@ from gr_cli.stretches import check_boundaries
 from gr_cli.tell import tell
 from gr_cli.trainer_folder import TrainerFolder
 from gr_cli.trainer_settings import TrainerSettings
+from gr_cli.types import Count, PositiveInt
 
 _MOST_TASKS = 100  # that a generator with gates by task has room for, unless it says another number
 

@@ -15,10 +15,10 @@ import torch
 from gr_cli.benchmarks.soundness import listed
 from gr_cli.benchmarks.sources import Data, TestShare, in_short
 from gr_cli.benchmarks.tensors import Layout, Range, Tensors, check_range
-from gr_cli.checks import Count
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.file_stamps import stamped, wait_for_next_tick
 from gr_cli.tell import tell
+from gr_cli.types import Count
 
 _NAMES = ("x", "y", "x_train", "y_train", "x_test", "y_test")
 _HOW = "it must hold x and y, or x_train, y_train, x_test and y_test"

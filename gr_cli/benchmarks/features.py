@@ -19,12 +19,12 @@ from gr_cli.benchmarks.base import Order, Samples
 from gr_cli.benchmarks.lessons import learn_classes
 from gr_cli.benchmarks.sources import Data, Source, load
 from gr_cli.cache import Tensors, digest, kept
-from gr_cli.checks import Count, PositiveInt, Widths
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.layers import convolutions, start_relu
 from gr_cli.machine import repeatable
 from gr_cli.randomness import Draws, seeded
 from gr_cli.tell import counted, tell
+from gr_cli.types import Count, PositiveInt, Widths
 
 _VERSION = 1  # of what is computed here: another one has nothing to do with what was kept
 _BATCH = 100  # images that become features at once

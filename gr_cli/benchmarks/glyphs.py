@@ -7,8 +7,8 @@ from torch import Tensor
 
 from gr_cli.benchmarks.base import Samples
 from gr_cli.benchmarks.sources import Data
-from gr_cli.checks import Count, PositiveInt
 from gr_cli.randomness import Draws
+from gr_cli.types import Count, PositiveInt
 
 _AT_ONCE = 1000  # images drawn at once
 

@@ -24,11 +24,11 @@ from gr_cli.benchmarks.image_decoding import Depth, Pixels, check_cut, decoded, 
 from gr_cli.benchmarks.soundness import listed
 from gr_cli.benchmarks.sources import Data, TestShare, tested_on
 from gr_cli.cache import Tensors, digest, kept
-from gr_cli.checks import Count, PositiveInt
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.file_stamps import ABSENT, FileStamp, wait_for_next_tick
 from gr_cli.machine import available_memory
 from gr_cli.tell import counted, tell
+from gr_cli.types import Count, PositiveInt
 
 Mode = Literal["auto", "grey", "rgb"]
 Bits = Annotated[PositiveInt, Le(32)]

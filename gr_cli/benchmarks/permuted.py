@@ -11,8 +11,8 @@ from torch import Tensor
 from gr_cli.benchmarks.base import Benchmark
 from gr_cli.benchmarks.sources import Source, load
 from gr_cli.benchmarks.views import image_shape, seen_as
-from gr_cli.checks import Count, PositiveInt, Share, checked
 from gr_cli.randomness import Draws
+from gr_cli.types import Count, PositiveInt, Share, checked
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from torch import Tensor
 from gr_cli.benchmarks.base import Benchmark
 from gr_cli.benchmarks.sources import Source, load
 from gr_cli.benchmarks.views import image_shape, seen_as
-from gr_cli.checks import PositiveInt, Share, checked
 from gr_cli.errors import ConfigError
 from gr_cli.randomness import Draws
+from gr_cli.types import PositiveInt, Share, checked
 
 
 @dataclass(frozen=True)

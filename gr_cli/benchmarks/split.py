@@ -13,9 +13,9 @@ from gr_cli.benchmarks.features import Features
 from gr_cli.benchmarks.rounds import called, dealt
 from gr_cli.benchmarks.soundness import listed
 from gr_cli.benchmarks.sources import Source, load
-from gr_cli.checks import PositiveInt, Share, checked
 from gr_cli.errors import ConfigError, suggestion
 from gr_cli.randomness import Draws
+from gr_cli.types import PositiveInt, Share, checked
 
 _NAMED = 10  # classes that a task is named after
 

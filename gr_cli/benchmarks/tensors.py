@@ -14,9 +14,9 @@ from gr_cli.benchmarks.array_conversion import labels, numbers
 from gr_cli.benchmarks.base import Samples
 from gr_cli.benchmarks.soundness import listed
 from gr_cli.benchmarks.sources import Data, TestShare, tested_on
-from gr_cli.checks import Count, checked
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.tell import tell
+from gr_cli.types import Count, checked
 
 Range = Annotated[Sequence[float], Len(2, 2)]
 Layout = Literal["auto", "NCHW", "NHWC"]

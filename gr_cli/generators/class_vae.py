@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gr_cli.checks import PositiveInt, Widths
 from gr_cli.generators.base import Generator, Part
 from gr_cli.generators.vae import VAE
 from gr_cli.losses import log_normal
 from gr_cli.randomness import Noise
+from gr_cli.types import PositiveInt, Widths
 
 _NEVER = -1e9
 # Latent vectors, and values, decoded at once while likelihoods are estimated: more take longer to find room for.

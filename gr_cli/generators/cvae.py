@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gr_cli.checks import PerReplica, PositiveInt, Share, Widths
 from gr_cli.generators.vae import VAE
 from gr_cli.losses import kl_standard_normal
+from gr_cli.types import PerReplica, PositiveInt, Share, Widths
 
 
 class CVAE(VAE):

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.checks import PositiveInt, Widths
 from gr_cli.generators.base import Generator, Part
 from gr_cli.layers import Linear, start_linear, start_relu
 from gr_cli.randomness import Noise
+from gr_cli.types import PositiveInt, Widths
 
 _FREQUENCIES = 8
 # Steps end at t = 1 - (1 - i / n)^p. Eight err by 2 % for Gaussians of deviations from 0.1 to 1; even ones by 40.

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gr_cli.checks import Count, NonNegative, Positive, PositiveInt
 from gr_cli.errors import DataError
 from gr_cli.generators.base import Generator, Part
 from gr_cli.randomness import Noise
+from gr_cli.types import Count, NonNegative, Positive, PositiveInt
 
 _LEAST = 10  # samples of a component
 _WIDE = 1024  # values of a sample, beyond which principal components are not all computed

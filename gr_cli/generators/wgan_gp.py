@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.checks import NonNegative, PositiveInt, Widths
 from gr_cli.generators.base import Generator, Part
 from gr_cli.layers import Linear, start_linear, start_relu
 from gr_cli.randomness import Noise
+from gr_cli.types import NonNegative, PositiveInt, Widths
 
 _SLOPE = 0.2
 

@@ -6,10 +6,10 @@ from typing import Annotated
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.checks import PerReplica, PositiveInt, Share, Widths
 from gr_cli.errors import ConfigError
 from gr_cli.layers import Moments, Normalised, convolutions, drop
 from gr_cli.randomness import Noise
+from gr_cli.types import PerReplica, PositiveInt, Share, Widths
 
 
 class CNN(nn.Module):

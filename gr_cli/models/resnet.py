@@ -6,9 +6,9 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from gr_cli.checks import PositiveInt
 from gr_cli.errors import ConfigError
 from gr_cli.layers import Moments, Normalised
+from gr_cli.types import PositiveInt
 
 
 def _group_norm(channels: int) -> nn.Module:

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from gr_cli.checks import InMemory, PerReplica, PositiveInt, ReplayWeight
 from gr_cli.randomness import Noise
 from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, State, Term
 from gr_cli.strategies.exemplars import Choice, Exemplars
 from gr_cli.strategies.replay import Replay, ReplayStrategy
+from gr_cli.types import InMemory, PerReplica, PositiveInt, ReplayWeight
 
 
 class ExperienceReplay(ReplayStrategy):

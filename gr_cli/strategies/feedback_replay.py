@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gr_cli.checks import DistillationScale, InMemory, PerReplica, Positive, PositiveInt, ReplayWeight
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Generator
 from gr_cli.losses import cross_entropy, weighted_sum
 from gr_cli.strategies.base import Batch, GeneratorBatch, Position, Regularizer, Situation, Solve, Term
 from gr_cli.strategies.generative_replay import GenerativeReplay
 from gr_cli.strategies.replay import Replay, weights
+from gr_cli.types import DistillationScale, InMemory, PerReplica, Positive, PositiveInt, ReplayWeight
 
 
 class FeedbackReplay(GenerativeReplay):

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from gr_cli.checks import Count, DistillationScale, InMemory, PerReplica, Positive, PositiveInt, ReplayWeight
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Ensemble, Generator
 from gr_cli.layers import per_replica
@@ -19,6 +18,7 @@ from gr_cli.strategies.dreams import Dreams, Likelihoods, fit_classes
 from gr_cli.strategies.memory import Memory, Passage, pick_balanced, shares
 from gr_cli.strategies.replay import Replay, ReplayStrategy, taught
 from gr_cli.strategies.turns import Turns, When
+from gr_cli.types import Count, DistillationScale, InMemory, PerReplica, Positive, PositiveInt, ReplayWeight
 
 _SURPLUS = 4  # generated samples per place of the memory, so that rare classes fill their share
 

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.checks import InMemory, PerReplica, Positive, PositiveInt
 from gr_cli.errors import ConfigError
 from gr_cli.layers import HasFeatures, mode, per_replica
 from gr_cli.losses import weighted_sum
@@ -17,6 +16,7 @@ from gr_cli.replicas import Replicas
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, Solve, State, Strategy, Term
 from gr_cli.strategies.exemplars import Exemplars
+from gr_cli.types import InMemory, PerReplica, Positive, PositiveInt
 
 _FAR = -5.0  # the score of a class without exemplars: two unit vectors are never further apart than -4 says
 _CHUNK = 1000  # samples whose features are found at once

@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from gr_cli.checks import DistillationScale, PerReplica, Positive, ReplayWeight
 from gr_cli.losses import cross_entropy
 from gr_cli.replicas import Replicas
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, Solve, State, Term
 from gr_cli.strategies.replay import Replay, ReplayStrategy, taught
+from gr_cli.types import DistillationScale, PerReplica, Positive, ReplayWeight
 
 
 class LearningWithoutForgetting(ReplayStrategy):

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from gr_cli.checks import NonNegative, PerReplica, Positive, PositiveInt
 from gr_cli.layers import Linear, per_replica, squared_gradients
 from gr_cli.losses import masked_log_softmax
 from gr_cli.strategies.base import Regularizer, Situation, State
 from gr_cli.strategies.exemplars import chosen_evenly
+from gr_cli.types import NonNegative, PerReplica, Positive, PositiveInt
 
 Labels = Literal["all", "sampled", "true"]
 _VALUES = 1 << 24  # gradients of single samples held at once: 64 MiB of float32

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gr_cli.checks import DistillationScale
 from gr_cli.layers import per_replica
 from gr_cli.losses import cross_entropy, distillation, soft_targets, weighted_sum
 from gr_cli.replicas import Replicas
 from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, Solve, Strategy, Term
+from gr_cli.types import DistillationScale
 
 
 @dataclass(frozen=True)
