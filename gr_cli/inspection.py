@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gr_cli.assembly import load_benchmark
 from gr_cli.benchmarks.base import Benchmark, Kind, Samples, Task
-from gr_cli.benchmarks.soundness import pieces
+from gr_cli.benchmarks.sources.validation import pieces
 from gr_cli.results.files import not_made
 from gr_cli.settings import Settings, short_hash
 

@@ -11,7 +11,12 @@ PACKAGE = Path(errors.__file__).parent
 KINDS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.GrError)}
 KINDS |= {"TrainingError.diverged", "kind"}  # the second is what `memory_told` calls the error that it is asked for
 # Modules whose functions answer with what an error will say.
-SPEAKERS = ("explain.py", "benchmarks/soundness.py", "benchmarks/vision.py")
+SPEAKERS = (
+    "explain.py",
+    "benchmarks/sources/validation.py",
+    "benchmarks/sources/idx.py",
+    "benchmarks/sources/torchvision.py",
+)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from gr_cli.benchmarks import (
     split,
 )
 from gr_cli.benchmarks.features import Convolutions
-from gr_cli.benchmarks.sources import Data, load
+from gr_cli.benchmarks.sources.base import Data
+from gr_cli.benchmarks.sources.loading import load
 from gr_cli.models import CNN
 
 DENIED = PermissionError(13, "Permission denied")
@@ -169,7 +170,7 @@ def no_network(hands: Hands) -> object:
 
 def no_scipy(hands: Hands) -> object:
     """It may be installed here: it is hidden."""
-    hands.monkeypatch.setattr("gr_cli.benchmarks.vision.find_spec", lambda name: None)
+    hands.monkeypatch.setattr("gr_cli.benchmarks.sources.torchvision.find_spec", lambda name: None)
     return load(Torchvision("SVHN", "data"))
 
 
@@ -192,7 +193,7 @@ def weights(stored: object = None) -> Situation:
 INFINITE = {name: torch.full_like(value, torch.inf) for name, value in Convolutions(1, [4]).state_dict().items()}
 
 DATA: Table = {
-    "benchmarks/arrays.py": [
+    "benchmarks/sources/arrays.py": [
         ("must be a file of arrays", typed("benchmark=arrays")),
         ("{}: holds {}, and no {}", arrays("set.npz", set_npz={"images": X, "labels": Y})),
         ("is a folder without x.npy", a_folder_without_arrays),
@@ -206,7 +207,7 @@ DATA: Table = {
         ("holds x and x_train", arrays("set.npz", set_npz={"x": X, "y": Y, "x_train": X})),
         ("differ in capitals alone", arrays("set.npz", set_npz={"x": X, "y": Y, "X": X})),
     ],
-    "benchmarks/array_conversion.py": [
+    "benchmarks/sources/array_conversion.py": [
         ("and must be real numbers", tensors(["a"] * 20, Y)),
         ("be one-hot rows", tensors(X, np.eye(20) / 2)),
         ("and must be whole numbers or texts", tensors(X, Y.astype("M8[D]"))),
@@ -223,7 +224,7 @@ DATA: Table = {
     "benchmarks/base.py": [
         ("benchmark.validation_share=", mistake("benchmark.validation_share=0.001")),
     ],
-    "benchmarks/blur.py": [
+    "benchmarks/streams/blurry.py": [
         ("exchanges samples between tasks", typed("benchmark.blur=0.1 benchmark.classes_per_task=10")),
     ],
     "benchmarks/features.py": [
@@ -239,32 +240,34 @@ DATA: Table = {
         ("has shape {}, and {} is needed", weights(CNN((3, 4, 4), 2, [4]).state_dict())),
         ("{}: {} {}{}; it must be of", weights({})),
     ],
-    "benchmarks/image_decoding.py": [
+    "benchmarks/sources/image_decoding.py": [
         ("holds negative values", of_greys(np.full((4, 4), -5, np.int32))),
         ("holds floating-point values", of_greys(np.full((4, 4), 1.5, np.float32))),
         ("which takes {} bits", of_greys(np.full((4, 4), 300, np.uint16), bits=8)),
         ("images of 16 bits a channel", images_of_16_bits),
     ],
-    "benchmarks/image_folder.py": [
+    "benchmarks/sources/image_folder.py": [
         ("must be a folder that holds a folder", lambda hands: ImageFolder()),
+        ("GiB, and there is less", images(size=1_000_000)),
+        ("images can't be decoded", images(lambda: Path("images/test/cat/0.png").write_bytes(b"no image"))),
+    ],
+    "benchmarks/sources/image_listing.py": [
         ("{}: {} {}; name a folder", lambda hands: read()),
         ("holds no images in folders", an_empty_folder),
         ("holds two folders called", images(lambda: folder(("train",), ("\u00e9", "e\u0301")))),
         ("none of these is called test or val", images(lambda: Path("images/test").rename("images/later"))),
         ("images of one class only", images(lambda: Path("images").rename("cats") and folder(("",), ("cat",)))),
         ("class {} has {} image{}, and needs", images(lambda: Path("images/test/cat").rename("cats"))),
-        ("GiB, and there is less", images(size=1_000_000)),
-        ("images can't be decoded", images(lambda: Path("images/test/cat/0.png").write_bytes(b"no image"))),
     ],
-    "benchmarks/rotated.py": [
+    "benchmarks/streams/rotated.py": [
         ("would turn two tasks alike", typed("benchmark=rotated_digits benchmark.span=0")),
         ("must name at least one angle", typed("benchmark=rotated_digits benchmark.angles=[0,360]")),
         ("stands beside benchmark.angles", typed("benchmark=rotated_digits benchmark.angles=[0,9] benchmark.tasks=3")),
     ],
-    "benchmarks/rounds.py": [
+    "benchmarks/streams/rounds.py": [
         ("training samples; try fewer rounds", lambda hands: split(Given(sound()), 0, rounds=6)),
     ],
-    "benchmarks/soundness.py": [
+    "benchmarks/sources/validation.py": [
         ("checked", of_ones_own("constant"), "benchmark.source=Given: all its 20 training samples are the same; mend"),
         ("its classes must be names", of_ones_own("classes of numbers")),
         ("its training samples have the shape", of_ones_own("another shape")),
@@ -282,28 +285,30 @@ DATA: Table = {
         ("hold NaN or infinity", of_ones_own("not a number")),
         ("not in its value_range", of_ones_own("above the range")),
         ("samples are the same", of_ones_own("constant")),
-        ("is a folder, not a file", mnist_with_a_folder),
-        ("can't be opened", mnist_that_may_not_be_read),
+    ],
+    "benchmarks/sources/idx.py": [
         ("is empty", mnist("empty")),
+        ("can't be opened", mnist_that_may_not_be_read),
+        ("is a folder, not a file", mnist_with_a_folder),
         ("is compressed", mnist("compressed")),
         ("does not begin as an IDX file", mnist("garbage")),
         ("is cut short: {} bytes", mnist("cut in the header")),
         ("bytes instead of", mnist("labels too long")),
         ("holds nothing: its shape is", mnist("no images")),
     ],
-    "benchmarks/sources.py": [
+    "benchmarks/sources/loading.py": [
         ("has no load()", lambda hands: load(NoSource())),
         ("can't be read", no_file),
         ("two of its classes have the same name", of_ones_own("a class twice")),
         ("its load() gave something of type", of_ones_own("no data")),
     ],
-    "benchmarks/split.py": [
+    "benchmarks/streams/split.py": [
         ("must divide the {} classes", mistake("benchmark.classes_per_task=3")),
         ("must add up to the {} classes", typed("benchmark.classes_per_task=[5,3]")),
         ("must name each class once", typed("benchmark.class_order=[1,1]")),
         ("is neither the name of a class", typed("benchmark.class_order=[one]")),
     ],
-    "benchmarks/tensors.py": [
+    "benchmarks/sources/tensors.py": [
         ("test samples need labels", tensors(X, Y, X)),
         ("samples, but {} {} labels", tensors(X, Y[1:])),
         ("has whole numbers for training or testing", tensors(X, Y, np.uint8(X), Y)),
@@ -317,10 +322,10 @@ DATA: Table = {
         ("name a range that holds them", tensors(X, Y, value_range=[0.4, 0.6])),
         ("has labels of numbers and of texts", tensors(X, Y, X, Y.astype(str))),
     ],
-    "benchmarks/views.py": [
+    "benchmarks/streams/transforms.py": [
         ("tasks need images", lambda hands: permuted(Given(flat()), 0)),
     ],
-    "benchmarks/vision.py": [
+    "benchmarks/sources/torchvision.py": [
         ("benchmark.source.split={}: must be one of", lambda hands: Torchvision("EMNIST", "data")),
         ("has no splits", lambda hands: Torchvision("MNIST", "data", split="letters")),
         ("is read by scipy", no_scipy),

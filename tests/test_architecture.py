@@ -51,7 +51,7 @@ def test_only_the_console_knows_rich():
 
 def test_only_figures_know_matplotlib_and_nothing_pandas():
     assert users_of("matplotlib") == {"report/drawing.py"}
-    decoding = {f"benchmarks/image_{part}.py" for part in ("decoding", "folder")}
+    decoding = {f"benchmarks/sources/image_{part}.py" for part in ("decoding", "folder")}
     assert users_of("PIL") == decoding | {"audit_images.py", "report/charts.py"}
     assert users_of("pandas") == set()
 

@@ -13,7 +13,8 @@ from scipy.sparse import csr_matrix, save_npz
 from torch.utils.data import DataLoader, TensorDataset
 
 from gr_cli.benchmarks import Arrays, Tensors, split
-from gr_cli.benchmarks.sources import Data, load
+from gr_cli.benchmarks.sources.base import Data
+from gr_cli.benchmarks.sources.loading import load
 from gr_cli.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)

@@ -12,7 +12,8 @@ import torch
 from small_mnist import FILES, IMAGES, LABELS, PIXELS, idx
 
 from gr_cli.benchmarks import Digits, Samples, permuted, split
-from gr_cli.benchmarks.sources import Data, load
+from gr_cli.benchmarks.sources.base import Data
+from gr_cli.benchmarks.sources.loading import load
 from gr_cli.errors import DataError
 
 QUICK = ("strategy=finetune", "train.iterations=1", "threads=1")
@@ -322,7 +323,7 @@ def test_a_fault_is_found_wherever_it_is_in_a_large_set():
 
 def test_a_data_set_is_looked_at_once(monkeypatch):
     looked = []
-    monkeypatch.setattr("gr_cli.benchmarks.sources.checked", lambda data, *_: looked.append(data) or data)
+    monkeypatch.setattr("gr_cli.benchmarks.sources.loading.checked", lambda data, *_: looked.append(data) or data)
     source = Given(sound())
     for seed in range(3):
         split(source, seed)

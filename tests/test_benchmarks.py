@@ -5,7 +5,7 @@ import torch
 
 from gr_cli.benchmarks import Digits, Samples, Torchvision, permuted, split
 from gr_cli.benchmarks.base import Order, hold_out
-from gr_cli.benchmarks.sources import Data
+from gr_cli.benchmarks.sources.base import Data
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.randomness import Draws
 

@@ -10,7 +10,7 @@ from torchvision import datasets
 
 from gr_cli import load_run
 from gr_cli.benchmarks import Torchvision
-from gr_cli.benchmarks.sources import load
+from gr_cli.benchmarks.sources.loading import load
 from gr_cli.compose import composed
 
 ROOT = Path(__file__).parent.parent

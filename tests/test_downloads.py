@@ -14,7 +14,7 @@ from small_mnist import FILES, IMAGES, PIXELS
 from torchvision import datasets
 
 from gr_cli.benchmarks import Torchvision
-from gr_cli.benchmarks.sources import load
+from gr_cli.benchmarks.sources.loading import load
 
 ARCHIVES = {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in FILES.items()}
 LAST = list(ARCHIVES)[-1]

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from gr_cli.benchmarks import ImageFolder, split
-from gr_cli.benchmarks.sources import Data, load
+from gr_cli.benchmarks.sources.base import Data
+from gr_cli.benchmarks.sources.loading import load
 from gr_cli.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
@@ -131,7 +132,7 @@ def nothing_is_decoded(monkeypatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("decoded before it was found that this set can't be learnt from")
 
-    monkeypatch.setattr("gr_cli.benchmarks.image_folder.decoded", never)
+    monkeypatch.setattr("gr_cli.benchmarks.sources.image_folder.decoded", never)
 
 
 def test_a_class_without_enough_images_is_named_before_any_is_decoded(monkeypatch):
@@ -406,7 +407,7 @@ def test_broken_images_are_named_and_may_be_left_out(capsys):
 
 def test_what_was_decoded_is_kept_until_a_file_changes(monkeypatch):
     from gr_cli import cache
-    from gr_cli.benchmarks import image_folder
+    from gr_cli.benchmarks.sources.loading import image_folder
 
     def afresh() -> None:
         """As another process would find it."""
@@ -468,7 +469,7 @@ def overwrite(path: str, shade: int) -> None:
 def shades() -> list[int]:
     """What another process would find in the training images, in their order."""
     from gr_cli import cache
-    from gr_cli.benchmarks import image_folder
+    from gr_cli.benchmarks.sources.loading import image_folder
 
     cache._recent.clear()
     image_folder._data.cache_clear()

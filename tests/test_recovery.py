@@ -295,7 +295,11 @@ def test_a_folder_can_not_make_the_program_import_code(gr_run, tmp_path, monkeyp
     config = (folder / "config.yaml").read_text()
     ours = "gr_cli.models.SimpleMLP"
     assert config.count(ours) == 1
-    helpers = ("gr_cli.build.resolve", "gr_cli.benchmarks.sources.files", "gr_cli.strategies.base.Tensor.new_empty")
+    helpers = (
+        "gr_cli.build.resolve",
+        "gr_cli.benchmarks.sources.loading.files",
+        "gr_cli.strategies.base.Tensor.new_empty",
+    )
     helpers += ("gr_cli.results.files.write_text", "gr_cli.models.cnn.nn.Linear", "gr_cli.optimizers.Adam")
     for target in ("stranger.Model", "os.system", *helpers):
         (folder / "config.yaml").write_text(config.replace(ours, target))

@@ -18,7 +18,8 @@ from small_sets import EMNIST_CLASSES, pixels, publish, write_cifar, write_emnis
 from torchvision import datasets
 
 from gr_cli.benchmarks import Torchvision, split
-from gr_cli.benchmarks.sources import Data, load
+from gr_cli.benchmarks.sources.base import Data
+from gr_cli.benchmarks.sources.loading import load
 from gr_cli.errors import ConfigError, DataError
 
 

@@ -11,8 +11,8 @@ from torchvision.transforms.functional import rotate
 
 from gr_cli.assembly import batches, prepare
 from gr_cli.benchmarks import Digits, Samples, permuted, rotated, split
-from gr_cli.benchmarks.blur import _exchange
-from gr_cli.benchmarks.sources import Data
+from gr_cli.benchmarks.sources.base import Data
+from gr_cli.benchmarks.streams.blurry import _exchange
 from gr_cli.compose import composed
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.randomness import Draws

@@ -1,16 +1,16 @@
 """Benchmarks: where samples come from, and how they become a stream of tasks."""
 
-from gr_cli.benchmarks.arrays import Arrays as Arrays
 from gr_cli.benchmarks.base import Benchmark as Benchmark
 from gr_cli.benchmarks.base import Samples as Samples
 from gr_cli.benchmarks.base import Task as Task
 from gr_cli.benchmarks.features import ConvFeatures as ConvFeatures
 from gr_cli.benchmarks.features import TorchvisionFeatures as TorchvisionFeatures
-from gr_cli.benchmarks.glyphs import Glyphs as Glyphs
-from gr_cli.benchmarks.image_folder import ImageFolder as ImageFolder
-from gr_cli.benchmarks.permuted import permuted as permuted
-from gr_cli.benchmarks.rotated import rotated as rotated
-from gr_cli.benchmarks.sources import Digits as Digits
-from gr_cli.benchmarks.split import split as split
-from gr_cli.benchmarks.tensors import Tensors as Tensors
-from gr_cli.benchmarks.vision import Torchvision as Torchvision
+from gr_cli.benchmarks.sources.arrays import Arrays as Arrays
+from gr_cli.benchmarks.sources.digits import Digits as Digits
+from gr_cli.benchmarks.sources.glyphs import Glyphs as Glyphs
+from gr_cli.benchmarks.sources.image_folder import ImageFolder as ImageFolder
+from gr_cli.benchmarks.sources.tensors import Tensors as Tensors
+from gr_cli.benchmarks.sources.torchvision import Torchvision as Torchvision
+from gr_cli.benchmarks.streams.permuted import permuted as permuted
+from gr_cli.benchmarks.streams.rotated import rotated as rotated
+from gr_cli.benchmarks.streams.split import split as split

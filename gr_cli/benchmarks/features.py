@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from gr_cli.benchmarks.base import Order, Samples
 from gr_cli.benchmarks.lessons import learn_classes
-from gr_cli.benchmarks.sources import Data, Source, load
+from gr_cli.benchmarks.sources.base import Data, Source
+from gr_cli.benchmarks.sources.loading import load
 from gr_cli.cache import Tensors, digest, kept
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.layers import convolutions, start_relu

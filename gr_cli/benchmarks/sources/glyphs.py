@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gr_cli.benchmarks.base import Samples
-from gr_cli.benchmarks.sources import Data
+from gr_cli.benchmarks.sources.base import Data
 from gr_cli.randomness import Draws
 from gr_cli.types import Count, PositiveInt
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import isfinite, prod
-from pathlib import Path
-from typing import TYPE_CHECKING
+from math import isfinite
 
 import torch
 from torch import Tensor
 
 from gr_cli.benchmarks.base import EVALUATION_BATCH, Samples
+from gr_cli.benchmarks.sources.base import Data
 from gr_cli.errors import DataError, shortened
-
-if TYPE_CHECKING:
-    from gr_cli.benchmarks.sources import Data
 
 
 def checked(data: Data, what: str, remedy: str) -> Data:
@@ -126,29 +122,3 @@ def listed(names: Sequence[object], most: int = 5) -> str:
     """The first names, and how many more there are."""
     shown = ", ".join(shortened(str(name)) for name in names[:most])
     return shown + (f" and {len(names) - most:,} more" if len(names) > most else "")
-
-
-def idx_fault(path: Path) -> str:
-    """What is wrong with a file of bytes in the IDX format, whose name says `idx<dimensions>`; empty if nothing is."""
-    dimensions = int(path.name.partition("idx")[2][0])
-    try:
-        if path.is_dir():
-            return "is a folder, not a file"
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            header = file.read(4 + 4 * dimensions)
-    except OSError as error:
-        return f"can't be opened: {error.strerror}"
-    if size == 0:
-        return "is empty"
-    if header.startswith(b"\x1f\x8b"):
-        return "is compressed, and its name does not say so"
-    if header[:4] != bytes([0, 0, 8, dimensions]):
-        return f"does not begin as an IDX file of bytes with {dimensions} dimension(s)"
-    if len(header) < 4 + 4 * dimensions:
-        return f"is cut short: {size} bytes"
-    counts = [int.from_bytes(header[i : i + 4]) for i in range(4, len(header), 4)]
-    whole = len(header) + prod(counts)
-    if size != whole:
-        return f"{'is cut short' if size < whole else 'is too long'}: {size} bytes instead of {whole}"
-    return "" if prod(counts) else f"holds nothing: its shape is {tuple(counts)}"

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from gr_cli.benchmarks.base import Samples
-from gr_cli.benchmarks.soundness import idx_fault
-from gr_cli.benchmarks.sources import Data, in_short
+from gr_cli.benchmarks.sources.base import Data
+from gr_cli.benchmarks.sources.idx import idx_fault
+from gr_cli.benchmarks.sources.loading import in_short
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.file_stamps import stamped, wait_for_next_tick
 

@@ -10,10 +10,11 @@ import torch
 from annotated_types import Len
 from torch import Tensor
 
-from gr_cli.benchmarks.array_conversion import labels, numbers
 from gr_cli.benchmarks.base import Samples
-from gr_cli.benchmarks.soundness import listed
-from gr_cli.benchmarks.sources import Data, TestShare, tested_on
+from gr_cli.benchmarks.sources.array_conversion import labels, numbers
+from gr_cli.benchmarks.sources.base import Data, TestShare
+from gr_cli.benchmarks.sources.loading import tested_on
+from gr_cli.benchmarks.sources.validation import listed
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.tell import tell
 from gr_cli.types import Count, checked

@@ -8,8 +8,8 @@ from dataclasses import replace
 from torch import Tensor
 
 from gr_cli.benchmarks.base import Benchmark, Kind, Task, hold_out
-from gr_cli.benchmarks.rounds import called, dealt
-from gr_cli.benchmarks.sources import Data
+from gr_cli.benchmarks.sources.base import Data
+from gr_cli.benchmarks.streams.rounds import called, dealt
 from gr_cli.errors import DataError
 from gr_cli.randomness import Draws
 

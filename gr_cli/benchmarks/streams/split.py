@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from gr_cli.benchmarks.base import Benchmark, Kind, Samples, Task, hold_out
-from gr_cli.benchmarks.blur import blurred
 from gr_cli.benchmarks.features import Features
-from gr_cli.benchmarks.rounds import called, dealt
-from gr_cli.benchmarks.soundness import listed
-from gr_cli.benchmarks.sources import Source, load
+from gr_cli.benchmarks.sources.base import Source
+from gr_cli.benchmarks.sources.loading import load
+from gr_cli.benchmarks.sources.validation import listed
+from gr_cli.benchmarks.streams.blurry import blurred
+from gr_cli.benchmarks.streams.rounds import called, dealt
 from gr_cli.errors import ConfigError, suggestion
 from gr_cli.randomness import Draws
 from gr_cli.types import PositiveInt, Share, checked

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import PIL
@@ -20,12 +18,14 @@ import torch
 from annotated_types import Le, Len
 
 from gr_cli.benchmarks.base import Samples
-from gr_cli.benchmarks.image_decoding import Depth, Pixels, check_cut, decoded, extensions, header, scaled
-from gr_cli.benchmarks.soundness import listed
-from gr_cli.benchmarks.sources import Data, TestShare, tested_on
+from gr_cli.benchmarks.sources.base import Data, TestShare
+from gr_cli.benchmarks.sources.image_decoding import Depth, Pixels, check_cut, decoded, header, scaled
+from gr_cli.benchmarks.sources.image_listing import ImageListing, list_images
+from gr_cli.benchmarks.sources.loading import tested_on
+from gr_cli.benchmarks.sources.validation import listed
 from gr_cli.cache import Tensors, digest, kept
 from gr_cli.errors import ConfigError, DataError
-from gr_cli.file_stamps import ABSENT, FileStamp, wait_for_next_tick
+from gr_cli.file_stamps import wait_for_next_tick
 from gr_cli.machine import available_memory
 from gr_cli.tell import counted, tell
 from gr_cli.types import Count, PositiveInt
@@ -37,30 +37,6 @@ T = TypeVar("T")
 
 _VERSION = 3  # of what is computed here: another one has nothing to do with what was kept
 _AT_ONCE = 64  # images that a thread takes at once
-_TRAINING, _TESTING = ("train", "training"), ("test", "testing", "val", "valid", "validation")
-
-
-class _File(NamedTuple):
-    """An image file: its path below the folder, its class, and its stamp."""
-
-    name: str
-    label: int
-    stamp: FileStamp
-
-
-@dataclass(frozen=True)
-class _Listing:
-    """What is in a folder: the images for training, `training` in number, then those for testing; None: they have no
-    part of their own. `others` is how many files are no images; hidden ones don't count. `empty`: folders without
-    images, which are no classes. `aside`: folders beside those for training and testing."""
-
-    root: Path
-    classes: tuple[str, ...]
-    files: tuple[_File, ...]
-    training: int | None
-    others: int
-    empty: tuple[str, ...]
-    aside: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -126,11 +102,11 @@ class ImageFolder:
         self.origin = str((self.root, self._choices))
 
     def load(self) -> Data:
-        return _data(_listed(self.root, self.place), self._choices, self.place)
+        return _data(list_images(self.root, self.place), self._choices, self.place)
 
 
 @lru_cache(maxsize=2)  # the runs of a sweep share what was read once
-def _data(listing: _Listing, choices: _Choices, place: str) -> Data:
+def _data(listing: ImageListing, choices: _Choices, place: str) -> Data:
     what = digest(str(listing.root), choices.size, choices.mode, choices.skip_broken, choices.bits)
     content = digest(_VERSION, PIL.__version__, [(file.name, file.label, *file.stamp) for file in listing.files])
     wait_for_next_tick(file.stamp for file in listing.files)
@@ -156,138 +132,10 @@ def _data(listing: _Listing, choices: _Choices, place: str) -> Data:
 # --- what there is
 
 
-def _listed(root: Path, place: str) -> _Listing:
-    """The images below `root`.
-
-    Raises:
-        DataError: there are none in folders.
-    """
-    if not root.is_dir():
-        raise DataError(f"{place}: {root} {'is a file' if root.exists() else 'is not there'}; name a folder")
-    parts = _parts(root, place)
-    by_part = {part: _by_name(root / part, place) for part in parts}
-    names = sorted({name for found in by_part.values() for name in found}, key=_natural)
-    inside = {
-        part: {name: sorted(_below(root, Path(part, found[name]))) if name in found else [] for name in names}
-        for part, found in by_part.items()
-    }
-    images = {part: {name: list(filter(_is_image, found[name])) for name in names} for part, found in inside.items()}
-    classes = [name for name in names if any(found[name] for found in images.values())]
-    if not classes:
-        raise DataError(f"{place}: holds no images in folders of classes; put them into {root}/<class>/")
-    _check_classes(images, classes, place, root)
-    files, counts = [], []
-    for part in parts:
-        for label, name in enumerate(classes):
-            files += [file._replace(label=label) for file in images[part][name]]
-        counts.append(len(files))
-    others = sum(len(found) for folders in inside.values() for found in folders.values()) - len(files)
-    empty = tuple(name for name in names if name not in classes)
-    aside = tuple(f"{name}/" for name in sorted(_folders(root)) if len(parts) == 2 and name not in parts)
-    return _Listing(root, tuple(classes), tuple(files), counts[0] if len(parts) == 2 else None, others, empty, aside)
-
-
-def _parts(root: Path, place: str) -> list[str]:
-    """The folders for training and for testing; one for training alone; or "" where there are but classes.
-
-    Raises:
-        DataError: there is one for training, and which is for testing can't be told.
-    """
-    folders = sorted(_folders(root))
-    by_name = {name.lower(): name for name in folders}
-    training = next((by_name[name] for name in _TRAINING if name in by_name), None)
-    testing = next((by_name[name] for name in _TESTING if name in by_name), None)
-    if training is None or (testing is None and len(folders) > 1 and _holds_images(root / training)):
-        return [""]  # a class may be called so
-    if testing is None and len(folders) > 1:
-        others = listed([name for name in folders if name != training])
-        raise DataError(
-            f"{place}: holds {training}/ beside {others}, and none of these is called test or val; "
-            f"rename the one that is for testing, or say benchmark.source.path={root / training}"
-        )
-    return [training] if testing is None else [training, testing]
-
-
-def _holds_images(folder: Path) -> bool:
-    """Whether images lie in a folder itself, as in that of a class."""
-    with os.scandir(folder) as entries:
-        return any(_named_as_image(entry.name) and not entry.name.startswith(".") for entry in entries)
-
-
-def _check_classes(images: dict[str, dict[str, list[_File]]], classes: Sequence[str], place: str, root: Path) -> None:
-    """Refuse a single class, and one that has not enough images for training and testing, before all are decoded."""
-    if len(classes) == 1:
-        raise DataError(
-            f"{place}: holds images of one class only, {classes[0]}, and there must be two; "
-            f"if its folders are the classes, say benchmark.source.path={root / classes[0]}"
-        )
-    for part, found in images.items():
-        for name in classes:
-            least = 1 if len(images) == 2 else 2  # one for training, one for testing
-            if (number := len(found[name])) < least:
-                where = f" in {part}/" if part else ""
-                raise DataError(
-                    f"{place}: class {name} has {number or 'no'} image{where}, and needs {least} at least; "
-                    "add some, or remove its folders"
-                )
-
-
-def _folders(folder: Path) -> list[str]:
-    return [entry.name for entry in os.scandir(folder) if os.path.isdir(entry.path) and not entry.name.startswith(".")]
-
-
-def _by_name(folder: Path, place: str) -> dict[str, str]:
-    """The folders in a folder by their names in Unicode's composed form, which another system may have stored apart.
-
-    Raises:
-        DataError: two have the same name.
-    """
-    found: dict[str, str] = {}
-    for name in sorted(_folders(folder)):
-        normal = unicodedata.normalize("NFC", name)
-        if normal in found:
-            raise DataError(
-                f"{place}: {folder} holds two folders called {normal}, which are stored in two Unicode normal forms; "
-                "put their images into one"
-            )
-        found[normal] = name
-    return found
-
-
-def _natural(name: str) -> list[str | int]:
-    """A key by which `2` comes before `10`."""
-    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))]
-
-
-def _below(root: Path, folder: Path) -> Iterator[_File]:
-    """All files in a folder and the folders in it that are not hidden."""
-    for entry in os.scandir(root / folder):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _below(root, folder / entry.name)
-            continue
-        try:
-            if entry.is_dir():  # a link to a folder
-                continue
-            stamp = FileStamp.of(entry.stat())
-        except OSError:  # a link that leads nowhere, or to itself, is an image that can't be decoded
-            stamp = ABSENT
-        yield _File(f"{folder}/{entry.name}", 0, stamp)
-
-
-def _is_image(file: _File) -> bool:
-    return _named_as_image(file.name)
-
-
-def _named_as_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in extensions()
-
-
 # --- decoding
 
 
-def _decoded_all(listing: _Listing, choices: _Choices, place: str) -> Tensors:
+def _decoded_all(listing: ImageListing, choices: _Choices, place: str) -> Tensors:
     """All images as one tensor, and which of the files they are: all that can be decoded."""
     over = [f"{listing.others:,} other file{'s' if listing.others > 1 else ''}"] if listing.others else []
     over += [f"what holds no images ({listed(listing.empty)})"] if listing.empty else []

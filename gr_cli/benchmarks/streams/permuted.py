@@ -9,8 +9,9 @@ from annotated_types import Le
 from torch import Tensor
 
 from gr_cli.benchmarks.base import Benchmark
-from gr_cli.benchmarks.sources import Source, load
-from gr_cli.benchmarks.views import image_shape, seen_as
+from gr_cli.benchmarks.sources.base import Source
+from gr_cli.benchmarks.sources.loading import load
+from gr_cli.benchmarks.streams.transforms import image_shape, seen_as
 from gr_cli.randomness import Draws
 from gr_cli.types import Count, PositiveInt, Share, checked
 

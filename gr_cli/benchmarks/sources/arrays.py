@@ -12,9 +12,10 @@ from zipfile import ZipFile, is_zipfile
 import numpy as np
 import torch
 
-from gr_cli.benchmarks.soundness import listed
-from gr_cli.benchmarks.sources import Data, TestShare, in_short
-from gr_cli.benchmarks.tensors import Layout, Range, Tensors, check_range
+from gr_cli.benchmarks.sources.base import Data, TestShare
+from gr_cli.benchmarks.sources.loading import in_short
+from gr_cli.benchmarks.sources.tensors import Layout, Range, Tensors, check_range
+from gr_cli.benchmarks.sources.validation import listed
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.file_stamps import stamped, wait_for_next_tick
 from gr_cli.tell import tell

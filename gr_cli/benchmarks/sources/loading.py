@@ -3,56 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from importlib.resources import files
-from typing import Annotated, Protocol, runtime_checkable
+from dataclasses import replace
 
-import numpy as np
-import torch
-from annotated_types import Gt, Lt
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from gr_cli.benchmarks.base import Samples, first_of_each
-from gr_cli.benchmarks.soundness import checked
+from gr_cli.benchmarks.sources.base import Data, Placed, Source
+from gr_cli.benchmarks.sources.validation import checked
 from gr_cli.errors import DataError, readable
 from gr_cli.randomness import Draws
-
-TestShare = Annotated[float, Gt(0), Lt(1)]
-
-
-@dataclass(frozen=True)
-class Data:
-    """A data set: its training and test part, labels counting from 0 in the order of `classes`.
-
-    Values lie in `value_range` (None: anywhere); each is the fraction of `trials` binary pixels that are on. Each class
-    has samples in both parts.
-    """
-
-    train: Samples
-    test: Samples
-    classes: tuple[str, ...]
-    value_range: tuple[float, float] | None = (0.0, 1.0)
-    trials: int = 1
-
-
-@runtime_checkable
-class Source(Protocol):
-    """Anything that can load a data set."""
-
-    def load(self) -> Data:
-        """The data set, on the CPU."""
-        ...
-
-
-@runtime_checkable
-class Placed(Protocol):
-    """A source that can say where its data lie, and what to do if they are broken: for errors, which name both."""
-
-    place: str
-    remedy: str
-
 
 # The names of classes of data sets that were found sound: the runs of a sweep share one, which is looked at once.
 _sound: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -92,30 +52,6 @@ def _readable_names(data: Data, what: str, remedy: str) -> tuple[str, ...]:
     if twice:
         raise DataError(f"{what}: two of its classes have the same name, {twice[0]}; {remedy}")
     return names
-
-
-class Digits:
-    """The 1,797 handwritten digits of 8x8 pixels that ship with this package (Alpaydin & Kaynak 1998).
-
-    A value counts the dark pixels in a block of 4x4 of the scanned bitmap, divided by 16.
-    Of each class, every fifth image in the order of the file is for testing: 1,440 for training, 357 for testing.
-    """
-
-    def load(self) -> Data:
-        return self._read()
-
-    @staticmethod
-    @lru_cache(maxsize=1)
-    def _read() -> Data:
-        with files("gr_cli.benchmarks").joinpath("data/digits.npz").open("rb") as file:
-            stored = np.load(file)
-            x = torch.from_numpy(stored["x"]).unsqueeze(1).float() / 16
-            y = torch.from_numpy(stored["y"]).long()
-        nth = torch.zeros_like(y)
-        for label in range(10):
-            nth[y == label] = torch.arange(int((y == label).sum()))
-        test = nth % 5 == 4
-        return Data(Samples(x[~test], y[~test]), Samples(x[test], y[test]), tuple(map(str, range(10))), trials=16)
 
 
 def tested_on(store: Tensor, y: Tensor, share: float, seed: int) -> tuple[Samples, Samples]:

@@ -1,0 +1,44 @@
+"""What a source of samples is, and the data set that it loads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Protocol, runtime_checkable
+
+from annotated_types import Gt, Lt
+
+from gr_cli.benchmarks.base import Samples
+
+TestShare = Annotated[float, Gt(0), Lt(1)]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set: its training and test part, labels counting from 0 in the order of `classes`.
+
+    Values lie in `value_range` (None: anywhere); each is the fraction of `trials` binary pixels that are on. Each class
+    has samples in both parts.
+    """
+
+    train: Samples
+    test: Samples
+    classes: tuple[str, ...]
+    value_range: tuple[float, float] | None = (0.0, 1.0)
+    trials: int = 1
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Anything that can load a data set."""
+
+    def load(self) -> Data:
+        """The data set, on the CPU."""
+        ...
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A source that can say where its data lie, and what to do if they are broken: for errors, which name both."""
+
+    place: str
+    remedy: str

@@ -1,0 +1,32 @@
+"""Files in the IDX format, in which MNIST and its relatives come."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+
+def idx_fault(path: Path) -> str:
+    """What is wrong with a file of bytes in the IDX format, whose name says `idx<dimensions>`; empty if nothing is."""
+    dimensions = int(path.name.partition("idx")[2][0])
+    try:
+        if path.is_dir():
+            return "is a folder, not a file"
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            header = file.read(4 + 4 * dimensions)
+    except OSError as error:
+        return f"can't be opened: {error.strerror}"
+    if size == 0:
+        return "is empty"
+    if header.startswith(b"\x1f\x8b"):
+        return "is compressed, and its name does not say so"
+    if header[:4] != bytes([0, 0, 8, dimensions]):
+        return f"does not begin as an IDX file of bytes with {dimensions} dimension(s)"
+    if len(header) < 4 + 4 * dimensions:
+        return f"is cut short: {size} bytes"
+    counts = [int.from_bytes(header[i : i + 4]) for i in range(4, len(header), 4)]
+    whole = len(header) + prod(counts)
+    if size != whole:
+        return f"{'is cut short' if size < whole else 'is too long'}: {size} bytes instead of {whole}"
+    return "" if prod(counts) else f"holds nothing: its shape is {tuple(counts)}"
