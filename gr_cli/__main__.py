@@ -1,4 +1,4 @@
-from gr_cli.cli import entry
+from gr_cli.cli.main import entry
 
 if __name__ == "__main__":
     entry()

@@ -17,8 +17,8 @@ from gr_cli.console import Bar, Bars, duration, fitting, in_short, percent, shor
 from gr_cli.errors import one_line
 
 if TYPE_CHECKING:
+    from gr_cli.cli.sweep import Tally
     from gr_cli.report.watch import Watched
-    from gr_cli.sweep import Tally
 
 _STYLES = {"running": "bold", "finished": "green", "failed": "red", "killed": "red", "interrupted": "yellow"}
 

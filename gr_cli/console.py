@@ -25,12 +25,12 @@ from gr_cli.view import View
 if TYPE_CHECKING:
     from gr_cli.assembly import Experiment
     from gr_cli.checkpoints import Place
+    from gr_cli.cli.sweep import Tally
     from gr_cli.inspection import Inspection
     from gr_cli.learner import Losses
     from gr_cli.results.record import Result
     from gr_cli.settings import Settings
     from gr_cli.strategies.base import Position
-    from gr_cli.sweep import Tally
 
 _FEW = 20  # tasks each of which there is room for
 _SECONDS_BETWEEN_LOOKS = 0.25  # reading a loss waits for the device, so do it a few times a second at most

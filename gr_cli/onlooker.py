@@ -19,7 +19,7 @@ from gr_cli.report.watch import WAITING, Watched, Watcher
 
 if TYPE_CHECKING:
     from gr_cli.board import Course
-    from gr_cli.sweep import Tally
+    from gr_cli.cli.sweep import Tally
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _TOO_LITTLE = 0.05  # of a run, to tell from it how long the sweep will take

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from gr_cli.assembly import batches, prepare, side_by_side
-from gr_cli.compose import composed
+from gr_cli.cli.compose import composed
 from gr_cli.errors import GrError
 from gr_cli.machine import flushing_denormals, thread_limit
 from gr_cli.strategies.base import Position

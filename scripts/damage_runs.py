@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import gr_cli.cli
+import gr_cli.cli.main
 import gr_cli.console
 import gr_cli.report.cli
 import gr_cli.verify  # imported before the forks, with all that a run needs
@@ -64,7 +64,7 @@ def run(words: tuple[str, ...], stop: bool = False) -> Command:
 
     def do() -> int:
         gr_cli.console.Terminal = lambda **_: StopAt() if stop else View()
-        return gr_cli.cli.main(words)
+        return gr_cli.cli.main.main(words)
 
     return do
 

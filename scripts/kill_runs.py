@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import gr_cli.cli
+import gr_cli.cli.main
 from gr_cli.console import Terminal  # noqa: F401 imported before the forks, with all that a run needs
 from gr_cli.experiment import run  # noqa: F401
 from gr_cli.results.folder import RESULTS
@@ -51,7 +51,7 @@ def start(words: list[str], home: Path) -> int:
         quiet = os.open(home / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
-        code = gr_cli.cli.main(words)
+        code = gr_cli.cli.main.main(words)
     finally:
         os._exit(code)
 

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision import datasets
 
-from gr_cli import cli
+import gr_cli.cli.main
 from gr_cli.benchmarks import Glyphs, Torchvision
 from gr_cli.benchmarks.base import Samples
 
@@ -126,7 +126,7 @@ def main() -> int:
     publish(root)
     os.environ["GR_DATA_ROOT"] = str(root)
     os.chdir(HOME)
-    return cli.main(sys.argv[1:])
+    return gr_cli.cli.main.main(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 import torch
 from interruption import StopAt, csvs, only_run
 
-from gr_cli import cli
+from gr_cli.cli.main import main
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -45,7 +45,7 @@ def gr_run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, 
     """Call the command line in this process: exit code, stdout, stderr."""
 
     def call(*words: str) -> tuple[int, str, str]:
-        code = cli.main(list(words))
+        code = main(list(words))
         out, err = capsys.readouterr()
         return code, out, err
 

@@ -12,7 +12,7 @@ KINDS = {name for name, kind in vars(errors).items() if isinstance(kind, type) a
 KINDS |= {"TrainingError.diverged", "kind"}  # the second is what `memory_told` calls the error that it is asked for
 # Modules whose functions answer with what an error will say.
 SPEAKERS = (
-    "explain.py",
+    "cli/hydra_errors.py",
     "benchmarks/sources/validation.py",
     "benchmarks/sources/idx.py",
     "benchmarks/sources/torchvision.py",

@@ -63,7 +63,7 @@ def a_gpu_without_memory(hands: Hands) -> object:
 
 def without_ray(hands: Hands) -> object:
     """It may be installed here: it is hidden."""
-    hands.monkeypatch.setattr("gr_cli.sweep.find_spec", lambda name: None)
+    hands.monkeypatch.setattr("gr_cli.cli.sweep.find_spec", lambda name: None)
     return hands.gr_run("-m", "seed=0,1", "hydra/launcher=batched", "hydra.launcher.where=ray")
 
 
@@ -103,14 +103,14 @@ COMMANDS: Table = {
         ("must be a {}: settings with a _target_", mistake("benchmark.source=3")),
         ("{}={}: must be {}", mistake("seed=-1")),
     ],
-    "cli.py": [
+    "cli/main.py": [
         ("goes alone: remove", mistake("resume=nowhere seed=1")),
         ("leave it out to see all", typed("--cfg job --package nope")),
     ],
-    "compose.py": [
+    "cli/compose.py": [
         ("settings_from", mistake("data_root=${oc.env:NO_SUCH}"), "can't be resolved"),
     ],
-    "explain.py": [
+    "cli/hydra_errors.py": [
         ("can't be understood; {}", mistake("seed==3"), "seed==3: can't be understood; "),
         ("quote it for the shell, and write key=value", mistake("strategy")),
         ("quote its value: {}", typed("data_root=/a=b"), "data_root=/a=b: can't be understood; quote its value: "),
@@ -189,7 +189,7 @@ COMMANDS: Table = {
         ("train.boundaries=hidden: {} {}", typed("train.boundaries=hidden strategy=ewc")),
         ("must say how many steps lie between", typed("train.boundaries=hidden")),
     ],
-    "sweep.py": [
+    "cli/sweep.py": [
         ("_checked_job", mistake("-m strategy=finetune,foo"), "strategy=foo: no such option"),
         ("_listed", with_preset("hydra: {sweeper: {params: {seed: '1,2['}}}"), "seed=1,2[: can't be understood"),
         ("which holds for the whole sweep", with_preset(_LAUNCHER, "own,none")),
@@ -206,7 +206,7 @@ COMMANDS: Table = {
     "trackers/mlflow.py": [
         ("must hold no name and no password", typed("tracker=mlflow tracker.uri=https://me:secret@server.example")),
     ],
-    "words.py": [
+    "cli/overrides.py": [
         ("flags=", mistake("--foo")),
         ("holds bytes that are not UTF-8", typed("strategy=\udcff")),
         ("is empty; write settings below", of_preset("# nothing yet")),

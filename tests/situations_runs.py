@@ -218,7 +218,7 @@ RUNS: Table = {
         ("whose random numbers", going_on(checkpoint_with(device="cuda"))),
         ("other samples or labels than its benchmark has now", going_on(checkpoint_with(data="others"))),
     ],
-    "cli.py": [
+    "cli/main.py": [
         ("_audit", of_a_folder("audit", lambda folder: add(folder, of_task(0, 2))), "2 training samples"),
         ("not all of it could be read", of_a_folder("audit", file("export.pt", "no tensors"))),
         ("_job", interrupted("-m", "seed=0,1"), "interrupted; repeat the command"),

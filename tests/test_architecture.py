@@ -9,7 +9,7 @@ import yaml
 
 import gr_cli
 from gr_cli.build import resolve
-from gr_cli.compose import NESTED as NESTED_GROUPS
+from gr_cli.cli.compose import NESTED as NESTED_GROUPS
 from gr_cli.settings import PROVIDED
 
 PACKAGE = Path(gr_cli.__file__).parent
@@ -39,8 +39,8 @@ def users_of(library: str) -> set[str]:
 
 
 def test_only_the_door_knows_hydra():
-    door = {f"{room}.py" for room in ("cli", "compose", "explain", "sweep", "words", "launchers/__init__")}
-    door |= {"launchers/batched.py", "launchers/sweeper.py"}
+    door = {f"cli/{name}.py" for name in ("main", "compose", "hydra_errors", "sweep", "overrides")}
+    door |= {f"launchers/{name}.py" for name in ("__init__", "batched", "sweeper")}
     assert users_of("hydra") <= door
     assert users_of("omegaconf") <= door | {"schema.py"}
 
@@ -60,7 +60,7 @@ def test_a_report_reads_folders_without_what_trains():
     """It looks at a thousand runs in the time that torch takes to be imported."""
     for path in (PACKAGE / "report").glob("*.py"):
         ours = {name for name in imports(path) if name.startswith("gr_cli.")}
-        allowed = {"board", "compose", "console", "errors", "report", "results", "schema", "settings", "streams"}
+        allowed = {"board", "cli", "console", "errors", "report", "results", "schema", "settings", "streams"}
         assert {name.split(".")[1] for name in ours} <= allowed, path
     assert {path for path in users_of("torch") if path.startswith("report")} == {"report/figures.py"}
 
@@ -130,7 +130,8 @@ def test_importing_has_no_effects(tmp_path):
 
     script = (
         "import torch; state, threads = torch.get_rng_state(), torch.get_num_threads()\n"
-        "import gr_cli.cli, gr_cli.experiment, gr_cli.trainer, gr_cli.console, gr_cli.report.figures, gr_cli.audit\n"
+        "import gr_cli.cli.main, gr_cli.experiment, gr_cli.trainer, gr_cli.console\n"
+        "import gr_cli.report.figures, gr_cli.audit\n"
         "assert torch.equal(state, torch.get_rng_state()) and threads == torch.get_num_threads()"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=tmp_path)

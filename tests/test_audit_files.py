@@ -24,13 +24,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from gr_cli import cli
 from gr_cli.audit import Audit, audit
 from gr_cli.audit_files import FolderReader
 from gr_cli.audit_layouts import Target
 from gr_cli.audit_match import Stream
 from gr_cli.audit_search import search
 from gr_cli.benchmarks import Digits
+from gr_cli.cli.main import main
 from gr_cli.report.figures import samples
 
 Images = NDArray[np.float32]
@@ -45,7 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("draw_samples", "draw_matrix"):
             patch.setattr(f"gr_cli.experiment.{name}", lambda *_: None)
         words = ["strategy=finetune", "model.hidden_sizes=[8]", "train.iterations=3", "threads=1"]
-        assert cli.main([*words, "evaluate.dreams=0", f"cache_root={home}"]) == 0
+        assert main([*words, "evaluate.dreams=0", f"cache_root={home}"]) == 0
     (status,) = home.glob("outputs/*/*/*/status.json")
     return status.parent
 

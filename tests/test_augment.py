@@ -10,7 +10,7 @@ from gr_cli import load_run
 from gr_cli.assembly import load_benchmark, prepare
 from gr_cli.augment import Augment, mirrored
 from gr_cli.benchmarks.base import Kind, Samples
-from gr_cli.compose import composed
+from gr_cli.cli.compose import composed
 from gr_cli.errors import ConfigError
 from gr_cli.generators import VAE
 from gr_cli.layers import Moments

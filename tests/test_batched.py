@@ -12,7 +12,7 @@ from torch import nn
 
 from gr_cli import experiment
 from gr_cli.assembly import batches, passes, prepare, side_by_side
-from gr_cli.compose import composed
+from gr_cli.cli.compose import composed
 from gr_cli.experiment import run_together
 from gr_cli.generators import VAE
 from gr_cli.launchers.plan import alike, differing, parts

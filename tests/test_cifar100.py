@@ -11,7 +11,7 @@ from torchvision import datasets
 from gr_cli import load_run
 from gr_cli.benchmarks import Torchvision
 from gr_cli.benchmarks.sources.loading import load
-from gr_cli.compose import composed
+from gr_cli.cli.compose import composed
 
 ROOT = Path(__file__).parent.parent
 PAPER = "preset=split_cifar100_paper"

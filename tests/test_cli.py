@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gr_cli import __version__, cli
-from gr_cli.compose import GROUPS
+import gr_cli
+from gr_cli import __version__
+from gr_cli.cli.compose import GROUPS
+from gr_cli.cli.main import main
 
 TINY = ("train.iterations=3", "log.every=1")
 
@@ -143,7 +145,7 @@ def test_a_mistake_gets_one_line_and_writes_nothing(gr_run, tmp_path, words, exp
 
 
 def test_a_defect_of_this_program_keeps_its_traceback(gr_run, monkeypatch):
-    for flags, where in (((), "gr_cli.cli.settings_from"), (("-m",), "gr_cli.sweep.settings_from")):
+    for flags, where in (((), "gr_cli.cli.main.settings_from"), (("-m",), "gr_cli.cli.sweep.settings_from")):
         with monkeypatch.context() as patch:
             patch.setattr(where, lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
@@ -186,7 +188,7 @@ def test_one_failing_run_does_not_stop_the_others(gr_run):
 def test_help_names_every_option_and_setting(gr_run):
     code, out, _ = gr_run("--help")
     assert code == 0
-    conf = Path(cli.__file__).parent.parent / "conf"
+    conf = Path(gr_cli.__file__).parent.parent / "conf"
     for file in conf.glob("*/*.yaml"):
         assert file.stem in out
     groups = out.partition("\ngroups (* is the default):\n")[2].partition("\n\n")[0].splitlines()
@@ -222,7 +224,7 @@ def test_version(gr_run):
 @pytest.mark.parametrize("words", ["--help", "--version", "--cfg job", "-sc query=bash"])
 def test_nothing_heavy_is_imported_before_a_run(words):
     script = (
-        "import sys; from gr_cli.cli import main\n"
+        "import sys; from gr_cli.cli.main import main\n"
         f"try: main({words.split()!r})\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'pandas', 'sklearn', 'torchvision', 'matplotlib'} & set(sys.modules)\n"
@@ -235,7 +237,7 @@ def test_nothing_heavy_is_imported_before_a_run(words):
 
 def test_a_run_imports_only_what_it_uses():
     script = (
-        "import sys; from gr_cli.cli import main\n"
+        "import sys; from gr_cli.cli.main import main\n"
         "assert main(['train.iterations=1']) == 0\n"
         "print('HEAVY', sorted({'torchvision', 'torch._dynamo', 'sklearn', 'matplotlib.pyplot'} & set(sys.modules)))"
     )
@@ -262,7 +264,7 @@ def test_a_terminal_shows_progress():
     from gr_cli.experiment import folder_of, run
     from gr_cli.results.load import settings_of
 
-    cli.main(list(TINY))
+    main(list(TINY))
     (status,) = Path("outputs").glob("*/*/*/status.json")
     settings = settings_of(status.parent)
     screen = io.StringIO()

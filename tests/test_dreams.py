@@ -15,7 +15,7 @@ from gr_cli import cache, quality
 from gr_cli.assembly import batches, passes, prepare
 from gr_cli.audit import audit
 from gr_cli.benchmarks import Digits, split
-from gr_cli.compose import composed
+from gr_cli.cli.compose import composed
 from gr_cli.experiment import run_together
 from gr_cli.judge import classes_of
 from gr_cli.machine import thread_limit

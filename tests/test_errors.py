@@ -16,7 +16,8 @@ from situations_data import DATA
 from situations_report import REPORT
 from situations_runs import RUNS
 
-from gr_cli import cli, errors
+from gr_cli import errors
+from gr_cli.cli.main import main
 from gr_cli.errors import GrError, one_line
 
 ENTRIES = [
@@ -55,7 +56,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("finished")
     with chdir(home), pytest.MonkeyPatch.context() as patch:
         without_pictures(patch)
-        assert cli.main(TINY) == 0
+        assert main(TINY) == 0
     return home
 
 

@@ -11,7 +11,7 @@ from interruption import only_run
 
 from gr_cli import cache, load_run
 from gr_cli.benchmarks import ConvFeatures, Digits
-from gr_cli.compose import composed
+from gr_cli.cli.compose import composed
 
 SMALL = ("benchmark/features=conv_random", "benchmark.features.channels=[6,8]", "log.every=10")
 

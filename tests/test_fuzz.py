@@ -17,8 +17,8 @@ import fuzzing
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from gr_cli import cli
-from gr_cli.compose import composed
+from gr_cli.cli.compose import composed
+from gr_cli.cli.main import main
 from gr_cli.settings import Settings
 
 MANY = os.environ.get("GR_FUZZ")
@@ -52,7 +52,7 @@ def check(line: fuzzing.Line, capsys: pytest.CaptureFixture[str]) -> int:
     logging.root.setLevel(logging.WARNING)
     capsys.readouterr()
     try:
-        code = cli.main(words)
+        code = main(words)
     except SystemExit as exit:  # Hydra's own, after --info and its like
         code = exit.code or 0
     out, err = capsys.readouterr()

@@ -26,7 +26,7 @@ from run_folders import write_run
 from situations import TINY
 
 import gr_cli
-from gr_cli import cli
+from gr_cli.cli.main import main as gr_run_main
 from gr_cli.errors import one_line
 from gr_cli.report.cli import main
 from gr_cli.report.watch import Watcher
@@ -52,7 +52,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory in which a tiny run is over."""
     home = tmp_path_factory.mktemp("finished")
     with chdir(home):
-        assert cli.main(TINY) == 0
+        assert gr_run_main(TINY) == 0
     return home
 
 

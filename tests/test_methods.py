@@ -12,7 +12,7 @@ import yaml
 from gr_cli import load_run
 from gr_cli.assembly import batches, passes, prepare, side_by_side
 from gr_cli.build import asks_for, resolve
-from gr_cli.compose import composed
+from gr_cli.cli.compose import composed
 from gr_cli.errors import ConfigError
 from gr_cli.launchers.width import choose_width
 from gr_cli.strategies import FeedbackReplay, GenerativeClassifier

@@ -27,7 +27,7 @@ SWEEPS = [
 full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
 
 
-def shell(line, *words, module="gr_cli.cli", **environment):
+def shell(line, *words, module="gr_cli.cli.main", **environment):
     """What a shell makes of a line in which `$run` is the program with these words: its exit code, stdout, stderr."""
     command = [sys.executable, "-c", f"from {module} import entry; entry()", *words]
     script = 'run() { "$@"; echo $? > code; }; ' + line.replace("$run", 'run "$@"')

@@ -9,7 +9,7 @@ import yaml
 
 from gr_cli import checkpoints, machine
 from gr_cli.assembly import prepare
-from gr_cli.compose import composed
+from gr_cli.cli.compose import composed
 from gr_cli.errors import ConfigError, FolderError
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.load import settings_of

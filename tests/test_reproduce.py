@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from gr_cli import cli
-from gr_cli.compose import composed
+from gr_cli.cli.compose import composed
+from gr_cli.cli.main import main
 
 PATH = Path(__file__).parent.parent / "scripts" / "reproduce.py"
 QUICK = ["benchmark=split_digits", "train.iterations=5", "model.hidden_sizes=[8]"]
@@ -24,7 +24,7 @@ def script(monkeypatch):
     monkeypatch.setattr(
         module,
         "subprocess",
-        SimpleNamespace(run=lambda command, check: SimpleNamespace(returncode=cli.main(command[3:]))),
+        SimpleNamespace(run=lambda command, check: SimpleNamespace(returncode=main(command[3:]))),
     )
     return module
 

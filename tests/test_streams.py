@@ -13,7 +13,7 @@ from gr_cli.assembly import batches, prepare
 from gr_cli.benchmarks import Digits, Samples, permuted, rotated, split
 from gr_cli.benchmarks.sources.base import Data
 from gr_cli.benchmarks.streams.blurry import _exchange
-from gr_cli.compose import composed
+from gr_cli.cli.compose import composed
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.randomness import Draws
 from gr_cli.scenario import Scenario

@@ -19,12 +19,12 @@ from run_folders import write_run
 
 from gr_cli.board import Board
 from gr_cli.checkpoints import Place
+from gr_cli.cli.sweep import Tally
 from gr_cli.console import Terminal
 from gr_cli.errors import TrainingError
 from gr_cli.report.cli import main
 from gr_cli.report.watch import Watched, watch
 from gr_cli.strategies.base import Position
-from gr_cli.sweep import Tally
 
 TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")
 WIDTHS = (60, 80, 120)
@@ -101,7 +101,7 @@ def test_no_color_is_respected(monkeypatch):
 
 def test_time_left_is_known_from_what_was_trained(monkeypatch):
     clock = iter([100.0, 130.0])
-    monkeypatch.setattr("gr_cli.sweep.monotonic", lambda: next(clock))
+    monkeypatch.setattr("gr_cli.cli.sweep.monotonic", lambda: next(clock))
     tally = Tally(total=10)
     assert tally.left(0.0) is None
     tally.count([0.5, 0.5])  # they were finished before: that took no time

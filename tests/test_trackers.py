@@ -127,7 +127,7 @@ def test_a_tracker_is_no_part_of_what_a_run_is(gr_run):
 def test_without_a_tracker_no_library_is_imported_and_nothing_is_written(tmp_path):
     script = (
         "import sys; from gr_cli import cli\n"
-        f"assert cli.main({list(SHORT)}) == 0\n"
+        f"assert main({list(SHORT)}) == 0\n"
         "assert not {'tensorboard', 'mlflow', 'wandb'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, stdout=subprocess.DEVNULL)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
-from gr_cli.sweep import runs
+from gr_cli.cli.sweep import runs
 
 
 class CheckedSweeper(BasicSweeper):

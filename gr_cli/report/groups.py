@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from gr_cli.compose import GROUPS
+from gr_cli.cli.compose import GROUPS
 from gr_cli.errors import one_line
 from gr_cli.report.runs import NEVER_BEGUN, Found, FoundRun, Unborn
 from gr_cli.results.status_fields import instant

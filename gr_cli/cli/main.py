@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gr_cli import __version__
-from gr_cli.compose import OUTPUTS, settings_from, typed
+from gr_cli.cli.compose import OUTPUTS, settings_from, typed
 from gr_cli.errors import (
     AuditError,
     CompositionError,
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     could not read everything, 130 for Ctrl-C."""
     words = list(arguments)
     if {"-h", "--help"} & set(words):
-        from gr_cli.help import text
+        from gr_cli.cli.help import text
 
         print(text(words))
         return 0
@@ -92,7 +92,7 @@ def _folder_and_trust(name: str, words: list[str]) -> tuple[Path, list[str]]:
     """The folder of `<name>=<folder>`, and what of it is trusted: code and addresses that `trust=` names, and every
     `_target_` in a `--config-dir`. Nothing else goes beside them."""
     from gr_cli.build import targets_named
-    from gr_cli.help import own_folders
+    from gr_cli.cli.help import own_folders
 
     path = Path(next(word for word in words if word.startswith(f"{name}=")).partition("=")[2])
     own, rest = own_folders(words)
@@ -171,10 +171,11 @@ def _compose_and_run(words: list[str]) -> int:
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    from gr_cli import launchers, sweep
-    from gr_cli.explain import explain
+    from gr_cli import launchers
+    from gr_cli.cli import sweep
+    from gr_cli.cli.hydra_errors import explain
+    from gr_cli.cli.overrides import check_words, with_sweeper_params
     from gr_cli.schema import RunConfig
-    from gr_cli.words import check_words, with_sweeper_params
 
     sweep.forget()
     sweep.quiet()
@@ -244,7 +245,7 @@ def _job(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from gr_cli import sweep
+    from gr_cli.cli import sweep
 
     hydra = HydraConfig.get()
     alone = hydra.mode != RunMode.MULTIRUN
@@ -285,9 +286,9 @@ def _run(settings: Settings, path: Path | None = None, live: bool = True, sweep:
 
         Terminal().show_inspection(inspected(settings, OUTPUTS))
         return None
+    from gr_cli.cli.sweep import tally
     from gr_cli.experiment import folder_of, run
     from gr_cli.results.folder import RunFolder
-    from gr_cli.sweep import tally
     from gr_cli.tracking import Tracking
     from gr_cli.view import Views
 

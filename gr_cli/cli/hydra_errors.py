@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from gr_cli.compose import GROUPS, NESTED
+from gr_cli.cli.compose import GROUPS, NESTED
 from gr_cli.errors import one_line, suggestion
 
 _FEW = 4  # places that are named where a setting could have been meant

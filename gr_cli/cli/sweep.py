@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 
-from gr_cli.compose import OUTPUTS, settings_from, typed
+from gr_cli.cli.compose import OUTPUTS, settings_from, typed
 from gr_cli.errors import CompositionError, ConfigError, Stop, one_line
 from gr_cli.signals import lifeline
 
@@ -190,7 +190,7 @@ def _listed(config: DictConfig) -> list[list[str]]:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from gr_cli.explain import explain
+    from gr_cli.cli.hydra_errors import explain
 
     words = typed(config.hydra.overrides.task)
     try:
@@ -210,7 +210,7 @@ def _checked_job(config: DictConfig, overrides: list[str]) -> Settings:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from gr_cli.explain import explain
+    from gr_cli.cli.hydra_errors import explain
 
     try:
         composed = GlobalHydra.instance().config_loader().load_sweep_config(config, overrides)

@@ -27,7 +27,7 @@ def settings_from(config: DictConfig, hydra: Any) -> Settings:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from gr_cli.explain import explain
+    from gr_cli.cli.hydra_errors import explain
     from gr_cli.settings import Settings
     from gr_cli.tracking import check_tracker
 
