@@ -13,10 +13,10 @@ from torch import nn
 from gr_cli import experiment
 from gr_cli.assembly import batches, passes, prepare, side_by_side
 from gr_cli.cli.compose import composed
+from gr_cli.cli.launchers.grouping import alike, differing, parts
+from gr_cli.cli.launchers.width import WidthChoice, choose_width
 from gr_cli.experiment import run_together
 from gr_cli.generators import VAE
-from gr_cli.launchers.plan import alike, differing, parts
-from gr_cli.launchers.width import WidthChoice, choose_width
 from gr_cli.replicas import Replicas
 from gr_cli.results.folder import RunFolder
 from gr_cli.view import View

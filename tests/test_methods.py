@@ -13,8 +13,8 @@ from gr_cli import load_run
 from gr_cli.assembly import batches, passes, prepare, side_by_side
 from gr_cli.build import asks_for, resolve
 from gr_cli.cli.compose import composed
+from gr_cli.cli.launchers.width import choose_width
 from gr_cli.errors import ConfigError
-from gr_cli.launchers.width import choose_width
 from gr_cli.strategies import FeedbackReplay, GenerativeClassifier
 from gr_cli.strategies.base import Position
 
@@ -174,7 +174,7 @@ def test_a_regulariser_that_is_none_is_refused(gr_run, words):
 
 def test_a_trial_of_runs_together_looks_at_few_samples(monkeypatch):
     monkeypatch.setattr("gr_cli.benchmarks.base.EVALUATION_BATCH", 50)
-    monkeypatch.setattr("gr_cli.launchers.width.EVALUATION_BATCH", 50)
+    monkeypatch.setattr("gr_cli.cli.launchers.width.EVALUATION_BATCH", 50)
     words = ["preset=best_split_mnist", "benchmark=split_digits", "strategy.pool_size=50", *SIZES["mixture"], *SMALL]
     assert choose_width([composed([*words, f"seed={seed}"]) for seed in range(2)], 32, 4 << 30).width >= 1
     words = ["strategy=generative_classifier", "generator=mixture", *SIZES["mixture"], *SMALL]

@@ -126,7 +126,7 @@ def test_a_tracker_is_no_part_of_what_a_run_is(gr_run):
 
 def test_without_a_tracker_no_library_is_imported_and_nothing_is_written(tmp_path):
     script = (
-        "import sys; from gr_cli import cli\n"
+        "import sys; from gr_cli.cli.main import main\n"
         f"assert main({list(SHORT)}) == 0\n"
         "assert not {'tensorboard', 'mlflow', 'wandb'} & set(sys.modules)"
     )

@@ -171,9 +171,9 @@ def _compose_and_run(words: list[str]) -> int:
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    from gr_cli import launchers
     from gr_cli.cli import sweep
     from gr_cli.cli.hydra_errors import explain
+    from gr_cli.cli.launchers.register import register
     from gr_cli.cli.overrides import check_words, with_sweeper_params
     from gr_cli.schema import RunConfig
 
@@ -184,7 +184,7 @@ def _compose_and_run(words: list[str]) -> int:
     ConfigStore.instance().store("schema", RunConfig)
     OmegaConf.register_new_resolver("gr_sweep", sweep.identity, replace=True, use_cache=True)
     if any("hydra/launcher=batched" in word for word in words):
-        launchers.register()
+        register()
     command = sys.argv
     sys.argv = ["gr-run", *words]
     try:

@@ -79,7 +79,7 @@ def tally() -> Tally:
 _DAMAGED = "damaged"
 # The parts of Hydra's own configuration that a job can't have for itself.
 _OF_SWEEP = ("launcher", "sweeper", "sweep")
-_OURS = "gr_cli.launchers.batched.BatchedLauncher"
+_OURS = "gr_cli.cli.launchers.batched.BatchedLauncher"
 # What to install for the launchers, by their package in `hydra_plugins`.
 _EXTRAS = {"hydra_ray_launcher": "ray", "hydra_joblib_launcher": "joblib", "hydra_submitit_launcher": "slurm"}
 
@@ -142,8 +142,8 @@ def _check_jobs(config: DictConfig) -> None:
     from hydra.core.plugins import Plugins
 
     from gr_cli.build import check
+    from gr_cli.cli.launchers.sweeper import CheckedSweeper
     from gr_cli.experiment import folder_of
-    from gr_cli.launchers.sweeper import CheckedSweeper
     from gr_cli.results.files import not_made, write_json
     from gr_cli.results.folder import held
     from gr_cli.types import PositiveInt

@@ -15,7 +15,7 @@ def register() -> None:
 
     from hydra.core.plugins import Plugins
 
-    from gr_cli.launchers import batched
+    from gr_cli.cli.launchers import batched
 
     Plugins.instance()  # looks for plugins that are installed, once
     try:

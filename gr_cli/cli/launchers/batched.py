@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
 
-    from gr_cli.launchers.width import WidthChoice
+    from gr_cli.cli.launchers.width import WidthChoice
 
 
 Scores = list[float | None]
@@ -113,7 +113,7 @@ class BatchedLauncher(Launcher):
         It follows from the jobs alone, in whatever order they come and however far they are: the same command cuts an
         interrupted sweep as before, so that it comes to the same digits. Only what was begun alone goes on alone.
         """
-        from gr_cli.launchers.plan import alike
+        from gr_cli.cli.launchers.grouping import alike
 
         statuses = [_status(folder) for folder in folders]
         programs, single = [], 0
@@ -135,8 +135,8 @@ class BatchedLauncher(Launcher):
 
     def _cut(self, places: Sequence[int], jobs: Sequence[Settings]) -> list[list[int]]:
         """The programs for `jobs`, at least two that are alike, by their `places`; prints how, and why."""
-        from gr_cli.launchers.plan import differing, parts
-        from gr_cli.launchers.width import choose_width
+        from gr_cli.cli.launchers.grouping import differing, parts
+        from gr_cli.cli.launchers.width import choose_width
 
         what = f"{len(places)} runs that differ in {', '.join(differing(jobs)) or 'nothing'}"
         share = -(-len(places) // self._processes)  # each process shall have something to do
