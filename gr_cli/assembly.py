@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from gr_cli.augment import Augment
 from gr_cli.benchmarks.base import Benchmark, Kind, Order, Samples, Task
 from gr_cli.benchmarks.fingerprint import fingerprint
-from gr_cli.build import asks_for, at, build_as, marked_fields, split_optimizer
+from gr_cli.config.instantiate import asks_for, at, build_as, marked_fields, split_optimizer
+from gr_cli.config.settings import Settings
 from gr_cli.errors import ConfigError, SizeError
 from gr_cli.generators.base import Generator
 from gr_cli.layers import HasFeatures
@@ -28,7 +29,6 @@ from gr_cli.randomness import Draws, seeded
 from gr_cli.replicas import Replicas
 from gr_cli.results.record import Record
 from gr_cli.scenario import Scenario
-from gr_cli.settings import Settings
 from gr_cli.strategies.base import Batch, Pass, Strategy
 from gr_cli.stretches import Stretches, check_boundaries
 from gr_cli.types import InMemory, PerReplica

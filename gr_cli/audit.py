@@ -27,11 +27,11 @@ from gr_cli.audit_match import Match
 from gr_cli.audit_search import search
 from gr_cli.audit_streams import streams
 from gr_cli.benchmarks.base import Samples, Task
-from gr_cli.build import resolve
+from gr_cli.config.instantiate import resolve
+from gr_cli.config.settings import Settings
 from gr_cli.errors import DataError, FolderError
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.load import settings_of
-from gr_cli.settings import Settings
 
 # Rows of fewer values than this resemble samples by chance.
 _LEAST_VALUES = 16

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from gr_cli.assembly import Experiment
     from gr_cli.checkpoints import Place
     from gr_cli.cli.sweep import Tally
+    from gr_cli.config.settings import Settings
     from gr_cli.inspection import Inspection
     from gr_cli.learner import Losses
     from gr_cli.results.record import Result
-    from gr_cli.settings import Settings
     from gr_cli.strategies.base import Position
 
 _FEW = 20  # tasks each of which there is room for

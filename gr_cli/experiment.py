@@ -14,6 +14,7 @@ import torch
 from gr_cli import checkpoints
 from gr_cli.assembly import Experiment, Stage, batches, passes, prepare, side_by_side
 from gr_cli.checkpoints import Place
+from gr_cli.config.settings import Settings
 from gr_cli.errors import GrError, Interrupted, TrainingError, as_failure
 from gr_cli.facts import facts, training, went_on
 from gr_cli.judge import Judge
@@ -24,7 +25,6 @@ from gr_cli.quality import judge_dreams, judge_of
 from gr_cli.results.folder import RunFolder, sibling
 from gr_cli.results.record import EvaluationRow, History, OpenRow, Record, Result
 from gr_cli.results.status import Reached, Status, beating
-from gr_cli.settings import Settings
 from gr_cli.signals import Overdue, as_interrupts, not_kept_waiting, stop_requests
 from gr_cli.stored import stored
 from gr_cli.strategies.base import Position

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from gr_cli.assembly import build_generator, build_generator_optimizer, one_learner
 from gr_cli.benchmarks.base import Kind
-from gr_cli.build import asks_for, build, check
+from gr_cli.config.instantiate import asks_for, build, check
+from gr_cli.config.shipped_options import plain_value
 from gr_cli.errors import ConfigError, DataError, GrError, TrainingError, one_line
 from gr_cli.generators.base import Generator
 from gr_cli.learner import Learner
@@ -34,7 +35,6 @@ from gr_cli.loaders import (
     tell_of_labels,
 )
 from gr_cli.machine import default_threads, flushing_denormals, memory_told, pick_device, size, thread_limit
-from gr_cli.options import plain_value
 from gr_cli.randomness import Draws, seeded
 from gr_cli.results.record import EvaluationRow, History, Record
 from gr_cli.solver_checks import (

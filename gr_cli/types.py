@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_type_hints
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Len, Lt
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class PerReplica:
@@ -34,29 +29,3 @@ Betas = Annotated[Sequence[Share], Len(2, 2)]
 DistillationScale = Literal["none", "temperature_squared"]
 WeightRule = Literal["by_tasks", "by_old_tasks"]
 ReplayWeight = Annotated[float, Ge(0)] | WeightRule
-
-
-def checked(function: Callable[P, T]) -> Callable[P, T]:
-    """Check the arguments of a function that is called from Python as those in a configuration are.
-
-    Raises:
-        ConfigError: an argument is not what its annotation allows; it is named.
-    """
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        from gr_cli.build import check  # which reads the marks above
-
-        hints, signature = get_type_hints(function, include_extras=True), inspect.signature(function)
-        try:
-            given = signature.bind(*args, **kwargs)
-        except TypeError:
-            return function(*args, **kwargs)  # raises it by its own name
-        for name, value in given.arguments.items():
-            if hints.get(name, Any) is not Any:
-                plain = value.item() if getattr(value, "ndim", None) == 0 else value  # a number of NumPy
-                check(plain, hints[name], name, signature.parameters[name].default)
-                given.arguments[name] = plain
-        return function(*given.args, **given.kwargs)
-
-    return call

@@ -171,7 +171,8 @@ def run(line: Line, seeds: int, launcher: str, words: list[str]) -> bool:
 
 def measured(line: Line, seeds: int, words: list[str]) -> list[tuple[float, float]]:
     """Average accuracy in percent and seconds of each seed's run that is finished."""
-    from gr_cli.cli.compose import OUTPUTS, composed
+    from gr_cli.cli.compose import composed
+    from gr_cli.config.groups import OUTPUTS
     from gr_cli.results.folder import RunFolder
     from gr_cli.results.regular import read_table
 

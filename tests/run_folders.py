@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
+from gr_cli.config.settings import Settings
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.record import DreamRow, EvaluationRow, Record
-from gr_cli.settings import Settings
 
 TASKS = 3
 CONFIG: dict[str, Any] = {

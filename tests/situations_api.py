@@ -205,7 +205,7 @@ API: Table = {
         ("and it yields more batches", trained(lambda: Sized(3, 2))),
         ("and it yields {} batches", trained(lambda: Sized(2, 3))),
     ],
-    "options.py": [
+    "config/shipped_options.py": [
         ("must be a mapping of settings", configured(optimizer="adam")),
         ("can't be read", configured(optimizer=type("Broken", (dict,), {"items": lambda self: 1 / 0})(lr=1))),
         ("must be null, true or false", configured(generator=SimpleMLP(6))),

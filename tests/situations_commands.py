@@ -90,7 +90,7 @@ COMMANDS: Table = {
         ("augment.{}={}: needs images", of_vectors("augment.flip=0.5")),
         ("augment.shift={}: moves images of", mistake("augment.shift=8")),
     ],
-    "build.py": [
+    "config/instantiate.py": [
         ("must be an optimizer", typed("+generator.optimizer=3")),
         ("makes a {}, and a {} is needed", mistake("strategy=joint strategy._target_=os.getcwd")),
         ("no such setting; there are", mistake("+strategy.foo=1")),
@@ -154,7 +154,7 @@ COMMANDS: Table = {
     "scenario.py": [
         ("must have equally many classes", typed("scenario=domain benchmark.classes_per_task=[5,3,2]")),
     ],
-    "settings.py": [
+    "config/settings.py": [
         ("must name an option of this group", typed("~optimizer")),
         ("must be auto, cpu", mistake("device=tpu")),
         ("exactly one must be set", mistake("train.epochs=3")),

@@ -254,7 +254,7 @@ RUNS: Table = {
     "results/record.py": [
         ("loss `{}`", typed("strategy=finetune optimizer=sgd optimizer.lr=1e30 train.iterations=3 log.every=1")),
     ],
-    "settings.py": [
+    "config/settings.py": [
         ("has settings of its own", of_a_folder("resume", config_with("train", 3))),
         ("begins with a home that is not there", of_a_folder("resume", config_with("data_root", "~no_such_user/x"))),
     ],

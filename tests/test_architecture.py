@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 import gr_cli
-from gr_cli.build import resolve
-from gr_cli.cli.compose import NESTED as NESTED_GROUPS
-from gr_cli.settings import PROVIDED
+from gr_cli.config.groups import NESTED as NESTED_GROUPS
+from gr_cli.config.instantiate import resolve
+from gr_cli.config.settings import PROVIDED
 
 PACKAGE = Path(gr_cli.__file__).parent
 CONF = PACKAGE.parent / "conf"
@@ -42,7 +42,7 @@ def test_only_the_door_knows_hydra():
     door = {f"cli/{name}.py" for name in ("main", "compose", "hydra_errors", "sweep", "overrides")}
     door |= {f"cli/launchers/{name}.py" for name in ("register", "batched", "sweeper")}
     assert users_of("hydra") <= door
-    assert users_of("omegaconf") <= door | {"schema.py"}
+    assert users_of("omegaconf") <= door | {"config/schema.py"}
 
 
 def test_only_the_console_knows_rich():
@@ -60,7 +60,7 @@ def test_a_report_reads_folders_without_what_trains():
     """It looks at a thousand runs in the time that torch takes to be imported."""
     for path in (PACKAGE / "report").glob("*.py"):
         ours = {name for name in imports(path) if name.startswith("gr_cli.")}
-        allowed = {"board", "cli", "console", "errors", "report", "results", "schema", "settings", "streams"}
+        allowed = {"board", "cli", "console", "errors", "report", "results", "config", "streams"}
         assert {name.split(".")[1] for name in ours} <= allowed, path
     assert {path for path in users_of("torch") if path.startswith("report")} == {"report/figures.py"}
 
@@ -77,7 +77,7 @@ def test_kinds_of_components_do_not_import_each_other():
 def test_components_know_no_configuration():
     for kind in ("models", "generators", "strategies", "benchmarks"):
         for path in (PACKAGE / kind).rglob("*.py"):
-            assert not {"gr_cli.settings", "gr_cli.schema", "gr_cli.build"} & imports(path)
+            assert not {"gr_cli.config.settings", "gr_cli.config.schema", "gr_cli.config.instantiate"} & imports(path)
 
 
 def test_nothing_asks_for_the_scenario_but_the_scenario():
@@ -109,8 +109,8 @@ def test_every_yaml_composes(preset, strategy):
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
-    from gr_cli.schema import RunConfig
-    from gr_cli.settings import Settings
+    from gr_cli.config.schema import RunConfig
+    from gr_cli.config.settings import Settings
 
     ConfigStore.instance().store("schema", RunConfig)
     GlobalHydra.instance().clear()

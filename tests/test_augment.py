@@ -11,6 +11,7 @@ from gr_cli.assembly import load_benchmark, prepare
 from gr_cli.augment import Augment, mirrored
 from gr_cli.benchmarks.base import Kind, Samples
 from gr_cli.cli.compose import composed
+from gr_cli.config.settings import Settings, completed, deciding
 from gr_cli.errors import ConfigError
 from gr_cli.generators import VAE
 from gr_cli.layers import Moments
@@ -18,7 +19,6 @@ from gr_cli.models import CNN, SimpleMLP
 from gr_cli.models.resnet import ResNet18
 from gr_cli.normalisation import moments
 from gr_cli.randomness import Draws, Streams
-from gr_cli.settings import Settings, completed, deciding
 
 EVERYTHING = Augment(noise=0.1, shift=1, flip=0.5, brightness=0.3, contrast=0.4)
 WORDS = [f"augment.{name}={value}" for name, value in vars(EVERYTHING).items()]

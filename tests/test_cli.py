@@ -11,8 +11,8 @@ import pytest
 
 import gr_cli
 from gr_cli import __version__
-from gr_cli.cli.compose import GROUPS
 from gr_cli.cli.main import main
+from gr_cli.config.groups import GROUPS
 
 TINY = ("train.iterations=3", "log.every=1")
 

@@ -5,9 +5,9 @@ import torch
 
 from gr_cli.assembly import build_generator
 from gr_cli.benchmarks.base import Kind
+from gr_cli.config.shipped_options import typed_node
 from gr_cli.generators import mixture
 from gr_cli.models import SimpleMLP
-from gr_cli.options import typed_node
 from gr_cli.randomness import Draws, Streams
 
 KINDS = ["vae", "conv_vae", "cvae", "wgan_gp", "flow", "class_vae", "mixture", "symmetric_vae"]

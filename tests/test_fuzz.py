@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from gr_cli.cli.compose import composed
 from gr_cli.cli.main import main
-from gr_cli.settings import Settings
+from gr_cli.config.settings import Settings
 
 MANY = os.environ.get("GR_FUZZ")
 LEFT = {

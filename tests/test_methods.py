@@ -11,9 +11,9 @@ import yaml
 
 from gr_cli import load_run
 from gr_cli.assembly import batches, passes, prepare, side_by_side
-from gr_cli.build import asks_for, resolve
 from gr_cli.cli.compose import composed
 from gr_cli.cli.launchers.width import choose_width
+from gr_cli.config.instantiate import asks_for, resolve
 from gr_cli.errors import ConfigError
 from gr_cli.strategies import FeedbackReplay, GenerativeClassifier
 from gr_cli.strategies.base import Position

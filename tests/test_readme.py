@@ -71,7 +71,7 @@ def test_every_command_composes(gr_run, command):
     from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
 
-    from gr_cli.schema import RunConfig
+    from gr_cli.config.schema import RunConfig
 
     ConfigStore.instance().store("schema", RunConfig)
     GlobalHydra.instance().clear()

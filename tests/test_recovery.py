@@ -296,7 +296,7 @@ def test_a_folder_can_not_make_the_program_import_code(gr_run, tmp_path, monkeyp
     ours = "gr_cli.models.SimpleMLP"
     assert config.count(ours) == 1
     helpers = (
-        "gr_cli.build.resolve",
+        "gr_cli.config.instantiate.resolve",
         "gr_cli.benchmarks.sources.loading.files",
         "gr_cli.strategies.base.Tensor.new_empty",
     )

@@ -15,11 +15,11 @@ from statistics import fmean, stdev
 import pytest
 from run_folders import CONFIG, write_run
 
+from gr_cli.config.settings import deciding, short_hash
 from gr_cli.report.cli import main
 from gr_cli.report.statistics import summarised, t_quantile
 from gr_cli.results.checksums import checksum
 from gr_cli.results.folder import RunFolder
-from gr_cli.settings import deciding, short_hash
 
 Report = Callable[..., tuple[int, str, str]]
 

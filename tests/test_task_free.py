@@ -12,9 +12,9 @@ from gr_cli import experiment, load_run
 from gr_cli.assembly import batches, prepare
 from gr_cli.cli.compose import composed
 from gr_cli.cli.launchers.width import choose_width
+from gr_cli.config.settings import Settings
 from gr_cli.errors import Interrupted
 from gr_cli.results.folder import RESULTS, RunFolder
-from gr_cli.settings import Settings
 from gr_cli.strategies.base import Position
 from gr_cli.stretches import Stretches
 

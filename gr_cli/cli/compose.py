@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gr_cli.config.groups import GROUPS
 from gr_cli.errors import CompositionError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from gr_cli.settings import Settings
-
-OUTPUTS = Path("outputs")
-NESTED = ("benchmark/features", "generator/optimizer", "strategy/regularizer")
-GROUPS = ("benchmark", "model", "generator", "strategy", "optimizer", "tracker", "preset", *NESTED)
+    from gr_cli.config.settings import Settings
 
 
 def settings_from(config: DictConfig, hydra: Any) -> Settings:
@@ -28,7 +24,7 @@ def settings_from(config: DictConfig, hydra: Any) -> Settings:
     from omegaconf.errors import OmegaConfBaseException
 
     from gr_cli.cli.hydra_errors import explain
-    from gr_cli.settings import Settings
+    from gr_cli.config.settings import Settings
     from gr_cli.tracking import check_tracker
 
     overrides = typed(hydra.overrides.task)
@@ -62,7 +58,7 @@ def composed(words: Sequence[str]) -> Settings:
     from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
 
-    from gr_cli.schema import RunConfig
+    from gr_cli.config.schema import RunConfig
 
     ConfigStore.instance().store("schema", RunConfig)
     GlobalHydra.instance().clear()

@@ -9,7 +9,7 @@ from itertools import pairwise, takewhile
 from pathlib import Path
 from textwrap import wrap
 
-from gr_cli.cli.compose import GROUPS, NESTED
+from gr_cli.config.groups import GROUPS, NESTED
 
 _INTRO = """\
 gr-run: continual learning experiments with generative replay

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from gr_cli.cli.compose import GROUPS, NESTED
+from gr_cli.config.groups import GROUPS, NESTED
 from gr_cli.errors import one_line, suggestion
 
 _FEW = 4  # places that are named where a setting could have been meant
@@ -148,8 +148,8 @@ def _composes(overrides: Sequence[str]) -> Any:
 
 
 def _wrong_value(field: str, text: str, overrides: Sequence[str]) -> str:
-    from gr_cli.build import describe
-    from gr_cli.schema import CHECKS
+    from gr_cli.config.instantiate import describe
+    from gr_cli.config.schema import CHECKS
 
     value = next((o.partition("=")[2] for o in overrides if o.lstrip("+").partition("=")[0] == field), "")
     if field in CHECKS:

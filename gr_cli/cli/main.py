@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gr_cli import __version__
-from gr_cli.cli.compose import OUTPUTS, settings_from, typed
+from gr_cli.cli.compose import settings_from, typed
+from gr_cli.config.groups import OUTPUTS
 from gr_cli.errors import (
     AuditError,
     CompositionError,
@@ -34,7 +35,7 @@ from gr_cli.tell import tell_failure
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from gr_cli.settings import Settings
+    from gr_cli.config.settings import Settings
 
 
 def entry() -> None:
@@ -91,8 +92,8 @@ def _tell(error: GrError) -> int:
 def _folder_and_trust(name: str, words: list[str]) -> tuple[Path, list[str]]:
     """The folder of `<name>=<folder>`, and what of it is trusted: code and addresses that `trust=` names, and every
     `_target_` in a `--config-dir`. Nothing else goes beside them."""
-    from gr_cli.build import targets_named
     from gr_cli.cli.help import own_folders
+    from gr_cli.config.instantiate import targets_named
 
     path = Path(next(word for word in words if word.startswith(f"{name}=")).partition("=")[2])
     own, rest = own_folders(words)
@@ -175,7 +176,7 @@ def _compose_and_run(words: list[str]) -> int:
     from gr_cli.cli.hydra_errors import explain
     from gr_cli.cli.launchers.register import register
     from gr_cli.cli.overrides import check_words, with_sweeper_params
-    from gr_cli.schema import RunConfig
+    from gr_cli.config.schema import RunConfig
 
     sweep.forget()
     sweep.quiet()

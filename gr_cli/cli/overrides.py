@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gr_cli.cli.compose import GROUPS
+from gr_cli.config.groups import GROUPS
 from gr_cli.errors import ConfigError
 
 # Parts of Hydra's own configuration that this program depends on, or that promise what it does not do.

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 
-from gr_cli.cli.compose import OUTPUTS, settings_from, typed
+from gr_cli.cli.compose import settings_from, typed
+from gr_cli.config.groups import OUTPUTS
 from gr_cli.errors import CompositionError, ConfigError, Stop, one_line
 from gr_cli.signals import lifeline
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
     from omegaconf import DictConfig
 
-    from gr_cli.settings import Settings
+    from gr_cli.config.settings import Settings
 
 # What a sweep's folder says of it.
 _MANIFEST = "sweep.json"
@@ -101,7 +102,7 @@ def identity(overrides: Any, params: Any = None) -> str:
     """A short name for a sweep: the same overrides, as Hydra holds them, and sweeper's parameters give the same."""
     from omegaconf import OmegaConf
 
-    from gr_cli.settings import short_hash
+    from gr_cli.config.settings import short_hash
 
     given = dict(OmegaConf.to_container(params, resolve=False)) if params else {}  # type: ignore[arg-type]
     return short_hash([*typed(overrides), *([given] if given else [])])
@@ -141,8 +142,8 @@ def _check_jobs(config: DictConfig) -> None:
     """Compose and check all jobs, and write down which runs they are."""
     from hydra.core.plugins import Plugins
 
-    from gr_cli.build import check
     from gr_cli.cli.launchers.sweeper import CheckedSweeper
+    from gr_cli.config.instantiate import check
     from gr_cli.experiment import folder_of
     from gr_cli.results.files import not_made, write_json
     from gr_cli.results.folder import held
@@ -285,7 +286,7 @@ def _check_launcher(config: DictConfig) -> None:
     from hydra.core.plugins import Plugins
     from omegaconf import OmegaConf
 
-    from gr_cli.build import check_node
+    from gr_cli.config.instantiate import check_node
 
     name, node = config.hydra.runtime.choices.get("hydra/launcher"), OmegaConf.select(config, "hydra.launcher")
     if not OmegaConf.is_dict(node):

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gr_cli.config.instantiate import checked
 from gr_cli.errors import ConfigError
 from gr_cli.generators.vae import GaussianVAE
 from gr_cli.layers import drop, start_linear, start_relu
 from gr_cli.randomness import Noise
-from gr_cli.types import PerReplica, PositiveInt, Share, Widths, checked
+from gr_cli.types import PerReplica, PositiveInt, Share, Widths
 
 
 class ConvVAE(GaussianVAE):

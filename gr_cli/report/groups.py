@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from gr_cli.cli.compose import GROUPS
+from gr_cli.config.groups import GROUPS
+from gr_cli.config.schema import NOT_IDENTITY
 from gr_cli.errors import one_line
 from gr_cli.report.runs import NEVER_BEGUN, Found, FoundRun, Unborn
 from gr_cli.results.status_fields import instant
-from gr_cli.schema import NOT_IDENTITY
 
 ALWAYS = ("strategy", "generator", "benchmark", "scenario")
 _OPTIONS = {group.replace("/", ".") for group in GROUPS}

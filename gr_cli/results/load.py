@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gr_cli.build import foreign_targets
+from gr_cli.config.instantiate import foreign_targets
+from gr_cli.config.settings import Settings, completed
 from gr_cli.errors import ConfigError, FolderError
 from gr_cli.results.regular import read_yaml, reason_of
-from gr_cli.settings import Settings, completed
 
 
 @dataclass(frozen=True)

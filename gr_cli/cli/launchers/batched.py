@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 
-from gr_cli.cli.compose import OUTPUTS, settings_from
+from gr_cli.cli.compose import settings_from
 from gr_cli.cli.sweep import began, checked, tally
+from gr_cli.config.groups import OUTPUTS
+from gr_cli.config.settings import Settings
 from gr_cli.errors import GrError, Interrupted, Stop, as_failure
 from gr_cli.results.folder import RunFolder
-from gr_cli.settings import Settings
 from gr_cli.signals import hold_lifeline
 from gr_cli.streams import make_unfailing
 from gr_cli.tell import tell_failure

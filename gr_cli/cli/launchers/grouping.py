@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from gr_cli.build import build_as, marked_fields
+from gr_cli.config.instantiate import build_as, marked_fields
+from gr_cli.config.settings import Settings, flat
 from gr_cli.optimizers import Optimizer
-from gr_cli.settings import Settings, flat
 from gr_cli.types import PerReplica
 
 # Settings that may differ from run to run of a program besides those that are marked as such.

@@ -16,9 +16,9 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from gr_cli.assembly import Experiment, batches, build_learner, passes, prepare, side_by_side
 from gr_cli.benchmarks.base import EVALUATION_BATCH
+from gr_cli.config.settings import Settings
 from gr_cli.errors import one_line
 from gr_cli.learner import Learner, Losses
-from gr_cli.settings import Settings
 from gr_cli.strategies.base import Batch, Position
 
 _STEPS = 2  # of each of two tasks, in which runs alone and together are compared: the second shows what the first did

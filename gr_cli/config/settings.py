@@ -10,9 +10,9 @@ from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from gr_cli.build import asks_for, check, check_node, split_optimizer
+from gr_cli.config.instantiate import asks_for, check, check_node, split_optimizer
+from gr_cli.config.schema import CHECKS, NEWER, NOT_IDENTITY, RunConfig
 from gr_cli.errors import ConfigError, suggestion
-from gr_cli.schema import CHECKS, NEWER, NOT_IDENTITY, RunConfig
 
 # What `build` provides by name to each group; a setting of that name in a YAML file may stay null.
 PROVIDED = {

@@ -6,6 +6,7 @@ that names the field by its path in the configuration. Sizes that follow from th
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import re
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
@@ -257,3 +258,32 @@ def _shown(value: Any) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(sorted(names)) if names else "none"
+
+
+P = ParamSpec("P")
+
+
+def checked(function: Callable[P, T]) -> Callable[P, T]:
+    """Check the arguments of a function that is called from Python as those in a configuration are.
+
+    Raises:
+        ConfigError: an argument is not what its annotation allows; it is named.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        from gr_cli.config.instantiate import check  # which reads the marks above
+
+        hints, signature = get_type_hints(function, include_extras=True), inspect.signature(function)
+        try:
+            given = signature.bind(*args, **kwargs)
+        except TypeError:
+            return function(*args, **kwargs)  # raises it by its own name
+        for name, value in given.arguments.items():
+            if hints.get(name, Any) is not Any:
+                plain = value.item() if getattr(value, "ndim", None) == 0 else value  # a number of NumPy
+                check(plain, hints[name], name, signature.parameters[name].default)
+                given.arguments[name] = plain
+        return function(*given.args, **given.kwargs)
+
+    return call
