@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from gr_cli.assembly import build_generator, build_generator_optimizer, one_learner
 from gr_cli.benchmarks.base import Kind
-from gr_cli.config.instantiate import asks_for, build, check
+from gr_cli.config.arguments import check
+from gr_cli.config.instantiate import asks_for, build
 from gr_cli.config.shipped_options import plain_value
 from gr_cli.errors import ConfigError, DataError, GrError, TrainingError, one_line
 from gr_cli.generators.base import Generator

@@ -16,7 +16,8 @@ import gr_cli.conf
 import yaml
 from hypothesis import strategies as st
 
-from gr_cli.config.instantiate import check, resolve
+from gr_cli.config.arguments import check
+from gr_cli.config.instantiate import resolve
 from gr_cli.config.schema import CHECKS
 from gr_cli.errors import ConfigError
 
@@ -65,7 +66,7 @@ HUGE = ["1000000000", "1000000000000", "-1000000000000", "9" * 30]
 
 TARGETS = _listed("""
 gr_cli.generators.VAE gr_cli.generators.CVAE gr_cli.strategies.Finetune gr_cli.models.SimpleMLP gr_cli.models
-gr_cli.nothing.X gr_cli.errors.ConfigError gr_cli.config.instantiate.check gr_cli.__version__ os.getcwd builtins.dict
+gr_cli.nothing.X gr_cli.errors.ConfigError gr_cli.config.arguments.check gr_cli.__version__ os.getcwd builtins.dict
 builtins.print builtins.int torch.nn.ReLU collections.OrderedDict typing.Any nothing . .. a. .a a..b 3 null [a] {a:1}
 é.é gr_cli.generators.base.Generator gr_cli.benchmarks.Digits gr_cli.benchmarks.split gr_cli.benchmarks.permuted
 """)

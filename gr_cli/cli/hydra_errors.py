@@ -148,7 +148,7 @@ def _composes(overrides: Sequence[str]) -> Any:
 
 
 def _wrong_value(field: str, text: str, overrides: Sequence[str]) -> str:
-    from gr_cli.config.instantiate import describe
+    from gr_cli.config.arguments import describe
     from gr_cli.config.schema import CHECKS
 
     value = next((o.partition("=")[2] for o in overrides if o.lstrip("+").partition("=")[0] == field), "")

@@ -143,7 +143,7 @@ def _check_jobs(config: DictConfig) -> None:
     from hydra.core.plugins import Plugins
 
     from gr_cli.cli.launchers.sweeper import CheckedSweeper
-    from gr_cli.config.instantiate import check
+    from gr_cli.config.arguments import check
     from gr_cli.experiment import folder_of
     from gr_cli.results.files import not_made, write_json
     from gr_cli.results.folder import held

@@ -6,25 +6,19 @@ that names the field by its path in the configuration. Sizes that follow from th
 
 from __future__ import annotations
 
-import functools
 import importlib
 import inspect
 import re
-import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
-from annotated_types import Ge, Gt, Le, Len, Lt
-from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
-
+from gr_cli.config.arguments import check
 from gr_cli.errors import ConfigError, suggestion
 
 T = TypeVar("T")
-_LARGEST = 2**63 - 1  # torch's whole numbers
-_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 def build(node: Mapping[str, Any], path: str, **provided: Any) -> Any:
@@ -127,11 +121,6 @@ def at(node: Mapping[str, Any], name: str) -> Any:
     return at(node[first], rest) if rest and first in node else node.get(first)
 
 
-def _instances(kinds: Sequence[type]) -> tuple[type, ...]:
-    """Those of `kinds` that can be asked for instances: classes, and protocols that say so."""
-    return tuple(kind for kind in kinds if getattr(kind, "_is_runtime_protocol", not getattr(kind, "_is_protocol", 0)))
-
-
 def resolve(target: object, path: str) -> Callable[..., Any]:
     """The class or function that a dotted name stands for."""
     if not isinstance(target, str) or "." not in target:
@@ -197,93 +186,5 @@ def _files_below(folder: Traversable) -> Iterator[Traversable]:
             yield path
 
 
-def check(
-    value: Any, annotation: Any, field: str, default: Any = inspect.Parameter.empty, shown: str | None = None
-) -> None:
-    """Raise a `ConfigError` for `field` unless `value`, to the user `shown`, is what `annotation` allows. Nothing is
-    converted."""
-    shown = _shown(value) if shown is None else shown
-    if any(
-        isinstance(n, int) and not -_LARGEST <= n <= _LARGEST for n in (value if isinstance(value, list) else [value])
-    ):
-        raise ConfigError(field, shown, "is beyond all numbers that this program can count with (2^63)")
-    try:
-        TypeAdapter(annotation, config=_STRICT).validate_python(value)
-    except PydanticSchemaGenerationError as error:
-        # A kind of component, which only a node with a `_target_` can give; of other types nothing is known here.
-        kinds = [kind for kind in (get_args(annotation) or (annotation,)) if kind is not types.NoneType]
-        ours = [kind for kind in kinds if inspect.isclass(kind) and kind.__module__.startswith("gr_cli.")]
-        optional = types.NoneType in get_args(annotation)
-        if ours and not (value is None and optional) and not isinstance(value, _instances(ours)):
-            raise ConfigError(field, shown, f"must be a {ours[0].__name__}: settings with a _target_") from error
-    except ValidationError as error:
-        plain = isinstance(default, (bool, int, float, str))
-        usual = f"the default is {_shown(default)}" if plain else ""
-        raise ConfigError(field, shown, f"must be {describe(annotation)}", usual) from error
-
-
-_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-
-
-def describe(annotation: Any) -> str:
-    """What an annotation allows, in words."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        bounds = []
-        for mark in arguments[1:]:
-            if isinstance(mark, (Ge, Gt, Le, Lt)):
-                sign = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}[type(mark)]
-                bounds.append(f"{sign} {getattr(mark, type(mark).__name__.lower())}")
-            if isinstance(mark, Len):
-                return re.sub("^a list( of)?", f"a list of {mark.min_length}", describe(arguments[0]))
-        return " ".join([describe(arguments[0]), " and ".join(bounds)]).strip()
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, arguments)) if len(arguments) > 1 else str(arguments[0])
-    if origin in (Union, types.UnionType):
-        return " or ".join(map(describe, arguments))
-    if origin is tuple:
-        return "a list of " + ", ".join(map(describe, arguments))
-    if inspect.isclass(origin) and issubclass(origin, Sequence):
-        return "a list, each " + describe(arguments[0]) if arguments[0] is not float else "a list of numbers"
-    return _NAMES.get(annotation, getattr(annotation, "__name__", str(annotation)))
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str) and value.replace(".", "", 1).lstrip("+-").isdigit():
-        return f'"{value}"'  # text, though it reads as a number
-    return "null" if value is None else str(value)
-
-
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(sorted(names)) if names else "none"
-
-
-P = ParamSpec("P")
-
-
-def checked(function: Callable[P, T]) -> Callable[P, T]:
-    """Check the arguments of a function that is called from Python as those in a configuration are.
-
-    Raises:
-        ConfigError: an argument is not what its annotation allows; it is named.
-    """
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        from gr_cli.config.instantiate import check  # which reads the marks above
-
-        hints, signature = get_type_hints(function, include_extras=True), inspect.signature(function)
-        try:
-            given = signature.bind(*args, **kwargs)
-        except TypeError:
-            return function(*args, **kwargs)  # raises it by its own name
-        for name, value in given.arguments.items():
-            if hints.get(name, Any) is not Any:
-                plain = value.item() if getattr(value, "ndim", None) == 0 else value  # a number of NumPy
-                check(plain, hints[name], name, signature.parameters[name].default)
-                given.arguments[name] = plain
-        return function(*given.args, **given.kwargs)
-
-    return call

@@ -10,7 +10,8 @@ from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from gr_cli.config.instantiate import asks_for, check, check_node, split_optimizer
+from gr_cli.config.arguments import check
+from gr_cli.config.instantiate import asks_for, check_node, split_optimizer
 from gr_cli.config.schema import CHECKS, NEWER, NOT_IDENTITY, RunConfig
 from gr_cli.errors import ConfigError, suggestion
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from gr_cli.config.instantiate import check
+from gr_cli.config.arguments import check
 from gr_cli.errors import ConfigError, suggestion
 
 STRATEGY = "continual_strategy"

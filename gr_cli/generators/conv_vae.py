@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.config.instantiate import checked
+from gr_cli.config.arguments import checked
 from gr_cli.errors import ConfigError
 from gr_cli.generators.vae import GaussianVAE
 from gr_cli.layers import drop, start_linear, start_relu

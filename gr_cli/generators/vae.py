@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.config.instantiate import checked
+from gr_cli.config.arguments import checked
 from gr_cli.generators.base import Generator, Part
 from gr_cli.layers import Linear, drop, start_linear, start_relu
 from gr_cli.losses import bernoulli_nll, gaussian_nll, kl_standard_normal

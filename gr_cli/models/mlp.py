@@ -7,7 +7,7 @@ from typing import Annotated
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.config.instantiate import checked
+from gr_cli.config.arguments import checked
 from gr_cli.layers import Linear, Moments, Normalised, drop
 from gr_cli.randomness import Noise
 from gr_cli.types import PerReplica, PositiveInt, Share, Widths

@@ -15,7 +15,7 @@ from gr_cli.benchmarks.sources.array_conversion import labels, numbers
 from gr_cli.benchmarks.sources.base import Data, TestShare
 from gr_cli.benchmarks.sources.loading import tested_on
 from gr_cli.benchmarks.sources.validation import listed
-from gr_cli.config.instantiate import checked
+from gr_cli.config.arguments import checked
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.tell import tell
 from gr_cli.types import Count

@@ -14,7 +14,7 @@ from gr_cli.benchmarks.sources.loading import load
 from gr_cli.benchmarks.sources.validation import listed
 from gr_cli.benchmarks.streams.blurry import blurred
 from gr_cli.benchmarks.streams.rounds import called, dealt
-from gr_cli.config.instantiate import checked
+from gr_cli.config.arguments import checked
 from gr_cli.errors import ConfigError, suggestion
 from gr_cli.randomness import Draws
 from gr_cli.types import PositiveInt, Share
