@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gr_cli.checkpoints import Place
     from gr_cli.cli.sweep import Tally
     from gr_cli.config.settings import Settings
-    from gr_cli.inspection import Inspection
+    from gr_cli.evaluation.inspection import Inspection
     from gr_cli.learner import Losses
     from gr_cli.results.record import Result
     from gr_cli.strategies.base import Position

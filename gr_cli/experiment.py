@@ -16,14 +16,15 @@ from gr_cli.assembly import Experiment, Stage, batches, passes, prepare, side_by
 from gr_cli.checkpoints import Place
 from gr_cli.config.settings import Settings
 from gr_cli.errors import GrError, Interrupted, TrainingError, as_failure
+from gr_cli.evaluation.accuracy import evaluate
+from gr_cli.evaluation.reference_classifier import Judge
+from gr_cli.evaluation.sample_quality import judge_dreams, judge_of
 from gr_cli.facts import facts, training, went_on
-from gr_cli.judge import Judge
 from gr_cli.learner import Learner, Losses
 from gr_cli.machine import flushing_denormals, memory_told, peak_memory, repeatable, thread_limit, warn_of_emulation
 from gr_cli.pictures import draw_matrix, draw_samples
-from gr_cli.quality import judge_dreams, judge_of
 from gr_cli.results.folder import RunFolder, sibling
-from gr_cli.results.record import EvaluationRow, History, OpenRow, Record, Result
+from gr_cli.results.record import History, OpenRow, Record, Result
 from gr_cli.results.status import Reached, Status, beating
 from gr_cli.signals import Overdue, as_interrupts, not_kept_waiting, stop_requests
 from gr_cli.stored import stored
@@ -303,21 +304,6 @@ def _left_if_it_takes_long(cohort: Cohort, stop: threading.Event) -> Iterator[No
             yield
     except Overdue:
         raise cohort.interrupted() from None
-
-
-def evaluate(
-    experiment: Experiment, learner: Learner, replica: int, after_task: int, iteration: int, final: bool
-) -> None:
-    """Evaluate a run's solver, a replica of `learner`, on all tasks and note it down; `after_task` -1 is before any
-    training."""
-    most = experiment.settings.config["evaluate"]["samples"]
-    for task in experiment.benchmark.tasks:
-        units = learner.scenario.testing_units(experiment.heads, task.id, after_task)
-        for split, samples in task.splits().items():
-            found = learner.evaluate(samples.thinned(most).batches(), units, replica)
-            experiment.record.evaluations.append(
-                EvaluationRow(after_task, iteration, task.id, split, found.accuracy, found.loss, found.n, final)
-            )
 
 
 class _Watch:

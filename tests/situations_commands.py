@@ -99,11 +99,11 @@ COMMANDS: Table = {
         ("can't be imported", mistake("model._target_=../x")),
         ("is neither a class nor a function", typed("model._target_=os.sep")),
         ("does not say which settings it takes", mistake("generator._target_=builtins.dict")),
-        ("{}={}: must be {}", mistake("seed=-1")),
     ],
     "config/arguments.py": [
         ("is beyond all numbers", mistake("generator.latent_dim=99999999999999999999")),
         ("must be a {}: settings with a _target_", mistake("benchmark.source=3")),
+        ("{}={}: must be {}", mistake("seed=-1")),
     ],
     "cli/main.py": [
         ("goes alone: remove", mistake("resume=nowhere seed=1")),

@@ -204,7 +204,7 @@ def a_broken_network(hands: Hands) -> object:
 
 ELSEWHERE = {"_target_": "gr_cli.trackers.MLflow", "uri": "http://elsewhere.example"}
 RUNS: Table = {
-    "audit.py": [
+    "evaluation/audit.py": [
         ("does not say whether raw samples", of_a_folder("audit", without_a_claim)),
         ("holds no checkpoint yet", of_a_folder("audit", without_checkpoint)),
         ("is not that of a run of gr-run", of_a_folder("audit", checkpoint_of({"learner": 1}))),

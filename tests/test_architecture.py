@@ -52,7 +52,7 @@ def test_only_the_console_knows_rich():
 def test_only_figures_know_matplotlib_and_nothing_pandas():
     assert users_of("matplotlib") == {"report/drawing.py"}
     decoding = {f"benchmarks/sources/image_{part}.py" for part in ("decoding", "folder")}
-    assert users_of("PIL") == decoding | {"audit_images.py", "report/charts.py"}
+    assert users_of("PIL") == decoding | {"evaluation/audit_images.py", "report/charts.py"}
     assert users_of("pandas") == set()
 
 
@@ -131,7 +131,7 @@ def test_importing_has_no_effects(tmp_path):
     script = (
         "import torch; state, threads = torch.get_rng_state(), torch.get_num_threads()\n"
         "import gr_cli.cli.main, gr_cli.experiment, gr_cli.trainer, gr_cli.console\n"
-        "import gr_cli.report.figures, gr_cli.audit\n"
+        "import gr_cli.report.figures, gr_cli.evaluation.audit\n"
         "assert torch.equal(state, torch.get_rng_state()) and threads == torch.get_num_threads()"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=tmp_path)

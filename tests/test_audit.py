@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from gr_cli.audit import audit
 from gr_cli.benchmarks import Benchmark, Digits, Samples, Task
 from gr_cli.benchmarks.base import Kind
 from gr_cli.config.instantiate import resolve
+from gr_cli.evaluation.audit import audit
 from gr_cli.results.checksums import save_tensors
 from gr_cli.results.load import settings_of
 from gr_cli.view import View

@@ -24,13 +24,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from gr_cli.audit import Audit, audit
-from gr_cli.audit_files import FolderReader
-from gr_cli.audit_layouts import Target
-from gr_cli.audit_match import Stream
-from gr_cli.audit_search import search
 from gr_cli.benchmarks import Digits
 from gr_cli.cli.main import main
+from gr_cli.evaluation.audit import Audit, audit
+from gr_cli.evaluation.audit_files import FolderReader
+from gr_cli.evaluation.audit_layouts import Target
+from gr_cli.evaluation.audit_match import Stream
+from gr_cli.evaluation.audit_search import search
 from gr_cli.report.figures import samples
 
 Images = NDArray[np.float32]
@@ -332,7 +332,7 @@ class Harm:
 
 
 def test_hostile_files_are_bounded_and_never_executed(folder, gr_run, monkeypatch):
-    monkeypatch.setattr("gr_cli.audit_formats.MOST_BYTES", 1 << 22)
+    monkeypatch.setattr("gr_cli.evaluation.audit_formats.MOST_BYTES", 1 << 22)
     nested: object = []
     for _ in range(60):
         nested = [nested, nested]  # 2^60 lists, one by one

@@ -11,13 +11,14 @@ import pytest
 import torch
 from interruption import csvs, only_run
 
-from gr_cli import cache, quality
+from gr_cli import cache
 from gr_cli.assembly import batches, passes, prepare
-from gr_cli.audit import audit
 from gr_cli.benchmarks import Digits, split
 from gr_cli.cli.compose import composed
+from gr_cli.evaluation import sample_quality
+from gr_cli.evaluation.audit import audit
+from gr_cli.evaluation.classes import classes_of
 from gr_cli.experiment import run_together
-from gr_cli.judge import classes_of
 from gr_cli.machine import thread_limit
 from gr_cli.results.folder import RESULTS, RunFolder
 from gr_cli.strategies import GenerativeReplay
@@ -183,7 +184,7 @@ def test_a_round_of_known_classes_is_no_task_of_its_own(run):
 def test_colour_of_any_size(run, size, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 256, (40, size, size, 3), dtype=np.uint8)
     np.savez("set.npz", x=noise, y=np.arange(40) % 4)
-    monkeypatch.setattr("gr_cli.judge._LEAST", 10)
+    monkeypatch.setattr("gr_cli.evaluation.reference_classifier._LEAST", 10)
     found = run("benchmark=arrays", "benchmark.source.path=set.npz", "train.iterations=1")
     assert found.loc[found["n"] > 1, "frechet"].gt(0).all() and (found["real"] > 1).all()
 
@@ -223,7 +224,7 @@ def judged(dreamer: Known, after_task: int, *words: str) -> list:
     """The rows of a run that dreams so."""
     experiment = prepare(composed([*TINY, "evaluate.dreams=70", *words]))
     experiment.learner.strategy.dreamer = lambda replica, generator: dreamer
-    quality.judge_dreams(experiment, experiment.learner, 0, quality.judge_of(experiment), after_task)
+    sample_quality.judge_dreams(experiment, experiment.learner, 0, sample_quality.judge_of(experiment), after_task)
     return experiment.record.dreams
 
 
@@ -319,7 +320,7 @@ def test_a_judge_is_the_same_kept_or_trained_anew_by_however_many_threads(run, m
     before = torch.load(kept, weights_only=True)["tensors"]
     forget(monkeypatch)
     with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.judge._train", None)  # nobody trains it again
+        patch.setattr("gr_cli.evaluation.reference_classifier._train", None)  # nobody trains it again
         assert run().equals(first)
     kept.unlink()
     forget(monkeypatch)

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from gr_cli import fidelity
-from gr_cli.fidelity import Balls, Likeness, evenness, frechet, likeness
+from gr_cli.evaluation import fidelity
+from gr_cli.evaluation.fidelity import Balls, Likeness, evenness, frechet, likeness
 
 
 def test_likeness_counted_by_hand():

@@ -117,7 +117,7 @@ def test_vectors_have_no_picture(inspected):
 
 
 def test_samples_that_all_tasks_share_are_gone_through_once(inspected, monkeypatch):
-    from gr_cli import inspection
+    from gr_cli.evaluation import inspection
 
     looked = []
     original = inspection._extremes

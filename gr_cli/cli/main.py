@@ -145,7 +145,7 @@ def _verify(path: Path, trust: Sequence[str]) -> int:
 
 def _audit(path: Path, trust: Sequence[str]) -> int:
     """`gr-run audit=<folder>`: count the training samples that a run keeps, and compare with what it says of itself."""
-    from gr_cli.audit import audit
+    from gr_cli.evaluation.audit import audit
 
     found = audit(path, trust)
     print("\n".join(map(one_line, str(found).splitlines())))
@@ -283,7 +283,7 @@ def _run(settings: Settings, path: Path | None = None, live: bool = True, sweep:
     from gr_cli.console import Terminal
 
     if settings.config["inspect"]:
-        from gr_cli.inspection import inspected
+        from gr_cli.evaluation.inspection import inspected
 
         Terminal().show_inspection(inspected(settings, OUTPUTS))
         return None

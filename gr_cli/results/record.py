@@ -39,7 +39,7 @@ class DreamRow:
 
     `agreement`: the share of them whose label the judge confirms; `judge`: the share of real samples whose class it
     knows. `share`: how many of all dreams it takes for classes of that task, 1 being as many as are due; `balance`: how
-    evenly over these classes. The rest compares them with real samples, see `gr_cli.fidelity`. None: no meaning.
+    evenly over these classes. The rest compares them with real samples, see `evaluation/fidelity`. None: no meaning.
     """
 
     after_task: int

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gr_cli.audit_formats import Found
-from gr_cli.audit_match import Stream
+from gr_cli.evaluation.audit_formats import Found
+from gr_cli.evaluation.audit_match import Stream
 
 _MOST_JOINED = 1 << 22  # numbers of small arrays of one file that are joined
 _SCALES = (2, 3, 4)  # of images that were enlarged

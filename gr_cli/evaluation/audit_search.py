@@ -14,8 +14,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from gr_cli.audit_layouts import Layout, Target, layouts
-from gr_cli.audit_match import Hits, Match, Part, Stream, matches, parts_around
+from gr_cli.evaluation.audit_layouts import Layout, Target, layouts
+from gr_cli.evaluation.audit_match import Hits, Match, Part, Stream, matches, parts_around
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from gr_cli.audit_formats import MOST_BYTES, ContentReader, Found
+from gr_cli.evaluation.audit_formats import MOST_BYTES, ContentReader, Found
 from gr_cli.results.regular import open_regular
 
 # Files that are named so and are of no known format are damaged, or not what they seem.

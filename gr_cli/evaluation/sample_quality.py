@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from gr_cli.assembly import Experiment
-from gr_cli.fidelity import Balls, evenness, frechet, likeness
-from gr_cli.judge import Judge, Real
+from gr_cli.evaluation.fidelity import Balls, evenness, frechet, likeness
+from gr_cli.evaluation.reference_classifier import Judge, Real
 from gr_cli.layers import mode
 from gr_cli.learner import Learner
 from gr_cli.randomness import seeded

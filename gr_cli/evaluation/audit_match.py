@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gr_cli.audit_layouts import Layout, Target
+from gr_cli.evaluation.audit_layouts import Layout, Target
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gr_cli.assembly import load_benchmark, trained_in
-from gr_cli.audit_files import FolderReader
-from gr_cli.audit_layouts import Target
-from gr_cli.audit_match import Match
-from gr_cli.audit_search import search
-from gr_cli.audit_streams import streams
 from gr_cli.benchmarks.base import Samples, Task
 from gr_cli.config.instantiate import resolve
 from gr_cli.config.settings import Settings
 from gr_cli.errors import DataError, FolderError
+from gr_cli.evaluation.audit_files import FolderReader
+from gr_cli.evaluation.audit_layouts import Target
+from gr_cli.evaluation.audit_match import Match
+from gr_cli.evaluation.audit_search import search
+from gr_cli.evaluation.audit_streams import streams
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.load import settings_of
 

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gr_cli.audit_images import images
-from gr_cli.audit_numbers import Numbers, array_of, as_numbers, dense, leaves
+from gr_cli.evaluation.audit_images import images
+from gr_cli.evaluation.audit_numbers import Numbers, array_of, as_numbers, dense, leaves
 
 MOST_BYTES = 1 << 30  # of a file, and of all that is unpacked from it
 _MOST_RAW = 1 << 26  # bytes without a known format that are read as numbers
