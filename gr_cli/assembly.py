@@ -13,20 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gr_cli.augment import Augment
-from gr_cli.benchmarks.base import Benchmark, Kind, Order, Samples, Task
+from gr_cli.benchmarks.base import Benchmark, Kind, Samples, Task
 from gr_cli.benchmarks.fingerprint import fingerprint
 from gr_cli.config.instantiate import asks_for, at, build_as, marked_fields, split_optimizer
 from gr_cli.config.settings import Settings
 from gr_cli.errors import ConfigError, SizeError
 from gr_cli.generators.base import Generator
-from gr_cli.layers import HasFeatures
 from gr_cli.learner import Learner, Precision
 from gr_cli.machine import default_threads, memory_told, pick_device, size, whole_memory
+from gr_cli.nn.augmentation import Augment
+from gr_cli.nn.batch_order import Order
+from gr_cli.nn.layers import HasFeatures
+from gr_cli.nn.random_streams import Draws, seeded
+from gr_cli.nn.replicas import Replicas
 from gr_cli.normalisation import moments
 from gr_cli.optimizers import Optimizer
-from gr_cli.randomness import Draws, seeded
-from gr_cli.replicas import Replicas
 from gr_cli.results.record import Record
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Batch, Pass, Strategy

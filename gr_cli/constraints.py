@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gr_cli.layers import per_replica
-from gr_cli.losses import total_of
+from gr_cli.nn.gradient_projection import with_replica_axis
 from gr_cli.optimizers import Descent, Optimizer
 from gr_cli.strategies.base import Regularizer, Situation
 
@@ -30,7 +29,7 @@ class Held:
         there is anything to keep yet."""
         regularizer, parameters = self.regularizer, self._parameters()
         free = [
-            torch.zeros_like(p) if g is None else _with_axis(g, self._replicas)
+            torch.zeros_like(p) if g is None else with_replica_axis(g, self._replicas)
             for p, g in zip(parameters, gradients, strict=True)
         ]
         before = [p.clone() for p in parameters] if regularizer.follows else []
@@ -48,29 +47,4 @@ class Held:
 
     def _parameters(self) -> list[Tensor]:
         held = (p.detach() for descent in self.descents.values() for p in descent.parameters)
-        return [_with_axis(p, self._replicas) for p in held]
-
-
-def turned(
-    gradients: Sequence[Tensor | None], reference: Sequence[Tensor | None], replicas: int
-) -> list[Tensor | None]:
-    """`gradients` without the part that would make the loss of `reference` rise (Chaudhry et al. 2019, eq. 11)."""
-    pairs = [
-        (_with_axis(g, replicas).flatten(1), _with_axis(r, replicas).flatten(1))
-        for g, r in zip(gradients, reference, strict=True)
-        if g is not None and r is not None
-    ]
-    along = total_of([(g * r).sum(1) for g, r in pairs])  # (R,)
-    size = total_of([(r * r).sum(1) for _, r in pairs])
-    excess = (along / size.clamp(min=torch.finfo(size.dtype).tiny)).clamp(max=0.0)
-
-    def without(g: Tensor, r: Tensor) -> Tensor:
-        whole = _with_axis(r, replicas)
-        return g - (per_replica(excess, whole) * whole).view_as(g)
-
-    return [g if g is None or r is None else without(g, r) for g, r in zip(gradients, reference, strict=True)]
-
-
-def _with_axis(value: Tensor, replicas: int) -> Tensor:
-    """A parameter or its gradient with the replica axis, which those of a run alone don't have."""
-    return value.unsqueeze(0) if replicas == 1 else value
+        return [with_replica_axis(p, self._replicas) for p in held]

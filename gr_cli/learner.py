@@ -12,15 +12,16 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from gr_cli.augment import Augment
 from gr_cli.clock import Clock
-from gr_cli.constraints import Held, turned
+from gr_cli.constraints import Held
 from gr_cli.generators.base import Generator
-from gr_cli.layers import NeedsNoise, mode, per_replica
-from gr_cli.losses import cross_entropy, total_of, weighted_sum
+from gr_cli.nn.augmentation import Augment
+from gr_cli.nn.gradient_projection import turned
+from gr_cli.nn.layers import NeedsNoise, mode, per_replica
+from gr_cli.nn.losses import cross_entropy, total_of, weighted_sum
+from gr_cli.nn.random_streams import Draws, Streams, seeded
+from gr_cli.nn.replicas import Replicas, part_of, together
 from gr_cli.optimizers import Descent, Optimizer
-from gr_cli.randomness import Draws, Streams, seeded
-from gr_cli.replicas import Replicas, part_of, together
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Batch, GeneratorBatch, Pass, Position, Situation, State, Strategy
 from gr_cli.stretches import Stretches

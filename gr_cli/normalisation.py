@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gr_cli.benchmarks.base import Kind, Samples
 from gr_cli.errors import ConfigError
-from gr_cli.layers import Moments
+from gr_cli.nn.normalization import Moments
 
 
 def moments(wanted: str | Sequence[Sequence[float]] | None, kind: Kind, first: Samples | None) -> Moments | None:

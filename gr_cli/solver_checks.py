@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gr_cli.errors import ConfigError, DataError, one_line
 from gr_cli.generators.base import Generator
-from gr_cli.layers import mode
+from gr_cli.nn.layers import mode
 
 Parameters = dict[str, tuple[nn.Parameter, torch.Size]]
 

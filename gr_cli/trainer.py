@@ -36,7 +36,7 @@ from gr_cli.loaders import (
     tell_of_labels,
 )
 from gr_cli.machine import default_threads, flushing_denormals, memory_told, pick_device, size, thread_limit
-from gr_cli.randomness import Draws, seeded
+from gr_cli.nn.random_streams import Draws, seeded
 from gr_cli.results.record import EvaluationRow, History, Record
 from gr_cli.solver_checks import (
     Logits,

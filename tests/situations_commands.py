@@ -86,7 +86,7 @@ COMMANDS: Table = {
         ("has no hidden_sizes to be taken over", typed("model=cnn generator=symmetric_vae")),
         ("follows from the other choices", mistake("+model.input_size=63")),
     ],
-    "augment.py": [
+    "nn/augmentation.py": [
         ("augment.{}={}: needs images", of_vectors("augment.flip=0.5")),
         ("augment.shift={}: moves images of", mistake("augment.shift=8")),
     ],

@@ -26,10 +26,10 @@ from gr_cli.benchmarks import (
     permuted,
     split,
 )
-from gr_cli.benchmarks.features import Convolutions
 from gr_cli.benchmarks.sources.base import Data
 from gr_cli.benchmarks.sources.loading import load
 from gr_cli.models import CNN
+from gr_cli.nn.convolutions import Convolutions
 
 DENIED = PermissionError(13, "Permission denied")
 X, Y = np.random.default_rng(0).random((20, 4, 5)), np.arange(20) % 4

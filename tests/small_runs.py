@@ -11,9 +11,9 @@ from torch import nn
 
 from gr_cli.learner import Learner
 from gr_cli.models import SimpleMLP
+from gr_cli.nn.random_streams import Draws
+from gr_cli.nn.replicas import Replicas
 from gr_cli.optimizers import Adam
-from gr_cli.randomness import Draws
-from gr_cli.replicas import Replicas
 from gr_cli.scenario import Scenario
 from gr_cli.strategies import Strategy
 from gr_cli.strategies.base import Batch, Position

@@ -17,7 +17,7 @@ from gr_cli.cli.launchers.grouping import alike, differing, parts
 from gr_cli.cli.launchers.width import WidthChoice, choose_width
 from gr_cli.experiment import run_together
 from gr_cli.generators import VAE
-from gr_cli.replicas import Replicas
+from gr_cli.nn.replicas import Replicas
 from gr_cli.results.folder import RunFolder
 from gr_cli.view import View
 

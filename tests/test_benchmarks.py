@@ -4,10 +4,11 @@ import small_mnist
 import torch
 
 from gr_cli.benchmarks import Digits, Samples, Torchvision, permuted, split
-from gr_cli.benchmarks.base import Order, hold_out
+from gr_cli.benchmarks.base import hold_out
 from gr_cli.benchmarks.sources.base import Data
 from gr_cli.errors import ConfigError, DataError
-from gr_cli.randomness import Draws
+from gr_cli.nn.batch_order import Order
+from gr_cli.nn.random_streams import Draws
 
 
 class Toy:

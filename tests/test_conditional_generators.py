@@ -6,13 +6,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from gr_cli.augment import Augment, shifted
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.generators import CVAE, VAE, WGANGP, ClassVAE, Feedback, FlowMatching, Mixture
 from gr_cli.generators.base import Ensemble
-from gr_cli.losses import bernoulli_nll, log_normal
-from gr_cli.randomness import Draws, Streams
-from gr_cli.replicas import Replicas
+from gr_cli.nn.augmentation import Augment, shifted
+from gr_cli.nn.losses import bernoulli_nll, log_normal
+from gr_cli.nn.random_streams import Draws, Streams
+from gr_cli.nn.replicas import Replicas
 from gr_cli.strategies import GenerativeClassifier, GenerativeReplay
 from gr_cli.strategies.dreams import decoded, in_turn
 

@@ -17,7 +17,7 @@ from small_runs import (
     train,
 )
 
-from gr_cli.losses import cross_entropy
+from gr_cli.nn.losses import cross_entropy
 from gr_cli.strategies import DarkExperienceReplay, ExperienceReplay
 from gr_cli.strategies.base import Position
 from gr_cli.strategies.exemplars import Exemplars
@@ -157,7 +157,7 @@ def test_the_terms_of_dark_experience_by_hand(seeds):
     wanted = learner.streams.draw("uniform", "any", shape=(8,))  # only its shape counts
     terms = strategy.loss(lambda x: learner.solvers.call("__call__", x), batch, position)
     assert (terms["current"].weight, terms["logits"].weight, terms["replay"].weight) == (1.0, 0.3, 0.7)
-    from gr_cli.randomness import Noise
+    from gr_cli.nn.random_streams import Noise
 
     uniform = learner.streams.rows(Noise("uniform", wanted.shape[1:]), "replay.choice", 1, 5)
     rows = memory.choose(uniform)

@@ -14,10 +14,11 @@ from torch import nn
 
 from gr_cli import cache
 from gr_cli.benchmarks import ConvFeatures, Digits, Glyphs, Samples, TorchvisionFeatures, split
-from gr_cli.benchmarks.features import Features, fitted
+from gr_cli.benchmarks.features import Features
 from gr_cli.benchmarks.sources.base import Data
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.models import CNN
+from gr_cli.nn.convolutions import fitted
 from gr_cli.results.checksums import save_tensors
 
 

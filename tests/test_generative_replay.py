@@ -10,9 +10,9 @@ from gr_cli.errors import ConfigError
 from gr_cli.generators import VAE
 from gr_cli.learner import Learner
 from gr_cli.models import SimpleMLP
+from gr_cli.nn.random_streams import Draws
+from gr_cli.nn.replicas import Replicas
 from gr_cli.optimizers import Adam
-from gr_cli.randomness import Draws
-from gr_cli.replicas import Replicas
 from gr_cli.scenario import Scenario
 from gr_cli.strategies import GenerativeReplay
 from gr_cli.strategies.base import Batch, Position

@@ -6,8 +6,8 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from gr_cli.errors import ConfigError
 from gr_cli.generators import VAE, ConvVAE, Generator
-from gr_cli.randomness import Draws, Streams
-from gr_cli.replicas import Replicas
+from gr_cli.nn.random_streams import Draws, Streams
+from gr_cli.nn.replicas import Replicas
 
 SHAPES = [(1, 8, 8), (3, 8, 8), (1, 9, 13), (1, 28, 28), (3, 32, 32), (3, 64, 48)]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gr_cli import losses
+from gr_cli.nn import losses
 
 
 def test_cross_entropy_over_active_units_is_the_closed_form():

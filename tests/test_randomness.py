@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gr_cli.randomness import Draws, Noise, Streams, derive, seeded
+from gr_cli.nn.random_streams import Draws, Noise, Streams, derive, seeded
 
 
 def streams(*seeds: int) -> Streams:

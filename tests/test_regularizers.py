@@ -14,9 +14,9 @@ from small_runs import (
 )
 from torch import nn
 
-from gr_cli.layers import Linear, squared_gradients
-from gr_cli.losses import masked_log_softmax
 from gr_cli.models import SimpleMLP
+from gr_cli.nn.linear import Linear, squared_gradients
+from gr_cli.nn.losses import masked_log_softmax
 from gr_cli.strategies import (
     ElasticWeightConsolidation,
     Finetune,

@@ -15,7 +15,7 @@ from gr_cli.benchmarks.sources.base import Data
 from gr_cli.benchmarks.streams.blurry import _exchange
 from gr_cli.cli.compose import composed
 from gr_cli.errors import ConfigError, DataError
-from gr_cli.randomness import Draws
+from gr_cli.nn.random_streams import Draws
 from gr_cli.scenario import Scenario
 
 CPU = torch.device("cpu")

@@ -15,22 +15,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.benchmarks.base import Order, Samples
-from gr_cli.benchmarks.lessons import learn_classes
+from gr_cli.benchmarks.base import Samples
 from gr_cli.benchmarks.sources.base import Data, Source
 from gr_cli.benchmarks.sources.loading import load
 from gr_cli.cache import Tensors, digest, kept
 from gr_cli.errors import ConfigError, DataError
-from gr_cli.layers import convolutions, start_relu
 from gr_cli.machine import repeatable
-from gr_cli.randomness import Draws, seeded
+from gr_cli.nn.batch_order import Order
+from gr_cli.nn.convolutions import Convolutions, doubling, fitted
+from gr_cli.nn.random_streams import Draws, seeded
+from gr_cli.nn.supervised import learn_classes
 from gr_cli.tell import counted, tell
 from gr_cli.types import Count, PositiveInt, Widths
 
 _VERSION = 1  # of what is computed here: another one has nothing to do with what was kept
 _BATCH = 100  # images that become features at once
-_LEAST = 2  # pixels of the last maps, each way
-_WIDEST = 256  # channels
 _PRETRAINING_BATCH, _PRETRAINING_LR = 128, 0.001
 
 Shape = tuple[int, int, int]
@@ -91,38 +90,7 @@ class Features(ABC):
         return found
 
 
-def fitted(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Images (B, C, H, W) with the channels and of the size of `shape`; colours become grey, and grey any colours."""
-    depth, *size = shape
-    if x.shape[1] != depth:
-        x = x.mean(1, keepdim=True).expand(-1, depth, -1, -1)
-    return x if list(x.shape[2:]) == size else F.interpolate(x, size, mode="bilinear", antialias=True)
-
-
 # --- convolutions of our own
-
-
-class Convolutions(nn.Module):
-    """Convolutions 3x3 with ReLU, each but the first of stride 2: (B, C, H, W) -> (B, F)."""
-
-    def __init__(self, depth: int, channels: Sequence[int]) -> None:
-        super().__init__()
-        self.convolutions = convolutions([depth, *channels])
-        start_relu(*self.convolutions)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for convolution in self.convolutions:
-            x = F.relu(convolution(x))
-        return x.flatten(1)
-
-
-def doubling(height: int, width: int) -> list[int]:
-    """16, 32, ... channels, until the maps are as small as is sensible."""
-    channels, side = [16], min(height, width)
-    while (side + 1) // 2 >= _LEAST and side > _LEAST:
-        side = (side + 1) // 2
-        channels.append(min(2 * channels[-1], _WIDEST))
-    return channels
 
 
 class ConvFeatures(Features):

@@ -28,7 +28,7 @@ class TrainConfig:
 
 @dataclass
 class AugmentConfig:
-    """What is done at random to the samples that the solver learns: `gr_cli.augment.Augment`."""
+    """What is done at random to the samples that the solver learns: `gr_cli.nn.augmentation.Augment`."""
 
     noise: float = MISSING
     shift: int = MISSING

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from gr_cli.randomness import Noise
+from gr_cli.nn.random_streams import Noise
 
 
 @dataclass(frozen=True)

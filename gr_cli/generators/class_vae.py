@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from gr_cli.generators.base import Generator, Part
 from gr_cli.generators.vae import VAE
-from gr_cli.losses import log_normal
-from gr_cli.randomness import Noise
+from gr_cli.nn.losses import log_normal
+from gr_cli.nn.random_streams import Noise
 from gr_cli.types import PositiveInt, Widths
 
 _NEVER = -1e9

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from gr_cli.config.arguments import checked
 from gr_cli.errors import ConfigError
 from gr_cli.generators.vae import GaussianVAE
-from gr_cli.layers import drop, start_linear, start_relu
-from gr_cli.randomness import Noise
+from gr_cli.nn.initialization import start_linear, start_relu
+from gr_cli.nn.layers import drop
+from gr_cli.nn.random_streams import Noise
 from gr_cli.types import PerReplica, PositiveInt, Share, Widths
 
 

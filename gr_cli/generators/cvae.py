@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gr_cli.generators.vae import VAE
-from gr_cli.losses import kl_standard_normal
+from gr_cli.nn.losses import kl_standard_normal
 from gr_cli.types import PerReplica, PositiveInt, Share, Widths
 
 

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gr_cli.generators.vae import GaussianVAE
-from gr_cli.layers import Linear, start_linear, start_relu
-from gr_cli.losses import kl_standard_normal, log_normal
-from gr_cli.randomness import Noise
+from gr_cli.nn.initialization import start_linear, start_relu
+from gr_cli.nn.linear import Linear
+from gr_cli.nn.losses import kl_standard_normal, log_normal
+from gr_cli.nn.random_streams import Noise
 from gr_cli.types import PositiveInt, Share, Widths
 
 

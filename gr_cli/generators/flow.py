@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gr_cli.generators.base import Generator, Part
-from gr_cli.layers import Linear, start_linear, start_relu
-from gr_cli.randomness import Noise
+from gr_cli.nn.initialization import start_linear, start_relu
+from gr_cli.nn.linear import Linear
+from gr_cli.nn.random_streams import Noise
 from gr_cli.types import PositiveInt, Widths
 
 _FREQUENCIES = 8

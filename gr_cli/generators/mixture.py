@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gr_cli.errors import DataError
 from gr_cli.generators.base import Generator, Part
-from gr_cli.randomness import Noise
+from gr_cli.nn.random_streams import Noise
 from gr_cli.types import Count, NonNegative, Positive, PositiveInt
 
 _LEAST = 10  # samples of a component

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from gr_cli.config.arguments import checked
 from gr_cli.generators.base import Generator, Part
-from gr_cli.layers import Linear, drop, start_linear, start_relu
-from gr_cli.losses import bernoulli_nll, gaussian_nll, kl_standard_normal
-from gr_cli.randomness import Noise
+from gr_cli.nn.initialization import start_linear, start_relu
+from gr_cli.nn.layers import drop
+from gr_cli.nn.linear import Linear
+from gr_cli.nn.losses import bernoulli_nll, gaussian_nll, kl_standard_normal
+from gr_cli.nn.random_streams import Noise
 from gr_cli.types import PerReplica, PositiveInt, Share, Widths
 
 

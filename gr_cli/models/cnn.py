@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gr_cli.errors import ConfigError
-from gr_cli.layers import Moments, Normalised, convolutions, drop
-from gr_cli.randomness import Noise
+from gr_cli.nn.convolutions import convolutions
+from gr_cli.nn.layers import drop
+from gr_cli.nn.normalization import Moments, Normalised
+from gr_cli.nn.random_streams import Noise
 from gr_cli.types import PerReplica, PositiveInt, Share, Widths
 
 

@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gr_cli.config.arguments import checked
-from gr_cli.layers import Linear, Moments, Normalised, drop
-from gr_cli.randomness import Noise
+from gr_cli.nn.layers import drop
+from gr_cli.nn.linear import Linear
+from gr_cli.nn.normalization import Moments, Normalised
+from gr_cli.nn.random_streams import Noise
 from gr_cli.types import PerReplica, PositiveInt, Share, Widths
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from gr_cli.errors import ConfigError
-from gr_cli.layers import Moments, Normalised
+from gr_cli.nn.normalization import Moments, Normalised
 from gr_cli.types import PositiveInt
 
 

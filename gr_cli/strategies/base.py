@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from gr_cli.generators.base import Generator
-from gr_cli.losses import cross_entropy, weighted_sum
-from gr_cli.randomness import Streams
-from gr_cli.replicas import Replicas
+from gr_cli.nn.losses import cross_entropy, weighted_sum
+from gr_cli.nn.random_streams import Streams
+from gr_cli.nn.replicas import Replicas
 from gr_cli.scenario import Scenario
 
 State = dict[str, Any]

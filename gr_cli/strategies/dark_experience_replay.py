@@ -5,8 +5,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from gr_cli.losses import cross_entropy, weighted_sum
-from gr_cli.randomness import Noise
+from gr_cli.nn.losses import cross_entropy, weighted_sum
+from gr_cli.nn.random_streams import Noise
 from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, Solve, State, Strategy, Term
 from gr_cli.strategies.memory import Memory, Passage
 from gr_cli.types import InMemory, NonNegative, PerReplica, PositiveInt

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from gr_cli.generators.base import Generator
-from gr_cli.layers import per_replica
-from gr_cli.losses import soft_targets
-from gr_cli.randomness import Noise
-from gr_cli.replicas import Replicas
+from gr_cli.nn.layers import per_replica
+from gr_cli.nn.losses import soft_targets
+from gr_cli.nn.random_streams import Noise
+from gr_cli.nn.replicas import Replicas
 from gr_cli.strategies.base import Batch, Position, Situation
 from gr_cli.strategies.replay import Replay
 

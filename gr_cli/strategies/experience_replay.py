@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from gr_cli.randomness import Noise
+from gr_cli.nn.random_streams import Noise
 from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, State, Term
 from gr_cli.strategies.exemplars import Choice, Exemplars
 from gr_cli.strategies.replay import Replay, ReplayStrategy

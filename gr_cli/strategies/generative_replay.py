@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Ensemble, Generator
-from gr_cli.layers import per_replica
-from gr_cli.losses import distillation
-from gr_cli.randomness import Noise
-from gr_cli.replicas import Replicas
+from gr_cli.nn.layers import per_replica
+from gr_cli.nn.losses import distillation
+from gr_cli.nn.random_streams import Noise
+from gr_cli.nn.replicas import Replicas
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Batch, GeneratorBatch, Position, Regularizer, Situation, Solve, State, Term
 from gr_cli.strategies.dreams import Dreams, Likelihoods, fit_classes

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gr_cli.errors import ConfigError
-from gr_cli.layers import HasFeatures, mode, per_replica
-from gr_cli.losses import weighted_sum
-from gr_cli.randomness import Noise
-from gr_cli.replicas import Replicas
+from gr_cli.nn.layers import HasFeatures, mode, per_replica
+from gr_cli.nn.losses import weighted_sum
+from gr_cli.nn.random_streams import Noise
+from gr_cli.nn.replicas import Replicas
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, Solve, State, Strategy, Term
 from gr_cli.strategies.exemplars import Exemplars

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from gr_cli.losses import cross_entropy
-from gr_cli.replicas import Replicas
+from gr_cli.nn.losses import cross_entropy
+from gr_cli.nn.replicas import Replicas
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, Solve, State, Term
 from gr_cli.strategies.replay import Replay, ReplayStrategy, taught

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gr_cli.randomness import Noise, Streams
+from gr_cli.nn.random_streams import Noise, Streams
 from gr_cli.strategies.base import Position
 
 _PAIRS = 1 << 20  # pairs of samples compared at once

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from gr_cli.layers import Linear, per_replica, squared_gradients
-from gr_cli.losses import masked_log_softmax
+from gr_cli.nn.layers import per_replica
+from gr_cli.nn.linear import Linear, squared_gradients
+from gr_cli.nn.losses import masked_log_softmax
 from gr_cli.strategies.base import Regularizer, Situation, State
 from gr_cli.strategies.exemplars import chosen_evenly
 from gr_cli.types import NonNegative, PerReplica, Positive, PositiveInt

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gr_cli.layers import per_replica
-from gr_cli.losses import cross_entropy, distillation, soft_targets, weighted_sum
-from gr_cli.replicas import Replicas
+from gr_cli.nn.layers import per_replica
+from gr_cli.nn.losses import cross_entropy, distillation, soft_targets, weighted_sum
+from gr_cli.nn.replicas import Replicas
 from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, Solve, Strategy, Term
 from gr_cli.types import DistillationScale
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gr_cli.benchmarks.base import Samples
 from gr_cli.benchmarks.sources.base import Data
-from gr_cli.randomness import Draws
+from gr_cli.nn.random_streams import Draws
 from gr_cli.types import Count, PositiveInt
 
 _AT_ONCE = 1000  # images drawn at once

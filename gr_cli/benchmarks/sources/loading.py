@@ -12,7 +12,7 @@ from gr_cli.benchmarks.base import Samples, first_of_each
 from gr_cli.benchmarks.sources.base import Data, Placed, Source
 from gr_cli.benchmarks.sources.validation import checked
 from gr_cli.errors import DataError, readable
-from gr_cli.randomness import Draws
+from gr_cli.nn.random_streams import Draws
 
 # The names of classes of data sets that were found sound: the runs of a sweep share one, which is looked at once.
 _sound: WeakIdKeyDictionary = WeakIdKeyDictionary()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gr_cli.benchmarks.base import Samples, Task
 from gr_cli.errors import ConfigError
-from gr_cli.randomness import Draws
+from gr_cli.nn.random_streams import Draws
 
 _TURNS = 32  # each lets every sample change places once, which makes any exchange about as likely as any other
 

@@ -13,7 +13,7 @@ from gr_cli.benchmarks.sources.base import Source
 from gr_cli.benchmarks.sources.loading import load
 from gr_cli.benchmarks.streams.transforms import image_shape, seen_as
 from gr_cli.config.arguments import checked
-from gr_cli.randomness import Draws
+from gr_cli.nn.random_streams import Draws
 from gr_cli.types import Count, PositiveInt, Share
 
 

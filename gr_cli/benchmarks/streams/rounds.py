@@ -8,7 +8,7 @@ import torch
 
 from gr_cli.benchmarks.base import Samples
 from gr_cli.errors import DataError
-from gr_cli.randomness import Draws
+from gr_cli.nn.random_streams import Draws
 
 
 def dealt(train: Samples, names: Sequence[str], rounds: int, draws: Draws, group: int) -> list[Samples]:

@@ -16,7 +16,7 @@ from gr_cli.benchmarks.streams.blurry import blurred
 from gr_cli.benchmarks.streams.rounds import called, dealt
 from gr_cli.config.arguments import checked
 from gr_cli.errors import ConfigError, suggestion
-from gr_cli.randomness import Draws
+from gr_cli.nn.random_streams import Draws
 from gr_cli.types import PositiveInt, Share
 
 _NAMED = 10  # classes that a task is named after

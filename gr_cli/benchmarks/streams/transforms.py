@@ -11,7 +11,7 @@ from gr_cli.benchmarks.base import Benchmark, Kind, Task, hold_out
 from gr_cli.benchmarks.sources.base import Data
 from gr_cli.benchmarks.streams.rounds import called, dealt
 from gr_cli.errors import DataError
-from gr_cli.randomness import Draws
+from gr_cli.nn.random_streams import Draws
 
 Shape = tuple[int, int, int]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from gr_cli.layers import mode
+from gr_cli.nn.layers import mode
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -11,7 +11,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from gr_cli.errors import ConfigError
-from gr_cli.randomness import Noise, Streams
+from gr_cli.nn.random_streams import Noise, Streams
 from gr_cli.types import Count, NonNegative
 
 Part = Annotated[float, Ge(0), Le(1)]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.benchmarks.base import Order
+from gr_cli.nn.batch_order import Order
 from gr_cli.optimizers import Adam, Descent
 from gr_cli.tell import counted
 

@@ -1,0 +1,52 @@
+"""Stacks of convolutions that models, generators and features share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gr_cli.nn.initialization import start_relu
+
+_LEAST = 2  # pixels of the last maps, each way
+_WIDEST = 256  # channels
+
+
+def convolutions(channels: Sequence[int]) -> nn.ModuleList:
+    """Convolutions 3x3 from each number of channels to the next, each but the first of stride 2."""
+    return nn.ModuleList(
+        nn.Conv2d(a, b, 3, stride=1 if i == 0 else 2, padding=1) for i, (a, b) in enumerate(pairwise(channels))
+    )
+
+
+def fitted(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Images (B, C, H, W) with the channels and of the size of `shape`; colours become grey, and grey any colours."""
+    depth, *size = shape
+    if x.shape[1] != depth:
+        x = x.mean(1, keepdim=True).expand(-1, depth, -1, -1)
+    return x if list(x.shape[2:]) == size else F.interpolate(x, size, mode="bilinear", antialias=True)
+
+
+class Convolutions(nn.Module):
+    """Convolutions 3x3 with ReLU, each but the first of stride 2: (B, C, H, W) -> (B, F)."""
+
+    def __init__(self, depth: int, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.convolutions = convolutions([depth, *channels])
+        start_relu(*self.convolutions)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for convolution in self.convolutions:
+            x = F.relu(convolution(x))
+        return x.flatten(1)
+
+
+def doubling(height: int, width: int) -> list[int]:
+    """16, 32, ... channels, until the maps are as small as is sensible."""
+    channels, side = [16], min(height, width)
+    while (side + 1) // 2 >= _LEAST and side > _LEAST:
+        side = (side + 1) // 2
+        channels.append(min(2 * channels[-1], _WIDEST))
+    return channels

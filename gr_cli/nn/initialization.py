@@ -1,0 +1,30 @@
+"""Initial weights."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import cast
+
+from torch import Tensor, nn
+
+
+def start_relu(*layers: nn.Module) -> None:
+    """Initial weights that keep the scale of signals through ReLU layers (He et al. 2015); biases 0.
+
+    torch's own shrink it layer by layer, and a generator that learns in a few hundred steps feels that.
+    """
+    for layer in layers:
+        weight = cast(Tensor, layer.weight)
+        fan_in = weight[0].numel()
+        if isinstance(layer, nn.ConvTranspose2d):
+            # With a stride, a value collects from that part of the kernel only.
+            fan_in = weight[:, 0].numel() // prod(layer.stride)
+        nn.init.uniform_(weight, -((6 / fan_in) ** 0.5), (6 / fan_in) ** 0.5)
+        nn.init.zeros_(cast(Tensor, layer.bias))
+
+
+def start_linear(*layers: nn.Module) -> None:
+    """The same for layers with no ReLU behind them (Glorot & Bengio 2010)."""
+    for layer in layers:
+        nn.init.xavier_uniform_(cast(Tensor, layer.weight))
+        nn.init.zeros_(cast(Tensor, layer.bias))

@@ -1,0 +1,90 @@
+"""Fully connected layers with a replica axis, and squared gradients per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Linear(nn.Linear):
+    """A fully connected layer whose parameters may carry a leading replica axis, as its input then does.
+
+    A network that is made of such layers, and counts its own leading axes by `leading`, says `takes_leading_axes`:
+    then replicas of it are called directly, which costs less than torch's `vmap`.
+    """
+
+    @property
+    def leading(self) -> int:
+        """Number of axes before the values of a sample: the batch's, and the replicas' if there are any."""
+        return self.weight.dim() - 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight.dim() == 2:
+            if _squaring.get():
+                squares: Tensor = _SquaredLinear.apply(x, self.weight, self.bias)
+                return squares
+            return F.linear(x, self.weight, self.bias)
+        out: Tensor = _StackedLinear.apply(x, self.weight, self.bias)
+        return out
+
+
+class _StackedLinear(torch.autograd.Function):
+    """(R, B, I), (R, O, I), (R, O) -> (R, B, O). With a backward that lays gradients out as the weights are."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if torch.is_autocast_enabled(x.device.type):
+            kind = torch.get_autocast_dtype(x.device.type)
+            x, weight, bias = x.to(kind), weight.to(kind), bias.to(kind)
+        ctx.save_for_backward(x, weight)
+        return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        wanted = torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None
+        return wanted, torch.bmm(gradient.transpose(1, 2), x), gradient.sum(1)
+
+
+class _SquaredLinear(torch.autograd.Function):
+    """(..., I), (O, I), (O,) -> (..., O), with a backward that gives the weights sums of squares.
+
+    A sample's own gradient is the outer product g x, and the sum of its squares is a matrix product again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        wanted = gradient.to(weight.dtype) @ weight if ctx.needs_input_grad[0] else None
+        squared = gradient.flatten(0, -2).to(weight.dtype).square()
+        whole = squared.T @ x.flatten(0, -2).to(weight.dtype).square()
+        return wanted, whole, squared.sum(0) if ctx.has_bias else None
+
+
+_squaring: ContextVar[bool] = ContextVar("squaring", default=False)
+
+
+@contextmanager
+def squared_gradients() -> Iterator[None]:
+    """Inside the block each `Linear` notes that a backward pass shall give its parameters the sum over samples of
+    the squares of each sample's own gradient, instead of the sum of these gradients.
+
+    For losses that are sums over samples, and networks that use a layer once for each sample.
+    """
+    token = _squaring.set(True)
+    try:
+        yield
+    finally:
+        _squaring.reset(token)
