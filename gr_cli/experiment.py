@@ -335,7 +335,7 @@ class _Watch:
 
     def __call__(self, position: Position, losses: Losses) -> None:
         done, cohort = position.iteration + 1, self._cohort
-        self._fail(self._history.add(position, losses))
+        self._fail(self._history.add(position.iteration, losses))
         if self._evaluate_every and done % self._evaluate_every == 0 and done < position.iterations:
             with _left_if_it_takes_long(cohort, self._stop):
                 cohort.each(lambda i, run: evaluate(run.experiment, cohort.learner, i, position.task, done, False))

@@ -245,7 +245,7 @@ class ContinualTrainer:
                             task,
                             self._batches(learner, chain([first], batches)),
                             sys.maxsize if length is None else num_epochs * length,
-                            lambda *step: self._raise(history.add(*step)),
+                            lambda position, losses: self._raise(history.add(position.iteration, losses)),
                             samples=lambda replica: self._again(learner, loader),
                         )
                     self._raise(history.close())

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from gr_cli.errors import TrainingError
 from gr_cli.results.metrics import DREAMS, JUDGE, TOGETHER, all_metrics, average_accuracy
-from gr_cli.strategies.base import Position
 
 OpenRow = dict[str, list[Tensor]]  # losses since the last row of the history, by name
 Table = tuple[list[str], list[list[Any]]]
@@ -164,11 +163,11 @@ class History:
         self._records, self._every, self._task, self._done = records, every, task, done
         self.open_row = open_row or {}
 
-    def add(self, position: Position, losses: dict[str, Tensor]) -> dict[int, TrainingError]:
-        """Take note of one step; answers as `close` does."""
+    def add(self, iteration: int, losses: dict[str, Tensor]) -> dict[int, TrainingError]:
+        """Take note of the step of an `iteration`; answers as `close` does."""
         for name, value in losses.items():
             self.open_row.setdefault(name, []).append(value)
-        self._done = position.iteration + 1
+        self._done = iteration + 1
         return self.close() if self._done % self._every == 0 else {}
 
     def close(self) -> dict[int, TrainingError]:
