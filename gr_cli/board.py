@@ -18,7 +18,7 @@ from gr_cli.errors import one_line
 
 if TYPE_CHECKING:
     from gr_cli.cli.sweep import Tally
-    from gr_cli.report.watch import Watched
+    from gr_cli.results.progress import Watched
 
 _STYLES = {"running": "bold", "finished": "green", "failed": "red", "killed": "red", "interrupted": "yellow"}
 

@@ -24,7 +24,8 @@ from gr_cli.learner import Learner, Losses
 from gr_cli.machine import flushing_denormals, memory_told, peak_memory, repeatable, thread_limit, warn_of_emulation
 from gr_cli.pictures import draw_matrix, draw_samples
 from gr_cli.results.folder import RunFolder, sibling
-from gr_cli.results.record import History, OpenRow, Record, Result
+from gr_cli.results.history import History, OpenRow
+from gr_cli.results.record import Record, Result
 from gr_cli.results.status import Reached, Status, beating
 from gr_cli.signals import Overdue, as_interrupts, not_kept_waiting, stop_requests
 from gr_cli.stored import stored

@@ -15,7 +15,7 @@ from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, TextIO
 
 from gr_cli.errors import one_line
-from gr_cli.report.watch import WAITING, Watched, Watcher
+from gr_cli.results.progress import WAITING, Watched, Watcher
 
 if TYPE_CHECKING:
     from gr_cli.board import Course

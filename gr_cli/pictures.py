@@ -29,7 +29,7 @@ def draw_samples(experiment: Experiment, learner: Learner, replica: int, folder:
     if learner.generators is None or len(experiment.benchmark.kind.shape) != 3:
         return
     with _left_out_if_it_fails(folder):
-        from gr_cli.report import figures
+        from gr_cli.results import figures
 
         generator = learner.strategy.dreamer(replica, learner.generators.modules[replica])
         draws = learner.draws[replica]
@@ -41,7 +41,7 @@ def draw_samples(experiment: Experiment, learner: Learner, replica: int, folder:
 def draw_matrix(experiment: Experiment, folder: RunFolder) -> None:
     """The accuracy matrix as a heat map, and as curves."""
     with _left_out_if_it_fails(folder):
-        from gr_cli.report import figures
+        from gr_cli.results import figures
 
         rows = {after: accuracies for after, accuracies in experiment.record.rows().items() if after >= 0}
         names = [task.name for task in experiment.benchmark.tasks]

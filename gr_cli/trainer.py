@@ -37,7 +37,8 @@ from gr_cli.loaders import (
 )
 from gr_cli.machine import default_threads, flushing_denormals, memory_told, pick_device, size, thread_limit
 from gr_cli.nn.random_streams import Draws, seeded
-from gr_cli.results.record import EvaluationRow, History, Record
+from gr_cli.results.history import History
+from gr_cli.results.record import EvaluationRow, Record
 from gr_cli.solver_checks import (
     Logits,
     ModelState,

@@ -19,8 +19,8 @@ from gr_cli.errors import ConfigError, FolderError, GrError, OutOfMemoryError, S
 from gr_cli.experiment import run_together
 from gr_cli.facts import processor
 from gr_cli.results.folder import RESULTS, RunFolder
-from gr_cli.results.load import check_trust, settings_of
 from gr_cli.results.regular import MOST_TABLE, read_text
+from gr_cli.results.stored_config import check_trust, settings_of
 from gr_cli.view import View
 
 # What status.json says that may explain a difference.

@@ -212,7 +212,7 @@ API: Table = {
         ("only one strategy can be", configured(continual_strategy={"er": {}, "ewc": {}})),
         ("must be one of", configured(optimizer={"type": "adan"})),
     ],
-    "results/load.py": [
+    "results/stored_config.py": [
         ("is of a ContinualTrainer", loaded_from_a_trainer),
     ],
     "solver_checks.py": [

@@ -35,7 +35,7 @@ REPORT: Table = {
             reported("--figures", "taken", harm=lambda folder: Path("taken").write_text("a file")),
         )
     ],
-    "report/runs.py": [
+    "results/discovery.py": [
         ("is no folder; name folders of runs", reported("nowhere")),
         ("no run here (no status.json)", reported("empty", harm=lambda folder: Path("empty").mkdir())),
     ],

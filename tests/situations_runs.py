@@ -244,14 +244,14 @@ RUNS: Table = {
         ("since the run wrote it; the run's command", lambda h: RunFolder(h.over()).check_file("metrics.csv", {})),
         ("see to it that it may be read", going_on_with_a_checkpoint_that_may_not_be_read),
     ],
-    "results/load.py": [
+    "results/stored_config.py": [
         ("holds no run", mistake("resume=nowhere")),
         ("_refused", of_a_folder("resume", config_with("threads", 10**6)), "config.yaml: threads=1000000: must be"),
         ("is not the configuration of a run", of_a_folder("resume", file("config.yaml", "[1]"))),
         ("names code that is not of this program", of_a_folder("resume", config_with("model._target_", "os.system"))),
         ("holds no checkpoint yet", lambda hands: without_checkpoint(folder := hands.over()) or load_run(folder)),
     ],
-    "results/record.py": [
+    "results/history.py": [
         ("loss `{}`", typed("strategy=finetune optimizer=sgd optimizer.lr=1e30 train.iterations=3 log.every=1")),
     ],
     "config/settings.py": [

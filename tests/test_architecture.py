@@ -50,7 +50,7 @@ def test_only_the_console_knows_rich():
 
 
 def test_only_figures_know_matplotlib_and_nothing_pandas():
-    assert users_of("matplotlib") == {"report/drawing.py"}
+    assert users_of("matplotlib") == {"results/drawing.py"}
     decoding = {f"benchmarks/sources/image_{part}.py" for part in ("decoding", "folder")}
     assert users_of("PIL") == decoding | {"evaluation/audit_images.py", "report/charts.py"}
     assert users_of("pandas") == set()
@@ -62,7 +62,7 @@ def test_a_report_reads_folders_without_what_trains():
         ours = {name for name in imports(path) if name.startswith("gr_cli.")}
         allowed = {"board", "cli", "console", "errors", "report", "results", "config", "streams"}
         assert {name.split(".")[1] for name in ours} <= allowed, path
-    assert {path for path in users_of("torch") if path.startswith("report")} == {"report/figures.py"}
+    assert not {path for path in users_of("torch") if path.startswith("report")}
 
 
 def test_kinds_of_components_do_not_import_each_other():
@@ -131,7 +131,7 @@ def test_importing_has_no_effects(tmp_path):
     script = (
         "import torch; state, threads = torch.get_rng_state(), torch.get_num_threads()\n"
         "import gr_cli.cli.main, gr_cli.experiment, gr_cli.trainer, gr_cli.console\n"
-        "import gr_cli.report.figures, gr_cli.evaluation.audit\n"
+        "import gr_cli.results.figures, gr_cli.evaluation.audit\n"
         "assert torch.equal(state, torch.get_rng_state()) and threads == torch.get_num_threads()"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=tmp_path)

@@ -16,7 +16,7 @@ from gr_cli.benchmarks.base import Kind
 from gr_cli.config.instantiate import resolve
 from gr_cli.evaluation.audit import audit
 from gr_cli.results.checksums import save_tensors
-from gr_cli.results.load import settings_of
+from gr_cli.results.stored_config import settings_of
 from gr_cli.view import View
 
 CONF = Path(__file__).parent.parent / "conf"

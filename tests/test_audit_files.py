@@ -31,7 +31,7 @@ from gr_cli.evaluation.audit_files import FolderReader
 from gr_cli.evaluation.audit_layouts import Target
 from gr_cli.evaluation.audit_match import Stream
 from gr_cli.evaluation.audit_search import search
-from gr_cli.report.figures import samples
+from gr_cli.results.figures import samples
 
 Images = NDArray[np.float32]
 EACH = 4  # samples in each file

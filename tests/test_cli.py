@@ -262,7 +262,7 @@ def test_a_terminal_shows_progress():
 
     from gr_cli.console import Terminal
     from gr_cli.experiment import folder_of, run
-    from gr_cli.results.load import settings_of
+    from gr_cli.results.stored_config import settings_of
 
     main(list(TINY))
     (status,) = Path("outputs").glob("*/*/*/status.json")

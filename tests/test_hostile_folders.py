@@ -29,9 +29,9 @@ import gr_cli
 from gr_cli.cli.main import main as gr_run_main
 from gr_cli.errors import one_line
 from gr_cli.report.cli import main
-from gr_cli.report.watch import Watcher
 from gr_cli.results.checksums import load_tensors, save_tensors
 from gr_cli.results.folder import RunFolder
+from gr_cli.results.progress import Watcher
 from gr_cli.results.regular import finite, read_json, read_table, read_yaml
 
 Report = Callable[..., tuple[int, str, str]]
@@ -566,7 +566,7 @@ def test_pictures_are_drawn_with_settings_of_our_own(tmp_path, where):
 def test_settings_that_are_set_in_this_process_have_no_say_and_stay(tmp_path):
     import matplotlib
 
-    from gr_cli.report import figures
+    from gr_cli.results import figures
 
     with matplotlib.rc_context({"text.usetex": True, "figure.dpi": 1, "savefig.transparent": True}):
         figures.curves({0: [0.5, 0.1], 1: [0.3, 0.9]}, ["a", "b"], "title", tmp_path / "curves.png")
@@ -578,7 +578,7 @@ def test_a_picture_that_can_t_be_drawn_does_not_end_the_run(gr_run, monkeypatch)
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no fonts\x1b")
 
-    monkeypatch.setattr("gr_cli.report.figures.matrix", fail)
+    monkeypatch.setattr("gr_cli.results.figures.matrix", fail)
     code, _, err = gr_run(*TINY)
     assert code == 0 and err.count("\n") == 1
     assert "a picture can't be drawn, and is left out (RuntimeError: no fonts\\x1b)" in err

@@ -23,7 +23,7 @@ from run_folders import write_run
 from gr_cli.board import Course
 from gr_cli.cli.sweep import Tally
 from gr_cli.onlooker import Onlooker
-from gr_cli.report.watch import Watched
+from gr_cli.results.progress import Watched
 
 AT = {"task": 2, "tasks": 5, "iteration": 30, "iterations": 50, "done": 80, "total": 250}
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from run_folders import TASKS, write_run
 
-from gr_cli.report import figures
 from gr_cli.report.cli import main
+from gr_cli.results import figures
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""

@@ -15,7 +15,7 @@ from interruption import csvs, only_run
 from gr_cli import experiment, load_run
 from gr_cli.errors import FolderError
 from gr_cli.results.folder import RESULTS, RunFolder
-from gr_cli.results.load import settings_of
+from gr_cli.results.stored_config import settings_of
 from gr_cli.stored import stored
 
 SHORT = ("train.iterations=30", "log.every=10", "strategy.generator_update_freq=2")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gr_cli.results.load import read_config
+from gr_cli.results.stored_config import read_config
 
 TINY = ("train.iterations=2", "log.every=1", "strategy=finetune", "evaluate.dreams=0", "threads=1")
 

@@ -23,7 +23,8 @@ from gr_cli.cli.sweep import Tally
 from gr_cli.console import Terminal
 from gr_cli.errors import TrainingError
 from gr_cli.report.cli import main
-from gr_cli.report.watch import Watched, watch
+from gr_cli.report.watch import watch
+from gr_cli.results.progress import Watched
 from gr_cli.strategies.base import Position
 
 TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")

@@ -123,7 +123,7 @@ def _where_it_began(do: Callable[[Path, Sequence[str]], int], path: Path, trust:
 
 def _resume(path: Path, trust: Sequence[str]) -> int:
     """`gr-run resume=<folder>`: go on with a run as its folder describes it."""
-    from gr_cli.results.load import check_unchanged, settings_of
+    from gr_cli.results.stored_config import check_unchanged, settings_of
     from gr_cli.tracking import check_address
 
     settings = settings_of(path, trust)

@@ -361,7 +361,7 @@ def _state(path: Path) -> str:
     """What became of a run; `damaged` where its own files can't be read, which its job has reported."""
     from gr_cli.errors import GrError
     from gr_cli.results.folder import RunFolder
-    from gr_cli.results.load import check_config
+    from gr_cli.results.stored_config import check_config
 
     folder = RunFolder(path)
     try:

@@ -31,7 +31,7 @@ from gr_cli.evaluation.audit_match import Match
 from gr_cli.evaluation.audit_search import search
 from gr_cli.evaluation.audit_streams import streams
 from gr_cli.results.folder import RunFolder
-from gr_cli.results.load import settings_of
+from gr_cli.results.stored_config import settings_of
 
 # Rows of fewer values than this resemble samples by chance.
 _LEAST_VALUES = 16

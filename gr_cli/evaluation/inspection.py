@@ -164,7 +164,7 @@ def _constant(extremes: Sequence[_Extremes]) -> Iterator[str]:
 
 def _drawn(benchmark: Benchmark, name: str, folder: Path) -> Path:
     """Draw a row of training samples for each task, as the network gets them."""
-    from gr_cli.report import figures
+    from gr_cli.results import figures
 
     shown = benchmark.tasks[:_ROWS]
     x = torch.cat([task.train.batch(_some(task))[0] for task in shown])

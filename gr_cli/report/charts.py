@@ -15,7 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from gr_cli.report.drawing import (
+from gr_cli.report.series import Cells, Line
+from gr_cli.report.statistics import Summary
+from gr_cli.report.tables import title
+from gr_cli.results.drawing import (
     Axes,
     MaxNLocator,
     NullFormatter,
@@ -23,10 +26,7 @@ from gr_cli.report.drawing import (
     matplotlib,
     own_settings,
 )
-from gr_cli.report.drawing import Figure as Figure
-from gr_cli.report.series import Cells, Line
-from gr_cli.report.statistics import Summary
-from gr_cli.report.tables import title
+from gr_cli.results.drawing import Figure as Figure
 from gr_cli.results.files import write_whole
 from gr_cli.results.metrics import FRACTIONS
 

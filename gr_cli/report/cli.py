@@ -84,8 +84,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _report(asked: argparse.Namespace) -> int:
     from gr_cli.report.groups import grouped
-    from gr_cli.report.runs import find
     from gr_cli.report.tables import DEFAULT_METRICS, tabulated
+    from gr_cli.results.discovery import find
 
     folders = [Path(folder) for folder in asked.folders or ["outputs"]]
     if asked.watch:

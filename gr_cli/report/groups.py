@@ -12,7 +12,7 @@ from typing import Any
 from gr_cli.config.groups import GROUPS
 from gr_cli.config.schema import NOT_IDENTITY
 from gr_cli.errors import one_line
-from gr_cli.report.runs import NEVER_BEGUN, Found, FoundRun, Unborn
+from gr_cli.results.discovery import NEVER_BEGUN, Found, FoundRun, Unborn
 from gr_cli.results.status_fields import instant
 
 ALWAYS = ("strategy", "generator", "benchmark", "scenario")

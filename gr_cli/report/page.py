@@ -17,9 +17,9 @@ from gr_cli import __version__
 from gr_cli.errors import one_line
 from gr_cli.report import charts, series
 from gr_cli.report.groups import Grouping, last_sign, seeds_shown
-from gr_cli.report.runs import FoundRun
 from gr_cli.report.statistics import Summary, summarised
 from gr_cli.report.tables import Row, Shown, Table, mean_and_sem, number, remarks, shown_table, title
+from gr_cli.results.discovery import FoundRun
 from gr_cli.results.folder import DREAMS_TABLE
 from gr_cli.results.metrics import FRACTIONS, JUDGE
 from gr_cli.results.regular import read_bytes, read_text

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from gr_cli.errors import one_line
 from gr_cli.report.groups import Column, Group
-from gr_cli.report.runs import FoundRun
 from gr_cli.report.statistics import Summary, summarised
 from gr_cli.report.tables import Row, Table, as_number
+from gr_cli.results.discovery import FoundRun
 from gr_cli.results.folder import DREAMS_TABLE
 from gr_cli.results.metrics import DREAMS, TOGETHER
 from gr_cli.results.regular import finite, naming, read_table

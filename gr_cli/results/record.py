@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from gr_cli.errors import TrainingError
 from gr_cli.results.metrics import DREAMS, JUDGE, TOGETHER, all_metrics, average_accuracy
 
-OpenRow = dict[str, list[Tensor]]  # losses since the last row of the history, by name
 Table = tuple[list[str], list[list[Any]]]
 
 
@@ -148,46 +141,6 @@ class Result:
     def score(self) -> float | None:
         """Mean validation accuracy after the last training; None where nothing was held out."""
         return average_accuracy(self.record.matrix("validation"))
-
-
-class History:
-    """Turns the losses of the steps of `task` into rows of the history: means over `every` iterations.
-
-    Losses are (R,), for the records of R runs that are trained together. `open_row` holds those since the last row,
-    as tensors that nobody has waited for yet. A task that goes on after `done` iterations brings its own.
-    """
-
-    def __init__(
-        self, records: Sequence[Record], every: int, task: int, done: int = 0, open_row: OpenRow | None = None
-    ) -> None:
-        self._records, self._every, self._task, self._done = records, every, task, done
-        self.open_row = open_row or {}
-
-    def add(self, iteration: int, losses: dict[str, Tensor]) -> dict[int, TrainingError]:
-        """Take note of the step of an `iteration`; answers as `close` does."""
-        for name, value in losses.items():
-            self.open_row.setdefault(name, []).append(value)
-        self._done = iteration + 1
-        return self.close() if self._done % self._every == 0 else {}
-
-    def close(self) -> dict[int, TrainingError]:
-        """Write a row for the steps since the last one, if there were any: at the end of a task, too.
-
-        A run whose losses are no finite numbers any more gets no row, but an error: by its place among the runs.
-        """
-        task, done = self._task, self._done
-        means = {name: torch.stack(values).double().mean(0).tolist() for name, values in self.open_row.items()}
-        self.open_row.clear()
-        errors = {}
-        for i, record in enumerate(self._records if means else []):
-            row = {"task": task, "iteration": done} | {name: values[i] for name, values in means.items()}
-            broken = [name for name, value in row.items() if not isfinite(value)]
-            if broken:
-                name = broken[0]
-                errors[i] = TrainingError.diverged(f"loss `{name}`", row[name], task, done)
-            else:
-                record.history.append(row)
-        return errors
 
 
 def _from_dicts(first: list[str], rows: list[dict[str, float]]) -> Table:

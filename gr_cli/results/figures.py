@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gr_cli.errors import one_line
-from gr_cli.report.drawing import Axes, Figure, MaxNLocator, PercentFormatter, matplotlib, own_settings
+from gr_cli.results.drawing import Axes, Figure, MaxNLocator, PercentFormatter, matplotlib, own_settings
 from gr_cli.results.files import write_whole
 from gr_cli.results.metrics import Row, average_accuracy
 
