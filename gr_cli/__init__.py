@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from gr_cli.generators import VAE as VAE
     from gr_cli.generators import ConvVAE as ConvVAE
     from gr_cli.models import SimpleMLP as SimpleMLP
-    from gr_cli.results.stored_config import load_run as load_run
+    from gr_cli.runner.load import load_run as load_run
     from gr_cli.trainer import ContinualTrainer as ContinualTrainer
 
 try:
@@ -26,7 +26,7 @@ _HOME = {
     "GrError": "gr_cli.errors",
     "SimpleMLP": "gr_cli.models",
     "VAE": "gr_cli.generators",
-    "load_run": "gr_cli.results.stored_config",
+    "load_run": "gr_cli.runner.load",
 }
 __all__ = [*sorted(_HOME), "__version__"]
 

@@ -24,12 +24,12 @@ from gr_cli.view import View
 
 if TYPE_CHECKING:
     from gr_cli.assembly import Experiment
-    from gr_cli.checkpoints import Place
     from gr_cli.cli.sweep import Tally
     from gr_cli.config.settings import Settings
     from gr_cli.evaluation.inspection import Inspection
     from gr_cli.learner import Losses
     from gr_cli.results.record import Result
+    from gr_cli.runner.checkpoints import Place
     from gr_cli.strategies.base import Position
 
 _FEW = 20  # tasks each of which there is room for

@@ -26,11 +26,11 @@ from gr_cli.view import View
 
 if TYPE_CHECKING:
     from gr_cli.assembly import Experiment
-    from gr_cli.checkpoints import Place
     from gr_cli.errors import GrError
     from gr_cli.learner import Losses
     from gr_cli.results.metrics import Row
     from gr_cli.results.record import Result
+    from gr_cli.runner.checkpoints import Place
     from gr_cli.strategies.base import Position
 
 _SECONDS_BETWEEN_LOOKS = 5.0

@@ -12,12 +12,12 @@ from gr_cli.tell import tell
 
 if TYPE_CHECKING:
     from gr_cli.assembly import Experiment
-    from gr_cli.checkpoints import Place
     from gr_cli.config.settings import Settings
     from gr_cli.errors import GrError
     from gr_cli.learner import Losses
     from gr_cli.results.metrics import Row
     from gr_cli.results.record import Result
+    from gr_cli.runner.checkpoints import Place
     from gr_cli.strategies.base import Position
 
 

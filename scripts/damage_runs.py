@@ -28,7 +28,7 @@ from pathlib import Path
 import gr_cli.cli.main
 import gr_cli.console
 import gr_cli.report.cli
-import gr_cli.verify  # imported before the forks, with all that a run needs
+import gr_cli.runner.verify  # imported before the forks, with all that a run needs
 from gr_cli import load_run
 from gr_cli.errors import GrError
 from gr_cli.results.folder import RESULTS

@@ -181,7 +181,7 @@ def no_number(hands: Hands) -> object:
         return {name: value * float("nan") for name, value in losses.items()} if position.iteration == 1 else losses
 
     hands.monkeypatch.setattr(Learner, "step", broken)
-    hands.monkeypatch.setattr("gr_cli.experiment._WORTH_SAVING", 0)
+    hands.monkeypatch.setattr("gr_cli.runner.step_monitor._WORTH_SAVING", 0)
     return hands.again("checkpoint.every_seconds=1e-9")
 
 
@@ -210,7 +210,7 @@ RUNS: Table = {
         ("is not that of a run of gr-run", of_a_folder("audit", checkpoint_of({"learner": 1}))),
         ("can't be told from chance", an_audit_of_few_values),
     ],
-    "checkpoints.py": [
+    "runner/checkpoints.py": [
         ("loss `{}`", no_number),
         ("a parameter of the", a_broken_network),
         ("is of another version", going_on(checkpoint_with(version=1))),
@@ -223,7 +223,7 @@ RUNS: Table = {
         ("not all of it could be read", of_a_folder("audit", file("export.pt", "no tensors"))),
         ("_job", interrupted("-m", "seed=0,1"), "interrupted; repeat the command"),
     ],
-    "experiment.py": [
+    "runner/group.py": [
         ("Cohort.interrupted", interrupted(), "interrupted; go on with: gr-run resume=outputs/"),
         ("the last good state is kept in", a_broken_network),
     ],
@@ -249,6 +249,8 @@ RUNS: Table = {
         ("_refused", of_a_folder("resume", config_with("threads", 10**6)), "config.yaml: threads=1000000: must be"),
         ("is not the configuration of a run", of_a_folder("resume", file("config.yaml", "[1]"))),
         ("names code that is not of this program", of_a_folder("resume", config_with("model._target_", "os.system"))),
+    ],
+    "runner/load.py": [
         ("holds no checkpoint yet", lambda hands: without_checkpoint(folder := hands.over()) or load_run(folder)),
     ],
     "results/history.py": [
@@ -258,13 +260,13 @@ RUNS: Table = {
         ("has settings of its own", of_a_folder("resume", config_with("train", 3))),
         ("begins with a home that is not there", of_a_folder("resume", config_with("data_root", "~no_such_user/x"))),
     ],
-    "stored.py": [
+    "runner/finished.py": [
         ("its checkpoint is gone", lambda hands: without_checkpoint(hands.over()) or hands.again()),
     ],
     "tracking.py": [
         ("names {} as where the run is tracked", going_on(config_with("tracker", ELSEWHERE), "resume")),
     ],
-    "verify.py": [
+    "runner/verify.py": [
         ("can't be verified, {}; finish it", going_on(nothing, "verify")),
         ("does not say how it was trained", of_a_folder("verify", checkpoint_with(training={"width": 1}))),
     ],

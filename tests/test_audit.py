@@ -34,7 +34,7 @@ TINY = ("train.iterations=3", "threads=1")
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
     for name in ("draw_samples", "draw_matrix"):
-        monkeypatch.setattr(f"gr_cli.experiment.{name}", lambda *_: None)
+        monkeypatch.setattr(f"gr_cli.runner.run.{name}", lambda *_: None)
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("finished")
     with chdir(home), pytest.MonkeyPatch.context() as patch:
         for name in ("draw_samples", "draw_matrix"):
-            patch.setattr(f"gr_cli.experiment.{name}", lambda *_: None)
+            patch.setattr(f"gr_cli.runner.run.{name}", lambda *_: None)
         words = ["strategy=finetune", "model.hidden_sizes=[8]", "train.iterations=3", "threads=1"]
         assert main([*words, "evaluate.dreams=0", f"cache_root={home}"]) == 0
     (status,) = home.glob("outputs/*/*/*/status.json")

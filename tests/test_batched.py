@@ -10,15 +10,15 @@ import torch
 from interruption import csvs
 from torch import nn
 
-from gr_cli import experiment
 from gr_cli.assembly import batches, passes, prepare, side_by_side
 from gr_cli.cli.compose import composed
 from gr_cli.cli.launchers.grouping import alike, differing, parts
 from gr_cli.cli.launchers.width import WidthChoice, choose_width
-from gr_cli.experiment import run_together
 from gr_cli.generators import VAE
 from gr_cli.nn.replicas import Replicas
 from gr_cli.results.folder import RunFolder
+from gr_cli.runner import run as runner
+from gr_cli.runner.run import run_together
 from gr_cli.view import View
 
 # Settings in which replicas may differ, all at once.
@@ -123,7 +123,7 @@ def test_a_whole_run_in_double_precision_is_that_alone_to_nine_digits():
     ]
     together = run_together(jobs, [RunFolder(Path(f"both/{i}")) for i in range(2)], View())
     for i, job in enumerate(jobs):
-        alone = experiment.run(job, RunFolder(Path(f"alone/{i}")), View())
+        alone = runner.run(job, RunFolder(Path(f"alone/{i}")), View())
         for ours, theirs in zip(together[i].record.history, alone.record.history, strict=True):
             assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-12)
         assert together[i].record.matrix() == alone.record.matrix()
@@ -225,7 +225,7 @@ def test_a_run_whose_loss_is_no_number_fails_alone(gr_run):
     (failed,) = (name for name, status in states.items() if status["state"] == "failed")
     assert "1e+30" in failed or "1e30" in failed
     ours = composed(["train.iterations=40", "optimizer=sgd", "optimizer.lr=0.02", "log.every=5", "precision=float64"])
-    alone = experiment.run(ours, RunFolder(Path("alone")), View())
+    alone = runner.run(ours, RunFolder(Path("alone")), View())
     (beside,) = (path for name, path in folders().items() if "0.02" in name)
     assert rows(beside / "accuracy_matrix.csv") == rows(Path("alone/accuracy_matrix.csv"))
     assert len(alone.record.matrix()) == 5

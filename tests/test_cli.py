@@ -261,8 +261,8 @@ def test_a_terminal_shows_progress():
     from rich.console import Console
 
     from gr_cli.console import Terminal
-    from gr_cli.experiment import folder_of, run
     from gr_cli.results.stored_config import settings_of
+    from gr_cli.runner.run import folder_of, run
 
     main(list(TINY))
     (status,) = Path("outputs").glob("*/*/*/status.json")

@@ -18,9 +18,9 @@ from gr_cli.cli.compose import composed
 from gr_cli.evaluation import sample_quality
 from gr_cli.evaluation.audit import audit
 from gr_cli.evaluation.classes import classes_of
-from gr_cli.experiment import run_together
 from gr_cli.machine import thread_limit
 from gr_cli.results.folder import RESULTS, RunFolder
+from gr_cli.runner.run import run_together
 from gr_cli.strategies import GenerativeReplay
 from gr_cli.view import View
 
@@ -34,7 +34,7 @@ ROTATED = ("benchmark=rotated_digits", "benchmark.tasks=3")
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
     for name in ("draw_samples", "draw_matrix"):
-        monkeypatch.setattr(f"gr_cli.experiment.{name}", lambda *_: None)
+        monkeypatch.setattr(f"gr_cli.runner.run.{name}", lambda *_: None)
 
 
 @pytest.fixture

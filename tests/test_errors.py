@@ -62,7 +62,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def without_pictures(patch: pytest.MonkeyPatch) -> None:
     for name in ("draw_samples", "draw_matrix"):
-        patch.setattr(f"gr_cli.experiment.{name}", lambda *_: None)
+        patch.setattr(f"gr_cli.runner.run.{name}", lambda *_: None)
 
 
 @pytest.fixture

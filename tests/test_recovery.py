@@ -16,14 +16,16 @@ import torch
 import yaml
 from interruption import csvs, only_run, sealed
 
-from gr_cli import checkpoints, experiment, load_run
-from gr_cli.checkpoints import START, Place
+from gr_cli import load_run
 from gr_cli.errors import FolderError, OutOfMemoryError
 from gr_cli.learner import Learner
 from gr_cli.machine import memory_told
 from gr_cli.results.checksums import load_tensors, save_tensors
 from gr_cli.results.folder import RESULTS, RunFolder
 from gr_cli.results.status import Status, beating
+from gr_cli.runner import checkpoints
+from gr_cli.runner.checkpoints import START, Place
+from gr_cli.view import View
 
 TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")
 ROOT = Path(__file__).parent.parent
@@ -38,7 +40,7 @@ def stopped_at(monkeypatch):
     """Let something happen at a step: a function of the experiment's view."""
 
     def stop(do, stage=2, iteration=3):
-        class At(experiment.View):
+        class At(View):
             def stepped(self, number, position, losses):
                 if (number, position.iteration) == (stage, iteration):
                     do(losses)
@@ -337,7 +339,7 @@ def test_the_line_of_an_interruption_names_ones_own_code(gr_run, tmp_path, monke
     assert code == 130
     words = err.strip().partition("gr-run ")[2].split()
     assert words[1] == "trust=own_models.Mine"
-    monkeypatch.setattr("gr_cli.console.Terminal", lambda **_: experiment.View())
+    monkeypatch.setattr("gr_cli.console.Terminal", lambda **_: View())
     code, _, err = gr_run(*words)
     assert code == 0, err
 
@@ -346,7 +348,7 @@ def test_the_line_of_an_interruption_names_ones_own_code(gr_run, tmp_path, monke
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(gr_run, monkeypatch):
-    monkeypatch.setattr("gr_cli.experiment._WORTH_SAVING", 0)
+    monkeypatch.setattr("gr_cli.runner.step_monitor._WORTH_SAVING", 0)
     words = ("strategy=finetune", "optimizer=sgd", "optimizer.lr=1e4", "train.iterations=40", "log.every=40")
     code, _, err = gr_run(*words, "checkpoint.every_seconds=1e-9", "augment.noise=1e18")
     assert code == 1 and err.count("\n") == 1
@@ -361,7 +363,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(gr
 
 def test_a_parameter_that_is_no_number_is_not_saved(gr_run, monkeypatch):
     """The last step of a task breaks the network, and no loss tells."""
-    step = experiment.Learner.step
+    step = Learner.step
 
     def broken(self, batch, position):
         losses = step(self, batch, position)
@@ -369,7 +371,7 @@ def test_a_parameter_that_is_no_number_is_not_saved(gr_run, monkeypatch):
             next(self.solver.parameters()).data[0, 0] = float("nan")
         return losses
 
-    monkeypatch.setattr(experiment.Learner, "step", broken)
+    monkeypatch.setattr(Learner, "step", broken)
     code, _, err = gr_run(*TINY)
     assert code == 1 and err.count("\n") == 1
     assert "a parameter of the solver is nan in task 2 at iteration 6; try a lower optimizer.lr" in err

@@ -12,11 +12,14 @@ import pytest
 import torch
 from interruption import csvs, only_run
 
-from gr_cli import experiment, load_run
+from gr_cli import load_run
 from gr_cli.errors import FolderError
 from gr_cli.results.folder import RESULTS, RunFolder
 from gr_cli.results.stored_config import settings_of
-from gr_cli.stored import stored
+from gr_cli.runner import run as runner
+from gr_cli.runner import step_monitor
+from gr_cli.runner.finished import stored
+from gr_cli.view import View
 
 SHORT = ("train.iterations=30", "log.every=10", "strategy.generator_update_freq=2")
 
@@ -158,7 +161,7 @@ def test_an_evaluation_that_takes_long_is_left_and_made_again(run, gr_run, monke
     whole = csvs(run("whole", *words))
     (Path.cwd().parent / "broken").mkdir()
     monkeypatch.chdir(Path.cwd().parent / "broken")
-    as_it_is, turns = getattr(experiment, look), count()
+    as_it_is, turns = getattr(runner, look), count()
 
     def endless(*told, **more):
         if next(turns) == turn:
@@ -168,8 +171,9 @@ def test_an_evaluation_that_takes_long_is_left_and_made_again(run, gr_run, monke
         return as_it_is(*told, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.experiment._PATIENCE", 0.1)
-        patch.setattr(experiment, look, endless)
+        patch.setattr("gr_cli.runner.step_monitor.GRACE_SECONDS", 0.1)
+        for module in (runner, step_monitor):
+            patch.setattr(module, look, endless, raising=False)
         assert gr_run(*SHORT, *words)[0] == 130
     assert json.loads((only_run() / "status.json").read_text())["state"] == "interrupted"
     code, _, err = gr_run(f"resume={only_run()}")
@@ -186,13 +190,13 @@ def test_checkpoints_come_by_time_and_a_killed_run_goes_on_from_the_last(run, gr
     class Killed(BaseException):
         """As no view fails."""
 
-    class Kill(experiment.View):
+    class Kill(View):
         def stepped(self, number, position, losses):
             if (number, position.iteration) == (2, 20):
                 raise Killed
 
     monkeypatch.setattr("gr_cli.console.Terminal", lambda **_: Kill())
-    monkeypatch.setattr("gr_cli.experiment._WORTH_SAVING", 0)
+    monkeypatch.setattr("gr_cli.runner.step_monitor._WORTH_SAVING", 0)
     with pytest.raises(Killed):
         gr_run(*SHORT, "checkpoint.every_seconds=1e-9")
     saved = RunFolder(only_run()).load_checkpoint()

@@ -19,7 +19,7 @@ TINY = ("train.iterations=2", "log.every=1", "strategy=finetune", "evaluate.drea
 @pytest.fixture(autouse=True)
 def _without_pictures(monkeypatch):
     for name in ("draw_samples", "draw_matrix"):
-        monkeypatch.setattr(f"gr_cli.experiment.{name}", lambda *_: None)
+        monkeypatch.setattr(f"gr_cli.runner.run.{name}", lambda *_: None)
 
 
 def states():
@@ -129,16 +129,16 @@ def test_a_damaged_run_fails_alone_in_processes(finished):
 
 
 def test_an_error_that_nobody_foresaw_is_the_failure_of_one_run(gr_run, monkeypatch):
-    from gr_cli import experiment
+    from gr_cli.runner import run as runner
 
-    prepare = experiment.prepare
+    prepare = runner.prepare
 
     def broken(settings, together=1):
         if settings.seed == 1:
             raise KeyError("a defect\nof two lines")
         return prepare(settings, together)
 
-    monkeypatch.setattr(experiment, "prepare", broken)
+    monkeypatch.setattr(runner, "prepare", broken)
     for launcher in ((), ("hydra/launcher=batched",)):
         code, _, err = gr_run("-m", *TINY, "seed=0,1,2", *launcher)
         assert code == 1 and "KeyError: 'a defect\\nof two lines'" in err and "Traceback" not in err
@@ -248,10 +248,10 @@ def test_a_sweeper_that_finds_jobs_as_it_goes_is_counted_at_the_end(gr_run, monk
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 @pytest.mark.parametrize("launcher", [(), ("hydra/launcher=batched", "hydra.launcher.width=2")], ids=["basic", "wide"])
 def test_nothing_of_a_run_is_kept_when_it_is_over(gr_run, monkeypatch, launcher):
-    import gr_cli.experiment
+    import gr_cli.runner.run
 
     kinds = ("Learner", "Experiment", "Record", "Figure", "Tensor", "Parameter", "DictConfig", "AnyNode")
-    train, counts = gr_cli.experiment.run_together, []
+    train, counts = gr_cli.runner.run.run_together, []
 
     def counted(*arguments):
         outcomes = train(*arguments)
@@ -260,6 +260,6 @@ def test_nothing_of_a_run_is_kept_when_it_is_over(gr_run, monkeypatch, launcher)
         counts.append({kind: alive[kind] for kind in kinds} | {"descriptors": len(os.listdir("/proc/self/fd"))})
         return outcomes
 
-    monkeypatch.setattr(gr_cli.experiment, "run_together", counted)
+    monkeypatch.setattr(gr_cli.runner.run, "run_together", counted)
     assert gr_run("-m", *TINY, "seed=range(8)", *launcher)[0] == 0
     assert counts[1] == counts[-1] and len(counts) in (4, 8)

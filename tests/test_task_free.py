@@ -8,15 +8,17 @@ import pytest
 import torch
 from interruption import StopAt
 
-from gr_cli import experiment, load_run
+from gr_cli import load_run
 from gr_cli.assembly import batches, prepare
 from gr_cli.cli.compose import composed
 from gr_cli.cli.launchers.width import choose_width
 from gr_cli.config.settings import Settings
 from gr_cli.errors import Interrupted
 from gr_cli.results.folder import RESULTS, RunFolder
+from gr_cli.runner import run as runner
 from gr_cli.strategies.base import Position
 from gr_cli.stretches import Stretches
+from gr_cli.view import View
 
 TINY = ("train.iterations=20", "log.every=7", "model.hidden_sizes=[16]", "benchmark.classes_per_task=[4,3,3]",
         "train.boundaries=hidden")  # fmt: skip
@@ -46,12 +48,12 @@ def settings_of(*words: str) -> Settings:
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
     for name in ("draw_samples", "draw_matrix"):
-        monkeypatch.setattr(experiment, name, lambda *_: None)
+        monkeypatch.setattr(runner, name, lambda *_: None)
 
 
-def run(place: str, *words: str, view: experiment.View | None = None) -> dict[str, bytes]:
+def run(place: str, *words: str, view: View | None = None) -> dict[str, bytes]:
     """Run what the words say in a folder; its tables."""
-    experiment.run(settings_of(*words), RunFolder(Path(place)), view or experiment.View())
+    runner.run(settings_of(*words), RunFolder(Path(place)), view or View())
     return {name: path.read_bytes() for name in RESULTS if (path := Path(place) / name).exists()}
 
 

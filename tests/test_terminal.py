@@ -18,13 +18,13 @@ from rich.console import Console
 from run_folders import write_run
 
 from gr_cli.board import Board
-from gr_cli.checkpoints import Place
 from gr_cli.cli.sweep import Tally
 from gr_cli.console import Terminal
 from gr_cli.errors import TrainingError
 from gr_cli.report.cli import main
 from gr_cli.report.watch import watch
 from gr_cli.results.progress import Watched
+from gr_cli.runner.checkpoints import Place
 from gr_cli.strategies.base import Position
 
 TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")

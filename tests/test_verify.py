@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from interruption import only_run
 
-from gr_cli import verify
 from gr_cli.errors import OutOfMemoryError
 from gr_cli.results.folder import RunFolder
+from gr_cli.runner import verify
 
 TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")
 
@@ -99,7 +99,7 @@ def test_no_claim_of_a_mode_lets_a_forged_table_pass(gr_run, together):
 
 
 def test_on_another_processor_it_is_told_how_far_tables_agree(gr_run, together, monkeypatch):
-    monkeypatch.setattr("gr_cli.verify.processor", lambda: {"name": "another", "instructions": "fewer"})
+    monkeypatch.setattr("gr_cli.runner.verify.processor", lambda: {"name": "another", "instructions": "fewer"})
     assert gr_run(f"verify={together}")[0] == 0  # the same bytes are the same bytes
     matrix = together / "accuracy_matrix.csv"
     rows = matrix.read_text().splitlines()

@@ -136,7 +136,7 @@ def _resume(path: Path, trust: Sequence[str]) -> int:
 def _verify(path: Path, trust: Sequence[str]) -> int:
     """`gr-run verify=<folder>`: repeat a run elsewhere, and say whether it comes out the same."""
     from gr_cli.console import Terminal
-    from gr_cli.verify import verify
+    from gr_cli.runner.verify import verify
 
     verdict = verify(path, Terminal(kept=False), trust)
     print("\n".join(map(one_line, verdict.lines)))
@@ -259,7 +259,7 @@ def _job(config: DictConfig) -> float | None:
     try:
         settings = settings_from(config, hydra)
         if not alone:
-            from gr_cli.experiment import folder_of
+            from gr_cli.runner.run import folder_of
 
             folder = folder_of(settings, OUTPUTS).path
             sweep.began(folder, typed(hydra.overrides.task))
@@ -288,8 +288,8 @@ def _run(settings: Settings, path: Path | None = None, live: bool = True, sweep:
         Terminal().show_inspection(inspected(settings, OUTPUTS))
         return None
     from gr_cli.cli.sweep import tally
-    from gr_cli.experiment import folder_of, run
     from gr_cli.results.folder import RunFolder
+    from gr_cli.runner.run import folder_of, run
     from gr_cli.tracking import Tracking
     from gr_cli.view import Views
 

@@ -144,9 +144,9 @@ def _check_jobs(config: DictConfig) -> None:
 
     from gr_cli.cli.launchers.sweeper import CheckedSweeper
     from gr_cli.config.arguments import check
-    from gr_cli.experiment import folder_of
     from gr_cli.results.files import not_made, write_json
     from gr_cli.results.folder import held
+    from gr_cli.runner.run import folder_of
     from gr_cli.types import PositiveInt
 
     check(config.hydra.sweeper.max_batch_size, PositiveInt | None, "hydra.sweeper.max_batch_size")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,6 @@ from gr_cli.config.instantiate import foreign_targets
 from gr_cli.config.settings import Settings, completed
 from gr_cli.errors import ConfigError, FolderError
 from gr_cli.results.regular import read_yaml, reason_of
-
-
-@dataclass(frozen=True)
-class LoadedRun:
-    """A run as it was left. `matrix` has a row per training and a column per task; networks are in evaluation mode."""
-
-    config: dict[str, Any]
-    matrix: list[list[float | None]]
-    solver: Any
-    generator: Any
 
 
 def settings_of(path: Path, trust: Collection[str] = ()) -> Settings:
@@ -122,36 +111,3 @@ def check_unchanged(path: Path) -> None:
     if (status := folder.status()) is not None:
         with _refused(path):
             folder.check_file("config.yaml", status)
-
-
-def load_run(folder: str | Path, trust: str | Collection[str] = ()) -> LoadedRun:
-    """Configuration, accuracy matrix, solver and generator (None if there was none) of the run in `folder`.
-
-    `trust`: dotted names of components, or packages of them, that are not of this program and may be imported.
-
-    Raises:
-        FolderError: there is no run, no checkpoint yet, one that is damaged or of another run, or it names code that is
-            not trusted.
-    """
-    import torch
-
-    from gr_cli.assembly import build_learner
-    from gr_cli.benchmarks.base import Kind
-    from gr_cli.checkpoints import check_identity
-    from gr_cli.results.folder import RunFolder
-    from gr_cli.results.record import Record
-
-    trust = [trust] if isinstance(trust, str) else trust  # else each of its letters would be trusted
-    settings, run = settings_of(Path(folder), trust), RunFolder(Path(folder))
-    saved = run.load_checkpoint()
-    if saved is None:
-        raise FolderError(f"{folder}: holds no checkpoint yet; go on with gr-run resume={folder}")
-    check_identity(saved, settings, run)
-    check_unchanged(run.path)
-    shape = saved["kind"]
-    kind = Kind(tuple(shape["shape"]), shape["value_range"], shape["trials"])
-    learner = build_learner(settings.config, kind, saved["learner"]["heads"], torch.device("cpu"))
-    learner.load_states([saved["learner"]], len(saved["learner"]["heads"]) - 1)
-    generator = None if learner.generator is None else learner.strategy.dreamer(0, learner.generator.eval())
-    matrix = Record.from_state(saved["record"]).matrix()
-    return LoadedRun(settings.config, matrix, learner.solver.eval(), generator)

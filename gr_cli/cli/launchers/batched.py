@@ -66,8 +66,8 @@ class BatchedLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run all jobs; what each returned, in their order."""
-        from gr_cli.experiment import folder_of
         from gr_cli.machine import flushing_denormals
+        from gr_cli.runner.run import folder_of
 
         setup_globals()
         jobs = [checked(overrides) or self._settings(overrides) for overrides in job_overrides]
@@ -258,7 +258,7 @@ def _together(
 ) -> Scores | Interrupted:
     """Run jobs as one program; what each returns to a sweeper. A failure is told, and leaves the other jobs alone."""
     from gr_cli.console import Terminal
-    from gr_cli.experiment import run_together
+    from gr_cli.runner.run import run_together
     from gr_cli.tracking import Tracking
     from gr_cli.view import Views
 

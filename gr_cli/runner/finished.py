@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from gr_cli.assembly import data_of
-from gr_cli.checkpoints import check_identity
 from gr_cli.config.settings import Settings
 from gr_cli.errors import FolderError, GrError
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.record import Record, Result
+from gr_cli.runner.checkpoints import check_identity
 from gr_cli.tell import tell
 
 

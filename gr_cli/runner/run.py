@@ -3,101 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from time import monotonic
 
-import torch
-
-from gr_cli import checkpoints
 from gr_cli.assembly import Experiment, Stage, batches, passes, prepare, side_by_side
-from gr_cli.checkpoints import Place
 from gr_cli.config.settings import Settings
-from gr_cli.errors import GrError, Interrupted, TrainingError, as_failure
+from gr_cli.errors import GrError, Interrupted, as_failure
 from gr_cli.evaluation.accuracy import evaluate
-from gr_cli.evaluation.reference_classifier import Judge
 from gr_cli.evaluation.sample_quality import judge_dreams, judge_of
-from gr_cli.facts import facts, training, went_on
-from gr_cli.learner import Learner, Losses
 from gr_cli.machine import flushing_denormals, memory_told, peak_memory, repeatable, thread_limit, warn_of_emulation
-from gr_cli.pictures import draw_matrix, draw_samples
 from gr_cli.results.folder import RunFolder, sibling
-from gr_cli.results.history import History, OpenRow
+from gr_cli.results.history import OpenRow
 from gr_cli.results.record import Record, Result
 from gr_cli.results.status import Reached, Status, beating
-from gr_cli.signals import Overdue, as_interrupts, not_kept_waiting, stop_requests
-from gr_cli.stored import stored
-from gr_cli.strategies.base import Position
-from gr_cli.tracking import to_be_trusted
+from gr_cli.runner import checkpoints
+from gr_cli.runner.checkpoints import Place
+from gr_cli.runner.finished import stored
+from gr_cli.runner.group import Cohort, Run
+from gr_cli.runner.provenance import facts, training, went_on
+from gr_cli.runner.run_figures import draw_matrix, draw_samples
+from gr_cli.runner.step_monitor import StepMonitor, interruptible, save
+from gr_cli.signals import as_interrupts, stop_requests
 from gr_cli.view import View, Views
-
-# No more than one part in so many of a run's time goes into checkpoints within tasks.
-_WORTH_SAVING = 50
-_PATIENCE = 10.0  # seconds that an evaluation has left when the run shall stop
-
-
-@dataclass
-class Run:
-    """One run under way: what it is, where it is kept, from where it can go on, why it failed if it did, and who judges
-    its dreams if anybody does."""
-
-    experiment: Experiment
-    folder: RunFolder
-    status: Status
-    states: dict[Place, checkpoints.Origin]
-    saved: Place | None = None  # of the newest state in its folder
-    failure: GrError | None = None
-    judge: Judge | None = None
-
-
-@dataclass
-class Cohort:
-    """Runs that are trained together by one learner; usually there is one. A run that fails leaves the others alone."""
-
-    runs: list[Run]
-    learner: Learner
-    view: View
-    alone: bool  # else a failure is told at once, and not by whoever wanted the run
-
-    @property
-    def going(self) -> list[tuple[int, Run]]:
-        """The runs that have not failed, with their places among the replicas."""
-        return [(i, run) for i, run in enumerate(self.runs) if run.failure is None]
-
-    @property
-    def folders(self) -> list[Path]:
-        """Where the runs are kept."""
-        return [run.folder.path for run in self.runs]
-
-    def interrupted(self) -> Interrupted:
-        """What to raise when all have saved their state because they were asked to stop."""
-        return Interrupted(self.folders, to_be_trusted(self.runs[0].experiment.settings.config))
-
-    def fail(self, run: Run, error: GrError) -> None:
-        """Take note that a run failed; if it was the last one, that is the end of all."""
-        if isinstance(error, TrainingError) and run.folder.has_checkpoint:
-            error = TrainingError(f"{error}; the last good state is kept in {run.folder.path}")
-        run.failure = error
-        if len(self.runs) > 1:
-            run.status.write_end(error)
-        if not self.alone:
-            self.view.failed(run.folder.path, error)
-        if not self.going:
-            raise error
-
-    def each(self, do: Callable[[int, Run], object]) -> None:
-        """`do` for each run that is still going, with its place among the replicas."""
-        for i, run in self.going:
-            try:
-                do(i, run)
-            except GrError as error:
-                self.fail(run, error)
-            except Exception as error:
-                if len(self.runs) == 1:
-                    raise
-                self.fail(run, as_failure(error))
 
 
 def folder_of(settings: Settings, root: Path) -> RunFolder:
@@ -257,13 +185,13 @@ def _train(cohort: Cohort, place: Place, open_row: OpenRow) -> None:
     with stop_requests() as stop:
         for number, stage in enumerate(plan[first:], first):
             view.stage_started(number, [experiment.stages[number].name for experiment in experiments])
-            watch = _Watch(cohort, reached, stop, open_row)
+            watch = StepMonitor(cohort, reached, stop, open_row)
             stream, samples = batches(experiments, number, start), passes(experiments, number)
             learner.train_task(stage.task, stream, stage.iterations, watch, start, samples)
             watch.close()
             _look_back(cohort, stage, stop)
             reached.steps, reached.stage = 0, number + 1
-            _save(cohort, Place(number + 1, 0))
+            save(cohort, Place(number + 1, 0))
             view.stage_finished(number, [run.experiment.record.matrix()[-1] for _, run in cohort.going])
             start, open_row = 0, {}
             if stop.is_set() and number + 1 < len(plan):
@@ -283,7 +211,7 @@ def _look_back(cohort: Cohort, stage: Stage, stop: threading.Event) -> None:
         if run.judge is not None:
             judge_dreams(run.experiment, learner, i, run.judge, stage.task)
 
-    with _left_if_it_takes_long(cohort, stop):
+    with interruptible(cohort, stop):
         cohort.each(look)
         cohort.each(judge)
         row: dict[str, float] = {"task": stage.task}
@@ -293,79 +221,4 @@ def _look_back(cohort: Cohort, stage: Stage, stop: threading.Event) -> None:
         cohort.each(lambda i, run: draw_samples(run.experiment, learner, i, run.folder, stage.task))
 
 
-@contextmanager
-def _left_if_it_takes_long(cohort: Cohort, stop: threading.Event) -> Iterator[None]:
-    """A block that changes nothing that is saved, and can be done again.
-
-    Raises:
-        Interrupted: it was to stop, and the block goes on and on. What was learnt since the last save is lost.
-    """
-    try:
-        with not_kept_waiting(_PATIENCE, at_once=stop.is_set()):
-            yield
-    except Overdue:
-        raise cohort.interrupted() from None
-
-
-class _Watch:
-    """Sees every training step: writes history, evaluates, saves and stops when it is time."""
-
-    def __init__(self, cohort: Cohort, reached: Reached, stop: threading.Event, open_row: OpenRow) -> None:
-        experiment = cohort.runs[0].experiment
-        config, task = experiment.settings.config, experiment.stages[reached.stage].task
-        records = [run.experiment.record for run in cohort.runs]
-        self._cohort, self._reached, self._stop, self._number = cohort, reached, stop, reached.stage
-        self._history = History(records, config["log"]["every"], task, reached.steps, open_row)
-        self._evaluate_every: int | None = config["evaluate"]["every"]
-        self._save_every, self._next_save = config["checkpoint"]["every_seconds"], 0.0
-        self._saved(monotonic())
-
-    def close(self) -> None:
-        """The stage is over."""
-        self._fail(self._history.close())
-
-    def _fail(self, errors: Mapping[int, TrainingError]) -> None:
-        for i, error in errors.items():
-            if self._cohort.runs[i].failure is None:
-                self._cohort.fail(self._cohort.runs[i], error)
-
-    def _saved(self, since: float) -> None:
-        """A save that began at `since` is over: say when the next one is due."""
-        now = monotonic()
-        self._next_save = now + max(self._save_every, _WORTH_SAVING * (now - since))
-
-    def __call__(self, position: Position, losses: Losses) -> None:
-        done, cohort = position.iteration + 1, self._cohort
-        self._fail(self._history.add(position.iteration, losses))
-        if self._evaluate_every and done % self._evaluate_every == 0 and done < position.iterations:
-            with _left_if_it_takes_long(cohort, self._stop):
-                cohort.each(lambda i, run: evaluate(run.experiment, cohort.learner, i, position.task, done, False))
-        self._reached.steps = done
-        cohort.view.stepped(self._number, position, losses)
-        now = monotonic()
-        if self._stop.is_set() or now > self._next_save:
-            _save(cohort, Place(self._number, done), self._history.open_row)
-            self._saved(now)
-        if self._stop.is_set():
-            raise cohort.interrupted()
-
-
 # --- saving
-
-
-def _save(cohort: Cohort, place: Place, open_row: OpenRow | None = None) -> None:
-    """Write the tables, then the state from which each run goes on at `place`."""
-    losses = {name: torch.stack(values, 1) for name, values in (open_row or {}).items()}  # (R, n)
-
-    def write(i: int, run: Run) -> None:
-        state = checkpoints.state_of(run.experiment, cohort.learner, i, place, losses)
-        run.folder.write_tables(run.experiment.record, run.experiment.metrics)
-        run.folder.write_checkpoint(state)
-        run.status.beat()
-
-    def adopt(i: int, run: Run) -> None:
-        run.folder.adopt_checkpoint(checkpoints.is_task_end(cohort.learner, run.saved))
-        run.saved = place
-
-    cohort.each(write)
-    cohort.each(adopt)

@@ -1,0 +1,80 @@
+"""Runs that are trained together, as one program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gr_cli.assembly import Experiment
+from gr_cli.errors import GrError, Interrupted, TrainingError, as_failure
+from gr_cli.evaluation.reference_classifier import Judge
+from gr_cli.learner import Learner
+from gr_cli.results.folder import RunFolder
+from gr_cli.results.status import Status
+from gr_cli.runner import checkpoints
+from gr_cli.runner.checkpoints import Place
+from gr_cli.tracking import to_be_trusted
+from gr_cli.view import View
+
+
+@dataclass
+class Run:
+    """One run under way: what it is, where it is kept, from where it can go on, why it failed if it did, and who judges
+    its dreams if anybody does."""
+
+    experiment: Experiment
+    folder: RunFolder
+    status: Status
+    states: dict[Place, checkpoints.Origin]
+    saved: Place | None = None  # of the newest state in its folder
+    failure: GrError | None = None
+    judge: Judge | None = None
+
+
+@dataclass
+class Cohort:
+    """Runs that are trained together by one learner; usually there is one. A run that fails leaves the others alone."""
+
+    runs: list[Run]
+    learner: Learner
+    view: View
+    alone: bool  # else a failure is told at once, and not by whoever wanted the run
+
+    @property
+    def going(self) -> list[tuple[int, Run]]:
+        """The runs that have not failed, with their places among the replicas."""
+        return [(i, run) for i, run in enumerate(self.runs) if run.failure is None]
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where the runs are kept."""
+        return [run.folder.path for run in self.runs]
+
+    def interrupted(self) -> Interrupted:
+        """What to raise when all have saved their state because they were asked to stop."""
+        return Interrupted(self.folders, to_be_trusted(self.runs[0].experiment.settings.config))
+
+    def fail(self, run: Run, error: GrError) -> None:
+        """Take note that a run failed; if it was the last one, that is the end of all."""
+        if isinstance(error, TrainingError) and run.folder.has_checkpoint:
+            error = TrainingError(f"{error}; the last good state is kept in {run.folder.path}")
+        run.failure = error
+        if len(self.runs) > 1:
+            run.status.write_end(error)
+        if not self.alone:
+            self.view.failed(run.folder.path, error)
+        if not self.going:
+            raise error
+
+    def each(self, do: Callable[[int, Run], object]) -> None:
+        """`do` for each run that is still going, with its place among the replicas."""
+        for i, run in self.going:
+            try:
+                do(i, run)
+            except GrError as error:
+                self.fail(run, error)
+            except Exception as error:
+                if len(self.runs) == 1:
+                    raise
+                self.fail(run, as_failure(error))
