@@ -30,7 +30,8 @@ from gr_cli.normalisation import moments
 from gr_cli.optimizers import Optimizer
 from gr_cli.results.record import Record
 from gr_cli.scenario import Scenario
-from gr_cli.strategies.base import Batch, Pass, Strategy
+from gr_cli.strategies.base import Strategy
+from gr_cli.strategies.steps import Batch, Pass
 from gr_cli.stretches import Stretches, check_boundaries
 from gr_cli.types import InMemory, PerReplica
 

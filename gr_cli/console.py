@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gr_cli.learner import Losses
     from gr_cli.results.record import Result
     from gr_cli.runner.checkpoints import Place
-    from gr_cli.strategies.base import Position
+    from gr_cli.strategies.steps import Position
 
 _FEW = 20  # tasks each of which there is room for
 _SECONDS_BETWEEN_LOOKS = 0.25  # reading a loss waits for the device, so do it a few times a second at most

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from gr_cli.nn.gradient_projection import with_replica_axis
 from gr_cli.optimizers import Descent, Optimizer
-from gr_cli.strategies.base import Regularizer, Situation
+from gr_cli.strategies.regularizer import Regularizer
+from gr_cli.strategies.steps import Situation
 
 
 class Held:

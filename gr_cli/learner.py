@@ -23,7 +23,8 @@ from gr_cli.nn.random_streams import Draws, Streams, seeded
 from gr_cli.nn.replicas import Replicas, part_of, together
 from gr_cli.optimizers import Descent, Optimizer
 from gr_cli.scenario import Scenario
-from gr_cli.strategies.base import Batch, GeneratorBatch, Pass, Position, Situation, State, Strategy
+from gr_cli.strategies.base import Strategy
+from gr_cli.strategies.steps import Batch, GeneratorBatch, Pass, Position, Situation, State
 from gr_cli.stretches import Stretches
 
 Losses = dict[str, Tensor]

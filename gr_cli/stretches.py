@@ -9,7 +9,8 @@ from torch import Tensor
 
 from gr_cli.errors import ConfigError
 from gr_cli.scenario import Scenario
-from gr_cli.strategies.base import Position, Strategy
+from gr_cli.strategies.base import Strategy
+from gr_cli.strategies.steps import Position
 
 
 @dataclass(frozen=True)

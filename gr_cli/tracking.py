@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gr_cli.results.metrics import Row
     from gr_cli.results.record import Result
     from gr_cli.runner.checkpoints import Place
-    from gr_cli.strategies.base import Position
+    from gr_cli.strategies.steps import Position
 
 _SECONDS_BETWEEN_LOOKS = 5.0
 _PATIENCE = 5.0  # seconds that a tracker has left when the run shall stop

@@ -56,7 +56,7 @@ from gr_cli.solver_checks import (
     trained_parameters,
     training_mode,
 )
-from gr_cli.strategies.base import Batch
+from gr_cli.strategies.steps import Batch
 from gr_cli.stretches import check_boundaries
 from gr_cli.tell import tell
 from gr_cli.trainer_folder import TrainerFolder

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gr_cli.results.metrics import Row
     from gr_cli.results.record import Result
     from gr_cli.runner.checkpoints import Place
-    from gr_cli.strategies.base import Position
+    from gr_cli.strategies.steps import Position
 
 
 class View:

@@ -28,7 +28,7 @@ from gr_cli.assembly import batches, prepare, side_by_side
 from gr_cli.cli.compose import composed
 from gr_cli.errors import GrError
 from gr_cli.machine import flushing_denormals, thread_limit
-from gr_cli.strategies.base import Position
+from gr_cli.strategies.steps import Position
 
 _ops = torch.ops.aten
 PRODUCTS = {

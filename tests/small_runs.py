@@ -16,7 +16,7 @@ from gr_cli.nn.replicas import Replicas
 from gr_cli.optimizers import Adam
 from gr_cli.scenario import Scenario
 from gr_cli.strategies import Strategy
-from gr_cli.strategies.base import Batch, Position
+from gr_cli.strategies.steps import Batch, Position
 
 TASKS, SIZE, ITERATIONS = 3, 6, 12
 

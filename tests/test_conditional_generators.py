@@ -14,7 +14,7 @@ from gr_cli.nn.losses import bernoulli_nll, log_normal
 from gr_cli.nn.random_streams import Draws, Streams
 from gr_cli.nn.replicas import Replicas
 from gr_cli.strategies import GenerativeClassifier, GenerativeReplay
-from gr_cli.strategies.dreams import decoded, in_turn
+from gr_cli.strategies.generated_samples import decoded, in_turn
 
 MAKE = {
     "cvae": lambda shape: CVAE(shape, 3, [8], 4),

@@ -19,8 +19,8 @@ from small_runs import (
 
 from gr_cli.nn.losses import cross_entropy
 from gr_cli.strategies import DarkExperienceReplay, ExperienceReplay
-from gr_cli.strategies.base import Position
 from gr_cli.strategies.exemplars import Exemplars
+from gr_cli.strategies.steps import Position
 
 every_scenario = pytest.mark.parametrize("kind", ["class", "domain", "task"])
 alone_and_together = pytest.mark.parametrize("seeds", [(0,), (0, 1)], ids=["alone", "together"])

@@ -15,8 +15,8 @@ from gr_cli.nn.replicas import Replicas
 from gr_cli.optimizers import Adam
 from gr_cli.scenario import Scenario
 from gr_cli.strategies import GenerativeReplay
-from gr_cli.strategies.base import Batch, Position
 from gr_cli.strategies.replay import weights
+from gr_cli.strategies.steps import Batch, Position
 
 alone_and_together = pytest.mark.parametrize("seeds", [(0,), (0, 1)], ids=["alone", "together"])
 

@@ -21,8 +21,8 @@ from gr_cli.errors import ConfigError
 from gr_cli.models import SimpleMLP
 from gr_cli.scenario import Scenario
 from gr_cli.strategies import Finetune, ICaRL, LearningWithoutForgetting, WeightPenalty
-from gr_cli.strategies.base import Position
 from gr_cli.strategies.icarl import herding
+from gr_cli.strategies.steps import Position
 
 alone_and_together = pytest.mark.parametrize("seeds", [(0,), (0, 1)], ids=["alone", "together"])
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gr_cli.strategies.memory import Memory, pick_balanced, shares
+from gr_cli.strategies.reservoir import Memory, pick_balanced, shares
 
 APART = 1000  # between the numbers that pass through one replica and through the next
 

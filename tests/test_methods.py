@@ -16,7 +16,7 @@ from gr_cli.cli.launchers.width import choose_width
 from gr_cli.config.instantiate import asks_for, resolve
 from gr_cli.errors import ConfigError
 from gr_cli.strategies import FeedbackReplay, GenerativeClassifier
-from gr_cli.strategies.base import Position
+from gr_cli.strategies.steps import Position
 
 CONF = Path(__file__).parent.parent / "conf"
 SCENARIOS = ("class", "domain", "task")

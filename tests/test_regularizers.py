@@ -24,7 +24,7 @@ from gr_cli.strategies import (
     SynapticIntelligence,
     WeightPenalty,
 )
-from gr_cli.strategies.regularizers import fisher
+from gr_cli.strategies.fisher import fisher
 
 ALL = [ElasticWeightConsolidation, OnlineElasticWeightConsolidation, SynapticIntelligence, WeightPenalty]
 each_regularizer = pytest.mark.parametrize("kind_of", ALL, ids=lambda kind_of: kind_of.__name__)

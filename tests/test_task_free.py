@@ -16,7 +16,7 @@ from gr_cli.config.settings import Settings
 from gr_cli.errors import Interrupted
 from gr_cli.results.folder import RESULTS, RunFolder
 from gr_cli.runner import run as runner
-from gr_cli.strategies.base import Position
+from gr_cli.strategies.steps import Position
 from gr_cli.stretches import Stretches
 from gr_cli.view import View
 

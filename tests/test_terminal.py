@@ -25,7 +25,7 @@ from gr_cli.report.cli import main
 from gr_cli.report.watch import watch
 from gr_cli.results.progress import Watched
 from gr_cli.runner.checkpoints import Place
-from gr_cli.strategies.base import Position
+from gr_cli.strategies.steps import Position
 
 TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")
 WIDTHS = (60, 80, 120)

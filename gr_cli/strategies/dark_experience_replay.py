@@ -7,8 +7,10 @@ from torch import Tensor
 
 from gr_cli.nn.losses import cross_entropy, weighted_sum
 from gr_cli.nn.random_streams import Noise
-from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, Solve, State, Strategy, Term
-from gr_cli.strategies.memory import Memory, Passage
+from gr_cli.strategies.base import Strategy
+from gr_cli.strategies.regularizer import Regularizer
+from gr_cli.strategies.reservoir import Memory, Passage
+from gr_cli.strategies.steps import Batch, Position, Situation, Solve, State, Term
 from gr_cli.types import InMemory, NonNegative, PerReplica, PositiveInt
 
 

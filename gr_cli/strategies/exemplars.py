@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gr_cli.strategies.base import Situation
+from gr_cli.strategies.steps import Situation
 
 # Which samples of a class to keep, at most so many and in their order: of `x` (N, ...), by their places.
 Choice = Callable[[Tensor, int], Tensor]

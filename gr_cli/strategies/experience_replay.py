@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from gr_cli.nn.random_streams import Noise
-from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, State, Term
 from gr_cli.strategies.exemplars import Choice, Exemplars
+from gr_cli.strategies.regularizer import Regularizer
 from gr_cli.strategies.replay import Replay, ReplayStrategy
+from gr_cli.strategies.steps import Batch, Position, Situation, State, Term
 from gr_cli.types import InMemory, PerReplica, PositiveInt, ReplayWeight
 
 

@@ -9,9 +9,10 @@ from torch import Tensor
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Generator
 from gr_cli.nn.losses import cross_entropy, weighted_sum
-from gr_cli.strategies.base import Batch, GeneratorBatch, Position, Regularizer, Situation, Solve, Term
 from gr_cli.strategies.generative_replay import GenerativeReplay
+from gr_cli.strategies.regularizer import Regularizer
 from gr_cli.strategies.replay import Replay, weights
+from gr_cli.strategies.steps import Batch, GeneratorBatch, Position, Situation, Solve, Term
 from gr_cli.types import DistillationScale, InMemory, PerReplica, Positive, PositiveInt, ReplayWeight
 
 

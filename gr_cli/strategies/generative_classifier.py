@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Generator
 from gr_cli.scenario import Scenario
-from gr_cli.strategies.base import Batch, GeneratorBatch, Position, Situation, Strategy
-from gr_cli.strategies.dreams import fit_classes
+from gr_cli.strategies.base import Strategy
+from gr_cli.strategies.generated_samples import fit_classes
+from gr_cli.strategies.steps import Batch, GeneratorBatch, Position, Situation
 from gr_cli.types import PositiveInt
 
 # The score of a class that was not met yet: none that was is less likely.

@@ -13,11 +13,12 @@ from gr_cli.nn.losses import distillation
 from gr_cli.nn.random_streams import Noise
 from gr_cli.nn.replicas import Replicas
 from gr_cli.scenario import Scenario
-from gr_cli.strategies.base import Batch, GeneratorBatch, Position, Regularizer, Situation, Solve, State, Term
-from gr_cli.strategies.dreams import Dreams, Likelihoods, fit_classes
-from gr_cli.strategies.memory import Memory, Passage, pick_balanced, shares
+from gr_cli.strategies.generated_samples import Dreams, Likelihoods, fit_classes
+from gr_cli.strategies.regularizer import Regularizer
 from gr_cli.strategies.replay import Replay, ReplayStrategy, taught
-from gr_cli.strategies.turns import Turns, When
+from gr_cli.strategies.reservoir import Memory, Passage, pick_balanced, shares
+from gr_cli.strategies.steps import Batch, GeneratorBatch, Position, Situation, Solve, State, Term
+from gr_cli.strategies.update_schedule import Turns, When
 from gr_cli.types import Count, DistillationScale, InMemory, PerReplica, Positive, PositiveInt, ReplayWeight
 
 _SURPLUS = 4  # generated samples per place of the memory, so that rare classes fill their share

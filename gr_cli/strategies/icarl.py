@@ -14,8 +14,10 @@ from gr_cli.nn.losses import weighted_sum
 from gr_cli.nn.random_streams import Noise
 from gr_cli.nn.replicas import Replicas
 from gr_cli.scenario import Scenario
-from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, Solve, State, Strategy, Term
+from gr_cli.strategies.base import Strategy
 from gr_cli.strategies.exemplars import Exemplars
+from gr_cli.strategies.regularizer import Regularizer
+from gr_cli.strategies.steps import Batch, Position, Situation, Solve, State, Term
 from gr_cli.types import InMemory, PerReplica, Positive, PositiveInt
 
 _FAR = -5.0  # the score of a class without exemplars: two unit vectors are never further apart than -4 says

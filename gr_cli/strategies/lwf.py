@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from gr_cli.nn.losses import cross_entropy
 from gr_cli.nn.replicas import Replicas
 from gr_cli.scenario import Scenario
-from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, Solve, State, Term
+from gr_cli.strategies.regularizer import Regularizer
 from gr_cli.strategies.replay import Replay, ReplayStrategy, taught
+from gr_cli.strategies.steps import Batch, Position, Situation, Solve, State, Term
 from gr_cli.types import DistillationScale, PerReplica, Positive, ReplayWeight
 
 

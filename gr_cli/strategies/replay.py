@@ -12,7 +12,9 @@ from torch import Tensor
 from gr_cli.nn.layers import per_replica
 from gr_cli.nn.losses import cross_entropy, distillation, soft_targets, weighted_sum
 from gr_cli.nn.replicas import Replicas
-from gr_cli.strategies.base import Batch, Position, Regularizer, Situation, Solve, Strategy, Term
+from gr_cli.strategies.base import Strategy
+from gr_cli.strategies.regularizer import Regularizer
+from gr_cli.strategies.steps import Batch, Position, Situation, Solve, Term
 from gr_cli.types import DistillationScale
 
 

@@ -19,7 +19,7 @@ from gr_cli.benchmarks.base import EVALUATION_BATCH
 from gr_cli.config.settings import Settings
 from gr_cli.errors import one_line
 from gr_cli.learner import Learner, Losses
-from gr_cli.strategies.base import Batch, Position
+from gr_cli.strategies.steps import Batch, Position
 
 _STEPS = 2  # of each of two tasks, in which runs alone and together are compared: the second shows what the first did
 # Beside the state of a run: gradients and a temporary of the optimiser; beside outputs: their gradients, and as many

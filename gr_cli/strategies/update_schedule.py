@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gr_cli.strategies.base import Position
+from gr_cli.strategies.steps import Position
 
 When = Literal["alongside", "before", "after"]
 

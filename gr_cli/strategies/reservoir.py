@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gr_cli.nn.random_streams import Noise, Streams
-from gr_cli.strategies.base import Position
+from gr_cli.strategies.steps import Position
 
 _PAIRS = 1 << 20  # pairs of samples compared at once
 

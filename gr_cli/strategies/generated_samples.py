@@ -13,8 +13,8 @@ from gr_cli.nn.layers import per_replica
 from gr_cli.nn.losses import soft_targets
 from gr_cli.nn.random_streams import Noise
 from gr_cli.nn.replicas import Replicas
-from gr_cli.strategies.base import Batch, Position, Situation
 from gr_cli.strategies.replay import Replay
+from gr_cli.strategies.steps import Batch, Position, Situation
 
 _CHUNK = 1024  # samples dreamt at once: large enough for fast matrix products, small enough for the cache
 _LEAST = 64  # ... by each replica

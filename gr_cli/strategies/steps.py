@@ -1,0 +1,108 @@
+"""The values that pass between a strategy and the learner.
+
+All samples and losses have a leading axis of R replicas that are trained together; R = 1 in a run alone. What is
+shared by all replicas (`units`, positions) has none. A strategy never mixes replicas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from gr_cli.generators.base import Generator
+from gr_cli.nn.random_streams import Streams
+from gr_cli.nn.replicas import Replicas
+
+State = dict[str, Any]
+# One pass over the samples of the current task for the replica of that number: x (B, ...), y (B,) in output units.
+Pass = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
+
+
+class Solve(Protocol):
+    """The solvers as they are trained in this step, in two halves or as one."""
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """Samples (R, B, ...) to logits (R, B, U)."""
+        ...
+
+    def features(self, x: Tensor, /) -> Tensor:
+        """Samples to what the last layer sees, (R, B, F); for solvers that tell."""
+        ...
+
+    def readout(self, features: Tensor, /) -> Tensor:
+        """That to logits (R, B, U)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Current samples: `x` (R, B, ...) float, `y` (R, B) output units; and which units compete, as the scenario has
+    it: `units` bool (U,) or (R, B, U) on these samples, `replay_units` bool (H, U) on replayed ones, for H heads, and
+    `rivals` bool (U, U) on kept samples, whose label is known: row u for label u. `index` (R, B): which of the task's
+    samples these are, in the order of a pass; None where that can't be told."""
+
+    x: Tensor
+    y: Tensor
+    units: Tensor
+    replay_units: Tensor
+    rivals: Tensor
+    index: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where in the stream a step stands. A task has `iterations` solver steps; a strategy may add steps after them."""
+
+    task: int
+    iteration: int
+    iterations: int
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a strategy may look at when a task begins: networks as they stand, units for replay, random streams.
+
+    `generator` is None where the strategy asked for none.
+    `teacher_units` bool (H, U): the units that the solver knew before this task, for each of H heads.
+    `task_of_unit` (U,): the earlier task that a unit belongs to, -1 for none; None where units can't tell.
+    `heads` bool (t + 1, U): the units of each task so far, the current one last.
+    `rivals` bool (U, U): as in `Batch`, the units that compete with each label.
+    `samples`: a pass over the task's own samples, as often as wanted.
+    """
+
+    task: int
+    solver: Replicas[nn.Module]
+    generator: Replicas[Generator] | None
+    streams: Streams
+    teacher_units: Tensor
+    task_of_unit: Tensor | None
+    heads: Tensor
+    rivals: Tensor
+    samples: Pass
+
+
+@dataclass(frozen=True)
+class Term:
+    """One part of the total loss, `value` (R,): total = sum of weight * value, the weight one for all or (R,).
+
+    A `constraint` is no part of the total: the step is turned so that, to first order, this value does not rise
+    (Chaudhry et al. 2019).
+    """
+
+    value: Tensor
+    weight: float | Tensor = 1.0
+    constraint: bool = False
+
+
+@dataclass(frozen=True)
+class GeneratorBatch:
+    """What the generator learns from in its `update`-th step of a task (from 0): `x` (R, B, ...), and `weights`
+    (B,) or (R, B) that sum to 1, or None for a mean; `labels` (R, B) for generators that are conditional on them."""
+
+    x: Tensor
+    update: int
+    weights: Tensor | None = None
+    labels: Tensor | None = None
