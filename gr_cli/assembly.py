@@ -20,7 +20,6 @@ from gr_cli.config.settings import Settings
 from gr_cli.errors import ConfigError, SizeError
 from gr_cli.generators.base import Generator
 from gr_cli.learner import Learner, Precision
-from gr_cli.machine import default_threads, memory_told, pick_device, size, whole_memory
 from gr_cli.nn.augmentation import Augment
 from gr_cli.nn.batch_order import Order
 from gr_cli.nn.layers import HasFeatures
@@ -33,6 +32,8 @@ from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Strategy
 from gr_cli.strategies.steps import Batch, Pass
 from gr_cli.stretches import Stretches, check_boundaries
+from gr_cli.system.devices import default_threads, pick_device, size
+from gr_cli.system.memory import memory_told, whole_memory
 from gr_cli.types import InMemory, PerReplica
 
 

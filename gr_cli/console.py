@@ -19,7 +19,7 @@ from rich.text import Text
 from gr_cli.errors import GrError, one_line
 from gr_cli.results.folder import without_hash
 from gr_cli.results.metrics import FRACTIONS, Row
-from gr_cli.tell import tell_failure
+from gr_cli.system.messages import tell_failure
 from gr_cli.view import View
 
 if TYPE_CHECKING:

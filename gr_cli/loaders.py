@@ -14,7 +14,7 @@ from torch import Tensor
 from gr_cli.errors import ConfigError, DataError, one_line
 from gr_cli.learner import Learner
 from gr_cli.scenario import Scenario
-from gr_cli.tell import tell
+from gr_cli.system.messages import tell
 
 Loader = Iterable[Any]
 Range = tuple[float, float]

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from gr_cli.config.instantiate import build_as, foreign_targets
 from gr_cli.config.settings import Settings, flat
 from gr_cli.errors import CompositionError, FolderError, one_line
-from gr_cli.results.files import write_json
 from gr_cli.results.folder import RunFolder
-from gr_cli.results.regular import read_json, read_table
-from gr_cli.signals import Overdue, not_kept_waiting
-from gr_cli.tell import tell
+from gr_cli.system.files import write_json
+from gr_cli.system.messages import tell
+from gr_cli.system.reading import read_json, read_table
+from gr_cli.system.signals import Overdue, not_kept_waiting
 from gr_cli.trackers.base import Tracked, Tracker, without_password
 from gr_cli.view import View
 

@@ -35,7 +35,6 @@ from gr_cli.loaders import (
     repeated,
     tell_of_labels,
 )
-from gr_cli.machine import default_threads, flushing_denormals, memory_told, pick_device, size, thread_limit
 from gr_cli.nn.random_streams import Draws, seeded
 from gr_cli.results.history import History
 from gr_cli.results.record import EvaluationRow, Record
@@ -58,7 +57,9 @@ from gr_cli.solver_checks import (
 )
 from gr_cli.strategies.steps import Batch
 from gr_cli.stretches import check_boundaries
-from gr_cli.tell import tell
+from gr_cli.system.devices import default_threads, flushing_denormals, pick_device, size, thread_limit
+from gr_cli.system.memory import memory_told
+from gr_cli.system.messages import tell
 from gr_cli.trainer_folder import TrainerFolder
 from gr_cli.trainer_settings import TrainerSettings
 from gr_cli.types import Count, PositiveInt

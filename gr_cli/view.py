@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gr_cli.errors import one_line
-from gr_cli.tell import tell
+from gr_cli.system.messages import tell
 
 if TYPE_CHECKING:
     from gr_cli.assembly import Experiment

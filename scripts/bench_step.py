@@ -27,8 +27,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from gr_cli.assembly import batches, prepare, side_by_side
 from gr_cli.cli.compose import composed
 from gr_cli.errors import GrError
-from gr_cli.machine import flushing_denormals, thread_limit
 from gr_cli.strategies.steps import Position
+from gr_cli.system.devices import flushing_denormals, thread_limit
 
 _ops = torch.ops.aten
 PRODUCTS = {

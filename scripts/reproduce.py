@@ -174,7 +174,7 @@ def measured(line: Line, seeds: int, words: list[str]) -> list[tuple[float, floa
     from gr_cli.cli.compose import composed
     from gr_cli.config.groups import OUTPUTS
     from gr_cli.results.folder import RunFolder
-    from gr_cli.results.regular import read_table
+    from gr_cli.system.reading import read_table
 
     found = []
     for seed in range(seeds):
@@ -289,7 +289,7 @@ def main() -> None:
 
 def write(table: str, rows: list[Row]) -> None:
     """Write the table as it stands."""
-    from gr_cli.results.files import write_csv, write_text
+    from gr_cli.system.files import write_csv, write_text
 
     folder = Path("outputs/reproduced")
     folder.mkdir(parents=True, exist_ok=True)

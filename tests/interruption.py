@@ -5,8 +5,8 @@ import os
 import signal
 from pathlib import Path
 
-from gr_cli.results.checksums import checksum
 from gr_cli.results.folder import RESULTS, RunFolder
+from gr_cli.system.checksums import checksum
 from gr_cli.view import View
 
 

@@ -136,9 +136,11 @@ COMMANDS: Table = {
     "generators/mixture.py": [
         ("samples, and takes", of_vectors("generator=mixture")),
     ],
-    "machine.py": [
+    "system/devices.py": [
         ("must be auto, cpu", lambda hands: ContinualTrainer(SimpleMLP(), device="tpu")),
         ("this machine has {} usable GPUs", mistake("device=cuda:99")),
+    ],
+    "system/memory.py": [
         ("out of memory", mistake("model.hidden_sizes=[1000000000000000000]")),
         ("out of memory", a_gpu_without_memory),
     ],

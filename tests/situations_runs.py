@@ -17,8 +17,8 @@ from test_audit import add, of_task
 
 from gr_cli import load_run
 from gr_cli.learner import Learner
-from gr_cli.results.checksums import save_tensors
 from gr_cli.results.folder import RunFolder
+from gr_cli.system.checksums import save_tensors
 from gr_cli.view import View
 
 # --- folders
@@ -227,7 +227,7 @@ RUNS: Table = {
         ("Cohort.interrupted", interrupted(), "interrupted; go on with: gr-run resume=outputs/"),
         ("the last good state is kept in", a_broken_network),
     ],
-    "results/files.py": [
+    "system/files.py": [
         ("make room, and repeat the command", writing_fails(errno.ENOSPC)),
         ("see to it that its folder may be written", writing_fails(errno.EROFS)),
         ("can't be made", no_folder_can_be_made()),

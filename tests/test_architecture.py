@@ -60,7 +60,7 @@ def test_a_report_reads_folders_without_what_trains():
     """It looks at a thousand runs in the time that torch takes to be imported."""
     for path in (PACKAGE / "report").glob("*.py"):
         ours = {name for name in imports(path) if name.startswith("gr_cli.")}
-        allowed = {"board", "cli", "console", "errors", "report", "results", "config", "streams"}
+        allowed = {"board", "cli", "console", "errors", "report", "results", "config", "system"}
         assert {name.split(".")[1] for name in ours} <= allowed, path
     assert not {path for path in users_of("torch") if path.startswith("report")}
 

@@ -15,8 +15,8 @@ from gr_cli.benchmarks import Benchmark, Digits, Samples, Task
 from gr_cli.benchmarks.base import Kind
 from gr_cli.config.instantiate import resolve
 from gr_cli.evaluation.audit import audit
-from gr_cli.results.checksums import save_tensors
 from gr_cli.results.stored_config import settings_of
+from gr_cli.system.checksums import save_tensors
 from gr_cli.view import View
 
 CONF = Path(__file__).parent.parent / "conf"

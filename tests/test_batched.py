@@ -330,7 +330,7 @@ def test_the_width_follows_from_settings_and_shapes_alone(monkeypatch):
     jobs = jobs_of(seeds=9)
     choice = chosen(jobs)
     assert choice == WidthChoice(32, "", choice.bytes_per_run)
-    for name in ("time.perf_counter", "time.monotonic", "gr_cli.machine.available_memory"):
+    for name in ("time.perf_counter", "time.monotonic", "gr_cli.system.memory.available_memory"):
         monkeypatch.setattr(name, lambda *_: pytest.fail("the width must not depend on it"))
     assert chosen(jobs) == choice
     assert chosen(jobs, width=3).width == 3

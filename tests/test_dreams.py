@@ -11,17 +11,17 @@ import pytest
 import torch
 from interruption import csvs, only_run
 
-from gr_cli import cache
 from gr_cli.assembly import batches, passes, prepare
 from gr_cli.benchmarks import Digits, split
 from gr_cli.cli.compose import composed
 from gr_cli.evaluation import sample_quality
 from gr_cli.evaluation.audit import audit
 from gr_cli.evaluation.classes import classes_of
-from gr_cli.machine import thread_limit
 from gr_cli.results.folder import RESULTS, RunFolder
 from gr_cli.runner.run import run_together
 from gr_cli.strategies import GenerativeReplay
+from gr_cli.system import cache
+from gr_cli.system.devices import thread_limit
 from gr_cli.view import View
 
 TINY = ("train.iterations=6", "log.every=3", "evaluate.dreams=20")

@@ -9,9 +9,10 @@ import pytest
 import torch
 from interruption import only_run
 
-from gr_cli import cache, load_run
+from gr_cli import load_run
 from gr_cli.benchmarks import ConvFeatures, Digits
 from gr_cli.cli.compose import composed
+from gr_cli.system import cache
 
 SMALL = ("benchmark/features=conv_random", "benchmark.features.channels=[6,8]", "log.every=10")
 

@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gr_cli import cache
 from gr_cli.benchmarks import ConvFeatures, Digits, Glyphs, Samples, TorchvisionFeatures, split
 from gr_cli.benchmarks.features import Features
 from gr_cli.benchmarks.sources.base import Data
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.models import CNN
 from gr_cli.nn.convolutions import fitted
-from gr_cli.results.checksums import save_tensors
+from gr_cli.system import cache
+from gr_cli.system.checksums import save_tensors
 
 
 @pytest.fixture(autouse=True)
@@ -216,7 +216,7 @@ def test_a_full_disk_is_no_error_and_leaves_no_half_file(monkeypatch):
 
 def test_processes_that_want_the_same_at_once_do_not_compute_it_twice(tmp_path):
     script = (
-        "import sys, time, torch; from pathlib import Path; from gr_cli.cache import kept\n"
+        "import sys, time, torch; from pathlib import Path; from gr_cli.system.cache import kept\n"
         "def compute():\n    print('computed'); time.sleep(0.5); return {'x': torch.ones(2)}\n"
         "assert kept(Path('kept/one.pt'), compute)['x'].sum() == 2"
     )
@@ -245,7 +245,7 @@ def test_whoever_waits_for_another_process_is_told(monkeypatch):
 
 def test_how_far_it_is_is_shown_on_a_terminal(monkeypatch, capsys):
     clock = iter(range(10_000))
-    monkeypatch.setattr("gr_cli.tell.monotonic", lambda: next(clock))
+    monkeypatch.setattr("gr_cli.system.messages.monotonic", lambda: next(clock))
     pretrained(5).of(images())
     assert "\r" not in capsys.readouterr().err
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gr_cli.file_stamps import ABSENT, FileStamp, stamped, wait_for_next_tick
+from gr_cli.system.file_stamps import ABSENT, FileStamp, stamped, wait_for_next_tick
 
 
 def test_a_file_that_is_changed_as_soon_as_it_was_read_has_another_stamp():

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from gr_cli.results import files
 from gr_cli.results.folder import RESULTS
+from gr_cli.system import files
 
 WORDS = ("train.iterations=3", "log.every=2", "benchmark.classes_per_task=5", "strategy.memory_size=20")
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -29,10 +29,10 @@ import gr_cli
 from gr_cli.cli.main import main as gr_run_main
 from gr_cli.errors import one_line
 from gr_cli.report.cli import main
-from gr_cli.results.checksums import load_tensors, save_tensors
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.progress import Watcher
-from gr_cli.results.regular import finite, read_json, read_table, read_yaml
+from gr_cli.system.checksums import load_tensors, save_tensors
+from gr_cli.system.reading import finite, read_json, read_table, read_yaml
 
 Report = Callable[..., tuple[int, str, str]]
 Harm = Callable[[Path], object]
@@ -334,7 +334,7 @@ def test_a_shipped_component_of_another_group_is_not_trusted(gr_run, folder):
     "differs",
     [
         {"model._target_": "my_stranger.Model"},
-        {"model._target_": "gr_cli.results.files.write_text"},
+        {"model._target_": "gr_cli.system.files.write_text"},
         {"threads": 1_000_000},
         {"seed": 1},
         {"train": {}},

@@ -406,8 +406,8 @@ def test_broken_images_are_named_and_may_be_left_out(capsys):
 
 
 def test_what_was_decoded_is_kept_until_a_file_changes(monkeypatch):
-    from gr_cli import cache
     from gr_cli.benchmarks.sources.loading import image_folder
+    from gr_cli.system import cache
 
     def afresh() -> None:
         """As another process would find it."""
@@ -468,8 +468,8 @@ def overwrite(path: str, shade: int) -> None:
 
 def shades() -> list[int]:
     """What another process would find in the training images, in their order."""
-    from gr_cli import cache
     from gr_cli.benchmarks.sources.loading import image_folder
+    from gr_cli.system import cache
 
     cache._recent.clear()
     image_folder._data.cache_clear()
@@ -521,14 +521,14 @@ def test_more_than_fits_into_memory_is_refused():
 
 
 def test_progress_is_shown_on_a_terminal_alone(monkeypatch, capsys):
-    from gr_cli import tell
+    from gr_cli.system import messages
 
     clock = iter(range(100))
-    monkeypatch.setattr(tell, "monotonic", lambda: next(clock))
-    assert list(tell.counted("abc", 3, "letters")) == list("abc")
+    monkeypatch.setattr(messages, "monotonic", lambda: next(clock))
+    assert list(messages.counted("abc", 3, "letters")) == list("abc")
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    assert list(tell.counted("abc", 3, "letters")) == list("abc")
+    assert list(messages.counted("abc", 3, "letters")) == list("abc")
     shown = capsys.readouterr().err
     assert "letters: 2 of 3" in shown and shown.endswith("\r\x1b[K") and "\n" not in shown
 

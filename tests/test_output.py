@@ -98,7 +98,7 @@ def test_a_pipe_that_does_not_block_is_waited_for():
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     script = (
-        "import os, sys; from gr_cli.streams import make_unfailing; make_unfailing()\n"
+        "import os, sys; from gr_cli.system.output import make_unfailing; make_unfailing()\n"
         "print('x' * 300_000); sys.stdout.flush(); print('done', file=sys.stderr)"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=writer, stderr=subprocess.PIPE)

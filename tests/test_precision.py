@@ -7,13 +7,13 @@ import pytest
 import torch
 import yaml
 
-from gr_cli import machine
 from gr_cli.assembly import prepare
 from gr_cli.cli.compose import composed
 from gr_cli.errors import ConfigError, FolderError
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.stored_config import settings_of
 from gr_cli.runner import checkpoints
+from gr_cli.system import devices
 
 CPU = torch.device("cpu")
 SMALL = ["train.iterations=4", "threads=1", "evaluate.dreams=0", "strategy=finetune"]
@@ -24,11 +24,11 @@ def processor(monkeypatch):
     """A processor with arithmetic in bfloat16, or without."""
 
     def of(has: bool) -> None:
-        machine.warn_of_emulation.cache_clear()
-        monkeypatch.setattr(machine, "computes_bfloat16", lambda device: has)
+        devices.warn_of_emulation.cache_clear()
+        monkeypatch.setattr(devices, "computes_bfloat16", lambda device: has)
 
     yield of
-    machine.warn_of_emulation.cache_clear()
+    devices.warn_of_emulation.cache_clear()
 
 
 @pytest.mark.parametrize(("has", "expected"), [(True, "bf16"), (False, "float32")])
@@ -70,10 +70,10 @@ def test_a_run_goes_on_elsewhere_in_its_own_precision_with_a_word_of_warning(pro
 def test_a_slow_precision_is_told_once_in_a_process(processor, capsys):
     processor(False)
     for _ in range(3):
-        machine.warn_of_emulation(CPU)
+        devices.warn_of_emulation(CPU)
     assert capsys.readouterr().err.count("precision=bf16") == 1
     processor(True)
-    machine.warn_of_emulation(CPU)
+    devices.warn_of_emulation(CPU)
     assert capsys.readouterr().err == ""
 
 
@@ -110,5 +110,5 @@ def test_features_say_whether_there_is_arithmetic_in_bfloat16(
         monkeypatch.delenv(name, raising=False)
     for name, value in held.items():
         monkeypatch.setenv(name, value)
-    assert machine.computes_bfloat16(CPU) is expected
-    assert machine.fastest_precision("cpu") == ("bf16" if expected else "float32")
+    assert devices.computes_bfloat16(CPU) is expected
+    assert devices.fastest_precision("cpu") == ("bf16" if expected else "float32")

@@ -19,12 +19,12 @@ from interruption import csvs, only_run, sealed
 from gr_cli import load_run
 from gr_cli.errors import FolderError, OutOfMemoryError
 from gr_cli.learner import Learner
-from gr_cli.machine import memory_told
-from gr_cli.results.checksums import load_tensors, save_tensors
 from gr_cli.results.folder import RESULTS, RunFolder
 from gr_cli.results.status import Status, beating
 from gr_cli.runner import checkpoints
 from gr_cli.runner.checkpoints import START, Place
+from gr_cli.system.checksums import load_tensors, save_tensors
+from gr_cli.system.memory import memory_told
 from gr_cli.view import View
 
 TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")
@@ -68,7 +68,8 @@ def test_a_dead_run_is_told_from_a_running_one(gr_run, monkeypatch):
             updated = (now - timedelta(seconds=seconds)).isoformat(timespec="seconds")
             folder.write_status(status | {"state": "running", "host": host, "updated": updated})
             assert folder.state() == state
-        monkeypatch.setattr("gr_cli.results.folder.fcntl", None)
+        monkeypatch.setattr("gr_cli.results.folder.AVAILABLE", False)
+        monkeypatch.setattr("gr_cli.system.locks.fcntl", None)
     assert RunFolder(Path("nowhere")).state() == "never begun"
 
 
@@ -302,7 +303,7 @@ def test_a_folder_can_not_make_the_program_import_code(gr_run, tmp_path, monkeyp
         "gr_cli.benchmarks.sources.loading.files",
         "gr_cli.strategies.base.Tensor.new_empty",
     )
-    helpers += ("gr_cli.results.files.write_text", "gr_cli.models.cnn.nn.Linear", "gr_cli.optimizers.Adam")
+    helpers += ("gr_cli.system.files.write_text", "gr_cli.models.cnn.nn.Linear", "gr_cli.optimizers.Adam")
     for target in ("stranger.Model", "os.system", *helpers):
         (folder / "config.yaml").write_text(config.replace(ours, target))
         for word in ("resume", "verify"):

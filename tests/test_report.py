@@ -18,8 +18,8 @@ from run_folders import CONFIG, write_run
 from gr_cli.config.settings import deciding, short_hash
 from gr_cli.report.cli import main
 from gr_cli.report.statistics import summarised, t_quantile
-from gr_cli.results.checksums import checksum
 from gr_cli.results.folder import RunFolder
+from gr_cli.system.checksums import checksum
 
 Report = Callable[..., tuple[int, str, str]]
 

@@ -288,13 +288,13 @@ def test_a_disk_that_is_full_fails_the_run_and_damages_nothing(run, gr_run, monk
             raise OSError(28, "No space left on device")
         return real(source, target)
 
-    monkeypatch.setattr("gr_cli.results.files.os.replace", replace)
+    monkeypatch.setattr("gr_cli.system.files.os.replace", replace)
     code, _, err = gr_run(*SHORT)
     assert code == 1
     assert "No space left on device" in err
     assert err.count("\n") == 1
     assert not list(only_run().glob(".*.tmp"))
-    monkeypatch.setattr("gr_cli.results.files.os.replace", real)
+    monkeypatch.setattr("gr_cli.system.files.os.replace", real)
     assert gr_run(*SHORT)[0] == 0
     assert csvs(only_run()) == whole
 

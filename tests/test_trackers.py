@@ -13,8 +13,8 @@ from interruption import StopAt
 from situations import failing
 from tracked import SHORT, folders
 
-from gr_cli.results.files import one_at_a_time
 from gr_cli.results.folder import RESULTS
+from gr_cli.system.files import one_at_a_time
 from gr_cli.trackers import Log, Tracker
 from gr_cli.tracking import sends_to
 from gr_cli.view import View

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from gr_cli.benchmarks.base import Samples
 from gr_cli.benchmarks.sources.base import Data, Source
 from gr_cli.benchmarks.sources.loading import load
-from gr_cli.cache import Tensors, digest, kept
 from gr_cli.errors import ConfigError, DataError
-from gr_cli.machine import repeatable
 from gr_cli.nn.batch_order import Order
 from gr_cli.nn.convolutions import Convolutions, doubling, fitted
 from gr_cli.nn.random_streams import Draws, seeded
 from gr_cli.nn.supervised import learn_classes
-from gr_cli.tell import counted, tell
+from gr_cli.system.cache import Tensors, digest, kept
+from gr_cli.system.devices import repeatable
+from gr_cli.system.messages import counted, tell
 from gr_cli.types import Count, PositiveInt, Widths
 
 _VERSION = 1  # of what is computed here: another one has nothing to do with what was kept

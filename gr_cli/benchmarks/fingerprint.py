@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from gr_cli.benchmarks.base import Benchmark
-from gr_cli.cache import digest
+from gr_cli.system.cache import digest
 
 # The runs of a sweep share stores, and the tasks of a stream of views their labels, too: these are gone through once.
 _known: WeakIdKeyDictionary = WeakIdKeyDictionary()

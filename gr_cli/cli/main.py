@@ -28,9 +28,9 @@ from gr_cli.errors import (
     as_failure,
     one_line,
 )
-from gr_cli.signals import as_interrupts, hold_lifeline, leave_with_run
-from gr_cli.streams import make_unfailing, why_incomplete
-from gr_cli.tell import tell_failure
+from gr_cli.system.messages import tell_failure
+from gr_cli.system.output import make_unfailing, why_incomplete
+from gr_cli.system.signals import as_interrupts, hold_lifeline, leave_with_run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

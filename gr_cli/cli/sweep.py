@@ -19,7 +19,7 @@ from hydra.experimental.callback import Callback
 from gr_cli.cli.compose import settings_from, typed
 from gr_cli.config.groups import OUTPUTS
 from gr_cli.errors import CompositionError, ConfigError, Stop, one_line
-from gr_cli.signals import lifeline
+from gr_cli.system.signals import lifeline
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -144,9 +144,9 @@ def _check_jobs(config: DictConfig) -> None:
 
     from gr_cli.cli.launchers.sweeper import CheckedSweeper
     from gr_cli.config.arguments import check
-    from gr_cli.results.files import not_made, write_json
-    from gr_cli.results.folder import held
     from gr_cli.runner.run import folder_of
+    from gr_cli.system.files import not_made, write_json
+    from gr_cli.system.locks import held
     from gr_cli.types import PositiveInt
 
     check(config.hydra.sweeper.max_batch_size, PositiveInt | None, "hydra.sweeper.max_batch_size")

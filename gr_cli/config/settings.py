@@ -75,7 +75,7 @@ class Settings:
             raise ConfigError("device", whole["device"], "must be auto, cpu, cuda or cuda:<number>")
         if whole["precision"] == "auto":
             # Here, before anything is named after it: a run has one precision wherever it goes on.
-            from gr_cli.machine import fastest_precision
+            from gr_cli.system.devices import fastest_precision
 
             whole["precision"] = fastest_precision(whole["device"])
         train = whole["train"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gr_cli.evaluation.audit_formats import MOST_BYTES, ContentReader, Found
-from gr_cli.results.regular import open_regular
+from gr_cli.system.reading import open_regular
 
 # Files that are named so and are of no known format are damaged, or not what they seem.
 _FORMATTED = {".pt", ".pth", ".npy", ".npz", ".pkl", ".zip", ".gz", ".xz", ".png", ".jpg", ".jpeg", ".gif"}

@@ -14,16 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gr_cli.benchmarks.base import Benchmark, Samples, Task
-from gr_cli.cache import Tensors, digest, kept
 from gr_cli.evaluation.classes import Classes, _views, classes_of
 from gr_cli.evaluation.fidelity import Balls
-from gr_cli.machine import flushing_denormals, repeatable, thread_limit
 from gr_cli.nn.batch_order import Order
 from gr_cli.nn.convolutions import Convolutions, doubling
 from gr_cli.nn.initialization import start_linear, start_relu
 from gr_cli.nn.random_streams import Draws, seeded
 from gr_cli.nn.supervised import learn_classes
-from gr_cli.tell import tell
+from gr_cli.system.cache import Tensors, digest, kept
+from gr_cli.system.devices import flushing_denormals, repeatable, thread_limit
+from gr_cli.system.messages import tell
 
 _VERSION = 1  # of what is computed here: another one has nothing to do with what was kept
 _FEATURES = 64

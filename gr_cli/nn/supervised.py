@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gr_cli.nn.batch_order import Order
 from gr_cli.optimizers import Adam, Descent
-from gr_cli.tell import counted
+from gr_cli.system.messages import counted
 
 
 def learn_classes(

@@ -27,8 +27,8 @@ from gr_cli.results.drawing import (
     own_settings,
 )
 from gr_cli.results.drawing import Figure as Figure
-from gr_cli.results.files import write_whole
 from gr_cli.results.metrics import FRACTIONS
+from gr_cli.system.files import write_whole
 
 # Told apart by colour-blind eyes (Okabe & Ito 2008); without the yellow and the black, which vanish on white or black.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

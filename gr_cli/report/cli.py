@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from gr_cli import __version__
 from gr_cli.errors import ConfigError, FolderError, GrError, one_line
-from gr_cli.streams import make_unfailing, why_incomplete
+from gr_cli.system.output import make_unfailing, why_incomplete
 
 if TYPE_CHECKING:
     from gr_cli.report.groups import Grouping
@@ -127,7 +127,7 @@ def _watch(folders: list[Path], asked: argparse.Namespace) -> int:
 
 def _write(asked: argparse.Namespace, grouping: Grouping, table: Table) -> None:
     from gr_cli.report import tables
-    from gr_cli.results.files import csv_text
+    from gr_cli.system.files import csv_text
 
     def page() -> str:
         from gr_cli.report.page import html
@@ -159,7 +159,7 @@ def save(path: Path, text: str) -> None:
     Raises:
         FolderError: its folder is not there.
     """
-    from gr_cli.results.files import write_text
+    from gr_cli.system.files import write_text
 
     if not path.parent.is_dir():
         raise FolderError(f"{path}: can't be written, there is no folder {path.parent}; make it first")

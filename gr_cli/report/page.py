@@ -22,7 +22,7 @@ from gr_cli.report.tables import Row, Shown, Table, mean_and_sem, number, remark
 from gr_cli.results.discovery import FoundRun
 from gr_cli.results.folder import DREAMS_TABLE
 from gr_cli.results.metrics import FRACTIONS, JUDGE
-from gr_cli.results.regular import read_bytes, read_text
+from gr_cli.system.reading import read_bytes, read_text
 
 _SHARE = "average_accuracy"  # how accuracies are shown
 _OPEN = 3  # so many groups are unfolded at first

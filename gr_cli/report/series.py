@@ -14,7 +14,7 @@ from gr_cli.report.tables import Row, Table, as_number
 from gr_cli.results.discovery import FoundRun
 from gr_cli.results.folder import DREAMS_TABLE
 from gr_cli.results.metrics import DREAMS, TOGETHER
-from gr_cli.results.regular import finite, naming, read_table
+from gr_cli.system.reading import finite, naming, read_table
 
 Cells = dict[tuple[int, int], Summary]  # by (after task, task)
 Rows = Sequence[Mapping[str, str]]  # of a table, by column

@@ -11,9 +11,9 @@ from typing import Protocol
 
 from gr_cli.errors import one_line
 from gr_cli.results.discovery import NEVER_BEGUN, Found, candidates
-from gr_cli.results.folder import is_held
 from gr_cli.results.progress import WAITING, Watched, Watcher
-from gr_cli.streams import reader_left
+from gr_cli.system.locks import is_held
+from gr_cli.system.output import reader_left
 
 _PAUSE = 1.0  # seconds between two looks
 

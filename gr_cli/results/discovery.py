@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 from gr_cli.config.settings import deciding, flat, short_hash
 from gr_cli.errors import FolderError
 from gr_cli.results.folder import RunFolder
-from gr_cli.results.regular import finite, naming, read_json, read_table, reason_of
 from gr_cli.results.stored_config import read_config
+from gr_cli.system.reading import finite, naming, read_json, read_table, reason_of
 
 NEVER_BEGUN = "never begun"
 _WHAT_BROKEN_FILES_RAISE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, FolderError)

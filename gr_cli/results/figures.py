@@ -11,8 +11,8 @@ import numpy as np
 
 from gr_cli.errors import one_line
 from gr_cli.results.drawing import Axes, Figure, MaxNLocator, PercentFormatter, matplotlib, own_settings
-from gr_cli.results.files import write_whole
 from gr_cli.results.metrics import Row, average_accuracy
+from gr_cli.system.files import write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor

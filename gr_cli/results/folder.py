@@ -9,23 +9,19 @@ import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from gr_cli.errors import DamagedCheckpointError, FolderError
-from gr_cli.results.checksums import DamagedError, checksum, load_tensors, save_tensors
-from gr_cli.results.files import csv_text, move, not_made, remove, write_json, write_text
-from gr_cli.results.regular import finite, naming, open_regular, read_bytes, read_json, read_table, reason_of
 from gr_cli.results.status_fields import check_status, instant
+from gr_cli.system.checksums import DamagedError, checksum, load_tensors, save_tensors
+from gr_cli.system.files import csv_text, move, not_made, remove, write_json, write_text
+from gr_cli.system.locks import AVAILABLE, LOCK, is_held, taken
+from gr_cli.system.reading import finite, naming, open_regular, read_bytes, read_json, read_table, reason_of
 
 if TYPE_CHECKING:
     from gr_cli.results.record import Record
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs on one folder are not refused there
-    fcntl = None  # type: ignore[assignment]
 
 # The tables that follow from configuration and seed alone.
 DREAMS_TABLE = "dreams.csv"  # only of runs whose dreams were judged
@@ -38,7 +34,6 @@ _CHANGING = ("state", "reason", "started", "updated", "seconds", "progress", "pr
 # The files of a run's state: the newest, one that is to take its place, and that of the end of the task before.
 CURRENT, NEXT, PREVIOUS = "checkpoint.pt", "checkpoint.next.pt", "checkpoint.previous.pt"
 
-_LOCK = ".lock"
 BEAT = 10.0  # seconds between two signs of life of a run
 LOST = 6 * BEAT  # a run of another machine that gave none for so long is no more
 
@@ -70,7 +65,7 @@ class RunFolder:
             status = self.status() or {}
             # Locks may not reach from machine to machine; signs of life do.
             elsewhere = status.get("state") == "running" and _is_of_another_host(status) and _lives(self.path, status)
-            if elsewhere or not _taken(file):
+            if elsewhere or not taken(file):
                 where = f" on {status['host']}" if elsewhere else ""
                 raise FolderError(
                     f"{self.path}: another process{where} is running this very run; wait for it, or use fresh=true"
@@ -82,7 +77,7 @@ class RunFolder:
             yield
 
     def _lock_file(self) -> IO[bytes]:
-        path = self.path / _LOCK
+        path = self.path / LOCK
         try:
             return open_regular(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
@@ -112,7 +107,7 @@ class RunFolder:
         if status is None:
             return "never begun"
         state = str(status.get("state"))
-        locks_tell = fcntl is not None and not _is_of_another_host(status)
+        locks_tell = AVAILABLE and not _is_of_another_host(status)
         if state != "running" or is_held(self.path) or (not locks_tell and _lives(self.path, status)):
             return state
         return "killed"
@@ -298,41 +293,6 @@ def _loaded(path: Path) -> dict[str, Any] | FolderError:
             f"{path}: is damaged ({error}); the run's command goes on from the state before it, if there is one, and "
             "with fresh=true begins a new run beside this one"
         )
-
-
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Hold the folder of a sweep, so that others can tell whether it still goes on; no second one is refused."""
-    with ExitStack() as stack:
-        with suppress(OSError, ValueError):
-            _taken(stack.enter_context(open_regular(path / _LOCK, os.O_RDWR | os.O_CREAT)))
-        yield
-
-
-def is_held(path: Path) -> bool:
-    """Whether a process of this machine holds the folder of a run or a sweep; no, where there are no locks."""
-    if fcntl is None:
-        return False
-    with suppress(OSError, ValueError), open_regular(path / _LOCK) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
-
-
-def _taken(file: IO[bytes]) -> bool:
-    """Lock `file`; False if another process has. Who only looks whether it is locked takes no time to."""
-    if fcntl is None:
-        return True
-    for patience in (0.05, 0.2, 0.0):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            time.sleep(patience)
-        else:
-            return True
-    return False
 
 
 def _metric(text: str) -> float | None:

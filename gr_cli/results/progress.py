@@ -12,8 +12,8 @@ from typing import Any
 from gr_cli.errors import FolderError, one_line
 from gr_cli.results.discovery import NEVER_BEGUN, Unborn
 from gr_cli.results.folder import LOST, RunFolder, without_hash
-from gr_cli.results.regular import reason_of
 from gr_cli.results.status_fields import instant
+from gr_cli.system.reading import reason_of
 
 WAITING = "waiting"
 # What is looked at first; what is not named here is over badly.

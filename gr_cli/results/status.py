@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from gr_cli.errors import GrError, WriteError
 from gr_cli.results.folder import BEAT, RunFolder
-
-_LIBRARIES = ("gr-cli", "torchvision", "hydra-core", "omegaconf", "numpy", "pandas")
+from gr_cli.system.environment import commit, versions
 
 
 @dataclass
@@ -87,8 +82,8 @@ class Status:
                 "checksums": self._checksums,
                 "process": os.getpid(),
                 "host": socket.gethostname(),
-                "commit": _commit(),
-                "versions": {"python": platform.python_version()} | _versions() | {"torch": str(torch.__version__)},
+                "commit": commit(),
+                "versions": {"python": platform.python_version()} | versions() | {"torch": str(torch.__version__)},
             }
         )
 
@@ -122,28 +117,3 @@ def beating(statuses: Sequence[Status], every: float = BEAT) -> Iterator[None]:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-@lru_cache(maxsize=1)
-def _commit() -> str | None:
-    """The commit of this program's sources, `-dirty` if they were changed since; None if they are in no repository."""
-    home = Path(__file__).parent
-    try:
-        # Installed in somebody else's repository, the sources are not tracked there.
-        describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        for words in (["ls-files", "--error-unmatch", Path(__file__).name], describe):
-            found = subprocess.run(["git", *words], cwd=home, capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip() or None
-
-
-@lru_cache(maxsize=1)
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -10,7 +10,7 @@ from typing import Any
 from gr_cli.config.instantiate import foreign_targets
 from gr_cli.config.settings import Settings, completed
 from gr_cli.errors import ConfigError, FolderError
-from gr_cli.results.regular import read_yaml, reason_of
+from gr_cli.system.reading import read_yaml, reason_of
 
 
 def settings_of(path: Path, trust: Collection[str] = ()) -> Settings:

@@ -16,7 +16,7 @@ from gr_cli.nn.replicas import part_of, together
 from gr_cli.results.folder import CURRENT, NEXT, PREVIOUS, RunFolder
 from gr_cli.results.history import OpenRow
 from gr_cli.strategies.steps import Pass
-from gr_cli.tell import tell
+from gr_cli.system.messages import tell
 
 VERSION = 6
 State = dict[str, Any]

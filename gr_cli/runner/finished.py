@@ -13,7 +13,7 @@ from gr_cli.errors import FolderError, GrError
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.record import Record, Result
 from gr_cli.runner.checkpoints import check_identity
-from gr_cli.tell import tell
+from gr_cli.system.messages import tell
 
 
 def stored(settings: Settings, folder: RunFolder) -> Result | None:

@@ -12,7 +12,6 @@ from gr_cli.config.settings import Settings
 from gr_cli.errors import GrError, Interrupted, as_failure
 from gr_cli.evaluation.accuracy import evaluate
 from gr_cli.evaluation.sample_quality import judge_dreams, judge_of
-from gr_cli.machine import flushing_denormals, memory_told, peak_memory, repeatable, thread_limit, warn_of_emulation
 from gr_cli.results.folder import RunFolder, sibling
 from gr_cli.results.history import OpenRow
 from gr_cli.results.record import Record, Result
@@ -24,7 +23,9 @@ from gr_cli.runner.group import Cohort, Run
 from gr_cli.runner.provenance import facts, training, went_on
 from gr_cli.runner.run_figures import draw_matrix, draw_samples
 from gr_cli.runner.step_monitor import StepMonitor, interruptible, save
-from gr_cli.signals import as_interrupts, stop_requests
+from gr_cli.system.devices import flushing_denormals, repeatable, thread_limit, warn_of_emulation
+from gr_cli.system.memory import memory_told, peak_memory
+from gr_cli.system.signals import as_interrupts, stop_requests
 from gr_cli.view import View, Views
 
 

@@ -9,7 +9,7 @@ from gr_cli.assembly import Experiment
 from gr_cli.errors import GrError
 from gr_cli.learner import Learner
 from gr_cli.results.folder import RunFolder
-from gr_cli.tell import tell
+from gr_cli.system.messages import tell
 
 SAMPLES_SHOWN = 50
 

@@ -17,8 +17,8 @@ from gr_cli.results.status import Reached
 from gr_cli.runner import checkpoints
 from gr_cli.runner.checkpoints import Place
 from gr_cli.runner.group import Cohort, Run
-from gr_cli.signals import Overdue, not_kept_waiting
 from gr_cli.strategies.steps import Position
+from gr_cli.system.signals import Overdue, not_kept_waiting
 
 # No more than one part in so many of a run's time goes into checkpoints within tasks.
 _WORTH_SAVING = 50

@@ -16,11 +16,11 @@ from gr_cli.config.instantiate import foreign_targets
 from gr_cli.config.settings import Settings, flat
 from gr_cli.errors import ConfigError, FolderError, GrError, OutOfMemoryError, SizeError
 from gr_cli.results.folder import RESULTS, RunFolder
-from gr_cli.results.regular import MOST_TABLE, read_text
 from gr_cli.results.stored_config import check_trust, settings_of
 from gr_cli.runner.checkpoints import check_identity
 from gr_cli.runner.provenance import processor
 from gr_cli.runner.run import run_together
+from gr_cli.system.reading import MOST_TABLE, read_text
 from gr_cli.view import View
 
 # What status.json says that may explain a difference.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gr_cli.errors import ConfigError
-from gr_cli.results.files import one_at_a_time, write_json
+from gr_cli.system.files import one_at_a_time, write_json
 from gr_cli.trackers.base import Log, Tracked, Tracker, without_password
 
 _HOME = Path("outputs/mlruns")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gr_cli.errors import DataError
-from gr_cli.machine import available_memory
+from gr_cli.system.memory import available_memory
 
 Array = np.ndarray[Any, Any]
 

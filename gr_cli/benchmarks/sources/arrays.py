@@ -17,8 +17,8 @@ from gr_cli.benchmarks.sources.loading import in_short
 from gr_cli.benchmarks.sources.tensors import Layout, Range, Tensors, check_range
 from gr_cli.benchmarks.sources.validation import listed
 from gr_cli.errors import ConfigError, DataError
-from gr_cli.file_stamps import stamped, wait_for_next_tick
-from gr_cli.tell import tell
+from gr_cli.system.file_stamps import stamped, wait_for_next_tick
+from gr_cli.system.messages import tell
 from gr_cli.types import Count
 
 _NAMES = ("x", "y", "x_train", "y_train", "x_test", "y_test")

@@ -23,11 +23,11 @@ from gr_cli.benchmarks.sources.image_decoding import Depth, Pixels, check_cut, d
 from gr_cli.benchmarks.sources.image_listing import ImageListing, list_images
 from gr_cli.benchmarks.sources.loading import tested_on
 from gr_cli.benchmarks.sources.validation import listed
-from gr_cli.cache import Tensors, digest, kept
 from gr_cli.errors import ConfigError, DataError
-from gr_cli.file_stamps import wait_for_next_tick
-from gr_cli.machine import available_memory
-from gr_cli.tell import counted, tell
+from gr_cli.system.cache import Tensors, digest, kept
+from gr_cli.system.file_stamps import wait_for_next_tick
+from gr_cli.system.memory import available_memory
+from gr_cli.system.messages import counted, tell
 from gr_cli.types import Count, PositiveInt
 
 Mode = Literal["auto", "grey", "rgb"]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from gr_cli.benchmarks.sources.image_decoding import extensions
 from gr_cli.benchmarks.sources.validation import listed
 from gr_cli.errors import DataError
-from gr_cli.file_stamps import ABSENT, FileStamp
+from gr_cli.system.file_stamps import ABSENT, FileStamp
 
 _TRAINING, _TESTING = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 

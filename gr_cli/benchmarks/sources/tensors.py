@@ -17,7 +17,7 @@ from gr_cli.benchmarks.sources.loading import tested_on
 from gr_cli.benchmarks.sources.validation import listed
 from gr_cli.config.arguments import checked
 from gr_cli.errors import ConfigError, DataError
-from gr_cli.tell import tell
+from gr_cli.system.messages import tell
 from gr_cli.types import Count
 
 Range = Annotated[Sequence[float], Len(2, 2)]

@@ -22,7 +22,7 @@ from gr_cli.benchmarks.sources.base import Data
 from gr_cli.benchmarks.sources.idx import idx_fault
 from gr_cli.benchmarks.sources.loading import in_short
 from gr_cli.errors import ConfigError, DataError
-from gr_cli.file_stamps import stamped, wait_for_next_tick
+from gr_cli.system.file_stamps import stamped, wait_for_next_tick
 
 # Seconds that a server may be silent before a download is given up.
 _PATIENCE = 10.0

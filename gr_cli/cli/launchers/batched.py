@@ -22,9 +22,9 @@ from gr_cli.config.groups import OUTPUTS
 from gr_cli.config.settings import Settings
 from gr_cli.errors import GrError, Interrupted, Stop, as_failure
 from gr_cli.results.folder import RunFolder
-from gr_cli.signals import hold_lifeline
-from gr_cli.streams import make_unfailing
-from gr_cli.tell import tell_failure
+from gr_cli.system.messages import tell_failure
+from gr_cli.system.output import make_unfailing
+from gr_cli.system.signals import hold_lifeline
 from gr_cli.types import NonNegative, PositiveInt
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class BatchedLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run all jobs; what each returned, in their order."""
-        from gr_cli.machine import flushing_denormals
         from gr_cli.runner.run import folder_of
+        from gr_cli.system.devices import flushing_denormals
 
         setup_globals()
         jobs = [checked(overrides) or self._settings(overrides) for overrides in job_overrides]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gr_cli.errors import FolderError, WriteError
-from gr_cli.results.regular import open_regular
+from gr_cli.system.reading import open_regular
 
 try:
     import fcntl

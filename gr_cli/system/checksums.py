@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
-from gr_cli.results.files import write_whole
-from gr_cli.results.regular import open_regular
+from gr_cli.system.files import write_whole
+from gr_cli.system.reading import open_regular
 
 # It follows the end of the zip archive that torch writes, where readers of such archives do not look.
 _MARK = b"\ngr-blake2b:"

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from gr_cli.errors import WriteError
-from gr_cli.results.checksums import DamagedError, load_tensors, save_tensors
-from gr_cli.tell import tell
+from gr_cli.system.checksums import DamagedError, load_tensors, save_tensors
+from gr_cli.system.messages import tell
 
 try:
     import fcntl

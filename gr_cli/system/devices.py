@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from gr_cli.errors import ConfigError, GrError, OutOfMemoryError, one_line
-from gr_cli.tell import tell
+from gr_cli.errors import ConfigError
+from gr_cli.system.messages import tell
 
 
 def size(network: nn.Module) -> int:
@@ -118,77 +117,3 @@ def repeatable(device: torch.device) -> AbstractContextManager[None]:
 
 
 # --- memory
-
-# What torch says when the machine has no memory for a tensor, or no machine could have; on a GPU it raises an error of
-# its own.
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "calculation overflowed", "multiplication overflow")
-
-
-@contextmanager
-def memory_told(kind: type[GrError] = OutOfMemoryError, runs: int = 1) -> Iterator[None]:
-    """Inside the block, make an error of that kind, one line, of the many in which memory can run out, when `runs` are
-    trained together. It says what to lower."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        gpu = isinstance(error, torch.OutOfMemoryError)
-        if not gpu and not isinstance(error, MemoryError) and not any(words in str(error) for words in _NO_MEMORY):
-            raise
-        told = one_line(error).rpartition("Allocator: ")[2].partition(". Error")[0][:150]
-        together = "hydra.launcher.width or hydra.launcher.memory_mib, or " if runs > 1 else ""
-        other = ", or try device=cpu" if gpu else ""
-        raise kind(
-            f"out of memory{' on the GPU' if gpu else ''}{f' ({told})' if told else ''}; try a lower {together}"
-            f"train.batch_size, smaller memories or narrower networks{other}"
-        ) from error
-
-
-def peak_memory(device: torch.device) -> int:
-    """Most bytes held so far: of the GPU, else by this process; 0 where nothing can be told."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if found := _status_line("VmHWM"):
-        return found
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak << 10
-
-
-def _status_line(name: str) -> int:
-    """A number of bytes from the kernel's account of this process; 0 where there is none."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
-
-
-def available_memory(device: torch.device) -> int:
-    """Bytes that are free: of the GPU, else of this machine and of the container that this process may be in."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    free = []
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
-        group = Path("/sys/fs/cgroup")
-        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):
-        pass
-    return min(free) if free else 4 << 30
-
-
-def whole_memory(device: torch.device) -> int:
-    """Bytes that there are, free or not; more than any machine has where nothing can be told."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[1]
-    try:
-        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return sys.maxsize
-    with suppress(OSError, ValueError):  # no container, or one without a limit
-        found = min(found, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return found
