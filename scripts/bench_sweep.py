@@ -46,7 +46,7 @@ LAUNCHERS = {
 # Imports first, so that they are not measured.
 INSIDE = """
 import sys, time
-import gr_cli.cli.main, gr_cli.console, gr_cli.runner.run, gr_cli.results.figures, hydra, torchvision
+import gr_cli.cli.main, gr_cli.terminal.run_view, gr_cli.runner.run, gr_cli.results.figures, hydra, torchvision
 start = time.perf_counter()
 code = gr_cli.cli.main.main(sys.argv[1:])
 print("seconds", time.perf_counter() - start)

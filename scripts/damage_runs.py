@@ -26,9 +26,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gr_cli.cli.main
-import gr_cli.console
 import gr_cli.report.cli
 import gr_cli.runner.verify  # imported before the forks, with all that a run needs
+import gr_cli.terminal.run_view
 from gr_cli import load_run
 from gr_cli.errors import GrError
 from gr_cli.results.folder import RESULTS
@@ -63,7 +63,7 @@ def run(words: tuple[str, ...], stop: bool = False) -> Command:
     """`gr-run words`, asked to stop on its way if so wanted."""
 
     def do() -> int:
-        gr_cli.console.Terminal = lambda **_: StopAt() if stop else View()
+        gr_cli.terminal.run_view.Terminal = lambda **_: StopAt() if stop else View()
         return gr_cli.cli.main.main(words)
 
     return do

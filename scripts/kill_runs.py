@@ -22,9 +22,9 @@ from collections import Counter
 from pathlib import Path
 
 import gr_cli.cli.main
-from gr_cli.console import Terminal  # noqa: F401 imported before the forks, with all that a run needs
 from gr_cli.results.folder import RESULTS
 from gr_cli.runner.run import run  # noqa: F401
+from gr_cli.terminal.run_view import Terminal  # noqa: F401 imported before the forks, with all that a run needs
 
 SMALL = (
     "threads=1", "train.iterations=60", "log.every=7", "evaluate.every=25", "strategy.memory_size=100",

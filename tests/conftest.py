@@ -58,7 +58,7 @@ def interrupted(gr_run: Callable[..., tuple[int, str, str]], monkeypatch: pytest
 
     def call(*words: str, at: tuple[int, int] = (1, 2)) -> str:
         with monkeypatch.context() as patch:
-            patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(*at))
+            patch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: StopAt(*at))
             code, _, err = gr_run(*words)
         assert code == 130, err
         return err

@@ -161,7 +161,7 @@ def at_a_step(hands: Hands, do: Callable[[], object]) -> None:
             if number == 1:
                 do()
 
-    hands.monkeypatch.setattr("gr_cli.console.Terminal", lambda **_: At())
+    hands.monkeypatch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: At())
 
 
 def interrupted(*words: str) -> Situation:

@@ -45,8 +45,8 @@ def test_only_the_door_knows_hydra():
     assert users_of("omegaconf") <= door | {"config/schema.py"}
 
 
-def test_only_the_console_knows_rich():
-    assert users_of("rich") == {"board.py", "console.py"}
+def test_only_the_terminal_knows_rich():
+    assert all(path.startswith("terminal/") for path in users_of("rich"))
 
 
 def test_only_figures_know_matplotlib_and_nothing_pandas():
@@ -60,7 +60,7 @@ def test_a_report_reads_folders_without_what_trains():
     """It looks at a thousand runs in the time that torch takes to be imported."""
     for path in (PACKAGE / "report").glob("*.py"):
         ours = {name for name in imports(path) if name.startswith("gr_cli.")}
-        allowed = {"board", "cli", "console", "errors", "report", "results", "config", "system"}
+        allowed = {"cli", "errors", "report", "results", "config", "system", "terminal"}
         assert {name.split(".")[1] for name in ours} <= allowed, path
     assert not {path for path in users_of("torch") if path.startswith("report")}
 
@@ -130,7 +130,7 @@ def test_importing_has_no_effects(tmp_path):
 
     script = (
         "import torch; state, threads = torch.get_rng_state(), torch.get_num_threads()\n"
-        "import gr_cli.cli.main, gr_cli.runner.run, gr_cli.trainer, gr_cli.console\n"
+        "import gr_cli.cli.main, gr_cli.runner.run, gr_cli.trainer, gr_cli.terminal.run_view\n"
         "import gr_cli.results.figures, gr_cli.evaluation.audit\n"
         "assert torch.equal(state, torch.get_rng_state()) and threads == torch.get_num_threads()"
     )

@@ -269,7 +269,7 @@ def stopped(run, monkeypatch):
 
     def call(*words: str) -> Path:
         with monkeypatch.context() as patch:
-            patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt())
+            patch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: StopAt())
             return run(*words, code=130)
 
     return call

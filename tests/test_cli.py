@@ -260,9 +260,9 @@ def test_a_terminal_shows_progress():
 
     from rich.console import Console
 
-    from gr_cli.console import Terminal
     from gr_cli.results.stored_config import settings_of
     from gr_cli.runner.run import folder_of, run
+    from gr_cli.terminal.run_view import Terminal
 
     main(list(TINY))
     (status,) = Path("outputs").glob("*/*/*/status.json")

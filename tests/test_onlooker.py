@@ -20,10 +20,10 @@ import pytest
 from processes import wait_for_file
 from run_folders import write_run
 
-from gr_cli.board import Course
-from gr_cli.cli.sweep import Tally
-from gr_cli.onlooker import Onlooker
 from gr_cli.results.progress import Watched
+from gr_cli.terminal.bars import Course
+from gr_cli.terminal.follow import Onlooker
+from gr_cli.terminal.sweep_progress import Tally
 
 AT = {"task": 2, "tasks": 5, "iteration": 30, "iterations": 50, "done": 80, "total": 250}
 

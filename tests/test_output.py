@@ -123,7 +123,7 @@ class Broken(View):
 @pytest.mark.parametrize("error", [OSError("no terminal"), SystemExit(1), ZeroDivisionError("nobody\nforesaw this")])
 @pytest.mark.parametrize("at", ["started", "stage_started", "stepped", "stage_finished", "finished"])
 def test_a_view_that_fails_is_told_of_once(gr_run, monkeypatch, at, error):
-    monkeypatch.setattr("gr_cli.console.Terminal", lambda **_: Broken(at, error))
+    monkeypatch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: Broken(at, error))
     code, _, err = gr_run(*SHORT)
     assert code == 0
     said = " ".join(str(error).splitlines())

@@ -45,7 +45,7 @@ def stopped_at(monkeypatch):
                 if (number, position.iteration) == (stage, iteration):
                     do(losses)
 
-        monkeypatch.setattr("gr_cli.console.Terminal", lambda **_: At())
+        monkeypatch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: At())
 
     return stop
 
@@ -340,7 +340,7 @@ def test_the_line_of_an_interruption_names_ones_own_code(gr_run, tmp_path, monke
     assert code == 130
     words = err.strip().partition("gr-run ")[2].split()
     assert words[1] == "trust=own_models.Mine"
-    monkeypatch.setattr("gr_cli.console.Terminal", lambda **_: View())
+    monkeypatch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: View())
     code, _, err = gr_run(*words)
     assert code == 0, err
 

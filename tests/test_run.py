@@ -195,7 +195,7 @@ def test_checkpoints_come_by_time_and_a_killed_run_goes_on_from_the_last(run, gr
             if (number, position.iteration) == (2, 20):
                 raise Killed
 
-    monkeypatch.setattr("gr_cli.console.Terminal", lambda **_: Kill())
+    monkeypatch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: Kill())
     monkeypatch.setattr("gr_cli.runner.step_monitor._WORTH_SAVING", 0)
     with pytest.raises(Killed):
         gr_run(*SHORT, "checkpoint.every_seconds=1e-9")

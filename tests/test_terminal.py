@@ -17,15 +17,15 @@ from processes import start, wait_for, wait_for_file
 from rich.console import Console
 from run_folders import write_run
 
-from gr_cli.board import Board
-from gr_cli.cli.sweep import Tally
-from gr_cli.console import Terminal
 from gr_cli.errors import TrainingError
 from gr_cli.report.cli import main
-from gr_cli.report.watch import watch
 from gr_cli.results.progress import Watched
 from gr_cli.runner.checkpoints import Place
 from gr_cli.strategies.steps import Position
+from gr_cli.terminal.run_view import Terminal
+from gr_cli.terminal.sweep_progress import Tally
+from gr_cli.terminal.watch import watch
+from gr_cli.terminal.watch_table import Board
 
 TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")
 WIDTHS = (60, 80, 120)
@@ -47,7 +47,7 @@ def lines_of(console):
 @pytest.fixture
 def shown(monkeypatch):
     """The last that a terminal shows of runs under way: those of `folders`, in the second of five tasks."""
-    monkeypatch.setattr("gr_cli.console._SECONDS_BETWEEN_LOOKS", -1.0)
+    monkeypatch.setattr("gr_cli.terminal.run_view._SECONDS_BETWEEN_LOOKS", -1.0)
 
     def show(width, tally=None, folders=(FOLDER,)):
         console, settings = screen(width), SimpleNamespace(config={"train": {"batch_size": 64}}, title="a run")
@@ -240,7 +240,7 @@ def test_each_change_is_a_line(capsys, monkeypatch):
         )
 
     go_on(None)
-    monkeypatch.setattr("gr_cli.report.watch.time.sleep", go_on)
+    monkeypatch.setattr("gr_cli.terminal.watch.time.sleep", go_on)
     assert main(["--watch"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said == ["1 running", f"running, task 1/3: {path}", f"running, task 2/3: {path}", f"finished: {path}"]
@@ -250,8 +250,8 @@ def test_who_leaves_makes_no_mistake(monkeypatch):
     def leave(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gr_cli.report.watch.RunFolder.state", lambda _: "running")
-    monkeypatch.setattr("gr_cli.report.watch.time.sleep", leave)
+    monkeypatch.setattr("gr_cli.terminal.watch.RunFolder.state", lambda _: "running")
+    monkeypatch.setattr("gr_cli.terminal.watch.time.sleep", leave)
     write_run(Path("outputs"), state="running")
     assert main(["--watch"]) == 0
 
@@ -266,7 +266,7 @@ def test_what_is_not_there_yet_is_waited_for(capsys, monkeypatch):
             lambda: write_run(Path("typo"), name="a-run", accuracy=0.5),
         ]
     )
-    monkeypatch.setattr("gr_cli.report.watch.time.sleep", lambda _: next(steps)())
+    monkeypatch.setattr("gr_cli.terminal.watch.time.sleep", lambda _: next(steps)())
     assert main(["--watch", "later"]) == 0
     out, err = capsys.readouterr()
     assert out == "1 finished\n"
@@ -285,7 +285,7 @@ def test_who_leaves_before_there_is_a_run_is_told_so(capsys, monkeypatch):
     def leave(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gr_cli.report.watch.time.sleep", leave)
+    monkeypatch.setattr("gr_cli.terminal.watch.time.sleep", leave)
     assert main(["--watch", "typo"]) == 130
     lines = ["gr-report: waits for typo: no such folder yet", "gr-report: interrupted"]
     assert capsys.readouterr().err.splitlines() == lines
@@ -320,5 +320,6 @@ def test_a_board_fits(width):
 
 
 def test_watching_needs_no_torch():
-    script = "import sys, gr_cli.console, gr_cli.report.watch, gr_cli.report.cli; assert 'torch' not in sys.modules"
+    modules = "gr_cli.terminal.run_view, gr_cli.terminal.watch, gr_cli.report.cli"
+    script = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)

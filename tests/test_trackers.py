@@ -88,7 +88,7 @@ def test_ctrl_c_does_not_wait_long_for_a_tracker(gr_run, monkeypatch, at):
     Path("mine/tracker/hangs.yaml").write_text(f"_target_: test_trackers.Hangs\nat: {at}\n")
     words = ("--config-dir", "mine", *SHORT, "tracker=hangs")
     with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.console.Terminal", lambda **_: StopAt(1, 2) if at == "end" else View())
+        patch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: StopAt(1, 2) if at == "end" else View())
         code, _, err = gr_run(*words)
     assert code == 130
     lines = err.splitlines()

@@ -135,8 +135,8 @@ def _resume(path: Path, trust: Sequence[str]) -> int:
 
 def _verify(path: Path, trust: Sequence[str]) -> int:
     """`gr-run verify=<folder>`: repeat a run elsewhere, and say whether it comes out the same."""
-    from gr_cli.console import Terminal
     from gr_cli.runner.verify import verify
+    from gr_cli.terminal.run_view import Terminal
 
     verdict = verify(path, Terminal(kept=False), trust)
     print("\n".join(map(one_line, verdict.lines)))
@@ -280,7 +280,7 @@ def _job(config: DictConfig) -> float | None:
 
 
 def _run(settings: Settings, path: Path | None = None, live: bool = True, sweep: Path | None = None) -> float | None:
-    from gr_cli.console import Terminal
+    from gr_cli.terminal.run_view import Terminal
 
     if settings.config["inspect"]:
         from gr_cli.evaluation.inspection import inspected

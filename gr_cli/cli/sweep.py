@@ -7,11 +7,8 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib.util import find_spec
-from math import isnan
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
@@ -20,6 +17,7 @@ from gr_cli.cli.compose import settings_from, typed
 from gr_cli.config.groups import OUTPUTS
 from gr_cli.errors import CompositionError, ConfigError, Stop, one_line
 from gr_cli.system.signals import lifeline
+from gr_cli.terminal.sweep_progress import Tally
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -40,33 +38,6 @@ _settings: dict[tuple[str, ...], Settings] = {}
 _here = True
 # What is held until the sweep is over: its folder.
 _held = ExitStack()
-
-
-@dataclass
-class Tally:
-    """How far the sweep of this process is. `total`: its jobs, None where the sweeper finds them as it goes."""
-
-    total: int | None = None
-    over: int = 0
-    failed: int = 0
-    trained: float = 0.0
-    _began: float | None = None
-
-    def count(self, scores: Sequence[float | None]) -> None:
-        """So many jobs are over; what they returned, NaN where they failed."""
-        self.over += len(scores)
-        self.failed += sum(score is not None and isnan(score) for score in scores)
-
-    def begin(self) -> None:
-        """The first job that has something to train begins; those that were finished before took no time."""
-        self._began = self._began or monotonic()
-
-    def left(self, current: float) -> float | None:
-        """Seconds until the sweep is over, if it goes on as before, and `current` jobs' worth of those under way is
-        done. None: nobody knows."""
-        if self.total is None or self._began is None or not self.trained:
-            return None
-        return max(0.0, self.total - self.over - current) * (monotonic() - self._began) / self.trained
 
 
 _tally = Tally()
@@ -178,7 +149,7 @@ def _check_jobs(config: DictConfig) -> None:
     write_json(folder / _MANIFEST, {"jobs": {str(path): overrides for path, overrides in _jobs.items()}})
     Plugins.instance().class_name_to_class[config.hydra.sweeper._target_] = CheckedSweeper
     if _trained_elsewhere(config.hydra):
-        from gr_cli.onlooker import shown
+        from gr_cli.terminal.follow import shown
 
         _held.enter_context(shown(list(_jobs), Tally(total=len(_jobs))))
 

@@ -116,8 +116,8 @@ def _watch(folders: list[Path], asked: argparse.Namespace) -> int:
             f"goes alone: remove --{others[0]}",
             "make the report when the runs are over",
         )
-    from gr_cli.board import Board
-    from gr_cli.report.watch import Lines, watch
+    from gr_cli.terminal.watch import Lines, watch
+    from gr_cli.terminal.watch_table import Board
 
     if not sys.stdout.isatty():
         return watch(folders, Lines())

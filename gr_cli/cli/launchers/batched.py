@@ -257,8 +257,8 @@ def _together(
     jobs: Sequence[Settings], folders: Sequence[RunFolder], sweep: Path, live: bool = True
 ) -> Scores | Interrupted:
     """Run jobs as one program; what each returns to a sweeper. A failure is told, and leaves the other jobs alone."""
-    from gr_cli.console import Terminal
     from gr_cli.runner.run import run_together
+    from gr_cli.terminal.run_view import Terminal
     from gr_cli.tracking import Tracking
     from gr_cli.view import Views
 

@@ -18,8 +18,8 @@ from gr_cli.errors import one_line
 from gr_cli.results.progress import WAITING, Watched, Watcher
 
 if TYPE_CHECKING:
-    from gr_cli.board import Course
-    from gr_cli.cli.sweep import Tally
+    from gr_cli.terminal.bars import Course
+    from gr_cli.terminal.sweep_progress import Tally
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _TOO_LITTLE = 0.05  # of a run, to tell from it how long the sweep will take
@@ -44,7 +44,7 @@ def shown(jobs: Sequence[Path], tally: Tally) -> Iterator[None]:
 
 @contextmanager
 def _looked_on(jobs: Sequence[Path], tally: Tally, file: IO[bytes]) -> Iterator[None]:
-    from gr_cli.board import Course
+    from gr_cli.terminal.bars import Course
 
     with _elsewhere(file) as terminal:
         over = threading.Event()

@@ -1,36 +1,32 @@
-"""The terminal: the only place that knows rich. Live on a terminal, quiet and plain elsewhere."""
+"""A run as it is shown: live on a terminal, quiet and plain elsewhere."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
-from rich.live import Live
-from rich.measure import Measurement
-from rich.progress_bar import ProgressBar
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from gr_cli.errors import GrError, one_line
-from gr_cli.results.folder import without_hash
 from gr_cli.results.metrics import FRACTIONS, Row
 from gr_cli.system.messages import tell_failure
+from gr_cli.terminal.bars import Bar, Bars, show_sweep
+from gr_cli.terminal.format import duration, in_short, mean, percent, plural
 from gr_cli.view import View
 
 if TYPE_CHECKING:
     from gr_cli.assembly import Experiment
-    from gr_cli.cli.sweep import Tally
     from gr_cli.config.settings import Settings
     from gr_cli.evaluation.inspection import Inspection
     from gr_cli.learner import Losses
     from gr_cli.results.record import Result
     from gr_cli.runner.checkpoints import Place
     from gr_cli.strategies.steps import Position
+    from gr_cli.terminal.sweep_progress import Tally
 
 _FEW = 20  # tasks each of which there is room for
 _SECONDS_BETWEEN_LOOKS = 0.25  # reading a loss waits for the device, so do it a few times a second at most
@@ -102,12 +98,12 @@ class Terminal(View):
     def stage_finished(self, number: int, accuracies: Sequence[Row]) -> None:
         if not self._live or (self._tally is not None and self._console.is_terminal):
             return
-        means = list(map(_mean, zip(*accuracies, strict=True)))
+        means = list(map(mean, zip(*accuracies, strict=True)))
         shown = " ".join(f"{percent(mean):>5}" for mean in means) + " %"
         if len(means) > _FEW:
-            shown = f"{percent(_mean(means))} % on average"
+            shown = f"{percent(mean(means))} % on average"
             if self._stages > 1:
-                shown = f"{percent(means[number])} %, all so far {percent(_mean(means[: number + 1]))} % on average"
+                shown = f"{percent(means[number])} %, all so far {percent(mean(means[: number + 1]))} % on average"
         whose = "" if self._runs == 1 else f", mean of {len(accuracies)} runs"
         self._say(f"after {self._stage}{whose}: {shown}")
 
@@ -176,8 +172,8 @@ class Terminal(View):
             self._say(f"{place}{self._runs} runs as one program, the first: {title}", style="bold")
         if self._tally is None:
             counts = " · ".join(f"{name} {number:,} parameters" for name, number in experiment.parameters.items())
-            threads = _plural(experiment.threads, "thread")
-            tasks = _plural(len(experiment.benchmark.tasks), "task")
+            threads = plural(experiment.threads, "thread")
+            tasks = plural(len(experiment.benchmark.tasks), "task")
             self._say(f"{tasks} · {counts} · {experiment.learner.device} · {threads}")
             if self._kept:
                 self._say(str(folders[0]) if self._runs == 1 else f"{folders[0]}, ...", style="dim")
@@ -227,118 +223,4 @@ class Terminal(View):
 # --- bars
 
 
-@dataclass
-class Bar:
-    """A bar with what stands beside it, by column. No `total`: nobody knows how long it will be."""
-
-    label: str
-    done: float = 0.0
-    total: float | None = None
-    texts: dict[str, str] = field(default_factory=dict)
-
-
-def show_sweep(bar: Bar, tally: Tally, current: float, over: int = 0, failed: int = 0) -> None:
-    """Let the bar of a sweep say how far it is: `over` jobs more than `tally` counts, and `failed` ones, and `current`
-    jobs' worth of those under way."""
-    bar.done, bar.total = tally.over + over + current, tally.total
-    bar.texts |= {
-        "stage": f"{tally.failed + failed} failed" if tally.failed + failed else "",
-        "count": f"{tally.over + over}/{tally.total}" if tally.total else f"{tally.over + over}",
-        "left": duration(tally.left(over + current)),
-    }
-
-
-class Bars:
-    """Bars that are renewed until they are stopped, and are gone then. What is printed meanwhile comes above them if it
-    is `redirected`."""
-
-    def __init__(self, console: Console, bars: Sequence[Bar], redirected: bool = True) -> None:
-        self._console, self.bars = console, bars
-        self._live = Live(
-            get_renderable=self._table,
-            console=console,
-            transient=True,
-            refresh_per_second=5,
-            vertical_overflow="crop",
-            redirect_stdout=redirected,
-            redirect_stderr=redirected and sys.stderr.isatty(),  # what goes to a file shall go there
-        )
-        self.start, self.stop = self._live.start, self._live.stop
-
-    def _table(self) -> Table:
-        return fitting(self._console, self._rows, ("losses", "rate", "name", "bar"), right=("count", "rate", "left"))
-
-    def _rows(self, width: int) -> list[dict[str, RenderableType]]:
-        """What stands in the columns, as far as it has to be cut for so many characters."""
-        long = 24 if width >= 100 else 14 if width > 70 else 8
-        return [
-            {
-                "label": Text(shortened(bar.label, max(16, width // 3))),
-                "stage": Text(bar.texts.get("stage", ""), style="bold"),
-                "name": Text(bar.texts.get("name", "")),
-                "bar": ProgressBar(bar.total, bar.done, width=long, pulse=False),
-                **{name: Text(bar.texts.get(name, "")) for name in ("count", "rate", "left")},
-                "losses": Text(bar.texts.get("losses", ""), style="dim"),
-            }
-            for bar in self.bars
-        ]
-
-
-def fitting(
-    console: Console,
-    rows: Callable[[int], Sequence[Mapping[str, RenderableType]]],
-    given_up: Sequence[str],
-    right: Sequence[str] = (),
-    headed: bool = False,
-) -> Table:
-    """Rows as a table of the columns in which anything stands, without the first ones of `given_up` if all of them are
-    wider than the console."""
-    cells = rows(console.width)
-    names = [name for name in cells[0] if any(not isinstance(row[name], Text) or row[name] for row in cells)]
-    for number in range(len(given_up) + 1):
-        kept = [name for name in names if name not in given_up[:number]]
-        table = Table(box=None, show_header=headed, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-        for name in kept:
-            table.add_column(name, justify="right" if name in right else "left", no_wrap=True)
-        for row in cells:
-            table.add_row(*(row[name] for name in kept))
-        # Unlike `Console.measure`, without the console's width as a limit.
-        if Measurement.get(console, console.options.update(width=1000), table).maximum <= console.width:
-            break
-    return table
-
-
 # --- words
-
-
-def duration(seconds: float | None) -> str:
-    """0:05, 12:34, 1:02:03, or nothing where nobody knows."""
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def in_short(folders: Sequence[Path]) -> str:
-    """Runs under way in a few words: how many there are, or what the name of the only one says but for its hash."""
-    return f"{len(folders)} runs as one" if len(folders) > 1 else one_line(without_hash(folders[0].name))
-
-
-def shortened(text: str, width: int) -> str:
-    """Its end tells runs apart: the seed stands there."""
-    return text if len(text) <= width else "…" + text[1 - width :]
-
-
-def percent(value: float | None) -> str:
-    """A fraction in percent, or a dash where there is none."""
-    return "–" if value is None else f"{100 * value:.1f}"
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _plural(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
