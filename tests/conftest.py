@@ -36,7 +36,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a run that shall stop still waits for comes in the end, however slow the machine; tests of what does not
     come say how long they wait."""
-    for constant in ("runner.step_monitor.GRACE_SECONDS", "tracking._PATIENCE"):
+    for constant in ("runner.step_monitor.GRACE_SECONDS", "trackers.observer._PATIENCE"):
         monkeypatch.setattr(f"gr_cli.{constant}", 600.0)
 
 

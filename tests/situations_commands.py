@@ -69,7 +69,7 @@ def without_ray(hands: Hands) -> object:
 
 def without_tensorboard(hands: Hands) -> object:
     """It may be installed here: it is hidden."""
-    hands.monkeypatch.setattr("gr_cli.tracking.find_spec", lambda name: None)
+    hands.monkeypatch.setattr("gr_cli.trackers.observer.find_spec", lambda name: None)
     return hands.gr_run("tracker=tensorboard")
 
 
@@ -206,7 +206,7 @@ COMMANDS: Table = {
         ("its package is not installed", typed("-m hydra.launcher._target_=hydra_plugins.none.Launcher seed=0")),
         ("hydra.launcher.where=ray: is not installed", without_ray),
     ],
-    "tracking.py": [
+    "trackers/observer.py": [
         ("its package is not installed", without_tensorboard),
     ],
     "trackers/mlflow.py": [

@@ -263,7 +263,7 @@ RUNS: Table = {
     "runner/finished.py": [
         ("its checkpoint is gone", lambda hands: without_checkpoint(hands.over()) or hands.again()),
     ],
-    "tracking.py": [
+    "trackers/trust.py": [
         ("names {} as where the run is tracked", going_on(config_with("tracker", ELSEWHERE), "resume")),
     ],
     "runner/verify.py": [

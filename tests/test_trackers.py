@@ -16,7 +16,7 @@ from tracked import SHORT, folders
 from gr_cli.results.folder import RESULTS
 from gr_cli.system.files import one_at_a_time
 from gr_cli.trackers import Log, Tracker
-from gr_cli.tracking import sends_to
+from gr_cli.trackers.trust import sends_to
 from gr_cli.view import View
 
 
@@ -82,7 +82,7 @@ class Hangs(Fails):
 
 @pytest.mark.parametrize("at", ["rows", "end"])
 def test_ctrl_c_does_not_wait_long_for_a_tracker(gr_run, monkeypatch, at):
-    monkeypatch.setattr("gr_cli.tracking._PATIENCE", 0.1)
+    monkeypatch.setattr("gr_cli.trackers.observer._PATIENCE", 0.1)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
     Path("mine/tracker").mkdir(parents=True)
     Path("mine/tracker/hangs.yaml").write_text(f"_target_: test_trackers.Hangs\nat: {at}\n")
@@ -138,7 +138,7 @@ def test_without_a_tracker_no_library_is_imported_and_nothing_is_written(tmp_pat
 
 @pytest.mark.parametrize("words", [(), ("-m", "seed=0,1"), ("-m", "seed=0,1", "hydra/launcher=batched")])
 def test_a_library_that_is_not_there_is_told_before_anything_is_written(gr_run, monkeypatch, words):
-    monkeypatch.setattr("gr_cli.tracking.find_spec", lambda name: None)
+    monkeypatch.setattr("gr_cli.trackers.observer.find_spec", lambda name: None)
     code, out, err = gr_run(*words, *SHORT, "tracker=tensorboard")
     assert (code, out) == (2, "")
     assert err == (
@@ -151,7 +151,7 @@ def test_a_library_that_is_not_there_is_told_before_anything_is_written(gr_run, 
 def test_a_run_goes_on_untracked_where_the_library_is_not_there(gr_run, interrupted, monkeypatch):
     interrupted(*SHORT, "tracker=tensorboard")
     (folder,) = folders()
-    monkeypatch.setattr("gr_cli.tracking.find_spec", lambda name: None)
+    monkeypatch.setattr("gr_cli.trackers.observer.find_spec", lambda name: None)
     code, _, err = gr_run(f"resume={folder}")
     assert code == 0
     assert "pip install 'gr-cli[tensorboard]'); what runs goes on untracked" in err

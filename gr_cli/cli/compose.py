@@ -25,7 +25,7 @@ def settings_from(config: DictConfig, hydra: Any) -> Settings:
 
     from gr_cli.cli.hydra_errors import explain
     from gr_cli.config.settings import Settings
-    from gr_cli.tracking import check_tracker
+    from gr_cli.trackers.trust import check_tracker
 
     overrides = typed(hydra.overrides.task)
     # Hydra's own part would take longer to resolve than all the rest.

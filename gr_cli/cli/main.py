@@ -124,7 +124,7 @@ def _where_it_began(do: Callable[[Path, Sequence[str]], int], path: Path, trust:
 def _resume(path: Path, trust: Sequence[str]) -> int:
     """`gr-run resume=<folder>`: go on with a run as its folder describes it."""
     from gr_cli.results.stored_config import check_unchanged, settings_of
-    from gr_cli.tracking import check_address
+    from gr_cli.trackers.trust import check_address
 
     settings = settings_of(path, trust)
     check_address(path, settings.config, trust)
@@ -290,7 +290,7 @@ def _run(settings: Settings, path: Path | None = None, live: bool = True, sweep:
     from gr_cli.cli.sweep import tally
     from gr_cli.results.folder import RunFolder
     from gr_cli.runner.run import folder_of, run
-    from gr_cli.tracking import Tracking
+    from gr_cli.trackers.observer import Tracking
     from gr_cli.view import Views
 
     folder = folder_of(settings, OUTPUTS) if path is None else RunFolder(path)

@@ -14,7 +14,7 @@ from gr_cli.results.folder import RunFolder
 from gr_cli.results.status import Status
 from gr_cli.runner import checkpoints
 from gr_cli.runner.checkpoints import Place
-from gr_cli.tracking import to_be_trusted
+from gr_cli.trackers.trust import to_be_trusted
 from gr_cli.view import View
 
 

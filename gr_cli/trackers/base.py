@@ -1,4 +1,4 @@
-"""What a tracker must do. When it is told what is `gr_cli.tracking`'s affair."""
+"""What a tracker must do. When it is told what is `gr_cli.trackers.observer`'s affair."""
 
 from __future__ import annotations
 

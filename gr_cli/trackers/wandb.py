@@ -13,7 +13,7 @@ from typing import Any, Literal
 from gr_cli.trackers.base import Log, Tracked, Tracker
 
 _BLOCK = 2**15
-_Steps = Mapping[str, set[int]]
+StepAxis = Mapping[str, set[int]]
 
 
 class WandB(Tracker):
@@ -60,7 +60,7 @@ class _Stream(Log):
     """`kept`: the steps of which earlier processes took something down, by its name: they may have been killed before
     that was noted."""
 
-    def __init__(self, run: Any, kept: _Steps) -> None:
+    def __init__(self, run: Any, kept: StepAxis) -> None:
         self.id, self._run, self._kept = str(run.id), run, kept
 
     def rows(self, rows: Mapping[int, Mapping[str, float]]) -> None:
@@ -85,7 +85,7 @@ class _Stream(Log):
         self._run.finish(exit_code=1)
 
 
-def _kept(folder: Path, run: str) -> _Steps:
+def _kept(folder: Path, run: str) -> StepAxis:
     """The steps that the offline files below `folder` have of a run, by name. Its library reads none of them; of a file
     that is of a newer kind, or ends where a process was killed, counts what can be understood."""
     found: dict[str, set[int]] = {}

@@ -259,7 +259,7 @@ def _together(
     """Run jobs as one program; what each returns to a sweeper. A failure is told, and leaves the other jobs alone."""
     from gr_cli.runner.run import run_together
     from gr_cli.terminal.run_view import Terminal
-    from gr_cli.tracking import Tracking
+    from gr_cli.trackers.observer import Tracking
     from gr_cli.view import Views
 
     try:

@@ -1,0 +1,74 @@
+"""Whether a tracker can be made, and whether a folder may send to where it names."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from gr_cli.config.instantiate import build_as, foreign_targets
+from gr_cli.errors import CompositionError, FolderError
+from gr_cli.trackers.base import Tracker
+
+
+def check_tracker(config: Mapping[str, Any]) -> None:
+    """Refuse, in one line, a tracker that does not take its settings, or whose library is not there.
+
+    Raises:
+        CompositionError: says what to install.
+        ConfigError: says which setting it is.
+    """
+    if config["tracker"] is not None:
+        tracker_of(config["tracker"])
+
+
+def tracker_of(node: Mapping[str, Any]) -> Tracker:
+    """The tracker that a node of the configuration describes.
+
+    Raises:
+        ConfigError: it does not fit its signature, or its library is missing.
+    """
+    tracker: Tracker = build_as(Tracker, node, "tracker")  # type: ignore[type-abstract]
+    if tracker.library is not None:
+        _check_installed(tracker.library)
+    return tracker
+
+
+def _check_installed(library: str) -> None:
+    spec = find_spec(library)
+    if spec is None or spec.origin is None:  # a folder of that name, which a tracker may have left here, is no library
+        raise CompositionError(
+            f"tracker={library}: its package is not installed; install it with: pip install 'gr-cli[{library}]'"
+        )
+
+
+def sends_to(config: Mapping[str, Any]) -> list[str]:
+    """The address to which the tracker of a run sends what it is told, if the run's own configuration gives it. What
+    was made elsewhere sends what it likes: it is code that the user must trust anyway."""
+    node = config["tracker"]
+    if node is None or foreign_targets({"tracker": node}):
+        return []
+    address = build_as(Tracker, node, "tracker").sends_to  # type: ignore[type-abstract]
+    return [] if address is None else [address]
+
+
+def to_be_trusted(config: Mapping[str, Any]) -> list[str]:
+    """What a run's configuration names that must be named again, by `trust=`, to go on with its folder."""
+    return foreign_targets(config) + sends_to(config)
+
+
+def check_address(path: Path, config: Mapping[str, Any], trust: Collection[str]) -> None:
+    """Refuse to go on with the run in `path` if it would be told at an address that only its folder names: a folder may
+    come from anywhere.
+
+    Raises:
+        FolderError: says how to agree.
+    """
+    for address in sends_to(config):
+        if address not in trust:
+            raise FolderError(
+                f"{path / 'config.yaml'}: names {address} as where the run is tracked; if it shall be told there, say "
+                f"{shlex.quote(f'trust={address}')}"
+            )
