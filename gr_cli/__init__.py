@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gr_cli.generators import ConvVAE as ConvVAE
     from gr_cli.models import SimpleMLP as SimpleMLP
     from gr_cli.runner.load import load_run as load_run
-    from gr_cli.trainer import ContinualTrainer as ContinualTrainer
+    from gr_cli.training.trainer import ContinualTrainer as ContinualTrainer
 
 try:
     __version__ = version("gr-cli")
@@ -21,7 +21,7 @@ except PackageNotFoundError:  # a source tree that was never installed
 
 # Loaded on first use: torch costs seconds, and the command line's help needs none of it.
 _HOME = {
-    "ContinualTrainer": "gr_cli.trainer",
+    "ContinualTrainer": "gr_cli.training.trainer",
     "ConvVAE": "gr_cli.generators",
     "GrError": "gr_cli.errors",
     "SimpleMLP": "gr_cli.models",

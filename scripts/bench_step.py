@@ -24,11 +24,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from gr_cli.assembly import batches, prepare, side_by_side
 from gr_cli.cli.compose import composed
 from gr_cli.errors import GrError
 from gr_cli.strategies.steps import Position
 from gr_cli.system.devices import flushing_denormals, thread_limit
+from gr_cli.training.batches import batches
+from gr_cli.training.experiment import prepare
+from gr_cli.training.stacking import side_by_side
 
 _ops = torch.ops.aten
 PRODUCTS = {

@@ -32,7 +32,7 @@ import gr_cli.terminal.run_view
 from gr_cli import load_run
 from gr_cli.errors import GrError
 from gr_cli.results.folder import RESULTS
-from gr_cli.view import View
+from gr_cli.training.observer import View
 
 SMALL = (
     "threads=1", "train.iterations=8", "log.every=3", "benchmark.classes_per_task=[2,4,4]", "model.hidden_sizes=[16]",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gr_cli.results.folder import RESULTS, RunFolder
 from gr_cli.system.checksums import checksum
-from gr_cli.view import View
+from gr_cli.training.observer import View
 
 
 class StopAt(View):

@@ -175,7 +175,7 @@ def loaded_from_a_trainer(hands: Hands) -> object:
 ONES = (torch.rand(1, 6), torch.tensor([0]))
 X, Y = torch.rand(4, 6), torch.arange(4)
 API: Table = {
-    "loaders.py": [
+    "training/loaders.py": [
         ("are outputs of an earlier task", twice_with_labels_from_0),
         ("must have the shape of the first", of_x(torch.rand(4, 2, 3))),
         ("labels must be whole numbers {}; got {}", of_y(torch.tensor([0, 1, 2, 4]))),
@@ -215,7 +215,7 @@ API: Table = {
     "results/stored_config.py": [
         ("is of a ContinualTrainer", loaded_from_a_trainer),
     ],
-    "solver_checks.py": [
+    "training/solver_checks.py": [
         ("must be as in the first task", changed(lambda model: model.double())),
         ("can't be replaced, frozen or unfrozen", changed(frozen_output, {"si": {}})),
         ("an entry `logits`", of_model(lambda: Returning(lambda logits: (logits, logits)))),
@@ -233,7 +233,7 @@ API: Table = {
         ("can't be copied", of_model(Locked, {"lwf": {}})),
         ("a batch has one sample", lambda hands: ContinualTrainer(batch_normalised()).train_task([*loader(), ONES])),
     ],
-    "trainer.py": [
+    "training/trainer.py": [
         ("must be a torch.nn.Module", lambda hands: ContinualTrainer(SimpleMLP)),
         ("was trained already", twice_with_one_number),
         ("train_loader: task {} has no batch", trained(list)),
@@ -244,11 +244,11 @@ API: Table = {
         ("{}: has no batch", trained(loader, Empty())),
         ("ContinualTrainer._report", trained(loader, loader(x=holding(torch.nan))), "recorded without this accuracy"),
     ],
-    "trainer_folder.py": [
+    "training/trainer_folder.py": [
         ("must name a folder", lambda hands: trainer_with({}, output_dir="")),
         ("holds a run already", twice_into_one_folder),
     ],
-    "trainer_settings.py": [
+    "training/trainer_settings.py": [
         ("config.{}={}: no such setting", configured(lr=1)),
         ("must be [low, high], the lower first", configured(value_range=[1, 0])),
         ("stands in config.generator, too", configured(generator={}, continual_strategy={"generator": {}})),

@@ -57,7 +57,9 @@ def of_preset(text: str) -> Situation:
 
 def a_gpu_without_memory(hands: Hands) -> object:
     """There may be no GPU here: torch's error is raised in its stead."""
-    hands.monkeypatch.setattr("gr_cli.learner.Learner.step", failing(torch.OutOfMemoryError("CUDA out of memory")))
+    hands.monkeypatch.setattr(
+        "gr_cli.training.learner.Learner.step", failing(torch.OutOfMemoryError("CUDA out of memory"))
+    )
     return hands.again()
 
 
@@ -76,15 +78,17 @@ def without_tensorboard(hands: Hands) -> object:
 _LAUNCHER = "defaults:\n  - override /hydra/launcher: joblib"
 
 COMMANDS: Table = {
-    "assembly.py": [
+    "training/build.py": [
         ("is fitted in one go", typed("generator=mixture +generator/optimizer=adam")),
-        ("batch statistics need more than", mistake("model=resnet18 model.norm=batch train.batch_size=1")),
-        ("GiB of memory at least", mistake("train.batch_size=1000000000000")),
-        ("benchmark.blur=on: with scenario=", typed("benchmark.blur=0.1 scenario=task")),
         ("this model takes no moments", typed(f"{PLAIN} normalise=first_task")),
         ("has no features, which this generator reads", typed(f"{PLAIN} generator=feedback")),
         ("has no hidden_sizes to be taken over", typed("model=cnn generator=symmetric_vae")),
         ("follows from the other choices", mistake("+model.input_size=63")),
+    ],
+    "training/experiment.py": [
+        ("batch statistics need more than", mistake("model=resnet18 model.norm=batch train.batch_size=1")),
+        ("GiB of memory at least", mistake("train.batch_size=1000000000000")),
+        ("benchmark.blur=on: with scenario=", typed("benchmark.blur=0.1 scenario=task")),
     ],
     "nn/augmentation.py": [
         ("augment.{}={}: needs images", of_vectors("augment.flip=0.5")),
@@ -151,7 +155,7 @@ COMMANDS: Table = {
     "models/resnet.py": [
         ("needs images", of_vectors("model=resnet18")),
     ],
-    "normalisation.py": [
+    "training/normalization.py": [
         ("must be [means, deviations]", typed("normalise=[[0.1,0.2],[1,1]]")),
     ],
     "optimizers.py": [
@@ -189,7 +193,7 @@ COMMANDS: Table = {
         ("needs a unit for each class", typed("strategy=icarl scenario=domain")),
         ("needs a model with features", typed(f"{PLAIN} strategy=icarl")),
     ],
-    "stretches.py": [
+    "training/task_free.py": [
         ("is for streams whose boundaries are hidden", typed("strategy.consolidate_every=5")),
         ("each sample tells which task", typed("train.boundaries=hidden scenario=task")),
         ("train.boundaries=hidden: {} {}", typed("train.boundaries=hidden strategy=ewc")),
@@ -206,7 +210,7 @@ COMMANDS: Table = {
         ("its package is not installed", typed("-m hydra.launcher._target_=hydra_plugins.none.Launcher seed=0")),
         ("hydra.launcher.where=ray: is not installed", without_ray),
     ],
-    "trackers/observer.py": [
+    "trackers/trust.py": [
         ("its package is not installed", without_tensorboard),
     ],
     "trackers/mlflow.py": [

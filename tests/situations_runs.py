@@ -16,10 +16,10 @@ from situations import TINY, Hands, Situation, Table, failing, mistake, of_vecto
 from test_audit import add, of_task
 
 from gr_cli import load_run
-from gr_cli.learner import Learner
 from gr_cli.results.folder import RunFolder
 from gr_cli.system.checksums import save_tensors
-from gr_cli.view import View
+from gr_cli.training.learner import Learner
+from gr_cli.training.observer import View
 
 # --- folders
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from gr_cli.learner import Learner
 from gr_cli.models import SimpleMLP
 from gr_cli.nn.random_streams import Draws
 from gr_cli.nn.replicas import Replicas
@@ -17,6 +16,7 @@ from gr_cli.optimizers import Adam
 from gr_cli.scenario import Scenario
 from gr_cli.strategies import Strategy
 from gr_cli.strategies.steps import Batch, Position
+from gr_cli.training.learner import Learner
 
 TASKS, SIZE, ITERATIONS = 3, 6, 12
 

@@ -130,7 +130,7 @@ def test_importing_has_no_effects(tmp_path):
 
     script = (
         "import torch; state, threads = torch.get_rng_state(), torch.get_num_threads()\n"
-        "import gr_cli.cli.main, gr_cli.runner.run, gr_cli.trainer, gr_cli.terminal.run_view\n"
+        "import gr_cli.cli.main, gr_cli.runner.run, gr_cli.training.trainer, gr_cli.terminal.run_view\n"
         "import gr_cli.results.figures, gr_cli.evaluation.audit\n"
         "assert torch.equal(state, torch.get_rng_state()) and threads == torch.get_num_threads()"
     )

@@ -17,7 +17,7 @@ from gr_cli.config.instantiate import resolve
 from gr_cli.evaluation.audit import audit
 from gr_cli.results.stored_config import settings_of
 from gr_cli.system.checksums import save_tensors
-from gr_cli.view import View
+from gr_cli.training.observer import View
 
 CONF = Path(__file__).parent.parent / "conf"
 STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
@@ -234,7 +234,7 @@ def test_a_run_that_stores_them_may(run, gr_run):
 
 
 def test_samples_are_known_as_a_task_presents_them_and_as_the_source_has_them(smuggle):
-    from gr_cli.assembly import load_benchmark
+    from gr_cli.training.experiment import load_benchmark
 
     folder = smuggle(None, *PERMUTED)
     train = load_benchmark(settings_of(folder)).tasks[1].train

@@ -7,7 +7,6 @@ import torch
 from interruption import only_run
 
 from gr_cli import load_run
-from gr_cli.assembly import load_benchmark, prepare
 from gr_cli.benchmarks.base import Kind, Samples
 from gr_cli.cli.compose import composed
 from gr_cli.config.settings import Settings, completed, deciding
@@ -18,7 +17,8 @@ from gr_cli.models.resnet import ResNet18
 from gr_cli.nn.augmentation import Augment, mirrored
 from gr_cli.nn.normalization import Moments
 from gr_cli.nn.random_streams import Draws, Streams
-from gr_cli.normalisation import moments
+from gr_cli.training.experiment import load_benchmark, prepare
+from gr_cli.training.normalization import moments
 
 EVERYTHING = Augment(noise=0.1, shift=1, flip=0.5, brightness=0.3, contrast=0.4)
 WORDS = [f"augment.{name}={value}" for name, value in vars(EVERYTHING).items()]

@@ -7,7 +7,7 @@ from PIL import Image
 
 from gr_cli import ContinualTrainer, SimpleMLP
 from gr_cli.errors import DataError
-from gr_cli.loaders import read_batch
+from gr_cli.training.loaders import read_batch
 
 
 def loader(n: int = 3, **changes):

@@ -10,7 +10,6 @@ import torch
 from interruption import csvs
 from torch import nn
 
-from gr_cli.assembly import batches, passes, prepare, side_by_side
 from gr_cli.cli.compose import composed
 from gr_cli.cli.launchers.grouping import alike, differing, parts
 from gr_cli.cli.launchers.width import WidthChoice, choose_width
@@ -19,7 +18,10 @@ from gr_cli.nn.replicas import Replicas
 from gr_cli.results.folder import RunFolder
 from gr_cli.runner import run as runner
 from gr_cli.runner.run import run_together
-from gr_cli.view import View
+from gr_cli.training.batches import batches, passes
+from gr_cli.training.experiment import prepare
+from gr_cli.training.observer import View
+from gr_cli.training.stacking import side_by_side
 
 # Settings in which replicas may differ, all at once.
 APART = [

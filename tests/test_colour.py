@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from gr_cli.assembly import build_generator
 from gr_cli.benchmarks.base import Kind
 from gr_cli.config.shipped_options import typed_node
 from gr_cli.generators import mixture
 from gr_cli.models import SimpleMLP
 from gr_cli.nn.random_streams import Draws, Streams
+from gr_cli.training.build import build_generator
 
 KINDS = ["vae", "conv_vae", "cvae", "wgan_gp", "flow", "class_vae", "mixture", "symmetric_vae"]
 SMALL = {"hidden_dims": [8], "latent_dim": 3, "components": 2, "steps": 2, "critic_steps": 1}

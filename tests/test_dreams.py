@@ -11,7 +11,6 @@ import pytest
 import torch
 from interruption import csvs, only_run
 
-from gr_cli.assembly import batches, passes, prepare
 from gr_cli.benchmarks import Digits, split
 from gr_cli.cli.compose import composed
 from gr_cli.evaluation import sample_quality
@@ -22,7 +21,9 @@ from gr_cli.runner.run import run_together
 from gr_cli.strategies import GenerativeReplay
 from gr_cli.system import cache
 from gr_cli.system.devices import thread_limit
-from gr_cli.view import View
+from gr_cli.training.batches import batches, passes
+from gr_cli.training.experiment import prepare
+from gr_cli.training.observer import View
 
 TINY = ("train.iterations=6", "log.every=3", "evaluate.dreams=20")
 MEASURES = ("judge", "agreement", "share", "balance", "precision", "recall", "density", "coverage", "frechet")

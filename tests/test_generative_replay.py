@@ -8,7 +8,6 @@ import torch
 
 from gr_cli.errors import ConfigError
 from gr_cli.generators import VAE
-from gr_cli.learner import Learner
 from gr_cli.models import SimpleMLP
 from gr_cli.nn.random_streams import Draws
 from gr_cli.nn.replicas import Replicas
@@ -17,6 +16,7 @@ from gr_cli.scenario import Scenario
 from gr_cli.strategies import GenerativeReplay
 from gr_cli.strategies.replay import weights
 from gr_cli.strategies.steps import Batch, Position
+from gr_cli.training.learner import Learner
 
 alone_and_together = pytest.mark.parametrize("seeds", [(0,), (0, 1)], ids=["alone", "together"])
 

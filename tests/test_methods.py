@@ -10,13 +10,15 @@ import torch
 import yaml
 
 from gr_cli import load_run
-from gr_cli.assembly import batches, passes, prepare, side_by_side
 from gr_cli.cli.compose import composed
 from gr_cli.cli.launchers.width import choose_width
 from gr_cli.config.instantiate import asks_for, resolve
 from gr_cli.errors import ConfigError
 from gr_cli.strategies import FeedbackReplay, GenerativeClassifier
 from gr_cli.strategies.steps import Position
+from gr_cli.training.batches import batches, passes
+from gr_cli.training.experiment import prepare
+from gr_cli.training.stacking import side_by_side
 
 CONF = Path(__file__).parent.parent / "conf"
 SCENARIOS = ("class", "domain", "task")

@@ -172,7 +172,7 @@ def running(seed, **facts):
 
 @pytest.mark.parametrize("width", [60, 80, 140])
 def test_a_sweep_and_what_is_under_way_fit(width, monkeypatch):
-    monkeypatch.setattr("gr_cli.cli.sweep.monotonic", lambda: 130.0)
+    monkeypatch.setattr("gr_cli.terminal.sweep_progress.monotonic", lambda: 130.0)
     together = [running(seed, program="0a1b2c3d") for seed in range(3)]
     lines = shown([running(7), *together], width, total=12, over=3, failed=1, trained=2.0, _began=100.0)[-3:]
     assert max(map(len, lines)) <= width

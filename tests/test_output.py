@@ -10,7 +10,7 @@ import pytest
 from processes import start
 from test_launchers import needs_joblib
 
-from gr_cli.view import View
+from gr_cli.training.observer import View
 
 SHORT = ("strategy=finetune", "train.iterations=3", "benchmark.classes_per_task=5", "threads=1", "evaluate.dreams=0")
 SWEEPS = [
@@ -132,7 +132,7 @@ def test_a_view_that_fails_is_told_of_once(gr_run, monkeypatch, at, error):
 
 
 def test_an_error_of_the_run_is_no_error_of_a_view(gr_run, monkeypatch):
-    monkeypatch.setattr("gr_cli.learner.Learner.step", lambda *_: 1 / 0)
+    monkeypatch.setattr("gr_cli.training.learner.Learner.step", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         gr_run(*SHORT)
 

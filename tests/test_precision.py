@@ -7,13 +7,13 @@ import pytest
 import torch
 import yaml
 
-from gr_cli.assembly import prepare
 from gr_cli.cli.compose import composed
 from gr_cli.errors import ConfigError, FolderError
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.stored_config import settings_of
 from gr_cli.runner import checkpoints
 from gr_cli.system import devices
+from gr_cli.training.experiment import prepare
 
 CPU = torch.device("cpu")
 SMALL = ["train.iterations=4", "threads=1", "evaluate.dreams=0", "strategy=finetune"]

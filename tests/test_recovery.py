@@ -18,14 +18,14 @@ from interruption import csvs, only_run, sealed
 
 from gr_cli import load_run
 from gr_cli.errors import FolderError, OutOfMemoryError
-from gr_cli.learner import Learner
 from gr_cli.results.folder import RESULTS, RunFolder
 from gr_cli.results.status import Status, beating
 from gr_cli.runner import checkpoints
-from gr_cli.runner.checkpoints import START, Place
 from gr_cli.system.checksums import load_tensors, save_tensors
 from gr_cli.system.memory import memory_told
-from gr_cli.view import View
+from gr_cli.training.learner import Learner
+from gr_cli.training.observer import View
+from gr_cli.training.stages import START, Place
 
 TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")
 ROOT = Path(__file__).parent.parent

@@ -19,7 +19,7 @@ from gr_cli.results.stored_config import settings_of
 from gr_cli.runner import run as runner
 from gr_cli.runner import step_monitor
 from gr_cli.runner.finished import stored
-from gr_cli.view import View
+from gr_cli.training.observer import View
 
 SHORT = ("train.iterations=30", "log.every=10", "strategy.generator_update_freq=2")
 
@@ -252,7 +252,7 @@ def test_a_run_that_finds_no_memory_fails_in_one_line(gr_run, monkeypatch):
     def step(*_):
         raise RuntimeError("[enforce fail at x.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried to ...")
 
-    monkeypatch.setattr("gr_cli.learner.Learner.step", step)
+    monkeypatch.setattr("gr_cli.training.learner.Learner.step", step)
     code, _, err = gr_run(*SHORT)
     assert code == 1
     assert err.startswith("gr-run: out of memory (can't allocate memory: you tried to ...)")

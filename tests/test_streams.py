@@ -9,7 +9,6 @@ from interruption import only_run
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate
 
-from gr_cli.assembly import batches, prepare
 from gr_cli.benchmarks import Digits, Samples, permuted, rotated, split
 from gr_cli.benchmarks.sources.base import Data
 from gr_cli.benchmarks.streams.blurry import _exchange
@@ -17,6 +16,8 @@ from gr_cli.cli.compose import composed
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.nn.random_streams import Draws
 from gr_cli.scenario import Scenario
+from gr_cli.training.batches import batches
+from gr_cli.training.experiment import prepare
 
 CPU = torch.device("cpu")
 TINY = ("train.iterations=4", "log.every=4", "model.hidden_sizes=[8]", "generator.hidden_dims=[8]",

@@ -9,7 +9,6 @@ import torch
 from interruption import StopAt
 
 from gr_cli import load_run
-from gr_cli.assembly import batches, prepare
 from gr_cli.cli.compose import composed
 from gr_cli.cli.launchers.width import choose_width
 from gr_cli.config.settings import Settings
@@ -17,8 +16,10 @@ from gr_cli.errors import Interrupted
 from gr_cli.results.folder import RESULTS, RunFolder
 from gr_cli.runner import run as runner
 from gr_cli.strategies.steps import Position
-from gr_cli.stretches import Stretches
-from gr_cli.view import View
+from gr_cli.training.batches import batches
+from gr_cli.training.experiment import prepare
+from gr_cli.training.observer import View
+from gr_cli.training.task_free import Stretches
 
 TINY = ("train.iterations=20", "log.every=7", "model.hidden_sizes=[16]", "benchmark.classes_per_task=[4,3,3]",
         "train.boundaries=hidden")  # fmt: skip

@@ -20,12 +20,12 @@ from run_folders import write_run
 from gr_cli.errors import TrainingError
 from gr_cli.report.cli import main
 from gr_cli.results.progress import Watched
-from gr_cli.runner.checkpoints import Place
 from gr_cli.strategies.steps import Position
 from gr_cli.terminal.run_view import Terminal
 from gr_cli.terminal.sweep_progress import Tally
 from gr_cli.terminal.watch import watch
 from gr_cli.terminal.watch_table import Board
+from gr_cli.training.stages import Place
 
 TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")
 WIDTHS = (60, 80, 120)
@@ -102,7 +102,7 @@ def test_no_color_is_respected(monkeypatch):
 
 def test_time_left_is_known_from_what_was_trained(monkeypatch):
     clock = iter([100.0, 130.0])
-    monkeypatch.setattr("gr_cli.cli.sweep.monotonic", lambda: next(clock))
+    monkeypatch.setattr("gr_cli.terminal.sweep_progress.monotonic", lambda: next(clock))
     tally = Tally(total=10)
     assert tally.left(0.0) is None
     tally.count([0.5, 0.5])  # they were finished before: that took no time
@@ -250,7 +250,7 @@ def test_who_leaves_makes_no_mistake(monkeypatch):
     def leave(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gr_cli.terminal.watch.RunFolder.state", lambda _: "running")
+    monkeypatch.setattr("gr_cli.results.progress.RunFolder.state", lambda _: "running")
     monkeypatch.setattr("gr_cli.terminal.watch.time.sleep", leave)
     write_run(Path("outputs"), state="running")
     assert main(["--watch"]) == 0

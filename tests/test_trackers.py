@@ -17,7 +17,7 @@ from gr_cli.results.folder import RESULTS
 from gr_cli.system.files import one_at_a_time
 from gr_cli.trackers import Log, Tracker
 from gr_cli.trackers.trust import sends_to
-from gr_cli.view import View
+from gr_cli.training.observer import View
 
 
 class Fails(Tracker):

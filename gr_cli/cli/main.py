@@ -291,7 +291,7 @@ def _run(settings: Settings, path: Path | None = None, live: bool = True, sweep:
     from gr_cli.results.folder import RunFolder
     from gr_cli.runner.run import folder_of, run
     from gr_cli.trackers.observer import Tracking
-    from gr_cli.view import Views
+    from gr_cli.training.observer import Views
 
     folder = folder_of(settings, OUTPUTS) if path is None else RunFolder(path)
     terminal = Terminal(live=live, tally=None if sweep is None else tally())

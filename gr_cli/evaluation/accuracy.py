@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gr_cli.assembly import Experiment
-from gr_cli.learner import Learner
 from gr_cli.results.record import EvaluationRow
+from gr_cli.training.experiment import Experiment
+from gr_cli.training.learner import Learner
 
 
 def evaluate(

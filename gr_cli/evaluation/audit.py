@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gr_cli.assembly import load_benchmark, trained_in
 from gr_cli.benchmarks.base import Samples, Task
 from gr_cli.config.instantiate import resolve
 from gr_cli.config.settings import Settings
@@ -32,6 +31,8 @@ from gr_cli.evaluation.audit_search import search
 from gr_cli.evaluation.audit_streams import streams
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.stored_config import settings_of
+from gr_cli.training.experiment import load_benchmark
+from gr_cli.training.stages import trained_in
 
 # Rows of fewer values than this resemble samples by chance.
 _LEAST_VALUES = 16

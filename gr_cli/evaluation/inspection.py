@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gr_cli.assembly import load_benchmark
 from gr_cli.benchmarks.base import Benchmark, Kind, Samples, Task
 from gr_cli.benchmarks.sources.validation import pieces
 from gr_cli.config.settings import Settings, short_hash
 from gr_cli.system.files import not_made
+from gr_cli.training.experiment import load_benchmark
 
 _COLUMNS, _ROWS = 10, 20  # of the picture: samples of a task, and tasks
 _NAMED = 6  # classes of a task, and channels, that are named

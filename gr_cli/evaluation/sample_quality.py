@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gr_cli.assembly import Experiment
 from gr_cli.evaluation.fidelity import Balls, evenness, frechet, likeness
 from gr_cli.evaluation.reference_classifier import Judge, Real
-from gr_cli.learner import Learner
 from gr_cli.nn.layers import mode
 from gr_cli.nn.random_streams import seeded
 from gr_cli.results.record import DreamRow
+from gr_cli.training.experiment import Experiment
+from gr_cli.training.learner import Learner
 
 _AT_ONCE = 256  # dreams that are drawn together, or a few less
 _ENOUGH = 1000  # dreams of all tasks together

@@ -8,28 +8,19 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from gr_cli.assembly import Experiment
 from gr_cli.config.settings import Settings
 from gr_cli.errors import DamagedCheckpointError, FolderError, TrainingError
-from gr_cli.learner import Learner
 from gr_cli.nn.replicas import part_of, together
 from gr_cli.results.folder import CURRENT, NEXT, PREVIOUS, RunFolder
 from gr_cli.results.history import OpenRow
 from gr_cli.strategies.steps import Pass
 from gr_cli.system.messages import tell
+from gr_cli.training.experiment import Experiment
+from gr_cli.training.learner import Learner
+from gr_cli.training.stages import START, Place
 
 VERSION = 6
 State = dict[str, Any]
-
-
-class Place(NamedTuple):
-    """Where runs go on: a stage, and an iteration in it."""
-
-    stage: int
-    iteration: int
-
-
-START = Place(0, 0)
 
 
 class Origin(NamedTuple):

@@ -7,13 +7,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from gr_cli.assembly import data_of
 from gr_cli.config.settings import Settings
 from gr_cli.errors import FolderError, GrError
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.record import Record, Result
 from gr_cli.runner.checkpoints import check_identity
 from gr_cli.system.messages import tell
+from gr_cli.training.experiment import data_of
 
 
 def stored(settings: Settings, folder: RunFolder) -> Result | None:

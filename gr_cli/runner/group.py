@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gr_cli.assembly import Experiment
 from gr_cli.errors import GrError, Interrupted, TrainingError, as_failure
 from gr_cli.evaluation.reference_classifier import Judge
-from gr_cli.learner import Learner
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.status import Status
 from gr_cli.runner import checkpoints
-from gr_cli.runner.checkpoints import Place
 from gr_cli.trackers.trust import to_be_trusted
-from gr_cli.view import View
+from gr_cli.training.experiment import Experiment
+from gr_cli.training.learner import Learner
+from gr_cli.training.observer import View
+from gr_cli.training.stages import Place
 
 
 @dataclass

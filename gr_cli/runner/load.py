@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from gr_cli.assembly import build_learner
 from gr_cli.benchmarks.base import Kind
 from gr_cli.errors import FolderError
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.record import Record
 from gr_cli.results.stored_config import check_unchanged, settings_of
 from gr_cli.runner.checkpoints import check_identity
+from gr_cli.training.build import build_learner
 
 
 @dataclass(frozen=True)

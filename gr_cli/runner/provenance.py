@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from gr_cli.assembly import Experiment
 from gr_cli.config.settings import flat, short_hash
 from gr_cli.results.folder import BEAT
+from gr_cli.training.experiment import Experiment
 
 # Environment variables that let libraries of matrix products use other instructions than the processor has.
 _INSTRUCTIONS = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")

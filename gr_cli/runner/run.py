@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from gr_cli.assembly import Experiment, Stage, batches, passes, prepare, side_by_side
 from gr_cli.config.settings import Settings
 from gr_cli.errors import GrError, Interrupted, as_failure
 from gr_cli.evaluation.accuracy import evaluate
@@ -17,7 +16,6 @@ from gr_cli.results.history import OpenRow
 from gr_cli.results.record import Record, Result
 from gr_cli.results.status import Reached, Status, beating
 from gr_cli.runner import checkpoints
-from gr_cli.runner.checkpoints import Place
 from gr_cli.runner.finished import stored
 from gr_cli.runner.group import Cohort, Run
 from gr_cli.runner.provenance import facts, training, went_on
@@ -26,7 +24,11 @@ from gr_cli.runner.step_monitor import StepMonitor, interruptible, save
 from gr_cli.system.devices import flushing_denormals, repeatable, thread_limit, warn_of_emulation
 from gr_cli.system.memory import memory_told, peak_memory
 from gr_cli.system.signals import as_interrupts, stop_requests
-from gr_cli.view import View, Views
+from gr_cli.training.batches import batches, passes
+from gr_cli.training.experiment import Experiment, prepare
+from gr_cli.training.observer import View, Views
+from gr_cli.training.stacking import side_by_side
+from gr_cli.training.stages import Place, Stage
 
 
 def folder_of(settings: Settings, root: Path) -> RunFolder:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gr_cli.assembly import Experiment
 from gr_cli.errors import GrError
-from gr_cli.learner import Learner
 from gr_cli.results.folder import RunFolder
 from gr_cli.system.messages import tell
+from gr_cli.training.experiment import Experiment
+from gr_cli.training.learner import Learner
 
 SAMPLES_SHOWN = 50
 

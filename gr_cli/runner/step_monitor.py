@@ -11,14 +11,14 @@ import torch
 
 from gr_cli.errors import TrainingError
 from gr_cli.evaluation.accuracy import evaluate
-from gr_cli.learner import Losses
 from gr_cli.results.history import History, OpenRow
 from gr_cli.results.status import Reached
 from gr_cli.runner import checkpoints
-from gr_cli.runner.checkpoints import Place
 from gr_cli.runner.group import Cohort, Run
 from gr_cli.strategies.steps import Position
 from gr_cli.system.signals import Overdue, not_kept_waiting
+from gr_cli.training.learner import Losses
+from gr_cli.training.stages import Place
 
 # No more than one part in so many of a run's time goes into checkpoints within tasks.
 _WORTH_SAVING = 50

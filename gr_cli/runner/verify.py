@@ -21,7 +21,7 @@ from gr_cli.runner.checkpoints import check_identity
 from gr_cli.runner.provenance import processor
 from gr_cli.runner.run import run_together
 from gr_cli.system.reading import MOST_TABLE, read_text
-from gr_cli.view import View
+from gr_cli.training.observer import View
 
 # What status.json says that may explain a difference.
 _CAUSES = ("data", "versions", "device", "threads", "commit", "mode", "processor")

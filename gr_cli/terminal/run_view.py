@@ -16,17 +16,17 @@ from gr_cli.results.metrics import FRACTIONS, Row
 from gr_cli.system.messages import tell_failure
 from gr_cli.terminal.bars import Bar, Bars, show_sweep
 from gr_cli.terminal.format import duration, in_short, mean, percent, plural
-from gr_cli.view import View
+from gr_cli.training.observer import View
 
 if TYPE_CHECKING:
-    from gr_cli.assembly import Experiment
     from gr_cli.config.settings import Settings
     from gr_cli.evaluation.inspection import Inspection
-    from gr_cli.learner import Losses
     from gr_cli.results.record import Result
-    from gr_cli.runner.checkpoints import Place
     from gr_cli.strategies.steps import Position
     from gr_cli.terminal.sweep_progress import Tally
+    from gr_cli.training.experiment import Experiment
+    from gr_cli.training.learner import Losses
+    from gr_cli.training.stages import Place
 
 _FEW = 20  # tasks each of which there is room for
 _SECONDS_BETWEEN_LOOKS = 0.25  # reading a loss waits for the device, so do it a few times a second at most

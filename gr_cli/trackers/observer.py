@@ -20,16 +20,16 @@ from gr_cli.system.signals import Overdue, not_kept_waiting
 from gr_cli.trackers.base import Tracked, without_password
 from gr_cli.trackers.step_axis import StepAxis, merged
 from gr_cli.trackers.trust import tracker_of
-from gr_cli.view import View
+from gr_cli.training.observer import View
 
 if TYPE_CHECKING:
-    from gr_cli.assembly import Experiment
     from gr_cli.errors import GrError
-    from gr_cli.learner import Losses
     from gr_cli.results.metrics import Row
     from gr_cli.results.record import Result
-    from gr_cli.runner.checkpoints import Place
     from gr_cli.strategies.steps import Position
+    from gr_cli.training.experiment import Experiment
+    from gr_cli.training.learner import Losses
+    from gr_cli.training.stages import Place
 
 _SECONDS_BETWEEN_LOOKS = 5.0
 _PATIENCE = 5.0  # seconds that a tracker has left when the run shall stop

@@ -260,7 +260,7 @@ def _together(
     from gr_cli.runner.run import run_together
     from gr_cli.terminal.run_view import Terminal
     from gr_cli.trackers.observer import Tracking
-    from gr_cli.view import Views
+    from gr_cli.training.observer import Views
 
     try:
         outcomes = run_together(jobs, folders, Views(Terminal(live=live, tally=tally()), Tracking(sweep)))

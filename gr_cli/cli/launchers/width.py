@@ -14,12 +14,15 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from gr_cli.assembly import Experiment, batches, build_learner, passes, prepare, side_by_side
 from gr_cli.benchmarks.base import EVALUATION_BATCH
 from gr_cli.config.settings import Settings
 from gr_cli.errors import one_line
-from gr_cli.learner import Learner, Losses
 from gr_cli.strategies.steps import Batch, Position
+from gr_cli.training.batches import batches, passes
+from gr_cli.training.build import build_learner
+from gr_cli.training.experiment import Experiment, prepare
+from gr_cli.training.learner import Learner, Losses
+from gr_cli.training.stacking import side_by_side
 
 _STEPS = 2  # of each of two tasks, in which runs alone and together are compared: the second shows what the first did
 # Beside the state of a run: gradients and a temporary of the optimiser; beside outputs: their gradients, and as many

@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 
 from gr_cli.errors import ConfigError, FolderError
-from gr_cli.learner import Learner
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.record import Record
 from gr_cli.results.status import Status
+from gr_cli.training.learner import Learner
 
 
 class TrainerFolder:

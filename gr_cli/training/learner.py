@@ -12,7 +12,6 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from gr_cli.constraints import Held
 from gr_cli.generators.base import Generator
 from gr_cli.nn.augmentation import Augment
 from gr_cli.nn.gradient_projection import turned
@@ -24,8 +23,9 @@ from gr_cli.optimizers import Descent, Optimizer
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Strategy
 from gr_cli.strategies.steps import Batch, GeneratorBatch, Pass, Position, Situation, State
-from gr_cli.stretches import Stretches
 from gr_cli.system.timer import Clock
+from gr_cli.training.penalized_step import Held
+from gr_cli.training.task_free import Stretches
 
 Losses = dict[str, Tensor]
 Precision = Literal["float32", "float64", "bf16"]

@@ -11,14 +11,14 @@ from gr_cli.errors import one_line
 from gr_cli.system.messages import tell
 
 if TYPE_CHECKING:
-    from gr_cli.assembly import Experiment
     from gr_cli.config.settings import Settings
     from gr_cli.errors import GrError
-    from gr_cli.learner import Losses
     from gr_cli.results.metrics import Row
     from gr_cli.results.record import Result
-    from gr_cli.runner.checkpoints import Place
     from gr_cli.strategies.steps import Position
+    from gr_cli.training.experiment import Experiment
+    from gr_cli.training.learner import Losses
+    from gr_cli.training.stages import Place
 
 
 class View:

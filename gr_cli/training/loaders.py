@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from gr_cli.errors import ConfigError, DataError, one_line
-from gr_cli.learner import Learner
 from gr_cli.scenario import Scenario
 from gr_cli.system.messages import tell
+from gr_cli.training.learner import Learner
 
 Loader = Iterable[Any]
 Range = tuple[float, float]

@@ -13,15 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gr_cli.assembly import build_generator, build_generator_optimizer, one_learner
 from gr_cli.benchmarks.base import Kind
 from gr_cli.config.arguments import check
 from gr_cli.config.instantiate import asks_for, build
 from gr_cli.config.shipped_options import plain_value
 from gr_cli.errors import ConfigError, DataError, GrError, TrainingError, one_line
 from gr_cli.generators.base import Generator
-from gr_cli.learner import Learner
-from gr_cli.loaders import (
+from gr_cli.nn.random_streams import Draws, seeded
+from gr_cli.results.history import History
+from gr_cli.results.record import EvaluationRow, Record
+from gr_cli.strategies.steps import Batch
+from gr_cli.system.devices import default_threads, flushing_denormals, pick_device, size, thread_limit
+from gr_cli.system.memory import memory_told
+from gr_cli.system.messages import tell
+from gr_cli.training.build import build_generator, build_generator_optimizer, one_learner
+from gr_cli.training.learner import Learner
+from gr_cli.training.loaders import (
     FAR,
     BatchFormat,
     Loader,
@@ -35,10 +42,7 @@ from gr_cli.loaders import (
     repeated,
     tell_of_labels,
 )
-from gr_cli.nn.random_streams import Draws, seeded
-from gr_cli.results.history import History
-from gr_cli.results.record import EvaluationRow, Record
-from gr_cli.solver_checks import (
+from gr_cli.training.solver_checks import (
     Logits,
     ModelState,
     changed_parameters,
@@ -55,13 +59,9 @@ from gr_cli.solver_checks import (
     trained_parameters,
     training_mode,
 )
-from gr_cli.strategies.steps import Batch
-from gr_cli.stretches import check_boundaries
-from gr_cli.system.devices import default_threads, flushing_denormals, pick_device, size, thread_limit
-from gr_cli.system.memory import memory_told
-from gr_cli.system.messages import tell
-from gr_cli.trainer_folder import TrainerFolder
-from gr_cli.trainer_settings import TrainerSettings
+from gr_cli.training.task_free import check_boundaries
+from gr_cli.training.trainer_folder import TrainerFolder
+from gr_cli.training.trainer_settings import TrainerSettings
 from gr_cli.types import Count, PositiveInt
 
 _MOST_TASKS = 100  # that a generator with gates by task has room for, unless it says another number

@@ -1,0 +1,156 @@
+"""Solver, generator, strategy and optimisers of a learner, built from a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gr_cli.benchmarks.base import Kind, Samples
+from gr_cli.config.instantiate import asks_for, build_as, split_optimizer
+from gr_cli.errors import ConfigError
+from gr_cli.generators.base import Generator
+from gr_cli.nn.augmentation import Augment
+from gr_cli.nn.layers import HasFeatures
+from gr_cli.nn.random_streams import Draws, seeded
+from gr_cli.nn.replicas import Replicas
+from gr_cli.optimizers import Optimizer
+from gr_cli.scenario import Scenario
+from gr_cli.strategies.base import Strategy
+from gr_cli.training.learner import Learner, Precision
+from gr_cli.training.normalization import moments
+from gr_cli.training.task_free import Stretches, check_boundaries
+
+
+def build_learner(
+    config: dict[str, Any],
+    kind: Kind,
+    heads: Tensor,
+    device: torch.device,
+    stretches: Stretches | None = None,
+    first: Samples | None = None,
+) -> Learner:
+    """Solver, generator, strategy and optimiser for samples of `kind`; initial parameters follow from the seed.
+
+    `first`: the training samples of the first task, by which the solver may see all; None: its state will be loaded.
+    """
+    seed, recurring = config["seed"], bool((heads.sum(0) > 1).any())
+    scenario = Scenario(config["scenario"], config["train"]["active_classes"], recurring)
+    with seeded(seed, "initialisation.solver"):
+        sizes = {"input_size": prod(kind.shape), "image_shape": kind.shape, "output_size": heads.shape[1]}
+        _check_sizes(config["model"], "model", sizes)
+        if config["normalise"] is not None and not asks_for(config["model"], "model", "moments"):
+            raise ConfigError(
+                "normalise", config["normalise"], "this model takes no moments to normalise by", "try normalise=null"
+            )
+        seen = moments(config["normalise"], kind, first)
+        solver = build_as(nn.Module, config["model"], "model", moments=seen, **sizes)
+    provided, own = {}, None
+    if config["generator"] is not None:
+        with seeded(seed, "initialisation.generator"):
+            provided["generator"] = build_generator(
+                config["generator"], kind, heads.shape[1], solver, None if scenario.tasks_have_units else len(heads)
+            )
+        own = build_generator_optimizer(config["generator"], provided["generator"])
+    strategy = build_as(Strategy, config["strategy"], "strategy", **provided)
+    check_boundaries(config["train"]["boundaries"] == "hidden", strategy, scenario)
+    strategy.check(scenario, solver)
+    augment = Augment(**config["augment"])
+    augment.check(kind.shape)
+    optimizer = build_as(Optimizer, config["optimizer"], "optimizer")  # type: ignore[type-abstract]
+    draws, precision = Draws(seed, device), config["precision"]
+    return one_learner(solver, strategy, optimizer, scenario, heads, draws, precision, augment, stretches, own)
+
+
+def build_generator(
+    node: dict[str, Any], kind: Kind, classes: int, solver: nn.Module, tasks: int | None = None
+) -> Generator:
+    """A generator of samples of `kind`, beside `solver`; `tasks`: how many share their classes, if they do."""
+    node, _ = split_optimizer(node)
+    provided: dict[str, Any] = {
+        "sample_shape": kind.shape,
+        "image_shape": kind.shape,
+        "value_range": kind.value_range,
+        "trials": kind.trials,
+        "classes": classes,
+        "tasks": tasks,
+    }
+    if asks_for(node, "generator", "feature_size"):
+        if not isinstance(solver, HasFeatures):
+            raise ConfigError(
+                "model", type(solver).__name__, "has no features, which this generator reads", "try model=mlp"
+            )
+        provided["feature_size"] = solver.feature_size
+    if node.get("hidden_dims", ()) is None:
+        # The solver's own widths, where it is a plain stack of layers.
+        provided["hidden_dims"] = getattr(solver, "hidden_sizes", None)
+        if provided["hidden_dims"] is None:
+            raise ConfigError(
+                "generator.hidden_dims",
+                None,
+                f"{type(solver).__name__} has no hidden_sizes to be taken over",
+                "name them: generator.hidden_dims=[256,128]",
+            )
+    _check_sizes(node, "generator", {name: value for name, value in provided.items() if name in _SIZES})
+    return build_as(Generator, node, "generator", **provided)  # type: ignore[type-abstract]
+
+
+def build_generator_optimizer(node: dict[str, Any], generator: Generator) -> Optimizer | None:
+    """The optimiser of the generator's own; None: it has the settings of the solver's."""
+    _, own = split_optimizer(node)
+    if own is None:
+        return None
+    if not generator.parts():
+        fitted = f"{type(generator).__name__} is fitted in one go, and takes no steps"
+        raise ConfigError("generator.optimizer", own["_target_"], fitted, "leave it out")
+    return build_as(Optimizer, own, "generator.optimizer")  # type: ignore[type-abstract]
+
+
+# What a generator can't choose for itself: what samples look like, and what it is connected to.
+_SIZES = ("sample_shape", "image_shape", "classes", "feature_size", "tasks")
+
+
+def _check_sizes(node: dict[str, Any], path: str, sizes: Mapping[str, Any]) -> None:
+    """Refuse settings that say otherwise than what follows from the benchmark."""
+    for name, value in sizes.items():
+        said, follows = node.get(name), list(value) if isinstance(value, tuple) else value
+        if said not in (None, follows):
+            allowed = f"follows from the other choices, and is {follows} here"
+            raise ConfigError(f"{path}.{name}", said, allowed, "leave it out")
+
+
+def one_learner(
+    solver: nn.Module,
+    strategy: Strategy,
+    optimizer: Optimizer,
+    scenario: Scenario,
+    heads: Tensor,
+    draws: Draws,
+    precision: Precision = "float32",
+    augment: Augment | None = None,
+    stretches: Stretches | None = None,
+    generator_optimizer: Optimizer | None = None,
+) -> Learner:
+    """A learner of one replica, on the device of its random streams."""
+    for network in (solver, strategy.generator):
+        if network is not None:
+            network.to(draws.device)
+            if precision == "float64":
+                network.double()
+    generators = None if strategy.generator is None else Replicas([strategy.generator])
+    return Learner(
+        Replicas([solver]),
+        generators,
+        strategy,
+        [optimizer],
+        scenario,
+        heads,
+        [draws],
+        precision,
+        augment,
+        stretches,
+        None if generator_optimizer is None else [generator_optimizer],
+    )

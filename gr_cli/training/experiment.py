@@ -1,0 +1,139 @@
+"""Everything that a run needs, built from its settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gr_cli.benchmarks.base import Benchmark, Kind
+from gr_cli.benchmarks.fingerprint import fingerprint
+from gr_cli.config.instantiate import at, build_as, marked_fields
+from gr_cli.config.settings import Settings
+from gr_cli.errors import ConfigError, SizeError
+from gr_cli.results.record import Record
+from gr_cli.scenario import Scenario
+from gr_cli.system.devices import default_threads, pick_device, size
+from gr_cli.system.memory import memory_told, whole_memory
+from gr_cli.training.build import build_learner
+from gr_cli.training.learner import Learner
+from gr_cli.training.stages import Stage, iterations_per_task, stages_of
+from gr_cli.training.task_free import Stretches
+from gr_cli.types import InMemory
+
+
+@dataclass
+class Experiment:
+    """A run: what was asked for, what was built from it, and what it has found so far."""
+
+    settings: Settings
+    benchmark: Benchmark
+    heads: Tensor  # bool (T, U): which units belong to which task
+    learner: Learner
+    stages: list[Stage]
+    threads: int
+    data: str  # a name for its samples
+    record: Record = field(default_factory=Record)
+    training: dict[str, Any] = field(default_factory=dict)  # how it is trained, see `facts.training`
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """Number of parameters of solver and generator."""
+        networks = {"solver": self.learner.solver, "generator": self.learner.generator}
+        return {name: size(net) for name, net in networks.items() if net is not None}
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Metrics of what was found so far."""
+        return self.record.metrics(self.learner.scenario.answers_unseen, self.parameters)
+
+
+def load_benchmark(settings: Settings) -> Benchmark:
+    """The benchmark that `settings` describe, on the CPU.
+
+    Raises:
+        ConfigError, DataError: it does not fit, or its data are not to be had.
+    """
+    config = settings.config
+    roots = {name: config[name] for name in ("data_root", "cache_root", "download")}
+    device = pick_device(config["device"])
+    return build_as(Benchmark, config["benchmark"], "benchmark", seed=settings.seed, device=device, **roots)
+
+
+def data_of(settings: Settings, benchmark: Benchmark | None = None) -> str:
+    """A name for the samples that `settings` name, those of their `benchmark`; of images, not of features of them,
+    which other versions may compute otherwise."""
+    node = settings.config["benchmark"]
+    if node.get("features") is not None:
+        config = settings.config | {"benchmark": node | {"features": None}}
+        return fingerprint(load_benchmark(replace(settings, config=config)))
+    return fingerprint(benchmark or load_benchmark(settings))
+
+
+def prepare(settings: Settings, together: int = 1) -> Experiment:
+    """Load the data and build everything that `settings` describe, for a run that is one of so many trained together.
+
+    Raises:
+        ConfigError, DataError, SizeError: something that was chosen does not fit.
+    """
+    with memory_told(SizeError):
+        return _prepared(settings, together)
+
+
+def _prepared(settings: Settings, together: int) -> Experiment:
+    config = settings.config
+    device = pick_device(config["device"])
+    benchmark = load_benchmark(settings)
+    data = data_of(settings, benchmark)
+    scenario = Scenario(config["scenario"], config["train"]["active_classes"])
+    _check_room(config, benchmark.kind, device)
+    heads = scenario.heads(benchmark.class_counts, benchmark.repeats)
+    benchmark = benchmark.on(device, scenario.offsets(benchmark.class_counts, benchmark.repeats))
+    if benchmark.blurred:
+        heads = _widened(heads, benchmark, scenario)
+    iterations, stretches = iterations_per_task(config["train"], benchmark), None
+    if config["train"]["boundaries"] == "hidden":
+        total = iterations * len(benchmark.tasks)
+        length = config["strategy"].get("consolidate_every") or total
+        stretches = Stretches(len(benchmark.tasks), iterations, min(length, total))
+    told = heads if stretches is None else stretches.heads(heads)
+    learner = build_learner(config, benchmark.kind, told, device, stretches, benchmark.tasks[0].train)
+    heads = heads.to(device)
+    threads = config["threads"] or default_threads(learner.solver, together * config["train"]["batch_size"])
+    if config["train"]["batch_size"] == 1 and any(isinstance(m, nn.BatchNorm2d) for m in learner.solver.modules()):
+        raise ConfigError("train.batch_size", 1, "batch statistics need more than one sample", "try model.norm=group")
+    stages = stages_of(benchmark, heads, learner, iterations)
+    return Experiment(settings, benchmark, heads, learner, stages, threads, data)
+
+
+def _check_room(config: dict[str, Any], kind: Kind, device: torch.device) -> None:
+    """Refuse numbers of samples that would not fit into memory, if nothing else was there."""
+    room, one = whole_memory(device), prod(kind.shape) * (8 if config["precision"] == "float64" else 4)
+    counts = {"train.batch_size": config["train"]["batch_size"], "evaluate.dreams": config["evaluate"]["dreams"] or 0}
+    without_pool = at(config["strategy"], "replay_source") != "pool"
+    for name in marked_fields(config["strategy"], "strategy", InMemory):
+        if name == "pool_size" and without_pool:
+            continue
+        counts[f"strategy.{name}"] = at(config["strategy"], name) or 0
+    for path, number in counts.items():
+        if number * one > room:
+            takes = f"takes {number * one >> 30:,} GiB of memory at least, and there are {room >> 30:,}"
+            raise ConfigError(path, number, takes, f"{room // one:,} samples would fill them")
+
+
+def _widened(heads: Tensor, benchmark: Benchmark, scenario: Scenario) -> Tensor:
+    """The units of each task's classes and of the classes that other tasks lent it."""
+    if scenario.tells_tasks:
+        raise ConfigError(
+            "benchmark.blur",
+            "on",
+            f"with scenario={scenario.kind} each sample tells which task it is from, and no boundary is blurred",
+            "try scenario=class or scenario=domain",
+        )
+    wide = heads.clone()
+    for row, task in zip(wide, benchmark.tasks, strict=True):
+        row[task.train.y.unique().to(row.device)] = True
+    return wide
