@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from gr_cli._version import __version__
 
 if TYPE_CHECKING:
     from gr_cli.errors import GrError as GrError
@@ -13,11 +14,6 @@ if TYPE_CHECKING:
     from gr_cli.models import SimpleMLP as SimpleMLP
     from gr_cli.runner.load import load_run as load_run
     from gr_cli.training.trainer import ContinualTrainer as ContinualTrainer
-
-try:
-    __version__ = version("gr-cli")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "unknown"
 
 # Loaded on first use: torch costs seconds, and the command line's help needs none of it.
 _HOME = {

@@ -20,64 +20,84 @@ NESTED = sorted(path for group in NESTED_GROUPS for path in (CONF / group).glob(
 BASES = [path for path in [*OPTIONS, *NESTED] if "_target_" in (yaml.safe_load(path.read_text()) or {})]
 
 
-def imports(path: Path) -> set[str]:
-    found = set()
+# Packages and modules of gr_cli from the top down; each imports from rows below its own only, and from itself.
+LAYERS = (
+    ("cli", "report"),
+    ("runner", "terminal"),
+    ("evaluation", "trackers"),
+    ("training",),
+    ("strategies",),
+    ("benchmarks", "generators", "models"),
+    ("nn", "results"),
+    ("config",),
+    ("system", "scenario", "optimizers"),
+    ("errors", "types", "_version"),
+)
+ROW = {name: row for row, names in enumerate(LAYERS) for name in names}
+# Libraries that only some modules import, lazily or not. What no prefix of a path names may not.
+WALLS = {
+    "hydra": ("cli/",),
+    "omegaconf": ("cli/", "config/schema.py"),
+    "rich": ("terminal/",),
+    "matplotlib": ("results/drawing.py",),
+    "PIL": ("benchmarks/sources/image_", "evaluation/audit_images.py", "report/charts.py"),
+    "fcntl": ("system/",),
+    "pydantic": ("config/arguments.py",),
+    "pandas": (),
+}
+WITHOUT_TORCH = ("cli/", "config/", "report/", "terminal/")
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports anywhere in it, lazily and for types only, too."""
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
-def users_of(library: str) -> set[str]:
-    return {
-        str(path.relative_to(PACKAGE))
-        for path in PACKAGE.rglob("*.py")
-        if any(name == library or name.startswith(f"{library}.") for name in imports(path))
-    }
+IMPORTS = {path.relative_to(PACKAGE).as_posix(): imported(path) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def test_only_the_door_knows_hydra():
-    door = {f"cli/{name}.py" for name in ("main", "compose", "hydra_errors", "sweep", "overrides")}
-    door |= {f"cli/launchers/{name}.py" for name in ("register", "batched", "sweeper")}
-    assert users_of("hydra") <= door
-    assert users_of("omegaconf") <= door | {"config/schema.py"}
+@pytest.mark.parametrize("path", [path for path in IMPORTS if not path.startswith("__")])
+def test_imports_lead_down(path):
+    """A file imports from its own package and from the rows below it; of generators, strategies know the base only."""
+    own = path.partition("/")[0].removesuffix(".py")
+    for name in IMPORTS[path]:
+        first, _, rest = name.partition(".")
+        other = rest.partition(".")[0]
+        if first == "gr_cli" and other != own:
+            assert ROW.get(other, -1) > ROW[own], f"gr_cli/{path} imports {name}"
+            if own == "strategies" and other == "generators":
+                assert name.startswith("gr_cli.generators.base."), f"gr_cli/{path} imports {name}"
 
 
-def test_only_the_terminal_knows_rich():
-    assert all(path.startswith("terminal/") for path in users_of("rich"))
+@pytest.mark.parametrize("library", WALLS)
+def test_a_library_is_known_to_few(library):
+    users = [path for path, names in IMPORTS.items() if any(name.partition(".")[0] == library for name in names)]
+    assert not [path for path in users if not path.startswith(WALLS[library])]
 
 
-def test_only_figures_know_matplotlib_and_nothing_pandas():
-    assert users_of("matplotlib") == {"results/drawing.py"}
-    decoding = {f"benchmarks/sources/image_{part}.py" for part in ("decoding", "folder")}
-    assert users_of("PIL") == decoding | {"evaluation/audit_images.py", "report/charts.py"}
-    assert users_of("pandas") == set()
-
-
-def test_a_report_reads_folders_without_what_trains():
-    """It looks at a thousand runs in the time that torch takes to be imported."""
-    for path in (PACKAGE / "report").glob("*.py"):
-        ours = {name for name in imports(path) if name.startswith("gr_cli.")}
-        allowed = {"cli", "errors", "report", "results", "config", "system", "terminal"}
-        assert {name.split(".")[1] for name in ours} <= allowed, path
-    assert not {path for path in users_of("torch") if path.startswith("report")}
-
-
-def test_kinds_of_components_do_not_import_each_other():
-    kinds = ("models", "generators", "strategies", "benchmarks")
-    for kind in kinds:
-        for path in (PACKAGE / kind).rglob("*.py"):
-            for other in set(kinds) - {kind}:
-                reached = {name for name in imports(path) if name.startswith(f"gr_cli.{other}")}
-                assert reached <= {"gr_cli.generators.base"}, f"{path} imports {reached}"
+def test_what_is_shown_needs_no_torch():
+    """Help and reports come at once; a thousand runs are reported in the time that torch takes to be imported."""
+    for path, names in IMPORTS.items():
+        if path.startswith(WITHOUT_TORCH) and not path.startswith("cli/launchers/"):
+            assert not [name for name in names if name.partition(".")[0] == "torch"], path
 
 
 def test_components_know_no_configuration():
-    for kind in ("models", "generators", "strategies", "benchmarks"):
-        for path in (PACKAGE / kind).rglob("*.py"):
-            assert not {"gr_cli.config.settings", "gr_cli.config.schema", "gr_cli.config.instantiate"} & imports(path)
+    for path, names in IMPORTS.items():
+        if path.startswith(("models", "generators", "strategies", "benchmarks")):
+            ours = {name for name in names if name.startswith("gr_cli.config.")}
+            assert ours <= {"gr_cli.config.arguments.checked"}, path
+
+
+def test_the_top_is_a_page():
+    """A newcomer reads it in one look."""
+    assert len(list(PACKAGE.glob("*.py"))) <= 12
 
 
 def test_nothing_asks_for_the_scenario_but_the_scenario():

@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gr_cli import __version__
+from gr_cli._version import __version__
 from gr_cli.cli.compose import settings_from, typed
 from gr_cli.config.groups import OUTPUTS
 from gr_cli.errors import (

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from gr_cli import __version__
+from gr_cli._version import __version__
 from gr_cli.errors import ConfigError, FolderError, GrError, one_line
 from gr_cli.system.output import make_unfailing, why_incomplete
 

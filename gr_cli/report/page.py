@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from gr_cli import __version__
+from gr_cli._version import __version__
 from gr_cli.errors import one_line
 from gr_cli.report import charts, series
 from gr_cli.report.groups import Grouping, last_sign, seeds_shown
