@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from interruption import StopAt, csvs, only_run
 
 from gr_cli.cli.main import main
+from helpers.interruption import StopAt, csvs, only_run
 
 
 @pytest.fixture(autouse=True, scope="session")

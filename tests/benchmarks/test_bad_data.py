@@ -1,0 +1,191 @@
+"""Data that nothing can be learnt from end in one line, before anything is made of them."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from gr_cli.benchmarks import Digits, Samples, permuted, split
+from gr_cli.benchmarks.sources.base import Data
+from gr_cli.benchmarks.sources.loading import load
+from gr_cli.errors import DataError
+from helpers import small_mnist
+from helpers.bad_data import BROKEN, BROKEN_FILES, Given, NoSource, sound
+from helpers.small_mnist import IMAGES, LABELS, PIXELS, idx
+
+QUICK = ("strategy=finetune", "train.iterations=1", "threads=1")
+
+
+def refused(gr_run, *words: str) -> str:
+    """The one line that a command ends with, which leaves nothing behind."""
+    code, _, err = gr_run(*words, *QUICK)
+    assert code == 2, err
+    assert err.startswith("gr-run: ")
+    assert err.count("\n") == 1 and err.endswith("\n")
+    assert not Path("outputs").exists()
+    return err
+
+
+# --- files
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """The folder of a small MNIST whose root is `data`."""
+    return small_mnist.write(tmp_path / "data")
+
+
+MNIST = ("benchmark=split_mnist", "data_root=data", "download=false")
+
+
+# What can be read well, and is no data set.
+BROKEN_SETS = {
+    "black": (IMAGES, idx(40, 28, 28, values=bytes(len(PIXELS))), "all its 40 training samples are the same"),
+    "two shapes": ("t10k-images-idx3-ubyte", idx(40, 14, 56, values=PIXELS), "its test samples (1, 14, 56)"),
+    "too few labels": (LABELS, idx(30, values=bytes(30)), "it has 40 training samples, but 30 training labels"),
+    "labels beyond 9": (LABELS, idx(40, values=bytes(i % 12 for i in range(40))), "0 to 9, its classes: 10, 11"),
+    "no nines": (LABELS, idx(40, values=bytes(i % 9 for i in range(40))), "no training samples of class '9'"),
+}
+
+
+@pytest.mark.parametrize("fault", [*BROKEN_FILES, *BROKEN_SETS])
+def test_a_broken_file_is_one_line_that_says_which_and_what_to_do(gr_run, raw, fault):
+    name, content, message = (BROKEN_FILES | BROKEN_SETS)[fault]
+    (raw / name).write_bytes(content)
+    line, root = refused(gr_run, *MNIST), raw.parents[1]
+    where = f"gr-run: data_root={root}: MNIST"
+    assert line.startswith(f"{where} can't be read there ({name} {message}" if fault in BROKEN_FILES else f"{where}: ")
+    assert message in line
+    assert f"; remove {root / 'MNIST'} to fetch it anew, or set data_root to" in line
+
+
+def test_a_sound_set_of_the_same_files_is_learnt_from(gr_run, raw):
+    assert gr_run(*MNIST, *QUICK)[0] == 0
+
+
+def test_a_file_that_is_missing(gr_run, raw):
+    (raw / LABELS).unlink()
+    assert f"MNIST lacks {LABELS}; set data_root or GR_DATA_ROOT" in refused(gr_run, *MNIST)
+
+
+@pytest.mark.parametrize("download", ["true", "false"])
+def test_a_folder_in_place_of_a_file(gr_run, raw, download):
+    (raw / IMAGES).unlink()
+    (raw / IMAGES).mkdir()
+    assert f"{IMAGES} is a folder, not a file" in refused(gr_run, *MNIST, f"download={download}")
+
+
+def test_a_file_that_may_not_be_read_is_not_to_be_removed(gr_run, raw, monkeypatch):
+    (raw / LABELS).chmod(0)
+    if os.access(raw / LABELS, os.R_OK):  # as the superuser
+
+        def denied(path):
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr("torchvision.datasets.mnist.read_label_file", denied)
+    line = refused(gr_run, *MNIST)
+    assert "Permission denied" in line and line.endswith("; see to its permissions\n")
+
+
+def test_a_broken_set_of_an_old_torchvision(gr_run, raw):
+    (raw.parent / "processed").mkdir()
+    for name in ("training.pt", "test.pt"):
+        (raw.parent / "processed" / name).write_bytes(b"no tensor")
+    assert "MNIST can't be read there" in refused(gr_run, *MNIST)
+
+
+# --- sources that users write
+
+
+class Mine:
+    """A source as a user may write one."""
+
+    def __init__(self, fault: str = "") -> None:
+        self.fault = fault
+
+    def load(self) -> Data:
+        return BROKEN[self.fault][0]() if self.fault else sound()
+
+
+def mine(fault: str) -> tuple[str, ...]:
+    return "benchmark.source._target_=test_bad_data.Mine", f"+benchmark.source.fault={fault}"
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_source_of_ones_own_that_gives_nonsense(gr_run, fault):
+    line = refused(gr_run, *mine(fault))
+    assert line.startswith("gr-run: benchmark.source=Mine: ")
+    assert BROKEN[fault][1] in line
+    assert "; mend its load()" in line or "see to it that the file is there" in line
+    assert list(Path().iterdir()) == []
+
+
+def test_a_sound_source_of_ones_own(gr_run):
+    assert gr_run("benchmark.source._target_=test_bad_data.Mine", *QUICK)[0] == 0
+
+
+def test_permuted_tasks_refuse_the_same_and_what_is_no_image(gr_run):
+    words = ("benchmark=permuted_mnist", "~benchmark.source.name")
+    assert "training samples hold NaN" in refused(gr_run, *words, *mine("'not a number'"))
+    data = sound()
+    flat = replace(data.train, store=data.train.store.flatten(1))
+    with pytest.raises(DataError, match=r"need images \(C, H, W\), not samples of shape \(16,\)"):
+        permuted(Given(replace(data, train=flat, test=flat)), seed=0)
+
+
+def test_what_is_no_source(gr_run):
+    line = refused(gr_run, "benchmark.source._target_=test_bad_data.NoSource")
+    assert "benchmark.source=test_bad_data.NoSource: must be a Source" in line
+    with pytest.raises(DataError, match=r"benchmark.source=NoSource: has no load\(\)"):
+        load(NoSource())
+
+
+def test_what_may_look_odd_and_is_no_mistake():
+    data = sound()
+    x = data.train.store.clone()
+    for change in (
+        x.double(),
+        x.half(),
+        (255 * x).to(torch.uint8),
+        torch.cat([x, torch.zeros(20, 1, 4, 4)], 1),  # a channel that never changes
+        x.flatten(1),
+    ):
+        part = replace(data.train, store=change)
+        load(Given(replace(data, train=part, test=part)))
+    # Two parts of one store, one of whose other rows is broken; values that are bounded by nothing.
+    store = torch.cat([1000 * x, torch.full((1, 1, 4, 4), float("nan"))])
+    part = Samples(store, data.train.y, index=torch.arange(20))
+    load(Given(Data(part, part, data.classes, value_range=None)))
+
+
+def test_a_fault_is_found_wherever_it_is_in_a_large_set():
+    x, y = torch.zeros(2500, 3), torch.arange(2500) % 4
+    x[2400, 1] = 1.0
+    whole = Data(Samples(x, y), sound().test, tuple("abcd"))
+    whole = replace(whole, test=whole.train)
+    load(Given(whole))
+    x[2400, 1] = 0.0
+    with pytest.raises(DataError, match="all its 2500 training samples are the same"):
+        load(Given(replace(whole)))
+    x[2499, 2] = float("nan")
+    with pytest.raises(DataError, match="1 of its 2500 training samples hold NaN or infinity, the first at index 2499"):
+        load(Given(replace(whole)))
+
+
+def test_a_data_set_is_looked_at_once(monkeypatch):
+    looked = []
+    monkeypatch.setattr("gr_cli.benchmarks.sources.loading.checked", lambda data, *_: looked.append(data) or data)
+    source = Given(sound())
+    for seed in range(3):
+        split(source, seed)
+    assert len(looked) == 1
+
+
+def test_no_class_is_held_out_altogether():
+    few = sound()
+    with pytest.raises(DataError, match=r"validation_share=0\.95: leaves .* training some of each class"):
+        split(Given(few), seed=0, validation_share=0.95)
+    digits = split(Digits(), seed=0, validation_share=0.95)
+    assert all(len(task.train.y.unique()) == 2 for task in digits.tasks)

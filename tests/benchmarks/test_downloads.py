@@ -1,0 +1,136 @@
+"""Downloads that fail say so at once, and leave nothing that the next try would take for a whole set."""
+
+import gzip
+import hashlib
+import io
+import socket
+import urllib.request
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+from torchvision import datasets
+
+from gr_cli.benchmarks import Torchvision
+from gr_cli.benchmarks.sources.loading import load
+from helpers import small_mnist
+from helpers.small_mnist import FILES, IMAGES, PIXELS
+
+ARCHIVES = {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in FILES.items()}
+LAST = list(ARCHIVES)[-1]
+FETCHED = ("benchmark=split_mnist", "data_root=data", "download=true", "strategy=finetune", "train.iterations=1")
+
+
+class Server:
+    """Stands in for the network: gives away the small set, gzipped, but for archives that it `lacks`."""
+
+    def __init__(self, lacks: tuple[str, ...] = (), broken: Exception | None = None) -> None:
+        self.lacks, self.broken, self.timeouts = lacks, broken, []
+        self.asked: list[str] = []
+
+    def urlopen(self, request, *_, **__):
+        self.timeouts.append(socket.getdefaulttimeout())
+        name = request.full_url.rpartition("/")[2]
+        self.asked.append(name)
+        if name in self.lacks and self.broken is None:
+            raise URLError("there is no network")
+        response = io.BytesIO(ARCHIVES[name])
+        response.url, response.length = request.full_url, len(ARCHIVES[name])
+        if name in self.lacks and request.get_header("Method") is None:
+            read, rest = response.read, iter([20])
+
+            def breaks_off(_):
+                for size in rest:
+                    return read(size)
+                raise self.broken
+
+            response.read = breaks_off
+        return response
+
+
+@pytest.fixture
+def online(monkeypatch):
+    """Puts a server in place of the network, whose checksums torchvision expects."""
+    sums = [(name, hashlib.md5(content).hexdigest()) for name, content in ARCHIVES.items()]
+    monkeypatch.setattr(datasets.MNIST, "resources", sums)
+
+    def put(server: Server) -> Server:
+        monkeypatch.setattr(urllib.request, "urlopen", server.urlopen)
+        return server
+
+    return put
+
+
+def there() -> set[str]:
+    return {path.name for path in Path("data").rglob("*") if path.is_file() or path.name.startswith(".")}
+
+
+def test_without_network_the_line_says_why_and_nothing_is_left(gr_run, online):
+    server = online(Server(lacks=tuple(ARCHIVES)))
+    code, _, line = gr_run(*FETCHED)
+    assert code == 2 and line.count("\n") == 1
+    assert "MNIST is not there and could not be downloaded (<urlopen error there is no network>)" in line
+    assert "set data_root or GR_DATA_ROOT" in line
+    assert there() == set()
+    assert not Path("outputs").exists()
+    # A server that keeps silent shall not hold us for minutes; and others are not held to our patience.
+    assert all(0 < seconds <= 20 for seconds in server.timeouts)
+    assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.parametrize(
+    "broken", [None, TimeoutError("timed out"), ConnectionResetError(104, "reset"), OSError(28, "full")]
+)
+def test_what_a_download_left_half_done_does_not_stand_in_the_way(gr_run, online, broken):
+    online(Server(lacks=(LAST,), broken=broken))
+    code, _, err = gr_run(*FETCHED)
+    assert code == 2 and "could not be downloaded" in err.splitlines()[-1]
+    assert there() == set()
+    assert not Path("outputs").exists()
+    online(Server())
+    data = load(Torchvision("MNIST", "data"))
+    assert data.train.x.numpy().tobytes() == PIXELS
+    assert there() == {*FILES, *ARCHIVES}
+
+
+def test_a_download_that_is_interrupted_while_it_unpacks_leaves_nothing_that_looks_whole(online, monkeypatch):
+    online(Server())
+    opened = gzip.open
+
+    def stopped(path, *mode):
+        if str(path).endswith(LAST):
+            raise KeyboardInterrupt
+        return opened(path, *mode)
+
+    monkeypatch.setattr("torchvision.datasets.utils._COMPRESSED_FILE_OPENERS", {".gz": stopped})
+    with pytest.raises(KeyboardInterrupt):
+        Torchvision("MNIST", "data").load()
+    assert there() == set()
+
+
+def test_archives_that_are_there_are_unpacked_without_network(online):
+    raw = small_mnist.write(Path("data"))
+    for name in FILES:
+        (raw / name).unlink()
+        (raw / f"{name}.gz").write_bytes(ARCHIVES[f"{name}.gz"])
+    server = online(Server(lacks=tuple(ARCHIVES)))
+    assert len(load(Torchvision("MNIST", "data")).train) == 40
+    assert server.asked == []
+
+
+def test_a_broken_archive_is_fetched_anew(online):
+    raw = small_mnist.write(Path("data"))
+    for name in FILES:
+        (raw / name).unlink()
+        (raw / f"{name}.gz").write_bytes(ARCHIVES[f"{name}.gz"][:30])
+    online(Server())
+    assert len(load(Torchvision("MNIST", "data")).train) == 40
+    assert (raw / LAST).read_bytes() == ARCHIVES[LAST]
+
+
+def test_a_set_of_which_a_part_is_missing_is_completed(online):
+    raw = small_mnist.write(Path("data"))
+    (raw / IMAGES).write_bytes(b"unpacking was broken off here")
+    (raw / LAST.removesuffix(".gz")).unlink()
+    online(Server())
+    assert load(Torchvision("MNIST", "data")).train.x.numpy().tobytes() == PIXELS

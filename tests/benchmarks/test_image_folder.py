@@ -1,0 +1,509 @@
+"""Folders of images: what is in them, how it is decoded, and what is kept."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gr_cli.benchmarks import ImageFolder, split
+from gr_cli.errors import ConfigError, DataError
+from helpers.image_files import RNG, colour16, folder, pixels, put, read
+
+
+def test_a_folder_for_each_part_and_class():
+    folder(each=2)
+    first = put("images/train/cat/0.png", pixels(6, 5, 3))
+    last = put("images/test/dog/nested/deeper/9.png", pixels(6, 5, 3))
+    data = read()
+    assert data.classes == ("cat", "dog")
+    assert data.train.x.dtype == torch.uint8 and data.train.x.shape == (4, 3, 6, 5)
+    assert data.train.y.tolist() == [0, 0, 1, 1] and data.test.y.tolist() == [0, 0, 1, 1, 1]
+    assert np.array_equal(data.train.x[0].permute(1, 2, 0), first)
+    assert np.array_equal(data.test.x[-1].permute(1, 2, 0), last)
+    assert data.value_range == (0.0, 1.0)
+
+
+def test_val_stands_in_for_test_and_a_class_may_be_called_train():
+    folder(("train", "val"))
+    assert len(read().test) == 6
+    os.rename("images", "other")
+    folder(("",), ("train", "car"))
+    assert read().classes == ("car", "train")
+
+
+@pytest.mark.parametrize("part", ["", "train"])
+def test_without_a_test_part_a_share_of_each_class_is_held_out_the_same_for_all_seeds(part):
+    folder((part,), each=10)
+    data = read(test_share=0.3)
+    assert torch.bincount(data.test.y).tolist() == [3, 3] and torch.bincount(data.train.y).tolist() == [7, 7]
+    rows = [{x.numpy().tobytes() for x in samples.x} for samples in (data.train, data.test)]
+    assert len(rows[0]) == 14 and not rows[0] & rows[1]
+    again, other = read(test_share=0.3), read(test_share=0.3, test_seed=1)
+    assert torch.equal(again.test.x, data.test.x) and not torch.equal(other.test.x, data.test.x)
+    assert torch.bincount(read(test_share=0.01).test.y).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("training", "testing"), [("Train", "Test"), ("TRAIN", "valid"), ("training", "validation"), ("train", "testing")]
+)
+def test_parts_have_the_names_that_people_give_them(training, testing):
+    folder((training,), each=3)
+    folder((testing,), each=1)
+    data = read()
+    assert data.classes == ("cat", "dog") and (len(data.train), len(data.test)) == (6, 2)
+
+
+def test_where_several_could_be_for_testing_it_is_the_first_that_is_called_so(capsys):
+    folder(("train", "val", "test", "more"), each=2)
+    mark = put("images/test/cat/0.png", pixels(6, 5, 3))
+    assert np.array_equal(read().test.x[0].permute(1, 2, 0), mark)
+    assert "passed over: what is for neither training nor testing (more/, val/)\n" in capsys.readouterr().err
+
+
+def test_folders_without_images_are_no_classes(capsys):
+    folder()
+    for name in ("images/train/zebra", "images/test/zebra/deeper", "images/test/__MACOSX"):
+        Path(name).mkdir(parents=True)
+    Path("images/train/zebra/notes.txt").write_text("none yet")
+    assert read().classes == ("cat", "dog")
+    told = capsys.readouterr().err
+    assert "passed over: 1 other file, what holds no images (__MACOSX, zebra)\n" in told
+
+
+def test_links_stand_for_a_class_or_an_image_and_one_that_leads_nowhere_is_an_image_that_cannot_be_read():
+    folder(("",), each=4)
+    os.symlink(Path("images/cat").absolute(), "images/lynx")
+    os.symlink(Path("images/cat/0.png").absolute(), "images/dog/linked.png")
+    os.symlink(Path("images/cat").absolute(), "images/dog/all")
+    assert read().classes == ("cat", "dog", "lynx")
+    assert torch.bincount(torch.cat([read().train.y, read().test.y])).tolist() == [4, 5, 4]
+    os.symlink("nowhere.png", "images/dog/dangling.png")
+    with pytest.raises(DataError, match=r"1 of 14 images can't be decoded, the first is dog/dangling.png"):
+        read()
+    assert len(read(skip_broken=True).train) + len(read(skip_broken=True).test) == 13
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path), lambda path: os.symlink("x.png", path)]
+)
+def test_a_pipe_a_device_and_a_link_to_itself_are_images_that_cannot_be_read(make):
+    folder()
+    make("images/train/dog/x.png")
+    with pytest.raises(DataError, match=r"1 of 13 images can't be decoded, the first is train/dog/x.png"):
+        read()
+    assert len(read(skip_broken=True).train) == 6
+
+
+def nothing_is_decoded(monkeypatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("decoded before it was found that this set can't be learnt from")
+
+    monkeypatch.setattr("gr_cli.benchmarks.sources.image_folder.decoded", never)
+
+
+def test_a_class_without_enough_images_is_named_before_any_is_decoded(monkeypatch):
+    nothing_is_decoded(monkeypatch)
+    folder()
+    put("images/test/zebra/x.png", pixels(6, 5, 3))
+    with pytest.raises(DataError, match=r"class zebra has no image in train/, and needs 1 at least; add some"):
+        read()
+    os.rename("images", "others")
+    folder(("",))
+    put("images/zebra/x.png", pixels(6, 5, 3))
+    with pytest.raises(DataError, match=r"class zebra has 1 image, and needs 2 at least"):
+        read()
+
+
+def test_one_class_is_none_and_a_folder_too_many_above_is_told(monkeypatch):
+    nothing_is_decoded(monkeypatch)
+    folder(("cifar/train", "cifar/test"))
+    with pytest.raises(
+        DataError, match=r"images of one class only, cifar, .*say benchmark.source.path=.*images/cifar$"
+    ):
+        read()
+
+
+def test_training_beside_something_that_may_or_may_not_be_for_testing_is_asked_about(monkeypatch):
+    nothing_is_decoded(monkeypatch)
+    folder(("train", "holdout"))
+    with pytest.raises(DataError, match=r"holds train/ beside holdout, and none of these is called test or val"):
+        read()
+
+
+def test_classes_are_in_natural_order():
+    folder(classes=("class10", "class2", "class1"), each=1)
+    assert read().classes == ("class1", "class2", "class10")
+
+
+def test_names_in_two_unicode_normal_forms_are_one_class():
+    folder(("train",), ("caf\u00e9", "dog"))
+    folder(("test",), ("cafe\u0301", "dog"), each=2)
+    data = read()
+    assert data.classes == ("caf\u00e9", "dog") and torch.bincount(data.test.y).tolist() == [2, 2]
+    folder(("test",), ("caf\u00e9",))
+    with pytest.raises(
+        DataError, match="test holds two folders called caf\u00e9, which are stored in two Unicode normal"
+    ):
+        read()
+
+
+def test_names_of_any_bytes_are_shown_and_written(gr_run):
+    odd, broken = os.fsdecode(b"images/%s/c\xff\x1b[31m/\xe9.png"), os.fsdecode(b"images/train/dog/\xff.png")
+    folder(each=1)
+    for part in ("train", "test"):
+        put(odd % part, pixels(6, 5, 3))
+    words = ("benchmark=image_folder", "benchmark.source.path=images", "benchmark.classes_per_task=1", "threads=1")
+    code, out, err = gr_run(*words, "strategy=finetune", "train.iterations=1", "model.hidden_sizes=[4]")
+    assert code == 0 and r"c\udcff\x1b[31m" in out and "\x1b" not in out + err
+    Path(broken).write_bytes(b"no image")
+    code, _, err = gr_run(*words, "strategy=finetune")
+    assert code == 2 and err.splitlines()[-1].encode("ascii") and r"the first is train/dog/\udcff.png" in err
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "JPEG", "bmp", "gif", "webp", "tif", "ppm"])
+def test_any_format(ending):
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            put(f"images/{part}/{name}/x.{ending}", pixels(8, 8, 3))
+    assert read().train.x.shape == (2, 3, 8, 8)
+
+
+def test_grey_if_all_are_and_colour_if_one_is():
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            put(f"images/{part}/{name}/x.png", pixels(4, 4))
+    grey = put("images/train/a/x.png", pixels(4, 4))
+    data = read()
+    assert data.train.x.shape == (2, 1, 4, 4) and np.array_equal(data.train.x[0, 0], grey)
+    assert read(mode="rgb").train.x.shape == (2, 3, 4, 4)
+    colour = put("images/train/b/x.png", pixels(4, 4, 3))
+    data = read()
+    assert np.array_equal(data.train.x[0], np.stack([grey] * 3))
+    assert np.array_equal(data.train.x[1].permute(1, 2, 0), colour)
+    weights = np.array([0.299, 0.587, 0.114])
+    assert np.abs(read(mode="grey").train.x[1, 0].numpy() - colour @ weights).max() <= 1
+
+
+def test_the_size_that_most_have_is_taken_and_others_are_brought_to_it():
+    folder(each=4)
+    wide = np.zeros((12, 30, 3), np.uint8)
+    wide[:, 5:25] = 255  # its centre, 12x10, is white, and some more
+    put("images/train/cat/wide.png", wide)
+    data = read()
+    assert data.train.x.shape[1:] == (3, 6, 5)
+    assert data.train.x[4].min() == 255
+    assert read(size=8).train.x.shape[1:] == (3, 8, 8)
+    assert read(size=[3, 7]).train.x.shape[1:] == (3, 3, 7)
+
+
+def on_white(image: np.ndarray) -> np.ndarray:
+    """Colours (H, W, 3) of an image (H, W, 4) that lies on white."""
+    opaque = image[..., 3:] / 255
+    return opaque * image[..., :3] + (1 - opaque) * 255
+
+
+def test_modes_that_need_care():
+    sixteen = (pixels(4, 4).astype(np.uint16) << 8) + 77
+    palette = Image.fromarray(pixels(4, 4, 3)).quantize(8)
+    palette.info["transparency"] = bytes([0, 128, 255])
+    glass, faint = pixels(4, 4, 4), pixels(4, 4, 2)
+    glass[0, 0, 3] = 0  # whatever its colour, it is not seen
+    for part in ("train", "test"):
+        put(f"images/{part}/a/sixteen.png", sixteen)
+        put(f"images/{part}/a/z.png", glass)
+        put(f"images/{part}/b/palette.png", palette)
+        put(f"images/{part}/b/two.png", Image.fromarray(pixels(4, 4) > 127))
+        put(f"images/{part}/b/zfaint.png", faint)
+    x = read().train.x
+    assert np.array_equal(x[0, 0], (sixteen / 65535).astype(np.float32))
+    x = 255 * x
+    shades = np.asarray(palette.convert("RGBA"))
+    for i, image in ((1, glass), (2, shades), (4, np.repeat(faint, (3, 1), 2))):
+        assert np.abs(x[i].permute(1, 2, 0).numpy() - on_white(image)).max() <= 1
+    assert x[1, :, 0, 0].tolist() == [255, 255, 255]
+    assert set(x[3].unique().tolist()) == {0, 255}
+
+
+DEEP = [
+    (np.uint16, "png", 4095, 12),
+    (np.uint16, "tif", 4095, 12),
+    (np.uint16, "png", 255, 8),
+    (np.uint16, "png", 1000, 10),
+    (np.uint16, "png", 65535, 16),
+    (np.int32, "tif", 100_000, 24),
+    (np.int32, "tif", 2**31 - 1, 32),
+]
+
+
+@pytest.mark.parametrize(("dtype", "ending", "highest", "bits"), DEEP)
+def test_greys_of_more_than_8_bits_keep_all_of_them_by_one_scale(capsys, dtype, ending, highest, bits):
+    dark, bright = (RNG.integers(0, high, (4, 4)).astype(dtype) for high in (highest // 16, highest + 1))
+    bright[0, 0] = highest
+    for part, name, image in (
+        ("train", "a", dark),
+        ("train", "b", dark + 1),
+        ("test", "a", bright),
+        ("test", "b", dark),
+    ):
+        put(f"images/{part}/{name}/x.{ending}", image)
+    put("images/train/a/bytes.png", byte := pixels(4, 4))
+    data = read()
+    assert data.train.x.dtype == torch.float32 and data.value_range == (0.0, 1.0)
+    assert np.array_equal(data.train.x[0, 0], (byte / np.float32(255)))
+    for found, image in ((data.train.x[1, 0], dark), (data.test.x[0, 0], bright)):
+        assert np.abs(found.numpy() - image / (2**bits - 1)).max() <= 2**-24
+        assert len(found.unique()) == len(np.unique(image)) or bits == 32
+    assert f"greys of more than 8 bits are taken as {bits} bits, by their highest value" in capsys.readouterr().err
+    assert torch.equal(read(bits=bits).train.x, data.train.x) and "taken as" not in capsys.readouterr().err
+    needed = highest.bit_length()
+    with pytest.raises(ConfigError, match=rf"bits={needed - 1}: values go up to {highest}, which takes {needed} bits"):
+        read(bits=needed - 1)
+
+
+def test_greys_of_16_bits_that_hold_8_are_those_of_8_bits():
+    shades = [pixels(6, 5) for _ in range(4)]
+    places = [f"{part}/{name}" for part in ("train", "test") for name in ("a", "b")]
+    for place, image in zip(places, shades, strict=True):
+        put(f"images/{place}/x.png", image)
+    values, _ = read().train.batch(torch.arange(2))
+    for place, image in zip(places, shades, strict=True):
+        put(f"images/{place}/x.png", image.astype(np.uint16))
+    assert torch.equal(read(bits=8).train.x, values)
+
+
+def test_floats_in_0_to_1_are_greys_and_others_have_no_scale():
+    x = [RNG.random((4, 4), np.float32) for _ in range(4)]
+    for i, place in enumerate(("train/a", "train/b", "test/a", "test/b")):
+        put(f"images/{place}/x.tif", x[i])
+    assert read().train.x.shape == (2, 1, 4, 4) and np.array_equal(read().train.x[:, 0], x[:2])
+    for bad, shown in ((255 * x[0], r"\[\d.*\]"), (x[0] - 2, r"\[-.*\]"), (x[0] * np.float32("nan"), r"\[nan, nan\]")):
+        put("images/train/b/x.tif", bad)
+        with pytest.raises(
+            DataError, match=rf"train/b/x.tif holds floating-point values in {shown}, which must lie in"
+        ):
+            read()
+    put("images/train/b/x.tif", np.full((4, 4), -5, np.int32))
+    with pytest.raises(DataError, match=r"train/b/x.tif holds negative values, from -5; scale them, or save them as"):
+        read()
+
+
+def test_deep_greys_are_scaled_to_a_size_and_turned():
+    ramp = (np.arange(64, dtype=np.uint16) * 60).reshape(8, 8)
+    for i, place in enumerate(("train/a", "train/b", "test/a", "test/b")):
+        put(f"images/{place}/x.png", ramp + np.uint16(i))
+    x = read(size=4, bits=12).train.x
+    assert x.shape == (2, 1, 4, 4) and x.min() >= 0 and x.max() <= 1
+    wanted = ramp.reshape(4, 2, 4, 2).mean((1, 3)) / 4095
+    assert np.abs(x[0, 0].numpy() - wanted)[1:3, 1:3].max() < 0.01
+
+
+def test_colours_of_16_bits_that_hold_fewer_are_refused():
+    images = [RNG.integers(0, 4096, (4, 4, 3)) for _ in range(4)]
+    places = ("train/a", "train/b", "test/a", "test/b")
+    for place, image in zip(places, images, strict=True):
+        colour16(f"images/{place}/x.png", image)
+    with pytest.raises(DataError, match=r"16 bits a channel, of which the upper 8 are read, hold values up to about 3"):
+        read()
+    assert read(bits=16).train.x.max() == 15
+    for place, image in zip(places, images, strict=True):
+        colour16(f"images/{place}/x.png", image * 16)
+    assert np.array_equal(read().train.x[0], (images[0] * 16 >> 8).transpose(2, 0, 1))
+
+
+def test_photographs_are_turned_upright():
+    picture = Image.fromarray(
+        np.repeat(np.array([[0, 255]], np.uint8), 16, 0).repeat(8, 1)
+    )  # 16x16, bright on the right
+    lying = Image.Exif()
+    lying[0x0112] = 6  # to be turned clockwise by a quarter
+    for part in ("train", "test"):
+        put(f"images/{part}/a/x.jpg", picture, exif=lying)
+        put(f"images/{part}/b/x.jpg", picture)
+    x = read().train.x[:, 0].float()
+    assert x[0, :7].mean() < 10 and x[0, 9:].mean() > 245
+    assert x[1, :, :7].mean() < 10 and x[1, :, 9:].mean() > 245
+
+
+def test_hidden_files_and_what_is_no_image_are_passed_over_and_told(capsys):
+    folder(each=1)
+    for name in (".hidden.png", "notes.txt", "Thumbs.db", ".cache/x.png", "page.eps"):
+        path = Path("images/train/cat", name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"no image")
+    Path("images/train/.git").mkdir()
+    assert len(read().train) == 2
+    told = capsys.readouterr().err
+    assert "4 images of 2 classes" in told and "passed over: 3 other files\n" in told
+
+
+def test_broken_images_are_named_and_may_be_left_out(capsys):
+    folder()
+    whole = Path("images/train/dog/1.png").read_bytes()
+    Path("images/train/dog/1.png").write_bytes(whole[:60])
+    Path("images/test/cat/0.png").write_bytes(b"")
+    with pytest.raises(DataError) as error:
+        read()
+    line = str(error.value)
+    assert "2 of 12 images can't be decoded, the first is train/dog/1.png (" in line and "\n" not in line
+    assert "skip_broken=true" in line
+    for _ in range(2):  # decoded, then as it was kept
+        data = read(skip_broken=True)
+        assert data.train.y.tolist() == [0, 0, 0, 1, 1] and data.test.y.tolist() == [0, 0, 1, 1, 1]
+    assert (
+        "images that can't be decoded are left out, 2 in all, the first is train/dog/1.png" in capsys.readouterr().err
+    )
+    Path("images/train/dog/1.png").write_bytes(whole)
+    put("images/test/cat/0.png", pixels(6, 5, 3))
+    assert len(read().train) == 6
+
+
+def test_what_was_decoded_is_kept_until_a_file_changes(monkeypatch):
+    from gr_cli.benchmarks.sources.loading import image_folder
+    from gr_cli.system import cache
+
+    def afresh() -> None:
+        """As another process would find it."""
+        cache._recent.clear()
+        image_folder._data.cache_clear()
+
+    decoded = []
+    original = image_folder.decoded
+    monkeypatch.setattr(image_folder, "decoded", lambda *given: decoded.append(given) or original(*given))
+
+    def times() -> int:
+        afresh()
+        decoded.clear()
+        read()
+        return len(decoded)
+
+    folder()
+    assert times() == 12
+    kept = read().train.x.clone()
+    assert times() == 0
+    assert torch.equal(read().train.x, kept)
+    changed = put("images/train/cat/0.png", pixels(6, 5, 3))
+    assert times() == 12
+    assert np.array_equal(read().train.x[0].permute(1, 2, 0), changed)
+    os.utime("images/test/dog/2.png", ns=(0, 0))
+    assert times() == 12
+    os.rename("images/test/dog/2.png", "images/test/dog/3.png")
+    assert times() == 12
+    Path("images/test/dog/3.png").unlink()
+    assert times() == 11
+    for file in Path("cache/images").iterdir():
+        file.write_bytes(b"cut short")
+    assert times() == 11
+
+
+def bitmaps(*parts: str) -> None:
+    """Grey images that all have one size in bytes and one time, bright ones in `b`."""
+    for part in parts:
+        for name, shade in (("a", 20), ("b", 200)):
+            for i in range(2):
+                put(f"images/{part}/{name}/{i}.bmp", np.full((4, 4), shade + i, np.uint8))
+                os.utime(f"images/{part}/{name}/{i}.bmp", ns=(0, 0))
+
+
+def exchange(first: str, second: str) -> None:
+    os.rename(first, "aside")
+    os.rename(second, first)
+    os.rename("aside", second)
+
+
+def overwrite(path: str, shade: int) -> None:
+    """Other pixels in the same file, of which neither size nor time of modification tells."""
+    with Path(path).open("r+b") as file:
+        file.seek(-16, os.SEEK_END)
+        file.write(bytes([shade] * 16))
+    os.utime(path, ns=(0, 0))
+
+
+def shades() -> list[int]:
+    """What another process would find in the training images, in their order."""
+    from gr_cli.benchmarks.sources.loading import image_folder
+    from gr_cli.system import cache
+
+    cache._recent.clear()
+    image_folder._data.cache_clear()
+    return read().train.x[:, 0, 0, 0].tolist()
+
+
+def test_other_images_under_the_same_names_sizes_and_times_are_seen():
+    bitmaps("train", "test")
+    assert shades() == [20, 21, 200, 201]
+    for i in range(2):
+        exchange(f"images/train/a/{i}.bmp", f"images/train/b/{i}.bmp")
+    assert shades() == [200, 201, 20, 21]
+    exchange("images/train/a", "images/train/b")
+    assert shades() == [20, 21, 200, 201]
+    os.link("images/train/a/0.bmp", "images/train/a/2.bmp")
+    assert shades() == [20, 21, 20, 200, 201]
+    for shade in range(60, 70):  # within one tick of the clock of a file system, too
+        overwrite("images/train/b/0.bmp", shade)
+        assert shades() == [20, 21, 20, shade, 201]
+
+
+def test_runs_share_the_stored_images():
+    folder()
+    first, second = (split(ImageFolder("images", cache_root="cache"), seed=seed) for seed in (0, 1))
+    assert first.tasks[0].train.store is second.tasks[0].train.store
+
+
+def test_what_is_no_folder_of_images():
+    with pytest.raises(ConfigError, match=r"benchmark.source.path=null: must be a folder .*say benchmark.source.path="):
+        ImageFolder()
+    with pytest.raises(DataError, match=r"benchmark.source.path=images: .*/images is not there; name a folder"):
+        read()
+    Path("images").mkdir()
+    with pytest.raises(DataError, match="holds no images in folders of classes; put them into"):
+        read()
+    put("images/x.png", pixels(4, 4))
+    with pytest.raises(DataError, match="holds no images in folders of classes"):
+        read()
+    folder(("train",))
+    put("images/test/cat/x.png", pixels(6, 5, 3))
+    with pytest.raises(DataError, match="class dog has no image in test/, and needs 1 at least"):
+        read()
+
+
+def test_more_than_fits_into_memory_is_refused():
+    folder()
+    with pytest.raises(ConfigError, match=r"size=\[1000000, 1000000\]: 12 images of 1000000x1000000 pixels take "):
+        read(size=1_000_000)
+
+
+def test_progress_is_shown_on_a_terminal_alone(monkeypatch, capsys):
+    from gr_cli.system import messages
+
+    clock = iter(range(100))
+    monkeypatch.setattr(messages, "monotonic", lambda: next(clock))
+    assert list(messages.counted("abc", 3, "letters")) == list("abc")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert list(messages.counted("abc", 3, "letters")) == list("abc")
+    shown = capsys.readouterr().err
+    assert "letters: 2 of 3" in shown and shown.endswith("\r\x1b[K") and "\n" not in shown
+
+
+def test_a_run_from_the_command_line(gr_run):
+    folder(each=4, classes=("a", "b", "c", "d"))
+    words = ("benchmark=image_folder", "benchmark.source.path=images", "train.iterations=2", "threads=1")
+    code, _, err = gr_run(*words)
+    assert code == 0, err
+    (pictures,) = Path("outputs/image_folder").glob("*/*/figures")
+    assert (pictures / "samples_task_1.png").is_file()
+    assert list(Path("cache/images").glob("*.pt"))
+
+
+@pytest.mark.parametrize("strategy", [(), ("strategy=dgr",), ("strategy=er",), ("strategy=joint",)], ids=str)
+def test_the_preset_goes_with_any_strategy(gr_run, strategy):
+    folder(each=10, classes=("a", "b", "c", "d"))
+    words = ("preset=best_image_folder", "benchmark.source.path=images", "benchmark.source.size=8", *strategy)
+    code, _, err = gr_run(*words, "train.iterations=2", "evaluate.dreams=0", "threads=1")
+    assert code == 0, err
+    (status,) = Path("outputs/image_folder").rglob("status.json")
+    assert json.loads(status.read_text())["stores_raw_samples"] == (strategy in {("strategy=er",), ("strategy=joint",)})

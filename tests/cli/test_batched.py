@@ -1,0 +1,449 @@
+"""Runs that are trained as one program find what each would find alone."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from gr_cli.cli.compose import composed
+from gr_cli.cli.launchers.grouping import alike, differing, parts
+from gr_cli.cli.launchers.width import WidthChoice, choose_width
+from gr_cli.generators import VAE
+from gr_cli.nn.replicas import Replicas
+from gr_cli.results.folder import RunFolder
+from gr_cli.runner import run as runner
+from gr_cli.runner.run import run_together
+from gr_cli.training.batches import batches, passes
+from gr_cli.training.experiment import prepare
+from gr_cli.training.observer import View
+from gr_cli.training.stacking import side_by_side
+from helpers.interruption import csvs
+
+# Settings in which replicas may differ, all at once.
+APART = [
+    ["seed=0", "optimizer.lr=0.001"],
+    ["seed=1", "optimizer.lr=0.001"],
+    ["seed=0", "optimizer.lr=0.002", "optimizer.weight_decay=0.01", "optimizer.schedule=cosine"],
+]
+SINGLE = "precision=float32"
+REPLAY = [["strategy.replay_weight=1"], ["strategy.replay_weight=0.5"], ["strategy.replay_weight=2"]]
+
+
+def first_losses(jobs, steps):
+    """The losses of the first steps of the first two tasks, one dict of (R,) tensors a step."""
+    experiments = [prepare(job) for job in jobs]
+    learner, found = side_by_side(experiments), []
+    for number, stage in enumerate(experiments[0].stages[:2]):
+        stream = (batch for batch, _ in zip(batches(experiments, number, 0), range(steps), strict=False))
+        samples = passes(experiments, number)
+        learner.train_task(stage.task, stream, steps, lambda position, losses: found.append(losses), 0, samples)
+    return found
+
+
+def assert_same_losses(words, steps=25, apart=APART, relative=1e-9):
+    """Replicas together and alone, in double precision unless `words` ask for another: rounding grows with the steps,
+    in single precision to any size, and each processor rounds in its own way."""
+    words = words if any(word.startswith("precision=") for word in words) else [*words, "precision=float64"]
+    jobs = [composed([*words, *mine]) for mine in apart]
+    together = first_losses(jobs, steps)
+    for replica, job in enumerate(jobs):
+        for step, (alone, both) in enumerate(zip(first_losses([job], steps), together, strict=True)):
+            assert alone.keys() == both.keys()
+            for name, value in alone.items():
+                assert float(both[name][replica]) == pytest.approx(float(value[0]), rel=relative, abs=relative / 10), (
+                    f"{name} of replica {replica} at step {step}"
+                )
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+@pytest.mark.parametrize("generator", ["vae", "conv_vae"])  # test_methods has all, for fewer steps
+@pytest.mark.parametrize("strategy", ["finetune", "generative_replay", "joint"])
+def test_losses_are_those_of_the_run_alone(model, generator, strategy):
+    words = [f"model={model}", f"generator={generator}", f"strategy={strategy}", "model.dropout=0.2"]
+    words += ["benchmark.class_order=shuffled", "train.batch_size=16"]
+    replays = strategy == "generative_replay"
+    apart = [a + b for a, b in zip(APART, REPLAY, strict=True)] if replays else APART
+    assert_same_losses(words, apart=apart)
+    assert_same_losses([*words, SINGLE], 2, apart, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "steps", "relative"),
+    [([], 25, 1e-9), ([SINGLE, "optimizer=sgd", "optimizer.lr=0.001"], 2, 1e-4)],
+)
+def test_losses_of_a_deep_network_are_those_of_the_run_alone(words, steps, relative):
+    words = ["model=resnet18", "train.batch_size=4", "strategy=finetune", *words]
+    assert_same_losses(words, steps, [["seed=0"], ["seed=1"]], relative)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["scenario=task", "strategy.targets=soft"],
+        ["scenario=domain", "strategy.replay_source=pool"],
+        ["strategy.generator_data=current_and_replay", "strategy.generator_update_freq=1"],
+        ["strategy.task_balanced=false", "strategy.memory_size=50"],
+        ["strategy.generator_training=after"],
+        ["optimizer=sgd", "optimizer.momentum=0.9", "optimizer.reset_per_task=true"],
+        ["model.hidden_sizes=[]"],
+    ],
+    ids=" ".join,
+)
+def test_every_way_of_replay_is_that_of_the_run_alone(words):
+    apart = [
+        [f"seed={i}", f"strategy.temperature={1 + i}", f"generator.dropout={0.1 * i}", *REPLAY[i]] for i in range(3)
+    ]
+    assert_same_losses([*words, "train.batch_size=16"], apart=apart)
+
+
+def test_the_strength_of_a_regulariser_may_differ():
+    words = ["strategy=si", "train.batch_size=16"]
+    apart = [[f"seed={i}", f"strategy.regularizer.strength={10.0**i}"] for i in range(3)]
+    assert alike([composed([*words, *mine]) for mine in apart]) == [[0, 1, 2]]
+    assert_same_losses(words, apart=apart)
+
+
+def test_products_in_low_precision_are_those_of_the_run_alone_as_far_as_that_goes():
+    assert_same_losses(["precision=bf16", "model.dropout=0.2"], 2, [["seed=0"], ["seed=1"]], 2e-2)
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_a_whole_run_in_double_precision_is_that_alone_to_nine_digits():
+    words = ["precision=float64", "train.iterations=300", "benchmark.class_order=shuffled", "model.dropout=0.1"]
+    words += ["strategy.generator_update_freq=2"]
+    jobs = [
+        composed([*words, f"seed={i}", f"strategy.replay_weight={1 + i}", f"generator.dropout=0.{1 + i}"])
+        for i in range(2)
+    ]
+    together = run_together(jobs, [RunFolder(Path(f"both/{i}")) for i in range(2)], View())
+    for i, job in enumerate(jobs):
+        alone = runner.run(job, RunFolder(Path(f"alone/{i}")), View())
+        for ours, theirs in zip(together[i].record.history, alone.record.history, strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-12)
+        assert together[i].record.matrix() == alone.record.matrix()
+        assert rows(Path(f"both/{i}/history.csv")) == rows(Path(f"alone/{i}/history.csv"))
+
+
+SWEEP = ("-m", "hydra/launcher=batched", "train.iterations=40", "strategy.replay_weight=0.5,1", "seed=0,1")
+
+
+def folders():
+    found = sorted(path.parent for path in Path("outputs").glob("*/*/*/status.json"))
+    return {path.name: path for path in found}
+
+
+def test_every_job_leaves_the_folder_that_it_would_have_left_alone(gr_run, monkeypatch, tmp_path):
+    words = (*SWEEP, "precision=float64")
+    code, out, err = gr_run(*words)
+    assert (code, err) == (0, "")
+    assert "4 runs that differ in strategy.replay_weight, seed: one program" in out
+    batched = {name: path.absolute() for name, path in folders().items()}
+    (tmp_path / "alone").mkdir()
+    monkeypatch.chdir(tmp_path / "alone")
+    assert gr_run(*(word for word in words if "launcher" not in word))[0] == 0
+    alone = folders()
+    assert batched.keys() == alone.keys() and len(alone) == 4
+    for name, path in batched.items():
+        assert sorted(p.name for p in path.rglob("*")) == sorted(p.name for p in alone[name].rglob("*"))
+        assert (path / "config.yaml").read_text() == (alone[name] / "config.yaml").read_text()
+        for table in ("accuracy_matrix", "evaluations", "history", "metrics", "dreams"):
+            ours, theirs = rows(path / f"{table}.csv"), rows(alone[name] / f"{table}.csv")
+            assert ours[0] == theirs[0] and len(ours) == len(theirs)
+        ours, theirs = (json.loads((p / "status.json").read_text()) for p in (path, alone[name]))
+        assert (ours["mode"], theirs["mode"]) == ("batched", "alone")
+        assert ours["state"] == theirs["state"] == "finished" and ours["config_hash"] == theirs["config_hash"]
+        saved, other = (RunFolder(p).load_checkpoint()["learner"] for p in (path, alone[name]))
+        assert saved["solver"].keys() == other["solver"].keys()
+        for key, value in other["solver"].items():
+            torch.testing.assert_close(saved["solver"][key], value, rtol=1e-7, atol=1e-9)
+        # No more than its own part of what was trained together.
+        assert (path / "checkpoint.pt").stat().st_size < 1.1 * (alone[name] / "checkpoint.pt").stat().st_size
+
+
+def test_a_second_time_nothing_is_trained(gr_run):
+    assert gr_run(*SWEEP)[0] == 0
+    before = {path: (path / "checkpoint.pt").stat().st_mtime_ns for path in folders().values()}
+    code, out, _ = gr_run(*SWEEP)
+    assert code == 0 and out.count("finished before") == 4
+    assert before == {path: (path / "checkpoint.pt").stat().st_mtime_ns for path in folders().values()}
+
+
+@pytest.mark.parametrize("at", [(0, 3), (1, 17), (4, 39)])
+def test_an_interrupted_sweep_is_completed_by_the_same_command(gr_run, interrupted, monkeypatch, tmp_path, at):
+    words = (*SWEEP, "log.every=7")
+    assert gr_run(*words)[0] == 0
+    whole = {name: path.absolute() for name, path in folders().items()}
+    (tmp_path / "again").mkdir()
+    monkeypatch.chdir(tmp_path / "again")
+    assert interrupted(*words, at=at) == "gr-run: interrupted; repeat the command\n"
+    assert {json.loads((p / "status.json").read_text())["state"] for p in folders().values()} == {"interrupted"}
+    assert gr_run(*words)[0] == 0
+    for name, path in folders().items():
+        assert csvs(path) == csvs(whole[name])
+
+
+def widths():
+    """How each run was trained, by the end of its folder's name."""
+    status = {name: json.loads((path / "status.json").read_text()) for name, path in folders().items()}
+    return {name: (found["mode"], found["width"]) for name, found in status.items()}
+
+
+def test_a_sweep_is_cut_in_the_same_way_however_its_jobs_are_listed_and_however_far_they_are(gr_run, interrupted):
+    words = ("-m", "hydra/launcher=batched", "hydra.launcher.width=3", "strategy=finetune", "evaluate.dreams=0")
+    words = (*words, "train.iterations=10", "seed=0,1,2,3,4")
+    code, out, err = gr_run(*words)
+    assert code == 0 and "5 runs that differ in seed: 2 programs of up to 3" in out, err
+    at_once = widths()
+    assert sorted(at_once.values()) == [("batched", 2)] * 2 + [("batched", 3)] * 3
+    tables = {name: csvs(path) for name, path in folders().items()}
+    Path("outputs").rename("once")
+    interrupted(*words, at=(2, 3))
+    # Some saved nothing yet, as if they had been killed before.
+    for path in list(folders().values())[:2]:
+        for file in path.glob("checkpoint*.pt"):
+            file.unlink()
+    code, _, err = gr_run(*(word.replace("0,1,2,3,4", "shuffle(4,3,2,1,0)") for word in words))
+    assert code == 0, err
+    assert widths() == at_once
+    assert {name: csvs(path) for name, path in folders().items()} == tables
+
+
+def test_a_run_whose_loss_is_no_number_fails_alone(gr_run):
+    words = ("-m", "hydra/launcher=batched", "train.iterations=40", "optimizer=sgd", "optimizer.lr=0.01,1e30,0.02")
+    words = (*words, "precision=float64")
+    code, _, err = gr_run(*words, "log.every=5")
+    assert code == 1
+    assert "loss `" in err and "1 of 3 runs did not finish" in err
+    states = {name: json.loads((path / "status.json").read_text()) for name, path in folders().items()}
+    assert sorted(status["state"] for status in states.values()) == ["failed", "finished", "finished"]
+    (failed,) = (name for name, status in states.items() if status["state"] == "failed")
+    assert "1e+30" in failed or "1e30" in failed
+    ours = composed(["train.iterations=40", "optimizer=sgd", "optimizer.lr=0.02", "log.every=5", "precision=float64"])
+    alone = runner.run(ours, RunFolder(Path("alone")), View())
+    (beside,) = (path for name, path in folders().items() if "0.02" in name)
+    assert rows(beside / "accuracy_matrix.csv") == rows(Path("alone/accuracy_matrix.csv"))
+    assert len(alone.record.matrix()) == 5
+
+
+def test_jobs_are_grouped_by_what_replicas_may_differ_in():
+    words = [
+        ["seed=0"],
+        ["strategy=finetune"],
+        ["seed=1", "strategy.replay_weight=2", "optimizer.lr=0.1"],
+        ["model.hidden_sizes=[8]"],
+        ["strategy.replay_weight=by_tasks"],
+        ["optimizer=sgd"],
+        ["optimizer=sgd", "optimizer.lr=0.3", "seed=4"],
+        ["optimizer=sgd", "optimizer.momentum=0.9"],
+        ["generator.dropout=0.3", "strategy.temperature=3"],
+        ["strategy=finetune", "seed=7"],
+        ["train.batch_size=8"],
+    ]
+    jobs = [composed(mine) for mine in words]
+    assert alike(jobs) == [[0, 2, 8], [1, 9], [3], [4], [5, 6], [7], [10]]
+    assert differing([jobs[0], jobs[2]]) == ["strategy.replay_weight", "optimizer.lr", "seed"]
+
+
+def test_generators_with_optimizers_of_their_own_are_replicas_if_the_moments_are_the_same():
+    own = [f"generator.optimizer.lr={0.001 * (1 + i)}" for i in range(3)]
+    words = ["generator/optimizer=adam", "train.batch_size=16", "strategy.generator_update_freq=1"]
+    assert alike([composed([*words, mine]) for mine in own]) == [[0, 1, 2]]
+    kinds = [["generator/optimizer=adam"], ["generator/optimizer=sgd"], []]
+    momentum = [["generator/optimizer=sgd", f"generator.optimizer.momentum={m}"] for m in (0.5, 0.9)]
+    assert alike([composed(mine) for mine in [*kinds, *momentum]]) == [[0], [1], [2], [3, 4]]
+    assert_same_losses(words, apart=[[f"seed={i}", mine] for i, mine in enumerate(own)])
+
+
+def test_a_number_and_null_are_no_replicas_of_one_program():
+    values = ["null", "0.5", "2", "null", "by_tasks"]
+    jobs = [composed(["strategy=rtf", f"strategy.replay_reconstruction_weight={value}"]) for value in values]
+    assert alike(jobs) == [[0, 3], [1, 2], [4]]
+
+
+def test_the_weight_of_replayed_reconstructions_may_differ():
+    apart = [[f"seed={i}", f"strategy.replay_reconstruction_weight={0.5 + i}"] for i in range(3)]
+    assert_same_losses(["strategy=rtf", "train.batch_size=16"], apart=apart)
+
+
+def test_groups_are_cut_evenly():
+    assert parts(range(10), 4) == [[0, 1, 2], [3, 4, 5, 6], [7, 8, 9]]
+    assert parts(range(8), 8) == [list(range(8))]
+    assert parts(range(3), 1) == [[0], [1], [2]]
+
+
+SMALL = ["train.batch_size=4", "model.hidden_sizes=[16]", "generator.hidden_dims=[16]"]
+
+
+def jobs_of(*words, seeds=4):
+    return [composed([*SMALL, *words, f"seed={seed}"]) for seed in range(seeds)]
+
+
+def chosen(jobs, width=32, memory=4096 << 20):
+    return choose_width(jobs, width, memory)
+
+
+def test_running_statistics_are_named_and_run_alone():
+    jobs = [composed(["model=resnet18", "model.norm=batch", f"seed={i}", "strategy=finetune"]) for i in range(2)]
+    choice = chosen(jobs)
+    assert choice.width == 1
+    assert choice.reason == "BatchNorm2d `net.bn1` keeps running statistics"
+
+
+class Noisy(nn.Module):
+    """Draws from torch's global stream without asking: no replica can have its own."""
+
+    def __init__(self, input_size: int, output_size: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(input_size, output_size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(nn.functional.dropout(x.flatten(1), 0.5, self.training))
+
+
+def test_what_cannot_be_stacked_is_named_and_runs_alone():
+    jobs = jobs_of("strategy=finetune")
+    node = {"_target_": f"{__name__}.Noisy", "input_size": None, "output_size": None}
+    choice = chosen([replace(job, config={**job.config, "model": node}) for job in jobs])
+    assert choice.width == 1 and "random" in choice.reason
+
+
+def test_what_would_find_something_else_runs_alone(monkeypatch):
+    stack = Replicas._stack
+
+    def mixed_up(self):
+        stack(self)
+        for value in self._values.values():
+            value.data.copy_(value.data.flip(0).clone())
+
+    monkeypatch.setattr(Replicas, "_stack", mixed_up)
+    choice = chosen(jobs_of("strategy=finetune"))
+    assert choice.width == 1 and "as one program their loss" in choice.reason
+
+
+def test_the_width_follows_from_settings_and_shapes_alone(monkeypatch):
+    jobs = jobs_of(seeds=9)
+    choice = chosen(jobs)
+    assert choice == WidthChoice(32, "", choice.bytes_per_run)
+    for name in ("time.perf_counter", "time.monotonic", "gr_cli.system.memory.available_memory"):
+        monkeypatch.setattr(name, lambda *_: pytest.fail("the width must not depend on it"))
+    assert chosen(jobs) == choice
+    assert chosen(jobs, width=3).width == 3
+    assert chosen(jobs, width=1) == WidthChoice(1, "that is the width asked for")
+
+
+def test_what_would_not_fit_is_split_and_it_is_said_why(gr_run):
+    jobs = jobs_of(seeds=9)
+    size = chosen(jobs).bytes_per_run
+    choice = chosen(jobs, memory=5 * size + 1)
+    assert choice.width == 5 and choice.reason.startswith("a run takes up to ")
+    assert chosen(jobs, memory=1).width == 1
+    code, out, err = gr_run(*SWEEP, "train.iterations=3", "hydra.launcher.memory_mib=1")
+    assert code == 0, err
+    assert "one after the other, because a run takes up to" in out and "hydra.launcher.memory_mib=1 is for all" in out
+
+
+def test_the_bound_of_memory_holds_states_and_what_layers_give():
+    small, wide = (chosen(jobs_of("strategy=finetune", *words)).bytes_per_run for words in ((), (WIDE,)))
+    parameters = 4 * (64 * 1000 + 1000 + 10 * 1000 + 10)
+    assert small < 3 * parameters < wide  # weights and two moments of Adam, gradients and temporaries not counted
+    assert wide < 20 * parameters
+
+
+WIDE = "model.hidden_sizes=[1000]"
+
+
+def test_programs_may_run_in_processes_of_their_own(gr_run):
+    code, out, err = gr_run(*SWEEP, "hydra.launcher.processes=2", "hydra.launcher.width=2")
+    assert code == 0, err
+    assert "2 programs of up to 2" in out
+    found = {json.loads((path / "status.json").read_text())["process"] for path in folders().values()}
+    assert len(found) == 2
+    assert {json.loads((path / "status.json").read_text())["mode"] for path in folders().values()} == {"batched"}
+
+
+def test_a_run_that_was_begun_alone_goes_on_alone(gr_run, interrupted):
+    interrupted("train.iterations=40", "strategy.replay_weight=0.5", "seed=1", at=(1, 5))
+    code, out, _ = gr_run(*SWEEP)
+    assert code == 0
+    assert "3 runs that differ in strategy.replay_weight, seed: one program" in out
+    assert "1 of 4 runs alone: begun that way" in out
+    modes = {name: json.loads((path / "status.json").read_text())["mode"] for name, path in folders().items()}
+    assert sorted(modes.values()) == ["alone", "batched", "batched", "batched"]
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 3])
+def test_tasks_may_be_as_short_as_one_likes(gr_run, iterations):
+    code, _, err = gr_run("-m", "hydra/launcher=batched", f"train.iterations={iterations}", "seed=0,1")
+    assert (code, err) == (0, "")
+
+
+class Tied(nn.Module):
+    """Two names for one layer."""
+
+    def __init__(self, input_size: int, output_size: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(input_size, input_size)
+        self.second, self.last = self.first, nn.Linear(input_size, output_size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.second(self.first(x.flatten(1)).relu()))
+
+
+def test_tied_weights_are_named_and_run_alone():
+    jobs = jobs_of("strategy=finetune")
+    node = {"_target_": f"{__name__}.Tied", "input_size": None, "output_size": None}
+    choice = chosen([replace(job, config={**job.config, "model": node}) for job in jobs])
+    assert choice.width == 1 and choice.reason == "ValueError: `second.weight` is another name of a parameter"
+
+
+class Careless(VAE):
+    """Sums over what is the batch alone, and the replicas together."""
+
+    def losses(self, part, x, noise):
+        found = super().losses(part, x, noise)
+        mean, _ = self.encode(x, noise)
+        return {**found, "size": mean.square().sum(0).mean(-1).expand_as(found["kl"])}
+
+
+def test_a_generator_whose_losses_mix_samples_is_found_out():
+    jobs = jobs_of()
+    node = {**jobs[0].config["generator"], "_target_": f"{__name__}.Careless"}
+    choice = chosen([replace(job, config={**job.config, "generator": node}) for job in jobs])
+    assert choice.width == 1 and "their loss `size` would be" in choice.reason
+
+
+def test_a_job_that_is_there_twice_runs_once(gr_run):
+    code, _, err = gr_run("-m", "hydra/launcher=batched", "train.iterations=20", "seed=0,1,0")
+    assert (code, err) == (0, "")
+    assert len(folders()) == 2
+
+
+def test_runs_at_different_places_of_their_plan_go_on_side_by_side_as_far_as_they_can(gr_run, interrupted):
+    words = ("-m", "hydra/launcher=batched", "train.iterations=40", "log.every=7")
+    interrupted(*words, "seed=0,1", at=(2, 5))
+    code, out, err = gr_run(*words, "seed=range(4)")
+    assert code == 0, err
+    assert "batched: 4 runs that differ in seed: one program" in out
+    assert out.count("2 runs as one program") == 2
+    assert {json.loads((path / "status.json").read_text())["state"] for path in folders().values()} == {"finished"}
+
+
+def test_mistakes_are_told_before_anything_is_trained(gr_run):
+    code, _, err = gr_run("-m", "hydra/launcher=batched", "optimizer.lr=0.1,-1")
+    assert code == 2 and err.startswith("gr-run: optimizer.lr=-1") and err.count("\n") == 1
+    assert not list(Path("outputs").glob("*/*/*/status.json"))
+
+
+def test_wrong_settings_of_the_launcher_are_one_line(gr_run):
+    code, _, err = gr_run("-m", "hydra/launcher=batched", "hydra.launcher.width=0", "seed=0,1")
+    assert code == 2 and err.count("\n") == 1 and "hydra.launcher.width" in err
+    code, _, err = gr_run("-m", "hydra/launcher=batched", "+hydra.launcher.depth=1", "seed=0,1")
+    assert code == 2 and err.count("\n") == 1 and "depth" in err

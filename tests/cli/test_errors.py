@@ -1,0 +1,130 @@
+"""Every error message, and the situation that raises it: the list of what this program says when it can't go on."""
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import chdir
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+from gr_cli import errors
+from gr_cli.cli.main import main
+from gr_cli.errors import GrError, one_line
+from helpers.messages import PACKAGE, Message, messages
+from helpers.situations import TINY, Entry, Hands
+from helpers.situations_api import API
+from helpers.situations_commands import COMMANDS
+from helpers.situations_data import DATA
+from helpers.situations_report import REPORT
+from helpers.situations_runs import RUNS
+
+ENTRIES = [
+    (file, entry) for table in (API, COMMANDS, DATA, RUNS, REPORT) for file, found in table.items() for entry in found
+]
+MESSAGES = {file: list(found) for file, found in groupby(messages(), lambda message: message.file)}
+# Where an error is made, and the error.
+Made = list[tuple[str, int, GrError]]
+
+
+def message_of(file: str, entry: Entry) -> list[Message]:
+    """The messages of which an entry has the text, or a part; it should be one."""
+    there = MESSAGES.get(file, [])
+    return [m for m in there if m.text == entry[0]] or [m for m in there if entry[0] in m.text]
+
+
+def pattern(entry: Entry) -> str:
+    """What is to be said, as an entry has it."""
+    return re.escape(entry[2] if len(entry) > 2 else entry[0]).replace(r"\{\}", ".*")
+
+
+def test_every_message_has_its_situation_and_no_situation_is_of_the_past():
+    listed = [(file, entry, message_of(file, entry)) for file, entry in ENTRIES]
+    covered = {message for _, _, found in listed for message in found if len(found) == 1}
+    missing = [str(message) for found in MESSAGES.values() for message in found if message not in covered]
+    stale = [f"{file}: {entry[0]!r} is in {len(found)} messages" for file, entry, found in listed if len(found) != 1]
+    assert not missing and not stale, "\n".join(["", *missing, *stale])
+
+
+# --- each situation
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a tiny run is over."""
+    home = tmp_path_factory.mktemp("finished")
+    with chdir(home), pytest.MonkeyPatch.context() as patch:
+        without_pictures(patch)
+        assert main(TINY) == 0
+    return home
+
+
+def without_pictures(patch: pytest.MonkeyPatch) -> None:
+    for name in ("draw_samples", "draw_matrix"):
+        patch.setattr(f"gr_cli.runner.run.{name}", lambda *_: None)
+
+
+@pytest.fixture
+def hands(gr_run, monkeypatch, finished) -> Hands:
+    without_pictures(monkeypatch)
+    return Hands(gr_run, monkeypatch, finished)
+
+
+@pytest.fixture
+def made() -> Iterator[Made]:
+    """Takes note of every error that is made."""
+    found: Made = []
+
+    def noted(self: GrError, *arguments: object) -> None:
+        frame = sys._getframe(1)
+        while frame.f_code.co_filename == errors.__file__:
+            frame = frame.f_back
+        found.append((frame.f_code.co_filename, frame.f_lineno, self))
+        Exception.__init__(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GrError, "__init__", noted)
+        yield found
+
+
+def outcome(situation, hands: Hands) -> tuple[int | None, str]:
+    """The exit code, if there is one, and what was said."""
+    try:
+        answer = situation(hands)
+    except GrError as error:
+        return None, str(error)
+    assert isinstance(answer, tuple), "nothing went wrong"
+    return answer[0], answer[2]
+
+
+@pytest.mark.parametrize(("file", "entry"), ENTRIES, ids=[f"{file}: {entry[0]}" for file, entry in ENTRIES])
+def test_a_situation_is_told_as_it_is_listed(hands, made, file, entry):
+    (message,) = message_of(file, entry)
+    code, told = outcome(entry[1], hands)
+    assert re.search(pattern(entry), told), told
+    assert "Traceback" not in told
+    makers = [(maker(path, line), error) for path, line, error in made]
+    assert all(found for found, _ in makers), "an error is made where none was found in the source"
+    if not message.raised:
+        assert code in (None, 2)
+        return
+    there = [error for found, error in makers if message in found and one_line(error) in told]
+    assert there, f"{told}\nis not from {message}, but from {made}"
+    assert code in (None, there[-1].exit_code)
+
+
+def maker(path: str, line: int) -> list[Message]:
+    """The messages that may be made in that line."""
+    there = MESSAGES.get(Path(path).relative_to(PACKAGE).as_posix(), [])
+    return [message for message in there if message.raised and message.first <= line <= message.last]
+
+
+def test_a_mistake_of_the_user_ends_with_2_and_a_run_that_failed_with_1():
+    codes = {kind.__name__: kind.exit_code for kind in GrError.__subclasses__()}
+    mistakes = {"ConfigError", "DataError", "SizeError", "FolderError", "CompositionError"}
+    failures = {"WriteError", "TrainingError", "OutOfMemoryError", "AuditError"}
+    assert codes == dict.fromkeys(mistakes, 2) | dict.fromkeys(failures, 1) | {
+        "IncompleteAuditError": 3,
+        "Interrupted": 130,
+    }

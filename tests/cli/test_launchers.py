@@ -1,0 +1,136 @@
+"""Sweeps in processes and on clusters: the launchers of others, configured here, and what a lost process costs."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from helpers.extras import needs_joblib, needs_ray
+from helpers.processes import start, wait_for
+
+
+def statuses():
+    found = sorted(Path("outputs").glob("*/*/*/status.json"))
+    return [json.loads(path.read_text()) for path in found]
+
+
+def await_running(number, sweep):
+    """Wait until so many runs of a sweep are in their second task; the processes that run them."""
+
+    def processes():
+        running = [status for status in statuses() if status["state"] == "running"]
+        saved = list(Path("outputs").glob("*/*/*/checkpoint.pt"))
+        return min(len(running), len(saved)) >= number and {status["process"] for status in running}
+
+    return wait_for(processes, sweep)
+
+
+SMALL = ("-m", "train.iterations=40", "strategy.replay_weight=0.5,1", "seed=0,1")
+LONG = ("-m", "train.iterations=1500", "threads=1", "strategy=finetune")
+
+
+@needs_joblib
+def test_joblib_runs_a_sweep_in_processes(gr_run):
+    code, _, err = gr_run(*SMALL, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert (code, err) == (0, "")
+    found = statuses()
+    assert [status["state"] for status in found] == ["finished"] * 4
+    assert {status["mode"] for status in found} == {"alone"}
+    assert os.getpid() not in {status["process"] for status in found}
+    assert all((path / "sweep.json").exists() for path in Path("outputs/sweeps").iterdir())
+
+
+@needs_joblib
+def test_a_mistake_is_told_before_any_process_is_made(gr_run):
+    code, _, err = gr_run("-m", "hydra/launcher=joblib", "seed=0,-1")
+    assert code == 2 and err.count("\n") == 1
+    assert not Path("outputs").exists()
+
+
+@needs_joblib
+def test_a_failure_in_a_process_leaves_the_others_alone():
+    # From a process of its own: those of joblib stay, and remember the folder of another test.
+    sweep = start("-m", "hydra/launcher=joblib", "train.iterations=40", "optimizer=sgd", "optimizer.lr=0.1,1e30")
+    _, err = sweep.communicate()
+    assert sweep.returncode == 1 and "1 of 2 runs did not finish" in err
+    assert sorted(status["state"] for status in statuses()) == ["failed", "finished"]
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param(("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), marks=needs_joblib),
+        ("hydra/launcher=batched", "hydra.launcher.processes=2", "hydra.launcher.width=2"),
+    ],
+    ids=["joblib", "batched"],
+)
+def test_a_killed_process_costs_only_what_it_did_since_its_checkpoint(launcher):
+    words = (*LONG, "seed=range(4)", *launcher)
+    sweep = start(*words)
+    os.kill(min(await_running(2, sweep)), signal.SIGKILL)
+    _, err = sweep.communicate()
+    assert sweep.returncode == 1
+    assert "did not finish; the same command repeats these" in err
+    assert "Traceback" not in err
+    again = start(*words)
+    _, err = again.communicate()
+    assert again.returncode == 0, err
+    assert [status["state"] for status in statuses()] == ["finished"] * 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_saves_what_runs_and_begins_nothing_more(number):
+    words = (*LONG, "seed=range(6)", "hydra/launcher=batched", "hydra.launcher.processes=2", "hydra.launcher.width=2")
+    sweep = start(*words, start_new_session=True)
+    await_running(2, sweep)
+    if number == signal.SIGINT:
+        os.killpg(sweep.pid, number)  # as a terminal does
+    else:
+        os.kill(sweep.pid, number)
+    _, err = sweep.communicate()
+    assert sweep.returncode == 130, err
+    states = [status["state"] for status in statuses()]
+    assert "interrupted" in states and "running" not in states and len(states) < 6
+    again = start(*words)
+    _, err = again.communicate()
+    assert again.returncode == 0, err
+    assert [status["state"] for status in statuses()] == ["finished"] * 6
+
+
+@needs_ray
+def test_ray_replaces_a_killed_process():
+    words = (*LONG, "seed=range(3)", "hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2")
+    sweep = start(*words)
+    os.kill(min(await_running(2, sweep)), signal.SIGKILL)
+    _, err = sweep.communicate()
+    assert sweep.returncode == 0, err
+    assert [status["state"] for status in statuses()] == ["finished"] * 3
+
+
+@needs_ray
+def test_programs_run_on_ray():
+    words = (*SMALL, "hydra/launcher=batched", "hydra.launcher.where=ray", "hydra.launcher.processes=2")
+    sweep = start(*words, "hydra.launcher.width=2")
+    out, err = sweep.communicate()
+    assert sweep.returncode == 0, out + err
+    assert {status["mode"] for status in statuses()} == {"batched"}
+    assert len({status["process"] for status in statuses()}) == 2
+
+
+@pytest.mark.parametrize(("launcher", "extra"), [("ray", "ray"), ("joblib", "joblib"), ("submitit_slurm", "slurm")])
+def test_a_launcher_that_is_not_installed_says_what_to_install(gr_run, launcher, extra):
+    package = {"submitit_slurm": "submitit"}.get(launcher, launcher)
+    try:
+        __import__(f"hydra_plugins.hydra_{package}_launcher")
+    except ImportError:
+        code, _, err = gr_run("-m", f"hydra/launcher={launcher}", "seed=0,1")
+        assert code == 2
+        assert err == (
+            f"gr-run: hydra/launcher={launcher}: its package is not installed; "
+            f"install it with: pip install 'gr-cli[{extra}]'\n"
+        )
+        assert not Path("outputs").exists()
+    else:
+        pytest.skip("it is installed")

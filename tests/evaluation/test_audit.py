@@ -1,0 +1,362 @@
+"""`gr-run audit=<folder>`: training samples are found wherever they lie, and nothing else is."""
+
+import json
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import gr_cli
+from gr_cli.benchmarks import Benchmark, Digits, Samples, Task
+from gr_cli.benchmarks.base import Kind
+from gr_cli.config.instantiate import resolve
+from gr_cli.evaluation.audit import audit
+from gr_cli.results.stored_config import settings_of
+from gr_cli.system.checksums import save_tensors
+from gr_cli.training.observer import View
+from helpers.audits import add, of_task
+
+CONF = Path(gr_cli.__file__).parent.parent / "conf"
+STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
+PERMUTED = (
+    "benchmark=permuted_mnist",
+    "benchmark.source._target_=gr_cli.benchmarks.Digits",
+    "~benchmark.source.name",
+    "benchmark.tasks=3",
+    "scenario=domain",
+)
+TINY = ("train.iterations=3", "threads=1")
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    for name in ("draw_samples", "draw_matrix"):
+        monkeypatch.setattr(f"gr_cli.runner.run.{name}", lambda *_: None)
+
+
+@pytest.fixture
+def run(gr_run):
+    """A tiny run, and its folder."""
+
+    def call(*words: str, code: int = 0) -> Path:
+        found, _, err = gr_run(*words, *TINY)
+        assert found == code, err
+        (status,) = Path("outputs").glob("*/*/*/status.json")
+        return status.parent
+
+    return call
+
+
+@pytest.fixture
+def smuggle(run):
+    """The folder of a run that stores nothing, but for what `value` is put into its checkpoint."""
+
+    def call(value, *words: str) -> Path:
+        folder = run("strategy=finetune", "model.hidden_sizes=[8]", *words)
+        add(folder, value)
+        return folder
+
+    return call
+
+
+def counts(folder: Path) -> list[int]:
+    return [task.samples for task in audit(folder).tasks]
+
+
+# --- what strategies keep
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_keeps_what_it_says(run, gr_run, strategy):
+    folder = run(f"strategy={strategy}")
+    code, out, err = gr_run(f"audit={folder}")
+    assert (code, err) == (0, "")
+    *lines, verdict = [line for line in out.splitlines() if not line.startswith("traces of ")]
+    assert [line.partition(":")[0] for line in lines] == [f"task {i}" for i in range(5)]
+    found = [int(line.partition(": ")[2]) for line in lines]
+    stores = json.loads((folder / "status.json").read_text())["stores_raw_samples"]
+    sees = resolve(settings_of(folder).config["strategy"]["_target_"], "strategy").sees
+    if not stores:
+        assert found == [0] * 5 and verdict == "stores_raw_samples: false, and none was found"
+    elif sees == "task":
+        assert min(found) > 0 and verdict.startswith(f"stores raw samples, as it says: {sum(found)} in checkpoint.pt: ")
+    else:  # what it trains on again, it has from the benchmark
+        assert found == [0] * 5 and verdict == "stores_raw_samples: true, and none was found"
+
+
+@pytest.mark.parametrize(
+    ("words", "each"),
+    [
+        (("strategy=er", "strategy.per_class=7"), 2 * 7),
+        (("strategy=a_gem",), 2 * 100),
+        (("strategy=icarl", "strategy.per_class=5"), 2 * 5),
+        (("strategy=icarl", "strategy.budget=40"), 2 * 40 // 10),
+        (("strategy=er_plus",), 3 * 32),  # all that passed: fewer than there are places
+    ],
+)
+def test_as_many_samples_are_found_as_a_strategy_keeps(run, words, each):
+    assert counts(run(*words)) == [each] * 5
+
+
+def test_of_a_reservoir_what_is_in_it(run):
+    folder = run("strategy=er_plus", "strategy.memory_size=50", "train.iterations=20")
+    memory = torch.load(folder / "checkpoint.pt", weights_only=True)["learner"]["strategy"]["memory"]["x"]
+    held = {tuple(row) for row in memory.flatten(1).tolist()}
+    assert 30 < len(held) <= 51  # with the row that takes what finds no place
+    whole = [{tuple(row) for row in of_task(task, 1000).flatten(1).tolist()} for task in range(5)]
+    assert counts(folder) == [len(held & samples) for samples in whole]
+    assert sum(counts(folder)) == len(held)
+
+
+# --- how samples may be hidden
+
+WAYS = {
+    "as they are": lambda x: x,
+    "bytes": lambda x: (x * 255).round().to(torch.uint8),
+    "float16": lambda x: x.half(),
+    "bfloat16": lambda x: x.bfloat16(),
+    "normalised bfloat16": lambda x: ((x - 0.3) / 0.37).bfloat16(),
+    "float64": lambda x: x.double() * 1e5 - 3e5,
+    "divided": lambda x: x / 255,
+    "whole numbers": lambda x: (x * 16).long(),
+    "each at a scale of its own": lambda x: (x - x.mean((1, 2, 3), True)) / x.std((1, 2, 3), keepdim=True),
+    "negatives": lambda x: 1 - x,
+    "in one row": lambda x: x.flatten(),
+    "with something behind": lambda x: torch.cat([x.flatten(), torch.ones(5)]),
+    "in a list": lambda x: [{"a": None}, (x[0], [x[1:]])],
+    "as numbers": lambda x: x.flatten(1).tolist(),
+    "in the storage behind a view": lambda x: torch.cat([x, torch.zeros(1, 1, 8, 8)])[8:],
+    "as columns of memory": lambda x: x.flatten(1).T.contiguous().T,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_samples_in_the_checkpoint_are_found(smuggle, gr_run, way):
+    folder = smuggle(WAYS[way](torch.cat([of_task(0, 5), of_task(3, 3)])))
+    code, out, err = gr_run(f"audit={folder}")
+    assert code == 1
+    assert out.splitlines()[:5] == ["task 0: 5", "task 1: 0", "task 2: 0", "task 3: 3", "task 4: 0"]
+    assert err.startswith(f"gr-run: {folder}: stores_raw_samples: false, but 8 training samples were found, in ")
+    assert "checkpoint.pt: learner.strategy.corner.0.deep" in err and err.count("\n") == 1
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, of what it will do without one day
+@pytest.mark.parametrize("form", ["sparse", "quantised"])
+def test_samples_in_tensors_of_another_form_are_found(smuggle, form):
+    x = of_task(4, 3)
+    x = x.to_sparse() if form == "sparse" else torch.quantize_per_tensor(x, 1 / 16, 0, torch.quint8)
+    assert counts(smuggle(x)) == [0, 0, 0, 0, 3]
+
+
+@pytest.mark.parametrize("file", ["kept.npz", "figures/kept.npy", "more/kept.pt"])
+def test_samples_in_a_file_beside_the_checkpoint_are_found(smuggle, file):
+    folder, x = smuggle(None), of_task(2, 4)
+    path = folder / file
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".pt":
+        torch.save({"a": x}, path)
+    elif path.suffix == ".npz":
+        np.savez(path, a=(x * 255).to(torch.uint8).numpy(), names=np.array(["b", "c"]))
+    else:
+        np.save(path, x.numpy().astype(">f8"))
+    found = audit(folder)
+    assert [task.samples for task in found.tasks] == [0, 0, 4, 0, 0] and found.violated
+    assert found.places == (file if path.suffix == ".npy" else f"{file}: a",)
+    assert found.tasks[2].places == found.places
+
+
+def test_a_sample_counts_once_wherever_it_lies(smuggle):
+    x = of_task(1, 4)
+    folder = smuggle({"a": x, "b": torch.cat([x, x]).half()})
+    np.save(folder / "c.npy", x.numpy())
+    found = audit(folder)
+    assert [task.samples for task in found.tasks] == [0, 4, 0, 0, 0] and found.outlived == 4
+    place = "checkpoint.pt: learner.strategy.corner.0.deep"
+    assert found.places == ("c.npy", f"{place}.a", f"{place}.b")
+
+
+def test_what_only_resembles_a_sample_is_none(smuggle):
+    x = of_task(0, 20)
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    test = Digits().load().test.x
+    others = (x[:10] * 0.8 + x[10:] * 0.2, x + 0.05 * noise, x.mean(0), noise, test)
+    nothing = (torch.zeros(3, 64), torch.full((3, 64), 0.7), torch.full((64,), torch.nan), torch.full((64,), torch.inf))
+    folder = smuggle([*others, *nothing, x[:, :, :1].clone(), torch.zeros(0, 64), "text", None, True, []])
+    assert counts(folder) == [0] * 5
+
+
+def test_a_gradient_that_an_optimiser_keeps_is_a_trace_and_no_violation(smuggle, gr_run):
+    folder, x = smuggle(None), of_task(2, 4).flatten(1)
+    saved = torch.load(folder / "checkpoint.pt", weights_only=True)
+    assert saved["learner"]["optimizers"] == {}  # a run that is over keeps none, and so no traces
+    first = torch.zeros(8, 64)
+    saved["learner"]["optimizers"]["solver"] = {"first": [first]}
+    first[:4] = -1e-4 * x
+    save_tensors(folder / "checkpoint.pt", saved)
+    code, out, _ = gr_run(f"audit={folder}")
+    assert code == 0 and "task 2: 0\n" in out and "none was found\n" in out
+    assert "traces of 4 samples, their gradients, in the state of optimisers and regulariser\n" in out
+    first[:4] = x  # nobody's gradient
+    save_tensors(folder / "checkpoint.pt", saved)
+    assert audit(folder).violated and counts(folder) == [0, 0, 4, 0, 0]
+    first[:4] = 1e-4 * x
+    saved["learner"]["strategy"]["elsewhere"] = first[:2].clone()
+    save_tensors(folder / "checkpoint.pt", saved)
+    found = audit(folder)
+    assert (found.outlived, found.traces) == (2, 2)
+
+
+def test_a_run_that_stores_them_may(run, gr_run):
+    folder = run("strategy=er", "strategy.per_class=3")
+    add(folder, x := of_task(0, 1000))
+    code, out, err = gr_run(f"audit={folder}")
+    assert (code, err) == (0, "") and out.startswith(f"task 0: {len(x)}\ntask 1: 6\n")
+    assert f"stores raw samples, as it says: {len(x) + 24} in checkpoint.pt: learner.strategy.corner" in out
+
+
+# --- permuted tasks
+
+
+def test_samples_are_known_as_a_task_presents_them_and_as_the_source_has_them(smuggle):
+    from gr_cli.training.experiment import load_benchmark
+
+    folder = smuggle(None, *PERMUTED)
+    train = load_benchmark(settings_of(folder)).tasks[1].train
+    permuted, _ = train.batch(torch.arange(6))
+    assert permuted.shape == (6, 1, 12, 12)
+    assert counts(folder) == [0, 0, 0]
+    add(folder, (permuted * 255).to(torch.uint8))
+    assert counts(folder) == [0, 6, 0]
+    add(folder, Digits().load().train.x[:4].bfloat16())
+    found = audit(folder)
+    assert [task.samples for task in found.tasks] == [4, 4, 4] and found.outlived == 4
+    add(folder, [permuted, Digits().load().train.x[4:7].clone()])
+    found = audit(folder)
+    assert [task.samples for task in found.tasks] == [3, 7, 3] and found.outlived == 7
+
+
+def test_what_is_kept_of_permuted_tasks(run):
+    assert counts(run("strategy=er", "strategy.per_class=4", *PERMUTED)) == [40] * 3
+
+
+# --- a task under way
+
+
+@pytest.fixture
+def stopped(run, monkeypatch):
+    """The folder of a run that was interrupted after two steps of its third task, as by Ctrl-C."""
+
+    class StopAt(View):
+        def stepped(self, number, position, losses):
+            if (number, position.iteration) == (2, 1):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    def call(*words: str) -> Path:
+        with monkeypatch.context() as patch:
+            patch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: StopAt())
+            return run(*words, code=130)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "generator", ["vae", "symmetric_vae", "conv_vae", "cvae", "class_vae", "flow", "mixture", "wgan_gp"]
+)
+def test_what_was_dreamt_is_not_a_sample(stopped, gr_run, generator):
+    # The memory of a task under way holds dreams of the earlier ones, and so does the checkpoint.
+    folder = stopped(f"generator={generator}", "strategy.generator_update_freq=1")
+    found, memory = audit(folder), 0 if generator == "mixture" else 64
+    assert [task.samples for task in found.tasks] == [0, 0, memory, 0, 0] and not found.violated
+    assert gr_run(f"resume={folder}")[0] == 0
+    assert counts(folder) == [0] * 5
+
+
+def test_the_task_under_way_may_have_its_samples_there(stopped, gr_run):
+    folder = stopped()
+    code, out, err = gr_run(f"audit={folder}")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[:5] == ["task 0: 0", "task 1: 0", "task 2 (under way): 64", "task 3: 0", "task 4: 0"]
+    assert out.splitlines()[-1] == "stores_raw_samples: false, and none was found of a task that is over"
+    assert gr_run(f"resume={folder}")[0] == 0
+    assert counts(folder) == [0] * 5
+
+
+def test_but_no_earlier_one(stopped, gr_run):
+    folder = stopped()
+    add(folder, of_task(1, 3))
+    code, out, err = gr_run(f"audit={folder}")
+    assert code == 1 and "task 1: 3\ntask 2 (under way): 64\n" in out
+    assert err.endswith("but 3 training samples were found, in checkpoint.pt: learner.strategy.corner.0.deep\n")
+
+
+def test_all_that_is_trained_again_is_under_way(stopped):
+    found = audit(stopped("strategy=cumulative"))
+    assert [task.under_way for task in found.tasks] == [True, True, True, False, False]
+
+
+# --- folders that can't be audited
+
+
+def test_a_folder_without_a_checkpoint_is_refused(run, gr_run):
+    folder = run("strategy=finetune")
+    (folder / "checkpoint.pt").unlink()
+    line = f"gr-run: {folder}: holds no checkpoint yet; go on with resume={folder}\n"
+    assert gr_run(f"audit={folder}") == (2, "", line)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("status.json", b'{"state": "finished"}', "does not say whether raw samples are stored"),
+        ("status.json", b"{}", "`state` in status.json must be one of"),
+        ("status.json", b"{", "can't be read"),
+        ("checkpoint.pt", b"", "is damaged"),
+        ("config.yaml", b"python_api: {}", "not the configuration of a run of gr-run"),
+    ],
+)
+def test_a_file_that_says_nothing_is_told_in_one_line(smuggle, gr_run, file, content, expected):
+    folder = smuggle(None)
+    (folder / file).write_bytes(content)
+    code, out, err = gr_run(f"audit={folder}")
+    assert (code, out) == (2, "") and err.startswith("gr-run: ") and err.count("\n") == 1
+    assert re.search(expected, err), err
+
+
+def test_a_checkpoint_of_something_else_is_refused(smuggle, gr_run):
+    folder = smuggle(None)
+    save_tensors(folder / "checkpoint.pt", {"weights": torch.zeros(3)})
+    code, _, err = gr_run(f"audit={folder}")
+    assert code == 2 and "its checkpoint is not that of a run" in err
+
+
+def points(seed: int) -> Benchmark:
+    """Two tasks of samples with few values."""
+    draws = torch.Generator().manual_seed(seed)
+    parts = [Samples(torch.rand(40, 8, generator=draws), torch.arange(40) % 2) for _ in range(2)]
+    return Benchmark(
+        tuple(Task(i, str(i), ("a", "b"), part, part) for i, part in enumerate(parts)), Kind((8,), None, 1)
+    )
+
+
+def test_samples_of_few_values_are_refused(gr_run, run):
+    Path("mine/benchmark").mkdir(parents=True)
+    Path("mine/benchmark/points.yaml").write_text("_target_: test_audit.points\n")
+    folder = run("--config-dir", "mine", "benchmark=points", "strategy=finetune")
+    code, _, err = gr_run("--config-dir", "mine", f"audit={folder}")
+    assert code == 2 and "samples of 8 values can't be told from chance" in err and err.count("\n") == 1
+
+
+def test_an_audit_changes_nothing(run, gr_run):
+    folder = run("strategy=er")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    state = torch.get_rng_state()
+    gr_run(f"audit={folder}")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert torch.equal(state, torch.get_rng_state())
+    shutil.copytree(folder, "elsewhere")
+    assert counts(Path("elsewhere")) == counts(folder)

@@ -1,0 +1,14 @@
+"""What a test needs of the extras of this package."""
+
+import importlib.util
+
+import pytest
+
+
+def installed(package: str) -> bool:
+    """Whether a launcher of Hydra's is installed."""
+    return bool(importlib.util.find_spec("hydra_plugins") and importlib.util.find_spec(f"hydra_plugins.{package}"))
+
+
+needs_joblib = pytest.mark.skipif(not installed("hydra_joblib_launcher"), reason="gr-cli[joblib] is not installed")
+needs_ray = pytest.mark.skipif(not installed("hydra_ray_launcher"), reason="gr-cli[ray] is not installed")

@@ -1,0 +1,257 @@
+"""The Python API: what its settings, loaders and models can be wrong in."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gr_cli import ContinualTrainer, SimpleMLP, load_run
+from helpers.loaders import REPLAY, holding, loader, trainer
+from helpers.situations import Hands, Situation, Table
+
+
+def trainer_with(config: dict, **settings: Any) -> ContinualTrainer:
+    return ContinualTrainer(SimpleMLP(6, [8], 4), config, **settings)
+
+
+def configured(**config: Any) -> Situation:
+    """A trainer with this configuration."""
+    return lambda hands: trainer_with(config)
+
+
+def trained(batches: Callable[[], Any], validation: Any = None, **config: Any) -> Situation:
+    """One task of these batches."""
+    return lambda hands: trainer_with(config).train_task(batches(), validation)
+
+
+def of_x(x: Any) -> Situation:
+    return trained(lambda: loader(x=x))
+
+
+def of_y(y: Any) -> Situation:
+    return trained(lambda: loader(y=y))
+
+
+def of_batch(batch: Any) -> Situation:
+    return trained(lambda: [batch])
+
+
+def of_model(model: Callable[[], nn.Module], strategy: dict | None = None) -> Situation:
+    """One task of a model of the caller's."""
+    return lambda hands: ContinualTrainer(model(), {"continual_strategy": strategy}).train_task(loader())
+
+
+def changed(change: Callable[[nn.Module], object], strategy: dict | None = None) -> Situation:
+    """A second task, once something was done to the model after the first."""
+
+    def do(hands: Hands) -> object:
+        mine = trainer_with({"continual_strategy": strategy})
+        mine.train_task(loader())
+        change(mine.model)
+        return mine.train_task(loader())
+
+    return do
+
+
+class Returning(nn.Module):
+    """A model that returns what a function makes of its logits."""
+
+    def __init__(self, returned: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.net, self.returned = SimpleMLP(6, [8], 4), returned
+
+    def forward(self, x: Tensor) -> Any:
+        return self.returned(self.net(x))
+
+
+class Subtracting(Returning):
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x.sub_(0.5))
+
+
+class Locked(Returning):
+    def __init__(self) -> None:
+        super().__init__(lambda logits: logits)
+        self.lock = threading.Lock()
+
+
+class Sized:
+    """Batches, and another number of them that it says."""
+
+    def __init__(self, number: int, said: int) -> None:
+        self.number, self.said = number, said
+
+    def __len__(self) -> int:
+        return self.said
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(loader(self.number))
+
+
+class Once:
+    """Batches that come once, of which it says nothing."""
+
+    def __init__(self) -> None:
+        self.batches = iter(loader())
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.batches
+
+
+class Empty:
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+
+def batch_normalised() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
+
+
+def half_on_meta() -> nn.Module:
+    model = SimpleMLP(6, [8], 4)
+    model.output.to("meta")
+    return model
+
+
+def frozen_output(model: nn.Module) -> None:
+    model.output.requires_grad_(False)
+
+
+def generator_frozen(hands: Hands) -> object:
+    mine = trainer(REPLAY)
+    mine.train_task(loader())
+    mine.generator_model.requires_grad_(False)
+    return mine.train_task(loader())
+
+
+def within_itself(hands: Hands) -> object:
+    mine = trainer_with({})
+
+    def batches() -> Iterator[Any]:
+        yield loader()[0]
+        mine.train_task(loader())
+        yield loader()[1]
+
+    return mine.train_task(batches())
+
+
+def frozen_meanwhile(hands: Hands) -> object:
+    mine = trainer_with({})
+
+    def batches() -> Iterator[Any]:
+        yield loader()[0]
+        frozen_output(mine.model)
+        yield loader()[1]
+
+    return mine.train_task(batches())
+
+
+def twice_with_one_number(hands: Hands) -> object:
+    mine = trainer()
+    mine.train_task(loader(), task_id=7)
+    return mine.train_task(loader(), task_id=7)
+
+
+def twice_with_labels_from_0(hands: Hands) -> object:
+    mine = trainer_with({"scenario": "task"})
+    mine.train_task(loader())
+    return mine.train_task(loader())
+
+
+def twice_into_one_folder(hands: Hands) -> object:
+    for _ in range(2):
+        trainer_with({}, output_dir="run").train_task(loader())
+    return None
+
+
+def loaded_from_a_trainer(hands: Hands) -> object:
+    trainer_with({}, output_dir="run").train_task(loader())
+    return load_run("run")
+
+
+ONES = (torch.rand(1, 6), torch.tensor([0]))
+X, Y = torch.rand(4, 6), torch.arange(4)
+API: Table = {
+    "training/loaders.py": [
+        ("are outputs of an earlier task", twice_with_labels_from_0),
+        ("must have the shape of the first", of_x(torch.rand(4, 2, 3))),
+        ("labels must be whole numbers {}; got {}", of_y(torch.tensor([0, 1, 2, 4]))),
+        ("samples must lie in [{}, {}]", lambda hands: trainer(REPLAY).train_task(loader(x=holding(1.5)))),
+        ("yields single samples", of_batch((X[0], 3))),
+        ("of one-hot rows give y.argmax(1)", of_y(torch.eye(4))),
+        ("labels must be whole numbers; got {}", of_y(torch.rand(4))),
+        ("a batch must be x (B, ...)", of_y(torch.tensor([0]))),
+        ("a batch holds nothing", trained(lambda: loader(x=torch.rand(0, 6), y=torch.arange(0)))),
+        ("can't tell x and y among the entries", of_batch({"x": X, "mask": X, "label": Y})),
+        ("yields triples whose third part is no task label", of_batch((X, Y, Y))),
+        ("must yield pairs", of_batch(X)),
+        ("have different shapes (a nested tensor)", of_x(torch.nested.nested_tensor([X[0]] * 4, layout=torch.jagged))),
+        ("are complex numbers", of_x(X.to(torch.complex64))),
+        ("have different shapes, {} and {}", of_x([X[0], X[1], X[2], X[3][:5]])),
+        ("have masked values", of_x(np.ma.masked_less(X.numpy(), 0.5))),
+        ("make no array", of_x([[0.1, 0.2], [0.3], [0.1], [0.2]])),
+        ("are text", of_x(["a", "b", "c", "d"])),
+        ("are no numbers", of_x(None)),
+        ("samples hold NaN or infinity", of_x(holding(float("nan")))),
+        ("must be an iterable of batches", trained(lambda: "train")),
+        ("is needed after each task", trained(loader, iter(()))),
+        ("{}: has no batch", trained(loader, [])),
+        ("train_loader=one without len()", trained(lambda: iter(loader()), optimizer={"schedule": "cosine"})),
+        ("can be gone through once only, and {}", trained(lambda: iter(loader()), continual_strategy={"ewc": {}})),
+        ("has no batch when it is gone through again", lambda hands: trainer().train_task(Once(), num_epochs=2)),
+        ("and it yields more batches", trained(lambda: Sized(3, 2))),
+        ("and it yields {} batches", trained(lambda: Sized(2, 3))),
+    ],
+    "config/shipped_options.py": [
+        ("must be a mapping of settings", configured(optimizer="adam")),
+        ("can't be read", configured(optimizer=type("Broken", (dict,), {"items": lambda self: 1 / 0})(lr=1))),
+        ("must be null, true or false", configured(generator=SimpleMLP(6))),
+        ("only one strategy can be", configured(continual_strategy={"er": {}, "ewc": {}})),
+        ("must be one of", configured(optimizer={"type": "adan"})),
+    ],
+    "results/stored_config.py": [
+        ("is of a ContinualTrainer", loaded_from_a_trainer),
+    ],
+    "training/solver_checks.py": [
+        ("must be as in the first task", changed(lambda model: model.double())),
+        ("can't be replaced, frozen or unfrozen", changed(frozen_output, {"si": {}})),
+        ("an entry `logits`", of_model(lambda: Returning(lambda logits: (logits, logits)))),
+        ("nothing can be trained", of_model(lambda: SimpleMLP(6, [8], 4).requires_grad_(False))),
+        ("must lie on one device", of_model(half_on_meta)),
+        ("is on the meta device", of_model(lambda: SimpleMLP(6, [8], 4).to("meta"))),
+        ("must be all float32 or all float64", of_model(lambda: SimpleMLP(6, [8], 4).bfloat16())),
+        ("holds NaN or infinity before training", changed(lambda model: model.output.bias.data.fill_(torch.nan))),
+        ("changes its input in place", of_model(lambda: Subtracting(lambda logits: logits))),
+        ("the model can't be moved there", lambda hands: trainer_with({}, device="mps").train_task(loader())),
+        ("is frozen", generator_frozen),
+        ("must return logits (B, U), not {}", of_model(lambda: Returning(lambda logits: logits[:, 0]))),
+        ("returns probabilities", of_model(lambda: Returning(lambda logits: logits.softmax(1)))),
+        ("can't take samples of shape", trained(lambda: [(torch.rand(4, 5), Y)])),
+        ("can't be copied", of_model(Locked, {"lwf": {}})),
+        ("a batch has one sample", lambda hands: ContinualTrainer(batch_normalised()).train_task([*loader(), ONES])),
+    ],
+    "training/trainer.py": [
+        ("must be a torch.nn.Module", lambda hands: ContinualTrainer(SimpleMLP)),
+        ("was trained already", twice_with_one_number),
+        ("train_loader: task {} has no batch", trained(list)),
+        ("has no values to train", lambda hands: trainer_with({}, device="meta")),
+        ("was called by a loader", within_itself),
+        ("changed while a task is trained", frozen_meanwhile),
+        ("or samples scaled to [0, 1]", trained(lambda: [(X * 1e30, Y)] * 6, continual_strategy=REPLAY)),
+        ("{}: has no batch", trained(loader, Empty())),
+        ("ContinualTrainer._report", trained(loader, loader(x=holding(torch.nan))), "recorded without this accuracy"),
+    ],
+    "training/trainer_folder.py": [
+        ("must name a folder", lambda hands: trainer_with({}, output_dir="")),
+        ("holds a run already", twice_into_one_folder),
+    ],
+    "training/trainer_settings.py": [
+        ("config.{}={}: no such setting", configured(lr=1)),
+        ("must be [low, high], the lower first", configured(value_range=[1, 0])),
+        ("stands in config.generator, too", configured(generator={}, continual_strategy={"generator": {}})),
+        ("needs other tasks beside the current", configured(continual_strategy={"joint": {}})),
+    ],
+}  # fmt: skip

@@ -1,0 +1,230 @@
+"""What is typed: words that can't be meant, and choices that don't go together."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gr_cli import ContinualTrainer, SimpleMLP
+from helpers.situations import Hands, Situation, Table, failing, mistake, of_vectors, typed
+
+
+class Plain(nn.Linear):
+    """A model of a user's own that has neither features nor layers to be copied."""
+
+    def __init__(self, input_size: int = 64, output_size: int = 10, hidden_sizes: object = None, dropout: float = 0.0):
+        super().__init__(input_size, output_size)
+
+
+PLAIN = "model._target_=situations_commands.Plain"
+
+
+def more_tasks_than_gates(hands: Hands) -> object:
+    config = {"scenario": "domain", "generator": {"type": "bir", "tasks": 1}, "continual_strategy": {"bir": {}}}
+    trainer = ContinualTrainer(SimpleMLP(4, [3], 2), config)
+    for _ in range(2):
+        trainer.train_task([(torch.rand(4, 4), torch.tensor([0, 1, 0, 1]))])
+    return None
+
+
+def an_option_that_inherits_from_none(hands: Hands) -> object:
+    Path("mine/preset").mkdir(parents=True)
+    Path("mine/preset/own.yaml").write_text("# @package _global_\ndefaults:\n  - /nothing\n")
+    return hands.gr_run("--config-dir", "mine", "preset=own")
+
+
+def with_preset(text: str, swept: str = "own") -> Situation:
+    """A sweep with a preset of the user's own, after which it may be swept over."""
+
+    def do(hands: Hands) -> object:
+        Path("mine/preset").mkdir(parents=True)
+        Path("mine/preset/own.yaml").write_text(f"# @package _global_\n{text}\n")
+        return hands.gr_run("--config-dir", "mine", "-m", f"preset={swept}")
+
+    return do
+
+
+def of_preset(text: str) -> Situation:
+    """A run with a file of the user's own as its preset."""
+
+    def do(hands: Hands) -> object:
+        Path("mine/preset").mkdir(parents=True)
+        Path("mine/preset/own.yaml").write_text(f"{text}\n")
+        return hands.gr_run("--config-dir", "mine", "preset=own")
+
+    return do
+
+
+def a_gpu_without_memory(hands: Hands) -> object:
+    """There may be no GPU here: torch's error is raised in its stead."""
+    hands.monkeypatch.setattr(
+        "gr_cli.training.learner.Learner.step", failing(torch.OutOfMemoryError("CUDA out of memory"))
+    )
+    return hands.again()
+
+
+def without_ray(hands: Hands) -> object:
+    """It may be installed here: it is hidden."""
+    hands.monkeypatch.setattr("gr_cli.cli.sweep.find_spec", lambda name: None)
+    return hands.gr_run("-m", "seed=0,1", "hydra/launcher=batched", "hydra.launcher.where=ray")
+
+
+def without_tensorboard(hands: Hands) -> object:
+    """It may be installed here: it is hidden."""
+    hands.monkeypatch.setattr("gr_cli.trackers.observer.find_spec", lambda name: None)
+    return hands.gr_run("tracker=tensorboard")
+
+
+_LAUNCHER = "defaults:\n  - override /hydra/launcher: joblib"
+
+COMMANDS: Table = {
+    "training/build.py": [
+        ("is fitted in one go", typed("generator=mixture +generator/optimizer=adam")),
+        ("this model takes no moments", typed(f"{PLAIN} normalise=first_task")),
+        ("has no features, which this generator reads", typed(f"{PLAIN} generator=feedback")),
+        ("has no hidden_sizes to be taken over", typed("model=cnn generator=symmetric_vae")),
+        ("follows from the other choices", mistake("+model.input_size=63")),
+    ],
+    "training/experiment.py": [
+        ("batch statistics need more than", mistake("model=resnet18 model.norm=batch train.batch_size=1")),
+        ("GiB of memory at least", mistake("train.batch_size=1000000000000")),
+        ("benchmark.blur=on: with scenario=", typed("benchmark.blur=0.1 scenario=task")),
+    ],
+    "nn/augmentation.py": [
+        ("augment.{}={}: needs images", of_vectors("augment.flip=0.5")),
+        ("augment.shift={}: moves images of", mistake("augment.shift=8")),
+    ],
+    "config/instantiate.py": [
+        ("must be an optimizer", typed("+generator.optimizer=3")),
+        ("makes a {}, and a {} is needed", mistake("strategy=joint strategy._target_=os.getcwd")),
+        ("no such setting; there are", mistake("+strategy.foo=1")),
+        ("is needed by", typed("~benchmark.source")),
+        ("must be the dotted name of", typed("model._target_=x")),
+        ("can't be imported", mistake("model._target_=../x")),
+        ("is neither a class nor a function", typed("model._target_=os.sep")),
+        ("does not say which settings it takes", mistake("generator._target_=builtins.dict")),
+    ],
+    "config/arguments.py": [
+        ("is beyond all numbers", mistake("generator.latent_dim=99999999999999999999")),
+        ("must be a {}: settings with a _target_", mistake("benchmark.source=3")),
+        ("{}={}: must be {}", mistake("seed=-1")),
+    ],
+    "cli/main.py": [
+        ("goes alone: remove", mistake("resume=nowhere seed=1")),
+        ("leave it out to see all", typed("--cfg job --package nope")),
+    ],
+    "cli/compose.py": [
+        ("settings_from", mistake("data_root=${oc.env:NO_SUCH}"), "can't be resolved"),
+    ],
+    "cli/hydra_errors.py": [
+        ("can't be understood; {}", mistake("seed==3"), "seed==3: can't be understood; "),
+        ("quote it for the shell, and write key=value", mistake("strategy")),
+        ("quote its value: {}", typed("data_root=/a=b"), "data_root=/a=b: can't be understood; quote its value: "),
+        ("can't be taken up", mistake("hydra.searchpath=[mine]")),
+        ("_explained", typed("-m --cfg job"), "gr-run: Only one of --run, --multirun, --cfg"),
+        ("can't be resolved", mistake("strategy.temperature=${.nothing}")),
+        ("no such configuration", an_option_that_inherits_from_none),
+        ("no such option", mistake("optimizer=adan")),
+        ("this {} takes no", typed("benchmark=permuted_mnist benchmark/features=conv")),
+        ("has no settings", typed("strategy.temperature.x=3")),
+        ("has no settings", typed("+seed.x=1")),
+        ("no such setting{}; there are", mistake("sead=1")),
+        ("{}={}: must be {}", mistake("seed=abc")),
+        ("has settings of its own", mistake("train=3")),
+        ("_wrong_value", typed("hydra.job.num=x"), "hydra.job.num=x: Value 'x' of type 'str' could not be"),
+    ],
+    "generators/conv_vae.py": [
+        ("needs images", of_vectors("generator=conv_vae")),
+        ("needs at least one convolution", typed("generator=conv_vae generator.hidden_dims=[]")),
+    ],
+    "generators/mixture.py": [
+        ("samples, and takes", of_vectors("generator=mixture")),
+    ],
+    "system/devices.py": [
+        ("must be auto, cpu", lambda hands: ContinualTrainer(SimpleMLP(), device="tpu")),
+        ("this machine has {} usable GPUs", mistake("device=cuda:99")),
+    ],
+    "system/memory.py": [
+        ("out of memory", mistake("model.hidden_sizes=[1000000000000000000]")),
+        ("out of memory", a_gpu_without_memory),
+    ],
+    "models/cnn.py": [
+        ("needs images", of_vectors("model=cnn")),
+        ("needs at least one convolution", typed("model=cnn model.channels=[]")),
+    ],
+    "models/resnet.py": [
+        ("needs images", of_vectors("model=resnet18")),
+    ],
+    "training/normalization.py": [
+        ("must be [means, deviations]", typed("normalise=[[0.1,0.2],[1,1]]")),
+    ],
+    "optimizers.py": [
+        ("needs momentum", mistake("optimizer=sgd optimizer.nesterov=true")),
+    ],
+    "scenario.py": [
+        ("must have equally many classes", typed("scenario=domain benchmark.classes_per_task=[5,3,2]")),
+    ],
+    "config/settings.py": [
+        ("must name an option of this group", typed("~optimizer")),
+        ("must be auto, cpu", mistake("device=tpu")),
+        ("exactly one must be set", mistake("train.epochs=3")),
+        ("has a group of its own", mistake("+strategy.generator={_target_:gr_cli.generators.VAE}")),
+        ("no such setting; there are", mistake("+foo=1")),
+        ("is missing; it can't be taken out", mistake("~train")),
+    ],
+    "strategies/feedback_replay.py": [
+        ("has gates for", more_tasks_than_gates),
+        ("does not read the solver's features", typed("strategy=rtf generator=vae")),
+    ],
+    "strategies/generative_classifier.py": [
+        ("does not tell how likely", typed("strategy=generative_classifier generator=vae")),
+        ("learns each class once", typed("strategy=generative_classifier scenario=domain")),
+    ],
+    "strategies/generative_replay.py": [
+        ("would have nothing to learn from", mistake("strategy.memory_size=0")),
+        ("is one network with the solver", typed("generator=rtf")),
+        ("strategy.current_data=dreamt", typed("strategy.current_data=dreamt")),
+        ("tells exactly how likely", typed("strategy.targets=likelihood")),
+        ("strategy.current_targets=", typed("strategy.current_targets=likelihood generator=mixture")),
+        ("keeps what it was fitted to by class", typed("generator=mixture scenario=domain")),
+        ("compares all classes", typed("generator=mixture strategy.targets=likelihood scenario=task")),
+    ],
+    "strategies/icarl.py": [
+        ("needs a unit for each class", typed("strategy=icarl scenario=domain")),
+        ("needs a model with features", typed(f"{PLAIN} strategy=icarl")),
+    ],
+    "training/task_free.py": [
+        ("is for streams whose boundaries are hidden", typed("strategy.consolidate_every=5")),
+        ("each sample tells which task", typed("train.boundaries=hidden scenario=task")),
+        ("train.boundaries=hidden: {} {}", typed("train.boundaries=hidden strategy=ewc")),
+        ("must say how many steps lie between", typed("train.boundaries=hidden")),
+    ],
+    "cli/sweep.py": [
+        ("_checked_job", mistake("-m strategy=finetune,foo"), "strategy=foo: no such option"),
+        ("_listed", with_preset("hydra: {sweeper: {params: {seed: '1,2['}}}"), "seed=1,2[: can't be understood"),
+        ("which holds for the whole sweep", with_preset(_LAUNCHER, "own,none")),
+        ("looks at one benchmark", typed("-m inspect=true seed=0,1")),
+        ("must give values, none of them a sweep itself", typed("-m seed=1,range(3)")),
+        ("must name a sweeper", typed("-m hydra.sweeper=null seed=0")),
+        ("must name a launcher", mistake("-m hydra.launcher=3 seed=0")),
+        ("its package is not installed", typed("-m hydra.launcher._target_=hydra_plugins.none.Launcher seed=0")),
+        ("hydra.launcher.where=ray: is not installed", without_ray),
+    ],
+    "trackers/trust.py": [
+        ("its package is not installed", without_tensorboard),
+    ],
+    "trackers/mlflow.py": [
+        ("must hold no name and no password", typed("tracker=mlflow tracker.uri=https://me:secret@server.example")),
+    ],
+    "cli/overrides.py": [
+        ("flags=", mistake("--foo")),
+        ("holds bytes that are not UTF-8", typed("strategy=\udcff")),
+        ("is empty; write settings below", of_preset("# nothing yet")),
+        ("must hold settings and values", of_preset("- seed")),
+        ("lacks its header; add as its first line", of_preset("seed: 3")),
+        ("must be values by setting", typed("-m hydra.sweeper.params=3")),
+        ("has no name", mistake("=3")),
+        ("can't be changed", mistake("hydra.run.dir=elsewhere")),
+        ("must name an option of this group", mistake("generator=null")),
+    ],
+}  # fmt: skip

@@ -1,0 +1,339 @@
+"""Data that are not there, are broken, or do not go with what is made of them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import torch
+
+from gr_cli.benchmarks import (
+    Arrays,
+    ConvFeatures,
+    Digits,
+    ImageFolder,
+    Tensors,
+    Torchvision,
+    TorchvisionFeatures,
+    permuted,
+    split,
+)
+from gr_cli.benchmarks.sources.base import Data
+from gr_cli.benchmarks.sources.loading import load
+from gr_cli.models import CNN
+from gr_cli.nn.convolutions import Convolutions
+from helpers import small_mnist
+from helpers.bad_data import BROKEN, BROKEN_FILES, Given, NoSource, sound
+from helpers.image_files import colour16, folder, put, read
+from helpers.situations import Hands, Situation, Table, failing, mistake, of_vectors, typed
+from helpers.small_mnist import IMAGES
+from helpers.small_sets import write_cifar
+
+DENIED = PermissionError(13, "Permission denied")
+X, Y = np.random.default_rng(0).random((20, 4, 5)), np.arange(20) % 4
+
+
+def flat() -> Data:
+    """Vectors, not images."""
+    data = sound()
+    part = replace(data.train, store=data.train.store.flatten(1))
+    return replace(data, train=part, test=part)
+
+
+# --- sources
+
+
+def arrays(*given: Any, **files: Any) -> Situation:
+    """Arrays that are read, once `files` are written by these names."""
+
+    def do(hands: Hands) -> object:
+        for name, content in files.items():
+            file = name.replace("_", ".")
+            np.savez(file, **content) if file.endswith(".npz") else torch.save(content, file)
+        return load(Arrays(*given))
+
+    return do
+
+
+def a_folder_without_arrays(hands: Hands) -> object:
+    Path("set").mkdir()
+    return load(Arrays("set"))
+
+
+def arrays_that_may_not_be_read(hands: Hands) -> object:
+    hands.monkeypatch.setattr("numpy.load", failing(DENIED))
+    return arrays("set.npz", set_npz={"x": X, "y": Y})(hands)
+
+
+def tensors(*given: Any, **settings: Any) -> Situation:
+    return lambda hands: load(Tensors(*given, **settings))
+
+
+def a_nested_tensor(hands: Hands) -> object:
+    return load(Tensors(torch.nested.nested_tensor([torch.rand(3), torch.rand(4)], layout=torch.jagged), Y))
+
+
+def a_huge_sparse_tensor(hands: Hands) -> object:
+    return load(Tensors(torch.sparse_coo_tensor([[0], [5]], [1.0], (20, 10**12), check_invariants=True), Y))
+
+
+def images(change: Callable[[], object] = lambda: None, **settings: Any) -> Situation:
+    """A folder of images that is read, once something was done to it."""
+
+    def do(hands: Hands) -> object:
+        folder()
+        change()
+        return read(**settings)
+
+    return do
+
+
+def of_greys(image: np.ndarray, **settings: Any) -> Situation:
+    """A folder of images one of which has such greys."""
+    return images(lambda: put("images/test/cat/0.tif", image), **settings)
+
+
+def images_of_16_bits(hands: Hands) -> object:
+    return images(lambda: colour16("images/test/cat/0.png", np.full((6, 5, 3), 300)))(hands)
+
+
+def an_empty_folder(hands: Hands) -> object:
+    Path("images").mkdir()
+    return read()
+
+
+def of_ones_own(fault: str) -> Situation:
+    """A source that gives what `test_bad_data` calls so."""
+    return lambda hands: load(Given(BROKEN[fault][0]()))
+
+
+def no_file(hands: Hands) -> object:
+    class Mine:
+        def load(self) -> Data:
+            return BROKEN["no file"][0]()
+
+    return load(Mine())
+
+
+# --- sets of torchvision
+
+
+def mnist(fault: str) -> Situation:
+    """A small MNIST, a file of which has the fault that `test_bad_data` calls so."""
+
+    def do(hands: Hands) -> object:
+        name, content, _ = BROKEN_FILES[fault]
+        (small_mnist.write(Path("data")) / name).write_bytes(content)
+        return load(Torchvision("MNIST", "data", download=False))
+
+    return do
+
+
+def mnist_with_a_folder(hands: Hands) -> object:
+    file = small_mnist.write(Path("data")) / IMAGES
+    file.unlink()
+    file.mkdir()
+    return load(Torchvision("MNIST", "data", download=False))
+
+
+def mnist_that_may_not_be_read(hands: Hands) -> object:
+    (small_mnist.write(Path("data")) / IMAGES).write_bytes(b"")
+    hands.monkeypatch.setattr(Path, "open", failing(DENIED))
+    return load(Torchvision("MNIST", "data", download=False))
+
+
+def cifar(hands: Hands) -> object:
+    """A set in the format of CIFAR-10 that is not the published one."""
+    write_cifar(Path("data"), fine=False, classes=10)
+    return load(Torchvision("CIFAR10", "data", download=False))
+
+
+def cifar_with_a_folder(hands: Hands) -> object:
+    write_cifar(Path("data"), fine=False, classes=10)
+    file = Path("data/cifar-10-batches-py/data_batch_1")
+    file.unlink()
+    file.mkdir()
+    return load(Torchvision("CIFAR10", "data", download=False))
+
+
+def cifar_that_may_not_be_read(hands: Hands) -> object:
+    hands.monkeypatch.setattr("torchvision.datasets.utils.check_integrity", failing(DENIED))
+    return cifar(hands)
+
+
+def no_network(hands: Hands) -> object:
+    hands.monkeypatch.setattr("urllib.request.urlopen", failing(URLError("there is no network")))
+    return load(Torchvision("MNIST", "data"))
+
+
+def no_scipy(hands: Hands) -> object:
+    """It may be installed here: it is hidden."""
+    hands.monkeypatch.setattr("gr_cli.benchmarks.sources.torchvision.find_spec", lambda name: None)
+    return load(Torchvision("SVHN", "data"))
+
+
+# --- frozen features
+
+
+def weights(stored: object = None) -> Situation:
+    """Features by a file that holds something; there is none if that is None."""
+
+    def do(hands: Hands) -> object:
+        if isinstance(stored, bytes):
+            Path("weights.pt").write_bytes(stored)
+        elif stored is not None:
+            torch.save(stored, "weights.pt")
+        return ConvFeatures([4], "weights.pt", cache_root="kept").of(sound())
+
+    return do
+
+
+INFINITE = {name: torch.full_like(value, torch.inf) for name, value in Convolutions(1, [4]).state_dict().items()}
+
+DATA: Table = {
+    "benchmarks/sources/arrays.py": [
+        ("must be a file of arrays", typed("benchmark=arrays")),
+        ("{}: holds {}, and no {}", arrays("set.npz", set_npz={"images": X, "labels": Y})),
+        ("is a folder without x.npy", a_folder_without_arrays),
+        ("must be a file .npz, .npy or .pt", arrays("table.csv")),
+        ("must name the .npy file", arrays("x.npy")),
+        ("is for .npy files alone", arrays("set.npz", "y.npy")),
+        ("{}: {}; name a file that holds", arrays("nowhere.npz")),
+        ("holds something of type", arrays("set.pt", set_pt=3)),
+        ("{}: {}; write it anew", arrays("set.pt", set_pt=Path())),
+        ("is a sparse matrix of SciPy", arrays("set.npz", set_npz={"data": X, "format": b"csr", "shape": (20, 20)})),
+        ("holds x and x_train", arrays("set.npz", set_npz={"x": X, "y": Y, "x_train": X})),
+        ("differ in capitals alone", arrays("set.npz", set_npz={"x": X, "y": Y, "X": X})),
+    ],
+    "benchmarks/sources/array_conversion.py": [
+        ("and must be real numbers", tensors(["a"] * 20, Y)),
+        ("be one-hot rows", tensors(X, np.eye(20) / 2)),
+        ("and must be whole numbers or texts", tensors(X, Y.astype("M8[D]"))),
+        ("are of several types", tensors(X, ["a", 1] * 10)),
+        ("are NaN or infinite", tensors(X, Y * np.nan)),
+        ("must be whole numbers or texts, not {}", tensors(X, Y + 0.5)),
+        ("so few digits", tensors(X, np.float16(Y) + 4096)),
+        ("are masked in part", tensors(np.ma.array(X, mask=X > 0.5), Y)),
+        ("do not all have the same shape", tensors([[1, 2], [3]] * 10, Y)),
+        ("are a nested tensor", a_nested_tensor),
+        ("without values", tensors(torch.empty(20, 3, device="meta"), Y)),
+        ("are sparse, and", a_huge_sparse_tensor),
+    ],
+    "benchmarks/base.py": [
+        ("benchmark.validation_share=", mistake("benchmark.validation_share=0.001")),
+    ],
+    "benchmarks/streams/blurry.py": [
+        ("exchanges samples between tasks", typed("benchmark.blur=0.1 benchmark.classes_per_task=10")),
+    ],
+    "benchmarks/features.py": [
+        ("needs images", of_vectors("benchmark/features=conv_random")),
+        ("are not finite", weights(INFINITE)),
+        ("must be a data set", lambda hands: ConvFeatures()),
+        ("needs at least one convolution", typed("benchmark/features=conv_random benchmark.features.channels=[]")),
+        ("is the benchmark's own data", lambda hands: ConvFeatures(pretrain=Digits()).of(load(Digits()))),
+        ("must be a file with the weights of", lambda hands: TorchvisionFeatures("resnet18")),
+        ("can't be read", weights()),
+        ("holds no plain tensors", weights(b"<html>")),
+        ("is no state dict", weights([1, 2])),
+        ("has shape {}, and {} is needed", weights(CNN((3, 4, 4), 2, [4]).state_dict())),
+        ("{}: {} {}{}; it must be of", weights({})),
+    ],
+    "benchmarks/sources/image_decoding.py": [
+        ("holds negative values", of_greys(np.full((4, 4), -5, np.int32))),
+        ("holds floating-point values", of_greys(np.full((4, 4), 1.5, np.float32))),
+        ("which takes {} bits", of_greys(np.full((4, 4), 300, np.uint16), bits=8)),
+        ("images of 16 bits a channel", images_of_16_bits),
+    ],
+    "benchmarks/sources/image_folder.py": [
+        ("must be a folder that holds a folder", lambda hands: ImageFolder()),
+        ("GiB, and there is less", images(size=1_000_000)),
+        ("images can't be decoded", images(lambda: Path("images/test/cat/0.png").write_bytes(b"no image"))),
+    ],
+    "benchmarks/sources/image_listing.py": [
+        ("{}: {} {}; name a folder", lambda hands: read()),
+        ("holds no images in folders", an_empty_folder),
+        ("holds two folders called", images(lambda: folder(("train",), ("\u00e9", "e\u0301")))),
+        ("none of these is called test or val", images(lambda: Path("images/test").rename("images/later"))),
+        ("images of one class only", images(lambda: Path("images").rename("cats") and folder(("",), ("cat",)))),
+        ("class {} has {} image{}, and needs", images(lambda: Path("images/test/cat").rename("cats"))),
+    ],
+    "benchmarks/streams/rotated.py": [
+        ("would turn two tasks alike", typed("benchmark=rotated_digits benchmark.span=0")),
+        ("must name at least one angle", typed("benchmark=rotated_digits benchmark.angles=[0,360]")),
+        ("stands beside benchmark.angles", typed("benchmark=rotated_digits benchmark.angles=[0,9] benchmark.tasks=3")),
+    ],
+    "benchmarks/streams/rounds.py": [
+        ("training samples; try fewer rounds", lambda hands: split(Given(sound()), 0, rounds=6)),
+    ],
+    "benchmarks/sources/validation.py": [
+        ("checked", of_ones_own("constant"), "benchmark.source=Given: all its 20 training samples are the same; mend"),
+        ("its classes must be names", of_ones_own("classes of numbers")),
+        ("its training samples have the shape", of_ones_own("another shape")),
+        ("part is of type {}, not Samples", of_ones_own("no samples")),
+        ("must be a tensor, not of type", of_ones_own("numpy")),
+        ("samples must be uint8 or floating-point", of_ones_own("whole numbers")),
+        ("must be whole numbers of type int64", of_ones_own("labels of fractions")),
+        ("must have the shape (N,), not", of_ones_own("labels in a table")),
+        ("must have the shape (N, ...)", of_ones_own("scalars")),
+        ("it has {} {} samples, but {} {} labels", of_ones_own("labels too few")),
+        ("it has no {} samples", of_ones_own("no training samples")),
+        ("index must lie in 0 to", of_ones_own("an index too far")),
+        ("labels are not among 0 to", of_ones_own("labels too large")),
+        ("it has no {} samples of", of_ones_own("no training class")),
+        ("hold NaN or infinity", of_ones_own("not a number")),
+        ("not in its value_range", of_ones_own("above the range")),
+        ("samples are the same", of_ones_own("constant")),
+    ],
+    "benchmarks/sources/idx.py": [
+        ("is empty", mnist("empty")),
+        ("can't be opened", mnist_that_may_not_be_read),
+        ("is a folder, not a file", mnist_with_a_folder),
+        ("is compressed", mnist("compressed")),
+        ("does not begin as an IDX file", mnist("garbage")),
+        ("is cut short: {} bytes", mnist("cut in the header")),
+        ("bytes instead of", mnist("labels too long")),
+        ("holds nothing: its shape is", mnist("no images")),
+    ],
+    "benchmarks/sources/loading.py": [
+        ("has no load()", lambda hands: load(NoSource())),
+        ("can't be read", no_file),
+        ("two of its classes have the same name", of_ones_own("a class twice")),
+        ("its load() gave something of type", of_ones_own("no data")),
+    ],
+    "benchmarks/streams/split.py": [
+        ("must divide the {} classes", mistake("benchmark.classes_per_task=3")),
+        ("must add up to the {} classes", typed("benchmark.classes_per_task=[5,3]")),
+        ("must name each class once", typed("benchmark.class_order=[1,1]")),
+        ("is neither the name of a class", typed("benchmark.class_order=[one]")),
+    ],
+    "benchmarks/sources/tensors.py": [
+        ("test samples need labels", tensors(X, Y, X)),
+        ("samples, but {} {} labels", tensors(X, Y[1:])),
+        ("has whole numbers for training or testing", tensors(X, Y, np.uint8(X), Y)),
+        ("must be [low, high]", tensors(X, Y, value_range=[1, 0])),
+        ("makes values unbounded", tensors(X, Y, value_range=[0, 1], standardise=True)),
+        ("has one sample of {}, and needs two", tensors(X[:5], Y[:5])),
+        ("hold NaN or infinity", tensors(X * np.nan, Y)),
+        ("32-bit floats that are trained on", tensors(X * 1e39, Y)),
+        ("must be images (N, H, W)", tensors(X[:0], Y[:0])),
+        ("can't tell the channels", tensors(X.reshape(20, 2, 5, 2), Y)),
+        ("name a range that holds them", tensors(X, Y, value_range=[0.4, 0.6])),
+        ("has labels of numbers and of texts", tensors(X, Y, X, Y.astype(str))),
+    ],
+    "benchmarks/streams/transforms.py": [
+        ("tasks need images", lambda hands: permuted(Given(flat()), 0)),
+    ],
+    "benchmarks/sources/torchvision.py": [
+        ("benchmark.source.split={}: must be one of", lambda hands: Torchvision("EMNIST", "data")),
+        ("has no splits", lambda hands: Torchvision("MNIST", "data", split="letters")),
+        ("is read by scipy", no_scipy),
+        ("can't be read there", mnist("garbage")),
+        ("or download=true", mistake("benchmark=split_mnist download=false data_root=nowhere")),
+        ("could not be downloaded", no_network),
+        ("is a folder, not a file", cifar_with_a_folder),
+        ("has not the checksum", cifar),
+        ("can't be opened", cifar_that_may_not_be_read),
+    ],
+}  # fmt: skip

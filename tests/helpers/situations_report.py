@@ -1,0 +1,46 @@
+"""What gr-report refuses."""
+
+import io
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+from gr_cli.report.cli import main
+from helpers.situations import Hands, Situation, Table
+
+
+def reported(*words: str, harm: Callable[[Path], object] = lambda folder: None) -> Situation:
+    """`gr-report` with these words beside a run that is over, once something was done to its folder."""
+
+    def do(hands: Hands) -> tuple[int, str, str]:
+        harm(hands.over())
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main(words)
+        return code, out.getvalue(), err.getvalue()
+
+    return do
+
+
+REPORT: Table = {
+    "report/cli.py": [
+        ("arguments={}: {}; see gr-report --help", reported("--nonsense"), "unrecognized arguments: --nonsense"),
+        ("can't be written, there is no folder {}; make it first", reported("--csv", "nowhere/table.csv")),
+        ("--watch={}: goes alone: remove --{}; make the report", reported("--watch", "--csv", "table.csv")),
+    ],
+    "report/papers.py": [
+        (
+            "{}: can't be made ({})",
+            reported("--figures", "taken", harm=lambda folder: Path("taken").write_text("a file")),
+        )
+    ],
+    "results/discovery.py": [
+        ("is no folder; name folders of runs", reported("nowhere")),
+        ("no run here (no status.json)", reported("empty", harm=lambda folder: Path("empty").mkdir())),
+    ],
+    "report/tables.py": [
+        ("no such metric; there are {}", reported("--metric", "beauty")),
+        ("must be <column>=<value> with a column among {}", reported("--baseline", "beauty=3")),
+        ("no such run; {} is one of {}", reported("--baseline", "strategy=beauty")),
+    ],
+}

@@ -1,0 +1,273 @@
+"""Runs that go wrong, their folders, and the Python API."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from gr_cli import load_run
+from gr_cli.results.folder import RunFolder
+from gr_cli.system.checksums import save_tensors
+from gr_cli.training.learner import Learner
+from gr_cli.training.observer import View
+from helpers.audits import add, of_task
+from helpers.interruption import sealed
+from helpers.situations import TINY, Hands, Situation, Table, failing, mistake, of_vectors, typed
+
+# --- folders
+
+
+def of_a_folder(word: str, harm: Callable[[Path], object] = lambda folder: None) -> Situation:
+    """`gr-run <word>=<folder>` of a run that is over, once something was done to its folder."""
+
+    def do(hands: Hands) -> object:
+        folder = hands.over()
+        harm(folder)
+        return hands.gr_run(f"{word}={folder}")
+
+    return do
+
+
+def going_on(harm: Callable[[Path], object], word: str = "") -> Situation:
+    """The same command once more after an interruption, or `gr-run <word>=<folder>`, once something was done."""
+
+    def do(hands: Hands) -> object:
+        folder = hands.left()
+        harm(folder)
+        return hands.gr_run(f"{word}={folder}") if word else hands.again()
+
+    return do
+
+
+def nothing(folder: Path) -> None:
+    """All is as it was."""
+
+
+def without_checkpoint(folder: Path) -> None:
+    (folder / "checkpoint.pt").unlink()
+
+
+def checkpoint_with(**changes: Any) -> Callable[[Path], object]:
+    def harm(folder: Path) -> None:
+        state = torch.load(folder / "checkpoint.pt", weights_only=True)
+        save_tensors(folder / "checkpoint.pt", state | changes)
+
+    return harm
+
+
+def checkpoint_of(content: dict[str, Any]) -> Callable[[Path], object]:
+    return lambda folder: save_tensors(folder / "checkpoint.pt", content)
+
+
+def damaged(harm: Callable[[Path], object]) -> Situation:
+    """The same command as that of a finished run whose folder was harmed."""
+    return lambda hands: (harm(hands.over()), hands.again())[1]
+
+
+def file(name: str, content: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text(content)
+
+
+def config_with(path: str, value: object) -> Callable[[Path], object]:
+    """Another value in config.yaml."""
+
+    def harm(folder: Path) -> None:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        *parents, leaf = path.split(".")
+        node = config
+        for name in parents:
+            node = node[name]
+        node[leaf] = value
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        sealed(folder)
+
+    return harm
+
+
+def figures_elsewhere(folder: Path) -> None:
+    shutil.rmtree(folder / "figures")
+    Path("elsewhere").mkdir()
+    (folder / "figures").symlink_to(Path("elsewhere").absolute())
+
+
+def a_lock_elsewhere(folder: Path) -> None:
+    (folder / ".lock").unlink()
+    (folder / ".lock").symlink_to("elsewhere")
+
+
+def without_a_claim(folder: Path) -> None:
+    told = json.loads((folder / "status.json").read_text())
+    del told["stores_raw_samples"]
+    (folder / "status.json").write_text(json.dumps(told))
+
+
+def an_audit_of_few_values(hands: Hands) -> object:
+    of_vectors("strategy=finetune")(hands)
+    (status,) = Path("outputs").glob("*/*/*/status.json")
+    return hands.gr_run(f"audit={status.parent}")
+
+
+def a_status_that_was_changed(hands: Hands) -> object:
+    path = hands.over() / "status.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"command": "another"}))
+    return hands.again()
+
+
+def going_on_with_a_checkpoint_that_may_not_be_read(hands: Hands) -> object:
+    hands.left()
+    error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    hands.monkeypatch.setattr("gr_cli.results.folder.load_tensors", failing(error))
+    return hands.again()
+
+
+def a_folder_that_is_taken(hands: Hands) -> object:
+    with RunFolder(hands.left()).locked():
+        return hands.again()
+
+
+def no_folder_can_be_made(*words: str) -> Situation:
+    def do(hands: Hands) -> object:
+        Path("outputs").write_text("a file")
+        return hands.again(*words) if "-m" not in words else hands.gr_run(*words, *TINY)
+
+    return do
+
+
+def writing_fails(number: int) -> Situation:
+    """A disk with that error."""
+
+    def do(hands: Hands) -> object:
+        hands.monkeypatch.setattr("os.fsync", failing(OSError(number, os.strerror(number))))
+        return hands.again()
+
+    return do
+
+
+# --- training
+
+
+def at_a_step(hands: Hands, do: Callable[[], object]) -> None:
+    """Let something happen in the second task."""
+
+    class At(View):
+        def stepped(self, number: int, position: Any, losses: Any) -> None:
+            if number == 1:
+                do()
+
+    hands.monkeypatch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: At())
+
+
+def interrupted(*words: str) -> Situation:
+    def do(hands: Hands) -> object:
+        at_a_step(hands, lambda: os.kill(os.getpid(), signal.SIGINT))
+        return hands.gr_run(*words, *TINY)
+
+    return do
+
+
+def no_number(hands: Hands) -> object:
+    """A loss that is none, and a checkpoint before the next row of the history."""
+    step = Learner.step
+
+    def broken(self: Learner, batch: Any, position: Any) -> Any:
+        losses = step(self, batch, position)
+        return {name: value * float("nan") for name, value in losses.items()} if position.iteration == 1 else losses
+
+    hands.monkeypatch.setattr(Learner, "step", broken)
+    hands.monkeypatch.setattr("gr_cli.runner.step_monitor._WORTH_SAVING", 0)
+    return hands.again("checkpoint.every_seconds=1e-9")
+
+
+def a_broken_network(hands: Hands) -> object:
+    """The last step of a task breaks it, and no loss tells."""
+    step = Learner.step
+
+    def broken(self: Learner, batch: Any, position: Any) -> Any:
+        losses = step(self, batch, position)
+        if (position.task, position.iteration) == (1, 2):
+            next(self.solver.parameters()).data.fill_(float("nan"))
+        return losses
+
+    hands.monkeypatch.setattr(Learner, "step", broken)
+    return hands.again()
+
+
+# --- the Python API
+
+
+ELSEWHERE = {"_target_": "gr_cli.trackers.MLflow", "uri": "http://elsewhere.example"}
+RUNS: Table = {
+    "evaluation/audit.py": [
+        ("does not say whether raw samples", of_a_folder("audit", without_a_claim)),
+        ("holds no checkpoint yet", of_a_folder("audit", without_checkpoint)),
+        ("is not that of a run of gr-run", of_a_folder("audit", checkpoint_of({"learner": 1}))),
+        ("can't be told from chance", an_audit_of_few_values),
+    ],
+    "runner/checkpoints.py": [
+        ("loss `{}`", no_number),
+        ("a parameter of the", a_broken_network),
+        ("is of another version", going_on(checkpoint_with(version=1))),
+        ("holds a run of another configuration", going_on(config_with("optimizer.lr", 0.5), "resume")),
+        ("whose random numbers", going_on(checkpoint_with(device="cuda"))),
+        ("other samples or labels than its benchmark has now", going_on(checkpoint_with(data="others"))),
+    ],
+    "cli/main.py": [
+        ("_audit", of_a_folder("audit", lambda folder: add(folder, of_task(0, 2))), "2 training samples"),
+        ("not all of it could be read", of_a_folder("audit", file("export.pt", "no tensors"))),
+        ("_job", interrupted("-m", "seed=0,1"), "interrupted; repeat the command"),
+    ],
+    "runner/group.py": [
+        ("Cohort.interrupted", interrupted(), "interrupted; go on with: gr-run resume=outputs/"),
+        ("the last good state is kept in", a_broken_network),
+    ],
+    "system/files.py": [
+        ("make room, and repeat the command", writing_fails(errno.ENOSPC)),
+        ("see to it that its folder may be written", writing_fails(errno.EROFS)),
+        ("can't be made", no_folder_can_be_made()),
+        ("can't be made", no_folder_can_be_made("-m", "seed=0,1")),
+        ("can't be made", no_folder_can_be_made("inspect=true")),
+    ],
+    "results/folder.py": [
+        ("is running this very run", a_folder_that_is_taken),
+        ("leads out of the folder of this run", going_on(figures_elsewhere)),
+        ("can't be held ({}); remove its {}", going_on(a_lock_elsewhere)),
+        ("nothing was changed; fresh=true runs beside it", going_on(file("status.json", "{"))),
+        ("is damaged ({}); the run's command", of_a_folder("audit", file("checkpoint.pt", "garbage"))),
+        ("was damaged or changed since the run wrote it; remove", a_status_that_was_changed),
+        ("since the run wrote it; the run's command", lambda h: RunFolder(h.over()).check_file("metrics.csv", {})),
+        ("see to it that it may be read", going_on_with_a_checkpoint_that_may_not_be_read),
+    ],
+    "results/stored_config.py": [
+        ("holds no run", mistake("resume=nowhere")),
+        ("_refused", of_a_folder("resume", config_with("threads", 10**6)), "config.yaml: threads=1000000: must be"),
+        ("is not the configuration of a run", of_a_folder("resume", file("config.yaml", "[1]"))),
+        ("names code that is not of this program", of_a_folder("resume", config_with("model._target_", "os.system"))),
+    ],
+    "runner/load.py": [
+        ("holds no checkpoint yet", lambda hands: without_checkpoint(folder := hands.over()) or load_run(folder)),
+    ],
+    "results/history.py": [
+        ("loss `{}`", typed("strategy=finetune optimizer=sgd optimizer.lr=1e30 train.iterations=3 log.every=1")),
+    ],
+    "config/settings.py": [
+        ("has settings of its own", of_a_folder("resume", config_with("train", 3))),
+        ("begins with a home that is not there", of_a_folder("resume", config_with("data_root", "~no_such_user/x"))),
+    ],
+    "runner/finished.py": [
+        ("its checkpoint is gone", lambda hands: without_checkpoint(hands.over()) or hands.again()),
+    ],
+    "trackers/trust.py": [
+        ("names {} as where the run is tracked", going_on(config_with("tracker", ELSEWHERE), "resume")),
+    ],
+    "runner/verify.py": [
+        ("can't be verified, {}; finish it", going_on(nothing, "verify")),
+        ("does not say how it was trained", of_a_folder("verify", checkpoint_with(training={"width": 1}))),
+    ],
+}  # fmt: skip

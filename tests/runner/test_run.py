@@ -1,0 +1,317 @@
+"""Whole runs, through the functions behind the command line."""
+
+import json
+import os
+import signal
+import time
+from itertools import count
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from gr_cli import load_run
+from gr_cli.errors import FolderError
+from gr_cli.results.folder import RESULTS, RunFolder
+from gr_cli.results.stored_config import settings_of
+from gr_cli.runner import run as runner
+from gr_cli.runner import step_monitor
+from gr_cli.runner.finished import stored
+from gr_cli.training.observer import View
+from helpers.interruption import csvs, only_run
+
+SHORT = ("train.iterations=30", "log.every=10", "strategy.generator_update_freq=2")
+
+
+@pytest.fixture
+def run(gr_run, tmp_path, monkeypatch):
+    """Run the command line in a folder of its own; the run's folder comes back."""
+
+    def call(place: str, *words: str) -> Path:
+        home = tmp_path / place
+        home.mkdir(exist_ok=True)
+        monkeypatch.chdir(home)
+        code, _, err = gr_run(*SHORT, *words)
+        assert code == 0, err
+        return home / only_run()
+
+    return call
+
+
+def test_what_a_run_leaves(run):
+    folder = run("a")
+    assert {path.name for path in folder.iterdir()} == {
+        *RESULTS, "timing.csv", "config.yaml", "status.json", "checkpoint.pt", "figures", ".lock",
+    }  # fmt: skip
+    matrix = pd.read_csv(folder / "accuracy_matrix.csv")
+    assert list(matrix) == ["after_task", *(f"task_{i}" for i in range(5))]
+    assert matrix["after_task"].tolist() == [0, 1, 2, 3, 4]
+    assert (folder / "accuracy_matrix.csv").read_text().splitlines()[1].split(",")[1].count("0") <= 6
+    evaluations = pd.read_csv(folder / "evaluations.csv")
+    assert sorted(evaluations["after_task"].unique()) == [-1, 0, 1, 2, 3, 4]
+    assert len(evaluations) == 6 * 5
+    assert evaluations["n"].sum() == 6 * 355
+    last = evaluations[evaluations["after_task"] == 4].set_index("task")["accuracy"]
+    assert last.tolist() == matrix.iloc[-1, 1:].tolist()
+    unseen = evaluations[(evaluations["after_task"] == 0) & (evaluations["task"] > 0)]
+    assert (unseen["accuracy"] == 0).all()
+    assert unseen["loss"].isna().all()
+    history = pd.read_csv(folder / "history.csv")
+    assert history["iteration"].tolist() == [10, 20, 30] * 5
+    assert history["replay"].notna().tolist() == [False] * 3 + [True] * 12
+    metrics = pd.read_csv(folder / "metrics.csv").set_index("metric")["value"]
+    assert metrics["average_accuracy"] == pytest.approx(matrix.iloc[-1, 1:].mean(), abs=1e-6)
+    assert pd.isna(metrics["forward_transfer"])
+    assert metrics["parameters_solver"] == 64 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10
+    status = json.loads((folder / "status.json").read_text())
+    assert status["state"] == "finished"
+    assert status["stores_raw_samples"] is False
+    assert status["seed"] == 0
+    assert status["versions"]["torch"] == torch.__version__
+    pictures = {path.name for path in (folder / "figures").iterdir()}
+    assert pictures == {"accuracy_matrix.png", "accuracy_curves.png", *(f"samples_task_{i}.png" for i in range(5))}
+    assert all((folder / "figures" / name).read_bytes()[:4] == b"\x89PNG" for name in pictures)
+
+
+def test_same_seed_same_bytes_and_another_seed_others(run):
+    first, second, other = run("a", "seed=0"), run("b", "seed=0"), run("c", "seed=1")
+    assert csvs(first) == csvs(second)
+    assert all(csvs(first)[name] != csvs(other)[name] for name in ("evaluations.csv", "history.csv"))
+
+
+def test_seed_zero_is_a_seed(run):
+    assert csvs(run("a")) == csvs(run("b", "seed=0"))
+
+
+def test_evaluation_does_not_touch_training(run):
+    plain, watched = run("a"), run("b", "evaluate.every=7")
+    assert (plain / "accuracy_matrix.csv").read_bytes() == (watched / "accuracy_matrix.csv").read_bytes()
+    assert (plain / "history.csv").read_bytes() == (watched / "history.csv").read_bytes()
+    within = pd.read_csv(watched / "evaluations.csv")
+    assert within[within["after_task"] == 2]["iteration"].unique().tolist() == [7, 14, 21, 28, 30]
+
+
+@pytest.mark.parametrize("strategy", ["generative_replay", "finetune", "joint"])
+@pytest.mark.parametrize("scenario", ["class", "domain", "task"])
+def test_every_strategy_in_every_scenario(gr_run, strategy, scenario):
+    code, _, err = gr_run("train.iterations=5", f"strategy={strategy}", f"scenario={scenario}")
+    assert code == 0, err
+    matrix = pd.read_csv(only_run() / "accuracy_matrix.csv")
+    assert len(matrix) == (1 if strategy == "joint" else 5)
+    metrics = pd.read_csv(only_run() / "metrics.csv").set_index("metric")["value"]
+    assert pd.isna(metrics["forward_transfer"]) == (scenario == "class" or strategy == "joint")
+
+
+def test_joint_trains_once_with_the_whole_budget(gr_run):
+    gr_run("strategy=joint", "train.iterations=4", "log.every=5")
+    history = pd.read_csv(only_run() / "history.csv")
+    assert history["iteration"].tolist() == [5, 10, 15, 20]
+    assert pd.read_csv(only_run() / "metrics.csv")["metric"].tolist()[-1] == "parameters_solver"
+
+
+def test_epochs_become_iterations_of_a_task_of_mean_size(gr_run):
+    gr_run("strategy=finetune", "train.iterations=null", "train.epochs=2", "log.every=1")
+    history = pd.read_csv(only_run() / "history.csv")
+    per_task = -(-2 * (1442 / 5) // 32)
+    assert history.groupby("task")["iteration"].max().tolist() == [per_task] * 5
+
+
+def test_a_validation_share_gives_a_score_that_is_not_the_test_accuracy(run):
+    folder = run("a", "benchmark.validation_share=0.2")
+    evaluations = pd.read_csv(folder / "evaluations.csv")
+    assert set(evaluations["split"]) == {"test", "validation"}
+    result = stored(settings_of(folder), RunFolder(folder))
+    last = evaluations[(evaluations["after_task"] == 4) & (evaluations["split"] == "validation")]
+    assert result.score == pytest.approx(last["accuracy"].mean(), abs=1e-6)
+    other = run("b")
+    assert stored(settings_of(other), RunFolder(other)).score is None
+
+
+STOPS = [
+    *(((stage, step), word) for stage, step in [(0, 4), (2, 0), (2, 17), (3, 29), (4, 29)]
+      for word in ("log.every=10", "log.every=7")),  # 7 leaves a row open at the end of each task
+    ((1, 38), "strategy.generator_training=after"),  # the solver has its 30 steps, the generator is at its ninth
+    ((3, 44), "strategy.generator_training=after"),
+    ((2, 17), "strategy.task_balanced=false"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("at", "word"), STOPS)
+def test_an_interrupted_run_goes_on_to_the_same_bytes(run, gr_run, interrupted, monkeypatch, at, word):
+    short = (*SHORT, word)
+    whole = csvs(run("whole", word))
+    home = Path.cwd().parent / "broken"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    assert "resume=" in interrupted(*short, at=at)
+    assert json.loads((only_run() / "status.json").read_text())["state"] == "interrupted"
+    code, out, _ = gr_run(f"resume={only_run()}") if at[0] % 2 else gr_run(*short)
+    assert code == 0
+    assert "going on after" in out
+    assert csvs(only_run()) == whole
+
+
+@pytest.mark.parametrize(
+    ("look", "turn"), [("evaluate", 0), ("evaluate", 3), ("evaluate", 4), ("judge_dreams", 1), ("draw_samples", 1)]
+)
+def test_an_evaluation_that_takes_long_is_left_and_made_again(run, gr_run, monkeypatch, look, turn):
+    """Before any training, within a task, at its end: it is asked to stop while it looks, and would look for ever."""
+    words = ("evaluate.every=20", "benchmark.classes_per_task=5")
+    whole = csvs(run("whole", *words))
+    (Path.cwd().parent / "broken").mkdir()
+    monkeypatch.chdir(Path.cwd().parent / "broken")
+    as_it_is, turns = getattr(runner, look), count()
+
+    def endless(*told, **more):
+        if next(turns) == turn:
+            os.kill(os.getpid(), signal.SIGINT)
+            while True:
+                time.sleep(0.01)
+        return as_it_is(*told, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gr_cli.runner.step_monitor.GRACE_SECONDS", 0.1)
+        for module in (runner, step_monitor):
+            patch.setattr(module, look, endless, raising=False)
+        assert gr_run(*SHORT, *words)[0] == 130
+    assert json.loads((only_run() / "status.json").read_text())["state"] == "interrupted"
+    code, _, err = gr_run(f"resume={only_run()}")
+    assert code == 0, err
+    assert csvs(only_run()) == whole
+
+
+def test_checkpoints_come_by_time_and_a_killed_run_goes_on_from_the_last(run, gr_run, monkeypatch):
+    whole = csvs(run("whole"))
+    home = Path.cwd().parent / "killed"
+    home.mkdir()
+    monkeypatch.chdir(home)
+
+    class Killed(BaseException):
+        """As no view fails."""
+
+    class Kill(View):
+        def stepped(self, number, position, losses):
+            if (number, position.iteration) == (2, 20):
+                raise Killed
+
+    monkeypatch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: Kill())
+    monkeypatch.setattr("gr_cli.runner.step_monitor._WORTH_SAVING", 0)
+    with pytest.raises(Killed):
+        gr_run(*SHORT, "checkpoint.every_seconds=1e-9")
+    saved = RunFolder(only_run()).load_checkpoint()
+    assert (saved["stage"], saved["iteration"]) == (2, 20)
+    monkeypatch.undo()
+    monkeypatch.chdir(home)
+    assert gr_run(*SHORT)[0] == 0
+    assert csvs(only_run()) == whole
+
+
+def test_a_finished_run_is_shown_and_not_repeated(run, gr_run):
+    folder = run("a")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    code, out, _ = gr_run(*SHORT)
+    assert code == 0
+    assert "finished before" in out
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    # The same configuration said in other words is the same run.
+    assert "finished before" in gr_run(*SHORT, "strategy.replay_weight=1.0")[1]
+    gr_run(*SHORT, "fresh=true")
+    assert {path.name for path in folder.parent.iterdir()} == {folder.name, f"{folder.name}-2"}
+
+
+def test_a_folder_in_use_is_refused(run, gr_run):
+    folder = run("a")
+    (folder / "status.json").unlink()
+    (folder / "checkpoint.pt").unlink()
+    with RunFolder(folder).locked():
+        code, _, err = gr_run(*SHORT)
+    assert code == 2
+    assert "another process" in err
+
+
+def test_a_loss_that_is_not_a_number_fails_the_run(gr_run):
+    code, _, err = gr_run("optimizer=sgd", "optimizer.lr=1e30", "strategy=finetune", "train.iterations=50")
+    assert code == 1
+    assert "loss `current` is" in err
+    assert "try a lower optimizer.lr" in err
+    assert err.count("\n") == 1
+    status = json.loads((only_run() / "status.json").read_text())
+    assert status["state"] == "failed"
+    assert "optimizer.lr" in status["reason"]
+
+
+def test_a_run_that_diverges_between_rows_of_the_history_fails_all_the_same(gr_run):
+    words = ("optimizer=sgd", "optimizer.lr=1e30", "strategy=finetune", "train.iterations=5", "log.every=1000")
+    code, _, err = gr_run(*words)
+    assert code == 1
+    assert "loss `current` is" in err
+
+
+def test_a_run_that_finds_no_memory_fails_in_one_line(gr_run, monkeypatch):
+    def step(*_):
+        raise RuntimeError("[enforce fail at x.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried to ...")
+
+    monkeypatch.setattr("gr_cli.training.learner.Learner.step", step)
+    code, _, err = gr_run(*SHORT)
+    assert code == 1
+    assert err.startswith("gr-run: out of memory (can't allocate memory: you tried to ...)")
+    assert err.count("\n") == 1
+    assert json.loads((only_run() / "status.json").read_text())["state"] == "failed"
+
+
+def test_what_a_killed_process_left_half_written_is_removed(run, gr_run):
+    folder = run("a")
+    (folder / "status.json").unlink()
+    (folder / ".checkpoint.pt.123.tmp").write_bytes(b"raw samples")
+    assert gr_run(*SHORT)[0] == 0
+    assert not list(folder.glob(".*.tmp"))
+
+
+def test_numbers_that_are_equal_are_the_same_run(run, gr_run):
+    run("a", "strategy.replay_weight=2")
+    assert "finished before" in gr_run(*SHORT, "strategy.replay_weight=2.0")[1]
+
+
+def test_a_disk_that_is_full_fails_the_run_and_damages_nothing(run, gr_run, monkeypatch):
+    whole = csvs(run("whole"))
+    home = Path.cwd().parent / "full"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    import os as system
+
+    written, real = [], system.replace
+
+    def replace(source, target):
+        written.append(target)
+        if len(written) > 25:
+            raise OSError(28, "No space left on device")
+        return real(source, target)
+
+    monkeypatch.setattr("gr_cli.system.files.os.replace", replace)
+    code, _, err = gr_run(*SHORT)
+    assert code == 1
+    assert "No space left on device" in err
+    assert err.count("\n") == 1
+    assert not list(only_run().glob(".*.tmp"))
+    monkeypatch.setattr("gr_cli.system.files.os.replace", real)
+    assert gr_run(*SHORT)[0] == 0
+    assert csvs(only_run()) == whole
+
+
+def test_load_run_gives_the_networks_back(run):
+    folder = run("a", "model=cnn", "model.channels=[4,4]", "generator=conv_vae", "generator.hidden_dims=[4,8]")
+    loaded = load_run(folder)
+    assert loaded.generator.generate(3).shape == (3, 1, 8, 8)
+    expected = pd.read_csv(folder / "accuracy_matrix.csv").iloc[:, 1:].to_numpy().tolist()
+    assert [[round(a, 6) for a in row] for row in loaded.matrix] == expected
+    assert loaded.config["model"]["channels"] == [4, 4]
+    from gr_cli.benchmarks import Digits
+
+    x, y = Digits().load().test.batch(torch.arange(len(Digits().load().test)))
+    accuracy = (loaded.solver(x).argmax(1) == y).float().mean().item()
+    evaluations = pd.read_csv(folder / "evaluations.csv")
+    last = evaluations[evaluations["after_task"] == 4]
+    assert accuracy == pytest.approx((last["accuracy"] * last["n"]).sum() / last["n"].sum(), abs=1e-4)
+    with pytest.raises(FolderError, match="holds no run"):
+        load_run("nowhere")

@@ -1,0 +1,90 @@
+"""No list of words ends the command line in a traceback or in several lines, or leaves a folder half-written.
+
+Command lines are made at random, most of them valid or nearly so (see `helpers/fuzzing`), and run in this process with
+a tiny budget. They are the same every time; `GR_FUZZ=2000 pytest tests/runs/test_fuzz.py` tries that many, and others
+each time (`--hypothesis-seed=7`: those of that seed). A failure shows the shortest command line that was found for it:
+mend the cause, and add the line to `MISTAKES` in `helpers/mistakes`.
+"""
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from gr_cli.cli.compose import composed
+from gr_cli.cli.main import main
+from gr_cli.config.settings import Settings
+from helpers import fuzzing
+
+MANY = os.environ.get("GR_FUZZ")
+LEFT = {
+    "accuracy_matrix.csv", "evaluations.csv", "metrics.csv", "history.csv", "timing.csv", "config.yaml", "status.json",
+    "checkpoint.pt", "figures", ".lock",
+}  # fmt: skip
+
+
+@pytest.mark.timeout(0 if MANY else 1800)  # thousands of lines take longer than any one test may
+@settings(
+    max_examples=int(MANY or 120),
+    derandomize=MANY is None,
+    database=None,
+    deadline=None,
+    phases=[Phase.generate, *([Phase.shrink] if MANY else [])],  # to explain a failure takes longer than to find it
+    suppress_health_check=list(HealthCheck),
+)
+@given(line=fuzzing.lines())
+def test_no_command_line_ends_in_a_traceback(line, capsys, monkeypatch):
+    with tempfile.TemporaryDirectory() as folder, monkeypatch.context() as patch:
+        patch.chdir(folder)
+        check(line, capsys)
+
+
+def check(line: fuzzing.Line, capsys: pytest.CaptureFixture[str]) -> int:
+    """Run a command line in the empty folder that this process is in, and look at all that it leaves; its exit code."""
+    words = _affordable(line)
+    # What an earlier line asked Hydra to tell (`hydra.verbose=true`) is asked for in the whole process.
+    logging.root.handlers.clear()
+    logging.root.setLevel(logging.WARNING)
+    capsys.readouterr()
+    try:
+        code = main(words)
+    except SystemExit as exit:  # Hydra's own, after --info and its like
+        code = exit.code or 0
+    out, err = capsys.readouterr()
+    told = f"exit code {code} of gr-run {words}\n{err}"
+    assert code in (0, 1, 2), told
+    assert "Traceback" not in out + err, told
+    assert not list(Path().rglob("*.tmp")), told
+    statuses = {file.parent: json.loads(file.read_text()) for file in Path("outputs").rglob("status.json")}
+    states = [status["state"] for status in statuses.values()]
+    if code == 2:
+        assert list(Path().rglob("*")) == [], told
+        assert out == "", told
+        assert err.startswith("gr-run: ") and err.count("\n") == 1, told
+    if code == 1:
+        assert "-m" in line.flags or states == ["failed"], told
+        assert all(status["reason"] for status in statuses.values() if status["state"] == "failed"), told
+    if code == 0:
+        assert set(states) <= {"finished"}, told
+    for folder, status in statuses.items():
+        if status["state"] == "finished":
+            assert {path.name for path in folder.iterdir()} - {"dreams.csv"} == LEFT, told
+    return code
+
+
+def _affordable(line: fuzzing.Line) -> Sequence[str]:
+    """The words of a line and those that make it cheap; for what is not, those that only show the configuration."""
+    try:
+        job: Settings | None = composed(line.first)
+    except Exception:  # whatever is wrong, the command line itself shall say it
+        job = None
+    if line.huge or (job is not None and "ResNet" in job.config["model"]["_target_"]):
+        return ["--cfg", "job", *line.words]
+    # The last word counts: nothing is fetched, whatever was asked for.
+    small = [] if job is None else [*fuzzing.budget(job.config, line.words), "download=false", "data_root=nowhere"]
+    return [*line.flags, *line.words, *small]

@@ -1,0 +1,149 @@
+"""Nothing that only shows ends what trains: readers that leave, full disks, closed and narrow streams, broken views."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gr_cli.training.observer import View
+from helpers.extras import needs_joblib
+from helpers.processes import start
+
+SHORT = ("strategy=finetune", "train.iterations=3", "benchmark.classes_per_task=5", "threads=1", "evaluate.dreams=0")
+SWEEPS = [
+    pytest.param(("-m", "seed=0,1"), id="basic"),
+    pytest.param(("-m", "seed=0,1", "hydra/launcher=batched", "hydra.launcher.width=2"), id="batched"),
+    pytest.param(
+        ("-m", "seed=0,1", "hydra/launcher=batched", "hydra.launcher.processes=2", "hydra.launcher.width=1"),
+        id="processes",
+    ),
+    pytest.param(
+        ("-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), id="joblib", marks=needs_joblib
+    ),
+]
+full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+
+
+def shell(line, *words, module="gr_cli.cli.main", **environment):
+    """What a shell makes of a line in which `$run` is the program with these words: its exit code, stdout, stderr."""
+    command = [sys.executable, "-c", f"from {module} import entry; entry()", *words]
+    script = 'run() { "$@"; echo $? > code; }; ' + line.replace("$run", 'run "$@"')
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *command], env={**os.environ, **environment}, capture_output=True, check=False
+    )
+    return int(Path("code").read_text()), done.stdout, done.stderr
+
+
+def assert_finished(number=1):
+    states = [json.loads(path.read_text())["state"] for path in Path("outputs").glob("*/*/*/status.json")]
+    assert states == ["finished"] * number
+
+
+LOST = b"gr-run: stdout can't be written (No space left on device); some of what it was to show is lost\n"
+NARROW = [
+    {"PYTHONIOENCODING": "latin-1"},
+    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+]
+
+
+@pytest.mark.parametrize("line", ["$run | true", "$run >&-", "$run <&- >&- 2>&-"])
+def test_a_run_is_trained_whoever_reads(line):
+    assert shell(line, *SHORT) == (0, b"", b"")
+    assert_finished()
+
+
+@full_device
+def test_a_run_is_trained_on_a_full_disk_behind_stdout():
+    assert shell("$run > /dev/full", *SHORT) == (0, b"", LOST)
+    assert_finished()
+    assert shell("$run > /dev/full 2>&1", *SHORT) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("words", SWEEPS)
+def test_a_sweep_is_trained_whoever_reads(words):
+    assert shell("$run 2>&1 | true", *words, *SHORT) == (0, b"", b"")
+    assert_finished(2)
+
+
+@pytest.mark.parametrize("environment", NARROW, ids=str)
+def test_what_an_encoding_lacks_is_shown_otherwise(environment):
+    code, out, err = shell("$run", *SHORT, **environment)
+    assert (code, err) == (0, b"")
+    dot = b"\xb7" if environment.get("PYTHONIOENCODING") == "latin-1" else b"-"
+    assert out.startswith(b"finetune %b split_digits %b class-incremental %b seed 0\n" % (dot, dot, dot))
+    code, out, err = shell("$run", module="gr_cli.report.cli", **environment)
+    assert (code, err) == (0, b"")
+
+
+@pytest.mark.parametrize("words", [("--help",), ("--version",), ("--cfg", "job")])
+@full_device
+def test_what_only_shows_fails_where_nothing_can_be_shown(words):
+    assert shell("$run > /dev/full", *words) == (1, b"", LOST)
+    assert shell("$run | true", *words) == (0, b"", b"")
+    assert shell("$run >&-", *words) == (0, b"", b"")
+
+
+@full_device
+def test_a_report_says_that_it_is_not_whole(gr_run):
+    assert gr_run(*SHORT)[0] == 0
+    code, out, err = shell("$run > /dev/full", module="gr_cli.report.cli")
+    assert (code, out, err) == (1, b"", LOST.replace(b"gr-run", b"gr-report"))
+    assert shell("$run | true", module="gr_cli.report.cli") == (0, b"", b"")
+
+
+def test_a_pipe_that_does_not_block_is_waited_for():
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    script = (
+        "import os, sys; from gr_cli.system.output import make_unfailing; make_unfailing()\n"
+        "print('x' * 300_000); sys.stdout.flush(); print('done', file=sys.stderr)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        assert len(file.read()) == 300_001
+    assert process.communicate() == (None, b"done\n") and process.returncode == 0
+
+
+class Broken(View):
+    """Fails at one of its methods."""
+
+    def __init__(self, at, error):
+        self._at, self._error = at, error
+
+    def __getattribute__(self, name):
+        if not name.startswith("_") and name == self._at:
+            raise self._error
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("error", [OSError("no terminal"), SystemExit(1), ZeroDivisionError("nobody\nforesaw this")])
+@pytest.mark.parametrize("at", ["started", "stage_started", "stepped", "stage_finished", "finished"])
+def test_a_view_that_fails_is_told_of_once(gr_run, monkeypatch, at, error):
+    monkeypatch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: Broken(at, error))
+    code, _, err = gr_run(*SHORT)
+    assert code == 0
+    said = " ".join(str(error).splitlines())
+    assert err == f"gr-run: what is shown failed ({type(error).__name__}: {said}); what runs goes on unseen\n"
+    assert_finished()
+
+
+def test_an_error_of_the_run_is_no_error_of_a_view(gr_run, monkeypatch):
+    monkeypatch.setattr("gr_cli.training.learner.Learner.step", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        gr_run(*SHORT)
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="there are no terminals here")
+def test_a_terminal_that_is_closed_ends_nothing_but_by_its_signal():
+    """Its process group is sent SIGHUP by the kernel only where it controls that terminal."""
+    main, other = os.openpty()
+    run = start(*SHORT, stdout=other, stderr=other)
+    os.close(other)
+    os.read(main, 1)
+    os.close(main)
+    assert run.wait() == 0
+    assert_finished()

@@ -1,0 +1,100 @@
+"""The script that measures published tables anew."""
+
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import gr_cli
+from gr_cli.cli.compose import composed
+from gr_cli.cli.main import main
+
+PATH = Path(gr_cli.__file__).parent.parent / "scripts" / "reproduce.py"
+QUICK = ["benchmark=split_digits", "train.iterations=5", "model.hidden_sizes=[8]"]
+
+
+@pytest.fixture
+def script(monkeypatch):
+    spec = importlib.util.spec_from_file_location("reproduce", PATH)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "reproduce", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(
+        module,
+        "subprocess",
+        SimpleNamespace(run=lambda command, check: SimpleNamespace(returncode=main(command[3:]))),
+    )
+    return module
+
+
+def call(script, monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", *words])
+    script.main()
+
+
+def table():
+    with Path("outputs/reproduced/split_mnist_three_scenarios.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_table_is_measured_written_and_not_measured_twice(script, monkeypatch, capsys):
+    words = ["split_mnist_three_scenarios", "--seeds", "2", "--scenarios", "class"]
+    call(script, monkeypatch, *words, "--methods", "finetune", "er", *QUICK)
+    rows = table()
+    assert [(row["method"], row["n"]) for row in rows] == [("finetune", "2"), ("er", "2")]
+    for row in rows:
+        assert float(row["difference"]) == pytest.approx(float(row["mean"]) - float(row["published"]), abs=1e-5)
+        assert (abs(float(row["difference"])) > 2) == bool(row["flag"])
+        assert float(row["seconds"]) > 0 and "seed=range(2)" in row["command"]
+    text = Path("outputs/reproduced/split_mnist_three_scenarios.md").read_text()
+    assert text.count("\n") == 4 and "| class | `er` |" in text and "**!**" in text
+    before = {path: path.stat().st_mtime_ns for path in Path("outputs").glob("*/*/*/checkpoint.pt")}
+    assert len(before) == 4
+    capsys.readouterr()
+    call(script, monkeypatch, *words, "--methods", "finetune", "er", *QUICK)
+    assert before == {path: path.stat().st_mtime_ns for path in before} and table() == rows
+    assert capsys.readouterr().out.count("finished before") == 4
+    # One seed more: only that is run.
+    call(script, monkeypatch, *words, "--methods", "er", "--seeds", "3", *QUICK)
+    assert [(row["method"], row["n"]) for row in table()] == [("finetune", "2"), ("er", "3")]
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+
+def test_the_figures_of_a_line(script):
+    line = script.Line("dgr", "class", "strategy=dgr", 90.0, "somewhere")
+    row = script.row(line, [(91.0, 10.0), (93.0, 20.0), (95.0, 30.0)], 3, [])
+    assert (row.n, row.mean, row.difference, row.flag, row.seconds) == (3, 93.0, 3.0, "above", 20.0)
+    assert row.sem == pytest.approx(2 / 3**0.5)
+    one = script.row(line, [(88.5, 10.0)], 1, [])
+    assert (one.sem, one.flag) == (None, "")
+    assert script.row(line, [(87.9, 1.0)], 1, []).flag == "below"
+    assert "| class | `dgr` | 93.00 ± 1.15 (3) | 90.00 | +3.00 **!** | 20 |" in script.markdown([row])
+
+
+@pytest.mark.parametrize(
+    "words", [["nonsense"], ["permuted_mnist_10", "--methods", "dgrr"], ["permuted_mnist_10", "--sed", "1"],
+              ["permuted_mnist_10", "--scenarios", "task"], ["permuted_mnist_10", "--seeds", "0"],
+              ["permuted_mnist_10", "fresh=true"]]
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(script, monkeypatch, words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        call(script, monkeypatch, *words)
+    assert caught.value.code == 2 and "error" in capsys.readouterr().err
+
+
+def test_every_line_of_every_table_composes(script):
+    import shlex
+
+    for lines in script.TABLES.values():
+        for line in lines:
+            assert composed(shlex.split(line.words)).config["scenario"] == line.scenario
+
+
+def test_a_line_that_fails_is_told(script, monkeypatch, capsys):
+    words = ["split_mnist_three_scenarios", "--seeds", "1", "--scenarios", "class", "--methods", "finetune", *QUICK]
+    with pytest.raises(SystemExit) as caught:
+        call(script, monkeypatch, *words, "optimizer=sgd", "optimizer.lr=1e30")
+    assert "did not finish: class: finetune" in str(caught.value.code)

@@ -1,0 +1,445 @@
+"""Every strategy with every generator in every scenario: it runs, or it is refused with a line that says why."""
+
+import io
+from itertools import islice
+from math import isfinite
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import gr_cli
+from gr_cli import load_run
+from gr_cli.cli.compose import composed
+from gr_cli.cli.launchers.width import choose_width
+from gr_cli.config.instantiate import asks_for, resolve
+from gr_cli.errors import ConfigError
+from gr_cli.strategies import FeedbackReplay, GenerativeClassifier
+from gr_cli.strategies.steps import Position
+from gr_cli.training.batches import batches, passes
+from gr_cli.training.experiment import prepare
+from gr_cli.training.stacking import side_by_side
+
+CONF = Path(gr_cli.__file__).parent.parent / "conf"
+SCENARIOS = ("class", "domain", "task")
+SMALL = ["train.iterations=6", "train.batch_size=8", "model.hidden_sizes=[16]", "threads=1"]
+# Sizes of generators in which all these runs take seconds.
+SIZES = {
+    "conv_vae": ["generator.hidden_dims=[4,8]", "generator.latent_dim=4"],
+    "mixture": ["generator.components=2", "generator.latent_dim=8"],
+    "class_vae": ["generator.hidden_dims=[8]"],
+    "flow": ["generator.hidden_dims=[16]", "generator.steps=2"],
+}
+
+
+def names(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def target(strategy):
+    """The class behind a strategy's YAML, which may inherit from another."""
+    node = yaml.safe_load((CONF / "strategy" / f"{strategy}.yaml").read_text())
+    if "_target_" in node:
+        return resolve(node["_target_"], "strategy")
+    (parent,) = [part for part in node["defaults"] if isinstance(part, str) and part != "_self_"]
+    return target(parent)
+
+
+def dreams(strategy):
+    return asks_for({"_target_": f"{target(strategy).__module__}.{target(strategy).__name__}"}, "strategy", "generator")
+
+
+def refused(strategy, generator, scenario):
+    """What is said of combinations that make no sense; None for the others."""
+    kind = target(strategy)
+    if strategy == "icarl" and scenario != "class":
+        return "iCaRL needs a unit for each class"
+    if not dreams(strategy):
+        return None
+    reads_features = generator in ("feedback", "rtf", "bir")
+    if kind is FeedbackReplay:
+        return None if reads_features else "does not read the solver's features"
+    if kind is GenerativeClassifier:
+        if generator not in ("class_vae", "mixture"):
+            return "does not tell how likely"
+        return "learns each class once" if scenario == "domain" else None
+    if reads_features:
+        return "is one network with the solver"
+    return "tasks have classes in common" if generator == "mixture" and scenario == "domain" else None
+
+
+def train(experiments, learner, number, iterations=None, start=0, observe=lambda position, losses: None):
+    stage = experiments[0].stages[number]
+    stream = islice(batches(experiments, number, start), iterations)
+    learner.train_task(stage.task, stream, stage.iterations, observe, start, passes(experiments, number))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("strategy", names("strategy"))
+def test_every_combination_runs_or_is_refused(strategy, scenario):
+    # Those that differ from another in nothing but numbers: with the generator that they take.
+    alike = {"dgr_distill": ["symmetric_vae"], "dgr_gan": ["wgan_gp"], "bir": ["bir"]}
+    for generator in alike.get(strategy, names("generator")) if dreams(strategy) else ["vae"]:
+        words = [f"strategy={strategy}", f"generator={generator}", f"scenario={scenario}", *SMALL]
+        words += SIZES.get(generator, []) if dreams(strategy) else []
+        expected = refused(strategy, generator, scenario)
+        if expected is not None:
+            with pytest.raises(ConfigError, match=expected) as caught:
+                prepare(composed(words))
+            assert "\n" not in str(caught.value) and "try " in str(caught.value)
+            continue
+        experiment = prepare(composed(words))
+        learner = experiment.learner
+        seen = []
+        for number in range(min(2, len(experiment.stages))):
+            train([experiment], learner, number, observe=lambda position, losses, seen=seen: seen.append(losses))
+            # A row of the accuracy matrix; scores are numbers.
+            task = experiment.benchmark.tasks[number]
+            units = learner.scenario.testing_units(learner.heads, task.id, experiment.stages[number].task)
+            found = learner.evaluate(task.test.batches(), units)
+            assert 0 <= found.accuracy <= 1 and found.loss is not None and isfinite(found.loss), words
+        assert all(isfinite(float(value)) for losses in seen for value in losses.values()), words
+        if learner.generator is not None:
+            x = learner.strategy.dreamer(0, learner.generator).generate(7)
+            assert x.shape == (7, *experiment.benchmark.kind.shape) and x.isfinite().all(), words
+            assert x.min() >= 0 and x.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("words", "whole"),
+    [
+        (["si", "strategy.regularizer.parameters=all"], True),
+        (["si"], False),
+        (["ewc"], False),  # a Fisher information of labels knows nothing of a decoder
+    ],
+)
+def test_synaptic_intelligence_can_hold_the_decoder_too_where_it_is_one_network_with_the_solver(words, whole):
+    """As van de Ven et al. do."""
+    choice, *more = words
+    words = ["strategy=bir", f"strategy/regularizer={choice}", *more, "strategy.regularizer.strength=3.0", *SMALL]
+    experiment = prepare(composed(words))
+    learner, penalty = experiment.learner, experiment.learner.strategy.regularizer
+    held = [p for name, d in learner.descents.items() if whole or name == "solver" for p in d.parameters]
+    train([experiment], learner, 0)
+    kept = penalty.state_dict()
+    assert all(torch.equal(a[0], p) for a, p in zip(kept["anchor"], held, strict=True))
+    importance, anchor = ([value.clone() for value in kept[name]] for name in ("importance", "anchor"))
+    assert all(value.any() for value in importance[-2:])  # of the decoder's last layer
+    before, told = [], []
+
+    def observe(position, losses):
+        told.append(losses["penalty"].item())
+        before.append([p.detach().clone() for p in held])
+
+    train([experiment], learner, 1, 3, observe=observe)
+    for found, place in zip(told[1:], before, strict=False):
+        distances = zip(importance, anchor, place, strict=True)
+        scale = penalty.scale * 3.0
+        assert found == pytest.approx(scale * sum((i[0] * (p - a[0]).square()).sum().item() for i, a, p in distances))
+    assert told[0] == 0.0 and told[1] > 0.0
+
+
+@pytest.mark.parametrize("training", ["alongside", "before", "after"])
+def test_each_of_the_generators_of_the_tasks_knows_the_classes_of_its_own(training):
+    words = ["generator=cvae", "strategy.generators=per_task", f"strategy.generator_training={training}", *SMALL]
+    experiment = prepare(composed(words))
+    for number in range(3):
+        train([experiment], experiment.learner, number)
+    ensemble = experiment.learner.strategy.dreamer(0, experiment.learner.generator)
+    assert [member.turns(4).tolist() for member in ensemble.members] == [[0, 1, 0, 1], [2, 3, 2, 3], [4, 5, 4, 5]]
+
+
+def test_a_run_that_is_loaded_dreams_of_all_tasks(gr_run):
+    words = ["generator=cvae", "strategy.generators=per_task", *SMALL]
+    assert gr_run(*words)[0] == 0
+    (status,) = Path("outputs").glob("*/*/*/status.json")
+    loaded = load_run(status.parent)
+    assert len(loaded.generator.members) == 5 and loaded.generator.generate(12).shape == (12, 1, 8, 8)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_generator_that_learns_alone_has_the_course_of_the_task(schedule):
+    words = ["strategy=generative_classifier", f"optimizer.schedule={schedule}", *SMALL, "train.iterations=10"]
+    learner = prepare(composed(words)).learner
+    optimizer = learner.optimizers[0]
+    rates = [learner._generator_lr(optimizer, Position(0, i, 10)) for i in range(10)]
+    assert rates == [optimizer.lr_at(i, 10) for i in range(10)] and min(rates) > 0
+
+
+@pytest.mark.parametrize(
+    "words", [["strategy=ewc", "strategy.regularizer=5"], ["strategy=ewc", "strategy.regularizer=si"]]
+)
+def test_a_regulariser_that_is_none_is_refused(gr_run, words):
+    code, _, err = gr_run(*words)
+    assert code == 2 and err.startswith("gr-run: strategy.regularizer=") and err.count("\n") == 1
+
+
+def test_a_trial_of_runs_together_looks_at_few_samples(monkeypatch):
+    monkeypatch.setattr("gr_cli.benchmarks.base.EVALUATION_BATCH", 50)
+    monkeypatch.setattr("gr_cli.cli.launchers.width.EVALUATION_BATCH", 50)
+    words = ["preset=best_split_mnist", "benchmark=split_digits", "strategy.pool_size=50", *SIZES["mixture"], *SMALL]
+    assert choose_width([composed([*words, f"seed={seed}"]) for seed in range(2)], 32, 4 << 30).width >= 1
+    words = ["strategy=generative_classifier", "generator=mixture", *SIZES["mixture"], *SMALL]
+    assert (
+        choose_width([composed([*words, f"seed={seed}"]) for seed in range(2)], 32, 4 << 30).reason
+        == "nothing is learnt by steps"
+    )
+
+
+def saved(learner):
+    buffer = io.BytesIO()
+    torch.save([learner.state_of(replica) for replica in range(len(learner.draws))], buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+def leaves(state):
+    if isinstance(state, dict):
+        return [leaf for value in state.values() for leaf in leaves(value)]
+    if isinstance(state, (list, tuple)):
+        return [leaf for value in state for leaf in leaves(value)]
+    return [state]
+
+
+VARIANTS = [
+    *(f"strategy={name}" for name in names("strategy")),
+    "strategy=generative_replay generator=mixture",
+    "strategy=generative_replay generator=mixture strategy.generators=per_task scenario=domain",
+    "strategy=generative_replay generator=cvae",
+    "strategy=generative_replay generator=flow strategy.generators=per_task",
+    "strategy=generative_replay strategy.generators=per_task strategy.generator_training=after",
+    "strategy=generative_replay generator/optimizer=sgd generator.optimizer.momentum=0.5 generator.optimizer.warmup=2",
+    "strategy=bir scenario=domain",
+    "strategy=bir generator/optimizer=adamw strategy/regularizer=si strategy.regularizer.parameters=all",
+    "strategy=dgr generator=cvae strategy.generator_training=before strategy.current_data=dreamt",
+    "strategy=dgr generator=flow strategy.generators=per_task strategy.generator_training=before",
+    "strategy=generative_replay generator=cvae strategy.generator_training=before strategy.task_balanced=false",
+    "preset=best_split_mnist benchmark=split_digits strategy.pool_size=50 train.iterations=6 optimizer.warmup=2",
+    "strategy=generative_classifier generator=mixture",
+    "strategy=generative_replay strategy/regularizer=si",
+    "strategy=bir strategy/regularizer=si",
+    "strategy=rtf scenario=task strategy.replay_reconstruction_weight=0.5",
+    "strategy=er strategy/regularizer=weight_penalty",
+]
+
+
+def words_of(variant):
+    words = variant.split()
+    generator = next((w.partition("=")[2] for w in words if w.startswith("generator=")), "")
+    generator = "mixture" if "preset" in variant else generator
+    return [*words, *(w for w in SMALL if not ("preset" in variant and "iterations" in w)), *SIZES.get(generator, [])]
+
+
+@pytest.mark.parametrize("strategy", ["rtf", "bir"])
+@pytest.mark.parametrize(
+    ("words", "current", "replayed"),
+    [
+        ([], 1 / 2, 1 / 2),  # by_tasks, as the solver's loss
+        (["strategy.replay_weight=4", "strategy.replay_reconstruction_weight=by_tasks"], 1 / 2, 1 / 2),
+        (["strategy.replay_weight=4", "strategy.replay_reconstruction_weight=0.25"], 1, 0.25),
+        (["strategy.replay_weight=4"], 1, 4),
+    ],
+)
+def test_replayed_reconstructions_have_a_weight_of_their_own(strategy, words, current, replayed):
+    experiment = prepare(composed([f"strategy={strategy}", "precision=float64", *SMALL, *words]))
+    learner = experiment.learner
+    train([experiment], learner, 0)
+    learner.begin_task(1, passes([experiment], 1))
+    method, solvers = learner.strategy, learner.solvers
+    batch, position = next(batches([experiment], 1, 0)), Position(1, 0, 6)
+
+    class Solver:
+        def features(self, x):
+            return solvers.call("features", x)
+
+        def readout(self, features):
+            return solvers.call("readout", features)
+
+    terms, replay = method.loss(Solver(), batch, position), method.replay(batch, position)
+    x = torch.cat([batch.x, replay.x], 1)
+    by_sample = method._feedback(x, Solver().features(x), batch, replay, position)
+    assert set(by_sample) == {"reconstruction", "kl"}
+    for name, values in by_sample.items():
+        expected = current * values[0, :8].mean() + replayed * values[0, 8:].mean()
+        torch.testing.assert_close(terms[name].weight * terms[name].value[0], expected, rtol=1e-9, atol=0)
+    solver_weight = 4.0 if words else 1 / 2
+    assert terms["replay"].weight == pytest.approx(solver_weight)
+
+
+@pytest.mark.parametrize(("scenario", "gates"), [("class", 10), ("task", 10), ("domain", 5)])
+def test_gates_of_brain_inspired_replay_are_by_task_where_tasks_share_their_classes(scenario, gates, monkeypatch):
+    experiment = prepare(composed(["strategy=bir", f"scenario={scenario}", "precision=float64", *SMALL]))
+    learner, seen = experiment.learner, []
+    assert learner.generator.gate0.shape == (gates, 16)
+    call = learner.generators.call
+    monkeypatch.setattr(
+        learner.generators, "call", lambda name, *a: (seen.append(a) if name == "losses" else None, call(name, *a))[1]
+    )
+    for number in range(3):
+        train([experiment], learner, number)
+    for number, arguments in enumerate(seen):
+        task, tasks = number // 6, arguments[-1]
+        if scenario != "domain":
+            assert tasks is None
+            continue
+        # The current samples have the gates of their task; replayed ones those that they were generated through.
+        assert tasks[0, :8].tolist() == [task] * 8
+        assert set(tasks[0, 8:].tolist()) <= set(range(task)) and (tasks.shape[1] > 8) == (task > 0)
+    if scenario == "domain":
+        assert {0, 1} == {task for arguments in seen[12:] for task in arguments[-1][0, 8:].tolist()}
+        assert learner.generator.tasks_learnt == 3
+
+
+@pytest.mark.parametrize("strategy", ["generative_replay", "rtf"])
+def test_a_generator_with_an_optimizer_of_its_own_steps_by_its_rate(strategy):
+    """Plain gradient descent that warms up over four steps: the first step is a quarter of the rate times the slope."""
+
+    def moved(rate):
+        words = ["generator/optimizer=sgd", f"generator.optimizer.lr={rate}", "generator.optimizer.warmup=4"]
+        words += ["strategy.generator_update_freq=1"] if strategy == "generative_replay" else []
+        experiment = prepare(composed([f"strategy={strategy}", "precision=float64", *words, *SMALL]))
+        learner = experiment.learner
+        networks = (learner.solver, learner.generator)
+        before = [torch.cat([p.detach().flatten().clone() for p in net.parameters()]) for net in networks]
+        learner.begin_task(0, passes([experiment], 0))
+        learner.step(next(batches([experiment], 0, 0)), Position(0, 0, 6))
+        after = [torch.cat([p.detach().flatten() for p in net.parameters()]) for net in networks]
+        return [b - a for a, b in zip(before, after, strict=True)], learner
+
+    (solver, generator), learner = moved(0.4)
+    (same, twice), _ = moved(0.8)
+    torch.testing.assert_close(twice, 2 * generator, rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(same, solver, rtol=0, atol=0)
+    assert generator.abs().max() > 0
+    # The solver's is Adam still, whose first step is the rate for every parameter that has a slope.
+    assert solver.abs().max().item() == pytest.approx(0.001, rel=1e-3)
+    assert (learner.optimizers[0].lr, learner.generator_optimizers[0].lr) == (0.001, 0.4)
+
+
+def test_the_gan_is_trained_as_published():
+    for words in (["strategy=dgr_gan"], ["generator=wgan_gp"]):
+        learner = prepare(composed([*words, *SMALL])).learner
+        (own,), (solvers,) = learner.generator_optimizers, learner.optimizers
+        assert (type(own).__name__, own.lr, tuple(own.betas)) == ("Adam", 0.0001, (0.0, 0.9))
+        assert (solvers.lr, tuple(solvers.betas)) == (0.001, (0.9, 0.999))
+        assert all(d._courses[0][0] is (solvers if n == "solver" else own) for n, d in learner.descents.items())
+    learner = prepare(composed(["generator=vae", *SMALL])).learner
+    assert learner.generator_optimizers == learner.optimizers
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["generator=mixture", "+generator/optimizer=adam"], "generator.optimizer=.*fitted in one go"),
+        (["generator/optimizer=adam", "generator.optimizer.lr=0"], "generator.optimizer.lr=0: must be a number > 0"),
+        (["generator/optimizer=adam", "generator.optimizer.betas=[1]"], "generator.optimizer.betas"),
+        (["+generator.optimizer=3"], "generator.optimizer=3: must be an optimizer; try generator/optimizer=adam"),
+        (
+            ["generator/optimizer=sgd", "+generator.optimizer.betas=[0,0.9]"],
+            "generator.optimizer.betas=.*no such setting",
+        ),
+    ],
+)
+def test_an_optimizer_of_the_generator_that_makes_no_sense_is_refused(words, message):
+    with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
+        prepare(composed([*words, *SMALL]))
+
+
+@pytest.mark.parametrize("likelihood", ["generator", "gaussian"])
+def test_the_generative_classifier_scores_by_the_likelihood_that_was_chosen(likelihood):
+    words = ["strategy=generative_classifier", f"strategy.likelihood={likelihood}", *SMALL, *SIZES["class_vae"]]
+    experiment = prepare(composed(words))
+    learner = experiment.learner
+    train([experiment], learner, 0)
+    x = experiment.benchmark.tasks[0].test.batch(torch.arange(20))[0]
+    scores = learner.strategy.classifier(0, learner.solver)(x)
+    stream = learner.streams.generator(0, "likelihood")
+    expected = learner.generator.estimated(x, stream, 100, unit_variance=likelihood == "gaussian")
+    known = learner.generator.known
+    assert known.sum() == 2
+    torch.testing.assert_close(scores[:, known], expected[:, known], rtol=0, atol=0)
+
+
+def test_the_published_generative_classifier_scores_as_published():
+    def likelihood(*words):
+        return composed(["strategy=generative_classifier", *words]).config["strategy"]["likelihood"]
+
+    assert likelihood("preset=split_mnist_paper") == "gaussian"
+    assert likelihood() == likelihood("preset=split_mnist_paper", "strategy.likelihood=generator") == "generator"
+
+
+@pytest.mark.parametrize("strategy", ["rtf", "bir", "dgr_distill", "lwf"])
+def test_soft_targets_are_scaled_in_the_preset_of_the_programs_that_did(strategy):
+    def scale(*words):
+        return composed([f"strategy={strategy}", *words]).config["strategy"]["distillation_scale"]
+
+    assert scale("preset=split_cifar100_paper") == "temperature_squared"
+    assert scale("preset=split_mnist_paper") == scale() == "none"
+    assert scale("preset=split_cifar100_paper", "strategy.distillation_scale=none") == "none"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_goes_on_exactly_from_its_state(variant):
+    def fresh():
+        experiment = prepare(composed(words_of(variant)))
+        return experiment, experiment.learner
+
+    experiment, whole = fresh()
+    last = min(1, len(experiment.stages) - 1)
+    for number in range(last + 1):
+        train([experiment], whole, number)
+    _, first = fresh()
+    for number in range(last):
+        train([experiment], first, number)
+    between = saved(first)
+    _, second = fresh()
+    task = experiment.stages[last].task
+    second.load_states(between, task, passes([experiment], last))
+    middle = []
+
+    def keep(position, losses):
+        if position.iteration == 3:
+            middle.extend(saved(second))
+
+    train([experiment], second, last, observe=keep)
+    ends = [second]
+    if middle:
+        _, third = fresh()
+        third.load_states(middle, task, passes([experiment], last))
+        train([experiment], third, last, start=4)
+        ends.append(third)
+    for end in ends:
+        for ours, theirs in zip(leaves(saved(end)), leaves(saved(whole)), strict=True):
+            if isinstance(ours, torch.Tensor):
+                torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+            else:
+                assert ours == theirs
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_together_learn_what_each_learns_alone(variant):
+    def matrix(*seeds):
+        experiments = [
+            prepare(
+                composed([*words_of(variant), f"seed={seed}", "benchmark.class_order=shuffled", "precision=float64"])
+            )
+            for seed in seeds
+        ]
+        learner, found = side_by_side(experiments), []
+        for number in range(min(2, len(experiments[0].stages))):
+            train(experiments, learner, number, observe=lambda position, losses: found.append(losses))
+        results = []
+        for replica, experiment in enumerate(experiments):
+            units = learner.scenario.testing_units(learner.heads, 0, 1)
+            results.append(learner.evaluate(experiment.benchmark.tasks[0].test.batches(), units, replica))
+        return found, results
+
+    together, results = matrix(0, 1)
+    for replica in range(2):
+        alone, (result,) = matrix(replica)
+        for step, (ours, theirs) in enumerate(zip(together, alone, strict=True)):
+            assert ours.keys() == theirs.keys()
+            for name, value in theirs.items():
+                assert float(ours[name][replica]) == pytest.approx(float(value[0]), rel=1e-6, abs=1e-9), (name, step)
+        assert results[replica].accuracy == pytest.approx(result.accuracy)

@@ -1,0 +1,136 @@
+"""Signals that ask to stop, those that are ignored, and the processes of a sweep that is ended."""
+
+import fcntl
+import json
+import os
+import pty
+import signal
+import termios
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from helpers.extras import needs_joblib
+from helpers.interruption import StopAt
+from helpers.processes import start, wait_for, wait_for_file, wait_until
+
+ENDLESS = ("strategy=finetune", "train.iterations=1000000", "threads=1", "checkpoint.every_seconds=0.1")
+
+
+def statuses():
+    return [json.loads(path.read_text()) for path in Path("outputs").glob("*/*/*/status.json")]
+
+
+def await_training(number, process):
+    """Wait until so many runs train, which are those that saved something."""
+    wait_for_file("outputs/*/*/*/checkpoint.pt", process, number)
+
+
+def assert_saved(number):
+    assert [status["state"] for status in statuses()] == ["interrupted"] * number
+    assert all(status["reason"].startswith("interrupted; go on with: ") for status in statuses())
+
+
+def ignoring(*numbers):
+    """What a shell does before it starts something in the background of a script, or by nohup."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_run_saves_and_leaves(number):
+    run = start(*ENDLESS)
+    await_training(1, run)
+    run.send_signal(number)
+    _, err = run.communicate()
+    assert run.returncode == 130 and "interrupted; go on with: gr-run resume=" in err
+    assert_saved(1)
+
+
+@pytest.mark.parametrize("words", [(), ("-m", "seed=0,1")])
+def test_what_is_ignored_stays_so_and_sigterm_is_heard(words):
+    run = start(*words, *ENDLESS, preexec_fn=partial(ignoring, signal.SIGINT, signal.SIGHUP))
+    await_training(1, run)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        run.send_signal(number)
+    at = statuses()[0]["updated"]
+    wait_for(lambda: statuses()[0]["updated"] > at, run)
+    assert statuses()[0]["state"] == "running"
+    for _ in range(3):  # it is no second Ctrl-C
+        run.send_signal(signal.SIGTERM)
+    run.communicate()
+    assert run.returncode == 130
+    assert_saved(1)
+
+
+def test_a_request_that_is_repeated_does_not_disturb_what_is_saved(gr_run, monkeypatch):
+    class Twice(StopAt):
+        def stepped(self, number, position, losses):
+            if (number, position.iteration) == self.at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def close(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: Twice(0, 1))
+    code, _, err = gr_run("strategy=finetune", "train.iterations=3", "threads=1", "evaluate.dreams=0")
+    assert code == 130 and "interrupted; go on with: gr-run resume=" in err
+    assert_saved(1)
+
+
+LAUNCHERS = [
+    pytest.param(("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), marks=needs_joblib, id="joblib"),
+    pytest.param(("hydra/launcher=batched", "hydra.launcher.processes=2", "hydra.launcher.width=1"), id="batched"),
+]
+
+
+def group_is_gone(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_processes_of_a_sweep_save_and_leave_with_its_command(launcher, number):
+    sweep = start("-m", *ENDLESS, "seed=range(3)", *launcher, start_new_session=True)
+    await_training(2, sweep)
+    sweep.send_signal(number)
+    _, err = sweep.communicate()
+    if number == signal.SIGTERM:
+        assert sweep.returncode == 130 and "Traceback" not in err
+        assert err.count("gr-run: interrupted: outputs/") == 2 and "3 of 3 runs did not finish" in err
+    wait_until(lambda: group_is_gone(sweep.pid))
+    assert_saved(2)
+
+
+@needs_joblib
+def test_no_further_run_begins_in_the_command_itself():
+    sweep = start("-m", *ENDLESS, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1")
+    await_training(1, sweep)
+    sweep.send_signal(signal.SIGTERM)
+    _, err = sweep.communicate()
+    assert sweep.returncode == 130, err
+    assert_saved(1)
+
+
+def test_a_terminal_that_is_closed_is_a_request_to_stop():
+    main, other = pty.openpty()
+    os.set_blocking(main, False)
+    control = partial(fcntl.ioctl, 0, termios.TIOCSCTTY, 0)
+    run = start(*ENDLESS, stdin=other, stdout=other, stderr=other, start_new_session=True, preexec_fn=control)
+    os.close(other)
+
+    def saved():
+        with suppress(OSError):  # nothing to read
+            os.read(main, 1 << 16)
+        return list(Path("outputs").glob("*/*/*/checkpoint.pt"))
+
+    wait_for(saved, run)
+    os.close(main)
+    assert run.wait() == 130
+    assert_saved(1)

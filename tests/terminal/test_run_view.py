@@ -1,0 +1,325 @@
+"""What a terminal shows of a sweep, and `gr-report --watch` of runs in other processes."""
+
+import csv
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from rich.console import Console
+
+from gr_cli.errors import TrainingError
+from gr_cli.report.cli import main
+from gr_cli.results.progress import Watched
+from gr_cli.strategies.steps import Position
+from gr_cli.terminal.run_view import Terminal
+from gr_cli.terminal.sweep_progress import Tally
+from gr_cli.terminal.watch import watch
+from gr_cli.terminal.watch_table import Board
+from gr_cli.training.stages import Place
+from helpers.processes import start, wait_for, wait_for_file
+from helpers.run_folders import write_run
+
+TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")
+WIDTHS = (60, 80, 120)
+FOLDER = Path("outputs/split_digits/generative_replay-vae/replay_weight=0.25,lr=0.001-seed3-0123abcd")
+
+
+def screen(width):
+    return Console(file=io.StringIO(), force_terminal=True, width=width, height=24, highlight=False)
+
+
+def lines_of(console):
+    """What was written, without what only moves the cursor and colours."""
+    return re.sub(r"\x1b\[\??[\d;]*[A-Za-z]", "", console.file.getvalue()).replace("\r", "\n").splitlines()
+
+
+# --- bars of a sweep
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """The last that a terminal shows of runs under way: those of `folders`, in the second of five tasks."""
+    monkeypatch.setattr("gr_cli.terminal.run_view._SECONDS_BETWEEN_LOOKS", -1.0)
+
+    def show(width, tally=None, folders=(FOLDER,)):
+        console, settings = screen(width), SimpleNamespace(config={"train": {"batch_size": 64}}, title="a run")
+        tasks, device = SimpleNamespace(tasks=range(5)), SimpleNamespace(device="cpu")
+        facts = {"settings": settings, "benchmark": tasks, "learner": device, "parameters": {"solver": 3}, "threads": 1}
+        terminal = Terminal(console, tally=tally)
+        terminal.started([SimpleNamespace(**facts)] * len(folders), folders, [3000] * 5, Place(0, 0))
+        terminal.stage_started(1, ["T-shirt/top Trouser"] * len(folders))
+        losses = {name: torch.ones(len(folders)) for name in ("current", "replayed", "reconstruction", "kl")}
+        terminal.stepped(1, Position(1, 1199, 3000), losses)
+        terminal.close()
+        return [line.rstrip() for line in lines_of(console) if line.strip()]
+
+    return show
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_sweep_shows_all_its_runs_and_those_under_way_in_lines_that_fit(shown, width):
+    all_runs, mine = shown(width, Tally(total=12, over=3, failed=1, trained=2.0))[-2:]
+    assert max(len(all_runs), len(mine)) <= width
+    assert re.search(r"^all runs +1 failed +\S+ +3/12 +\d+:\d\d$", all_runs.replace("╸━", "━━").replace("╺", "━"))
+    assert "lr=0.001-seed3" in mine and "0123abcd" not in mine
+    assert "task 2/5" in mine and "1,200/3,000" in mine and "━" in mine
+    assert ("(T-shirt/top Trouser)" in mine) == (width == 120)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_run_alone_shows_what_fits(shown, width):
+    mine = shown(width)[-1]
+    assert len(mine) <= width and "…" not in mine
+    assert mine.startswith("task 2/5") and "1,200/3,000" in mine and "━" in mine
+    assert ("current 1.000" in mine) == (width > 120)
+
+
+def test_losses_are_shown_where_there_is_room(shown):
+    assert "current 1.000  replayed 1.000  reconstruction 1.000  kl 1.000" in shown(180)[-1]
+
+
+def test_runs_that_are_trained_together_are_one_line(shown):
+    last = shown(80, Tally(total=12, over=3), [FOLDER, FOLDER, FOLDER])
+    assert sum("3 runs as one" in line for line in last[-2:]) == 1
+    assert "3/12" in last[-2]
+
+
+def test_no_color_is_respected(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    console = screen(80)
+    with Board(console) as board:
+        board.show("1 failed", [Watched(FOLDER, "failed", {}, name="a run")])
+    assert not re.search(r"\x1b\[3\d", console.file.getvalue())
+
+
+def test_time_left_is_known_from_what_was_trained(monkeypatch):
+    clock = iter([100.0, 130.0])
+    monkeypatch.setattr("gr_cli.terminal.sweep_progress.monotonic", lambda: next(clock))
+    tally = Tally(total=10)
+    assert tally.left(0.0) is None
+    tally.count([0.5, 0.5])  # they were finished before: that took no time
+    tally.begin()
+    tally.trained = 2.0
+    tally.count([0.5])
+    assert tally.left(1.0) == 30.0 / 2 * 6
+
+
+# --- sweeps whose output goes elsewhere
+
+
+def test_a_sweep_that_is_no_terminals_has_a_line_for_each_run(gr_run):
+    words = ("-m", *TINY, "optimizer=sgd", "optimizer.lr=0.1,1e30")
+    code, out, err = gr_run(*words)
+    assert code == 1 and "\x1b" not in out
+    assert re.findall(r"^(\d of \d): finetune", out, re.MULTILINE) == ["1 of 2", "2 of 2"]
+    assert len(re.findall(r"^finished, +[\d.]+ %: outputs/", out, re.MULTILINE)) == 1
+    assert "average accuracy" not in out and "everything is in" not in out
+    assert ": loss `current` is nan" in err.splitlines()[0]
+    code, out, _ = gr_run(*words)
+    assert out.splitlines()[0].startswith("finished before, ") and "after task" not in out
+
+
+def test_of_many_tasks_a_line_has_two_numbers(gr_run):
+    words = ("benchmark=permuted_digits", "benchmark.tasks=21", "strategy=finetune", "train.iterations=1", "threads=1")
+    code, out, _ = gr_run(*words, "model.hidden_sizes=[4]", "evaluate.samples=10")
+    assert code == 0
+    (status,) = Path("outputs").glob("*/*/*/status.json")
+    with (status.parent / "accuracy_matrix.csv").open(newline="") as file:
+        *_, last = ([float(value) for value in row[1:]] for row in list(csv.reader(file))[1:])
+    line = (
+        f"after task 21/21 (permutation 20): {100 * last[-1]:.1f} %, all so far {100 * sum(last) / 21:.1f} % on average"
+    )
+    assert line in out.splitlines()
+    assert "┃" not in out and "average accuracy" in out
+
+
+def test_of_runs_that_are_trained_together_a_failure_is_told_once_and_with_its_folder(gr_run):
+    words = ("train.iterations=40", "log.every=5", "optimizer=sgd", "optimizer.lr=0.01,1e30,0.02")
+    code, out, err = gr_run("-m", *words, "hydra/launcher=batched", "hydra.launcher.width=3")
+    assert code == 1
+    assert "1 to 3 of 3: 3 runs as one program" in out
+    told = [line for line in err.splitlines() if "is nan" in line or "is inf" in line]
+    assert len(told) == 1 and "lr=1e+30-seed0-" in told[0]
+    assert len(re.findall(r"^finished, +[\d.]+ %: outputs/", out, re.MULTILINE)) == 2
+
+
+def test_a_failure_is_told_before_the_others_are_over(capsys):
+    Terminal(screen(80), tally=Tally(total=2)).failed(FOLDER, TrainingError("loss is nan"))
+    assert capsys.readouterr().err == f"gr-run: {FOLDER}: loss is nan\n"
+
+
+def test_a_repeated_run_does_not_name_the_folder_that_is_thrown_away(gr_run):
+    assert "everything is in" in gr_run(*TINY)[1]
+    (status,) = Path("outputs").glob("*/*/*/status.json")
+    code, out, _ = gr_run(f"verify={status.parent}")
+    assert code == 0 and "average accuracy" in out
+    assert "everything is in" not in out and "gr-verify" not in out
+
+
+# --- runs of other processes
+
+
+class Record:
+    """A screen that remembers all that it was shown."""
+
+    def __init__(self):
+        self.seen = []
+
+    def show(self, summary, runs):
+        self.seen.append((summary, runs))
+
+
+def test_a_sweep_is_watched_to_its_end():
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    sweep = start("-m", "strategy=finetune", "train.iterations=150", "seed=0,1", **quiet)
+    record = Record()
+    code = watch([wait_for_file("outputs/sweeps/*/sweep.json", sweep)[0].parent], record, pause=0.05)
+    assert sweep.wait() == 0 and code == 0
+    states = [[run.state for run in runs] for _, runs in record.seen]
+    assert ["running", "waiting"] in states and ["running", "finished"] in states
+    assert states[-1] == ["finished", "finished"] and record.seen[-1][0] == "2 finished"
+    running = [run for _, runs in record.seen for run in runs if run.state == "running" and run.progress]
+    tasks = [run.progress["task"] for run in running if run.name.endswith("seed0")]
+    assert tasks == sorted(tasks) and len(set(tasks)) > 1  # renewed at each task, not only every ten seconds
+    assert any(run.left is not None for run in running)
+    for run in record.seen[-1][1]:
+        at = run.progress
+        assert (at["task"], at["tasks"], at["iteration"], at["done"], at["total"]) == (5, 5, 150, 750, 750)
+        assert run.accuracy is not None and 0 < run.accuracy < 1 and run.seconds > 0 and run.left is None
+
+
+def test_a_killed_run_is_shown_as_such(capsys):
+    run = start("strategy=finetune", "train.iterations=100000")
+    wait_for(lambda: [p for p in Path().glob("outputs/*/*/*/status.json") if '"running"' in p.read_text()], run)
+    run.send_signal(signal.SIGKILL)
+    run.communicate()
+    assert main(["--watch", "outputs"]) == 1
+    first, killed = capsys.readouterr().out.splitlines()
+    assert first == "1 killed" and killed.startswith("killed, task 1/5: outputs/split_digits/finetune/")
+
+
+def test_who_waits_for_a_dead_sweep_is_told_what_never_began(capsys):
+    path = write_run(Path("outputs/split_digits/finetune"))
+    home = Path("outputs/sweeps/0123abcd")
+    home.mkdir(parents=True)
+    jobs = {str(path): ["seed=0"], "outputs/split_digits/finetune/seed1-89abcdef": ["seed=1"]}
+    (home / "sweep.json").write_text(json.dumps({"jobs": jobs}))
+    assert main(["--watch", "outputs"]) == 1
+    assert capsys.readouterr().out == "1 finished · 1 never begun\n"
+
+
+@pytest.mark.parametrize(("state", "code"), [("finished", 0), ("failed", 1), ("interrupted", 1)])
+def test_the_exit_code_says_whether_all_is_well(state, code, capsys):
+    write_run(Path("outputs"), seed=0)
+    path = write_run(Path("outputs"), seed=1, state=state, status={"reason": "it\nbroke"})
+    assert main(["--watch"]) == code
+    assert (f"{state}, (it broke): {path}" in capsys.readouterr().out) == (state != "finished")
+
+
+def test_each_change_is_a_line(capsys, monkeypatch):
+    """A run of another machine, which is told alive by its status, goes on while nobody looks."""
+    path = write_run(Path("outputs"), state="running")
+    (path / "metrics.csv").write_text("metric,value\n")
+    status = json.loads((path / "status.json").read_text())
+    told = iter([("running", 1), ("running", 1), ("running", 2), ("finished", 3)])
+
+    def go_on(_):
+        state, task = next(told)
+        at = {"task": task, "tasks": 3, "iteration": 0, "iterations": 9, "done": 9 * task, "total": 27}
+        now = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
+        (path / "status.json").write_text(
+            json.dumps({**status, "state": state, "progress": at, "updated": now, "seconds": 5.0})
+        )
+
+    go_on(None)
+    monkeypatch.setattr("gr_cli.terminal.watch.time.sleep", go_on)
+    assert main(["--watch"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["1 running", f"running, task 1/3: {path}", f"running, task 2/3: {path}", f"finished: {path}"]
+
+
+def test_who_leaves_makes_no_mistake(monkeypatch):
+    def leave(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gr_cli.results.progress.RunFolder.state", lambda _: "running")
+    monkeypatch.setattr("gr_cli.terminal.watch.time.sleep", leave)
+    write_run(Path("outputs"), state="running")
+    assert main(["--watch"]) == 0
+
+
+def test_what_is_not_there_yet_is_waited_for(capsys, monkeypatch):
+    """First there is no folder, then one without runs, then another, and then a run in each."""
+    steps = iter(
+        [
+            lambda: None,
+            lambda: Path("later").mkdir(),
+            lambda: write_run(Path("later")),
+            lambda: write_run(Path("typo"), name="a-run", accuracy=0.5),
+        ]
+    )
+    monkeypatch.setattr("gr_cli.terminal.watch.time.sleep", lambda _: next(steps)())
+    assert main(["--watch", "later"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "1 finished\n"
+    assert err.splitlines() == [
+        "gr-report: waits for later: no such folder yet",
+        "gr-report: waits for later: no run there yet",
+    ]
+    assert main(["--watch", "later", "typo"]) == 0
+    out, err = capsys.readouterr()
+    assert (
+        out == "1 finished\nfinished, 50.0 %: typo/a-run\n" and err == "gr-report: waits for typo: no such folder yet\n"
+    )
+
+
+def test_who_leaves_before_there_is_a_run_is_told_so(capsys, monkeypatch):
+    def leave(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gr_cli.terminal.watch.time.sleep", leave)
+    assert main(["--watch", "typo"]) == 130
+    lines = ["gr-report: waits for typo: no such folder yet", "gr-report: interrupted"]
+    assert capsys.readouterr().err.splitlines() == lines
+
+
+def test_watching_goes_alone(capsys):
+    write_run(Path("outputs"))
+    assert main(["--watch", "--csv", "-"]) == 2
+    assert capsys.readouterr().err == (
+        "gr-report: --watch=outputs: goes alone: remove --csv; make the report when the runs are over\n"
+    )
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_board_fits(width):
+    console = screen(width)
+    at = {"task": 12, "tasks": 20, "iteration": 1200, "iterations": 3000, "done": 1200, "total": 15000}
+    runs = [
+        Watched(FOLDER, "running", at, 0.5, 100.0, 1150.0, name=f"generative_replay-vae/lr=0.00{i}-seed{i}")
+        for i in range(40)
+    ]
+    runs.append(Watched(FOLDER, "failed", at, reason="loss is nan " * 20, name="seed7"))
+    with Board(console) as board:
+        board.show("40 running · 1 failed", runs)
+    lines = [line.rstrip() for line in lines_of(console) if line.strip()]
+    lines = lines[-lines[::-1].index("40 running · 1 failed") - 1 :]  # as it was left
+    assert max(map(len, lines)) <= width and len(lines) < 24
+    assert lines[1].startswith("run")
+    assert all(part in lines[2] for part in ("lr=0.000-seed0", "running", "50.0 %", "19:10"))
+    assert ("1,200/3,000" in lines[2]) == (width > 60)
+    assert lines[-2].startswith("and ") and lines[-1].startswith("seed7: loss is nan")
+
+
+def test_watching_needs_no_torch():
+    modules = "gr_cli.terminal.run_view, gr_cli.terminal.watch, gr_cli.report.cli"
+    script = f"import sys, {modules}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)

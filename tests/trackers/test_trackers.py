@@ -1,0 +1,187 @@
+"""Trackers are told what the run's folder tells, each thing once; and no run is worse for it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gr_cli.results.folder import RESULTS
+from gr_cli.system.files import one_at_a_time
+from gr_cli.trackers import Log, Tracker
+from gr_cli.trackers.trust import sends_to
+from gr_cli.training.observer import View
+from helpers.interruption import StopAt
+from helpers.situations import failing
+from helpers.tracked import SHORT, folders
+
+
+class Fails(Tracker):
+    """One whose server, or disk, is gone at a certain moment."""
+
+    place = "nowhere"
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+
+    def log(self, run, known, step):
+        self.fail("log")
+        return FailingLog(self)
+
+    def fail(self, at):
+        if at == self.at:
+            raise OSError("no space\nleft")
+
+
+class FailingLog(Log):
+    id = "1"
+
+    def __init__(self, tracker):
+        self.tracker = tracker
+
+    def rows(self, rows):
+        self.tracker.fail("rows")
+
+    def picture(self, name, path, step):
+        self.tracker.fail("picture")
+
+    def flush(self):
+        self.tracker.fail("flush")
+
+    def end(self, state, metrics, step):
+        self.tracker.fail("end")
+
+    def close(self):
+        raise OSError("and again")
+
+
+@pytest.mark.parametrize("at", ["log", "rows", "picture", "flush", "end"])
+def test_a_tracker_that_fails_is_told_of_once_and_the_run_goes_on(gr_run, at):
+    Path("mine/tracker").mkdir(parents=True)
+    Path("mine/tracker/fails.yaml").write_text(f"_target_: test_trackers.Fails\nat: {at}\n")
+    code, _, err = gr_run("--config-dir", "mine", *SHORT, "tracker=fails")
+    assert code == 0
+    assert err == "gr-run: the tracker failed (OSError: no space left); what runs goes on untracked\n"
+    (folder,) = folders()
+    assert json.loads((folder / "status.json").read_text())["state"] == "finished"
+
+
+class Hangs(Fails):
+    """One whose server does not answer any more; Ctrl-C comes while `rows` wait for it."""
+
+    def fail(self, at):
+        if at == self.at == "rows":
+            os.kill(os.getpid(), signal.SIGINT)
+        if at == self.at:
+            time.sleep(60)
+
+
+@pytest.mark.parametrize("at", ["rows", "end"])
+def test_ctrl_c_does_not_wait_long_for_a_tracker(gr_run, monkeypatch, at):
+    monkeypatch.setattr("gr_cli.trackers.observer._PATIENCE", 0.1)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+    Path("mine/tracker").mkdir(parents=True)
+    Path("mine/tracker/hangs.yaml").write_text(f"_target_: test_trackers.Hangs\nat: {at}\n")
+    words = ("--config-dir", "mine", *SHORT, "tracker=hangs")
+    with monkeypatch.context() as patch:
+        patch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: StopAt(1, 2) if at == "end" else View())
+        code, _, err = gr_run(*words)
+    assert code == 130
+    lines = err.splitlines()
+    assert lines[0] == (
+        "gr-run: the tracker failed (Overdue: no answer within 0.1 seconds); what runs goes on untracked"
+    )
+    assert lines[1].startswith("gr-run: interrupted; go on with: gr-run resume=")
+    (folder,) = folders()
+    assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
+    assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+    monkeypatch.setattr(Hangs, "fail", lambda self, at: None)
+    assert gr_run(*words)[0] == 0
+
+
+def test_no_password_is_shown(gr_run, monkeypatch):
+    monkeypatch.setattr(Fails, "fail", failing(OSError("POST http://me:secret@host/api: refused, https://host/x@y")))
+    Path("mine/tracker").mkdir(parents=True)
+    Path("mine/tracker/fails.yaml").write_text("_target_: test_trackers.Fails\nat: log\n")
+    err = gr_run("--config-dir", "mine", *SHORT, "tracker=fails")[2]
+    assert "(OSError: POST http://host/api: refused, https://host/x@y)" in err
+
+
+def test_a_tracker_is_no_part_of_what_a_run_is(gr_run):
+    pytest.importorskip("tensorboard")
+    assert gr_run(*SHORT)[0] == 0
+    (folder,) = folders()
+    tables = {name: (folder / name).read_bytes() for name in RESULTS if (folder / name).exists()}
+    code, out, _ = gr_run(*SHORT, "tracker=tensorboard")
+    assert code == 0 and "finished before" in out
+    assert folders() == [folder]
+    assert gr_run(*SHORT, "tracker=tensorboard", "fresh=true")[0] == 0
+    (_, other) = folders()
+    assert {name: (other / name).read_bytes() for name in tables} == tables
+
+
+def test_without_a_tracker_no_library_is_imported_and_nothing_is_written(tmp_path):
+    script = (
+        "import sys; from gr_cli.cli.main import main\n"
+        f"assert main({list(SHORT)}) == 0\n"
+        "assert not {'tensorboard', 'mlflow', 'wandb'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    (folder,) = folders()
+    assert not {"tracker.json", "tensorboard", "wandb"} & {path.name for path in folder.iterdir()}
+    assert not Path("outputs/mlruns").exists()
+
+
+@pytest.mark.parametrize("words", [(), ("-m", "seed=0,1"), ("-m", "seed=0,1", "hydra/launcher=batched")])
+def test_a_library_that_is_not_there_is_told_before_anything_is_written(gr_run, monkeypatch, words):
+    monkeypatch.setattr("gr_cli.trackers.observer.find_spec", lambda name: None)
+    code, out, err = gr_run(*words, *SHORT, "tracker=tensorboard")
+    assert (code, out) == (2, "")
+    assert err == (
+        "gr-run: tracker=tensorboard: its package is not installed; "
+        "install it with: pip install 'gr-cli[tensorboard]'\n"
+    )
+    assert list(Path().iterdir()) == []
+
+
+def test_a_run_goes_on_untracked_where_the_library_is_not_there(gr_run, interrupted, monkeypatch):
+    interrupted(*SHORT, "tracker=tensorboard")
+    (folder,) = folders()
+    monkeypatch.setattr("gr_cli.trackers.observer.find_spec", lambda name: None)
+    code, _, err = gr_run(f"resume={folder}")
+    assert code == 0
+    assert "pip install 'gr-cli[tensorboard]'); what runs goes on untracked" in err
+
+
+def test_who_holds_what_others_wait_for_is_not_waited_for_for_ever(tmp_path):
+    with (
+        one_at_a_time(tmp_path / "lock"),
+        pytest.raises(OSError, match="another process has held it"),
+        one_at_a_time(tmp_path / "lock", patience=0.05),
+    ):
+        pass
+    with one_at_a_time(tmp_path / "lock", patience=0.0):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("tracker", "address"),
+    [
+        ({"_target_": "gr_cli.trackers.MLflow", "uri": "https://host/x"}, ["https://host/x"]),
+        ({"_target_": "gr_cli.trackers.MLflow", "uri": "elsewhere"}, ["elsewhere"]),
+        ({"_target_": "gr_cli.trackers.MLflow"}, []),
+        ({"_target_": "gr_cli.trackers.WandB"}, []),
+        ({"_target_": "gr_cli.trackers.WandB", "mode": "online"}, ["wandb:gr"]),
+        ({"_target_": "gr_cli.trackers.WandB", "mode": "online", "entity": "them"}, ["wandb:them/gr"]),
+        ({"_target_": "gr_cli.trackers.TensorBoard"}, []),
+        ({"_target_": "test_trackers.Fails", "at": "log"}, []),
+        (None, []),
+    ],
+)
+def test_what_a_tracker_of_the_configuration_sends_to(monkeypatch, tracker, address):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert sends_to({"tracker": tracker}) == address

@@ -1,0 +1,182 @@
+"""Streams of which nobody tells the strategy where a task ends."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from gr_cli import load_run
+from gr_cli.cli.compose import composed
+from gr_cli.cli.launchers.width import choose_width
+from gr_cli.config.settings import Settings
+from gr_cli.errors import Interrupted
+from gr_cli.results.folder import RESULTS, RunFolder
+from gr_cli.runner import run as runner
+from gr_cli.strategies.steps import Position
+from gr_cli.training.batches import batches
+from gr_cli.training.experiment import prepare
+from gr_cli.training.observer import View
+from gr_cli.training.task_free import Stretches
+from helpers.interruption import StopAt
+
+TINY = ("train.iterations=20", "log.every=7", "model.hidden_sizes=[16]", "benchmark.classes_per_task=[4,3,3]",
+        "train.boundaries=hidden")  # fmt: skip
+REPLAY = ("generator.hidden_dims=[16]", "strategy.consolidate_every=13")
+VARIANTS = {
+    "finetune": (),
+    "er_plus": ("strategy.memory_size=50",),
+    "generative_replay": (*REPLAY, "strategy.memory_size=30"),
+    "dgr": REPLAY,
+    "rtf": REPLAY,
+    "bir": REPLAY,
+    "dgr generator=cvae": REPLAY,
+    "dgr_distill strategy.generators=per_task": REPLAY,
+}
+
+
+def words_of(variant: str) -> list[str]:
+    return [*TINY, *f"strategy={variant}".split(), *VARIANTS[variant]]
+
+
+@lru_cache(maxsize=1)
+def settings_of(*words: str) -> Settings:
+    """Composing takes longer than these runs."""
+    return composed(words)
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    for name in ("draw_samples", "draw_matrix"):
+        monkeypatch.setattr(runner, name, lambda *_: None)
+
+
+def run(place: str, *words: str, view: View | None = None) -> dict[str, bytes]:
+    """Run what the words say in a folder; its tables."""
+    runner.run(settings_of(*words), RunFolder(Path(place)), view or View())
+    return {name: path.read_bytes() for name in RESULTS if (path := Path(place) / name).exists()}
+
+
+def test_a_stretch_is_so_many_steps_of_the_stream_whatever_tasks_they_are_of():
+    stretches = Stretches(tasks=3, iterations=10, length=8)
+    assert stretches.told(Position(0, 7, 10)) == Position(0, 7, 8)
+    assert stretches.told(Position(0, 8, 10)) == Position(1, 0, 8)
+    assert stretches.told(Position(2, 9, 10)) == Position(3, 5, 8)
+    assert [stretches.reached(*at) for at in ((0, 1), (0, 8), (0, 9), (1, 0), (3, 0))] == [0, 0, 1, 1, 3]
+    heads = torch.eye(3, dtype=torch.bool)
+    assert stretches.heads(heads).tolist() == [
+        [True, False, False],
+        [True, True, False],
+        [False, True, True],
+        [False, False, True],
+    ]
+
+
+@pytest.mark.parametrize("strategy", ["generative_replay", "dgr"])
+def test_consolidation_as_often_as_tasks_end_finds_what_is_found_when_told(strategy):
+    words = [*TINY[:4], f"strategy={strategy}", "generator.hidden_dims=[16]"]
+    told = run("told", *words)
+    assert run("hidden", *words, "train.boundaries=hidden", "strategy.consolidate_every=20") == told
+    assert run("other", *words, "train.boundaries=hidden", "strategy.consolidate_every=15") != told
+
+
+def test_what_needs_no_boundary_finds_the_same_without():
+    words = [*TINY[:4], "strategy=finetune"]
+    assert run("hidden", *words, "train.boundaries=hidden") == run("told", *words)
+
+
+@pytest.mark.parametrize(
+    ("variant", "scenario"), [*((v, "class") for v in VARIANTS), ("generative_replay", "domain"), ("er_plus", "domain")]
+)
+def test_each_task_is_evaluated_though_none_is_told(variant, scenario):
+    counts = "benchmark.classes_per_task=5" if scenario == "domain" else "benchmark.classes_per_task=[4,3,3]"
+    run("here", *words_of(variant), f"scenario={scenario}", counts)
+    matrix = pd.read_csv("here/accuracy_matrix.csv")
+    assert matrix["after_task"].tolist() == list(range(matrix.shape[1] - 1))
+    history = pd.read_csv("here/history.csv")
+    assert history["iteration"].tolist() == [7, 14, 20] * len(matrix)
+    if VARIANTS[variant] and "replay" in history and "er_plus" not in variant:
+        # The first 13 steps replay nothing.
+        assert history["replay"].notna().tolist() == [False] + [True] * (len(history) - 1)
+
+
+def test_raw_samples_are_dropped_at_each_consolidation():
+    built = prepare(composed([*words_of("generative_replay"), "strategy.memory_size=5000"]))
+    learner, seen = built.learner, []
+    for number, stage in enumerate(built.stages):
+        stream = batches([built], number, 0)
+        learner.train_task(stage.task, stream, 20, lambda *_: seen.append(learner.strategy.memory.seen))
+    assert seen == [32 * (1 + step % 13) for step in range(60)]
+    assert learner.strategy.memory is None
+
+
+def test_a_conditional_generator_is_asked_for_classes_that_came_only():
+    built = prepare(composed(words_of("dgr generator=cvae")))
+    learner, found = built.learner, []
+
+    def note(position, losses):
+        dreams = learner.strategy.replay(batch, learner.stretches.told(position))
+        found.append(None if dreams is None else sorted(set(dreams.labels.flatten().tolist())))
+
+    for number, stage in enumerate(built.stages[:2]):
+        stream = batches([built], number, 0)
+        batch = next(batches([built], number, 0))
+        learner.train_task(stage.task, stream, 20, note)
+    assert found[:13] == [None] * 13
+    assert found[13:26] == [[0, 1, 2, 3]] * 13
+    assert found[26:39] == [list(range(7))] * 13
+
+
+# Consolidation falls between the 13th and the 14th step of the first task, and the sixth and seventh of the second.
+STOPS = [
+    *(("generative_replay", at) for at in [(0, 4), (0, 12), (0, 13), (0, 19), (1, 5), (2, 19)]),
+    *((variant, (1, 8)) for variant in VARIANTS if variant not in ("finetune", "dgr", "rtf")),
+]
+
+
+@pytest.mark.parametrize(("variant", "at"), STOPS)
+def test_an_interrupted_run_goes_on_to_the_same_bytes(variant, at):
+    words = words_of(variant)
+    with pytest.raises(Interrupted):
+        run("broken", *words, view=StopAt(*at))
+    assert run("broken", *words) == run("whole", *words)
+
+
+def test_the_networks_come_back():
+    run("here", *words_of("dgr"))
+    assert load_run("here").generator.generate(2).shape == (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["strategy=ewc"], "ElasticWeightConsolidation learns what is important when a task is over"),
+        (["strategy=si"], "SynapticIntelligence learns what"),
+        (["strategy=lwf"], "asks the solver as it was when the task began"),
+        (["strategy=er"], "strategy=er_plus strategy.alpha=0 is experience replay from a reservoir"),
+        (["strategy=icarl"], "ICaRL chooses which"),
+        (["strategy=joint"], "trains on all tasks at once"),
+        (["strategy=cumulative"], "begins anew"),
+        (["strategy=generative_classifier"], "learns each class in its task"),
+        (["generator=mixture", *REPLAY[1:]], "trains this generator when a task begins or ends"),
+        (["strategy.generator_training=after", *REPLAY[1:]], "trains this generator when a task begins or ends"),
+        ([], "strategy.consolidate_every=null: must say how many steps"),
+        (["scenario=task"], "train.boundaries=hidden: with scenario=task each sample tells"),
+        (["train.boundaries=told", *REPLAY[1:]], "strategy.consolidate_every=13: is for streams"),
+        (["train.boundaries=none"], "train.boundaries=none: must be one of told, hidden"),
+    ],
+    ids=str,
+)
+def test_what_must_be_told_boundaries_is_refused_in_one_line(gr_run, words, message):
+    code, _, err = gr_run("train.boundaries=hidden", *words)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert not Path("outputs").exists()
+
+
+def test_runs_are_not_put_together_and_it_is_said_why():
+    choice = choose_width([composed([*words_of("dgr"), f"seed={seed}"]) for seed in range(2)], 32, 4 << 30)
+    assert choice.width == 1
+    assert "told no boundary" in choice.reason
