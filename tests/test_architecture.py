@@ -9,8 +9,8 @@ import yaml
 
 import gr_cli
 from gr_cli.config.groups import NESTED as NESTED_GROUPS
+from gr_cli.config.groups import PROVIDED
 from gr_cli.config.instantiate import resolve
-from gr_cli.config.settings import PROVIDED
 
 PACKAGE = Path(gr_cli.__file__).parent
 CONF = PACKAGE.parent / "conf"

@@ -1,9 +1,73 @@
-"""The groups of options in conf/."""
+"""The groups of options in conf/, each in one row: whatever goes through groups reads this table."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 OUTPUTS = Path("outputs")
-NESTED = ("benchmark/features", "generator/optimizer", "strategy/regularizer")
-GROUPS = ("benchmark", "model", "generator", "strategy", "optimizer", "tracker", "preset", *NESTED)
+
+
+@dataclass(frozen=True)
+class ConfigGroup:
+    """A folder of conf/, of which a run takes one option.
+
+    name: its folder, and its name on the command line.
+    provides: arguments that its components get by these names if they ask for them; such a setting may stay null.
+    describes_component: whether an option has a node of its own in the configuration, with a `_target_`.
+    names_run: whether its option is part of a run's title, tags and folder.
+    is_parent_folder: whether that part is a folder of its own, which holds those of all methods.
+    identifies: whether it decides what a run computes.
+    stacks: whether runs trained as one program may differ in those of its settings that are marked `PerReplica`.
+    """
+
+    name: str
+    provides: tuple[str, ...] = ()
+    describes_component: bool = True
+    names_run: bool = False
+    is_parent_folder: bool = False
+    identifies: bool = True
+    stacks: bool = False
+
+
+CONFIG_GROUPS = (
+    ConfigGroup("strategy", provides=("generator",), names_run=True, stacks=True),
+    ConfigGroup(
+        "generator",
+        provides=(
+            "sample_shape",
+            "image_shape",
+            "value_range",
+            "trials",
+            "classes",
+            "feature_size",
+            "hidden_dims",
+            "tasks",
+        ),
+        names_run=True,
+        stacks=True,
+    ),
+    ConfigGroup(
+        "benchmark",
+        provides=("seed", "data_root", "download", "cache_root", "device"),
+        names_run=True,
+        is_parent_folder=True,
+    ),
+    ConfigGroup("model", provides=("input_size", "output_size", "image_shape", "moments"), stacks=True),
+    ConfigGroup("optimizer"),
+    ConfigGroup("tracker", identifies=False),
+    ConfigGroup("preset", describes_component=False),
+    ConfigGroup("benchmark/features", describes_component=False),
+    ConfigGroup("generator/optimizer", describes_component=False),
+    ConfigGroup("strategy/regularizer", describes_component=False),
+)
+
+GROUPS = tuple(group.name for group in CONFIG_GROUPS)
+NESTED = tuple(name for name in GROUPS if "/" in name)
+# Of the groups with a node of their own: what `build` provides by name.
+PROVIDED = {group.name: group.provides for group in CONFIG_GROUPS if group.describes_component}
+NAMING = tuple(group.name for group in CONFIG_GROUPS if group.names_run)
+PARENT_FOLDERS = tuple(group.name for group in CONFIG_GROUPS if group.is_parent_folder)
+METHOD = tuple(name for name in NAMING if name not in PARENT_FOLDERS)
+STACKED = tuple(group.name for group in CONFIG_GROUPS if group.stacks)
+NOT_IDENTIFYING = tuple(group.name for group in CONFIG_GROUPS if not group.identifies)

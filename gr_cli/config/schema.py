@@ -6,12 +6,13 @@ Hydra refuses unknown names and wrong types at composition; `CHECKS` says which 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from typing import Annotated, Any, Literal, Optional
 
 from annotated_types import Ge, Le, Len
 from omegaconf import MISSING
 
+from gr_cli.config.groups import NOT_IDENTIFYING, PROVIDED
 from gr_cli.types import Count, NonNegative, Positive, PositiveInt
 
 
@@ -62,16 +63,14 @@ class CheckpointConfig:
     every_seconds: float = MISSING
 
 
-@dataclass
-class RunConfig:
-    """Everything that one run is made from."""
+# A field for the node of each group.
+_Components: Any = make_dataclass("_Components", [(name, Any, field(default=MISSING)) for name in PROVIDED])
 
-    benchmark: Any = MISSING
-    model: Any = MISSING
-    generator: Any = MISSING
-    strategy: Any = MISSING
-    optimizer: Any = MISSING
-    tracker: Any = MISSING
+
+@dataclass
+class RunConfig(_Components):  # type: ignore[misc]
+    """Everything that one run is made from: the components, and these settings."""
+
     seed: int = MISSING
     scenario: str = MISSING
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -131,4 +130,4 @@ NEWER = {
 }
 
 # Settings that do not change what a run finds: where it looks, how often and to whom it reports.
-NOT_IDENTITY = ("data_root", "cache_root", "download", "fresh", "inspect", "log", "checkpoint", "tracker")
+NOT_IDENTITY = ("data_root", "cache_root", "download", "fresh", "inspect", "log", "checkpoint", *NOT_IDENTIFYING)

@@ -11,29 +11,10 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from gr_cli.config.arguments import check
+from gr_cli.config.groups import METHOD, NAMING, NOT_IDENTIFYING, PARENT_FOLDERS, PROVIDED
 from gr_cli.config.instantiate import asks_for, check_node, split_optimizer
 from gr_cli.config.schema import CHECKS, NEWER, NOT_IDENTITY, RunConfig
 from gr_cli.errors import ConfigError, suggestion
-
-# What `build` provides by name to each group; a setting of that name in a YAML file may stay null.
-PROVIDED = {
-    "benchmark": ("seed", "data_root", "download", "cache_root", "device"),
-    "model": ("input_size", "output_size", "image_shape", "moments"),
-    "strategy": ("generator",),
-    "generator": (
-        "sample_shape",
-        "image_shape",
-        "value_range",
-        "trials",
-        "classes",
-        "feature_size",
-        "hidden_dims",
-        "tasks",
-    ),
-    "optimizer": (),
-    "tracker": (),
-}
-_GROUPS_IN_PATH = ("benchmark", "strategy", "generator")
 
 
 @dataclass(frozen=True)
@@ -55,8 +36,9 @@ class Settings:
         """
         whole = dict(config)
         _check_names(whole, RunConfig)
-        wanted = {group: choice for group, choice in choices.items() if choice is not None}
-        wanted.pop("tracker", None)  # is nothing that a run is known by
+        wanted = {
+            group: choice for group, choice in choices.items() if choice is not None and group not in NOT_IDENTIFYING
+        }
         for group in PROVIDED:
             if group == "generator" and not asks_for(whole["strategy"], "strategy", "generator"):
                 # A generator that nothing uses shall not make this another run.
@@ -123,7 +105,7 @@ class Settings:
     @property
     def title(self) -> str:
         """The run in a few words."""
-        words = [self.choices[group] for group in ("strategy", "generator", "benchmark") if group in self.choices]
+        words = [self.choices[group] for group in NAMING if group in self.choices]
         return " · ".join([*words, f"{self.config['scenario']}-incremental", f"seed {self.seed}"])
 
     def as_yaml(self) -> str:
@@ -134,8 +116,8 @@ class Settings:
 
     def folder(self, root: Path) -> Path:
         """Where this run lives below `root`; a folder of the same identity and seed is found under any name."""
-        method = "-".join(self.choices[group] for group in ("strategy", "generator") if group in self.choices)
-        parent = root / self.choices.get("benchmark", "benchmark") / method
+        method = "-".join(self.choices[group] for group in METHOD if group in self.choices)
+        parent = Path(root, *(self.choices.get(group, group) for group in PARENT_FOLDERS), method)
         tail = f"seed{self.seed}-{self.identity}"
         varied = self._varied()
         path = parent / (f"{varied}-{tail}" if varied else tail)
@@ -148,7 +130,7 @@ class Settings:
         for override in self.overrides:
             key, _, value = override.lstrip("+~").partition("=")
             top = key.split(".")[0].split("/")[0]
-            if key in (*_GROUPS_IN_PATH, "seed") or top in (*NOT_IDENTITY, "hydra"):
+            if key in (*NAMING, "seed") or top in (*NOT_IDENTITY, "hydra"):
                 continue
             value = self.config["precision"] if key == "precision" else value
             leaf = re.split(r"[./]", key)[-1]

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from gr_cli.config.groups import GROUPS
+from gr_cli.config.groups import GROUPS, METHOD, NAMING, PARENT_FOLDERS
 from gr_cli.config.schema import NOT_IDENTITY
 from gr_cli.errors import one_line
 from gr_cli.results.discovery import NEVER_BEGUN, Found, FoundRun, Unborn
 from gr_cli.results.status_fields import instant
 
-ALWAYS = ("strategy", "generator", "benchmark", "scenario")
+ALWAYS = (*NAMING, "scenario")
 _OPTIONS = {group.replace("/", ".") for group in GROUPS}
 NONE = "–"
 _A_DAY = 24 * 60 * 60.0  # seconds: by so much may clocks differ
@@ -90,11 +90,7 @@ class Grouping:
         """A group in a few words: what tells it apart."""
         telling = [c for c in self.columns if c.name == "strategy" or len({c.of(g) for g in self.groups}) > 1]
         words = [(c, c.of(group)) for c in telling]
-        return " · ".join(
-            value if c.name in ("strategy", "generator", "benchmark") else f"{c.label}={value}"
-            for c, value in words
-            if value != NONE
-        )
+        return " · ".join(value if c.name in NAMING else f"{c.label}={value}" for c, value in words if value != NONE)
 
 
 def grouped(found: Found) -> Grouping:
@@ -116,7 +112,7 @@ def grouped(found: Found) -> Grouping:
 
 def _for_order(columns: Sequence[Column]) -> list[Column]:
     """Rows that can be compared stand together."""
-    first = ("benchmark", "scenario", "strategy", "generator")
+    first = (*PARENT_FOLDERS, "scenario", *METHOD)
     by_name = {column.name: column for column in columns}
     return [by_name[name] for name in first] + [column for column in columns if column.name not in first]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from gr_cli.config.groups import NAMING
 from gr_cli.config.settings import Settings, flat
 from gr_cli.errors import one_line
 from gr_cli.results.folder import RunFolder
@@ -150,7 +151,7 @@ class _Followed:
     def _tracked(self) -> Tracked:
         settings, path = self._settings, self._folder.path
         tags = {"seed": str(settings.seed), "config_hash": settings.identity}
-        tags |= {group: settings.choices[group] for group in _TAGGED if group in settings.choices}
+        tags |= {group: settings.choices[group] for group in NAMING if group in settings.choices}
         return Tracked(path, settings.title, flat(settings.config) | {"folder": str(path)}, tags, self._sweep)
 
     def look(self) -> None:
@@ -194,10 +195,6 @@ class _Followed:
     def _note(self) -> None:
         """Write down what was told, so that nothing is told twice."""
         write_json(self._file, self._notes | {self._tracker.place: asdict(self._told)})
-
-
-# What a run is found by.
-_TAGGED = ("strategy", "generator", "benchmark")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Len
 
 from gr_cli.config.arguments import check
+from gr_cli.config.groups import PROVIDED
 from gr_cli.config.instantiate import check_node, resolve, split_optimizer
-from gr_cli.config.settings import PROVIDED
 from gr_cli.config.shipped_options import STRATEGY, generator_node, plain, strategy_node, typed_node
 from gr_cli.errors import ConfigError, suggestion
 from gr_cli.scenario import Kind, Scenario

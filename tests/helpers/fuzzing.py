@@ -16,6 +16,7 @@ import gr_cli.conf
 import yaml
 from hypothesis import strategies as st
 
+from gr_cli.config import groups
 from gr_cli.config.arguments import check
 from gr_cli.config.instantiate import resolve
 from gr_cli.config.schema import CHECKS
@@ -23,15 +24,9 @@ from gr_cli.errors import ConfigError
 
 CONF = Path(gr_cli.conf.__file__).parent
 # How often each group is chosen from: there are presets and benchmarks only for data sets that are not there.
-GROUPS = {
-    "strategy": 7,
-    "generator": 5,
-    "strategy/regularizer": 3,
-    "model": 2,
-    "optimizer": 2,
-    "benchmark": 1,
-    "preset": 1,
-}
+OFTEN = {"strategy": 7, "generator": 5, "strategy/regularizer": 3, "model": 2, "optimizer": 2}
+SELDOM = ("tracker", "benchmark/features")  # what needs a library, or data
+GROUPS = {name: OFTEN.get(name, 1) for name in groups.GROUPS if name not in SELDOM}
 DEFAULTS = {
     "benchmark": "split_digits",
     "model": "mlp",
@@ -347,7 +342,7 @@ def budget(config: Mapping[str, Any], words: Sequence[str]) -> list[str]:
     small: dict[str, object] = {"train.iterations": 2} if config["train"]["epochs"] is None else {}
     if config["benchmark"].get("classes_per_task") == 2:
         small["benchmark.classes_per_task"] = 5
-    for group in ("model", "generator", "strategy"):
+    for group in groups.STACKED:
         small |= _shrunk(config[group] or {}, group)
     free = {p: v for p, v in small.items() if not any(p == name or p.startswith(f"{name}.") for name in said)}
     return [f"{path}={_text(value)}" for path, value in free.items()]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from gr_cli.config.groups import STACKED
 from gr_cli.config.instantiate import build_as, marked_fields
 from gr_cli.config.settings import Settings, flat
 from gr_cli.optimizers import Optimizer
@@ -14,7 +15,6 @@ from gr_cli.types import PerReplica
 
 # Settings that may differ from run to run of a program besides those that are marked as such.
 _FREE = ("seed", "fresh")
-_NETWORKS = ("model", "generator", "strategy")
 
 
 def alike(jobs: Sequence[Settings]) -> list[list[int]]:
@@ -28,7 +28,7 @@ def alike(jobs: Sequence[Settings]) -> list[list[int]]:
 def _key(settings: Settings) -> str:
     """What must be the same for all replicas of a program."""
     config = {name: value for name, value in settings.config.items() if name not in _FREE}
-    for group in _NETWORKS:
+    for group in STACKED:
         if config[group] is not None:
             free = marked_fields(config[group], group, PerReplica)
             config[group] = _without(config[group], free)
