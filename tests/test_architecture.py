@@ -40,6 +40,7 @@ WALLS = {
     "omegaconf": ("cli/", "config/schema.py"),
     "rich": ("terminal/",),
     "matplotlib": ("results/drawing.py",),
+    "jinja2": ("report/page.py",),
     "PIL": ("benchmarks/sources/image_", "evaluation/audit_images.py", "report/charts.py"),
     "fcntl": ("system/",),
     "pydantic": ("config/arguments.py",),

@@ -295,7 +295,7 @@ def test_on_a_phone_only_tables_scroll_sideways(written):
 
 
 def test_a_matrix_of_many_tasks_is_drawn_and_its_numbers_are_below(monkeypatch):
-    monkeypatch.setattr("run_folders.TASKS", 24)
+    monkeypatch.setattr("helpers.run_folders.TASKS", 24)
     folder = write_run(Path("runs"))
     assert main(["runs", "--html", "page.html"]) == 0
     text = Path("page.html").read_text()

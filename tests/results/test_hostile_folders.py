@@ -545,7 +545,7 @@ def test_pictures_are_drawn_with_settings_of_our_own(tmp_path, where):
         environment["MPLBACKEND"] = "nonsense"
     script = (
         "from pathlib import Path\n"
-        "from gr_cli.report import figures, charts\n"
+        "from gr_cli.report import charts\nfrom gr_cli.results import figures\n"
         "from gr_cli.report.series import Line\n"
         "from gr_cli.report.statistics import Summary\n"
         "figures.matrix({0: [0.5, 0.1], 1: [0.3, 0.9]}, ['$a', 'b_{'], '$title', Path('matrix.png'))\n"
