@@ -71,7 +71,7 @@ def without_ray(hands: Hands) -> object:
 
 def without_tensorboard(hands: Hands) -> object:
     """It may be installed here: it is hidden."""
-    hands.monkeypatch.setattr("gr_cli.trackers.observer.find_spec", lambda name: None)
+    hands.monkeypatch.setattr("gr_cli.trackers.trust.find_spec", lambda name: None)
     return hands.gr_run("tracker=tensorboard")
 
 

@@ -138,7 +138,7 @@ def test_without_a_tracker_no_library_is_imported_and_nothing_is_written(tmp_pat
 
 @pytest.mark.parametrize("words", [(), ("-m", "seed=0,1"), ("-m", "seed=0,1", "hydra/launcher=batched")])
 def test_a_library_that_is_not_there_is_told_before_anything_is_written(gr_run, monkeypatch, words):
-    monkeypatch.setattr("gr_cli.trackers.observer.find_spec", lambda name: None)
+    monkeypatch.setattr("gr_cli.trackers.trust.find_spec", lambda name: None)
     code, out, err = gr_run(*words, *SHORT, "tracker=tensorboard")
     assert (code, out) == (2, "")
     assert err == (
@@ -151,7 +151,7 @@ def test_a_library_that_is_not_there_is_told_before_anything_is_written(gr_run, 
 def test_a_run_goes_on_untracked_where_the_library_is_not_there(gr_run, interrupted, monkeypatch):
     interrupted(*SHORT, "tracker=tensorboard")
     (folder,) = folders()
-    monkeypatch.setattr("gr_cli.trackers.observer.find_spec", lambda name: None)
+    monkeypatch.setattr("gr_cli.trackers.trust.find_spec", lambda name: None)
     code, _, err = gr_run(f"resume={folder}")
     assert code == 0
     assert "pip install 'gr-cli[tensorboard]'); what runs goes on untracked" in err
