@@ -48,7 +48,9 @@ def check(line: fuzzing.Line, capsys: pytest.CaptureFixture[str]) -> int:
     """Run a command line in the empty folder that this process is in, and look at all that it leaves; its exit code."""
     words = _affordable(line)
     # What an earlier line asked Hydra to tell (`hydra.verbose=true`) is asked for in the whole process.
-    logging.root.handlers.clear()
+    for handler in [*logging.root.handlers]:
+        logging.root.removeHandler(handler)
+        handler.close()
     logging.root.setLevel(logging.WARNING)
     capsys.readouterr()
     try:
