@@ -16,6 +16,7 @@ from hydra.experimental.callback import Callback
 from gr_cli.cli.compose import settings_from, typed
 from gr_cli.config.groups import OUTPUTS
 from gr_cli.errors import CompositionError, ConfigError, Stop, one_line
+from gr_cli.system.messages import tell
 from gr_cli.system.signals import lifeline
 from gr_cli.terminal.sweep_progress import Tally
 
@@ -149,9 +150,7 @@ def _check_jobs(config: DictConfig) -> None:
     write_json(folder / _MANIFEST, {"jobs": {str(path): overrides for path, overrides in _jobs.items()}})
     Plugins.instance().class_name_to_class[config.hydra.sweeper._target_] = CheckedSweeper
     if _trained_elsewhere(config.hydra):
-        from gr_cli.terminal.follow import shown
-
-        _held.enter_context(shown(list(_jobs), Tally(total=len(_jobs))))
+        tell(f"other processes train these runs; to watch them: gr-report --watch {shlex.quote(str(folder))}")
 
 
 def _listed(config: DictConfig) -> list[list[str]]:
@@ -278,7 +277,7 @@ def _check_launcher(config: DictConfig) -> None:
 
 
 def over() -> None:
-    """No further job of the sweep will begin, and no other process is looked at."""
+    """No further job of the sweep will begin."""
     _held.close()
 
 

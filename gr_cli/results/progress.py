@@ -23,8 +23,7 @@ _ORDER = {"running": 0, "finished": 2, WAITING: 3, NEVER_BEGUN: 3}
 @dataclass(frozen=True)
 class Watched:
     """A run as its folder tells it now. `name`: what tells it from the others. `progress`: what status.json says of
-    how far it is, if it says anything. `left`: seconds until it is over, if it goes on as before. `program`: what those
-    that are trained as one have in common; None of a run alone."""
+    how far it is, if it says anything. `left`: seconds until it is over, if it goes on as before."""
 
     path: Path
     state: str
@@ -34,16 +33,6 @@ class Watched:
     left: float | None = None
     reason: str = ""
     name: str = ""
-    program: str | None = None
-
-    @property
-    def share(self) -> float:
-        """How much of it is done, by now if it runs."""
-        if self.state == "finished":
-            return 1.0
-        if self.left is not None and self.seconds:
-            return self.seconds / (self.seconds + self.left)
-        return self.progress["done"] / max(1, self.progress["total"]) if self.progress else 0.0
 
 
 class Watcher:
@@ -107,8 +96,7 @@ def _watched(folder: RunFolder, status: Mapping[str, Any]) -> Watched:
         seconds += since
     if broken and state == "finished":
         return Watched(folder.path, "unreadable", {}, reason=broken)
-    reason, program = str(status.get("reason") or ""), (status.get("program") or {}).get("id")
-    return Watched(folder.path, state, progress, accuracy, seconds, left, reason, program=program)
+    return Watched(folder.path, state, progress, accuracy, seconds, left, str(status.get("reason") or ""))
 
 
 def _seconds_since(sign: Any) -> float:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
-from rich.console import Console, ConsoleDimensions, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gr_cli.terminal.format import duration, in_short, percent, shortened
+from gr_cli.terminal.format import duration, shortened
 
 if TYPE_CHECKING:
-    from gr_cli.results.progress import Watched
     from gr_cli.terminal.sweep_progress import Tally
 
 
@@ -47,10 +42,9 @@ def show_sweep(bar: Bar, tally: Tally, current: float, over: int = 0, failed: in
 
 
 class Bars:
-    """Bars that are renewed until they are stopped, and are gone then. What is printed meanwhile comes above them if it
-    is `redirected`."""
+    """Bars that are renewed until they are stopped, and are gone then. What is printed meanwhile comes above them."""
 
-    def __init__(self, console: Console, bars: Sequence[Bar], redirected: bool = True) -> None:
+    def __init__(self, console: Console, bars: Sequence[Bar]) -> None:
         self._console, self.bars = console, bars
         self._live = Live(
             get_renderable=self._table,
@@ -58,8 +52,7 @@ class Bars:
             transient=True,
             refresh_per_second=5,
             vertical_overflow="crop",
-            redirect_stdout=redirected,
-            redirect_stderr=redirected and sys.stderr.isatty(),  # what goes to a file shall go there
+            redirect_stderr=sys.stderr.isatty(),  # what goes to a file shall go there
         )
         self.start, self.stop = self._live.start, self._live.stop
 
@@ -104,65 +97,3 @@ def fitting(
         if Measurement.get(console, console.options.update(width=1000), table).maximum <= console.width:
             break
     return table
-
-
-class Course:
-    """Shows how a sweep goes on in other processes: a bar for all of it, one for each run or program under way, and
-    lines above these. `terminal`: where."""
-
-    def __init__(self, terminal: TextIO) -> None:
-        self._console = _Aside(file=terminal, highlight=False, soft_wrap=True)
-        self._measure()
-        self._sweep = Bar("all runs")
-        self._bars = Bars(self._console, [self._sweep], redirected=False)
-
-    def __enter__(self) -> Course:
-        self._bars.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._bars.stop()
-
-    def say(self, line: str) -> None:
-        """A line that stays."""
-        self._console.print(Text.from_ansi(line))
-
-    def show(self, tally: Tally, running: Sequence[Watched]) -> None:
-        """How far the sweep is, and what is under way."""
-        self._measure()
-        programs: dict[str | Path, list[Watched]] = {}
-        for run in running:
-            programs.setdefault(run.program or run.path, []).append(run)
-        room = max(1, self._console.height - 4)  # the sweep, what is left out, and the cursor
-        bars = [_bar(runs) for runs in list(programs.values())[:room]]
-        if len(programs) > room:
-            bars.append(Bar(f"and {len(programs) - room} more"))
-        show_sweep(self._sweep, tally, sum(run.share for run in running))
-        self._bars.bars = [self._sweep, *bars]
-
-    def _measure(self) -> None:
-        """Take the size of this terminal: rich would ask for that of stdin, which may be something else."""
-        with suppress(OSError):
-            self._console.size = ConsoleDimensions(*os.get_terminal_size(self._console.file.fileno()))
-
-
-def _bar(runs: Sequence[Watched]) -> Bar:
-    """Runs under way that are trained as one, or one alone."""
-    run, known = runs[0], [run.accuracy for run in runs if run.accuracy is not None]
-    bar, at = Bar(in_short([run.path for run in runs]), run.share, 1.0), run.progress
-    if at:
-        bar.texts |= {
-            "stage": f"task {at['task']}/{at['tasks']}" if at["tasks"] > 1 else "",
-            "left": duration(run.left),
-        }
-    if known:
-        bar.texts |= {"losses": f"{percent(sum(known) / len(known))} % so far"}
-    return bar
-
-
-class _Aside(Console):
-    """A console on a terminal that is no longer where this process itself writes."""
-
-    def show_cursor(self, show: bool = True) -> bool:
-        """Never hide it: however this process ends, the terminal is left as it was."""
-        return True

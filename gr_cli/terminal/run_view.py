@@ -218,9 +218,3 @@ class Terminal(View):
             self._say(f"{name.replace('_', ' '):<{longest}}  {shown_value}")
         if self._kept:
             self._say(f"everything is in {result.folder}")
-
-
-# --- bars
-
-
-# --- words

@@ -34,7 +34,9 @@ LONG = ("-m", "train.iterations=1500", "threads=1", "strategy=finetune")
 @needs_joblib
 def test_joblib_runs_a_sweep_in_processes(gr_run):
     code, _, err = gr_run(*SMALL, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    assert (code, err) == (0, "")
+    (sweep,) = Path("outputs/sweeps").iterdir()
+    watched = f"gr-run: other processes train these runs; to watch them: gr-report --watch {sweep}\n"
+    assert (code, err) == (0, watched)
     found = statuses()
     assert [status["state"] for status in found] == ["finished"] * 4
     assert {status["mode"] for status in found} == {"alone"}
