@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
-from math import prod
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +14,17 @@ from gr_cli.generators.base import Generator
 from gr_cli.nn.augmentation import Augment
 from gr_cli.nn.gradient_projection import turned
 from gr_cli.nn.layers import NeedsNoise, mode, per_replica
-from gr_cli.nn.losses import cross_entropy, total_of, weighted_sum
+from gr_cli.nn.losses import cross_entropy, total_of
 from gr_cli.nn.random_streams import Draws, Streams, seeded
 from gr_cli.nn.replicas import Replicas, part_of, together
 from gr_cli.optimizers import Descent, Optimizer
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Strategy
-from gr_cli.strategies.steps import Batch, GeneratorBatch, Pass, Position, Situation, State
+from gr_cli.strategies.steps import Batch, Pass, Position, Situation, State
 from gr_cli.system.timer import Clock
+from gr_cli.training.generator_update import GeneratorUpdate, generator_rate
 from gr_cli.training.penalized_step import Held
+from gr_cli.training.solver_forward import SolverForward
 from gr_cli.training.task_free import Stretches
 
 Losses = dict[str, Tensor]
@@ -83,11 +83,11 @@ class Learner:
         self.optimizers = list(optimizers)
         self.generator_optimizers = list(generator_optimizers or optimizers)
         self._wants_noise = isinstance(self.solver, NeedsNoise)
-        self._parts = {} if self.generator is None else self.generator.parts()
-        self.descents = {
-            name: Descent(parameters, self.optimizers if name == "solver" else self.generator_optimizers)
-            for name, parameters in self._trained().items()
-        }
+        self.descents = {"solver": Descent(self._trained(), self.optimizers)}
+        self._generator_update = None
+        if generators is not None:
+            self._generator_update = GeneratorUpdate(generators, self.generator_optimizers, self.streams)
+            self.descents |= self._generator_update.descents
         self._held = None
         if (regularizer := strategy.regularizer) is not None:
             # Where solver and generator are one network with one loss, a step is one of both.
@@ -95,20 +95,15 @@ class Learner:
             held = {name: self.descents[name] for name in self.descents if whole or name == "solver"}
             self._held = Held(regularizer, held, len(self.draws))
 
-    def _trained(self) -> dict[str, list[Tensor]]:
-        """What is trained: the solvers' parameters, and those of each part of the generators."""
-        trained = {"solver": self.solvers.trained(lambda net: (p for p in net.parameters() if p.requires_grad))}
-        if self.generators is not None:
-            for name in self._parts:
-                key = f"generator.{name}"
-                trained[key] = self.generators.trained(lambda net, n=name: net.parts()[n].parameters)  # type: ignore[misc]
-        return trained
+    def _trained(self) -> list[Tensor]:
+        """The solvers' parameters that are trained."""
+        return self.solvers.trained(lambda network: (p for p in network.parameters() if p.requires_grad))
 
     def adopt_parameters(self) -> None:
         """Train the parameters that solver and generator of a single replica have now."""
-        self._parts = {} if self.generator is None else self.generator.parts()
-        for name, parameters in self._trained().items():
-            self.descents[name].adopt(parameters)
+        self.descents["solver"].adopt(self._trained())
+        if self._generator_update is not None:
+            self._generator_update.adopt_parameters()
 
     @property
     def solver(self) -> nn.Module:
@@ -196,14 +191,16 @@ class Learner:
                     losses |= self._step_solver(batch, position, iteration)
                     self.strategy.after_step(batch, position)
             due = self.strategy.generator_batch(batch, position)
-            if due is not None:
+            if due is not None and self._generator_update is not None:
                 with self.clock.measure("generator"):
-                    losses |= self._step_generator(due, position)
+                    rate = generator_rate(self.strategy, position)
+                    losses |= self._generator_update.step(due, position.task, rate)
         return losses
 
     def _step_solver(self, batch: Batch, position: Position, iteration: int) -> Losses:
         with self._own_stream(position.task, position.iteration):
-            terms = self.strategy.loss(_Solving(self, position), batch, position)
+            forward = SolverForward(self.solvers, self.streams, self.augment, self._wants_noise, position)
+            terms = self.strategy.loss(forward, batch, position)
         losses = {name: term.value.detach() for name, term in terms.items()}
         total = total_of([per_replica(t.weight, t.value) * t.value for t in terms.values() if not t.constraint])
         bounds = [term.value for term in terms.values() if term.constraint]
@@ -212,7 +209,10 @@ class Learner:
         if bounds:
             reference = self._gradients(total_of(bounds), ["solver"])["solver"]
             gradients["solver"] = turned(gradients["solver"], reference, len(self.draws))
-        rate = partial(self._lr, iteration=iteration, iterations=position.iterations)
+
+        def rate(optimizer: Optimizer) -> float:
+            return optimizer.lr_at(iteration, position.iterations)
+
         held = {} if self._held is None else self._held.descents
         if self._held is not None:
             losses |= self._held.step([g for name in held for g in gradients[name]], rate)
@@ -221,41 +221,12 @@ class Learner:
                 self.descents[name].step(gradients[name], rate)
         return losses | {"total": total.detach() + losses.get("penalty", 0.0)}
 
-    def _solve(self, method: str, x: Tensor, position: Position | None) -> Tensor:
-        """What a method of the solvers gives while training, their noise taken from the runs' own streams."""
-        noise = []
-        if position is not None:
-            x = self.augment(x, self.streams, position.task, position.iteration)
-        if self._wants_noise and position is not None:
-            wanted = self.solvers.noise("noise_needed", x.shape[1])
-            noise = [self.streams.batch(wanted, "solver", position.task, position.iteration)] if wanted else []
-        return cast(Tensor, self.solvers.call(method, x, *noise)).to(self.dtype)
-
     def step_generator(self, batch: Batch, task: int) -> Losses:
-        """One step of all parts of the generators on the samples of `batch`, whether one is due or not; its losses."""
-        if self.generator is None or self.strategy.couples or not self._parts:
+        """One step of all objectives of the generators on `batch`, whether one is due or not; their losses."""
+        if self._generator_update is None or self.strategy.couples:
             return {}
         with self._products():
-            update = prod(part.every for part in self._parts.values()) - 1
-            labels = batch.y if self.generator.conditional else None
-            return self._step_generator(GeneratorBatch(batch.x, update, labels=labels), Position(task, 0, 1))
-
-    def _step_generator(self, batch: GeneratorBatch, position: Position) -> Losses:
-        assert self.generators is not None
-        losses: Losses = {}
-        for name, part in self._parts.items():
-            if (batch.update + 1) % part.every:
-                continue
-            wanted = self.generators.noise("noise", batch.x.shape[1])
-            noise = self.streams.batch(wanted, f"generator.{name}", position.task, batch.update)
-            labels = [] if batch.labels is None else [batch.labels]
-            terms = self.generators.call("losses", name, batch.x, noise, *labels)
-            values = {term: weighted_sum(value, batch.weights) for term, value in terms.items()}
-            key = f"generator.{name}"
-            gradients = self._gradients(total_of(list(values.values())), [key])[key]
-            self.descents[key].step(gradients, lambda optimizer: self._generator_lr(optimizer, position))
-            losses |= {term: value.detach() for term, value in values.items()}
-        return losses
+            return self._generator_update.step_all(batch, task, generator_rate(self.strategy, Position(task, 0, 1)))
 
     def _gradients(self, loss: Tensor, names: Sequence[str], keep: bool = False) -> dict[str, list[Tensor | None]]:
         """The gradients of `loss` (R,), by the names of what is trained; None for what it does not depend on."""
@@ -270,20 +241,6 @@ class Learner:
             return nullcontext()
         # No cache of what was cast: the parameters change between two forward passes.
         return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
-
-    def _lr(self, optimizer: Optimizer, iteration: int, iterations: int) -> float:
-        """The learning rate of the solver in one of its own iterations."""
-        return optimizer.lr_at(iteration, iterations)
-
-    def _generator_lr(self, optimizer: Optimizer, position: Position) -> float:
-        """The learning rate of the generator; steps in which the solver rests have a course of their own."""
-        if self.strategy.solver_iteration(position) is not None:
-            return optimizer.lr_at(position.iteration, position.iterations)
-        others = self.strategy.steps(position.iterations) - position.iterations
-        own = (
-            position.iteration if position.iteration < position.iterations else position.iteration - position.iterations
-        )
-        return optimizer.lr_at(own, others or position.iterations)
 
     def _own_stream(self, *key: int) -> Any:
         # A solver that doesn't ask for its noise may draw from torch's global stream: give it one of its own.
@@ -378,20 +335,3 @@ class Learner:
 
 # What lies in memory with a replica axis, by its name in the state.
 _WHOLE = ("solver", "generator", "strategy", "regularizer")
-
-
-@dataclass(frozen=True)
-class _Solving:
-    """The solvers while they are trained, as a strategy may call them."""
-
-    learner: Learner
-    position: Position
-
-    def __call__(self, x: Tensor, /) -> Tensor:
-        return self.learner._solve("__call__", x, self.position)
-
-    def features(self, x: Tensor, /) -> Tensor:
-        return self.learner._solve("features", x, self.position)
-
-    def readout(self, features: Tensor, /) -> Tensor:
-        return self.learner._solve("readout", features, None)

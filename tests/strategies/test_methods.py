@@ -19,6 +19,7 @@ from gr_cli.strategies import FeedbackReplay, GenerativeClassifier
 from gr_cli.strategies.steps import Position
 from gr_cli.training.batches import batches, passes
 from gr_cli.training.experiment import prepare
+from gr_cli.training.generator_update import generator_rate
 from gr_cli.training.stacking import side_by_side
 
 CONF = Path(gr_cli.__file__).parent.parent / "conf"
@@ -163,7 +164,7 @@ def test_a_generator_that_learns_alone_has_the_course_of_the_task(schedule):
     words = ["strategy=generative_classifier", f"optimizer.schedule={schedule}", *SMALL, "train.iterations=10"]
     learner = prepare(composed(words)).learner
     optimizer = learner.optimizers[0]
-    rates = [learner._generator_lr(optimizer, Position(0, i, 10)) for i in range(10)]
+    rates = [generator_rate(learner.strategy, Position(0, i, 10))(optimizer) for i in range(10)]
     assert rates == [optimizer.lr_at(i, 10) for i in range(10)] and min(rates) > 0
 
 
