@@ -42,7 +42,8 @@ WALLS = {
     "matplotlib": ("results/drawing.py",),
     "jinja2": ("report/page.py",),
     "PIL": ("benchmarks/sources/image_", "evaluation/audit_images.py", "report/charts.py"),
-    "fcntl": ("system/",),
+    "fcntl": ("system/locks.py", "system/signals.py"),
+    "filelock": ("system/locks.py",),
     "pydantic": ("config/arguments.py",),
     "pandas": (),
 }

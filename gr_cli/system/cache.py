@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
 
 import torch
 from torch import Tensor
 
 from gr_cli.errors import WriteError
 from gr_cli.system.checksums import DamagedError, load_tensors, save_tensors
+from gr_cli.system.locks import one_after_another
 from gr_cli.system.messages import tell
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes may compute the same there
-    fcntl = None  # type: ignore[assignment]
 
 Tensors = dict[str, Tensor]
 
@@ -50,7 +45,8 @@ def kept(path: Path, compute: Callable[[], Tensors]) -> Tensors:
     if path.name not in _recent:
         found = _read(path)
         if found is None:
-            with _alone(path):
+            waits = f"another process computes what is missing in {path.parent}; this one waits for it"
+            with one_after_another(path.with_name(f".{path.name}.lock"), lambda: tell(waits)):
                 # Another process may have been faster.
                 found = _read(path, again=True) or _computed(path, compute)
         _recent[path.name] = found
@@ -87,32 +83,3 @@ def _read(path: Path, again: bool = False) -> Tensors | None:
         return None
     tensors: Tensors = stored["tensors"]
     return tensors
-
-
-def _locked(file: TextIO, path: Path) -> None:
-    """Wait until no other process holds the lock, and say so if that is not now: it may take minutes."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        tell(f"another process computes what is missing in {path.parent}; this one waits for it")
-        fcntl.flock(file, fcntl.LOCK_EX)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Only one process at a time, where that can be had: the others wait, and find what it wrote."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.with_name(f".{path.name}.lock").open("a")
-    except OSError:
-        yield
-        return
-    with file:
-        if fcntl is not None:
-            with suppress(OSError):
-                _locked(file, path)
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                Path(file.name).unlink()

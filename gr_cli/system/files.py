@@ -7,19 +7,12 @@ import errno
 import io
 import json
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from gr_cli.errors import FolderError, WriteError
-from gr_cli.system.reading import open_regular
-
-try:
-    import fcntl
-except ImportError:  # Windows: there nobody waits
-    fcntl = None  # type: ignore[assignment]
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -90,27 +83,6 @@ def _not_written(path: Path, error: OSError) -> WriteError:
 def not_made(folder: Path, error: OSError) -> FolderError:
     """What to raise when a folder that is needed can't be made."""
     return FolderError(f"{folder}: can't be made ({error.strerror}); run from a folder that you may write")
-
-
-@contextmanager
-def one_at_a_time(path: Path, patience: float = 10.0) -> Iterator[None]:
-    """Inside the block no other process is in one of the same file, which is made if it is not there.
-
-    Raises:
-        OSError: another process was in its block for `patience` seconds; it may have been stopped there.
-    """
-    with open_regular(path, os.O_RDWR | os.O_CREAT) as file:
-        end = time.monotonic() + patience
-        while fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise TimeoutError(f"{path}: another process has held it for {patience:g} s") from None
-                time.sleep(0.02)
-            else:
-                break
-        yield
 
 
 def write_text(path: Path, text: str) -> None:

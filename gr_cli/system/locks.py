@@ -1,15 +1,21 @@
-"""Locks on folders, which end with the process that holds them."""
+"""Locks, which end with the process that holds them.
+
+Those of folders are made here, by flock: whether one is held must be seen without taking it, which `filelock` can't do.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from gr_cli.system.reading import open_regular
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 try:
     import fcntl
@@ -53,3 +59,36 @@ def taken(file: IO[bytes]) -> bool:
         else:
             return True
     return False
+
+
+def one_at_a_time(path: Path, patience: float = 10.0) -> FileLock:
+    """A context in which no other process is in one of the same file, which is made if it is not there.
+
+    Entering raises OSError where another process was in its own for `patience` seconds: it may have been stopped there.
+    """
+    from filelock import FileLock
+
+    return FileLock(path, timeout=patience)
+
+
+@contextmanager
+def one_after_another(path: Path, on_wait: Callable[[], object]) -> Iterator[None]:
+    """As `one_at_a_time`, however long the others take; before it waits, `on_wait` is called. The file is gone in the
+    end. Where it can't be made, nobody waits."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            on_wait()
+            lock.acquire()
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            with suppress(OSError):
+                path.unlink()
+        lock.release()

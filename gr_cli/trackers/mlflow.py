@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gr_cli.errors import ConfigError
-from gr_cli.system.files import one_at_a_time, write_json
+from gr_cli.system.files import write_json
+from gr_cli.system.locks import one_at_a_time
 from gr_cli.trackers.base import Log, Tracked, Tracker, without_password
 
 _HOME = Path("outputs/mlruns")
@@ -82,7 +83,7 @@ class MLflow(Tracker):
                     client.set_tag(known, _PARENT, parent)  # it was begun alone
         return _Entries(client, known, goes_on, parent, run.sweep, self._alone)
 
-    def _alone(self) -> AbstractContextManager[None]:
+    def _alone(self) -> AbstractContextManager[object]:
         """One process at a time: SQLite lets no two make tables, and makes the others wait only a little."""
         return nullcontext() if self._home is None else one_at_a_time(self._home / ".lock")
 
@@ -118,7 +119,7 @@ class MLflow(Tracker):
 
 
 _PARENT = "mlflow.parentRunId"
-_Alone = Callable[[], AbstractContextManager[None]]
+_Alone = Callable[[], AbstractContextManager[object]]
 
 
 def _is_there(client: Any, run: str) -> bool:

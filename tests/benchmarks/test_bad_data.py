@@ -110,7 +110,7 @@ class Mine:
 
 
 def mine(fault: str) -> tuple[str, ...]:
-    return "benchmark.source._target_=test_bad_data.Mine", f"+benchmark.source.fault={fault}"
+    return f"benchmark.source._target_={__name__}.Mine", f"+benchmark.source.fault={fault}"
 
 
 @pytest.mark.parametrize("fault", BROKEN)
@@ -123,7 +123,7 @@ def test_a_source_of_ones_own_that_gives_nonsense(gr_run, fault):
 
 
 def test_a_sound_source_of_ones_own(gr_run):
-    assert gr_run("benchmark.source._target_=test_bad_data.Mine", *QUICK)[0] == 0
+    assert gr_run(f"benchmark.source._target_={__name__}.Mine", *QUICK)[0] == 0
 
 
 def test_permuted_tasks_refuse_the_same_and_what_is_no_image(gr_run):
@@ -136,7 +136,7 @@ def test_permuted_tasks_refuse_the_same_and_what_is_no_image(gr_run):
 
 
 def test_what_is_no_source(gr_run):
-    line = refused(gr_run, "benchmark.source._target_=test_bad_data.NoSource")
+    line = refused(gr_run, f"benchmark.source._target_={__name__}.NoSource")
     assert "benchmark.source=test_bad_data.NoSource: must be a Source" in line
     with pytest.raises(DataError, match=r"benchmark.source=NoSource: has no load\(\)"):
         load(NoSource())

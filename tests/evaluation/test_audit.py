@@ -345,7 +345,7 @@ def points(seed: int) -> Benchmark:
 
 def test_samples_of_few_values_are_refused(gr_run, run):
     Path("mine/benchmark").mkdir(parents=True)
-    Path("mine/benchmark/points.yaml").write_text("_target_: test_audit.points\n")
+    Path("mine/benchmark/points.yaml").write_text(f"_target_: {__name__}.points\n")
     folder = run("--config-dir", "mine", "benchmark=points", "strategy=finetune")
     code, _, err = gr_run("--config-dir", "mine", f"audit={folder}")
     assert code == 2 and "samples of 8 values can't be told from chance" in err and err.count("\n") == 1
