@@ -118,16 +118,5 @@ CHECKS: dict[str, Any] = {
     "inspect": bool,
 }
 
-# Settings that are newer than some folders, and how runs were before them: there they say nothing.
-NEWER = {
-    "normalise": None,
-    "augment.flip": 0.0,
-    "augment.brightness": 0.0,
-    "augment.contrast": 0.0,
-    "evaluate.dreams": None,
-    "strategy.regularizer.parameters": "solver",
-    "tracker": None,
-}
-
 # Settings that do not change what a run finds: where it looks, how often and to whom it reports.
 NOT_IDENTITY = ("data_root", "cache_root", "download", "fresh", "inspect", "log", "checkpoint", *NOT_IDENTIFYING)

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 from gr_cli.config.arguments import check
 from gr_cli.config.groups import METHOD, NAMING, NOT_IDENTIFYING, PARENT_FOLDERS, PROVIDED
 from gr_cli.config.instantiate import asks_for, check_node, split_optimizer
-from gr_cli.config.schema import CHECKS, NEWER, NOT_IDENTITY, RunConfig
+from gr_cli.config.schema import CHECKS, NOT_IDENTITY, RunConfig
 from gr_cli.errors import ConfigError, suggestion
 
 
@@ -148,27 +148,7 @@ def short_hash(value: Any) -> str:
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a configuration that decides what a run of its seed finds; equal runs have equal ones."""
-    found = {name: _comparable(value) for name, value in config.items() if name not in (*NOT_IDENTITY, "seed")}
-    for name, before in NEWER.items():
-        *groups, leaf = name.split(".")
-        node = found
-        for group in groups:
-            node = node.get(group) or {}
-        if leaf in node and node[leaf] == before:
-            del node[leaf]
-    return found
-
-
-def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration of an earlier version with the settings that it does not know, as they were then."""
-    found = dict(config)
-    for name, before in NEWER.items():
-        group, _, leaf = name.rpartition(".")
-        if not group:
-            found.setdefault(leaf, before)
-        elif isinstance(found.get(group), Mapping):
-            found[group] = {leaf: before} | dict(found[group])
-    return found
+    return {name: _comparable(value) for name, value in config.items() if name not in (*NOT_IDENTITY, "seed")}
 
 
 def _comparable(value: Any) -> Any:

@@ -123,7 +123,7 @@ class Record:
         """The record that gave `state`."""
         return cls(
             [EvaluationRow(**row) for row in state["evaluations"]],
-            [DreamRow(**row) for row in state.get("dreams", ())],  # there are states from before these were judged
+            [DreamRow(**row) for row in state["dreams"]],
             list(state["history"]),
             list(state["timing"]),
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gr_cli.config.instantiate import foreign_targets
-from gr_cli.config.settings import Settings, completed
+from gr_cli.config.settings import Settings
 from gr_cli.errors import ConfigError, FolderError
 from gr_cli.system.reading import read_yaml, reason_of
 
@@ -26,11 +26,6 @@ def settings_of(path: Path, trust: Collection[str] = ()) -> Settings:
 
     with _refused(path):
         config, choices = read_config(path)
-        newer = (("train", "boundaries", "told"), ("evaluate", "samples", None))
-        for group, name, default in newer:
-            if isinstance(config.get(group), dict):
-                config[group].setdefault(name, default)
-        config = completed(config)
         check_trust(path, foreign_targets(config), trust)
         return Settings.checked(config, choices, (RunFolder(path).status() or {}).get("overrides", []))
 
@@ -78,10 +73,6 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     choices = config.pop("choices", None)
     if not isinstance(choices, dict) or not all(isinstance(option, str) for option in choices.values()):
         raise ValueError("config.yaml has no `choices`, which name an option of each group")
-    config.setdefault("precision", "float32")  # runs of earlier versions do not say
-    config.setdefault("cache_root", "~/.cache/gr_cli")
-    config.setdefault("inspect", False)
-    config.setdefault("augment", {"noise": 0.0, "shift": 0})
     return config, choices
 
 

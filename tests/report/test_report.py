@@ -125,7 +125,7 @@ def test_dreams_that_only_a_generator_has_make_no_column(table):
     write_run(Path("runs"), 0, "generative_replay", evaluate__dreams=100)
     assert "dreams" not in table("runs")[0]
     write_run(Path("runs"), 0, "generative_replay", evaluate__dreams=50)
-    assert [row["dreams"] for row in table("runs")] == ["", "50", "100"]
+    assert [row["dreams"] for row in table("runs")] == ["null", "50", "100"]
 
 
 def test_what_was_typed_for_one_strategy_is_a_column_too(table):

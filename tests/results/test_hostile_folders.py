@@ -24,10 +24,11 @@ import yaml
 
 import gr_cli
 from gr_cli.cli.main import main as gr_run_main
-from gr_cli.errors import one_line
+from gr_cli.errors import FolderError, one_line
 from gr_cli.report.cli import main
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.progress import Watcher
+from gr_cli.results.stored_config import settings_of
 from gr_cli.system.checksums import load_tensors, save_tensors
 from gr_cli.system.reading import finite, read_json, read_table, read_yaml
 from helpers.interruption import sealed
@@ -643,3 +644,10 @@ def test_no_text_is_read_or_written_in_the_encoding_of_the_locale():
     calls = [ast.unparse(call) for call in texts if "encoding" not in {word.arg for word in call.keywords}]
     kernel = ("/proc/", "/sys/", "group /")  # ASCII
     assert not [call for call in calls if not any(name in call for name in kernel)]
+
+
+def test_a_folder_that_lacks_a_setting_is_refused_in_one_line():
+    path = write_run(Path("runs"))
+    with pytest.raises(FolderError, match=r"config.yaml: train.boundaries=null: is missing") as refused:
+        settings_of(path)
+    assert "\n" not in str(refused.value)

@@ -8,7 +8,6 @@ import torch
 from gr_cli import load_run
 from gr_cli.benchmarks.base import Kind, Samples
 from gr_cli.cli.compose import composed
-from gr_cli.config.settings import Settings, completed, deciding
 from gr_cli.errors import ConfigError
 from gr_cli.generators import VAE
 from gr_cli.models import CNN, SimpleMLP
@@ -197,25 +196,6 @@ def test_a_run_knows_its_moments_again(gr_run):
     seen = solver.normalised(x)
     assert float(seen.mean()) == pytest.approx(0, abs=1e-5) and float(seen.std()) == pytest.approx(1, abs=1e-3)
     assert gr_run(f"audit={only_run()}")[0] == 0
-
-
-# --- settings that earlier versions did not have
-
-
-def test_a_run_of_an_earlier_version_is_the_same_run():
-    config = composed(["strategy=finetune"]).config
-    old = {name: value for name, value in config.items() if name != "normalise"}
-    old["augment"] = {"noise": 0.0, "shift": 0}
-    old["evaluate"] = {name: value for name, value in config["evaluate"].items() if name != "dreams"}
-    assert completed(old) == config
-    assert deciding(old) == deciding(config)
-    assert Settings(config, {}).differences(completed(old)) == ""
-    assert deciding(composed(["strategy=finetune", "augment.flip=0.5"]).config) != deciding(config)
-    assert deciding(composed(["strategy=finetune", "normalise=first_task"]).config) != deciding(config)
-    held = ["strategy=bir", "strategy/regularizer=si"]
-    now = deciding(composed(held).config)
-    assert "parameters" not in now["strategy"]["regularizer"]  # nor had it before there was a choice
-    assert deciding(composed([*held, "strategy.regularizer.parameters=all"]).config) != now
 
 
 def test_prepared_solvers_hold_the_moments_of_their_own_first_task():
