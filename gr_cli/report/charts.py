@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from gr_cli.report.series import Cells, Line
+from gr_cli.report.series import TOGETHER, Cells, Line
 from gr_cli.report.statistics import Summary
-from gr_cli.report.tables import title
+from gr_cli.report.tables import scale, title
 from gr_cli.results.drawing import (
     Axes,
     MaxNLocator,
@@ -27,7 +27,7 @@ from gr_cli.results.drawing import (
     own_settings,
 )
 from gr_cli.results.drawing import Figure as Figure
-from gr_cli.results.metrics import FRACTIONS
+from gr_cli.results.tables import FRACTION, Column
 from gr_cli.system.files import write_whole
 
 # Told apart by colour-blind eyes (Okabe & Ito 2008); without the yellow and the black, which vanish on white or black.
@@ -119,8 +119,10 @@ def _draw(axes: Axes, drawn: Sequence[Line], page: bool, scale: float, interval:
 
 
 def _named(drawn: Sequence[Line], last_bold: bool) -> Sequence[Line]:
-    """Those that the legend names: all, but of many tasks the first and the last one."""
-    return drawn if len(drawn) <= FEW + 1 or not last_bold else [drawn[0], drawn[-2], drawn[-1]]
+    """Those that the legend names: all, but of many the first and the last one."""
+    if len(drawn) <= FEW + 1:
+        return drawn
+    return [drawn[0], *([drawn[-2]] if last_bold else []), drawn[-1]]
 
 
 def _legend(axes: Axes, figure: Figure) -> None:
@@ -153,27 +155,28 @@ def losses(drawn: Sequence[Line], page: bool) -> Figure:
     return figure
 
 
-def dreams(drawn: Mapping[str, Sequence[Line]], tops: Mapping[str, float], page: bool) -> Figure:
-    """How good the dreams of each task are: a small chart for each metric, two beside each other.
+def panels(drawn: Mapping[Column, Sequence[Line]], tops: Mapping[Column, float], page: bool) -> Figure:
+    """The columns of a table as training goes on: a small chart for each, two beside each other.
 
-    `tops`: the highest value of each metric that shall have room, so that several figures can be compared.
+    `tops`: the highest value of each column that shall have room, so that several figures can be compared.
     """
     width, height, gap = (4.6, 1.15, 0.62) if page else (COLUMN, 0.8, 0.45)
-    down, several = -(-len(drawn) // 2), max(len(_named(found, True)) for found in drawn.values())
+    first = next(iter(drawn.values()))  # all have the same lines
+    bold = first[-1].name == TOGETHER
+    down, several = -(-len(drawn) // 2), len(_named(first, bold))
     below = 0.5 + (0.2 if page else 0.14) * -(-several // 3)
     whole = below + down * (height + gap) - gap + 0.3
     with _style(page):
         figure = Figure(figsize=(width, whole))
-        for place, (metric, found) in enumerate(drawn.items()):
+        for place, (measure, found) in enumerate(drawn.items()):
             row, column = divmod(place, 2)
             corner = (0.1 + 0.5 * column, (below + (down - 1 - row) * (height + gap)) / whole)
             axes = figure.add_axes((*corner, 0.38, height / whole))
-            scale = 100.0 if metric in FRACTIONS else 1.0
-            _draw(axes, found, page, scale, interval=False, last_bold=True)
-            high = 1.05 * scale * tops[metric]
-            axes.set_ylim(*(_PERCENT if metric in FRACTIONS and high <= 110 else (-0.03 * high, high)))
+            _draw(axes, found, page, scale(measure.unit), interval=False, last_bold=bold)
+            high = 1.05 * scale(measure.unit) * tops[measure] or 1.0
+            axes.set_ylim(*(_PERCENT if measure.unit == FRACTION and high <= 110 else (-0.03 * high, high)))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.set_title(title(metric).removeprefix("dream "), loc="left", fontsize="medium")
+            axes.set_title(title(measure.name, measure.unit), loc="left", fontsize="medium")
             if place >= len(drawn) - 2:
                 axes.set_xlabel("tasks learnt")
         _legend(axes, figure)

@@ -49,6 +49,10 @@ class Group:
         """Those of them that have results, by seed."""
         return {seed: run for seed, run in self.by_seed.items() if run.finished}
 
+    def seeds_with(self, table: str) -> list[int]:
+        """The seeds whose table could be read."""
+        return [seed for seed, run in self.finished.items() if table not in run.broken]
+
     def metric(self, name: str) -> dict[int, float]:
         """A metric by seed, where it has a meaning."""
         found = {seed: (run.metrics or {}).get(name) for seed, run in self.finished.items()}

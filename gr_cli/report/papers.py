@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from gr_cli.errors import WriteError
-from gr_cli.report import charts, series
-from gr_cli.report.tables import Row, Table, title
-from gr_cli.results.metrics import FRACTIONS
+from gr_cli.report import charts, measured, series
+from gr_cli.report.tables import Row, Table, scale, title
 
 
 def draw(table: Table, folder: Path) -> list[Path]:
@@ -33,21 +31,25 @@ def _figures(table: Table) -> list[tuple[str, charts.Figure]]:
     found = []
     for metric in table.metrics:
         named = {row.label: summary for row in table.rows if (summary := row.metrics[metric]) is not None}
-        scale = 100.0 if metric in FRACTIONS else 1.0
+        unit = table.units[metric]
         if named:
-            found.append((metric, charts.comparison(named, title(metric), scale, page=False)))
+            found.append((metric, charts.comparison(named, title(metric, unit), scale(unit), page=False)))
     metric = table.metrics[0]
-    scale = 100.0 if metric in FRACTIONS else 1.0
+    words, factor = title(metric, table.units[metric]), scale(table.units[metric])
     for sweep in series.sweeps(table):
-        drawn = charts.sweep(sweep.lines, sweep.column.label.replace("_", " "), title(metric), scale, page=False)
+        drawn = charts.sweep(sweep.lines, sweep.column.label.replace("_", " "), words, factor, page=False)
         found.append((f"{metric}_by_{_plain(sweep.column.label)}", drawn))
-    tops = series.tops([series.dreams(row.group) for row in table.rows])
-    for place, row in enumerate(table.rows, 1):
-        found += _of_group(row, tops, f"{place}_{_plain(row.label)}")
+    names = [f"{place}_{_plain(row.label)}" for place, row in enumerate(table.rows, 1)]
+    for name, row in zip(names, table.rows, strict=True):
+        found += _of_group(row, name)
+    for described in measured.drawn_tables(table):
+        for name, panels in zip(names, described.panels, strict=True):
+            if panels:
+                found.append((f"{name}_{described.format.name}", charts.panels(panels, described.tops, page=False)))
     return found
 
 
-def _of_group(row: Row, tops: Mapping[str, float], name: str) -> list[tuple[str, charts.Figure]]:
+def _of_group(row: Row, name: str) -> list[tuple[str, charts.Figure]]:
     found = []
     if cells := series.matrix(row.group):
         found.append((f"{name}_matrix", charts.heat_map(cells, page=False)))
@@ -55,8 +57,6 @@ def _of_group(row: Row, tops: Mapping[str, float], name: str) -> list[tuple[str,
         found.append((f"{name}_curves", charts.curves(lines, page=False)))
     if lines := series.losses(row.group):
         found.append((f"{name}_losses", charts.losses(lines, page=False)))
-    if drawn := series.dreams(row.group):
-        found.append((f"{name}_dreams", charts.dreams(drawn, tops, page=False)))
     return found
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from gr_cli.errors import one_line
-from gr_cli.report.groups import Column, Group
+from gr_cli.report.groups import Column as SettingColumn
+from gr_cli.report.groups import Group
 from gr_cli.report.statistics import Summary, summarised
 from gr_cli.report.tables import Row, Table, as_number
 from gr_cli.results.discovery import FoundRun
-from gr_cli.results.folder import DREAMS_TABLE
-from gr_cli.results.metrics import DREAMS, TOGETHER
+from gr_cli.results.tables import ALL_TASKS, Column, TableFormat
 from gr_cli.system.reading import finite, naming, read_table
 
+TOGETHER = "all so far"  # the line of all tasks together
 Cells = dict[tuple[int, int], Summary]  # by (after task, task)
 Rows = Sequence[Mapping[str, str]]  # of a table, by column
 Key = TypeVar("Key", bound=Hashable)
@@ -33,7 +33,7 @@ class Line:
 class Sweep:
     """The first metric against a number in which groups differ, a line for each combination of what else differs."""
 
-    column: Column
+    column: SettingColumn
     lines: list[Line]
 
 
@@ -78,13 +78,8 @@ def curves(group: Group) -> list[Line]:
 def _curves_of(table: Rows) -> dict[tuple[int, float], float]:
     """By task and x, the number of tasks learnt, of the one in training the part that is over. Task -1: the mean."""
     rows = [row for row in table if row["split"] == "test"]
-    length: dict[str, int] = {}
-    for row in rows:
-        length[row["after_task"]] = max(int(row["iteration"]), length.get(row["after_task"], 0))
     found: dict[tuple[int, float], float] = {}
-    for row in rows:
-        part = int(row["iteration"]) / length[row["after_task"]] if length[row["after_task"]] else 1.0
-        x = round(int(row["after_task"]) + part, 6)
+    for row, x in zip(rows, _tasks_learnt(rows), strict=True):
         if x > int(row["task"]):
             found[int(row["task"]), x] = _accuracy(row["accuracy"])
     now: dict[float, list[float]] = {}
@@ -93,41 +88,69 @@ def _curves_of(table: Rows) -> dict[tuple[int, float], float]:
     return found | {(-1, x): sum(values) / len(values) for x, values in now.items()}
 
 
-def dreams(group: Group) -> dict[str, list[Line]]:
-    """How good dreams are, by metric: of each task, by how many tasks were learnt, and of all so far, which come last.
-    All metrics have the same lines, some perhaps without a point."""
-    found = _over_seeds(group, DREAMS_TABLE, _dreams_of)
-    tasks = sorted({task for _, task, _ in found}, key=lambda task: (task == TOGETHER, len(task), task))
-    names = {task: "all so far" if task == TOGETHER else f"task {task}" for task in tasks}
+def _tasks_learnt(rows: Rows) -> list[float]:
+    """For each row how many tasks were learnt, of the one in training the part that is over."""
+    length: dict[str, int] = {}
+    for row in rows:
+        length[row["after_task"]] = max(int(row.get("iteration", "0")), length.get(row["after_task"], 0))
+    parts = [
+        int(row.get("iteration", "0")) / length[row["after_task"]] if length[row["after_task"]] else 1.0 for row in rows
+    ]
+    return [round(int(row["after_task"]) + part, 6) for row, part in zip(rows, parts, strict=True)]
+
+
+def measured(group: Group, table: TableFormat) -> dict[Column, list[Line]]:
+    """What an evaluation measured, by column: a line for each thing that rows are about (a task, a class), by how many
+    tasks were learnt; all tasks together come last. All columns have the same lines, some perhaps without a point."""
+    columns = [column for column in table.values if column.unit != "samples"]
+
+    def read(rows: Rows) -> dict[tuple[str, tuple[str, ...], float], float]:
+        return _distinct(
+            ((column.name, tuple(_label(row[key]) for key in table.keys), x), finite(row[column.name]))
+            for column in columns
+            for row, x in zip(rows, _tasks_learnt(rows), strict=True)
+            if row[column.name]
+        )
+
+    found = _over_seeds(group, f"{table.name}.csv", read, table.name)
+    about = sorted({key for _, key, _ in found}, key=lambda key: [(part == ALL_TASKS, len(part), part) for part in key])
     panels = {}
-    for metric in dict.fromkeys(metric for metric, _, _ in found):
-        mine = {(task, x): summary for (name, task, x), summary in found.items() if name == metric}
-        panels[metric] = [Line(names[task], _points(mine, task)) for task in tasks]
+    for column in columns if about else ():
+        mine = {(key, x): summary for (name, key, x), summary in found.items() if name == column.name}
+        panels[column] = [Line(_line_name(table.keys, key), _points(mine, key)) for key in about]
     return panels
 
 
-def tops(several: Sequence[Mapping[str, Sequence[Line]]]) -> dict[str, float]:
-    """Of what `dreams` found for several groups: the highest value of each metric, its standard error included."""
-    found: dict[str, float] = {}
+def counted(group: Group, table: TableFormat) -> dict[tuple[str, str], Summary]:
+    """The first value of a table of counts by its last two keys, after the last task; where a seed has no row, 0."""
+    (row_key, column_key), value = table.keys[-2:], table.values[0].name
+
+    def read(rows: Rows) -> dict[tuple[str, str], float]:
+        last = max((int(row["after_task"]) for row in rows), default=0)
+        now = [row for row in rows if int(row["after_task"]) == last]
+        return _distinct(((_label(row[row_key]), _label(row[column_key])), finite(row[value])) for row in now)
+
+    return _over_seeds(group, f"{table.name}.csv", read, table.name, absent=0.0)
+
+
+def _label(text: str) -> str:
+    """What a row is about, on one line and not long; numbers as one writes them."""
+    return str(int(text)) if text.lstrip("-").isdecimal() else one_line(text)[:100]
+
+
+def _line_name(keys: Sequence[str], values: Sequence[str]) -> str:
+    parts = [TOGETHER if value == ALL_TASKS else f"{key} {value}" for key, value in zip(keys, values, strict=True)]
+    return " · ".join(parts) or TOGETHER
+
+
+def tops(several: Iterable[Mapping[Column, Sequence[Line]]]) -> dict[Column, float]:
+    """Of what `measured` found for several groups: the highest value of each column, its standard error included."""
+    found: dict[Column, float] = {}
     for panels in several:
-        for metric, lines in panels.items():
+        for column, lines in panels.items():
             ends = [point.mean + (point.sem or 0.0) for line in lines for point in line.points.values()]
-            found[metric] = max([found.get(metric, 0.0), *ends])
+            found[column] = max([found.get(column, 0.0), *ends])
     return found
-
-
-def _dreams_of(rows: Rows) -> dict[tuple[str, str, float], float]:
-    """By metric, task and x, the number of tasks learnt."""
-    return _distinct(
-        ((f"dream_{name}", _task(row["task"]), float(int(row["after_task"]) + 1)), finite(row[name]))
-        for name in DREAMS
-        for row in rows
-        if row[name]
-    )
-
-
-def _task(text: str) -> str:
-    return text if text == TOGETHER else str(int(text))
 
 
 def losses(group: Group) -> list[Line]:
@@ -149,21 +172,29 @@ def _losses_of(rows: Rows) -> dict[tuple[str, float], float]:
     return found
 
 
-def _over_seeds(group: Group, table: str, read: Callable[[Rows], Mapping[Key, float]]) -> dict[Key, Summary]:
-    """Means of what is read from a table of each finished run. A run whose table is broken takes note of that."""
-    values: dict[Key, list[float]] = {}
+def _over_seeds(
+    group: Group,
+    table: str,
+    read: Callable[[Rows], Mapping[Key, float]],
+    described: str = "",
+    absent: float | None = None,
+) -> dict[Key, Summary]:
+    """Means of what is read from a table of each finished run, of those that have the one that is `described`; a value
+    that a run does not have counts as `absent`, or not at all. A run whose table is broken takes note of that."""
+    values: list[Mapping[Key, float]] = []
     for run in group.finished.values():
-        with run.leaving_out(table):
-            for key, value in _read(run, table, read).items():
-                values.setdefault(key, []).append(value)
-    summaries = {key: summarised(mine) for key, mine in values.items()}
+        if not described or described in run.tables:
+            with run.leaving_out(table):
+                values.append(_read(run, table, read))
+    summaries = {}
+    for key in dict.fromkeys(key for mine in values for key in mine):
+        listed = [mine.get(key, absent) for mine in values]
+        summaries[key] = summarised([value for value in listed if value is not None])
     return {key: summary for key, summary in summaries.items() if summary is not None}
 
 
 def _read(run: FoundRun, table: str, read: Callable[[Rows], Mapping[Key, float]]) -> Mapping[Key, float]:
     path = run.path / table
-    if table == DREAMS_TABLE and not os.path.lexists(path):
-        return {}
     rows = read_table(path)
     with naming(path):
         found = read(rows)

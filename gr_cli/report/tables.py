@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gr_cli.errors import ConfigError, one_line, suggestion
 from gr_cli.report.groups import NONE, Column, Group, Grouping, notes
 from gr_cli.report.statistics import Summary, summarised
-from gr_cli.results.metrics import FRACTIONS
+from gr_cli.results.discovery import FoundRun
+from gr_cli.results.metrics import fractions
+from gr_cli.results.tables import FRACTION
 
 DEFAULT_METRICS = ("average_accuracy", "forgetting")
 
@@ -40,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows, and what their labels and numbers are of."""
+    """Rows, and what their labels and numbers are of. `units`: of each metric."""
 
     columns: list[Column]
     metrics: tuple[str, ...]
@@ -48,6 +50,7 @@ class Table:
     everywhere: list[str]
     homeless: list[str]
     baseline_chosen: bool = False
+    units: dict[str, str] = field(default_factory=dict)
 
 
 def tabulated(grouping: Grouping, metrics: Sequence[str], baseline: Sequence[str] = ()) -> Table:
@@ -66,7 +69,16 @@ def tabulated(grouping: Grouping, metrics: Sequence[str], baseline: Sequence[str
     wanted = _wanted(grouping, baseline)
     rows = [_row(group, grouping, tuple(metrics), wanted) for group in grouping.groups]
     homeless = [f"{job.path}: never begun" for job in grouping.homeless]
-    return Table(grouping.columns, tuple(metrics), rows, grouping.everywhere, homeless, bool(baseline))
+    units = _units(metrics, [run for group in grouping.groups for run in group.finished.values()])
+    return Table(grouping.columns, tuple(metrics), rows, grouping.everywhere, homeless, bool(baseline), units)
+
+
+def _units(metrics: Sequence[str], runs: Sequence[FoundRun]) -> dict[str, str]:
+    """The unit of each metric; folders say those of what they measured besides accuracy."""
+    known = fractions([])
+    if not known.issuperset(metrics):
+        known = fractions(table for run in runs for table in run.tables.values())
+    return {metric: FRACTION if metric in known else "" for metric in metrics}
 
 
 def _wanted(grouping: Grouping, words: Sequence[str]) -> dict[Column, str]:
@@ -212,60 +224,67 @@ def shown_table(table: Table) -> Shown:
     first = table.metrics[0]
     compared = any(row.difference for row in table.rows)
     headers.append("n")
+    units = table.units
     for metric in table.metrics:
-        headers += [title(metric), "95 % of the mean"] if metric == first else [title(metric)]
-    unit = " (points)" if first in FRACTIONS else ""
+        named = title(metric, units[metric])
+        headers += [named, "95 % of the mean"] if metric == first else [named]
+    unit = " (points)" if units[first] == FRACTION else ""
     headers += [f"paired difference in {first.replace('_', ' ')}{unit}"] if compared else []
     headers += ["seconds", "peak MiB"]
     rows = []
     for row in table.rows:
         cells = [*row.labels, str(row.n) if row.n == len(row.group.seeds) else f"{row.n} of {len(row.group.seeds)}"]
         for metric in table.metrics:
-            cells.append(mean_and_sem(row.metrics[metric], metric, row.n))
+            cells.append(mean_and_sem(row.metrics[metric], units[metric], row.n))
             if metric == first:
-                cells.append(interval(row.metrics[metric], metric))
+                cells.append(interval(row.metrics[metric], units[metric]))
         if compared:
-            cells.append("baseline" if row.baseline is row.group else difference(row.difference, first))
+            cells.append("baseline" if row.baseline is row.group else difference(row.difference, units[first]))
         cells += [mean_and_sem(row.seconds, "", row.n, 1), NONE if row.memory is None else f"{row.memory:.0f}"]
         rows.append(cells)
     return Shown(headers, rows, words)
 
 
-def title(metric: str) -> str:
-    """A metric with its unit."""
-    words = metric.replace("_", " ").replace("frechet", "Fréchet distance")
-    return f"{words} (%)" if metric in FRACTIONS else words
+def title(name: str, unit: str) -> str:
+    """A metric or a column with its unit."""
+    words = name.replace("_", " ")
+    return f"{words} (%)" if unit == FRACTION else f"{words} ({unit})" if unit else words
 
 
-def number(value: float, metric: str, digits: int = 2, sign: str = "") -> str:
-    """In percent, if that is what the metric is in; with a proper minus."""
-    scaled = 100 * value if metric in FRACTIONS else value
+def scale(unit: str) -> float:
+    """By what numbers of a unit are multiplied where they are shown: fractions are in percent."""
+    return 100.0 if unit == FRACTION else 1.0
+
+
+def number(value: float, unit: str, digits: int = 2, sign: str = "") -> str:
+    """In percent, if it is a fraction; with a proper minus."""
+    scaled = scale(unit) * value
     return f"{scaled:{sign}.{digits}f}".replace("-", "−") if scaled == scaled else "NaN"
 
 
-def mean_and_sem(summary: Summary | None, metric: str, of: int, digits: int = 2) -> str:
+def mean_and_sem(summary: Summary | None, unit: str, of: int, digits: int = 2) -> str:
     """Mean ± standard error; with the number of values, if it is not that `of` the row."""
     if summary is None:
         return NONE
-    text = number(summary.mean, metric, digits)
-    text += "" if summary.sem is None else f" ± {number(summary.sem, metric, digits)}"
+    text = number(summary.mean, unit, digits)
+    text += "" if summary.sem is None else f" ± {number(summary.sem, unit, digits)}"
     return text if summary.n == of else f"{text} ({summary.n})"
 
 
-def interval(summary: Summary | None, metric: str, sign: str = "") -> str:
+def interval(summary: Summary | None, unit: str, sign: str = "") -> str:
     """The confidence interval."""
     if summary is None or summary.interval is None:
         return NONE
-    low, high = (number(end, metric, sign=sign) for end in summary.interval)
+    low, high = (number(end, unit, sign=sign) for end in summary.interval)
     return f"[{low}, {high}]"
 
 
-def difference(summary: Summary | None, metric: str) -> str:
+def difference(summary: Summary | None, unit: str) -> str:
     """A paired difference with its confidence interval and the number of common seeds."""
     if summary is None:
         return NONE
-    between = "" if summary.interval is None else f" {interval(summary, metric, '+')}"
-    return f"{number(summary.mean, metric, sign='+')}{between} ({summary.n})"
+    between = "" if summary.interval is None else f" {interval(summary, unit, '+')}"
+    return f"{number(summary.mean, unit, sign='+')}{between} ({summary.n})"
 
 
 def remarks(table: Table) -> list[str]:

@@ -8,13 +8,15 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any, NoReturn
 
 from gr_cli.config.settings import deciding, flat, short_hash
 from gr_cli.errors import FolderError
-from gr_cli.results.folder import RunFolder
+from gr_cli.results.folder import TABLES, RunFolder
 from gr_cli.results.stored_config import read_config
+from gr_cli.results.tables import TableFormat
 from gr_cli.system.reading import finite, naming, read_json, read_table, reason_of
 
 NEVER_BEGUN = "never begun"
@@ -56,6 +58,15 @@ class FoundRun:
         except _WHAT_BROKEN_FILES_RAISE as error:
             why = _why(error)
             self.broken[name] = why if name in why else f"{name}: {why}"
+
+    @cached_property
+    def tables(self) -> dict[str, TableFormat]:
+        """What its evaluations measured, by the name of the table; none where that can't be read."""
+        found: dict[str, TableFormat] = {}
+        with self.leaving_out(TABLES):
+            found = self.folder.tables()
+            self.folder.check_file(TABLES, self.status)
+        return found
 
     @property
     def path(self) -> Path:

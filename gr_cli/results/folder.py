@@ -15,22 +15,22 @@ from typing import IO, TYPE_CHECKING, Any
 
 from gr_cli.errors import DamagedCheckpointError, FolderError
 from gr_cli.results.status_fields import check_status, instant
+from gr_cli.results.tables import TableFormat, formats_of
 from gr_cli.system.checksums import DamagedError, checksum, load_tensors, save_tensors
-from gr_cli.system.files import csv_text, move, not_made, remove, write_json, write_text
+from gr_cli.system.files import csv_text, json_text, move, not_made, remove, write_json, write_text
 from gr_cli.system.locks import AVAILABLE, LOCK, is_held, taken
 from gr_cli.system.reading import finite, naming, open_regular, read_bytes, read_json, read_table, reason_of
 
 if TYPE_CHECKING:
     from gr_cli.results.record import Record
 
-# The tables that follow from configuration and seed alone.
-DREAMS_TABLE = "dreams.csv"  # only of runs whose dreams were judged
-RESULTS = ("accuracy_matrix.csv", "evaluations.csv", "metrics.csv", "history.csv", DREAMS_TABLE)
-
-TABLES = (*RESULTS, "timing.csv")
+# What every run leaves besides the tables of its evaluations, which TABLES describes.
+RESULTS = ("accuracy_matrix.csv", "metrics.csv", "history.csv")
+TABLES = "tables.json"
 # What status.json says of a moment.
 _CHANGING = ("state", "reason", "started", "updated", "seconds", "progress", "process", "host")
 
+CONFIG = "config.yaml"
 # The files of a run's state: the newest, one that is to take its place, and that of the end of the task before.
 CURRENT, NEXT, PREVIOUS = "checkpoint.pt", "checkpoint.next.pt", "checkpoint.previous.pt"
 
@@ -116,7 +116,7 @@ class RunFolder:
         """Replace status.json, with the checksums of the files that are over."""
         known = {**status.get("checksums", {}), **self._checksums}
         over = status.get("state") == "finished"
-        checksums = {name: known[name] for name in known if over or name not in TABLES}
+        checksums = {name: known[name] for name in known if over or name == CONFIG}
         facts = {name: value for name, value in status.items() if name != "checksum"} | {"checksums": checksums}
         write_json(self.path / "status.json", facts | {"checksum": _of_facts(facts)})
 
@@ -124,10 +124,10 @@ class RunFolder:
 
     def write_config(self, text: str) -> None:
         """Replace config.yaml."""
-        self._write("config.yaml", text)
+        self._write(CONFIG, text)
 
     def write_tables(self, record: Record, metrics: Mapping[str, float | None]) -> None:
-        """Replace all CSV files by what `record` holds."""
+        """Replace all CSV files by what `record` holds, and the description of those that evaluations made."""
         for name, text in _tables(record, metrics).items():
             self._write(name, text)
 
@@ -160,8 +160,23 @@ class RunFolder:
             )
 
     def changed_tables(self, record: Record, metrics: Mapping[str, float | None]) -> list[str]:
-        """The names of the CSV files that are not what `write_tables` would write."""
+        """The names of the files that are not what `write_tables` would write."""
         return [name for name, text in _tables(record, metrics).items() if not _holds(self.path / name, text)]
+
+    def tables(self) -> dict[str, TableFormat]:
+        """The tables of its evaluations by name, as tables.json describes them.
+
+        Raises:
+            OSError, ValueError: it can't be read, or describes none.
+        """
+        path = self.path / TABLES
+        described = read_json(path)
+        with naming(path):
+            return formats_of(described)
+
+    def results(self) -> list[str]:
+        """The names of the CSV files that follow from configuration and seed alone."""
+        return [*RESULTS, *(f"{name}.csv" for name in self.tables())]
 
     def metrics(self) -> dict[str, float | None]:
         """What metrics.csv says."""
@@ -257,18 +272,16 @@ class RunFolder:
 
 
 def _tables(record: Record, metrics: Mapping[str, float | None]) -> dict[str, str]:
-    """The content of each CSV file of a run."""
-    found = {
+    """The content of each CSV file of a run, and of the description of those that evaluations made."""
+    found: dict[str, tuple[list[str], list[list[Any]]]] = {
         "accuracy_matrix.csv": record.matrix_table(),
-        "evaluations.csv": record.evaluations_table(),
-        DREAMS_TABLE: record.dreams_table(),
         "history.csv": record.history_table(),
         "timing.csv": record.timing_table(),
         "metrics.csv": (["metric", "value"], [[name, value] for name, value in metrics.items()]),
     }
-    if not record.dreams:
-        del found[DREAMS_TABLE]
-    return {name: csv_text(*table) for name, table in found.items()}
+    found |= {f"{name}.csv": table.cells() for name, table in record.tables.items()}
+    described = {"tables": [table.format.as_dict() for table in record.tables.values()]}
+    return {TABLES: json_text(described)} | {name: csv_text(*table) for name, table in found.items()}
 
 
 def _of_facts(status: Mapping[str, Any]) -> str:

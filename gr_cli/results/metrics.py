@@ -6,16 +6,12 @@ None where the metric has no meaning: with fewer rows than tasks (joint training
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+
+from gr_cli.results.tables import FRACTION, TableFormat
 
 Row = Sequence[float | None]
 Matrix = Sequence[Row]
-
-# What dreams.csv says of dreams, in its order; how it names the row of all tasks together; and its column for how many
-# real samples the judge knows.
-DREAMS = ("agreement", "share", "balance", "precision", "recall", "density", "coverage", "frechet")
-TOGETHER = "all"
-JUDGE = "judge"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -89,6 +85,10 @@ def all_metrics(matrix: Matrix, before: Row | None) -> dict[str, float | None]:
     return found | {"forward_transfer": None if before is None else forward_transfer(matrix, before)}
 
 
-# Metrics that are shares of something, and shown in percent.
-_SHARES = (f"dream_{name}" for name in (JUDGE, *DREAMS) if name not in ("density", "frechet"))
-FRACTIONS = frozenset([*all_metrics([], None), *_SHARES])
+_OF_THE_MATRIX = frozenset(all_metrics([], None))
+
+
+def fractions(tables: Iterable[TableFormat]) -> frozenset[str]:
+    """The metrics that are shown in percent: those of the accuracy matrix, and of `tables` those whose unit says so."""
+    found = {name for table in tables for name, column in table.metrics.items() if column.unit == FRACTION}
+    return _OF_THE_MATRIX | found

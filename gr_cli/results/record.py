@@ -2,70 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from gr_cli.results.metrics import DREAMS, JUDGE, TOGETHER, all_metrics, average_accuracy
+from gr_cli.results.accuracy import ACCURACY, matrix_rows
+from gr_cli.results.metrics import all_metrics, average_accuracy, fractions
+from gr_cli.results.tables import MeasuredTable, Row, TableFormat
 
 Table = tuple[list[str], list[list[Any]]]
 
 
-@dataclass(frozen=True)
-class EvaluationRow:
-    """One evaluation of one task. `after_task` -1 is before any training; `final`: that task's training was over."""
-
-    after_task: int
-    iteration: int
-    task: int
-    split: str
-    accuracy: float
-    loss: float | None
-    n: int
-    final: bool
-
-
-@dataclass(frozen=True)
-class DreamRow:
-    """How good `n` dreams of one task are, or of all tasks so far (`task` None), beside so many `real` samples.
-
-    `agreement`: the share of them whose label the judge confirms; `judge`: the share of real samples whose class it
-    knows. `share`: how many of all dreams it takes for classes of that task, 1 being as many as are due; `balance`: how
-    evenly over these classes. The rest compares them with real samples, see `evaluation/fidelity`. None: no meaning.
-    """
-
-    after_task: int
-    task: int | None
-    n: int
-    real: int
-    judge: float | None
-    agreement: float | None
-    share: float
-    balance: float | None
-    precision: float | None
-    recall: float | None
-    density: float | None
-    coverage: float | None
-    frechet: float | None
+def _tables() -> dict[str, MeasuredTable]:
+    return {ACCURACY.name: MeasuredTable(ACCURACY)}
 
 
 @dataclass
 class Record:
-    """Evaluations, dreams, history and timing of a run, in the order in which they came."""
+    """What was measured, history and timing of a run, in the order in which they came.
 
-    evaluations: list[EvaluationRow] = field(default_factory=list)
-    dreams: list[DreamRow] = field(default_factory=list)
+    tables: of the evaluations, by name; that of accuracy is always there, others with their first row.
+    """
+
+    tables: dict[str, MeasuredTable] = field(default_factory=_tables)
     history: list[dict[str, float]] = field(default_factory=list)
     timing: list[dict[str, float]] = field(default_factory=list)
 
+    def add(self, table: TableFormat, rows: Sequence[Row]) -> None:
+        """Append rows to a table."""
+        if rows:
+            self.tables.setdefault(table.name, MeasuredTable(table)).rows.extend(rows)
+
+    @property
+    def accuracies(self) -> list[Row]:
+        """The rows of accuracy."""
+        return self.tables[ACCURACY.name].rows
+
     def rows(self, split: str = "test") -> dict[int, list[float | None]]:
         """The accuracy matrix: for each training that is over (-1: before any), accuracies by task, None for none."""
-        final = [row for row in self.evaluations if row.final and row.split == split]
-        width = max((row.task + 1 for row in final), default=0)
-        table: dict[int, list[float | None]] = {row.after_task: [None] * width for row in final}
-        for row in final:
-            table[row.after_task][row.task] = row.accuracy
-        return table
+        return matrix_rows(self.accuracies, split)
 
     def matrix(self, split: str = "test") -> list[list[float | None]]:
         """Its rows after trainings, without the one before."""
@@ -73,12 +49,15 @@ class Record:
 
     def metrics(self, transfer: bool, parameters: dict[str, int]) -> dict[str, float | None]:
         """All metrics by name. `transfer`: whether accuracies on unseen tasks mean anything."""
-        before = self.rows().get(-1) if transfer else None
-        found = all_metrics(self.matrix(), before)
-        if self.dreams:
-            # Whatever comes last is of all tasks together.
-            found |= {f"dream_{name}": getattr(self.dreams[-1], name) for name in (JUDGE, *DREAMS)}
+        found = all_metrics(self.matrix(), self.rows().get(-1) if transfer else None)
+        for table in self.tables.values():
+            found |= {name: cast("float | None", value) for name, value in table.metrics().items()}
         return found | {f"parameters_{name}": n for name, n in parameters.items()}
+
+    @property
+    def fractions(self) -> frozenset[str]:
+        """The metrics that are shown in percent."""
+        return fractions(table.format for table in self.tables.values())
 
     # --- tables
 
@@ -87,17 +66,6 @@ class Record:
         rows = {after: accuracies for after, accuracies in self.rows().items() if after >= 0}
         width = max((len(accuracies) for accuracies in rows.values()), default=0)
         return ["after_task", *(f"task_{i}" for i in range(width))], [[after, *a] for after, a in rows.items()]
-
-    def evaluations_table(self) -> Table:
-        """evaluations.csv"""
-        columns = ["after_task", "iteration", "task", "split", "accuracy", "loss", "n"]
-        return columns, [[getattr(row, column) for column in columns] for row in self.evaluations]
-
-    def dreams_table(self) -> Table:
-        """dreams.csv"""
-        columns = [field.name for field in fields(DreamRow)]
-        rows = [[getattr(row, column) for column in columns] for row in self.dreams]
-        return columns, [[TOGETHER if value is None and i == 1 else value for i, value in enumerate(r)] for r in rows]
 
     def history_table(self) -> Table:
         """history.csv: the loss terms are the columns, in the order in which they first came up."""
@@ -111,22 +79,14 @@ class Record:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain lists, dicts and numbers."""
-        return {
-            "evaluations": [asdict(row) for row in self.evaluations],
-            "dreams": [asdict(row) for row in self.dreams],
-            "history": list(self.history),
-            "timing": list(self.timing),
-        }
+        tables = [table.state_dict() for table in self.tables.values()]
+        return {"tables": tables, "history": list(self.history), "timing": list(self.timing)}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Record:
         """The record that gave `state`."""
-        return cls(
-            [EvaluationRow(**row) for row in state["evaluations"]],
-            [DreamRow(**row) for row in state["dreams"]],
-            list(state["history"]),
-            list(state["timing"]),
-        )
+        tables = [MeasuredTable.from_state(table) for table in state["tables"]]
+        return cls({table.format.name: table for table in tables}, list(state["history"]), list(state["timing"]))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from gr_cli.training.experiment import Experiment
 from gr_cli.training.learner import Learner
 from gr_cli.training.stages import START, Place
 
-VERSION = 6
+VERSION = 7
 State = dict[str, Any]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gr_cli.errors import GrError, Interrupted, TrainingError, as_failure
-from gr_cli.evaluation.reference_classifier import Judge
+from gr_cli.evaluation.base import Context, Evaluation
+from gr_cli.evaluation.registry import measure
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.status import Status
 from gr_cli.runner import checkpoints
@@ -20,8 +21,8 @@ from gr_cli.training.stages import Place
 
 @dataclass
 class Run:
-    """One run under way: what it is, where it is kept, from where it can go on, why it failed if it did, and who judges
-    its dreams if anybody does."""
+    """One run under way: what it is, where it is kept, from where it can go on, why it failed if it did, and what
+    is measured in it."""
 
     experiment: Experiment
     folder: RunFolder
@@ -29,7 +30,7 @@ class Run:
     states: dict[Place, checkpoints.Origin]
     saved: Place | None = None  # of the newest state in its folder
     failure: GrError | None = None
-    judge: Judge | None = None
+    evaluations: Sequence[Evaluation] = ()
 
 
 @dataclass
@@ -45,6 +46,14 @@ class Cohort:
     def going(self) -> list[tuple[int, Run]]:
         """The runs that have not failed, with their places among the replicas."""
         return [(i, run) for i, run in enumerate(self.runs) if run.failure is None]
+
+    def measure(self, after_task: int, iteration: int, final: bool) -> None:
+        """Let the evaluations of each run look at it; `after_task` -1 is before any training."""
+        self.each(
+            lambda i, run: measure(
+                run.evaluations, Context(run.experiment, self.learner, i, after_task, iteration, final)
+            )
+        )
 
     @property
     def folders(self) -> list[Path]:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from gr_cli.config.settings import Settings
 from gr_cli.errors import GrError, Interrupted, as_failure
-from gr_cli.evaluation.accuracy import evaluate
-from gr_cli.evaluation.sample_quality import judge_dreams, judge_of
+from gr_cli.evaluation import registry
 from gr_cli.results.folder import RunFolder, sibling
 from gr_cli.results.history import OpenRow
 from gr_cli.results.record import Record, Result
@@ -180,10 +179,10 @@ def _train(cohort: Cohort, place: Place, open_row: OpenRow) -> None:
     cohort.each(lambda i, run: setattr(run.status, "reached", reached))
     cohort.each(lambda i, run: run.status.write("running"))
     if first < len(plan):
-        cohort.each(lambda i, run: setattr(run, "judge", judge_of(run.experiment)))
+        cohort.each(lambda i, run: setattr(run, "evaluations", registry.prepare(run.experiment)))
     view.started(experiments, cohort.folders, reached.plan, place)
-    if not experiments[0].record.evaluations:
-        cohort.each(lambda i, run: evaluate(run.experiment, learner, i, after_task=-1, iteration=0, final=True))
+    if not experiments[0].record.accuracies:
+        cohort.measure(after_task=-1, iteration=0, final=True)
         learner.clock.take()
     with stop_requests() as stop:
         for number, stage in enumerate(plan[first:], first):
@@ -203,20 +202,11 @@ def _train(cohort: Cohort, place: Place, open_row: OpenRow) -> None:
 
 
 def _look_back(cohort: Cohort, stage: Stage, stop: threading.Event) -> None:
-    """What a stage that is over has come to: accuracy on all tasks, how good the dreams are, a picture of them."""
+    """What a stage that is over has come to: what the evaluations find, its times, a picture of generated samples."""
     learner = cohort.learner
     batch = cohort.runs[0].experiment.settings.config["train"]["batch_size"]
-
-    def look(i: int, run: Run) -> None:
-        evaluate(run.experiment, learner, i, stage.task, stage.iterations, final=True)
-
-    def judge(i: int, run: Run) -> None:
-        if run.judge is not None:
-            judge_dreams(run.experiment, learner, i, run.judge, stage.task)
-
     with interruptible(cohort, stop):
-        cohort.each(look)
-        cohort.each(judge)
+        cohort.measure(stage.task, stage.iterations, final=True)
         row: dict[str, float] = {"task": stage.task}
         row |= learner.clock.row(stage.iterations * batch, len(cohort.runs))
         row["peak_memory_mib"] = peak_memory(learner.device) / 2**20 or float("nan")

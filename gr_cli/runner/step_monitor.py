@@ -10,7 +10,6 @@ from time import monotonic
 import torch
 
 from gr_cli.errors import TrainingError
-from gr_cli.evaluation.accuracy import evaluate
 from gr_cli.results.history import History, OpenRow
 from gr_cli.results.status import Reached
 from gr_cli.runner import checkpoints
@@ -71,7 +70,7 @@ class StepMonitor:
         self._fail(self._history.add(position.iteration, losses))
         if self._evaluate_every and done % self._evaluate_every == 0 and done < position.iterations:
             with interruptible(cohort, self._stop):
-                cohort.each(lambda i, run: evaluate(run.experiment, cohort.learner, i, position.task, done, False))
+                cohort.measure(position.task, done, final=False)
         self._reached.steps = done
         cohort.view.stepped(self._number, position, losses)
         now = monotonic()

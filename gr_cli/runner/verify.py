@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from math import inf, isfinite
@@ -15,7 +16,7 @@ from typing import Any
 from gr_cli.config.instantiate import foreign_targets
 from gr_cli.config.settings import Settings, flat
 from gr_cli.errors import ConfigError, FolderError, GrError, OutOfMemoryError, SizeError
-from gr_cli.results.folder import RESULTS, RunFolder
+from gr_cli.results.folder import RunFolder
 from gr_cli.results.stored_config import check_trust, settings_of
 from gr_cli.runner.checkpoints import check_identity
 from gr_cli.runner.provenance import processor
@@ -55,7 +56,9 @@ def verify(path: Path, view: View, trust: Collection[str] = ()) -> Verdict:
         obstacles += more
         before, now = folder.status() or {}, again.status() or {}
         obstacles += _elsewhere(before | trained, now)
-        names = [name for name in RESULTS if (path / name).exists() or (again.path / name).exists()]
+        names = dict.fromkeys(again.results())
+        with suppress(OSError, ValueError):  # what describes its tables may be damaged, too
+            names |= dict.fromkeys(folder.results())
         found = {name: _compared(path / name, again.path / name) for name in names}
         lines = [f"{name}: {what or 'the same byte for byte'}" for name, (what, _) in found.items()]
     furthest = max(deviation for _, deviation in found.values())

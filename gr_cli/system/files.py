@@ -92,7 +92,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write `value` as JSON that a person can read."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """`value` as JSON that a person can read."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def write_csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gr_cli.errors import GrError, one_line
-from gr_cli.results.metrics import FRACTIONS, Row
+from gr_cli.results.metrics import Row
 from gr_cli.system.messages import tell_failure
 from gr_cli.terminal.bars import Bar, Bars, show_sweep
 from gr_cli.terminal.format import duration, in_short, mean, percent, plural
@@ -212,9 +212,9 @@ class Terminal(View):
         shown = {
             name: value for name, value in result.metrics.items() if value is not None and "parameters" not in name
         }
-        longest = max(map(len, shown))
+        longest, fractions = max(map(len, shown)), result.record.fractions
         for name, value in shown.items():
-            shown_value = f"{100 * value:6.2f} %" if name in FRACTIONS else f"{value:6.2f}"
+            shown_value = f"{100 * value:6.2f} %" if name in fractions else f"{value:6.2f}"
             self._say(f"{name.replace('_', ' '):<{longest}}  {shown_value}")
         if self._kept:
             self._say(f"everything is in {result.folder}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -14,7 +13,7 @@ from gr_cli.generators.base import Generator
 from gr_cli.nn.augmentation import Augment
 from gr_cli.nn.gradient_projection import turned
 from gr_cli.nn.layers import NeedsNoise, mode, per_replica
-from gr_cli.nn.losses import cross_entropy, total_of
+from gr_cli.nn.losses import total_of
 from gr_cli.nn.random_streams import Draws, Streams, seeded
 from gr_cli.nn.replicas import Replicas, part_of, together
 from gr_cli.optimizers import Descent, Optimizer
@@ -24,21 +23,13 @@ from gr_cli.strategies.steps import Batch, Pass, Position, Situation, State
 from gr_cli.system.timer import Clock
 from gr_cli.training.generator_update import GeneratorUpdate, generator_rate
 from gr_cli.training.penalized_step import Held
+from gr_cli.training.scoring import Answers, Score, score
 from gr_cli.training.solver_forward import SolverForward
 from gr_cli.training.task_free import Stretches
 
 Losses = dict[str, Tensor]
 Precision = Literal["float32", "float64", "bf16"]
 Observer = Callable[[Position, Losses], None]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How a solver does on `n` samples: fraction correct, and mean loss (None where a label can't be answered)."""
-
-    accuracy: float
-    loss: float | None
-    n: int
 
 
 class Learner:
@@ -268,27 +259,19 @@ class Learner:
     # --- evaluation
 
     @torch.no_grad()
-    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]], units: Tensor, replica: int = 0) -> Evaluation:
-        """How a solver, as it stands, answers `batches` of (x, y), (B, ...), when `units` bool (U,) compete.
+    def answer(self, batches: Iterable[tuple[Tensor, Tensor]], replica: int = 0) -> Answers:
+        """The logits of a solver, as it stands, for each of `batches` of (x, y), (B, ...), with their labels.
 
         Leaves no trace: no random stream advances, the solver's mode is put back.
         """
         solver = self.solvers.modules[replica]
         answer = self.strategy.classifier(replica, solver)
-        correct = torch.zeros((), dtype=torch.long, device=self.device)
-        loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        n = 0
-        answerable = torch.ones((), dtype=torch.bool, device=self.device)
-        with self._own_stream(-1), mode(solver, training=False), self.clock.measure("evaluation"):
-            for x, y in batches:
-                logits = answer(x.to(self.dtype))
-                correct += (logits.masked_fill(~units, -torch.inf).argmax(-1) == y).sum()
-                loss += cross_entropy(logits, y, units).sum().double()
-                answerable &= units[y].all()
-                n += x.shape[0]
-        if n == 0:
-            return Evaluation(float("nan"), None, 0)
-        return Evaluation(correct.item() / n, loss.item() / n if answerable.item() else None, n)
+        with self._own_stream(-1), mode(solver, training=False):
+            return [(answer(x.to(self.dtype)), y) for x, y in batches]
+
+    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]], units: Tensor, replica: int = 0) -> Score:
+        """How a solver, as it stands, answers `batches` of (x, y), (B, ...), when `units` bool (U,) compete."""
+        return score(self.answer(batches, replica), units)
 
     # --- state
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,10 @@ from gr_cli.config.shipped_options import plain_value
 from gr_cli.errors import ConfigError, DataError, GrError, TrainingError, one_line
 from gr_cli.generators.base import Generator
 from gr_cli.nn.random_streams import Draws, seeded
+from gr_cli.results.accuracy import ACCURACY, accuracy_row
 from gr_cli.results.history import History
-from gr_cli.results.record import EvaluationRow, Record
+from gr_cli.results.record import Record
+from gr_cli.results.tables import Row
 from gr_cli.strategies.steps import Batch
 from gr_cli.system.devices import default_threads, flushing_denormals, pick_device, size, thread_limit
 from gr_cli.system.memory import memory_told
@@ -376,12 +378,12 @@ class ContinualTrainer:
                 except Exception as error:
                     faults[task] = error
                 else:
-                    self._record.evaluations.append(row)
-                    found[task_id] = row.accuracy
+                    self._record.add(ACCURACY, [row])
+                    found[task_id] = cast(float, row["accuracy"])
         tell_of_labels(self._classes, self._settings.scenario, f"task {self._tasks[learnt][0]}")
         return found, faults
 
-    def _evaluated(self, learner: Learner, task: int, loader: Loader) -> EvaluationRow:
+    def _evaluated(self, learner: Learner, task: int, loader: Loader) -> Row:
         learnt, name = len(self._tasks) - 1, f"val_loader of task {self._tasks[task][0]}"
         units, seen = self._settings.scenario.testing_units(learner.heads, task, learnt), self._classes[task].clone()
         # The loader may draw from torch's global stream, which shall not move for it.
@@ -392,7 +394,7 @@ class ContinualTrainer:
         unknown = (seen & ~self._classes[task]).nonzero().squeeze(1).tolist()
         if unknown and task == learnt:
             tell(f"{name}: labels {unknown[:9]} came in no training batch of this task")
-        return EvaluationRow(learnt, 0, task, "test", result.accuracy, result.loss, result.n, final=True)
+        return accuracy_row(learnt, 0, task, "test", result.accuracy, result.loss, result.n, final=True)
 
     def _report(self, faults: Mapping[int, Exception]) -> None:
         """Raise the first error of a validation loader that did not fail before, and print the others."""

@@ -12,10 +12,11 @@ import torch
 
 from gr_cli.benchmarks import Digits, split
 from gr_cli.cli.compose import composed
-from gr_cli.evaluation import sample_quality
 from gr_cli.evaluation.audit import audit
+from gr_cli.evaluation.base import Context
 from gr_cli.evaluation.classes import classes_of
-from gr_cli.results.folder import RESULTS, RunFolder
+from gr_cli.evaluation.measures.sample_quality import SampleQuality
+from gr_cli.results.folder import RunFolder
 from gr_cli.runner.run import run_together
 from gr_cli.strategies import GenerativeReplay
 from gr_cli.system import cache
@@ -96,7 +97,7 @@ def test_judging_does_not_touch_training(gr_run, tmp_path, monkeypatch):
         code, _, err = gr_run(*TINY, "generator=cvae", f"evaluate.dreams={dreams}")
         assert code == 0, err
         tables[dreams] = csvs(only_run())
-    assert tables["null"] == tables["0"] and set(tables["30"]) == set(RESULTS) == {*tables["0"], "dreams.csv"}
+    assert tables["null"] == tables["0"] and set(tables["30"]) == {*tables["0"], "dreams.csv"}
     for name in ("accuracy_matrix.csv", "evaluations.csv", "history.csv"):
         assert tables["30"][name] == tables["0"][name]
     assert tables["30"]["metrics.csv"].startswith(tables["0"]["metrics.csv"].partition(b"parameters")[0])
@@ -225,8 +226,8 @@ def judged(dreamer: Known, after_task: int, *words: str) -> list:
     """The rows of a run that dreams so."""
     experiment = prepare(composed([*TINY, "evaluate.dreams=70", *words]))
     experiment.learner.strategy.dreamer = lambda replica, generator: dreamer
-    sample_quality.judge_dreams(experiment, experiment.learner, 0, sample_quality.judge_of(experiment), after_task)
-    return experiment.record.dreams
+    quality = SampleQuality.prepare(experiment)
+    return quality.rows(Context(experiment, experiment.learner, 0, after_task, 6, True))
 
 
 def real(*digits: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -241,34 +242,34 @@ def real(*digits: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_real_samples_are_good_dreams():
     *single, whole = judged(Known(*real(0, 1, 2, 3)), 1, "generator=cvae")
-    assert [row.n for row in (*single, whole)] == [70, 70, 140]
+    assert [row["n"] for row in (*single, whole)] == [70, 70, 140]
     for row in (*single, whole):
-        assert row.agreement > 0.95 and row.judge > 0.95
-        assert row.share == pytest.approx(1, abs=0.05) and row.balance > 0.99
-        assert row.precision > 0.9 and row.recall > 0.7 and row.coverage > 0.85
-        assert row.density == pytest.approx(1, abs=0.2) and row.frechet < 0.1
+        assert row["agreement"] > 0.95 and row["judge"] > 0.95
+        assert row["share"] == pytest.approx(1, abs=0.05) and row["balance"] > 0.99
+        assert row["precision"] > 0.9 and row["recall"] > 0.7 and row["coverage"] > 0.85
+        assert row["density"] == pytest.approx(1, abs=0.2) and row["frechet"] < 0.1
 
 
 def test_dreams_of_one_class_only_are_neither_balanced_nor_many():
     x, _ = real(0)
     x = x.repeat(2, 1, 1, 1)
     *single, whole = judged(Known(x, torch.zeros(len(x), dtype=torch.long)), 1, "generator=cvae")
-    assert single[0].n == 140 and single[1].n == 0
-    assert single[0].share > 1.9 and single[0].balance < 0.1 and single[0].coverage < 0.6
-    assert single[0].precision > 0.8 > 0.6 > single[0].recall
+    assert single[0]["n"] == 140 and single[1]["n"] == 0
+    assert single[0]["share"] > 1.9 and single[0]["balance"] < 0.1 and single[0]["coverage"] < 0.6
+    assert single[0]["precision"] > 0.8 > 0.6 > single[0]["recall"]
     gone = single[1]
-    assert (gone.agreement, gone.precision, gone.recall, gone.density, gone.frechet) == (None,) * 5
-    assert gone.coverage == 0 and gone.share < 0.05
-    assert whole.balance < 0.1 and whole.coverage < 0.3
+    assert (gone["agreement"], gone["precision"], gone["recall"], gone["density"], gone["frechet"]) == (None,) * 5
+    assert gone["coverage"] == 0 and gone["share"] < 0.05
+    assert whole["balance"] < 0.1 and whole["coverage"] < 0.3
 
 
 def test_dreams_under_wrong_labels_do_not_agree():
     x, y = real(0, 1, 2, 3)
     rows = judged(Known(x, 3 - y), 1, "generator=cvae")
-    assert all(row.agreement < 0.05 for row in rows)
+    assert all(row["agreement"] < 0.05 for row in rows)
     # Real samples of a class that was not met yet are none of those that were.
     rows = judged(Known(*real(4, 5)), 0, "generator=cvae")
-    assert rows[-1].share < 0.05 and rows[-1].agreement < 0.05
+    assert rows[-1]["share"] < 0.05 and rows[-1]["agreement"] < 0.05
 
 
 @pytest.mark.parametrize("scenario", ["domain", "task"])
@@ -279,8 +280,8 @@ def test_where_labels_tell_no_task_the_judge_does(scenario, monkeypatch):
     labels = {"domain": heads[:, :1], "task": heads}[scenario]
     monkeypatch.setattr(GenerativeReplay, "dream_labels", lambda self, dreams, *_: labels)
     rows = judged(Known(x), 1, f"scenario={scenario}", "evaluate.dreams=35")
-    assert [row.n for row in rows] == pytest.approx([35, 35, 70], abs=2)
-    assert all(row.agreement > 0.95 for row in rows)
+    assert [row["n"] for row in rows] == pytest.approx([35, 35, 70], abs=2)
+    assert all(row["agreement"] > 0.95 for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -356,7 +357,7 @@ def test_classes_by_tasks_and_units():
 
 def test_dreams_that_are_no_numbers_do_not_end_a_run():
     rows = judged(Known(torch.full((140, 1, 8, 8), math.nan)), 1)
-    assert rows[-1].frechet is None and rows[-1].precision == rows[-1].coverage == 0
+    assert rows[-1]["frechet"] is None and rows[-1]["precision"] == rows[-1]["coverage"] == 0
 
 
 def test_measures_are_finite_with_the_fewest_dreams(run):

@@ -5,7 +5,7 @@ import os
 import signal
 from pathlib import Path
 
-from gr_cli.results.folder import RESULTS, RunFolder
+from gr_cli.results.folder import RunFolder
 from gr_cli.system.checksums import checksum
 from gr_cli.training.observer import View
 
@@ -28,8 +28,8 @@ def only_run() -> Path:
 
 
 def csvs(folder: Path) -> dict[str, bytes]:
-    """What a run found."""
-    return {name: (folder / name).read_bytes() for name in RESULTS if (folder / name).exists()}
+    """What a run found: all tables but the one of the clock."""
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.csv")) if path.name != "timing.csv"}
 
 
 def sealed(folder: Path) -> None:

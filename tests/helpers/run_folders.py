@@ -8,10 +8,14 @@ from typing import Any
 import yaml
 
 from gr_cli.config.settings import Settings
+from gr_cli.evaluation.measures.sample_quality import SampleQuality
+from gr_cli.results.accuracy import ACCURACY, accuracy_row
 from gr_cli.results.folder import RunFolder
-from gr_cli.results.record import DreamRow, EvaluationRow, Record
+from gr_cli.results.record import Record
+from gr_cli.results.tables import Row, TableFormat
 
 TASKS = 3
+DREAMS = TableFormat(SampleQuality.name, SampleQuality.about, SampleQuality.columns)
 CONFIG: dict[str, Any] = {
     "benchmark": {"_target_": "gr_cli.benchmarks.split", "classes_per_task": 2},
     "model": {"_target_": "gr_cli.models.SimpleMLP", "hidden_sizes": [256, 128]},
@@ -74,7 +78,7 @@ def write_run(
     folder.write_config(mine.as_yaml())
     record = record_of(f"{seed} {mine.identity}", accuracy)
     if nodes[strategy]:
-        record.dreams = dreams_of(f"{seed} {mine.identity}", seed)
+        record.add(DREAMS, dreams_of(f"{seed} {mine.identity}", seed))
     metrics = record.metrics(False, {"solver": 50})
     if state == "finished":
         folder.write_tables(record, metrics)
@@ -89,7 +93,7 @@ def record_of(name: str, accuracy: float | None) -> Record:
     for after in range(-1, TASKS):
         for task in range(TASKS):
             value = draw.random() if accuracy is None or after < TASKS - 1 else accuracy
-            record.evaluations.append(EvaluationRow(after, 20 * (after >= 0), task, "test", value, 0.5, 70, True))
+            record.add(ACCURACY, [accuracy_row(after, 20 * (after >= 0), task, "test", value, 0.5, 70, True)])
         if after >= 0:
             losses = [{"current": draw.random(), "total": draw.random()} for _ in range(2)]
             record.history += [{"task": after, "iteration": 10 * i, **row} for i, row in enumerate(losses, 1)]
@@ -104,18 +108,19 @@ def record_of(name: str, accuracy: float | None) -> Record:
     return record
 
 
-def dreams_of(name: str, seed: int) -> list[DreamRow]:
+def dreams_of(name: str, seed: int) -> list[Row]:
     """Of task 0 there is only one class, and seed 1 dreams no sample of it in the end."""
     draw, rows = random.Random(name), []
     for after in range(TASKS):
-        for task in (*range(after + 1), None):
+        for task in (*range(after + 1), "all"):
             values: list[float | None] = [draw.random() for _ in range(8)]
             values[1] = 2 * draw.random()  # share
             if task == 0:
                 values[2] = None
                 if seed == 1 and after == TASKS - 1:
                     values = [None, 0.0, None, None, None, None, 0.0, None]
-            rows.append(DreamRow(after, task, 100, 70, 0.97, *values))
+            names = [column.name for column in DREAMS.columns]
+            rows.append(dict(zip(names, (after, task, 100, 70, 0.97, *values), strict=True)))
     return rows
 
 

@@ -13,10 +13,11 @@ import torch
 
 from gr_cli import load_run
 from gr_cli.errors import FolderError
-from gr_cli.results.folder import RESULTS, RunFolder
+from gr_cli.evaluation.measures.accuracy import Accuracy
+from gr_cli.evaluation.measures.sample_quality import SampleQuality
+from gr_cli.results.folder import RunFolder
 from gr_cli.results.stored_config import settings_of
 from gr_cli.runner import run as runner
-from gr_cli.runner import step_monitor
 from gr_cli.runner.finished import stored
 from gr_cli.training.observer import View
 from helpers.interruption import csvs, only_run
@@ -42,7 +43,8 @@ def run(gr_run, tmp_path, monkeypatch):
 def test_what_a_run_leaves(run):
     folder = run("a")
     assert {path.name for path in folder.iterdir()} == {
-        *RESULTS, "timing.csv", "config.yaml", "status.json", "checkpoint.pt", "figures", ".lock",
+        *RunFolder(folder).results(), "timing.csv", "tables.json", "config.yaml", "status.json", "checkpoint.pt",
+        "figures", ".lock",
     }  # fmt: skip
     matrix = pd.read_csv(folder / "accuracy_matrix.csv")
     assert list(matrix) == ["after_task", *(f"task_{i}" for i in range(5))]
@@ -153,15 +155,22 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(run, gr_run, interrupted, 
 
 
 @pytest.mark.parametrize(
-    ("look", "turn"), [("evaluate", 0), ("evaluate", 3), ("evaluate", 4), ("judge_dreams", 1), ("draw_samples", 1)]
+    ("where", "look", "turn"),
+    [
+        (Accuracy, "rows", 0),
+        (Accuracy, "rows", 3),
+        (Accuracy, "rows", 4),
+        (SampleQuality, "rows", 1),
+        (runner, "draw_samples", 1),
+    ],
 )
-def test_an_evaluation_that_takes_long_is_left_and_made_again(run, gr_run, monkeypatch, look, turn):
+def test_an_evaluation_that_takes_long_is_left_and_made_again(run, gr_run, monkeypatch, where, look, turn):
     """Before any training, within a task, at its end: it is asked to stop while it looks, and would look for ever."""
     words = ("evaluate.every=20", "benchmark.classes_per_task=5")
     whole = csvs(run("whole", *words))
     (Path.cwd().parent / "broken").mkdir()
     monkeypatch.chdir(Path.cwd().parent / "broken")
-    as_it_is, turns = getattr(runner, look), count()
+    as_it_is, turns = getattr(where, look), count()
 
     def endless(*told, **more):
         if next(turns) == turn:
@@ -172,8 +181,7 @@ def test_an_evaluation_that_takes_long_is_left_and_made_again(run, gr_run, monke
 
     with monkeypatch.context() as patch:
         patch.setattr("gr_cli.runner.step_monitor.GRACE_SECONDS", 0.1)
-        for module in (runner, step_monitor):
-            patch.setattr(module, look, endless, raising=False)
+        patch.setattr(where, look, endless)
         assert gr_run(*SHORT, *words)[0] == 130
     assert json.loads((only_run() / "status.json").read_text())["state"] == "interrupted"
     code, _, err = gr_run(f"resume={only_run()}")

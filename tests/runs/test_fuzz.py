@@ -19,11 +19,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from gr_cli.cli.compose import composed
 from gr_cli.cli.main import main
 from gr_cli.config.settings import Settings
+from gr_cli.results.folder import RunFolder
 from helpers import fuzzing
 
 MANY = os.environ.get("GR_FUZZ")
 LEFT = {
-    "accuracy_matrix.csv", "evaluations.csv", "metrics.csv", "history.csv", "timing.csv", "config.yaml", "status.json",
+    "accuracy_matrix.csv", "tables.json", "metrics.csv", "history.csv", "timing.csv", "config.yaml", "status.json",
     "checkpoint.pt", "figures", ".lock",
 }  # fmt: skip
 
@@ -75,7 +76,8 @@ def check(line: fuzzing.Line, capsys: pytest.CaptureFixture[str]) -> int:
         assert set(states) <= {"finished"}, told
     for folder, status in statuses.items():
         if status["state"] == "finished":
-            assert {path.name for path in folder.iterdir()} - {"dreams.csv"} == LEFT, told
+            measured = {f"{name}.csv" for name in RunFolder(folder).tables()}
+            assert {path.name for path in folder.iterdir()} == LEFT | measured, told
     return code
 
 

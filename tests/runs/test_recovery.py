@@ -18,7 +18,7 @@ import yaml
 import gr_cli
 from gr_cli import load_run
 from gr_cli.errors import FolderError, OutOfMemoryError
-from gr_cli.results.folder import RESULTS, RunFolder
+from gr_cli.results.folder import RunFolder
 from gr_cli.results.status import Status, beating
 from gr_cli.runner import checkpoints
 from gr_cli.system.checksums import load_tensors, save_tensors
@@ -130,7 +130,7 @@ def test_a_folder_of_another_configuration_is_refused_by_the_names_that_differ(g
     assert code == 2 and err.count("\n") == 1
     assert "holds a run of another configuration: " in err
     assert "train.batch_size is 32 there, 16 here" in err and "optimizer.lr is 0.001 there, 0.5 here" in err
-    for path in {folder / name for name in (*RESULTS, "checkpoint.pt")} & set(before):
+    for path in {folder / name for name in (*csvs(folder), "checkpoint.pt")} & set(before):
         assert path.read_bytes() == before[path]
 
 
@@ -247,10 +247,10 @@ def test_runs_together_all_go_back_to_the_state_before_a_damaged_one(gr_run, tmp
     code, _, err = gr_run(*words)
     assert code == 0 and err.count("is damaged") == 1, err
     whole, stopped = (
-        {(path.parent.name, path.name): path.read_bytes() for name in RESULTS for path in (tmp_path / home).rglob(name)}
+        {path.parent.name: csvs(path.parent) for path in (tmp_path / home).rglob("metrics.csv")}
         for home in ("whole", "stopped")
     )
-    assert whole == stopped and len(whole) == 12
+    assert whole == stopped and len(whole) == 3
 
 
 # --- a run that says that it is finished
@@ -482,11 +482,8 @@ def test_a_sweep_that_dies_while_it_saves_goes_on_as_one_program(gr_run, tmp_pat
             gr_run(*words)
     code, _, err = gr_run(*words)
     assert code == 0, err
-    whole, killed = (
-        {(path.parent.name, path.name): path.read_bytes() for name in RESULTS for path in home.rglob(name)}
-        for home in homes
-    )
-    assert whole == killed and len(whole) == 12
+    whole, killed = ({path.parent.name: csvs(path.parent) for path in home.rglob("metrics.csv")} for home in homes)
+    assert whole == killed and len(whole) == 3
 
 
 def test_killed_runs_come_to_the_same_bytes():

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from gr_cli.results.folder import RESULTS
 from gr_cli.system.locks import one_at_a_time
 from gr_cli.trackers import Log, Tracker
 from gr_cli.trackers.trust import sends_to
 from gr_cli.training.observer import View
-from helpers.interruption import StopAt
+from helpers.interruption import StopAt, csvs
 from helpers.situations import failing
 from helpers.tracked import SHORT, folders
 
@@ -115,13 +114,13 @@ def test_a_tracker_is_no_part_of_what_a_run_is(gr_run):
     pytest.importorskip("tensorboard")
     assert gr_run(*SHORT)[0] == 0
     (folder,) = folders()
-    tables = {name: (folder / name).read_bytes() for name in RESULTS if (folder / name).exists()}
+    tables = csvs(folder)
     code, out, _ = gr_run(*SHORT, "tracker=tensorboard")
     assert code == 0 and "finished before" in out
     assert folders() == [folder]
     assert gr_run(*SHORT, "tracker=tensorboard", "fresh=true")[0] == 0
     (_, other) = folders()
-    assert {name: (other / name).read_bytes() for name in tables} == tables
+    assert csvs(other) == tables
 
 
 def test_without_a_tracker_no_library_is_imported_and_nothing_is_written(tmp_path):

@@ -12,14 +12,14 @@ from gr_cli.cli.compose import composed
 from gr_cli.cli.launchers.width import choose_width
 from gr_cli.config.settings import Settings
 from gr_cli.errors import Interrupted
-from gr_cli.results.folder import RESULTS, RunFolder
+from gr_cli.results.folder import RunFolder
 from gr_cli.runner import run as runner
 from gr_cli.strategies.steps import Position
 from gr_cli.training.batches import batches
 from gr_cli.training.experiment import prepare
 from gr_cli.training.observer import View
 from gr_cli.training.task_free import Stretches
-from helpers.interruption import StopAt
+from helpers.interruption import StopAt, csvs
 
 TINY = ("train.iterations=20", "log.every=7", "model.hidden_sizes=[16]", "benchmark.classes_per_task=[4,3,3]",
         "train.boundaries=hidden")  # fmt: skip
@@ -55,7 +55,7 @@ def _no_pictures(monkeypatch):
 def run(place: str, *words: str, view: View | None = None) -> dict[str, bytes]:
     """Run what the words say in a folder; its tables."""
     runner.run(settings_of(*words), RunFolder(Path(place)), view or View())
-    return {name: path.read_bytes() for name in RESULTS if (path := Path(place) / name).exists()}
+    return csvs(Path(place))
 
 
 def test_a_stretch_is_so_many_steps_of_the_stream_whatever_tasks_they_are_of():

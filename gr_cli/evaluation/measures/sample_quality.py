@@ -1,18 +1,21 @@
-"""How good a run's dreams are, per task and after every task: what a judge says of them beside real samples."""
+"""Quality of generated samples: a reference classifier compares them with real ones, per task and after every task."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from gr_cli.evaluation.base import Context, Evaluation
 from gr_cli.evaluation.fidelity import Balls, evenness, frechet, likeness
 from gr_cli.evaluation.reference_classifier import Judge, Real
 from gr_cli.nn.layers import mode
 from gr_cli.nn.random_streams import seeded
-from gr_cli.results.record import DreamRow
+from gr_cli.results.tables import AFTER_TASK, ALL_TASKS, FRACTION, TASK, Column, Direction, Row
 from gr_cli.training.experiment import Experiment
 from gr_cli.training.learner import Learner
 
@@ -35,62 +38,97 @@ class _Judged:
         return _Judged(self.features[index], self.classes[index], self.agrees[index], self.owner[index])
 
 
-def judge_of(experiment: Experiment) -> Judge | None:
-    """Who judges the dreams of a run; None if it has none, or nobody shall look at them."""
-    config, benchmark = experiment.settings.config, experiment.benchmark
-    if not config["evaluate"]["dreams"] or experiment.learner.generator is None:
-        return None
-    offsets = experiment.learner.scenario.offsets(benchmark.class_counts, benchmark.repeats)
-    units, most = experiment.heads.shape[1], config["evaluate"]["dreams"]
-    return Judge(benchmark, offsets, units, most, Path(config["cache_root"]))
+def _measure(name: str, meaning: str, unit: str = FRACTION, direction: Direction = "higher") -> Column:
+    return Column(name, meaning, unit, direction, metric=f"dream_{name}")
 
 
-def judge_dreams(experiment: Experiment, learner: Learner, replica: int, judge: Judge, task: int) -> None:
-    """Note down how good the dreams of a run, a replica of `learner`, are after `task`: a row for each task so far that
-    brought classes of its own, and one for all of them together.
+class SampleQuality(Evaluation):
+    """Quality of a run's generated samples after a task: a row for each task so far that brought classes of its own,
+    and one for all of them together.
 
-    So many dreams are drawn as there are tasks so far, times `judge.most`. The measures of all together are of the
-    first thousand, if that is not fewer than for one task.
+    So many samples are generated as there are tasks so far, times `evaluate.dreams`. The measures of all together are
+    of the first thousand, if that is not fewer than for one task.
     """
-    with learner.clock.measure("evaluation"):
+
+    name = "dreams"
+    about = (
+        "A small network that learnt the whole benchmark at once judges dreams of each task, after every task, beside "
+        "real test samples."
+    )
+    columns = (
+        AFTER_TASK,
+        TASK,
+        Column("n", "number of dreams", "samples"),
+        Column("real", "number of real samples that they are compared with", "samples"),
+        _measure("judge", "real samples whose class the judge knows"),
+        _measure("agreement", "dreams that the judge takes for the class as which they are replayed"),
+        _measure(
+            "share", "dreams that the judge takes for classes of that task; 100 %: as many as are due", FRACTION, "none"
+        ),
+        _measure("balance", "how evenly, over these classes (entropy of their shares; 100 %: all alike)"),
+        _measure("precision", "dreams that lie where real samples lie: are they like real ones?"),
+        _measure("recall", "real samples that lie where dreams lie: could they have been dreamt?"),
+        _measure("density", "as precision, but counts how many real samples are near; about 1 for real ones", ""),
+        _measure("coverage", "real samples that have a dream near by: how much of what is real is dreamt?"),
+        _measure(
+            "frechet",
+            "Fréchet distance between real and dreamt features of variance 1; 0: the same. Few samples enlarge it",
+            "",
+            "lower",
+        ),
+    )
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+
+    @classmethod
+    def prepare(cls, experiment: Experiment) -> Self | None:
+        """Train the judge, or load it; None for runs without a generator, or of which none are to be judged."""
+        config, benchmark = experiment.settings.config, experiment.benchmark
+        if not config["evaluate"]["dreams"] or experiment.learner.generator is None:
+            return None
+        offsets = experiment.learner.scenario.offsets(benchmark.class_counts, benchmark.repeats)
+        units, most = experiment.heads.shape[1], config["evaluate"]["dreams"]
+        return cls(Judge(benchmark, offsets, units, most, Path(config["cache_root"])))
+
+    def rows(self, context: Context) -> Sequence[Row]:
+        judge, task = self._judge, context.after_task
         seen, number = judge.classes.first <= task, judge.most * (task + 1)
-        judged = _judged(experiment, learner, replica, judge, task, number)
-        tasks = judge.classes.first[seen].unique().tolist()
+        judged = _judged(context.experiment, context.learner, context.replica, judge, task, number)
+        tasks, found = judge.classes.first[seen].unique().tolist(), []
         for one in tasks:
             mine = judged.at((judged.owner == one).nonzero().squeeze(1))
             theirs = judge.classes.first == one
-            row = _row(task, one, mine, judged, theirs, seen, judge.real(one), judge.balls(one))
-            experiment.record.dreams.append(row)
+            found.append(_row(task, one, mine, judged, theirs, seen, judge.real(one), judge.balls(one)))
         enough = max(_ENOUGH, judge.most)
         real, first = Real.together([judge.real(one) for one in tasks], enough), torch.arange(min(number, enough))
         judged = judged.at(first.to(seen.device))
-        row = _row(task, None, judged, judged, seen, seen, real, Balls(real.features))
-        experiment.record.dreams.append(row)
+        return [*found, _row(task, ALL_TASKS, judged, judged, seen, seen, real, Balls(real.features))]
 
 
 def _row(
-    after_task: int, task: int | None, mine: _Judged, all_dreams: _Judged, classes: Tensor, seen: Tensor, real: Real,
+    after_task: int, task: int | str, mine: _Judged, all_dreams: _Judged, classes: Tensor, seen: Tensor, real: Real,
     balls: Balls,
-) -> DreamRow:  # fmt: skip
+) -> Row:  # fmt: skip
     """The measures of dreams `mine`, of `classes` bool (C,), among those of all that were `seen` bool (C,)."""
     found = all_dreams.classes.bincount(minlength=len(classes))[classes]
     due = len(all_dreams.classes) * int(classes.sum()) / int(seen.sum())
     n, like = len(mine.classes), likeness(balls, Balls(mine.features))
-    return DreamRow(
-        after_task,
-        task,
-        n,
-        real=len(real.known),
-        judge=real.known.double().mean().item() if len(real.known) else None,
-        agreement=mine.agrees.double().mean().item() if n else None,
-        share=found.sum().item() / due,
-        balance=evenness(found),
-        precision=like.precision,
-        recall=like.recall,
-        density=like.density,
-        coverage=like.coverage,
-        frechet=frechet(real.features, mine.features),
-    )
+    return {
+        "after_task": after_task,
+        "task": task,
+        "n": n,
+        "real": len(real.known),
+        "judge": real.known.double().mean().item() if len(real.known) else None,
+        "agreement": mine.agrees.double().mean().item() if n else None,
+        "share": found.sum().item() / due,
+        "balance": evenness(found),
+        "precision": like.precision,
+        "recall": like.recall,
+        "density": like.density,
+        "coverage": like.coverage,
+        "frechet": frechet(real.features, mine.features),
+    }
 
 
 def _judged(experiment: Experiment, learner: Learner, replica: int, judge: Judge, task: int, number: int) -> _Judged:

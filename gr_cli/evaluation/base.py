@@ -1,0 +1,112 @@
+"""What can be measured of a run after each task, and what a measurement may look at."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Self
+
+from torch import Tensor
+
+from gr_cli.benchmarks.base import Task
+from gr_cli.results.tables import Column, Layout, Row, TableFormat
+from gr_cli.training.experiment import Experiment
+from gr_cli.training.learner import Learner
+from gr_cli.training.scoring import Answers
+
+Moment = Literal["before", "within", "after"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an evaluation may look at.
+
+    experiment: the run: its settings, benchmark, and what it has found so far.
+    learner: solvers and generators as they stand, of all runs that are trained together.
+    replica: which of them is this run's.
+    after_task: the task that was trained last, or is trained; -1: before any training.
+    iteration: iterations of that task so far.
+    final: whether its training is over.
+    """
+
+    experiment: Experiment
+    learner: Learner
+    replica: int
+    after_task: int
+    iteration: int
+    final: bool
+    _answers: dict[tuple[int, str], Answers] = field(default_factory=dict, repr=False)
+
+    @property
+    def moment(self) -> Moment:
+        """Before any training, within a task, or after one."""
+        return "before" if self.after_task < 0 else "after" if self.final else "within"
+
+    @property
+    def tasks_so_far(self) -> Sequence[Task]:
+        """The tasks that were learnt, or are."""
+        return self.experiment.benchmark.tasks[: self.after_task + 1]
+
+    def units(self, task: int) -> Tensor:
+        """The output units that compete on a test sample of `task`: bool (U,)."""
+        return self.learner.scenario.testing_units(self.experiment.heads, task, self.after_task)
+
+    def answers(self, task: Task, split: str = "test") -> Answers:
+        """The solver's logits for at most `evaluate.samples` samples of a task, with their labels (output units).
+
+        Computed once, however many evaluations ask.
+        """
+        key = (task.id, split)
+        if key not in self._answers:
+            samples = task.splits()[split].thinned(self.experiment.settings.config["evaluate"]["samples"])
+            self._answers[key] = self.learner.answer(samples.batches(), self.replica)
+        return self._answers[key]
+
+
+class Evaluation(ABC):
+    """Something that is measured after each task, and becomes a table of the run's folder.
+
+    A module of `gr_cli/evaluation/measures/` that defines a subclass is all that it takes:
+
+        class Confidence(Evaluation):
+            name = "confidence"  # confidence.csv
+            about = "How sure the solver is of its answers."
+            columns = (AFTER_TASK, TASK, Column("confidence", "mean highest probability", FRACTION))
+
+            def rows(self, context):
+                found = []
+                for task in context.tasks_so_far:
+                    logits = torch.cat([x for x, _ in context.answers(task)])[:, context.units(task.id)]
+                    mean = logits.softmax(1).amax(1).mean().item()
+                    found.append({"after_task": context.after_task, "task": task.id, "confidence": mean})
+                return found
+
+    Tables, checkpoints, trackers, terminal and report read it by its columns.
+
+    name: of the table's file.
+    about: a sentence or two for readers of its numbers.
+    columns: those that say what a row is about have `key`; one with `metric` puts its last value into metrics.csv.
+    layout: how a report shows it, see `TableFormat`.
+    moments: when it is asked: `before` any training, `within` a task every `evaluate.every` iterations, `after` each.
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    columns: ClassVar[tuple[Column, ...]]
+    layout: ClassVar[Layout] = "lines"
+    moments: ClassVar[frozenset[Moment]] = frozenset({"after"})
+
+    @classmethod
+    def prepare(cls, experiment: Experiment) -> Self | None:
+        """The evaluation of a run, made once, with all that it needs; None if there is nothing to measure in it."""
+        return cls()
+
+    @abstractmethod
+    def rows(self, context: Context) -> Sequence[Row]:
+        """The rows of this moment, a value for each column. It must not change random state or training mode."""
+
+    @property
+    def table(self) -> TableFormat:
+        """What its table is."""
+        return TableFormat(self.name, self.about, self.columns, self.layout)

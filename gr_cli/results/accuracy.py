@@ -1,0 +1,40 @@
+"""The accuracies of all tasks: the one table that every run has, from which its accuracy matrix is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from gr_cli.results.tables import AFTER_TASK, COUNT, FRACTION, ITERATION, Column, Row, TableFormat
+
+ACCURACY = TableFormat(
+    "evaluations",
+    "Accuracy and loss of the solver on each task, learnt or not, among the units that compete when it is tested.",
+    (
+        AFTER_TASK,
+        ITERATION,
+        Column("task", "the task whose samples these are", key=True),
+        Column("split", "test, or validation where some samples were held out", key=True),
+        Column("accuracy", "samples whose class is found", FRACTION, "higher"),
+        Column("loss", "mean cross-entropy; empty where a label is of no unit that competes", "nats", "lower"),
+        COUNT,
+    ),
+)
+
+
+def accuracy_row(
+    after_task: int, iteration: int, task: int, split: str, accuracy: float, loss: float | None, n: int, final: bool
+) -> Row:
+    """One row of it. `final`: the training of `after_task` was over; it is no column."""
+    moment: Row = {"after_task": after_task, "iteration": iteration, "task": task, "split": split}
+    return moment | {"accuracy": accuracy, "loss": loss, "n": n, "final": final}
+
+
+def matrix_rows(rows: Sequence[Row], split: str) -> dict[int, list[float | None]]:
+    """The accuracy matrix: for each training that is over (-1: before any), accuracies by task, None for none."""
+    final = [row for row in rows if row["final"] and row["split"] == split]
+    width = max((cast(int, row["task"]) + 1 for row in final), default=0)
+    table: dict[int, list[float | None]] = {cast(int, row["after_task"]): [None] * width for row in final}
+    for row in final:
+        table[cast(int, row["after_task"])][cast(int, row["task"])] = cast(float, row["accuracy"])
+    return table

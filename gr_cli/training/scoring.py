@@ -1,0 +1,35 @@
+"""How well a solver answers samples, computed from its logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gr_cli.nn.losses import cross_entropy
+
+Answers = list[tuple[Tensor, Tensor]]  # batches of logits (B, U) and labels (B,)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a solver does on `n` samples: fraction correct, and mean loss (None where a label can't be answered)."""
+
+    accuracy: float
+    loss: float | None
+    n: int
+
+
+@torch.no_grad()
+def score(answers: Answers, units: Tensor) -> Score:
+    """The score of `answers` when `units` bool (U,) compete."""
+    n = sum(len(y) for _, y in answers)
+    if n == 0:
+        return Score(float("nan"), None, 0)
+    correct = torch.stack([(x.masked_fill(~units, -torch.inf).argmax(-1) == y).sum() for x, y in answers]).sum()
+    loss = torch.stack([cross_entropy(x, y, units).sum().double() for x, y in answers])
+    answerable = torch.stack([units[y].all() for _, y in answers]).all()
+    # One after the other: a sum in another order would round otherwise.
+    total = sum(loss.tolist())
+    return Score(correct.item() / n, total / n if answerable.item() else None, n)
