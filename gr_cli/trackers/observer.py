@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gr_cli.config.groups import NAMING
 from gr_cli.config.settings import Settings, flat
 from gr_cli.errors import one_line
+from gr_cli.results.accuracy import ACCURACY
 from gr_cli.results.folder import RunFolder
 from gr_cli.system.files import write_json
 from gr_cli.system.messages import tell
@@ -116,13 +117,14 @@ def _asks(settings: Settings) -> bool:
 @dataclass
 class _Told:
     """How much of a run a tracker was told: rows of its tables, the pictures after how many trainings, the last step,
-    and how the run ended. `run`: by what the tracker knows it."""
+    and how the run ended; `tables`: rows of what was measured besides accuracy. `run`: by what the tracker knows it."""
 
     run: str | None = None
     step: int = -1
     history: int = 0
     evaluations: int = 0
     pictures: int = 0
+    tables: dict[str, int] = field(default_factory=dict)
     state: str = "running"
 
 
@@ -166,6 +168,11 @@ class _Followed:
         over = [int(row["after_task"]) for row in matrix]
         steps = StepAxis(history, evaluations, over)
         rows = merged(steps.of_losses(history, told.history), steps.of_accuracies(evaluations, told.evaluations))
+        for name, table in self._folder.tables().items():
+            if name != ACCURACY.name and table.layout == "lines":
+                measured = read_table(self._folder.path / f"{name}.csv")
+                rows = merged(rows, steps.of_table(table, measured, told.tables.get(name, 0)))
+                told.tables[name] = max(told.tables.get(name, 0), len(measured))
         for task in over[told.pictures :]:
             picture, end = self._folder.figures / f"samples_task_{task}.png", steps.end(task)
             self._log.rows({step: rows.pop(step) for step in list(rows) if step <= end})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import groupby
+
+from gr_cli.results.tables import TableFormat
 
 Table = list[dict[str, str]]
 Rows = dict[int, dict[str, float]]
@@ -39,6 +42,20 @@ class StepAxis:
             }
             for row in history[known:]
         }
+
+    def of_table(self, table: TableFormat, rows: Table, known: int) -> Rows:
+        """The values of what an evaluation measured after the first `known` rows, by step; each by the names of table
+        and column, and by what its row is about."""
+        found: Rows = {}
+        for row in rows[known:]:
+            after = int(row["after_task"])
+            step = self._begins[after] + int(row["iteration"]) if "iteration" in row else self._ends[after]
+            about = ["_".join(f"{key}_{row[key]}" for key in table.keys)] if table.keys else []
+            for column in table.values:
+                if row[column.name]:
+                    name = "/".join([table.name, column.name, *about])
+                    found.setdefault(step, {})[re.sub(r"[^\w./ -]", "_", name)] = float(row[column.name])
+        return dict(sorted(found.items()))
 
     def of_accuracies(self, evaluations: Table, known: int) -> Rows:
         """The accuracies after the first `known` rows, by step; `mean`: of the tasks so far."""
