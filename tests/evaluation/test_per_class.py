@@ -1,0 +1,79 @@
+"""Accuracy of each class and the confusion matrix, of answers that are told."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from gr_cli.evaluation.measures.per_class import ConfusionMatrix, PerClassAccuracy
+from gr_cli.report.cli import main as report
+from helpers.interruption import only_run
+from helpers.tracked import SHORT
+
+
+class Answers:
+    """A context in which a solver of two tasks with two classes each answers what it is told."""
+
+    after_task = 1
+
+    def __init__(self, heads, *tasks):
+        self.heads, self._tasks = torch.tensor(heads), tasks
+        self.experiment, self.tasks_so_far = self, [type("Task", (), {"id": i}) for i in range(len(tasks))]
+
+    def units(self, task):
+        return self.heads[task]
+
+    def answers(self, task):
+        predicted, y = self._tasks[task.id]
+        logits = torch.nn.functional.one_hot(torch.tensor(predicted), self.heads.shape[1]).double()
+        return [(part, labels) for part, labels in zip(logits.split(2), torch.tensor(y).split(2), strict=True)]
+
+
+ALL = [[True] * 4] * 2
+
+
+def test_counts_by_hand():
+    context = Answers(ALL, ([0, 0, 2], [0, 0, 1]), ([2, 2, 0], [2, 2, 3]))
+    accuracies = [(row["class"], row["n"], row["accuracy"]) for row in PerClassAccuracy().rows(context)]
+    assert accuracies == [(0, 2, 1.0), (1, 1, 0.0), (2, 2, 1.0), (3, 1, 0.0)]
+    pairs = [(row["true"], row["predicted"], row["n"]) for row in ConfusionMatrix().rows(context)]
+    assert pairs == [(0, 0, 2), (1, 2, 1), (2, 2, 2), (3, 0, 1)]
+
+
+def test_classes_that_had_no_sample_have_no_row():
+    context = Answers(ALL, ([0, 1], [0, 0]))
+    assert [(row["class"], row["n"], row["accuracy"]) for row in PerClassAccuracy().rows(context)] == [(0, 2, 0.5)]
+
+
+def test_only_units_that_compete_are_chosen():
+    own = [[True, True, False, False], [False, False, True, True]]
+    context = Answers(own, ([3], [0]), ([2], [2]))  # unit 3 is none of the first task: the first of its own is left
+    assert [(row["true"], row["predicted"]) for row in ConfusionMatrix().rows(context)] == [(0, 0), (2, 2)]
+
+
+@pytest.mark.parametrize("scenario", ["class", "task", "domain"])
+def test_of_a_run_and_its_page(gr_run, scenario):
+    assert gr_run(*SHORT, "strategy=finetune", f"scenario={scenario}")[0] == 0
+    per_class, confusion = (pd.read_csv(only_run() / f"{name}.csv") for name in ("per_class", "confusion"))
+    units = 5 if scenario == "domain" else 10
+    assert per_class.query("after_task == 1")["class"].tolist() == list(range(units))
+    assert len(per_class.query("after_task == 0")) == 5
+    evaluations = pd.read_csv(only_run() / "evaluations.csv").query("iteration == 4 and task <= after_task")
+    for after, rows in evaluations.groupby("after_task"):
+        counts = confusion.query(f"after_task == {after}")
+        right = counts[counts["true"] == counts["predicted"]]["n"].sum()
+        assert counts["n"].sum() == rows["n"].sum() == per_class.query(f"after_task == {after}")["n"].sum()
+        assert right == round((rows["accuracy"] * rows["n"]).sum())
+    if scenario == "task":  # no sample is taken for a class of another task
+        assert ((confusion["true"] < 5) == (confusion["predicted"] < 5)).all()
+    assert report(["outputs", "--html", "page.html"]) == 0
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert 'id="measured-per_class"' in page and 'id="measured-confusion"' in page
+    section = page[page.index('id="measured-confusion"') :].partition("</section>")[0]
+    head, *body = re.findall(r"<tr>(.*?)</tr>", section, re.DOTALL)
+    shown = [[int(cell) for cell in re.findall(r'<td class="n"[^>]*>(\d+)', row)] for row in body]
+    last = confusion.query("after_task == 1").pivot_table(index="true", columns="predicted", values="n", fill_value=0)
+    assert shown == last.astype(int).to_numpy().tolist() and len(body) == units
+    assert re.findall(r'<th scope="col">(\d+)', head) == [str(name) for name in last.columns]
