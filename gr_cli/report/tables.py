@@ -305,22 +305,14 @@ def remarks(table: Table) -> list[str]:
 def markdown(table: Table) -> str:
     """The table with aligned columns, and what must be known besides."""
     shown = shown_table(table)
-    lines = _padded([shown.headers, *shown.rows], shown.words)
-    cells = re.findall(r"(?<=\| ).*?(?= \|)", lines[0])
-    rule = "|".join(
-        ["", *("-" * (len(cell) + 1) + ("-" if i < shown.words else ":") for i, cell in enumerate(cells)), ""]
-    )
-    return "\n".join([lines[0], rule, *lines[1:], "", *(f"- {line}" for line in remarks(table))])
-
-
-def _padded(rows: Sequence[Sequence[str]], words: int) -> list[str]:
-    escaped = [[one_line(cell).replace("|", "\\|") for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*escaped, strict=True)]
-    sides = [str.ljust if i < words else str.rjust for i in range(len(widths))]
-    aligned = [
-        [side(*cell) for side, cell in zip(sides, zip(row, widths, strict=True), strict=True)] for row in escaped
-    ]
-    return [f"| {' | '.join(row)} |" for row in aligned]
+    rows = [[one_line(cell).replace("|", "\\|") for cell in row] for row in [shown.headers, *shown.rows]]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = ["<" if i < shown.words else ">" for i in range(len(widths))]
+    forms = [f"{side}{width}" for side, width in zip(sides, widths, strict=True)]
+    head, *body = ["| " + " | ".join(map(format, row, forms)) + " |" for row in rows]
+    ends = ["-" if side == "<" else ":" for side in sides]
+    rule = "|" + "".join(f"{'-' * (width + 1)}{end}|" for width, end in zip(widths, ends, strict=True))
+    return "\n".join([head, rule, *body, "", *(f"- {line}" for line in remarks(table))])
 
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
