@@ -289,11 +289,12 @@ def main() -> None:
 
 def write(table: str, rows: list[Row]) -> None:
     """Write the table as it stands."""
-    from gr_cli.system.files import write_csv, write_text
+    from gr_cli.system.files import csv_text, write_text
 
     folder = Path("outputs/reproduced")
     folder.mkdir(parents=True, exist_ok=True)
-    write_csv(folder / f"{table}.csv", list(Row.__dataclass_fields__), [[*asdict(r).values()] for r in rows])
+    values = [[*asdict(row).values()] for row in rows]
+    write_text(folder / f"{table}.csv", csv_text(list(Row.__dataclass_fields__), values))
     write_text(folder / f"{table}.md", markdown(rows))
     print(markdown(rows), flush=True)
 

@@ -100,11 +100,6 @@ def json_text(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def write_csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
-    """Write rows as CSV; floats with 6 decimals, None empty."""
-    write_text(path, csv_text(columns, rows))
-
-
 def csv_text(columns: list[str], rows: list[list[Any]]) -> str:
     """Rows as CSV; floats with 6 decimals, None empty."""
     text = io.StringIO()
