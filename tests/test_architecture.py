@@ -97,6 +97,20 @@ def test_components_know_no_configuration():
             assert ours <= {"gr_cli.config.arguments.checked"}, path
 
 
+def test_no_module_is_imported_by_what_it_imports():
+    """No circles, counting what is imported lazily or for types only."""
+    names = {path: "gr_cli." + path.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for path in IMPORTS}
+    known = set(names.values())
+    above = {
+        name: {other if other in known else other.rpartition(".")[0] for other in IMPORTS[path]} & known - {name}
+        for path, name in names.items()
+    }
+    while free := [name for name, others in above.items() if not others & set(above)]:
+        for name in free:
+            del above[name]
+    assert not above
+
+
 def test_the_top_is_a_page():
     """A newcomer reads it in one look."""
     assert len(list(PACKAGE.glob("*.py"))) <= 12

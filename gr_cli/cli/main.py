@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from gr_cli._version import __version__
 from gr_cli.cli.compose import settings_from, typed
+from gr_cli.cli.sweep import begin, current, identity
 from gr_cli.config.groups import OUTPUTS
 from gr_cli.errors import (
     AuditError,
@@ -172,18 +173,18 @@ def _compose_and_run(words: list[str]) -> int:
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    from gr_cli.cli import sweep
+    from gr_cli.cli.callback import quiet
     from gr_cli.cli.hydra_errors import explain
     from gr_cli.cli.launchers.register import register
     from gr_cli.cli.overrides import check_words, with_sweeper_params
     from gr_cli.config.schema import RunConfig
 
-    sweep.forget()
-    sweep.quiet()
+    begin()
+    quiet()
     os.environ["HYDRA_FULL_ERROR"] = "1"
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # else Ray drops lines that look alike in two runs
     ConfigStore.instance().store("schema", RunConfig)
-    OmegaConf.register_new_resolver("gr_sweep", sweep.identity, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("gr_sweep", identity, replace=True, use_cache=True)
     if any("hydra/launcher=batched" in word for word in words):
         register()
     command = sys.argv
@@ -196,25 +197,25 @@ def _compose_and_run(words: list[str]) -> int:
     except GrError:
         raise
     except Exception as error:
-        sweep.over()
-        if sweep.elsewhere():
+        current().close()
+        if current().by_foreign_launcher:
             # A launcher gives up when it loses a process: what it says, then what became of the runs.
             lines = str(error).strip().splitlines() or [""]
             print(f"gr-run: the launcher gave up: {type(error).__name__}: {one_line(lines[0])}", file=sys.stderr)
         elif _is_ours(error):
-            sweep.report()
+            current().report()
             raise
         else:
             print(f"gr-run: {explain(error, [word for word in words if '=' in word])}", file=sys.stderr)
             return 2
     except KeyboardInterrupt:
-        sweep.over()
-        sweep.report()
+        current().close()
+        current().report()
         raise
     finally:
         sys.argv = command
-        sweep.over()
-    return sweep.report()
+        current().close()
+    return current().report()
 
 
 @contextmanager
@@ -246,11 +247,11 @@ def _job(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from gr_cli.cli import sweep
+    from gr_cli.cli.launchers.check import in_this_process
 
     hydra = HydraConfig.get()
     alone = hydra.mode != RunMode.MULTIRUN
-    here = alone or sweep.in_this_process(hydra)
+    here = alone or in_this_process(hydra)
     if not here:
         make_unfailing()
         hold_lifeline()
@@ -262,12 +263,12 @@ def _job(config: DictConfig) -> float | None:
             from gr_cli.runner.run import folder_of
 
             folder = folder_of(settings, OUTPUTS).path
-            sweep.began(folder, typed(hydra.overrides.task))
+            current().add(folder, typed(hydra.overrides.task))
         score = _run(settings, folder, live=here, sweep=None if alone else Path(hydra.sweep.dir))
     except Exception as error:
         if alone:
             raise Stop(error) from error
-        if isinstance(error, Interrupted) and (here or sweep.elsewhere()):
+        if isinstance(error, Interrupted) and (here or current().by_foreign_launcher):
             raise Stop(Interrupted([])) from error  # it is the sweep that goes on, not this run alone
         tell_failure(folder, as_failure(error))
         if isinstance(error, Interrupted):
@@ -275,7 +276,7 @@ def _job(config: DictConfig) -> float | None:
     except KeyboardInterrupt:
         leave_with_run()
         raise
-    sweep.tally().count([score])
+    current().tally.count([score])
     return score
 
 
@@ -287,12 +288,11 @@ def _run(settings: Settings, path: Path | None = None, live: bool = True, sweep:
 
         Terminal().show_inspection(inspected(settings, OUTPUTS))
         return None
-    from gr_cli.cli.sweep import tally
     from gr_cli.results.folder import RunFolder
     from gr_cli.runner.run import folder_of, run
     from gr_cli.trackers.observer import Tracking
     from gr_cli.training.observer import Views
 
     folder = folder_of(settings, OUTPUTS) if path is None else RunFolder(path)
-    terminal = Terminal(live=live, tally=None if sweep is None else tally())
+    terminal = Terminal(live=live, tally=None if sweep is None else current().tally)
     return run(settings, folder, Views(terminal, Tracking(sweep))).score

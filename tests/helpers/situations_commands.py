@@ -65,7 +65,7 @@ def a_gpu_without_memory(hands: Hands) -> object:
 
 def without_ray(hands: Hands) -> object:
     """It may be installed here: it is hidden."""
-    hands.monkeypatch.setattr("gr_cli.cli.sweep.find_spec", lambda name: None)
+    hands.monkeypatch.setattr("gr_cli.cli.launchers.check.find_spec", lambda name: None)
     return hands.gr_run("-m", "seed=0,1", "hydra/launcher=batched", "hydra.launcher.where=ray")
 
 
@@ -199,15 +199,19 @@ COMMANDS: Table = {
         ("train.boundaries=hidden: {} {}", typed("train.boundaries=hidden strategy=ewc")),
         ("must say how many steps lie between", typed("train.boundaries=hidden")),
     ],
-    "cli/sweep.py": [
+    "cli/plan.py": [
         ("_checked_job", mistake("-m strategy=finetune,foo"), "strategy=foo: no such option"),
         ("_listed", with_preset("hydra: {sweeper: {params: {seed: '1,2['}}}"), "seed=1,2[: can't be understood"),
         ("which holds for the whole sweep", with_preset(_LAUNCHER, "own,none")),
         ("looks at one benchmark", typed("-m inspect=true seed=0,1")),
         ("must give values, none of them a sweep itself", typed("-m seed=1,range(3)")),
+    ],
+    "cli/callback.py": [
         ("must name a sweeper", typed("-m hydra.sweeper=null seed=0")),
-        ("must name a launcher", mistake("-m hydra.launcher=3 seed=0")),
+    ],
+    "cli/launchers/check.py": [
         ("its package is not installed", typed("-m hydra.launcher._target_=hydra_plugins.none.Launcher seed=0")),
+        ("must name a launcher", mistake("-m hydra.launcher=3 seed=0")),
         ("hydra.launcher.where=ray: is not installed", without_ray),
     ],
     "trackers/trust.py": [

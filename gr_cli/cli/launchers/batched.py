@@ -17,7 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 
 from gr_cli.cli.compose import settings_from
-from gr_cli.cli.sweep import began, checked, tally
+from gr_cli.cli.sweep import current
 from gr_cli.config.groups import OUTPUTS
 from gr_cli.config.settings import Settings
 from gr_cli.errors import GrError, Interrupted, Stop, as_failure
@@ -70,10 +70,10 @@ class BatchedLauncher(Launcher):
         from gr_cli.system.devices import flushing_denormals
 
         setup_globals()
-        jobs = [checked(overrides) or self._settings(overrides) for overrides in job_overrides]
+        jobs = [current().settings(overrides) or self._settings(overrides) for overrides in job_overrides]
         folders = [folder_of(settings, OUTPUTS) for settings in jobs]
         for folder, overrides in zip(folders, job_overrides, strict=True):
-            began(folder.path, overrides)
+            current().add(folder.path, overrides)
         returned: dict[int, JobReturn] = {}
         # From before the first computation on: threads that torch makes later do as the first one does.
         with flushing_denormals():
@@ -101,7 +101,7 @@ class BatchedLauncher(Launcher):
             done = ((i, _together(*program)) for i, program in work.items())
         for i, found in done:
             scores = _unless_stopped(found)
-            tally().count(scores)
+            current().tally.count(scores)
             yield programs[i], scores
 
     def _settings(self, overrides: Sequence[str]) -> Settings:
@@ -263,7 +263,7 @@ def _together(
     from gr_cli.training.observer import Views
 
     try:
-        outcomes = run_together(jobs, folders, Views(Terminal(live=live, tally=tally()), Tracking(sweep)))
+        outcomes = run_together(jobs, folders, Views(Terminal(live=live, tally=current().tally), Tracking(sweep)))
     except Interrupted as error:
         return error
     except Exception as error:

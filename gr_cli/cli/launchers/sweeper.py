@@ -8,7 +8,7 @@ from __future__ import annotations
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
-from gr_cli.cli.sweep import runs
+from gr_cli.cli.sweep import current
 
 
 class CheckedSweeper(BasicSweeper):
@@ -17,6 +17,6 @@ class CheckedSweeper(BasicSweeper):
     @staticmethod
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
         """The overrides of all runs, in batches of at most `max_batch_size`."""
-        checked = runs()
+        checked = list(current().jobs.values())
         size = max_batch_size or len(checked)
         return [checked[start : start + size] for start in range(0, len(checked), size)]

@@ -1,0 +1,64 @@
+"""Which launcher a sweep asks for, and whether it is there."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from gr_cli.errors import CompositionError, ConfigError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_OURS = "gr_cli.cli.launchers.batched.BatchedLauncher"
+# What to install for the launchers, by their package in `hydra_plugins`.
+_EXTRAS = {"hydra_ray_launcher": "ray", "hydra_joblib_launcher": "joblib", "hydra_submitit_launcher": "slurm"}
+
+
+def in_this_process(hydra: Any) -> bool:
+    """Whether the jobs of the sweep run one after another in the process of the command itself."""
+    return str(hydra.launcher._target_).endswith(("BasicLauncher", "BatchedLauncher"))
+
+
+def trained_elsewhere(hydra: Any) -> bool:
+    """Whether other processes than that of the command train the jobs of the sweep."""
+    from omegaconf import OmegaConf
+
+    processes, where = (
+        OmegaConf.select(hydra, f"launcher.{name}", default=default)
+        for name, default in (("processes", 1), ("where", "here"))
+    )
+    return not in_this_process(hydra) or processes > 1 or where != "here"
+
+
+def starts_processes(hydra: Any) -> bool:
+    """Whether these other processes are of this machine, and started by that of the command."""
+    target = str(hydra.launcher._target_)
+    return trained_elsewhere(hydra) and (
+        target.endswith("JoblibLauncher") or (in_this_process(hydra) and hydra.launcher.where == "here")
+    )
+
+
+def check_launcher(config: DictConfig) -> None:
+    """Refuse, in one line, a launcher whose package is not there."""
+    from hydra.core.plugins import Plugins
+    from omegaconf import OmegaConf
+
+    from gr_cli.config.instantiate import check_node
+
+    name, node = config.hydra.runtime.choices.get("hydra/launcher"), OmegaConf.select(config, "hydra.launcher")
+    if not OmegaConf.is_dict(node):
+        raise ConfigError("hydra/launcher", name, "must name a launcher", "see gr-run --help")
+    target = str(node.get("_target_"))
+    if target not in Plugins.instance().class_name_to_class:
+        extra = _EXTRAS.get(target.split(".")[1] if "." in target else "")
+        remedy = f"install it with: pip install 'gr-cli[{extra}]'" if extra else f"there is no {target}"
+        raise CompositionError(f"hydra/launcher={name}: its package is not installed; {remedy}")
+    if target.startswith("hydra_plugins.gr_cli."):
+        ours: Any = OmegaConf.to_container(node, resolve=True)
+        ours["_target_"] = _OURS
+        check_node(ours, "hydra.launcher", ())
+        if ours.get("where") == "ray" and find_spec("ray") is None:
+            raise CompositionError(
+                "hydra.launcher.where=ray: is not installed; install it with: pip install 'gr-cli[ray]'"
+            )
