@@ -137,7 +137,7 @@ def test_permuted_tasks_refuse_the_same_and_what_is_no_image(gr_run):
 
 def test_what_is_no_source(gr_run):
     line = refused(gr_run, f"benchmark.source._target_={__name__}.NoSource")
-    assert "benchmark.source=test_bad_data.NoSource: must be a Source" in line
+    assert f"benchmark.source={__name__}.NoSource: must be a Source" in line
     with pytest.raises(DataError, match=r"benchmark.source=NoSource: has no load\(\)"):
         load(NoSource())
 
