@@ -55,10 +55,12 @@ CONFIG_GROUPS = (
     ),
     ConfigGroup("model", provides=("input_size", "output_size", "image_shape", "moments"), stacks=True),
     ConfigGroup("optimizer"),
+    ConfigGroup("gradient_rule", stacks=True),
     ConfigGroup("tracker", identifies=False),
     ConfigGroup("preset", describes_component=False),
     ConfigGroup("benchmark/features", describes_component=False),
     ConfigGroup("generator/optimizer", describes_component=False),
+    ConfigGroup("generator/gradient_rule", describes_component=False),
     ConfigGroup("strategy/regularizer", describes_component=False),
 )
 

@@ -56,16 +56,23 @@ def check_node(node: Mapping[str, Any], path: str, provided: Iterable[str]) -> N
             check_node(value, f"{path}.{key}", names)
 
 
-def split_optimizer(node: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The node of a generator without the optimiser of its own, and the node of that, if there is one.
+# Groups inside the generator's whose options are for what trains it, not arguments of its own.
+TRAINING_OF_GENERATOR = ("optimizer", "gradient_rule")
+
+
+def split_generator(node: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The node of a generator without what trains it, and the nodes of that by name: those that it has of its own.
 
     Raises:
-        ConfigError: the optimiser is no mapping of settings.
+        ConfigError: one is no mapping of settings.
     """
-    rest, own = dict(node), node.get("optimizer")
-    rest.pop("optimizer", None)
-    if own is not None and not _is_node(own):
-        raise ConfigError("generator.optimizer", own, "must be an optimizer", "try generator/optimizer=adam")
+    rest = {name: value for name, value in node.items() if name not in TRAINING_OF_GENERATOR}
+    own = {name: node[name] for name in TRAINING_OF_GENERATOR if node.get(name) is not None}
+    for name, value in own.items():
+        if not _is_node(value):
+            raise ConfigError(
+                f"generator.{name}", value, "must name an option of this group", f"try generator/{name}=<option>"
+            )
     return rest, own
 
 

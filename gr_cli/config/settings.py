@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from gr_cli.config.arguments import check
 from gr_cli.config.groups import METHOD, NAMING, NOT_IDENTIFYING, PARENT_FOLDERS, PROVIDED
-from gr_cli.config.instantiate import asks_for, check_node, split_optimizer
+from gr_cli.config.instantiate import asks_for, check_node, split_generator
 from gr_cli.config.schema import CHECKS, NOT_IDENTITY, RunConfig
 from gr_cli.errors import ConfigError, suggestion
 
@@ -71,9 +71,9 @@ class Settings:
         for group, provided in PROVIDED.items():
             node = whole[group]
             if group == "generator" and node is not None:
-                node, own = split_optimizer(node)
-                if own is not None:
-                    check_node(own, "generator.optimizer", ())
+                node, own = split_generator(node)
+                for name, inner in own.items():
+                    check_node(inner, f"generator.{name}", ())
             if node is not None:
                 check_node(node, group, provided)
         if (own := whole["strategy"].get("generator")) is not None:
@@ -134,7 +134,7 @@ class Settings:
                 continue
             value = self.config["precision"] if key == "precision" else value
             leaf = re.split(r"[./]", key)[-1]
-            # generator/optimizer is another group than optimizer.
+            # generator/optimizer is another group than optimizer, and so is generator/gradient_rule.
             alone = leaves.count(leaf) <= 1 and (leaf == key or leaf not in PROVIDED)
             words.append(value if key == "preset" else f"{leaf if alone else key}={value}")
         plain = re.sub(r"[\[\]{}'\" ]", "", ",".join(words))

@@ -65,17 +65,19 @@ def typed_node(group: str, settings: Any, default: str, path: str) -> dict[str, 
 
 
 def generator_node(settings: Any, default: str, path: str) -> dict[str, Any]:
-    """The node of a generator, whose `optimizer` is `{type: <option>, <parameters>}` too, or parameters of the one that
-    it has by itself."""
+    """The node of a generator, whose `optimizer` and `gradient_rule` are `{type: <option>, <parameters>}` too, or
+    parameters of what it has by itself."""
     node = typed_node("generator", settings, default, path)
-    own = node.get("optimizer")
-    if own is None or "_target_" in own:
-        return node
-    kind = settings.get("type", default)
-    usual = typed_node("generator", {"type": kind}, default, path).get("optimizer")
-    if usual is not None and isinstance(own, Mapping) and "type" not in own:
-        return node | {"optimizer": {**usual, **own}}
-    return node | {"optimizer": typed_node("optimizer", own, "adam", f"{path}.optimizer")}
+    for group, option in (("optimizer", "adam"), ("gradient_rule", "none")):
+        own = node.get(group)
+        if own is None or "_target_" in own:
+            continue
+        usual = typed_node("generator", {"type": settings.get("type", default)}, default, path).get(group)
+        if usual is not None and isinstance(own, Mapping) and "type" not in own:
+            node |= {group: {**usual, **own}}
+        else:
+            node |= {group: typed_node(group, own, option, f"{path}.{group}")}
+    return node
 
 
 def strategy_node(settings: Any) -> tuple[str, dict[str, Any], Any, str]:

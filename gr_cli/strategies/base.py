@@ -63,7 +63,8 @@ class Strategy:
 
     def loss(self, solver: Solve, batch: Batch, position: Position) -> dict[str, Term]:
         """The terms of the solver's loss on this step."""
-        return {"current": Term(weighted_sum(cross_entropy(solver(batch.x), batch.y, batch.units), None))}
+        losses = cross_entropy(solver(batch.x), batch.y, batch.units)
+        return {"current": Term(weighted_sum(losses, None), per_sample=losses)}
 
     def generator_batch(self, batch: Batch, position: Position) -> GeneratorBatch | None:
         """What the generator learns from on this step; None: it rests."""

@@ -125,7 +125,7 @@ class ReplayStrategy(Strategy):
         replay = self.replay(batch, position)
         if replay is None:
             current = self.current_losses(solver(batch.x), batch)
-            return {"current": Term(weighted_sum(current, None), self.current_weight)}
+            return {"current": Term(weighted_sum(current, None), self.current_weight, per_sample=current)}
         return self.terms(*self.losses(solver(self.both(batch, replay, position)), batch, replay))
 
     def losses(self, logits: Tensor, batch: Batch, replay: Replay) -> tuple[Tensor, Tensor]:
@@ -167,7 +167,7 @@ class ReplayStrategy(Strategy):
     def terms(self, current: Tensor, old: Tensor) -> dict[str, Term]:
         """The losses of single samples, (R, B) and (R, N), as weighted means."""
         return {
-            "current": Term(weighted_sum(current, None), self.current_weight),
+            "current": Term(weighted_sum(current, None), self.current_weight, per_sample=current),
             "replay": Term(weighted_sum(old, None), self.old_weight),
         }
 

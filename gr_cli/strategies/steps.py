@@ -6,13 +6,16 @@ shared by all replicas (`units`, positions) has none. A strategy never mixes rep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from gr_cli.generators.base import Generator
+from gr_cli.nn.gradient_rules import Loss
+from gr_cli.nn.layers import per_replica
+from gr_cli.nn.losses import total_of
 from gr_cli.nn.random_streams import Streams
 from gr_cli.nn.replicas import Replicas
 
@@ -88,6 +91,8 @@ class Situation:
 class Term:
     """One part of the total loss, `value` (R,): total = sum of weight * value, the weight one for all or (R,).
 
+    `per_sample` (R, B): the losses of current samples of which `value` is the mean, if it is.
+
     A `constraint` is no part of the total: the step is turned so that, to first order, this value does not rise
     (Chaudhry et al. 2019).
     """
@@ -95,6 +100,18 @@ class Term:
     value: Tensor
     weight: float | Tensor = 1.0
     constraint: bool = False
+    per_sample: Tensor | None = None
+
+
+def loss_of(terms: Sequence[Term], keep_graph: bool = False) -> Loss:
+    """The weighted sum of terms, for a gradient rule."""
+    parts = [(per_replica(term.weight, term.value), term.per_sample) for term in terms]
+
+    def per_sample() -> Tensor:
+        return total_of([x * per_replica(weight, x) / x.shape[1] for weight, x in parts if x is not None])
+
+    total = total_of([weight * term.value for (weight, _), term in zip(parts, terms, strict=True)])
+    return Loss(total, per_sample if any(x is not None for _, x in parts) else None, keep_graph)
 
 
 @dataclass(frozen=True)

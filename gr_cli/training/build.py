@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from gr_cli.benchmarks.base import Kind, Samples
-from gr_cli.config.instantiate import asks_for, build_as, split_optimizer
+from gr_cli.config.instantiate import asks_for, build_as, split_generator
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Generator
 from gr_cli.nn.augmentation import Augment
+from gr_cli.nn.gradient_rules import GradientRule
 from gr_cli.nn.layers import HasFeatures
 from gr_cli.nn.random_streams import Draws, seeded
 from gr_cli.nn.replicas import Replicas
@@ -62,14 +63,15 @@ def build_learner(
     augment.check(kind.shape)
     optimizer = build_as(Optimizer, config["optimizer"], "optimizer")  # type: ignore[type-abstract]
     draws, precision = Draws(seed, device), config["precision"]
-    return one_learner(solver, strategy, optimizer, scenario, heads, draws, precision, augment, stretches, own)
+    rules = build_gradient_rules(config["gradient_rule"], config["generator"], strategy)
+    return one_learner(solver, strategy, optimizer, scenario, heads, draws, precision, augment, stretches, own, rules)
 
 
 def build_generator(
     node: dict[str, Any], kind: Kind, classes: int, solver: nn.Module, tasks: int | None = None
 ) -> Generator:
     """A generator of samples of `kind`, beside `solver`; `tasks`: how many share their classes, if they do."""
-    node, _ = split_optimizer(node)
+    node, _ = split_generator(node)
     provided: dict[str, Any] = {
         "sample_shape": kind.shape,
         "image_shape": kind.shape,
@@ -100,13 +102,32 @@ def build_generator(
 
 def build_generator_optimizer(node: dict[str, Any], generator: Generator) -> Optimizer | None:
     """The optimiser of the generator's own; None: it has the settings of the solver's."""
-    _, own = split_optimizer(node)
+    own = split_generator(node)[1].get("optimizer")
     if own is None:
         return None
     if not generator.parts():
         fitted = f"{type(generator).__name__} is fitted in one go, and takes no steps"
         raise ConfigError("generator.optimizer", own["_target_"], fitted, "leave it out")
     return build_as(Optimizer, own, "generator.optimizer")  # type: ignore[type-abstract]
+
+
+def build_gradient_rules(
+    node: dict[str, Any], generator_node: dict[str, Any] | None, strategy: Strategy
+) -> tuple[GradientRule, GradientRule | None]:
+    """The solver's gradient rule, and that of the generator's own; None: it has the solver's."""
+    rule, own = build_as(GradientRule, node, "gradient_rule"), None
+    if generator_node is not None and strategy.generator is not None:
+        own = split_generator(generator_node)[1].get("gradient_rule")
+    if own is None:
+        return rule, None
+    kind = type(strategy.generator).__name__
+    if strategy.couples:
+        shared = f"{kind} shares one loss with the solver, whose gradient rule it follows"
+        raise ConfigError("generator.gradient_rule", own["_target_"], shared, "leave it out")
+    if strategy.generator is not None and not strategy.generator.parts():
+        fitted = f"{kind} is fitted in one go, and follows no gradients"
+        raise ConfigError("generator.gradient_rule", own["_target_"], fitted, "leave it out")
+    return rule, build_as(GradientRule, own, "generator.gradient_rule")
 
 
 # What a generator can't choose for itself: what samples look like, and what it is connected to.
@@ -133,6 +154,7 @@ def one_learner(
     augment: Augment | None = None,
     stretches: Stretches | None = None,
     generator_optimizer: Optimizer | None = None,
+    gradient_rules: tuple[GradientRule, GradientRule | None] = (GradientRule(), None),
 ) -> Learner:
     """A learner of one replica, on the device of its random streams."""
     for network in (solver, strategy.generator):
@@ -153,4 +175,5 @@ def one_learner(
         augment,
         stretches,
         None if generator_optimizer is None else [generator_optimizer],
+        *gradient_rules,
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import prod
 
-import torch
 from torch import Tensor
 
 from gr_cli.generators.base import Generator
+from gr_cli.nn.gradient_rules import GradientRule, GradientStep, Loss
 from gr_cli.nn.losses import total_of, weighted_sum
 from gr_cli.nn.random_streams import Streams
 from gr_cli.nn.replicas import Replicas
@@ -24,12 +26,16 @@ class GeneratorUpdate:
         generators: the networks.
         optimizers: settings of each replica.
         streams: where the noise of the losses comes from.
+        rule: how gradients are made; each objective has a copy.
     """
 
-    def __init__(self, generators: Replicas[Generator], optimizers: Sequence[Optimizer], streams: Streams) -> None:
+    def __init__(
+        self, generators: Replicas[Generator], optimizers: Sequence[Optimizer], streams: Streams, rule: GradientRule
+    ) -> None:
         self._generators, self._streams = generators, streams
         self._parts = generators.modules[0].parts()
         self.descents = {self._key(name): Descent(self._trained(name), optimizers) for name in self._parts}
+        self.gradient_rules = {name: copy.deepcopy(rule) for name in self.descents}
 
     @staticmethod
     def _key(name: str) -> str:
@@ -53,15 +59,16 @@ class GeneratorUpdate:
             if (batch.update + 1) % part.every:
                 continue
             wanted = self._generators.noise("noise", batch.x.shape[1])
-            noise = self._streams.batch(wanted, self._key(name), task, batch.update)
+            key = self._key(name)
+            noise = self._streams.batch(wanted, key, task, batch.update)
             labels = [] if batch.labels is None else [batch.labels]
             terms = self._generators.call("losses", name, batch.x, noise, *labels)
             values = {term: weighted_sum(value, batch.weights) for term, value in terms.items()}
-            descent = self.descents[self._key(name)]
-            # The replicas share no parameter, so the gradient of the sum holds each one's own.
-            total = total_of(list(values.values())).sum()
-            descent.step(torch.autograd.grad(total, descent.parameters, allow_unused=True), rate)
-            losses |= {term: value.detach() for term, value in values.items()}
+            loss = Loss(total_of(list(values.values())), partial(_per_sample, terms, batch.weights))
+            rule, descent = self.gradient_rules[key], self.descents[key]
+            step = GradientStep(key, task, batch.update, self._streams)
+            descent.step(rule.gradients(loss, descent.parameters, step), rate)
+            losses |= {term: value.detach() for term, value in values.items()} | named_metrics(key, rule)
         return losses
 
     def step_all(self, batch: Batch, task: int, rate: Callable[[Optimizer], float]) -> dict[str, Tensor]:
@@ -71,6 +78,17 @@ class GeneratorUpdate:
         update = prod(part.every for part in self._parts.values()) - 1
         labels = batch.y if self._generators.modules[0].conditional else None
         return self.step(GeneratorBatch(batch.x, update, labels=labels), task, rate)
+
+
+def _per_sample(terms: Mapping[str, Tensor], weights: Tensor | None) -> Tensor:
+    """The part of each sample (R, B) in the loss of an objective, from its terms (R, B)."""
+    values = total_of(list(terms.values()))
+    return values / values.shape[1] if weights is None else values * weights
+
+
+def named_metrics(name: str, rule: GradientRule) -> dict[str, Tensor]:
+    """What a rule says of its newest step, by the names of history.csv: `<name>.<metric>`."""
+    return {f"{name}.{metric}": value.detach() for metric, value in rule.metrics().items()}
 
 
 def generator_rate(strategy: Strategy, position: Position) -> Callable[[Optimizer], float]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -12,16 +14,16 @@ from torch import Tensor, nn
 from gr_cli.generators.base import Generator
 from gr_cli.nn.augmentation import Augment
 from gr_cli.nn.gradient_projection import turned
-from gr_cli.nn.layers import NeedsNoise, mode, per_replica
-from gr_cli.nn.losses import total_of
+from gr_cli.nn.gradient_rules import GradientRule, GradientStep, Loss
+from gr_cli.nn.layers import NeedsNoise, mode
 from gr_cli.nn.random_streams import Draws, Streams, seeded
 from gr_cli.nn.replicas import Replicas, part_of, together
 from gr_cli.optimizers import Descent, Optimizer
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Strategy
-from gr_cli.strategies.steps import Batch, Pass, Position, Situation, State
+from gr_cli.strategies.steps import Batch, Pass, Position, Situation, State, loss_of
 from gr_cli.system.timer import Clock
-from gr_cli.training.generator_update import GeneratorUpdate, generator_rate
+from gr_cli.training.generator_update import GeneratorUpdate, generator_rate, named_metrics
 from gr_cli.training.penalized_step import Held
 from gr_cli.training.scoring import Answers, Score, score
 from gr_cli.training.solver_forward import SolverForward
@@ -47,6 +49,8 @@ class Learner:
         augment: what is done at random to the samples that the solvers learn.
         stretches: what the strategy takes for tasks, in `heads` too, where it isn't told which these are.
         generator_optimizers: settings for each replica's generator, whose moments are its own; None: the solvers'.
+        gradient_rule: how gradients of the solvers are made; None: by autograd.
+        generator_gradient_rule: those of the generators; None: by a copy of that rule.
     """
 
     def __init__(
@@ -62,6 +66,8 @@ class Learner:
         augment: Augment | None = None,
         stretches: Stretches | None = None,
         generator_optimizers: Sequence[Optimizer] | None = None,
+        gradient_rule: GradientRule | None = None,
+        generator_gradient_rule: GradientRule | None = None,
     ) -> None:
         self.solvers, self.generators, self.strategy, self.scenario = solvers, generators, strategy, scenario
         self.augment, self.stretches = augment or Augment(), stretches
@@ -74,11 +80,15 @@ class Learner:
         self.optimizers = list(optimizers)
         self.generator_optimizers = list(generator_optimizers or optimizers)
         self._wants_noise = isinstance(self.solver, NeedsNoise)
+        self.gradient_rule, self.generator_gradient_rule = gradient_rule or GradientRule(), generator_gradient_rule
+        self.gradient_rules = {"solver": copy.deepcopy(self.gradient_rule)}
         self.descents = {"solver": Descent(self._trained(), self.optimizers)}
         self._generator_update = None
         if generators is not None:
-            self._generator_update = GeneratorUpdate(generators, self.generator_optimizers, self.streams)
+            own = generator_gradient_rule or self.gradient_rule
+            self._generator_update = GeneratorUpdate(generators, self.generator_optimizers, self.streams, own)
             self.descents |= self._generator_update.descents
+            self.gradient_rules |= self._generator_update.gradient_rules
         self._held = None
         if (regularizer := strategy.regularizer) is not None:
             # Where solver and generator are one network with one loss, a step is one of both.
@@ -176,16 +186,14 @@ class Learner:
         """
         losses: Losses = {}
         with self._products():
-            iteration = self.strategy.solver_iteration(position)
-            if iteration is not None:
+            if (iteration := self.strategy.solver_iteration(position)) is not None:
                 with self.clock.measure("solver"):
                     losses |= self._step_solver(batch, position, iteration)
                     self.strategy.after_step(batch, position)
             due = self.strategy.generator_batch(batch, position)
             if due is not None and self._generator_update is not None:
                 with self.clock.measure("generator"):
-                    rate = generator_rate(self.strategy, position)
-                    losses |= self._generator_update.step(due, position.task, rate)
+                    losses |= self._generator_update.step(due, position.task, generator_rate(self.strategy, position))
         return losses
 
     def _step_solver(self, batch: Batch, position: Position, iteration: int) -> Losses:
@@ -193,12 +201,14 @@ class Learner:
             forward = SolverForward(self.solvers, self.streams, self.augment, self._wants_noise, position)
             terms = self.strategy.loss(forward, batch, position)
         losses = {name: term.value.detach() for name, term in terms.items()}
-        total = total_of([per_replica(t.weight, t.value) * t.value for t in terms.values() if not t.constraint])
-        bounds = [term.value for term in terms.values() if term.constraint]
+        bounds = [replace(term, weight=1.0) for term in terms.values() if term.constraint]
+        loss = loss_of([term for term in terms.values() if not term.constraint], keep_graph=bool(bounds))
         names = [name for name in self.descents if name == "solver" or self.strategy.couples]
-        gradients = self._gradients(total, names, keep=bool(bounds))
+        step = GradientStep("solver", position.task, position.iteration, self.streams)
+        gradients = self._gradients(loss, names, step)
+        losses |= named_metrics("solver", self.gradient_rules["solver"])
         if bounds:
-            reference = self._gradients(total_of(bounds), ["solver"])["solver"]
+            reference = self._gradients(loss_of(bounds), ["solver"], replace(step, name="solver.constraint"))["solver"]
             gradients["solver"] = turned(gradients["solver"], reference, len(self.draws))
 
         def rate(optimizer: Optimizer) -> float:
@@ -210,7 +220,7 @@ class Learner:
         for name in names:
             if name not in held:
                 self.descents[name].step(gradients[name], rate)
-        return losses | {"total": total.detach() + losses.get("penalty", 0.0)}
+        return losses | {"total": loss.total.detach() + losses.get("penalty", 0.0)}
 
     def step_generator(self, batch: Batch, task: int) -> Losses:
         """One step of all objectives of the generators on `batch`, whether one is due or not; their losses."""
@@ -219,11 +229,10 @@ class Learner:
         with self._products():
             return self._generator_update.step_all(batch, task, generator_rate(self.strategy, Position(task, 0, 1)))
 
-    def _gradients(self, loss: Tensor, names: Sequence[str], keep: bool = False) -> dict[str, list[Tensor | None]]:
-        """The gradients of `loss` (R,), by the names of what is trained; None for what it does not depend on."""
+    def _gradients(self, loss: Loss, names: Sequence[str], step: GradientStep) -> dict[str, list[Tensor | None]]:
+        """The gradients of a loss of the solver, by the names of what is trained; None for what it does not need."""
         parameters = [p for name in names for p in self.descents[name].parameters]
-        # The replicas share no parameter, so the gradient of the sum holds each one's own.
-        found = iter(torch.autograd.grad(loss.sum(), parameters, allow_unused=True, retain_graph=keep))
+        found = iter(self.gradient_rules["solver"].gradients(loss, parameters, step))
         return {name: [next(found) for _ in self.descents[name].parameters] for name in names}
 
     def _products(self) -> Any:
@@ -294,6 +303,7 @@ class Learner:
             "generator": None if self.generators is None else self.generators.state_dict(),
             "strategy": self.strategy.state_dict(),
             "regularizer": None if self.strategy.regularizer is None else self.strategy.regularizer.state_dict(),
+            "gradient_rules": {name: rule.state_dict() for name, rule in self.gradient_rules.items()},
         }
         mine: State = part_of(whole, replica)
         return mine | {
@@ -311,10 +321,12 @@ class Learner:
         for name, descent in self.descents.items():
             if name in states[0]["optimizers"]:  # a run that is over keeps none
                 descent.load([state["optimizers"][name] for state in states])
+        for name, rule in self.gradient_rules.items():
+            rule.load_state_dict(whole["gradient_rules"][name])
         if self.strategy.regularizer is not None:
             self.strategy.regularizer.load_state_dict(whole["regularizer"])
         self.strategy.load_state_dict(whole["strategy"], self._situation(task, samples))
 
 
 # What lies in memory with a replica axis, by its name in the state.
-_WHOLE = ("solver", "generator", "strategy", "regularizer")
+_WHOLE = ("solver", "generator", "strategy", "regularizer", "gradient_rules")

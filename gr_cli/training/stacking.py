@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from functools import partial, reduce
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from gr_cli.config.instantiate import at, marked_fields
+from gr_cli.config.instantiate import at, marked_fields, split_generator
 from gr_cli.nn.replicas import Replicas
 from gr_cli.training.experiment import Experiment
 from gr_cli.training.learner import Learner
 from gr_cli.types import PerReplica
+
+C = TypeVar("C")
 
 
 def side_by_side(experiments: Sequence[Experiment]) -> Learner:
@@ -22,16 +24,22 @@ def side_by_side(experiments: Sequence[Experiment]) -> Learner:
     learners = [experiment.learner for experiment in experiments]
     if len(learners) == 1:
         return learners[0]
-    first, varying = learners[0], partial(_varying, [e.settings.config for e in experiments], device=learners[0].device)
+    first, configs = learners[0], [experiment.settings.config for experiment in experiments]
+    split = [({}, {}) if config["generator"] is None else split_generator(config["generator"]) for config in configs]
+
+    def varying(group: str, nodes: Sequence[Mapping[str, Any]] | None = None) -> dict[str, Tensor]:
+        return _varying([config[group] for config in configs] if nodes is None else nodes, group, first.device)
+
     strategy = copy.copy(first.strategy)
     strategy.regularizer = copy.copy(strategy.regularizer)
-    for name, values in varying("strategy").items():
-        *owners, leaf = name.split(".")
-        setattr(reduce(getattr, owners, strategy), leaf, values)
+    _set(strategy, varying("strategy"))
+    own = first.generator_gradient_rule
+    if own is not None:
+        own = _set(copy.copy(own), varying("gradient_rule", [inner["gradient_rule"] for _, inner in split]))
     generators = [learner.generator for learner in learners if learner.generator is not None]
     return Learner(
         Replicas([learner.solver for learner in learners], varying("model")),
-        Replicas(generators, varying("generator")) if generators else None,
+        Replicas(generators, varying("generator", [node for node, _ in split])) if generators else None,
         strategy,
         [optimizer for learner in learners for optimizer in learner.optimizers],
         first.scenario,
@@ -41,13 +49,22 @@ def side_by_side(experiments: Sequence[Experiment]) -> Learner:
         first.augment,
         first.stretches,
         [optimizer for learner in learners for optimizer in learner.generator_optimizers],
+        _set(copy.copy(first.gradient_rule), varying("gradient_rule")),
+        own,
     )
 
 
-def _varying(configs: Sequence[dict[str, Any]], group: str, device: torch.device) -> dict[str, Tensor]:
-    """The numbers of a group in which the configurations differ, (R,) each."""
-    nodes = [config[group] for config in configs]
-    names = () if nodes[0] is None else marked_fields(nodes[0], group, PerReplica)
+def _set(component: C, values: Mapping[str, Tensor]) -> C:
+    """Give a component, and what it is made of, its numbers per replica."""
+    for name, value in values.items():
+        *owners, leaf = name.split(".")
+        setattr(reduce(getattr, owners, component), leaf, value)
+    return component
+
+
+def _varying(nodes: Sequence[Mapping[str, Any]], group: str, device: torch.device) -> dict[str, Tensor]:
+    """The numbers in which nodes of a group differ, (R,) each."""
+    names = () if not nodes[0] else marked_fields(nodes[0], group, PerReplica)
     values = {name: [at(node, name) for node in nodes] for name in names if at(nodes[0], name) is not None}
     return {
         name: torch.tensor(found, dtype=torch.float64, device=device)

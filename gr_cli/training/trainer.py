@@ -28,7 +28,7 @@ from gr_cli.strategies.steps import Batch
 from gr_cli.system.devices import default_threads, flushing_denormals, pick_device, size, thread_limit
 from gr_cli.system.memory import memory_told
 from gr_cli.system.messages import tell
-from gr_cli.training.build import build_generator, build_generator_optimizer, one_learner
+from gr_cli.training.build import build_generator, build_generator_optimizer, build_gradient_rules, one_learner
 from gr_cli.training.learner import Learner
 from gr_cli.training.loaders import (
     FAR,
@@ -75,7 +75,8 @@ class ContinualTrainer:
     Args:
         model: maps a batch of samples to logits, one per output unit; trained in place. Its parameters are float32 or
             float64, and so are samples then. A mapping or an object with an entry `logits` is taken for these.
-        config: `optimizer: {type: adam, lr: 0.001}`, `continual_strategy: {<name>: {enabled: true, <parameters>}}`,
+        config: `optimizer: {type: adam, lr: 0.001}`, `gradient_rule: {type: none}`,
+            `continual_strategy: {<name>: {enabled: true, <parameters>}}`,
             `generator: {type: vae, <parameters>}` (beside or inside `continual_strategy`), and if wanted
             `scenario` (class | domain | task), `active_classes` (seen | all), `seed`, `log_every`, and `value_range`,
             in which all samples lie: [low, high], null for values without bounds, or auto: [0, 1] if the first batch
@@ -355,8 +356,17 @@ class ContinualTrainer:
         heads = torch.zeros(0, form.units, dtype=torch.bool)
         optimizer, draws = build(settings.optimizer, "optimizer"), Draws(settings.seed, form.device)
         precision = precision_of(form.dtype)
+        rules = build_gradient_rules(settings.gradient_rule, settings.generator, strategy)
         return one_learner(
-            solver, strategy, optimizer, settings.scenario, heads, draws, precision, generator_optimizer=own
+            solver,
+            strategy,
+            optimizer,
+            settings.scenario,
+            heads,
+            draws,
+            precision,
+            generator_optimizer=own,
+            gradient_rules=rules,
         )
 
     @property

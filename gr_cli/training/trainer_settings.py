@@ -10,7 +10,7 @@ from annotated_types import Len
 
 from gr_cli.config.arguments import check
 from gr_cli.config.groups import PROVIDED
-from gr_cli.config.instantiate import check_node, resolve, split_optimizer
+from gr_cli.config.instantiate import check_node, resolve, split_generator
 from gr_cli.config.shipped_options import STRATEGY, generator_node, plain, strategy_node, typed_node
 from gr_cli.errors import ConfigError, suggestion
 from gr_cli.scenario import Kind, Scenario
@@ -18,6 +18,7 @@ from gr_cli.types import Count, PositiveInt
 
 _NAMES = (
     "optimizer",
+    "gradient_rule",
     STRATEGY,
     "generator",
     "scenario",
@@ -35,7 +36,7 @@ class TrainerSettings:
 
     Args:
         config: all that was given, as plain values.
-        strategy, generator, optimizer: the nodes of these components.
+        strategy, generator, optimizer, gradient_rule: the nodes of these components.
         strategy_path: where the strategy's settings stand in `config`.
         scenario: which output units compete.
         seed: of all random numbers.
@@ -48,6 +49,7 @@ class TrainerSettings:
     strategy_path: str
     generator: dict[str, Any]
     optimizer: dict[str, Any]
+    gradient_rule: dict[str, Any]
     scenario: Scenario
     seed: int
     log_every: int
@@ -66,6 +68,8 @@ class TrainerSettings:
                 known = f"no such setting; there are {', '.join(_NAMES)}"
                 raise ConfigError(f"config.{name}", config[name], known, suggestion(name, _NAMES))
         path, strategy, generator, optimizer = _components(config)
+        gradient_rule = typed_node("gradient_rule", config.get("gradient_rule"), "none", "gradient_rule")
+        check_node(gradient_rule, "gradient_rule", PROVIDED["gradient_rule"])
         kind, active = config.get("scenario", "class"), config.get("active_classes", "seen")
         check(kind, Kind, "config.scenario", "class")
         check(active, Literal["seen", "all"], "config.active_classes", "seen")
@@ -77,7 +81,8 @@ class TrainerSettings:
         if isinstance(value_range, list) and not value_range[0] < value_range[1]:
             raise ConfigError("config.value_range", value_range, "must be [low, high], the lower first")
         scenario = Scenario(kind, active)
-        return cls(config, strategy, path, generator, optimizer, scenario, seed, log_every, value_range)
+        nodes = (strategy, path, generator, optimizer, gradient_rule)
+        return cls(config, *nodes, scenario, seed, log_every, value_range)
 
 
 def _components(config: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -90,10 +95,10 @@ def _components(config: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, 
     generator = generator_node(outer if inner is None else inner, default, generator_path)
     optimizer = typed_node("optimizer", config.get("optimizer"), "adam", "optimizer")
     check_node(strategy, path, PROVIDED["strategy"])
-    alone, own = split_optimizer(generator)
+    alone, own = split_generator(generator)
     check_node(alone, generator_path, PROVIDED["generator"])
-    if own is not None:
-        check_node(own, f"{generator_path}.optimizer", ())
+    for inner, node in own.items():
+        check_node(node, f"{generator_path}.{inner}", ())
     check_node(optimizer, "optimizer", PROVIDED["optimizer"])
     if resolve(strategy["_target_"], path).sees != "task":  # type: ignore[attr-defined]
         raise ConfigError(

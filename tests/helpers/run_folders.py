@@ -22,6 +22,7 @@ CONFIG: dict[str, Any] = {
     "generator": None,
     "strategy": {"_target_": "gr_cli.strategies.Finetune"},
     "optimizer": {"_target_": "gr_cli.optimizers.Adam", "lr": 0.001, "betas": [0.9, 0.999]},
+    "gradient_rule": {"_target_": "gr_cli.nn.gradient_rules.GradientRule"},
     "seed": 0,
     "scenario": "class",
     "train": {"iterations": 20, "epochs": None, "batch_size": 32, "active_classes": "seen"},

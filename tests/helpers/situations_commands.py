@@ -79,7 +79,9 @@ _LAUNCHER = "defaults:\n  - override /hydra/launcher: joblib"
 
 COMMANDS: Table = {
     "training/build.py": [
-        ("is fitted in one go", typed("generator=mixture +generator/optimizer=adam")),
+        ("is fitted in one go, and takes no steps", typed("generator=mixture +generator/optimizer=adam")),
+        ("is fitted in one go, and follows", typed("generator=mixture +generator/gradient_rule=none")),
+        ("shares one loss with the solver", typed("strategy=bir generator/gradient_rule=none")),
         ("this model takes no moments", typed(f"{PLAIN} normalise=first_task")),
         ("has no features, which this generator reads", typed(f"{PLAIN} generator=feedback")),
         ("has no hidden_sizes to be taken over", typed("model=cnn generator=symmetric_vae")),
@@ -95,7 +97,7 @@ COMMANDS: Table = {
         ("augment.shift={}: moves images of", mistake("augment.shift=8")),
     ],
     "config/instantiate.py": [
-        ("must be an optimizer", typed("+generator.optimizer=3")),
+        ("must name an option of this group", typed("+generator.optimizer=3")),
         ("makes a {}, and a {} is needed", mistake("strategy=joint strategy._target_=os.getcwd")),
         ("no such setting; there are", mistake("+strategy.foo=1")),
         ("is needed by", typed("~benchmark.source")),

@@ -335,7 +335,10 @@ def test_the_gan_is_trained_as_published():
         (["generator=mixture", "+generator/optimizer=adam"], "generator.optimizer=.*fitted in one go"),
         (["generator/optimizer=adam", "generator.optimizer.lr=0"], "generator.optimizer.lr=0: must be a number > 0"),
         (["generator/optimizer=adam", "generator.optimizer.betas=[1]"], "generator.optimizer.betas"),
-        (["+generator.optimizer=3"], "generator.optimizer=3: must be an optimizer; try generator/optimizer=adam"),
+        (
+            ["+generator.optimizer=3"],
+            "generator.optimizer=3: must name an option of this group; try generator/optimizer=<option>",
+        ),
         (
             ["generator/optimizer=sgd", "+generator.optimizer.betas=[0,0.9]"],
             "generator.optimizer.betas=.*no such setting",

@@ -1,0 +1,98 @@
+"""The seam: what a rule is given, and that its state goes through a run's."""
+
+import pytest
+import torch
+
+from gr_cli.cli.compose import composed
+from gr_cli.errors import ConfigError
+from gr_cli.nn.gradient_rules import GradientRule
+from gr_cli.nn.random_streams import Noise
+from gr_cli.strategies.steps import Position
+from gr_cli.training.batches import batches, passes
+from gr_cli.training.experiment import prepare
+from gr_cli.training.stacking import side_by_side
+
+SMALL = ["train.batch_size=8", "model.hidden_sizes=[16]", "generator.hidden_dims=[16]", "threads=1"]
+SMALL += ["precision=float64"]
+EVERY_STEP = "strategy.generator_update_freq=1"
+
+
+class PerSample(GradientRule):
+    """The gradient as a sum over samples, with noise of strength 0: what differentially private SGD needs."""
+
+    def __init__(self):
+        self.steps = torch.zeros(3, dtype=torch.long)
+
+    def gradients(self, loss, parameters, step):
+        values = loss.per_sample()  # (R, B)
+        assert len(values) == 3 and values.dim() == 2
+        rest = loss.total - values.sum(1)
+        parts = [*values.unbind(1), rest]
+        found = [torch.autograd.grad(part.sum(), parameters, retain_graph=True, allow_unused=True) for part in parts]
+        noise = step.noise({str(i): Noise("normal", p.shape[1:]) for i, p in enumerate(parameters)})
+        assert not torch.equal(*noise["0"][:2])  # each replica draws its own
+        self.steps = self.steps + 1
+        return [
+            sum((g for g in parts if g is not None), 0.0 * noise[str(i)])
+            for i, parts in enumerate(zip(*found, strict=True))
+        ]
+
+    def metrics(self):
+        return {"steps": self.steps.double()}
+
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = state["steps"]
+
+
+def stepped(learner, experiments, task=0, steps=3):
+    learner.begin_task(task, passes(experiments, task))
+    stream = batches(experiments, task, 0)
+    return [learner.step(next(stream), Position(task, i, 6)) for i in range(steps)]
+
+
+def three(*words):
+    experiments = [prepare(composed([*SMALL, *words, f"seed={seed}"])) for seed in range(3)]
+    return side_by_side(experiments), experiments
+
+
+@pytest.mark.parametrize("words", [["strategy=finetune"], [EVERY_STEP], ["generator=wgan_gp", EVERY_STEP]])
+def test_a_rule_may_look_at_single_samples_and_draw_noise(words):
+    """Whose gradients add up to plain ones, so that all losses stay what they were."""
+    plain = [losses for task in range(2) for losses in stepped(*three(*words), task)]
+    learner, experiments = three(*words)
+    for name in list(learner.gradient_rules):
+        learner.gradient_rules[name] = PerSample()
+    if learner.generator is not None:
+        learner._generator_update.gradient_rules = learner.gradient_rules
+    found = stepped(learner, experiments) + stepped(*three(*words), 1)
+    for before, after in zip(plain, found, strict=True):
+        for name, values in before.items():
+            torch.testing.assert_close(after[name], values, rtol=1e-9, atol=1e-11)
+    assert found[2]["solver.steps"].tolist() == [3, 3, 3]
+    state = learner.state_of(1)
+    assert state["gradient_rules"]["solver"]["steps"].item() == 3
+    learner.load_states([learner.state_of(i) | {"optimizers": {}} for i in (0, 1, 2)], 0)
+    assert learner.gradient_rules["solver"].steps.tolist() == [3, 3, 3]
+
+
+def test_solver_and_objectives_have_rules_of_their_own():
+    learner = prepare(composed([*SMALL, "generator=wgan_gp"])).learner
+    assert set(learner.gradient_rules) == {"solver", "generator.critic", "generator.generator"}
+    assert len({id(rule) for rule in learner.gradient_rules.values()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["generator=mixture", "+generator/gradient_rule=none"], "generator.gradient_rule=.*fitted in one go"),
+        (["strategy=bir", "generator/gradient_rule=none"], "generator.gradient_rule=.*shares one loss"),
+        (["+generator.gradient_rule=3"], "must name an option of this group"),
+        (["gradient_rule._target_=gr_cli.optimizers.Adam"], "a GradientRule is needed"),
+    ],
+)
+def test_what_does_not_fit_is_refused(words, message):
+    with pytest.raises(ConfigError, match=message):
+        prepare(composed(words))
