@@ -1,0 +1,168 @@
+"""Clipping by global norm: against torch's own, per replica, for solver and generator."""
+
+import csv
+from math import inf
+
+import pytest
+import torch
+
+from gr_cli import ContinualTrainer, SimpleMLP
+from gr_cli.cli.compose import composed
+from gr_cli.cli.launchers.grouping import alike
+from gr_cli.nn.gradient_rules import GradientStep, Loss
+from gr_cli.nn.gradient_rules.clipping import Clipping
+from gr_cli.nn.random_streams import Draws, Streams
+from gr_cli.strategies.steps import Position
+from gr_cli.training.batches import batches, passes
+from gr_cli.training.experiment import prepare
+from gr_cli.training.stacking import side_by_side
+from helpers.interruption import csvs, only_run
+
+SMALL = ["train.batch_size=8", "model.hidden_sizes=[16]", "generator.hidden_dims=[16]", "threads=1"]
+SMALL += ["strategy.generator_update_freq=1", "gradient_rule=clipping"]
+RUN = [*SMALL, "train.iterations=6", "log.every=2", "evaluate.dreams=0", "benchmark.classes_per_task=[5,5]"]
+
+
+def step_of(replicas):
+    return GradientStep("solver", 0, 0, Streams([Draws(seed) for seed in range(replicas)], torch.float64))
+
+
+@pytest.mark.parametrize("max_norm", [1e-3, 1.0, 1e9])
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_it_is_torchs_clip_grad_norm_of_each_replica(replicas, max_norm):
+    generator = torch.Generator().manual_seed(3)
+    shapes = [(4, 5), (5,), (2, 2)]
+    stacked = [torch.randn(replicas, *s, dtype=torch.float64, generator=generator) for s in shapes]
+    leaves = [(v if replicas > 1 else v[0]).clone().requires_grad_() for v in stacked]
+    values = [leaf if replicas > 1 else leaf.unsqueeze(0) for leaf in leaves]
+    unused = torch.zeros(replicas, 3, dtype=torch.float64, requires_grad=True)
+    total = sum((i + 1) * (value**3).flatten(1).sum(1) for i, value in enumerate(values))
+    rule = Clipping(max_norm)
+    found = rule.gradients(Loss(total), [*leaves, unused], step_of(replicas))
+    assert found[-1] is None
+    for replica in range(replicas):
+        alone = [torch.nn.Parameter(v[replica].clone()) for v in stacked]
+        sum((i + 1) * (p**3).sum() for i, p in enumerate(alone)).backward()
+        norm = torch.nn.utils.clip_grad_norm_(alone, max_norm)
+        torch.testing.assert_close(rule.metrics()["gradient_norm"][replica], norm)
+        assert rule.metrics()["clipped"][replica] == float(norm > max_norm)
+        for mine, p in zip(found, alone, strict=False):
+            torch.testing.assert_close(mine if replicas == 1 else mine[replica], p.grad, rtol=1e-12, atol=0)
+
+
+def losses_of(jobs, steps=6):
+    experiments = [prepare(job) for job in jobs]
+    learner, losses = side_by_side(experiments), []
+    for task in range(2):
+        stream = batches(experiments, task, 0)
+        learner.train_task(task, stream, steps, lambda _, found: losses.append(found), 0, passes(experiments, task))
+    return losses
+
+
+@pytest.mark.parametrize("own", [[], ["generator/gradient_rule=clipping", "generator.gradient_rule.max_norm=0.3"]])
+@pytest.mark.parametrize("generator", ["vae", "wgan_gp"])
+def test_three_together_are_three_alone(generator, own):
+    """Where `max_norm` differs, for the solver and for the generator."""
+    words = [*SMALL, f"generator={generator}", "precision=float64", *own]
+    jobs = [composed([*words, f"seed={i}", f"gradient_rule.max_norm={0.1 + i}"]) for i in range(3)]
+    if own:
+        jobs = [composed([*words, f"seed={i}", f"generator.gradient_rule.max_norm={0.1 + i}"]) for i in range(3)]
+    assert alike(jobs) == [[0, 1, 2]]
+    together = losses_of(jobs)
+    for replica, job in enumerate(jobs):
+        for alone, both in zip(losses_of([job]), together, strict=True):
+            assert alone.keys() == both.keys()
+            for name, value in alone.items():
+                torch.testing.assert_close(both[name][replica], value[0], rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("own", [None, "none"])
+@pytest.mark.parametrize("generator", ["vae", "wgan_gp"])
+def test_steps_of_solver_and_generator_are_clipped(generator, own):
+    """Plain gradient descent moves the parameters of a loss by rate times max_norm where it clips."""
+    words = [*SMALL, f"generator={generator}", "optimizer=sgd", "optimizer.lr=1", "gradient_rule.max_norm=1e-3"]
+    words += ["precision=float64", "generator/optimizer=sgd", "generator.optimizer.lr=1"]
+    words += [] if own is None else [f"generator/gradient_rule={own}"]
+    experiment = prepare(composed(words))
+    learner = experiment.learner
+    learner.begin_task(0, passes([experiment], 0))
+    before = {name: [p.detach().clone() for p in d.parameters] for name, d in learner.descents.items()}
+    losses = learner.step(next(batches([experiment], 0, 0)), Position(0, 0, 6))
+    for name, descent in learner.descents.items():
+        pairs = zip(descent.parameters, before[name], strict=True)
+        moved = torch.cat([(p.detach() - b).flatten() for p, b in pairs]).norm().item()
+        if f"{name}.clipped" in losses:
+            assert losses[f"{name}.clipped"].item() == 1 and moved == pytest.approx(1e-3, rel=2e-3)
+        else:
+            assert name != "solver" and (own or name == "generator.generator")
+            assert moved == 0 or (own and moved > 1.1e-3)
+
+
+@pytest.mark.parametrize("strategy", ["ewc", "a_gem", "bir", "generative_classifier"])
+def test_it_fits_strategies_whose_step_is_more_than_a_loss(strategy):
+    words = [w for w in SMALL if not w.startswith(("strategy.generator_up", "generator."))]
+    generator = [] if strategy in ("ewc", "a_gem") else ["generator.hidden_dims=[16]"]
+    (first, *_) = losses_of([composed([*words, f"strategy={strategy}", *(generator if strategy != "bir" else [])])], 3)
+    assert any(name.endswith("gradient_norm") for name in first)
+
+
+def tables(files):
+    """All tables but the clock's, the columns of the rule left out."""
+    return {
+        name: [
+            [v for column, v in row.items() if not column.endswith((".gradient_norm", ".clipped"))]
+            for row in csv.DictReader(text.decode().splitlines())
+        ]
+        for name, text in files.items()
+    }
+
+
+def test_a_huge_norm_changes_no_table(gr_run, tmp_path, monkeypatch):
+    found = []
+    for rule in ("none", "clipping"):
+        (tmp_path / rule).mkdir()
+        monkeypatch.chdir(tmp_path / rule)
+        own = ["gradient_rule.max_norm=1e30"] if rule == "clipping" else []
+        words = [word for word in RUN if word != "gradient_rule=clipping"]
+        assert gr_run(*words, f"gradient_rule={rule}", *own)[0] == 0
+        found.append(csvs(only_run()))
+    same, other = found
+    assert tables(same) == tables(other)
+    assert [name for name in same if same[name] != other[name]] == ["history.csv"]
+    assert b"clipped" in other["history.csv"] and b"clipped" not in same["history.csv"]
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_tables(gr_run, interrupted, tmp_path, monkeypatch):
+    found = []
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        if name == "stopped":
+            interrupted(*RUN, "gradient_rule.max_norm=0.5", at=(1, 3))
+        assert gr_run(*RUN, "gradient_rule.max_norm=0.5")[0] == 0
+        found.append(csvs(only_run()))
+    assert found[0] == found[1]
+    rows = list(csv.DictReader(found[0]["history.csv"].decode().splitlines()))
+    assert all(0 <= float(row["solver.clipped"]) <= 1 and float(row["generator.vae.gradient_norm"]) > 0 for row in rows)
+
+
+@pytest.mark.parametrize(("own", "generator_norm"), [({}, 0.5), ({"gradient_rule": {"type": "none"}}, None)])
+def test_a_trainer_of_ones_own_clips_too(own, generator_norm):
+    config = {
+        "gradient_rule": {"type": "clipping", "max_norm": 0.5},
+        "continual_strategy": {"generative_replay": {"memory_size": 20, "generator_update_freq": 1}},
+        "generator": {"type": "vae", "hidden_dims": [8], "latent_dim": 2, **own},
+    }
+    trainer = ContinualTrainer(SimpleMLP(16, [8], 4), config)
+    x, y = torch.rand(24, 16), torch.arange(24) % 4
+    trainer.train_task([(x[i : i + 8], y[i : i + 8]) for i in range(0, 24, 8)])
+    rules = trainer._learner.gradient_rules
+    assert getattr(rules["generator.vae"], "max_norm", None) == generator_norm
+    assert rules["solver"].max_norm == 0.5 and trainer._record.history[0]["solver.gradient_norm"] < inf
+
+
+def test_a_norm_must_be_above_zero():
+    from gr_cli.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=r"gradient_rule\.max_norm=0: must be a number > 0"):
+        composed(["gradient_rule=clipping", "gradient_rule.max_norm=0"])
