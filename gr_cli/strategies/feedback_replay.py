@@ -11,7 +11,7 @@ from gr_cli.generators.base import Generator
 from gr_cli.nn.losses import cross_entropy, weighted_sum
 from gr_cli.strategies.generative_replay import GenerativeReplay
 from gr_cli.strategies.regularizer import Regularizer
-from gr_cli.strategies.replay import Replay, weights
+from gr_cli.strategies.replay import Replay, sample_weights, weights
 from gr_cli.strategies.steps import Batch, GeneratorBatch, Position, Situation, Solve, Term
 from gr_cli.types import DistillationScale, InMemory, PerReplica, Positive, PositiveInt, ReplayWeight
 
@@ -91,7 +91,7 @@ class FeedbackReplay(GenerativeReplay):
         if replay is not None:
             rule = self.replay_reconstruction_weight
             current, old = weights(self.replay_weight if rule is None else rule, position.task)
-            shares, weight = self._shares(batch, replay, current, old), current + old
+            shares, weight = sample_weights(batch, replay, current, old), current + old
         for name, value in self._feedback(x, features, batch, replay, position).items():
             terms[name] = Term(weighted_sum(value, shares), weight)
         return terms

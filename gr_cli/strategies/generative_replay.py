@@ -8,20 +8,19 @@ from torch import Tensor, nn
 
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Ensemble, Generator
-from gr_cli.nn.layers import per_replica
 from gr_cli.nn.losses import distillation
 from gr_cli.nn.random_streams import Noise
 from gr_cli.nn.replicas import Replicas
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.generated_samples import Dreams, Likelihoods, fit_classes
+from gr_cli.strategies.generator_data import GeneratorMemory
 from gr_cli.strategies.regularizer import Regularizer
-from gr_cli.strategies.replay import Replay, ReplayStrategy, taught
-from gr_cli.strategies.reservoir import Memory, Passage, pick_balanced, shares
+from gr_cli.strategies.replay import Replay, ReplayStrategy, sample_weights
+from gr_cli.strategies.replay_targets import CurrentTargetKind, ReplayTargets, TargetKind
+from gr_cli.strategies.reservoir import Memory
 from gr_cli.strategies.steps import Batch, GeneratorBatch, Position, Situation, Solve, State, Term
 from gr_cli.strategies.update_schedule import Turns, When
 from gr_cli.types import Count, DistillationScale, InMemory, PerReplica, Positive, PositiveInt, ReplayWeight
-
-_SURPLUS = 4  # generated samples per place of the memory, so that rare classes fill their share
 
 
 def _as_asked(x: Tensor, labels: Tensor | None) -> Tensor:
@@ -82,14 +81,14 @@ class GenerativeReplay(ReplayStrategy):
         task_balanced: bool = True,
         replay_source: Literal["fresh", "pool"] = "fresh",
         pool_size: Annotated[PositiveInt, InMemory] = 5000,
-        targets: Literal["hard", "soft", "likelihood"] = "hard",
+        targets: TargetKind = "hard",
         temperature: Annotated[Positive, PerReplica] = 2.0,
         distillation_scale: DistillationScale = "none",
         generator_data: Literal["memory", "current_and_replay"] = "memory",
         generator_training: When = "alongside",
         generators: Literal["one", "per_task"] = "one",
         current_data: Literal["real", "dreamt"] = "real",
-        current_targets: Literal["labels", "likelihood"] = "labels",
+        current_targets: CurrentTargetKind = "labels",
         consolidate_every: PositiveInt | None = None,
         regularizer: Regularizer | None = None,
     ) -> None:
@@ -115,21 +114,8 @@ class GenerativeReplay(ReplayStrategy):
                 "needs a generator that knows the task before the solver learns it, and its classes",
                 "try strategy.generator_training=before generator=mixture",
             )
-        if "likelihood" in (targets, current_targets):
-            if generator.tells_likelihood != "exactly" or generators == "per_task":
-                raise ConfigError(
-                    "strategy.targets",
-                    "likelihood",
-                    "needs one generator that tells exactly how likely a sample is in each class",
-                    "try generator=mixture strategy.generators=one",
-                )
-            if current_targets == "likelihood" and generator_training != "before":
-                raise ConfigError(
-                    "strategy.current_targets",
-                    current_targets,
-                    "needs a generator that knows the task before the solver learns it",
-                    "try strategy.generator_training=before",
-                )
+        self.targets = ReplayTargets(targets, current_targets)
+        self.targets.check_generator(generator, generators == "one", generator_training == "before")
         self.generator: Generator = generator
         self.looks_again = generator.fitted
         apart = generator.fitted or generator_training != "alongside"
@@ -138,11 +124,10 @@ class GenerativeReplay(ReplayStrategy):
         self.memory_size, self.batch_size = memory_size, batch_size
         self.generator_update_freq, self.task_balanced = generator_update_freq, task_balanced
         self.pool_size = pool_size if replay_source == "pool" else None
-        self.targets, self.current_targets = targets, current_targets
         self.generator_data, self.generator_training = generator_data, generator_training
         self._turns = Turns(generator_training, generator_update_freq, generator.fitted)
         self.per_task, self.dreams_current = generators == "per_task", current_data == "dreamt"
-        self.memory: Memory | None = None
+        self._memory = GeneratorMemory(memory_size, task_balanced, generator.conditional)
         self.dreamers: list[Replicas[Generator]] = []
         self.teacher: Replicas[nn.Module] | None = None
         self._made: dict[bool, Dreams] = {}
@@ -155,25 +140,24 @@ class GenerativeReplay(ReplayStrategy):
                 "keeps what it was fitted to by class, and here tasks have classes in common",
                 "try strategy.generators=per_task, or tasks that bring new classes with scenario=class",
             )
-        if "likelihood" in (self.targets, self.current_targets) and not scenario.units_are_classes:
-            raise ConfigError(
-                "strategy.targets",
-                "likelihood",
-                "compares all classes, which compete in the class-incremental scenario only",
-                "try strategy.targets=soft or scenario=class",
-            )
+        self.targets.check_scenario(scenario)
+
+    @property
+    def memory(self) -> Memory | None:
+        """What the generator learns from; None while there is nothing in it."""
+        return self._memory.buffer
 
     # --- before a task
 
     def begin_task(self, situation: Situation) -> None:
         self._enter(situation)
-        self.memory = None
+        self._memory.buffer = None
         del self.dreamers[situation.task :]  # of a task that did not come to its end
         if situation.task > 0:
             # Copy before training: dreams and their labels must come from the networks as they were.
             self._freeze(situation)
             if self._fills_memory and not self.per_task:
-                self.memory = self._open_memory()
+                self._memory.fill(situation, self._dreams())
         if self.generator_training == "before" and self.generator.fitted:
             fit_classes(situation)
             self._freeze_current(situation)
@@ -184,7 +168,8 @@ class GenerativeReplay(ReplayStrategy):
 
     def _enter(self, situation: Situation) -> None:
         super()._enter(situation)
-        self._made, self.teacher, self._passage = {}, None, Passage(situation.streams)
+        self._made, self.teacher = {}, None
+        self._memory.enter(situation)
         known = situation.heads if self.generator_training == "before" else situation.heads[: situation.task]
         self._likelihoods = Likelihoods(situation, self.temperature, known.any(0))
         if not self.per_task:
@@ -213,27 +198,6 @@ class GenerativeReplay(ReplayStrategy):
             kept.tell(lambda generator: generator.known.copy_(classes.expand_as(generator.known)))
         self.dreamers.append(kept)
 
-    def _open_memory(self) -> Memory:
-        """A memory with dreams of the earlier tasks in their places."""
-        here = self._situation
-        by_label = self.task_balanced and here.task_of_unit is not None
-        dreams = self._dreams().draw(self.memory_size * (_SURPLUS if by_label else 1), "memory")
-        extras = {} if dreams.labels is None else {"labels": dreams.labels}
-        memory = Memory.empty(self.memory_size, dreams.x, extras)
-        if not self.task_balanced:
-            first = {name: value[:, : self.memory_size] for name, value in extras.items()}
-            x = dreams.x[:, : self.memory_size]
-            memory.add(x, x.new_zeros(x.shape[:2]), first)
-            return memory
-        places = self.memory_size * here.task // (here.task + 1)
-        valid = torch.ones(dreams.x.shape[:2], dtype=torch.bool, device=dreams.x.device)
-        if here.task_of_unit is not None:
-            first_head = dreams.target[:, :, 0]
-            label = first_head.argmax(-1) if dreams.soft else first_head
-            valid = pick_balanced(here.task_of_unit[label], shares(places, here.task))
-        memory.reserve(dreams.x, valid, places, extras)
-        return memory
-
     # --- dreams
 
     def _dreams(self, current: bool = False) -> Dreams:
@@ -254,23 +218,15 @@ class GenerativeReplay(ReplayStrategy):
         """What the solver shall learn about dreams `x` of earlier tasks."""
         assert self.teacher is not None
         units = self._situation.teacher_units
-        if self.targets == "likelihood":
-            return self._likelihoods.of(x).unsqueeze(-2)
-        if self.targets == "soft":
-            return taught(self.teacher, x, units, self.temperature)
-        if labels is not None and len(units) == 1:
-            return labels.unsqueeze(-1)
-        target = taught(self.teacher, x, units, None)
-        # Of the heads, one knows for certain what was asked for.
-        return target if labels is None else torch.where(units.T[labels], labels.unsqueeze(-1), target)
+        return self.targets.of_generated(x, labels, self.teacher, units, self.temperature, self._likelihoods)
 
     @property
     def answer_temperature(self) -> float | Tensor:
-        return 1.0 if self.targets == "likelihood" else self.temperature
+        return 1.0 if self.targets.kind == "likelihood" else self.temperature
 
     @property
     def current_by_labels(self) -> bool:
-        return self.current_targets == "labels"
+        return self.targets.current == "labels"
 
     def current_losses(self, logits: Tensor, batch: Batch) -> Tensor:
         if self.current_by_labels:
@@ -321,29 +277,17 @@ class GenerativeReplay(ReplayStrategy):
         if self.generator_data == "memory":
             if self.generator_training == "before":
                 self._remember(batch, position)
-            assert self.memory is not None
-            rows = self.memory.choose(self._uniform("memory.choice", self._size(batch), position))
-            return GeneratorBatch(self.memory.at(rows), update, labels=self.memory.extra("labels", rows))
+            return self._memory.batch(self._uniform("memory.choice", self._size(batch), position), update)
         replay = None if self.per_task else self.replay(batch, position)
         if replay is None:
             return GeneratorBatch(batch.x, update, labels=y)
         x = self.both(batch, replay, position)
         labels = None if y is None or replay.labels is None else torch.cat([y, replay.labels], 1)
-        weights = self._shares(batch, replay, self.current_weight, self.old_weight)
+        weights = sample_weights(batch, replay, self.current_weight, self.old_weight)
         return GeneratorBatch(x, update, weights, labels)
 
-    def _shares(self, batch: Batch, replay: Replay, current: float, old: float | Tensor) -> Tensor:
-        """The weight of each sample, of current and replayed ones that weigh so much together: (R, B + N), of sum 1."""
-        size, number, total = batch.x.shape[1], replay.x.shape[1], current + old
-        found = replay.x.new_empty((replay.x.shape[0], size + number))
-        found[:, :size] = per_replica(current / total / size, found)
-        found[:, size:] = per_replica(old / total / number, found)
-        return found
-
     def after_step(self, batch: Batch, position: Position) -> None:
-        if not self._fills_memory:
-            return
-        if self.generator_training != "before":
+        if self._fills_memory and self.generator_training != "before":
             self._remember(batch, position)
 
     def _remember(self, batch: Batch, position: Position) -> None:
@@ -352,10 +296,7 @@ class GenerativeReplay(ReplayStrategy):
         if not self.task_balanced and not self.per_task and (replay := self.replay(batch, position)) is not None:
             x = self.both(batch, replay, position)
             y = y if replay.labels is None else torch.cat([y, replay.labels], 1)
-        extras = {"labels": y} if self.generator.conditional else {}
-        if self.memory is None:
-            self.memory = Memory.empty(self.memory_size, x, extras)
-        self.memory.put(x, self._passage.rows(self.memory, x.shape[1], position), extras)
+        self._memory.add(x, y, position)
 
     def end_task(self, situation: Situation) -> None:
         assert situation.generator is not None
@@ -369,7 +310,7 @@ class GenerativeReplay(ReplayStrategy):
     def leave_task(self) -> None:
         # Raw samples leave with the memory; the frozen copies are taken anew before the next task.
         super().leave_task()
-        self.memory = self.teacher = None
+        self._memory.buffer = self.teacher = None
         self._made = {}
         self._likelihoods.forget()
         if not self.per_task:
@@ -383,10 +324,10 @@ class GenerativeReplay(ReplayStrategy):
     def dream_labels(
         self, x: Tensor, asked: Tensor | None, generator: Generator, solver: nn.Module, units: Tensor
     ) -> Tensor:
-        if self.targets == "likelihood":
+        if self.targets.kind == "likelihood":
             return generator.log_likelihoods(x).unsqueeze(1).masked_fill(~units, -torch.inf).argmax(-1)
         # Soft targets are the solver's opinion, whatever was asked for.
-        return super().dream_labels(x, None if self.targets == "soft" else asked, generator, solver, units)
+        return super().dream_labels(x, None if self.targets.kind == "soft" else asked, generator, solver, units)
 
     # --- state
 
@@ -400,7 +341,7 @@ class GenerativeReplay(ReplayStrategy):
     def load_state_dict(self, state: State, situation: Situation) -> None:
         assert situation.generator is not None
         self._enter(situation)
-        self.memory = None if state["memory"] is None else Memory.from_state(state["memory"])
+        self._memory.buffer = None if state["memory"] is None else Memory.from_state(state["memory"])
         self.dreamers = [situation.generator.frozen() for _ in state["dreamers"]]
         for dreamer, values in zip(self.dreamers, state["dreamers"], strict=True):
             dreamer.load_state_dict(values)

@@ -82,6 +82,15 @@ def taught(teacher: Replicas, x: Tensor, units: Tensor, temperature: float | Ten
     return soft_targets(logits, units, per_replica(temperature, logits))
 
 
+def sample_weights(batch: Batch, replay: Replay, current: float, old: float | Tensor) -> Tensor:
+    """The weight of each sample, of current and replayed ones that weigh so much together: (R, B + N), of sum 1."""
+    size, number, total = batch.x.shape[1], replay.x.shape[1], current + old
+    found = replay.x.new_empty((replay.x.shape[0], size + number))
+    found[:, :size] = per_replica(current / total / size, found)
+    found[:, size:] = per_replica(old / total / number, found)
+    return found
+
+
 class ReplayStrategy(Strategy):
     """Current and replayed samples are learnt together: w_current * loss(current) + w_replay * loss(replayed).
 

@@ -186,9 +186,11 @@ COMMANDS: Table = {
         ("would have nothing to learn from", mistake("strategy.memory_size=0")),
         ("is one network with the solver", typed("generator=rtf")),
         ("strategy.current_data=dreamt", typed("strategy.current_data=dreamt")),
+        ("keeps what it was fitted to by class", typed("generator=mixture scenario=domain")),
+    ],
+    "strategies/replay_targets.py": [
         ("tells exactly how likely", typed("strategy.targets=likelihood")),
         ("strategy.current_targets=", typed("strategy.current_targets=likelihood generator=mixture")),
-        ("keeps what it was fitted to by class", typed("generator=mixture scenario=domain")),
         ("compares all classes", typed("generator=mixture strategy.targets=likelihood scenario=task")),
     ],
     "strategies/icarl.py": [

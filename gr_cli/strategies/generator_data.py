@@ -1,0 +1,65 @@
+"""What the generator of generative replay learns from, where that is a memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gr_cli.strategies.generated_samples import Dreams
+from gr_cli.strategies.reservoir import Memory, Passage, pick_balanced, shares
+from gr_cli.strategies.steps import GeneratorBatch, Position, Situation
+
+_SURPLUS = 4  # generated samples per place of the memory, so that rare classes fill their share
+
+
+class GeneratorMemory:
+    """Samples of the current task by reservoir sampling, beside generated ones of the earlier tasks.
+
+    Args:
+        size: its places.
+        task_balanced: share the places evenly between the tasks so far. Otherwise it is one reservoir: as many
+            generated samples as it has places come first, then all that is learnt.
+        keeps_labels: whether samples are kept with their labels, as conditional generators need.
+
+    `buffer`: the places; None while nothing is in them.
+    """
+
+    def __init__(self, size: int, task_balanced: bool, keeps_labels: bool) -> None:
+        self._size, self._task_balanced, self._keeps_labels = size, task_balanced, keeps_labels
+        self.buffer: Memory | None = None
+
+    def enter(self, situation: Situation) -> None:
+        """Make ready for a task, or for going on in it."""
+        self._placements = Passage(situation.streams)
+
+    def fill(self, situation: Situation, generated: Dreams) -> None:
+        """Put generated samples of the earlier tasks into their places."""
+        by_label = self._task_balanced and situation.task_of_unit is not None
+        replay = generated.draw(self._size * (_SURPLUS if by_label else 1), "memory")
+        extras = {} if replay.labels is None else {"labels": replay.labels}
+        self.buffer = Memory.empty(self._size, replay.x, extras)
+        if not self._task_balanced:
+            first = {name: value[:, : self._size] for name, value in extras.items()}
+            x = replay.x[:, : self._size]
+            self.buffer.add(x, x.new_zeros(x.shape[:2]), first)
+            return
+        places = self._size * situation.task // (situation.task + 1)
+        valid = torch.ones(replay.x.shape[:2], dtype=torch.bool, device=replay.x.device)
+        if situation.task_of_unit is not None:
+            first_head = replay.target[:, :, 0]
+            label = first_head.argmax(-1) if replay.soft else first_head
+            valid = pick_balanced(situation.task_of_unit[label], shares(places, situation.task))
+        self.buffer.reserve(replay.x, valid, places, extras)
+
+    def add(self, x: Tensor, y: Tensor, position: Position) -> None:
+        """Offer samples (R, B, ...) with labels (R, B) to the reservoir."""
+        extras = {"labels": y} if self._keeps_labels else {}
+        if self.buffer is None:
+            self.buffer = Memory.empty(self._size, x, extras)
+        self.buffer.put(x, self._placements.rows(self.buffer, x.shape[1], position), extras)
+
+    def batch(self, uniform: Tensor, update: int) -> GeneratorBatch:
+        """What `uniform` (R, B) in [0, 1) draws from it."""
+        assert self.buffer is not None
+        rows = self.buffer.choose(uniform)
+        return GeneratorBatch(self.buffer.at(rows), update, labels=self.buffer.extra("labels", rows))
