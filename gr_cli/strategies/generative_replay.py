@@ -222,7 +222,7 @@ class GenerativeReplay(ReplayStrategy):
 
     @property
     def answer_temperature(self) -> float | Tensor:
-        return 1.0 if self.targets.kind == "likelihood" else self.temperature
+        return 1.0 if self.targets.generated == "likelihood" else self.temperature
 
     @property
     def current_by_labels(self) -> bool:
@@ -324,10 +324,10 @@ class GenerativeReplay(ReplayStrategy):
     def dream_labels(
         self, x: Tensor, asked: Tensor | None, generator: Generator, solver: nn.Module, units: Tensor
     ) -> Tensor:
-        if self.targets.kind == "likelihood":
+        if self.targets.generated == "likelihood":
             return generator.log_likelihoods(x).unsqueeze(1).masked_fill(~units, -torch.inf).argmax(-1)
         # Soft targets are the solver's opinion, whatever was asked for.
-        return super().dream_labels(x, None if self.targets.kind == "soft" else asked, generator, solver, units)
+        return super().dream_labels(x, None if self.targets.generated == "soft" else asked, generator, solver, units)
 
     # --- state
 

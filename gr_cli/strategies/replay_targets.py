@@ -23,18 +23,18 @@ CurrentTargetKind = Literal["labels", "likelihood"]
 class ReplayTargets:
     """The kinds of targets.
 
-    kind: of generated samples: the frozen solver's choice (`hard`) or its probabilities (`soft`), or the probabilities
-        of the classes by the generator's own `likelihood`.
+    generated: of generated samples: the frozen solver's choice (`hard`) or its probabilities (`soft`), or the
+        probabilities of the classes by the generator's own `likelihood`.
     current: of samples of the current task: their `labels`, or what the generator's `likelihood` says.
     """
 
-    kind: TargetKind
+    generated: TargetKind
     current: CurrentTargetKind
 
     @property
     def by_likelihood(self) -> bool:
         """Whether the generator's likelihood is asked for anything."""
-        return "likelihood" in (self.kind, self.current)
+        return "likelihood" in (self.generated, self.current)
 
     def check_generator(self, generator: Generator, one_for_all: bool, knows_task_first: bool) -> None:
         """Refuse a generator that can't tell what is asked of it.
@@ -85,9 +85,9 @@ class ReplayTargets:
         `labels` (R, N): the classes that a conditional generator was asked for. Units (R, N, H), or probabilities
         (R, N, H, U).
         """
-        if self.kind == "likelihood":
+        if self.generated == "likelihood":
             return likelihoods.of(x).unsqueeze(-2)
-        if self.kind == "soft":
+        if self.generated == "soft":
             return taught(teacher, x, units, temperature)
         if labels is not None and len(units) == 1:
             return labels.unsqueeze(-1)
