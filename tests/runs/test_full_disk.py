@@ -49,7 +49,7 @@ original = files.write_whole
 @pytest.fixture
 def disk(monkeypatch):
     def use(disk: Disk) -> Disk:
-        for module in ("results.files", "results.checksums", "report.figures"):
+        for module in ("system.files", "system.checksums", "results.figures"):
             monkeypatch.setattr(f"gr_cli.{module}.write_whole", disk.write_whole)
         return disk
 
