@@ -6,7 +6,6 @@ other kind are read as numbers of each type at each alignment, and searched for 
 
 from __future__ import annotations
 
-import base64
 import bz2
 import gzip
 import io
@@ -29,6 +28,7 @@ from torch import Tensor
 
 from gr_cli.evaluation.audit_images import images
 from gr_cli.evaluation.audit_numbers import Numbers, array_of, as_numbers, dense, leaves
+from gr_cli.evaluation.audit_text import ENCODED, NUMBER, as_text
 
 MOST_BYTES = 1 << 30  # of a file, and of all that is unpacked from it
 _MOST_RAW = 1 << 26  # bytes without a known format that are read as numbers
@@ -85,7 +85,7 @@ class ContentReader:
                         reason = str(error) if isinstance(error, NotReadError) else type(error).__name__
                         self.unread.setdefault(place, f"can't be read ({reason}), and may hold anything")
                         break
-        text = _text(content)
+        text = as_text(content)
         yield from self._bytes(place, content, depth) if text is None else self._text(place, text, depth)
 
     def _unpacked(self, stream: Any) -> bytes:
@@ -103,13 +103,13 @@ class ContentReader:
 
     def _text(self, place: str, text: str, depth: int) -> Iterator[Found]:
         """The numbers of a text in order, as a table if it is one, and what is in base64 or hexadecimal digits."""
-        lines = [[float(number) for number in _NUMBER.findall(line)] for line in text.splitlines()]
+        lines = [[float(number) for number in NUMBER.findall(line)] for line in text.splitlines()]
         lines = [line for line in lines if line]
         yield Found(place, np.array([number for line in lines for number in line]))
         table = lines[1:] if len(lines) > 2 and len(lines[0]) != len(lines[1]) else lines
         if len(table) > 1 and min(map(len, table)) == max(map(len, table)) > 1:
             yield Found(place, np.array(table))
-        for pattern, decode in _ENCODED:
+        for pattern, decode in ENCODED:
             for match in list(pattern.finditer(text))[:_MOST_EMBEDDED]:
                 try:
                     inner = decode("".join(match.group().split()))
@@ -317,32 +317,6 @@ _FORMATS = [
 _EMBEDDED = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff[\xc0-\xff]|PK\x03\x04|\x93NUMPY|\x1f\x8b\x08\0|GIF8[79]a")
 _LEGACY = re.compile(rb"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19")
 _PICKLED_NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
-
-
-def _base64(text: str) -> bytes:
-    digits = text.rstrip("=").replace("-", "+").replace("_", "/")
-    return base64.b64decode(digits[: len(digits) // 4 * 4 + 3 if len(digits) % 4 > 1 else len(digits) // 4 * 4] + "==")
-
-
-_ENCODED: tuple[tuple[re.Pattern[str], Callable[[str], bytes]], ...] = (
-    (re.compile(r"(?:[0-9a-fA-F]{32,}\s*)+"), lambda digits: bytes.fromhex(digits[: len(digits) // 2 * 2])),
-    (re.compile(r"(?:[A-Za-z0-9+/_-]{40,}\s*)+={0,2}"), _base64),
-)
-
-
-def _text(content: bytes) -> str | None:
-    """`content` as text, if it is such."""
-    for encoding in ("utf-16",) if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8",):
-        try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if sum(letter < " " for letter in text[:4096]) <= text[:4096].count("\n") + text[:4096].count("\t") + text[
-            :4096
-        ].count("\r"):
-            return text
-    return None
 
 
 def _below(place: str, name: str) -> str:

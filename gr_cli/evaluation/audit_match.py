@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
@@ -12,25 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gr_cli.evaluation.audit_layouts import Layout, Target
+from gr_cli.evaluation.audit_parts import TOLERANCE, Floats, Integers, largest_part
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-
-# Values are compared without their mean, at length 1. A value that was rounded to bfloat16, or to a byte, is off by
-# 0.0011 of its size, or of the range of all, in the root mean square; so a copy is at most this far from its sample,
-# unless the contrast of the picture is below 1/18 of that. Two samples of MNIST are never nearer than 0.1.
-_TOLERANCE = 0.02
-# The same of the differences between neighbours in a part of a sample: smooth parts resemble each other, these do not.
-_TOLERANCE_OF_STEPS = 0.2
-_LEAST_PART = 16  # values of a part, and this share of the sample's
-_LEAST_SHARE = 1 / 16
-# Values this near to those of a sample, in parts of its contrast, may be part of it.
-_RESEMBLING = 0.05
-_LEAST_IN_COMMON = 0.15  # of the contrast of a sample
-_LEAST_VARIATION = 0.05  # within columns, and within rows, of all variance of a part
-_MOST_BOXES = 50  # parts of a sample that are tried, the largest first
-_LEAST_STEPS = 6  # pairs of neighbours that differ in a part
-_EDGES = 8  # rows and columns where parts may begin and end: steps of an eighth
 _CHUNK = 256  # samples compared at once
 _MOST_VALUES = 1 << 19  # numbers held at once
 _FARTHEST = 10  # rows of a sample may lie so many rows' lengths apart
@@ -240,7 +223,7 @@ class _Around:
         first = np.broadcast_to(hits.position[:, None], position.shape)
         y = self._numbers(np.stack([first, position], 2)[..., None] + np.arange(self.size))
         distance, _ = _distance(known[:, None], y.reshape(*position.shape, -1))
-        which, number = np.nonzero(inside & (distance < 2 * _TOLERANCE))
+        which, number = np.nonzero(inside & (distance < 2 * TOLERANCE))
         stride, at = strides[number], hits.at[which]
         row, column = (at // self.form[1], at % self.form[1]) if self.in_rows else (0 * at, at)
         return hits.position[which] - column - row * stride, stride, hits.label[which], hits.layout[which], at
@@ -262,10 +245,10 @@ class _Around:
             y = self._numbers(there)
             inside = (there >= 0) & (there < len(self.stream.values)) & np.isfinite(y)
             distance, scale = _distance(x.reshape(len(x), -1), np.where(inside, y, 0.0).reshape(len(x), -1))
-            complete = inside.all((1, 2)) & (distance < _TOLERANCE)
+            complete = inside.all((1, 2)) & (distance < TOLERANCE)
             rest = np.flatnonzero(~complete)
             found = [(i, (0, rows, 0, columns), float(distance[i]), float(scale[i])) for i in np.flatnonzero(complete)]
-            pieces = _largest(x[rest], y[rest], inside[rest], some.at[rest], self.size, prod(self.target.shape))
+            pieces = largest_part(x[rest], y[rest], inside[rest], some.at[rest], self.size, prod(self.target.shape))
             found += [(rest[i], *others) for i, *others in pieces]
             for i, box, apart, relative in found:
                 values, layout = (box[1] - box[0]) * (box[3] - box[2]), self.layouts[int(some.layout[i])]
@@ -283,108 +266,3 @@ def _distance(x: Floats, y: Floats) -> tuple[Floats, Floats]:
         cosine = np.abs((x * y).sum(-1)) / (lengths[0] * lengths[1])
         distance = np.sqrt(np.clip(2 - 2 * cosine, 0, None))
         return np.where(np.isfinite(distance), distance, np.inf), lengths[1] / lengths[0]
-
-
-@cache
-def _boxes(rows: int, columns: int) -> Integers:
-    """The parts (R, 4) of a matrix that are looked at: top, bottom, left, right."""
-
-    def spans(n: int) -> list[tuple[int, int]]:
-        edges = sorted({round(i * n / min(n, _EDGES)) for i in range(min(n, _EDGES) + 1)})
-        return [(a, b) for a in edges for b in edges if a < b]
-
-    return np.array([(*height, *width) for height in spans(rows) for width in spans(columns)])
-
-
-def _sums(values: NDArray[Any], boxes: Integers) -> Floats:
-    """The sums (n, R) of values (n, A, B) in each box."""
-    total = np.zeros((len(values), values.shape[1] + 1, values.shape[2] + 1))
-    total[:, 1:, 1:] = values.cumsum(1).cumsum(2)
-    top, bottom, left, right = boxes.T
-    sums: Floats = total[:, bottom, right] - total[:, top, right] - total[:, bottom, left] + total[:, top, left]
-    return sums
-
-
-def _distances(x: Floats, y: Floats, boxes: Integers, inside: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """How far x and y (n, A, B) are from each other in each box (n, R), without means and at length 1; and scales.
-    It is infinite in a box that is not all inside."""
-    count = _sums(np.ones_like(x[:1]), boxes)
-    of_x, of_y = _sums(x, boxes), _sums(y, boxes)
-    xx = _sums(x * x, boxes) - of_x**2 / count
-    yy = _sums(y * y, boxes) - of_y**2 / count
-    xy = _sums(x * y, boxes) - of_x * of_y / count
-    sound = (xx > 1e-9) & (yy > 1e-9) & (_sums(inside, boxes) == count)
-    cosine = np.abs(xy) / np.sqrt(np.where(sound, xx * yy, 1.0))
-    scale = np.sqrt(np.where(sound, yy / np.where(sound, xx, 1.0), 0.0))
-    return np.where(sound, np.sqrt(np.clip(2 - 2 * cosine, 0, None)), np.inf), scale
-
-
-def _largest(
-    x: Floats, y: Floats, inside: NDArray[np.bool_], at: Integers, size: int, whole: int
-) -> Iterator[tuple[int, tuple[int, int, int, int], float, float]]:
-    """Of each x (n, A, B) the largest part that is in y, if there is one: number, box, distance and scale.
-
-    `at`: where in x a run of `size` is that is in y; `whole`: the values of a sample.
-    """
-    boxes = _boxes(*x.shape[1:])
-    values = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
-    large = (values >= max(_LEAST_PART, whole * _LEAST_SHARE)) & (boxes[:, 3] - boxes[:, 2] > 1)
-    boxes, values = boxes[large], values[large]
-    if not len(boxes) or not len(x):
-        return
-    x, y, scale = _aligned(x, y, at, size)
-    promising = _resembling(x, y, inside, int(values.min()))
-    x, y, inside, scale = x[promising], np.where(inside, y, 0.0)[promising], inside[promising], scale[promising]
-    distance, relative = _distances(x, y, boxes, inside)
-    near = np.flatnonzero((distance < _TOLERANCE).any(1))
-    promising, x, y, inside, scale = promising[near], x[near], y[near], inside[near], scale[near]
-    distance, relative = distance[near], relative[near]
-    steps = np.zeros_like(x)
-    steps[..., 1:] = np.abs(np.diff(x)) > 0.02
-    # Differences to the left neighbour are of a box without its first column.
-    narrower = boxes + np.array([0, 0, 1, 0])
-    apart, _ = _distances(_to_the_left(x), _to_the_left(y), narrower, inside)
-    telling = (_sums(steps, narrower) >= _LEAST_STEPS) & (apart < _TOLERANCE_OF_STEPS)
-    amount = np.where((distance < _TOLERANCE) & telling, values, 0)
-    for i in np.flatnonzero(amount.max(1)):
-        for best in np.argsort(-amount[i], kind="stable")[: min(_MOST_BOXES, np.count_nonzero(amount[i]))]:
-            top, bottom, left, right = (int(edge) for edge in boxes[best])
-            if _is_no_line(x[i, top:bottom, left:right]):
-                spot = (top, bottom, left, right)
-                yield int(promising[i]), spot, float(distance[i, best]), float(relative[i, best] * scale[i])
-                break
-
-
-def _resembling(x: Floats, y: Floats, inside: NDArray[np.bool_], least: int) -> Integers:
-    """Which of x (n, A, B) have values, and enough of their contrast, in common with y."""
-    same = inside & (np.abs(x - y) < _RESEMBLING)
-    contrast = np.square(x - x.mean((1, 2), keepdims=True))
-    enough = (contrast * same).sum((1, 2)) >= _LEAST_IN_COMMON * contrast.sum((1, 2))
-    return np.flatnonzero(enough & (same.sum((1, 2)) >= least))
-
-
-def _is_no_line(x: Floats) -> bool:
-    """Whether a part (A, B) varies from row to row and from column to column: straight lines, as of letters, don't."""
-    total = x.var()
-    return len(x) == 1 or bool(min(x.var(0).mean(), x.var(1).mean()) > _LEAST_VARIATION * total)
-
-
-def _aligned(x: Floats, y: Floats, at: Integers, size: int) -> tuple[Floats, Floats, Floats]:
-    """x, y (n, A, B) in units of the contrast of x, brought to each other by the runs of `size` that begin at `at`;
-    and how much larger than x each y was. What differs much from x is bounded, so that sums over it and others don't
-    lose the digits of these."""
-    index = at[:, None] + np.arange(size)
-    run, copy = (np.take_along_axis(values.reshape(len(values), -1), index, 1) for values in (x, y))
-    means = run.mean(1, keepdims=True), copy.mean(1, keepdims=True)
-    run, copy = run - means[0], copy - means[1]
-    scale = (run * copy).sum(1) / np.square(run).sum(1)
-    contrast = np.ptp(x, (1, 2))
-    with np.errstate(all="ignore"):
-        y = np.nan_to_num((y - means[1][..., None]) / (scale * contrast)[:, None, None], nan=100.0)
-    return (x - means[0][..., None]) / contrast[:, None, None], np.clip(y, -100, 100), np.abs(scale)
-
-
-def _to_the_left(x: Floats) -> Floats:
-    steps = np.zeros_like(x)
-    steps[..., 1:] = np.diff(x)
-    return steps

@@ -1,0 +1,133 @@
+"""The largest rectangle of a sample that is among numbers which hold a run of its values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+# Values are compared without their mean, at length 1. A value that was rounded to bfloat16, or to a byte, is off by
+# 0.0011 of its size, or of the range of all, in the root mean square; so a copy is at most this far from its sample,
+# unless the contrast of the picture is below 1/18 of that. Two samples of MNIST are never nearer than 0.1.
+TOLERANCE = 0.02
+# The same of the differences between neighbours in a part of a sample: smooth parts resemble each other, these do not.
+_TOLERANCE_OF_STEPS = 0.2
+LEAST_PART = 16  # values of a part, and this share of the sample's
+LEAST_SHARE = 1 / 16
+# Values this near to those of a sample, in parts of its contrast, may be part of it.
+_RESEMBLING = 0.05
+_LEAST_IN_COMMON = 0.15  # of the contrast of a sample
+_LEAST_VARIATION = 0.05  # within columns, and within rows, of all variance of a part
+_MOST_BOXES = 50  # parts of a sample that are tried, the largest first
+_LEAST_STEPS = 6  # pairs of neighbours that differ in a part
+_EDGES = 8  # rows and columns where parts may begin and end: steps of an eighth
+
+
+@cache
+def _boxes(rows: int, columns: int) -> Integers:
+    """The parts (R, 4) of a matrix that are looked at: top, bottom, left, right."""
+
+    def spans(n: int) -> list[tuple[int, int]]:
+        edges = sorted({round(i * n / min(n, _EDGES)) for i in range(min(n, _EDGES) + 1)})
+        return [(a, b) for a in edges for b in edges if a < b]
+
+    return np.array([(*height, *width) for height in spans(rows) for width in spans(columns)])
+
+
+def _sums(values: NDArray[Any], boxes: Integers) -> Floats:
+    """The sums (n, R) of values (n, A, B) in each box."""
+    total = np.zeros((len(values), values.shape[1] + 1, values.shape[2] + 1))
+    total[:, 1:, 1:] = values.cumsum(1).cumsum(2)
+    top, bottom, left, right = boxes.T
+    sums: Floats = total[:, bottom, right] - total[:, top, right] - total[:, bottom, left] + total[:, top, left]
+    return sums
+
+
+def _distances(x: Floats, y: Floats, boxes: Integers, inside: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """How far x and y (n, A, B) are from each other in each box (n, R), without means and at length 1; and scales.
+    It is infinite in a box that is not all inside."""
+    count = _sums(np.ones_like(x[:1]), boxes)
+    of_x, of_y = _sums(x, boxes), _sums(y, boxes)
+    xx = _sums(x * x, boxes) - of_x**2 / count
+    yy = _sums(y * y, boxes) - of_y**2 / count
+    xy = _sums(x * y, boxes) - of_x * of_y / count
+    sound = (xx > 1e-9) & (yy > 1e-9) & (_sums(inside, boxes) == count)
+    cosine = np.abs(xy) / np.sqrt(np.where(sound, xx * yy, 1.0))
+    scale = np.sqrt(np.where(sound, yy / np.where(sound, xx, 1.0), 0.0))
+    return np.where(sound, np.sqrt(np.clip(2 - 2 * cosine, 0, None)), np.inf), scale
+
+
+def largest_part(
+    x: Floats, y: Floats, inside: NDArray[np.bool_], at: Integers, size: int, whole: int
+) -> Iterator[tuple[int, tuple[int, int, int, int], float, float]]:
+    """Of each x (n, A, B) the largest part that is in y, if there is one: number, box, distance and scale.
+
+    `at`: where in x a run of `size` is that is in y; `whole`: the values of a sample.
+    """
+    boxes = _boxes(*x.shape[1:])
+    values = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
+    large = (values >= max(LEAST_PART, whole * LEAST_SHARE)) & (boxes[:, 3] - boxes[:, 2] > 1)
+    boxes, values = boxes[large], values[large]
+    if not len(boxes) or not len(x):
+        return
+    x, y, scale = _aligned(x, y, at, size)
+    promising = _resembling(x, y, inside, int(values.min()))
+    x, y, inside, scale = x[promising], np.where(inside, y, 0.0)[promising], inside[promising], scale[promising]
+    distance, relative = _distances(x, y, boxes, inside)
+    near = np.flatnonzero((distance < TOLERANCE).any(1))
+    promising, x, y, inside, scale = promising[near], x[near], y[near], inside[near], scale[near]
+    distance, relative = distance[near], relative[near]
+    steps = np.zeros_like(x)
+    steps[..., 1:] = np.abs(np.diff(x)) > 0.02
+    # Differences to the left neighbour are of a box without its first column.
+    narrower = boxes + np.array([0, 0, 1, 0])
+    apart, _ = _distances(_to_the_left(x), _to_the_left(y), narrower, inside)
+    telling = (_sums(steps, narrower) >= _LEAST_STEPS) & (apart < _TOLERANCE_OF_STEPS)
+    amount = np.where((distance < TOLERANCE) & telling, values, 0)
+    for i in np.flatnonzero(amount.max(1)):
+        for best in np.argsort(-amount[i], kind="stable")[: min(_MOST_BOXES, np.count_nonzero(amount[i]))]:
+            top, bottom, left, right = (int(edge) for edge in boxes[best])
+            if _is_no_line(x[i, top:bottom, left:right]):
+                spot = (top, bottom, left, right)
+                yield int(promising[i]), spot, float(distance[i, best]), float(relative[i, best] * scale[i])
+                break
+
+
+def _resembling(x: Floats, y: Floats, inside: NDArray[np.bool_], least: int) -> Integers:
+    """Which of x (n, A, B) have values, and enough of their contrast, in common with y."""
+    same = inside & (np.abs(x - y) < _RESEMBLING)
+    contrast = np.square(x - x.mean((1, 2), keepdims=True))
+    enough = (contrast * same).sum((1, 2)) >= _LEAST_IN_COMMON * contrast.sum((1, 2))
+    return np.flatnonzero(enough & (same.sum((1, 2)) >= least))
+
+
+def _is_no_line(x: Floats) -> bool:
+    """Whether a part (A, B) varies from row to row and from column to column: straight lines, as of letters, don't."""
+    total = x.var()
+    return len(x) == 1 or bool(min(x.var(0).mean(), x.var(1).mean()) > _LEAST_VARIATION * total)
+
+
+def _aligned(x: Floats, y: Floats, at: Integers, size: int) -> tuple[Floats, Floats, Floats]:
+    """x, y (n, A, B) in units of the contrast of x, brought to each other by the runs of `size` that begin at `at`;
+    and how much larger than x each y was. What differs much from x is bounded, so that sums over it and others don't
+    lose the digits of these."""
+    index = at[:, None] + np.arange(size)
+    run, copy = (np.take_along_axis(values.reshape(len(values), -1), index, 1) for values in (x, y))
+    means = run.mean(1, keepdims=True), copy.mean(1, keepdims=True)
+    run, copy = run - means[0], copy - means[1]
+    scale = (run * copy).sum(1) / np.square(run).sum(1)
+    contrast = np.ptp(x, (1, 2))
+    with np.errstate(all="ignore"):
+        y = np.nan_to_num((y - means[1][..., None]) / (scale * contrast)[:, None, None], nan=100.0)
+    return (x - means[0][..., None]) / contrast[:, None, None], np.clip(y, -100, 100), np.abs(scale)
+
+
+def _to_the_left(x: Floats) -> Floats:
+    steps = np.zeros_like(x)
+    steps[..., 1:] = np.diff(x)
+    return steps
