@@ -362,7 +362,7 @@ def test_broken_images_are_named_and_may_be_left_out(capsys):
 
 
 def test_what_was_decoded_is_kept_until_a_file_changes(monkeypatch):
-    from gr_cli.benchmarks.sources.loading import image_folder
+    from gr_cli.benchmarks.sources import image_folder
     from gr_cli.system import cache
 
     def afresh() -> None:
@@ -424,7 +424,7 @@ def overwrite(path: str, shade: int) -> None:
 
 def shades() -> list[int]:
     """What another process would find in the training images, in their order."""
-    from gr_cli.benchmarks.sources.loading import image_folder
+    from gr_cli.benchmarks.sources import image_folder
     from gr_cli.system import cache
 
     cache._recent.clear()

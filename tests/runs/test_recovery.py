@@ -301,7 +301,7 @@ def test_a_folder_can_not_make_the_program_import_code(gr_run, tmp_path, monkeyp
     assert config.count(ours) == 1
     helpers = (
         "gr_cli.config.instantiate.resolve",
-        "gr_cli.benchmarks.sources.loading.files",
+        "gr_cli.benchmarks.sources.digits.files",
         "gr_cli.strategies.base.Tensor.new_empty",
     )
     helpers += ("gr_cli.system.files.write_text", "gr_cli.models.cnn.nn.Linear", "gr_cli.optimizers.Adam")
