@@ -60,29 +60,9 @@ class Settings:
             from gr_cli.system.devices import fastest_precision
 
             whole["precision"] = fastest_precision(whole["device"])
-        train = whole["train"]
-        if (train["iterations"] is None) == (train["epochs"] is None):
-            raise ConfigError(
-                "train.iterations",
-                train["iterations"],
-                f"with train.epochs={train['epochs']}: exactly one must be set",
-                "for epochs say train.iterations=null train.epochs=10",
-            )
-        for group, provided in PROVIDED.items():
-            node = whole[group]
-            if group == "generator" and node is not None:
-                node, own = split_generator(node)
-                for name, inner in own.items():
-                    check_node(inner, f"generator.{name}", ())
-            if node is not None:
-                check_node(node, group, provided)
-        if (own := whole["strategy"].get("generator")) is not None:
-            raise ConfigError("strategy.generator", own, "has a group of its own", "try generator=vae")
-        for root in ("data_root", "cache_root"):
-            try:
-                whole[root] = str(Path(whole[root]).expanduser().absolute())
-            except RuntimeError as error:
-                raise ConfigError(root, whole[root], "begins with a home that is not there", "name a folder") from error
+        _check_budget(whole["train"])
+        _check_components(whole)
+        whole |= {root: _absolute(root, whole[root]) for root in ("data_root", "cache_root")}
         return cls(whole, wanted, tuple(overrides))
 
     @property
@@ -170,6 +150,39 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _shown(value: Any) -> str:
     return "null" if value is None else str(value)
+
+
+def _check_budget(train: Mapping[str, Any]) -> None:
+    """Refuse a training that has no length, or two."""
+    if (train["iterations"] is None) == (train["epochs"] is None):
+        raise ConfigError(
+            "train.iterations",
+            train["iterations"],
+            f"with train.epochs={train['epochs']}: exactly one must be set",
+            "for epochs say train.iterations=null train.epochs=10",
+        )
+
+
+def _check_components(config: Mapping[str, Any]) -> None:
+    """Check the nodes of all components against the signatures of what they describe."""
+    for group, provided in PROVIDED.items():
+        node = config[group]
+        if group == "generator" and node is not None:
+            node, own = split_generator(node)
+            for name, inner in own.items():
+                check_node(inner, f"generator.{name}", ())
+        if node is not None:
+            check_node(node, group, provided)
+    if (own := config["strategy"].get("generator")) is not None:
+        raise ConfigError("strategy.generator", own, "has a group of its own", "try generator=vae")
+
+
+def _absolute(root: str, path: str) -> str:
+    """The absolute path of a folder that a setting names."""
+    try:
+        return str(Path(path).expanduser().absolute())
+    except RuntimeError as error:
+        raise ConfigError(root, path, "begins with a home that is not there", "name a folder") from error
 
 
 def _check_names(config: Mapping[str, Any], schema: type, prefix: str = "") -> None:

@@ -124,6 +124,12 @@ class Likelihoods:
         return torch.stack([table[index] for table, index in zip(self._tables, batch.index, strict=True)])
 
 
+def requested_labels(x: Tensor, labels: Tensor | None) -> Tensor:
+    """Targets of generated samples, the classes `labels` (R, N) that they were asked for: (R, N, 1)."""
+    assert labels is not None
+    return labels.unsqueeze(-1)
+
+
 def in_turn(heads: Tensor, number: int) -> Tensor:
     """Classes for so many dreams, of generators that dream in turn, each of the classes in its row of `heads` bool
     (G, U): (number,). The i-th dream is the turn of generator i modulo G, whose classes come in turn."""

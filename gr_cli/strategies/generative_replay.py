@@ -12,8 +12,8 @@ from gr_cli.nn.losses import distillation
 from gr_cli.nn.random_streams import Noise
 from gr_cli.nn.replicas import Replicas
 from gr_cli.scenario import Scenario
-from gr_cli.strategies.generated_samples import Dreams, Likelihoods, fit_classes
-from gr_cli.strategies.generator_data import GeneratorMemory
+from gr_cli.strategies.generated_samples import Dreams, Likelihoods, fit_classes, requested_labels
+from gr_cli.strategies.generator_data import GeneratorMemory, check_size
 from gr_cli.strategies.regularizer import Regularizer
 from gr_cli.strategies.replay import Replay, ReplayStrategy, sample_weights
 from gr_cli.strategies.replay_targets import CurrentTargetKind, ReplayTargets, TargetKind
@@ -21,12 +21,6 @@ from gr_cli.strategies.reservoir import Memory
 from gr_cli.strategies.steps import Batch, GeneratorBatch, Position, Situation, Solve, State, Term
 from gr_cli.strategies.update_schedule import Turns, When
 from gr_cli.types import Count, DistillationScale, InMemory, PerReplica, Positive, PositiveInt, ReplayWeight
-
-
-def _as_asked(x: Tensor, labels: Tensor | None) -> Tensor:
-    """Dreams of the current task are learnt by the classes that were asked for."""
-    assert labels is not None
-    return labels.unsqueeze(-1)
 
 
 class GenerativeReplay(ReplayStrategy):
@@ -93,27 +87,9 @@ class GenerativeReplay(ReplayStrategy):
         regularizer: Regularizer | None = None,
     ) -> None:
         super().__init__(replay_weight, temperature, regularizer, distillation_scale)
-        if memory_size == 0 and generator_data == "memory" and not generator.fitted:
-            raise ConfigError(
-                "strategy.memory_size",
-                0,
-                "the generator would have nothing to learn from",
-                "try strategy.memory_size=500 or strategy.generator_data=current_and_replay",
-            )
-        if generator.reads_features and not self.couples:
-            raise ConfigError(
-                "generator",
-                type(generator).__name__,
-                "is one network with the solver, which this strategy trains apart from it",
-                "try strategy=rtf or strategy=bir, or generator=vae",
-            )
-        if current_data == "dreamt" and (generator_training != "before" or not generator.conditional):
-            raise ConfigError(
-                "strategy.current_data",
-                "dreamt",
-                "needs a generator that knows the task before the solver learns it, and its classes",
-                "try strategy.generator_training=before generator=mixture",
-            )
+        if generator_data == "memory" and not generator.fitted:
+            check_size(memory_size)
+        self._check_generator(generator, generator_training, current_data)
         self.targets = ReplayTargets(targets, current_targets)
         self.targets.check_generator(generator, generators == "one", generator_training == "before")
         self.generator: Generator = generator
@@ -131,6 +107,27 @@ class GenerativeReplay(ReplayStrategy):
         self.dreamers: list[Replicas[Generator]] = []
         self.teacher: Replicas[nn.Module] | None = None
         self._made: dict[bool, Dreams] = {}
+
+    def _check_generator(self, generator: Generator, training: When, current_data: str) -> None:
+        """Refuse a generator that this strategy, or this way of training, can't do with.
+
+        Raises:
+            ConfigError: says what it lacks.
+        """
+        if generator.reads_features and not self.couples:
+            raise ConfigError(
+                "generator",
+                type(generator).__name__,
+                "is one network with the solver, which this strategy trains apart from it",
+                "try strategy=rtf or strategy=bir, or generator=vae",
+            )
+        if current_data == "dreamt" and (training != "before" or not generator.conditional):
+            raise ConfigError(
+                "strategy.current_data",
+                "dreamt",
+                "needs a generator that knows the task before the solver learns it, and its classes",
+                "try strategy.generator_training=before generator=mixture",
+            )
 
     def check(self, scenario: Scenario, solver: nn.Module) -> None:
         if self.generator.fitted and not self.per_task and not scenario.classes_come_once:
@@ -209,7 +206,7 @@ class GenerativeReplay(ReplayStrategy):
                 heads, target = here.heads[: here.task], self._target
             else:
                 dreamers = self.dreamers[here.task :] if self.per_task else self.dreamers
-                heads, target = here.heads[here.task :], _as_asked
+                heads, target = here.heads[here.task :], requested_labels
             kind = ".current" if current else ""
             self._made[current] = Dreams(here, dreamers, heads, target, kind, self.pool_size)
         return self._made[current]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gr_cli.errors import ConfigError
 from gr_cli.strategies.generated_samples import Dreams
 from gr_cli.strategies.reservoir import Memory, Passage, pick_balanced, shares
 from gr_cli.strategies.steps import GeneratorBatch, Position, Situation
@@ -63,3 +64,18 @@ class GeneratorMemory:
         assert self.buffer is not None
         rows = self.buffer.choose(uniform)
         return GeneratorBatch(self.buffer.at(rows), update, labels=self.buffer.extra("labels", rows))
+
+
+def check_size(size: int) -> None:
+    """Refuse a memory without places.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if size == 0:
+        raise ConfigError(
+            "strategy.memory_size",
+            0,
+            "the generator would have nothing to learn from",
+            "try strategy.memory_size=500 or strategy.generator_data=current_and_replay",
+        )

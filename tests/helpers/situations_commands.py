@@ -182,8 +182,10 @@ COMMANDS: Table = {
         ("does not tell how likely", typed("strategy=generative_classifier generator=vae")),
         ("learns each class once", typed("strategy=generative_classifier scenario=domain")),
     ],
-    "strategies/generative_replay.py": [
+    "strategies/generator_data.py": [
         ("would have nothing to learn from", mistake("strategy.memory_size=0")),
+    ],
+    "strategies/generative_replay.py": [
         ("is one network with the solver", typed("generator=rtf")),
         ("strategy.current_data=dreamt", typed("strategy.current_data=dreamt")),
         ("keeps what it was fitted to by class", typed("generator=mixture scenario=domain")),
