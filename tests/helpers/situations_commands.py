@@ -16,7 +16,7 @@ class Plain(nn.Linear):
         super().__init__(input_size, output_size)
 
 
-PLAIN = "model._target_=situations_commands.Plain"
+PLAIN = "model._target_=helpers.situations_commands.Plain"
 
 
 def more_tasks_than_gates(hands: Hands) -> object:
