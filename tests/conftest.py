@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gr_cli.cli.main import main
-from helpers.interruption import StopAt, csvs, only_run
+from helpers.interruption import StopAt, csvs, only_run, without_pictures
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -95,3 +95,9 @@ def mnist_root() -> str:
     if not (Path(root) / "MNIST" / "raw").is_dir() or not root:
         pytest.skip("GR_DATA_ROOT names no folder that holds MNIST")
     return root
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of the test draw nothing."""
+    without_pictures(monkeypatch)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gr_cli.report import charts, series
-from gr_cli.report.chart import STATISTICS, Chart, chart_of, line_numbers, told
 from gr_cli.report.groups import seeds_shown
+from gr_cli.report.page_chart import STATISTICS, Chart, alt_text, chart_of, line_numbers
 from gr_cli.report.statistics import Summary
 from gr_cli.report.tables import Row, Shown, Table, number, title
 from gr_cli.results.accuracy import ACCURACY
@@ -86,7 +86,7 @@ def _lines(drawn: DrawnTable, table: Table) -> Section:
                 f"{place + 1} · {row.label}: {name.replace('_', ' ')} as training goes on; {_mean_over(row, name)}"
             )
             alt = "; ".join(
-                told(title(column.name, column.unit), [lines[0], lines[-1]], column.unit)
+                alt_text(title(column.name, column.unit), [lines[0], lines[-1]], column.unit)
                 for column, lines in panels.items()
             )
             figure = charts.panels(panels, drawn.tops, page=True)

@@ -18,8 +18,8 @@ from markupsafe import Markup
 from gr_cli._version import __version__
 from gr_cli.errors import one_line
 from gr_cli.report import charts, measured, series
-from gr_cli.report.chart import STATISTICS, Chart, chart_of, line_numbers, numbers_of, told
 from gr_cli.report.groups import Grouping, last_sign, seeds_shown
+from gr_cli.report.page_chart import STATISTICS, Chart, alt_text, chart_of, line_numbers, numbers_of
 from gr_cli.report.statistics import Summary
 from gr_cli.report.tables import Row, Shown, Table, mean_and_sem, number, remarks, scale, shown_table, title
 from gr_cli.results.discovery import FoundRun
@@ -91,7 +91,7 @@ def _sweeps(table: Table) -> list[Chart]:
         unit = table.units[metric]
         figure = charts.sweep(sweep.lines, sweep.column.label, title(metric, unit), scale(unit), page=True)
         caption = f"{title(metric, unit)} by {sweep.column.label}, with 95 % confidence intervals"
-        alt, numbers = told(caption, sweep.lines, unit), line_numbers(sweep.lines, sweep.column.label, unit)
+        alt, numbers = alt_text(caption, sweep.lines, unit), line_numbers(sweep.lines, sweep.column.label, unit)
         made.append(chart_of("sweep", name, figure, caption, alt, numbers))
     return made
 
@@ -157,7 +157,7 @@ def _curves(row: Row, name: str) -> list[Chart]:
     if not (lines := series.curves(row.group)):
         return []
     caption = "Test accuracy (%) of each task as training goes on; bands: standard error"
-    alt, numbers = told(caption, lines, FRACTION), line_numbers(lines, "tasks learnt", FRACTION)
+    alt, numbers = alt_text(caption, lines, FRACTION), line_numbers(lines, "tasks learnt", FRACTION)
     return [chart_of("curves", name, charts.curves(lines, page=True), caption, alt, numbers)]
 
 
@@ -165,7 +165,7 @@ def _losses(row: Row, name: str) -> list[Chart]:
     if not (lines := series.losses(row.group)):
         return []
     caption = "Losses by iteration through all tasks; bands: standard error"
-    alt, numbers = told(caption, lines, ""), line_numbers(lines, "iteration", "")
+    alt, numbers = alt_text(caption, lines, ""), line_numbers(lines, "iteration", "")
     return [chart_of("losses", name, charts.losses(lines, page=True), caption, alt, numbers)]
 
 

@@ -12,6 +12,7 @@ import pytest
 from gr_cli import errors
 from gr_cli.cli.main import main
 from gr_cli.errors import GrError, one_line
+from helpers.interruption import without_pictures
 from helpers.messages import PACKAGE, Message, messages
 from helpers.situations import TINY, Entry, Hands
 from helpers.situations_api import API
@@ -58,11 +59,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         without_pictures(patch)
         assert main(TINY) == 0
     return home
-
-
-def without_pictures(patch: pytest.MonkeyPatch) -> None:
-    for name in ("draw_samples", "draw_matrix"):
-        patch.setattr(f"gr_cli.runner.run.{name}", lambda *_: None)
 
 
 @pytest.fixture

@@ -33,10 +33,7 @@ PERMUTED = (
 TINY = ("train.iterations=3", "threads=1")
 
 
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch):
-    for name in ("draw_samples", "draw_matrix"):
-        monkeypatch.setattr(f"gr_cli.runner.run.{name}", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture

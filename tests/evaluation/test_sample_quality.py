@@ -33,10 +33,7 @@ PERMUTED = ("benchmark=permuted_digits", "benchmark.tasks=3")
 ROTATED = ("benchmark=rotated_digits", "benchmark.tasks=3")
 
 
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch):
-    for name in ("draw_samples", "draw_matrix"):
-        monkeypatch.setattr(f"gr_cli.runner.run.{name}", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture

@@ -46,10 +46,7 @@ def settings_of(*words: str) -> Settings:
     return composed(words)
 
 
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch):
-    for name in ("draw_samples", "draw_matrix"):
-        monkeypatch.setattr(runner, name, lambda *_: None)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def run(place: str, *words: str, view: View | None = None) -> dict[str, bytes]:

@@ -44,7 +44,7 @@ def line_numbers(lines: Iterable[Line], x: str, unit: str) -> Shown:
     return Shown(["line", x, *STATISTICS], rows, 1)
 
 
-def told(caption: str, lines: Sequence[Line], unit: str) -> str:
+def alt_text(caption: str, lines: Sequence[Line], unit: str) -> str:
     """A chart of lines in words: where each begins and ends."""
     ends = []
     for line in (line for line in lines if line.points):
