@@ -12,6 +12,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from gr_cli.errors import DataError
 from gr_cli.nn.random_streams import Draws
+from gr_cli.nn.sample_spec import SampleSpec, as_floats
 
 EVALUATION_BATCH = 1000
 
@@ -57,7 +58,7 @@ class Samples:
         raw = flat.view(*rows.shape, *self.store.shape[1:])
         if self.transform is not None:
             raw = self.transform(raw)
-        return raw.float().div_(255) if raw.dtype == torch.uint8 else raw
+        return as_floats(raw)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The samples at `index`: x float32, bytes scaled to [0, 1], and y."""
@@ -149,23 +150,11 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What kind of samples a benchmark has: what models and generators must know to be built.
-
-    `shape` of one sample; values lie in `value_range` (None: anywhere), each the fraction of `trials` binary pixels.
-    """
-
-    shape: tuple[int, ...]
-    value_range: tuple[float, float] | None
-    trials: int
-
-
-@dataclass(frozen=True)
 class Benchmark:
-    """A stream of tasks over samples of one kind."""
+    """A stream of tasks over samples that are what `spec` says."""
 
     tasks: tuple[Task, ...]
-    kind: Kind
+    spec: SampleSpec
 
     @property
     def class_counts(self) -> list[int]:

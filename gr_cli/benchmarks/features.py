@@ -22,6 +22,7 @@ from gr_cli.errors import ConfigError, DataError
 from gr_cli.nn.batch_order import Order
 from gr_cli.nn.convolutions import Convolutions, doubling, fitted
 from gr_cli.nn.random_streams import Draws, seeded
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.nn.supervised import learn_classes
 from gr_cli.system.cache import Tensors, digest, kept
 from gr_cli.system.devices import repeatable
@@ -56,7 +57,7 @@ class Features(ABC):
         Raises:
             ConfigError, DataError: the samples are no images, the weights don't fit.
         """
-        shape = tuple(data.train.store.shape[1:])
+        shape = data.spec.shape
         if len(shape) != 3:
             raise ConfigError(
                 "benchmark.features",
@@ -72,7 +73,7 @@ class Features(ABC):
             name += f"{'-' if origin else ''}{digest(data.train.x, data.test.x)}"
             found = kept(self.folder / f"{name}.pt", lambda: self._computed(network, data))
         train, test = Samples(found["train"], data.train.y), Samples(found["test"], data.test.y)
-        return Data(train, test, data.classes, value_range=None)
+        return Data(train, test, data.classes, SampleSpec(tuple(train.store.shape[1:]), None))
 
     def _computed(self, network: nn.Module, data: Data) -> Tensors:
         tell(f"features of {len(data.train) + len(data.test):,} images are computed, and kept in {self.folder}")

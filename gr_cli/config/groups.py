@@ -35,10 +35,10 @@ CONFIG_GROUPS = (
     ConfigGroup(
         "generator",
         provides=(
+            "spec",
             "sample_shape",
             "image_shape",
             "value_range",
-            "trials",
             "classes",
             "feature_size",
             "hidden_dims",

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gr_cli.benchmarks.base import Benchmark, Kind, Samples, Task
+from gr_cli.benchmarks.base import Benchmark, Samples, Task
 from gr_cli.benchmarks.sources.validation import pieces
 from gr_cli.config.settings import Settings, short_hash
+from gr_cli.nn.sample_spec import as_floats
 from gr_cli.system.files import not_made
 from gr_cli.training.experiment import load_benchmark
 
@@ -68,7 +69,7 @@ def inspected(settings: Settings, root: Path) -> Inspection:
     extremes = {_key(part): _extremes(part) for part in _distinct(task.train for task in benchmark.tasks)}
     warnings = [*_imbalance(benchmark.tasks), *_duplicates(benchmark.tasks), *_constant(list(extremes.values()))]
     folder = root / "inspect" / f"{name}-{short_hash([settings.config['benchmark'], settings.seed])}"
-    picture = _drawn(benchmark, name, folder) if len(benchmark.kind.shape) == 3 else None
+    picture = _drawn(benchmark, name, folder) if benchmark.spec.can_be_drawn else None
     tasks = "1 task" if len(benchmark.tasks) == 1 else f"{len(benchmark.tasks)} tasks"
     title = f"{name} · {tasks} · seed {settings.seed}"
     facts = tuple(_facts(task, extremes[_key(task.train)]) for task in benchmark.tasks)
@@ -76,10 +77,12 @@ def inspected(settings: Settings, root: Path) -> Inspection:
 
 
 def _of_all(benchmark: Benchmark) -> tuple[str, ...]:
-    kind: Kind = benchmark.kind
+    spec = benchmark.spec
     dtype = str(benchmark.tasks[0].train.store.dtype).removeprefix("torch.")
-    bounds = "unbounded" if kind.value_range is None else f"in [{kind.value_range[0]:g}, {kind.value_range[1]:g}]"
-    return f"shape {tuple(kind.shape)}", f"stored as {dtype}", f"values {bounds}"
+    bounds = "unbounded" if spec.value_range is None else f"in [{spec.value_range[0]:g}, {spec.value_range[1]:g}]"
+    sizes = ", ".join(map(str, spec.categories))
+    codes = (f"{spec.numbers} numbers and categories of {sizes} values",) if spec.categories else ()
+    return f"shape {spec.shape}", f"stored as {dtype}", f"values {bounds}", *codes
 
 
 def _facts(task: Task, extremes: _Extremes) -> TaskFacts:
@@ -111,8 +114,7 @@ def _extremes(part: Samples) -> _Extremes:
         axes = [axis for axis in range(piece.dim()) if axis != 1]
         low.append(piece.amin(axes))
         high.append(piece.amax(axes))
-    scale = 255.0 if part.store.dtype == torch.uint8 else 1.0
-    return _Extremes(torch.stack(low).amin(0) / scale, torch.stack(high).amax(0) / scale)
+    return _Extremes(as_floats(torch.stack(low).amin(0)), as_floats(torch.stack(high).amax(0)))
 
 
 def _prints(part: Samples) -> Iterator[bytes]:
@@ -174,7 +176,10 @@ def _drawn(benchmark: Benchmark, name: str, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise not_made(folder, error) from error
-    figures.samples(x, f"{name}: training samples, a row for each{of} task{'s' if of else ''}", path, _COLUMNS)
+    spec, a_row = benchmark.spec, "a row for each" if benchmark.spec.is_image else f"{_COLUMNS} rows for each"
+    figures.samples(
+        spec.preview(x), f"{name}: training samples, {a_row}{of} task{'s' if of else ''}", path, _COLUMNS, spec.names
+    )
     return path
 
 

@@ -162,12 +162,12 @@ def judge_network(benchmark: Benchmark, classes: Classes, offsets: list[int], ca
     """The network that learnt the training samples of all tasks of `benchmark` at once, or what was kept of it."""
     lessons, device = _Lessons.of(benchmark, classes, offsets), benchmark.tasks[0].train.y.device
     with seeded(0, "initialisation.judge"):
-        network = JudgeNetwork(benchmark.kind.shape, len(classes))
+        network = JudgeNetwork(benchmark.spec.shape, len(classes))
     name = digest(_VERSION, torch.__version__, device.type, network, lessons.name())
     network.to(device)
 
     def learnt() -> Tensors:
-        if network.maps is not None and lessons.iterations * prod(benchmark.kind.shape) >= _LONG:
+        if network.maps is not None and lessons.iterations * benchmark.spec.size >= _LONG:
             tell(f"a network that judges dreams is trained, and kept in {cache_root / 'judges'}")
         _train(network, lessons)
         return dict(network.state_dict())

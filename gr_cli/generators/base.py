@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gr_cli.nn.random_streams import Noise
+from gr_cli.nn.sample_spec import SampleSpec
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Part:
 
 
 class Generator(nn.Module, ABC):
-    """A model of samples of `sample_shape` whose values lie in `value_range` (None: anywhere).
+    """A model of samples, which are what `spec` says.
 
     Most learn by steps down their losses. One that is fitted to a task's samples in one go has no parts, and `fit`.
 
@@ -38,8 +39,7 @@ class Generator(nn.Module, ABC):
     `tells_likelihood`: whether it knows how likely a sample is in each class.
     """
 
-    sample_shape: tuple[int, ...]
-    value_range: tuple[float, float] | None
+    spec: SampleSpec
     conditional: bool = False
     fitted: ClassVar[bool] = False
     reads_features: ClassVar[bool] = False
@@ -53,7 +53,7 @@ class Generator(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
-        """Noise to samples (N, *sample_shape). Pure: same parameters and noise, same samples."""
+        """Noise to samples (N, *spec.shape). Pure: same parameters and noise, same samples."""
 
     @abstractmethod
     def noise(self, batch_size: int) -> dict[str, Noise]:
@@ -99,7 +99,7 @@ class Generator(nn.Module, ABC):
         return self.log_likelihoods(x)
 
     def fit(self, x: Tensor, label: int, stream: torch.Generator) -> None:
-        """Learn the class `label` from all its samples `x` (N, *sample_shape), with randomness from `stream`."""
+        """Learn the class `label` from all its samples `x` (N, *spec.shape), with randomness from `stream`."""
         raise NotImplementedError(f"{type(self).__name__} learns by steps")
 
     def generate(
@@ -109,7 +109,7 @@ class Generator(nn.Module, ABC):
         labels: Tensor | Sequence[int] | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Dream `num_samples` samples: (num_samples, *sample_shape) on `device`, without gradient.
+        """Dream `num_samples` samples: (num_samples, *spec.shape) on `device`, without gradient.
 
         Args:
             num_samples: how many; 0 gives an empty tensor.
@@ -152,7 +152,7 @@ class Ensemble(Generator):
     def __init__(self, members: Sequence[Generator]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        self.sample_shape, self.value_range = members[0].sample_shape, members[0].value_range
+        self.spec = members[0].spec
         self.conditional = all(member.conditional for member in members)
 
     def _each(self) -> list[Generator]:
@@ -180,7 +180,7 @@ class Ensemble(Generator):
             number = len(next(iter(mine.values())))
             asked = member.turns(number) if labels is None else labels[i :: len(self.members)]
             parts.append(member.decode(mine, asked))
-        whole = parts[0].new_empty((sum(map(len, parts)), *self.sample_shape))
+        whole = parts[0].new_empty((sum(map(len, parts)), *self.spec.shape))
         for i, part in enumerate(parts):
             whole[i :: len(parts)] = part
         return whole

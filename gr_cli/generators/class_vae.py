@@ -11,6 +11,7 @@ from gr_cli.generators.base import Generator, Part
 from gr_cli.generators.vae import VAE
 from gr_cli.nn.losses import log_normal
 from gr_cli.nn.random_streams import Noise
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import PositiveInt, Widths
 
 _NEVER = -1e9
@@ -24,13 +25,11 @@ class ClassVAE(Generator):
     It dreams the classes that it is asked for, and tells how likely a sample is under each.
 
     Args:
-        sample_shape: shape of one sample; flattened inside.
+        spec: what a sample is, or its shape, for values in [0, 1]; flattened inside.
         classes: number of classes; labels are below it.
         hidden_dims: widths of each encoder's layers, first to last; the decoder has them reversed.
         latent_dim: number of latent variables of each.
         initialisation: of the weights, as for `VAE`.
-        value_range: (low, high) of the data, or None if unbounded.
-        trials: a bounded value is the fraction of so many binary pixels that are on.
     """
 
     takes_leading_axes = True
@@ -39,18 +38,16 @@ class ClassVAE(Generator):
 
     def __init__(
         self,
-        sample_shape: Sequence[PositiveInt] = (784,),
+        spec: SampleSpec | Sequence[PositiveInt] = (784,),
         classes: PositiveInt = 10,
         hidden_dims: Widths = (85, 85),
         latent_dim: PositiveInt = 5,
         initialisation: Literal["he", "torch"] = "he",
-        value_range: tuple[float, float] | None = (0.0, 1.0),
-        trials: PositiveInt = 1,
     ) -> None:
         super().__init__()
-        self.sample_shape, self.latent_dim, self.value_range = tuple(sample_shape), latent_dim, value_range
+        self.spec, self.latent_dim = SampleSpec.of(spec), latent_dim
         self.members = nn.ModuleList(
-            VAE(sample_shape, hidden_dims, latent_dim, 0.0, initialisation, value_range, trials) for _ in range(classes)
+            VAE(self.spec, hidden_dims, latent_dim, 0.0, initialisation) for _ in range(classes)
         )
         self.register_buffer("known", torch.zeros(classes, dtype=torch.bool))
         self._learning = list(range(classes))
@@ -68,7 +65,7 @@ class ClassVAE(Generator):
         found: Tensor | None = None
         for label, vae in self._each(range(len(self.members))):
             x = vae.decode(latent)
-            mine = (labels == label).view(*labels.shape, *[1] * len(self.sample_shape))
+            mine = (labels == label).view(*labels.shape, *[1] * len(self.spec.shape))
             found = x * mine if found is None else torch.where(mine, x, found)
         assert found is not None
         return found
@@ -104,8 +101,7 @@ class ClassVAE(Generator):
         return found
 
     def _estimated(self, vae: VAE, x: Tensor, stream: torch.Generator, draws: int, unit_variance: bool) -> Tensor:
-        size = math.prod(self.sample_shape)
-        scaled = vae.scaled(x)
+        size, scaled = self.spec.size, self.spec.scaled(x)
         mean, log_variance = (part.to(x.dtype) for part in vae.encode(scaled))
         at_once = min(_AT_ONCE, _VALUES_AT_ONCE // size)
         total, many = x.new_full((len(x),), -torch.inf), max(1, at_once // max(1, len(x)))
@@ -114,8 +110,8 @@ class ClassVAE(Generator):
             noise = torch.randn(shape, generator=stream, device=stream.device, dtype=torch.float32).to(x)
             z = mean + (0.5 * log_variance).exp() * noise
             out = vae.reconstruct(z.flatten(0, 1)).to(x.dtype)
-            repeated = scaled.repeat(len(z), *[1] * len(self.sample_shape))
-            nll = vae.reconstruction_loss(repeated, out, unit_variance)
+            repeated = scaled.repeat(len(z), *[1] * len(self.spec.shape))
+            nll = self.spec.negative_log_likelihood(out, repeated, unit_variance)
             prior = log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
             each = prior - log_normal(z, mean, log_variance) - size * nll.view(len(z), -1)
             total = torch.logaddexp(total, torch.logsumexp(each, 0))

@@ -13,6 +13,7 @@ from gr_cli.generators.vae import GaussianVAE
 from gr_cli.nn.initialization import start_linear, start_relu
 from gr_cli.nn.layers import drop
 from gr_cli.nn.random_streams import Noise
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import PerReplica, PositiveInt, Share, Widths
 
 
@@ -20,42 +21,36 @@ class ConvVAE(GaussianVAE):
     """A VAE of 3x3 convolutions of stride 2 and their transposes, for images of any size and channel count.
 
     Args:
-        image_shape: (C, H, W) of one image.
+        spec: what an image (C, H, W) is, or its shape, for values in [0, 1].
         hidden_dims: channels of the encoder's convolutions, first to last; the decoder has them reversed.
         latent_dim: number of latent variables.
         dropout: probability that a hidden value of the encoder is left out while training.
         initialisation: of the weights; `he` keeps the scale of signals through ReLU layers (He et al. 2015), `torch`
             leaves torch's own, with which published results were made. The first learns in fewer steps.
-        value_range: (low, high) of the data, or None if unbounded.
-        trials: a bounded value is the fraction of so many binary pixels that are on.
     """
 
     @checked
     def __init__(
         self,
-        image_shape: Sequence[PositiveInt] = (1, 28, 28),
+        spec: SampleSpec | Sequence[PositiveInt] = (1, 28, 28),
         hidden_dims: Widths = (32, 64, 128),
         latent_dim: PositiveInt = 32,
         dropout: Annotated[Share, PerReplica] = 0.1,
         initialisation: Literal["he", "torch"] = "he",
-        value_range: tuple[float, float] | None = (0.0, 1.0),
-        trials: PositiveInt = 1,
     ) -> None:
         super().__init__()
-        if len(image_shape) != 3:
+        self.spec, self.latent_dim, self.dropout = SampleSpec.of(spec), latent_dim, dropout
+        if not self.spec.is_image:
             raise ConfigError(
                 "generator",
                 "conv_vae",
-                f"needs images (C, H, W), samples have shape {tuple(image_shape)}",
+                f"needs images (C, H, W), samples have shape {self.spec.shape}",
                 "try generator=vae",
             )
         if not hidden_dims:
             raise ConfigError("generator.hidden_dims", list(hidden_dims), "needs at least one convolution")
-        self.sample_shape = tuple(image_shape)
-        self.latent_dim, self.dropout = latent_dim, dropout
-        self.value_range, self.trials = value_range, trials
-        channels = [image_shape[0], *hidden_dims]
-        sizes = [(image_shape[1], image_shape[2])]
+        depth, height, width = self.spec.shape
+        channels, sizes = [depth, *hidden_dims], [(height, width)]
         for _ in hidden_dims:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
         # The shape of each hidden map, on the way down.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gr_cli.generators.vae import VAE
 from gr_cli.nn.losses import kl_standard_normal
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import PerReplica, PositiveInt, Share, Widths
 
 
@@ -19,31 +20,27 @@ class CVAE(VAE):
     brings its label, and all classes come up equally often.
 
     Args:
-        sample_shape: shape of one sample; flattened inside.
+        spec: what a sample is, or its shape, for values in [0, 1]; flattened inside.
         classes: number of classes; labels are below it.
         hidden_dims: widths of the encoder's layers, first to last; the decoder has them reversed.
         latent_dim: number of latent variables.
         dropout: probability that a hidden unit of the encoder is left out while training.
         initialisation: of the weights, as for `VAE`.
-        value_range: (low, high) of the data, or None if unbounded.
-        trials: a bounded value is the fraction of so many binary pixels that are on.
     """
 
     conditional = True
 
     def __init__(
         self,
-        sample_shape: Sequence[PositiveInt] = (784,),
+        spec: SampleSpec | Sequence[PositiveInt] = (784,),
         classes: PositiveInt = 10,
         hidden_dims: Widths = (256, 128),
         latent_dim: PositiveInt = 32,
         dropout: Annotated[Share, PerReplica] = 0.1,
         initialisation: Literal["he", "torch"] = "he",
-        value_range: tuple[float, float] | None = (0.0, 1.0),
-        trials: PositiveInt = 1,
     ) -> None:
         self.classes = classes
-        super().__init__(sample_shape, hidden_dims, latent_dim, dropout, initialisation, value_range, trials)
+        super().__init__(spec, hidden_dims, latent_dim, dropout, initialisation)
         self.register_buffer("known", torch.zeros(classes, dtype=torch.bool))
 
     def make_layers(self, hidden_dims: Widths, initialisation: str, beside: int = 0) -> None:
@@ -61,7 +58,7 @@ class CVAE(VAE):
     def losses(
         self, part: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
-        x = self.scaled(x)
+        x = self.spec.scaled(x)
         told = self._told(x.flatten(self.pixels.leading), labels)
         mean, log_variance = (part.to(x.dtype) for part in self.encode(told, noise))
         z = mean + (0.5 * log_variance).exp() * noise["z"]

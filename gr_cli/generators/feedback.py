@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from math import prod
 from typing import Literal
 
 import torch
@@ -14,6 +13,7 @@ from gr_cli.nn.initialization import start_linear, start_relu
 from gr_cli.nn.linear import Linear
 from gr_cli.nn.losses import kl_standard_normal, log_normal
 from gr_cli.nn.random_streams import Noise
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import PositiveInt, Share, Widths
 
 
@@ -27,7 +27,7 @@ class Feedback(GaussianVAE):
     tasks share their classes (van de Ven et al. 2022); samples then pass the gates of a learnt task, at random.
 
     Args:
-        sample_shape: shape of one sample; flattened inside.
+        spec: what a sample is, or its shape, for values in [0, 1]; flattened inside.
         feature_size: number of the solver's features.
         classes: number of classes; labels are below it.
         hidden_dims: widths of the decoder's layers, last to first: as the solver has them.
@@ -35,8 +35,6 @@ class Feedback(GaussianVAE):
         prior: one `standard` normal for all, or one Gaussian for each `class`.
         gating: part of each hidden layer of the decoder that is silent for a class, or task; 0: no gates.
         initialisation: of the weights, as for `VAE`.
-        value_range: (low, high) of the data, or None if unbounded.
-        trials: a bounded value is the fraction of so many binary pixels that are on.
         tasks: number of tasks, if they share their classes, for gates by task; None: gates are by class.
     """
 
@@ -48,7 +46,7 @@ class Feedback(GaussianVAE):
 
     def __init__(
         self,
-        sample_shape: Sequence[PositiveInt] = (784,),
+        spec: SampleSpec | Sequence[PositiveInt] = (784,),
         feature_size: PositiveInt = 128,
         classes: PositiveInt = 10,
         hidden_dims: Widths = (256, 128),
@@ -56,20 +54,17 @@ class Feedback(GaussianVAE):
         prior: Literal["standard", "class"] = "standard",
         gating: Share = 0.0,
         initialisation: Literal["he", "torch"] = "he",
-        value_range: tuple[float, float] | None = (0.0, 1.0),
-        trials: PositiveInt = 1,
         tasks: PositiveInt | None = None,
     ) -> None:
         super().__init__()
-        self.sample_shape, self.classes, self.latent_dim = tuple(sample_shape), classes, latent_dim
-        self.value_range, self.trials, self.gating = value_range, trials, gating
+        self.spec, self.classes, self.latent_dim, self.gating = SampleSpec.of(spec), classes, latent_dim, gating
         self.class_prior = prior == "class"
         self.tasks, self.gated_by_task = tasks or 0, gating > 0 and tasks is not None
         self.conditional = self.class_prior or (gating > 0 and not self.gated_by_task)
         back = [latent_dim, *reversed(hidden_dims)]
         self.posterior = Linear(feature_size, 2 * latent_dim)
         self.decoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(back))
-        self.pixels = Linear(back[-1], prod(sample_shape))
+        self.pixels = Linear(back[-1], self.spec.size)
         if initialisation == "he":
             start_relu(*self.decoder)
             start_linear(self.posterior, self.pixels)
@@ -113,7 +108,7 @@ class Feedback(GaussianVAE):
             if self.gating and gates is not None:
                 h = h * (gates @ getattr(self, f"gate{i}")).to(h.dtype)
         out: Tensor = self.pixels(h)
-        return out.view(*out.shape[:-1], *self.sample_shape)
+        return out.view(*out.shape[:-1], *self.spec.shape)
 
     def _asked(self, labels: Tensor | None, like: Tensor) -> Tensor | None:
         if not self.conditional:
@@ -130,7 +125,7 @@ class Feedback(GaussianVAE):
         if self.class_prior and asked is not None:
             z = asked @ self.prior_mean + (asked @ (0.5 * self.prior_log_variance).exp()) * z
         gates = self._of_tasks(self.tasks_of(latent), z) if self.gated_by_task else asked
-        return self.bounded(self.reconstruct(z.to(latent["z"].dtype), gates))
+        return self.spec.decoded(self.reconstruct(z.to(latent["z"].dtype), gates))
 
     def _of_tasks(self, tasks: Tensor, like: Tensor) -> Tensor:
         return F.one_hot(tasks, self.tasks).to(like.dtype)
@@ -154,7 +149,7 @@ class Feedback(GaussianVAE):
         task."""
         if features is None:
             raise ValueError("feedback sees samples through the solver's features, and there are none")
-        x = self.scaled(x)
+        x = self.spec.scaled(x)
         mean, log_variance = (part.to(x.dtype) for part in self.encode(features))
         z = mean + (0.5 * log_variance).exp() * noise["z"]
         asked = self._asked(labels, x)

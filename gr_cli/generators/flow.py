@@ -3,7 +3,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +12,7 @@ from gr_cli.generators.base import Generator, Part
 from gr_cli.nn.initialization import start_linear, start_relu
 from gr_cli.nn.linear import Linear
 from gr_cli.nn.random_streams import Noise
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import PositiveInt, Widths
 
 _FREQUENCIES = 8
@@ -30,11 +30,10 @@ class FlowMatching(Generator):
     network says, and a deviation well below its length is lost.
 
     Args:
-        sample_shape: shape of one sample; flattened inside.
+        spec: what a sample is, or its shape, for values in [0, 1]; flattened inside.
         classes: number of classes; labels are below it.
         hidden_dims: widths of the network's layers, first to last.
         steps: steps from noise to sample; each but the last calls the network twice.
-        value_range: (low, high) of the data, which it sees scaled to [-1, 1]; or None if unbounded.
     """
 
     takes_leading_axes = True
@@ -42,24 +41,22 @@ class FlowMatching(Generator):
 
     def __init__(
         self,
-        sample_shape: Sequence[PositiveInt] = (784,),
+        spec: SampleSpec | Sequence[PositiveInt] = (784,),
         classes: PositiveInt = 10,
         hidden_dims: Widths = (256, 256),
         steps: PositiveInt = 8,
-        value_range: tuple[float, float] | None = (0.0, 1.0),
     ) -> None:
         super().__init__()
-        self.sample_shape, self.classes, self.steps, self.value_range = tuple(sample_shape), classes, steps, value_range
-        self.size = prod(sample_shape)
-        widths = [self.size + classes + 2 * _FREQUENCIES, *hidden_dims]
+        self.spec, self.classes, self.steps = SampleSpec.of(spec), classes, steps
+        widths = [self.spec.size + classes + 2 * _FREQUENCIES, *hidden_dims]
         self.hidden = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
-        self.pixels = Linear(widths[-1], self.size)
+        self.pixels = Linear(widths[-1], self.spec.size)
         start_relu(*self.hidden)
         start_linear(self.pixels)
         self.register_buffer("known", torch.zeros(classes, dtype=torch.bool))
 
     def latent(self, num_samples: int) -> dict[str, Noise]:
-        return {"z": Noise("normal", (num_samples, self.size))}
+        return {"z": Noise("normal", (num_samples, self.spec.size))}
 
     def expected(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
         """The sample to which `x` (B, D) at `time` (B, 1) in [0, 1] leads, for classes `labels` (B,): (B, D)."""
@@ -86,10 +83,7 @@ class FlowMatching(Generator):
             if stop < 1.0:
                 slope = 0.5 * (slope + self.flow(x + step * slope, zero + stop, labels))
             x = x + step * slope
-        if self.value_range is not None:
-            low, high = self.value_range
-            x = (low + (high - low) * 0.5 * (x + 1.0)).clamp(low, high)
-        return x.view(*x.shape[:-1], *self.sample_shape)
+        return self.spec.uncentred(x).view(*x.shape[:-1], *self.spec.shape)
 
     def noise(self, batch_size: int) -> dict[str, Noise]:
         return {**self.latent(batch_size), "time": Noise("uniform", (batch_size, 1))}
@@ -102,9 +96,6 @@ class FlowMatching(Generator):
     ) -> dict[str, Tensor]:
         if labels is None:
             raise ValueError("this flow is conditional on classes: labels are needed")
-        target = x.flatten(self.pixels.leading)
-        if self.value_range is not None:
-            low, high = self.value_range
-            target = 2.0 * (target - low) / (high - low) - 1.0
+        target = self.spec.centred(x.flatten(self.pixels.leading))
         found = self.expected(torch.lerp(noise["z"], target, noise["time"]), noise["time"], labels)
         return {"flow": (found - target).square().mean(-1)}

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +10,7 @@ from torch import Tensor
 from gr_cli.errors import DataError
 from gr_cli.generators.base import Generator, Part
 from gr_cli.nn.random_streams import Noise
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import Count, NonNegative, Positive, PositiveInt
 
 _LEAST = 10  # samples of a component
@@ -32,14 +32,13 @@ class Mixture(Generator):
     samples vary little in some direction would else be certain about what differs there.
 
     Args:
-        sample_shape: shape of one sample; flattened inside.
+        spec: what a sample is, or its shape, for values in [0, 1]; flattened inside.
         classes: number of classes; labels are below it.
         components: Gaussians for each class.
         latent_dim: principal components.
         iterations: of expectation maximisation.
         pooled: samples that the common covariance counts for.
         noise: standard deviation of the noise through which likelihoods are told, in units of the data.
-        value_range: (low, high) of the data, in which dreams are clamped; or None if unbounded.
     """
 
     conditional = True
@@ -55,20 +54,19 @@ class Mixture(Generator):
 
     def __init__(
         self,
-        sample_shape: Sequence[PositiveInt] = (784,),
+        spec: SampleSpec | Sequence[PositiveInt] = (784,),
         classes: PositiveInt = 10,
         components: PositiveInt = 40,
         latent_dim: PositiveInt = 60,
         iterations: Count = 0,
         pooled: NonNegative = 1.0,
         noise: Positive = 0.3,
-        value_range: tuple[float, float] | None = (0.0, 1.0),
     ) -> None:
         super().__init__()
-        size = prod(sample_shape)
-        self.sample_shape, self.classes, self.components = tuple(sample_shape), classes, components
+        self.spec, self.classes, self.components = SampleSpec.of(spec), classes, components
+        size = self.spec.size
         self.latent_dim, self.iterations, self.pooled = min(latent_dim, size), iterations, pooled
-        self.likelihood_noise, self.value_range = noise, value_range
+        self.likelihood_noise = noise
         width = self.latent_dim
         self.register_buffer("known", torch.zeros(classes, dtype=torch.bool))
         self.register_buffer("mean", torch.zeros(classes, size))
@@ -102,9 +100,7 @@ class Mixture(Generator):
         # One product for all classes: each sample has coordinates in the basis of its own class only.
         asked = F.one_hot(labels, self.classes).to(z.dtype)
         x = (asked.unsqueeze(-1) * z.unsqueeze(-2)).flatten(-2) @ self.basis.flatten(0, 1) + asked @ self.mean
-        if self.value_range is not None:
-            x = x.clamp(*self.value_range)
-        return x.view(*x.shape[:-1], *self.sample_shape)
+        return self.spec.nearest(x).view(*x.shape[:-1], *self.spec.shape)
 
     # --- it has nothing to step down
 
@@ -157,7 +153,7 @@ class Mixture(Generator):
     def log_likelihoods(self, x: Tensor) -> Tensor:
         """log p(x | class) of samples (B, ...), seen through noise: (B, C)."""
         with torch.autocast(x.device.type, enabled=False):  # differences of large numbers
-            return self._log_likelihoods(x.flatten(-len(self.sample_shape)))
+            return self._log_likelihoods(x.flatten(-len(self.spec.shape)))
 
     def _log_likelihoods(self, flat: Tensor) -> Tensor:
         # Beyond the principal components there is nothing but the noise.

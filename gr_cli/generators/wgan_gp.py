@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +11,7 @@ from gr_cli.generators.base import Generator, Part
 from gr_cli.nn.initialization import start_linear, start_relu
 from gr_cli.nn.linear import Linear
 from gr_cli.nn.random_streams import Noise
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import NonNegative, PositiveInt, Widths
 
 _SLOPE = 0.2
@@ -24,34 +24,31 @@ class WGANGP(Generator):
     the generator G minimises -D(G(z)) at every `critic_steps`-th update.
 
     Args:
-        sample_shape: shape of one sample; flattened inside.
+        spec: what a sample is, or its shape, for values in [0, 1]; flattened inside.
         hidden_dims: widths of the critic's layers, first to last; the generator has them reversed.
         latent_dim: number of latent variables.
         penalty: weight of the gradient penalty.
         critic_steps: steps of the critic for one of the generator.
-        value_range: (low, high) of the data, or None if unbounded.
     """
 
     takes_leading_axes = True
 
     def __init__(
         self,
-        sample_shape: Sequence[PositiveInt] = (784,),
+        spec: SampleSpec | Sequence[PositiveInt] = (784,),
         hidden_dims: Widths = (256, 128),
         latent_dim: PositiveInt = 100,
         penalty: NonNegative = 10.0,
         critic_steps: PositiveInt = 5,
-        value_range: tuple[float, float] | None = (0.0, 1.0),
     ) -> None:
         super().__init__()
-        self.sample_shape, self.latent_dim = tuple(sample_shape), latent_dim
-        self.penalty, self.critic_steps, self.value_range = penalty, critic_steps, value_range
-        size = prod(sample_shape)
-        widths, back = [size, *hidden_dims], [latent_dim, *reversed(hidden_dims)]
+        self.spec, self.latent_dim = SampleSpec.of(spec), latent_dim
+        self.penalty, self.critic_steps = penalty, critic_steps
+        widths, back = [self.spec.size, *hidden_dims], [latent_dim, *reversed(hidden_dims)]
         self.critic = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
         self.score = Linear(widths[-1], 1)
         self.decoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(back))
-        self.pixels = Linear(back[-1], size)
+        self.pixels = Linear(back[-1], self.spec.size)
         start_relu(*self.critic, *self.decoder)
         start_linear(self.score, self.pixels)
 
@@ -61,14 +58,19 @@ class WGANGP(Generator):
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
         if labels is not None:
             raise ValueError("this GAN is not conditional on classes: labels must be None")
-        h = latent["z"]
+        return self.spec.decoded(self._out(latent["z"]))
+
+    def _out(self, z: Tensor) -> Tensor:
+        """z (B, latent_dim) to what `SampleSpec.mean` takes, (B, *spec.shape)."""
+        h = z
         for layer in self.decoder:
             h = F.relu(layer(h))
         out: Tensor = self.pixels(h)
-        if self.value_range is not None:
-            low, high = self.value_range
-            out = low + (high - low) * out.sigmoid()
-        return out.view(*out.shape[:-1], *self.sample_shape)
+        return out.view(*out.shape[:-1], *self.spec.shape)
+
+    def _fake(self, z: Tensor) -> Tensor:
+        """The samples that the critic sees: categories are probabilities, through which gradients flow."""
+        return self.spec.mean(self._out(z))
 
     def criticise(self, x: Tensor) -> Tensor:
         """How real samples (B, ...) look: (B,)."""
@@ -90,9 +92,9 @@ class WGANGP(Generator):
         self, part: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
         if part == "generator":
-            return {"generator": -self.criticise(self.decode({"z": noise["z"]})).to(x.dtype)}
+            return {"generator": -self.criticise(self._fake(noise["z"])).to(x.dtype)}
         with torch.no_grad():
-            fake = self.decode({"z": noise["z"]}).to(x.dtype)
+            fake = self._fake(noise["z"]).to(x.dtype)
         real, fake = x.flatten(self.score.leading), fake.flatten(self.score.leading)
         between = torch.lerp(real, fake, noise["between"]).requires_grad_()
         (slope,) = torch.autograd.grad(self.criticise(between).sum(), between, create_graph=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gr_cli.errors import one_line
+from gr_cli.errors import one_line, shortened
 from gr_cli.results.drawing import Axes, Figure, MaxNLocator, PercentFormatter, matplotlib, own_settings
 from gr_cli.results.metrics import Row, average_accuracy
 from gr_cli.system.files import write_whole
@@ -89,23 +89,44 @@ def curves(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path
 
 
 @own_settings()
-def samples(x: Tensor, title: str, path: Path, columns: int = 10) -> None:
-    """A grid of images `x` (N, C, H, W), each clipped to the range of the whole; of channels that are no colours, their
-    mean."""
-    images = x.detach().cpu().float().numpy()
-    if images.shape[1] not in (1, 3):
-        images = images.mean(1, keepdims=True)
-    low, high = float(images.min()), float(images.max())
-    images = np.clip((images - low) / max(high - low, 1e-12), 0, 1)
+def samples(tiles: Tensor, title: str, path: Path, columns: int = 10, names: Sequence[str] = ()) -> None:
+    """A sheet of samples, as `SampleSpec.preview` gives them: `tiles` (N, 1 or 3, H, W) in [0, 1].
+
+    Images lie in a grid of so many `columns`; rows of values (H = 1) lie below each other, below the `names` of values.
+    """
+    images = tiles.numpy()
+    if images.shape[2] == 1:
+        _rows(images[:, 0, 0], title, path, names)
+        return
     images = np.pad(images, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=0.5)
     rows = -(-len(images) // columns)
     blank = np.full((rows * columns - len(images), *images.shape[1:]), 0.5, images.dtype)
-    tiles = np.concatenate([images, blank]).reshape(rows, columns, *images.shape[1:])
-    sheet = tiles.transpose(0, 3, 1, 4, 2).reshape(rows * images.shape[2], columns * images.shape[3], -1)
+    grid = np.concatenate([images, blank]).reshape(rows, columns, *images.shape[1:])
+    sheet = grid.transpose(0, 3, 1, 4, 2).reshape(rows * images.shape[2], columns * images.shape[3], -1)
     figure, axes = _placed(4.4, 4.4 * sheet.shape[0] / sheet.shape[1], left=0.05, right=0.05, below=0.05)
     axes.imshow(
         sheet.squeeze(-1) if sheet.shape[-1] == 1 else sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest"
     )
     axes.set_axis_off()
     axes.set_title(one_line(title), fontsize=8)
+    _save(figure, path)
+
+
+def _rows(values: np.ndarray[Any, Any], title: str, path: Path, names: Sequence[str]) -> None:
+    """A heat map of samples (N, D), a row each, of values in [0, 1]."""
+    count, width = values.shape
+    names = [shortened(one_line(name)) for name in names]
+    below = 0.3 + 0.06 * max(map(len, names), default=2)
+    figure, axes = _placed(max(2.6, min(9.0, 0.3 * width)), max(1.2, 0.09 * count), left=0.55, right=1.0, below=below)
+    image = axes.imshow(values, vmin=0, vmax=1, cmap=_COLOURS, aspect="auto", interpolation="nearest")
+    if names:
+        axes.set_xticks(range(width), names, rotation=90)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("value")
+    axes.set_ylabel("sample")
+    axes.set_title(one_line(title), fontsize=8)
+    box, across = axes.get_position(), figure.get_figwidth()
+    bar = figure.colorbar(image, cax=figure.add_axes((box.x1 + 0.1 / across, box.y0, 0.12 / across, box.height)))
+    bar.set_ticks([0, 1], labels=["lowest", "highest"])
     _save(figure, path)

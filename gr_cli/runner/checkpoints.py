@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from gr_cli.training.experiment import Experiment
 from gr_cli.training.learner import Learner
 from gr_cli.training.stages import START, Place
 
-VERSION = 7
+VERSION = 8
 State = dict[str, Any]
 
 
@@ -45,7 +46,7 @@ def state_of(
     """
     mine = part_of(dict(losses), replica)
     _check_finite(learner, replica, place, experiment.stages, mine)
-    kind, runs, state = experiment.benchmark.kind, len(learner.draws), learner.state_of(replica)
+    runs, state = len(learner.draws), learner.state_of(replica)
     if place.stage == len(experiment.stages):
         # Nothing will be learnt any more, and moments hold faint copies of single samples: they are their gradients.
         state["optimizers"] = {}
@@ -53,7 +54,7 @@ def state_of(
         "version": VERSION,
         "identity": experiment.settings.identity,
         "config": experiment.settings.config,
-        "kind": {"shape": kind.shape, "value_range": kind.value_range, "trials": kind.trials},
+        "spec": asdict(experiment.benchmark.spec),
         "device": learner.device.type,
         "data": experiment.data,
         **place._asdict(),

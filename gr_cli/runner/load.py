@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from gr_cli.benchmarks.base import Kind
 from gr_cli.errors import FolderError
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.record import Record
 from gr_cli.results.stored_config import check_unchanged, settings_of
@@ -45,9 +45,8 @@ def load_run(folder: str | Path, trust: str | Collection[str] = ()) -> LoadedRun
         raise FolderError(f"{folder}: holds no checkpoint yet; go on with gr-run resume={folder}")
     check_identity(saved, settings, run)
     check_unchanged(run.path)
-    shape = saved["kind"]
-    kind = Kind(tuple(shape["shape"]), shape["value_range"], shape["trials"])
-    learner = build_learner(settings.config, kind, saved["learner"]["heads"], torch.device("cpu"))
+    spec = SampleSpec(**saved["spec"])
+    learner = build_learner(settings.config, spec, saved["learner"]["heads"], torch.device("cpu"))
     learner.load_states([saved["learner"]], len(saved["learner"]["heads"]) - 1)
     generator = None if learner.generator is None else learner.strategy.dreamer(0, learner.generator.eval())
     matrix = Record.from_state(saved["record"]).matrix()

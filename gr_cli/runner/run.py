@@ -104,8 +104,8 @@ def _parties(ready: Mapping[int, Run]) -> dict[tuple[Place, str], list[int]]:
     """Which of the runs go on together, and where: those that are at one place of one plan."""
     plans: dict[str, list[int]] = {}
     for i, run in ready.items():
-        kind, heads = run.experiment.benchmark.kind, run.experiment.heads.tolist()
-        plans.setdefault(str((kind, heads, [s.iterations for s in run.experiment.stages])), []).append(i)
+        spec, heads = run.experiment.benchmark.spec, run.experiment.heads.tolist()
+        plans.setdefault(str((spec, heads, [s.iterations for s in run.experiment.stages])), []).append(i)
     parties: dict[tuple[Place, str], list[int]] = {}
     for plan, members in plans.items():
         places = checkpoints.common_places([list(ready[i].states) for i in members])

@@ -25,8 +25,8 @@ def _left_out_if_it_fails(folder: RunFolder) -> Iterator[None]:
 
 
 def draw_samples(experiment: Experiment, learner: Learner, replica: int, folder: RunFolder, task: int) -> None:
-    """A grid of what the generator of a run, a replica of `learner`, dreams after `task`, if it dreams images."""
-    if learner.generators is None or len(experiment.benchmark.kind.shape) != 3:
+    """A grid of what the generator of a run, a replica of `learner`, dreams after `task`, if these can be drawn."""
+    if learner.generators is None or not experiment.benchmark.spec.can_be_drawn:
         return
     with _left_out_if_it_fails(folder):
         from gr_cli.results import figures
@@ -35,7 +35,8 @@ def draw_samples(experiment: Experiment, learner: Learner, replica: int, folder:
         draws = learner.draws[replica]
         x = generator.generate(SAMPLES_SHOWN, generator=draws.generator("figure", task))
         title = f"{SAMPLES_SHOWN} samples that the generator dreams after task {task}"
-        figures.samples(x, title, folder.figures / f"samples_task_{task}.png")
+        spec = experiment.benchmark.spec
+        figures.samples(spec.preview(x), title, folder.figures / f"samples_task_{task}.png", names=spec.names)
 
 
 def draw_matrix(experiment: Experiment, folder: RunFolder) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gr_cli.benchmarks.base import Kind, Samples
+from gr_cli.benchmarks.base import Samples
 from gr_cli.config.instantiate import asks_for, build_as, split_generator
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Generator
@@ -18,6 +17,7 @@ from gr_cli.nn.gradient_rules import GradientRule
 from gr_cli.nn.layers import HasFeatures
 from gr_cli.nn.random_streams import Draws, seeded
 from gr_cli.nn.replicas import Replicas
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.optimizers import Optimizer
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Strategy
@@ -28,39 +28,39 @@ from gr_cli.training.task_free import Stretches, check_boundaries
 
 def build_learner(
     config: dict[str, Any],
-    kind: Kind,
+    spec: SampleSpec,
     heads: Tensor,
     device: torch.device,
     stretches: Stretches | None = None,
     first: Samples | None = None,
 ) -> Learner:
-    """Solver, generator, strategy and optimiser for samples of `kind`; initial parameters follow from the seed.
+    """Solver, generator, strategy and optimiser for samples of `spec`; initial parameters follow from the seed.
 
     `first`: the training samples of the first task, by which the solver may see all; None: its state will be loaded.
     """
     seed, recurring = config["seed"], bool((heads.sum(0) > 1).any())
     scenario = Scenario(config["scenario"], config["train"]["active_classes"], recurring)
     with seeded(seed, "initialisation.solver"):
-        sizes = {"input_size": prod(kind.shape), "image_shape": kind.shape, "output_size": heads.shape[1]}
+        sizes = {"input_size": spec.size, "image_shape": spec.shape, "output_size": heads.shape[1]}
         _check_sizes(config["model"], "model", sizes)
         if config["normalise"] is not None and not asks_for(config["model"], "model", "moments"):
             raise ConfigError(
                 "normalise", config["normalise"], "this model takes no moments to normalise by", "try normalise=null"
             )
-        seen = moments(config["normalise"], kind, first)
+        seen = moments(config["normalise"], spec, first)
         solver = build_as(nn.Module, config["model"], "model", moments=seen, **sizes)
     provided, own = {}, None
     if config["generator"] is not None:
         with seeded(seed, "initialisation.generator"):
             provided["generator"] = build_generator(
-                config["generator"], kind, heads.shape[1], solver, None if scenario.tasks_have_units else len(heads)
+                config["generator"], spec, heads.shape[1], solver, None if scenario.tasks_have_units else len(heads)
             )
         own = build_generator_optimizer(config["generator"], provided["generator"])
     strategy = build_as(Strategy, config["strategy"], "strategy", **provided)
     check_boundaries(config["train"]["boundaries"] == "hidden", strategy, scenario)
     strategy.check(scenario, solver)
     augment = Augment(**config["augment"])
-    augment.check(kind.shape)
+    augment.check(spec.shape)
     optimizer = build_as(Optimizer, config["optimizer"], "optimizer")  # type: ignore[type-abstract]
     draws, precision = Draws(seed, device), config["precision"]
     rules = build_gradient_rules(config["gradient_rule"], config["generator"], strategy)
@@ -68,15 +68,15 @@ def build_learner(
 
 
 def build_generator(
-    node: dict[str, Any], kind: Kind, classes: int, solver: nn.Module, tasks: int | None = None
+    node: dict[str, Any], spec: SampleSpec, classes: int, solver: nn.Module, tasks: int | None = None
 ) -> Generator:
-    """A generator of samples of `kind`, beside `solver`; `tasks`: how many share their classes, if they do."""
+    """A generator of samples of `spec`, beside `solver`; `tasks`: how many share their classes, if they do."""
     node, _ = split_generator(node)
     provided: dict[str, Any] = {
-        "sample_shape": kind.shape,
-        "image_shape": kind.shape,
-        "value_range": kind.value_range,
-        "trials": kind.trials,
+        "spec": spec,
+        "sample_shape": spec.shape,
+        "image_shape": spec.shape,
+        "value_range": spec.value_range,
         "classes": classes,
         "tasks": tasks,
     }

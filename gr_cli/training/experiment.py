@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gr_cli.benchmarks.base import Benchmark, Kind
+from gr_cli.benchmarks.base import Benchmark
 from gr_cli.benchmarks.fingerprint import fingerprint
 from gr_cli.config.instantiate import at, build_as, marked_fields
 from gr_cli.config.settings import Settings
 from gr_cli.errors import ConfigError, SizeError
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.results.record import Record
 from gr_cli.scenario import Scenario
 from gr_cli.system.devices import default_threads, pick_device, size
@@ -89,7 +89,7 @@ def _prepared(settings: Settings, together: int) -> Experiment:
     benchmark = load_benchmark(settings)
     data = data_of(settings, benchmark)
     scenario = Scenario(config["scenario"], config["train"]["active_classes"])
-    _check_room(config, benchmark.kind, device)
+    _check_room(config, benchmark.spec, device)
     heads = scenario.heads(benchmark.class_counts, benchmark.repeats)
     benchmark = benchmark.on(device, scenario.offsets(benchmark.class_counts, benchmark.repeats))
     if benchmark.blurred:
@@ -100,7 +100,7 @@ def _prepared(settings: Settings, together: int) -> Experiment:
         length = config["strategy"].get("consolidate_every") or total
         stretches = Stretches(len(benchmark.tasks), iterations, min(length, total))
     told = heads if stretches is None else stretches.heads(heads)
-    learner = build_learner(config, benchmark.kind, told, device, stretches, benchmark.tasks[0].train)
+    learner = build_learner(config, benchmark.spec, told, device, stretches, benchmark.tasks[0].train)
     heads = heads.to(device)
     threads = config["threads"] or default_threads(learner.solver, together * config["train"]["batch_size"])
     if config["train"]["batch_size"] == 1 and any(isinstance(m, nn.BatchNorm2d) for m in learner.solver.modules()):
@@ -109,9 +109,9 @@ def _prepared(settings: Settings, together: int) -> Experiment:
     return Experiment(settings, benchmark, heads, learner, stages, threads, data)
 
 
-def _check_room(config: dict[str, Any], kind: Kind, device: torch.device) -> None:
+def _check_room(config: dict[str, Any], spec: SampleSpec, device: torch.device) -> None:
     """Refuse numbers of samples that would not fit into memory, if nothing else was there."""
-    room, one = whole_memory(device), prod(kind.shape) * (8 if config["precision"] == "float64" else 4)
+    room, one = whole_memory(device), spec.size * (8 if config["precision"] == "float64" else 4)
     counts = {"train.batch_size": config["train"]["batch_size"], "evaluate.dreams": config["evaluate"]["dreams"] or 0}
     without_pool = at(config["strategy"], "replay_source") != "pool"
     for name in marked_fields(config["strategy"], "strategy", InMemory):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gr_cli.errors import ConfigError, DataError, one_line
+from gr_cli.nn.sample_spec import as_floats
 from gr_cli.scenario import Scenario
 from gr_cli.system.messages import tell
 from gr_cli.training.learner import Learner
@@ -201,7 +202,7 @@ def _image(image: Any) -> np.ndarray[Any, Any]:
 
 def _floats(x: Tensor, loader: str, dtype: torch.dtype) -> Tensor:
     if x.dtype == torch.uint8:
-        return x.to(dtype) / 255
+        return as_floats(x, dtype)
     floats = x.to(dtype)
     low, high = _extremes(floats)
     if not (math.isfinite(low) and math.isfinite(high)):

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gr_cli.benchmarks.base import Kind, Samples
+from gr_cli.benchmarks.base import Samples
 from gr_cli.errors import ConfigError
 from gr_cli.nn.normalization import Moments
+from gr_cli.nn.sample_spec import SampleSpec
 
 
-def moments(wanted: str | Sequence[Sequence[float]] | None, kind: Kind, first: Samples | None) -> Moments | None:
+def moments(wanted: str | Sequence[Sequence[float]] | None, spec: SampleSpec, first: Samples | None) -> Moments | None:
     """The moments that `wanted` stands for: those of the training samples `first`, or means and deviations themselves.
 
     Without `first` they are such as change nothing, for networks whose own will be loaded.
@@ -22,10 +23,10 @@ def moments(wanted: str | Sequence[Sequence[float]] | None, kind: Kind, first: S
     """
     if wanted is None:
         return None
-    size = kind.shape[0]
+    size = spec.shape[0]
     if isinstance(wanted, str):
         mean, deviation = ([0.0] * size, [1.0] * size) if first is None else of_samples(first)
-        return Moments(mean, deviation, len(kind.shape))
+        return Moments(mean, deviation, len(spec.shape))
     mean, deviation = ([float(value) for value in values] for values in wanted)
     if not len(mean) == len(deviation) == size or min(deviation) <= 0:
         raise ConfigError(
@@ -34,7 +35,7 @@ def moments(wanted: str | Sequence[Sequence[float]] | None, kind: Kind, first: S
             f"must be [means, deviations], {size} each, one for each channel, and the deviations above 0",
             "try normalise=first_task",
         )
-    return Moments(mean, deviation, len(kind.shape))
+    return Moments(mean, deviation, len(spec.shape))
 
 
 def of_samples(samples: Samples) -> tuple[list[float], list[float]]:

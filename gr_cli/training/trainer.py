@@ -13,13 +13,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from gr_cli.benchmarks.base import Kind
 from gr_cli.config.arguments import check
 from gr_cli.config.instantiate import asks_for, build
 from gr_cli.config.shipped_options import plain_value
 from gr_cli.errors import ConfigError, DataError, GrError, TrainingError, one_line
 from gr_cli.generators.base import Generator
 from gr_cli.nn.random_streams import Draws, seeded
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.results.accuracy import ACCURACY, accuracy_row
 from gr_cli.results.history import History
 from gr_cli.results.record import Record
@@ -344,8 +344,8 @@ class ContinualTrainer:
         settings, form, provided, own = self._settings, self._format, {}, None
         if asks_for(settings.strategy, settings.strategy_path, "generator"):
             with seeded(settings.seed, "initialisation.generator"):
-                kind = Kind(form.shape, form.value_range, 1)
-                generator = build_generator(settings.generator, kind, form.units, solver, self._room_for_tasks)
+                spec = SampleSpec(form.shape, form.value_range)
+                generator = build_generator(settings.generator, spec, form.units, solver, self._room_for_tasks)
             provided["generator"] = generator.to(form.dtype)
             own = build_generator_optimizer(settings.generator, generator)
         strategy = build(settings.strategy, settings.strategy_path, **provided)

@@ -48,7 +48,7 @@ def test_a_training_and_a_test_part(form):
     assert data.train.x.shape == (20, 1, 4, 5) and data.train.x.dtype == torch.uint8
     assert np.array_equal(data.train.x[:, 0], X) and np.array_equal(data.test.x[:, 0], X_TEST)
     assert data.train.y.tolist() == Y.tolist() and data.test.y.tolist() == Y_TEST.tolist()
-    assert data.classes == ("0", "1", "2", "3") and data.value_range == (0.0, 1.0)
+    assert data.classes == ("0", "1", "2", "3") and data.spec.value_range == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("form", ["npz", "pt", "tuple", "folder", "pair"])
@@ -101,10 +101,10 @@ def test_a_layout_that_is_told():
 def test_types_of_values():
     x = RNG.random((20, 7))
     assert made(x).train.x.dtype == torch.float32
-    assert made(x.astype(np.float16)).value_range == (0.0, 1.0)
+    assert made(x.astype(np.float16)).spec.value_range == (0.0, 1.0)
     assert made(x.astype(">f8")).train.x.shape == (20, 7)  # the other byte order
     whole = made((x * 255).astype(np.int64))
-    assert whole.train.x.dtype == torch.uint8 and whole.value_range == (0.0, 1.0)
+    assert whole.train.x.dtype == torch.uint8 and whole.spec.value_range == (0.0, 1.0)
     for flags in (x > 0.5, (x > 0.5).astype(np.uint8)):
         values, _ = made(flags).train.batch(torch.arange(20))
         assert values.unique().tolist() == [0.0, 1.0]
@@ -117,18 +117,18 @@ def test_types_of_values():
 def test_ranges_of_values(capsys):
     x = 10 * RNG.standard_normal((20, 7)) + 50
     data = made(x)
-    assert data.value_range is None
+    assert data.spec.value_range is None
     assert (
         "are taken as they are; consider benchmark.source.standardise=true or value_range=" in capsys.readouterr().err
     )
     data = made(x, value_range=[0, 100])
-    assert data.value_range == (0.0, 1.0)
+    assert data.spec.value_range == (0.0, 1.0)
     assert np.allclose(data.train.x, x / 100, atol=1e-6)
     with pytest.raises(ConfigError, match=r"value_range=\[0, 10\]: values lie in \["):
         made(x, value_range=[0, 10])
     with pytest.raises(ConfigError, match=r"value_range=\[5, 1\]: must be \[low, high\]"):
         made(x, value_range=[5, 1])
-    assert made(RNG.random((20, 7)), value_range=None).value_range is None
+    assert made(RNG.random((20, 7)), value_range=None).spec.value_range is None
     assert capsys.readouterr().err == ""
 
 
@@ -136,7 +136,7 @@ def test_standardising_takes_its_statistics_from_training_alone():
     x, far = 3 * RNG.standard_normal((20, 3, 4, 4)) + 5, 1000 + RNG.standard_normal((20, 3, 4, 4))
     x[:, 2] = 7.0  # a channel that never changes
     data = load(Tensors(x, Y, far, Y, standardise=True))
-    assert data.value_range is None
+    assert data.spec.value_range is None
     mean, deviation = x.mean((0, 2, 3), keepdims=True), x.std((0, 2, 3), keepdims=True)
     deviation[deviation == 0] = 1
     assert np.allclose(data.train.x, (x - mean) / deviation, atol=1e-5)
@@ -211,9 +211,9 @@ WHOLE = [*(WIDE.astype(kind) for kind in ("u2", "u4", "u8", "i4", ">u2")), torch
 
 @pytest.mark.parametrize("x", [*WHOLE, torch.tensor(WIDE).to(torch.uint64)], ids=lambda x: str(x.dtype))
 def test_whole_numbers_of_any_type(x):
-    assert np.array_equal(made(x).train.x, WIDE.astype(np.float32)) and made(x).value_range is None
+    assert np.array_equal(made(x).train.x, WIDE.astype(np.float32)) and made(x).spec.value_range is None
     scaled = made(x, value_range=[0, 4095])
-    assert scaled.value_range == (0.0, 1.0) and np.array_equal(scaled.train.x, (WIDE / 4095).astype(np.float32))
+    assert scaled.spec.value_range == (0.0, 1.0) and np.array_equal(scaled.train.x, (WIDE / 4095).astype(np.float32))
     small = np.asarray(x) // 16
     assert made(small).train.x.dtype == torch.uint8 and np.array_equal(made(small).train.x, WIDE // 16)
     # One scale for training and testing: bytes only if both are.

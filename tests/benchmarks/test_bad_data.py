@@ -11,6 +11,7 @@ from gr_cli.benchmarks import Digits, Samples, permuted, split
 from gr_cli.benchmarks.sources.base import Data
 from gr_cli.benchmarks.sources.loading import load
 from gr_cli.errors import DataError
+from gr_cli.nn.sample_spec import SampleSpec
 from helpers import small_mnist
 from helpers.bad_data import BROKEN, BROKEN_FILES, Given, NoSource, sound
 from helpers.small_mnist import IMAGES, LABELS, PIXELS, idx
@@ -132,7 +133,7 @@ def test_permuted_tasks_refuse_the_same_and_what_is_no_image(gr_run):
     data = sound()
     flat = replace(data.train, store=data.train.store.flatten(1))
     with pytest.raises(DataError, match=r"need images \(C, H, W\), not samples of shape \(16,\)"):
-        permuted(Given(replace(data, train=flat, test=flat)), seed=0)
+        permuted(Given(replace(data, train=flat, test=flat, spec=SampleSpec((16,)))), seed=0)
 
 
 def test_what_is_no_source(gr_run):
@@ -157,13 +158,13 @@ def test_what_may_look_odd_and_is_no_mistake():
     # Two parts of one store, one of whose other rows is broken; values that are bounded by nothing.
     store = torch.cat([1000 * x, torch.full((1, 1, 4, 4), float("nan"))])
     part = Samples(store, data.train.y, index=torch.arange(20))
-    load(Given(Data(part, part, data.classes, value_range=None)))
+    load(Given(Data(part, part, data.classes, SampleSpec(tuple(part.store.shape[1:]), None))))
 
 
 def test_a_fault_is_found_wherever_it_is_in_a_large_set():
     x, y = torch.zeros(2500, 3), torch.arange(2500) % 4
     x[2400, 1] = 1.0
-    whole = Data(Samples(x, y), sound().test, tuple("abcd"))
+    whole = Data(Samples(x, y), sound().test, tuple("abcd"), sound().spec)
     whole = replace(whole, test=whole.train)
     load(Given(whole))
     x[2400, 1] = 0.0

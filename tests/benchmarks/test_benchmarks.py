@@ -8,6 +8,7 @@ from gr_cli.benchmarks.sources.base import Data
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.nn.batch_order import Order
 from gr_cli.nn.random_streams import Draws
+from gr_cli.nn.sample_spec import SampleSpec
 from helpers import small_mnist
 
 
@@ -21,7 +22,7 @@ class Toy:
         y = torch.arange(6).repeat_interleave(self.per_class)
         x = (100 * y + torch.arange(len(y)) % self.per_class).float().view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
         part = Samples(x.contiguous(), y)
-        return Data(part, part, tuple("abcdef"), value_range=None)
+        return Data(part, part, tuple("abcdef"), SampleSpec(tuple(part.store.shape[1:]), None))
 
 
 def test_digits_are_all_there_and_no_image_is_on_both_sides():
@@ -63,7 +64,9 @@ def test_a_shuffled_order_follows_the_seed_and_keeps_labels_right():
 def test_a_task_is_called_by_its_classes_which_can_be_told_apart():
     x, y = torch.zeros(8, 4), torch.arange(8) % 4
     x[:, 0] = torch.arange(8)
-    data = Data(Samples(x, y), Samples(x, y), ("cat", "dog", "Food & Drink", "sea lion"), value_range=None)
+    data = Data(
+        Samples(x, y), Samples(x, y), ("cat", "dog", "Food & Drink", "sea lion"), SampleSpec(tuple(x.shape[1:]), None)
+    )
     source = type("Given", (), {"load": lambda self: data})()
     assert [task.name for task in split(source, seed=0).tasks] == ["cat dog", "Food & Drink, sea lion"]
 
@@ -108,7 +111,7 @@ def test_an_order_is_the_same_in_blocks_of_any_length_from_any_iteration(count):
 
 def test_permuted_tasks_share_their_images_and_permute_every_task():
     benchmark = permuted(Toy(), seed=0, tasks=3, pad=1)
-    assert benchmark.kind.shape == (1, 6, 6)
+    assert benchmark.spec.shape == (1, 6, 6)
     assert len({task.train.store.data_ptr() for task in benchmark.tasks}) == 1
     assert all(task.train.x is task.train.store for task in benchmark.tasks)
     batch = torch.arange(5)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from gr_cli.benchmarks.base import Kind
 from gr_cli.config.shipped_options import typed_node
 from gr_cli.generators import mixture
 from gr_cli.models import SimpleMLP
 from gr_cli.nn.random_streams import Draws, Streams
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.training.build import build_generator
 
 KINDS = ["vae", "conv_vae", "cvae", "wgan_gp", "flow", "class_vae", "mixture", "symmetric_vae"]
@@ -22,7 +22,7 @@ def test_a_step_of_training_and_dreams(kind, shape):
     node = typed_node("generator", {"type": kind}, "vae", "generator")
     node |= {name: value for name, value in SMALL.items() if name in node}
     solver = SimpleMLP(torch.Size(shape).numel(), [8], 2)
-    generator = build_generator(node, Kind(shape, (0.0, 1.0), 1), 2, solver)
+    generator = build_generator(node, SampleSpec(shape), 2, solver)
     x, y = torch.rand(20, *shape), torch.arange(20) % 2
     if generator.fitted:
         for label in range(2):

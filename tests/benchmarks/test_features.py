@@ -18,6 +18,7 @@ from gr_cli.benchmarks.sources.base import Data
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.models import CNN
 from gr_cli.nn.convolutions import fitted
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.system import cache
 from gr_cli.system.checksums import save_tensors
 
@@ -34,7 +35,12 @@ def forget(monkeypatch) -> None:
 
 def images(shape: tuple[int, ...] = (1, 8, 8), n: int = 12, seed: int = 0) -> Data:
     x = torch.rand(n, *shape, generator=torch.Generator().manual_seed(seed))
-    return Data(Samples(x, torch.arange(n) % 2), Samples(1 - x[: n // 2], torch.arange(n // 2) % 2), ("a", "b"))
+    return Data(
+        Samples(x, torch.arange(n) % 2),
+        Samples(1 - x[: n // 2], torch.arange(n // 2) % 2),
+        ("a", "b"),
+        SampleSpec(tuple(x.shape[1:])),
+    )
 
 
 class Fixed:
@@ -75,7 +81,7 @@ class Counting(Features):
 def test_a_split_of_features_is_that_of_the_images_with_vectors_in_their_place():
     plain = split(Digits(), seed=3, class_order="shuffled", validation_share=0.1)
     found = split(Digits(), seed=3, class_order="shuffled", validation_share=0.1, features=Counting(2.0))
-    assert (found.kind.shape, found.kind.value_range, found.kind.trials) == ((2,), None, 1)
+    assert found.spec == SampleSpec((2,), None)
     for ours, theirs in zip(found.tasks, plain.tasks, strict=True):
         assert ours.classes == theirs.classes
         for mine, image in zip((ours.train, ours.test, ours.validation), (theirs.train, theirs.test, theirs.validation),
@@ -88,7 +94,7 @@ def test_a_split_of_features_is_that_of_the_images_with_vectors_in_their_place()
 
 def test_bytes_reach_the_network_as_fractions():
     part = Samples(torch.tensor([0, 255, 51], dtype=torch.uint8).view(3, 1, 1, 1), torch.arange(3))
-    found = Counting().of(Data(part, part, ("a", "b", "c")))
+    found = Counting().of(Data(part, part, ("a", "b", "c"), SampleSpec(tuple(part.store.shape[1:]))))
     torch.testing.assert_close(found.train.x[:, 1], torch.tensor([0, 1, 0.2]))
 
 

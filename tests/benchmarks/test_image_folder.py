@@ -24,7 +24,7 @@ def test_a_folder_for_each_part_and_class():
     assert data.train.y.tolist() == [0, 0, 1, 1] and data.test.y.tolist() == [0, 0, 1, 1, 1]
     assert np.array_equal(data.train.x[0].permute(1, 2, 0), first)
     assert np.array_equal(data.test.x[-1].permute(1, 2, 0), last)
-    assert data.value_range == (0.0, 1.0)
+    assert data.spec.value_range == (0.0, 1.0)
 
 
 def test_val_stands_in_for_test_and_a_class_may_be_called_train():
@@ -252,7 +252,7 @@ def test_greys_of_more_than_8_bits_keep_all_of_them_by_one_scale(capsys, dtype, 
         put(f"images/{part}/{name}/x.{ending}", image)
     put("images/train/a/bytes.png", byte := pixels(4, 4))
     data = read()
-    assert data.train.x.dtype == torch.float32 and data.value_range == (0.0, 1.0)
+    assert data.train.x.dtype == torch.float32 and data.spec.value_range == (0.0, 1.0)
     assert np.array_equal(data.train.x[0, 0], (byte / np.float32(255)))
     for found, image in ((data.train.x[1, 0], dark), (data.test.x[0, 0], bright)):
         assert np.abs(found.numpy() - image / (2**bits - 1)).max() <= 2**-24

@@ -14,6 +14,7 @@ from gr_cli.benchmarks.streams.blurry import _exchange
 from gr_cli.cli.compose import composed
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.nn.random_streams import Draws
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.scenario import Scenario
 from gr_cli.training.batches import batches
 from gr_cli.training.experiment import prepare
@@ -34,7 +35,7 @@ class Numbered:
         y = torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes))
         x = torch.arange(float(len(y))).view(-1, 1).expand(-1, 2).contiguous()
         part = Samples(x, y)
-        return Data(part, part, tuple(self.names), value_range=None)
+        return Data(part, part, tuple(self.names), SampleSpec(tuple(part.store.shape[1:]), None))
 
 
 def numbers(samples: Samples) -> list[int]:
@@ -229,7 +230,7 @@ def test_a_rotation_is_that_of_torchvision():
 
     class Source:
         def load(self) -> Data:
-            return Data(part, part, ("a", "b"))
+            return Data(part, part, ("a", "b"), SampleSpec(tuple(part.store.shape[1:])))
 
     benchmark = rotated(Source(), seed=0, angles=[0, 30, -75.5, 90])
     assert [task.name for task in benchmark.tasks] == ["0 degrees", "30 degrees", "-75.5 degrees", "90 degrees"]
@@ -257,7 +258,7 @@ def _images(x: torch.Tensor):
 
     class Source:
         def load(self) -> Data:
-            return Data(part, part, ("a", "b"))
+            return Data(part, part, ("a", "b"), SampleSpec(tuple(part.store.shape[1:])))
 
     return Source()
 

@@ -13,9 +13,9 @@ import torch
 
 import gr_cli
 from gr_cli.benchmarks import Benchmark, Digits, Samples, Task
-from gr_cli.benchmarks.base import Kind
 from gr_cli.config.instantiate import resolve
 from gr_cli.evaluation.audit import audit
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.results.stored_config import settings_of
 from gr_cli.system.checksums import save_tensors
 from gr_cli.training.observer import View
@@ -336,7 +336,7 @@ def points(seed: int) -> Benchmark:
     draws = torch.Generator().manual_seed(seed)
     parts = [Samples(torch.rand(40, 8, generator=draws), torch.arange(40) % 2) for _ in range(2)]
     return Benchmark(
-        tuple(Task(i, str(i), ("a", "b"), part, part) for i, part in enumerate(parts)), Kind((8,), None, 1)
+        tuple(Task(i, str(i), ("a", "b"), part, part) for i, part in enumerate(parts)), SampleSpec((8,), None)
     )
 
 

@@ -31,6 +31,7 @@ from gr_cli.evaluation.audit_files import FolderReader
 from gr_cli.evaluation.audit_layouts import Target
 from gr_cli.evaluation.audit_match import Stream
 from gr_cli.evaluation.audit_search import search
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.results.figures import samples
 
 Images = NDArray[np.float32]
@@ -175,7 +176,7 @@ def database(x: Images) -> bytes:
 
 def drawn(x: Images) -> bytes:
     path = Path("drawn.png")
-    samples(torch.from_numpy(x), "drawn", path, columns=2)
+    samples(SampleSpec(x.shape[1:]).preview(torch.from_numpy(x)), "drawn", path, columns=2)
     return path.read_bytes()
 
 

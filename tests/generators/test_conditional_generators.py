@@ -13,6 +13,7 @@ from gr_cli.nn.augmentation import Augment, shifted
 from gr_cli.nn.losses import bernoulli_nll, log_normal
 from gr_cli.nn.random_streams import Draws, Streams
 from gr_cli.nn.replicas import Replicas
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.strategies import GenerativeClassifier, GenerativeReplay
 from gr_cli.strategies.generated_samples import decoded, in_turn
 
@@ -142,7 +143,7 @@ def test_critic_and_generator_have_their_own_parameters_and_pace():
 
 
 def constant_flow(value, steps=3):
-    flow = FlowMatching((4,), 2, [8], steps, value_range=None)
+    flow = FlowMatching(SampleSpec((4,), None), 2, [8], steps)
     with torch.no_grad():
         flow.pixels.weight.zero_()
         flow.pixels.bias.fill_(value)
@@ -204,7 +205,7 @@ def test_eight_steps_keep_the_deviation_of_gaussian_data(deviation, error):
 
 
 def fitted(x, **settings):
-    mixture = Mixture((x.shape[1],), 2, **{"latent_dim": x.shape[1], "value_range": None} | settings)
+    mixture = Mixture(SampleSpec((x.shape[1],), None), 2, **{"latent_dim": x.shape[1]} | settings)
     mixture.double().fit(x, 1, torch.Generator().manual_seed(0))
     return mixture
 
@@ -424,7 +425,7 @@ def test_gates_of_tasks_let_a_dream_pass_those_of_a_learnt_task():
         generator.meet(torch.tensor([True, True]))
         assert generator.tasks_learnt == learnt
         assert generator.tasks_of(latent).tolist() == expected
-        by_hand = generator.bounded(generator.reconstruct(latent["z"], torch.eye(3)[expected]))
+        by_hand = generator.spec.decoded(generator.reconstruct(latent["z"], torch.eye(3)[expected]))
         torch.testing.assert_close(generator.decode(latent), by_hand)
     x, features, noise = torch.rand(6, 6), torch.randn(6, 5), {"z": torch.zeros(6, 4)}
     tasks = torch.tensor([2, 0, 1, 1, 2, 0])

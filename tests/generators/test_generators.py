@@ -8,13 +8,14 @@ from gr_cli.errors import ConfigError
 from gr_cli.generators import VAE, ConvVAE, Generator
 from gr_cli.nn.random_streams import Draws, Streams
 from gr_cli.nn.replicas import Replicas
+from gr_cli.nn.sample_spec import SampleSpec
 
 SHAPES = [(1, 8, 8), (3, 8, 8), (1, 9, 13), (1, 28, 28), (3, 32, 32), (3, 64, 48)]
 
 
-def make(kind: str, shape: tuple[int, ...], **settings) -> Generator:
+def make(kind: str, spec: SampleSpec | tuple[int, ...], **settings) -> Generator:
     small = {"hidden_dims": [8, 16], "latent_dim": 4} | settings
-    return VAE(shape, **small) if kind == "vae" else ConvVAE(shape, **small)
+    return VAE(spec, **small) if kind == "vae" else ConvVAE(spec, **small)
 
 
 def noise_of(generator: Generator, batch: int, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -56,7 +57,7 @@ def test_the_loss_is_minus_the_elbo_per_value(kind):
 
 def test_binomial_pixels_weigh_by_their_trials():
     torch.manual_seed(0)
-    one, sixteen = make("vae", (1, 8, 8), dropout=0.0), make("vae", (1, 8, 8), dropout=0.0, trials=16)
+    one, sixteen = (make("vae", SampleSpec((1, 8, 8), trials=trials), dropout=0.0) for trials in (1, 16))
     sixteen.load_state_dict(one.state_dict())
     x, noise = torch.rand(4, 1, 8, 8), noise_of(one, 4)
     a, b = one.losses("vae", x, noise), sixteen.losses("vae", x, noise)
@@ -65,7 +66,7 @@ def test_binomial_pixels_weigh_by_their_trials():
 
 
 def test_unbounded_data_is_modelled_as_gaussian():
-    generator = make("vae", (5,), value_range=None, dropout=0.0)
+    generator = make("vae", SampleSpec((5,), None), dropout=0.0)
     assert generator.generate(400).min() < 0
     x, noise = 10 * torch.randn(3, 5), noise_of(generator, 3)
     mean, log_variance = generator.encode(x)
@@ -74,7 +75,7 @@ def test_unbounded_data_is_modelled_as_gaussian():
 
 
 def test_another_range_is_kept():
-    generator = make("vae", (4,), value_range=(-1.0, 1.0))
+    generator = make("vae", SampleSpec((4,), (-1.0, 1.0)))
     x = generator.generate(500)
     assert -1 <= x.min() < 0 < x.max() <= 1
 

@@ -10,6 +10,7 @@ import torch
 
 from gr_cli.benchmarks import Samples
 from gr_cli.benchmarks.sources.base import Data
+from gr_cli.nn.sample_spec import SampleSpec
 from helpers.small_mnist import FILES, IMAGES, LABELS, PIXELS, idx
 
 BROKEN_FILES = {
@@ -35,7 +36,7 @@ BROKEN_FILES = {
 def sound() -> Data:
     x = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     part = Samples(x, torch.arange(20) % 4)
-    return Data(part, part, tuple("abcd"))
+    return Data(part, part, tuple("abcd"), SampleSpec(tuple(part.store.shape[1:])))
 
 
 # What a source may give, and what the line says of it.

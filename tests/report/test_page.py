@@ -13,6 +13,7 @@ from statistics import fmean, stdev
 import numpy as np
 import pytest
 
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.report.cli import main
 from gr_cli.results import figures
 from helpers.run_folders import TASKS, write_run
@@ -69,7 +70,11 @@ def written(tmp_path_factory):
     import torch
 
     for task in range(TASKS):
-        figures.samples(torch.from_numpy(image), "dreams", groups[2][0] / "figures" / f"samples_task_{task}.png")
+        figures.samples(
+            SampleSpec(image.shape[1:]).preview(torch.from_numpy(image)),
+            "dreams",
+            groups[2][0] / "figures" / f"samples_task_{task}.png",
+        )
     path = root.parent / "page.html"
     assert main([str(root), "--html", str(path)]) == 0
     return path, path.read_text(), groups

@@ -103,7 +103,7 @@ def test_every_combination_runs_or_is_refused(strategy, scenario):
         assert all(isfinite(float(value)) for losses in seen for value in losses.values()), words
         if learner.generator is not None:
             x = learner.strategy.dreamer(0, learner.generator).generate(7)
-            assert x.shape == (7, *experiment.benchmark.kind.shape) and x.isfinite().all(), words
+            assert x.shape == (7, *experiment.benchmark.spec.shape) and x.isfinite().all(), words
             assert x.min() >= 0 and x.max() <= 1
 
 

@@ -177,7 +177,7 @@ def test_normalised_data_gets_a_generator_that_is_unbounded():
     model, config = small({"generator_update_freq": 1})
     trainer = ContinualTrainer(model, config)
     trainer.train_task([(torch.randn(16, 64), torch.arange(16) % 2)] * 3)
-    assert trainer.generator_model.value_range is None
+    assert trainer.generator_model.spec.value_range is None
 
 
 def test_finetune_without_a_strategy_and_disabled_ones():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gr_cli import load_run
-from gr_cli.benchmarks.base import Kind, Samples
+from gr_cli.benchmarks.base import Samples
 from gr_cli.cli.compose import composed
 from gr_cli.errors import ConfigError
 from gr_cli.generators import VAE
@@ -15,6 +15,7 @@ from gr_cli.models.resnet import ResNet18
 from gr_cli.nn.augmentation import Augment, mirrored
 from gr_cli.nn.normalization import Moments
 from gr_cli.nn.random_streams import Draws, Streams
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.training.experiment import load_benchmark, prepare
 from gr_cli.training.normalization import moments
 from helpers.interruption import only_run
@@ -135,11 +136,11 @@ def test_runs_together_find_what_each_finds_alone(gr_run, model):
 
 def test_the_first_task_gives_the_moments_and_what_never_changes_is_only_shifted():
     x = torch.stack([torch.rand(50, 4, 4), torch.full((50, 4, 4), 0.3)], 1)
-    found = moments("first_task", Kind((2, 4, 4), (0.0, 1.0), 1), Samples(x, torch.zeros(50, dtype=torch.long)))
+    found = moments("first_task", SampleSpec((2, 4, 4)), Samples(x, torch.zeros(50, dtype=torch.long)))
     torch.testing.assert_close(torch.tensor(found.mean), torch.tensor([float(x[:, 0].mean()), 0.3]))
     torch.testing.assert_close(torch.tensor(found.deviation), torch.tensor([float(x[:, 0].std(correction=0)), 1.0]))
     vectors = Samples(x[:, 0].flatten(1), torch.zeros(50, dtype=torch.long))
-    by_entry = moments("first_task", Kind((16,), None, 1), vectors)
+    by_entry = moments("first_task", SampleSpec((16,), None), vectors)
     assert len(by_entry.mean) == 16 and by_entry.axes == 1
 
 
@@ -175,7 +176,7 @@ def test_the_state_of_a_model_that_does_not_is_as_it_was():
 @pytest.mark.parametrize("wanted", [[[0.5, 0.5], [1.0, 1.0]], [[0.5], [0.0]], [[0.5], [-1.0]], [[], []]])
 def test_moments_that_do_not_fit_are_refused(wanted):
     with pytest.raises(ConfigError, match=r"must be \[means, deviations\], 1 each"):
-        moments(wanted, Kind((1, 4, 4), (0.0, 1.0), 1), None)
+        moments(wanted, SampleSpec((1, 4, 4)), None)
 
 
 @pytest.mark.parametrize(

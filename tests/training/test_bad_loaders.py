@@ -190,7 +190,7 @@ def test_images_of_pil_become_channels_first_from_0_to_1(mode, channels):
 def test_rounding_errors_beyond_the_range_are_clamped(last):
     mine = trainer(REPLAY)
     mine.train_task([*loader(), (torch.full((4, 6), last), Y)], loader())
-    assert mine.generator_model.value_range == (0.0, 1.0)
+    assert mine.generator_model.spec.value_range == (0.0, 1.0)
 
 
 def test_values_beyond_the_range_name_the_setting_that_helps():
@@ -203,7 +203,7 @@ def test_a_value_range_that_was_stated_holds_from_the_first_batch_on(value_range
     config = {"continual_strategy": REPLAY, "generator": {"type": "vae", "hidden_dims": [8], "latent_dim": 2}}
     mine = ContinualTrainer(SimpleMLP(6, [8], 4), config | {"value_range": value_range})
     mine.train_task([*loader(), (torch.full((4, 6), 1.25), Y)], loader())
-    assert mine.generator_model.value_range == (None if value_range is None else tuple(value_range))
+    assert mine.generator_model.spec.value_range == (None if value_range is None else tuple(value_range))
     if value_range is not None:
         with pytest.raises(DataError, match="samples must lie in"):
             mine.train_task([(torch.full((4, 6), 2.5), Y)])

@@ -66,7 +66,7 @@ def test_what_was_guessed_from_a_first_batch_is_forgotten_when_its_task_fails():
         mine.train_task([(x, y), (x * 3, y)])
     assert not hasattr(mine, "generator_model")
     mine.train_task([(x * 3, y), (x, y)])
-    assert mine.generator_model.value_range is None
+    assert mine.generator_model.spec.value_range is None
 
 
 def test_threads_random_numbers_and_denormals_are_the_callers_after_a_failure():

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from gr_cli.benchmarks.sources.base import Data, TestShare
+from gr_cli.benchmarks.sources.categories import Categories
 from gr_cli.benchmarks.sources.loading import in_short
 from gr_cli.benchmarks.sources.tensors import Layout, Range, Tensors, check_range
 from gr_cli.benchmarks.sources.validation import listed
@@ -22,6 +23,7 @@ from gr_cli.system.messages import tell
 from gr_cli.types import Count
 
 _NAMES = ("x", "y", "x_train", "y_train", "x_test", "y_test")
+_COLUMNS = "columns"  # their names
 _HOW = "it must hold x and y, or x_train, y_train, x_test and y_test"
 
 
@@ -39,6 +41,7 @@ class Arrays:
         value_range: [low, high] in which the values lie, None, or `auto`.
         standardise: bring values to mean 0 and variance 1.
         layout: where the channels are.
+        categories: columns that are no numbers. Names of columns are an array of texts, `columns`, in the file.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Arrays:
         value_range: Range | Literal["auto"] | None = "auto",
         standardise: bool = False,
         layout: Layout = "auto",
+        categories: Categories | None = None,
     ) -> None:
         if path is None:
             raise ConfigError(
@@ -62,7 +66,15 @@ class Arrays:
         self.place, self.remedy = f"benchmark.source.path={path}", "mend what is in it"
         self._path, self._labels = Path(path).expanduser(), None if labels is None else Path(labels).expanduser()
         chosen = value_range if value_range is None or isinstance(value_range, str) else tuple(value_range)
-        self._choices = (test_share, test_seed, chosen, standardise, layout)
+        codes = categories and tuple(c if isinstance(c, (int, str)) else tuple(c) for c in categories)
+        self._choices = (
+            ("test_share", test_share),
+            ("test_seed", test_seed),
+            ("value_range", chosen),
+            ("standardise", standardise),
+            ("layout", layout),
+            ("categories", codes),
+        )
         self.origin = str((self._path.resolve(), self._choices))
 
     def load(self) -> Data:
@@ -85,13 +97,26 @@ def _loaded(path: Path, labels: Path | None, _: object, choices: tuple[Any, ...]
         raise DataError(f"{place}: holds {listed(list(found)) or 'nothing'}, and no {missing[0]}; {_HOW}")
     if "x" in found and "x_train" in found:
         raise DataError(f"{place}: holds x and x_train, of which one must be for training; remove the other")
+    columns = _texts(found.pop(_COLUMNS, None), place)
     others = [name for name in found if name not in (*train, "x_test", "y_test")]
     if others:
         tell(f"{place}: passed over: {listed(others)}")
     x, y, x_test, y_test = (found.get(name) for name in (*train, "x_test", "y_test"))
-    source = Tensors(x, y, x_test, y_test, *choices)
+    source = Tensors(x, y, x_test, y_test, columns=columns, **dict(choices))
     source.place, source.shares_memory = place, False
     return source.load()
+
+
+def _texts(given: Any, place: str) -> list[str]:
+    """Names of columns, as texts.
+
+    Raises:
+        DataError: they are something else.
+    """
+    names = np.asarray([] if given is None else given)
+    if names.ndim != 1 or (names.size and names.dtype.kind not in "US"):
+        raise DataError(f"{place}: its {_COLUMNS} must be texts, one for each column; save them as an array of str")
+    return [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in names.tolist()]
 
 
 # --- reading
@@ -104,7 +129,7 @@ def _files(path: Path, labels: Path | None, place: str) -> list[Path]:
         ConfigError, DataError: they are not there, or not of a known kind.
     """
     if path.is_dir():
-        found = [path / f"{name}.npy" for name in _NAMES if (path / f"{name}.npy").is_file()]
+        found = [path / f"{name}.npy" for name in (*_NAMES, _COLUMNS) if (path / f"{name}.npy").is_file()]
         if not found:
             raise DataError(
                 f"{place}: is a folder without x.npy and y.npy; for folders of images say benchmark=image_folder"

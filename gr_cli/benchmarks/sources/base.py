@@ -8,6 +8,7 @@ from typing import Annotated, Protocol, runtime_checkable
 from annotated_types import Gt, Lt
 
 from gr_cli.benchmarks.base import Samples
+from gr_cli.nn.sample_spec import SampleSpec
 
 TestShare = Annotated[float, Gt(0), Lt(1)]
 
@@ -16,15 +17,13 @@ TestShare = Annotated[float, Gt(0), Lt(1)]
 class Data:
     """A data set: its training and test part, labels counting from 0 in the order of `classes`.
 
-    Values lie in `value_range` (None: anywhere); each is the fraction of `trials` binary pixels that are on. Each class
-    has samples in both parts.
+    Samples are what `spec` says, once they are floats. Each class has samples in both parts.
     """
 
     train: Samples
     test: Samples
     classes: tuple[str, ...]
-    value_range: tuple[float, float] | None = (0.0, 1.0)
-    trials: int = 1
+    spec: SampleSpec
 
 
 @runtime_checkable

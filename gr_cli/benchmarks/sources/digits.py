@@ -10,6 +10,7 @@ import torch
 
 from gr_cli.benchmarks.base import Samples
 from gr_cli.benchmarks.sources.base import Data
+from gr_cli.nn.sample_spec import SampleSpec
 
 
 class Digits:
@@ -33,4 +34,5 @@ class Digits:
         for label in range(10):
             nth[y == label] = torch.arange(int((y == label).sum()))
         test = nth % 5 == 4
-        return Data(Samples(x[~test], y[~test]), Samples(x[test], y[test]), tuple(map(str, range(10))), trials=16)
+        train, test_part = Samples(x[~test], y[~test]), Samples(x[test], y[test])
+        return Data(train, test_part, tuple(map(str, range(10))), SampleSpec((1, 8, 8), trials=16))

@@ -8,6 +8,7 @@ from torch import Tensor
 from gr_cli.benchmarks.base import Samples
 from gr_cli.benchmarks.sources.base import Data
 from gr_cli.nn.random_streams import Draws
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import Count, PositiveInt
 
 _AT_ONCE = 1000  # images drawn at once
@@ -37,7 +38,8 @@ class Glyphs:
     def load(self) -> Data:
         points = 1.4 * self.draws.draw("uniform", "glyphs", shape=(self.classes, 5, 2)) - 0.7
         parts = [self._drawn(points, number, i) for i, number in enumerate((self.per_class, -(-self.per_class // 10)))]
-        return Data(parts[0], parts[1], tuple(f"glyph {i}" for i in range(self.classes)))
+        spec = SampleSpec((1, self.size, self.size))
+        return Data(parts[0], parts[1], tuple(f"glyph {i}" for i in range(self.classes)), spec)
 
     def _drawn(self, points: Tensor, number: int, part: int) -> Samples:
         y = torch.arange(self.classes).repeat(number)

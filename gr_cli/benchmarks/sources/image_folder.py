@@ -24,6 +24,7 @@ from gr_cli.benchmarks.sources.image_listing import ImageListing, list_images
 from gr_cli.benchmarks.sources.loading import tested_on
 from gr_cli.benchmarks.sources.validation import listed
 from gr_cli.errors import ConfigError, DataError
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.system.cache import Tensors, digest, kept
 from gr_cli.system.file_stamps import wait_for_next_tick
 from gr_cli.system.memory import available_memory
@@ -126,7 +127,7 @@ def _data(listing: ImageListing, choices: _Choices, place: str) -> Data:
     else:
         training = int(sound[: listing.training].sum())
         train, test = Samples(x[:training], y[:training]), Samples(x[training:], y[training:])
-    return Data(train, test, listing.classes)
+    return Data(train, test, listing.classes, SampleSpec(tuple(train.store.shape[1:])))
 
 
 # --- what there is

@@ -13,10 +13,12 @@ from torch import Tensor
 from gr_cli.benchmarks.base import Samples
 from gr_cli.benchmarks.sources.array_conversion import labels, numbers
 from gr_cli.benchmarks.sources.base import Data, TestShare
+from gr_cli.benchmarks.sources.categories import Categories, split_columns
 from gr_cli.benchmarks.sources.loading import tested_on
 from gr_cli.benchmarks.sources.validation import listed
 from gr_cli.config.arguments import checked
 from gr_cli.errors import ConfigError, DataError
+from gr_cli.nn.sample_spec import SampleSpec, as_floats
 from gr_cli.system.messages import tell
 from gr_cli.types import Count
 
@@ -47,6 +49,10 @@ class Tensors:
         standardise: bring the values of each channel, or of each entry of vectors, to mean 0 and variance 1 over the
             whole training part, tasks to come included. They are unbounded then.
         layout: where the channels of (N, ., ., .) are; `auto` finds them where there are 1 or 3.
+        categories: columns of vectors that are no numbers, each by its name or its number from 0: one of category
+            numbers, which become a one-hot code, or a list of those that are one together. They are brought behind the
+            numbers, which alone are scaled or standardised.
+        columns: names of the columns of vectors.
     """
 
     @checked
@@ -61,12 +67,15 @@ class Tensors:
         value_range: Range | Literal["auto"] | None = "auto",
         standardise: bool = False,
         layout: Layout = "auto",
+        categories: Categories | None = None,
+        columns: Sequence[str] | None = None,
     ) -> None:
         check_range(value_range, standardise)
         self.place, self.remedy = "the tensors", "mend them"
         self._given, self.shares_memory = (x, y, x_test, y_test), True
         self._share, self._seed = test_share, test_seed
         self._range, self._standardise, self._layout = value_range, standardise, layout
+        self._categories, self._columns = categories, tuple(columns or ())
         self._data: Data | None = None
 
     def load(self) -> Data:
@@ -88,11 +97,8 @@ class Tensors:
                 )
         if self.shares_memory:  # a change of it later must not change what was checked and fingerprinted
             stores = [store.clone() for store in stores]
-        stores = _of_one_type(stores, self.place)
         classes, codes = _counted(codes_of, self.place)
-        stores, value_range = _scaled(stores, self._range, self._standardise, self.place)
-        if not self._standardise:
-            stores = _in_float32(stores, self.place)
+        stores, spec = self._described(stores)
         if len(stores) == 1:
             few = [classes[i] for i in (torch.bincount(codes[0]) < 2).nonzero().flatten().tolist()]
             if few:
@@ -104,8 +110,31 @@ class Tensors:
         else:
             train, test = (Samples(store, code) for store, code in zip(stores, codes, strict=True))
         if self._standardise:
-            train, test = _standardised(train, test)
-        return Data(train, test, classes, value_range=None if self._standardise else value_range)
+            train, test = _standardised(train, test, sum(spec.categories))
+        return Data(train, test, classes, spec)
+
+    def _described(self, stores: list[Tensor]) -> tuple[list[Tensor], SampleSpec]:
+        """Stores as they are trained on, but for being standardised, and what their samples are."""
+        if self._columns and stores[0].shape[1:] != (len(self._columns),):
+            raise DataError(
+                f"{self.place}: has {len(self._columns)} names of columns, and samples of shape "
+                f"{tuple(stores[0].shape[1:])}; give a name to each"
+            )
+        table = split_columns(stores, self._categories, self._columns, self.place) if self._categories else None
+        stores = stores if table is None else table.numbers
+        value_range = None
+        if stores[0].numel():
+            stores = _of_one_type(stores, self.place)
+            stores, value_range = _scaled(stores, self._range, self._standardise, self.place)
+            if not self._standardise:
+                stores = _in_float32(stores, self.place)
+        if table is not None:
+            stores = [as_floats(store) for store in stores]
+            pairs = zip(stores, table.codes, strict=True)
+            stores = [torch.cat([store, code.to(store.dtype)], 1) for store, code in pairs]
+        shape, names = tuple(stores[0].shape[1:]), self._columns if table is None else table.names
+        categories = () if table is None else table.sizes
+        return stores, SampleSpec(shape, None if self._standardise else value_range, 1, categories, names)
 
 
 def check_range(value_range: object, standardise: bool) -> None:
@@ -224,12 +253,15 @@ def _scaled(
     return [((_wide(x) - bottom) / (top - bottom)).clamp_(0, 1) for x in stores], (0.0, 1.0)
 
 
-def _standardised(train: Samples, test: Samples) -> tuple[Samples, Samples]:
-    """Both with mean 0 and variance 1 of each channel, or entry, in training. What never changes is only shifted."""
+def _standardised(train: Samples, test: Samples, codes: int) -> tuple[Samples, Samples]:
+    """Both with mean 0 and variance 1 of each channel, or entry, in training. What never changes is only shifted; the
+    last entries, so many as are `codes` of categories, stay as they are."""
     seen = _wide(train.x)
     axes = [axis for axis in range(seen.dim()) if axis != 1]
     variance, mean = torch.var_mean(seen, axes, correction=0, keepdim=True)
     deviation = variance.sqrt().where(variance > 0, 1.0)
+    if codes:
+        mean[:, -codes:], deviation[:, -codes:] = 0.0, 1.0
 
     def of(store: Tensor) -> Tensor:
         return ((_wide(store) - mean) / deviation).float()

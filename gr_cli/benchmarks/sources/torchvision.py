@@ -22,6 +22,7 @@ from gr_cli.benchmarks.sources.base import Data
 from gr_cli.benchmarks.sources.idx import idx_fault
 from gr_cli.benchmarks.sources.loading import in_short
 from gr_cli.errors import ConfigError, DataError
+from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.system.file_stamps import stamped, wait_for_next_tick
 
 # Seconds that a server may be silent before a download is given up.
@@ -124,7 +125,8 @@ class Torchvision:
         named = getattr(parts[0], "classes", [str(digit) for digit in range(10)])
         names = [str(name).partition(" - ")[0] for name in named]  # "0 - zero" is 0
         train, test = (Samples(source._images(part.data), source._labels(part)) for part in parts)
-        return Data(train, test, tuple(names[1:] if split == "letters" else names))  # its class 0 is "N/A"
+        classes = tuple(names[1:] if split == "letters" else names)  # its class 0 is "N/A"
+        return Data(train, test, classes, SampleSpec(tuple(train.store.shape[1:])))
 
     def _images(self, data: object) -> Tensor:
         """(N, H, W), (N, C, H, W) or (N, H, W, C) bytes to (N, C, H, W)."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from gr_cli.benchmarks.base import EVALUATION_BATCH, Samples
 from gr_cli.benchmarks.sources.base import Data
 from gr_cli.errors import DataError, shortened
+from gr_cli.nn.sample_spec import SampleSpec
 
 
 def checked(data: Data, what: str, remedy: str) -> Data:
@@ -43,9 +44,12 @@ def _faults(data: Data) -> Iterator[str]:
     shapes = [tuple(part.store.shape[1:]) for part in parts.values()]
     if shapes[0] != shapes[1]:
         yield f"its training samples have the shape {shapes[0]}, its test samples {shapes[1]}"
+    if not isinstance(data.spec, SampleSpec) or data.spec.shape != shapes[0]:
+        shown = getattr(data.spec, "shape", data.spec)
+        yield f"its spec must be a SampleSpec of the shape of its samples, {shapes[0]}, not {shown!r:.80}"
     for name, part in parts.items():
         yield from _faults_of_labels(name, part.y, data.classes)
-        yield from _faults_of_values(name, part, data.value_range)
+        yield from _faults_of_values(name, part, data.spec)
 
 
 def _faults_of_form(name: str, part: Samples) -> Iterator[str]:
@@ -88,8 +92,8 @@ def _faults_of_labels(name: str, y: Tensor, classes: Sequence[str]) -> Iterator[
         yield f"it has no {name} samples of {listed([f'class {shortened(classes[label])!r}' for label in missing])}"
 
 
-def _faults_of_values(name: str, part: Samples, value_range: tuple[float, float] | None) -> Iterator[str]:
-    """Values that are no numbers, lie outside the range, or say nothing."""
+def _faults_of_values(name: str, part: Samples, spec: SampleSpec) -> Iterator[str]:
+    """Values that are no numbers, lie outside the range, are no code of a category, or say nothing."""
     if part.store.is_floating_point():
         extremes = torch.stack([torch.stack(torch.aminmax(x)) for x in pieces(part)])
         low, high = extremes[:, 0].min().item(), extremes[:, 1].max().item()  # NaN if there is one
@@ -100,8 +104,11 @@ def _faults_of_values(name: str, part: Samples, value_range: tuple[float, float]
                 f"{len(broken)} of its {len(part)} {name} samples hold NaN or infinity, "
                 f"the first at index {int(where.min())}"
             )
-        if value_range is not None and not value_range[0] <= low <= high <= value_range[1]:
-            yield f"its {name} values lie in [{low:.9g}, {high:.9g}], not in its value_range {list(value_range)}"
+        if spec.value_range is not None and not spec.value_range[0] <= low <= high <= spec.value_range[1]:
+            yield f"its {name} values lie in [{low:.9g}, {high:.9g}], not in its value_range {list(spec.value_range)}"
+    wrong = 0 if not spec.categories else sum(int((spec.nearest(x) != x).any(1).sum()) for x in pieces(part))
+    if wrong:
+        yield f"{wrong} of its {len(part)} {name} samples have categories that are no one-hot codes"
     first = next(pieces(part))[:1]
     if len(part) > 1 and all(bool((x == first).all()) for x in pieces(part)):
         yield f"all its {len(part)} {name} samples are the same"

@@ -91,5 +91,5 @@ def rotated(
         if angles is None:
             raise ConfigError("benchmark.span", span, "would turn two tasks alike", "try benchmark.span=180")
         raise ConfigError("benchmark.angles", wanted, "must name at least one angle, and each once")
-    views = [(f"{angle:.6g} degrees", Rotate.by(angle, *shape[1:], data.value_range)) for angle in wanted]
+    views = [(f"{angle:.6g} degrees", Rotate.by(angle, *shape[1:], data.spec.value_range)) for angle in wanted]
     return seen_as(data, views, shape, validation_share, Draws(seed), rounds)

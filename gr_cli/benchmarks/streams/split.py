@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gr_cli.benchmarks.base import Benchmark, Kind, Samples, Task, hold_out
+from gr_cli.benchmarks.base import Benchmark, Samples, Task, hold_out
 from gr_cli.benchmarks.features import Features
 from gr_cli.benchmarks.sources.base import Source
 from gr_cli.benchmarks.sources.loading import load
@@ -60,7 +60,7 @@ def split(
             name, repeats = called(_name(names), nth, rounds), i if nth else None
             stream[nth].append(Task(nth * len(groups) + i, name, names, part, test, validation, repeats))
     tasks = blurred([task for tasks in stream for task in tasks], blur, draws)
-    return Benchmark(tuple(tasks), Kind(tuple(data.train.store.shape[1:]), data.value_range, data.trials))
+    return Benchmark(tuple(tasks), data.spec)
 
 
 def _counts(classes_per_task: int | Sequence[int], count: int) -> list[int]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from gr_cli.benchmarks.base import Benchmark, Kind, Task, hold_out
+from gr_cli.benchmarks.base import Benchmark, Task, hold_out
 from gr_cli.benchmarks.sources.base import Data
 from gr_cli.benchmarks.streams.rounds import called, dealt
 from gr_cli.errors import DataError
@@ -22,7 +22,7 @@ def image_shape(data: Data, what: str) -> Shape:
     Raises:
         DataError: they are no images, which `what` needs.
     """
-    shape = tuple(data.train.store.shape[1:])
+    shape = data.spec.shape
     if len(shape) != 3:
         raise DataError(
             f"benchmark.source: {what} tasks need images (C, H, W), not samples of shape {shape}; "
@@ -58,4 +58,4 @@ def seen_as(
         for nth, part in enumerate(dealt(train, data.classes, rounds, draws, 0))
         for i, (name, view) in enumerate(views)
     ]
-    return Benchmark(tuple(tasks), Kind(shape, data.value_range, data.trials))
+    return Benchmark(tuple(tasks), replace(data.spec, shape=shape))

@@ -144,8 +144,8 @@ def _few(experiments: Sequence[Experiment], number: int) -> Iterator[Batch]:
 
 def _losses(first: Experiment, jobs: Sequence[Settings], meter: _Meter) -> list[Losses]:
     """The losses of the first steps of the first two tasks, of jobs on the data of `first` with fresh networks."""
-    kind, heads, device = first.benchmark.kind, first.learner.heads, first.learner.device
-    experiments = [replace(first, settings=job, learner=build_learner(job.config, kind, heads, device)) for job in jobs]
+    spec, heads, device = first.benchmark.spec, first.learner.heads, first.learner.device
+    experiments = [replace(first, settings=job, learner=build_learner(job.config, spec, heads, device)) for job in jobs]
     learner = side_by_side(experiments)
     meter.attach(learner)
     found: list[Losses] = []
