@@ -154,7 +154,7 @@ def test_what_may_look_odd_and_is_no_mistake():
         x.flatten(1),
     ):
         part = replace(data.train, store=change)
-        load(Given(replace(data, train=part, test=part)))
+        load(Given(replace(data, train=part, test=part, spec=SampleSpec(tuple(change.shape[1:])))))
     # Two parts of one store, one of whose other rows is broken; values that are bounded by nothing.
     store = torch.cat([1000 * x, torch.full((1, 1, 4, 4), float("nan"))])
     part = Samples(store, data.train.y, index=torch.arange(20))
@@ -164,7 +164,7 @@ def test_what_may_look_odd_and_is_no_mistake():
 def test_a_fault_is_found_wherever_it_is_in_a_large_set():
     x, y = torch.zeros(2500, 3), torch.arange(2500) % 4
     x[2400, 1] = 1.0
-    whole = Data(Samples(x, y), sound().test, tuple("abcd"), sound().spec)
+    whole = Data(Samples(x, y), sound().test, tuple("abcd"), SampleSpec((3,)))
     whole = replace(whole, test=whole.train)
     load(Given(whole))
     x[2400, 1] = 0.0

@@ -39,6 +39,13 @@ def sound() -> Data:
     return Data(part, part, tuple("abcd"), SampleSpec(tuple(part.store.shape[1:])))
 
 
+def of_rows() -> Data:
+    """Samples of 16 values each."""
+    data = sound()
+    part = replace(data.train, store=data.train.store.flatten(1))
+    return replace(data, train=part, test=part, spec=SampleSpec((16,)))
+
+
 # What a source may give, and what the line says of it.
 BROKEN = {
     "no training samples": (
@@ -97,6 +104,14 @@ BROKEN = {
     "scalars": (
         lambda: with_x(lambda x: x[:, 0, 0, 0]),
         "must have the shape (N, ...), with values in each, not (20,)",
+    ),
+    "another specification": (
+        lambda: replace(sound(), spec=SampleSpec((16,))),
+        "its spec must be a SampleSpec of the shape of its samples, (1, 4, 4), not (16,)",
+    ),
+    "no codes": (
+        lambda: replace(of_rows(), spec=SampleSpec((16,), categories=(3, 13))),
+        "20 of its 20 training samples have categories that are no one-hot codes",
     ),
     "no classes": (lambda: replace(sound(), classes=()), "its classes must be names, not ()"),
     "classes of numbers": (

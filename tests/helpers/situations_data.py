@@ -1,7 +1,6 @@
 """Data that are not there, are broken, or do not go with what is made of them."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -25,7 +24,7 @@ from gr_cli.benchmarks.sources.loading import load
 from gr_cli.models import CNN
 from gr_cli.nn.convolutions import Convolutions
 from helpers import small_mnist
-from helpers.bad_data import BROKEN, BROKEN_FILES, Given, NoSource, sound
+from helpers.bad_data import BROKEN, BROKEN_FILES, Given, NoSource, of_rows, sound
 from helpers.image_files import colour16, folder, put, read
 from helpers.situations import Hands, Situation, Table, failing, mistake, of_vectors, typed
 from helpers.small_mnist import IMAGES
@@ -33,13 +32,7 @@ from helpers.small_sets import write_cifar
 
 DENIED = PermissionError(13, "Permission denied")
 X, Y = np.random.default_rng(0).random((20, 4, 5)), np.arange(20) % 4
-
-
-def flat() -> Data:
-    """Vectors, not images."""
-    data = sound()
-    part = replace(data.train, store=data.train.store.flatten(1))
-    return replace(data, train=part, test=part)
+ROWS = X[:, 0, :2]
 
 
 # --- sources
@@ -197,6 +190,7 @@ DATA: Table = {
         ("must be a file of arrays", typed("benchmark=arrays")),
         ("{}: holds {}, and no {}", arrays("set.npz", set_npz={"images": X, "labels": Y})),
         ("is a folder without x.npy", a_folder_without_arrays),
+        ("must be texts, one for each column", arrays("set.npz", set_npz={"x": ROWS, "y": Y, "columns": Y})),
         ("must be a file .npz, .npy or .pt", arrays("table.csv")),
         ("must name the .npy file", arrays("x.npy")),
         ("is for .npy files alone", arrays("set.npz", "y.npy")),
@@ -284,6 +278,8 @@ DATA: Table = {
         ("it has no {} samples of", of_ones_own("no training class")),
         ("hold NaN or infinity", of_ones_own("not a number")),
         ("not in its value_range", of_ones_own("above the range")),
+        ("must be a SampleSpec of the shape", of_ones_own("another specification")),
+        ("that are no one-hot codes", of_ones_own("no codes")),
         ("samples are the same", of_ones_own("constant")),
     ],
     "benchmarks/sources/idx.py": [
@@ -308,7 +304,15 @@ DATA: Table = {
         ("must name each class once", typed("benchmark.class_order=[1,1]")),
         ("is neither the name of a class", typed("benchmark.class_order=[one]")),
     ],
+    "benchmarks/sources/categories.py": [
+        ("are of vectors", tensors(X, Y, categories=[0])),
+        ("must name each column at most once", tensors(ROWS, Y, categories=[0, [0, 1]])),
+        ("a number from 0 to", tensors(ROWS, Y, categories=[2])),
+        ("are no one-hot code", tensors(ROWS, Y, categories=[[0, 1]])),
+        ("is no category", tensors(ROWS, Y, categories=[0])),
+    ],
     "benchmarks/sources/tensors.py": [
+        ("names of columns", tensors(ROWS, Y, columns=["height"])),
         ("test samples need labels", tensors(X, Y, X)),
         ("samples, but {} {} labels", tensors(X, Y[1:])),
         ("has whole numbers for training or testing", tensors(X, Y, np.uint8(X), Y)),
@@ -323,7 +327,7 @@ DATA: Table = {
         ("has labels of numbers and of texts", tensors(X, Y, X, Y.astype(str))),
     ],
     "benchmarks/streams/transforms.py": [
-        ("tasks need images", lambda hands: permuted(Given(flat()), 0)),
+        ("tasks need images", lambda hands: permuted(Given(of_rows()), 0)),
     ],
     "benchmarks/sources/torchvision.py": [
         ("benchmark.source.split={}: must be one of", lambda hands: Torchvision("EMNIST", "data")),

@@ -59,7 +59,7 @@ def test_solvers_can_be_stacked_over_replicas(make):
         (lambda: SimpleMLP(hidden_sizes="25"), '^hidden_sizes="25": must be a list'),
         (lambda: SimpleMLP(hidden_sizes=256), "^hidden_sizes=256: must be a list"),
         (lambda: SimpleMLP(dropout=2), "^dropout=2: must be a number ≥ 0 and < 1"),
-        (lambda: gr_cli.VAE(spec=784), "^spec=784: must be a SampleSpec or a list"),
+        (lambda: gr_cli.VAE(spec=784), "^spec=784: must be SampleSpec or a list"),
         (lambda: gr_cli.VAE(dropout=1.5), r"^dropout=1\.5: must be a number ≥ 0 and < 1"),
         (lambda: gr_cli.ConvVAE(latent_dim=0), "^latent_dim=0: must be a whole number ≥ 1"),
     ],
