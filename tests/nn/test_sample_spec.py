@@ -1,0 +1,115 @@
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Categorical, Normal
+
+from gr_cli.nn.sample_spec import SampleSpec, as_floats
+
+TABLE = SampleSpec((7,), (-2.0, 6.0), categories=(3, 2))
+
+
+def rows(n: int = 4) -> Tensor:
+    """Samples of TABLE."""
+    torch.manual_seed(0)
+    numbers = 8 * torch.rand(n, 2) - 2
+    codes = [torch.eye(k)[torch.randint(k, (n,))] for k in TABLE.categories]
+    return torch.cat([numbers, *codes], 1)
+
+
+def test_bytes_become_fractions_and_floats_stay():
+    assert as_floats(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])
+    x = torch.tensor([3.5])
+    assert as_floats(x) is x
+
+
+def test_a_shape_stands_for_values_from_0_to_1():
+    assert SampleSpec.of([2, 3]) == SampleSpec((2, 3), (0.0, 1.0))
+    assert SampleSpec.of(TABLE) is TABLE
+    assert (TABLE.size, TABLE.numbers, TABLE.is_image) == (7, 2, False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"shape": (4,), "categories": (5,)}, "categories"),
+        ({"shape": (4,), "categories": (1,)}, "categories"),
+        ({"shape": (1, 4, 4), "categories": (4,)}, "categories"),
+        ({"shape": (4,), "names": ("a", "b")}, "names"),
+    ],
+)
+def test_what_is_no_specification(settings, said):
+    with pytest.raises(ValueError, match=said):
+        SampleSpec(**settings)
+
+
+def test_the_likelihood_of_a_table_is_that_of_its_parts():
+    out, x = torch.randn(4, 7), rows()
+    expected = Bernoulli(logits=out[:, :2], validate_args=False).log_prob((x[:, :2] + 2) / 8).sum(1)
+    expected = expected + Categorical(logits=out[:, 2:5]).log_prob(x[:, 2:5].argmax(1))
+    expected = expected + Categorical(logits=out[:, 5:]).log_prob(x[:, 5:].argmax(1))
+    found = TABLE.negative_log_likelihood(out, TABLE.scaled(x))
+    torch.testing.assert_close(found, -expected / 7)
+
+
+def test_unbounded_numbers_are_gaussian_beside_categories():
+    spec, out, x = SampleSpec((7,), None, categories=(3, 2)), torch.randn(4, 7), rows()
+    expected = (Normal(out[:, :2], 1.0).log_prob(x[:, :2]) - Normal(0.0, 1.0).log_prob(torch.tensor(0.0))).sum(1)
+    expected = (
+        expected + (out[:, 2:5].log_softmax(1) * x[:, 2:5]).sum(1) + (out[:, 5:].log_softmax(1) * x[:, 5:]).sum(1)
+    )
+    torch.testing.assert_close(spec.negative_log_likelihood(out, spec.scaled(x)), -expected / 7)
+
+
+def test_categories_alone_have_a_likelihood():
+    spec = SampleSpec((3,), categories=(3,))
+    found = spec.negative_log_likelihood(torch.zeros(1, 3), torch.tensor([[0.0, 1.0, 0.0]]))
+    torch.testing.assert_close(found, torch.tensor([3.0]).log() / 3)
+
+
+def test_leading_axes_pass_through():
+    out, x = torch.randn(2, 4, 7), torch.stack([rows(), rows()])
+    both = TABLE.negative_log_likelihood(out, TABLE.scaled(x))
+    assert both.shape == (2, 4)
+    torch.testing.assert_close(both[1], TABLE.negative_log_likelihood(out[1], TABLE.scaled(x[1])))
+
+
+def test_what_a_decoder_gives_is_decoded_part_by_part():
+    out = torch.tensor([[0.0, 9.0, 1.0, 3.0, 2.0, 0.1, 0.2]])
+    x = TABLE.decoded(out)
+    torch.testing.assert_close(x[0, :2], torch.tensor([2.0, -2 + 8 * torch.tensor(9.0).sigmoid().item()]))
+    assert x[0, 2:].tolist() == [0, 1, 0, 0, 1]
+    mean = TABLE.mean(out)
+    torch.testing.assert_close(mean[0, 2:5], torch.tensor([1.0, 3.0, 2.0]).softmax(0))
+    assert torch.equal(SampleSpec((7,), None).decoded(out), out)
+
+
+def test_the_nearest_sample_lies_in_the_range_and_has_codes():
+    x = torch.tensor([[-9.0, 9.0, 0.2, 0.1, 0.3, 0.6, 0.5]])
+    assert TABLE.nearest(x)[0].tolist() == [-2, 6, 0, 0, 1, 1, 0]
+    assert torch.equal(TABLE.nearest(rows()), rows())
+
+
+@pytest.mark.parametrize("spec", [TABLE, SampleSpec((7,), None, categories=(3, 2)), SampleSpec((7,), (-2.0, 6.0))])
+def test_scaling_and_centring_can_be_undone(spec):
+    x = rows()
+    torch.testing.assert_close(spec.unscaled(spec.scaled(x)), x)
+    torch.testing.assert_close(spec.uncentred(spec.centred(x)), x)
+    assert spec.centred(x)[:, 2:].abs().max() <= 1
+
+
+def test_a_preview_of_images_is_grey_or_of_three_colours():
+    two = SampleSpec((2, 4, 4)).preview(torch.rand(5, 2, 4, 4))
+    assert two.shape == (5, 1, 4, 4)
+    colours = SampleSpec((3, 4, 4), (-1.0, 1.0)).preview(2 * torch.rand(5, 3, 4, 4) - 1)
+    assert colours.shape == (5, 3, 4, 4) and colours.min() == 0 and colours.max() == 1
+
+
+def test_a_preview_of_vectors_is_a_row_of_values_each_in_a_range_of_its_own():
+    rows_of = SampleSpec((2,), None).preview(torch.tensor([[0.0, 100.0], [1.0, 300.0], [0.5, 100.0]]))
+    assert rows_of.shape == (3, 1, 1, 2)
+    assert rows_of[:, 0, 0].tolist() == [[0, 0], [1, 1], [0.5, 0]]
+
+
+def test_long_vectors_and_volumes_are_not_drawn():
+    shapes = {(1, 8, 8): True, (64,): True, (65,): False, (4, 4): False}
+    assert {shape: SampleSpec(shape).can_be_drawn for shape in shapes} == shapes
