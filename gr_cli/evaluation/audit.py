@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,9 +25,7 @@ from gr_cli.config.settings import Settings
 from gr_cli.errors import DataError, FolderError
 from gr_cli.evaluation.audit_files import FolderReader
 from gr_cli.evaluation.audit_layouts import Target
-from gr_cli.evaluation.audit_match import Match
-from gr_cli.evaluation.audit_search import search
-from gr_cli.evaluation.audit_streams import streams
+from gr_cli.evaluation.audit_search import search, streams
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.stored_config import settings_of
 from gr_cli.training.experiment import load_benchmark
@@ -111,13 +108,13 @@ def audit(path: Path, trust: Collection[str] = ()) -> Audit:
     """Look for training samples in every file of the folder `path` of a run, and of the folders below.
 
     A sample is found at any scale, offset and rounding to 8 bits or more, by rows or by columns, flipped, inverted,
-    padded, as differences of neighbours, at half its size, and in pieces of a quarter or more, once so many of these
-    are there that they hold 2/5 of its contrast. Samples are looked for as each task presents them, and, where it
+    padded, enlarged, and in pieces of a quarter or more, once so many of these are there that they hold 2/5 of its
+    contrast. Samples are looked for as each task presents them, and, where it
     transforms them, also as the source has them. One that lies in several places counts once. A faint copy in the
     state of an optimiser or a regulariser, where a gradient may be one, is a trace, and no violation.
 
-    Not found are samples that were rotated by other than right angles, distorted, encrypted, or rounded more coarsely,
-    those with something between all their values, and those that are constant.
+    Not found are samples that were rotated by other than right angles, made smaller or grey, distorted, encrypted, or
+    rounded more coarsely, those with something between all their values, and those that are constant.
 
     Raises:
         FolderError: there is no run, or no checkpoint yet.
@@ -130,16 +127,20 @@ def audit(path: Path, trust: Collection[str] = ()) -> Audit:
     saved = folder.load_checkpoint()
     if saved is None:
         raise FolderError(f"{path}: holds no checkpoint yet; go on with resume={path}")
-    tasks = load_benchmark(settings).tasks
-    found, reader = _Notes(_under_way(settings, saved, tasks, path)), FolderReader(path)
-    by_shape: dict[tuple[int, ...], list[_View]] = {}
+    tasks, reader = load_benchmark(settings).tasks, FolderReader(path)
+    under_way = _under_way(settings, saved, tasks, path)
+    by_shape: dict[tuple[int, ...], dict[Target, _View]] = defaultdict(dict)
     for view in _views(tasks):
-        by_shape.setdefault(view.shape, []).append(view)
+        by_shape[view.target.shape][view.target] = view
+    pieces: dict[tuple[_View, int, bool, bool], _Pieces] = {}
     for shape, views in by_shape.items():
-        owners = {id(target): (target, view) for view in views for target in view.targets()}
-        for match in search([target for target, _ in owners.values()], streams(reader.arrays(), shape)):
-            found.note(match, owners[id(match.target)][1])
-    return found.summed_up(tasks, claim, reader.unread)
+        for match in search(list(views), streams(reader.arrays(), shape)):
+            faint = match.scale < _TRACE and bool(_GRADIENTS.match(match.place))
+            key = (views[match.target], match.label, faint, match.values is None)
+            piece = pieces.setdefault(key, _Pieces(np.zeros(prod(shape), np.bool_), set()))
+            piece.values[... if match.values is None else match.values] = True
+            piece.places.add(match.place)
+    return _summed_up(pieces, tasks, under_way, claim, reader.unread)
 
 
 def _under_way(settings: Settings, saved: Any, tasks: Sequence[Task], path: Path) -> set[int]:
@@ -155,115 +156,97 @@ def _under_way(settings: Settings, saved: Any, tasks: Sequence[Task], path: Path
 # --- what is looked for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _View:
     """Training samples in one presentation, labelled by their rows in the store; `members`: which of its rows, bool
     (M,), each task has."""
 
-    samples: Samples
+    target: Target
+    store: int
     members: Mapping[int, Tensor]
 
-    @cached_property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of a sample."""
-        return tuple(self.samples.values(self.samples.y[:1]).shape[1:])
 
-    def targets(self) -> list[Target]:
-        """What is searched for: the samples, and what can be made of them."""
-
-        def values(labels: NDArray[np.int64]) -> NDArray[np.float32]:
-            rows: NDArray[np.float32] = self.samples.values(torch.from_numpy(labels.astype(np.int64))).numpy()
-            return rows
-
-        samples = Target(self.samples.y.numpy(), self.shape, values, plain=self.samples.transform is None)
-        return [samples, *samples.derived()]
-
-
-def _views(tasks: Sequence[Task]) -> list[_View]:
+def _views(tasks: Sequence[Task]) -> Iterator[_View]:
     """The samples of each store as they are, and in each presentation of it: what tasks share is looked for once."""
-    shared: dict[tuple[int, int], list[Task]] = {}
+    shared: dict[tuple[int, int], list[Task]] = defaultdict(list)
     transforms = {id(transform): transform for task in tasks for transform in (None, task.train.transform)}
     for task in tasks:
         for way in dict.fromkeys((id(None), id(task.train.transform))):
-            shared.setdefault((id(task.train.store), way), []).append(task)
-    views = []
-    for (_, way), owners in shared.items():
+            shared[id(task.train.store), way].append(task)
+    for (number, way), owners in shared.items():
         store, members = owners[0].train.store, {}
         for task in owners:
             members[task.id] = torch.zeros(len(store), dtype=torch.bool)
             members[task.id][task.train.rows(torch.arange(len(task.train)))] = True
         rows = torch.stack(list(members.values())).any(0).nonzero().squeeze(1)
-        views.append(_View(Samples(store, rows, transforms[way], rows), members))
-    for view in views:
-        if prod(view.shape) < _LEAST_VALUES:
-            raise DataError(
-                f"benchmark: samples of {prod(view.shape)} values can't be told from chance; "
-                f"an audit takes {_LEAST_VALUES} or more"
-            )
-    return views
+        yield _View(_target(Samples(store, rows, transforms[way], rows)), number, members)
 
 
-# A sample, by its store and its row in it, whatever presentation it was found in; and the places that it lies in.
-_Sample = tuple[int, int]
-_Found = dict[_Sample, set[str]]
+def _target(samples: Samples) -> Target:
+    """What is searched for.
+
+    Raises:
+        DataError: samples have too few values.
+    """
+
+    def values(labels: NDArray[np.int64]) -> NDArray[np.float32]:
+        rows: NDArray[np.float32] = samples.values(torch.from_numpy(labels.astype(np.int64))).numpy()
+        return rows
+
+    shape = tuple(samples.values(samples.y[:1]).shape[1:])
+    if prod(shape) < _LEAST_VALUES:
+        raise DataError(
+            f"benchmark: samples of {prod(shape)} values can't be told from chance; "
+            f"an audit takes {_LEAST_VALUES} or more"
+        )
+    return Target(samples.y.numpy(), shape, values, plain=samples.transform is None)
 
 
-@dataclass
-class _Pieces:
-    """Pieces of a sample: which of its values (D,) were found, in which places, and the view that has the sample."""
+# --- what is found
 
-    view: _View
+
+class _Pieces(NamedTuple):
+    """Pieces of a sample: which of its values (D,) were found, and in which places."""
+
     values: NDArray[np.bool_]
     places: set[str]
 
 
-class _Notes:
-    """Takes down what is found."""
+# Places by sample: its store, and its row in that, whatever presentation it was found in.
+_Found = dict[tuple[int, int], set[str]]
 
-    def __init__(self, under_way: set[int]) -> None:
-        self._under_way = under_way
-        self._by_task: dict[int, _Found] = defaultdict(dict)
-        self._outlived: _Found = {}
-        self._traces: _Found = {}
-        self._pieces: dict[tuple[Target, int, bool], _Pieces] = {}
 
-    def note(self, match: Match, view: _View) -> None:
-        """A sample of the view's store was found, or a piece of one."""
-        faint = match.scale < _TRACE and bool(_GRADIENTS.match(match.place))
-        if match.values is None:
-            self._note_sample(view, match.label, faint, {match.place})
-            return
-        none = _Pieces(view, np.zeros_like(match.values), set())
-        pieces = self._pieces.setdefault((match.target, match.label, faint), none)
-        pieces.values |= match.values
-        pieces.places.add(match.place)
-
-    def _note_sample(self, view: _View, label: int, faint: bool, places: set[str]) -> None:
+def _summed_up(
+    pieces: Mapping[tuple[_View, int, bool, bool], _Pieces],
+    tasks: Sequence[Task],
+    under_way: set[int],
+    claims_to_store: bool,
+    unread: Mapping[str, str],
+) -> Audit:
+    """The samples of which enough was found; keys of `pieces`: view, row, whether it is a trace, and whether whole."""
+    by_task: dict[int, _Found] = defaultdict(dict)
+    outlived, traces = _Found(), _Found()
+    for (view, label, faint, _), (values, places) in pieces.items():
+        x = view.target.flat(np.array([label]))[0].astype(np.float64)
+        contrast = np.square(x - x.mean())
+        if contrast[values].sum() < _LEAST_CONTRAST * contrast.sum():
+            continue
         owners = {task for task, member in view.members.items() if member[label]}
         # What the task under way has may lie there, whichever other task has it too.
-        current = owners & self._under_way
-        lists = [] if current else [self._traces if faint else self._outlived]
+        current = owners & under_way
+        lists = [] if current else [traces if faint else outlived]
         if not faint:
-            lists += [self._by_task[task] for task in current or owners]
+            lists += [by_task[task] for task in current or owners]
         for found in lists:
-            found.setdefault((id(view.samples.store), label), set()).update(places)
-
-    def summed_up(self, tasks: Sequence[Task], claims_to_store: bool, unread: Mapping[str, str]) -> Audit:
-        """All that was noted, with the samples of which enough pieces were found."""
-        for (target, label, faint), pieces in self._pieces.items():
-            x = target.flat(np.array([label]))[0].astype(np.float64)
-            contrast = np.square(x - x.mean())
-            if contrast[pieces.values].sum() >= _LEAST_CONTRAST * contrast.sum():
-                self._note_sample(pieces.view, label, faint, pieces.places)
-        by_task = [(task.id, self._by_task[task.id]) for task in tasks]
-        return Audit(
-            tuple(TaskFinding(i, len(found), _places(found), i in self._under_way) for i, found in by_task),
-            len(self._outlived),
-            _places(self._outlived),
-            len(self._traces.keys() - self._outlived.keys()),
-            claims_to_store,
-            dict(unread),
-        )
+            found.setdefault((view.store, label), set()).update(places)
+    return Audit(
+        tuple(TaskFinding(t.id, len(by_task[t.id]), _places(by_task[t.id]), t.id in under_way) for t in tasks),
+        len(outlived),
+        _places(outlived),
+        len(traces.keys() - outlived.keys()),
+        claims_to_store,
+        dict(unread),
+    )
 
 
 def _places(found: _Found) -> tuple[str, ...]:

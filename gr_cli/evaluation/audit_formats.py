@@ -1,24 +1,22 @@
 """Contents of files as arrays of numbers: by their bytes, not by the file's name, and nothing in them is executed.
 
-What has a format (torch, NumPy, pickle, archives, compressed files, SQLite, images, text) is read as that. Bytes of any
-other kind are read as numbers of each type at each alignment, and searched for files that are embedded in them.
+What has a format (torch, NumPy, pickle, zip, compressed files, images, text) is read as that. Bytes of any other kind,
+such as tar, SQLite or TensorBoard's, are read as numbers of each type at each alignment, and searched for files that
+are embedded in them.
 """
 
 from __future__ import annotations
 
+import base64
 import bz2
 import gzip
 import io
 import lzma
 import pickletools
 import re
-import sqlite3
-import tarfile
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +26,10 @@ from torch import Tensor
 
 from gr_cli.evaluation.audit_images import images
 from gr_cli.evaluation.audit_numbers import Numbers, array_of, as_numbers, dense, leaves
-from gr_cli.evaluation.audit_text import ENCODED, NUMBER, as_text
 
 MOST_BYTES = 1 << 30  # of a file, and of all that is unpacked from it
 _MOST_RAW = 1 << 26  # bytes without a known format that are read as numbers
 _MOST_MEMBERS = 10_000  # of an archive
-_MOST_ROWS = 1_000_000  # of a table
 _MOST_DEPTH = 6  # files within files
 _MOST_EMBEDDED = 200  # files in the bytes of another
 _LEAST_BYTES = 12  # fewer hold no part of a sample
@@ -85,15 +81,12 @@ class ContentReader:
                         reason = str(error) if isinstance(error, NotReadError) else type(error).__name__
                         self.unread.setdefault(place, f"can't be read ({reason}), and may hold anything")
                         break
-        text = as_text(content)
+        text = _as_text(content)
         yield from self._bytes(place, content, depth) if text is None else self._text(place, text, depth)
 
     def _unpacked(self, stream: Any) -> bytes:
         """The rest of a stream, if it is not too long."""
         data: bytes = stream.read(self._left + 1)
-        return self._within_bounds(data)
-
-    def _within_bounds(self, data: bytes) -> bytes:
         self._left -= len(data)
         if self._left < 0:
             raise NotReadError(f"more than {MOST_BYTES >> 20} MiB when unpacked")
@@ -103,13 +96,12 @@ class ContentReader:
 
     def _text(self, place: str, text: str, depth: int) -> Iterator[Found]:
         """The numbers of a text in order, as a table if it is one, and what is in base64 or hexadecimal digits."""
-        lines = [[float(number) for number in NUMBER.findall(line)] for line in text.splitlines()]
-        lines = [line for line in lines if line]
+        lines = [numbers for line in text.splitlines() if (numbers := [float(n) for n in _NUMBER.findall(line)])]
         yield Found(place, np.array([number for line in lines for number in line]))
         table = lines[1:] if len(lines) > 2 and len(lines[0]) != len(lines[1]) else lines
-        if len(table) > 1 and min(map(len, table)) == max(map(len, table)) > 1:
+        if len(table) > 1 and len({*map(len, table)}) == 1 < len(table[0]):
             yield Found(place, np.array(table))
-        for pattern, decode in ENCODED:
+        for pattern, decode in _ENCODED:
             for match in list(pattern.finditer(text))[:_MOST_EMBEDDED]:
                 try:
                     inner = decode("".join(match.group().split()))
@@ -138,11 +130,12 @@ class ContentReader:
         """What torch saved, as tensors; the members of any other archive."""
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
-            of_torch = any(member.filename.endswith("/data.pkl") for member in members)
-            tree = self._loaded(content, sum(member.file_size for member in members)) if of_torch else None
-            if tree is not None:
+            pickled = next((m.filename for m in members if m.filename.endswith("/data.pkl")), None)
+            tree = self._loaded(content, sum(m.file_size for m in members)) if pickled else None
+            if pickled and tree is not None:
                 yield from self._tree(place, tree, depth)
-                members = [member for member in members if not _read_with(member.filename, tree, members)]
+                own = pickled.removesuffix("data.pkl")
+                members = [m for m in members if not m.filename.startswith(own)]
             if len(members) > _MOST_MEMBERS:
                 self.unread[place] = f"of its members only the first {_MOST_MEMBERS} were read"
             for member in members[:_MOST_MEMBERS]:
@@ -211,14 +204,11 @@ class ContentReader:
                     yield Found(place, other, decoded=False)
 
     def _npy(self, place: str, content: bytes, depth: int) -> Iterator[Found]:
-        stream = io.BytesIO(content)
-        version = np.lib.format.read_magic(stream)
-        headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        _, _, kind = headers[version](stream)
-        if kind.hasobject:
-            yield from self.read(place, stream.read(), depth + 1)
+        header, _, rest = content.partition(b"\n")
+        if b"'|O'" in header:  # objects: behind the header they are a pickle
+            yield from self.read(place, rest, depth + 1)
             return
-        stream.seek(0)
+        stream = io.BytesIO(content)
         yield from self._array(place, np.lib.format.read_array(stream, allow_pickle=False), depth)
         yield from self.read(place, stream.read(), depth + 1)
 
@@ -247,45 +237,10 @@ class ContentReader:
 
     # --- others
 
-    def _tar(self, place: str, content: bytes, depth: int) -> Iterator[Found]:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
-            for number, member in enumerate(archive):
-                if number >= _MOST_MEMBERS:
-                    self.unread[place] = f"of its members only the first {_MOST_MEMBERS} were read"
-                    return
-                file = archive.extractfile(member) if member.isreg() else None
-                if file is not None:
-                    yield from self.read(_below(place, member.name), self._unpacked(file), depth + 1)
-
     def _compressed(self, place: str, content: bytes, depth: int) -> Iterator[Found]:
-        stream = io.BytesIO(content)
-        opener = {b"\x1f\x8b": gzip.GzipFile, b"BZ": bz2.BZ2File, b"\xfd7": lzma.LZMAFile}.get(content[:2])
-        if opener is None:
-            unpacking = zlib.decompressobj()
-            inner = self._within_bounds(unpacking.decompress(content, self._left + 1))
-            if not unpacking.eof:
-                raise NotReadError("cut off")
-        else:
-            with opener(fileobj=stream) if opener is gzip.GzipFile else opener(stream) as file:
-                inner = self._unpacked(file)
-        yield from self.read(place, inner, depth + 1)
-
-    def _sqlite(self, place: str, content: bytes, depth: int) -> Iterator[Found]:
-        steps = iter(range(10_000))
-        with closing(sqlite3.connect(":memory:")) as database:
-            database.deserialize(content)
-            database.text_factory = bytes
-            database.set_progress_handler(lambda: next(steps, None) is None, 100_000)
-            for (table,) in database.execute("select name from sqlite_master where type = 'table'").fetchall():
-                name = table.decode(errors="replace")
-                quoted = name.replace('"', '""')
-                rows = database.execute(f'select * from "{quoted}"').fetchmany(_MOST_ROWS)
-                for column in zip(*rows, strict=True):
-                    numbers = [float(value) for value in column if isinstance(value, (int, float))]
-                    yield Found(_below(place, name), np.array(numbers))
-                    data = [value for value in column if isinstance(value, bytes)]
-                    for value in [*(v for v in data if len(v) >= 64), b"\n".join(v for v in data if len(v) < 64)]:
-                        yield from self.read(_below(place, name), value, depth + 1)
+        opened = {b"\x1f": gzip.open, b"B": bz2.open, b"\xfd": lzma.open}[content[:1]]
+        with opened(io.BytesIO(content)) as file:  # type: ignore[operator]
+            yield from self.read(place, self._unpacked(file), depth + 1)
 
     def _image(self, place: str, content: bytes, depth: int) -> Iterator[Found]:
         for values in images(content):
@@ -307,15 +262,27 @@ _FORMATS = [
     _Format(re.compile(rb"PK\x03\x04|PK\x05\x06"), ContentReader._zip),
     _Format(re.compile(rb"\x93NUMPY"), ContentReader._npy),
     _Format(re.compile(rb"\x1f\x8b\x08|BZh[1-9]|\xfd7zXZ\0"), ContentReader._compressed),
-    _Format(re.compile(rb"SQLite format 3\0"), ContentReader._sqlite),
     _Format(re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP", re.DOTALL), ContentReader._image),
-    _Format(re.compile(rb".{257}ustar", re.DOTALL), ContentReader._tar),
     _Format(re.compile(rb"\x80[\x02-\x05]"), ContentReader._pickle, certain=False),
     _Format(re.compile(rb"II\*\0|MM\0\*|BM.{4}\0\0\0\0|P[1-6]\s", re.DOTALL), ContentReader._image, certain=False),
-    _Format(re.compile(rb"x[\x01\x5e\x9c\xda]"), ContentReader._compressed, certain=False),
 ]
 _EMBEDDED = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff[\xc0-\xff]|PK\x03\x04|\x93NUMPY|\x1f\x8b\x08\0|GIF8[79]a")
 _LEGACY = re.compile(rb"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19")
+
+
+def _base64(digits: str) -> bytes:
+    # Padding that is too long does no harm; a single digit of the last four holds no byte.
+    return base64.b64decode(digits[: len(digits) - (len(digits) % 4 == 1)] + "==", b"-_")
+
+
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_ENCODED: tuple[tuple[re.Pattern[str], Callable[[str], bytes]], ...] = (
+    (re.compile(r"(?:[0-9a-fA-F]{32,}\s*)+"), lambda digits: bytes.fromhex(digits[: len(digits) // 2 * 2])),
+    (
+        re.compile(r"(?:[A-Za-z0-9+/_-]{40,}\s*)+"),
+        _base64,
+    ),
+)
 _PICKLED_NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
 
 
@@ -327,9 +294,10 @@ def _below(place: str, name: str) -> str:
     return f"{place}.{plain}" if ": " in place else f"{place}: {plain}"
 
 
-def _read_with(member: str, tree: Any, members: list[zipfile.ZipInfo]) -> bool:
-    """Whether a member of torch's archive was read with the tensors that it belongs to."""
-    if "/data/" not in member:
-        return member.endswith(("/data.pkl", "/version", "/byteorder", "/serialization_id", "/.format_version"))
-    known = {value.untyped_storage().data_ptr() for _, value in leaves(tree) if isinstance(value, Tensor)}
-    return sum("/data/" in other.filename for other in members) <= len(known)
+def _as_text(content: bytes) -> str | None:
+    """`content` as text, if it is such."""
+    try:
+        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8")
+    except UnicodeDecodeError:
+        return None
+    return None if re.search(r"[\0-\x08\x0b\x0c\x0e-\x1f]", text[:4096]) else text

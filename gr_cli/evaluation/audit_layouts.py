@@ -1,4 +1,4 @@
-"""In which order the values of samples may lie: by rows or columns, flipped, in pieces, smaller, as differences."""
+"""In which order the values of samples may lie: by rows or columns, flipped, in pieces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ Integers = NDArray[np.int64]
 
 _LONGEST_RUN, _SHORTEST_RUN = 14, 8
 _FEW = 20_000  # samples, of which more pieces are looked for
-_LEAST_POOLED = 64  # values of a sample at half its size
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +31,12 @@ class Target:
 
     @property
     def run_length(self) -> int:
-        """How many values a run has that is looked up: half a row, within bounds; of what is made of samples, a row."""
+        """How many values a run has that is looked up: half a row, within bounds."""
         if len(self.shape) == 1:
             return min(max(self.shape[0] // 4, _SHORTEST_RUN), _LONGEST_RUN)
         row = self.shape[-1]
-        if row >= _SHORTEST_RUN - 2 and (row < _SHORTEST_RUN or not self.plain):
-            return min(row, _LONGEST_RUN)
+        if _SHORTEST_RUN - 2 <= row < _SHORTEST_RUN:
+            return row
         return min(max(row // 2, _SHORTEST_RUN), _LONGEST_RUN, prod(self.shape))
 
     def flat(self, labels: Integers) -> Floats:
@@ -49,32 +48,6 @@ class Target:
         for start in range(0, len(self.labels), size):
             labels = self.labels[start : start + size]
             yield labels, self.flat(labels)
-
-    def derived(self) -> Iterator[Target]:
-        """What is made of images: grey ones, at half the size, differences of neighbours."""
-        if not self.plain or len(self.shape) != 3:
-            return
-        channels, height, width = self.shape
-
-        def made(shape: tuple[int, ...], change: Callable[[Floats], Floats]) -> Target:
-            return Target(self.labels, shape, lambda labels: change(self.values(labels)), plain=False)
-
-        if channels == 3:
-            yield made((1, height, width), lambda x: x.mean(1, keepdims=True))
-        if channels * (height // 2) * (width // 2) >= _LEAST_POOLED:
-            half = (channels, height // 2, width // 2)
-            yield made(half, lambda x: _halved(x, half))
-        if width > 4:
-            yield made((channels, height, width - 1), lambda x: np.diff(x, axis=3))
-        if height > 4:
-            yield made((channels, height - 1, width), lambda x: np.diff(x, axis=2))
-
-
-def _halved(x: Floats, half: tuple[int, ...]) -> Floats:
-    channels, height, width = half
-    cut = x[:, :, : 2 * height, : 2 * width]
-    means: Floats = cut.reshape(len(x), channels, height, 2, width, 2).mean((3, 5))
-    return means
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from gr_cli.evaluation.audit_formats import Found
 from gr_cli.evaluation.audit_layouts import Layout, Target, layouts
 from gr_cli.evaluation.audit_match import Hits, Match, Part, Stream, matches, parts_around
 
@@ -33,6 +36,8 @@ _LEAST_CONTRAST = 0.1  # deviation of a run's values, as part of the range of it
 _COMMON = 256  # runs of one cell: what so many share is a stroke or an edge, and no evidence
 _CHUNK = 1 << 16  # positions looked at in one go
 _MOST_HITS = 1 << 19  # held at once
+_MOST_JOINED = 1 << 22  # numbers of small arrays of one file that are joined
+_SCALES = (2, 3, 4)  # of images that were enlarged
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -202,3 +207,44 @@ def _telling(x: Floats, layout: Layout, size: int, contrast: Floats) -> tuple[In
         rows.append(sound)
         places.append(best[sound])
     return np.concatenate(rows), np.concatenate(places)
+
+
+# --- what is searched
+
+
+def streams(found: Iterable[Found], shape: tuple[int, ...]) -> Iterator[Stream]:
+    """All orders in which samples of `shape` may lie in the arrays of files; small ones of a file are joined, too."""
+    size = int(np.prod(shape))
+    for _, arrays in groupby(found, lambda array: array.place.partition(": ")[0]):
+        small: list[Found] = []
+        for array in arrays:
+            for values in _scaled(array.values, shape) if array.image else _orders(array.values, shape):
+                strides = values.shape[-1:] if values.ndim > 1 else ()
+                yield Stream(values.reshape(-1), (array.place,), strides=strides, exact=array.image)
+            if array.decoded and 0 < array.values.size < size and sum(a.values.size for a in small) < _MOST_JOINED:
+                small.append(array)
+        if len(small) > 1:
+            starts = np.cumsum([0, *(array.values.size for array in small[:-1])])
+            joined = np.concatenate([array.values.reshape(-1).astype(np.float64) for array in small])
+            yield Stream(joined, tuple(array.place for array in small), tuple(starts.tolist()))
+
+
+def _orders(values: NDArray[Any], shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:
+    yield values
+    if values.ndim < 2 or min(values.shape[0], values.size) < 2:
+        return
+    last = values.shape[-1]
+    if 1 < last < values.size:
+        yield values.reshape(-1, last).T
+    if values.ndim > 2:
+        yield values.reshape(len(values), -1).T
+        yield values.T
+    yield from list(_scaled(values, shape))[1:]
+
+
+def _scaled(values: NDArray[Any], shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:
+    """Images, and what they are if they were enlarged."""
+    yield values
+    for scale in _SCALES if len(shape) == 3 else ():
+        if values.shape[-2] >= 0.9 * scale * shape[-2] and values.shape[-1] >= 0.9 * scale * shape[-1]:
+            yield from (values[..., i::scale, j::scale] for i in range(scale) for j in range(scale))

@@ -6,6 +6,7 @@ It is trained once for the same data, whatever the order of the classes, and kep
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from math import ceil, prod
 from pathlib import Path
 
@@ -14,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gr_cli.benchmarks.base import Benchmark, Samples, Task
-from gr_cli.evaluation.classes import Classes, _views, classes_of
 from gr_cli.evaluation.fidelity import Balls
 from gr_cli.nn.batch_order import Order
 from gr_cli.nn.convolutions import Convolutions, doubling
@@ -86,6 +86,55 @@ class JudgeNetwork(nn.Module):
         self.spread.copy_(torch.where(total > 0, total, 1.0).sqrt())
 
 
+# --- the classes, as it tells them apart whatever the scenario calls them
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What there is to tell apart in a benchmark: a class of one data set in one view of it is the same in all tasks.
+
+    `first` (C,): the first task that has it. `units` bool (C, U): the output units that stand for it.
+    `of`: for each task, the numbers (k,) of its classes in the order of their labels.
+    """
+
+    first: Tensor
+    units: Tensor
+    of: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def classes_of(benchmark: Benchmark, offsets: list[int], units: int) -> Classes:
+    """The classes of a benchmark whose tasks' labels begin at `offsets`, of so many output units.
+
+    Their numbers do not depend on the order in which a data set's classes come.
+    """
+    views = _views(benchmark)
+    keys = [[(view, name) for name in task.classes] for view, task in zip(views, benchmark.tasks, strict=True)]
+    numbers = {key: i for i, key in enumerate(sorted({key for mine in keys for key in mine}))}
+    of = [[numbers[key] for key in mine] for mine in keys]
+    first = [next(t for t, mine in enumerate(of) if number in mine) for number in range(len(numbers))]
+    table = torch.zeros(len(numbers), units, dtype=torch.bool)
+    for offset, mine in zip(offsets, of, strict=True):
+        table[mine, range(offset, offset + len(mine))] = True
+    device = benchmark.tasks[0].train.y.device
+    return Classes(torch.tensor(first).to(device), table.to(device), tuple(torch.tensor(m).to(device) for m in of))
+
+
+def _views(benchmark: Benchmark) -> list[int]:
+    """For each task, which view of which samples it has, counted as they come."""
+    numbers: dict[tuple[int, int], int] = {}
+    found: list[int] = []
+    for task in benchmark.tasks:
+        if task.repeats is not None:
+            found.append(found[task.repeats])
+            continue
+        key = (id(task.train.store), id(task.train.transform))
+        found.append(numbers.setdefault(key, len(numbers)))
+    return found
+
+
 # --- what it learns from
 
 
@@ -139,10 +188,14 @@ class _Lessons:
         stores: dict[int, str] = {}
         parts: list[object] = []
         for view in self.views:
-            known = stores.get(id(view.store)) or digest(view.store)
-            stores[id(view.store)] = known
-            assert view.index is not None
-            parts += [known, view.index, view.y, view.thinned(_BATCH).batch(torch.arange(min(_BATCH, len(view))))[0]]
+            if id(view.store) not in stores:
+                stores[id(view.store)] = digest(view.store)
+            parts += [
+                stores[id(view.store)],
+                view.index,
+                view.y,
+                view.thinned(_BATCH).batch(torch.arange(min(_BATCH, len(view))))[0],
+            ]
         return digest(*parts)
 
 
@@ -211,14 +264,15 @@ class Judge:
     """Looks at dreams, and at `most` real test samples of each task to compare them with.
 
     `offsets`: the output unit of each task's first class, of `units` in all.
+    `real`, `balls`: the real samples of a task, and the balls around them.
     """
 
     def __init__(self, benchmark: Benchmark, offsets: list[int], units: int, most: int, cache_root: Path) -> None:
         self.classes, self.most = classes_of(benchmark, offsets, units), most
         self._network = judge_network(benchmark, self.classes, offsets, cache_root)
         self._benchmark, self._offsets = benchmark, offsets
-        self._real: dict[int, Real] = {}
-        self._balls: dict[int, Balls] = {}
+        # Of each task they are looked at, and measured, once.
+        self.real, self.balls = cache(self._real), cache(lambda task: Balls(self.real(task).features))
 
     @torch.no_grad()
     def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,17 +281,9 @@ class Judge:
         features = torch.cat([self._network.activations(part.float()) for part in x.split(_AT_ONCE)])
         return features / self._network.spread, self._network.output(features).argmax(1)
 
-    def real(self, task: int) -> Real:
-        """The real samples of a task; looked at once."""
-        if task not in self._real:
-            parts = list(self._benchmark.tasks[task].test.thinned(self.most).batches())
-            features, found = self.look(torch.cat([x for x, _ in parts]))
-            numbers = self.classes.of[task][torch.cat([y for _, y in parts]) - self._offsets[task]]
-            self._real[task] = Real(features, found == numbers)
-        return self._real[task]
-
-    def balls(self, task: int) -> Balls:
-        """The balls around them; measured once."""
-        if task not in self._balls:
-            self._balls[task] = Balls(self.real(task).features)
-        return self._balls[task]
+    def _real(self, task: int) -> Real:
+        """The real samples of a task."""
+        parts = list(self._benchmark.tasks[task].test.thinned(self.most).batches())
+        features, predicted = self.look(torch.cat([x for x, _ in parts]))
+        numbers = self.classes.of[task][torch.cat([y for _, y in parts]) - self._offsets[task]]
+        return Real(features, predicted == numbers)

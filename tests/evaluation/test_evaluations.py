@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gr_cli.cli.compose import composed
-from gr_cli.evaluation import base, registry
+from gr_cli.evaluation import base
 from gr_cli.evaluation.base import Context, Evaluation
 from gr_cli.report.cli import main as report
 from gr_cli.results.folder import RunFolder
@@ -41,8 +41,8 @@ def confidence(monkeypatch):
     names = {"torch": torch, "Evaluation": Evaluation, "Column": Column, "__name__": __name__}
     names |= {"AFTER_TASK": AFTER_TASK, "TASK": TASK, "FRACTION": FRACTION}
     exec(dedent(text), names)
-    found = registry.evaluations()
-    monkeypatch.setattr(registry, "evaluations", lambda: [*found, names["Confidence"]])
+    found = base.evaluations()
+    monkeypatch.setattr(base, "evaluations", lambda: [*found, names["Confidence"]])
     return names["Confidence"]
 
 
@@ -77,8 +77,8 @@ def test_a_run_that_goes_on_has_the_same_tables(gr_run, goes_on, confidence):
 
 def test_an_evaluation_that_is_not_there_any_more_is_told_by_verify(gr_run, confidence, monkeypatch):
     assert gr_run(*WORDS)[0] == 0
-    others = [evaluation for evaluation in registry.evaluations() if evaluation is not confidence]
-    monkeypatch.setattr(registry, "evaluations", lambda: others)
+    others = [evaluation for evaluation in base.evaluations() if evaluation is not confidence]
+    monkeypatch.setattr(base, "evaluations", lambda: others)
     code, out, _ = gr_run(f"verify={only_run()}")
     assert code == 1 and "confidence.csv: is there, and does not come out again" in out
 
@@ -94,16 +94,16 @@ def test_a_metric_is_the_value_of_the_last_row_and_keeps_its_unit(gr_run, confid
 
 
 def test_evaluations_are_found_by_looking():
-    modules = {evaluation.__module__ for evaluation in registry.evaluations()}
+    modules = {evaluation.__module__ for evaluation in base.evaluations()}
     files = Path(sys.modules["gr_cli.evaluation.measures"].__file__).parent.glob("[!_]*.py")
     assert modules == {f"gr_cli.evaluation.measures.{path.stem}" for path in files}
-    names = [evaluation.name for evaluation in registry.evaluations()]
+    names = [evaluation.name for evaluation in base.evaluations()]
     assert len(set(names)) == len(names)
     assert not set(names) & {"accuracy_matrix", "metrics", "history", "timing"}
 
 
 def test_every_column_says_what_it_means():
-    for evaluation in registry.evaluations():
+    for evaluation in base.evaluations():
         table = TableFormat(evaluation.name, evaluation.about, evaluation.columns, evaluation.layout)
         assert table.about and all(column.meaning and "\n" not in column.meaning for column in table.columns)
         assert TableFormat.from_dict(table.as_dict()) == table
@@ -140,8 +140,8 @@ def test_measuring_changes_neither_random_state_nor_mode():
     learner = experiment.learner
     modules = [*learner.solver.modules(), *learner.generator.modules()]
     before = torch.random.get_rng_state(), [module.training for module in modules]
-    registry.measure(registry.prepare(experiment), Context(experiment, learner, 0, 0, 4, True))
-    assert {evaluation.name for evaluation in registry.evaluations()} == set(experiment.record.tables)
+    base.measure(base.evaluations_of(experiment), Context(experiment, learner, 0, 0, 4, True))
+    assert {evaluation.name for evaluation in base.evaluations()} == set(experiment.record.tables)
     assert torch.equal(torch.random.get_rng_state(), before[0])
     assert [module.training for module in modules] == before[1]
 

@@ -14,8 +14,8 @@ from gr_cli.benchmarks import Digits, split
 from gr_cli.cli.compose import composed
 from gr_cli.evaluation.audit import audit
 from gr_cli.evaluation.base import Context
-from gr_cli.evaluation.classes import classes_of
 from gr_cli.evaluation.measures.sample_quality import SampleQuality
+from gr_cli.evaluation.reference_classifier import classes_of
 from gr_cli.results.folder import RunFolder
 from gr_cli.runner.run import run_together
 from gr_cli.strategies import GenerativeReplay
