@@ -17,7 +17,6 @@ class NeedsNoise(Protocol):
 
     def noise_needed(self, batch_size: int) -> dict[str, Noise]:
         """The noise of one training step, by name; empty when there is none."""
-        ...
 
 
 @runtime_checkable
@@ -27,15 +26,12 @@ class HasFeatures(Protocol):
     @property
     def feature_size(self) -> int:
         """F."""
-        ...
 
     def features(self, x: Tensor) -> Tensor:
         """Samples (B, ...) to what the last layer sees, (B, F)."""
-        ...
 
     def readout(self, features: Tensor) -> Tensor:
         """That to logits (B, U)."""
-        ...
 
 
 @contextmanager

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from gr_cli.generators.base import Generator
 from gr_cli.nn.losses import cross_entropy, weighted_sum
+from gr_cli.nn.replicas import Replicas
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.regularizer import Regularizer
-from gr_cli.strategies.steps import Batch, GeneratorBatch, Position, Situation, Solve, State, Term
+from gr_cli.strategies.steps import Batch, GeneratorBatch, Position, Situation, Solve, State, Term, state_of
 
 
 class Strategy:
@@ -25,7 +26,7 @@ class Strategy:
     `sees`: what is trained on in one go: a `task`, the tasks `so_far`, or `all` of them at once.
     `looks_again`: whether it goes through a task's samples outside of its steps.
     `couples`: whether the loss is one of solver and generator, and both take a step down it.
-    `copies_solver`: whether it keeps a frozen copy of the solver during a task.
+    `copies_solver`: whether it keeps a frozen copy of the solver, the `teacher`, during each task but the first.
     `needs_boundaries`: what it does where a task begins or ends, and so must be told of; empty: it can do without.
     `consolidates`, `consolidate_every`: whether what it does there it does, untold, after so many steps each.
     """
@@ -42,6 +43,7 @@ class Strategy:
 
     def __init__(self, regularizer: Regularizer | None = None) -> None:
         self.regularizer = regularizer
+        self.teacher: Replicas[nn.Module] | None = None
 
     def check(self, scenario: Scenario, solver: nn.Module) -> None:
         """Refuse what this strategy can't do.
@@ -52,6 +54,14 @@ class Strategy:
 
     def begin_task(self, situation: Situation) -> None:
         """Prepare for a task, from the networks as they stand before it."""
+        self._enter(situation)
+        if self.copies_solver and situation.task > 0:
+            # Copy before training: targets must come from the solver as it was.
+            self.teacher = situation.solver.frozen()
+
+    def _enter(self, situation: Situation) -> None:
+        """Make ready for a task, or for going on in it."""
+        self._situation, self.teacher = situation, None
 
     def steps(self, iterations: int) -> int:
         """How many steps a task of `iterations` solver steps takes; in the others only the generator learns."""
@@ -78,6 +88,7 @@ class Strategy:
 
     def leave_task(self) -> None:
         """Let go of what must not outlive the task, whether it came to its end or not."""
+        self.teacher = None
 
     def classifier(self, replica: int, solver: nn.Module) -> Callable[[Tensor], Tensor]:
         """How samples (B, ...) are answered when this strategy is evaluated: a score for each unit, (B, U)."""
@@ -97,7 +108,11 @@ class Strategy:
 
     def state_dict(self) -> State:
         """All that this strategy needs to continue: tensors, with the replica axis, and numbers common to all."""
-        return {}
+        return {"teacher": state_of(self.teacher)}
 
     def load_state_dict(self, state: State, situation: Situation) -> None:
         """Take up `state` in the middle of the task that `situation` describes."""
+        self._enter(situation)
+        if state["teacher"] is not None:
+            self.teacher = situation.solver.frozen()
+            self.teacher.load_state_dict(state["teacher"])

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from gr_cli.nn.losses import cross_entropy, weighted_sum
-from gr_cli.nn.random_streams import Noise
 from gr_cli.strategies.base import Strategy
 from gr_cli.strategies.regularizer import Regularizer
 from gr_cli.strategies.reservoir import Memory, Passage
-from gr_cli.strategies.steps import Batch, Position, Situation, Solve, State, Term
+from gr_cli.strategies.steps import Batch, Position, Situation, Solve, State, Term, state_of
 from gr_cli.types import InMemory, NonNegative, PerReplica, PositiveInt
 
 
@@ -43,11 +42,8 @@ class DarkExperienceReplay(Strategy):
         self.memory_size, self.batch_size, self.alpha, self.beta = memory_size, batch_size, alpha, beta
         self.memory: Memory | None = None
 
-    def begin_task(self, situation: Situation) -> None:
-        self._enter(situation)
-
     def _enter(self, situation: Situation) -> None:
-        self._situation = situation
+        super()._enter(situation)
         self._said: Tensor | None = None
         self._passage = Passage(situation.streams)
 
@@ -57,9 +53,7 @@ class DarkExperienceReplay(Strategy):
             logits = solver(batch.x)
         else:
             number = self.batch_size or size
-            wanted = Noise("uniform", (2 * number,))
-            uniform = self._situation.streams.rows(wanted, "replay.choice", position.task, position.iteration)
-            rows = self.memory.choose(uniform)
+            rows = self.memory.choose(self._situation.uniform("replay.choice", 2 * number, position))
             logits, old = solver(torch.cat([batch.x, self.memory.at(rows)], 1)).split([size, 2 * number], 1)
         # What the solver says now is kept with the samples that find a place.
         self._said = logits.detach()
@@ -88,8 +82,8 @@ class DarkExperienceReplay(Strategy):
         self._said = None
 
     def state_dict(self) -> State:
-        return {"memory": None if self.memory is None else self.memory.state_dict()}
+        return super().state_dict() | {"memory": state_of(self.memory)}
 
     def load_state_dict(self, state: State, situation: Situation) -> None:
-        self._enter(situation)
-        self.memory = None if state["memory"] is None else Memory.from_state(state["memory"])
+        super().load_state_dict(state, situation)
+        self.memory = Memory.from_state(state["memory"])

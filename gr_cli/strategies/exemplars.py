@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class Exemplars:
         self._first = torch.arange(replicas, device=self.x.device).unsqueeze(1) * (classes * places)
 
     @classmethod
-    def of(cls, situation: Situation, per_class: int, choice: Callable[[int], Choice]) -> Exemplars:
+    def of(cls, situation: Situation, per_class: int, choice: Callable[[int], Choice]) -> Self:
         """At most `per_class` of each class of a task, for each replica: `choice(replica)` says which."""
         found = [
             _by_class(situation, replica, per_class, choice(replica)) for replica in range(situation.streams.replicas)
@@ -67,14 +67,14 @@ class Exemplars:
                 x[r, k, : len(kept)], label[r, k], size[r, k] = kept, unit, len(kept)
         return cls(x, label, size)
 
-    @staticmethod
-    def joined(parts: Sequence[Exemplars]) -> Exemplars:
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
         """The classes of all parts, which have as many places for each."""
-        return Exemplars(*(torch.cat([getattr(p, name) for p in parts], 1) for name in ("x", "label", "size")))
+        return cls(*(torch.cat([getattr(p, name) for p in parts], 1) for name in ("x", "label", "size")))
 
-    def first(self, per_class: int) -> Exemplars:
+    def first(self, per_class: int) -> Self:
         """Of each class the first `per_class` only."""
-        return Exemplars(self.x[:, :, :per_class].clone(), self.label, self.size.clamp(max=per_class))
+        return type(self)(self.x[:, :, :per_class].clone(), self.label, self.size.clamp(max=per_class))
 
     def draw(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Samples chosen evenly, with replacement, by `uniform` (R, B) in [0, 1), and their labels."""
@@ -90,7 +90,7 @@ class Exemplars:
                 yield unit, kept[:n]
 
     @classmethod
-    def from_state(cls, state: dict[str, Any] | None) -> Exemplars | None:
+    def from_state(cls, state: dict[str, Any] | None) -> Self | None:
         """What gave `state`."""
         return None if state is None else cls(state["x"], state["label"], state["size"])
 

@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from gr_cli.nn.random_streams import Noise
 from gr_cli.strategies.exemplars import Choice, Exemplars
 from gr_cli.strategies.regularizer import Regularizer
 from gr_cli.strategies.replay import Replay, ReplayStrategy
-from gr_cli.strategies.steps import Batch, Position, Situation, State, Term
+from gr_cli.strategies.steps import Batch, Position, Situation, State, Term, state_of
 from gr_cli.types import InMemory, PerReplica, PositiveInt, ReplayWeight
 
 
@@ -49,16 +48,12 @@ class ExperienceReplay(ReplayStrategy):
         self.per_class, self.batch_size, self.use = per_class, batch_size, use
         self.kept: Exemplars | None = None
 
-    def begin_task(self, situation: Situation) -> None:
-        self._enter(situation)
-
     def replay(self, batch: Batch, position: Position) -> Replay | None:
         """Kept samples, chosen evenly, the units of their own task or all so far competing."""
         if self.kept is None:
             return None
-        wanted = Noise("uniform", (self.batch_size or batch.x.shape[1],))
-        uniform = self._situation.streams.rows(wanted, "replay.choice", position.task, position.iteration)
-        x, y = self.kept.draw(uniform)
+        size = self.batch_size or batch.x.shape[1]
+        x, y = self.kept.draw(self._situation.uniform("replay.choice", size, position))
         return Replay(x, y.unsqueeze(2), batch.rivals[y].unsqueeze(2))
 
     def terms(self, current: Tensor, old: Tensor) -> dict[str, Term]:
@@ -76,8 +71,8 @@ class ExperienceReplay(ReplayStrategy):
         return lambda x, most: torch.randperm(x.shape[0], generator=draws, device=x.device)[:most]
 
     def state_dict(self) -> State:
-        return {"kept": None if self.kept is None else self.kept.state_dict()}
+        return super().state_dict() | {"kept": state_of(self.kept)}
 
     def load_state_dict(self, state: State, situation: Situation) -> None:
-        self._enter(situation)
+        super().load_state_dict(state, situation)
         self.kept = Exemplars.from_state(state["kept"])

@@ -11,7 +11,6 @@ from torch import Tensor
 from gr_cli.generators.base import Generator
 from gr_cli.nn.layers import per_replica
 from gr_cli.nn.losses import soft_targets
-from gr_cli.nn.random_streams import Noise
 from gr_cli.nn.replicas import Replicas
 from gr_cli.strategies.replay import Replay
 from gr_cli.strategies.steps import Batch, Position, Situation
@@ -49,9 +48,7 @@ class Dreams:
     def at(self, size: int, position: Position) -> Replay:
         """The dreams of an iteration, the same however often they are asked for."""
         if self._pool_size is not None:
-            noise = Noise("uniform", (size,))
-            stream = f"pool{self._kind}.choice"
-            uniform = self._situation.streams.rows(noise, stream, position.task, position.iteration)
+            uniform = self._situation.uniform(f"pool{self._kind}.choice", size, position)
             chosen = (uniform * self._pool_size).long().clamp(max=self._pool_size - 1)
             return self._block(0, self._pool_size).at(chosen)
         per_block = max(1, _CHUNK // size)
@@ -94,13 +91,11 @@ class Likelihoods:
     situation: Situation
     temperature: float | Tensor
     known: Tensor
-
-    def __post_init__(self) -> None:
-        self.forget()
+    _tables: list[Tensor] | None = None
 
     def forget(self) -> None:
         """Let go of what was looked up."""
-        self._tables: list[Tensor] | None = None
+        self._tables = None
 
     def of(self, x: Tensor) -> Tensor:
         """For samples `x` (R, N, ...): (R, N, U)."""
@@ -149,16 +144,14 @@ def decoded(
     if len(dreamers) == 1:
         found: Tensor = dreamers[0].call("decode", latent, *([] if labels is None else [labels]))
         return found
-    number = next(iter(latent.values())).shape[1]
-    whole: Tensor | None = None
-    for i, dreamer in enumerate(dreamers):
-        turn = slice((i - first) % len(dreamers), None, len(dreamers))
+    turns = [slice((i - first) % len(dreamers), None, len(dreamers)) for i in range(len(dreamers))]
+    parts: list[Tensor] = []
+    for dreamer, turn in zip(dreamers, turns, strict=True):
         mine = {name: noise[:, turn] for name, noise in latent.items()}
-        x = dreamer.call("decode", mine, *([] if labels is None else [labels[:, turn]]))
-        if whole is None:
-            whole = x.new_empty((x.shape[0], number, *x.shape[2:]))
+        parts.append(dreamer.call("decode", mine, *([] if labels is None else [labels[:, turn]])))
+    whole = parts[0].new_empty((len(parts[0]), sum(x.shape[1] for x in parts), *parts[0].shape[2:]))
+    for turn, x in zip(turns, parts, strict=True):
         whole[:, turn] = x
-    assert whole is not None
     return whole
 
 

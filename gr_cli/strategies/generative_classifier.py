@@ -50,7 +50,7 @@ class GenerativeClassifier(Strategy):
         self.generator: Generator = generator
         self.looks_again = generator.fitted
         self.importance_samples, self.likelihood = importance_samples, likelihood
-        self._situation: Situation | None = None
+        self._entered = False
 
     def check(self, scenario: Scenario, solver: nn.Module) -> None:
         if not scenario.classes_come_once:
@@ -61,12 +61,10 @@ class GenerativeClassifier(Strategy):
                 "try scenario=class or scenario=task, with tasks that bring new classes",
             )
 
-    def begin_task(self, situation: Situation) -> None:
-        self._enter(situation)
-
     def _enter(self, situation: Situation) -> None:
+        super()._enter(situation)
         assert situation.generator is not None
-        self._situation = situation
+        self._entered = True
         mine = situation.heads[situation.task]
         # Where the classes of a task show only as they come: those that no earlier task had.
         mine = mine if mine.any() else ~situation.heads.any(0)
@@ -90,10 +88,11 @@ class GenerativeClassifier(Strategy):
             generator.meet(situation.heads[situation.task])
 
     def classifier(self, replica: int, solver: nn.Module) -> Callable[[Tensor], Tensor]:
-        situation = self._situation
-        if situation is None or situation.generator is None:  # nothing was learnt yet
+        if not self._entered:  # nothing was learnt yet
             return lambda x: x.new_zeros((len(x), len(self.generator.known)))
-        generator, draws = situation.generator.modules[replica], self.importance_samples
+        situation, draws = self._situation, self.importance_samples
+        assert situation.generator is not None
+        generator = situation.generator.modules[replica]
 
         def scores(x: Tensor) -> Tensor:
             # The same draws each time: nothing depends on what was evaluated before.
@@ -102,6 +101,3 @@ class GenerativeClassifier(Strategy):
             return found.masked_fill(~generator.known, _NEVER)
 
         return scores
-
-    def load_state_dict(self, state: dict[str, object], situation: Situation) -> None:
-        self._enter(situation)

@@ -9,17 +9,16 @@ from torch import Tensor, nn
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Ensemble, Generator
 from gr_cli.nn.losses import distillation
-from gr_cli.nn.random_streams import Noise
 from gr_cli.nn.replicas import Replicas
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.generated_samples import Dreams, Likelihoods, fit_classes, requested_labels
-from gr_cli.strategies.generator_data import GeneratorMemory, check_size
+from gr_cli.strategies.generator_data import GeneratorMemory
 from gr_cli.strategies.regularizer import Regularizer
 from gr_cli.strategies.replay import Replay, ReplayStrategy, sample_weights
-from gr_cli.strategies.replay_targets import CurrentTargetKind, ReplayTargets, TargetKind
+from gr_cli.strategies.replay_targets import CurrentData, CurrentTargetKind, ReplayTargets, TargetKind
 from gr_cli.strategies.reservoir import Memory
-from gr_cli.strategies.steps import Batch, GeneratorBatch, Position, Situation, Solve, State, Term
-from gr_cli.strategies.update_schedule import Turns, When
+from gr_cli.strategies.steps import Batch, GeneratorBatch, Position, Situation, Solve, State, Term, state_of
+from gr_cli.strategies.update_schedule import GeneratorTiming, UpdateSchedule
 from gr_cli.types import Count, DistillationScale, InMemory, PerReplica, Positive, PositiveInt, ReplayWeight
 
 
@@ -79,41 +78,14 @@ class GenerativeReplay(ReplayStrategy):
         temperature: Annotated[Positive, PerReplica] = 2.0,
         distillation_scale: DistillationScale = "none",
         generator_data: Literal["memory", "current_and_replay"] = "memory",
-        generator_training: When = "alongside",
+        generator_training: GeneratorTiming = "alongside",
         generators: Literal["one", "per_task"] = "one",
-        current_data: Literal["real", "dreamt"] = "real",
+        current_data: CurrentData = "real",
         current_targets: CurrentTargetKind = "labels",
         consolidate_every: PositiveInt | None = None,
         regularizer: Regularizer | None = None,
     ) -> None:
         super().__init__(replay_weight, temperature, regularizer, distillation_scale)
-        if generator_data == "memory" and not generator.fitted:
-            check_size(memory_size)
-        self._check_generator(generator, generator_training, current_data)
-        self.targets = ReplayTargets(targets, current_targets)
-        self.targets.check_generator(generator, generators == "one", generator_training == "before")
-        self.generator: Generator = generator
-        self.looks_again = generator.fitted
-        apart = generator.fitted or generator_training != "alongside"
-        self.needs_boundaries = "trains this generator when a task begins or ends" if apart else ""
-        self.consolidate_every = consolidate_every
-        self.memory_size, self.batch_size = memory_size, batch_size
-        self.generator_update_freq, self.task_balanced = generator_update_freq, task_balanced
-        self.pool_size = pool_size if replay_source == "pool" else None
-        self.generator_data, self.generator_training = generator_data, generator_training
-        self._turns = Turns(generator_training, generator_update_freq, generator.fitted)
-        self.per_task, self.dreams_current = generators == "per_task", current_data == "dreamt"
-        self._memory = GeneratorMemory(memory_size, task_balanced, generator.conditional)
-        self.dreamers: list[Replicas[Generator]] = []
-        self.teacher: Replicas[nn.Module] | None = None
-        self._made: dict[bool, Dreams] = {}
-
-    def _check_generator(self, generator: Generator, training: When, current_data: str) -> None:
-        """Refuse a generator that this strategy, or this way of training, can't do with.
-
-        Raises:
-            ConfigError: says what it lacks.
-        """
         if generator.reads_features and not self.couples:
             raise ConfigError(
                 "generator",
@@ -121,13 +93,20 @@ class GenerativeReplay(ReplayStrategy):
                 "is one network with the solver, which this strategy trains apart from it",
                 "try strategy=rtf or strategy=bir, or generator=vae",
             )
-        if current_data == "dreamt" and (training != "before" or not generator.conditional):
-            raise ConfigError(
-                "strategy.current_data",
-                "dreamt",
-                "needs a generator that knows the task before the solver learns it, and its classes",
-                "try strategy.generator_training=before generator=mixture",
-            )
+        self.generator: Generator = generator
+        self.looks_again, self.per_task = generator.fitted, generators == "per_task"
+        self._schedule = UpdateSchedule(generator_training, generator_update_freq, generator.fitted)
+        self.needs_boundaries, self.consolidate_every = self._schedule.boundary_requirement, consolidate_every
+        self.targets = ReplayTargets(targets, current_targets, current_data)
+        self.targets.check_generator(generator, not self.per_task, self._schedule.generator_first)
+        self.memory_size, self.batch_size = memory_size, batch_size
+        self.generator_update_freq, self.task_balanced = generator_update_freq, task_balanced
+        self._generator_memory: GeneratorMemory | None = None  # None: the generator learns from the batches
+        if generator_data == "memory" and not generator.fitted:
+            self._generator_memory = GeneratorMemory(memory_size, task_balanced, generator.conditional)
+        self.pool_size = pool_size if replay_source == "pool" else None
+        self.dreamers: list[Replicas[Generator]] = []
+        self._made: dict[bool, Dreams] = {}
 
     def check(self, scenario: Scenario, solver: nn.Module) -> None:
         if self.generator.fitted and not self.per_task and not scenario.classes_come_once:
@@ -142,48 +121,38 @@ class GenerativeReplay(ReplayStrategy):
     @property
     def memory(self) -> Memory | None:
         """What the generator learns from; None while there is nothing in it."""
-        return self._memory.buffer
+        return None if self._generator_memory is None else self._generator_memory.buffer
 
     # --- before a task
 
     def begin_task(self, situation: Situation) -> None:
-        self._enter(situation)
-        self._memory.buffer = None
+        super().begin_task(situation)
         del self.dreamers[situation.task :]  # of a task that did not come to its end
-        if situation.task > 0:
-            # Copy before training: dreams and their labels must come from the networks as they were.
-            self._freeze(situation)
-            if self._fills_memory and not self.per_task:
-                self._memory.fill(situation, self._dreams())
-        if self.generator_training == "before" and self.generator.fitted:
+        if situation.task > 0 and not self.per_task:
+            assert situation.generator is not None
+            self.dreamers = [situation.generator.frozen()]
+            if self._generator_memory is not None:
+                self._generator_memory.fill(situation, self._dreams())
+        if self._schedule.generator_first and self.generator.fitted:
             fit_classes(situation)
             self._freeze_current(situation)
 
-    @property
-    def _fills_memory(self) -> bool:
-        return self.generator_data == "memory" and not self.generator.fitted
-
     def _enter(self, situation: Situation) -> None:
         super()._enter(situation)
-        self._made, self.teacher = {}, None
-        self._memory.enter(situation)
-        known = situation.heads if self.generator_training == "before" else situation.heads[: situation.task]
+        self._made = {}
+        if self._generator_memory is not None:
+            self._generator_memory.enter(situation)
+        known = situation.heads if self._schedule.generator_first else situation.heads[: situation.task]
         self._likelihoods = Likelihoods(situation, self.temperature, known.any(0))
         if not self.per_task:
             self.dreamers = []
-
-    def _freeze(self, situation: Situation) -> None:
-        assert situation.generator is not None
-        self.teacher = situation.solver.frozen()
-        if not self.per_task:
-            self.dreamers = [situation.generator.frozen()]
 
     def _freeze_current(self, situation: Situation) -> None:
         """The generator knows the current task now: dreams may be of it, too."""
         assert situation.generator is not None
         if self.per_task:
             self._keep(situation)
-        elif self.dreams_current:
+        elif self._dreams_current:
             self.dreamers = [situation.generator.frozen()]
             self._made = {}  # the ones before dreamt by the one before
 
@@ -222,6 +191,10 @@ class GenerativeReplay(ReplayStrategy):
         return 1.0 if self.targets.generated == "likelihood" else self.temperature
 
     @property
+    def _dreams_current(self) -> bool:
+        return self.targets.current_data == "dreamt"
+
+    @property
     def current_by_labels(self) -> bool:
         return self.targets.current == "labels"
 
@@ -229,7 +202,7 @@ class GenerativeReplay(ReplayStrategy):
         if self.current_by_labels:
             return super().current_losses(logits, batch)
         # Dreams of the current task are none of its samples, which have been looked up.
-        told = self._likelihoods.of(batch.x) if self.dreams_current else self._likelihoods.of_current(batch)
+        told = self._likelihoods.of(batch.x) if self._dreams_current else self._likelihoods.of_current(batch)
         return distillation(logits, told, batch.units, 1.0)
 
     def replay(self, batch: Batch, position: Position) -> Replay | None:
@@ -241,40 +214,38 @@ class GenerativeReplay(ReplayStrategy):
     def _size(self, batch: Batch) -> int:
         return self.batch_size or batch.x.shape[1]
 
-    def _uniform(self, stream: str, size: int, position: Position) -> Tensor:
-        noise = Noise("uniform", (size,))
-        return self._situation.streams.rows(noise, stream, position.task, position.iteration)
-
     # --- during a task
 
     def loss(self, solver: Solve, batch: Batch, position: Position) -> dict[str, Term]:
-        if self.generator_training == "before" and not self.generator.fitted and not self.solver_iteration(position):
+        first = self._schedule.solver_step_at(position) == 0
+        if first and self._schedule.generator_first and not self.generator.fitted:
             self._freeze_current(self._situation)
         return super().loss(solver, self._seen(batch, position), position)
 
     def _seen(self, batch: Batch, position: Position) -> Batch:
         """The current samples as the solver gets them: real or dreamt."""
-        if not self.dreams_current:
+        if not self._dreams_current:
             return batch
         dreams = self._dreams(current=True).at(batch.x.shape[1], position)
         assert dreams.labels is not None
         return replace(batch, x=dreams.x, y=dreams.labels)
 
     def steps(self, iterations: int) -> int:
-        return iterations + self._turns.alone(iterations)
+        return iterations + self._schedule.generator_only_steps(iterations)
 
     def solver_iteration(self, position: Position) -> int | None:
-        return self._turns.of_solver(position)
+        return self._schedule.solver_step_at(position)
 
     def generator_batch(self, batch: Batch, position: Position) -> GeneratorBatch | None:
-        update = self._turns.of_generator(position)
+        update = self._schedule.generator_step_at(position)
         if update is None:
             return None
         y = batch.y if self.generator.conditional else None
-        if self.generator_data == "memory":
-            if self.generator_training == "before":
-                self._remember(batch, position)
-            return self._memory.batch(self._uniform("memory.choice", self._size(batch), position), update)
+        if self._generator_memory is not None:
+            if self._schedule.generator_first:
+                self._remember(self._generator_memory, batch, position)
+            uniform = self._situation.uniform("memory.choice", self._size(batch), position)
+            return self._generator_memory.batch(uniform, update)
         replay = None if self.per_task else self.replay(batch, position)
         if replay is None:
             return GeneratorBatch(batch.x, update, labels=y)
@@ -284,30 +255,31 @@ class GenerativeReplay(ReplayStrategy):
         return GeneratorBatch(x, update, weights, labels)
 
     def after_step(self, batch: Batch, position: Position) -> None:
-        if self._fills_memory and self.generator_training != "before":
-            self._remember(batch, position)
+        if self._generator_memory is not None and not self._schedule.generator_first:
+            self._remember(self._generator_memory, batch, position)
 
-    def _remember(self, batch: Batch, position: Position) -> None:
+    def _remember(self, memory: GeneratorMemory, batch: Batch, position: Position) -> None:
         """Let a batch pass the memory."""
         x, y = batch.x, batch.y
         if not self.task_balanced and not self.per_task and (replay := self.replay(batch, position)) is not None:
             x = self.both(batch, replay, position)
             y = y if replay.labels is None else torch.cat([y, replay.labels], 1)
-        self._memory.add(x, y, position)
+        memory.add(x, y, position)
 
     def end_task(self, situation: Situation) -> None:
         assert situation.generator is not None
-        if self.generator.fitted and self.generator_training != "before":
+        if self.generator.fitted and not self._schedule.generator_first:
             fit_classes(situation)
         for generator in situation.generator.modules:
             generator.meet(situation.heads[situation.task])
-        if self.per_task and self.generator_training != "before":
+        if self.per_task and not self._schedule.generator_first:
             self._keep(situation)
 
     def leave_task(self) -> None:
         # Raw samples leave with the memory; the frozen copies are taken anew before the next task.
         super().leave_task()
-        self._memory.buffer = self.teacher = None
+        if self._generator_memory is not None:
+            self._generator_memory.buffer = None
         self._made = {}
         self._likelihoods.forget()
         if not self.per_task:
@@ -330,18 +302,16 @@ class GenerativeReplay(ReplayStrategy):
 
     def state_dict(self) -> State:
         return {
-            "memory": None if self.memory is None else self.memory.state_dict(),
+            **super().state_dict(),
+            "memory": state_of(self.memory),
             "dreamers": [dreamer.state_dict() for dreamer in self.dreamers],
-            "teacher": None if self.teacher is None else self.teacher.state_dict(),
         }
 
     def load_state_dict(self, state: State, situation: Situation) -> None:
         assert situation.generator is not None
-        self._enter(situation)
-        self._memory.buffer = None if state["memory"] is None else Memory.from_state(state["memory"])
+        super().load_state_dict(state, situation)
+        if self._generator_memory is not None:
+            self._generator_memory.buffer = Memory.from_state(state["memory"])
         self.dreamers = [situation.generator.frozen() for _ in state["dreamers"]]
         for dreamer, values in zip(self.dreamers, state["dreamers"], strict=True):
             dreamer.load_state_dict(values)
-        if state["teacher"] is not None:
-            self.teacher = situation.solver.frozen()
-            self.teacher.load_state_dict(state["teacher"])

@@ -23,15 +23,25 @@ class GeneratorMemory:
         keeps_labels: whether samples are kept with their labels, as conditional generators need.
 
     `buffer`: the places; None while nothing is in them.
+
+    Raises:
+        ConfigError: it has no places.
     """
 
     def __init__(self, size: int, task_balanced: bool, keeps_labels: bool) -> None:
+        if size == 0:
+            raise ConfigError(
+                "strategy.memory_size",
+                0,
+                "the generator would have nothing to learn from",
+                "try strategy.memory_size=500 or strategy.generator_data=current_and_replay",
+            )
         self._size, self._task_balanced, self._keeps_labels = size, task_balanced, keeps_labels
         self.buffer: Memory | None = None
 
     def enter(self, situation: Situation) -> None:
         """Make ready for a task, or for going on in it."""
-        self._placements = Passage(situation.streams)
+        self.buffer, self._placements = None, Passage(situation.streams)
 
     def fill(self, situation: Situation, generated: Dreams) -> None:
         """Put generated samples of the earlier tasks into their places."""
@@ -64,18 +74,3 @@ class GeneratorMemory:
         assert self.buffer is not None
         rows = self.buffer.choose(uniform)
         return GeneratorBatch(self.buffer.at(rows), update, labels=self.buffer.extra("labels", rows))
-
-
-def check_size(size: int) -> None:
-    """Refuse a memory without places.
-
-    Raises:
-        ConfigError: it is one.
-    """
-    if size == 0:
-        raise ConfigError(
-            "strategy.memory_size",
-            0,
-            "the generator would have nothing to learn from",
-            "try strategy.memory_size=500 or strategy.generator_data=current_and_replay",
-        )

@@ -11,13 +11,11 @@ from torch import Tensor, nn
 from gr_cli.errors import ConfigError
 from gr_cli.nn.layers import HasFeatures, mode, per_replica
 from gr_cli.nn.losses import weighted_sum
-from gr_cli.nn.random_streams import Noise
-from gr_cli.nn.replicas import Replicas
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Strategy
 from gr_cli.strategies.exemplars import Exemplars
 from gr_cli.strategies.regularizer import Regularizer
-from gr_cli.strategies.steps import Batch, Position, Situation, Solve, State, Term
+from gr_cli.strategies.steps import Batch, Position, Situation, Solve, State, Term, state_of
 from gr_cli.types import InMemory, PerReplica, Positive, PositiveInt
 
 _FAR = -5.0  # the score of a class without exemplars: two unit vectors are never further apart than -4 says
@@ -58,7 +56,6 @@ class ICaRL(Strategy):
         self.per_class, self.budget, self.batch_size = per_class, budget, batch_size
         self.temperature: float | Tensor = temperature
         self.exemplars: Exemplars | None = None
-        self.teacher: Replicas[nn.Module] | None = None
 
     def check(self, scenario: Scenario, solver: nn.Module) -> None:
         if not scenario.units_are_classes:
@@ -73,18 +70,14 @@ class ICaRL(Strategy):
                 "model", type(solver).__name__, "iCaRL needs a model with features and readout", "try model=mlp"
             )
 
-    def begin_task(self, situation: Situation) -> None:
-        self._enter(situation)
-        # Copy before training: the targets must come from the solver as it was.
-        self.teacher = situation.solver.frozen() if situation.task > 0 else None
-
     def _enter(self, situation: Situation) -> None:
-        self._situation = situation
+        super()._enter(situation)
         self._share: Tensor | None = None
 
     def _with_exemplars(self, exemplars: Exemplars, batch: Batch, position: Position) -> tuple[Tensor, Tensor]:
         """The samples of a step and their labels: current ones, and exemplars beside or among them."""
-        kept = exemplars.draw(self._uniform("replay.choice", self.batch_size or batch.y.shape[1], position))
+        wanted = self.batch_size or batch.y.shape[1]
+        kept = exemplars.draw(self._situation.uniform("replay.choice", wanted, position))
         if self.batch_size is not None:
             return torch.cat([batch.x, kept[0]], 1), torch.cat([batch.y, kept[1]], 1)
         if self._share is None:
@@ -92,13 +85,9 @@ class ICaRL(Strategy):
             size = torch.tensor(passes, device=batch.y.device).unsqueeze(1)
             number = exemplars.number.unsqueeze(1)
             self._share = number / (number + size)  # (R, 1)
-        old = self._uniform("replay.among", batch.y.shape[1], position) < self._share
+        old = self._situation.uniform("replay.among", batch.y.shape[1], position) < self._share
         x = torch.where(old.view(*old.shape, *[1] * (batch.x.dim() - 2)), kept[0], batch.x)
         return x, torch.where(old, kept[1], batch.y)
-
-    def _uniform(self, stream: str, size: int, position: Position) -> Tensor:
-        wanted = Noise("uniform", (size,))
-        return self._situation.streams.rows(wanted, stream, position.task, position.iteration)
 
     def loss(self, solver: Solve, batch: Batch, position: Position) -> dict[str, Term]:
         x, y = batch.x, batch.y
@@ -126,9 +115,6 @@ class ICaRL(Strategy):
         found = Exemplars.of(situation, places, lambda replica: partial(_herded, networks[replica]))
         self.exemplars = found if self.exemplars is None else Exemplars.joined([self.exemplars.first(places), found])
 
-    def leave_task(self) -> None:
-        self.teacher = None
-
     def classifier(self, replica: int, solver: nn.Module) -> Callable[[Tensor], Tensor]:
         """Minus the squared distance to each class's mean of exemplars (Rebuffi et al. 2017, algorithm 1)."""
         if self.exemplars is None:
@@ -148,18 +134,11 @@ class ICaRL(Strategy):
         return answer
 
     def state_dict(self) -> State:
-        return {
-            "exemplars": None if self.exemplars is None else self.exemplars.state_dict(),
-            "teacher": None if self.teacher is None else self.teacher.state_dict(),
-        }
+        return super().state_dict() | {"exemplars": state_of(self.exemplars)}
 
     def load_state_dict(self, state: State, situation: Situation) -> None:
-        self._enter(situation)
-        self.teacher = None
+        super().load_state_dict(state, situation)
         self.exemplars = Exemplars.from_state(state["exemplars"])
-        if state["teacher"] is not None:
-            self.teacher = situation.solver.frozen()
-            self.teacher.load_state_dict(state["teacher"])
 
 
 def _features(solver: nn.Module, x: Tensor) -> Tensor:

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from gr_cli.nn.losses import cross_entropy
-from gr_cli.nn.replicas import Replicas
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.regularizer import Regularizer
 from gr_cli.strategies.replay import Replay, ReplayStrategy, taught
-from gr_cli.strategies.steps import Batch, Position, Situation, Solve, State, Term
+from gr_cli.strategies.steps import Batch, Position, Solve, Term
 from gr_cli.types import DistillationScale, PerReplica, Positive, ReplayWeight
 
 
@@ -38,16 +37,10 @@ class LearningWithoutForgetting(ReplayStrategy):
         regularizer: Regularizer | None = None,
     ) -> None:
         super().__init__(replay_weight, temperature, regularizer, distillation_scale)
-        self.teacher: Replicas[nn.Module] | None = None
 
     def check(self, scenario: Scenario, solver: nn.Module) -> None:
         if self.replay_weight == "by_scenario":
             self.replay_weight = 1.0 if scenario.units_are_classes else "by_old_tasks"
-
-    def begin_task(self, situation: Situation) -> None:
-        self._enter(situation)
-        # Copy before training: the targets must come from the solver as it was.
-        self.teacher = situation.solver.frozen() if situation.task > 0 else None
 
     @torch.no_grad()
     def replay(self, batch: Batch, position: Position) -> Replay | None:
@@ -62,17 +55,3 @@ class LearningWithoutForgetting(ReplayStrategy):
             return super().loss(solver, batch, position)
         logits: Tensor = solver(batch.x)  # both losses are on the same samples
         return self.terms(cross_entropy(logits, batch.y, batch.units), self.old_losses(logits, batch, replay))
-
-    def leave_task(self) -> None:
-        super().leave_task()
-        self.teacher = None
-
-    def state_dict(self) -> State:
-        return {"teacher": None if self.teacher is None else self.teacher.state_dict()}
-
-    def load_state_dict(self, state: State, situation: Situation) -> None:
-        self._enter(situation)
-        self.teacher = None
-        if state["teacher"] is not None:
-            self.teacher = situation.solver.frozen()
-            self.teacher.load_state_dict(state["teacher"])

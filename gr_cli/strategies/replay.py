@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +18,7 @@ from gr_cli.strategies.steps import Batch, Position, Situation, Solve, Term
 from gr_cli.types import DistillationScale
 
 
-@dataclass(frozen=True)
-class Replay:
+class Replay(NamedTuple):
     """Replayed samples `x` (R, N, ...) with a target for each of H heads: units (R, N, H), or probabilities
     (R, N, H, U). `units`, bool (R, N, H, U): those that compete; None: as the batch says.
 
@@ -40,24 +39,18 @@ class Replay:
 
     def part(self, start: int, stop: int) -> Replay:
         """The samples from `start` to before `stop` of each replica."""
-        return Replay(*(None if part is None else part[:, start:stop] for part in self._parts))  # type: ignore[arg-type]
+        return Replay(*(None if part is None else part[:, start:stop] for part in self))  # type: ignore[arg-type]
 
     def at(self, index: Tensor) -> Replay:
         """The samples at `index` (R, B), each replica's own."""
         replica = torch.arange(index.shape[0], device=index.device).unsqueeze(1)
-        return Replay(*(None if part is None else part[replica, index] for part in self._parts))  # type: ignore[arg-type]
+        return Replay(*(None if part is None else part[replica, index] for part in self))  # type: ignore[arg-type]
 
     @staticmethod
     def joined(parts: list[Replay]) -> Replay:
         """All samples of `parts`, one after the other."""
-        if len(parts) == 1:
-            return parts[0]
-        columns = zip(*(part._parts for part in parts), strict=True)
+        columns = zip(*parts, strict=True)
         return Replay(*(None if column[0] is None else torch.cat(column, 1) for column in columns))  # type: ignore[arg-type]
-
-    @property
-    def _parts(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        return self.x, self.target, self.units, self.labels, self.tasks
 
 
 # Weights of the current and the replay loss with so many earlier tasks.
@@ -121,7 +114,8 @@ class ReplayStrategy(Strategy):
 
     def _enter(self, situation: Situation) -> None:
         """Make ready for a task, or for going on in it."""
-        self._situation, self._joined = situation, None
+        super()._enter(situation)
+        self._joined = None
         self.current_weight, self.old_weight = weights(self.replay_weight, situation.task)
 
     def both(self, batch: Batch, replay: Replay, position: Position) -> Tensor:
@@ -181,4 +175,5 @@ class ReplayStrategy(Strategy):
         }
 
     def leave_task(self) -> None:
+        super().leave_task()
         self._joined = None

@@ -17,6 +17,7 @@ from gr_cli.strategies.replay import taught
 
 TargetKind = Literal["hard", "soft", "likelihood"]
 CurrentTargetKind = Literal["labels", "likelihood"]
+CurrentData = Literal["real", "dreamt"]
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,12 @@ class ReplayTargets:
     generated: of generated samples: the frozen solver's choice (`hard`) or its probabilities (`soft`), or the
         probabilities of the classes by the generator's own `likelihood`.
     current: of samples of the current task: their `labels`, or what the generator's `likelihood` says.
+    current_data: what these samples are: the `real` ones, or `dreamt` ones.
     """
 
     generated: TargetKind
     current: CurrentTargetKind
+    current_data: CurrentData
 
     @property
     def by_likelihood(self) -> bool:
@@ -40,8 +43,16 @@ class ReplayTargets:
         """Refuse a generator that can't tell what is asked of it.
 
         Raises:
-            ConfigError: it is not one for all tasks that tells likelihoods exactly, or learns the task too late.
+            ConfigError: it is not one for all tasks that tells likelihoods exactly, or learns the task too late, or
+                can't be asked for the classes of the current one.
         """
+        if self.current_data == "dreamt" and not (knows_task_first and generator.conditional):
+            raise ConfigError(
+                "strategy.current_data",
+                "dreamt",
+                "needs a generator that knows the task before the solver learns it, and its classes",
+                "try strategy.generator_training=before generator=mixture",
+            )
         if self.by_likelihood and (generator.tells_likelihood != "exactly" or not one_for_all):
             raise ConfigError(
                 "strategy.targets",

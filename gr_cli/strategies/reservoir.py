@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -54,7 +54,7 @@ class Memory:
         self._first = torch.arange(0, replicas * rows, rows, device=self.x.device).unsqueeze(1)  # (R, 1)
 
     @classmethod
-    def empty(cls, capacity: int, like: Tensor, extras: Mapping[str, Tensor] | None = None) -> Memory:
+    def empty(cls, capacity: int, like: Tensor, extras: Mapping[str, Tensor] | None = None) -> Self:
         """A memory with all places free, for samples shaped like those in `like` (R, B, ...), and `extras` too."""
 
         def rows(values: Tensor) -> Tensor:
@@ -123,14 +123,10 @@ class Memory:
         """What is kept besides of the samples in these rows: (R, B, ...); None if nothing of that name is."""
         return self._extra[name][rows] if name in self._extra else None
 
-    def sample(self, uniform: Tensor) -> Tensor:
-        """The samples that `choose` picks."""
-        return self.at(self.choose(uniform))
-
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Memory:
+    def from_state(cls, state: dict[str, Any] | None) -> Self | None:
         """The memory that gave `state`."""
-        return cls(state["x"], state["reserved"], state["kept"], state["seen"], dict(state["extras"]))
+        return None if state is None else cls(**state)
 
     def state_dict(self) -> dict[str, Any]:
         """The memory as tensors, with the replica axis, and numbers."""

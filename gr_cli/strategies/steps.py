@@ -16,10 +16,24 @@ from gr_cli.generators.base import Generator
 from gr_cli.nn.gradient_rules import Loss
 from gr_cli.nn.layers import per_replica
 from gr_cli.nn.losses import total_of
-from gr_cli.nn.random_streams import Streams
+from gr_cli.nn.random_streams import Noise, Streams
 from gr_cli.nn.replicas import Replicas
 
 State = dict[str, Any]
+
+
+class Stateful(Protocol):
+    """What a checkpoint stores."""
+
+    def state_dict(self) -> State:
+        """Tensors, with the replica axis, and numbers common to all."""
+
+
+def state_of(part: Stateful | None) -> State | None:
+    """The state of a part that may be missing."""
+    return None if part is None else part.state_dict()
+
+
 # One pass over the samples of the current task for the replica of that number: x (B, ...), y (B,) in output units.
 Pass = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 
@@ -29,15 +43,12 @@ class Solve(Protocol):
 
     def __call__(self, x: Tensor, /) -> Tensor:
         """Samples (R, B, ...) to logits (R, B, U)."""
-        ...
 
     def features(self, x: Tensor, /) -> Tensor:
         """Samples to what the last layer sees, (R, B, F); for solvers that tell."""
-        ...
 
     def readout(self, features: Tensor, /) -> Tensor:
         """That to logits (R, B, U)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,10 @@ class Situation:
     heads: Tensor
     rivals: Tensor
     samples: Pass
+
+    def uniform(self, stream: str, size: int, position: Position) -> Tensor:
+        """Numbers (R, size) in [0, 1) for the step at `position`."""
+        return self.streams.rows(Noise("uniform", (size,)), stream, position.task, position.iteration)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Whose turn a step of a task is: the solver's, the generator's, or that of both."""
+"""Schedule of solver and generator updates."""
 
 from __future__ import annotations
 
@@ -7,39 +7,50 @@ from typing import Literal
 
 from gr_cli.strategies.steps import Position
 
-When = Literal["alongside", "before", "after"]
+GeneratorTiming = Literal["alongside", "before", "after"]
 
 
 @dataclass(frozen=True)
-class Turns:
-    """Who learns when.
+class UpdateSchedule:
+    """Which of solver and generator learn in a step.
 
     Args:
-        generator: `alongside` the solver, or `before` or `after` it.
+        generator: it learns `alongside` the solver, or `before` or `after` it.
         every: at every so-many-th of the solver's iterations; before or after them, one step for so many.
         fitted: whether the generator is fitted in one go, and takes no steps.
     """
 
-    generator: When
+    generator: GeneratorTiming
     every: int
     fitted: bool
 
-    def alone(self, iterations: int) -> int:
+    @property
+    def generator_first(self) -> bool:
+        """Whether the generator knows a task before the solver learns it."""
+        return self.generator == "before"
+
+    @property
+    def boundary_requirement(self) -> str:
+        """What is done where a task begins or ends, as `Strategy.needs_boundaries` says it."""
+        apart = self.fitted or self.generator != "alongside"
+        return "trains this generator when a task begins or ends" if apart else ""
+
+    def generator_only_steps(self, iterations: int) -> int:
         """How many steps the generator takes by itself in a task of so many iterations of the solver."""
         return 0 if self.fitted or self.generator == "alongside" else iterations // self.every
 
-    def of_solver(self, position: Position) -> int | None:
+    def solver_step_at(self, position: Position) -> int | None:
         """Which of the solver's iterations is due at `position`, if any."""
-        first = self.alone(position.iterations) if self.generator == "before" else 0
-        mine = position.iteration - first
-        return mine if 0 <= mine < position.iterations else None
+        first = self.generator_only_steps(position.iterations) if self.generator_first else 0
+        step = position.iteration - first
+        return step if 0 <= step < position.iterations else None
 
-    def of_generator(self, position: Position) -> int | None:
+    def generator_step_at(self, position: Position) -> int | None:
         """Which step of the generator is due at `position`, if any."""
         if self.fitted:
             return None
-        if self.generator == "before":
-            return position.iteration if position.iteration < self.alone(position.iterations) else None
+        if self.generator_first:
+            return position.iteration if position.iteration < self.generator_only_steps(position.iterations) else None
         if self.generator == "after":
             beyond = position.iteration - position.iterations
             return beyond if beyond >= 0 else None

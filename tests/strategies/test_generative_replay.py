@@ -312,7 +312,7 @@ def test_no_raw_sample_outlives_its_task(seeds):
                 held.append(count_raw(states(subject), torch.cat(given)))
 
             subject.train_task(task, recorded, 12, observe)
-            if subject.strategy.generator_data == "memory":
+            if "generator_data" not in settings:
                 assert max(held_while_training) > 0  # the scan below can find them
             assert count_raw(states(subject), torch.cat(given)) == 0
             assert subject.strategy.memory is None

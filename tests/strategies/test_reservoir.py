@@ -74,11 +74,11 @@ def test_replicas_keep_and_give_what_each_would_alone():
         x, uniform = numbers(start, start + 7), torch.rand(2, 7)
         together.add(x, uniform)
         choice = torch.rand(2, 50)
-        given = together.sample(choice)
+        given = together.at(together.choose(choice))
         for i, memory in enumerate(apart):
             memory.add(x[i : i + 1], uniform[i : i + 1])
             assert memory.x[0, :8].tolist() == together.x[i, :8].tolist()
-            assert memory.sample(choice[i : i + 1])[0].tolist() == given[i].tolist()
+            assert memory.at(memory.choose(choice[i : i + 1]))[0].tolist() == given[i].tolist()
     assert together.kept.tolist() == [3, 2]
 
 
@@ -97,7 +97,7 @@ def test_sampling_is_even_over_valid_places_and_a_shortfall_is_never_drawn():
     valid[0, [1, 3]] = valid[1, [0, 6, 7]] = True
     memory.reserve(-numbers(1, 9), valid, 6)
     memory.add(numbers(1, 3), torch.rand(2, 2))
-    drawn = memory.sample(torch.linspace(0, 1 - 1e-6, 4000).expand(2, -1))[..., 0]
+    drawn = memory.at(memory.choose(torch.linspace(0, 1 - 1e-6, 4000).expand(2, -1)))[..., 0]
     for mine, expected in zip(drawn, ([-4, -2, 1, 2], [-1008, -1007, -1001, 1001, 1002]), strict=True):
         values, counts = mine.unique(return_counts=True)
         assert values.tolist() == expected
