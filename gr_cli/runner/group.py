@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gr_cli.errors import GrError, Interrupted, TrainingError, as_failure
-from gr_cli.evaluation.base import Context, Evaluation
-from gr_cli.evaluation.registry import measure
+from gr_cli.evaluation.base import Context, Evaluation, measure
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.status import Status
 from gr_cli.runner import checkpoints

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gr_cli.config.settings import Settings
 from gr_cli.errors import GrError, Interrupted, as_failure
-from gr_cli.evaluation import registry
+from gr_cli.evaluation.base import evaluations_of
 from gr_cli.results.folder import RunFolder, sibling
 from gr_cli.results.history import OpenRow
 from gr_cli.results.record import Record, Result
@@ -24,7 +24,7 @@ from gr_cli.system.devices import flushing_denormals, repeatable, thread_limit, 
 from gr_cli.system.memory import memory_told, peak_memory
 from gr_cli.system.signals import as_interrupts, stop_requests
 from gr_cli.training.batches import batches, passes
-from gr_cli.training.experiment import Experiment, prepare
+from gr_cli.training.experiment import prepare
 from gr_cli.training.observer import View, Views
 from gr_cli.training.stacking import side_by_side
 from gr_cli.training.stages import Place, Stage
@@ -77,7 +77,8 @@ def run_together(jobs: Sequence[Settings], folders: Sequence[RunFolder], view: V
                     continue
                 experiment = prepare(settings, together=len(jobs))
                 stack.enter_context(folder.locked())
-                ready[i] = _run_of(experiment, folder)
+                states = checkpoints.available(experiment, folder)
+                ready[i] = Run(experiment, folder, Status(folder, facts(experiment)), states)
             except Exception as error:
                 if alone and not isinstance(error, GrError):
                     raise
@@ -93,11 +94,6 @@ def run_together(jobs: Sequence[Settings], folders: Sequence[RunFolder], view: V
                 for i in members:
                     fail(i, ready[i].failure or error)
     return [outcomes[same[i]] for i in range(len(jobs))]
-
-
-def _run_of(experiment: Experiment, folder: RunFolder) -> Run:
-    """The run of a folder that is held, ready to begin or to go on."""
-    return Run(experiment, folder, Status(folder, facts(experiment)), checkpoints.available(experiment, folder))
 
 
 def _parties(ready: Mapping[int, Run]) -> dict[tuple[Place, str], list[int]]:
@@ -137,7 +133,9 @@ def _see_through(cohort: Cohort, place: Place) -> list[Result | GrError]:
             if not isinstance(error, GrError) or isinstance(error, Interrupted) or cohort.going:
                 raise
         cohort.each(_finish)
-    results: list[Result | GrError] = [run.failure or _result(run) for run in cohort.runs]
+    results: list[Result | GrError] = [
+        run.failure or Result(run.folder.path, run.experiment.record, run.experiment.metrics) for run in cohort.runs
+    ]
     cohort.view.finished([run.experiment for run in cohort.runs], results)
     return results
 
@@ -167,10 +165,6 @@ def _finish(place: int, run: Run) -> None:
     run.folder.drop_previous_checkpoint()
 
 
-def _result(run: Run) -> Result:
-    return Result(run.folder.path, run.experiment.record, run.experiment.metrics)
-
-
 def _train(cohort: Cohort, place: Place, open_row: OpenRow) -> None:
     learner, view, experiments = cohort.learner, cohort.view, [run.experiment for run in cohort.runs]
     plan, (first, start) = experiments[0].stages, place
@@ -179,7 +173,7 @@ def _train(cohort: Cohort, place: Place, open_row: OpenRow) -> None:
     cohort.each(lambda i, run: setattr(run.status, "reached", reached))
     cohort.each(lambda i, run: run.status.write("running"))
     if first < len(plan):
-        cohort.each(lambda i, run: setattr(run, "evaluations", registry.prepare(run.experiment)))
+        cohort.each(lambda i, run: setattr(run, "evaluations", evaluations_of(run.experiment)))
     view.started(experiments, cohort.folders, reached.plan, place)
     if not experiments[0].record.accuracies:
         cohort.measure(after_task=-1, iteration=0, final=True)
@@ -212,6 +206,3 @@ def _look_back(cohort: Cohort, stage: Stage, stop: threading.Event) -> None:
         row["peak_memory_mib"] = peak_memory(learner.device) / 2**20 or float("nan")
         cohort.each(lambda i, run: run.experiment.record.timing.append(dict(row)))
         cohort.each(lambda i, run: draw_samples(run.experiment, learner, i, run.folder, stage.task))
-
-
-# --- saving

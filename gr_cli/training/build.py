@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ from gr_cli.strategies.base import Strategy
 from gr_cli.training.learner import Learner, Precision
 from gr_cli.training.normalization import moments
 from gr_cli.training.task_free import Stretches, check_boundaries
+
+T = TypeVar("T")
 
 
 def build_learner(
@@ -49,22 +51,78 @@ def build_learner(
             )
         seen = moments(config["normalise"], spec, first)
         solver = build_as(nn.Module, config["model"], "model", moments=seen, **sizes)
-    provided, own = {}, None
-    if config["generator"] is not None:
-        with seeded(seed, "initialisation.generator"):
-            provided["generator"] = build_generator(
-                config["generator"], spec, heads.shape[1], solver, None if scenario.tasks_have_units else len(heads)
-            )
-        own = build_generator_optimizer(config["generator"], provided["generator"])
-    strategy = build_as(Strategy, config["strategy"], "strategy", **provided)
-    check_boundaries(config["train"]["boundaries"] == "hidden", strategy, scenario)
-    strategy.check(scenario, solver)
     augment = Augment(**config["augment"])
     augment.check(spec.shape)
-    optimizer = build_as(Optimizer, config["optimizer"], "optimizer")  # type: ignore[type-abstract]
     draws, precision = Draws(seed, device), config["precision"]
-    rules = build_gradient_rules(config["gradient_rule"], config["generator"], strategy)
-    return one_learner(solver, strategy, optimizer, scenario, heads, draws, precision, augment, stretches, own, rules)
+    tasks = None if scenario.tasks_have_units else len(heads)
+    hidden = config["train"]["boundaries"] == "hidden"
+    return assemble(solver, config, spec, scenario, heads, draws, precision, tasks, hidden, augment, stretches)
+
+
+def assemble(
+    solver: nn.Module,
+    nodes: Mapping[str, Any],
+    spec: SampleSpec,
+    scenario: Scenario,
+    heads: Tensor,
+    draws: Draws,
+    precision: Precision,
+    tasks: int | None,
+    hidden: bool = False,
+    augment: Augment | None = None,
+    stretches: Stretches | None = None,
+    strategy_path: str = "strategy",
+) -> Learner:
+    """A learner of one replica around a solver, on the device of its random streams.
+
+    `nodes`: the settings of strategy, generator, optimizer and gradient_rule, by these names; those of the strategy
+    stand at `strategy_path`. `tasks`: how many tasks share their classes, if they do. `hidden`: whether nobody tells
+    where a task ends.
+    """
+    provided = {}
+    if asks_for(nodes["strategy"], strategy_path, "generator"):
+        with seeded(draws.seed, "initialisation.generator"):
+            provided["generator"] = build_generator(nodes["generator"], spec, heads.shape[1], solver, tasks)
+    strategy = build_as(Strategy, nodes["strategy"], strategy_path, **provided)
+    check_boundaries(hidden, strategy, scenario)
+    strategy.check(scenario, solver)
+    optimizer = build_as(Optimizer, nodes["optimizer"], "optimizer")  # type: ignore[type-abstract]
+    rule = build_as(GradientRule, nodes["gradient_rule"], "gradient_rule")
+    own_optimizer = _of_generator("optimizer", Optimizer, nodes["generator"], strategy)  # type: ignore[type-abstract]
+    own_rule = _of_generator("gradient_rule", GradientRule, nodes["generator"], strategy)
+    for network in (solver, strategy.generator):
+        if network is not None:
+            network.to(draws.device, torch.float64 if precision == "float64" else torch.float32)
+    return Learner(
+        Replicas([solver]),
+        None if strategy.generator is None else Replicas([strategy.generator]),
+        strategy,
+        [optimizer],
+        scenario,
+        heads,
+        [draws],
+        precision,
+        augment,
+        stretches,
+        None if own_optimizer is None else [own_optimizer],
+        rule,
+        own_rule,
+    )
+
+
+def _of_generator(name: str, kind: type[T], node: Mapping[str, Any] | None, strategy: Strategy) -> T | None:
+    """The optimiser or gradient rule of the generator's own; None: it has the solver's."""
+    generator = strategy.generator
+    own = None if node is None or generator is None else split_generator(node)[1].get(name)
+    if own is None or generator is None:
+        return None
+    if strategy.couples and name == "gradient_rule":
+        shared = f"{type(generator).__name__} shares one loss with the solver, whose gradient rule it follows"
+        raise ConfigError(f"generator.{name}", own["_target_"], shared, "leave it out")
+    if not generator.parts():
+        fitted = f"{type(generator).__name__} is fitted in one go, and takes no steps"
+        raise ConfigError(f"generator.{name}", own["_target_"], fitted, "leave it out")
+    return build_as(kind, own, f"generator.{name}")
 
 
 def build_generator(
@@ -100,36 +158,6 @@ def build_generator(
     return build_as(Generator, node, "generator", **provided)  # type: ignore[type-abstract]
 
 
-def build_generator_optimizer(node: dict[str, Any], generator: Generator) -> Optimizer | None:
-    """The optimiser of the generator's own; None: it has the settings of the solver's."""
-    own = split_generator(node)[1].get("optimizer")
-    if own is None:
-        return None
-    if not generator.parts():
-        fitted = f"{type(generator).__name__} is fitted in one go, and takes no steps"
-        raise ConfigError("generator.optimizer", own["_target_"], fitted, "leave it out")
-    return build_as(Optimizer, own, "generator.optimizer")  # type: ignore[type-abstract]
-
-
-def build_gradient_rules(
-    node: dict[str, Any], generator_node: dict[str, Any] | None, strategy: Strategy
-) -> tuple[GradientRule, GradientRule | None]:
-    """The solver's gradient rule, and that of the generator's own; None: it has the solver's."""
-    rule, own = build_as(GradientRule, node, "gradient_rule"), None
-    if generator_node is not None and strategy.generator is not None:
-        own = split_generator(generator_node)[1].get("gradient_rule")
-    if own is None:
-        return rule, None
-    kind = type(strategy.generator).__name__
-    if strategy.couples:
-        shared = f"{kind} shares one loss with the solver, whose gradient rule it follows"
-        raise ConfigError("generator.gradient_rule", own["_target_"], shared, "leave it out")
-    if strategy.generator is not None and not strategy.generator.parts():
-        fitted = f"{kind} is fitted in one go, and follows no gradients"
-        raise ConfigError("generator.gradient_rule", own["_target_"], fitted, "leave it out")
-    return rule, build_as(GradientRule, own, "generator.gradient_rule")
-
-
 # What a generator can't choose for itself: what samples look like, and what it is connected to.
 _SIZES = ("sample_shape", "image_shape", "classes", "feature_size", "tasks")
 
@@ -141,39 +169,3 @@ def _check_sizes(node: dict[str, Any], path: str, sizes: Mapping[str, Any]) -> N
         if said not in (None, follows):
             allowed = f"follows from the other choices, and is {follows} here"
             raise ConfigError(f"{path}.{name}", said, allowed, "leave it out")
-
-
-def one_learner(
-    solver: nn.Module,
-    strategy: Strategy,
-    optimizer: Optimizer,
-    scenario: Scenario,
-    heads: Tensor,
-    draws: Draws,
-    precision: Precision = "float32",
-    augment: Augment | None = None,
-    stretches: Stretches | None = None,
-    generator_optimizer: Optimizer | None = None,
-    gradient_rules: tuple[GradientRule, GradientRule | None] = (GradientRule(), None),
-) -> Learner:
-    """A learner of one replica, on the device of its random streams."""
-    for network in (solver, strategy.generator):
-        if network is not None:
-            network.to(draws.device)
-            if precision == "float64":
-                network.double()
-    generators = None if strategy.generator is None else Replicas([strategy.generator])
-    return Learner(
-        Replicas([solver]),
-        generators,
-        strategy,
-        [optimizer],
-        scenario,
-        heads,
-        [draws],
-        precision,
-        augment,
-        stretches,
-        None if generator_optimizer is None else [generator_optimizer],
-        *gradient_rules,
-    )

@@ -73,17 +73,13 @@ def data_of(settings: Settings, benchmark: Benchmark | None = None) -> str:
     return fingerprint(benchmark or load_benchmark(settings))
 
 
+@memory_told(SizeError)
 def prepare(settings: Settings, together: int = 1) -> Experiment:
     """Load the data and build everything that `settings` describe, for a run that is one of so many trained together.
 
     Raises:
         ConfigError, DataError, SizeError: something that was chosen does not fit.
     """
-    with memory_told(SizeError):
-        return _prepared(settings, together)
-
-
-def _prepared(settings: Settings, together: int) -> Experiment:
     config = settings.config
     device = pick_device(config["device"])
     benchmark = load_benchmark(settings)

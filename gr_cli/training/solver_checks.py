@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from gr_cli.nn.layers import mode
 
 Parameters = dict[str, tuple[nn.Parameter, torch.Size]]
 
-_PRECISIONS: dict[torch.dtype, Literal["float32", "float64"]] = {torch.float32: "float32", torch.float64: "float64"}
+PRECISIONS: dict[torch.dtype, Literal["float32", "float64"]] = {torch.float32: "float32", torch.float64: "float64"}
 _NEEDS_TWO = "more than 1 value per channel"  # torch, of batch statistics of one sample
 
 
@@ -38,9 +38,9 @@ class ModelState:
     dtype: torch.dtype
     units: int
     tensor_alone: bool
-    features: int | None = None
+    features: int | None
 
-    def check_change(self, now: ModelState, regularizer: object | None) -> None:
+    def check_change(self, now: Self, regularizer: object | None) -> None:
         """Refuse changes to which what is held beside the model, for later tasks, does not fit.
 
         Raises:
@@ -162,11 +162,6 @@ def check_parameters(model: nn.Module, device: torch.device | None) -> tuple[tor
     return next(iter(values.values())).device, getattr(torch, types[0])
 
 
-def precision_of(dtype: torch.dtype) -> Literal["float32", "float64"]:
-    """The name of a type in which is trained."""
-    return _PRECISIONS[dtype]
-
-
 def check_values(network: nn.Module, what: str) -> None:
     """Refuse parameters that are no finite numbers before anything was trained.
 
@@ -263,7 +258,7 @@ def _copied(model: nn.Module) -> nn.Module | None:
 def _called(model: nn.Module, x: Tensor, loader: str) -> Any:
     misfits: list[str] = []
     layers = [(name, part) for name, part in model.named_modules() if _width(part) is not None]
-    handles = [part.register_forward_pre_hook(_Noting(name, misfits)) for name, part in layers]
+    handles = [part.register_forward_pre_hook(_noting(name, misfits)) for name, part in layers]
     try:
         return model(x)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -330,16 +325,13 @@ def _width(layer: nn.Module) -> tuple[int, int] | None:
     return (channels, 1) if isinstance(channels, int) else None
 
 
-class _Noting:
-    """Before a layer is called: notes by name if its input is of another size than it takes."""
+def _noting(name: str, misfits: list[str]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    """Called before a layer is: notes by name if its input is of another size than it takes."""
 
-    def __init__(self, name: str, misfits: list[str]) -> None:
-        self.name, self.misfits = name, misfits
-
-    def __call__(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def note(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         size, axis = _width(layer) or (0, 0)
         if inputs and isinstance(inputs[0], Tensor) and inputs[0].dim() > 1 and inputs[0].shape[axis] != size:
             what = "values" if axis == -1 else "channels"
-            self.misfits.append(
-                f"its layer {self.name or 'itself'} takes {size} {what}, and gets {inputs[0].shape[axis]}"
-            )
+            misfits.append(f"its layer {name or 'itself'} takes {size} {what}, and gets {inputs[0].shape[axis]}")
+
+    return note

@@ -5,30 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gr_cli.config.arguments import check
-from gr_cli.config.instantiate import asks_for, build
 from gr_cli.config.shipped_options import plain_value
-from gr_cli.errors import ConfigError, DataError, GrError, TrainingError, one_line
+from gr_cli.errors import ConfigError, DataError, TrainingError
 from gr_cli.generators.base import Generator
 from gr_cli.nn.random_streams import Draws, seeded
 from gr_cli.nn.sample_spec import SampleSpec
-from gr_cli.results.accuracy import ACCURACY, accuracy_row
 from gr_cli.results.history import History
 from gr_cli.results.record import Record
-from gr_cli.results.tables import Row
 from gr_cli.strategies.steps import Batch
 from gr_cli.system.devices import default_threads, flushing_denormals, pick_device, size, thread_limit
 from gr_cli.system.memory import memory_told
-from gr_cli.system.messages import tell
-from gr_cli.training.build import build_generator, build_generator_optimizer, build_gradient_rules, one_learner
+from gr_cli.training.build import assemble
 from gr_cli.training.learner import Learner
 from gr_cli.training.loaders import (
     FAR,
@@ -45,6 +40,7 @@ from gr_cli.training.loaders import (
     tell_of_labels,
 )
 from gr_cli.training.solver_checks import (
+    PRECISIONS,
     Logits,
     ModelState,
     changed_parameters,
@@ -56,14 +52,13 @@ from gr_cli.training.solver_checks import (
     check_values,
     named_errors,
     parts_in_evaluation,
-    precision_of,
     some_names,
     trained_parameters,
     training_mode,
 )
-from gr_cli.training.task_free import check_boundaries
 from gr_cli.training.trainer_folder import TrainerFolder
 from gr_cli.training.trainer_settings import TrainerSettings
+from gr_cli.training.trainer_validation import TrainerTask, Validation
 from gr_cli.types import Count, PositiveInt
 
 _MOST_TASKS = 100  # that a generator with gates by task has room for, unless it says another number
@@ -116,9 +111,8 @@ class ContinualTrainer:
         self._frozen = parts_in_evaluation(model, ())
         self._learner: Learner | None = None
         self._state: ModelState  # the model at the beginning of the newest task
-        self._tasks: list[tuple[int, str, Loader | None]] = []
-        self._classes: list[Tensor] = []  # of each task: bool (U,), the labels that it had
-        self._failed: set[int] = set()  # tasks whose validation loader failed when it was last used
+        self._tasks: list[TrainerTask] = []
+        self._validation = Validation(self._settings.seed)
         self._busy = False
         self._record = Record()
         self._folder = None if output_dir is None else TrainerFolder(output_dir)
@@ -194,16 +188,18 @@ class ContinualTrainer:
         name = f"task {task_id}" if task_name is None else str(task_name)
         # A caller's `no_grad` or `inference_mode` is not meant for what is trained in here.
         with torch.inference_mode(False), torch.enable_grad(), memory_told(), self._not_within_itself():
-            learner = self._train(train_loader, num_epochs, (task_id, name, val_loader))
+            learner = self._train(train_loader, num_epochs, task_id, name, val_loader)
+            form, threads = self._format, self._threads
             try:
-                found, faults = self._evaluate(learner)
+                accuracies, errors = self._validation.evaluate(learner, self._tasks, form, self._record, threads)
             finally:
                 if self._folder is not None:
-                    facts = {"seed": self._settings.seed, "device": str(self.device), "threads": self._threads}
-                    names = [(task_id, name) for task_id, name, _ in self._tasks]
+                    facts = {"seed": self._settings.seed, "device": str(self.device), "threads": threads}
+                    names = [(task.number, task.name) for task in self._tasks]
                     self._folder.write(self._settings.config, self._record, self.metrics, learner, names, facts)
-        self._report(faults)
-        return found
+        tell_of_labels([task.classes for task in self._tasks], self._settings.scenario, f"task {task_id}")
+        self._validation.report(self._tasks, errors)
+        return accuracies
 
     @contextmanager
     def _not_within_itself(self) -> Iterator[None]:
@@ -217,7 +213,7 @@ class ContinualTrainer:
 
     def _checked_numbers(self, task_id: Any, num_epochs: Any) -> tuple[int, int]:
         """The number of the new task, and that of passes over its loader."""
-        epochs, known = plain_value(num_epochs, "num_epochs"), [task for task, _, _ in self._tasks]
+        epochs, known = plain_value(num_epochs, "num_epochs"), [task.number for task in self._tasks]
         check(epochs, PositiveInt, "num_epochs")
         number = max(known, default=-1) + 1 if task_id is None else plain_value(task_id, "task_id")
         check(number, Count, "task_id")
@@ -225,7 +221,7 @@ class ContinualTrainer:
             raise ConfigError("task_id", number, f"was trained already; give a number besides {known}")
         return number, epochs
 
-    def _train(self, loader: Loader, num_epochs: int, new: tuple[int, str, Loader | None]) -> Learner:
+    def _train(self, loader: Loader, num_epochs: int, number: int, name: str, validation: Loader | None) -> Learner:
         """Train on the new task, number len(self._tasks) of the stream, which is among them then."""
         task, length = len(self._tasks), length_of(loader)
         with seeded(self._settings.seed, "loader", task):
@@ -233,7 +229,7 @@ class ContinualTrainer:
             batches = repeated(loader, count() if length is not None else range(num_epochs), length)
             first = next(batches, None)
             if first is None:
-                raise DataError(f"train_loader: task {new[0]} has no batch")
+                raise DataError(f"train_loader: task {number} has no batch")
             frozen = parts_in_evaluation(self._model, self._frozen)
             with training_mode(self._model, frozen), named_errors("train_loader"):
                 learner, x = self._prepared(first)
@@ -243,6 +239,7 @@ class ContinualTrainer:
                         check_single_sample(self._model, x[:1], "train_loader")
                 self._frozen = frozen
                 self._threads = default_threads(self._model, len(x))
+                new = TrainerTask(number, name, validation, torch.zeros(self._format.units, dtype=torch.bool))
                 with self._undone_on_failure(learner, new):
                     history = History([self._record], self._settings.log_every, task)
                     with thread_limit(self._threads), flushing_denormals():
@@ -251,7 +248,7 @@ class ContinualTrainer:
                             self._batches(learner, chain([first], batches)),
                             sys.maxsize if length is None else num_epochs * length,
                             lambda position, losses: self._raise(history.add(position.iteration, losses)),
-                            samples=lambda replica: self._again(learner, loader),
+                            samples=lambda replica: (self._read(pair, learner) for pair in loader),
                         )
                     self._raise(history.close())
         return learner
@@ -270,16 +267,11 @@ class ContinualTrainer:
             replay_units, rivals = scenario.replay_units(heads, task), scenario.rivals(heads, task)
             yield Batch(x.unsqueeze(0), y.unsqueeze(0), units, replay_units, rivals)
 
-    def _again(self, learner: Learner, loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:
-        """One more pass over a task's samples, for strategies that look at them again."""
-        for pair in loader:
-            yield self._read(pair, learner)
-
     def _read(self, pair: Any, learner: Learner) -> tuple[Tensor, Tensor]:
         """Samples and labels of the task that is trained."""
-        taken = torch.stack(self._classes[:-1]).any(0) if len(self._classes) > 1 else None
-        taken = taken if self._settings.scenario.tells_tasks else None
-        x, y = self._format.read(pair, "train_loader", self._classes[-1], taken)
+        *earlier, current = [task.classes for task in self._tasks]
+        taken = torch.stack(earlier).any(0) if earlier and self._settings.scenario.tells_tasks else None
+        x, y = self._format.read(pair, "train_loader", current, taken)
         learner.heads[len(self._tasks) - 1, y] = True
         return x, y
 
@@ -290,17 +282,16 @@ class ContinualTrainer:
             raise error
 
     @contextmanager
-    def _undone_on_failure(self, learner: Learner, new: tuple[int, str, Loader | None]) -> Iterator[None]:
+    def _undone_on_failure(self, learner: Learner, new: TrainerTask) -> Iterator[None]:
         """Add a task inside the block; if that fails, everything is put back as it was before."""
         task, state, rows = len(self._tasks), learner.state_of(0), len(self._record.history)
         self._tasks.append(new)
-        self._classes.append(torch.zeros(self._format.units, dtype=torch.bool))
         row = learner.heads.new_full((1, self._format.units), not self._settings.scenario.tasks_have_units)
         learner.heads = torch.cat([learner.heads, row])
         try:
             yield
         except BaseException as error:
-            del self._tasks[task:], self._classes[task:], self._record.history[rows:]
+            del self._tasks[task:], self._record.history[rows:]
             learner.leave_task()
             try:
                 learner.load_states([state], task)
@@ -318,7 +309,6 @@ class ContinualTrainer:
         with seeded(self._settings.seed, "shape"), torch.no_grad():
             units, tensor_alone = check_outputs(self._model, x.clone(), "train_loader")
         check_values(self._model, "model")
-        now = ModelState(trained_parameters(self._model), device, dtype, units, tensor_alone)
         if not self._tasks:
             value_range = range_of(x, self._settings.value_range, "train_loader")
             self._format = BatchFormat(tuple(x.shape[1:]), units, value_range, dtype, device)
@@ -326,97 +316,33 @@ class ContinualTrainer:
         self._format.check(x, y, "train_loader")
         if self._learner is None or not self._tasks:
             self._learner = self._build(self._model if tensor_alone else Logits(self._model))
-        now = replace(now, features=self._features(self._learner))
+        generator = self._learner.generator
+        reads = generator is not None and generator.reads_features
+        features = getattr(self._model, "feature_size", None) if reads else None
+        now = ModelState(trained_parameters(self._model), device, dtype, units, tensor_alone, features)
         if self._tasks:
             self._state.check_change(now, self._learner.strategy.regularizer)
-            if self._learner.generator is not None:
-                check_generator(self._learner.generator.to(device, dtype))
+            if generator is not None:
+                check_generator(generator.to(device, dtype))
             self._learner.adopt_parameters()
         self._state = now
         return self._learner, x
 
-    def _features(self, learner: Learner) -> int | None:
-        reads = learner.generator is not None and learner.generator.reads_features
-        return getattr(self._model, "feature_size", None) if reads else None
-
     def _build(self, solver: nn.Module) -> Learner:
-        """Generator, strategy and learner for the solver and the samples of the format."""
-        settings, form, provided, own = self._settings, self._format, {}, None
-        if asks_for(settings.strategy, settings.strategy_path, "generator"):
-            with seeded(settings.seed, "initialisation.generator"):
-                spec = SampleSpec(form.shape, form.value_range)
-                generator = build_generator(settings.generator, spec, form.units, solver, self._room_for_tasks)
-            provided["generator"] = generator.to(form.dtype)
-            own = build_generator_optimizer(settings.generator, generator)
-        strategy = build(settings.strategy, settings.strategy_path, **provided)
-        strategy.check(settings.scenario, solver)
-        if strategy.copies_solver:
-            check_copy(self._model)
-        check_boundaries(False, strategy, settings.scenario)
-        heads = torch.zeros(0, form.units, dtype=torch.bool)
-        optimizer, draws = build(settings.optimizer, "optimizer"), Draws(settings.seed, form.device)
-        precision = precision_of(form.dtype)
-        rules = build_gradient_rules(settings.gradient_rule, settings.generator, strategy)
-        return one_learner(
+        """The learner of the solver, for samples of the format."""
+        settings, form = self._settings, self._format
+        learner = assemble(
             solver,
-            strategy,
-            optimizer,
+            settings.nodes,
+            SampleSpec(form.shape, form.value_range),
             settings.scenario,
-            heads,
-            draws,
-            precision,
-            generator_optimizer=own,
-            gradient_rules=rules,
+            torch.zeros(0, form.units, dtype=torch.bool),
+            Draws(settings.seed, form.device),
+            PRECISIONS[form.dtype],
+            # How many tasks will share their classes, if they do, is not known.
+            None if settings.scenario.tasks_have_units else settings.nodes["generator"].get("tasks", _MOST_TASKS),
+            strategy_path=settings.strategy_path,
         )
-
-    @property
-    def _room_for_tasks(self) -> int | None:
-        """Most tasks that share their classes, where they do: how many will come is not known."""
-        settings = self._settings
-        return None if settings.scenario.tasks_have_units else settings.generator.get("tasks", _MOST_TASKS)
-
-    # --- after a task
-
-    def _evaluate(self, learner: Learner) -> tuple[dict[int, float], dict[int, Exception]]:
-        """Accuracies by task id on every validation loader so far, noted down; and errors, by task, of those that
-        failed."""
-        learnt, found, faults = len(self._tasks) - 1, {}, {}
-        for task, (task_id, _, loader) in enumerate(self._tasks):
-            if loader is not None:
-                try:
-                    row = self._evaluated(learner, task, loader)
-                except Exception as error:
-                    faults[task] = error
-                else:
-                    self._record.add(ACCURACY, [row])
-                    found[task_id] = cast(float, row["accuracy"])
-        tell_of_labels(self._classes, self._settings.scenario, f"task {self._tasks[learnt][0]}")
-        return found, faults
-
-    def _evaluated(self, learner: Learner, task: int, loader: Loader) -> Row:
-        learnt, name = len(self._tasks) - 1, f"val_loader of task {self._tasks[task][0]}"
-        units, seen = self._settings.scenario.testing_units(learner.heads, task, learnt), self._classes[task].clone()
-        # The loader may draw from torch's global stream, which shall not move for it.
-        with seeded(self._settings.seed, "evaluation", learnt, task), thread_limit(self._threads):
-            result = learner.evaluate((self._format.read(pair, name, seen) for pair in loader), units)
-        if result.n == 0:
-            raise DataError(f"{name}: has no batch")
-        unknown = (seen & ~self._classes[task]).nonzero().squeeze(1).tolist()
-        if unknown and task == learnt:
-            tell(f"{name}: labels {unknown[:9]} came in no training batch of this task")
-        return accuracy_row(learnt, 0, task, "test", result.accuracy, result.loss, result.n, final=True)
-
-    def _report(self, faults: Mapping[int, Exception]) -> None:
-        """Raise the first error of a validation loader that did not fail before, and print the others."""
-        new = [task for task in faults if task not in self._failed]
-        self._failed = set(faults)
-        empty = f"task {self._tasks[-1][0]} is trained, and recorded without this accuracy"
-        for task, error in faults.items():
-            if new[:1] != [task]:
-                kind = "" if isinstance(error, GrError) else f"val_loader of task {self._tasks[task][0]}: "
-                tell(f"{kind}{one_line(error)}; {empty}")
-        if new and isinstance(faults[new[0]], GrError):
-            raise DataError(f"{faults[new[0]]}; {empty}") from faults[new[0]]
-        if new:
-            faults[new[0]].add_note(f"val_loader of task {self._tasks[new[0]][0]}: {empty}")
-            raise faults[new[0]]
+        if learner.strategy.copies_solver:
+            check_copy(self._model)
+        return learner

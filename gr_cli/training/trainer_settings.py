@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Len
 
@@ -36,7 +36,7 @@ class TrainerSettings:
 
     Args:
         config: all that was given, as plain values.
-        strategy, generator, optimizer, gradient_rule: the nodes of these components.
+        nodes: those of strategy, generator, optimizer and gradient_rule, by these names.
         strategy_path: where the strategy's settings stand in `config`.
         scenario: which output units compete.
         seed: of all random numbers.
@@ -45,18 +45,15 @@ class TrainerSettings:
     """
 
     config: dict[str, Any]
-    strategy: dict[str, Any]
+    nodes: dict[str, dict[str, Any]]
     strategy_path: str
-    generator: dict[str, Any]
-    optimizer: dict[str, Any]
-    gradient_rule: dict[str, Any]
     scenario: Scenario
     seed: int
     log_every: int
     value_range: list[float] | Literal["auto"] | None
 
     @classmethod
-    def checked(cls, given: Mapping[str, Any] | None) -> TrainerSettings:
+    def checked(cls, given: Mapping[str, Any] | None) -> Self:
         """The settings in the `config` that a caller gave.
 
         Raises:
@@ -67,9 +64,7 @@ class TrainerSettings:
             if name not in _NAMES:
                 known = f"no such setting; there are {', '.join(_NAMES)}"
                 raise ConfigError(f"config.{name}", config[name], known, suggestion(name, _NAMES))
-        path, strategy, generator, optimizer = _components(config)
-        gradient_rule = typed_node("gradient_rule", config.get("gradient_rule"), "none", "gradient_rule")
-        check_node(gradient_rule, "gradient_rule", PROVIDED["gradient_rule"])
+        path, nodes = _components(config)
         kind, active = config.get("scenario", "class"), config.get("active_classes", "seen")
         check(kind, Kind, "config.scenario", "class")
         check(active, Literal["seen", "all"], "config.active_classes", "seen")
@@ -80,26 +75,30 @@ class TrainerSettings:
         check(value_range, _Range, "config.value_range", "auto")
         if isinstance(value_range, list) and not value_range[0] < value_range[1]:
             raise ConfigError("config.value_range", value_range, "must be [low, high], the lower first")
-        scenario = Scenario(kind, active)
-        nodes = (strategy, path, generator, optimizer, gradient_rule)
-        return cls(config, *nodes, scenario, seed, log_every, value_range)
+        return cls(config, nodes, path, Scenario(kind, active), seed, log_every, value_range)
 
 
-def _components(config: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Where the strategy's settings stand, and the nodes of strategy, generator and optimiser."""
+def _components(config: dict[str, Any]) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Where the strategy's settings stand, and the nodes of all components by name."""
     name, strategy, inner, default = strategy_node(config.get(STRATEGY))
     outer, path = config.get("generator"), f"{STRATEGY}.{name}"
     if outer is not None and inner is not None:
         raise ConfigError(f"{STRATEGY}.generator", inner, "stands in config.generator, too", "leave out one of them")
     generator_path = "generator" if inner is None else f"{STRATEGY}.generator"
     generator = generator_node(outer if inner is None else inner, default, generator_path)
-    optimizer = typed_node("optimizer", config.get("optimizer"), "adam", "optimizer")
+    nodes = {
+        "strategy": strategy,
+        "generator": generator,
+        "optimizer": typed_node("optimizer", config.get("optimizer"), "adam", "optimizer"),
+        "gradient_rule": typed_node("gradient_rule", config.get("gradient_rule"), "none", "gradient_rule"),
+    }
     check_node(strategy, path, PROVIDED["strategy"])
     alone, own = split_generator(generator)
     check_node(alone, generator_path, PROVIDED["generator"])
     for inner, node in own.items():
         check_node(node, f"{generator_path}.{inner}", ())
-    check_node(optimizer, "optimizer", PROVIDED["optimizer"])
+    for group in ("optimizer", "gradient_rule"):
+        check_node(nodes[group], group, PROVIDED[group])
     if resolve(strategy["_target_"], path).sees != "task":  # type: ignore[attr-defined]
         raise ConfigError(
             STRATEGY,
@@ -107,4 +106,4 @@ def _components(config: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, 
             "needs other tasks beside the current one, and here they come one by one",
             f"try gr-run strategy={name}",
         )
-    return path, strategy, generator, optimizer
+    return path, nodes

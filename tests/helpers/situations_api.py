@@ -233,6 +233,10 @@ API: Table = {
         ("can't be copied", of_model(Locked, {"lwf": {}})),
         ("a batch has one sample", lambda hands: ContinualTrainer(batch_normalised()).train_task([*loader(), ONES])),
     ],
+    "training/trainer_validation.py": [
+        ("{}: has no batch", trained(loader, Empty())),
+        ("Validation.report", trained(loader, loader(x=holding(torch.nan))), "recorded without this accuracy"),
+    ],
     "training/trainer.py": [
         ("must be a torch.nn.Module", lambda hands: ContinualTrainer(SimpleMLP)),
         ("was trained already", twice_with_one_number),
@@ -241,8 +245,6 @@ API: Table = {
         ("was called by a loader", within_itself),
         ("changed while a task is trained", frozen_meanwhile),
         ("or samples scaled to [0, 1]", trained(lambda: [(X * 1e30, Y)] * 6, continual_strategy=REPLAY)),
-        ("{}: has no batch", trained(loader, Empty())),
-        ("ContinualTrainer._report", trained(loader, loader(x=holding(torch.nan))), "recorded without this accuracy"),
     ],
     "training/trainer_folder.py": [
         ("must name a folder", lambda hands: trainer_with({}, output_dir="")),

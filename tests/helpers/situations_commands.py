@@ -80,7 +80,7 @@ _LAUNCHER = "defaults:\n  - override /hydra/launcher: joblib"
 COMMANDS: Table = {
     "training/build.py": [
         ("is fitted in one go, and takes no steps", typed("generator=mixture +generator/optimizer=adam")),
-        ("is fitted in one go, and follows", typed("generator=mixture +generator/gradient_rule=none")),
+        ("is fitted in one go, and takes no steps", typed("generator=mixture +generator/gradient_rule=none")),
         ("shares one loss with the solver", typed("strategy=bir generator/gradient_rule=none")),
         ("this model takes no moments", typed(f"{PLAIN} normalise=first_task")),
         ("has no features, which this generator reads", typed(f"{PLAIN} generator=feedback")),
@@ -187,10 +187,10 @@ COMMANDS: Table = {
     ],
     "strategies/generative_replay.py": [
         ("is one network with the solver", typed("generator=rtf")),
-        ("strategy.current_data=dreamt", typed("strategy.current_data=dreamt")),
         ("keeps what it was fitted to by class", typed("generator=mixture scenario=domain")),
     ],
     "strategies/replay_targets.py": [
+        ("strategy.current_data=dreamt", typed("strategy.current_data=dreamt")),
         ("tells exactly how likely", typed("strategy.targets=likelihood")),
         ("strategy.current_targets=", typed("strategy.current_targets=likelihood generator=mixture")),
         ("compares all classes", typed("generator=mixture strategy.targets=likelihood scenario=task")),
