@@ -41,7 +41,7 @@ WALLS = {
     "rich": ("terminal/",),
     "matplotlib": ("results/drawing.py",),
     "jinja2": ("report/page.py",),
-    "PIL": ("benchmarks/sources/image_", "evaluation/audit_images.py", "report/charts.py"),
+    "PIL": ("benchmarks/sources/image_", "evaluation/audit_images.py", "report/page.py"),
     "fcntl": ("system/locks.py", "system/signals.py"),
     "filelock": ("system/locks.py",),
     "pydantic": ("config/arguments.py",),

@@ -1,21 +1,39 @@
-"""Hydra's callback: a sweep is checked whole before its first job begins."""
+"""Hydra's callback: the jobs of a sweep are composed, checked and written down before the first one trains."""
 
 from __future__ import annotations
 
+import shlex
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from gr_cli.cli.launchers.check import check_launcher, starts_processes
-from gr_cli.cli.plan import plan
-from gr_cli.cli.sweep import current
-from gr_cli.errors import ConfigError, Stop
+from gr_cli.cli.compose import settings_from, typed
+from gr_cli.cli.hydra_errors import explain
+from gr_cli.cli.launchers.check import check_launcher, in_this_process, starts_processes, trained_elsewhere
+from gr_cli.cli.sweep import begin, current
+from gr_cli.config.groups import OUTPUTS
+from gr_cli.errors import CompositionError, ConfigError, Stop
+from gr_cli.system.messages import tell
 from gr_cli.system.signals import lifeline
 
 if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
     from hydra.core.utils import JobReturn
     from omegaconf import DictConfig
+
+    from gr_cli.config.settings import Settings
+
+_MANIFEST = "sweep.json"  # in the sweep's folder
+# The parts of Hydra's own configuration that a job can't have for itself.
+_OF_SWEEP = ("launcher", "sweeper", "sweep")
 
 
 def quiet() -> None:
@@ -31,9 +49,6 @@ def quiet() -> None:
 quiet()  # for the processes of a launcher, which import this module with the job they are handed
 
 
-quiet()  # for the processes of a launcher, which import this module with the job they are handed
-
-
 class CheckFirst(Callback):
     """Hydra calls this before the first job of a sweep. Other sweepers than the basic one find jobs as they go."""
 
@@ -42,7 +57,7 @@ class CheckFirst(Callback):
         try:
             check_launcher(config)
             if _sweeper(config).endswith("BasicSweeper"):
-                plan(config)
+                _plan(config)
             if starts_processes(config.hydra):
                 current().held.enter_context(lifeline())
         except Exception as error:
@@ -55,10 +70,105 @@ class CheckFirst(Callback):
 
 def _sweeper(config: DictConfig) -> str:
     """The class of the sweeper."""
-    from omegaconf import OmegaConf
-
     node = OmegaConf.select(config, "hydra.sweeper")
     if not OmegaConf.is_dict(node) or "_target_" not in node:
         choice = config.hydra.runtime.choices.get("hydra/sweeper")
         raise ConfigError("hydra/sweeper", choice, "must name a sweeper", "leave it out for combinations of values")
     return str(node["_target_"])
+
+
+def _plan(config: DictConfig) -> None:
+    """Compose and check all jobs, and write down which runs they are."""
+    from gr_cli.cli.launchers.sweeper import CheckedSweeper
+    from gr_cli.config.arguments import check
+    from gr_cli.runner.run import folder_of
+    from gr_cli.system.files import not_made, write_json
+    from gr_cli.system.locks import held
+    from gr_cli.types import PositiveInt
+
+    check(config.hydra.sweeper.max_batch_size, PositiveInt | None, "hydra.sweeper.max_batch_size")
+    sweep = begin()
+    sweep.in_process = in_this_process(config.hydra)
+    jobs = _listed(config)
+    same: tuple[list[str], list[str]] | None = None
+    firsts: dict[tuple[Any, ...], list[str]] = {}
+    for overrides in jobs:
+        settings = _checked_job(config, overrides)
+        path = folder_of(settings, OUTPUTS).path
+        first = firsts.setdefault((path.parent, settings.seed, settings.identity), overrides)
+        if first is not overrides:
+            same = same or (first, overrides)
+            continue
+        sweep.add(path, overrides, settings)
+    if same:
+        runs = "1 run" if len(sweep.jobs) == 1 else f"{len(sweep.jobs)} runs"
+        print(f"{len(jobs)} jobs are {runs}, each trained once: {_shown(*same)} are the same run")
+    sweep.tally.total = len(sweep.jobs)
+    folder = Path(config.hydra.sweep.dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_made(folder, error) from error
+    sweep.held.enter_context(held(folder))
+    write_json(folder / _MANIFEST, {"jobs": {str(path): overrides for path, overrides in sweep.jobs.items()}})
+    Plugins.instance().class_name_to_class[config.hydra.sweeper._target_] = CheckedSweeper
+    if trained_elsewhere(config.hydra):
+        tell(f"other processes train these runs; to watch them: gr-report --watch {shlex.quote(str(folder))}")
+
+
+def _listed(config: DictConfig) -> list[list[str]]:
+    """The overrides of each job that Hydra's own sweeper makes of its parameters and of the command line."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    words = typed(config.hydra.overrides.task)
+    try:
+        words = [*BasicSweeper(None, config.hydra.sweeper.params)._parse_config(), *words]
+        parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(words)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise CompositionError(explain(error, words)) from error
+    for override in parsed:
+        _check_values(override)
+    return [list(overrides) for overrides in BasicSweeper.split_arguments(parsed, None)[0]]
+
+
+def _checked_job(config: DictConfig, overrides: list[str]) -> Settings:
+    """The settings of a job of the sweep that `config` describes."""
+    try:
+        composed = GlobalHydra.instance().config_loader().load_sweep_config(config, overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise CompositionError(explain(error, overrides)) from error
+    for part in _OF_SWEEP:
+        here, there = (OmegaConf.to_container(node.hydra[part], resolve=False) for node in (composed, config))
+        if here != there:
+            choice = composed.hydra.runtime.choices.get(f"hydra/{part}")
+            raise ConfigError(
+                shlex.join(overrides),
+                f"(hydra/{part}={choice})",
+                f"sets hydra.{part}, which holds for the whole sweep and not for one of its jobs",
+                f"name it on the command line: hydra/{part}={choice}",
+            )
+    settings = settings_from(composed, composed.hydra)
+    if settings.config["inspect"]:
+        raise ConfigError("inspect", "true", "looks at one benchmark, not at a sweep's", "leave out -m")
+    return settings
+
+
+def _shown(one: list[str], other: list[str]) -> str:
+    """Two jobs by the overrides in which they differ."""
+    differing = [(a, b) for a, b in zip(one, other, strict=True) if a != b]
+    if not differing:
+        return f"{shlex.join(one)} twice"
+    return " and ".join(shlex.join(words) for words in zip(*differing, strict=True))
+
+
+def _check_values(override: Override) -> None:
+    """Refuse what can't be listed: a sweep over sweeps, an interval, or nothing at all."""
+    if not override.is_sweep_override():
+        return
+    try:
+        values = list(override.sweep_string_iterator())
+    except (HydraException, OmegaConfBaseException):
+        values = []
+    if not values:
+        name, _, value = str(override.input_line).partition("=")
+        raise ConfigError(name, value, "must give values, none of them a sweep itself", "list them, or use range(0,5)")

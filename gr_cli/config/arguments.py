@@ -7,6 +7,7 @@ import inspect
 import re
 import types
 from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Len, Lt
@@ -48,6 +49,34 @@ def check(
         plain = isinstance(default, (bool, int, float, str))
         usual = f"the default is {_shown(default)}" if plain else ""
         raise ConfigError(field, shown, f"must be {describe(annotation)}", usual) from error
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind, config=None if is_dataclass(kind) else _STRICT)
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value that was read from a file is of a `kind`, an annotation. Nothing is converted."""
+    try:
+        _adapter(kind).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def from_plain(kind: Callable[..., T], value: Any) -> T:
+    """The dataclass that was written as the mapping `value`.
+
+    Raises:
+        ValueError: its fields are others.
+    """
+    try:
+        made: T = _adapter(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"has a wrong `{'.'.join(map(str, first['loc']))}` ({first['msg']})") from error
+    return made
 
 
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}

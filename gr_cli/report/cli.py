@@ -116,8 +116,7 @@ def _watch(folders: list[Path], asked: argparse.Namespace) -> int:
             f"goes alone: remove --{others[0]}",
             "make the report when the runs are over",
         )
-    from gr_cli.terminal.watch import Lines, watch
-    from gr_cli.terminal.watch_table import Board
+    from gr_cli.terminal.watch import Board, Lines, watch
 
     if not sys.stdout.isatty():
         return watch(folders, Lines())
@@ -145,10 +144,10 @@ def _write(asked: argparse.Namespace, grouping: Grouping, table: Table) -> None:
         elif target is not None:
             save(Path(target), text())
     if asked.figures is not None:
-        from gr_cli.report.papers import draw
+        from gr_cli.report.chart_list import save_all
 
-        made = draw(table, Path(asked.figures))
-        _tell(f"{len(made)} figures, each as SVG and PDF, are in {asked.figures}")
+        made = save_all(table, Path(asked.figures))
+        _tell(f"{made} figures, each as SVG and PDF, are in {asked.figures}")
     if "-" not in (asked.csv, asked.latex, asked.html):
         print(tables.markdown(table))
 

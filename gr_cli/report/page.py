@@ -7,8 +7,11 @@ what is drawn can be printed. Scripts only sort, filter and fold what is there. 
 from __future__ import annotations
 
 import base64
+import io
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +20,19 @@ from markupsafe import Markup
 
 from gr_cli._version import __version__
 from gr_cli.errors import one_line
-from gr_cli.report import charts, measured, series
+from gr_cli.report import series
+from gr_cli.report.chart_list import Chart, comparisons, formats, mean_over, of_group, of_table, sweeps
 from gr_cli.report.groups import Grouping, last_sign, seeds_shown
-from gr_cli.report.page_chart import STATISTICS, Chart, alt_text, chart_of, line_numbers, numbers_of
-from gr_cli.report.statistics import Summary
-from gr_cli.report.tables import Row, Shown, Table, mean_and_sem, number, remarks, scale, shown_table, title
+from gr_cli.report.tables import Row, Table, mean_and_sem, number, remarks, shown_table
+from gr_cli.results import charts
 from gr_cli.results.discovery import FoundRun
-from gr_cli.results.tables import FRACTION
+from gr_cli.results.statistics import Summary
+from gr_cli.results.tables import FRACTION, TableFormat, title
 from gr_cli.system.reading import read_bytes, read_text
 
+_MOST_PIXELS = 40_000_000  # of a picture that is made smaller
 _OPEN = 3  # so many groups are unfolded at first
+_BETTER = {"higher": "higher is better", "lower": "lower is better", "none": ""}
 
 
 def html(grouping: Grouping, table: Table) -> str:
@@ -47,9 +53,9 @@ def html(grouping: Grouping, table: Table) -> str:
         "newest": max(runs, key=last_sign).status.get("updated", "") if runs else "",
         "version": __version__,
         "main": shown_table(table),
-        "comparison": _comparison(table),
-        "sweeps": _sweeps(table),
-        "evaluations": measured.sections(table),
+        "comparison": comparisons(table),
+        "sweeps": sweeps(table),
+        "evaluations": _sections(table),
         "groups": [_group(place, row, table) for place, row in enumerate(table.rows)],
         "newline": Markup("\n"),
     }
@@ -61,39 +67,6 @@ def html(grouping: Grouping, table: Table) -> str:
 def _on_one_line(value: object) -> object:
     """Any value as text of the page: without control characters, which HTML can't hold."""
     return value if isinstance(value, Markup) else one_line(value)
-
-
-# --- charts
-
-
-def _comparison(table: Table) -> list[Chart]:
-    made = []
-    for metric in table.metrics:
-        named = {
-            f"{i + 1} · {row.label}": summary for i, row in enumerate(table.rows) if (summary := row.metrics[metric])
-        }
-        if named:
-            unit = table.units[metric]
-            figure = charts.comparison(named, title(metric, unit), scale(unit), page=True)
-            caption = f"{title(metric, unit)} with 95 % confidence intervals"
-            best = max(named, key=lambda name: named[name].mean)
-            alt = f"{caption}; highest: {best} with {number(named[best].mean, unit)}"
-            rows = [[name, *numbers_of(summary, unit)] for name, summary in named.items()]
-            numbers = Shown(["configuration", *STATISTICS], rows, 1)
-            made.append(chart_of("comparison", f"compare-{metric}", figure, caption, alt, numbers))
-    return made
-
-
-def _sweeps(table: Table) -> list[Chart]:
-    metric, made = table.metrics[0], []
-    for sweep in series.sweeps(table):
-        name = f"sweep-{re.sub(r'[^a-z0-9]+', '-', sweep.column.name.lower())}"
-        unit = table.units[metric]
-        figure = charts.sweep(sweep.lines, sweep.column.label, title(metric, unit), scale(unit), page=True)
-        caption = f"{title(metric, unit)} by {sweep.column.label}, with 95 % confidence intervals"
-        alt, numbers = alt_text(caption, sweep.lines, unit), line_numbers(sweep.lines, sweep.column.label, unit)
-        made.append(chart_of("sweep", name, figure, caption, alt, numbers))
-    return made
 
 
 # --- one group
@@ -112,7 +85,7 @@ def _group(place: int, row: Row, table: Table) -> dict[str, Any]:
         "result": f"{title(metric, unit)} {mean_and_sem(row.metrics[metric], unit, row.n)} · {seeds}",
         "notes": row.notes,
         "matrix": _matrix(row, f"{name}-matrix"),
-        "charts": [*_curves(row, f"{name}-curves"), *_losses(row, f"{name}-losses")],
+        "charts": of_group(place + 1, row),
         "pictures": pictures,
         "pictured_seed": pictured,
         "runs": [_run(run) for run in sorted(group.runs, key=lambda run: (run.seed, str(run.path)))],
@@ -153,32 +126,39 @@ def _cell(summary: Summary | None) -> dict[str, str] | None:
     return {"mean": number(summary.mean, FRACTION, 1), "error": error, "back": back, "front": front}
 
 
-def _curves(row: Row, name: str) -> list[Chart]:
-    if not (lines := series.curves(row.group)):
-        return []
-    caption = "Test accuracy (%) of each task as training goes on; bands: standard error"
-    alt, numbers = alt_text(caption, lines, FRACTION), line_numbers(lines, "tasks learnt", FRACTION)
-    return [chart_of("curves", name, charts.curves(lines, page=True), caption, alt, numbers)]
-
-
-def _losses(row: Row, name: str) -> list[Chart]:
-    if not (lines := series.losses(row.group)):
-        return []
-    caption = "Losses by iteration through all tasks; bands: standard error"
-    alt, numbers = alt_text(caption, lines, ""), line_numbers(lines, "iteration", "")
-    return [chart_of("losses", name, charts.losses(lines, page=True), caption, alt, numbers)]
-
-
 def _pictures(runs: Sequence[FoundRun]) -> tuple[int, dict[int, str]]:
     """What the generator of the first seed that has pictures dreams after each task: the seed, and them in base64."""
     for run in runs:
         pictures = {}
         for task, path in sorted(_grids(run).items()):
             with run.leaving_out(path.name):  # it may be broken
-                pictures[task] = base64.b64encode(charts.thumbnail(read_bytes(path), path.name)).decode()
+                pictures[task] = base64.b64encode(_thumbnail(read_bytes(path), path.name)).decode()
         if pictures:
             return run.seed, pictures
     return 0, {}
+
+
+def _thumbnail(picture: bytes, name: str, width: int = 400) -> bytes:
+    """A PNG picture made smaller, as JPEG.
+
+    Raises:
+        ValueError: it is broken, or too large to be one of a run.
+    """
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its size, which is looked at here
+            with Image.open(io.BytesIO(picture), formats=["PNG"]) as image:
+                if image.width * image.height > _MOST_PIXELS:
+                    raise ValueError(f"it is {image.width} x {image.height} pixels large")
+                small = image.convert("RGB")
+    except Exception as error:  # of many kinds, as PIL reads them
+        raise ValueError(f"{name} is no picture that can be shown ({type(error).__name__})") from error
+    small.thumbnail((width, 10 * width))
+    data = io.BytesIO()
+    small.save(data, "JPEG", quality=80, optimize=True)
+    return data.getvalue()
 
 
 def _grids(run: FoundRun) -> dict[int, Path]:
@@ -209,3 +189,72 @@ def _config(run: FoundRun) -> list[str]:
     with run.leaving_out("config.yaml"):
         return read_text(run.path / "config.yaml").split("\n")
     return []
+
+
+# --- what evaluations measured, none of it known by name; accuracy stands with each group
+
+
+@dataclass
+class _Section:
+    """A part of the page about one table: what it and its columns mean, and charts or matrices of each group."""
+
+    name: str
+    heading: str
+    about: str
+    meanings: dict[str, str]
+    charts: list[Chart] = field(default_factory=list)
+    matrices: list[dict[str, Any]] = field(default_factory=list)
+
+
+def _sections(table: Table) -> list[_Section]:
+    """The sections of all tables that have anything to show."""
+    made = [_section_of(described) for described in formats(table)]
+    for described, section in zip(formats(table), made, strict=True):
+        if described.layout == "lines":
+            section.charts = of_table(described, table)
+        else:
+            section.matrices = _matrices(described, section.heading, table)
+    return [section for section in made if section.charts or section.matrices]
+
+
+def _section_of(described: TableFormat) -> _Section:
+    words = {column: [column.unit.replace(FRACTION, "%"), _BETTER[column.direction]] for column in described.values}
+    meanings = {
+        f"{column.name} ({'; '.join(filter(None, parts))})" if any(parts) else column.name: column.meaning
+        for column, parts in words.items()
+    }
+    heading = described.name.replace("_", " ").capitalize()
+    return _Section(f"measured-{described.name}", heading, described.about, meanings)
+
+
+def _matrices(described: TableFormat, heading: str, table: Table) -> list[dict[str, Any]]:
+    """The counts of each group after its last task, coloured by their share of the row; too large ones are left out."""
+    made, (down, across) = [], described.keys[-2:]
+    for place, row in enumerate(table.rows, 1):
+        counts = series.counted(row.group, described)
+        names = [sorted({key[axis] for key in counts}, key=lambda text: (len(text), text)) for axis in (0, 1)]
+        if counts and max(map(len, names)) <= charts.FEW:
+            caption = f"{place} · {row.label}: {described.values[0].meaning}, after the last task"
+            made.append(
+                {
+                    "label": heading,
+                    "corner": f"{down} \\ {across}",
+                    "columns": names[1],
+                    "rows": [(name, _shares(name, names[1], counts)) for name in names[0]],
+                    "forgotten": [],
+                    "caption": f"{caption}; {mean_over(row, described.name, bands=False)}",
+                }
+            )
+    return made
+
+
+def _shares(name: str, columns: Sequence[str], counts: Mapping[tuple[str, str], Summary]) -> list[dict[str, str]]:
+    """The cells of a row: counts, with colours for their shares of it."""
+    values = [counts[name, column].mean if (name, column) in counts else 0.0 for column in columns]
+    total = sum(values) or 1.0
+    cells = []
+    for value in values:
+        colours = charts.colour_of(value / total), charts.readable_on(value / total)
+        shown = number(value, "", 0 if value == int(value) else 1)
+        cells.append({"mean": shown, "error": "", "back": colours[0], "front": colours[1]})
+    return cells

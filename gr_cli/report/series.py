@@ -9,24 +9,15 @@ from typing import TypeVar
 from gr_cli.errors import one_line
 from gr_cli.report.groups import Column as SettingColumn
 from gr_cli.report.groups import Group
-from gr_cli.report.statistics import Summary, summarised
 from gr_cli.report.tables import Row, Table, as_number
+from gr_cli.results.charts import TOGETHER, Cells, Line
 from gr_cli.results.discovery import FoundRun
+from gr_cli.results.statistics import Summary, summarised
 from gr_cli.results.tables import ALL_TASKS, Column, TableFormat
 from gr_cli.system.reading import finite, naming, read_table
 
-TOGETHER = "all so far"  # the line of all tasks together
-Cells = dict[tuple[int, int], Summary]  # by (after task, task)
 Rows = Sequence[Mapping[str, str]]  # of a table, by column
 Key = TypeVar("Key", bound=Hashable)
-
-
-@dataclass(frozen=True)
-class Line:
-    """Values along x, each of several seeds."""
-
-    name: str
-    points: dict[float, Summary]
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 from gr_cli.errors import ConfigError, one_line, suggestion
 from gr_cli.report.groups import NONE, Column, Group, Grouping, notes
-from gr_cli.report.statistics import Summary, summarised
 from gr_cli.results.discovery import FoundRun
 from gr_cli.results.metrics import fractions
-from gr_cli.results.tables import FRACTION
+from gr_cli.results.statistics import Summary, summarised
+from gr_cli.results.tables import FRACTION, scale, title
 
 DEFAULT_METRICS = ("average_accuracy", "forgetting")
 
@@ -243,17 +243,6 @@ def shown_table(table: Table) -> Shown:
         cells += [mean_and_sem(row.seconds, "", row.n, 1), NONE if row.memory is None else f"{row.memory:.0f}"]
         rows.append(cells)
     return Shown(headers, rows, words)
-
-
-def title(name: str, unit: str) -> str:
-    """A metric or a column with its unit."""
-    words = name.replace("_", " ")
-    return f"{words} (%)" if unit == FRACTION else f"{words} ({unit})" if unit else words
-
-
-def scale(unit: str) -> float:
-    """By what numbers of a unit are multiplied where they are shown: fractions are in percent."""
-    return 100.0 if unit == FRACTION else 1.0
 
 
 def number(value: float, unit: str, digits: int = 2, sign: str = "") -> str:

@@ -10,8 +10,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Any, NoReturn
+from typing import Any
 
+from gr_cli.config.arguments import fits
 from gr_cli.config.settings import deciding, flat, short_hash
 from gr_cli.errors import FolderError
 from gr_cli.results.folder import TABLES, RunFolder
@@ -116,9 +117,18 @@ def find(roots: Sequence[Path]) -> Found:
     """
     found = Found()
     for path, job in candidates(roots, found):
-        _look_at(path, job, found)
+        try:
+            folder = RunFolder(path)
+            status = folder.status()
+            if status is not None:
+                found.runs.append(_read(folder, status))
+            elif job is not None:
+                found.unborn.append(Unborn(path, tuple(job)))
+        except _WHAT_BROKEN_FILES_RAISE as error:
+            found.unreadable[path] = _why(error)
     if not (found.runs or found.unborn or found.unreadable):
-        refuse_nothing(roots)
+        listed = ", ".join(map(str, roots))
+        raise FolderError(f"{listed}: no run here (no status.json); name a folder that gr-run left, such as outputs")
     # A folder that is found under its sweep is no news if it is found in its place, too.
     known = {(run.seed, run.identity) for run in found.runs}
     found.unborn = [job for job in found.unborn if job.seed_and_identity not in known]
@@ -141,16 +151,6 @@ def candidates(roots: Sequence[Path], found: Found) -> Iterator[tuple[Path, Sequ
             if place not in seen:
                 seen.add(place)
                 yield path, job
-
-
-def refuse_nothing(roots: Sequence[Path]) -> NoReturn:
-    """Say that there is no run.
-
-    Raises:
-        FolderError: always.
-    """
-    listed = ", ".join(map(str, roots))
-    raise FolderError(f"{listed}: no run here (no status.json); name a folder that gr-run left, such as outputs")
 
 
 def _below(root: Path, found: Found) -> Iterator[tuple[Path, Sequence[str] | None]]:
@@ -178,30 +178,16 @@ def _below(root: Path, found: Found) -> Iterator[tuple[Path, Sequence[str] | Non
 
 def _jobs(sweep: Path) -> list[tuple[Path, Sequence[str]]]:
     """The folders of a sweep's jobs, which are named as seen from where it was started: beside `outputs`."""
-    jobs = read_json(sweep / "sweep.json").get("jobs")
-    if not isinstance(jobs, dict):
-        raise ValueError("lists no jobs by their folders")
+    jobs: dict[str, list[str]] = read_json(sweep / "sweep.json").get("jobs", [])
+    if not fits(jobs, dict[str, list[str]]):
+        raise ValueError("lists no overrides of jobs by their folders")
     beside = Path(*sweep.resolve().parts[:-3])
     with suppress(ValueError):
         beside = beside.relative_to(Path.cwd())
-    for path, overrides in jobs.items():
+    for path in jobs:
         if PurePath(path).is_absolute() or ".." in PurePath(path).parts:
             raise ValueError(f"names a folder that is not below its own place, {path}")
-        if not isinstance(overrides, list) or not all(isinstance(word, str) for word in overrides):
-            raise ValueError(f"has no list of overrides for {path}")
     return [(beside / path, overrides) for path, overrides in jobs.items()]
-
-
-def _look_at(path: Path, job: Sequence[str] | None, found: Found) -> None:
-    try:
-        folder = RunFolder(path)
-        status = folder.status()
-        if status is not None:
-            found.runs.append(_read(folder, status))
-        elif job is not None:
-            found.unborn.append(Unborn(path, tuple(job)))
-    except _WHAT_BROKEN_FILES_RAISE as error:
-        found.unreadable[path] = _why(error)
 
 
 def _read(folder: RunFolder, status: dict[str, Any]) -> FoundRun:

@@ -53,9 +53,9 @@ with _quiet(), _shipped_settings():
     import matplotlib
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
+    from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
-__all__ = ["Axes", "Figure", "MaxNLocator", "NullFormatter", "PercentFormatter", "StrMethodFormatter", "matplotlib"]
+__all__ = ["Axes", "Figure", "MaxNLocator", "NullFormatter", "StrMethodFormatter", "matplotlib"]
 
 
 @contextmanager

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gr_cli.errors import one_line, shortened
-from gr_cli.results.drawing import Axes, Figure, MaxNLocator, PercentFormatter, matplotlib, own_settings
+from gr_cli.results import charts
+from gr_cli.results.charts import Line, heat_map
+from gr_cli.results.drawing import Axes, Figure, MaxNLocator, own_settings
 from gr_cli.results.metrics import Row, average_accuracy
+from gr_cli.results.statistics import Summary
 from gr_cli.system.files import write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_COLOURS = "viridis"  # even in lightness, and told apart by colour-blind eyes
-_FEW = 20  # tasks each of which there is room for
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -32,60 +32,31 @@ def _placed(width: float, height: float, left: float, right: float, below: float
     return figure, figure.add_axes((left / whole[0], below / whole[1], width / whole[0], height / whole[1]))
 
 
-@own_settings()
 def matrix(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path) -> None:
     """Heat map of the accuracy matrix: a row per training, a column per task."""
-    values, names = 100 * np.array(list(rows.values()), dtype=float), list(map(one_line, names))
-    height, width = values.shape
-    longest, few = max(map(len, names)), max(values.shape) <= _FEW
-    # Inches of the map itself. A picture of all numbers of a hundred tasks would take gigabytes to draw.
-    across, down = (0.75 * width, 0.55 * height) if few else (min(8.0, 0.75 * width), min(8.0, 0.55 * height))
-    figure, axes = _placed(across, down, left=1.1, right=1.2, below=0.65 + (0.055 * longest if longest > 5 else 0))
-    image = axes.imshow(values, vmin=0, vmax=100, cmap=_COLOURS, aspect="auto")
-    if few:
-        for (i, j), value in np.ndenumerate(values):
-            axes.text(
-                j, i, f"{value:.1f}", ha="center", va="center", color="black" if value > 60 else "white", fontsize=8
-            )
-    step = -(-width // _FEW)
-    aslant: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if longest > 5 else {}
-    axes.set_xticks(range(0, width, step), names[::step], **aslant)
-    step = -(-height // _FEW)
-    axes.set_yticks(range(0, height, step), [f"after task {after}" for after in rows][::step])
-    axes.set_xlabel("evaluated on task")
-    axes.set_title(one_line(title), fontsize=9)
-    box = axes.get_position()
-    beside = figure.add_axes((box.x1 + 0.15 / figure.get_figwidth(), box.y0, 0.15 / figure.get_figwidth(), box.height))
-    figure.colorbar(image, cax=beside, label="test accuracy (%)" if down > 1.2 else "%")
-    _save(figure, path)
+    single = {(after, task): _single(value) for after, row in rows.items() for task, value in enumerate(row)}
+    cells = {place: value for place, value in single.items() if value is not None}
+    with own_settings():
+        _save(heat_map(cells, page=True, names=list(map(one_line, names)), heading=title), path)
 
 
-@own_settings()
-def curves(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path) -> None:
+def curves(rows: Mapping[int, Row], title: str, path: Path) -> None:
     """Accuracy on each task as training goes on, and their mean over the tasks learnt so far."""
-    names = list(map(one_line, names))
-    listed = len(names) <= 12
-    widest = max(len(f"task {task}: {name}") for task, name in enumerate([*names, "mean of tasks"]))
-    figure, axes = _placed(4.3, 2.8, left=0.75, right=0.55 + 0.068 * min(widest, 60) if listed else 0.2, below=0.55)
-    colours = np.linspace(0, 0.9, len(names))
-    palette = matplotlib.colormaps[_COLOURS]
-    for task, name in enumerate(names):
-        points = [(after, accuracies[task]) for after, accuracies in rows.items() if after >= task or len(rows) == 1]
-        width, size = (1.3, 4) if len(names) <= _FEW else (0.6, 0)
-        label = f"task {task}: {name}"
-        axes.plot(*zip(*points, strict=True), "o-", color=palette(colours[task]), lw=width, ms=size, label=label)
-    means = [(after, average_accuracy([accuracies[: after + 1]])) for after, accuracies in rows.items()]
-    axes.plot(*zip(*means, strict=True), "k--", lw=1.8, label="mean of tasks so far")
-    axes.set_ylim(-0.02, 1.02)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("after task")
-    axes.set_ylabel("test accuracy")
-    axes.set_title(one_line(title), fontsize=9)
-    axes.grid(alpha=0.3)
-    if listed:
-        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    _save(figure, path)
+    values: dict[str, dict[int, float | None]] = {}
+    for after, row in rows.items():
+        for task, value in enumerate(row if len(rows) == 1 else row[: after + 1]):
+            values.setdefault(f"task {task}", {})[after] = value
+    values["mean so far"] = {after: average_accuracy([row[: after + 1]]) for after, row in rows.items()}
+    lines = [
+        Line(name, {after + 1.0: point for after, value in of.items() if (point := _single(value)) is not None})
+        for name, of in values.items()
+    ]
+    with own_settings():
+        _save(charts.curves(lines, page=True, heading=title), path)
+
+
+def _single(value: float | None) -> Summary | None:
+    return None if value is None else Summary(value, None, None, 1)
 
 
 @own_settings()
@@ -118,7 +89,7 @@ def _rows(values: np.ndarray[Any, Any], title: str, path: Path, names: Sequence[
     names = [shortened(one_line(name)) for name in names]
     below = 0.3 + 0.06 * max(map(len, names), default=2)
     figure, axes = _placed(max(2.6, min(9.0, 0.3 * width)), max(1.2, 0.09 * count), left=0.55, right=1.0, below=below)
-    image = axes.imshow(values, vmin=0, vmax=1, cmap=_COLOURS, aspect="auto", interpolation="nearest")
+    image = axes.imshow(values, vmin=0, vmax=1, cmap="viridis", aspect="auto", interpolation="nearest")
     if names:
         axes.set_xticks(range(width), names, rotation=90)
     else:

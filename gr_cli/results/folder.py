@@ -194,39 +194,22 @@ class RunFolder:
     # when all have done so, these are adopted: at every instant there is a place of which all have the state. The state
     # of the last task's end stays beside a newer one until the run is finished: should that one be damaged.
 
-    @property
-    def _next(self) -> Path:
-        return self.path / NEXT
-
-    @property
-    def _current(self) -> Path:
-        return self.path / CURRENT
-
-    @property
-    def _previous(self) -> Path:
-        return self.path / PREVIOUS
-
     def write_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Write a state that is whole, and not yet adopted."""
-        save_tensors(self._next, state)
+        save_tensors(self.path / NEXT, state)
 
     def adopt_checkpoint(self, keep: bool = False) -> None:
         """Let the state that was written last, if it was not yet, take the place of the one before; `keep` that one as
         the previous state."""
-        if os.path.lexists(self._next):
-            if keep and os.path.lexists(self._current):
-                move(self._current, self._previous)
-            move(self._next, self._current)
+        if os.path.lexists(self.path / NEXT):
+            if keep and os.path.lexists(self.path / CURRENT):
+                move(self.path / CURRENT, self.path / PREVIOUS)
+            move(self.path / NEXT, self.path / CURRENT)
 
     def restore_checkpoint(self) -> None:
         """Let the previous state take the place of those after it."""
-        move(self._previous, self._current)
+        move(self.path / PREVIOUS, self.path / CURRENT)
         self.drop_next_checkpoint()
-
-    @property
-    def adopted(self) -> bool:
-        """Whether there is a state that was adopted."""
-        return os.path.lexists(self._current)
 
     @property
     def has_checkpoint(self) -> bool:
@@ -236,7 +219,7 @@ class RunFolder:
     @property
     def has_previous_checkpoint(self) -> bool:
         """Whether there is a state of the end of an earlier task."""
-        return os.path.lexists(self._previous)
+        return os.path.lexists(self.path / PREVIOUS)
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Replace checkpoint.pt."""
@@ -245,15 +228,15 @@ class RunFolder:
 
     def drop_next_checkpoint(self) -> None:
         """Forget a state that was not adopted."""
-        remove(self._next)
+        remove(self.path / NEXT)
 
     def drop_previous_checkpoint(self) -> None:
         """Forget the state before the one of checkpoint.pt."""
-        remove(self._previous)
+        remove(self.path / PREVIOUS)
 
     @property
     def _checkpoints(self) -> list[Path]:
-        return [path for path in (self._next, self._current, self._previous) if os.path.lexists(path)]
+        return [self.path / name for name in (NEXT, CURRENT, PREVIOUS) if os.path.lexists(self.path / name)]
 
     def load_checkpoints(self) -> dict[str, dict[str, Any] | FolderError]:
         """The complete states by file name, on the CPU, the newest first; for a damaged one what to raise."""

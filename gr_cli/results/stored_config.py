@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gr_cli.config.arguments import fits
 from gr_cli.config.instantiate import foreign_targets
 from gr_cli.config.settings import Settings
 from gr_cli.errors import ConfigError, FolderError
+from gr_cli.results.folder import RunFolder
 from gr_cli.system.reading import read_yaml, reason_of
 
 
@@ -22,8 +24,6 @@ def settings_of(path: Path, trust: Collection[str] = ()) -> Settings:
     Raises:
         FolderError: there is no run, or it names code that is not trusted.
     """
-    from gr_cli.results.folder import RunFolder
-
     with _refused(path):
         config, choices = read_config(path)
         check_trust(path, foreign_targets(config), trust)
@@ -43,8 +43,6 @@ def check_config(path: Path) -> None:
 @contextmanager
 def _refused(path: Path) -> Iterator[None]:
     """Make a FolderError of what reading the configuration of the run in `path` raises."""
-    from gr_cli.results.folder import RunFolder
-
     try:
         yield
     except OSError as error:
@@ -70,8 +68,8 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         OSError, ValueError: it can't be read, or is no configuration.
     """
     config = read_yaml(path / "config.yaml")
-    choices = config.pop("choices", None)
-    if not isinstance(choices, dict) or not all(isinstance(option, str) for option in choices.values()):
+    choices: dict[str, str] = config.pop("choices", None)
+    if not fits(choices, dict[str, str]):
         raise ValueError("config.yaml has no `choices`, which name an option of each group")
     return config, choices
 
@@ -96,8 +94,6 @@ def check_unchanged(path: Path) -> None:
     Raises:
         FolderError: it was damaged or changed.
     """
-    from gr_cli.results.folder import RunFolder
-
     folder = RunFolder(path)
     if (status := folder.status()) is not None:
         with _refused(path):

@@ -6,9 +6,13 @@ A run's folder describes its tables in `tables.json`, so that whoever reads it k
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, Literal
+
+from annotated_types import Len, Predicate
+
+from gr_cli.config.arguments import from_plain
 
 Value = str | int | float | None  # None: without meaning there; an empty cell
 Row = dict[str, Value]
@@ -19,7 +23,20 @@ FRACTION = "fraction"  # the unit of what is shown in percent
 ALL_TASKS = "all"  # in a column `task`: all tasks so far together
 MOMENT = ("after_task", "iteration")  # columns that say when a row was measured
 
-_MOST_TABLES, _MOST_COLUMNS, _LONGEST = 100, 100, 1000
+Name = Annotated[str, Predicate(re.compile(r"\w{1,100}", re.ASCII).fullmatch)]
+Line = Annotated[str, Predicate(re.compile(r".{0,1000}").fullmatch)]
+_CHECKED = {"extra": "forbid"}  # of what is read from `tables.json`
+
+
+def title(name: str, unit: str) -> str:
+    """A metric or a column with its unit."""
+    words = name.replace("_", " ")
+    return f"{words} (%)" if unit == FRACTION else f"{words} ({unit})" if unit else words
+
+
+def scale(unit: str) -> float:
+    """By what numbers of a unit are multiplied where they are shown: fractions are in percent."""
+    return 100.0 if unit == FRACTION else 1.0
 
 
 @dataclass(frozen=True)
@@ -34,12 +51,14 @@ class Column:
     metric: the name under which the value of the last row stands in metrics.csv; empty: it does not.
     """
 
-    name: str
-    meaning: str
-    unit: str = ""
+    __pydantic_config__ = _CHECKED
+
+    name: Name
+    meaning: Line
+    unit: Line = ""
     direction: Direction = "none"
-    key: bool = False
-    metric: str = ""
+    key: Literal[True, False] = False  # to pydantic, "yes" is a bool
+    metric: Name | Literal[""] = ""
 
 
 AFTER_TASK = Column("after_task", "the last task that was trained, from 0 on; -1: before any training", key=True)
@@ -58,10 +77,17 @@ class TableFormat:
     layout: `lines`: the values of a row's keys over the tasks learnt; `matrix`: the first value by the last two keys.
     """
 
-    name: str
-    about: str
-    columns: tuple[Column, ...]
+    __pydantic_config__ = _CHECKED
+
+    name: Name
+    about: Line
+    columns: Annotated[tuple[Column, ...], Len(1, 100)]
     layout: Layout = "lines"
+
+    def __post_init__(self) -> None:
+        names = [column.name for column in self.columns]
+        if AFTER_TASK.name not in names or len(set(names)) < len(names):
+            raise ValueError(f"table {self.name} has no column `{AFTER_TASK.name}`, or one twice")
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -82,46 +108,12 @@ class TableFormat:
         """Plain values, as `tables.json` holds them."""
         return asdict(self) | {"columns": [asdict(column) for column in self.columns]}
 
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> TableFormat:
-        """The format that gave `state`.
 
-        Raises:
-            ValueError: it is none.
-        """
-        _check_fields(state, cls)
-        columns = state["columns"]
-        if not isinstance(columns, Sequence) or isinstance(columns, str) or len(columns) > _MOST_COLUMNS:
-            raise ValueError("`columns` must be a list")
-        found = cls(**{**state, "columns": tuple(_column(column) for column in columns)})
-        names = [column.name for column in found.columns]
-        if found.layout not in get_args(Layout) or AFTER_TASK.name not in names or len(set(names)) < len(names):
-            raise ValueError(f"table {found.name} has no such layout, or no column `{AFTER_TASK.name}`, or one twice")
-        return found
+@dataclass(frozen=True)
+class _Described:
+    """What a `tables.json` holds."""
 
-
-def _column(state: object) -> Column:
-    _check_fields(state, Column)
-    assert isinstance(state, Mapping)
-    column = Column(**state)
-    if column.direction not in get_args(Direction) or (column.metric and not _is_name(column.metric)):
-        raise ValueError(f"column {column.name} must be better higher, lower or none")
-    return column
-
-
-def _check_fields(state: object, kind: type[TableFormat | Column]) -> None:
-    """Raise ValueError unless `state` has the fields of `kind`, texts of one line but for flags and columns."""
-    names = {item.name for item in fields(kind)}
-    if not isinstance(state, Mapping) or set(state) != names or not _is_name(state["name"]):
-        raise ValueError("a table or a column has a name that is none, or other fields than it must have")
-    for name, value in state.items():
-        fits = isinstance(value, bool) if name == "key" else name == "columns" or isinstance(value, str)
-        if not fits or (isinstance(value, str) and (len(value) > _LONGEST or "\n" in value)):
-            raise ValueError(f"`{name}` of {state['name']} must be a text of one line")
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"\w{1,100}", value, re.ASCII) is not None
+    tables: Annotated[tuple[TableFormat, ...], Len(0, 100)]
 
 
 def formats_of(described: Mapping[str, Any]) -> dict[str, TableFormat]:
@@ -130,11 +122,7 @@ def formats_of(described: Mapping[str, Any]) -> dict[str, TableFormat]:
     Raises:
         ValueError: it describes none.
     """
-    tables = described.get("tables")
-    if not isinstance(tables, list) or len(tables) > _MOST_TABLES:
-        raise ValueError("`tables` must be a list")
-    formats = [TableFormat.from_dict(table) for table in tables]
-    return {table.name: table for table in formats}
+    return {table.name: table for table in from_plain(_Described, described).tables}
 
 
 @dataclass
@@ -164,4 +152,4 @@ class MeasuredTable:
         """The table that gave `state`."""
         values = state["values"]
         rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
-        return cls(TableFormat.from_dict(state["format"]), rows)
+        return cls(from_plain(TableFormat, state["format"]), rows)

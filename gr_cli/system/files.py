@@ -25,7 +25,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     try:
         with suppress(FileNotFoundError):
             temporary.unlink()
-        with temporary.open("xb") as file:  # made anew: a link of that name would lead elsewhere
+        with temporary.open("x+b") as file:  # made anew: a link of that name would lead elsewhere
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -7,22 +7,21 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
 
 from gr_cli.errors import one_line
 from gr_cli.results.discovery import NEVER_BEGUN, Found, candidates
 from gr_cli.results.progress import WAITING, Watched, Watcher
 from gr_cli.system.locks import is_held
 from gr_cli.system.output import reader_left
+from gr_cli.terminal.bars import fitting
+from gr_cli.terminal.format import duration, percent, shortened
 
 _PAUSE = 1.0  # seconds between two looks
-
-
-class Screen(Protocol):
-    """Where runs are shown."""
-
-    def show(self, summary: str, runs: Sequence[Watched]) -> None:
-        """All runs as they are now."""
+_STYLES = {"running": "bold", "finished": "green", "failed": "red", "killed": "red", "interrupted": "yellow"}
 
 
 class Lines:
@@ -45,7 +44,52 @@ class Lines:
             raise KeyboardInterrupt
 
 
-def watch(roots: Sequence[Path], screen: Screen, pause: float = _PAUSE) -> int:
+class Board(Live):
+    """On a terminal: a table that is renewed."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        console = console or Console(highlight=False)
+        super().__init__(console=console, auto_refresh=False, vertical_overflow="crop")
+
+    def show(self, summary: str, runs: Sequence[Watched]) -> None:
+        """What became of the runs by now, the most interesting ones first."""
+        self.update(self._table(summary, runs), refresh=True)
+
+    def _table(self, summary: str, runs: Sequence[Watched]) -> RenderableType:
+        why = [run for run in runs if run.reason][:3]
+        room = max(3, self.console.height - 4 - len(why))  # counts, heads, what is left out, and the cursor
+
+        def rows(width: int) -> list[dict[str, RenderableType]]:
+            cells: list[dict[str, RenderableType]] = []
+            for run in runs[:room]:
+                at = run.progress
+                cells.append(
+                    {
+                        "run": Text(shortened(run.name, max(16, width - 52))),
+                        "state": Text(run.state, style=_STYLES.get(run.state, "dim")),
+                        "task": Text(f"{at['task']}/{at['tasks']}" if at else ""),
+                        "iteration": Text(f"{at['iteration']:,}/{at['iterations']:,}" if at else ""),
+                        "accuracy": Text("" if run.accuracy is None else f"{percent(run.accuracy)} %"),
+                        "time": Text(duration(run.seconds)),
+                        "left": Text(duration(run.left)),
+                    }
+                )
+            return cells
+
+        numbers = ("task", "iteration", "accuracy", "time", "left")
+        parts: list[RenderableType] = [Text(summary, style="bold")]
+        parts.append(fitting(self.console, rows, ("iteration", "time", "task"), numbers, headed=True))
+        if len(runs) > room:
+            parts.append(Text(f"and {len(runs) - room} more", style="dim"))
+        for run in why:
+            told = Text(
+                f"{shortened(run.name, 28)}: {one_line(run.reason)}", style="red", no_wrap=True, overflow="ellipsis"
+            )
+            parts.append(told)
+        return Group(*parts)
+
+
+def watch(roots: Sequence[Path], screen: Lines | Board, pause: float = _PAUSE) -> int:
     """Show the runs below `roots` until none is under way and no sweep goes on; 0 if all of them are finished, or who
     looks on leaves before, else 1. What is not there yet is waited for, and that is said.
 

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import secrets
-import struct
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from importlib import import_module
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from gr_cli.trackers.base import Log, Tracked, Tracker
-
-_BLOCK = 2**15
-StepAxis = Mapping[str, set[int]]
 
 
 class WandB(Tracker):
@@ -37,8 +31,6 @@ class WandB(Tracker):
     def log(self, run: Tracked, known: str | None, step: int) -> Log:
         import wandb
 
-        # Online, Weights & Biases itself knows how far it is, and takes down no step again.
-        kept = _kept(run.folder, known) if known is not None and self._mode == "offline" else {}
         told = wandb.init(
             project=self._project,
             entity=self._entity,
@@ -53,26 +45,23 @@ class WandB(Tracker):
             reinit="create_new",  # runs that are trained together are told side by side
             settings=wandb.Settings(silent=True, console="off", save_code=False, x_disable_stats=True),
         )
-        return _Stream(told, kept)
+        return _Stream(told)
 
 
 class _Stream(Log):
-    """`kept`: the steps of which earlier processes took something down, by its name: they may have been killed before
-    that was noted."""
+    """What is told of a run. Online, Weights & Biases itself takes down no step again."""
 
-    def __init__(self, run: Any, kept: StepAxis) -> None:
-        self.id, self._run, self._kept = str(run.id), run, kept
+    def __init__(self, run: Any) -> None:
+        self.id, self._run = str(run.id), run
 
     def rows(self, rows: Mapping[int, Mapping[str, float]]) -> None:
         for step, values in rows.items():
-            if fresh := {name: value for name, value in values.items() if step not in self._kept.get(name, ())}:
-                self._run.log(fresh, step=step)
+            self._run.log(dict(values), step=step)
 
     def picture(self, name: str, path: Path, step: int) -> None:
         import wandb
 
-        if step not in self._kept.get(name, ()):
-            self._run.log({name: wandb.Image(str(path), caption=path.stem)}, step=step)
+        self._run.log({name: wandb.Image(str(path), caption=path.stem)}, step=step)
 
     def flush(self) -> None:
         """Another process writes it down."""
@@ -83,38 +72,3 @@ class _Stream(Log):
 
     def close(self) -> None:
         self._run.finish(exit_code=1)
-
-
-def _kept(folder: Path, run: str) -> StepAxis:
-    """The steps that the offline files below `folder` have of a run, by name. Its library reads none of them; of a file
-    that is of a newer kind, or ends where a process was killed, counts what can be understood."""
-    found: dict[str, set[int]] = {}
-    for path in (folder / "wandb").glob(f"offline-run-*/run-{run}.wandb"):
-        with suppress(Exception):
-            proto: Any = import_module("wandb.proto.wandb_internal_pb2")
-            for data in _records(path.read_bytes()):
-                items = {
-                    (*item.nested_key, item.key)[0]: item.value_json
-                    for item in proto.Record.FromString(data).history.item
-                }
-                step = int(items.pop("_step", -1))
-                for name in items:
-                    found.setdefault(name, set()).add(step)
-    return found
-
-
-def _records(data: bytes) -> Iterator[bytes]:
-    """The records of a log as LevelDB writes it: behind a header of 7 bytes parts of records, none of which crosses the
-    border of a block of 32 KiB. A part has a head: checksum, size, and whether it is whole, first, middle or last."""
-    at, record = 7, b""
-    while at + 7 <= len(data):
-        left = -at % _BLOCK
-        if 0 < left < 7:  # no room for a head
-            at += left
-            continue
-        _, size, kind = struct.unpack_from("<IHB", data, at)
-        record += data[at + 7 : at + 7 + size]
-        at += 7 + size
-        if kind in (1, 4):
-            yield record
-            record = b""

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from gr_cli.cli.compose import composed
+from gr_cli.config.arguments import from_plain
 from gr_cli.evaluation import base
 from gr_cli.evaluation.base import Context, Evaluation
 from gr_cli.report.cli import main as report
@@ -106,7 +107,7 @@ def test_every_column_says_what_it_means():
     for evaluation in base.evaluations():
         table = TableFormat(evaluation.name, evaluation.about, evaluation.columns, evaluation.layout)
         assert table.about and all(column.meaning and "\n" not in column.meaning for column in table.columns)
-        assert TableFormat.from_dict(table.as_dict()) == table
+        assert from_plain(TableFormat, table.as_dict()) == table
 
 
 def test_a_forward_pass_is_made_once_for_all(monkeypatch):

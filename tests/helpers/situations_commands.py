@@ -205,14 +205,12 @@ COMMANDS: Table = {
         ("train.boundaries=hidden: {} {}", typed("train.boundaries=hidden strategy=ewc")),
         ("must say how many steps lie between", typed("train.boundaries=hidden")),
     ],
-    "cli/plan.py": [
+    "cli/callback.py": [
         ("_checked_job", mistake("-m strategy=finetune,foo"), "strategy=foo: no such option"),
         ("_listed", with_preset("hydra: {sweeper: {params: {seed: '1,2['}}}"), "seed=1,2[: can't be understood"),
         ("which holds for the whole sweep", with_preset(_LAUNCHER, "own,none")),
         ("looks at one benchmark", typed("-m inspect=true seed=0,1")),
         ("must give values, none of them a sweep itself", typed("-m seed=1,range(3)")),
-    ],
-    "cli/callback.py": [
         ("must name a sweeper", typed("-m hydra.sweeper=null seed=0")),
     ],
     "cli/launchers/check.py": [

@@ -28,7 +28,7 @@ REPORT: Table = {
         ("can't be written, there is no folder {}; make it first", reported("--csv", "nowhere/table.csv")),
         ("--watch={}: goes alone: remove --{}; make the report", reported("--watch", "--csv", "table.csv")),
     ],
-    "report/papers.py": [
+    "report/chart_list.py": [
         (
             "{}: can't be made ({})",
             reported("--figures", "taken", harm=lambda folder: Path("taken").write_text("a file")),

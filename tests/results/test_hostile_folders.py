@@ -546,9 +546,9 @@ def test_pictures_are_drawn_with_settings_of_our_own(tmp_path, where):
         environment["MPLBACKEND"] = "nonsense"
     script = (
         "from pathlib import Path\n"
-        "from gr_cli.report import charts\nfrom gr_cli.results import figures\n"
-        "from gr_cli.report.series import Line\n"
-        "from gr_cli.report.statistics import Summary\n"
+        "from gr_cli.results import charts\nfrom gr_cli.results import figures\n"
+        "from gr_cli.results.charts import Line\n"
+        "from gr_cli.results.statistics import Summary\n"
         "figures.matrix({0: [0.5, 0.1], 1: [0.3, 0.9]}, ['$a', 'b_{'], '$title', Path('matrix.png'))\n"
         "lines = [Line('$x', {float(i): Summary(i / 9, None, None, 1) for i in range(1, 10)})]\n"
         "Path('sweep.svg').write_text(charts.svg(charts.sweep(lines, 'x', 'y', 100.0, True), 'n'), encoding='utf-8')\n"
@@ -570,7 +570,7 @@ def test_settings_that_are_set_in_this_process_have_no_say_and_stay(tmp_path):
     from gr_cli.results import figures
 
     with matplotlib.rc_context({"text.usetex": True, "figure.dpi": 1, "savefig.transparent": True}):
-        figures.curves({0: [0.5, 0.1], 1: [0.3, 0.9]}, ["a", "b"], "title", tmp_path / "curves.png")
+        figures.curves({0: [0.5, 0.1], 1: [0.3, 0.9]}, "title", tmp_path / "curves.png")
         assert matplotlib.rcParams["text.usetex"] and matplotlib.rcParams["figure.dpi"] == 1
     assert (tmp_path / "curves.png").stat().st_size > 1000
 

@@ -21,8 +21,7 @@ from gr_cli.results.progress import Watched
 from gr_cli.strategies.steps import Position
 from gr_cli.terminal.run_view import Terminal
 from gr_cli.terminal.sweep_progress import Tally
-from gr_cli.terminal.watch import watch
-from gr_cli.terminal.watch_table import Board
+from gr_cli.terminal.watch import Board, watch
 from gr_cli.training.stages import Place
 from helpers.processes import start, wait_for, wait_for_file
 from helpers.run_folders import write_run

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.tracked import ENDS, SHORT, folders, killed_before_it_noted, stopped_and_resumed, table, told
+from helpers.tracked import ENDS, SHORT, folders, stopped_and_resumed, table, told
 
 
 def chunks(data):
@@ -65,14 +65,6 @@ def test_wandb_goes_on_with_the_run_that_was_interrupted(gr_run, interrupted):
     metrics = {row["metric"]: float(row["value"]) for row in table(folder, "metrics") if row["value"]}
     assert {name: summary[name] for name in metrics} == pytest.approx(metrics, rel=1e-5)
     assert summary["state"] == "finished"
-
-
-def test_wandb_has_once_what_a_killed_process_told_and_did_not_note(gr_run, interrupted):
-    pytest.importorskip("wandb")
-    folder = killed_before_it_noted(gr_run, interrupted, "tracker=wandb")
-    values, wanted = logged(records(folder)), told(folder)
-    assert {name: values[name] for name in wanted} == wanted
-    assert values["samples"] == dict.fromkeys(ENDS, "png")
 
 
 def test_wandb_has_each_run_of_a_program_and_their_sweep_as_a_group(gr_run):

@@ -1,12 +1,12 @@
-"""Charts over many runs, drawn with matplotlib on no display: for a page, and for papers."""
+"""Charts of one run and of many, drawn with matplotlib on no display: as pictures, for a page, and for papers."""
 
 from __future__ import annotations
 
 import io
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gr_cli.report.series import TOGETHER, Cells, Line
-from gr_cli.report.statistics import Summary
-from gr_cli.report.tables import scale, title
+from gr_cli.errors import one_line
 from gr_cli.results.drawing import (
     Axes,
     MaxNLocator,
@@ -27,7 +25,8 @@ from gr_cli.results.drawing import (
     own_settings,
 )
 from gr_cli.results.drawing import Figure as Figure
-from gr_cli.results.tables import FRACTION, Column
+from gr_cli.results.statistics import Summary
+from gr_cli.results.tables import FRACTION, Column, scale, title
 from gr_cli.system.files import write_whole
 
 # Told apart by colour-blind eyes (Okabe & Ito 2008); without the yellow and the black, which vanish on white or black.
@@ -37,8 +36,18 @@ _HEAT = matplotlib.colormaps["viridis"]
 _INK = "#010203"  # on the page: whatever colour its text has
 _PERCENT = (-3, 103)  # of an axis
 COLUMN = 3.35  # inches, of a paper with two columns
-_MOST_PIXELS = 40_000_000  # of a picture that is made smaller
 FEW = 20  # tasks each of which there is room for
+
+TOGETHER = "all so far"  # the line of all tasks together
+Cells = dict[tuple[int, int], Summary]  # by (after task, task)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Values along x, each of several seeds."""
+
+    name: str
+    points: dict[float, Summary]
 
 
 @contextmanager
@@ -59,14 +68,18 @@ def _style(page: bool) -> Iterator[None]:
         yield
 
 
-def _placed(height: float, page: bool, left: float = 0.62, below: float = 0.5) -> tuple[Figure, Axes]:
+def _placed(
+    height: float, page: bool, left: float = 0.62, below: float = 0.5, heading: str = ""
+) -> tuple[Figure, Axes]:
     """Axes of that height in a figure as wide as a column, with so much room around, in inches."""
     width = 4.6 if page else COLUMN
-    left, below, above, right = left * width / 4.6, below, 0.12, 0.12
+    left, below, above, right = left * width / 4.6, below, 0.3 if heading else 0.12, 0.12
     whole = height + below + above
     figure = Figure(figsize=(width, whole))
     place = (left / width, below / whole, (width - left - right) / width, height / whole)
-    return figure, figure.add_axes(place)
+    axes = figure.add_axes(place)
+    axes.set_title(one_line(heading), fontsize=7)
+    return figure, axes
 
 
 def _look(i: int) -> dict[str, Any]:
@@ -86,11 +99,12 @@ def lines(
     scale: float = 100.0,
     interval: bool = False,
     last_bold: bool = False,
+    heading: str = "",
 ) -> Figure:
     """Means along x with a band of the standard error, or of the confidence interval."""
     with _style(page):
         rows = -(-len(_named(drawn, last_bold)) // 3)
-        figure, axes = _placed(2.5 if page else 1.7, page, below=0.5 + (0.2 if page else 0.14) * rows)
+        figure, axes = _placed(2.5 if page else 1.7, page, below=0.5 + (0.2 if page else 0.14) * rows, heading=heading)
         _draw(axes, drawn, page, scale, interval, last_bold)
         if scale == 100:
             axes.set_ylim(*_PERCENT)
@@ -135,9 +149,9 @@ def _legend(axes: Axes, figure: Figure) -> None:
 
 
 @own_settings()
-def curves(drawn: Sequence[Line], page: bool) -> Figure:
+def curves(drawn: Sequence[Line], page: bool, heading: str = "") -> Figure:
     """Accuracy of each task as training goes on."""
-    figure = lines(drawn, "tasks learnt", "test accuracy (%)", page, last_bold=True)
+    figure = lines(drawn, "tasks learnt", "test accuracy (%)", page, last_bold=True, heading=heading)
     figure.axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
@@ -202,15 +216,15 @@ def sweep(drawn: Sequence[Line], x: str, y: str, scale: float, page: bool) -> Fi
     return figure
 
 
-def comparison(named: Mapping[str, Summary], x: str, scale: float, page: bool) -> Figure:
+def comparison(named: Sequence[tuple[str, Summary]], x: str, scale: float, page: bool) -> Figure:
     """A dot for the mean of each group, with its confidence interval, one below the other."""
-    names = [fill(name, 26, break_on_hyphens=False) for name in named]
+    names = [fill(name, 26, break_on_hyphens=False) for name, _ in named]
     longest = max(len(line) for name in names for line in name.split("\n"))
     tall = 1 + max(name.count("\n") for name in names)
     with _style(page):
         left = 0.3 + (0.085 if page else 0.075) * longest
         figure, axes = _placed((0.1 + (0.16 if page else 0.12) * tall) * len(names) + 0.1, page, left=left)
-        for i, summary in enumerate(named.values()):
+        for i, (_, summary) in enumerate(named):
             error = scale * summary.half if summary.half is not None and isfinite(summary.half) else None
             axes.errorbar(scale * summary.mean, i, xerr=error, fmt="o", color=_COLOURS[0], capsize=3, elinewidth=1.3)
         axes.set_yticks(range(len(names)), names)
@@ -219,20 +233,24 @@ def comparison(named: Mapping[str, Summary], x: str, scale: float, page: bool) -
     return figure
 
 
-def heat_map(cells: Cells, page: bool) -> Figure:
-    """The accuracy matrix: a row per training, a column per task."""
+def heat_map(cells: Cells, page: bool, names: Sequence[str] = (), heading: str = "") -> Figure:
+    """The accuracy matrix: a row per training, a column per task, which may have names."""
     after, tasks = sorted({i for i, _ in cells}), sorted({j for _, j in cells})
     values = np.array([[100 * cells[i, j].mean if (i, j) in cells else np.nan for j in tasks] for i in after])
     with _style(page):
-        figure, axes = _placed(min(0.28 * len(after) + 0.1, 3.9 if page else 2.8), page)
+        longest = max(map(len, names), default=0)
+        aslant: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if longest > 5 else {}
+        height = min(0.28 * len(after) + 0.1, 3.9 if page else 2.8)
+        figure, axes = _placed(height, page, below=0.5 + (0.06 * longest if aslant else 0), heading=heading)
         axes.grid(False)
         axes.imshow(values, vmin=0, vmax=100, cmap=_HEAT, aspect="auto")
         for (i, j), value in np.ndenumerate(values):
             if isfinite(value) and len(tasks) <= 12:
                 axes.text(j, i, f"{value:.1f}", ha="center", va="center", color=readable_on(value / 100), fontsize=6.5)
-        for ticks, shown in ((axes.set_xticks, tasks), (axes.set_yticks, after)):
-            step = -(-len(shown) // FEW)
-            ticks(range(0, len(shown), step), [str(task) for task in shown[::step]])
+        across, down = (-(-len(shown) // FEW) for shown in (tasks, after))
+        shown = [names[task] for task in tasks] if names else list(map(str, tasks))
+        axes.set_xticks(range(0, len(tasks), across), shown[::across], **aslant)
+        axes.set_yticks(range(0, len(after), down), list(map(str, after))[::down])
         axes.set_xlabel("accuracy (%) on task")
         axes.set_ylabel("after task")
     return figure
@@ -273,26 +291,3 @@ def save(figure: Figure, path: Path) -> None:
     with _style(page=False):
         for form, metadata in (("svg", {"Date": None}), ("pdf", {"CreationDate": None})):
             write_whole(path.with_name(f"{path.name}.{form}"), partial(figure.savefig, format=form, metadata=metadata))
-
-
-def thumbnail(picture: bytes, name: str, width: int = 400) -> bytes:
-    """A PNG picture made smaller, as JPEG.
-
-    Raises:
-        ValueError: it is broken, or too large to be one of a run.
-    """
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its size, which is looked at here
-            with Image.open(io.BytesIO(picture), formats=["PNG"]) as image:
-                if image.width * image.height > _MOST_PIXELS:
-                    raise ValueError(f"it is {image.width} x {image.height} pixels large")
-                small = image.convert("RGB")
-    except Exception as error:  # of many kinds, as PIL reads them
-        raise ValueError(f"{name} is no picture that can be shown ({type(error).__name__})") from error
-    small.thumbnail((width, 10 * width))
-    data = io.BytesIO()
-    small.save(data, "JPEG", quality=80, optimize=True)
-    return data.getvalue()
