@@ -1,13 +1,14 @@
-"""The run-level settings: their names and types here, their defaults in `conf/config.yaml`.
+"""The run-level settings: their names and what each may be here, their defaults in `conf/config.yaml`.
 
 Hydra refuses unknown names and wrong types at composition; `CHECKS` says which values make sense.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, make_dataclass
-from typing import Annotated, Any, Literal, Optional
+from collections.abc import Mapping, Sequence
+from dataclasses import field, make_dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin
 
 from annotated_types import Ge, Le, Len
 from omegaconf import MISSING
@@ -15,99 +16,35 @@ from omegaconf import MISSING
 from gr_cli.config.groups import NOT_IDENTIFYING, PROVIDED
 from gr_cli.types import Count, NonNegative, Positive, PositiveInt
 
-
-@dataclass
-class TrainConfig:
-    """Budget per task: either `iterations`, or `epochs` of a task of mean size. `boundaries`: `told` or `hidden`."""
-
-    iterations: Optional[int] = MISSING
-    epochs: Optional[int] = MISSING
-    batch_size: int = MISSING
-    active_classes: str = MISSING
-    boundaries: str = MISSING
-
-
-@dataclass
-class AugmentConfig:
-    """What is done at random to the samples that the solver learns: `gr_cli.nn.augmentation.Augment`."""
-
-    noise: float = MISSING
-    shift: int = MISSING
-    flip: float = MISSING
-    brightness: float = MISSING
-    contrast: float = MISSING
-
-
-@dataclass
-class LogConfig:
-    """`every`: iterations between two rows of history.csv."""
-
-    every: int = MISSING
-
-
-@dataclass
-class EvaluateConfig:
-    """`every`: iterations between evaluations within a task; null: only after it. `samples` of each task; null: all.
-    `dreams` of each task that are judged; null or 0: none."""
-
-    every: Optional[int] = MISSING
-    samples: Optional[int] = MISSING
-    dreams: Optional[int] = MISSING
-
-
-@dataclass
-class CheckpointConfig:
-    """`every_seconds`: time between checkpoints within a task, which is stretched where writing them would take more
-    than a fiftieth of it; one is written after every task in any case."""
-
-    every_seconds: float = MISSING
-
-
-# A field for the node of each group.
-_Components: Any = make_dataclass("_Components", [(name, Any, field(default=MISSING)) for name in PROVIDED])
-
-
-@dataclass
-class RunConfig(_Components):  # type: ignore[misc]
-    """Everything that one run is made from: the components, and these settings."""
-
-    seed: int = MISSING
-    scenario: str = MISSING
-    train: TrainConfig = field(default_factory=TrainConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    normalise: Any = MISSING
-    log: LogConfig = field(default_factory=LogConfig)
-    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    device: str = MISSING
-    threads: Optional[int] = MISSING
-    precision: str = MISSING
-    data_root: str = MISSING
-    cache_root: str = MISSING
-    download: bool = MISSING
-    fresh: bool = MISSING
-    inspect: bool = MISSING
-
-
-CHECKS: dict[str, Any] = {
+SETTINGS: dict[str, Any] = {
     "seed": Count,
     "scenario": Literal["class", "domain", "task"],
-    "train.iterations": PositiveInt | None,
-    "train.epochs": PositiveInt | None,
-    "train.batch_size": PositiveInt,
-    "train.active_classes": Literal["seen", "all"],
-    "train.boundaries": Literal["told", "hidden"],
-    "augment.noise": NonNegative,
-    "augment.shift": Count,
-    "augment.flip": Annotated[float, Ge(0), Le(1)],
-    "augment.brightness": Annotated[float, Ge(0), Le(1)],
-    "augment.contrast": Annotated[float, Ge(0), Le(1)],
+    # Budget per task: either `iterations`, or `epochs` of a task of mean size.
+    "train": {
+        "iterations": PositiveInt | None,
+        "epochs": PositiveInt | None,
+        "batch_size": PositiveInt,
+        "active_classes": Literal["seen", "all"],
+        "boundaries": Literal["told", "hidden"],
+    },
+    # What is done at random to the samples that the solver learns: `gr_cli.nn.augmentation.Augment`.
+    "augment": {
+        "noise": NonNegative,
+        "shift": Count,
+        "flip": Annotated[float, Ge(0), Le(1)],
+        "brightness": Annotated[float, Ge(0), Le(1)],
+        "contrast": Annotated[float, Ge(0), Le(1)],
+    },
     "normalise": Literal["first_task"] | Annotated[Sequence[Sequence[float]], Len(2, 2)] | None,
-    "log.every": PositiveInt,
-    "evaluate.every": PositiveInt | None,
-    "evaluate.samples": PositiveInt | None,
-    "evaluate.dreams": Count | None,
-    "checkpoint.every_seconds": Positive,
+    "log": {"every": PositiveInt},  # iterations between two rows of history.csv
+    "evaluate": {
+        "every": PositiveInt | None,  # iterations between evaluations within a task; null: only after it
+        "samples": PositiveInt | None,  # of each task; null: all
+        "dreams": Count | None,  # of each task that are judged; null or 0: none
+    },
+    # Seconds between checkpoints within a task, which are stretched where writing them would take more than a fiftieth
+    # of it; one is written after every task in any case.
+    "checkpoint": {"every_seconds": Positive},
     "device": str,
     "threads": Annotated[int, Ge(1), Le(1024)] | None,
     "precision": Literal["float32", "float64", "bf16", "auto"],
@@ -117,6 +54,42 @@ CHECKS: dict[str, Any] = {
     "fresh": bool,
     "inspect": bool,
 }
+
+
+def _dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, allowed in settings.items():
+        found |= _dotted(allowed, f"{name}.") if isinstance(allowed, Mapping) else {f"{prefix}{name}": allowed}
+    return found
+
+
+CHECKS = _dotted(SETTINGS)  # what is allowed, by dotted name
+
+
+def _hydra_type(allowed: Any) -> Any:
+    """What Hydra checks of an annotation: the kind of a value, without its bounds."""
+    origin, arguments = get_origin(allowed), get_args(allowed)
+    if origin in (Union, UnionType):
+        kinds = [kind for kind in arguments if kind is not NoneType]
+        return Optional[_hydra_type(kinds[0])] if len(kinds) == 1 else Any
+    if origin is Literal:
+        return str
+    return arguments[0] if origin is Annotated else allowed
+
+
+def _schema(name: str, settings: Mapping[str, Any]) -> Any:
+    fields = []
+    for key, allowed in settings.items():
+        if isinstance(allowed, Mapping):
+            part = _schema(key, allowed)
+            fields.append((key, part, field(default_factory=part)))
+        else:
+            fields.append((key, _hydra_type(allowed), field(default=MISSING)))
+    return make_dataclass(name, fields)
+
+
+# Everything that one run is made from: a node for each group of components, and these settings.
+RunConfig: Any = _schema("RunConfig", dict.fromkeys(PROVIDED, Any) | SETTINGS)
 
 # Settings that do not change what a run finds: where it looks, how often and to whom it reports.
 NOT_IDENTITY = ("data_root", "cache_root", "download", "fresh", "inspect", "log", "checkpoint", *NOT_IDENTIFYING)

@@ -106,7 +106,12 @@ def formats(table: Table) -> list[TableFormat]:
 def of_table(described: TableFormat, table: Table) -> list[Chart]:
     """How the columns of a table go on with training, a chart for each group."""
     several = [series.measured(row.group, described) for row in table.rows]
-    tops, name, made = series.tops(several), described.name, []
+    name, made = described.name, []
+    # So that the charts of several groups can be compared.
+    tops = {
+        column: max((line.top for panels in several for line in panels.get(column, ())), default=0.0)
+        for column in described.values
+    }
     for place, (row, panels) in enumerate(zip(table.rows, several, strict=True), 1):
         if panels:
             caption = f"{place} · {row.label}: {name.replace('_', ' ')} as training goes on; {mean_over(row, name)}"

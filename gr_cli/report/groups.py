@@ -110,7 +110,7 @@ def grouped(found: Found) -> Grouping:
     groups.sort(key=lambda group: [_natural(column.of(group)) for column in _for_order(columns)])
     typed = [set(run.overrides) for run in found.runs]
     words = [word for word in (found.runs[0].overrides if typed else ()) if all(word in others for others in typed)]
-    everywhere = [word for word in words if _decides(_key(word))]
+    everywhere = [word for word in words if re.split(r"[./]", _key(word))[0] not in (*NOT_IDENTITY, "seed", "hydra")]
     return Grouping(groups, columns, everywhere, [job for jobs in unborn.values() for job in jobs])
 
 
@@ -161,10 +161,6 @@ def _short(name: str, names: Sequence[str]) -> str:
 
 def _key(word: str) -> str:
     return word.lstrip("+~").partition("=")[0]
-
-
-def _decides(name: str) -> bool:
-    return re.split(r"[./]", name)[0] not in (*NOT_IDENTITY, "seed", "hydra")
 
 
 def shown(value: Any) -> str:

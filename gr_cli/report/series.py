@@ -11,7 +11,6 @@ from gr_cli.report.groups import Column as SettingColumn
 from gr_cli.report.groups import Group
 from gr_cli.report.tables import Row, Table, as_number
 from gr_cli.results.charts import TOGETHER, Cells, Line
-from gr_cli.results.discovery import FoundRun
 from gr_cli.results.statistics import Summary, summarised
 from gr_cli.results.tables import ALL_TASKS, Column, TableFormat
 from gr_cli.system.reading import finite, naming, read_table
@@ -108,7 +107,9 @@ def measured(group: Group, table: TableFormat) -> dict[Column, list[Line]]:
     panels = {}
     for column in columns if about else ():
         mine = {(key, x): summary for (name, key, x), summary in found.items() if name == column.name}
-        panels[column] = [Line(_line_name(table.keys, key), _points(mine, key)) for key in about]
+        panels[column] = [
+            Line(" · ".join(map(_part, table.keys, key)) or TOGETHER, _points(mine, key)) for key in about
+        ]
     return panels
 
 
@@ -129,19 +130,8 @@ def _label(text: str) -> str:
     return str(int(text)) if text.lstrip("-").isdecimal() else one_line(text)[:100]
 
 
-def _line_name(keys: Sequence[str], values: Sequence[str]) -> str:
-    parts = [TOGETHER if value == ALL_TASKS else f"{key} {value}" for key, value in zip(keys, values, strict=True)]
-    return " · ".join(parts) or TOGETHER
-
-
-def tops(several: Iterable[Mapping[Column, Sequence[Line]]]) -> dict[Column, float]:
-    """Of what `measured` found for several groups: the highest value of each column, its standard error included."""
-    found: dict[Column, float] = {}
-    for panels in several:
-        for column, lines in panels.items():
-            ends = [point.mean + (point.sem or 0.0) for line in lines for point in line.points.values()]
-            found[column] = max([found.get(column, 0.0), *ends])
-    return found
+def _part(key: str, value: str) -> str:
+    return TOGETHER if value == ALL_TASKS else f"{key} {value}"
 
 
 def losses(group: Group) -> list[Line]:
@@ -175,22 +165,18 @@ def _over_seeds(
     values: list[Mapping[Key, float]] = []
     for run in group.finished.values():
         if not described or described in run.tables:
+            path = run.path / table
             with run.leaving_out(table):
-                values.append(_read(run, table, read))
+                rows = read_table(path)
+                with naming(path):
+                    found = read(rows)
+                run.folder.check_file(table, run.status)
+                values.append(found)
     summaries = {}
     for key in dict.fromkeys(key for mine in values for key in mine):
         listed = [mine.get(key, absent) for mine in values]
         summaries[key] = summarised([value for value in listed if value is not None])
     return {key: summary for key, summary in summaries.items() if summary is not None}
-
-
-def _read(run: FoundRun, table: str, read: Callable[[Rows], Mapping[Key, float]]) -> Mapping[Key, float]:
-    path = run.path / table
-    rows = read_table(path)
-    with naming(path):
-        found = read(rows)
-    run.folder.check_file(table, run.status)
-    return found
 
 
 def _distinct(pairs: Iterable[tuple[Key, float]]) -> dict[Key, float]:

@@ -49,6 +49,11 @@ class Line:
     name: str
     points: dict[float, Summary]
 
+    @property
+    def top(self) -> float:
+        """Its highest value, the standard error included."""
+        return max((point.mean + (point.sem or 0.0) for point in self.points.values()), default=0.0)
+
 
 @contextmanager
 def _style(page: bool) -> Iterator[None]:

@@ -13,6 +13,7 @@ from gr_cli.errors import FolderError, one_line
 from gr_cli.results.discovery import NEVER_BEGUN, Unborn
 from gr_cli.results.folder import LOST, RunFolder, without_hash
 from gr_cli.results.status_fields import instant
+from gr_cli.system.file_stamps import ABSENT, FileStamp, stamped
 from gr_cli.system.reading import reason_of
 
 WAITING = "waiting"
@@ -39,7 +40,7 @@ class Watcher:
     """Looks at runs again and again. What is over is not read again, unless its status was written since."""
 
     def __init__(self) -> None:
-        self._known: dict[Path, tuple[tuple[int, int, int], Watched, Any]] = {}
+        self._known: dict[Path, tuple[FileStamp, Watched, Any]] = {}
 
     def look(
         self,
@@ -68,11 +69,9 @@ class Watcher:
 
     def _run(self, path: Path) -> tuple[Watched | None, Any]:
         """A run, and which one it is; None where there is none yet."""
-        try:
-            about = os.lstat(path / "status.json")
-        except OSError:
+        stamp = stamped(path / "status.json")
+        if stamp == ABSENT:
             return None, None
-        stamp = about.st_mtime_ns, about.st_ino, about.st_size
         known = self._known.get(path)
         if known is None or known[0] != stamp or known[1].state == "running":
             folder = RunFolder(path)

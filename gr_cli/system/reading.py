@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ MOST_TABLE = 256 << 20  # bytes of a table
 _DEEPEST = 64  # levels of nested lists and mappings
 _LARGEST = 2**63 - 1  # torch's whole numbers
 _LARGEST_FLOAT = 1e100  # its square can still be counted with
-_LONGEST_NUMBER = 100  # characters: to read a number takes a time that grows with its square
+_LONG_NUMBER = re.compile(r"[-+.:_\dabcdefx]{100,}", re.ASCII | re.IGNORECASE)
 
 _KINDS = {
     stat.S_IFLNK: "a link",
@@ -129,6 +130,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
             # Ten lines of aliases of aliases are a billion values.
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 raise ValueError("holds YAML anchors or aliases")
+            # To read a number takes a time that grows with the square of its length.
+            if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _LONG_NUMBER.fullmatch(event.value):
+                raise ValueError("holds a number of more digits than any has")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEEPEST:
                 raise _too_deep()
@@ -246,17 +250,3 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             raise ValueError("names something twice")
         found: dict[Hashable, Any] = super().construct_mapping(node, deep)
         return found
-
-
-def _short(make: Any) -> Any:
-    def construct(loader: Any, node: yaml.ScalarNode) -> Any:
-        if len(node.value) > _LONGEST_NUMBER:
-            raise ValueError("holds a number of more digits than any has")
-        return make(loader, node)
-
-    return construct
-
-
-for _kind in ("int", "float"):
-    _tag = f"tag:yaml.org,2002:{_kind}"
-    _Loader.add_constructor(_tag, _short(yaml.SafeLoader.yaml_constructors[_tag]))

@@ -8,13 +8,14 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gr_cli.config.groups import NAMING
 from gr_cli.config.settings import Settings, flat
 from gr_cli.errors import one_line
 from gr_cli.results.accuracy import ACCURACY
 from gr_cli.results.folder import RunFolder
+from gr_cli.system.file_stamps import ABSENT, stamped
 from gr_cli.system.files import write_json
 from gr_cli.system.messages import tell
 from gr_cli.system.reading import read_json, read_table
@@ -106,7 +107,7 @@ class Tracking(View):
             tell(f"the tracker failed ({why}); what runs goes on untracked")
             for followed in self._followed:
                 with suppress(Exception):
-                    followed.let_go()
+                    followed.log.close()
             self._followed = []
 
 
@@ -134,21 +135,18 @@ class _Followed:
     def __init__(self, settings: Settings, folder: RunFolder, sweep: Path | None) -> None:
         self._folder, self._settings, self._sweep = folder, settings, sweep
         self._tracker = tracker_of(settings.config["tracker"])
-        self._notes = _read_json(self._file)
+        self._file = folder.path / "tracker.json"
+        self._notes = read_json(self._file) if self._file.exists() else {}
         self._told = _Told(**self._notes.get(self._tracker.place, {}))
-        self._saved: object = None
+        self._saved = ABSENT
         if self._told.state == "finished":
             return
         known = self._told.run
-        self._log = self._tracker.log(self._tracked(), known, self._told.step)
-        if self._log.id != known:
-            self._told = _Told(self._log.id)
+        self.log = self._tracker.log(self._tracked(), known, self._told.step)
+        if self.log.id != known:
+            self._told = _Told(self.log.id)
         self._told.state = "running"
         self._note()
-
-    @property
-    def _file(self) -> Path:
-        return self._folder.path / "tracker.json"
 
     def _tracked(self) -> Tracked:
         settings, path = self._settings, self._folder.path
@@ -158,8 +156,8 @@ class _Followed:
 
     def look(self) -> None:
         """Tell what was saved since the last look."""
-        saved = _stamp(self._folder.path / "history.csv")
-        if saved is None or saved == self._saved:
+        saved = stamped(self._folder.path / "history.csv")
+        if saved in (ABSENT, self._saved):
             return
         self._saved, told = saved, self._told
         history, evaluations, matrix = (
@@ -174,12 +172,12 @@ class _Followed:
                 rows = merged(rows, steps.of_table(table, measured, told.tables.get(name, 0)))
                 told.tables[name] = max(told.tables.get(name, 0), len(measured))
         for task in over[told.pictures :]:
-            picture, end = self._folder.figures / f"samples_task_{task}.png", steps.end(task)
-            self._log.rows({step: rows.pop(step) for step in list(rows) if step <= end})
+            picture, end = self._folder.figures / f"samples_task_{task}.png", steps.ends[task]
+            self.log.rows({step: rows.pop(step) for step in list(rows) if step <= end})
             if picture.exists():
-                self._log.picture("samples", picture, end)
-        self._log.rows(rows)
-        self._log.flush()
+                self.log.picture("samples", picture, end)
+        self.log.rows(rows)
+        self.log.flush()
         told.history, told.evaluations = max(told.history, len(history)), max(told.evaluations, len(evaluations))
         told.pictures, told.step = max(told.pictures, len(over)), max(told.step, steps.last)
         self._note()
@@ -192,27 +190,9 @@ class _Followed:
         self._told.state = str((self._folder.status() or {}).get("state"))
         found = self._folder.metrics() if self._told.state == "finished" else {}
         metrics = {name: value for name, value in found.items() if value is not None}
-        self._log.end(self._told.state, metrics, max(self._told.step, 0))
+        self.log.end(self._told.state, metrics, max(self._told.step, 0))
         self._note()
-
-    def let_go(self) -> None:
-        """No more of this."""
-        self._log.close()
 
     def _note(self) -> None:
         """Write down what was told, so that nothing is told twice."""
         write_json(self._file, self._notes | {self._tracker.place: asdict(self._told)})
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    with suppress(FileNotFoundError):
-        return read_json(path)
-    return {}
-
-
-def _stamp(path: Path) -> object:
-    """Which version of a file there is; None: none."""
-    with suppress(FileNotFoundError):
-        found = path.stat()
-        return found.st_mtime_ns, found.st_ino
-    return None

@@ -13,7 +13,10 @@ Rows = dict[int, dict[str, float]]
 
 
 class StepAxis:
-    """Where on one axis things lie that are counted by task: each task begins where the one before ended."""
+    """Where on one axis things lie that are counted by task: each task begins where the one before ended.
+
+    ends: where each task ended. last: where the last one did.
+    """
 
     def __init__(self, history: Table, evaluations: Table, over: Sequence[int]) -> None:
         lengths: dict[int, int] = {}
@@ -21,16 +24,12 @@ class StepAxis:
             for row in rows:
                 task = int(row[column])
                 lengths[task] = max(lengths.get(task, 0), int(row["iteration"]))
-        self._ends, self._over, self.last = {-1: 0}, set(over), 0
+        self.ends, self._over, self.last = {-1: 0}, set(over), 0
         self._begins: dict[int, int] = {-1: 0}
         for task in sorted(lengths):
             self._begins[task] = self.last
             self.last += lengths[task]
-            self._ends[task] = self.last
-
-    def end(self, task: int) -> int:
-        """Where a task ended."""
-        return self._ends[task]
+            self.ends[task] = self.last
 
     def of_losses(self, history: Table, known: int) -> Rows:
         """The losses after the first `known` rows, by step."""
@@ -49,7 +48,7 @@ class StepAxis:
         found: Rows = {}
         for row in rows[known:]:
             after = int(row["after_task"])
-            step = self._begins[after] + int(row["iteration"]) if "iteration" in row else self._ends[after]
+            step = self._begins[after] + int(row["iteration"]) if "iteration" in row else self.ends[after]
             about = ["_".join(f"{key}_{row[key]}" for key in table.keys)] if table.keys else []
             for column in table.values:
                 if row[column.name]:
@@ -69,7 +68,7 @@ class StepAxis:
         for i, ((after, iteration), rows) in enumerate(groups):
             fresh, known = known <= 0, known - len(rows)
             if fresh:
-                step = self._ends[after] if last.get(after) == i else self._begins[after] + iteration
+                step = self.ends[after] if last.get(after) == i else self._begins[after] + iteration
                 found = merged(found, {step: _accuracies(rows, after)})
         return found
 

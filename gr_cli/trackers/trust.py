@@ -31,17 +31,13 @@ def tracker_of(node: Mapping[str, Any]) -> Tracker:
         ConfigError: it does not fit its signature, or its library is missing.
     """
     tracker: Tracker = build_as(Tracker, node, "tracker")  # type: ignore[type-abstract]
-    if tracker.library is not None:
-        _check_installed(tracker.library)
-    return tracker
-
-
-def _check_installed(library: str) -> None:
-    spec = find_spec(library)
-    if spec is None or spec.origin is None:  # a folder of that name, which a tracker may have left here, is no library
+    library = tracker.library
+    # A folder of that name, which a tracker may have left here, is no library.
+    if library is not None and getattr(find_spec(library), "origin", None) is None:
         raise CompositionError(
             f"tracker={library}: its package is not installed; install it with: pip install 'gr-cli[{library}]'"
         )
+    return tracker
 
 
 def sends_to(config: Mapping[str, Any]) -> list[str]:
