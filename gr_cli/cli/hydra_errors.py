@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from gr_cli.cli.compose import config_of
 from gr_cli.config.groups import GROUPS, NESTED
 from gr_cli.errors import one_line, suggestion
 
@@ -91,12 +92,10 @@ def _no_field(name: str, overrides: Sequence[str]) -> str:
         hint = suggestion(key, NESTED)
         return f"{key}={value}: this {group} takes no {part}" + (f"; {hint}" if hint and key not in NESTED else "")
     parent, _, leaf = key.rpartition(".")
-    config = node = _composed([o for o in overrides if o.lstrip("+~").partition("=")[0] != key])
-    if parent and node is not None:
-        try:
-            node = OmegaConf.select(node, parent)
-        except Exception:
-            node = None
+    config = _composed([o for o in overrides if o.lstrip("+~").partition("=")[0] != key])
+    node = None if parent else config
+    with suppress(Exception):
+        node = OmegaConf.select(config, parent) if parent else config
     siblings = [str(k) for k in node if not str(k).startswith("_")] if isinstance(node, Mapping) else []
     elsewhere = _elsewhere(leaf, parent, config)
     hint = f"did you mean {' or '.join(elsewhere)}?" if elsewhere else suggestion(leaf, siblings)
@@ -134,17 +133,9 @@ def _composed(overrides: Sequence[str]) -> Any:
 
 def _composes(overrides: Sequence[str]) -> Any:
     """What the overrides compose to; None if they don't."""
-    from hydra import compose, initialize_config_module
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_module("gr_cli.conf", version_base="1.3"):
-            return compose("config", overrides=list(overrides))
-    except Exception:
-        return None
-    finally:
-        GlobalHydra.instance().clear()
+    with suppress(Exception):
+        return config_of(overrides)
+    return None
 
 
 def _wrong_value(field: str, text: str, overrides: Sequence[str]) -> str:

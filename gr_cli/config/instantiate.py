@@ -9,13 +9,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from typing import Any, TypeVar, get_type_hints
 
 from gr_cli.config.arguments import check
+from gr_cli.config.groups import CONF
 from gr_cli.errors import ConfigError, suggestion
 
 T = TypeVar("T")
@@ -178,19 +177,9 @@ def targets_named(text: str) -> list[str]:
 @cache
 def shipped_targets(group: str) -> frozenset[str]:
     """The `_target_` of every shipped option of a group, of the groups inside it, and of those that it takes over."""
-    folder = files("gr_cli.conf") / group
-    there = group.isidentifier() and folder.is_dir()
-    options = [path for path in _files_below(folder) if path.name.endswith(".yaml")] if there else []
+    options = (CONF / group).rglob("*.yaml") if group.isidentifier() else ()
     text = "\n".join(path.read_text(encoding="utf-8") for path in options)
     return frozenset(targets_named(text)).union(*map(shipped_targets, set(_TAKEN_OVER.findall(text))))
-
-
-def _files_below(folder: Traversable) -> Iterator[Traversable]:
-    for path in folder.iterdir():
-        if path.is_dir():
-            yield from _files_below(path)
-        else:
-            yield path
 
 
 def _listed(names: Sequence[str]) -> str:

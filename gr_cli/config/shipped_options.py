@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 import yaml
 
 from gr_cli.config.arguments import check
+from gr_cli.config.groups import CONF
 from gr_cli.errors import ConfigError, suggestion
 
 STRATEGY = "continual_strategy"
@@ -106,21 +106,16 @@ def strategy_node(settings: Any) -> tuple[str, dict[str, Any], Any, str]:
 
 def _node(group: str, path: str, option: object, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
     """An option of a group with the caller's parameters, and the generator that it takes if it says so."""
-    options = _shipped(group)
+    options = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
     if option not in options:
         raise ConfigError(path, option, f"must be one of {', '.join(options)}", suggestion(str(option), options))
     node, generator = _read(group, str(option))
     return {**node, **parameters}, generator
 
 
-def _shipped(group: str) -> list[str]:
-    folder = files("gr_cli.conf").joinpath(group)
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
-
-
 def _read(group: str, option: str) -> tuple[dict[str, Any], str | None]:
     """The settings of an option with all that it inherits, and the generator that it takes if it says so."""
-    own = yaml.safe_load(files("gr_cli.conf").joinpath(group, f"{option}.yaml").read_text(encoding="utf-8")) or {}
+    own = yaml.safe_load((CONF / group / f"{option}.yaml").read_text(encoding="utf-8")) or {}
     node: dict[str, Any] = {}
     generator = None
     for part in own.pop("defaults", []):

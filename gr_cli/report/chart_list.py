@@ -73,12 +73,12 @@ def sweeps(table: Table) -> list[Chart]:
     metric = table.metrics[0]
     unit, words = table.units[metric], title(metric, table.units[metric])
     made = []
-    for sweep in series.sweeps(table):
-        x = sweep.column.label.replace("_", " ")
-        draw = partial(charts.sweep, sweep.lines, x, words, scale(unit))
+    for column, lines in series.sweeps(table):
+        x = column.label.replace("_", " ")
+        draw = partial(charts.sweep, lines, x, words, scale(unit))
         caption = f"{words} by {x}, with 95 % confidence intervals"
-        name = f"{metric}_by_{_plain(sweep.column.label)}"
-        made.append(_of_lines("sweep", name, draw, caption, sweep.lines, x, unit))
+        name = f"{metric}_by_{_plain(column.label)}"
+        made.append(_of_lines("sweep", name, draw, caption, lines, x, unit))
     return made
 
 

@@ -122,8 +122,12 @@ def _cell(summary: Summary | None) -> dict[str, str] | None:
     if summary is None:
         return None
     error = "" if summary.sem is None else number(summary.sem, FRACTION, 1)
-    back, front = charts.colour_of(summary.mean), charts.readable_on(summary.mean)
-    return {"mean": number(summary.mean, FRACTION, 1), "error": error, "back": back, "front": front}
+    return _coloured(number(summary.mean, FRACTION, 1), summary.mean, error)
+
+
+def _coloured(text: str, share: float, error: str = "") -> dict[str, str]:
+    """A cell of a matrix, coloured by a share of 1."""
+    return {"mean": text, "error": error, "back": charts.colour_of(share), "front": charts.readable_on(share)}
 
 
 def _pictures(runs: Sequence[FoundRun]) -> tuple[int, dict[int, str]]:
@@ -252,9 +256,4 @@ def _shares(name: str, columns: Sequence[str], counts: Mapping[tuple[str, str], 
     """The cells of a row: counts, with colours for their shares of it."""
     values = [counts[name, column].mean if (name, column) in counts else 0.0 for column in columns]
     total = sum(values) or 1.0
-    cells = []
-    for value in values:
-        colours = charts.colour_of(value / total), charts.readable_on(value / total)
-        shown = number(value, "", 0 if value == int(value) else 1)
-        cells.append({"mean": shown, "error": "", "back": colours[0], "front": colours[1]})
-    return cells
+    return [_coloured(number(value, "", 0 if value == int(value) else 1), value / total) for value in values]

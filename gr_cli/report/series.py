@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from gr_cli.errors import one_line
@@ -17,14 +16,6 @@ from gr_cli.system.reading import finite, naming, read_table
 
 Rows = Sequence[Mapping[str, str]]  # of a table, by column
 Key = TypeVar("Key", bound=Hashable)
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """The first metric against a number in which groups differ, a line for each combination of what else differs."""
-
-    column: SettingColumn
-    lines: list[Line]
 
 
 def matrix(group: Group) -> Cells:
@@ -203,8 +194,9 @@ def _points(found: Mapping[tuple[Key, float], Summary], name: Key) -> dict[float
     return dict(sorted((x, summary) for (other, x), summary in found.items() if other == name))
 
 
-def sweeps(table: Table) -> list[Sweep]:
-    """For each column of numbers: the first metric against it."""
+def sweeps(table: Table) -> list[tuple[SettingColumn, list[Line]]]:
+    """The first metric against each setting of numbers in which groups differ: a line for each combination of what else
+    differs."""
     found = []
     for place, column in enumerate(table.columns):
         lines: dict[tuple[str, ...], list[tuple[float, Row]]] = {}
@@ -218,7 +210,7 @@ def sweeps(table: Table) -> list[Sweep]:
             drawn = [
                 Line(name, _metric(rows, table.metrics[0])) for name, rows in zip(names, longer.values(), strict=True)
             ]
-            found.append(Sweep(column, drawn))
+            found.append((column, drawn))
     return found
 
 

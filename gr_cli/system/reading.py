@@ -195,13 +195,11 @@ def plain_mapping(value: Any) -> dict[str, Any]:
 def _check_plain(value: Any, depth: int) -> None:
     if depth > _DEEPEST:
         raise _too_deep()
-    if isinstance(value, dict):
-        for name, part in value.items():
+    if isinstance(value, (dict, list)):
+        for name in value if isinstance(value, dict) else ():
             if not isinstance(name, str):
                 raise ValueError(f"has {str(name)[:40]!r} for a name")
-            _check_plain(part, depth + 1)
-    elif isinstance(value, list):
-        for part in value:
+        for part in value.values() if isinstance(value, dict) else value:
             _check_plain(part, depth + 1)
     elif isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
         raise ValueError("holds a number beyond 2^63")

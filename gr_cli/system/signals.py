@@ -34,8 +34,9 @@ class Overdue(BaseException):
 
 
 def _requests() -> list[signal.Signals]:
-    """The signals that ask this process to stop. One that is ignored, as by nohup, asks for nothing."""
-    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+    """The signals that ask this process to stop, where this thread can handle them. One that is ignored, as by nohup,
+    asks for nothing."""
+    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name) and _in_main_thread()]
     return [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
 
 
@@ -66,9 +67,6 @@ def stop_requests() -> Iterator[threading.Event]:
         stop.set()
         _asked.set()
 
-    if not _in_main_thread():
-        yield stop
-        return
     with _handled(dict.fromkeys(_requests(), request)):
         yield stop
 
@@ -82,9 +80,6 @@ def as_interrupts() -> Iterator[None]:
             _asked.set()
             raise KeyboardInterrupt
 
-    if not _in_main_thread():
-        yield
-        return
     _asked.clear()
     with _handled({number: interrupt for number in _requests() if number != signal.SIGINT}):
         yield
@@ -194,7 +189,7 @@ def hold_lifeline() -> None:
         return
     _held.append(file)
     fcntl.lockf(file, fcntl.LOCK_SH, 1, _WORKERS)
-    for number in _requests() if _in_main_thread() else ():
+    for number in _requests():
         if number != signal.SIGTERM:  # a terminal sends it to all: the command hears it, and asks this process to stop
             signal.signal(number, signal.SIG_IGN)
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from gr_cli.errors import GrError, one_line
 from gr_cli.results.metrics import Row
 from gr_cli.system.messages import tell_failure
-from gr_cli.terminal.bars import Bar, Bars, show_sweep
+from gr_cli.terminal.bars import Bars
 from gr_cli.terminal.format import duration, in_short, mean, percent, plural
 from gr_cli.training.observer import View
 
@@ -62,19 +62,19 @@ class Terminal(View):
         if self._tally is None or not self._console.is_terminal:
             self._introduce(experiments[0], folders, finished)
         if self._console.is_terminal:
-            label = "" if self._tally is None else in_short(folders)
-            self._run, self._sweep = Bar(label, total=sum(steps), done=finished), Bar("all runs")
-            self._bars = Bars(self._console, [self._run] if self._tally is None else [self._sweep, self._run])
+            self._bars = Bars(self._console, several=self._tally is not None)
+            if self._tally is not None:
+                self._sweep = self._bars.add("all runs")
+            self._run = self._bars.add(in_short(folders), sum(steps), finished)
             self._advance(finished)
             self._bars.start()
 
     def stage_started(self, number: int, names: Sequence[str]) -> None:
         name = one_line(names[0]) if len(set(names)) == 1 else "in an order of each run's own"
-        self._stage = f"task {number + 1}/{self._stages} ({name})" if self._stages > 1 else name
+        place, beside = (f"task {number + 1}/{self._stages}", f"({name})") if self._stages > 1 else (name, "")
+        self._stage = f"{place} {beside}".rstrip()
         if self._bars is not None:
-            self._run.texts |= {"stage": name}
-            if self._stages > 1:
-                self._run.texts |= {"stage": f"task {number + 1}/{self._stages}", "name": f"({name})"}
+            self._bars.update(self._run, stage=place, name=beside)
 
     def stepped(self, number: int, position: Position, losses: Losses) -> None:
         now = monotonic()
@@ -84,15 +84,14 @@ class Terminal(View):
         rate = (done - self._seen) / (now - self._looked) * self._batch
         self._looked, of = now, f"{self._steps[number]:,}"
         seconds = (now - self._began) / max(1, done - self._first) * (sum(self._steps) - done)
-        self._run.texts |= {
-            # As wide as it will be: columns shall not move.
-            "count": f"{position.iteration + 1:>{len(of)},}/{of}",
-            "rate": f"{rate:,.0f} samples/s",
-            "left": duration(seconds),
-            "losses": "  ".join(
-                f"{name} {float(value.nanmean()):.3f}" for name, value in losses.items() if name != "total"
-            ),
-        }
+        means = {name: float(value.nanmean()) for name, value in losses.items() if name != "total"}
+        self._bars.update(
+            self._run,
+            count=f"{position.iteration + 1:>{len(of)},}/{of}",  # as wide as it will be: columns shall not move
+            rate=f"{rate:,.0f} samples/s",
+            left=duration(seconds),
+            losses="  ".join(f"{name} {value:.3f}" for name, value in means.items()),
+        )
         self._advance(done)
 
     def stage_finished(self, number: int, accuracies: Sequence[Row]) -> None:
@@ -188,9 +187,9 @@ class Terminal(View):
         if self._tally is not None:
             self._tally.trained += self._runs * more
         if self._bars is not None:
-            self._run.done = done
+            self._bars.update(self._run, completed=done)
             if self._tally is not None:
-                show_sweep(self._sweep, self._tally, self._runs * share, self._over, self._failed)
+                self._bars.show_sweep(self._sweep, self._tally, self._runs * share, self._over, self._failed)
 
     def _say(self, line: str, style: str = "") -> None:
         self._console.print(Text(one_line(line), style=style))

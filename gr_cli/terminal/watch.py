@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from gr_cli.errors import one_line
@@ -17,7 +18,6 @@ from gr_cli.results.discovery import NEVER_BEGUN, Found, candidates
 from gr_cli.results.progress import WAITING, Watched, Watcher
 from gr_cli.system.locks import is_held
 from gr_cli.system.output import reader_left
-from gr_cli.terminal.bars import fitting
 from gr_cli.terminal.format import duration, percent, shortened
 
 _PAUSE = 1.0  # seconds between two looks
@@ -59,26 +59,25 @@ class Board(Live):
         why = [run for run in runs if run.reason][:3]
         room = max(3, self.console.height - 4 - len(why))  # counts, heads, what is left out, and the cursor
 
-        def rows(width: int) -> list[dict[str, RenderableType]]:
-            cells: list[dict[str, RenderableType]] = []
-            for run in runs[:room]:
-                at = run.progress
-                cells.append(
-                    {
-                        "run": Text(shortened(run.name, max(16, width - 52))),
-                        "state": Text(run.state, style=_STYLES.get(run.state, "dim")),
-                        "task": Text(f"{at['task']}/{at['tasks']}" if at else ""),
-                        "iteration": Text(f"{at['iteration']:,}/{at['iterations']:,}" if at else ""),
-                        "accuracy": Text("" if run.accuracy is None else f"{percent(run.accuracy)} %"),
-                        "time": Text(duration(run.seconds)),
-                        "left": Text(duration(run.left)),
-                    }
-                )
-            return cells
-
-        numbers = ("task", "iteration", "accuracy", "time", "left")
-        parts: list[RenderableType] = [Text(summary, style="bold")]
-        parts.append(fitting(self.console, rows, ("iteration", "time", "task"), numbers, headed=True))
+        width = self.console.width
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+        for name in ("run", "state"):
+            table.add_column(name, no_wrap=True)
+        for name in ("task", *(["iteration"] if width >= 80 else []), "accuracy", "time", "left"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for run in runs[:room]:
+            at = run.progress
+            counts = [f"{at['task']}/{at['tasks']}", f"{at['iteration']:,}/{at['iterations']:,}"] if at else ["", ""]
+            accuracy = "" if run.accuracy is None else f"{percent(run.accuracy)} %"
+            table.add_row(
+                Text(shortened(run.name, max(16, width - 52))),
+                Text(run.state, style=_STYLES.get(run.state, "dim")),
+                *(counts if width >= 80 else counts[:1]),
+                accuracy,
+                duration(run.seconds),
+                duration(run.left),
+            )
+        parts: list[RenderableType] = [Text(summary, style="bold"), table]
         if len(runs) > room:
             parts.append(Text(f"and {len(runs) - room} more", style="dim"))
         for run in why:
@@ -112,7 +111,8 @@ def watch(roots: Sequence[Path], screen: Lines | Board, pause: float = _PAUSE) -
                     print(one_line(f"gr-report: waits for {line}"), file=sys.stderr)
                     awaited.add(line)
             if runs:
-                screen.show(_summary(runs), runs)
+                counts = Counter(run.state for run in runs)
+                screen.show(" · ".join(f"{number} {state}" for state, number in counts.items()), runs)
             if not (missing or goes_on or runs[0].state == "running"):
                 return 0 if all(run.state == "finished" for run in runs) else 1
             time.sleep(pause)
@@ -120,10 +120,6 @@ def watch(roots: Sequence[Path], screen: Lines | Board, pause: float = _PAUSE) -
         if runs:
             return 0
         raise
-
-
-def _summary(runs: Sequence[Watched]) -> str:
-    return " · ".join(f"{number} {state}" for state, number in Counter(run.state for run in runs).items())
 
 
 def _line(run: Watched) -> str:

@@ -46,6 +46,7 @@ class MLflow(Tracker):
         given = uri or usual
         self._home = None if given else _HOME
         self._uri = given or f"sqlite:///{_HOME.absolute()}/mlflow.db"
+        self._address = without_password(self._uri)  # is written down, and shown
 
     @property
     def place(self) -> str:
@@ -55,11 +56,6 @@ class MLflow(Tracker):
     def sends_to(self) -> str | None:
         """Files count as well: a store may say in turn that pictures go to a server."""
         return self._address if self._of_its_own else None
-
-    @property
-    def _address(self) -> str:
-        """The URI without its password: it is written down, and shown."""
-        return without_password(self._uri)
 
     def log(self, run: Tracked, known: str | None, step: int) -> Log:
         for name, value in _MANNERS.items():
