@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -37,15 +38,11 @@ def memory_told(kind: type[GrError] = OutOfMemoryError, runs: int = 1) -> Iterat
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes held so far: of the GPU, else by this process; 0 where nothing can be told."""
+    """Most bytes held so far: of the GPU, else by this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if found := _status_line("VmHWM"):
         return found
-    if sys.platform == "win32":
-        return 0
-    import resource
-
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak << 10
 
