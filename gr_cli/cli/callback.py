@@ -82,7 +82,7 @@ def _plan(config: DictConfig) -> None:
     from gr_cli.cli.launchers.sweeper import CheckedSweeper
     from gr_cli.config.arguments import check
     from gr_cli.runner.run import folder_of
-    from gr_cli.system.files import not_made, write_json
+    from gr_cli.system.files import make_folder, write_json
     from gr_cli.system.locks import held
     from gr_cli.types import PositiveInt
 
@@ -105,10 +105,7 @@ def _plan(config: DictConfig) -> None:
         print(f"{len(jobs)} jobs are {runs}, each trained once: {_shown(*same)} are the same run")
     sweep.tally.total = len(sweep.jobs)
     folder = Path(config.hydra.sweep.dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise not_made(folder, error) from error
+    make_folder(folder)
     sweep.held.enter_context(held(folder))
     write_json(folder / _MANIFEST, {"jobs": {str(path): overrides for path, overrides in sweep.jobs.items()}})
     Plugins.instance().class_name_to_class[config.hydra.sweeper._target_] = CheckedSweeper

@@ -15,7 +15,7 @@ from gr_cli.benchmarks.base import Benchmark, Samples, Task
 from gr_cli.benchmarks.sources.validation import pieces
 from gr_cli.config.settings import Settings, short_hash
 from gr_cli.nn.sample_spec import as_floats
-from gr_cli.system.files import not_made
+from gr_cli.system.files import make_folder
 from gr_cli.training.experiment import load_benchmark
 
 _COLUMNS, _ROWS = 10, 20  # of the picture: samples of a task, and tasks
@@ -172,10 +172,7 @@ def _drawn(benchmark: Benchmark, name: str, folder: Path) -> Path:
     x = torch.cat([task.train.batch(_some(task))[0] for task in shown])
     of = "" if len(shown) == len(benchmark.tasks) else f" of the first {len(shown)} of {len(benchmark.tasks)}"
     path = folder / "samples.png"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise not_made(folder, error) from error
+    make_folder(folder)
     spec, a_row = benchmark.spec, "a row for each" if benchmark.spec.is_image else f"{_COLUMNS} rows for each"
     figures.samples(
         spec.preview(x), f"{name}: training samples, {a_row}{of} task{'s' if of else ''}", path, _COLUMNS, spec.names

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from gr_cli.errors import WriteError
 from gr_cli.report import series
 from gr_cli.report.groups import seeds_shown
 from gr_cli.report.tables import Row, Shown, Table, number
@@ -19,6 +18,7 @@ from gr_cli.results.accuracy import ACCURACY
 from gr_cli.results.charts import Line
 from gr_cli.results.statistics import Summary
 from gr_cli.results.tables import FRACTION, Column, TableFormat, scale, title
+from gr_cli.system.files import make_folder
 
 STATISTICS = ("mean", "standard error", "half of the 95 % interval", "n")
 
@@ -182,12 +182,9 @@ def save_all(table: Table, folder: Path) -> int:
     """Draw every chart, and each accuracy matrix, into `folder` for papers; how many there are.
 
     Raises:
-        WriteError: `folder` can't be made, or a file not be written.
+        FolderError, WriteError: `folder` can't be made, or a file not be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{folder}: can't be made ({error.strerror})") from error
+    make_folder(folder)
     shown, drawn = [*comparisons(table), *sweeps(table)], dict[str, Callable[[bool], charts.Figure]]()
     for place, row in enumerate(table.rows, 1):
         if cells := series.matrix(row.group):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 from gr_cli.config.groups import GROUPS, METHOD, NAMING, PARENT_FOLDERS
@@ -176,12 +177,18 @@ def shown(value: Any) -> str:
     return one_line(value)
 
 
+def as_number(text: str) -> float | None:
+    """None if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
 def _natural(text: str) -> tuple[Any, ...]:
     """Sorts numbers by their size, before words."""
-    try:
-        return (0, float(text), text)
-    except ValueError:
-        return (1, 0.0, text)
+    number = as_number(text)
+    return (number is None, number or 0.0, text)
 
 
 # --- what a reader must know of a group besides its numbers
@@ -224,21 +231,15 @@ def _became(run: FoundRun) -> str:
 
 def _mixed(runs: Iterable[FoundRun]) -> list[str]:
     """Whether runs of one configuration were made by different programs, or trained in different ways."""
-    facts: Mapping[str, set[str]] = {"device": set(), "mode": set(), "torch": set(), "commit": set()}
-    for run in runs:
-        known = {**run.status, "torch": run.status.get("versions", {}).get("torch")}
-        for name, values in facts.items():
-            values.add(str(known.get(name)))
-    return [f"{name} differs: {', '.join(sorted(values))}" for name, values in facts.items() if len(values) > 1]
+    facts = [{**run.status, "torch": run.status.get("versions", {}).get("torch")} for run in runs]
+    found = {name: sorted({str(known.get(name)) for known in facts}) for name in ("device", "mode", "torch", "commit")}
+    return [f"{name} differs: {', '.join(values)}" for name, values in found.items() if len(values) > 1]
 
 
 def seeds_shown(seeds: Iterable[int]) -> str:
     """`seed 3`, or `seeds 0–4, 7`."""
-    ordered, parts = sorted(seeds), list[list[int]]()
-    for seed in ordered:
-        if parts and parts[-1][-1] == seed - 1:
-            parts[-1].append(seed)
-        else:
-            parts.append([seed])
+    ordered = sorted(seeds)
+    # Seeds that follow each other are as far from their places in the list.
+    parts = [[seed for _, seed in part] for _, part in groupby(enumerate(ordered), lambda pair: pair[1] - pair[0])]
     text = ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}–{part[-1]}" for part in parts)
     return f"seed {text}" if len(ordered) == 1 else f"seeds {text}"

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from gr_cli.errors import one_line
 from gr_cli.report.groups import Column as SettingColumn
-from gr_cli.report.groups import Group
-from gr_cli.report.tables import Row, Table, as_number
+from gr_cli.report.groups import Group, as_number
+from gr_cli.report.tables import Row, Table
 from gr_cli.results.charts import TOGETHER, Cells, Line
 from gr_cli.results.statistics import Summary, summarised
 from gr_cli.results.tables import ALL_TASKS, Column, TableFormat

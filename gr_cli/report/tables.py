@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gr_cli.errors import ConfigError, one_line, suggestion
-from gr_cli.report.groups import NONE, Column, Group, Grouping, notes
+from gr_cli.report.groups import NONE, Column, Group, Grouping, as_number, notes
 from gr_cli.results.discovery import FoundRun
 from gr_cli.results.metrics import fractions
 from gr_cli.results.statistics import Summary, summarised
@@ -182,14 +182,6 @@ def _cell(value: Any) -> Any:
 
 
 _FORMULA = tuple("=+-@＝＋－＠")
-
-
-def as_number(text: str) -> float | None:
-    """None if it is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def _statistics(summary: Summary | None) -> list[Any]:

@@ -17,7 +17,7 @@ from gr_cli.errors import DamagedCheckpointError, FolderError
 from gr_cli.results.status_fields import check_status, instant
 from gr_cli.results.tables import TableFormat, formats_of
 from gr_cli.system.checksums import DamagedError, checksum, load_tensors, save_tensors
-from gr_cli.system.files import csv_text, json_text, move, not_made, remove, write_json, write_text
+from gr_cli.system.files import csv_text, json_text, make_folder, move, not_made, remove, write_json, write_text
 from gr_cli.system.locks import LOCK, is_held, taken
 from gr_cli.system.reading import finite, naming, open_regular, read_bytes, read_json, read_table, reason_of
 
@@ -53,10 +53,7 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Make the folder and hold it; a second process is refused. The lock ends with the process, however it ends."""
-        try:
-            self.figures.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise not_made(self.path, error) from error
+        make_folder(self.figures)
         for entry in self.path.iterdir():
             if entry.is_symlink() and entry.is_dir():
                 raise FolderError(f"{entry}: leads out of the folder of this run; remove that link")

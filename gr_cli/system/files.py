@@ -85,6 +85,18 @@ def not_made(folder: Path, error: OSError) -> FolderError:
     return FolderError(f"{folder}: can't be made ({error.strerror}); run from a folder that you may write")
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, unless it is there.
+
+    Raises:
+        FolderError: it can't be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_made(path, error) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all; bytes of file names that are no UTF-8 are written out."""
     write_whole(path, lambda file: file.write(text.encode(errors="backslashreplace")))

@@ -28,9 +28,9 @@ REPORT: Table = {
         ("can't be written, there is no folder {}; make it first", reported("--csv", "nowhere/table.csv")),
         ("--watch={}: goes alone: remove --{}; make the report", reported("--watch", "--csv", "table.csv")),
     ],
-    "report/chart_list.py": [
+    "system/files.py": [
         (
-            "{}: can't be made ({})",
+            "can't be made",
             reported("--figures", "taken", harm=lambda folder: Path("taken").write_text("a file")),
         )
     ],
