@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from itertools import pairwise, takewhile
 from pathlib import Path
 from textwrap import wrap
 
-from gr_cli.config.groups import GROUPS, NESTED
+from gr_cli.config.groups import CONF, GROUPS, NESTED
 
 _INTRO = """\
 gr-run: continual learning experiments with generative replay
@@ -49,17 +47,13 @@ def own_folders(words: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 def text(words: Sequence[str]) -> str:
     """The whole help; options of a `--config-dir` among `words` are listed too."""
-    shipped = files("gr_cli.conf")
-    own, _ = own_folders(words)
-    options: dict[str, dict[str, Traversable]] = {}
-    for root in (shipped, *own):
-        groups = {group.name: group for group in root.iterdir() if group.is_dir()} if root.is_dir() else {}
-        nested = {name: root.joinpath(*name.split("/")) for name in (*NESTED, "hydra/launcher")}
-        for name, group in {**groups, **nested}.items():
-            if group.is_dir() and not name.startswith("_"):
-                found = {f.name.removesuffix(".yaml"): f for f in group.iterdir() if f.name.endswith(".yaml")}
-                options.setdefault(name, {}).update(found)
-    source = shipped.joinpath("config.yaml").read_text(encoding="utf-8")
+    options: dict[str, dict[str, Path]] = {}
+    for root in (CONF, *own_folders(words)[0]):
+        for file in root.rglob("*.yaml"):
+            kind = file.parent.relative_to(root).as_posix()
+            if kind in (*NESTED, "hydra/launcher") or kind.isidentifier():
+                options.setdefault(kind, {})[file.stem] = file
+    source = (CONF / "config.yaml").read_text(encoding="utf-8")
     defaults, _, rest = source.partition("\nseed:")
     chosen = dict(line.strip("- ").split(": ") for line in defaults.splitlines() if ": " in line)
     lines = [_INTRO, "groups (* is the default):"]
@@ -73,7 +67,7 @@ def text(words: Sequence[str]) -> str:
     )
 
 
-def _purpose(file: Traversable) -> str:
+def _purpose(file: Path) -> str:
     """What the comment at the top of an option says first."""
     lines = file.read_text(encoding="utf-8").splitlines()
     comment = takewhile(lambda line: line.startswith("# "), (line for line in lines if not line.startswith("# @")))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
-
 from gr_cli.results.tables import AFTER_TASK, COUNT, FRACTION, ITERATION, Column, Row, TableFormat
 
 ACCURACY = TableFormat(
@@ -28,13 +25,3 @@ def accuracy_row(
     """One row of it. `final`: the training of `after_task` was over; it is no column."""
     moment: Row = {"after_task": after_task, "iteration": iteration, "task": task, "split": split}
     return moment | {"accuracy": accuracy, "loss": loss, "n": n, "final": final}
-
-
-def matrix_rows(rows: Sequence[Row], split: str) -> dict[int, list[float | None]]:
-    """The accuracy matrix: for each training that is over (-1: before any), accuracies by task, None for none."""
-    final = [row for row in rows if row["final"] and row["split"] == split]
-    width = max((cast(int, row["task"]) + 1 for row in final), default=0)
-    table: dict[int, list[float | None]] = {cast(int, row["after_task"]): [None] * width for row in final}
-    for row in final:
-        table[cast(int, row["after_task"])][cast(int, row["task"])] = cast(float, row["accuracy"])
-    return table

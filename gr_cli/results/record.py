@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from gr_cli.results.accuracy import ACCURACY, matrix_rows
+from gr_cli.results.accuracy import ACCURACY
 from gr_cli.results.metrics import all_metrics, average_accuracy, fractions
 from gr_cli.results.tables import MeasuredTable, Row, TableFormat
 
@@ -41,7 +41,12 @@ class Record:
 
     def rows(self, split: str = "test") -> dict[int, list[float | None]]:
         """The accuracy matrix: for each training that is over (-1: before any), accuracies by task, None for none."""
-        return matrix_rows(self.accuracies, split)
+        final = [row for row in self.accuracies if row["final"] and row["split"] == split]
+        width = max((cast(int, row["task"]) + 1 for row in final), default=0)
+        table: dict[int, list[float | None]] = {cast(int, row["after_task"]): [None] * width for row in final}
+        for row in final:
+            table[cast(int, row["after_task"])][cast(int, row["task"])] = cast(float, row["accuracy"])
+        return table
 
     def matrix(self, split: str = "test") -> list[list[float | None]]:
         """Its rows after trainings, without the one before."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
 from collections.abc import Iterator
@@ -41,44 +40,38 @@ def peak_memory(device: torch.device) -> int:
     """Most bytes held so far: of the GPU, else by this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if found := _status_line("VmHWM"):
-        return found
+    if found := _from_kernel("/proc/self/status", "VmHWM"):
+        return found[0]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak << 10
 
 
-def _status_line(name: str) -> int:
-    """A number of bytes from the kernel's account of this process; 0 where there is none."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+def _from_kernel(path: str, name: str) -> list[int]:
+    """A number of bytes from an account of the kernel; empty where there is none."""
+    with suppress(OSError, ValueError):
+        lines = Path(path).read_text().splitlines()
+        return [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")]
+    return []
+
+
+_GROUP = Path("/sys/fs/cgroup")  # of the container that this process may be in
 
 
 def available_memory(device: torch.device) -> int:
     """Bytes that are free: of the GPU, else of this machine and of the container that this process may be in."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = []
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
-        group = Path("/sys/fs/cgroup")
-        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):
-        pass
-    return min(free) if free else 4 << 30
+    free = _from_kernel("/proc/meminfo", "MemAvailable")
+    with suppress(OSError, ValueError):  # no container, or one without a limit
+        free.append(int((_GROUP / "memory.max").read_text()) - int((_GROUP / "memory.current").read_text()))
+    return min(free, default=4 << 30)
 
 
 def whole_memory(device: torch.device) -> int:
     """Bytes that there are, free or not; more than any machine has where nothing can be told."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
-    try:
-        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return sys.maxsize
-    with suppress(OSError, ValueError):  # no container, or one without a limit
-        found = min(found, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return found
+    found = _from_kernel("/proc/meminfo", "MemTotal")
+    with suppress(OSError, ValueError):
+        found.append(int((_GROUP / "memory.max").read_text()))
+    return min(found, default=sys.maxsize)

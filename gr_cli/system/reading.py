@@ -24,7 +24,7 @@ MOST_TABLE = 256 << 20  # bytes of a table
 _DEEPEST = 64  # levels of nested lists and mappings
 _LARGEST = 2**63 - 1  # torch's whole numbers
 _LARGEST_FLOAT = 1e100  # its square can still be counted with
-_LONG_NUMBER = re.compile(r"[-+.:_\dabcdefx]{100,}", re.ASCII | re.IGNORECASE)
+_LONG_NUMBER = re.compile(r"(?=.{100})[-+]?(0[xb][\da-f_]+|[-+.:_\de]+)", re.ASCII | re.IGNORECASE)
 
 _KINDS = {
     stat.S_IFLNK: "a link",

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from tempfile import NamedTemporaryFile
 from types import FrameType
 from typing import IO, Any, NoReturn
@@ -146,7 +147,7 @@ def lifeline() -> Iterator[None]:
         return
     if not _own:
         file = NamedTemporaryFile(prefix="gr-", buffering=0, delete=False)  # noqa: SIM115  open until it is cut
-        atexit.register(_remove, file.name)
+        atexit.register(Path(file.name).unlink, missing_ok=True)
         fcntl.lockf(file, fcntl.LOCK_EX, 1, _COMMAND)
         _own.append(file)
 
@@ -192,7 +193,7 @@ def hold_lifeline() -> None:
     def watch() -> None:
         while not _is_cut(file):
             time.sleep(_SECONDS_BETWEEN_LOOKS)
-        _remove(name)  # the command may have had no time to
+        Path(name).unlink(missing_ok=True)  # the command may have had no time to
         while callable(signal.getsignal(signal.SIGTERM)):  # a run is under way: it is a request
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -219,11 +220,6 @@ def _leave(file: int) -> NoReturn:
     while not _lock(file, fcntl.LOCK_EX, _WORKERS):
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     os._exit(130)
-
-
-def _remove(name: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(name)
 
 
 def _lock(file: int, how: int, byte: int) -> bool:
