@@ -56,18 +56,9 @@ def composed(words: Sequence[str]) -> Settings:
     """
     from hydra.core.config_store import ConfigStore
 
+    from gr_cli.cli.hydra_errors import config_of
     from gr_cli.config.schema import RunConfig
 
     ConfigStore.instance().store("schema", RunConfig)
     config = config_of(words, hydra=True)
     return settings_from(config, config.hydra)
-
-
-def config_of(words: Sequence[str], hydra: bool = False) -> DictConfig:
-    """What Hydra composes of these overrides, with its own part if `hydra`; its errors pass through."""
-    from hydra import compose, initialize_config_module
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    with initialize_config_module("gr_cli.conf", version_base="1.3"):
-        return compose("config", overrides=list(words), return_hydra_config=hydra)

@@ -11,7 +11,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from gr_cli.cli.compose import config_of
 from gr_cli.config.groups import GROUPS, NESTED
 from gr_cli.errors import one_line, suggestion
 
@@ -136,6 +135,16 @@ def _composes(overrides: Sequence[str]) -> Any:
     with suppress(Exception):
         return config_of(overrides)
     return None
+
+
+def config_of(words: Sequence[str], hydra: bool = False) -> DictConfig:
+    """What Hydra composes of these overrides, with its own part if `hydra`; its errors pass through."""
+    from hydra import compose, initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with initialize_config_module("gr_cli.conf", version_base="1.3"):
+        return compose("config", overrides=list(words), return_hydra_config=hydra)
 
 
 def _wrong_value(field: str, text: str, overrides: Sequence[str]) -> str:
