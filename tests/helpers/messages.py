@@ -1,6 +1,7 @@
 """Every error message of the package, found in its source: where it is made, and what of it never changes."""
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +22,26 @@ SPEAKERS = (
 
 @dataclass(frozen=True)
 class Message:
-    """A message that is made in the lines `first` to `last` of `file`. `text`: what it says, with {} for what changes;
-    the name of the function that makes it, where all of it does. `raised`: whether it is made as an error there, and
-    not as what one will say."""
+    """A message that is made in `file`, at `line`.
+
+    text: what it says, with {} for what changes; the name of the function that makes it, where all of it does.
+    kind: the class of error that says it; empty where the text is an answer, of which others make an error.
+    """
 
     file: str
-    first: int
-    last: int
+    line: int
     text: str
-    raised: bool
+    kind: str
 
     def __str__(self) -> str:
-        return f"gr_cli/{self.file}:{self.first}: {self.text}"
+        return f"gr_cli/{self.file}:{self.line}: {self.text}"
+
+    @property
+    def pattern(self) -> str:
+        """A regular expression of what is said, without a remedy that may be empty; where all of it changes, of
+        anything."""
+        parts = [re.escape(" ".join(part.split())) for part in self.text.removesuffix("; {}").split("{}")]
+        return ".*".join(parts) if any(map(str.isalpha, self.text.replace("{}", ""))) and " " in self.text else ""
 
 
 def messages() -> list[Message]:
@@ -47,7 +56,8 @@ def _in(path: Path) -> Iterator[Message]:
         texts = _texts(node, owners, file in SPEAKERS)
         name = ".".join(owner.name for owner in owners)
         for text in dict.fromkeys(text if any(map(str.isalpha, text)) else name for text in texts):
-            yield Message(file, node.lineno, node.end_lineno, text, isinstance(node, ast.Call))
+            kind = ast.unparse(node.func).split(".")[0] if isinstance(node, ast.Call) else ""
+            yield Message(file, node.lineno, text, kind)
 
 
 def _walked(node: ast.AST, owners: tuple) -> Iterator[tuple[ast.AST, tuple]]:
