@@ -11,7 +11,7 @@ from gr_cli.errors import DataError
 from gr_cli.generators.base import Generator, Part
 from gr_cli.nn.random_streams import Noise
 from gr_cli.nn.sample_spec import SampleSpec
-from gr_cli.types import Count, NonNegative, Positive, PositiveInt
+from gr_cli.types import NonNegative, Positive, PositiveInt
 
 _LEAST = 10  # samples of a component
 _WIDE = 1024  # values of a sample, beyond which principal components are not all computed
@@ -22,8 +22,8 @@ _FLOOR = 1e-4  # smallest standard deviation, in units of the data
 class Mixture(Generator):
     """A mixture of Gaussians for each class, in the principal components of the class.
 
-    Fitted to all samples of a class in one go: principal components, k-means, then expectation maximisation (Dempster
-    et al. 1977) of a mixture with full covariances. A component's covariance is that of its own samples and of
+    Fitted to all samples of a class in one go: principal components, then k-means, whose clusters become Gaussians with
+    full covariances. A component's covariance is that of its own samples and of
     `pooled` samples more that have the covariance common to all components, so that a small component stays sensible.
     Nothing is learnt by steps, and a class that was learnt does not change any more. No component stands for less than
     ten samples, so that none is as good as a sample kept.
@@ -36,7 +36,6 @@ class Mixture(Generator):
         classes: number of classes; labels are below it.
         components: Gaussians for each class.
         latent_dim: principal components.
-        iterations: of expectation maximisation.
         pooled: samples that the common covariance counts for.
         noise: standard deviation of the noise through which likelihoods are told, in units of the data.
     """
@@ -58,15 +57,13 @@ class Mixture(Generator):
         classes: PositiveInt = 10,
         components: PositiveInt = 40,
         latent_dim: PositiveInt = 60,
-        iterations: Count = 0,
         pooled: NonNegative = 1.0,
         noise: Positive = 0.3,
     ) -> None:
         super().__init__()
         self.spec, self.classes, self.components = SampleSpec.of(spec), classes, components
         size = self.spec.size
-        self.latent_dim, self.iterations, self.pooled = min(latent_dim, size), iterations, pooled
-        self.likelihood_noise = noise
+        self.latent_dim, self.pooled, self.likelihood_noise = min(latent_dim, size), pooled, noise
         width = self.latent_dim
         self.register_buffer("known", torch.zeros(classes, dtype=torch.bool))
         self.register_buffer("mean", torch.zeros(classes, size))
@@ -132,7 +129,9 @@ class Mixture(Generator):
         largest = basis.gather(1, basis.abs().argmax(1, keepdim=True))
         basis = basis * largest.sign()
         z = flat @ basis.T
-        share, centre, root = _maximised(z, self.components, self.iterations, self.pooled, stream)
+        clusters = min(self.components, len(z) // _LEAST)
+        member = F.one_hot(_clustered(z, clusters, stream), self.components).to(z.dtype)  # (N, K)
+        share, centre, root = _mixture_of(z, member, self.pooled)
         one = torch.eye(self.latent_dim).to(z)
         noisy = torch.linalg.cholesky(root @ root.mT + self.likelihood_noise**2 * one)
         white = torch.linalg.solve_triangular(noisy, one.expand_as(noisy), upper=False)
@@ -189,32 +188,9 @@ def _principal(flat: Tensor, number: int, stream: torch.Generator) -> Tensor:
     return basis.T
 
 
-def _log_density(z: Tensor, share: Tensor, centre: Tensor, root: Tensor) -> Tensor:
-    """log (share_k N(z; centre_k, root_k root_k^T)) of z (N, d): (N, K)."""
-    kind = root.dtype
-    found = []
-    for weight, middle, lower in zip(share.to(kind), centre.to(kind), root, strict=True):
-        white = torch.linalg.solve_triangular(lower, (z.to(kind) - middle).T, upper=False)  # (d, N)
-        size = 0.5 * white.square().sum(0) + lower.diagonal().log().sum() + 0.5 * len(lower) * math.log(2 * math.pi)
-        found.append(weight.clamp(min=1e-300).log() - size)
-    return torch.stack(found, 1)
-
-
-def _maximised(
-    z: Tensor, components: int, iterations: int, pooled: float, stream: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Shares (K,), centres (K, d) and lower roots of covariances (K, d, d) of a mixture for z (N, d)."""
-    clusters = min(components, len(z) // _LEAST)
-    member = F.one_hot(_clustered(z, clusters, stream), components).to(z.dtype)  # (N, K)
-    share, centre, root = _mixture_of(z, member, pooled)
-    for _ in range(iterations):
-        member = torch.softmax(_log_density(z, share, centre, root), 1)
-        share, centre, root = _mixture_of(z, member, pooled)
-    return share, centre, root
-
-
 def _mixture_of(z: Tensor, member: Tensor, pooled: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The mixture that is most likely, when sample n belongs to component k to the part member[n, k]."""
+    """Shares (K,), centres (K, d) and lower roots of covariances (K, d, d) of a mixture for z (N, d), of which sample n
+    belongs to component k if member[n, k] is 1, and not if it is 0."""
     count = member.sum(0)  # (K,)
     centre = (member.T @ z) / count.clamp(min=1e-9).unsqueeze(1)
     scatter = torch.stack(
