@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gr_cli.errors import ConfigError, DataError, one_line
+from gr_cli.benchmarks.sources.array_conversion import numbers
+from gr_cli.errors import ConfigError, DataError
 from gr_cli.nn.sample_spec import as_floats
 from gr_cli.scenario import Scenario
 from gr_cli.system.messages import tell
@@ -103,7 +104,7 @@ def read_batch(batch: Any, loader: str, dtype: torch.dtype) -> tuple[Tensor, Ten
         DataError: `batch` is no pair of samples and labels, and why.
     """
     given_x, given_y = _pair(batch, loader)
-    x, y = _tensor(given_x, f"{loader}: samples"), _tensor(given_y, f"{loader}: labels")
+    x, y = _tensor(given_x, "samples", loader), _tensor(given_y, "labels", loader)
     if y.dim() == 0:
         raise DataError(f"{loader}: yields single samples; wrap the data set: DataLoader(data, batch_size=32)")
     if y.dim() == 2 and y.shape[1] == 1:
@@ -152,42 +153,20 @@ def _is_task_label(value: Any) -> bool:
 # --- tensors of what is given
 
 
-def _tensor(given: Any, what: str) -> Tensor:
+def _tensor(given: Any, what: str, loader: str) -> Tensor:
     """A dense tensor of numbers, not part of any graph."""
-    if isinstance(given, Tensor):
-        if given.is_nested:
-            raise DataError(f"{what} have different shapes (a nested tensor); pad or crop them")
-        x = given.detach().dequantize() if given.is_quantized else given.detach()
-        x = x if x.layout == torch.strided else x.to_dense()
-        if x.is_complex():
-            raise DataError(f"{what} are complex numbers; give real ones, such as magnitudes")
+    plain = isinstance(given, Tensor) and given.layout == torch.strided and not given.is_nested
+    if plain and not (given.is_quantized or given.is_complex()):
+        x: Tensor = given.detach()
         return x.clone() if x.is_inference() else x  # a tensor of inference mode can't be learnt from
     if isinstance(given, (tuple, list)) and given and (isinstance(given[0], Tensor) or _is_image(given[0])):
-        parts = [_tensor(part, what) for part in given]
-        if shapes := sorted({tuple(part.shape) for part in parts})[1:]:
-            raise DataError(f"{what} have different shapes, {tuple(parts[0].shape)} and {shapes[-1]}; resize them")
+        parts = [_tensor(part, what, loader) for part in given]
+        first, others = tuple(parts[0].shape), sorted({tuple(part.shape) for part in parts})[1:]
+        if others:
+            raise DataError(f"{loader}: {what} have different shapes, {first} and {others[-1]}; resize them")
         return torch.stack(parts)
-    array = _image(given) if _is_image(given) else _array(given, what)
+    array = np.asarray(_image(given) if _is_image(given) else numbers(given, what, loader), order="C")
     return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-
-def _array(given: Any, what: str) -> np.ndarray[Any, Any]:
-    """An array of numbers as torch takes them: in the byte order of this machine, without gaps."""
-    for dense in ("toarray", "to_numpy"):  # sparse matrices, data frames
-        given = getattr(given, dense)() if callable(getattr(given, dense, None)) else given
-    if np.ma.is_masked(given):
-        raise DataError(f"{what} have masked values; fill them in or leave these samples out")
-    try:
-        array = np.asarray(given)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{what} make no array ({one_line(error)})") from error
-    if array.dtype.kind in "US":
-        raise DataError(f"{what} are text ({str(array.flat[0])[:20]!r}); turn them into numbers")
-    if array.dtype.kind not in "biuf":
-        kind = type(given).__name__ if array.ndim == 0 else f"an array of {array.dtype}"
-        raise DataError(f"{what} are no numbers, but {kind}; convert them")
-    native = np.dtype(np.float64) if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
-    return np.asarray(array, native, order="C")
 
 
 def _is_image(given: Any) -> bool:

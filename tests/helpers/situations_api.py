@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -188,13 +187,7 @@ API: Table = {
         ("can't tell x and y among the entries", of_batch({"x": X, "mask": X, "label": Y})),
         ("yields triples whose third part is no task label", of_batch((X, Y, Y))),
         ("must yield pairs", of_batch(X)),
-        ("have different shapes (a nested tensor)", of_x(torch.nested.nested_tensor([X[0]] * 4, layout=torch.jagged))),
-        ("are complex numbers", of_x(X.to(torch.complex64))),
         ("have different shapes, {} and {}", of_x([X[0], X[1], X[2], X[3][:5]])),
-        ("have masked values", of_x(np.ma.masked_less(X.numpy(), 0.5))),
-        ("make no array", of_x([[0.1, 0.2], [0.3], [0.1], [0.2]])),
-        ("are text", of_x(["a", "b", "c", "d"])),
-        ("are no numbers", of_x(None)),
         ("samples hold NaN or infinity", of_x(holding(float("nan")))),
         ("must be an iterable of batches", trained(lambda: "train")),
         ("is needed after each task", trained(loader, iter(()))),
