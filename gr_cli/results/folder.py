@@ -18,7 +18,7 @@ from gr_cli.results.status_fields import check_status, instant
 from gr_cli.results.tables import TableFormat, formats_of
 from gr_cli.system.checksums import DamagedError, checksum, load_tensors, save_tensors
 from gr_cli.system.files import csv_text, json_text, make_folder, move, not_made, remove, write_json, write_text
-from gr_cli.system.locks import LOCK, is_held, taken
+from gr_cli.system.locks import AVAILABLE, LOCK, is_held, taken
 from gr_cli.system.reading import finite, naming, open_regular, read_bytes, read_json, read_table, reason_of
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ class RunFolder:
         if status is None:
             return "never begun"
         state = str(status.get("state"))
-        elsewhere = _is_of_another_host(status)  # locks may not reach from there; signs of life do
-        if state != "running" or is_held(self.path) or (elsewhere and _lives(self.path, status)):
+        locks_tell = AVAILABLE and not _is_of_another_host(status)
+        if state != "running" or is_held(self.path) or (not locks_tell and _lives(self.path, status)):
             return state
         return "killed"
 

@@ -5,7 +5,6 @@ Those of folders are made here, by flock: whether one is held must be seen witho
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,13 @@ from gr_cli.system.reading import open_regular
 if TYPE_CHECKING:
     from filelock import FileLock
 
+try:
+    import fcntl
+except ImportError:  # Windows: two runs on one folder are not refused there
+    fcntl = None  # type: ignore[assignment]
+
 LOCK = ".lock"
+AVAILABLE = fcntl is not None
 
 
 @contextmanager
@@ -31,7 +36,9 @@ def held(path: Path) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process of this machine holds the folder of a run or a sweep."""
+    """Whether a process of this machine holds the folder of a run or a sweep; no, where there are no locks."""
+    if fcntl is None:
+        return False
     with suppress(OSError, ValueError), open_regular(path / LOCK) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -42,6 +49,8 @@ def is_held(path: Path) -> bool:
 
 def taken(file: IO[bytes]) -> bool:
     """Lock `file`; False if another process has. Who only looks whether it is locked takes no time to."""
+    if fcntl is None:
+        return True
     for patience in (0.05, 0.2, 0.0):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -37,11 +36,15 @@ def memory_told(kind: type[GrError] = OutOfMemoryError, runs: int = 1) -> Iterat
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes held so far: of the GPU, else by this process."""
+    """Most bytes held so far: of the GPU, else by this process; 0 where nothing can be told."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if found := _from_kernel("/proc/self/status", "VmHWM"):
         return found[0]
+    if sys.platform == "win32":
+        return 0
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak << 10
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import fcntl
 import os
 import signal
 import sys
@@ -16,8 +15,13 @@ from tempfile import NamedTemporaryFile
 from types import FrameType
 from typing import IO, Any, NoReturn
 
+try:
+    import fcntl
+except ImportError:  # Windows: there, the processes of a sweep end with their jobs
+    fcntl = None  # type: ignore[assignment]
+
 # Ctrl-C, the end of an allocation, a terminal that is closed.
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 _LIFELINE = "GR_LIFELINE"
 _SECONDS_BETWEEN_LOOKS = 0.25
 
@@ -33,7 +37,7 @@ class Overdue(BaseException):
 def _requests() -> list[signal.Signals]:
     """The signals that ask this process to stop, where this thread can handle them. One that is ignored, as by nohup,
     asks for nothing."""
-    numbers = _STOPPING if _in_main_thread() else ()
+    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name) and _in_main_thread()]
     return [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
 
 
@@ -89,7 +93,7 @@ def not_kept_waiting(seconds: float, at_once: bool = False) -> Iterator[None]:
     Raises:
         Overdue: they are over.
     """
-    if not _in_main_thread():
+    if not _in_main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
     inside = True
@@ -142,7 +146,7 @@ def lifeline() -> Iterator[None]:
     Raises:
         KeyboardInterrupt: it was asked to stop, and they have left.
     """
-    if not _in_main_thread():
+    if fcntl is None or not _in_main_thread():
         yield
         return
     if not _own:
@@ -176,7 +180,7 @@ def hold_lifeline() -> None:
     if _held and _is_cut(_held[0]):
         _leave(_held[0])
     command, _, name = os.environ.get(_LIFELINE, "").partition(":")
-    if command in ("", str(os.getpid())):  # a launcher may run jobs in the command's own process
+    if command in ("", str(os.getpid())) or fcntl is None:  # a launcher may run jobs in the command's own process
         return
     del os.environ[_LIFELINE]
     try:

@@ -54,7 +54,7 @@ def stopped_at(monkeypatch):
 # --- states
 
 
-def test_a_dead_run_is_told_from_a_running_one(gr_run):
+def test_a_dead_run_is_told_from_a_running_one(gr_run, monkeypatch):
     gr_run(*TINY)
     folder = RunFolder(only_run())
     assert folder.state() == "finished"
@@ -64,10 +64,13 @@ def test_a_dead_run_is_told_from_a_running_one(gr_run):
     with folder.locked():
         assert folder.state() == "running"
     now = datetime.now(timezone.utc)
-    for seconds, state in ((5, "running"), (300, "killed")):  # of another machine, signs of life tell
-        updated = (now - timedelta(seconds=seconds)).isoformat(timespec="seconds")
-        folder.write_status(status | {"state": "running", "host": "another", "updated": updated})
-        assert folder.state() == state
+    for host in ("another", status["host"]):  # there, and where there are no locks, signs of life tell
+        for seconds, state in ((5, "running"), (300, "killed")):
+            updated = (now - timedelta(seconds=seconds)).isoformat(timespec="seconds")
+            folder.write_status(status | {"state": "running", "host": host, "updated": updated})
+            assert folder.state() == state
+        monkeypatch.setattr("gr_cli.results.folder.AVAILABLE", False)
+        monkeypatch.setattr("gr_cli.system.locks.fcntl", None)
     assert RunFolder(Path("nowhere")).state() == "never begun"
 
 
