@@ -82,18 +82,18 @@ def from_plain(kind: Callable[..., T], value: Any) -> T:
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 
 
+_SIGNS: dict[type, str] = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
+
+
 def describe(annotation: Any) -> str:
     """What an annotation allows, in words."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        bounds = []
-        for mark in arguments[1:]:
-            if isinstance(mark, (Ge, Gt, Le, Lt)):
-                sign = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}[type(mark)]
-                bounds.append(f"{sign} {getattr(mark, type(mark).__name__.lower())}")
-            if isinstance(mark, Len):
-                return re.sub("^a list( of)?", f"a list of {mark.min_length}", describe(arguments[0]))
-        return " ".join([describe(arguments[0]), " and ".join(bounds)]).strip()
+        inner, marks = describe(arguments[0]), arguments[1:]
+        bounds = [f"{_SIGNS[type(m)]} {getattr(m, type(m).__name__.lower())}" for m in marks if type(m) in _SIGNS]
+        lengths = [mark.min_length for mark in marks if isinstance(mark, Len)]
+        listed = re.sub("^a list( of)?", f"a list of {lengths[0]}", inner) if lengths else inner
+        return " ".join([listed, " and ".join(bounds)]).strip()
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments)) if len(arguments) > 1 else str(arguments[0])
     if origin in (Union, types.UnionType):
