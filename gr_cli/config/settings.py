@@ -71,8 +71,7 @@ class Settings:
     @property
     def seed(self) -> int:
         """Seed of all random streams."""
-        seed: int = self.config["seed"]
-        return seed
+        return int(self.config["seed"])
 
     @property
     def identity(self) -> str:

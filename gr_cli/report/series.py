@@ -49,24 +49,25 @@ def _forgotten_of(rows: Rows) -> dict[int, float]:
 
 def curves(group: Group) -> list[Line]:
     """Test accuracy of each task since its training began, by how many tasks were learnt; and the mean of those."""
-    found = _over_seeds(group, "evaluations.csv", _curves_of)
-    tasks = sorted({task for task, _ in found})
-    names = {task: f"task {task}" if task >= 0 else "mean so far" for task in tasks}
-    ordered = [task for task in tasks if task >= 0] + [task for task in tasks if task < 0]
-    return [Line(names[task], _points(found, task)) for task in ordered]
+    return _lines(_over_seeds(group, "evaluations.csv", _curves_of))
 
 
-def _curves_of(table: Rows) -> dict[tuple[int, float], float]:
-    """By task and x, the number of tasks learnt, of the one in training the part that is over. Task -1: the mean."""
+def _lines(found: Mapping[tuple[str, float], Summary]) -> list[Line]:
+    """A line for each name, in the order in which they first came up."""
+    return [Line(name, _points(found, name)) for name in dict.fromkeys(name for name, _ in found)]
+
+
+def _curves_of(table: Rows) -> dict[tuple[str, float], float]:
+    """By name of the line and x, the number of tasks learnt, of the one in training the part that is over."""
     rows = [row for row in table if row["split"] == "test"]
-    found: dict[tuple[int, float], float] = {}
+    found: dict[tuple[str, float], float] = {}
     for row, x in zip(rows, _tasks_learnt(rows), strict=True):
         if x > int(row["task"]):
-            found[int(row["task"]), x] = _accuracy(row["accuracy"])
+            found[f"task {int(row['task'])}", x] = _accuracy(row["accuracy"])
     now: dict[float, list[float]] = {}
     for (_, x), value in found.items():
         now.setdefault(x, []).append(value)
-    return found | {(-1, x): sum(values) / len(values) for x, values in now.items()}
+    return found | {("mean so far", x): sum(values) / len(values) for x, values in now.items()}
 
 
 def _tasks_learnt(rows: Rows) -> list[float]:
@@ -127,9 +128,7 @@ def _part(key: str, value: str) -> str:
 
 def losses(group: Group) -> list[Line]:
     """Each loss term by iteration, counted through all tasks."""
-    found = _over_seeds(group, "history.csv", _losses_of)
-    names = list(dict.fromkeys(name for name, _ in found))
-    return [Line(name, _points(found, name)) for name in names]
+    return _lines(_over_seeds(group, "history.csv", _losses_of))
 
 
 def _losses_of(rows: Rows) -> dict[tuple[str, float], float]:

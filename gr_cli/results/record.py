@@ -41,12 +41,13 @@ class Record:
 
     def rows(self, split: str = "test") -> dict[int, list[float | None]]:
         """The accuracy matrix: for each training that is over (-1: before any), accuracies by task, None for none."""
-        final = [row for row in self.accuracies if row["final"] and row["split"] == split]
-        width = max((cast(int, row["task"]) + 1 for row in final), default=0)
-        table: dict[int, list[float | None]] = {cast(int, row["after_task"]): [None] * width for row in final}
-        for row in final:
-            table[cast(int, row["after_task"])][cast(int, row["task"])] = cast(float, row["accuracy"])
-        return table
+        cells = {
+            (cast(int, row["after_task"]), cast(int, row["task"])): cast(float, row["accuracy"])
+            for row in self.accuracies
+            if row["final"] and row["split"] == split
+        }
+        width = max((task + 1 for _, task in cells), default=0)
+        return {after: [cells.get((after, task)) for task in range(width)] for after, _ in cells}
 
     def matrix(self, split: str = "test") -> list[list[float | None]]:
         """Its rows after trainings, without the one before."""
