@@ -197,7 +197,6 @@ def _compose_and_run(words: list[str]) -> int:
     except GrError:
         raise
     except Exception as error:
-        current().close()
         if current().by_foreign_launcher:
             # A launcher gives up when it loses a process: what it says, then what became of the runs.
             lines = str(error).strip().splitlines() or [""]
@@ -209,12 +208,11 @@ def _compose_and_run(words: list[str]) -> int:
             print(f"gr-run: {explain(error, [word for word in words if '=' in word])}", file=sys.stderr)
             return 2
     except KeyboardInterrupt:
-        current().close()
         current().report()
         raise
     finally:
         sys.argv = command
-        current().close()
+        current().held.close()
     return current().report()
 
 

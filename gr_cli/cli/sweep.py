@@ -51,12 +51,9 @@ class Sweep:
         """Whether there are runs, and a launcher that is not ours has them."""
         return bool(self.jobs) and not self.in_process
 
-    def close(self) -> None:
-        """No further run will begin."""
-        self.held.close()
-
     def report(self) -> int:
-        """Print what became of the runs; 1 if any failed, else 0."""
+        """Print what became of the runs, of which no further one will begin; 1 if any failed, else 0."""
+        self.held.close()
         if not self.jobs:
             return 1 if self.tally.failed else 0
         states = {path: _state(path) for path in self.jobs}
@@ -83,7 +80,7 @@ def current() -> Sweep:
 def begin() -> Sweep:
     """A new sweep of this process, in place of the one before."""
     global _current
-    _current.close()
+    _current.held.close()
     _current = Sweep()
     return _current
 
