@@ -47,7 +47,9 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> IO[bytes]:
     except FileNotFoundError:
         if not flags & os.O_CREAT:
             raise
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
+        flags |= getattr(os, name, 0)
+    descriptor = os.open(path, flags, 0o666)
     try:
         _check_kind(path, os.fstat(descriptor).st_mode)
         return os.fdopen(descriptor, "rb" if flags & 3 == os.O_RDONLY else "r+b")
