@@ -30,6 +30,14 @@ APART = [
     ["seed=0", "optimizer.lr=0.002", "optimizer.weight_decay=0.01", "optimizer.schedule=cosine"],
 ]
 SINGLE = "precision=float32"
+# Networks in which whatever is done for each replica is done as in large ones.
+SMALL_SOLVER, SMALL_GENERATOR = "model.hidden_sizes=[16]", "generator.hidden_dims=[16]"
+SMALL_NETWORKS = {
+    "mlp": [SMALL_SOLVER],
+    "cnn": ["model.channels=[4,8]", "model.hidden_size=16"],
+    "vae": [SMALL_GENERATOR],
+    "conv_vae": ["generator.hidden_dims=[4,8]", "generator.latent_dim=4"],
+}
 REPLAY = [["strategy.replay_weight=1"], ["strategy.replay_weight=0.5"], ["strategy.replay_weight=2"]]
 
 
@@ -44,7 +52,7 @@ def first_losses(jobs, steps):
     return found
 
 
-def assert_same_losses(words, steps=25, apart=APART, relative=1e-9):
+def assert_same_losses(words, steps=12, apart=APART, relative=1e-9):
     """Replicas together and alone, in double precision unless `words` ask for another: rounding grows with the steps,
     in single precision to any size, and each processor rounds in its own way."""
     words = words if any(word.startswith("precision=") for word in words) else [*words, "precision=float64"]
@@ -64,6 +72,7 @@ def assert_same_losses(words, steps=25, apart=APART, relative=1e-9):
 @pytest.mark.parametrize("strategy", ["finetune", "generative_replay", "joint"])
 def test_losses_are_those_of_the_run_alone(model, generator, strategy):
     words = [f"model={model}", f"generator={generator}", f"strategy={strategy}", "model.dropout=0.2"]
+    words += [*SMALL_NETWORKS[model], *SMALL_NETWORKS[generator]]
     words += ["benchmark.class_order=shuffled", "train.batch_size=16"]
     replays = strategy == "generative_replay"
     apart = [a + b for a, b in zip(APART, REPLAY, strict=True)] if replays else APART
@@ -73,7 +82,7 @@ def test_losses_are_those_of_the_run_alone(model, generator, strategy):
 
 @pytest.mark.parametrize(
     ("words", "steps", "relative"),
-    [([], 25, 1e-9), ([SINGLE, "optimizer=sgd", "optimizer.lr=0.001"], 2, 1e-4)],
+    [([], 2, 1e-9), ([SINGLE, "optimizer=sgd", "optimizer.lr=0.001"], 2, 1e-4)],
 )
 def test_losses_of_a_deep_network_are_those_of_the_run_alone(words, steps, relative):
     words = ["model=resnet18", "train.batch_size=4", "strategy=finetune", *words]
@@ -97,11 +106,11 @@ def test_every_way_of_replay_is_that_of_the_run_alone(words):
     apart = [
         [f"seed={i}", f"strategy.temperature={1 + i}", f"generator.dropout={0.1 * i}", *REPLAY[i]] for i in range(3)
     ]
-    assert_same_losses([*words, "train.batch_size=16"], apart=apart)
+    assert_same_losses([SMALL_SOLVER, SMALL_GENERATOR, "train.batch_size=16", *words], apart=apart)
 
 
 def test_the_strength_of_a_regulariser_may_differ():
-    words = ["strategy=si", "train.batch_size=16"]
+    words = ["strategy=si", "train.batch_size=16", SMALL_SOLVER]
     apart = [[f"seed={i}", f"strategy.regularizer.strength={10.0**i}"] for i in range(3)]
     assert alike([composed([*words, *mine]) for mine in apart]) == [[0, 1, 2]]
     assert_same_losses(words, apart=apart)
@@ -117,8 +126,9 @@ def rows(path):
 
 
 def test_a_whole_run_in_double_precision_is_that_alone_to_nine_digits():
-    words = ["precision=float64", "train.iterations=300", "benchmark.class_order=shuffled", "model.dropout=0.1"]
-    words += ["strategy.generator_update_freq=2"]
+    words = ["precision=float64", "train.iterations=40", "log.every=10", "benchmark.class_order=shuffled"]
+    words += ["benchmark.classes_per_task=[4,3,3]", "model.dropout=0.1", "strategy.generator_update_freq=2"]
+    words += [SMALL_SOLVER, SMALL_GENERATOR]
     jobs = [
         composed([*words, f"seed={i}", f"strategy.replay_weight={1 + i}", f"generator.dropout=0.{1 + i}"])
         for i in range(2)
@@ -132,7 +142,8 @@ def test_a_whole_run_in_double_precision_is_that_alone_to_nine_digits():
         assert rows(Path(f"both/{i}/history.csv")) == rows(Path(f"alone/{i}/history.csv"))
 
 
-SWEEP = ("-m", "hydra/launcher=batched", "train.iterations=40", "strategy.replay_weight=0.5,1", "seed=0,1")
+SHORT = ("train.iterations=12", "benchmark.classes_per_task=[4,3,3]", SMALL_SOLVER, SMALL_GENERATOR)
+SWEEP = ("-m", "hydra/launcher=batched", *SHORT, "strategy.replay_weight=0.5,1", "seed=0,1")
 
 
 def folders():
@@ -176,9 +187,9 @@ def test_a_second_time_nothing_is_trained(gr_run):
     assert before == {path: (path / "checkpoint.pt").stat().st_mtime_ns for path in folders().values()}
 
 
-@pytest.mark.parametrize("at", [(0, 3), (1, 17), (4, 39)])
+@pytest.mark.parametrize("at", [(0, 3), (1, 7), (2, 11)])
 def test_an_interrupted_sweep_is_completed_by_the_same_command(gr_run, interrupted, monkeypatch, tmp_path, at):
-    words = (*SWEEP, "log.every=7")
+    words = (*SWEEP, "log.every=5")
     assert gr_run(*words)[0] == 0
     whole = {name: path.absolute() for name, path in folders().items()}
     (tmp_path / "again").mkdir()
@@ -198,7 +209,7 @@ def widths():
 
 def test_a_sweep_is_cut_in_the_same_way_however_its_jobs_are_listed_and_however_far_they_are(gr_run, interrupted):
     words = ("-m", "hydra/launcher=batched", "hydra.launcher.width=3", "strategy=finetune", "evaluate.dreams=0")
-    words = (*words, "train.iterations=10", "seed=0,1,2,3,4")
+    words = (*words, *SHORT, "seed=0,1,2,3,4")
     code, out, err = gr_run(*words)
     assert code == 0 and "5 runs that differ in seed: 2 programs of up to 3" in out, err
     at_once = widths()
@@ -217,20 +228,18 @@ def test_a_sweep_is_cut_in_the_same_way_however_its_jobs_are_listed_and_however_
 
 
 def test_a_run_whose_loss_is_no_number_fails_alone(gr_run):
-    words = ("-m", "hydra/launcher=batched", "train.iterations=40", "optimizer=sgd", "optimizer.lr=0.01,1e30,0.02")
-    words = (*words, "precision=float64")
-    code, _, err = gr_run(*words, "log.every=5")
+    words = (*SHORT, "optimizer=sgd", "log.every=5", "precision=float64")
+    code, _, err = gr_run("-m", "hydra/launcher=batched", *words, "optimizer.lr=0.01,1e30,0.02")
     assert code == 1
     assert "loss `" in err and "1 of 3 runs did not finish" in err
     states = {name: json.loads((path / "status.json").read_text()) for name, path in folders().items()}
     assert sorted(status["state"] for status in states.values()) == ["failed", "finished", "finished"]
     (failed,) = (name for name, status in states.items() if status["state"] == "failed")
     assert "1e+30" in failed or "1e30" in failed
-    ours = composed(["train.iterations=40", "optimizer=sgd", "optimizer.lr=0.02", "log.every=5", "precision=float64"])
-    alone = runner.run(ours, RunFolder(Path("alone")), View())
+    alone = runner.run(composed([*words, "optimizer.lr=0.02"]), RunFolder(Path("alone")), View())
     (beside,) = (path for name, path in folders().items() if "0.02" in name)
     assert rows(beside / "accuracy_matrix.csv") == rows(Path("alone/accuracy_matrix.csv"))
-    assert len(alone.record.matrix()) == 5
+    assert len(alone.record.matrix()) == 3
 
 
 def test_jobs_are_grouped_by_what_replicas_may_differ_in():
@@ -255,6 +264,7 @@ def test_jobs_are_grouped_by_what_replicas_may_differ_in():
 def test_generators_with_optimizers_of_their_own_are_replicas_if_the_moments_are_the_same():
     own = [f"generator.optimizer.lr={0.001 * (1 + i)}" for i in range(3)]
     words = ["generator/optimizer=adam", "train.batch_size=16", "strategy.generator_update_freq=1"]
+    words += [SMALL_SOLVER, SMALL_GENERATOR]
     assert alike([composed([*words, mine]) for mine in own]) == [[0, 1, 2]]
     kinds = [["generator/optimizer=adam"], ["generator/optimizer=sgd"], []]
     momentum = [["generator/optimizer=sgd", f"generator.optimizer.momentum={m}"] for m in (0.5, 0.9)]
@@ -270,7 +280,7 @@ def test_a_number_and_null_are_no_replicas_of_one_program():
 
 def test_the_weight_of_replayed_reconstructions_may_differ():
     apart = [[f"seed={i}", f"strategy.replay_reconstruction_weight={0.5 + i}"] for i in range(3)]
-    assert_same_losses(["strategy=rtf", "train.batch_size=16"], apart=apart)
+    assert_same_losses(["strategy=rtf", SMALL_SOLVER, "train.batch_size=16"], apart=apart)
 
 
 def test_groups_are_cut_evenly():
@@ -279,7 +289,7 @@ def test_groups_are_cut_evenly():
     assert parts(range(3), 1) == [[0], [1], [2]]
 
 
-SMALL = ["train.batch_size=4", "model.hidden_sizes=[16]", "generator.hidden_dims=[16]"]
+SMALL = ["train.batch_size=4", SMALL_SOLVER, SMALL_GENERATOR]
 
 
 def jobs_of(*words, seeds=4):
@@ -345,7 +355,7 @@ def test_what_would_not_fit_is_split_and_it_is_said_why(gr_run):
     choice = chosen(jobs, memory=5 * size + 1)
     assert choice.width == 5 and choice.reason.startswith("a run takes up to ")
     assert chosen(jobs, memory=1).width == 1
-    code, out, err = gr_run(*SWEEP, "train.iterations=3", "hydra.launcher.memory_mib=1")
+    code, out, err = gr_run(*SWEEP, "train.iterations=3", WIDE, "hydra.launcher.memory_mib=1")
     assert code == 0, err
     assert "one after the other, because a run takes up to" in out and "hydra.launcher.memory_mib=1 is for all" in out
 
@@ -370,7 +380,7 @@ def test_programs_may_run_in_processes_of_their_own(gr_run):
 
 
 def test_a_run_that_was_begun_alone_goes_on_alone(gr_run, interrupted):
-    interrupted("train.iterations=40", "strategy.replay_weight=0.5", "seed=1", at=(1, 5))
+    interrupted(*SHORT, "strategy.replay_weight=0.5", "seed=1", at=(1, 5))
     code, out, _ = gr_run(*SWEEP)
     assert code == 0
     assert "3 runs that differ in strategy.replay_weight, seed: one program" in out
@@ -381,7 +391,7 @@ def test_a_run_that_was_begun_alone_goes_on_alone(gr_run, interrupted):
 
 @pytest.mark.parametrize("iterations", [1, 2, 3])
 def test_tasks_may_be_as_short_as_one_likes(gr_run, iterations):
-    code, _, err = gr_run("-m", "hydra/launcher=batched", f"train.iterations={iterations}", "seed=0,1")
+    code, _, err = gr_run("-m", "hydra/launcher=batched", *SHORT, f"train.iterations={iterations}", "seed=0,1")
     assert (code, err) == (0, "")
 
 
@@ -421,13 +431,13 @@ def test_a_generator_whose_losses_mix_samples_is_found_out():
 
 
 def test_a_job_that_is_there_twice_runs_once(gr_run):
-    code, _, err = gr_run("-m", "hydra/launcher=batched", "train.iterations=20", "seed=0,1,0")
+    code, _, err = gr_run("-m", "hydra/launcher=batched", *SHORT, "seed=0,1,0")
     assert (code, err) == (0, "")
     assert len(folders()) == 2
 
 
 def test_runs_at_different_places_of_their_plan_go_on_side_by_side_as_far_as_they_can(gr_run, interrupted):
-    words = ("-m", "hydra/launcher=batched", "train.iterations=40", "log.every=7")
+    words = ("-m", "hydra/launcher=batched", *SHORT, "log.every=5")
     interrupted(*words, "seed=0,1", at=(2, 5))
     code, out, err = gr_run(*words, "seed=range(4)")
     assert code == 0, err

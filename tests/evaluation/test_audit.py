@@ -1,10 +1,8 @@
 """`gr-run audit=<folder>`: training samples are found wherever they lie, and nothing else is."""
 
 import json
-import os
 import re
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +16,9 @@ from gr_cli.evaluation.audit import audit
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.results.stored_config import settings_of
 from gr_cli.system.checksums import save_tensors
-from gr_cli.training.observer import View
-from helpers.audits import add, of_task
+from helpers.audits import add, of_task, run_that_stores_nothing
+from helpers.interruption import StopAt, only_run
+from helpers.small_networks import small_networks
 
 CONF = Path(gr_cli.__file__).parent.parent / "conf"
 STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
@@ -38,10 +37,10 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 
 @pytest.fixture
 def run(gr_run):
-    """A tiny run, and its folder."""
+    """A tiny run of small networks, and its folder: the larger a checkpoint, the longer the search."""
 
     def call(*words: str, code: int = 0) -> Path:
-        found, _, err = gr_run(*words, *TINY)
+        found, _, err = gr_run(*small_networks(*words), *words, *TINY)
         assert found == code, err
         (status,) = Path("outputs").glob("*/*/*/status.json")
         return status.parent
@@ -49,12 +48,18 @@ def run(gr_run):
     return call
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished run that stores nothing."""
+    return run_that_stores_nothing(tmp_path_factory.mktemp("finished"))
+
+
 @pytest.fixture
-def smuggle(run):
+def smuggle(finished):
     """The folder of a run that stores nothing, but for what `value` is put into its checkpoint."""
 
-    def call(value, *words: str) -> Path:
-        folder = run("strategy=finetune", "model.hidden_sizes=[8]", *words)
+    def call(value) -> Path:
+        folder = Path(shutil.copytree(finished, "outputs/split_digits/finetune/copy"))
         add(folder, value)
         return folder
 
@@ -132,9 +137,35 @@ WAYS = {
 }
 
 
+@pytest.fixture(scope="module")
+def hidden(finished, tmp_path_factory):
+    """The folder of a run whose checkpoint holds samples of its own in each way: five of task 0, three of task 3."""
+    folder = Path(shutil.copytree(finished, tmp_path_factory.mktemp("hidden") / "run"))
+    parts = [of_task(0, 5 * len(WAYS)).split(5), of_task(3, 3 * len(WAYS)).split(3)]
+    add(folder, {name: way(torch.cat(those)) for (name, way), *those in zip(WAYS.items(), *parts, strict=True)})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def audited(hidden):
+    return audit(hidden)
+
+
 @pytest.mark.parametrize("way", WAYS)
-def test_samples_in_the_checkpoint_are_found(smuggle, gr_run, way):
-    folder = smuggle(WAYS[way](torch.cat([of_task(0, 5), of_task(3, 3)])))
+def test_samples_in_the_checkpoint_are_found(audited, way):
+    for task in (audited.tasks[0], audited.tasks[3]):
+        assert any(place.startswith(f"checkpoint.pt: learner.strategy.corner.0.deep.{way}") for place in task.places)
+
+
+def test_all_of_them_are_found_and_no_others(audited):
+    number = len(WAYS)
+    assert [task.samples for task in audited.tasks] == [5 * number, 0, 0, 3 * number, 0]
+    assert audited.outlived == 8 * number and audited.violated
+
+
+def test_samples_that_are_found_are_told_in_one_line(run, gr_run):
+    folder = run("strategy=finetune")
+    add(folder, torch.cat([of_task(0, 5), of_task(3, 3)]))
     code, out, err = gr_run(f"audit={folder}")
     assert code == 1
     assert out.splitlines()[:5] == ["task 0: 5", "task 1: 0", "task 2: 0", "task 3: 3", "task 4: 0"]
@@ -219,10 +250,10 @@ def test_a_run_that_stores_them_may(run, gr_run):
 # --- permuted tasks
 
 
-def test_samples_are_known_as_a_task_presents_them_and_as_the_source_has_them(smuggle):
+def test_samples_are_known_as_a_task_presents_them_and_as_the_source_has_them(run):
     from gr_cli.training.experiment import load_benchmark
 
-    folder = smuggle(None, *PERMUTED)
+    folder = run("strategy=finetune", *PERMUTED)
     train = load_benchmark(settings_of(folder)).tasks[1].train
     permuted, _ = train.batch(torch.arange(6))
     assert permuted.shape == (6, 1, 12, 12)
@@ -248,14 +279,9 @@ def test_what_is_kept_of_permuted_tasks(run):
 def stopped(run, monkeypatch):
     """The folder of a run that was interrupted after two steps of its third task, as by Ctrl-C."""
 
-    class StopAt(View):
-        def stepped(self, number, position, losses):
-            if (number, position.iteration) == (2, 1):
-                os.kill(os.getpid(), signal.SIGINT)
-
     def call(*words: str) -> Path:
         with monkeypatch.context() as patch:
-            patch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: StopAt())
+            patch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: StopAt(2, 1))
             return run(*words, code=130)
 
     return call
@@ -340,16 +366,16 @@ def points(seed: int) -> Benchmark:
     )
 
 
-def test_samples_of_few_values_are_refused(gr_run, run):
+def test_samples_of_few_values_are_refused(gr_run):
     Path("mine/benchmark").mkdir(parents=True)
     Path("mine/benchmark/points.yaml").write_text(f"_target_: {__name__}.points\n")
-    folder = run("--config-dir", "mine", "benchmark=points", "strategy=finetune")
-    code, _, err = gr_run("--config-dir", "mine", f"audit={folder}")
+    assert gr_run("--config-dir", "mine", "benchmark=points", "strategy=finetune", *TINY)[0] == 0
+    code, _, err = gr_run("--config-dir", "mine", f"audit={only_run()}")
     assert code == 2 and "samples of 8 values can't be told from chance" in err and err.count("\n") == 1
 
 
 def test_an_audit_changes_nothing(run, gr_run):
-    folder = run("strategy=er")
+    folder = run("strategy=er", "strategy.per_class=3")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     state = torch.get_rng_state()
     gr_run(f"audit={folder}")

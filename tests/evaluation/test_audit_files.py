@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gr_cli.benchmarks import Digits
-from gr_cli.cli.main import main
 from gr_cli.evaluation.audit import Audit, audit
 from gr_cli.evaluation.audit_files import FolderReader
 from gr_cli.evaluation.audit_layouts import Target
@@ -33,6 +32,7 @@ from gr_cli.evaluation.audit_match import Stream
 from gr_cli.evaluation.audit_search import search
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.results.figures import samples
+from helpers.audits import run_that_stores_nothing
 
 Images = NDArray[np.float32]
 EACH = 4  # samples in each file
@@ -41,14 +41,7 @@ EACH = 4  # samples in each file
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run that stores nothing."""
-    home = tmp_path_factory.mktemp("finished")
-    with chdir(home), pytest.MonkeyPatch.context() as patch:
-        for name in ("draw_samples", "draw_matrix"):
-            patch.setattr(f"gr_cli.runner.run.{name}", lambda *_: None)
-        words = ["strategy=finetune", "model.hidden_sizes=[8]", "train.iterations=3", "threads=1"]
-        assert main([*words, "evaluate.dreams=0", f"cache_root={home}"]) == 0
-    (status,) = home.glob("outputs/*/*/*/status.json")
-    return status.parent
+    return run_that_stores_nothing(tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture

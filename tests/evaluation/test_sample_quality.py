@@ -188,6 +188,13 @@ def test_colour_of_any_size(run, size, monkeypatch):
     assert found.loc[found["n"] > 1, "frechet"].gt(0).all() and (found["real"] > 1).all()
 
 
+def test_that_a_judge_takes_long_to_train_is_told(gr_run, monkeypatch):
+    np.savez("set.npz", x=np.random.default_rng(0).random((40, 1, 8, 8), dtype=np.float32), y=np.arange(40) % 2)
+    monkeypatch.setattr("gr_cli.evaluation.reference_classifier._LONG", 0)
+    code, _, err = gr_run(*TINY, "benchmark=arrays", "benchmark.source.path=set.npz", "train.iterations=1")
+    assert code == 0 and "a network that judges dreams is trained, and kept in " in err
+
+
 def test_together_as_alone():
     words = [*TINY, "train.iterations=25", "precision=float64"]
     jobs = [composed([*words, f"seed={seed}"]) for seed in range(2)]

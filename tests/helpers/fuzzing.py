@@ -21,6 +21,7 @@ from gr_cli.config.arguments import check
 from gr_cli.config.instantiate import resolve
 from gr_cli.config.schema import CHECKS
 from gr_cli.errors import ConfigError
+from helpers.small_networks import shrunk, value_text
 
 CONF = Path(gr_cli.conf.__file__).parent
 # How often each group is chosen from: there are presets and benchmarks only for data sets that are not there.
@@ -159,13 +160,6 @@ class Setting:
     fitting: tuple[str, ...]
 
 
-def _text(value: object) -> str:
-    """A value as Hydra reads it."""
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    return f"[{','.join(map(_text, value))}]" if isinstance(value, list) else str(value)
-
-
 def _words_of(hint: Any) -> Iterator[str]:
     """The words that a type names: those of its literals."""
     for part in get_args(hint):
@@ -179,7 +173,7 @@ def _setting(path: str, hint: Any) -> Setting:
             check(value, hint, path)
         except ConfigError:
             continue
-        fitting.append(_text(value))
+        fitting.append(value_text(value))
     return Setting(path, tuple(fitting) or ("null",))
 
 
@@ -343,19 +337,6 @@ def budget(config: Mapping[str, Any], words: Sequence[str]) -> list[str]:
     if config["benchmark"].get("classes_per_task") == 2:
         small["benchmark.classes_per_task"] = 5
     for group in groups.STACKED:
-        small |= _shrunk(config[group] or {}, group)
+        small |= shrunk(config[group] or {}, group)
     free = {p: v for p, v in small.items() if not any(p == name or p.startswith(f"{name}.") for name in said)}
-    return [f"{path}={_text(value)}" for path, value in free.items()]
-
-
-def _shrunk(node: Mapping[str, Any], prefix: str) -> dict[str, object]:
-    """The large whole numbers of a node, made small."""
-    found: dict[str, object] = {}
-    for name, value in node.items():
-        if isinstance(value, Mapping):
-            found |= _shrunk(value, f"{prefix}.{name}")
-        elif isinstance(value, list) and any(isinstance(v, int) and v > 16 for v in value):
-            found[f"{prefix}.{name}"] = [4] * min(2, len(value))
-        elif isinstance(value, int) and value > 16:
-            found[f"{prefix}.{name}"] = 4
-    return found
+    return [f"{path}={value_text(value)}" for path, value in free.items()]

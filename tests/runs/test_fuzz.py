@@ -1,9 +1,9 @@
 """No list of words ends the command line in a traceback or in several lines, or leaves a folder half-written.
 
 Command lines are made at random, most of them valid or nearly so (see `helpers/fuzzing`), and run in this process with
-a tiny budget. They are the same every time; `GR_FUZZ=2000 pytest tests/runs/test_fuzz.py` tries that many, and others
-each time (`--hypothesis-seed=7`: those of that seed). A failure shows the shortest command line that was found for it:
-mend the cause, and add the line to `MISTAKES` in `helpers/mistakes`.
+a tiny budget. They are few, the same every time, and draw no pictures. `GR_FUZZ=2000 pytest tests/runs/test_fuzz.py`
+tries that many, others each time (`--hypothesis-seed=7`: those of that seed), and draws. A failure shows the shortest
+command line that was found for it: mend the cause, and add the line to `MISTAKES` in `helpers/mistakes`.
 """
 
 import json
@@ -21,6 +21,7 @@ from gr_cli.cli.main import main
 from gr_cli.config.settings import Settings
 from gr_cli.results.folder import RunFolder
 from helpers import fuzzing
+from helpers.interruption import without_pictures
 
 MANY = os.environ.get("GR_FUZZ")
 LEFT = {
@@ -31,7 +32,7 @@ LEFT = {
 
 @pytest.mark.timeout(0 if MANY else 1800)  # thousands of lines take longer than any one test may
 @settings(
-    max_examples=int(MANY or 120),
+    max_examples=int(MANY or 50),
     derandomize=MANY is None,
     database=None,
     deadline=None,
@@ -42,6 +43,8 @@ LEFT = {
 def test_no_command_line_ends_in_a_traceback(line, capsys, monkeypatch):
     with tempfile.TemporaryDirectory() as folder, monkeypatch.context() as patch:
         patch.chdir(folder)
+        if not MANY:
+            without_pictures(patch)
         check(line, capsys)
 
 

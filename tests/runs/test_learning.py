@@ -4,39 +4,38 @@ from statistics import mean
 
 import pytest
 
+from gr_cli import load_run
+from helpers.interruption import only_run
+
 
 def accuracy(gr_run, *words: str) -> float:
-    from pathlib import Path
-
-    from gr_cli import load_run
-
-    code, _, err = gr_run(*words, "fresh=true")
+    """The mean accuracy on all tasks at the end of the only run; nothing but training takes long."""
+    code, _, err = gr_run(*words, "evaluate.dreams=0", "threads=1", "fresh=true")
     assert code == 0, err
-    newest = max(Path("outputs").glob("*/*/*/status.json"), key=lambda path: path.stat().st_mtime_ns)
-    return mean(load_run(newest.parent).matrix[-1])
+    return mean(load_run(only_run()).matrix[-1])
 
 
-def test_generative_replay_beats_finetune_by_40_points_and_joint_is_above_95_percent(gr_run):
-    replay = mean(accuracy(gr_run, f"seed={seed}") for seed in range(2))
-    finetune = mean(accuracy(gr_run, "strategy=finetune", f"seed={seed}") for seed in range(2))
-    joint = accuracy(gr_run, "strategy=joint")
-    assert finetune < 0.25
-    assert replay - finetune > 0.40
-    assert joint > 0.95
+# Finetuning remembers the last two of ten classes: a fifth, at most.
+FINETUNE = 0.20
+
+
+def test_finetuning_remembers_the_last_task_alone(gr_run):
+    assert accuracy(gr_run, "strategy=finetune", "train.iterations=60") < FINETUNE + 0.05
 
 
 @pytest.mark.parametrize(
     ("words", "margin"),
     [
-        (["generator=mixture", "train.iterations=300"], 0.65),
-        (["strategy=dgr_distill", "train.iterations=500"], 0.50),
-        (["strategy=bir", "train.iterations=500"], 0.50),
-        (["strategy=generative_classifier", "train.iterations=300"], 0.60),
-        (["strategy=er", "train.iterations=200"], 0.65),
-        (["strategy=icarl", "train.iterations=200"], 0.60),
+        (["train.iterations=300"], 0.40),
+        (["generator=mixture", "train.iterations=100"], 0.65),
+        (["strategy=dgr_distill", "train.iterations=250"], 0.40),
+        (["strategy=bir", "train.iterations=150"], 0.50),
+        (["strategy=generative_classifier", "train.iterations=100"], 0.60),
+        (["strategy=er", "train.iterations=80"], 0.60),
+        (["strategy=icarl", "train.iterations=80"], 0.55),
+        (["strategy=joint", "train.iterations=400"], 0.75),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_methods_beat_finetune_by_a_wide_margin(gr_run, words, margin):
-    # Finetuning remembers the last two of ten classes: at most a fifth.
-    assert accuracy(gr_run, *words) > 0.20 + margin
+    assert accuracy(gr_run, *words) > FINETUNE + margin

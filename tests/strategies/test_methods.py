@@ -1,6 +1,7 @@
 """Every strategy with every generator in every scenario: it runs, or it is refused with a line that says why."""
 
 import io
+from functools import lru_cache
 from itertools import islice
 from math import isfinite
 from pathlib import Path
@@ -32,6 +33,12 @@ SIZES = {
     "class_vae": ["generator.hidden_dims=[8]"],
     "flow": ["generator.hidden_dims=[16]", "generator.steps=2"],
 }
+
+
+@lru_cache(maxsize=4)
+def settings_of(*words):
+    """Composing takes longer than these runs, some of which have the same settings."""
+    return composed(words)
 
 
 def names(group):
@@ -81,7 +88,9 @@ def train(experiments, learner, number, iterations=None, start=0, observe=lambda
 def test_every_combination_runs_or_is_refused(strategy, scenario):
     # Those that differ from another in nothing but numbers: with the generator that they take.
     alike = {"dgr_distill": ["symmetric_vae"], "dgr_gan": ["wgan_gp"], "bir": ["bir"]}
-    for generator in alike.get(strategy, names("generator")) if dreams(strategy) else ["vae"]:
+    # What is asked for no class or task does the same in each scenario.
+    unasked = {"conv_vae", "symmetric_vae", "wgan_gp"} if scenario != "class" and strategy not in alike else set()
+    for generator in sorted({*alike.get(strategy, names("generator"))} - unasked) if dreams(strategy) else ["vae"]:
         words = [f"strategy={strategy}", f"generator={generator}", f"scenario={scenario}", *SMALL]
         words += SIZES.get(generator, []) if dreams(strategy) else []
         expected = refused(strategy, generator, scenario)
@@ -386,7 +395,7 @@ def test_soft_targets_are_scaled_in_the_preset_of_the_programs_that_did(strategy
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_run_goes_on_exactly_from_its_state(variant):
     def fresh():
-        experiment = prepare(composed(words_of(variant)))
+        experiment = prepare(settings_of(*words_of(variant)))
         return experiment, experiment.learner
 
     experiment, whole = fresh()
@@ -426,7 +435,7 @@ def test_two_together_learn_what_each_learns_alone(variant):
     def matrix(*seeds):
         experiments = [
             prepare(
-                composed([*words_of(variant), f"seed={seed}", "benchmark.class_order=shuffled", "precision=float64"])
+                settings_of(*words_of(variant), f"seed={seed}", "benchmark.class_order=shuffled", "precision=float64")
             )
             for seed in seeds
         ]
