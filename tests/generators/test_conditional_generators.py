@@ -1,15 +1,15 @@
-"""Generators that know classes, GANs, flows and mixtures: against closed forms and cases computed by hand."""
+"""Generators that know classes, GANs and flows: against closed forms and cases computed by hand."""
 
 import math
 
 import pytest
 import torch
 
-from gr_cli.errors import ConfigError, DataError
+from gr_cli.errors import ConfigError
 from gr_cli.generators import CVAE, VAE, WGANGP, ClassVAE, Feedback, FlowMatching, Mixture
 from gr_cli.generators.base import Ensemble
 from gr_cli.nn.augmentation import Augment, shifted
-from gr_cli.nn.losses import bernoulli_nll, log_normal
+from gr_cli.nn.losses import log_normal
 from gr_cli.nn.random_streams import Draws, Streams
 from gr_cli.nn.replicas import Replicas
 from gr_cli.nn.sample_spec import SampleSpec
@@ -200,90 +200,6 @@ def test_eight_steps_keep_the_deviation_of_gaussian_data(deviation, error):
     assert len(calls) == 15 and min(calls) == 0.0 and max(calls) < 1.0  # two for each step but the last
 
 
-# --- mixtures
-
-
-def fitted(x, **settings):
-    mixture = Mixture(SampleSpec((x.shape[1],), None), 2, **{"latent_dim": x.shape[1]} | settings)
-    mixture.double().fit(x, 1, torch.Generator().manual_seed(0))
-    return mixture
-
-
-def test_one_component_is_the_gaussian_of_the_samples():
-    torch.manual_seed(0)
-    x = torch.randn(500, 3, dtype=torch.double) @ torch.randn(3, 3, dtype=torch.double) + 2
-    mixture = fitted(x, components=1, pooled=0.0, noise=0.2)
-    mean, covariance = x.mean(0), torch.cov(x.T, correction=0)
-    torch.testing.assert_close(mixture.mean[1], mean)
-    root = mixture.basis[1].T @ mixture.root[1, 0]
-    torch.testing.assert_close(root @ root.T, covariance, rtol=1e-3, atol=1e-6)
-    # Seen through noise: the noise is added to the covariance.
-    noisy = torch.distributions.MultivariateNormal(mean, covariance + 0.04 * torch.eye(3))
-    torch.testing.assert_close(mixture.log_likelihoods(x[:20])[:, 1], noisy.log_prob(x[:20]), rtol=1e-4, atol=1e-4)
-    dreams = mixture.generate(20_000, labels=torch.ones(20_000, dtype=torch.long))
-    torch.testing.assert_close(dreams.mean(0), mean, rtol=0, atol=0.1)
-    torch.testing.assert_close(torch.cov(dreams.T), covariance, rtol=0.1, atol=0.1)
-
-
-def test_what_principal_components_leave_out_is_told_by_the_noise_alone():
-    x = torch.zeros(50, 3, dtype=torch.double)
-    x[:, 0] = torch.linspace(-1, 1, 50)
-    mixture = fitted(x, components=1, latent_dim=1, pooled=0.0, noise=0.5)
-    at = torch.tensor([[0.3, 0.0, 0.0], [0.3, 0.2, -0.1]], dtype=torch.double)
-    found = mixture.log_likelihoods(at)[:, 1]
-    assert float(found[0] - found[1]) == pytest.approx((0.2**2 + 0.1**2) / (2 * 0.25))
-    outside = -math.log(2 * math.pi) - 2 * math.log(0.5)
-    inside = torch.distributions.Normal(0.0, (float(x[:, 0].var(correction=0)) + 0.25) ** 0.5)
-    assert float(found[0]) == pytest.approx(float(inside.log_prob(torch.tensor(0.3))) + outside, rel=1e-3)
-
-
-def test_several_components_find_clusters_and_their_shares():
-    torch.manual_seed(0)
-    centres = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0]], dtype=torch.double)
-    x = torch.cat([c + 0.1 * torch.randn(n, 2) for c, n in zip(centres, (100, 200, 300), strict=True)])
-    mixture = fitted(x, components=3)
-    order = mixture.share[1].argsort()
-    torch.testing.assert_close(mixture.share[1][order], torch.tensor([1 / 6, 2 / 6, 3 / 6]).double(), atol=1e-3, rtol=0)
-    found = mixture.centre[1] @ mixture.basis[1] + mixture.mean[1]
-    torch.testing.assert_close(found[order], centres, atol=0.05, rtol=0)
-    parts = [
-        torch.distributions.MultivariateNormal(m, r @ r.T + 0.09 * torch.eye(2))
-        for m, r in zip(mixture.centre[1], mixture.root[1], strict=True)
-    ]
-    z = (x[::50] - mixture.mean[1]) @ mixture.basis[1].T
-    each = torch.stack([s.log() + p.log_prob(z) for s, p in zip(mixture.share[1], parts, strict=True)])
-    torch.testing.assert_close(mixture.log_likelihoods(x[::50])[:, 1], each.logsumexp(0), rtol=1e-4, atol=1e-4)
-
-
-def test_a_class_of_equal_samples_can_be_fitted():
-    x = torch.full((30, 5), 0.25, dtype=torch.double)
-    mixture = fitted(x, components=4)
-    dreams = mixture.generate(6, labels=torch.ones(6, dtype=torch.long))
-    torch.testing.assert_close(dreams, x[:6], rtol=0, atol=0.01)
-    assert mixture.log_likelihoods(x)[:, 1].isfinite().all()
-
-
-def test_no_component_is_as_good_as_a_sample():
-    torch.manual_seed(0)
-    x = torch.randn(140, 20).double() * torch.logspace(0, 1, 20)  # far apart: k-means would leave many alone
-    mixture = fitted(x, components=40)
-    counts = mixture.share[1] * 140
-    assert ((counts == 0) | (counts > 9.99)).all() and float(counts.sum()) == pytest.approx(140)
-    with pytest.raises(DataError, match="class 1 has 9 samples, and takes 10"):
-        fitted(x[:9])
-
-
-def test_fitting_a_class_leaves_the_others_alone():
-    torch.manual_seed(0)
-    mixture = Mixture((4,), 3, 2, 3)
-    mixture.fit(torch.rand(30, 4), 0, torch.Generator().manual_seed(0))
-    before = {name: value[0].clone() for name, value in mixture.state_dict().items()}
-    mixture.fit(torch.rand(30, 4), 2, torch.Generator().manual_seed(0))
-    for name, value in mixture.state_dict().items():
-        torch.testing.assert_close(value[0], before[name], rtol=0, atol=0)
-    assert mixture.known.tolist() == [True, False, True]
-
-
 # --- VAEs of one class each
 
 
@@ -339,93 +255,6 @@ def test_a_likelihood_is_estimated_without_bias():
     exact = torch.logsumexp(by_z + prior, 0) + math.log(12 / 4000)
     found = generator.estimated(x, torch.Generator().manual_seed(0), 20_000)[:, 1]
     torch.testing.assert_close(found, exact, rtol=0, atol=0.02)
-
-
-# --- feedback
-
-
-def test_the_divergence_from_a_class_prior_is_that_of_two_gaussians():
-    torch.manual_seed(0)
-    generator = Feedback((6,), 5, 3, [8], 4, "class").double()
-    features, labels = torch.randn(1, 5, dtype=torch.double), torch.tensor([2])
-    with torch.no_grad():
-        generator.prior_log_variance.normal_(0, 0.3)
-    mean, log_variance = generator.encode(features)
-    q = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
-    p = torch.distributions.Normal(generator.prior_mean[2], (0.5 * generator.prior_log_variance[2]).exp())
-    exact = torch.distributions.kl_divergence(q, p).sum() / 6
-    n = 200_000
-    noise = {"z": torch.randn(n, 4, dtype=torch.double)}
-    x = torch.rand(1, 6, dtype=torch.double).expand(n, -1)
-    with torch.no_grad():
-        found = generator.losses("vae", x, noise, labels.expand(n), features.expand(n, -1))["kl"]
-    assert float(found.mean()) == pytest.approx(exact.item(), rel=0.01)
-
-
-def test_an_uncertain_class_has_the_mixture_of_the_priors():
-    torch.manual_seed(0)
-    generator = Feedback((6,), 5, 3, [8], 4, "class")
-    z, belief = torch.randn(2, 4), torch.tensor([[0.2, 0.0, 0.8], [0.0, 1.0, 0.0]])
-    parts = torch.distributions.Normal(generator.prior_mean, (0.5 * generator.prior_log_variance).exp())
-    each = parts.log_prob(z.unsqueeze(1)).sum(-1).exp()  # (2, 3)
-    torch.testing.assert_close(generator._log_prior(z, belief), (belief * each).sum(1).log(), rtol=1e-4, atol=1e-4)
-    # A class that is ruled out stays so where its own Gaussian is much the nearest.
-    with torch.no_grad():
-        generator.prior_mean[0] += 50.0
-    at = generator.prior_mean[:1].detach()
-    far = parts.log_prob(at).sum(-1)[1]
-    found = generator._log_prior(at, torch.tensor([[0.0, 1.0, 0.0]]))
-    torch.testing.assert_close(found, far.view(1), rtol=1e-4, atol=1e-3)
-
-
-def test_gates_silence_the_same_units_of_a_class_always():
-    torch.manual_seed(0)
-    generator = Feedback((6,), 5, 3, [10, 20], 4, "standard", 0.8)
-    assert [generator.gate0.sum(1).tolist(), generator.gate1.sum(1).tolist()] == [[4.0] * 3, [2.0] * 3]
-    assert not torch.equal(generator.gate0[0], generator.gate0[1])
-    z, asked = torch.randn(1, 4), torch.tensor([[0.0, 1.0, 0.0]])
-    out = generator.reconstruct(z, asked).sum()
-    (gradient,) = torch.autograd.grad(out, generator.pixels.weight)
-    assert (gradient[:, generator.gate1[1] == 0] == 0).all()
-    assert Feedback((6,), 5, 3, [10], 4).conditional is False
-
-
-def test_gates_of_an_uncertain_class_are_mixed_as_the_solver_believes():
-    torch.manual_seed(0)
-    generator = Feedback((6,), 5, 3, [10, 20], 4, "class", 0.5)
-    x, features, noise = torch.rand(2, 6), torch.randn(2, 5), {"z": torch.zeros(2, 4)}
-    labels, beliefs = torch.tensor([0, 2]), torch.tensor([[0.0, 1.0, 0.0], [0.3, 0.0, 0.7]])
-    asked_of = generator.losses("vae", x, noise, labels, features, beliefs)
-    z = generator.encode(features)[0]
-    expected = bernoulli_nll(generator.reconstruct(z, beliefs), x)
-    torch.testing.assert_close(asked_of["reconstruction"], expected)
-    # What was asked for has no say: the first sample is of class 1 to the old solver.
-    sure = generator.losses("vae", x[:1], {"z": torch.zeros(1, 4)}, torch.tensor([1]), features[:1])
-    torch.testing.assert_close(asked_of["reconstruction"][:1], sure["reconstruction"])
-
-
-def test_gates_of_tasks_let_a_dream_pass_those_of_a_learnt_task():
-    torch.manual_seed(0)
-    generator = Feedback((6,), 5, 2, [10, 20], 4, "standard", 0.5, tasks=3)
-    assert generator.gated_by_task and not generator.conditional and generator.gate0.shape == (3, 20)
-    latent = {"z": torch.randn(6, 4), "task": torch.tensor([0.0, 0.3, 0.5, 0.7, 0.9, 0.999])}
-    assert generator.tasks_of(latent).tolist() == [0] * 6  # none is learnt yet
-    for learnt, expected in ((1, [0, 0, 0, 0, 0, 0]), (2, [0, 0, 1, 1, 1, 1]), (3, [0, 0, 1, 2, 2, 2])):
-        generator.meet(torch.tensor([True, True]))
-        assert generator.tasks_learnt == learnt
-        assert generator.tasks_of(latent).tolist() == expected
-        by_hand = generator.spec.decoded(generator.reconstruct(latent["z"], torch.eye(3)[expected]))
-        torch.testing.assert_close(generator.decode(latent), by_hand)
-    x, features, noise = torch.rand(6, 6), torch.randn(6, 5), {"z": torch.zeros(6, 4)}
-    tasks = torch.tensor([2, 0, 1, 1, 2, 0])
-    found = generator.losses("vae", x, noise, None, features, None, tasks)["reconstruction"]
-    z = generator.encode(features)[0]
-    torch.testing.assert_close(found, bernoulli_nll(generator.reconstruct(z, torch.eye(3)[tasks]), x))
-    # With class priors besides, classes are asked for, and gates are those of tasks all the same.
-    both = Feedback((6,), 5, 2, [10], 4, "class", 0.5, tasks=3)
-    assert both.conditional and both.gate0.shape == (3, 10)
-    with pytest.raises(ValueError, match="tasks are needed"):
-        both.losses("vae", x, noise, tasks % 2, features)
 
 
 # --- ensembles, and who may be asked what

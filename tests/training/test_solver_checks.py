@@ -6,16 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from gr_cli import SimpleMLP
 from gr_cli.errors import ConfigError, DataError
-from helpers.trainers import REPLAY, batches, mlp, trainer
-
-
-def trained_names(mine, task=1):
-    """The parameters that change in one more task."""
-    before = {name: parameter.detach().clone() for name, parameter in mine.model.named_parameters()}
-    mine.train_task(batches(task), batches(task))
-    return {name for name, p in mine.model.named_parameters() if not torch.equal(p, before[name])}
+from helpers.trainers import ALL, REPLAY, batches, mlp, trained_names, trainer
 
 
 def replace_output(model):
@@ -36,9 +28,6 @@ def assign_state(model):
 
 def add_a_layer(model):
     model.output = nn.Sequential(nn.Linear(8, 5), nn.Linear(5, 4))
-
-
-ALL = {"hidden.0.weight", "hidden.0.bias", "output.weight", "output.bias"}
 
 
 @pytest.mark.parametrize("strategy", [None, REPLAY, {"lwf": {}}, {"er_plus": {}}], ids=str)
@@ -290,119 +279,6 @@ def test_a_head_alone_in_training_mode():
     mine.train_task(batches())
     steps = [modes for modes in model.modes if modes["dropout"]]
     assert steps and not any(modes["norm"] or modes[""] for modes in steps)
-
-
-# --- what models return
-
-
-class Returning(nn.Module):
-    def __init__(self, returned):
-        super().__init__()
-        self.net, self.returned = mlp(), returned
-
-    def forward(self, x):
-        return self.returned(self.net(x), self.training)
-
-
-class Output:
-    def __init__(self, logits):
-        self.logits = logits
-
-
-ONE_MEANING = {
-    "tuple": lambda logits, training: (logits,),
-    "dict": lambda logits, training: {"logits": logits, "hidden": logits},
-    "single": lambda logits, training: {"out": logits},
-    "object": lambda logits, training: Output(logits),
-    "in_training": lambda logits, training: Output(logits) if training else logits,
-}
-
-
-@pytest.mark.parametrize("returned", ONE_MEANING.values(), ids=ONE_MEANING)
-def test_logits_are_found_in_what_a_model_returns(returned):
-    found = []
-    for model in (mlp(), Returning(returned)):
-        mine = trainer(model)
-        mine.train_task(batches(), batches())
-        mine.train_task(batches(1), batches(1))
-        net = model if isinstance(model, SimpleMLP) else model.net
-        found.append((mine.accuracy_matrix, [*net.parameters()]))
-    assert found[0][0] == found[1][0]
-    assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
-
-
-@pytest.mark.parametrize(
-    ("returned", "message"),
-    [
-        (lambda logits, training: (logits, logits), "model=tuple of 2: must return logits"),
-        (lambda logits, training: {"a": logits, "b": logits}, "model=dict of 2: must return logits"),
-        (lambda logits, training: None, "model=NoneType: must return logits"),
-        (lambda logits, training: logits[:, 0], r"must return logits \(B, U\), not \(4,\) for 4 samples"),
-        (lambda logits, training: logits[..., None], r"must return logits \(B, U\), not \(4, 4, 1\) for 4 samples"),
-        (lambda logits, training: logits.softmax(1), "returns probabilities, and logits are needed"),
-    ],
-)
-def test_what_a_model_returns_is_refused_by_its_name(returned, message):
-    with pytest.raises(ConfigError, match=message):
-        trainer(Returning(returned)).train_task(batches())
-
-
-def test_a_model_that_changes_its_input_would_spoil_what_is_replayed():
-    class Subtracting(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = mlp()
-
-        def forward(self, x):
-            return self.net(x.sub_(0.5))
-
-    with pytest.raises(ConfigError, match="Subtracting: changes its input in place"):
-        trainer(Subtracting()).train_task(batches())
-
-
-@pytest.mark.parametrize(
-    ("model", "shape", "message"),
-    [
-        (lambda: SimpleMLP(784), (1, 8, 8), r"shape \(1, 8, 8\): its layer hidden\.0 takes 784 values, and gets 64"),
-        (lambda: nn.Sequential(nn.Conv2d(1, 4, 8), nn.Flatten()), (3, 8, 8), "layer 0 takes 1 channels, and gets 3"),
-        (lambda: nn.Sequential(nn.Embedding(9, 4)), (6,), "can't take samples of shape"),
-    ],
-)  # fmt: skip
-def test_samples_of_a_wrong_size_are_told_with_the_size_that_is_needed(model, shape, message):
-    with pytest.raises(DataError, match=message):
-        trainer(model(), None).train_task([(torch.rand(4, *shape), torch.arange(4) % 2)])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_callers_default_type_does_not_matter(dtype):
-    before = torch.get_default_dtype()
-    try:
-        torch.set_default_dtype(torch.float64)
-        model = mlp().to(dtype)
-        mine = trainer(model)
-        for task in range(2):
-            mine.train_task(batches(task), batches(task))
-    finally:
-        torch.set_default_dtype(before)
-    assert {parameter.dtype for parameter in mine.generator_model.parameters()} == {dtype}
-
-
-@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-def test_a_callers_context_without_gradients_does_not_stop_training(context):
-    mine = trainer(mlp())
-    mine.train_task(batches())
-    with context():
-        assert trained_names(mine) == ALL
-
-
-def test_wrapped_compiled_and_tied_models():
-    tied = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.Linear(6, 4))
-    tied[2].weight = tied[0].weight
-    for model in (nn.DataParallel(mlp()), torch.compile(mlp(), backend="eager"), tied, nn.LazyLinear(4)):
-        mine = trainer(model)
-        mine.train_task(batches(), batches())
-        assert trained_names(mine) == {name for name, _ in model.named_parameters()}
-    assert tied[2].weight is tied[0].weight
 
 
 # --- batch normalisation

@@ -1,0 +1,91 @@
+"""Generators that are one network with the solver: priors of classes and gates, against closed forms."""
+
+import pytest
+import torch
+
+from gr_cli.generators import Feedback
+from gr_cli.nn.losses import bernoulli_nll
+
+
+def test_the_divergence_from_a_class_prior_is_that_of_two_gaussians():
+    torch.manual_seed(0)
+    generator = Feedback((6,), 5, 3, [8], 4, "class").double()
+    features, labels = torch.randn(1, 5, dtype=torch.double), torch.tensor([2])
+    with torch.no_grad():
+        generator.prior_log_variance.normal_(0, 0.3)
+    mean, log_variance = generator.encode(features)
+    q = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    p = torch.distributions.Normal(generator.prior_mean[2], (0.5 * generator.prior_log_variance[2]).exp())
+    exact = torch.distributions.kl_divergence(q, p).sum() / 6
+    n = 200_000
+    noise = {"z": torch.randn(n, 4, dtype=torch.double)}
+    x = torch.rand(1, 6, dtype=torch.double).expand(n, -1)
+    with torch.no_grad():
+        found = generator.losses("vae", x, noise, labels.expand(n), features.expand(n, -1))["kl"]
+    assert float(found.mean()) == pytest.approx(exact.item(), rel=0.01)
+
+
+def test_an_uncertain_class_has_the_mixture_of_the_priors():
+    torch.manual_seed(0)
+    generator = Feedback((6,), 5, 3, [8], 4, "class")
+    z, belief = torch.randn(2, 4), torch.tensor([[0.2, 0.0, 0.8], [0.0, 1.0, 0.0]])
+    parts = torch.distributions.Normal(generator.prior_mean, (0.5 * generator.prior_log_variance).exp())
+    each = parts.log_prob(z.unsqueeze(1)).sum(-1).exp()  # (2, 3)
+    torch.testing.assert_close(generator._log_prior(z, belief), (belief * each).sum(1).log(), rtol=1e-4, atol=1e-4)
+    # A class that is ruled out stays so where its own Gaussian is much the nearest.
+    with torch.no_grad():
+        generator.prior_mean[0] += 50.0
+    at = generator.prior_mean[:1].detach()
+    far = parts.log_prob(at).sum(-1)[1]
+    found = generator._log_prior(at, torch.tensor([[0.0, 1.0, 0.0]]))
+    torch.testing.assert_close(found, far.view(1), rtol=1e-4, atol=1e-3)
+
+
+def test_gates_silence_the_same_units_of_a_class_always():
+    torch.manual_seed(0)
+    generator = Feedback((6,), 5, 3, [10, 20], 4, "standard", 0.8)
+    assert [generator.gate0.sum(1).tolist(), generator.gate1.sum(1).tolist()] == [[4.0] * 3, [2.0] * 3]
+    assert not torch.equal(generator.gate0[0], generator.gate0[1])
+    z, asked = torch.randn(1, 4), torch.tensor([[0.0, 1.0, 0.0]])
+    out = generator.reconstruct(z, asked).sum()
+    (gradient,) = torch.autograd.grad(out, generator.pixels.weight)
+    assert (gradient[:, generator.gate1[1] == 0] == 0).all()
+    assert Feedback((6,), 5, 3, [10], 4).conditional is False
+
+
+def test_gates_of_an_uncertain_class_are_mixed_as_the_solver_believes():
+    torch.manual_seed(0)
+    generator = Feedback((6,), 5, 3, [10, 20], 4, "class", 0.5)
+    x, features, noise = torch.rand(2, 6), torch.randn(2, 5), {"z": torch.zeros(2, 4)}
+    labels, beliefs = torch.tensor([0, 2]), torch.tensor([[0.0, 1.0, 0.0], [0.3, 0.0, 0.7]])
+    asked_of = generator.losses("vae", x, noise, labels, features, beliefs)
+    z = generator.encode(features)[0]
+    expected = bernoulli_nll(generator.reconstruct(z, beliefs), x)
+    torch.testing.assert_close(asked_of["reconstruction"], expected)
+    # What was asked for has no say: the first sample is of class 1 to the old solver.
+    sure = generator.losses("vae", x[:1], {"z": torch.zeros(1, 4)}, torch.tensor([1]), features[:1])
+    torch.testing.assert_close(asked_of["reconstruction"][:1], sure["reconstruction"])
+
+
+def test_gates_of_tasks_let_a_dream_pass_those_of_a_learnt_task():
+    torch.manual_seed(0)
+    generator = Feedback((6,), 5, 2, [10, 20], 4, "standard", 0.5, tasks=3)
+    assert generator.gated_by_task and not generator.conditional and generator.gate0.shape == (3, 20)
+    latent = {"z": torch.randn(6, 4), "task": torch.tensor([0.0, 0.3, 0.5, 0.7, 0.9, 0.999])}
+    assert generator.tasks_of(latent).tolist() == [0] * 6  # none is learnt yet
+    for learnt, expected in ((1, [0, 0, 0, 0, 0, 0]), (2, [0, 0, 1, 1, 1, 1]), (3, [0, 0, 1, 2, 2, 2])):
+        generator.meet(torch.tensor([True, True]))
+        assert generator.tasks_learnt == learnt
+        assert generator.tasks_of(latent).tolist() == expected
+        by_hand = generator.spec.decoded(generator.reconstruct(latent["z"], torch.eye(3)[expected]))
+        torch.testing.assert_close(generator.decode(latent), by_hand)
+    x, features, noise = torch.rand(6, 6), torch.randn(6, 5), {"z": torch.zeros(6, 4)}
+    tasks = torch.tensor([2, 0, 1, 1, 2, 0])
+    found = generator.losses("vae", x, noise, None, features, None, tasks)["reconstruction"]
+    z = generator.encode(features)[0]
+    torch.testing.assert_close(found, bernoulli_nll(generator.reconstruct(z, torch.eye(3)[tasks]), x))
+    # With class priors besides, classes are asked for, and gates are those of tasks all the same.
+    both = Feedback((6,), 5, 2, [10], 4, "class", 0.5, tasks=3)
+    assert both.conditional and both.gate0.shape == (3, 10)
+    with pytest.raises(ValueError, match="tasks are needed"):
+        both.losses("vae", x, noise, tasks % 2, features)
