@@ -17,6 +17,8 @@ from gr_cli.strategies import GenerativeReplay
 from gr_cli.strategies.replay import weights
 from gr_cli.strategies.steps import Batch, Position
 from gr_cli.training.learner import Learner
+from helpers.small_runs import saved as stored
+from helpers.small_runs import tensors
 
 alone_and_together = pytest.mark.parametrize("seeds", [(0,), (0, 1)], ids=["alone", "together"])
 
@@ -57,17 +59,6 @@ def train(learner: Learner, task: int, iterations: int = 12, observe=lambda posi
 
 def states(learner: Learner):
     return [learner.state_of(replica) for replica in range(len(learner.draws))]
-
-
-def tensors(state):
-    if isinstance(state, torch.Tensor):
-        yield state
-    elif isinstance(state, dict):
-        for value in state.values():
-            yield from tensors(value)
-    elif isinstance(state, (list, tuple)):
-        for value in state:
-            yield from tensors(value)
 
 
 def test_weights_are_a_number_or_follow_the_number_of_tasks():
@@ -351,7 +342,7 @@ def test_a_run_goes_on_exactly_from_its_state(seeds):
 
         def keep(position, losses, saved=saved, first=first):
             if position.iteration == 6:
-                saved.extend(torch.load(_bytes(states(first)), weights_only=True))
+                saved.extend(stored(first))
 
         train(first, 1, observe=keep)
         second = learner(**settings, seeds=seeds)
@@ -392,15 +383,6 @@ def test_two_side_by_side_learn_what_each_learns_alone(settings):
         for together, (alone,) in zip(both, history(replica), strict=True):
             for a, b in zip(tensors(together[replica]), tensors(alone), strict=True):
                 torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
-
-
-def _bytes(state):
-    import io
-
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.seek(0)
-    return buffer
 
 
 def test_a_memory_of_nothing_is_refused_where_it_is_needed():

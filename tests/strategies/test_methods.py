@@ -1,8 +1,5 @@
 """Every strategy with every generator in every scenario: it runs, or it is refused with a line that says why."""
 
-import io
-from functools import lru_cache
-from itertools import islice
 from math import isfinite
 from pathlib import Path
 
@@ -10,7 +7,6 @@ import pytest
 import torch
 import yaml
 
-import gr_cli
 from gr_cli import load_run
 from gr_cli.cli.compose import composed
 from gr_cli.cli.launchers.width import choose_width
@@ -21,28 +17,9 @@ from gr_cli.strategies.steps import Position
 from gr_cli.training.batches import batches, passes
 from gr_cli.training.experiment import prepare
 from gr_cli.training.generator_update import generator_rate
-from gr_cli.training.stacking import side_by_side
+from helpers.shipped_methods import CONF, SIZES, SMALL, names, train
 
-CONF = Path(gr_cli.__file__).parent.parent / "conf"
 SCENARIOS = ("class", "domain", "task")
-SMALL = ["train.iterations=6", "train.batch_size=8", "model.hidden_sizes=[16]", "threads=1"]
-# Sizes of generators in which all these runs take seconds.
-SIZES = {
-    "conv_vae": ["generator.hidden_dims=[4,8]", "generator.latent_dim=4"],
-    "mixture": ["generator.components=2", "generator.latent_dim=8"],
-    "class_vae": ["generator.hidden_dims=[8]"],
-    "flow": ["generator.hidden_dims=[16]", "generator.steps=2"],
-}
-
-
-@lru_cache(maxsize=4)
-def settings_of(*words):
-    """Composing takes longer than these runs, some of which have the same settings."""
-    return composed(words)
-
-
-def names(group):
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def target(strategy):
@@ -75,12 +52,6 @@ def refused(strategy, generator, scenario):
     if reads_features:
         return "is one network with the solver"
     return "tasks have classes in common" if generator == "mixture" and scenario == "domain" else None
-
-
-def train(experiments, learner, number, iterations=None, start=0, observe=lambda position, losses: None):
-    stage = experiments[0].stages[number]
-    stream = islice(batches(experiments, number, start), iterations)
-    learner.train_task(stage.task, stream, stage.iterations, observe, start, passes(experiments, number))
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -195,50 +166,6 @@ def test_a_trial_of_runs_together_looks_at_few_samples(monkeypatch):
         choose_width([composed([*words, f"seed={seed}"]) for seed in range(2)], 32, 4 << 30).reason
         == "nothing is learnt by steps"
     )
-
-
-def saved(learner):
-    buffer = io.BytesIO()
-    torch.save([learner.state_of(replica) for replica in range(len(learner.draws))], buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=True)
-
-
-def leaves(state):
-    if isinstance(state, dict):
-        return [leaf for value in state.values() for leaf in leaves(value)]
-    if isinstance(state, (list, tuple)):
-        return [leaf for value in state for leaf in leaves(value)]
-    return [state]
-
-
-VARIANTS = [
-    *(f"strategy={name}" for name in names("strategy")),
-    "strategy=generative_replay generator=mixture",
-    "strategy=generative_replay generator=mixture strategy.generators=per_task scenario=domain",
-    "strategy=generative_replay generator=cvae",
-    "strategy=generative_replay generator=flow strategy.generators=per_task",
-    "strategy=generative_replay strategy.generators=per_task strategy.generator_training=after",
-    "strategy=generative_replay generator/optimizer=sgd generator.optimizer.momentum=0.5 generator.optimizer.warmup=2",
-    "strategy=bir scenario=domain",
-    "strategy=bir generator/optimizer=adamw strategy/regularizer=si strategy.regularizer.parameters=all",
-    "strategy=dgr generator=cvae strategy.generator_training=before strategy.current_data=dreamt",
-    "strategy=dgr generator=flow strategy.generators=per_task strategy.generator_training=before",
-    "strategy=generative_replay generator=cvae strategy.generator_training=before strategy.task_balanced=false",
-    "preset=best_split_mnist benchmark=split_digits strategy.pool_size=50 train.iterations=6 optimizer.warmup=2",
-    "strategy=generative_classifier generator=mixture",
-    "strategy=generative_replay strategy/regularizer=si",
-    "strategy=bir strategy/regularizer=si",
-    "strategy=rtf scenario=task strategy.replay_reconstruction_weight=0.5",
-    "strategy=er strategy/regularizer=weight_penalty",
-]
-
-
-def words_of(variant):
-    words = variant.split()
-    generator = next((w.partition("=")[2] for w in words if w.startswith("generator=")), "")
-    generator = "mixture" if "preset" in variant else generator
-    return [*words, *(w for w in SMALL if not ("preset" in variant and "iterations" in w)), *SIZES.get(generator, [])]
 
 
 @pytest.mark.parametrize("strategy", ["rtf", "bir"])
@@ -390,69 +317,3 @@ def test_soft_targets_are_scaled_in_the_preset_of_the_programs_that_did(strategy
     assert scale("preset=split_cifar100_paper") == "temperature_squared"
     assert scale("preset=split_mnist_paper") == scale() == "none"
     assert scale("preset=split_cifar100_paper", "strategy.distillation_scale=none") == "none"
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_run_goes_on_exactly_from_its_state(variant):
-    def fresh():
-        experiment = prepare(settings_of(*words_of(variant)))
-        return experiment, experiment.learner
-
-    experiment, whole = fresh()
-    last = min(1, len(experiment.stages) - 1)
-    for number in range(last + 1):
-        train([experiment], whole, number)
-    _, first = fresh()
-    for number in range(last):
-        train([experiment], first, number)
-    between = saved(first)
-    _, second = fresh()
-    task = experiment.stages[last].task
-    second.load_states(between, task, passes([experiment], last))
-    middle = []
-
-    def keep(position, losses):
-        if position.iteration == 3:
-            middle.extend(saved(second))
-
-    train([experiment], second, last, observe=keep)
-    ends = [second]
-    if middle:
-        _, third = fresh()
-        third.load_states(middle, task, passes([experiment], last))
-        train([experiment], third, last, start=4)
-        ends.append(third)
-    for end in ends:
-        for ours, theirs in zip(leaves(saved(end)), leaves(saved(whole)), strict=True):
-            if isinstance(ours, torch.Tensor):
-                torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
-            else:
-                assert ours == theirs
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_two_together_learn_what_each_learns_alone(variant):
-    def matrix(*seeds):
-        experiments = [
-            prepare(
-                settings_of(*words_of(variant), f"seed={seed}", "benchmark.class_order=shuffled", "precision=float64")
-            )
-            for seed in seeds
-        ]
-        learner, found = side_by_side(experiments), []
-        for number in range(min(2, len(experiments[0].stages))):
-            train(experiments, learner, number, observe=lambda position, losses: found.append(losses))
-        results = []
-        for replica, experiment in enumerate(experiments):
-            units = learner.scenario.testing_units(learner.heads, 0, 1)
-            results.append(learner.evaluate(experiment.benchmark.tasks[0].test.batches(), units, replica))
-        return found, results
-
-    together, results = matrix(0, 1)
-    for replica in range(2):
-        alone, (result,) = matrix(replica)
-        for step, (ours, theirs) in enumerate(zip(together, alone, strict=True)):
-            assert ours.keys() == theirs.keys()
-            for name, value in theirs.items():
-                assert float(ours[name][replica]) == pytest.approx(float(value[0]), rel=1e-6, abs=1e-9), (name, step)
-        assert results[replica].accuracy == pytest.approx(result.accuracy)
