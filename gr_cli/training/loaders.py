@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gr_cli.benchmarks.sources.array_conversion import numbers
 from gr_cli.errors import ConfigError, DataError
-from gr_cli.nn.sample_spec import as_floats
+from gr_cli.nn.sample_spec import SampleSpec, as_floats
 from gr_cli.scenario import Scenario
 from gr_cli.system.messages import tell
 from gr_cli.training.learner import Learner
@@ -32,15 +32,13 @@ class BatchFormat:
     """What all batches of a trainer are like.
 
     Args:
-        shape: of one sample.
+        spec: what a sample is.
         units: outputs of the model; labels are below that.
-        value_range: (low, high) of all values, None if they are unbounded.
         dtype, device: of the samples that are trained on.
     """
 
-    shape: tuple[int, ...]
+    spec: SampleSpec
     units: int
-    value_range: Range | None
     dtype: torch.dtype
     device: torch.device
 
@@ -74,16 +72,16 @@ class BatchFormat:
         Raises:
             DataError: samples or labels do not fit, and why.
         """
-        if tuple(x.shape[1:]) != self.shape:
-            shapes = f"{self.shape}, not {tuple(x.shape[1:])}"
+        if tuple(x.shape[1:]) != self.spec.shape:
+            shapes = f"{self.spec.shape}, not {tuple(x.shape[1:])}"
             raise DataError(f"{loader}: samples must have the shape of the first ones, {shapes}")
         low, high = _extremes(y)
         if not 0 <= low <= high < self.units:
             most = f"from 0 to {self.units - 1}, the model's outputs"
             raise DataError(f"{loader}: labels must be whole numbers {most}; got {_some(y)}")
-        if self.value_range is None:
+        if self.spec.value_range is None:
             return x
-        (bottom, top), (low, high) = self.value_range, _extremes(x)
+        (bottom, top), (low, high) = self.spec.value_range, _extremes(x)
         if bottom <= low and high <= top:
             return x
         slack = _TOLERANCE * (top - bottom)
@@ -92,7 +90,7 @@ class BatchFormat:
                 f"{loader}: samples must lie in [{bottom:g}, {top:g}], as config.value_range or the first batch says, "
                 f"not in [{low:.6g}, {high:.6g}]; set value_range=[low, high], or null for values without bounds"
             )
-        return x.clamp(bottom, top)
+        return self.spec.nearest(x)
 
 
 def read_batch(batch: Any, loader: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -310,8 +310,8 @@ class ContinualTrainer:
             units, tensor_alone = check_outputs(self._model, x.clone(), "train_loader")
         check_values(self._model, "model")
         if not self._tasks:
-            value_range = range_of(x, self._settings.value_range, "train_loader")
-            self._format = BatchFormat(tuple(x.shape[1:]), units, value_range, dtype, device)
+            spec = SampleSpec(tuple(x.shape[1:]), range_of(x, self._settings.value_range, "train_loader"))
+            self._format = BatchFormat(spec, units, dtype, device)
             self._largest = float(x.abs().max())
         self._format.check(x, y, "train_loader")
         if self._learner is None or not self._tasks:
@@ -334,7 +334,7 @@ class ContinualTrainer:
         learner = assemble(
             solver,
             settings.nodes,
-            SampleSpec(form.shape, form.value_range),
+            form.spec,
             settings.scenario,
             torch.zeros(0, form.units, dtype=torch.bool),
             Draws(settings.seed, form.device),
