@@ -229,7 +229,7 @@ def test_a_sweep_is_cut_in_the_same_way_however_its_jobs_are_listed_and_however_
 
 def test_a_run_whose_loss_is_no_number_fails_alone(gr_run):
     words = (*SHORT, "optimizer=sgd", "log.every=5", "precision=float64")
-    code, _, err = gr_run("-m", "hydra/launcher=batched", *words, "optimizer.lr=0.01,1e30,0.02")
+    code, _, err = gr_run("-m", "hydra/launcher=batched", "optimizer.lr=0.01,1e30,0.02", *words)
     assert code == 1
     assert "loss `" in err and "1 of 3 runs did not finish" in err
     states = {name: json.loads((path / "status.json").read_text()) for name, path in folders().items()}
