@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count, islice
 from statistics import median
 from time import perf_counter
@@ -25,10 +26,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from gr_cli.cli.compose import composed
+from gr_cli.cli.launchers.width import on_data_of
 from gr_cli.errors import GrError
 from gr_cli.strategies.steps import Position
 from gr_cli.system.devices import flushing_denormals, thread_limit
-from gr_cli.training.batches import batches
+from gr_cli.training.batches import batches, passes
 from gr_cli.training.experiment import prepare
 from gr_cli.training.stacking import side_by_side
 
@@ -43,17 +45,21 @@ PERIOD = 40  # steps in a turn: the generator's pace and blocks of dreams come o
 class Subject:
     """A configuration that can be stepped, and that knows where its time goes."""
 
-    def __init__(self, words: str, runs: int) -> None:
-        jobs = [composed([*words.split(), *([f"seed={seed}"] if runs > 1 else [])]) for seed in range(runs)]
-        experiments = [prepare(job, together=runs) for job in jobs]
-        self.words, self.threads, self.device = words, experiments[0].threads, experiments[0].learner.device
+    def __init__(self, words: str, runs: int, threads: int | None = None) -> None:
+        job = composed(words.split())
+        first = prepare(job, together=runs)
+        jobs = [replace(job, config=job.config | {"seed": job.seed + i}) for i in range(runs)]
+        experiments = on_data_of(first, jobs) if runs > 1 else [first]
+        self.words, self.runs, self.device = words, runs, first.learner.device
+        self.threads = threads or first.threads
         self.learner = side_by_side(experiments)
         self._number = min(1, len(experiments[0].stages) - 1)
         self._stage, self._iterations = experiments[0].stages[self._number], count()
         with self.limits():
             if self._number:
-                self.learner.train_task(0, islice(batches(experiments, 0, 0), 2), 10**9, _ignore)
-            self.learner.begin_task(self._stage.task)
+                few = islice(batches(experiments, 0, 0), 2)
+                self.learner.train_task(0, few, 10**9, _ignore, 0, passes(experiments, 0, 1))
+            self.learner.begin_task(self._stage.task, passes(experiments, self._number, 1))
         self._batches = batches(experiments, self._number, 0)
 
     @contextmanager
@@ -65,16 +71,16 @@ class Subject:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def turn(self, data: Callable[[Callable[[], Any]], Any] = lambda take: take()) -> float:
+    def turn(self, data: Callable[[Callable[[], Any]], Any] = lambda take: take(), steps: int = PERIOD) -> float:
         """So many steps: seconds for each."""
         with self.limits():
             self.wait()
             start = perf_counter()
-            for _ in range(PERIOD):
+            for _ in range(steps):
                 batch = data(lambda: next(self._batches))
                 self.learner.step(batch, Position(self._stage.task, next(self._iterations), 10**9))
             self.wait()
-            return (perf_counter() - start) / PERIOD
+            return (perf_counter() - start) / steps
 
     def breakdown(self) -> Counter[str]:
         """Seconds of a step by part. Waiting for each part makes them come to a little more than a step takes."""

@@ -4,11 +4,17 @@
     python scripts/bench_sweep.py                             # the embedded default: 4 replay weights x 8 seeds
     python scripts/bench_sweep.py --subject mnist-100 --turns 1
     python scripts/bench_sweep.py --subject mnist-100 --seeds 2 --iterations 200
+    python scripts/bench_sweep.py --subject mnist-400 --widths 1,4,8,16,32 --threads 1
 
 Ways: `sequential`, the jobs one after the other in one process, imports excluded; `batched`, as programs with a
 replica axis, imports excluded, their check included; `batched-2`, the same in two processes; `joblib`,
 a process per core (if its launcher is installed); `separate`, one gr-run process after the other, imports included.
 Figures are medians over the turns. To spend less time, fewer iterations and seeds can be asked for: all ways get them.
+
+With `--widths`, seeds are trained as programs of these widths instead, in this one process, in a task with replay, so
+many iterations (40 if not given) a turn, warm-up left out. Printed for each width: milliseconds of a run's iteration,
+of the processor (which other programs disturb least) and of the clock, and both as multiples of those of the best
+width; and which width the launcher's rule takes, which is measured too.
 """
 
 import argparse
@@ -19,21 +25,29 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from itertools import product
 from statistics import median
 
 SUBJECTS = {
     "digits": [],
     **{
-        f"mnist-{width}": [
+        f"mnist-{units}": [
             "preset=dgr_paper",
-            f"model.hidden_sizes=[{width},{width}]",
-            f"generator.hidden_dims=[{width},{width}]",
+            f"model.hidden_sizes=[{units},{units}]",
+            f"generator.hidden_dims=[{units},{units}]",
         ]
-        for width in (100, 200, 400)
+        for units in (100, 200, 400, 1000)
     },
     "mnist-cnn": ["benchmark=split_mnist", "model=cnn", "generator=conv_vae"],
     "digits-cnn": ["model=cnn", "generator=conv_vae"],
+    "mnist-bir": ["preset=split_mnist_paper", "strategy=bir"],
+    "mnist-ewc": ["preset=split_mnist_paper", "strategy=ewc"],
+    "mnist-er": ["preset=split_mnist_paper", "strategy=er"],
+    "digits-flow": ["generator=flow"],
+    "digits-wgan_gp": ["strategy=dgr_gan"],
+    "digits-mixture": ["generator=mixture"],
+    "digits-si": ["strategy=si"],
 }
 WEIGHTS = ("0.25", "0.5", "1", "2")
 WAYS = ("sequential", "batched", "batched-2", "joblib", "separate")
@@ -78,6 +92,40 @@ def seconds(way: str, words: list[str], seeds: int) -> float:
         return float(out.rsplit("seconds", 1)[1])
 
 
+def compare_widths(words: list[str], widths: list[int], threads: int | None, steps: int, turns: int) -> None:
+    """Print how long an iteration of a run takes in programs of these widths, and which of them the rule takes."""
+    from bench_step import Subject
+
+    from gr_cli.cli.compose import composed
+    from gr_cli.cli.launchers.width import choose_width
+    from gr_cli.system.devices import flushing_denormals
+
+    job = composed(words)
+    jobs = [replace(job, config=job.config | {"seed": seed}) for seed in range(max(widths))]
+    with flushing_denormals():  # before torch makes its threads, which then do as this one
+        choice = choose_width(jobs, max(widths), 4096 << 20)
+        widths = sorted({*widths, choice.width})
+        programs = [Subject(" ".join(words), width, threads) for width in widths]
+        for program in programs:
+            program.turn(steps=max(2, steps // 10))
+        clock: dict[int, list[float]] = {width: [] for width in widths}
+        processor: dict[int, list[float]] = {width: [] for width in widths}
+        for _ in range(turns):
+            for program in programs:
+                start = time.process_time()
+                clock[program.runs].append(program.turn(steps=steps) / program.runs)
+                processor[program.runs].append((time.process_time() - start) / steps / program.runs)
+    shown = {name: {w: median(v) for w, v in found.items()} for name, found in (("cpu", processor), ("wall", clock))}
+    print(f"    {programs[-1].threads} thread(s); the rule: {choice.width}{choice.reason and f' ({choice.reason})'}")
+    for width in widths:
+        cells = [f"{name} {v[width] * 1e3:8.3f} ms {v[width] / min(v.values()):5.2f}" for name, v in shown.items()]
+        print(f"    width {width:>3}  {'  '.join(cells)}{'  <- the rule' if width == choice.width else ''}")
+    for name, v in shown.items():
+        best, ruled = min(v, key=v.__getitem__), v[choice.width]
+        one = f", {ruled / v[1]:.2f} times as long as alone" if 1 in v else ""
+        print(f"    {name}: best {best}; the rule's takes {ruled / v[best]:.2f} times as long as that{one}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--subject", choices=SUBJECTS, action="append", help="default: digits")
@@ -85,7 +133,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--iterations", type=int, help="per task; default: those of the configuration")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--widths", help="compare programs of these widths, as 1,4,8,16,32")
+    parser.add_argument("--threads", type=int, help="with --widths; default: those that the runs would take")
     chosen = parser.parse_args()
+    if chosen.widths:
+        for subject in chosen.subject or ["digits"]:
+            print(f"{subject}: {shlex.join(SUBJECTS[subject]) or 'the defaults'}", flush=True)
+            widths = [int(width) for width in chosen.widths.split(",")]
+            compare_widths(SUBJECTS[subject], widths, chosen.threads, chosen.iterations or 40, chosen.turns)
+        return
     joblib = importlib.util.find_spec("hydra_plugins") and importlib.util.find_spec(
         "hydra_plugins.hydra_joblib_launcher"
     )

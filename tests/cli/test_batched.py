@@ -11,7 +11,7 @@ from torch import nn
 
 from gr_cli.cli.compose import composed
 from gr_cli.cli.launchers.grouping import alike, differing, parts
-from gr_cli.cli.launchers.width import WidthChoice, choose_width
+from gr_cli.cli.launchers.width import StepSize, WidthChoice, choose_width, fastest_width
 from gr_cli.generators import VAE
 from gr_cli.nn.replicas import Replicas
 from gr_cli.results.folder import RunFolder
@@ -347,6 +347,50 @@ def test_the_width_follows_from_settings_and_shapes_alone(monkeypatch):
     assert chosen(jobs) == choice
     assert chosen(jobs, width=3).width == 3
     assert chosen(jobs, width=1) == WidthChoice(1, "that is the width asked for")
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("gradients", "outputs", "convolutional", "width"),
+    [
+        (2 * MIB, 0, False, 32),
+        (1 * MIB, 1 * MIB, False, 32),
+        (6 * MIB, 4 * MIB, False, 6),
+        (2 * MIB, 0, True, 4),
+        (1 * MIB, 3 * MIB, True, 2),
+        (40 * MIB, 0, False, 1),
+        (400 * MIB, 0, False, 1),
+        (8 * MIB, 9 * MIB, True, 1),
+    ],
+)
+def test_the_fastest_width_shares_a_budget_among_the_runs(gradients, outputs, convolutional, width):
+    assert fastest_width(StepSize(gradients, outputs, convolutional=convolutional)) == width
+
+
+def test_larger_runs_are_in_narrower_programs_and_those_with_convolutions_in_no_wider_ones():
+    for size in (StepSize(0, 0), StepSize(1, 1), StepSize(MIB // 3, MIB // 7), StepSize(5 * MIB, 3 * MIB)):
+        for larger in (
+            replace(size, gradients=2 * size.gradients + MIB),
+            replace(size, outputs=2 * size.outputs + MIB),
+            replace(size, convolutional=True),
+        ):
+            assert 1 <= fastest_width(larger) < fastest_width(size)
+        assert fastest_width(replace(size, state=1 << 40)) == fastest_width(size)  # it is not touched by each step
+
+
+def test_a_step_is_measured_by_its_gradients_and_what_its_layers_give(monkeypatch):
+    jobs = jobs_of("strategy=finetune")  # 64 inputs, 16 units, 10 outputs; 4 samples of float32
+    sizes = []
+    monkeypatch.setattr("gr_cli.cli.launchers.width.fastest_width", lambda size: sizes.append(size) or 3)
+    choice = chosen(jobs)
+    assert choice.width == 3 and choice.reason.startswith("wider is slower: a step of a run takes 0.0 MiB")
+    assert sizes[0].gradients == 4 * (64 * 16 + 16 + 16 * 10 + 10)
+    assert sizes[0].outputs >= 4 * 4 * (16 + 10) and not sizes[0].convolutional
+    words = ["strategy=finetune", "model=cnn", "model.channels=[2]", "train.batch_size=4"]
+    chosen([composed([*words, f"seed={seed}"]) for seed in range(2)])
+    assert sizes[1].convolutional
 
 
 def test_what_would_not_fit_is_split_and_it_is_said_why(gr_run):

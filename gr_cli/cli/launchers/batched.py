@@ -74,16 +74,14 @@ class BatchedLauncher(Launcher):
         folders = [folder_of(settings, OUTPUTS) for settings in jobs]
         for folder, overrides in zip(folders, job_overrides, strict=True):
             current().add(folder.path, overrides)
-        returned: dict[int, JobReturn] = {}
         # From before the first computation on: threads that torch makes later do as the first one does.
         with flushing_denormals():
-            for places, scores in self._run(self._programs(jobs, folders), jobs, folders):
-                for place, score in zip(places, scores, strict=True):
-                    returned[place] = JobReturn(
-                        overrides=list(job_overrides[place]), _return_value=score, status=JobStatus.COMPLETED
-                    )
-        lost = JobReturn(_return_value=float("nan"), status=JobStatus.COMPLETED)
-        return [returned.get(place, lost) for place in range(len(jobs))]
+            found = self._run(self._programs(jobs, folders), jobs, folders)
+            returned = {place: score for places, scores in found for place, score in zip(places, scores, strict=True)}
+        return [
+            JobReturn(overrides=list(overrides), _return_value=returned[place], status=JobStatus.COMPLETED)
+            for place, overrides in enumerate(job_overrides)
+        ]
 
     def _run(
         self, programs: Sequence[list[int]], jobs: Sequence[Settings], folders: Sequence[RunFolder]
@@ -100,9 +98,10 @@ class BatchedLauncher(Launcher):
         else:
             done = ((i, _together(*program)) for i, program in work.items())
         for i, found in done:
-            scores = _unless_stopped(found)
-            current().tally.count(scores)
-            yield programs[i], scores
+            if isinstance(found, Interrupted):
+                raise Stop(found)
+            current().tally.count(found)
+            yield programs[i], found
 
     def _settings(self, overrides: Sequence[str]) -> Settings:
         config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
@@ -146,7 +145,7 @@ class BatchedLauncher(Launcher):
         except Exception as error:  # which the run itself will raise again
             print(f"batched: {what}: each alone, because the first can't be prepared ({as_failure(error)})")
             return [[place] for place in places]
-        _print_choice(what, len(places), choice)
+        print(f"batched: {what}: {_described(choice, len(places))}")
         return parts(places, choice.width)
 
 
@@ -164,15 +163,14 @@ def _status(folder: RunFolder) -> dict[str, Any]:
         return {}
 
 
-def _print_choice(what: str, runs: int, choice: WidthChoice) -> None:
-    reason = f"; {choice.reason}" if choice.reason else ""
+def _described(choice: WidthChoice, runs: int) -> str:
+    """How so many runs are cut, and why."""
     if choice.width == 1:
-        print(f"batched: {what}: one after the other{reason.replace(';', ', because', 1)}")
-        return
+        return f"one after the other{choice.reason and f', because {choice.reason}'}"
     count = -(-runs // choice.width)
     how = "one program" if count == 1 else f"{count} programs of up to {choice.width}"
     needed = -(-choice.bytes_per_run * min(runs, choice.width) >> 20)
-    print(f"batched: {what}: {how} (up to {needed:,} MiB{reason})")
+    return f"{how} (up to {needed:,} MiB{choice.reason and f'; {choice.reason}'})"
 
 
 # Jobs, their folders, and that of their sweep.
@@ -197,16 +195,16 @@ def _in_one_pool(queue: deque[tuple[int, Program]], processes: int) -> Done:
             while waiting or queue:
                 while queue and len(waiting) < processes:
                     i, program = queue[0]
-                    waiting[pool.submit(_together, *program, live=False)] = i, program
+                    waiting[pool.submit(_together, *program, Path.cwd())] = i, program
                     queue.popleft()
                 for done in wait(waiting, return_when=FIRST_COMPLETED).done:
                     i, program = waiting.pop(done)
                     try:
                         yield i, done.result()
+                    except BrokenProcessPool:
+                        waiting[done] = i, program
+                        raise
                     except Exception as error:
-                        if isinstance(error, BrokenProcessPool):
-                            waiting[done] = i, program
-                            raise
                         yield i, _failed(program[1], error)
         except BrokenProcessPool:
             # A killed process takes those of its pool with it. What they saved goes on another time.
@@ -226,8 +224,8 @@ def on_ray(work: Work, processes: int, gpus: float) -> Done:
     # A program lies on one machine.
     largest = max(node["Resources"].get("CPU", 1.0) for node in ray.nodes() if node["Alive"])
     cores = max(1, int(min(ray.cluster_resources()["CPU"] // processes, largest)))
-    start = ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=3, max_calls=1)(_in_folder)
-    waiting = {start.remote(Path.cwd(), *program): i for i, program in work.items()}
+    start = ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=3, max_calls=1)(_together)
+    waiting = {start.remote(*program, Path.cwd()): i for i, program in work.items()}
     while waiting:
         (done,), _ = ray.wait(list(waiting))
         i = waiting.pop(done)
@@ -235,13 +233,6 @@ def on_ray(work: Work, processes: int, gpus: float) -> Done:
             yield i, ray.get(done)
         except ray.exceptions.RayError as error:
             yield i, _failed(work[i][1], error)
-
-
-def _in_folder(
-    folder: Path, jobs: Sequence[Settings], folders: Sequence[RunFolder], sweep: Path
-) -> Scores | Interrupted:
-    os.chdir(folder)
-    return _together(jobs, folders, sweep, live=False)
 
 
 def _begin_worker(processes: int) -> None:
@@ -254,16 +245,22 @@ def _begin_worker(processes: int) -> None:
 
 
 def _together(
-    jobs: Sequence[Settings], folders: Sequence[RunFolder], sweep: Path, live: bool = True
+    jobs: Sequence[Settings], folders: Sequence[RunFolder], sweep: Path, remote: Path | None = None
 ) -> Scores | Interrupted:
-    """Run jobs as one program; what each returns to a sweeper. A failure is told, and leaves the other jobs alone."""
+    """Run jobs as one program, in another process in the directory `remote`; what each returns to a sweeper.
+
+    A failure is told, and leaves the other jobs alone.
+    """
     from gr_cli.runner.run import run_together
     from gr_cli.terminal.run_view import Terminal
     from gr_cli.trackers.observer import Tracking
     from gr_cli.training.observer import Views
 
     try:
-        outcomes = run_together(jobs, folders, Views(Terminal(live=live, tally=current().tally), Tracking(sweep)))
+        if remote is not None:
+            os.chdir(remote)
+        terminal = Terminal(live=remote is None, tally=current().tally)
+        outcomes = run_together(jobs, folders, Views(terminal, Tracking(sweep)))
     except Interrupted as error:
         return error
     except Exception as error:
@@ -278,9 +275,3 @@ def _failed(folders: Sequence[RunFolder], error: Exception) -> Scores:
     for folder in folders:
         tell_failure(folder.path, as_failure(error))
     return [float("nan")] * len(folders)
-
-
-def _unless_stopped(found: Scores | Interrupted) -> Scores:
-    if isinstance(found, Interrupted):
-        raise Stop(found)
-    return found

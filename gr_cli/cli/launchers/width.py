@@ -1,6 +1,7 @@
 """How many runs of a sweep one program holds: a rule of settings and shapes alone, the same on every machine.
 
-Programs of different width round differently, so no clock and no memory that happens to be free has a say in it.
+Programs of different width round differently, so no clock, no processor's cache and no memory that happens to be free
+has a say in it.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import isclose
+from operator import itemgetter
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 
 from gr_cli.benchmarks.base import EVALUATION_BATCH
 from gr_cli.config.settings import Settings
@@ -28,6 +32,50 @@ _STEPS = 2  # of each of two tasks, in which runs alone and together are compare
 # Beside the state of a run: gradients and a temporary of the optimiser; beside outputs: their gradients, and as many
 # temporaries.
 _STATES, _OUTPUTS = 3, 3
+# Most bytes of gradients and outputs in a step of a program, without convolutions and with them: see `fastest_width`.
+_LINEAR, _CONVOLUTIONAL = 64 << 20, 8 << 20
+
+
+@dataclass(frozen=True)
+class StepSize:
+    """What one run holds, from the shapes of its tensors.
+
+    Attributes:
+        gradients: bytes of the gradients of all its parameters.
+        outputs: bytes that its layers give in one step, and that wait for the backward pass.
+        state: bytes of the state of the run.
+        convolutional: whether solver or generator has convolutions.
+    """
+
+    gradients: int
+    outputs: int
+    state: int = 0
+    convolutional: bool = False
+
+    @property
+    def step(self) -> int:
+        """Bytes that each step takes and gives back."""
+        return max(1, self.gradients + self.outputs)
+
+    @property
+    def bytes_per_run(self) -> int:
+        """An upper bound of the memory of the run, samples not counted: those are shared."""
+        return max(1, _STATES * self.state + _OUTPUTS * self.outputs)
+
+
+def fastest_width(size: StepSize) -> int:
+    """The most runs of this size in a program before wider ones get slower: a fixed budget of bytes for a step.
+
+    Stacking saves the time around small products, most of it by width 8. Past 64 MiB that a step takes and gives back,
+    the C library returns memory to the system at each step and gets it back page by page: `preset=dgr_paper` with 400
+    units (10 MiB for each run) took 1.00 times the best processor time in programs of 8 runs, 1.11 in those of 16,
+    1.16 in those of 32, and 1.09 alone; with 100 units (3.5 MiB) 1.00, 1.02, 1.09 and 1.26; the embedded default
+    (0.7 MiB) was fastest with 32 and took 2.75 times as long alone. A stacked convolution is a grouped one, whose
+    kernels are slower: cnn and conv_vae took on MNIST (17 MiB) 1.15 times as long in programs of 4 as alone, 1.72 times
+    in those of 16; on digits (2 MiB) they were fastest with 4, and took 1.21 times as long alone and 1.20 with 16.
+    Measured by `scripts/bench_sweep.py --widths` with one thread of a server's processor (AVX-512, 32 MiB of cache).
+    """
+    return max(1, (_CONVOLUTIONAL if size.convolutional else _LINEAR) // size.step)
 
 
 @dataclass(frozen=True)
@@ -62,69 +110,44 @@ def choose_width(jobs: Sequence[Settings], width: int, memory: int) -> WidthChoi
     obstacle, size = _compared(first, jobs[:2])
     if obstacle:
         return WidthChoice(1, obstacle)
-    fits = max(1, memory // size)
-    if fits >= min(width, len(jobs)):
-        return WidthChoice(width, "", size)
-    reason = (
-        f"a run takes up to {-(-size >> 20):,} MiB, and hydra.launcher.memory_mib={memory >> 20} is for all of them"
-    )
-    return WidthChoice(fits, reason, size)
+    fits, needed = memory // size.bytes_per_run, f"a run takes up to {-(-size.bytes_per_run >> 20):,} MiB"
+    limits = [(max(1, fits), f"{needed}, and hydra.launcher.memory_mib={memory >> 20} is for all of them")]
+    if first.learner.device.type == "cpu":
+        what = "a run with convolutions" if size.convolutional else "a run"
+        limits.append((fastest_width(size), f"wider is slower: a step of {what} takes {size.step / 2**20:.1f} MiB"))
+    narrowest, reason = min(limits, key=itemgetter(0))
+    wide_enough = narrowest >= min(width, len(jobs))
+    return WidthChoice(width if wide_enough else narrowest, "" if wide_enough else reason, size.bytes_per_run)
 
 
-def _compared(first: Experiment, pair: Sequence[Settings]) -> tuple[str, int]:
-    """Why these two jobs can't be replicas of one program, if so; and the bytes that one of them takes at most."""
-    learner = first.learner
+def _compared(first: Experiment, pair: Sequence[Settings]) -> tuple[str, StepSize]:
+    """Why these two jobs can't be replicas of one program, if so; and what one of them holds."""
+    learner, unknown = first.learner, StepSize(0, 0)
     if learner.stretches is not None:
-        return "runs that are told no boundary are not compared in a few steps", 0
-    for network in (learner.solver, learner.generator):
-        for name, module in network.named_modules() if network is not None else ():
-            if isinstance(module, _NormBase) and module.track_running_stats:
-                return f"{type(module).__name__} `{name}` keeps running statistics", 0
+        return "runs that are told no boundary are not compared in a few steps", unknown
+    for name, module in _modules(learner):
+        if isinstance(module, _NormBase) and module.track_running_stats:
+            return f"{type(module).__name__} `{name}` keeps running statistics", unknown
     if learner.strategy.steps(1000) == 0:
-        return "nothing is learnt by steps", 0
+        return "nothing is learnt by steps", unknown
     try:
-        meters = [_Meter() for _ in pair]
-        alone = [_losses(first, [job], meter) for job, meter in zip(pair, meters, strict=True)]
-        together = _losses(first, pair, _Meter())
+        alone = [_losses(first, [job]) for job in pair]
+        together, _ = _losses(first, pair)
     except Exception as error:  # whatever a network of the user's own does that can't be batched
-        return f"{type(error).__name__}: {one_line(error)[:120]}", 0
+        return f"{type(error).__name__}: {one_line(error)[:120]}", unknown
     for step, both in enumerate(together):
         for name, values in both.items():
-            for replica, found in enumerate(values.tolist()):
-                expected = alone[replica][step][name].item()
+            for (losses, _), found in zip(alone, values.tolist(), strict=True):
+                expected = losses[step][name].item()
                 if not isclose(found, expected, rel_tol=1e-2, abs_tol=1e-3):
-                    return f"as one program their loss `{name}` would be {found:.6g} instead of {expected:.6g}", 0
-    return "", max(meter.bytes_per_run for meter in meters)
+                    return f"as one program their loss `{name}` would be {found:.6g} instead of {expected:.6g}", unknown
+    return "", alone[0][1]
 
 
-class _Meter:
-    """Counts what a run of one replica holds, from shapes: its state, and what its layers give in one step."""
-
-    def __init__(self) -> None:
-        self._now = self._step = self._state = 0
-
-    @property
-    def bytes_per_run(self) -> int:
-        """An upper bound of the memory of the run, samples not counted: those are shared."""
-        return max(1, _STATES * self._state + _OUTPUTS * self._step)
-
-    def attach(self, learner: Learner) -> None:
-        """Count the outputs of the layers of `learner`."""
-        for network in (learner.solver, learner.generator):
-            for module in network.modules() if network is not None else ():
-                if not list(module.children()):
-                    module.register_forward_hook(self._count)
-
-    def _count(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        self._now += _nbytes(output)
-
-    def stepped(self) -> None:
-        """A step is over."""
-        self._step, self._now = max(self._step, self._now), 0
-
-    def close(self, learner: Learner) -> None:
-        """The last step is over."""
-        self._state = _nbytes(learner.state_of(0))
+def _modules(learner: Learner) -> Iterator[tuple[str, nn.Module]]:
+    """All parts of solver and generator, by their names there."""
+    for network in (learner.solver, learner.generator):
+        yield from network.named_modules() if network is not None else ()
 
 
 def _nbytes(value: Any) -> int:
@@ -142,23 +165,39 @@ def _few(experiments: Sequence[Experiment], number: int) -> Iterator[Batch]:
         yield batch if batch.index is None else replace(batch, index=batch.index % most)
 
 
-def _losses(first: Experiment, jobs: Sequence[Settings], meter: _Meter) -> list[Losses]:
-    """The losses of the first steps of the first two tasks, of jobs on the data of `first` with fresh networks."""
+def on_data_of(first: Experiment, jobs: Sequence[Settings]) -> list[Experiment]:
+    """Experiments of these jobs with fresh networks, on the data and the stages of `first`."""
     spec, heads, device = first.benchmark.spec, first.learner.heads, first.learner.device
-    experiments = [replace(first, settings=job, learner=build_learner(job.config, spec, heads, device)) for job in jobs]
+    return [replace(first, settings=job, learner=build_learner(job.config, spec, heads, device)) for job in jobs]
+
+
+def _losses(first: Experiment, jobs: Sequence[Settings]) -> tuple[list[Losses], StepSize]:
+    """The losses of the first steps of the first two tasks, of jobs on the data of `first`; and what they hold."""
+    experiments = on_data_of(first, jobs)
     learner = side_by_side(experiments)
-    meter.attach(learner)
     found: list[Losses] = []
+    outputs = [0]  # bytes, of each step
+
+    def count(module: nn.Module, arguments: Any, output: Any) -> None:
+        # What frozen networks give is let go at once, in parts that are smaller where more replicas give them.
+        outputs[-1] += _nbytes(output) if torch.is_grad_enabled() else 0
 
     def noted(position: Position, losses: Losses) -> None:
         found.append(losses)
-        meter.stepped()
+        outputs.append(0)
 
+    for _, module in _modules(learner):
+        if not list(module.children()):
+            module.register_forward_hook(count)
     for number, stage in enumerate(first.stages[:2]):
         samples = passes(experiments, number, 1)
         few = islice(_few(experiments, number), _STEPS)
         learner.train_task(stage.task, few, stage.iterations, noted, 0, samples)
         # An update of the generator may be due much later; it shall be tried, too.
         noted(Position(stage.task, 0, 1), learner.step_generator(next(_few(experiments, number)), stage.task))
-    meter.close(learner)
-    return found
+    return found, StepSize(
+        gradients=_nbytes([descent.parameters for descent in learner.descents.values()]),
+        outputs=max(outputs),
+        state=_nbytes(learner.state_of(0)),
+        convolutional=any(isinstance(module, _ConvNd) for _, module in _modules(learner)),
+    )
