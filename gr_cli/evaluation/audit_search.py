@@ -7,7 +7,6 @@ without mean and length. Where one is found, as much of the sample as lies aroun
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from itertools import groupby
 from typing import Any
@@ -131,17 +130,12 @@ def _all_keys(coordinates: Floats) -> tuple[Integers, Integers]:
     return keys, rows
 
 
-@dataclass(eq=False)
 class _Table:
     """Runs of the samples of a target, by their shapes."""
 
-    target: Target
-    size: int = field(init=False)
-    layouts: list[Layout] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.size = self.target.run_length
-        self.layouts = layouts(self.target, self.size)
+    def __init__(self, target: Target) -> None:
+        self.target, self.size = target, target.run_length
+        self.layouts = layouts(target, self.size)
         chosen: list[tuple[NDArray[np.int32], ...]] = []
         for labels, x in self.target.batches():
             contrast = _LEAST_CONTRAST * (x.max(1) - x.min(1))

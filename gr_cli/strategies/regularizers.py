@@ -92,7 +92,12 @@ class _Fisher(_Quadratic):
 
     looks_again = True
 
-    def __init__(self, strength: float | Tensor, samples: int | None, labels: Labels) -> None:
+    def __init__(
+        self,
+        strength: Annotated[NonNegative, PerReplica] = 1e5,
+        samples: PositiveInt | None = None,
+        labels: Labels = "all",
+    ) -> None:
         super().__init__(strength)
         self.samples, self.labels = samples, labels
 
@@ -120,14 +125,6 @@ class ElasticWeightConsolidation(_Fisher):
         labels: its expectation over labels is exact (`all`), or of one label for each sample, drawn as the solver
             predicts it (`sampled`) or the `true` one (the empirical Fisher information).
     """
-
-    def __init__(
-        self,
-        strength: Annotated[NonNegative, PerReplica] = 1e5,
-        samples: PositiveInt | None = None,
-        labels: Labels = "all",
-    ) -> None:
-        super().__init__(strength, samples, labels)
 
     def _take(self, found: list[Tensor], parameters: Sequence[Tensor]) -> None:
         assert self._rest is not None
@@ -225,6 +222,3 @@ class SynapticIntelligence(_Quadratic):
     def load_state_dict(self, state: State) -> None:
         super().load_state_dict(state)
         self._begin, self._path = list(state["begin"]), list(state["path"])
-
-
-# --- the Fisher information

@@ -16,18 +16,15 @@ from gr_cli.errors import ConfigError, suggestion
 from gr_cli.scenario import Kind, Scenario
 from gr_cli.types import Count, PositiveInt
 
-_NAMES = (
-    "optimizer",
-    "gradient_rule",
-    STRATEGY,
-    "generator",
-    "scenario",
-    "active_classes",
-    "seed",
-    "log_every",
-    "value_range",
-)
-_Range = Annotated[list[float], Len(2, 2)] | Literal["auto"] | None
+# What is no component: default and type of each.
+_VALUES: dict[str, tuple[Any, Any]] = {
+    "scenario": ("class", Kind),
+    "active_classes": ("seen", Literal["seen", "all"]),
+    "seed": (0, Count),
+    "log_every": (50, PositiveInt),
+    "value_range": ("auto", Annotated[list[float], Len(2, 2)] | Literal["auto"] | None),
+}
+_NAMES = ("optimizer", "gradient_rule", STRATEGY, "generator", *_VALUES)
 
 
 @dataclass(frozen=True)
@@ -65,17 +62,14 @@ class TrainerSettings:
                 known = f"no such setting; there are {', '.join(_NAMES)}"
                 raise ConfigError(f"config.{name}", config[name], known, suggestion(name, _NAMES))
         path, nodes = _components(config)
-        kind, active = config.get("scenario", "class"), config.get("active_classes", "seen")
-        check(kind, Kind, "config.scenario", "class")
-        check(active, Literal["seen", "all"], "config.active_classes", "seen")
-        seed, log_every = config.get("seed", 0), config.get("log_every", 50)
-        check(seed, Count, "config.seed")
-        check(log_every, PositiveInt, "config.log_every")
-        value_range = config.get("value_range", "auto")
-        check(value_range, _Range, "config.value_range", "auto")
+        values = {name: config.get(name, default) for name, (default, _) in _VALUES.items()}
+        for name, (default, kind) in _VALUES.items():
+            check(values[name], kind, f"config.{name}", default)
+        value_range = values["value_range"]
         if isinstance(value_range, list) and not value_range[0] < value_range[1]:
             raise ConfigError("config.value_range", value_range, "must be [low, high], the lower first")
-        return cls(config, nodes, path, Scenario(kind, active), seed, log_every, value_range)
+        scenario = Scenario(values["scenario"], values["active_classes"])
+        return cls(config, nodes, path, scenario, values["seed"], values["log_every"], value_range)
 
 
 def _components(config: dict[str, Any]) -> tuple[str, dict[str, dict[str, Any]]]:
