@@ -146,7 +146,22 @@ class Generator(nn.Module, ABC):
         return wanted.long()
 
 
-class Ensemble(Generator):
+class WithoutSteps(Generator):
+    """A generator that has no losses to step down."""
+
+    def noise(self, batch_size: int) -> dict[str, Noise]:
+        return {}
+
+    def parts(self) -> dict[str, Part]:
+        return {}
+
+    def losses(
+        self, part: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        raise ValueError(f"{type(self).__name__} takes no steps")
+
+
+class Ensemble(WithoutSteps):
     """Several generators that dream in turn: the i-th sample is that of generator i modulo their number."""
 
     def __init__(self, members: Sequence[Generator]) -> None:
@@ -184,14 +199,3 @@ class Ensemble(Generator):
         for i, part in enumerate(parts):
             whole[i :: len(parts)] = part
         return whole
-
-    def noise(self, batch_size: int) -> dict[str, Noise]:
-        return {}
-
-    def parts(self) -> dict[str, Part]:
-        return {}
-
-    def losses(
-        self, part: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        raise ValueError("an ensemble is of generators that learn no more")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gr_cli.errors import DataError
-from gr_cli.generators.base import Generator, Part
+from gr_cli.generators.base import WithoutSteps
 from gr_cli.nn.random_streams import Noise
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import NonNegative, Positive, PositiveInt
@@ -19,7 +19,7 @@ _SPARE, _TURNS = 10, 5
 _FLOOR = 1e-4  # smallest standard deviation, in units of the data
 
 
-class Mixture(Generator):
+class Mixture(WithoutSteps):
     """A mixture of Gaussians for each class, in the principal components of the class.
 
     Fitted to all samples of a class in one go: principal components, then k-means, whose clusters become Gaussians with
@@ -98,19 +98,6 @@ class Mixture(Generator):
         asked = F.one_hot(labels, self.classes).to(z.dtype)
         x = (asked.unsqueeze(-1) * z.unsqueeze(-2)).flatten(-2) @ self.basis.flatten(0, 1) + asked @ self.mean
         return self.spec.nearest(x).view(*x.shape[:-1], *self.spec.shape)
-
-    # --- it has nothing to step down
-
-    def noise(self, batch_size: int) -> dict[str, Noise]:
-        return {}
-
-    def parts(self) -> dict[str, Part]:
-        return {}
-
-    def losses(
-        self, part: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        raise ValueError("a mixture is fitted, not stepped")
 
     # --- fitting
 
