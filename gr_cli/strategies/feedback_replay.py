@@ -101,7 +101,6 @@ class FeedbackReplay(GenerativeReplay):
     ) -> dict[str, Tensor]:
         """The generator's losses of single samples, (R, B + N) each."""
         here = self._situation
-        assert here.generator is not None
         wanted = here.generator.noise("noise", x.shape[1])
         noise = here.streams.batch(wanted, "generator.feedback", position.task, position.iteration)
         labels = beliefs = None

@@ -99,7 +99,6 @@ class Likelihoods:
 
     def of(self, x: Tensor) -> Tensor:
         """For samples `x` (R, N, ...): (R, N, U)."""
-        assert self.situation.generator is not None
         told = self.situation.generator.call("log_likelihoods", x).to(x.dtype)
         return soft_targets(told, self.known, per_replica(self.temperature, told))
 
@@ -110,7 +109,6 @@ class Likelihoods:
             return self.of(batch.x)
         if self._tables is None:
             here = self.situation
-            assert here.generator is not None
             self._tables = []
             for replica, generator in enumerate(here.generator.modules):
                 told = torch.cat([generator.log_likelihoods(x) for x, _ in here.samples(replica)])
@@ -157,7 +155,6 @@ def decoded(
 
 def fit_classes(situation: Situation) -> None:
     """Fit the generator of each replica to the classes of the task, one by one."""
-    assert situation.generator is not None
     for replica, generator in enumerate(situation.generator.modules):
         samples = list(situation.samples(replica))
         x, y = torch.cat([x for x, _ in samples]), torch.cat([y for _, y in samples])

@@ -63,7 +63,6 @@ class GenerativeClassifier(Strategy):
 
     def _enter(self, situation: Situation) -> None:
         super()._enter(situation)
-        assert situation.generator is not None
         self._entered = True
         mine = situation.heads[situation.task]
         # Where the classes of a task show only as they come: those that no earlier task had.
@@ -81,7 +80,6 @@ class GenerativeClassifier(Strategy):
         return GeneratorBatch(batch.x, position.iteration, labels=batch.y)
 
     def end_task(self, situation: Situation) -> None:
-        assert situation.generator is not None
         if self.generator.fitted:
             fit_classes(situation)
         for generator in situation.generator.modules:
@@ -91,7 +89,6 @@ class GenerativeClassifier(Strategy):
         if not self._entered:  # nothing was learnt yet
             return lambda x: x.new_zeros((len(x), len(self.generator.known)))
         situation, draws = self._situation, self.importance_samples
-        assert situation.generator is not None
         generator = situation.generator.modules[replica]
 
         def scores(x: Tensor) -> Tensor:

@@ -129,7 +129,6 @@ class GenerativeReplay(ReplayStrategy):
         super().begin_task(situation)
         del self.dreamers[situation.task :]  # of a task that did not come to its end
         if situation.task > 0 and not self.per_task:
-            assert situation.generator is not None
             self.dreamers = [situation.generator.frozen()]
             if self._generator_memory is not None:
                 self._generator_memory.fill(situation, self._dreams())
@@ -149,7 +148,6 @@ class GenerativeReplay(ReplayStrategy):
 
     def _freeze_current(self, situation: Situation) -> None:
         """The generator knows the current task now: dreams may be of it, too."""
-        assert situation.generator is not None
         if self.per_task:
             self._keep(situation)
         elif self._dreams_current:
@@ -158,7 +156,6 @@ class GenerativeReplay(ReplayStrategy):
 
     def _keep(self, situation: Situation) -> None:
         """The generator of this task joins those that change no more; it knows the classes of this task."""
-        assert situation.generator is not None
         kept, classes = situation.generator.frozen(), situation.heads[situation.task]
         if self.generator.conditional:
             kept.tell(lambda generator: generator.known.copy_(classes.expand_as(generator.known)))
@@ -170,14 +167,10 @@ class GenerativeReplay(ReplayStrategy):
         """The dreams of the earlier tasks, or of the current one."""
         if current not in self._made:
             here = self._situation
-            if not current:
-                dreamers = self.dreamers[: here.task] if self.per_task else self.dreamers
-                heads, target = here.heads[: here.task], self._target
-            else:
-                dreamers = self.dreamers[here.task :] if self.per_task else self.dreamers
-                heads, target = here.heads[here.task :], requested_labels
-            kind = ".current" if current else ""
-            self._made[current] = Dreams(here, dreamers, heads, target, kind, self.pool_size)
+            tasks = slice(here.task, None) if current else slice(here.task)
+            dreamers = self.dreamers[tasks] if self.per_task else self.dreamers
+            target, kind = (requested_labels, ".current") if current else (self._target, "")
+            self._made[current] = Dreams(here, dreamers, here.heads[tasks], target, kind, self.pool_size)
         return self._made[current]
 
     def _target(self, x: Tensor, labels: Tensor | None) -> Tensor:
@@ -267,7 +260,6 @@ class GenerativeReplay(ReplayStrategy):
         memory.add(x, y, position)
 
     def end_task(self, situation: Situation) -> None:
-        assert situation.generator is not None
         if self.generator.fitted and not self._schedule.generator_first:
             fit_classes(situation)
         for generator in situation.generator.modules:
@@ -308,7 +300,6 @@ class GenerativeReplay(ReplayStrategy):
         }
 
     def load_state_dict(self, state: State, situation: Situation) -> None:
-        assert situation.generator is not None
         super().load_state_dict(state, situation)
         if self._generator_memory is not None:
             self._generator_memory.buffer = Memory.from_state(state["memory"])

@@ -79,7 +79,7 @@ class Position:
 class Situation:
     """What a strategy may look at when a task begins: networks as they stand, units for replay, random streams.
 
-    `generator` is None where the strategy asked for none.
+    `generators` is None where the strategy asked for none.
     `teacher_units` bool (H, U): the units that the solver knew before this task, for each of H heads.
     `task_of_unit` (U,): the earlier task that a unit belongs to, -1 for none; None where units can't tell.
     `heads` bool (t + 1, U): the units of each task so far, the current one last.
@@ -89,13 +89,19 @@ class Situation:
 
     task: int
     solver: Replicas[nn.Module]
-    generator: Replicas[Generator] | None
+    generators: Replicas[Generator] | None
     streams: Streams
     teacher_units: Tensor
     task_of_unit: Tensor | None
     heads: Tensor
     rivals: Tensor
     samples: Pass
+
+    @property
+    def generator(self) -> Replicas[Generator]:
+        """The generator of a strategy that asked for one."""
+        assert self.generators is not None
+        return self.generators
 
     def uniform(self, stream: str, size: int, position: Position) -> Tensor:
         """Numbers (R, size) in [0, 1) for the step at `position`."""
