@@ -1,4 +1,4 @@
-"""Images as arrays of numbers: pixels as stored, as grey, and brought back from the scale at which they were drawn."""
+"""Images as arrays of numbers: pixels as stored, as grey, and the panels of a picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ _MOST_PIXELS = 1 << 26
 _MOST_FRAMES = 200
 _LEAST_SIDE = 12  # pixels of a panel
 _MOST_PANELS = 400
-_LARGEST_CELL = 40  # pixels as which one of a sample is drawn
 
 Pixels = NDArray[Any]
 
@@ -48,9 +47,7 @@ def _with_panels(pixels: Pixels) -> Iterator[Pixels]:
             yield np.ascontiguousarray(np.moveaxis(pixels, 2, 0))
         pixels = pixels[..., :3].mean(2) if pixels.shape[2] >= 3 else pixels[..., 0]
     pixels = pixels.astype(np.float32)
-    yield pixels
-    for panel in panels(pixels):
-        yield from unscaled(panel)
+    yield from panels(pixels)
 
 
 def panels(pixels: Pixels) -> Iterator[Pixels]:
@@ -75,32 +72,3 @@ def _parted(part: Pixels, axis: int) -> list[Pixels]:
     filled = (np.abs(part - part[0, 0]) > 1e-6).any(1 - axis)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], filled, [False]]).astype(np.int8)))
     return [part.take(range(start, end), axis) for start, end in zip(edges[::2], edges[1::2], strict=True)]
-
-
-def unscaled(panel: Pixels) -> Iterator[Pixels]:
-    """A picture (H, W) at a pixel for each cell, where it was drawn at several: by the period of its edges."""
-    columns = _cells(np.abs(np.diff(panel, axis=1)).sum(0))
-    for height, rows in _cells(np.abs(np.diff(panel, axis=0)).sum(1)):
-        for width, middles in columns:
-            if abs(height / width - 1) < 0.1:
-                yield panel[np.ix_(rows, middles)]
-
-
-def _cells(edges: Pixels) -> list[tuple[float, NDArray[np.intp]]]:
-    """The periods of the strengths (n,) of edges between neighbours, and the middles of the cells that these part."""
-    n, total = len(edges), float(edges.sum())
-    if n < _LEAST_SIDE or total <= 0:
-        return []
-    padded = 8 * n
-    waves = np.fft.ifft(np.concatenate([[0.0], edges]), padded)[: padded * 2 // 3] * padded
-    frequencies, strength = np.arange(len(waves)) / padded, np.abs(waves) / total
-    inner = strength[1:-1]
-    high = (inner >= strength[:-2]) & (inner >= strength[2:]) & (inner > 0.45) & (frequencies[1:-1] > 1 / _LARGEST_CELL)
-    peaks = np.flatnonzero(high) + 1
-    found = []
-    for i in peaks[np.argsort(-strength[peaks])][:4]:
-        period = 1 / frequencies[i]
-        first = (np.angle(waves[i]) / (2 * np.pi)) % 1 * period - period / 2
-        middles = np.floor(np.arange(first, n + 1, period)).astype(np.intp)
-        found.append((float(period), middles[(middles >= 0) & (middles <= n)]))
-    return found

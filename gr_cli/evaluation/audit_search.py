@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,8 @@ _COMMON = 256  # runs of one cell: what so many share is a stroke or an edge, an
 _CHUNK = 1 << 16  # positions looked at in one go
 _MOST_HITS = 1 << 19  # held at once
 _MOST_JOINED = 1 << 22  # numbers of small arrays of one file that are joined
-_SCALES = (2, 3, 4)  # of images that were enlarged
+_MOST_COLUMNS = 10  # of samples that are drawn in a grid
+_SCALES = range(2, 10)  # of images that were enlarged
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -212,7 +213,10 @@ def streams(found: Iterable[Found], shape: tuple[int, ...]) -> Iterator[Stream]:
     for _, arrays in groupby(found, lambda array: array.place.partition(": ")[0]):
         small: list[Found] = []
         for array in arrays:
-            for values in _scaled(array.values, shape) if array.image else _orders(array.values, shape):
+            orders = _orders(array.values, shape)
+            if array.image:
+                orders = chain(_scaled(array.values, shape), _sheets(array.values, shape))
+            for values in orders:
                 strides = values.shape[-1:] if values.ndim > 1 else ()
                 yield Stream(values.reshape(-1), (array.place,), strides=strides, exact=array.image)
             if array.decoded and 0 < array.values.size < size and sum(a.values.size for a in small) < _MOST_JOINED:
@@ -241,4 +245,19 @@ def _scaled(values: NDArray[Any], shape: tuple[int, ...]) -> Iterator[NDArray[An
     yield values
     for scale in _SCALES if len(shape) == 3 else ():
         if values.shape[-2] >= 0.9 * scale * shape[-2] and values.shape[-1] >= 0.9 * scale * shape[-1]:
-            yield from (values[..., i::scale, j::scale] for i in range(scale) for j in range(scale))
+            # A step of so many pixels meets each enlarged one once, wherever it begins.
+            yield values[..., ::scale, ::scale]
+
+
+def _sheets(picture: NDArray[Any], shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:
+    """A picture (H, W), in which samples may be drawn in a grid as this program does it, at a number for each pixel of
+    theirs: a pixel lies between them."""
+    if len(shape) != 3 or picture.ndim != 2:
+        return
+    for columns in range(1, _MOST_COLUMNS + 1):
+        width = columns * (shape[2] + 1)
+        height = round(picture.shape[0] / picture.shape[1] * width / (shape[1] + 1)) * (shape[1] + 1)
+        if 0 < height < picture.shape[0] and width < picture.shape[1]:
+            sides = zip(picture.shape, (height, width), strict=True)
+            middles = [((np.arange(n) + 0.5) * size / n).astype(np.intp) for size, n in sides]
+            yield picture[np.ix_(*middles)]
