@@ -96,10 +96,8 @@ def of_group(place: int, row: Row) -> list[Chart]:
 
 def formats(table: Table) -> list[TableFormat]:
     """The tables that any finished run describes; one that several describe, as the first of them does."""
-    found: dict[str, TableFormat] = {}
-    for row in table.rows:
-        for run in row.group.finished.values():
-            found = {**run.tables, **found}
+    runs = [run for row in table.rows for run in row.group.finished.values()]
+    found = {name: described for run in reversed(runs) for name, described in run.tables.items()}
     return [found[name] for name in sorted(found) if name != ACCURACY.name]
 
 

@@ -109,8 +109,7 @@ def grouped(found: Found) -> Grouping:
     groups = [Group(tuple(mine), tuple(unborn.pop(identity, ()))) for identity, mine in runs.items()]
     columns = _columns(groups)
     groups.sort(key=lambda group: [_natural(column.of(group)) for column in _for_order(columns)])
-    typed = [set(run.overrides) for run in found.runs]
-    words = [word for word in (found.runs[0].overrides if typed else ()) if all(word in others for others in typed)]
+    words = [word for run in found.runs[:1] for word in run.overrides if all(word in r.overrides for r in found.runs)]
     everywhere = [word for word in words if re.split(r"[./]", _key(word))[0] not in (*NOT_IDENTITY, "seed", "hydra")]
     return Grouping(groups, columns, everywhere, [job for jobs in unborn.values() for job in jobs])
 

@@ -162,10 +162,10 @@ def _over_seeds(
                     found = read(rows)
                 run.folder.check_file(table, run.status)
                 values.append(found)
-    summaries = {}
-    for key in dict.fromkeys(key for mine in values for key in mine):
-        listed = [mine.get(key, absent) for mine in values]
-        summaries[key] = summarised([value for value in listed if value is not None])
+    listed = {
+        key: [mine.get(key, absent) for mine in values] for key in dict.fromkeys(key for v in values for key in v)
+    }
+    summaries = {key: summarised([value for value in some if value is not None]) for key, some in listed.items()}
     return {key: summary for key, summary in summaries.items() if summary is not None}
 
 
