@@ -58,7 +58,6 @@ class Board(Live):
     def _table(self, summary: str, runs: Sequence[Watched]) -> RenderableType:
         why = [run for run in runs if run.reason][:3]
         room = max(3, self.console.height - 4 - len(why))  # counts, heads, what is left out, and the cursor
-
         width = self.console.width
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
         for name in ("run", "state"):
