@@ -11,13 +11,13 @@ import torch
 from gr_cli.benchmarks import Digits
 from gr_cli.cli.main import main
 from gr_cli.system.checksums import save_tensors
-from helpers.interruption import without_pictures
 
 
 def run_that_stores_nothing(home: Path) -> Path:
     """The folder, below `home`, of a finished run."""
     with chdir(home), pytest.MonkeyPatch.context() as patch:
-        without_pictures(patch)
+        for name in ("draw_samples", "draw_matrix"):
+            patch.setattr(f"gr_cli.runner.run.{name}", lambda *_: None)
         words = ["strategy=finetune", "model.hidden_sizes=[8]", "train.iterations=3", "threads=1"]
         assert main([*words, "evaluate.dreams=0", f"cache_root={home}"]) == 0
     (status,) = home.glob("outputs/*/*/*/status.json")
