@@ -1,13 +1,26 @@
+import copy
+import json
 import os
+import re
+import shutil
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.hydra import Hydra
 
 from gr_cli.cli.main import main
-from helpers.interruption import StopAt, csvs, only_run, without_pictures
+from gr_cli.results.folder import RunFolder
+from gr_cli.runner import run, run_figures
+from helpers.interruption import StopAt, csvs, only_run
+
+PICTURES = ("draw_samples", "draw_matrix")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -23,6 +36,38 @@ def _interruptible() -> None:
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _fast() -> Iterator[None]:
+    """Leave out what takes longer than a tiny run and what few tests look at."""
+    ask, read, kept = Hydra.get_mode, ImportlibResourcesConfigSource._read_config, {}
+
+    def once(source: ImportlibResourcesConfigSource, path: object) -> object:
+        # The shipped YAML files never change; to copy what they hold takes a sixth of the time.
+        if path not in kept:
+            kept[path] = read(source, path)
+        return copy.deepcopy(kept[path])
+
+    def mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> object:
+        # Hydra composes all once more to see whether `hydra.mode` is set, which only these words can do.
+        asked = any(word.startswith("--") or re.search("mode(?!l)", word) for word in sys.argv)
+        return ask(hydra, config_name, overrides) if asked else None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Hydra, "get_mode", mode)
+        patch.setattr(ImportlibResourcesConfigSource, "_read_config", once)
+        patch.setattr(os, "fsync", lambda _: None)  # the power does not fail while tests run
+        for name in PICTURES:
+            patch.setattr(run, name, lambda *_: None)
+        yield
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of the test draw their pictures."""
+    for name in PICTURES:
+        monkeypatch.setattr(run, name, getattr(run_figures, name))
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +95,40 @@ def gr_run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, 
         return code, out, err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def _made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...], tuple[int, int] | None], Path]:
+    """A directory in which the command line was called, once for all tests; stopped at an iteration of a stage, if
+    that is wanted."""
+    homes: dict[tuple[object, ...], Path] = {}
+
+    def make(words: tuple[str, ...], at: tuple[int, int] | None) -> Path:
+        if (words, at) not in homes:
+            home = tmp_path_factory.mktemp("made")
+            with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+                patch.chdir(home)
+                patch.setenv("GR_CACHE_ROOT", str(home / "cache"))
+                if at is not None:
+                    patch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: StopAt(*at))
+                assert main(list(words)) == (0 if at is None else 130)
+            homes[words, at] = home
+        return homes[words, at]
+
+    return make
+
+
+@pytest.fixture
+def made(_made: Callable[..., Path]) -> Callable[..., Path]:
+    """What `gr_run` leaves, or `interrupted` if `at` says where, copied here: its folder, if it is one run."""
+
+    def copied(*words: str, at: tuple[int, int] | None = None) -> Path:
+        shutil.copytree(_made(words, at) / "outputs", "outputs", dirs_exist_ok=True)
+        for path in Path("outputs").glob("*/*/*/status.json"):
+            RunFolder(path.parent).write_status(json.loads(path.read_text()) | {"directory": str(Path.cwd())})
+        return only_run() if "-m" not in words else Path("outputs")
+
+    return copied
 
 
 @pytest.fixture
@@ -95,9 +174,3 @@ def mnist_root() -> str:
     if not (Path(root) / "MNIST" / "raw").is_dir() or not root:
         pytest.skip("GR_DATA_ROOT names no folder that holds MNIST")
     return root
-
-
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of the test draw nothing."""
-    without_pictures(monkeypatch)

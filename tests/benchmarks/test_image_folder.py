@@ -324,6 +324,7 @@ def test_progress_is_shown_on_a_terminal_alone(monkeypatch, capsys):
     assert "letters: 2 of 3" in shown and shown.endswith("\r\x1b[K") and "\n" not in shown
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_run_from_the_command_line(gr_run):
     folder(each=4, classes=("a", "b", "c", "d"))
     words = ("benchmark=image_folder", "benchmark.source.path=images", "train.iterations=2", "threads=1")

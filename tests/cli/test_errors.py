@@ -9,7 +9,6 @@ import pytest
 
 from gr_cli.cli.main import main
 from gr_cli.errors import GrError
-from helpers.interruption import without_pictures
 from helpers.messages import Message, messages
 from helpers.situations import TINY, Entry, Hands
 from helpers.situations_api import API
@@ -52,15 +51,13 @@ def test_every_message_has_its_situation_and_no_situation_is_of_the_past():
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which a tiny run is over."""
     home = tmp_path_factory.mktemp("finished")
-    with chdir(home), pytest.MonkeyPatch.context() as patch:
-        without_pictures(patch)
+    with chdir(home):
         assert main(TINY) == 0
     return home
 
 
 @pytest.fixture
 def hands(gr_run, monkeypatch, finished) -> Hands:
-    without_pictures(monkeypatch)
     return Hands(gr_run, monkeypatch, finished)
 
 

@@ -27,7 +27,12 @@ def await_running(number, sweep):
     return wait_for(processes, sweep)
 
 
-SMALL = ("-m", "train.iterations=40", "strategy.replay_weight=0.5,1", "seed=0,1")
+def in_this_process(words):
+    """The same sweep without processes."""
+    return [word for word in words if not word.endswith(("processes=2", "joblib", "n_jobs=2"))]
+
+
+SMALL = ("-m", "train.iterations=4", "strategy.replay_weight=0.5,1", "seed=0,1")
 LONG = ("-m", "train.iterations=1500", "threads=1", "strategy=finetune")
 
 
@@ -54,7 +59,7 @@ def test_a_mistake_is_told_before_any_process_is_made(gr_run):
 @needs_joblib
 def test_a_failure_in_a_process_leaves_the_others_alone():
     # From a process of its own: those of joblib stay, and remember the folder of another test.
-    sweep = start("-m", "hydra/launcher=joblib", "train.iterations=40", "optimizer=sgd", "optimizer.lr=0.1,1e30")
+    sweep = start("-m", "hydra/launcher=joblib", "train.iterations=4", "optimizer=sgd", "optimizer.lr=0.1,1e30")
     _, err = sweep.communicate()
     assert sweep.returncode == 1 and "1 of 2 runs did not finish" in err
     assert sorted(status["state"] for status in statuses()) == ["failed", "finished"]
@@ -68,37 +73,32 @@ def test_a_failure_in_a_process_leaves_the_others_alone():
     ],
     ids=["joblib", "batched"],
 )
-def test_a_killed_process_costs_only_what_it_did_since_its_checkpoint(launcher):
-    words = (*LONG, "seed=range(4)", *launcher)
+def test_a_killed_process_costs_only_what_it_did_since_its_checkpoint(gr_run, launcher):
+    words = (*LONG, "seed=range(3)", *launcher)
     sweep = start(*words)
     os.kill(min(await_running(2, sweep)), signal.SIGKILL)
     _, err = sweep.communicate()
     assert sweep.returncode == 1
     assert "did not finish; the same command repeats these" in err
     assert "Traceback" not in err
-    again = start(*words)
-    _, err = again.communicate()
-    assert again.returncode == 0, err
-    assert [status["state"] for status in statuses()] == ["finished"] * 4
+    code, _, err = gr_run(*in_this_process(words))
+    assert code == 0, err
+    assert [status["state"] for status in statuses()] == ["finished"] * 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_saves_what_runs_and_begins_nothing_more(number):
-    words = (*LONG, "seed=range(6)", "hydra/launcher=batched", "hydra.launcher.processes=2", "hydra.launcher.width=2")
+def test_an_interruption_saves_what_runs_and_begins_nothing_more(gr_run):
+    """Ctrl-C; `test_signals` has SIGTERM."""
+    words = (*LONG, "seed=range(5)", "hydra/launcher=batched", "hydra.launcher.processes=2", "hydra.launcher.width=2")
     sweep = start(*words, start_new_session=True)
     await_running(2, sweep)
-    if number == signal.SIGINT:
-        os.killpg(sweep.pid, number)  # as a terminal does
-    else:
-        os.kill(sweep.pid, number)
+    os.killpg(sweep.pid, signal.SIGINT)  # as a terminal does
     _, err = sweep.communicate()
     assert sweep.returncode == 130, err
     states = [status["state"] for status in statuses()]
-    assert "interrupted" in states and "running" not in states and len(states) < 6
-    again = start(*words)
-    _, err = again.communicate()
-    assert again.returncode == 0, err
-    assert [status["state"] for status in statuses()] == ["finished"] * 6
+    assert "interrupted" in states and "running" not in states and len(states) < 5
+    code, _, err = gr_run(*in_this_process(words))
+    assert code == 0, err
+    assert [status["state"] for status in statuses()] == ["finished"] * 5
 
 
 @needs_ray

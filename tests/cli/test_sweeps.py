@@ -16,12 +16,6 @@ from gr_cli.results.stored_config import read_config
 TINY = ("train.iterations=2", "log.every=1", "strategy=finetune", "evaluate.dreams=0", "threads=1")
 
 
-@pytest.fixture(autouse=True)
-def _without_pictures(monkeypatch):
-    for name in ("draw_samples", "draw_matrix"):
-        monkeypatch.setattr(f"gr_cli.runner.run.{name}", lambda *_: None)
-
-
 def states():
     """The state of each run, by its folder."""
     return {path.parent: json.loads(path.read_text())["state"] for path in Path("outputs").glob("*/*/*/status.json")}
@@ -101,21 +95,10 @@ def read_states():
     return found
 
 
-@pytest.fixture(scope="module")
-def one_finished(tmp_path_factory):
-    """A folder in which the run of seed 0 is over."""
-    home = tmp_path_factory.mktemp("finished")
-    words = [sys.executable, "-m", "gr_cli", *TINY, "seed=0"]
-    subprocess.run(words, cwd=home, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    return home
-
-
 @pytest.fixture
-def finished(one_finished):
+def finished(made):
     """The finished run of seed 0, here."""
-    shutil.copytree(one_finished / "outputs", "outputs")
-    (folder,) = states()
-    return folder
+    return made(*TINY, "seed=0")
 
 
 def test_a_damaged_run_fails_alone_in_processes(finished):

@@ -32,9 +32,6 @@ PERMUTED = (
 TINY = ("train.iterations=3", "threads=1")
 
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
-
 @pytest.fixture
 def run(gr_run):
     """A tiny run of small networks, and its folder: the larger a checkpoint, the longer the search."""

@@ -33,9 +33,6 @@ PERMUTED = ("benchmark=permuted_digits", "benchmark.tasks=3")
 ROTATED = ("benchmark=rotated_digits", "benchmark.tasks=3")
 
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
-
 @pytest.fixture
 def run(gr_run):
     """A run of few steps; its dreams.csv, tasks as text."""

@@ -5,8 +5,6 @@ import os
 import signal
 from pathlib import Path
 
-import pytest
-
 from gr_cli.results.folder import RunFolder
 from gr_cli.system.checksums import checksum
 from gr_cli.training.observer import View
@@ -39,9 +37,3 @@ def sealed(folder: Path) -> None:
     status = json.loads((folder / "status.json").read_text())
     status["checksums"]["config.yaml"] = checksum((folder / "config.yaml").read_bytes())
     RunFolder(folder).write_status(status)
-
-
-def without_pictures(patch: pytest.MonkeyPatch) -> None:
-    """Let runs draw nothing, which takes longer than a tiny run."""
-    for name in ("draw_samples", "draw_matrix"):
-        patch.setattr(f"gr_cli.runner.run.{name}", lambda *_: None)

@@ -575,6 +575,7 @@ def test_settings_that_are_set_in_this_process_have_no_say_and_stay(tmp_path):
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_picture_that_can_t_be_drawn_does_not_end_the_run(gr_run, monkeypatch):
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no fonts\x1b")

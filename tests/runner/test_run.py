@@ -22,7 +22,7 @@ from gr_cli.runner.finished import stored
 from gr_cli.training.observer import View
 from helpers.interruption import csvs, only_run
 
-SHORT = ("train.iterations=30", "log.every=10", "strategy.generator_update_freq=2")
+SHORT = ("train.iterations=12", "log.every=4", "strategy.generator_update_freq=2")
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def run(gr_run, tmp_path, monkeypatch):
     return call
 
 
+@pytest.mark.usefixtures("pictures")
 def test_what_a_run_leaves(run):
     folder = run("a")
     assert {path.name for path in folder.iterdir()} == {
@@ -60,7 +61,7 @@ def test_what_a_run_leaves(run):
     assert (unseen["accuracy"] == 0).all()
     assert unseen["loss"].isna().all()
     history = pd.read_csv(folder / "history.csv")
-    assert history["iteration"].tolist() == [10, 20, 30] * 5
+    assert history["iteration"].tolist() == [4, 8, 12] * 5
     assert history["replay"].notna().tolist() == [False] * 3 + [True] * 12
     metrics = pd.read_csv(folder / "metrics.csv").set_index("metric")["value"]
     assert metrics["average_accuracy"] == pytest.approx(matrix.iloc[-1, 1:].mean(), abs=1e-6)
@@ -87,11 +88,11 @@ def test_seed_zero_is_a_seed(run):
 
 
 def test_evaluation_does_not_touch_training(run):
-    plain, watched = run("a"), run("b", "evaluate.every=7")
+    plain, watched = run("a"), run("b", "evaluate.every=5")
     assert (plain / "accuracy_matrix.csv").read_bytes() == (watched / "accuracy_matrix.csv").read_bytes()
     assert (plain / "history.csv").read_bytes() == (watched / "history.csv").read_bytes()
     within = pd.read_csv(watched / "evaluations.csv")
-    assert within[within["after_task"] == 2]["iteration"].unique().tolist() == [7, 14, 21, 28, 30]
+    assert within[within["after_task"] == 2]["iteration"].unique().tolist() == [5, 10, 12]
 
 
 @pytest.mark.parametrize("strategy", ["generative_replay", "finetune", "joint"])
@@ -131,21 +132,20 @@ def test_a_validation_share_gives_a_score_that_is_not_the_test_accuracy(run):
 
 
 STOPS = [
-    *(((stage, step), word) for stage, step in [(0, 4), (2, 0), (2, 17), (3, 29), (4, 29)]
-      for word in ("log.every=10", "log.every=7")),  # 7 leaves a row open at the end of each task
-    ((1, 38), "strategy.generator_training=after"),  # the solver has its 30 steps, the generator is at its ninth
-    ((3, 44), "strategy.generator_training=after"),
-    ((2, 17), "strategy.task_balanced=false"),
+    *(((stage, step), word) for stage, step in [(0, 4), (2, 0), (2, 7), (3, 11), (4, 11)]
+      for word in ("log.every=4", "log.every=5")),  # 5 leaves a row open at the end of each task
+    ((1, 14), "strategy.generator_training=after"),  # the solver has its 12 steps, the generator is at its third
+    ((3, 17), "strategy.generator_training=after"),
+    ((2, 7), "strategy.task_balanced=false"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("at", "word"), STOPS)
-def test_an_interrupted_run_goes_on_to_the_same_bytes(run, gr_run, interrupted, monkeypatch, at, word):
+def test_an_interrupted_run_goes_on_to_the_same_bytes(made, gr_run, interrupted, monkeypatch, at, word):
     short = (*SHORT, word)
-    whole = csvs(run("whole", word))
-    home = Path.cwd().parent / "broken"
-    home.mkdir()
-    monkeypatch.chdir(home)
+    whole = csvs(made(*short))
+    Path("broken").mkdir()
+    monkeypatch.chdir("broken")
     assert "resume=" in interrupted(*short, at=at)
     assert json.loads((only_run() / "status.json").read_text())["state"] == "interrupted"
     code, out, _ = gr_run(f"resume={only_run()}") if at[0] % 2 else gr_run(*short)
@@ -164,12 +164,12 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(run, gr_run, interrupted, 
         (runner, "draw_samples", 1),
     ],
 )
-def test_an_evaluation_that_takes_long_is_left_and_made_again(run, gr_run, monkeypatch, where, look, turn):
+def test_an_evaluation_that_takes_long_is_left_and_made_again(made, gr_run, monkeypatch, where, look, turn):
     """Before any training, within a task, at its end: it is asked to stop while it looks, and would look for ever."""
-    words = ("evaluate.every=20", "benchmark.classes_per_task=5")
-    whole = csvs(run("whole", *words))
-    (Path.cwd().parent / "broken").mkdir()
-    monkeypatch.chdir(Path.cwd().parent / "broken")
+    words = ("evaluate.every=8", "benchmark.classes_per_task=5")
+    whole = csvs(made(*SHORT, *words))
+    Path("broken").mkdir()
+    monkeypatch.chdir("broken")
     as_it_is, turns = getattr(where, look), count()
 
     def endless(*told, **more):
@@ -200,7 +200,7 @@ def test_checkpoints_come_by_time_and_a_killed_run_goes_on_from_the_last(run, gr
 
     class Kill(View):
         def stepped(self, number, position, losses):
-            if (number, position.iteration) == (2, 20):
+            if (number, position.iteration) == (2, 8):
                 raise Killed
 
     monkeypatch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: Kill())
@@ -208,7 +208,7 @@ def test_checkpoints_come_by_time_and_a_killed_run_goes_on_from_the_last(run, gr
     with pytest.raises(Killed):
         gr_run(*SHORT, "checkpoint.every_seconds=1e-9")
     saved = RunFolder(only_run()).load_checkpoint()
-    assert (saved["stage"], saved["iteration"]) == (2, 20)
+    assert (saved["stage"], saved["iteration"]) == (2, 8)
     monkeypatch.undo()
     monkeypatch.chdir(home)
     assert gr_run(*SHORT)[0] == 0

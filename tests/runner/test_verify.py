@@ -9,15 +9,13 @@ import pytest
 from gr_cli.errors import OutOfMemoryError
 from gr_cli.results.folder import RunFolder
 from gr_cli.runner import verify
-from helpers.interruption import only_run
 
 TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")
 
 
 @pytest.fixture
-def finished(gr_run) -> Path:
-    assert gr_run(*TINY)[0] == 0
-    return only_run()
+def finished(made) -> Path:
+    return made(*TINY)
 
 
 def test_a_run_comes_out_the_same_and_is_left_alone(gr_run, finished):
@@ -56,9 +54,8 @@ def test_a_run_that_is_not_finished_can_not_be_verified(gr_run, finished):
     assert "goes alone: remove seed=3" in gr_run(f"verify={finished}", "seed=3")[2]
 
 
-def test_a_run_whose_state_is_of_an_earlier_task_can_not_be_verified(gr_run, interrupted):
-    interrupted(*TINY, at=(2, 3))
-    folder = only_run()
+def test_a_run_whose_state_is_of_an_earlier_task_can_not_be_verified(gr_run, made):
+    folder = made(*TINY, at=(2, 3))
     status = json.loads((folder / "status.json").read_text())
     (folder / "status.json").write_text(json.dumps(status | {"state": "finished"}))
     code, _, err = gr_run(f"verify={folder}")
@@ -69,9 +66,9 @@ def test_a_run_whose_state_is_of_an_earlier_task_can_not_be_verified(gr_run, int
 
 
 @pytest.fixture
-def together(gr_run) -> Path:
+def together(made) -> Path:
     words = ("train.iterations=6", "log.every=3", "evaluate.dreams=0", "seed=0,1", "strategy.replay_weight=0.5,2")
-    assert gr_run("-m", *words, "hydra/launcher=batched", "hydra.launcher.width=4")[0] == 0
+    made("-m", *words, "hydra/launcher=batched", "hydra.launcher.width=4")
     folder = next(Path("outputs").glob("*/*/*replay_weight=2*-seed1-*"))
     status = json.loads((folder / "status.json").read_text())
     assert (status["mode"], status["width"], len(status["program"]["jobs"])) == ("batched", 4, 4)

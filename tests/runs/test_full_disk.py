@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from gr_cli.system import files
 
@@ -47,7 +48,10 @@ original = files.write_whole
 
 
 @pytest.fixture
-def disk(monkeypatch):
+def disk(monkeypatch, pictures):
+    # That a picture is written matters here, not what it shows.
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write(bytes(1000) + b"IEND"))
+
     def use(disk: Disk) -> Disk:
         for module in ("system.files", "system.checksums", "results.figures"):
             monkeypatch.setattr(f"gr_cli.{module}.write_whole", disk.write_whole)

@@ -29,7 +29,11 @@ def test_the_wheel_runs_from_another_directory(tmp_path):
     found = subprocess.run(where, cwd=elsewhere, env=environment, check=True, capture_output=True, text=True).stdout
     assert all(path.startswith(str(site)) for path in found.split())
     done = subprocess.run(
-        [sys.executable, "-m", "gr_cli", "preset=smoke"], cwd=elsewhere, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "gr_cli", "preset=smoke", "train.iterations=3"],
+        cwd=elsewhere,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert list((elsewhere / "outputs").glob("*/*/*/accuracy_matrix.csv"))

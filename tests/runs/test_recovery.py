@@ -54,9 +54,8 @@ def stopped_at(monkeypatch):
 # --- states
 
 
-def test_a_dead_run_is_told_from_a_running_one(gr_run, monkeypatch):
-    gr_run(*TINY)
-    folder = RunFolder(only_run())
+def test_a_dead_run_is_told_from_a_running_one(made, monkeypatch):
+    folder = RunFolder(made(*TINY))
     assert folder.state() == "finished"
     status = told(folder.path)
     folder.write_status(status | {"state": "running"})
@@ -74,9 +73,8 @@ def test_a_dead_run_is_told_from_a_running_one(gr_run, monkeypatch):
     assert RunFolder(Path("nowhere")).state() == "never begun"
 
 
-def test_a_run_that_lives_on_another_machine_is_refused(gr_run):
-    gr_run(*TINY)
-    folder = RunFolder(only_run())
+def test_a_run_that_lives_on_another_machine_is_refused(gr_run, made):
+    folder = RunFolder(made(*TINY))
     now = datetime.now(timezone.utc)
     elsewhere = told(folder.path) | {"state": "running", "host": "another"}
     folder.write_status(elsewhere | {"updated": now.isoformat(timespec="seconds")})
@@ -102,9 +100,8 @@ def test_a_running_run_gives_signs_of_life(tmp_path):
     assert not [thread for thread in threading.enumerate() if thread.name == "signs of life"]
 
 
-def test_the_status_says_what_a_run_was_made_with(gr_run):
-    gr_run(*TINY)
-    status = told(only_run())
+def test_the_status_says_what_a_run_was_made_with(made):
+    status = told(made(*TINY))
     assert status["versions"]["torch"] == torch.__version__ and status["host"] == socket.gethostname()
     assert status["device"] == "cpu" and status["threads"] == 1 and status["heartbeat_seconds"] == 10
     found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -115,9 +112,8 @@ def test_the_status_says_what_a_run_was_made_with(gr_run):
 # --- another configuration, another version
 
 
-def test_a_folder_of_another_configuration_is_refused_by_the_names_that_differ(gr_run):
-    gr_run(*TINY)
-    folder = only_run()
+def test_a_folder_of_another_configuration_is_refused_by_the_names_that_differ(gr_run, made):
+    folder = made(*TINY)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     (folder / "status.json").write_text(json.dumps(told(folder) | {"state": "interrupted"}))
     config = yaml.safe_load((folder / "config.yaml").read_text())
@@ -159,9 +155,8 @@ def hostile(path):
         (lambda path: (path.unlink(), os.mkfifo(path)), r"is damaged \(.*no regular file\)"),
     ],
 )
-def test_a_checkpoint_that_is_none_is_refused(gr_run, harm, expected):
-    gr_run(*TINY)
-    path = only_run() / "checkpoint.pt"
+def test_a_checkpoint_that_is_none_is_refused(gr_run, made, harm, expected):
+    path = made(*TINY) / "checkpoint.pt"
     harm(path)
     code, _, err = gr_run(*TINY)
     assert (code, err.count("\n")) == (2, 1)
@@ -182,14 +177,12 @@ def flipped(path, at):
 
 
 @pytest.fixture
-def states(gr_run, interrupted, tmp_path, monkeypatch):
+def states(made, tmp_path, monkeypatch):
     """What a whole run finds, and the folder of one that was stopped in its third task."""
-    assert gr_run(*TINY)[0] == 0
-    whole = csvs(only_run())
+    whole = csvs(made(*TINY))
     (tmp_path / "stopped").mkdir()
     monkeypatch.chdir(tmp_path / "stopped")
-    interrupted(*TINY, at=(2, 3))
-    return whole, only_run()
+    return whole, made(*TINY, at=(2, 3))
 
 
 @pytest.mark.parametrize("at", [0, 0.2, 0.5, 0.8, 0.99, 1])
@@ -264,24 +257,23 @@ def test_finished_is_not_believed_of_a_run_whose_state_is_of_an_earlier_task(gr_
     assert csvs(folder) == whole and told(folder)["state"] == "finished"
 
 
-@pytest.mark.parametrize("name", ["accuracy_matrix.csv", "evaluations.csv", "history.csv", "metrics.csv", "timing.csv"])
-def test_a_table_that_is_not_that_of_the_state_is_written_anew(gr_run, name):
-    gr_run(*TINY)
-    folder = only_run()
-    path, whole = folder / name, (folder / name).read_bytes()
-    out = gr_run(*TINY)[1]
-    for harm in (lambda: flipped(path, 0.7), path.unlink, lambda: path.write_bytes(b"")):
-        harm()
-        code, again, err = gr_run(*TINY)
-        assert (code, again) == (0, out)
-        assert f"{name} had been damaged or changed; written anew from the run's state\n" in err
-        assert path.read_bytes() == whole
+@pytest.mark.parametrize("harm", [lambda path: flipped(path, 0.7), Path.unlink, lambda path: path.write_bytes(b"")])
+def test_tables_that_are_not_those_of_the_state_are_written_anew(gr_run, made, harm):
+    folder = made(*TINY)
+    names = ("accuracy_matrix.csv", "evaluations.csv", "history.csv", "metrics.csv", "timing.csv")
+    whole, out = {name: (folder / name).read_bytes() for name in names}, gr_run(*TINY)[1]
+    for name in names:
+        harm(folder / name)
+    code, again, err = gr_run(*TINY)
+    assert (code, again) == (0, out)
+    listed, _, rest = err.partition(" had been damaged or changed; written anew from the run's state\n")
+    assert sorted(listed.rpartition(": ")[2].split(", ")) == sorted(names) and rest == ""
+    assert {name: (folder / name).read_bytes() for name in names} == whole
     assert gr_run(*TINY)[::2] == (0, "")
 
 
-def test_a_finished_state_of_another_run_is_refused(gr_run):
-    gr_run(*TINY)
-    folder = only_run()
+def test_a_finished_state_of_another_run_is_refused(gr_run, made):
+    folder = made(*TINY)
     gr_run(*TINY, "seed=1")
     (other,) = [path for path in Path("outputs").glob("*/*/*") if path != folder]
     shutil.copy(other / "checkpoint.pt", folder)
@@ -291,11 +283,10 @@ def test_a_finished_state_of_another_run_is_refused(gr_run):
         load_run(folder)
 
 
-def test_a_folder_can_not_make_the_program_import_code(gr_run, tmp_path, monkeypatch):
+def test_a_folder_can_not_make_the_program_import_code(gr_run, made, tmp_path, monkeypatch):
     (tmp_path / "stranger.py").write_text("raise SystemExit('was imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    gr_run(*TINY)
-    folder = only_run()
+    folder = made(*TINY)
     config = (folder / "config.yaml").read_text()
     ours = "gr_cli.models.SimpleMLP"
     assert config.count(ours) == 1
@@ -489,15 +480,17 @@ def test_a_sweep_that_dies_while_it_saves_goes_on_as_one_program(gr_run, tmp_pat
 def test_killed_runs_come_to_the_same_bytes():
     """A short form of what scripts/kill_runs.py does at length."""
     script = [sys.executable, str(ROOT / "scripts" / "kill_runs.py"), "--runs"]
-    for words in (["3"], ["2", "--launcher", "batched"]):
-        found = subprocess.run([*script, *words], capture_output=True, text=True, check=False)
+    tiny = ["train.iterations=10", "evaluate.every=6", "benchmark.classes_per_task=[4,3,3]", "model.hidden_sizes=[16]",
+            "generator.hidden_dims=[16]", "evaluate.dreams=0"]  # fmt: skip
+    for words in (["2"], ["1", "--launcher", "batched"]):
+        found = subprocess.run([*script, *words, *tiny], capture_output=True, text=True, check=False)
         assert found.returncode == 0, found.stdout + found.stderr
         assert f"{words[0]} of {words[0]} the same byte for byte" in found.stdout
 
 
 def test_no_damage_to_a_file_is_believed():
     """A short form of what scripts/damage_runs.py does at length."""
-    script = [sys.executable, str(ROOT / "scripts" / "damage_runs.py"), "--damages", "30"]
+    script = [sys.executable, str(ROOT / "scripts" / "damage_runs.py"), "--damages", "12"]
     found = subprocess.run(script, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout + found.stderr
-    assert "30 of 30 damages refused or without effect" in found.stdout
+    assert "12 of 12 damages refused or without effect" in found.stdout

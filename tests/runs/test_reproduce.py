@@ -13,7 +13,7 @@ from gr_cli.cli.compose import composed
 from gr_cli.cli.main import main
 
 PATH = Path(gr_cli.__file__).parent.parent / "scripts" / "reproduce.py"
-QUICK = ["benchmark=split_digits", "train.iterations=5", "model.hidden_sizes=[8]"]
+QUICK = ["benchmark=split_digits", "train.iterations=2", "benchmark.classes_per_task=5", "model.hidden_sizes=[8]"]
 
 
 @pytest.fixture

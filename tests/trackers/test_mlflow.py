@@ -11,6 +11,8 @@ import pytest
 
 from helpers.tracked import SHORT, folders, killed_before_it_noted, stopped_and_resumed, table, told
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):

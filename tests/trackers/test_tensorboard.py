@@ -6,6 +6,8 @@ import pytest
 
 from helpers.tracked import ENDS, SHORT, folders, killed_before_it_noted, stopped_and_resumed, table, told
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 
 def events(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

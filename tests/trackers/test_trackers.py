@@ -18,6 +18,8 @@ from helpers.interruption import StopAt, csvs
 from helpers.situations import failing
 from helpers.tracked import SHORT, folders
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 
 class Fails(Tracker):
     """One whose server, or disk, is gone at a certain moment."""

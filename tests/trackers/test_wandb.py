@@ -8,6 +8,8 @@ import pytest
 
 from helpers.tracked import ENDS, SHORT, folders, stopped_and_resumed, table, told
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 
 def chunks(data):
     """The records of a log as LevelDB writes it, after a header of 7 bytes: in parts that cross no block of 32 KiB."""

@@ -46,9 +46,6 @@ def settings_of(*words: str) -> Settings:
     return composed(words)
 
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
-
 def run(place: str, *words: str, view: View | None = None) -> dict[str, bytes]:
     """Run what the words say in a folder; its tables."""
     runner.run(settings_of(*words), RunFolder(Path(place)), view or View())
