@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from gr_cli.system import files
 
-WORDS = ("train.iterations=3", "log.every=2", "benchmark.classes_per_task=5", "strategy.memory_size=20")
+WORDS = ("train.iterations=3", "log.every=2", "benchmark.classes_per_task=5", "strategy.memory_size=20",
+         "model.hidden_sizes=[8]", "generator.hidden_dims=[8]", "evaluate.dreams=20")  # fmt: skip
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

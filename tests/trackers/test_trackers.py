@@ -18,8 +18,6 @@ from helpers.interruption import StopAt, csvs
 from helpers.situations import failing
 from helpers.tracked import SHORT, folders
 
-pytestmark = pytest.mark.usefixtures("pictures")
-
 
 class Fails(Tracker):
     """One whose server, or disk, is gone at a certain moment."""
@@ -60,6 +58,7 @@ class FailingLog(Log):
         raise OSError("and again")
 
 
+@pytest.mark.usefixtures("pictures")
 @pytest.mark.parametrize("at", ["log", "rows", "picture", "flush", "end"])
 def test_a_tracker_that_fails_is_told_of_once_and_the_run_goes_on(gr_run, at):
     Path("mine/tracker").mkdir(parents=True)
