@@ -51,7 +51,7 @@ def _fast() -> Iterator[None]:
 
     def mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> object:
         # Hydra composes all once more to see whether `hydra.mode` is set, which only these words can do.
-        asked = any(word.startswith("--") or re.search("mode(?!l)", word) for word in sys.argv)
+        asked = any((word.startswith("-") and word != "-m") or re.search("mode(?!l)", word) for word in sys.argv)
         return ask(hydra, config_name, overrides) if asked else None
 
     with pytest.MonkeyPatch.context() as patch:

@@ -132,6 +132,7 @@ def test_the_critic_sees_probabilities_through_which_gradients_flow():
     assert gan.pixels.weight.grad is not None and (gan.pixels.weight.grad != 0).any(1).all()
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_table_passes_through_a_run_its_pictures_and_an_audit(gr_run, file):
     words = (
         "benchmark=arrays",
