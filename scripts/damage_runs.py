@@ -25,8 +25,13 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import hydra  # noqa: F401
+
+import gr_cli.cli.callback
 import gr_cli.cli.main
+import gr_cli.evaluation.measures.sample_quality
 import gr_cli.report.cli
+import gr_cli.results.figures
 import gr_cli.runner.verify  # imported before the forks, with all that a run needs
 import gr_cli.terminal.run_view
 from gr_cli import load_run

@@ -21,10 +21,16 @@ import time
 from collections import Counter
 from pathlib import Path
 
+# Imported before the forks, with all that a run needs.
+import hydra  # noqa: F401
+
+import gr_cli.cli.callback
 import gr_cli.cli.main
+import gr_cli.evaluation.measures.sample_quality
+import gr_cli.results.figures
+import gr_cli.runner.run
+import gr_cli.terminal.run_view
 from gr_cli.results.folder import RESULTS
-from gr_cli.runner.run import run  # noqa: F401
-from gr_cli.terminal.run_view import Terminal  # noqa: F401 imported before the forks, with all that a run needs
 
 SMALL = (
     "threads=1", "train.iterations=60", "log.every=7", "evaluate.every=25", "strategy.memory_size=100",
