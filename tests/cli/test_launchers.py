@@ -33,7 +33,7 @@ def in_this_process(words):
 
 
 SMALL = ("-m", "train.iterations=4", "strategy.replay_weight=0.5,1", "seed=0,1")
-LONG = ("-m", "train.iterations=1500", "threads=1", "strategy=finetune")
+LONG = ("-m", "train.iterations=600", "threads=1", "strategy=finetune")
 
 
 @needs_joblib
