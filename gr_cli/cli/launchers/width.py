@@ -33,7 +33,7 @@ _STEPS = 2  # of each of two tasks, in which runs alone and together are compare
 # temporaries.
 _STATES, _OUTPUTS = 3, 3
 # Most bytes of gradients and outputs in a step of a program, without convolutions and with them: see `fastest_width`.
-_LINEAR, _CONVOLUTIONAL = 64 << 20, 8 << 20
+_LINEAR, _CONVOLUTIONAL = 64 << 20, 12 << 20
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ def fastest_width(size: StepSize) -> int:
     1.16 in those of 32, and 1.09 alone; with 100 units (3.5 MiB) 1.00, 1.02, 1.09 and 1.26; the embedded default
     (0.7 MiB) was fastest with 32 and took 2.75 times as long alone. A stacked convolution is a grouped one, whose
     kernels are slower: cnn and conv_vae took on MNIST (17 MiB) 1.15 times as long in programs of 4 as alone, 1.72 times
-    in those of 16; on digits (2 MiB) they were fastest with 4, and took 1.21 times as long alone and 1.20 with 16.
+    in those of 16; on digits (2.1 MiB) they were fastest with 6, and took 1.34 times as long alone, 1.14 with 3 and
+    1.16 with 8.
     Measured by `scripts/bench_sweep.py --widths` with one thread of a server's processor (AVX-512, 32 MiB of cache).
     """
     return max(1, (_CONVOLUTIONAL if size.convolutional else _LINEAR) // size.step)
