@@ -102,7 +102,7 @@ MISTAKES = [
     ("generator.latent_dim={_target_:os.getcwd}", "generator.latent_dim=os.getcwd: must be a whole number ≥ 1"),
     ("strategy=joint strategy._target_=os.getcwd", "makes a str, and a Strategy is needed"),
     ("+model.input_size=63", "model.input_size=63: follows from the other choices, and is 64 here"),
-    ("+generator.sample_shape=[64]", r"sample_shape=\[64\]: follows from the other choices, and is \[1, 8, 8\] here"),
+    ("+generator.sample_shape=[64]", r"sample_shape=\[64\]: no such setting; there are dropout, hidden_dims"),
     ("train.batch_size=1000000000000", "train.batch_size=1000000000000: takes 238,418 GiB of memory at least"),
     ("strategy.memory_size=1000000000000", "strategy.memory_size=1000000000000: takes 238,418 GiB"),
     (
