@@ -38,9 +38,6 @@ CONFIG_GROUPS = (
         "generator",
         provides=(
             "spec",
-            "sample_shape",
-            "image_shape",
-            "value_range",
             "classes",
             "feature_size",
             "hidden_dims",

@@ -130,14 +130,7 @@ def build_generator(
 ) -> Generator:
     """A generator of samples of `spec`, beside `solver`; `tasks`: how many share their classes, if they do."""
     node, _ = split_generator(node)
-    provided: dict[str, Any] = {
-        "spec": spec,
-        "sample_shape": spec.shape,
-        "image_shape": spec.shape,
-        "value_range": spec.value_range,
-        "classes": classes,
-        "tasks": tasks,
-    }
+    provided: dict[str, Any] = {"spec": spec, "classes": classes, "tasks": tasks}
     if asks_for(node, "generator", "feature_size"):
         if not isinstance(solver, HasFeatures):
             raise ConfigError(
@@ -154,12 +147,13 @@ def build_generator(
                 f"{type(solver).__name__} has no hidden_sizes to be taken over",
                 "name them: generator.hidden_dims=[256,128]",
             )
-    _check_sizes(node, "generator", {name: value for name, value in provided.items() if name in _SIZES})
+    sizes = {name: value for name, value in provided.items() if name in _SIZES}
+    _check_sizes(node, "generator", {"spec": "the benchmark's"} | sizes)
     return build_as(Generator, node, "generator", **provided)  # type: ignore[type-abstract]
 
 
-# What a generator can't choose for itself: what samples look like, and what it is connected to.
-_SIZES = ("sample_shape", "image_shape", "classes", "feature_size", "tasks")
+# What a generator can't choose for itself, as it can't what samples are.
+_SIZES = ("classes", "feature_size", "tasks")
 
 
 def _check_sizes(node: dict[str, Any], path: str, sizes: Mapping[str, Any]) -> None:

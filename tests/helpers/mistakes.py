@@ -103,6 +103,7 @@ MISTAKES = [
     ("strategy=joint strategy._target_=os.getcwd", "makes a str, and a Strategy is needed"),
     ("+model.input_size=63", "model.input_size=63: follows from the other choices, and is 64 here"),
     ("+generator.sample_shape=[64]", r"sample_shape=\[64\]: no such setting; there are dropout, hidden_dims"),
+    ("+generator.spec=[64]", r"spec=\[64\]: follows from the other choices, and is the benchmark's here; leave it out"),
     ("train.batch_size=1000000000000", "train.batch_size=1000000000000: takes 238,418 GiB of memory at least"),
     ("strategy.memory_size=1000000000000", "strategy.memory_size=1000000000000: takes 238,418 GiB"),
     (
