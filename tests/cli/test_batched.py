@@ -153,6 +153,7 @@ def folders():
     return {path.name: path for path in found}
 
 
+@pytest.mark.usefixtures("pictures")
 def test_every_job_leaves_the_folder_that_it_would_have_left_alone(gr_run, monkeypatch, tmp_path):
     words = (*SWEEP, "precision=float64")
     code, out, err = gr_run(*words)
