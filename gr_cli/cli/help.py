@@ -49,10 +49,10 @@ def text(words: Sequence[str]) -> str:
     """The whole help; options of a `--config-dir` among `words` are listed too."""
     options: dict[str, dict[str, Path]] = {}
     for root in (CONF, *own_folders(words)[0]):
-        for file in root.rglob("*.yaml"):
-            kind = file.parent.relative_to(root).as_posix()
-            if kind in (*NESTED, "hydra/launcher") or kind.isidentifier():
-                options.setdefault(kind, {})[file.stem] = file
+        # One level, and the nested groups: a folder of one's own may hold anything below.
+        for pattern in ("[!_]*", *NESTED, "hydra/launcher"):
+            for file in root.glob(f"{pattern}/*.yaml"):
+                options.setdefault(file.parent.relative_to(root).as_posix(), {})[file.stem] = file
     source = (CONF / "config.yaml").read_text(encoding="utf-8")
     defaults, _, rest = source.partition("\nseed:")
     chosen = dict(line.strip("- ").split(": ") for line in defaults.splitlines() if ": " in line)

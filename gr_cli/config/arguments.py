@@ -100,6 +100,8 @@ def describe(annotation: Any) -> str:
         return " or ".join(map(describe, arguments))
     if origin is tuple:
         return "a list of " + ", ".join(map(describe, arguments))
+    if origin is dict:
+        return "a mapping"
     if inspect.isclass(origin) and issubclass(origin, Sequence):
         return "a list, each " + describe(arguments[0]) if arguments[0] is not float else "a list of numbers"
     return _NAMES.get(annotation, getattr(annotation, "__name__", str(annotation)))

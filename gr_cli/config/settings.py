@@ -48,11 +48,8 @@ class Settings:
                 whole["tracker"] = None
             elif not isinstance(whole.get(group), Mapping):
                 raise ConfigError(group, whole.get(group), "must name an option of this group", f"try {group}=<option>")
-        values = flat(whole)
         for field, allowed in CHECKS.items():
-            if field not in values:
-                raise ConfigError(field, None, "is missing; it can't be taken out of the configuration")
-            check(values[field], allowed, field)
+            check(_at(whole, field), allowed, field)
         if whole["generator"] is None or whole["evaluate"]["dreams"] == 0:
             # Nor shall what nobody dreams, or nobody looks at.
             whole["evaluate"] = {**whole["evaluate"], "dreams": None}
@@ -198,3 +195,12 @@ def _check_names(config: Mapping[str, Any], schema: type, prefix: str = "") -> N
             raise ConfigError(f"{prefix}{name}", value, f"no such setting; there are {listed}", suggestion(name, hints))
         if is_dataclass(hints[name]) and isinstance(hints[name], type):
             _check_names(value, hints[name], f"{prefix}{name}.")
+
+
+def _at(config: Mapping[str, Any], field: str) -> Any:
+    value: Any = config
+    for part in field.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            raise ConfigError(field, None, "is missing; it can't be taken out of the configuration")
+        value = value[part]
+    return value

@@ -134,8 +134,7 @@ class ContentReader:
             tree = self._loaded(content, sum(m.file_size for m in members)) if pickled else None
             if pickled and tree is not None:
                 yield from self._tree(place, tree, depth)
-                own = pickled.removesuffix("data.pkl")
-                members = [m for m in members if not m.filename.startswith(own)]
+                members = [member for member in members if not _read_with(member.filename, tree, members)]
             if len(members) > _MOST_MEMBERS:
                 self.unread[place] = f"of its members only the first {_MOST_MEMBERS} were read"
             for member in members[:_MOST_MEMBERS]:
@@ -301,3 +300,11 @@ def _as_text(content: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     return None if re.search(r"[\0-\x08\x0b\x0c\x0e-\x1f]", text[:4096]) else text
+
+
+def _read_with(member: str, tree: Any, members: list[zipfile.ZipInfo]) -> bool:
+    """Whether a member of torch's archive was read with the tensors that it belongs to."""
+    if "/data/" not in member:
+        return member.endswith(("/data.pkl", "/version", "/byteorder", "/serialization_id", "/.format_version"))
+    known = {value.untyped_storage().data_ptr() for _, value in leaves(tree) if isinstance(value, Tensor)}
+    return sum("/data/" in other.filename for other in members) <= len(known)

@@ -248,9 +248,12 @@ def heat_map(cells: Cells, page: bool, names: Sequence[str] = (), heading: str =
         height = min(0.28 * len(after) + 0.1, 3.9 if page else 2.8)
         figure, axes = _placed(height, page, below=0.5 + (0.06 * longest if aslant else 0), heading=heading)
         axes.grid(False)
-        axes.imshow(values, vmin=0, vmax=100, cmap=_HEAT, aspect="auto")
+        image = axes.imshow(values, vmin=0, vmax=100, cmap=_HEAT, aspect="auto")
+        room = max(values.shape) <= (FEW if page else 12)
+        if not room:
+            figure.colorbar(image, ax=axes, label="%")
         for (i, j), value in np.ndenumerate(values):
-            if isfinite(value) and len(tasks) <= 12:
+            if isfinite(value) and room:
                 axes.text(j, i, f"{value:.1f}", ha="center", va="center", color=readable_on(value / 100), fontsize=6.5)
         across, down = (-(-len(shown) // FEW) for shown in (tasks, after))
         shown = [names[task] for task in tasks] if names else list(map(str, tasks))

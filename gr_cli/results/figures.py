@@ -40,12 +40,12 @@ def matrix(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path
         _save(heat_map(cells, page=True, names=list(map(one_line, names)), heading=title), path)
 
 
-def curves(rows: Mapping[int, Row], title: str, path: Path) -> None:
+def curves(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path) -> None:
     """Accuracy on each task as training goes on, and their mean over the tasks learnt so far."""
     values: dict[str, dict[int, float | None]] = {}
     for after, row in rows.items():
         for task, value in enumerate(row if len(rows) == 1 else row[: after + 1]):
-            values.setdefault(f"task {task}", {})[after] = value
+            values.setdefault(f"task {task}: {shortened(one_line(names[task]), 24)}", {})[after] = value
     values["mean so far"] = {after: average_accuracy([row[: after + 1]]) for after, row in rows.items()}
     lines = [
         Line(name, {after + 1.0: point for after, value in of.items() if (point := _single(value)) is not None})

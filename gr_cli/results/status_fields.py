@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt, Predicate
 
-from gr_cli.config.arguments import fits
+from gr_cli.config.arguments import describe, fits
 from gr_cli.types import Count
 
 PROGRESS = ("task", "tasks", "iteration", "iterations", "done", "total")
@@ -22,7 +22,7 @@ def check_status(status: Mapping[str, Any]) -> None:
     """
     for name, kind in _FIELDS.items():
         if (name in status or name == "state") and not fits(status.get(name), kind):
-            raise ValueError(f"`{name}` in status.json is not what a run writes there")
+            raise ValueError(f"`{name}` in status.json must be {describe(kind)}, as a run writes it")
 
 
 def instant(text: object) -> datetime | None:

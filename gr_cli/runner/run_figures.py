@@ -48,4 +48,4 @@ def draw_matrix(experiment: Experiment, folder: RunFolder) -> None:
         names = [task.name for task in experiment.benchmark.tasks]
         title = experiment.settings.title
         figures.matrix(rows, names, title, folder.figures / "accuracy_matrix.png")
-        figures.curves(rows, title, folder.figures / "accuracy_curves.png")
+        figures.curves(rows, names, title, folder.figures / "accuracy_curves.png")

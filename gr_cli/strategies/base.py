@@ -107,12 +107,13 @@ class Strategy:
         return chosen if asked is None else torch.where(units.T[asked], asked.unsqueeze(1), chosen)
 
     def state_dict(self) -> State:
-        """All that this strategy needs to continue: tensors, with the replica axis, and numbers common to all."""
+        """All that this strategy needs to continue: tensors, with the replica axis, and numbers common to all. Those
+        that derive from it add to what `super()` says, if they keep a teacher."""
         return {"teacher": state_of(self.teacher)}
 
     def load_state_dict(self, state: State, situation: Situation) -> None:
         """Take up `state` in the middle of the task that `situation` describes."""
         self._enter(situation)
-        if state["teacher"] is not None:
+        if state.get("teacher") is not None:
             self.teacher = situation.solver.frozen()
             self.teacher.load_state_dict(state["teacher"])

@@ -21,12 +21,29 @@ class DamagedError(ValueError):
     """A file does not hold what was written into it."""
 
 
+class _Hashing:
+    """Passes on what is written to a file, and hashes it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._hash = file, _new_hash()
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def trailer(self) -> bytes:
+        return _trailer(self._hash)
+
+
 def _new_hash() -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=32)
 
 
-def _trailer(digest: str) -> bytes:
-    return _MARK + digest.encode() + b"\n"
+def _trailer(content: hashlib.blake2b) -> bytes:
+    return _MARK + content.hexdigest().encode() + b"\n"
 
 
 def checksum(content: bytes) -> str:
@@ -43,10 +60,9 @@ def save_tensors(path: Path, values: Mapping[str, Any]) -> None:
     import torch
 
     def write(file: IO[bytes]) -> None:
-        torch.save(dict(values), file)
-        file.seek(0)
-        digest = hashlib.file_digest(cast(Any, file), _new_hash).hexdigest()
-        file.write(_trailer(digest))
+        hashing = _Hashing(file)
+        torch.save(dict(values), cast(IO[bytes], hashing))
+        file.write(hashing.trailer())
 
     write_whole(path, write)
 
@@ -60,30 +76,35 @@ def load_tensors(path: Path) -> dict[str, Any]:
     """
     import torch
 
-    try:
-        with open_regular(path) as file:
-            _check(file, os.fstat(file.fileno()).st_size - _LENGTH)
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size - _LENGTH
+        _check(file, size)
+        file.seek(0)
+        try:
             found = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, DamagedError):
-        raise
-    except Exception as error:  # whatever unpickling raises
-        raise DamagedError(
-            f"it can't be read: {error if type(error) is ValueError else type(error).__name__}"
-        ) from error
+        except Exception as error:  # whatever unpickling raises
+            raise DamagedError(f"it can't be read: {type(error).__name__}") from error
     if not isinstance(found, dict):
         raise DamagedError("it holds no values by name")
     return found
 
 
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return open_regular(path)
+    except ValueError as error:
+        raise DamagedError(str(error)) from error
+
+
 def _check(file: IO[bytes], size: int) -> None:
-    """Compare the first `size` bytes of a file with the checksum that follows them, and go back to its beginning."""
+    """Compare the first `size` bytes of a file with the checksum that follows them."""
     file.seek(max(0, size))
-    trailer, found = file.read(), _new_hash()
+    trailer, found, left = file.read(), _new_hash(), size
     if size < 0 or not trailer.startswith(_MARK):
         raise DamagedError("it does not end in a checksum")
     file.seek(0)
-    for start in range(0, size, _CHUNK):
-        found.update(file.read(min(_CHUNK, size - start)))
-    if trailer != _trailer(found.hexdigest()):
+    while left > 0 and (chunk := file.read(min(_CHUNK, left))):
+        found.update(chunk)
+        left -= len(chunk)
+    if trailer != _trailer(found):
         raise DamagedError("its checksum differs")
-    file.seek(0)

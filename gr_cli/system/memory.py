@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -52,7 +53,7 @@ def peak_memory(device: torch.device) -> int:
 def _from_kernel(path: str, name: str) -> list[int]:
     """A number of bytes from an account of the kernel; empty where there is none."""
     with suppress(OSError, ValueError):
-        lines = Path(path).read_text().splitlines()
+        lines = Path(path).read_text(encoding="ascii").splitlines()
         return [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")]
     return []
 
@@ -66,7 +67,10 @@ def available_memory(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     free = _from_kernel("/proc/meminfo", "MemAvailable")
     with suppress(OSError, ValueError):  # no container, or one without a limit
-        free.append(int((_GROUP / "memory.max").read_text()) - int((_GROUP / "memory.current").read_text()))
+        free.append(
+            int((_GROUP / "memory.max").read_text(encoding="ascii"))
+            - int((_GROUP / "memory.current").read_text(encoding="ascii"))
+        )
     return min(free, default=4 << 30)
 
 
@@ -74,7 +78,9 @@ def whole_memory(device: torch.device) -> int:
     """Bytes that there are, free or not; more than any machine has where nothing can be told."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
-    found = _from_kernel("/proc/meminfo", "MemTotal")
+    found = []
+    with suppress(AttributeError, OSError, ValueError):
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     with suppress(OSError, ValueError):
-        found.append(int((_GROUP / "memory.max").read_text()))
+        found.append(int((_GROUP / "memory.max").read_text(encoding="ascii")))
     return min(found, default=sys.maxsize)

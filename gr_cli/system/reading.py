@@ -131,7 +131,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 raise ValueError("holds YAML anchors or aliases")
             # To read a number takes a time that grows with the square of its length.
-            if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _LONG_NUMBER.fullmatch(event.value):
+            scalar = event if isinstance(event, yaml.ScalarEvent) else None
+            if scalar and (scalar.tag or scalar.implicit[0]) and _LONG_NUMBER.fullmatch(scalar.value):
                 raise ValueError("holds a number of more digits than any has")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEEPEST:

@@ -90,9 +90,11 @@ def assemble(
     rule = build_as(GradientRule, nodes["gradient_rule"], "gradient_rule")
     own_optimizer = _of_generator("optimizer", Optimizer, nodes["generator"], strategy)  # type: ignore[type-abstract]
     own_rule = _of_generator("gradient_rule", GradientRule, nodes["generator"], strategy)
-    for network in (solver, strategy.generator):
-        if network is not None:
-            network.to(draws.device, torch.float64 if precision == "float64" else torch.float32)
+    solver.to(draws.device)  # a float32 solver may have buffers of other types, which stay as they are
+    if precision == "float64":
+        solver.double()
+    if strategy.generator is not None:
+        strategy.generator.to(draws.device, torch.float64 if precision == "float64" else torch.float32)
     return Learner(
         Replicas([solver]),
         None if strategy.generator is None else Replicas([strategy.generator]),

@@ -107,6 +107,14 @@ def tensors(x: Images) -> bytes:
     return stream.getvalue()
 
 
+def beside_tensors(member: str, content: bytes) -> bytes:
+    """What torch saves, and in its archive a member that is not torch's."""
+    stream = io.BytesIO(tensors(np.zeros((1, 1, 2, 2), np.float32)))
+    with zipfile.ZipFile(stream, "a") as file:
+        file.writestr(f"archive/{member}", content)
+    return stream.getvalue()
+
+
 def old_tensors(x: Images) -> bytes:
     stream = io.BytesIO()
     torch.save({"kept": torch.from_numpy(x)}, stream, _use_new_zipfile_serialization=False)
@@ -182,6 +190,8 @@ FILES: dict[str, Callable[[Images], bytes]] = {
     "without_a_suffix": tensors,
     ".hidden/tensors": tensors,
     "old.pt": old_tensors,
+    "beside.pt": lambda x: beside_tensors("extra/samples.npy", array(x)),
+    "unused.pt": lambda x: beside_tensors("data/77", x.tobytes()),
     "array.npy": lambda x: array(x),
     "big_endian.npy": lambda x: array(x.astype(">f8")),
     "objects.npy": lambda x: array(np.array([*x, None], dtype=object)[:-1]),

@@ -48,7 +48,7 @@ NARROW = [
 ]
 
 
-@pytest.mark.parametrize("line", ["$run | true", "$run <&- >&- 2>&-"])
+@pytest.mark.parametrize("line", ["$run | true", "$run >&-", "$run <&- >&- 2>&-"])
 def test_a_run_is_trained_whoever_reads(line):
     assert shell(line, *SHORT) == (0, b"", b"")
     assert_finished()

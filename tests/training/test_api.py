@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 import gr_cli
 from gr_cli import ContinualTrainer, SimpleMLP
 from gr_cli.errors import ConfigError, DataError
-from helpers.trainers import small, task_data
+from helpers.trainers import batches, small, task_data, trainer
 
 
 def test_the_example_of_the_document():
@@ -111,6 +111,18 @@ def test_a_model_of_ones_own_may_draw_from_the_global_stream():
         results.append(trainer.accuracy_matrix)
         torch.rand(7)
     assert results[0] == results[1]
+
+
+def test_buffers_of_a_model_keep_their_types():
+    class Phased(SimpleMLP):
+        def __init__(self) -> None:
+            super().__init__(6, [8], 4)
+            self.register_buffer("phase", torch.tensor([1 + 2j, 1j]))
+            self.register_buffer("exact", torch.tensor([1 / 3], dtype=torch.float64))
+
+    model = Phased()
+    trainer(model).train_task(batches(), batches())
+    assert model.phase.tolist() == [1 + 2j, 1j] and model.exact.dtype == torch.float64
 
 
 def test_loaders_are_iterated_and_not_kept():

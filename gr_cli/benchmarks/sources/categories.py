@@ -17,6 +17,7 @@ Column = int | str
 Categories = Sequence[Column | Sequence[Column]]
 
 _FIELD = "benchmark.source.categories"
+_MOST = 1000  # categories of a column: a code of more says little, and takes a lot of room
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,9 @@ def _code(
                 )
         return [values.float() for values in found], called
     known = torch.cat(found).unique()
-    if (known != known.round()).any() or len(known) < 2:
-        what = "has one value alone" if len(known) < 2 else "holds numbers that are not whole"
+    if (known != known.round()).any() or not 2 <= len(known) <= _MOST:
+        what = f"holds {len(known):,} different values" if len(known) != 1 else "has one value alone"
+        what = "holds numbers that are not whole" if (known != known.round()).any() else what
         raise DataError(f"{place}: column {called[0]} {what}, and is no category; leave it out of {_FIELD}")
     ranks = [torch.searchsorted(known, values.flatten()) for values in found]
     labels = [f"{called[0]}={value:g}" for value in known.tolist()]
