@@ -132,12 +132,12 @@ def audit(path: Path, trust: Collection[str] = ()) -> Audit:
     by_shape: dict[tuple[int, ...], dict[Target, _View]] = defaultdict(dict)
     for view in _views(tasks):
         by_shape[view.target.shape][view.target] = view
-    pieces: dict[tuple[_View, int, bool, bool], _Pieces] = {}
+    pieces: dict[_Sample, _Pieces] = {}
     for shape, views in by_shape.items():
         for match in search(list(views), streams(reader.arrays(), shape)):
             faint = match.scale < _TRACE and bool(_GRADIENTS.match(match.place))
-            key = (views[match.target], match.label, faint, match.values is None)
-            piece = pieces.setdefault(key, _Pieces(np.zeros(prod(shape), np.bool_), set()))
+            sample = _Sample(views[match.target], match.label, faint, match.values is None)
+            piece = pieces.setdefault(sample, _Pieces(np.zeros(prod(shape), np.bool_), set()))
             piece.values[... if match.values is None else match.values] = True
             piece.places.add(match.place)
     return _summed_up(pieces, tasks, under_way, claim, reader.unread)
@@ -212,18 +212,27 @@ class _Pieces(NamedTuple):
     places: set[str]
 
 
+class _Sample(NamedTuple):
+    """A sample of which something was found: its row in the store, whether it is a mere trace, and whether whole."""
+
+    view: _View
+    label: int
+    faint: bool
+    whole: bool
+
+
 # Places by sample: its store, and its row in that, whatever presentation it was found in.
 _Found = dict[tuple[int, int], set[str]]
 
 
 def _summed_up(
-    pieces: Mapping[tuple[_View, int, bool, bool], _Pieces],
+    pieces: Mapping[_Sample, _Pieces],
     tasks: Sequence[Task],
     under_way: set[int],
     claims_to_store: bool,
     unread: Mapping[str, str],
 ) -> Audit:
-    """The samples of which enough was found; keys of `pieces`: view, row, whether it is a trace, and whether whole."""
+    """The samples of which enough was found."""
     by_task: dict[int, _Found] = defaultdict(dict)
     outlived, traces = _Found(), _Found()
     for (view, label, faint, _), (values, places) in pieces.items():

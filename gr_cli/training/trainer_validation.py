@@ -75,14 +75,14 @@ class Validation:
         """Raise the first error of a loader that did not fail before, and print the others."""
         new = next((task for task in errors if task not in self._failed), None)
         self._failed = set(errors)
-        empty = f"task {tasks[-1].number} is trained, and recorded without this accuracy"
+        outcome = f"task {tasks[-1].number} is trained, and recorded without this accuracy"
         for task, error in errors.items():
             if task != new:
-                kind = "" if isinstance(error, GrError) else f"val_loader of task {tasks[task].number}: "
-                tell(f"{kind}{one_line(error)}; {empty}")
+                source = "" if isinstance(error, GrError) else f"val_loader of task {tasks[task].number}: "
+                tell(f"{source}{one_line(error)}; {outcome}")
         if new is None:
             return
         if isinstance(errors[new], GrError):
-            raise DataError(f"{errors[new]}; {empty}") from errors[new]
-        errors[new].add_note(f"val_loader of task {tasks[new].number}: {empty}")
+            raise DataError(f"{errors[new]}; {outcome}") from errors[new]
+        errors[new].add_note(f"val_loader of task {tasks[new].number}: {outcome}")
         raise errors[new]
