@@ -108,14 +108,16 @@ def lines(
 ) -> Figure:
     """Means along x with a band of the standard error, or of the confidence interval."""
     with _style(page):
-        rows = -(-len(_named(drawn, last_bold)) // 3)
+        names = [line.name for line in _named(drawn, last_bold)]
+        columns = _columns(names, page)
+        rows = -(-len(names) // columns)
         figure, axes = _placed(2.5 if page else 1.7, page, below=0.5 + (0.2 if page else 0.14) * rows, heading=heading)
         _draw(axes, drawn, page, scale, interval, last_bold)
         if scale == 100:
             axes.set_ylim(*_PERCENT)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
-        _legend(axes, figure)
+        _legend(axes, figure, columns)
     return figure
 
 
@@ -144,11 +146,17 @@ def _named(drawn: Sequence[Line], last_bold: bool) -> Sequence[Line]:
     return [drawn[0], *([drawn[-2]] if last_bold else []), drawn[-1]]
 
 
-def _legend(axes: Axes, figure: Figure) -> None:
+def _columns(names: Sequence[str], page: bool) -> int:
+    """How many names of lines there is room for beside each other, at most three."""
+    width, letter, line = (4.6, 0.07, 0.55) if page else (COLUMN, 0.055, 0.4)
+    return max(1, min(3, len(names), int(width / (line + letter * max(map(len, names), default=1)))))
+
+
+def _legend(axes: Axes, figure: Figure, columns: int) -> None:
     """What the lines of `axes` are, below everything."""
     axes.legend(
         loc="lower center", bbox_to_anchor=(0.5, 0.0), bbox_transform=figure.transFigure,
-        ncols=min(3, len(axes.get_legend_handles_labels()[1])), columnspacing=1.0, handlelength=2.2,
+        ncols=columns, columnspacing=1.0, handlelength=2.2,
         borderaxespad=0.05 / figure.get_figheight(),
     )  # fmt: skip
 
@@ -198,7 +206,7 @@ def panels(drawn: Mapping[Column, Sequence[Line]], tops: Mapping[Column, float],
             axes.set_title(title(measure.name, measure.unit), loc="left", fontsize="medium")
             if place >= len(drawn) - 2:
                 axes.set_xlabel("tasks learnt")
-        _legend(axes, figure)
+        _legend(axes, figure, 3)
     return figure
 
 
@@ -249,12 +257,14 @@ def heat_map(cells: Cells, page: bool, names: Sequence[str] = (), heading: str =
         figure, axes = _placed(height, page, below=0.5 + (0.06 * longest if aslant else 0), heading=heading)
         axes.grid(False)
         image = axes.imshow(values, vmin=0, vmax=100, cmap=_HEAT, aspect="auto")
-        room = max(values.shape) <= (FEW if page else 12)
+        room, digits = max(values.shape) <= (FEW if page else 12), 1 if len(tasks) <= 12 else 0
         if not room:
             figure.colorbar(image, ax=axes, label="%")
         for (i, j), value in np.ndenumerate(values):
             if isfinite(value) and room:
-                axes.text(j, i, f"{value:.1f}", ha="center", va="center", color=readable_on(value / 100), fontsize=6.5)
+                axes.text(
+                    j, i, f"{value:.{digits}f}", ha="center", va="center", color=readable_on(value / 100), fontsize=6.5
+                )
         across, down = (-(-len(shown) // FEW) for shown in (tasks, after))
         shown = [names[task] for task in tasks] if names else list(map(str, tasks))
         axes.set_xticks(range(0, len(tasks), across), shown[::across], **aslant)

@@ -90,11 +90,7 @@ def assemble(
     rule = build_as(GradientRule, nodes["gradient_rule"], "gradient_rule")
     own_optimizer = _of_generator("optimizer", Optimizer, nodes["generator"], strategy)  # type: ignore[type-abstract]
     own_rule = _of_generator("gradient_rule", GradientRule, nodes["generator"], strategy)
-    solver.to(draws.device)  # a float32 solver may have buffers of other types, which stay as they are
-    if precision == "float64":
-        solver.double()
-    if strategy.generator is not None:
-        strategy.generator.to(draws.device, torch.float64 if precision == "float64" else torch.float32)
+    _move(solver, strategy.generator, draws.device, precision == "float64")
     return Learner(
         Replicas([solver]),
         None if strategy.generator is None else Replicas([strategy.generator]),
@@ -110,6 +106,15 @@ def assemble(
         rule,
         own_rule,
     )
+
+
+def _move(solver: nn.Module, generator: Generator | None, device: torch.device, double: bool) -> None:
+    """Bring both to `device`, in double precision if that is wanted. Other buffers of a solver keep their types."""
+    solver.to(device)
+    if double:
+        solver.double()
+    if generator is not None:
+        generator.to(device, torch.float64 if double else torch.float32)
 
 
 def _of_generator(name: str, kind: type[T], node: Mapping[str, Any] | None, strategy: Strategy) -> T | None:

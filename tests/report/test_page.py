@@ -303,7 +303,7 @@ def test_a_matrix_of_many_tasks_is_drawn_and_its_numbers_are_below(monkeypatch):
     text = Path("page.html").read_text()
     _, drawn = text.split('<figure class="matrix">')
     drawing, below = drawn.split("</svg>", 1)
-    assert drawing.count("<image") == 1 and below.index("The numbers") < below.index('<table class="heat">')
+    assert drawing.count("<image") == 2 and below.index("The numbers") < below.index('<table class="heat">')
     (rows,) = Tables(text).found["heat"]
     for shown, row in zip(rows[1:], read(folder / "accuracy_matrix.csv"), strict=False):
         assert numbers(shown[1:]) == pytest.approx([100 * float(row[f"task_{j}"]) for j in range(24)], abs=0.06)
