@@ -31,8 +31,8 @@ class Bars(Progress):
         self._label = max(16, width // 3)
         room = width - self._label if several else width
         bar = BarColumn(24 if width >= 100 else 14 if width > 70 else 8)
-        columns: list[tuple[int, ProgressColumn]] = [  # with the room that there must be for all as far as it
-            (0 if several else room + 1, _text("label")),
+        # Each with the characters from which on a line has room for it.
+        columns: list[tuple[int, ProgressColumn]] = [
             (0, _text("stage", "bold")),
             (76, _text("name")),
             (0, bar),
@@ -41,7 +41,8 @@ class Bars(Progress):
             (0, _text("left", justify="right")),
             (147, _text("losses", "dim")),
         ]
-        shown = [column for least, column in columns if room >= least]
+        shown: list[ProgressColumn] = [_text("label")] if several else []
+        shown += [column for least, column in columns if room >= least]
         # What goes to a file shall go there.
         super().__init__(
             *shown, console=console, transient=True, refresh_per_second=5, redirect_stderr=sys.stderr.isatty()
