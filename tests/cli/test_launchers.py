@@ -32,8 +32,9 @@ def in_this_process(words):
     return [word for word in words if not word.endswith(("processes=2", "joblib", "n_jobs=2"))]
 
 
-SMALL = ("-m", "train.iterations=4", "strategy.replay_weight=0.5,1", "seed=0,1")
-LONG = ("-m", "train.iterations=600", "threads=1", "strategy=finetune")
+SMALL = ("-m", "train.iterations=4", "benchmark.classes_per_task=5", "threads=1", "evaluate.dreams=0",
+         "strategy.replay_weight=0.5,1", "seed=0,1")  # fmt: skip
+LONG = ("-m", "train.iterations=600", "threads=1", "strategy=finetune", "model.hidden_sizes=[8]")
 
 
 @needs_joblib
@@ -59,7 +60,8 @@ def test_a_mistake_is_told_before_any_process_is_made(gr_run):
 @needs_joblib
 def test_a_failure_in_a_process_leaves_the_others_alone():
     # From a process of its own: those of joblib stay, and remember the folder of another test.
-    sweep = start("-m", "hydra/launcher=joblib", "train.iterations=4", "optimizer=sgd", "optimizer.lr=0.1,1e30")
+    sweep = start("-m", "hydra/launcher=joblib", "train.iterations=4", "strategy=finetune", "optimizer=sgd",
+                  "optimizer.lr=0.1,1e30", "hydra.launcher.n_jobs=2", "threads=1")  # fmt: skip
     _, err = sweep.communicate()
     assert sweep.returncode == 1 and "1 of 2 runs did not finish" in err
     assert sorted(status["state"] for status in statuses()) == ["failed", "finished"]
@@ -89,17 +91,17 @@ def test_a_killed_process_costs_only_what_it_did_since_its_checkpoint(launcher):
 
 def test_an_interruption_saves_what_runs_and_begins_nothing_more(gr_run):
     """Ctrl-C; `test_signals` has SIGTERM."""
-    words = (*LONG, "seed=range(5)", "hydra/launcher=batched", "hydra.launcher.processes=2", "hydra.launcher.width=2")
+    words = (*LONG, "seed=range(3)", "hydra/launcher=batched", "hydra.launcher.processes=2", "hydra.launcher.width=1")
     sweep = start(*words, start_new_session=True)
     await_running(2, sweep)
     os.killpg(sweep.pid, signal.SIGINT)  # as a terminal does
     _, err = sweep.communicate()
     assert sweep.returncode == 130, err
     states = [status["state"] for status in statuses()]
-    assert "interrupted" in states and "running" not in states and len(states) < 5
+    assert "interrupted" in states and "running" not in states and len(states) < 3
     code, _, err = gr_run(*in_this_process(words))
     assert code == 0, err
-    assert [status["state"] for status in statuses()] == ["finished"] * 5
+    assert [status["state"] for status in statuses()] == ["finished"] * 3
 
 
 @needs_ray

@@ -13,7 +13,8 @@ import pytest
 
 from gr_cli.results.stored_config import read_config
 
-TINY = ("train.iterations=2", "log.every=1", "strategy=finetune", "evaluate.dreams=0", "threads=1")
+TINY = ("train.iterations=2", "log.every=1", "strategy=finetune", "evaluate.dreams=0", "threads=1",
+        "benchmark.classes_per_task=5", "model.hidden_sizes=[8]")  # fmt: skip
 
 
 def states():
@@ -60,29 +61,40 @@ DAMAGED = {
 LAUNCHERS = pytest.mark.parametrize("launcher", [(), ("hydra/launcher=batched",)], ids=["basic", "batched"])
 
 
-@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
 @LAUNCHERS
-def test_a_damaged_run_fails_alone_in_one_line(gr_run, finished, launcher, damage):
-    damage(finished)
-    code, _, err = gr_run("-m", *TINY, "seed=0,1,2", *launcher)
+def test_damaged_runs_fail_alone_in_one_line_each(gr_run, made, launcher):
+    """All of them in one sweep, with two runs that are still to be trained."""
+    made("-m", *TINY, f"seed=range({len(DAMAGED)})")
+    damaged = sorted(states())
+    for folder, damage in zip(damaged, DAMAGED.values(), strict=True):
+        damage(folder)
+    code, _, err = gr_run("-m", *TINY, f"seed=range({len(DAMAGED) + 2})", *launcher)
     assert code == 1 and "Traceback" not in err, err
-    what, end, count = err.splitlines()
-    assert str(finished) in what and str(finished) in end and what.startswith("gr-run: ")
-    assert count == "gr-run: 1 of 3 runs did not finish; the same command repeats these"
-    others = [state for folder, state in read_states().items() if folder != finished]
+    *lines, count = err.splitlines()
+    assert all(line.startswith("gr-run: ") for line in lines) and len(lines) == 2 * len(damaged)
+    for name, folder in zip(DAMAGED, damaged, strict=True):
+        assert sum(str(folder) in line for line in lines) == 2, name
+    assert count == "gr-run: 9 of 11 runs did not finish; the same command repeats these"
+    others = [state for folder, state in read_states().items() if folder not in damaged]
     assert others == ["finished"] * 2
 
 
-@pytest.mark.parametrize("damage", REPAIRED.values(), ids=REPAIRED)
 @LAUNCHERS
-def test_what_follows_from_the_state_of_a_run_is_written_anew(gr_run, finished, launcher, damage):
-    before = {path.name: path.read_bytes() for path in finished.glob("*.csv")}
-    damage(finished)
-    code, _, err = gr_run("-m", *TINY, "seed=0,1,2", *launcher)
-    assert code == 0 and err.count("\n") == 1 and f"{finished}: " in err and "written anew" in err, err
-    assert list(states().values()) == ["finished"] * 3
-    assert before == {name: (finished / name).read_bytes() for name in before}
-    assert read_config(finished)[0]["seed"] == 0
+def test_what_follows_from_the_state_of_a_run_is_written_anew(gr_run, made, launcher):
+    """As above: each run lacks something else."""
+    made("-m", *TINY, f"seed=range({len(REPAIRED)})")
+    harmed = sorted(states())
+    before = {path: path.read_bytes() for folder in harmed for path in folder.glob("*.csv")}
+    seeds = {folder: read_config(folder)[0]["seed"] for folder in harmed}
+    for folder, damage in zip(harmed, REPAIRED.values(), strict=True):
+        damage(folder)
+    code, _, err = gr_run("-m", *TINY, f"seed=range({len(REPAIRED) + 2})", *launcher)
+    assert code == 0 and err.count("\n") == len(REPAIRED), err
+    for name, folder in zip(REPAIRED, harmed, strict=True):
+        assert sum(f"{folder}: " in line and "written anew" in line for line in err.splitlines()) == 1, (name, err)
+    assert list(states().values()) == ["finished"] * 8
+    assert before == {path: path.read_bytes() for path in before}
+    assert seeds == {folder: read_config(folder)[0]["seed"] for folder in harmed}
 
 
 def read_states():
@@ -229,8 +241,10 @@ def test_a_sweeper_that_finds_jobs_as_it_goes_is_counted_at_the_end(gr_run, monk
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
-@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=batched", "hydra.launcher.width=2")], ids=["basic", "wide"])
-def test_nothing_of_a_run_is_kept_when_it_is_over(gr_run, monkeypatch, launcher):
+@pytest.mark.parametrize(
+    ("runs", "launcher"), [(4, ()), (8, ("hydra/launcher=batched", "hydra.launcher.width=2"))], ids=["basic", "wide"]
+)
+def test_nothing_of_a_run_is_kept_when_it_is_over(gr_run, monkeypatch, runs, launcher):
     import gr_cli.runner.run
 
     kinds = ("Learner", "Experiment", "Record", "Figure", "Tensor", "Parameter", "DictConfig", "AnyNode")
@@ -244,5 +258,5 @@ def test_nothing_of_a_run_is_kept_when_it_is_over(gr_run, monkeypatch, launcher)
         return outcomes
 
     monkeypatch.setattr(gr_cli.runner.run, "run_together", counted)
-    assert gr_run("-m", *TINY, "seed=range(8)", *launcher)[0] == 0
-    assert counts[1] == counts[-1] and len(counts) in (4, 8)
+    assert gr_run("-m", *TINY, f"seed=range({runs})", *launcher)[0] == 0
+    assert counts[1] == counts[-1] and len(counts) == 4
