@@ -46,7 +46,8 @@ def test_a_value_may_refer_to_another_setting(gr_run):
 
 
 def test_a_sweep_gives_each_run_its_folder(gr_run):
-    code, _, err = gr_run("-m", *TINY, "strategy.replay_weight=0.5,1,2", "seed=0,1")
+    words = ("-m", *TINY, "benchmark.classes_per_task=5", "strategy.replay_weight=0.5,1,2", "seed=0,1")
+    code, _, err = gr_run(*words)
     assert code == 0, err
     folders = sorted(path.parent for path in Path("outputs").glob("*/*/*/status.json"))
     assert len(folders) == 6
@@ -55,7 +56,7 @@ def test_a_sweep_gives_each_run_its_folder(gr_run):
     (manifest,) = Path("outputs/sweeps").glob("*/sweep.json")
     assert set(json.loads(manifest.read_text())["jobs"]) == set(map(str, folders))
     before = {folder: (folder / "accuracy_matrix.csv").stat().st_mtime_ns for folder in folders}
-    assert gr_run("-m", *TINY, "strategy.replay_weight=0.5,1,2", "seed=0,1")[0] == 0
+    assert gr_run(*words)[0] == 0
     assert {folder: (folder / "accuracy_matrix.csv").stat().st_mtime_ns for folder in folders} == before
 
 
