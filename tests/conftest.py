@@ -1,4 +1,5 @@
 import copy
+import gc
 import json
 import os
 import re
@@ -12,8 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
+from omegaconf import DictConfig, flag_override
 
 from gr_cli.cli.main import main
 from gr_cli.results.folder import RunFolder
@@ -41,22 +45,45 @@ def _interruptible() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _fast() -> Iterator[None]:
     """Leave out what takes longer than a tiny run and what few tests look at."""
-    ask, read, kept = Hydra.get_mode, ImportlibResourcesConfigSource._read_config, {}
+    Plugins.instance()  # fills the registry, with classes that are not those one may import
+    source_class = SourcesRegistry.instance().resolve("pkg")
+    ask, read, files = Hydra.get_mode, source_class._read_config, {}
+    load: Callable[..., DictConfig] = ConfigLoaderImpl.load_configuration
+    configs: dict[object, DictConfig] = {}
 
-    def once(source: ImportlibResourcesConfigSource, path: object) -> object:
+    def once(source: object, path: object) -> object:
         # The shipped YAML files never change; to copy what they hold takes a sixth of the time.
-        if path not in kept:
-            kept[path] = read(source, path)
-        return copy.deepcopy(kept[path])
+        if path not in files:
+            files[path] = read(source, path)
+        return copy.deepcopy(files[path])
+
+    def composed_once(
+        loader: ConfigLoaderImpl, config_name: object, overrides: list[str], *told: object, **more: object
+    ) -> DictConfig:
+        # To compose takes longer than many a run; several tests begin with the same words.
+        places = tuple(str(part.path) for part in loader.get_search_path().get_path())
+        if any(text.startswith("file:") for text in places) or any("searchpath" in word for word in overrides):
+            return load(loader, config_name, overrides, *told, **more)
+        key = (config_name, *overrides, told, tuple(more.items()), places)
+        if key not in configs:
+            configs[key] = load(loader, config_name, overrides, *told, **more)
+            if len(configs) > 64:
+                del configs[next(iter(configs))]
+        found = copy.deepcopy(configs[key])
+        with flag_override(found, ["struct", "readonly"], False):
+            found.hydra.runtime.cwd = os.getcwd()
+        return found
 
     def mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> object:
         # Hydra composes all once more to see whether `hydra.mode` is set, which only these words can do.
         asked = any((word.startswith("-") and word != "-m") or re.search("mode(?!l)", word) for word in sys.argv)
         return ask(hydra, config_name, overrides) if asked else None
 
+    gc.freeze()  # what is imported stays; it need not be looked through for garbage again and again
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Hydra, "get_mode", mode)
-        patch.setattr(ImportlibResourcesConfigSource, "_read_config", once)
+        patch.setattr(ConfigLoaderImpl, "load_configuration", composed_once)
+        patch.setattr(source_class, "_read_config", once)
         patch.setattr(os, "fsync", lambda _: None)  # the power does not fail while tests run
         for name in PICTURES:
             patch.setattr(run, name, lambda *_: None)

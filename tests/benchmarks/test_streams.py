@@ -22,7 +22,7 @@ from helpers.interruption import only_run
 
 CPU = torch.device("cpu")
 TINY = ("train.iterations=4", "log.every=4", "model.hidden_sizes=[8]", "generator.hidden_dims=[8]",
-        "strategy.memory_size=20")  # fmt: skip
+        "strategy.memory_size=20", "evaluate.dreams=0", "threads=1")  # fmt: skip
 
 
 class Numbered:

@@ -67,10 +67,14 @@ def assert_same_losses(words, steps=12, apart=APART, relative=1e-9):
                 )
 
 
-@pytest.mark.parametrize("model", ["mlp", "cnn"])
 @pytest.mark.parametrize(  # test_methods has all generators, for fewer steps
-    ("strategy", "generator"),
-    [("finetune", "vae"), ("generative_replay", "vae"), ("generative_replay", "conv_vae"), ("joint", "vae")],
+    ("model", "generator", "strategy"),
+    [
+        ("mlp", "vae", "finetune"),
+        ("mlp", "conv_vae", "generative_replay"),
+        ("cnn", "vae", "generative_replay"),
+        ("cnn", "vae", "joint"),
+    ],
 )
 def test_losses_are_those_of_the_run_alone(model, generator, strategy):
     words = [f"model={model}", f"generator={generator}", f"strategy={strategy}", "model.dropout=0.2"]
@@ -130,6 +134,7 @@ def rows(path):
 def test_a_whole_run_in_double_precision_is_that_alone_to_nine_digits():
     words = ["precision=float64", "train.iterations=40", "log.every=10", "benchmark.class_order=shuffled"]
     words += ["benchmark.classes_per_task=[4,3,3]", "model.dropout=0.1", "strategy.generator_update_freq=2"]
+    words += ["evaluate.dreams=0"]
     words += [SMALL_SOLVER, SMALL_GENERATOR]
     jobs = [
         composed([*words, f"seed={i}", f"strategy.replay_weight={1 + i}", f"generator.dropout=0.{1 + i}"])
@@ -144,7 +149,10 @@ def test_a_whole_run_in_double_precision_is_that_alone_to_nine_digits():
         assert rows(Path(f"both/{i}/history.csv")) == rows(Path(f"alone/{i}/history.csv"))
 
 
-SHORT = ("train.iterations=12", "benchmark.classes_per_task=[4,3,3]", SMALL_SOLVER, SMALL_GENERATOR)
+SHORT = (
+    "train.iterations=12", "benchmark.classes_per_task=[4,3,3]", "evaluate.dreams=0", "threads=1",
+    SMALL_SOLVER, SMALL_GENERATOR,
+)  # fmt: skip
 SWEEP = ("-m", "hydra/launcher=batched", *SHORT, "strategy.replay_weight=0.5,1", "seed=0,1")
 
 
@@ -155,7 +163,7 @@ def folders():
 
 @pytest.mark.usefixtures("pictures")
 def test_every_job_leaves_the_folder_that_it_would_have_left_alone(gr_run, monkeypatch, tmp_path):
-    words = (*SWEEP, "precision=float64")
+    words = (*SWEEP, "precision=float64", "evaluate.dreams=20")
     code, out, err = gr_run(*words)
     assert (code, err) == (0, "")
     assert "4 runs that differ in strategy.replay_weight, seed: one program" in out
@@ -192,7 +200,7 @@ def test_a_second_time_nothing_is_trained(gr_run):
 
 @pytest.mark.parametrize("at", [(0, 3), (1, 7), (2, 11)])
 def test_an_interrupted_sweep_is_completed_by_the_same_command(gr_run, made, interrupted, monkeypatch, tmp_path, at):
-    words = (*SWEEP, "log.every=5")
+    words = ("-m", "hydra/launcher=batched", *SHORT, "strategy.replay_weight=0.5,1", "log.every=5")
     made(*words)
     whole = {name: path.absolute() for name, path in folders().items()}
     (tmp_path / "again").mkdir()
@@ -211,7 +219,7 @@ def widths():
 
 
 def test_a_sweep_is_cut_in_the_same_way_however_its_jobs_are_listed_and_however_far_they_are(gr_run, interrupted):
-    words = ("-m", "hydra/launcher=batched", "hydra.launcher.width=3", "strategy=finetune", "evaluate.dreams=0")
+    words = ("-m", "hydra/launcher=batched", "hydra.launcher.width=3", "strategy=finetune")
     words = (*words, *SHORT, "seed=0,1,2,3,4")
     code, out, err = gr_run(*words)
     assert code == 0 and "5 runs that differ in seed: 2 programs of up to 3" in out, err

@@ -26,7 +26,7 @@ from gr_cli.training.experiment import prepare
 from gr_cli.training.observer import View
 from helpers.interruption import csvs, only_run
 
-TINY = ("train.iterations=6", "log.every=3", "evaluate.dreams=20")
+TINY = ("train.iterations=6", "log.every=3", "evaluate.dreams=20", "threads=1")
 MEASURES = ("judge", "agreement", "share", "balance", "precision", "recall", "density", "coverage", "frechet")
 # Digits in three tasks of other pixels, or turned: the same classes in all.
 PERMUTED = ("benchmark=permuted_digits", "benchmark.tasks=3")

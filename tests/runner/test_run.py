@@ -22,7 +22,10 @@ from gr_cli.runner.finished import stored
 from gr_cli.training.observer import View
 from helpers.interruption import csvs, only_run
 
-SHORT = ("train.iterations=12", "log.every=4", "strategy.generator_update_freq=2")
+SHORT = (
+    "train.iterations=12", "log.every=4", "strategy.generator_update_freq=2", "evaluate.dreams=0", "threads=1",
+    "model.hidden_sizes=[16]", "generator.hidden_dims=[16]",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ def run(gr_run, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("pictures")
 def test_what_a_run_leaves(run):
-    folder = run("a")
+    folder = run("a", "evaluate.dreams=20")
     assert {path.name for path in folder.iterdir()} == {
         *RunFolder(folder).results(), "timing.csv", "tables.json", "config.yaml", "status.json", "checkpoint.pt",
         "figures", ".lock",
@@ -66,7 +69,7 @@ def test_what_a_run_leaves(run):
     metrics = pd.read_csv(folder / "metrics.csv").set_index("metric")["value"]
     assert metrics["average_accuracy"] == pytest.approx(matrix.iloc[-1, 1:].mean(), abs=1e-6)
     assert pd.isna(metrics["forward_transfer"])
-    assert metrics["parameters_solver"] == 64 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10
+    assert metrics["parameters_solver"] == 64 * 16 + 16 + 16 * 10 + 10
     status = json.loads((folder / "status.json").read_text())
     assert status["state"] == "finished"
     assert status["stores_raw_samples"] is False
@@ -83,12 +86,12 @@ def test_same_seed_same_bytes_and_another_seed_others(run):
     assert all(csvs(first)[name] != csvs(other)[name] for name in ("evaluations.csv", "history.csv"))
 
 
-def test_seed_zero_is_a_seed(run):
-    assert csvs(run("a")) == csvs(run("b", "seed=0"))
+def test_seed_zero_is_a_seed(run, made):
+    assert csvs(made(*SHORT)) == csvs(run("b", "seed=0"))
 
 
-def test_evaluation_does_not_touch_training(run):
-    plain, watched = run("a"), run("b", "evaluate.every=5")
+def test_evaluation_does_not_touch_training(run, made):
+    plain, watched = made(*SHORT).absolute(), run("b", "evaluate.every=5")
     assert (plain / "accuracy_matrix.csv").read_bytes() == (watched / "accuracy_matrix.csv").read_bytes()
     assert (plain / "history.csv").read_bytes() == (watched / "history.csv").read_bytes()
     within = pd.read_csv(watched / "evaluations.csv")
@@ -98,7 +101,7 @@ def test_evaluation_does_not_touch_training(run):
 @pytest.mark.parametrize("strategy", ["generative_replay", "finetune", "joint"])
 @pytest.mark.parametrize("scenario", ["class", "domain", "task"])
 def test_every_strategy_in_every_scenario(gr_run, strategy, scenario):
-    code, _, err = gr_run("train.iterations=5", f"strategy={strategy}", f"scenario={scenario}")
+    code, _, err = gr_run(*SHORT[3:5], "train.iterations=5", f"strategy={strategy}", f"scenario={scenario}")
     assert code == 0, err
     matrix = pd.read_csv(only_run() / "accuracy_matrix.csv")
     assert len(matrix) == (1 if strategy == "joint" else 5)
@@ -166,7 +169,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(made, gr_run, interrupted,
 )
 def test_an_evaluation_that_takes_long_is_left_and_made_again(made, gr_run, monkeypatch, where, look, turn):
     """Before any training, within a task, at its end: it is asked to stop while it looks, and would look for ever."""
-    words = ("evaluate.every=8", "benchmark.classes_per_task=5")
+    words = ("evaluate.every=8", "benchmark.classes_per_task=5", "evaluate.dreams=10")
     whole = csvs(made(*SHORT, *words))
     Path("broken").mkdir()
     monkeypatch.chdir("broken")
@@ -189,9 +192,9 @@ def test_an_evaluation_that_takes_long_is_left_and_made_again(made, gr_run, monk
     assert csvs(only_run()) == whole
 
 
-def test_checkpoints_come_by_time_and_a_killed_run_goes_on_from_the_last(run, gr_run, monkeypatch):
-    whole = csvs(run("whole"))
-    home = Path.cwd().parent / "killed"
+def test_checkpoints_come_by_time_and_a_killed_run_goes_on_from_the_last(made, gr_run, monkeypatch):
+    whole = csvs(made(*SHORT))
+    home = Path.cwd() / "killed"
     home.mkdir()
     monkeypatch.chdir(home)
 
@@ -215,8 +218,8 @@ def test_checkpoints_come_by_time_and_a_killed_run_goes_on_from_the_last(run, gr
     assert csvs(only_run()) == whole
 
 
-def test_a_finished_run_is_shown_and_not_repeated(run, gr_run):
-    folder = run("a")
+def test_a_finished_run_is_shown_and_not_repeated(made, gr_run):
+    folder = made(*SHORT)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     code, out, _ = gr_run(*SHORT)
     assert code == 0
@@ -228,8 +231,8 @@ def test_a_finished_run_is_shown_and_not_repeated(run, gr_run):
     assert {path.name for path in folder.parent.iterdir()} == {folder.name, f"{folder.name}-2"}
 
 
-def test_a_folder_in_use_is_refused(run, gr_run):
-    folder = run("a")
+def test_a_folder_in_use_is_refused(made, gr_run):
+    folder = made(*SHORT)
     (folder / "status.json").unlink()
     (folder / "checkpoint.pt").unlink()
     with RunFolder(folder).locked():
@@ -268,8 +271,8 @@ def test_a_run_that_finds_no_memory_fails_in_one_line(gr_run, monkeypatch):
     assert json.loads((only_run() / "status.json").read_text())["state"] == "failed"
 
 
-def test_what_a_killed_process_left_half_written_is_removed(run, gr_run):
-    folder = run("a")
+def test_what_a_killed_process_left_half_written_is_removed(made, gr_run):
+    folder = made(*SHORT)
     (folder / "status.json").unlink()
     (folder / ".checkpoint.pt.123.tmp").write_bytes(b"raw samples")
     assert gr_run(*SHORT)[0] == 0
@@ -281,9 +284,9 @@ def test_numbers_that_are_equal_are_the_same_run(run, gr_run):
     assert "finished before" in gr_run(*SHORT, "strategy.replay_weight=2.0")[1]
 
 
-def test_a_disk_that_is_full_fails_the_run_and_damages_nothing(run, gr_run, monkeypatch):
-    whole = csvs(run("whole"))
-    home = Path.cwd().parent / "full"
+def test_a_disk_that_is_full_fails_the_run_and_damages_nothing(made, gr_run, monkeypatch):
+    whole = csvs(made(*SHORT))
+    home = Path.cwd() / "full"
     home.mkdir()
     monkeypatch.chdir(home)
     import os as system
@@ -307,8 +310,10 @@ def test_a_disk_that_is_full_fails_the_run_and_damages_nothing(run, gr_run, monk
     assert csvs(only_run()) == whole
 
 
-def test_load_run_gives_the_networks_back(run):
-    folder = run("a", "model=cnn", "model.channels=[4,4]", "generator=conv_vae", "generator.hidden_dims=[4,8]")
+def test_load_run_gives_the_networks_back(gr_run):
+    words = ("model=cnn", "model.channels=[4,4]", "generator=conv_vae", "generator.hidden_dims=[4,8]")
+    assert gr_run(*SHORT[:-2], *words)[0] == 0
+    folder = only_run()
     loaded = load_run(folder)
     assert loaded.generator.generate(3).shape == (3, 1, 8, 8)
     expected = pd.read_csv(folder / "accuracy_matrix.csv").iloc[:, 1:].to_numpy().tolist()

@@ -10,7 +10,8 @@ from gr_cli.errors import OutOfMemoryError
 from gr_cli.results.folder import RunFolder
 from gr_cli.runner import verify
 
-TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")
+SHORT = ("train.iterations=6", "log.every=3", "threads=1", "model.hidden_sizes=[16]")
+TINY = (*SHORT, "strategy=finetune")
 
 
 @pytest.fixture
@@ -67,9 +68,9 @@ def test_a_run_whose_state_is_of_an_earlier_task_can_not_be_verified(gr_run, mad
 
 @pytest.fixture
 def together(made) -> Path:
-    words = ("train.iterations=6", "log.every=3", "evaluate.dreams=0", "seed=0,1", "strategy.replay_weight=0.5,2")
-    made("-m", *words, "hydra/launcher=batched", "hydra.launcher.width=4")
-    folder = next(Path("outputs").glob("*/*/*replay_weight=2*-seed1-*"))
+    words = (*SHORT, "generator.hidden_dims=[16]", "benchmark.classes_per_task=[4,3,3]", "evaluate.dreams=0")
+    made("-m", *words, "seed=0,1", "strategy.replay_weight=0.5,2", "hydra/launcher=batched", "hydra.launcher.width=4")
+    folder = min(path.parent for path in Path("outputs").glob("*/*/*/status.json"))
     status = json.loads((folder / "status.json").read_text())
     assert (status["mode"], status["width"], len(status["program"]["jobs"])) == ("batched", 4, 4)
     return folder

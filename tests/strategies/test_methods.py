@@ -85,6 +85,10 @@ def test_every_combination_runs_or_is_refused(strategy, scenario):
             x = learner.strategy.dreamer(0, learner.generator).generate(7)
             assert x.shape == (7, *experiment.benchmark.spec.shape) and x.isfinite().all(), words
             assert x.min() >= 0 and x.max() <= 1
+            spec = experiment.benchmark.spec
+            if spec.can_be_drawn:
+                shown = spec.preview(x)
+                assert shown.shape[0] == 7 and shown.shape[1] in (1, 3) and 0 <= shown.min() <= shown.max() <= 1
 
 
 @pytest.mark.parametrize(

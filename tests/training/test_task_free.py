@@ -22,7 +22,7 @@ from gr_cli.training.task_free import Stretches
 from helpers.interruption import StopAt, csvs
 
 TINY = ("train.iterations=20", "log.every=7", "model.hidden_sizes=[16]", "benchmark.classes_per_task=[4,3,3]",
-        "train.boundaries=hidden")  # fmt: skip
+        "evaluate.dreams=0", "train.boundaries=hidden")  # fmt: skip
 REPLAY = ("generator.hidden_dims=[16]", "strategy.consolidate_every=13")
 VARIANTS = {
     "finetune": (),
@@ -69,14 +69,14 @@ def test_a_stretch_is_so_many_steps_of_the_stream_whatever_tasks_they_are_of():
 
 @pytest.mark.parametrize("strategy", ["generative_replay", "dgr"])
 def test_consolidation_as_often_as_tasks_end_finds_what_is_found_when_told(strategy):
-    words = [*TINY[:4], f"strategy={strategy}", "generator.hidden_dims=[16]"]
+    words = [*TINY[:-1], f"strategy={strategy}", "generator.hidden_dims=[16]"]
     told = run("told", *words)
     assert run("hidden", *words, "train.boundaries=hidden", "strategy.consolidate_every=20") == told
     assert run("other", *words, "train.boundaries=hidden", "strategy.consolidate_every=15") != told
 
 
 def test_what_needs_no_boundary_finds_the_same_without():
-    words = [*TINY[:4], "strategy=finetune"]
+    words = [*TINY[:-1], "strategy=finetune"]
     assert run("hidden", *words, "train.boundaries=hidden") == run("told", *words)
 
 
