@@ -91,17 +91,17 @@ def test_a_killed_process_costs_only_what_it_did_since_its_checkpoint(launcher):
 
 def test_an_interruption_saves_what_runs_and_begins_nothing_more(gr_run):
     """Ctrl-C; `test_signals` has SIGTERM."""
-    words = (*LONG, "seed=range(3)", "hydra/launcher=batched", "hydra.launcher.processes=2", "hydra.launcher.width=1")
+    words = (*LONG, "seed=range(4)", "hydra/launcher=batched", "hydra.launcher.processes=2", "hydra.launcher.width=1")
     sweep = start(*words, start_new_session=True)
     await_running(2, sweep)
     os.killpg(sweep.pid, signal.SIGINT)  # as a terminal does
     _, err = sweep.communicate()
     assert sweep.returncode == 130, err
     states = [status["state"] for status in statuses()]
-    assert "interrupted" in states and "running" not in states and len(states) < 3
+    assert "interrupted" in states and "running" not in states and len(states) < 4
     code, _, err = gr_run(*in_this_process(words))
     assert code == 0, err
-    assert [status["state"] for status in statuses()] == ["finished"] * 3
+    assert [status["state"] for status in statuses()] == ["finished"] * 4
 
 
 @needs_ray
