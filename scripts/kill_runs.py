@@ -105,10 +105,18 @@ def main() -> None:
     """Kill and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=200, help="how many runs, or sweeps (200)")
-    parser.add_argument("--launcher", choices=LAUNCHERS, default="alone")
+    parser.add_argument("--launcher", choices=LAUNCHERS, action="append", help="may be given several times (alone)")
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
     arguments, words = parser.parse_known_args()
-    words, dice = [*LAUNCHERS[arguments.launcher], *SMALL, *words], random.Random(arguments.seed)
+    dice = random.Random(arguments.seed)
+    ends = [
+        compared([*LAUNCHERS[name], *SMALL, *words], arguments.runs, dice) for name in arguments.launcher or ["alone"]
+    ]
+    sys.exit(not all(ends))
+
+
+def compared(words: list[str], runs: int, dice: random.Random) -> bool:
+    """Whether so many runs, each killed at least once, are as one that is not."""
     with tempfile.TemporaryDirectory() as place:
         whole = Path(place) / "whole"
         whole.mkdir()
@@ -117,7 +125,7 @@ def main() -> None:
             sys.exit((whole / "output.txt").read_text(encoding="utf-8"))
         longest = 1.2 * (time.monotonic() - began)
         expected, same, seen = tables(whole), 0, Counter()
-        for number in range(arguments.runs):
+        for number in range(runs):
             home = Path(place) / str(number)
             home.mkdir()
             seen += harried(words, home, longest, dice)
@@ -126,8 +134,8 @@ def main() -> None:
             for name in sorted(expected.keys() | found.keys()):
                 if expected.get(name) != found.get(name):
                     print(f"{number}: {name} differs", flush=True)
-        print(f"{same} of {arguments.runs} the same byte for byte, {len(expected)} tables each; {dict(seen)}")
-        sys.exit(same != arguments.runs or seen["kills"] < arguments.runs)
+        print(f"{same} of {runs} the same byte for byte, {len(expected)} tables each; {dict(seen)}")
+        return same == runs and seen["kills"] >= runs
 
 
 if __name__ == "__main__":

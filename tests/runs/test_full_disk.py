@@ -1,6 +1,5 @@
 """A disk that fills up, at every file in turn, and a folder that may not be written."""
 
-import copy
 import errno
 import json
 import os
@@ -9,9 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from matplotlib.figure import Figure
-from omegaconf import flag_override
 
 from gr_cli.results.status import Status
 from gr_cli.system import files
@@ -57,19 +54,6 @@ def disk(monkeypatch, pictures):
     monkeypatch.setattr(Status, "beat", lambda _: None)  # how many files there are must not depend on the clock
     # That a picture is written matters here, not what it shows.
     monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write(bytes(1000) + b"IEND"))
-
-    compose, composed = ConfigLoaderImpl.load_configuration, {}
-
-    def once(loader, *, overrides, **named):
-        # The same words are composed dozens of times; in another folder.
-        if (key := tuple(overrides)) not in composed:
-            composed[key] = compose(loader, overrides=overrides, **named)
-        found = copy.deepcopy(composed[key])
-        with flag_override(found, ["struct", "readonly"], False):
-            found.hydra.runtime.cwd = os.getcwd()
-        return found
-
-    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", once)
 
     def use(disk: Disk) -> Disk:
         for module in ("system.files", "system.checksums", "results.figures"):
