@@ -1,4 +1,4 @@
-"""Trackers are told of runs by reading what the runs save: a folder is the truth, and what is newer there is told."""
+"""Trackers are told what runs find, as it comes: rows of their records that are newer than what was told."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from gr_cli.config.settings import Settings, flat
 from gr_cli.errors import one_line
 from gr_cli.results.accuracy import ACCURACY
 from gr_cli.results.folder import RunFolder
-from gr_cli.system.file_stamps import ABSENT, stamped
 from gr_cli.system.files import write_json
 from gr_cli.system.messages import tell
-from gr_cli.system.reading import read_json, read_table
+from gr_cli.system.reading import read_json
 from gr_cli.system.signals import Overdue, not_kept_waiting
 from gr_cli.trackers.base import Tracked, without_password
 from gr_cli.trackers.step_axis import StepAxis, merged
@@ -28,7 +27,7 @@ from gr_cli.training.observer import View
 if TYPE_CHECKING:
     from gr_cli.errors import GrError
     from gr_cli.results.metrics import Row
-    from gr_cli.results.record import Result
+    from gr_cli.results.record import Record, Result
     from gr_cli.strategies.steps import Position
     from gr_cli.training.experiment import Experiment
     from gr_cli.training.learner import Losses
@@ -58,7 +57,7 @@ class Tracking(View):
         def follow() -> None:
             for experiment, folder in zip(experiments, folders, strict=True):
                 if _asks(experiment.settings):
-                    self._follow(experiment.settings, folder).look()
+                    self._follow(experiment.settings, folder, experiment.record).look()
 
         self._harmless(follow)
 
@@ -74,7 +73,7 @@ class Tracking(View):
 
     def stored(self, settings: Settings, result: Result) -> None:
         if _asks(settings):
-            self._harmless(lambda: self._follow(settings, result.folder).end())
+            self._harmless(lambda: self._follow(settings, result.folder, result.record).end())
             self._followed = []
 
     def close(self) -> None:
@@ -84,8 +83,8 @@ class Tracking(View):
         self._each(lambda followed: followed.end(), at_once)
         self._followed = []
 
-    def _follow(self, settings: Settings, folder: Path) -> _Followed:
-        self._followed.append(_Followed(settings, RunFolder(folder), self._sweep))
+    def _follow(self, settings: Settings, folder: Path, record: Record) -> _Followed:
+        self._followed.append(_Followed(settings, RunFolder(folder), record, self._sweep))
         return self._followed[-1]
 
     def _each(self, do: Callable[[_Followed], None], at_once: bool = False) -> None:
@@ -132,13 +131,13 @@ class _Told:
 class _Followed:
     """A run, and its log."""
 
-    def __init__(self, settings: Settings, folder: RunFolder, sweep: Path | None) -> None:
-        self._folder, self._settings, self._sweep = folder, settings, sweep
+    def __init__(self, settings: Settings, folder: RunFolder, record: Record, sweep: Path | None) -> None:
+        self._folder, self._settings, self._record, self._sweep = folder, settings, record, sweep
         self._tracker = tracker_of(settings.config["tracker"])
         self._file = folder.path / "tracker.json"
         self._notes = read_json(self._file) if self._file.exists() else {}
         self._told = _Told(**self._notes.get(self._tracker.place, {}))
-        self._saved = ABSENT
+        self._seen = 0  # rows of the record at the last look
         if self._told.state == "finished":
             return
         known = self._told.run
@@ -155,22 +154,20 @@ class _Followed:
         return Tracked(path, settings.title, flat(settings.config) | {"folder": str(path)}, tags, self._sweep)
 
     def look(self) -> None:
-        """Tell what was saved since the last look."""
-        saved = stamped(self._folder.path / "history.csv")
-        if saved in (ABSENT, self._saved):
+        """Tell what was found since the last look. A run that goes on finds again what it had not saved; that was told
+        before."""
+        record, told = self._record, self._told
+        found = len(record.history) + sum(len(table.rows) for table in record.tables.values())
+        if found == self._seen:
             return
-        self._saved, told = saved, self._told
-        history, evaluations, matrix = (
-            read_table(self._folder.path / f"{name}.csv") for name in ("history", "evaluations", "accuracy_matrix")
-        )
-        over = [int(row["after_task"]) for row in matrix]
+        self._seen, history, evaluations = found, record.history, record.accuracies
+        over = [after for after in record.rows() if after >= 0]
         steps = StepAxis(history, evaluations, over)
         rows = merged(steps.of_losses(history, told.history), steps.of_accuracies(evaluations, told.evaluations))
-        for name, table in self._folder.tables().items():
-            if name != ACCURACY.name and table.layout == "lines":
-                measured = read_table(self._folder.path / f"{name}.csv")
-                rows = merged(rows, steps.of_table(table, measured, told.tables.get(name, 0)))
-                told.tables[name] = max(told.tables.get(name, 0), len(measured))
+        for name, table in record.tables.items():
+            if name != ACCURACY.name and table.format.layout == "lines":
+                rows = merged(rows, steps.of_table(table.format, table.rows, told.tables.get(name, 0)))
+                told.tables[name] = max(told.tables.get(name, 0), len(table.rows))
         for task in over[told.pictures :]:
             picture, end = self._folder.figures / f"samples_task_{task}.png", steps.ends[task]
             self.log.rows({step: rows.pop(step) for step in list(rows) if step <= end})

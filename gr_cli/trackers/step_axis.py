@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 from gr_cli.results.tables import TableFormat
 
-Table = list[dict[str, str]]
+Table = Sequence[Mapping[str, Any]]
 Rows = dict[int, dict[str, float]]
 
 
@@ -22,8 +23,8 @@ class StepAxis:
         lengths: dict[int, int] = {}
         for rows, column in ((history, "task"), (evaluations, "after_task")):
             for row in rows:
-                task = int(row[column])
-                lengths[task] = max(lengths.get(task, 0), int(row["iteration"]))
+                task = row[column]
+                lengths[task] = max(lengths.get(task, 0), row["iteration"])
         self.ends, self._over, self.last = {-1: 0}, set(over), 0
         self._begins: dict[int, int] = {-1: 0}
         for task in sorted(lengths):
@@ -34,10 +35,8 @@ class StepAxis:
     def of_losses(self, history: Table, known: int) -> Rows:
         """The losses after the first `known` rows, by step."""
         return {
-            self._begins[int(row["task"])] + int(row["iteration"]): {
-                f"loss/{name}": float(value)
-                for name, value in row.items()
-                if value and name not in ("task", "iteration")
+            self._begins[row["task"]] + row["iteration"]: {
+                f"loss/{name}": value for name, value in row.items() if name not in ("task", "iteration")
             }
             for row in history[known:]
         }
@@ -47,11 +46,11 @@ class StepAxis:
         and column, and by what its row is about."""
         found: Rows = {}
         for row in rows[known:]:
-            after = int(row["after_task"])
-            step = self._begins[after] + int(row["iteration"]) if "iteration" in row else self.ends[after]
+            after = row["after_task"]
+            step = self._begins[after] + row["iteration"] if "iteration" in row else self.ends[after]
             about = ["_".join(f"{key}_{row[key]}" for key in table.keys)] if table.keys else []
             for column in table.values:
-                if row[column.name]:
+                if row[column.name] is not None:
                     name = "/".join([table.name, column.name, *about])
                     found.setdefault(step, {})[re.sub(r"[^\w./ -]", "_", name)] = float(row[column.name])
         return dict(sorted(found.items()))
@@ -59,8 +58,7 @@ class StepAxis:
     def of_accuracies(self, evaluations: Table, known: int) -> Rows:
         """The accuracies after the first `known` rows, by step; `mean`: of the tasks so far."""
         groups = [
-            (key, list(rows))
-            for key, rows in groupby(evaluations, lambda row: (int(row["after_task"]), int(row["iteration"])))
+            (key, list(rows)) for key, rows in groupby(evaluations, lambda row: (row["after_task"], row["iteration"]))
         ]
         # What was looked at last, after a training that is over, was at its end, in whatever iterations that counts.
         last = {after: i for i, ((after, _), _) in enumerate(groups) if after in self._over}
@@ -77,7 +75,7 @@ def _accuracies(rows: Table, after: int) -> dict[str, float]:
     found: dict[str, float] = {}
     for split in dict.fromkeys(row["split"] for row in rows):
         name = "accuracy" if split == "test" else f"{split}_accuracy"
-        values = {int(row["task"]): float(row["accuracy"]) for row in rows if row["split"] == split}
+        values = {row["task"]: float(row["accuracy"]) for row in rows if row["split"] == split}
         found |= {f"{name}/task_{task}": value for task, value in values.items()}
         so_far = [value for task, value in values.items() if task <= after]
         if so_far:

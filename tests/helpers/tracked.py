@@ -32,7 +32,7 @@ def told(folder):
         step = 4 * max(0, int(row["after_task"])) + int(row["iteration"])
         if row["split"] == "test":
             found.setdefault(f"accuracy/task_{row['task']}", {})[step] = float(row["accuracy"])
-    return {name: pytest.approx(values, rel=1e-5) for name, values in found.items()}
+    return {name: pytest.approx(values, rel=1e-5, abs=1e-6) for name, values in found.items()}
 
 
 def stopped_and_resumed(gr_run, interrupted, *words):
