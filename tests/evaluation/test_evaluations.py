@@ -64,7 +64,7 @@ def test_the_example_becomes_a_table_a_curve_of_a_tracker_and_a_part_of_the_page
     events = EventAccumulator(str(only_run() / "tensorboard"))
     events.Reload()
     tracked = {event.step: event.value for event in events.Scalars("confidence/confidence/task_0")}
-    assert tracked == {4: pytest.approx(float(rows[0]["confidence"])), 8: pytest.approx(float(rows[1]["confidence"]))}
+    assert tracked == pytest.approx({4: float(rows[0]["confidence"]), 8: float(rows[1]["confidence"])}, abs=1e-6)
     assert report(["outputs", "--html", "page.html"]) == 0
     page = Path("page.html").read_text(encoding="utf-8")
     assert 'id="measured-confidence"' in page and "How sure the solver is of its answers." in page
