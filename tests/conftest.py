@@ -20,9 +20,11 @@ from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, flag_override
 
 from gr_cli.cli.main import main
+from gr_cli.report.cli import main as report
 from gr_cli.results.folder import RunFolder
 from gr_cli.runner import run, run_figures
 from helpers.interruption import StopAt, csvs, only_run
+from helpers.situations import TINY
 
 PICTURES = ("draw_samples", "draw_matrix")
 
@@ -156,6 +158,24 @@ def made(_made: Callable[..., Path]) -> Callable[..., Path]:
         return only_run() if "-m" not in words else Path("outputs")
 
     return copied
+
+
+@pytest.fixture
+def folder(made: Callable[..., Path]) -> Path:
+    """The folder of a tiny run that is over."""
+    return made(*TINY)
+
+
+@pytest.fixture
+def gr_report(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Call `gr-report` in this process: exit code, stdout, stderr."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = report([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return call
 
 
 @pytest.fixture

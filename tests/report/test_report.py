@@ -15,25 +15,12 @@ from statistics import fmean, stdev
 import pytest
 
 from gr_cli.config.settings import deciding, short_hash
-from gr_cli.report.cli import main
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.statistics import summarised, t_quantile
 from gr_cli.system.checksums import checksum
 from helpers.run_folders import CONFIG, write_run
 
 Report = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def gr_report(capsys: pytest.CaptureFixture[str]) -> Report:
-    """Call the command line in this process: exit code, stdout, stderr."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        return code, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture

@@ -1,0 +1,171 @@
+"""How many runs one program holds: what can't be stacked, what memory and speed allow."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from gr_cli.cli.compose import composed
+from gr_cli.cli.launchers.width import StepSize, WidthChoice, choose_width, fastest_width
+from gr_cli.generators import VAE
+from gr_cli.nn.replicas import Replicas
+
+SMALL_SOLVER, SMALL_GENERATOR = "model.hidden_sizes=[16]", "generator.hidden_dims=[16]"
+WIDE = "model.hidden_sizes=[1000]"
+SWEEP = ("-m", "hydra/launcher=batched", "threads=1", "evaluate.dreams=0", "strategy.replay_weight=0.5,1", "seed=0,1")
+SMALL = ["train.batch_size=4", SMALL_SOLVER, SMALL_GENERATOR]
+
+
+def jobs_of(*words, seeds=4):
+    return [composed([*SMALL, *words, f"seed={seed}"]) for seed in range(seeds)]
+
+
+def chosen(jobs, width=32, memory=4096 << 20):
+    return choose_width(jobs, width, memory)
+
+
+def test_running_statistics_are_named_and_run_alone():
+    jobs = [composed(["model=resnet18", "model.norm=batch", f"seed={i}", "strategy=finetune"]) for i in range(2)]
+    choice = chosen(jobs)
+    assert choice.width == 1
+    assert choice.reason == "BatchNorm2d `net.bn1` keeps running statistics"
+
+
+class Noisy(nn.Module):
+    """Draws from torch's global stream without asking: no replica can have its own."""
+
+    def __init__(self, input_size: int, output_size: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(input_size, output_size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(nn.functional.dropout(x.flatten(1), 0.5, self.training))
+
+
+def test_what_cannot_be_stacked_is_named_and_runs_alone():
+    jobs = jobs_of("strategy=finetune")
+    node = {"_target_": f"{__name__}.Noisy", "input_size": None, "output_size": None}
+    choice = chosen([replace(job, config={**job.config, "model": node}) for job in jobs])
+    assert choice.width == 1 and "random" in choice.reason
+
+
+def test_what_would_find_something_else_runs_alone(monkeypatch):
+    stack = Replicas._stack
+
+    def mixed_up(self):
+        stack(self)
+        for value in self._values.values():
+            value.data.copy_(value.data.flip(0).clone())
+
+    monkeypatch.setattr(Replicas, "_stack", mixed_up)
+    choice = chosen(jobs_of("strategy=finetune"))
+    assert choice.width == 1 and "as one program their loss" in choice.reason
+
+
+def test_the_width_follows_from_settings_and_shapes_alone(monkeypatch):
+    jobs = jobs_of(seeds=9)
+    choice = chosen(jobs)
+    assert choice == WidthChoice(32, "", choice.bytes_per_run)
+    for name in ("time.perf_counter", "time.monotonic", "gr_cli.system.memory.available_memory"):
+        monkeypatch.setattr(name, lambda *_: pytest.fail("the width must not depend on it"))
+    assert chosen(jobs) == choice
+    assert chosen(jobs, width=3).width == 3
+    assert chosen(jobs, width=1) == WidthChoice(1, "that is the width asked for")
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("gradients", "outputs", "convolutional", "width"),
+    [
+        (2 * MIB, 0, False, 32),
+        (1 * MIB, 1 * MIB, False, 32),
+        (6 * MIB, 4 * MIB, False, 6),
+        (2 * MIB, 0, True, 6),
+        (1 * MIB, 3 * MIB, True, 3),
+        (40 * MIB, 0, False, 1),
+        (400 * MIB, 0, False, 1),
+        (8 * MIB, 9 * MIB, True, 1),
+    ],
+)
+def test_the_fastest_width_shares_a_budget_among_the_runs(gradients, outputs, convolutional, width):
+    assert fastest_width(StepSize(gradients, outputs, convolutional=convolutional)) == width
+
+
+def test_larger_runs_are_in_narrower_programs_and_those_with_convolutions_in_no_wider_ones():
+    for size in (StepSize(0, 0), StepSize(1, 1), StepSize(MIB // 3, MIB // 7), StepSize(5 * MIB, 3 * MIB)):
+        for larger in (
+            replace(size, gradients=2 * size.gradients + MIB),
+            replace(size, outputs=2 * size.outputs + MIB),
+            replace(size, convolutional=True),
+        ):
+            assert 1 <= fastest_width(larger) < fastest_width(size)
+        assert fastest_width(replace(size, state=1 << 40)) == fastest_width(size)  # it is not touched by each step
+
+
+def test_a_step_is_measured_by_its_gradients_and_what_its_layers_give(monkeypatch):
+    jobs = jobs_of("strategy=finetune")  # 64 inputs, 16 units, 10 outputs; 4 samples of float32
+    sizes = []
+    monkeypatch.setattr("gr_cli.cli.launchers.width.fastest_width", lambda size: sizes.append(size) or 3)
+    choice = chosen(jobs)
+    assert choice.width == 3 and choice.reason.startswith("wider is slower: a step of a run takes 0.0 MiB")
+    assert sizes[0].gradients == 4 * (64 * 16 + 16 + 16 * 10 + 10)
+    assert sizes[0].outputs >= 4 * 4 * (16 + 10) and not sizes[0].convolutional
+    words = ["strategy=finetune", "model=cnn", "model.channels=[2]", "train.batch_size=4"]
+    chosen([composed([*words, f"seed={seed}"]) for seed in range(2)])
+    assert sizes[1].convolutional
+
+
+def test_what_would_not_fit_is_split_and_it_is_said_why(gr_run):
+    jobs = jobs_of(seeds=9)
+    size = chosen(jobs).bytes_per_run
+    choice = chosen(jobs, memory=5 * size + 1)
+    assert choice.width == 5 and choice.reason.startswith("a run takes up to ")
+    assert chosen(jobs, memory=1).width == 1
+    code, out, err = gr_run(*SWEEP, "train.iterations=3", WIDE, "hydra.launcher.memory_mib=1")
+    assert code == 0, err
+    assert "one after the other, because a run takes up to" in out and "hydra.launcher.memory_mib=1 is for all" in out
+
+
+def test_the_bound_of_memory_holds_states_and_what_layers_give():
+    small, wide = (chosen(jobs_of("strategy=finetune", *words)).bytes_per_run for words in ((), (WIDE,)))
+    parameters = 4 * (64 * 1000 + 1000 + 10 * 1000 + 10)
+    assert small < 3 * parameters < wide  # weights and two moments of Adam, gradients and temporaries not counted
+    assert wide < 20 * parameters
+
+
+class Tied(nn.Module):
+    """Two names for one layer."""
+
+    def __init__(self, input_size: int, output_size: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(input_size, input_size)
+        self.second, self.last = self.first, nn.Linear(input_size, output_size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.second(self.first(x.flatten(1)).relu()))
+
+
+def test_tied_weights_are_named_and_run_alone():
+    jobs = jobs_of("strategy=finetune")
+    node = {"_target_": f"{__name__}.Tied", "input_size": None, "output_size": None}
+    choice = chosen([replace(job, config={**job.config, "model": node}) for job in jobs])
+    assert choice.width == 1 and choice.reason == "ValueError: `second.weight` is another name of a parameter"
+
+
+class Careless(VAE):
+    """Sums over what is the batch alone, and the replicas together."""
+
+    def losses(self, part, x, noise):
+        found = super().losses(part, x, noise)
+        mean, _ = self.encode(x, noise)
+        return {**found, "size": mean.square().sum(0).mean(-1).expand_as(found["kl"])}
+
+
+def test_a_generator_whose_losses_mix_samples_is_found_out():
+    jobs = jobs_of()
+    node = {**jobs[0].config["generator"], "_target_": f"{__name__}.Careless"}
+    choice = chosen([replace(job, config={**job.config, "generator": node}) for job in jobs])
+    assert choice.width == 1 and "their loss `size` would be" in choice.reason

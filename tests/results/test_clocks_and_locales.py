@@ -1,0 +1,77 @@
+"""Clocks and locales that are wrong have no say in what a folder is."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import gr_cli
+from gr_cli.results.folder import RunFolder
+from gr_cli.results.progress import Watcher
+from helpers.harms import PROGRESS, says
+from helpers.run_folders import write_run
+
+# --- clocks and locales that are wrong
+
+
+@pytest.mark.parametrize("updated", ["2999-01-01T00:00:00+00:00", "1970-01-01T00:00:00+00:00"])
+def test_a_clock_that_was_wrong_does_not_hold_a_folder(gr_run, gr_report, folder, updated):
+    """A run of another host, whose lock can't be asked for."""
+    says(state="running", host="elsewhere", updated=updated, seconds=5)(folder / "status.json")
+    long_ago = time.time() - 3600
+    os.utime(folder / "status.json", (long_ago, long_ago))
+    assert "killed" in gr_report(folder)[1]
+    code, out, _ = gr_report(folder, "--watch")
+    assert code == 1 and "killed" in out
+    assert gr_run(f"resume={folder}")[0] == 0
+
+
+def test_a_run_elsewhere_whose_clock_is_ahead_is_seen_by_when_its_file_was_written(gr_run, folder):
+    says(state="running", host="elsewhere", updated="2999-01-01T00:00:00+00:00")(folder / "status.json")
+    code, _, err = gr_run(f"resume={folder}")
+    assert code == 2 and "another process on elsewhere is running this very run" in err
+
+
+@pytest.mark.parametrize("updated", ["2999-01-01T00:00:00+00:00", "1970-01-01T00:00:00+00:00"])
+def test_no_age_is_shown_that_comes_from_a_wrong_clock(folder, updated):
+    says(state="running", updated=updated, seconds=50, progress=PROGRESS)(folder / "status.json")
+    with RunFolder(folder).locked():
+        (run,) = Watcher().look([(folder, None)], goes_on=False)
+    assert (run.state, run.seconds, run.left) == ("running", 50.0, 250.0)
+
+
+def test_the_newest_of_two_runs_is_not_the_one_with_a_wrong_clock(gr_report):
+    for name, accuracy, updated in (("a", 0.25, "2999-01-01"), ("b", 0.75, "2026-01-02"), ("c", 0.5, "2026-01-01")):
+        write_run(Path("runs"), accuracy=accuracy, name=name, status={"updated": f"{updated}T00:00:00+00:00"})
+    code, out, _ = gr_report("runs")
+    assert code == 0 and "75.00" in out and "seed 0 has 3 runs; b counts" in out
+
+
+def test_files_are_read_as_utf_8_whatever_the_locale(folder):
+    """What is sound must not be taken for damaged where the locale is another."""
+    says(reason="Größe ✓")(folder / "status.json")
+    (folder / "status.json").write_text(
+        json.dumps(json.loads((folder / "status.json").read_text()), ensure_ascii=False), encoding="utf-8"
+    )
+    script = (
+        "import sys; from pathlib import Path; from gr_cli.results.folder import RunFolder\n"
+        "assert RunFolder(Path(sys.argv[1])).status()['reason'] == 'Gr\\xf6\\xdfe \\u2713'"
+    )
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", script, str(folder)], check=True, env=environment, timeout=300)
+
+
+def test_no_text_is_read_or_written_in_the_encoding_of_the_locale():
+    here = Path(gr_cli.__file__).parents[1]
+    parts = [*(here / "gr_cli").rglob("*.py"), *(here / "scripts").glob("*.py")]
+    nodes = [node for path in parts for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    methods = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    texts = [call for call in methods if call.func.attr in ("read_text", "write_text")]
+    calls = [ast.unparse(call) for call in texts if "encoding" not in {word.arg for word in call.keywords}]
+    kernel = ("/proc/", "/sys/")  # ASCII
+    assert not [call for call in calls if not any(name in call for name in kernel)]

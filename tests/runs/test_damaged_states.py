@@ -1,0 +1,206 @@
+"""What is read back of a run is checked: damaged states, tables of another state, code that is not trusted."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gr_cli import load_run
+from gr_cli.errors import FolderError
+from gr_cli.training.observer import View
+from helpers.interruption import csvs, only_run
+
+TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")
+
+
+def told(folder: Path) -> dict:
+    return json.loads((folder / "status.json").read_text())
+
+
+@pytest.fixture
+def stopped_at(monkeypatch):
+    """Let something happen at a step: a function of the experiment's view."""
+
+    def stop(do, stage=2, iteration=3):
+        class At(View):
+            def stepped(self, number, position, losses):
+                if (number, position.iteration) == (stage, iteration):
+                    do(losses)
+
+        monkeypatch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: At())
+
+    return stop
+
+
+# --- a damaged state
+
+
+def flipped(path, at):
+    """One bit of a file, counted from its beginning in parts of its size."""
+    content = bytearray(path.read_bytes())
+    content[int(at * (len(content) - 1))] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def states(made, tmp_path, monkeypatch):
+    """What a whole run finds, and the folder of one that was stopped in its third task."""
+    whole = csvs(made(*TINY))
+    (tmp_path / "stopped").mkdir()
+    monkeypatch.chdir(tmp_path / "stopped")
+    return whole, made(*TINY, at=(2, 3))
+
+
+@pytest.mark.parametrize("at", [0, 0.2, 0.5, 0.8, 0.99, 1])
+def test_a_flipped_bit_in_the_state_is_seen_and_the_one_before_is_used(gr_run, states, at):
+    whole, folder = states
+    assert sorted(path.name for path in folder.glob("*.pt")) == ["checkpoint.previous.pt", "checkpoint.pt"]
+    flipped(folder / "checkpoint.pt", at)
+    with pytest.raises(FolderError, match=r"checkpoint\.pt: is damaged"):
+        load_run(folder)
+    code, _, err = gr_run(*TINY)
+    assert code == 0 and re.search(r"checkpoint\.pt: is damaged .*; the run goes on from the state before it\n", err)
+    assert csvs(folder) == whole
+    assert [path.name for path in folder.glob("*.pt")] == ["checkpoint.pt"]
+
+
+def test_a_state_of_another_run_is_not_gone_on_with(gr_run, states):
+    whole, folder = states
+    assert gr_run(*TINY, "seed=1")[0] == 0
+    (other,) = [path.parent for path in Path("outputs").glob("*/*/*seed1*/checkpoint.pt")]
+    shutil.copy(other / "checkpoint.pt", folder)
+    code, _, err = gr_run(f"resume={folder}")
+    assert code == 0 and "seed is 1 there, 0 here" in err
+    assert csvs(folder) == whole
+
+
+def test_where_there_is_no_state_before_it_the_run_begins_again(gr_run, states, tmp_path, monkeypatch, interrupted):
+    whole, folder = states
+    shutil.rmtree("outputs")
+    interrupted(*TINY, at=(0, 3))
+    assert [path.name for path in folder.glob("*.pt")] == ["checkpoint.pt"]
+    flipped(folder / "checkpoint.pt", 0.5)
+    code, _, err = gr_run(*TINY)
+    assert code == 0 and "; the run begins again, there is no other state" in err
+    assert csvs(folder) == whole
+
+
+def test_if_all_states_are_damaged_the_run_is_refused(gr_run, states):
+    _, folder = states
+    for path in folder.glob("*.pt"):
+        flipped(path, 0.5)
+    before = {path: path.read_bytes() for path in folder.glob("*.pt")}
+    code, _, err = gr_run(*TINY)
+    assert (code, err.count("\n")) == (2, 1) and "is damaged (its checksum differs)" in err
+    assert before == {path: path.read_bytes() for path in folder.glob("*.pt")}
+
+
+def test_runs_together_all_go_back_to_the_state_before_a_damaged_one(gr_run, tmp_path, monkeypatch, interrupted):
+    words = ("-m", *TINY, "seed=0,1,2", "hydra/launcher=batched", "hydra.launcher.width=3")
+    for home in ("whole", "stopped"):
+        (tmp_path / home).mkdir()
+        monkeypatch.chdir(tmp_path / home)
+        gr_run(*words) if home == "whole" else interrupted(*words, at=(2, 3))
+    (damaged,) = Path("outputs").glob("*/*/*seed1*/checkpoint.pt")
+    flipped(damaged, 0.5)
+    code, _, err = gr_run(*words)
+    assert code == 0 and err.count("is damaged") == 1, err
+    whole, stopped = (
+        {path.parent.name: csvs(path.parent) for path in (tmp_path / home).rglob("metrics.csv")}
+        for home in ("whole", "stopped")
+    )
+    assert whole == stopped and len(whole) == 3
+
+
+# --- a run that says that it is finished
+
+
+def test_finished_is_not_believed_of_a_run_whose_state_is_of_an_earlier_task(gr_run, states):
+    whole, folder = states
+    (folder / "status.json").write_text(json.dumps(told(folder) | {"state": "finished"}))
+    code, _, err = gr_run(*TINY)
+    assert code == 0 and "says that it is finished, but its state is of task 3 of 5; the run goes on\n" in err
+    assert csvs(folder) == whole and told(folder)["state"] == "finished"
+
+
+@pytest.mark.parametrize("harm", [lambda path: flipped(path, 0.7), Path.unlink, lambda path: path.write_bytes(b"")])
+def test_tables_that_are_not_those_of_the_state_are_written_anew(gr_run, made, harm):
+    folder = made(*TINY)
+    names = ("accuracy_matrix.csv", "evaluations.csv", "history.csv", "metrics.csv", "timing.csv")
+    whole, out = {name: (folder / name).read_bytes() for name in names}, gr_run(*TINY)[1]
+    for name in names:
+        harm(folder / name)
+    code, again, err = gr_run(*TINY)
+    assert (code, again) == (0, out)
+    listed, _, rest = err.partition(" had been damaged or changed; written anew from the run's state\n")
+    assert sorted(listed.rpartition(": ")[2].split(", ")) == sorted(names) and rest == ""
+    assert {name: (folder / name).read_bytes() for name in names} == whole
+    assert gr_run(*TINY)[::2] == (0, "")
+
+
+def test_a_finished_state_of_another_run_is_refused(gr_run, made):
+    folder = made(*TINY)
+    gr_run(*TINY, "seed=1")
+    (other,) = [path for path in Path("outputs").glob("*/*/*") if path != folder]
+    shutil.copy(other / "checkpoint.pt", folder)
+    code, _, err = gr_run(*TINY)
+    assert code == 2 and "holds a run of another configuration: seed is 1 there, 0 here" in err
+    with pytest.raises(FolderError, match="seed is 1 there, 0 here"):
+        load_run(folder)
+
+
+def test_a_folder_can_not_make_the_program_import_code(gr_run, made, tmp_path, monkeypatch):
+    (tmp_path / "stranger.py").write_text("raise SystemExit('was imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = made(*TINY)
+    config = (folder / "config.yaml").read_text()
+    ours = "gr_cli.models.SimpleMLP"
+    assert config.count(ours) == 1
+    helpers = (
+        "gr_cli.config.instantiate.resolve",
+        "gr_cli.benchmarks.sources.digits.files",
+        "gr_cli.strategies.base.Tensor.new_empty",
+    )
+    helpers += ("gr_cli.system.files.write_text", "gr_cli.models.cnn.nn.Linear", "gr_cli.optimizers.Adam")
+    for target in ("stranger.Model", "os.system", *helpers):
+        (folder / "config.yaml").write_text(config.replace(ours, target))
+        for word in ("resume", "verify"):
+            code, _, err = gr_run(f"{word}={folder}")
+            assert code == 2 and err.count("\n") == 1
+            assert f"names code that is not of this program: {target}; if it is yours, say trust={target}" in err
+        with pytest.raises(FolderError, match="names code"):
+            load_run(folder)
+
+
+def test_code_of_ones_own_goes_on_when_it_is_named(gr_run, tmp_path, monkeypatch):
+    (tmp_path / "own_models.py").write_text(
+        "from gr_cli.models import SimpleMLP\nclass Mine(SimpleMLP):\n    '''A model of the user's own.'''\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "own.yaml").write_text("_target_: own_models.Mine\nhidden_sizes: [8]\n")
+    code, _, err = gr_run("--config-dir", "mine", "model=own", *TINY)
+    assert code == 0, err
+    folder = only_run()
+    assert gr_run(f"resume={folder}")[0] == 2
+    assert gr_run(f"resume={folder}", "trust=own_models.Mine")[0] == 0
+    assert gr_run(f"resume={folder}", "trust=own_models")[0] == 0
+    assert gr_run("--config-dir", "mine", f"resume={folder}")[0] == 0
+    assert load_run(folder, trust=["own_models"]).solver.__class__.__name__ == "Mine"
+
+
+def test_the_line_of_an_interruption_names_ones_own_code(gr_run, tmp_path, monkeypatch, stopped_at):
+    (tmp_path / "own_models.py").write_text("from gr_cli.models import SimpleMLP\nclass Mine(SimpleMLP):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with monkeypatch.context():
+        stopped_at(lambda losses: os.kill(os.getpid(), 2))
+        code, _, err = gr_run(*TINY, "model._target_=own_models.Mine")
+    assert code == 130
+    words = err.strip().partition("gr-run ")[2].split()
+    assert words[1] == "trust=own_models.Mine"
+    monkeypatch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: View())
+    code, _, err = gr_run(*words)
+    assert code == 0, err
