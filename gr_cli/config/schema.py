@@ -59,7 +59,7 @@ SETTINGS: dict[str, Any] = {
 def _dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, allowed in settings.items():
-        found |= _dotted(allowed, f"{name}.") if isinstance(allowed, Mapping) else {f"{prefix}{name}": allowed}
+        found |= _dotted(allowed, f"{prefix}{name}.") if isinstance(allowed, Mapping) else {f"{prefix}{name}": allowed}
     return found
 
 

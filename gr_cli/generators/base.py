@@ -33,7 +33,6 @@ class Generator(nn.Module, ABC):
     Most learn by steps down their losses. One that is fitted to a task's samples in one go has no parts, and `fit`.
 
     `conditional`: whether it models samples given their class; then `losses` gets `labels` (B,), and `decode` too.
-    `fitted`: whether it is fitted, a class at a time, and keeps what it knows of the others.
     `reads_features`: whether it sees samples through the solver's features, and shares the solver's loss.
     `gated_by_task`: whether a sample passes gates of its task; `tasks_of` tells which.
     `tells_likelihood`: whether it knows how likely a sample is in each class.
@@ -41,7 +40,6 @@ class Generator(nn.Module, ABC):
 
     spec: SampleSpec
     conditional: bool = False
-    fitted: ClassVar[bool] = False
     reads_features: ClassVar[bool] = False
     gated_by_task: bool = False
     tells_likelihood: ClassVar[Literal["no", "estimated", "exactly"]] = "no"
@@ -84,14 +82,14 @@ class Generator(nn.Module, ABC):
 
     def tasks_of(self, latent: Mapping[str, Tensor]) -> Tensor:
         """The task (N,) through whose gates `decode` takes each sample."""
-        raise NotImplementedError(f"{type(self).__name__} has no gates of tasks")
+        raise TypeError(f"{type(self).__name__} has no gates of tasks")
 
     def focus(self, classes: Sequence[int]) -> None:
         """Take note that only these classes will be learnt from now on, until told otherwise."""
 
     def log_likelihoods(self, x: Tensor) -> Tensor:
         """log p(x | class) of samples (B, ...) for each class, up to a constant of x: (B, U)."""
-        raise NotImplementedError(f"{type(self).__name__} does not tell likelihoods")
+        raise TypeError(f"{type(self).__name__} does not tell likelihoods")
 
     def estimated(self, x: Tensor, stream: torch.Generator, draws: int, unit_variance: bool = False) -> Tensor:
         """The same where it can only be estimated, by so many random draws from `stream`; if `unit_variance`, with
@@ -100,7 +98,12 @@ class Generator(nn.Module, ABC):
 
     def fit(self, x: Tensor, label: int, stream: torch.Generator) -> None:
         """Learn the class `label` from all its samples `x` (N, *spec.shape), with randomness from `stream`."""
-        raise NotImplementedError(f"{type(self).__name__} learns by steps")
+        raise TypeError(f"{type(self).__name__} learns by steps")
+
+    @property
+    def fitted(self) -> bool:
+        """Whether it is fitted, a class at a time, and keeps what it knows of the others: it has a `fit`."""
+        return type(self).fit is not Generator.fit
 
     def generate(
         self,

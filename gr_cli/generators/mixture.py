@@ -41,7 +41,6 @@ class Mixture(WithoutSteps):
     """
 
     conditional = True
-    fitted = True
     tells_likelihood = "exactly"
     mean: Tensor
     basis: Tensor

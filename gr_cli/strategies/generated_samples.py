@@ -144,9 +144,9 @@ def decoded(
         return found
     turns = [slice((i - first) % len(dreamers), None, len(dreamers)) for i in range(len(dreamers))]
     parts: list[Tensor] = []
-    for dreamer, turn in zip(dreamers, turns, strict=True):
+    for generator, turn in zip(dreamers, turns, strict=True):
         mine = {name: noise[:, turn] for name, noise in latent.items()}
-        parts.append(dreamer.call("decode", mine, *([] if labels is None else [labels[:, turn]])))
+        parts.append(generator.call("decode", mine, *([] if labels is None else [labels[:, turn]])))
     whole = parts[0].new_empty((len(parts[0]), sum(x.shape[1] for x in parts), *parts[0].shape[2:]))
     for turn, x in zip(turns, parts, strict=True):
         whole[:, turn] = x

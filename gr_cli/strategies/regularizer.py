@@ -17,13 +17,11 @@ class Regularizer(ABC):
     Parameters and gradients are lists of tensors with a leading replica axis, (R, ...), in the order of
     `solver.parameters()`.
 
-    `follows`: whether it must see every step that is taken.
     `looks_again`: whether it goes through a task's samples once more when it is over.
     `covers_all`: whether it is on all parameters where solver and generator are one network with one loss.
     `needs_boundaries`: what it does where a task ends, and so must be told of; empty: it can do without.
     """
 
-    follows: ClassVar[bool] = False
     looks_again: ClassVar[bool] = False
     covers_all: bool = False
     needs_boundaries: str = "learns what is important when a task is over"
@@ -35,9 +33,13 @@ class Regularizer(ABC):
     def leave_task(self) -> None:  # noqa: B027 most note nothing
         """Forget what was noted of a task that did not come to its end."""
 
-    def follow(self, before: Sequence[Tensor], after: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    def follow(self, before: Sequence[Tensor], after: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:  # noqa: B027
         """Take note of a step: `gradients` are those of the loss without this penalty, taken at `before`."""
-        raise NotImplementedError
+
+    @property
+    def follows(self) -> bool:
+        """Whether it must see every step that is taken: it does something in `follow`."""
+        return type(self).follow is not Regularizer.follow
 
     @abstractmethod
     def end_task(self, parameters: Sequence[Tensor], situation: Situation) -> None:

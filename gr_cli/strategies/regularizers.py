@@ -178,7 +178,6 @@ class SynapticIntelligence(_Quadratic):
     """
 
     scale = 1.0
-    follows = True
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Trackers are told what runs find, as it comes: rows of their records that are newer than what was told."""
+"""What runs find is sent to their trackers as it comes: the rows of a record that were not sent before."""
 
 from __future__ import annotations
 
@@ -154,8 +154,7 @@ class _Followed:
         return Tracked(path, settings.title, flat(settings.config) | {"folder": str(path)}, tags, self._sweep)
 
     def look(self) -> None:
-        """Tell what was found since the last look. A run that goes on finds again what it had not saved; that was told
-        before."""
+        """Send what was found since the last look. A resumed run finds again what it had not saved, which was sent."""
         record, told = self._record, self._told
         found = len(record.history) + sum(len(table.rows) for table in record.tables.values())
         if found == self._seen:

@@ -95,8 +95,8 @@ def prepare(settings: Settings, together: int = 1) -> Experiment:
         total = iterations * len(benchmark.tasks)
         length = config["strategy"].get("consolidate_every") or total
         stretches = Stretches(len(benchmark.tasks), iterations, min(length, total))
-    told = heads if stretches is None else stretches.heads(heads)
-    learner = build_learner(config, benchmark.spec, told, device, stretches, benchmark.tasks[0].train)
+    known = heads if stretches is None else stretches.heads(heads)
+    learner = build_learner(config, benchmark.spec, known, device, stretches, benchmark.tasks[0].train)
     heads = heads.to(device)
     threads = config["threads"] or default_threads(learner.solver, together * config["train"]["batch_size"])
     if config["train"]["batch_size"] == 1 and any(isinstance(m, nn.BatchNorm2d) for m in learner.solver.modules()):
