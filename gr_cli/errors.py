@@ -18,11 +18,11 @@ class GrError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Comes back from another process as it was, whatever its `__init__` asks for."""
-        return _again, (type(self), self.args, self.__dict__)
+        return _rebuild_error, (type(self), self.args, self.__dict__)
 
 
-def _again(kind: type[GrError], args: tuple[Any, ...], state: dict[str, Any]) -> GrError:
-    error = kind.__new__(kind, *args)
+def _rebuild_error(error_type: type[GrError], args: tuple[Any, ...], state: dict[str, Any]) -> GrError:
+    error = error_type.__new__(error_type, *args)
     error.__dict__.update(state)
     return error
 
@@ -99,8 +99,10 @@ class Interrupted(GrError):
     exit_code = 130
     interrupted = True
 
-    def __init__(self, folders: Sequence[Path], trust: Sequence[str] = ()) -> None:
-        words = [f"resume={folder}" for folder in folders] + ([f"trust={','.join(trust)}"] if trust else [])
+    def __init__(self, folders: Sequence[Path], trusted_names: Sequence[str] = ()) -> None:
+        words = [f"resume={folder}" for folder in folders] + (
+            [f"trust={','.join(trusted_names)}"] if trusted_names else []
+        )
         how = f"go on with: gr-run {shlex.join(words)}" if len(folders) == 1 else "repeat the command"
         super().__init__(f"interrupted; {how}")
 
@@ -127,26 +129,26 @@ _CONTROL = re.compile(
 def one_line(text: object) -> str:
     """`text` on one line, as it may be shown anywhere: control characters that a value brought are written out."""
     line = " ".join(str(text).replace("\t", " ").splitlines())
-    return _CONTROL.sub(_written_out, line)
+    return _CONTROL.sub(_escape, line)
 
 
-def readable(name: str, most: int = 60) -> str:
+def display_name(name: str, max_length: int = 60) -> str:
     """A name that may be shown, drawn and written anywhere: control characters are written out, and of a long name
     there are its beginning and a digest, by which it differs from others."""
-    plain = _CONTROL.sub(_written_out, name).replace("\u2028", r"\u2028").replace("\u2029", r"\u2029")
-    if len(plain) <= most:
+    plain = _CONTROL.sub(_escape, name).replace("\u2028", r"\u2028").replace("\u2029", r"\u2029")
+    if len(plain) <= max_length:
         return plain
     digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
-    return f"{plain[: most - len(digest) - 1]}…{digest}"
+    return f"{plain[: max_length - len(digest) - 1]}…{digest}"
 
 
-def _written_out(found: re.Match[str]) -> str:
+def _escape(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode()
 
 
-def shortened(text: str, most: int = 60) -> str:
+def truncate(text: str, max_length: int = 60) -> str:
     """`text` of at most so many characters."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
 
 
 def suggestion(word: str, choices: Iterable[str]) -> str:

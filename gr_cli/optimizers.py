@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from gr_cli.errors import ConfigError
-from gr_cli.types import Betas, Count, NonNegative, Positive, Share
+from gr_cli.types import Betas, FractionBelowOne, NonNegative, NonNegativeInt, Positive
 
 Schedule = Literal["constant", "cosine", "linear"]
-Moments = dict[str, list[Tensor]]
+OptimizerState = dict[str, list[Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +39,14 @@ class Optimizer(ABC):
     weight_decay: NonNegative = 0.0
     reset_per_task: bool = False
     schedule: Schedule = "constant"
-    warmup: Count = 0
+    warmup: NonNegativeInt = 0
 
     @abstractmethod
-    def start(self, parameters: Sequence[Tensor]) -> Moments:
+    def init_state(self, parameters: Sequence[Tensor]) -> OptimizerState:
         """The state before the first step."""
 
     @abstractmethod
-    def step(self, parameters: list[Tensor], gradients: list[Tensor], moments: Moments, lr: float) -> None:
+    def step(self, parameters: list[Tensor], gradients: list[Tensor], state: OptimizerState, lr: float) -> None:
         """Change `parameters` and `moments` in place."""
 
     def lr_at(self, iteration: int, iterations: int) -> float:
@@ -66,7 +66,7 @@ class Adam(Optimizer):
     betas: Betas = (0.9, 0.999)
     eps: Positive = 1e-8
 
-    def start(self, parameters: Sequence[Tensor]) -> Moments:
+    def init_state(self, parameters: Sequence[Tensor]) -> OptimizerState:
         return {
             "first": [torch.zeros_like(p) for p in parameters],
             "second": [torch.zeros_like(p) for p in parameters],
@@ -74,15 +74,15 @@ class Adam(Optimizer):
             "steps": [torch.zeros((), device=parameters[0].device)] * len(parameters) if parameters else [],
         }
 
-    def step(self, parameters: list[Tensor], gradients: list[Tensor], moments: Moments, lr: float) -> None:
-        steps = moments["steps"]
+    def step(self, parameters: list[Tensor], gradients: list[Tensor], state: OptimizerState, lr: float) -> None:
+        steps = state["steps"]
         for count in {id(count): count for count in steps}.values():
             count += 1
-        self._rule(
+        self._kernel(
             parameters,
             gradients,
-            moments["first"],
-            moments["second"],
+            state["first"],
+            state["second"],
             [],
             steps,
             amsgrad=False,
@@ -94,7 +94,7 @@ class Adam(Optimizer):
             maximize=False,
         )
 
-    _rule: ClassVar[Any] = staticmethod(torch._fused_adam_)
+    _kernel: ClassVar[Any] = staticmethod(torch._fused_adam_)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ class AdamW(Adam):
 
     weight_decay: NonNegative = 0.01
 
-    _rule: ClassVar[Any] = staticmethod(torch._fused_adamw_)
+    _kernel: ClassVar[Any] = staticmethod(torch._fused_adamw_)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,21 +111,21 @@ class SGD(Optimizer):
     """Stochastic gradient descent, with momentum if wanted."""
 
     lr: Positive = 0.1
-    momentum: Share = 0.0
+    momentum: FractionBelowOne = 0.0
     nesterov: bool = False
 
     def __post_init__(self) -> None:
         if self.nesterov and not self.momentum:
             raise ConfigError("optimizer.nesterov", "true", "needs momentum", "try optimizer.momentum=0.9")
 
-    def start(self, parameters: Sequence[Tensor]) -> Moments:
+    def init_state(self, parameters: Sequence[Tensor]) -> OptimizerState:
         return {"momentum": [torch.zeros_like(p) for p in parameters]} if self.momentum else {}
 
-    def step(self, parameters: list[Tensor], gradients: list[Tensor], moments: Moments, lr: float) -> None:
+    def step(self, parameters: list[Tensor], gradients: list[Tensor], state: OptimizerState, lr: float) -> None:
         torch._fused_sgd_(
             parameters,
             gradients,
-            moments.get("momentum", []),
+            state.get("momentum", []),
             weight_decay=self.weight_decay,
             momentum=self.momentum,
             lr=lr,
@@ -137,7 +137,7 @@ class SGD(Optimizer):
         )
 
 
-class Descent:
+class FunctionalOptimizer:
     """The optimisers of one set of parameters for all replicas, and their moments.
 
     Replicas with the same settings that lie side by side take their steps as one; a single one has no replica axis.
@@ -148,40 +148,40 @@ class Descent:
     """
 
     def __init__(self, parameters: Sequence[Tensor], optimizers: Sequence[Optimizer]) -> None:
-        self._replicas, self.parameters = len(optimizers), list(parameters)
-        self._courses: list[tuple[Optimizer, slice, list[Tensor]]] = []
+        self._num_replicas, self.parameters = len(optimizers), list(parameters)
+        self._param_groups: list[tuple[Optimizer, slice, list[Tensor]]] = []
         start = 0
         for optimizer, alike in groupby(optimizers):
             stop = start + len(list(alike))
-            mine = list(parameters) if self._replicas == 1 else [p.detach()[start:stop] for p in parameters]
-            self._courses.append((optimizer, slice(start, stop), mine))
+            mine = list(parameters) if self._num_replicas == 1 else [p.detach()[start:stop] for p in parameters]
+            self._param_groups.append((optimizer, slice(start, stop), mine))
             start = stop
-        self._moments: list[Moments] = [{} for _ in self._courses]
+        self._states: list[OptimizerState] = [{} for _ in self._param_groups]
 
-    def adopt(self, parameters: Sequence[Tensor]) -> None:
+    def rebind_parameters(self, parameters: Sequence[Tensor]) -> None:
         """Step with `parameters` of a single replica from now on: moments of those that stay are kept, others begin."""
-        ((optimizer, where, _),), (before,) = self._courses, self._moments
+        ((optimizer, where, _),), (before,) = self._param_groups, self._states
         places = {id(p): i for i, p in enumerate(self.parameters)}
         self.parameters = list(parameters)
-        self._courses = [(optimizer, where, self.parameters)]
+        self._param_groups = [(optimizer, where, self.parameters)]
         if not before:
             return
-        moments = optimizer.start(self.parameters)
+        moments = optimizer.init_state(self.parameters)
         for name, values in moments.items():
             for i, parameter in enumerate(self.parameters):
                 old = before[name][places[id(parameter)]] if id(parameter) in places else None
                 if old is not None and old.shape == values[i].shape:
                     values[i] = old
-        self._moments = [moments]
+        self._states = [moments]
 
     def begin_task(self) -> None:
         """Begin with fresh moments: in the first task, and in each where the settings say so."""
-        for i, (optimizer, _, mine) in enumerate(self._courses):
-            if optimizer.reset_per_task or not self._moments[i]:
-                self._moments[i] = optimizer.start(mine)
+        for i, (optimizer, _, mine) in enumerate(self._param_groups):
+            if optimizer.reset_per_task or not self._states[i]:
+                self._states[i] = optimizer.init_state(mine)
 
     @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor | None], lr: Callable[[Optimizer], float]) -> None:
+    def step(self, gradients: Sequence[Tensor | None], learning_rate: Callable[[Optimizer], float]) -> None:
         """One step against `gradients`; parameters without one stay as they are."""
         # The fused kernels walk through memory as if gradients lay in it as their parameters do.
         laid = [
@@ -192,50 +192,50 @@ class Descent:
         if not laid:
             return
         if len(laid) < len(gradients):
-            self._count_apart()
-        for (optimizer, where, mine), moments in zip(self._courses, self._moments, strict=True):
-            whole = len(self._courses) == 1
+            self._separate_step_counts()
+        for (optimizer, where, mine), moments in zip(self._param_groups, self._states, strict=True):
+            whole = len(self._param_groups) == 1
             optimizer.step(
                 [mine[i] for i, _ in laid],
                 [g if whole else g[where] for _, g in laid],
                 {moment: [values[i] for i, _ in laid] for moment, values in moments.items()},
-                lr(optimizer),
+                learning_rate(optimizer),
             )
 
-    def _count_apart(self) -> None:
+    def _separate_step_counts(self) -> None:
         """Give each parameter a count of steps of its own: not all take all."""
-        for moments in self._moments:
+        for moments in self._states:
             steps = moments.get("steps", [])
             if len({id(count) for count in steps}) < len(steps):
                 moments["steps"] = [count.clone() for count in steps]
 
-    def state_of(self, replica: int) -> Moments:
+    def state_of(self, replica: int) -> OptimizerState:
         """The moments of one replica, as it would have them alone."""
-        for (_, where, _), moments in zip(self._courses, self._moments, strict=True):
+        for (_, where, _), moments in zip(self._param_groups, self._states, strict=True):
             if where.start <= replica < where.stop:
-                index = None if self._replicas == 1 else replica - where.start
+                index = None if self._num_replicas == 1 else replica - where.start
                 return {
                     name: [(v if index is None or name == "steps" else v[index]).clone() for v in values]
                     for name, values in moments.items()
                 }
         raise IndexError(replica)
 
-    def load(self, states: Sequence[Moments]) -> None:
+    def load_states(self, states: Sequence[OptimizerState]) -> None:
         """Take up what `state_of` gave, for each replica."""
-        for i, (_, where, mine) in enumerate(self._courses):
+        for i, (_, where, mine) in enumerate(self._param_groups):
             part, device = states[where], mine[0].device
-            self._moments[i] = {
-                name: _counts(values, device)
+            self._states[i] = {
+                name: _step_counts(values, device)
                 if name == "steps"
                 else [
-                    (value.clone() if self._replicas == 1 else torch.stack([s[name][k] for s in part])).to(device)
+                    (value.clone() if self._num_replicas == 1 else torch.stack([s[name][k] for s in part])).to(device)
                     for k, value in enumerate(values)
                 ]
                 for name, values in part[0].items()
             }
 
 
-def _counts(values: list[Tensor], device: torch.device) -> list[Tensor]:
+def _step_counts(values: list[Tensor], device: torch.device) -> list[Tensor]:
     """Counts of steps: one for all if they agree, else each its own. Never two in the same memory."""
     if all(torch.equal(value, values[0]) for value in values):
         return [values[0].to(device, copy=True)] * len(values)

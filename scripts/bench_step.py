@@ -25,14 +25,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from gr_cli.cli.compose import composed
-from gr_cli.cli.launchers.width import on_data_of
+from gr_cli.cli.compose import compose_settings
+from gr_cli.cli.launchers.program_width import experiments_on_same_data
 from gr_cli.errors import GrError
-from gr_cli.strategies.steps import Position
-from gr_cli.system.devices import flushing_denormals, thread_limit
-from gr_cli.training.batches import batches, passes
+from gr_cli.strategies.context import TrainingStep
+from gr_cli.system.devices import flush_denormals, thread_limit
+from gr_cli.training.batches import batches, sample_passes
 from gr_cli.training.experiment import prepare
-from gr_cli.training.stacking import side_by_side
+from gr_cli.training.stacking import stack_learners
 
 _ops = torch.ops.aten
 PRODUCTS = {
@@ -46,25 +46,25 @@ class Subject:
     """A configuration that can be stepped, and that knows where its time goes."""
 
     def __init__(self, words: str, runs: int, threads: int | None = None) -> None:
-        job = composed(words.split())
-        first = prepare(job, together=runs)
+        job = compose_settings(words.split())
+        first = prepare(job, runs_in_group=runs)
         jobs = [replace(job, config=job.config | {"seed": job.seed + i}) for i in range(runs)]
-        experiments = on_data_of(first, jobs) if runs > 1 else [first]
+        experiments = experiments_on_same_data(first, jobs) if runs > 1 else [first]
         self.words, self.runs, self.device = words, runs, first.learner.device
         self.threads = threads or first.threads
-        self.learner = side_by_side(experiments)
+        self.learner = stack_learners(experiments)
         self._number = min(1, len(experiments[0].stages) - 1)
         self._stage, self._iterations = experiments[0].stages[self._number], count()
         with self.limits():
             if self._number:
                 few = islice(batches(experiments, 0, 0), 2)
-                self.learner.train_task(0, few, 10**9, _ignore, 0, passes(experiments, 0, 1))
-            self.learner.begin_task(self._stage.task, passes(experiments, self._number, 1))
+                self.learner.train_task(0, few, 10**9, _ignore, 0, sample_passes(experiments, 0, 1))
+            self.learner.begin_task(self._stage.task, sample_passes(experiments, self._number, 1))
         self._batches = batches(experiments, self._number, 0)
 
     @contextmanager
     def limits(self) -> Iterator[None]:
-        with thread_limit(self.threads), flushing_denormals(), self.learner.solvers.mode(training=True):
+        with thread_limit(self.threads), flush_denormals(), self.learner.solvers.train_mode(training=True):
             yield
 
     def wait(self) -> None:
@@ -78,7 +78,7 @@ class Subject:
             start = perf_counter()
             for _ in range(steps):
                 batch = data(lambda: next(self._batches))
-                self.learner.step(batch, Position(self._stage.task, next(self._iterations), 10**9))
+                self.learner.step(batch, TrainingStep(self._stage.task, next(self._iterations), 10**9))
             self.wait()
             return (perf_counter() - start) / steps
 
@@ -110,7 +110,7 @@ class Subject:
             (learner.strategy, "generator_batch", "replay"),
             (learner.generators, "call", "forward"),
             (torch.autograd, "grad", "backward"),
-            *((descent, "step", "optimiser") for descent in learner.descents.values()),
+            *((descent, "step", "optimiser") for descent in learner.functional_optimizers.values()),
         ]
         points = [point for point in points if hasattr(point[0], point[1])]
         before = [getattr(owner, name) for owner, name, _ in points]
@@ -225,7 +225,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        with flushing_denormals():  # before torch makes its threads, which then do as this one
+        with flush_denormals():  # before torch makes its threads, which then do as this one
             main()
     except GrError as error:
         sys.exit(f"bench_step: {error}")

@@ -60,7 +60,7 @@ LAUNCHERS = {
 # Imports first, so that they are not measured.
 INSIDE = """
 import sys, time
-import gr_cli.cli.main, gr_cli.terminal.run_view, gr_cli.runner.run, gr_cli.results.figures, hydra, torchvision
+import gr_cli.cli.main, gr_cli.terminal.run_display, gr_cli.runner.run, gr_cli.results.figures, hydra, torchvision
 start = time.perf_counter()
 code = gr_cli.cli.main.main(sys.argv[1:])
 print("seconds", time.perf_counter() - start)
@@ -96,13 +96,13 @@ def compare_widths(words: list[str], widths: list[int], threads: int | None, ste
     """Print how long an iteration of a run takes in programs of these widths, and which of them the rule takes."""
     from bench_step import Subject
 
-    from gr_cli.cli.compose import composed
-    from gr_cli.cli.launchers.width import choose_width
-    from gr_cli.system.devices import flushing_denormals
+    from gr_cli.cli.compose import compose_settings
+    from gr_cli.cli.launchers.program_width import choose_width
+    from gr_cli.system.devices import flush_denormals
 
-    job = composed(words)
+    job = compose_settings(words)
     jobs = [replace(job, config=job.config | {"seed": seed}) for seed in range(max(widths))]
-    with flushing_denormals():  # before torch makes its threads, which then do as this one
+    with flush_denormals():  # before torch makes its threads, which then do as this one
         choice = choose_width(jobs, max(widths), 4096 << 20)
         widths = sorted({*widths, choice.width})
         programs = [Subject(" ".join(words), width, threads) for width in widths]

@@ -33,11 +33,11 @@ import gr_cli.evaluation.measures.sample_quality
 import gr_cli.report.cli
 import gr_cli.results.figures
 import gr_cli.runner.verify  # imported before the forks, with all that a run needs
-import gr_cli.terminal.run_view
+import gr_cli.terminal.run_display
 from gr_cli import load_run
 from gr_cli.errors import GrError
-from gr_cli.results.folder import RESULTS
-from gr_cli.training.observer import View
+from gr_cli.results.folder import RESULT_FILES
+from gr_cli.training.observer import RunObserver
 
 SMALL = (
     "threads=1", "train.iterations=8", "log.every=3", "benchmark.classes_per_task=[2,4,4]", "model.hidden_sizes=[16]",
@@ -55,12 +55,12 @@ PATIENCE = 300.0  # seconds, far more than any command needs
 Command = Callable[[], int]
 
 
-class StopAt(View):
+class StopAt(RunObserver):
     """Asks to stop within the third task."""
 
-    def stepped(self, number, position, losses):
+    def stepped(self, stage_index, step, losses):
         """One training step is over."""
-        if (number, position.iteration) == (2, 4):
+        if (stage_index, step.iteration) == (2, 4):
             os.kill(os.getpid(), signal.SIGTERM)  # SIGINT is ignored in the background of a script
 
 
@@ -68,7 +68,7 @@ def run(words: tuple[str, ...], stop: bool = False) -> Command:
     """`gr-run words`, asked to stop on its way if so wanted."""
 
     def do() -> int:
-        gr_cli.terminal.run_view.Terminal = lambda **_: StopAt() if stop else View()
+        gr_cli.terminal.run_display.TerminalObserver = lambda **_: StopAt() if stop else RunObserver()
         return gr_cli.cli.main.main(words)
 
     return do
@@ -126,7 +126,7 @@ def forked(command: Command, home: Path) -> tuple[int, str]:
 
 def tables(home: Path) -> dict[str, bytes]:
     """What the runs below `home` found, by folder and name."""
-    found = sorted(path for name in RESULTS for path in home.glob(f"outputs/*/*/*/{name}") if path.is_file())
+    found = sorted(path for name in RESULT_FILES for path in home.glob(f"outputs/*/*/*/{name}") if path.is_file())
     return {str(path.relative_to(home)): path.read_bytes() for path in found}
 
 

@@ -171,14 +171,14 @@ def run(line: Line, seeds: int, launcher: str, words: list[str]) -> bool:
 
 def measured(line: Line, seeds: int, words: list[str]) -> list[tuple[float, float]]:
     """Average accuracy in percent and seconds of each seed's run that is finished."""
-    from gr_cli.cli.compose import composed
+    from gr_cli.cli.compose import compose_settings
     from gr_cli.config.groups import OUTPUTS
     from gr_cli.results.folder import RunFolder
     from gr_cli.system.reading import read_table
 
     found = []
     for seed in range(seeds):
-        folder = composed([*shlex.split(line.words), *words, f"seed={seed}"]).folder(OUTPUTS)
+        folder = compose_settings([*shlex.split(line.words), *words, f"seed={seed}"]).folder(OUTPUTS)
         if (RunFolder(folder).status() or {}).get("state") != "finished":
             continue
         metrics = {row["metric"]: row["value"] for row in read_table(folder / "metrics.csv")}

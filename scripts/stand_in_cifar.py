@@ -23,7 +23,7 @@ from torch import Tensor
 from torchvision import datasets
 
 import gr_cli.cli.main
-from gr_cli.benchmarks import Glyphs, Torchvision
+from gr_cli.benchmarks import SyntheticGlyphs, Torchvision
 from gr_cli.benchmarks.base import Samples
 
 HOME = Path("outputs/stand_in_cifar")
@@ -62,7 +62,7 @@ def chosen(samples: Samples, labels: Tensor, stream: torch.Generator) -> Tensor:
 def write(root: Path, source: str, part: float = 1.0) -> None:
     """Both sets, or a part of each, in CIFAR's format below `root`."""
     garments, digits = (Torchvision(name, source, download=False).load() for name in ("FashionMNIST", "MNIST"))
-    characters = Glyphs(classes=10).load()
+    characters = SyntheticGlyphs(classes=10).load()
     stream = torch.Generator().manual_seed(0)
     for name, marks, of, numbers in (
         ("cifar-100-python", digits, lambda garment, mark: 10 * garment + mark, (20_000, 4_000)),

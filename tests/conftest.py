@@ -110,7 +110,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a run that shall stop still waits for comes in the end, however slow the machine; tests of what does not
     come say how long they wait."""
-    for constant in ("runner.step_monitor.GRACE_SECONDS", "trackers.observer._PATIENCE"):
+    for constant in ("runner.step_monitor.GRACE_SECONDS", "trackers.observer._GRACE_SECONDS"):
         monkeypatch.setattr(f"gr_cli.{constant}", 600.0)
 
 
@@ -139,7 +139,7 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]
                 patch.chdir(home)
                 patch.setenv("GR_CACHE_ROOT", str(home / "cache"))
                 if at is not None:
-                    patch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: StopAt(*at))
+                    patch.setattr("gr_cli.terminal.run_display.TerminalObserver", lambda **_: StopAt(*at))
                 assert main(list(words)) == (0 if at is None else 130)
             homes[words, at] = home
         return homes[words, at]
@@ -184,7 +184,7 @@ def interrupted(gr_run: Callable[..., tuple[int, str, str]], monkeypatch: pytest
 
     def call(*words: str, at: tuple[int, int] = (1, 2)) -> str:
         with monkeypatch.context() as patch:
-            patch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: StopAt(*at))
+            patch.setattr("gr_cli.terminal.run_display.TerminalObserver", lambda **_: StopAt(*at))
             code, _, err = gr_run(*words)
         assert code == 130, err
         return err

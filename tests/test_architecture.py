@@ -8,13 +8,13 @@ import pytest
 import yaml
 
 import gr_cli
-from gr_cli.config.groups import NESTED as NESTED_GROUPS
-from gr_cli.config.groups import PROVIDED
-from gr_cli.config.instantiate import resolve
+from gr_cli.config.groups import NESTED_GROUPS as NESTED_GROUPS
+from gr_cli.config.groups import PROVIDED_ARGUMENTS
+from gr_cli.config.instantiate import import_target
 
 PACKAGE = Path(gr_cli.__file__).parent
 CONF = PACKAGE.parent / "conf"
-OPTIONS = sorted(path for group in PROVIDED for path in (CONF / group).glob("*.yaml"))
+OPTIONS = sorted(path for group in PROVIDED_ARGUMENTS for path in (CONF / group).glob("*.yaml"))
 NESTED = sorted(path for group in NESTED_GROUPS for path in (CONF / group).glob("*.yaml"))
 # What inherits from another option says only in what it differs: it has no defaults of a class to agree with.
 BASES = [path for path in [*OPTIONS, *NESTED] if "_target_" in (yaml.safe_load(path.read_text()) or {})]
@@ -39,7 +39,7 @@ WALLS = {
     "hydra": ("cli/",),
     "omegaconf": ("cli/", "config/schema.py"),
     "rich": ("terminal/",),
-    "matplotlib": ("results/drawing.py",),
+    "matplotlib": ("results/matplotlib_setup.py",),
     "jinja2": ("report/page.py",),
     "PIL": ("benchmarks/sources/image_", "evaluation/audit_images.py", "report/page.py"),
     "fcntl": ("system/locks.py", "system/signals.py"),
@@ -94,7 +94,7 @@ def test_components_know_no_configuration():
     for path, names in IMPORTS.items():
         if path.startswith(("models", "generators", "strategies", "benchmarks")):
             ours = {name for name in names if name.startswith("gr_cli.config.")}
-            assert ours <= {"gr_cli.config.arguments.checked"}, path
+            assert ours <= {"gr_cli.config.arguments.validate_arguments"}, path
 
 
 def test_no_module_is_imported_by_what_it_imports():
@@ -127,13 +127,15 @@ def test_defaults_in_yaml_are_those_of_the_signature(path):
     """Defaults live once: what the YAML says, the Python API must say too, where it says anything."""
     node = yaml.safe_load(path.read_text())
     groups = {name for part in node.pop("defaults", []) if isinstance(part, dict) for name in part}
-    parameters = inspect.signature(resolve(node.pop("_target_"), "")).parameters
+    parameters = inspect.signature(import_target(node.pop("_target_"), "")).parameters
     for name, value in node.items():
         default = parameters[name].default
         if default is not inspect.Parameter.empty and value is not None and not isinstance(value, dict):
             assert value == (list(default) if isinstance(default, tuple) else default), name
     if path.parent.name != "benchmark":
-        missing = set(parameters) - set(node) - groups - set(PROVIDED.get(path.relative_to(CONF).parts[0], ()))
+        missing = (
+            set(parameters) - set(node) - groups - set(PROVIDED_ARGUMENTS.get(path.relative_to(CONF).parts[0], ()))
+        )
         assert not missing, f"{path} leaves out {missing}"
 
 
@@ -157,7 +159,7 @@ def test_every_yaml_composes(preset, strategy):
         others = OPTIONS if preset == "none" and strategy is None else []
         for option in [[], *([f"{path.parent.name}={path.stem}"] for path in others)]:
             config = OmegaConf.to_container(compose("config", overrides=[*words, *option]), resolve=True)
-            Settings.checked(config, {}, words)
+            Settings.validated(config, {}, words)
 
 
 def test_importing_has_no_effects(tmp_path):
@@ -166,7 +168,7 @@ def test_importing_has_no_effects(tmp_path):
 
     script = (
         "import torch; state, threads = torch.get_rng_state(), torch.get_num_threads()\n"
-        "import gr_cli.cli.main, gr_cli.runner.run, gr_cli.training.trainer, gr_cli.terminal.run_view\n"
+        "import gr_cli.cli.main, gr_cli.runner.run, gr_cli.training.trainer, gr_cli.terminal.run_display\n"
         "import gr_cli.results.figures, gr_cli.evaluation.audit\n"
         "assert torch.equal(state, torch.get_rng_state()) and threads == torch.get_num_threads()"
     )

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from gr_cli.optimizers import SGD, Adam, AdamW, Descent
+from gr_cli.optimizers import SGD, Adam, AdamW, FunctionalOptimizer
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,10 @@ class Both:
         # The last parameter is a single number, and gets no gradient in every third step.
         self.side = [torch.randn(count, 8, 4), torch.randn(count, 16), torch.randn(count)]
         self.apart = [[p[i].clone() for p in self.side] for i in range(count)]
-        self.together = Descent(self.side, optimizers)
-        self.alone = [Descent(mine, [optimizer]) for mine, optimizer in zip(self.apart, optimizers, strict=True)]
+        self.together = FunctionalOptimizer(self.side, optimizers)
+        self.alone = [
+            FunctionalOptimizer(mine, [optimizer]) for mine, optimizer in zip(self.apart, optimizers, strict=True)
+        ]
         self.begin_task()
 
     def begin_task(self) -> None:
@@ -99,11 +101,11 @@ def test_replicas_go_on_from_states_saved_side_by_side_or_alone(optimizers):
         both.steps(1, 2, 3)
     apart = [copy.deepcopy(one.state_of(0)) for one in again.alone]
     side = [copy.deepcopy(again.together.state_of(i)) for i in range(len(optimizers))]
-    again.together, again.alone = Descent(again.side, optimizers), []
-    again.together.load(apart)
+    again.together, again.alone = FunctionalOptimizer(again.side, optimizers), []
+    again.together.load_states(apart)
     for mine, optimizer, state in zip(again.apart, optimizers, side, strict=True):
-        again.alone.append(Descent(mine, [optimizer]))
-        again.alone[-1].load([state])
+        again.alone.append(FunctionalOptimizer(mine, [optimizer]))
+        again.alone[-1].load_states([state])
     for both in (whole, again):
         both.steps(4, 5)
         both.check()
@@ -122,7 +124,7 @@ def test_schedules():
 def test_a_parameter_that_lies_in_memory_otherwise_gets_its_own_gradient():
     gradient = torch.arange(16.0).view(1, 4, 2, 2)
     parameter = torch.zeros(1, 4, 2, 2).to(memory_format=torch.channels_last)
-    descent = Descent([parameter], [SGD(lr=1.0)])
+    descent = FunctionalOptimizer([parameter], [SGD(lr=1.0)])
     descent.begin_task()
     descent.step([gradient], lambda optimizer: optimizer.lr)
     torch.testing.assert_close(parameter, -gradient, rtol=0, atol=0, check_stride=False)
@@ -132,7 +134,7 @@ def test_a_gradient_that_lies_in_memory_otherwise_is_the_same_gradient():
     gradient, found = torch.arange(12.0).view(3, 4), []
     for laid_out in (gradient, gradient.t().contiguous().t()):
         parameter = torch.zeros(3, 4)
-        descent = Descent([parameter], [SGD(lr=1.0)])
+        descent = FunctionalOptimizer([parameter], [SGD(lr=1.0)])
         descent.begin_task()
         descent.step([laid_out], lambda optimizer: optimizer.lr)
         found.append(parameter)

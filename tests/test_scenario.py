@@ -11,50 +11,50 @@ def units(mask: torch.Tensor) -> list[int]:
 
 def test_class_incremental_units_are_the_classes_seen():
     scenario = Scenario("class")
-    heads = scenario.heads(COUNTS)
-    assert scenario.offsets(COUNTS) == [0, 2, 4]
+    heads = scenario.task_units(COUNTS)
+    assert scenario.unit_offsets(COUNTS) == [0, 2, 4]
     assert heads.shape == (3, 7)
     assert units(scenario.training_units(heads, 1)) == [0, 1, 2, 3]
-    assert units(scenario.testing_units(heads, task=2, learnt=1)) == [0, 1, 2, 3]
-    assert units(scenario.testing_units(heads, task=0, learnt=-1)) == list(range(7))
+    assert units(scenario.testing_units(heads, task=2, last_trained_task=1)) == [0, 1, 2, 3]
+    assert units(scenario.testing_units(heads, task=0, last_trained_task=-1)) == list(range(7))
 
 
 def test_active_classes_all_concerns_training_only():
     scenario = Scenario("class", active_classes="all")
-    heads = scenario.heads(COUNTS)
+    heads = scenario.task_units(COUNTS)
     assert units(scenario.training_units(heads, 0)) == list(range(7))
-    assert units(scenario.testing_units(heads, task=0, learnt=0)) == [0, 1]
+    assert units(scenario.testing_units(heads, task=0, last_trained_task=0)) == [0, 1]
 
 
 def test_domain_incremental_tasks_share_their_units():
     scenario = Scenario("domain")
-    heads = scenario.heads([2, 2, 2])
-    assert scenario.offsets([2, 2, 2]) == [0, 0, 0]
+    heads = scenario.task_units([2, 2, 2])
+    assert scenario.unit_offsets([2, 2, 2]) == [0, 0, 0]
     assert heads.shape == (3, 2)
-    assert units(scenario.testing_units(heads, task=2, learnt=0)) == [0, 1]
+    assert units(scenario.testing_units(heads, task=2, last_trained_task=0)) == [0, 1]
 
 
 def test_task_incremental_units_are_those_of_the_task_in_hand():
     scenario = Scenario("task")
-    heads = scenario.heads(COUNTS)
+    heads = scenario.task_units(COUNTS)
     assert units(scenario.training_units(heads, 1)) == [2, 3]
-    assert units(scenario.testing_units(heads, task=0, learnt=2)) == [0, 1]
+    assert units(scenario.testing_units(heads, task=0, last_trained_task=2)) == [0, 1]
 
 
 def test_replay_has_one_target_per_earlier_head_only_in_the_task_scenario():
     for kind, number in (("class", 1), ("domain", 1), ("task", 2)):
         scenario = Scenario(kind)
-        heads = scenario.heads([2, 2, 2])
-        assert scenario.teacher_units(heads, 2).shape[0] == number
+        heads = scenario.task_units([2, 2, 2])
+        assert scenario.known_units(heads, 2).shape[0] == number
         assert scenario.replay_units(heads, 2).shape[0] == number
     scenario = Scenario("class")
-    heads = scenario.heads(COUNTS)
-    assert units(scenario.teacher_units(heads, 1)[0]) == [0, 1]
+    heads = scenario.task_units(COUNTS)
+    assert units(scenario.known_units(heads, 1)[0]) == [0, 1]
     assert units(scenario.replay_units(heads, 1)[0]) == [0, 1, 2, 3]
 
 
 def test_a_unit_tells_its_task_only_where_tasks_have_classes_of_their_own():
-    heads = Scenario("class").heads(COUNTS)
+    heads = Scenario("class").task_units(COUNTS)
     assert Scenario("class").task_of_unit(heads, 2).tolist() == [0, 0, 1, 1, -1, -1, -1]
     assert Scenario("task").task_of_unit(heads, 2) is None
     overlapping = torch.tensor([[True, True], [True, True], [True, True]])
@@ -63,6 +63,6 @@ def test_a_unit_tells_its_task_only_where_tasks_have_classes_of_their_own():
 
 def test_joint_training_keeps_heads_apart_only_in_the_task_scenario():
     owner = torch.tensor([0, 2])
-    heads = Scenario("task").heads(COUNTS)
+    heads = Scenario("task").task_units(COUNTS)
     assert [units(row) for row in Scenario("task").joint_units(heads, owner, 2)] == [[0, 1], [4, 5, 6]]
     assert [units(row) for row in Scenario("class").joint_units(heads, owner, 2)] == [list(range(7))] * 2

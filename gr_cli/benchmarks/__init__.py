@@ -3,11 +3,11 @@
 from gr_cli.benchmarks.base import Benchmark as Benchmark
 from gr_cli.benchmarks.base import Samples as Samples
 from gr_cli.benchmarks.base import Task as Task
-from gr_cli.benchmarks.features import ConvFeatures as ConvFeatures
-from gr_cli.benchmarks.features import TorchvisionFeatures as TorchvisionFeatures
+from gr_cli.benchmarks.feature_extractors import ConvFeatureExtractor as ConvFeatureExtractor
+from gr_cli.benchmarks.feature_extractors import TorchvisionFeatureExtractor as TorchvisionFeatureExtractor
 from gr_cli.benchmarks.sources.arrays import Arrays as Arrays
 from gr_cli.benchmarks.sources.digits import Digits as Digits
-from gr_cli.benchmarks.sources.glyphs import Glyphs as Glyphs
+from gr_cli.benchmarks.sources.glyphs import SyntheticGlyphs as SyntheticGlyphs
 from gr_cli.benchmarks.sources.image_folder import ImageFolder as ImageFolder
 from gr_cli.benchmarks.sources.tensors import Tensors as Tensors
 from gr_cli.benchmarks.sources.torchvision import Torchvision as Torchvision

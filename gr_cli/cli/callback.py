@@ -15,13 +15,18 @@ from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gr_cli.cli.compose import settings_from, typed
-from gr_cli.cli.hydra_errors import explain
-from gr_cli.cli.launchers.check import check_launcher, in_this_process, starts_processes, trained_elsewhere
-from gr_cli.cli.sweep import begin, current
+from gr_cli.cli.compose import plain_overrides, settings_from_config
+from gr_cli.cli.hydra_errors import describe_error
+from gr_cli.cli.launchers.selection import (
+    check_launcher,
+    runs_in_this_process,
+    starts_local_processes,
+    uses_other_processes,
+)
+from gr_cli.cli.sweep import begin_sweep, current_sweep
 from gr_cli.config.groups import OUTPUTS
 from gr_cli.errors import CompositionError, ConfigError, Stop
-from gr_cli.system.messages import tell
+from gr_cli.system.messages import print_status
 from gr_cli.system.signals import lifeline
 
 if TYPE_CHECKING:
@@ -33,10 +38,10 @@ if TYPE_CHECKING:
 
 _MANIFEST = "sweep.json"  # in the sweep's folder
 # The parts of Hydra's own configuration that a job can't have for itself.
-_OF_SWEEP = ("launcher", "sweeper", "sweep")
+_SWEEP_WIDE_GROUPS = ("launcher", "sweeper", "sweep")
 
 
-def quiet() -> None:
+def silence_hydra_warnings() -> None:
     """Our `hydra/launcher/*.yaml` are checked against the plugins' own of the same name on purpose: no warnings.
 
     What Hydra only warns of, and goes on as if it had not been typed, is a mistake here.
@@ -46,20 +51,20 @@ def quiet() -> None:
         warnings.filterwarnings("error", message=mistake)
 
 
-quiet()  # for the processes of a launcher, which import this module with the job they are handed
+silence_hydra_warnings()  # for the processes of a launcher, which import this module with the job they are handed
 
 
-class CheckFirst(Callback):
+class ValidateJobs(Callback):
     """Hydra calls this before the first job of a sweep. Other sweepers than the basic one find jobs as they go."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         # Hydra makes warnings of what a callback raises, but for a `Stop`.
         try:
             check_launcher(config)
-            if _sweeper(config).endswith("BasicSweeper"):
-                _plan(config)
-            if starts_processes(config.hydra):
-                current().held.enter_context(lifeline())
+            if _sweeper_target(config).endswith("BasicSweeper"):
+                _prepare_sweep(config)
+            if starts_local_processes(config.hydra):
+                current_sweep().resources.enter_context(lifeline())
         except Exception as error:
             raise Stop(error) from error
 
@@ -68,7 +73,7 @@ class CheckFirst(Callback):
         job_return.cfg = job_return.hydra_cfg = None
 
 
-def _sweeper(config: DictConfig) -> str:
+def _sweeper_target(config: DictConfig) -> str:
     """The class of the sweeper."""
     node = OmegaConf.select(config, "hydra.sweeper")
     if not OmegaConf.is_dict(node) or "_target_" not in node:
@@ -77,24 +82,24 @@ def _sweeper(config: DictConfig) -> str:
     return str(node["_target_"])
 
 
-def _plan(config: DictConfig) -> None:
+def _prepare_sweep(config: DictConfig) -> None:
     """Compose and check all jobs, and write down which runs they are."""
     from gr_cli.cli.launchers.sweeper import CheckedSweeper
-    from gr_cli.config.arguments import check
-    from gr_cli.runner.run import folder_of
+    from gr_cli.config.arguments import check_value
+    from gr_cli.runner.run import run_folder
     from gr_cli.system.files import make_folder, write_json
-    from gr_cli.system.locks import held
+    from gr_cli.system.locks import locked
     from gr_cli.types import PositiveInt
 
-    check(config.hydra.sweeper.max_batch_size, PositiveInt | None, "hydra.sweeper.max_batch_size")
-    sweep = begin()
-    sweep.in_process = in_this_process(config.hydra)
-    jobs = _listed(config)
+    check_value(config.hydra.sweeper.max_batch_size, PositiveInt | None, "hydra.sweeper.max_batch_size")
+    sweep = begin_sweep()
+    sweep.in_process = runs_in_this_process(config.hydra)
+    jobs = _list_jobs(config)
     same: tuple[list[str], list[str]] | None = None
     firsts: dict[tuple[Any, ...], list[str]] = {}
     for overrides in jobs:
-        settings = _checked_job(config, overrides)
-        path = folder_of(settings, OUTPUTS).path
+        settings = _validated_settings(config, overrides)
+        path = run_folder(settings, OUTPUTS).path
         first = firsts.setdefault((path.parent, settings.seed, settings.identity), overrides)
         if first is not overrides:
             same = same or (first, overrides)
@@ -102,39 +107,39 @@ def _plan(config: DictConfig) -> None:
         sweep.add(path, overrides, settings)
     if same:
         runs = "1 run" if len(sweep.jobs) == 1 else f"{len(sweep.jobs)} runs"
-        print(f"{len(jobs)} jobs are {runs}, each trained once: {_shown(*same)} are the same run")
-    sweep.tally.total = len(sweep.jobs)
+        print(f"{len(jobs)} jobs are {runs}, each trained once: {_describe_duplicates(*same)} are the same run")
+    sweep.progress.total = len(sweep.jobs)
     folder = Path(config.hydra.sweep.dir)
     make_folder(folder)
-    sweep.held.enter_context(held(folder))
+    sweep.resources.enter_context(locked(folder))
     write_json(folder / _MANIFEST, {"jobs": {str(path): overrides for path, overrides in sweep.jobs.items()}})
     Plugins.instance().class_name_to_class[config.hydra.sweeper._target_] = CheckedSweeper
-    if trained_elsewhere(config.hydra):
-        tell(f"other processes train these runs; to watch them: gr-report --watch {shlex.quote(str(folder))}")
+    if uses_other_processes(config.hydra):
+        print_status(f"other processes train these runs; to watch them: gr-report --watch {shlex.quote(str(folder))}")
 
 
-def _listed(config: DictConfig) -> list[list[str]]:
+def _list_jobs(config: DictConfig) -> list[list[str]]:
     """The overrides of each job that Hydra's own sweeper makes of its parameters and of the command line."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-    words = typed(config.hydra.overrides.task)
+    words = plain_overrides(config.hydra.overrides.task)
     try:
         words = [*BasicSweeper(None, config.hydra.sweeper.params)._parse_config(), *words]
         parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(words)
     except (HydraException, OmegaConfBaseException) as error:
-        raise CompositionError(explain(error, words)) from error
+        raise CompositionError(describe_error(error, words)) from error
     for override in parsed:
-        _check_values(override)
+        _check_sweep_values(override)
     return [list(overrides) for overrides in BasicSweeper.split_arguments(parsed, None)[0]]
 
 
-def _checked_job(config: DictConfig, overrides: list[str]) -> Settings:
+def _validated_settings(config: DictConfig, overrides: list[str]) -> Settings:
     """The settings of a job of the sweep that `config` describes."""
     try:
         composed = GlobalHydra.instance().config_loader().load_sweep_config(config, overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise CompositionError(explain(error, overrides)) from error
-    for part in _OF_SWEEP:
+        raise CompositionError(describe_error(error, overrides)) from error
+    for part in _SWEEP_WIDE_GROUPS:
         here, there = (OmegaConf.to_container(node.hydra[part], resolve=False) for node in (composed, config))
         if here != there:
             choice = composed.hydra.runtime.choices.get(f"hydra/{part}")
@@ -144,21 +149,21 @@ def _checked_job(config: DictConfig, overrides: list[str]) -> Settings:
                 f"sets hydra.{part}, which holds for the whole sweep and not for one of its jobs",
                 f"name it on the command line: hydra/{part}={choice}",
             )
-    settings = settings_from(composed, composed.hydra)
+    settings = settings_from_config(composed, composed.hydra)
     if settings.config["inspect"]:
         raise ConfigError("inspect", "true", "looks at one benchmark, not at a sweep's", "leave out -m")
     return settings
 
 
-def _shown(one: list[str], other: list[str]) -> str:
+def _describe_duplicates(first: list[str], second: list[str]) -> str:
     """Two jobs by the overrides in which they differ."""
-    differing = [(a, b) for a, b in zip(one, other, strict=True) if a != b]
+    differing = [(a, b) for a, b in zip(first, second, strict=True) if a != b]
     if not differing:
-        return f"{shlex.join(one)} twice"
+        return f"{shlex.join(first)} twice"
     return " and ".join(shlex.join(words) for words in zip(*differing, strict=True))
 
 
-def _check_values(override: Override) -> None:
+def _check_sweep_values(override: Override) -> None:
     """Refuse what can't be listed: a sweep over sweeps, an interval, or nothing at all."""
     if not override.is_sweep_override():
         return

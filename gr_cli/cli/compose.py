@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gr_cli.config.settings import Settings
 
 
-def settings_from(config: DictConfig, hydra: Any) -> Settings:
+def settings_from_config(config: DictConfig, hydra: Any) -> Settings:
     """Settings from what Hydra composed; `hydra` is its own part of the configuration.
 
     Raises:
@@ -23,24 +23,24 @@ def settings_from(config: DictConfig, hydra: Any) -> Settings:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from gr_cli.cli.hydra_errors import explain
+    from gr_cli.cli.hydra_errors import describe_error
     from gr_cli.config.settings import Settings
     from gr_cli.trackers.trust import check_tracker
 
-    overrides = typed(hydra.overrides.task)
+    overrides = plain_overrides(hydra.overrides.task)
     # Hydra's own part would take longer to resolve than all the rest.
     ours = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
     try:
         plain: Any = OmegaConf.to_container(ours, resolve=True)
     except OmegaConfBaseException as error:
-        raise CompositionError(explain(error, overrides)) from error
+        raise CompositionError(describe_error(error, overrides)) from error
     choices = {group: hydra.runtime.choices.get(group) for group in GROUPS}
-    settings = Settings.checked(plain, choices, overrides)
+    settings = Settings.validated(plain, choices, overrides)
     check_tracker(settings.config)
     return settings
 
 
-def typed(overrides: Any) -> list[str]:
+def plain_overrides(overrides: Any) -> list[str]:
     """Overrides as they were typed: what they refer to is to be found where they lead, not in this list."""
     from omegaconf import OmegaConf
 
@@ -48,7 +48,7 @@ def typed(overrides: Any) -> list[str]:
     return list(words)
 
 
-def composed(words: Sequence[str]) -> Settings:
+def compose_settings(overrides: Sequence[str]) -> Settings:
     """The settings that `gr-run` with these overrides would run, for other programs than the door.
 
     Raises:
@@ -56,9 +56,9 @@ def composed(words: Sequence[str]) -> Settings:
     """
     from hydra.core.config_store import ConfigStore
 
-    from gr_cli.cli.hydra_errors import config_of
+    from gr_cli.cli.hydra_errors import compose_config
     from gr_cli.config.schema import RunConfig
 
     ConfigStore.instance().store("schema", RunConfig)
-    config = config_of(words, hydra=True)
-    return settings_from(config, config.hydra)
+    config = compose_config(overrides, hydra=True)
+    return settings_from_config(config, config.hydra)

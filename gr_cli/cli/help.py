@@ -7,7 +7,7 @@ from itertools import pairwise, takewhile
 from pathlib import Path
 from textwrap import wrap
 
-from gr_cli.config.groups import CONF, GROUPS, NESTED
+from gr_cli.config.groups import CONF, GROUPS, NESTED_GROUPS
 
 _INTRO = """\
 gr-run: continual learning experiments with generative replay
@@ -36,21 +36,21 @@ examples:
 _ORDER = {kind: place for place, kind in enumerate((*GROUPS, "hydra/launcher"))}
 
 
-def own_folders(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+def split_config_dirs(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
     """The folders of a `--config-dir` among `words`, and the other words."""
     flags = ("--config-dir", "-cd")
-    after = [b for a, b in pairwise(words) if a in flags]
-    joined = [word for word in words if word.startswith(tuple(f"{flag}=" for flag in flags))]
+    after = [b for a, b in pairwise(argv) if a in flags]
+    joined = [word for word in argv if word.startswith(tuple(f"{flag}=" for flag in flags))]
     found = [Path(word) for word in (*after, *(word.partition("=")[2] for word in joined))]
-    return found, [word for word in words if word not in (*flags, *after, *joined)]
+    return found, [word for word in argv if word not in (*flags, *after, *joined)]
 
 
-def text(words: Sequence[str]) -> str:
+def help_text(argv: Sequence[str]) -> str:
     """The whole help; options of a `--config-dir` among `words` are listed too."""
     options: dict[str, dict[str, Path]] = {}
-    for root in (CONF, *own_folders(words)[0]):
+    for root in (CONF, *split_config_dirs(argv)[0]):
         # One level, and the nested groups: a folder of one's own may hold anything below.
-        for pattern in ("[!_]*", *NESTED, "hydra/launcher"):
+        for pattern in ("[!_]*", *NESTED_GROUPS, "hydra/launcher"):
             for file in root.glob(f"{pattern}/*.yaml"):
                 options.setdefault(file.parent.relative_to(root).as_posix(), {})[file.stem] = file
     source = (CONF / "config.yaml").read_text(encoding="utf-8")
@@ -60,14 +60,16 @@ def text(words: Sequence[str]) -> str:
     for kind in sorted(options, key=lambda kind: (_ORDER.get(kind, len(_ORDER)), kind)):
         marked = sorted(f"{name}*" if chosen.get(kind) == name else name for name in options[kind])
         lines += wrap("  ".join(marked), 118, initial_indent=f"  {kind:<20} ", subsequent_indent=23 * " ")
-    presets = [f"  {name:<26} {said}" for name, file in sorted(options["preset"].items()) if (said := _purpose(file))]
+    presets = [
+        f"  {name:<26} {said}" for name, file in sorted(options["preset"].items()) if (said := _first_sentence(file))
+    ]
     settings = ("seed:" + rest.partition("\nhydra:")[0]).strip().splitlines()
     return "\n".join(
         [*lines, "", "presets:", *presets, "", "settings and their defaults:", *(f"  {line}" for line in settings)]
     )
 
 
-def _purpose(file: Path) -> str:
+def _first_sentence(file: Path) -> str:
     """What the comment at the top of an option says first."""
     lines = file.read_text(encoding="utf-8").splitlines()
     comment = takewhile(lambda line: line.startswith("# "), (line for line in lines if not line.startswith("# @")))

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gr_cli._version import __version__
-from gr_cli.cli.compose import settings_from, typed
-from gr_cli.cli.sweep import begin, current, identity
+from gr_cli.cli.compose import plain_overrides, settings_from_config
+from gr_cli.cli.sweep import begin_sweep, current_sweep, sweep_hash
 from gr_cli.config.groups import OUTPUTS
 from gr_cli.errors import (
     AuditError,
@@ -29,9 +29,9 @@ from gr_cli.errors import (
     as_failure,
     one_line,
 )
-from gr_cli.system.messages import tell_failure
-from gr_cli.system.output import make_unfailing, why_incomplete
-from gr_cli.system.signals import as_interrupts, hold_lifeline, leave_with_run
+from gr_cli.system.messages import print_failure
+from gr_cli.system.output import incomplete_output_message, make_output_robust
+from gr_cli.system.signals import exit_if_worker, join_lifeline, signals_as_keyboard_interrupts
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -41,16 +41,16 @@ if TYPE_CHECKING:
 
 def entry() -> None:
     """The console script. Nothing that can't be shown ends what trains; where showing is all, it is an error."""
-    make_unfailing()
+    make_output_robust()
     code = main(sys.argv[1:])
-    if (why := why_incomplete()) is not None:
+    if (why := incomplete_output_message()) is not None:
         print(f"gr-run: {why}", file=sys.stderr)
-        code = code or int(any(word.partition("=")[0] in _SHOW_ONLY for word in sys.argv[1:]))
+        code = code or int(any(word.partition("=")[0] in _DISPLAY_FLAGS for word in sys.argv[1:]))
     sys.exit(code)
 
 
 # Words of a command line that trains nothing.
-_SHOW_ONLY = ("-h", "--help", "--version", "--cfg", "-c", "--info", "-i", "--hydra-help", "-sc", "inspect")
+_DISPLAY_FLAGS = ("-h", "--help", "--version", "--cfg", "-c", "--info", "-i", "--hydra-help", "-sc", "inspect")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -58,31 +58,31 @@ def main(arguments: Sequence[str]) -> int:
     could not read everything, 130 for Ctrl-C."""
     words = list(arguments)
     if {"-h", "--help"} & set(words):
-        from gr_cli.cli.help import text
+        from gr_cli.cli.help import help_text
 
-        print(text(words))
+        print(help_text(words))
         return 0
     if "--version" in words:
         print(f"gr-run {__version__}")
         return 0
     try:
-        with as_interrupts():
-            for name, do in _ON_FOLDERS.items():
+        with signals_as_keyboard_interrupts():
+            for name, do in _FOLDER_COMMANDS.items():
                 if any(word.startswith(f"{name}=") for word in words):
-                    return _where_it_began(do, *_folder_and_trust(name, words))
+                    return _in_start_directory(do, *_parse_folder_command(name, words))
             return _compose_and_run(words)
     except Stop as stop:
         if not isinstance(stop.error, GrError):
             raise stop.error from None
-        return _tell(stop.error)
+        return _print_error(stop.error)
     except GrError as error:
-        return _tell(error)
+        return _print_error(error)
     except KeyboardInterrupt:
         print("gr-run: interrupted", file=sys.stderr)
         return 130
 
 
-def _tell(error: GrError) -> int:
+def _print_error(error: GrError) -> int:
     print(f"gr-run: {one_line(error)}", file=sys.stderr)
     return error.exit_code
 
@@ -90,45 +90,45 @@ def _tell(error: GrError) -> int:
 # --- a run that is there already
 
 
-def _folder_and_trust(name: str, words: list[str]) -> tuple[Path, list[str]]:
+def _parse_folder_command(name: str, argv: list[str]) -> tuple[Path, list[str]]:
     """The folder of `<name>=<folder>`, and what of it is trusted: code and addresses that `trust=` names, and every
     `_target_` in a `--config-dir`. Nothing else goes beside them."""
-    from gr_cli.cli.help import own_folders
-    from gr_cli.config.instantiate import targets_named
+    from gr_cli.cli.help import split_config_dirs
+    from gr_cli.config.instantiate import targets_in_text
 
-    path = Path(next(word for word in words if word.startswith(f"{name}=")).partition("=")[2])
-    own, rest = own_folders(words)
+    path = Path(next(word for word in argv if word.startswith(f"{name}=")).partition("=")[2])
+    own, rest = split_config_dirs(argv)
     trust = [part for word in rest if word.startswith("trust=") for part in word.partition("=")[2].split(",") if part]
     others = [word for word in rest if not word.startswith((f"{name}=", "trust="))]
     if others:
         raise ConfigError(name, path, f"goes alone: remove {' '.join(others)}")
     for folder in own:
-        trust += targets_named("\n".join(file.read_text(encoding="utf-8") for file in folder.rglob("*.yaml")))
+        trust += targets_in_text("\n".join(file.read_text(encoding="utf-8") for file in folder.rglob("*.yaml")))
     return path, trust
 
 
-def _where_it_began(do: Callable[[Path, Sequence[str]], int], path: Path, trust: Sequence[str]) -> int:
+def _in_start_directory(command: Callable[[Path, Sequence[str]], int], path: Path, trust: Sequence[str]) -> int:
     """`do` with a run's folder in the directory in which the run was begun, if that is still there: from it lead the
     relative paths of its configuration."""
     from gr_cli.results.folder import RunFolder
 
     began = Path(str((RunFolder(path).status() or {}).get("directory", ".")))
     if not (os.path.isdir(began) and os.access(began, os.X_OK)) or began.samefile("."):
-        return do(path, trust)
+        return command(path, trust)
     path = path.absolute()
     # A folder may name any directory: nothing shall be imported from there that is not from here already.
     sys.path[:] = [str(Path(place).absolute()) for place in sys.path]
     with chdir(began):
-        return do(path, trust)
+        return command(path, trust)
 
 
 def _resume(path: Path, trust: Sequence[str]) -> int:
     """`gr-run resume=<folder>`: go on with a run as its folder describes it."""
-    from gr_cli.results.stored_config import check_unchanged, settings_of
-    from gr_cli.trackers.trust import check_address
+    from gr_cli.results.stored_config import check_unchanged, stored_settings
+    from gr_cli.trackers.trust import require_trusted_address
 
-    settings = settings_of(path, trust)
-    check_address(path, settings.config, trust)
+    settings = stored_settings(path, trust)
+    require_trusted_address(path, settings.config, trust)
     check_unchanged(path)
     _run(settings, path)
     return 0
@@ -137,11 +137,11 @@ def _resume(path: Path, trust: Sequence[str]) -> int:
 def _verify(path: Path, trust: Sequence[str]) -> int:
     """`gr-run verify=<folder>`: repeat a run elsewhere, and say whether it comes out the same."""
     from gr_cli.runner.verify import verify
-    from gr_cli.terminal.run_view import Terminal
+    from gr_cli.terminal.run_display import TerminalObserver
 
-    verdict = verify(path, Terminal(kept=False), trust)
+    verdict = verify(path, TerminalObserver(keeps_folder=False), trust)
     print("\n".join(map(one_line, verdict.lines)))
-    return verdict.code
+    return verdict.exit_code
 
 
 def _audit(path: Path, trust: Sequence[str]) -> int:
@@ -161,63 +161,67 @@ def _audit(path: Path, trust: Sequence[str]) -> int:
     return 0
 
 
-_ON_FOLDERS: dict[str, Callable[[Path, Sequence[str]], int]] = {"resume": _resume, "verify": _verify, "audit": _audit}
+_FOLDER_COMMANDS: dict[str, Callable[[Path, Sequence[str]], int]] = {
+    "resume": _resume,
+    "verify": _verify,
+    "audit": _audit,
+}
 
 
 # --- a run, or a sweep, from its configuration
 
 
-def _compose_and_run(words: list[str]) -> int:
+def _compose_and_run(argv: list[str]) -> int:
     """Let Hydra compose the configuration and call `_job` with it, once or for each job of a sweep."""
     import hydra
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    from gr_cli.cli.callback import quiet
-    from gr_cli.cli.hydra_errors import explain
+    from gr_cli.cli.callback import silence_hydra_warnings
+    from gr_cli.cli.hydra_errors import describe_error
     from gr_cli.cli.launchers.register import register
-    from gr_cli.cli.overrides import check_words, with_sweeper_params
+    from gr_cli.cli.overrides import expand_sweeper_params, validate_overrides
     from gr_cli.config.schema import RunConfig
 
-    begin()
-    quiet()
+    begin_sweep()
+    silence_hydra_warnings()
     os.environ["HYDRA_FULL_ERROR"] = "1"
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # else Ray drops lines that look alike in two runs
     ConfigStore.instance().store("schema", RunConfig)
-    OmegaConf.register_new_resolver("gr_sweep", identity, replace=True, use_cache=True)
-    if any("hydra/launcher=batched" in word for word in words):
+    OmegaConf.register_new_resolver("gr_sweep", sweep_hash, replace=True, use_cache=True)
+    if any("hydra/launcher=batched" in word for word in argv):
         register()
     command = sys.argv
-    sys.argv = ["gr-run", *words]
+    sys.argv = ["gr-run", *argv]
     try:
-        check_words(words)
-        sys.argv = ["gr-run", *with_sweeper_params(words)]
-        with _hydras_own_refusals():
+        validate_overrides(argv)
+        sys.argv = ["gr-run", *expand_sweeper_params(argv)]
+        with _hydra_exit_as_error():
             hydra.main(version_base="1.3", config_path="pkg://gr_cli.conf", config_name="config")(_job)()
     except GrError:
         raise
     except Exception as error:
-        if current().by_foreign_launcher:
+        if current_sweep().uses_foreign_launcher:
             # A launcher gives up when it loses a process: what it says, then what became of the runs.
             lines = str(error).strip().splitlines() or [""]
             print(f"gr-run: the launcher gave up: {type(error).__name__}: {one_line(lines[0])}", file=sys.stderr)
-        elif _is_ours(error):
-            current().report()
+        elif _raised_by_this_program(error):
+            current_sweep().print_outcome()
             raise
         else:
-            print(f"gr-run: {explain(error, [word for word in words if '=' in word])}", file=sys.stderr)
+            print(f"gr-run: {describe_error(error, [word for word in argv if '=' in word])}", file=sys.stderr)
             return 2
     except KeyboardInterrupt:
-        current().report()
+        current_sweep().print_outcome()
         raise
     finally:
         sys.argv = command
-        current().held.close()
-    return current().report()
+        current_sweep().resources.close()
+    return current_sweep().print_outcome()
 
 
 @contextmanager
-def _hydras_own_refusals() -> Iterator[None]:
+def _hydra_exit_as_error() -> Iterator[None]:
     """What Hydra refuses to show, of `--cfg job --package ...`, it says itself, and leaves as if a run had failed."""
     if not any(word in ("-c", "--cfg") or word.startswith("--cfg=") for word in sys.argv):
         yield
@@ -233,7 +237,7 @@ def _hydras_own_refusals() -> Iterator[None]:
     sys.stderr.write(told.getvalue())
 
 
-def _is_ours(error: Exception) -> bool:
+def _raised_by_this_program(error: Exception) -> bool:
     """Whether Hydra had handed over to this program when `error` came up; else it did not like what was typed."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     rooms = [str(frame.f_globals.get("__name__")).partition(".")[0] for frame in frames]
@@ -245,52 +249,52 @@ def _job(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from gr_cli.cli.launchers.check import in_this_process
+    from gr_cli.cli.launchers.selection import runs_in_this_process
 
     hydra = HydraConfig.get()
     alone = hydra.mode != RunMode.MULTIRUN
-    here = alone or in_this_process(hydra)
+    here = alone or runs_in_this_process(hydra)
     if not here:
-        make_unfailing()
-        hold_lifeline()
+        make_output_robust()
+        join_lifeline()
     score: float | None = float("nan")
     folder: Path | None = None
     try:
-        settings = settings_from(config, hydra)
+        settings = settings_from_config(config, hydra)
         if not alone:
-            from gr_cli.runner.run import folder_of
+            from gr_cli.runner.run import run_folder
 
-            folder = folder_of(settings, OUTPUTS).path
-            current().add(folder, typed(hydra.overrides.task))
+            folder = run_folder(settings, OUTPUTS).path
+            current_sweep().add(folder, plain_overrides(hydra.overrides.task))
         score = _run(settings, folder, live=here, sweep=None if alone else Path(hydra.sweep.dir))
     except Exception as error:
         if alone:
             raise Stop(error) from error
-        if isinstance(error, Interrupted) and (here or current().by_foreign_launcher):
+        if isinstance(error, Interrupted) and (here or current_sweep().uses_foreign_launcher):
             raise Stop(Interrupted([])) from error  # it is the sweep that goes on, not this run alone
-        tell_failure(folder, as_failure(error))
+        print_failure(folder, as_failure(error))
         if isinstance(error, Interrupted):
-            leave_with_run()
+            exit_if_worker()
     except KeyboardInterrupt:
-        leave_with_run()
+        exit_if_worker()
         raise
-    current().tally.count([score])
+    current_sweep().progress.count([score])
     return score
 
 
 def _run(settings: Settings, path: Path | None = None, live: bool = True, sweep: Path | None = None) -> float | None:
-    from gr_cli.terminal.run_view import Terminal
+    from gr_cli.terminal.run_display import TerminalObserver
 
     if settings.config["inspect"]:
-        from gr_cli.evaluation.inspection import inspected
+        from gr_cli.evaluation.inspection import inspect_benchmark
 
-        Terminal().show_inspection(inspected(settings, OUTPUTS))
+        TerminalObserver().show_inspection(inspect_benchmark(settings, OUTPUTS))
         return None
     from gr_cli.results.folder import RunFolder
-    from gr_cli.runner.run import folder_of, run
-    from gr_cli.trackers.observer import Tracking
-    from gr_cli.training.observer import Views
+    from gr_cli.runner.run import run, run_folder
+    from gr_cli.trackers.observer import TrackerObserver
+    from gr_cli.training.observer import Observers
 
-    folder = folder_of(settings, OUTPUTS) if path is None else RunFolder(path)
-    terminal = Terminal(live=live, tally=None if sweep is None else current().tally)
-    return run(settings, folder, Views(terminal, Tracking(sweep))).score
+    folder = run_folder(settings, OUTPUTS) if path is None else RunFolder(path)
+    terminal = TerminalObserver(live=live, sweep_progress=None if sweep is None else current_sweep().progress)
+    return run(settings, folder, Observers(terminal, TrackerObserver(sweep))).score

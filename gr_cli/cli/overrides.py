@@ -15,7 +15,7 @@ from gr_cli.config.groups import GROUPS
 from gr_cli.errors import ConfigError
 
 # Parts of Hydra's own configuration that this program depends on, or that promise what it does not do.
-_FIXED = {
+_LOCKED_HYDRA_SETTINGS = {
     "hydra.run": "a run's folder is outputs/<benchmark>/...; start gr-run from where you want that",
     "hydra.output_subdir": "config.yaml in the run's folder says everything",
     "hydra.job.chdir": "a run stays where gr-run was started",
@@ -23,7 +23,7 @@ _FIXED = {
 }
 
 
-def check_words(words: Sequence[str]) -> None:
+def validate_overrides(argv: Sequence[str]) -> None:
     """Look at flags and overrides as far as that can be done without composing them.
 
     Raises:
@@ -33,15 +33,15 @@ def check_words(words: Sequence[str]) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError("flags", " ".join(words), message, "see gr-run --help")
+        raise ConfigError("flags", " ".join(argv), message, "see gr-run --help")
 
-    for word in words:
+    for word in argv:
         if (shown := word.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")) != word:
             name, _, value = shown.partition("=")
             raise ConfigError(name, value, "holds bytes that are not UTF-8", "write it in UTF-8, or rename the file")
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
-    flags = parser.parse_args(words)
+    flags = parser.parse_args(argv)
     if flags.experimental_rerun is not None:
         refuse("--experimental-rerun takes no account of what runs leave; use gr-run resume=<folder>")
     if flags.config_path is not None or flags.config_name not in (None, "config"):
@@ -50,7 +50,7 @@ def check_words(words: Sequence[str]) -> None:
         name, shown = override.key_or_group, (override.input_line or "").partition("=")[2] or "nothing"
         if not name:
             raise ConfigError("", shown, "has no name", "write key=value")
-        for own, reason in _FIXED.items():
+        for own, reason in _LOCKED_HYDRA_SETTINGS.items():
             if name == own or name.startswith(f"{own}.") or own.startswith(f"{name}."):
                 raise ConfigError(name, shown, "can't be changed", reason)
         if override.is_delete() or override.is_sweep_override() or not (name in GROUPS or "/" in name):
@@ -87,10 +87,10 @@ _HEADER = "# @package _global_"
 _PACKAGE = re.compile(r"^\s*#\s*@package\s+_global_\s*$", re.MULTILINE)
 
 
-_PARAMS = "hydra.sweeper.params"
+_SWEEPER_PARAMS = "hydra.sweeper.params"
 
 
-def with_sweeper_params(words: Sequence[str]) -> list[str]:
+def expand_sweeper_params(argv: Sequence[str]) -> list[str]:
     """`words`, in which the parameters of Hydra's sweeper stand as the overrides that it makes of them, before others.
 
     Hydra itself can't add a parameter on the command line where there are none.
@@ -98,17 +98,19 @@ def with_sweeper_params(words: Sequence[str]) -> list[str]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import QuotedString
 
-    first = next((place for place, word in enumerate(words) if "=" in word and not word.startswith("-")), len(words))
+    first = next((place for place, word in enumerate(argv) if "=" in word and not word.startswith("-")), len(argv))
     found, rest = [], []
-    for word in words if {"-m", "--multirun"} & set(words) else []:
-        if not word.lstrip("+").startswith((f"{_PARAMS}=", f"{_PARAMS}.")):
+    for word in argv if {"-m", "--multirun"} & set(argv) else []:
+        if not word.lstrip("+").startswith((f"{_SWEEPER_PARAMS}=", f"{_SWEEPER_PARAMS}.")):
             rest.append(word)
             continue
         (override,) = OverridesParser.create().parse_overrides([word])
         value: Any = word.partition("=")[2] if override.is_sweep_override() else override.value()
-        name = override.key_or_group.removeprefix(_PARAMS).removeprefix(".")
+        name = override.key_or_group.removeprefix(_SWEEPER_PARAMS).removeprefix(".")
         values = {name: value} if name else value
         if not isinstance(values, dict):
-            raise ConfigError(_PARAMS, value, "must be values by setting", f"write +{_PARAMS}.seed='\"0,1\"'")
+            raise ConfigError(
+                _SWEEPER_PARAMS, value, "must be values by setting", f"write +{_SWEEPER_PARAMS}.seed='\"0,1\"'"
+            )
         found += [f"{key}={each.text if isinstance(each, QuotedString) else each}" for key, each in values.items()]
-    return [*rest[:first], *found, *rest[first:]] if found else list(words)
+    return [*rest[:first], *found, *rest[first:]] if found else list(argv)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gr_cli.cli.compose import typed
+from gr_cli.cli.compose import plain_overrides
 from gr_cli.errors import one_line
-from gr_cli.terminal.sweep_progress import Tally
+from gr_cli.terminal.sweep_progress import SweepProgress
 
 if TYPE_CHECKING:
     from gr_cli.config.settings import Settings
@@ -32,8 +32,8 @@ class Sweep:
 
     jobs: dict[Path, list[str]] = field(default_factory=dict)
     in_process: bool = True
-    tally: Tally = field(default_factory=Tally)
-    held: ExitStack = field(default_factory=ExitStack)
+    progress: SweepProgress = field(default_factory=SweepProgress)
+    resources: ExitStack = field(default_factory=ExitStack)
     _settings: dict[tuple[str, ...], Settings] = field(default_factory=dict)
 
     def add(self, path: Path, overrides: Sequence[str], settings: Settings | None = None) -> None:
@@ -47,16 +47,16 @@ class Sweep:
         return self._settings.get(tuple(overrides))
 
     @property
-    def by_foreign_launcher(self) -> bool:
+    def uses_foreign_launcher(self) -> bool:
         """Whether there are runs, and a launcher that is not ours has them."""
         return bool(self.jobs) and not self.in_process
 
-    def report(self) -> int:
+    def print_outcome(self) -> int:
         """Print what became of the runs, of which no further one will begin; 1 if any failed, else 0."""
-        self.held.close()
+        self.resources.close()
         if not self.jobs:
-            return 1 if self.tally.failed else 0
-        states = {path: _state(path) for path in self.jobs}
+            return 1 if self.progress.failed else 0
+        states = {path: _run_state(path) for path in self.jobs}
         missing = {path: state for path, state in states.items() if state != "finished"}
         for path, state in missing.items():
             again = shlex.join(["gr-run", *self.jobs[path], *(["fresh=true"] if state == _DAMAGED else [])])
@@ -66,36 +66,36 @@ class Sweep:
                 f"gr-run: {len(missing)} of {len(states)} runs did not finish; the same command repeats these",
                 file=sys.stderr,
             )
-        return 1 if missing or self.tally.failed else 0
+        return 1 if missing or self.progress.failed else 0
 
 
 _current = Sweep()
 
 
-def current() -> Sweep:
+def current_sweep() -> Sweep:
     """The sweep of this process. Hydra makes callback, sweeper and launcher by itself, and can hand them none."""
     return _current
 
 
-def begin() -> Sweep:
+def begin_sweep() -> Sweep:
     """A new sweep of this process, in place of the one before."""
     global _current
-    _current.held.close()
+    _current.resources.close()
     _current = Sweep()
     return _current
 
 
-def identity(overrides: Any, params: Any = None) -> str:
+def sweep_hash(overrides: Any, params: Any = None) -> str:
     """A short name for a sweep: the same overrides, as Hydra holds them, and sweeper's parameters give the same."""
     from omegaconf import OmegaConf
 
     from gr_cli.config.settings import short_hash
 
     given = dict(OmegaConf.to_container(params, resolve=False)) if params else {}  # type: ignore[arg-type]
-    return short_hash([*typed(overrides), *([given] if given else [])])
+    return short_hash([*plain_overrides(overrides), *([given] if given else [])])
 
 
-def _state(path: Path) -> str:
+def _run_state(path: Path) -> str:
     """What became of a run; `damaged` where its own files can't be read, which its job has reported."""
     from gr_cli.errors import GrError
     from gr_cli.results.folder import RunFolder

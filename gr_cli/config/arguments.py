@@ -17,23 +17,23 @@ from gr_cli.errors import ConfigError
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_LARGEST = 2**63 - 1  # torch's whole numbers
+_MAX_INT = 2**63 - 1  # torch's whole numbers
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-def _instances(kinds: Sequence[type]) -> tuple[type, ...]:
+def _checkable_types(types_: Sequence[type]) -> tuple[type, ...]:
     """Those of `kinds` that can be asked for instances: classes, and protocols that say so."""
-    return tuple(kind for kind in kinds if getattr(kind, "_is_runtime_protocol", not getattr(kind, "_is_protocol", 0)))
+    return tuple(kind for kind in types_ if getattr(kind, "_is_runtime_protocol", not getattr(kind, "_is_protocol", 0)))
 
 
-def check(
+def check_value(
     value: Any, annotation: Any, field: str, default: Any = inspect.Parameter.empty, shown: str | None = None
 ) -> None:
     """Raise a `ConfigError` for `field` unless `value`, to the user `shown`, is what `annotation` allows. Nothing is
     converted."""
-    shown = _shown(value) if shown is None else shown
+    shown = _format_value(value) if shown is None else shown
     if any(
-        isinstance(n, int) and not -_LARGEST <= n <= _LARGEST for n in (value if isinstance(value, list) else [value])
+        isinstance(n, int) and not -_MAX_INT <= n <= _MAX_INT for n in (value if isinstance(value, list) else [value])
     ):
         raise ConfigError(field, shown, "is beyond all numbers that this program can count with (2^63)")
     try:
@@ -43,43 +43,43 @@ def check(
         kinds = [kind for kind in (get_args(annotation) or (annotation,)) if kind is not types.NoneType]
         ours = [kind for kind in kinds if inspect.isclass(kind) and kind.__module__.startswith("gr_cli.")]
         optional = types.NoneType in get_args(annotation)
-        if ours and not (value is None and optional) and not isinstance(value, _instances(ours)):
+        if ours and not (value is None and optional) and not isinstance(value, _checkable_types(ours)):
             raise ConfigError(field, shown, f"must be a {ours[0].__name__}: settings with a _target_") from error
     except ValidationError as error:
         plain = isinstance(default, (bool, int, float, str))
-        usual = f"the default is {_shown(default)}" if plain else ""
+        usual = f"the default is {_format_value(default)}" if plain else ""
         raise ConfigError(field, shown, f"must be {describe(annotation)}", usual) from error
 
 
 @functools.cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind, config=None if is_dataclass(kind) else _STRICT)
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation, config=None if is_dataclass(annotation) else _STRICT)
 
 
-def fits(value: Any, kind: Any) -> bool:
+def matches(value: Any, annotation: Any) -> bool:
     """Whether a value that was read from a file is of a `kind`, an annotation. Nothing is converted."""
     try:
-        _adapter(kind).validate_python(value)
+        _adapter(annotation).validate_python(value)
     except ValidationError:
         return False
     return True
 
 
-def from_plain(kind: Callable[..., T], value: Any) -> T:
+def dataclass_from_dict(dataclass_type: Callable[..., T], value: Any) -> T:
     """The dataclass that was written as the mapping `value`.
 
     Raises:
         ValueError: its fields are others.
     """
     try:
-        made: T = _adapter(kind).validate_python(value)
+        made: T = _adapter(dataclass_type).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"has a wrong `{'.'.join(map(str, first['loc']))}` ({first['msg']})") from error
     return made
 
 
-_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 
 
 _SIGNS: dict[type, str] = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
@@ -104,10 +104,10 @@ def describe(annotation: Any) -> str:
         return "a mapping"
     if inspect.isclass(origin) and issubclass(origin, Sequence):
         return "a list, each " + describe(arguments[0]) if arguments[0] is not float else "a list of numbers"
-    return _NAMES.get(annotation, getattr(annotation, "__name__", str(annotation)))
+    return _TYPE_NAMES.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str) and value.replace(".", "", 1).lstrip("+-").isdigit():
@@ -115,7 +115,7 @@ def _shown(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def checked(function: Callable[P, T]) -> Callable[P, T]:
+def validate_arguments(function: Callable[P, T]) -> Callable[P, T]:
     """Check the arguments of a function that is called from Python as those in a configuration are.
 
     Raises:
@@ -132,7 +132,7 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
         for name, value in given.arguments.items():
             if hints.get(name, Any) is not Any:
                 plain = value.item() if getattr(value, "ndim", None) == 0 else value  # a number of NumPy
-                check(plain, hints[name], name, signature.parameters[name].default)
+                check_value(plain, hints[name], name, signature.parameters[name].default)
                 given.arguments[name] = plain
         return function(*given.args, **given.kwargs)
 

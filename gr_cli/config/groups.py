@@ -26,36 +26,36 @@ class ConfigGroup:
     name: str
     provides: tuple[str, ...] = ()
     describes_component: bool = True
-    names_run: bool = False
+    in_run_name: bool = False
     is_parent_folder: bool = False
-    identifies: bool = True
-    stacks: bool = False
+    affects_result: bool = True
+    stackable: bool = False
 
 
 CONFIG_GROUPS = (
-    ConfigGroup("strategy", provides=("generator",), names_run=True, stacks=True),
+    ConfigGroup("strategy", provides=("generator",), in_run_name=True, stackable=True),
     ConfigGroup(
         "generator",
         provides=(
             "spec",
-            "classes",
+            "num_classes",
             "feature_size",
             "hidden_dims",
-            "tasks",
+            "num_tasks",
         ),
-        names_run=True,
-        stacks=True,
+        in_run_name=True,
+        stackable=True,
     ),
     ConfigGroup(
         "benchmark",
         provides=("seed", "data_root", "download", "cache_root", "device"),
-        names_run=True,
+        in_run_name=True,
         is_parent_folder=True,
     ),
-    ConfigGroup("model", provides=("input_size", "output_size", "image_shape", "moments"), stacks=True),
+    ConfigGroup("model", provides=("input_size", "output_size", "image_shape", "moments"), stackable=True),
     ConfigGroup("optimizer"),
-    ConfigGroup("gradient_rule", stacks=True),
-    ConfigGroup("tracker", identifies=False),
+    ConfigGroup("gradient_rule", stackable=True),
+    ConfigGroup("tracker", affects_result=False),
     ConfigGroup("preset", describes_component=False),
     ConfigGroup("benchmark/features", describes_component=False),
     ConfigGroup("generator/optimizer", describes_component=False),
@@ -64,11 +64,11 @@ CONFIG_GROUPS = (
 )
 
 GROUPS = tuple(group.name for group in CONFIG_GROUPS)
-NESTED = tuple(name for name in GROUPS if "/" in name)
+NESTED_GROUPS = tuple(name for name in GROUPS if "/" in name)
 # Of the groups with a node of their own: what `build` provides by name.
-PROVIDED = {group.name: group.provides for group in CONFIG_GROUPS if group.describes_component}
-NAMING = tuple(group.name for group in CONFIG_GROUPS if group.names_run)
-PARENT_FOLDERS = tuple(group.name for group in CONFIG_GROUPS if group.is_parent_folder)
-METHOD = tuple(name for name in NAMING if name not in PARENT_FOLDERS)
-STACKED = tuple(group.name for group in CONFIG_GROUPS if group.stacks)
-NOT_IDENTIFYING = tuple(group.name for group in CONFIG_GROUPS if not group.identifies)
+PROVIDED_ARGUMENTS = {group.name: group.provides for group in CONFIG_GROUPS if group.describes_component}
+NAME_GROUPS = tuple(group.name for group in CONFIG_GROUPS if group.in_run_name)
+PARENT_FOLDER_GROUPS = tuple(group.name for group in CONFIG_GROUPS if group.is_parent_folder)
+METHOD_GROUPS = tuple(name for name in NAME_GROUPS if name not in PARENT_FOLDER_GROUPS)
+STACKABLE_GROUPS = tuple(group.name for group in CONFIG_GROUPS if group.stackable)
+RESULT_NEUTRAL_GROUPS = tuple(group.name for group in CONFIG_GROUPS if not group.affects_result)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
-from gr_cli.config.arguments import check
+from gr_cli.config.arguments import check_value
 from gr_cli.config.groups import CONF
 from gr_cli.errors import ConfigError, suggestion
 
@@ -28,21 +28,23 @@ def build(node: Mapping[str, Any], path: str, **provided: Any) -> Any:
     Raises:
         ConfigError: an entry does not fit the signature.
     """
-    target, arguments = _bind(node, path, provided)
-    made, hints = dict(arguments), _hints(target)
+    target, arguments = _bind_arguments(node, path, provided)
+    made, hints = dict(arguments), _argument_types(target)
     for name, value in arguments.items():
         if _is_node(value):
             made[name] = build(value, f"{path}.{name}", **provided)
-            check(made[name], hints.get(name, Any), f"{path}.{name}", shown=value["_target_"])
+            check_value(made[name], hints.get(name, Any), f"{path}.{name}", shown=value["_target_"])
     return target(**made)
 
 
-def build_as(kind: type[T], node: Mapping[str, Any], path: str, **provided: Any) -> T:
+def build_as(expected_type: type[T], node: Mapping[str, Any], path: str, **provided: Any) -> T:
     """The same, where nothing but a `kind` will do."""
     made = build(node, path, **provided)
-    if not isinstance(made, kind):
+    if not isinstance(made, expected_type):
         raise ConfigError(
-            f"{path}._target_", node["_target_"], f"makes a {type(made).__name__}, and a {kind.__name__} is needed"
+            f"{path}._target_",
+            node["_target_"],
+            f"makes a {type(made).__name__}, and a {expected_type.__name__} is needed",
         )
     return made
 
@@ -50,13 +52,13 @@ def build_as(kind: type[T], node: Mapping[str, Any], path: str, **provided: Any)
 def check_node(node: Mapping[str, Any], path: str, provided: Iterable[str]) -> None:
     """Raise the `ConfigError` that `build` would raise for `node`, as far as that can be told without calling it."""
     names = dict.fromkeys(provided)
-    for key, value in _bind(node, path, names)[1].items():
+    for key, value in _bind_arguments(node, path, names)[1].items():
         if _is_node(value):
             check_node(value, f"{path}.{key}", names)
 
 
 # Groups inside the generator's whose options are for what trains it, not arguments of its own.
-TRAINING_OF_GENERATOR = ("optimizer", "gradient_rule")
+GENERATOR_TRAINING_GROUPS = ("optimizer", "gradient_rule")
 
 
 def split_generator(node: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -65,8 +67,8 @@ def split_generator(node: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     Raises:
         ConfigError: one is no mapping of settings.
     """
-    rest = {name: value for name, value in node.items() if name not in TRAINING_OF_GENERATOR}
-    own = {name: node[name] for name in TRAINING_OF_GENERATOR if node.get(name) is not None}
+    rest = {name: value for name, value in node.items() if name not in GENERATOR_TRAINING_GROUPS}
+    own = {name: node[name] for name in GENERATOR_TRAINING_GROUPS if node.get(name) is not None}
     for name, value in own.items():
         if not _is_node(value):
             raise ConfigError(
@@ -79,11 +81,13 @@ def _is_node(value: Any) -> bool:
     return isinstance(value, Mapping) and "_target_" in value
 
 
-def _bind(node: Mapping[str, Any], path: str, provided: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+def _bind_arguments(
+    node: Mapping[str, Any], path: str, provided: Mapping[str, Any]
+) -> tuple[Callable[..., Any], dict[str, Any]]:
     """The target of a node and its arguments, checked; nested nodes are left as they are."""
-    target = resolve(node.get("_target_"), path)
+    target = import_target(node.get("_target_"), path)
     parameters = inspect.signature(target).parameters
-    hints = _hints(target)
+    hints = _argument_types(target)
     arguments: dict[str, Any] = {name: provided[name] for name in parameters if name in provided}
     for name, value in node.items():
         if name == "_target_":
@@ -91,11 +95,13 @@ def _bind(node: Mapping[str, Any], path: str, provided: Mapping[str, Any]) -> tu
         field = f"{path}.{name}"
         if name not in parameters:
             choices = [p for p in parameters if p not in provided or p in node]
-            raise ConfigError(field, value, f"no such setting; there are {_listed(choices)}", suggestion(name, choices))
+            raise ConfigError(
+                field, value, f"no such setting; there are {_join_names(choices)}", suggestion(name, choices)
+            )
         if value is None and name in arguments:
             continue
         if not _is_node(value):
-            check(value, hints.get(name, Any), field, parameters[name].default)
+            check_value(value, hints.get(name, Any), field, parameters[name].default)
         arguments[name] = value
     for name, parameter in parameters.items():
         if name not in arguments and parameter.default is inspect.Parameter.empty:
@@ -103,31 +109,31 @@ def _bind(node: Mapping[str, Any], path: str, provided: Mapping[str, Any]) -> tu
     return target, arguments
 
 
-def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+def _argument_types(target: Callable[..., Any]) -> dict[str, Any]:
     """What the arguments of a class or function may be."""
     return get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
 
 
-def asks_for(node: Mapping[str, Any], path: str, name: str) -> bool:
+def accepts_argument(node: Mapping[str, Any], path: str, name: str) -> bool:
     """Whether the `_target_` of `node` takes an argument called `name`."""
-    return name in inspect.signature(resolve(node.get("_target_"), path)).parameters
+    return name in inspect.signature(import_target(node.get("_target_"), path)).parameters
 
 
-def marked_fields(node: Mapping[str, Any], path: str, mark: type) -> list[str]:
+def fields_marked(node: Mapping[str, Any], path: str, mark: type) -> list[str]:
     """The settings of a node that carry a mark of `checks`; those of nodes inside it by dotted names."""
-    hints = _hints(resolve(node.get("_target_"), path))
+    hints = _argument_types(import_target(node.get("_target_"), path))
     own = [name for name, hint in hints.items() if mark in getattr(hint, "__metadata__", ())]
-    inner = [f"{k}.{name}" for k, v in node.items() if _is_node(v) for name in marked_fields(v, f"{path}.{k}", mark)]
+    inner = [f"{k}.{name}" for k, v in node.items() if _is_node(v) for name in fields_marked(v, f"{path}.{k}", mark)]
     return own + inner
 
 
-def at(node: Mapping[str, Any], name: str) -> Any:
+def get_path(node: Mapping[str, Any], name: str) -> Any:
     """The entry of a dotted name; None if there is none."""
     first, _, rest = name.partition(".")
-    return at(node[first], rest) if rest and first in node else node.get(first)
+    return get_path(node[first], rest) if rest and first in node else node.get(first)
 
 
-def resolve(target: object, path: str) -> Callable[..., Any]:
+def import_target(target: object, path: str) -> Callable[..., Any]:
     """The class or function that a dotted name stands for."""
     if not isinstance(target, str) or "." not in target:
         raise ConfigError(f"{path}._target_", target, "must be the dotted name of a class or function")
@@ -166,10 +172,10 @@ def _targets(node: Any) -> list[Any]:
 
 _TARGET = re.compile(r"""^\s*_target_:\s*["']?([\w.]+)""", re.MULTILINE)
 # An entry of the defaults list that is an option of another group: `- /optimizer@_here_: adam`.
-_TAKEN_OVER = re.compile(r"^\s*-\s*/(\w+)@_here_:", re.MULTILINE)
+_INCLUDED_GROUP = re.compile(r"^\s*-\s*/(\w+)@_here_:", re.MULTILINE)
 
 
-def targets_named(text: str) -> list[str]:
+def targets_in_text(text: str) -> list[str]:
     """The `_target_` of every node in the text of a YAML file."""
     return _TARGET.findall(text)
 
@@ -179,8 +185,8 @@ def shipped_targets(group: str) -> frozenset[str]:
     """The `_target_` of every shipped option of a group, of the groups inside it, and of those that it takes over."""
     options = (CONF / group).rglob("*.yaml") if group.isidentifier() else ()
     text = "\n".join(path.read_text(encoding="utf-8") for path in options)
-    return frozenset(targets_named(text)).union(*map(shipped_targets, set(_TAKEN_OVER.findall(text))))
+    return frozenset(targets_in_text(text)).union(*map(shipped_targets, set(_INCLUDED_GROUP.findall(text))))
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     return ", ".join(sorted(names)) if names else "none"

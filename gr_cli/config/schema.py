@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origi
 from annotated_types import Ge, Le, Len
 from omegaconf import MISSING
 
-from gr_cli.config.groups import NOT_IDENTIFYING, PROVIDED
-from gr_cli.types import Count, NonNegative, Positive, PositiveInt
+from gr_cli.config.groups import PROVIDED_ARGUMENTS, RESULT_NEUTRAL_GROUPS
+from gr_cli.types import NonNegative, NonNegativeInt, Positive, PositiveInt
 
 SETTINGS: dict[str, Any] = {
-    "seed": Count,
+    "seed": NonNegativeInt,
     "scenario": Literal["class", "domain", "task"],
     # Budget per task: either `iterations`, or `epochs` of a task of mean size.
     "train": {
@@ -25,12 +25,12 @@ SETTINGS: dict[str, Any] = {
         "epochs": PositiveInt | None,
         "batch_size": PositiveInt,
         "active_classes": Literal["seen", "all"],
-        "boundaries": Literal["told", "hidden"],
+        "task_boundaries": Literal["known", "unknown"],
     },
-    # What is done at random to the samples that the solver learns: `gr_cli.nn.augmentation.Augment`.
+    # What is done at random to the samples that the solver learns: `gr_cli.nn.augmentation.Augmentation`.
     "augment": {
         "noise": NonNegative,
-        "shift": Count,
+        "shift": NonNegativeInt,
         "flip": Annotated[float, Ge(0), Le(1)],
         "brightness": Annotated[float, Ge(0), Le(1)],
         "contrast": Annotated[float, Ge(0), Le(1)],
@@ -40,7 +40,7 @@ SETTINGS: dict[str, Any] = {
     "evaluate": {
         "every": PositiveInt | None,  # iterations between evaluations within a task; null: only after it
         "samples": PositiveInt | None,  # of each task; null: all
-        "dreams": Count | None,  # of each task that are judged; null or 0: none
+        "generated_samples": NonNegativeInt | None,  # of each task that are judged; null or 0: none
     },
     # Seconds between checkpoints within a task, which are stretched where writing them would take more than a fiftieth
     # of it; one is written after every task in any case.
@@ -63,7 +63,7 @@ def _dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-CHECKS = _dotted(SETTINGS)  # what is allowed, by dotted name
+ALLOWED_VALUES = _dotted(SETTINGS)  # what is allowed, by dotted name
 
 
 def _hydra_type(allowed: Any) -> Any:
@@ -89,7 +89,16 @@ def _schema(name: str, settings: Mapping[str, Any]) -> Any:
 
 
 # Everything that one run is made from: a node for each group of components, and these settings.
-RunConfig: Any = _schema("RunConfig", dict.fromkeys(PROVIDED, Any) | SETTINGS)
+RunConfig: Any = _schema("RunConfig", dict.fromkeys(PROVIDED_ARGUMENTS, Any) | SETTINGS)
 
 # Settings that do not change what a run finds: where it looks, how often and to whom it reports.
-NOT_IDENTITY = ("data_root", "cache_root", "download", "fresh", "inspect", "log", "checkpoint", *NOT_IDENTIFYING)
+IRRELEVANT_TO_RESULT = (
+    "data_root",
+    "cache_root",
+    "download",
+    "fresh",
+    "inspect",
+    "log",
+    "checkpoint",
+    *RESULT_NEUTRAL_GROUPS,
+)

@@ -10,10 +10,16 @@ from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from gr_cli.config.arguments import check
-from gr_cli.config.groups import METHOD, NAMING, NOT_IDENTIFYING, PARENT_FOLDERS, PROVIDED
-from gr_cli.config.instantiate import asks_for, check_node, split_generator
-from gr_cli.config.schema import CHECKS, NOT_IDENTITY, RunConfig
+from gr_cli.config.arguments import check_value
+from gr_cli.config.groups import (
+    METHOD_GROUPS,
+    NAME_GROUPS,
+    PARENT_FOLDER_GROUPS,
+    PROVIDED_ARGUMENTS,
+    RESULT_NEUTRAL_GROUPS,
+)
+from gr_cli.config.instantiate import accepts_argument, check_node, split_generator
+from gr_cli.config.schema import ALLOWED_VALUES, IRRELEVANT_TO_RESULT, RunConfig
 from gr_cli.errors import ConfigError, suggestion
 
 
@@ -26,7 +32,7 @@ class Settings:
     overrides: tuple[str, ...] = ()
 
     @classmethod
-    def checked(
+    def validated(
         cls, config: Mapping[str, Any], choices: Mapping[str, str | None], overrides: Sequence[str]
     ) -> Settings:
         """Settings with every value checked as far as it can be without data.
@@ -37,10 +43,12 @@ class Settings:
         whole = dict(config)
         _check_names(whole, RunConfig)
         wanted = {
-            group: choice for group, choice in choices.items() if choice is not None and group not in NOT_IDENTIFYING
+            group: choice
+            for group, choice in choices.items()
+            if choice is not None and group not in RESULT_NEUTRAL_GROUPS
         }
-        for group in PROVIDED:
-            if group == "generator" and not asks_for(whole["strategy"], "strategy", "generator"):
+        for group in PROVIDED_ARGUMENTS:
+            if group == "generator" and not accepts_argument(whole["strategy"], "strategy", "generator"):
                 # A generator that nothing uses shall not make this another run.
                 whole["generator"] = None
                 wanted = {name: choice for name, choice in wanted.items() if name.partition("/")[0] != "generator"}
@@ -48,11 +56,11 @@ class Settings:
                 whole["tracker"] = None
             elif not isinstance(whole.get(group), Mapping):
                 raise ConfigError(group, whole.get(group), "must name an option of this group", f"try {group}=<option>")
-        for field, allowed in CHECKS.items():
-            check(_at(whole, field), allowed, field)
-        if whole["generator"] is None or whole["evaluate"]["dreams"] == 0:
+        for field, allowed in ALLOWED_VALUES.items():
+            check_value(_get_required(whole, field), allowed, field)
+        if whole["generator"] is None or whole["evaluate"]["generated_samples"] == 0:
             # Nor shall what nobody dreams, or nobody looks at.
-            whole["evaluate"] = {**whole["evaluate"], "dreams": None}
+            whole["evaluate"] = {**whole["evaluate"], "generated_samples": None}
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", whole["device"]):
             raise ConfigError("device", whole["device"], "must be auto, cpu, cuda or cuda:<number>")
         if whole["precision"] == "auto":
@@ -62,7 +70,7 @@ class Settings:
             whole["precision"] = fastest_precision(whole["device"])
         _check_budget(whole["train"])
         _check_components(whole)
-        whole |= {root: _absolute(root, whole[root]) for root in ("data_root", "cache_root")}
+        whole |= {root: _absolute_path(root, whole[root]) for root in ("data_root", "cache_root")}
         return cls(whole, wanted, tuple(overrides))
 
     @property
@@ -73,18 +81,22 @@ class Settings:
     @property
     def identity(self) -> str:
         """Hash of all that decides what a run of this seed finds."""
-        return short_hash(deciding(self.config))
+        return short_hash(result_relevant(self.config))
 
     def differences(self, config: Mapping[str, Any]) -> str:
         """How another configuration differs in what decides what a run finds; empty if it does not."""
-        mine, theirs = (flat({k: v for k, v in c.items() if k not in NOT_IDENTITY}) for c in (self.config, config))
+        mine, theirs = (
+            flatten({k: v for k, v in c.items() if k not in IRRELEVANT_TO_RESULT}) for c in (self.config, config)
+        )
         names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
-        return ", ".join(f"{name} is {_shown(theirs.get(name))} there, {_shown(mine.get(name))} here" for name in names)
+        return ", ".join(
+            f"{name} is {_format_value(theirs.get(name))} there, {_format_value(mine.get(name))} here" for name in names
+        )
 
     @property
     def title(self) -> str:
         """The run in a few words."""
-        words = [self.choices[group] for group in NAMING if group in self.choices]
+        words = [self.choices[group] for group in NAME_GROUPS if group in self.choices]
         return " · ".join([*words, f"{self.config['scenario']}-incremental", f"seed {self.seed}"])
 
     def as_yaml(self) -> str:
@@ -95,26 +107,26 @@ class Settings:
 
     def folder(self, root: Path) -> Path:
         """Where this run lives below `root`; a folder of the same identity and seed is found under any name."""
-        method = "-".join(self.choices[group] for group in METHOD if group in self.choices)
-        parent = Path(root, *(self.choices.get(group, group) for group in PARENT_FOLDERS), method)
+        method = "-".join(self.choices[group] for group in METHOD_GROUPS if group in self.choices)
+        parent = Path(root, *(self.choices.get(group, group) for group in PARENT_FOLDER_GROUPS), method)
         tail = f"seed{self.seed}-{self.identity}"
-        varied = self._varied()
+        varied = self._override_label()
         path = parent / (f"{varied}-{tail}" if varied else tail)
         known = sorted(parent.glob(f"*{tail}")) if not path.exists() and parent.is_dir() else []
         return known[0] if known else path
 
-    def _varied(self) -> str:
+    def _override_label(self) -> str:
         """The overrides that tell this run from its siblings, as part of a folder name."""
-        words, leaves = [], [name.rpartition(".")[2] for name in flat(self.config)]
+        words, leaves = [], [name.rpartition(".")[2] for name in flatten(self.config)]
         for override in self.overrides:
             key, _, value = override.lstrip("+~").partition("=")
             top = key.split(".")[0].split("/")[0]
-            if key in (*NAMING, "seed") or top in (*NOT_IDENTITY, "hydra"):
+            if key in (*NAME_GROUPS, "seed") or top in (*IRRELEVANT_TO_RESULT, "hydra"):
                 continue
             value = self.config["precision"] if key == "precision" else value
             leaf = re.split(r"[./]", key)[-1]
             # generator/optimizer is another group than optimizer, and so is generator/gradient_rule.
-            alone = leaves.count(leaf) <= 1 and (leaf == key or leaf not in PROVIDED)
+            alone = leaves.count(leaf) <= 1 and (leaf == key or leaf not in PROVIDED_ARGUMENTS)
             words.append(value if key == "preset" else f"{leaf if alone else key}={value}")
         plain = re.sub(r"[\[\]{}'\" ]", "", ",".join(words))
         return re.sub(r"[^\w.=,+-]+", "_", plain, flags=re.ASCII)[:100].strip("-")
@@ -125,9 +137,9 @@ def short_hash(value: Any) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
-def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+def result_relevant(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a configuration that decides what a run of its seed finds; equal runs have equal ones."""
-    return {name: _comparable(value) for name, value in config.items() if name not in (*NOT_IDENTITY, "seed")}
+    return {name: _comparable(value) for name, value in config.items() if name not in (*IRRELEVANT_TO_RESULT, "seed")}
 
 
 def _comparable(value: Any) -> Any:
@@ -139,15 +151,15 @@ def _comparable(value: Any) -> Any:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """All settings by their dotted names."""
     found: dict[str, Any] = {}
     for name, value in config.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        found |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return found
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
@@ -164,7 +176,7 @@ def _check_budget(train: Mapping[str, Any]) -> None:
 
 def _check_components(config: Mapping[str, Any]) -> None:
     """Check the nodes of all components against the signatures of what they describe."""
-    for group, provided in PROVIDED.items():
+    for group, provided in PROVIDED_ARGUMENTS.items():
         node = config[group]
         if group == "generator" and node is not None:
             node, own = split_generator(node)
@@ -176,7 +188,7 @@ def _check_components(config: Mapping[str, Any]) -> None:
         raise ConfigError("strategy.generator", own, "has a group of its own", "try generator=vae")
 
 
-def _absolute(root: str, path: str) -> str:
+def _absolute_path(root: str, path: str) -> str:
     """The absolute path of a folder that a setting names."""
     try:
         return str(Path(path).expanduser().absolute())
@@ -197,7 +209,7 @@ def _check_names(config: Mapping[str, Any], schema: type, prefix: str = "") -> N
             _check_names(value, hints[name], f"{prefix}{name}.")
 
 
-def _at(config: Mapping[str, Any], field: str) -> Any:
+def _get_required(config: Mapping[str, Any], field: str) -> Any:
     value: Any = config
     for part in field.split("."):
         if not isinstance(value, Mapping) or part not in value:

@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from gr_cli.evaluation.audit_formats import MOST_BYTES, ContentReader, Found
+from gr_cli.evaluation.audit_formats import MAX_BYTES, ContentReader, NumberArray
 from gr_cli.system.reading import open_regular
 
 # Files that are named so and are of no known format are damaged, or not what they seem.
-_FORMATTED = {".pt", ".pth", ".npy", ".npz", ".pkl", ".zip", ".gz", ".xz", ".png", ".jpg", ".jpeg", ".gif"}
+_KNOWN_SUFFIXES = {".pt", ".pth", ".npy", ".npz", ".pkl", ".zip", ".gz", ".xz", ".png", ".jpg", ".jpeg", ".gif"}
 
 
 class FolderReader:
@@ -23,20 +23,20 @@ class FolderReader:
         self._path = path
         self.unread: dict[str, str] = {}
 
-    def arrays(self) -> Iterator[Found]:
+    def arrays(self) -> Iterator[NumberArray]:
         """All numbers in all files."""
         for file in self._files():
             place = printable(str(file.relative_to(self._path)))
             reader = ContentReader()
             try:
-                content = _content(file)
+                content = _read_bytes(file)
             except (OSError, ValueError) as error:
                 self.unread[place] = str(getattr(error, "strerror", None) or error)
                 continue
             yield from reader.read(place, content)
             if file.match(".*.tmp"):
                 reader.unread[place] = "half-written; wait for the process that writes it, or remove it"
-            elif file.suffix.lower() in _FORMATTED and not reader.recognised:
+            elif file.suffix.lower() in _KNOWN_SUFFIXES and not reader.recognised:
                 reader.unread.setdefault(place, f"is not the {file.suffix} file that its name says")
             self.unread |= reader.unread
 
@@ -52,23 +52,23 @@ class FolderReader:
                 path = Path(folder) / name
                 if not path.is_symlink():
                     yield path
-                elif not _resolved(path).is_relative_to(root):
+                elif not _resolve_link(path).is_relative_to(root):
                     self.unread[printable(str(path.relative_to(self._path)))] = "is a link out of the folder"
 
 
-def _resolved(link: Path) -> Path:
+def _resolve_link(link: Path) -> Path:
     try:
         return link.resolve()
     except (OSError, RuntimeError):  # a ring of links leads nowhere
         return link.parent.resolve()
 
 
-def _content(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     """The bytes of a regular file; a FIFO or a device is never waited for."""
     with open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size > MOST_BYTES:
-            raise ValueError(f"is larger than {MOST_BYTES >> 20} MiB")
-        return file.read(MOST_BYTES)
+        if os.fstat(file.fileno()).st_size > MAX_BYTES:
+            raise ValueError(f"is larger than {MAX_BYTES >> 20} MiB")
+        return file.read(MAX_BYTES)
 
 
 def printable(name: str) -> str:

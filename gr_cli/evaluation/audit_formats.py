@@ -27,30 +27,30 @@ from torch import Tensor
 from gr_cli.evaluation.audit_images import images
 from gr_cli.evaluation.audit_numbers import Numbers, array_of, as_numbers, dense, leaves
 
-MOST_BYTES = 1 << 30  # of a file, and of all that is unpacked from it
-_MOST_RAW = 1 << 26  # bytes without a known format that are read as numbers
-_MOST_MEMBERS = 10_000  # of an archive
-_MOST_DEPTH = 6  # files within files
-_MOST_EMBEDDED = 200  # files in the bytes of another
-_LEAST_BYTES = 12  # fewer hold no part of a sample
+MAX_BYTES = 1 << 30  # of a file, and of all that is unpacked from it
+_MAX_RAW_BYTES = 1 << 26  # bytes without a known format that are read as numbers
+_MAX_MEMBERS = 10_000  # of an archive
+_MAX_DEPTH = 6  # files within files
+_MAX_EMBEDDED = 200  # files in the bytes of another
+_MIN_BYTES = 12  # fewer hold no part of a sample
 _SLACK = 1024  # bytes of an archive that its members don't account for
 
 
 @dataclass(frozen=True)
-class Found:
+class NumberArray:
     """Numbers in a file: the `place` they lie in (the file, and the dotted keys within), and their `values`.
 
     `decoded`: whether the file says that they are numbers of this type; they may as well be bytes read as such.
     `image`: whether they are rows of pixels.
     """
 
-    place: str
+    location: str
     values: Numbers
-    decoded: bool = True
-    image: bool = False
+    is_decoded: bool = True
+    is_image: bool = False
 
 
-class NotReadError(Exception):
+class UnreadableContentError(Exception):
     """Why a file, or a part of it, is not read."""
 
 
@@ -61,14 +61,14 @@ class ContentReader:
     def __init__(self) -> None:
         self.unread: dict[str, str] = {}
         self.recognised = False
-        self._left = MOST_BYTES
+        self._left = MAX_BYTES
 
-    def read(self, place: str, content: bytes, depth: int = 0) -> Iterator[Found]:
+    def read(self, place: str, content: bytes, depth: int = 0) -> Iterator[NumberArray]:
         """All numbers in `content`, which lies in `place`, `depth` files deep in another."""
-        if len(content) < _LEAST_BYTES:
+        if len(content) < _MIN_BYTES:
             return
-        if depth > _MOST_DEPTH:
-            self.unread[place] = f"lies more than {_MOST_DEPTH} files deep"
+        if depth > _MAX_DEPTH:
+            self.unread[place] = f"lies more than {_MAX_DEPTH} files deep"
             return
         for form in _FORMATS:
             if form.magic.match(content):
@@ -78,7 +78,7 @@ class ContentReader:
                     return
                 except Exception as error:  # whatever a damaged or hostile file raises in its reader
                     if form.certain:
-                        reason = str(error) if isinstance(error, NotReadError) else type(error).__name__
+                        reason = str(error) if isinstance(error, UnreadableContentError) else type(error).__name__
                         self.unread.setdefault(place, f"can't be read ({reason}), and may hold anything")
                         break
         text = _as_text(content)
@@ -89,34 +89,34 @@ class ContentReader:
         data: bytes = stream.read(self._left + 1)
         self._left -= len(data)
         if self._left < 0:
-            raise NotReadError(f"more than {MOST_BYTES >> 20} MiB when unpacked")
+            raise UnreadableContentError(f"more than {MAX_BYTES >> 20} MiB when unpacked")
         return data
 
     # --- without a format
 
-    def _text(self, place: str, text: str, depth: int) -> Iterator[Found]:
+    def _text(self, place: str, text: str, depth: int) -> Iterator[NumberArray]:
         """The numbers of a text in order, as a table if it is one, and what is in base64 or hexadecimal digits."""
         lines = [numbers for line in text.splitlines() if (numbers := [float(n) for n in _NUMBER.findall(line)])]
-        yield Found(place, np.array([number for line in lines for number in line]))
+        yield NumberArray(place, np.array([number for line in lines for number in line]))
         table = lines[1:] if len(lines) > 2 and len(lines[0]) != len(lines[1]) else lines
         if len(table) > 1 and len({*map(len, table)}) == 1 < len(table[0]):
-            yield Found(place, np.array(table))
+            yield NumberArray(place, np.array(table))
         for pattern, decode in _ENCODED:
-            for match in list(pattern.finditer(text))[:_MOST_EMBEDDED]:
+            for match in list(pattern.finditer(text))[:_MAX_EMBEDDED]:
                 try:
                     inner = decode("".join(match.group().split()))
                 except ValueError:
                     continue
                 yield from self.read(place, inner, depth + 1)
 
-    def _bytes(self, place: str, content: bytes, depth: int) -> Iterator[Found]:
+    def _bytes(self, place: str, content: bytes, depth: int) -> Iterator[NumberArray]:
         """Bytes as numbers of each type at each alignment, and the files that are embedded in them."""
-        if len(content) > _MOST_RAW:
-            self.unread.setdefault(place, f"of its bytes only the first {_MOST_RAW >> 20} MiB were searched")
-            content = content[:_MOST_RAW]
+        if len(content) > _MAX_RAW_BYTES:
+            self.unread.setdefault(place, f"of its bytes only the first {_MAX_RAW_BYTES >> 20} MiB were searched")
+            content = content[:_MAX_RAW_BYTES]
         for values in as_numbers(content):
-            yield Found(place, values, decoded=False)
-        for match in list(_EMBEDDED.finditer(content, 1))[:_MOST_EMBEDDED]:
+            yield NumberArray(place, values, is_decoded=False)
+        for match in list(_EMBEDDED.finditer(content, 1))[:_MAX_EMBEDDED]:
             piece, before = content[match.start() :], dict(self.unread)
             form = next(form for form in _FORMATS if form.magic.match(piece))
             try:
@@ -126,7 +126,7 @@ class ContentReader:
 
     # --- tensors and arrays
 
-    def _zip(self, place: str, content: bytes, depth: int) -> Iterator[Found]:
+    def _zip(self, place: str, content: bytes, depth: int) -> Iterator[NumberArray]:
         """What torch saved, as tensors; the members of any other archive."""
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
@@ -134,11 +134,11 @@ class ContentReader:
             tree = self._loaded(content, sum(m.file_size for m in members)) if pickled else None
             if pickled and tree is not None:
                 yield from self._tree(place, tree, depth)
-                members = [member for member in members if not _read_with(member.filename, tree, members)]
-            if len(members) > _MOST_MEMBERS:
-                self.unread[place] = f"of its members only the first {_MOST_MEMBERS} were read"
-            for member in members[:_MOST_MEMBERS]:
-                name = _below(place, member.filename.removesuffix(".npy"))
+                members = [member for member in members if not _belongs_to_tree(member.filename, tree, members)]
+            if len(members) > _MAX_MEMBERS:
+                self.unread[place] = f"of its members only the first {_MAX_MEMBERS} were read"
+            for member in members[:_MAX_MEMBERS]:
+                name = _nested_location(place, member.filename.removesuffix(".npy"))
                 if member.flag_bits & 1:
                     self.unread[name] = "is encrypted"
                     continue
@@ -153,7 +153,7 @@ class ContentReader:
     def _loaded(self, content: bytes, size: int) -> Any:
         """What torch saved; None where it holds more than plain values and tensors, or is damaged."""
         if size > self._left:
-            raise NotReadError(f"more than {MOST_BYTES >> 20} MiB when unpacked")
+            raise UnreadableContentError(f"more than {MAX_BYTES >> 20} MiB when unpacked")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -161,11 +161,11 @@ class ContentReader:
         except Exception:  # its members are read one by one
             return None
 
-    def _tree(self, place: str, tree: Any, depth: int) -> Iterator[Found]:
+    def _tree(self, place: str, tree: Any, depth: int) -> Iterator[NumberArray]:
         """The numbers in nested containers, and the storages behind views, which are saved with them."""
         storages: dict[int, tuple[str, Tensor]] = {}
         for keys, value in leaves(tree):
-            name = _below(place, ".".join(keys))
+            name = _nested_location(place, ".".join(keys))
             if isinstance(value, (bytes, str)):
                 data = value.encode(errors="replace") if isinstance(value, str) else value
                 yield from self.read(name, data, depth + 1)
@@ -183,26 +183,26 @@ class ContentReader:
         for name, whole in storages.values():
             yield from self._array(name, array_of(whole), depth)
 
-    def _array(self, place: str, values: Numbers, depth: int) -> Iterator[Found]:
+    def _array(self, place: str, values: Numbers, depth: int) -> Iterator[NumberArray]:
         """An array, and its bytes read as other numbers."""
         if values.dtype.names:
             for name in values.dtype.names:
-                yield from self._array(_below(place, name), values[name], depth)
+                yield from self._array(_nested_location(place, name), values[name], depth)
         elif values.dtype.kind in "SUO":
             items = values.ravel().tolist()
             data = b"".join(items) if values.dtype.kind in "S" else "\n".join(map(str, items)).encode(errors="replace")
             yield from self.read(place, data, depth + 1)
         else:
-            data = values.tobytes()[:_MOST_RAW]
+            data = values.tobytes()[:_MAX_RAW_BYTES]
             if values.dtype.kind in "biuf":
-                yield Found(place, values)
+                yield NumberArray(place, values)
             if values.dtype.kind in "f":
-                yield Found(place, np.frombuffer(data, "u1"), decoded=False)
+                yield NumberArray(place, np.frombuffer(data, "u1"), is_decoded=False)
             elif values.dtype.kind != "b":
                 for other in as_numbers(data):
-                    yield Found(place, other, decoded=False)
+                    yield NumberArray(place, other, is_decoded=False)
 
-    def _npy(self, place: str, content: bytes, depth: int) -> Iterator[Found]:
+    def _npy(self, place: str, content: bytes, depth: int) -> Iterator[NumberArray]:
         header, _, rest = content.partition(b"\n")
         if b"'|O'" in header:  # objects: behind the header they are a pickle
             yield from self.read(place, rest, depth + 1)
@@ -211,9 +211,9 @@ class ContentReader:
         yield from self._array(place, np.lib.format.read_array(stream, allow_pickle=False), depth)
         yield from self.read(place, stream.read(), depth + 1)
 
-    def _pickle(self, place: str, content: bytes, depth: int) -> Iterator[Found]:
+    def _pickle(self, place: str, content: bytes, depth: int) -> Iterator[NumberArray]:
         """What torch saved in its older form; of any other pickle the bytes, texts and numbers: it is not run."""
-        tree = self._loaded(content, 0) if _LEGACY.match(content) else None
+        tree = self._loaded(content, 0) if _LEGACY_TORCH_MAGIC.match(content) else None
         if tree is not None:
             yield from self._tree(place, tree, depth)
             return
@@ -229,21 +229,21 @@ class ContentReader:
                 scraps.append(data)
                 if len(data) >= 64:
                     yield from self.read(place, data, depth + 1)
-        yield Found(place, np.array(numbers))
+        yield NumberArray(place, np.array(numbers))
         for values in as_numbers(b"".join(scrap for scrap in scraps if len(scrap) < 64)):
-            yield Found(place, values, decoded=False)
+            yield NumberArray(place, values, is_decoded=False)
         yield from self.read(place, stream.read(), depth)
 
     # --- others
 
-    def _compressed(self, place: str, content: bytes, depth: int) -> Iterator[Found]:
+    def _compressed(self, place: str, content: bytes, depth: int) -> Iterator[NumberArray]:
         opened = {b"\x1f": gzip.open, b"B": bz2.open, b"\xfd": lzma.open}[content[:1]]
         with opened(io.BytesIO(content)) as file:  # type: ignore[operator]
             yield from self.read(place, self._unpacked(file), depth + 1)
 
-    def _image(self, place: str, content: bytes, depth: int) -> Iterator[Found]:
+    def _image(self, place: str, content: bytes, depth: int) -> Iterator[NumberArray]:
         for values in images(content):
-            yield Found(place, values, image=True)
+            yield NumberArray(place, values, is_image=True)
         if content.startswith(b"\x89PNG"):
             yield from self.read(place, content[content.rindex(b"IEND") + 8 :], depth + 1)
 
@@ -253,7 +253,7 @@ class _Format:
     """A format: how a file of it begins, what reads it, and whether what begins so is surely of it."""
 
     magic: re.Pattern[bytes]
-    reader: Callable[[ContentReader, str, bytes, int], Iterator[Found]]
+    reader: Callable[[ContentReader, str, bytes, int], Iterator[NumberArray]]
     certain: bool = True
 
 
@@ -266,7 +266,7 @@ _FORMATS = [
     _Format(re.compile(rb"II\*\0|MM\0\*|BM.{4}\0\0\0\0|P[1-6]\s", re.DOTALL), ContentReader._image, certain=False),
 ]
 _EMBEDDED = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff[\xc0-\xff]|PK\x03\x04|\x93NUMPY|\x1f\x8b\x08\0|GIF8[79]a")
-_LEGACY = re.compile(rb"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19")
+_LEGACY_TORCH_MAGIC = re.compile(rb"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19")
 
 
 def _base64(digits: str) -> bytes:
@@ -285,7 +285,7 @@ _ENCODED: tuple[tuple[re.Pattern[str], Callable[[str], bytes]], ...] = (
 _PICKLED_NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
 
 
-def _below(place: str, name: str) -> str:
+def _nested_location(place: str, name: str) -> str:
     """The name of something within a place."""
     plain = "".join(letter if letter.isprintable() else "?" for letter in name)
     if not plain:
@@ -302,7 +302,7 @@ def _as_text(content: bytes) -> str | None:
     return None if re.search(r"[\0-\x08\x0b\x0c\x0e-\x1f]", text[:4096]) else text
 
 
-def _read_with(member: str, tree: Any, members: list[zipfile.ZipInfo]) -> bool:
+def _belongs_to_tree(member: str, tree: Any, members: list[zipfile.ZipInfo]) -> bool:
     """Whether a member of torch's archive was read with the tensors that it belongs to."""
     if "/data/" not in member:
         return member.endswith(("/data.pkl", "/version", "/byteorder", "/serialization_id", "/.format_version"))

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_MOST_PIXELS = 1 << 26
-_MOST_FRAMES = 200
-_LEAST_SIDE = 12  # pixels of a panel
-_MOST_PANELS = 400
+_MAX_PIXELS = 1 << 26
+_MAX_FRAMES = 200
+_MIN_SIDE = 12  # pixels of a panel
+_MAX_PANELS = 400
 
 Pixels = NDArray[Any]
 
@@ -27,8 +27,8 @@ def images(content: bytes) -> Iterator[Pixels]:
 
     with Image.open(io.BytesIO(content)) as image:
         frames = int(getattr(image, "n_frames", 1))
-        if image.width * image.height * frames > _MOST_PIXELS or frames > _MOST_FRAMES:
-            raise ValueError(f"more than {_MOST_PIXELS} pixels")
+        if image.width * image.height * frames > _MAX_PIXELS or frames > _MAX_FRAMES:
+            raise ValueError(f"more than {_MAX_PIXELS} pixels")
         for number in range(frames):
             image.seek(number)
             stored = np.asarray(image)
@@ -54,20 +54,20 @@ def panels(pixels: Pixels) -> Iterator[Pixels]:
     """The rectangles of a picture (H, W) that lines of one colour part, and the picture itself."""
     yield pixels
     waiting, count = [(pixels, 0)], 0
-    while waiting and count < _MOST_PANELS:
+    while waiting and count < _MAX_PANELS:
         part, depth = waiting.pop()
         pieces = [part]
         for axis in (0, 1):
-            pieces = [piece for whole in pieces for piece in _parted(whole, axis)]
+            pieces = [piece for whole in pieces for piece in _split_at_background(whole, axis)]
         for piece in pieces:
-            if piece.shape != part.shape and min(piece.shape) >= _LEAST_SIDE:
+            if piece.shape != part.shape and min(piece.shape) >= _MIN_SIDE:
                 count += 1
                 yield piece
                 if depth < 3:
                     waiting.append((piece, depth + 1))
 
 
-def _parted(part: Pixels, axis: int) -> list[Pixels]:
+def _split_at_background(part: Pixels, axis: int) -> list[Pixels]:
     """What remains between the rows (axis 0) or columns (1) that are of the colour of the first pixel."""
     filled = (np.abs(part - part[0, 0]) > 1e-6).any(1 - axis)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], filled, [False]]).astype(np.int8)))

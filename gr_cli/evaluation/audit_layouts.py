@@ -14,11 +14,11 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
 _LONGEST_RUN, _SHORTEST_RUN = 14, 8
-_FEW = 20_000  # samples, of which more pieces are looked for
+_FINE_SEARCH_SAMPLES = 20_000  # samples, of which more pieces are looked for
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
+class SearchTarget:
     """Samples of one shape that are looked for. `values` gives those (n, *shape) with certain `labels` (N,).
 
     `plain`: whether they lie as their source has them, so that rows and columns mean something.
@@ -27,7 +27,7 @@ class Target:
     labels: Integers
     shape: tuple[int, ...]
     values: Callable[[Integers], Floats]
-    plain: bool = True
+    is_untransformed: bool = True
 
     @property
     def run_length(self) -> int:
@@ -51,25 +51,25 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Layout:
+class SampleLayout:
     """Values of a sample, or of a piece of it, as a matrix: `pixels` (A, B), which of its D values each is.
 
     `whole`: whether all of a row is in it, so that rows may lie apart.
     """
 
     pixels: Integers
-    whole: bool = True
+    has_full_rows: bool = True
 
     @cached_property
     def flat(self) -> Integers:
         """The values in order, (A * B,)."""
         return self.pixels.reshape(-1)
 
-    def parts(self, size: int) -> list[Integers]:
+    def run_starts(self, size: int) -> list[Integers]:
         """Where runs of `size` may begin, for each part of the layout that is to have one: indices of `flat`."""
         rows, columns = self.pixels.shape
         starts = np.arange(rows * columns - size + 1)
-        if not self.in_rows(size):
+        if not self.runs_within_rows(size):
             return [part for part in np.array_split(starts, 4 if rows * columns >= 4 * size else 2) if len(part)]
         row, column = starts // columns, starts % columns
         fits = column + size <= columns
@@ -77,31 +77,34 @@ class Layout:
         group = (row * bands // rows) * across + column * across // (columns - size + 1)
         return [part for i in range(bands * across) if len(part := starts[fits & (group == i)])]
 
-    def in_rows(self, size: int) -> bool:
+    def runs_within_rows(self, size: int) -> bool:
         """Whether runs of `size` lie within rows, so that rows may lie apart."""
-        return self.whole and self.pixels.shape[1] >= size
+        return self.has_full_rows and self.pixels.shape[1] >= size
 
 
-def layouts(target: Target, size: int) -> list[Layout]:
+def sample_layouts(target: SearchTarget, size: int) -> list[SampleLayout]:
     """All layouts in which the samples of a target are looked for."""
     index = np.arange(prod(target.shape))
     if len(target.shape) != 3:
         row = index.reshape(1, -1) if len(target.shape) == 1 else index.reshape(-1, target.shape[-1])
-        return [Layout(row), Layout(row[:, ::-1])] if target.plain else [Layout(row)]
+        return [SampleLayout(row), SampleLayout(row[:, ::-1])] if target.is_untransformed else [SampleLayout(row)]
     channels, height, width = target.shape
     pixels = index.reshape(target.shape)
     upright = [pixels.reshape(channels * height, width), pixels.transpose(0, 2, 1).reshape(channels * width, height)]
     if channels > 1:
         upright.append(pixels.transpose(1, 2, 0).reshape(height, width * channels))
-    if not target.plain:
-        return [Layout(each) for each in upright]
-    found = [Layout(each) for matrix in upright for each in (matrix, matrix[:, ::-1])]
+    if not target.is_untransformed:
+        return [SampleLayout(each) for each in upright]
+    found = [SampleLayout(each) for matrix in upright for each in (matrix, matrix[:, ::-1])]
     for matrix in upright[:2]:
-        found += [Layout(piece, whole=False) for piece in _pieces(matrix, size, len(target.labels) < _FEW)]
+        found += [
+            SampleLayout(piece, has_full_rows=False)
+            for piece in _column_strips(matrix, size, len(target.labels) < _FINE_SEARCH_SAMPLES)
+        ]
     return found
 
 
-def _pieces(matrix: Integers, size: int, many: bool) -> Iterator[Integers]:
+def _column_strips(matrix: Integers, size: int, many: bool) -> Iterator[Integers]:
     """Pieces of all rows of a matrix (A, B) that are narrower than a run of `size`."""
     width = matrix.shape[1]
     for narrow in range(2, width) if many else (2 * (width // 4), width // 4):

@@ -11,39 +11,39 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gr_cli.evaluation.audit_layouts import Layout, Target
-from gr_cli.evaluation.audit_parts import TOLERANCE, Floats, Integers, largest_part
+from gr_cli.evaluation.audit_layouts import SampleLayout, SearchTarget
+from gr_cli.evaluation.audit_rectangles import TOLERANCE, Floats, Integers, largest_rectangles
 
 _CHUNK = 256  # samples compared at once
-_MOST_VALUES = 1 << 19  # numbers held at once
-_FARTHEST = 10  # rows of a sample may lie so many rows' lengths apart
+_MAX_VALUES = 1 << 19  # numbers held at once
+_MAX_ROW_STRIDE = 10  # rows of a sample may lie so many rows' lengths apart
 
 
 class Match(NamedTuple):
     """A sample that was found: the place, the target and the label of the sample, how large it is beside the sample,
     and which of its values (D,) are there (bool; None: all)."""
 
-    place: str
-    target: Target
+    location: str
+    target: SearchTarget
     label: int
     scale: float
     values: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True)
-class Stream:
+class NumberSequence:
     """Numbers one after the other. `starts`: where those of each of the `places` begin; `strides`: after how many the
     next row may come; `exact`: and after no other number, as in an image."""
 
     values: NDArray[Any]
-    places: tuple[str, ...]
+    locations: tuple[str, ...]
     starts: tuple[int, ...] = (0,)
     strides: tuple[int, ...] = ()
     exact: bool = False
 
-    def place(self, position: int) -> str:
+    def location_of(self, position: int) -> str:
         """Where the number at a position is from."""
-        return self.places[int(np.searchsorted(self.starts, position, side="right")) - 1]
+        return self.locations[int(np.searchsorted(self.starts, position, side="right")) - 1]
 
 
 class Hits(NamedTuple):
@@ -58,23 +58,23 @@ class Hits(NamedTuple):
         return len(self.position)
 
     @classmethod
-    def joined(cls, parts: Sequence[Hits]) -> Hits:
+    def concatenate(cls, parts: Sequence[Hits]) -> Hits:
         """All of several."""
         return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
-    def of(self, index: NDArray[Any]) -> Hits:
+    def select(self, index: NDArray[Any]) -> Hits:
         """Those at `index`."""
         return Hits(*(column[index] for column in self))
 
 
-class Part(NamedTuple):
+class MatchedRectangle(NamedTuple):
     """A part of a sample that is in the stream: rows and columns of the layout from `top`, `left` to before `bottom`,
     `right`, the layout's first value lying at `origin`, its rows `stride` apart."""
 
     values: int
     distance: float
-    target: Target
-    layout: Layout
+    target: SearchTarget
+    layout: SampleLayout
     label: int
     origin: int
     stride: int
@@ -85,7 +85,7 @@ class Part(NamedTuple):
     scale: float
 
 
-def matches(stream: Stream, parts: Iterable[Part]) -> Iterator[Match]:
+def resolve_overlaps(stream: NumberSequence, parts: Iterable[MatchedRectangle]) -> Iterator[Match]:
     """The samples that parts belong to. Of several that would lie in the same place, the one of which most is there."""
     claimed = np.zeros(len(stream.values), np.bool_)
     for part in sorted(parts, key=lambda part: (-part.values, part.distance)):
@@ -94,24 +94,28 @@ def matches(stream: Stream, parts: Iterable[Part]) -> Iterator[Match]:
         if claimed[where].mean() > 0.5:
             continue
         claimed[where] = True
-        whole = part.values == part.layout.pixels.size and part.layout.whole
+        whole = part.values == part.layout.pixels.size and part.layout.has_full_rows
         values = None
         if not whole:
             values = np.zeros(prod(part.target.shape), np.bool_)
             values[part.layout.pixels[part.top : part.bottom, part.left : part.right]] = True
-        yield Match(stream.place(int(where[0])), part.target, part.label, part.scale, values)
+        yield Match(stream.location_of(int(where[0])), part.target, part.label, part.scale, values)
 
 
-def parts_around(stream: Stream, target: Target, shapes: Sequence[Layout], hits: Hits) -> Iterator[Part]:
+def rectangles_around(
+    stream: NumberSequence, target: SearchTarget, shapes: Sequence[SampleLayout], hits: Hits
+) -> Iterator[MatchedRectangle]:
     """What lies of samples of a target, which has these layouts, around hits."""
     size = target.run_length
     groups: dict[tuple[tuple[int, ...], bool], list[int]] = {}
     for number in np.unique(hits.layout).tolist():
         layout = shapes[number]
-        groups.setdefault((layout.pixels.shape, layout.in_rows(size) and layout.pixels.shape[0] > 1), []).append(number)
+        groups.setdefault(
+            (layout.pixels.shape, layout.runs_within_rows(size) and layout.pixels.shape[0] > 1), []
+        ).append(number)
     for (_, in_rows), numbers in groups.items():
-        search = _Around(stream, target, {number: shapes[number] for number in numbers}, size, in_rows)
-        some = hits.of(np.flatnonzero(np.isin(hits.layout, numbers)))
+        search = _Comparison(stream, target, {number: shapes[number] for number in numbers}, size, in_rows)
+        some = hits.select(np.flatnonzero(np.isin(hits.layout, numbers)))
         # Most samples lie in one piece; only what these leave unexplained is looked for at other strides.
         for strides in search.strides():
             parts = list(search.compared(search.candidates(some, strides)))
@@ -121,7 +125,7 @@ def parts_around(stream: Stream, target: Target, shapes: Sequence[Layout], hits:
                 if part.values == part.layout.pixels.size and part.stride == search.form[1]:
                     ends[part.origin] += 1
                     ends[part.origin + part.values] -= 1
-            some = some.of(np.flatnonzero(ends.cumsum()[some.position] == 0))
+            some = some.select(np.flatnonzero(ends.cumsum()[some.position] == 0))
 
 
 class _Candidates(NamedTuple):
@@ -135,7 +139,7 @@ class _Candidates(NamedTuple):
     at: Integers
 
     @classmethod
-    def once(cls, parts: Sequence[tuple[NDArray[Any], ...]]) -> _Candidates:
+    def unique(cls, parts: Sequence[tuple[NDArray[Any], ...]]) -> _Candidates:
         """Each once."""
         columns = [np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True)]
         _, first = np.unique(np.stack(columns[:4], 1), axis=0, return_index=True)
@@ -143,13 +147,13 @@ class _Candidates(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Around:
+class _Comparison:
     """The comparison of samples in layouts of one form with what is around their runs of `size`. `in_rows`: whether
     these lie within rows, which may lie apart."""
 
-    stream: Stream
-    target: Target
-    layouts: Mapping[int, Layout]
+    stream: NumberSequence
+    target: SearchTarget
+    layouts: Mapping[int, SampleLayout]
     size: int
     in_rows: bool
 
@@ -180,16 +184,16 @@ class _Around:
             return
         yield np.array([columns])
         if self.in_rows:
-            apart = {*range(self.size, 2 * columns + 5), *(columns * i for i in range(2, _FARTHEST))}
+            apart = {*range(self.size, 2 * columns + 5), *(columns * i for i in range(2, _MAX_ROW_STRIDE))}
             apart = {stride for stride in {*apart, *self.stream.strides} if stride >= self.size}
             yield np.array([sign * stride for stride in sorted(apart) for sign in (1, -1) if sign * stride != columns])
 
     def candidates(self, hits: Hits, strides: Integers) -> _Candidates:
         """The samples of which a second run is there: in the row above or below, or next to the first."""
         found = []
-        chunk = max(_CHUNK, _MOST_VALUES // (2 * self.size * max(1, len(strides))))
+        chunk = max(_CHUNK, _MAX_VALUES // (2 * self.size * max(1, len(strides))))
         for start in range(0, len(hits) if len(strides) else 0, chunk):
-            some = hits.of(np.arange(start, min(start + chunk, len(hits))))
+            some = hits.select(np.arange(start, min(start + chunk, len(hits))))
             labels, row = np.unique(some.label, return_inverse=True)
             x = self.target.flat(labels)
             for second, step in self._second(some.at):
@@ -197,7 +201,7 @@ class _Around:
                 known = x[row[:, None], self._order[some.layout[:, None], runs.reshape(len(runs), -1)]]
                 found.append(self._confirmed(some, known.astype(np.float64), step, strides))
         empty = np.zeros(0, np.int64)
-        return _Candidates.once(found or [(empty,) * 5])
+        return _Candidates.unique(found or [(empty,) * 5])
 
     def _second(self, at: Integers) -> Iterator[tuple[Integers, Integers]]:
         """Where a second run may begin in a layout, on either side of the first, and how many rows, or values, it is
@@ -234,7 +238,7 @@ class _Around:
             numbers: Floats = self.stream.values[np.clip(index, 0, len(self.stream.values) - 1)].astype(np.float64)
         return numbers
 
-    def compared(self, candidates: _Candidates) -> Iterator[Part]:
+    def compared(self, candidates: _Candidates) -> Iterator[MatchedRectangle]:
         """The candidates of which all is there, and of the others the largest part that is."""
         rows, columns = self.form
         for start in range(0, len(candidates.origin), _CHUNK):
@@ -248,12 +252,14 @@ class _Around:
             complete = inside.all((1, 2)) & (distance < TOLERANCE)
             rest = np.flatnonzero(~complete)
             found = [(i, (0, rows, 0, columns), float(distance[i]), float(scale[i])) for i in np.flatnonzero(complete)]
-            pieces = largest_part(x[rest], y[rest], inside[rest], some.at[rest], self.size, prod(self.target.shape))
+            pieces = largest_rectangles(
+                x[rest], y[rest], inside[rest], some.at[rest], self.size, prod(self.target.shape)
+            )
             found += [(rest[i], *others) for i, *others in pieces]
             for i, box, apart, relative in found:
                 values, layout = (box[1] - box[0]) * (box[3] - box[2]), self.layouts[int(some.layout[i])]
                 spot = int(some.label[i]), int(some.origin[i]), int(some.stride[i])
-                yield Part(values, apart, self.target, layout, *spot, *box, relative)
+                yield MatchedRectangle(values, apart, self.target, layout, *spot, *box, relative)
 
 
 def _distance(x: Floats, y: Floats) -> tuple[Floats, Floats]:

@@ -15,9 +15,16 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from gr_cli.evaluation.audit_formats import Found
-from gr_cli.evaluation.audit_layouts import Layout, Target, layouts
-from gr_cli.evaluation.audit_match import Hits, Match, Part, Stream, matches, parts_around
+from gr_cli.evaluation.audit_formats import NumberArray
+from gr_cli.evaluation.audit_layouts import SampleLayout, SearchTarget, sample_layouts
+from gr_cli.evaluation.audit_match import (
+    Hits,
+    Match,
+    MatchedRectangle,
+    NumberSequence,
+    rectangles_around,
+    resolve_overlaps,
+)
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -25,29 +32,29 @@ Integers = NDArray[np.int64]
 # Coordinates of a run of unit length are put into cells of this width. A copy that was rounded to a byte or to bfloat16
 # is at most `_NOISE` off in each, so a run is entered in each cell that it reaches with that.
 _CELL, _NOISE = 0.1, 0.01
-_MOST_COORDINATES = 9  # that are looked up; 24 cells each in 63 bits would allow 13
+_NUM_HASHED_COORDINATES = 9  # that are looked up; 24 cells each in 63 bits would allow 13
 _CELLS = 24
 # A run is compared in all coordinates before the sample is: this is twice what rounding does to a faint one.
 _TOLERANCE = 0.02
-_MOST_NEAR = 12  # runs of samples, the nearest, that are looked at for each position
-_LEAST_CHANGES = 4  # of neighbours in a run; one with less is a background, or the edge of something
+_MAX_NEIGHBOURS = 12  # runs of samples, the nearest, that are looked at for each position
+_MIN_CHANGES = 4  # of neighbours in a run; one with less is a background, or the edge of something
 _LEAST_CONTRAST = 0.1  # deviation of a run's values, as part of the range of its sample
-_COMMON = 256  # runs of one cell: what so many share is a stroke or an edge, and no evidence
+_MAX_RUNS_PER_CELL = 256  # runs of one cell: what so many share is a stroke or an edge, and no evidence
 _CHUNK = 1 << 16  # positions looked at in one go
-_MOST_HITS = 1 << 19  # held at once
-_MOST_JOINED = 1 << 22  # numbers of small arrays of one file that are joined
-_MOST_COLUMNS = 10  # of samples that are drawn in a grid
+_MAX_HITS = 1 << 19  # held at once
+_MAX_JOINED = 1 << 22  # numbers of small arrays of one file that are joined
+_MAX_GRID_COLUMNS = 10  # of samples that are drawn in a grid
 _SCALES = range(2, 10)  # of images that were enlarged
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
-def search(targets: Sequence[Target], streams: Iterable[Stream]) -> Iterator[Match]:
+def find_samples(targets: Sequence[SearchTarget], streams: Iterable[NumberSequence]) -> Iterator[Match]:
     """Each occurrence of a sample of `targets`, all of one shape, in `streams`: of several at a place the largest."""
-    tables = [_Table(target) for target in targets]
+    tables = [_RunIndex(target) for target in targets]
     sizes = {table.size for table in tables}
     for stream in streams:
-        parts: list[Part] = []
-        waiting: list[tuple[_Table, Hits]] = []
+        parts: list[MatchedRectangle] = []
+        waiting: list[tuple[_RunIndex, Hits]] = []
         for size in sizes:
             for position, coordinates in _runs(stream.values, size):
                 keys = _keys(coordinates)
@@ -55,21 +62,23 @@ def search(targets: Sequence[Target], streams: Iterable[Stream]) -> Iterator[Mat
                     (table, table.look_up(keys, coordinates, position)) for table in tables if table.size == size
                 ]
                 waiting += [(table, hits) for table, hits in looked_up if len(hits)]
-                if sum(len(hits) for _, hits in waiting) > _MOST_HITS:
-                    parts += _around(stream, waiting)
+                if sum(len(hits) for _, hits in waiting) > _MAX_HITS:
+                    parts += _rectangles_around_hits(stream, waiting)
                     waiting = []
-        parts += _around(stream, waiting)
+        parts += _rectangles_around_hits(stream, waiting)
         if parts:
-            yield from matches(stream, parts)
+            yield from resolve_overlaps(stream, parts)
 
 
-def _around(stream: Stream, found: Sequence[tuple[_Table, Hits]]) -> Iterator[Part]:
+def _rectangles_around_hits(
+    stream: NumberSequence, found: Sequence[tuple[_RunIndex, Hits]]
+) -> Iterator[MatchedRectangle]:
     """What lies of samples around hits."""
-    by_table: dict[_Table, list[Hits]] = {}
+    by_table: dict[_RunIndex, list[Hits]] = {}
     for table, hits in found:
         by_table.setdefault(table, []).append(hits)
     for table, several in by_table.items():
-        yield from parts_around(stream, table.target, table.layouts, Hits.joined(several))
+        yield from rectangles_around(stream, table.target, table.layouts, Hits.concatenate(several))
 
 
 @cache
@@ -81,7 +90,7 @@ def _directions(size: int) -> Floats:
     return basis
 
 
-def _shapes(runs: NDArray[np.float32]) -> tuple[Floats, NDArray[np.bool_]]:
+def _normalized_coordinates(runs: NDArray[np.float32]) -> tuple[Floats, NDArray[np.bool_]]:
     """Coordinates (n, size - 1) of runs (n, size), at unit length and with the first positive; bool (n,): finite."""
     coordinates = runs @ _directions(runs.shape[1])
     length = np.sqrt(np.einsum("ij,ij->i", coordinates, coordinates))
@@ -97,15 +106,15 @@ def _runs(values: NDArray[np.generic], size: int) -> Iterator[tuple[Integers, Fl
         with np.errstate(all="ignore"):
             part = values[start : start + _CHUNK + size - 1].astype(np.float64 if wide else np.float32)
             changes = np.concatenate([[0], np.cumsum(part[1:] != part[:-1])])
-            position = np.flatnonzero(changes[size - 1 :] - changes[: len(changes) - size + 1] >= _LEAST_CHANGES)
+            position = np.flatnonzero(changes[size - 1 :] - changes[: len(changes) - size + 1] >= _MIN_CHANGES)
             if len(position):
                 runs = sliding_window_view(part, size)[position]
-                coordinates, sound = _shapes((runs - runs[:, :1]).astype(np.float32))
+                coordinates, sound = _normalized_coordinates((runs - runs[:, :1]).astype(np.float32))
                 yield position[sound] + start, coordinates
 
 
 def _cells(coordinates: Floats) -> NDArray[np.float32]:
-    return (coordinates[:, :_MOST_COORDINATES] + np.float32(1.15)) / np.float32(_CELL)
+    return (coordinates[:, :_NUM_HASHED_COORDINATES] + np.float32(1.15)) / np.float32(_CELL)
 
 
 def _keys(coordinates: Floats) -> Integers:
@@ -131,20 +140,20 @@ def _all_keys(coordinates: Floats) -> tuple[Integers, Integers]:
     return keys, rows
 
 
-class _Table:
+class _RunIndex:
     """Runs of the samples of a target, by their shapes."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: SearchTarget) -> None:
         self.target, self.size = target, target.run_length
-        self.layouts = layouts(target, self.size)
+        self.layouts = sample_layouts(target, self.size)
         chosen: list[tuple[NDArray[np.int32], ...]] = []
         for labels, x in self.target.batches():
             contrast = _LEAST_CONTRAST * (x.max(1) - x.min(1))
             for number, layout in enumerate(self.layouts):
-                row, at = _telling(x[:, layout.flat], layout, self.size, contrast)
+                row, at = _distinctive_runs(x[:, layout.flat], layout, self.size, contrast)
                 index = at[:, None] + np.arange(self.size)
                 runs = x[row[:, None], layout.flat[index]]
-                shapes, sound = _shapes(runs - runs[:, :1])
+                shapes, sound = _normalized_coordinates(runs - runs[:, :1])
                 row, at = row[sound], at[sound]
                 chosen.append((labels[row], np.full(len(row), number), at, shapes.astype(np.float16)))  # type: ignore[arg-type]
         label, layout_, at_, shape = (np.concatenate(column) for column in zip(*chosen, strict=True))
@@ -170,7 +179,7 @@ class _Table:
         likely = np.flatnonzero(self._filter[self._hashed(keys)])
         first = np.searchsorted(self._keys, keys[likely])
         count = np.searchsorted(self._keys, keys[likely], side="right") - first
-        count[count > _COMMON] = 0
+        count[count > _MAX_RUNS_PER_CELL] = 0
         there = np.repeat(likely, count)
         steps = np.arange(len(there)) - np.repeat(np.cumsum(count) - count, count)
         rows = self._rows[np.repeat(first, count) + steps]
@@ -180,12 +189,12 @@ class _Table:
         near = near[np.lexsort((-cosine[near], there[near]))]
         begins = np.concatenate([[True], np.diff(there[near]) > 0])[: len(near)]
         rank = np.arange(len(near)) - np.maximum.accumulate(np.where(begins, np.arange(len(near)), 0))
-        near = near[rank < _MOST_NEAR]
+        near = near[rank < _MAX_NEIGHBOURS]
         rows = rows[near]
         return Hits(position[there[near]], self._label[rows], self._layout[rows], self._at[rows])
 
 
-def _telling(x: Floats, layout: Layout, size: int, contrast: Floats) -> tuple[Integers, Integers]:
+def _distinctive_runs(x: Floats, layout: SampleLayout, size: int, contrast: Floats) -> tuple[Integers, Integers]:
     """Of each sample of x (n, A * B) the runs that vary most, one for each part of the layout: samples and places."""
     zero = np.zeros((len(x), 1))
     total = np.concatenate([zero, np.cumsum(x, 1, dtype=np.float64)], 1)
@@ -193,10 +202,10 @@ def _telling(x: Floats, layout: Layout, size: int, contrast: Floats) -> tuple[In
     steps = np.concatenate([zero, np.cumsum(np.abs(np.diff(x, axis=1)) > 0.1 * contrast[:, None], 1)], 1)
     mean = (total[:, size:] - total[:, :-size]) / size
     variance = (square[:, size:] - square[:, :-size]) / size - np.square(mean)
-    varied = steps[:, size - 1 :] - steps[:, : steps.shape[1] - size + 1] >= _LEAST_CHANGES
+    varied = steps[:, size - 1 :] - steps[:, : steps.shape[1] - size + 1] >= _MIN_CHANGES
     variance[~varied | (variance < np.square(contrast)[:, None])] = 0
     rows, places = [], []
-    for starts in layout.parts(size):
+    for starts in layout.run_starts(size):
         best = starts[variance[:, starts].argmax(1)]
         sound = np.flatnonzero(variance[np.arange(len(x)), best] > 0)
         rows.append(sound)
@@ -207,27 +216,27 @@ def _telling(x: Floats, layout: Layout, size: int, contrast: Floats) -> tuple[In
 # --- what is searched
 
 
-def streams(found: Iterable[Found], shape: tuple[int, ...]) -> Iterator[Stream]:
+def number_sequences(found: Iterable[NumberArray], shape: tuple[int, ...]) -> Iterator[NumberSequence]:
     """All orders in which samples of `shape` may lie in the arrays of files; small ones of a file are joined, too."""
     size = int(np.prod(shape))
-    for _, arrays in groupby(found, lambda array: array.place.partition(": ")[0]):
-        small: list[Found] = []
+    for _, arrays in groupby(found, lambda array: array.location.partition(": ")[0]):
+        small: list[NumberArray] = []
         for array in arrays:
-            orders = _orders(array.values, shape)
-            if array.image:
-                orders = chain(_scaled(array.values, shape), _sheets(array.values, shape))
+            orders = _value_sequences(array.values, shape)
+            if array.is_image:
+                orders = chain(_downscaled(array.values, shape), _sample_grids(array.values, shape))
             for values in orders:
                 strides = values.shape[-1:] if values.ndim > 1 else ()
-                yield Stream(values.reshape(-1), (array.place,), strides=strides, exact=array.image)
-            if array.decoded and 0 < array.values.size < size and sum(a.values.size for a in small) < _MOST_JOINED:
+                yield NumberSequence(values.reshape(-1), (array.location,), strides=strides, exact=array.is_image)
+            if array.is_decoded and 0 < array.values.size < size and sum(a.values.size for a in small) < _MAX_JOINED:
                 small.append(array)
         if len(small) > 1:
             starts = np.cumsum([0, *(array.values.size for array in small[:-1])])
             joined = np.concatenate([array.values.reshape(-1).astype(np.float64) for array in small])
-            yield Stream(joined, tuple(array.place for array in small), tuple(starts.tolist()))
+            yield NumberSequence(joined, tuple(array.location for array in small), tuple(starts.tolist()))
 
 
-def _orders(values: NDArray[Any], shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:
+def _value_sequences(values: NDArray[Any], shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:
     yield values
     if values.ndim < 2 or min(values.shape[0], values.size) < 2:
         return
@@ -237,10 +246,10 @@ def _orders(values: NDArray[Any], shape: tuple[int, ...]) -> Iterator[NDArray[An
     if values.ndim > 2:
         yield values.reshape(len(values), -1).T
         yield values.T
-    yield from list(_scaled(values, shape))[1:]
+    yield from list(_downscaled(values, shape))[1:]
 
 
-def _scaled(values: NDArray[Any], shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:
+def _downscaled(values: NDArray[Any], shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:
     """Images, and what they are if they were enlarged."""
     yield values
     for scale in _SCALES if len(shape) == 3 else ():
@@ -249,12 +258,12 @@ def _scaled(values: NDArray[Any], shape: tuple[int, ...]) -> Iterator[NDArray[An
             yield values[..., ::scale, ::scale]
 
 
-def _sheets(picture: NDArray[Any], shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:
+def _sample_grids(picture: NDArray[Any], shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:
     """A picture (H, W), in which samples may be drawn in a grid as this program does it, at a number for each pixel of
     theirs: a pixel lies between them."""
     if len(shape) != 3 or picture.ndim != 2:
         return
-    for columns in range(1, _MOST_COLUMNS + 1):
+    for columns in range(1, _MAX_GRID_COLUMNS + 1):
         width = columns * (shape[2] + 1)
         height = round(picture.shape[0] / picture.shape[1] * width / (shape[1] + 1)) * (shape[1] + 1)
         if 0 < height < picture.shape[0] and width < picture.shape[1]:

@@ -14,16 +14,16 @@ from torch import Tensor
 
 from gr_cli.benchmarks.base import Task
 from gr_cli.evaluation import measures
-from gr_cli.results.tables import Column, Layout, Row, TableFormat
+from gr_cli.results.tables import Column, TableFormat, TableLayout, TableRow
 from gr_cli.training.experiment import Experiment
 from gr_cli.training.learner import Learner
-from gr_cli.training.scoring import Answers
+from gr_cli.training.scoring import Predictions
 
-Moment = Literal["before", "within", "after"]
+EvaluationPhase = Literal["before", "within", "after"]
 
 
 @dataclass(frozen=True)
-class Context:
+class EvaluationContext:
     """What an evaluation may look at.
 
     experiment: the run: its settings, benchmark, and what it has found so far.
@@ -39,33 +39,33 @@ class Context:
     replica: int
     after_task: int
     iteration: int
-    final: bool
-    _answers: dict[tuple[int, str], Answers] = field(default_factory=dict, repr=False)
+    task_finished: bool
+    _predictions: dict[tuple[int, str], Predictions] = field(default_factory=dict, repr=False)
 
     @property
-    def moment(self) -> Moment:
+    def phase(self) -> EvaluationPhase:
         """Before any training, within a task, or after one."""
-        return "before" if self.after_task < 0 else "after" if self.final else "within"
+        return "before" if self.after_task < 0 else "after" if self.task_finished else "within"
 
     @property
     def tasks_so_far(self) -> Sequence[Task]:
         """The tasks that were learnt, or are."""
         return self.experiment.benchmark.tasks[: self.after_task + 1]
 
-    def units(self, task: int) -> Tensor:
+    def competing_units(self, task: int) -> Tensor:
         """The output units that compete on a test sample of `task`: bool (U,)."""
-        return self.learner.scenario.testing_units(self.experiment.heads, task, self.after_task)
+        return self.learner.scenario.testing_units(self.experiment.task_units, task, self.after_task)
 
-    def answers(self, task: Task, split: str = "test") -> Answers:
+    def predictions(self, task: Task, split: str = "test") -> Predictions:
         """The solver's logits for at most `evaluate.samples` samples of a task, with their labels (output units).
 
         Computed once, however many evaluations ask.
         """
         key = (task.id, split)
-        if key not in self._answers:
-            samples = task.splits()[split].thinned(self.experiment.settings.config["evaluate"]["samples"])
-            self._answers[key] = self.learner.answer(samples.batches(), self.replica)
-        return self._answers[key]
+        if key not in self._predictions:
+            samples = task.evaluation_splits()[split].subsample(self.experiment.settings.config["evaluate"]["samples"])
+            self._predictions[key] = self.learner.predict(samples.batches(), self.replica)
+        return self._predictions[key]
 
 
 class Evaluation(ABC):
@@ -75,13 +75,13 @@ class Evaluation(ABC):
 
         class Confidence(Evaluation):
             name = "confidence"  # confidence.csv
-            about = "How sure the solver is of its answers."
+            description = "How sure the solver is of its answers."
             columns = (AFTER_TASK, TASK, Column("confidence", "mean highest probability", FRACTION))
 
             def rows(self, context):
                 found = []
                 for task in context.tasks_so_far:
-                    logits = torch.cat([x for x, _ in context.answers(task)])[:, context.units(task.id)]
+                    logits = torch.cat([x for x, _ in context.predictions(task)])[:, context.competing_units(task.id)]
                     mean = logits.softmax(1).amax(1).mean().item()
                     found.append({"after_task": context.after_task, "task": task.id, "confidence": mean})
                 return found
@@ -96,10 +96,10 @@ class Evaluation(ABC):
     """
 
     name: ClassVar[str]
-    about: ClassVar[str]
+    description: ClassVar[str]
     columns: ClassVar[tuple[Column, ...]]
-    layout: ClassVar[Layout] = "lines"
-    moments: ClassVar[frozenset[Moment]] = frozenset({"after"})
+    layout: ClassVar[TableLayout] = "lines"
+    phases: ClassVar[frozenset[EvaluationPhase]] = frozenset({"after"})
 
     @classmethod
     def prepare(cls, experiment: Experiment) -> Self | None:
@@ -107,19 +107,19 @@ class Evaluation(ABC):
         return cls()
 
     @abstractmethod
-    def rows(self, context: Context) -> Sequence[Row]:
+    def rows(self, context: EvaluationContext) -> Sequence[TableRow]:
         """The rows of this moment, a value for each column. It must not change random state or training mode."""
 
     @property
     def table(self) -> TableFormat:
         """What its table is."""
-        return TableFormat(self.name, self.about, self.columns, self.layout)
+        return TableFormat(self.name, self.description, self.columns, self.layout)
 
 
 # --- all that there are: whatever the modules of `measures` define
 
 
-def evaluations() -> list[type[Evaluation]]:
+def evaluation_classes() -> list[type[Evaluation]]:
     """The classes of all evaluations, by the names of their modules and their own."""
     found = []
     for module in sorted(info.name for info in iter_modules(measures.__path__, f"{measures.__name__}.")):
@@ -129,16 +129,16 @@ def evaluations() -> list[type[Evaluation]]:
     return found
 
 
-def evaluations_of(experiment: Experiment) -> list[Evaluation]:
+def prepare_evaluations(experiment: Experiment) -> list[Evaluation]:
     """The evaluations of a run that have something to measure in it."""
-    prepared = (evaluation.prepare(experiment) for evaluation in evaluations())
+    prepared = (evaluation.prepare(experiment) for evaluation in evaluation_classes())
     return [evaluation for evaluation in prepared if evaluation is not None]
 
 
-def measure(evaluations: Iterable[Evaluation], context: Context) -> None:
+def run_evaluations(evaluations: Iterable[Evaluation], context: EvaluationContext) -> None:
     """Add to the record of a run what those that are due find."""
     for evaluation in evaluations:
-        if context.moment in evaluation.moments:
+        if context.phase in evaluation.phases:
             with context.learner.clock.measure("evaluation"):
                 rows = evaluation.rows(context)
-            context.experiment.record.add(evaluation.table, rows)
+            context.experiment.record.add_rows(evaluation.table, rows)

@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 from gr_cli.benchmarks.base import Benchmark, Samples, Task
-from gr_cli.benchmarks.sources.validation import pieces
+from gr_cli.benchmarks.sources.validation import raw_batches
 from gr_cli.config.settings import Settings, short_hash
 from gr_cli.nn.sample_spec import as_floats
 from gr_cli.system.files import make_folder
 from gr_cli.training.experiment import load_benchmark
 
-_COLUMNS, _ROWS = 10, 20  # of the picture: samples of a task, and tasks
-_NAMED = 6  # classes of a task, and channels, that are named
-_UNEVEN = 5  # times as many samples as another class
+_PICTURE_COLUMNS, _MAX_PICTURE_ROWS = 10, 20  # of the picture: samples of a task, and tasks
+_MAX_NAMES = 6  # classes of a task, and channels, that are named
+_IMBALANCE_RATIO = 5  # times as many samples as another class
 
 
 @dataclass(frozen=True)
-class TaskFacts:
+class TaskSummary:
     """One task: its classes in a few words, numbers of samples, and the range of its training values.
 
     The range is that of the stored values, before the task's own view of them if it has one.
@@ -43,21 +43,21 @@ class Inspection:
     """A benchmark in words: `facts` about all samples, `picture`: where samples are drawn, if they are images."""
 
     title: str
-    facts: tuple[str, ...]
-    tasks: tuple[TaskFacts, ...]
+    properties: tuple[str, ...]
+    tasks: tuple[TaskSummary, ...]
     warnings: tuple[str, ...]
     picture: Path | None
 
 
 @dataclass(frozen=True)
-class _Extremes:
+class _ValueRange:
     """The lowest and highest value of each channel (C,) of images, or entry of vectors, as networks get them."""
 
     low: Tensor
     high: Tensor
 
 
-def inspected(settings: Settings, root: Path) -> Inspection:
+def inspect_benchmark(settings: Settings, root: Path) -> Inspection:
     """What the benchmark of `settings` holds; if it is of images, samples of each task are drawn below `root`.
 
     Raises:
@@ -66,60 +66,67 @@ def inspected(settings: Settings, root: Path) -> Inspection:
     benchmark = load_benchmark(settings)
     name = settings.choices.get("benchmark", "benchmark")
     # Tasks may share samples, which they see in ways of their own: these are gone through once.
-    extremes = {_key(part): _extremes(part) for part in _distinct(task.train for task in benchmark.tasks)}
-    warnings = [*_imbalance(benchmark.tasks), *_duplicates(benchmark.tasks), *_constant(list(extremes.values()))]
+    extremes = {
+        _sample_set_key(part): _channel_range(part)
+        for part in _distinct_sample_sets(task.train for task in benchmark.tasks)
+    }
+    warnings = [
+        *_imbalance_warnings(benchmark.tasks),
+        *_duplicate_warnings(benchmark.tasks),
+        *_constant_channel_warnings(list(extremes.values())),
+    ]
     folder = root / "inspect" / f"{name}-{short_hash([settings.config['benchmark'], settings.seed])}"
-    picture = _drawn(benchmark, name, folder) if benchmark.spec.can_be_drawn else None
+    picture = _draw_samples(benchmark, name, folder) if benchmark.spec.has_preview else None
     tasks = "1 task" if len(benchmark.tasks) == 1 else f"{len(benchmark.tasks)} tasks"
     title = f"{name} · {tasks} · seed {settings.seed}"
-    facts = tuple(_facts(task, extremes[_key(task.train)]) for task in benchmark.tasks)
-    return Inspection(title, _of_all(benchmark), facts, tuple(warnings), picture)
+    facts = tuple(_task_summary(task, extremes[_sample_set_key(task.train)]) for task in benchmark.tasks)
+    return Inspection(title, _benchmark_properties(benchmark), facts, tuple(warnings), picture)
 
 
-def _of_all(benchmark: Benchmark) -> tuple[str, ...]:
+def _benchmark_properties(benchmark: Benchmark) -> tuple[str, ...]:
     spec = benchmark.spec
     dtype = str(benchmark.tasks[0].train.store.dtype).removeprefix("torch.")
     bounds = "unbounded" if spec.value_range is None else f"in [{spec.value_range[0]:g}, {spec.value_range[1]:g}]"
     sizes = ", ".join(map(str, spec.categories))
-    codes = (f"{spec.numbers} numbers and categories of {sizes} values",) if spec.categories else ()
+    codes = (f"{spec.num_numeric} numbers and categories of {sizes} values",) if spec.categories else ()
     return f"shape {spec.shape}", f"stored as {dtype}", f"values {bounds}", *codes
 
 
-def _facts(task: Task, extremes: _Extremes) -> TaskFacts:
+def _task_summary(task: Task, extremes: _ValueRange) -> TaskSummary:
     held_out = 0 if task.validation is None else len(task.validation)
     low, high = float(extremes.low.min()), float(extremes.high.max())
-    return TaskFacts(_listed(task.classes), len(task.train), held_out, len(task.test), low, high)
+    return TaskSummary(_join_names(task.classes), len(task.train), held_out, len(task.test), low, high)
 
 
-def _listed(names: Sequence[object]) -> str:
-    more = f", ... ({len(names)})" if len(names) > _NAMED else ""
-    return ", ".join(map(str, names[:_NAMED])) + more
+def _join_names(names: Sequence[object]) -> str:
+    more = f", ... ({len(names)})" if len(names) > _MAX_NAMES else ""
+    return ", ".join(map(str, names[:_MAX_NAMES])) + more
 
 
 # --- samples, gone through once
 
 
-def _key(part: Samples) -> tuple[int, int]:
+def _sample_set_key(part: Samples) -> tuple[int, int]:
     return id(part.store), id(part.index)
 
 
-def _distinct(parts: Iterable[Samples]) -> list[Samples]:
+def _distinct_sample_sets(parts: Iterable[Samples]) -> list[Samples]:
     """Those of `parts` that are not the samples of another one before."""
-    return list({_key(part): part for part in parts}.values())
+    return list({_sample_set_key(part): part for part in parts}.values())
 
 
-def _extremes(part: Samples) -> _Extremes:
+def _channel_range(part: Samples) -> _ValueRange:
     low, high = [], []
-    for piece in pieces(part):
+    for piece in raw_batches(part):
         axes = [axis for axis in range(piece.dim()) if axis != 1]
         low.append(piece.amin(axes))
         high.append(piece.amax(axes))
-    return _Extremes(as_floats(torch.stack(low).amin(0)), as_floats(torch.stack(high).amax(0)))
+    return _ValueRange(as_floats(torch.stack(low).amin(0)), as_floats(torch.stack(high).amax(0)))
 
 
-def _prints(part: Samples) -> Iterator[bytes]:
+def _sample_hashes(part: Samples) -> Iterator[bytes]:
     """A fingerprint of each sample."""
-    for piece in pieces(part):
+    for piece in raw_batches(part):
         for row in piece.contiguous().numpy():
             yield hashlib.blake2b(row.tobytes(), digest_size=16).digest()
 
@@ -127,64 +134,68 @@ def _prints(part: Samples) -> Iterator[bytes]:
 # --- what to think about
 
 
-def _imbalance(tasks: Sequence[Task]) -> Iterator[str]:
+def _imbalance_warnings(tasks: Sequence[Task]) -> Iterator[str]:
     counts: Counter[str] = Counter()
     for task in tasks:
         for name, count in zip(task.classes, torch.bincount(task.train.y, minlength=len(task.classes)), strict=True):
             counts[name] += int(count)
     (most, high), (least, low) = counts.most_common()[0], counts.most_common()[-1]
-    if high > _UNEVEN * low:
+    if high > _IMBALANCE_RATIO * low:
         yield (
             f"class {most} has {high:,} training samples, and class {least} {low:,}: replay and accuracy "
             "will be of the large classes above all"
         )
 
 
-def _duplicates(tasks: Sequence[Task]) -> Iterator[str]:
+def _duplicate_warnings(tasks: Sequence[Task]) -> Iterator[str]:
     learnt = [part for task in tasks for part in (task.train, task.validation) if part is not None]
-    known = {found for part in _distinct(learnt) for found in _prints(part)}
+    known = {found for part in _distinct_sample_sets(learnt) for found in _sample_hashes(part)}
     whole, twice, first = 0, 0, ""
-    names = {_key(task.test): task.name for task in reversed(tasks)}
-    for part in _distinct(task.test for task in tasks):
-        again = sum(found in known for found in _prints(part))
-        first = first or (names[_key(part)] if again else "")
+    names = {_sample_set_key(task.test): task.name for task in reversed(tasks)}
+    for part in _distinct_sample_sets(task.test for task in tasks):
+        again = sum(found in known for found in _sample_hashes(part))
+        first = first or (names[_sample_set_key(part)] if again else "")
         whole, twice = whole + len(part), twice + again
     if twice:
         yield f"{twice:,} of {whole:,} test samples are training samples, too, the first in task {first}"
 
 
-def _constant(extremes: Sequence[_Extremes]) -> Iterator[str]:
+def _constant_channel_warnings(extremes: Sequence[_ValueRange]) -> Iterator[str]:
     low = torch.stack([found.low for found in extremes]).amin(0)
     high = torch.stack([found.high for found in extremes]).amax(0)
     silent = (low == high).nonzero().flatten().tolist()
     if silent:
-        yield f"{len(silent)} of {len(low)} channels never change: {_listed(silent)}"
+        yield f"{len(silent)} of {len(low)} channels never change: {_join_names(silent)}"
 
 
 # --- a picture
 
 
-def _drawn(benchmark: Benchmark, name: str, folder: Path) -> Path:
+def _draw_samples(benchmark: Benchmark, name: str, folder: Path) -> Path:
     """Draw a row of training samples for each task, as the network gets them."""
     from gr_cli.results import figures
 
-    shown = benchmark.tasks[:_ROWS]
-    x = torch.cat([task.train.batch(_some(task))[0] for task in shown])
+    shown = benchmark.tasks[:_MAX_PICTURE_ROWS]
+    x = torch.cat([task.train.batch(_picture_indices(task))[0] for task in shown])
     of = "" if len(shown) == len(benchmark.tasks) else f" of the first {len(shown)} of {len(benchmark.tasks)}"
     path = folder / "samples.png"
     make_folder(folder)
-    spec, a_row = benchmark.spec, "a row for each" if benchmark.spec.is_image else f"{_COLUMNS} rows for each"
-    figures.samples(
-        spec.preview(x), f"{name}: training samples, {a_row}{of} task{'s' if of else ''}", path, _COLUMNS, spec.names
+    spec, a_row = benchmark.spec, "a row for each" if benchmark.spec.is_image else f"{_PICTURE_COLUMNS} rows for each"
+    figures.draw_sample_sheet(
+        spec.preview(x),
+        f"{name}: training samples, {a_row}{of} task{'s' if of else ''}",
+        path,
+        _PICTURE_COLUMNS,
+        spec.names,
     )
     return path
 
 
-def _some(task: Task) -> Tensor:
+def _picture_indices(task: Task) -> Tensor:
     """Which samples of a task are shown: its classes in turn, of each some from first to last, for what comes first in
     a folder may be of one kind."""
     members = [(task.train.y == label).nonzero().flatten() for label in range(len(task.classes))]
     members = [found for found in members if len(found)]
-    each = -(-_COLUMNS // len(members))
-    turns = (divmod(i, len(members)) for i in range(_COLUMNS))
+    each = -(-_PICTURE_COLUMNS // len(members))
+    turns = (divmod(i, len(members)) for i in range(_PICTURE_COLUMNS))
     return torch.stack([members[which][turn * len(members[which]) // each] for turn, which in turns])

@@ -12,19 +12,19 @@ from typing import ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from gr_cli.nn.random_streams import Noise
+from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
 
 
 @dataclass(frozen=True)
-class Part:
+class Objective:
     """One objective of a generator and the parameters that follow it (a VAE has one, a GAN two).
 
     `every`: it takes a step on every so-many-th update of the generator.
     """
 
     parameters: tuple[nn.Parameter, ...]
-    every: int = 1
+    update_every: int = 1
 
 
 class Generator(nn.Module, ABC):
@@ -42,11 +42,11 @@ class Generator(nn.Module, ABC):
     conditional: bool = False
     reads_features: ClassVar[bool] = False
     gated_by_task: bool = False
-    tells_likelihood: ClassVar[Literal["no", "estimated", "exactly"]] = "no"
-    known: Tensor  # bool (U,), of conditional ones: the classes that were learnt
+    class_likelihood: ClassVar[Literal["none", "estimated", "exact"]] = "none"
+    learned_classes: Tensor  # bool (U,), of conditional ones: the classes that were learnt
 
     @abstractmethod
-    def latent(self, num_samples: int) -> dict[str, Noise]:
+    def latent_noise(self, num_samples: int) -> dict[str, NoiseSpec]:
         """The noise that `decode` turns into `num_samples` samples."""
 
     @abstractmethod
@@ -54,56 +54,60 @@ class Generator(nn.Module, ABC):
         """Noise to samples (N, *spec.shape). Pure: same parameters and noise, same samples."""
 
     @abstractmethod
-    def noise(self, batch_size: int) -> dict[str, Noise]:
+    def training_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
         """The noise of one training step on `batch_size` samples."""
 
     @abstractmethod
-    def parts(self) -> dict[str, Part]:
+    def objectives(self) -> dict[str, Objective]:
         """The objectives by name, in the order in which they are stepped."""
 
     @abstractmethod
     def losses(
-        self, part: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
+        self, objective: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
         """The terms of one objective, each (B,): their sum is minimised. Pure in parameters, `x` and `noise`."""
 
-    def turns(self, num_samples: int) -> Tensor | None:
+    def balanced_labels(self, num_samples: int) -> Tensor | None:
         """The classes that were met, in turn: (num_samples,); None for what is not conditional on them."""
         if not self.conditional:
             return None
-        classes = self.known.nonzero().squeeze(1)
-        classes = classes if len(classes) else torch.arange(len(self.known), device=self.known.device)
+        classes = self.learned_classes.nonzero().squeeze(1)
+        classes = (
+            classes if len(classes) else torch.arange(len(self.learned_classes), device=self.learned_classes.device)
+        )
         return classes[torch.arange(num_samples, device=classes.device) % len(classes)]
 
-    def meet(self, classes: Tensor) -> None:
+    def mark_learned(self, classes: Tensor) -> None:
         """Take note of classes, bool (U,), that were learnt."""
         if self.conditional:
-            self.known |= classes
+            self.learned_classes |= classes
 
-    def tasks_of(self, latent: Mapping[str, Tensor]) -> Tensor:
+    def gating_tasks(self, latent: Mapping[str, Tensor]) -> Tensor:
         """The task (N,) through whose gates `decode` takes each sample."""
         raise TypeError(f"{type(self).__name__} has no gates of tasks")
 
-    def focus(self, classes: Sequence[int]) -> None:
+    def restrict_to(self, classes: Sequence[int]) -> None:
         """Take note that only these classes will be learnt from now on, until told otherwise."""
 
     def log_likelihoods(self, x: Tensor) -> Tensor:
         """log p(x | class) of samples (B, ...) for each class, up to a constant of x: (B, U)."""
         raise TypeError(f"{type(self).__name__} does not tell likelihoods")
 
-    def estimated(self, x: Tensor, stream: torch.Generator, draws: int, unit_variance: bool = False) -> Tensor:
+    def estimate_log_likelihoods(
+        self, x: Tensor, stream: torch.Generator, num_draws: int, unit_variance: bool = False
+    ) -> Tensor:
         """The same where it can only be estimated, by so many random draws from `stream`; if `unit_variance`, with
         samples around their reconstructions as Gaussians of unit variance, whatever they were in training."""
         return self.log_likelihoods(x)
 
-    def fit(self, x: Tensor, label: int, stream: torch.Generator) -> None:
+    def fit_class(self, x: Tensor, label: int, stream: torch.Generator) -> None:
         """Learn the class `label` from all its samples `x` (N, *spec.shape), with randomness from `stream`."""
         raise TypeError(f"{type(self).__name__} learns by steps")
 
     @property
-    def fitted(self) -> bool:
+    def closed_form(self) -> bool:
         """Whether it is fitted, a class at a time, and keeps what it knows of the others: it has a `fit`."""
-        return type(self).fit is not Generator.fit
+        return type(self).fit_class is not Generator.fit_class
 
     def generate(
         self,
@@ -127,21 +131,23 @@ class Generator(nn.Module, ABC):
         like = next(value for value in chain(self.parameters(), self.buffers()) if value.is_floating_point())
         home = like.device
         source = generator.device if generator is not None else home
-        labels = self.turns(num_samples) if labels is None else self._wanted(labels, num_samples, home)
+        labels = (
+            self.balanced_labels(num_samples) if labels is None else self._validated_labels(labels, num_samples, home)
+        )
         latent = {
-            name: (torch.randn if noise.kind == "normal" else torch.rand)(
+            name: (torch.randn if noise.distribution == "normal" else torch.rand)(
                 noise.shape, generator=generator, device=source
             ).to(home, like.dtype)
-            for name, noise in self.latent(num_samples).items()
+            for name, noise in self.latent_noise(num_samples).items()
         }
         with torch.no_grad():
             x = self.decode(latent, labels)
         return x if device is None else x.to(device)
 
-    def _wanted(self, labels: Tensor | Sequence[int], num_samples: int, device: torch.device) -> Tensor:
+    def _validated_labels(self, labels: Tensor | Sequence[int], num_samples: int, device: torch.device) -> Tensor:
         """Labels that a caller asks for, checked."""
         wanted = torch.as_tensor(labels, device=device)
-        classes = getattr(self, "known", None)
+        classes = getattr(self, "learned_classes", None)
         if wanted.is_floating_point() or wanted.shape != (num_samples,):
             raise ValueError(f"labels: must be {num_samples} whole numbers, one for each sample")
         if classes is not None and num_samples and not 0 <= int(wanted.min()) <= int(wanted.max()) < len(classes):
@@ -149,22 +155,22 @@ class Generator(nn.Module, ABC):
         return wanted.long()
 
 
-class WithoutSteps(Generator):
+class GeneratorWithoutObjectives(Generator):
     """A generator that has no losses to step down."""
 
-    def noise(self, batch_size: int) -> dict[str, Noise]:
+    def training_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
         return {}
 
-    def parts(self) -> dict[str, Part]:
+    def objectives(self) -> dict[str, Objective]:
         return {}
 
     def losses(
-        self, part: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
+        self, objective: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
         raise ValueError(f"{type(self).__name__} takes no steps")
 
 
-class Ensemble(WithoutSteps):
+class Ensemble(GeneratorWithoutObjectives):
     """Several generators that dream in turn: the i-th sample is that of generator i modulo their number."""
 
     def __init__(self, members: Sequence[Generator]) -> None:
@@ -173,30 +179,33 @@ class Ensemble(WithoutSteps):
         self.spec = members[0].spec
         self.conditional = all(member.conditional for member in members)
 
-    def _each(self) -> list[Generator]:
+    def _members(self) -> list[Generator]:
         return [member for member in self.members if isinstance(member, Generator)]
 
-    def latent(self, num_samples: int) -> dict[str, Noise]:
-        parts = enumerate(member.latent(n) for member, n in zip(self._each(), self._turns(num_samples), strict=True))
+    def latent_noise(self, num_samples: int) -> dict[str, NoiseSpec]:
+        parts = enumerate(
+            member.latent_noise(n)
+            for member, n in zip(self._members(), self._samples_per_member(num_samples), strict=True)
+        )
         return {f"{i}.{name}": noise for i, part in parts for name, noise in part.items()}
 
-    def turns(self, num_samples: int) -> Tensor | None:
+    def balanced_labels(self, num_samples: int) -> Tensor | None:
         if not self.conditional:
             return None
-        labels = torch.empty(num_samples, dtype=torch.long, device=self._each()[0].known.device)
-        for i, (member, number) in enumerate(zip(self._each(), self._turns(num_samples), strict=True)):
-            labels[i :: len(self.members)] = cast(Tensor, member.turns(number))
+        labels = torch.empty(num_samples, dtype=torch.long, device=self._members()[0].learned_classes.device)
+        for i, (member, number) in enumerate(zip(self._members(), self._samples_per_member(num_samples), strict=True)):
+            labels[i :: len(self.members)] = cast(Tensor, member.balanced_labels(number))
         return labels
 
-    def _turns(self, number: int) -> list[int]:
+    def _samples_per_member(self, number: int) -> list[int]:
         return [len(range(i, number, len(self.members))) for i in range(len(self.members))]
 
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
         parts = []
-        for i, member in enumerate(self._each()):
+        for i, member in enumerate(self._members()):
             mine = {name.split(".", 1)[1]: noise for name, noise in latent.items() if name.startswith(f"{i}.")}
             number = len(next(iter(mine.values())))
-            asked = member.turns(number) if labels is None else labels[i :: len(self.members)]
+            asked = member.balanced_labels(number) if labels is None else labels[i :: len(self.members)]
             parts.append(member.decode(mine, asked))
         whole = parts[0].new_empty((sum(map(len, parts)), *self.spec.shape))
         for i, part in enumerate(parts):

@@ -7,16 +7,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gr_cli.generators.base import Generator, Part
+from gr_cli.generators.base import Generator, Objective
 from gr_cli.generators.vae import VAE
-from gr_cli.nn.losses import log_normal
-from gr_cli.nn.random_streams import Noise
+from gr_cli.nn.losses import gaussian_log_density
+from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
-from gr_cli.types import PositiveInt, Widths
+from gr_cli.types import LayerSizes, PositiveInt
 
-_NEVER = -1e9
+_UNLEARNED_LOG_LIKELIHOOD = -1e9
 # Latent vectors, and values, decoded at once while likelihoods are estimated: more take longer to find room for.
-_AT_ONCE, _VALUES_AT_ONCE = 1 << 12, 1 << 22
+_MAX_CHUNK_LATENTS, _MAX_CHUNK_VALUES = 1 << 12, 1 << 22
 
 
 class ClassVAE(Generator):
@@ -32,87 +32,91 @@ class ClassVAE(Generator):
         initialisation: of the weights, as for `VAE`.
     """
 
-    takes_leading_axes = True
+    supports_leading_axes = True
     conditional = True
-    tells_likelihood = "estimated"
+    class_likelihood = "estimated"
 
     def __init__(
         self,
         spec: SampleSpec | Sequence[PositiveInt] = (784,),
-        classes: PositiveInt = 10,
-        hidden_dims: Widths = (85, 85),
+        num_classes: PositiveInt = 10,
+        hidden_dims: LayerSizes = (85, 85),
         latent_dim: PositiveInt = 5,
         initialisation: Literal["he", "torch"] = "he",
     ) -> None:
         super().__init__()
-        self.spec, self.latent_dim = SampleSpec.of(spec), latent_dim
+        self.spec, self.latent_dim = SampleSpec.coerce(spec), latent_dim
         self.members = nn.ModuleList(
-            VAE(self.spec, hidden_dims, latent_dim, 0.0, initialisation) for _ in range(classes)
+            VAE(self.spec, hidden_dims, latent_dim, 0.0, initialisation) for _ in range(num_classes)
         )
-        self.register_buffer("known", torch.zeros(classes, dtype=torch.bool))
-        self._learning = list(range(classes))
+        self.register_buffer("learned_classes", torch.zeros(num_classes, dtype=torch.bool))
+        self._trained_classes = list(range(num_classes))
 
-    def _each(self, which: Sequence[int]) -> list[tuple[int, VAE]]:
+    def _vaes_of(self, which: Sequence[int]) -> list[tuple[int, VAE]]:
         members = [self.members[label] for label in which]
         return [(label, vae) for label, vae in zip(which, members, strict=True) if isinstance(vae, VAE)]
 
-    def latent(self, num_samples: int) -> dict[str, Noise]:
-        return {"z": Noise("normal", (num_samples, self.latent_dim))}
+    def latent_noise(self, num_samples: int) -> dict[str, NoiseSpec]:
+        return {"z": NoiseSpec("normal", (num_samples, self.latent_dim))}
 
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
         if labels is None:
             raise ValueError("these VAEs are of one class each: labels are needed")
         found: Tensor | None = None
-        for label, vae in self._each(range(len(self.members))):
+        for label, vae in self._vaes_of(range(len(self.members))):
             x = vae.decode(latent)
             mine = (labels == label).view(*labels.shape, *[1] * len(self.spec.shape))
             found = x * mine if found is None else torch.where(mine, x, found)
         assert found is not None
         return found
 
-    def focus(self, classes: Sequence[int]) -> None:
+    def restrict_to(self, classes: Sequence[int]) -> None:
         """Let only these classes learn from now on: samples of others don't come."""
-        self._learning = list(classes)
+        self._trained_classes = list(classes)
 
-    def noise(self, batch_size: int) -> dict[str, Noise]:
-        return self.latent(batch_size)
+    def training_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
+        return self.latent_noise(batch_size)
 
-    def parts(self) -> dict[str, Part]:
-        return {"vae": Part(tuple(self.parameters()))}
+    def objectives(self) -> dict[str, Objective]:
+        return {"vae": Objective(tuple(self.parameters()))}
 
     def losses(
-        self, part: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
+        self, objective: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
         if labels is None:
             raise ValueError("these VAEs are of one class each: labels are needed")
         found: dict[str, Tensor] = {}
-        for label, vae in self._each(self._learning):
+        for label, vae in self._vaes_of(self._trained_classes):
             mine = (labels == label).to(x.dtype)
-            for name, value in vae.losses(part, x, noise).items():
+            for name, value in vae.losses(objective, x, noise).items():
                 found[name] = found[name] + mine * value if name in found else mine * value
         return found
 
-    def estimated(self, x: Tensor, stream: torch.Generator, draws: int, unit_variance: bool = False) -> Tensor:
+    def estimate_log_likelihoods(
+        self, x: Tensor, stream: torch.Generator, num_draws: int, unit_variance: bool = False
+    ) -> Tensor:
         """log p(x | class) of samples (B, ...), up to a constant of x: (B, C). By importance sampling with so many
         draws from q(z|x) (van de Ven et al. 2021, eq. 5); a class that was not met yet has next to none."""
-        found = x.new_full((len(x), len(self.known)), _NEVER)
-        for label, vae in self._each(self.known.nonzero().squeeze(1).tolist()):
-            found[:, label] = self._estimated(vae, x, stream, draws, unit_variance)
+        found = x.new_full((len(x), len(self.learned_classes)), _UNLEARNED_LOG_LIKELIHOOD)
+        for label, vae in self._vaes_of(self.learned_classes.nonzero().squeeze(1).tolist()):
+            found[:, label] = self._importance_estimate(vae, x, stream, num_draws, unit_variance)
         return found
 
-    def _estimated(self, vae: VAE, x: Tensor, stream: torch.Generator, draws: int, unit_variance: bool) -> Tensor:
-        size, scaled = self.spec.size, self.spec.scaled(x)
+    def _importance_estimate(
+        self, vae: VAE, x: Tensor, stream: torch.Generator, num_draws: int, unit_variance: bool
+    ) -> Tensor:
+        size, scaled = self.spec.size, self.spec.to_unit_range(x)
         mean, log_variance = (part.to(x.dtype) for part in vae.encode(scaled))
-        at_once = min(_AT_ONCE, _VALUES_AT_ONCE // size)
+        at_once = min(_MAX_CHUNK_LATENTS, _MAX_CHUNK_VALUES // size)
         total, many = x.new_full((len(x),), -torch.inf), max(1, at_once // max(1, len(x)))
-        for start in range(0, draws, many):
-            shape = (min(many, draws - start), len(x), self.latent_dim)
+        for start in range(0, num_draws, many):
+            shape = (min(many, num_draws - start), len(x), self.latent_dim)
             noise = torch.randn(shape, generator=stream, device=stream.device, dtype=torch.float32).to(x)
             z = mean + (0.5 * log_variance).exp() * noise
             out = vae.reconstruct(z.flatten(0, 1)).to(x.dtype)
             repeated = scaled.repeat(len(z), *[1] * len(self.spec.shape))
             nll = self.spec.negative_log_likelihood(out, repeated, unit_variance)
-            prior = log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
-            each = prior - log_normal(z, mean, log_variance) - size * nll.view(len(z), -1)
+            prior = gaussian_log_density(z, torch.zeros_like(z), torch.zeros_like(z))
+            each = prior - gaussian_log_density(z, mean, log_variance) - size * nll.view(len(z), -1)
             total = torch.logaddexp(total, torch.logsumexp(each, 0))
-        return total - math.log(draws)
+        return total - math.log(num_draws)

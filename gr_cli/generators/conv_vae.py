@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.config.arguments import checked
+from gr_cli.config.arguments import validate_arguments
 from gr_cli.errors import ConfigError
 from gr_cli.generators.vae import GaussianVAE
-from gr_cli.nn.initialization import start_linear, start_relu
-from gr_cli.nn.layers import drop
-from gr_cli.nn.random_streams import Noise
+from gr_cli.nn.initialization import init_he_, init_xavier_
+from gr_cli.nn.layers import dropout
+from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
-from gr_cli.types import PerReplica, PositiveInt, Share, Widths
+from gr_cli.types import FractionBelowOne, LayerSizes, PositiveInt, VariesPerReplica
 
 
 class ConvVAE(GaussianVAE):
@@ -29,17 +29,17 @@ class ConvVAE(GaussianVAE):
             leaves torch's own, with which published results were made. The first learns in fewer steps.
     """
 
-    @checked
+    @validate_arguments
     def __init__(
         self,
         spec: SampleSpec | Sequence[PositiveInt] = (1, 28, 28),
-        hidden_dims: Widths = (32, 64, 128),
+        hidden_dims: LayerSizes = (32, 64, 128),
         latent_dim: PositiveInt = 32,
-        dropout: Annotated[Share, PerReplica] = 0.1,
+        dropout: Annotated[FractionBelowOne, VariesPerReplica] = 0.1,
         initialisation: Literal["he", "torch"] = "he",
     ) -> None:
         super().__init__()
-        self.spec, self.latent_dim, self.dropout = SampleSpec.of(spec), latent_dim, dropout
+        self.spec, self.latent_dim, self.dropout = SampleSpec.coerce(spec), latent_dim, dropout
         if not self.spec.is_image:
             raise ConfigError(
                 "generator",
@@ -54,7 +54,7 @@ class ConvVAE(GaussianVAE):
         for _ in hidden_dims:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
         # The shape of each hidden map, on the way down.
-        self._maps = [(depth, *size) for depth, size in zip(hidden_dims, sizes[1:], strict=True)]
+        self._feature_maps = [(depth, *size) for depth, size in zip(hidden_dims, sizes[1:], strict=True)]
         flat = channels[-1] * sizes[-1][0] * sizes[-1][1]
         self.encoder = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(channels))
         self.posterior = nn.Linear(flat, 2 * latent_dim)
@@ -66,25 +66,25 @@ class ConvVAE(GaussianVAE):
         )
         if initialisation == "he":
             *inner, last = self.decoder
-            start_relu(*self.encoder, self.expand, *inner)
-            start_linear(self.posterior, last)
+            init_he_(*self.encoder, self.expand, *inner)
+            init_xavier_(self.posterior, last)
 
-    def noise(self, batch_size: int) -> dict[str, Noise]:
-        wanted = self.latent(batch_size)
+    def training_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
+        wanted = self.latent_noise(batch_size)
         if self.dropout:
-            for i, shape in enumerate(self._maps):
-                wanted[f"encoder{i}"] = Noise("uniform", (batch_size, *shape))
+            for i, shape in enumerate(self._feature_maps):
+                wanted[f"encoder{i}"] = NoiseSpec("uniform", (batch_size, *shape))
         return wanted
 
     def encode(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         for i, layer in enumerate(self.encoder):
-            x = drop(F.relu(layer(x)), noise, f"encoder{i}", self.dropout)
+            x = dropout(F.relu(layer(x)), noise, f"encoder{i}", self.dropout)
         mean, log_variance = self.posterior(x.flatten(1)).chunk(2, dim=-1)
         return mean, log_variance
 
     def reconstruct(self, z: Tensor) -> Tensor:
         x: Tensor = self.expand(z)
-        x = x.view(*x.shape[:-1], *self._maps[-1])
+        x = x.view(*x.shape[:-1], *self._feature_maps[-1])
         for layer in self.decoder:
             x = layer(F.relu(x))
         return x

@@ -10,7 +10,7 @@ from torch import Tensor
 from gr_cli.generators.vae import VAE
 from gr_cli.nn.losses import kl_standard_normal
 from gr_cli.nn.sample_spec import SampleSpec
-from gr_cli.types import PerReplica, PositiveInt, Share, Widths
+from gr_cli.types import FractionBelowOne, LayerSizes, PositiveInt, VariesPerReplica
 
 
 class CVAE(VAE):
@@ -33,33 +33,35 @@ class CVAE(VAE):
     def __init__(
         self,
         spec: SampleSpec | Sequence[PositiveInt] = (784,),
-        classes: PositiveInt = 10,
-        hidden_dims: Widths = (256, 128),
+        num_classes: PositiveInt = 10,
+        hidden_dims: LayerSizes = (256, 128),
         latent_dim: PositiveInt = 32,
-        dropout: Annotated[Share, PerReplica] = 0.1,
+        dropout: Annotated[FractionBelowOne, VariesPerReplica] = 0.1,
         initialisation: Literal["he", "torch"] = "he",
     ) -> None:
-        self.classes = classes
+        self.num_classes = num_classes
         super().__init__(spec, hidden_dims, latent_dim, dropout, initialisation)
-        self.register_buffer("known", torch.zeros(classes, dtype=torch.bool))
+        self.register_buffer("learned_classes", torch.zeros(num_classes, dtype=torch.bool))
 
-    def make_layers(self, hidden_dims: Widths, initialisation: str, beside: int = 0) -> None:
-        super().make_layers(hidden_dims, initialisation, beside + self.classes)
+    def build_layers(self, hidden_dims: LayerSizes, initialisation: str, extra_inputs: int = 0) -> None:
+        super().build_layers(hidden_dims, initialisation, extra_inputs + self.num_classes)
 
-    def _told(self, values: Tensor, labels: Tensor | None) -> Tensor:
+    def _with_one_hot_labels(self, values: Tensor, labels: Tensor | None) -> Tensor:
         """Values (..., D) and beside them the classes `labels` (...) as one-hot codes: (..., D + classes)."""
         if labels is None:
             raise ValueError("this VAE is conditional on classes: labels are needed")
-        return torch.cat([values, F.one_hot(labels, self.classes).to(values.dtype)], -1)
+        return torch.cat([values, F.one_hot(labels, self.num_classes).to(values.dtype)], -1)
 
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
-        return super().decode({"z": self._told(latent["z"], labels)})
+        return super().decode({"z": self._with_one_hot_labels(latent["z"], labels)})
 
     def losses(
-        self, part: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
+        self, objective: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
-        x = self.spec.scaled(x)
-        told = self._told(x.flatten(self.pixels.leading), labels)
-        mean, log_variance = (part.to(x.dtype) for part in self.encode(told, noise))
+        x = self.spec.to_unit_range(x)
+        told = self._with_one_hot_labels(x.flatten(self.output.num_leading_axes), labels)
+        mean, log_variance = (objective.to(x.dtype) for objective in self.encode(told, noise))
         z = mean + (0.5 * log_variance).exp() * noise["z"]
-        return self.elbo(x, self.reconstruct(self._told(z, labels)), kl_standard_normal(mean, log_variance))
+        return self.negative_elbo_terms(
+            x, self.reconstruct(self._with_one_hot_labels(z, labels)), kl_standard_normal(mean, log_variance)
+        )

@@ -8,16 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.generators.base import Generator, Part
-from gr_cli.nn.initialization import start_linear, start_relu
+from gr_cli.generators.base import Generator, Objective
+from gr_cli.nn.initialization import init_he_, init_xavier_
 from gr_cli.nn.linear import Linear
-from gr_cli.nn.random_streams import Noise
+from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
-from gr_cli.types import PositiveInt, Widths
+from gr_cli.types import LayerSizes, PositiveInt
 
-_FREQUENCIES = 8
+_TIME_FREQUENCIES = 8
 # Steps end at t = 1 - (1 - i / n)^p. Eight err by 2 % for Gaussians of deviations from 0.1 to 1; even ones by 40.
-_SHORTENING = 1.6
+_TIME_EXPONENT = 1.6
 
 
 class FlowMatching(Generator):
@@ -36,66 +36,66 @@ class FlowMatching(Generator):
         steps: steps from noise to sample; each but the last calls the network twice.
     """
 
-    takes_leading_axes = True
+    supports_leading_axes = True
     conditional = True
 
     def __init__(
         self,
         spec: SampleSpec | Sequence[PositiveInt] = (784,),
-        classes: PositiveInt = 10,
-        hidden_dims: Widths = (256, 256),
+        num_classes: PositiveInt = 10,
+        hidden_dims: LayerSizes = (256, 256),
         steps: PositiveInt = 8,
     ) -> None:
         super().__init__()
-        self.spec, self.classes, self.steps = SampleSpec.of(spec), classes, steps
-        widths = [self.spec.size + classes + 2 * _FREQUENCIES, *hidden_dims]
+        self.spec, self.num_classes, self.steps = SampleSpec.coerce(spec), num_classes, steps
+        widths = [self.spec.size + num_classes + 2 * _TIME_FREQUENCIES, *hidden_dims]
         self.hidden = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
-        self.pixels = Linear(widths[-1], self.spec.size)
-        start_relu(*self.hidden)
-        start_linear(self.pixels)
-        self.register_buffer("known", torch.zeros(classes, dtype=torch.bool))
+        self.output = Linear(widths[-1], self.spec.size)
+        init_he_(*self.hidden)
+        init_xavier_(self.output)
+        self.register_buffer("learned_classes", torch.zeros(num_classes, dtype=torch.bool))
 
-    def latent(self, num_samples: int) -> dict[str, Noise]:
-        return {"z": Noise("normal", (num_samples, self.spec.size))}
+    def latent_noise(self, num_samples: int) -> dict[str, NoiseSpec]:
+        return {"z": NoiseSpec("normal", (num_samples, self.spec.size))}
 
-    def expected(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
+    def predict_sample(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
         """The sample to which `x` (B, D) at `time` (B, 1) in [0, 1] leads, for classes `labels` (B,): (B, D)."""
-        octaves = torch.arange(_FREQUENCIES, device=x.device, dtype=x.dtype)
+        octaves = torch.arange(_TIME_FREQUENCIES, device=x.device, dtype=x.dtype)
         angles = time * math.pi * 2.0**octaves / 4
-        told = F.one_hot(labels, self.classes).to(x.dtype)
+        told = F.one_hot(labels, self.num_classes).to(x.dtype)
         h = torch.cat([x, told, angles.sin(), angles.cos()], -1)
         for layer in self.hidden:
             h = F.silu(layer(h))
-        found: Tensor = self.pixels(h)
+        found: Tensor = self.output(h)
         return found.to(x.dtype)
 
-    def flow(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
+    def velocity(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
         """The velocity there, for times before 1."""
-        return (self.expected(x, time, labels) - x) / (1.0 - time)
+        return (self.predict_sample(x, time, labels) - x) / (1.0 - time)
 
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
         if labels is None:
             raise ValueError("this flow is conditional on classes: labels are needed")
         x, zero = latent["z"], torch.zeros_like(latent["z"][..., :1])
-        times = [1.0 - (1.0 - i / self.steps) ** _SHORTENING for i in range(self.steps + 1)]
+        times = [1.0 - (1.0 - i / self.steps) ** _TIME_EXPONENT for i in range(self.steps + 1)]
         for start, stop in pairwise(times):
-            step, slope = stop - start, self.flow(x, zero + start, labels)
+            step, slope = stop - start, self.velocity(x, zero + start, labels)
             if stop < 1.0:
-                slope = 0.5 * (slope + self.flow(x + step * slope, zero + stop, labels))
+                slope = 0.5 * (slope + self.velocity(x + step * slope, zero + stop, labels))
             x = x + step * slope
-        return self.spec.uncentred(x).view(*x.shape[:-1], *self.spec.shape)
+        return self.spec.from_symmetric_range(x).view(*x.shape[:-1], *self.spec.shape)
 
-    def noise(self, batch_size: int) -> dict[str, Noise]:
-        return {**self.latent(batch_size), "time": Noise("uniform", (batch_size, 1))}
+    def training_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
+        return {**self.latent_noise(batch_size), "time": NoiseSpec("uniform", (batch_size, 1))}
 
-    def parts(self) -> dict[str, Part]:
-        return {"flow": Part(tuple(self.parameters()))}
+    def objectives(self) -> dict[str, Objective]:
+        return {"flow": Objective(tuple(self.parameters()))}
 
     def losses(
-        self, part: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
+        self, objective: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
         if labels is None:
             raise ValueError("this flow is conditional on classes: labels are needed")
-        target = self.spec.centred(x.flatten(self.pixels.leading))
-        found = self.expected(torch.lerp(noise["z"], target, noise["time"]), noise["time"], labels)
+        target = self.spec.to_symmetric_range(x.flatten(self.output.num_leading_axes))
+        found = self.predict_sample(torch.lerp(noise["z"], target, noise["time"]), noise["time"], labels)
         return {"flow": (found - target).square().mean(-1)}

@@ -8,18 +8,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gr_cli.errors import DataError
-from gr_cli.generators.base import WithoutSteps
-from gr_cli.nn.random_streams import Noise
+from gr_cli.generators.base import GeneratorWithoutObjectives
+from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import NonNegative, Positive, PositiveInt
 
-_LEAST = 10  # samples of a component
-_WIDE = 1024  # values of a sample, beyond which principal components are not all computed
-_SPARE, _TURNS = 10, 5
-_FLOOR = 1e-4  # smallest standard deviation, in units of the data
+_MIN_SAMPLES = 10  # samples of a component
+_MAX_EXACT_PCA_SIZE = 1024  # values of a sample, beyond which principal components are not all computed
+_OVERSAMPLING, _POWER_ITERATIONS = 10, 5
+_MIN_DEVIATION = 1e-4  # smallest standard deviation, in units of the data
 
 
-class Mixture(WithoutSteps):
+class GaussianMixture(GeneratorWithoutObjectives):
     """A mixture of Gaussians for each class, in the principal components of the class.
 
     Fitted to all samples of a class in one go: principal components, then k-means, whose clusters become Gaussians with
@@ -41,7 +41,7 @@ class Mixture(WithoutSteps):
     """
 
     conditional = True
-    tells_likelihood = "exactly"
+    class_likelihood = "exact"
     mean: Tensor
     basis: Tensor
     share: Tensor
@@ -53,71 +53,76 @@ class Mixture(WithoutSteps):
     def __init__(
         self,
         spec: SampleSpec | Sequence[PositiveInt] = (784,),
-        classes: PositiveInt = 10,
-        components: PositiveInt = 40,
+        num_classes: PositiveInt = 10,
+        num_components: PositiveInt = 40,
         latent_dim: PositiveInt = 60,
-        pooled: NonNegative = 1.0,
-        noise: Positive = 0.3,
+        pooled_samples: NonNegative = 1.0,
+        likelihood_noise: Positive = 0.3,
     ) -> None:
         super().__init__()
-        self.spec, self.classes, self.components = SampleSpec.of(spec), classes, components
+        self.spec, self.num_classes, self.num_components = SampleSpec.coerce(spec), num_classes, num_components
         size = self.spec.size
-        self.latent_dim, self.pooled, self.likelihood_noise = min(latent_dim, size), pooled, noise
+        self.latent_dim, self.pooled_samples, self.likelihood_noise = (
+            min(latent_dim, size),
+            pooled_samples,
+            likelihood_noise,
+        )
         width = self.latent_dim
-        self.register_buffer("known", torch.zeros(classes, dtype=torch.bool))
-        self.register_buffer("mean", torch.zeros(classes, size))
-        self.register_buffer("basis", torch.zeros(classes, width, size))  # orthonormal rows
-        self.register_buffer("share", torch.full((classes, components), 1.0 / components))
-        self.register_buffer("centre", torch.zeros(classes, components, width))
-        self.register_buffer("root", torch.eye(width).repeat(classes, components, 1, 1))  # lower triangular
+        self.register_buffer("learned_classes", torch.zeros(num_classes, dtype=torch.bool))
+        self.register_buffer("mean", torch.zeros(num_classes, size))
+        self.register_buffer("basis", torch.zeros(num_classes, width, size))  # orthonormal rows
+        self.register_buffer("share", torch.full((num_classes, num_components), 1.0 / num_components))
+        self.register_buffer("centre", torch.zeros(num_classes, num_components, width))
+        self.register_buffer("root", torch.eye(width).repeat(num_classes, num_components, 1, 1))  # lower triangular
         # The inverse root of each covariance with the noise added, and the logarithm of what that integrates to.
-        self.register_buffer("white", torch.eye(width).repeat(classes, components, 1, 1))
-        self.register_buffer("log_size", torch.zeros(classes, components))
+        self.register_buffer("white", torch.eye(width).repeat(num_classes, num_components, 1, 1))
+        self.register_buffer("log_size", torch.zeros(num_classes, num_components))
 
     @property
-    def numbers_kept(self) -> int:
+    def num_stored_values(self) -> int:
         """How many numbers describe the mixtures of all classes."""
         width, size = self.latent_dim, self.mean.shape[1]
         component = 1 + width + width * (width + 1) // 2
-        return self.classes * (size * (1 + width) + self.components * component)
+        return self.num_classes * (size * (1 + width) + self.num_components * component)
 
-    def latent(self, num_samples: int) -> dict[str, Noise]:
+    def latent_noise(self, num_samples: int) -> dict[str, NoiseSpec]:
         return {
-            "component": Noise("uniform", (num_samples,)),
-            "z": Noise("normal", (num_samples, self.latent_dim)),
+            "component": NoiseSpec("uniform", (num_samples,)),
+            "z": NoiseSpec("normal", (num_samples, self.latent_dim)),
         }
 
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
         if labels is None:
             raise ValueError("these mixtures are of one class each: labels are needed")
         passed = latent["component"].unsqueeze(-1) >= self.share.cumsum(-1)[labels]
-        which = passed.sum(-1).clamp(max=self.components - 1)
+        which = passed.sum(-1).clamp(max=self.num_components - 1)
         z = (self.root[labels, which] @ latent["z"].unsqueeze(-1)).squeeze(-1) + self.centre[labels, which]
         # One product for all classes: each sample has coordinates in the basis of its own class only.
-        asked = F.one_hot(labels, self.classes).to(z.dtype)
+        asked = F.one_hot(labels, self.num_classes).to(z.dtype)
         x = (asked.unsqueeze(-1) * z.unsqueeze(-2)).flatten(-2) @ self.basis.flatten(0, 1) + asked @ self.mean
-        return self.spec.nearest(x).view(*x.shape[:-1], *self.spec.shape)
+        return self.spec.nearest_valid(x).view(*x.shape[:-1], *self.spec.shape)
 
     # --- fitting
 
     @torch.no_grad()
-    def fit(self, x: Tensor, label: int, stream: torch.Generator) -> None:
-        if len(x) < _LEAST:
+    def fit_class(self, x: Tensor, label: int, stream: torch.Generator) -> None:
+        if len(x) < _MIN_SAMPLES:
             raise DataError(
-                f"generator=mixture: class {label} has {len(x)} samples, and takes {_LEAST}: one of fewer would be "
+                f"generator=mixture: class {label} has {len(x)} samples, and takes {_MIN_SAMPLES}: "
+                "one of fewer would be "
                 "the samples themselves; try generator=class_vae"
             )
         flat = x.flatten(1).double()
         mean = flat.mean(0)
         flat = flat - mean
         # The sign of an eigenvector is arbitrary; its largest entry shall be positive, on every machine.
-        basis = _principal(flat, self.latent_dim, stream)  # (d, D)
+        basis = _principal_components(flat, self.latent_dim, stream)  # (d, D)
         largest = basis.gather(1, basis.abs().argmax(1, keepdim=True))
         basis = basis * largest.sign()
         z = flat @ basis.T
-        clusters = min(self.components, len(z) // _LEAST)
-        member = F.one_hot(_clustered(z, clusters, stream), self.components).to(z.dtype)  # (N, K)
-        share, centre, root = _mixture_of(z, member, self.pooled)
+        clusters = min(self.num_components, len(z) // _MIN_SAMPLES)
+        member = F.one_hot(_k_means(z, clusters, stream), self.num_components).to(z.dtype)  # (N, K)
+        share, centre, root = _component_parameters(z, member, self.pooled_samples)
         one = torch.eye(self.latent_dim).to(z)
         noisy = torch.linalg.cholesky(root @ root.mT + self.likelihood_noise**2 * one)
         white = torch.linalg.solve_triangular(noisy, one.expand_as(noisy), upper=False)
@@ -133,7 +138,7 @@ class Mixture(WithoutSteps):
         }
         for name, value in found.items():
             getattr(self, name)[label].copy_(value)
-        self.known[label] = True
+        self.learned_classes[label] = True
 
     def log_likelihoods(self, x: Tensor) -> Tensor:
         """log p(x | class) of samples (B, ...), seen through noise: (B, C)."""
@@ -145,28 +150,30 @@ class Mixture(WithoutSteps):
         outside = flat.shape[-1] - self.latent_dim
         constant = 0.5 * flat.shape[-1] * math.log(2 * math.pi) + outside * math.log(self.likelihood_noise)
         found = []
-        for label in range(self.classes):
+        for label in range(self.num_classes):
             away = flat - self.mean[label]
             z = away @ self.basis[label].T
             rest = (away.square().sum(-1) - z.square().sum(-1)) / self.likelihood_noise**2
             shifted = (self.white[label] @ self.centre[label].unsqueeze(-1)).flatten()
-            white = (z @ self.white[label].flatten(0, 1).T - shifted).unflatten(-1, (self.components, -1))
+            white = (z @ self.white[label].flatten(0, 1).T - shifted).unflatten(-1, (self.num_components, -1))
             inside = self.share[label].log() + self.log_size[label] - 0.5 * white.square().sum(-1)
             found.append(torch.logsumexp(inside, -1) - 0.5 * rest - constant)
         return torch.stack(found, -1)
 
 
-def _principal(flat: Tensor, number: int, stream: torch.Generator) -> Tensor:
+def _principal_components(flat: Tensor, number: int, stream: torch.Generator) -> Tensor:
     """The first principal components of centred `flat` (N, D), as orthonormal rows (number, D)."""
     size = flat.shape[1]
-    if size <= _WIDE:
+    if size <= _MAX_EXACT_PCA_SIZE:
         every: Tensor = torch.linalg.eigh(flat.T @ flat / len(flat))[1]
         return every.flip(1)[:, :number].T
     # All of them would take minutes and gigabytes. A few more than needed are enough to find the first ones by turns of
     # multiplication (Halko et al. 2011, algorithm 4.4).
-    start = torch.randn(size, min(size, number + _SPARE), generator=stream, device=stream.device, dtype=torch.float32)
+    start = torch.randn(
+        size, min(size, number + _OVERSAMPLING), generator=stream, device=stream.device, dtype=torch.float32
+    )
     found = torch.linalg.qr(start.to(flat))[0]
-    for _ in range(_TURNS):
+    for _ in range(_POWER_ITERATIONS):
         found = torch.linalg.qr(flat.T @ (flat @ found))[0]
     inside = flat @ found
     turn: Tensor = torch.linalg.eigh(inside.T @ inside / len(flat))[1]
@@ -174,7 +181,7 @@ def _principal(flat: Tensor, number: int, stream: torch.Generator) -> Tensor:
     return basis.T
 
 
-def _mixture_of(z: Tensor, member: Tensor, pooled: float) -> tuple[Tensor, Tensor, Tensor]:
+def _component_parameters(z: Tensor, member: Tensor, pooled: float) -> tuple[Tensor, Tensor, Tensor]:
     """Shares (K,), centres (K, d) and lower roots of covariances (K, d, d) of a mixture for z (N, d), of which sample n
     belongs to component k if member[n, k] is 1, and not if it is 0."""
     count = member.sum(0)  # (K,)
@@ -184,11 +191,11 @@ def _mixture_of(z: Tensor, member: Tensor, pooled: float) -> tuple[Tensor, Tenso
     )
     common = scatter.sum(0) / len(z)
     total = (count + pooled).clamp(min=1e-9).view(-1, 1, 1)
-    covariance = (scatter + pooled * common) / total + _FLOOR**2 * torch.eye(z.shape[1]).to(z)
+    covariance = (scatter + pooled * common) / total + _MIN_DEVIATION**2 * torch.eye(z.shape[1]).to(z)
     return count / len(z), centre, torch.linalg.cholesky(covariance)
 
 
-def _clustered(z: Tensor, clusters: int, stream: torch.Generator, iterations: int = 15) -> Tensor:
+def _k_means(z: Tensor, clusters: int, stream: torch.Generator, iterations: int = 15) -> Tensor:
     """Which of the clusters of k-means each of z (N, d) is in: (N,)."""
     chosen = torch.randperm(len(z), generator=stream, device=stream.device)[:clusters].to(z.device)
     centre = z[chosen]
@@ -198,7 +205,7 @@ def _clustered(z: Tensor, clusters: int, stream: torch.Generator, iterations: in
         sums = torch.zeros_like(centre).index_add_(0, nearest, z)
         # A cluster that lost all its samples stays where it is.
         centre = torch.where(count.unsqueeze(1) > 0, sums / count.clamp(min=1).unsqueeze(1), centre)
-    small = torch.bincount(_nearest(z, centre), minlength=clusters) < _LEAST
+    small = torch.bincount(_nearest(z, centre), minlength=clusters) < _MIN_SAMPLES
     # Those of a small cluster go to the nearest large one; there is one, for on average they are large enough.
     return _distances(z, centre).masked_fill(small, torch.inf).argmin(1)
 

@@ -8,15 +8,15 @@ from typing import Annotated, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.config.arguments import checked
-from gr_cli.generators.base import Generator, Part
-from gr_cli.nn.initialization import start_linear, start_relu
-from gr_cli.nn.layers import drop
+from gr_cli.config.arguments import validate_arguments
+from gr_cli.generators.base import Generator, Objective
+from gr_cli.nn.initialization import init_he_, init_xavier_
+from gr_cli.nn.layers import dropout
 from gr_cli.nn.linear import Linear
 from gr_cli.nn.losses import kl_standard_normal
-from gr_cli.nn.random_streams import Noise
+from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
-from gr_cli.types import PerReplica, PositiveInt, Share, Widths
+from gr_cli.types import FractionBelowOne, LayerSizes, PositiveInt, VariesPerReplica
 
 
 class GaussianVAE(Generator):
@@ -40,27 +40,27 @@ class GaussianVAE(Generator):
     def reconstruct(self, z: Tensor) -> Tensor:
         """z (B, latent_dim) to the parameters of the likelihood, as `SampleSpec.mean` takes them: (B, *spec.shape)."""
 
-    def latent(self, num_samples: int) -> dict[str, Noise]:
-        return {"z": Noise("normal", (num_samples, self.latent_dim))}
+    def latent_noise(self, num_samples: int) -> dict[str, NoiseSpec]:
+        return {"z": NoiseSpec("normal", (num_samples, self.latent_dim))}
 
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
         if labels is not None:
             raise ValueError("this VAE is not conditional on classes: labels must be None")
-        return self.spec.decoded(self.reconstruct(latent["z"]))
+        return self.spec.point_estimate(self.reconstruct(latent["z"]))
 
-    def parts(self) -> dict[str, Part]:
-        return {"vae": Part(tuple(self.parameters()))}
+    def objectives(self) -> dict[str, Objective]:
+        return {"vae": Objective(tuple(self.parameters()))}
 
     def losses(
-        self, part: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
+        self, objective: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
-        x = self.spec.scaled(x)
+        x = self.spec.to_unit_range(x)
         # In low precision the products alone shall be coarse, not what is summed up from them.
-        mean, log_variance = (part.to(x.dtype) for part in self.encode(x, noise))
+        mean, log_variance = (objective.to(x.dtype) for objective in self.encode(x, noise))
         z = mean + (0.5 * log_variance).exp() * noise["z"]
-        return self.elbo(x, self.reconstruct(z), kl_standard_normal(mean, log_variance))
+        return self.negative_elbo_terms(x, self.reconstruct(z), kl_standard_normal(mean, log_variance))
 
-    def elbo(self, x: Tensor, out: Tensor, kl: Tensor) -> dict[str, Tensor]:
+    def negative_elbo_terms(self, x: Tensor, out: Tensor, kl: Tensor) -> dict[str, Tensor]:
         """The two terms per value, from scaled samples, what `reconstruct` gave, and the divergence (B,) or (R, B)."""
         return {"reconstruction": self.spec.negative_log_likelihood(out, x), "kl": kl / self.spec.size}
 
@@ -77,45 +77,45 @@ class VAE(GaussianVAE):
             leaves torch's own, with which published results were made. The first learns in fewer steps.
     """
 
-    takes_leading_axes = True
+    supports_leading_axes = True
 
-    @checked
+    @validate_arguments
     def __init__(
         self,
         spec: SampleSpec | Sequence[PositiveInt] = (784,),
-        hidden_dims: Widths = (256, 128),
+        hidden_dims: LayerSizes = (256, 128),
         latent_dim: PositiveInt = 32,
-        dropout: Annotated[Share, PerReplica] = 0.1,
+        dropout: Annotated[FractionBelowOne, VariesPerReplica] = 0.1,
         initialisation: Literal["he", "torch"] = "he",
     ) -> None:
         super().__init__()
-        self.spec, self.latent_dim, self.dropout = SampleSpec.of(spec), latent_dim, dropout
-        self.make_layers(hidden_dims, initialisation)
+        self.spec, self.latent_dim, self.dropout = SampleSpec.coerce(spec), latent_dim, dropout
+        self.build_layers(hidden_dims, initialisation)
 
-    def make_layers(self, hidden_dims: Widths, initialisation: str, beside: int = 0) -> None:
+    def build_layers(self, hidden_dims: LayerSizes, initialisation: str, extra_inputs: int = 0) -> None:
         """Encoder and decoder, for inputs that hold so many values `beside` the sample and the latent variables."""
         size = self.spec.size
-        widths, back = [size + beside, *hidden_dims], [self.latent_dim + beside, *reversed(hidden_dims)]
+        widths, back = [size + extra_inputs, *hidden_dims], [self.latent_dim + extra_inputs, *reversed(hidden_dims)]
         self.encoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
         self.posterior = Linear(widths[-1], 2 * self.latent_dim)
         self.decoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(back))
-        self.pixels = Linear(back[-1], size)
+        self.output = Linear(back[-1], size)
         if initialisation == "he":
-            start_relu(*self.encoder, *self.decoder)
-            start_linear(self.posterior, self.pixels)
+            init_he_(*self.encoder, *self.decoder)
+            init_xavier_(self.posterior, self.output)
 
-    def noise(self, batch_size: int) -> dict[str, Noise]:
-        wanted = self.latent(batch_size)
+    def training_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
+        wanted = self.latent_noise(batch_size)
         if self.dropout:
             for i, layer in enumerate(self.encoder):
                 assert isinstance(layer, Linear)
-                wanted[f"encoder{i}"] = Noise("uniform", (batch_size, layer.out_features))
+                wanted[f"encoder{i}"] = NoiseSpec("uniform", (batch_size, layer.out_features))
         return wanted
 
     def encode(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        h = x.flatten(self.pixels.leading)
+        h = x.flatten(self.output.num_leading_axes)
         for i, layer in enumerate(self.encoder):
-            h = drop(F.relu(layer(h), inplace=True), noise, f"encoder{i}", self.dropout)
+            h = dropout(F.relu(layer(h), inplace=True), noise, f"encoder{i}", self.dropout)
         mean, log_variance = self.posterior(h).chunk(2, dim=-1)
         return mean, log_variance
 
@@ -123,5 +123,5 @@ class VAE(GaussianVAE):
         h = z
         for layer in self.decoder:
             h = F.relu(layer(h), inplace=True)
-        out: Tensor = self.pixels(h)
+        out: Tensor = self.output(h)
         return out.view(*out.shape[:-1], *self.spec.shape)

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.generators.base import Generator, Part
-from gr_cli.nn.initialization import start_linear, start_relu
+from gr_cli.generators.base import Generator, Objective
+from gr_cli.nn.initialization import init_he_, init_xavier_
 from gr_cli.nn.linear import Linear
-from gr_cli.nn.random_streams import Noise
+from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
-from gr_cli.types import NonNegative, PositiveInt, Widths
+from gr_cli.types import LayerSizes, NonNegative, PositiveInt
 
 _SLOPE = 0.2
 
@@ -31,74 +31,74 @@ class WGANGP(Generator):
         critic_steps: steps of the critic for one of the generator.
     """
 
-    takes_leading_axes = True
+    supports_leading_axes = True
 
     def __init__(
         self,
         spec: SampleSpec | Sequence[PositiveInt] = (784,),
-        hidden_dims: Widths = (256, 128),
+        hidden_dims: LayerSizes = (256, 128),
         latent_dim: PositiveInt = 100,
-        penalty: NonNegative = 10.0,
+        gradient_penalty_weight: NonNegative = 10.0,
         critic_steps: PositiveInt = 5,
     ) -> None:
         super().__init__()
-        self.spec, self.latent_dim = SampleSpec.of(spec), latent_dim
-        self.penalty, self.critic_steps = penalty, critic_steps
+        self.spec, self.latent_dim = SampleSpec.coerce(spec), latent_dim
+        self.gradient_penalty_weight, self.critic_steps = gradient_penalty_weight, critic_steps
         widths, back = [self.spec.size, *hidden_dims], [latent_dim, *reversed(hidden_dims)]
         self.critic = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
-        self.score = Linear(widths[-1], 1)
+        self.critic_output = Linear(widths[-1], 1)
         self.decoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(back))
-        self.pixels = Linear(back[-1], self.spec.size)
-        start_relu(*self.critic, *self.decoder)
-        start_linear(self.score, self.pixels)
+        self.output = Linear(back[-1], self.spec.size)
+        init_he_(*self.critic, *self.decoder)
+        init_xavier_(self.critic_output, self.output)
 
-    def latent(self, num_samples: int) -> dict[str, Noise]:
-        return {"z": Noise("normal", (num_samples, self.latent_dim))}
+    def latent_noise(self, num_samples: int) -> dict[str, NoiseSpec]:
+        return {"z": NoiseSpec("normal", (num_samples, self.latent_dim))}
 
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
         if labels is not None:
             raise ValueError("this GAN is not conditional on classes: labels must be None")
-        return self.spec.decoded(self._out(latent["z"]))
+        return self.spec.point_estimate(self._generator_output(latent["z"]))
 
-    def _out(self, z: Tensor) -> Tensor:
+    def _generator_output(self, z: Tensor) -> Tensor:
         """z (B, latent_dim) to what `SampleSpec.mean` takes, (B, *spec.shape)."""
         h = z
         for layer in self.decoder:
             h = F.relu(layer(h))
-        out: Tensor = self.pixels(h)
+        out: Tensor = self.output(h)
         return out.view(*out.shape[:-1], *self.spec.shape)
 
-    def _fake(self, z: Tensor) -> Tensor:
+    def _generated(self, z: Tensor) -> Tensor:
         """The samples that the critic sees: categories are probabilities, through which gradients flow."""
-        return self.spec.mean(self._out(z))
+        return self.spec.expected_sample(self._generator_output(z))
 
-    def criticise(self, x: Tensor) -> Tensor:
+    def critic_value(self, x: Tensor) -> Tensor:
         """How real samples (B, ...) look: (B,)."""
-        h = x.flatten(self.score.leading)
+        h = x.flatten(self.critic_output.num_leading_axes)
         for layer in self.critic:
             h = F.leaky_relu(layer(h), _SLOPE)
-        found: Tensor = self.score(h).squeeze(-1)
+        found: Tensor = self.critic_output(h).squeeze(-1)
         return found
 
-    def noise(self, batch_size: int) -> dict[str, Noise]:
-        return {**self.latent(batch_size), "between": Noise("uniform", (batch_size, 1))}
+    def training_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
+        return {**self.latent_noise(batch_size), "between": NoiseSpec("uniform", (batch_size, 1))}
 
-    def parts(self) -> dict[str, Part]:
-        critic = (*self.critic.parameters(), *self.score.parameters())
-        generator = (*self.decoder.parameters(), *self.pixels.parameters())
-        return {"critic": Part(critic), "generator": Part(generator, self.critic_steps)}
+    def objectives(self) -> dict[str, Objective]:
+        critic = (*self.critic.parameters(), *self.critic_output.parameters())
+        generator = (*self.decoder.parameters(), *self.output.parameters())
+        return {"critic": Objective(critic), "generator": Objective(generator, self.critic_steps)}
 
     def losses(
-        self, part: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
+        self, objective: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
-        if part == "generator":
-            return {"generator": -self.criticise(self._fake(noise["z"])).to(x.dtype)}
+        if objective == "generator":
+            return {"generator": -self.critic_value(self._generated(noise["z"])).to(x.dtype)}
         with torch.no_grad():
-            fake = self._fake(noise["z"]).to(x.dtype)
-        real, fake = x.flatten(self.score.leading), fake.flatten(self.score.leading)
+            fake = self._generated(noise["z"]).to(x.dtype)
+        real, fake = x.flatten(self.critic_output.num_leading_axes), fake.flatten(self.critic_output.num_leading_axes)
         between = torch.lerp(real, fake, noise["between"]).requires_grad_()
-        (slope,) = torch.autograd.grad(self.criticise(between).sum(), between, create_graph=True)
-        distance = (self.criticise(fake) - self.criticise(real)).to(x.dtype)
+        (slope,) = torch.autograd.grad(self.critic_value(between).sum(), between, create_graph=True)
+        distance = (self.critic_value(fake) - self.critic_value(real)).to(x.dtype)
         # The root has no slope at 0, where a critic may well begin.
         size = (slope.square().sum(-1) + 1e-12).sqrt()
-        return {"critic": distance, "gradient_penalty": self.penalty * (size - 1.0).square()}
+        return {"critic": distance, "gradient_penalty": self.gradient_penalty_weight * (size - 1.0).square()}

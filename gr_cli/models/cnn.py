@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gr_cli.errors import ConfigError
-from gr_cli.nn.convolutions import convolutions
-from gr_cli.nn.layers import drop
-from gr_cli.nn.normalization import Moments, Normalised
-from gr_cli.nn.random_streams import Noise
-from gr_cli.types import PerReplica, PositiveInt, Share, Widths
+from gr_cli.nn.convolutions import build_convolutions
+from gr_cli.nn.layers import dropout
+from gr_cli.nn.normalization import ChannelMoments, InputNormalization
+from gr_cli.nn.random_streams import NoiseSpec
+from gr_cli.types import FractionBelowOne, LayerSizes, PositiveInt, VariesPerReplica
 
 
 class CNN(nn.Module):
@@ -32,13 +32,13 @@ class CNN(nn.Module):
         self,
         image_shape: Sequence[PositiveInt] = (1, 28, 28),
         output_size: PositiveInt = 10,
-        channels: Widths = (32, 64),
+        channels: LayerSizes = (32, 64),
         hidden_size: PositiveInt = 128,
-        dropout: Annotated[Share, PerReplica] = 0.0,
-        moments: Moments | None = None,
+        dropout: Annotated[FractionBelowOne, VariesPerReplica] = 0.0,
+        moments: ChannelMoments | None = None,
     ) -> None:
         super().__init__()
-        self.normalised = Normalised(moments)
+        self.normalised = InputNormalization(moments)
         if len(image_shape) != 3:
             raise ConfigError(
                 "model", "cnn", f"needs images (C, H, W), samples have shape {tuple(image_shape)}", "try model=mlp"
@@ -47,16 +47,16 @@ class CNN(nn.Module):
             raise ConfigError("model.channels", list(channels), "needs at least one convolution")
         depth, height, width = image_shape
         widths = [depth, *channels]
-        self.convolutions = convolutions(widths)
+        self.convolutions = build_convolutions(widths)
         for _ in channels[1:]:
             height, width = (height + 1) // 2, (width + 1) // 2
         self.hidden = nn.Linear(widths[-1] * height * width, hidden_size)
         self.output = nn.Linear(hidden_size, output_size)
         self.dropout = dropout
 
-    def noise_needed(self, batch_size: int) -> dict[str, Noise]:
+    def training_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
         """Uniform numbers for dropout of the hidden layer."""
-        return {"hidden": Noise("uniform", (batch_size, self.hidden.out_features))} if self.dropout else {}
+        return {"hidden": NoiseSpec("uniform", (batch_size, self.hidden.out_features))} if self.dropout else {}
 
     @property
     def feature_size(self) -> int:
@@ -68,7 +68,7 @@ class CNN(nn.Module):
         x = self.normalised(x)
         for convolution in self.convolutions:
             x = F.relu(convolution(x))
-        return drop(F.relu(self.hidden(x.flatten(1))), noise, "hidden", self.dropout)
+        return dropout(F.relu(self.hidden(x.flatten(1))), noise, "hidden", self.dropout)
 
     def readout(self, features: Tensor) -> Tensor:
         """(B, hidden_size) -> logits (B, output_size)."""

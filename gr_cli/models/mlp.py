@@ -7,12 +7,12 @@ from typing import Annotated
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.config.arguments import checked
-from gr_cli.nn.layers import drop
+from gr_cli.config.arguments import validate_arguments
+from gr_cli.nn.layers import dropout
 from gr_cli.nn.linear import Linear
-from gr_cli.nn.normalization import Moments, Normalised
-from gr_cli.nn.random_streams import Noise
-from gr_cli.types import PerReplica, PositiveInt, Share, Widths
+from gr_cli.nn.normalization import ChannelMoments, InputNormalization
+from gr_cli.nn.random_streams import NoiseSpec
+from gr_cli.types import FractionBelowOne, LayerSizes, PositiveInt, VariesPerReplica
 
 
 class SimpleMLP(nn.Module):
@@ -26,31 +26,31 @@ class SimpleMLP(nn.Module):
         moments: by which samples are normalised before all else; None: they are not.
     """
 
-    takes_leading_axes = True
+    supports_leading_axes = True
 
-    @checked
+    @validate_arguments
     def __init__(
         self,
         input_size: PositiveInt = 784,
-        hidden_sizes: Widths = (256, 128),
+        hidden_sizes: LayerSizes = (256, 128),
         output_size: PositiveInt = 10,
-        dropout: Annotated[Share, PerReplica] = 0.0,
-        moments: Moments | None = None,
+        dropout: Annotated[FractionBelowOne, VariesPerReplica] = 0.0,
+        moments: ChannelMoments | None = None,
     ) -> None:
         super().__init__()
-        self.normalised = Normalised(moments)
+        self.normalised = InputNormalization(moments)
         self.hidden_sizes = list(hidden_sizes)
         widths = [input_size, *hidden_sizes]
         self.hidden = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
         self.output = Linear(widths[-1], output_size)
         self.dropout = dropout
 
-    def noise_needed(self, batch_size: int) -> dict[str, Noise]:
+    def training_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
         """Uniform numbers for dropout, one per hidden unit and sample."""
         if self.dropout == 0:
             return {}
         widths = [layer.out_features for layer in self.hidden if isinstance(layer, Linear)]
-        return {f"hidden{i}": Noise("uniform", (batch_size, width)) for i, width in enumerate(widths)}
+        return {f"hidden{i}": NoiseSpec("uniform", (batch_size, width)) for i, width in enumerate(widths)}
 
     @property
     def feature_size(self) -> int:
@@ -60,9 +60,9 @@ class SimpleMLP(nn.Module):
     def features(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
         """(B, ...) -> what the last layer sees, (B, F)."""
         h: Tensor = self.normalised(x)
-        h = h.flatten(getattr(self.output, "leading", 1))  # a layer of the caller's has no replica axis
+        h = h.flatten(getattr(self.output, "num_leading_axes", 1))  # a layer of the caller's has no replica axis
         for i, layer in enumerate(self.hidden):
-            h = drop(F.relu(layer(h), inplace=True), noise, f"hidden{i}", self.dropout)
+            h = dropout(F.relu(layer(h), inplace=True), noise, f"hidden{i}", self.dropout)
         return h
 
     def readout(self, features: Tensor) -> Tensor:

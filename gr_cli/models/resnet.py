@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from gr_cli.errors import ConfigError
-from gr_cli.nn.normalization import Moments, Normalised
+from gr_cli.nn.normalization import ChannelMoments, InputNormalization
 from gr_cli.types import PositiveInt
 
 
@@ -30,10 +30,10 @@ class ResNet18(nn.Module):
         image_shape: Sequence[PositiveInt] = (3, 32, 32),
         output_size: PositiveInt = 10,
         norm: Literal["group", "batch"] = "group",
-        moments: Moments | None = None,
+        moments: ChannelMoments | None = None,
     ) -> None:
         super().__init__()
-        self.normalised = Normalised(moments)
+        self.normalised = InputNormalization(moments)
         if len(image_shape) != 3:
             raise ConfigError(
                 "model", "resnet18", f"needs images (C, H, W), samples have shape {tuple(image_shape)}", "try model=mlp"

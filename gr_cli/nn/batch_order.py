@@ -5,28 +5,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gr_cli.nn.random_streams import Draws
+from gr_cli.nn.random_streams import RandomStreams
 
 
-class Order:
+class BatchOrder:
     """An endless stream of permutations of `n` samples, cut into full batches: which samples an iteration sees."""
 
-    def __init__(self, n: int, batch_size: int, draws: Draws, task: int) -> None:
-        self._n, self._batch_size, self._draws, self._task = n, batch_size, draws, task
+    def __init__(self, num_samples: int, batch_size: int, draws: RandomStreams, task: int) -> None:
+        self._num_samples, self._batch_size, self._draws, self._task = num_samples, batch_size, draws, task
         self._epochs: dict[int, Tensor] = {}
 
     def _epoch(self, epoch: int) -> Tensor:
         if epoch not in self._epochs:
             # Iterations only ever go on: the older epochs may go.
             self._epochs = {e: p for e, p in self._epochs.items() if e >= epoch - 1}
-            self._epochs[epoch] = self._draws.permutation("order", self._task, epoch, n=self._n)
+            self._epochs[epoch] = self._draws.permutation("order", self._task, epoch, n=self._num_samples)
         return self._epochs[epoch]
 
     def block(self, iteration: int, count: int) -> Tensor:
         """Indices (count, batch_size) of the samples of `count` iterations from `iteration` on."""
         start, missing, parts = iteration * self._batch_size, count * self._batch_size, []
         while missing:
-            epoch, offset = divmod(start, self._n)
+            epoch, offset = divmod(start, self._num_samples)
             parts.append(self._epoch(epoch)[offset : offset + missing])
             missing -= parts[-1].shape[0]
             start += parts[-1].shape[0]

@@ -8,20 +8,20 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.nn.initialization import start_relu
+from gr_cli.nn.initialization import init_he_
 
-_LEAST = 2  # pixels of the last maps, each way
-_WIDEST = 256  # channels
+_MIN_MAP_SIZE = 2  # pixels of the last maps, each way
+_MAX_CHANNELS = 256  # channels
 
 
-def convolutions(channels: Sequence[int]) -> nn.ModuleList:
+def build_convolutions(channels: Sequence[int]) -> nn.ModuleList:
     """Convolutions 3x3 from each number of channels to the next, each but the first of stride 2."""
     return nn.ModuleList(
         nn.Conv2d(a, b, 3, stride=1 if i == 0 else 2, padding=1) for i, (a, b) in enumerate(pairwise(channels))
     )
 
 
-def fitted(x: Tensor, shape: Sequence[int]) -> Tensor:
+def match_image_shape(x: Tensor, shape: Sequence[int]) -> Tensor:
     """Images (B, C, H, W) with the channels and of the size of `shape`; colours become grey, and grey any colours."""
     depth, *size = shape
     if x.shape[1] != depth:
@@ -34,8 +34,8 @@ class Convolutions(nn.Module):
 
     def __init__(self, depth: int, channels: Sequence[int]) -> None:
         super().__init__()
-        self.convolutions = convolutions([depth, *channels])
-        start_relu(*self.convolutions)
+        self.convolutions = build_convolutions([depth, *channels])
+        init_he_(*self.convolutions)
 
     def forward(self, x: Tensor) -> Tensor:
         for convolution in self.convolutions:
@@ -43,10 +43,10 @@ class Convolutions(nn.Module):
         return x.flatten(1)
 
 
-def doubling(height: int, width: int) -> list[int]:
+def doubling_channels(height: int, width: int) -> list[int]:
     """16, 32, ... channels, until the maps are as small as is sensible."""
     channels, side = [16], min(height, width)
-    while (side + 1) // 2 >= _LEAST and side > _LEAST:
+    while (side + 1) // 2 >= _MIN_MAP_SIZE and side > _MIN_MAP_SIZE:
         side = (side + 1) // 2
-        channels.append(min(2 * channels[-1], _WIDEST))
+        channels.append(min(2 * channels[-1], _MAX_CHANNELS))
     return channels

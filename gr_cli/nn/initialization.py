@@ -8,7 +8,7 @@ from typing import cast
 from torch import Tensor, nn
 
 
-def start_relu(*layers: nn.Module) -> None:
+def init_he_(*layers: nn.Module) -> None:
     """Initial weights that keep the scale of signals through ReLU layers (He et al. 2015); biases 0.
 
     torch's own shrink it layer by layer, and a generator that learns in a few hundred steps feels that.
@@ -23,7 +23,7 @@ def start_relu(*layers: nn.Module) -> None:
         nn.init.zeros_(cast(Tensor, layer.bias))
 
 
-def start_linear(*layers: nn.Module) -> None:
+def init_xavier_(*layers: nn.Module) -> None:
     """The same for layers with no ReLU behind them (Glorot & Bengio 2010)."""
     for layer in layers:
         nn.init.xavier_uniform_(cast(Tensor, layer.weight))

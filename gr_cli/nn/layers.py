@@ -8,14 +8,14 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from gr_cli.nn.random_streams import Noise
+from gr_cli.nn.random_streams import NoiseSpec
 
 
 @runtime_checkable
-class NeedsNoise(Protocol):
+class HasTrainingNoise(Protocol):
     """A module that uses randomness while training and asks for it instead of drawing it."""
 
-    def noise_needed(self, batch_size: int) -> dict[str, Noise]:
+    def training_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
         """The noise of one training step, by name; empty when there is none."""
 
 
@@ -35,7 +35,7 @@ class HasFeatures(Protocol):
 
 
 @contextmanager
-def mode(module: nn.Module, training: bool) -> Iterator[None]:
+def train_mode(module: nn.Module, training: bool) -> Iterator[None]:
     """Put `module` into training or evaluation mode inside the block; after it each part is as it was.
 
     A part that is in evaluation mode beside others in training mode was frozen on purpose, and is not trained.
@@ -52,7 +52,7 @@ def mode(module: nn.Module, training: bool) -> Iterator[None]:
             part.training = was
 
 
-def drop(x: Tensor, noise: Mapping[str, Tensor] | None, name: str, p: float | Tensor) -> Tensor:
+def dropout(x: Tensor, noise: Mapping[str, Tensor] | None, name: str, p: float | Tensor) -> Tensor:
     """Dropout with the randomness passed in: `noise[name]` uniform in [0, 1), of a shape that broadcasts to `x`.
 
     Without `noise`, or with p = 0, this is the identity: that is evaluation. `p` may be one number per replica, (R,).

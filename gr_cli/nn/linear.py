@@ -15,18 +15,18 @@ from torch import Tensor, nn
 class Linear(nn.Linear):
     """A fully connected layer whose parameters may carry a leading replica axis, as its input then does.
 
-    A network that is made of such layers, and counts its own leading axes by `leading`, says `takes_leading_axes`:
+    A network that is made of such layers, and counts its own leading axes by `leading`, says `supports_leading_axes`:
     then replicas of it are called directly, which costs less than torch's `vmap`.
     """
 
     @property
-    def leading(self) -> int:
+    def num_leading_axes(self) -> int:
         """Number of axes before the values of a sample: the batch's, and the replicas' if there are any."""
         return self.weight.dim() - 1
 
     def forward(self, x: Tensor) -> Tensor:
         if self.weight.dim() == 2:
-            if _squaring.get():
+            if _squares_per_sample.get():
                 squares: Tensor = _SquaredLinear.apply(x, self.weight, self.bias)
                 return squares
             return F.linear(x, self.weight, self.bias)
@@ -73,18 +73,18 @@ class _SquaredLinear(torch.autograd.Function):
         return wanted, whole, squared.sum(0) if ctx.has_bias else None
 
 
-_squaring: ContextVar[bool] = ContextVar("squaring", default=False)
+_squares_per_sample: ContextVar[bool] = ContextVar("squaring", default=False)
 
 
 @contextmanager
-def squared_gradients() -> Iterator[None]:
+def per_sample_squared_gradients() -> Iterator[None]:
     """Inside the block each `Linear` notes that a backward pass shall give its parameters the sum over samples of
     the squares of each sample's own gradient, instead of the sum of these gradients.
 
     For losses that are sums over samples, and networks that use a layer once for each sample.
     """
-    token = _squaring.set(True)
+    token = _squares_per_sample.set(True)
     try:
         yield
     finally:
-        _squaring.reset(token)
+        _squares_per_sample.reset(token)

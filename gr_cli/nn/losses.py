@@ -12,29 +12,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # A unit that is off gets this logit. Finite, because 0 x -inf in a soft target would be NaN.
-_OFF = -1e9
+_INACTIVE_LOGIT = -1e9
 _LOG_2PI = math.log(2.0 * math.pi)
 
 
-def masked_log_softmax(logits: Tensor, active: Tensor) -> Tensor:
+def masked_log_softmax(logits: Tensor, active_units: Tensor) -> Tensor:
     """Log-probabilities over the active units only. `logits` (..., U) and `active` bool, broadcast together."""
-    return F.log_softmax(logits.masked_fill(~active, _OFF), dim=-1)
+    return F.log_softmax(logits.masked_fill(~active_units, _INACTIVE_LOGIT), dim=-1)
 
 
-def cross_entropy(logits: Tensor, target: Tensor, active: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, target: Tensor, active_units: Tensor) -> Tensor:
     """Cross-entropy with hard labels over the active units: (..., U), (...) -> (...)."""
-    log_p = masked_log_softmax(logits, active)
+    log_p = masked_log_softmax(logits, active_units)
     return -log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)
 
 
-def soft_targets(logits: Tensor, active: Tensor, temperature: float | Tensor) -> Tensor:
+def soft_targets(logits: Tensor, active_units: Tensor, temperature: float | Tensor) -> Tensor:
     """A teacher's probabilities at `temperature` over the units it knew; the others get exactly 0."""
-    return masked_log_softmax(logits / temperature, active).exp() * active
+    return masked_log_softmax(logits / temperature, active_units).exp() * active_units
 
 
-def distillation(logits: Tensor, target: Tensor, active: Tensor, temperature: float | Tensor) -> Tensor:
+def distillation_loss(logits: Tensor, target: Tensor, active_units: Tensor, temperature: float | Tensor) -> Tensor:
     """Cross-entropy with soft targets (Hinton et al. 2015), not multiplied by T^2: (..., U), (..., U) -> (...)."""
-    log_p = masked_log_softmax(logits / temperature, active)
+    log_p = masked_log_softmax(logits / temperature, active_units)
     return -(target * log_p).sum(-1)
 
 
@@ -92,7 +92,7 @@ def kl_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (torch.addcmul(log_variance.exp() - log_variance, mean, mean).sum(-1) - mean.shape[-1])
 
 
-def log_normal(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+def gaussian_log_density(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     """log N(x; mean, exp(log_variance)), summed over the last dimension: (..., Z) -> (...)."""
     squares = (x - mean).square() * (-log_variance).exp()
     return -0.5 * (squares + log_variance + _LOG_2PI).sum(-1)
@@ -103,6 +103,6 @@ def weighted_sum(values: Tensor, weights: Tensor | None) -> Tensor:
     return values.mean(-1) if weights is None else torch.sum(values * weights, dim=-1)
 
 
-def total_of(parts: Sequence[Tensor]) -> Tensor:
+def sum_tensors(parts: Sequence[Tensor]) -> Tensor:
     """The sum of some tensors of one shape, at least one."""
     return sum(parts[1:], start=parts[0])

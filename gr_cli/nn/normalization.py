@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Moments:
+class ChannelMoments:
     """Mean and deviation of each channel of images, or of each entry of vectors; samples have so many `axes`."""
 
     mean: Sequence[float]
     deviation: Sequence[float]
-    axes: int
+    num_axes: int
 
 
-class Normalised(nn.Module):
+class InputNormalization(nn.Module):
     """Samples less a mean, divided by a deviation, by channel; without `moments` they stay as they are.
 
     Args:
@@ -28,17 +28,17 @@ class Normalised(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, moments: Moments | None) -> None:
+    def __init__(self, moments: ChannelMoments | None) -> None:
         super().__init__()
-        self.axes = 0 if moments is None else moments.axes
+        self.num_axes = 0 if moments is None else moments.num_axes
         if moments is not None:
-            shape = (-1, *[1] * (moments.axes - 1))
+            shape = (-1, *[1] * (moments.num_axes - 1))
             self.register_buffer("mean", torch.tensor(moments.mean).view(shape))
             self.register_buffer("deviation", torch.tensor(moments.deviation).view(shape))
 
     def forward(self, x: Tensor) -> Tensor:
         """Samples (B, ...), or (R, B, ...) where the moments have a leading replica axis."""
-        if self.axes == 0:
+        if self.num_axes == 0:
             return x
-        batch = -self.axes - 1
+        batch = -self.num_axes - 1
         return (x - self.mean.unsqueeze(batch)) / self.deviation.unsqueeze(batch)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from gr_cli.nn.layers import mode
+from gr_cli.nn.layers import train_mode
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -35,13 +35,13 @@ class Replicas(Generic[M]):
     def __init__(self, modules: Sequence[M], varying: Mapping[str, Tensor] | None = None) -> None:
         self.modules = list(modules)
         self._varying = dict(varying or {})
-        self._alone = len(self.modules) == 1
-        self._native = bool(getattr(self.modules[0], "takes_leading_axes", False))
+        self._is_single = len(self.modules) == 1
+        self._is_natively_batched = bool(getattr(self.modules[0], "supports_leading_axes", False))
         self._template: M = self.modules[0]
-        self._like = self.modules[0]
-        self._values: dict[str, Tensor] = {}
-        self._calls: dict[str, _Method] = {}
-        if not self._alone:
+        self._architecture = self.modules[0]
+        self._stacked_tensors: dict[str, Tensor] = {}
+        self._methods: dict[str, _FunctionalMethod] = {}
+        if not self._is_single:
             self._stack()
 
     def _stack(self) -> None:
@@ -53,28 +53,28 @@ class Replicas(Generic[M]):
         self._template = copy.deepcopy(self.modules[0])
         for kind in ("named_parameters", "named_buffers"):
             for name, like in list(getattr(self.modules[0], kind)()):
-                whole = torch.stack([_find(module, name).detach() for module in self.modules])
+                whole = torch.stack([_get_tensor(module, name).detach() for module in self.modules])
                 for module, part in zip(self.modules, whole, strict=True):
-                    _find(module, name).data = part
+                    _get_tensor(module, name).data = part
                 if isinstance(like, nn.Parameter):
                     whole = nn.Parameter(whole, requires_grad=like.requires_grad)
-                self._values[name] = whole
-                if self._native:
+                self._stacked_tensors[name] = whole
+                if self._is_natively_batched:
                     owner, _, leaf = name.rpartition(".")
                     setattr(self._template.get_submodule(owner), leaf, whole)
-        if self._native:
+        if self._is_natively_batched:
             for name, value in self._varying.items():
                 setattr(self._template, name, value)
 
-    def trained(self, chosen: Callable[[M], Iterable[nn.Parameter]]) -> list[Tensor]:
+    def select_parameters(self, selector: Callable[[M], Iterable[nn.Parameter]]) -> list[Tensor]:
         """The parameters that `chosen` picks from a network: its own for one replica, else those of all, (R, ...)."""
-        picked = chosen(self.modules[0])
-        if self._alone:
+        picked = selector(self.modules[0])
+        if self._is_single:
             return list(picked)
         names = {id(parameter): name for name, parameter in self.modules[0].named_parameters()}
-        return [self._values[names[id(parameter)]] for parameter in picked]
+        return [self._stacked_tensors[names[id(parameter)]] for parameter in picked]
 
-    def noise(self, method: str, batch_size: int) -> dict[str, Any]:
+    def noise_specs(self, method: str, batch_size: int) -> dict[str, Any]:
         """What noise the replicas ask for by `method`: that of all of them, for those that want none it is wasted."""
         wanted: dict[str, Any] = {}
         for module in self.modules[:1] if not self._varying else self.modules:
@@ -83,67 +83,69 @@ class Replicas(Generic[M]):
 
     def call(self, method: str, *arguments: Any) -> Any:
         """`method` of each network on its part of `arguments`: tensors, or dicts of them, with the replica axis."""
-        if self._alone:
-            found = getattr(self._template, method)(*(_map(argument, _first) for argument in arguments))
-            return _map(found, _with_axis)
-        if self._native:
+        if self._is_single:
+            found = getattr(self._template, method)(
+                *(_map_tensors(argument, _without_replica_axis) for argument in arguments)
+            )
+            return _map_tensors(found, _add_replica_axis)
+        if self._is_natively_batched:
             return getattr(self._template, method)(*arguments)
-        if method not in self._calls:
-            self._calls[method] = _Method(self._template, method)
-        values = {f"module.{name}": value for name, value in self._values.items()}
+        if method not in self._methods:
+            self._methods[method] = _FunctionalMethod(self._template, method)
+        values = {f"module.{name}": value for name, value in self._stacked_tensors.items()}
         axes = tuple(0 if isinstance(argument, (Tensor, Mapping)) else None for argument in arguments)
-        call = vmap(self._calls[method].called, in_dims=(0, 0, *axes), randomness="error")
+        call = vmap(self._methods[method].call, in_dims=(0, 0, *axes), randomness="error")
         return call(values, self._varying, *arguments)
 
-    def frozen(self) -> Replicas[M]:
+    def frozen_copy(self) -> Replicas[M]:
         """A copy that does not change any more, in evaluation mode."""
         twin: Replicas[M] = Replicas.__new__(Replicas)
         twin.__dict__ |= self.__dict__ | {"_calls": {}}
         twin._template = copy.deepcopy(self._template).eval().requires_grad_(False)
         twin.modules = [twin._template]
-        if self._native:
-            twin._values = dict(twin._template.named_parameters()) | dict(twin._template.named_buffers())
+        if self._is_natively_batched:
+            twin._stacked_tensors = dict(twin._template.named_parameters()) | dict(twin._template.named_buffers())
         else:
-            twin._values = {name: value.detach().clone() for name, value in self._values.items()}
+            twin._stacked_tensors = {name: value.detach().clone() for name, value in self._stacked_tensors.items()}
         return twin
 
-    def one(self, replica: int) -> M:
+    def module_of(self, replica: int) -> M:
         """The network of one replica; a copy, if these are copies themselves."""
-        if len(self.modules) > replica and (self._alone or self.modules[replica] is not self._template):
+        if len(self.modules) > replica and (self._is_single or self.modules[replica] is not self._template):
             return self.modules[replica]
-        single = copy.deepcopy(self._like)
+        single = copy.deepcopy(self._architecture)
         single.load_state_dict({name: value[replica] for name, value in self.state_dict().items()})
         return single.eval().requires_grad_(False)
 
-    def tell(self, do: Callable[[M], object]) -> None:
+    def for_each_module(self, function: Callable[[M], object]) -> None:
         """`do` with each network, and with what stands for all when they are called."""
         for module in {id(m): m for m in (self._template, *self.modules)}.values():
-            do(module)
+            function(module)
 
     @contextmanager
-    def mode(self, training: bool) -> Iterator[None]:
+    def train_mode(self, training: bool) -> Iterator[None]:
         """All networks in training or evaluation mode inside the block; after it each part is as it was."""
         with ExitStack() as stack:
-            self.tell(lambda module: stack.enter_context(mode(module, training)))
+            self.for_each_module(lambda module: stack.enter_context(train_mode(module, training)))
             yield
 
     def state_dict(self) -> dict[str, Tensor]:
         """Parameters and buffers by name, each with the replica axis."""
-        if self._alone:
+        if self._is_single:
             return {name: value.unsqueeze(0) for name, value in self.modules[0].state_dict().items()}
-        return {name: self._values[name].detach() for name in self._like.state_dict()}
+        return {name: self._stacked_tensors[name].detach() for name in self._architecture.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take up what `state_dict` gave."""
-        if self._alone:
+        if self._is_single:
             self.modules[0].load_state_dict({name: value[0] for name, value in state.items()})
             return
         with torch.no_grad():
             for name, value in state.items():
-                self._values[name].copy_(value)
+                self._stacked_tensors[name].copy_(value)
 
 
-class _Method(nn.Module):
+class _FunctionalMethod(nn.Module):
     """A method of a module as a pure function of its parameters."""
 
     def __init__(self, module: nn.Module, method: str) -> None:
@@ -160,46 +162,46 @@ class _Method(nn.Module):
             for name, value in before.items():
                 setattr(self.module, name, value)
 
-    def called(self, values: dict[str, Tensor], varying: Mapping[str, Tensor], *arguments: Any) -> Any:
+    def call(self, values: dict[str, Tensor], varying: Mapping[str, Tensor], *arguments: Any) -> Any:
         return functional_call(self, values, (varying, *arguments))
 
 
-def _find(module: nn.Module, name: str) -> Tensor:
+def _get_tensor(module: nn.Module, name: str) -> Tensor:
     owner, _, leaf = name.rpartition(".")
     return cast(Tensor, getattr(module.get_submodule(owner), leaf))
 
 
-def _first(value: Tensor) -> Tensor:
+def _without_replica_axis(value: Tensor) -> Tensor:
     return value[0]
 
 
-def _with_axis(value: Tensor) -> Tensor:
+def _add_replica_axis(value: Tensor) -> Tensor:
     return value.unsqueeze(0)
 
 
-def _map(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
+def _map_tensors(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """`function` of each tensor in nested dicts, lists and tuples; other values stay."""
     if isinstance(tree, Tensor):
         return function(tree)
     if isinstance(tree, Mapping):
-        return {name: _map(value, function) for name, value in tree.items()}
+        return {name: _map_tensors(value, function) for name, value in tree.items()}
     if isinstance(tree, (list, tuple)):
-        return type(tree)(_map(value, function) for value in tree)
+        return type(tree)(_map_tensors(value, function) for value in tree)
     return tree
 
 
-def part_of(state: Any, replica: int) -> Any:
+def unstack(state: Any, replica: int) -> Any:
     """The state of one replica from that of all: tensors without the replica axis, in memory of their own."""
-    return _map(state, lambda value: value[replica].clone())
+    return _map_tensors(state, lambda value: value[replica].clone())
 
 
-def together(states: Sequence[Any], device: torch.device) -> Any:
+def stack_states(states: Sequence[Any], device: torch.device) -> Any:
     """The reverse of `part_of`, on `device`: states of one structure, their tensors stacked, what is no tensor kept."""
     like = states[0]
     if isinstance(like, Tensor):
         return torch.stack([state.to(device) for state in states])
     if isinstance(like, Mapping):
-        return {name: together([state[name] for state in states], device) for name in like}
+        return {name: stack_states([state[name] for state in states], device) for name in like}
     if isinstance(like, (list, tuple)):
-        return type(like)(together(list(parts), device) for parts in zip(*states, strict=True))
+        return type(like)(stack_states(list(parts), device) for parts in zip(*states, strict=True))
     return like

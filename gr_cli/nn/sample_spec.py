@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gr_cli.nn.losses import bernoulli_nll, gaussian_nll
 
-_DRAWN = 64  # values of a vector, at most, for which there is room in a picture
+_MAX_PREVIEW_VALUES = 64  # values of a vector, at most, for which there is room in a picture
 
 
 def as_floats(stored: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -39,7 +39,7 @@ class SampleSpec:
 
     shape: tuple[int, ...] = (784,)
     value_range: tuple[float, float] | None = (0.0, 1.0)
-    trials: int = 1
+    binomial_trials: int = 1
     categories: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
 
@@ -48,13 +48,13 @@ class SampleSpec:
         object.__setattr__(self, "shape", tuple(self.shape))
         object.__setattr__(self, "categories", tuple(self.categories))
         object.__setattr__(self, "names", tuple(self.names))
-        if self.categories and (len(self.shape) != 1 or min(self.categories) < 2 or self.numbers < 0):
+        if self.categories and (len(self.shape) != 1 or min(self.categories) < 2 or self.num_numeric < 0):
             raise ValueError(f"categories={self.categories}: must be sizes from 2 on of codes within {self.shape}")
         if self.names and self.shape != (len(self.names),):
             raise ValueError(f"names: must be {prod(self.shape)}, one for each value of a vector")
 
     @classmethod
-    def of(cls, spec: SampleSpec | Sequence[int]) -> SampleSpec:
+    def coerce(cls, spec: SampleSpec | Sequence[int]) -> SampleSpec:
         """`spec`; a shape alone stands for samples with values in [0, 1]."""
         return spec if isinstance(spec, SampleSpec) else cls(tuple(spec))
 
@@ -64,7 +64,7 @@ class SampleSpec:
         return prod(self.shape)
 
     @property
-    def numbers(self) -> int:
+    def num_numeric(self) -> int:
         """Number of those values that are no part of a code."""
         return self.size - sum(self.categories)
 
@@ -75,51 +75,51 @@ class SampleSpec:
 
     # --- values
 
-    def scaled(self, x: Tensor) -> Tensor:
+    def to_unit_range(self, x: Tensor) -> Tensor:
         """Samples (..., *shape) as their likelihood models them: bounded numbers in [0, 1], the others as they are."""
         if self.value_range in (None, (0.0, 1.0)):
             return x
         low, high = self.value_range
-        return self._in_parts(x, lambda numbers: (numbers - low) / (high - low))
+        return self._map_segments(x, lambda numbers: (numbers - low) / (high - low))
 
-    def unscaled(self, x: Tensor) -> Tensor:
+    def from_unit_range(self, x: Tensor) -> Tensor:
         """Samples of what `scaled` makes of them."""
         if self.value_range in (None, (0.0, 1.0)):
             return x
         low, high = self.value_range
-        return self._in_parts(x, lambda numbers: low + (high - low) * numbers)
+        return self._map_segments(x, lambda numbers: low + (high - low) * numbers)
 
-    def mean(self, out: Tensor) -> Tensor:
+    def expected_sample(self, decoder_output: Tensor) -> Tensor:
         """Expected sample (..., *shape) under the likelihood whose parameters a decoder gave: logits of bounded numbers
         and of categories, means of unbounded numbers."""
         numbers = torch.sigmoid if self.value_range is not None else _unchanged
-        return self.unscaled(self._in_parts(out, numbers, lambda code: code.softmax(-1)))
+        return self.from_unit_range(self._map_segments(decoder_output, numbers, lambda code: code.softmax(-1)))
 
-    def decoded(self, out: Tensor) -> Tensor:
+    def point_estimate(self, decoder_output: Tensor) -> Tensor:
         """The sample for what a decoder gave: of each category the likeliest, of numbers the expected ones."""
-        x = self.mean(out)
-        return self._in_parts(x, _unchanged, _one_hot) if self.categories else x
+        x = self.expected_sample(decoder_output)
+        return self._map_segments(x, _unchanged, _one_hot) if self.categories else x
 
-    def nearest(self, x: Tensor) -> Tensor:
+    def nearest_valid(self, x: Tensor) -> Tensor:
         """The sample that is nearest to any values (..., *shape): numbers in their range, codes one-hot."""
         if self.value_range is None and not self.categories:
             return x
         low_high = self.value_range
-        return self._in_parts(x, _unchanged if low_high is None else lambda v: v.clamp(*low_high), _one_hot)
+        return self._map_segments(x, _unchanged if low_high is None else lambda v: v.clamp(*low_high), _one_hot)
 
-    def centred(self, x: Tensor) -> Tensor:
+    def to_symmetric_range(self, x: Tensor) -> Tensor:
         """Samples with bounded numbers and codes in [-1, 1], unbounded numbers as they are."""
-        numbers = _unchanged if self.value_range is None else _centred
-        return self._in_parts(self.scaled(x), numbers, _centred)
+        numbers = _unchanged if self.value_range is None else _to_symmetric
+        return self._map_segments(self.to_unit_range(x), numbers, _to_symmetric)
 
-    def uncentred(self, x: Tensor) -> Tensor:
+    def from_symmetric_range(self, x: Tensor) -> Tensor:
         """Samples of what `centred` makes of them, the nearest where there is none."""
-        numbers = _unchanged if self.value_range is None else _uncentred
-        return self.nearest(self.unscaled(self._in_parts(x, numbers, _uncentred)))
+        numbers = _unchanged if self.value_range is None else _from_symmetric
+        return self.nearest_valid(self.from_unit_range(self._map_segments(x, numbers, _from_symmetric)))
 
     # --- likelihood
 
-    def negative_log_likelihood(self, out: Tensor, scaled: Tensor, unit_variance: bool = False) -> Tensor:
+    def negative_log_likelihood(self, decoder_output: Tensor, target: Tensor, unit_variance: bool = False) -> Tensor:
         """-log p(x) per value up to a constant, (..., *shape) -> (...).
 
         Args:
@@ -128,31 +128,31 @@ class SampleSpec:
             unit_variance: bounded numbers, too, are Gaussian, of unit variance around their means.
         """
         axes = len(self.shape)
-        out, target = out.to(scaled.dtype).flatten(-axes), scaled.flatten(-axes)
+        decoder_output, target = decoder_output.to(target.dtype).flatten(-axes), target.flatten(-axes)
         if not self.categories:
-            return self._of_numbers(out, target, unit_variance)
-        total = scaled.new_zeros(())
-        for (start, stop), numbers in self._parts():
-            mine, theirs = out[..., start:stop], target[..., start:stop]
+            return self._numeric_nll(decoder_output, target, unit_variance)
+        total = target.new_zeros(())
+        for (start, stop), numbers in self._segments():
+            mine, theirs = decoder_output[..., start:stop], target[..., start:stop]
             if numbers:
-                total = total + (stop - start) * self._of_numbers(mine, theirs, unit_variance)
+                total = total + (stop - start) * self._numeric_nll(mine, theirs, unit_variance)
             else:
                 total = total - (theirs * mine.log_softmax(-1)).sum(-1)
         return total / self.size
 
-    def _of_numbers(self, out: Tensor, target: Tensor, unit_variance: bool) -> Tensor:
+    def _numeric_nll(self, out: Tensor, target: Tensor, unit_variance: bool) -> Tensor:
         if self.value_range is None:
             return gaussian_nll(out, target)
         if unit_variance:
             return gaussian_nll(out.sigmoid(), target)
-        return self.trials * bernoulli_nll(out, target)
+        return self.binomial_trials * bernoulli_nll(out, target)
 
     # --- preview
 
     @property
-    def can_be_drawn(self) -> bool:
+    def has_preview(self) -> bool:
         """Whether samples are shown in pictures: images are, and vectors that are not too long."""
-        return self.is_image or (len(self.shape) == 1 and self.size <= _DRAWN)
+        return self.is_image or (len(self.shape) == 1 and self.size <= _MAX_PREVIEW_VALUES)
 
     def preview(self, x: Tensor) -> Tensor:
         """Samples (N, *shape) as pictures (N, 1 or 3, H, W) in [0, 1].
@@ -172,12 +172,12 @@ class SampleSpec:
 
     # --- the parts of a sample
 
-    def _parts(self) -> list[tuple[tuple[int, int], bool]]:
+    def _segments(self) -> list[tuple[tuple[int, int], bool]]:
         """Where the values of each part of a vector start and stop, and whether they are numbers: at most one is."""
-        edges = pairwise(accumulate(self.categories, initial=self.numbers))
-        return [((0, self.numbers), True)] * (self.numbers > 0) + [(edge, False) for edge in edges]
+        edges = pairwise(accumulate(self.categories, initial=self.num_numeric))
+        return [((0, self.num_numeric), True)] * (self.num_numeric > 0) + [(edge, False) for edge in edges]
 
-    def _in_parts(
+    def _map_segments(
         self, x: Tensor, of_numbers: Callable[[Tensor], Tensor], of_code: Callable[[Tensor], Tensor] | None = None
     ) -> Tensor:
         """Numbers and codes of `x` (..., *shape), each changed by their function; None: codes stay as they are."""
@@ -185,7 +185,8 @@ class SampleSpec:
             return of_numbers(x)
         of_code = of_code or _unchanged
         return torch.cat(
-            [(of_numbers if numbers else of_code)(x[..., start:stop]) for (start, stop), numbers in self._parts()], -1
+            [(of_numbers if numbers else of_code)(x[..., start:stop]) for (start, stop), numbers in self._segments()],
+            -1,
         )
 
 
@@ -193,11 +194,11 @@ def _unchanged(x: Tensor) -> Tensor:
     return x
 
 
-def _centred(x: Tensor) -> Tensor:
+def _to_symmetric(x: Tensor) -> Tensor:
     return 2.0 * x - 1.0
 
 
-def _uncentred(x: Tensor) -> Tensor:
+def _from_symmetric(x: Tensor) -> Tensor:
     return 0.5 * (x + 1.0)
 
 

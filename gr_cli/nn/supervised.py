@@ -8,18 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.nn.batch_order import Order
-from gr_cli.optimizers import Adam, Descent
-from gr_cli.system.messages import counted
+from gr_cli.nn.batch_order import BatchOrder
+from gr_cli.optimizers import Adam, FunctionalOptimizer
+from gr_cli.system.messages import with_progress
 
 
-def learn_classes(
+def train_classifier(
     network: nn.Module,
-    batch: Callable[[Tensor], tuple[Tensor, Tensor]],
-    order: Order,
+    get_batch: Callable[[Tensor], tuple[Tensor, Tensor]],
+    order: BatchOrder,
     iterations: int,
     lr: float,
-    what: str,
+    description: str,
 ) -> None:
     """Let `network` learn to classify, by Adam with a learning rate that falls from `lr` to 0 along a cosine.
 
@@ -27,9 +27,9 @@ def learn_classes(
     how far it is, and `what` learns.
     """
     parameters = list(network.parameters())
-    descent = Descent(parameters, [Adam(lr=lr, schedule="cosine")])
+    descent = FunctionalOptimizer(parameters, [Adam(lr=lr, schedule="cosine")])
     descent.begin_task()
-    for i in counted(range(iterations), iterations, f"iterations of {what}"):
-        x, y = batch(order.block(i, 1)[0])
+    for i in with_progress(range(iterations), iterations, f"iterations of {description}"):
+        x, y = get_batch(order.block(i, 1)[0])
         gradients = torch.autograd.grad(F.cross_entropy(network(x), y), parameters)
         descent.step(gradients, lambda optimizer, i=i: optimizer.lr_at(i, iterations))  # type: ignore[misc]

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, NoReturn
 
 from gr_cli._version import __version__
 from gr_cli.errors import ConfigError, FolderError, GrError, one_line
-from gr_cli.system.output import make_unfailing, why_incomplete
+from gr_cli.system.output import incomplete_output_message, make_output_robust
 
 if TYPE_CHECKING:
     from gr_cli.report.groups import Grouping
-    from gr_cli.report.tables import Table
+    from gr_cli.report.tables import ReportTable
 
-_ABOUT = """\
+_DESCRIPTION = """\
 Compare runs: a table of all runs below some folders, averaged over seeds. Runs that differ in anything but the seed,
 paths and logging are never averaged; what tells them apart makes the columns."""
 
-_MORE = """\
+_EPILOG = """\
 examples:
   gr-report                                           everything below outputs/
   gr-report outputs/split_mnist --baseline strategy=finetune
@@ -36,9 +36,9 @@ was any run"""
 
 def entry() -> None:
     """The console script."""
-    make_unfailing()
+    make_output_robust()
     code = main(sys.argv[1:])
-    if (why := why_incomplete()) is not None:
+    if (why := incomplete_output_message()) is not None:
         print(f"gr-report: {why}", file=sys.stderr)
     sys.exit(code if why is None else code or 1)
 
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return _report(_parser().parse_args(arguments))
     except GrError as error:
-        _tell(error)
+        _print_status(error)
         return error.exit_code
     except KeyboardInterrupt:
         print("gr-report: interrupted", file=sys.stderr)
@@ -63,7 +63,9 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = _Parser("gr-report", description=_ABOUT, epilog=_MORE, formatter_class=formatter, allow_abbrev=False)
+    parser = _Parser(
+        "gr-report", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=formatter, allow_abbrev=False
+    )
     say = parser.add_argument
     say("folders", nargs="*", metavar="FOLDER", help="runs, sweeps, or parents of them (outputs)")
     say(
@@ -82,33 +84,35 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _report(asked: argparse.Namespace) -> int:
-    from gr_cli.report.groups import grouped
-    from gr_cli.report.tables import DEFAULT_METRICS, tabulated
-    from gr_cli.results.discovery import find
+def _report(options: argparse.Namespace) -> int:
+    from gr_cli.report.groups import group_runs
+    from gr_cli.report.tables import DEFAULT_METRICS, report_table
+    from gr_cli.results.discovery import discover_runs
 
-    folders = [Path(folder) for folder in asked.folders or ["outputs"]]
-    if asked.watch:
-        return _watch(folders, asked)
-    found = find(folders)
+    folders = [Path(folder) for folder in options.folders or ["outputs"]]
+    if options.watch:
+        return _watch(folders, options)
+    found = discover_runs(folders)
     for path, why in found.unreadable.items():
-        _tell(f"{path}: can't be read ({why}); left out")
-    if found.runs or found.unborn:
-        grouping = grouped(found)
-        _write(asked, grouping, tabulated(grouping, asked.metric or DEFAULT_METRICS, asked.baseline or ()))
-    broken = [(run.path, why) for run in found.runs for why in run.broken.values()]
+        _print_status(f"{path}: can't be read ({why}); left out")
+    if found.runs or found.pending:
+        grouping = group_runs(found)
+        _write_outputs(
+            options, grouping, report_table(grouping, options.metric or DEFAULT_METRICS, options.baseline or ())
+        )
+    broken = [(run.path, why) for run in found.runs for why in run.unreadable_files.values()]
     for path, why in broken:
-        _tell(f"{path}: {why}; left out of the charts")
+        _print_status(f"{path}: {why}; left out of the charts")
     return 1 if found.unreadable or broken else 0
 
 
-def _tell(what: object) -> None:
+def _print_status(what: object) -> None:
     print(f"gr-report: {one_line(what)}", file=sys.stderr)
 
 
-def _watch(folders: list[Path], asked: argparse.Namespace) -> int:
+def _watch(folders: list[Path], options: argparse.Namespace) -> int:
     """Show runs under way."""
-    others = [name for name, value in vars(asked).items() if value and name not in ("folders", "watch")]
+    others = [name for name, value in vars(options).items() if value and name not in ("folders", "watch")]
     if others:
         raise ConfigError(
             "--watch",
@@ -116,43 +120,43 @@ def _watch(folders: list[Path], asked: argparse.Namespace) -> int:
             f"goes alone: remove --{others[0]}",
             "make the report when the runs are over",
         )
-    from gr_cli.terminal.watch import Board, Lines, watch
+    from gr_cli.terminal.watch import WatchLines, WatchTable, watch
 
     if not sys.stdout.isatty():
-        return watch(folders, Lines())
-    with Board() as board:
+        return watch(folders, WatchLines())
+    with WatchTable() as board:
         return watch(folders, board)
 
 
-def _write(asked: argparse.Namespace, grouping: Grouping, table: Table) -> None:
+def _write_outputs(options: argparse.Namespace, grouping: Grouping, table: ReportTable) -> None:
     from gr_cli.report import tables
     from gr_cli.system.files import csv_text
 
     def page() -> str:
-        from gr_cli.report.page import html
+        from gr_cli.report.page import render_page
 
-        return html(grouping, table)
+        return render_page(grouping, table)
 
     texts: list[tuple[str | None, Callable[[], str]]] = [
-        (asked.csv, lambda: csv_text(*tables.csv_table(table))),
-        (asked.latex, lambda: tables.latex(table) + "\n"),
-        (asked.html, page),
+        (options.csv, lambda: csv_text(*tables.csv_table(table))),
+        (options.latex, lambda: tables.latex(table) + "\n"),
+        (options.html, page),
     ]
     for target, text in texts:
         if target == "-":
             print(text(), end="")
         elif target is not None:
-            save(Path(target), text())
-    if asked.figures is not None:
-        from gr_cli.report.chart_list import save_all
+            save_text(Path(target), text())
+    if options.figures is not None:
+        from gr_cli.report.chart_list import save_charts
 
-        made = save_all(table, Path(asked.figures))
-        _tell(f"{made} figures, each as SVG and PDF, are in {asked.figures}")
-    if "-" not in (asked.csv, asked.latex, asked.html):
+        made = save_charts(table, Path(options.figures))
+        _print_status(f"{made} figures, each as SVG and PDF, are in {options.figures}")
+    if "-" not in (options.csv, options.latex, options.html):
         print(tables.markdown(table))
 
 
-def save(path: Path, text: str) -> None:
+def save_text(path: Path, text: str) -> None:
     """Write a file that the user named, whole or not at all.
 
     Raises:

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gr_cli.errors import ConfigError, one_line, suggestion
-from gr_cli.report.groups import NONE, Column, Group, Grouping, as_number, notes
-from gr_cli.results.discovery import FoundRun
-from gr_cli.results.metrics import fractions
-from gr_cli.results.statistics import Summary, summarised
-from gr_cli.results.tables import FRACTION, scale, title
+from gr_cli.report.groups import NO_VALUE, Group, Grouping, SettingColumn, group_warnings, parse_number
+from gr_cli.results.discovery import DiscoveredRun
+from gr_cli.results.metrics import fraction_metrics
+from gr_cli.results.statistics import Summary, summarize
+from gr_cli.results.tables import FRACTION, display_factor, name_with_unit
 
 DEFAULT_METRICS = ("average_accuracy", "forgetting")
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """What a report says of a group. `label`: what tells it apart, `labels`: by column.
 
     `difference`: how much more it has of the first metric than `baseline`, over common seeds.
@@ -31,8 +31,8 @@ class Row:
     baseline: Group | None
     difference: Summary | None
     seconds: Summary | None
-    memory: float | None
-    notes: list[str]
+    peak_memory_mib: float | None
+    warnings: list[str]
 
     @property
     def n(self) -> int:
@@ -41,19 +41,19 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """Rows, and what their labels and numbers are of. `units`: of each metric."""
 
-    columns: list[Column]
+    columns: list[SettingColumn]
     metrics: tuple[str, ...]
-    rows: list[Row]
-    everywhere: list[str]
-    homeless: list[str]
-    baseline_chosen: bool = False
+    rows: list[ReportRow]
+    common_overrides: list[str]
+    ungrouped_jobs: list[str]
+    has_chosen_baseline: bool = False
     units: dict[str, str] = field(default_factory=dict)
 
 
-def tabulated(grouping: Grouping, metrics: Sequence[str], baseline: Sequence[str] = ()) -> Table:
+def report_table(grouping: Grouping, metrics: Sequence[str], baseline: Sequence[str] = ()) -> ReportTable:
     """Averages of `metrics` over the seeds of each group, and differences from a baseline.
 
     `baseline`: words such as `strategy=finetune`; without any, it is the first row. A row is compared with the one that
@@ -66,22 +66,24 @@ def tabulated(grouping: Grouping, metrics: Sequence[str], baseline: Sequence[str
     for name in metrics if known else ():
         if name not in known:
             raise ConfigError("--metric", name, f"no such metric; there are {', '.join(sorted(known))}")
-    wanted = _wanted(grouping, baseline)
-    rows = [_row(group, grouping, tuple(metrics), wanted) for group in grouping.groups]
-    homeless = [f"{job.path}: never begun" for job in grouping.homeless]
-    units = _units(metrics, [run for group in grouping.groups for run in group.finished.values()])
-    return Table(grouping.columns, tuple(metrics), rows, grouping.everywhere, homeless, bool(baseline), units)
+    wanted = _parse_baseline(grouping, baseline)
+    rows = [_report_row(group, grouping, tuple(metrics), wanted) for group in grouping.groups]
+    homeless = [f"{job.path}: not started" for job in grouping.ungrouped_jobs]
+    units = _metric_units(metrics, [run for group in grouping.groups for run in group.finished.values()])
+    return ReportTable(
+        grouping.columns, tuple(metrics), rows, grouping.common_overrides, homeless, bool(baseline), units
+    )
 
 
-def _units(metrics: Sequence[str], runs: Sequence[FoundRun]) -> dict[str, str]:
+def _metric_units(metrics: Sequence[str], runs: Sequence[DiscoveredRun]) -> dict[str, str]:
     """The unit of each metric; folders say those of what they measured besides accuracy."""
-    known = fractions([])
+    known = fraction_metrics([])
     if not known.issuperset(metrics):
-        known = fractions(table for run in runs for table in run.tables.values())
+        known = fraction_metrics(table for run in runs for table in run.tables.values())
     return {metric: FRACTION if metric in known else "" for metric in metrics}
 
 
-def _wanted(grouping: Grouping, words: Sequence[str]) -> dict[Column, str]:
+def _parse_baseline(grouping: Grouping, words: Sequence[str]) -> dict[SettingColumn, str]:
     """What must hold of a baseline, by column."""
     wanted = {}
     for word in words:
@@ -93,50 +95,52 @@ def _wanted(grouping: Grouping, words: Sequence[str]) -> dict[Column, str]:
                 "--baseline", word, f"must be <column>=<value> with a column among {', '.join(labels)}",
                 suggestion(name, labels),
             )  # fmt: skip
-        values = list(dict.fromkeys(by_name[name].of(group) for group in grouping.groups))
+        values = list(dict.fromkeys(by_name[name].text_for(group) for group in grouping.groups))
         if value not in values:
             raise ConfigError("--baseline", word, f"no such run; {name} is one of {', '.join(values)}")
         wanted[by_name[name]] = value
     return wanted
 
 
-def _row(group: Group, grouping: Grouping, metrics: tuple[str, ...], wanted: dict[Column, str]) -> Row:
-    peers = _peers(group, grouping, wanted)
-    baseline = _baseline(group, peers, grouping.columns, wanted)
+def _report_row(
+    group: Group, grouping: Grouping, metrics: tuple[str, ...], wanted: dict[SettingColumn, str]
+) -> ReportRow:
+    peers = _comparable_groups(group, grouping, wanted)
+    baseline = _baseline_of(group, peers, grouping.columns, wanted)
     costs = [run.cost for run in group.finished.values() if run.cost is not None]
-    return Row(
+    return ReportRow(
         group=group,
         label=grouping.label(group),
-        labels=tuple(column.of(group) for column in grouping.columns),
-        metrics={name: summarised(list(group.metric(name).values())) for name in metrics},
+        labels=tuple(column.text_for(group) for column in grouping.columns),
+        metrics={name: summarize(list(group.metric(name).values())) for name in metrics},
         baseline=baseline,
-        difference=None if baseline in (None, group) else summarised(paired(group, baseline, metrics[0])),
-        seconds=summarised([cost.seconds for cost in costs]),
-        memory=max((cost.memory for cost in costs), default=None),
-        notes=notes(group, peers, metrics),
+        difference=None if baseline in (None, group) else summarize(paired_differences(group, baseline, metrics[0])),
+        seconds=summarize([cost.seconds for cost in costs]),
+        peak_memory_mib=max((cost.peak_memory_mib for cost in costs), default=None),
+        warnings=group_warnings(group, peers, metrics),
     )
 
 
-def paired(group: Group, baseline: Group, metric: str) -> list[float]:
+def paired_differences(group: Group, baseline: Group, metric: str) -> list[float]:
     """How much more `group` has of a metric than `baseline`, by seeds that both have, in their order."""
     mine, theirs = group.metric(metric), baseline.metric(metric)
     return [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
 
 
-def _peers(group: Group, grouping: Grouping, wanted: dict[Column, str]) -> list[Group]:
+def _comparable_groups(group: Group, grouping: Grouping, wanted: dict[SettingColumn, str]) -> list[Group]:
     """The groups that it can be compared with: of the same benchmark and scenario, where no baseline says otherwise."""
     same = [c for c in grouping.columns if c.name in ("benchmark", "scenario") and c not in wanted]
-    return [other for other in grouping.groups if all(c.of(other) == c.of(group) for c in same)]
+    return [other for other in grouping.groups if all(c.text_for(other) == c.text_for(group) for c in same)]
 
 
-def _baseline(
-    group: Group, peers: Sequence[Group], columns: Sequence[Column], wanted: dict[Column, str]
+def _baseline_of(
+    group: Group, peers: Sequence[Group], columns: Sequence[SettingColumn], wanted: dict[SettingColumn, str]
 ) -> Group | None:
     """Which of `peers` it is compared with; None if several are as near."""
     if not wanted:
         return peers[0]
-    fitting = [peer for peer in peers if all(column.of(peer) == value for column, value in wanted.items())]
-    agreement = [sum(column.of(peer) == column.of(group) for column in columns) for peer in fitting]
+    fitting = [peer for peer in peers if all(column.text_for(peer) == value for column, value in wanted.items())]
+    agreement = [sum(column.text_for(peer) == column.text_for(group) for column in columns) for peer in fitting]
     best = max(agreement, default=0)
     return fitting[agreement.index(best)] if agreement.count(best) == 1 else None
 
@@ -144,7 +148,7 @@ def _baseline(
 # --- as CSV: every number as it is
 
 
-def csv_table(table: Table) -> tuple[list[str], list[list[Any]]]:
+def csv_table(table: ReportTable) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows; metrics as fractions, a column for each statistic of each."""
     statistics = ("mean", "sem", "ci95_low", "ci95_high", "n")
     columns = [column.label for column in table.columns] + ["runs", "seeds", "unfinished_seeds"]
@@ -157,59 +161,59 @@ def csv_table(table: Table) -> tuple[list[str], list[list[Any]]]:
         seconds = row.seconds
         rows.append(
             [
-                *("" if label == NONE else label for label in row.labels),
+                *("" if label == NO_VALUE else label for label in row.labels),
                 row.n,
                 " ".join(map(str, sorted(finished))),
                 " ".join(map(str, sorted(unfinished))),
-                *(value for metric in table.metrics for value in _statistics(row.metrics[metric])),
-                _name_of(row.baseline, table),
-                *_statistics(row.difference),
+                *(value for metric in table.metrics for value in _statistics_cells(row.metrics[metric])),
+                _overrides_text(row.baseline, table),
+                *_statistics_cells(row.difference),
                 seconds and seconds.mean,
                 seconds and seconds.sem,
-                row.memory,
-                "; ".join(row.notes),
+                row.peak_memory_mib,
+                "; ".join(row.warnings),
             ]
         )
-    return list(map(_cell, columns)), [[_cell(value) for value in row] for row in rows]
+    return list(map(_spreadsheet_cell, columns)), [[_spreadsheet_cell(value) for value in row] for row in rows]
 
 
-def _cell(value: Any) -> Any:
+def _spreadsheet_cell(value: Any) -> Any:
     """A value as a spreadsheet shows it: text that it would take for a formula begins with an apostrophe."""
     if not isinstance(value, str):
         return value
     text = one_line(value)
-    return f"'{text}" if text.lstrip()[:1] in _FORMULA and as_number(text) is None else text
+    return f"'{text}" if text.lstrip()[:1] in _FORMULA_PREFIXES and parse_number(text) is None else text
 
 
-_FORMULA = tuple("=+-@＝＋－＠")
+_FORMULA_PREFIXES = tuple("=+-@＝＋－＠")
 
 
-def _statistics(summary: Summary | None) -> list[Any]:
+def _statistics_cells(summary: Summary | None) -> list[Any]:
     if summary is None:
         return [None] * 4 + [0]
     low, high = summary.interval or (None, None)
     return [summary.mean, summary.sem, low, high, summary.n]
 
 
-def _name_of(group: Group | None, table: Table) -> str:
+def _overrides_text(group: Group | None, table: ReportTable) -> str:
     """A group by what its columns say, as one would type it."""
-    said = [] if group is None else [(column.label, column.of(group)) for column in table.columns]
-    return " ".join(f"{name}={value}" for name, value in said if value != NONE)
+    said = [] if group is None else [(column.label, column.text_for(group)) for column in table.columns]
+    return " ".join(f"{name}={value}" for name, value in said if value != NO_VALUE)
 
 
 # --- for people
 
 
 @dataclass(frozen=True)
-class Shown:
+class TextTable:
     """A table as text: headers, and cells by row. The first `words` columns are words, the others numbers."""
 
     headers: list[str]
     rows: list[list[str]]
-    words: int
+    text_columns: int
 
 
-def shown_table(table: Table) -> Shown:
+def text_table(table: ReportTable) -> TextTable:
     """Columns that say nothing are left out, numbers are rounded, and metrics are in percent."""
     headers = [column.label for column in table.columns]
     words = len(headers)
@@ -218,7 +222,7 @@ def shown_table(table: Table) -> Shown:
     headers.append("n")
     units = table.units
     for metric in table.metrics:
-        named = title(metric, units[metric])
+        named = name_with_unit(metric, units[metric])
         headers += [named, "95 % of the mean"] if metric == first else [named]
     unit = " (points)" if units[first] == FRACTION else ""
     headers += [f"paired difference in {first.replace('_', ' ')}{unit}"] if compared else []
@@ -227,90 +231,95 @@ def shown_table(table: Table) -> Shown:
     for row in table.rows:
         cells = [*row.labels, str(row.n) if row.n == len(row.group.seeds) else f"{row.n} of {len(row.group.seeds)}"]
         for metric in table.metrics:
-            cells.append(mean_and_sem(row.metrics[metric], units[metric], row.n))
+            cells.append(format_mean(row.metrics[metric], units[metric], row.n))
             if metric == first:
-                cells.append(interval(row.metrics[metric], units[metric]))
+                cells.append(format_interval(row.metrics[metric], units[metric]))
         if compared:
-            cells.append("baseline" if row.baseline is row.group else difference(row.difference, units[first]))
-        cells += [mean_and_sem(row.seconds, "", row.n, 1), NONE if row.memory is None else f"{row.memory:.0f}"]
+            cells.append("baseline" if row.baseline is row.group else format_difference(row.difference, units[first]))
+        cells += [
+            format_mean(row.seconds, "", row.n, 1),
+            NO_VALUE if row.peak_memory_mib is None else f"{row.peak_memory_mib:.0f}",
+        ]
         rows.append(cells)
-    return Shown(headers, rows, words)
+    return TextTable(headers, rows, words)
 
 
-def number(value: float, unit: str, digits: int = 2, sign: str = "") -> str:
+def format_number(value: float, unit: str, digits: int = 2, sign: str = "") -> str:
     """In percent, if it is a fraction; with a proper minus."""
-    scaled = scale(unit) * value
+    scaled = display_factor(unit) * value
     return f"{scaled:{sign}.{digits}f}".replace("-", "−") if scaled == scaled else "NaN"
 
 
-def mean_and_sem(summary: Summary | None, unit: str, of: int, digits: int = 2) -> str:
+def format_mean(summary: Summary | None, unit: str, expected_n: int, digits: int = 2) -> str:
     """Mean ± standard error; with the number of values, if it is not that `of` the row."""
     if summary is None:
-        return NONE
-    text = number(summary.mean, unit, digits)
-    text += "" if summary.sem is None else f" ± {number(summary.sem, unit, digits)}"
-    return text if summary.n == of else f"{text} ({summary.n})"
+        return NO_VALUE
+    text = format_number(summary.mean, unit, digits)
+    text += "" if summary.sem is None else f" ± {format_number(summary.sem, unit, digits)}"
+    return text if summary.n == expected_n else f"{text} ({summary.n})"
 
 
-def interval(summary: Summary | None, unit: str, sign: str = "") -> str:
+def format_interval(summary: Summary | None, unit: str, sign: str = "") -> str:
     """The confidence interval."""
     if summary is None or summary.interval is None:
-        return NONE
-    low, high = (number(end, unit, sign=sign) for end in summary.interval)
+        return NO_VALUE
+    low, high = (format_number(end, unit, sign=sign) for end in summary.interval)
     return f"[{low}, {high}]"
 
 
-def difference(summary: Summary | None, unit: str) -> str:
+def format_difference(summary: Summary | None, unit: str) -> str:
     """A paired difference with its confidence interval and the number of common seeds."""
     if summary is None:
-        return NONE
-    between = "" if summary.interval is None else f" {interval(summary, unit, '+')}"
-    return f"{number(summary.mean, unit, sign='+')}{between} ({summary.n})"
+        return NO_VALUE
+    between = "" if summary.interval is None else f" {format_interval(summary, unit, '+')}"
+    return f"{format_number(summary.mean, unit, sign='+')}{between} ({summary.n})"
 
 
-def remarks(table: Table) -> list[str]:
+def footnotes(table: ReportTable) -> list[str]:
     """What must be known besides the table: what the numbers are, what is missing, which row."""
     lines = ["mean ± standard error over n seeds; intervals are 95 % confidence intervals by Student's t"]
     if any(row.difference for row in table.rows):
         which = (
-            "the row that --baseline names" if table.baseline_chosen else "the first row of a benchmark and scenario"
+            "the row that --baseline names"
+            if table.has_chosen_baseline
+            else "the first row of a benchmark and scenario"
         )
         lines.append(f"paired differences: over common seeds (how many), from {which}")
-    if table.everywhere:
-        lines.append(f"set in every run: {' '.join(table.everywhere)}")
+    if table.common_overrides:
+        lines.append(f"set in every run: {' '.join(table.common_overrides)}")
     for place, row in enumerate(table.rows, 1):
-        lines += [f"row {place} ({row.label}): {note}" for note in row.notes]
-    return list(map(one_line, lines + table.homeless))
+        lines += [f"row {place} ({row.label}): {note}" for note in row.warnings]
+    return list(map(one_line, lines + table.ungrouped_jobs))
 
 
-def markdown(table: Table) -> str:
+def markdown(table: ReportTable) -> str:
     """The table with aligned columns, and what must be known besides."""
-    shown = shown_table(table)
+    shown = text_table(table)
     rows = [[one_line(cell).replace("|", "\\|") for cell in row] for row in [shown.headers, *shown.rows]]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    sides = ["<" if i < shown.words else ">" for i in range(len(widths))]
+    sides = ["<" if i < shown.text_columns else ">" for i in range(len(widths))]
     forms = [f"{side}{width}" for side, width in zip(sides, widths, strict=True)]
     head, *body = ["| " + " | ".join(map(format, row, forms)) + " |" for row in rows]
     ends = ["-" if side == "<" else ":" for side in sides]
     rule = "|" + "".join(f"{'-' * (width + 1)}{end}|" for width, end in zip(widths, ends, strict=True))
-    return "\n".join([head, rule, *body, "", *(f"- {line}" for line in remarks(table))])
+    return "\n".join([head, rule, *body, "", *(f"- {line}" for line in footnotes(table))])
 
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
 _LATEX |= {char: f"\\{char}" for char in "&%$#_{}"} | {"±": r"$\pm$", "−": "$-$", "·": r"$\cdot$", "≥": r"$\geq$"}
 
 
-def latex(table: Table) -> str:
+def latex(table: ReportTable) -> str:
     """A tabular with the rules of the package booktabs; what must be known besides as comments."""
-    shown = shown_table(table)
-    head, *body = [" & ".join(map(_escaped, row)) + r" \\" for row in [shown.headers, *shown.rows]]
-    form = "l" * shown.words + "r" * (len(shown.headers) - shown.words)
-    comments = [f"% {line}" for line in ["needs \\usepackage{booktabs}", *remarks(table)]]
+    shown = text_table(table)
+    head, *body = [" & ".join(map(_escape_latex, row)) + r" \\" for row in [shown.headers, *shown.rows]]
+    form = "l" * shown.text_columns + "r" * (len(shown.headers) - shown.text_columns)
+    comments = [f"% {line}" for line in ["needs \\usepackage{booktabs}", *footnotes(table)]]
     lines = [rf"\begin{{tabular}}{{{form}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
     return "\n".join([*comments, *lines])
 
 
-def _escaped(text: str) -> str:
+def _escape_latex(text: str) -> str:
     latex = re.sub("|".join(map(re.escape, _LATEX)), lambda found: _LATEX[found[0]], one_line(text))
     # At the beginning of a row these would belong to the command before it.
     return re.sub(r"^\s*([\[*])", r"{\1}", latex)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gr_cli.results.tables import AFTER_TASK, COUNT, FRACTION, ITERATION, Column, Row, TableFormat
+from gr_cli.results.tables import AFTER_TASK, COUNT, FRACTION, ITERATION, Column, TableFormat, TableRow
 
 ACCURACY = TableFormat(
     "evaluations",
@@ -20,8 +20,15 @@ ACCURACY = TableFormat(
 
 
 def accuracy_row(
-    after_task: int, iteration: int, task: int, split: str, accuracy: float, loss: float | None, n: int, final: bool
-) -> Row:
+    after_task: int,
+    iteration: int,
+    task: int,
+    split: str,
+    accuracy: float,
+    loss: float | None,
+    n: int,
+    task_finished: bool,
+) -> TableRow:
     """One row of it. `final`: the training of `after_task` was over; it is no column."""
-    moment: Row = {"after_task": after_task, "iteration": iteration, "task": task, "split": split}
-    return moment | {"accuracy": accuracy, "loss": loss, "n": n, "final": final}
+    moment: TableRow = {"after_task": after_task, "iteration": iteration, "task": task, "split": split}
+    return moment | {"accuracy": accuracy, "loss": loss, "n": n, "task_finished": task_finished}

@@ -12,17 +12,17 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
-from gr_cli.config.arguments import fits
-from gr_cli.config.settings import deciding, flat, short_hash
+from gr_cli.config.arguments import matches
+from gr_cli.config.settings import flatten, result_relevant, short_hash
 from gr_cli.errors import FolderError
-from gr_cli.results.folder import TABLES, RunFolder
+from gr_cli.results.folder import TABLES_FILE, RunFolder
 from gr_cli.results.stored_config import read_config
 from gr_cli.results.tables import TableFormat
-from gr_cli.system.reading import finite, naming, read_json, read_table, reason_of
+from gr_cli.system.reading import naming_file, parse_finite_float, read_error_reason, read_json, read_table
 
-NEVER_BEGUN = "never begun"
-_WHAT_BROKEN_FILES_RAISE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, FolderError)
-_DEEPEST = 40  # levels of folders below the one that is named
+NOT_STARTED = "not started"
+_READ_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, FolderError)
+_MAX_DEPTH = 40  # levels of folders below the one that is named
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Cost:
     """What a run took: seconds of training and evaluation, and the peak of its memory in MiB (NaN: not known)."""
 
     seconds: float
-    memory: float
+    peak_memory_mib: float
 
 
 @dataclass(frozen=True)
-class FoundRun:
+class DiscoveredRun:
     """A run as its folder tells it. `settings`: by dotted name, all that decides what it finds, but the seed.
 
     `metrics` and `cost` are None unless it is finished. `broken`: by file, why what else it found can't be shown.
@@ -49,24 +49,24 @@ class FoundRun:
     status: dict[str, Any]
     metrics: dict[str, float | None] | None = None
     cost: Cost | None = None
-    broken: dict[str, str] = field(default_factory=dict, compare=False)
+    unreadable_files: dict[str, str] = field(default_factory=dict, compare=False)
 
     @contextmanager
-    def leaving_out(self, name: str) -> Iterator[None]:
+    def noting_unreadable(self, name: str) -> Iterator[None]:
         """Take note that the file of that name is broken, if what is read from it inside the block is."""
         try:
             yield
-        except _WHAT_BROKEN_FILES_RAISE as error:
-            why = _why(error)
-            self.broken[name] = why if name in why else f"{name}: {why}"
+        except _READ_ERRORS as error:
+            why = _reason(error)
+            self.unreadable_files[name] = why if name in why else f"{name}: {why}"
 
     @cached_property
     def tables(self) -> dict[str, TableFormat]:
         """What its evaluations measured, by the name of the table; none where that can't be read."""
         found: dict[str, TableFormat] = {}
-        with self.leaving_out(TABLES):
+        with self.noting_unreadable(TABLES_FILE):
             found = self.folder.tables()
-            self.folder.check_file(TABLES, self.status)
+            self.folder.check_file(TABLES_FILE, self.status)
         return found
 
     @property
@@ -86,7 +86,7 @@ class FoundRun:
 
 
 @dataclass(frozen=True)
-class Unborn:
+class PendingJob:
     """A job of a sweep that never began: all that is known of it."""
 
     path: Path
@@ -100,42 +100,42 @@ class Unborn:
 
 
 @dataclass
-class Found:
+class DiscoveredRuns:
     """Everything below the folders. `unreadable`: by path, why not."""
 
-    runs: list[FoundRun] = field(default_factory=list)
-    unborn: list[Unborn] = field(default_factory=list)
+    runs: list[DiscoveredRun] = field(default_factory=list)
+    pending: list[PendingJob] = field(default_factory=list)
     unreadable: dict[Path, str] = field(default_factory=dict)
     sweeps: list[Path] = field(default_factory=list)
 
 
-def find(roots: Sequence[Path]) -> Found:
+def discover_runs(roots: Sequence[Path]) -> DiscoveredRuns:
     """All runs below `roots`: folders with a status.json, and the jobs that the sweep.json of a sweep lists.
 
     Raises:
         FolderError: one of `roots` is no folder, or there is no run at all.
     """
-    found = Found()
-    for path, job in candidates(roots, found):
+    found = DiscoveredRuns()
+    for path, job in candidate_folders(roots, found):
         try:
             folder = RunFolder(path)
             status = folder.status()
             if status is not None:
-                found.runs.append(_read(folder, status))
+                found.runs.append(_read_run(folder, status))
             elif job is not None:
-                found.unborn.append(Unborn(path, tuple(job)))
-        except _WHAT_BROKEN_FILES_RAISE as error:
-            found.unreadable[path] = _why(error)
-    if not (found.runs or found.unborn or found.unreadable):
+                found.pending.append(PendingJob(path, tuple(job)))
+        except _READ_ERRORS as error:
+            found.unreadable[path] = _reason(error)
+    if not (found.runs or found.pending or found.unreadable):
         listed = ", ".join(map(str, roots))
         raise FolderError(f"{listed}: no run here (no status.json); name a folder that gr-run left, such as outputs")
     # A folder that is found under its sweep is no news if it is found in its place, too.
     known = {(run.seed, run.identity) for run in found.runs}
-    found.unborn = [job for job in found.unborn if job.seed_and_identity not in known]
+    found.pending = [job for job in found.pending if job.seed_and_identity not in known]
     return found
 
 
-def candidates(roots: Sequence[Path], found: Found) -> Iterator[tuple[Path, Sequence[str] | None]]:
+def candidate_folders(roots: Sequence[Path], discovered: DiscoveredRuns) -> Iterator[tuple[Path, Sequence[str] | None]]:
     """Folders below `roots` that are runs, each once; with the overrides, if a sweep names them, of what may not have
     begun. `found` gets the sweeps, and what can't be read.
 
@@ -146,18 +146,18 @@ def candidates(roots: Sequence[Path], found: Found) -> Iterator[tuple[Path, Sequ
     for root in roots:
         if not root.is_dir():
             raise FolderError(f"{root}: is no folder; name folders of runs, of sweeps, or parents of them")
-        for path, job in _below(root, found):
+        for path, job in _candidates_below(root, discovered):
             place = path.resolve()
             if place not in seen:
                 seen.add(place)
                 yield path, job
 
 
-def _below(root: Path, found: Found) -> Iterator[tuple[Path, Sequence[str] | None]]:
+def _candidates_below(root: Path, discovered: DiscoveredRuns) -> Iterator[tuple[Path, Sequence[str] | None]]:
     """Folders that are runs; with the overrides, if a sweep names them."""
 
     def note(error: OSError) -> None:
-        found.unreadable[Path(error.filename)] = error.strerror or str(error)
+        discovered.unreadable[Path(error.filename)] = error.strerror or str(error)
 
     for name, folders, files in os.walk(root, onerror=note):
         folders.sort()
@@ -166,20 +166,20 @@ def _below(root: Path, found: Found) -> Iterator[tuple[Path, Sequence[str] | Non
             folders.clear()  # nothing below a run is a run
             yield path, None
         elif "sweep.json" in files:
-            found.sweeps.append(path)
+            discovered.sweeps.append(path)
             try:
-                yield from _jobs(path)
-            except _WHAT_BROKEN_FILES_RAISE as error:
-                found.unreadable[path / "sweep.json"] = _why(error)
-        if folders and len(path.relative_to(root).parts) >= _DEEPEST:
-            found.unreadable[path / folders[0]] = f"lies more than {_DEEPEST} levels below {root}"
+                yield from _sweep_jobs(path)
+            except _READ_ERRORS as error:
+                discovered.unreadable[path / "sweep.json"] = _reason(error)
+        if folders and len(path.relative_to(root).parts) >= _MAX_DEPTH:
+            discovered.unreadable[path / folders[0]] = f"lies more than {_MAX_DEPTH} levels below {root}"
             folders.clear()
 
 
-def _jobs(sweep: Path) -> list[tuple[Path, Sequence[str]]]:
+def _sweep_jobs(sweep: Path) -> list[tuple[Path, Sequence[str]]]:
     """The folders of a sweep's jobs, which are named as seen from where it was started: beside `outputs`."""
     jobs: dict[str, list[str]] = read_json(sweep / "sweep.json").get("jobs", [])
-    if not fits(jobs, dict[str, list[str]]):
+    if not matches(jobs, dict[str, list[str]]):
         raise ValueError("lists no overrides of jobs by their folders")
     beside = Path(*sweep.resolve().parts[:-3])
     with suppress(ValueError):
@@ -190,35 +190,37 @@ def _jobs(sweep: Path) -> list[tuple[Path, Sequence[str]]]:
     return [(beside / path, overrides) for path, overrides in jobs.items()]
 
 
-def _read(folder: RunFolder, status: dict[str, Any]) -> FoundRun:
+def _read_run(folder: RunFolder, status: dict[str, Any]) -> DiscoveredRun:
     config, choices = read_config(folder.path)
-    decides = deciding(config)
+    decides = result_relevant(config)
     seed, state = config["seed"], folder.state()
     if type(seed) is not int or seed < 0:
         raise ValueError("the seed in config.yaml is no whole number ≥ 0")
-    results = (folder.metrics(), _cost(folder.path)) if state == "finished" else (None, None)
-    folder.check_facts(status)
+    results = (folder.metrics(), _read_cost(folder.path)) if state == "finished" else (None, None)
+    folder.check_status_checksum(status)
     for name in ("config.yaml", "metrics.csv", "timing.csv") if state == "finished" else ("config.yaml",):
         folder.check_file(name, status)
-    return FoundRun(folder, state, seed, flat(decides), short_hash(decides), dict(choices), status, *results)
+    return DiscoveredRun(folder, state, seed, flatten(decides), short_hash(decides), dict(choices), status, *results)
 
 
-def _cost(path: Path) -> Cost:
+def _read_cost(path: Path) -> Cost:
     """What timing.csv says: a row per task, a column per kind of work."""
     table = path / "timing.csv"
     rows = read_table(table)
-    with naming(table):
+    with naming_file(table):
         cells = [value for row in rows for name, value in row.items() if name.endswith("_seconds") and value]
-        peaks = [finite(row["peak_memory_mib"]) for row in rows if row["peak_memory_mib"] not in ("", "nan")]
-        return Cost(sum(map(finite, cells)), max(peaks, default=math.nan))
+        peaks = [
+            parse_finite_float(row["peak_memory_mib"]) for row in rows if row["peak_memory_mib"] not in ("", "nan")
+        ]
+        return Cost(sum(map(parse_finite_float, cells)), max(peaks, default=math.nan))
 
 
-def _why(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     """One line."""
     if isinstance(error, OSError):
-        return f"{Path(error.filename).name}: {error.strerror}" if error.filename else reason_of(error)
+        return f"{Path(error.filename).name}: {error.strerror}" if error.filename else read_error_reason(error)
     if isinstance(error, FolderError):
-        return _why(error.__cause__) if error.__cause__ is not None else str(error).partition(";")[0]
+        return _reason(error.__cause__) if error.__cause__ is not None else str(error).partition(";")[0]
     if isinstance(error, KeyError):
         return f"there is no {error.args[0]!r}"
-    return reason_of(error)
+    return read_error_reason(error)

@@ -9,86 +9,88 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gr_cli.errors import one_line, shortened
+from gr_cli.errors import one_line, truncate
 from gr_cli.results import charts
-from gr_cli.results.charts import Line, heat_map
-from gr_cli.results.drawing import Axes, Figure, MaxNLocator, own_settings
-from gr_cli.results.metrics import Row, average_accuracy
+from gr_cli.results.charts import Curve, heat_map
+from gr_cli.results.matplotlib_setup import Axes, Figure, MaxNLocator, isolated_matplotlib
+from gr_cli.results.metrics import MatrixRow, average_accuracy
 from gr_cli.results.statistics import Summary
-from gr_cli.system.files import write_whole
+from gr_cli.system.files import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _save(figure: Figure, path: Path) -> None:
-    write_whole(path, partial(figure.savefig, format="png", dpi=150))
+def _save_png(figure: Figure, path: Path) -> None:
+    write_atomically(path, partial(figure.savefig, format="png", dpi=150))
 
 
-def _placed(width: float, height: float, left: float, right: float, below: float) -> tuple[Figure, Axes]:
+def _figure_with_axes(width: float, height: float, left: float, right: float, below: float) -> tuple[Figure, Axes]:
     """A figure with axes of that size and so much room around, in inches. To find room takes longer than to draw."""
     whole = (width + left + right, height + below + 0.35)
     figure = Figure(figsize=whole)
     return figure, figure.add_axes((left / whole[0], below / whole[1], width / whole[0], height / whole[1]))
 
 
-def matrix(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path) -> None:
+def draw_accuracy_matrix(rows: Mapping[int, MatrixRow], names: Sequence[str], title: str, path: Path) -> None:
     """Heat map of the accuracy matrix: a row per training, a column per task."""
-    single = {(after, task): _single(value) for after, row in rows.items() for task, value in enumerate(row)}
+    single = {(after, task): _single_value(value) for after, row in rows.items() for task, value in enumerate(row)}
     cells = {place: value for place, value in single.items() if value is not None}
-    with own_settings():
-        _save(heat_map(cells, page=True, names=list(map(one_line, names)), heading=title), path)
+    with isolated_matplotlib():
+        _save_png(heat_map(cells, page=True, names=list(map(one_line, names)), heading=title), path)
 
 
-def curves(rows: Mapping[int, Row], names: Sequence[str], title: str, path: Path) -> None:
+def draw_accuracy_curves(rows: Mapping[int, MatrixRow], names: Sequence[str], title: str, path: Path) -> None:
     """Accuracy on each task as training goes on, and their mean over the tasks learnt so far."""
     values: dict[str, dict[int, float | None]] = {}
     for after, row in rows.items():
         for task, value in enumerate(row if len(rows) == 1 else row[: after + 1]):
-            values.setdefault(f"task {task}: {shortened(one_line(names[task]), 24)}", {})[after] = value
+            values.setdefault(f"task {task}: {truncate(one_line(names[task]), 24)}", {})[after] = value
     values["mean so far"] = {after: average_accuracy([row[: after + 1]]) for after, row in rows.items()}
     lines = [
-        Line(name, {after + 1.0: point for after, value in of.items() if (point := _single(value)) is not None})
+        Curve(name, {after + 1.0: point for after, value in of.items() if (point := _single_value(value)) is not None})
         for name, of in values.items()
     ]
-    with own_settings():
-        _save(charts.curves(lines, page=True, heading=title), path)
+    with isolated_matplotlib():
+        _save_png(charts.accuracy_chart(lines, page=True, heading=title), path)
 
 
-def _single(value: float | None) -> Summary | None:
+def _single_value(value: float | None) -> Summary | None:
     return None if value is None else Summary(value, None, None, 1)
 
 
-@own_settings()
-def samples(tiles: Tensor, title: str, path: Path, columns: int = 10, names: Sequence[str] = ()) -> None:
+@isolated_matplotlib()
+def draw_sample_sheet(tiles: Tensor, title: str, path: Path, columns: int = 10, names: Sequence[str] = ()) -> None:
     """A sheet of samples, as `SampleSpec.preview` gives them: `tiles` (N, 1 or 3, H, W) in [0, 1].
 
     Images lie in a grid of so many `columns`; rows of values (H = 1) lie below each other, below the `names` of values.
     """
     images = tiles.numpy()
     if images.shape[2] == 1:
-        _rows(images[:, 0, 0], title, path, names)
+        _draw_value_rows(images[:, 0, 0], title, path, names)
         return
     images = np.pad(images, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=0.5)
     rows = -(-len(images) // columns)
     blank = np.full((rows * columns - len(images), *images.shape[1:]), 0.5, images.dtype)
     grid = np.concatenate([images, blank]).reshape(rows, columns, *images.shape[1:])
     sheet = grid.transpose(0, 3, 1, 4, 2).reshape(rows * images.shape[2], columns * images.shape[3], -1)
-    figure, axes = _placed(4.4, 4.4 * sheet.shape[0] / sheet.shape[1], left=0.05, right=0.05, below=0.05)
+    figure, axes = _figure_with_axes(4.4, 4.4 * sheet.shape[0] / sheet.shape[1], left=0.05, right=0.05, below=0.05)
     axes.imshow(
         sheet.squeeze(-1) if sheet.shape[-1] == 1 else sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest"
     )
     axes.set_axis_off()
     axes.set_title(one_line(title), fontsize=8)
-    _save(figure, path)
+    _save_png(figure, path)
 
 
-def _rows(values: np.ndarray[Any, Any], title: str, path: Path, names: Sequence[str]) -> None:
+def _draw_value_rows(values: np.ndarray[Any, Any], title: str, path: Path, names: Sequence[str]) -> None:
     """A heat map of samples (N, D), a row each, of values in [0, 1]."""
     count, width = values.shape
-    names = [shortened(one_line(name)) for name in names]
+    names = [truncate(one_line(name)) for name in names]
     below = 0.3 + 0.06 * max(map(len, names), default=2)
-    figure, axes = _placed(max(2.6, min(9.0, 0.3 * width)), max(1.2, 0.09 * count), left=0.55, right=1.0, below=below)
+    figure, axes = _figure_with_axes(
+        max(2.6, min(9.0, 0.3 * width)), max(1.2, 0.09 * count), left=0.55, right=1.0, below=below
+    )
     image = axes.imshow(values, vmin=0, vmax=1, cmap="viridis", aspect="auto", interpolation="nearest")
     if names:
         axes.set_xticks(range(width), names, rotation=90)
@@ -100,4 +102,4 @@ def _rows(values: np.ndarray[Any, Any], title: str, path: Path, names: Sequence[
     box, across = axes.get_position(), figure.get_figwidth()
     bar = figure.colorbar(image, cax=figure.add_axes((box.x1 + 0.1 / across, box.y0, 0.12 / across, box.height)))
     bar.set_ticks([0, 1], labels=["lowest", "highest"])
-    _save(figure, path)
+    _save_png(figure, path)

@@ -14,28 +14,45 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from gr_cli.errors import DamagedCheckpointError, FolderError
-from gr_cli.results.status_fields import check_status, instant
-from gr_cli.results.tables import TableFormat, formats_of
+from gr_cli.results.status_fields import check_status, parse_time
+from gr_cli.results.tables import TableFormat, parse_table_formats
 from gr_cli.system.checksums import DamagedError, checksum, load_tensors, save_tensors
-from gr_cli.system.files import csv_text, json_text, make_folder, move, not_made, remove, write_json, write_text
-from gr_cli.system.locks import AVAILABLE, LOCK, is_held, taken
-from gr_cli.system.reading import finite, naming, open_regular, read_bytes, read_json, read_table, reason_of
+from gr_cli.system.files import (
+    csv_text,
+    folder_error,
+    json_text,
+    make_folder,
+    remove_file,
+    replace_file,
+    write_json,
+    write_text,
+)
+from gr_cli.system.locks import LOCK_FILE, LOCKS_AVAILABLE, is_locked, try_lock
+from gr_cli.system.reading import (
+    naming_file,
+    open_regular,
+    parse_finite_float,
+    read_bytes,
+    read_error_reason,
+    read_json,
+    read_table,
+)
 
 if TYPE_CHECKING:
     from gr_cli.results.record import Record
 
 # What every run leaves besides the tables of its evaluations, which TABLES describes.
-RESULTS = ("accuracy_matrix.csv", "metrics.csv", "history.csv")
-TABLES = "tables.json"
+RESULT_FILES = ("accuracy_matrix.csv", "metrics.csv", "history.csv")
+TABLES_FILE = "tables.json"
 # What status.json says of a moment.
-_CHANGING = ("state", "reason", "started", "updated", "seconds", "progress", "process", "host")
+_CHANGING_FIELDS = ("state", "reason", "started", "updated", "seconds", "progress", "process", "host")
 
-CONFIG = "config.yaml"
+CONFIG_FILE = "config.yaml"
 # The files of a run's state: the newest, one that is to take its place, and that of the end of the task before.
 CURRENT, NEXT, PREVIOUS = "checkpoint.pt", "checkpoint.next.pt", "checkpoint.previous.pt"
 
-BEAT = 10.0  # seconds between two signs of life of a run
-LOST = 6 * BEAT  # a run of another machine that gave none for so long is no more
+HEARTBEAT_SECONDS = 10.0  # seconds between two signs of life of a run
+HEARTBEAT_TIMEOUT = 6 * HEARTBEAT_SECONDS  # a run of another machine that gave none for so long is no more
 
 
 class RunFolder:
@@ -61,8 +78,10 @@ class RunFolder:
         with file:
             status = self.status() or {}
             # Locks may not reach from machine to machine; signs of life do.
-            elsewhere = status.get("state") == "running" and _is_of_another_host(status) and _lives(self.path, status)
-            if elsewhere or not taken(file):
+            elsewhere = (
+                status.get("state") == "running" and _is_on_another_host(status) and _is_alive(self.path, status)
+            )
+            if elsewhere or not try_lock(file):
                 where = f" on {status['host']}" if elsewhere else ""
                 raise FolderError(
                     f"{self.path}: another process{where} is running this very run; wait for it, or use fresh=true"
@@ -74,11 +93,11 @@ class RunFolder:
             yield
 
     def _lock_file(self) -> IO[bytes]:
-        path = self.path / LOCK
+        path = self.path / LOCK_FILE
         try:
             return open_regular(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            raise not_made(self.path, error) from error
+            raise folder_error(self.path, error) from error
         except ValueError as error:
             raise FolderError(f"{path.parent}: can't be held ({error}); remove its {path.name}") from error
 
@@ -94,18 +113,18 @@ class RunFolder:
             check_status(status)
         except (OSError, ValueError) as error:
             raise FolderError(
-                f"{path}: can't be read ({reason_of(error)}); nothing was changed; fresh=true runs beside it"
+                f"{path}: can't be read ({read_error_reason(error)}); nothing was changed; fresh=true runs beside it"
             ) from error
         return status
 
     def state(self) -> str:
-        """What became of the run: finished, failed, interrupted, running, killed or `never begun`."""
+        """What became of the run: finished, failed, interrupted, running, killed or `not started`."""
         status = self.status()
         if status is None:
-            return "never begun"
+            return "not started"
         state = str(status.get("state"))
-        locks_tell = AVAILABLE and not _is_of_another_host(status)
-        if state != "running" or is_held(self.path) or (not locks_tell and _lives(self.path, status)):
+        locks_tell = LOCKS_AVAILABLE and not _is_on_another_host(status)
+        if state != "running" or is_locked(self.path) or (not locks_tell and _is_alive(self.path, status)):
             return state
         return "killed"
 
@@ -113,32 +132,32 @@ class RunFolder:
         """Replace status.json, with the checksums of the files that are over."""
         known = {**status.get("checksums", {}), **self._checksums}
         over = status.get("state") == "finished"
-        checksums = {name: known[name] for name in known if over or name == CONFIG}
+        checksums = {name: known[name] for name in known if over or name == CONFIG_FILE}
         facts = {name: value for name, value in status.items() if name != "checksum"} | {"checksums": checksums}
-        write_json(self.path / "status.json", facts | {"checksum": _of_facts(facts)})
+        write_json(self.path / "status.json", facts | {"checksum": _status_checksum(facts)})
 
     # --- config and tables
 
     def write_config(self, text: str) -> None:
         """Replace config.yaml."""
-        self._write(CONFIG, text)
+        self._write(CONFIG_FILE, text)
 
     def write_tables(self, record: Record, metrics: Mapping[str, float | None]) -> None:
         """Replace all CSV files by what `record` holds, and the description of those that evaluations made."""
-        for name, text in _tables(record, metrics).items():
+        for name, text in _table_texts(record, metrics).items():
             self._write(name, text)
 
     def _write(self, name: str, text: str) -> None:
         write_text(self.path / name, text)
         self._checksums[name] = checksum(text.encode())
 
-    def check_facts(self, status: Mapping[str, Any]) -> None:
+    def check_status_checksum(self, status: Mapping[str, Any]) -> None:
         """Refuse a `status` of which anything but the state and its times is not what the run wrote.
 
         Raises:
             FolderError: it was damaged or changed.
         """
-        if status.get("checksum") != _of_facts(status):
+        if status.get("checksum") != _status_checksum(status):
             raise FolderError(
                 f"{self.path / 'status.json'}: was damaged or changed since the run wrote it; remove this file, and "
                 "the run's command writes it anew"
@@ -158,7 +177,9 @@ class RunFolder:
 
     def changed_tables(self, record: Record, metrics: Mapping[str, float | None]) -> list[str]:
         """The names of the files that are not what `write_tables` would write."""
-        return [name for name, text in _tables(record, metrics).items() if not _holds(self.path / name, text)]
+        return [
+            name for name, text in _table_texts(record, metrics).items() if not _has_content(self.path / name, text)
+        ]
 
     def tables(self) -> dict[str, TableFormat]:
         """The tables of its evaluations by name, as tables.json describes them.
@@ -166,21 +187,21 @@ class RunFolder:
         Raises:
             OSError, ValueError: it can't be read, or describes none.
         """
-        path = self.path / TABLES
+        path = self.path / TABLES_FILE
         described = read_json(path)
-        with naming(path):
-            return formats_of(described)
+        with naming_file(path):
+            return parse_table_formats(described)
 
-    def results(self) -> list[str]:
+    def result_files(self) -> list[str]:
         """The names of the CSV files that follow from configuration and seed alone."""
-        return [*RESULTS, *(f"{name}.csv" for name in self.tables())]
+        return [*RESULT_FILES, *(f"{name}.csv" for name in self.tables())]
 
     def metrics(self) -> dict[str, float | None]:
         """What metrics.csv says."""
         path = self.path / "metrics.csv"
         rows = read_table(path)
-        with naming(path):
-            found = {row["metric"]: _metric(row["value"]) for row in rows}
+        with naming_file(path):
+            found = {row["metric"]: _parse_metric(row["value"]) for row in rows}
             if len(found) < len(rows) or not all(re.fullmatch(r"\w{1,100}", name, re.ASCII) for name in found):
                 raise ValueError("names a metric twice, or by what is no name")
         return found
@@ -195,17 +216,17 @@ class RunFolder:
         """Write a state that is whole, and not yet adopted."""
         save_tensors(self.path / NEXT, state)
 
-    def adopt_checkpoint(self, keep: bool = False) -> None:
+    def commit_checkpoint(self, keep_previous: bool = False) -> None:
         """Let the state that was written last, if it was not yet, take the place of the one before; `keep` that one as
         the previous state."""
         if os.path.lexists(self.path / NEXT):
-            if keep and os.path.lexists(self.path / CURRENT):
-                move(self.path / CURRENT, self.path / PREVIOUS)
-            move(self.path / NEXT, self.path / CURRENT)
+            if keep_previous and os.path.lexists(self.path / CURRENT):
+                replace_file(self.path / CURRENT, self.path / PREVIOUS)
+            replace_file(self.path / NEXT, self.path / CURRENT)
 
     def restore_checkpoint(self) -> None:
         """Let the previous state take the place of those after it."""
-        move(self.path / PREVIOUS, self.path / CURRENT)
+        replace_file(self.path / PREVIOUS, self.path / CURRENT)
         self.drop_next_checkpoint()
 
     @property
@@ -221,15 +242,15 @@ class RunFolder:
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Replace checkpoint.pt."""
         self.write_checkpoint(state)
-        self.adopt_checkpoint()
+        self.commit_checkpoint()
 
     def drop_next_checkpoint(self) -> None:
         """Forget a state that was not adopted."""
-        remove(self.path / NEXT)
+        remove_file(self.path / NEXT)
 
     def drop_previous_checkpoint(self) -> None:
         """Forget the state before the one of checkpoint.pt."""
-        remove(self.path / PREVIOUS)
+        remove_file(self.path / PREVIOUS)
 
     @property
     def _checkpoints(self) -> list[Path]:
@@ -237,7 +258,7 @@ class RunFolder:
 
     def load_checkpoints(self) -> dict[str, dict[str, Any] | FolderError]:
         """The complete states by file name, on the CPU, the newest first; for a damaged one what to raise."""
-        return {path.name: _loaded(path) for path in self._checkpoints}
+        return {path.name: _load_or_error(path) for path in self._checkpoints}
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The newest complete state, on the CPU; None where there is none yet.
@@ -245,13 +266,13 @@ class RunFolder:
         Raises:
             FolderError: it is damaged.
         """
-        state = _loaded(self._checkpoints[0]) if self.has_checkpoint else None
+        state = _load_or_error(self._checkpoints[0]) if self.has_checkpoint else None
         if isinstance(state, FolderError):
             raise state
         return state
 
 
-def _tables(record: Record, metrics: Mapping[str, float | None]) -> dict[str, str]:
+def _table_texts(record: Record, metrics: Mapping[str, float | None]) -> dict[str, str]:
     """The content of each CSV file of a run, and of the description of those that evaluations made."""
     found: dict[str, tuple[list[str], list[list[Any]]]] = {
         "accuracy_matrix.csv": record.matrix_table(),
@@ -259,23 +280,23 @@ def _tables(record: Record, metrics: Mapping[str, float | None]) -> dict[str, st
         "timing.csv": record.timing_table(),
         "metrics.csv": (["metric", "value"], [[name, value] for name, value in metrics.items()]),
     }
-    found |= {f"{name}.csv": table.cells() for name, table in record.tables.items()}
+    found |= {f"{name}.csv": table.csv_rows() for name, table in record.tables.items()}
     described = {"tables": [table.format.as_dict() for table in record.tables.values()]}
-    return {TABLES: json_text(described)} | {name: csv_text(*table) for name, table in found.items()}
+    return {TABLES_FILE: json_text(described)} | {name: csv_text(*table) for name, table in found.items()}
 
 
-def _of_facts(status: Mapping[str, Any]) -> str:
-    facts = {name: value for name, value in status.items() if name not in (*_CHANGING, "checksum")}
+def _status_checksum(status: Mapping[str, Any]) -> str:
+    facts = {name: value for name, value in status.items() if name not in (*_CHANGING_FIELDS, "checksum")}
     return checksum(json.dumps(facts, sort_keys=True).encode())
 
 
-def _holds(path: Path, text: str) -> bool:
+def _has_content(path: Path, text: str) -> bool:
     with suppress(OSError, ValueError):
         return read_bytes(path) == text.encode()
     return False
 
 
-def _loaded(path: Path) -> dict[str, Any] | FolderError:
+def _load_or_error(path: Path) -> dict[str, Any] | FolderError:
     """A state, in which nothing but tensors and plain values can be."""
     try:
         return load_tensors(path)
@@ -288,26 +309,26 @@ def _loaded(path: Path) -> dict[str, Any] | FolderError:
         )
 
 
-def _metric(text: str) -> float | None:
+def _parse_metric(text: str) -> float | None:
     """A value of metrics.csv: empty where it has no meaning, NaN where it came to none."""
-    return None if not text else math.nan if text == "nan" else finite(text)
+    return None if not text else math.nan if text == "nan" else parse_finite_float(text)
 
 
-def _is_of_another_host(status: Mapping[str, Any]) -> bool:
+def _is_on_another_host(status: Mapping[str, Any]) -> bool:
     return status.get("host") != socket.gethostname()
 
 
-def _lives(folder: Path, status: Mapping[str, Any]) -> bool:
+def _is_alive(folder: Path, status: Mapping[str, Any]) -> bool:
     """Whether a run gave a sign of life not long ago."""
-    now, then = time.time(), instant(status.get("updated"))
+    now, then = time.time(), parse_time(status.get("updated"))
     if then is None:
         return False
     sign = then.timestamp()
-    if sign > now + LOST:
+    if sign > now + HEARTBEAT_TIMEOUT:
         # A clock was wrong, and does not tell when that was: the file's own time may.
         with suppress(OSError):
             sign = os.lstat(folder / "status.json").st_mtime
-    return abs(now - sign) < LOST
+    return abs(now - sign) < HEARTBEAT_TIMEOUT
 
 
 def without_hash(name: str) -> str:
@@ -315,7 +336,7 @@ def without_hash(name: str) -> str:
     return re.sub(r"(?<=seed)(\d+)-[0-9a-f]{8}\b", r"\1", name)
 
 
-def sibling(path: Path) -> Path:
+def unused_sibling(path: Path) -> Path:
     """The first of `path`, `path-2`, `path-3`, ... that does not exist."""
     number, candidate = 1, path
     while os.path.lexists(candidate):

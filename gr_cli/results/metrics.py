@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from gr_cli.results.tables import FRACTION, TableFormat
 
-Row = Sequence[float | None]
-Matrix = Sequence[Row]
+MatrixRow = Sequence[float | None]
+Matrix = Sequence[MatrixRow]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -19,7 +19,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def _square(matrix: Matrix) -> bool:
+def _is_square(matrix: Matrix) -> bool:
     return len(matrix) > 1 and all(len(row) == len(matrix) for row in matrix)
 
 
@@ -37,7 +37,7 @@ def average_incremental_accuracy(matrix: Matrix) -> float | None:
 
 def forgetting(matrix: Matrix) -> float | None:
     """Mean over tasks j but the last of max_{l < T-1} R[l][j] - R[T-1][j] (Chaudhry et al. 2018, eq. 3)."""
-    if not _square(matrix):
+    if not _is_square(matrix):
         return None
     drops = []
     for j in range(len(matrix) - 1):
@@ -53,16 +53,16 @@ def _difference(a: float | None, b: float | None) -> float | None:
 
 def backward_transfer(matrix: Matrix) -> float | None:
     """Mean over tasks j but the last of R[T-1][j] - R[j][j] (Lopez-Paz & Ranzato 2017)."""
-    if not _square(matrix):
+    if not _is_square(matrix):
         return None
     return _mean([_difference(matrix[-1][j], matrix[j][j]) for j in range(len(matrix) - 1)])
 
 
-def forward_transfer(matrix: Matrix, before: Row) -> float | None:
+def forward_transfer(matrix: Matrix, untrained: MatrixRow) -> float | None:
     """Mean over tasks j but the first of R[j-1][j] - b[j], b the accuracies before any training (same source)."""
-    if not _square(matrix) or len(before) != len(matrix):
+    if not _is_square(matrix) or len(untrained) != len(matrix):
         return None
-    return _mean([_difference(matrix[j - 1][j], before[j]) for j in range(1, len(matrix))])
+    return _mean([_difference(matrix[j - 1][j], untrained[j]) for j in range(1, len(matrix))])
 
 
 def learning_accuracy(matrix: Matrix) -> float | None:
@@ -72,7 +72,7 @@ def learning_accuracy(matrix: Matrix) -> float | None:
     return _mean([row[i] for i, row in enumerate(matrix)])
 
 
-def all_metrics(matrix: Matrix, before: Row | None) -> dict[str, float | None]:
+def all_metrics(matrix: Matrix, untrained: MatrixRow | None) -> dict[str, float | None]:
     """Every metric by name. `before` None: what an unseen task gives has no meaning (class-incremental)."""
     of_matrix: list[Callable[[Matrix], float | None]] = [
         average_accuracy,
@@ -82,13 +82,13 @@ def all_metrics(matrix: Matrix, before: Row | None) -> dict[str, float | None]:
         learning_accuracy,
     ]
     found = {metric.__name__: metric(matrix) for metric in of_matrix}
-    return found | {"forward_transfer": None if before is None else forward_transfer(matrix, before)}
+    return found | {"forward_transfer": None if untrained is None else forward_transfer(matrix, untrained)}
 
 
-_OF_THE_MATRIX = frozenset(all_metrics([], None))
+_ACCURACY_METRICS = frozenset(all_metrics([], None))
 
 
-def fractions(tables: Iterable[TableFormat]) -> frozenset[str]:
+def fraction_metrics(tables: Iterable[TableFormat]) -> frozenset[str]:
     """The metrics that are shown in percent: those of the accuracy matrix, and of `tables` those whose unit says so."""
-    found = {name for table in tables for name, column in table.metrics.items() if column.unit == FRACTION}
-    return _OF_THE_MATRIX | found
+    found = {name for table in tables for name, column in table.metric_columns.items() if column.unit == FRACTION}
+    return _ACCURACY_METRICS | found

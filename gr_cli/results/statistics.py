@@ -17,16 +17,16 @@ class Summary:
 
     mean: float
     sem: float | None
-    half: float | None
+    half_width: float | None
     n: int
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """The confidence interval of the mean."""
-        return None if self.half is None else (self.mean - self.half, self.mean + self.half)
+        return None if self.half_width is None else (self.mean - self.half_width, self.mean + self.half_width)
 
 
-def summarised(values: Sequence[float]) -> Summary | None:
+def summarize(values: Sequence[float]) -> Summary | None:
     """Mean, standard error (n - 1) and 95 % confidence interval (Student's t); None of nothing."""
     n = len(values)
     if n < 2:
@@ -42,8 +42,8 @@ def t_quantile(degrees: int) -> float:
 
     Few are in the table; for others Abramowitz & Stegun (1964), 26.7.5, an expansion around the normal distribution.
     """
-    if degrees <= len(_FEW_DEGREES):
-        return _FEW_DEGREES[degrees - 1]
+    if degrees <= len(_T_QUANTILES):
+        return _T_QUANTILES[degrees - 1]
     z, v = NormalDist().inv_cdf(0.975), degrees
     terms = (
         (z**3 + z) / (4 * v),
@@ -54,7 +54,7 @@ def t_quantile(degrees: int) -> float:
     return z + sum(terms)
 
 
-_FEW_DEGREES = (
+_T_QUANTILES = (
     12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004,
     2.262157, 2.228139, 2.200985, 2.178813, 2.160369, 2.144787, 2.131450,
 )  # fmt: skip

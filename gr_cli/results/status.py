@@ -16,39 +16,39 @@ from typing import Any
 import torch
 
 from gr_cli.errors import GrError, WriteError
-from gr_cli.results.folder import BEAT, RunFolder
+from gr_cli.results.folder import HEARTBEAT_SECONDS, RunFolder
 from gr_cli.system.environment import commit, versions
 
 
 @dataclass
-class Reached:
+class Progress:
     """How far runs are that are trained together: so many steps into a stage of `plan`, the steps of each."""
 
-    plan: Sequence[int]
+    steps_per_stage: Sequence[int]
     stage: int
-    steps: int
+    steps_done: int
 
-    def told(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, int]:
         """What status.json says of it; `done` and `total` count the steps of all tasks."""
-        over = self.stage >= len(self.plan)
-        stage = len(self.plan) - 1 if over else self.stage
+        over = self.stage >= len(self.steps_per_stage)
+        stage = len(self.steps_per_stage) - 1 if over else self.stage
         return {
             "task": stage + 1,
-            "tasks": len(self.plan),
-            "iteration": self.plan[stage] if over else self.steps,
-            "iterations": self.plan[stage],
-            "done": sum(self.plan[: self.stage]) + self.steps,
-            "total": sum(self.plan),
+            "tasks": len(self.steps_per_stage),
+            "iteration": self.steps_per_stage[stage] if over else self.steps_done,
+            "iterations": self.steps_per_stage[stage],
+            "done": sum(self.steps_per_stage[: self.stage]) + self.steps_done,
+            "total": sum(self.steps_per_stage),
         }
 
 
-class Status:
+class StatusWriter:
     """The status of one run: `facts`, written with each state, which is running, finished, failed or interrupted.
     `reached` is renewed during training, and written with each sign of life."""
 
     def __init__(self, folder: RunFolder, facts: dict[str, Any]) -> None:
-        self._folder, self.facts = folder, facts
-        self.reached: Reached | None = None
+        self._folder, self.provenance = folder, facts
+        self.progress: Progress | None = None
         earlier = folder.status() or {}
         self._begun = earlier.get("started", _now())
         self._seconds = float(earlier.get("seconds", 0.0))
@@ -63,7 +63,7 @@ class Status:
             self._state = state
             self._write(state, reason)
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Give a sign of life of a run that is under way."""
         with self._writing:
             if self._state == "running":
@@ -77,8 +77,8 @@ class Status:
                 "started": self._begun,
                 "updated": _now(),
                 "seconds": round(self._seconds + time.monotonic() - self._clock, 3),
-                "progress": None if self.reached is None else self.reached.told(),
-                **self.facts,
+                "progress": None if self.progress is None else self.progress.as_dict(),
+                **self.provenance,
                 "checksums": self._checksums,
                 "process": os.getpid(),
                 "host": socket.gethostname(),
@@ -96,15 +96,15 @@ class Status:
 
 
 @contextmanager
-def beating(statuses: Sequence[Status], every: float = BEAT) -> Iterator[None]:
+def heartbeats(statuses: Sequence[StatusWriter], seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:
     """Give signs of life of runs that are under way inside the block, so that others can tell them from dead ones."""
     over = threading.Event()
 
     def beat() -> None:
-        while not over.wait(every):
+        while not over.wait(seconds):
             for status in statuses:
                 with suppress(WriteError):  # what matters will be written again, and will tell
-                    status.beat()
+                    status.heartbeat()
 
     thread = threading.Thread(target=beat, name="signs of life", daemon=True)
     thread.start()

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt, Predicate
 
-from gr_cli.config.arguments import describe, fits
-from gr_cli.types import Count
+from gr_cli.config.arguments import describe, matches
+from gr_cli.types import NonNegativeInt
 
-PROGRESS = ("task", "tasks", "iteration", "iterations", "done", "total")
+PROGRESS_FIELDS = ("task", "tasks", "iteration", "iterations", "done", "total")
 
 
 def check_status(status: Mapping[str, Any]) -> None:
@@ -21,11 +21,11 @@ def check_status(status: Mapping[str, Any]) -> None:
         ValueError: names the field.
     """
     for name, kind in _FIELDS.items():
-        if (name in status or name == "state") and not fits(status.get(name), kind):
+        if (name in status or name == "state") and not matches(status.get(name), kind):
             raise ValueError(f"`{name}` in status.json must be {describe(kind)}, as a run writes it")
 
 
-def instant(text: object) -> datetime | None:
+def parse_time(text: object) -> datetime | None:
     """A point in time with its zone; None if `text` is none."""
     try:
         found = datetime.fromisoformat(str(text))
@@ -36,15 +36,19 @@ def instant(text: object) -> datetime | None:
 
 
 def _is_progress(value: Mapping[str, int]) -> bool:
-    named = set(PROGRESS) <= set(value)
+    named = set(PROGRESS_FIELDS) <= set(value)
     return named and value["task"] <= value["tasks"] and value["done"] <= value["total"]
 
 
 def _is_program(value: Mapping[str, Any]) -> bool:
-    return fits(value.get("id"), str) and fits(value.get("place"), Count) and fits(value.get("size"), Count)
+    return (
+        matches(value.get("id"), str)
+        and matches(value.get("place"), NonNegativeInt)
+        and matches(value.get("size"), NonNegativeInt)
+    )
 
 
-_Time = Annotated[str, Predicate(lambda text: instant(text) is not None)]
+_Time = Annotated[str, Predicate(lambda text: parse_time(text) is not None)]
 _Seconds = Annotated[float, Ge(0), Lt(1e10)]
 _FIELDS: dict[str, Any] = {
     "state": Literal["running", "finished", "failed", "interrupted"],
@@ -52,9 +56,9 @@ _FIELDS: dict[str, Any] = {
     "started": _Time,
     "updated": _Time,
     "seconds": _Seconds,
-    "progress": Annotated[dict[str, Count], Predicate(_is_progress)] | None,
+    "progress": Annotated[dict[str, NonNegativeInt], Predicate(_is_progress)] | None,
     "program": Annotated[dict[str, Any], Predicate(_is_program)],
-    "seed": Count,
+    "seed": NonNegativeInt,
     "config_hash": str,
     "choices": dict[str, str],
     "overrides": list[str],
@@ -66,7 +70,7 @@ _FIELDS: dict[str, Any] = {
     "device": str,
     "threads": Annotated[int, Ge(1), Le(1024)],
     "mode": str,
-    "process": Count,
+    "process": NonNegativeInt,
     "host": str,
     "commit": str | None,
     "versions": dict[str, str],

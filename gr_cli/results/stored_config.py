@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gr_cli.config.arguments import fits
+from gr_cli.config.arguments import matches
 from gr_cli.config.instantiate import foreign_targets
 from gr_cli.config.settings import Settings
 from gr_cli.errors import ConfigError, FolderError
 from gr_cli.results.folder import RunFolder
-from gr_cli.system.reading import read_yaml, reason_of
+from gr_cli.system.reading import read_error_reason, read_yaml
 
 
-def settings_of(path: Path, trust: Collection[str] = ()) -> Settings:
+def stored_settings(path: Path, trust: Collection[str] = ()) -> Settings:
     """The settings of the run in `path`, from its config.yaml and status.json.
 
     A folder may come from anywhere, so it can't make this program import code: components other than those of this
@@ -24,10 +24,10 @@ def settings_of(path: Path, trust: Collection[str] = ()) -> Settings:
     Raises:
         FolderError: there is no run, or it names code that is not trusted.
     """
-    with _refused(path):
+    with _as_folder_error(path):
         config, choices = read_config(path)
         check_trust(path, foreign_targets(config), trust)
-        return Settings.checked(config, choices, (RunFolder(path).status() or {}).get("overrides", []))
+        return Settings.validated(config, choices, (RunFolder(path).status() or {}).get("overrides", []))
 
 
 def check_config(path: Path) -> None:
@@ -36,12 +36,12 @@ def check_config(path: Path) -> None:
     Raises:
         FolderError: says why.
     """
-    with _refused(path):
+    with _as_folder_error(path):
         read_config(path)
 
 
 @contextmanager
-def _refused(path: Path) -> Iterator[None]:
+def _as_folder_error(path: Path) -> Iterator[None]:
     """Make a FolderError of what reading the configuration of the run in `path` raises."""
     try:
         yield
@@ -56,7 +56,7 @@ def _refused(path: Path) -> Iterator[None]:
                 "its weights are in checkpoint.pt"
             ) from error
         raise FolderError(
-            f"{path / 'config.yaml'}: is not the configuration of a run of gr-run ({reason_of(error)}); "
+            f"{path / 'config.yaml'}: is not the configuration of a run of gr-run ({read_error_reason(error)}); "
             "name the folder of one"
         ) from error
 
@@ -69,18 +69,18 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """
     config = read_yaml(path / "config.yaml")
     choices: dict[str, str] = config.pop("choices", None)
-    if not fits(choices, dict[str, str]):
+    if not matches(choices, dict[str, str]):
         raise ValueError("config.yaml has no `choices`, which name an option of each group")
     return config, choices
 
 
-def check_trust(path: Path, named: Collection[str], trust: Collection[str]) -> None:
+def check_trust(path: Path, targets: Collection[str], trust: Collection[str]) -> None:
     """Refuse code that the folder at `path` names and `trust` does not.
 
     Raises:
         FolderError: says how to agree.
     """
-    unknown = [name for name in named if not any(name == known or name.startswith(f"{known}.") for known in trust)]
+    unknown = [name for name in targets if not any(name == known or name.startswith(f"{known}.") for known in trust)]
     if unknown:
         raise FolderError(
             f"{path / 'config.yaml'}: names code that is not of this program: {', '.join(unknown)}; "
@@ -96,5 +96,5 @@ def check_unchanged(path: Path) -> None:
     """
     folder = RunFolder(path)
     if (status := folder.status()) is not None:
-        with _refused(path):
+        with _as_folder_error(path):
             folder.check_file("config.yaml", status)

@@ -12,29 +12,29 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Len, Predicate
 
-from gr_cli.config.arguments import from_plain
+from gr_cli.config.arguments import dataclass_from_dict
 
-Value = str | int | float | None  # None: without meaning there; an empty cell
-Row = dict[str, Value]
+CellValue = str | int | float | None  # None: without meaning there; an empty cell
+TableRow = dict[str, CellValue]
 Direction = Literal["higher", "lower", "none"]  # which values are better
-Layout = Literal["lines", "matrix"]
+TableLayout = Literal["lines", "matrix"]
 
 FRACTION = "fraction"  # the unit of what is shown in percent
 ALL_TASKS = "all"  # in a column `task`: all tasks so far together
-MOMENT = ("after_task", "iteration")  # columns that say when a row was measured
+TIME_COLUMNS = ("after_task", "iteration")  # columns that say when a row was measured
 
 Name = Annotated[str, Predicate(re.compile(r"\w{1,100}", re.ASCII).fullmatch)]
-Line = Annotated[str, Predicate(re.compile(r".{0,1000}").fullmatch)]
-_CHECKED = {"extra": "forbid"}  # of what is read from `tables.json`
+OneLine = Annotated[str, Predicate(re.compile(r".{0,1000}").fullmatch)]
+_FORBID_EXTRA = {"extra": "forbid"}  # of what is read from `tables.json`
 
 
-def title(name: str, unit: str) -> str:
+def name_with_unit(name: str, unit: str) -> str:
     """A metric or a column with its unit."""
     words = name.replace("_", " ")
     return f"{words} (%)" if unit == FRACTION else f"{words} ({unit})" if unit else words
 
 
-def scale(unit: str) -> float:
+def display_factor(unit: str) -> float:
     """By what numbers of a unit are multiplied where they are shown: fractions are in percent."""
     return 100.0 if unit == FRACTION else 1.0
 
@@ -51,11 +51,11 @@ class Column:
     metric: the name under which the value of the last row stands in metrics.csv; empty: it does not.
     """
 
-    __pydantic_config__ = _CHECKED
+    __pydantic_config__ = _FORBID_EXTRA
 
     name: Name
-    meaning: Line
-    unit: Line = ""
+    meaning: OneLine
+    unit: OneLine = ""
     direction: Direction = "none"
     key: Literal[True, False] = False  # to pydantic, "yes" is a bool
     metric: Name | Literal[""] = ""
@@ -77,12 +77,12 @@ class TableFormat:
     layout: `lines`: the values of a row's keys over the tasks learnt; `matrix`: the first value by the last two keys.
     """
 
-    __pydantic_config__ = _CHECKED
+    __pydantic_config__ = _FORBID_EXTRA
 
     name: Name
-    about: Line
+    description: OneLine
     columns: Annotated[tuple[Column, ...], Len(1, 100)]
-    layout: Layout = "lines"
+    layout: TableLayout = "lines"
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
@@ -90,17 +90,17 @@ class TableFormat:
             raise ValueError(f"table {self.name} has no column `{AFTER_TASK.name}`, or one twice")
 
     @property
-    def keys(self) -> tuple[str, ...]:
+    def key_names(self) -> tuple[str, ...]:
         """The columns that say what a row is about, besides when it was measured."""
-        return tuple(column.name for column in self.columns if column.key and column.name not in MOMENT)
+        return tuple(column.name for column in self.columns if column.key and column.name not in TIME_COLUMNS)
 
     @property
-    def values(self) -> tuple[Column, ...]:
+    def value_columns(self) -> tuple[Column, ...]:
         """The columns that hold what was measured."""
         return tuple(column for column in self.columns if not column.key)
 
     @property
-    def metrics(self) -> dict[str, Column]:
+    def metric_columns(self) -> dict[str, Column]:
         """The columns that give a metric, by its name."""
         return {column.metric: column for column in self.columns if column.metric}
 
@@ -110,19 +110,19 @@ class TableFormat:
 
 
 @dataclass(frozen=True)
-class _Described:
+class _TablesFile:
     """What a `tables.json` holds."""
 
     tables: Annotated[tuple[TableFormat, ...], Len(0, 100)]
 
 
-def formats_of(described: Mapping[str, Any]) -> dict[str, TableFormat]:
+def parse_table_formats(described: Mapping[str, Any]) -> dict[str, TableFormat]:
     """The tables that a `tables.json` describes, by name.
 
     Raises:
         ValueError: it describes none.
     """
-    return {table.name: table for table in from_plain(_Described, described).tables}
+    return {table.name: table for table in dataclass_from_dict(_TablesFile, described).tables}
 
 
 @dataclass
@@ -131,16 +131,20 @@ class MeasuredTable:
     run's state, and not written."""
 
     format: TableFormat
-    rows: list[Row] = field(default_factory=list)
+    rows: list[TableRow] = field(default_factory=list)
 
-    def cells(self) -> tuple[list[str], list[list[Value]]]:
+    def csv_rows(self) -> tuple[list[str], list[list[CellValue]]]:
         """Header and rows of the CSV file."""
         names = [column.name for column in self.format.columns]
         return names, [[row[name] for name in names] for row in self.rows]
 
-    def metrics(self) -> dict[str, Value]:
+    def last_metrics(self) -> dict[str, CellValue]:
         """What its last row puts into metrics.csv."""
-        return {name: self.rows[-1][column.name] for name, column in self.format.metrics.items()} if self.rows else {}
+        return (
+            {name: self.rows[-1][column.name] for name, column in self.format.metric_columns.items()}
+            if self.rows
+            else {}
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Plain lists, dicts and numbers; the rows by column, which takes less room."""
@@ -152,4 +156,4 @@ class MeasuredTable:
         """The table that gave `state`."""
         values = state["values"]
         rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
-        return cls(from_plain(TableFormat, state["format"]), rows)
+        return cls(dataclass_from_dict(TableFormat, state["format"]), rows)

@@ -13,7 +13,7 @@ from gr_cli.errors import FolderError
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.record import Record
-from gr_cli.results.stored_config import check_unchanged, settings_of
+from gr_cli.results.stored_config import check_unchanged, stored_settings
 from gr_cli.runner.checkpoints import check_identity
 from gr_cli.training.build import build_learner
 
@@ -39,15 +39,15 @@ def load_run(folder: str | Path, trust: str | Collection[str] = ()) -> LoadedRun
     """
 
     trust = [trust] if isinstance(trust, str) else trust  # else each of its letters would be trusted
-    settings, run = settings_of(Path(folder), trust), RunFolder(Path(folder))
+    settings, run = stored_settings(Path(folder), trust), RunFolder(Path(folder))
     saved = run.load_checkpoint()
     if saved is None:
         raise FolderError(f"{folder}: holds no checkpoint yet; go on with gr-run resume={folder}")
     check_identity(saved, settings, run)
     check_unchanged(run.path)
     spec = SampleSpec(**saved["spec"])
-    learner = build_learner(settings.config, spec, saved["learner"]["heads"], torch.device("cpu"))
-    learner.load_states([saved["learner"]], len(saved["learner"]["heads"]) - 1)
-    generator = None if learner.generator is None else learner.strategy.dreamer(0, learner.generator.eval())
+    learner = build_learner(settings.config, spec, saved["learner"]["task_units"], torch.device("cpu"))
+    learner.load_states([saved["learner"]], len(saved["learner"]["task_units"]) - 1)
+    generator = None if learner.generator is None else learner.strategy.sampling_generator(0, learner.generator.eval())
     matrix = Record.from_state(saved["record"]).matrix()
     return LoadedRun(settings.config, matrix, learner.solver.eval(), generator)

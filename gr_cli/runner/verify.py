@@ -14,30 +14,30 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gr_cli.config.instantiate import foreign_targets
-from gr_cli.config.settings import Settings, flat
+from gr_cli.config.settings import Settings, flatten
 from gr_cli.errors import ConfigError, FolderError, GrError, OutOfMemoryError, SizeError
 from gr_cli.results.folder import RunFolder
-from gr_cli.results.stored_config import check_trust, settings_of
+from gr_cli.results.stored_config import check_trust, stored_settings
 from gr_cli.runner.checkpoints import check_identity
 from gr_cli.runner.provenance import processor
 from gr_cli.runner.run import run_together
-from gr_cli.system.reading import MOST_TABLE, read_text
-from gr_cli.training.observer import View
+from gr_cli.system.reading import MAX_TABLE_BYTES, read_text
+from gr_cli.training.observer import RunObserver
 
 # What status.json says that may explain a difference.
-_CAUSES = ("data", "versions", "device", "threads", "commit", "mode", "processor")
+_EXPLAINING_FIELDS = ("data", "versions", "device", "threads", "commit", "mode", "processor")
 SAME, DIFFERENT, UNDECIDED = 0, 1, 3
 
 
 @dataclass(frozen=True)
-class Verdict:
+class VerificationResult:
     """`code`: SAME, DIFFERENT, or UNDECIDED where the run can't be repeated exactly here; and what there is to say."""
 
-    code: int
+    exit_code: int
     lines: list[str]
 
 
-def verify(path: Path, view: View, trust: Collection[str] = ()) -> Verdict:
+def verify(path: Path, view: RunObserver, trust: Collection[str] = ()) -> VerificationResult:
     """Repeat the finished run in `path` in a folder that is thrown away, as it was trained: with so many threads, and
     in a program with the same other runs. All tables but those of the clock must be equal byte for byte.
 
@@ -47,29 +47,31 @@ def verify(path: Path, view: View, trust: Collection[str] = ()) -> Verdict:
     Raises:
         FolderError: there is no run in `path`, it is not finished, or its state is damaged.
     """
-    settings, folder = settings_of(path, trust), RunFolder(path)
-    trained = _trained(settings, folder)
+    settings, folder = stored_settings(path, trust), RunFolder(path)
+    trained = _training_provenance(settings, folder)
     with TemporaryDirectory(prefix="gr-verify-") as place:
-        jobs, number = _program(settings, trained, folder, trust)
+        jobs, number = _runs_of_program(settings, trained, folder, trust)
         obstacles = [] if trained["width"] else [f"it was trained in more than one way ({trained['mode']})"]
-        again, more = _repeated(jobs, number, Path(place), path.resolve().name, view)
+        again, more = _repeat(jobs, number, Path(place), path.resolve().name, view)
         obstacles += more
         before, now = folder.status() or {}, again.status() or {}
-        obstacles += _elsewhere(before | trained, now)
-        names = dict.fromkeys(again.results())
+        obstacles += _environment_differences(before | trained, now)
+        names = dict.fromkeys(again.result_files())
         with suppress(OSError, ValueError):  # what describes its tables may be damaged, too
-            names |= dict.fromkeys(folder.results())
-        found = {name: _compared(path / name, again.path / name) for name in names}
+            names |= dict.fromkeys(folder.result_files())
+        found = {name: _compare_tables(path / name, again.path / name) for name in names}
         lines = [f"{name}: {what or 'the same byte for byte'}" for name, (what, _) in found.items()]
     furthest = max(deviation for _, deviation in found.values())
     if not any(what for what, _ in found.values()):
-        return Verdict(SAME, [*lines, "verified: all tables come out the same"])
+        return VerificationResult(SAME, [*lines, "verified: all tables come out the same"])
     if obstacles and furthest < inf:
-        return Verdict(UNDECIDED, [*lines, f"agrees within {furthest:.6g}; not repeated exactly: {obstacles[0]}"])
-    return Verdict(DIFFERENT, [*lines, "NOT the same" + _explained(before | trained, now)])
+        return VerificationResult(
+            UNDECIDED, [*lines, f"agrees within {furthest:.6g}; not repeated exactly: {obstacles[0]}"]
+        )
+    return VerificationResult(DIFFERENT, [*lines, "NOT the same" + _possible_causes(before | trained, now)])
 
 
-def _trained(settings: Settings, folder: RunFolder) -> dict[str, Any]:
+def _training_provenance(settings: Settings, folder: RunFolder) -> dict[str, Any]:
     """How a run was trained, as its state says.
 
     Raises:
@@ -85,7 +87,7 @@ def _trained(settings: Settings, folder: RunFolder) -> dict[str, Any]:
     return trained
 
 
-def _program(
+def _runs_of_program(
     settings: Settings, trained: Mapping[str, Any], folder: RunFolder, trust: Collection[str]
 ) -> tuple[list[Settings], int]:
     """The runs that were trained as one with a run, and which of them it is. They are checked as its own settings are.
@@ -96,10 +98,10 @@ def _program(
     try:
         program = trained.get("program") if trained["width"] else None
         differences, place = ([{}], 0) if program is None else (program["jobs"], program["place"])
-        jobs = [_changed(settings, {"threads": trained["threads"], **differs}) for differs in differences]
+        jobs = [_with_values(settings, {"threads": trained["threads"], **differs}) for differs in differences]
         for job in jobs:
             check_trust(folder.path, foreign_targets(job.config), trust)
-        checked = [Settings.checked(job.config, job.choices, job.overrides) for job in jobs]
+        checked = [Settings.validated(job.config, job.choices, job.overrides) for job in jobs]
         if differences[place]:
             raise ValueError("the run differs from itself")
     except (ConfigError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -107,18 +109,20 @@ def _program(
     return checked, place
 
 
-def _repeated(jobs: Sequence[Settings], place: int, home: Path, name: str, view: View) -> tuple[RunFolder, list[str]]:
+def _repeat(
+    jobs: Sequence[Settings], place: int, home: Path, name: str, view: RunObserver
+) -> tuple[RunFolder, list[str]]:
     """The run trained again below `home`, and why not exactly as it was, if so."""
     try:
-        return _run(jobs, place, home / "as it was" / name, view), []
+        return _repeat_in(jobs, place, home / "as it was" / name, view), []
     except (OutOfMemoryError, SizeError) as error:
         if len(jobs) == 1:
             raise
         obstacle = f"a program of {len(jobs)} runs does not fit here ({error})"
-    return _run([jobs[place]], 0, home / "alone" / name, view), [obstacle]
+    return _repeat_in([jobs[place]], 0, home / "alone" / name, view), [obstacle]
 
 
-def _run(jobs: Sequence[Settings], place: int, path: Path, view: View) -> RunFolder:
+def _repeat_in(jobs: Sequence[Settings], place: int, path: Path, view: RunObserver) -> RunFolder:
     folders = [RunFolder(path.with_name(f"{path.name}-{i}") if i != place else path) for i in range(len(jobs))]
     outcome = run_together(jobs, folders, view)[place]
     if isinstance(outcome, GrError):
@@ -126,7 +130,7 @@ def _run(jobs: Sequence[Settings], place: int, path: Path, view: View) -> RunFol
     return folders[place]
 
 
-def _changed(settings: Settings, differs: Mapping[str, Any]) -> Settings:
+def _with_values(settings: Settings, differs: Mapping[str, Any]) -> Settings:
     """`settings` with other values, by dotted name."""
     config = copy.deepcopy(settings.config)
     for name, value in differs.items():
@@ -138,7 +142,7 @@ def _changed(settings: Settings, differs: Mapping[str, Any]) -> Settings:
     return replace(settings, config=config)
 
 
-def _elsewhere(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _environment_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Why the same arithmetic may round otherwise here."""
     versions = [status.get("versions", {}).get("torch") for status in (before, now)]
     pairs = {
@@ -146,16 +150,16 @@ def _elsewhere(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         "device": (before.get("device"), now.get("device")),
         "torch": versions,
     }
-    return [f"{name} was {_plain(was)} and is {_plain(here)}" for name, (was, here) in pairs.items() if was != here]
+    return [f"{name} was {_as_text(was)} and is {_as_text(here)}" for name, (was, here) in pairs.items() if was != here]
 
 
-def _plain(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return " ".join(map(str, value.values())) if isinstance(value, Mapping) else str(value)
 
 
-def _explained(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _possible_causes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What may explain a difference."""
-    was, here = (flat({name: status.get(name) for name in _CAUSES}) for status in (before, now))
+    was, here = (flatten({name: status.get(name) for name in _EXPLAINING_FIELDS}) for status in (before, now))
     other = [
         f"{name} was {was.get(name)} and is {value}"
         for name, value in here.items()
@@ -164,18 +168,18 @@ def _explained(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return f"; what else differs: {', '.join(other)}" if other else ""
 
 
-def _compared(one: Path, other: Path) -> tuple[str, float]:
+def _compare_tables(one: Path, other: Path) -> tuple[str, float]:
     """Where two tables differ first, empty if they are the same byte for byte; and by how much numbers in them differ,
     inf if they differ in anything else."""
     if not (one.exists() and other.exists()):
         return ("is missing" if other.exists() else "is there, and does not come out again"), inf
     try:
-        mine, theirs = read_text(one, MOST_TABLE), read_text(other, MOST_TABLE)
+        mine, theirs = read_text(one, MAX_TABLE_BYTES), read_text(other, MAX_TABLE_BYTES)
     except (OSError, ValueError) as error:
         return f"can't be read ({error})", inf
     if mine == theirs:
         return "", 0.0
-    deviation = _deviation(mine, theirs)
+    deviation = _max_deviation(mine, theirs)
     by = f" (by {deviation:.6g} at most)" if deviation < inf else ""
     for number, (a, b) in enumerate(zip_longest(mine.splitlines(), theirs.splitlines()), 1):
         if a != b:
@@ -183,16 +187,16 @@ def _compared(one: Path, other: Path) -> tuple[str, float]:
     return "differs in form, not in content", inf
 
 
-def _deviation(one: str, other: str) -> float:
+def _max_deviation(one: str, other: str) -> float:
     """The largest difference of two numbers at the same place in two tables; inf where anything else differs."""
     tables = [list(csv.reader(text.splitlines())) for text in (one, other)]
     if [len(row) for row in tables[0]] != [len(row) for row in tables[1]]:
         return inf
     pairs = zip((c for row in tables[0] for c in row), (c for row in tables[1] for c in row), strict=True)
-    return max((_distance(a, b) for a, b in pairs if a != b), default=inf)
+    return max((_absolute_difference(a, b) for a, b in pairs if a != b), default=inf)
 
 
-def _distance(one: str, other: str) -> float:
+def _absolute_difference(one: str, other: str) -> float:
     try:
         found = abs(float(one) - float(other))
     except ValueError:

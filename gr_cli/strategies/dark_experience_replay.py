@@ -7,10 +7,10 @@ from torch import Tensor
 
 from gr_cli.nn.losses import cross_entropy, weighted_sum
 from gr_cli.strategies.base import Strategy
+from gr_cli.strategies.context import Batch, LossTerm, SolverForward, State, TaskContext, TrainingStep, optional_state
 from gr_cli.strategies.regularizer import Regularizer
-from gr_cli.strategies.reservoir import Memory, Passage
-from gr_cli.strategies.steps import Batch, Position, Situation, Solve, State, Term, state_of
-from gr_cli.types import InMemory, NonNegative, PerReplica, PositiveInt
+from gr_cli.strategies.reservoir_buffer import ReservoirBuffer, ReservoirPlacements
+from gr_cli.types import CountsSamplesInMemory, NonNegative, PositiveInt, VariesPerReplica
 
 
 class DarkExperienceReplay(Strategy):
@@ -28,62 +28,62 @@ class DarkExperienceReplay(Strategy):
     """
 
     stores_raw_samples = True
-    needs_boundaries = ""
+    boundary_requirement = ""
 
     def __init__(
         self,
-        memory_size: Annotated[PositiveInt, InMemory] = 1000,
-        batch_size: Annotated[PositiveInt | None, InMemory] = None,
-        alpha: Annotated[NonNegative, PerReplica] = 0.5,
-        beta: Annotated[NonNegative, PerReplica] = 0.5,
+        memory_size: Annotated[PositiveInt, CountsSamplesInMemory] = 1000,
+        batch_size: Annotated[PositiveInt | None, CountsSamplesInMemory] = None,
+        alpha: Annotated[NonNegative, VariesPerReplica] = 0.5,
+        beta: Annotated[NonNegative, VariesPerReplica] = 0.5,
         regularizer: Regularizer | None = None,
     ) -> None:
         super().__init__(regularizer)
         self.memory_size, self.batch_size, self.alpha, self.beta = memory_size, batch_size, alpha, beta
-        self.memory: Memory | None = None
+        self.buffer: ReservoirBuffer | None = None
 
-    def _enter(self, situation: Situation) -> None:
-        super()._enter(situation)
-        self._said: Tensor | None = None
-        self._passage = Passage(situation.streams)
+    def _set_up_task(self, context: TaskContext) -> None:
+        super()._set_up_task(context)
+        self._current_logits: Tensor | None = None
+        self._placements = ReservoirPlacements(context.streams)
 
-    def loss(self, solver: Solve, batch: Batch, position: Position) -> dict[str, Term]:
+    def loss(self, solver: SolverForward, batch: Batch, step: TrainingStep) -> dict[str, LossTerm]:
         size = batch.y.shape[1]
-        if self.memory is None:
+        if self.buffer is None:
             logits = solver(batch.x)
         else:
             number = self.batch_size or size
-            rows = self.memory.choose(self._situation.uniform("replay.choice", 2 * number, position))
-            logits, old = solver(torch.cat([batch.x, self.memory.at(rows)], 1)).split([size, 2 * number], 1)
+            rows = self.buffer.sample_rows(self._context.uniform("replay.choice", 2 * number, step))
+            logits, old = solver(torch.cat([batch.x, self.buffer.get(rows)], 1)).split([size, 2 * number], 1)
         # What the solver says now is kept with the samples that find a place.
-        self._said = logits.detach()
-        terms = {"current": Term(weighted_sum(cross_entropy(logits, batch.y, batch.units), None))}
-        if self.memory is None:
+        self._current_logits = logits.detach()
+        terms = {"current": LossTerm(weighted_sum(cross_entropy(logits, batch.y, batch.active_units), None))}
+        if self.buffer is None:
             return terms
-        kept, labels = self.memory.extra("logits", rows[:, :number]), self.memory.extra("y", rows[:, number:])
+        kept, labels = self.buffer.get_extra("logits", rows[:, :number]), self.buffer.get_extra("y", rows[:, number:])
         assert kept is not None and labels is not None
         distance = (old[:, :number] - kept).square().mean(-1)
-        again = cross_entropy(old[:, number:], labels, batch.rivals[labels])
+        again = cross_entropy(old[:, number:], labels, batch.competing_units[labels])
         return terms | {
-            "logits": Term(weighted_sum(distance, None), self.alpha),
-            "replay": Term(weighted_sum(again, None), self.beta),
+            "logits": LossTerm(weighted_sum(distance, None), self.alpha),
+            "replay": LossTerm(weighted_sum(again, None), self.beta),
         }
 
-    def after_step(self, batch: Batch, position: Position) -> None:
-        assert self._said is not None
-        extras = {"y": batch.y, "logits": self._said}
-        if self.memory is None:
-            self.memory = Memory.empty(self.memory_size, batch.x, extras)
-        rows = self._passage.rows(self.memory, batch.y.shape[1], position)
-        self.memory.put(batch.x, rows, extras)
-        self._said = None
+    def after_step(self, batch: Batch, step: TrainingStep) -> None:
+        assert self._current_logits is not None
+        extras = {"y": batch.y, "logits": self._current_logits}
+        if self.buffer is None:
+            self.buffer = ReservoirBuffer.empty(self.memory_size, batch.x, extras)
+        rows = self._placements.rows(self.buffer, batch.y.shape[1], step)
+        self.buffer.write(batch.x, rows, extras)
+        self._current_logits = None
 
-    def leave_task(self) -> None:
-        self._said = None
+    def release_task(self) -> None:
+        self._current_logits = None
 
     def state_dict(self) -> State:
-        return super().state_dict() | {"memory": state_of(self.memory)}
+        return super().state_dict() | {"memory": optional_state(self.buffer)}
 
-    def load_state_dict(self, state: State, situation: Situation) -> None:
-        super().load_state_dict(state, situation)
-        self.memory = Memory.from_state(state["memory"])
+    def load_state_dict(self, state: State, context: TaskContext) -> None:
+        super().load_state_dict(state, context)
+        self.buffer = ReservoirBuffer.from_state(state["memory"])

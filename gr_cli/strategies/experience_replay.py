@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from gr_cli.strategies.exemplars import Choice, Exemplars
+from gr_cli.strategies.context import Batch, LossTerm, State, TaskContext, TrainingStep, optional_state
+from gr_cli.strategies.exemplar_buffer import ExemplarBuffer, Selection
 from gr_cli.strategies.regularizer import Regularizer
-from gr_cli.strategies.replay import Replay, ReplayStrategy
-from gr_cli.strategies.steps import Batch, Position, Situation, State, Term, state_of
-from gr_cli.types import InMemory, PerReplica, PositiveInt, ReplayWeight
+from gr_cli.strategies.replay import ReplayBatch, ReplayStrategy
+from gr_cli.types import CountsSamplesInMemory, PositiveInt, ReplayWeight, VariesPerReplica
 
 
 class ExperienceReplay(ReplayStrategy):
@@ -30,49 +30,54 @@ class ExperienceReplay(ReplayStrategy):
     """
 
     stores_raw_samples = True
-    looks_again = True
-    needs_boundaries = (
+    needs_second_pass = True
+    boundary_requirement = (
         "chooses which samples of each class it keeps when a task is over; "
         "strategy=er_plus strategy.alpha=0 is experience replay from a reservoir, which need not know"
     )
 
     def __init__(
         self,
-        per_class: Annotated[PositiveInt, InMemory] = 100,
-        batch_size: Annotated[PositiveInt | None, InMemory] = None,
-        replay_weight: Annotated[ReplayWeight, PerReplica] = "by_tasks",
+        per_class: Annotated[PositiveInt, CountsSamplesInMemory] = 100,
+        batch_size: Annotated[PositiveInt | None, CountsSamplesInMemory] = None,
+        replay_weight: Annotated[ReplayWeight, VariesPerReplica] = "by_tasks",
         use: Literal["loss", "constraint"] = "loss",
         regularizer: Regularizer | None = None,
     ) -> None:
         super().__init__(replay_weight, 1.0, regularizer)
         self.per_class, self.batch_size, self.use = per_class, batch_size, use
-        self.kept: Exemplars | None = None
+        self.exemplars: ExemplarBuffer | None = None
 
-    def replay(self, batch: Batch, position: Position) -> Replay | None:
+    def replay(self, batch: Batch, step: TrainingStep) -> ReplayBatch | None:
         """Kept samples, chosen evenly, the units of their own task or all so far competing."""
-        if self.kept is None:
+        if self.exemplars is None:
             return None
         size = self.batch_size or batch.x.shape[1]
-        x, y = self.kept.draw(self._situation.uniform("replay.choice", size, position))
-        return Replay(x, y.unsqueeze(2), batch.rivals[y].unsqueeze(2))
+        x, y = self.exemplars.sample(self._context.uniform("replay.choice", size, step))
+        return ReplayBatch(x, y.unsqueeze(2), batch.competing_units[y].unsqueeze(2))
 
-    def terms(self, current: Tensor, old: Tensor) -> dict[str, Term]:
-        found = super().terms(current, old)
+    def loss_terms(self, current_loss: Tensor, replay_loss: Tensor) -> dict[str, LossTerm]:
+        found = super().loss_terms(current_loss, replay_loss)
         if self.use == "loss":
             return found
-        return {"current": replace(found["current"], weight=1.0), "replay": replace(found["replay"], constraint=True)}
+        return {
+            "current": replace(found["current"], weight=1.0),
+            "replay": replace(found["replay"], is_constraint=True),
+        }
 
-    def end_task(self, situation: Situation) -> None:
-        new = Exemplars.of(situation, self.per_class, lambda replica: self._any(situation, replica))
-        self.kept = new if self.kept is None else Exemplars.joined([self.kept, new])
+    def end_task(self, context: TaskContext) -> None:
+        new = ExemplarBuffer.from_task(
+            context, self.per_class, lambda replica: self._random_selection(context, replica)
+        )
+        self.exemplars = new if self.exemplars is None else ExemplarBuffer.concatenate([self.exemplars, new])
 
-    def _any(self, situation: Situation, replica: int) -> Choice:
+    def _random_selection(self, situation: TaskContext, replica: int) -> Selection:
         draws = situation.streams.generator(replica, "exemplars", situation.task)
         return lambda x, most: torch.randperm(x.shape[0], generator=draws, device=x.device)[:most]
 
     def state_dict(self) -> State:
-        return super().state_dict() | {"kept": state_of(self.kept)}
+        return super().state_dict() | {"exemplars": optional_state(self.exemplars)}
 
-    def load_state_dict(self, state: State, situation: Situation) -> None:
-        super().load_state_dict(state, situation)
-        self.kept = Exemplars.from_state(state["kept"])
+    def load_state_dict(self, state: State, context: TaskContext) -> None:
+        super().load_state_dict(state, context)
+        self.exemplars = ExemplarBuffer.from_state(state["exemplars"])

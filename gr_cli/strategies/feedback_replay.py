@@ -9,11 +9,11 @@ from torch import Tensor
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Generator
 from gr_cli.nn.losses import cross_entropy, weighted_sum
+from gr_cli.strategies.context import Batch, GeneratorBatch, LossTerm, SolverForward, TaskContext, TrainingStep
 from gr_cli.strategies.generative_replay import GenerativeReplay
 from gr_cli.strategies.regularizer import Regularizer
-from gr_cli.strategies.replay import Replay, sample_weights, weights
-from gr_cli.strategies.steps import Batch, GeneratorBatch, Position, Situation, Solve, Term
-from gr_cli.types import DistillationScale, InMemory, PerReplica, Positive, PositiveInt, ReplayWeight
+from gr_cli.strategies.replay import ReplayBatch, loss_weights, sample_weights
+from gr_cli.types import CountsSamplesInMemory, DistillationScale, Positive, PositiveInt, ReplayWeight, VariesPerReplica
 
 
 class FeedbackReplay(GenerativeReplay):
@@ -31,18 +31,18 @@ class FeedbackReplay(GenerativeReplay):
             regularizer: as for `GenerativeReplay`.
     """
 
-    couples = True
+    shares_loss_with_generator = True
 
     def __init__(
         self,
         generator: Generator,
-        batch_size: Annotated[PositiveInt | None, InMemory] = None,
-        replay_weight: Annotated[ReplayWeight, PerReplica] = "by_tasks",
-        replay_reconstruction_weight: Annotated[ReplayWeight | None, PerReplica] = None,
+        batch_size: Annotated[PositiveInt | None, CountsSamplesInMemory] = None,
+        replay_weight: Annotated[ReplayWeight, VariesPerReplica] = "by_tasks",
+        replay_reconstruction_weight: Annotated[ReplayWeight | None, VariesPerReplica] = None,
         replay_source: Literal["fresh", "pool"] = "fresh",
-        pool_size: Annotated[PositiveInt, InMemory] = 5000,
+        pool_size: Annotated[PositiveInt, CountsSamplesInMemory] = 5000,
         targets: Literal["hard", "soft"] = "soft",
-        temperature: Annotated[Positive, PerReplica] = 2.0,
+        temperature: Annotated[Positive, VariesPerReplica] = 2.0,
         distillation_scale: DistillationScale = "none",
         consolidate_every: PositiveInt | None = None,
         regularizer: Regularizer | None = None,
@@ -70,47 +70,50 @@ class FeedbackReplay(GenerativeReplay):
             regularizer=regularizer,
         )
 
-    def _enter(self, situation: Situation) -> None:
-        room = getattr(self.generator, "tasks", 0)
-        if self.generator.gated_by_task and situation.task >= room:
+    def _set_up_task(self, context: TaskContext) -> None:
+        room = getattr(self.generator, "num_tasks", 0)
+        if self.generator.gated_by_task and context.task >= room:
             raise ConfigError(
-                "generator.tasks", room, "is the number of tasks that this generator has gates for", "name a larger one"
+                "generator.num_tasks",
+                room,
+                "is the number of tasks that this generator has gates for",
+                "name a larger one",
             )
-        super()._enter(situation)
+        super()._set_up_task(context)
 
-    def loss(self, solver: Solve, batch: Batch, position: Position) -> dict[str, Term]:
-        replay = self.replay(batch, position)
-        x = batch.x if replay is None else self.both(batch, replay, position)
+    def loss(self, solver: SolverForward, batch: Batch, step: TrainingStep) -> dict[str, LossTerm]:
+        replay = self.replay(batch, step)
+        x = batch.x if replay is None else self.current_and_replayed(batch, replay, step)
         features = solver.features(x)
         logits = solver.readout(features)
         if replay is None:
-            terms = {"current": Term(weighted_sum(cross_entropy(logits, batch.y, batch.units), None))}
+            terms = {"current": LossTerm(weighted_sum(cross_entropy(logits, batch.y, batch.active_units), None))}
         else:
-            terms = self.terms(*self.losses(logits, batch, replay))
+            terms = self.loss_terms(*self.losses_per_sample(logits, batch, replay))
         shares, weight = None, cast(float | Tensor, 1.0)
         if replay is not None:
             rule = self.replay_reconstruction_weight
-            current, old = weights(self.replay_weight if rule is None else rule, position.task)
+            current, old = loss_weights(self.replay_weight if rule is None else rule, step.task)
             shares, weight = sample_weights(batch, replay, current, old), current + old
-        for name, value in self._feedback(x, features, batch, replay, position).items():
-            terms[name] = Term(weighted_sum(value, shares), weight)
+        for name, value in self._generator_losses(x, features, batch, replay, step).items():
+            terms[name] = LossTerm(weighted_sum(value, shares), weight)
         return terms
 
-    def _feedback(
-        self, x: Tensor, features: Tensor, batch: Batch, replay: Replay | None, position: Position
+    def _generator_losses(
+        self, x: Tensor, features: Tensor, batch: Batch, replay: ReplayBatch | None, position: TrainingStep
     ) -> dict[str, Tensor]:
         """The generator's losses of single samples, (R, B + N) each."""
-        here = self._situation
-        wanted = here.generator.noise("noise", x.shape[1])
-        noise = here.streams.batch(wanted, "generator.feedback", position.task, position.iteration)
+        here = self._context
+        wanted = here.generator.noise_specs("training_noise", x.shape[1])
+        noise = here.streams.noise_at(wanted, "generator.feedback", position.task, position.iteration)
         labels = beliefs = None
         if self.generator.conditional:
-            labels, beliefs = batch.y, F.one_hot(batch.y, batch.rivals.shape[0]).to(x.dtype)
+            labels, beliefs = batch.y, F.one_hot(batch.y, batch.competing_units.shape[0]).to(x.dtype)
             if replay is not None:
                 assert replay.labels is not None
                 labels = torch.cat([labels, replay.labels], 1)
                 # The old solver's answer says more than what was asked for, if there is one answer.
-                told = replay.soft and replay.target.shape[2] == 1
+                told = replay.has_soft_targets and replay.target.shape[2] == 1
                 old = replay.target[:, :, 0] if told else F.one_hot(replay.labels, beliefs.shape[-1]).to(x.dtype)
                 beliefs = torch.cat([beliefs, old], 1)
         tasks = None
@@ -122,5 +125,5 @@ class FeedbackReplay(GenerativeReplay):
         found: dict[str, Tensor] = here.generator.call("losses", "vae", x, noise, labels, features, beliefs, tasks)
         return found
 
-    def generator_batch(self, batch: Batch, position: Position) -> GeneratorBatch | None:
+    def generator_batch(self, batch: Batch, step: TrainingStep) -> GeneratorBatch | None:
         return None  # it learns with the solver

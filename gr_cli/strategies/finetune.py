@@ -9,4 +9,4 @@ class Finetune(Strategy):
     With a regulariser it is elastic weight consolidation, synaptic intelligence and their like.
     """
 
-    needs_boundaries = ""
+    boundary_requirement = ""

@@ -9,36 +9,40 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from gr_cli.nn.linear import Linear, squared_gradients
+from gr_cli.nn.linear import Linear, per_sample_squared_gradients
 from gr_cli.nn.losses import masked_log_softmax
-from gr_cli.strategies.steps import Situation
+from gr_cli.strategies.context import TaskContext
 
-Labels = Literal["all", "sampled", "true"]
-_VALUES = 1 << 24  # gradients of single samples held at once: 64 MiB of float32
+FisherLabels = Literal["all", "sampled", "true"]
+_MAX_GRADIENT_VALUES = 1 << 24  # gradients of single samples held at once: 64 MiB of float32
 
 
-def fisher(
+def fisher_diagonal(
     network: nn.Module,
     samples: Iterable[tuple[Tensor, Tensor]],
-    situation: Situation,
+    context: TaskContext,
     replica: int,
-    labels: Labels,
+    labels: FisherLabels,
 ) -> list[Tensor]:
     """The diagonal of the Fisher information of a network's trained parameters: the mean over samples of the expected
     square of the gradient of log p(label), over the units that compete."""
     names = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     owners = {network.get_submodule(name.rpartition(".")[0]) for name in names}
-    squares = _at_once if all(isinstance(owner, Linear) for owner in owners) else _one_by_one
+    squares = _batched_squares if all(isinstance(owner, Linear) for owner in owners) else _per_sample_squares
     whole = [torch.zeros_like(network.get_parameter(name)) for name in names]
-    count, draws = 0, situation.streams.generator(replica, "fisher.labels", situation.task)
+    count, draws = 0, context.streams.generator(replica, "fisher.labels", context.task)
     for x, y in samples:
-        for total, found in zip(whole, squares(network, names, x, y, situation.rivals[y], labels, draws), strict=True):
+        for total, found in zip(
+            whole, squares(network, names, x, y, context.competing_units[y], labels, draws), strict=True
+        ):
             total += found
         count += x.shape[0]
     return [total / max(1, count) for total in whole]
 
 
-def _directions(log_p: Tensor, y: Tensor, units: Tensor, labels: Labels, draws: torch.Generator) -> Iterator[Tensor]:
+def _label_weights(
+    log_p: Tensor, y: Tensor, units: Tensor, labels: FisherLabels, draws: torch.Generator
+) -> Iterator[Tensor]:
     """Weights (B, U) of log-probabilities, such that the squares of the gradients of all sums of them make up the
     expectation over labels."""
     if labels == "true":
@@ -54,15 +58,21 @@ def _directions(log_p: Tensor, y: Tensor, units: Tensor, labels: Labels, draws: 
             yield weight
 
 
-def _at_once(
-    network: nn.Module, names: list[str], x: Tensor, y: Tensor, units: Tensor, labels: Labels, draws: torch.Generator
+def _batched_squares(
+    network: nn.Module,
+    names: list[str],
+    x: Tensor,
+    y: Tensor,
+    units: Tensor,
+    labels: FisherLabels,
+    draws: torch.Generator,
 ) -> list[Tensor]:
     """Sums of squares for networks of `Linear` layers: an ordinary backward pass for each label."""
     parameters = [network.get_parameter(name) for name in names]
     whole = [torch.zeros_like(parameter) for parameter in parameters]
-    with torch.enable_grad(), squared_gradients():
+    with torch.enable_grad(), per_sample_squared_gradients():
         log_p = masked_log_softmax(network(x).to(x.dtype), units)
-    for direction in _directions(log_p.detach(), y, units, labels, draws):
+    for direction in _label_weights(log_p.detach(), y, units, labels, draws):
         found = torch.autograd.grad((direction * log_p).sum(), parameters, retain_graph=True, allow_unused=True)
         for total, squares in zip(whole, found, strict=True):
             if squares is not None:
@@ -70,8 +80,14 @@ def _at_once(
     return whole
 
 
-def _one_by_one(
-    network: nn.Module, names: list[str], x: Tensor, y: Tensor, units: Tensor, labels: Labels, draws: torch.Generator
+def _per_sample_squares(
+    network: nn.Module,
+    names: list[str],
+    x: Tensor,
+    y: Tensor,
+    units: Tensor,
+    labels: FisherLabels,
+    draws: torch.Generator,
 ) -> list[Tensor]:
     """Sums of squares for any network, from the gradients of single samples."""
     values = {name: network.get_parameter(name).detach() for name in names}
@@ -85,11 +101,11 @@ def _one_by_one(
     alone = grad(objective)
     together = vmap(alone, in_dims=(None, 0, 0, 0))
     whole = [torch.zeros_like(value) for value in values.values()]
-    size = max(1, min(128, _VALUES // max(1, sum(value.numel() for value in values.values()))))
+    size = max(1, min(128, _MAX_GRADIENT_VALUES // max(1, sum(value.numel() for value in values.values()))))
     for part, labelled, competing in zip(x.split(size), y.split(size), units.split(size), strict=True):
         with torch.no_grad():
             known = log_p(values, part, competing)
-        for direction in _directions(known, labelled, competing, labels, draws):
+        for direction in _label_weights(known, labelled, competing, labels, draws):
             try:
                 found = [together(values, part, competing, direction)]
             except RuntimeError:  # a network that looks at values, as some of a user's own do

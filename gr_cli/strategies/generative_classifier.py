@@ -9,12 +9,12 @@ from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Generator
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Strategy
+from gr_cli.strategies.context import Batch, GeneratorBatch, TaskContext, TrainingStep
 from gr_cli.strategies.generated_samples import fit_classes
-from gr_cli.strategies.steps import Batch, GeneratorBatch, Position, Situation
 from gr_cli.types import PositiveInt
 
 # The score of a class that was not met yet: none that was is less likely.
-_NEVER = -1e9
+_UNLEARNED_SCORE = -1e9
 
 
 class GenerativeClassifier(Strategy):
@@ -31,7 +31,7 @@ class GenerativeClassifier(Strategy):
             likelihoods exactly has no reconstructions, and no use for this.
     """
 
-    needs_boundaries = "learns each class in its task"
+    boundary_requirement = "learns each class in its task"
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class GenerativeClassifier(Strategy):
         likelihood: Literal["generator", "gaussian"] = "generator",
     ) -> None:
         super().__init__()
-        if generator.tells_likelihood == "no":
+        if generator.class_likelihood == "none":
             raise ConfigError(
                 "generator",
                 type(generator).__name__,
@@ -48,12 +48,12 @@ class GenerativeClassifier(Strategy):
                 "try generator=class_vae or generator=mixture",
             )
         self.generator: Generator = generator
-        self.looks_again = generator.fitted
+        self.needs_second_pass = generator.closed_form
         self.importance_samples, self.likelihood = importance_samples, likelihood
-        self._entered = False
+        self._has_context = False
 
     def check(self, scenario: Scenario, solver: nn.Module) -> None:
-        if not scenario.classes_come_once:
+        if not scenario.classes_are_disjoint:
             raise ConfigError(
                 "strategy",
                 "generative_classifier",
@@ -61,40 +61,40 @@ class GenerativeClassifier(Strategy):
                 "try scenario=class or scenario=task, with tasks that bring new classes",
             )
 
-    def _enter(self, situation: Situation) -> None:
-        super()._enter(situation)
-        self._entered = True
-        mine = situation.heads[situation.task]
+    def _set_up_task(self, context: TaskContext) -> None:
+        super()._set_up_task(context)
+        self._has_context = True
+        mine = context.task_units[context.task]
         # Where the classes of a task show only as they come: those that no earlier task had.
-        mine = mine if mine.any() else ~situation.heads.any(0)
+        mine = mine if mine.any() else ~context.task_units.any(0)
         classes = mine.nonzero().squeeze(1).tolist()
-        situation.generator.tell(lambda generator: generator.focus(classes))
+        context.generator.for_each_module(lambda generator: generator.restrict_to(classes))
 
-    def steps(self, iterations: int) -> int:
-        return 0 if self.generator.fitted else iterations
+    def num_steps(self, iterations: int) -> int:
+        return 0 if self.generator.closed_form else iterations
 
-    def solver_iteration(self, position: Position) -> int | None:
+    def solver_iteration(self, step: TrainingStep) -> int | None:
         return None
 
-    def generator_batch(self, batch: Batch, position: Position) -> GeneratorBatch | None:
-        return GeneratorBatch(batch.x, position.iteration, labels=batch.y)
+    def generator_batch(self, batch: Batch, step: TrainingStep) -> GeneratorBatch | None:
+        return GeneratorBatch(batch.x, step.iteration, labels=batch.y)
 
-    def end_task(self, situation: Situation) -> None:
-        if self.generator.fitted:
-            fit_classes(situation)
-        for generator in situation.generator.modules:
-            generator.meet(situation.heads[situation.task])
+    def end_task(self, context: TaskContext) -> None:
+        if self.generator.closed_form:
+            fit_classes(context)
+        for generator in context.generator.modules:
+            generator.mark_learned(context.task_units[context.task])
 
     def classifier(self, replica: int, solver: nn.Module) -> Callable[[Tensor], Tensor]:
-        if not self._entered:  # nothing was learnt yet
-            return lambda x: x.new_zeros((len(x), len(self.generator.known)))
-        situation, draws = self._situation, self.importance_samples
+        if not self._has_context:  # nothing was learnt yet
+            return lambda x: x.new_zeros((len(x), len(self.generator.learned_classes)))
+        situation, draws = self._context, self.importance_samples
         generator = situation.generator.modules[replica]
 
         def scores(x: Tensor) -> Tensor:
             # The same draws each time: nothing depends on what was evaluated before.
             stream = situation.streams.generator(replica, "likelihood")
-            found = generator.estimated(x, stream, draws, self.likelihood == "gaussian")
-            return found.masked_fill(~generator.known, _NEVER)
+            found = generator.estimate_log_likelihoods(x, stream, draws, self.likelihood == "gaussian")
+            return found.masked_fill(~generator.learned_classes, _UNLEARNED_SCORE)
 
         return scores

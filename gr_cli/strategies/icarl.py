@@ -9,17 +9,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gr_cli.errors import ConfigError
-from gr_cli.nn.layers import HasFeatures, mode, per_replica
+from gr_cli.nn.layers import HasFeatures, per_replica, train_mode
 from gr_cli.nn.losses import weighted_sum
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Strategy
-from gr_cli.strategies.exemplars import Exemplars
+from gr_cli.strategies.context import Batch, LossTerm, SolverForward, State, TaskContext, TrainingStep, optional_state
+from gr_cli.strategies.exemplar_buffer import ExemplarBuffer
 from gr_cli.strategies.regularizer import Regularizer
-from gr_cli.strategies.steps import Batch, Position, Situation, Solve, State, Term, state_of
-from gr_cli.types import InMemory, PerReplica, Positive, PositiveInt
+from gr_cli.types import CountsSamplesInMemory, Positive, PositiveInt, VariesPerReplica
 
-_FAR = -5.0  # the score of a class without exemplars: two unit vectors are never further apart than -4 says
-_CHUNK = 1000  # samples whose features are found at once
+_NO_EXEMPLARS_SCORE = (
+    -5.0
+)  # the score of a class without exemplars: two unit vectors are never further apart than -4 says
+_CHUNK_SIZE = 1000  # samples whose features are found at once
 
 
 class ICaRL(Strategy):
@@ -39,29 +41,29 @@ class ICaRL(Strategy):
         regularizer: what else keeps the solver's parameters near to where they were.
     """
 
-    copies_solver = True
+    uses_teacher = True
     stores_raw_samples = True
-    looks_again = True
-    needs_boundaries = "chooses which samples of each class it keeps when a task is over"
+    needs_second_pass = True
+    boundary_requirement = "chooses which samples of each class it keeps when a task is over"
 
     def __init__(
         self,
-        per_class: Annotated[PositiveInt, InMemory] = 100,
+        per_class: Annotated[PositiveInt, CountsSamplesInMemory] = 100,
         budget: PositiveInt | None = None,
-        batch_size: Annotated[PositiveInt | None, InMemory] = None,
-        temperature: Annotated[Positive, PerReplica] = 2.0,
+        batch_size: Annotated[PositiveInt | None, CountsSamplesInMemory] = None,
+        temperature: Annotated[Positive, VariesPerReplica] = 2.0,
         regularizer: Regularizer | None = None,
     ) -> None:
         super().__init__(regularizer)
         self.per_class, self.budget, self.batch_size = per_class, budget, batch_size
         self.temperature: float | Tensor = temperature
-        self.exemplars: Exemplars | None = None
+        self.exemplars: ExemplarBuffer | None = None
 
     def check(self, scenario: Scenario, solver: nn.Module) -> None:
-        if not scenario.units_are_classes:
+        if not scenario.is_class_incremental:
             raise ConfigError(
                 "scenario",
-                scenario.kind,
+                scenario.name,
                 "iCaRL needs a unit for each class, all of which compete",
                 "try scenario=class",
             )
@@ -70,94 +72,100 @@ class ICaRL(Strategy):
                 "model", type(solver).__name__, "iCaRL needs a model with features and readout", "try model=mlp"
             )
 
-    def _enter(self, situation: Situation) -> None:
-        super()._enter(situation)
-        self._share: Tensor | None = None
+    def _set_up_task(self, context: TaskContext) -> None:
+        super()._set_up_task(context)
+        self._exemplar_fraction: Tensor | None = None
 
-    def _with_exemplars(self, exemplars: Exemplars, batch: Batch, position: Position) -> tuple[Tensor, Tensor]:
+    def _mix_in_exemplars(
+        self, exemplars: ExemplarBuffer, batch: Batch, position: TrainingStep
+    ) -> tuple[Tensor, Tensor]:
         """The samples of a step and their labels: current ones, and exemplars beside or among them."""
         wanted = self.batch_size or batch.y.shape[1]
-        kept = exemplars.draw(self._situation.uniform("replay.choice", wanted, position))
+        kept = exemplars.sample(self._context.uniform("replay.choice", wanted, position))
         if self.batch_size is not None:
             return torch.cat([batch.x, kept[0]], 1), torch.cat([batch.y, kept[1]], 1)
-        if self._share is None:
-            passes = [sum(len(y) for _, y in self._situation.samples(r)) for r in range(len(batch.y))]
+        if self._exemplar_fraction is None:
+            passes = [sum(len(y) for _, y in self._context.sample_pass(r)) for r in range(len(batch.y))]
             size = torch.tensor(passes, device=batch.y.device).unsqueeze(1)
-            number = exemplars.number.unsqueeze(1)
-            self._share = number / (number + size)  # (R, 1)
-        old = self._situation.uniform("replay.among", batch.y.shape[1], position) < self._share
+            number = exemplars.num_samples.unsqueeze(1)
+            self._exemplar_fraction = number / (number + size)  # (R, 1)
+        old = self._context.uniform("replay.among", batch.y.shape[1], position) < self._exemplar_fraction
         x = torch.where(old.view(*old.shape, *[1] * (batch.x.dim() - 2)), kept[0], batch.x)
         return x, torch.where(old, kept[1], batch.y)
 
-    def loss(self, solver: Solve, batch: Batch, position: Position) -> dict[str, Term]:
+    def loss(self, solver: SolverForward, batch: Batch, step: TrainingStep) -> dict[str, LossTerm]:
         x, y = batch.x, batch.y
         if self.exemplars is not None:
-            x, y = self._with_exemplars(self.exemplars, batch, position)
+            x, y = self._mix_in_exemplars(self.exemplars, batch, step)
         logits = solver(x)
         target = F.one_hot(y, logits.shape[-1]).to(logits.dtype)
-        seen = batch.rivals[0]  # where units are classes, the same whatever the label
-        old = torch.zeros_like(seen) if self.teacher is None else self._situation.teacher_units[0]
+        seen = batch.competing_units[0]  # where units are classes, the same whatever the label
+        old = torch.zeros_like(seen) if self.teacher is None else self._context.known_units[0]
         if self.teacher is not None:
             with torch.no_grad():
                 said = self.teacher.call("__call__", x).to(logits.dtype)
                 target = torch.where(old, (said / per_replica(self.temperature, said)).sigmoid(), target)
         losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")  # (R, B, U)
-        terms = {"current": Term(weighted_sum((losses * (seen & ~old)).sum(-1), None))}
+        terms = {"current": LossTerm(weighted_sum((losses * (seen & ~old)).sum(-1), None))}
         if self.teacher is not None:
-            terms["distillation"] = Term(weighted_sum((losses * old).sum(-1), None))
+            terms["distillation"] = LossTerm(weighted_sum((losses * old).sum(-1), None))
         return terms
 
-    def end_task(self, situation: Situation) -> None:
+    def end_task(self, context: TaskContext) -> None:
         places = self.per_class
         if self.budget is not None:
-            places = max(1, min(places, self.budget // int(situation.heads.any(0).sum())))
-        networks = situation.solver.modules
-        found = Exemplars.of(situation, places, lambda replica: partial(_herded, networks[replica]))
-        self.exemplars = found if self.exemplars is None else Exemplars.joined([self.exemplars.first(places), found])
+            places = max(1, min(places, self.budget // int(context.task_units.any(0).sum())))
+        networks = context.solver.modules
+        found = ExemplarBuffer.from_task(
+            context, places, lambda replica: partial(_herding_selection, networks[replica])
+        )
+        self.exemplars = (
+            found if self.exemplars is None else ExemplarBuffer.concatenate([self.exemplars.truncate(places), found])
+        )
 
     def classifier(self, replica: int, solver: nn.Module) -> Callable[[Tensor], Tensor]:
         """Minus the squared distance to each class's mean of exemplars (Rebuffi et al. 2017, algorithm 1)."""
         if self.exemplars is None:
             return solver
         means: dict[int, Tensor] = {}
-        with torch.no_grad(), mode(solver, training=False):
-            for unit, x in self.exemplars.of_replica(replica):
+        with torch.no_grad(), train_mode(solver, training=False):
+            for unit, x in self.exemplars.classes_of(replica):
                 means[unit] = F.normalize(_features(solver, x).mean(0), dim=0)
         units, centres = torch.tensor(list(means), device=x.device), torch.stack(list(means.values()))
 
         def answer(x: Tensor) -> Tensor:
             score = -torch.cdist(_features(solver, x), centres).square()
-            whole = score.new_full((x.shape[0], self._situation.heads.shape[1]), _FAR)
+            whole = score.new_full((x.shape[0], self._context.task_units.shape[1]), _NO_EXEMPLARS_SCORE)
             whole[:, units] = score
             return whole
 
         return answer
 
     def state_dict(self) -> State:
-        return super().state_dict() | {"exemplars": state_of(self.exemplars)}
+        return super().state_dict() | {"exemplars": optional_state(self.exemplars)}
 
-    def load_state_dict(self, state: State, situation: Situation) -> None:
-        super().load_state_dict(state, situation)
-        self.exemplars = Exemplars.from_state(state["exemplars"])
+    def load_state_dict(self, state: State, context: TaskContext) -> None:
+        super().load_state_dict(state, context)
+        self.exemplars = ExemplarBuffer.from_state(state["exemplars"])
 
 
 def _features(solver: nn.Module, x: Tensor) -> Tensor:
     """Features of length 1: (B, ...) -> (B, F)."""
-    found = torch.cat([cast(HasFeatures, solver).features(part) for part in x.split(_CHUNK)])
+    found = torch.cat([cast(HasFeatures, solver).features(part) for part in x.split(_CHUNK_SIZE)])
     return F.normalize(found.to(x.dtype), dim=1)
 
 
 @torch.no_grad()
-def _herded(solver: nn.Module, x: Tensor, most: int) -> Tensor:
-    return herding(_features(solver, x), most)
+def _herding_selection(solver: nn.Module, x: Tensor, max_selected: int) -> Tensor:
+    return herding(_features(solver, x), max_selected)
 
 
-def herding(features: Tensor, most: int) -> Tensor:
+def herding(features: Tensor, max_selected: int) -> Tensor:
     """Which of `features` (N, F), one by one, keep the mean of those chosen nearest to that of all (N, at most
     `most`), none twice (Rebuffi et al. 2017, algorithm 4, the mean scaled to length 1 as there)."""
     mean, chosen = F.normalize(features.mean(0), dim=0), []
     lengths, total = features.square().sum(1), torch.zeros_like(mean)
-    for k in range(1, min(most, features.shape[0]) + 1):
+    for k in range(1, min(max_selected, features.shape[0]) + 1):
         # |mean - (total + f) / k|^2, times k^2, less what is the same for each f.
         distance = lengths - 2 * (features @ (k * mean - total))
         pick = distance.argmin()

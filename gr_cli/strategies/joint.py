@@ -7,13 +7,13 @@ class Joint(Strategy):
     """All tasks are trained together, with the budget of all of them: the usual upper bound."""
 
     stores_raw_samples = True
-    sees = "all"
-    needs_boundaries = "trains on all tasks at once, and has no stream"
+    training_data = "joint"
+    boundary_requirement = "trains on all tasks at once, and has no stream"
 
 
 class Cumulative(Strategy):
     """Each task is trained together with all earlier ones, whose samples are kept: an upper bound with a history."""
 
     stores_raw_samples = True
-    sees = "so_far"
-    needs_boundaries = "begins anew, with all samples so far, when a task begins"
+    training_data = "cumulative"
+    boundary_requirement = "begins anew, with all samples so far, when a task begins"

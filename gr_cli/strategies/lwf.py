@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from gr_cli.nn.losses import cross_entropy
 from gr_cli.scenario import Scenario
+from gr_cli.strategies.context import Batch, LossTerm, SolverForward, TrainingStep
 from gr_cli.strategies.regularizer import Regularizer
-from gr_cli.strategies.replay import Replay, ReplayStrategy, taught
-from gr_cli.strategies.steps import Batch, Position, Solve, Term
-from gr_cli.types import DistillationScale, PerReplica, Positive, ReplayWeight
+from gr_cli.strategies.replay import ReplayBatch, ReplayStrategy, teacher_targets
+from gr_cli.types import DistillationScale, Positive, ReplayWeight, VariesPerReplica
 
 
 class LearningWithoutForgetting(ReplayStrategy):
@@ -26,13 +26,13 @@ class LearningWithoutForgetting(ReplayStrategy):
         regularizer: what else keeps the solver's parameters near to where they were.
     """
 
-    copies_solver = True
-    needs_boundaries = "asks the solver as it was when the task began"
+    uses_teacher = True
+    boundary_requirement = "asks the solver as it was when the task began"
 
     def __init__(
         self,
-        replay_weight: Annotated[ReplayWeight | Literal["by_scenario"], PerReplica] = "by_scenario",
-        temperature: Annotated[Positive, PerReplica] = 2.0,
+        replay_weight: Annotated[ReplayWeight | Literal["by_scenario"], VariesPerReplica] = "by_scenario",
+        temperature: Annotated[Positive, VariesPerReplica] = 2.0,
         distillation_scale: DistillationScale = "none",
         regularizer: Regularizer | None = None,
     ) -> None:
@@ -40,18 +40,20 @@ class LearningWithoutForgetting(ReplayStrategy):
 
     def check(self, scenario: Scenario, solver: nn.Module) -> None:
         if self.replay_weight == "by_scenario":
-            self.replay_weight = 1.0 if scenario.units_are_classes else "by_old_tasks"
+            self.replay_weight = 1.0 if scenario.is_class_incremental else "by_old_tasks"
 
     @torch.no_grad()
-    def replay(self, batch: Batch, position: Position) -> Replay | None:
+    def replay(self, batch: Batch, step: TrainingStep) -> ReplayBatch | None:
         """The current samples, with the frozen solver's probabilities."""
         if self.teacher is None:
             return None
-        return Replay(batch.x, taught(self.teacher, batch.x, self._situation.teacher_units, self.temperature))
+        return ReplayBatch(batch.x, teacher_targets(self.teacher, batch.x, self._context.known_units, self.temperature))
 
-    def loss(self, solver: Solve, batch: Batch, position: Position) -> dict[str, Term]:
-        replay = self.replay(batch, position)
+    def loss(self, solver: SolverForward, batch: Batch, step: TrainingStep) -> dict[str, LossTerm]:
+        replay = self.replay(batch, step)
         if replay is None:
-            return super().loss(solver, batch, position)
+            return super().loss(solver, batch, step)
         logits: Tensor = solver(batch.x)  # both losses are on the same samples
-        return self.terms(cross_entropy(logits, batch.y, batch.units), self.old_losses(logits, batch, replay))
+        return self.loss_terms(
+            cross_entropy(logits, batch.y, batch.active_units), self.replay_loss_per_sample(logits, batch, replay)
+        )

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from gr_cli.strategies.steps import Situation, State
+from gr_cli.strategies.context import State, TaskContext
 
 
 class Regularizer(ABC):
@@ -22,27 +22,27 @@ class Regularizer(ABC):
     `needs_boundaries`: what it does where a task ends, and so must be told of; empty: it can do without.
     """
 
-    looks_again: ClassVar[bool] = False
-    covers_all: bool = False
-    needs_boundaries: str = "learns what is important when a task is over"
+    needs_second_pass: ClassVar[bool] = False
+    includes_generator: bool = False
+    boundary_requirement: str = "learns what is important when a task is over"
 
     @abstractmethod
     def penalty(self, parameters: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]] | None:
         """Its value (R,) and its gradient; None while there is nothing to keep."""
 
-    def leave_task(self) -> None:  # noqa: B027 most note nothing
+    def release_task(self) -> None:  # noqa: B027 most note nothing
         """Forget what was noted of a task that did not come to its end."""
 
-    def follow(self, before: Sequence[Tensor], after: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:  # noqa: B027
+    def track_step(self, before: Sequence[Tensor], after: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:  # noqa: B027
         """Take note of a step: `gradients` are those of the loss without this penalty, taken at `before`."""
 
     @property
-    def follows(self) -> bool:
+    def tracks_trajectory(self) -> bool:
         """Whether it must see every step that is taken: it does something in `follow`."""
-        return type(self).follow is not Regularizer.follow
+        return type(self).track_step is not Regularizer.track_step
 
     @abstractmethod
-    def end_task(self, parameters: Sequence[Tensor], situation: Situation) -> None:
+    def end_task(self, parameters: Sequence[Tensor], context: TaskContext) -> None:
         """Learn from a task that is over what is important to it."""
 
     @abstractmethod

@@ -12,12 +12,12 @@ from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Generator
 from gr_cli.nn.replicas import Replicas
 from gr_cli.scenario import Scenario
-from gr_cli.strategies.generated_samples import Likelihoods
-from gr_cli.strategies.replay import taught
+from gr_cli.strategies.generated_samples import LikelihoodTargets
+from gr_cli.strategies.replay import teacher_targets
 
 TargetKind = Literal["hard", "soft", "likelihood"]
 CurrentTargetKind = Literal["labels", "likelihood"]
-CurrentData = Literal["real", "dreamt"]
+CurrentData = Literal["real", "generated"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ReplayTargets:
     generated: of generated samples: the frozen solver's choice (`hard`) or its probabilities (`soft`), or the
         probabilities of the classes by the generator's own `likelihood`.
     current: of samples of the current task: their `labels`, or what the generator's `likelihood` says.
-    current_data: what these samples are: the `real` ones, or `dreamt` ones.
+    current_data: what these samples are: the `real` ones, or `generated` ones.
     """
 
     generated: TargetKind
@@ -35,32 +35,32 @@ class ReplayTargets:
     current_data: CurrentData
 
     @property
-    def by_likelihood(self) -> bool:
+    def uses_likelihood(self) -> bool:
         """Whether the generator's likelihood is asked for anything."""
         return "likelihood" in (self.generated, self.current)
 
-    def check_generator(self, generator: Generator, one_for_all: bool, knows_task_first: bool) -> None:
+    def check_generator(self, generator: Generator, is_shared: bool, trained_before_solver: bool) -> None:
         """Refuse a generator that can't tell what is asked of it.
 
         Raises:
             ConfigError: it is not one for all tasks that tells likelihoods exactly, or learns the task too late, or
                 can't be asked for the classes of the current one.
         """
-        if self.current_data == "dreamt" and not (knows_task_first and generator.conditional):
+        if self.current_data == "generated" and not (trained_before_solver and generator.conditional):
             raise ConfigError(
                 "strategy.current_data",
-                "dreamt",
+                "generated",
                 "needs a generator that knows the task before the solver learns it, and its classes",
                 "try strategy.generator_training=before generator=mixture",
             )
-        if self.by_likelihood and (generator.tells_likelihood != "exactly" or not one_for_all):
+        if self.uses_likelihood and (generator.class_likelihood != "exact" or not is_shared):
             raise ConfigError(
                 "strategy.targets",
                 "likelihood",
                 "needs one generator that tells exactly how likely a sample is in each class",
-                "try generator=mixture strategy.generators=one",
+                "try generator=mixture strategy.generator_scope=shared",
             )
-        if self.current == "likelihood" and not knows_task_first:
+        if self.current == "likelihood" and not trained_before_solver:
             raise ConfigError(
                 "strategy.current_targets",
                 self.current,
@@ -74,7 +74,7 @@ class ReplayTargets:
         Raises:
             ConfigError: it is such a one.
         """
-        if self.by_likelihood and not scenario.units_are_classes:
+        if self.uses_likelihood and not scenario.is_class_incremental:
             raise ConfigError(
                 "strategy.targets",
                 "likelihood",
@@ -82,14 +82,14 @@ class ReplayTargets:
                 "try strategy.targets=soft or scenario=class",
             )
 
-    def of_generated(
+    def generated_targets(
         self,
         x: Tensor,
         labels: Tensor | None,
         teacher: Replicas[nn.Module],
-        units: Tensor,
+        known_units: Tensor,
         temperature: float | Tensor,
-        likelihoods: Likelihoods,
+        likelihoods: LikelihoodTargets,
     ) -> Tensor:
         """Targets of generated samples `x` (R, N, ...) of earlier tasks, for each head of `units` bool (H, U).
 
@@ -97,11 +97,11 @@ class ReplayTargets:
         (R, N, H, U).
         """
         if self.generated == "likelihood":
-            return likelihoods.of(x).unsqueeze(-2)
+            return likelihoods.targets(x).unsqueeze(-2)
         if self.generated == "soft":
-            return taught(teacher, x, units, temperature)
-        if labels is not None and len(units) == 1:
+            return teacher_targets(teacher, x, known_units, temperature)
+        if labels is not None and len(known_units) == 1:
             return labels.unsqueeze(-1)
-        target = taught(teacher, x, units, None)
+        target = teacher_targets(teacher, x, known_units, None)
         # Of the heads, one knows for certain what was asked for.
-        return target if labels is None else torch.where(units.T[labels], labels.unsqueeze(-1), target)
+        return target if labels is None else torch.where(known_units.T[labels], labels.unsqueeze(-1), target)

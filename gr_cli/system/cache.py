@@ -13,19 +13,19 @@ from torch import Tensor
 
 from gr_cli.errors import WriteError
 from gr_cli.system.checksums import DamagedError, load_tensors, save_tensors
-from gr_cli.system.locks import one_after_another
-from gr_cli.system.messages import tell
+from gr_cli.system.locks import waiting_mutex
+from gr_cli.system.messages import print_status
 
 Tensors = dict[str, Tensor]
 
-_FEW = 3  # runs of a sweep share what is kept in memory: a network, and what it made of two data sets
+_MAX_IN_MEMORY = 3  # runs of a sweep share what is kept in memory: a network, and what it made of two data sets
 _recent: OrderedDict[str, Tensors] = OrderedDict()
 
 
-def digest(*parts: object) -> str:
+def content_hash(*values: object) -> str:
     """A name for `parts`: tensors by what they hold, all else by how it is shown."""
     found = hashlib.blake2b(digest_size=16)
-    for part in parts:
+    for part in values:
         if isinstance(part, Tensor):
             found.update(repr((part.dtype, tuple(part.shape))).encode())
             found.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
@@ -35,7 +35,7 @@ def digest(*parts: object) -> str:
     return found.hexdigest()
 
 
-def kept(path: Path, compute: Callable[[], Tensors]) -> Tensors:
+def cached(path: Path, compute: Callable[[], Tensors]) -> Tensors:
     """What `compute` gives, on the CPU, from the file at `path` if it is there; else it is computed and written there.
 
     The name of the file must tell everything that the tensors depend on. A file that is damaged is computed anew; in a
@@ -43,20 +43,20 @@ def kept(path: Path, compute: Callable[[], Tensors]) -> Tensors:
     others are of what is no more.
     """
     if path.name not in _recent:
-        found = _read(path)
+        found = _load(path)
         if found is None:
             waits = f"another process computes what is missing in {path.parent}; this one waits for it"
-            with one_after_another(path.with_name(f".{path.name}.lock"), lambda: tell(waits)):
+            with waiting_mutex(path.with_name(f".{path.name}.lock"), lambda: print_status(waits)):
                 # Another process may have been faster.
-                found = _read(path, again=True) or _computed(path, compute)
+                found = _load(path, silent=True) or _compute_and_store(path, compute)
         _recent[path.name] = found
     _recent.move_to_end(path.name)
-    while len(_recent) > _FEW:
+    while len(_recent) > _MAX_IN_MEMORY:
         _recent.popitem(last=False)
     return _recent[path.name]
 
 
-def _computed(path: Path, compute: Callable[[], Tensors]) -> Tensors:
+def _compute_and_store(path: Path, compute: Callable[[], Tensors]) -> Tensors:
     tensors = {name: value.detach().cpu() for name, value in compute().items()}
     # A full disk: torch's own writer has a RuntimeError for it.
     with suppress(WriteError, OSError, RuntimeError):
@@ -69,7 +69,7 @@ def _computed(path: Path, compute: Callable[[], Tensors]) -> Tensors:
     return tensors
 
 
-def _read(path: Path, again: bool = False) -> Tensors | None:
+def _load(path: Path, silent: bool = False) -> Tensors | None:
     """The tensors in a file of that name; None if it is not there, or can't be believed, which is told once."""
     try:
         stored = load_tensors(path)
@@ -78,8 +78,8 @@ def _read(path: Path, again: bool = False) -> Tensors | None:
     except OSError:
         return None
     except DamagedError as error:
-        if not again:
-            tell(f"{path}: is damaged ({error}); what it held is computed anew")
+        if not silent:
+            print_status(f"{path}: is damaged ({error}); what it held is computed anew")
         return None
     tensors: Tensors = stored["tensors"]
     return tensors

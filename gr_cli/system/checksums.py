@@ -8,20 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
-from gr_cli.system.files import write_whole
+from gr_cli.system.files import write_atomically
 from gr_cli.system.reading import open_regular
 
 # It follows the end of the zip archive that torch writes, where readers of such archives do not look.
-_MARK = b"\ngr-blake2b:"
-_LENGTH = len(_MARK) + 64 + 1
-_CHUNK = 1 << 20
+_TRAILER_PREFIX = b"\ngr-blake2b:"
+_TRAILER_BYTES = len(_TRAILER_PREFIX) + 64 + 1
+_CHUNK_BYTES = 1 << 20
 
 
 class DamagedError(ValueError):
     """A file does not hold what was written into it."""
 
 
-class _Hashing:
+class _HashingWriter:
     """Passes on what is written to a file, and hashes it."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -43,7 +43,7 @@ def _new_hash() -> hashlib.blake2b:
 
 
 def _trailer(content: hashlib.blake2b) -> bytes:
-    return _MARK + content.hexdigest().encode() + b"\n"
+    return _TRAILER_PREFIX + content.hexdigest().encode() + b"\n"
 
 
 def checksum(content: bytes) -> str:
@@ -60,11 +60,11 @@ def save_tensors(path: Path, values: Mapping[str, Any]) -> None:
     import torch
 
     def write(file: IO[bytes]) -> None:
-        hashing = _Hashing(file)
+        hashing = _HashingWriter(file)
         torch.save(dict(values), cast(IO[bytes], hashing))
         file.write(hashing.trailer())
 
-    write_whole(path, write)
+    write_atomically(path, write)
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
@@ -76,9 +76,9 @@ def load_tensors(path: Path) -> dict[str, Any]:
     """
     import torch
 
-    with _opened(path) as file:
-        size = os.fstat(file.fileno()).st_size - _LENGTH
-        _check(file, size)
+    with _open(path) as file:
+        size = os.fstat(file.fileno()).st_size - _TRAILER_BYTES
+        _verify_checksum(file, size)
         file.seek(0)
         try:
             found = torch.load(file, map_location="cpu", weights_only=True)
@@ -89,21 +89,21 @@ def load_tensors(path: Path) -> dict[str, Any]:
     return found
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _open(path: Path) -> IO[bytes]:
     try:
         return open_regular(path)
     except ValueError as error:
         raise DamagedError(str(error)) from error
 
 
-def _check(file: IO[bytes], size: int) -> None:
+def _verify_checksum(file: IO[bytes], content_bytes: int) -> None:
     """Compare the first `size` bytes of a file with the checksum that follows them."""
-    file.seek(max(0, size))
-    trailer, found, left = file.read(), _new_hash(), size
-    if size < 0 or not trailer.startswith(_MARK):
+    file.seek(max(0, content_bytes))
+    trailer, found, left = file.read(), _new_hash(), content_bytes
+    if content_bytes < 0 or not trailer.startswith(_TRAILER_PREFIX):
         raise DamagedError("it does not end in a checksum")
     file.seek(0)
-    while left > 0 and (chunk := file.read(min(_CHUNK, left))):
+    while left > 0 and (chunk := file.read(min(_CHUNK_BYTES, left))):
         found.update(chunk)
         left -= len(chunk)
     if trailer != _trailer(found):

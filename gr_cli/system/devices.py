@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from gr_cli.errors import ConfigError
-from gr_cli.system.messages import tell
+from gr_cli.system.messages import print_status
 
 
-def size(network: nn.Module) -> int:
+def num_parameters(network: nn.Module) -> int:
     """Number of parameters; what is fitted instead of learnt by steps tells its own."""
-    told = getattr(network, "numbers_kept", None)
+    told = getattr(network, "num_stored_values", None)
     return sum(p.numel() for p in network.parameters()) if told is None else int(told)
 
 
@@ -37,17 +37,17 @@ def pick_device(name: str) -> torch.device:
 
 
 # What ONEDNN_MAX_CPU_ISA may hold oneDNN to, of instruction sets without products of bfloat16.
-_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
+_ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 
 
-def computes_bfloat16(device: torch.device) -> bool:
+def supports_bfloat16(device: torch.device) -> bool:
     """Whether the processor has arithmetic in bfloat16, by its features, not by a clock: elsewhere it is emulated, and
     many times slower than float32. What the environment holds torch (ATEN_CPU_CAPABILITY) or oneDNN
     (ONEDNN_MAX_CPU_ISA) to counts as all that there is."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     held = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", ""))
-    if held.upper() in _WITHOUT_BFLOAT16:
+    if held.upper() in _ISAS_WITHOUT_BFLOAT16:
         return False
     if platform.machine().lower() in ("x86_64", "amd64"):
         has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -65,28 +65,34 @@ def fastest_precision(device_name: str) -> str:
     Raises:
         ConfigError: there is no such device here.
     """
-    return "bf16" if computes_bfloat16(pick_device(device_name)) else "float32"
+    return "bf16" if supports_bfloat16(pick_device(device_name)) else "float32"
 
 
 @cache
-def warn_of_emulation(device: torch.device) -> None:
+def warn_if_bfloat16_is_emulated(device: torch.device) -> None:
     """Say, once in a process, that `precision=bf16` will be slow, if it will."""
-    if not computes_bfloat16(device):
-        tell("precision=bf16: has no arithmetic of its own on this processor, and is slow; precision=auto knows that")
+    if not supports_bfloat16(device):
+        print_status(
+            "precision=bf16: has no arithmetic of its own on this processor, and is slow; precision=auto knows that"
+        )
 
 
 # Below this many multiplications per forward pass, a second thread costs more than it brings.
-_WORTH_THREADS = 10_000_000
+_MIN_MULTIPLICATIONS_FOR_THREADS = 10_000_000
 
 
 def default_threads(solver: nn.Module, batch_size: int) -> int:
     """Threads for networks of this size: one for small ones, else as many as torch would take."""
     convolutional = any(isinstance(module, nn.Conv2d) for module in solver.modules())
-    return torch.get_num_threads() if convolutional or size(solver) * batch_size > _WORTH_THREADS else 1
+    return (
+        torch.get_num_threads()
+        if convolutional or num_parameters(solver) * batch_size > _MIN_MULTIPLICATIONS_FOR_THREADS
+        else 1
+    )
 
 
 @contextmanager
-def flushing_denormals() -> Iterator[None]:
+def flush_denormals() -> Iterator[None]:
     """Let numbers below 1e-38 be 0 inside the block. The moments of a unit that is silent decay to such numbers, and
     arithmetic on them takes a processor a hundred times as long."""
     before = (torch.full((1,), 2e-39) * 0.5).item() == 0
@@ -108,7 +114,7 @@ def thread_limit(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def repeatable(device: torch.device) -> AbstractContextManager[None]:
+def deterministic_kernels(device: torch.device) -> AbstractContextManager[None]:
     """On a GPU, let convolutions choose kernels that give the same bits every time."""
     if device.type != "cuda":
         return nullcontext()

@@ -15,7 +15,7 @@ from typing import IO, Any
 from gr_cli.errors import FolderError, WriteError
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to the disk and rename it.
 
     Raises:
@@ -31,23 +31,23 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        cause = _of_the_disk(error)
+        cause = _underlying_os_error(error)
         if cause is None:
             raise
-        raise _not_written(path, cause) from error
+        raise _write_error(path, cause) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
 
 
-def _of_the_disk(error: BaseException | None) -> OSError | None:
+def _underlying_os_error(error: BaseException | None) -> OSError | None:
     """The error of the disk that is behind another: torch and others raise one of their own on top of it."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
 
 
-def move(source: Path, target: Path) -> None:
+def replace_file(source: Path, target: Path) -> None:
     """Let a whole file take the place of another.
 
     Raises:
@@ -56,10 +56,10 @@ def move(source: Path, target: Path) -> None:
     try:
         os.replace(source, target)
     except OSError as error:
-        raise _not_written(target, error) from error
+        raise _write_error(target, error) from error
 
 
-def remove(path: Path) -> None:
+def remove_file(path: Path) -> None:
     """Remove a file, if it is there.
 
     Raises:
@@ -68,10 +68,10 @@ def remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise _not_written(path, error) from error
+        raise _write_error(path, error) from error
 
 
-def _not_written(path: Path, error: OSError) -> WriteError:
+def _write_error(path: Path, error: OSError) -> WriteError:
     why = error.strerror or error
     return WriteError(
         f"{path}: can't be written ({why}); what was there is unchanged; make room, and repeat the command"
@@ -80,7 +80,7 @@ def _not_written(path: Path, error: OSError) -> WriteError:
     )
 
 
-def not_made(folder: Path, error: OSError) -> FolderError:
+def folder_error(folder: Path, error: OSError) -> FolderError:
     """What to raise when a folder that is needed can't be made."""
     return FolderError(f"{folder}: can't be made ({error.strerror}); run from a folder that you may write")
 
@@ -94,12 +94,12 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise not_made(path, error) from error
+        raise folder_error(path, error) from error
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all; bytes of file names that are no UTF-8 are written out."""
-    write_whole(path, lambda file: file.write(text.encode(errors="backslashreplace")))
+    write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

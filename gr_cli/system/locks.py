@@ -22,24 +22,24 @@ try:
 except ImportError:  # Windows: two runs on one folder are not refused there
     fcntl = None  # type: ignore[assignment]
 
-LOCK = ".lock"
-AVAILABLE = fcntl is not None
+LOCK_FILE = ".lock"
+LOCKS_AVAILABLE = fcntl is not None
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold the folder of a sweep, so that others can tell whether it still goes on; no second one is refused."""
     with ExitStack() as stack:
         with suppress(OSError, ValueError):
-            taken(stack.enter_context(open_regular(path / LOCK, os.O_RDWR | os.O_CREAT)))
+            try_lock(stack.enter_context(open_regular(path / LOCK_FILE, os.O_RDWR | os.O_CREAT)))
         yield
 
 
-def is_held(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether a process of this machine holds the folder of a run or a sweep; no, where there are no locks."""
     if fcntl is None:
         return False
-    with suppress(OSError, ValueError), open_regular(path / LOCK) as file:
+    with suppress(OSError, ValueError), open_regular(path / LOCK_FILE) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
@@ -47,7 +47,7 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def taken(file: IO[bytes]) -> bool:
+def try_lock(file: IO[bytes]) -> bool:
     """Lock `file`; False if another process has. Who only looks whether it is locked takes no time to."""
     if fcntl is None:
         return True
@@ -61,18 +61,18 @@ def taken(file: IO[bytes]) -> bool:
     return False
 
 
-def one_at_a_time(path: Path, patience: float = 10.0) -> FileLock:
+def mutex(path: Path, timeout: float = 10.0) -> FileLock:
     """A context in which no other process is in one of the same file, which is made if it is not there.
 
     Entering raises OSError where another process was in its own for `patience` seconds: it may have been stopped there.
     """
     from filelock import FileLock
 
-    return FileLock(path, timeout=patience)
+    return FileLock(path, timeout=timeout)
 
 
 @contextmanager
-def one_after_another(path: Path, on_wait: Callable[[], object]) -> Iterator[None]:
+def waiting_mutex(path: Path, on_wait: Callable[[], object]) -> Iterator[None]:
     """As `one_at_a_time`, however long the others take; before it waits, `on_wait` is called. The file is gone in the
     end. Where it can't be made, nobody waits."""
     from filelock import FileLock, Timeout

@@ -14,23 +14,32 @@ from gr_cli.errors import GrError, OutOfMemoryError, one_line
 
 # What torch says when the machine has no memory for a tensor, or no machine could have; on a GPU it raises an error of
 # its own.
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "calculation overflowed", "multiplication overflow")
+_OUT_OF_MEMORY_MESSAGES = (
+    "can't allocate memory",
+    "not enough memory",
+    "calculation overflowed",
+    "multiplication overflow",
+)
 
 
 @contextmanager
-def memory_told(kind: type[GrError] = OutOfMemoryError, runs: int = 1) -> Iterator[None]:
+def out_of_memory_as(error_type: type[GrError] = OutOfMemoryError, runs: int = 1) -> Iterator[None]:
     """Inside the block, make an error of that kind, one line, of the many in which memory can run out, when `runs` are
     trained together. It says what to lower."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         gpu = isinstance(error, torch.OutOfMemoryError)
-        if not gpu and not isinstance(error, MemoryError) and not any(words in str(error) for words in _NO_MEMORY):
+        if (
+            not gpu
+            and not isinstance(error, MemoryError)
+            and not any(words in str(error) for words in _OUT_OF_MEMORY_MESSAGES)
+        ):
             raise
         told = one_line(error).rpartition("Allocator: ")[2].partition(". Error")[0][:150]
         together = "hydra.launcher.width or hydra.launcher.memory_mib, or " if runs > 1 else ""
         other = ", or try device=cpu" if gpu else ""
-        raise kind(
+        raise error_type(
             f"out of memory{' on the GPU' if gpu else ''}{f' ({told})' if told else ''}; try a lower {together}"
             f"train.batch_size, smaller memories or narrower networks{other}"
         ) from error
@@ -40,7 +49,7 @@ def peak_memory(device: torch.device) -> int:
     """Most bytes held so far: of the GPU, else by this process; 0 where nothing can be told."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if found := _from_kernel("/proc/self/status", "VmHWM"):
+    if found := _read_kernel_bytes("/proc/self/status", "VmHWM"):
         return found[0]
     if sys.platform == "win32":
         return 0
@@ -50,7 +59,7 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak << 10
 
 
-def _from_kernel(path: str, name: str) -> list[int]:
+def _read_kernel_bytes(path: str, name: str) -> list[int]:
     """A number of bytes from an account of the kernel; empty where there is none."""
     with suppress(OSError, ValueError):
         lines = Path(path).read_text(encoding="ascii").splitlines()
@@ -58,23 +67,23 @@ def _from_kernel(path: str, name: str) -> list[int]:
     return []
 
 
-_GROUP = Path("/sys/fs/cgroup")  # of the container that this process may be in
+_CGROUP = Path("/sys/fs/cgroup")  # of the container that this process may be in
 
 
 def available_memory(device: torch.device) -> int:
     """Bytes that are free: of the GPU, else of this machine and of the container that this process may be in."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = _from_kernel("/proc/meminfo", "MemAvailable")
+    free = _read_kernel_bytes("/proc/meminfo", "MemAvailable")
     with suppress(OSError, ValueError):  # no container, or one without a limit
         free.append(
-            int((_GROUP / "memory.max").read_text(encoding="ascii"))
-            - int((_GROUP / "memory.current").read_text(encoding="ascii"))
+            int((_CGROUP / "memory.max").read_text(encoding="ascii"))
+            - int((_CGROUP / "memory.current").read_text(encoding="ascii"))
         )
     return min(free, default=4 << 30)
 
 
-def whole_memory(device: torch.device) -> int:
+def total_memory(device: torch.device) -> int:
     """Bytes that there are, free or not; more than any machine has where nothing can be told."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
@@ -82,5 +91,5 @@ def whole_memory(device: torch.device) -> int:
     with suppress(AttributeError, OSError, ValueError):
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     with suppress(OSError, ValueError):
-        found.append(int((_GROUP / "memory.max").read_text(encoding="ascii")))
+        found.append(int((_CGROUP / "memory.max").read_text(encoding="ascii")))
     return min(found, default=sys.maxsize)

@@ -15,25 +15,25 @@ T = TypeVar("T")
 _SECONDS_BETWEEN_LINES = 1.0
 
 
-def tell(what: str) -> None:
+def print_status(message: str) -> None:
     """Say something in a line of its own."""
-    print(f"gr-run: {one_line(what)}", file=sys.stderr)
+    print(f"gr-run: {one_line(message)}", file=sys.stderr)
 
 
-def tell_failure(folder: Path | None, error: GrError) -> None:
+def print_failure(folder: Path | None, error: GrError) -> None:
     """Say why a run failed, and which one, if others run beside it and nothing else tells."""
     which = "" if folder is None or str(folder) in str(error) else f"{folder}: "
-    tell(f"{which}{error}")
+    print_status(f"{which}{error}")
 
 
-def counted(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+def with_progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:
     """`items` as they come. On a terminal a line says how many of `total` there were, and is gone at the end."""
     shown, next_line = False, monotonic() + _SECONDS_BETWEEN_LINES
     try:
         for number, item in enumerate(items, 1):
             yield item
             if monotonic() >= next_line and sys.stderr.isatty():
-                print(f"\r\x1b[Kgr-run: {what}: {number:,} of {total:,}", end="", file=sys.stderr, flush=True)
+                print(f"\r\x1b[Kgr-run: {label}: {number:,} of {total:,}", end="", file=sys.stderr, flush=True)
                 shown, next_line = True, monotonic() + _SECONDS_BETWEEN_LINES
     finally:
         if shown:

@@ -14,48 +14,48 @@ from rich.table import Table
 from rich.text import Text
 
 from gr_cli.errors import one_line
-from gr_cli.results.discovery import NEVER_BEGUN, Found, candidates
-from gr_cli.results.progress import WAITING, Watched, Watcher
-from gr_cli.system.locks import is_held
-from gr_cli.system.output import reader_left
-from gr_cli.terminal.format import duration, percent, shortened
+from gr_cli.results.discovery import NOT_STARTED, DiscoveredRuns, candidate_folders
+from gr_cli.results.progress import WAITING, RunWatcher, WatchedRun
+from gr_cli.system.locks import is_locked
+from gr_cli.system.output import stdout_closed
+from gr_cli.terminal.format import format_duration, format_percent, truncate_left
 
-_PAUSE = 1.0  # seconds between two looks
+_POLL_SECONDS = 1.0  # seconds between two looks
 _STYLES = {"running": "bold", "finished": "green", "failed": "red", "killed": "red", "interrupted": "yellow"}
 
 
-class Lines:
+class WatchLines:
     """Where there is no terminal: a line for each change, for as long as anybody reads them."""
 
     def __init__(self) -> None:
-        self._told: dict[Path, str] = {}
+        self._printed: dict[Path, str] = {}
 
-    def show(self, summary: str, runs: Sequence[Watched]) -> None:
+    def show(self, summary: str, runs: Sequence[WatchedRun]) -> None:
         """All runs as they are now; at first, what needs no watching is only counted."""
-        first = not self._told
+        first = not self._printed
         if first:
             print(summary, flush=True)
         for run in runs:
-            line = _line(run)
-            if line != self._told.get(run.path) and not (first and run.state in ("finished", WAITING, NEVER_BEGUN)):
+            line = _state_line(run)
+            if line != self._printed.get(run.path) and not (first and run.state in ("finished", WAITING, NOT_STARTED)):
                 print(one_line(f"{line}: {run.path}"), flush=True)
-            self._told[run.path] = line
-        if reader_left():
+            self._printed[run.path] = line
+        if stdout_closed():
             raise KeyboardInterrupt
 
 
-class Board(Live):
+class WatchTable(Live):
     """On a terminal: a table that is renewed."""
 
     def __init__(self, console: Console | None = None) -> None:
         console = console or Console(highlight=False)
         super().__init__(console=console, auto_refresh=False, vertical_overflow="crop")
 
-    def show(self, summary: str, runs: Sequence[Watched]) -> None:
+    def show(self, summary: str, runs: Sequence[WatchedRun]) -> None:
         """What became of the runs by now, the most interesting ones first."""
         self.update(self._table(summary, runs), refresh=True)
 
-    def _table(self, summary: str, runs: Sequence[Watched]) -> RenderableType:
+    def _table(self, summary: str, runs: Sequence[WatchedRun]) -> RenderableType:
         why = [run for run in runs if run.reason][:3]
         room = max(3, self.console.height - 4 - len(why))  # counts, heads, what is left out, and the cursor
         width = self.console.width
@@ -67,41 +67,41 @@ class Board(Live):
         for run in runs[:room]:
             at = run.progress
             counts = [f"{at['task']}/{at['tasks']}", f"{at['iteration']:,}/{at['iterations']:,}"] if at else ["", ""]
-            accuracy = "" if run.accuracy is None else f"{percent(run.accuracy)} %"
+            accuracy = "" if run.accuracy is None else f"{format_percent(run.accuracy)} %"
             table.add_row(
-                Text(shortened(run.name, max(16, width - 52))),
+                Text(truncate_left(run.name, max(16, width - 52))),
                 Text(run.state, style=_STYLES.get(run.state, "dim")),
                 *(counts if width >= 80 else counts[:1]),
                 accuracy,
-                duration(run.seconds),
-                duration(run.left),
+                format_duration(run.seconds),
+                format_duration(run.seconds_left),
             )
         parts: list[RenderableType] = [Text(summary, style="bold"), table]
         if len(runs) > room:
             parts.append(Text(f"and {len(runs) - room} more", style="dim"))
         for run in why:
             told = Text(
-                f"{shortened(run.name, 28)}: {one_line(run.reason)}", style="red", no_wrap=True, overflow="ellipsis"
+                f"{truncate_left(run.name, 28)}: {one_line(run.reason)}", style="red", no_wrap=True, overflow="ellipsis"
             )
             parts.append(told)
         return Group(*parts)
 
 
-def watch(roots: Sequence[Path], screen: Lines | Board, pause: float = _PAUSE) -> int:
+def watch(roots: Sequence[Path], display: WatchLines | WatchTable, poll_seconds: float = _POLL_SECONDS) -> int:
     """Show the runs below `roots` until none is under way and no sweep goes on; 0 if all of them are finished, or who
     looks on leaves before, else 1. What is not there yet is waited for, and that is said.
 
     Raises:
         KeyboardInterrupt: who waited leaves, and there was no run at all.
     """
-    watcher, awaited, runs = Watcher(), set[str](), list[Watched]()
+    watcher, awaited, runs = RunWatcher(), set[str](), list[WatchedRun]()
     try:
         while True:
-            found, there = Found(), [root for root in roots if root.is_dir()]
+            found, there = DiscoveredRuns(), [root for root in roots if root.is_dir()]
             # Asked before the runs are looked at: one that begins and ends in between is not missed.
-            places = list(candidates(there, found))
-            goes_on = any(is_held(sweep) for sweep in found.sweeps)
-            runs = watcher.look(places, goes_on, found.unreadable)
+            places = list(candidate_folders(there, found))
+            goes_on = any(is_locked(sweep) for sweep in found.sweeps)
+            runs = watcher.poll(places, goes_on, found.unreadable)
             missing = [f"{root}: no such folder yet" for root in roots if root not in there]
             if not (runs or missing):
                 missing = [f"{', '.join(map(str, roots))}: no run there yet"]
@@ -111,17 +111,17 @@ def watch(roots: Sequence[Path], screen: Lines | Board, pause: float = _PAUSE) -
                     awaited.add(line)
             if runs:
                 counts = Counter(run.state for run in runs)
-                screen.show(" · ".join(f"{number} {state}" for state, number in counts.items()), runs)
+                display.show(" · ".join(f"{number} {state}" for state, number in counts.items()), runs)
             if not (missing or goes_on or runs[0].state == "running"):
                 return 0 if all(run.state == "finished" for run in runs) else 1
-            time.sleep(pause)
+            time.sleep(poll_seconds)
     except KeyboardInterrupt:
         if runs:
             return 0
         raise
 
 
-def _line(run: Watched) -> str:
+def _state_line(run: WatchedRun) -> str:
     """A run in a few words, which change when there is something to tell."""
     words = [run.state]
     if run.progress and run.state != "finished":

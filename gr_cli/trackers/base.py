@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
-class Tracked:
+class RunInfo:
     """A run that is to be tracked. `config`: all settings by dotted name. `sweep`: the folder of the sweep that it is
     part of."""
 
@@ -22,17 +22,17 @@ class Tracked:
     sweep: Path | None = None
 
 
-class Log(ABC):
+class RunLogger(ABC):
     """What a tracker keeps of one run. A step is an iteration, counted over all tasks; steps never go back."""
 
-    id: str
+    run_id: str
 
     @abstractmethod
-    def rows(self, rows: Mapping[int, Mapping[str, float]]) -> None:
+    def log_metrics(self, metrics_by_step: Mapping[int, Mapping[str, float]]) -> None:
         """Take down values by step and name, steps ascending."""
 
     @abstractmethod
-    def picture(self, name: str, path: Path, step: int) -> None:
+    def log_image(self, name: str, path: Path, step: int) -> None:
         """Take down a picture, a PNG file."""
 
     @abstractmethod
@@ -40,7 +40,7 @@ class Log(ABC):
         """See to it that what was taken down is where it belongs."""
 
     @abstractmethod
-    def end(self, state: str, metrics: Mapping[str, float], step: int) -> None:
+    def finish(self, state: str, metrics: Mapping[str, float], step: int) -> None:
         """The run ended, finished, failed or interrupted, at `step`; metrics there are only of finished ones."""
 
     @abstractmethod
@@ -55,16 +55,16 @@ class Tracker(ABC):
 
     @property
     @abstractmethod
-    def place(self) -> str:
+    def destination(self) -> str:
         """Where the logs are: a run that has one there goes on with it, elsewhere it begins another."""
 
     @property
-    def sends_to(self) -> str | None:
+    def remote_address(self) -> str | None:
         """The address that its settings give, and nothing else here; None: they give none."""
         return None
 
     @abstractmethod
-    def log(self, run: Tracked, known: str | None, step: int) -> Log:
+    def run_logger(self, run: RunInfo, run_id: str | None, last_step: int) -> RunLogger:
         """The log of a run: a new one, or the `known` one, of which steps up to `step` (-1: none) are taken down."""
 
 

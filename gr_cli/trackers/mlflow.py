@@ -13,18 +13,18 @@ from typing import Any
 
 from gr_cli.errors import ConfigError
 from gr_cli.system.files import write_json
-from gr_cli.system.locks import one_at_a_time
-from gr_cli.trackers.base import Log, Tracked, Tracker, without_password
+from gr_cli.system.locks import mutex
+from gr_cli.trackers.base import RunInfo, RunLogger, Tracker, without_password
 
-_HOME = Path("outputs/mlruns")
-_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+_DEFAULT_FOLDER = Path("outputs/mlruns")
+_STATUS_BY_STATE = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 # MLflow would wait for a server that is gone for minutes, and with it the run; and print addresses of runs that end.
-_MANNERS = {
+_ENVIRONMENT_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-_AT_ONCE = 1000  # metrics that MLflow takes in one request
+_MAX_METRICS_PER_REQUEST = 1000  # metrics that MLflow takes in one request
 
 
 class MLflow(Tracker):
@@ -42,54 +42,54 @@ class MLflow(Tracker):
             )
         self._experiment = experiment
         usual = os.environ.get("MLFLOW_TRACKING_URI")
-        self._of_its_own = uri not in (None, usual)
+        self._uri_is_configured = uri not in (None, usual)
         given = uri or usual
-        self._home = None if given else _HOME
-        self._uri = given or f"sqlite:///{_HOME.absolute()}/mlflow.db"
+        self._folder = None if given else _DEFAULT_FOLDER
+        self._uri = given or f"sqlite:///{_DEFAULT_FOLDER.absolute()}/mlflow.db"
         self._address = without_password(self._uri)  # is written down, and shown
 
     @property
-    def place(self) -> str:
-        return f"mlflow {self._address if self._home is None else _HOME} {self._experiment}"
+    def destination(self) -> str:
+        return f"mlflow {self._address if self._folder is None else _DEFAULT_FOLDER} {self._experiment}"
 
     @property
-    def sends_to(self) -> str | None:
+    def remote_address(self) -> str | None:
         """Files count as well: a store may say in turn that pictures go to a server."""
-        return self._address if self._of_its_own else None
+        return self._address if self._uri_is_configured else None
 
-    def log(self, run: Tracked, known: str | None, step: int) -> Log:
-        for name, value in _MANNERS.items():
+    def run_logger(self, run: RunInfo, run_id: str | None, last_step: int) -> RunLogger:
+        for name, value in _ENVIRONMENT_DEFAULTS.items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        if self._home is not None:
-            self._home.mkdir(parents=True, exist_ok=True)
-        with self._alone():
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        with self._database_lock():
             client = MlflowClient(tracking_uri=self._uri)
-            experiment = self._found(client)
-            parent = None if run.sweep is None else self._parent(client, experiment, run.sweep)
-            goes_on = known is not None and _is_there(client, known)
-            if known is None or not goes_on:
-                known = _begun(client, experiment, run, parent)
+            experiment = self._experiment_id(client)
+            parent = None if run.sweep is None else self._parent_run_id(client, experiment, run.sweep)
+            goes_on = run_id is not None and _run_exists(client, run_id)
+            if run_id is None or not goes_on:
+                run_id = _create_run(client, experiment, run, parent)
             else:
-                client.update_run(known, status="RUNNING")
-                if parent is not None and _PARENT not in client.get_run(known).data.tags:
-                    client.set_tag(known, _PARENT, parent)  # it was begun alone
-        return _Entries(client, known, goes_on, parent, run.sweep, self._alone)
+                client.update_run(run_id, status="RUNNING")
+                if parent is not None and _PARENT_TAG not in client.get_run(run_id).data.tags:
+                    client.set_tag(run_id, _PARENT_TAG, parent)  # it was begun alone
+        return _MLflowRunLogger(client, run_id, goes_on, parent, run.sweep, self._database_lock)
 
-    def _alone(self) -> AbstractContextManager[object]:
+    def _database_lock(self) -> AbstractContextManager[object]:
         """One process at a time: SQLite lets no two make tables, and makes the others wait only a little."""
-        return nullcontext() if self._home is None else one_at_a_time(self._home / ".lock")
+        return nullcontext() if self._folder is None else mutex(self._folder / ".lock")
 
-    def _found(self, client: Any) -> str:
+    def _experiment_id(self, client: Any) -> str:
         """The experiment, which is made if it is not there."""
         from mlflow.exceptions import MlflowException
 
         found = client.get_experiment_by_name(self._experiment)
         if found is None:
-            where = None if self._home is None else (self._home / "artifacts").absolute().as_uri()
+            where = None if self._folder is None else (self._folder / "artifacts").absolute().as_uri()
             try:
                 return str(client.create_experiment(self._experiment, artifact_location=where))
             except MlflowException:  # another process was faster
@@ -98,27 +98,27 @@ class MLflow(Tracker):
                     raise
         return str(found.experiment_id)
 
-    def _parent(self, client: Any, experiment: str, sweep: Path) -> str:
+    def _parent_run_id(self, client: Any, experiment: str, sweep: Path) -> str:
         """The run that stands for a sweep; whoever comes first makes it, and writes down which it is."""
         sweep.mkdir(parents=True, exist_ok=True)
         file = sweep / "tracker.json"
-        with one_at_a_time(sweep / ".tracker.lock"):  # `.lock` is held as long as the sweep goes on
+        with mutex(sweep / ".tracker.lock"):  # `.lock` is held as long as the sweep goes on
             known: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-            parent = known.get(self.place)
-            if parent is None or not _is_there(client, parent):
+            parent = known.get(self.destination)
+            if parent is None or not _run_exists(client, parent):
                 made = client.create_run(experiment, tags={"sweep": sweep.name}, run_name=f"sweep {sweep.name}")
                 parent = str(made.info.run_id)
-                write_json(file, known | {self.place: parent})
+                write_json(file, known | {self.destination: parent})
             else:
                 client.update_run(parent, status="RUNNING")
         return parent
 
 
-_PARENT = "mlflow.parentRunId"
-_Alone = Callable[[], AbstractContextManager[object]]
+_PARENT_TAG = "mlflow.parentRunId"
+_LockFactory = Callable[[], AbstractContextManager[object]]
 
 
-def _is_there(client: Any, run: str) -> bool:
+def _run_exists(client: Any, run: str) -> bool:
     """Whether a run is known, and was not deleted."""
     from mlflow.exceptions import MlflowException
 
@@ -130,79 +130,81 @@ def _is_there(client: Any, run: str) -> bool:
         raise
 
 
-def _begun(client: Any, experiment: str, run: Tracked, parent: str | None) -> str:
+def _create_run(client: Any, experiment: str, run: RunInfo, parent: str | None) -> str:
     """A new run, and what it is."""
     from mlflow.entities import Param
 
-    tags = {**run.tags, **({} if parent is None else {_PARENT: parent})}
+    tags = {**run.tags, **({} if parent is None else {_PARENT_TAG: parent})}
     made = str(client.create_run(experiment, tags=tags, run_name=run.title).info.run_id)
     params = [Param(name, value if isinstance(value, str) else json.dumps(value)) for name, value in run.config.items()]
-    for some in _parts(params, 100):
+    for some in _chunks(params, 100):
         client.log_batch(made, params=some)
     return made
 
 
-class _Entries(Log):
+class _MLflowRunLogger(RunLogger):
     def __init__(
-        self, client: Any, run: str, goes_on: bool, parent: str | None, sweep: Path | None, alone: _Alone
+        self, client: Any, run: str, goes_on: bool, parent: str | None, sweep: Path | None, alone: _LockFactory
     ) -> None:
-        self.id, self._goes_on = run, goes_on
-        self._client, self._parent, self._sweep, self._alone = client, parent, sweep, alone
-        self._known: dict[str, set[int]] = {}
+        self.run_id, self._is_resumed = run, goes_on
+        self._client, self._parent_run, self._sweep, self._lock = client, parent, sweep, alone
+        self._logged_steps: dict[str, set[int]] = {}
 
-    def rows(self, rows: Mapping[int, Mapping[str, float]]) -> None:
+    def log_metrics(self, metrics_by_step: Mapping[int, Mapping[str, float]]) -> None:
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())
         entries = [
             Metric(name, value, now, step)
-            for step, values in rows.items()
+            for step, values in metrics_by_step.items()
             for name, value in values.items()
-            if step not in self._steps(name)
+            if step not in self._steps_logged_before(name)
         ]
-        for some in _parts(entries, _AT_ONCE):
-            with self._alone():
-                self._client.log_batch(self.id, metrics=some)
+        for some in _chunks(entries, _MAX_METRICS_PER_REQUEST):
+            with self._lock():
+                self._client.log_batch(self.run_id, metrics=some)
 
-    def _steps(self, name: str) -> set[int]:
+    def _steps_logged_before(self, name: str) -> set[int]:
         """The steps of which an earlier process took something down: it may have been killed before that was noted."""
-        if self._goes_on and name not in self._known:
-            with self._alone():
-                self._known[name] = {metric.step for metric in self._client.get_metric_history(self.id, name)}
-        return self._known.get(name, set())
+        if self._is_resumed and name not in self._logged_steps:
+            with self._lock():
+                self._logged_steps[name] = {
+                    metric.step for metric in self._client.get_metric_history(self.run_id, name)
+                }
+        return self._logged_steps.get(name, set())
 
-    def picture(self, name: str, path: Path, step: int) -> None:
-        with self._alone():
-            self._client.log_artifact(self.id, str(path), name)
+    def log_image(self, name: str, path: Path, step: int) -> None:
+        with self._lock():
+            self._client.log_artifact(self.run_id, str(path), name)
 
     def flush(self) -> None:
         """Everything is where it belongs already."""
 
-    def end(self, state: str, metrics: Mapping[str, float], step: int) -> None:
-        self.rows({step: metrics})
-        with self._alone():
-            self._client.set_terminated(self.id, _STATUS[state])
-            if self._parent and self._sweep and (status := _of_sweep(state, self._sweep)):
-                self._client.set_terminated(self._parent, status)
+    def finish(self, state: str, metrics: Mapping[str, float], step: int) -> None:
+        self.log_metrics({step: metrics})
+        with self._lock():
+            self._client.set_terminated(self.run_id, _STATUS_BY_STATE[state])
+            if self._parent_run and self._sweep and (status := _sweep_status(state, self._sweep)):
+                self._client.set_terminated(self._parent_run, status)
 
     def close(self) -> None:
         """Nothing is held."""
 
 
-def _of_sweep(state: str, sweep: Path) -> str | None:
+def _sweep_status(state: str, sweep: Path) -> str | None:
     """How a sweep stands when one of its runs ended like this; None: others are still to come."""
     from gr_cli.results.folder import RunFolder
 
     if state == "interrupted":
-        return _STATUS[state]
+        return _STATUS_BY_STATE[state]
     jobs: Sequence[str] = []
     with suppress(OSError, ValueError, KeyError):  # only sweeps whose jobs are known beforehand list them
         jobs = list(json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))["jobs"])
     states = {RunFolder(Path(job)).state() for job in jobs} | {state}
-    if states & {"running", "never begun"}:
+    if states & {"running", "not started"}:
         return None
     return "FINISHED" if states == {"finished"} else "FAILED"
 
 
-def _parts(things: Sequence[Any], size: int) -> Iterator[list[Any]]:
+def _chunks(things: Sequence[Any], size: int) -> Iterator[list[Any]]:
     return (list(things[i : i + size]) for i in range(0, len(things), size))

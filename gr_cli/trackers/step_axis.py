@@ -9,8 +9,8 @@ from typing import Any
 
 from gr_cli.results.tables import TableFormat
 
-Table = Sequence[Mapping[str, Any]]
-Rows = dict[int, dict[str, float]]
+TableRows = Sequence[Mapping[str, Any]]
+MetricsByStep = dict[int, dict[str, float]]
 
 
 class StepAxis:
@@ -19,59 +19,59 @@ class StepAxis:
     ends: where each task ended. last: where the last one did.
     """
 
-    def __init__(self, history: Table, evaluations: Table, over: Sequence[int]) -> None:
+    def __init__(self, history: TableRows, evaluations: TableRows, finished_tasks: Sequence[int]) -> None:
         lengths: dict[int, int] = {}
         for rows, column in ((history, "task"), (evaluations, "after_task")):
             for row in rows:
                 task = row[column]
                 lengths[task] = max(lengths.get(task, 0), row["iteration"])
-        self.ends, self._over, self.last = {-1: 0}, set(over), 0
-        self._begins: dict[int, int] = {-1: 0}
+        self.task_ends, self._finished_tasks, self.last_step = {-1: 0}, set(finished_tasks), 0
+        self._task_starts: dict[int, int] = {-1: 0}
         for task in sorted(lengths):
-            self._begins[task] = self.last
-            self.last += lengths[task]
-            self.ends[task] = self.last
+            self._task_starts[task] = self.last_step
+            self.last_step += lengths[task]
+            self.task_ends[task] = self.last_step
 
-    def of_losses(self, history: Table, known: int) -> Rows:
+    def loss_metrics(self, history: TableRows, skip: int) -> MetricsByStep:
         """The losses after the first `known` rows, by step."""
         return {
-            self._begins[row["task"]] + row["iteration"]: {
+            self._task_starts[row["task"]] + row["iteration"]: {
                 f"loss/{name}": value for name, value in row.items() if name not in ("task", "iteration")
             }
-            for row in history[known:]
+            for row in history[skip:]
         }
 
-    def of_table(self, table: TableFormat, rows: Table, known: int) -> Rows:
+    def table_metrics(self, table: TableFormat, rows: TableRows, skip: int) -> MetricsByStep:
         """The values of what an evaluation measured after the first `known` rows, by step; each by the names of table
         and column, and by what its row is about."""
-        found: Rows = {}
-        for row in rows[known:]:
+        found: MetricsByStep = {}
+        for row in rows[skip:]:
             after = row["after_task"]
-            step = self._begins[after] + row["iteration"] if "iteration" in row else self.ends[after]
-            about = ["_".join(f"{key}_{row[key]}" for key in table.keys)] if table.keys else []
-            for column in table.values:
+            step = self._task_starts[after] + row["iteration"] if "iteration" in row else self.task_ends[after]
+            about = ["_".join(f"{key}_{row[key]}" for key in table.key_names)] if table.key_names else []
+            for column in table.value_columns:
                 if row[column.name] is not None:
                     name = "/".join([table.name, column.name, *about])
                     found.setdefault(step, {})[re.sub(r"[^\w./ -]", "_", name)] = float(row[column.name])
         return dict(sorted(found.items()))
 
-    def of_accuracies(self, evaluations: Table, known: int) -> Rows:
+    def accuracy_metrics(self, evaluations: TableRows, skip: int) -> MetricsByStep:
         """The accuracies after the first `known` rows, by step; `mean`: of the tasks so far."""
         groups = [
             (key, list(rows)) for key, rows in groupby(evaluations, lambda row: (row["after_task"], row["iteration"]))
         ]
         # What was looked at last, after a training that is over, was at its end, in whatever iterations that counts.
-        last = {after: i for i, ((after, _), _) in enumerate(groups) if after in self._over}
-        found: Rows = {}
+        last = {after: i for i, ((after, _), _) in enumerate(groups) if after in self._finished_tasks}
+        found: MetricsByStep = {}
         for i, ((after, iteration), rows) in enumerate(groups):
-            fresh, known = known <= 0, known - len(rows)
+            fresh, skip = skip <= 0, skip - len(rows)
             if fresh:
-                step = self.ends[after] if last.get(after) == i else self._begins[after] + iteration
-                found = merged(found, {step: _accuracies(rows, after)})
+                step = self.task_ends[after] if last.get(after) == i else self._task_starts[after] + iteration
+                found = merge(found, {step: _accuracy_values(rows, after)})
         return found
 
 
-def _accuracies(rows: Table, after: int) -> dict[str, float]:
+def _accuracy_values(rows: TableRows, after: int) -> dict[str, float]:
     found: dict[str, float] = {}
     for split in dict.fromkeys(row["split"] for row in rows):
         name = "accuracy" if split == "test" else f"{split}_accuracy"
@@ -83,6 +83,6 @@ def _accuracies(rows: Table, after: int) -> dict[str, float]:
     return found
 
 
-def merged(one: Rows, other: Rows) -> Rows:
+def merge(first: MetricsByStep, second: MetricsByStep) -> MetricsByStep:
     """The values of both, steps ascending."""
-    return {step: {**one.get(step, {}), **other.get(step, {})} for step in sorted({**one, **other})}
+    return {step: {**first.get(step, {}), **second.get(step, {})} for step in sorted({**first, **second})}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gr_cli.trackers.base import Log, Tracked, Tracker
+from gr_cli.trackers.base import RunInfo, RunLogger, Tracker
 
 _FOLDER = "tensorboard"
 
@@ -20,32 +20,32 @@ class TensorBoard(Tracker):
     library = "tensorboard"
 
     @property
-    def place(self) -> str:
+    def destination(self) -> str:
         return _FOLDER
 
-    def log(self, run: Tracked, known: str | None, step: int) -> Log:
-        events = _Events(run.folder / _FOLDER)
-        if known is None:
-            events.begin(run)
+    def run_logger(self, run: RunInfo, run_id: str | None, last_step: int) -> RunLogger:
+        events = _EventFileLogger(run.folder / _FOLDER)
+        if run_id is None:
+            events.log_run_info(run)
         else:
-            events.go_on(step + 1)
+            events.discard_from(last_step + 1)
         return events
 
 
-class _Events(Log):
-    id = _FOLDER
+class _EventFileLogger(RunLogger):
+    run_id = _FOLDER
 
     def __init__(self, folder: Path) -> None:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._writer = EventFileWriter(str(folder))
 
-    def begin(self, run: Tracked) -> None:
+    def log_run_info(self, run: RunInfo) -> None:
         """Take down what the run is: for the text tab, and for the table of hyperparameters."""
         from tensorboard.plugins.hparams.plugin_data_pb2 import SessionStartInfo
 
         for name, told in (("config", run.config), ("tags", run.tags)):
-            self._text(name, "\n".join(f"    {key}: {_shown(value)}" for key, value in told.items()))
+            self._log_text(name, "\n".join(f"    {key}: {_as_text(value)}" for key, value in told.items()))
         start = SessionStartInfo(group_name=run.title, start_time_secs=time.time())
         for name, value in {**run.config, **{f"tag.{tag}": value for tag, value in run.tags.items()}}.items():
             if isinstance(value, bool):
@@ -53,21 +53,21 @@ class _Events(Log):
             elif isinstance(value, (int, float)):
                 start.hparams[name].number_value = value
             elif value is not None:
-                start.hparams[name].string_value = _shown(value)
-        self._session("_hparams_/session_start_info", session_start_info=start)
+                start.hparams[name].string_value = _as_text(value)
+        self._log_session("_hparams_/session_start_info", session_start_info=start)
 
-    def go_on(self, step: int) -> None:
+    def discard_from(self, step: int) -> None:
         """What an earlier process took down from `step` on, and no longer knew of, counts no more."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
         log = SessionLog(status=SessionLog.START)
         self._writer.add_event(Event(wall_time=time.time(), step=step, session_log=log))
 
-    def rows(self, rows: Mapping[int, Mapping[str, float]]) -> None:
-        for step, values in rows.items():
+    def log_metrics(self, metrics_by_step: Mapping[int, Mapping[str, float]]) -> None:
+        for step, values in metrics_by_step.items():
             self._add(step, *({"tag": name, "simple_value": value} for name, value in values.items()))
 
-    def picture(self, name: str, path: Path, step: int) -> None:
+    def log_image(self, name: str, path: Path, step: int) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         data = path.read_bytes()
@@ -78,21 +78,21 @@ class _Events(Log):
     def flush(self) -> None:
         self._writer.flush()
 
-    def end(self, state: str, metrics: Mapping[str, float], step: int) -> None:
+    def finish(self, state: str, metrics: Mapping[str, float], step: int) -> None:
         from tensorboard.plugins.hparams.api_pb2 import Status
         from tensorboard.plugins.hparams.plugin_data_pb2 import SessionEndInfo
 
-        self.rows({step: {f"metrics/{name}": value for name, value in metrics.items()}})
-        self._text("state", state, step)
+        self.log_metrics({step: {f"metrics/{name}": value for name, value in metrics.items()}})
+        self._log_text("state", state, step)
         status = Status.Value("STATUS_SUCCESS" if state == "finished" else "STATUS_FAILURE")
         end = SessionEndInfo(status=status, end_time_secs=time.time())
-        self._session("_hparams_/session_end_info", session_end_info=end)
+        self._log_session("_hparams_/session_end_info", session_end_info=end)
         self.close()
 
     def close(self) -> None:
         self._writer.close()
 
-    def _text(self, name: str, text: str, step: int = 0) -> None:
+    def _log_text(self, name: str, text: str, step: int = 0) -> None:
         from tensorboard.compat.proto.tensor_pb2 import TensorProto
         from tensorboard.compat.proto.types_pb2 import DT_STRING
         from tensorboard.plugins.text.metadata import create_summary_metadata
@@ -100,7 +100,7 @@ class _Events(Log):
         tensor = TensorProto(dtype=DT_STRING, string_val=[text.encode()])
         self._add(step, {"tag": name, "tensor": tensor, "metadata": create_summary_metadata(name, "")})
 
-    def _session(self, tag: str, **info: Any) -> None:
+    def _log_session(self, tag: str, **info: Any) -> None:
         from tensorboard.plugins.hparams.metadata import NULL_TENSOR, create_summary_metadata
         from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -115,5 +115,5 @@ class _Events(Log):
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)

@@ -21,10 +21,10 @@ def check_tracker(config: Mapping[str, Any]) -> None:
         ConfigError: says which setting it is.
     """
     if config["tracker"] is not None:
-        tracker_of(config["tracker"])
+        build_tracker(config["tracker"])
 
 
-def tracker_of(node: Mapping[str, Any]) -> Tracker:
+def build_tracker(node: Mapping[str, Any]) -> Tracker:
     """The tracker that a node of the configuration describes.
 
     Raises:
@@ -40,30 +40,30 @@ def tracker_of(node: Mapping[str, Any]) -> Tracker:
     return tracker
 
 
-def sends_to(config: Mapping[str, Any]) -> list[str]:
+def remote_addresses(config: Mapping[str, Any]) -> list[str]:
     """The address to which the tracker of a run sends what it is told, if the run's own configuration gives it. What
     was made elsewhere sends what it likes: it is code that the user must trust anyway."""
     node = config["tracker"]
     if node is None or foreign_targets({"tracker": node}):
         return []
-    address = build_as(Tracker, node, "tracker").sends_to  # type: ignore[type-abstract]
+    address = build_as(Tracker, node, "tracker").remote_address  # type: ignore[type-abstract]
     return [] if address is None else [address]
 
 
-def to_be_trusted(config: Mapping[str, Any]) -> list[str]:
+def untrusted_names(config: Mapping[str, Any]) -> list[str]:
     """What a run's configuration names that must be named again, by `trust=`, to go on with its folder."""
-    return foreign_targets(config) + sends_to(config)
+    return foreign_targets(config) + remote_addresses(config)
 
 
-def check_address(path: Path, config: Mapping[str, Any], trust: Collection[str]) -> None:
+def require_trusted_address(path: Path, config: Mapping[str, Any], trusted: Collection[str]) -> None:
     """Refuse to go on with the run in `path` if it would be told at an address that only its folder names: a folder may
     come from anywhere.
 
     Raises:
         FolderError: says how to agree.
     """
-    for address in sends_to(config):
-        if address not in trust:
+    for address in remote_addresses(config):
+        if address not in trusted:
             raise FolderError(
                 f"{path / 'config.yaml'}: names {address} as where the run is tracked; if it shall be told there, say "
                 f"{shlex.quote(f'trust={address}')}"

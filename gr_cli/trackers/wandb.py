@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from gr_cli.trackers.base import Log, Tracked, Tracker
+from gr_cli.trackers.base import RunInfo, RunLogger, Tracker
 
 
 class WandB(Tracker):
@@ -21,14 +21,14 @@ class WandB(Tracker):
         self._mode, self._project, self._entity = mode, project, entity
 
     @property
-    def place(self) -> str:
+    def destination(self) -> str:
         return " ".join(["wandb", self._mode, *([self._entity] if self._entity else []), self._project])
 
     @property
-    def sends_to(self) -> str | None:
+    def remote_address(self) -> str | None:
         return "wandb:" + "/".join(filter(None, (self._entity, self._project))) if self._mode == "online" else None
 
-    def log(self, run: Tracked, known: str | None, step: int) -> Log:
+    def run_logger(self, run: RunInfo, run_id: str | None, last_step: int) -> RunLogger:
         import wandb
 
         told = wandb.init(
@@ -36,7 +36,7 @@ class WandB(Tracker):
             entity=self._entity,
             mode=self._mode,
             dir=str(run.folder.absolute()),  # its other process may be elsewhere
-            id=known or secrets.token_hex(8),  # its own way of making one is not ours to seed
+            id=run_id or secrets.token_hex(8),  # its own way of making one is not ours to seed
             resume="allow",
             name=run.title,
             group=None if run.sweep is None else run.sweep.name,
@@ -45,20 +45,20 @@ class WandB(Tracker):
             reinit="create_new",  # runs that are trained together are told side by side
             settings=wandb.Settings(silent=True, console="off", save_code=False, x_disable_stats=True),
         )
-        return _Stream(told)
+        return _WandBRunLogger(told)
 
 
-class _Stream(Log):
+class _WandBRunLogger(RunLogger):
     """What is told of a run. Online, Weights & Biases itself takes down no step again."""
 
     def __init__(self, run: Any) -> None:
-        self.id, self._run = str(run.id), run
+        self.run_id, self._run = str(run.id), run
 
-    def rows(self, rows: Mapping[int, Mapping[str, float]]) -> None:
-        for step, values in rows.items():
+    def log_metrics(self, metrics_by_step: Mapping[int, Mapping[str, float]]) -> None:
+        for step, values in metrics_by_step.items():
             self._run.log(dict(values), step=step)
 
-    def picture(self, name: str, path: Path, step: int) -> None:
+    def log_image(self, name: str, path: Path, step: int) -> None:
         import wandb
 
         self._run.log({name: wandb.Image(str(path), caption=path.stem)}, step=step)
@@ -66,7 +66,7 @@ class _Stream(Log):
     def flush(self) -> None:
         """Another process writes it down."""
 
-    def end(self, state: str, metrics: Mapping[str, float], step: int) -> None:
+    def finish(self, state: str, metrics: Mapping[str, float], step: int) -> None:
         self._run.summary.update({**metrics, "state": state})
         self._run.finish(exit_code=0 if state == "finished" else 1)
 

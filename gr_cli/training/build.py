@@ -9,21 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from gr_cli.benchmarks.base import Samples
-from gr_cli.config.instantiate import asks_for, build_as, split_generator
+from gr_cli.config.instantiate import accepts_argument, build_as, split_generator
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Generator
-from gr_cli.nn.augmentation import Augment
+from gr_cli.nn.augmentation import Augmentation
 from gr_cli.nn.gradient_rules import GradientRule
 from gr_cli.nn.layers import HasFeatures
-from gr_cli.nn.random_streams import Draws, seeded
+from gr_cli.nn.random_streams import RandomStreams, seeded
 from gr_cli.nn.replicas import Replicas
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.optimizers import Optimizer
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Strategy
 from gr_cli.training.learner import Learner, Precision
-from gr_cli.training.normalization import moments
-from gr_cli.training.task_free import Stretches, check_boundaries
+from gr_cli.training.normalization import input_moments
+from gr_cli.training.task_free import ConsolidationSchedule, check_task_boundaries
 
 T = TypeVar("T")
 
@@ -31,84 +31,96 @@ T = TypeVar("T")
 def build_learner(
     config: dict[str, Any],
     spec: SampleSpec,
-    heads: Tensor,
+    task_units: Tensor,
     device: torch.device,
-    stretches: Stretches | None = None,
-    first: Samples | None = None,
+    consolidation_schedule: ConsolidationSchedule | None = None,
+    first_task_samples: Samples | None = None,
 ) -> Learner:
     """Solver, generator, strategy and optimiser for samples of `spec`; initial parameters follow from the seed.
 
     `first`: the training samples of the first task, by which the solver may see all; None: its state will be loaded.
     """
-    seed, recurring = config["seed"], bool((heads.sum(0) > 1).any())
+    seed, recurring = config["seed"], bool((task_units.sum(0) > 1).any())
     scenario = Scenario(config["scenario"], config["train"]["active_classes"], recurring)
     with seeded(seed, "initialisation.solver"):
-        sizes = {"input_size": spec.size, "image_shape": spec.shape, "output_size": heads.shape[1]}
-        _check_sizes(config["model"], "model", sizes)
-        if config["normalise"] is not None and not asks_for(config["model"], "model", "moments"):
+        sizes = {"input_size": spec.size, "image_shape": spec.shape, "output_size": task_units.shape[1]}
+        _check_derived_arguments(config["model"], "model", sizes)
+        if config["normalise"] is not None and not accepts_argument(config["model"], "model", "moments"):
             raise ConfigError(
                 "normalise", config["normalise"], "this model takes no moments to normalise by", "try normalise=null"
             )
-        seen = moments(config["normalise"], spec, first)
+        seen = input_moments(config["normalise"], spec, first_task_samples)
         solver = build_as(nn.Module, config["model"], "model", moments=seen, **sizes)
-    augment = Augment(**config["augment"])
+    augment = Augmentation(**config["augment"])
     augment.check(spec.shape)
-    draws, precision = Draws(seed, device), config["precision"]
-    tasks = None if scenario.tasks_have_units else len(heads)
-    hidden = config["train"]["boundaries"] == "hidden"
-    return assemble(solver, config, spec, scenario, heads, draws, precision, tasks, hidden, augment, stretches)
+    draws, precision = RandomStreams(seed, device), config["precision"]
+    tasks = None if scenario.units_are_task_specific else len(task_units)
+    boundaries_unknown = config["train"]["task_boundaries"] == "unknown"
+    return assemble_learner(
+        solver,
+        config,
+        spec,
+        scenario,
+        task_units,
+        draws,
+        precision,
+        tasks,
+        boundaries_unknown,
+        augment,
+        consolidation_schedule,
+    )
 
 
-def assemble(
+def assemble_learner(
     solver: nn.Module,
     nodes: Mapping[str, Any],
     spec: SampleSpec,
     scenario: Scenario,
-    heads: Tensor,
-    draws: Draws,
+    task_units: Tensor,
+    random_streams: RandomStreams,
     precision: Precision,
-    tasks: int | None,
-    hidden: bool = False,
-    augment: Augment | None = None,
-    stretches: Stretches | None = None,
+    num_tasks: int | None,
+    boundaries_unknown: bool = False,
+    augment: Augmentation | None = None,
+    consolidation_schedule: ConsolidationSchedule | None = None,
     strategy_path: str = "strategy",
 ) -> Learner:
     """A learner of one replica around a solver, on the device of its random streams.
 
     `nodes`: the settings of strategy, generator, optimizer and gradient_rule, by these names; those of the strategy
-    stand at `strategy_path`. `tasks`: how many tasks share their classes, if they do. `hidden`: whether nobody tells
-    where a task ends.
+    stand at `strategy_path`. `tasks`: how many tasks share their classes, if they do. `boundaries_unknown`: a
+    task-free stream.
     """
     provided = {}
-    if asks_for(nodes["strategy"], strategy_path, "generator"):
-        with seeded(draws.seed, "initialisation.generator"):
-            provided["generator"] = build_generator(nodes["generator"], spec, heads.shape[1], solver, tasks)
+    if accepts_argument(nodes["strategy"], strategy_path, "generator"):
+        with seeded(random_streams.seed, "initialisation.generator"):
+            provided["generator"] = build_generator(nodes["generator"], spec, task_units.shape[1], solver, num_tasks)
     strategy = build_as(Strategy, nodes["strategy"], strategy_path, **provided)
-    check_boundaries(hidden, strategy, scenario)
+    check_task_boundaries(boundaries_unknown, strategy, scenario)
     strategy.check(scenario, solver)
     optimizer = build_as(Optimizer, nodes["optimizer"], "optimizer")  # type: ignore[type-abstract]
     rule = build_as(GradientRule, nodes["gradient_rule"], "gradient_rule")
-    own_optimizer = _of_generator("optimizer", Optimizer, nodes["generator"], strategy)  # type: ignore[type-abstract]
-    own_rule = _of_generator("gradient_rule", GradientRule, nodes["generator"], strategy)
-    _move(solver, strategy.generator, draws.device, precision == "float64")
+    own_optimizer = _generator_component("optimizer", Optimizer, nodes["generator"], strategy)  # type: ignore[type-abstract]
+    own_rule = _generator_component("gradient_rule", GradientRule, nodes["generator"], strategy)
+    _move_to_device(solver, strategy.generator, random_streams.device, precision == "float64")
     return Learner(
         Replicas([solver]),
         None if strategy.generator is None else Replicas([strategy.generator]),
         strategy,
         [optimizer],
         scenario,
-        heads,
-        [draws],
+        task_units,
+        [random_streams],
         precision,
         augment,
-        stretches,
+        consolidation_schedule,
         None if own_optimizer is None else [own_optimizer],
         rule,
         own_rule,
     )
 
 
-def _move(solver: nn.Module, generator: Generator | None, device: torch.device, double: bool) -> None:
+def _move_to_device(solver: nn.Module, generator: Generator | None, device: torch.device, double: bool) -> None:
     """Bring both to `device`, in double precision if that is wanted. Other buffers of a solver keep their types."""
     solver.to(device)
     if double:
@@ -117,28 +129,30 @@ def _move(solver: nn.Module, generator: Generator | None, device: torch.device, 
         generator.to(device, torch.float64 if double else torch.float32)
 
 
-def _of_generator(name: str, kind: type[T], node: Mapping[str, Any] | None, strategy: Strategy) -> T | None:
+def _generator_component(
+    name: str, component_type: type[T], node: Mapping[str, Any] | None, strategy: Strategy
+) -> T | None:
     """The optimiser or gradient rule of the generator's own; None: it has the solver's."""
     generator = strategy.generator
     own = None if node is None or generator is None else split_generator(node)[1].get(name)
     if own is None or generator is None:
         return None
-    if strategy.couples and name == "gradient_rule":
+    if strategy.shares_loss_with_generator and name == "gradient_rule":
         shared = f"{type(generator).__name__} shares one loss with the solver, whose gradient rule it follows"
         raise ConfigError(f"generator.{name}", own["_target_"], shared, "leave it out")
-    if not generator.parts():
+    if not generator.objectives():
         fitted = f"{type(generator).__name__} is fitted in one go, and takes no steps"
         raise ConfigError(f"generator.{name}", own["_target_"], fitted, "leave it out")
-    return build_as(kind, own, f"generator.{name}")
+    return build_as(component_type, own, f"generator.{name}")
 
 
 def build_generator(
-    node: dict[str, Any], spec: SampleSpec, classes: int, solver: nn.Module, tasks: int | None = None
+    node: dict[str, Any], spec: SampleSpec, num_classes: int, solver: nn.Module, num_tasks: int | None = None
 ) -> Generator:
     """A generator of samples of `spec`, beside `solver`; `tasks`: how many share their classes, if they do."""
     node, _ = split_generator(node)
-    provided: dict[str, Any] = {"spec": spec, "classes": classes, "tasks": tasks}
-    if asks_for(node, "generator", "feature_size"):
+    provided: dict[str, Any] = {"spec": spec, "num_classes": num_classes, "num_tasks": num_tasks}
+    if accepts_argument(node, "generator", "feature_size"):
         if not isinstance(solver, HasFeatures):
             raise ConfigError(
                 "model", type(solver).__name__, "has no features, which this generator reads", "try model=mlp"
@@ -154,18 +168,18 @@ def build_generator(
                 f"{type(solver).__name__} has no hidden_sizes to be taken over",
                 "name them: generator.hidden_dims=[256,128]",
             )
-    sizes = {name: value for name, value in provided.items() if name in _SIZES}
-    _check_sizes(node, "generator", {"spec": "the benchmark's"} | sizes)
+    sizes = {name: value for name, value in provided.items() if name in _DERIVED_ARGUMENTS}
+    _check_derived_arguments(node, "generator", {"spec": "the benchmark's"} | sizes)
     return build_as(Generator, node, "generator", **provided)  # type: ignore[type-abstract]
 
 
 # What a generator can't choose for itself, as it can't what samples are.
-_SIZES = ("classes", "feature_size", "tasks")
+_DERIVED_ARGUMENTS = ("num_classes", "feature_size", "num_tasks")
 
 
-def _check_sizes(node: dict[str, Any], path: str, sizes: Mapping[str, Any]) -> None:
+def _check_derived_arguments(node: dict[str, Any], path: str, derived: Mapping[str, Any]) -> None:
     """Refuse settings that say otherwise than what follows from the benchmark."""
-    for name, value in sizes.items():
+    for name, value in derived.items():
         said, follows = node.get(name), list(value) if isinstance(value, tuple) else value
         if said not in (None, follows):
             allowed = f"follows from the other choices, and is {follows} here"

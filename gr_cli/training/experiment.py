@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from gr_cli.benchmarks.base import Benchmark
-from gr_cli.benchmarks.fingerprint import fingerprint
-from gr_cli.config.instantiate import at, build_as, marked_fields
+from gr_cli.benchmarks.dataset_hash import dataset_hash
+from gr_cli.config.instantiate import build_as, fields_marked, get_path
 from gr_cli.config.settings import Settings
 from gr_cli.errors import ConfigError, SizeError
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.results.record import Record
 from gr_cli.scenario import Scenario
-from gr_cli.system.devices import default_threads, pick_device, size
-from gr_cli.system.memory import memory_told, whole_memory
+from gr_cli.system.devices import default_threads, num_parameters, pick_device
+from gr_cli.system.memory import out_of_memory_as, total_memory
 from gr_cli.training.build import build_learner
 from gr_cli.training.learner import Learner
-from gr_cli.training.stages import Stage, iterations_per_task, stages_of
-from gr_cli.training.task_free import Stretches
-from gr_cli.types import InMemory
+from gr_cli.training.stages import Stage, build_stages, iterations_per_task
+from gr_cli.training.task_free import ConsolidationSchedule
+from gr_cli.types import CountsSamplesInMemory
 
 
 @dataclass
@@ -31,24 +31,24 @@ class Experiment:
 
     settings: Settings
     benchmark: Benchmark
-    heads: Tensor  # bool (T, U): which units belong to which task
+    task_units: Tensor  # bool (T, U): which units belong to which task
     learner: Learner
     stages: list[Stage]
     threads: int
-    data: str  # a name for its samples
+    dataset_hash: str  # a name for its samples
     record: Record = field(default_factory=Record)
-    training: dict[str, Any] = field(default_factory=dict)  # how it is trained, see `facts.training`
+    training_provenance: dict[str, Any] = field(default_factory=dict)  # how it is trained, see `facts.training`
 
     @property
     def parameters(self) -> dict[str, int]:
         """Number of parameters of solver and generator."""
         networks = {"solver": self.learner.solver, "generator": self.learner.generator}
-        return {name: size(net) for name, net in networks.items() if net is not None}
+        return {name: num_parameters(net) for name, net in networks.items() if net is not None}
 
     @property
     def metrics(self) -> dict[str, float | None]:
         """Metrics of what was found so far."""
-        return self.record.metrics(self.learner.scenario.answers_unseen, self.parameters)
+        return self.record.metrics(self.learner.scenario.defined_on_unseen_tasks, self.parameters)
 
 
 def load_benchmark(settings: Settings) -> Benchmark:
@@ -63,18 +63,18 @@ def load_benchmark(settings: Settings) -> Benchmark:
     return build_as(Benchmark, config["benchmark"], "benchmark", seed=settings.seed, device=device, **roots)
 
 
-def data_of(settings: Settings, benchmark: Benchmark | None = None) -> str:
+def dataset_hash_of(settings: Settings, benchmark: Benchmark | None = None) -> str:
     """A name for the samples that `settings` name, those of their `benchmark`; of images, not of features of them,
     which other versions may compute otherwise."""
     node = settings.config["benchmark"]
     if node.get("features") is not None:
         config = settings.config | {"benchmark": node | {"features": None}}
-        return fingerprint(load_benchmark(replace(settings, config=config)))
-    return fingerprint(benchmark or load_benchmark(settings))
+        return dataset_hash(load_benchmark(replace(settings, config=config)))
+    return dataset_hash(benchmark or load_benchmark(settings))
 
 
-@memory_told(SizeError)
-def prepare(settings: Settings, together: int = 1) -> Experiment:
+@out_of_memory_as(SizeError)
+def prepare(settings: Settings, runs_in_group: int = 1) -> Experiment:
     """Load the data and build everything that `settings` describe, for a run that is one of so many trained together.
 
     Raises:
@@ -83,53 +83,56 @@ def prepare(settings: Settings, together: int = 1) -> Experiment:
     config = settings.config
     device = pick_device(config["device"])
     benchmark = load_benchmark(settings)
-    data = data_of(settings, benchmark)
+    data = dataset_hash_of(settings, benchmark)
     scenario = Scenario(config["scenario"], config["train"]["active_classes"])
-    _check_room(config, benchmark.spec, device)
-    heads = scenario.heads(benchmark.class_counts, benchmark.repeats)
-    benchmark = benchmark.on(device, scenario.offsets(benchmark.class_counts, benchmark.repeats))
-    if benchmark.blurred:
-        heads = _widened(heads, benchmark, scenario)
+    _check_memory(config, benchmark.spec, device)
+    heads = scenario.task_units(benchmark.class_counts, benchmark.repeated_tasks)
+    benchmark = benchmark.to(device, scenario.unit_offsets(benchmark.class_counts, benchmark.repeated_tasks))
+    if benchmark.has_task_overlap:
+        heads = _with_borrowed_classes(heads, benchmark, scenario)
     iterations, stretches = iterations_per_task(config["train"], benchmark), None
-    if config["train"]["boundaries"] == "hidden":
+    if config["train"]["task_boundaries"] == "unknown":
         total = iterations * len(benchmark.tasks)
         length = config["strategy"].get("consolidate_every") or total
-        stretches = Stretches(len(benchmark.tasks), iterations, min(length, total))
-    known = heads if stretches is None else stretches.heads(heads)
+        stretches = ConsolidationSchedule(len(benchmark.tasks), iterations, min(length, total))
+    known = heads if stretches is None else stretches.interval_units(heads)
     learner = build_learner(config, benchmark.spec, known, device, stretches, benchmark.tasks[0].train)
     heads = heads.to(device)
-    threads = config["threads"] or default_threads(learner.solver, together * config["train"]["batch_size"])
+    threads = config["threads"] or default_threads(learner.solver, runs_in_group * config["train"]["batch_size"])
     if config["train"]["batch_size"] == 1 and any(isinstance(m, nn.BatchNorm2d) for m in learner.solver.modules()):
         raise ConfigError("train.batch_size", 1, "batch statistics need more than one sample", "try model.norm=group")
-    stages = stages_of(benchmark, heads, learner, iterations)
+    stages = build_stages(benchmark, heads, learner, iterations)
     return Experiment(settings, benchmark, heads, learner, stages, threads, data)
 
 
-def _check_room(config: dict[str, Any], spec: SampleSpec, device: torch.device) -> None:
+def _check_memory(config: dict[str, Any], spec: SampleSpec, device: torch.device) -> None:
     """Refuse numbers of samples that would not fit into memory, if nothing else was there."""
-    room, one = whole_memory(device), spec.size * (8 if config["precision"] == "float64" else 4)
-    counts = {"train.batch_size": config["train"]["batch_size"], "evaluate.dreams": config["evaluate"]["dreams"] or 0}
-    without_pool = at(config["strategy"], "replay_source") != "pool"
-    for name in marked_fields(config["strategy"], "strategy", InMemory):
+    room, one = total_memory(device), spec.size * (8 if config["precision"] == "float64" else 4)
+    counts = {
+        "train.batch_size": config["train"]["batch_size"],
+        "evaluate.generated_samples": config["evaluate"]["generated_samples"] or 0,
+    }
+    without_pool = get_path(config["strategy"], "replay_source") != "pool"
+    for name in fields_marked(config["strategy"], "strategy", CountsSamplesInMemory):
         if name == "pool_size" and without_pool:
             continue
-        counts[f"strategy.{name}"] = at(config["strategy"], name) or 0
+        counts[f"strategy.{name}"] = get_path(config["strategy"], name) or 0
     for path, number in counts.items():
         if number * one > room:
             takes = f"takes {number * one >> 30:,} GiB of memory at least, and there are {room >> 30:,}"
             raise ConfigError(path, number, takes, f"{room // one:,} samples would fill them")
 
 
-def _widened(heads: Tensor, benchmark: Benchmark, scenario: Scenario) -> Tensor:
+def _with_borrowed_classes(task_units: Tensor, benchmark: Benchmark, scenario: Scenario) -> Tensor:
     """The units of each task's classes and of the classes that other tasks lent it."""
-    if scenario.tells_tasks:
+    if scenario.task_id_available:
         raise ConfigError(
-            "benchmark.blur",
+            "benchmark.task_overlap",
             "on",
-            f"with scenario={scenario.kind} each sample tells which task it is from, and no boundary is blurred",
+            f"with scenario={scenario.name} each sample tells which task it is from, and no boundary is blurred",
             "try scenario=class or scenario=domain",
         )
-    wide = heads.clone()
+    wide = task_units.clone()
     for row, task in zip(wide, benchmark.tasks, strict=True):
         row[task.train.y.unique().to(row.device)] = True
     return wide

@@ -12,26 +12,26 @@ import torch
 from torch import Tensor, nn
 
 from gr_cli.generators.base import Generator
-from gr_cli.nn.augmentation import Augment
-from gr_cli.nn.gradient_projection import turned
+from gr_cli.nn.augmentation import Augmentation
+from gr_cli.nn.gradient_projection import project_conflicting_gradient
 from gr_cli.nn.gradient_rules import GradientRule, GradientStep, Loss
-from gr_cli.nn.layers import NeedsNoise, mode
-from gr_cli.nn.random_streams import Draws, Streams, seeded
-from gr_cli.nn.replicas import Replicas, part_of, together
-from gr_cli.optimizers import Descent, Optimizer
+from gr_cli.nn.layers import HasTrainingNoise, train_mode
+from gr_cli.nn.random_streams import RandomStreams, ReplicaStreams, seeded
+from gr_cli.nn.replicas import Replicas, stack_states, unstack
+from gr_cli.optimizers import FunctionalOptimizer, Optimizer
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Strategy
-from gr_cli.strategies.steps import Batch, Pass, Position, Situation, State, loss_of
-from gr_cli.system.timer import Clock
-from gr_cli.training.generator_update import GeneratorUpdate, generator_rate, named_metrics
-from gr_cli.training.penalized_step import Held
-from gr_cli.training.scoring import Answers, Score, score
-from gr_cli.training.solver_forward import SolverForward
-from gr_cli.training.task_free import Stretches
+from gr_cli.strategies.context import Batch, SamplePass, State, TaskContext, TrainingStep, weighted_loss
+from gr_cli.system.timer import Timer
+from gr_cli.training.generator_update import GeneratorUpdate, generator_learning_rate, gradient_metrics
+from gr_cli.training.penalized_update import PenalizedUpdate
+from gr_cli.training.scoring import Predictions, Score, score
+from gr_cli.training.task_free import ConsolidationSchedule
+from gr_cli.training.training_forward import TrainingForward
 
 Losses = dict[str, Tensor]
 Precision = Literal["float32", "float64", "bf16"]
-Observer = Callable[[Position, Losses], None]
+StepCallback = Callable[[TrainingStep, Losses], None]
 
 
 class Learner:
@@ -60,51 +60,55 @@ class Learner:
         strategy: Strategy,
         optimizers: Sequence[Optimizer],
         scenario: Scenario,
-        heads: Tensor,
-        draws: Sequence[Draws],
+        task_units: Tensor,
+        random_streams: Sequence[RandomStreams],
         precision: Precision = "float32",
-        augment: Augment | None = None,
-        stretches: Stretches | None = None,
+        augment: Augmentation | None = None,
+        consolidation_schedule: ConsolidationSchedule | None = None,
         generator_optimizers: Sequence[Optimizer] | None = None,
         gradient_rule: GradientRule | None = None,
         generator_gradient_rule: GradientRule | None = None,
     ) -> None:
         self.solvers, self.generators, self.strategy, self.scenario = solvers, generators, strategy, scenario
-        self.augment, self.stretches = augment or Augment(), stretches
+        self.augment, self.consolidation_schedule = augment or Augmentation(), consolidation_schedule
         self.precision, self.dtype = precision, torch.float64 if precision == "float64" else torch.float32
-        self.draws, self.streams = list(draws), Streams(draws, self.dtype)
+        self.random_streams, self.streams = list(random_streams), ReplicaStreams(random_streams, self.dtype)
         self.device = self.streams.device
-        self.heads = heads.to(self.device)
-        self.clock = Clock()
-        self._pass: Pass | None = None
+        self.task_units = task_units.to(self.device)
+        self.clock = Timer()
+        self._sample_pass: SamplePass | None = None
         self.optimizers = list(optimizers)
         self.generator_optimizers = list(generator_optimizers or optimizers)
-        self._wants_noise = isinstance(self.solver, NeedsNoise)
+        self._solver_takes_noise = isinstance(self.solver, HasTrainingNoise)
         self.gradient_rule, self.generator_gradient_rule = gradient_rule or GradientRule(), generator_gradient_rule
         self.gradient_rules = {"solver": copy.deepcopy(self.gradient_rule)}
-        self.descents = {"solver": Descent(self._trained(), self.optimizers)}
+        self.functional_optimizers = {"solver": FunctionalOptimizer(self._trained_parameters(), self.optimizers)}
         self._generator_update = None
         if generators is not None:
             own = generator_gradient_rule or self.gradient_rule
             self._generator_update = GeneratorUpdate(generators, self.generator_optimizers, self.streams, own)
-            self.descents |= self._generator_update.descents
+            self.functional_optimizers |= self._generator_update.functional_optimizers
             self.gradient_rules |= self._generator_update.gradient_rules
-        self._held = None
+        self._penalized_update = None
         if (regularizer := strategy.regularizer) is not None:
             # Where solver and generator are one network with one loss, a step is one of both.
-            whole = strategy.couples and regularizer.covers_all
-            held = {name: self.descents[name] for name in self.descents if whole or name == "solver"}
-            self._held = Held(regularizer, held, len(self.draws))
+            whole = strategy.shares_loss_with_generator and regularizer.includes_generator
+            held = {
+                name: self.functional_optimizers[name]
+                for name in self.functional_optimizers
+                if whole or name == "solver"
+            }
+            self._penalized_update = PenalizedUpdate(regularizer, held, len(self.random_streams))
 
-    def _trained(self) -> list[Tensor]:
+    def _trained_parameters(self) -> list[Tensor]:
         """The solvers' parameters that are trained."""
-        return self.solvers.trained(lambda network: (p for p in network.parameters() if p.requires_grad))
+        return self.solvers.select_parameters(lambda network: (p for p in network.parameters() if p.requires_grad))
 
-    def adopt_parameters(self) -> None:
+    def rebind_parameters(self) -> None:
         """Train the parameters that solver and generator of a single replica have now."""
-        self.descents["solver"].adopt(self._trained())
+        self.functional_optimizers["solver"].rebind_parameters(self._trained_parameters())
         if self._generator_update is not None:
-            self._generator_update.adopt_parameters()
+            self._generator_update.rebind_parameters()
 
     @property
     def solver(self) -> nn.Module:
@@ -123,168 +127,174 @@ class Learner:
         task: int,
         batches: Iterable[Batch],
         iterations: int,
-        observe: Observer,
-        start: int = 0,
-        samples: Pass | None = None,
+        on_step: StepCallback,
+        first_iteration: int = 0,
+        sample_pass: SamplePass | None = None,
     ) -> None:
         """Learn one task. `batches` yields a batch for each step from `start` on; `observe` sees each step's losses.
 
         `start` > 0 continues in the middle of a task, after `load_states`. `samples` are passes over the task's
         samples, for strategies that look at them again.
         """
-        if start == 0 and self.stretches is None:
-            self.begin_task(task, samples)
-        steps = self.strategy.steps(iterations)
-        with self.solvers.mode(training=True):
-            for iteration, batch in zip(range(start, steps), batches, strict=False):
-                position = Position(task, iteration, iterations)
-                observe(position, self.step(batch, self._told(position)))
-        if self.stretches is None:
-            self.end_task(task, samples)
-        elif task == self.stretches.tasks - 1:
-            self.end_task(self.stretches.reached(task + 1, 0))
+        if first_iteration == 0 and self.consolidation_schedule is None:
+            self.begin_task(task, sample_pass)
+        steps = self.strategy.num_steps(iterations)
+        with self.solvers.train_mode(training=True):
+            for iteration, batch in zip(range(first_iteration, steps), batches, strict=False):
+                position = TrainingStep(task, iteration, iterations)
+                on_step(position, self.step(batch, self._strategy_step(position)))
+        if self.consolidation_schedule is None:
+            self.end_task(task, sample_pass)
+        elif task == self.consolidation_schedule.num_tasks - 1:
+            self.end_task(self.consolidation_schedule.last_interval_before(task + 1, 0))
 
-    def _told(self, position: Position) -> Position:
+    def _strategy_step(self, step: TrainingStep) -> TrainingStep:
         """What the strategy is told of a step: the position, or one in its own stretches, of which one may begin."""
-        if self.stretches is None:
-            return position
-        told = self.stretches.told(position)
+        if self.consolidation_schedule is None:
+            return step
+        told = self.consolidation_schedule.interval_of(step)
         if told.iteration == 0:
             if told.task > 0:
                 self.end_task(told.task - 1)
             self.begin_task(told.task)
         return told
 
-    def begin_task(self, task: int, samples: Pass | None = None) -> None:
+    def begin_task(self, task: int, sample_pass: SamplePass | None = None) -> None:
         """Make ready for the first step of a task."""
-        for descent in self.descents.values():
+        for descent in self.functional_optimizers.values():
             descent.begin_task()
-        with self._products(), self.clock.measure("consolidation"):
-            self.strategy.begin_task(self._situation(task, samples))
+        with self._autocast(), self.clock.measure("consolidation"):
+            self.strategy.begin_task(self._task_context(task, sample_pass))
 
-    def end_task(self, task: int, samples: Pass | None = None) -> None:
+    def end_task(self, task: int, sample_pass: SamplePass | None = None) -> None:
         """Close a task that was learnt to its end."""
-        situation = self._situation(task, samples)
-        with self._products(), self.solvers.mode(training=False), self.clock.measure("consolidation"):
-            if self._held is not None:
-                self._held.end_task(situation)
+        situation = self._task_context(task, sample_pass)
+        with self._autocast(), self.solvers.train_mode(training=False), self.clock.measure("consolidation"):
+            if self._penalized_update is not None:
+                self._penalized_update.end_task(situation)
             self.strategy.end_task(situation)
-        self.leave_task()
+        self.release_task()
 
-    def leave_task(self) -> None:
+    def release_task(self) -> None:
         """Let go of a task, whether it came to its end or not: nothing leads to its samples any more."""
-        self._pass = None
-        self.strategy.leave_task()
+        self._sample_pass = None
+        self.strategy.release_task()
         if self.strategy.regularizer is not None:
-            self.strategy.regularizer.leave_task()
+            self.strategy.regularizer.release_task()
 
-    def step(self, batch: Batch, position: Position) -> Losses:
+    def step(self, batch: Batch, step: TrainingStep) -> Losses:
         """One iteration: the solver's step, what the strategy makes of the batch, the generator's step if it is due.
 
         Returns the unweighted terms of each loss and the solver's `total`, (R,) each, as tensors that nobody has
         waited for.
         """
         losses: Losses = {}
-        with self._products():
-            if (iteration := self.strategy.solver_iteration(position)) is not None:
+        with self._autocast():
+            if (iteration := self.strategy.solver_iteration(step)) is not None:
                 with self.clock.measure("solver"):
-                    losses |= self._step_solver(batch, position, iteration)
-                    self.strategy.after_step(batch, position)
-            due = self.strategy.generator_batch(batch, position)
+                    losses |= self._step_solver(batch, step, iteration)
+                    self.strategy.after_step(batch, step)
+            due = self.strategy.generator_batch(batch, step)
             if due is not None and self._generator_update is not None:
                 with self.clock.measure("generator"):
-                    losses |= self._generator_update.step(due, position.task, generator_rate(self.strategy, position))
+                    losses |= self._generator_update.step(due, step.task, generator_learning_rate(self.strategy, step))
         return losses
 
-    def _step_solver(self, batch: Batch, position: Position, iteration: int) -> Losses:
-        with self._own_stream(position.task, position.iteration):
-            forward = SolverForward(self.solvers, self.streams, self.augment, self._wants_noise, position)
+    def _step_solver(self, batch: Batch, position: TrainingStep, iteration: int) -> Losses:
+        with self._seeded_global_stream(position.task, position.iteration):
+            forward = TrainingForward(self.solvers, self.streams, self.augment, self._solver_takes_noise, position)
             terms = self.strategy.loss(forward, batch, position)
         losses = {name: term.value.detach() for name, term in terms.items()}
-        bounds = [replace(term, weight=1.0) for term in terms.values() if term.constraint]
-        loss = loss_of([term for term in terms.values() if not term.constraint], keep_graph=bool(bounds))
-        names = [name for name in self.descents if name == "solver" or self.strategy.couples]
+        bounds = [replace(term, weight=1.0) for term in terms.values() if term.is_constraint]
+        loss = weighted_loss([term for term in terms.values() if not term.is_constraint], keep_graph=bool(bounds))
+        names = [
+            name for name in self.functional_optimizers if name == "solver" or self.strategy.shares_loss_with_generator
+        ]
         step = GradientStep("solver", position.task, position.iteration, self.streams)
         gradients = self._gradients(loss, names, step)
-        losses |= named_metrics("solver", self.gradient_rules["solver"])
+        losses |= gradient_metrics("solver", self.gradient_rules["solver"])
         if bounds:
-            reference = self._gradients(loss_of(bounds), ["solver"], replace(step, name="solver.constraint"))["solver"]
-            gradients["solver"] = turned(gradients["solver"], reference, len(self.draws))
+            reference = self._gradients(weighted_loss(bounds), ["solver"], replace(step, name="solver.constraint"))[
+                "solver"
+            ]
+            gradients["solver"] = project_conflicting_gradient(gradients["solver"], reference, len(self.random_streams))
 
         def rate(optimizer: Optimizer) -> float:
             return optimizer.lr_at(iteration, position.iterations)
 
-        held = {} if self._held is None else self._held.descents
-        if self._held is not None:
-            losses |= self._held.step([g for name in held for g in gradients[name]], rate)
+        held = {} if self._penalized_update is None else self._penalized_update.functional_optimizers
+        if self._penalized_update is not None:
+            losses |= self._penalized_update.step([g for name in held for g in gradients[name]], rate)
         for name in names:
             if name not in held:
-                self.descents[name].step(gradients[name], rate)
+                self.functional_optimizers[name].step(gradients[name], rate)
         return losses | {"total": loss.total.detach() + losses.get("penalty", 0.0)}
 
     def step_generator(self, batch: Batch, task: int) -> Losses:
         """One step of all objectives of the generators on `batch`, whether one is due or not; their losses."""
-        if self._generator_update is None or self.strategy.couples:
+        if self._generator_update is None or self.strategy.shares_loss_with_generator:
             return {}
-        with self._products():
-            return self._generator_update.step_all(batch, task, generator_rate(self.strategy, Position(task, 0, 1)))
+        with self._autocast():
+            return self._generator_update.step_all_objectives(
+                batch, task, generator_learning_rate(self.strategy, TrainingStep(task, 0, 1))
+            )
 
     def _gradients(self, loss: Loss, names: Sequence[str], step: GradientStep) -> dict[str, list[Tensor | None]]:
         """The gradients of a loss of the solver, by the names of what is trained; None for what it does not need."""
-        parameters = [p for name in names for p in self.descents[name].parameters]
+        parameters = [p for name in names for p in self.functional_optimizers[name].parameters]
         found = iter(self.gradient_rules["solver"].gradients(loss, parameters, step))
-        return {name: [next(found) for _ in self.descents[name].parameters] for name in names}
+        return {name: [next(found) for _ in self.functional_optimizers[name].parameters] for name in names}
 
-    def _products(self) -> Any:
+    def _autocast(self) -> Any:
         """Where matrix products are computed as the precision says."""
         if self.precision != "bf16":
             return nullcontext()
         # No cache of what was cast: the parameters change between two forward passes.
         return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
-    def _own_stream(self, *key: int) -> Any:
+    def _seeded_global_stream(self, *key: int) -> Any:
         # A solver that doesn't ask for its noise may draw from torch's global stream: give it one of its own.
-        return nullcontext() if self._wants_noise else seeded(self.draws[0].seed, "global", *key)
+        return nullcontext() if self._solver_takes_noise else seeded(self.random_streams[0].seed, "global", *key)
 
-    def _samples(self, replica: int) -> Iterable[tuple[Tensor, Tensor]]:
-        if self._pass is None:
+    def _task_samples(self, replica: int) -> Iterable[tuple[Tensor, Tensor]]:
+        if self._sample_pass is None:
             raise ValueError("this strategy looks at a task's samples again: samples are needed")
-        return self._pass(replica)
+        return self._sample_pass(replica)
 
-    def _situation(self, task: int, samples: Pass | None) -> Situation:
-        self._pass = samples
-        return Situation(
+    def _task_context(self, task: int, sample_pass: SamplePass | None) -> TaskContext:
+        self._sample_pass = sample_pass
+        return TaskContext(
             task,
             self.solvers,
             self.generators,
             self.streams,
-            self.scenario.teacher_units(self.heads, task),
-            self.scenario.task_of_unit(self.heads, task),
-            self.heads[: task + 1],
-            self.scenario.rivals(self.heads, task),
-            self._samples,
+            self.scenario.known_units(self.task_units, task),
+            self.scenario.task_of_unit(self.task_units, task),
+            self.task_units[: task + 1],
+            self.scenario.competing_units(self.task_units, task),
+            self._task_samples,
         )
 
     # --- evaluation
 
     @torch.no_grad()
-    def answer(self, batches: Iterable[tuple[Tensor, Tensor]], replica: int = 0) -> Answers:
+    def predict(self, batches: Iterable[tuple[Tensor, Tensor]], replica: int = 0) -> Predictions:
         """The logits of a solver, as it stands, for each of `batches` of (x, y), (B, ...), with their labels.
 
         Leaves no trace: no random stream advances, the solver's mode is put back.
         """
         solver = self.solvers.modules[replica]
         answer = self.strategy.classifier(replica, solver)
-        with self._own_stream(-1), mode(solver, training=False):
+        with self._seeded_global_stream(-1), train_mode(solver, training=False):
             return [(answer(x.to(self.dtype)), y) for x, y in batches]
 
     def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]], units: Tensor, replica: int = 0) -> Score:
         """How a solver, as it stands, answers `batches` of (x, y), (B, ...), when `units` bool (U,) compete."""
-        return score(self.answer(batches, replica), units)
+        return score(self.predict(batches, replica), units)
 
     # --- state
 
-    def not_finite(self, replica: int) -> str | None:
+    def nonfinite_network(self, replica: int) -> str | None:
         """The network of a replica that has a parameter which is no finite number; None: all are."""
         networks = {"solver": self.solvers, "generator": self.generators}
         for name, replicas in networks.items():
@@ -305,28 +315,28 @@ class Learner:
             "regularizer": None if self.strategy.regularizer is None else self.strategy.regularizer.state_dict(),
             "gradient_rules": {name: rule.state_dict() for name, rule in self.gradient_rules.items()},
         }
-        mine: State = part_of(whole, replica)
+        mine: State = unstack(whole, replica)
         return mine | {
-            "optimizers": {name: descent.state_of(replica) for name, descent in self.descents.items()},
-            "heads": self.heads,
+            "optimizers": {name: descent.state_of(replica) for name, descent in self.functional_optimizers.items()},
+            "task_units": self.task_units,
         }
 
-    def load_states(self, states: Sequence[State], task: int, samples: Pass | None = None) -> None:
+    def load_states(self, states: Sequence[State], task: int, sample_pass: SamplePass | None = None) -> None:
         """Take up each replica's state, saved in or before `task`."""
-        self.heads = states[0]["heads"].to(self.device)
-        whole = together([{k: s[k] for k in _WHOLE} for s in states], self.device)
+        self.task_units = states[0]["task_units"].to(self.device)
+        whole = stack_states([{k: s[k] for k in _STACKED_STATE} for s in states], self.device)
         self.solvers.load_state_dict(whole["solver"])
         if self.generators is not None:
             self.generators.load_state_dict(whole["generator"])
-        for name, descent in self.descents.items():
+        for name, descent in self.functional_optimizers.items():
             if name in states[0]["optimizers"]:  # a run that is over keeps none
-                descent.load([state["optimizers"][name] for state in states])
+                descent.load_states([state["optimizers"][name] for state in states])
         for name, rule in self.gradient_rules.items():
             rule.load_state_dict(whole["gradient_rules"][name])
         if self.strategy.regularizer is not None:
             self.strategy.regularizer.load_state_dict(whole["regularizer"])
-        self.strategy.load_state_dict(whole["strategy"], self._situation(task, samples))
+        self.strategy.load_state_dict(whole["strategy"], self._task_context(task, sample_pass))
 
 
 # What lies in memory with a replica axis, by its name in the state.
-_WHOLE = ("solver", "generator", "strategy", "regularizer", "gradient_rules")
+_STACKED_STATE = ("solver", "generator", "strategy", "regularizer", "gradient_rules")

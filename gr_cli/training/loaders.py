@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gr_cli.benchmarks.sources.array_conversion import numbers
+from gr_cli.benchmarks.sources.array_conversion import as_real_array
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.nn.sample_spec import SampleSpec, as_floats
 from gr_cli.scenario import Scenario
-from gr_cli.system.messages import tell
+from gr_cli.system.messages import print_status
 from gr_cli.training.learner import Learner
 
 Loader = Iterable[Any]
-Range = tuple[float, float]
+ValueRange = tuple[float, float]
 
 _LABELS = ("y", "label", "labels", "target", "targets")  # names of labels in batches that are mappings
-FAR = 10.0  # values that are further out are worth a line: few networks learn from them
+LARGE_VALUE = 10.0  # values that are further out are worth a line: few networks learn from them
 # Values this much outside of their range are rounding errors of resizing or of half precision, and are clamped.
 _TOLERANCE = 2**-10
 
@@ -38,11 +38,13 @@ class BatchFormat:
     """
 
     spec: SampleSpec
-    units: int
+    num_units: int
     dtype: torch.dtype
     device: torch.device
 
-    def read(self, batch: Any, loader: str, seen: Tensor, taken: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def read(
+        self, batch: Any, loader: str, seen_labels: Tensor, units_of_other_tasks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Samples (B, *shape) and labels (B,) int64 on the device, from what `loader` yields.
 
         Args:
@@ -57,11 +59,13 @@ class BatchFormat:
         x, y = read_batch(batch, loader, self.dtype)
         x = self.check(x, y, loader)
         labels = y.cpu()
-        seen[labels] = True
-        if taken is not None and (again := taken[labels]).any():
+        seen_labels[labels] = True
+        if units_of_other_tasks is not None and (again := units_of_other_tasks[labels]).any():
             raise DataError(
-                f"{loader}: labels {_some(labels[again])} are outputs of an earlier task, and with scenario=task each "
-                f"task has outputs of its own; add {int(taken.nonzero().max()) + 1} to labels that count from 0 in "
+                f"{loader}: labels {_first_values(labels[again])} are outputs of an earlier task, and with "
+                "scenario=task each "
+                f"task has outputs of its own; add {int(units_of_other_tasks.nonzero().max()) + 1} to labels that "
+                "count from 0 in "
                 "this task, or say scenario=domain if tasks share their classes"
             )
         return x.to(self.device), y.to(self.device)
@@ -75,13 +79,13 @@ class BatchFormat:
         if tuple(x.shape[1:]) != self.spec.shape:
             shapes = f"{self.spec.shape}, not {tuple(x.shape[1:])}"
             raise DataError(f"{loader}: samples must have the shape of the first ones, {shapes}")
-        low, high = _extremes(y)
-        if not 0 <= low <= high < self.units:
-            most = f"from 0 to {self.units - 1}, the model's outputs"
-            raise DataError(f"{loader}: labels must be whole numbers {most}; got {_some(y)}")
+        low, high = _min_max(y)
+        if not 0 <= low <= high < self.num_units:
+            most = f"from 0 to {self.num_units - 1}, the model's outputs"
+            raise DataError(f"{loader}: labels must be whole numbers {most}; got {_first_values(y)}")
         if self.spec.value_range is None:
             return x
-        (bottom, top), (low, high) = self.spec.value_range, _extremes(x)
+        (bottom, top), (low, high) = self.spec.value_range, _min_max(x)
         if bottom <= low and high <= top:
             return x
         slack = _TOLERANCE * (top - bottom)
@@ -90,7 +94,7 @@ class BatchFormat:
                 f"{loader}: samples must lie in [{bottom:g}, {top:g}], as config.value_range or the first batch says, "
                 f"not in [{low:.6g}, {high:.6g}]; set value_range=[low, high], or null for values without bounds"
             )
-        return self.spec.nearest(x)
+        return self.spec.nearest_valid(x)
 
 
 def read_batch(batch: Any, loader: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -101,8 +105,8 @@ def read_batch(batch: Any, loader: str, dtype: torch.dtype) -> tuple[Tensor, Ten
     Raises:
         DataError: `batch` is no pair of samples and labels, and why.
     """
-    given_x, given_y = _pair(batch, loader)
-    x, y = _tensor(given_x, "samples", loader), _tensor(given_y, "labels", loader)
+    given_x, given_y = _split_batch(batch, loader)
+    x, y = _to_tensor(given_x, "samples", loader), _to_tensor(given_y, "labels", loader)
     if y.dim() == 0:
         raise DataError(f"{loader}: yields single samples; wrap the data set: DataLoader(data, batch_size=32)")
     if y.dim() == 2 and y.shape[1] == 1:
@@ -110,15 +114,15 @@ def read_batch(batch: Any, loader: str, dtype: torch.dtype) -> tuple[Tensor, Ten
     if y.dim() == 2 and len(y) == len(x):
         raise DataError(f"{loader}: labels must be (B,), not {tuple(y.shape)}; of one-hot rows give y.argmax(1)")
     if y.is_floating_point():
-        raise DataError(f"{loader}: labels must be whole numbers; got {_some(y)}")
+        raise DataError(f"{loader}: labels must be whole numbers; got {_first_values(y)}")
     if x.dim() < 2 or y.dim() != 1 or len(x) != len(y):
         raise DataError(f"{loader}: a batch must be x (B, ...) and y (B,), not {tuple(x.shape)} and {tuple(y.shape)}")
     if x.numel() == 0:
         raise DataError(f"{loader}: a batch holds nothing, its x is {tuple(x.shape)}; leave it out")
-    return _floats(x, loader, dtype), y.to(torch.int64)
+    return _to_floats(x, loader, dtype), y.to(torch.int64)
 
 
-def _pair(batch: Any, loader: str) -> tuple[Any, Any]:
+def _split_batch(batch: Any, loader: str) -> tuple[Any, Any]:
     """Samples and labels of a batch: a pair, a triple with a task label, or a mapping of two entries."""
     if isinstance(batch, Mapping):
         labels = [name for name in batch if str(name).lower() in _LABELS]
@@ -151,19 +155,19 @@ def _is_task_label(value: Any) -> bool:
 # --- tensors of what is given
 
 
-def _tensor(given: Any, what: str, loader: str) -> Tensor:
+def _to_tensor(given: Any, what: str, loader: str) -> Tensor:
     """A dense tensor of numbers, not part of any graph."""
     plain = isinstance(given, Tensor) and given.layout == torch.strided and not given.is_nested
     if plain and not (given.is_quantized or given.is_complex()):
         x: Tensor = given.detach()
         return x.clone() if x.is_inference() else x  # a tensor of inference mode can't be learnt from
     if isinstance(given, (tuple, list)) and given and (isinstance(given[0], Tensor) or _is_image(given[0])):
-        parts = [_tensor(part, what, loader) for part in given]
+        parts = [_to_tensor(part, what, loader) for part in given]
         first, others = tuple(parts[0].shape), sorted({tuple(part.shape) for part in parts})[1:]
         if others:
             raise DataError(f"{loader}: {what} have different shapes, {first} and {others[-1]}; resize them")
         return torch.stack(parts)
-    array = np.asarray(_image(given) if _is_image(given) else numbers(given, what, loader), order="C")
+    array = np.asarray(_image_to_array(given) if _is_image(given) else as_real_array(given, what, loader), order="C")
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
@@ -171,17 +175,17 @@ def _is_image(given: Any) -> bool:
     return hasattr(given, "getbands") and hasattr(given, "mode")
 
 
-def _image(image: Any) -> np.ndarray[Any, Any]:
+def _image_to_array(image: Any) -> np.ndarray[Any, Any]:
     """The pixels of a PIL image, (C, H, W)."""
     array = np.asarray(image.convert("RGB") if image.mode == "P" else image)
     return array[None] if array.ndim == 2 else np.ascontiguousarray(np.moveaxis(array, -1, 0))
 
 
-def _floats(x: Tensor, loader: str, dtype: torch.dtype) -> Tensor:
+def _to_floats(x: Tensor, loader: str, dtype: torch.dtype) -> Tensor:
     if x.dtype == torch.uint8:
         return as_floats(x, dtype)
     floats = x.to(dtype)
-    low, high = _extremes(floats)
+    low, high = _min_max(floats)
     if not (math.isfinite(low) and math.isfinite(high)):
         beyond = x.is_floating_point() and bool(x.isfinite().all())
         why = f": {x.abs().max():g} is beyond {str(dtype).removeprefix('torch.')}" if beyond else ""
@@ -189,20 +193,22 @@ def _floats(x: Tensor, loader: str, dtype: torch.dtype) -> Tensor:
     return floats
 
 
-def range_of(x: Tensor, stated: Sequence[float] | Literal["auto"] | None, loader: str) -> Range | None:
+def infer_value_range(x: Tensor, stated: Sequence[float] | Literal["auto"] | None, loader: str) -> ValueRange | None:
     """The value range of samples like those of a first batch `x`: as stated, or [0, 1] if these lie in that."""
-    low, high = _extremes(x)
+    low, high = _min_max(x)
     if stated is not None and not isinstance(stated, str):
-        if stated[1] - stated[0] > FAR * max(high - low, 1.0) > 0 and stated[0] <= low <= high <= stated[1]:
-            tell(f"{loader}: values lie in [{low:.6g}, {high:.6g}], far within value_range; bytes become [0, 1]")
+        if stated[1] - stated[0] > LARGE_VALUE * max(high - low, 1.0) > 0 and stated[0] <= low <= high <= stated[1]:
+            print_status(
+                f"{loader}: values lie in [{low:.6g}, {high:.6g}], far within value_range; bytes become [0, 1]"
+            )
         return float(stated[0]), float(stated[1])
-    if max(-low, high) > FAR:
+    if max(-low, high) > LARGE_VALUE:
         lie = f"values lie in [{low:.6g}, {high:.6g}] and are taken as they are"
-        tell(f"{loader}: {lie}; if these are pixels, scale them to [0, 1]")
+        print_status(f"{loader}: {lie}; if these are pixels, scale them to [0, 1]")
     return (0.0, 1.0) if stated == "auto" and low >= 0 and high <= 1 else None
 
 
-def tell_of_labels(classes: Sequence[Tensor], scenario: Scenario, task: str) -> None:
+def warn_of_mismatched_labels(classes: Sequence[Tensor], scenario: Scenario, task: str) -> None:
     """Print a line where the labels of the newest task look as if they were meant for another scenario.
 
     `classes`: of each task, bool (U,), the labels that it had.
@@ -211,20 +217,20 @@ def tell_of_labels(classes: Sequence[Tensor], scenario: Scenario, task: str) -> 
         return
     *earlier, own = classes
     known = torch.stack(earlier).any(0)
-    if scenario.units_are_classes and not (own & ~known).any():
-        tell(f"{task}: has no new class; if its labels count from 0 in each task, add an offset to them")
-    elif not scenario.tasks_have_units and not (own & known).any():
-        tell(f"{task}: shares no class with earlier tasks; with scenario=domain all tasks have the same labels")
+    if scenario.is_class_incremental and not (own & ~known).any():
+        print_status(f"{task}: has no new class; if its labels count from 0 in each task, add an offset to them")
+    elif not scenario.units_are_task_specific and not (own & known).any():
+        print_status(f"{task}: shares no class with earlier tasks; with scenario=domain all tasks have the same labels")
 
 
-def _extremes(values: Tensor) -> tuple[float, float]:
+def _min_max(values: Tensor) -> tuple[float, float]:
     """The least and the greatest of some values, NaN where there is one, at the price of one synchronisation."""
     values = values if values.is_floating_point() else values.to(torch.int64)  # not every type of torch has them
     low, high = torch.stack(torch.aminmax(values)).tolist()
     return low, high
 
 
-def _some(y: Tensor) -> list[Any]:
+def _first_values(y: Tensor) -> list[Any]:
     values: list[Any] = (y if y.is_floating_point() else y.to(torch.int64)).unique()[:9].tolist()
     return values
 
@@ -254,11 +260,11 @@ def check_validation_loader(loader: Any, name: str) -> None:
     check_loader(loader, name)
     if hasattr(loader, "__next__"):
         raise DataError(f"{name}: can be gone through once only, and is needed after each task; give a DataLoader")
-    if length_of(loader) == 0:
+    if num_batches(loader) == 0:
         raise DataError(f"{name}: has no batch")
 
 
-def check_passes(learner: Learner, loader: Loader, length: int | None, num_epochs: int) -> None:
+def check_repeatable(learner: Learner, loader: Loader, length: int | None, num_epochs: int) -> None:
     """Refuse a loader that can't be asked for as much as the strategy needs.
 
     Raises:
@@ -266,20 +272,20 @@ def check_passes(learner: Learner, loader: Loader, length: int | None, num_epoch
     """
     strategy, long = learner.strategy, 10**9
     schedules = {optimizer.schedule for optimizer in (*learner.optimizers, *learner.generator_optimizers)}
-    if length is None and (strategy.steps(long) > long or schedules != {"constant"}):
+    if length is None and (strategy.num_steps(long) > long or schedules != {"constant"}):
         raise ConfigError(
             "train_loader",
             "one without len()",
             "generator_training=after and learning-rate schedules need to know how many batches there are",
             "give a loader that has len()",
         )
-    again = strategy.looks_again or getattr(strategy.regularizer, "looks_again", False)
+    again = strategy.needs_second_pass or getattr(strategy.regularizer, "needs_second_pass", False)
     if (again or num_epochs > 1) and hasattr(loader, "__next__"):
         why = "this strategy looks at its samples again" if again else f"num_epochs is {num_epochs}"
         raise DataError(f"train_loader: can be gone through once only, and {why}; give a list or a DataLoader")
 
 
-def length_of(loader: Loader) -> int | None:
+def num_batches(loader: Loader) -> int | None:
     """How many batches a loader has; None if it can't tell."""
     try:
         return len(loader)  # type: ignore[arg-type]
@@ -290,13 +296,13 @@ def length_of(loader: Loader) -> int | None:
 def last_batch_size(loader: Any) -> int | None:
     """Samples in the last batch of a DataLoader; None where that can't be told before it comes."""
     size, dropped = getattr(loader, "batch_size", None), getattr(loader, "drop_last", False)
-    samples = length_of(getattr(loader, "sampler", None))  # type: ignore[arg-type]
+    samples = num_batches(getattr(loader, "sampler", None))  # type: ignore[arg-type]
     if not isinstance(size, int) or not samples or dropped:
         return None
     return samples % size or size
 
 
-def repeated(loader: Loader, passes: Iterable[int], length: int | None) -> Iterator[Any]:
+def repeat_loader(loader: Loader, passes: Iterable[int], batches_per_pass: int | None) -> Iterator[Any]:
     """The batches of `loader`, once for each of `passes`, numbered from 0; none if the first brings none.
 
     Raises:
@@ -309,14 +315,18 @@ def repeated(loader: Loader, passes: Iterable[int], length: int | None) -> Itera
         while batch is not end:
             number += 1
             # Looked for before the last batch is handed on: after it, no more would be asked for.
-            following = next(batches, end) if number == length else None
-            if number == length and following is not end:
-                raise DataError(f"train_loader: len() is {length}, and it yields more batches; mend its __len__")
+            following = next(batches, end) if number == batches_per_pass else None
+            if number == batches_per_pass and following is not end:
+                raise DataError(
+                    f"train_loader: len() is {batches_per_pass}, and it yields more batches; mend its __len__"
+                )
             yield batch
-            batch = next(batches, end) if number != length else end
+            batch = next(batches, end) if number != batches_per_pass else end
         if number == 0 and turn == 0:
             return
         if number == 0:
             raise DataError("train_loader: has no batch when it is gone through again; give a list or a DataLoader")
-        if length is not None and number < length:
-            raise DataError(f"train_loader: len() is {length}, and it yields {number} batches; mend its __len__")
+        if batches_per_pass is not None and number < batches_per_pass:
+            raise DataError(
+                f"train_loader: len() is {batches_per_pass}, and it yields {number} batches; mend its __len__"
+            )

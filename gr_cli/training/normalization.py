@@ -9,11 +9,13 @@ from torch import Tensor
 
 from gr_cli.benchmarks.base import Samples
 from gr_cli.errors import ConfigError
-from gr_cli.nn.normalization import Moments
+from gr_cli.nn.normalization import ChannelMoments
 from gr_cli.nn.sample_spec import SampleSpec
 
 
-def moments(wanted: str | Sequence[Sequence[float]] | None, spec: SampleSpec, first: Samples | None) -> Moments | None:
+def input_moments(
+    setting: str | Sequence[Sequence[float]] | None, spec: SampleSpec, first_task_samples: Samples | None
+) -> ChannelMoments | None:
     """The moments that `wanted` stands for: those of the training samples `first`, or means and deviations themselves.
 
     Without `first` they are such as change nothing, for networks whose own will be loaded.
@@ -21,24 +23,26 @@ def moments(wanted: str | Sequence[Sequence[float]] | None, spec: SampleSpec, fi
     Raises:
         ConfigError: these are not for samples of that kind.
     """
-    if wanted is None:
+    if setting is None:
         return None
     size = spec.shape[0]
-    if isinstance(wanted, str):
-        mean, deviation = ([0.0] * size, [1.0] * size) if first is None else of_samples(first)
-        return Moments(mean, deviation, len(spec.shape))
-    mean, deviation = ([float(value) for value in values] for values in wanted)
+    if isinstance(setting, str):
+        mean, deviation = (
+            ([0.0] * size, [1.0] * size) if first_task_samples is None else channel_moments(first_task_samples)
+        )
+        return ChannelMoments(mean, deviation, len(spec.shape))
+    mean, deviation = ([float(value) for value in values] for values in setting)
     if not len(mean) == len(deviation) == size or min(deviation) <= 0:
         raise ConfigError(
             "normalise",
-            [list(values) for values in wanted],
+            [list(values) for values in setting],
             f"must be [means, deviations], {size} each, one for each channel, and the deviations above 0",
             "try normalise=first_task",
         )
-    return Moments(mean, deviation, len(spec.shape))
+    return ChannelMoments(mean, deviation, len(spec.shape))
 
 
-def of_samples(samples: Samples) -> tuple[list[float], list[float]]:
+def channel_moments(samples: Samples) -> tuple[list[float], list[float]]:
     """Mean and deviation of each channel, or of each entry of vectors. What never changes is only shifted."""
     sums: list[Tensor] = []
     count = 0

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gr_cli.nn.losses import cross_entropy
 
-Answers = list[tuple[Tensor, Tensor]]  # batches of logits (B, U) and labels (B,)
+Predictions = list[tuple[Tensor, Tensor]]  # batches of logits (B, U) and labels (B,)
 
 
 @dataclass(frozen=True)
@@ -18,18 +18,18 @@ class Score:
 
     accuracy: float
     loss: float | None
-    n: int
+    num_samples: int
 
 
 @torch.no_grad()
-def score(answers: Answers, units: Tensor) -> Score:
+def score(predictions: Predictions, units: Tensor) -> Score:
     """The score of `answers` when `units` bool (U,) compete."""
-    n = sum(len(y) for _, y in answers)
+    n = sum(len(y) for _, y in predictions)
     if n == 0:
         return Score(float("nan"), None, 0)
-    correct = torch.stack([(x.masked_fill(~units, -torch.inf).argmax(-1) == y).sum() for x, y in answers]).sum()
-    loss = torch.stack([cross_entropy(x, y, units).sum().double() for x, y in answers])
-    answerable = torch.stack([units[y].all() for _, y in answers]).all()
+    correct = torch.stack([(x.masked_fill(~units, -torch.inf).argmax(-1) == y).sum() for x, y in predictions]).sum()
+    loss = torch.stack([cross_entropy(x, y, units).sum().double() for x, y in predictions])
+    answerable = torch.stack([units[y].all() for _, y in predictions]).all()
     # One after the other: a sum in another order would round otherwise.
     total = sum(loss.tolist())
     return Score(correct.item() / n, total / n if answerable.item() else None, n)

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from gr_cli.errors import ConfigError, DataError, one_line
 from gr_cli.generators.base import Generator
-from gr_cli.nn.layers import mode
+from gr_cli.nn.layers import train_mode
 
 Parameters = dict[str, tuple[nn.Parameter, torch.Size]]
 
 PRECISIONS: dict[torch.dtype, Literal["float32", "float64"]] = {torch.float32: "float32", torch.float64: "float64"}
-_NEEDS_TWO = "more than 1 value per channel"  # torch, of batch statistics of one sample
+_SINGLE_SAMPLE_ERROR = "more than 1 value per channel"  # torch, of batch statistics of one sample
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class ModelState:
     parameters: Parameters
     device: torch.device
     dtype: torch.dtype
-    units: int
-    tensor_alone: bool
-    features: int | None
+    num_units: int
+    returns_tensor: bool
+    feature_size: int | None
 
     def check_change(self, now: Self, regularizer: object | None) -> None:
         """Refuse changes to which what is held beside the model, for later tasks, does not fit.
@@ -49,12 +49,22 @@ class ModelState:
         changes = (
             (f"parameters on {now.device}", self.device, now.device, "move it back: model.to(...)"),
             (f"parameters of {now.dtype}", self.dtype, now.dtype, "convert it back: model.to(...)"),
-            (f"{now.units} outputs", self.units, now.units, "make as many as all tasks need from the start"),
-            (f"{now.features} features", self.features, now.features, "keep the width of its last hidden layer"),
+            (
+                f"{now.num_units} outputs",
+                self.num_units,
+                now.num_units,
+                "make as many as all tasks need from the start",
+            ),
+            (
+                f"{now.feature_size} features",
+                self.feature_size,
+                now.feature_size,
+                "keep the width of its last hidden layer",
+            ),
             (
                 "a model that returns more than a tensor",
                 True,
-                now.tensor_alone or not self.tensor_alone,
+                now.returns_tensor or not self.returns_tensor,
                 "return logits",
             ),
         )
@@ -66,19 +76,19 @@ class ModelState:
         if changed and regularizer is not None:
             raise ConfigError(
                 "model",
-                some_names(changed),
+                first_names(changed),
                 f"can't be replaced, frozen or unfrozen between tasks under {type(regularizer).__name__}, which holds "
                 "how important each parameter was",
                 "change values in place, or begin with a new ContinualTrainer",
             )
 
 
-def some_names(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
     """The first of some names."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-class Logits(nn.Module):
+class LogitsOnly(nn.Module):
     """A model that returns more than a tensor, as one that returns logits alone."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -87,10 +97,10 @@ class Logits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ...) -> logits (B, U)."""
-        return logits_of(self.model(x))
+        return extract_logits(self.model(x))
 
 
-def logits_of(output: Any) -> Tensor:
+def extract_logits(output: Any) -> Tensor:
     """The logits in what a model returned: a tensor, what calls itself `logits`, or a single entry.
 
     Raises:
@@ -162,7 +172,7 @@ def check_parameters(model: nn.Module, device: torch.device | None) -> tuple[tor
     return next(iter(values.values())).device, getattr(torch, types[0])
 
 
-def check_values(network: nn.Module, what: str) -> None:
+def check_finite(network: nn.Module, what: str) -> None:
     """Refuse parameters that are no finite numbers before anything was trained.
 
     Raises:
@@ -179,8 +189,8 @@ def check_generator(generator: Generator) -> None:
     Raises:
         ConfigError: names the parameter.
     """
-    check_values(generator, "generator_model")
-    trained = {id(parameter) for part in generator.parts().values() for parameter in part.parameters}
+    check_finite(generator, "generator_model")
+    trained = {id(parameter) for part in generator.objectives().values() for parameter in part.parameters}
     for name, parameter in generator.named_parameters():
         if id(parameter) in trained and not parameter.requires_grad:
             raise ConfigError("generator_model", name, "is frozen", "undo it: generator_model.requires_grad_(True)")
@@ -189,7 +199,7 @@ def check_generator(generator: Generator) -> None:
 # --- modes
 
 
-def parts_in_evaluation(model: nn.Module, before: Collection[str]) -> set[str]:
+def modules_in_eval_mode(model: nn.Module, before: Collection[str]) -> set[str]:
     """Names of the modules that stay in evaluation mode while `model` is trained.
 
     They are those in that mode now, if others are not: the caller chose them one by one. After `model.eval()` the
@@ -202,12 +212,12 @@ def parts_in_evaluation(model: nn.Module, before: Collection[str]) -> set[str]:
 
 
 @contextmanager
-def training_mode(model: nn.Module, frozen: Collection[str]) -> Iterator[None]:
+def train_mode_except(model: nn.Module, in_eval_mode: Collection[str]) -> Iterator[None]:
     """All modules but the `frozen` in training mode inside the block; after it each is as it was."""
     before = {part: part.training for part in model.modules()}
     model.train()  # which a model of the caller's may have made one that leaves parts out
     for name, part in model.named_modules():
-        part.training &= name not in frozen
+        part.training &= name not in in_eval_mode
     try:
         yield
     finally:
@@ -228,11 +238,11 @@ def check_outputs(model: nn.Module, x: Tensor, loader: str) -> tuple[int, bool]:
         DataError: it can't take such samples.
     """
     before, same = x._version, x.clone()
-    with mode(model, training=False):
-        output = _called(model, x, loader)
+    with train_mode(model, training=False):
+        output = _call_model(model, x, loader)
     if x._version != before and not torch.equal(x, same):
         raise ConfigError("model", type(model).__name__, "changes its input in place", "work on a copy: x = x.clone()")
-    logits = logits_of(output)
+    logits = extract_logits(output)
     if logits.dim() != 2 or len(logits) != len(x):
         shapes = f"must return logits (B, U), not {tuple(logits.shape)} for {len(x)} samples"
         raise ConfigError("model", type(model).__name__, shapes)
@@ -241,13 +251,13 @@ def check_outputs(model: nn.Module, x: Tensor, loader: str) -> tuple[int, bool]:
             "model", type(model).__name__, "returns probabilities, and logits are needed", "leave out its softmax"
         )
     outputs = [output]
-    if (twin := _copied(model)) is not None:
-        outputs.append(_called(twin, same[:2], loader))
-        logits_of(outputs[-1])
+    if (twin := _try_copy(model)) is not None:
+        outputs.append(_call_model(twin, same[:2], loader))
+        extract_logits(outputs[-1])
     return logits.shape[1], all(isinstance(output, Tensor) for output in outputs)
 
 
-def _copied(model: nn.Module) -> nn.Module | None:
+def _try_copy(model: nn.Module) -> nn.Module | None:
     """A copy to try things with, if the model can be copied."""
     try:
         return copy.deepcopy(getattr(model, "_orig_mod", model))  # not compiled: it is called once
@@ -255,15 +265,15 @@ def _copied(model: nn.Module) -> nn.Module | None:
         return None
 
 
-def _called(model: nn.Module, x: Tensor, loader: str) -> Any:
+def _call_model(model: nn.Module, x: Tensor, loader: str) -> Any:
     misfits: list[str] = []
-    layers = [(name, part) for name, part in model.named_modules() if _width(part) is not None]
-    handles = [part.register_forward_pre_hook(_noting(name, misfits)) for name, part in layers]
+    layers = [(name, part) for name, part in model.named_modules() if _expected_input_size(part) is not None]
+    handles = [part.register_forward_pre_hook(_size_mismatch_hook(name, misfits)) for name, part in layers]
     try:
         return model(x)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        if _NEEDS_TWO in str(error):
-            raise _needs_two_samples(loader) from error
+        if _SINGLE_SAMPLE_ERROR in str(error):
+            raise _single_sample_error(loader) from error
         why = misfits[0] if misfits else one_line(error)[:300]
         raise DataError(f"{loader}: the model can't take samples of shape {tuple(x.shape[1:])}: {why}") from error
     finally:
@@ -272,7 +282,7 @@ def _called(model: nn.Module, x: Tensor, loader: str) -> Any:
 
 
 @contextmanager
-def named_errors(loader: str) -> Iterator[None]:
+def translate_torch_errors(loader: str) -> Iterator[None]:
     """Inside the block, give an error of torch that comes from a caller's model and data its real reason.
 
     Raises:
@@ -281,8 +291,8 @@ def named_errors(loader: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if _NEEDS_TWO in str(error):
-            raise _needs_two_samples(loader) from error
+        if _SINGLE_SAMPLE_ERROR in str(error):
+            raise _single_sample_error(loader) from error
         raise
 
 
@@ -299,7 +309,7 @@ def check_copy(model: nn.Module) -> None:
         raise ConfigError("model", type(model).__name__, why) from error
 
 
-def _needs_two_samples(loader: str) -> DataError:
+def _single_sample_error(loader: str) -> DataError:
     return DataError(
         f"{loader}: a batch has one sample, and the model's batch normalisation needs two; use "
         "DataLoader(..., drop_last=True) or another batch_size"
@@ -312,11 +322,11 @@ def check_single_sample(model: nn.Module, x: Tensor, loader: str) -> None:
     Raises:
         DataError: it can't take one.
     """
-    if (twin := _copied(model)) is not None:
-        _called(twin, x, loader)
+    if (twin := _try_copy(model)) is not None:
+        _call_model(twin, x, loader)
 
 
-def _width(layer: nn.Module) -> tuple[int, int] | None:
+def _expected_input_size(layer: nn.Module) -> tuple[int, int] | None:
     """The size that a layer needs of its input and the axis where: of features from behind, of channels the second."""
     size = getattr(layer, "in_features", None)
     if isinstance(layer, nn.Linear) and isinstance(size, int):
@@ -325,13 +335,13 @@ def _width(layer: nn.Module) -> tuple[int, int] | None:
     return (channels, 1) if isinstance(channels, int) else None
 
 
-def _noting(name: str, misfits: list[str]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+def _size_mismatch_hook(name: str, mismatches: list[str]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     """Called before a layer is: notes by name if its input is of another size than it takes."""
 
     def note(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        size, axis = _width(layer) or (0, 0)
+        size, axis = _expected_input_size(layer) or (0, 0)
         if inputs and isinstance(inputs[0], Tensor) and inputs[0].dim() > 1 and inputs[0].shape[axis] != size:
             what = "values" if axis == -1 else "channels"
-            misfits.append(f"its layer {name or 'itself'} takes {size} {what}, and gets {inputs[0].shape[axis]}")
+            mismatches.append(f"its layer {name or 'itself'} takes {size} {what}, and gets {inputs[0].shape[axis]}")
 
     return note

@@ -10,16 +10,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from gr_cli.config.instantiate import at, marked_fields, split_generator
+from gr_cli.config.instantiate import fields_marked, get_path, split_generator
 from gr_cli.nn.replicas import Replicas
 from gr_cli.training.experiment import Experiment
 from gr_cli.training.learner import Learner
-from gr_cli.types import PerReplica
+from gr_cli.types import VariesPerReplica
 
 C = TypeVar("C")
 
 
-def side_by_side(experiments: Sequence[Experiment]) -> Learner:
+def stack_learners(experiments: Sequence[Experiment]) -> Learner:
     """One learner for all: that of the one, or one whose replicas are the networks of each."""
     learners = [experiment.learner for experiment in experiments]
     if len(learners) == 1:
@@ -28,14 +28,16 @@ def side_by_side(experiments: Sequence[Experiment]) -> Learner:
     split = [({}, {}) if config["generator"] is None else split_generator(config["generator"]) for config in configs]
 
     def varying(group: str, nodes: Sequence[Mapping[str, Any]] | None = None) -> dict[str, Tensor]:
-        return _varying([config[group] for config in configs] if nodes is None else nodes, group, first.device)
+        return per_replica_values(
+            [config[group] for config in configs] if nodes is None else nodes, group, first.device
+        )
 
     strategy = copy.copy(first.strategy)
     strategy.regularizer = copy.copy(strategy.regularizer)
-    _set(strategy, varying("strategy"))
+    _with_attributes(strategy, varying("strategy"))
     own = first.generator_gradient_rule
     if own is not None:
-        own = _set(copy.copy(own), varying("gradient_rule", [inner["gradient_rule"] for _, inner in split]))
+        own = _with_attributes(copy.copy(own), varying("gradient_rule", [inner["gradient_rule"] for _, inner in split]))
     generators = [learner.generator for learner in learners if learner.generator is not None]
     return Learner(
         Replicas([learner.solver for learner in learners], varying("model")),
@@ -43,18 +45,18 @@ def side_by_side(experiments: Sequence[Experiment]) -> Learner:
         strategy,
         [optimizer for learner in learners for optimizer in learner.optimizers],
         first.scenario,
-        first.heads,
-        [draws for learner in learners for draws in learner.draws],
+        first.task_units,
+        [draws for learner in learners for draws in learner.random_streams],
         first.precision,
         first.augment,
-        first.stretches,
+        first.consolidation_schedule,
         [optimizer for learner in learners for optimizer in learner.generator_optimizers],
-        _set(copy.copy(first.gradient_rule), varying("gradient_rule")),
+        _with_attributes(copy.copy(first.gradient_rule), varying("gradient_rule")),
         own,
     )
 
 
-def _set(component: C, values: Mapping[str, Tensor]) -> C:
+def _with_attributes(component: C, values: Mapping[str, Tensor]) -> C:
     """Give a component, and what it is made of, its numbers per replica."""
     for name, value in values.items():
         *owners, leaf = name.split(".")
@@ -62,10 +64,10 @@ def _set(component: C, values: Mapping[str, Tensor]) -> C:
     return component
 
 
-def _varying(nodes: Sequence[Mapping[str, Any]], group: str, device: torch.device) -> dict[str, Tensor]:
+def per_replica_values(nodes: Sequence[Mapping[str, Any]], group: str, device: torch.device) -> dict[str, Tensor]:
     """The numbers in which nodes of a group differ, (R,) each."""
-    names = () if not nodes[0] else marked_fields(nodes[0], group, PerReplica)
-    values = {name: [at(node, name) for node in nodes] for name in names if at(nodes[0], name) is not None}
+    names = () if not nodes[0] else fields_marked(nodes[0], group, VariesPerReplica)
+    values = {name: [get_path(node, name) for node in nodes] for name in names if get_path(nodes[0], name) is not None}
     return {
         name: torch.tensor(found, dtype=torch.float64, device=device)
         for name, found in values.items()

@@ -25,9 +25,9 @@ class Stage:
     task: int
     name: str
     train: Samples
-    units: Tensor
+    active_units: Tensor
     replay_units: Tensor
-    rivals: Tensor
+    competing_units: Tensor
     iterations: int
 
 
@@ -38,37 +38,40 @@ def iterations_per_task(train: dict[str, Any], benchmark: Benchmark) -> int:
     return given or ceil(train["epochs"] * mean_size / train["batch_size"])
 
 
-def stages_of(benchmark: Benchmark, heads: Tensor, learner: Learner, iterations: int) -> list[Stage]:
+def build_stages(benchmark: Benchmark, task_units: Tensor, learner: Learner, iterations: int) -> list[Stage]:
     """What is trained one after the other: each task, each with all before it, or all at once."""
-    tasks, sees = benchmark.tasks, learner.strategy.sees
-    if sees == "all":
-        return [_stage(tasks, "all tasks", heads, learner, iterations * len(tasks))]
-    return [_stage(trained_in(tasks, sees, task.id), task.name, heads, learner, iterations) for task in tasks]
+    tasks, training_data = benchmark.tasks, learner.strategy.training_data
+    if training_data == "joint":
+        return [_build_stage(tasks, "all tasks", task_units, learner, iterations * len(tasks))]
+    return [
+        _build_stage(training_tasks(tasks, training_data, task.id), task.name, task_units, learner, iterations)
+        for task in tasks
+    ]
 
 
-def trained_in(tasks: Sequence[Task], sees: str, number: int) -> Sequence[Task]:
+def training_tasks(tasks: Sequence[Task], training_data: str, task: int) -> Sequence[Task]:
     """The tasks that stage `number` trains, under a strategy that sees so much."""
-    if sees == "all":
+    if training_data == "joint":
         return tasks
-    return tasks[0 if sees == "so_far" else number : number + 1]
+    return tasks[0 if training_data == "cumulative" else task : task + 1]
 
 
-def _stage(tasks: Sequence[Task], name: str, heads: Tensor, learner: Learner, iterations: int) -> Stage:
+def _build_stage(tasks: Sequence[Task], name: str, task_units: Tensor, learner: Learner, iterations: int) -> Stage:
     """The samples of some tasks as one stage, which counts as the last of them."""
     scenario, last = learner.scenario, tasks[-1].id
-    rest = (scenario.replay_units(heads, last), scenario.rivals(heads, last), iterations)
+    rest = (scenario.replay_units(task_units, last), scenario.competing_units(task_units, last), iterations)
     if len(tasks) == 1:
-        return Stage(last, name, tasks[0].train, scenario.training_units(heads, last), *rest)
+        return Stage(last, name, tasks[0].train, scenario.training_units(task_units, last), *rest)
     owner = torch.cat([torch.full((len(task.train),), task.id, device=learner.device) for task in tasks])
-    together = Samples.concatenated([task.train for task in tasks])
-    return Stage(last, name, together, scenario.joint_units(heads, owner, last), *rest)
+    together = Samples.concatenate([task.train for task in tasks])
+    return Stage(last, name, together, scenario.joint_units(task_units, owner, last), *rest)
 
 
-class Place(NamedTuple):
+class ResumePoint(NamedTuple):
     """Where runs go on: a stage, and an iteration in it."""
 
     stage: int
     iteration: int
 
 
-START = Place(0, 0)
+BEGINNING = ResumePoint(0, 0)

@@ -12,56 +12,56 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gr_cli.config.arguments import check
+from gr_cli.config.arguments import check_value
 from gr_cli.config.shipped_options import plain_value
 from gr_cli.errors import ConfigError, DataError, TrainingError
 from gr_cli.generators.base import Generator
-from gr_cli.nn.random_streams import Draws, seeded
+from gr_cli.nn.random_streams import RandomStreams, seeded
 from gr_cli.nn.sample_spec import SampleSpec
-from gr_cli.results.history import History
+from gr_cli.results.history import LossHistory
 from gr_cli.results.record import Record
-from gr_cli.strategies.steps import Batch
-from gr_cli.system.devices import default_threads, flushing_denormals, pick_device, size, thread_limit
-from gr_cli.system.memory import memory_told
-from gr_cli.training.build import assemble
+from gr_cli.strategies.context import Batch
+from gr_cli.system.devices import default_threads, flush_denormals, num_parameters, pick_device, thread_limit
+from gr_cli.system.memory import out_of_memory_as
+from gr_cli.training.build import assemble_learner
 from gr_cli.training.learner import Learner
 from gr_cli.training.loaders import (
-    FAR,
+    LARGE_VALUE,
     BatchFormat,
     Loader,
     check_loader,
-    check_passes,
+    check_repeatable,
     check_validation_loader,
+    infer_value_range,
     last_batch_size,
-    length_of,
-    range_of,
+    num_batches,
     read_batch,
-    repeated,
-    tell_of_labels,
+    repeat_loader,
+    warn_of_mismatched_labels,
 )
 from gr_cli.training.solver_checks import (
     PRECISIONS,
-    Logits,
+    LogitsOnly,
     ModelState,
     changed_parameters,
     check_copy,
+    check_finite,
     check_generator,
     check_outputs,
     check_parameters,
     check_single_sample,
-    check_values,
-    named_errors,
-    parts_in_evaluation,
-    some_names,
+    first_names,
+    modules_in_eval_mode,
+    train_mode_except,
     trained_parameters,
-    training_mode,
+    translate_torch_errors,
 )
+from gr_cli.training.trainer_evaluation import TrainerTask, ValidationEvaluator
 from gr_cli.training.trainer_folder import TrainerFolder
 from gr_cli.training.trainer_settings import TrainerSettings
-from gr_cli.training.trainer_validation import TrainerTask, Validation
-from gr_cli.types import Count, PositiveInt
+from gr_cli.types import NonNegativeInt, PositiveInt
 
-_MOST_TASKS = 100  # that a generator with gates by task has room for, unless it says another number
+_DEFAULT_NUM_TASKS = 100  # that a generator with gates by task has room for, unless it says another number
 
 
 class ContinualTrainer:
@@ -104,16 +104,16 @@ class ContinualTrainer:
         if not isinstance(model, nn.Module):
             what = f"class {model.__name__}" if isinstance(model, type) else type(model).__name__
             raise ConfigError("model", what, "must be a torch.nn.Module, made already")
-        self._model, self._settings = model, TrainerSettings.checked(config)
-        self._chosen_device = None if device is None else pick_device(str(device))
+        self._model, self._settings = model, TrainerSettings.from_config(config)
+        self._requested_device = None if device is None else pick_device(str(device))
         if str(device) == "meta":
             raise ConfigError("device", device, "has no values to train")
-        self._frozen = parts_in_evaluation(model, ())
+        self._modules_in_eval_mode = modules_in_eval_mode(model, ())
         self._learner: Learner | None = None
-        self._state: ModelState  # the model at the beginning of the newest task
+        self._model_state: ModelState  # the model at the beginning of the newest task
         self._tasks: list[TrainerTask] = []
-        self._validation = Validation(self._settings.seed)
-        self._busy = False
+        self._validation_evaluator = ValidationEvaluator(self._settings.seed)
+        self._is_training = False
         self._record = Record()
         self._folder = None if output_dir is None else TrainerFolder(output_dir)
 
@@ -128,19 +128,19 @@ class ContinualTrainer:
     def device(self) -> torch.device:
         """Where is trained."""
         here = next((p.device for p in self._model.parameters()), torch.device("cpu"))
-        return self._chosen_device or here
+        return self._requested_device or here
 
     @property
     def generator_model(self) -> Generator:
         """The generator; there is none before the first task, or without a strategy that needs one."""
         if not self._tasks or self._learner is None or self._learner.generator is None:
             raise AttributeError("there is no generator yet")
-        return self._learner.strategy.dreamer(0, self._learner.generator)
+        return self._learner.strategy.sampling_generator(0, self._learner.generator)
 
     @property
     def accuracy_matrix(self) -> list[list[float | None]]:
         """A row per trained task, a column per task; None for tasks that came later, or without a loader."""
-        rows, width = self._record.rows(), len(self._tasks)
+        rows, width = self._record.accuracy_by_training(), len(self._tasks)
         found = [rows.get(task, []) for task in range(width)]
         return [row + [None] * (width - len(row)) for row in found]
 
@@ -148,7 +148,9 @@ class ContinualTrainer:
     def metrics(self) -> dict[str, float | None]:
         """Average accuracy, forgetting and so on, as `gr_cli.results.metrics` defines them."""
         networks = {"solver": self.model, "generator": None if self._learner is None else self._learner.generator}
-        return self._record.metrics(False, {name: size(net) for name, net in networks.items() if net is not None})
+        return self._record.metrics(
+            False, {name: num_parameters(net) for name, net in networks.items() if net is not None}
+        )
 
     # --- training
 
@@ -180,119 +182,125 @@ class ContinualTrainer:
         Raises:
             ConfigError, DataError: the arguments don't fit, or a batch or the model doesn't.
         """
-        task_id, num_epochs = self._checked_numbers(task_id, num_epochs)
+        task_id, num_epochs = self._check_task_id_and_epochs(task_id, num_epochs)
         check_loader(train_loader, "train_loader")
         check_validation_loader(val_loader, f"val_loader of task {task_id}")
         if self._folder is not None and not self._tasks:
             self._folder.check_unused()
         name = f"task {task_id}" if task_name is None else str(task_name)
         # A caller's `no_grad` or `inference_mode` is not meant for what is trained in here.
-        with torch.inference_mode(False), torch.enable_grad(), memory_told(), self._not_within_itself():
+        with torch.inference_mode(False), torch.enable_grad(), out_of_memory_as(), self._refuse_reentry():
             learner = self._train(train_loader, num_epochs, task_id, name, val_loader)
-            form, threads = self._format, self._threads
+            form, threads = self._batch_format, self._threads
             try:
-                accuracies, errors = self._validation.evaluate(learner, self._tasks, form, self._record, threads)
+                accuracies, errors = self._validation_evaluator.evaluate(
+                    learner, self._tasks, form, self._record, threads
+                )
             finally:
                 if self._folder is not None:
                     facts = {"seed": self._settings.seed, "device": str(self.device), "threads": threads}
-                    names = [(task.number, task.name) for task in self._tasks]
+                    names = [(task.task_id, task.name) for task in self._tasks]
                     self._folder.write(self._settings.config, self._record, self.metrics, learner, names, facts)
-        tell_of_labels([task.classes for task in self._tasks], self._settings.scenario, f"task {task_id}")
-        self._validation.report(self._tasks, errors)
+        warn_of_mismatched_labels([task.classes for task in self._tasks], self._settings.scenario, f"task {task_id}")
+        self._validation_evaluator.report_errors(self._tasks, errors)
         return accuracies
 
     @contextmanager
-    def _not_within_itself(self) -> Iterator[None]:
-        if self._busy:
+    def _refuse_reentry(self) -> Iterator[None]:
+        if self._is_training:
             raise TrainingError("train_task: was called by a loader of the task that is trained; call it after that")
-        self._busy = True
+        self._is_training = True
         try:
             yield
         finally:
-            self._busy = False
+            self._is_training = False
 
-    def _checked_numbers(self, task_id: Any, num_epochs: Any) -> tuple[int, int]:
+    def _check_task_id_and_epochs(self, task_id: Any, num_epochs: Any) -> tuple[int, int]:
         """The number of the new task, and that of passes over its loader."""
-        epochs, known = plain_value(num_epochs, "num_epochs"), [task.number for task in self._tasks]
-        check(epochs, PositiveInt, "num_epochs")
+        epochs, known = plain_value(num_epochs, "num_epochs"), [task.task_id for task in self._tasks]
+        check_value(epochs, PositiveInt, "num_epochs")
         number = max(known, default=-1) + 1 if task_id is None else plain_value(task_id, "task_id")
-        check(number, Count, "task_id")
+        check_value(number, NonNegativeInt, "task_id")
         if number in known:
             raise ConfigError("task_id", number, f"was trained already; give a number besides {known}")
         return number, epochs
 
     def _train(self, loader: Loader, num_epochs: int, number: int, name: str, validation: Loader | None) -> Learner:
         """Train on the new task, number len(self._tasks) of the stream, which is among them then."""
-        task, length = len(self._tasks), length_of(loader)
+        task, length = len(self._tasks), num_batches(loader)
         with seeded(self._settings.seed, "loader", task):
             # One stream of batches, looked into and put back: no batch is read twice, none is lost.
-            batches = repeated(loader, count() if length is not None else range(num_epochs), length)
+            batches = repeat_loader(loader, count() if length is not None else range(num_epochs), length)
             first = next(batches, None)
             if first is None:
                 raise DataError(f"train_loader: task {number} has no batch")
-            frozen = parts_in_evaluation(self._model, self._frozen)
-            with training_mode(self._model, frozen), named_errors("train_loader"):
-                learner, x = self._prepared(first)
-                check_passes(learner, loader, length, num_epochs)
+            frozen = modules_in_eval_mode(self._model, self._modules_in_eval_mode)
+            with train_mode_except(self._model, frozen), translate_torch_errors("train_loader"):
+                learner, x = self._prepare_learner(first)
+                check_repeatable(learner, loader, length, num_epochs)
                 if task == 0 and length != 1 and last_batch_size(loader) == 1:
                     with seeded(self._settings.seed, "shape"):
                         check_single_sample(self._model, x[:1], "train_loader")
-                self._frozen = frozen
+                self._modules_in_eval_mode = frozen
                 self._threads = default_threads(self._model, len(x))
-                new = TrainerTask(number, name, validation, torch.zeros(self._format.units, dtype=torch.bool))
-                with self._undone_on_failure(learner, new):
-                    history = History([self._record], self._settings.log_every, task)
-                    with thread_limit(self._threads), flushing_denormals():
+                new = TrainerTask(number, name, validation, torch.zeros(self._batch_format.num_units, dtype=torch.bool))
+                with self._rollback_on_failure(learner, new):
+                    history = LossHistory([self._record], self._settings.log_every, task)
+                    with thread_limit(self._threads), flush_denormals():
                         learner.train_task(
                             task,
                             self._batches(learner, chain([first], batches)),
                             sys.maxsize if length is None else num_epochs * length,
-                            lambda position, losses: self._raise(history.add(position.iteration, losses)),
-                            samples=lambda replica: (self._read(pair, learner) for pair in loader),
+                            lambda position, losses: self._raise_first(history.add(position.iteration, losses)),
+                            sample_pass=lambda replica: (self._read_batch(pair, learner) for pair in loader),
                         )
-                    self._raise(history.close())
+                    self._raise_first(history.close())
         return learner
 
     def _batches(self, learner: Learner, pairs: Iterable[Any]) -> Iterator[Batch]:
         """What the loader yields, as batches; notes which units belong to the task."""
         task, scenario = len(self._tasks) - 1, self._settings.scenario
         for pair in pairs:
-            if changed := changed_parameters(self._state.parameters, trained_parameters(self._model)):
+            if changed := changed_parameters(self._model_state.parameters, trained_parameters(self._model)):
                 raise ConfigError(
-                    "model", some_names(changed), "changed while a task is trained", "do so between tasks"
+                    "model", first_names(changed), "changed while a task is trained", "do so between tasks"
                 )
-            x, y = self._read(pair, learner)
-            heads = learner.heads
+            x, y = self._read_batch(pair, learner)
+            heads = learner.task_units
             units = scenario.training_units(heads, task)
-            replay_units, rivals = scenario.replay_units(heads, task), scenario.rivals(heads, task)
+            replay_units, rivals = scenario.replay_units(heads, task), scenario.competing_units(heads, task)
             yield Batch(x.unsqueeze(0), y.unsqueeze(0), units, replay_units, rivals)
 
-    def _read(self, pair: Any, learner: Learner) -> tuple[Tensor, Tensor]:
+    def _read_batch(self, pair: Any, learner: Learner) -> tuple[Tensor, Tensor]:
         """Samples and labels of the task that is trained."""
         *earlier, current = [task.classes for task in self._tasks]
-        taken = torch.stack(earlier).any(0) if earlier and self._settings.scenario.tells_tasks else None
-        x, y = self._format.read(pair, "train_loader", current, taken)
-        learner.heads[len(self._tasks) - 1, y] = True
+        taken = torch.stack(earlier).any(0) if earlier and self._settings.scenario.task_id_available else None
+        x, y = self._batch_format.read(pair, "train_loader", current, taken)
+        learner.task_units[len(self._tasks) - 1, y] = True
         return x, y
 
-    def _raise(self, errors: Mapping[int, TrainingError]) -> None:
+    def _raise_first(self, errors: Mapping[int, TrainingError]) -> None:
         for error in errors.values():
-            if self._largest > FAR:
-                raise TrainingError(f"{error}, or samples scaled to [0, 1]: the first batch reaches {self._largest:g}")
+            if self._max_abs_value > LARGE_VALUE:
+                raise TrainingError(
+                    f"{error}, or samples scaled to [0, 1]: the first batch reaches {self._max_abs_value:g}"
+                )
             raise error
 
     @contextmanager
-    def _undone_on_failure(self, learner: Learner, new: TrainerTask) -> Iterator[None]:
+    def _rollback_on_failure(self, learner: Learner, new: TrainerTask) -> Iterator[None]:
         """Add a task inside the block; if that fails, everything is put back as it was before."""
         task, state, rows = len(self._tasks), learner.state_of(0), len(self._record.history)
         self._tasks.append(new)
-        row = learner.heads.new_full((1, self._format.units), not self._settings.scenario.tasks_have_units)
-        learner.heads = torch.cat([learner.heads, row])
+        row = learner.task_units.new_full(
+            (1, self._batch_format.num_units), not self._settings.scenario.units_are_task_specific
+        )
+        learner.task_units = torch.cat([learner.task_units, row])
         try:
             yield
         except BaseException as error:
             del self._tasks[task:], self._record.history[rows:]
-            learner.leave_task()
+            learner.release_task()
             try:
                 learner.load_states([state], task)
             except Exception as problem:  # the model was rebuilt meanwhile; the first error is the one to raise
@@ -301,48 +309,50 @@ class ContinualTrainer:
 
     # --- model and learner
 
-    def _prepared(self, first: Any) -> tuple[Learner, Tensor]:
+    def _prepare_learner(self, first: Any) -> tuple[Learner, Tensor]:
         """The learner, made or brought up to date with the model, and the first batch's samples."""
-        device, dtype = check_parameters(self._model, self._chosen_device)
+        device, dtype = check_parameters(self._model, self._requested_device)
         x, y = read_batch(first, "train_loader", dtype)
         x = x.to(device)
         with seeded(self._settings.seed, "shape"), torch.no_grad():
             units, tensor_alone = check_outputs(self._model, x.clone(), "train_loader")
-        check_values(self._model, "model")
+        check_finite(self._model, "model")
         if not self._tasks:
-            spec = SampleSpec(tuple(x.shape[1:]), range_of(x, self._settings.value_range, "train_loader"))
-            self._format = BatchFormat(spec, units, dtype, device)
-            self._largest = float(x.abs().max())
-        self._format.check(x, y, "train_loader")
+            spec = SampleSpec(tuple(x.shape[1:]), infer_value_range(x, self._settings.value_range, "train_loader"))
+            self._batch_format = BatchFormat(spec, units, dtype, device)
+            self._max_abs_value = float(x.abs().max())
+        self._batch_format.check(x, y, "train_loader")
         if self._learner is None or not self._tasks:
-            self._learner = self._build(self._model if tensor_alone else Logits(self._model))
+            self._learner = self._build_learner(self._model if tensor_alone else LogitsOnly(self._model))
         generator = self._learner.generator
         reads = generator is not None and generator.reads_features
         features = getattr(self._model, "feature_size", None) if reads else None
         now = ModelState(trained_parameters(self._model), device, dtype, units, tensor_alone, features)
         if self._tasks:
-            self._state.check_change(now, self._learner.strategy.regularizer)
+            self._model_state.check_change(now, self._learner.strategy.regularizer)
             if generator is not None:
                 check_generator(generator.to(device, dtype))
-            self._learner.adopt_parameters()
-        self._state = now
+            self._learner.rebind_parameters()
+        self._model_state = now
         return self._learner, x
 
-    def _build(self, solver: nn.Module) -> Learner:
+    def _build_learner(self, solver: nn.Module) -> Learner:
         """The learner of the solver, for samples of the format."""
-        settings, form = self._settings, self._format
-        learner = assemble(
+        settings, form = self._settings, self._batch_format
+        learner = assemble_learner(
             solver,
             settings.nodes,
             form.spec,
             settings.scenario,
-            torch.zeros(0, form.units, dtype=torch.bool),
-            Draws(settings.seed, form.device),
+            torch.zeros(0, form.num_units, dtype=torch.bool),
+            RandomStreams(settings.seed, form.device),
             PRECISIONS[form.dtype],
             # How many tasks will share their classes, if they do, is not known.
-            None if settings.scenario.tasks_have_units else settings.nodes["generator"].get("tasks", _MOST_TASKS),
+            None
+            if settings.scenario.units_are_task_specific
+            else settings.nodes["generator"].get("num_tasks", _DEFAULT_NUM_TASKS),
             strategy_path=settings.strategy_path,
         )
-        if learner.strategy.copies_solver:
+        if learner.strategy.uses_teacher:
             check_copy(self._model)
         return learner

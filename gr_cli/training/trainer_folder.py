@@ -11,7 +11,7 @@ import yaml
 from gr_cli.errors import ConfigError, FolderError
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.record import Record
-from gr_cli.results.status import Status
+from gr_cli.results.status import StatusWriter
 from gr_cli.training.learner import Learner
 
 
@@ -46,14 +46,14 @@ class TrainerFolder:
         metrics: Mapping[str, float | None],
         learner: Learner,
         tasks: Sequence[tuple[int, str]],
-        facts: Mapping[str, Any],
+        provenance: Mapping[str, Any],
     ) -> None:
         """Write tables and state after a task; `tasks` are the numbers and names of all so far."""
         names = [{"task": task, "id": number, "name": name} for task, (number, name) in enumerate(tasks)]
         raw = learner.strategy.stores_raw_samples
-        status = {"tasks": names, "mode": "python", "stores_raw_samples": raw, **facts}
+        status = {"tasks": names, "mode": "python", "stores_raw_samples": raw, **provenance}
         with self._folder.locked():
             self._folder.write_config(yaml.safe_dump({"python_api": dict(config)}, sort_keys=False))
             self._folder.write_tables(record, metrics)
             self._folder.save_checkpoint({"record": record.state_dict(), "learner": learner.state_of(0)})
-            Status(self._folder, status).write("running", "more tasks may come")
+            StatusWriter(self._folder, status).write("running", "more tasks may come")

@@ -8,23 +8,29 @@ from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Len
 
-from gr_cli.config.arguments import check
-from gr_cli.config.groups import PROVIDED
-from gr_cli.config.instantiate import check_node, resolve, split_generator
-from gr_cli.config.shipped_options import STRATEGY, generator_node, plain, strategy_node, typed_node
+from gr_cli.config.arguments import check_value
+from gr_cli.config.groups import PROVIDED_ARGUMENTS
+from gr_cli.config.instantiate import check_node, import_target, split_generator
+from gr_cli.config.shipped_options import (
+    STRATEGY_KEY,
+    generator_from_dict,
+    option_from_dict,
+    plain_dict,
+    strategy_from_dict,
+)
 from gr_cli.errors import ConfigError, suggestion
-from gr_cli.scenario import Kind, Scenario
-from gr_cli.types import Count, PositiveInt
+from gr_cli.scenario import Scenario, ScenarioName
+from gr_cli.types import NonNegativeInt, PositiveInt
 
 # What is no component: default and type of each.
-_VALUES: dict[str, tuple[Any, Any]] = {
-    "scenario": ("class", Kind),
+_PLAIN_SETTINGS: dict[str, tuple[Any, Any]] = {
+    "scenario": ("class", ScenarioName),
     "active_classes": ("seen", Literal["seen", "all"]),
-    "seed": (0, Count),
+    "seed": (0, NonNegativeInt),
     "log_every": (50, PositiveInt),
     "value_range": ("auto", Annotated[list[float], Len(2, 2)] | Literal["auto"] | None),
 }
-_NAMES = ("optimizer", "gradient_rule", STRATEGY, "generator", *_VALUES)
+_SETTINGS = ("optimizer", "gradient_rule", STRATEGY_KEY, "generator", *_PLAIN_SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -50,21 +56,21 @@ class TrainerSettings:
     value_range: list[float] | Literal["auto"] | None
 
     @classmethod
-    def checked(cls, given: Mapping[str, Any] | None) -> Self:
+    def from_config(cls, given: Mapping[str, Any] | None) -> Self:
         """The settings in the `config` that a caller gave.
 
         Raises:
             ConfigError: a value does not fit; named by its path.
         """
-        config = plain({} if given is None else given, "config")
+        config = plain_dict({} if given is None else given, "config")
         for name in config:
-            if name not in _NAMES:
-                known = f"no such setting; there are {', '.join(_NAMES)}"
-                raise ConfigError(f"config.{name}", config[name], known, suggestion(name, _NAMES))
-        path, nodes = _components(config)
-        values = {name: config.get(name, default) for name, (default, _) in _VALUES.items()}
-        for name, (default, kind) in _VALUES.items():
-            check(values[name], kind, f"config.{name}", default)
+            if name not in _SETTINGS:
+                known = f"no such setting; there are {', '.join(_SETTINGS)}"
+                raise ConfigError(f"config.{name}", config[name], known, suggestion(name, _SETTINGS))
+        path, nodes = _component_nodes(config)
+        values = {name: config.get(name, default) for name, (default, _) in _PLAIN_SETTINGS.items()}
+        for name, (default, kind) in _PLAIN_SETTINGS.items():
+            check_value(values[name], kind, f"config.{name}", default)
         value_range = values["value_range"]
         if isinstance(value_range, list) and not value_range[0] < value_range[1]:
             raise ConfigError("config.value_range", value_range, "must be [low, high], the lower first")
@@ -72,30 +78,32 @@ class TrainerSettings:
         return cls(config, nodes, path, scenario, values["seed"], values["log_every"], value_range)
 
 
-def _components(config: dict[str, Any]) -> tuple[str, dict[str, dict[str, Any]]]:
+def _component_nodes(config: dict[str, Any]) -> tuple[str, dict[str, dict[str, Any]]]:
     """Where the strategy's settings stand, and the nodes of all components by name."""
-    name, strategy, inner, default = strategy_node(config.get(STRATEGY))
-    outer, path = config.get("generator"), f"{STRATEGY}.{name}"
+    name, strategy, inner, default = strategy_from_dict(config.get(STRATEGY_KEY))
+    outer, path = config.get("generator"), f"{STRATEGY_KEY}.{name}"
     if outer is not None and inner is not None:
-        raise ConfigError(f"{STRATEGY}.generator", inner, "stands in config.generator, too", "leave out one of them")
-    generator_path = "generator" if inner is None else f"{STRATEGY}.generator"
-    generator = generator_node(outer if inner is None else inner, default, generator_path)
+        raise ConfigError(
+            f"{STRATEGY_KEY}.generator", inner, "stands in config.generator, too", "leave out one of them"
+        )
+    generator_path = "generator" if inner is None else f"{STRATEGY_KEY}.generator"
+    generator = generator_from_dict(outer if inner is None else inner, default, generator_path)
     nodes = {
         "strategy": strategy,
         "generator": generator,
-        "optimizer": typed_node("optimizer", config.get("optimizer"), "adam", "optimizer"),
-        "gradient_rule": typed_node("gradient_rule", config.get("gradient_rule"), "none", "gradient_rule"),
+        "optimizer": option_from_dict("optimizer", config.get("optimizer"), "adam", "optimizer"),
+        "gradient_rule": option_from_dict("gradient_rule", config.get("gradient_rule"), "none", "gradient_rule"),
     }
-    check_node(strategy, path, PROVIDED["strategy"])
+    check_node(strategy, path, PROVIDED_ARGUMENTS["strategy"])
     alone, own = split_generator(generator)
-    check_node(alone, generator_path, PROVIDED["generator"])
+    check_node(alone, generator_path, PROVIDED_ARGUMENTS["generator"])
     for inner, node in own.items():
         check_node(node, f"{generator_path}.{inner}", ())
     for group in ("optimizer", "gradient_rule"):
-        check_node(nodes[group], group, PROVIDED[group])
-    if resolve(strategy["_target_"], path).sees != "task":  # type: ignore[attr-defined]
+        check_node(nodes[group], group, PROVIDED_ARGUMENTS[group])
+    if import_target(strategy["_target_"], path).training_data != "current":  # type: ignore[attr-defined]
         raise ConfigError(
-            STRATEGY,
+            STRATEGY_KEY,
             name,
             "needs other tasks beside the current one, and here they come one by one",
             f"try gr-run strategy={name}",

@@ -12,7 +12,7 @@ import torch
 from scipy.sparse import csr_matrix, save_npz
 
 from gr_cli.benchmarks import Arrays
-from gr_cli.benchmarks.sources.loading import load
+from gr_cli.benchmarks.sources.load import load_dataset
 from gr_cli.errors import DataError
 from helpers.array_files import X, Y, write
 
@@ -103,10 +103,10 @@ def test_no_path_is_one_line(gr_run):
 
 def test_a_file_that_changed_is_read_anew():
     settings = write("npz", {"x": X, "y": Y})
-    first = load(Arrays(**settings))
-    assert load(Arrays(**settings)) is first
+    first = load_dataset(Arrays(**settings))
+    assert load_dataset(Arrays(**settings)) is first
     np.savez("set.npz", x=255 - X, y=Y)
-    assert np.array_equal(load(Arrays(**settings)).train.store[:, 0], 255 - X)
+    assert np.array_equal(load_dataset(Arrays(**settings)).train.store[:, 0], 255 - X)
 
 
 def test_a_missing_or_damaged_file_of_labels_is_named_by_its_own_setting():
@@ -118,13 +118,13 @@ def test_a_missing_or_damaged_file_of_labels_is_named_by_its_own_setting():
     ):
         Path("bad.npy").write_bytes(Path("folder/y.npy").read_bytes()[:-1])
         with pytest.raises(DataError, match=rf"^benchmark.source.labels={name}: {fault}"):
-            load(Arrays("folder/x.npy", name))
+            load_dataset(Arrays("folder/x.npy", name))
 
 
 def test_other_arrays_in_a_file_are_passed_over_and_told(capsys):
     np.savez("set.NPZ", x=X, y=Y, x_val=X, y_val=Y)
     os.rename("set.NPZ.npz", "set.NPZ")
-    assert len(load(Arrays("set.NPZ")).classes) == 4
+    assert len(load_dataset(Arrays("set.NPZ")).classes) == 4
     assert "benchmark.source.path=set.NPZ: passed over: x_val, y_val\n" in capsys.readouterr().err
 
 
@@ -137,4 +137,4 @@ def test_a_file_of_the_same_size_and_time_is_read_anew():
             file.seek(start)
             file.write(bytes([shade] * 20))
         os.utime("folder/x.npy", ns=(0, 0))
-        assert load(Arrays(**settings)).train.store[0].unique().tolist() == [shade]
+        assert load_dataset(Arrays(**settings)).train.store[0].unique().tolist() == [shade]

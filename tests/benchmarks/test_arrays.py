@@ -9,15 +9,15 @@ from scipy.sparse import csr_matrix
 from torch.utils.data import DataLoader, TensorDataset
 
 from gr_cli.benchmarks import Arrays, Tensors, split
-from gr_cli.benchmarks.sources.base import Data
-from gr_cli.benchmarks.sources.loading import load
+from gr_cli.benchmarks.sources.base import Dataset
+from gr_cli.benchmarks.sources.load import load_dataset
 from gr_cli.errors import ConfigError, DataError
 from helpers.array_files import BOTH, RNG, X_TEST, Y_TEST, X, Y, write
 
 
 @pytest.mark.parametrize("form", ["npz", "compressed npz", "pt", "tuple", "folder"])
 def test_a_training_and_a_test_part(form):
-    data = load(Arrays(**write(form, BOTH)))
+    data = load_dataset(Arrays(**write(form, BOTH)))
     assert data.train.x.shape == (20, 1, 4, 5) and data.train.x.dtype == torch.uint8
     assert np.array_equal(data.train.x[:, 0], X) and np.array_equal(data.test.x[:, 0], X_TEST)
     assert data.train.y.tolist() == Y.tolist() and data.test.y.tolist() == Y_TEST.tolist()
@@ -26,7 +26,7 @@ def test_a_training_and_a_test_part(form):
 
 @pytest.mark.parametrize("form", ["npz", "pt", "tuple", "folder", "pair"])
 def test_without_a_test_part_a_share_is_held_out(form):
-    data = load(Arrays(**write(form, {"x": X, "y": Y}), test_share=0.4))
+    data = load_dataset(Arrays(**write(form, {"x": X, "y": Y}), test_share=0.4))
     assert torch.bincount(data.test.y).tolist() == [2] * 4 and torch.bincount(data.train.y).tolist() == [3] * 4
     rows = {x.numpy().tobytes() for part in (data.train, data.test) for x in part.x}
     assert rows == {x.tobytes() for x in X}
@@ -35,8 +35,8 @@ def test_without_a_test_part_a_share_is_held_out(form):
             assert Y[[x.numpy().tobytes() == row.tobytes() for row in X]] == y
 
 
-def made(x: object, y: object = Y, **settings) -> Data:
-    return load(Tensors(x, y, x, y, **settings))
+def made(x: object, y: object = Y, **settings) -> Dataset:
+    return load_dataset(Tensors(x, y, x, y, **settings))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_types_of_values():
     with pytest.raises(DataError, match="its training samples are complex numbers, and must be real numbers"):
         made(x.astype(complex))
     with pytest.raises(DataError, match="has whole numbers for training or testing, and floats for the other"):
-        load(Tensors(x, Y, X.reshape(20, -1), Y))
+        load_dataset(Tensors(x, Y, X.reshape(20, -1), Y))
 
 
 def test_ranges_of_values(capsys):
@@ -108,13 +108,13 @@ def test_ranges_of_values(capsys):
 def test_standardising_takes_its_statistics_from_training_alone():
     x, far = 3 * RNG.standard_normal((20, 3, 4, 4)) + 5, 1000 + RNG.standard_normal((20, 3, 4, 4))
     x[:, 2] = 7.0  # a channel that never changes
-    data = load(Tensors(x, Y, far, Y, standardise=True))
+    data = load_dataset(Tensors(x, Y, far, Y, standardise=True))
     assert data.spec.value_range is None
     mean, deviation = x.mean((0, 2, 3), keepdims=True), x.std((0, 2, 3), keepdims=True)
     deviation[deviation == 0] = 1
     assert np.allclose(data.train.x, (x - mean) / deviation, atol=1e-5)
     assert np.allclose(data.test.x, (far - mean) / deviation, rtol=1e-4)
-    shared = load(Tensors(x, Y, standardise=True))
+    shared = load_dataset(Tensors(x, Y, standardise=True))
     assert shared.train.store is shared.test.store
     assert shared.train.x[:, :2].mean((0, 2, 3)).abs().max() < 1e-5
     with pytest.raises(ConfigError, match="standardise=true: makes values unbounded"):
@@ -173,7 +173,7 @@ def test_labels_of_any_kind_become_whole_numbers_in_their_order(labels, names):
 )
 def test_nonsense_is_one_line(x, y, message):
     with pytest.raises(DataError, match=message) as error:
-        load(Tensors(x, y))
+        load_dataset(Tensors(x, y))
     assert "\n" not in str(error.value)
 
 
@@ -190,7 +190,7 @@ def test_whole_numbers_of_any_type(x):
     small = np.asarray(x) // 16
     assert made(small).train.x.dtype == torch.uint8 and np.array_equal(made(small).train.x, WIDE // 16)
     # One scale for training and testing: bytes only if both are.
-    assert load(Tensors(small, Y, x, Y)).train.x.dtype == torch.float32
+    assert load_dataset(Tensors(small, Y, x, Y)).train.x.dtype == torch.float32
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
@@ -225,7 +225,7 @@ LABELS = [
 def test_labels_of_any_type_and_form(y):
     data = made(X, y)
     assert data.classes == ("0", "1", "2", "3") and data.train.y.tolist() == Y.tolist()
-    assert load(Tensors(X, Y, X, y)).classes == data.classes
+    assert load_dataset(Tensors(X, Y, X, y)).classes == data.classes
 
 
 def test_texts_as_labels():
@@ -263,7 +263,7 @@ def test_what_is_loaded_does_not_change_with_the_array_that_was_given():
 def test_names_of_classes_are_of_a_bounded_length_without_control_characters(gr_run):
     names = np.array(["a" * 100_000, "a" * 99_999 + "b", "\x1b[31mred\x07", "two\nlines"])
     np.savez("set.npz", x=X, y=names[Y])
-    classes = load(Arrays("set.npz")).classes
+    classes = load_dataset(Arrays("set.npz")).classes
     assert len(set(classes)) == 4 and max(map(len, classes)) <= 60 and all(name.isprintable() for name in classes)
     assert classes[0] == r"\x1b[31mred\x07" and classes[3] == r"two\nlines" and classes[1][:50] == "a" * 50
     words = ("benchmark=arrays", "benchmark.source.path=set.npz", "threads=1", "strategy=finetune")
@@ -274,19 +274,19 @@ def test_names_of_classes_are_of_a_bounded_length_without_control_characters(gr_
     assert code == 2 and len(err) < 500
     np.savez("set.npz", x=X, y=np.where(np.arange(20) == 19, names[0], names[2]))
     with pytest.raises(DataError, match=r"has one sample of a{51}") as error:
-        load(Arrays("set.npz"))
+        load_dataset(Arrays("set.npz"))
     assert len(str(error.value)) < 300
 
 
 def test_a_message_says_how_many_more_there_are():
     y = np.concatenate([np.arange(17), np.zeros(3, int)])
     with pytest.raises(DataError, match="has one sample of 1, 2, 3, 4, 5 and 11 more, and needs two"):
-        load(Tensors(X, y))
+        load_dataset(Tensors(X, y))
 
 
 def test_settings_may_be_scalars_of_numpy():
     settings = {"test_share": np.float64(0.2), "test_seed": np.int64(3), "value_range": [0, np.float64(255)]}
-    assert torch.equal(load(Tensors(X, Y, **settings)).test.x, load(Tensors(X, Y, test_seed=3)).test.x)
+    assert torch.equal(load_dataset(Tensors(X, Y, **settings)).test.x, load_dataset(Tensors(X, Y, test_seed=3)).test.x)
     first, second = (split(Tensors(X, Y), seed=seed, class_order="shuffled") for seed in (5, np.int64(5)))
     assert [task.name for task in first.tasks] == [task.name for task in second.tasks]
 
@@ -320,7 +320,7 @@ def test_a_bad_sample_is_named_by_its_place_in_the_file():
         bad[place, 0, 0] = np.nan
         np.savez("set.npz", x=bad, y=np.arange(40) % 4)
         with pytest.raises(DataError, match=f"the first at index {place};"):
-            load(Arrays("set.npz"))
+            load_dataset(Arrays("set.npz"))
 
 
 NAMES = ["[/b]", "[h]", "$x^{$", r"$\frac$", "a$b$c", "5$ note", "日本", "plain"]
@@ -357,7 +357,7 @@ def test_a_misspelt_argument_from_python_is_not_taken_letter_by_letter(settings,
         ({"class_order": "shufled"}, "^class_order=shufled: must be one of fixed, shuffled or a list"),
         ({"classes_per_task": 0}, "^classes_per_task=0: must be a whole number ≥ 1"),
         ({"classes_per_task": "2"}, '^classes_per_task="2": must be a whole number ≥ 1'),
-        ({"blur": 1.5}, r"^blur=1\.5: must be a number ≥ 0 and < 1"),
+        ({"task_overlap": 1.5}, r"^task_overlap=1\.5: must be a number ≥ 0 and < 1"),
     ],
 )
 def test_a_misspelt_argument_of_a_stream_is_named(settings, message):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gr_cli.benchmarks import Digits, Samples, permuted, split
-from gr_cli.benchmarks.sources.base import Data
-from gr_cli.benchmarks.sources.loading import load
+from gr_cli.benchmarks.sources.base import Dataset
+from gr_cli.benchmarks.sources.load import load_dataset
 from gr_cli.errors import DataError
 from gr_cli.nn.sample_spec import SampleSpec
 from helpers import small_mnist
@@ -106,7 +106,7 @@ class Mine:
     def __init__(self, fault: str = "") -> None:
         self.fault = fault
 
-    def load(self) -> Data:
+    def load(self) -> Dataset:
         return BROKEN[self.fault][0]() if self.fault else sound()
 
 
@@ -140,7 +140,7 @@ def test_what_is_no_source(gr_run):
     line = refused(gr_run, f"benchmark.source._target_={__name__}.NoSource")
     assert f"benchmark.source={__name__}.NoSource: must be a Source" in line
     with pytest.raises(DataError, match=r"benchmark.source=NoSource: has no load\(\)"):
-        load(NoSource())
+        load_dataset(NoSource())
 
 
 def test_what_may_look_odd_and_is_no_mistake():
@@ -154,30 +154,30 @@ def test_what_may_look_odd_and_is_no_mistake():
         x.flatten(1),
     ):
         part = replace(data.train, store=change)
-        load(Given(replace(data, train=part, test=part, spec=SampleSpec(tuple(change.shape[1:])))))
+        load_dataset(Given(replace(data, train=part, test=part, spec=SampleSpec(tuple(change.shape[1:])))))
     # Two parts of one store, one of whose other rows is broken; values that are bounded by nothing.
     store = torch.cat([1000 * x, torch.full((1, 1, 4, 4), float("nan"))])
     part = Samples(store, data.train.y, index=torch.arange(20))
-    load(Given(Data(part, part, data.classes, SampleSpec(tuple(part.store.shape[1:]), None))))
+    load_dataset(Given(Dataset(part, part, data.classes, SampleSpec(tuple(part.store.shape[1:]), None))))
 
 
 def test_a_fault_is_found_wherever_it_is_in_a_large_set():
     x, y = torch.zeros(2500, 3), torch.arange(2500) % 4
     x[2400, 1] = 1.0
-    whole = Data(Samples(x, y), sound().test, tuple("abcd"), SampleSpec((3,)))
+    whole = Dataset(Samples(x, y), sound().test, tuple("abcd"), SampleSpec((3,)))
     whole = replace(whole, test=whole.train)
-    load(Given(whole))
+    load_dataset(Given(whole))
     x[2400, 1] = 0.0
     with pytest.raises(DataError, match="all its 2500 training samples are the same"):
-        load(Given(replace(whole)))
+        load_dataset(Given(replace(whole)))
     x[2499, 2] = float("nan")
     with pytest.raises(DataError, match="1 of its 2500 training samples hold NaN or infinity, the first at index 2499"):
-        load(Given(replace(whole)))
+        load_dataset(Given(replace(whole)))
 
 
 def test_a_data_set_is_looked_at_once(monkeypatch):
     looked = []
-    monkeypatch.setattr("gr_cli.benchmarks.sources.loading.checked", lambda data, *_: looked.append(data) or data)
+    monkeypatch.setattr("gr_cli.benchmarks.sources.load.validate", lambda data, *_: looked.append(data) or data)
     source = Given(sound())
     for seed in range(3):
         split(source, seed)

@@ -4,10 +4,10 @@ import torch
 
 from gr_cli.benchmarks import Digits, Samples, Torchvision, permuted, split
 from gr_cli.benchmarks.base import hold_out
-from gr_cli.benchmarks.sources.base import Data
+from gr_cli.benchmarks.sources.base import Dataset
 from gr_cli.errors import ConfigError, DataError
-from gr_cli.nn.batch_order import Order
-from gr_cli.nn.random_streams import Draws
+from gr_cli.nn.batch_order import BatchOrder
+from gr_cli.nn.random_streams import RandomStreams
 from gr_cli.nn.sample_spec import SampleSpec
 from helpers import small_mnist
 
@@ -18,11 +18,11 @@ class Toy:
     def __init__(self, per_class: int = 10) -> None:
         self.per_class = per_class
 
-    def load(self) -> Data:
+    def load(self) -> Dataset:
         y = torch.arange(6).repeat_interleave(self.per_class)
         x = (100 * y + torch.arange(len(y)) % self.per_class).float().view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
         part = Samples(x.contiguous(), y)
-        return Data(part, part, tuple("abcdef"), SampleSpec(tuple(part.store.shape[1:]), None))
+        return Dataset(part, part, tuple("abcdef"), SampleSpec(tuple(part.store.shape[1:]), None))
 
 
 def test_digits_are_all_there_and_no_image_is_on_both_sides():
@@ -64,7 +64,7 @@ def test_a_shuffled_order_follows_the_seed_and_keeps_labels_right():
 def test_a_task_is_called_by_its_classes_which_can_be_told_apart():
     x, y = torch.zeros(8, 4), torch.arange(8) % 4
     x[:, 0] = torch.arange(8)
-    data = Data(
+    data = Dataset(
         Samples(x, y), Samples(x, y), ("cat", "dog", "Food & Drink", "sea lion"), SampleSpec(tuple(x.shape[1:]), None)
     )
     source = type("Given", (), {"load": lambda self: data})()
@@ -83,28 +83,28 @@ def test_validation_takes_its_share_of_each_class_from_training_alone():
     both = [set(part.x[:, 0, 0, 0].tolist()) for part in (task.train, task.validation)]
     assert not both[0] & both[1]
     assert len(task.test) == 20
-    assert hold_out(task.train, 0.0, Draws(0), 0)[1] is None
+    assert hold_out(task.train, 0.0, RandomStreams(0), 0)[1] is None
 
 
 def test_an_order_is_an_endless_stream_of_permutations_in_full_batches():
-    order = Order(10, 4, Draws(0), task=0)
+    order = BatchOrder(10, 4, RandomStreams(0), task=0)
     seen = torch.cat([order.block(i, 1)[0] for i in range(10)])
     assert len(seen) == 40
     for epoch in seen.split(10):
         assert sorted(epoch.tolist()) == list(range(10))
     assert seen[:10].tolist() != seen[10:20].tolist()
-    assert Order(10, 4, Draws(0), task=0).block(7, 1)[0].tolist() == seen[28:32].tolist()
-    large = Order(3, 8, Draws(0), task=0).block(0, 1)[0]
+    assert BatchOrder(10, 4, RandomStreams(0), task=0).block(7, 1)[0].tolist() == seen[28:32].tolist()
+    large = BatchOrder(3, 8, RandomStreams(0), task=0).block(0, 1)[0]
     assert sorted(large.tolist()[:3]) == [0, 1, 2]
     assert len(large) == 8
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10])
 def test_an_order_is_the_same_in_blocks_of_any_length_from_any_iteration(count):
-    whole = Order(10, 4, Draws(0), task=0).block(0, 24)
+    whole = BatchOrder(10, 4, RandomStreams(0), task=0).block(0, 24)
     assert whole.shape == (24, 4)
     for first in (0, 1, 2, 3):
-        order = Order(10, 4, Draws(0), task=0)
+        order = BatchOrder(10, 4, RandomStreams(0), task=0)
         for start in range(first, 24 - count + 1, count):
             assert order.block(start, count).tolist() == whole[start : start + count].tolist()
 
@@ -131,7 +131,7 @@ def test_bytes_become_fractions():
 
 def test_concatenating_carries_transforms_out():
     benchmark = permuted(Toy(2), seed=0, tasks=2, pad=0)
-    whole = Samples.concatenated([task.train for task in benchmark.tasks])
+    whole = Samples.concatenate([task.train for task in benchmark.tasks])
     assert len(whole) == 24
     for i, task in enumerate(benchmark.tasks):
         mine = torch.arange(12)
@@ -145,13 +145,13 @@ def test_parts_and_runs_of_a_split_share_the_stored_samples():
     for task in (task for run in runs for task in run.tasks):
         assert task.train.store.data_ptr() == task.validation.store.data_ptr() == data.train.store.data_ptr()
         assert task.test.store.data_ptr() == data.test.store.data_ptr()
-    whole = Samples.concatenated([task.train for task in runs[0].tasks])
+    whole = Samples.concatenate([task.train for task in runs[0].tasks])
     assert whole.store.data_ptr() == data.train.store.data_ptr()
     assert torch.equal(whole.x, torch.cat([task.train.x for task in runs[0].tasks]))
     # Two runs can take their batches from it at once.
     parts, index = [run.tasks[0].train for run in runs], torch.tensor([[3, 1, 4], [0, 5, 2]])
-    rows = torch.stack([part.rows(mine) for part, mine in zip(parts, index, strict=True)])
-    x = parts[0].values(rows)
+    rows = torch.stack([part.store_rows(mine) for part, mine in zip(parts, index, strict=True)])
+    x = parts[0].values_at_rows(rows)
     for i, part in enumerate(parts):
         assert torch.equal(x[i], part.batch(index[i])[0])
     assert not torch.equal(x[0], x[1])
@@ -159,7 +159,7 @@ def test_parts_and_runs_of_a_split_share_the_stored_samples():
 
 def test_samples_at_an_index_can_be_indexed_again():
     samples = Samples(torch.arange(10.0).unsqueeze(1), torch.arange(10))
-    part = samples.at(torch.tensor([7, 3, 5])).at(torch.tensor([2, 0]))
+    part = samples.select(torch.tensor([7, 3, 5])).select(torch.tensor([2, 0]))
     assert len(part) == 2
     assert part.x.flatten().tolist() == part.y.tolist() == [5, 7]
     assert torch.cat([x for x, _ in part.batches(1)]).flatten().tolist() == [5, 7]

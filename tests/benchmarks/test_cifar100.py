@@ -9,8 +9,8 @@ from torchvision import datasets
 import gr_cli
 from gr_cli import load_run
 from gr_cli.benchmarks import Torchvision
-from gr_cli.benchmarks.sources.loading import load
-from gr_cli.cli.compose import composed
+from gr_cli.benchmarks.sources.load import load_dataset
+from gr_cli.cli.compose import compose_settings
 from helpers.interruption import only_run
 from helpers.small_sets import publish, write_cifar
 
@@ -44,7 +44,7 @@ def both(monkeypatch):
 
 
 def test_the_preset_is_the_published_protocol():
-    config = composed([PAPER, *BIR_SI]).config
+    config = compose_settings([PAPER, *BIR_SI]).config
     assert config["scenario"] == "class" and config["benchmark"]["classes_per_task"] == 10
     assert config["benchmark"]["features"]["pretrain"]["name"] == "CIFAR10"
     assert config["model"]["hidden_sizes"] == [2000, 2000] and config["optimizer"]["lr"] == 0.0001
@@ -84,7 +84,7 @@ def test_what_stands_in_for_cifar_is_read_as_cifar(mnist_root, monkeypatch):
         (datasets.CIFAR100, "CIFAR100", 100, 1000),
     ):
         publish(monkeypatch, dataset, Path("stand_in"))
-        data = load(Torchvision(name, "stand_in"))
+        data = load_dataset(Torchvision(name, "stand_in"))
         assert data.train.store.shape == (train, 3, 32, 32) and len(data.classes) == classes
         assert data.train.y.bincount().tolist() == [train // classes] * classes
     assert data.classes[:2] == ("T-shirt/top 0", "T-shirt/top 1")

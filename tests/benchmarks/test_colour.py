@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from gr_cli.config.shipped_options import typed_node
+from gr_cli.config.shipped_options import option_from_dict
 from gr_cli.generators import mixture
 from gr_cli.models import SimpleMLP
-from gr_cli.nn.random_streams import Draws, Streams
+from gr_cli.nn.random_streams import RandomStreams, ReplicaStreams
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.training.build import build_generator
 
 KINDS = ["vae", "conv_vae", "cvae", "wgan_gp", "flow", "class_vae", "mixture", "symmetric_vae"]
-SMALL = {"hidden_dims": [8], "latent_dim": 3, "components": 2, "steps": 2, "critic_steps": 1}
+SMALL = {"hidden_dims": [8], "latent_dim": 3, "num_components": 2, "steps": 2, "critic_steps": 1}
 SHAPES = [(channels, *size) for channels in (1, 3) for size in ((8, 8), (9, 13), (28, 28), (32, 32), (64, 64))]
 
 
@@ -19,16 +19,19 @@ SHAPES = [(channels, *size) for channels in (1, 3) for size in ((8, 8), (9, 13),
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_of_training_and_dreams(kind, shape):
     torch.manual_seed(0)
-    node = typed_node("generator", {"type": kind}, "vae", "generator")
+    node = option_from_dict("generator", {"type": kind}, "vae", "generator")
     node |= {name: value for name, value in SMALL.items() if name in node}
     solver = SimpleMLP(torch.Size(shape).numel(), [8], 2)
     generator = build_generator(node, SampleSpec(shape), 2, solver)
     x, y = torch.rand(20, *shape), torch.arange(20) % 2
-    if generator.fitted:
+    if generator.closed_form:
         for label in range(2):
-            generator.fit(x[y == label], label, torch.Generator().manual_seed(label))
-    noise = {name: v[0] for name, v in Streams([Draws(0)]).batch(generator.noise(20), "test", 0, 0).items()}
-    for name, part in generator.parts().items():
+            generator.fit_class(x[y == label], label, torch.Generator().manual_seed(label))
+    noise = {
+        name: v[0]
+        for name, v in ReplicaStreams([RandomStreams(0)]).noise_at(generator.training_noise(20), "test", 0, 0).items()
+    }
+    for name, part in generator.objectives().items():
         told = {"labels": y} if generator.conditional else {}
         before = [p.detach().clone() for p in part.parameters]
         loss = sum(term.mean() for term in generator.losses(name, x, noise, **told).values())
@@ -48,10 +51,10 @@ def test_principal_components_of_wide_samples_are_found_without_all_of_them(monk
     flat = torch.randn(200, 80, generator=generator, dtype=torch.float64) * 0.9 ** torch.arange(80.0).double()
     flat = flat @ torch.linalg.qr(torch.randn(80, 80, generator=generator, dtype=torch.float64))[0]
     flat = flat - flat.mean(0)
-    exact = mixture._principal(flat, 5, generator)
-    monkeypatch.setattr(mixture, "_WIDE", 40)
-    found = mixture._principal(flat, 5, torch.Generator().manual_seed(1))
+    exact = mixture._principal_components(flat, 5, generator)
+    monkeypatch.setattr(mixture, "_MAX_EXACT_PCA_SIZE", 40)
+    found = mixture._principal_components(flat, 5, torch.Generator().manual_seed(1))
     torch.testing.assert_close(found @ found.T, torch.eye(5, dtype=torch.float64))
     torch.testing.assert_close((found * exact).sum(1).abs(), torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-6)
-    few = mixture._principal(flat[:3], 5, torch.Generator().manual_seed(1))  # there are not so many
+    few = mixture._principal_components(flat[:3], 5, torch.Generator().manual_seed(1))  # there are not so many
     torch.testing.assert_close(few @ few.T, torch.eye(5, dtype=torch.float64))

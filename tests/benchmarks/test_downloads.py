@@ -12,7 +12,7 @@ import pytest
 from torchvision import datasets
 
 from gr_cli.benchmarks import Torchvision
-from gr_cli.benchmarks.sources.loading import load
+from gr_cli.benchmarks.sources.load import load_dataset
 from helpers import small_mnist
 from helpers.small_mnist import FILES, IMAGES, PIXELS
 
@@ -35,7 +35,7 @@ class Server:
         if name in self.lacks and self.broken is None:
             raise URLError("there is no network")
         response = io.BytesIO(ARCHIVES[name])
-        response.url, response.length = request.full_url, len(ARCHIVES[name])
+        response.url, response.interval_length = request.full_url, len(ARCHIVES[name])
         if name in self.lacks and request.get_header("Method") is None:
             read, rest = response.read, iter([20])
 
@@ -88,7 +88,7 @@ def test_what_a_download_left_half_done_does_not_stand_in_the_way(gr_run, online
     assert there() == set()
     assert not Path("outputs").exists()
     online(Server())
-    data = load(Torchvision("MNIST", "data"))
+    data = load_dataset(Torchvision("MNIST", "data"))
     assert data.train.x.numpy().tobytes() == PIXELS
     assert there() == {*FILES, *ARCHIVES}
 
@@ -114,7 +114,7 @@ def test_archives_that_are_there_are_unpacked_without_network(online):
         (raw / name).unlink()
         (raw / f"{name}.gz").write_bytes(ARCHIVES[f"{name}.gz"])
     server = online(Server(lacks=tuple(ARCHIVES)))
-    assert len(load(Torchvision("MNIST", "data")).train) == 40
+    assert len(load_dataset(Torchvision("MNIST", "data")).train) == 40
     assert server.asked == []
 
 
@@ -124,7 +124,7 @@ def test_a_broken_archive_is_fetched_anew(online):
         (raw / name).unlink()
         (raw / f"{name}.gz").write_bytes(ARCHIVES[f"{name}.gz"][:30])
     online(Server())
-    assert len(load(Torchvision("MNIST", "data")).train) == 40
+    assert len(load_dataset(Torchvision("MNIST", "data")).train) == 40
     assert (raw / LAST).read_bytes() == ARCHIVES[LAST]
 
 
@@ -133,4 +133,4 @@ def test_a_set_of_which_a_part_is_missing_is_completed(online):
     (raw / IMAGES).write_bytes(b"unpacking was broken off here")
     (raw / LAST.removesuffix(".gz")).unlink()
     online(Server())
-    assert load(Torchvision("MNIST", "data")).train.x.numpy().tobytes() == PIXELS
+    assert load_dataset(Torchvision("MNIST", "data")).train.x.numpy().tobytes() == PIXELS

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gr_cli.benchmarks import ConvFeatures, Digits, Glyphs, Samples, TorchvisionFeatures, split
-from gr_cli.benchmarks.features import Features
-from gr_cli.benchmarks.sources.base import Data
+from gr_cli.benchmarks import ConvFeatureExtractor, Digits, Samples, SyntheticGlyphs, TorchvisionFeatureExtractor, split
+from gr_cli.benchmarks.feature_extractors import FeatureExtractor
+from gr_cli.benchmarks.sources.base import Dataset
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.models import CNN
-from gr_cli.nn.convolutions import fitted
+from gr_cli.nn.convolutions import match_image_shape
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.system import cache
 from gr_cli.system.checksums import save_tensors
@@ -33,9 +33,9 @@ def forget(monkeypatch) -> None:
     monkeypatch.setattr(cache, "_recent", OrderedDict())
 
 
-def images(shape: tuple[int, ...] = (1, 8, 8), n: int = 12, seed: int = 0) -> Data:
+def images(shape: tuple[int, ...] = (1, 8, 8), n: int = 12, seed: int = 0) -> Dataset:
     x = torch.rand(n, *shape, generator=torch.Generator().manual_seed(seed))
-    return Data(
+    return Dataset(
         Samples(x, torch.arange(n) % 2),
         Samples(1 - x[: n // 2], torch.arange(n // 2) % 2),
         ("a", "b"),
@@ -46,14 +46,14 @@ def images(shape: tuple[int, ...] = (1, 8, 8), n: int = 12, seed: int = 0) -> Da
 class Fixed:
     """A source of what it was given."""
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, data: Dataset) -> None:
         self.data = data
 
-    def load(self) -> Data:
+    def load(self) -> Dataset:
         return self.data
 
 
-class Counting(Features):
+class Counting(FeatureExtractor):
     """Each image's mean and largest value; counts how many images it saw."""
 
     def __init__(self, scale: float = 1.0, cache_root: str = "kept") -> None:
@@ -94,14 +94,14 @@ def test_a_split_of_features_is_that_of_the_images_with_vectors_in_their_place()
 
 def test_bytes_reach_the_network_as_fractions():
     part = Samples(torch.tensor([0, 255, 51], dtype=torch.uint8).view(3, 1, 1, 1), torch.arange(3))
-    found = Counting().of(Data(part, part, ("a", "b", "c"), SampleSpec(tuple(part.store.shape[1:]))))
+    found = Counting().extract(Dataset(part, part, ("a", "b", "c"), SampleSpec(tuple(part.store.shape[1:]))))
     torch.testing.assert_close(found.train.x[:, 1], torch.tensor([0, 1, 0.2]))
 
 
 @pytest.mark.parametrize(("shape", "size"), [((1, 8, 8), 256), ((3, 16, 16), 512), ((1, 28, 28), 1024),
                                              ((3, 32, 32), 1024), ((3, 64, 64), 1024)])  # fmt: skip
 def test_convolutions_are_as_deep_as_the_image_allows(shape, size):
-    found = ConvFeatures(weights="random", cache_root="kept").of(images(shape, 4)).train.x
+    found = ConvFeatureExtractor(weights="random", cache_root="kept").extract(images(shape, 4)).train.x
     assert found.shape == (4, size)
     torch.testing.assert_close(found.mean(1), torch.zeros(4), atol=1e-4, rtol=0)
     torch.testing.assert_close(found.var(1, correction=0), torch.ones(4), atol=1e-2, rtol=0)
@@ -109,7 +109,9 @@ def test_convolutions_are_as_deep_as_the_image_allows(shape, size):
 
 def test_random_weights_are_those_of_their_seed_and_no_others():
     def of(seed: int) -> torch.Tensor:
-        return ConvFeatures([4], "random", pretrain_seed=seed, cache_root=f"kept{seed}").of(images()).train.x
+        return (
+            ConvFeatureExtractor([4], "random", pretrain_seed=seed, cache_root=f"kept{seed}").extract(images()).train.x
+        )
 
     state = torch.get_rng_state()
     one, other = of(0), of(1)
@@ -120,19 +122,21 @@ def test_random_weights_are_those_of_their_seed_and_no_others():
 
 def test_images_are_made_to_fit():
     grey, coloured = torch.rand(2, 1, 28, 28), torch.rand(2, 3, 8, 8)
-    assert fitted(grey, (3, 8, 8)).shape == (2, 3, 8, 8)
-    assert torch.equal(fitted(coloured, (1, 8, 8)), coloured.mean(1, keepdim=True))
-    assert fitted(grey, (1, 28, 28)) is grey
-    torch.testing.assert_close(fitted(torch.full((1, 1, 28, 28), 0.3), (3, 8, 8)), torch.full((1, 3, 8, 8), 0.3))
+    assert match_image_shape(grey, (3, 8, 8)).shape == (2, 3, 8, 8)
+    assert torch.equal(match_image_shape(coloured, (1, 8, 8)), coloured.mean(1, keepdim=True))
+    assert match_image_shape(grey, (1, 28, 28)) is grey
+    torch.testing.assert_close(
+        match_image_shape(torch.full((1, 1, 28, 28), 0.3), (3, 8, 8)), torch.full((1, 3, 8, 8), 0.3)
+    )
 
 
 def test_vectors_have_no_features():
     with pytest.raises(ConfigError, match=r"benchmark.features=ConvFeatures: needs images, samples have shape \(5,\)"):
-        ConvFeatures(weights="random").of(images((5,)))
+        ConvFeatureExtractor(weights="random").extract(images((5,)))
 
 
 def test_glyphs_can_be_told_apart_and_are_the_same_every_time():
-    first, again = (Glyphs(classes=5, per_class=20, size=12).load() for _ in range(2))
+    first, again = (SyntheticGlyphs(classes=5, per_class=20, size=12).load() for _ in range(2))
     assert torch.equal(first.train.x, again.train.x)
     assert first.train.x.shape == (100, 1, 12, 12)
     assert torch.bincount(first.train.y).tolist() == [20] * 5
@@ -149,11 +153,11 @@ def test_glyphs_can_be_told_apart_and_are_the_same_every_time():
 
 def test_what_was_computed_is_kept_on_disk(monkeypatch):
     features = Counting()
-    first = features.of(images())
+    first = features.extract(images())
     assert features.seen == 18
-    assert features.of(images()).train.store is first.train.store  # runs of a sweep share it
+    assert features.extract(images()).train.store is first.train.store  # runs of a sweep share it
     forget(monkeypatch)
-    again = features.of(images())
+    again = features.extract(images())
     assert features.seen == 18
     assert torch.equal(again.train.x, first.train.x)
     assert torch.equal(again.test.x, first.test.x)
@@ -164,7 +168,7 @@ def test_what_was_computed_is_kept_on_disk(monkeypatch):
 @pytest.mark.parametrize("change", ["image", "test", "weights", "normalise"])
 def test_whatever_makes_a_difference_is_computed_anew(change):
     features, data = Counting(), images()
-    features.of(data)
+    features.extract(data)
     if change == "image":
         data = images()
         data.train.store[3, 0, 0, 0] += 0.1
@@ -175,14 +179,14 @@ def test_whatever_makes_a_difference_is_computed_anew(change):
         features.scale = 1.5
     if change == "normalise":
         features.normalise = True
-    features.of(data)
+    features.extract(data)
     assert features.seen == 36
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "garbage", "other", "empty", "folder", "pipe"])
 def test_a_file_that_was_damaged_is_computed_anew(monkeypatch, capsys, damage):
     features = Counting()
-    expected = features.of(images()).train.x
+    expected = features.extract(images()).train.x
     (file,) = Path("kept/features").iterdir()
     whole = file.read_bytes()
     if damage == "other":
@@ -195,9 +199,9 @@ def test_a_file_that_was_damaged_is_computed_anew(monkeypatch, capsys, damage):
         content["flipped"] = whole[:700] + bytes([whole[700] ^ 1]) + whole[701:]  # among the numbers
         file.write_bytes(content[damage])
     forget(monkeypatch)
-    assert torch.equal(features.of(images()).train.x, expected)
+    assert torch.equal(features.extract(images()).train.x, expected)
     forget(monkeypatch)
-    assert torch.equal(features.of(images()).train.x, expected)
+    assert torch.equal(features.extract(images()).train.x, expected)
     assert features.seen == (54 if damage == "folder" else 36)  # nothing can be written over a folder
     assert "is damaged (" in capsys.readouterr().err
 
@@ -205,8 +209,8 @@ def test_a_file_that_was_damaged_is_computed_anew(monkeypatch, capsys, damage):
 def test_a_folder_that_can_not_be_written_is_no_error():
     Path("kept").write_text("a file where the folder would be")
     features = Counting()
-    assert features.of(images()).train.x.shape == (12, 2)
-    features.of(images())
+    assert features.extract(images()).train.x.shape == (12, 2)
+    features.extract(images())
     assert features.seen == 18  # but not in memory
 
 
@@ -216,7 +220,7 @@ def test_a_full_disk_is_no_error_and_leaves_no_half_file(monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    assert Counting().of(images()).train.x.shape == (12, 2)
+    assert Counting().extract(images()).train.x.shape == (12, 2)
     assert list(Path("kept/features").iterdir()) == []
 
 
@@ -244,44 +248,44 @@ def test_whoever_waits_for_another_process_is_told(monkeypatch):
             told.append(what)
             fcntl.flock(held, fcntl.LOCK_UN)  # the other one is done
 
-        monkeypatch.setattr(cache, "tell", tell)
-        assert cache.kept(Path("kept/one.pt"), lambda: {"x": torch.ones(2)})["x"].sum() == 2
+        monkeypatch.setattr(cache, "print_status", tell)
+        assert cache.cached(Path("kept/one.pt"), lambda: {"x": torch.ones(2)})["x"].sum() == 2
     assert told == ["another process computes what is missing in kept; this one waits for it"]
 
 
 def test_how_far_it_is_is_shown_on_a_terminal(monkeypatch, capsys):
     clock = iter(range(10_000))
     monkeypatch.setattr("gr_cli.system.messages.monotonic", lambda: next(clock))
-    pretrained(5).of(images())
+    pretrained(5).extract(images())
     assert "\r" not in capsys.readouterr().err
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    pretrained(5, "elsewhere", seed=1).of(images(n=300))
+    pretrained(5, "elsewhere", seed=1).extract(images(n=300))
     shown = capsys.readouterr().err
     assert "iterations of pretraining: 2 of 5" in shown and "batches of 100 images: 2 of 3" in shown
 
 
 def test_features_that_are_not_finite_are_refused():
     with pytest.raises(DataError, match="not finite"):
-        Counting(float("nan")).of(images())
+        Counting(float("nan")).extract(images())
 
 
 # --- pretraining
 
 
 def lessons() -> Fixed:
-    return Fixed(Glyphs(classes=6, per_class=60, size=12).load())
+    return Fixed(SyntheticGlyphs(classes=6, per_class=60, size=12).load())
 
 
-def pretrained(iterations: int, root: str = "kept", seed: int = 0) -> ConvFeatures:
-    return ConvFeatures([8, 16], "pretrained", lessons(), iterations, seed, cache_root=root)
+def pretrained(iterations: int, root: str = "kept", seed: int = 0) -> ConvFeatureExtractor:
+    return ConvFeatureExtractor([8, 16], "pretrained", lessons(), iterations, seed, cache_root=root)
 
 
 def test_pretraining_makes_features_that_tell_classes_apart():
     """By what a linear classifier of few samples makes of them, for classes that were not seen in pretraining."""
-    data = Glyphs(classes=8, per_class=20, size=8, glyphs_seed=1).load()
+    data = SyntheticGlyphs(classes=8, per_class=20, size=8, glyphs_seed=1).load()
 
     def accuracy(iterations: int) -> float:
-        found = pretrained(iterations).of(data)
+        found = pretrained(iterations).extract(data)
         weight = torch.zeros(8, found.train.x.shape[1], requires_grad=True)
         for _ in range(60):
             loss = F.cross_entropy(found.train.x @ weight.T, found.train.y) + 1e-3 * weight.square().sum()
@@ -295,24 +299,24 @@ def test_pretraining_makes_features_that_tell_classes_apart():
 
 def test_pretraining_is_the_same_every_time_and_kept(monkeypatch):
     state = torch.get_rng_state()
-    first = pretrained(5).of(images())
+    first = pretrained(5).extract(images())
     assert torch.equal(state, torch.get_rng_state())
     assert len(list(Path("kept/features").iterdir())) == 2  # the weights, and what they make of these images
     forget(monkeypatch)
-    assert torch.equal(pretrained(5, "elsewhere").of(images()).train.x, first.train.x)
-    assert not torch.allclose(pretrained(6).of(images()).train.x, first.train.x)
-    assert not torch.allclose(pretrained(5, seed=1).of(images()).train.x, first.train.x)
+    assert torch.equal(pretrained(5, "elsewhere").extract(images()).train.x, first.train.x)
+    assert not torch.allclose(pretrained(6).extract(images()).train.x, first.train.x)
+    assert not torch.allclose(pretrained(5, seed=1).extract(images()).train.x, first.train.x)
 
     def fail(*_):
         raise AssertionError("pretrained again")
 
     forget(monkeypatch)
-    monkeypatch.setattr("gr_cli.benchmarks.features.pretrained", fail)
-    pretrained(5).of(images(seed=1))  # other images, the same network
+    monkeypatch.setattr("gr_cli.benchmarks.feature_extractors.pretrain", fail)
+    pretrained(5).extract(images(seed=1))  # other images, the same network
 
 
 def test_pretraining_on_the_benchmark_itself_is_refused():
-    features = ConvFeatures([4], pretrain=Digits(), pretrain_iterations=1)
+    features = ConvFeatureExtractor([4], pretrain=Digits(), pretrain_iterations=1)
     with pytest.raises(ConfigError, match=r"pretrain=Digits: is the benchmark's own data") as error:
         split(Digits(), seed=0, features=features)
     assert "\n" not in str(error.value)
@@ -320,7 +324,7 @@ def test_pretraining_on_the_benchmark_itself_is_refused():
 
 def test_pretraining_needs_something_to_learn():
     with pytest.raises(ConfigError, match=r"features.pretrain=null: must be a data set; or say .*weights=random"):
-        ConvFeatures()
+        ConvFeatureExtractor()
 
 
 # --- weights from a file
@@ -329,7 +333,7 @@ def test_pretraining_needs_something_to_learn():
 def test_weights_of_a_trained_solver_can_be_taken_over():
     solver = CNN((1, 8, 8), 2, [4, 6], 5)
     torch.save(solver.state_dict(), "solver.pt")
-    found = ConvFeatures([4, 6], "solver.pt", normalise=False, cache_root="kept").of(images())
+    found = ConvFeatureExtractor([4, 6], "solver.pt", normalise=False, cache_root="kept").extract(images())
     x = images().train.x
     for convolution in solver.convolutions:
         x = F.relu(convolution(x))
@@ -368,7 +372,7 @@ def test_a_file_of_something_else_is_one_line(stored, told):
     elif stored is not None:
         torch.save(stored, file)
     with pytest.raises(DataError, match=told) as error:
-        ConvFeatures([4, 6], str(file), cache_root="kept").of(images())
+        ConvFeatureExtractor([4, 6], str(file), cache_root="kept").extract(images())
     assert str(error.value).startswith("benchmark.features.weights=weights.pt: ")
     assert "\n" not in str(error.value)
     assert not Path("touched").exists()
@@ -380,8 +384,10 @@ def test_a_resnet_takes_the_weights_that_torchvision_publishes():
     torch.manual_seed(1)
     network = resnet18().eval()
     torch.save(network.state_dict(), "resnet18.pth")
-    features = TorchvisionFeatures("resnet18", "resnet18.pth", image_size=32, normalise=False, cache_root="kept")
-    found = features.of(images((1, 8, 8), 4)).train.x
+    features = TorchvisionFeatureExtractor(
+        "resnet18", "resnet18.pth", image_size=32, normalise=False, cache_root="kept"
+    )
+    found = features.extract(images((1, 8, 8), 4)).train.x
     network.fc = nn.Identity()
     x = F.interpolate(images((1, 8, 8), 4).train.x.expand(-1, 3, -1, -1), (32, 32), mode="bilinear", antialias=True)
     mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
@@ -389,6 +395,6 @@ def test_a_resnet_takes_the_weights_that_torchvision_publishes():
         torch.testing.assert_close(found, network((x - mean) / deviation))
     assert found.shape == (4, 512)
     with pytest.raises(DataError, match="lacks layer"):
-        TorchvisionFeatures("resnet34", "resnet18.pth", cache_root="kept").of(images())
+        TorchvisionFeatureExtractor("resnet34", "resnet18.pth", cache_root="kept").extract(images())
     with pytest.raises(ConfigError, match=r"weights=null: must be a file with the weights of a resnet18"):
-        TorchvisionFeatures("resnet18")
+        TorchvisionFeatureExtractor("resnet18")

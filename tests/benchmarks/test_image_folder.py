@@ -101,7 +101,7 @@ def nothing_is_decoded(monkeypatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("decoded before it was found that this set can't be learnt from")
 
-    monkeypatch.setattr("gr_cli.benchmarks.sources.image_folder.decoded", never)
+    monkeypatch.setattr("gr_cli.benchmarks.sources.image_folder.decode_image", never)
 
 
 def test_a_class_without_enough_images_is_named_before_any_is_decoded(monkeypatch):
@@ -203,11 +203,11 @@ def test_what_was_decoded_is_kept_until_a_file_changes(monkeypatch):
     def afresh() -> None:
         """As another process would find it."""
         cache._recent.clear()
-        image_folder._data.cache_clear()
+        image_folder._load_dataset.cache_clear()
 
     decoded = []
-    original = image_folder.decoded
-    monkeypatch.setattr(image_folder, "decoded", lambda *given: decoded.append(given) or original(*given))
+    original = image_folder.decode_image
+    monkeypatch.setattr(image_folder, "decode_image", lambda *given: decoded.append(given) or original(*given))
 
     def times() -> int:
         afresh()
@@ -263,7 +263,7 @@ def shades() -> list[int]:
     from gr_cli.system import cache
 
     cache._recent.clear()
-    image_folder._data.cache_clear()
+    image_folder._load_dataset.cache_clear()
     return read().train.x[:, 0, 0, 0].tolist()
 
 
@@ -316,10 +316,10 @@ def test_progress_is_shown_on_a_terminal_alone(monkeypatch, capsys):
 
     clock = iter(range(100))
     monkeypatch.setattr(messages, "monotonic", lambda: next(clock))
-    assert list(messages.counted("abc", 3, "letters")) == list("abc")
+    assert list(messages.with_progress("abc", 3, "letters")) == list("abc")
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    assert list(messages.counted("abc", 3, "letters")) == list("abc")
+    assert list(messages.with_progress("abc", 3, "letters")) == list("abc")
     shown = capsys.readouterr().err
     assert "letters: 2 of 3" in shown and shown.endswith("\r\x1b[K") and "\n" not in shown
 
@@ -339,7 +339,7 @@ def test_a_run_from_the_command_line(gr_run):
 def test_the_preset_goes_with_any_strategy(gr_run, strategy):
     folder(each=10, classes=("a", "b", "c", "d"))
     words = ("preset=best_image_folder", "benchmark.source.path=images", "benchmark.source.size=8", *strategy)
-    code, _, err = gr_run(*words, "train.iterations=2", "evaluate.dreams=0", "threads=1")
+    code, _, err = gr_run(*words, "train.iterations=2", "evaluate.generated_samples=0", "threads=1")
     assert code == 0, err
     (status,) = Path("outputs/image_folder").rglob("status.json")
     assert json.loads(status.read_text())["stores_raw_samples"] == (strategy in {("strategy=er",), ("strategy=joint",)})

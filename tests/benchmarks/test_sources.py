@@ -17,8 +17,8 @@ import torch
 from torchvision import datasets
 
 from gr_cli.benchmarks import Torchvision, split
-from gr_cli.benchmarks.sources.base import Data
-from gr_cli.benchmarks.sources.loading import load
+from gr_cli.benchmarks.sources.base import Dataset
+from gr_cli.benchmarks.sources.load import load_dataset
 from gr_cli.errors import ConfigError, DataError
 from helpers.small_sets import EMNIST_CLASSES, pixels, publish, write_cifar, write_emnist, write_mnist, write_usps
 
@@ -31,8 +31,8 @@ def _no_network(monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", refused)
 
 
-def read(name: str, **settings) -> Data:
-    data = load(Torchvision(name, "data", download=False, **settings))
+def read(name: str, **settings) -> Dataset:
+    data = load_dataset(Torchvision(name, "data", download=False, **settings))
     for part in (data.train, data.test):
         assert part.x.dtype == torch.uint8 and part.x.is_contiguous()
         assert part.y.dtype == torch.int64
@@ -171,7 +171,7 @@ def test_an_archive_of_cifar_that_is_there_is_unpacked_without_network(monkeypat
     shutil.rmtree("data/cifar-10-batches-py")
     checksum = hashlib.md5(Path("data/cifar-10-python.tar.gz").read_bytes()).hexdigest()
     monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", checksum)
-    assert np.array_equal(load(Torchvision("CIFAR10", "data")).train.x, images)
+    assert np.array_equal(load_dataset(Torchvision("CIFAR10", "data")).train.x, images)
     assert sorted(path.name for path in Path("data").iterdir()) == ["cifar-10-batches-py", "cifar-10-python.tar.gz"]
 
 
@@ -186,7 +186,7 @@ def test_an_archive_of_emnist_that_is_there_is_unpacked_without_network(monkeypa
             file.unlink()
     (raw / "gzip.zip").write_bytes(whole.getvalue())
     monkeypatch.setattr(datasets.EMNIST, "md5", hashlib.md5(whole.getvalue()).hexdigest())
-    assert np.array_equal(load(Torchvision("EMNIST", "data", split="letters")).train.x[:, 0], upright)
+    assert np.array_equal(load_dataset(Torchvision("EMNIST", "data", split="letters")).train.x[:, 0], upright)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate
 
 from gr_cli.benchmarks import Digits, Samples, permuted, rotated, split
-from gr_cli.benchmarks.sources.base import Data
-from gr_cli.benchmarks.streams.blurry import _exchange
-from gr_cli.cli.compose import composed
+from gr_cli.benchmarks.sources.base import Dataset
+from gr_cli.benchmarks.streams.task_overlap import _exchange_permutation
+from gr_cli.cli.compose import compose_settings
 from gr_cli.errors import ConfigError, DataError
-from gr_cli.nn.random_streams import Draws
+from gr_cli.nn.random_streams import RandomStreams
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.scenario import Scenario
 from gr_cli.training.batches import batches
@@ -22,7 +22,7 @@ from helpers.interruption import only_run
 
 CPU = torch.device("cpu")
 TINY = ("train.iterations=4", "log.every=4", "model.hidden_sizes=[8]", "generator.hidden_dims=[8]",
-        "strategy.memory_size=20", "evaluate.dreams=0", "threads=1")  # fmt: skip
+        "strategy.memory_size=20", "evaluate.generated_samples=0", "threads=1")  # fmt: skip
 
 
 class Numbered:
@@ -31,11 +31,11 @@ class Numbered:
     def __init__(self, sizes=(40, 31, 22, 40, 27, 20), names="abcdef") -> None:
         self.sizes, self.names = sizes, names
 
-    def load(self) -> Data:
+    def load(self) -> Dataset:
         y = torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes))
         x = torch.arange(float(len(y))).view(-1, 1).expand(-1, 2).contiguous()
         part = Samples(x, y)
-        return Data(part, part, tuple(self.names), SampleSpec(tuple(part.store.shape[1:]), None))
+        return Dataset(part, part, tuple(self.names), SampleSpec(tuple(part.store.shape[1:]), None))
 
 
 def numbers(samples: Samples) -> list[int]:
@@ -93,10 +93,10 @@ def test_an_order_that_is_none_is_refused(order, message):
 def test_heads_have_the_width_of_their_task_and_domains_must_be_equally_wide():
     counts = [5, 2, 3]
     for kind in ("class", "task"):
-        assert Scenario(kind).heads(counts).sum(1).tolist() == counts
-        assert Scenario(kind).offsets(counts) == [0, 5, 7]
+        assert Scenario(kind).task_units(counts).sum(1).tolist() == counts
+        assert Scenario(kind).unit_offsets(counts) == [0, 5, 7]
     with pytest.raises(ConfigError, match=r"scenario=domain: all tasks share .* not 5, 2, 3; try scenario=class"):
-        Scenario("domain").heads(counts)
+        Scenario("domain").task_units(counts)
 
 
 @pytest.mark.parametrize("scenario", ["class", "task"])
@@ -110,7 +110,7 @@ def test_uneven_tasks_are_learnt(gr_run, scenario):
 
 
 def test_rounds_deal_each_class_out_evenly_and_every_sample_once():
-    benchmark = split(Numbered(), seed=0, classes_per_task=3, rounds=4)
+    benchmark = split(Numbered(), seed=0, classes_per_task=3, repetitions=4)
     assert len(benchmark.tasks) == 8
     assert [task.name for task in benchmark.tasks][::3] == ["a b c, round 1", "d e f, round 2", "a b c, round 4"]
     whole = [number for task in benchmark.tasks for number in numbers(task.train)]
@@ -121,28 +121,28 @@ def test_rounds_deal_each_class_out_evenly_and_every_sample_once():
         assert max(counts) - min(counts) <= 1
     for task in benchmark.tasks:
         assert numbers(task.test) == numbers(benchmark.tasks[task.id % 2].test)
-    others = split(Numbered(), seed=1, classes_per_task=3, rounds=4)
+    others = split(Numbered(), seed=1, classes_per_task=3, repetitions=4)
     assert numbers(others.tasks[0].train) != numbers(benchmark.tasks[0].train)
 
 
 def test_a_class_that_comes_again_has_the_units_it_had():
-    benchmark = split(Numbered(), seed=0, classes_per_task=[4, 2], rounds=2)
+    benchmark = split(Numbered(), seed=0, classes_per_task=[4, 2], repetitions=2)
     scenario, data = Scenario("class"), Numbered().load().train
-    assert benchmark.repeats == [None, None, 0, 1]
-    offsets = scenario.offsets(benchmark.class_counts, benchmark.repeats)
+    assert benchmark.repeated_tasks == [None, None, 0, 1]
+    offsets = scenario.unit_offsets(benchmark.class_counts, benchmark.repeated_tasks)
     assert offsets == [0, 4, 0, 4]
-    assert scenario.heads(benchmark.class_counts, benchmark.repeats).sum(0).tolist() == [2] * 6
-    for task in benchmark.on(CPU, offsets).tasks:
+    assert scenario.task_units(benchmark.class_counts, benchmark.repeated_tasks).sum(0).tolist() == [2] * 6
+    for task in benchmark.to(CPU, offsets).tasks:
         assert task.train.y.tolist() == data.y[numbers(task.train)].tolist()
 
 
 def test_a_class_with_too_few_samples_for_so_many_rounds_is_refused():
-    with pytest.raises(DataError, match=r"benchmark.rounds=21: class 'f' has only 20 training samples"):
-        split(Numbered(), seed=0, rounds=21)
+    with pytest.raises(DataError, match=r"benchmark.repetitions=21: class 'f' has only 20 training samples"):
+        split(Numbered(), seed=0, repetitions=21)
 
 
 def test_validation_samples_come_in_no_round():
-    tasks = split(Numbered(), seed=0, classes_per_task=6, rounds=2, validation_share=0.2).tasks
+    tasks = split(Numbered(), seed=0, classes_per_task=6, repetitions=2, validation_share=0.2).tasks
     held, trained = numbers(tasks[0].validation), [number for task in tasks for number in numbers(task.train)]
     assert numbers(tasks[1].validation) == held
     assert sorted(held + trained) == list(range(180))
@@ -155,7 +155,7 @@ def test_validation_samples_come_in_no_round():
 @pytest.mark.parametrize("per_task", [2, [3, 2, 1], 3])
 def test_blur_exchanges_exactly_its_share_and_loses_no_sample(share, per_task):
     plain = split(Numbered(), seed=0, classes_per_task=per_task)
-    benchmark = split(Numbered(), seed=0, classes_per_task=per_task, blur=share)
+    benchmark = split(Numbered(), seed=0, classes_per_task=per_task, task_overlap=share)
     owner = {number: task.id for task in plain.tasks for number in numbers(task.train)}
     data = Numbered().load().train
     wanted = [round(share * len(task.train)) for task in plain.tasks]
@@ -163,18 +163,18 @@ def test_blur_exchanges_exactly_its_share_and_loses_no_sample(share, per_task):
     for task, before, number in zip(benchmark.tasks, plain.tasks, most, strict=True):
         assert len(task.train) == len(before.train)
         assert sum(owner[n] != task.id for n in numbers(task.train)) == number
-        assert task.origin.tolist() == [owner[n] for n in numbers(task.train)]
+        assert task.origin_task.tolist() == [owner[n] for n in numbers(task.train)]
         assert numbers(task.test) == numbers(before.test)
     assert len({task.train.store.data_ptr() for task in benchmark.tasks}) == 1
     assert sorted(n for task in benchmark.tasks for n in numbers(task.train)) == list(range(180))
-    offsets = Scenario("class").offsets(benchmark.class_counts)
-    for task in benchmark.on(CPU, offsets).tasks:
+    offsets = Scenario("class").unit_offsets(benchmark.class_counts)
+    for task in benchmark.to(CPU, offsets).tasks:
         assert task.train.y.tolist() == data.y[numbers(task.train)].tolist()
 
 
 def test_what_is_exchanged_comes_from_all_others_alike():
     giver = torch.arange(4).repeat_interleave(300)
-    got = _exchange(giver, Draws(0))
+    got = _exchange_permutation(giver, RandomStreams(0))
     assert sorted(got.tolist()) == list(range(1200))
     for task in range(4):
         counts = torch.bincount(giver[got[giver == task]], minlength=4).tolist()
@@ -183,8 +183,8 @@ def test_what_is_exchanged_comes_from_all_others_alike():
 
 
 def test_a_blurred_class_is_seen_as_soon_as_one_of_its_samples_is():
-    experiment = prepare(composed([*TINY, "benchmark.blur=0.2"]))
-    assert experiment.learner.heads.all()  # 10 classes, 57 lent samples: all come everywhere
+    experiment = prepare(compose_settings([*TINY, "benchmark.task_overlap=0.2"]))
+    assert experiment.learner.task_units.all()  # 10 classes, 57 lent samples: all come everywhere
     x, y = next((batch.x, batch.y) for batch in batches([experiment], 0, 0))
     data = Digits().load().train
     known = {tuple(row): label for row, label in zip(data.x.flatten(1).tolist(), data.y.tolist(), strict=True)}
@@ -192,7 +192,10 @@ def test_a_blurred_class_is_seen_as_soon_as_one_of_its_samples_is():
 
 
 def test_blurred_and_recurring_streams_are_learnt(gr_run):
-    for words in (["benchmark.blur=0.1"], ["benchmark.classes_per_task=5", "benchmark.rounds=2", "benchmark.blur=0.1"]):
+    for words in (
+        ["benchmark.task_overlap=0.1"],
+        ["benchmark.classes_per_task=5", "benchmark.repetitions=2", "benchmark.task_overlap=0.1"],
+    ):
         for scenario in ("class", "domain"):
             code, _, err = gr_run(*TINY, *words, f"scenario={scenario}")
             assert code == 0, err
@@ -201,11 +204,14 @@ def test_blurred_and_recurring_streams_are_learnt(gr_run):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["benchmark.blur=0.1", "scenario=task"], "benchmark.blur=on: with scenario=task each sample tells"),
-        (["benchmark.blur=0.1", "benchmark.classes_per_task=10"], "and there is only one"),
-        (["benchmark.blur=1.0"], "benchmark.blur=1.0: must be a number ≥ 0 and < 1"),
-        (["benchmark.rounds=2", "generator=mixture"], "here tasks have classes in common"),
-        (["benchmark.blur=0.1", "strategy=generative_classifier"], "here tasks have classes in common"),
+        (
+            ["benchmark.task_overlap=0.1", "scenario=task"],
+            "benchmark.task_overlap=on: with scenario=task each sample tells",
+        ),
+        (["benchmark.task_overlap=0.1", "benchmark.classes_per_task=10"], "and there is only one"),
+        (["benchmark.task_overlap=1.0"], "benchmark.task_overlap=1.0: must be a number ≥ 0 and < 1"),
+        (["benchmark.repetitions=2", "generator=mixture"], "here tasks have classes in common"),
+        (["benchmark.task_overlap=0.1", "strategy=generative_classifier"], "here tasks have classes in common"),
         (["benchmark.classes_per_task=[5,2,3]", "scenario=domain"], "must have equally many classes, not 5, 2, 3"),
         (["benchmark.classes_per_task=[5,0,5]"], "must be a whole number ≥ 1 or a list, each a whole number ≥ 1"),
         (["benchmark.class_order=random"], "must be one of fixed, shuffled or a list, each text or a whole number"),
@@ -229,8 +235,8 @@ def test_a_rotation_is_that_of_torchvision():
     part = Samples(x, torch.tensor([0, 1, 0]))
 
     class Source:
-        def load(self) -> Data:
-            return Data(part, part, ("a", "b"), SampleSpec(tuple(part.store.shape[1:])))
+        def load(self) -> Dataset:
+            return Dataset(part, part, ("a", "b"), SampleSpec(tuple(part.store.shape[1:])))
 
     benchmark = rotated(Source(), seed=0, angles=[0, 30, -75.5, 90])
     assert [task.name for task in benchmark.tasks] == ["0 degrees", "30 degrees", "-75.5 degrees", "90 degrees"]
@@ -248,7 +254,7 @@ def test_rotated_bytes_stay_bytes_of_the_same_picture():
     x = torch.randint(0, 256, (2, 1, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     task = rotated(_images(x), seed=0, tasks=2, span=360.0).tasks[1]
     assert task.name == "180 degrees"
-    raw = task.train.materialised().x
+    raw = task.train.with_transform_applied().x
     assert raw.dtype == torch.uint8
     assert torch.equal(raw, x.rot90(2, (2, 3)))
 
@@ -257,8 +263,8 @@ def _images(x: torch.Tensor):
     part = Samples(x, torch.arange(len(x)) % 2)
 
     class Source:
-        def load(self) -> Data:
-            return Data(part, part, ("a", "b"), SampleSpec(tuple(part.store.shape[1:])))
+        def load(self) -> Dataset:
+            return Dataset(part, part, ("a", "b"), SampleSpec(tuple(part.store.shape[1:])))
 
     return Source()
 
@@ -271,7 +277,7 @@ def test_rotations_are_spread_over_a_span_whose_end_is_left_out():
 @pytest.mark.parametrize("make", [permuted, rotated])
 def test_a_hundred_tasks_share_samples_and_labels_on_the_device(make):
     benchmark = make(Digits(), seed=0, tasks=100)
-    tasks = benchmark.on(CPU, Scenario("domain").offsets(benchmark.class_counts)).tasks
+    tasks = benchmark.on(CPU, Scenario("domain").unit_offsets(benchmark.class_counts)).tasks
     assert len(tasks) == 100
     for part in ("train", "test"):
         assert len({getattr(task, part).store.data_ptr() for task in tasks}) == 1
@@ -286,7 +292,7 @@ def test_vectors_are_refused_where_images_are_needed(make):
 
 @pytest.mark.parametrize("make", [permuted, rotated])
 def test_views_come_again_with_other_samples_and_the_same_classes(make):
-    benchmark = make(Digits(), seed=0, tasks=3, rounds=2)
+    benchmark = make(Digits(), seed=0, tasks=3, repetitions=2)
     assert benchmark.repeats == [None, None, None, 0, 1, 2]
     assert [task.id for task in benchmark.tasks] == list(range(6))
     assert benchmark.tasks[4].name == f"{make(Digits(), seed=0, tasks=3).tasks[1].name}, round 2"
@@ -296,12 +302,12 @@ def test_views_come_again_with_other_samples_and_the_same_classes(make):
         assert not rows[0] & rows[1] and rows[0] | rows[1] == whole
         assert first.train.transform is again.train.transform
         assert first.test.y is again.test.y
-    assert Scenario("class").offsets(benchmark.class_counts, benchmark.repeats) == [0, 10, 20, 0, 10, 20]
+    assert Scenario("class").unit_offsets(benchmark.class_counts, benchmark.repeats) == [0, 10, 20, 0, 10, 20]
 
 
 @pytest.mark.parametrize("scenario", ["domain", "class", "task"])
 def test_views_that_come_again_are_learnt(gr_run, scenario):
-    words = ("benchmark=permuted_digits", "benchmark.tasks=2", "benchmark.rounds=2", f"scenario={scenario}")
+    words = ("benchmark=permuted_digits", "benchmark.tasks=2", "benchmark.repetitions=2", f"scenario={scenario}")
     code, _, err = gr_run(*TINY, *words)
     assert code == 0, err
     assert len(pd.read_csv(only_run() / "accuracy_matrix.csv")) == 4
@@ -321,5 +327,5 @@ def test_evaluation_may_look_at_some_samples_of_each_task_only(gr_run):
     assert code == 0, err
     assert set(pd.read_csv(only_run() / "evaluations.csv")["n"]) == {9}
     samples = Digits().load().test
-    assert len(samples.thinned(1000)) == len(samples)
-    assert torch.equal(samples.thinned(2).x, samples.x[[0, len(samples) // 2]])
+    assert len(samples.subsample(1000)) == len(samples)
+    assert torch.equal(samples.subsample(2).x, samples.x[[0, len(samples) // 2]])

@@ -10,7 +10,7 @@ from PIL import Image
 from gr_cli.benchmarks import Tensors
 from gr_cli.benchmarks.sources.arrays import Arrays
 from gr_cli.errors import ConfigError, DataError
-from gr_cli.generators import VAE, WGANGP, ClassVAE, FlowMatching, Mixture
+from gr_cli.generators import VAE, WGANGP, ClassVAE, FlowMatching, GaussianMixture
 from gr_cli.nn.sample_spec import SampleSpec
 from helpers.interruption import only_run
 
@@ -112,7 +112,7 @@ def test_images_have_no_columns():
         lambda spec: VAE(spec, [8], 2),
         lambda spec: WGANGP(spec, [8], 2),
         lambda spec: FlowMatching(spec, 4, [8]),
-        lambda spec: Mixture(spec, 4, components=1, latent_dim=4),
+        lambda spec: GaussianMixture(spec, 4, num_components=1, latent_dim=4),
         lambda spec: ClassVAE(spec, 4, [8], 2),
     ],
     ids=["vae", "wgan_gp", "flow", "mixture", "class_vae"],
@@ -122,14 +122,14 @@ def test_every_generator_gives_valid_rows(made, value_range):
     spec = SampleSpec((7,), value_range, categories=(3, 2))
     torch.manual_seed(0)
     x = made(spec).generate(40)
-    assert x.shape == (40, 7) and torch.equal(spec.nearest(x), x)
+    assert x.shape == (40, 7) and torch.equal(spec.nearest_valid(x), x)
 
 
 def test_the_critic_sees_probabilities_through_which_gradients_flow():
     spec = SampleSpec((5,), None, categories=(3, 2))
     gan = WGANGP(spec, [8], 2)
     gan.losses("generator", torch.zeros(4, 5), {"z": torch.randn(4, 2)})["generator"].sum().backward()
-    assert gan.pixels.weight.grad is not None and (gan.pixels.weight.grad != 0).any(1).all()
+    assert gan.output.weight.grad is not None and (gan.output.weight.grad != 0).any(1).all()
 
 
 @pytest.mark.usefixtures("pictures")

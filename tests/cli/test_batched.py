@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from gr_cli.cli.compose import composed
-from gr_cli.cli.launchers.grouping import alike, differing, parts
+from gr_cli.cli.compose import compose_settings
+from gr_cli.cli.launchers.grouping import differing_settings, even_chunks, group_compatible
 from gr_cli.results.folder import RunFolder
 from gr_cli.runner import run as runner
 from gr_cli.runner.run import run_together
-from gr_cli.training.batches import batches, passes
+from gr_cli.training.batches import batches, sample_passes
 from gr_cli.training.experiment import prepare
-from gr_cli.training.observer import View
-from gr_cli.training.stacking import side_by_side
+from gr_cli.training.observer import RunObserver
+from gr_cli.training.stacking import stack_learners
 from helpers.interruption import csvs
 
 # Settings in which replicas may differ, all at once.
@@ -39,10 +39,10 @@ REPLAY = [["strategy.replay_weight=1"], ["strategy.replay_weight=0.5"], ["strate
 def first_losses(jobs, steps):
     """The losses of the first steps of the first two tasks, one dict of (R,) tensors a step."""
     experiments = [prepare(job) for job in jobs]
-    learner, found = side_by_side(experiments), []
+    learner, found = stack_learners(experiments), []
     for number, stage in enumerate(experiments[0].stages[:2]):
         stream = (batch for batch, _ in zip(batches(experiments, number, 0), range(steps), strict=False))
-        samples = passes(experiments, number)
+        samples = sample_passes(experiments, number)
         learner.train_task(stage.task, stream, steps, lambda position, losses: found.append(losses), 0, samples)
     return found
 
@@ -51,7 +51,7 @@ def assert_same_losses(words, steps=12, apart=APART, relative=1e-9):
     """Replicas together and alone, in double precision unless `words` ask for another: rounding grows with the steps,
     in single precision to any size, and each processor rounds in its own way."""
     words = words if any(word.startswith("precision=") for word in words) else [*words, "precision=float64"]
-    jobs = [composed([*words, *mine]) for mine in apart]
+    jobs = [compose_settings([*words, *mine]) for mine in apart]
     together = first_losses(jobs, steps)
     for replica, job in enumerate(jobs):
         for step, (alone, both) in enumerate(zip(first_losses([job], steps), together, strict=True)):
@@ -113,7 +113,7 @@ def test_every_way_of_replay_is_that_of_the_run_alone(words):
 def test_the_strength_of_a_regulariser_may_differ():
     words = ["strategy=si", "train.batch_size=16", SMALL_SOLVER]
     apart = [[f"seed={i}", f"strategy.regularizer.strength={10.0**i}"] for i in range(3)]
-    assert alike([composed([*words, *mine]) for mine in apart]) == [[0, 1, 2]]
+    assert group_compatible([compose_settings([*words, *mine]) for mine in apart]) == [[0, 1, 2]]
     assert_same_losses(words, apart=apart)
 
 
@@ -129,15 +129,15 @@ def rows(path):
 def test_a_whole_run_in_double_precision_is_that_alone_to_nine_digits():
     words = ["precision=float64", "train.iterations=40", "log.every=10", "benchmark.class_order=shuffled"]
     words += ["benchmark.classes_per_task=[4,3,3]", "model.dropout=0.1", "strategy.generator_update_freq=2"]
-    words += ["evaluate.dreams=0"]
+    words += ["evaluate.generated_samples=0"]
     words += [SMALL_SOLVER, SMALL_GENERATOR]
     jobs = [
-        composed([*words, f"seed={i}", f"strategy.replay_weight={1 + i}", f"generator.dropout=0.{1 + i}"])
+        compose_settings([*words, f"seed={i}", f"strategy.replay_weight={1 + i}", f"generator.dropout=0.{1 + i}"])
         for i in range(2)
     ]
-    together = run_together(jobs, [RunFolder(Path(f"both/{i}")) for i in range(2)], View())
+    together = run_together(jobs, [RunFolder(Path(f"both/{i}")) for i in range(2)], RunObserver())
     for i, job in enumerate(jobs):
-        alone = runner.run(job, RunFolder(Path(f"alone/{i}")), View())
+        alone = runner.run(job, RunFolder(Path(f"alone/{i}")), RunObserver())
         for ours, theirs in zip(together[i].record.history, alone.record.history, strict=True):
             assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-12)
         assert together[i].record.matrix() == alone.record.matrix()
@@ -145,7 +145,7 @@ def test_a_whole_run_in_double_precision_is_that_alone_to_nine_digits():
 
 
 SHORT = (
-    "train.iterations=12", "benchmark.classes_per_task=[4,3,3]", "evaluate.dreams=0", "threads=1",
+    "train.iterations=12", "benchmark.classes_per_task=[4,3,3]", "evaluate.generated_samples=0", "threads=1",
     SMALL_SOLVER, SMALL_GENERATOR,
 )  # fmt: skip
 SWEEP = ("-m", "hydra/launcher=batched", *SHORT, "strategy.replay_weight=0.5,1", "seed=0,1")
@@ -158,7 +158,7 @@ def folders():
 
 @pytest.mark.usefixtures("pictures")
 def test_every_job_leaves_the_folder_that_it_would_have_left_alone(gr_run, monkeypatch, tmp_path):
-    words = (*SWEEP, "precision=float64", "evaluate.dreams=20")
+    words = (*SWEEP, "precision=float64", "evaluate.generated_samples=20")
     code, out, err = gr_run(*words)
     assert (code, err) == (0, "")
     assert "4 runs that differ in strategy.replay_weight, seed: one program" in out
@@ -171,7 +171,7 @@ def test_every_job_leaves_the_folder_that_it_would_have_left_alone(gr_run, monke
     for name, path in batched.items():
         assert sorted(p.name for p in path.rglob("*")) == sorted(p.name for p in alone[name].rglob("*"))
         assert (path / "config.yaml").read_text() == (alone[name] / "config.yaml").read_text()
-        for table in ("accuracy_matrix", "evaluations", "history", "metrics", "dreams"):
+        for table in ("accuracy_matrix", "evaluations", "history", "metrics", "sample_quality"):
             ours, theirs = rows(path / f"{table}.csv"), rows(alone[name] / f"{table}.csv")
             assert ours[0] == theirs[0] and len(ours) == len(theirs)
         ours, theirs = (json.loads((p / "status.json").read_text()) for p in (path, alone[name]))
@@ -242,7 +242,7 @@ def test_a_run_whose_loss_is_no_number_fails_alone(gr_run):
     assert sorted(status["state"] for status in states.values()) == ["failed", "finished", "finished"]
     (failed,) = (name for name, status in states.items() if status["state"] == "failed")
     assert "1e+30" in failed or "1e30" in failed
-    alone = runner.run(composed([*words, "optimizer.lr=0.02"]), RunFolder(Path("alone")), View())
+    alone = runner.run(compose_settings([*words, "optimizer.lr=0.02"]), RunFolder(Path("alone")), RunObserver())
     (beside,) = (path for name, path in folders().items() if "0.02" in name)
     assert rows(beside / "accuracy_matrix.csv") == rows(Path("alone/accuracy_matrix.csv"))
     assert len(alone.record.matrix()) == 3
@@ -262,26 +262,26 @@ def test_jobs_are_grouped_by_what_replicas_may_differ_in():
         ["strategy=finetune", "seed=7"],
         ["train.batch_size=8"],
     ]
-    jobs = [composed(mine) for mine in words]
-    assert alike(jobs) == [[0, 2, 8], [1, 9], [3], [4], [5, 6], [7], [10]]
-    assert differing([jobs[0], jobs[2]]) == ["strategy.replay_weight", "optimizer.lr", "seed"]
+    jobs = [compose_settings(mine) for mine in words]
+    assert group_compatible(jobs) == [[0, 2, 8], [1, 9], [3], [4], [5, 6], [7], [10]]
+    assert differing_settings([jobs[0], jobs[2]]) == ["strategy.replay_weight", "optimizer.lr", "seed"]
 
 
 def test_generators_with_optimizers_of_their_own_are_replicas_if_the_moments_are_the_same():
     own = [f"generator.optimizer.lr={0.001 * (1 + i)}" for i in range(3)]
     words = ["generator/optimizer=adam", "train.batch_size=16", "strategy.generator_update_freq=1"]
     words += [SMALL_SOLVER, SMALL_GENERATOR]
-    assert alike([composed([*words, mine]) for mine in own]) == [[0, 1, 2]]
+    assert group_compatible([compose_settings([*words, mine]) for mine in own]) == [[0, 1, 2]]
     kinds = [["generator/optimizer=adam"], ["generator/optimizer=sgd"], []]
     momentum = [["generator/optimizer=sgd", f"generator.optimizer.momentum={m}"] for m in (0.5, 0.9)]
-    assert alike([composed(mine) for mine in [*kinds, *momentum]]) == [[0], [1], [2], [3, 4]]
+    assert group_compatible([compose_settings(mine) for mine in [*kinds, *momentum]]) == [[0], [1], [2], [3, 4]]
     assert_same_losses(words, apart=[[f"seed={i}", mine] for i, mine in enumerate(own)])
 
 
 def test_a_number_and_null_are_no_replicas_of_one_program():
     values = ["null", "0.5", "2", "null", "by_tasks"]
-    jobs = [composed(["strategy=rtf", f"strategy.replay_reconstruction_weight={value}"]) for value in values]
-    assert alike(jobs) == [[0, 3], [1, 2], [4]]
+    jobs = [compose_settings(["strategy=rtf", f"strategy.replay_reconstruction_weight={value}"]) for value in values]
+    assert group_compatible(jobs) == [[0, 3], [1, 2], [4]]
 
 
 def test_the_weight_of_replayed_reconstructions_may_differ():
@@ -290,9 +290,9 @@ def test_the_weight_of_replayed_reconstructions_may_differ():
 
 
 def test_groups_are_cut_evenly():
-    assert parts(range(10), 4) == [[0, 1, 2], [3, 4, 5, 6], [7, 8, 9]]
-    assert parts(range(8), 8) == [list(range(8))]
-    assert parts(range(3), 1) == [[0], [1], [2]]
+    assert even_chunks(range(10), 4) == [[0, 1, 2], [3, 4, 5, 6], [7, 8, 9]]
+    assert even_chunks(range(8), 8) == [list(range(8))]
+    assert even_chunks(range(3), 1) == [[0], [1], [2]]
 
 
 def test_programs_may_run_in_processes_of_their_own(gr_run):

@@ -30,7 +30,10 @@ def test_a_mistake_gets_one_line_and_writes_nothing(gr_run, tmp_path, words, exp
 
 
 def test_a_defect_of_this_program_keeps_its_traceback(gr_run, monkeypatch):
-    for flags, where in (((), "gr_cli.cli.main.settings_from"), (("-m",), "gr_cli.cli.callback.settings_from")):
+    for flags, where in (
+        ((), "gr_cli.cli.main.settings_from_config"),
+        (("-m",), "gr_cli.cli.callback.settings_from_config"),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(where, lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
@@ -146,15 +149,15 @@ def test_a_terminal_shows_progress():
 
     from rich.console import Console
 
-    from gr_cli.results.stored_config import settings_of
-    from gr_cli.runner.run import folder_of, run
-    from gr_cli.terminal.run_view import Terminal
+    from gr_cli.results.stored_config import stored_settings
+    from gr_cli.runner.run import run, run_folder
+    from gr_cli.terminal.run_display import TerminalObserver
 
     main(list(TINY))
     (status,) = Path("outputs").glob("*/*/*/status.json")
-    settings = settings_of(status.parent)
+    settings = stored_settings(status.parent)
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120, highlight=False)
-    run(settings, folder_of(settings, Path("elsewhere")), Terminal(console))
+    run(settings, run_folder(settings, Path("elsewhere")), TerminalObserver(console))
     assert "task 5/5 (8 9)" in screen.getvalue()
     assert "test accuracy" in screen.getvalue()

@@ -32,7 +32,7 @@ def in_this_process(words):
     return [word for word in words if not word.endswith(("processes=2", "joblib", "n_jobs=2"))]
 
 
-SMALL = ("-m", "train.iterations=4", "benchmark.classes_per_task=5", "threads=1", "evaluate.dreams=0",
+SMALL = ("-m", "train.iterations=4", "benchmark.classes_per_task=5", "threads=1", "evaluate.generated_samples=0",
          "strategy.replay_weight=0.5,1", "seed=0,1")  # fmt: skip
 LONG = ("-m", "train.iterations=600", "threads=1", "strategy=finetune", "model.hidden_sizes=[8]")
 

@@ -13,7 +13,7 @@ import pytest
 
 from gr_cli.results.stored_config import read_config
 
-TINY = ("train.iterations=2", "log.every=1", "strategy=finetune", "evaluate.dreams=0", "threads=1",
+TINY = ("train.iterations=2", "log.every=1", "strategy=finetune", "evaluate.generated_samples=0", "threads=1",
         "benchmark.classes_per_task=5", "model.hidden_sizes=[8]")  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def test_an_error_that_nobody_foresaw_is_the_failure_of_one_run(gr_run, monkeypa
     for launcher in ((), ("hydra/launcher=batched",)):
         code, _, err = gr_run("-m", *TINY, "seed=0,1,2", *launcher)
         assert code == 1 and "KeyError: 'a defect\\nof two lines'" in err and "Traceback" not in err
-        assert "never begun" in err and "1 of 3 runs did not finish" in err
+        assert "not started" in err and "1 of 3 runs did not finish" in err
         assert list(states().values()) == ["finished"] * 2
 
 

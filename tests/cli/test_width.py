@@ -6,19 +6,26 @@ import pytest
 import torch
 from torch import nn
 
-from gr_cli.cli.compose import composed
-from gr_cli.cli.launchers.width import StepSize, WidthChoice, choose_width, fastest_width
+from gr_cli.cli.compose import compose_settings
+from gr_cli.cli.launchers.program_width import MemoryModel, WidthChoice, choose_width, fastest_width
 from gr_cli.generators import VAE
 from gr_cli.nn.replicas import Replicas
 
 SMALL_SOLVER, SMALL_GENERATOR = "model.hidden_sizes=[16]", "generator.hidden_dims=[16]"
 WIDE = "model.hidden_sizes=[1000]"
-SWEEP = ("-m", "hydra/launcher=batched", "threads=1", "evaluate.dreams=0", "strategy.replay_weight=0.5,1", "seed=0,1")
+SWEEP = (
+    "-m",
+    "hydra/launcher=batched",
+    "threads=1",
+    "evaluate.generated_samples=0",
+    "strategy.replay_weight=0.5,1",
+    "seed=0,1",
+)
 SMALL = ["train.batch_size=4", SMALL_SOLVER, SMALL_GENERATOR]
 
 
 def jobs_of(*words, seeds=4):
-    return [composed([*SMALL, *words, f"seed={seed}"]) for seed in range(seeds)]
+    return [compose_settings([*SMALL, *words, f"seed={seed}"]) for seed in range(seeds)]
 
 
 def chosen(jobs, width=32, memory=4096 << 20):
@@ -26,7 +33,9 @@ def chosen(jobs, width=32, memory=4096 << 20):
 
 
 def test_running_statistics_are_named_and_run_alone():
-    jobs = [composed(["model=resnet18", "model.norm=batch", f"seed={i}", "strategy=finetune"]) for i in range(2)]
+    jobs = [
+        compose_settings(["model=resnet18", "model.norm=batch", f"seed={i}", "strategy=finetune"]) for i in range(2)
+    ]
     choice = chosen(jobs)
     assert choice.width == 1
     assert choice.reason == "BatchNorm2d `net.bn1` keeps running statistics"
@@ -55,7 +64,7 @@ def test_what_would_find_something_else_runs_alone(monkeypatch):
 
     def mixed_up(self):
         stack(self)
-        for value in self._values.values():
+        for value in self._stacked_tensors.values():
             value.data.copy_(value.data.flip(0).clone())
 
     monkeypatch.setattr(Replicas, "_stack", mixed_up)
@@ -91,31 +100,33 @@ MIB = 1 << 20
     ],
 )
 def test_the_fastest_width_shares_a_budget_among_the_runs(gradients, outputs, convolutional, width):
-    assert fastest_width(StepSize(gradients, outputs, convolutional=convolutional)) == width
+    assert fastest_width(MemoryModel(gradients, outputs, has_convolutions=convolutional)) == width
 
 
 def test_larger_runs_are_in_narrower_programs_and_those_with_convolutions_in_no_wider_ones():
-    for size in (StepSize(0, 0), StepSize(1, 1), StepSize(MIB // 3, MIB // 7), StepSize(5 * MIB, 3 * MIB)):
+    for size in (MemoryModel(0, 0), MemoryModel(1, 1), MemoryModel(MIB // 3, MIB // 7), MemoryModel(5 * MIB, 3 * MIB)):
         for larger in (
-            replace(size, gradients=2 * size.gradients + MIB),
-            replace(size, outputs=2 * size.outputs + MIB),
-            replace(size, convolutional=True),
+            replace(size, gradient_bytes=2 * size.gradient_bytes + MIB),
+            replace(size, activation_bytes=2 * size.activation_bytes + MIB),
+            replace(size, has_convolutions=True),
         ):
             assert 1 <= fastest_width(larger) < fastest_width(size)
-        assert fastest_width(replace(size, state=1 << 40)) == fastest_width(size)  # it is not touched by each step
+        assert fastest_width(replace(size, state_bytes=1 << 40)) == fastest_width(
+            size
+        )  # it is not touched by each step
 
 
 def test_a_step_is_measured_by_its_gradients_and_what_its_layers_give(monkeypatch):
     jobs = jobs_of("strategy=finetune")  # 64 inputs, 16 units, 10 outputs; 4 samples of float32
     sizes = []
-    monkeypatch.setattr("gr_cli.cli.launchers.width.fastest_width", lambda size: sizes.append(size) or 3)
+    monkeypatch.setattr("gr_cli.cli.launchers.program_width.fastest_width", lambda size: sizes.append(size) or 3)
     choice = chosen(jobs)
     assert choice.width == 3 and choice.reason.startswith("wider is slower: a step of a run takes 0.0 MiB")
     assert sizes[0].gradients == 4 * (64 * 16 + 16 + 16 * 10 + 10)
-    assert sizes[0].outputs >= 4 * 4 * (16 + 10) and not sizes[0].convolutional
+    assert sizes[0].activation_bytes >= 4 * 4 * (16 + 10) and not sizes[0].has_convolutions
     words = ["strategy=finetune", "model=cnn", "model.channels=[2]", "train.batch_size=4"]
-    chosen([composed([*words, f"seed={seed}"]) for seed in range(2)])
-    assert sizes[1].convolutional
+    chosen([compose_settings([*words, f"seed={seed}"]) for seed in range(2)])
+    assert sizes[1].has_convolutions
 
 
 def test_what_would_not_fit_is_split_and_it_is_said_why(gr_run):
@@ -158,8 +169,8 @@ def test_tied_weights_are_named_and_run_alone():
 class Careless(VAE):
     """Sums over what is the batch alone, and the replicas together."""
 
-    def losses(self, part, x, noise):
-        found = super().losses(part, x, noise)
+    def losses(self, objective, x, noise):
+        found = super().losses(objective, x, noise)
         mean, _ = self.encode(x, noise)
         return {**found, "size": mean.square().sum(0).mean(-1).expand_as(found["kl"])}
 

@@ -12,11 +12,11 @@ import torch
 
 import gr_cli
 from gr_cli.benchmarks import Benchmark, Digits, Samples, Task
-from gr_cli.benchmarks.sources.base import Data
-from gr_cli.config.instantiate import resolve
+from gr_cli.benchmarks.sources.base import Dataset
+from gr_cli.config.instantiate import import_target
 from gr_cli.evaluation.audit import audit
 from gr_cli.nn.sample_spec import SampleSpec
-from gr_cli.results.stored_config import settings_of
+from gr_cli.results.stored_config import stored_settings
 from gr_cli.system.checksums import save_tensors
 from helpers.audits import add, of_task, run_that_stores_nothing
 from helpers.interruption import StopAt, only_run
@@ -31,7 +31,7 @@ PERMUTED = (
     "benchmark.tasks=3",
     "scenario=domain",
 )
-TINY = ("train.iterations=3", "threads=1", "evaluate.dreams=0")
+TINY = ("train.iterations=3", "threads=1", "evaluate.generated_samples=0")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -39,9 +39,9 @@ def _few():
     """The first of the digits only: the more samples there are to search for, the longer an audit."""
     load = Digits.load
 
-    def first(source: Digits) -> Data:
+    def first(source: Digits) -> Dataset:
         data = load(source)
-        return replace(data, train=data.train.at(torch.arange(600)))
+        return replace(data, train=data.train.select(torch.arange(600)))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Digits, "load", first)
@@ -95,10 +95,10 @@ def test_every_strategy_keeps_what_it_says(run, gr_run, strategy):
     assert [line.partition(":")[0] for line in lines] == [f"task {i}" for i in range(5)]
     found = [int(line.partition(": ")[2]) for line in lines]
     stores = json.loads((folder / "status.json").read_text())["stores_raw_samples"]
-    sees = resolve(settings_of(folder).config["strategy"]["_target_"], "strategy").sees
+    sees = import_target(stored_settings(folder).config["strategy"]["_target_"], "strategy").training_data
     if not stores:
         assert found == [0] * 5 and verdict == "stores_raw_samples: false, and none was found"
-    elif sees == "task":
+    elif sees == "current":
         assert min(found) > 0 and verdict.startswith(f"stores raw samples, as it says: {sum(found)} in checkpoint.pt: ")
     else:  # what it trains on again, it has from the benchmark
         assert found == [0] * 5 and verdict == "stores_raw_samples: true, and none was found"
@@ -173,7 +173,7 @@ def test_samples_in_the_checkpoint_are_found(audited, way):
 def test_all_of_them_are_found_and_no_others(audited):
     number = len(WAYS)
     assert [task.samples for task in audited.tasks] == [5 * number, 0, 0, 3 * number, 0]
-    assert audited.outlived == 8 * number and audited.violated
+    assert audited.num_retained == 8 * number and audited.violated
 
 
 def test_samples_that_are_found_are_told_in_one_line(run, gr_run):
@@ -207,8 +207,8 @@ def test_samples_in_a_file_beside_the_checkpoint_are_found(smuggle, file):
         np.save(path, x.numpy().astype(">f8"))
     found = audit(folder)
     assert [task.samples for task in found.tasks] == [0, 0, 4, 0, 0] and found.violated
-    assert found.places == (file if path.suffix == ".npy" else f"{file}: a",)
-    assert found.tasks[2].places == found.places
+    assert found.locations == (file if path.suffix == ".npy" else f"{file}: a",)
+    assert found.tasks[2].locations == found.locations
 
 
 def test_a_sample_counts_once_wherever_it_lies(smuggle):
@@ -216,9 +216,9 @@ def test_a_sample_counts_once_wherever_it_lies(smuggle):
     folder = smuggle({"a": x, "b": torch.cat([x, x]).half()})
     np.save(folder / "c.npy", x.numpy())
     found = audit(folder)
-    assert [task.samples for task in found.tasks] == [0, 4, 0, 0, 0] and found.outlived == 4
+    assert [task.samples for task in found.tasks] == [0, 4, 0, 0, 0] and found.num_retained == 4
     place = "checkpoint.pt: learner.strategy.corner.0.deep"
-    assert found.places == ("c.npy", f"{place}.a", f"{place}.b")
+    assert found.locations == ("c.npy", f"{place}.a", f"{place}.b")
 
 
 def test_what_only_resembles_a_sample_is_none(smuggle):
@@ -249,7 +249,7 @@ def test_a_gradient_that_an_optimiser_keeps_is_a_trace_and_no_violation(smuggle,
     saved["learner"]["strategy"]["elsewhere"] = first[:2].clone()
     save_tensors(folder / "checkpoint.pt", saved)
     found = audit(folder)
-    assert (found.outlived, found.traces) == (2, 2)
+    assert (found.num_retained, found.num_traces) == (2, 2)
 
 
 def test_a_run_that_stores_them_may(run, gr_run):
@@ -267,7 +267,7 @@ def test_samples_are_known_as_a_task_presents_them_and_as_the_source_has_them(ru
     from gr_cli.training.experiment import load_benchmark
 
     folder = run("strategy=finetune", *PERMUTED)
-    train = load_benchmark(settings_of(folder)).tasks[1].train
+    train = load_benchmark(stored_settings(folder)).tasks[1].train
     permuted, _ = train.batch(torch.arange(6))
     assert permuted.shape == (6, 1, 12, 12)
     assert counts(folder) == [0, 0, 0]
@@ -275,10 +275,10 @@ def test_samples_are_known_as_a_task_presents_them_and_as_the_source_has_them(ru
     assert counts(folder) == [0, 6, 0]
     add(folder, Digits().load().train.x[:4].bfloat16())
     found = audit(folder)
-    assert [task.samples for task in found.tasks] == [4, 4, 4] and found.outlived == 4
+    assert [task.samples for task in found.tasks] == [4, 4, 4] and found.num_retained == 4
     add(folder, [permuted, Digits().load().train.x[4:7].clone()])
     found = audit(folder)
-    assert [task.samples for task in found.tasks] == [3, 7, 3] and found.outlived == 7
+    assert [task.samples for task in found.tasks] == [3, 7, 3] and found.num_retained == 7
 
 
 def test_what_is_kept_of_permuted_tasks(run):
@@ -294,7 +294,7 @@ def stopped(run, monkeypatch):
 
     def call(*words: str) -> Path:
         with monkeypatch.context() as patch:
-            patch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: StopAt(2, 1))
+            patch.setattr("gr_cli.terminal.run_display.TerminalObserver", lambda **_: StopAt(2, 1))
             return run(*words, code=130)
 
     return call
@@ -332,7 +332,7 @@ def test_but_no_earlier_one(stopped, gr_run):
 
 def test_all_that_is_trained_again_is_under_way(stopped):
     found = audit(stopped("strategy=cumulative"))
-    assert [task.under_way for task in found.tasks] == [True, True, True, False, False]
+    assert [task.in_progress for task in found.tasks] == [True, True, True, False, False]
 
 
 # --- folders that can't be audited

@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gr_cli.benchmarks import Digits
-from gr_cli.evaluation.audit import Audit, audit
+from gr_cli.evaluation.audit import AuditResult, audit
 from gr_cli.evaluation.audit_files import FolderReader
-from gr_cli.evaluation.audit_layouts import Target
-from gr_cli.evaluation.audit_match import Stream
-from gr_cli.evaluation.audit_search import search
+from gr_cli.evaluation.audit_layouts import SearchTarget
+from gr_cli.evaluation.audit_match import NumberSequence
+from gr_cli.evaluation.audit_search import find_samples
 from gr_cli.nn.sample_spec import SampleSpec
-from gr_cli.results.figures import samples
+from gr_cli.results.figures import draw_sample_sheet
 from helpers.audits import run_that_stores_nothing
 
 Images = NDArray[np.float32]
@@ -171,7 +171,7 @@ def database(x: Images) -> bytes:
 
 def drawn(x: Images) -> bytes:
     path = Path("drawn.png")
-    samples(SampleSpec(x.shape[1:]).preview(torch.from_numpy(x)), "drawn", path, columns=2)
+    draw_sample_sheet(SampleSpec(x.shape[1:]).preview(torch.from_numpy(x)), "drawn", path, columns=2)
     return path.read_bytes()
 
 
@@ -248,7 +248,7 @@ def x() -> Images:
 
 
 @pytest.fixture(scope="module")
-def planted(finished: Path, x: Images, tmp_path_factory: pytest.TempPathFactory) -> tuple[Audit, dict[str, int]]:
+def planted(finished: Path, x: Images, tmp_path_factory: pytest.TempPathFactory) -> tuple[AuditResult, dict[str, int]]:
     """The audit of a run in whose folder each form and each kind of file holds samples of its own."""
     folder = Path(shutil.copytree(finished, tmp_path_factory.mktemp("planted") / "run"))
     first = {name: i * EACH for i, name in enumerate([*FORMS, *FILES])}
@@ -275,7 +275,7 @@ def test_samples_are_found_in_every_form_and_file(planted, name):
 
 def test_all_of_them_are_found_and_no_others(planted):
     found, first = planted
-    assert found.outlived == EACH * len(first) and found.violated and not found.unread
+    assert found.num_retained == EACH * len(first) and found.violated and not found.unread
 
 
 # --- what can't be read
@@ -329,7 +329,7 @@ class Harm:
 
 
 def test_hostile_files_are_bounded_and_never_executed(folder, gr_run, monkeypatch):
-    monkeypatch.setattr("gr_cli.evaluation.audit_formats.MOST_BYTES", 1 << 22)
+    monkeypatch.setattr("gr_cli.evaluation.audit_formats.MAX_BYTES", 1 << 22)
     nested: object = []
     for _ in range(60):
         nested = [nested, nested]  # 2^60 lists, one by one
@@ -374,8 +374,8 @@ def test_lines_and_letters_of_a_figure_are_no_samples():
     figure = np.full((120, 200), 255.0, np.float32)
     figure[10:100, 40:43] = 255 - 255 * ones[0, 0, 10, 12:15]
     figure[30:60, 80:83] = 255 - 255 * ones[3, 0, 10, 12:15]
-    target = Target(np.arange(len(ones)), (1, 28, 28), lambda labels: ones[labels])
-    assert not list(search([target], [Stream(figure.ravel(), ("figure",), strides=(200,), exact=True)]))
+    target = SearchTarget(np.arange(len(ones)), (1, 28, 28), lambda labels: ones[labels])
+    assert not list(find_samples([target], [NumberSequence(figure.ravel(), ("figure",), strides=(200,), exact=True)]))
     figure[50:78, 150:178] = 200 - 100 * ones[2, 0]
-    (match,) = search([target], [Stream(figure.ravel(), ("figure",), strides=(200,), exact=True)])
+    (match,) = find_samples([target], [NumberSequence(figure.ravel(), ("figure",), strides=(200,), exact=True)])
     assert match.label == 2 and match.values is None

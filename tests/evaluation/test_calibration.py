@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from gr_cli.evaluation.measures.calibration import Calibration, calibration_error
+from gr_cli.evaluation.measures.calibration import Calibration, expected_calibration_error
 from helpers.interruption import only_run
 from helpers.tracked import SHORT
 
@@ -37,24 +37,24 @@ def test_errors_by_hand():
     p = torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.7, 0.3], [0.6, 0.4]], dtype=torch.float64)
     y = torch.tensor([0, 0, 0, 1])
     expected = (2 * abs(0.5 - 0.9) + abs(1 - 0.7) + abs(0 - 0.6)) / 4
-    assert calibration_error(p, y) == pytest.approx(expected, abs=1e-12)
+    assert expected_calibration_error(p, y) == pytest.approx(expected, abs=1e-12)
     # In one bin gains and losses make up for each other: mean accuracy 0.5, mean confidence 0.775.
-    assert calibration_error(p, y, bins=1) == pytest.approx(0.275, abs=1e-12)
+    assert expected_calibration_error(p, y, num_bins=1) == pytest.approx(0.275, abs=1e-12)
 
 
 def test_a_solver_that_is_sure_and_right_has_no_error():
-    assert calibration_error(torch.eye(3, dtype=torch.float64), torch.arange(3)) == 0
-    assert calibration_error(torch.eye(3, dtype=torch.float64), torch.tensor([1, 2, 0])) == 1
+    assert expected_calibration_error(torch.eye(3, dtype=torch.float64), torch.arange(3)) == 0
+    assert expected_calibration_error(torch.eye(3, dtype=torch.float64), torch.tensor([1, 2, 0])) == 1
 
 
 def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
     p = torch.tensor([[0.5, 0.5], [0.75, 0.25]], dtype=torch.float64)
     # Two bins: 0.5 lies in (0, 0.5] and is right, 0.75 in (0.5, 1] and is wrong: (0.5 + 0.75) / 2; one bin: 0.125.
-    assert calibration_error(p, torch.tensor([0, 1]), bins=2) == pytest.approx(0.625)
+    assert expected_calibration_error(p, torch.tensor([0, 1]), num_bins=2) == pytest.approx(0.625)
 
 
 def test_what_is_no_number_has_no_error():
-    assert calibration_error(torch.full((2, 2), math.nan), torch.zeros(2, dtype=torch.long)) is None
+    assert expected_calibration_error(torch.full((2, 2), math.nan), torch.zeros(2, dtype=torch.long)) is None
 
 
 def test_rows_of_each_task_and_of_all():

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gr_cli.cli.compose import composed
-from gr_cli.config.arguments import from_plain
+from gr_cli.cli.compose import compose_settings
+from gr_cli.config.arguments import dataclass_from_dict
 from gr_cli.evaluation import base
-from gr_cli.evaluation.base import Context, Evaluation
+from gr_cli.evaluation.base import Evaluation, EvaluationContext
 from gr_cli.report.cli import main as report
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.record import Record
@@ -24,11 +24,11 @@ from gr_cli.results.tables import (
     Column,
     MeasuredTable,
     TableFormat,
-    formats_of,
+    parse_table_formats,
 )
 from gr_cli.runner.run import run_together
 from gr_cli.training.experiment import prepare
-from gr_cli.training.observer import View
+from gr_cli.training.observer import RunObserver
 from helpers.interruption import csvs, only_run
 from helpers.tracked import SHORT
 
@@ -42,8 +42,8 @@ def confidence(monkeypatch):
     names = {"torch": torch, "Evaluation": Evaluation, "Column": Column, "__name__": __name__}
     names |= {"AFTER_TASK": AFTER_TASK, "TASK": TASK, "FRACTION": FRACTION}
     exec(dedent(text), names)
-    found = base.evaluations()
-    monkeypatch.setattr(base, "evaluations", lambda: [*found, names["Confidence"]])
+    found = base.evaluation_classes()
+    monkeypatch.setattr(base, "evaluation_classes", lambda: [*found, names["Confidence"]])
     return names["Confidence"]
 
 
@@ -78,8 +78,8 @@ def test_a_run_that_goes_on_has_the_same_tables(gr_run, goes_on, confidence):
 
 def test_an_evaluation_that_is_not_there_any_more_is_told_by_verify(gr_run, confidence, monkeypatch):
     assert gr_run(*WORDS)[0] == 0
-    others = [evaluation for evaluation in base.evaluations() if evaluation is not confidence]
-    monkeypatch.setattr(base, "evaluations", lambda: others)
+    others = [evaluation for evaluation in base.evaluation_classes() if evaluation is not confidence]
+    monkeypatch.setattr(base, "evaluation_classes", lambda: others)
     code, out, _ = gr_run(f"verify={only_run()}")
     assert code == 1 and "confidence.csv: is there, and does not come out again" in out
 
@@ -95,19 +95,19 @@ def test_a_metric_is_the_value_of_the_last_row_and_keeps_its_unit(gr_run, confid
 
 
 def test_evaluations_are_found_by_looking():
-    modules = {evaluation.__module__ for evaluation in base.evaluations()}
+    modules = {evaluation.__module__ for evaluation in base.evaluation_classes()}
     files = Path(sys.modules["gr_cli.evaluation.measures"].__file__).parent.glob("[!_]*.py")
     assert modules == {f"gr_cli.evaluation.measures.{path.stem}" for path in files}
-    names = [evaluation.name for evaluation in base.evaluations()]
+    names = [evaluation.name for evaluation in base.evaluation_classes()]
     assert len(set(names)) == len(names)
     assert not set(names) & {"accuracy_matrix", "metrics", "history", "timing"}
 
 
 def test_every_column_says_what_it_means():
-    for evaluation in base.evaluations():
-        table = TableFormat(evaluation.name, evaluation.about, evaluation.columns, evaluation.layout)
-        assert table.about and all(column.meaning and "\n" not in column.meaning for column in table.columns)
-        assert from_plain(TableFormat, table.as_dict()) == table
+    for evaluation in base.evaluation_classes():
+        table = TableFormat(evaluation.name, evaluation.description, evaluation.columns, evaluation.layout)
+        assert table.description and all(column.meaning and "\n" not in column.meaning for column in table.columns)
+        assert dataclass_from_dict(TableFormat, table.as_dict()) == table
 
 
 def test_a_forward_pass_is_made_once_for_all(monkeypatch):
@@ -131,34 +131,36 @@ def test_a_forward_pass_is_made_once_for_all(monkeypatch):
             return []
 
     settings = SimpleNamespace(config={"evaluate": {"samples": None}})
-    context = Context(SimpleNamespace(settings=settings), counts := Counts(), 0, 0, 0, True)
-    assert context.answers(Task()) is context.answers(Task()) is not context.answers(Task(), "validation")
+    context = EvaluationContext(SimpleNamespace(settings=settings), counts := Counts(), 0, 0, 0, True)
+    assert context.predictions(Task()) is context.predictions(Task()) is not context.predictions(Task(), "validation")
     assert counts.calls == 2
 
 
 def test_measuring_changes_neither_random_state_nor_mode():
-    experiment = prepare(composed([*SHORT, "evaluate.dreams=10", "generator=cvae", "model.dropout=0.1"]))
+    experiment = prepare(
+        compose_settings([*SHORT, "evaluate.generated_samples=10", "generator=cvae", "model.dropout=0.1"])
+    )
     learner = experiment.learner
     modules = [*learner.solver.modules(), *learner.generator.modules()]
     before = torch.random.get_rng_state(), [module.training for module in modules]
-    base.measure(base.evaluations_of(experiment), Context(experiment, learner, 0, 0, 4, True))
-    assert {evaluation.name for evaluation in base.evaluations()} == set(experiment.record.tables)
+    base.run_evaluations(base.prepare_evaluations(experiment), EvaluationContext(experiment, learner, 0, 0, 4, True))
+    assert {evaluation.name for evaluation in base.evaluation_classes()} == set(experiment.record.tables)
     assert torch.equal(torch.random.get_rng_state(), before[0])
     assert [module.training for module in modules] == before[1]
 
 
 def test_runs_trained_together_measure_what_each_measures_alone():
     words = [*SHORT, "strategy=finetune", "precision=float64"]
-    jobs = [composed([*words, f"seed={seed}"]) for seed in range(2)]
+    jobs = [compose_settings([*words, f"seed={seed}"]) for seed in range(2)]
     for batch in ([jobs[0]], [jobs[1]], jobs):
-        run_together(batch, [RunFolder(Path(f"{len(batch)}-{job.seed}")) for job in batch], View())
+        run_together(batch, [RunFolder(Path(f"{len(batch)}-{job.seed}")) for job in batch], RunObserver())
     for seed in range(2):
         assert csvs(Path(f"2-{seed}")) == csvs(Path(f"1-{seed}"))
 
 
 @pytest.mark.parametrize(("after", "final", "moment"), [(-1, True, "before"), (2, False, "within"), (2, True, "after")])
 def test_moments(after, final, moment):
-    assert base.Context(None, None, 0, after, 0, final).moment == moment
+    assert base.EvaluationContext(None, None, 0, after, 0, final).phase == moment
 
 
 # --- tables as values
@@ -168,11 +170,11 @@ TABLE = TableFormat("made", "What was made.", (AFTER_TASK, TASK, Column("value",
 
 def test_a_table_and_its_state():
     record = Record()
-    record.add(TABLE, [])
+    record.add_rows(TABLE, [])
     assert "made" not in record.tables
     rows = [{"after_task": 0, "task": 0, "value": 0.5, "hidden": True}, {"after_task": 0, "task": "all", "value": None}]
-    record.add(TABLE, [rows[0] | {"hidden": True}, rows[1] | {"hidden": False}])
-    assert record.tables["made"].cells() == (["after_task", "task", "value"], [[0, 0, 0.5], [0, "all", None]])
+    record.add_rows(TABLE, [rows[0] | {"hidden": True}, rows[1] | {"hidden": False}])
+    assert record.tables["made"].csv_rows() == (["after_task", "task", "value"], [[0, 0, 0.5], [0, "all", None]])
     again = Record.from_state(record.state_dict())
     assert again == record and again.tables["made"].rows[0]["hidden"] is True
     assert MeasuredTable.from_state(MeasuredTable(TABLE).state_dict()) == MeasuredTable(TABLE)
@@ -191,9 +193,9 @@ def broken(**changes: object) -> dict[str, object]:
         {"tables": [TABLE.as_dict()] * 101},
         broken(name="../made"),
         broken(name=""),
-        broken(about=5),
-        broken(about="two\nlines"),
-        broken(about="x" * 1001),
+        broken(description=5),
+        broken(description="two\nlines"),
+        broken(description="x" * 1001),
         broken(layout="pie"),
         broken(columns="after_task"),
         broken(columns=[]),
@@ -208,4 +210,4 @@ def broken(**changes: object) -> dict[str, object]:
 )
 def test_a_description_that_is_none_is_refused(described):
     with pytest.raises(ValueError, match=r"must be|has "):
-        formats_of(described)
+        parse_table_formats(described)

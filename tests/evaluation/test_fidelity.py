@@ -6,40 +6,42 @@ import pytest
 import torch
 
 from gr_cli.evaluation import fidelity
-from gr_cli.evaluation.fidelity import Balls, Likeness, evenness, frechet, likeness
+from gr_cli.evaluation.fidelity import PRDC, NeighbourhoodManifold, frechet_distance, normalized_entropy, prdc
 
 
 def test_likeness_counted_by_hand():
-    real = Balls(torch.tensor([[0.0], [1.0], [11.0]]), k=1)  # [-1, 1], [0, 2] and [1, 21]
-    assert real.square.tolist() == [1, 1, 100]
-    fake = Balls(torch.tensor([[0.5], [1.5], [6.0], [50.0], [51.0]]), k=1)  # the first three: to 1.5, to 2.5, to 10.5
-    assert fake.square.tolist() == [1, 1, 4.5**2, 1, 1]
+    real = NeighbourhoodManifold(torch.tensor([[0.0], [1.0], [11.0]]), k=1)  # [-1, 1], [0, 2] and [1, 21]
+    assert real.squared_radii.tolist() == [1, 1, 100]
+    fake = NeighbourhoodManifold(
+        torch.tensor([[0.5], [1.5], [6.0], [50.0], [51.0]]), k=1
+    )  # the first three: to 1.5, to 2.5, to 10.5
+    assert fake.squared_radii.tolist() == [1, 1, 4.5**2, 1, 1]
     # 0.5 lies in two balls, 1.5 in two, 6 in one; all three have a dream; 0 and 1 lie in balls of dreams.
-    assert likeness(real, fake) == Likeness(precision=3 / 5, recall=2 / 3, density=(2 + 2 + 1) / 5, coverage=1.0)
-    apart = likeness(real, Balls(torch.tensor([[30.0], [31.0]]), k=1))
-    assert apart == Likeness(precision=0.0, recall=0.0, density=0.0, coverage=0.0)
+    assert prdc(real, fake) == PRDC(precision=3 / 5, recall=2 / 3, density=(2 + 2 + 1) / 5, coverage=1.0)
+    apart = prdc(real, NeighbourhoodManifold(torch.tensor([[30.0], [31.0]]), k=1))
+    assert apart == PRDC(precision=0.0, recall=0.0, density=0.0, coverage=0.0)
 
 
 def test_a_model_that_dreams_one_sample_only_is_precise_and_covers_little():
     line = torch.arange(20.0).unsqueeze(1)
-    found = likeness(Balls(line), Balls(torch.full((30, 1), 9.0)))
+    found = prdc(NeighbourhoodManifold(line), NeighbourhoodManifold(torch.full((30, 1), 9.0)))
     # The fifth neighbour is 3 away, and further at the ends of the line.
     holding = [x for x in range(20) if abs(x - 9) <= sorted(abs(x - y) for y in range(20))[5]]
-    assert found == Likeness(1.0, 1 / 20, len(holding) / 5, len(holding) / 20)
+    assert found == PRDC(1.0, 1 / 20, len(holding) / 5, len(holding) / 20)
 
 
 def test_density_does_not_reward_the_neighbourhood_of_an_outlier_as_precision_does():
     torch.manual_seed(0)
     real = torch.cat([torch.randn(99, 2), torch.tensor([[30.0, 30.0]])])
     near_outlier = torch.tensor([15.0, 15.0]) + torch.randn(50, 2)
-    found = likeness(Balls(real), Balls(near_outlier))
+    found = prdc(NeighbourhoodManifold(real), NeighbourhoodManifold(near_outlier))
     assert found.precision == 1.0
     assert found.density == pytest.approx(1 / 5)
 
 
 def test_samples_of_one_kind_have_what_theory_expects():
     torch.manual_seed(0)
-    found = likeness(Balls(torch.randn(1000, 8)), Balls(torch.randn(1000, 8)))
+    found = prdc(NeighbourhoodManifold(torch.randn(1000, 8)), NeighbourhoodManifold(torch.randn(1000, 8)))
     assert found.density == pytest.approx(1.0, abs=0.05)
     # Naeem et al. (2020), eq. 9, for as many fakes as real ones: 1 - 2^-k.
     assert found.coverage == pytest.approx(1 - 2**-5, abs=0.015)
@@ -47,19 +49,23 @@ def test_samples_of_one_kind_have_what_theory_expects():
 
 def test_too_few_samples_mean_nothing_but_none_covers_nothing():
     torch.manual_seed(0)
-    many, five, none = Balls(torch.randn(50, 3)), Balls(torch.randn(5, 3)), Balls(torch.zeros(0, 3))
-    found = likeness(many, five)
+    many, five, none = (
+        NeighbourhoodManifold(torch.randn(50, 3)),
+        NeighbourhoodManifold(torch.randn(5, 3)),
+        NeighbourhoodManifold(torch.zeros(0, 3)),
+    )
+    found = prdc(many, five)
     assert found.recall is None and None not in (found.precision, found.density, found.coverage)
-    assert likeness(many, none) == Likeness(None, None, None, 0.0)
-    assert likeness(five, many) == Likeness(None, found.precision, None, None)
+    assert prdc(many, none) == PRDC(None, None, None, 0.0)
+    assert prdc(five, many) == PRDC(None, found.precision, None, None)
 
 
 def test_it_makes_no_difference_how_many_distances_are_held_at_once(monkeypatch):
     torch.manual_seed(0)
     real, fake = torch.randn(70, 5), torch.randn(40, 5) + 0.5
-    whole = likeness(Balls(real), Balls(fake))
-    monkeypatch.setattr(fidelity, "_BLOCK", 300)
-    assert likeness(Balls(real), Balls(fake)) == whole
+    whole = prdc(NeighbourhoodManifold(real), NeighbourhoodManifold(fake))
+    monkeypatch.setattr(fidelity, "_MAX_DISTANCES", 300)
+    assert prdc(NeighbourhoodManifold(real), NeighbourhoodManifold(fake)) == whole
 
 
 # --- Fréchet
@@ -78,9 +84,9 @@ def spread(deviations: list[float]) -> torch.Tensor:
 def test_frechet_of_two_normal_distributions():
     # Along each axis (m - m')^2 + (s - s')^2.
     ours, theirs = spread([1.0, 2.0, 0.5]), spread([3.0, 2.0, 1.0]) + torch.tensor([0.0, 1.0, -2.0])
-    assert frechet(ours, theirs) == pytest.approx((1 + 4) + (3 - 1) ** 2 + (1 - 0.5) ** 2)
-    assert frechet(theirs, ours) == pytest.approx(frechet(ours, theirs))
-    assert frechet(ours, ours) == pytest.approx(0.0, abs=1e-9)
+    assert frechet_distance(ours, theirs) == pytest.approx((1 + 4) + (3 - 1) ** 2 + (1 - 0.5) ** 2)
+    assert frechet_distance(theirs, ours) == pytest.approx(frechet_distance(ours, theirs))
+    assert frechet_distance(ours, ours) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_frechet_of_covariances_that_do_not_commute():
@@ -89,19 +95,19 @@ def test_frechet_of_covariances_that_do_not_commute():
     a, b = ours.T.cov(), theirs.T.cov()
     # Of 2x2 matrices: tr M^(1/2) = (tr M + 2 det^(1/2) M)^(1/2).
     root = math.sqrt((a @ b).trace() + 2 * math.sqrt((a @ b).det()))
-    assert frechet(ours, theirs) == pytest.approx((a.trace() + b.trace()).item() - 2 * root)
+    assert frechet_distance(ours, theirs) == pytest.approx((a.trace() + b.trace()).item() - 2 * root)
 
 
 def test_frechet_needs_two_finite_samples_of_each_and_no_more():
-    assert frechet(torch.zeros(1, 3), torch.randn(9, 3)) is None
-    assert frechet(torch.zeros(9, 3), torch.zeros(0, 3)) is None
-    assert frechet(torch.randn(9, 3), torch.full((9, 3), math.nan)) is None
+    assert frechet_distance(torch.zeros(1, 3), torch.randn(9, 3)) is None
+    assert frechet_distance(torch.zeros(9, 3), torch.zeros(0, 3)) is None
+    assert frechet_distance(torch.randn(9, 3), torch.full((9, 3), math.nan)) is None
     # All alike, a distance apart: singular covariances do no harm.
-    assert frechet(torch.zeros(9, 3), torch.ones(9, 3)) == pytest.approx(3.0)
+    assert frechet_distance(torch.zeros(9, 3), torch.ones(9, 3)) == pytest.approx(3.0)
 
 
 def test_evenness():
-    assert evenness(torch.tensor([5, 5, 5])) == pytest.approx(1.0)
-    assert evenness(torch.tensor([7, 0])) == 0.0
-    assert evenness(torch.tensor([3, 1])) == pytest.approx(-(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25)))
-    assert evenness(torch.tensor([7])) is None and evenness(torch.tensor([0, 0])) is None
+    assert normalized_entropy(torch.tensor([5, 5, 5])) == pytest.approx(1.0)
+    assert normalized_entropy(torch.tensor([7, 0])) == 0.0
+    assert normalized_entropy(torch.tensor([3, 1])) == pytest.approx(-(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25)))
+    assert normalized_entropy(torch.tensor([7])) is None and normalized_entropy(torch.tensor([0, 0])) is None

@@ -120,8 +120,8 @@ def test_samples_that_all_tasks_share_are_gone_through_once(inspected, monkeypat
     from gr_cli.evaluation import inspection
 
     looked = []
-    original = inspection._extremes
-    monkeypatch.setattr(inspection, "_extremes", lambda part: looked.append(part) or original(part))
+    original = inspection._channel_range
+    monkeypatch.setattr(inspection, "_channel_range", lambda part: looked.append(part) or original(part))
     words = ("benchmark=permuted_mnist", "~benchmark.source.name", "benchmark.source._target_=gr_cli.benchmarks.Digits")
     out = inspected(*words, "benchmark.tasks=30", "inspect=true")
     assert len(looked) == 1

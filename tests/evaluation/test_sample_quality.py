@@ -1,4 +1,4 @@
-"""Dreams are judged after every task: dreams.csv, and the network that judges."""
+"""Dreams are judged after every task: sample_quality.csv, and the network that judges."""
 
 import math
 from collections import OrderedDict
@@ -11,23 +11,33 @@ import pytest
 import torch
 
 from gr_cli.benchmarks import Digits, split
-from gr_cli.cli.compose import composed
+from gr_cli.cli.compose import compose_settings
 from gr_cli.evaluation.audit import audit
-from gr_cli.evaluation.base import Context
+from gr_cli.evaluation.base import EvaluationContext
 from gr_cli.evaluation.measures.sample_quality import SampleQuality
-from gr_cli.evaluation.reference_classifier import classes_of
+from gr_cli.evaluation.reference_classifier import distinct_classes
 from gr_cli.results.folder import RunFolder
 from gr_cli.runner.run import run_together
 from gr_cli.strategies import GenerativeReplay
 from gr_cli.system import cache
 from gr_cli.system.devices import thread_limit
-from gr_cli.training.batches import batches, passes
+from gr_cli.training.batches import batches, sample_passes
 from gr_cli.training.experiment import prepare
-from gr_cli.training.observer import View
+from gr_cli.training.observer import RunObserver
 from helpers.interruption import csvs, only_run
 
-TINY = ("train.iterations=6", "log.every=3", "evaluate.dreams=20", "threads=1")
-MEASURES = ("judge", "agreement", "share", "balance", "precision", "recall", "density", "coverage", "frechet")
+TINY = ("train.iterations=6", "log.every=3", "evaluate.generated_samples=20", "threads=1")
+MEASURES = (
+    "reference_accuracy",
+    "label_agreement",
+    "class_share",
+    "class_entropy",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "frechet",
+)
 # Digits in three tasks of other pixels, or turned: the same classes in all.
 PERMUTED = ("benchmark=permuted_digits", "benchmark.tasks=3")
 ROTATED = ("benchmark=rotated_digits", "benchmark.tasks=3")
@@ -35,13 +45,13 @@ ROTATED = ("benchmark=rotated_digits", "benchmark.tasks=3")
 
 @pytest.fixture
 def run(gr_run):
-    """A run of few steps; its dreams.csv, tasks as text."""
+    """A run of few steps; its sample_quality.csv, tasks as text."""
 
     def call(*words: str) -> pd.DataFrame:
         code, _, err = gr_run(*TINY, *words, "fresh=true")
         assert code == 0, err
         newest = max(Path("outputs").glob("*/*/*/status.json"), key=lambda path: path.stat().st_mtime_ns)
-        return pd.read_csv(newest.parent / "dreams.csv", dtype={"task": str})
+        return pd.read_csv(newest.parent / "sample_quality.csv", dtype={"task": str})
 
     return call
 
@@ -63,24 +73,30 @@ def test_a_row_for_each_task_so_far_and_one_for_all(run):
     single = found[found["task"] != "all"]
     assert whole["n"].tolist() == [20, 40, 60, 80, 100] == single.groupby("after_task")["n"].sum().tolist()
     assert (single["real"] == 20).all() and whole["real"].tolist() == whole["n"].tolist()
-    shares = [name for name in MEASURES if name not in ("share", "density", "frechet")]
+    shares = [name for name in MEASURES if name not in ("class_share", "density", "frechet")]
     assert found[shares].stack().dropna().between(0, 1).all()
     # What is due to tasks adds up to what the judge takes for any class that was seen.
-    mean = single.groupby("after_task")["share"].mean()
-    np.testing.assert_allclose(mean, whole["share"], atol=2e-6)
-    np.testing.assert_allclose(whole["share"].iloc[-1], 1)
+    mean = single.groupby("after_task")["class_share"].mean()
+    np.testing.assert_allclose(mean, whole["class_share"], atol=2e-6)
+    np.testing.assert_allclose(whole["class_share"].iloc[-1], 1)
     metrics = pd.read_csv(only_run() / "metrics.csv", index_col="metric")["value"]
     for name in MEASURES[1:]:
-        assert metrics[f"dream_{name}"] == whole[name].iloc[-1]
+        assert metrics[f"sample_{name}"] == whole[name].iloc[-1]
 
 
 def test_runs_without_a_generator_leave_what_they_left(gr_run):
     assert gr_run(*TINY, "strategy=finetune")[0] == 0
-    assert not (only_run() / "dreams.csv").exists() and "dream" not in (only_run() / "metrics.csv").read_text()
+    assert not (only_run() / "sample_quality.csv").exists() and "dream" not in (only_run() / "metrics.csv").read_text()
     assert not Path("cache").exists()
-    assert composed(["strategy=finetune"]).identity == composed(["strategy=finetune", "evaluate.dreams=7"]).identity
-    assert composed(["evaluate.dreams=0"]).identity == composed(["evaluate.dreams=null"]).identity
-    assert composed(["evaluate.dreams=7"]).identity != composed([]).identity
+    assert (
+        compose_settings(["strategy=finetune"]).identity
+        == compose_settings(["strategy=finetune", "evaluate.generated_samples=7"]).identity
+    )
+    assert (
+        compose_settings(["evaluate.generated_samples=0"]).identity
+        == compose_settings(["evaluate.generated_samples=null"]).identity
+    )
+    assert compose_settings(["evaluate.generated_samples=7"]).identity != compose_settings([]).identity
 
 
 def test_judging_does_not_touch_training(gr_run, tmp_path, monkeypatch):
@@ -88,32 +104,32 @@ def test_judging_does_not_touch_training(gr_run, tmp_path, monkeypatch):
     for dreams in ("30", "null", "0"):
         (tmp_path / dreams).mkdir()
         monkeypatch.chdir(tmp_path / dreams)
-        code, _, err = gr_run(*TINY, "generator=cvae", f"evaluate.dreams={dreams}")
+        code, _, err = gr_run(*TINY, "generator=cvae", f"evaluate.generated_samples={dreams}")
         assert code == 0, err
         tables[dreams] = csvs(only_run())
-    assert tables["null"] == tables["0"] and set(tables["30"]) == {*tables["0"], "dreams.csv"}
+    assert tables["null"] == tables["0"] and set(tables["30"]) == {*tables["0"], "sample_quality.csv"}
     for name in ("accuracy_matrix.csv", "evaluations.csv", "history.csv"):
         assert tables["30"][name] == tables["0"][name]
     assert tables["30"]["metrics.csv"].startswith(tables["0"]["metrics.csv"].partition(b"parameters")[0])
 
 
 def test_no_sample_is_kept_by_being_compared_with(gr_run):
-    assert gr_run(*TINY, "evaluate.dreams=200")[0] == 0
+    assert gr_run(*TINY, "evaluate.generated_samples=200")[0] == 0
     found = audit(only_run())
-    assert found.outlived == found.traces == 0 and not found.violated
+    assert found.num_retained == found.num_traces == 0 and not found.violated
 
 
 def test_a_run_goes_on_to_the_same_dreams_and_is_verified(gr_run, goes_on, monkeypatch):
     words = (*TINY, "benchmark.classes_per_task=5", "generator=cvae")
     goes_on(*words, at=(1, 4), forget=partial(forget, monkeypatch))
-    assert "dreams.csv: the same byte for byte" in gr_run(f"verify={only_run()}")[1]
+    assert "sample_quality.csv: the same byte for byte" in gr_run(f"verify={only_run()}")[1]
 
 
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("evaluate.dreams=-1", "evaluate.dreams=-1: must be"),
-        ("evaluate.dreams=1000000000000", "evaluate.dreams=1000000000000: takes"),
+        ("evaluate.generated_samples=-1", "evaluate.generated_samples=-1: must be"),
+        ("evaluate.generated_samples=1000000000000", "evaluate.generated_samples=1000000000000: takes"),
     ],
 )
 def test_mistakes_are_one_line(gr_run, word, told):
@@ -133,17 +149,17 @@ def test_mistakes_are_one_line(gr_run, word, told):
         "strategy=dgr_gan",
         "strategy=generative_classifier generator=mixture",
         "generator=mixture strategy.targets=likelihood",
-        "generator=mixture strategy.generators=per_task",
-        "strategy.generators=per_task scenario=domain",
+        "generator=mixture strategy.generator_scope=per_task",
+        "strategy.generator_scope=per_task scenario=domain",
         "strategy=bir scenario=task",
         "generator=cvae scenario=task",
         "scenario=task",
         "scenario=domain",
         "generator=cvae scenario=domain",
         "benchmark/features=conv_random benchmark.features.channels=[4,4]",
-        "benchmark.blur=0.2",
+        "benchmark.task_overlap=0.2",
         "benchmark.classes_per_task=[5,3,2] benchmark.class_order=shuffled",
-        "train.boundaries=hidden strategy.consolidate_every=7 generator=cvae",
+        "train.task_boundaries=unknown strategy.consolidate_every=7 generator=cvae",
         "precision=float64",
         "precision=bf16",
     ],
@@ -156,8 +172,8 @@ def test_all_dreams_are_judged(run, words):
     }
     whole = found[found["task"] == "all"]
     assert whole["n"].tolist() == [20 * (after + 1) for after in whole["after_task"]]
-    assert whole[[name for name in MEASURES if name != "balance"]].notna().all(axis=None)
-    assert (whole["balance"].notna() == (whole["share"] > 0)).all()
+    assert whole[[name for name in MEASURES if name != "class_entropy"]].notna().all(axis=None)
+    assert (whole["class_entropy"].notna() == (whole["class_share"] > 0)).all()
     if words.startswith(("generator=mixture", "strategy=generative_classifier", "generator=cvae scenario=task")):
         assert (single["n"] == 20).all() or "likelihood" in words  # as asked for
 
@@ -165,14 +181,14 @@ def test_all_dreams_are_judged(run, words):
 @pytest.mark.parametrize("words", [PERMUTED, ROTATED], ids=["permuted", "rotated"])
 @pytest.mark.parametrize("scenario", ["domain", "task", "class"])
 def test_the_judge_tells_tasks_apart_that_have_the_same_classes(run, words, scenario):
-    found = run(*words, f"scenario={scenario}", "evaluate.dreams=50")
+    found = run(*words, f"scenario={scenario}", "evaluate.generated_samples=50")
     single = found[found["task"] != "all"]
     assert single["task"].tolist() == ["0", "0", "1", "0", "1", "2"]
-    assert (found["judge"] > 0.85).all()
+    assert (found["reference_accuracy"] > 0.85).all()
 
 
 def test_a_round_of_known_classes_is_no_task_of_its_own(run):
-    found = run("benchmark.rounds=2", "benchmark.classes_per_task=5")
+    found = run("benchmark.repetitions=2", "benchmark.classes_per_task=5")
     assert found["task"].tolist() == ["0", "all", "0", "1", "all", "0", "1", "all", "0", "1", "all"]
 
 
@@ -180,29 +196,29 @@ def test_a_round_of_known_classes_is_no_task_of_its_own(run):
 def test_colour_of_any_size(run, size, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 256, (40, size, size, 3), dtype=np.uint8)
     np.savez("set.npz", x=noise, y=np.arange(40) % 4)
-    monkeypatch.setattr("gr_cli.evaluation.reference_classifier._LEAST", 10)
+    monkeypatch.setattr("gr_cli.evaluation.reference_classifier._MIN_ITERATIONS", 10)
     found = run("benchmark=arrays", "benchmark.source.path=set.npz", "train.iterations=1")
     assert found.loc[found["n"] > 1, "frechet"].gt(0).all() and (found["real"] > 1).all()
 
 
 def test_that_a_judge_takes_long_to_train_is_told(gr_run, monkeypatch):
     np.savez("set.npz", x=np.random.default_rng(0).random((40, 1, 8, 8), dtype=np.float32), y=np.arange(40) % 2)
-    monkeypatch.setattr("gr_cli.evaluation.reference_classifier._LONG", 0)
+    monkeypatch.setattr("gr_cli.evaluation.reference_classifier._SLOW_TRAINING_VALUES", 0)
     code, _, err = gr_run(*TINY, "benchmark=arrays", "benchmark.source.path=set.npz", "train.iterations=1")
     assert code == 0 and "a network that judges dreams is trained, and kept in " in err
 
 
 def test_together_as_alone():
     words = [*TINY, "train.iterations=25", "precision=float64"]
-    jobs = [composed([*words, f"seed={seed}"]) for seed in range(2)]
+    jobs = [compose_settings([*words, f"seed={seed}"]) for seed in range(2)]
     for batch in ([jobs[0]], [jobs[1]], jobs):
-        run_together(batch, [RunFolder(Path(f"{len(batch)}-{job.seed}")) for job in batch], View())
+        run_together(batch, [RunFolder(Path(f"{len(batch)}-{job.seed}")) for job in batch], RunObserver())
     for seed in range(2):
-        alone, beside = (pd.read_csv(f"{n}-{seed}/dreams.csv") for n in (1, 2))
+        alone, beside = (pd.read_csv(f"{n}-{seed}/sample_quality.csv") for n in (1, 2))
         assert alone["n"].sum() == pytest.approx(beside["n"].sum(), rel=0.01)
         assert (alone["task"] == beside["task"]).all()
         np.testing.assert_allclose(alone["frechet"], beside["frechet"], rtol=0.02, atol=0.01)
-    assert not pd.read_csv("2-0/dreams.csv").equals(pd.read_csv("2-1/dreams.csv"))
+    assert not pd.read_csv("2-0/sample_quality.csv").equals(pd.read_csv("2-1/sample_quality.csv"))
 
 
 # --- what the measures say of dreams that are known
@@ -225,10 +241,10 @@ class Known(torch.nn.Module):
 
 def judged(dreamer: Known, after_task: int, *words: str) -> list:
     """The rows of a run that dreams so."""
-    experiment = prepare(composed([*TINY, "evaluate.dreams=70", *words]))
-    experiment.learner.strategy.dreamer = lambda replica, generator: dreamer
+    experiment = prepare(compose_settings([*TINY, "evaluate.generated_samples=70", *words]))
+    experiment.learner.strategy.sampling_generator = lambda replica, generator: dreamer
     quality = SampleQuality.prepare(experiment)
-    return quality.rows(Context(experiment, experiment.learner, 0, after_task, 6, True))
+    return quality.rows(EvaluationContext(experiment, experiment.learner, 0, after_task, 6, True))
 
 
 def real(*digits: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -245,8 +261,8 @@ def test_real_samples_are_good_dreams():
     *single, whole = judged(Known(*real(0, 1, 2, 3)), 1, "generator=cvae")
     assert [row["n"] for row in (*single, whole)] == [70, 70, 140]
     for row in (*single, whole):
-        assert row["agreement"] > 0.95 and row["judge"] > 0.95
-        assert row["share"] == pytest.approx(1, abs=0.05) and row["balance"] > 0.99
+        assert row["label_agreement"] > 0.95 and row["reference_accuracy"] > 0.95
+        assert row["class_share"] == pytest.approx(1, abs=0.05) and row["class_entropy"] > 0.99
         assert row["precision"] > 0.9 and row["recall"] > 0.7 and row["coverage"] > 0.85
         assert row["density"] == pytest.approx(1, abs=0.2) and row["frechet"] < 0.1
 
@@ -256,21 +272,21 @@ def test_dreams_of_one_class_only_are_neither_balanced_nor_many():
     x = x.repeat(2, 1, 1, 1)
     *single, whole = judged(Known(x, torch.zeros(len(x), dtype=torch.long)), 1, "generator=cvae")
     assert single[0]["n"] == 140 and single[1]["n"] == 0
-    assert single[0]["share"] > 1.9 and single[0]["balance"] < 0.1 and single[0]["coverage"] < 0.6
+    assert single[0]["class_share"] > 1.9 and single[0]["class_entropy"] < 0.1 and single[0]["coverage"] < 0.6
     assert single[0]["precision"] > 0.8 > 0.6 > single[0]["recall"]
     gone = single[1]
-    assert (gone["agreement"], gone["precision"], gone["recall"], gone["density"], gone["frechet"]) == (None,) * 5
-    assert gone["coverage"] == 0 and gone["share"] < 0.05
-    assert whole["balance"] < 0.1 and whole["coverage"] < 0.3
+    assert (gone["label_agreement"], gone["precision"], gone["recall"], gone["density"], gone["frechet"]) == (None,) * 5
+    assert gone["coverage"] == 0 and gone["class_share"] < 0.05
+    assert whole["class_entropy"] < 0.1 and whole["coverage"] < 0.3
 
 
 def test_dreams_under_wrong_labels_do_not_agree():
     x, y = real(0, 1, 2, 3)
     rows = judged(Known(x, 3 - y), 1, "generator=cvae")
-    assert all(row["agreement"] < 0.05 for row in rows)
+    assert all(row["label_agreement"] < 0.05 for row in rows)
     # Real samples of a class that was not met yet are none of those that were.
     rows = judged(Known(*real(4, 5)), 0, "generator=cvae")
-    assert rows[-1]["share"] < 0.05 and rows[-1]["agreement"] < 0.05
+    assert rows[-1]["class_share"] < 0.05 and rows[-1]["label_agreement"] < 0.05
 
 
 @pytest.mark.parametrize("scenario", ["domain", "task"])
@@ -279,10 +295,10 @@ def test_where_labels_tell_no_task_the_judge_does(scenario, monkeypatch):
     # A solver that is right in each head: of both tasks, the even digit comes first.
     heads = torch.stack([digits % 2, 2 + digits % 2], 1)[:70]
     labels = {"domain": heads[:, :1], "task": heads}[scenario]
-    monkeypatch.setattr(GenerativeReplay, "dream_labels", lambda self, dreams, *_: labels)
-    rows = judged(Known(x), 1, f"scenario={scenario}", "evaluate.dreams=35")
+    monkeypatch.setattr(GenerativeReplay, "replay_labels", lambda self, dreams, *_: labels)
+    rows = judged(Known(x), 1, f"scenario={scenario}", "evaluate.generated_samples=35")
     assert [row["n"] for row in rows] == pytest.approx([35, 35, 70], abs=2)
-    assert all(row["agreement"] > 0.95 for row in rows)
+    assert all(row["label_agreement"] > 0.95 for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -297,17 +313,17 @@ def test_where_labels_tell_no_task_the_judge_does(scenario, monkeypatch):
     ],
 )
 def test_labels_are_those_as_which_the_next_task_will_replay_the_dreams(words):
-    experiment = prepare(composed([*TINY, "train.iterations=20", *words.split()]))
+    experiment = prepare(compose_settings([*TINY, "train.iterations=20", *words.split()]))
     learner, strategy = experiment.learner, experiment.learner.strategy
     for number, stage in enumerate(experiment.stages[:2]):
-        samples, stream = passes([experiment], number), batches([experiment], number, 0)
+        samples, stream = sample_passes([experiment], number), batches([experiment], number, 0)
         learner.train_task(stage.task, stream, stage.iterations, lambda *_: None, 0, samples)
     generator, solver = learner.generators.modules[0], learner.solvers.modules[0]
-    x, asked = generator.generate(50), generator.turns(50)
-    units = learner.scenario.teacher_units(experiment.heads, 2)
+    x, asked = generator.generate(50), generator.balanced_labels(50)
+    units = learner.scenario.known_units(experiment.task_units, 2)
     with torch.no_grad():
-        labels = strategy.dream_labels(x, asked, generator, solver, units)
-    learner.begin_task(2, passes([experiment], 2))
+        labels = strategy.replay_labels(x, asked, generator, solver, units)
+    learner.begin_task(2, sample_passes([experiment], 2))
     with torch.no_grad():
         target = strategy._target(x.unsqueeze(0), None if asked is None else asked.unsqueeze(0))[0]
     assert torch.equal(labels, target.argmax(-1) if target.is_floating_point() else target)
@@ -319,16 +335,18 @@ def test_labels_are_those_as_which_the_next_task_will_replay_the_dreams(words):
 def test_a_judge_is_the_same_kept_or_trained_anew_by_however_many_threads(run, monkeypatch):
     forget(monkeypatch)
     first = run()
-    (kept,) = Path("cache/judges").glob("*.pt")
+    (kept,) = Path("cache/reference_classifiers").glob("*.pt")
     before = torch.load(kept, weights_only=True)["tensors"]
     forget(monkeypatch)
     with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.evaluation.reference_classifier._train", None)  # nobody trains it again
+        patch.setattr(
+            "gr_cli.evaluation.reference_classifier._train_reference_classifier", None
+        )  # nobody trains it again
         assert run().equals(first)
     kept.unlink()
     forget(monkeypatch)
     with thread_limit(2):
-        assert run("threads=2")["judge"].equals(first["judge"])
+        assert run("threads=2")["reference_accuracy"].equals(first["reference_accuracy"])
     again = torch.load(kept, weights_only=True)["tensors"]
     assert all(torch.equal(before[name], again[name]) for name in before)
 
@@ -338,21 +356,21 @@ def test_runs_share_a_judge_if_they_have_the_same_classes_in_any_order(run, monk
     words = ("train.iterations=1", "benchmark.class_order=shuffled", "benchmark.classes_per_task=5")
     for seed in range(2):
         run(*words, f"seed={seed}")
-    run("train.iterations=1", "scenario=domain", "benchmark.blur=0.5")
-    run("train.iterations=1", "benchmark.rounds=3", "benchmark.classes_per_task=10")
-    assert len(list(Path("cache/judges").glob("*.pt"))) == 1
+    run("train.iterations=1", "scenario=domain", "benchmark.task_overlap=0.5")
+    run("train.iterations=1", "benchmark.repetitions=3", "benchmark.classes_per_task=10")
+    assert len(list(Path("cache/reference_classifiers").glob("*.pt"))) == 1
     run("train.iterations=1", "benchmark.validation_share=0.2")  # learns less
-    assert len(list(Path("cache/judges").glob("*.pt"))) == 2
+    assert len(list(Path("cache/reference_classifiers").glob("*.pt"))) == 2
 
 
 def test_classes_by_tasks_and_units():
     reverse = list(range(9, -1, -1))
-    stream = split(Digits(), 0, classes_per_task=5, class_order=reverse, rounds=2)
-    found = classes_of(stream, [0, 5, 0, 5], 10)
-    assert found.first.tolist() == [1] * 5 + [0] * 5  # by name, 0 comes in the second task
-    assert [number.tolist() for number in found.of] == [[9, 8, 7, 6, 5], [4, 3, 2, 1, 0]] * 2
+    stream = split(Digits(), 0, classes_per_task=5, class_order=reverse, repetitions=2)
+    found = distinct_classes(stream, [0, 5, 0, 5], 10)
+    assert found.first_task.tolist() == [1] * 5 + [0] * 5  # by name, 0 comes in the second task
+    assert [number.tolist() for number in found.of_task] == [[9, 8, 7, 6, 5], [4, 3, 2, 1, 0]] * 2
     assert found.units.nonzero().tolist() == [[i, 9 - i] for i in range(10)]
-    shared = classes_of(stream, [0] * 4, 5)
+    shared = distinct_classes(stream, [0] * 4, 5)
     assert shared.units.nonzero().tolist() == [[i, 4 - i % 5] for i in range(10)]
 
 
@@ -362,6 +380,6 @@ def test_dreams_that_are_no_numbers_do_not_end_a_run():
 
 
 def test_measures_are_finite_with_the_fewest_dreams(run):
-    found = run("evaluate.dreams=1")
+    found = run("evaluate.generated_samples=1")
     whole = found[found["task"] == "all"].iloc[-1]
     assert whole["n"] == 5 and whole["precision"] is not None and math.isnan(whole["recall"])

@@ -48,7 +48,7 @@ def test_gates_silence_the_same_units_of_a_class_always():
     assert not torch.equal(generator.gate0[0], generator.gate0[1])
     z, asked = torch.randn(1, 4), torch.tensor([[0.0, 1.0, 0.0]])
     out = generator.reconstruct(z, asked).sum()
-    (gradient,) = torch.autograd.grad(out, generator.pixels.weight)
+    (gradient,) = torch.autograd.grad(out, generator.output.weight)
     assert (gradient[:, generator.gate1[1] == 0] == 0).all()
     assert Feedback((6,), 5, 3, [10], 4).conditional is False
 
@@ -69,15 +69,15 @@ def test_gates_of_an_uncertain_class_are_mixed_as_the_solver_believes():
 
 def test_gates_of_tasks_let_a_dream_pass_those_of_a_learnt_task():
     torch.manual_seed(0)
-    generator = Feedback((6,), 5, 2, [10, 20], 4, "standard", 0.5, tasks=3)
+    generator = Feedback((6,), 5, 2, [10, 20], 4, "standard", 0.5, num_tasks=3)
     assert generator.gated_by_task and not generator.conditional and generator.gate0.shape == (3, 20)
     latent = {"z": torch.randn(6, 4), "task": torch.tensor([0.0, 0.3, 0.5, 0.7, 0.9, 0.999])}
-    assert generator.tasks_of(latent).tolist() == [0] * 6  # none is learnt yet
+    assert generator.gating_tasks(latent).tolist() == [0] * 6  # none is learnt yet
     for learnt, expected in ((1, [0, 0, 0, 0, 0, 0]), (2, [0, 0, 1, 1, 1, 1]), (3, [0, 0, 1, 2, 2, 2])):
-        generator.meet(torch.tensor([True, True]))
-        assert generator.tasks_learnt == learnt
-        assert generator.tasks_of(latent).tolist() == expected
-        by_hand = generator.spec.decoded(generator.reconstruct(latent["z"], torch.eye(3)[expected]))
+        generator.mark_learned(torch.tensor([True, True]))
+        assert generator.num_learned_tasks == learnt
+        assert generator.gating_tasks(latent).tolist() == expected
+        by_hand = generator.spec.point_estimate(generator.reconstruct(latent["z"], torch.eye(3)[expected]))
         torch.testing.assert_close(generator.decode(latent), by_hand)
     x, features, noise = torch.rand(6, 6), torch.randn(6, 5), {"z": torch.zeros(6, 4)}
     tasks = torch.tensor([2, 0, 1, 1, 2, 0])
@@ -85,7 +85,7 @@ def test_gates_of_tasks_let_a_dream_pass_those_of_a_learnt_task():
     z = generator.encode(features)[0]
     torch.testing.assert_close(found, bernoulli_nll(generator.reconstruct(z, torch.eye(3)[tasks]), x))
     # With class priors besides, classes are asked for, and gates are those of tasks all the same.
-    both = Feedback((6,), 5, 2, [10], 4, "class", 0.5, tasks=3)
+    both = Feedback((6,), 5, 2, [10], 4, "class", 0.5, num_tasks=3)
     assert both.conditional and both.gate0.shape == (3, 10)
     with pytest.raises(ValueError, match="tasks are needed"):
         both.losses("vae", x, noise, tasks % 2, features)

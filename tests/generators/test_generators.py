@@ -6,7 +6,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from gr_cli.errors import ConfigError
 from gr_cli.generators import VAE, ConvVAE, Generator
-from gr_cli.nn.random_streams import Draws, Streams
+from gr_cli.nn.random_streams import RandomStreams, ReplicaStreams
 from gr_cli.nn.replicas import Replicas
 from gr_cli.nn.sample_spec import SampleSpec
 
@@ -20,7 +20,10 @@ def make(kind: str, spec: SampleSpec | tuple[int, ...], **settings) -> Generator
 
 def noise_of(generator: Generator, batch: int, seed: int = 0) -> dict[str, torch.Tensor]:
     return {
-        name: value[0] for name, value in Streams([Draws(seed)]).batch(generator.noise(batch), "test", 0, 0).items()
+        name: value[0]
+        for name, value in ReplicaStreams([RandomStreams(seed)])
+        .noise_at(generator.training_noise(batch), "test", 0, 0)
+        .items()
     }
 
 
@@ -57,7 +60,7 @@ def test_the_loss_is_minus_the_elbo_per_value(kind):
 
 def test_binomial_pixels_weigh_by_their_trials():
     torch.manual_seed(0)
-    one, sixteen = (make("vae", SampleSpec((1, 8, 8), trials=trials), dropout=0.0) for trials in (1, 16))
+    one, sixteen = (make("vae", SampleSpec((1, 8, 8), binomial_trials=trials), dropout=0.0) for trials in (1, 16))
     sixteen.load_state_dict(one.state_dict())
     x, noise = torch.rand(4, 1, 8, 8), noise_of(one, 4)
     a, b = one.losses("vae", x, noise), sixteen.losses("vae", x, noise)
@@ -141,7 +144,9 @@ def test_replicas_answer_as_each_does_alone(kind, shape):
     alone = [make(kind, shape, dropout=rate) for rate in rates]
     replicas = Replicas(copy.deepcopy(alone), {"dropout": torch.tensor(rates)})
     x, z = torch.rand(3, 4, *shape), torch.randn(3, 5, 4)
-    noise = Streams([Draws(seed) for seed in range(3)]).batch(replicas.noise("noise", 4), "test", 0, 0)
+    noise = ReplicaStreams([RandomStreams(seed) for seed in range(3)]).noise_at(
+        replicas.noise_specs("training_noise", 4), "test", 0, 0
+    )
     losses, dreams = replicas.call("losses", "vae", x, noise), replicas.call("decode", {"z": z})
     assert dreams.shape == (3, 5, *shape)
     for i, generator in enumerate(alone):

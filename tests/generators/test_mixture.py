@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from gr_cli.errors import DataError
-from gr_cli.generators import Mixture
+from gr_cli.generators import GaussianMixture
 from gr_cli.nn.sample_spec import SampleSpec
 
 
 def fitted(x, **settings):
-    mixture = Mixture(SampleSpec((x.shape[1],), None), 2, **{"latent_dim": x.shape[1]} | settings)
+    mixture = GaussianMixture(SampleSpec((x.shape[1],), None), 2, **{"latent_dim": x.shape[1]} | settings)
     mixture.double().fit(x, 1, torch.Generator().manual_seed(0))
     return mixture
 
@@ -19,7 +19,7 @@ def fitted(x, **settings):
 def test_one_component_is_the_gaussian_of_the_samples():
     torch.manual_seed(0)
     x = torch.randn(500, 3, dtype=torch.double) @ torch.randn(3, 3, dtype=torch.double) + 2
-    mixture = fitted(x, components=1, pooled=0.0, noise=0.2)
+    mixture = fitted(x, num_components=1, pooled_samples=0.0, likelihood_noise=0.2)
     mean, covariance = x.mean(0), torch.cov(x.T, correction=0)
     torch.testing.assert_close(mixture.mean[1], mean)
     root = mixture.basis[1].T @ mixture.root[1, 0]
@@ -35,7 +35,7 @@ def test_one_component_is_the_gaussian_of_the_samples():
 def test_what_principal_components_leave_out_is_told_by_the_noise_alone():
     x = torch.zeros(50, 3, dtype=torch.double)
     x[:, 0] = torch.linspace(-1, 1, 50)
-    mixture = fitted(x, components=1, latent_dim=1, pooled=0.0, noise=0.5)
+    mixture = fitted(x, num_components=1, latent_dim=1, pooled_samples=0.0, likelihood_noise=0.5)
     at = torch.tensor([[0.3, 0.0, 0.0], [0.3, 0.2, -0.1]], dtype=torch.double)
     found = mixture.log_likelihoods(at)[:, 1]
     assert float(found[0] - found[1]) == pytest.approx((0.2**2 + 0.1**2) / (2 * 0.25))
@@ -48,7 +48,7 @@ def test_several_components_find_clusters_and_their_shares():
     torch.manual_seed(0)
     centres = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0]], dtype=torch.double)
     x = torch.cat([c + 0.1 * torch.randn(n, 2) for c, n in zip(centres, (100, 200, 300), strict=True)])
-    mixture = fitted(x, components=3)
+    mixture = fitted(x, num_components=3)
     order = mixture.share[1].argsort()
     torch.testing.assert_close(mixture.share[1][order], torch.tensor([1 / 6, 2 / 6, 3 / 6]).double(), atol=1e-3, rtol=0)
     found = mixture.centre[1] @ mixture.basis[1] + mixture.mean[1]
@@ -64,7 +64,7 @@ def test_several_components_find_clusters_and_their_shares():
 
 def test_a_class_of_equal_samples_can_be_fitted():
     x = torch.full((30, 5), 0.25, dtype=torch.double)
-    mixture = fitted(x, components=4)
+    mixture = fitted(x, num_components=4)
     dreams = mixture.generate(6, labels=torch.ones(6, dtype=torch.long))
     torch.testing.assert_close(dreams, x[:6], rtol=0, atol=0.01)
     assert mixture.log_likelihoods(x)[:, 1].isfinite().all()
@@ -73,7 +73,7 @@ def test_a_class_of_equal_samples_can_be_fitted():
 def test_no_component_is_as_good_as_a_sample():
     torch.manual_seed(0)
     x = torch.randn(140, 20).double() * torch.logspace(0, 1, 20)  # far apart: k-means would leave many alone
-    mixture = fitted(x, components=40)
+    mixture = fitted(x, num_components=40)
     counts = mixture.share[1] * 140
     assert ((counts == 0) | (counts > 9.99)).all() and float(counts.sum()) == pytest.approx(140)
     with pytest.raises(DataError, match="class 1 has 9 samples, and takes 10"):
@@ -82,10 +82,10 @@ def test_no_component_is_as_good_as_a_sample():
 
 def test_fitting_a_class_leaves_the_others_alone():
     torch.manual_seed(0)
-    mixture = Mixture((4,), 3, 2, 3)
-    mixture.fit(torch.rand(30, 4), 0, torch.Generator().manual_seed(0))
+    mixture = GaussianMixture((4,), 3, 2, 3)
+    mixture.fit_class(torch.rand(30, 4), 0, torch.Generator().manual_seed(0))
     before = {name: value[0].clone() for name, value in mixture.state_dict().items()}
-    mixture.fit(torch.rand(30, 4), 2, torch.Generator().manual_seed(0))
+    mixture.fit_class(torch.rand(30, 4), 2, torch.Generator().manual_seed(0))
     for name, value in mixture.state_dict().items():
         torch.testing.assert_close(value[0], before[name], rtol=0, atol=0)
-    assert mixture.known.tolist() == [True, False, True]
+    assert mixture.learned_classes.tolist() == [True, False, True]

@@ -16,7 +16,7 @@ def run_that_stores_nothing(home: Path) -> Path:
     """The folder, below `home`, of a finished run."""
     with chdir(home):
         words = ["strategy=finetune", "model.hidden_sizes=[8]", "train.iterations=3", "threads=1"]
-        assert main([*words, "evaluate.dreams=0", f"cache_root={home}"]) == 0
+        assert main([*words, "evaluate.generated_samples=0", f"cache_root={home}"]) == 0
     (status,) = home.glob("outputs/*/*/*/status.json")
     return status.parent
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from gr_cli.benchmarks import Samples
-from gr_cli.benchmarks.sources.base import Data
+from gr_cli.benchmarks.sources.base import Dataset
 from gr_cli.nn.sample_spec import SampleSpec
 from helpers.small_mnist import FILES, IMAGES, LABELS, PIXELS, idx
 
@@ -33,13 +33,13 @@ BROKEN_FILES = {
 }
 
 
-def sound() -> Data:
+def sound() -> Dataset:
     x = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     part = Samples(x, torch.arange(20) % 4)
-    return Data(part, part, tuple("abcd"), SampleSpec(tuple(part.store.shape[1:])))
+    return Dataset(part, part, tuple("abcd"), SampleSpec(tuple(part.store.shape[1:])))
 
 
-def of_rows() -> Data:
+def of_rows() -> Dataset:
     """Samples of 16 values each."""
     data = sound()
     part = replace(data.train, store=data.train.store.flatten(1))
@@ -145,20 +145,20 @@ class NoSource:
 class Given:
     """A source of data that are there."""
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, data: Dataset) -> None:
         self.data = data
 
-    def load(self) -> Data:
+    def load(self) -> Dataset:
         return self.data
 
 
-def with_x(change, part="train") -> Data:
+def with_x(change, part="train") -> Dataset:
     data = sound()
     x = data.train.store.clone()
     return replace(data, **{part: replace(getattr(data, part), store=change(x))})
 
 
-def with_y(change, part="train") -> Data:
+def with_y(change, part="train") -> Dataset:
     data = sound()
     return replace(data, **{part: replace(getattr(data, part), y=change(data.train.y.clone()))})
 

@@ -17,9 +17,9 @@ import yaml
 from hypothesis import strategies as st
 
 from gr_cli.config import groups
-from gr_cli.config.arguments import check
-from gr_cli.config.instantiate import resolve
-from gr_cli.config.schema import CHECKS
+from gr_cli.config.arguments import check_value
+from gr_cli.config.instantiate import import_target
+from gr_cli.config.schema import ALLOWED_VALUES
 from gr_cli.errors import ConfigError
 from helpers.small_networks import shrunk, value_text
 
@@ -62,7 +62,8 @@ HUGE = ["1000000000", "1000000000000", "-1000000000000", "9" * 30]
 
 TARGETS = _listed("""
 gr_cli.generators.VAE gr_cli.generators.CVAE gr_cli.strategies.Finetune gr_cli.models.SimpleMLP gr_cli.models
-gr_cli.nothing.X gr_cli.errors.ConfigError gr_cli.config.arguments.check gr_cli.__version__ os.getcwd builtins.dict
+gr_cli.nothing.X gr_cli.errors.ConfigError gr_cli.config.arguments.check_value gr_cli.__version__ os.getcwd
+builtins.dict
 builtins.print builtins.int torch.nn.ReLU collections.OrderedDict typing.Any nothing . .. a. .a a..b 3 null [a] {a:1}
 é.é gr_cli.generators.base.Generator gr_cli.benchmarks.Digits gr_cli.benchmarks.split gr_cli.benchmarks.permuted
 """)
@@ -170,7 +171,7 @@ def _setting(path: str, hint: Any) -> Setting:
     fitting = []
     for value in [*CANDIDATES, *_words_of(hint)]:
         try:
-            check(value, hint, path)
+            check_value(value, hint, path)
         except ConfigError:
             continue
         fitting.append(value_text(value))
@@ -179,7 +180,7 @@ def _setting(path: str, hint: Any) -> Setting:
 
 def _settings_of(node: Mapping[str, Any], prefix: str) -> list[Setting]:
     """The settings of a node with a `_target_`, and those of nodes inside it."""
-    target = resolve(node["_target_"], prefix)
+    target = import_target(node["_target_"], prefix)
     hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
     found = []
     for name, value in node.items():
@@ -224,7 +225,7 @@ def settings(group: str, option: str) -> tuple[Setting, ...]:
 @cache
 def general() -> tuple[Setting, ...]:
     """The settings of the run itself."""
-    return tuple(_setting(path, hint) for path, hint in CHECKS.items() if path not in ("data_root", "device"))
+    return tuple(_setting(path, hint) for path, hint in ALLOWED_VALUES.items() if path not in ("data_root", "device"))
 
 
 # --- what is made of it
@@ -336,7 +337,7 @@ def budget(config: Mapping[str, Any], words: Sequence[str]) -> list[str]:
     small: dict[str, object] = {"train.iterations": 2} if config["train"]["epochs"] is None else {}
     if config["benchmark"].get("classes_per_task") == 2:
         small["benchmark.classes_per_task"] = 5
-    for group in groups.STACKED:
+    for group in groups.STACKABLE_GROUPS:
         small |= shrunk(config[group] or {}, group)
     free = {p: v for p, v in small.items() if not any(p == name or p.startswith(f"{name}.") for name in said)}
     return [f"{path}={value_text(value)}" for path, value in free.items()]

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from gr_cli.benchmarks import ImageFolder
-from gr_cli.benchmarks.sources.base import Data
-from gr_cli.benchmarks.sources.loading import load
+from gr_cli.benchmarks.sources.base import Dataset
+from gr_cli.benchmarks.sources.load import load_dataset
 
 RNG = np.random.default_rng(0)
 
@@ -37,8 +37,8 @@ def folder(
                 put(f"images/{part}/{name}/{i}.png", pixels(6, 5, 3))
 
 
-def read(**settings) -> Data:
-    return load(ImageFolder("images", cache_root="cache", **settings))
+def read(**settings) -> Dataset:
+    return load_dataset(ImageFolder("images", cache_root="cache", **settings))
 
 
 def colour16(path: str, image: np.ndarray) -> None:

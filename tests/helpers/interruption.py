@@ -7,17 +7,17 @@ from pathlib import Path
 
 from gr_cli.results.folder import RunFolder
 from gr_cli.system.checksums import checksum
-from gr_cli.training.observer import View
+from gr_cli.training.observer import RunObserver
 
 
-class StopAt(View):
+class StopAt(RunObserver):
     """Asks to stop, as Ctrl-C does, at an iteration of a stage."""
 
     def __init__(self, stage: int, iteration: int) -> None:
         self.at = (stage, iteration)
 
-    def stepped(self, number, position, losses):
-        if (number, position.iteration) == self.at:
+    def stepped(self, stage_index, step, losses):
+        if (stage_index, step.iteration) == self.at:
             os.kill(os.getpid(), signal.SIGINT)
 
 

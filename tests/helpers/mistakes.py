@@ -11,7 +11,7 @@ MISTAKES = [
     ("batch_size=3", "batch_size=3: no such setting; .*did you mean strategy.batch_size or train.batch_size"),
     ("sead=1", "sead=1: no such setting; there are .*did you mean 'seed'"),
     ("+foo=1", "foo=1: no such setting"),
-    ("+train.foo=1", "train.foo=1: no such setting; there are active_classes, batch_size, boundaries, epochs"),
+    ("+train.foo=1", "train.foo=1: no such setting; there are active_classes, batch_size, epochs"),
     ("+strategy.foo=1", "strategy.foo=1: no such setting"),
     ("strategy=replay", "strategy=replay: no such option; there are a_gem, bir, .*generative_replay, .*joint"),
     ("optimizer=adan", "optimizer=adan: no such option; .*did you mean 'adam'"),

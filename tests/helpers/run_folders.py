@@ -12,10 +12,10 @@ from gr_cli.evaluation.measures.sample_quality import SampleQuality
 from gr_cli.results.accuracy import ACCURACY, accuracy_row
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.record import Record
-from gr_cli.results.tables import Row, TableFormat
+from gr_cli.results.tables import TableFormat, TableRow
 
 TASKS = 3
-DREAMS = TableFormat(SampleQuality.name, SampleQuality.about, SampleQuality.columns)
+DREAMS = TableFormat(SampleQuality.name, SampleQuality.description, SampleQuality.columns)
 CONFIG: dict[str, Any] = {
     "benchmark": {"_target_": "gr_cli.benchmarks.split", "classes_per_task": 2},
     "model": {"_target_": "gr_cli.models.SimpleMLP", "hidden_sizes": [256, 128]},
@@ -79,7 +79,7 @@ def write_run(
     folder.write_config(mine.as_yaml())
     record = record_of(f"{seed} {mine.identity}", accuracy)
     if nodes[strategy]:
-        record.add(DREAMS, dreams_of(f"{seed} {mine.identity}", seed))
+        record.add_rows(DREAMS, dreams_of(f"{seed} {mine.identity}", seed))
     metrics = record.metrics(False, {"solver": 50})
     if state == "finished":
         folder.write_tables(record, metrics)
@@ -94,7 +94,7 @@ def record_of(name: str, accuracy: float | None) -> Record:
     for after in range(-1, TASKS):
         for task in range(TASKS):
             value = draw.random() if accuracy is None or after < TASKS - 1 else accuracy
-            record.add(ACCURACY, [accuracy_row(after, 20 * (after >= 0), task, "test", value, 0.5, 70, True)])
+            record.add_rows(ACCURACY, [accuracy_row(after, 20 * (after >= 0), task, "test", value, 0.5, 70, True)])
         if after >= 0:
             losses = [{"current": draw.random(), "total": draw.random()} for _ in range(2)]
             record.history += [{"task": after, "iteration": 10 * i, **row} for i, row in enumerate(losses, 1)]
@@ -109,7 +109,7 @@ def record_of(name: str, accuracy: float | None) -> Record:
     return record
 
 
-def dreams_of(name: str, seed: int) -> list[Row]:
+def dreams_of(name: str, seed: int) -> list[TableRow]:
     """Of task 0 there is only one class, and seed 1 dreams no sample of it in the end."""
     draw, rows = random.Random(name), []
     for after in range(TASKS):

@@ -5,15 +5,15 @@ from itertools import islice
 from pathlib import Path
 
 import gr_cli
-from gr_cli.cli.compose import composed
-from gr_cli.training.batches import batches, passes
+from gr_cli.cli.compose import compose_settings
+from gr_cli.training.batches import batches, sample_passes
 
 CONF = Path(gr_cli.__file__).parent.parent / "conf"
 SMALL = ["train.iterations=6", "train.batch_size=8", "model.hidden_sizes=[16]", "threads=1"]
 # Sizes of generators in which all these runs take seconds.
 SIZES = {
     "conv_vae": ["generator.hidden_dims=[4,8]", "generator.latent_dim=4"],
-    "mixture": ["generator.components=2", "generator.latent_dim=8"],
+    "mixture": ["generator.num_components=2", "generator.latent_dim=8"],
     "class_vae": ["generator.hidden_dims=[8]"],
     "flow": ["generator.hidden_dims=[16]", "generator.steps=2"],
 }
@@ -22,7 +22,7 @@ SIZES = {
 @lru_cache(maxsize=4)
 def settings_of(*words):
     """Composing takes longer than these runs, some of which have the same settings."""
-    return composed(words)
+    return compose_settings(words)
 
 
 def names(group):
@@ -32,4 +32,4 @@ def names(group):
 def train(experiments, learner, number, iterations=None, start=0, observe=lambda position, losses: None):
     stage = experiments[0].stages[number]
     stream = islice(batches(experiments, number, start), iterations)
-    learner.train_task(stage.task, stream, stage.iterations, observe, start, passes(experiments, number))
+    learner.train_task(stage.task, stream, stage.iterations, observe, start, sample_passes(experiments, number))

@@ -65,7 +65,7 @@ def a_gpu_without_memory(hands: Hands) -> object:
 
 def without_ray(hands: Hands) -> object:
     """It may be installed here: it is hidden."""
-    hands.monkeypatch.setattr("gr_cli.cli.launchers.check.find_spec", lambda name: None)
+    hands.monkeypatch.setattr("gr_cli.cli.launchers.selection.find_spec", lambda name: None)
     return hands.gr_run("-m", "seed=0,1", "hydra/launcher=batched", "hydra.launcher.where=ray")
 
 
@@ -90,7 +90,7 @@ COMMANDS: Table = {
     "training/experiment.py": [
         ("batch statistics need more than", mistake("model=resnet18 model.norm=batch train.batch_size=1")),
         ("GiB of memory at least", mistake("train.batch_size=1000000000000")),
-        ("benchmark.blur=on: with scenario=", typed("benchmark.blur=0.1 scenario=task")),
+        ("benchmark.task_overlap=on: with scenario=", typed("benchmark.task_overlap=0.1 scenario=task")),
     ],
     "nn/augmentation.py": [
         ("augment.{}={}: needs images", of_vectors("augment.flip=0.5")),
@@ -190,7 +190,7 @@ COMMANDS: Table = {
         ("keeps what it was fitted to by class", typed("generator=mixture scenario=domain")),
     ],
     "strategies/replay_targets.py": [
-        ("strategy.current_data=dreamt", typed("strategy.current_data=dreamt")),
+        ("strategy.current_data=generated", typed("strategy.current_data=generated")),
         ("tells exactly how likely", typed("strategy.targets=likelihood")),
         ("strategy.current_targets=", typed("strategy.current_targets=likelihood generator=mixture")),
         ("compares all classes", typed("generator=mixture strategy.targets=likelihood scenario=task")),
@@ -200,10 +200,10 @@ COMMANDS: Table = {
         ("needs a model with features", typed(f"{PLAIN} strategy=icarl")),
     ],
     "training/task_free.py": [
-        ("is for streams whose boundaries are hidden", typed("strategy.consolidate_every=5")),
-        ("each sample tells which task", typed("train.boundaries=hidden scenario=task")),
-        ("train.boundaries=hidden: {} {}", typed("train.boundaries=hidden strategy=ewc")),
-        ("must say how many steps lie between", typed("train.boundaries=hidden")),
+        ("is for task-free streams", typed("strategy.consolidate_every=5")),
+        ("each sample tells which task", typed("train.task_boundaries=unknown scenario=task")),
+        ("train.task_boundaries=unknown: {} {}", typed("train.task_boundaries=unknown strategy=ewc")),
+        ("must say how many steps lie between", typed("train.task_boundaries=unknown")),
     ],
     "cli/callback.py": [
         ("_checked_job", mistake("-m strategy=finetune,foo"), "strategy=foo: no such option"),

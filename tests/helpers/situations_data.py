@@ -10,17 +10,17 @@ import torch
 
 from gr_cli.benchmarks import (
     Arrays,
-    ConvFeatures,
+    ConvFeatureExtractor,
     Digits,
     ImageFolder,
     Tensors,
     Torchvision,
-    TorchvisionFeatures,
+    TorchvisionFeatureExtractor,
     permuted,
     split,
 )
-from gr_cli.benchmarks.sources.base import Data
-from gr_cli.benchmarks.sources.loading import load
+from gr_cli.benchmarks.sources.base import Dataset
+from gr_cli.benchmarks.sources.load import load_dataset
 from gr_cli.models import CNN
 from gr_cli.nn.convolutions import Convolutions
 from helpers import small_mnist
@@ -45,14 +45,14 @@ def arrays(*given: Any, **files: Any) -> Situation:
         for name, content in files.items():
             file = name.replace("_", ".")
             np.savez(file, **content) if file.endswith(".npz") else torch.save(content, file)
-        return load(Arrays(*given))
+        return load_dataset(Arrays(*given))
 
     return do
 
 
 def a_folder_without_arrays(hands: Hands) -> object:
     Path("set").mkdir()
-    return load(Arrays("set"))
+    return load_dataset(Arrays("set"))
 
 
 def arrays_that_may_not_be_read(hands: Hands) -> object:
@@ -61,15 +61,15 @@ def arrays_that_may_not_be_read(hands: Hands) -> object:
 
 
 def tensors(*given: Any, **settings: Any) -> Situation:
-    return lambda hands: load(Tensors(*given, **settings))
+    return lambda hands: load_dataset(Tensors(*given, **settings))
 
 
 def a_nested_tensor(hands: Hands) -> object:
-    return load(Tensors(torch.nested.nested_tensor([torch.rand(3), torch.rand(4)], layout=torch.jagged), Y))
+    return load_dataset(Tensors(torch.nested.nested_tensor([torch.rand(3), torch.rand(4)], layout=torch.jagged), Y))
 
 
 def a_huge_sparse_tensor(hands: Hands) -> object:
-    return load(Tensors(torch.sparse_coo_tensor([[0], [5]], [1.0], (20, 10**12), check_invariants=True), Y))
+    return load_dataset(Tensors(torch.sparse_coo_tensor([[0], [5]], [1.0], (20, 10**12), check_invariants=True), Y))
 
 
 def images(change: Callable[[], object] = lambda: None, **settings: Any) -> Situation:
@@ -99,15 +99,15 @@ def an_empty_folder(hands: Hands) -> object:
 
 def of_ones_own(fault: str) -> Situation:
     """A source that gives what `test_bad_data` calls so."""
-    return lambda hands: load(Given(BROKEN[fault][0]()))
+    return lambda hands: load_dataset(Given(BROKEN[fault][0]()))
 
 
 def no_file(hands: Hands) -> object:
     class Mine:
-        def load(self) -> Data:
+        def load(self) -> Dataset:
             return BROKEN["no file"][0]()
 
-    return load(Mine())
+    return load_dataset(Mine())
 
 
 # --- sets of torchvision
@@ -119,7 +119,7 @@ def mnist(fault: str) -> Situation:
     def do(hands: Hands) -> object:
         name, content, _ = BROKEN_FILES[fault]
         (small_mnist.write(Path("data")) / name).write_bytes(content)
-        return load(Torchvision("MNIST", "data", download=False))
+        return load_dataset(Torchvision("MNIST", "data", download=False))
 
     return do
 
@@ -128,19 +128,19 @@ def mnist_with_a_folder(hands: Hands) -> object:
     file = small_mnist.write(Path("data")) / IMAGES
     file.unlink()
     file.mkdir()
-    return load(Torchvision("MNIST", "data", download=False))
+    return load_dataset(Torchvision("MNIST", "data", download=False))
 
 
 def mnist_that_may_not_be_read(hands: Hands) -> object:
     (small_mnist.write(Path("data")) / IMAGES).write_bytes(b"")
     hands.monkeypatch.setattr(Path, "open", failing(DENIED))
-    return load(Torchvision("MNIST", "data", download=False))
+    return load_dataset(Torchvision("MNIST", "data", download=False))
 
 
 def cifar(hands: Hands) -> object:
     """A set in the format of CIFAR-10 that is not the published one."""
     write_cifar(Path("data"), fine=False, classes=10)
-    return load(Torchvision("CIFAR10", "data", download=False))
+    return load_dataset(Torchvision("CIFAR10", "data", download=False))
 
 
 def cifar_with_a_folder(hands: Hands) -> object:
@@ -148,7 +148,7 @@ def cifar_with_a_folder(hands: Hands) -> object:
     file = Path("data/cifar-10-batches-py/data_batch_1")
     file.unlink()
     file.mkdir()
-    return load(Torchvision("CIFAR10", "data", download=False))
+    return load_dataset(Torchvision("CIFAR10", "data", download=False))
 
 
 def cifar_that_may_not_be_read(hands: Hands) -> object:
@@ -158,13 +158,13 @@ def cifar_that_may_not_be_read(hands: Hands) -> object:
 
 def no_network(hands: Hands) -> object:
     hands.monkeypatch.setattr("urllib.request.urlopen", failing(URLError("there is no network")))
-    return load(Torchvision("MNIST", "data"))
+    return load_dataset(Torchvision("MNIST", "data"))
 
 
 def no_scipy(hands: Hands) -> object:
     """It may be installed here: it is hidden."""
     hands.monkeypatch.setattr("gr_cli.benchmarks.sources.torchvision.find_spec", lambda name: None)
-    return load(Torchvision("SVHN", "data"))
+    return load_dataset(Torchvision("SVHN", "data"))
 
 
 # --- frozen features
@@ -178,7 +178,7 @@ def weights(stored: object = None) -> Situation:
             Path("weights.pt").write_bytes(stored)
         elif stored is not None:
             torch.save(stored, "weights.pt")
-        return ConvFeatures([4], "weights.pt", cache_root="kept").of(sound())
+        return ConvFeatureExtractor([4], "weights.pt", cache_root="kept").extract(sound())
 
     return do
 
@@ -219,15 +219,16 @@ DATA: Table = {
         ("benchmark.validation_share=", mistake("benchmark.validation_share=0.001")),
     ],
     "benchmarks/streams/blurry.py": [
-        ("exchanges samples between tasks", typed("benchmark.blur=0.1 benchmark.classes_per_task=10")),
+        ("exchanges samples between tasks", typed("benchmark.task_overlap=0.1 benchmark.classes_per_task=10")),
     ],
     "benchmarks/features.py": [
         ("needs images", of_vectors("benchmark/features=conv_random")),
         ("are not finite", weights(INFINITE)),
-        ("must be a data set", lambda hands: ConvFeatures()),
+        ("must be a data set", lambda hands: ConvFeatureExtractor()),
         ("needs at least one convolution", typed("benchmark/features=conv_random benchmark.features.channels=[]")),
-        ("is the benchmark's own data", lambda hands: ConvFeatures(pretrain=Digits()).of(load(Digits()))),
-        ("must be a file with the weights of", lambda hands: TorchvisionFeatures("resnet18")),
+        ("is the benchmark's own data", lambda hands: ConvFeatureExtractor(pretrain=Digits()).extract(
+            load_dataset(Digits()))),
+        ("must be a file with the weights of", lambda hands: TorchvisionFeatureExtractor("resnet18")),
         ("can't be read", weights()),
         ("holds no plain tensors", weights(b"<html>")),
         ("is no state dict", weights([1, 2])),
@@ -259,7 +260,7 @@ DATA: Table = {
         ("stands beside benchmark.angles", typed("benchmark=rotated_digits benchmark.angles=[0,9] benchmark.tasks=3")),
     ],
     "benchmarks/streams/rounds.py": [
-        ("training samples; try fewer rounds", lambda hands: split(Given(sound()), 0, rounds=6)),
+        ("training samples; try fewer rounds", lambda hands: split(Given(sound()), 0, repetitions=6)),
     ],
     "benchmarks/sources/validation.py": [
         ("checked", of_ones_own("constant"), "benchmark.source=Given: all its 20 training samples are the same; mend"),
@@ -293,7 +294,7 @@ DATA: Table = {
         ("holds nothing: its shape is", mnist("no images")),
     ],
     "benchmarks/sources/loading.py": [
-        ("has no load()", lambda hands: load(NoSource())),
+        ("has no load()", lambda hands: load_dataset(NoSource())),
         ("can't be read", no_file),
         ("two of its classes have the same name", of_ones_own("a class twice")),
         ("its load() gave something of type", of_ones_own("no data")),

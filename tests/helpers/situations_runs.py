@@ -16,7 +16,7 @@ from gr_cli import load_run
 from gr_cli.results.folder import RunFolder
 from gr_cli.system.checksums import save_tensors
 from gr_cli.training.learner import Learner
-from gr_cli.training.observer import View
+from gr_cli.training.observer import RunObserver
 from helpers.audits import add, of_task
 from helpers.interruption import sealed
 from helpers.situations import TINY, Hands, Situation, Table, failing, mistake, of_vectors, typed
@@ -156,12 +156,12 @@ def writing_fails(number: int) -> Situation:
 def at_a_step(hands: Hands, do: Callable[[], object]) -> None:
     """Let something happen in the second task."""
 
-    class At(View):
+    class At(RunObserver):
         def stepped(self, number: int, position: Any, losses: Any) -> None:
             if number == 1:
                 do()
 
-    hands.monkeypatch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: At())
+    hands.monkeypatch.setattr("gr_cli.terminal.run_display.TerminalObserver", lambda **_: At())
 
 
 def interrupted(*words: str) -> Situation:
@@ -181,7 +181,7 @@ def no_number(hands: Hands) -> object:
         return {name: value * float("nan") for name, value in losses.items()} if position.iteration == 1 else losses
 
     hands.monkeypatch.setattr(Learner, "step", broken)
-    hands.monkeypatch.setattr("gr_cli.runner.step_monitor._WORTH_SAVING", 0)
+    hands.monkeypatch.setattr("gr_cli.runner.step_monitor._MIN_TRAINING_PER_SAVING", 0)
     return hands.again("checkpoint.every_seconds=1e-9")
 
 

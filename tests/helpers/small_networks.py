@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gr_cli.cli.compose import composed
+from gr_cli.cli.compose import compose_settings
 
 GROUPS = ("model", "generator")
 
@@ -30,6 +30,6 @@ def shrunk(node: Mapping[str, Any], prefix: str) -> dict[str, object]:
 
 def small_networks(*words: str) -> list[str]:
     """Words that make the networks small of the run that `words` describe: to be put before these, which count more."""
-    config = composed(list(words)).config
+    config = compose_settings(list(words)).config
     small = {path: value for group in GROUPS for path, value in shrunk(config[group] or {}, group).items()}
     return [f"{path}={value_text(value)}" for path, value in small.items()]

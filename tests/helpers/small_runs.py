@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from gr_cli.models import SimpleMLP
-from gr_cli.nn.random_streams import Draws
+from gr_cli.nn.random_streams import RandomStreams
 from gr_cli.nn.replicas import Replicas
 from gr_cli.optimizers import Adam
 from gr_cli.scenario import Scenario
 from gr_cli.strategies import Strategy
-from gr_cli.strategies.steps import Batch, Position
+from gr_cli.strategies.context import Batch, TrainingStep
 from gr_cli.training.learner import Learner
 
 TASKS, SIZE, ITERATIONS = 3, 6, 12
@@ -34,22 +34,22 @@ def learner_of(
 ) -> Learner:
     """A learner of one replica for each seed, of three tasks with two classes each, in double precision."""
     scenario = Scenario(kind)
-    heads, solvers = scenario.heads([2] * TASKS), []
+    heads, solvers = scenario.task_units([2] * TASKS), []
     for seed in seeds:
         torch.manual_seed(seed)
         solvers.append(network(heads.shape[1]).double())
     strategy.check(scenario, solvers[0])
-    draws = [Draws(seed) for seed in seeds]
+    draws = [RandomStreams(seed) for seed in seeds]
     return Learner(Replicas(solvers), None, strategy, [Adam(lr=lr) for _ in seeds], scenario, heads, draws, "float64")
 
 
 def data(learner: Learner, task: int, replica: int, n: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
     """A task's samples: two clouds."""
-    generator = torch.Generator().manual_seed(1000 * (learner.draws[replica].seed + 1) + task)
+    generator = torch.Generator().manual_seed(1000 * (learner.random_streams[replica].seed + 1) + task)
     y = torch.arange(n) % 2
     centres = torch.randn(2, SIZE, generator=generator, dtype=torch.float64)
     x = centres[y] + 0.7 * torch.randn(n, SIZE, generator=generator, dtype=torch.float64)
-    return x, y + learner.scenario.offsets([2] * TASKS)[task]
+    return x, y + learner.scenario.unit_offsets([2] * TASKS)[task]
 
 
 def passes(learner: Learner, task: int) -> Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor]]]:
@@ -58,9 +58,9 @@ def passes(learner: Learner, task: int) -> Callable[[int], Iterator[tuple[torch.
 
 
 def batches(learner: Learner, task: int, start: int = 0, size: int = 10) -> Iterator[Batch]:
-    scenario, heads = learner.scenario, learner.heads
-    whole = [data(learner, task, replica) for replica in range(len(learner.draws))]
-    units, rivals = scenario.training_units(heads, task), scenario.rivals(heads, task)
+    scenario, heads = learner.scenario, learner.task_units
+    whole = [data(learner, task, replica) for replica in range(len(learner.random_streams))]
+    units, rivals = scenario.training_units(heads, task), scenario.competing_units(heads, task)
     for iteration in count(start):
         index = torch.randint(0, 40, (size,), generator=torch.Generator().manual_seed(iteration))
         x, y = (torch.stack([mine[column][index] for mine in whole]) for column in (0, 1))
@@ -78,13 +78,13 @@ def begin(learner: Learner, task: int, iterations: int) -> None:
     """The first iterations of a task."""
     learner.begin_task(task, passes(learner, task))
     for i, batch in enumerate(islice(batches(learner, task), iterations)):
-        learner.step(batch, Position(task, i, ITERATIONS))
+        learner.step(batch, TrainingStep(task, i, ITERATIONS))
 
 
 def saved(learner: Learner) -> list[dict[str, Any]]:
     """The state of each replica as a checkpoint gives it back."""
     file = io.BytesIO()
-    torch.save([learner.state_of(replica) for replica in range(len(learner.draws))], file)
+    torch.save([learner.state_of(replica) for replica in range(len(learner.random_streams))], file)
     file.seek(0)
     found: list[dict[str, Any]] = torch.load(file, weights_only=True)
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 SHORT = ("train.iterations=4", "log.every=2", "evaluate.every=3", "model.hidden_sizes=[8]", "threads=1")
-SHORT += ("benchmark.classes_per_task=5", "generator.hidden_dims=[8]", "evaluate.dreams=0")
+SHORT += ("benchmark.classes_per_task=5", "generator.hidden_dims=[8]", "evaluate.generated_samples=0")
 ENDS = [4, 8]  # of its two tasks, in iterations over all tasks
 
 

@@ -32,7 +32,7 @@ def test_the_mlp_of_the_user_document():
 
 def test_dropout_scales_what_is_left_and_is_off_without_noise():
     model = SimpleMLP(4, [1000], 1, dropout=0.5)
-    assert set(model.noise_needed(3)) == {"hidden0"}
+    assert set(model.training_noise(3)) == {"hidden0"}
     torch.nn.init.constant_(model.output.weight, 1.0)
     x = torch.rand(1, 4)
     noise = {"hidden0": torch.rand(1, 1000)}

@@ -7,24 +7,26 @@ import pytest
 import torch
 
 from gr_cli import ContinualTrainer, SimpleMLP
-from gr_cli.cli.compose import composed
-from gr_cli.cli.launchers.grouping import alike
+from gr_cli.cli.compose import compose_settings
+from gr_cli.cli.launchers.grouping import group_compatible
 from gr_cli.nn.gradient_rules import GradientStep, Loss
-from gr_cli.nn.gradient_rules.clipping import Clipping
-from gr_cli.nn.random_streams import Draws, Streams
-from gr_cli.strategies.steps import Position
-from gr_cli.training.batches import batches, passes
+from gr_cli.nn.gradient_rules.clipping import NormClipping
+from gr_cli.nn.random_streams import RandomStreams, ReplicaStreams
+from gr_cli.strategies.context import TrainingStep
+from gr_cli.training.batches import batches, sample_passes
 from gr_cli.training.experiment import prepare
-from gr_cli.training.stacking import side_by_side
+from gr_cli.training.stacking import stack_learners
 from helpers.interruption import csvs, only_run
 
 SMALL = ["train.batch_size=8", "model.hidden_sizes=[16]", "generator.hidden_dims=[16]", "threads=1"]
 SMALL += ["strategy.generator_update_freq=1", "gradient_rule=clipping"]
-RUN = [*SMALL, "train.iterations=6", "log.every=2", "evaluate.dreams=0", "benchmark.classes_per_task=[5,5]"]
+RUN = [*SMALL, "train.iterations=6", "log.every=2", "evaluate.generated_samples=0", "benchmark.classes_per_task=[5,5]"]
 
 
 def step_of(replicas):
-    return GradientStep("solver", 0, 0, Streams([Draws(seed) for seed in range(replicas)], torch.float64))
+    return GradientStep(
+        "solver", 0, 0, ReplicaStreams([RandomStreams(seed) for seed in range(replicas)], torch.float64)
+    )
 
 
 @pytest.mark.parametrize("max_norm", [1e-3, 1.0, 1e9])
@@ -37,7 +39,7 @@ def test_it_is_torchs_clip_grad_norm_of_each_replica(replicas, max_norm):
     values = [leaf if replicas > 1 else leaf.unsqueeze(0) for leaf in leaves]
     unused = torch.zeros(replicas, 3, dtype=torch.float64, requires_grad=True)
     total = sum((i + 1) * (value**3).flatten(1).sum(1) for i, value in enumerate(values))
-    rule = Clipping(max_norm)
+    rule = NormClipping(max_norm)
     found = rule.gradients(Loss(total), [*leaves, unused], step_of(replicas))
     assert found[-1] is None
     for replica in range(replicas):
@@ -52,10 +54,12 @@ def test_it_is_torchs_clip_grad_norm_of_each_replica(replicas, max_norm):
 
 def losses_of(jobs, steps=6):
     experiments = [prepare(job) for job in jobs]
-    learner, losses = side_by_side(experiments), []
+    learner, losses = stack_learners(experiments), []
     for task in range(2):
         stream = batches(experiments, task, 0)
-        learner.train_task(task, stream, steps, lambda _, found: losses.append(found), 0, passes(experiments, task))
+        learner.train_task(
+            task, stream, steps, lambda _, found: losses.append(found), 0, sample_passes(experiments, task)
+        )
     return losses
 
 
@@ -64,10 +68,12 @@ def losses_of(jobs, steps=6):
 def test_three_together_are_three_alone(generator, own):
     """Where `max_norm` differs, for the solver and for the generator."""
     words = [*SMALL, f"generator={generator}", "precision=float64", *own]
-    jobs = [composed([*words, f"seed={i}", f"gradient_rule.max_norm={0.1 + i}"]) for i in range(3)]
+    jobs = [compose_settings([*words, f"seed={i}", f"gradient_rule.max_norm={0.1 + i}"]) for i in range(3)]
     if own:
-        jobs = [composed([*words, f"seed={i}", f"generator.gradient_rule.max_norm={0.1 + i}"]) for i in range(3)]
-    assert alike(jobs) == [[0, 1, 2]]
+        jobs = [
+            compose_settings([*words, f"seed={i}", f"generator.gradient_rule.max_norm={0.1 + i}"]) for i in range(3)
+        ]
+    assert group_compatible(jobs) == [[0, 1, 2]]
     together = losses_of(jobs)
     for replica, job in enumerate(jobs):
         for alone, both in zip(losses_of([job]), together, strict=True):
@@ -83,12 +89,12 @@ def test_steps_of_solver_and_generator_are_clipped(generator, own):
     words = [*SMALL, f"generator={generator}", "optimizer=sgd", "optimizer.lr=1", "gradient_rule.max_norm=1e-3"]
     words += ["precision=float64", "generator/optimizer=sgd", "generator.optimizer.lr=1"]
     words += [] if own is None else [f"generator/gradient_rule={own}"]
-    experiment = prepare(composed(words))
+    experiment = prepare(compose_settings(words))
     learner = experiment.learner
-    learner.begin_task(0, passes([experiment], 0))
-    before = {name: [p.detach().clone() for p in d.parameters] for name, d in learner.descents.items()}
-    losses = learner.step(next(batches([experiment], 0, 0)), Position(0, 0, 6))
-    for name, descent in learner.descents.items():
+    learner.begin_task(0, sample_passes([experiment], 0))
+    before = {name: [p.detach().clone() for p in d.parameters] for name, d in learner.functional_optimizers.items()}
+    losses = learner.step(next(batches([experiment], 0, 0)), TrainingStep(0, 0, 6))
+    for name, descent in learner.functional_optimizers.items():
         pairs = zip(descent.parameters, before[name], strict=True)
         moved = torch.cat([(p.detach() - b).flatten() for p, b in pairs]).norm().item()
         if f"{name}.clipped" in losses:
@@ -102,7 +108,9 @@ def test_steps_of_solver_and_generator_are_clipped(generator, own):
 def test_it_fits_strategies_whose_step_is_more_than_a_loss(strategy):
     words = [w for w in SMALL if not w.startswith(("strategy.generator_up", "generator."))]
     generator = [] if strategy in ("ewc", "a_gem") else ["generator.hidden_dims=[16]"]
-    (first, *_) = losses_of([composed([*words, f"strategy={strategy}", *(generator if strategy != "bir" else [])])], 3)
+    (first, *_) = losses_of(
+        [compose_settings([*words, f"strategy={strategy}", *(generator if strategy != "bir" else [])])], 3
+    )
     assert any(name.endswith("gradient_norm") for name in first)
 
 
@@ -165,4 +173,4 @@ def test_a_norm_must_be_above_zero():
     from gr_cli.errors import ConfigError
 
     with pytest.raises(ConfigError, match=r"gradient_rule\.max_norm=0: must be a number > 0"):
-        composed(["gradient_rule=clipping", "gradient_rule.max_norm=0"])
+        compose_settings(["gradient_rule=clipping", "gradient_rule.max_norm=0"])

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from gr_cli.cli.compose import composed
+from gr_cli.cli.compose import compose_settings
 from gr_cli.errors import ConfigError
 from gr_cli.nn.gradient_rules import GradientRule
-from gr_cli.nn.random_streams import Noise
-from gr_cli.strategies.steps import Position
-from gr_cli.training.batches import batches, passes
+from gr_cli.nn.random_streams import NoiseSpec
+from gr_cli.strategies.context import TrainingStep
+from gr_cli.training.batches import batches, sample_passes
 from gr_cli.training.experiment import prepare
-from gr_cli.training.stacking import side_by_side
+from gr_cli.training.stacking import stack_learners
 
 SMALL = ["train.batch_size=8", "model.hidden_sizes=[16]", "generator.hidden_dims=[16]", "threads=1"]
 SMALL += ["precision=float64"]
@@ -29,7 +29,7 @@ class PerSample(GradientRule):
         rest = loss.total - values.sum(1)
         parts = [*values.unbind(1), rest]
         found = [torch.autograd.grad(part.sum(), parameters, retain_graph=True, allow_unused=True) for part in parts]
-        noise = step.noise({str(i): Noise("normal", p.shape[1:]) for i, p in enumerate(parameters)})
+        noise = step.noise({str(i): NoiseSpec("normal", p.shape[1:]) for i, p in enumerate(parameters)})
         assert not torch.equal(*noise["0"][:2])  # each replica draws its own
         self.steps = self.steps + 1
         return [
@@ -48,14 +48,14 @@ class PerSample(GradientRule):
 
 
 def stepped(learner, experiments, task=0, steps=3):
-    learner.begin_task(task, passes(experiments, task))
+    learner.begin_task(task, sample_passes(experiments, task))
     stream = batches(experiments, task, 0)
-    return [learner.step(next(stream), Position(task, i, 6)) for i in range(steps)]
+    return [learner.step(next(stream), TrainingStep(task, i, 6)) for i in range(steps)]
 
 
 def three(*words):
-    experiments = [prepare(composed([*SMALL, *words, f"seed={seed}"])) for seed in range(3)]
-    return side_by_side(experiments), experiments
+    experiments = [prepare(compose_settings([*SMALL, *words, f"seed={seed}"])) for seed in range(3)]
+    return stack_learners(experiments), experiments
 
 
 @pytest.mark.parametrize("words", [["strategy=finetune"], [EVERY_STEP], ["generator=wgan_gp", EVERY_STEP]])
@@ -79,7 +79,7 @@ def test_a_rule_may_look_at_single_samples_and_draw_noise(words):
 
 
 def test_solver_and_objectives_have_rules_of_their_own():
-    learner = prepare(composed([*SMALL, "generator=wgan_gp"])).learner
+    learner = prepare(compose_settings([*SMALL, "generator=wgan_gp"])).learner
     assert set(learner.gradient_rules) == {"solver", "generator.critic", "generator.generator"}
     assert len({id(rule) for rule in learner.gradient_rules.values()}) == 3
 
@@ -95,4 +95,4 @@ def test_solver_and_objectives_have_rules_of_their_own():
 )
 def test_what_does_not_fit_is_refused(words, message):
     with pytest.raises(ConfigError, match=message):
-        prepare(composed(words))
+        prepare(compose_settings(words))

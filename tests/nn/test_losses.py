@@ -26,7 +26,7 @@ def test_soft_targets_ignore_unknown_units_and_sum_to_one():
 
 def test_distillation_is_cross_entropy_at_temperature_without_its_square():
     logits, target = torch.tensor([2.0, 0.0]), torch.tensor([0.25, 0.75])
-    found = losses.distillation(logits, target, torch.tensor([True, True]), 2.0)
+    found = losses.distillation_loss(logits, target, torch.tensor([True, True]), 2.0)
     log_p = [1 - math.log(1 + math.e), -math.log(1 + math.e)]
     assert found.item() == pytest.approx(-(0.25 * log_p[0] + 0.75 * log_p[1]), abs=1e-6)
 
@@ -34,7 +34,7 @@ def test_distillation_is_cross_entropy_at_temperature_without_its_square():
 def test_distillation_with_units_off_is_finite():
     logits = torch.randn(4, 1, 6)
     known, active = torch.tensor([[True] * 2 + [False] * 4]), torch.tensor([[True] * 4 + [False] * 2])
-    found = losses.distillation(logits, losses.soft_targets(torch.randn(4, 1, 6), known, 2.0), active, 2.0)
+    found = losses.distillation_loss(logits, losses.soft_targets(torch.randn(4, 1, 6), known, 2.0), active, 2.0)
     assert found.isfinite().all()
 
 

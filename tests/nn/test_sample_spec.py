@@ -23,9 +23,9 @@ def test_bytes_become_fractions_and_floats_stay():
 
 
 def test_a_shape_stands_for_values_from_0_to_1():
-    assert SampleSpec.of([2, 3]) == SampleSpec((2, 3), (0.0, 1.0))
-    assert SampleSpec.of(TABLE) is TABLE
-    assert (TABLE.size, TABLE.numbers, TABLE.is_image) == (7, 2, False)
+    assert SampleSpec.coerce([2, 3]) == SampleSpec((2, 3), (0.0, 1.0))
+    assert SampleSpec.coerce(TABLE) is TABLE
+    assert (TABLE.size, TABLE.num_numeric, TABLE.is_image) == (7, 2, False)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_the_likelihood_of_a_table_is_that_of_its_parts():
     expected = Bernoulli(logits=out[:, :2], validate_args=False).log_prob((x[:, :2] + 2) / 8).sum(1)
     expected = expected + Categorical(logits=out[:, 2:5]).log_prob(x[:, 2:5].argmax(1))
     expected = expected + Categorical(logits=out[:, 5:]).log_prob(x[:, 5:].argmax(1))
-    found = TABLE.negative_log_likelihood(out, TABLE.scaled(x))
+    found = TABLE.negative_log_likelihood(out, TABLE.to_unit_range(x))
     torch.testing.assert_close(found, -expected / 7)
 
 
@@ -57,7 +57,7 @@ def test_unbounded_numbers_are_gaussian_beside_categories():
     expected = (
         expected + (out[:, 2:5].log_softmax(1) * x[:, 2:5]).sum(1) + (out[:, 5:].log_softmax(1) * x[:, 5:]).sum(1)
     )
-    torch.testing.assert_close(spec.negative_log_likelihood(out, spec.scaled(x)), -expected / 7)
+    torch.testing.assert_close(spec.negative_log_likelihood(out, spec.to_unit_range(x)), -expected / 7)
 
 
 def test_categories_alone_have_a_likelihood():
@@ -68,33 +68,33 @@ def test_categories_alone_have_a_likelihood():
 
 def test_leading_axes_pass_through():
     out, x = torch.randn(2, 4, 7), torch.stack([rows(), rows()])
-    both = TABLE.negative_log_likelihood(out, TABLE.scaled(x))
+    both = TABLE.negative_log_likelihood(out, TABLE.to_unit_range(x))
     assert both.shape == (2, 4)
-    torch.testing.assert_close(both[1], TABLE.negative_log_likelihood(out[1], TABLE.scaled(x[1])))
+    torch.testing.assert_close(both[1], TABLE.negative_log_likelihood(out[1], TABLE.to_unit_range(x[1])))
 
 
 def test_what_a_decoder_gives_is_decoded_part_by_part():
     out = torch.tensor([[0.0, 9.0, 1.0, 3.0, 2.0, 0.1, 0.2]])
-    x = TABLE.decoded(out)
+    x = TABLE.point_estimate(out)
     torch.testing.assert_close(x[0, :2], torch.tensor([2.0, -2 + 8 * torch.tensor(9.0).sigmoid().item()]))
     assert x[0, 2:].tolist() == [0, 1, 0, 0, 1]
-    mean = TABLE.mean(out)
+    mean = TABLE.expected_sample(out)
     torch.testing.assert_close(mean[0, 2:5], torch.tensor([1.0, 3.0, 2.0]).softmax(0))
-    assert torch.equal(SampleSpec((7,), None).decoded(out), out)
+    assert torch.equal(SampleSpec((7,), None).point_estimate(out), out)
 
 
 def test_the_nearest_sample_lies_in_the_range_and_has_codes():
     x = torch.tensor([[-9.0, 9.0, 0.2, 0.1, 0.3, 0.6, 0.5]])
-    assert TABLE.nearest(x)[0].tolist() == [-2, 6, 0, 0, 1, 1, 0]
-    assert torch.equal(TABLE.nearest(rows()), rows())
+    assert TABLE.nearest_valid(x)[0].tolist() == [-2, 6, 0, 0, 1, 1, 0]
+    assert torch.equal(TABLE.nearest_valid(rows()), rows())
 
 
 @pytest.mark.parametrize("spec", [TABLE, SampleSpec((7,), None, categories=(3, 2)), SampleSpec((7,), (-2.0, 6.0))])
 def test_scaling_and_centring_can_be_undone(spec):
     x = rows()
-    torch.testing.assert_close(spec.unscaled(spec.scaled(x)), x)
-    torch.testing.assert_close(spec.uncentred(spec.centred(x)), x)
-    assert spec.centred(x)[:, 2:].abs().max() <= 1
+    torch.testing.assert_close(spec.from_unit_range(spec.to_unit_range(x)), x)
+    torch.testing.assert_close(spec.from_symmetric_range(spec.to_symmetric_range(x)), x)
+    assert spec.to_symmetric_range(x)[:, 2:].abs().max() <= 1
 
 
 def test_a_preview_of_images_is_grey_or_of_three_colours():
@@ -112,4 +112,4 @@ def test_a_preview_of_vectors_is_a_row_of_values_each_in_a_range_of_its_own():
 
 def test_long_vectors_and_volumes_are_not_drawn():
     shapes = {(1, 8, 8): True, (64,): True, (65,): False, (4, 4): False}
-    assert {shape: SampleSpec(shape).can_be_drawn for shape in shapes} == shapes
+    assert {shape: SampleSpec(shape).has_preview for shape in shapes} == shapes

@@ -70,7 +70,7 @@ def written(tmp_path_factory):
     import torch
 
     for task in range(TASKS):
-        figures.samples(
+        figures.draw_sample_sheet(
             SampleSpec(image.shape[1:]).preview(torch.from_numpy(image)),
             "dreams",
             groups[2][0] / "figures" / f"samples_task_{task}.png",
@@ -178,7 +178,7 @@ def test_the_numbers_of_the_dreams(written):
     replaying = groups[1:]
     assert len(tables) == len(replaying) == 2
     for rows, paths in zip(tables, replaying, strict=True):
-        found = [read(path / "dreams.csv") for path in paths]
+        found = [read(path / "sample_quality.csv") for path in paths]
         expected = {}
         for table in found:
             for row in table:
@@ -316,7 +316,7 @@ def test_pictures_of_many_tasks_stay_small(tmp_path, down, across):
     from PIL import Image
 
     rows = {after: [0.5] * across for after in range(down)}
-    figures.matrix(rows, [f"permutation {i}" for i in range(across)], "many", tmp_path / "matrix.png")
+    figures.draw_accuracy_matrix(rows, [f"permutation {i}" for i in range(across)], "many", tmp_path / "matrix.png")
     with Image.open(tmp_path / "matrix.png") as image:
         assert max(image.size) < 2700
 
@@ -331,8 +331,8 @@ def test_figures_for_papers_are_as_wide_as_a_column_and_hold_their_fonts():
     kinds = {f"1_finetune_{kind}" for kind in ("curves", "losses", "matrix")}
     assert {file.stem for file in files} == kinds | {"average_accuracy"} and len(files) == 8
     write_run(Path("others"), strategy="generative_replay")
-    assert main(["others", "--metric", "dream_coverage", "--figures", "others"]) == 0
-    assert {f"1_generative_replay_{kind}.svg" for kind in ("curves", "dreams", "losses", "matrix")} < {
+    assert main(["others", "--metric", "sample_coverage", "--figures", "others"]) == 0
+    assert {f"1_generative_replay_{kind}.svg" for kind in ("curves", "losses", "sample_quality", "matrix")} < {
         file.name for file in Path("others").iterdir()
     }
     for file in [*files, *Path("others").glob("*dreams.*")]:

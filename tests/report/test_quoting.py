@@ -48,8 +48,8 @@ PICTURE = "figures/samples_task_0.png"
         ("evaluations.csv", text("after_task,iteration,task,split,accuracy\n0,1,0,test,87.5\n")),
         ("accuracy_matrix.csv", text("after_task,task_0\n0,0.1\n0,0.9\n")),
         ("accuracy_matrix.csv", text("after_task,task_x\n0,0.1\n")),
-        ("dreams.csv", text("after_task,task\n0,0\n")),
-        ("dreams.csv", pipe),
+        ("sample_quality.csv", text("after_task,task\n0,0\n")),
+        ("sample_quality.csv", pipe),
     ],
 )
 def test_what_is_broken_in_one_run_does_not_cost_the_page(gr_report, name, harm):

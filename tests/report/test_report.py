@@ -14,9 +14,9 @@ from statistics import fmean, stdev
 
 import pytest
 
-from gr_cli.config.settings import deciding, short_hash
+from gr_cli.config.settings import result_relevant, short_hash
 from gr_cli.results.folder import RunFolder
-from gr_cli.results.statistics import summarised, t_quantile
+from gr_cli.results.statistics import summarize, t_quantile
 from gr_cli.system.checksums import checksum
 from helpers.run_folders import CONFIG, write_run
 
@@ -62,14 +62,14 @@ def test_quantiles_are_those_of_the_tables(degrees, t):
 
 
 def test_a_summary():
-    found = summarised([1.0, 2.0, 4.0])
+    found = summarize([1.0, 2.0, 4.0])
     assert found.mean == pytest.approx(7 / 3) and found.n == 3
     assert found.sem == pytest.approx(stdev([1, 2, 4]) / math.sqrt(3))
     assert found.interval[1] - found.mean == pytest.approx(4.302653 * found.sem, rel=1e-5)
-    alone = summarised([1.0])
+    alone = summarize([1.0])
     assert (alone.mean, alone.sem, alone.interval, alone.n) == (1.0, None, None, 1)
-    assert summarised([]) is None
-    assert math.isnan(summarised([1.0, math.nan]).mean)
+    assert summarize([]) is None
+    assert math.isnan(summarize([1.0, math.nan]).mean)
 
 
 # --- what is averaged
@@ -118,11 +118,11 @@ def test_a_column_is_named_as_shortly_as_can_be(table):
 
 
 def test_dreams_that_only_a_generator_has_make_no_column(table):
-    write_run(Path("runs"), 0, evaluate__dreams=None)
-    write_run(Path("runs"), 0, "generative_replay", evaluate__dreams=100)
-    assert "dreams" not in table("runs")[0]
-    write_run(Path("runs"), 0, "generative_replay", evaluate__dreams=50)
-    assert [row["dreams"] for row in table("runs")] == ["null", "50", "100"]
+    write_run(Path("runs"), 0, evaluate__generated_samples=None)
+    write_run(Path("runs"), 0, "generative_replay", evaluate__generated_samples=100)
+    assert "generated_samples" not in table("runs")[0]
+    write_run(Path("runs"), 0, "generative_replay", evaluate__generated_samples=50)
+    assert [row["generated_samples"] for row in table("runs")] == ["null", "50", "100"]
 
 
 def test_what_was_typed_for_one_strategy_is_a_column_too(table):
@@ -200,7 +200,7 @@ def test_nan_is_shown_and_a_metric_without_meaning_is_left_out(gr_report, table)
 
 def test_jobs_of_a_sweep_that_never_began(gr_report):
     path = write_run(Path("outputs/split_digits/finetune"), 0, name="x")
-    path = path.rename(path.with_name(f"seed0-{short_hash(deciding(CONFIG))}"))
+    path = path.rename(path.with_name(f"seed0-{short_hash(result_relevant(CONFIG))}"))
     other = path.with_name(path.name.replace("seed0", "seed7"))
     sweep = Path("outputs/sweeps/0a73b11d")
     sweep.mkdir(parents=True)
@@ -210,7 +210,7 @@ def test_jobs_of_a_sweep_that_never_began(gr_report):
     for folder in (sweep, "outputs"):
         code, out, _ = gr_report(folder)
         assert code == 0 and "| 1 of 2 |" in out
-        assert "seed 7 never begun" in out and f"{homeless}: never begun" in out
+        assert "seed 7 not started" in out and f"{homeless}: not started" in out
 
 
 def test_runs_of_different_programs_are_told(gr_report):

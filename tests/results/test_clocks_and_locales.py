@@ -12,7 +12,7 @@ import pytest
 
 import gr_cli
 from gr_cli.results.folder import RunFolder
-from gr_cli.results.progress import Watcher
+from gr_cli.results.progress import RunWatcher
 from helpers.harms import PROGRESS, says
 from helpers.run_folders import write_run
 
@@ -41,8 +41,8 @@ def test_a_run_elsewhere_whose_clock_is_ahead_is_seen_by_when_its_file_was_writt
 def test_no_age_is_shown_that_comes_from_a_wrong_clock(folder, updated):
     says(state="running", updated=updated, seconds=50, progress=PROGRESS)(folder / "status.json")
     with RunFolder(folder).locked():
-        (run,) = Watcher().look([(folder, None)], goes_on=False)
-    assert (run.state, run.seconds, run.left) == ("running", 50.0, 250.0)
+        (run,) = RunWatcher().poll([(folder, None)], sweep_is_running=False)
+    assert (run.state, run.seconds, run.seconds_left) == ("running", 50.0, 250.0)
 
 
 def test_the_newest_of_two_runs_is_not_the_one_with_a_wrong_clock(gr_report):

@@ -63,7 +63,7 @@ def test_settings_that_are_set_in_this_process_have_no_say_and_stay(tmp_path):
     from gr_cli.results import figures
 
     with matplotlib.rc_context({"text.usetex": True, "figure.dpi": 1, "savefig.transparent": True}):
-        figures.curves({0: [0.5, 0.1], 1: [0.3, 0.9]}, ["a", "b"], "title", tmp_path / "curves.png")
+        figures.draw_accuracy_curves({0: [0.5, 0.1], 1: [0.3, 0.9]}, ["a", "b"], "title", tmp_path / "curves.png")
         assert matplotlib.rcParams["text.usetex"] and matplotlib.rcParams["figure.dpi"] == 1
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
@@ -73,7 +73,7 @@ def test_a_picture_that_can_t_be_drawn_does_not_end_the_run(gr_run, monkeypatch)
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no fonts\x1b")
 
-    monkeypatch.setattr("gr_cli.results.figures.matrix", fail)
+    monkeypatch.setattr("gr_cli.results.figures.draw_accuracy_matrix", fail)
     code, _, err = gr_run(*TINY)
     assert code == 0 and err.count("\n") == 1
     assert "a picture can't be drawn, and is left out (RuntimeError: no fonts\\x1b)" in err

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from gr_cli.errors import FolderError
-from gr_cli.results.stored_config import settings_of
+from gr_cli.results.stored_config import stored_settings
 from gr_cli.system.checksums import load_tensors, save_tensors
-from gr_cli.system.reading import finite, read_json, read_table, read_yaml
+from gr_cli.system.reading import parse_finite_float, read_json, read_table, read_yaml
 from helpers.harms import PROGRESS, Harm, a_folder, configures, emptied, endless, listening, pipe, says, text
 from helpers.interruption import sealed
 from helpers.run_folders import write_run
@@ -175,10 +175,10 @@ def test_plain_values_are_read_as_they_were_written(tmp_path):
     assert read_json(path) == read_yaml(path) == {"a": [1, 2.5, None, True, "ä"], "b": {}}
     path.write_text('a,b\n1,"x\ny"\n')
     assert read_table(path) == [{"a": "1", "b": "x\ny"}]
-    assert finite("-1.5e3") == -1500.0
+    assert parse_finite_float("-1.5e3") == -1500.0
     for cell in ("nan", "inf", "1e300", "1_0", "", "x"):
         with pytest.raises(ValueError, match="is no number"):
-            finite(cell)
+            parse_finite_float(cell)
 
 
 # --- what a folder may lead to
@@ -274,6 +274,6 @@ def test_nothing_is_imported_from_the_directory_that_a_folder_names(gr_run, fold
 
 def test_a_folder_that_lacks_a_setting_is_refused_in_one_line():
     path = write_run(Path("runs"))
-    with pytest.raises(FolderError, match=r"config.yaml: train.boundaries=null: is missing") as refused:
-        settings_of(path)
+    with pytest.raises(FolderError, match=r"config.yaml: train.task_boundaries=null: is missing") as refused:
+        stored_settings(path)
     assert "\n" not in str(refused.value)

@@ -16,14 +16,15 @@ from gr_cli.errors import FolderError
 from gr_cli.evaluation.measures.accuracy import Accuracy
 from gr_cli.evaluation.measures.sample_quality import SampleQuality
 from gr_cli.results.folder import RunFolder
-from gr_cli.results.stored_config import settings_of
+from gr_cli.results.stored_config import stored_settings
 from gr_cli.runner import run as runner
-from gr_cli.runner.finished import stored
-from gr_cli.training.observer import View
+from gr_cli.runner.stored_result import stored_result
+from gr_cli.training.observer import RunObserver
 from helpers.interruption import csvs, only_run
 
 SHORT = (
-    "train.iterations=12", "log.every=4", "strategy.generator_update_freq=2", "evaluate.dreams=0", "threads=1",
+    "train.iterations=12", "log.every=4", "strategy.generator_update_freq=2", "evaluate.generated_samples=0",
+    "threads=1",
     "model.hidden_sizes=[16]", "generator.hidden_dims=[16]",
 )  # fmt: skip
 
@@ -45,9 +46,9 @@ def run(gr_run, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("pictures")
 def test_what_a_run_leaves(run):
-    folder = run("a", "evaluate.dreams=20")
+    folder = run("a", "evaluate.generated_samples=20")
     assert {path.name for path in folder.iterdir()} == {
-        *RunFolder(folder).results(), "timing.csv", "tables.json", "config.yaml", "status.json", "checkpoint.pt",
+        *RunFolder(folder).result_files(), "timing.csv", "tables.json", "config.yaml", "status.json", "checkpoint.pt",
         "figures", ".lock",
     }  # fmt: skip
     matrix = pd.read_csv(folder / "accuracy_matrix.csv")
@@ -127,11 +128,11 @@ def test_a_validation_share_gives_a_score_that_is_not_the_test_accuracy(run):
     folder = run("a", "benchmark.validation_share=0.2")
     evaluations = pd.read_csv(folder / "evaluations.csv")
     assert set(evaluations["split"]) == {"test", "validation"}
-    result = stored(settings_of(folder), RunFolder(folder))
+    result = stored_result(stored_settings(folder), RunFolder(folder))
     last = evaluations[(evaluations["after_task"] == 4) & (evaluations["split"] == "validation")]
     assert result.score == pytest.approx(last["accuracy"].mean(), abs=1e-6)
     other = run("b")
-    assert stored(settings_of(other), RunFolder(other)).score is None
+    assert stored_result(stored_settings(other), RunFolder(other)).score is None
 
 
 STOPS = [
@@ -169,7 +170,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(made, gr_run, interrupted,
 )
 def test_an_evaluation_that_takes_long_is_left_and_made_again(made, gr_run, monkeypatch, where, look, turn):
     """Before any training, within a task, at its end: it is asked to stop while it looks, and would look for ever."""
-    words = ("evaluate.every=8", "benchmark.classes_per_task=5", "evaluate.dreams=10")
+    words = ("evaluate.every=8", "benchmark.classes_per_task=5", "evaluate.generated_samples=10")
     whole = csvs(made(*SHORT, *words))
     Path("broken").mkdir()
     monkeypatch.chdir("broken")
@@ -201,13 +202,13 @@ def test_checkpoints_come_by_time_and_a_killed_run_goes_on_from_the_last(made, g
     class Killed(BaseException):
         """As no view fails."""
 
-    class Kill(View):
+    class Kill(RunObserver):
         def stepped(self, number, position, losses):
             if (number, position.iteration) == (2, 8):
                 raise Killed
 
-    monkeypatch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: Kill())
-    monkeypatch.setattr("gr_cli.runner.step_monitor._WORTH_SAVING", 0)
+    monkeypatch.setattr("gr_cli.terminal.run_display.TerminalObserver", lambda **_: Kill())
+    monkeypatch.setattr("gr_cli.runner.step_monitor._MIN_TRAINING_PER_SAVING", 0)
     with pytest.raises(Killed):
         gr_run(*SHORT, "checkpoint.every_seconds=1e-9")
     saved = RunFolder(only_run()).load_checkpoint()

@@ -68,7 +68,7 @@ def test_a_run_whose_state_is_of_an_earlier_task_can_not_be_verified(gr_run, mad
 
 @pytest.fixture
 def together(made) -> Path:
-    words = (*SHORT, "generator.hidden_dims=[16]", "benchmark.classes_per_task=[4,3,3]", "evaluate.dreams=0")
+    words = (*SHORT, "generator.hidden_dims=[16]", "benchmark.classes_per_task=[4,3,3]", "evaluate.generated_samples=0")
     made("-m", *words, "seed=0,1", "strategy.replay_weight=0.5,2", "hydra/launcher=batched", "hydra.launcher.width=4")
     folder = min(path.parent for path in Path("outputs").glob("*/*/*/status.json"))
     status = json.loads((folder / "status.json").read_text())

@@ -10,7 +10,7 @@ import pytest
 
 from gr_cli import load_run
 from gr_cli.errors import FolderError
-from gr_cli.training.observer import View
+from gr_cli.training.observer import RunObserver
 from helpers.interruption import csvs, only_run
 
 TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")
@@ -25,12 +25,12 @@ def stopped_at(monkeypatch):
     """Let something happen at a step: a function of the experiment's view."""
 
     def stop(do, stage=2, iteration=3):
-        class At(View):
+        class At(RunObserver):
             def stepped(self, number, position, losses):
                 if (number, position.iteration) == (stage, iteration):
                     do(losses)
 
-        monkeypatch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: At())
+        monkeypatch.setattr("gr_cli.terminal.run_display.TerminalObserver", lambda **_: At())
 
     return stop
 
@@ -160,7 +160,7 @@ def test_a_folder_can_not_make_the_program_import_code(gr_run, made, tmp_path, m
     ours = "gr_cli.models.SimpleMLP"
     assert config.count(ours) == 1
     helpers = (
-        "gr_cli.config.instantiate.resolve",
+        "gr_cli.config.instantiate.import_target",
         "gr_cli.benchmarks.sources.digits.files",
         "gr_cli.strategies.base.Tensor.new_empty",
     )
@@ -201,6 +201,6 @@ def test_the_line_of_an_interruption_names_ones_own_code(gr_run, tmp_path, monke
     assert code == 130
     words = err.strip().partition("gr-run ")[2].split()
     assert words[1] == "trust=own_models.Mine"
-    monkeypatch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: View())
+    monkeypatch.setattr("gr_cli.terminal.run_display.TerminalObserver", lambda **_: RunObserver())
     code, _, err = gr_run(*words)
     assert code == 0, err

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gr_cli import load_run
-from gr_cli.benchmarks import ConvFeatures, Digits
-from gr_cli.cli.compose import composed
+from gr_cli.benchmarks import ConvFeatureExtractor, Digits
+from gr_cli.cli.compose import compose_settings
 from gr_cli.system import cache
 from helpers.interruption import only_run
 
@@ -54,7 +54,7 @@ def test_mistakes_are_one_line(gr_run, words, told):
 
 def test_features_belong_to_what_identifies_a_run_and_where_they_are_kept_does_not():
     def identity(*words: str) -> str:
-        return composed(words).identity
+        return compose_settings(words).identity
 
     assert identity("benchmark/features=none") == identity()
     options = ("none", "conv", "conv_random", "conv_mnist", "conv_fashion_mnist")
@@ -93,7 +93,7 @@ def test_a_run_in_feature_space_leaves_what_any_run_leaves(gr_run):
     assert "features of 1,797 images are computed" in err
     assert {path.name for path in (only_run() / "figures").iterdir()} == {"accuracy_matrix.png", "accuracy_curves.png"}
     assert str(only_run()).startswith("outputs/split_digits/generative_replay-vae/features=conv_random")
-    features = ConvFeatures([6, 8], "random", cache_root="other").of(Digits().load())
+    features = ConvFeatureExtractor([6, 8], "random", cache_root="other").extract(Digits().load())
     x, y = features.test.batch(torch.arange(len(features.test)))
     loaded = load_run(only_run())
     accuracy = (loaded.solver(x).argmax(1) == y).float().mean().item()

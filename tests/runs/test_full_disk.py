@@ -10,11 +10,11 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from gr_cli.results.status import Status
+from gr_cli.results.status import StatusWriter
 from gr_cli.system import files
 
 WORDS = ("train.iterations=3", "log.every=2", "benchmark.classes_per_task=5", "strategy.memory_size=20",
-         "model.hidden_sizes=[8]", "generator.hidden_dims=[8]", "evaluate.dreams=20")  # fmt: skip
+         "model.hidden_sizes=[8]", "generator.hidden_dims=[8]", "evaluate.generated_samples=20")  # fmt: skip
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -46,12 +46,14 @@ class Filling:
         return getattr(self._file, name)
 
 
-original = files.write_whole
+original = files.write_atomically
 
 
 @pytest.fixture
 def disk(monkeypatch, pictures):
-    monkeypatch.setattr(Status, "beat", lambda _: None)  # how many files there are must not depend on the clock
+    monkeypatch.setattr(
+        StatusWriter, "heartbeat", lambda _: None
+    )  # how many files there are must not depend on the clock
     # That a picture is written matters here, not what it shows.
     monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write(bytes(1000) + b"IEND"))
 

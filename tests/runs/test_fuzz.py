@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from gr_cli.cli.compose import composed
+from gr_cli.cli.compose import compose_settings
 from gr_cli.cli.main import main
 from gr_cli.config.settings import Settings
 from gr_cli.results.folder import RunFolder
@@ -86,7 +86,7 @@ def check(line: fuzzing.Line, capsys: pytest.CaptureFixture[str]) -> int:
 def _affordable(line: fuzzing.Line) -> Sequence[str]:
     """The words of a line and those that make it cheap; for what is not, those that only show the configuration."""
     try:
-        job: Settings | None = composed(line.first)
+        job: Settings | None = compose_settings(line.first)
     except Exception:  # whatever is wrong, the command line itself shall say it
         job = None
     if line.huge or (job is not None and "ResNet" in job.config["model"]["_target_"]):

@@ -10,7 +10,7 @@ from helpers.interruption import only_run
 
 def accuracy(gr_run, *words: str) -> float:
     """The mean accuracy on all tasks at the end of the only run; nothing but training takes long."""
-    code, _, err = gr_run(*words, "evaluate.dreams=0", "threads=1", "fresh=true")
+    code, _, err = gr_run(*words, "evaluate.generated_samples=0", "threads=1", "fresh=true")
     assert code == 0, err
     return mean(load_run(only_run()).matrix[-1])
 

@@ -8,7 +8,7 @@ import pytest
 from gr_cli import load_run
 
 # Only learning takes long.
-CHEAP = ("evaluate.dreams=0", "evaluate.samples=500", "threads=1")
+CHEAP = ("evaluate.generated_samples=0", "evaluate.samples=500", "threads=1")
 
 
 def final(gr_run, *words: str) -> list[float]:
@@ -34,7 +34,7 @@ def test_dgr_keeps_what_finetuning_forgets(gr_run, tmp_path, monkeypatch):
 def test_permuted_mnist_in_the_domain_scenario(gr_run):
     accuracies = final(gr_run, "preset=permuted_mnist_paper", "strategy=finetune", "benchmark.tasks=2",
                        "model.hidden_sizes=[100]", "train.iterations=150", "optimizer.lr=0.001",
-                       "evaluate.dreams=0", "threads=1")  # fmt: skip
+                       "evaluate.generated_samples=0", "threads=1")  # fmt: skip
     assert all(accuracy > 0.8 for accuracy in accuracies)
     (folder,) = Path("outputs/permuted_mnist/finetune").iterdir()
     evaluations = pd.read_csv(folder / "evaluations.csv")

@@ -8,11 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from gr_cli.training.observer import View
+from gr_cli.training.observer import RunObserver
 from helpers.extras import needs_joblib
 from helpers.processes import start
 
-SHORT = ("strategy=finetune", "train.iterations=3", "benchmark.classes_per_task=5", "threads=1", "evaluate.dreams=0")
+SHORT = (
+    "strategy=finetune",
+    "train.iterations=3",
+    "benchmark.classes_per_task=5",
+    "threads=1",
+    "evaluate.generated_samples=0",
+)
 SWEEPS = [
     pytest.param(("-m", "seed=0,1"), id="basic"),
     pytest.param(
@@ -107,7 +113,7 @@ def test_a_pipe_that_does_not_block_is_waited_for():
     assert process.communicate() == (None, b"done\n") and process.returncode == 0
 
 
-class Broken(View):
+class Broken(RunObserver):
     """Fails at one of its methods."""
 
     def __init__(self, at, error):
@@ -122,7 +128,7 @@ class Broken(View):
 @pytest.mark.parametrize("error", [OSError("no terminal"), SystemExit(1), ZeroDivisionError("nobody\nforesaw this")])
 @pytest.mark.parametrize("at", ["started", "stage_started", "stepped", "stage_finished", "finished"])
 def test_a_view_that_fails_is_told_of_once(gr_run, monkeypatch, at, error):
-    monkeypatch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: Broken(at, error))
+    monkeypatch.setattr("gr_cli.terminal.run_display.TerminalObserver", lambda **_: Broken(at, error))
     code, _, err = gr_run(*SHORT)
     assert code == 0
     said = " ".join(str(error).splitlines())

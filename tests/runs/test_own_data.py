@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from gr_cli.benchmarks import ConvFeatures, Tensors, permuted, split
-from gr_cli.benchmarks.fingerprint import fingerprint
+from gr_cli.benchmarks import ConvFeatureExtractor, Tensors, permuted, split
+from gr_cli.benchmarks.dataset_hash import dataset_hash
 from helpers.image_files import folder, pixels, put
 from helpers.interruption import csvs, only_run
 
@@ -76,14 +76,14 @@ def test_a_verification_says_that_the_data_changed(gr_run):
 def test_a_fingerprint_is_of_samples_and_labels_and_of_their_tasks():
     x, y = torch.rand(12, 1, 4, 4), torch.arange(12) % 4
     prints = {
-        fingerprint(split(Tensors(x, y), seed=0, classes_per_task=2)),
-        fingerprint(split(Tensors(x, y.flip(0)), seed=0, classes_per_task=2)),
-        fingerprint(split(Tensors(x.flip(0), y), seed=0, classes_per_task=2)),
-        fingerprint(split(Tensors(x, y), seed=0, classes_per_task=4)),
-        fingerprint(permuted(Tensors(x, y), seed=0, tasks=2)),
+        dataset_hash(split(Tensors(x, y), seed=0, classes_per_task=2)),
+        dataset_hash(split(Tensors(x, y.flip(0)), seed=0, classes_per_task=2)),
+        dataset_hash(split(Tensors(x.flip(0), y), seed=0, classes_per_task=2)),
+        dataset_hash(split(Tensors(x, y), seed=0, classes_per_task=4)),
+        dataset_hash(permuted(Tensors(x, y), seed=0, tasks=2)),
     }
     assert len(prints) == 5
-    assert fingerprint(split(Tensors(x.clone(), y), seed=0, classes_per_task=2)) in prints
+    assert dataset_hash(split(Tensors(x.clone(), y), seed=0, classes_per_task=2)) in prints
 
 
 def test_a_run_with_a_relative_path_goes_on_from_anywhere(gr_run, interrupted, monkeypatch, tmp_path):
@@ -153,9 +153,9 @@ def test_what_was_kept_of_images_that_changed_is_removed(gr_run):
 
 
 def test_features_of_data_that_never_change_are_all_kept():
-    features = ConvFeatures(channels=[4], weights="random", cache_root="cache")
+    features = ConvFeatureExtractor(channels=[4], weights="random", cache_root="cache")
     for _ in range(2):
-        features.of(Tensors(torch.rand(8, 1, 4, 4), torch.arange(8) % 2, test_share=0.5).load())
+        features.extract(Tensors(torch.rand(8, 1, 4, 4), torch.arange(8) % 2, test_share=0.5).load())
     assert len(list(Path("cache/features").glob("*.pt"))) == 2
 
 

@@ -18,12 +18,12 @@ import gr_cli
 from gr_cli import load_run
 from gr_cli.errors import FolderError, OutOfMemoryError
 from gr_cli.results.folder import RunFolder
-from gr_cli.results.status import Status, beating
+from gr_cli.results.status import StatusWriter, heartbeats
 from gr_cli.runner import checkpoints
 from gr_cli.system.checksums import load_tensors, save_tensors
-from gr_cli.system.memory import memory_told
+from gr_cli.system.memory import out_of_memory_as
 from gr_cli.training.learner import Learner
-from gr_cli.training.stages import START, Place
+from gr_cli.training.stages import BEGINNING, ResumePoint
 from helpers.interruption import csvs, only_run, sealed
 
 TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")
@@ -51,9 +51,9 @@ def test_a_dead_run_is_told_from_a_running_one(made, monkeypatch):
             updated = (now - timedelta(seconds=seconds)).isoformat(timespec="seconds")
             folder.write_status(status | {"state": "running", "host": host, "updated": updated})
             assert folder.state() == state
-        monkeypatch.setattr("gr_cli.results.folder.AVAILABLE", False)
+        monkeypatch.setattr("gr_cli.results.folder.LOCKS_AVAILABLE", False)
         monkeypatch.setattr("gr_cli.system.locks.fcntl", None)
-    assert RunFolder(Path("nowhere")).state() == "never begun"
+    assert RunFolder(Path("nowhere")).state() == "not started"
 
 
 def test_a_run_that_lives_on_another_machine_is_refused(gr_run, made):
@@ -69,12 +69,12 @@ def test_a_run_that_lives_on_another_machine_is_refused(gr_run, made):
 
 def test_a_running_run_gives_signs_of_life(tmp_path):
     folder = RunFolder(tmp_path)
-    status = Status(folder, {"seed": 0})
+    status = StatusWriter(folder, {"seed": 0})
     status.write("running")
     beats = threading.Event()
     write = folder.write_status
     folder.write_status = lambda content: (write(content), beats.set())
-    with beating([status], every=0.01):
+    with heartbeats([status], seconds=0.01):
         assert beats.wait(10)
         status.write("finished")
         beats.clear()
@@ -153,7 +153,7 @@ def test_a_checkpoint_that_is_none_is_refused(gr_run, made, harm, expected):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(gr_run, monkeypatch):
-    monkeypatch.setattr("gr_cli.runner.step_monitor._WORTH_SAVING", 0)
+    monkeypatch.setattr("gr_cli.runner.step_monitor._MIN_TRAINING_PER_SAVING", 0)
     words = ("strategy=finetune", "optimizer=sgd", "optimizer.lr=1e4", "train.iterations=40", "log.every=40")
     code, _, err = gr_run(*words, "checkpoint.every_seconds=1e-9", "augment.noise=1e18")
     assert code == 1 and err.count("\n") == 1
@@ -216,9 +216,9 @@ def test_memory_that_runs_out_says_what_to_lower(gr_run, monkeypatch, error):
 
 
 def test_of_runs_together_the_width_is_named_and_other_errors_pass():
-    with pytest.raises(OutOfMemoryError, match=r"try a lower hydra\.launcher\.width"), memory_told(runs=8):
+    with pytest.raises(OutOfMemoryError, match=r"try a lower hydra\.launcher\.width"), out_of_memory_as(runs=8):
         raise MemoryError
-    with pytest.raises(RuntimeError, match="something else"), memory_told():
+    with pytest.raises(RuntimeError, match="something else"), out_of_memory_as():
         raise RuntimeError("something else")
 
 
@@ -226,13 +226,16 @@ def test_of_runs_together_the_width_is_named_and_other_errors_pass():
 
 
 def test_runs_go_on_from_the_newest_place_that_all_have():
-    old, new = Place(1, 10), Place(1, 20)
-    assert checkpoints.common_places([[new, old], [old]]) == [old, old]
-    assert checkpoints.common_places([[new, old], [new, old]]) == [new, new]
-    assert checkpoints.common_places([[new], [new, old]]) == [new, new]  # some have adopted it
-    assert checkpoints.common_places([[new, START], [START]]) == [START, START]
-    assert checkpoints.common_places([[new], [old]]) == [new, old]
-    assert checkpoints.common_places([[new, START], [old, START]]) == [new, old]  # none begins again for the other
+    old, new = ResumePoint(1, 10), ResumePoint(1, 20)
+    assert checkpoints.common_resume_points([[new, old], [old]]) == [old, old]
+    assert checkpoints.common_resume_points([[new, old], [new, old]]) == [new, new]
+    assert checkpoints.common_resume_points([[new], [new, old]]) == [new, new]  # some have adopted it
+    assert checkpoints.common_resume_points([[new, BEGINNING], [BEGINNING]]) == [BEGINNING, BEGINNING]
+    assert checkpoints.common_resume_points([[new], [old]]) == [new, old]
+    assert checkpoints.common_resume_points([[new, BEGINNING], [old, BEGINNING]]) == [
+        new,
+        old,
+    ]  # none begins again for the other
 
 
 def test_a_state_is_there_whole_at_every_instant(tmp_path):
@@ -244,15 +247,15 @@ def test_a_state_is_there_whole_at_every_instant(tmp_path):
     assert there() == {} and not folder.has_checkpoint
     folder.write_checkpoint({"n": 1})
     assert there() == {"next.pt": 1}
-    folder.adopt_checkpoint()
+    folder.commit_checkpoint()
     folder.write_checkpoint({"n": 2})
     assert there() == {"next.pt": 2, "pt": 1} and folder.load_checkpoint()["n"] == 2
     folder.drop_next_checkpoint()
     assert there() == {"pt": 1}
-    folder.adopt_checkpoint(keep=True)  # nothing to adopt
+    folder.commit_checkpoint(keep_previous=True)  # nothing to adopt
     assert there() == {"pt": 1}
     folder.write_checkpoint({"n": 3})
-    folder.adopt_checkpoint(keep=True)
+    folder.commit_checkpoint(keep_previous=True)
     assert there() == {"pt": 3, "previous.pt": 1} and folder.load_checkpoint()["n"] == 3
     folder.save_checkpoint({"n": 4})
     assert there() == {"pt": 4, "previous.pt": 1}
@@ -294,7 +297,7 @@ def test_killed_runs_come_to_the_same_bytes():
     script = [sys.executable, str(ROOT / "scripts" / "kill_runs.py"), "--runs", "1"]
     script += ["--launcher", "alone", "--launcher", "batched"]
     tiny = ["train.iterations=10", "evaluate.every=6", "benchmark.classes_per_task=[4,3,3]", "model.hidden_sizes=[16]",
-            "generator.hidden_dims=[16]", "evaluate.dreams=0"]  # fmt: skip
+            "generator.hidden_dims=[16]", "evaluate.generated_samples=0"]  # fmt: skip
     found = subprocess.run([*script, *tiny], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout + found.stderr
     assert found.stdout.count("1 of 1 the same byte for byte") == 2

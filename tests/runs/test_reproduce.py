@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import gr_cli
-from gr_cli.cli.compose import composed
+from gr_cli.cli.compose import compose_settings
 from gr_cli.cli.main import main
 
 PATH = Path(gr_cli.__file__).parent.parent / "scripts" / "reproduce.py"
@@ -73,12 +73,12 @@ def test_a_table_is_measured_written_and_not_measured_twice(script, few, monkeyp
 
 def test_the_figures_of_a_line(script):
     line = script.Line("dgr", "class", "strategy=dgr", 90.0, "somewhere")
-    row = script.row(line, [(91.0, 10.0), (93.0, 20.0), (95.0, 30.0)], 3, [])
+    row = script.timing_row(line, [(91.0, 10.0), (93.0, 20.0), (95.0, 30.0)], 3, [])
     assert (row.n, row.mean, row.difference, row.flag, row.seconds) == (3, 93.0, 3.0, "above", 20.0)
     assert row.sem == pytest.approx(2 / 3**0.5)
-    one = script.row(line, [(88.5, 10.0)], 1, [])
+    one = script.timing_row(line, [(88.5, 10.0)], 1, [])
     assert (one.sem, one.flag) == (None, "")
-    assert script.row(line, [(87.9, 1.0)], 1, []).flag == "below"
+    assert script.timing_row(line, [(87.9, 1.0)], 1, []).flag == "below"
     assert "| class | `dgr` | 93.00 ± 1.15 (3) | 90.00 | +3.00 **!** | 20 |" in script.markdown([row])
 
 
@@ -98,7 +98,7 @@ def test_every_line_of_every_table_composes(script):
 
     for lines in script.TABLES.values():
         for line in lines:
-            assert composed(shlex.split(line.words)).config["scenario"] == line.scenario
+            assert compose_settings(shlex.split(line.words)).config["scenario"] == line.scenario
 
 
 def test_a_line_that_fails_is_told(script, few, monkeypatch, capsys):

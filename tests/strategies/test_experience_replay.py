@@ -7,8 +7,8 @@ import torch
 
 from gr_cli.nn.losses import cross_entropy
 from gr_cli.strategies import DarkExperienceReplay, ExperienceReplay
-from gr_cli.strategies.exemplars import Exemplars
-from gr_cli.strategies.steps import Position
+from gr_cli.strategies.context import TrainingStep
+from gr_cli.strategies.exemplar_buffer import ExemplarBuffer
 from helpers.small_runs import (
     ITERATIONS,
     TASKS,
@@ -40,11 +40,11 @@ def test_of_each_class_of_each_task_as_many_are_kept(kind, seeds):
         train(learner, task)
     kept = learner.strategy.kept
     assert kept.x.shape == (len(seeds), 2 * TASKS, 5, 6) and (kept.size == 5).all()
-    offsets = learner.scenario.offsets([2] * TASKS)
+    offsets = learner.scenario.unit_offsets([2] * TASKS)
     assert kept.label.tolist() == [[offset + i for offset in offsets for i in range(2)]] * len(seeds)
     for replica in range(len(seeds)):
         seen = samples_of(learner, replica, TASKS)
-        rows = [(unit, tuple(row.tolist())) for unit, x in kept.of_replica(replica) for row in x]
+        rows = [(unit, tuple(row.tolist())) for unit, x in kept.classes_of(replica) for row in x]
         assert len(set(rows)) == 5 * 2 * TASKS
         assert all(seen[row] == unit for unit, row in rows)
 
@@ -52,10 +52,10 @@ def test_of_each_class_of_each_task_as_many_are_kept(kind, seeds):
 def test_a_class_with_too_few_falls_short_and_is_drawn_as_often_as_it_has_samples():
     learner = learner_of(ExperienceReplay())
     x = torch.arange(7, dtype=torch.float64).unsqueeze(1)
-    situation = learner._situation(0, lambda replica: [(x, torch.tensor([0, 0, 0, 0, 0, 1, 1]))])
-    kept = Exemplars.of(situation, 4, lambda replica: lambda x, most: torch.arange(len(x))[:most])
+    situation = learner._task_context(0, lambda replica: [(x, torch.tensor([0, 0, 0, 0, 0, 1, 1]))])
+    kept = ExemplarBuffer.from_task(situation, 4, lambda replica: lambda x, most: torch.arange(len(x))[:most])
     assert kept.size.tolist() == [[4, 2]]
-    drawn, labels = kept.draw(torch.linspace(0, 1 - 1e-9, 6000, dtype=torch.float64).unsqueeze(0))
+    drawn, labels = kept.sample(torch.linspace(0, 1 - 1e-9, 6000, dtype=torch.float64).unsqueeze(0))
     values, counts = drawn[0, :, 0].unique(return_counts=True)
     assert values.tolist() == [0, 1, 2, 3, 5, 6]
     assert counts.tolist() == pytest.approx([1000] * 6, abs=2)
@@ -71,10 +71,10 @@ def test_what_is_replayed_has_its_label_and_the_units_of_its_task(kind, seeds):
     learner.begin_task(2, passes(learner, 2))
     batch, seen = next(batches(learner, 2)), []
     for iteration in range(4):
-        replay = learner.strategy.replay(batch, Position(2, iteration, ITERATIONS))
-        again = learner.strategy.replay(batch, Position(2, iteration, ITERATIONS))
+        replay = learner.strategy.replay(batch, TrainingStep(2, iteration, ITERATIONS))
+        again = learner.strategy.replay(batch, TrainingStep(2, iteration, ITERATIONS))
         assert torch.equal(replay.x, again.x) and replay.x.shape == (len(seeds), 9, 6)
-        for replica, (xs, targets, units) in enumerate(zip(replay.x, replay.target, replay.units, strict=True)):
+        for replica, (xs, targets, units) in enumerate(zip(replay.x, replay.target, replay.active_units, strict=True)):
             known = samples_of(learner, replica, 2)
             for x, target, competing in zip(xs, targets, units, strict=True):
                 assert known[tuple(x.tolist())] == target.item()
@@ -92,18 +92,18 @@ def test_the_loss_of_replay_by_hand(kind, seeds):
     train(learner, 0)
     train(learner, 1)
     learner.begin_task(2, passes(learner, 2))
-    batch, position = next(batches(learner, 2)), Position(2, 3, ITERATIONS)
+    batch, position = next(batches(learner, 2)), TrainingStep(2, 3, ITERATIONS)
     replay = learner.strategy.replay(batch, position)
     assert replay.x.shape == batch.x.shape  # as many as current ones
     terms = learner.strategy.loss(lambda x: learner.solvers.call("__call__", x), batch, position)
     assert (terms["current"].weight, terms["replay"].weight) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
     for r, solver in enumerate(learner.solvers.modules):
         losses = []
-        for x, target, units in zip(replay.x[r], replay.target[r, :, 0], replay.units[r, :, 0], strict=True):
+        for x, target, units in zip(replay.x[r], replay.target[r, :, 0], replay.active_units[r, :, 0], strict=True):
             logits = solver(x.unsqueeze(0))[0]
             losses.append(-(logits[target].exp() / logits[units].exp().sum()).log())
         torch.testing.assert_close(terms["replay"].value[r], torch.stack(losses).mean())
-        expected = cross_entropy(solver(batch.x[r]), batch.y[r], batch.units).mean()
+        expected = cross_entropy(solver(batch.x[r]), batch.y[r], batch.active_units).mean()
         torch.testing.assert_close(terms["current"].value[r], expected)
 
 
@@ -112,17 +112,17 @@ def test_as_a_constraint_no_step_lets_the_kept_samples_loss_rise(seeds, monkeypa
     learner = learner_of(ExperienceReplay(per_class=5, use="constraint"), "class", seeds)
     train(learner, 0)
     learner.begin_task(1, passes(learner, 1))
-    descent, taken = learner.descents["solver"], []
+    descent, taken = learner.functional_optimizers["solver"], []
     step = descent.step
     monkeypatch.setattr(descent, "step", lambda gradients, rate: (taken.append(gradients), step(gradients, rate)))
     turned = 0
     for i, batch in enumerate(islice(batches(learner, 1), ITERATIONS)):
-        position = Position(1, i, ITERATIONS)
+        position = TrainingStep(1, i, ITERATIONS)
         terms = learner.strategy.loss(lambda x: learner.solvers.call("__call__", x), batch, position)
-        assert terms["replay"].constraint and terms["current"].weight == 1
+        assert terms["replay"].is_constraint and terms["current"].weight == 1
 
         def flat(gradients):
-            return torch.cat([g.reshape(len(learner.draws), -1) for g in gradients], 1)
+            return torch.cat([g.reshape(len(learner.random_streams), -1) for g in gradients], 1)
 
         own, kept = (
             flat(torch.autograd.grad(terms[name].value.sum(), descent.parameters, retain_graph=True))
@@ -152,23 +152,23 @@ def test_the_terms_of_dark_experience_by_hand(seeds):
     learner = learner_of(DarkExperienceReplay(memory_size=20, batch_size=4, alpha=0.3, beta=0.7), "task", seeds)
     train(learner, 0)
     begin(learner, 1, 5)
-    strategy, position = learner.strategy, Position(1, 5, ITERATIONS)
+    strategy, position = learner.strategy, TrainingStep(1, 5, ITERATIONS)
     memory, batch = strategy.memory, next(batches(learner, 1, 5))
     wanted = learner.streams.draw("uniform", "any", shape=(8,))  # only its shape counts
     terms = strategy.loss(lambda x: learner.solvers.call("__call__", x), batch, position)
     assert (terms["current"].weight, terms["logits"].weight, terms["replay"].weight) == (1.0, 0.3, 0.7)
-    from gr_cli.nn.random_streams import Noise
+    from gr_cli.nn.random_streams import NoiseSpec
 
-    uniform = learner.streams.rows(Noise("uniform", wanted.shape[1:]), "replay.choice", 1, 5)
-    rows = memory.choose(uniform)
+    uniform = learner.streams.values_at(NoiseSpec("uniform", wanted.shape[1:]), "replay.choice", 1, 5)
+    rows = memory.sample_rows(uniform)
     assert not torch.equal(rows[:, :4], rows[:, 4:])
-    x, y, logits = memory.at(rows), memory.extra("y", rows), memory.extra("logits", rows)
+    x, y, logits = memory.at(rows), memory.get_extra("y", rows), memory.get_extra("logits", rows)
     for r, solver in enumerate(learner.solvers.modules):
         distance = (solver(x[r, :4]) - logits[r, :4]).square().mean()
         torch.testing.assert_close(terms["logits"].value[r], distance)
-        again = cross_entropy(solver(x[r, 4:]), y[r, 4:], batch.rivals[y[r, 4:]]).mean()
+        again = cross_entropy(solver(x[r, 4:]), y[r, 4:], batch.competing_units[y[r, 4:]]).mean()
         torch.testing.assert_close(terms["replay"].value[r], again)
-        current = cross_entropy(solver(batch.x[r]), batch.y[r], batch.units).mean()
+        current = cross_entropy(solver(batch.x[r]), batch.y[r], batch.active_units).mean()
         torch.testing.assert_close(terms["current"].value[r], current)
 
 
@@ -181,10 +181,10 @@ def test_logits_are_kept_as_they_were_when_the_sample_passed(seeds):
         for i, batch in enumerate(islice(batches(learner, task), 7)):
             said.append(learner.solvers.call("__call__", batch.x).detach())
             passed.append(batch)
-            learner.step(batch, Position(task, i, ITERATIONS))
+            learner.step(batch, TrainingStep(task, i, ITERATIONS))
         learner.end_task(task, passes(learner, task))
     memory = learner.strategy.memory
-    assert memory.seen == memory.filled == 140
+    assert memory.seen == memory.num_filled == 140
     torch.testing.assert_close(memory.extras["logits"][:, :140], torch.cat(said, 1))
     assert torch.equal(memory.extras["y"][:, :140], torch.cat([batch.y for batch in passed], 1))
     assert torch.equal(memory.x[:, :140], torch.cat([batch.x for batch in passed], 1))

@@ -9,13 +9,13 @@ import torch
 from gr_cli.errors import ConfigError
 from gr_cli.generators import VAE
 from gr_cli.models import SimpleMLP
-from gr_cli.nn.random_streams import Draws
+from gr_cli.nn.random_streams import RandomStreams
 from gr_cli.nn.replicas import Replicas
 from gr_cli.optimizers import Adam
 from gr_cli.scenario import Scenario
 from gr_cli.strategies import GenerativeReplay
-from gr_cli.strategies.replay import weights
-from gr_cli.strategies.steps import Batch, Position
+from gr_cli.strategies.context import Batch, TrainingStep
+from gr_cli.strategies.replay import loss_weights
 from gr_cli.training.learner import Learner
 from helpers.small_runs import saved as stored
 from helpers.small_runs import tensors
@@ -26,7 +26,7 @@ alone_and_together = pytest.mark.parametrize("seeds", [(0,), (0, 1)], ids=["alon
 def learner(kind="class", seeds=(0,), tasks=3, dtype=torch.float32, **settings) -> Learner:
     """A learner of one replica for each seed. Whatever the other seeds, a seed has the same networks and batches."""
     scenario = Scenario(kind)
-    heads = scenario.heads([2] * tasks)
+    heads = scenario.task_units([2] * tasks)
     small = {"memory_size": 30, "batch_size": 8} | settings
     generators, solvers = [], []
     for seed in seeds:
@@ -34,18 +34,18 @@ def learner(kind="class", seeds=(0,), tasks=3, dtype=torch.float32, **settings) 
         generators.append(VAE((6,), [8], 3).to(dtype))
         solvers.append(SimpleMLP(6, [8], heads.shape[1]).to(dtype))
     strategy = GenerativeReplay(generators[0], **small)
-    optimizers, draws = [Adam(lr=0.01) for _ in seeds], [Draws(seed) for seed in seeds]
+    optimizers, draws = [Adam(lr=0.01) for _ in seeds], [RandomStreams(seed) for seed in seeds]
     precision = str(dtype).removeprefix("torch.")
     return Learner(Replicas(solvers), Replicas(generators), strategy, optimizers, scenario, heads, draws, precision)
 
 
 def batches(learner: Learner, task: int, size: int = 10):
     """Samples of a task that no generator would ever give exactly: all their values are odd multiples of 1/1024."""
-    generators = [torch.Generator().manual_seed(1000 * (draws.seed + 1) + task) for draws in learner.draws]
-    offset = learner.scenario.offsets([2, 2, 2])[task]
-    units = learner.scenario.training_units(learner.heads, task)
-    replay_units = learner.scenario.replay_units(learner.heads, task)
-    rivals = learner.scenario.rivals(learner.heads, task)
+    generators = [torch.Generator().manual_seed(1000 * (draws.seed + 1) + task) for draws in learner.random_streams]
+    offset = learner.scenario.unit_offsets([2, 2, 2])[task]
+    units = learner.scenario.training_units(learner.task_units, task)
+    replay_units = learner.scenario.replay_units(learner.task_units, task)
+    rivals = learner.scenario.competing_units(learner.task_units, task)
     dtype = next(learner.solver.parameters()).dtype
     while True:
         x = torch.stack([(2 * torch.randint(0, 511, (size, 6), generator=g) + 1) / 1024 for g in generators])
@@ -58,14 +58,14 @@ def train(learner: Learner, task: int, iterations: int = 12, observe=lambda posi
 
 
 def states(learner: Learner):
-    return [learner.state_of(replica) for replica in range(len(learner.draws))]
+    return [learner.state_of(replica) for replica in range(len(learner.random_streams))]
 
 
 def test_weights_are_a_number_or_follow_the_number_of_tasks():
-    assert weights(0.5, 3) == (1.0, 0.5)
-    assert [weights("by_tasks", t) for t in (0, 1, 3)] == [(1, 0), (0.5, 0.5), (0.25, 0.75)]
-    assert [weights("by_old_tasks", t) for t in (0, 1, 3)] == [(1, 0), (1, 1), (1, 3)]
-    assert all(sum(weights("by_tasks", t)) == pytest.approx(1) for t in range(20))
+    assert loss_weights(0.5, 3) == (1.0, 0.5)
+    assert [loss_weights("by_tasks", t) for t in (0, 1, 3)] == [(1, 0), (0.5, 0.5), (0.25, 0.75)]
+    assert [loss_weights("by_old_tasks", t) for t in (0, 1, 3)] == [(1, 0), (1, 1), (1, 3)]
+    assert all(sum(loss_weights("by_tasks", t)) == pytest.approx(1) for t in range(20))
 
 
 def test_the_first_task_replays_nothing_and_trains_the_generator():
@@ -124,9 +124,16 @@ def test_dreams_come_from_the_networks_as_they_were_and_get_no_gradient(seeds):
     strategy = subject.strategy
 
     def observe(position, losses):
-        frozen = [p for replicas in (strategy.teacher, strategy.dreamers[0]) for p in replicas.modules[0].parameters()]
+        frozen = [
+            p
+            for replicas in (strategy.teacher, strategy.frozen_generators[0])
+            for p in replicas.modules[0].parameters()
+        ]
         assert all(p.grad is None and not p.requires_grad for p in frozen)
-        for before, now in ((solver, strategy.teacher.state_dict()), (dreamer, strategy.dreamers[0].state_dict())):
+        for before, now in (
+            (solver, strategy.teacher.state_dict()),
+            (dreamer, strategy.frozen_generators[0].state_dict()),
+        ):
             assert all(torch.equal(before[name], now[name]) for name in before)
         replay = strategy.replay(None, position)
         assert not replay.x.requires_grad
@@ -213,8 +220,8 @@ def test_hand_computed_replay_loss(seeds):
     subject = learner("task", seeds=seeds)
     train(subject, 0)
     train(subject, 1)
-    subject.strategy.begin_task(subject._situation(2, None))
-    batch, position = next(batches(subject, 2)), Position(2, 0, 10)
+    subject.strategy.begin_task(subject._task_context(2, None))
+    batch, position = next(batches(subject, 2)), TrainingStep(2, 0, 10)
     replay = subject.strategy.replay(None, position)
     with torch.no_grad():
         terms = subject.strategy.loss(lambda x: subject.solvers.call("forward", x), batch, position)
@@ -236,16 +243,16 @@ def test_the_memory_is_shared_evenly_between_the_tasks(seeds):
     subject = learner(memory_size=30, seeds=seeds)
     train(subject, 0)
     train(subject, 1)
-    subject.strategy.begin_task(subject._situation(2, None))
+    subject.strategy.begin_task(subject._task_context(2, None))
     memory = subject.strategy.memory
-    assert memory.reserved == 20
+    assert memory.num_reserved == 20
     for teacher, x, kept in zip(subject.solvers.modules, memory.x, memory.kept.tolist(), strict=True):
         labels = teacher(x[:kept])[:, :4].argmax(1)
         per_task = torch.bincount(labels // 2, minlength=2)
         assert (per_task <= 10).all()
     for position, batch in zip(range(5), batches(subject, 2), strict=False):
-        subject.strategy.after_step(batch, Position(2, position, 10))
-    assert memory.filled == 10
+        subject.strategy.after_step(batch, TrainingStep(2, position, 10))
+    assert memory.num_filled == 10
     # Behind the dreams there are samples of this task, and nothing else.
     odd = (memory.x[:, 20:30] * 1024).round() % 2
     assert (odd == 1).all()
@@ -264,9 +271,9 @@ def test_a_class_that_is_dreamt_too_rarely_leaves_its_places_empty():
         with torch.no_grad():
             for task, solver in enumerate(subject.solvers.modules):
                 solver.output.bias[2 * task : 2 * task + 2] = 50.0  # it calls everything a class of this task
-        subject.strategy.begin_task(subject._situation(2, None))
+        subject.strategy.begin_task(subject._task_context(2, None))
         memory = subject.strategy.memory
-        assert memory.reserved == reserved
+        assert memory.num_reserved == reserved
         assert memory.kept.tolist() == kept
 
 
@@ -274,11 +281,11 @@ def test_a_class_that_is_dreamt_too_rarely_leaves_its_places_empty():
 def test_without_balance_all_that_passes_shares_one_reservoir(seeds):
     subject = learner(task_balanced=False, memory_size=30, seeds=seeds)
     train(subject, 0)
-    subject.strategy.begin_task(subject._situation(1, None))
+    subject.strategy.begin_task(subject._task_context(1, None))
     memory = subject.strategy.memory
-    assert (memory.reserved, memory.seen) == (0, 30)
+    assert (memory.num_reserved, memory.seen) == (0, 30)
     for i, batch in zip(range(20), batches(subject, 1), strict=False):
-        subject.strategy.after_step(batch, Position(1, i, 20))
+        subject.strategy.after_step(batch, TrainingStep(1, i, 20))
     assert memory.seen == 30 + 20 * (10 + 8)
     real = ((memory.x[:, :30] * 1024).round() / 1024 == memory.x[:, :30]).all(2).sum(1)
     assert all(5 <= count <= 25 for count in real.tolist())
@@ -324,8 +331,8 @@ def test_the_generator_learns_from_both_with_the_weights_of_the_solver():
         subject = learner(replay_weight=rule, seeds=range(len(current)), **settings)
         train(subject, 0)
         train(subject, 1)
-        subject.strategy.begin_task(subject._situation(2, None))
-        due = subject.strategy.generator_batch(next(batches(subject, 2)), Position(2, 0, 10))
+        subject.strategy.begin_task(subject._task_context(2, None))
+        due = subject.strategy.generator_batch(next(batches(subject, 2)), TrainingStep(2, 0, 10))
         assert due.x.shape == (len(current), 18, 6)
         assert due.weights.sum(1).tolist() == pytest.approx([1] * len(current))
         assert due.weights[:, :10].sum(1).tolist() == pytest.approx(current)
@@ -348,7 +355,7 @@ def test_a_run_goes_on_exactly_from_its_state(seeds):
         second = learner(**settings, seeds=seeds)
         second.load_states(saved, task=1)
         rest = itertools.islice(batches(second, 1), 7, None)
-        second.train_task(1, rest, 12, lambda position, losses: None, start=7)
+        second.train_task(1, rest, 12, lambda position, losses: None, first_iteration=7)
         for a, b in zip(tensors(states(whole)), tensors(states(second)), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=0)
 

@@ -10,8 +10,8 @@ from gr_cli.errors import ConfigError
 from gr_cli.models import SimpleMLP
 from gr_cli.scenario import Scenario
 from gr_cli.strategies import Finetune, ICaRL, LearningWithoutForgetting, WeightPenalty
+from gr_cli.strategies.context import TrainingStep
 from gr_cli.strategies.icarl import herding
-from gr_cli.strategies.steps import Position
 from helpers.small_runs import (
     ITERATIONS,
     TASKS,
@@ -44,9 +44,11 @@ def test_earlier_answers_to_current_samples_are_learnt_beside_their_labels(kind,
     learner.begin_task(2, passes(learner, 2))
     for i in range(4):  # teacher and solver differ after the first step
         batch = next(batches(learner, 2, i))
-        learner.step(batch, Position(2, i, ITERATIONS))
+        learner.step(batch, TrainingStep(2, i, ITERATIONS))
     asked = []
-    terms = learner.strategy.loss(lambda x: (asked.append(x), solve(learner)(x))[1], batch, Position(2, 3, ITERATIONS))
+    terms = learner.strategy.loss(
+        lambda x: (asked.append(x), solve(learner)(x))[1], batch, TrainingStep(2, 3, ITERATIONS)
+    )
     assert len(asked) == 1 and asked[0] is batch.x
     # The third task has two before it: the mean over heads counts twice, but where all classes share one answer.
     assert (terms["current"].weight, terms["replay"].weight) == (1.0, {"class": 1.0, "domain": 2.0, "task": 2.0}[kind])
@@ -81,7 +83,9 @@ def test_the_weight_of_earlier_answers_follows_from_rule_and_scenario(kind, rule
     for task in range(TASKS):
         if task:
             learner.begin_task(task, passes(learner, task))
-            terms = learner.strategy.loss(solve(learner), next(batches(learner, task)), Position(task, 0, ITERATIONS))
+            terms = learner.strategy.loss(
+                solve(learner), next(batches(learner, task)), TrainingStep(task, 0, ITERATIONS)
+            )
             found.append((terms["current"].weight, terms["replay"].weight))
         train(learner, task)
     assert found == [pytest.approx(pair) for pair in expected]
@@ -98,8 +102,8 @@ def test_distillation_is_scaled_by_the_temperature_squared_if_asked_for(temperat
     learner.begin_task(1, passes(learner, 1))
     for i in range(4):
         batch = next(batches(learner, 1, i))
-        learner.step(batch, Position(1, i, ITERATIONS))
-    terms = strategy.loss(solve(learner), batch, Position(1, 3, ITERATIONS))
+        learner.step(batch, TrainingStep(1, i, ITERATIONS))
+    terms = strategy.loss(solve(learner), batch, TrainingStep(1, 3, ITERATIONS))
     for r, solver in enumerate(learner.solvers.modules):
         t = float(temperature[r]) if isinstance(temperature, torch.Tensor) else temperature
         target = (before[r](batch.x[r])[:, :2] / t).softmax(1)
@@ -165,7 +169,7 @@ def test_exemplars_are_herded_from_normalised_features(seeds):
     train(learner, 0)
     train(learner, 1)
     for replica, solver in enumerate(learner.solvers.modules):
-        kept = dict(learner.strategy.exemplars.of_replica(replica))
+        kept = dict(learner.strategy.exemplars.classes_of(replica))
         assert {unit: len(x) for unit, x in kept.items()} == dict.fromkeys(range(4), 6)
         x, y = data(learner, 1, replica)
         for unit in (2, 3):
@@ -178,11 +182,11 @@ def test_exemplars_are_herded_from_normalised_features(seeds):
 def test_a_budget_is_shared_by_all_classes_and_the_first_of_each_stay():
     learner = learner_of(ICaRL(per_class=20, budget=24))
     train(learner, 0)
-    first = dict(learner.strategy.exemplars.of_replica(0))
+    first = dict(learner.strategy.exemplars.classes_of(0))
     assert {unit: len(x) for unit, x in first.items()} == {0: 12, 1: 12}
     train(learner, 1)
     train(learner, 2)
-    then = dict(learner.strategy.exemplars.of_replica(0))
+    then = dict(learner.strategy.exemplars.classes_of(0))
     assert {unit: len(x) for unit, x in then.items()} == dict.fromkeys(range(6), 4)
     assert all(torch.equal(then[unit], first[unit][:4]) for unit in first)
 
@@ -195,13 +199,15 @@ def test_the_loss_of_icarl_by_hand(seeds):
     learner.begin_task(1, passes(learner, 1))
     for i in range(4):
         batch = next(batches(learner, 1, i))
-        learner.step(batch, Position(1, i, ITERATIONS))
+        learner.step(batch, TrainingStep(1, i, ITERATIONS))
     asked = []
-    terms = learner.strategy.loss(lambda x: (asked.append(x), solve(learner)(x))[1], batch, Position(1, 3, ITERATIONS))
+    terms = learner.strategy.loss(
+        lambda x: (asked.append(x), solve(learner)(x))[1], batch, TrainingStep(1, 3, ITERATIONS)
+    )
     (x,) = asked
     assert x.shape[1] == 13 and torch.equal(x[:, :10], batch.x)
     for r, solver in enumerate(learner.solvers.modules):
-        kept = torch.cat([mine for _, mine in learner.strategy.exemplars.of_replica(r)])
+        kept = torch.cat([mine for _, mine in learner.strategy.exemplars.classes_of(r)])
         assert all((row == kept).all(1).any() for row in x[r, 10:])
         said, told = solver(x[r]).sigmoid(), (before[r](x[r]) / 3.0).sigmoid().detach()
         is_class = torch.zeros_like(said)
@@ -221,13 +227,13 @@ def test_exemplars_are_as_often_in_a_batch_as_in_the_union_with_the_task(seeds):
     learner.begin_task(1, passes(learner, 1))  # 20 exemplars, and 40 samples of the task
     exemplars, old, number = learner.strategy.exemplars, 0, 0
     for i in range(300):
-        batch, position = next(batches(learner, 1, i)), Position(1, i, ITERATIONS)
-        x, y = learner.strategy._with_exemplars(exemplars, batch, position)
+        batch, position = next(batches(learner, 1, i)), TrainingStep(1, i, ITERATIONS)
+        x, y = learner.strategy._mix_in_exemplars(exemplars, batch, position)
         assert x.shape == batch.x.shape
         kept = y < 2
         assert torch.equal(x[~kept], batch.x[~kept]) and torch.equal(y[~kept], batch.y[~kept])
         for r in range(len(seeds)):
-            known = torch.cat([mine for _, mine in exemplars.of_replica(r)])
+            known = torch.cat([mine for _, mine in exemplars.classes_of(r)])
             assert all((row == known).all(1).any() for row in x[r][kept[r]])
         old, number = old + kept.sum().item(), number + kept.numel()
     assert old / number == pytest.approx(20 / 60, abs=0.04)
@@ -237,7 +243,7 @@ def test_the_first_task_is_learnt_with_a_sigmoid_for_each_class():
     learner, seen = learner_of(ICaRL()), []
     learner.begin_task(0, passes(learner, 0))
     batch = next(batches(learner, 0))
-    terms = learner.strategy.loss(solve(learner), batch, Position(0, 0, ITERATIONS))
+    terms = learner.strategy.loss(solve(learner), batch, TrainingStep(0, 0, ITERATIONS))
     target = nn.functional.one_hot(batch.y[0], 6).double()[:, :2]
     expected = nn.functional.binary_cross_entropy_with_logits(learner.solver(batch.x[0])[:, :2], target) * 2
     torch.testing.assert_close(terms["current"].value[0], expected)
@@ -256,12 +262,12 @@ def test_the_nearest_mean_of_exemplars_answers(seeds):
         x, _ = data(learner, 2, replica)
         score = strategy.classifier(replica, solver)(x)
         features = nn.functional.normalize(solver.features(x), dim=1)
-        for unit, kept in strategy.exemplars.of_replica(replica):
+        for unit, kept in strategy.exemplars.classes_of(replica):
             mean = nn.functional.normalize(nn.functional.normalize(solver.features(kept), dim=1).mean(0), dim=0)
             torch.testing.assert_close(score[:, unit], -(features - mean).square().sum(1))
         # A class without exemplars is further away than any other.
         assert (score[:, 4:] < score[:, :4].min()).all() and score.isfinite().all()
-        units = learner.scenario.testing_units(learner.heads, 1, 1)
+        units = learner.scenario.testing_units(learner.task_units, 1, 1)
         xs, ys = data(learner, 1, replica)
         found = learner.evaluate([(xs, ys)], units, replica)
         assert found.accuracy == pytest.approx(

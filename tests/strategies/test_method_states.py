@@ -5,15 +5,15 @@ import io
 import pytest
 import torch
 
-from gr_cli.training.batches import passes
+from gr_cli.training.batches import sample_passes
 from gr_cli.training.experiment import prepare
-from gr_cli.training.stacking import side_by_side
+from gr_cli.training.stacking import stack_learners
 from helpers.shipped_methods import SIZES, SMALL, names, settings_of, train
 
 
 def saved(learner):
     buffer = io.BytesIO()
-    torch.save([learner.state_of(replica) for replica in range(len(learner.draws))], buffer)
+    torch.save([learner.state_of(replica) for replica in range(len(learner.random_streams))], buffer)
     buffer.seek(0)
     return torch.load(buffer, weights_only=True)
 
@@ -29,15 +29,15 @@ def leaves(state):
 VARIANTS = [
     *(f"strategy={name}" for name in names("strategy")),
     "strategy=generative_replay generator=mixture",
-    "strategy=generative_replay generator=mixture strategy.generators=per_task scenario=domain",
+    "strategy=generative_replay generator=mixture strategy.generator_scope=per_task scenario=domain",
     "strategy=generative_replay generator=cvae",
-    "strategy=generative_replay generator=flow strategy.generators=per_task",
-    "strategy=generative_replay strategy.generators=per_task strategy.generator_training=after",
+    "strategy=generative_replay generator=flow strategy.generator_scope=per_task",
+    "strategy=generative_replay strategy.generator_scope=per_task strategy.generator_training=after",
     "strategy=generative_replay generator/optimizer=sgd generator.optimizer.momentum=0.5 generator.optimizer.warmup=2",
     "strategy=bir scenario=domain",
     "strategy=bir generator/optimizer=adamw strategy/regularizer=si strategy.regularizer.parameters=all",
-    "strategy=dgr generator=cvae strategy.generator_training=before strategy.current_data=dreamt",
-    "strategy=dgr generator=flow strategy.generators=per_task strategy.generator_training=before",
+    "strategy=dgr generator=cvae strategy.generator_training=before strategy.current_data=generated",
+    "strategy=dgr generator=flow strategy.generator_scope=per_task strategy.generator_training=before",
     "strategy=generative_replay generator=cvae strategy.generator_training=before strategy.task_balanced=false",
     "preset=best_split_mnist benchmark=split_digits strategy.pool_size=50 train.iterations=6 optimizer.warmup=2",
     "strategy=generative_classifier generator=mixture",
@@ -71,7 +71,7 @@ def test_a_run_goes_on_exactly_from_its_state(variant):
     between = saved(first)
     _, second = fresh()
     task = experiment.stages[last].task
-    second.load_states(between, task, passes([experiment], last))
+    second.load_states(between, task, sample_passes([experiment], last))
     middle = []
 
     def keep(position, losses):
@@ -82,7 +82,7 @@ def test_a_run_goes_on_exactly_from_its_state(variant):
     ends = [second]
     if middle:
         _, third = fresh()
-        third.load_states(middle, task, passes([experiment], last))
+        third.load_states(middle, task, sample_passes([experiment], last))
         train([experiment], third, last, start=4)
         ends.append(third)
     for end in ends:
@@ -102,12 +102,12 @@ def test_two_together_learn_what_each_learns_alone(variant):
             )
             for seed in seeds
         ]
-        learner, found = side_by_side(experiments), []
+        learner, found = stack_learners(experiments), []
         for number in range(min(2, len(experiments[0].stages))):
             train(experiments, learner, number, observe=lambda position, losses: found.append(losses))
         results = []
         for replica, experiment in enumerate(experiments):
-            units = learner.scenario.testing_units(learner.heads, 0, 1)
+            units = learner.scenario.testing_units(learner.task_units, 0, 1)
             results.append(learner.evaluate(experiment.benchmark.tasks[0].test.batches(), units, replica))
         return found, results
 

@@ -8,15 +8,15 @@ import torch
 import yaml
 
 from gr_cli import load_run
-from gr_cli.cli.compose import composed
-from gr_cli.cli.launchers.width import choose_width
-from gr_cli.config.instantiate import asks_for, resolve
+from gr_cli.cli.compose import compose_settings
+from gr_cli.cli.launchers.program_width import choose_width
+from gr_cli.config.instantiate import accepts_argument, import_target
 from gr_cli.errors import ConfigError
 from gr_cli.strategies import FeedbackReplay, GenerativeClassifier
-from gr_cli.strategies.steps import Position
-from gr_cli.training.batches import batches, passes
+from gr_cli.strategies.context import TrainingStep
+from gr_cli.training.batches import batches, sample_passes
 from gr_cli.training.experiment import prepare
-from gr_cli.training.generator_update import generator_rate
+from gr_cli.training.generator_update import generator_learning_rate
 from helpers.shipped_methods import CONF, SIZES, SMALL, names, train
 
 SCENARIOS = ("class", "domain", "task")
@@ -26,13 +26,15 @@ def target(strategy):
     """The class behind a strategy's YAML, which may inherit from another."""
     node = yaml.safe_load((CONF / "strategy" / f"{strategy}.yaml").read_text())
     if "_target_" in node:
-        return resolve(node["_target_"], "strategy")
+        return import_target(node["_target_"], "strategy")
     (parent,) = [part for part in node["defaults"] if isinstance(part, str) and part != "_self_"]
     return target(parent)
 
 
 def dreams(strategy):
-    return asks_for({"_target_": f"{target(strategy).__module__}.{target(strategy).__name__}"}, "strategy", "generator")
+    return accepts_argument(
+        {"_target_": f"{target(strategy).__module__}.{target(strategy).__name__}"}, "strategy", "generator"
+    )
 
 
 def refused(strategy, generator, scenario):
@@ -67,26 +69,26 @@ def test_every_combination_runs_or_is_refused(strategy, scenario):
         expected = refused(strategy, generator, scenario)
         if expected is not None:
             with pytest.raises(ConfigError, match=expected) as caught:
-                prepare(composed(words))
+                prepare(compose_settings(words))
             assert "\n" not in str(caught.value) and "try " in str(caught.value)
             continue
-        experiment = prepare(composed(words))
+        experiment = prepare(compose_settings(words))
         learner = experiment.learner
         seen = []
         for number in range(min(2, len(experiment.stages))):
             train([experiment], learner, number, observe=lambda position, losses, seen=seen: seen.append(losses))
             # A row of the accuracy matrix; scores are numbers.
             task = experiment.benchmark.tasks[number]
-            units = learner.scenario.testing_units(learner.heads, task.id, experiment.stages[number].task)
+            units = learner.scenario.testing_units(learner.task_units, task.id, experiment.stages[number].task)
             found = learner.evaluate(task.test.batches(), units)
             assert 0 <= found.accuracy <= 1 and found.loss is not None and isfinite(found.loss), words
         assert all(isfinite(float(value)) for losses in seen for value in losses.values()), words
         if learner.generator is not None:
-            x = learner.strategy.dreamer(0, learner.generator).generate(7)
+            x = learner.strategy.sampling_generator(0, learner.generator).generate(7)
             assert x.shape == (7, *experiment.benchmark.spec.shape) and x.isfinite().all(), words
             assert x.min() >= 0 and x.max() <= 1
             spec = experiment.benchmark.spec
-            if spec.can_be_drawn:
+            if spec.has_preview:
                 shown = spec.preview(x)
                 assert shown.shape[0] == 7 and shown.shape[1] in (1, 3) and 0 <= shown.min() <= shown.max() <= 1
 
@@ -103,9 +105,9 @@ def test_synaptic_intelligence_can_hold_the_decoder_too_where_it_is_one_network_
     """As van de Ven et al. do."""
     choice, *more = words
     words = ["strategy=bir", f"strategy/regularizer={choice}", *more, "strategy.regularizer.strength=3.0", *SMALL]
-    experiment = prepare(composed(words))
+    experiment = prepare(compose_settings(words))
     learner, penalty = experiment.learner, experiment.learner.strategy.regularizer
-    held = [p for name, d in learner.descents.items() if whole or name == "solver" for p in d.parameters]
+    held = [p for name, d in learner.functional_optimizers.items() if whole or name == "solver" for p in d.parameters]
     train([experiment], learner, 0)
     kept = penalty.state_dict()
     assert all(torch.equal(a[0], p) for a, p in zip(kept["anchor"], held, strict=True))
@@ -127,16 +129,16 @@ def test_synaptic_intelligence_can_hold_the_decoder_too_where_it_is_one_network_
 
 @pytest.mark.parametrize("training", ["alongside", "before", "after"])
 def test_each_of_the_generators_of_the_tasks_knows_the_classes_of_its_own(training):
-    words = ["generator=cvae", "strategy.generators=per_task", f"strategy.generator_training={training}", *SMALL]
-    experiment = prepare(composed(words))
+    words = ["generator=cvae", "strategy.generator_scope=per_task", f"strategy.generator_training={training}", *SMALL]
+    experiment = prepare(compose_settings(words))
     for number in range(3):
         train([experiment], experiment.learner, number)
-    ensemble = experiment.learner.strategy.dreamer(0, experiment.learner.generator)
+    ensemble = experiment.learner.strategy.sampling_generator(0, experiment.learner.generator)
     assert [member.turns(4).tolist() for member in ensemble.members] == [[0, 1, 0, 1], [2, 3, 2, 3], [4, 5, 4, 5]]
 
 
 def test_a_run_that_is_loaded_dreams_of_all_tasks(gr_run):
-    words = ["generator=cvae", "strategy.generators=per_task", *SMALL]
+    words = ["generator=cvae", "strategy.generator_scope=per_task", *SMALL]
     assert gr_run(*words)[0] == 0
     (status,) = Path("outputs").glob("*/*/*/status.json")
     loaded = load_run(status.parent)
@@ -146,9 +148,9 @@ def test_a_run_that_is_loaded_dreams_of_all_tasks(gr_run):
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_a_generator_that_learns_alone_has_the_course_of_the_task(schedule):
     words = ["strategy=generative_classifier", f"optimizer.schedule={schedule}", *SMALL, "train.iterations=10"]
-    learner = prepare(composed(words)).learner
+    learner = prepare(compose_settings(words)).learner
     optimizer = learner.optimizers[0]
-    rates = [generator_rate(learner.strategy, Position(0, i, 10))(optimizer) for i in range(10)]
+    rates = [generator_learning_rate(learner.strategy, TrainingStep(0, i, 10))(optimizer) for i in range(10)]
     assert rates == [optimizer.lr_at(i, 10) for i in range(10)] and min(rates) > 0
 
 
@@ -162,12 +164,12 @@ def test_a_regulariser_that_is_none_is_refused(gr_run, words):
 
 def test_a_trial_of_runs_together_looks_at_few_samples(monkeypatch):
     monkeypatch.setattr("gr_cli.benchmarks.base.EVALUATION_BATCH", 50)
-    monkeypatch.setattr("gr_cli.cli.launchers.width.EVALUATION_BATCH", 50)
+    monkeypatch.setattr("gr_cli.cli.launchers.program_width.EVALUATION_BATCH", 50)
     words = ["preset=best_split_mnist", "benchmark=split_digits", "strategy.pool_size=50", *SIZES["mixture"], *SMALL]
-    assert choose_width([composed([*words, f"seed={seed}"]) for seed in range(2)], 32, 4 << 30).width >= 1
+    assert choose_width([compose_settings([*words, f"seed={seed}"]) for seed in range(2)], 32, 4 << 30).width >= 1
     words = ["strategy=generative_classifier", "generator=mixture", *SIZES["mixture"], *SMALL]
     assert (
-        choose_width([composed([*words, f"seed={seed}"]) for seed in range(2)], 32, 4 << 30).reason
+        choose_width([compose_settings([*words, f"seed={seed}"]) for seed in range(2)], 32, 4 << 30).reason
         == "nothing is learnt by steps"
     )
 
@@ -183,12 +185,12 @@ def test_a_trial_of_runs_together_looks_at_few_samples(monkeypatch):
     ],
 )
 def test_replayed_reconstructions_have_a_weight_of_their_own(strategy, words, current, replayed):
-    experiment = prepare(composed([f"strategy={strategy}", "precision=float64", *SMALL, *words]))
+    experiment = prepare(compose_settings([f"strategy={strategy}", "precision=float64", *SMALL, *words]))
     learner = experiment.learner
     train([experiment], learner, 0)
-    learner.begin_task(1, passes([experiment], 1))
+    learner.begin_task(1, sample_passes([experiment], 1))
     method, solvers = learner.strategy, learner.solvers
-    batch, position = next(batches([experiment], 1, 0)), Position(1, 0, 6)
+    batch, position = next(batches([experiment], 1, 0)), TrainingStep(1, 0, 6)
 
     class Solver:
         def features(self, x):
@@ -199,7 +201,7 @@ def test_replayed_reconstructions_have_a_weight_of_their_own(strategy, words, cu
 
     terms, replay = method.loss(Solver(), batch, position), method.replay(batch, position)
     x = torch.cat([batch.x, replay.x], 1)
-    by_sample = method._feedback(x, Solver().features(x), batch, replay, position)
+    by_sample = method._generator_losses(x, Solver().features(x), batch, replay, position)
     assert set(by_sample) == {"reconstruction", "kl"}
     for name, values in by_sample.items():
         expected = current * values[0, :8].mean() + replayed * values[0, 8:].mean()
@@ -210,7 +212,7 @@ def test_replayed_reconstructions_have_a_weight_of_their_own(strategy, words, cu
 
 @pytest.mark.parametrize(("scenario", "gates"), [("class", 10), ("task", 10), ("domain", 5)])
 def test_gates_of_brain_inspired_replay_are_by_task_where_tasks_share_their_classes(scenario, gates, monkeypatch):
-    experiment = prepare(composed(["strategy=bir", f"scenario={scenario}", "precision=float64", *SMALL]))
+    experiment = prepare(compose_settings(["strategy=bir", f"scenario={scenario}", "precision=float64", *SMALL]))
     learner, seen = experiment.learner, []
     assert learner.generator.gate0.shape == (gates, 16)
     call = learner.generators.call
@@ -229,7 +231,7 @@ def test_gates_of_brain_inspired_replay_are_by_task_where_tasks_share_their_clas
         assert set(tasks[0, 8:].tolist()) <= set(range(task)) and (tasks.shape[1] > 8) == (task > 0)
     if scenario == "domain":
         assert {0, 1} == {task for arguments in seen[12:] for task in arguments[-1][0, 8:].tolist()}
-        assert learner.generator.tasks_learnt == 3
+        assert learner.generator.num_learned_tasks == 3
 
 
 @pytest.mark.parametrize("strategy", ["generative_replay", "rtf"])
@@ -239,12 +241,12 @@ def test_a_generator_with_an_optimizer_of_its_own_steps_by_its_rate(strategy):
     def moved(rate):
         words = ["generator/optimizer=sgd", f"generator.optimizer.lr={rate}", "generator.optimizer.warmup=4"]
         words += ["strategy.generator_update_freq=1"] if strategy == "generative_replay" else []
-        experiment = prepare(composed([f"strategy={strategy}", "precision=float64", *words, *SMALL]))
+        experiment = prepare(compose_settings([f"strategy={strategy}", "precision=float64", *words, *SMALL]))
         learner = experiment.learner
         networks = (learner.solver, learner.generator)
         before = [torch.cat([p.detach().flatten().clone() for p in net.parameters()]) for net in networks]
-        learner.begin_task(0, passes([experiment], 0))
-        learner.step(next(batches([experiment], 0, 0)), Position(0, 0, 6))
+        learner.begin_task(0, sample_passes([experiment], 0))
+        learner.step(next(batches([experiment], 0, 0)), TrainingStep(0, 0, 6))
         after = [torch.cat([p.detach().flatten() for p in net.parameters()]) for net in networks]
         return [b - a for a, b in zip(before, after, strict=True)], learner
 
@@ -260,12 +262,15 @@ def test_a_generator_with_an_optimizer_of_its_own_steps_by_its_rate(strategy):
 
 def test_the_gan_is_trained_as_published():
     for words in (["strategy=dgr_gan"], ["generator=wgan_gp"]):
-        learner = prepare(composed([*words, *SMALL])).learner
+        learner = prepare(compose_settings([*words, *SMALL])).learner
         (own,), (solvers,) = learner.generator_optimizers, learner.optimizers
         assert (type(own).__name__, own.lr, tuple(own.betas)) == ("Adam", 0.0001, (0.0, 0.9))
         assert (solvers.lr, tuple(solvers.betas)) == (0.001, (0.9, 0.999))
-        assert all(d._courses[0][0] is (solvers if n == "solver" else own) for n, d in learner.descents.items())
-    learner = prepare(composed(["generator=vae", *SMALL])).learner
+        assert all(
+            d._param_groups[0][0] is (solvers if n == "solver" else own)
+            for n, d in learner.functional_optimizers.items()
+        )
+    learner = prepare(compose_settings(["generator=vae", *SMALL])).learner
     assert learner.generator_optimizers == learner.optimizers
 
 
@@ -287,27 +292,27 @@ def test_the_gan_is_trained_as_published():
 )
 def test_an_optimizer_of_the_generator_that_makes_no_sense_is_refused(words, message):
     with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
-        prepare(composed([*words, *SMALL]))
+        prepare(compose_settings([*words, *SMALL]))
 
 
 @pytest.mark.parametrize("likelihood", ["generator", "gaussian"])
 def test_the_generative_classifier_scores_by_the_likelihood_that_was_chosen(likelihood):
     words = ["strategy=generative_classifier", f"strategy.likelihood={likelihood}", *SMALL, *SIZES["class_vae"]]
-    experiment = prepare(composed(words))
+    experiment = prepare(compose_settings(words))
     learner = experiment.learner
     train([experiment], learner, 0)
     x = experiment.benchmark.tasks[0].test.batch(torch.arange(20))[0]
     scores = learner.strategy.classifier(0, learner.solver)(x)
     stream = learner.streams.generator(0, "likelihood")
-    expected = learner.generator.estimated(x, stream, 100, unit_variance=likelihood == "gaussian")
-    known = learner.generator.known
+    expected = learner.generator.estimate_log_likelihoods(x, stream, 100, unit_variance=likelihood == "gaussian")
+    known = learner.generator.learned_classes
     assert known.sum() == 2
     torch.testing.assert_close(scores[:, known], expected[:, known], rtol=0, atol=0)
 
 
 def test_the_published_generative_classifier_scores_as_published():
     def likelihood(*words):
-        return composed(["strategy=generative_classifier", *words]).config["strategy"]["likelihood"]
+        return compose_settings(["strategy=generative_classifier", *words]).config["strategy"]["likelihood"]
 
     assert likelihood("preset=split_mnist_paper") == "gaussian"
     assert likelihood() == likelihood("preset=split_mnist_paper", "strategy.likelihood=generator") == "generator"
@@ -316,7 +321,7 @@ def test_the_published_generative_classifier_scores_as_published():
 @pytest.mark.parametrize("strategy", ["rtf", "bir", "dgr_distill", "lwf"])
 def test_soft_targets_are_scaled_in_the_preset_of_the_programs_that_did(strategy):
     def scale(*words):
-        return composed([f"strategy={strategy}", *words]).config["strategy"]["distillation_scale"]
+        return compose_settings([f"strategy={strategy}", *words]).config["strategy"]["distillation_scale"]
 
     assert scale("preset=split_cifar100_paper") == "temperature_squared"
     assert scale("preset=split_mnist_paper") == scale() == "none"

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gr_cli.models import SimpleMLP
-from gr_cli.nn.linear import Linear, squared_gradients
+from gr_cli.nn.linear import Linear, per_sample_squared_gradients
 from gr_cli.nn.losses import masked_log_softmax
 from gr_cli.strategies import (
     ElasticWeightConsolidation,
@@ -14,7 +14,7 @@ from gr_cli.strategies import (
     SynapticIntelligence,
     WeightPenalty,
 )
-from gr_cli.strategies.fisher import fisher
+from gr_cli.strategies.fisher import fisher_diagonal
 from helpers.small_runs import (
     SIZE,
     assert_each_learns_what_it_learns_alone,
@@ -50,8 +50,8 @@ def linear(units: int) -> nn.Module:
 
 
 def parameters_of(learner):
-    held = (p.detach() for p in learner.descents["solver"].parameters)
-    return [p.unsqueeze(0) if len(learner.draws) == 1 else p for p in held]
+    held = (p.detach() for p in learner.functional_optimizers["solver"].parameters)
+    return [p.unsqueeze(0) if len(learner.random_streams) == 1 else p for p in held]
 
 
 def moved(parameters, seed=0):
@@ -68,7 +68,7 @@ def test_squared_gradients_are_sums_of_squares_of_each_samples_own(shape):
     def loss(x):
         return second(first(x).tanh()).square().sum()
 
-    with squared_gradients():
+    with per_sample_squared_gradients():
         at_once = torch.autograd.grad(loss(x), parameters)
     each = [torch.autograd.grad(loss(sample), parameters) for sample in x.flatten(0, -2)]
     for i, found in enumerate(at_once):
@@ -84,9 +84,9 @@ def test_squared_gradients_are_sums_of_squares_of_each_samples_own(shape):
 @pytest.mark.parametrize("kind", ["class", "domain", "task"])
 def test_fisher_is_that_of_a_loop_over_samples_and_labels(network, labels, kind):
     learner, task = learner_of(Finetune(), kind, network=network), 1
-    situation, solver = learner._situation(task, passes(learner, task)), learner.solver
-    found = fisher(solver, situation.samples(0), situation, 0, labels)
-    units = learner.scenario.training_units(learner.heads, task)
+    situation, solver = learner._task_context(task, passes(learner, task)), learner.solver
+    found = fisher_diagonal(solver, situation.sample_pass(0), situation, 0, labels)
+    units = learner.scenario.training_units(learner.task_units, task)
     parameters = list(solver.parameters())
     x, y = data(learner, task, 0)
     expected = [torch.zeros_like(p) for p in parameters]
@@ -104,8 +104,8 @@ def test_fisher_is_that_of_a_loop_over_samples_and_labels(network, labels, kind)
 def test_fisher_of_a_logistic_regression_is_known():
     """d log p(y) / d w_c = (1[y = c] - p_c) x, so that the expected square is p_c (1 - p_c) x^2."""
     learner = learner_of(Finetune(), "task", network=linear)
-    situation, (x, _) = learner._situation(1, passes(learner, 1)), data(learner, 1, 0)
-    weight, bias = fisher(learner.solver, situation.samples(0), situation, 0, "all")
+    situation, (x, _) = learner._task_context(1, passes(learner, 1)), data(learner, 1, 0)
+    weight, bias = fisher_diagonal(learner.solver, situation.sample_pass(0), situation, 0, "all")
     p = learner.solver(x)[:, 2:4].softmax(1).detach()
     torch.testing.assert_close(bias[2:4], (p * (1 - p)).mean(0))
     torch.testing.assert_close(weight[2:4], ((p * (1 - p)).unsqueeze(2) * x.square().unsqueeze(1)).mean(0))
@@ -117,8 +117,10 @@ def test_labels_are_drawn_as_the_solver_predicts_them():
     learner = learner_of(Finetune(), network=linear)
     x, y = data(learner, 0, 0, n=2)
     x, y = x.repeat(20000, 1), y.repeat(20000)
-    situation = learner._situation(0, lambda replica: [(x, y)])
-    drawn, exact = (fisher(learner.solver, situation.samples(0), situation, 0, labels) for labels in ("sampled", "all"))
+    situation = learner._task_context(0, lambda replica: [(x, y)])
+    drawn, exact = (
+        fisher_diagonal(learner.solver, situation.sample_pass(0), situation, 0, labels) for labels in ("sampled", "all")
+    )
     for ours, theirs in zip(drawn, exact, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0.03, atol=1e-3)
 
@@ -128,8 +130,8 @@ def test_the_fisher_information_may_be_that_of_some_samples():
     for number in (7, 7, 39, 1000, None):
         regularizer = ElasticWeightConsolidation(samples=number)
         learner = learner_of(Finetune(regularizer))
-        situation = learner._situation(0, passes(learner, 0))
-        chosen = torch.cat([x for x, _ in regularizer._passed(0, situation)])
+        situation = learner._task_context(0, passes(learner, 0))
+        chosen = torch.cat([x for x, _ in regularizer._fisher_samples(0, situation)])
         whole = data(learner, 0, 0)[0].tolist()
         assert len(chosen) == min(number or 40, 40) == len(chosen.unique(dim=0))
         assert all(row in whole for row in chosen.tolist())
@@ -172,7 +174,7 @@ def random_fishers(regularizer, shapes, monkeypatch):
         found.append([torch.rand(s, generator=generator, dtype=torch.float64).sub(0.5).clamp(min=0) for s in shapes])
         return [value.clone() for value in found[-1]]
 
-    monkeypatch.setattr(regularizer, "_found", invented)
+    monkeypatch.setattr(regularizer, "_task_importance", invented)
     return found
 
 
@@ -234,10 +236,12 @@ def test_along_small_steps_synaptic_intelligence_sums_to_what_the_loss_fell():
         with torch.no_grad():
             for p, g in zip(parameters, gradients, strict=True):
                 p -= 0.002 * g
-        regularizer.follow(before, [p.detach().unsqueeze(0) for p in parameters], [g.unsqueeze(0) for g in gradients])
+        regularizer.track_step(
+            before, [p.detach().unsqueeze(0) for p in parameters], [g.unsqueeze(0) for g in gradients]
+        )
     fell = begun - loss().item()
     assert fell > 0.05
-    assert sum(path.sum().item() for path in regularizer._path) == pytest.approx(fell, rel=1e-2)
+    assert sum(path.sum().item() for path in regularizer._path_integral) == pytest.approx(fell, rel=1e-2)
 
 
 def test_synaptic_intelligence_by_hand():
@@ -247,18 +251,18 @@ def test_synaptic_intelligence_by_hand():
         return [torch.tensor([[value]], dtype=torch.float64)]
 
     regularizer = SynapticIntelligence(strength=3.0, damping=0.5)
-    regularizer.follow(one(1.0), one(0.8), one(2.0))
-    regularizer.follow(one(0.8), one(0.5), one(1.0))
+    regularizer.track_step(one(1.0), one(0.8), one(2.0))
+    regularizer.track_step(one(0.8), one(0.5), one(1.0))
     regularizer.end_task(one(0.5), None)
     importance = (2.0 * 0.2 + 1.0 * 0.3) / (0.5**2 + 0.5)
     value, pulls = regularizer.penalty(one(0.9))
     assert value.item() == pytest.approx(3 * importance * 0.4**2)
     assert pulls[0].item() == pytest.approx(6 * importance * 0.4)
-    regularizer.follow(one(0.5), one(0.6), one(1.0))
+    regularizer.track_step(one(0.5), one(0.6), one(1.0))
     regularizer.end_task(one(0.6), None)
     importance += -0.1 / (0.1**2 + 0.5)
     assert regularizer.penalty(one(1.6))[0].item() == pytest.approx(3 * importance)
-    regularizer.follow(one(0.6), one(2.6), one(100.0))
+    regularizer.track_step(one(0.6), one(2.6), one(100.0))
     regularizer.end_task(one(2.6), None)
     assert regularizer.penalty(one(1.6))[0].item() == 0
 
@@ -269,8 +273,8 @@ def test_a_path_is_followed_without_the_penalty():
     train(learner, 0)
     path = learner.strategy.regularizer
     seen = []
-    follow = path.follow
-    path.follow = lambda before, after, gradients: (seen.append(gradients), follow(before, after, gradients))
+    follow = path.track_step
+    path.track_step = lambda before, after, gradients: (seen.append(gradients), follow(before, after, gradients))
     begin(learner, 1, 3)
     for gradients in seen:
         # The output of a class of another task has no part in the loss.

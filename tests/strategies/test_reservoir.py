@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from gr_cli.strategies.reservoir import Memory, pick_balanced, shares
+from gr_cli.strategies.reservoir_buffer import ReservoirBuffer, first_of_each_task, split_evenly
 
 APART = 1000  # between the numbers that pass through one replica and through the next
 
 
-def empty(capacity: int, replicas: int = 2) -> Memory:
-    return Memory.empty(capacity, torch.zeros(replicas, 1, 1))
+def empty(capacity: int, replicas: int = 2) -> ReservoirBuffer:
+    return ReservoirBuffer.empty(capacity, torch.zeros(replicas, 1, 1))
 
 
 def numbers(start: int, stop: int) -> torch.Tensor:
@@ -15,7 +15,7 @@ def numbers(start: int, stop: int) -> torch.Tensor:
     return (torch.arange(start, stop) + APART * torch.arange(2).unsqueeze(1)).float().unsqueeze(2)
 
 
-def stream(memory: Memory, n: int, batch: int, seed: int) -> None:
+def stream(memory: ReservoirBuffer, n: int, batch: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, n, batch):
         x = numbers(start, min(start + batch, n))
@@ -23,16 +23,16 @@ def stream(memory: Memory, n: int, batch: int, seed: int) -> None:
 
 
 def test_shares_are_even_and_sum():
-    assert shares(500, 3) == [167, 167, 166]
-    assert sum(shares(500, 7)) == 500
-    assert shares(2, 4) == [1, 1, 0, 0]
+    assert split_evenly(500, 3) == [167, 167, 166]
+    assert sum(split_evenly(500, 7)) == 500
+    assert split_evenly(2, 4) == [1, 1, 0, 0]
 
 
 def test_everything_is_kept_while_there_is_room():
     memory = empty(10)
     stream(memory, 9, 4, seed=0)
     assert memory.x[:, :9, 0].tolist() == [list(range(9)), list(range(APART, APART + 9))]
-    assert memory.filled == 9
+    assert memory.num_filled == 9
 
 
 def test_reservoir_keeps_each_sample_with_the_same_probability():
@@ -67,24 +67,24 @@ def test_batches_change_nothing_but_their_size():
 def test_replicas_keep_and_give_what_each_would_alone():
     together, apart = empty(8), [empty(8, replicas=1) for _ in range(2)]
     generated, valid = -numbers(1, 6), torch.tensor([[True] * 5, [False, True, False, True, False]])
-    together.reserve(generated, valid, 3)
+    together.fill_reserved(generated, valid, 3)
     for i, memory in enumerate(apart):
-        memory.reserve(generated[i : i + 1], valid[i : i + 1], 3)
+        memory.fill_reserved(generated[i : i + 1], valid[i : i + 1], 3)
     for start in (0, 4, 11, 30):
         x, uniform = numbers(start, start + 7), torch.rand(2, 7)
         together.add(x, uniform)
         choice = torch.rand(2, 50)
-        given = together.at(together.choose(choice))
+        given = together.get(together.sample_rows(choice))
         for i, memory in enumerate(apart):
             memory.add(x[i : i + 1], uniform[i : i + 1])
             assert memory.x[0, :8].tolist() == together.x[i, :8].tolist()
-            assert memory.at(memory.choose(choice[i : i + 1]))[0].tolist() == given[i].tolist()
-    assert together.kept.tolist() == [3, 2]
+            assert memory.get(memory.sample_rows(choice[i : i + 1]))[0].tolist() == given[i].tolist()
+    assert together.num_valid_reserved.tolist() == [3, 2]
 
 
 def test_generated_samples_keep_their_places():
     memory = empty(10)
-    memory.reserve(-numbers(1, 9), torch.ones(2, 8, dtype=torch.bool), 6)
+    memory.fill_reserved(-numbers(1, 9), torch.ones(2, 8, dtype=torch.bool), 6)
     stream(memory, 200, 32, seed=1)
     first = [-1, -2, -3, -4, -5, -6]
     assert memory.x[:, :6, 0].tolist() == [first, [value - APART for value in first]]
@@ -95,9 +95,9 @@ def test_sampling_is_even_over_valid_places_and_a_shortfall_is_never_drawn():
     memory = empty(12)
     valid = torch.zeros(2, 8, dtype=torch.bool)
     valid[0, [1, 3]] = valid[1, [0, 6, 7]] = True
-    memory.reserve(-numbers(1, 9), valid, 6)
+    memory.fill_reserved(-numbers(1, 9), valid, 6)
     memory.add(numbers(1, 3), torch.rand(2, 2))
-    drawn = memory.at(memory.choose(torch.linspace(0, 1 - 1e-6, 4000).expand(2, -1)))[..., 0]
+    drawn = memory.get(memory.sample_rows(torch.linspace(0, 1 - 1e-6, 4000).expand(2, -1)))[..., 0]
     for mine, expected in zip(drawn, ([-4, -2, 1, 2], [-1008, -1007, -1001, 1001, 1002]), strict=True):
         values, counts = mine.unique(return_counts=True)
         assert values.tolist() == expected
@@ -107,5 +107,5 @@ def test_sampling_is_even_over_valid_places_and_a_shortfall_is_never_drawn():
 def test_pick_balanced_fills_each_quota_or_falls_short():
     first, second = [0, 0, 0, 1, 0, 1], [1, 1, 0, 1, 1, -1]
     expected = [[True, True, False, True, False, True], [True, True, True, True, False, False]]
-    assert pick_balanced(torch.tensor(first), [2, 3]).tolist() == expected[0]
-    assert pick_balanced(torch.tensor([first, second]), [2, 3]).tolist() == expected
+    assert first_of_each_task(torch.tensor(first), [2, 3]).tolist() == expected[0]
+    assert first_of_each_task(torch.tensor([first, second]), [2, 3]).tolist() == expected

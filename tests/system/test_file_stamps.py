@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from gr_cli.system.file_stamps import ABSENT, FileStamp, stamped, wait_for_next_tick
+from gr_cli.system.file_stamps import ABSENT, FileStamp, file_stamp, wait_for_next_tick
 
 
 def test_a_file_that_is_changed_as_soon_as_it_was_read_has_another_stamp():
     file, seen = Path("file"), []
     file.write_bytes(b"0")
     for _ in range(20):
-        seen.append(stamped(file))
+        seen.append(file_stamp(file))
         wait_for_next_tick(seen[-1:])
         file.write_bytes(b"1")
         os.utime(file, ns=(0, 0))
@@ -23,9 +23,9 @@ def test_files_that_change_names_have_other_stamps():
     for name in ("a", "b"):
         Path(name).write_bytes(b"0")
         os.utime(name, ns=(0, 0))
-    a, b = stamped(Path("a")), stamped(Path("b"))
+    a, b = file_stamp(Path("a")), file_stamp(Path("b"))
     os.replace("a", "b")
-    assert stamped(Path("a")) == ABSENT and stamped(Path("b")).inode == a.inode != b.inode
+    assert file_stamp(Path("a")) == ABSENT and file_stamp(Path("b")).inode == a.inode != b.inode
 
 
 NOW = 1_700_000_000_123_456_789

@@ -74,8 +74,8 @@ def test_a_request_that_is_repeated_does_not_disturb_what_is_saved(gr_run, monke
         def close(self):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: Twice(0, 1))
-    code, _, err = gr_run("strategy=finetune", "train.iterations=3", "threads=1", "evaluate.dreams=0")
+    monkeypatch.setattr("gr_cli.terminal.run_display.TerminalObserver", lambda **_: Twice(0, 1))
+    code, _, err = gr_run("strategy=finetune", "train.iterations=3", "threads=1", "evaluate.generated_samples=0")
     assert code == 130 and "interrupted; go on with: gr-run resume=" in err
     assert_saved(1)
 

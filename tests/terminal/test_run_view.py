@@ -16,12 +16,12 @@ from rich.console import Console
 
 from gr_cli.errors import TrainingError
 from gr_cli.report.cli import main
-from gr_cli.results.progress import Watched
-from gr_cli.strategies.steps import Position
-from gr_cli.terminal.run_view import Terminal
-from gr_cli.terminal.sweep_progress import Tally
-from gr_cli.terminal.watch import Board, watch
-from gr_cli.training.stages import Place
+from gr_cli.results.progress import WatchedRun
+from gr_cli.strategies.context import TrainingStep
+from gr_cli.terminal.run_display import TerminalObserver
+from gr_cli.terminal.sweep_progress import SweepProgress
+from gr_cli.terminal.watch import WatchTable, watch
+from gr_cli.training.stages import ResumePoint
 from helpers.processes import start, wait_for_file
 from helpers.run_folders import write_run
 
@@ -45,17 +45,17 @@ def lines_of(console):
 @pytest.fixture
 def shown(monkeypatch):
     """The last that a terminal shows of runs under way: those of `folders`, in the second of five tasks."""
-    monkeypatch.setattr("gr_cli.terminal.run_view._SECONDS_BETWEEN_LOOKS", -1.0)
+    monkeypatch.setattr("gr_cli.terminal.run_display._UPDATE_SECONDS", -1.0)
 
     def show(width, tally=None, folders=(FOLDER,)):
         console, settings = screen(width), SimpleNamespace(config={"train": {"batch_size": 64}}, title="a run")
         tasks, device = SimpleNamespace(tasks=range(5)), SimpleNamespace(device="cpu")
         facts = {"settings": settings, "benchmark": tasks, "learner": device, "parameters": {"solver": 3}, "threads": 1}
-        terminal = Terminal(console, tally=tally)
-        terminal.started([SimpleNamespace(**facts)] * len(folders), folders, [3000] * 5, Place(0, 0))
+        terminal = TerminalObserver(console, sweep_progress=tally)
+        terminal.started([SimpleNamespace(**facts)] * len(folders), folders, [3000] * 5, ResumePoint(0, 0))
         terminal.stage_started(1, ["T-shirt/top Trouser"] * len(folders))
         losses = {name: torch.ones(len(folders)) for name in ("current", "replayed", "reconstruction", "kl")}
-        terminal.stepped(1, Position(1, 1199, 3000), losses)
+        terminal.stepped(1, TrainingStep(1, 1199, 3000), losses)
         terminal.close()
         return [line.rstrip() for line in lines_of(console) if line.strip()]
 
@@ -64,7 +64,7 @@ def shown(monkeypatch):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_sweep_shows_all_its_runs_and_those_under_way_in_lines_that_fit(shown, width):
-    all_runs, mine = shown(width, Tally(total=12, over=3, failed=1, trained=2.0))[-2:]
+    all_runs, mine = shown(width, SweepProgress(total=12, ended=3, failed=1, trained_jobs=2.0))[-2:]
     assert max(len(all_runs), len(mine)) <= width
     assert re.search(r"^all runs +1 failed +\S+ +3/12 +\d+:\d\d$", all_runs.replace("╸━", "━━").replace("╺", "━"))
     assert "lr=0.001-seed3" in mine and "0123abcd" not in mine
@@ -85,7 +85,7 @@ def test_losses_are_shown_where_there_is_room(shown):
 
 
 def test_runs_that_are_trained_together_are_one_line(shown):
-    last = shown(80, Tally(total=12, over=3), [FOLDER, FOLDER, FOLDER])
+    last = shown(80, SweepProgress(total=12, ended=3), [FOLDER, FOLDER, FOLDER])
     assert sum("3 runs as one" in line for line in last[-2:]) == 1
     assert "3/12" in last[-2]
 
@@ -93,21 +93,21 @@ def test_runs_that_are_trained_together_are_one_line(shown):
 def test_no_color_is_respected(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     console = screen(80)
-    with Board(console) as board:
-        board.show("1 failed", [Watched(FOLDER, "failed", {}, name="a run")])
+    with WatchTable(console) as board:
+        board.show("1 failed", [WatchedRun(FOLDER, "failed", {}, name="a run")])
     assert not re.search(r"\x1b\[3\d", console.file.getvalue())
 
 
 def test_time_left_is_known_from_what_was_trained(monkeypatch):
     clock = iter([100.0, 130.0])
     monkeypatch.setattr("gr_cli.terminal.sweep_progress.monotonic", lambda: next(clock))
-    tally = Tally(total=10)
-    assert tally.left(0.0) is None
+    tally = SweepProgress(total=10)
+    assert tally.seconds_left(0.0) is None
     tally.count([0.5, 0.5])  # they were finished before: that took no time
-    tally.begin()
-    tally.trained = 2.0
+    tally.start_timing()
+    tally.trained_jobs = 2.0
     tally.count([0.5])
-    assert tally.left(1.0) == 30.0 / 2 * 6
+    assert tally.seconds_left(1.0) == 30.0 / 2 * 6
 
 
 # --- sweeps whose output goes elsewhere
@@ -150,7 +150,7 @@ def test_of_runs_that_are_trained_together_a_failure_is_told_once_and_with_its_f
 
 
 def test_a_failure_is_told_before_the_others_are_over(capsys):
-    Terminal(screen(80), tally=Tally(total=2)).failed(FOLDER, TrainingError("loss is nan"))
+    TerminalObserver(screen(80), sweep_progress=SweepProgress(total=2)).failed(FOLDER, TrainingError("loss is nan"))
     assert capsys.readouterr().err == f"gr-run: {FOLDER}: loss is nan\n"
 
 
@@ -179,7 +179,7 @@ def test_a_sweep_is_watched_to_its_end():
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     sweep = start("-m", "strategy=finetune", "train.iterations=150", "seed=0,1", **quiet)
     record = Record()
-    code = watch([wait_for_file("outputs/sweeps/*/sweep.json", sweep)[0].parent], record, pause=0.05)
+    code = watch([wait_for_file("outputs/sweeps/*/sweep.json", sweep)[0].parent], record, poll_seconds=0.05)
     assert sweep.wait() == 0 and code == 0
     states = [[run.state for run in runs] for _, runs in record.seen]
     assert ["running", "waiting"] in states and ["running", "finished"] in states
@@ -210,7 +210,7 @@ def test_who_waits_for_a_dead_sweep_is_told_what_never_began(capsys):
     jobs = {str(path): ["seed=0"], "outputs/split_digits/finetune/seed1-89abcdef": ["seed=1"]}
     (home / "sweep.json").write_text(json.dumps({"jobs": jobs}))
     assert main(["--watch", "outputs"]) == 1
-    assert capsys.readouterr().out == "1 finished · 1 never begun\n"
+    assert capsys.readouterr().out == "1 finished · 1 not started\n"
 
 
 @pytest.mark.parametrize(("state", "code"), [("finished", 0), ("failed", 1), ("interrupted", 1)])
@@ -301,11 +301,11 @@ def test_a_board_fits(width):
     console = screen(width)
     at = {"task": 12, "tasks": 20, "iteration": 1200, "iterations": 3000, "done": 1200, "total": 15000}
     runs = [
-        Watched(FOLDER, "running", at, 0.5, 100.0, 1150.0, name=f"generative_replay-vae/lr=0.00{i}-seed{i}")
+        WatchedRun(FOLDER, "running", at, 0.5, 100.0, 1150.0, name=f"generative_replay-vae/lr=0.00{i}-seed{i}")
         for i in range(40)
     ]
-    runs.append(Watched(FOLDER, "failed", at, reason="loss is nan " * 20, name="seed7"))
-    with Board(console) as board:
+    runs.append(WatchedRun(FOLDER, "failed", at, reason="loss is nan " * 20, name="seed7"))
+    with WatchTable(console) as board:
         board.show("40 running · 1 failed", runs)
     lines = [line.rstrip() for line in lines_of(console) if line.strip()]
     lines = lines[-lines[::-1].index("40 running · 1 failed") - 1 :]  # as it was left
@@ -317,6 +317,6 @@ def test_a_board_fits(width):
 
 
 def test_watching_needs_no_torch():
-    modules = "gr_cli.terminal.run_view, gr_cli.terminal.watch, gr_cli.report.cli"
+    modules = "gr_cli.terminal.run_display, gr_cli.terminal.watch, gr_cli.report.cli"
     script = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from gr_cli.system.locks import one_at_a_time
-from gr_cli.trackers import Log, Tracker
-from gr_cli.trackers.trust import sends_to
-from gr_cli.training.observer import View
+from gr_cli.system.locks import mutex
+from gr_cli.trackers import RunLogger, Tracker
+from gr_cli.trackers.trust import remote_addresses
+from gr_cli.training.observer import RunObserver
 from helpers.interruption import StopAt, csvs
 from helpers.situations import failing
 from helpers.tracked import SHORT, folders
@@ -22,12 +22,12 @@ from helpers.tracked import SHORT, folders
 class Fails(Tracker):
     """One whose server, or disk, is gone at a certain moment."""
 
-    place = "nowhere"
+    destination = "nowhere"
 
     def __init__(self, at: str) -> None:
         self.at = at
 
-    def log(self, run, known, step):
+    def run_logger(self, run, run_id, last_step):
         self.fail("log")
         return FailingLog(self)
 
@@ -36,22 +36,22 @@ class Fails(Tracker):
             raise OSError("no space\nleft")
 
 
-class FailingLog(Log):
-    id = "1"
+class FailingLog(RunLogger):
+    run_id = "1"
 
     def __init__(self, tracker):
         self.tracker = tracker
 
-    def rows(self, rows):
+    def log_metrics(self, metrics_by_step):
         self.tracker.fail("rows")
 
-    def picture(self, name, path, step):
+    def log_image(self, name, path, step):
         self.tracker.fail("picture")
 
     def flush(self):
         self.tracker.fail("flush")
 
-    def end(self, state, metrics, step):
+    def finish(self, state, metrics, step):
         self.tracker.fail("end")
 
     def close(self):
@@ -82,13 +82,15 @@ class Hangs(Fails):
 
 @pytest.mark.parametrize("at", ["rows", "end"])
 def test_ctrl_c_does_not_wait_long_for_a_tracker(gr_run, monkeypatch, at):
-    monkeypatch.setattr("gr_cli.trackers.observer._PATIENCE", 0.1)
+    monkeypatch.setattr("gr_cli.trackers.observer._GRACE_SECONDS", 0.1)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
     Path("mine/tracker").mkdir(parents=True)
     Path("mine/tracker/hangs.yaml").write_text(f"_target_: {__name__}.Hangs\nat: {at}\n")
     words = ("--config-dir", "mine", *SHORT, "tracker=hangs")
     with monkeypatch.context() as patch:
-        patch.setattr("gr_cli.terminal.run_view.Terminal", lambda **_: StopAt(1, 2) if at == "end" else View())
+        patch.setattr(
+            "gr_cli.terminal.run_display.TerminalObserver", lambda **_: StopAt(1, 2) if at == "end" else RunObserver()
+        )
         code, _, err = gr_run(*words)
     assert code == 130
     lines = err.splitlines()
@@ -159,12 +161,12 @@ def test_a_run_goes_on_untracked_where_the_library_is_not_there(gr_run, interrup
 
 def test_who_holds_what_others_wait_for_is_not_waited_for_for_ever(tmp_path):
     with (
-        one_at_a_time(tmp_path / "lock"),
+        mutex(tmp_path / "lock"),
         pytest.raises(OSError, match="could not be acquired"),
-        one_at_a_time(tmp_path / "lock", patience=0.05),
+        mutex(tmp_path / "lock", timeout=0.05),
     ):
         pass
-    with one_at_a_time(tmp_path / "lock", patience=0.0):
+    with mutex(tmp_path / "lock", timeout=0.0):
         pass
 
 
@@ -184,4 +186,4 @@ def test_who_holds_what_others_wait_for_is_not_waited_for_for_ever(tmp_path):
 )
 def test_what_a_tracker_of_the_configuration_sends_to(monkeypatch, tracker, address):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert sends_to({"tracker": tracker}) == address
+    assert remote_addresses({"tracker": tracker}) == address

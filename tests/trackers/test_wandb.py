@@ -52,7 +52,7 @@ def test_wandb_goes_on_with_the_run_that_was_interrupted(gr_run, interrupted):
     pytest.importorskip("wandb")
     folder = stopped_and_resumed(gr_run, interrupted, "tracker=wandb")
     found = records(folder)
-    (one, other) = (record.run for record in found if record.HasField("run"))
+    (one, other) = (record.run_id for record in found if record.HasField("run"))
     assert one.run_id == other.run_id and one.project == "gr"
     status = json.loads((folder / "status.json").read_text())
     assert {"seed=0", f"config_hash={status['config_hash']}", "generator=vae"} <= set(one.tags)
@@ -80,7 +80,7 @@ def test_wandb_has_each_run_of_a_program_and_their_sweep_as_a_group(gr_run):
     (sweep,) = Path("outputs/sweeps").iterdir()
     for folder in folders():
         found = records(folder)
-        (run,) = (record.run for record in found if record.HasField("run"))
+        (run,) = (record.run_id for record in found if record.HasField("run"))
         assert run.run_group == sweep.name
         values, wanted = logged(found), told(folder)
         assert {name: values[name] for name in wanted} == wanted

@@ -184,7 +184,7 @@ def test_scenarios(scenario):
     for train, val in task_data(3, 8):
         found = trainer.train_task(train, val, num_epochs=3)
     assert set(found) == {0, 1, 2}
-    assert trainer._learner.heads.sum().item() == (30 if scenario == "domain" else 6)
+    assert trainer._learner.task_units.sum().item() == (30 if scenario == "domain" else 6)
 
 
 def test_nothing_is_written_unless_asked(tmp_path):
@@ -244,7 +244,7 @@ def test_wrong_data_is_named():
     with pytest.raises(ConfigError, match="num_epochs=0"):
         trainer.train_task(task_data(1, 8)[0][0], num_epochs=0)
     trainer.train_task(task_data(1, 8)[0][0], task_id=7)
-    assert len(trainer._learner.heads) == 1
+    assert len(trainer._learner.task_units) == 1
     with pytest.raises(ConfigError, match="task_id=7: was trained already"):
         trainer.train_task(task_data(1, 8)[0][0], task_id=7)
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 import yaml
 
-from gr_cli.cli.compose import composed
+from gr_cli.cli.compose import compose_settings
 from gr_cli.errors import ConfigError, FolderError
 from gr_cli.results.folder import RunFolder
-from gr_cli.results.stored_config import settings_of
+from gr_cli.results.stored_config import stored_settings
 from gr_cli.runner import checkpoints
 from gr_cli.system import devices
 from gr_cli.training.experiment import prepare
 
 CPU = torch.device("cpu")
-SMALL = ["train.iterations=4", "threads=1", "evaluate.dreams=0", "strategy=finetune"]
+SMALL = ["train.iterations=4", "threads=1", "evaluate.generated_samples=0", "strategy=finetune"]
 
 
 @pytest.fixture
@@ -24,26 +24,29 @@ def processor(monkeypatch):
     """A processor with arithmetic in bfloat16, or without."""
 
     def of(has: bool) -> None:
-        devices.warn_of_emulation.cache_clear()
-        monkeypatch.setattr(devices, "computes_bfloat16", lambda device: has)
+        devices.warn_if_bfloat16_is_emulated.cache_clear()
+        monkeypatch.setattr(devices, "supports_bfloat16", lambda device: has)
 
     yield of
-    devices.warn_of_emulation.cache_clear()
+    devices.warn_if_bfloat16_is_emulated.cache_clear()
 
 
 @pytest.mark.parametrize(("has", "expected"), [(True, "bf16"), (False, "float32")])
 def test_auto_is_what_the_processor_computes_in_before_anything_is_named_after_it(processor, tmp_path, has, expected):
     processor(has)
-    auto, named = composed(["precision=auto"]), composed([f"precision={expected}"])
+    auto, named = compose_settings(["precision=auto"]), compose_settings([f"precision={expected}"])
     assert auto.config["precision"] == expected
     assert auto.identity == named.identity and auto.folder(tmp_path) == named.folder(tmp_path)
     assert f"precision={expected}" in auto.folder(tmp_path).name
     assert yaml.safe_load(auto.as_yaml())["precision"] == expected
-    other = composed([f"precision={'float32' if has else 'bf16'}"])
+    other = compose_settings([f"precision={'float32' if has else 'bf16'}"])
     assert auto.identity != other.identity
     # What is named is taken, whatever the processor has.
-    assert [composed([f"precision={p}"]).config["precision"] for p in ("bf16", "float64")] == ["bf16", "float64"]
-    assert composed([]).config["precision"] == "float32"
+    assert [compose_settings([f"precision={p}"]).config["precision"] for p in ("bf16", "float64")] == [
+        "bf16",
+        "float64",
+    ]
+    assert compose_settings([]).config["precision"] == "float32"
 
 
 def test_a_run_goes_on_elsewhere_in_its_own_precision_with_a_word_of_warning(processor, gr_run, interrupted):
@@ -56,30 +59,30 @@ def test_a_run_goes_on_elsewhere_in_its_own_precision_with_a_word_of_warning(pro
     assert [line for line in err.splitlines() if "precision" in line] == [
         "gr-run: precision=bf16: has no arithmetic of its own on this processor, and is slow; precision=auto knows that"
     ]
-    assert settings_of(folder).config["precision"] == "bf16"
+    assert stored_settings(folder).config["precision"] == "bf16"
     # The same command is another run here, with a folder of its own.
-    assert composed(["precision=auto", *SMALL]).folder(Path("outputs")) != folder
+    assert compose_settings(["precision=auto", *SMALL]).folder(Path("outputs")) != folder
     # A checkpoint of another precision is refused.
     config = yaml.safe_load((folder / "config.yaml").read_text())
     (folder / "config.yaml").write_text(yaml.safe_dump(config | {"precision": "float32"}))
-    experiment = prepare(settings_of(folder))
+    experiment = prepare(stored_settings(folder))
     with pytest.raises(FolderError, match="precision is bf16 there, float32 here"):
-        checkpoints.available(experiment, RunFolder(folder))
+        checkpoints.resumable_states(experiment, RunFolder(folder))
 
 
 def test_a_slow_precision_is_told_once_in_a_process(processor, capsys):
     processor(False)
     for _ in range(3):
-        devices.warn_of_emulation(CPU)
+        devices.warn_if_bfloat16_is_emulated(CPU)
     assert capsys.readouterr().err.count("precision=bf16") == 1
     processor(True)
-    devices.warn_of_emulation(CPU)
+    devices.warn_if_bfloat16_is_emulated(CPU)
     assert capsys.readouterr().err == ""
 
 
 def test_a_device_that_is_not_there_has_no_precision(processor):
     with pytest.raises(ConfigError, match="usable GPUs"):
-        composed(["precision=auto", "device=cuda:99"])
+        compose_settings(["precision=auto", "device=cuda:99"])
 
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="features of x86")
@@ -110,5 +113,5 @@ def test_features_say_whether_there_is_arithmetic_in_bfloat16(
         monkeypatch.delenv(name, raising=False)
     for name, value in held.items():
         monkeypatch.setenv(name, value)
-    assert devices.computes_bfloat16(CPU) is expected
+    assert devices.supports_bfloat16(CPU) is expected
     assert devices.fastest_precision("cpu") == ("bf16" if expected else "float32")

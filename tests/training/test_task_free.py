@@ -8,21 +8,21 @@ import pytest
 import torch
 
 from gr_cli import load_run
-from gr_cli.cli.compose import composed
-from gr_cli.cli.launchers.width import choose_width
+from gr_cli.cli.compose import compose_settings
+from gr_cli.cli.launchers.program_width import choose_width
 from gr_cli.config.settings import Settings
 from gr_cli.errors import Interrupted
 from gr_cli.results.folder import RunFolder
 from gr_cli.runner import run as runner
-from gr_cli.strategies.steps import Position
+from gr_cli.strategies.context import TrainingStep
 from gr_cli.training.batches import batches
 from gr_cli.training.experiment import prepare
-from gr_cli.training.observer import View
-from gr_cli.training.task_free import Stretches
+from gr_cli.training.observer import RunObserver
+from gr_cli.training.task_free import ConsolidationSchedule
 from helpers.interruption import StopAt, csvs
 
 TINY = ("train.iterations=20", "log.every=7", "model.hidden_sizes=[16]", "benchmark.classes_per_task=[4,3,3]",
-        "evaluate.dreams=0", "train.boundaries=hidden")  # fmt: skip
+        "evaluate.generated_samples=0", "train.task_boundaries=unknown")  # fmt: skip
 REPLAY = ("generator.hidden_dims=[16]", "strategy.consolidate_every=13")
 VARIANTS = {
     "finetune": (),
@@ -32,7 +32,7 @@ VARIANTS = {
     "rtf": REPLAY,
     "bir": REPLAY,
     "dgr generator=cvae": REPLAY,
-    "dgr_distill strategy.generators=per_task": REPLAY,
+    "dgr_distill strategy.generator_scope=per_task": REPLAY,
 }
 
 
@@ -43,23 +43,23 @@ def words_of(variant: str) -> list[str]:
 @lru_cache(maxsize=1)
 def settings_of(*words: str) -> Settings:
     """Composing takes longer than these runs."""
-    return composed(words)
+    return compose_settings(words)
 
 
-def run(place: str, *words: str, view: View | None = None) -> dict[str, bytes]:
+def run(place: str, *words: str, view: RunObserver | None = None) -> dict[str, bytes]:
     """Run what the words say in a folder; its tables."""
-    runner.run(settings_of(*words), RunFolder(Path(place)), view or View())
+    runner.run(settings_of(*words), RunFolder(Path(place)), view or RunObserver())
     return csvs(Path(place))
 
 
 def test_a_stretch_is_so_many_steps_of_the_stream_whatever_tasks_they_are_of():
-    stretches = Stretches(tasks=3, iterations=10, length=8)
-    assert stretches.told(Position(0, 7, 10)) == Position(0, 7, 8)
-    assert stretches.told(Position(0, 8, 10)) == Position(1, 0, 8)
-    assert stretches.told(Position(2, 9, 10)) == Position(3, 5, 8)
-    assert [stretches.reached(*at) for at in ((0, 1), (0, 8), (0, 9), (1, 0), (3, 0))] == [0, 0, 1, 1, 3]
+    stretches = ConsolidationSchedule(num_tasks=3, iterations_per_task=10, interval_length=8)
+    assert stretches.interval_of(TrainingStep(0, 7, 10)) == TrainingStep(0, 7, 8)
+    assert stretches.interval_of(TrainingStep(0, 8, 10)) == TrainingStep(1, 0, 8)
+    assert stretches.interval_of(TrainingStep(2, 9, 10)) == TrainingStep(3, 5, 8)
+    assert [stretches.last_interval_before(*at) for at in ((0, 1), (0, 8), (0, 9), (1, 0), (3, 0))] == [0, 0, 1, 1, 3]
     heads = torch.eye(3, dtype=torch.bool)
-    assert stretches.heads(heads).tolist() == [
+    assert stretches.interval_units(heads).tolist() == [
         [True, False, False],
         [True, True, False],
         [False, True, True],
@@ -71,13 +71,13 @@ def test_a_stretch_is_so_many_steps_of_the_stream_whatever_tasks_they_are_of():
 def test_consolidation_as_often_as_tasks_end_finds_what_is_found_when_told(strategy):
     words = [*TINY[:-1], f"strategy={strategy}", "generator.hidden_dims=[16]"]
     told = run("told", *words)
-    assert run("hidden", *words, "train.boundaries=hidden", "strategy.consolidate_every=20") == told
-    assert run("other", *words, "train.boundaries=hidden", "strategy.consolidate_every=15") != told
+    assert run("hidden", *words, "train.task_boundaries=unknown", "strategy.consolidate_every=20") == told
+    assert run("other", *words, "train.task_boundaries=unknown", "strategy.consolidate_every=15") != told
 
 
 def test_what_needs_no_boundary_finds_the_same_without():
     words = [*TINY[:-1], "strategy=finetune"]
-    assert run("hidden", *words, "train.boundaries=hidden") == run("told", *words)
+    assert run("hidden", *words, "train.task_boundaries=unknown") == run("told", *words)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_each_task_is_evaluated_though_none_is_told(variant, scenario):
 
 
 def test_raw_samples_are_dropped_at_each_consolidation():
-    built = prepare(composed([*words_of("generative_replay"), "strategy.memory_size=5000"]))
+    built = prepare(compose_settings([*words_of("generative_replay"), "strategy.memory_size=5000"]))
     learner, seen = built.learner, []
     for number, stage in enumerate(built.stages):
         stream = batches([built], number, 0)
@@ -106,11 +106,11 @@ def test_raw_samples_are_dropped_at_each_consolidation():
 
 
 def test_a_conditional_generator_is_asked_for_classes_that_came_only():
-    built = prepare(composed(words_of("dgr generator=cvae")))
+    built = prepare(compose_settings(words_of("dgr generator=cvae")))
     learner, found = built.learner, []
 
     def note(position, losses):
-        dreams = learner.strategy.replay(batch, learner.stretches.told(position))
+        dreams = learner.strategy.replay(batch, learner.consolidation_schedule.interval_of(position))
         found.append(None if dreams is None else sorted(set(dreams.labels.flatten().tolist())))
 
     for number, stage in enumerate(built.stages[:2]):
@@ -156,14 +156,14 @@ def test_the_networks_come_back():
         (["generator=mixture", *REPLAY[1:]], "trains this generator when a task begins or ends"),
         (["strategy.generator_training=after", *REPLAY[1:]], "trains this generator when a task begins or ends"),
         ([], "strategy.consolidate_every=null: must say how many steps"),
-        (["scenario=task"], "train.boundaries=hidden: with scenario=task each sample tells"),
-        (["train.boundaries=told", *REPLAY[1:]], "strategy.consolidate_every=13: is for streams"),
-        (["train.boundaries=none"], "train.boundaries=none: must be one of told, hidden"),
+        (["scenario=task"], "train.task_boundaries=unknown: with scenario=task each sample tells"),
+        (["train.task_boundaries=known", *REPLAY[1:]], "strategy.consolidate_every=13: is for task-free streams"),
+        (["train.task_boundaries=none"], "train.task_boundaries=none: must be one of known, unknown"),
     ],
     ids=str,
 )
 def test_what_must_be_told_boundaries_is_refused_in_one_line(gr_run, words, message):
-    code, _, err = gr_run("train.boundaries=hidden", *words)
+    code, _, err = gr_run("train.task_boundaries=unknown", *words)
     assert code == 2
     assert message in err
     assert err.count("\n") == 1
@@ -171,6 +171,6 @@ def test_what_must_be_told_boundaries_is_refused_in_one_line(gr_run, words, mess
 
 
 def test_runs_are_not_put_together_and_it_is_said_why():
-    choice = choose_width([composed([*words_of("dgr"), f"seed={seed}"]) for seed in range(2)], 32, 4 << 30)
+    choice = choose_width([compose_settings([*words_of("dgr"), f"seed={seed}"]) for seed in range(2)], 32, 4 << 30)
     assert choice.width == 1
     assert "told no boundary" in choice.reason

@@ -350,6 +350,6 @@ def test_a_folder_of_a_trainer_is_not_one_that_load_run_can_build(tmp_path):
 
 def test_a_trusted_name_is_not_taken_letter_by_letter(monkeypatch, tmp_path):
     """`trust="strange"` would else trust every package called by a letter of it."""
-    monkeypatch.setattr("gr_cli.runner.load.settings_of", lambda folder, trust: pytest.fail(f"trusted: {trust}"))
+    monkeypatch.setattr("gr_cli.runner.load.stored_settings", lambda folder, trust: pytest.fail(f"trusted: {trust}"))
     with pytest.raises(pytest.fail.Exception, match=r"trusted: \['strange'\]"):
         gr_cli.load_run(tmp_path, trust="strange")

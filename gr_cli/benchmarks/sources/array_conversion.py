@@ -15,7 +15,7 @@ from gr_cli.system.memory import available_memory
 
 Array = np.ndarray[Any, Any]
 
-_KINDS = {
+_DTYPE_NAMES = {
     "O": "objects",
     "U": "texts",
     "S": "texts",
@@ -27,24 +27,24 @@ _KINDS = {
 }
 
 
-def _kind(array: Array) -> str:
+def _dtype_letter(array: Array) -> str:
     """NumPy's letter for a kind of type."""
     return str(array.dtype.kind)
 
 
-def numbers(given: Any, what: str, place: str) -> Array:
+def as_real_array(given: Any, what: str, place: str) -> Array:
     """Real numbers of any type, sparse or not, as bool, uint8, int64, float32 or float64 in the machine's byte order.
 
     Raises:
         DataError: they are something else; named as `what` of `place`.
     """
-    array = _dense(given, what, place)
-    if _kind(array) == "O" and all(isinstance(value, (int, float, np.number)) for value in array.flat):
+    array = _as_dense_array(given, what, place)
+    if _dtype_letter(array) == "O" and all(isinstance(value, (int, float, np.number)) for value in array.flat):
         array = array.astype(np.float64)
-    letter = _kind(array)
+    letter = _dtype_letter(array)
     if letter not in "buif":
         raise DataError(
-            f"{place}: its {what} are {_KINDS.get(letter, array.dtype)}, and must be real numbers; convert them"
+            f"{place}: its {what} are {_DTYPE_NAMES.get(letter, array.dtype)}, and must be real numbers; convert them"
         )
     if letter == "f":
         return array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, copy=False)
@@ -55,7 +55,7 @@ def numbers(given: Any, what: str, place: str) -> Array:
     return array.astype(np.int64 if fits else np.float64, copy=False)
 
 
-def labels(given: Any, what: str, place: str) -> Array:
+def as_label_array(given: Any, what: str, place: str) -> Array:
     """Labels (N,) as int64, Python integers beyond it, bool, or texts; one-hot rows (N, K) as their columns.
 
     Whole numbers may be floats. Texts that differ in their Unicode normal form alone are the same.
@@ -65,31 +65,31 @@ def labels(given: Any, what: str, place: str) -> Array:
     """
     if isinstance(given, (list, tuple)) and any(isinstance(value, str) for value in given):
         given = np.asarray(given, dtype=object)  # NumPy would make texts of the numbers among them
-    exact = _exact_below(getattr(given, "dtype", None))
-    y = _dense(given, what, place)
+    exact = _exact_integer_limit(getattr(given, "dtype", None))
+    y = _as_dense_array(given, what, place)
     if y.ndim > 1 and y.size == len(y):
         y = y.reshape(-1)
-    y = _flat(y, what, place)
-    if _kind(y) == "O":
-        y = _of_objects(y, what, place)
-    if _kind(y) == "S":
+    y = _flatten_labels(y, what, place)
+    if _dtype_letter(y) == "O":
+        y = _from_object_array(y, what, place)
+    if _dtype_letter(y) == "S":
         y = np.char.decode(y, "utf-8", "backslashreplace")
-    if _kind(y) == "U":
+    if _dtype_letter(y) == "U":
         names, codes = np.unique(y, return_inverse=True)
         normal = [unicodedata.normalize("NFC", name) for name in names.tolist()]
         return np.array(normal, dtype=np.str_)[codes] if normal else names
-    if _kind(y) == "f":
-        return _whole(y, exact, what, place)
-    if _kind(y) not in "biuO":
-        shown = _KINDS.get(y.dtype.kind, y.dtype)
+    if _dtype_letter(y) == "f":
+        return _as_integers(y, exact, what, place)
+    if _dtype_letter(y) not in "biuO":
+        shown = _DTYPE_NAMES.get(y.dtype.kind, y.dtype)
         raise DataError(f"{place}: its {what} are {shown}, and must be whole numbers or texts; convert them")
-    fits = _kind(y) in "bi" or not y.size or int(y.max()) < 2**63
-    return y if _kind(y) == "b" else y.astype(np.int64 if fits else object, copy=False)
+    fits = _dtype_letter(y) in "bi" or not y.size or int(y.max()) < 2**63
+    return y if _dtype_letter(y) == "b" else y.astype(np.int64 if fits else object, copy=False)
 
 
-def _flat(y: Array, what: str, place: str) -> Array:
+def _flatten_labels(y: Array, what: str, place: str) -> Array:
     """(N,) of (N,), or of one-hot rows (N, K)."""
-    rows = y.ndim == 2 and y.shape[1] > 1 and _kind(y) in "biuf" and len(y) > 0
+    rows = y.ndim == 2 and y.shape[1] > 1 and _dtype_letter(y) in "biuf" and len(y) > 0
     if rows and bool(((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all()):
         return np.asarray(y.argmax(1))
     if y.ndim != 1:
@@ -97,7 +97,7 @@ def _flat(y: Array, what: str, place: str) -> Array:
     return y
 
 
-def _of_objects(y: Array, what: str, place: str) -> Array:
+def _from_object_array(y: Array, what: str, place: str) -> Array:
     """An array of Python objects, as it comes out of tables, by the one type that all have."""
     for kinds, dtype in ((str, np.str_), (bytes, np.bytes_), ((bool, np.bool_), np.bool_), ((int, np.integer), object)):
         if all(isinstance(value, kinds) for value in y.tolist()):
@@ -108,14 +108,14 @@ def _of_objects(y: Array, what: str, place: str) -> Array:
     raise DataError(f"{place}: its {what} are of several types, {', '.join(found[:5])}; convert them to one")
 
 
-def _exact_below(dtype: Any) -> float:
+def _exact_integer_limit(dtype: Any) -> float:
     """From which number on floats of a type may stand for a neighbour."""
     if isinstance(dtype, torch.dtype):
         return 2 / torch.finfo(dtype).eps if dtype.is_floating_point else 2.0**53
     return 2 / float(np.finfo(dtype).eps) if getattr(dtype, "kind", "") == "f" else 2.0**53
 
 
-def _whole(y: Array, exact: float, what: str, place: str) -> Array:
+def _as_integers(y: Array, exact: float, what: str, place: str) -> Array:
     """Floats that are whole numbers, as int64."""
     if not np.isfinite(y).all():
         raise DataError(f"{place}: {int((~np.isfinite(y)).sum())} of its {what} are NaN or infinite; give each a class")
@@ -129,12 +129,12 @@ def _whole(y: Array, exact: float, what: str, place: str) -> Array:
     return y.astype(np.int64)
 
 
-def _dense(given: Any, what: str, place: str) -> Array:
+def _as_dense_array(given: Any, what: str, place: str) -> Array:
     """What is given as an array in the byte order of the machine."""
     if isinstance(given, Tensor):
-        return _of_tensor(given, what, place)
+        return _tensor_to_array(given, what, place)
     if hasattr(given, "toarray"):  # a sparse matrix of SciPy
-        _check_size(given.shape, what, place)
+        _check_dense_size(given.shape, what, place)
         given = given.toarray()
     if np.ma.is_masked(given):
         raise DataError(f"{place}: its {what} are masked in part, and a mask can't be learnt from; fill in values")
@@ -142,12 +142,12 @@ def _dense(given: Any, what: str, place: str) -> Array:
         array = np.asarray(given)
     except (TypeError, ValueError) as error:
         raise DataError(f"{place}: its {what} do not all have the same shape; bring them to one") from error
-    if _kind(array) == "T":
+    if _dtype_letter(array) == "T":
         return np.array(array.tolist(), dtype=np.str_)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _of_tensor(given: Tensor, what: str, place: str) -> Array:
+def _tensor_to_array(given: Tensor, what: str, place: str) -> Array:
     if given.is_nested:
         raise DataError(f"{place}: its {what} are a nested tensor, of several shapes; bring them to one")
     if given.is_meta:
@@ -155,14 +155,14 @@ def _of_tensor(given: Tensor, what: str, place: str) -> Array:
     x = given.detach()
     x = x.dequantize() if x.is_quantized else x
     if x.layout != torch.strided:
-        _check_size(x.shape, what, place)
+        _check_dense_size(x.shape, what, place)
         x = x.to_dense()
     if x.is_floating_point() and x.dtype not in (torch.float16, torch.float32, torch.float64):
         x = x.float()  # NumPy has no such type
     return x.cpu().resolve_conj().resolve_neg().numpy()
 
 
-def _check_size(shape: Any, what: str, place: str) -> None:
+def _check_dense_size(shape: Any, what: str, place: str) -> None:
     """Refuse sparse values that don't fit into memory once they are written out."""
     needed = 8 * prod(shape)
     if needed > available_memory(torch.device("cpu")):

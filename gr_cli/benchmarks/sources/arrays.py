@@ -12,19 +12,19 @@ from zipfile import ZipFile, is_zipfile
 import numpy as np
 import torch
 
-from gr_cli.benchmarks.sources.base import Data, TestShare
+from gr_cli.benchmarks.sources.base import Dataset, TestShare
 from gr_cli.benchmarks.sources.categories import Categories
-from gr_cli.benchmarks.sources.loading import in_short
-from gr_cli.benchmarks.sources.tensors import Layout, Range, Tensors, check_range
-from gr_cli.benchmarks.sources.validation import listed
+from gr_cli.benchmarks.sources.load import error_summary
+from gr_cli.benchmarks.sources.tensors import ChannelLayout, Tensors, ValueRange, check_value_range
+from gr_cli.benchmarks.sources.validation import join_names
 from gr_cli.errors import ConfigError, DataError
-from gr_cli.system.file_stamps import stamped, wait_for_next_tick
-from gr_cli.system.messages import tell
-from gr_cli.types import Count
+from gr_cli.system.file_stamps import file_stamp, wait_for_next_tick
+from gr_cli.system.messages import print_status
+from gr_cli.types import NonNegativeInt
 
-_NAMES = ("x", "y", "x_train", "y_train", "x_test", "y_test")
-_COLUMNS = "columns"  # their names
-_HOW = "it must hold x and y, or x_train, y_train, x_test and y_test"
+_ARRAY_NAMES = ("x", "y", "x_train", "y_train", "x_test", "y_test")
+_COLUMN_NAMES_KEY = "columns"  # their names
+_REQUIRED_ARRAYS = "it must hold x and y, or x_train, y_train, x_test and y_test"
 
 
 class Arrays:
@@ -49,10 +49,10 @@ class Arrays:
         path: str | None = None,
         labels: str | None = None,
         test_share: TestShare = 0.2,
-        test_seed: Count = 0,
-        value_range: Range | Literal["auto"] | None = "auto",
+        test_seed: NonNegativeInt = 0,
+        value_range: ValueRange | Literal["auto"] | None = "auto",
         standardise: bool = False,
-        layout: Layout = "auto",
+        layout: ChannelLayout = "auto",
         categories: Categories | None = None,
     ) -> None:
         if path is None:
@@ -62,8 +62,8 @@ class Arrays:
                 "must be a file of arrays, .npz, .npy or .pt, or a folder of .npy files",
                 "say benchmark.source.path=<file>",
             )
-        check_range(value_range, standardise)
-        self.place, self.remedy = f"benchmark.source.path={path}", "mend what is in it"
+        check_value_range(value_range, standardise)
+        self.location, self.remedy = f"benchmark.source.path={path}", "mend what is in it"
         self._path, self._labels = Path(path).expanduser(), None if labels is None else Path(labels).expanduser()
         chosen = value_range if value_range is None or isinstance(value_range, str) else tuple(value_range)
         codes = categories and tuple(c if isinstance(c, (int, str)) else tuple(c) for c in categories)
@@ -75,18 +75,18 @@ class Arrays:
             ("layout", layout),
             ("categories", codes),
         )
-        self.origin = str((self._path.resolve(), self._choices))
+        self.cache_name = str((self._path.resolve(), self._choices))
 
-    def load(self) -> Data:
-        files = _files(self._path, self._labels, self.place)
-        stamps = tuple((file.absolute(), stamped(file)) for file in files)
+    def load(self) -> Dataset:
+        files = _dataset_files(self._path, self._labels, self.location)
+        stamps = tuple((file.absolute(), file_stamp(file)) for file in files)
         wait_for_next_tick(stamp for _, stamp in stamps)
-        return _loaded(self._path, self._labels, stamps, self._choices, self.place)
+        return _load_dataset(self._path, self._labels, stamps, self._choices, self.location)
 
 
 @lru_cache(maxsize=2)  # the runs of a sweep share what was read once
-def _loaded(path: Path, labels: Path | None, _: object, choices: tuple[Any, ...], place: str) -> Data:
-    found = _read(path, labels, place)
+def _load_dataset(path: Path, labels: Path | None, _: object, choices: tuple[Any, ...], place: str) -> Dataset:
+    found = _read_arrays(path, labels, place)
     train = ("x", "y") if "x" in found else ("x_train", "y_train")
     missing = [name for name in train if name not in found]
     if {"data", "format", "shape"} <= found.keys():
@@ -94,20 +94,22 @@ def _loaded(path: Path, labels: Path | None, _: object, choices: tuple[Any, ...]
             f"{place}: is a sparse matrix of SciPy, without labels; save x=matrix.toarray() and y beside it"
         )
     if missing:
-        raise DataError(f"{place}: holds {listed(list(found)) or 'nothing'}, and no {missing[0]}; {_HOW}")
+        raise DataError(
+            f"{place}: holds {join_names(list(found)) or 'nothing'}, and no {missing[0]}; {_REQUIRED_ARRAYS}"
+        )
     if "x" in found and "x_train" in found:
         raise DataError(f"{place}: holds x and x_train, of which one must be for training; remove the other")
-    columns = _texts(found.pop(_COLUMNS, None), place)
+    columns = _column_names(found.pop(_COLUMN_NAMES_KEY, None), place)
     others = [name for name in found if name not in (*train, "x_test", "y_test")]
     if others:
-        tell(f"{place}: passed over: {listed(others)}")
+        print_status(f"{place}: passed over: {join_names(others)}")
     x, y, x_test, y_test = (found.get(name) for name in (*train, "x_test", "y_test"))
     source = Tensors(x, y, x_test, y_test, columns=columns, **dict(choices))
-    source.place, source.shares_memory = place, False
+    source.location, source.shares_memory = place, False
     return source.load()
 
 
-def _texts(given: Any, place: str) -> list[str]:
+def _column_names(given: Any, place: str) -> list[str]:
     """Names of columns, as texts.
 
     Raises:
@@ -115,21 +117,25 @@ def _texts(given: Any, place: str) -> list[str]:
     """
     names = np.asarray([] if given is None else given)
     if names.ndim != 1 or (names.size and names.dtype.kind not in "US"):
-        raise DataError(f"{place}: its {_COLUMNS} must be texts, one for each column; save them as an array of str")
+        raise DataError(
+            f"{place}: its {_COLUMN_NAMES_KEY} must be texts, one for each column; save them as an array of str"
+        )
     return [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in names.tolist()]
 
 
 # --- reading
 
 
-def _files(path: Path, labels: Path | None, place: str) -> list[Path]:
+def _dataset_files(path: Path, labels: Path | None, place: str) -> list[Path]:
     """The files that make up a set.
 
     Raises:
         ConfigError, DataError: they are not there, or not of a known kind.
     """
     if path.is_dir():
-        found = [path / f"{name}.npy" for name in (*_NAMES, _COLUMNS) if (path / f"{name}.npy").is_file()]
+        found = [
+            path / f"{name}.npy" for name in (*_ARRAY_NAMES, _COLUMN_NAMES_KEY) if (path / f"{name}.npy").is_file()
+        ]
         if not found:
             raise DataError(
                 f"{place}: is a folder without x.npy and y.npy; for folders of images say benchmark=image_folder"
@@ -150,39 +156,39 @@ def _files(path: Path, labels: Path | None, place: str) -> list[Path]:
     return list(files.values())
 
 
-def _read(path: Path, labels: Path | None, place: str) -> dict[str, Any]:
+def _read_arrays(path: Path, labels: Path | None, place: str) -> dict[str, Any]:
     """The arrays by their names."""
     if path.is_dir():
-        files = _files(path, labels, place)
-        return {file.stem: _opened(file, place) for file in files}
+        files = _dataset_files(path, labels, place)
+        return {file.stem: _read_file(file, place) for file in files}
     if labels is not None:
-        return {"x": _opened(path, place), "y": _opened(labels, f"benchmark.source.labels={labels}")}
-    found = _opened(path, place)
+        return {"x": _read_file(path, place), "y": _read_file(labels, f"benchmark.source.labels={labels}")}
+    found = _read_file(path, place)
     if isinstance(found, Mapping):
         named = {str(name).lower(): value for name, value in found.items()}
         if len(named) < len(found):
             raise DataError(
-                f"{place}: holds arrays whose names differ in capitals alone ({listed(list(found))}); rename"
+                f"{place}: holds arrays whose names differ in capitals alone ({join_names(list(found))}); rename"
             )
         return named
     if isinstance(found, (tuple, list)) and len(found) in (2, 4):
-        return dict(zip(_NAMES[:2] if len(found) == 2 else _NAMES[2:], found, strict=True))
-    raise DataError(f"{place}: holds something of type {type(found).__name__}; {_HOW}")
+        return dict(zip(_ARRAY_NAMES[:2] if len(found) == 2 else _ARRAY_NAMES[2:], found, strict=True))
+    raise DataError(f"{place}: holds something of type {type(found).__name__}; {_REQUIRED_ARRAYS}")
 
 
-def _opened(file: Path, place: str) -> Any:
+def _read_file(file: Path, place: str) -> Any:
     """What is in a file, if that is plain arrays: no code in it is run."""
     try:
         if not file.stat().st_size:
-            raise _unreadable(file, place, "is empty")
+            raise _unreadable_error(file, place, "is empty")
         # Neither reader looks at the checksums of all that is in an archive.
         archived = is_zipfile(file)
         if file.suffix.lower() == ".npz" and not archived:
-            raise _unreadable(file, place, _DAMAGED)
+            raise _unreadable_error(file, place, _DAMAGED)
         if archived:
             with ZipFile(file) as archive:
                 if archive.testzip() is not None:
-                    raise _unreadable(file, place, _DAMAGED)
+                    raise _unreadable_error(file, place, _DAMAGED)
         if file.suffix.lower() in (".pt", ".pth"):
             return torch.load(file, map_location="cpu", weights_only=True)
         found = np.load(file, allow_pickle=False)
@@ -193,20 +199,22 @@ def _opened(file: Path, place: str) -> Any:
     except DataError:
         raise
     except UnpicklingError as error:
-        raise _unreadable(file, place, "holds pickled objects, which are not read, or is damaged") from error
+        raise _unreadable_error(file, place, "holds pickled objects, which are not read, or is damaged") from error
     except MemoryError as error:
-        raise _unreadable(file, place, "holds more than there is memory for, or is damaged") from error
+        raise _unreadable_error(file, place, "holds more than there is memory for, or is damaged") from error
     except OSError as error:
-        why = error.strerror or in_short(error)
-        raise _unreadable(file, place, f"can't be read ({why})") from error
+        why = error.strerror or error_summary(error)
+        raise _unreadable_error(file, place, f"can't be read ({why})") from error
     except Exception as error:  # of many kinds: a file may hold anything
         pickled = "pickle" in str(error).lower()
-        raise _unreadable(file, place, "holds pickled objects, which are not read" if pickled else _DAMAGED) from error
+        raise _unreadable_error(
+            file, place, "holds pickled objects, which are not read" if pickled else _DAMAGED
+        ) from error
 
 
 _DAMAGED = "is damaged, cut short, or of another format than its name says"
 
 
-def _unreadable(file: Path, place: str, fault: str) -> DataError:
+def _unreadable_error(file: Path, place: str, problem: str) -> DataError:
     where = place if str(file) in place else f"{place}: {file.name}"
-    return DataError(f"{where}: {fault}; write it anew: {_HOW}, saved without pickling")
+    return DataError(f"{where}: {problem}; write it anew: {_REQUIRED_ARRAYS}, saved without pickling")

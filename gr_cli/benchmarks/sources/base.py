@@ -14,7 +14,7 @@ TestShare = Annotated[float, Gt(0), Lt(1)]
 
 
 @dataclass(frozen=True)
-class Data:
+class Dataset:
     """A data set: its training and test part, labels counting from 0 in the order of `classes`.
 
     Samples are what `spec` says, once they are floats. Each class has samples in both parts.
@@ -30,14 +30,14 @@ class Data:
 class Source(Protocol):
     """Anything that can load a data set."""
 
-    def load(self) -> Data:
+    def load(self) -> Dataset:
         """The data set, on the CPU."""
         ...
 
 
 @runtime_checkable
-class Placed(Protocol):
+class LocatedSource(Protocol):
     """A source that can say where its data lie, and what to do if they are broken: for errors, which name both."""
 
-    place: str
+    location: str
     remedy: str

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from gr_cli.benchmarks.base import Samples
-from gr_cli.benchmarks.sources.base import Data
+from gr_cli.benchmarks.sources.base import Dataset
 from gr_cli.nn.sample_spec import SampleSpec
 
 
@@ -20,12 +20,12 @@ class Digits:
     Of each class, every fifth image in the order of the file is for testing: 1,440 for training, 357 for testing.
     """
 
-    def load(self) -> Data:
+    def load(self) -> Dataset:
         return self._read()
 
     @staticmethod
     @lru_cache(maxsize=1)
-    def _read() -> Data:
+    def _read() -> Dataset:
         with files("gr_cli.benchmarks").joinpath("data/digits.npz").open("rb") as file:
             stored = np.load(file)
             x = torch.from_numpy(stored["x"]).unsqueeze(1).float() / 16
@@ -35,4 +35,4 @@ class Digits:
             nth[y == label] = torch.arange(int((y == label).sum()))
         test = nth % 5 == 4
         train, test_part = Samples(x[~test], y[~test]), Samples(x[test], y[test])
-        return Data(train, test_part, tuple(map(str, range(10))), SampleSpec((1, 8, 8), trials=16))
+        return Dataset(train, test_part, tuple(map(str, range(10))), SampleSpec((1, 8, 8), binomial_trials=16))

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from gr_cli.benchmarks.base import Samples
-from gr_cli.benchmarks.sources.base import Data
-from gr_cli.nn.random_streams import Draws
+from gr_cli.benchmarks.sources.base import Dataset
+from gr_cli.nn.random_streams import RandomStreams
 from gr_cli.nn.sample_spec import SampleSpec
-from gr_cli.types import Count, PositiveInt
+from gr_cli.types import NonNegativeInt, PositiveInt
 
-_AT_ONCE = 1000  # images drawn at once
+_BATCH = 1000  # images drawn at once
 
 
-class Glyphs:
+class SyntheticGlyphs:
     """Made-up characters: each class is a line through random points, its samples are shaky drawings of it.
 
     For pretraining where no other data set is at hand: drawn by the program, they are nobody's data.
@@ -31,29 +31,33 @@ class Glyphs:
         classes: PositiveInt = 50,
         per_class: PositiveInt = 400,
         size: PositiveInt = 28,
-        glyphs_seed: Count = 0,
+        glyphs_seed: NonNegativeInt = 0,
     ) -> None:
-        self.classes, self.per_class, self.size, self.draws = classes, per_class, size, Draws(glyphs_seed)
+        self.classes, self.per_class, self.size, self.draws = classes, per_class, size, RandomStreams(glyphs_seed)
 
-    def load(self) -> Data:
+    def load(self) -> Dataset:
         points = 1.4 * self.draws.draw("uniform", "glyphs", shape=(self.classes, 5, 2)) - 0.7
-        parts = [self._drawn(points, number, i) for i, number in enumerate((self.per_class, -(-self.per_class // 10)))]
+        parts = [
+            self._drawings(points, number, i) for i, number in enumerate((self.per_class, -(-self.per_class // 10)))
+        ]
         spec = SampleSpec((1, self.size, self.size))
-        return Data(parts[0], parts[1], tuple(f"glyph {i}" for i in range(self.classes)), spec)
+        return Dataset(parts[0], parts[1], tuple(f"glyph {i}" for i in range(self.classes)), spec)
 
-    def _drawn(self, points: Tensor, number: int, part: int) -> Samples:
+    def _drawings(self, points: Tensor, number: int, split_index: int) -> Samples:
         y = torch.arange(self.classes).repeat(number)
-        noise = self.draws.draw("normal", "glyphs.points", part, shape=(len(y), *points.shape[1:]))
-        turn, stretch, thickness = self.draws.draw("uniform", "glyphs.turn", part, shape=(3, len(y)))
+        noise = self.draws.draw("normal", "glyphs.points", split_index, shape=(len(y), *points.shape[1:]))
+        turn, stretch, thickness = self.draws.draw("uniform", "glyphs.turn", split_index, shape=(3, len(y)))
         angle, scale = 0.5 * (turn - 0.5), 0.8 + 0.4 * stretch
         rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
         shaken = (points[y] + 0.08 * noise) @ rotation * scale.view(-1, 1, 1)
         width = (0.04 + 0.06 * thickness) * max(1.0, 14 / self.size)
-        images = [_ink(p, w, self.size) for p, w in zip(shaken.split(_AT_ONCE), width.split(_AT_ONCE), strict=True)]
+        images = [
+            _render_strokes(p, w, self.size) for p, w in zip(shaken.split(_BATCH), width.split(_BATCH), strict=True)
+        ]
         return Samples(torch.cat(images), y)
 
 
-def _ink(points: Tensor, width: Tensor, size: int) -> Tensor:
+def _render_strokes(points: Tensor, width: Tensor, size: int) -> Tensor:
     """Lines through points (B, P, 2) in [-1, 1] of some widths (B,), as grey bytes (B, 1, size, size)."""
     across = (torch.arange(size) + 0.5) * 2 / size - 1
     pixels = torch.stack(torch.meshgrid(across, across, indexing="ij"), -1).view(1, -1, 2)

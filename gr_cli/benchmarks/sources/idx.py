@@ -6,7 +6,7 @@ from math import prod
 from pathlib import Path
 
 
-def idx_fault(path: Path) -> str:
+def idx_problem(path: Path) -> str:
     """What is wrong with a file of bytes in the IDX format, whose name says `idx<dimensions>`; empty if nothing is."""
     dimensions = int(path.name.partition("idx")[2][0])
     try:

@@ -13,64 +13,64 @@ import numpy as np
 from gr_cli.errors import ConfigError, DataError
 
 # What Pillow opens, but only with the help of other programs.
-_NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-_MAY_LIE_ON_THEIR_SIDE = {"AVIF", "JPEG", "MPO", "TIFF", "WEBP"}
-_ORIENTATION = 0x0112  # a tag of EXIF; from 5 on, a camera was held upright
-_GREY = {"1", "L", "LA", "La"}
-_BITS = (8, 10, 12, 14, 16, 24, 32)  # depths that cameras and scanners have
+_UNSUPPORTED_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+_FORMATS_WITH_ORIENTATION = {"AVIF", "JPEG", "MPO", "TIFF", "WEBP"}
+_EXIF_ORIENTATION = 0x0112  # a tag of EXIF; from 5 on, a camera was held upright
+_GREY_MODES = {"1", "L", "LA", "La"}
+_COMMON_BIT_DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # depths that cameras and scanners have
 
 Array = np.ndarray[Any, Any]
 
 
-class Depth(IntEnum):
+class ValueType(IntEnum):
     """How the values of an image are stored."""
 
     BYTES = 0
     INTEGERS = 1  # greys of more than 8 bits
     FLOATS = 2
-    CUT_TO_BYTES = 3  # 16 bits a channel, of which Pillow reads the upper 8
+    TRUNCATED_TO_BYTES = 3  # 16 bits a channel, of which Pillow reads the upper 8
 
 
-class Header(NamedTuple):
+class ImageHeader(NamedTuple):
     """What an image file says before it is decoded: (height, width), and how values are stored."""
 
     size: tuple[int, int]
     grey: bool
-    depth: Depth
+    value_type: ValueType
 
 
-class Pixels(NamedTuple):
+class DecodedImage(NamedTuple):
     """A decoded image (C, H, W): bytes, or floats whose scale `depth` tells; its lowest and highest stored value."""
 
     values: Array
-    depth: Depth
+    value_type: ValueType
     low: float = 0.0
     high: float = 0.0
 
 
 @lru_cache(maxsize=1)
-def extensions() -> frozenset[str]:
+def supported_extensions() -> frozenset[str]:
     """How the names of files end that Pillow can decode by itself."""
     from PIL import Image
 
     known = Image.registered_extensions()
-    return frozenset(end for end, kind in known.items() if kind in Image.OPEN and kind not in _NOT_DECODED)
+    return frozenset(end for end, kind in known.items() if kind in Image.OPEN and kind not in _UNSUPPORTED_FORMATS)
 
 
-def header(path: str) -> Header | None:
+def read_header(path: str) -> ImageHeader | None:
     """The header of an image; None if it can't be told, which decoding will say."""
     try:
-        with _opened(path) as image:
+        with _open_image(path) as image:
             width, height = image.size
-            turned = image.format in _MAY_LIE_ON_THEIR_SIDE and image.getexif().get(_ORIENTATION, 1) >= 5
-            depth = _depth(image)
-            grey = image.mode in _GREY or depth in (Depth.INTEGERS, Depth.FLOATS)
-            return Header((width, height) if turned else (height, width), grey, depth)
+            turned = image.format in _FORMATS_WITH_ORIENTATION and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+            depth = _value_type(image)
+            grey = image.mode in _GREY_MODES or depth in (ValueType.INTEGERS, ValueType.FLOATS)
+            return ImageHeader((width, height) if turned else (height, width), grey, depth)
     except Exception:
         return None
 
 
-def _opened(path: str) -> Any:
+def _open_image(path: str) -> Any:
     from PIL import Image
 
     if os.path.exists(path) and not os.path.isfile(path):
@@ -78,30 +78,30 @@ def _opened(path: str) -> Any:
     return Image.open(path)
 
 
-def _depth(image: Any) -> Depth:
+def _value_type(image: Any) -> ValueType:
     if image.mode == "F":
-        return Depth.FLOATS
+        return ValueType.FLOATS
     if image.mode.startswith("I"):
-        return Depth.INTEGERS
+        return ValueType.INTEGERS
     # The raw mode of a tile, such as RGB;16B, is where Pillow says what is in the file.
-    return Depth.CUT_TO_BYTES if any(";16" in str(tile[3]) for tile in image.tile) else Depth.BYTES
+    return ValueType.TRUNCATED_TO_BYTES if any(";16" in str(tile[3]) for tile in image.tile) else ValueType.BYTES
 
 
-def decoded(path: str, shape: tuple[int, int, int]) -> Pixels:
+def decode_image(path: str, shape: tuple[int, int, int]) -> DecodedImage:
     """An image, its shorter side scaled to `shape` (C, H, W) and cut at the centre; what is transparent on white,
     and of several frames the first."""
     from PIL import Image, ImageOps
 
     mode, (height, width) = "L" if shape[0] == 1 else "RGB", shape[1:]
-    with _opened(path) as opened:
+    with _open_image(path) as opened:
         opened.draft(mode, (2 * width, 2 * height))  # a large JPEG needs not be decoded in full
-        depth = _depth(opened)
+        depth = _value_type(opened)
         image: Image.Image = opened
-        if opened.format in _MAY_LIE_ON_THEIR_SIDE:
+        if opened.format in _FORMATS_WITH_ORIENTATION:
             image = ImageOps.exif_transpose(opened)
-        if depth in (Depth.INTEGERS, Depth.FLOATS):
-            return _deep(image, shape, depth)
-        high = float(np.asarray(image).max()) * 257 if depth == Depth.CUT_TO_BYTES else 255.0
+        if depth in (ValueType.INTEGERS, ValueType.FLOATS):
+            return _decode_high_bit_depth(image, shape, depth)
+        high = float(np.asarray(image).max()) * 257 if depth == ValueType.TRUNCATED_TO_BYTES else 255.0
         if "A" in image.getbands() or "transparency" in image.info:
             # What is stored where nothing is to be seen is anything: one tool's black, another's stripes.
             seen = image.convert("RGBA")
@@ -110,10 +110,10 @@ def decoded(path: str, shape: tuple[int, int, int]) -> Pixels:
         if image.size != (width, height):
             image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
         pixels = np.asarray(image)
-    return Pixels(pixels[None] if shape[0] == 1 else pixels.transpose(2, 0, 1), depth, 0.0, high)
+    return DecodedImage(pixels[None] if shape[0] == 1 else pixels.transpose(2, 0, 1), depth, 0.0, high)
 
 
-def _deep(image: Any, shape: tuple[int, int, int], depth: Depth) -> Pixels:
+def _decode_high_bit_depth(image: Any, shape: tuple[int, int, int], depth: ValueType) -> DecodedImage:
     """A grey image of more than 8 bits, as it is stored: the scale is that of the whole set, which is known later."""
     from PIL import Image, ImageOps
 
@@ -122,13 +122,15 @@ def _deep(image: Any, shape: tuple[int, int, int], depth: Depth) -> Pixels:
     grey = Image.fromarray(stored.astype(np.float32))
     if grey.size != (shape[2], shape[1]):
         grey = ImageOps.fit(grey, (shape[2], shape[1]), Image.Resampling.BICUBIC)
-    return Pixels(np.repeat(np.asarray(grey)[None], shape[0], 0), depth, low, high)
+    return DecodedImage(np.repeat(np.asarray(grey)[None], shape[0], 0), depth, low, high)
 
 
 # --- one scale for all images of a set
 
 
-def scaled(x: Array, seen: Sequence[Pixels], names: Sequence[str], bits: int | None, place: str) -> int:
+def scale_to_unit_range(
+    x: Array, decoded_images: Sequence[DecodedImage], names: Sequence[str], bits: int | None, place: str
+) -> int:
     """Bring the images `x` (N, C, H, W) float32, which hold stored values, to [0, 1] in place, all by one scale.
 
     Args:
@@ -145,43 +147,49 @@ def scaled(x: Array, seen: Sequence[Pixels], names: Sequence[str], bits: int | N
         DataError: values that have no place in [0, 1].
         ConfigError: values that need more than `bits`.
     """
-    depths = np.array([pixels.depth for pixels in seen])
-    for pixels, name in zip(seen, names, strict=True):
-        if pixels.depth == Depth.INTEGERS and pixels.low < 0:
-            raise DataError(f"{place}: {name} holds negative values, from {pixels.low:.0f}; {_AS_ARRAYS}")
-        if pixels.depth == Depth.FLOATS and not 0 <= pixels.low <= pixels.high <= 1:
+    depths = np.array([pixels.value_type for pixels in decoded_images])
+    for pixels, name in zip(decoded_images, names, strict=True):
+        if pixels.value_type == ValueType.INTEGERS and pixels.low < 0:
+            raise DataError(f"{place}: {name} holds negative values, from {pixels.low:.0f}; {_SAVE_AS_ARRAYS}")
+        if pixels.value_type == ValueType.FLOATS and not 0 <= pixels.low <= pixels.high <= 1:
             raise DataError(
                 f"{place}: {name} holds floating-point values in [{pixels.low:.6g}, {pixels.high:.6g}], which must lie "
-                f"in [0, 1]; {_AS_ARRAYS}"
+                f"in [0, 1]; {_SAVE_AS_ARRAYS}"
             )
-    integers = depths == Depth.INTEGERS
-    found = _bits(max((p.high for p in seen if p.depth == Depth.INTEGERS), default=0.0), bits) if any(integers) else 0
+    integers = depths == ValueType.INTEGERS
+    found = (
+        _bit_depth(max((p.high for p in decoded_images if p.value_type == ValueType.INTEGERS), default=0.0), bits)
+        if any(integers)
+        else 0
+    )
     for i, depth in enumerate(depths):
-        if depth != Depth.FLOATS:
-            x[i] /= 2**found - 1 if depth == Depth.INTEGERS else 255
+        if depth != ValueType.FLOATS:
+            x[i] /= 2**found - 1 if depth == ValueType.INTEGERS else 255
     np.clip(x, 0, 1, out=x)  # scaling an image to a size may go beyond
     return found
 
 
-_AS_ARRAYS = "scale them, or save them as arrays for benchmark=arrays, with their benchmark.source.value_range"
+_SAVE_AS_ARRAYS = "scale them, or save them as arrays for benchmark=arrays, with their benchmark.source.value_range"
 
 
-def _bits(high: float, bits: int | None) -> int:
+def _bit_depth(high: float, bits: int | None) -> int:
     if bits is None:
-        return next((number for number in _BITS if high < 2**number), _BITS[-1])
+        return next((number for number in _COMMON_BIT_DEPTHS if high < 2**number), _COMMON_BIT_DEPTHS[-1])
     if high >= 2**bits:
         needed = int(high).bit_length()
         raise ConfigError("benchmark.source.bits", bits, f"values go up to {high:.0f}, which takes {needed} bits")
     return bits
 
 
-def check_cut(seen: Sequence[Pixels], bits: int | None, place: str) -> None:
+def check_truncation(decoded_images: Sequence[DecodedImage], bits: int | None, place: str) -> None:
     """Refuse colours of 16 bits that would be cut to a few levels because they hold fewer.
 
     Raises:
         DataError: the upper 8 bits of all such images are dark, and `bits` does not say that 16 are meant.
     """
-    high = max((pixels.high for pixels in seen if pixels.depth == Depth.CUT_TO_BYTES), default=None)
+    high = max(
+        (pixels.high for pixels in decoded_images if pixels.value_type == ValueType.TRUNCATED_TO_BYTES), default=None
+    )
     if high is None or (bits is None and high >= 2**15) or bits == 16:
         return
     raise DataError(

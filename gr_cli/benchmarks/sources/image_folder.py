@@ -18,18 +18,25 @@ import torch
 from annotated_types import Le, Len
 
 from gr_cli.benchmarks.base import Samples
-from gr_cli.benchmarks.sources.base import Data, TestShare
-from gr_cli.benchmarks.sources.image_decoding import Depth, Pixels, check_cut, decoded, header, scaled
+from gr_cli.benchmarks.sources.base import Dataset, TestShare
+from gr_cli.benchmarks.sources.image_decoding import (
+    DecodedImage,
+    ValueType,
+    check_truncation,
+    decode_image,
+    read_header,
+    scale_to_unit_range,
+)
 from gr_cli.benchmarks.sources.image_listing import ImageListing, list_images
-from gr_cli.benchmarks.sources.loading import tested_on
-from gr_cli.benchmarks.sources.validation import listed
+from gr_cli.benchmarks.sources.load import train_test_split
+from gr_cli.benchmarks.sources.validation import join_names
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.nn.sample_spec import SampleSpec
-from gr_cli.system.cache import Tensors, digest, kept
+from gr_cli.system.cache import Tensors, cached, content_hash
 from gr_cli.system.file_stamps import wait_for_next_tick
 from gr_cli.system.memory import available_memory
-from gr_cli.system.messages import counted, tell
-from gr_cli.types import Count, PositiveInt
+from gr_cli.system.messages import print_status, with_progress
+from gr_cli.types import NonNegativeInt, PositiveInt
 
 Mode = Literal["auto", "grey", "rgb"]
 Bits = Annotated[PositiveInt, Le(32)]
@@ -37,11 +44,11 @@ Size = PositiveInt | Annotated[Sequence[PositiveInt], Len(2, 2)]
 T = TypeVar("T")
 
 _VERSION = 3  # of what is computed here: another one has nothing to do with what was kept
-_AT_ONCE = 64  # images that a thread takes at once
+_FILES_PER_CHUNK = 64  # images that a thread takes at once
 
 
 @dataclass(frozen=True)
-class _Choices:
+class _ImageFolderSettings:
     """What a user chose of an `ImageFolder`."""
 
     size: tuple[int, int] | None
@@ -50,7 +57,7 @@ class _Choices:
     test_seed: int
     skip_broken: bool
     bits: int | None
-    folder: Path  # in which the tensor is kept
+    cache_folder: Path  # in which the tensor is kept
 
 
 class ImageFolder:
@@ -81,7 +88,7 @@ class ImageFolder:
         size: Size | None = None,
         mode: Mode = "auto",
         test_share: TestShare = 0.2,
-        test_seed: Count = 0,
+        test_seed: NonNegativeInt = 0,
         skip_broken: bool = False,
         bits: Bits | Literal["auto"] = "auto",
         cache_root: str = "~/.cache/gr_cli",
@@ -94,40 +101,42 @@ class ImageFolder:
                 "say benchmark.source.path=<folder>",
             )
         self.root = Path(path).expanduser().resolve()
-        self.place, self.remedy = f"benchmark.source.path={path}", "see to it that each class has images there"
+        self.location, self.remedy = f"benchmark.source.path={path}", "see to it that each class has images there"
         both = None if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
         kept_in = Path(cache_root).expanduser() / "images"
-        self._choices = _Choices(
+        self._settings = _ImageFolderSettings(
             both, mode, test_share, test_seed, skip_broken, None if bits == "auto" else bits, kept_in
         )
-        self.origin = str((self.root, self._choices))
+        self.cache_name = str((self.root, self._settings))
 
-    def load(self) -> Data:
-        return _data(list_images(self.root, self.place), self._choices, self.place)
+    def load(self) -> Dataset:
+        return _load_dataset(list_images(self.root, self.location), self._settings, self.location)
 
 
 @lru_cache(maxsize=2)  # the runs of a sweep share what was read once
-def _data(listing: ImageListing, choices: _Choices, place: str) -> Data:
-    what = digest(str(listing.root), choices.size, choices.mode, choices.skip_broken, choices.bits)
-    content = digest(_VERSION, PIL.__version__, [(file.name, file.label, *file.stamp) for file in listing.files])
+def _load_dataset(listing: ImageListing, choices: _ImageFolderSettings, place: str) -> Dataset:
+    what = content_hash(str(listing.root), choices.size, choices.mode, choices.skip_broken, choices.bits)
+    content = content_hash(_VERSION, PIL.__version__, [(file.name, file.label, *file.stamp) for file in listing.files])
     wait_for_next_tick(file.stamp for file in listing.files)
-    found = kept(choices.folder / f"{what}-{content}.pt", lambda: _decoded_all(listing, choices, place))
+    found = cached(choices.cache_folder / f"{what}-{content}.pt", lambda: _decode_all(listing, choices, place))
     x, sound, bits = found["x"], found["sound"], int(found["bits"])
     if bits and choices.bits is None:
-        tell(
+        print_status(
             f"{place}: greys of more than 8 bits are taken as {bits} bits, by their highest value; "
             f"benchmark.source.bits={bits} or another number says so"
         )
     if not sound.all():
         broken = [file.name for file, whole in zip(listing.files, sound.tolist(), strict=True) if not whole]
-        tell(f"{place}: images that can't be decoded are left out, {len(broken):,} in all, the first is {broken[0]}")
+        print_status(
+            f"{place}: images that can't be decoded are left out, {len(broken):,} in all, the first is {broken[0]}"
+        )
     y = torch.tensor([file.label for file in listing.files])[sound]
-    if listing.training is None:
-        train, test = tested_on(x, y, choices.test_share, choices.test_seed)
+    if listing.num_train is None:
+        train, test = train_test_split(x, y, choices.test_share, choices.test_seed)
     else:
-        training = int(sound[: listing.training].sum())
+        training = int(sound[: listing.num_train].sum())
         train, test = Samples(x[:training], y[:training]), Samples(x[training:], y[training:])
-    return Data(train, test, listing.classes, SampleSpec(tuple(train.store.shape[1:])))
+    return Dataset(train, test, listing.classes, SampleSpec(tuple(train.store.shape[1:])))
 
 
 # --- what there is
@@ -136,18 +145,26 @@ def _data(listing: ImageListing, choices: _Choices, place: str) -> Data:
 # --- decoding
 
 
-def _decoded_all(listing: ImageListing, choices: _Choices, place: str) -> Tensors:
+def _decode_all(listing: ImageListing, choices: _ImageFolderSettings, place: str) -> Tensors:
     """All images as one tensor, and which of the files they are: all that can be decoded."""
-    over = [f"{listing.others:,} other file{'s' if listing.others > 1 else ''}"] if listing.others else []
-    over += [f"what holds no images ({listed(listing.empty)})"] if listing.empty else []
-    over += [f"what is for neither training nor testing ({listed(listing.aside)})"] if listing.aside else []
+    over = (
+        [f"{listing.num_other_files:,} other file{'s' if listing.num_other_files > 1 else ''}"]
+        if listing.num_other_files
+        else []
+    )
+    over += [f"what holds no images ({join_names(listing.empty_folders)})"] if listing.empty_folders else []
+    over += (
+        [f"what is for neither training nor testing ({join_names(listing.ignored_folders)})"]
+        if listing.ignored_folders
+        else []
+    )
     passed = f"; passed over: {', '.join(over)}" if over else ""
-    tell(
+    print_status(
         f"{len(listing.files):,} images of {len(listing.classes)} classes in {listing.root} are decoded, "
-        f"and kept in {choices.folder}{passed}"
+        f"and kept in {choices.cache_folder}{passed}"
     )
     paths = [str(listing.root / file.name) for file in listing.files]
-    shape, deep = _shape(paths, choices)
+    shape, deep = _common_shape(paths, choices)
     needed = len(paths) * prod(shape) * (4 if deep else 1)
     if needed > available_memory(torch.device("cpu")):
         raise ConfigError(
@@ -158,15 +175,15 @@ def _decoded_all(listing: ImageListing, choices: _Choices, place: str) -> Tensor
         )
     x = np.empty((len(paths), *shape), np.float32 if deep else np.uint8)
 
-    def decode(i: int) -> Pixels | str:
+    def decode(i: int) -> DecodedImage | str:
         try:
-            pixels = decoded(paths[i], shape)
+            pixels = decode_image(paths[i], shape)
             x[i] = pixels.values
-            return pixels._replace(values=_NOTHING)
+            return pixels._replace(values=_EMPTY)
         except Exception as error:  # of many kinds: each decoder has its own
             return " ".join(str(error).replace(repr(paths[i]), "it").split())[:120] or type(error).__name__
 
-    found = _in_threads(decode, range(len(paths)), "images decoded")
+    found = _map_in_threads(decode, range(len(paths)), "images decoded")
     faults = [one if isinstance(one, str) else "" for one in found]
     broken = [i for i, fault in enumerate(faults) if fault]
     if broken and not choices.skip_broken:
@@ -180,26 +197,26 @@ def _decoded_all(listing: ImageListing, choices: _Choices, place: str) -> Tensor
     x = x if not broken else x[sound.numpy()]
     seen = [one for one in found if not isinstance(one, str)]
     names = [file.name for file, fault in zip(listing.files, faults, strict=True) if not fault]
-    check_cut(seen, choices.bits, place)
-    bits = scaled(x, seen, names, choices.bits, place) if deep else 0
+    check_truncation(seen, choices.bits, place)
+    bits = scale_to_unit_range(x, seen, names, choices.bits, place) if deep else 0
     return {"x": torch.from_numpy(x), "sound": sound, "bits": torch.tensor(bits)}
 
 
-_NOTHING = np.empty(0)
+_EMPTY = np.empty(0)
 
 
-def _in_threads(do: Callable[[Any], T], items: Sequence[Any], what: str) -> list[T]:
+def _map_in_threads(do: Callable[[Any], T], items: Sequence[Any], what: str) -> list[T]:
     """`do` for each of `items`, in threads: decoders let go of the interpreter."""
-    pieces = [items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE)]
+    pieces = [items[start : start + _FILES_PER_CHUNK] for start in range(0, len(items), _FILES_PER_CHUNK)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         done = pool.map(lambda piece: [do(item) for item in piece], pieces)
-        return list(counted((found for piece in done for found in piece), len(items), what))
+        return list(with_progress((found for piece in done for found in piece), len(items), what))
 
 
-def _shape(paths: Sequence[str], choices: _Choices) -> tuple[tuple[int, int, int], bool]:
+def _common_shape(paths: Sequence[str], choices: _ImageFolderSettings) -> tuple[tuple[int, int, int], bool]:
     """The shape (C, H, W) of all images, as their headers say where it was not chosen; and whether any image has greys
     of more than 8 bits."""
-    seen = [found for found in _in_threads(header, paths, "images looked at") if found is not None]
+    seen = [found for found in _map_in_threads(read_header, paths, "images looked at") if found is not None]
     grey = choices.mode == "grey" or (choices.mode == "auto" and all(found.grey for found in seen))
     size = choices.size or (Counter(found.size for found in seen).most_common(1)[0][0] if seen else (1, 1))
-    return (1 if grey else 3, *size), any(found.depth in (Depth.INTEGERS, Depth.FLOATS) for found in seen)
+    return (1 if grey else 3, *size), any(found.value_type in (ValueType.INTEGERS, ValueType.FLOATS) for found in seen)

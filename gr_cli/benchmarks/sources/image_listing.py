@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from gr_cli.benchmarks.sources.image_decoding import extensions
-from gr_cli.benchmarks.sources.validation import listed
+from gr_cli.benchmarks.sources.image_decoding import supported_extensions
+from gr_cli.benchmarks.sources.validation import join_names
 from gr_cli.errors import DataError
 from gr_cli.system.file_stamps import ABSENT, FileStamp
 
-_TRAINING, _TESTING = ("train", "training"), ("test", "testing", "val", "valid", "validation")
+_TRAIN_FOLDER_NAMES, _TEST_FOLDER_NAMES = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 
 
 class ImageFile(NamedTuple):
@@ -35,10 +35,10 @@ class ImageListing:
     root: Path
     classes: tuple[str, ...]
     files: tuple[ImageFile, ...]
-    training: int | None
-    others: int
-    empty: tuple[str, ...]
-    aside: tuple[str, ...]
+    num_train: int | None
+    num_other_files: int
+    empty_folders: tuple[str, ...]
+    ignored_folders: tuple[str, ...]
 
 
 def list_images(root: Path, place: str) -> ImageListing:
@@ -49,11 +49,11 @@ def list_images(root: Path, place: str) -> ImageListing:
     """
     if not root.is_dir():
         raise DataError(f"{place}: {root} {'is a file' if root.exists() else 'is not there'}; name a folder")
-    parts = _parts(root, place)
-    by_part = {part: _by_name(root / part, place) for part in parts}
-    names = sorted({name for found in by_part.values() for name in found}, key=_natural)
+    parts = _split_folders(root, place)
+    by_part = {part: _subfolders_by_name(root / part, place) for part in parts}
+    names = sorted({name for found in by_part.values() for name in found}, key=_natural_sort_key)
     inside = {
-        part: {name: sorted(_below(root, Path(part, found[name]))) if name in found else [] for name in names}
+        part: {name: sorted(_files_below(root, Path(part, found[name]))) if name in found else [] for name in names}
         for part, found in by_part.items()
     }
     images = {part: {name: list(filter(_is_image, found[name])) for name in names} for part, found in inside.items()}
@@ -68,26 +68,26 @@ def list_images(root: Path, place: str) -> ImageListing:
         counts.append(len(files))
     others = sum(len(found) for folders in inside.values() for found in folders.values()) - len(files)
     empty = tuple(name for name in names if name not in classes)
-    aside = tuple(f"{name}/" for name in sorted(_folders(root)) if len(parts) == 2 and name not in parts)
+    aside = tuple(f"{name}/" for name in sorted(_subfolders(root)) if len(parts) == 2 and name not in parts)
     return ImageListing(
         root, tuple(classes), tuple(files), counts[0] if len(parts) == 2 else None, others, empty, aside
     )
 
 
-def _parts(root: Path, place: str) -> list[str]:
+def _split_folders(root: Path, place: str) -> list[str]:
     """The folders for training and for testing; one for training alone; or "" where there are but classes.
 
     Raises:
         DataError: there is one for training, and which is for testing can't be told.
     """
-    folders = sorted(_folders(root))
+    folders = sorted(_subfolders(root))
     by_name = {name.lower(): name for name in folders}
-    training = next((by_name[name] for name in _TRAINING if name in by_name), None)
-    testing = next((by_name[name] for name in _TESTING if name in by_name), None)
-    if training is None or (testing is None and len(folders) > 1 and _holds_images(root / training)):
+    training = next((by_name[name] for name in _TRAIN_FOLDER_NAMES if name in by_name), None)
+    testing = next((by_name[name] for name in _TEST_FOLDER_NAMES if name in by_name), None)
+    if training is None or (testing is None and len(folders) > 1 and _contains_images(root / training)):
         return [""]  # a class may be called so
     if testing is None and len(folders) > 1:
-        others = listed([name for name in folders if name != training])
+        others = join_names([name for name in folders if name != training])
         raise DataError(
             f"{place}: holds {training}/ beside {others}, and none of these is called test or val; "
             f"rename the one that is for testing, or say benchmark.source.path={root / training}"
@@ -95,10 +95,10 @@ def _parts(root: Path, place: str) -> list[str]:
     return [training] if testing is None else [training, testing]
 
 
-def _holds_images(folder: Path) -> bool:
+def _contains_images(folder: Path) -> bool:
     """Whether images lie in a folder itself, as in that of a class."""
     with os.scandir(folder) as entries:
-        return any(_named_as_image(entry.name) and not entry.name.startswith(".") for entry in entries)
+        return any(_has_image_extension(entry.name) and not entry.name.startswith(".") for entry in entries)
 
 
 def _check_classes(
@@ -121,18 +121,18 @@ def _check_classes(
                 )
 
 
-def _folders(folder: Path) -> list[str]:
+def _subfolders(folder: Path) -> list[str]:
     return [entry.name for entry in os.scandir(folder) if os.path.isdir(entry.path) and not entry.name.startswith(".")]
 
 
-def _by_name(folder: Path, place: str) -> dict[str, str]:
+def _subfolders_by_name(folder: Path, place: str) -> dict[str, str]:
     """The folders in a folder by their names in Unicode's composed form, which another system may have stored apart.
 
     Raises:
         DataError: two have the same name.
     """
     found: dict[str, str] = {}
-    for name in sorted(_folders(folder)):
+    for name in sorted(_subfolders(folder)):
         normal = unicodedata.normalize("NFC", name)
         if normal in found:
             raise DataError(
@@ -143,31 +143,31 @@ def _by_name(folder: Path, place: str) -> dict[str, str]:
     return found
 
 
-def _natural(name: str) -> list[str | int]:
+def _natural_sort_key(name: str) -> list[str | int]:
     """A key by which `2` comes before `10`."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))]
 
 
-def _below(root: Path, folder: Path) -> Iterator[ImageFile]:
+def _files_below(root: Path, folder: Path) -> Iterator[ImageFile]:
     """All files in a folder and the folders in it that are not hidden."""
     for entry in os.scandir(root / folder):
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _below(root, folder / entry.name)
+            yield from _files_below(root, folder / entry.name)
             continue
         try:
             if entry.is_dir():  # a link to a folder
                 continue
-            stamp = FileStamp.of(entry.stat())
+            stamp = FileStamp.from_stat(entry.stat())
         except OSError:  # a link that leads nowhere, or to itself, is an image that can't be decoded
             stamp = ABSENT
         yield ImageFile(f"{folder}/{entry.name}", 0, stamp)
 
 
 def _is_image(file: ImageFile) -> bool:
-    return _named_as_image(file.name)
+    return _has_image_extension(file.name)
 
 
-def _named_as_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in extensions()
+def _has_image_extension(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in supported_extensions()

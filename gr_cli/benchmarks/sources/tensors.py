@@ -11,22 +11,22 @@ from annotated_types import Len
 from torch import Tensor
 
 from gr_cli.benchmarks.base import Samples
-from gr_cli.benchmarks.sources.array_conversion import labels, numbers
-from gr_cli.benchmarks.sources.base import Data, TestShare
+from gr_cli.benchmarks.sources.array_conversion import as_label_array, as_real_array
+from gr_cli.benchmarks.sources.base import Dataset, TestShare
 from gr_cli.benchmarks.sources.categories import Categories, split_columns
-from gr_cli.benchmarks.sources.loading import tested_on
-from gr_cli.benchmarks.sources.validation import listed
-from gr_cli.config.arguments import checked
+from gr_cli.benchmarks.sources.load import train_test_split
+from gr_cli.benchmarks.sources.validation import join_names
+from gr_cli.config.arguments import validate_arguments
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.nn.sample_spec import SampleSpec, as_floats
-from gr_cli.system.messages import tell
-from gr_cli.types import Count
+from gr_cli.system.messages import print_status
+from gr_cli.types import NonNegativeInt
 
-Range = Annotated[Sequence[float], Len(2, 2)]
-Layout = Literal["auto", "NCHW", "NHWC"]
+ValueRange = Annotated[Sequence[float], Len(2, 2)]
+ChannelLayout = Literal["auto", "NCHW", "NHWC"]
 
-_LARGE = 1e15  # of float32: from here on statistics are taken in float64
-_FAR = 10.0  # values that are taken as they are, and further out than this, are worth a word
+_FLOAT64_THRESHOLD = 1e15  # of float32: from here on statistics are taken in float64
+_UNSCALED_WARNING_THRESHOLD = 10.0  # values that are taken as they are, and further out than this, are worth a word
 
 
 class Tensors:
@@ -55,7 +55,7 @@ class Tensors:
         columns: names of the columns of vectors.
     """
 
-    @checked
+    @validate_arguments
     def __init__(
         self,
         x: Any,
@@ -63,71 +63,73 @@ class Tensors:
         x_test: Any = None,
         y_test: Any = None,
         test_share: TestShare = 0.2,
-        test_seed: Count = 0,
-        value_range: Range | Literal["auto"] | None = "auto",
+        test_seed: NonNegativeInt = 0,
+        value_range: ValueRange | Literal["auto"] | None = "auto",
         standardise: bool = False,
-        layout: Layout = "auto",
+        layout: ChannelLayout = "auto",
         categories: Categories | None = None,
         columns: Sequence[str] | None = None,
     ) -> None:
-        check_range(value_range, standardise)
-        self.place, self.remedy = "the tensors", "mend them"
-        self._given, self.shares_memory = (x, y, x_test, y_test), True
+        check_value_range(value_range, standardise)
+        self.location, self.remedy = "the tensors", "mend them"
+        self._arrays, self.shares_memory = (x, y, x_test, y_test), True
         self._share, self._seed = test_share, test_seed
         self._range, self._standardise, self._layout = value_range, standardise, layout
         self._categories, self._columns = categories, tuple(columns or ())
-        self._data: Data | None = None
+        self._data: Dataset | None = None
 
-    def load(self) -> Data:
+    def load(self) -> Dataset:
         if self._data is None:  # the runs of a sweep share it
-            self._data = self._made()
+            self._data = self._load()
         return self._data
 
-    def _made(self) -> Data:
-        x, y, x_test, y_test = self._given
+    def _load(self) -> Dataset:
+        x, y, x_test, y_test = self._arrays
         if (x_test is None) != (y_test is None):
-            raise DataError(f"{self.place}: test samples need labels, and labels samples; give both or none")
+            raise DataError(f"{self.location}: test samples need labels, and labels samples; give both or none")
         given = {"training": (x, y)} | ({} if x_test is None else {"test": (x_test, y_test)})
-        stores = [_samples(part[0], name, self._layout, self.place) for name, part in given.items()]
-        codes_of = [labels(part[1], f"{name} labels", self.place) for name, part in given.items()]
+        stores = [_as_store(part[0], name, self._layout, self.location) for name, part in given.items()]
+        codes_of = [as_label_array(part[1], f"{name} labels", self.location) for name, part in given.items()]
         for name, store, label in zip(given, stores, codes_of, strict=True):
             if len(store) != len(label):
                 raise DataError(
-                    f"{self.place}: has {len(store)} {name} samples, but {len(label)} {name} labels; give one for each"
+                    f"{self.location}: has {len(store)} {name} samples, but {len(label)} {name} labels; "
+                    "give one for each"
                 )
         if self.shares_memory:  # a change of it later must not change what was checked and fingerprinted
             stores = [store.clone() for store in stores]
-        classes, codes = _counted(codes_of, self.place)
-        stores, spec = self._described(stores)
+        classes, codes = _encode_labels(codes_of, self.location)
+        stores, spec = self._prepare_stores(stores)
         if len(stores) == 1:
             few = [classes[i] for i in (torch.bincount(codes[0]) < 2).nonzero().flatten().tolist()]
             if few:
                 raise DataError(
-                    f"{self.place}: has one sample of {listed(few)}, and needs two of each class, for training and for "
+                    f"{self.location}: has one sample of {join_names(few)}, and needs two of each class, "
+                    "for training and for "
                     "testing; add some, or leave the class out"
                 )
-            train, test = tested_on(stores[0], codes[0], self._share, self._seed)
+            train, test = train_test_split(stores[0], codes[0], self._share, self._seed)
         else:
             train, test = (Samples(store, code) for store, code in zip(stores, codes, strict=True))
         if self._standardise:
-            train, test = _standardised(train, test, sum(spec.categories))
-        return Data(train, test, classes, spec)
+            train, test = _standardise(train, test, sum(spec.categories))
+        return Dataset(train, test, classes, spec)
 
-    def _described(self, stores: list[Tensor]) -> tuple[list[Tensor], SampleSpec]:
+    def _prepare_stores(self, stores: list[Tensor]) -> tuple[list[Tensor], SampleSpec]:
         """Stores as they are trained on, but for being standardised, and what their samples are."""
         if self._columns and stores[0].shape[1:] != (len(self._columns),):
             raise DataError(
-                f"{self.place}: has {len(self._columns)} names of columns, and samples of shape "
+                f"{self.location}: has {len(self._columns)} names of columns, and samples of shape "
                 f"{tuple(stores[0].shape[1:])}; give a name to each"
             )
-        table = split_columns(stores, self._categories, self._columns, self.place) if self._categories else None
+        table = split_columns(stores, self._categories, self._columns, self.location) if self._categories else None
         stores = stores if table is None else table.numbers
         value_range = None
         if stores[0].numel():
-            stores = _of_one_type(stores, self.place)
-            stores, value_range = _scaled(stores, self._range, self._standardise, self.place)
+            stores = _common_dtype(stores, self.location)
+            stores, value_range = _scale_to_range(stores, self._range, self._standardise, self.location)
             if not self._standardise:
-                stores = _in_float32(stores, self.place)
+                stores = _as_training_dtype(stores, self.location)
         if table is not None:
             stores = [as_floats(store) for store in stores]
             pairs = zip(stores, table.codes, strict=True)
@@ -137,7 +139,7 @@ class Tensors:
         return stores, SampleSpec(shape, None if self._standardise else value_range, 1, categories, names)
 
 
-def check_range(value_range: object, standardise: bool) -> None:
+def check_value_range(value_range: object, standardise: bool) -> None:
     """Refuse a range that is none, and one of values that shall have none."""
     if isinstance(value_range, (list, tuple)):
         if not value_range[0] < value_range[1]:
@@ -151,9 +153,9 @@ def check_range(value_range: object, standardise: bool) -> None:
 # --- samples
 
 
-def _samples(given: Any, name: str, layout: Layout, place: str) -> Tensor:
+def _as_store(given: Any, name: str, layout: ChannelLayout, place: str) -> Tensor:
     """Samples as a store (N, ...) of bytes, int64, float32 or float64."""
-    array = numbers(given, f"{name} samples", place)
+    array = as_real_array(given, f"{name} samples", place)
     x = torch.from_numpy(np.ascontiguousarray(array))
     if x.dtype == torch.bool:
         x = x.to(torch.uint8) * 255
@@ -176,7 +178,7 @@ def _samples(given: Any, name: str, layout: Layout, place: str) -> Tensor:
     return x.contiguous()
 
 
-def _of_one_type(stores: list[Tensor], place: str) -> list[Tensor]:
+def _common_dtype(stores: list[Tensor], place: str) -> list[Tensor]:
     """Stores of bytes if all values are whole numbers from 0 to 255, else of floats.
 
     Raises:
@@ -192,7 +194,7 @@ def _of_one_type(stores: list[Tensor], place: str) -> list[Tensor]:
     return [store.to(torch.uint8 if bytes_alone else torch.float64) for store in stores]
 
 
-def _in_float32(stores: list[Tensor], place: str) -> list[Tensor]:
+def _as_training_dtype(stores: list[Tensor], place: str) -> list[Tensor]:
     """The stores as they are trained on: bytes or float32.
 
     Raises:
@@ -211,7 +213,7 @@ def _in_float32(stores: list[Tensor], place: str) -> list[Tensor]:
     return [store if store.dtype == torch.uint8 else store.float() for store in stores]
 
 
-def _channels_last(shape: torch.Size, layout: Layout, name: str) -> bool:
+def _channels_last(shape: torch.Size, layout: ChannelLayout, name: str) -> bool:
     if layout != "auto":
         return layout == "NHWC"
     first, last = shape[1] in (1, 3), shape[3] in (1, 3)
@@ -225,7 +227,7 @@ def _channels_last(shape: torch.Size, layout: Layout, name: str) -> bool:
     return last
 
 
-def _scaled(
+def _scale_to_range(
     stores: list[Tensor], chosen: Any, standardise: bool, place: str
 ) -> tuple[list[Tensor], tuple[float, float] | None]:
     """Stores whose values lie in the range that is returned with them, once they are no bytes any more."""
@@ -235,8 +237,8 @@ def _scaled(
     if chosen == "auto":
         if 0 <= low <= high <= 1:
             return stores, (0.0, 1.0)
-        if max(-low, high) > _FAR and not standardise:
-            tell(
+        if max(-low, high) > _UNSCALED_WARNING_THRESHOLD and not standardise:
+            print_status(
                 f"{place}: values lie in [{low:.6g}, {high:.6g}] and are taken as they are; "
                 "consider benchmark.source.standardise=true or value_range=[low,high]"
             )
@@ -250,13 +252,13 @@ def _scaled(
             f"values lie in [{low:.6g}, {high:.6g}]",
             "name a range that holds them",
         )
-    return [((_wide(x) - bottom) / (top - bottom)).clamp_(0, 1) for x in stores], (0.0, 1.0)
+    return [((_as_wide_float(x) - bottom) / (top - bottom)).clamp_(0, 1) for x in stores], (0.0, 1.0)
 
 
-def _standardised(train: Samples, test: Samples, codes: int) -> tuple[Samples, Samples]:
+def _standardise(train: Samples, test: Samples, codes: int) -> tuple[Samples, Samples]:
     """Both with mean 0 and variance 1 of each channel, or entry, in training. What never changes is only shifted; the
     last entries, so many as are `codes` of categories, stay as they are."""
-    seen = _wide(train.x)
+    seen = _as_wide_float(train.x)
     axes = [axis for axis in range(seen.dim()) if axis != 1]
     variance, mean = torch.var_mean(seen, axes, correction=0, keepdim=True)
     deviation = variance.sqrt().where(variance > 0, 1.0)
@@ -264,7 +266,7 @@ def _standardised(train: Samples, test: Samples, codes: int) -> tuple[Samples, S
         mean[:, -codes:], deviation[:, -codes:] = 0.0, 1.0
 
     def of(store: Tensor) -> Tensor:
-        return ((_wide(store) - mean) / deviation).float()
+        return ((_as_wide_float(store) - mean) / deviation).float()
 
     if train.store is test.store:
         store = of(train.store)
@@ -272,15 +274,15 @@ def _standardised(train: Samples, test: Samples, codes: int) -> tuple[Samples, S
     return Samples(of(train.store), train.y), Samples(of(test.store), test.y)
 
 
-def _wide(x: Tensor) -> Tensor:
+def _as_wide_float(x: Tensor) -> Tensor:
     """As floats in which squares of the values don't overflow, and small differences of large ones are told apart."""
-    return x.double() if x.dtype == torch.float64 or float(x.abs().max()) > _LARGE else x.float()
+    return x.double() if x.dtype == torch.float64 or float(x.abs().max()) > _FLOAT64_THRESHOLD else x.float()
 
 
 # --- labels
 
 
-def _counted(given: list[np.ndarray[Any, Any]], place: str) -> tuple[tuple[str, ...], list[Tensor]]:
+def _encode_labels(given: list[np.ndarray[Any, Any]], place: str) -> tuple[tuple[str, ...], list[Tensor]]:
     """The names of all classes in their order, and the labels as int64 from 0."""
     if len({"iO".find(label.dtype.kind) >= 0 or label.dtype.kind for label in given}) > 1:
         raise DataError(f"{place}: has labels of numbers and of texts; use one kind for training and testing")

@@ -18,21 +18,21 @@ import torch
 from torch import Tensor
 
 from gr_cli.benchmarks.base import Samples
-from gr_cli.benchmarks.sources.base import Data
-from gr_cli.benchmarks.sources.idx import idx_fault
-from gr_cli.benchmarks.sources.loading import in_short
+from gr_cli.benchmarks.sources.base import Dataset
+from gr_cli.benchmarks.sources.idx import idx_problem
+from gr_cli.benchmarks.sources.load import error_summary
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.nn.sample_spec import SampleSpec
-from gr_cli.system.file_stamps import stamped, wait_for_next_tick
+from gr_cli.system.file_stamps import file_stamp, wait_for_next_tick
 
 # Seconds that a server may be silent before a download is given up.
-_PATIENCE = 10.0
+_TIMEOUT_SECONDS = 10.0
 
 Name = Literal["MNIST", "FashionMNIST", "KMNIST", "EMNIST", "USPS", "SVHN", "CIFAR10", "CIFAR100"]
 EmnistSplit = Literal["balanced", "byclass", "bymerge", "digits", "letters", "mnist"]
 
 # What lies in the root under another name than that of the set.
-_PLACES = {
+_FILE_NAMES = {
     "USPS": "usps.bz2 and usps.t.bz2",
     "SVHN": "train_32x32.mat and test_32x32.mat",
     "CIFAR10": "cifar-10-batches-py",
@@ -41,37 +41,39 @@ _PLACES = {
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _DatasetFiles:
     """How torchvision keeps a set below the root.
 
     `parts`: what its class is told to give the training and the test part. `files` that must be there, each with its
     checksum if torchvision has one. `archives` from which it makes them; of those that are there none is fetched.
     """
 
-    parts: tuple[Mapping[str, Any], Mapping[str, Any]]
+    split_arguments: tuple[Mapping[str, Any], Mapping[str, Any]]
     files: Mapping[str, str | None]
     archives: tuple[str, ...]
 
 
-def _layout(name: str, split: str | None, dataset: Any) -> _Layout:
+def _dataset_files(name: str, split: str | None, dataset: Any) -> _DatasetFiles:
     by_flag = ({"train": True}, {"train": False})
     if name == "SVHN":
         files = dict(dataset.split_list[part][1:] for part in ("train", "test"))
-        return _Layout(({"split": "train"}, {"split": "test"}), files, tuple(files))
+        return _DatasetFiles(({"split": "train"}, {"split": "test"}), files, tuple(files))
     if name == "USPS":
         files = dict(entry[1:] for entry in dataset.split_list.values())
-        return _Layout(by_flag, files, tuple(files))
+        return _DatasetFiles(by_flag, files, tuple(files))
     if name.startswith("CIFAR"):
         listed = [*dataset.train_list, *dataset.test_list, (dataset.meta["filename"], dataset.meta["md5"])]
         files = {f"{dataset.base_folder}/{file}": checksum for file, checksum in listed}
-        return _Layout(by_flag, files, (dataset.filename,))
+        return _DatasetFiles(by_flag, files, (dataset.filename,))
     raw = f"{name}/raw"
     if name == "EMNIST":
         kinds = [f"{part}-{kind}" for part in ("train", "test") for kind in ("images-idx3", "labels-idx1")]
         named = {f"{raw}/emnist-{split}-{kind}-ubyte": None for kind in kinds}
-        return _Layout(({"split": split, "train": True}, {"split": split, "train": False}), named, (f"{raw}/gzip.zip",))
+        return _DatasetFiles(
+            ({"split": split, "train": True}, {"split": split, "train": False}), named, (f"{raw}/gzip.zip",)
+        )
     archives = [archive for archive, _ in dataset.resources]
-    return _Layout(
+    return _DatasetFiles(
         by_flag,
         {f"{raw}/{Path(archive).stem}": None for archive in archives},
         tuple(f"{raw}/{archive}" for archive in archives),
@@ -98,35 +100,35 @@ class Torchvision:
             raise ConfigError("benchmark.source.split", split, allowed)
         self.name, self.split, self.download = name, split, download
         self.root = Path(data_root).expanduser().absolute()
-        self.place = f"data_root={self.root}: {name}"
-        where = self.root / _PLACES.get(name, name)
+        self.location = f"data_root={self.root}: {name}"
+        where = self.root / _FILE_NAMES.get(name, name)
         self.remedy = f"remove {where} to fetch it anew, or set data_root to a folder that holds it whole"
 
-    def load(self) -> Data:
+    def load(self) -> Dataset:
         if self.name == "SVHN" and find_spec("scipy") is None:
             raise DataError(
                 "SVHN: is read by scipy, which is not installed; install it with: pip install 'gr-cli[svhn]'"
             )
         from torchvision import datasets
 
-        layout = _layout(self.name, self.split, getattr(datasets, self.name))
-        stamps = tuple(stamped(self.root / file) for file in layout.files)
+        layout = _dataset_files(self.name, self.split, getattr(datasets, self.name))
+        stamps = tuple(file_stamp(self.root / file) for file in layout.files)
         wait_for_next_tick(stamps)
         return self._read(self.name, self.root, self.download, self.split, stamps)
 
     @classmethod
     @lru_cache(maxsize=2)  # the runs of a sweep share what was read once
-    def _read(cls, name: Name, root: Path, download: bool, split: EmnistSplit | None, _: object) -> Data:
+    def _read(cls, name: Name, root: Path, download: bool, split: EmnistSplit | None, _: object) -> Dataset:
         from torchvision import datasets
 
         source, dataset = cls(name, str(root), download, split), getattr(datasets, name)
-        layout = _layout(name, split, dataset)
-        parts = [source._part(dataset, layout, part) for part in layout.parts]
+        layout = _dataset_files(name, split, dataset)
+        parts = [source._load_split(dataset, layout, part) for part in layout.split_arguments]
         named = getattr(parts[0], "classes", [str(digit) for digit in range(10)])
         names = [str(name).partition(" - ")[0] for name in named]  # "0 - zero" is 0
         train, test = (Samples(source._images(part.data), source._labels(part)) for part in parts)
         classes = tuple(names[1:] if split == "letters" else names)  # its class 0 is "N/A"
-        return Data(train, test, classes, SampleSpec(tuple(train.store.shape[1:])))
+        return Dataset(train, test, classes, SampleSpec(tuple(train.store.shape[1:])))
 
     def _images(self, data: object) -> Tensor:
         """(N, H, W), (N, C, H, W) or (N, H, W, C) bytes to (N, C, H, W)."""
@@ -139,49 +141,51 @@ class Torchvision:
         y = torch.as_tensor(part.labels if self.name == "SVHN" else part.targets).long()
         return y - 1 if self.split == "letters" else y
 
-    def _part(self, dataset: Any, layout: _Layout, part: Mapping[str, Any]) -> Any:
+    def _load_split(self, dataset: Any, layout: _DatasetFiles, part: Mapping[str, Any]) -> Any:
         """The training or the test part, fetched if it is missing."""
         try:
             return dataset(self.root, **part, download=False)
         except Exception as error:  # of many kinds: its reader trusts the bytes that it finds
-            fault, missing = self._looked_at(layout)
+            fault, missing = self._file_problems(layout)
             # torchvision says `not found` of a set that isn't there, and other things of one that is broken.
             if not missing or not ("not found" in str(error) or isinstance(error, FileNotFoundError)):
                 remedy = "see to its permissions" if isinstance(error, PermissionError) else self.remedy
-                raise DataError(f"{self.place} can't be read there ({fault or in_short(error)}); {remedy}") from error
+                raise DataError(
+                    f"{self.location} can't be read there ({fault or error_summary(error)}); {remedy}"
+                ) from error
         if not self.download:
             raise DataError(
-                f"{self.place} {missing}; set data_root or GR_DATA_ROOT to a folder that holds it, or download=true"
+                f"{self.location} {missing}; set data_root or GR_DATA_ROOT to a folder that holds it, or download=true"
             )
         try:
-            self._fetch(dataset, layout)
+            self._download(dataset, layout)
         except Exception as error:
             raise DataError(
-                f"{self.place} {missing} and could not be downloaded ({in_short(error)}); "
+                f"{self.location} {missing} and could not be downloaded ({error_summary(error)}); "
                 "set data_root or GR_DATA_ROOT to a folder that holds it"
             ) from error
         return dataset(self.root, **part, download=False)
 
-    def _looked_at(self, layout: _Layout) -> tuple[str, str]:
+    def _file_problems(self, layout: _DatasetFiles) -> tuple[str, str]:
         """What is wrong with the files that are there, if it can be told; and what is missing, if anything is."""
         paths = {self.root / name: checksum for name, checksum in layout.files.items()}
         there = [path for path in paths if os.path.exists(path)]
-        faults = ((path.name, _fault(path, paths[path])) for path in there)
+        faults = ((path.name, _file_problem(path, paths[path])) for path in there)
         missing = [path.name for path in paths if path not in there]
         lacks = "" if not missing else f"lacks {missing[0]}" if there else "is not there"
         return next((f"{name} {fault}" for name, fault in faults if fault), ""), lacks
 
-    def _fetch(self, dataset: Any, layout: _Layout) -> None:
+    def _download(self, dataset: Any, layout: _DatasetFiles) -> None:
         """Download the set beside its place, then move it there: what is broken off leaves nothing that looks whole."""
         self.root.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{self.name}.", dir=self.root) as folder, _patience():
+        with TemporaryDirectory(prefix=f".{self.name}.", dir=self.root) as folder, _connection_timeout():
             beside = Path(folder)
             # Archives that were put there need no network: torchvision knows them by their checksums.
             for archive in layout.archives:
                 if (self.root / archive).is_file():
                     (beside / archive).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy(self.root / archive, beside / archive)
-            for part in layout.parts:
+            for part in layout.split_arguments:
                 dataset(beside, **part, download=True)
             for file in [path for path in beside.rglob("*") if path.is_file()]:
                 target = self.root / file.relative_to(beside)
@@ -189,10 +193,10 @@ class Torchvision:
                 file.replace(target)
 
 
-def _fault(path: Path, checksum: str | None) -> str:
+def _file_problem(path: Path, checksum: str | None) -> str:
     """What is wrong with a file, empty if nothing is: by its checksum, or its form if it has none."""
     if checksum is None:
-        return idx_fault(path)
+        return idx_problem(path)
     from torchvision.datasets.utils import check_integrity
 
     if path.is_dir():
@@ -204,10 +208,10 @@ def _fault(path: Path, checksum: str | None) -> str:
 
 
 @contextmanager
-def _patience() -> Iterator[None]:
+def _connection_timeout() -> Iterator[None]:
     """Connections that are opened meanwhile fail when nothing comes for a while, instead of waiting for minutes."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_PATIENCE)
+    socket.setdefaulttimeout(_TIMEOUT_SECONDS)
     try:
         yield
     finally:

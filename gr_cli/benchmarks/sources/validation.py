@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from gr_cli.benchmarks.base import EVALUATION_BATCH, Samples
-from gr_cli.benchmarks.sources.base import Data
-from gr_cli.errors import DataError, shortened
+from gr_cli.benchmarks.sources.base import Dataset
+from gr_cli.errors import DataError, truncate
 from gr_cli.nn.sample_spec import SampleSpec
 
 
-def checked(data: Data, what: str, remedy: str) -> Data:
+def validate(data: Dataset, source_name: str, remedy: str) -> Dataset:
     """`data`, if it can be learnt from and tested on.
 
     Float values are gone through once, in parts; bytes are sound whatever they are, and looked at only until two
@@ -28,19 +28,19 @@ def checked(data: Data, what: str, remedy: str) -> Data:
     Raises:
         DataError: the first thing that is wrong.
     """
-    fault = next(_faults(data), None)
+    fault = next(_problems(data), None)
     if fault is not None:
-        raise DataError(f"{what}: {fault}; {remedy}")
+        raise DataError(f"{source_name}: {fault}; {remedy}")
     return data
 
 
-def _faults(data: Data) -> Iterator[str]:
+def _problems(data: Dataset) -> Iterator[str]:
     """What is wrong with a data set, the most basic first: each check counts on those before it."""
     parts = {"training": data.train, "test": data.test}
     if not data.classes or not all(isinstance(name, str) for name in data.classes):
         yield f"its classes must be names, not {data.classes!r:.80}"
     for name, part in parts.items():
-        yield from _faults_of_form(name, part)
+        yield from _structure_problems(name, part)
     shapes = [tuple(part.store.shape[1:]) for part in parts.values()]
     if shapes[0] != shapes[1]:
         yield f"its training samples have the shape {shapes[0]}, its test samples {shapes[1]}"
@@ -48,11 +48,11 @@ def _faults(data: Data) -> Iterator[str]:
         shown = getattr(data.spec, "shape", data.spec)
         yield f"its spec must be a SampleSpec of the shape of its samples, {shapes[0]}, not {shown!r:.80}"
     for name, part in parts.items():
-        yield from _faults_of_labels(name, part.y, data.classes)
-        yield from _faults_of_values(name, part, data.spec)
+        yield from _label_problems(name, part.y, data.classes)
+        yield from _value_problems(name, part, data.spec)
 
 
-def _faults_of_form(name: str, part: Samples) -> Iterator[str]:
+def _structure_problems(name: str, part: Samples) -> Iterator[str]:
     """Types, shapes and numbers of samples."""
     if not isinstance(part, Samples):
         yield f"its {name} part is of type {type(part).__name__}, not Samples"
@@ -62,10 +62,10 @@ def _faults_of_form(name: str, part: Samples) -> Iterator[str]:
             yield f"its {name} {role} must be a tensor, not of type {type(tensor).__name__}"
     store, y, index = part.store, part.y, part.index
     if store.dtype != torch.uint8 and not store.is_floating_point():
-        yield f"its {name} samples must be uint8 or floating-point, not {_plain(store.dtype)}"
+        yield f"its {name} samples must be uint8 or floating-point, not {_dtype_name(store.dtype)}"
     for role, tensor in list(tensors.items())[1:]:
         if tensor.dtype != torch.int64:
-            yield f"its {name} {role} must be whole numbers of type int64, not {_plain(tensor.dtype)}"
+            yield f"its {name} {role} must be whole numbers of type int64, not {_dtype_name(tensor.dtype)}"
         if tensor.dim() != 1:
             yield f"its {name} {role} must have the shape (N,), not {tuple(tensor.shape)}"
     if store.dim() < 2 or 0 in store.shape[1:]:
@@ -79,26 +79,26 @@ def _faults_of_form(name: str, part: Samples) -> Iterator[str]:
         yield f"its {name} index must lie in 0 to {len(store) - 1}, the stored samples"
 
 
-def _faults_of_labels(name: str, y: Tensor, classes: Sequence[str]) -> Iterator[str]:
+def _label_problems(name: str, y: Tensor, classes: Sequence[str]) -> Iterator[str]:
     """Labels that are no class, and classes that are no label."""
     others = y[(y < 0) | (y >= len(classes))]
     if len(others):
         yield (
             f"{len(others)} of its {len(y)} {name} labels are not among 0 to {len(classes) - 1}, its classes: "
-            f"{listed(others.unique().tolist())}"
+            f"{join_names(others.unique().tolist())}"
         )
     missing = (torch.bincount(y, minlength=len(classes)) == 0).nonzero().flatten().tolist()
     if missing:
-        yield f"it has no {name} samples of {listed([f'class {shortened(classes[label])!r}' for label in missing])}"
+        yield f"it has no {name} samples of {join_names([f'class {truncate(classes[label])!r}' for label in missing])}"
 
 
-def _faults_of_values(name: str, part: Samples, spec: SampleSpec) -> Iterator[str]:
+def _value_problems(name: str, part: Samples, spec: SampleSpec) -> Iterator[str]:
     """Values that are no numbers, lie outside the range, are no code of a category, or say nothing."""
     if part.store.is_floating_point():
-        extremes = torch.stack([torch.stack(torch.aminmax(x)) for x in pieces(part)])
+        extremes = torch.stack([torch.stack(torch.aminmax(x)) for x in raw_batches(part)])
         low, high = extremes[:, 0].min().item(), extremes[:, 1].max().item()  # NaN if there is one
         if not (isfinite(low) and isfinite(high)):
-            broken = torch.cat([~x.flatten(1).isfinite().all(1) for x in pieces(part)]).nonzero().squeeze(1)
+            broken = torch.cat([~x.flatten(1).isfinite().all(1) for x in raw_batches(part)]).nonzero().squeeze(1)
             where = broken if part.index is None else part.index[broken]  # as they are stored
             yield (
                 f"{len(broken)} of its {len(part)} {name} samples hold NaN or infinity, "
@@ -106,26 +106,26 @@ def _faults_of_values(name: str, part: Samples, spec: SampleSpec) -> Iterator[st
             )
         if spec.value_range is not None and not spec.value_range[0] <= low <= high <= spec.value_range[1]:
             yield f"its {name} values lie in [{low:.9g}, {high:.9g}], not in its value_range {list(spec.value_range)}"
-    wrong = 0 if not spec.categories else sum(int((spec.nearest(x) != x).any(1).sum()) for x in pieces(part))
+    wrong = 0 if not spec.categories else sum(int((spec.nearest_valid(x) != x).any(1).sum()) for x in raw_batches(part))
     if wrong:
         yield f"{wrong} of its {len(part)} {name} samples have categories that are no one-hot codes"
-    first = next(pieces(part))[:1]
-    if len(part) > 1 and all(bool((x == first).all()) for x in pieces(part)):
+    first = next(raw_batches(part))[:1]
+    if len(part) > 1 and all(bool((x == first).all()) for x in raw_batches(part)):
         yield f"all its {len(part)} {name} samples are the same"
 
 
-def pieces(part: Samples) -> Iterator[Tensor]:
+def raw_batches(part: Samples) -> Iterator[Tensor]:
     """The raw samples of `part`, a few at a time: a large set shall not be held twice."""
     for start in range(0, len(part), EVALUATION_BATCH):
         piece = slice(start, start + EVALUATION_BATCH)
         yield part.store[piece if part.index is None else part.index[piece]]
 
 
-def _plain(dtype: torch.dtype) -> str:
+def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def listed(names: Sequence[object], most: int = 5) -> str:
+def join_names(names: Sequence[object], max_names: int = 5) -> str:
     """The first names, and how many more there are."""
-    shown = ", ".join(shortened(str(name)) for name in names[:most])
-    return shown + (f" and {len(names) - most:,} more" if len(names) > most else "")
+    shown = ", ".join(truncate(str(name)) for name in names[:max_names])
+    return shown + (f" and {len(names) - max_names:,} more" if len(names) > max_names else "")

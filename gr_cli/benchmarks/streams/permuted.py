@@ -10,11 +10,11 @@ from torch import Tensor
 
 from gr_cli.benchmarks.base import Benchmark
 from gr_cli.benchmarks.sources.base import Source
-from gr_cli.benchmarks.sources.loading import load
-from gr_cli.benchmarks.streams.transforms import image_shape, seen_as
-from gr_cli.config.arguments import checked
-from gr_cli.nn.random_streams import Draws
-from gr_cli.types import Count, PositiveInt, Share
+from gr_cli.benchmarks.sources.load import load_dataset
+from gr_cli.benchmarks.streams.transforms import image_shape, transformed_tasks
+from gr_cli.config.arguments import validate_arguments
+from gr_cli.nn.random_streams import RandomStreams
+from gr_cli.types import FractionBelowOne, NonNegativeInt, PositiveInt
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Permute:
         return padded.flatten(2)[..., self.order].view(padded.shape)
 
 
-@checked
+@validate_arguments
 def permuted(
     source: Source,
     seed: int,
     tasks: Annotated[PositiveInt, Le(1000)] = 10,
-    pad: Count = 2,
-    rounds: PositiveInt = 1,
-    validation_share: Share = 0.0,
+    pad: NonNegativeInt = 2,
+    repetitions: PositiveInt = 1,
+    validation_share: FractionBelowOne = 0.0,
 ) -> Benchmark:
     """The same images in every task, their pixels in an order of the task's own, in the first task too.
 
@@ -54,11 +54,11 @@ def permuted(
             evenly.
         validation_share: part of each class's training samples that is held out for validation.
     """
-    data, draws = load(source), Draws(seed)
+    data, draws = load_dataset(source), RandomStreams(seed)
     channels, height, width = image_shape(data, "permuted")
     shape = (channels, height + 2 * pad, width + 2 * pad)
     views = [
         (f"permutation {i}", Permute(draws.permutation("permutation", i, n=shape[1] * shape[2]), pad))
         for i in range(tasks)
     ]
-    return seen_as(data, views, shape, validation_share, draws, rounds)
+    return transformed_tasks(data, views, shape, validation_share, draws, repetitions)

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from gr_cli.benchmarks.base import Benchmark
 from gr_cli.benchmarks.sources.base import Source
-from gr_cli.benchmarks.sources.loading import load
-from gr_cli.benchmarks.streams.transforms import image_shape, seen_as
-from gr_cli.config.arguments import checked
+from gr_cli.benchmarks.sources.load import load_dataset
+from gr_cli.benchmarks.streams.transforms import image_shape, transformed_tasks
+from gr_cli.config.arguments import validate_arguments
 from gr_cli.errors import ConfigError
-from gr_cli.nn.random_streams import Draws
-from gr_cli.types import PositiveInt, Share
+from gr_cli.nn.random_streams import RandomStreams
+from gr_cli.types import FractionBelowOne, PositiveInt
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ class Rotate:
     value_range: tuple[float, float] | None = None
 
     @classmethod
-    def by(cls, angle: float, height: int, width: int, value_range: tuple[float, float] | None = None) -> Rotate:
+    def from_angle(
+        cls, angle: float, height: int, width: int, value_range: tuple[float, float] | None = None
+    ) -> Rotate:
         """By `angle` degrees, counter-clockwise."""
         # In double precision, so that quarter turns hit the pixels.
         turn = torch.tensor(radians(angle), dtype=torch.float64)
@@ -55,15 +57,15 @@ class Rotate:
         return found if self.value_range is None else found.clamp_(*self.value_range)
 
 
-@checked
+@validate_arguments
 def rotated(
     source: Source,
     seed: int,
     tasks: PositiveInt | None = None,
     span: float | None = None,
     angles: Sequence[float] | None = None,
-    rounds: PositiveInt = 1,
-    validation_share: Share = 0.0,
+    repetitions: PositiveInt = 1,
+    validation_share: FractionBelowOne = 0.0,
 ) -> Benchmark:
     """The same images in every task, turned by an angle of the task's own.
 
@@ -78,7 +80,7 @@ def rotated(
             evenly.
         validation_share: part of each class's training samples that is held out for validation.
     """
-    data = load(source)
+    data = load_dataset(source)
     shape = image_shape(data, "rotated")
     for name, value in (("tasks", tasks), ("span", span)):
         if angles is not None and value is not None:
@@ -91,5 +93,5 @@ def rotated(
         if angles is None:
             raise ConfigError("benchmark.span", span, "would turn two tasks alike", "try benchmark.span=180")
         raise ConfigError("benchmark.angles", wanted, "must name at least one angle, and each once")
-    views = [(f"{angle:.6g} degrees", Rotate.by(angle, *shape[1:], data.spec.value_range)) for angle in wanted]
-    return seen_as(data, views, shape, validation_share, Draws(seed), rounds)
+    views = [(f"{angle:.6g} degrees", Rotate.from_angle(angle, *shape[1:], data.spec.value_range)) for angle in wanted]
+    return transformed_tasks(data, views, shape, validation_share, RandomStreams(seed), repetitions)

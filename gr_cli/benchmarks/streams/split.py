@@ -8,30 +8,30 @@ import torch
 from torch import Tensor
 
 from gr_cli.benchmarks.base import Benchmark, Samples, Task, hold_out
-from gr_cli.benchmarks.features import Features
+from gr_cli.benchmarks.feature_extractors import FeatureExtractor
 from gr_cli.benchmarks.sources.base import Source
-from gr_cli.benchmarks.sources.loading import load
-from gr_cli.benchmarks.sources.validation import listed
-from gr_cli.benchmarks.streams.blurry import blurred
-from gr_cli.benchmarks.streams.rounds import called, dealt
-from gr_cli.config.arguments import checked
+from gr_cli.benchmarks.sources.load import load_dataset
+from gr_cli.benchmarks.sources.validation import join_names
+from gr_cli.benchmarks.streams.repetitions import round_name, split_into_rounds
+from gr_cli.benchmarks.streams.task_overlap import overlapping_tasks
+from gr_cli.config.arguments import validate_arguments
 from gr_cli.errors import ConfigError, suggestion
-from gr_cli.nn.random_streams import Draws
-from gr_cli.types import PositiveInt, Share
+from gr_cli.nn.random_streams import RandomStreams
+from gr_cli.types import FractionBelowOne, PositiveInt
 
-_NAMED = 10  # classes that a task is named after
+_MAX_NAMED_CLASSES = 10  # classes that a task is named after
 
 
-@checked
+@validate_arguments
 def split(
     source: Source,
     seed: int,
     classes_per_task: PositiveInt | Sequence[PositiveInt] = 2,
     class_order: Literal["fixed", "shuffled"] | Sequence[str | int] = "fixed",
-    rounds: PositiveInt = 1,
-    blur: Share = 0.0,
-    validation_share: Share = 0.0,
-    features: Features | None = None,
+    repetitions: PositiveInt = 1,
+    task_overlap: FractionBelowOne = 0.0,
+    validation_share: FractionBelowOne = 0.0,
+    features: FeatureExtractor | None = None,
 ) -> Benchmark:
     """The classes of a data set, divided among tasks.
 
@@ -48,29 +48,29 @@ def split(
         validation_share: part of each class's training samples that is held out for validation.
         features: a frozen network through which all see the samples.
     """
-    data, draws = load(source), Draws(seed)
+    data, draws = load_dataset(source), RandomStreams(seed)
     if features is not None:
-        data = features.of(data, getattr(source, "origin", ""))
-    groups = _ordered(data.classes, class_order, draws).split(_counts(classes_per_task, len(data.classes)))
-    stream: list[list[Task]] = [[] for _ in range(rounds)]
+        data = features.extract(data, getattr(source, "cache_name", ""))
+    groups = _ordered_labels(data.classes, class_order, draws).split(_class_counts(classes_per_task, len(data.classes)))
+    stream: list[list[Task]] = [[] for _ in range(repetitions)]
     for i, labels in enumerate(groups):
-        train, validation = hold_out(_only(data.train, labels), validation_share, draws, i)
-        test, names = _only(data.test, labels), tuple(data.classes[label] for label in labels.tolist())
-        for nth, part in enumerate(dealt(train, names, rounds, draws, i)):
-            name, repeats = called(_name(names), nth, rounds), i if nth else None
+        train, validation = hold_out(_relabelled_subset(data.train, labels), validation_share, draws, i)
+        test, names = _relabelled_subset(data.test, labels), tuple(data.classes[label] for label in labels.tolist())
+        for nth, part in enumerate(split_into_rounds(train, names, repetitions, draws, i)):
+            name, repeats = round_name(_task_name(names), nth, repetitions), i if nth else None
             stream[nth].append(Task(nth * len(groups) + i, name, names, part, test, validation, repeats))
-    tasks = blurred([task for tasks in stream for task in tasks], blur, draws)
+    tasks = overlapping_tasks([task for tasks in stream for task in tasks], task_overlap, draws)
     return Benchmark(tuple(tasks), data.spec)
 
 
-def _counts(classes_per_task: int | Sequence[int], count: int) -> list[int]:
+def _class_counts(classes_per_task: int | Sequence[int], count: int) -> list[int]:
     """How many of `count` classes each task gets."""
     field = "benchmark.classes_per_task"
     if isinstance(classes_per_task, int):
         if count % classes_per_task:
             fitting = [k for k in range(1, count + 1) if count % k == 0]
             rest = [classes_per_task] * (count // classes_per_task) + [count % classes_per_task]
-            shown = ",".join(map(str, rest)) if len(rest) <= _NAMED else "..."
+            shown = ",".join(map(str, rest)) if len(rest) <= _MAX_NAMED_CLASSES else "..."
             raise ConfigError(
                 field,
                 classes_per_task,
@@ -85,7 +85,7 @@ def _counts(classes_per_task: int | Sequence[int], count: int) -> list[int]:
     return list(classes_per_task)
 
 
-def _ordered(classes: Sequence[str], order: str | Sequence[str | int], draws: Draws) -> Tensor:
+def _ordered_labels(classes: Sequence[str], order: str | Sequence[str | int], draws: RandomStreams) -> Tensor:
     """The labels of all classes in the order in which they come."""
     if order == "fixed":
         return torch.arange(len(classes))
@@ -95,7 +95,7 @@ def _ordered(classes: Sequence[str], order: str | Sequence[str | int], draws: Dr
     twice = [classes[label] for i, label in enumerate(labels) if label in labels[:i]]
     missing = [name for label, name in enumerate(classes) if label not in labels]
     if twice or missing:
-        fault = f"has {twice[0]!r} twice" if twice else f"lacks {listed(list(map(repr, missing)))}"
+        fault = f"has {twice[0]!r} twice" if twice else f"lacks {join_names(list(map(repr, missing)))}"
         raise ConfigError("benchmark.class_order", list(order), f"must name each class once, and {fault}")
     return torch.tensor(labels)
 
@@ -110,19 +110,19 @@ def _label(classes: Sequence[str], wanted: str | int) -> int:
     raise ConfigError(
         "benchmark.class_order",
         wanted,
-        f"is neither the name of a class ({listed(classes)}) nor a number from 0 to {len(classes) - 1}",
+        f"is neither the name of a class ({join_names(classes)}) nor a number from 0 to {len(classes) - 1}",
         suggestion(str(wanted), classes),
     )
 
 
-def _name(classes: Sequence[str]) -> str:
-    if len(classes) <= _NAMED:
+def _task_name(classes: Sequence[str]) -> str:
+    if len(classes) <= _MAX_NAMED_CLASSES:
         return (", " if any(" " in name for name in classes) else " ").join(classes)
     return f"{classes[0]} ... {classes[-1]} ({len(classes)} classes)"
 
 
-def _only(samples: Samples, labels: Tensor) -> Samples:
+def _relabelled_subset(samples: Samples, labels: Tensor) -> Samples:
     """The samples of the classes `labels`, relabelled 0, 1, ... in that order."""
     member = samples.y.unsqueeze(1) == labels  # (N, k)
-    chosen = samples.at(member.any(1).nonzero().squeeze(1))
+    chosen = samples.select(member.any(1).nonzero().squeeze(1))
     return replace(chosen, y=member[member.any(1)].long().argmax(1))

@@ -16,22 +16,22 @@ from typing import TYPE_CHECKING, Any, Literal
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 
-from gr_cli.cli.compose import settings_from
-from gr_cli.cli.sweep import current
+from gr_cli.cli.compose import settings_from_config
+from gr_cli.cli.sweep import current_sweep
 from gr_cli.config.groups import OUTPUTS
 from gr_cli.config.settings import Settings
 from gr_cli.errors import GrError, Interrupted, Stop, as_failure
 from gr_cli.results.folder import RunFolder
-from gr_cli.system.messages import tell_failure
-from gr_cli.system.output import make_unfailing
-from gr_cli.system.signals import hold_lifeline
+from gr_cli.system.messages import print_failure
+from gr_cli.system.output import make_output_robust
+from gr_cli.system.signals import join_lifeline
 from gr_cli.types import NonNegative, PositiveInt
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
 
-    from gr_cli.cli.launchers.width import WidthChoice
+    from gr_cli.cli.launchers.program_width import WidthChoice
 
 
 Scores = list[float | None]
@@ -58,7 +58,7 @@ class BatchedLauncher(Launcher):
     ) -> None:
         self._where, self._gpus = where, gpus
         self._width, self._processes = width, processes
-        self._memory = memory_mib << 20
+        self._memory_bytes = memory_mib << 20
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra calls this first."""
@@ -66,60 +66,60 @@ class BatchedLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run all jobs; what each returned, in their order."""
-        from gr_cli.runner.run import folder_of
-        from gr_cli.system.devices import flushing_denormals
+        from gr_cli.runner.run import run_folder
+        from gr_cli.system.devices import flush_denormals
 
         setup_globals()
-        jobs = [current().settings(overrides) or self._settings(overrides) for overrides in job_overrides]
-        folders = [folder_of(settings, OUTPUTS) for settings in jobs]
+        jobs = [current_sweep().settings(overrides) or self._settings(overrides) for overrides in job_overrides]
+        folders = [run_folder(settings, OUTPUTS) for settings in jobs]
         for folder, overrides in zip(folders, job_overrides, strict=True):
-            current().add(folder.path, overrides)
+            current_sweep().add(folder.path, overrides)
         # From before the first computation on: threads that torch makes later do as the first one does.
-        with flushing_denormals():
-            found = self._run(self._programs(jobs, folders), jobs, folders)
+        with flush_denormals():
+            found = self._run_programs(self._plan_programs(jobs, folders), jobs, folders)
             returned = {place: score for places, scores in found for place, score in zip(places, scores, strict=True)}
         return [
             JobReturn(overrides=list(overrides), _return_value=returned[place], status=JobStatus.COMPLETED)
             for place, overrides in enumerate(job_overrides)
         ]
 
-    def _run(
+    def _run_programs(
         self, programs: Sequence[list[int]], jobs: Sequence[Settings], folders: Sequence[RunFolder]
     ) -> Iterator[tuple[list[int], Scores]]:
         """Run programs, here or in processes; what each of their runs returns to a sweeper."""
         sweep = Path(self._config.hydra.sweep.dir)
-        work: Work = {
+        work: ProgramsByIndex = {
             i: ([jobs[p] for p in places], [folders[p] for p in places], sweep) for i, places in enumerate(programs)
         }
         if self._where == "ray":
-            done = on_ray(work, self._processes, self._gpus)
+            done = run_on_ray(work, self._processes, self._gpus)
         elif self._processes > 1:
-            done = in_processes(work, self._processes)
+            done = run_in_processes(work, self._processes)
         else:
-            done = ((i, _together(*program)) for i, program in work.items())
+            done = ((i, _run_program(*program)) for i, program in work.items())
         for i, found in done:
             if isinstance(found, Interrupted):
                 raise Stop(found)
-            current().tally.count(found)
+            current_sweep().progress.count(found)
             yield programs[i], found
 
     def _settings(self, overrides: Sequence[str]) -> Settings:
         config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
-        return settings_from(config, config.hydra)
+        return settings_from_config(config, config.hydra)
 
-    def _programs(self, jobs: Sequence[Settings], folders: Sequence[RunFolder]) -> list[list[int]]:
+    def _plan_programs(self, jobs: Sequence[Settings], folders: Sequence[RunFolder]) -> list[list[int]]:
         """What is trained as one, and in which order; prints it, and why.
 
         It follows from the jobs alone, in whatever order they come and however far they are: the same command cuts an
         interrupted sweep as before, so that it comes to the same digits. Only what was begun alone goes on alone.
         """
-        from gr_cli.cli.launchers.grouping import alike
+        from gr_cli.cli.launchers.grouping import group_compatible
 
-        statuses = [_status(folder) for folder in folders]
+        statuses = [_resumable_status(folder) for folder in folders]
         programs, single = [], 0
-        for group in alike(jobs):
+        for group in group_compatible(jobs):
             apart = [place for place in group if str(statuses[place].get("mode")).endswith("alone")]
-            places = sorted((place for place in group if place not in apart), key=lambda place: _order(jobs[place]))
+            places = sorted((place for place in group if place not in apart), key=lambda place: _sort_key(jobs[place]))
             programs += [[place] for place in apart]
             single += sum(statuses[place]["state"] != "finished" for place in apart)
             if all(statuses[place].get("state") == "finished" for place in places):
@@ -128,33 +128,33 @@ class BatchedLauncher(Launcher):
                 programs.append(places)
                 single += 1
             else:
-                programs += self._cut(places, [jobs[place] for place in places])
+                programs += self._split_group(places, [jobs[place] for place in places])
         if single:
             print(f"batched: {single} of {len(jobs)} runs alone: begun that way, or like no other")
         return programs
 
-    def _cut(self, places: Sequence[int], jobs: Sequence[Settings]) -> list[list[int]]:
+    def _split_group(self, places: Sequence[int], jobs: Sequence[Settings]) -> list[list[int]]:
         """The programs for `jobs`, at least two that are alike, by their `places`; prints how, and why."""
-        from gr_cli.cli.launchers.grouping import differing, parts
-        from gr_cli.cli.launchers.width import choose_width
+        from gr_cli.cli.launchers.grouping import differing_settings, even_chunks
+        from gr_cli.cli.launchers.program_width import choose_width
 
-        what = f"{len(places)} runs that differ in {', '.join(differing(jobs)) or 'nothing'}"
+        what = f"{len(places)} runs that differ in {', '.join(differing_settings(jobs)) or 'nothing'}"
         share = -(-len(places) // self._processes)  # each process shall have something to do
         try:
-            choice = choose_width(jobs, min(self._width, share), self._memory)
+            choice = choose_width(jobs, min(self._width, share), self._memory_bytes)
         except Exception as error:  # which the run itself will raise again
             print(f"batched: {what}: each alone, because the first can't be prepared ({as_failure(error)})")
             return [[place] for place in places]
-        print(f"batched: {what}: {_described(choice, len(places))}")
-        return parts(places, choice.width)
+        print(f"batched: {what}: {_describe_choice(choice, len(places))}")
+        return even_chunks(places, choice.width)
 
 
-def _order(settings: Settings) -> tuple[str, int, str]:
+def _sort_key(settings: Settings) -> tuple[str, int, str]:
     """What jobs that are alike are sorted by: those of one optimiser are neighbours."""
     return repr(settings.config["optimizer"]), settings.seed, json.dumps(settings.config, sort_keys=True)
 
 
-def _status(folder: RunFolder) -> dict[str, Any]:
+def _resumable_status(folder: RunFolder) -> dict[str, Any]:
     """What is known of a run that has something to go on from; nothing where that can't be read, which the run itself
     will report."""
     try:
@@ -163,7 +163,7 @@ def _status(folder: RunFolder) -> dict[str, Any]:
         return {}
 
 
-def _described(choice: WidthChoice, runs: int) -> str:
+def _describe_choice(choice: WidthChoice, runs: int) -> str:
     """How so many runs are cut, and why."""
     if choice.width == 1:
         return f"one after the other{choice.reason and f', because {choice.reason}'}"
@@ -175,27 +175,27 @@ def _described(choice: WidthChoice, runs: int) -> str:
 
 # Jobs, their folders, and that of their sweep.
 Program = tuple[Sequence[Settings], Sequence[RunFolder], Path]
-Work = Mapping[int, Program]
-Done = Iterator[tuple[int, Scores | Interrupted]]
+ProgramsByIndex = Mapping[int, Program]
+ProgramResults = Iterator[tuple[int, Scores | Interrupted]]
 
 
-def in_processes(work: Work, processes: int) -> Done:
+def run_in_processes(work: ProgramsByIndex, processes: int) -> ProgramResults:
     """What each program returns, from processes of this machine. After an interruption no further one begins."""
     queue = deque(work.items())
     while queue:
-        yield from _in_one_pool(queue, processes)
+        yield from _run_in_pool(queue, processes)
 
 
-def _in_one_pool(queue: deque[tuple[int, Program]], processes: int) -> Done:
+def _run_in_pool(queue: deque[tuple[int, Program]], processes: int) -> ProgramResults:
     """What programs from `queue` return, until it is empty or a process is lost."""
     context = multiprocessing.get_context("spawn")
     waiting: dict[Future[Scores | Interrupted], tuple[int, Program]] = {}
-    with ProcessPoolExecutor(min(processes, len(queue)), context, _begin_worker, (processes,)) as pool:
+    with ProcessPoolExecutor(min(processes, len(queue)), context, _initialize_worker, (processes,)) as pool:
         try:
             while waiting or queue:
                 while queue and len(waiting) < processes:
                     i, program = queue[0]
-                    waiting[pool.submit(_together, *program, Path.cwd())] = i, program
+                    waiting[pool.submit(_run_program, *program, Path.cwd())] = i, program
                     queue.popleft()
                 for done in wait(waiting, return_when=FIRST_COMPLETED).done:
                     i, program = waiting.pop(done)
@@ -205,7 +205,7 @@ def _in_one_pool(queue: deque[tuple[int, Program]], processes: int) -> Done:
                         waiting[done] = i, program
                         raise
                     except Exception as error:
-                        yield i, _failed(program[1], error)
+                        yield i, _failure_scores(program[1], error)
         except BrokenProcessPool:
             # A killed process takes those of its pool with it. What they saved goes on another time.
             print("gr-run: a process was lost, and with it the others that ran", file=sys.stderr)
@@ -216,7 +216,7 @@ def _in_one_pool(queue: deque[tuple[int, Program]], processes: int) -> Done:
             raise
 
 
-def on_ray(work: Work, processes: int, gpus: float) -> Done:
+def run_on_ray(work: ProgramsByIndex, processes: int, gpus: float) -> ProgramResults:
     """What each program returns, from a cluster of Ray that sees this folder; a lost process is replaced."""
     import ray
 
@@ -224,7 +224,7 @@ def on_ray(work: Work, processes: int, gpus: float) -> Done:
     # A program lies on one machine.
     largest = max(node["Resources"].get("CPU", 1.0) for node in ray.nodes() if node["Alive"])
     cores = max(1, int(min(ray.cluster_resources()["CPU"] // processes, largest)))
-    start = ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=3, max_calls=1)(_together)
+    start = ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=3, max_calls=1)(_run_program)
     waiting = {start.remote(*program, Path.cwd()): i for i, program in work.items()}
     while waiting:
         (done,), _ = ray.wait(list(waiting))
@@ -232,46 +232,46 @@ def on_ray(work: Work, processes: int, gpus: float) -> Done:
         try:
             yield i, ray.get(done)
         except ray.exceptions.RayError as error:
-            yield i, _failed(work[i][1], error)
+            yield i, _failure_scores(work[i][1], error)
 
 
-def _begin_worker(processes: int) -> None:
+def _initialize_worker(processes: int) -> None:
     """What a worker process does first."""
     import torch
 
-    make_unfailing()
-    hold_lifeline()
+    make_output_robust()
+    join_lifeline()
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
 
 
-def _together(
-    jobs: Sequence[Settings], folders: Sequence[RunFolder], sweep: Path, remote: Path | None = None
+def _run_program(
+    jobs: Sequence[Settings], folders: Sequence[RunFolder], sweep: Path, directory: Path | None = None
 ) -> Scores | Interrupted:
     """Run jobs as one program, in another process in the directory `remote`; what each returns to a sweeper.
 
     A failure is told, and leaves the other jobs alone.
     """
     from gr_cli.runner.run import run_together
-    from gr_cli.terminal.run_view import Terminal
-    from gr_cli.trackers.observer import Tracking
-    from gr_cli.training.observer import Views
+    from gr_cli.terminal.run_display import TerminalObserver
+    from gr_cli.trackers.observer import TrackerObserver
+    from gr_cli.training.observer import Observers
 
     try:
-        if remote is not None:
-            os.chdir(remote)
-        terminal = Terminal(live=remote is None, tally=current().tally)
-        outcomes = run_together(jobs, folders, Views(terminal, Tracking(sweep)))
+        if directory is not None:
+            os.chdir(directory)
+        terminal = TerminalObserver(live=directory is None, sweep_progress=current_sweep().progress)
+        outcomes = run_together(jobs, folders, Observers(terminal, TrackerObserver(sweep)))
     except Interrupted as error:
         return error
     except Exception as error:
-        return _failed(folders, error)
+        return _failure_scores(folders, error)
     if isinstance(outcomes[0], GrError) and len(jobs) == 1:  # of several, the terminal told as soon as one failed
-        tell_failure(folders[0].path, outcomes[0])
+        print_failure(folders[0].path, outcomes[0])
     return [float("nan") if isinstance(outcome, GrError) else outcome.score for outcome in outcomes]
 
 
-def _failed(folders: Sequence[RunFolder], error: Exception) -> Scores:
+def _failure_scores(folders: Sequence[RunFolder], error: Exception) -> Scores:
     """What a program returns that failed as a whole; says so of each of its runs."""
     for folder in folders:
-        tell_failure(folder.path, as_failure(error))
+        print_failure(folder.path, as_failure(error))
     return [float("nan")] * len(folders)

@@ -8,18 +8,18 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from gr_cli.evaluation.base import Context, Evaluation
-from gr_cli.results.tables import AFTER_TASK, ALL_TASKS, COUNT, FRACTION, TASK, Column, Row
-from gr_cli.training.scoring import Answers
+from gr_cli.evaluation.base import Evaluation, EvaluationContext
+from gr_cli.results.tables import AFTER_TASK, ALL_TASKS, COUNT, FRACTION, TASK, Column, TableRow
+from gr_cli.training.scoring import Predictions
 
-BINS = 15
+NUM_BINS = 15
 
 
 class Calibration(Evaluation):
     """Expected calibration error and negative log-likelihood on each task so far, and on all of them together."""
 
     name = "calibration"
-    about = (
+    description = (
         "Whether the solver's confidence, its highest probability among the units that compete, says how often it is "
         "right. Solvers whose outputs are no logits (nearest means, likelihoods) are read as if they were."
     )
@@ -27,36 +27,39 @@ class Calibration(Evaluation):
         AFTER_TASK,
         TASK,
         COUNT,
-        Column("ece", f"expected calibration error, {BINS} equal bins of the confidence", FRACTION, "lower"),
+        Column("ece", f"expected calibration error, {NUM_BINS} equal bins of the confidence", FRACTION, "lower"),
         Column("nll", "negative log-likelihood of the label; empty where that is infinite", "nats", "lower"),
     )
 
-    def rows(self, context: Context) -> Sequence[Row]:
+    def rows(self, context: EvaluationContext) -> Sequence[TableRow]:
         after = context.after_task
-        parts = {task.id: _log_p(context.answers(task), context.units(task.id)) for task in context.tasks_so_far}
+        parts = {
+            task.id: _log_probabilities(context.predictions(task), context.competing_units(task.id))
+            for task in context.tasks_so_far
+        }
         together = [torch.cat(column) for column in zip(*parts.values(), strict=True)]
         found = [_row(after, task, log_p, y) for task, (log_p, y) in parts.items()]
         return [*found, _row(after, ALL_TASKS, *together)]
 
 
-def _log_p(answers: Answers, units: Tensor) -> tuple[Tensor, Tensor]:
+def _log_probabilities(answers: Predictions, units: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities (N, U) in double precision, -inf for units that don't compete, and labels (N,)."""
     logits, y = (torch.cat(column) for column in zip(*answers, strict=True))
     return logits.double().masked_fill(~units, -torch.inf).log_softmax(1), y
 
 
-def _row(after_task: int, task: int | str, log_p: Tensor, y: Tensor) -> Row:
+def _row(after_task: int, task: int | str, log_p: Tensor, y: Tensor) -> TableRow:
     nll = -log_p.gather(1, y.unsqueeze(1)).mean().item()
     return {
         "after_task": after_task,
         "task": task,
         "n": len(y),
-        "ece": calibration_error(log_p.exp(), y),
+        "ece": expected_calibration_error(log_p.exp(), y),
         "nll": nll if isfinite(nll) else None,
     }
 
 
-def calibration_error(p: Tensor, y: Tensor, bins: int = BINS) -> float | None:
+def expected_calibration_error(p: Tensor, y: Tensor, num_bins: int = NUM_BINS) -> float | None:
     """Expected calibration error of probabilities (N, U); None where there are none, or they are no numbers.
 
     The mean over bins ((b-1)/bins, b/bins] of the confidence of |accuracy - mean confidence|, weighted by how many
@@ -65,7 +68,7 @@ def calibration_error(p: Tensor, y: Tensor, bins: int = BINS) -> float | None:
     if len(y) == 0 or not p.isfinite().all():
         return None
     confidence, found = p.max(1)
-    place = (confidence * bins).ceil().clamp(1, bins).long() - 1
-    gap = torch.zeros(bins, dtype=torch.float64, device=p.device)
+    place = (confidence * num_bins).ceil().clamp(1, num_bins).long() - 1
+    gap = torch.zeros(num_bins, dtype=torch.float64, device=p.device)
     gap.index_add_(0, place, (found == y).double() - confidence.double())
     return gap.abs().sum().item() / len(y)

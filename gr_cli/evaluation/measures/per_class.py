@@ -7,17 +7,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gr_cli.evaluation.base import Context, Evaluation
-from gr_cli.results.tables import AFTER_TASK, COUNT, FRACTION, Column, Row
+from gr_cli.evaluation.base import Evaluation, EvaluationContext
+from gr_cli.results.tables import AFTER_TASK, COUNT, FRACTION, Column, TableRow
 
-_UNITS = "Classes are output units: the n-th class that came, or where tasks share their units, the n-th of each task."
+_CLASSES_ARE_UNITS = (
+    "Classes are output units: the n-th class that came, or where tasks share their units, the n-th of each task."
+)
 
 
 class PerClassAccuracy(Evaluation):
     """Accuracy on the test samples of each class so far."""
 
     name = "per_class"
-    about = f"Accuracy on each class so far, on the test samples of all tasks so far. {_UNITS}"
+    description = f"Accuracy on each class so far, on the test samples of all tasks so far. {_CLASSES_ARE_UNITS}"
     columns = (
         AFTER_TASK,
         Column("class", "the output unit that is right", key=True),
@@ -25,8 +27,8 @@ class PerClassAccuracy(Evaluation):
         Column("accuracy", "samples of the class that are taken for it", FRACTION, "higher"),
     )
 
-    def rows(self, context: Context) -> Sequence[Row]:
-        counts = confusion(context)
+    def rows(self, context: EvaluationContext) -> Sequence[TableRow]:
+        counts = confusion_counts(context)
         totals, right = counts.sum(1).tolist(), counts.diagonal().tolist()
         return [
             {"after_task": context.after_task, "class": unit, "n": n, "accuracy": right[unit] / n}
@@ -39,9 +41,9 @@ class ConfusionMatrix(Evaluation):
     """For each class so far, how many of its test samples are taken for which."""
 
     name = "confusion"
-    about = (
+    description = (
         "What the test samples of each class of all tasks so far are taken for, after each task; pairs that never came "
-        f"have no row. {_UNITS}"
+        f"have no row. {_CLASSES_ARE_UNITS}"
     )
     columns = (
         AFTER_TASK,
@@ -51,22 +53,22 @@ class ConfusionMatrix(Evaluation):
     )
     layout = "matrix"
 
-    def rows(self, context: Context) -> Sequence[Row]:
-        counts = confusion(context)
+    def rows(self, context: EvaluationContext) -> Sequence[TableRow]:
+        counts = confusion_counts(context)
         return [
             {"after_task": context.after_task, "true": true, "predicted": predicted, "n": int(counts[true, predicted])}
             for true, predicted in counts.nonzero().tolist()
         ]
 
 
-def confusion(context: Context) -> Tensor:
+def confusion_counts(context: EvaluationContext) -> Tensor:
     """Counts (U, U) of test samples of all tasks so far: rows the right unit, columns the one that the solver chose
     among those that compete."""
-    size = context.experiment.heads.shape[1]
+    size = context.experiment.task_units.shape[1]
     counts = torch.zeros(size * size, dtype=torch.long)
     for task in context.tasks_so_far:
-        units = context.units(task.id)
-        for logits, y in context.answers(task):
+        units = context.competing_units(task.id)
+        for logits, y in context.predictions(task):
             predicted = logits.masked_fill(~units, -torch.inf).argmax(1)
             counts += (y * size + predicted).bincount(minlength=size * size).cpu()
     return counts.view(size, size)

@@ -10,48 +10,49 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gr_cli.evaluation.base import Context, Evaluation
-from gr_cli.evaluation.fidelity import Balls, evenness, frechet, likeness
-from gr_cli.evaluation.reference_classifier import Judge, Real
-from gr_cli.nn.layers import mode
+from gr_cli.evaluation.base import Evaluation, EvaluationContext
+from gr_cli.evaluation.fidelity import NeighbourhoodManifold, frechet_distance, normalized_entropy, prdc
+from gr_cli.evaluation.reference_classifier import RealSamples, SampleEvaluator
+from gr_cli.nn.layers import train_mode
 from gr_cli.nn.random_streams import seeded
-from gr_cli.results.tables import AFTER_TASK, ALL_TASKS, FRACTION, TASK, Column, Direction, Row
+from gr_cli.results.tables import AFTER_TASK, ALL_TASKS, FRACTION, TASK, Column, Direction, TableRow
 from gr_cli.training.experiment import Experiment
 from gr_cli.training.learner import Learner
 
-_AT_ONCE = 256  # dreams that are drawn together, or a few less
-_ENOUGH = 1000  # dreams of all tasks together
+_BATCH = 256  # dreams that are drawn together, or a few less
+_MAX_POOLED_SAMPLES = 1000  # dreams of all tasks together
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _EvaluatedSamples:
     """Dreams (N,) as the judge sees them: their `features` (N, F), the `classes` (N,) that it takes them for, whether
     it `agrees` with the label, and the task that each belongs to, its `owner`."""
 
     features: Tensor
     classes: Tensor
-    agrees: Tensor
-    owner: Tensor
+    label_agrees: Tensor
+    tasks: Tensor
 
-    def at(self, index: Tensor) -> _Judged:
+    def select(self, index: Tensor) -> _EvaluatedSamples:
         """Only those at `index`."""
-        return _Judged(self.features[index], self.classes[index], self.agrees[index], self.owner[index])
+        return _EvaluatedSamples(self.features[index], self.classes[index], self.label_agrees[index], self.tasks[index])
 
 
-def _measure(name: str, meaning: str, unit: str = FRACTION, direction: Direction = "higher") -> Column:
-    return Column(name, meaning, unit, direction, metric=f"dream_{name}")
+def _quality_column(name: str, meaning: str, unit: str = FRACTION, direction: Direction = "higher") -> Column:
+    return Column(name, meaning, unit, direction, metric=f"sample_{name}")
 
 
 class SampleQuality(Evaluation):
     """Quality of a run's generated samples after a task: a row for each task so far that brought classes of its own,
     and one for all of them together.
 
-    So many samples are generated as there are tasks so far, times `evaluate.dreams`. The measures of all together are
+    So many samples are generated as there are tasks so far, times
+    `evaluate.generated_samples`. The measures of all together are
     of the first thousand, if that is not fewer than for one task.
     """
 
-    name = "dreams"
-    about = (
+    name = "sample_quality"
+    description = (
         "A small network that learnt the whole benchmark at once judges dreams of each task, after every task, beside "
         "real test samples."
     )
@@ -60,17 +61,22 @@ class SampleQuality(Evaluation):
         TASK,
         Column("n", "number of dreams", "samples"),
         Column("real", "number of real samples that they are compared with", "samples"),
-        _measure("judge", "real samples whose class the judge knows"),
-        _measure("agreement", "dreams that the judge takes for the class as which they are replayed"),
-        _measure(
-            "share", "dreams that the judge takes for classes of that task; 100 %: as many as are due", FRACTION, "none"
+        _quality_column("reference_accuracy", "real samples whose class the judge knows"),
+        _quality_column("label_agreement", "dreams that the judge takes for the class as which they are replayed"),
+        _quality_column(
+            "class_share",
+            "dreams that the judge takes for classes of that task; 100 %: as many as are due",
+            FRACTION,
+            "none",
         ),
-        _measure("balance", "how evenly, over these classes (entropy of their shares; 100 %: all alike)"),
-        _measure("precision", "dreams that lie where real samples lie: are they like real ones?"),
-        _measure("recall", "real samples that lie where dreams lie: could they have been generated?"),
-        _measure("density", "as precision, but counts how many real samples are near; about 1 for real ones", ""),
-        _measure("coverage", "real samples that have a dream near by: how much of what is real is generated?"),
-        _measure(
+        _quality_column("class_entropy", "how evenly, over these classes (entropy of their shares; 100 %: all alike)"),
+        _quality_column("precision", "dreams that lie where real samples lie: are they like real ones?"),
+        _quality_column("recall", "real samples that lie where dreams lie: could they have been generated?"),
+        _quality_column(
+            "density", "as precision, but counts how many real samples are near; about 1 for real ones", ""
+        ),
+        _quality_column("coverage", "real samples that have a dream near by: how much of what is real is generated?"),
+        _quality_column(
             "frechet",
             "Fréchet distance between real and generated features of variance 1; 0: the same. Few samples enlarge it",
             "",
@@ -78,101 +84,104 @@ class SampleQuality(Evaluation):
         ),
     )
 
-    def __init__(self, judge: Judge) -> None:
-        self._judge = judge
+    def __init__(self, evaluator: SampleEvaluator) -> None:
+        self._evaluator = evaluator
 
     @classmethod
     def prepare(cls, experiment: Experiment) -> Self | None:
         """Train the judge, or load it; None for runs without a generator, or of which none are to be judged."""
         config, benchmark = experiment.settings.config, experiment.benchmark
-        if not config["evaluate"]["dreams"] or experiment.learner.generator is None:
+        if not config["evaluate"]["generated_samples"] or experiment.learner.generator is None:
             return None
-        offsets = experiment.learner.scenario.offsets(benchmark.class_counts, benchmark.repeats)
-        units, most = experiment.heads.shape[1], config["evaluate"]["dreams"]
-        return cls(Judge(benchmark, offsets, units, most, Path(config["cache_root"])))
+        offsets = experiment.learner.scenario.unit_offsets(benchmark.class_counts, benchmark.repeated_tasks)
+        units, most = experiment.task_units.shape[1], config["evaluate"]["generated_samples"]
+        return cls(SampleEvaluator(benchmark, offsets, units, most, Path(config["cache_root"])))
 
-    def rows(self, context: Context) -> Sequence[Row]:
-        judge, task = self._judge, context.after_task
-        seen, number = judge.classes.first <= task, judge.most * (task + 1)
-        judged = _judged(context.experiment, context.learner, context.replica, judge, task, number)
-        tasks, found = judge.classes.first[seen].unique().tolist(), []
+    def rows(self, context: EvaluationContext) -> Sequence[TableRow]:
+        judge, task = self._evaluator, context.after_task
+        seen, number = judge.classes.first_task <= task, judge.samples_per_task * (task + 1)
+        judged = _evaluate_samples(context.experiment, context.learner, context.replica, judge, task, number)
+        tasks, found = judge.classes.first_task[seen].unique().tolist(), []
         for one in tasks:
-            mine = judged.at((judged.owner == one).nonzero().squeeze(1))
-            theirs = judge.classes.first == one
-            found.append(_row(task, one, mine, judged, theirs, seen, judge.real(one), judge.balls(one)))
-        enough = max(_ENOUGH, judge.most)
-        real, first = Real.together([judge.real(one) for one in tasks], enough), torch.arange(min(number, enough))
-        judged = judged.at(first.to(seen.device))
-        return [*found, _row(task, ALL_TASKS, judged, judged, seen, seen, real, Balls(real.features))]
+            mine = judged.select((judged.tasks == one).nonzero().squeeze(1))
+            theirs = judge.classes.first_task == one
+            found.append(_row(task, one, mine, judged, theirs, seen, judge.real(one), judge.manifold(one)))
+        enough = max(_MAX_POOLED_SAMPLES, judge.samples_per_task)
+        real, first = RealSamples.pool([judge.real(one) for one in tasks], enough), torch.arange(min(number, enough))
+        judged = judged.select(first.to(seen.device))
+        return [*found, _row(task, ALL_TASKS, judged, judged, seen, seen, real, NeighbourhoodManifold(real.features))]
 
 
 def _row(
-    after_task: int, task: int | str, mine: _Judged, all_dreams: _Judged, classes: Tensor, seen: Tensor, real: Real,
-    balls: Balls,
-) -> Row:  # fmt: skip
+    after_task: int, task: int | str, mine: _EvaluatedSamples, all_dreams: _EvaluatedSamples,
+    classes: Tensor, seen: Tensor, real: RealSamples,
+    balls: NeighbourhoodManifold,
+) -> TableRow:  # fmt: skip
     """The measures of dreams `mine`, of `classes` bool (C,), among those of all that were `seen` bool (C,)."""
     found = all_dreams.classes.bincount(minlength=len(classes))[classes]
     due = len(all_dreams.classes) * int(classes.sum()) / int(seen.sum())
-    n, like = len(mine.classes), likeness(balls, Balls(mine.features))
+    n, like = len(mine.classes), prdc(balls, NeighbourhoodManifold(mine.features))
     return {
         "after_task": after_task,
         "task": task,
         "n": n,
-        "real": len(real.known),
-        "judge": real.known.double().mean().item() if len(real.known) else None,
-        "agreement": mine.agrees.double().mean().item() if n else None,
-        "share": found.sum().item() / due,
-        "balance": evenness(found),
+        "real": len(real.correct),
+        "reference_accuracy": real.correct.double().mean().item() if len(real.correct) else None,
+        "label_agreement": mine.label_agrees.double().mean().item() if n else None,
+        "class_share": found.sum().item() / due,
+        "class_entropy": normalized_entropy(found),
         "precision": like.precision,
         "recall": like.recall,
         "density": like.density,
         "coverage": like.coverage,
-        "frechet": frechet(real.features, mine.features),
+        "frechet": frechet_distance(real.features, mine.features),
     }
 
 
-def _judged(experiment: Experiment, learner: Learner, replica: int, judge: Judge, task: int, number: int) -> _Judged:
+def _evaluate_samples(
+    experiment: Experiment, learner: Learner, replica: int, judge: SampleEvaluator, task: int, number: int
+) -> _EvaluatedSamples:
     """`number` dreams, judged.
 
     A dream belongs to the task of the class as which it would be replayed, if a class tells the task. In the domain-
     and the task-incremental scenario it does not, unless a class was asked for there: then the judge says which task.
     """
     classes, scenario = judge.classes, learner.scenario
-    features, found, labels, asked = _looked_at(experiment, learner, replica, judge, task, number)
+    features, found, labels, asked = _generate_and_classify(experiment, learner, replica, judge, task, number)
     none = len(experiment.benchmark.tasks)
-    of_unit = torch.where(classes.units, classes.first.unsqueeze(1), none).amin(0)  # (U,)
-    owner = classes.first[found]
-    if scenario.units_are_classes:
+    of_unit = torch.where(classes.units, classes.first_task.unsqueeze(1), none).amin(0)  # (U,)
+    owner = classes.first_task[found]
+    if scenario.is_class_incremental:
         owner = of_unit[labels[:, 0]]
-    elif asked is not None and scenario.tasks_have_units:
+    elif asked is not None and scenario.units_are_task_specific:
         owner = of_unit[asked]
     # Each of several heads has a label of its own: that of the dream's task counts.
     label = labels.gather(1, owner.clamp(max=labels.shape[1] - 1).unsqueeze(1)).squeeze(1)
-    agrees = (classes.first[found] <= task) & classes.units[found, label]
-    return _Judged(features, found, agrees, owner)
+    agrees = (classes.first_task[found] <= task) & classes.units[found, label]
+    return _EvaluatedSamples(features, found, agrees, owner)
 
 
 @torch.no_grad()
-def _looked_at(
-    experiment: Experiment, learner: Learner, replica: int, judge: Judge, task: int, number: int
+def _generate_and_classify(
+    experiment: Experiment, learner: Learner, replica: int, judge: SampleEvaluator, task: int, number: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Dreams of what was seen up to `task`: their features (N, F), and the classes that the judge takes them for (N,);
     as which units they would be replayed, for each head (N, H); and which were asked for (N,), of a generator that is
     conditional on them. The dreams themselves are never held all at once."""
     assert learner.generators is not None
-    strategy, draws, solver = learner.strategy, learner.draws[replica], learner.solvers.modules[replica]
-    dreamer = strategy.dreamer(replica, learner.generators.modules[replica])
-    units = learner.scenario.teacher_units(experiment.heads, task + 1)
-    classes = int((judge.classes.first <= task).sum())
-    size = classes * max(1, _AT_ONCE // classes)  # whole turns: each class is asked for equally often
+    strategy, draws, solver = learner.strategy, learner.random_streams[replica], learner.solvers.modules[replica]
+    dreamer = strategy.sampling_generator(replica, learner.generators.modules[replica])
+    units = learner.scenario.known_units(experiment.task_units, task + 1)
+    classes = int((judge.classes.first_task <= task).sum())
+    size = classes * max(1, _BATCH // classes)  # whole turns: each class is asked for equally often
     looks, asked = [], []
     # A network that was not made here may draw from torch's global stream.
-    with seeded(draws.seed, "dreams", task), mode(dreamer, training=False), mode(solver, training=False):
+    with seeded(draws.seed, "dreams", task), train_mode(dreamer, training=False), train_mode(solver, training=False):
         for i, start in enumerate(range(0, number, size)):
             mine = min(size, number - start)
-            turns = dreamer.turns(mine)
+            turns = dreamer.balanced_labels(mine)
             x = dreamer.generate(mine, labels=turns, generator=draws.generator("dreams", task, i))
-            looks.append((*judge.look(x), strategy.dream_labels(x, turns, dreamer, solver, units)))
+            looks.append((*judge.classify(x), strategy.replay_labels(x, turns, dreamer, solver, units)))
             asked += [] if turns is None else [turns]
     features, found, labels = (torch.cat(column) for column in zip(*looks, strict=True))
     return features, found, labels, torch.cat(asked) if asked else None

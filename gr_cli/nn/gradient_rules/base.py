@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gr_cli.nn.random_streams import Noise, Streams
+from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class GradientStep:
     name: str
     task: int
     iteration: int
-    streams: Streams
+    streams: ReplicaStreams
 
-    def noise(self, wanted: Mapping[str, Noise]) -> dict[str, Tensor]:
+    def noise(self, specs: Mapping[str, NoiseSpec]) -> dict[str, Tensor]:
         """Noise of this step, by name, (R, ...) each; the same numbers when a run is resumed."""
-        return self.streams.batch(wanted, f"gradient_rule.{self.name}", self.task, self.iteration)
+        return self.streams.noise_at(specs, f"gradient_rule.{self.name}", self.task, self.iteration)
 
 
 class GradientRule:

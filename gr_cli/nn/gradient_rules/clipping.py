@@ -10,11 +10,11 @@ from torch import Tensor
 from gr_cli.nn.gradient_projection import with_replica_axis
 from gr_cli.nn.gradient_rules.base import GradientRule, GradientStep, Loss
 from gr_cli.nn.layers import per_replica
-from gr_cli.nn.losses import total_of
-from gr_cli.types import PerReplica, Positive
+from gr_cli.nn.losses import sum_tensors
+from gr_cli.types import Positive, VariesPerReplica
 
 
-class Clipping(GradientRule):
+class NormClipping(GradientRule):
     """Scales each replica's gradient down to a norm of at most `max_norm`, as `torch.nn.utils.clip_grad_norm_` does.
 
     The norm is that of all parameters of one loss together. A penalty that a regularizer adds is not part of it.
@@ -25,7 +25,7 @@ class Clipping(GradientRule):
     Metrics: `gradient_norm` before clipping, and `clipped`, 1 where the gradient was scaled down and else 0.
     """
 
-    def __init__(self, max_norm: Annotated[Positive, PerReplica] = 1.0) -> None:
+    def __init__(self, max_norm: Annotated[Positive, VariesPerReplica] = 1.0) -> None:
         self.max_norm: float | Tensor = max_norm
         self._metrics: dict[str, Tensor] = {}
 
@@ -35,7 +35,7 @@ class Clipping(GradientRule):
         squares = [with_replica_axis(g, replicas).flatten(1).square().sum(1) for g in gradients if g is not None]
         if not squares:
             return gradients
-        norm = total_of(squares).sqrt()  # (R,)
+        norm = sum_tensors(squares).sqrt()  # (R,)
         # The small number is torch's: no division by 0.
         scale = (per_replica(self.max_norm, norm) / (norm + 1e-6)).clamp(max=1.0)
         self._metrics = {"gradient_norm": norm, "clipped": (scale < 1.0).to(norm.dtype)}

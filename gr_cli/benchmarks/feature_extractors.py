@@ -16,18 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gr_cli.benchmarks.base import Samples
-from gr_cli.benchmarks.sources.base import Data, Source
-from gr_cli.benchmarks.sources.loading import load
+from gr_cli.benchmarks.sources.base import Dataset, Source
+from gr_cli.benchmarks.sources.load import load_dataset
 from gr_cli.errors import ConfigError, DataError
-from gr_cli.nn.batch_order import Order
-from gr_cli.nn.convolutions import Convolutions, doubling, fitted
-from gr_cli.nn.random_streams import Draws, seeded
+from gr_cli.nn.batch_order import BatchOrder
+from gr_cli.nn.convolutions import Convolutions, doubling_channels, match_image_shape
+from gr_cli.nn.random_streams import RandomStreams, seeded
 from gr_cli.nn.sample_spec import SampleSpec
-from gr_cli.nn.supervised import learn_classes
-from gr_cli.system.cache import Tensors, digest, kept
-from gr_cli.system.devices import repeatable
-from gr_cli.system.messages import counted, tell
-from gr_cli.types import Count, PositiveInt, Widths
+from gr_cli.nn.supervised import train_classifier
+from gr_cli.system.cache import Tensors, cached, content_hash
+from gr_cli.system.devices import deterministic_kernels
+from gr_cli.system.messages import print_status, with_progress
+from gr_cli.types import LayerSizes, NonNegativeInt, PositiveInt
 
 _VERSION = 1  # of what is computed here: another one has nothing to do with what was kept
 _BATCH = 100  # images that become features at once
@@ -36,7 +36,7 @@ _PRETRAINING_BATCH, _PRETRAINING_LR = 128, 0.001
 Shape = tuple[int, int, int]
 
 
-class Features(ABC):
+class FeatureExtractor(ABC):
     """A frozen network that turns images (B, C, H, W) with values in [0, 1] into vectors (B, F) of unbounded values.
 
     What it makes of a data set is kept below `cache_root`, under a name that tells the network and the data apart from
@@ -44,13 +44,13 @@ class Features(ABC):
     """
 
     def __init__(self, normalise: bool, cache_root: str, device: torch.device) -> None:
-        self.normalise, self.folder, self.device = normalise, Path(cache_root).expanduser() / "features", device
+        self.normalise, self.cache_folder, self.device = normalise, Path(cache_root).expanduser() / "features", device
 
     @abstractmethod
-    def network(self, data: Data, shape: Shape) -> nn.Module:
+    def network(self, data: Dataset, shape: Shape) -> nn.Module:
         """The network, for images of that shape from `data`, of which it must not have learnt anything."""
 
-    def of(self, data: Data, origin: str = "") -> Data:
+    def extract(self, data: Dataset, cache_name: str = "") -> Dataset:
         """The features of all samples of `data`, float32. Those of what was at its `origin` before are kept no longer;
         it is a name for where data come from that may change.
 
@@ -65,23 +65,25 @@ class Features(ABC):
                 f"needs images, samples have shape {shape}",
                 "try benchmark/features=none",
             )
-        with repeatable(self.device):
+        with deterministic_kernels(self.device):
             network = self.network(data, shape).to(self.device).eval()
             weights = [part for name, value in network.state_dict().items() for part in (name, value)]
             settings = (_VERSION, torch.__version__, self.device.type, self.normalise, network)
-            name = digest(*settings, *weights, origin)
-            name += f"{'-' if origin else ''}{digest(data.train.x, data.test.x)}"
-            found = kept(self.folder / f"{name}.pt", lambda: self._computed(network, data))
+            name = content_hash(*settings, *weights, cache_name)
+            name += f"{'-' if cache_name else ''}{content_hash(data.train.x, data.test.x)}"
+            found = cached(self.cache_folder / f"{name}.pt", lambda: self._extract_splits(network, data))
         train, test = Samples(found["train"], data.train.y), Samples(found["test"], data.test.y)
-        return Data(train, test, data.classes, SampleSpec(tuple(train.store.shape[1:]), None))
+        return Dataset(train, test, data.classes, SampleSpec(tuple(train.store.shape[1:]), None))
 
-    def _computed(self, network: nn.Module, data: Data) -> Tensors:
-        tell(f"features of {len(data.train) + len(data.test):,} images are computed, and kept in {self.folder}")
-        return {"train": self._vectors(network, data.train), "test": self._vectors(network, data.test)}
+    def _extract_splits(self, network: nn.Module, data: Dataset) -> Tensors:
+        print_status(
+            f"features of {len(data.train) + len(data.test):,} images are computed, and kept in {self.cache_folder}"
+        )
+        return {"train": self._extract_samples(network, data.train), "test": self._extract_samples(network, data.test)}
 
     @torch.no_grad()
-    def _vectors(self, network: nn.Module, samples: Samples) -> Tensor:
-        batches = counted(samples.batches(_BATCH), -(-len(samples) // _BATCH), f"batches of {_BATCH} images")
+    def _extract_samples(self, network: nn.Module, samples: Samples) -> Tensor:
+        batches = with_progress(samples.batches(_BATCH), -(-len(samples) // _BATCH), f"batches of {_BATCH} images")
         parts = [network(x.to(self.device)).flatten(1).float().cpu() for x, _ in batches]
         found = torch.cat(parts)
         if self.normalise:
@@ -94,7 +96,7 @@ class Features(ABC):
 # --- convolutions of our own
 
 
-class ConvFeatures(Features):
+class ConvFeatureExtractor(FeatureExtractor):
     """Convolutions 3x3, each but the first of stride 2, as of van de Ven et al. (2020), pretrained or not.
 
     Args:
@@ -110,11 +112,11 @@ class ConvFeatures(Features):
 
     def __init__(
         self,
-        channels: Widths | None = None,
+        channels: LayerSizes | None = None,
         weights: str = "pretrained",
         pretrain: Source | None = None,
         pretrain_iterations: PositiveInt = 1000,
-        pretrain_seed: Count = 0,
+        pretrain_seed: NonNegativeInt = 0,
         normalise: bool = True,
         cache_root: str = "~/.cache/gr_cli",
         device: torch.device = torch.device("cpu"),  # noqa: B008  a value
@@ -132,67 +134,69 @@ class ConvFeatures(Features):
         self.channels, self.weights, self.pretrain = channels, weights, pretrain
         self.pretrain_iterations, self.pretrain_seed = pretrain_iterations, pretrain_seed
 
-    def network(self, data: Data, shape: Shape) -> nn.Module:
+    def network(self, data: Dataset, shape: Shape) -> nn.Module:
         with seeded(self.pretrain_seed, "initialisation.features"):
-            network = Convolutions(shape[0], self.channels or doubling(*shape[1:]))
+            network = Convolutions(shape[0], self.channels or doubling_channels(*shape[1:]))
         if self.weights == "pretrained":
-            network.load_state_dict(self._pretrained(network, data, shape))
+            network.load_state_dict(self._pretrained_weights(network, data, shape))
         elif self.weights != "random":
             load_weights(network, Path(self.weights).expanduser())
         return network
 
-    def _pretrained(self, network: Convolutions, data: Data, shape: Shape) -> Tensors:
+    def _pretrained_weights(self, network: Convolutions, data: Dataset, shape: Shape) -> Tensors:
         """The weights after pretraining; `network` has those before it."""
         assert self.pretrain is not None
-        lessons = load(self.pretrain)
-        content = digest(lessons.train.x)
-        if content in (digest(data.train.x), digest(data.test.x)):
+        lessons = load_dataset(self.pretrain)
+        content = content_hash(lessons.train.x)
+        if content in (content_hash(data.train.x), content_hash(data.test.x)):
             raise ConfigError(
                 "benchmark.features.pretrain",
-                _named(self.pretrain),
+                _source_name(self.pretrain),
                 "is the benchmark's own data, of which frozen features must have seen nothing",
                 "try benchmark/features=conv",
             )
         settings = (_VERSION, torch.__version__, self.device.type, self.pretrain_iterations, self.pretrain_seed)
-        name = digest("pretrained", *settings, network, shape, content, lessons.train.y)
+        name = content_hash("pretrained", *settings, network, shape, content, lessons.train.y)
 
         def learnt() -> Tensors:
-            tell(
-                f"{len(network.convolutions)} convolutions are pretrained on {_named(self.pretrain)}, "
-                f"and kept in {self.folder}"
+            print_status(
+                f"{len(network.convolutions)} convolutions are pretrained on {_source_name(self.pretrain)}, "
+                f"and kept in {self.cache_folder}"
             )
-            return pretrained(network, lessons, shape, self.pretrain_iterations, Draws(self.pretrain_seed), self.device)
+            return pretrain(
+                network, lessons, shape, self.pretrain_iterations, RandomStreams(self.pretrain_seed), self.device
+            )
 
-        return kept(self.folder / f"{name}.pt", learnt)
+        return cached(self.cache_folder / f"{name}.pt", learnt)
 
 
-def _named(source: object) -> str:
+def _source_name(source: object) -> str:
     return str(getattr(source, "name", type(source).__name__))
 
 
-def pretrained(
-    network: nn.Module, lessons: Data, shape: Shape, iterations: int, draws: Draws, device: torch.device
+def pretrain(
+    network: nn.Module, dataset: Dataset, shape: Shape, iterations: int, draws: RandomStreams, device: torch.device
 ) -> Tensors:
     """The weights of `network` once it classifies `lessons`, brought to `shape`, with a linear layer on top."""
     network.to(device)
     with torch.no_grad():
         size = network(torch.zeros(1, *shape, device=device)).shape[1]
     with seeded(draws.seed, "initialisation.features.output"):
-        output = nn.Linear(size, len(lessons.classes)).to(device)
+        output = nn.Linear(size, len(dataset.classes)).to(device)
 
     def batch(index: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = lessons.train.batch(index)
-        return fitted(x.to(device), shape), y.to(device)
+        x, y = dataset.train.batch(index)
+        return match_image_shape(x.to(device), shape), y.to(device)
 
-    order = Order(len(lessons.train), _PRETRAINING_BATCH, draws, 0)
-    learn_classes(nn.Sequential(network, output), batch, order, iterations, _PRETRAINING_LR, "pretraining")
+    order = BatchOrder(len(dataset.train), _PRETRAINING_BATCH, draws, 0)
+    train_classifier(nn.Sequential(network, output), batch, order, iterations, _PRETRAINING_LR, "pretraining")
     return {name: value.clone() for name, value in network.state_dict().items()}
 
 
 # --- networks of torchvision
 
 
-class _Fit(nn.Module):
+class _TorchvisionInput(nn.Module):
     """Images as a network of torchvision wants them: in three colours, of a size, and with the usual scale."""
 
     mean: Tensor
@@ -209,10 +213,10 @@ class _Fit(nn.Module):
         return str(self.size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (fitted(x, (3, self.size, self.size)) - self.mean) / self.deviation
+        return (match_image_shape(x, (3, self.size, self.size)) - self.mean) / self.deviation
 
 
-class TorchvisionFeatures(Features):
+class TorchvisionFeatureExtractor(FeatureExtractor):
     """A ResNet of torchvision (He et al. 2016) without its last layer, its weights from a file of the user's.
 
     Args:
@@ -243,20 +247,20 @@ class TorchvisionFeatures(Features):
             )
         self.name, self.weights, self.image_size = name, Path(weights).expanduser(), image_size
 
-    def network(self, data: Data, shape: Shape) -> nn.Module:
+    def network(self, data: Dataset, shape: Shape) -> nn.Module:
         from torchvision import models
 
         with seeded(0):
             network = getattr(models, self.name)()
         network.fc = nn.Identity()
         load_weights(network, self.weights)
-        return nn.Sequential(_Fit(self.image_size), network)
+        return nn.Sequential(_TorchvisionInput(self.image_size), network)
 
 
 # --- weights from a file
 
 # Layers above the features, which a file may hold, too.
-_ABOVE = ("fc.", "hidden.", "output.")
+_HEAD_PREFIXES = ("fc.", "hidden.", "output.")
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -271,13 +275,13 @@ def load_weights(network: nn.Module, path: Path) -> None:
     except OSError as error:
         raise DataError(f"{field}: can't be read ({error.strerror or error}); name a file") from error
     except Exception as error:
-        raise DataError(f"{field}: holds no plain tensors ({type(error).__name__}); {_HOW}") from error
+        raise DataError(f"{field}: holds no plain tensors ({type(error).__name__}); {_STATE_DICT_HINT}") from error
     if not isinstance(stored, dict) or not all(isinstance(value, Tensor) for value in stored.values()):
-        raise DataError(f"{field}: is no state dict; {_HOW}")
+        raise DataError(f"{field}: is no state dict; {_STATE_DICT_HINT}")
     wanted = network.state_dict()
-    given = {str(name): value for name, value in stored.items() if not str(name).startswith(_ABOVE)}
-    _refuse(field, "lacks", [name for name in wanted if name not in given])
-    _refuse(field, "holds, besides what is needed,", [name for name in given if name not in wanted])
+    given = {str(name): value for name, value in stored.items() if not str(name).startswith(_HEAD_PREFIXES)}
+    _raise_if_any(field, "lacks", [name for name in wanted if name not in given])
+    _raise_if_any(field, "holds, besides what is needed,", [name for name in given if name not in wanted])
     for name, value in given.items():
         if value.shape != wanted[name].shape:
             raise DataError(
@@ -287,10 +291,10 @@ def load_weights(network: nn.Module, path: Path) -> None:
     network.load_state_dict(given)
 
 
-_HOW = "write it with torch.save(network.state_dict(), file)"
+_STATE_DICT_HINT = "write it with torch.save(network.state_dict(), file)"
 
 
-def _refuse(field: str, what: str, names: Sequence[str]) -> None:
+def _raise_if_any(field: str, problem: str, names: Sequence[str]) -> None:
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        raise DataError(f"{field}: {what} {', '.join(names[:3])}{more}; it must be of a network of the same layers")
+        raise DataError(f"{field}: {problem} {', '.join(names[:3])}{more}; it must be of a network of the same layers")

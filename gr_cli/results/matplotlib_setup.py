@@ -14,7 +14,7 @@ from typing import Any
 
 
 @contextmanager
-def _shipped_settings() -> Iterator[None]:
+def _without_user_matplotlibrc() -> Iterator[None]:
     """Inside the block, let `import matplotlib` read nothing but the settings that it ships.
 
     It would look for them in the current directory first, where anything may lie, then where the environment says, and
@@ -38,7 +38,7 @@ def _shipped_settings() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_logging() -> Iterator[None]:
     """What matplotlib logs of its folders and fonts is no news of a run."""
     logger = logging.getLogger("matplotlib")
     level = logger.level
@@ -49,7 +49,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-with _quiet(), _shipped_settings():
+with _silence_logging(), _without_user_matplotlibrc():
     import matplotlib
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -59,10 +59,10 @@ __all__ = ["Axes", "Figure", "MaxNLocator", "NullFormatter", "StrMethodFormatter
 
 
 @contextmanager
-def own_settings(settings: Mapping[Any, Any] | None = None) -> Iterator[None]:
+def isolated_matplotlib(settings: Mapping[Any, Any] | None = None) -> Iterator[None]:
     """Inside the block matplotlib has its defaults and `settings`, and draws text as it stands: no dollar begins a
     formula. Pictures are made and saved inside it."""
-    with _quiet(), matplotlib.rc_context(), warnings.catch_warnings():
+    with _silence_logging(), matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # a name in a script that the font lacks
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({"text.parse_math": False, **(settings or {})})

@@ -9,19 +9,19 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gr_cli.nn.random_streams import Noise, Streams
-from gr_cli.strategies.steps import Position
+from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams
+from gr_cli.strategies.context import TrainingStep
 
-_PAIRS = 1 << 20  # pairs of samples compared at once
+_MAX_PAIRS = 1 << 20  # pairs of samples compared at once
 
 
-def shares(places: int, holders: int) -> list[int]:
+def split_evenly(total: int, num_parts: int) -> list[int]:
     """`places` dealt out as evenly as possible, the first holders getting one more."""
-    base, extra = divmod(places, holders)
-    return [base + (i < extra) for i in range(holders)]
+    base, extra = divmod(total, num_parts)
+    return [base + (i < extra) for i in range(num_parts)]
 
 
-def pick_balanced(task_of_sample: Tensor, quotas: list[int]) -> Tensor:
+def first_of_each_task(task_of_sample: Tensor, quotas: list[int]) -> Tensor:
     """The first `quotas[k]` samples of each task k: (..., N) -> bool (..., N). A task with too few falls short."""
     chosen = torch.zeros_like(task_of_sample, dtype=torch.bool)
     for task, quota in enumerate(quotas):
@@ -31,7 +31,7 @@ def pick_balanced(task_of_sample: Tensor, quotas: list[int]) -> Tensor:
 
 
 @dataclass
-class Memory:
+class ReservoirBuffer:
     """Samples `x` (R, capacity + 1, ...): generated ones in the places below `reserved`, then a reservoir of the
     stream, for each of R replicas.
 
@@ -42,16 +42,16 @@ class Memory:
     """
 
     x: Tensor
-    reserved: int
-    kept: Tensor
-    seen: int = 0
+    num_reserved: int
+    num_valid_reserved: Tensor
+    num_seen: int = 0
     extras: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         replicas, rows = self.x.shape[:2]
         self._rows = self.x.view(replicas * rows, *self.x.shape[2:])
         self._extra = {name: value.view(replicas * rows, *value.shape[2:]) for name, value in self.extras.items()}
-        self._first = torch.arange(0, replicas * rows, rows, device=self.x.device).unsqueeze(1)  # (R, 1)
+        self._replica_offset = torch.arange(0, replicas * rows, rows, device=self.x.device).unsqueeze(1)  # (R, 1)
 
     @classmethod
     def empty(cls, capacity: int, like: Tensor, extras: Mapping[str, Tensor] | None = None) -> Self:
@@ -69,57 +69,59 @@ class Memory:
         return self.x.shape[1] - 1
 
     @property
-    def filled(self) -> int:
+    def num_filled(self) -> int:
         """How many places of the reservoir are taken."""
-        return min(self.seen, self.capacity - self.reserved)
+        return min(self.num_seen, self.capacity - self.num_reserved)
 
-    def reserve(self, x: Tensor, valid: Tensor, places: int, extras: Mapping[str, Tensor] | None = None) -> None:
+    def fill_reserved(
+        self, x: Tensor, valid: Tensor, num_reserved: int, extras: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Put the valid ones, bool (R, N), among generated samples `x` (R, N, ...), N >= places, into the first
         `places` places."""
-        order = torch.argsort(valid.to(torch.int8), dim=1, descending=True, stable=True)[:, :places]
+        order = torch.argsort(valid.to(torch.int8), dim=1, descending=True, stable=True)[:, :num_reserved]
         for kept, given in ((self.x, x), *((self.extras[name], value) for name, value in (extras or {}).items())):
             for mine, generated, chosen in zip(kept, given, order, strict=True):
-                mine[:places] = generated[chosen]
-        self.reserved, self.kept = places, valid.sum(1).clamp(max=places)
+                mine[:num_reserved] = generated[chosen]
+        self.num_reserved, self.num_valid_reserved = num_reserved, valid.sum(1).clamp(max=num_reserved)
 
-    def places(self, uniform: Tensor, passed: int) -> Tensor:
+    def placements(self, uniform: Tensor, num_seen: int) -> Tensor:
         """Where the reservoir puts what passes after `passed` samples: rows (L, R * B) for L batches in a row.
 
         Reservoir sampling (Vitter 1985, algorithm R) with `uniform` (L, R, B) in [0, 1): afterwards each sample that
         passed so far is in the memory with the same probability.
         """
-        room, (length, _, size) = self.capacity - self.reserved, uniform.shape
-        nth = passed + torch.arange(length * size, device=uniform.device).view(length, 1, size)
+        room, (length, _, size) = self.capacity - self.num_reserved, uniform.shape
+        nth = num_seen + torch.arange(length * size, device=uniform.device).view(length, 1, size)
         place = torch.where(nth < room, nth, (uniform.double() * (nth + 1)).long())  # (L, R, B)
         # Of several samples for one place the last one stays, as if they had come one after the other.
-        few = max(1, _PAIRS // (uniform.shape[1] * size * size))
+        few = max(1, _MAX_PAIRS // (uniform.shape[1] * size * size))
         taken_later = torch.cat([(p.unsqueeze(2) == p.unsqueeze(3)).triu(1).any(3) for p in place.split(few)])
-        row = torch.where((place < room) & ~taken_later, self.reserved + place, self.capacity)
-        return (row + self._first).flatten(1)
+        row = torch.where((place < room) & ~taken_later, self.num_reserved + place, self.capacity)
+        return (row + self._replica_offset).flatten(1)
 
-    def put(self, x: Tensor, rows: Tensor, extras: Mapping[str, Tensor] | None = None) -> None:
+    def write(self, x: Tensor, rows: Tensor, extras: Mapping[str, Tensor] | None = None) -> None:
         """Let `x` (R, B, ...) pass, to one row of `places`, and what belongs to it."""
         self._rows[rows] = x.flatten(0, 1)
         for name, values in (extras or {}).items():
             self._extra[name][rows] = values.flatten(0, 1)
-        self.seen += x.shape[1]
+        self.num_seen += x.shape[1]
 
     def add(self, x: Tensor, uniform: Tensor, extras: Mapping[str, Tensor] | None = None) -> None:
         """Let `x` (R, B, ...) pass, with `uniform` (R, B) in [0, 1)."""
-        self.put(x, self.places(uniform.unsqueeze(0), self.seen)[0], extras)
+        self.write(x, self.placements(uniform.unsqueeze(0), self.num_seen)[0], extras)
 
-    def choose(self, uniform: Tensor) -> Tensor:
+    def sample_rows(self, uniform: Tensor) -> Tensor:
         """Rows of valid samples chosen evenly, with replacement, by `uniform` (R, B) in [0, 1): (R, B)."""
-        filled = self.filled
-        index = (uniform.double() * (filled + self.kept).unsqueeze(1)).long()
-        row = torch.where(index < filled, index + self.reserved, index - filled)
-        return row + self._first
+        filled = self.num_filled
+        index = (uniform.double() * (filled + self.num_valid_reserved).unsqueeze(1)).long()
+        row = torch.where(index < filled, index + self.num_reserved, index - filled)
+        return row + self._replica_offset
 
-    def at(self, rows: Tensor) -> Tensor:
+    def get(self, rows: Tensor) -> Tensor:
         """The samples in rows that `choose` gave: (R, B, ...)."""
         return self._rows[rows]
 
-    def extra(self, name: str, rows: Tensor) -> Tensor | None:
+    def get_extra(self, name: str, rows: Tensor) -> Tensor | None:
         """What is kept besides of the samples in these rows: (R, B, ...); None if nothing of that name is."""
         return self._extra[name][rows] if name in self._extra else None
 
@@ -130,22 +132,28 @@ class Memory:
 
     def state_dict(self) -> dict[str, Any]:
         """The memory as tensors, with the replica axis, and numbers."""
-        return {"x": self.x, "reserved": self.reserved, "kept": self.kept, "seen": self.seen, "extras": self.extras}
+        return {
+            "x": self.x,
+            "num_reserved": self.num_reserved,
+            "num_valid_reserved": self.num_valid_reserved,
+            "num_seen": self.num_seen,
+            "extras": self.extras,
+        }
 
 
-class Passage:
+class ReservoirPlacements:
     """Where the batches of a task find their places in a memory: found for many iterations at once."""
 
-    def __init__(self, streams: Streams) -> None:
+    def __init__(self, streams: ReplicaStreams) -> None:
         self._streams = streams
-        self._found: tuple[tuple[int, int], int, Tensor] | None = None
+        self._block: tuple[tuple[int, int], int, Tensor] | None = None
 
-    def rows(self, memory: Memory, size: int, position: Position) -> Tensor:
+    def rows(self, buffer: ReservoirBuffer, size: int, step: TrainingStep) -> Tensor:
         """The rows for a batch of `size`, of which one passes `memory` in each iteration."""
-        key, row = (size, position.task), position.iteration
-        if self._found is None or self._found[0] != key or not 0 <= row - self._found[1] < len(self._found[2]):
-            first, uniform = self._streams.ahead(Noise("uniform", (size,)), "memory.place", position.task, row)
+        key, row = (size, step.task), step.iteration
+        if self._block is None or self._block[0] != key or not 0 <= row - self._block[1] < len(self._block[2]):
+            first, uniform = self._streams.block_at(NoiseSpec("uniform", (size,)), "memory.place", step.task, row)
             # What has passed before: `size` with each iteration, and before the first whatever was there.
-            passed = memory.seen - (row - first) * size
-            self._found = (key, first, memory.places(uniform, passed))
-        return self._found[2][row - self._found[1]]
+            passed = buffer.num_seen - (row - first) * size
+            self._block = (key, first, buffer.placements(uniform, passed))
+        return self._block[2][row - self._block[1]]

@@ -21,23 +21,25 @@ from torch.nn.modules.conv import _ConvNd
 from gr_cli.benchmarks.base import EVALUATION_BATCH
 from gr_cli.config.settings import Settings
 from gr_cli.errors import one_line
-from gr_cli.strategies.steps import Batch, Position
-from gr_cli.training.batches import batches, passes
+from gr_cli.strategies.context import Batch, TrainingStep
+from gr_cli.training.batches import batches, sample_passes
 from gr_cli.training.build import build_learner
 from gr_cli.training.experiment import Experiment, prepare
 from gr_cli.training.learner import Learner, Losses
-from gr_cli.training.stacking import side_by_side
+from gr_cli.training.stacking import stack_learners
 
-_STEPS = 2  # of each of two tasks, in which runs alone and together are compared: the second shows what the first did
+_TRIAL_STEPS = (
+    2  # of each of two tasks, in which runs alone and together are compared: the second shows what the first did
+)
 # Beside the state of a run: gradients and a temporary of the optimiser; beside outputs: their gradients, and as many
 # temporaries.
-_STATES, _OUTPUTS = 3, 3
+_STATE_COPIES, _OUTPUT_COPIES = 3, 3
 # Most bytes of gradients and outputs in a step of a program, without convolutions and with them: see `fastest_width`.
-_LINEAR, _CONVOLUTIONAL = 64 << 20, 12 << 20
+_LINEAR_STEP_BYTES, _CONVOLUTIONAL_STEP_BYTES = 64 << 20, 12 << 20
 
 
 @dataclass(frozen=True)
-class StepSize:
+class MemoryModel:
     """What one run holds, from the shapes of its tensors.
 
     Attributes:
@@ -47,23 +49,23 @@ class StepSize:
         convolutional: whether solver or generator has convolutions.
     """
 
-    gradients: int
-    outputs: int
-    state: int = 0
-    convolutional: bool = False
+    gradient_bytes: int
+    activation_bytes: int
+    state_bytes: int = 0
+    has_convolutions: bool = False
 
     @property
-    def step(self) -> int:
+    def bytes_per_step(self) -> int:
         """Bytes that each step takes and gives back."""
-        return max(1, self.gradients + self.outputs)
+        return max(1, self.gradient_bytes + self.activation_bytes)
 
     @property
     def bytes_per_run(self) -> int:
         """An upper bound of the memory of the run, samples not counted: those are shared."""
-        return max(1, _STATES * self.state + _OUTPUTS * self.outputs)
+        return max(1, _STATE_COPIES * self.state_bytes + _OUTPUT_COPIES * self.activation_bytes)
 
 
-def fastest_width(size: StepSize) -> int:
+def fastest_width(memory_model: MemoryModel) -> int:
     """The most runs of this size in a program before wider ones get slower: a fixed budget of bytes for a step.
 
     Stacking saves the time around small products, most of it by width 8. Past 64 MiB that a step takes and gives back,
@@ -76,7 +78,11 @@ def fastest_width(size: StepSize) -> int:
     1.16 with 8.
     Measured by `scripts/bench_sweep.py --widths` with one thread of a server's processor (AVX-512, 32 MiB of cache).
     """
-    return max(1, (_CONVOLUTIONAL if size.convolutional else _LINEAR) // size.step)
+    return max(
+        1,
+        (_CONVOLUTIONAL_STEP_BYTES if memory_model.has_convolutions else _LINEAR_STEP_BYTES)
+        // memory_model.bytes_per_step,
+    )
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ class WidthChoice:
     bytes_per_run: int = 0
 
 
-def choose_width(jobs: Sequence[Settings], width: int, memory: int) -> WidthChoice:
+def choose_width(jobs: Sequence[Settings], max_width: int, max_bytes: int) -> WidthChoice:
     """The width of the programs for jobs that are alike.
 
     Args:
@@ -105,35 +111,37 @@ def choose_width(jobs: Sequence[Settings], width: int, memory: int) -> WidthChoi
     Raises:
         ConfigError, DataError: not even the first can be prepared.
     """
-    if min(width, len(jobs)) == 1:
+    if min(max_width, len(jobs)) == 1:
         return WidthChoice(1, "that is the width asked for")
     first = prepare(jobs[0])
-    obstacle, size = _compared(first, jobs[:2])
+    obstacle, size = _compare_batched_losses(first, jobs[:2])
     if obstacle:
         return WidthChoice(1, obstacle)
-    fits, needed = memory // size.bytes_per_run, f"a run takes up to {-(-size.bytes_per_run >> 20):,} MiB"
-    limits = [(max(1, fits), f"{needed}, and hydra.launcher.memory_mib={memory >> 20} is for all of them")]
+    fits, needed = max_bytes // size.bytes_per_run, f"a run takes up to {-(-size.bytes_per_run >> 20):,} MiB"
+    limits = [(max(1, fits), f"{needed}, and hydra.launcher.memory_mib={max_bytes >> 20} is for all of them")]
     if first.learner.device.type == "cpu":
-        what = "a run with convolutions" if size.convolutional else "a run"
-        limits.append((fastest_width(size), f"wider is slower: a step of {what} takes {size.step / 2**20:.1f} MiB"))
+        what = "a run with convolutions" if size.has_convolutions else "a run"
+        limits.append(
+            (fastest_width(size), f"wider is slower: a step of {what} takes {size.bytes_per_step / 2**20:.1f} MiB")
+        )
     narrowest, reason = min(limits, key=itemgetter(0))
-    wide_enough = narrowest >= min(width, len(jobs))
-    return WidthChoice(width if wide_enough else narrowest, "" if wide_enough else reason, size.bytes_per_run)
+    wide_enough = narrowest >= min(max_width, len(jobs))
+    return WidthChoice(max_width if wide_enough else narrowest, "" if wide_enough else reason, size.bytes_per_run)
 
 
-def _compared(first: Experiment, pair: Sequence[Settings]) -> tuple[str, StepSize]:
+def _compare_batched_losses(first: Experiment, pair: Sequence[Settings]) -> tuple[str, MemoryModel]:
     """Why these two jobs can't be replicas of one program, if so; and what one of them holds."""
-    learner, unknown = first.learner, StepSize(0, 0)
-    if learner.stretches is not None:
+    learner, unknown = first.learner, MemoryModel(0, 0)
+    if learner.consolidation_schedule is not None:
         return "runs that are told no boundary are not compared in a few steps", unknown
-    for name, module in _modules(learner):
+    for name, module in _named_modules(learner):
         if isinstance(module, _NormBase) and module.track_running_stats:
             return f"{type(module).__name__} `{name}` keeps running statistics", unknown
-    if learner.strategy.steps(1000) == 0:
+    if learner.strategy.num_steps(1000) == 0:
         return "nothing is learnt by steps", unknown
     try:
-        alone = [_losses(first, [job]) for job in pair]
-        together, _ = _losses(first, pair)
+        alone = [_trial_losses(first, [job]) for job in pair]
+        together, _ = _trial_losses(first, pair)
     except Exception as error:  # whatever a network of the user's own does that can't be batched
         return f"{type(error).__name__}: {one_line(error)[:120]}", unknown
     for step, both in enumerate(together):
@@ -145,7 +153,7 @@ def _compared(first: Experiment, pair: Sequence[Settings]) -> tuple[str, StepSiz
     return "", alone[0][1]
 
 
-def _modules(learner: Learner) -> Iterator[tuple[str, nn.Module]]:
+def _named_modules(learner: Learner) -> Iterator[tuple[str, nn.Module]]:
     """All parts of solver and generator, by their names there."""
     for network in (learner.solver, learner.generator):
         yield from network.named_modules() if network is not None else ()
@@ -159,23 +167,23 @@ def _nbytes(value: Any) -> int:
     return sum(map(_nbytes, parts))
 
 
-def _few(experiments: Sequence[Experiment], number: int) -> Iterator[Batch]:
+def _small_batches(experiments: Sequence[Experiment], number: int) -> Iterator[Batch]:
     """The batches of a stage, as if its first samples were all that it has: consolidation shall not take long."""
     most = min(EVALUATION_BATCH, *(len(experiment.stages[number].train) for experiment in experiments))
     for batch in batches(experiments, number, 0):
-        yield batch if batch.index is None else replace(batch, index=batch.index % most)
+        yield batch if batch.sample_index is None else replace(batch, sample_index=batch.sample_index % most)
 
 
-def on_data_of(first: Experiment, jobs: Sequence[Settings]) -> list[Experiment]:
+def experiments_on_same_data(first: Experiment, jobs: Sequence[Settings]) -> list[Experiment]:
     """Experiments of these jobs with fresh networks, on the data and the stages of `first`."""
-    spec, heads, device = first.benchmark.spec, first.learner.heads, first.learner.device
+    spec, heads, device = first.benchmark.spec, first.learner.task_units, first.learner.device
     return [replace(first, settings=job, learner=build_learner(job.config, spec, heads, device)) for job in jobs]
 
 
-def _losses(first: Experiment, jobs: Sequence[Settings]) -> tuple[list[Losses], StepSize]:
+def _trial_losses(first: Experiment, jobs: Sequence[Settings]) -> tuple[list[Losses], MemoryModel]:
     """The losses of the first steps of the first two tasks, of jobs on the data of `first`; and what they hold."""
-    experiments = on_data_of(first, jobs)
-    learner = side_by_side(experiments)
+    experiments = experiments_on_same_data(first, jobs)
+    learner = stack_learners(experiments)
     found: list[Losses] = []
     outputs = [0]  # bytes, of each step
 
@@ -183,22 +191,25 @@ def _losses(first: Experiment, jobs: Sequence[Settings]) -> tuple[list[Losses], 
         # What frozen networks give is let go at once, in parts that are smaller where more replicas give them.
         outputs[-1] += _nbytes(output) if torch.is_grad_enabled() else 0
 
-    def noted(position: Position, losses: Losses) -> None:
+    def noted(position: TrainingStep, losses: Losses) -> None:
         found.append(losses)
         outputs.append(0)
 
-    for _, module in _modules(learner):
+    for _, module in _named_modules(learner):
         if not list(module.children()):
             module.register_forward_hook(count)
     for number, stage in enumerate(first.stages[:2]):
-        samples = passes(experiments, number, 1)
-        few = islice(_few(experiments, number), _STEPS)
+        samples = sample_passes(experiments, number, 1)
+        few = islice(_small_batches(experiments, number), _TRIAL_STEPS)
         learner.train_task(stage.task, few, stage.iterations, noted, 0, samples)
         # An update of the generator may be due much later; it shall be tried, too.
-        noted(Position(stage.task, 0, 1), learner.step_generator(next(_few(experiments, number)), stage.task))
-    return found, StepSize(
-        gradients=_nbytes([descent.parameters for descent in learner.descents.values()]),
-        outputs=max(outputs),
-        state=_nbytes(learner.state_of(0)),
-        convolutional=any(isinstance(module, _ConvNd) for _, module in _modules(learner)),
+        noted(
+            TrainingStep(stage.task, 0, 1),
+            learner.step_generator(next(_small_batches(experiments, number)), stage.task),
+        )
+    return found, MemoryModel(
+        gradient_bytes=_nbytes([descent.parameters for descent in learner.functional_optimizers.values()]),
+        activation_bytes=max(outputs),
+        state_bytes=_nbytes(learner.state_of(0)),
+        has_convolutions=any(isinstance(module, _ConvNd) for _, module in _named_modules(learner)),
     )

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from gr_cli.nn.gradient_projection import with_replica_axis
-from gr_cli.optimizers import Descent, Optimizer
+from gr_cli.optimizers import FunctionalOptimizer, Optimizer
+from gr_cli.strategies.context import TaskContext
 from gr_cli.strategies.regularizer import Regularizer
-from gr_cli.strategies.steps import Situation
 
 
-class Held:
+class PenalizedUpdate:
     """The parameters that a regulariser keeps near to where they were.
 
     Args:
@@ -22,10 +22,14 @@ class Held:
         replicas: how many runs are trained together.
     """
 
-    def __init__(self, regularizer: Regularizer, descents: Mapping[str, Descent], replicas: int) -> None:
-        self.regularizer, self.descents, self._replicas = regularizer, descents, replicas
+    def __init__(
+        self, regularizer: Regularizer, functional_optimizers: Mapping[str, FunctionalOptimizer], replicas: int
+    ) -> None:
+        self.regularizer, self.functional_optimizers, self._replicas = regularizer, functional_optimizers, replicas
 
-    def step(self, gradients: Sequence[Tensor | None], rate: Callable[[Optimizer], float]) -> dict[str, Tensor]:
+    def step(
+        self, gradients: Sequence[Tensor | None], learning_rate: Callable[[Optimizer], float]
+    ) -> dict[str, Tensor]:
         """A step down a loss of those gradients, in the order of the parameters, and the penalty; its value (R,), if
         there is anything to keep yet."""
         regularizer, parameters = self.regularizer, self._parameters()
@@ -33,19 +37,19 @@ class Held:
             torch.zeros_like(p) if g is None else with_replica_axis(g, self._replicas)
             for p, g in zip(parameters, gradients, strict=True)
         ]
-        before = [p.clone() for p in parameters] if regularizer.follows else []
+        before = [p.clone() for p in parameters] if regularizer.tracks_trajectory else []
         penalty = regularizer.penalty(parameters)
         pulls = iter(free if penalty is None else [g + pull for g, pull in zip(free, penalty[1], strict=True)])
-        for descent in self.descents.values():
-            descent.step([next(pulls).view_as(p) for p in descent.parameters], rate)
-        if regularizer.follows:
-            regularizer.follow(before, parameters, free)
+        for descent in self.functional_optimizers.values():
+            descent.step([next(pulls).view_as(p) for p in descent.parameters], learning_rate)
+        if regularizer.tracks_trajectory:
+            regularizer.track_step(before, parameters, free)
         return {} if penalty is None else {"penalty": penalty[0]}
 
-    def end_task(self, situation: Situation) -> None:
+    def end_task(self, context: TaskContext) -> None:
         """Let the regulariser learn what was important in a task that is over."""
-        self.regularizer.end_task(self._parameters(), situation)
+        self.regularizer.end_task(self._parameters(), context)
 
     def _parameters(self) -> list[Tensor]:
-        held = (p.detach() for descent in self.descents.values() for p in descent.parameters)
+        held = (p.detach() for descent in self.functional_optimizers.values() for p in descent.parameters)
         return [with_replica_axis(p, self._replicas) for p in held]

@@ -10,17 +10,17 @@ from gr_cli.errors import CompositionError, ConfigError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_OURS = "gr_cli.cli.launchers.batched.BatchedLauncher"
+_BATCHED_LAUNCHER = "gr_cli.cli.launchers.batched.BatchedLauncher"
 # What to install for the launchers, by their package in `hydra_plugins`.
 _EXTRAS = {"hydra_ray_launcher": "ray", "hydra_joblib_launcher": "joblib", "hydra_submitit_launcher": "slurm"}
 
 
-def in_this_process(hydra: Any) -> bool:
+def runs_in_this_process(hydra: Any) -> bool:
     """Whether the jobs of the sweep run one after another in the process of the command itself."""
     return str(hydra.launcher._target_).endswith(("BasicLauncher", "BatchedLauncher"))
 
 
-def trained_elsewhere(hydra: Any) -> bool:
+def uses_other_processes(hydra: Any) -> bool:
     """Whether other processes than that of the command train the jobs of the sweep."""
     from omegaconf import OmegaConf
 
@@ -28,14 +28,14 @@ def trained_elsewhere(hydra: Any) -> bool:
         OmegaConf.select(hydra, f"launcher.{name}", default=default)
         for name, default in (("processes", 1), ("where", "here"))
     )
-    return not in_this_process(hydra) or processes > 1 or where != "here"
+    return not runs_in_this_process(hydra) or processes > 1 or where != "here"
 
 
-def starts_processes(hydra: Any) -> bool:
+def starts_local_processes(hydra: Any) -> bool:
     """Whether these other processes are of this machine, and started by that of the command."""
     target = str(hydra.launcher._target_)
-    return trained_elsewhere(hydra) and (
-        target.endswith("JoblibLauncher") or (in_this_process(hydra) and hydra.launcher.where == "here")
+    return uses_other_processes(hydra) and (
+        target.endswith("JoblibLauncher") or (runs_in_this_process(hydra) and hydra.launcher.where == "here")
     )
 
 
@@ -56,7 +56,7 @@ def check_launcher(config: DictConfig) -> None:
         raise CompositionError(f"hydra/launcher={name}: its package is not installed; {remedy}")
     if target.startswith("hydra_plugins.gr_cli."):
         ours: Any = OmegaConf.to_container(node, resolve=True)
-        ours["_target_"] = _OURS
+        ours["_target_"] = _BATCHED_LAUNCHER
         check_node(ours, "hydra.launcher", ())
         if ours.get("where") == "ray" and find_spec("ray") is None:
             raise CompositionError(

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
 
-from gr_cli.terminal.format import duration, shortened
+from gr_cli.terminal.format import format_duration, truncate_left
 
 if TYPE_CHECKING:
-    from gr_cli.terminal.sweep_progress import Tally
+    from gr_cli.terminal.sweep_progress import SweepProgress
 
-_TEXTS = ("label", "stage", "name", "count", "rate", "left", "losses")
+_FIELDS = ("label", "stage", "name", "count", "rate", "left", "losses")
 
 
-def _text(name: str, style: str = "none", justify: Literal["left", "right"] = "left") -> TextColumn:
+def _text_column(name: str, style: str = "none", justify: Literal["left", "right"] = "left") -> TextColumn:
     return TextColumn(f"{{task.fields[{name}]}}", style, justify, markup=False)
 
 
-class Bars(Progress):
+class ProgressBars(Progress):
     """Bars that are renewed until they are stopped, and are gone then. What is printed meanwhile comes above them.
 
     Beside each bar stand texts, as many as there is room for; labels only if there are several bars.
@@ -28,20 +28,20 @@ class Bars(Progress):
 
     def __init__(self, console: Console, several: bool) -> None:
         width = console.width
-        self._label = max(16, width // 3)
-        room = width - self._label if several else width
+        self._label_width = max(16, width // 3)
+        room = width - self._label_width if several else width
         bar = BarColumn(24 if width >= 100 else 14 if width > 70 else 8)
         # Each with the characters from which on a line has room for it.
         columns: list[tuple[int, ProgressColumn]] = [
-            (0, _text("stage", "bold")),
-            (76, _text("name")),
+            (0, _text_column("stage", "bold")),
+            (76, _text_column("name")),
             (0, bar),
-            (0, _text("count", justify="right")),
-            (92, _text("rate", justify="right")),
-            (0, _text("left", justify="right")),
-            (147, _text("losses", "dim")),
+            (0, _text_column("count", justify="right")),
+            (92, _text_column("rate", justify="right")),
+            (0, _text_column("left", justify="right")),
+            (147, _text_column("losses", "dim")),
         ]
-        shown: list[ProgressColumn] = [_text("label")] if several else []
+        shown: list[ProgressColumn] = [_text_column("label")] if several else []
         shown += [column for least, column in columns if room >= least]
         # What goes to a file shall go there.
         super().__init__(
@@ -50,17 +50,21 @@ class Bars(Progress):
 
     def add(self, label: str, total: float | None = None, done: float = 0.0) -> TaskID:
         """A bar. No `total`: nobody knows how long it will be."""
-        texts = dict.fromkeys(_TEXTS, "") | {"label": shortened(label, self._label)}
+        texts = dict.fromkeys(_FIELDS, "") | {"label": truncate_left(label, self._label_width)}
         return self.add_task("", total=total, completed=done, **texts)  # type: ignore[arg-type]
 
-    def show_sweep(self, bar: TaskID, tally: Tally, current: float, over: int = 0, failed: int = 0) -> None:
+    def update_sweep(
+        self, bar: TaskID, progress: SweepProgress, active_jobs_done: float, more_ended: int = 0, more_failed: int = 0
+    ) -> None:
         """Let the bar of a sweep say how far it is: `over` jobs more than `tally` counts, and `failed` ones, and
         `current` jobs' worth of those under way."""
         self.update(
             bar,
-            completed=tally.over + over + current,
-            total=tally.total,
-            stage=f"{tally.failed + failed} failed" if tally.failed + failed else "",
-            count=f"{tally.over + over}/{tally.total}" if tally.total else f"{tally.over + over}",
-            left=duration(tally.left(over + current)),
+            completed=progress.ended + more_ended + active_jobs_done,
+            total=progress.total,
+            stage=f"{progress.failed + more_failed} failed" if progress.failed + more_failed else "",
+            count=f"{progress.ended + more_ended}/{progress.total}"
+            if progress.total
+            else f"{progress.ended + more_ended}",
+            left=format_duration(progress.seconds_left(more_ended + active_jobs_done)),
         )

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gr_cli.errors import GrError, Interrupted, TrainingError, as_failure
-from gr_cli.evaluation.base import Context, Evaluation, measure
+from gr_cli.evaluation.base import Evaluation, EvaluationContext, run_evaluations
 from gr_cli.results.folder import RunFolder
-from gr_cli.results.status import Status
+from gr_cli.results.status import StatusWriter
 from gr_cli.runner import checkpoints
-from gr_cli.trackers.trust import to_be_trusted
+from gr_cli.trackers.trust import untrusted_names
 from gr_cli.training.experiment import Experiment
 from gr_cli.training.learner import Learner
-from gr_cli.training.observer import View
-from gr_cli.training.stages import Place
+from gr_cli.training.observer import RunObserver
+from gr_cli.training.stages import ResumePoint
 
 
 @dataclass
@@ -25,32 +25,33 @@ class Run:
 
     experiment: Experiment
     folder: RunFolder
-    status: Status
-    states: dict[Place, checkpoints.Origin]
-    saved: Place | None = None  # of the newest state in its folder
+    status: StatusWriter
+    states: dict[ResumePoint, checkpoints.SavedState]
+    saved: ResumePoint | None = None  # of the newest state in its folder
     failure: GrError | None = None
     evaluations: Sequence[Evaluation] = ()
 
 
 @dataclass
-class Cohort:
+class RunGroup:
     """Runs that are trained together by one learner; usually there is one. A run that fails leaves the others alone."""
 
     runs: list[Run]
     learner: Learner
-    view: View
-    alone: bool  # else a failure is told at once, and not by whoever wanted the run
+    observers: RunObserver
+    is_single: bool  # else a failure is told at once, and not by whoever wanted the run
 
     @property
-    def going(self) -> list[tuple[int, Run]]:
+    def active(self) -> list[tuple[int, Run]]:
         """The runs that have not failed, with their places among the replicas."""
         return [(i, run) for i, run in enumerate(self.runs) if run.failure is None]
 
-    def measure(self, after_task: int, iteration: int, final: bool) -> None:
+    def measure(self, after_task: int, iteration: int, task_finished: bool) -> None:
         """Let the evaluations of each run look at it; `after_task` -1 is before any training."""
-        self.each(
-            lambda i, run: measure(
-                run.evaluations, Context(run.experiment, self.learner, i, after_task, iteration, final)
+        self.for_each_active(
+            lambda i, run: run_evaluations(
+                run.evaluations,
+                EvaluationContext(run.experiment, self.learner, i, after_task, iteration, task_finished),
             )
         )
 
@@ -61,7 +62,7 @@ class Cohort:
 
     def interrupted(self) -> Interrupted:
         """What to raise when all have saved their state because they were asked to stop."""
-        return Interrupted(self.folders, to_be_trusted(self.runs[0].experiment.settings.config))
+        return Interrupted(self.folders, untrusted_names(self.runs[0].experiment.settings.config))
 
     def fail(self, run: Run, error: GrError) -> None:
         """Take note that a run failed; if it was the last one, that is the end of all."""
@@ -70,16 +71,16 @@ class Cohort:
         run.failure = error
         if len(self.runs) > 1:
             run.status.write_end(error)
-        if not self.alone:
-            self.view.failed(run.folder.path, error)
-        if not self.going:
+        if not self.is_single:
+            self.observers.failed(run.folder.path, error)
+        if not self.active:
             raise error
 
-    def each(self, do: Callable[[int, Run], object]) -> None:
+    def for_each_active(self, action: Callable[[int, Run], object]) -> None:
         """`do` for each run that is still going, with its place among the replicas."""
-        for i, run in self.going:
+        for i, run in self.active:
             try:
-                do(i, run)
+                action(i, run)
             except GrError as error:
                 self.fail(run, error)
             except Exception as error:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from gr_cli.generators.base import Generator
 from gr_cli.nn.gradient_rules import Loss
 from gr_cli.nn.layers import per_replica
-from gr_cli.nn.losses import total_of
-from gr_cli.nn.random_streams import Noise, Streams
+from gr_cli.nn.losses import sum_tensors
+from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams
 from gr_cli.nn.replicas import Replicas
 
 State = dict[str, Any]
@@ -29,16 +29,16 @@ class Stateful(Protocol):
         """Tensors, with the replica axis, and numbers common to all."""
 
 
-def state_of(part: Stateful | None) -> State | None:
+def optional_state(component: Stateful | None) -> State | None:
     """The state of a part that may be missing."""
-    return None if part is None else part.state_dict()
+    return None if component is None else component.state_dict()
 
 
 # One pass over the samples of the current task for the replica of that number: x (B, ...), y (B,) in output units.
-Pass = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
+SamplePass = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 
 
-class Solve(Protocol):
+class SolverForward(Protocol):
     """The solvers as they are trained in this step, in two halves or as one."""
 
     def __call__(self, x: Tensor, /) -> Tensor:
@@ -60,14 +60,14 @@ class Batch:
 
     x: Tensor
     y: Tensor
-    units: Tensor
+    active_units: Tensor
     replay_units: Tensor
-    rivals: Tensor
-    index: Tensor | None = None
+    competing_units: Tensor
+    sample_index: Tensor | None = None
 
 
 @dataclass(frozen=True)
-class Position:
+class TrainingStep:
     """Where in the stream a step stands. A task has `iterations` solver steps; a strategy may add steps after them."""
 
     task: int
@@ -76,7 +76,7 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Situation:
+class TaskContext:
     """What a strategy may look at when a task begins: networks as they stand, units for replay, random streams.
 
     `generators` is None where the strategy asked for none.
@@ -89,27 +89,27 @@ class Situation:
 
     task: int
     solver: Replicas[nn.Module]
-    generators: Replicas[Generator] | None
-    streams: Streams
-    teacher_units: Tensor
+    generator_scope: Replicas[Generator] | None
+    streams: ReplicaStreams
+    known_units: Tensor
     task_of_unit: Tensor | None
-    heads: Tensor
-    rivals: Tensor
-    samples: Pass
+    task_units: Tensor
+    competing_units: Tensor
+    sample_pass: SamplePass
 
     @property
     def generator(self) -> Replicas[Generator]:
         """The generator of a strategy that asked for one."""
-        assert self.generators is not None
-        return self.generators
+        assert self.generator_scope is not None
+        return self.generator_scope
 
-    def uniform(self, stream: str, size: int, position: Position) -> Tensor:
+    def uniform(self, stream: str, size: int, step: TrainingStep) -> Tensor:
         """Numbers (R, size) in [0, 1) for the step at `position`."""
-        return self.streams.rows(Noise("uniform", (size,)), stream, position.task, position.iteration)
+        return self.streams.values_at(NoiseSpec("uniform", (size,)), stream, step.task, step.iteration)
 
 
 @dataclass(frozen=True)
-class Term:
+class LossTerm:
     """One part of the total loss, `value` (R,): total = sum of weight * value, the weight one for all or (R,).
 
     `per_sample` (R, B): the losses of current samples of which `value` is the mean, if it is.
@@ -120,18 +120,18 @@ class Term:
 
     value: Tensor
     weight: float | Tensor = 1.0
-    constraint: bool = False
+    is_constraint: bool = False
     per_sample: Tensor | None = None
 
 
-def loss_of(terms: Sequence[Term], keep_graph: bool = False) -> Loss:
+def weighted_loss(terms: Sequence[LossTerm], keep_graph: bool = False) -> Loss:
     """The weighted sum of terms, for a gradient rule."""
     parts = [(per_replica(term.weight, term.value), term.per_sample) for term in terms]
 
     def per_sample() -> Tensor:
-        return total_of([x * per_replica(weight, x) / x.shape[1] for weight, x in parts if x is not None])
+        return sum_tensors([x * per_replica(weight, x) / x.shape[1] for weight, x in parts if x is not None])
 
-    total = total_of([weight * term.value for (weight, _), term in zip(parts, terms, strict=True)])
+    total = sum_tensors([weight * term.value for (weight, _), term in zip(parts, terms, strict=True)])
     return Loss(total, per_sample if any(x is not None for _, x in parts) else None, keep_graph)
 
 

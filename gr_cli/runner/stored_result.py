@@ -12,11 +12,11 @@ from gr_cli.errors import FolderError, GrError
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.record import Record, Result
 from gr_cli.runner.checkpoints import check_identity
-from gr_cli.system.messages import tell
-from gr_cli.training.experiment import data_of
+from gr_cli.system.messages import print_status
+from gr_cli.training.experiment import dataset_hash_of
 
 
-def stored(settings: Settings, folder: RunFolder) -> Result | None:
+def stored_result(settings: Settings, folder: RunFolder) -> Result | None:
     """What the run of `settings` found, if it is over; None if it has to begin or to go on.
 
     It is over if its state is that of the end, whatever status.json says. Tables that are not those of its state are
@@ -34,21 +34,21 @@ def stored(settings: Settings, folder: RunFolder) -> Result | None:
     check_identity(saved, settings, folder)
     stage, stages = saved["stage"], saved["stages"]
     if stage < stages:
-        tell(
+        print_status(
             f"{folder.path}: its status.json says that it is finished, but its state is of task {stage + 1} of "
             f"{stages}; the run goes on"
         )
         return None
     record = Record.from_state(saved["record"])
-    _repair(settings, folder, record, saved)
-    _tell_of_other_data(settings, folder, saved["data"])
+    _rewrite_damaged_files(settings, folder, record, saved)
+    _warn_if_data_changed(settings, folder, saved["data"])
     return Result(folder.path, record, saved["metrics"])
 
 
-def _repair(settings: Settings, folder: RunFolder, record: Record, saved: Mapping[str, Any]) -> None:
+def _rewrite_damaged_files(settings: Settings, folder: RunFolder, record: Record, saved: Mapping[str, Any]) -> None:
     """Write the tables and the configuration anew that were damaged, changed or removed."""
     changed, status = folder.changed_tables(record, saved["metrics"]), folder.status() or {}
-    folder.check_facts(status)
+    folder.check_status_checksum(status)
     with suppress(OSError, ValueError, FolderError):
         folder.check_file("config.yaml", status)
         if not changed:
@@ -58,11 +58,13 @@ def _repair(settings: Settings, folder: RunFolder, record: Record, saved: Mappin
         folder.write_tables(record, saved["metrics"])
         folder.write_status(status)
     what = ", ".join(changed) or "config.yaml"
-    tell(f"{folder.path}: {what} had been damaged or changed; written anew from the run's state")
+    print_status(f"{folder.path}: {what} had been damaged or changed; written anew from the run's state")
 
 
-def _tell_of_other_data(settings: Settings, folder: RunFolder, learnt: str) -> None:
+def _warn_if_data_changed(settings: Settings, folder: RunFolder, learnt: str) -> None:
     """Say so, if a finished run learnt something else than what its benchmark holds now. It may be gone, too."""
     with suppress(GrError):
-        if learnt != data_of(replace(settings, config=settings.config | {"download": False})):
-            tell(f"{folder.path}: learnt other samples or labels than its benchmark has now; fresh=true learns these")
+        if learnt != dataset_hash_of(replace(settings, config=settings.config | {"download": False})):
+            print_status(
+                f"{folder.path}: learnt other samples or labels than its benchmark has now; fresh=true learns these"
+            )

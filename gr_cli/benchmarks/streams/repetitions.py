@@ -8,29 +8,32 @@ import torch
 
 from gr_cli.benchmarks.base import Samples
 from gr_cli.errors import DataError
-from gr_cli.nn.random_streams import Draws
+from gr_cli.nn.random_streams import RandomStreams
 
 
-def dealt(train: Samples, names: Sequence[str], rounds: int, draws: Draws, group: int) -> list[Samples]:
+def split_into_rounds(
+    train: Samples, names: Sequence[str], repetitions: int, draws: RandomStreams, group: int
+) -> list[Samples]:
     """The samples of each class dealt out evenly among the rounds, the first ones getting one more.
 
     Raises:
         DataError: a class has fewer samples than there are rounds.
     """
-    if rounds == 1:
+    if repetitions == 1:
         return [train]
     order = draws.permutation("rounds", group, n=len(train))
     nth = torch.empty_like(train.y)
     for label, name in enumerate(names):
         members = order[train.y[order] == label]
-        if len(members) < rounds:
+        if len(members) < repetitions:
             raise DataError(
-                f"benchmark.rounds={rounds}: class {name!r} has only {len(members)} training samples; try fewer rounds"
+                f"benchmark.repetitions={repetitions}: class {name!r} has only {len(members)} training samples; "
+                "try fewer repetitions"
             )
-        nth[members] = torch.arange(len(members)) % rounds
-    return [train.at((nth == i).nonzero().squeeze(1)) for i in range(rounds)]
+        nth[members] = torch.arange(len(members)) % repetitions
+    return [train.select((nth == i).nonzero().squeeze(1)) for i in range(repetitions)]
 
 
-def called(name: str, nth: int, rounds: int) -> str:
+def round_name(name: str, round_index: int, repetitions: int) -> str:
     """The name of a task in its `nth` round."""
-    return f"{name}, round {nth + 1}" if rounds > 1 else name
+    return f"{name}, round {round_index + 1}" if repetitions > 1 else name

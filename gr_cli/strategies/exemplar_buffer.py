@@ -9,31 +9,33 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gr_cli.strategies.steps import Situation
+from gr_cli.strategies.context import TaskContext
 
 # Which samples of a class to keep, at most so many and in their order: of `x` (N, ...), by their places.
-Choice = Callable[[Tensor, int], Tensor]
+Selection = Callable[[Tensor, int], Tensor]
 
 
-def chosen_evenly(situation: Situation, replica: int, number: int, stream: str) -> Iterator[tuple[Tensor, Tensor]]:
+def uniform_subset(
+    context: TaskContext, replica: int, max_samples: int, stream: str
+) -> Iterator[tuple[Tensor, Tensor]]:
     """`number` of the task's samples, each with the same probability, in one batch; all, if there are no more.
 
     In one pass, because the next one may come in another order: the samples with the smallest of random numbers.
     """
-    draws = situation.streams.generator(replica, stream, situation.task)
+    draws = context.streams.generator(replica, stream, context.task)
     kept: tuple[Tensor, Tensor, Tensor] | None = None
-    for x, y in situation.samples(replica):
+    for x, y in context.sample_pass(replica):
         lots = torch.rand(y.shape[0], generator=draws, device=y.device)
         if kept is not None:
             x, y, lots = torch.cat([kept[0], x]), torch.cat([kept[1], y]), torch.cat([kept[2], lots])
-        first = lots.argsort()[:number].sort().values
+        first = lots.argsort()[:max_samples].sort().values
         kept = (x[first], y[first], lots[first])
     if kept is not None:
         yield kept[0], kept[1]
 
 
 @dataclass
-class Exemplars:
+class ExemplarBuffer:
     """Samples `x` (R, K, m, ...) of K classes, of each the first `size` (R, K) of m places valid; `label` (R, K) is
     the output unit of a class. A class of two tasks, where tasks share units, counts for each."""
 
@@ -47,15 +49,16 @@ class Exemplars:
         self._labels = self.label.unsqueeze(2).expand(-1, -1, places).flatten(1)
         valid = torch.arange(places, device=self.x.device) < self.size.unsqueeze(2)  # (R, K, m)
         # Places in the order in which they are drawn from: the valid ones first.
-        self._order = torch.argsort(valid.flatten(1).to(torch.int8), dim=1, descending=True, stable=True)
-        self.number = self.size.sum(1)  # (R,) of all classes together
-        self._first = torch.arange(replicas, device=self.x.device).unsqueeze(1) * (classes * places)
+        self._valid_first = torch.argsort(valid.flatten(1).to(torch.int8), dim=1, descending=True, stable=True)
+        self.num_samples = self.size.sum(1)  # (R,) of all classes together
+        self._replica_offset = torch.arange(replicas, device=self.x.device).unsqueeze(1) * (classes * places)
 
     @classmethod
-    def of(cls, situation: Situation, per_class: int, choice: Callable[[int], Choice]) -> Self:
+    def from_task(cls, context: TaskContext, per_class: int, selection: Callable[[int], Selection]) -> Self:
         """At most `per_class` of each class of a task, for each replica: `choice(replica)` says which."""
         found = [
-            _by_class(situation, replica, per_class, choice(replica)) for replica in range(situation.streams.replicas)
+            _select_by_class(context, replica, per_class, selection(replica))
+            for replica in range(context.streams.replicas)
         ]
         like = next(iter(found[0].values()))
         classes = max(len(mine) for mine in found)
@@ -68,20 +71,20 @@ class Exemplars:
         return cls(x, label, size)
 
     @classmethod
-    def joined(cls, parts: Sequence[Self]) -> Self:
+    def concatenate(cls, buffers: Sequence[Self]) -> Self:
         """The classes of all parts, which have as many places for each."""
-        return cls(*(torch.cat([getattr(p, name) for p in parts], 1) for name in ("x", "label", "size")))
+        return cls(*(torch.cat([getattr(p, name) for p in buffers], 1) for name in ("x", "label", "size")))
 
-    def first(self, per_class: int) -> Self:
+    def truncate(self, per_class: int) -> Self:
         """Of each class the first `per_class` only."""
         return type(self)(self.x[:, :, :per_class].clone(), self.label, self.size.clamp(max=per_class))
 
-    def draw(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    def sample(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Samples chosen evenly, with replacement, by `uniform` (R, B) in [0, 1), and their labels."""
-        place = self._order.gather(1, (uniform.double() * self.number.unsqueeze(1)).long())
-        return self._samples[place + self._first], self._labels.gather(1, place)
+        place = self._valid_first.gather(1, (uniform.double() * self.num_samples.unsqueeze(1)).long())
+        return self._samples[place + self._replica_offset], self._labels.gather(1, place)
 
-    def of_replica(self, replica: int) -> Iterator[tuple[int, Tensor]]:
+    def classes_of(self, replica: int) -> Iterator[tuple[int, Tensor]]:
         """Each class of a replica that has any: its output unit and its samples (n, ...)."""
         for unit, n, kept in zip(
             self.label[replica].tolist(), self.size[replica].tolist(), self.x[replica], strict=True
@@ -99,12 +102,12 @@ class Exemplars:
         return {"x": self.x, "label": self.label, "size": self.size}
 
 
-def _by_class(situation: Situation, replica: int, most: int, choice: Choice) -> dict[int, Tensor]:
+def _select_by_class(situation: TaskContext, replica: int, per_class: int, selection: Selection) -> dict[int, Tensor]:
     """What is kept of each class of the task, by its output unit. One class at a time is held whole."""
-    units = sorted({unit for _, y in situation.samples(replica) for unit in y.unique().tolist()})
+    units = sorted({unit for _, y in situation.sample_pass(replica) for unit in y.unique().tolist()})
     found = {}
     for unit in units:
-        x = torch.cat([x[y == unit] for x, y in situation.samples(replica)])
+        x = torch.cat([x[y == unit] for x, y in situation.sample_pass(replica)])
         if len(x):  # a loader that shuffles and drops the rest may leave out all of a class
-            found[unit] = x[choice(x, most)].clone()
+            found[unit] = x[selection(x, per_class)].clone()
     return found

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from gr_cli.errors import ConfigError
-from gr_cli.strategies.generated_samples import Dreams
-from gr_cli.strategies.reservoir import Memory, Passage, pick_balanced, shares
-from gr_cli.strategies.steps import GeneratorBatch, Position, Situation
+from gr_cli.strategies.context import GeneratorBatch, TaskContext, TrainingStep
+from gr_cli.strategies.generated_samples import GeneratedReplay
+from gr_cli.strategies.reservoir_buffer import ReservoirBuffer, ReservoirPlacements, first_of_each_task, split_evenly
 
-_SURPLUS = 4  # generated samples per place of the memory, so that rare classes fill their share
+_CANDIDATES_PER_SLOT = 4  # generated samples per place of the memory, so that rare classes fill their share
 
 
 class GeneratorMemory:
@@ -37,40 +37,40 @@ class GeneratorMemory:
                 "try strategy.memory_size=500 or strategy.generator_data=current_and_replay",
             )
         self._size, self._task_balanced, self._keeps_labels = size, task_balanced, keeps_labels
-        self.buffer: Memory | None = None
+        self.buffer: ReservoirBuffer | None = None
 
-    def enter(self, situation: Situation) -> None:
+    def set_up_task(self, context: TaskContext) -> None:
         """Make ready for a task, or for going on in it."""
-        self.buffer, self._placements = None, Passage(situation.streams)
+        self.buffer, self._placements = None, ReservoirPlacements(context.streams)
 
-    def fill(self, situation: Situation, generated: Dreams) -> None:
+    def fill(self, context: TaskContext, generated: GeneratedReplay) -> None:
         """Put generated samples of the earlier tasks into their places."""
-        by_label = self._task_balanced and situation.task_of_unit is not None
-        replay = generated.draw(self._size * (_SURPLUS if by_label else 1), "memory")
+        by_label = self._task_balanced and context.task_of_unit is not None
+        replay = generated.generate(self._size * (_CANDIDATES_PER_SLOT if by_label else 1), "memory")
         extras = {} if replay.labels is None else {"labels": replay.labels}
-        self.buffer = Memory.empty(self._size, replay.x, extras)
+        self.buffer = ReservoirBuffer.empty(self._size, replay.x, extras)
         if not self._task_balanced:
             first = {name: value[:, : self._size] for name, value in extras.items()}
             x = replay.x[:, : self._size]
             self.buffer.add(x, x.new_zeros(x.shape[:2]), first)
             return
-        places = self._size * situation.task // (situation.task + 1)
+        places = self._size * context.task // (context.task + 1)
         valid = torch.ones(replay.x.shape[:2], dtype=torch.bool, device=replay.x.device)
-        if situation.task_of_unit is not None:
+        if context.task_of_unit is not None:
             first_head = replay.target[:, :, 0]
-            label = first_head.argmax(-1) if replay.soft else first_head
-            valid = pick_balanced(situation.task_of_unit[label], shares(places, situation.task))
-        self.buffer.reserve(replay.x, valid, places, extras)
+            label = first_head.argmax(-1) if replay.has_soft_targets else first_head
+            valid = first_of_each_task(context.task_of_unit[label], split_evenly(places, context.task))
+        self.buffer.fill_reserved(replay.x, valid, places, extras)
 
-    def add(self, x: Tensor, y: Tensor, position: Position) -> None:
+    def add(self, x: Tensor, y: Tensor, step: TrainingStep) -> None:
         """Offer samples (R, B, ...) with labels (R, B) to the reservoir."""
         extras = {"labels": y} if self._keeps_labels else {}
         if self.buffer is None:
-            self.buffer = Memory.empty(self._size, x, extras)
-        self.buffer.put(x, self._placements.rows(self.buffer, x.shape[1], position), extras)
+            self.buffer = ReservoirBuffer.empty(self._size, x, extras)
+        self.buffer.write(x, self._placements.rows(self.buffer, x.shape[1], step), extras)
 
     def batch(self, uniform: Tensor, update: int) -> GeneratorBatch:
         """What `uniform` (R, B) in [0, 1) draws from it."""
         assert self.buffer is not None
-        rows = self.buffer.choose(uniform)
-        return GeneratorBatch(self.buffer.at(rows), update, labels=self.buffer.extra("labels", rows))
+        rows = self.buffer.sample_rows(uniform)
+        return GeneratorBatch(self.buffer.get(rows), update, labels=self.buffer.get_extra("labels", rows))

@@ -7,14 +7,14 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from gr_cli.nn.augmentation import Augment
-from gr_cli.nn.random_streams import Streams
+from gr_cli.nn.augmentation import Augmentation
+from gr_cli.nn.random_streams import ReplicaStreams
 from gr_cli.nn.replicas import Replicas
-from gr_cli.strategies.steps import Position, Solve
+from gr_cli.strategies.context import SolverForward, TrainingStep
 
 
 @dataclass(frozen=True)
-class SolverForward(Solve):
+class TrainingForward(SolverForward):
     """The solvers in the training step at `position`.
 
     solvers: the networks, called on samples (R, B, ...).
@@ -25,23 +25,23 @@ class SolverForward(Solve):
     """
 
     solvers: Replicas[nn.Module]
-    streams: Streams
-    augment: Augment
-    needs_noise: bool
-    position: Position
+    streams: ReplicaStreams
+    augment: Augmentation
+    takes_noise: bool
+    step: TrainingStep
 
     def __call__(self, x: Tensor, /) -> Tensor:
-        return self._of_samples("__call__", x)
+        return self._call_on_samples("__call__", x)
 
     def features(self, x: Tensor, /) -> Tensor:
-        return self._of_samples("features", x)
+        return self._call_on_samples("features", x)
 
     def readout(self, features: Tensor, /) -> Tensor:
         return cast(Tensor, self.solvers.call("readout", features)).to(self.streams.dtype)
 
-    def _of_samples(self, method: str, x: Tensor) -> Tensor:
-        task, iteration = self.position.task, self.position.iteration
+    def _call_on_samples(self, method: str, x: Tensor) -> Tensor:
+        task, iteration = self.step.task, self.step.iteration
         x = self.augment(x, self.streams, task, iteration)
-        wanted = self.solvers.noise("noise_needed", x.shape[1]) if self.needs_noise else {}
-        noise = [self.streams.batch(wanted, "solver", task, iteration)] if wanted else []
+        wanted = self.solvers.noise_specs("training_noise", x.shape[1]) if self.takes_noise else {}
+        noise = [self.streams.noise_at(wanted, "solver", task, iteration)] if wanted else []
         return cast(Tensor, self.solvers.call(method, x, *noise)).to(self.streams.dtype)

@@ -17,8 +17,8 @@ Integers = NDArray[np.int64]
 TOLERANCE = 0.02
 # The same of the differences between neighbours in a part of a sample: smooth parts resemble each other, these do not.
 _TOLERANCE_OF_STEPS = 0.2
-LEAST_PART = 16  # values of a part, and this share of the sample's
-LEAST_SHARE = 1 / 16
+MIN_VALUES = 16  # values of a part, and this share of the sample's
+MIN_SHARE = 1 / 16
 # Values this near to those of a sample, in parts of its contrast, may be part of it.
 _RESEMBLING = 0.05
 _LEAST_IN_COMMON = 0.15  # of the contrast of a sample
@@ -62,7 +62,7 @@ def _distances(x: Floats, y: Floats, boxes: Integers, inside: NDArray[np.bool_])
     return np.where(sound, np.sqrt(np.clip(2 - 2 * cosine, 0, None)), np.inf), scale
 
 
-def largest_part(
+def largest_rectangles(
     x: Floats, y: Floats, inside: NDArray[np.bool_], at: Integers, size: int, whole: int
 ) -> Iterator[tuple[int, tuple[int, int, int, int], float, float]]:
     """Of each x (n, A, B) the largest part that is in y, if there is one: number, box, distance and scale.
@@ -71,7 +71,7 @@ def largest_part(
     """
     boxes = _boxes(*x.shape[1:])
     values = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
-    large = (values >= max(LEAST_PART, whole * LEAST_SHARE)) & (boxes[:, 3] - boxes[:, 2] > 1)
+    large = (values >= max(MIN_VALUES, whole * MIN_SHARE)) & (boxes[:, 3] - boxes[:, 2] > 1)
     boxes, values = boxes[large], values[large]
     if not len(boxes) or not len(x):
         return
@@ -92,7 +92,7 @@ def largest_part(
     for i in np.flatnonzero(amount.max(1)):
         for best in np.argsort(-amount[i], kind="stable")[: min(_MOST_BOXES, np.count_nonzero(amount[i]))]:
             top, bottom, left, right = (int(edge) for edge in boxes[best])
-            if _is_no_line(x[i, top:bottom, left:right]):
+            if _varies_in_both_directions(x[i, top:bottom, left:right]):
                 spot = (top, bottom, left, right)
                 yield int(promising[i]), spot, float(distance[i, best]), float(relative[i, best] * scale[i])
                 break
@@ -106,7 +106,7 @@ def _resembling(x: Floats, y: Floats, inside: NDArray[np.bool_], least: int) -> 
     return np.flatnonzero(enough & (same.sum((1, 2)) >= least))
 
 
-def _is_no_line(x: Floats) -> bool:
+def _varies_in_both_directions(x: Floats) -> bool:
     """Whether a part (A, B) varies from row to row and from column to column: straight lines, as of letters, don't."""
     total = x.var()
     return len(x) == 1 or bool(min(x.var(0).mean(), x.var(1).mean()) > _LEAST_VARIATION * total)
