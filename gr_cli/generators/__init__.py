@@ -1,4 +1,4 @@
-"""Generators: networks that dream samples of earlier tasks."""
+"""Generators: models of the samples of earlier tasks, for generative replay."""
 
 from gr_cli.generators.base import Generator as Generator
 from gr_cli.generators.class_vae import ClassVAE as ClassVAE

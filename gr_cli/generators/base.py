@@ -1,4 +1,4 @@
-"""What every generator answers. The caller owns the loop, the optimisers and the randomness."""
+"""Base class of generators: noise, losses and sampling. The caller owns loop, optimizers and random streams."""
 
 from __future__ import annotations
 
@@ -18,24 +18,46 @@ from gr_cli.nn.sample_spec import SampleSpec
 
 @dataclass(frozen=True)
 class Objective:
-    """One objective of a generator and the parameters that follow it (a VAE has one, a GAN two).
-
-    `every`: it takes a step on every so-many-th update of the generator.
-    """
+    """One loss of a generator and the parameters it trains: a VAE has one, a GAN two."""
 
     parameters: tuple[nn.Parameter, ...]
     update_every: int = 1
 
 
 class Generator(nn.Module, ABC):
-    """A model of samples, which are what `spec` says.
+    """A generative model of samples, trained by gradient steps or fitted in closed form.
 
-    Most learn by steps down their losses. One that is fitted to a task's samples in one go has no parts, and `fit`.
+    A generator that is trained by gradient steps names its losses and parameters in `objectives` and computes the loss
+    of each sample in `losses`. All randomness comes in as noise, so that both `losses` and `decode` are pure functions
+    of parameters and inputs, and can be vectorized over replicas. A generator in closed form has no objectives and
+    overrides `fit_class`.
 
-    `conditional`: whether it models samples given their class; then `losses` gets `labels` (B,), and `decode` too.
-    `reads_features`: whether it sees samples through the solver's features, and shares the solver's loss.
-    `gated_by_task`: whether a sample passes gates of its task; `tasks_of` tells which.
-    `tells_likelihood`: whether it knows how likely a sample is in each class.
+    >>> class Gaussian(Generator):
+    ...     def __init__(self, spec=(2,)):
+    ...         super().__init__()
+    ...         self.spec = SampleSpec(tuple(spec), None)  # values without bounds
+    ...         self.mean = nn.Parameter(torch.zeros(*spec))
+    ...     def latent_noise(self, num_samples):
+    ...         return {"z": NoiseSpec("normal", (num_samples, *self.spec.shape))}
+    ...     def decode(self, latent, labels=None):
+    ...         return self.mean + latent["z"]
+    ...     def training_noise(self, batch_size):
+    ...         return {}
+    ...     def objectives(self):
+    ...         return {"gaussian": Objective((self.mean,))}
+    ...     def losses(self, objective, x, noise, labels=None):
+    ...         return {"nll": 0.5 * (x - self.mean).square().sum(-1)}
+    >>> Gaussian().generate(3).shape
+    torch.Size([3, 2])
+
+    Attributes:
+        spec: Shape, value range and likelihood of a sample.
+        conditional: Whether samples are modelled given their class; `losses` and `decode` then need `labels`.
+        reads_features: Whether it encodes samples by the solver's features and shares the solver's loss.
+        gated_by_task: Whether the decoder has gates for each task; `gating_tasks` returns the task of each sample.
+        class_likelihood: How p(x | class) can be computed: not at all, by sampling (`estimate_log_likelihoods`), or in
+            closed form (`log_likelihoods`).
+        learned_classes: bool (U,), the classes learned so far; conditional generators register it as a buffer.
     """
 
     spec: SampleSpec
@@ -47,28 +69,46 @@ class Generator(nn.Module, ABC):
 
     @abstractmethod
     def latent_noise(self, num_samples: int) -> dict[str, NoiseSpec]:
-        """The noise that `decode` turns into `num_samples` samples."""
+        """The noise that `decode` needs for `num_samples` samples, by name."""
 
     @abstractmethod
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
-        """Noise to samples (N, *spec.shape). Pure: same parameters and noise, same samples."""
+        """Generate samples (N, *spec.shape) from latent noise; deterministic.
+
+        Args:
+            latent: The noise that `latent_noise` asks for, (N, ...) each.
+            labels: Classes (N,) of the samples, for conditional generators.
+
+        Raises:
+            ValueError: `labels` are missing, or the generator is not conditional.
+        """
 
     @abstractmethod
     def training_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
-        """The noise of one training step on `batch_size` samples."""
+        """The noise that `losses` needs for a batch of `batch_size` samples, by name."""
 
     @abstractmethod
     def objectives(self) -> dict[str, Objective]:
-        """The objectives by name, in the order in which they are stepped."""
+        """The objectives by name, in the order of their steps. The names are part of random streams."""
 
     @abstractmethod
     def losses(
         self, objective: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The terms of one objective, each (B,): their sum is minimised. Pure in parameters, `x` and `noise`."""
+        """The terms of one objective by name, (B,) each; their sum is minimised. Pure in parameters, `x` and `noise`.
+
+        Args:
+            objective: Name of the objective.
+            x: Samples (B, *spec.shape).
+            noise: The noise that `training_noise` asks for, (B, ...) each.
+            labels: Classes (B,) of the samples, for conditional generators.
+        """
 
     def balanced_labels(self, num_samples: int) -> Tensor | None:
-        """The classes that were met, in turn: (num_samples,); None for what is not conditional on them."""
+        """Labels (num_samples,) that cycle through the learned classes; None if the generator is not conditional.
+
+        Before the first task all classes count as learned.
+        """
         if not self.conditional:
             return None
         classes = self.learned_classes.nonzero().squeeze(1)
@@ -78,16 +118,16 @@ class Generator(nn.Module, ABC):
         return classes[torch.arange(num_samples, device=classes.device) % len(classes)]
 
     def mark_learned(self, classes: Tensor) -> None:
-        """Take note of classes, bool (U,), that were learnt."""
+        """Add `classes`, bool (U,), to the learned classes at the end of a task."""
         if self.conditional:
             self.learned_classes |= classes
 
     def gating_tasks(self, latent: Mapping[str, Tensor]) -> Tensor:
-        """The task (N,) through whose gates `decode` takes each sample."""
+        """The task (N,) whose gates `decode` applies to each sample, from the latent noise."""
         raise TypeError(f"{type(self).__name__} has no gates of tasks")
 
     def restrict_to(self, classes: Sequence[int]) -> None:
-        """Take note that only these classes will be learnt from now on, until told otherwise."""
+        """Train on samples of these classes only until the next call. The base class does nothing."""
 
     def log_likelihoods(self, x: Tensor) -> Tensor:
         """log p(x | class) of samples (B, ...) for each class, up to a constant of x: (B, U)."""
@@ -96,17 +136,30 @@ class Generator(nn.Module, ABC):
     def estimate_log_likelihoods(
         self, x: Tensor, stream: torch.Generator, num_draws: int, unit_variance: bool = False
     ) -> Tensor:
-        """The same where it can only be estimated, by so many random draws from `stream`; if `unit_variance`, with
-        samples around their reconstructions as Gaussians of unit variance, whatever they were in training."""
+        """Monte Carlo estimate of log p(x | class), up to a constant of x: (B, U). In closed form: the exact value.
+
+        Args:
+            x: Samples (B, ...).
+            stream: Random stream of the draws.
+            num_draws: Latent samples per sample and class.
+            unit_variance: Take p(x | z) as a Gaussian of unit variance around the reconstruction, whatever the
+                likelihood in training.
+        """
         return self.log_likelihoods(x)
 
     def fit_class(self, x: Tensor, label: int, stream: torch.Generator) -> None:
-        """Learn the class `label` from all its samples `x` (N, *spec.shape), with randomness from `stream`."""
+        """Fit the class `label` in closed form.
+
+        Args:
+            x: All samples (N, *spec.shape) of the class.
+            label: The class.
+            stream: Random stream of the algorithm.
+        """
         raise TypeError(f"{type(self).__name__} learns by steps")
 
     @property
     def closed_form(self) -> bool:
-        """Whether it is fitted, a class at a time, and keeps what it knows of the others: it has a `fit`."""
+        """Whether each class is fitted by `fit_class`, without changing the classes learned before."""
         return type(self).fit_class is not Generator.fit_class
 
     def generate(
@@ -116,14 +169,16 @@ class Generator(nn.Module, ABC):
         labels: Tensor | Sequence[int] | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Dream `num_samples` samples: (num_samples, *spec.shape) on `device`, without gradient.
+        """Generate `num_samples` samples (num_samples, *spec.shape), without gradient.
 
         Args:
-            num_samples: how many; 0 gives an empty tensor.
-            device: where the result shall lie; default: where the parameters are.
-            labels: wanted classes (num_samples,), for generators that are conditional on them; default: all that it
-                has met, in turn.
-            generator: random stream; default: torch's global one.
+            num_samples: Number of samples; 0 gives an empty tensor.
+            device: Device of the result; default: that of the parameters.
+            labels: Classes (num_samples,), for conditional generators; default: the learned classes in turn.
+            generator: Random stream; default: torch's global one.
+
+        Raises:
+            ValueError: `num_samples` is negative, or `labels` don't fit.
         """
         num_samples = index(num_samples)  # a TypeError for what is no whole number
         if num_samples < 0:
@@ -145,7 +200,7 @@ class Generator(nn.Module, ABC):
         return x if device is None else x.to(device)
 
     def _validated_labels(self, labels: Tensor | Sequence[int], num_samples: int, device: torch.device) -> Tensor:
-        """Labels that a caller asks for, checked."""
+        """The labels as int64 on `device`."""
         wanted = torch.as_tensor(labels, device=device)
         classes = getattr(self, "learned_classes", None)
         if wanted.is_floating_point() or wanted.shape != (num_samples,):
@@ -156,7 +211,7 @@ class Generator(nn.Module, ABC):
 
 
 class GeneratorWithoutObjectives(Generator):
-    """A generator that has no losses to step down."""
+    """A generator that is not trained by gradient steps."""
 
     def training_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
         return {}
@@ -171,7 +226,11 @@ class GeneratorWithoutObjectives(Generator):
 
 
 class Ensemble(GeneratorWithoutObjectives):
-    """Several generators that dream in turn: the i-th sample is that of generator i modulo their number."""
+    """Several generators as one, for sampling: sample i comes from generator i modulo their number.
+
+    Args:
+        members: The generators, of samples with the same specification.
+    """
 
     def __init__(self, members: Sequence[Generator]) -> None:
         super().__init__()

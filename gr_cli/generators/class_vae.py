@@ -1,3 +1,5 @@
+"""A VAE per class, for generative classification and class-conditional replay."""
+
 from __future__ import annotations
 
 import math
@@ -20,16 +22,19 @@ _MAX_CHUNK_LATENTS, _MAX_CHUNK_VALUES = 1 << 12, 1 << 22
 
 
 class ClassVAE(Generator):
-    """A small VAE for each class, which learns from the samples of its class alone (van de Ven et al. 2021).
+    """One small VAE per class, trained on the samples of its class alone (van de Ven et al. 2021).
 
-    It dreams the classes that it is asked for, and tells how likely a sample is under each.
+    Samples are generated for given classes. The likelihood of a sample given each class is estimated by importance
+    sampling, which makes a classifier of it (strategy `generative_classifier`).
 
     Args:
-        spec: what a sample is, or its shape, for values in [0, 1]; flattened inside.
-        classes: number of classes; labels are below it.
-        hidden_dims: widths of each encoder's layers, first to last; the decoder has them reversed.
-        latent_dim: number of latent variables of each.
-        initialisation: of the weights, as for `VAE`.
+        spec: Shape, value range and likelihood of a sample, or the shape alone for values in [0, 1]. Samples are
+            flattened inside.
+        num_classes: Number of classes, one VAE each; labels are 0 to `num_classes` - 1.
+        hidden_dims: Width of each encoder layer of one VAE, first to last; the decoder has them in reverse.
+        latent_dim: Number of latent variables of one VAE.
+        initialisation: Initial weights. `he` keeps the scale of signals through ReLU layers (He et al. 2015) and learns
+            in fewer steps; `torch` are the defaults of torch, used by most published results.
     """
 
     supports_leading_axes = True
@@ -71,7 +76,7 @@ class ClassVAE(Generator):
         return found
 
     def restrict_to(self, classes: Sequence[int]) -> None:
-        """Let only these classes learn from now on: samples of others don't come."""
+        """Train the VAEs of these classes only: batches contain no samples of others."""
         self._trained_classes = list(classes)
 
     def training_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
@@ -95,8 +100,11 @@ class ClassVAE(Generator):
     def estimate_log_likelihoods(
         self, x: Tensor, stream: torch.Generator, num_draws: int, unit_variance: bool = False
     ) -> Tensor:
-        """log p(x | class) of samples (B, ...), up to a constant of x: (B, C). By importance sampling with so many
-        draws from q(z|x) (van de Ven et al. 2021, eq. 5); a class that was not met yet has next to none."""
+        """log p(x | class) of samples (B, ...), up to a constant of x: (B, C).
+
+        By importance sampling with `num_draws` draws from q(z|x) (van de Ven et al. 2021, eq. 5). Classes that are not
+        learned get a value below all others.
+        """
         found = x.new_full((len(x), len(self.learned_classes)), _UNLEARNED_LOG_LIKELIHOOD)
         for label, vae in self._vaes_of(self.learned_classes.nonzero().squeeze(1).tolist()):
             found[:, label] = self._importance_estimate(vae, x, stream, num_draws, unit_variance)
@@ -105,6 +113,7 @@ class ClassVAE(Generator):
     def _importance_estimate(
         self, vae: VAE, x: Tensor, stream: torch.Generator, num_draws: int, unit_variance: bool
     ) -> Tensor:
+        """The estimate (B,) of one VAE, in chunks of draws."""
         size, scaled = self.spec.size, self.spec.to_unit_range(x)
         mean, log_variance = (part.to(x.dtype) for part in vae.encode(scaled))
         at_once = min(_MAX_CHUNK_LATENTS, _MAX_CHUNK_VALUES // size)

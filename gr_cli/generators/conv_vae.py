@@ -1,3 +1,5 @@
+"""Convolutional VAE for images."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -18,15 +20,18 @@ from gr_cli.types import FractionBelowOne, LayerSizes, PositiveInt, VariesPerRep
 
 
 class ConvVAE(GaussianVAE):
-    """A VAE of 3x3 convolutions of stride 2 and their transposes, for images of any size and channel count.
+    """Convolutional variational autoencoder for images of any size and number of channels.
+
+    The encoder has 3x3 convolutions of stride 2 with ReLU, the decoder their transposes. The loss is that of `VAE`.
 
     Args:
-        spec: what an image (C, H, W) is, or its shape, for values in [0, 1].
-        hidden_dims: channels of the encoder's convolutions, first to last; the decoder has them reversed.
-        latent_dim: number of latent variables.
-        dropout: probability that a hidden value of the encoder is left out while training.
-        initialisation: of the weights; `he` keeps the scale of signals through ReLU layers (He et al. 2015), `torch`
-            leaves torch's own, with which published results were made. The first learns in fewer steps.
+        spec: Shape (C, H, W), value range and likelihood of an image, or the shape alone for values in [0, 1].
+        hidden_dims: Output channels of each convolution of the encoder, first to last; the decoder has them in reverse.
+            Each halves height and width, rounded up.
+        latent_dim: Number of latent variables.
+        dropout: Probability that a value of the encoder's feature maps is zeroed during training.
+        initialisation: Initial weights. `he` keeps the scale of signals through ReLU layers (He et al. 2015) and learns
+            in fewer steps; `torch` are the defaults of torch, used by most published results.
     """
 
     @validate_arguments

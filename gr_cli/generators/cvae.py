@@ -1,3 +1,5 @@
+"""Fully connected VAE that is conditional on the class."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -14,18 +16,13 @@ from gr_cli.types import FractionBelowOne, LayerSizes, PositiveInt, VariesPerRep
 
 
 class CVAE(VAE):
-    """A VAE of fully connected layers in which encoder and decoder are told the class (Sohn et al. 2015).
+    """Conditional VAE: encoder and decoder also take the class as a one-hot code (Sohn et al. 2015).
 
-    Minimised as by `VAE`, with q(z|x, y) and p(x|z, y). It dreams the classes that it is asked for, so that a dream
-    brings its label, and all classes come up equally often.
+    The loss is that of `VAE`, with q(z|x, y) and p(x|z, y). Samples are generated for given classes, so that a
+    generated sample has a label and all learned classes are generated equally often.
 
     Args:
-        spec: what a sample is, or its shape, for values in [0, 1]; flattened inside.
-        classes: number of classes; labels are below it.
-        hidden_dims: widths of the encoder's layers, first to last; the decoder has them reversed.
-        latent_dim: number of latent variables.
-        dropout: probability that a hidden unit of the encoder is left out while training.
-        initialisation: of the weights, as for `VAE`.
+        num_classes: Number of classes; labels are 0 to `num_classes` - 1.
     """
 
     conditional = True
@@ -47,7 +44,7 @@ class CVAE(VAE):
         super().build_layers(hidden_dims, initialisation, extra_inputs + self.num_classes)
 
     def _with_one_hot_labels(self, values: Tensor, labels: Tensor | None) -> Tensor:
-        """Values (..., D) and beside them the classes `labels` (...) as one-hot codes: (..., D + classes)."""
+        """Append one-hot codes of `labels` (...) to `values` (..., D): (..., D + num_classes)."""
         if labels is None:
             raise ValueError("this VAE is conditional on classes: labels are needed")
         return torch.cat([values, F.one_hot(labels, self.num_classes).to(values.dtype)], -1)

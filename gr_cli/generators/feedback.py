@@ -1,3 +1,5 @@
+"""Feedback connections of the solver as generator: RtF and brain-inspired replay."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -18,24 +20,28 @@ from gr_cli.types import FractionBelowOne, LayerSizes, PositiveInt
 
 
 class Feedback(GaussianVAE):
-    """Feedback connections that make the solver a VAE (van de Ven & Tolias 2018; van de Ven et al. 2020).
+    """Generative feedback connections that make the solver a VAE (van de Ven & Tolias 2018).
 
-    The solver's hidden layers are the encoder; on its features sit the latent variables, and from these a decoder leads
-    back to the sample. Solver and feedback have one loss. Two additions of brain-inspired replay make it conditional:
-    a Gaussian of each class as prior, learnt with the rest, in place of the one standard normal; and gates, which
-    silence a part of the decoder's hidden units, chosen at random and for good, for each class, or for each task where
-    tasks share their classes (van de Ven et al. 2022); samples then pass the gates of a learnt task, at random.
+    The solver's hidden layers are the encoder. The latent variables are computed from its features, and a decoder leads
+    from them back to the sample. Solver and decoder are trained with one loss. Brain-inspired replay (van de Ven et al.
+    2020) adds two parts that make it conditional on the class: a learned Gaussian prior for each class in place of the
+    one standard normal, and gates that zero a fixed random part of the decoder's hidden units for each class. Where
+    tasks share their classes the gates belong to tasks (van de Ven et al. 2022), and a generated sample passes the
+    gates of a random learned task.
 
     Args:
-        spec: what a sample is, or its shape, for values in [0, 1]; flattened inside.
-        feature_size: number of the solver's features.
-        classes: number of classes; labels are below it.
-        hidden_dims: widths of the decoder's layers, last to first: as the solver has them.
-        latent_dim: number of latent variables.
-        prior: one `standard` normal for all, or one Gaussian for each `class`.
-        gating: part of each hidden layer of the decoder that is silent for a class, or task; 0: no gates.
-        initialisation: of the weights, as for `VAE`.
-        tasks: number of tasks, if they share their classes, for gates by task; None: gates are by class.
+        spec: Shape, value range and likelihood of a sample, or the shape alone for values in [0, 1]. Samples are
+            flattened inside.
+        feature_size: Number of features of the solver (F), its last hidden layer.
+        num_classes: Number of classes; labels are 0 to `num_classes` - 1.
+        hidden_dims: Width of each hidden layer of the decoder, in the order of the solver's layers: the decoder has
+            them in reverse. `null`: those of the solver.
+        latent_dim: Number of latent variables.
+        prior: Prior of the latent variables: one `standard` normal for all, or a learned Gaussian for each `class`.
+        gating: Fraction of each hidden layer of the decoder that is zeroed for a class, or for a task. 0: no gates.
+        initialisation: Initial weights. `he` keeps the scale of signals through ReLU layers (He et al. 2015) and learns
+            in fewer steps; `torch` are the defaults of torch, used by most published results.
+        num_tasks: Number of tasks with gates of their own, if tasks share their classes. `null`: gates by class.
     """
 
     num_learned_tasks: Tensor  # (), of gates by task: the number of tasks that were learnt
@@ -90,7 +96,7 @@ class Feedback(GaussianVAE):
         return {**super().latent_noise(num_samples), **task}
 
     def mark_learned(self, classes: Tensor) -> None:
-        """Take note of a task with these classes, bool (U,), that was learnt."""
+        """Add `classes`, bool (U,), to the learned classes and count the task."""
         super().mark_learned(classes)
         if self.gated_by_task:
             self.num_learned_tasks += 1
@@ -100,13 +106,18 @@ class Feedback(GaussianVAE):
         return torch.minimum((latent["task"] * learnt).long(), learnt - 1)
 
     def encode(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """The solver's features (B, F) to mean and log-variance of q(z|x)."""
+        """The solver's features (B, F) to mean and log-variance of q(z|x), (B, latent_dim) each."""
         mean, log_variance = self.posterior(x).chunk(2, dim=-1)
         return mean, log_variance
 
     def reconstruct(self, z: Tensor, gates: Tensor | None = None) -> Tensor:
-        """z (B, Z) to pixel logits or means, through the gates of classes or tasks: one-hot or probabilities that mix
-        them, (B, C) or (B, T)."""
+        """z (B, latent_dim) to the parameters of the likelihood (B, *spec.shape).
+
+        Args:
+            z: Latent variables.
+            gates: One-hot classes (B, C) or tasks (B, T) whose gates apply, or probabilities that mix gates linearly.
+                None: no gates.
+        """
         h = z
         for i, layer in enumerate(self.decoder):
             h = F.relu(layer(h), inplace=True)
@@ -148,10 +159,21 @@ class Feedback(GaussianVAE):
         class_probabilities: Tensor | None = None,
         tasks: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """As of `VAE`, from the solver's `features` (B, F) of `x`. `beliefs` (B, C): the probability of each class,
-        where a label is not certain; they mix the gates, the prior is the mixture that they weigh, and the divergence
-        from it is estimated by the one z that is drawn. `tasks` (B,): those whose gates `x` passes, if gates are by
-        task."""
+        """The terms of `VAE.losses`, with the solver's features as encoder.
+
+        Args:
+            objective: `vae`.
+            x: Samples (B, *spec.shape).
+            noise: As `training_noise` asks for.
+            labels: Classes (B,), if the generator is conditional.
+            features: The solver's features (B, F) of `x`; needed.
+            class_probabilities: Soft labels (B, C) in place of `labels`. They mix the gates and weigh the class priors;
+                the divergence from this mixture is estimated with the one z that is drawn.
+            tasks: Tasks (B,) whose gates apply; needed if gates are by task.
+
+        Raises:
+            ValueError: `features`, `labels` or `tasks` are missing.
+        """
         if features is None:
             raise ValueError("feedback sees samples through the solver's features, and there are none")
         x = self.spec.to_unit_range(x)
@@ -170,7 +192,7 @@ class Feedback(GaussianVAE):
         return self.negative_elbo_terms(x, self.reconstruct(z, gates), kl)
 
     def _log_prior(self, z: Tensor, class_probabilities: Tensor) -> Tensor:
-        """log p(z) of the classes' Gaussians as a mixture of weights `belief` (B, C): (B,)."""
+        """log p(z) under the mixture of class priors with weights `class_probabilities` (B, C): (B,)."""
         means, log_variances = self.prior_mean.unsqueeze(-3), self.prior_log_variance.unsqueeze(-3)
         by_class = gaussian_log_density(z.unsqueeze(-2), means, log_variances)  # (B, C)
         # A class that is ruled out has no part in it, however near its Gaussian may be.

@@ -1,3 +1,5 @@
+"""Class-conditional flow matching."""
+
 from __future__ import annotations
 
 import math
@@ -23,17 +25,17 @@ _TIME_EXPONENT = 1.6
 class FlowMatching(Generator):
     """Flow matching along straight lines, conditional on the class (Lipman et al. 2023; Liu et al. 2023).
 
-    A network learns what x is at x_t = (1 - t) z + t x, with z from N(0, I), by least squares, which tells the
-    velocity: x - z = (x - x_t) / (1 - t). To learn that itself, as usual, is to say what the noise is, which does not
-    fit through layers that are narrower than the sample (Li & He 2025). A dream follows it from z at t = 0 to t = 1, in
-    a few steps of Heun's method, which become shorter towards t = 1: the last one is Euler's, which ends at what the
-    network says, and a deviation well below its length is lost.
+    The network predicts the sample x from x_t = (1 - t) z + t x, with z from N(0, I), by least squares. The velocity
+    follows from it: x - z = (x - x_t) / (1 - t). Predicting the velocity itself would mean predicting the noise, which
+    layers narrower than the sample can't represent (Li & He 2025). Sampling integrates the velocity from z at t = 0 to
+    t = 1 by Heun's method in a few steps that become shorter towards t = 1; the last one is an Euler step, which ends
+    at the network's prediction.
 
     Args:
-        spec: what a sample is, or its shape, for values in [0, 1]; flattened inside.
-        classes: number of classes; labels are below it.
-        hidden_dims: widths of the network's layers, first to last.
-        steps: steps from noise to sample; each but the last calls the network twice.
+        spec: Shape and value range of a sample, or the shape alone for values in [0, 1]. Samples are flattened inside.
+        num_classes: Number of classes; labels are 0 to `num_classes` - 1.
+        hidden_dims: Width of each hidden layer, first to last.
+        steps: Integration steps from noise to sample. Each but the last evaluates the network twice.
     """
 
     supports_leading_axes = True
@@ -59,7 +61,7 @@ class FlowMatching(Generator):
         return {"z": NoiseSpec("normal", (num_samples, self.spec.size))}
 
     def predict_sample(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
-        """The sample to which `x` (B, D) at `time` (B, 1) in [0, 1] leads, for classes `labels` (B,): (B, D)."""
+        """The predicted sample at t = 1 (B, D) for `x` (B, D) at `time` (B, 1) in [0, 1] and classes `labels` (B,)."""
         octaves = torch.arange(_TIME_FREQUENCIES, device=x.device, dtype=x.dtype)
         angles = time * math.pi * 2.0**octaves / 4
         told = F.one_hot(labels, self.num_classes).to(x.dtype)
@@ -70,7 +72,7 @@ class FlowMatching(Generator):
         return found.to(x.dtype)
 
     def velocity(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
-        """The velocity there, for times before 1."""
+        """dx/dt (B, D) at `x` and `time` < 1, from the predicted sample."""
         return (self.predict_sample(x, time, labels) - x) / (1.0 - time)
 
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:

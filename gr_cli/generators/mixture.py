@@ -1,3 +1,5 @@
+"""Gaussian mixtures per class: a generator in closed form."""
+
 from __future__ import annotations
 
 import math
@@ -20,24 +22,24 @@ _MIN_DEVIATION = 1e-4  # smallest standard deviation, in units of the data
 
 
 class GaussianMixture(GeneratorWithoutObjectives):
-    """A mixture of Gaussians for each class, in the principal components of the class.
+    """One Gaussian mixture per class, in the principal components of the class; fitted in closed form.
 
-    Fitted to all samples of a class in one go: principal components, then k-means, whose clusters become Gaussians with
-    full covariances. A component's covariance is that of its own samples and of
-    `pooled` samples more that have the covariance common to all components, so that a small component stays sensible.
-    Nothing is learnt by steps, and a class that was learnt does not change any more. No component stands for less than
-    ten samples, so that none is as good as a sample kept.
+    All samples of a class are projected to their principal components and clustered by k-means. Each cluster is one
+    Gaussian with a full covariance, shrunk towards the covariance within all clusters. A learned class never changes,
+    so nothing is forgotten and nothing is trained by gradient steps. A component has at least ten samples, so that none
+    of them stores a single training sample.
 
-    Likelihoods are those of samples seen through noise, which makes them comparable between classes: a class whose
-    samples vary little in some direction would else be certain about what differs there.
+    Likelihoods are those of samples with Gaussian noise added, which makes them comparable between classes: a class
+    with little variance in some direction would otherwise decide by differences in that direction alone.
 
     Args:
-        spec: what a sample is, or its shape, for values in [0, 1]; flattened inside.
-        classes: number of classes; labels are below it.
-        components: Gaussians for each class.
-        latent_dim: principal components.
-        pooled: samples that the common covariance counts for.
-        noise: standard deviation of the noise through which likelihoods are told, in units of the data.
+        spec: Shape and value range of a sample, or the shape alone for values in [0, 1]. Samples are flattened inside.
+        num_classes: Number of classes; labels are 0 to `num_classes` - 1.
+        num_components: Gaussians per class; fewer if a class has less than ten samples for each.
+        latent_dim: Number of principal components; at most the number of values of a sample.
+        pooled_samples: Strength of the shrinkage: the covariance within all clusters counts like this number of samples
+            more in each.
+        likelihood_noise: Standard deviation of the noise added for likelihoods, in units of the data.
     """
 
     conditional = True
@@ -80,7 +82,7 @@ class GaussianMixture(GeneratorWithoutObjectives):
 
     @property
     def num_stored_values(self) -> int:
-        """How many numbers describe the mixtures of all classes."""
+        """Number of values that describe the mixtures of all classes."""
         width, size = self.latent_dim, self.mean.shape[1]
         component = 1 + width + width * (width + 1) // 2
         return self.num_classes * (size * (1 + width) + self.num_components * component)
@@ -141,7 +143,7 @@ class GaussianMixture(GeneratorWithoutObjectives):
         self.learned_classes[label] = True
 
     def log_likelihoods(self, x: Tensor) -> Tensor:
-        """log p(x | class) of samples (B, ...), seen through noise: (B, C)."""
+        """log p(x + noise | class) of samples (B, ...): (B, C)."""
         with torch.autocast(x.device.type, enabled=False):  # differences of large numbers
             return self._log_likelihoods(x.flatten(-len(self.spec.shape)))
 
@@ -162,7 +164,7 @@ class GaussianMixture(GeneratorWithoutObjectives):
 
 
 def _principal_components(flat: Tensor, number: int, stream: torch.Generator) -> Tensor:
-    """The first principal components of centred `flat` (N, D), as orthonormal rows (number, D)."""
+    """The first `number` principal components of centred samples `flat` (N, D), as orthonormal rows (number, D)."""
     size = flat.shape[1]
     if size <= _MAX_EXACT_PCA_SIZE:
         every: Tensor = torch.linalg.eigh(flat.T @ flat / len(flat))[1]
@@ -182,8 +184,13 @@ def _principal_components(flat: Tensor, number: int, stream: torch.Generator) ->
 
 
 def _component_parameters(z: Tensor, member: Tensor, pooled: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Shares (K,), centres (K, d) and lower roots of covariances (K, d, d) of a mixture for z (N, d), of which sample n
-    belongs to component k if member[n, k] is 1, and not if it is 0."""
+    """Weights (K,), means (K, d) and Cholesky factors of covariances (K, d, d) of a mixture.
+
+    Args:
+        z: Samples (N, d).
+        member: One-hot assignment (N, K) of samples to components.
+        pooled: Strength of the shrinkage towards the common covariance, in samples.
+    """
     count = member.sum(0)  # (K,)
     centre = (member.T @ z) / count.clamp(min=1e-9).unsqueeze(1)
     scatter = torch.stack(
@@ -196,7 +203,7 @@ def _component_parameters(z: Tensor, member: Tensor, pooled: float) -> tuple[Ten
 
 
 def _k_means(z: Tensor, clusters: int, stream: torch.Generator, iterations: int = 15) -> Tensor:
-    """Which of the clusters of k-means each of z (N, d) is in: (N,)."""
+    """The cluster (N,) of each of z (N, d) by k-means; clusters below the smallest allowed size are dissolved."""
     chosen = torch.randperm(len(z), generator=stream, device=stream.device)[:clusters].to(z.device)
     centre = z[chosen]
     for _ in range(iterations):
@@ -215,5 +222,5 @@ def _nearest(z: Tensor, centre: Tensor) -> Tensor:
 
 
 def _distances(z: Tensor, centre: Tensor) -> Tensor:
-    """The squared distance of each of z (N, d) to each centre (K, d), less what is the same for all centres."""
+    """Squared distances (N, K) of z (N, d) to centres (K, d), less the term |z|^2 common to all centres."""
     return centre.square().sum(1) - 2 * z @ centre.T

@@ -1,3 +1,5 @@
+"""Variational autoencoders: what they share, and the fully connected one."""
+
 from __future__ import annotations
 
 from abc import abstractmethod
@@ -20,13 +22,15 @@ from gr_cli.types import FractionBelowOne, LayerSizes, PositiveInt, VariesPerRep
 
 
 class GaussianVAE(Generator):
-    """What all variational auto-encoders with a Gaussian latent share (Kingma & Welling 2014).
+    """Base class of variational autoencoders with Gaussian latent variables (Kingma & Welling 2014).
 
-    Minimised per sample: (-ELBO) / D for samples of D values, that is the mean over values of the reconstruction
-    loss plus KL(q(z|x) || N(0, I)) / D. The reconstruction loss is -log p(x|z) under the likelihood of the samples'
-    specification.
+    The loss of a sample with D values is -ELBO / D: the mean reconstruction loss per value, plus KL(q(z|x) || N(0, I))
+    / D. The reconstruction loss is -log p(x|z) under the likelihood of `spec`. A subclass defines `encode`,
+    `reconstruct` and `training_noise`. Dropout is for encoders only: in a decoder it blurs generated samples.
 
-    Dropout belongs to the encoder: a decoder that must do with some of its units missing hedges, and its dreams blur.
+    Attributes:
+        latent_dim: Number of latent variables.
+        dropout: Probability that a hidden value of the encoder is zeroed during training.
     """
 
     latent_dim: int
@@ -34,11 +38,11 @@ class GaussianVAE(Generator):
 
     @abstractmethod
     def encode(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Samples to mean and log-variance of q(z|x), each (B, latent_dim). `x` is scaled, as by `spec.scaled`."""
+        """Samples (B, ...) in the unit range to mean and log-variance of q(z|x), (B, latent_dim) each."""
 
     @abstractmethod
     def reconstruct(self, z: Tensor) -> Tensor:
-        """z (B, latent_dim) to the parameters of the likelihood, as `SampleSpec.mean` takes them: (B, *spec.shape)."""
+        """z (B, latent_dim) to the parameters of the likelihood, (B, *spec.shape)."""
 
     def latent_noise(self, num_samples: int) -> dict[str, NoiseSpec]:
         return {"z": NoiseSpec("normal", (num_samples, self.latent_dim))}
@@ -61,20 +65,31 @@ class GaussianVAE(Generator):
         return self.negative_elbo_terms(x, self.reconstruct(z), kl_standard_normal(mean, log_variance))
 
     def negative_elbo_terms(self, x: Tensor, out: Tensor, kl: Tensor) -> dict[str, Tensor]:
-        """The two terms per value, from scaled samples, what `reconstruct` gave, and the divergence (B,) or (R, B)."""
+        """Reconstruction loss and KL divergence per value, (B,) or (R, B) each.
+
+        Args:
+            x: Samples in the unit range.
+            out: What `reconstruct` returned for them.
+            kl: KL divergence of each sample.
+        """
         return {"reconstruction": self.spec.negative_log_likelihood(out, x), "kl": kl / self.spec.size}
 
 
 class VAE(GaussianVAE):
-    """A VAE of fully connected ReLU layers, its decoder the mirror image of its encoder.
+    """Fully connected variational autoencoder (Kingma & Welling 2014).
+
+    The encoder has ReLU layers, the decoder mirrors them. The loss is the negative ELBO divided by the number of values
+    D of a sample: mean reconstruction loss per value, plus KL(q(z|x) || N(0, I)) / D.
 
     Args:
-        spec: what a sample is, or its shape, for values in [0, 1]; flattened inside.
-        hidden_dims: widths of the encoder's layers, first to last; the decoder has them reversed.
-        latent_dim: number of latent variables.
-        dropout: probability that a hidden unit of the encoder is left out while training.
-        initialisation: of the weights; `he` keeps the scale of signals through ReLU layers (He et al. 2015), `torch`
-            leaves torch's own, with which published results were made. The first learns in fewer steps.
+        spec: Shape, value range and likelihood of a sample, or the shape alone for values in [0, 1]. Samples are
+            flattened inside.
+        hidden_dims: Width of each encoder layer, first to last; the decoder has them in reverse. `null`: those of the
+            solver.
+        latent_dim: Number of latent variables.
+        dropout: Probability that a hidden unit of the encoder is zeroed during training.
+        initialisation: Initial weights. `he` keeps the scale of signals through ReLU layers (He et al. 2015) and learns
+            in fewer steps; `torch` are the defaults of torch, used by most published results.
     """
 
     supports_leading_axes = True
@@ -93,7 +108,7 @@ class VAE(GaussianVAE):
         self.build_layers(hidden_dims, initialisation)
 
     def build_layers(self, hidden_dims: LayerSizes, initialisation: str, extra_inputs: int = 0) -> None:
-        """Encoder and decoder, for inputs that hold so many values `beside` the sample and the latent variables."""
+        """Build encoder and decoder; both get `extra_inputs` values next to the sample and the latent variables."""
         size = self.spec.size
         widths, back = [size + extra_inputs, *hidden_dims], [self.latent_dim + extra_inputs, *reversed(hidden_dims)]
         self.encoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))

@@ -1,3 +1,5 @@
+"""Wasserstein GAN with gradient penalty."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -18,17 +20,19 @@ _SLOPE = 0.2
 
 
 class WGANGP(Generator):
-    """A Wasserstein GAN with gradient penalty (Gulrajani et al. 2017), of fully connected layers.
+    """Fully connected Wasserstein GAN with gradient penalty (Gulrajani et al. 2017).
 
-    The critic D minimises D(G(z)) - D(x) + penalty * (|grad D(x')| - 1)^2, x' evenly between x and G(z) (their eq. 3);
-    the generator G minimises -D(G(z)) at every `critic_steps`-th update.
+    The critic D minimises D(G(z)) - D(x) + weight * (|grad D(x')| - 1)^2 with x' uniform on the line from x to G(z)
+    (eq. 3 of the paper). The generator G minimises -D(G(z)) on every `critic_steps`-th update.
 
     Args:
-        spec: what a sample is, or its shape, for values in [0, 1]; flattened inside.
-        hidden_dims: widths of the critic's layers, first to last; the generator has them reversed.
-        latent_dim: number of latent variables.
-        penalty: weight of the gradient penalty.
-        critic_steps: steps of the critic for one of the generator.
+        spec: Shape, value range and likelihood of a sample, or the shape alone for values in [0, 1]. Samples are
+            flattened inside.
+        hidden_dims: Width of each layer of the critic, first to last; the generator has them in reverse. `null`: those
+            of the solver.
+        latent_dim: Number of latent variables.
+        gradient_penalty_weight: Weight of the gradient penalty in the critic's loss.
+        critic_steps: Steps of the critic for each step of the generator.
     """
 
     supports_leading_axes = True
@@ -61,7 +65,7 @@ class WGANGP(Generator):
         return self.spec.point_estimate(self._generator_output(latent["z"]))
 
     def _generator_output(self, z: Tensor) -> Tensor:
-        """z (B, latent_dim) to what `SampleSpec.mean` takes, (B, *spec.shape)."""
+        """z (B, latent_dim) to the parameters of the likelihood (B, *spec.shape)."""
         h = z
         for layer in self.decoder:
             h = F.relu(layer(h))
@@ -69,11 +73,11 @@ class WGANGP(Generator):
         return out.view(*out.shape[:-1], *self.spec.shape)
 
     def _generated(self, z: Tensor) -> Tensor:
-        """The samples that the critic sees: categories are probabilities, through which gradients flow."""
+        """Differentiable samples for the critic: categorical values stay probabilities."""
         return self.spec.expected_sample(self._generator_output(z))
 
     def critic_value(self, x: Tensor) -> Tensor:
-        """How real samples (B, ...) look: (B,)."""
+        """The critic's value (B,) of samples (B, ...): high for real ones."""
         h = x.flatten(self.critic_output.num_leading_axes)
         for layer in self.critic:
             h = F.leaky_relu(layer(h), _SLOPE)

@@ -1,3 +1,5 @@
+"""Small convolutional network."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -15,17 +17,18 @@ from gr_cli.types import FractionBelowOne, LayerSizes, PositiveInt, VariesPerRep
 
 
 class CNN(nn.Module):
-    """Convolutions 3x3, each but the first of stride 2, then one hidden layer.
+    """Convolutional network: 3x3 convolutions and one fully connected hidden layer.
 
-    No batch statistics, so that what it computes depends on its parameters and its input alone.
+    All convolutions but the first have stride 2. It has no batch normalization: the output depends on parameters and
+    input alone.
 
     Args:
-        image_shape: (C, H, W) of one image.
-        output_size: number of output units.
-        channels: output channels of each convolution.
-        hidden_size: width of the fully connected layer.
-        dropout: probability that a unit of that layer is left out while training.
-        moments: by which images are normalised before all else; None: they are not.
+        image_shape: Shape (C, H, W) of an image.
+        output_size: Number of output units.
+        channels: Output channels of each convolution, first to last.
+        hidden_size: Width of the fully connected hidden layer.
+        dropout: Probability that a unit of the fully connected layer is zeroed during training.
+        moments: Mean and standard deviation by which images are normalised first. `null`: they are not.
     """
 
     def __init__(
@@ -55,16 +58,16 @@ class CNN(nn.Module):
         self.dropout = dropout
 
     def training_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
-        """Uniform numbers for dropout of the hidden layer."""
+        """The noise of dropout: one uniform number per unit of the hidden layer and sample."""
         return {"hidden": NoiseSpec("uniform", (batch_size, self.hidden.out_features))} if self.dropout else {}
 
     @property
     def feature_size(self) -> int:
-        """How many values the last layer sees."""
+        """Number of features: inputs of the output layer."""
         return self.output.in_features
 
     def features(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
-        """(B, C, H, W) -> what the last layer sees, (B, hidden_size)."""
+        """(B, C, H, W) -> input of the output layer, (B, hidden_size)."""
         x = self.normalised(x)
         for convolution in self.convolutions:
             x = F.relu(convolution(x))

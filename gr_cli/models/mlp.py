@@ -1,3 +1,5 @@
+"""Multilayer perceptron."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -16,14 +18,14 @@ from gr_cli.types import FractionBelowOne, LayerSizes, PositiveInt, VariesPerRep
 
 
 class SimpleMLP(nn.Module):
-    """A multilayer perceptron with ReLU units.
+    """Multilayer perceptron with ReLU units.
 
     Args:
-        input_size: number of values of one sample; samples of any shape are flattened.
-        hidden_sizes: width of each hidden layer, first to last; empty for a linear model.
-        output_size: number of output units.
-        dropout: probability that a hidden unit is left out while training.
-        moments: by which samples are normalised before all else; None: they are not.
+        input_size: Number of values of one sample; samples of any shape are flattened.
+        hidden_sizes: Width of each hidden layer, first to last. Empty: a linear model.
+        output_size: Number of output units.
+        dropout: Probability that a hidden unit is zeroed during training.
+        moments: Mean and standard deviation by which samples are normalised first. `null`: they are not.
     """
 
     supports_leading_axes = True
@@ -46,7 +48,7 @@ class SimpleMLP(nn.Module):
         self.dropout = dropout
 
     def training_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
-        """Uniform numbers for dropout, one per hidden unit and sample."""
+        """The noise of dropout: one uniform number per hidden unit and sample."""
         if self.dropout == 0:
             return {}
         widths = [layer.out_features for layer in self.hidden if isinstance(layer, Linear)]
@@ -54,11 +56,11 @@ class SimpleMLP(nn.Module):
 
     @property
     def feature_size(self) -> int:
-        """How many values the last layer sees."""
+        """Number of features F: inputs of the output layer."""
         return self.output.in_features
 
     def features(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
-        """(B, ...) -> what the last layer sees, (B, F)."""
+        """(B, ...) -> input of the output layer, (B, F)."""
         h: Tensor = self.normalised(x)
         h = h.flatten(getattr(self.output, "num_leading_axes", 1))  # a layer of the caller's has no replica axis
         for i, layer in enumerate(self.hidden):

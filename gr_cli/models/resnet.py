@@ -1,3 +1,5 @@
+"""ResNet-18 for small images."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -16,13 +18,13 @@ def _group_norm(channels: int) -> nn.Module:
 
 
 class ResNet18(nn.Module):
-    """torchvision's ResNet-18 (He et al. 2016) with the stem usual for small images: 3x3, stride 1, no pooling.
+    """ResNet-18 (He et al. 2016) from torchvision, with a stem for small images: 3x3, stride 1, no pooling.
 
     Args:
-        image_shape: (C, H, W) of one image.
-        output_size: number of output units.
-        norm: `group` (Wu & He 2018) keeps no statistics; `batch` keeps running ones, which mix tasks.
-        moments: by which images are normalised before all else; None: they are not.
+        image_shape: Shape (C, H, W) of an image.
+        output_size: Number of output units.
+        norm: Normalization layers. `group` (Wu & He 2018) has no running statistics; `batch` has, and they mix tasks.
+        moments: Mean and standard deviation by which images are normalised first. `null`: they are not.
     """
 
     def __init__(
@@ -47,11 +49,11 @@ class ResNet18(nn.Module):
 
     @property
     def feature_size(self) -> int:
-        """How many values the last layer sees."""
+        """Number of features: inputs of the output layer."""
         return int(self.output.in_features)
 
     def features(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> what the last layer sees, (B, 512)."""
+        """(B, C, H, W) -> input of the output layer, (B, 512)."""
         found: Tensor = self.net(self.normalised(x))
         return found
 

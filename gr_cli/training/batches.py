@@ -1,4 +1,4 @@
-"""Batches of a stage's samples, as indices into tensors that lie on the device."""
+"""Batches of a stage, gathered from tensors on the device by precomputed indices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BLOCK_ITERATIONS, _MAX_BLOCK_SAMPLES = 64, 1 << 20
 
 
 def batches(experiments: Sequence[Experiment], stage_index: int, first_iteration: int) -> Iterator[Batch]:
-    """The batches of stage `number` from iteration `start` on, without end, for runs that are trained together."""
+    """Endless batches of a stage from `first_iteration` on, stacked over the runs of a group."""
     stages = [experiment.stages[stage_index] for experiment in experiments]
     size, first = experiments[0].settings.config["train"]["batch_size"], stages[0]
     orders = [
@@ -46,6 +46,6 @@ def batches(experiments: Sequence[Experiment], stage_index: int, first_iteration
 
 
 def sample_passes(experiments: Sequence[Experiment], stage_index: int, max_batches: int | None = None) -> SamplePass:
-    """Passes over the samples of stage `number`, for each run; over the first `most` batches of them."""
+    """One pass over the samples of a stage for each run, limited to the first `max_batches` batches."""
     stages, dtype = [experiment.stages[stage_index] for experiment in experiments], experiments[0].learner.dtype
     return lambda replica: ((x.to(dtype), y) for x, y in islice(stages[replica].train.batches(), max_batches))

@@ -1,4 +1,4 @@
-"""Solver, generator, strategy and optimisers of a learner, built from a configuration."""
+"""Builds a learner from settings: solver, generator, strategy, optimizers."""
 
 from __future__ import annotations
 
@@ -36,9 +36,19 @@ def build_learner(
     consolidation_schedule: ConsolidationSchedule | None = None,
     first_task_samples: Samples | None = None,
 ) -> Learner:
-    """Solver, generator, strategy and optimiser for samples of `spec`; initial parameters follow from the seed.
+    """The learner of a run; initial parameters follow from the seed.
 
-    `first`: the training samples of the first task, by which the solver may see all; None: its state will be loaded.
+    Args:
+        config: All settings of the run.
+        spec: Specification of the samples.
+        task_units: bool (T, U), the output units of each task or consolidation interval.
+        device: Device of parameters and samples.
+        consolidation_schedule: For task-free streams.
+        first_task_samples: Training samples of the first task, for input normalisation. None if a saved state will be
+            loaded.
+
+    Raises:
+        ConfigError: Settings don't fit together.
     """
     seed, recurring = config["seed"], bool((task_units.sum(0) > 1).any())
     scenario = Scenario(config["scenario"], config["train"]["active_classes"], recurring)
@@ -85,11 +95,24 @@ def assemble_learner(
     consolidation_schedule: ConsolidationSchedule | None = None,
     strategy_path: str = "strategy",
 ) -> Learner:
-    """A learner of one replica around a solver, on the device of its random streams.
+    """The learner of one replica around an existing solver, on the device of its random streams.
 
-    `nodes`: the settings of strategy, generator, optimizer and gradient_rule, by these names; those of the strategy
-    stand at `strategy_path`. `tasks`: how many tasks share their classes, if they do. `boundaries_unknown`: a
-    task-free stream.
+    Args:
+        solver: The network to train.
+        nodes: Settings of `strategy`, `generator`, `optimizer` and `gradient_rule`, by these names.
+        spec: Specification of the samples.
+        scenario: Maps tasks to output units.
+        task_units: bool (T, U), the output units of each task or consolidation interval.
+        random_streams: Random streams of the run.
+        precision: Precision of parameters and matrix products.
+        num_tasks: Number of tasks that share their classes; None if each has its own.
+        boundaries_unknown: Whether the stream is task-free.
+        augment: Augmentation of the solver's samples.
+        consolidation_schedule: For task-free streams.
+        strategy_path: Path of the strategy's settings, for error messages.
+
+    Raises:
+        ConfigError: Settings don't fit together.
     """
     provided = {}
     if accepts_argument(nodes["strategy"], strategy_path, "generator"):
@@ -121,7 +144,7 @@ def assemble_learner(
 
 
 def _move_to_device(solver: nn.Module, generator: Generator | None, device: torch.device, double: bool) -> None:
-    """Bring both to `device`, in double precision if that is wanted. Other buffers of a solver keep their types."""
+    """Move both networks to `device`, in float64 if `double`. Integer buffers of a solver keep their dtype."""
     solver.to(device)
     if double:
         solver.double()
@@ -132,7 +155,7 @@ def _move_to_device(solver: nn.Module, generator: Generator | None, device: torc
 def _generator_component(
     name: str, component_type: type[T], node: Mapping[str, Any] | None, strategy: Strategy
 ) -> T | None:
-    """The optimiser or gradient rule of the generator's own; None: it has the solver's."""
+    """The generator's own optimizer or gradient rule; None if it uses the solver's."""
     generator = strategy.generator
     own = None if node is None or generator is None else split_generator(node)[1].get(name)
     if own is None or generator is None:
@@ -149,7 +172,18 @@ def _generator_component(
 def build_generator(
     node: dict[str, Any], spec: SampleSpec, num_classes: int, solver: nn.Module, num_tasks: int | None = None
 ) -> Generator:
-    """A generator of samples of `spec`, beside `solver`; `tasks`: how many share their classes, if they do."""
+    """The generator for samples of `spec`.
+
+    Args:
+        node: Settings of the generator.
+        spec: Specification of the samples.
+        num_classes: Number of output units.
+        solver: The solver, whose feature size and layer sizes the generator may follow.
+        num_tasks: Number of tasks that share their classes; None if each has its own.
+
+    Raises:
+        ConfigError: Settings don't fit the samples or the solver.
+    """
     node, _ = split_generator(node)
     provided: dict[str, Any] = {"spec": spec, "num_classes": num_classes, "num_tasks": num_tasks}
     if accepts_argument(node, "generator", "feature_size"):
@@ -178,7 +212,7 @@ _DERIVED_ARGUMENTS = ("num_classes", "feature_size", "num_tasks")
 
 
 def _check_derived_arguments(node: dict[str, Any], path: str, derived: Mapping[str, Any]) -> None:
-    """Refuse settings that say otherwise than what follows from the benchmark."""
+    """Refuse settings that differ from the values derived from the benchmark."""
     for name, value in derived.items():
         said, follows = node.get(name), list(value) if isinstance(value, tuple) else value
         if said not in (None, follows):

@@ -1,4 +1,4 @@
-"""Everything that a run needs, built from its settings."""
+"""An experiment: benchmark, learner and stages, built from the settings of a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,19 @@ from gr_cli.types import CountsSamplesInMemory
 
 @dataclass
 class Experiment:
-    """A run: what was asked for, what was built from it, and what it has found so far."""
+    """Everything built from the settings of one run, and its results so far.
+
+    Attributes:
+        settings: The settings.
+        benchmark: The tasks, on the device.
+        task_units: bool (T, U), the output units of each task.
+        learner: Solver, strategy and generator.
+        stages: What is trained, in order.
+        threads: Number of CPU threads.
+        dataset_hash: Hash of the samples of the benchmark.
+        record: Rows of all tables so far.
+        training_provenance: Execution mode, processor and interruptions, as in status.json.
+    """
 
     settings: Settings
     benchmark: Benchmark
@@ -47,15 +59,16 @@ class Experiment:
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """Metrics of what was found so far."""
+        """Summary metrics of the results so far."""
         return self.record.metrics(self.learner.scenario.defined_on_unseen_tasks, self.parameters)
 
 
 def load_benchmark(settings: Settings) -> Benchmark:
-    """The benchmark that `settings` describe, on the CPU.
+    """Load the benchmark that `settings` describe, on the CPU.
 
     Raises:
-        ConfigError, DataError: it does not fit, or its data are not to be had.
+        ConfigError: Settings don't fit the data.
+        DataError: The data can't be read or downloaded.
     """
     config = settings.config
     roots = {name: config[name] for name in ("data_root", "cache_root", "download")}
@@ -64,8 +77,14 @@ def load_benchmark(settings: Settings) -> Benchmark:
 
 
 def dataset_hash_of(settings: Settings, benchmark: Benchmark | None = None) -> str:
-    """A name for the samples that `settings` name, those of their `benchmark`; of images, not of features of them,
-    which other versions may compute otherwise."""
+    """Hash of the samples of the benchmark in `settings`; of the images where features are extracted from them.
+
+    Features are left out because other versions of a library may compute other values.
+
+    Args:
+        settings: Settings of a run.
+        benchmark: The benchmark in `settings`, if it is loaded already.
+    """
     node = settings.config["benchmark"]
     if node.get("features") is not None:
         config = settings.config | {"benchmark": node | {"features": None}}
@@ -75,10 +94,16 @@ def dataset_hash_of(settings: Settings, benchmark: Benchmark | None = None) -> s
 
 @out_of_memory_as(SizeError)
 def prepare(settings: Settings, runs_in_group: int = 1) -> Experiment:
-    """Load the data and build everything that `settings` describe, for a run that is one of so many trained together.
+    """Load the data and build everything that `settings` describe.
+
+    Args:
+        settings: Settings of the run.
+        runs_in_group: Number of runs trained together, for the number of threads.
 
     Raises:
-        ConfigError, DataError, SizeError: something that was chosen does not fit.
+        ConfigError: Settings don't fit together.
+        DataError: The data can't be read or downloaded.
+        SizeError: Memory does not suffice.
     """
     config = settings.config
     device = pick_device(config["device"])
@@ -106,7 +131,7 @@ def prepare(settings: Settings, runs_in_group: int = 1) -> Experiment:
 
 
 def _check_memory(config: dict[str, Any], spec: SampleSpec, device: torch.device) -> None:
-    """Refuse numbers of samples that would not fit into memory, if nothing else was there."""
+    """Refuse numbers of samples that alone would exceed the memory of the device."""
     room, one = total_memory(device), spec.size * (8 if config["precision"] == "float64" else 4)
     counts = {
         "train.batch_size": config["train"]["batch_size"],
@@ -124,7 +149,7 @@ def _check_memory(config: dict[str, Any], spec: SampleSpec, device: torch.device
 
 
 def _with_borrowed_classes(task_units: Tensor, benchmark: Benchmark, scenario: Scenario) -> Tensor:
-    """The units of each task's classes and of the classes that other tasks lent it."""
+    """`task_units` with the classes of samples exchanged between tasks (benchmark.task_overlap) added."""
     if scenario.task_id_available:
         raise ConfigError(
             "benchmark.task_overlap",

@@ -1,4 +1,4 @@
-"""Steps of the generators' objectives."""
+"""Training steps of the generators."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from gr_cli.strategies.context import Batch, GeneratorBatch, TrainingStep
 
 
 class GeneratorUpdate:
-    """Trains R generators: their objectives, each with an optimiser of its own.
+    """Trains R generators: one optimizer for each of their objectives.
 
     Args:
-        generators: the networks.
-        optimizers: settings of each replica.
-        streams: where the noise of the losses comes from.
-        rule: how gradients are made; each objective has a copy.
+        generators: The networks.
+        optimizers: Optimizer settings of each replica.
+        streams: Random streams of the noise in the losses.
+        rule: How gradients are computed; each objective has its own copy.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class GeneratorUpdate:
 
     @staticmethod
     def _optimizer_name(name: str) -> str:
-        """What an objective is called beside the solver."""
+        """The name of an objective's optimizer in checkpoints and random streams."""
         return f"generator.{name}"
 
     def _trained_parameters(self, name: str) -> list[Tensor]:
@@ -54,13 +54,22 @@ class GeneratorUpdate:
         return self._generators.select_parameters(lambda network: network.objectives()[name].parameters)
 
     def rebind_parameters(self) -> None:
-        """Train the parameters that the generator of a single replica has now."""
+        """Optimize the parameters that the generator of a single replica has now."""
         self._objectives = self._generators.modules[0].objectives()
         for name in self._objectives:
             self.functional_optimizers[self._optimizer_name(name)].rebind_parameters(self._trained_parameters(name))
 
     def step(self, batch: GeneratorBatch, task: int, learning_rate: Callable[[Optimizer], float]) -> dict[str, Tensor]:
-        """One step of each objective that is due in this update; the terms of their losses, (R,) each."""
+        """One step of each objective that is due in this update.
+
+        Args:
+            batch: Samples, labels and weights, and the number of the update.
+            task: Index of the task, for random streams.
+            learning_rate: The learning rate now, from the optimizer settings of a replica.
+
+        Returns:
+            The terms of the losses, (R,) each, and metrics of the gradient rules.
+        """
         losses: dict[str, Tensor] = {}
         for name, part in self._objectives.items():
             if (batch.update + 1) % part.update_every:
@@ -81,7 +90,7 @@ class GeneratorUpdate:
     def step_all_objectives(
         self, batch: Batch, task: int, learning_rate: Callable[[Optimizer], float]
     ) -> dict[str, Tensor]:
-        """One step of every objective on the samples of `batch`, whether one is due or not; their losses."""
+        """One step of every objective on the samples of `batch`, due or not; their losses."""
         if not self._objectives:
             return {}
         update = prod(part.update_every for part in self._objectives.values()) - 1
@@ -90,18 +99,18 @@ class GeneratorUpdate:
 
 
 def _per_sample_loss(terms: Mapping[str, Tensor], weights: Tensor | None) -> Tensor:
-    """The part of each sample (R, B) in the loss of an objective, from its terms (R, B)."""
+    """Contribution (R, B) of each sample to the loss of an objective, from its terms (R, B)."""
     values = sum_tensors(list(terms.values()))
     return values / values.shape[1] if weights is None else values * weights
 
 
 def gradient_metrics(name: str, rule: GradientRule) -> dict[str, Tensor]:
-    """What a rule says of its newest step, by the names of history.csv: `<name>.<metric>`."""
+    """Metrics of a gradient rule in its last step, named `<name>.<metric>` as in history.csv."""
     return {f"{name}.{metric}": value.detach() for metric, value in rule.metrics().items()}
 
 
 def generator_learning_rate(strategy: Strategy, step: TrainingStep) -> Callable[[Optimizer], float]:
-    """The generator's learning rate at `position`; steps in which the solver rests have a course of their own."""
+    """The generator's learning rate at a step; steps of the generator alone have a schedule of their own."""
     iteration, iterations = step.iteration, step.iterations
     if strategy.solver_iteration(step) is not None:
         return lambda optimizer: optimizer.lr_at(iteration, iterations)

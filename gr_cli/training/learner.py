@@ -1,4 +1,4 @@
-"""The learner owns solver, strategy, generator and optimisers, and holds the one training loop of this program."""
+"""The learner: solvers, strategy, generators and optimizers of R replicas, and the training loop of a task."""
 
 from __future__ import annotations
 
@@ -35,22 +35,23 @@ StepCallback = Callable[[TrainingStep, Losses], None]
 
 
 class Learner:
-    """Solvers that learn tasks one after the other under a strategy: R replicas, trained as one program.
+    """Trains the solvers of R replicas on one task after the other, under one strategy.
 
     Args:
-        solvers: map samples (R, B, ...) to logits (R, B, U).
-        generators: those of the strategy, if it needs any.
-        strategy: what keeps the solvers from forgetting; its numbers may be one for each replica, (R,).
-        optimizers: settings for each replica's solver.
-        scenario: which units compete when.
-        heads: bool (T, U), which units belong to which task; rows may be appended as tasks come.
-        draws: random streams of each replica; they say on which device everything lies.
-        precision: `float32`, `float64`, or `bf16`: parameters and losses in float32, products in bfloat16.
-        augment: what is done at random to the samples that the solvers learn.
-        stretches: what the strategy takes for tasks, in `heads` too, where it isn't told which these are.
-        generator_optimizers: settings for each replica's generator, whose moments are its own; None: the solvers'.
-        gradient_rule: how gradients of the solvers are made; None: by autograd.
-        generator_gradient_rule: those of the generators; None: by a copy of that rule.
+        solvers: Networks that map samples (R, B, ...) to logits (R, B, U).
+        generators: Networks that generate samples, if the strategy uses any.
+        strategy: The continual-learning method. Its numeric settings may be tensors (R,), one value per replica.
+        optimizers: Optimizer settings of each replica's solver.
+        scenario: Maps tasks to output units and says which of them compete.
+        task_units: bool (T, U), the output units of each task, or of each consolidation interval in a task-free stream.
+            Rows may be appended as tasks arrive.
+        random_streams: Random streams of each replica. Their device is that of all tensors.
+        precision: `float32`, `float64`, or `bf16`: parameters and losses in float32, matrix products in bfloat16.
+        augment: Random augmentation of the samples that the solvers train on. Default: none.
+        consolidation_schedule: In a task-free stream, when the strategy consolidates. Default: at task boundaries.
+        generator_optimizers: Optimizer settings of each replica's generator. Default: those of its solver.
+        gradient_rule: How gradients of the solvers are computed. Default: plain autograd.
+        generator_gradient_rule: How gradients of the generators are computed. Default: a copy of the solvers' rule.
     """
 
     def __init__(
@@ -101,23 +102,23 @@ class Learner:
             self._penalized_update = PenalizedUpdate(regularizer, held, len(self.random_streams))
 
     def _trained_parameters(self) -> list[Tensor]:
-        """The solvers' parameters that are trained."""
+        """The solvers' parameters that require gradients."""
         return self.solvers.select_parameters(lambda network: (p for p in network.parameters() if p.requires_grad))
 
     def rebind_parameters(self) -> None:
-        """Train the parameters that solver and generator of a single replica have now."""
+        """Optimize the current parameters of solver and generator of a single replica, which a caller changed."""
         self.functional_optimizers["solver"].rebind_parameters(self._trained_parameters())
         if self._generator_update is not None:
             self._generator_update.rebind_parameters()
 
     @property
     def solver(self) -> nn.Module:
-        """The solver; of several, the first."""
+        """The solver of the first replica."""
         return self.solvers.modules[0]
 
     @property
     def generator(self) -> Generator | None:
-        """The generator, if there is one; of several, the first."""
+        """The generator of the first replica, if there is one."""
         return None if self.generators is None else self.generators.modules[0]
 
     # --- training
@@ -131,10 +132,17 @@ class Learner:
         first_iteration: int = 0,
         sample_pass: SamplePass | None = None,
     ) -> None:
-        """Learn one task. `batches` yields a batch for each step from `start` on; `observe` sees each step's losses.
+        """Train on one task: `begin_task`, a `step` for each batch, `end_task`.
 
-        `start` > 0 continues in the middle of a task, after `load_states`. `samples` are passes over the task's
-        samples, for strategies that look at them again.
+        In a task-free stream, begin and end are those of consolidation intervals (see `ConsolidationSchedule`).
+
+        Args:
+            task: Index of the task.
+            batches: Yields one batch per step, from `first_iteration` on.
+            iterations: Training iterations of the task. The strategy may add steps for the generator.
+            on_step: Called after each step with its position and losses.
+            first_iteration: Above 0 to resume within the task, after `load_states`.
+            sample_pass: Iterates once over the task's samples of a replica, for strategies with `needs_second_pass`.
         """
         if first_iteration == 0 and self.consolidation_schedule is None:
             self.begin_task(task, sample_pass)
@@ -149,7 +157,7 @@ class Learner:
             self.end_task(self.consolidation_schedule.last_interval_before(task + 1, 0))
 
     def _strategy_step(self, step: TrainingStep) -> TrainingStep:
-        """What the strategy is told of a step: the position, or one in its own stretches, of which one may begin."""
+        """The step as the strategy counts it. In a task-free stream, first consolidates where an interval ended."""
         if self.consolidation_schedule is None:
             return step
         told = self.consolidation_schedule.interval_of(step)
@@ -160,14 +168,14 @@ class Learner:
         return told
 
     def begin_task(self, task: int, sample_pass: SamplePass | None = None) -> None:
-        """Make ready for the first step of a task."""
+        """Set up optimizers and strategy for a task."""
         for descent in self.functional_optimizers.values():
             descent.begin_task()
         with self._autocast(), self.clock.measure("consolidation"):
             self.strategy.begin_task(self._task_context(task, sample_pass))
 
     def end_task(self, task: int, sample_pass: SamplePass | None = None) -> None:
-        """Close a task that was learnt to its end."""
+        """Consolidate a completed task: weight importance, frozen generators, exemplars, as the strategy defines."""
         situation = self._task_context(task, sample_pass)
         with self._autocast(), self.solvers.train_mode(training=False), self.clock.measure("consolidation"):
             if self._penalized_update is not None:
@@ -176,17 +184,17 @@ class Learner:
         self.release_task()
 
     def release_task(self) -> None:
-        """Let go of a task, whether it came to its end or not: nothing leads to its samples any more."""
+        """Drop all references to the samples of the current task, completed or not."""
         self._sample_pass = None
         self.strategy.release_task()
         if self.strategy.regularizer is not None:
             self.strategy.regularizer.release_task()
 
     def step(self, batch: Batch, step: TrainingStep) -> Losses:
-        """One iteration: the solver's step, what the strategy makes of the batch, the generator's step if it is due.
+        """One iteration: step of the solver, update of the strategy's memory, step of the generator if one is due.
 
-        Returns the unweighted terms of each loss and the solver's `total`, (R,) each, as tensors that nobody has
-        waited for.
+        Returns:
+            Unweighted terms of each loss and the solver's `total`, (R,) each; tensors on the device, not synchronised.
         """
         losses: Losses = {}
         with self._autocast():
@@ -231,7 +239,7 @@ class Learner:
         return losses | {"total": loss.total.detach() + losses.get("penalty", 0.0)}
 
     def step_generator(self, batch: Batch, task: int) -> Losses:
-        """One step of all objectives of the generators on `batch`, whether one is due or not; their losses."""
+        """One step of every generator objective on `batch`, regardless of the update schedule; to measure speed."""
         if self._generator_update is None or self.strategy.shares_loss_with_generator:
             return {}
         with self._autocast():
@@ -240,13 +248,13 @@ class Learner:
             )
 
     def _gradients(self, loss: Loss, names: Sequence[str], step: GradientStep) -> dict[str, list[Tensor | None]]:
-        """The gradients of a loss of the solver, by the names of what is trained; None for what it does not need."""
+        """Gradients of a solver loss by optimizer name; None for parameters that it does not depend on."""
         parameters = [p for name in names for p in self.functional_optimizers[name].parameters]
         found = iter(self.gradient_rules["solver"].gradients(loss, parameters, step))
         return {name: [next(found) for _ in self.functional_optimizers[name].parameters] for name in names}
 
     def _autocast(self) -> Any:
-        """Where matrix products are computed as the precision says."""
+        """Context in which matrix products have the learner's precision."""
         if self.precision != "bf16":
             return nullcontext()
         # No cache of what was cast: the parameters change between two forward passes.
@@ -279,9 +287,9 @@ class Learner:
 
     @torch.no_grad()
     def predict(self, batches: Iterable[tuple[Tensor, Tensor]], replica: int = 0) -> Predictions:
-        """The logits of a solver, as it stands, for each of `batches` of (x, y), (B, ...), with their labels.
+        """Logits of one solver in evaluation mode, with labels, for `batches` of (x, y), (B, ...).
 
-        Leaves no trace: no random stream advances, the solver's mode is put back.
+        Does not change random state or training mode.
         """
         solver = self.solvers.modules[replica]
         answer = self.strategy.classifier(replica, solver)
@@ -289,13 +297,13 @@ class Learner:
             return [(answer(x.to(self.dtype)), y) for x, y in batches]
 
     def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]], units: Tensor, replica: int = 0) -> Score:
-        """How a solver, as it stands, answers `batches` of (x, y), (B, ...), when `units` bool (U,) compete."""
+        """Accuracy and loss of one solver on `batches` of (x, y), (B, ...), when `units`, bool (U,), compete."""
         return score(self.predict(batches, replica), units)
 
     # --- state
 
     def nonfinite_network(self, replica: int) -> str | None:
-        """The network of a replica that has a parameter which is no finite number; None: all are."""
+        """`solver` or `generator` if that network of a replica has a parameter that is NaN or infinite, else None."""
         networks = {"solver": self.solvers, "generator": self.generators}
         for name, replicas in networks.items():
             values = [] if replicas is None else list(replicas.modules[replica].parameters())
@@ -304,9 +312,9 @@ class Learner:
         return None
 
     def state_of(self, replica: int) -> State:
-        """Everything that a replica needs to continue, as one nested dict of tensors and numbers.
+        """The state of one replica, as one nested dict of tensors and numbers.
 
-        It is what the same run alone would have. Random streams need no state.
+        It equals the state of the same run trained alone. Random streams need no state.
         """
         whole = {
             "solver": self.solvers.state_dict(),
@@ -322,7 +330,7 @@ class Learner:
         }
 
     def load_states(self, states: Sequence[State], task: int, sample_pass: SamplePass | None = None) -> None:
-        """Take up each replica's state, saved in or before `task`."""
+        """Restore the state of each replica, saved during or before `task`."""
         self.task_units = states[0]["task_units"].to(self.device)
         whole = stack_states([{k: s[k] for k in _STACKED_STATE} for s in states], self.device)
         self.solvers.load_state_dict(whole["solver"])

@@ -1,4 +1,4 @@
-"""Batches of a caller's loaders: what they yield, as checked tensors of samples and labels."""
+"""Validation of data loaders and their batches for the Python API."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ _TOLERANCE = 2**-10
 
 @dataclass(frozen=True)
 class BatchFormat:
-    """What all batches of a trainer are like.
+    """What all batches of a trainer have in common.
 
-    Args:
-        spec: what a sample is.
-        units: outputs of the model; labels are below that.
-        dtype, device: of the samples that are trained on.
+    Attributes:
+        spec: Specification of a sample.
+        num_units: Number of the model's outputs; labels are below it.
+        dtype: Type of the samples for training.
+        device: Device of the samples for training.
     """
 
     spec: SampleSpec
@@ -45,16 +46,16 @@ class BatchFormat:
     def read(
         self, batch: Any, loader: str, seen_labels: Tensor, units_of_other_tasks: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Samples (B, *shape) and labels (B,) int64 on the device, from what `loader` yields.
+        """Samples (B, *shape) and int64 labels (B,) on the device, from a batch of `loader`.
 
         Args:
-            batch: what it yielded.
-            loader: its name, for errors.
-            seen: bool (U,) on the CPU, in which the labels are noted.
-            taken: bool (U,) on the CPU, output units that are those of other tasks.
+            batch: What the loader yielded.
+            loader: Its name, for errors.
+            seen_labels: bool (U,) on the CPU; labels of the batch are set to True.
+            units_of_other_tasks: bool (U,) on the CPU, output units that labels must not be.
 
         Raises:
-            DataError: the batch does not fit, and why.
+            DataError: The batch does not fit; says why.
         """
         x, y = read_batch(batch, loader, self.dtype)
         x = self.check(x, y, loader)
@@ -71,10 +72,10 @@ class BatchFormat:
         return x.to(self.device), y.to(self.device)
 
     def check(self, x: Tensor, y: Tensor, loader: str) -> Tensor:
-        """The samples, rounding errors beyond their range clamped.
+        """The samples, with rounding errors beyond their range clamped.
 
         Raises:
-            DataError: samples or labels do not fit, and why.
+            DataError: Samples or labels do not fit; says why.
         """
         if tuple(x.shape[1:]) != self.spec.shape:
             shapes = f"{self.spec.shape}, not {tuple(x.shape[1:])}"
@@ -98,12 +99,12 @@ class BatchFormat:
 
 
 def read_batch(batch: Any, loader: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Samples (B, ...) of `dtype` and labels (B,) int64, where they lie, from what a loader yields.
+    """Samples (B, ...) of `dtype` and int64 labels (B,) on their own device, from a batch of a loader.
 
-    Bytes and images become [0, 1]; other numbers stay as they are.
+    Bytes and images are scaled to [0, 1]; other numbers keep their values.
 
     Raises:
-        DataError: `batch` is no pair of samples and labels, and why.
+        DataError: `batch` is not a pair of samples and labels; says why.
     """
     given_x, given_y = _split_batch(batch, loader)
     x, y = _to_tensor(given_x, "samples", loader), _to_tensor(given_y, "labels", loader)
@@ -123,7 +124,7 @@ def read_batch(batch: Any, loader: str, dtype: torch.dtype) -> tuple[Tensor, Ten
 
 
 def _split_batch(batch: Any, loader: str) -> tuple[Any, Any]:
-    """Samples and labels of a batch: a pair, a triple with a task label, or a mapping of two entries."""
+    """Samples and labels of a batch: a pair, a triple with a task label, or a mapping with two entries."""
     if isinstance(batch, Mapping):
         labels = [name for name in batch if str(name).lower() in _LABELS]
         others = [name for name in batch if name not in labels]
@@ -156,7 +157,7 @@ def _is_task_label(value: Any) -> bool:
 
 
 def _to_tensor(given: Any, what: str, loader: str) -> Tensor:
-    """A dense tensor of numbers, not part of any graph."""
+    """A dense tensor of numbers, detached from any graph."""
     plain = isinstance(given, Tensor) and given.layout == torch.strided and not given.is_nested
     if plain and not (given.is_quantized or given.is_complex()):
         x: Tensor = given.detach()
@@ -194,7 +195,10 @@ def _to_floats(x: Tensor, loader: str, dtype: torch.dtype) -> Tensor:
 
 
 def infer_value_range(x: Tensor, stated: Sequence[float] | Literal["auto"] | None, loader: str) -> ValueRange | None:
-    """The value range of samples like those of a first batch `x`: as stated, or [0, 1] if these lie in that."""
+    """The value range of the samples: as `stated`, or [0, 1] if the first batch `x` lies in it, or None.
+
+    Prints a warning if the values look unscaled.
+    """
     low, high = _min_max(x)
     if stated is not None and not isinstance(stated, str):
         if stated[1] - stated[0] > LARGE_VALUE * max(high - low, 1.0) > 0 and stated[0] <= low <= high <= stated[1]:
@@ -209,9 +213,12 @@ def infer_value_range(x: Tensor, stated: Sequence[float] | Literal["auto"] | Non
 
 
 def warn_of_mismatched_labels(classes: Sequence[Tensor], scenario: Scenario, task: str) -> None:
-    """Print a line where the labels of the newest task look as if they were meant for another scenario.
+    """Print a line if the labels of the last task look like those of another scenario.
 
-    `classes`: of each task, bool (U,), the labels that it had.
+    Args:
+        classes: bool (U,) for each task, its labels.
+        scenario: The scenario.
+        task: Name of the last task, for the message.
     """
     if len(classes) < 2:
         return
@@ -224,7 +231,7 @@ def warn_of_mismatched_labels(classes: Sequence[Tensor], scenario: Scenario, tas
 
 
 def _min_max(values: Tensor) -> tuple[float, float]:
-    """The least and the greatest of some values, NaN where there is one, at the price of one synchronisation."""
+    """Minimum and maximum, NaN if any value is NaN, with one synchronisation."""
     values = values if values.is_floating_point() else values.to(torch.int64)  # not every type of torch has them
     low, high = torch.stack(torch.aminmax(values)).tolist()
     return low, high
@@ -239,10 +246,10 @@ def _first_values(y: Tensor) -> list[Any]:
 
 
 def check_loader(loader: Any, name: str) -> None:
-    """Refuse what is no loader at all.
+    """Check that `loader` is an iterable of batches.
 
     Raises:
-        ConfigError: says what is needed.
+        ConfigError: It is something else.
     """
     iterable = hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")
     if not iterable or isinstance(loader, (str, bytes, Mapping, Tensor, np.ndarray)):
@@ -250,10 +257,11 @@ def check_loader(loader: Any, name: str) -> None:
 
 
 def check_validation_loader(loader: Any, name: str) -> None:
-    """Refuse, before training, a validation loader that will not do after it.
+    """Check before training that a validation loader can be iterated after each task.
 
     Raises:
-        ConfigError, DataError: says why.
+        ConfigError: It is not a loader.
+        DataError: It is an iterator, or empty.
     """
     if loader is None:
         return
@@ -265,10 +273,11 @@ def check_validation_loader(loader: Any, name: str) -> None:
 
 
 def check_repeatable(learner: Learner, loader: Loader, length: int | None, num_epochs: int) -> None:
-    """Refuse a loader that can't be asked for as much as the strategy needs.
+    """Check that a loader has a length, or can be iterated again, where the strategy or `num_epochs` needs that.
 
     Raises:
-        ConfigError, DataError: says why.
+        ConfigError: It has no length.
+        DataError: It can be iterated only once.
     """
     strategy, long = learner.strategy, 10**9
     schedules = {optimizer.schedule for optimizer in (*learner.optimizers, *learner.generator_optimizers)}
@@ -286,7 +295,7 @@ def check_repeatable(learner: Learner, loader: Loader, length: int | None, num_e
 
 
 def num_batches(loader: Loader) -> int | None:
-    """How many batches a loader has; None if it can't tell."""
+    """The length of a loader; None if it has none."""
     try:
         return len(loader)  # type: ignore[arg-type]
     except (TypeError, NotImplementedError):
@@ -294,7 +303,7 @@ def num_batches(loader: Loader) -> int | None:
 
 
 def last_batch_size(loader: Any) -> int | None:
-    """Samples in the last batch of a DataLoader; None where that can't be told before it comes."""
+    """Number of samples in the last batch of a DataLoader; None if unknown before it is loaded."""
     size, dropped = getattr(loader, "batch_size", None), getattr(loader, "drop_last", False)
     samples = num_batches(getattr(loader, "sampler", None))  # type: ignore[arg-type]
     if not isinstance(size, int) or not samples or dropped:
@@ -303,10 +312,10 @@ def last_batch_size(loader: Any) -> int | None:
 
 
 def repeat_loader(loader: Loader, passes: Iterable[int], batches_per_pass: int | None) -> Iterator[Any]:
-    """The batches of `loader`, once for each of `passes`, numbered from 0; none if the first brings none.
+    """The batches of `loader`, once for each of `passes`, which count from 0; none if the first pass is empty.
 
     Raises:
-        DataError: a later pass brings none, or a pass has more or fewer batches than `length`, its len().
+        DataError: A later pass is empty, or a pass has more or fewer batches than `batches_per_pass`, its len().
     """
     end = object()
     for turn in passes:

@@ -1,4 +1,4 @@
-"""How the solver sees samples: as they are, or less a mean and by a deviation. Generators see them as they are."""
+"""Input normalisation of the solver: mean and standard deviation of each channel. Generators get raw samples."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ from gr_cli.nn.sample_spec import SampleSpec
 def input_moments(
     setting: str | Sequence[Sequence[float]] | None, spec: SampleSpec, first_task_samples: Samples | None
 ) -> ChannelMoments | None:
-    """The moments that `wanted` stands for: those of the training samples `first`, or means and deviations themselves.
+    """The moments for a value of the setting `normalise`.
 
-    Without `first` they are such as change nothing, for networks whose own will be loaded.
+    Args:
+        setting: `first_task`, or [means, deviations] with one number per channel, or None.
+        spec: Specification of the samples.
+        first_task_samples: Training samples of the first task. Without them: moments that change nothing, for networks
+            whose saved moments will be loaded.
 
     Raises:
-        ConfigError: these are not for samples of that kind.
+        ConfigError: Numbers don't fit the channels.
     """
     if setting is None:
         return None
@@ -43,7 +47,7 @@ def input_moments(
 
 
 def channel_moments(samples: Samples) -> tuple[list[float], list[float]]:
-    """Mean and deviation of each channel, or of each entry of vectors. What never changes is only shifted."""
+    """Mean and standard deviation of each channel, or of each vector entry. Constant channels get a deviation of 1."""
     sums: list[Tensor] = []
     count = 0
     for x, _ in samples.batches():

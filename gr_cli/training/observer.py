@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it. This one is silent; the terminal's is in `console`."""
+"""Observers of a run: hooks for progress display and experiment trackers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,18 @@ if TYPE_CHECKING:
 
 
 class RunObserver:
-    """Silent. Losses come as tensors: a view turns them into numbers only as often as it shows them.
+    """Base class of run observers; every method does nothing. It observes one run, or a group trained together.
 
-    What is shown may be several runs that are trained together.
+    Losses arrive as tensors on the device: converting them to numbers waits for the device, so do so rarely.
+
+    >>> class StepCounter(RunObserver):
+    ...     steps = 0
+    ...     def stepped(self, stage_index, step, losses):
+    ...         self.steps += 1
+    >>> observer = StepCounter()
+    >>> observer.stepped(0, TrainingStep(task=0, iteration=0, iterations=10), {})
+    >>> observer.steps
+    1
     """
 
     def started(
@@ -34,33 +43,42 @@ class RunObserver:
         steps: Sequence[int],
         resume_point: ResumePoint,
     ) -> None:
-        """Runs begin, or go on from `done`; `steps` of each stage."""
+        """Training starts or resumes.
+
+        Args:
+            experiments: The runs of the group.
+            folders: Their folders.
+            steps: Number of steps of each stage.
+            resume_point: Where training continues.
+        """
 
     def stage_started(self, stage_index: int, names: Sequence[str]) -> None:
-        """Stage `number` begins, whatever it is called in each run."""
+        """A stage starts; `names` has its name in each run."""
 
     def stepped(self, stage_index: int, step: TrainingStep, losses: Losses) -> None:
-        """One training step is over; losses (R,)."""
+        """A training step is complete; `losses` are (R,) each."""
 
     def stage_finished(self, stage_index: int, accuracies: Sequence[MatrixRow]) -> None:
-        """A stage is over; for each run that has not failed, `accuracies` on all tasks."""
+        """A stage is complete; `accuracies` has the accuracy on all tasks, for each run that has not failed."""
 
     def failed(self, folder: Path, error: GrError) -> None:
-        """One of several runs failed, and leaves the others alone."""
+        """One run of the group failed; the others continue."""
 
     def finished(self, experiments: Sequence[Experiment], outcomes: Sequence[Result | GrError]) -> None:
-        """The runs are over."""
+        """All runs of the group are complete or failed."""
 
     def already_finished(self, settings: Settings, result: Result) -> None:
-        """The run was over already; this is what it had found."""
+        """The run was complete before; `result` is read from its folder."""
 
     def close(self) -> None:
-        """The runs ended, one way or another."""
+        """Training ended, with or without an error."""
 
 
 class Observers(RunObserver):
-    """Several views as one: each is told everything, in their order. One that fails is told of once, and is left out
-    from then on: what is shown has no say in what is trained."""
+    """Several observers as one, called in order.
+
+    An observer that raises is reported once and removed, so that training does not depend on what is displayed.
+    """
 
     def __init__(self, *observers: RunObserver) -> None:
         self._observers = list(observers)

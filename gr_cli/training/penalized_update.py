@@ -1,4 +1,4 @@
-"""What else than its loss has a say in a step: a penalty beside it, or a loss that must not rise."""
+"""Optimizer steps with a weight penalty: EWC, SI and other regularizers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from gr_cli.strategies.regularizer import Regularizer
 
 
 class PenalizedUpdate:
-    """The parameters that a regulariser keeps near to where they were.
+    """Steps of the parameters that a regularizer protects: gradient of the loss plus gradient of the penalty.
 
     Args:
-        regularizer: its penalty.
-        descents: what takes steps with these parameters, by name.
-        replicas: how many runs are trained together.
+        regularizer: Computes the penalty and its gradient.
+        functional_optimizers: Optimizers of the protected parameters, by name.
+        replicas: Number of replicas R.
     """
 
     def __init__(
@@ -30,8 +30,15 @@ class PenalizedUpdate:
     def step(
         self, gradients: Sequence[Tensor | None], learning_rate: Callable[[Optimizer], float]
     ) -> dict[str, Tensor]:
-        """A step down a loss of those gradients, in the order of the parameters, and the penalty; its value (R,), if
-        there is anything to keep yet."""
+        """One optimizer step with the sum of both gradients.
+
+        Args:
+            gradients: Gradients of the loss, in the order of the parameters.
+            learning_rate: The learning rate now, from the optimizer settings of a replica.
+
+        Returns:
+            The value of the `penalty` (R,), from the second task on.
+        """
         regularizer, parameters = self.regularizer, self._parameters()
         free = [
             torch.zeros_like(p) if g is None else with_replica_axis(g, self._replicas)
@@ -47,7 +54,7 @@ class PenalizedUpdate:
         return {} if penalty is None else {"penalty": penalty[0]}
 
     def end_task(self, context: TaskContext) -> None:
-        """Let the regulariser learn what was important in a task that is over."""
+        """Let the regularizer estimate how important each parameter was for the completed task."""
         self.regularizer.end_task(self._parameters(), context)
 
     def _parameters(self) -> list[Tensor]:

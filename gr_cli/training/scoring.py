@@ -1,4 +1,4 @@
-"""How well a solver answers samples, computed from its logits."""
+"""Accuracy and loss from logits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ Predictions = list[tuple[Tensor, Tensor]]  # batches of logits (B, U) and labels
 
 @dataclass(frozen=True)
 class Score:
-    """How a solver does on `n` samples: fraction correct, and mean loss (None where a label can't be answered)."""
+    """Accuracy and loss on a set of samples.
+
+    Attributes:
+        accuracy: Fraction correct; NaN without samples.
+        loss: Mean cross-entropy; None where the unit of a label is not among those that compete.
+        num_samples: Number of samples.
+    """
 
     accuracy: float
     loss: float | None
@@ -23,7 +29,7 @@ class Score:
 
 @torch.no_grad()
 def score(predictions: Predictions, units: Tensor) -> Score:
-    """The score of `answers` when `units` bool (U,) compete."""
+    """Score `predictions` when `units`, bool (U,), compete."""
     n = sum(len(y) for _, y in predictions)
     if n == 0:
         return Score(float("nan"), None, 0)

@@ -1,4 +1,4 @@
-"""A caller's model before a task: its parameters, its modes, and what it makes of a batch."""
+"""Checks of a caller's model before a task: parameters, training mode, and outputs for a batch."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ _SINGLE_SAMPLE_ERROR = "more than 1 value per channel"  # torch, of batch statis
 
 @dataclass(frozen=True)
 class ModelState:
-    """What a caller's model is like when a task begins.
+    """The model at the start of a task.
 
-    Args:
-        parameters: those that are trained.
-        device, dtype: of its parameters.
-        units: number of its outputs.
-        tensor_alone: whether it returns its logits as a tensor alone.
-        features: how many values its last layer sees, where a generator reads them; else None.
+    Attributes:
+        parameters: Trained parameters with their shapes, by name.
+        device: Device of its parameters.
+        dtype: Type of its parameters.
+        num_units: Number of outputs.
+        returns_tensor: Whether it returns its logits as a bare tensor.
+        feature_size: Number of features, if a generator reads them; else None.
     """
 
     parameters: Parameters
@@ -41,10 +42,10 @@ class ModelState:
     feature_size: int | None
 
     def check_change(self, now: Self, regularizer: object | None) -> None:
-        """Refuse changes to which what is held beside the model, for later tasks, does not fit.
+        """Check that the model can still be trained with the strategy's state of earlier tasks.
 
         Raises:
-            ConfigError: names the change.
+            ConfigError: Names the change that prevents it.
         """
         changes = (
             (f"parameters on {now.device}", self.device, now.device, "move it back: model.to(...)"),
@@ -84,12 +85,12 @@ class ModelState:
 
 
 def first_names(names: Sequence[str]) -> str:
-    """The first of some names."""
+    """The first five of `names`, and how many more there are."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 class LogitsOnly(nn.Module):
-    """A model that returns more than a tensor, as one that returns logits alone."""
+    """Wraps a model that returns more than a tensor, to return its logits."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -101,10 +102,10 @@ class LogitsOnly(nn.Module):
 
 
 def extract_logits(output: Any) -> Tensor:
-    """The logits in what a model returned: a tensor, what calls itself `logits`, or a single entry.
+    """The logits in a model's output: a tensor, an entry named `logits`, or the single entry.
 
     Raises:
-        ConfigError: which of several things they are can't be told.
+        ConfigError: Several entries could be the logits.
     """
     if isinstance(output, Tensor):
         return output
@@ -126,12 +127,12 @@ def extract_logits(output: Any) -> Tensor:
 
 
 def trained_parameters(model: nn.Module) -> Parameters:
-    """The parameters that are to be trained, with their shapes, by name."""
+    """Parameters that require gradients, with their shapes, by name."""
     return {name: (p, p.shape) for name, p in model.named_parameters() if p.requires_grad}
 
 
 def changed_parameters(before: Parameters, now: Parameters) -> list[str]:
-    """Names of parameters that were replaced, reshaped, added, removed, frozen or unfrozen, or come in other order."""
+    """Names of parameters that were replaced, reshaped, added, removed, frozen, unfrozen or reordered."""
     names = dict.fromkeys([*before, *now])
     changed = [
         name
@@ -145,10 +146,10 @@ def changed_parameters(before: Parameters, now: Parameters) -> list[str]:
 
 
 def check_parameters(model: nn.Module, device: torch.device | None) -> tuple[torch.device, torch.dtype]:
-    """Where the parameters lie and of which type they are, once moved to `device` if one is given.
+    """Device and dtype of the parameters, after a move to `device` if one is given.
 
     Raises:
-        ConfigError: they can't be trained as they are.
+        ConfigError: They can't be trained.
     """
     values = dict(model.named_parameters())
     if not any(p.requires_grad for p in values.values()):
@@ -173,10 +174,10 @@ def check_parameters(model: nn.Module, device: torch.device | None) -> tuple[tor
 
 
 def check_finite(network: nn.Module, what: str) -> None:
-    """Refuse parameters that are no finite numbers before anything was trained.
+    """Check that all parameters are finite before training.
 
     Raises:
-        ConfigError: names the first of them.
+        ConfigError: Names the first that is not.
     """
     for name, value in network.named_parameters():
         if not value.isfinite().all():
@@ -184,10 +185,10 @@ def check_finite(network: nn.Module, what: str) -> None:
 
 
 def check_generator(generator: Generator) -> None:
-    """Refuse a generator that a caller left in a state in which it can't be trained on.
+    """Check that a generator the caller may have changed can still be trained.
 
     Raises:
-        ConfigError: names the parameter.
+        ConfigError: Names the parameter.
     """
     check_finite(generator, "generator_model")
     trained = {id(parameter) for part in generator.objectives().values() for parameter in part.parameters}
@@ -202,8 +203,8 @@ def check_generator(generator: Generator) -> None:
 def modules_in_eval_mode(model: nn.Module, before: Collection[str]) -> set[str]:
     """Names of the modules that stay in evaluation mode while `model` is trained.
 
-    They are those in that mode now, if others are not: the caller chose them one by one. After `model.eval()` the
-    flags say nothing, and the choice made `before` holds.
+    These are the modules in evaluation mode now, if others are not: the caller set them one by one. After
+    `model.eval()` the flags carry no information, and the earlier choice `before` stays.
     """
     flags = {name: part.training for name, part in model.named_modules()}
     if not any(flags.values()):
@@ -213,7 +214,7 @@ def modules_in_eval_mode(model: nn.Module, before: Collection[str]) -> set[str]:
 
 @contextmanager
 def train_mode_except(model: nn.Module, in_eval_mode: Collection[str]) -> Iterator[None]:
-    """All modules but the `frozen` in training mode inside the block; after it each is as it was."""
+    """Training mode inside the block for all modules except `in_eval_mode`; restored afterwards."""
     before = {part: part.training for part in model.modules()}
     model.train()  # which a model of the caller's may have made one that leaves parts out
     for name, part in model.named_modules():
@@ -229,13 +230,13 @@ def train_mode_except(model: nn.Module, in_eval_mode: Collection[str]) -> Iterat
 
 
 def check_outputs(model: nn.Module, x: Tensor, loader: str) -> tuple[int, bool]:
-    """How many outputs `model` has for samples like `x` (B, ...), and whether it returns them as a tensor alone.
+    """Number of outputs of `model` for samples like `x` (B, ...), and whether it returns a bare tensor.
 
-    It is called once as it stands, in evaluation mode, and a copy once in the modes of its modules.
+    The model is called once in evaluation mode, and a copy once in the current modes of its modules.
 
     Raises:
-        ConfigError: it does not return logits.
-        DataError: it can't take such samples.
+        ConfigError: It does not return logits.
+        DataError: It can't process such samples.
     """
     before, same = x._version, x.clone()
     with train_mode(model, training=False):
@@ -258,7 +259,7 @@ def check_outputs(model: nn.Module, x: Tensor, loader: str) -> tuple[int, bool]:
 
 
 def _try_copy(model: nn.Module) -> nn.Module | None:
-    """A copy to try things with, if the model can be copied."""
+    """A deep copy, or None if the model can't be copied."""
     try:
         return copy.deepcopy(getattr(model, "_orig_mod", model))  # not compiled: it is called once
     except Exception:
@@ -283,10 +284,10 @@ def _call_model(model: nn.Module, x: Tensor, loader: str) -> Any:
 
 @contextmanager
 def translate_torch_errors(loader: str) -> Iterator[None]:
-    """Inside the block, give an error of torch that comes from a caller's model and data its real reason.
+    """Replace torch's error on batch normalization of one sample by one that names the loader.
 
     Raises:
-        DataError: batch normalisation met a batch of one sample.
+        DataError: A batch has a single sample.
     """
     try:
         yield
@@ -297,10 +298,10 @@ def translate_torch_errors(loader: str) -> Iterator[None]:
 
 
 def check_copy(model: nn.Module) -> None:
-    """Refuse a model of which no copy can be made, for strategies that need one.
+    """Check that the model can be copied, for strategies with a teacher.
 
     Raises:
-        ConfigError: says why.
+        ConfigError: It can't.
     """
     try:
         copy.deepcopy(model)
@@ -317,17 +318,17 @@ def _single_sample_error(loader: str) -> DataError:
 
 
 def check_single_sample(model: nn.Module, x: Tensor, loader: str) -> None:
-    """Refuse batches of one sample, such as `x` (1, ...), for a model whose batch statistics need more.
+    """Check that the model can process a batch of one sample, `x` (1, ...).
 
     Raises:
-        DataError: it can't take one.
+        DataError: It can't.
     """
     if (twin := _try_copy(model)) is not None:
         _call_model(twin, x, loader)
 
 
 def _expected_input_size(layer: nn.Module) -> tuple[int, int] | None:
-    """The size that a layer needs of its input and the axis where: of features from behind, of channels the second."""
+    """Input size of a layer and its axis: features on the last axis, channels on the second."""
     size = getattr(layer, "in_features", None)
     if isinstance(layer, nn.Linear) and isinstance(size, int):
         return size, -1
@@ -336,7 +337,7 @@ def _expected_input_size(layer: nn.Module) -> tuple[int, int] | None:
 
 
 def _size_mismatch_hook(name: str, mismatches: list[str]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-    """Called before a layer is: notes by name if its input is of another size than it takes."""
+    """A forward pre-hook that appends a message to `mismatches` if the input has a wrong size."""
 
     def note(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         size, axis = _expected_input_size(layer) or (0, 0)

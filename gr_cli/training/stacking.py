@@ -1,4 +1,4 @@
-"""One learner for several runs."""
+"""Stack the learners of several runs, so that they train as one program."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ C = TypeVar("C")
 
 
 def stack_learners(experiments: Sequence[Experiment]) -> Learner:
-    """One learner for all: that of the one, or one whose replicas are the networks of each."""
+    """The learner whose replicas are the networks of all `experiments`; of a single one, its own learner."""
     learners = [experiment.learner for experiment in experiments]
     if len(learners) == 1:
         return learners[0]
@@ -57,7 +57,7 @@ def stack_learners(experiments: Sequence[Experiment]) -> Learner:
 
 
 def _with_attributes(component: C, values: Mapping[str, Tensor]) -> C:
-    """Give a component, and what it is made of, its numbers per replica."""
+    """Set per-replica values on a component and its parts, by dotted names."""
     for name, value in values.items():
         *owners, leaf = name.split(".")
         setattr(reduce(getattr, owners, component), leaf, value)
@@ -65,7 +65,7 @@ def _with_attributes(component: C, values: Mapping[str, Tensor]) -> C:
 
 
 def per_replica_values(nodes: Sequence[Mapping[str, Any]], group: str, device: torch.device) -> dict[str, Tensor]:
-    """The numbers in which nodes of a group differ, (R,) each."""
+    """Settings in which the runs differ, as tensors (R,), by dotted name."""
     names = () if not nodes[0] else fields_marked(nodes[0], group, VariesPerReplica)
     values = {name: [get_path(node, name) for node in nodes] for name in names if get_path(nodes[0], name) is not None}
     return {

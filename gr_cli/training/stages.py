@@ -1,4 +1,4 @@
-"""The stages of a run: what is trained on in one go, and for how long."""
+"""The stages of a run: which samples one call of `train_task` trains on, and for how many iterations."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ from gr_cli.training.learner import Learner
 
 @dataclass(frozen=True)
 class Stage:
-    """What is trained in one go: a task, or all of them in joint training. Labels of `train` are output units.
+    """The samples of one call of `Learner.train_task`: a task, or all tasks in joint training.
 
-    `units`, bool (U,) or (N, U) by sample, `replay_units`, bool (H, U), and `rivals`, bool (U, U): those that compete
-    meanwhile (see `Batch`).
+    Attributes:
+        task: Index of the task, or of the last one.
+        name: Name for tables and logs.
+        train: Training samples; their labels are output units.
+        active_units: bool (U,) or (N, U) per sample, the output units that compete for samples of this stage.
+        replay_units: bool (H, U), the output units that compete for replayed samples of each task.
+        competing_units: bool (U, U), the output units that compete with each unit.
+        iterations: Training iterations.
     """
 
     task: int
@@ -32,14 +38,14 @@ class Stage:
 
 
 def iterations_per_task(train: dict[str, Any], benchmark: Benchmark) -> int:
-    """Iterations of each task: given, or epochs of a task of mean size."""
+    """Iterations of each task: `iterations` if set, else `epochs` over a task of mean size."""
     mean_size = sum(len(task.train) for task in benchmark.tasks) / len(benchmark.tasks)
     given: int | None = train["iterations"]
     return given or ceil(train["epochs"] * mean_size / train["batch_size"])
 
 
 def build_stages(benchmark: Benchmark, task_units: Tensor, learner: Learner, iterations: int) -> list[Stage]:
-    """What is trained one after the other: each task, each with all before it, or all at once."""
+    """The stages of a run, by the strategy's `training_data`: each task, each with all earlier ones, or all at once."""
     tasks, training_data = benchmark.tasks, learner.strategy.training_data
     if training_data == "joint":
         return [_build_stage(tasks, "all tasks", task_units, learner, iterations * len(tasks))]
@@ -50,14 +56,14 @@ def build_stages(benchmark: Benchmark, task_units: Tensor, learner: Learner, ite
 
 
 def training_tasks(tasks: Sequence[Task], training_data: str, task: int) -> Sequence[Task]:
-    """The tasks that stage `number` trains, under a strategy that sees so much."""
+    """The tasks that stage `task` trains on."""
     if training_data == "joint":
         return tasks
     return tasks[0 if training_data == "cumulative" else task : task + 1]
 
 
 def _build_stage(tasks: Sequence[Task], name: str, task_units: Tensor, learner: Learner, iterations: int) -> Stage:
-    """The samples of some tasks as one stage, which counts as the last of them."""
+    """One stage with the samples of `tasks`, numbered as the last of them."""
     scenario, last = learner.scenario, tasks[-1].id
     rest = (scenario.replay_units(task_units, last), scenario.competing_units(task_units, last), iterations)
     if len(tasks) == 1:
@@ -68,7 +74,7 @@ def _build_stage(tasks: Sequence[Task], name: str, task_units: Tensor, learner: 
 
 
 class ResumePoint(NamedTuple):
-    """Where runs go on: a stage, and an iteration in it."""
+    """Where a run continues: index of the stage, and iteration within it."""
 
     stage: int
     iteration: int

@@ -1,4 +1,8 @@
-"""Task-free streams: nobody tells where a task ends, and what the strategy takes for tasks are stretches of steps."""
+"""Task-free streams: task boundaries are unknown, and the strategy consolidates every N steps instead.
+
+The learner asks a `ConsolidationSchedule` for the interval of each step. Where an interval ends, `Learner` calls the
+strategy's `end_task` and `begin_task`, as it does between tasks when boundaries are known.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +19,37 @@ from gr_cli.strategies.context import TrainingStep
 
 @dataclass(frozen=True)
 class ConsolidationSchedule:
-    """A stream of `tasks` tasks of `iterations` steps each, as stretches of `length` steps, the last one cut short."""
+    """Divides the steps of a task-free stream into intervals, between which the strategy consolidates.
+
+    The intervals take the place of tasks for the strategy: their numbers, steps and output units.
+
+    >>> schedule = ConsolidationSchedule(num_tasks=3, iterations_per_task=10, interval_length=8)
+    >>> schedule.interval_of(TrainingStep(task=1, iteration=2, iterations=10))
+    TrainingStep(task=1, iteration=4, iterations=8)
+
+    Attributes:
+        num_tasks: Number of tasks in the stream.
+        iterations_per_task: Training iterations of each task.
+        interval_length: Steps between consolidations; the last interval may be shorter.
+    """
 
     num_tasks: int
     iterations_per_task: int
     interval_length: int
 
     def interval_of(self, position: TrainingStep) -> TrainingStep:
-        """What a strategy is told of a step: in which stretch it is, and where in that."""
+        """The number of a step's interval as `task`, its iteration within the interval, and the interval's length."""
         stretch, step = divmod(position.task * self.iterations_per_task + position.iteration, self.interval_length)
         return TrainingStep(stretch, step, self.interval_length)
 
     def last_interval_before(self, task: int, iteration: int) -> int:
-        """The stretch of the last step before this one, or of the last of all."""
+        """The interval of the last step before `iteration` of `task`, or of the last step of the stream."""
         return (
             min(task * self.iterations_per_task + iteration, self.num_tasks * self.iterations_per_task) - 1
         ) // self.interval_length
 
     def interval_units(self, task_units: Tensor) -> Tensor:
-        """The units of the tasks that have a part in each stretch, bool (S, U), from those of each task."""
+        """Output units of all tasks that overlap each interval, bool (I, U), from those of each task, bool (T, U)."""
         last = self.num_tasks * self.iterations_per_task - 1
         begins = range(0, last + 1, self.interval_length)
         parts = [
@@ -48,10 +64,11 @@ class ConsolidationSchedule:
 
 
 def check_task_boundaries(boundaries_unknown: bool, strategy: Strategy, scenario: Scenario) -> None:
-    """Refuse a strategy that can't do without being told where a task ends, if that is `hidden`.
+    """Check that strategy and scenario fit a stream with known or unknown task boundaries.
 
     Raises:
-        ConfigError: says why.
+        ConfigError: The strategy needs task boundaries, or each sample has a task label, or `consolidate_every` is
+            missing or without effect.
     """
     every = strategy.consolidate_every
     if not boundaries_unknown:

@@ -1,4 +1,4 @@
-"""The Python API: `ContinualTrainer`, for a model and data loaders of one's own."""
+"""The Python API: `ContinualTrainer`, for any torch model and data loaders."""
 
 from __future__ import annotations
 
@@ -65,32 +65,32 @@ _DEFAULT_NUM_TASKS = 100  # that a generator with gates by task has room for, un
 
 
 class ContinualTrainer:
-    """Trains `model` on tasks that come one after the other, under the strategy that `config` names.
+    """Trains `model` on one task after the other, under a continual-learning strategy.
 
-    Args:
-        model: maps a batch of samples to logits, one per output unit; trained in place. Its parameters are float32 or
-            float64, and so are samples then. A mapping or an object with an entry `logits` is taken for these.
-        config: `optimizer: {type: adam, lr: 0.001}`, `gradient_rule: {type: none}`,
-            `continual_strategy: {<name>: {enabled: true, <parameters>}}`,
-            `generator: {type: vae, <parameters>}` (beside or inside `continual_strategy`), and if wanted
-            `scenario` (class | domain | task), `active_classes` (seen | all), `seed`, `log_every`, and `value_range`,
-            in which all samples lie: [low, high], null for values without bounds, or auto: [0, 1] if the first batch
-            lies in that, else null. What is left out has the defaults of the class it goes to; without a strategy it
-            is plain finetuning.
-        device: where to train; default: where the model's parameters are.
-        output_dir: a folder for the tables and the newest state; default: nothing is written.
-
-    Labels are output units of `model`. Which units belong to a task is learnt from the labels that come with it.
-    Random numbers come from `seed`: torch's global stream is put back as it was, and loaders that draw from it
-    shuffle as the seed says.
+    Labels are output units of `model`. The units of a task are learned from the labels in its batches. Random numbers
+    come from `seed`: torch's global stream is restored after each call, and loaders that draw from it shuffle as the
+    seed determines.
 
     Between tasks the caller may change the model: values of parameters, which of them are trained (`requires_grad`),
-    whole layers, and which parts are in evaluation mode (`model.bn.eval()`): these stay so while others are trained.
-    What can't be taken over is refused by name before training.
+    whole layers, and which modules are in evaluation mode (`model.bn.eval()`); these stay in that mode while others are
+    trained. Changes that the strategy can't follow raise an error that names them, before training.
+
+    Args:
+        model: Maps a batch of samples to logits, one per output unit; trained in place. Its parameters are float32 or
+            float64, and samples are converted to the same. A returned mapping or object with an entry `logits` is
+            accepted.
+        config: `optimizer: {type: adam, lr: 0.001}`, `gradient_rule: {type: none}`, `continual_strategy: {<name>:
+            {enabled: true, <parameters>}}`, `generator: {type: vae, <parameters>}` (at the top level or inside
+            `continual_strategy`), and optionally `scenario` (class | domain | task), `active_classes` (seen | all),
+            `seed`, `log_every`, and `value_range` of all samples: [low, high], null for unbounded values, or auto: [0,
+            1] if the first batch lies in it, else null. Missing settings have the defaults of their class; without a
+            strategy it is plain finetuning.
+        device: Device to train on. Default: that of the model's parameters.
+        output_dir: Folder for tables and the latest checkpoint. Default: nothing is written.
 
     Raises:
-        ConfigError: a value of `config` does not fit; named by its path.
-        FolderError: `output_dir` holds a run already, or can't be made.
+        ConfigError: A value of `config` does not fit; names its path.
+        FolderError: `output_dir` contains a run already, or can't be created.
     """
 
     def __init__(
@@ -121,32 +121,36 @@ class ContinualTrainer:
 
     @property
     def model(self) -> nn.Module:
-        """The model that is trained."""
+        """The trained model."""
         return self._model
 
     @property
     def device(self) -> torch.device:
-        """Where is trained."""
+        """The device of training."""
         here = next((p.device for p in self._model.parameters()), torch.device("cpu"))
         return self._requested_device or here
 
     @property
     def generator_model(self) -> Generator:
-        """The generator; there is none before the first task, or without a strategy that needs one."""
+        """The generator.
+
+        Raises:
+            AttributeError: Before the first task, or with a strategy without generator.
+        """
         if not self._tasks or self._learner is None or self._learner.generator is None:
             raise AttributeError("there is no generator yet")
         return self._learner.strategy.sampling_generator(0, self._learner.generator)
 
     @property
     def accuracy_matrix(self) -> list[list[float | None]]:
-        """A row per trained task, a column per task; None for tasks that came later, or without a loader."""
+        """A row per trained task, a column per task; None for tasks not trained yet, or without a validation loader."""
         rows, width = self._record.accuracy_by_training(), len(self._tasks)
         found = [rows.get(task, []) for task in range(width)]
         return [row + [None] * (width - len(row)) for row in found]
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """Average accuracy, forgetting and so on, as `gr_cli.results.metrics` defines them."""
+        """Average accuracy, forgetting and so on, as defined in `gr_cli.results.metrics`."""
         networks = {"solver": self.model, "generator": None if self._learner is None else self._learner.generator}
         return self._record.metrics(
             False, {name: num_parameters(net) for name, net in networks.items() if net is not None}
@@ -162,25 +166,27 @@ class ContinualTrainer:
         task_name: str | None = None,
         num_epochs: int = 1,
     ) -> dict[int, float]:
-        """Learn one task, then evaluate on the validation loaders of all tasks so far.
+        """Train on one task, then evaluate on the validation loaders of all tasks so far.
 
-        If training fails or is interrupted, model, generator and optimiser are put back as they were before. If an
-        evaluation fails, the task is trained and recorded all the same, and the accuracy left empty; a loader that
-        fails again after later tasks is reported on stderr instead of raised.
+        If training fails or is interrupted, model, generator and optimizer are restored to their state before it. If an
+        evaluation fails, the task stays trained and recorded, without that accuracy; a loader that fails again after
+        later tasks is reported on stderr instead of raised.
 
         Args:
-            train_loader: yields (x, y): x (B, ...) numbers, of which bytes and images become [0, 1]; y (B,) output
-                units. A third part may be a task label; a mapping has two entries, one of them named `label` or `y`.
-            val_loader: the same, for evaluation now and after each later task; kept by reference.
-            task_id: a number that names the task, not used before; default: one more than the last.
-            task_name: for people.
-            num_epochs: passes over `train_loader`.
+            train_loader: Yields (x, y): x (B, ...) numbers, of which bytes and images are scaled to [0, 1]; y (B,)
+                output units. A third entry may be a task label; a mapping has two entries, one of them named `label` or
+                `y`.
+            val_loader: The same, for evaluation now and after each later task; kept by reference.
+            task_id: A number not used before. Default: one more than the largest.
+            task_name: Name for tables and messages.
+            num_epochs: Passes over `train_loader`.
 
         Returns:
             Accuracy by task id.
 
         Raises:
-            ConfigError, DataError: the arguments don't fit, or a batch or the model doesn't.
+            ConfigError: An argument or the model does not fit.
+            DataError: A batch does not fit.
         """
         task_id, num_epochs = self._check_task_id_and_epochs(task_id, num_epochs)
         check_loader(train_loader, "train_loader")
@@ -216,7 +222,7 @@ class ContinualTrainer:
             self._is_training = False
 
     def _check_task_id_and_epochs(self, task_id: Any, num_epochs: Any) -> tuple[int, int]:
-        """The number of the new task, and that of passes over its loader."""
+        """The id of the new task and the number of passes, validated."""
         epochs, known = plain_value(num_epochs, "num_epochs"), [task.task_id for task in self._tasks]
         check_value(epochs, PositiveInt, "num_epochs")
         number = max(known, default=-1) + 1 if task_id is None else plain_value(task_id, "task_id")
@@ -226,7 +232,7 @@ class ContinualTrainer:
         return number, epochs
 
     def _train(self, loader: Loader, num_epochs: int, number: int, name: str, validation: Loader | None) -> Learner:
-        """Train on the new task, number len(self._tasks) of the stream, which is among them then."""
+        """Train on a new task and append it to the tasks."""
         task, length = len(self._tasks), num_batches(loader)
         with seeded(self._settings.seed, "loader", task):
             # One stream of batches, looked into and put back: no batch is read twice, none is lost.
@@ -258,7 +264,7 @@ class ContinualTrainer:
         return learner
 
     def _batches(self, learner: Learner, pairs: Iterable[Any]) -> Iterator[Batch]:
-        """What the loader yields, as batches; notes which units belong to the task."""
+        """The loader's batches for the learner; adds their labels to the output units of the task."""
         task, scenario = len(self._tasks) - 1, self._settings.scenario
         for pair in pairs:
             if changed := changed_parameters(self._model_state.parameters, trained_parameters(self._model)):
@@ -272,7 +278,7 @@ class ContinualTrainer:
             yield Batch(x.unsqueeze(0), y.unsqueeze(0), units, replay_units, rivals)
 
     def _read_batch(self, pair: Any, learner: Learner) -> tuple[Tensor, Tensor]:
-        """Samples and labels of the task that is trained."""
+        """Samples and labels of the current task."""
         *earlier, current = [task.classes for task in self._tasks]
         taken = torch.stack(earlier).any(0) if earlier and self._settings.scenario.task_id_available else None
         x, y = self._batch_format.read(pair, "train_loader", current, taken)
@@ -289,7 +295,7 @@ class ContinualTrainer:
 
     @contextmanager
     def _rollback_on_failure(self, learner: Learner, new: TrainerTask) -> Iterator[None]:
-        """Add a task inside the block; if that fails, everything is put back as it was before."""
+        """Append a task inside the block; on failure restore everything to its state before."""
         task, state, rows = len(self._tasks), learner.state_of(0), len(self._record.history)
         self._tasks.append(new)
         row = learner.task_units.new_full(
@@ -310,7 +316,7 @@ class ContinualTrainer:
     # --- model and learner
 
     def _prepare_learner(self, first: Any) -> tuple[Learner, Tensor]:
-        """The learner, made or brought up to date with the model, and the first batch's samples."""
+        """The learner, built or updated to the model's current parameters, and the samples of the first batch."""
         device, dtype = check_parameters(self._model, self._requested_device)
         x, y = read_batch(first, "train_loader", dtype)
         x = x.to(device)
@@ -337,7 +343,7 @@ class ContinualTrainer:
         return self._learner, x
 
     def _build_learner(self, solver: nn.Module) -> Learner:
-        """The learner of the solver, for samples of the format."""
+        """The learner around `solver`, for samples in the batch format."""
         settings, form = self._settings, self._batch_format
         learner = assemble_learner(
             solver,

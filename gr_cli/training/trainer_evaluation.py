@@ -1,4 +1,4 @@
-"""The validation loaders of a `ContinualTrainer`: accuracies after each task, and loaders that fail."""
+"""Evaluation of a `ContinualTrainer` on its validation loaders after each task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,13 @@ from gr_cli.training.loaders import BatchFormat, Loader
 
 @dataclass(frozen=True)
 class TrainerTask:
-    """A task that a trainer was given.
+    """A task that a trainer was trained on.
 
-    number: its id.
-    name: for people.
-    loader: its validation loader, if it has one.
-    classes: bool (U,), the labels that its training batches had so far.
+    Attributes:
+        task_id: The caller's id.
+        name: Name for tables and messages.
+        validation_loader: Its validation loader, if there is one.
+        classes: bool (U,), the labels in its training batches so far.
     """
 
     task_id: int
@@ -34,7 +35,7 @@ class TrainerTask:
 
 
 class ValidationEvaluator:
-    """Evaluates a learner on the validation loaders of all tasks so far. A loader that fails does not undo a task."""
+    """Evaluates a learner on the validation loaders of all tasks so far. Loaders that fail leave the task trained."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -43,7 +44,11 @@ class ValidationEvaluator:
     def evaluate(
         self, learner: Learner, tasks: Sequence[TrainerTask], batch_format: BatchFormat, record: Record, threads: int
     ) -> tuple[dict[int, float], dict[int, Exception]]:
-        """Accuracies by task id, added to `record`; and errors, by task, of loaders that failed."""
+        """Evaluate and add rows to `record`.
+
+        Returns:
+            Accuracies by task id, and the errors of loaders that failed, by index of the task.
+        """
         accuracies: dict[int, float] = {}
         errors: dict[int, Exception] = {}
         for task, each in enumerate(tasks):
@@ -76,7 +81,7 @@ class ValidationEvaluator:
         )
 
     def report_errors(self, tasks: Sequence[TrainerTask], errors: Mapping[int, Exception]) -> None:
-        """Raise the first error of a loader that did not fail before, and print the others."""
+        """Raise the first error of a loader that worked before, and print the others."""
         new = next((task for task in errors if task not in self._failed_tasks), None)
         self._failed_tasks = set(errors)
         outcome = f"task {tasks[-1].task_id} is trained, and recorded without this accuracy"

@@ -1,4 +1,4 @@
-"""What a `ContinualTrainer` writes, if it was given a folder."""
+"""The folder of a `ContinualTrainer`: tables, checkpoint and status."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from gr_cli.training.learner import Learner
 
 
 class TrainerFolder:
-    """The folder of one trainer. It is made at once, so that one that can't be written is found before training.
+    """The output folder of one trainer, created at construction so that a wrong path fails before training.
 
     Raises:
-        ConfigError, FolderError: it holds a run already, or can't be made.
+        ConfigError: `output_dir` is empty.
+        FolderError: It contains a run already, or can't be created.
     """
 
     def __init__(self, output_dir: str | Path) -> None:
@@ -31,10 +32,10 @@ class TrainerFolder:
             pass
 
     def check_unused(self) -> None:
-        """Refuse to write over another run.
+        """Refuse to overwrite another run.
 
         Raises:
-            FolderError: there is one.
+            FolderError: The folder contains one.
         """
         if self._folder.status() is not None:
             raise FolderError(f"{self._folder.path}: holds a run already; name another output_dir")
@@ -48,7 +49,16 @@ class TrainerFolder:
         tasks: Sequence[tuple[int, str]],
         provenance: Mapping[str, Any],
     ) -> None:
-        """Write tables and state after a task; `tasks` are the numbers and names of all so far."""
+        """Write tables, checkpoint and status after a task.
+
+        Args:
+            config: The trainer's settings.
+            record: Rows of all tables.
+            metrics: Summary metrics.
+            learner: Its state goes into the checkpoint.
+            tasks: Id and name of each task so far.
+            provenance: Further entries of status.json.
+        """
         names = [{"task": task, "id": number, "name": name} for task, (number, name) in enumerate(tasks)]
         raw = learner.strategy.stores_raw_samples
         status = {"tasks": names, "mode": "python", "stores_raw_samples": raw, **provenance}

@@ -1,4 +1,4 @@
-"""The settings of a `ContinualTrainer`, checked when it is made."""
+"""Settings of a `ContinualTrainer`, validated at construction."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _SETTINGS = ("optimizer", "gradient_rule", STRATEGY_KEY, "generator", *_PLAIN_SE
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """What a trainer was asked for.
+    """The settings of a trainer.
 
-    Args:
-        config: all that was given, as plain values.
-        nodes: those of strategy, generator, optimizer and gradient_rule, by these names.
-        strategy_path: where the strategy's settings stand in `config`.
-        scenario: which output units compete.
-        seed: of all random numbers.
-        log_every: iterations between rows of the history.
-        value_range: [low, high] of all samples, None if they are unbounded, `auto` to tell by the first batch.
+    Attributes:
+        config: Everything the caller passed, as plain values.
+        nodes: Settings of `strategy`, `generator`, `optimizer` and `gradient_rule`, by these names.
+        strategy_path: Path of the strategy's settings in `config`.
+        scenario: Which output units compete.
+        seed: Seed of all random streams.
+        log_every: Iterations between rows of the training history.
+        value_range: [low, high] of all samples, None if unbounded, `auto` to infer it from the first batch.
     """
 
     config: dict[str, Any]
@@ -57,10 +57,10 @@ class TrainerSettings:
 
     @classmethod
     def from_config(cls, given: Mapping[str, Any] | None) -> Self:
-        """The settings in the `config` that a caller gave.
+        """Validate the `config` that a caller passed.
 
         Raises:
-            ConfigError: a value does not fit; named by its path.
+            ConfigError: A value does not fit; names its path.
         """
         config = plain_dict({} if given is None else given, "config")
         for name in config:
@@ -79,7 +79,7 @@ class TrainerSettings:
 
 
 def _component_nodes(config: dict[str, Any]) -> tuple[str, dict[str, dict[str, Any]]]:
-    """Where the strategy's settings stand, and the nodes of all components by name."""
+    """The path of the strategy's settings, and the settings of all components by name."""
     name, strategy, inner, default = strategy_from_dict(config.get(STRATEGY_KEY))
     outer, path = config.get("generator"), f"{STRATEGY_KEY}.{name}"
     if outer is not None and inner is not None:

@@ -1,4 +1,4 @@
-"""The solvers in one training step, as a strategy calls them."""
+"""Forward pass of the solvers in a training step: augmentation, dropout noise, dtype of the logits."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from gr_cli.strategies.context import SolverForward, TrainingStep
 
 @dataclass(frozen=True)
 class TrainingForward(SolverForward):
-    """The solvers in the training step at `position`.
+    """Forward pass of the solvers in one training step, as strategies call it.
 
-    solvers: the networks, called on samples (R, B, ...).
-    streams: where augmentation and the solvers' own noise come from; their type is that of the logits.
-    augment: random changes of the samples; features are taken as they are.
-    needs_noise: whether the solvers ask for their noise instead of drawing it.
-    position: the step, which decides what the streams give.
+    Attributes:
+        solvers: The networks, called on samples (R, B, ...).
+        streams: Random streams of augmentation and dropout; their dtype is that of the logits.
+        augment: Random augmentation of the samples.
+        takes_noise: Whether the solvers take their noise as an argument instead of drawing it.
+        step: The training step, which selects the values of the random streams.
     """
 
     solvers: Replicas[nn.Module]

@@ -104,7 +104,7 @@ def test_the_penalty_is_taken_between_real_and_generated_and_its_gradient_is_tha
     torch.manual_seed(0)
     gan = WGANGP((4,), [8], 3).double()
     x = torch.rand(3, 4, dtype=torch.double)
-    noise = {name: value.double() for name, value in noise_of(gan.noise(3)).items()}
+    noise = {name: value.double() for name, value in noise_of(gan.training_noise(3)).items()}
     with torch.no_grad():
         between = torch.lerp(x, gan.decode({"z": noise["z"]}), noise["between"])
     slopes = torch.autograd.functional.jacobian(lambda v: gan.critic_value(v).sum(), between)
@@ -154,7 +154,7 @@ def constant_flow(value, steps=3):
 def test_the_loss_is_the_distance_to_the_sample_at_the_end_of_the_line():
     flow = constant_flow(0.5)
     x, labels = torch.rand(5, 4), torch.zeros(5, dtype=torch.long)
-    noise = noise_of(flow.noise(5))
+    noise = noise_of(flow.training_noise(5))
     torch.testing.assert_close(flow.losses("flow", x, noise, labels)["flow"], (0.5 - x).square().mean(1))
 
 
@@ -230,7 +230,7 @@ def test_a_likelihood_that_is_known_is_found():
     with torch.no_grad():
         for p in vae.parameters():
             p.zero_()
-        vae.pixels.bias.copy_(torch.linspace(-1, 1, 6))
+        vae.output.bias.copy_(torch.linspace(-1, 1, 6))
     generator.mark_learned(torch.tensor([False, True]))
     x = (torch.rand(5, 6) > 0.5).float()
     found = generator.estimate_log_likelihoods(x, torch.Generator().manual_seed(0), 7)[:, 1]

@@ -12,7 +12,7 @@ from gr_cli.nn.sample_spec import SampleSpec
 
 def fitted(x, **settings):
     mixture = GaussianMixture(SampleSpec((x.shape[1],), None), 2, **{"latent_dim": x.shape[1]} | settings)
-    mixture.double().fit(x, 1, torch.Generator().manual_seed(0))
+    mixture.double().fit_class(x, 1, torch.Generator().manual_seed(0))
     return mixture
 
 
