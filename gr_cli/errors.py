@@ -1,4 +1,11 @@
-"""Everything this package raises on purpose. One root, so that a caller can catch it all."""
+"""Exceptions of this package. All derive from GrError.
+
+GrError (exit code 1)
+    ConfigError, CompositionError, DataError, SizeError, FolderError (2)
+        DamagedCheckpointError: a FolderError
+    IncompleteAuditError (3), Interrupted (130)
+    TrainingError, OutOfMemoryError, WriteError, AuditError (1)
+"""
 
 from __future__ import annotations
 
@@ -12,12 +19,16 @@ from typing import Any
 
 
 class GrError(Exception):
-    """Root of all errors of this package; `exit_code` is what the command line ends with."""
+    """Base class of all exceptions of this package.
+
+    Attributes:
+        exit_code: Exit status of the command line.
+    """
 
     exit_code = 1
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Comes back from another process as it was, whatever its `__init__` asks for."""
+        """Pickle arguments and attributes, whatever the signature of `__init__`."""
         return _rebuild_error, (type(self), self.args, self.__dict__)
 
 
@@ -28,7 +39,14 @@ def _rebuild_error(error_type: type[GrError], args: tuple[Any, ...], state: dict
 
 
 class ConfigError(GrError):
-    """The user chose something that can't work: names the field, the value, what is allowed."""
+    """An invalid setting.
+
+    Args:
+        field: Dotted name of the setting.
+        value: Its value.
+        allowed: What is wrong, or what is allowed.
+        remedy: What to try instead.
+    """
 
     exit_code = 2
 
@@ -39,62 +57,67 @@ class ConfigError(GrError):
 
 
 class DataError(GrError):
-    """A data set is missing, broken or of another shape than the run needs."""
+    """A data set is missing, damaged or of an unexpected shape."""
 
     exit_code = 2
 
 
 class SizeError(GrError):
-    """What was asked for does not fit into memory."""
+    """The requested run does not fit into memory."""
 
     exit_code = 2
 
 
 class FolderError(GrError):
-    """A run folder can't be read, written or continued."""
+    """A run folder can't be read, written or resumed."""
 
     exit_code = 2
 
 
 class DamagedCheckpointError(FolderError):
-    """The state of a run is not the one that was written."""
+    """A checkpoint does not match its checksum or structure."""
 
 
 class WriteError(GrError):
-    """A file could not be written: the disk is full, the folder is read-only."""
+    """A file can't be written: disk full, or folder read-only."""
 
 
 class CompositionError(GrError):
-    """The command line does not make a configuration."""
+    """The command line can't be composed to a config."""
 
     exit_code = 2
 
 
 class TrainingError(GrError):
-    """Training could not go on, such as a loss that is not a number any more."""
+    """Training failed, for example by a loss that is not finite."""
 
     @classmethod
     def diverged(cls, what: str, value: float, task: int, iteration: int) -> TrainingError:
-        """`what` is no finite number any more."""
+        """The error for a value that is not finite."""
         return cls(f"{what} is {value} in task {task} at iteration {iteration}; try a lower optimizer.lr")
 
 
 class OutOfMemoryError(GrError):
-    """The machine or its GPU has no memory left."""
+    """Out of memory, on the host or the GPU."""
 
 
 class AuditError(GrError):
-    """The folder of a run holds what the run says it does not keep."""
+    """An audit found training samples that the run must not store."""
 
 
 class IncompleteAuditError(GrError):
-    """The folder of a run holds something that can't be read, and nothing else speaks against the run."""
+    """An audit could not read some files, and found nothing in the others."""
 
     exit_code = 3
 
 
 class Interrupted(GrError):
-    """The run was asked to stop, and saved its state."""
+    """The run was interrupted after its state was saved.
+
+    Args:
+        folders: Folders of the interrupted runs.
+        trusted_names: Names that resuming has to trust.
+    """
 
     exit_code = 130
     interrupted = True
@@ -108,7 +131,10 @@ class Interrupted(GrError):
 
 
 class Stop(BaseException):
-    """Carries an error out through Hydra, which would swallow an ordinary exception or print lines of its own."""
+    """Carries an error through Hydra, which would swallow an Exception or print its traceback.
+
+    A BaseException, so that `except Exception` does not catch it.
+    """
 
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
@@ -116,7 +142,7 @@ class Stop(BaseException):
 
 
 def as_failure(error: Exception) -> GrError:
-    """Any error as the failure of one run among others, in one line."""
+    """An error as the failure of one run among several, with a message of one line."""
     return error if isinstance(error, GrError) else TrainingError(f"{type(error).__name__}: {one_line(error)}")
 
 
@@ -127,14 +153,16 @@ _CONTROL = re.compile(
 
 
 def one_line(text: object) -> str:
-    """`text` on one line, as it may be shown anywhere: control characters that a value brought are written out."""
+    """`text` on one line, control characters escaped."""
     line = " ".join(str(text).replace("\t", " ").splitlines())
     return _CONTROL.sub(_escape, line)
 
 
 def display_name(name: str, max_length: int = 60) -> str:
-    """A name that may be shown, drawn and written anywhere: control characters are written out, and of a long name
-    there are its beginning and a digest, by which it differs from others."""
+    """A name that can be printed, plotted and written: control characters escaped, at most `max_length` characters.
+
+    Longer names are cut and end in a hash, so that they stay distinct.
+    """
     plain = _CONTROL.sub(_escape, name).replace("\u2028", r"\u2028").replace("\u2029", r"\u2029")
     if len(plain) <= max_length:
         return plain
@@ -147,11 +175,11 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def truncate(text: str, max_length: int = 60) -> str:
-    """`text` of at most so many characters."""
+    """`text` cut to at most `max_length` characters."""
     return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
 
 
 def suggestion(word: str, choices: Iterable[str]) -> str:
-    """`did you mean 'x'?` when a choice is close to `word`, else the empty string."""
+    """`did you mean 'x'?` if one of `choices` is close to `word`, else the empty string."""
     close = difflib.get_close_matches(word, list(choices), n=1)
     return f"did you mean {close[0]!r}?" if close else ""

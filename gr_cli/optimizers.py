@@ -1,7 +1,7 @@
-"""Optimisers as values: what the user chose. Their state is a plain dict of tensors, one list per moment.
+"""Optimizers as values: settings in a frozen dataclass, state in a dict of tensors that is passed in.
 
-The arithmetic is torch's own, its fused kernels: the classes and functions around them would take longer than they do
-on small networks, and import a second and a half of compiler.
+Steps use torch's fused kernels. `torch.optim` classes are slower on small networks, and importing them imports a
+compiler.
 """
 
 from __future__ import annotations
@@ -25,14 +25,29 @@ OptimizerState = dict[str, list[Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(ABC):
-    """Settings that all optimisers share.
+    """Settings common to all optimizers.
+
+    Subclasses define the initial state and one step on lists of tensors:
+
+        >>> class SignSGD(Optimizer):
+        ...     def init_state(self, parameters):
+        ...         return {}
+        ...
+        ...     def step(self, parameters, gradients, state, lr):
+        ...         for parameter, gradient in zip(parameters, gradients):
+        ...             parameter.sub_(lr * gradient.sign())
+        >>> parameters = [torch.tensor([1.0, -1.0])]
+        >>> SignSGD(lr=0.1).step(parameters, [torch.tensor([5.0, -2.0])], {}, lr=0.1)
+        >>> parameters
+        [tensor([ 0.9000, -0.9000])]
 
     Args:
-        lr: learning rate at its highest.
-        weight_decay: strength of the optimiser's own weight decay.
-        reset_per_task: forget moments and momenta at the start of each task.
-        schedule: course of the learning rate over one task; `cosine` and `linear` fall to 0 at its end.
-        warmup: iterations over which the rate rises linearly at the start of each task.
+        lr: Learning rate; with a schedule or warmup its maximum.
+        weight_decay: Weight decay as this optimizer defines it.
+        reset_per_task: Whether the optimizer's state (moments, momentum) starts anew in each task.
+        schedule: Learning rate over one task: `constant`, or decayed to 0 at its end along a cosine (`cosine`) or a
+            line (`linear`).
+        warmup: Iterations at the start of each task over which the learning rate rises linearly.
     """
 
     lr: Positive = 0.001
@@ -43,11 +58,18 @@ class Optimizer(ABC):
 
     @abstractmethod
     def init_state(self, parameters: Sequence[Tensor]) -> OptimizerState:
-        """The state before the first step."""
+        """The state before the first step: a list with one tensor per parameter, by name."""
 
     @abstractmethod
     def step(self, parameters: list[Tensor], gradients: list[Tensor], state: OptimizerState, lr: float) -> None:
-        """Change `parameters` and `moments` in place."""
+        """One step, which changes parameters and state in place.
+
+        Args:
+            parameters: Parameters.
+            gradients: Their gradients, with the same memory layout.
+            state: State of these parameters, as from `init_state`.
+            lr: Learning rate of this step.
+        """
 
     def lr_at(self, iteration: int, iterations: int) -> float:
         """The learning rate of step `iteration` (from 0) of a task of `iterations` steps."""
@@ -61,7 +83,12 @@ class Optimizer(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Adam(Optimizer):
-    """Adam (Kingma & Ba 2015)."""
+    """Adam (Kingma & Ba 2015).
+
+    Args:
+        betas: Decay rates of the first and second moment estimates, each in [0, 1).
+        eps: Added to the square root of the second moment estimate in the denominator.
+    """
 
     betas: Betas = (0.9, 0.999)
     eps: Positive = 1e-8
@@ -99,7 +126,11 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+    """AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019).
+
+    Args:
+        weight_decay: Decoupled weight decay, multiplied by the learning rate.
+    """
 
     weight_decay: NonNegative = 0.01
 
@@ -108,7 +139,12 @@ class AdamW(Adam):
 
 @dataclass(frozen=True, kw_only=True)
 class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum if wanted."""
+    """Stochastic gradient descent, optionally with (Nesterov) momentum.
+
+    Args:
+        momentum: Momentum factor in [0, 1); 0: none.
+        nesterov: Whether the momentum is Nesterov's; needs `momentum` > 0.
+    """
 
     lr: Positive = 0.1
     momentum: FractionBelowOne = 0.0
@@ -138,13 +174,13 @@ class SGD(Optimizer):
 
 
 class FunctionalOptimizer:
-    """The optimisers of one set of parameters for all replicas, and their moments.
+    """Optimizer of one set of parameters for all replicas, with its state.
 
-    Replicas with the same settings that lie side by side take their steps as one; a single one has no replica axis.
+    Neighbouring replicas with the same settings take their steps as one parameter group.
 
     Args:
-        parameters: to be changed in place; (R, ...) each if there are several replicas.
-        optimizers: the settings of each replica.
+        parameters: Parameters, changed in place; (R, ...) each if R > 1.
+        optimizers: Settings of each replica.
     """
 
     def __init__(self, parameters: Sequence[Tensor], optimizers: Sequence[Optimizer]) -> None:
@@ -159,7 +195,10 @@ class FunctionalOptimizer:
         self._states: list[OptimizerState] = [{} for _ in self._param_groups]
 
     def rebind_parameters(self, parameters: Sequence[Tensor]) -> None:
-        """Step with `parameters` of a single replica from now on: moments of those that stay are kept, others begin."""
+        """Replace the parameters of a single replica.
+
+        The state of parameters that are kept is kept; that of new ones starts anew.
+        """
         ((optimizer, where, _),), (before,) = self._param_groups, self._states
         places = {id(p): i for i, p in enumerate(self.parameters)}
         self.parameters = list(parameters)
@@ -175,14 +214,19 @@ class FunctionalOptimizer:
         self._states = [moments]
 
     def begin_task(self) -> None:
-        """Begin with fresh moments: in the first task, and in each where the settings say so."""
+        """Initialize the state, in the first task or where `reset_per_task` is set."""
         for i, (optimizer, _, mine) in enumerate(self._param_groups):
             if optimizer.reset_per_task or not self._states[i]:
                 self._states[i] = optimizer.init_state(mine)
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor | None], learning_rate: Callable[[Optimizer], float]) -> None:
-        """One step against `gradients`; parameters without one stay as they are."""
+        """One optimizer step.
+
+        Args:
+            gradients: Gradients of all parameters; those with None are not changed.
+            learning_rate: Learning rate for the settings of a group.
+        """
         # The fused kernels walk through memory as if gradients lay in it as their parameters do.
         laid = [
             (i, g if g.stride() == p.stride() else torch.empty_like(p).copy_(g))
@@ -203,14 +247,14 @@ class FunctionalOptimizer:
             )
 
     def _separate_step_counts(self) -> None:
-        """Give each parameter a count of steps of its own: not all take all."""
+        """Give each parameter its own step count, once some of them skip a step."""
         for moments in self._states:
             steps = moments.get("steps", [])
             if len({id(count) for count in steps}) < len(steps):
                 moments["steps"] = [count.clone() for count in steps]
 
     def state_of(self, replica: int) -> OptimizerState:
-        """The moments of one replica, as it would have them alone."""
+        """The state of one replica, without the replica axis."""
         for (_, where, _), moments in zip(self._param_groups, self._states, strict=True):
             if where.start <= replica < where.stop:
                 index = None if self._num_replicas == 1 else replica - where.start
@@ -221,7 +265,7 @@ class FunctionalOptimizer:
         raise IndexError(replica)
 
     def load_states(self, states: Sequence[OptimizerState]) -> None:
-        """Take up what `state_of` gave, for each replica."""
+        """Restore the states of all replicas, as from `state_of`."""
         for i, (_, where, mine) in enumerate(self._param_groups):
             part, device = states[where], mine[0].device
             self._states[i] = {
@@ -236,7 +280,7 @@ class FunctionalOptimizer:
 
 
 def _step_counts(values: list[Tensor], device: torch.device) -> list[Tensor]:
-    """Counts of steps: one for all if they agree, else each its own. Never two in the same memory."""
+    """Step counts on `device`: one shared tensor if all are equal, else a copy of each."""
     if all(torch.equal(value, values[0]) for value in values):
         return [values[0].to(device, copy=True)] * len(values)
     return [value.to(device, copy=True) for value in values]

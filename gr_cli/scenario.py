@@ -1,7 +1,8 @@
-"""The one place that knows what class-, domain- and task-incremental mean (van de Ven & Tolias 2019).
+"""Class-, domain- and task-incremental learning (van de Ven & Tolias 2019).
 
-A scenario says which output unit a label is and which units compete, while training, while testing and for replay.
-All of it follows from `heads`, a boolean table (T, U): which units belong to which task.
+A scenario maps labels to output units, and says which units compete in training, testing and replay. All of it
+follows from `task_units`, a boolean table (T, U) of the units of each task. No other module depends on the name of
+the scenario.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ ScenarioName = Literal["class", "domain", "task"]
 
 @dataclass(frozen=True)
 class Scenario:
-    """How labels become output units. `active_classes` concerns training in the class-incremental scenario only.
+    """How labels map to output units, and which units compete.
 
-    `recurring`: whether there are classes that come in more than one task of the stream.
+    Attributes:
+        name: `class`, `domain` or `task` (incremental).
+        active_classes: Units in the softmax during class-incremental training: of classes `seen` so far, or of `all`.
+        classes_recur: Whether some classes occur in more than one task of the stream.
     """
 
     name: ScenarioName = "class"
@@ -31,8 +35,12 @@ class Scenario:
     classes_recur: bool = False
 
     def unit_offsets(self, class_counts: Sequence[int], repeats: Sequence[int | None] = ()) -> list[int]:
-        """The output unit of each task's first class: its tasks share units (domain) or have units of their own, but
-        for those whose classes come again: `repeats` names the earlier task that had them."""
+        """The output unit of each task's first class.
+
+        Args:
+            class_counts: Number of classes of each task.
+            repeats: For each task with classes of an earlier task, that task; None for tasks with new classes.
+        """
         if not self.units_are_task_specific:
             return [0] * len(class_counts)
         offsets: list[int] = []
@@ -43,10 +51,14 @@ class Scenario:
         return offsets
 
     def task_units(self, class_counts: Sequence[int], repeats: Sequence[int | None] = ()) -> Tensor:
-        """Which units belong to which task: bool (T, U).
+        """The units of each task: bool (T, U).
+
+        Args:
+            class_counts: Number of classes of each task.
+            repeats: As for `unit_offsets`.
 
         Raises:
-            ConfigError: tasks would share units that mean different things.
+            ConfigError: Domain-incremental tasks have different numbers of classes.
         """
         if not self.units_are_task_specific and len(set(class_counts)) > 1:
             raise ConfigError(
@@ -64,7 +76,7 @@ class Scenario:
         return table
 
     def training_units(self, task_units: Tensor, task: int) -> Tensor:
-        """Units that compete on a sample of `task` while that task is learnt: bool (U,)."""
+        """Units that compete on current samples while `task` is trained: bool (U,)."""
         if self.name == "task":
             return task_units[task]
         if self.name == "class" and self.active_classes == "all":
@@ -72,38 +84,38 @@ class Scenario:
         return task_units[: task + 1].any(0)
 
     def joint_units(self, task_units: Tensor, task_of_sample: Tensor, last_task: int) -> Tensor:
-        """Units that compete on each sample when tasks up to `last` are trained together: (N,) -> bool (N, U)."""
+        """Units that compete on each sample when tasks up to `last_task` are trained jointly: (N,) -> bool (N, U)."""
         if self.name == "task":
             return task_units[task_of_sample]
         return self.training_units(task_units, last_task).expand(task_of_sample.shape[0], -1)
 
     @property
     def units_are_task_specific(self) -> bool:
-        """Whether a task has output units of its own, instead of all tasks sharing them."""
+        """Whether each task has output units of its own (class- and task-incremental)."""
         return self.name != "domain"
 
     @property
     def classes_are_disjoint(self) -> bool:
-        """Whether all that is ever seen of a class is seen in one task."""
+        """Whether each class occurs in one task only and has units of its own."""
         return self.units_are_task_specific and not self.classes_recur
 
     @property
     def task_id_available(self) -> bool:
-        """Whether it is known of each sample which task it is from."""
+        """Whether the task of a test sample is given (task-incremental)."""
         return self.name == "task"
 
     @property
     def is_class_incremental(self) -> bool:
-        """Whether a unit stands for the same class in all tasks, and all compete in the end."""
+        """Whether a unit is one class in all tasks, and all units compete at the end."""
         return self.name == "class"
 
     @property
     def defined_on_unseen_tasks(self) -> bool:
-        """Whether a task not yet learnt can be answered at all, so that forward transfer means something."""
+        """Whether a task can be evaluated before it is trained, as forward transfer requires."""
         return self.name != "class"
 
     def testing_units(self, task_units: Tensor, task: int, last_trained_task: int) -> Tensor:
-        """Units that compete on a test sample of `task` when tasks up to `learnt` are learnt (-1: none): bool (U,)."""
+        """Units that compete on test samples of `task` after training `last_trained_task` (-1: none): bool (U,)."""
         if self.name == "task":
             return task_units[task]
         # Before any training no class has been seen: the untrained network chooses among all.
@@ -114,26 +126,29 @@ class Scenario:
         )
 
     def known_units(self, task_units: Tensor, task: int) -> Tensor:
-        """Units that compete when the solver, as it stands before `task`, labels a replayed sample: bool (H, U).
+        """Units that compete when the teacher labels replayed samples in `task`: bool (H, U).
 
-        In the task-incremental scenario such a sample gets a target from each earlier head, H = task; else H = 1.
+        In the task-incremental scenario each earlier task's head gives a target, H = task; else H = 1.
         """
         return task_units[:task] if self.name == "task" else task_units[:task].any(0, keepdim=True)
 
     def replay_units(self, task_units: Tensor, task: int) -> Tensor:
-        """Units that compete on a replayed sample while `task` is learnt: bool (H, U), H as in `teacher_units`."""
+        """Units that compete on replayed samples while `task` is trained: bool (H, U), H as in `known_units`."""
         return task_units[:task] if self.name == "task" else self.training_units(task_units, task).unsqueeze(0)
 
     def competing_units(self, task_units: Tensor, task: int) -> Tensor:
-        """Units that compete, while `task` is learnt, on a kept sample whose label is known: bool (U, U), row u for
-        label u; a row of a unit not yet seen has all."""
+        """Units that compete on a stored sample with a known label while `task` is trained.
+
+        Returns:
+            bool (U, U), row u for label u; all units in the rows of units not seen yet.
+        """
         if self.name != "task":
             return self.training_units(task_units, task).expand(task_units.shape[1], -1)
         mine = (task_units[: task + 1].unsqueeze(2) & task_units[: task + 1].unsqueeze(1)).any(0)
         return mine | ~mine.any(1, keepdim=True)
 
     def task_of_unit(self, task_units: Tensor, task: int) -> Tensor | None:
-        """The task before `task` that each unit belongs to, (U,) with -1 for none; None where a unit can't tell."""
+        """The task before `task` of each unit, (U,) with -1 for none; None where tasks share units."""
         if self.name != "class" or bool((task_units[:task].sum(0) > 1).any()):
             return None
         ids = torch.arange(1, task + 1, device=task_units.device).unsqueeze(1)

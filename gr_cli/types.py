@@ -1,4 +1,4 @@
-"""Types that say what a value may be. Signatures use them; `build` and a newcomer read them."""
+"""Annotated types of settings: allowed ranges and special markers, read when a config is validated."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from annotated_types import Ge, Gt, Len, Lt
 
 
 class VariesPerReplica:
-    """Marks a setting in which runs may differ that are trained as one program: a number used in arithmetic only.
+    """Marks a numeric setting that may differ between runs that are trained together.
 
-    The component keeps it as an attribute of the same name, which then may hold one number per replica, (R,).
+    It may only be used in arithmetic. The component stores it as an attribute of the same name, which may hold one
+    number per replica, (R,).
     """
 
 
 class CountsSamplesInMemory:
-    """Marks a setting that counts samples, all of which are held in memory at the same time."""
+    """Marks a setting that counts samples held in memory at the same time."""
 
 
 NonNegativeInt = Annotated[int, Ge(0)]

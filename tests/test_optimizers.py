@@ -1,8 +1,10 @@
 import copy
+import doctest
 
 import pytest
 import torch
 
+from gr_cli import optimizers
 from gr_cli.optimizers import SGD, Adam, AdamW, FunctionalOptimizer
 
 
@@ -21,7 +23,7 @@ def test_steps_agree_with_torch(ours, theirs):
     torch.manual_seed(0)
     mine = [torch.randn(3, 2), torch.randn(4)]
     other = [torch.nn.Parameter(p.clone()) for p in mine]
-    optimizer, moments = theirs(other), ours.start(mine)
+    optimizer, moments = theirs(other), ours.init_state(mine)
     for _ in range(5):
         gradients = [torch.randn_like(p) for p in mine]
         ours.step(mine, gradients, moments, ours.lr)
@@ -140,3 +142,8 @@ def test_a_gradient_that_lies_in_memory_otherwise_is_the_same_gradient():
         found.append(parameter)
     torch.testing.assert_close(found[0], -gradient, rtol=0, atol=0)
     torch.testing.assert_close(found[1], -gradient, rtol=0, atol=0)
+
+
+def test_the_example_of_a_subclass_runs():
+    result = doctest.testmod(optimizers)
+    assert result.attempted > 0 and result.failed == 0

@@ -1,4 +1,4 @@
-"""What is done at random to the samples that the solver learns; generators see them as they are."""
+"""Data augmentation of the solver's training samples. Generators are trained on samples without augmentation."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of training samples, current and replayed ones alike, in this order.
+    """Random augmentation of the solver's training samples, current and replayed.
+
+    Applied in the order flip, shift, contrast, brightness, noise.
 
     Args:
-        flip: part of the images that are mirrored, left to right.
-        shift: images are shifted by up to so many pixels each way; what comes in is zero.
-        contrast: differences from the mean of an image become up to this part larger or smaller.
-        brightness: all its values become up to this part larger or smaller. They may leave their range.
-        noise: standard deviation of the Gaussian noise that is added, in units of the data.
+        noise: Standard deviation of Gaussian noise added to each value, in units of the data.
+        shift: Largest shift of images in each direction, in pixels; the border is filled with zeros.
+        flip: Probability of a horizontal flip of an image.
+        brightness: Largest relative change of all values of an image; values may leave their range.
+        contrast: Largest relative change of the differences from an image's mean.
     """
 
     noise: NonNegative = 0.0
@@ -36,10 +38,10 @@ class Augmentation:
     contrast: Fraction = 0.0
 
     def check(self, shape: Sequence[int]) -> None:
-        """Refuse what makes no sense for samples of that shape.
+        """Refuse settings that can't be applied to samples of this shape.
 
         Raises:
-            ConfigError: says what.
+            ConfigError: An augmentation of images for other samples, or a shift larger than the image.
         """
         for name in ("shift", "flip", "brightness", "contrast"):
             if len(shape) != 3 and (value := getattr(self, name)):
@@ -56,7 +58,7 @@ class Augmentation:
             )
 
     def __call__(self, x: Tensor, streams: ReplicaStreams, task: int, step: int) -> Tensor:
-        """Samples (R, B, ...) as the solver sees them in that step of the task."""
+        """Augmented samples (R, B, ...) for one step of a task."""
 
         def uniform(name: str, *more: int) -> Tensor:
             return streams.values_at(NoiseSpec("uniform", (x.shape[1], *more)), f"augment.{name}", task, step)
@@ -76,17 +78,17 @@ class Augmentation:
 
 
 def _factors_around_one(part: float, uniform: Tensor) -> Tensor:
-    """Factors from 1 - part to 1 + part for images: (..., 1, 1, 1)."""
+    """Factors (..., 1, 1, 1) in [1 - amplitude, 1 + amplitude] for images."""
     return (1 + part * (2 * uniform - 1))[..., None, None, None]
 
 
 def flip_images(x: Tensor, flipped: Tensor) -> Tensor:
-    """Images (..., C, H, W), those of `which` bool (...) left to right."""
+    """Images (..., C, H, W), flipped left to right where `flipped` bool (...)."""
     return torch.where(flipped[..., None, None, None], x.flip(-1), x)
 
 
 def shift_images(x: Tensor, offsets: Tensor) -> Tensor:
-    """Images (..., C, H, W) moved down and right by the pixels in `by` (..., 2)."""
+    """Images (..., C, H, W) shifted down and right by `offsets` (..., 2) pixels, zeros beyond the border."""
     for axis in (0, 1):
         size = x.shape[axis - 2]
         source = torch.arange(size, device=x.device) - offsets[..., axis : axis + 1]  # (..., H) or (..., W)

@@ -1,4 +1,4 @@
-"""Which samples an iteration sees."""
+"""Order of training samples: shuffled epochs, as indices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from gr_cli.nn.random_streams import RandomStreams
 
 
 class BatchOrder:
-    """An endless stream of permutations of `n` samples, cut into full batches: which samples an iteration sees."""
+    """Endless sequence of full batches from shuffled epochs, as indices; a batch can span two epochs.
+
+    Args:
+        num_samples: Samples of the task.
+        batch_size: Samples per batch.
+        draws: Random streams of the run.
+        task: Task, for its random stream.
+    """
 
     def __init__(self, num_samples: int, batch_size: int, draws: RandomStreams, task: int) -> None:
         self._num_samples, self._batch_size, self._draws, self._task = num_samples, batch_size, draws, task
@@ -23,7 +30,7 @@ class BatchOrder:
         return self._epochs[epoch]
 
     def block(self, iteration: int, count: int) -> Tensor:
-        """Indices (count, batch_size) of the samples of `count` iterations from `iteration` on."""
+        """Indices (count, batch_size) of the batches of `count` iterations from `iteration` on."""
         start, missing, parts = iteration * self._batch_size, count * self._batch_size, []
         while missing:
             epoch, offset = divmod(start, self._num_samples)

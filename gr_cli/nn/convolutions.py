@@ -1,4 +1,4 @@
-"""Stacks of convolutions that models, generators and features share."""
+"""Convolutional stacks shared by models, generators and feature extractors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _MAX_CHANNELS = 256  # channels
 
 
 def build_convolutions(channels: Sequence[int]) -> nn.ModuleList:
-    """Convolutions 3x3 from each number of channels to the next, each but the first of stride 2."""
+    """3x3 convolutions between consecutive numbers of channels, all but the first with stride 2."""
     return nn.ModuleList(
         nn.Conv2d(a, b, 3, stride=1 if i == 0 else 2, padding=1) for i, (a, b) in enumerate(pairwise(channels))
     )
 
 
 def match_image_shape(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Images (B, C, H, W) with the channels and of the size of `shape`; colours become grey, and grey any colours."""
+    """Images (B, C, H, W) resized to `shape` (C, H, W); other numbers of channels become grey."""
     depth, *size = shape
     if x.shape[1] != depth:
         x = x.mean(1, keepdim=True).expand(-1, depth, -1, -1)
@@ -30,7 +30,7 @@ def match_image_shape(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 class Convolutions(nn.Module):
-    """Convolutions 3x3 with ReLU, each but the first of stride 2: (B, C, H, W) -> (B, F)."""
+    """3x3 convolutions with ReLU, all but the first with stride 2: (B, C, H, W) -> (B, F)."""
 
     def __init__(self, depth: int, channels: Sequence[int]) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Convolutions(nn.Module):
 
 
 def doubling_channels(height: int, width: int) -> list[int]:
-    """16, 32, ... channels, until the maps are as small as is sensible."""
+    """Channels 16, 32, ... doubled with each halving of the image, to maps of 2 pixels or 256 channels."""
     channels, side = [16], min(height, width)
     while (side + 1) // 2 >= _MIN_MAP_SIZE and side > _MIN_MAP_SIZE:
         side = (side + 1) // 2

@@ -14,7 +14,19 @@ from gr_cli.nn.losses import sum_tensors
 def project_conflicting_gradient(
     gradients: Sequence[Tensor | None], reference_gradients: Sequence[Tensor | None], replicas: int
 ) -> list[Tensor | None]:
-    """`gradients` without the part that would make the loss of `reference` rise (Chaudhry et al. 2019, eq. 11)."""
+    """A-GEM's projection: remove the component of a gradient that conflicts with a reference gradient.
+
+    g - min(0, g.r / r.r) r, for each replica over all parameters (Chaudhry et al. 2019, eq. 11). To first order, a step
+    along the result does not increase the loss of the reference gradient.
+
+    Args:
+        gradients: Gradients g of the current loss; (R, ...) each if R > 1. None: not part of the loss.
+        reference_gradients: Gradients r of the loss on stored samples.
+        replicas: R.
+
+    Returns:
+        The projected gradients, shaped as `gradients`.
+    """
     pairs = [
         (with_replica_axis(g, replicas).flatten(1), with_replica_axis(r, replicas).flatten(1))
         for g, r in zip(gradients, reference_gradients, strict=True)
@@ -32,5 +44,5 @@ def project_conflicting_gradient(
 
 
 def with_replica_axis(value: Tensor, replicas: int) -> Tensor:
-    """A parameter or its gradient with the replica axis, which those of a run alone don't have."""
+    """A parameter or gradient (R, ...); with R = 1 the axis is added."""
     return value.unsqueeze(0) if replicas == 1 else value

@@ -1,4 +1,4 @@
-"""Initial weights."""
+"""Weight initialization."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 
 def init_he_(*layers: nn.Module) -> None:
-    """Initial weights that keep the scale of signals through ReLU layers (He et al. 2015); biases 0.
+    """He initialization, uniform, for layers before a ReLU (He et al. 2015); biases 0.
 
-    torch's own shrink it layer by layer, and a generator that learns in a few hundred steps feels that.
+    torch's default shrinks signals layer by layer, which slows training over a few hundred steps.
     """
     for layer in layers:
         weight = cast(Tensor, layer.weight)
@@ -24,7 +24,7 @@ def init_he_(*layers: nn.Module) -> None:
 
 
 def init_xavier_(*layers: nn.Module) -> None:
-    """The same for layers with no ReLU behind them (Glorot & Bengio 2010)."""
+    """Xavier initialization, uniform, for layers without a ReLU (Glorot & Bengio 2010); biases 0."""
     for layer in layers:
         nn.init.xavier_uniform_(cast(Tensor, layer.weight))
         nn.init.zeros_(cast(Tensor, layer.bias))

@@ -1,4 +1,4 @@
-"""Small pieces that models and generators share."""
+"""Protocols and small functions shared by models and generators."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from gr_cli.nn.random_streams import NoiseSpec
 
 @runtime_checkable
 class HasTrainingNoise(Protocol):
-    """A module that uses randomness while training and asks for it instead of drawing it."""
+    """A module whose training step takes its random numbers as an argument (dropout)."""
 
     def training_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
-        """The noise of one training step, by name; empty when there is none."""
+        """The noise of one training step, by name; empty if there is none."""
 
 
 @runtime_checkable
 class HasFeatures(Protocol):
-    """A solver in two halves, `readout(features(x))` being its logits."""
+    """A solver in two halves: its logits are `readout(features(x))`."""
 
     @property
     def feature_size(self) -> int:
-        """F."""
+        """Number of features F."""
 
     def features(self, x: Tensor) -> Tensor:
-        """Samples (B, ...) to what the last layer sees, (B, F)."""
+        """Samples (B, ...) to the inputs of the last layer, (B, F)."""
 
     def readout(self, features: Tensor) -> Tensor:
-        """That to logits (B, U)."""
+        """Features (B, F) to logits (B, U)."""
 
 
 @contextmanager
 def train_mode(module: nn.Module, training: bool) -> Iterator[None]:
-    """Put `module` into training or evaluation mode inside the block; after it each part is as it was.
+    """Set a module to training or evaluation mode within the block, and restore each submodule's mode after it.
 
-    A part that is in evaluation mode beside others in training mode was frozen on purpose, and is not trained.
+    Submodules that are in evaluation mode while others are in training mode were frozen by the user and stay so.
     """
     before = {part: part.training for part in module.modules()}
     module.train(training)
@@ -53,9 +53,13 @@ def train_mode(module: nn.Module, training: bool) -> Iterator[None]:
 
 
 def dropout(x: Tensor, noise: Mapping[str, Tensor] | None, name: str, p: float | Tensor) -> Tensor:
-    """Dropout with the randomness passed in: `noise[name]` uniform in [0, 1), of a shape that broadcasts to `x`.
+    """Dropout with the random numbers passed in.
 
-    Without `noise`, or with p = 0, this is the identity: that is evaluation. `p` may be one number per replica, (R,).
+    Args:
+        x: Activations.
+        noise: Uniform random numbers in [0, 1) by name, shapes that broadcast to `x`; None: no dropout (evaluation).
+        name: Name of the noise.
+        p: Dropout probability, one number or one for each replica (R,).
     """
     if noise is None or name not in noise:
         return x
@@ -65,7 +69,7 @@ def dropout(x: Tensor, noise: Mapping[str, Tensor] | None, name: str, p: float |
 
 
 def per_replica(value: float | Tensor, like: Tensor) -> float | Tensor:
-    """`value`, a number or one number per replica (R,), shaped so that it broadcasts to `like` (R, ...)."""
+    """`value`, a number or one for each replica (R,), in a shape that broadcasts to `like` (R, ...)."""
     if isinstance(value, Tensor):
         return value.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
     return value

@@ -1,4 +1,4 @@
-"""Fully connected layers with a replica axis, and squared gradients per sample."""
+"""Fully connected layers with a replica axis, and squared per-sample gradients."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 
 class Linear(nn.Linear):
-    """A fully connected layer whose parameters may carry a leading replica axis, as its input then does.
+    """A fully connected layer whose parameters, as its input, may have a leading replica axis.
 
-    A network that is made of such layers, and counts its own leading axes by `leading`, says `supports_leading_axes`:
-    then replicas of it are called directly, which costs less than torch's `vmap`.
+    Networks that consist of such layers and use `num_leading_axes` set `supports_leading_axes`: their replicas are
+    called directly, which is faster than `torch.func.vmap`.
     """
 
     @property
     def num_leading_axes(self) -> int:
-        """Number of axes before the values of a sample: the batch's, and the replicas' if there are any."""
+        """Number of axes before a sample's values: batch, and replicas if there are any."""
         return self.weight.dim() - 1
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class Linear(nn.Linear):
 
 
 class _StackedLinear(torch.autograd.Function):
-    """(R, B, I), (R, O, I), (R, O) -> (R, B, O). With a backward that lays gradients out as the weights are."""
+    """(R, B, I), (R, O, I), (R, O) -> (R, B, O); gradients have the weights' memory layout."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -53,9 +53,9 @@ class _StackedLinear(torch.autograd.Function):
 
 
 class _SquaredLinear(torch.autograd.Function):
-    """(..., I), (O, I), (O,) -> (..., O), with a backward that gives the weights sums of squares.
+    """(..., I), (O, I), (O,) -> (..., O), with sums of squared per-sample gradients as gradients.
 
-    A sample's own gradient is the outer product g x, and the sum of its squares is a matrix product again.
+    A sample's gradient is the outer product g x, so the sum of their squares is a matrix product.
     """
 
     @staticmethod
@@ -78,10 +78,9 @@ _squares_per_sample: ContextVar[bool] = ContextVar("squaring", default=False)
 
 @contextmanager
 def per_sample_squared_gradients() -> Iterator[None]:
-    """Inside the block each `Linear` notes that a backward pass shall give its parameters the sum over samples of
-    the squares of each sample's own gradient, instead of the sum of these gradients.
+    """Within the block, backward passes give `Linear` parameters the sum over samples of squared per-sample gradients.
 
-    For losses that are sums over samples, and networks that use a layer once for each sample.
+    For losses that are sums over samples, in networks that use each layer once per sample.
     """
     token = _squares_per_sample.set(True)
     try:

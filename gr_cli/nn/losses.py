@@ -1,5 +1,7 @@
-"""Losses as pure functions of values. Each reduces its last dimensions only and returns one number per sample,
-so that leading dimensions (a replica axis) pass through untouched."""
+"""Losses as pure functions: cross-entropy, distillation, likelihoods, Kullback-Leibler divergence.
+
+Each reduces its last dimensions and returns one number per sample; leading axes (replicas) are kept.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ _LOG_2PI = math.log(2.0 * math.pi)
 
 
 def masked_log_softmax(logits: Tensor, active_units: Tensor) -> Tensor:
-    """Log-probabilities over the active units only. `logits` (..., U) and `active` bool, broadcast together."""
+    """Log-probabilities over the active units: logits (..., U) and bool units, broadcast together."""
     return F.log_softmax(logits.masked_fill(~active_units, _INACTIVE_LOGIT), dim=-1)
 
 
@@ -28,24 +30,34 @@ def cross_entropy(logits: Tensor, target: Tensor, active_units: Tensor) -> Tenso
 
 
 def soft_targets(logits: Tensor, active_units: Tensor, temperature: float | Tensor) -> Tensor:
-    """A teacher's probabilities at `temperature` over the units it knew; the others get exactly 0."""
+    """A teacher's probabilities at `temperature` over its known units; 0 for all others."""
     return masked_log_softmax(logits / temperature, active_units).exp() * active_units
 
 
 def distillation_loss(logits: Tensor, target: Tensor, active_units: Tensor, temperature: float | Tensor) -> Tensor:
-    """Cross-entropy with soft targets (Hinton et al. 2015), not multiplied by T^2: (..., U), (..., U) -> (...)."""
+    """Distillation loss: cross-entropy with soft targets at a temperature (Hinton et al. 2015), without the factor T^2.
+
+    Args:
+        logits: The student's logits (..., U).
+        target: The teacher's probabilities (..., U), from `soft_targets`.
+        active_units: Units in the student's softmax, bool.
+        temperature: T of the student's softmax; a number, or a tensor that broadcasts to `logits`.
+
+    Returns:
+        Loss per sample (...).
+    """
     log_p = masked_log_softmax(logits / temperature, active_units)
     return -(target * log_p).sum(-1)
 
 
 def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
-    """Binary cross-entropy of pixels in [0, 1], their mean per sample: (..., D), (..., D) -> (...)."""
+    """Binary cross-entropy of values in [0, 1], mean over values: (..., D), (..., D) -> (...)."""
     found: Tensor = _BernoulliNLL.apply(logits, x)
     return found
 
 
 class _BernoulliNLL(torch.autograd.Function):
-    """mean(softplus(l) - x l), whose derivative is (sigmoid(l) - x) / D: a fraction of the time of torch's own."""
+    """mean(softplus(l) - x l), with the derivative (sigmoid(l) - x) / D: faster than torch's own."""
 
     generate_vmap_rule = True
 
@@ -67,8 +79,7 @@ class _BernoulliNLL(torch.autograd.Function):
 def _sum_softplus(x: Tensor) -> Tensor:
     """sum log(1 + e^x) over the last dimension, as sum max(x, 0) + log prod (1 + e^-|x|).
 
-    A logarithm costs ten times as much as a product, and the factors are at most 2: up to 32 of them and what is left
-    over are multiplied before one is taken.
+    A logarithm costs ten times as much as a product. The factors are at most 2, so up to 32 are multiplied first.
     """
     factors = x.abs().neg_().exp_().add_(1)
     for _ in range(5):
@@ -83,12 +94,12 @@ def _sum_softplus(x: Tensor) -> Tensor:
 
 
 def gaussian_nll(mean: Tensor, x: Tensor) -> Tensor:
-    """Negative log-density under unit variance, up to its constant, mean over values: (..., D) -> (...)."""
+    """Negative log-density under unit variance without its constant, mean over values: (..., D) -> (...)."""
     return 0.5 * (mean - x).square().mean(-1)
 
 
 def kl_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) || N(0, I)), summed over the latent: (..., Z) -> (...)."""
+    """KL(N(mean, exp(log_variance)) || N(0, I)), summed over latent dimensions: (..., Z) -> (...)."""
     return 0.5 * (torch.addcmul(log_variance.exp() - log_variance, mean, mean).sum(-1) - mean.shape[-1])
 
 
@@ -99,10 +110,10 @@ def gaussian_log_density(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tenso
 
 
 def weighted_sum(values: Tensor, weights: Tensor | None) -> Tensor:
-    """Per-sample values to one number: their mean, or the sum under given weights: (..., B) -> (...)."""
+    """Values per sample (..., B) to (...): their sum under `weights`, or their mean."""
     return values.mean(-1) if weights is None else torch.sum(values * weights, dim=-1)
 
 
 def sum_tensors(parts: Sequence[Tensor]) -> Tensor:
-    """The sum of some tensors of one shape, at least one."""
+    """The sum of a nonempty sequence of tensors of one shape."""
     return sum(parts[1:], start=parts[0])

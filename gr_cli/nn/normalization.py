@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class ChannelMoments:
-    """Mean and deviation of each channel of images, or of each entry of vectors; samples have so many `axes`."""
+    """Mean and standard deviation of each channel of images, or of each entry of vectors.
+
+    Attributes:
+        mean: Means.
+        deviation: Standard deviations.
+        num_axes: Number of axes of a sample: 3 for images (C, H, W).
+    """
 
     mean: Sequence[float]
     deviation: Sequence[float]
@@ -19,10 +25,10 @@ class ChannelMoments:
 
 
 class InputNormalization(nn.Module):
-    """Samples less a mean, divided by a deviation, by channel; without `moments` they stay as they are.
+    """Subtract a mean and divide by a standard deviation, by channel.
 
     Args:
-        moments: the means and deviations. They are part of the network's state.
+        moments: Means and standard deviations, stored as buffers; None: samples are not changed.
     """
 
     mean: Tensor
@@ -37,7 +43,7 @@ class InputNormalization(nn.Module):
             self.register_buffer("deviation", torch.tensor(moments.deviation).view(shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Samples (B, ...), or (R, B, ...) where the moments have a leading replica axis."""
+        """Samples (B, ...), or (R, B, ...) if the buffers have a replica axis."""
         if self.num_axes == 0:
             return x
         batch = -self.num_axes - 1

@@ -1,7 +1,7 @@
-"""Every random number of a run, as a function of (seed, stream, task, block) and of nothing else.
+"""Random streams: every random number is a function of (seed, stream, task, block).
 
-No generator is carried along: the numbers of an iteration can be had again without drawing those before it.
-So a resumed run needs no generator states, and what a seed yields does not depend on what ran beside it.
+No generator state is carried along: the numbers of an iteration can be drawn without those before it. So
+checkpoints need no generator states, and the numbers of a seed don't depend on other runs in the group.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ _BLOCK_ELEMENTS = 1 << 19  # numbers drawn at once: 2 MiB of float32, small enou
 
 
 class NoiseSpec(NamedTuple):
-    """What randomness a module asks for: its kind and the shape for one batch."""
+    """Specification of the noise that a module takes.
+
+    Attributes:
+        distribution: `normal` (standard) or `uniform` (in [0, 1)).
+        shape: Shape for one batch, without the replica axis.
+    """
 
     distribution: Distribution
     shape: tuple[int, ...]
@@ -37,7 +42,7 @@ def derive_seed(seed: int, *key: str | int) -> int:
 
 @contextmanager
 def seeded(seed: int, *key: str | int) -> Iterator[None]:
-    """Seed torch's global stream inside the block, for code that knows no other, and put it back after."""
+    """Seed torch's global random state within the block, and restore it after."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive_seed(seed, *key))
@@ -46,30 +51,40 @@ def seeded(seed: int, *key: str | int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class RandomStreams:
-    """The random streams of one run."""
+    """The random streams of one run.
+
+    Attributes:
+        seed: The run's seed.
+        device: Device of the tensors.
+    """
 
     seed: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def generator(self, stream: str, *key: int) -> torch.Generator:
-        """A fresh generator at the start of the stream (`stream`, `key`)."""
+        """A new generator at the start of the stream (`stream`, `key`)."""
         return torch.Generator(device=self.device).manual_seed(derive_seed(self.seed, stream, *key))
 
     def draw(self, distribution: Distribution, stream: str, *key: int, shape: tuple[int, ...]) -> Tensor:
-        """All numbers of one stream at once: `shape`, float32."""
+        """A float32 tensor of `shape` with the numbers of a stream."""
         make: Callable[..., Tensor] = torch.randn if distribution == "normal" else torch.rand
         return make(shape, generator=self.generator(stream, *key), device=self.device)
 
     def permutation(self, stream: str, *key: int, n: int) -> Tensor:
-        """A permutation of 0..n-1, shape (n,), int64."""
+        """A permutation of 0..n-1: (n,), int64."""
         return torch.randperm(n, generator=self.generator(stream, *key), device=self.device)
 
 
 class ReplicaStreams:
-    """The random streams of R runs side by side: everything has a leading replica axis.
+    """The random streams of R runs that are trained together; all tensors have a leading replica axis.
 
-    Runs of one seed draw the same. `rows` draws in blocks whose length depends on the shape alone, because four draws
-    of a hundred numbers are not one draw of four hundred. The cache is a convenience: dropping it changes nothing.
+    Runs with the same seed get the same numbers. `values_at` draws in blocks of steps whose length depends on the shape
+    only: four draws of a hundred numbers differ from one draw of four hundred. Blocks are cached; discarding the cache
+    changes no number.
+
+    Args:
+        runs: The streams of each run.
+        dtype: Type of the tensors, converted from float32.
     """
 
     def __init__(self, runs: Sequence[RandomStreams], dtype: torch.dtype = torch.float32) -> None:
@@ -80,26 +95,26 @@ class ReplicaStreams:
 
     @property
     def replicas(self) -> int:
-        """R."""
+        """Number of replicas R."""
         return self._distinct_index.shape[0]
 
     def generator(self, replica: int, stream: str, *key: int) -> torch.Generator:
-        """A fresh generator at the start of a stream of one replica."""
+        """A new generator at the start of a stream of one replica."""
         return self._runs[replica].generator(stream, *key)
 
     def draw(self, distribution: Distribution, stream: str, *key: int, shape: tuple[int, ...]) -> Tensor:
-        """All numbers of one stream at once: (R, *shape)."""
+        """A tensor (R, *shape) with the numbers of a stream."""
         return self._expand_to_replicas(self._draw_distinct(distribution, stream, key, shape, 0), 0)
 
     def _draw_distinct(
         self, distribution: Distribution, stream: str, key: tuple[int, ...], shape: tuple[int, ...], axis: int
     ) -> Tensor:
-        """What each seed gives, once: (..., S, ...), with the axis of S seeds at `axis`."""
+        """The numbers of each distinct run, stacked along `axis`."""
         parts = [run.draw(distribution, stream, *key, shape=shape).to(self.dtype) for run in self._distinct_runs]
         return parts[0].unsqueeze(axis) if len(parts) == 1 else torch.stack(parts, axis)
 
     def _expand_to_replicas(self, values: Tensor, axis: int) -> Tensor:
-        """From an axis of seeds to one of replicas."""
+        """From an axis of distinct runs to one of replicas."""
         if self.replicas == 1 or len(self._distinct_runs) == self.replicas:
             return values
         if len(self._distinct_runs) == 1:
@@ -107,7 +122,7 @@ class ReplicaStreams:
         return values.index_select(axis, self._distinct_index)
 
     def _block(self, noise: NoiseSpec, stream: str, task: int, step: int) -> tuple[int, Tensor]:
-        """The block of rows that holds `step` of `task`: its first step, and its rows (L, S, *noise.shape)."""
+        """The block that contains `step` of `task`: its first step, and its values (L, S, *noise.shape)."""
         elements = max(1, torch.Size(noise.shape).numel())
         length = max(1, min(64, _BLOCK_ELEMENTS // elements))
         number = step // length
@@ -120,15 +135,15 @@ class ReplicaStreams:
         return number * length, cached[1]
 
     def values_at(self, noise: NoiseSpec, stream: str, task: int, step: int) -> Tensor:
-        """What `stream` gives to `step` of `task`: a tensor (R, *noise.shape)."""
+        """Values (R, *noise.shape) of a stream for `step` of `task`."""
         first, values = self._block(noise, stream, task, step)
         return self._expand_to_replicas(values[step - first], 0)
 
     def block_at(self, noise: NoiseSpec, stream: str, task: int, step: int) -> tuple[int, Tensor]:
-        """What `stream` gives to `step` and to others around it: the first of them, and rows (L, R, *noise.shape)."""
+        """The block of values around `step`: its first step, and values (L, R, *noise.shape)."""
         first, values = self._block(noise, stream, task, step)
         return first, self._expand_to_replicas(values, 1)
 
     def noise_at(self, specs: Mapping[str, NoiseSpec], stream: str, task: int, step: int) -> dict[str, Tensor]:
-        """The noise a module asks for, by name, for `step` of `task`, each with the replica axis."""
+        """Noise of a module for `step` of `task`, by name: (R, ...) each."""
         return {name: self.values_at(noise, f"{stream}.{name}", task, step) for name, noise in specs.items()}

@@ -1,8 +1,8 @@
-"""Several networks of one architecture, called as one: the replica axis.
+"""Replicas: networks of one architecture that are trained together, called as one.
 
-Whatever passes between learner and strategy has a leading axis of R replicas: samples (R, B, ...), losses (R,). A run
-alone is the case R = 1, in which the network is called as it is. With more, the parameters of all replicas lie in one
-tensor each, (R, ...), and a call is one batched computation. Networks themselves are written for one replica.
+Everything that passes between learner and strategy has a leading axis of R replicas: samples (R, B, ...), losses
+(R,). For R = 1 the network itself is called. For R > 1 the parameters of all replicas are stacked, (R, ...) each,
+and one batched computation calls them all. Networks are written for one replica.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Replicas(Generic[M]):
-    """R networks of one architecture. They see every change that is made here: their parameters are views.
+    """R networks of one architecture, whose parameters are views of stacked tensors.
 
     Args:
-        modules: the networks, each with parameters of its own.
-        varying: numbers in which they differ, by the attribute that holds them: a tensor (R,) each.
+        modules: The networks.
+        varying: Settings in which the networks differ, by the name of their attribute: a tensor (R,) each.
 
     Raises:
-        ValueError: several were given, whose parameters can't be stacked.
+        ValueError: Several networks were given, and they share parameters under several names.
     """
 
     def __init__(self, modules: Sequence[M], varying: Mapping[str, Tensor] | None = None) -> None:
@@ -45,7 +45,7 @@ class Replicas(Generic[M]):
             self._stack()
 
     def _stack(self) -> None:
-        """Move the parameters of all replicas into one tensor each, and leave views of it behind."""
+        """Stack the parameters and buffers of all networks, and make the originals views of them."""
         names = dict(self.modules[0].named_parameters())
         for name, _ in self.modules[0].named_parameters(remove_duplicate=False):
             if name not in names:
@@ -67,7 +67,7 @@ class Replicas(Generic[M]):
                 setattr(self._template, name, value)
 
     def select_parameters(self, selector: Callable[[M], Iterable[nn.Parameter]]) -> list[Tensor]:
-        """The parameters that `chosen` picks from a network: its own for one replica, else those of all, (R, ...)."""
+        """The parameters that `selector` returns for a network: stacked (R, ...), or the network's own if R = 1."""
         picked = selector(self.modules[0])
         if self._is_single:
             return list(picked)
@@ -75,14 +75,14 @@ class Replicas(Generic[M]):
         return [self._stacked_tensors[names[id(parameter)]] for parameter in picked]
 
     def noise_specs(self, method: str, batch_size: int) -> dict[str, Any]:
-        """What noise the replicas ask for by `method`: that of all of them, for those that want none it is wasted."""
+        """The noise that `method` of the networks asks for; the union if they differ."""
         wanted: dict[str, Any] = {}
         for module in self.modules[:1] if not self._varying else self.modules:
             wanted |= getattr(module, method)(batch_size)
         return wanted
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """`method` of each network on its part of `arguments`: tensors, or dicts of them, with the replica axis."""
+        """Call `method` of all networks on `arguments`: tensors, or dicts of them, with the replica axis."""
         if self._is_single:
             found = getattr(self._template, method)(
                 *(_map_tensors(argument, _without_replica_axis) for argument in arguments)
@@ -98,7 +98,7 @@ class Replicas(Generic[M]):
         return call(values, self._varying, *arguments)
 
     def frozen_copy(self) -> Replicas[M]:
-        """A copy that does not change any more, in evaluation mode."""
+        """A copy in evaluation mode, without gradients."""
         twin: Replicas[M] = Replicas.__new__(Replicas)
         twin.__dict__ |= self.__dict__ | {"_calls": {}}
         twin._template = copy.deepcopy(self._template).eval().requires_grad_(False)
@@ -110,7 +110,7 @@ class Replicas(Generic[M]):
         return twin
 
     def module_of(self, replica: int) -> M:
-        """The network of one replica; a copy, if these are copies themselves."""
+        """The network of one replica; of a frozen copy again a copy."""
         if len(self.modules) > replica and (self._is_single or self.modules[replica] is not self._template):
             return self.modules[replica]
         single = copy.deepcopy(self._architecture)
@@ -118,25 +118,25 @@ class Replicas(Generic[M]):
         return single.eval().requires_grad_(False)
 
     def for_each_module(self, function: Callable[[M], object]) -> None:
-        """`do` with each network, and with what stands for all when they are called."""
+        """Apply `function` to each network, and to the template used in batched calls."""
         for module in {id(m): m for m in (self._template, *self.modules)}.values():
             function(module)
 
     @contextmanager
     def train_mode(self, training: bool) -> Iterator[None]:
-        """All networks in training or evaluation mode inside the block; after it each part is as it was."""
+        """Set all networks to training or evaluation mode within the block, then restore their modes."""
         with ExitStack() as stack:
             self.for_each_module(lambda module: stack.enter_context(train_mode(module, training)))
             yield
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Parameters and buffers by name, each with the replica axis."""
+        """Parameters and buffers by name, with the replica axis."""
         if self._is_single:
             return {name: value.unsqueeze(0) for name, value in self.modules[0].state_dict().items()}
         return {name: self._stacked_tensors[name].detach() for name in self._architecture.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up what `state_dict` gave."""
+        """Restore a state."""
         if self._is_single:
             self.modules[0].load_state_dict({name: value[0] for name, value in state.items()})
             return
@@ -180,7 +180,7 @@ def _add_replica_axis(value: Tensor) -> Tensor:
 
 
 def _map_tensors(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """`function` of each tensor in nested dicts, lists and tuples; other values stay."""
+    """Apply `function` to each tensor in nested dicts, lists and tuples."""
     if isinstance(tree, Tensor):
         return function(tree)
     if isinstance(tree, Mapping):
@@ -191,12 +191,12 @@ def _map_tensors(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 
 def unstack(state: Any, replica: int) -> Any:
-    """The state of one replica from that of all: tensors without the replica axis, in memory of their own."""
+    """The state of one replica: copies of the tensors without the replica axis."""
     return _map_tensors(state, lambda value: value[replica].clone())
 
 
 def stack_states(states: Sequence[Any], device: torch.device) -> Any:
-    """The reverse of `part_of`, on `device`: states of one structure, their tensors stacked, what is no tensor kept."""
+    """The inverse of `unstack`, on `device`: stacked tensors, other values from the first state."""
     like = states[0]
     if isinstance(like, Tensor):
         return torch.stack([state.to(device) for state in states])

@@ -1,4 +1,4 @@
-"""What a sample is: its shape, the values it holds, how likely they are under a decoder, and how it is shown."""
+"""Sample specification: shape, range, likelihood and preview of samples."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ _MAX_PREVIEW_VALUES = 64  # values of a vector, at most, for which there is room
 
 
 def as_floats(stored: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Samples as networks get them, from stored ones: bytes are scaled to [0, 1], floats stay as they are."""
+    """Stored samples as floats: bytes are scaled to [0, 1], floats are kept."""
     return stored.to(dtype).div_(255) if stored.dtype == torch.uint8 else stored
 
 
 @dataclass(frozen=True)
 class SampleSpec:
-    """What one sample is: numbers of one range, followed, in a table, by categories as one-hot codes.
+    """Specification of a sample: numeric values of one range, followed, in tables, by one-hot categories.
 
-    Bounded numbers have a Bernoulli likelihood, or a binomial one of several `trials`; unbounded ones a Gaussian of
-    unit variance; categories a categorical one.
+    Bounded numeric values have a Bernoulli likelihood, or a binomial one; unbounded ones a Gaussian likelihood of unit
+    variance; categories a categorical one.
 
     Attributes:
-        shape: of one sample: (C, H, W) of images, (D,) of vectors.
-        value_range: (low, high) in which the numbers lie; None: anywhere.
-        trials: a bounded number is the fraction of so many binary pixels that are on.
-        categories: of a table: sizes of the one-hot codes in which its vectors end, in their order. A vector (D,) with
-            `categories=(3, 2)` is D - 5 numbers, a code of three categories and one of two.
-        names: of the values of a vector, for pictures; empty: they have none.
+        shape: Shape of a sample: (C, H, W) of images, (D,) of vectors.
+        value_range: Range (low, high) of numeric values; None: unbounded.
+        binomial_trials: Number of binary trials per bounded value, which is the fraction of successes; 1: Bernoulli.
+        categories: Sizes of the one-hot codes at the end of a vector, in order. A vector (D,) with
+            `categories=(3, 2)` has D - 5 numeric values, a code of three categories and one of two.
+        names: Names of a vector's values, for pictures; empty: none.
     """
 
     shape: tuple[int, ...] = (784,)
@@ -55,7 +55,7 @@ class SampleSpec:
 
     @classmethod
     def coerce(cls, spec: SampleSpec | Sequence[int]) -> SampleSpec:
-        """`spec`; a shape alone stands for samples with values in [0, 1]."""
+        """`spec` itself; a shape becomes the specification of values in [0, 1]."""
         return spec if isinstance(spec, SampleSpec) else cls(tuple(spec))
 
     @property
@@ -65,7 +65,7 @@ class SampleSpec:
 
     @property
     def num_numeric(self) -> int:
-        """Number of those values that are no part of a code."""
+        """Number of numeric values of a sample."""
         return self.size - sum(self.categories)
 
     @property
@@ -76,56 +76,60 @@ class SampleSpec:
     # --- values
 
     def to_unit_range(self, x: Tensor) -> Tensor:
-        """Samples (..., *shape) as their likelihood models them: bounded numbers in [0, 1], the others as they are."""
+        """Samples (..., *shape) with bounded values scaled to [0, 1], as their likelihood models them."""
         if self.value_range in (None, (0.0, 1.0)):
             return x
         low, high = self.value_range
         return self._map_segments(x, lambda numbers: (numbers - low) / (high - low))
 
     def from_unit_range(self, x: Tensor) -> Tensor:
-        """Samples of what `scaled` makes of them."""
+        """The inverse of `to_unit_range`."""
         if self.value_range in (None, (0.0, 1.0)):
             return x
         low, high = self.value_range
         return self._map_segments(x, lambda numbers: low + (high - low) * numbers)
 
     def expected_sample(self, decoder_output: Tensor) -> Tensor:
-        """Expected sample (..., *shape) under the likelihood whose parameters a decoder gave: logits of bounded numbers
-        and of categories, means of unbounded numbers."""
+        """The expected sample (..., *shape) under the likelihood.
+
+        Args:
+            decoder_output: Parameters of the likelihood (..., *shape): logits of bounded values and of categories,
+                means of unbounded values.
+        """
         numbers = torch.sigmoid if self.value_range is not None else _unchanged
         return self.from_unit_range(self._map_segments(decoder_output, numbers, lambda code: code.softmax(-1)))
 
     def point_estimate(self, decoder_output: Tensor) -> Tensor:
-        """The sample for what a decoder gave: of each category the likeliest, of numbers the expected ones."""
+        """The sample for a decoder's output: expected numeric values, most likely categories."""
         x = self.expected_sample(decoder_output)
         return self._map_segments(x, _unchanged, _one_hot) if self.categories else x
 
     def nearest_valid(self, x: Tensor) -> Tensor:
-        """The sample that is nearest to any values (..., *shape): numbers in their range, codes one-hot."""
+        """The valid sample nearest to `x` (..., *shape): values clipped to their range, codes one-hot."""
         if self.value_range is None and not self.categories:
             return x
         low_high = self.value_range
         return self._map_segments(x, _unchanged if low_high is None else lambda v: v.clamp(*low_high), _one_hot)
 
     def to_symmetric_range(self, x: Tensor) -> Tensor:
-        """Samples with bounded numbers and codes in [-1, 1], unbounded numbers as they are."""
+        """Samples with bounded values and codes scaled to [-1, 1]."""
         numbers = _unchanged if self.value_range is None else _to_symmetric
         return self._map_segments(self.to_unit_range(x), numbers, _to_symmetric)
 
     def from_symmetric_range(self, x: Tensor) -> Tensor:
-        """Samples of what `centred` makes of them, the nearest where there is none."""
+        """The inverse of `to_symmetric_range`, projected to the nearest valid sample."""
         numbers = _unchanged if self.value_range is None else _from_symmetric
         return self.nearest_valid(self.from_unit_range(self._map_segments(x, numbers, _from_symmetric)))
 
     # --- likelihood
 
     def negative_log_likelihood(self, decoder_output: Tensor, target: Tensor, unit_variance: bool = False) -> Tensor:
-        """-log p(x) per value up to a constant, (..., *shape) -> (...).
+        """-log p(x) per value up to a constant: (..., *shape) -> (...).
 
         Args:
-            out: what a decoder gave, as for `mean`.
-            scaled: the samples, as `scaled` makes them.
-            unit_variance: bounded numbers, too, are Gaussian, of unit variance around their means.
+            decoder_output: Parameters of the likelihood, as for `expected_sample`.
+            target: The samples, scaled by `to_unit_range`.
+            unit_variance: Use a Gaussian likelihood of unit variance for bounded values too.
         """
         axes = len(self.shape)
         decoder_output, target = decoder_output.to(target.dtype).flatten(-axes), target.flatten(-axes)
@@ -141,6 +145,7 @@ class SampleSpec:
         return total / self.size
 
     def _numeric_nll(self, out: Tensor, target: Tensor, unit_variance: bool) -> Tensor:
+        """Negative log-likelihood per numeric value."""
         if self.value_range is None:
             return gaussian_nll(out, target)
         if unit_variance:
@@ -151,14 +156,14 @@ class SampleSpec:
 
     @property
     def has_preview(self) -> bool:
-        """Whether samples are shown in pictures: images are, and vectors that are not too long."""
+        """Whether samples can be shown in pictures: images, and vectors of up to 64 values."""
         return self.is_image or (len(self.shape) == 1 and self.size <= _MAX_PREVIEW_VALUES)
 
     def preview(self, x: Tensor) -> Tensor:
         """Samples (N, *shape) as pictures (N, 1 or 3, H, W) in [0, 1].
 
-        Images become grey, the mean of their channels, unless these are three; values are clipped to the range of all.
-        A vector becomes a row of values, each between the lowest and the highest of all samples.
+        Images with other than three channels become grey (their mean); values are scaled to the range of all samples. A
+        vector becomes a row of values, each scaled to its range over all samples.
         """
         tiles = x.detach().cpu().float()
         if not self.is_image:
@@ -173,14 +178,14 @@ class SampleSpec:
     # --- the parts of a sample
 
     def _segments(self) -> list[tuple[tuple[int, int], bool]]:
-        """Where the values of each part of a vector start and stop, and whether they are numbers: at most one is."""
+        """Start and stop of each segment of a vector, and whether it is numeric; at most one is."""
         edges = pairwise(accumulate(self.categories, initial=self.num_numeric))
         return [((0, self.num_numeric), True)] * (self.num_numeric > 0) + [(edge, False) for edge in edges]
 
     def _map_segments(
         self, x: Tensor, of_numbers: Callable[[Tensor], Tensor], of_code: Callable[[Tensor], Tensor] | None = None
     ) -> Tensor:
-        """Numbers and codes of `x` (..., *shape), each changed by their function; None: codes stay as they are."""
+        """`x` (..., *shape) with functions applied to its numeric values and codes; None: codes are kept."""
         if not self.categories:
             return of_numbers(x)
         of_code = of_code or _unchanged
@@ -203,5 +208,5 @@ def _from_symmetric(x: Tensor) -> Tensor:
 
 
 def _one_hot(code: Tensor) -> Tensor:
-    """The code (..., K) of the category with the largest value."""
+    """The one-hot code (..., K) of the largest value."""
     return F.one_hot(code.argmax(-1), code.shape[-1]).to(code.dtype)

@@ -1,4 +1,4 @@
-"""Plain supervised learning, for networks that are made once and then serve: there is nothing continual about it."""
+"""Supervised training of a classifier on one data set: reference classifiers and feature extractors."""
 
 from __future__ import annotations
 
@@ -21,10 +21,17 @@ def train_classifier(
     lr: float,
     description: str,
 ) -> None:
-    """Let `network` learn to classify, by Adam with a learning rate that falls from `lr` to 0 along a cosine.
+    """Train a network by cross-entropy with Adam, with a cosine learning rate schedule.
 
-    `batch` gives the samples and labels at the places that `order` names for an iteration. On a terminal a line says
-    how far it is, and `what` learns.
+    Shows progress on a terminal.
+
+    Args:
+        network: The network, changed in place.
+        get_batch: Samples and labels at the given indices.
+        order: Order of the samples.
+        iterations: Training steps.
+        lr: Learning rate of the first step.
+        description: What is trained, for the progress line.
     """
     parameters = list(network.parameters())
     descent = FunctionalOptimizer(parameters, [Adam(lr=lr, schedule="cosine")])

@@ -1,4 +1,4 @@
-"""Strategies: what keeps a solver from forgetting while it learns task after task."""
+"""Continual-learning strategies: what is replayed, regularized or stored to prevent forgetting."""
 
 from gr_cli.strategies.base import Strategy as Strategy
 from gr_cli.strategies.dark_experience_replay import DarkExperienceReplay as DarkExperienceReplay

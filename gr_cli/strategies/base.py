@@ -1,4 +1,4 @@
-"""What a strategy is: the answers that the learner asks it for. The base class learns the current batch alone."""
+"""Base class of strategies: training on the current batch only."""
 
 from __future__ import annotations
 
@@ -26,18 +26,44 @@ from gr_cli.strategies.regularizer import Regularizer
 
 
 class Strategy:
-    """Plain training on the current batch; strategies override what they do differently.
+    """Base class of strategies. By itself it trains on the current batch only.
+
+    The learner calls `begin_task`, `loss` and `after_step` for each step, and `end_task`. A strategy with a loss of
+    its own:
+
+        >>> from gr_cli.nn.losses import masked_log_softmax
+        >>> class ConfidencePenalty(Strategy):
+        ...     def loss(self, solver, batch, step):
+        ...         log_p = masked_log_softmax(solver(batch.x), batch.active_units)  # (R, B, U)
+        ...         nll = -log_p.gather(-1, batch.y.unsqueeze(-1)).squeeze(-1)  # (R, B)
+        ...         negative_entropy = (log_p.exp() * log_p).sum(-1)  # (R, B)
+        ...         return {
+        ...             "current": LossTerm(nll.mean(-1), per_sample=nll),
+        ...             "entropy": LossTerm(negative_entropy.mean(-1), weight=0.1),
+        ...         }
+        >>> active = torch.tensor([True, True, False])
+        >>> batch = Batch(torch.zeros(1, 4, 3), torch.tensor([[0, 1, 0, 1]]), active, active[None], active.expand(3, 3))
+        >>> terms = ConfidencePenalty().loss(lambda x: x, batch, TrainingStep(task=0, iteration=0, iterations=100))
+        >>> {name: term.value for name, term in terms.items()}
+        {'current': tensor([0.6931]), 'entropy': tensor([-0.6931])}
 
     Args:
-        regularizer: what else keeps the solver's parameters near to where they were, if anything.
+        regularizer: Penalty on the solver's parameters that is added to the loss; None: no penalty.
 
-    `stores_raw_samples`: whether training samples of a task are kept after it ended.
-    `sees`: what is trained on in one go: a `task`, the tasks `so_far`, or `all` of them at once.
-    `looks_again`: whether it goes through a task's samples outside of its steps.
-    `couples`: whether the loss is one of solver and generator, and both take a step down it.
-    `copies_solver`: whether it keeps a frozen copy of the solver, the `teacher`, during each task but the first.
-    `needs_boundaries`: what it does where a task begins or ends, and so must be told of; empty: it can do without.
-    `consolidates`, `consolidate_every`: whether what it does there it does, untold, after so many steps each.
+    Attributes:
+        stores_raw_samples: Whether training samples are stored beyond their task.
+        training_data: Data of one training stage: the `current` task, all tasks so far (`cumulative`) or all tasks at
+            once (`joint`).
+        shares_loss_with_generator: Whether solver and generator are trained by one loss and one backward pass.
+        uses_teacher: Whether a frozen copy of the solver, `teacher`, is made before each task but the first.
+        supports_consolidation: Whether it can be trained on task-free streams by consolidating every
+            `consolidate_every` steps.
+        consolidate_every: Iterations between consolidations in task-free streams; None: not set.
+        boundary_requirement: What is done at task boundaries, as the end of a sentence for error messages; None: they
+            are not used.
+        needs_second_pass: Whether `begin_task` or `end_task` pass over the task's samples.
+        generator: The generator, for strategies that require one.
+        teacher: The solver as it was before the task, during tasks with a teacher.
     """
 
     stores_raw_samples: ClassVar[bool] = False
@@ -55,63 +81,73 @@ class Strategy:
         self.teacher: Replicas[nn.Module] | None = None
 
     def check(self, scenario: Scenario, solver: nn.Module) -> None:
-        """Refuse what this strategy can't do.
+        """Refuse scenarios and solvers that this strategy can't be used with.
 
         Raises:
-            ConfigError: says why.
+            ConfigError: The strategy does not support this scenario or solver.
         """
 
     def begin_task(self, context: TaskContext) -> None:
-        """Prepare for a task, from the networks as they stand before it."""
+        """Prepare for a task, before its first step."""
         self._set_up_task(context)
         if self.uses_teacher and context.task > 0:
             # Copy before training: targets must come from the solver as it was.
             self.teacher = context.solver.frozen_copy()
 
     def _set_up_task(self, context: TaskContext) -> None:
-        """Make ready for a task, or for going on in it."""
+        """Reset what belongs to one task; also called when a run resumes within a task."""
         self._context, self.teacher = context, None
 
     def num_steps(self, iterations: int) -> int:
-        """How many steps a task of `iterations` solver steps takes; in the others only the generator learns."""
+        """Number of steps of a task with so many solver iterations; more if the generator has its own steps."""
         return iterations
 
     def solver_iteration(self, step: TrainingStep) -> int | None:
-        """Which of the solver's iterations this step is; None: the solver rests."""
+        """The solver iteration of a step; None: only the generator is trained."""
         return step.iteration if step.iteration < step.iterations else None
 
     def loss(self, solver: SolverForward, batch: Batch, step: TrainingStep) -> dict[str, LossTerm]:
-        """The terms of the solver's loss on this step."""
+        """The terms of the solver's loss on one step, by name."""
         losses = cross_entropy(solver(batch.x), batch.y, batch.active_units)
         return {"current": LossTerm(weighted_sum(losses, None), per_sample=losses)}
 
     def generator_batch(self, batch: Batch, step: TrainingStep) -> GeneratorBatch | None:
-        """What the generator learns from on this step; None: it rests."""
+        """The generator's batch in this step; None: no update."""
         return None
 
     def after_step(self, batch: Batch, step: TrainingStep) -> None:
-        """Take note of a batch that was learnt."""
+        """Update buffers with a batch that the solver was trained on."""
 
     def end_task(self, context: TaskContext) -> None:
-        """Keep what is needed of a task that was learnt to its end, from the networks as they stand now."""
+        """Store what later tasks need, after the last step of a task."""
 
     def release_task(self) -> None:
-        """Let go of what must not outlive the task, whether it came to its end or not."""
+        """Free what must not outlive the task, completed or not."""
         self.teacher = None
 
     def classifier(self, replica: int, solver: nn.Module) -> Callable[[Tensor], Tensor]:
-        """How samples (B, ...) are answered when this strategy is evaluated: a score for each unit, (B, U)."""
+        """The function that classifies samples in evaluation: (B, ...) to a score per unit (B, U)."""
         return solver
 
     def sampling_generator(self, replica: int, generator: Generator) -> Generator:
-        """What dreams of all tasks so far, the replica's `generator` being what learns."""
+        """The generator of samples of all tasks so far; `generator` is the replica's trained one."""
         return generator
 
     def replay_labels(
         self, x: Tensor, requested_labels: Tensor | None, generator: Generator, solver: nn.Module, task_units: Tensor
     ) -> Tensor:
-        """The units as which a replica's dreams `x` (N, ...) would be replayed, as its networks stand now, for each
-        head of `units` bool (H, U): (N, H). That is what was `asked` (N,) for, if it was, else the solver's choice."""
+        """The labels with which generated samples of one replica would be replayed by its current networks.
+
+        Args:
+            x: Generated samples (N, ...).
+            requested_labels: Classes (N,) that a conditional generator was given; None for others.
+            generator: The replica's generator.
+            solver: The replica's solver.
+            task_units: Units of each head: bool (H, U).
+
+        Returns:
+            Units (N, H): the requested class in its head, and the solver's prediction in all others.
+        """
         chosen: Tensor = solver(x).unsqueeze(1).masked_fill(~task_units, -torch.inf).argmax(-1)
         return (
             chosen
@@ -120,12 +156,14 @@ class Strategy:
         )
 
     def state_dict(self) -> State:
-        """All that this strategy needs to continue: tensors, with the replica axis, and numbers common to all. Those
-        that derive from it add to what `super()` says, if they keep a teacher."""
+        """The strategy's state: tensors with the replica axis, and numbers common to all replicas.
+
+        Subclasses extend `super().state_dict()`.
+        """
         return {"teacher": optional_state(self.teacher)}
 
     def load_state_dict(self, state: State, context: TaskContext) -> None:
-        """Take up `state` in the middle of the task that `situation` describes."""
+        """Restore a state within the task of `context`."""
         self._set_up_task(context)
         if state.get("teacher") is not None:
             self.teacher = context.solver.frozen_copy()

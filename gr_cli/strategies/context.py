@@ -1,7 +1,7 @@
-"""The values that pass between a strategy and the learner.
+"""Values passed between the learner and a strategy.
 
-All samples and losses have a leading axis of R replicas that are trained together; R = 1 in a run alone. What is
-shared by all replicas (`units`, positions) has none. A strategy never mixes replicas.
+Samples and losses have a leading axis of R replicas that are trained together; a single run has R = 1. Values
+common to all replicas (`active_units`, training steps) don't. A strategy never mixes replicas.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ State = dict[str, Any]
 
 
 class Stateful(Protocol):
-    """What a checkpoint stores."""
+    """A component with a state in the checkpoint."""
 
     def state_dict(self) -> State:
-        """Tensors, with the replica axis, and numbers common to all."""
+        """Tensors with the replica axis, and numbers common to all replicas."""
 
 
 def optional_state(component: Stateful | None) -> State | None:
-    """The state of a part that may be missing."""
+    """The state of a component, or None without one."""
     return None if component is None else component.state_dict()
 
 
@@ -39,24 +39,31 @@ SamplePass = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 
 
 class SolverForward(Protocol):
-    """The solvers as they are trained in this step, in two halves or as one."""
+    """Forward pass of the solvers in a training step, with their noise; whole or in two halves."""
 
     def __call__(self, x: Tensor, /) -> Tensor:
         """Samples (R, B, ...) to logits (R, B, U)."""
 
     def features(self, x: Tensor, /) -> Tensor:
-        """Samples to what the last layer sees, (R, B, F); for solvers that tell."""
+        """Samples (R, B, ...) to the inputs of the last layer (R, B, F); only for solvers with features."""
 
     def readout(self, features: Tensor, /) -> Tensor:
-        """That to logits (R, B, U)."""
+        """Features (R, B, F) to logits (R, B, U)."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Current samples: `x` (R, B, ...) float, `y` (R, B) output units; and which units compete, as the scenario has
-    it: `units` bool (U,) or (R, B, U) on these samples, `replay_units` bool (H, U) on replayed ones, for H heads, and
-    `rivals` bool (U, U) on kept samples, whose label is known: row u for label u. `index` (R, B): which of the task's
-    samples these are, in the order of a pass; None where that can't be told."""
+    """Current samples of one step, with the output units that compete on them.
+
+    Attributes:
+        x: Samples (R, B, ...), float.
+        y: Labels (R, B), as output units.
+        active_units: Units that compete on current samples: bool (U,), or (R, B, U) if they differ between samples.
+        replay_units: Units that compete on replayed samples: bool (H, U) for H heads.
+        competing_units: Units that compete on a stored sample with a known label: bool (U, U), row u for label u.
+        sample_index: Positions (R, B) of these samples in the task, in the order of `TaskContext.sample_pass`; None
+            where unknown (samples of a user's loader).
+    """
 
     x: Tensor
     y: Tensor
@@ -68,7 +75,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """Where in the stream a step stands. A task has `iterations` solver steps; a strategy may add steps after them."""
+    """A training step's position in the stream.
+
+    Attributes:
+        task: Task, from 0.
+        iteration: Step within the task, from 0. Steps from `iterations` on were added by the strategy.
+        iterations: Solver steps of the task.
+    """
 
     task: int
     iteration: int
@@ -77,14 +90,18 @@ class TrainingStep:
 
 @dataclass(frozen=True)
 class TaskContext:
-    """What a strategy may look at when a task begins: networks as they stand, units for replay, random streams.
+    """What a strategy can use in a task: networks, units, random streams, and the task's samples.
 
-    `generators` is None where the strategy asked for none.
-    `teacher_units` bool (H, U): the units that the solver knew before this task, for each of H heads.
-    `task_of_unit` (U,): the earlier task that a unit belongs to, -1 for none; None where units can't tell.
-    `heads` bool (t + 1, U): the units of each task so far, the current one last.
-    `rivals` bool (U, U): as in `Batch`, the units that compete with each label.
-    `samples`: a pass over the task's own samples, as often as wanted.
+    Attributes:
+        task: Task, from 0.
+        solver: The solvers of all replicas.
+        generators: The generators of all replicas; None without a generator.
+        streams: Random streams of all replicas.
+        known_units: Units of the earlier tasks, for each of H heads: bool (H, U).
+        task_of_unit: The earlier task of each unit (U,), -1 for none; None where tasks share units.
+        task_units: Units of each task so far, the current one last: bool (t + 1, U).
+        competing_units: Units that compete with each label, as in `Batch`: bool (U, U).
+        sample_pass: Iterates over the task's samples of a replica; can be called any number of times.
     """
 
     task: int
@@ -99,23 +116,25 @@ class TaskContext:
 
     @property
     def generator(self) -> Replicas[Generator]:
-        """The generator of a strategy that asked for one."""
+        """The generators of all replicas, for strategies that require one."""
         assert self.generator_scope is not None
         return self.generator_scope
 
     def uniform(self, stream: str, size: int, step: TrainingStep) -> Tensor:
-        """Numbers (R, size) in [0, 1) for the step at `position`."""
+        """Uniform random numbers (R, size) in [0, 1) for a step."""
         return self.streams.values_at(NoiseSpec("uniform", (size,)), stream, step.task, step.iteration)
 
 
 @dataclass(frozen=True)
 class LossTerm:
-    """One part of the total loss, `value` (R,): total = sum of weight * value, the weight one for all or (R,).
+    """One term of the total loss, which is the sum of weight * value over all terms.
 
-    `per_sample` (R, B): the losses of current samples of which `value` is the mean, if it is.
-
-    A `constraint` is no part of the total: the step is turned so that, to first order, this value does not rise
-    (Chaudhry et al. 2019).
+    Attributes:
+        value: Loss (R,).
+        weight: Weight, one number for all replicas or (R,).
+        is_constraint: Whether the term is a constraint: not part of the total, but the gradient of the total is
+            projected so that the term does not increase to first order (A-GEM, Chaudhry et al. 2019).
+        per_sample: Losses of the current samples (R, B) whose mean is `value`; None if it is no such mean.
     """
 
     value: Tensor
@@ -125,7 +144,7 @@ class LossTerm:
 
 
 def weighted_loss(terms: Sequence[LossTerm], keep_graph: bool = False) -> Loss:
-    """The weighted sum of terms, for a gradient rule."""
+    """The weighted sum of terms, as the loss of a gradient rule."""
     parts = [(per_replica(term.weight, term.value), term.per_sample) for term in terms]
 
     def per_sample() -> Tensor:
@@ -137,8 +156,14 @@ def weighted_loss(terms: Sequence[LossTerm], keep_graph: bool = False) -> Loss:
 
 @dataclass(frozen=True)
 class GeneratorBatch:
-    """What the generator learns from in its `update`-th step of a task (from 0): `x` (R, B, ...), and `weights`
-    (B,) or (R, B) that sum to 1, or None for a mean; `labels` (R, B) for generators that are conditional on them."""
+    """A batch for one update of the generator.
+
+    Attributes:
+        x: Samples (R, B, ...).
+        update: Number of the update within the task, from 0.
+        weights: Weights of the samples, (B,) or (R, B), with sum 1; None: their mean.
+        labels: Labels (R, B) for conditional generators.
+    """
 
     x: Tensor
     update: int

@@ -1,3 +1,5 @@
+"""Dark experience replay with labels (DER++, Buzzega et al. 2020)."""
+
 from __future__ import annotations
 
 from typing import Annotated
@@ -14,17 +16,20 @@ from gr_cli.types import CountsSamplesInMemory, NonNegative, PositiveInt, Varies
 
 
 class DarkExperienceReplay(Strategy):
-    """Kept samples are replayed with the logits that they had when they passed (DER++, Buzzega et al. 2020, eq. 6).
+    """Dark experience replay (DER++): reservoir samples replayed with their logits (Buzzega et al. 2020).
 
-    loss = CE(current) + alpha * MSE(logits, kept logits) + beta * CE(kept labels), the two on different draws from a
-    reservoir of all that passed, of the current task too. It never asks where a task ends. With beta = 0 it is DER.
+    loss = CE(current) + alpha * MSE(logits, stored logits) + beta * CE(logits, stored labels)    (eq. 6)
+
+    The two replay terms use independent batches from a reservoir buffer of the whole stream, the current task
+    included; samples are stored with the logits that the solver had when they were seen. Task boundaries are not
+    used. With `beta=0` this is DER, with `alpha=0` experience replay from a reservoir.
 
     Args:
-        memory_size: places in the reservoir.
-        batch_size: samples of each of the two draws; None: as many as current ones.
-        alpha: weight of the distance to kept logits.
-        beta: weight of the loss on kept labels.
-        regularizer: what else keeps the solver's parameters near to where they were.
+        memory_size: Capacity of the reservoir buffer, in samples.
+        batch_size: Samples per iteration in each of the two replay batches; None: as many as current samples.
+        alpha: Weight of the mean squared error between logits and stored logits.
+        beta: Weight of the cross-entropy with the stored labels.
+        regularizer: Penalty on the solver's parameters that is added to the loss; None: no penalty.
     """
 
     stores_raw_samples = True

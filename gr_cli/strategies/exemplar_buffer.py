@@ -1,4 +1,4 @@
-"""Samples that are kept beyond their task, class by class."""
+"""Exemplar buffer: stored samples of each class (ER, iCaRL), and uniform random subsets."""
 
 from __future__ import annotations
 
@@ -18,9 +18,15 @@ Selection = Callable[[Tensor, int], Tensor]
 def uniform_subset(
     context: TaskContext, replica: int, max_samples: int, stream: str
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """`number` of the task's samples, each with the same probability, in one batch; all, if there are no more.
+    """A uniform random subset of the current task's samples, in one batch.
 
-    In one pass, because the next one may come in another order: the samples with the smallest of random numbers.
+    Drawn in a single pass, because the order may differ between passes: the samples with the smallest random numbers.
+
+    Args:
+        context: The current task.
+        replica: Replica whose samples are drawn from.
+        max_samples: Size of the subset; all samples if the task has fewer.
+        stream: Name of the random stream.
     """
     draws = context.streams.generator(replica, stream, context.task)
     kept: tuple[Tensor, Tensor, Tensor] | None = None
@@ -36,8 +42,15 @@ def uniform_subset(
 
 @dataclass
 class ExemplarBuffer:
-    """Samples `x` (R, K, m, ...) of K classes, of each the first `size` (R, K) of m places valid; `label` (R, K) is
-    the output unit of a class. A class of two tasks, where tasks share units, counts for each."""
+    """Stored samples of K classes, at most m of each, for R replicas.
+
+    Where tasks share output units, a class has one entry for each of its tasks.
+
+    Attributes:
+        x: Samples (R, K, m, ...), the valid ones first.
+        label: Output unit of each entry (R, K).
+        size: Number of valid samples of each entry (R, K).
+    """
 
     x: Tensor
     label: Tensor
@@ -55,7 +68,13 @@ class ExemplarBuffer:
 
     @classmethod
     def from_task(cls, context: TaskContext, per_class: int, selection: Callable[[int], Selection]) -> Self:
-        """At most `per_class` of each class of a task, for each replica: `choice(replica)` says which."""
+        """Select samples of each class of a task.
+
+        Args:
+            context: The task.
+            per_class: Largest number of samples of each class.
+            selection: Gives the `Selection` of a replica.
+        """
         found = [
             _select_by_class(context, replica, per_class, selection(replica))
             for replica in range(context.streams.replicas)
@@ -72,20 +91,20 @@ class ExemplarBuffer:
 
     @classmethod
     def concatenate(cls, buffers: Sequence[Self]) -> Self:
-        """The classes of all parts, which have as many places for each."""
+        """One buffer with the entries of all `buffers`, which have the same capacity per class."""
         return cls(*(torch.cat([getattr(p, name) for p in buffers], 1) for name in ("x", "label", "size")))
 
     def truncate(self, per_class: int) -> Self:
-        """Of each class the first `per_class` only."""
+        """The first `per_class` samples of each class."""
         return type(self)(self.x[:, :, :per_class].clone(), self.label, self.size.clamp(max=per_class))
 
     def sample(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Samples chosen evenly, with replacement, by `uniform` (R, B) in [0, 1), and their labels."""
+        """Samples and labels drawn uniformly with replacement, given `uniform` (R, B) in [0, 1)."""
         place = self._valid_first.gather(1, (uniform.double() * self.num_samples.unsqueeze(1)).long())
         return self._samples[place + self._replica_offset], self._labels.gather(1, place)
 
     def classes_of(self, replica: int) -> Iterator[tuple[int, Tensor]]:
-        """Each class of a replica that has any: its output unit and its samples (n, ...)."""
+        """Output unit and samples (n, ...) of each class of a replica."""
         for unit, n, kept in zip(
             self.label[replica].tolist(), self.size[replica].tolist(), self.x[replica], strict=True
         ):
@@ -94,7 +113,7 @@ class ExemplarBuffer:
 
     @classmethod
     def from_state(cls, state: dict[str, Any] | None) -> Self | None:
-        """What gave `state`."""
+        """The buffer with this state; None for None."""
         return None if state is None else cls(state["x"], state["label"], state["size"])
 
     def state_dict(self) -> dict[str, Any]:
@@ -103,7 +122,7 @@ class ExemplarBuffer:
 
 
 def _select_by_class(situation: TaskContext, replica: int, per_class: int, selection: Selection) -> dict[int, Tensor]:
-    """What is kept of each class of the task, by its output unit. One class at a time is held whole."""
+    """Selected samples of each class of the task, by output unit; one class is in memory at a time."""
     units = sorted({unit for _, y in situation.sample_pass(replica) for unit in y.unique().tolist()})
     found = {}
     for unit in units:

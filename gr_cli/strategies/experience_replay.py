@@ -1,3 +1,5 @@
+"""Experience replay of stored exemplars, and A-GEM as the same with a constraint."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -14,19 +16,22 @@ from gr_cli.types import CountsSamplesInMemory, PositiveInt, ReplayWeight, Varie
 
 
 class ExperienceReplay(ReplayStrategy):
-    """Some samples of each class of each task are kept and learnt again beside the current ones (Rolnick et al. 2019).
+    """Experience replay of stored samples of each class (Rolnick et al. 2019); A-GEM as a constraint.
 
-    As a `constraint` it is A-GEM (Chaudhry et al. 2019): the current loss alone is gone down, but never in a direction
-    in which that of the kept samples rises.
+    At the end of a task, `per_class` samples of each of its classes are chosen at random and stored. Each iteration
+    replays a batch of stored samples of earlier tasks. With `use=constraint` this is A-GEM (Chaudhry et al. 2019):
+    the gradient of the current loss is projected (eq. 11, `gr_cli.nn.gradient_projection`) wherever it would
+    increase the loss on the stored samples.
 
     Args:
-        per_class: samples kept of each class of each task, chosen evenly when it is over.
-        batch_size: kept samples replayed in each iteration; None: as many as current ones.
-        replay_weight: weight of the replay loss beside weight 1 of the current loss, or `by_tasks`: in the t-th task
-            1/t on the current and 1 - 1/t on the replayed samples, or `by_old_tasks`: 1 and t - 1. A constraint
-            has no weight.
-        use: of the loss on kept samples, `loss` or `constraint`.
-        regularizer: what else keeps the solver's parameters near to where they were.
+        per_class: Samples stored of each class of each task.
+        batch_size: Stored samples replayed per iteration; None: as many as there are current samples.
+        replay_weight: Weight of the replay loss; the current loss has weight 1. `by_tasks`: in task t (from 1) the
+            current loss has weight 1/t and the replay loss 1 - 1/t. `by_old_tasks`: 1 and t - 1. A constraint has no
+            weight.
+        use: How the loss on stored samples is used: added to the current loss (`loss`), or as a constraint on the
+            gradient of the current loss (`constraint`, A-GEM).
+        regularizer: Penalty on the solver's parameters that is added to the loss; None: no penalty.
     """
 
     stores_raw_samples = True
@@ -49,7 +54,7 @@ class ExperienceReplay(ReplayStrategy):
         self.exemplars: ExemplarBuffer | None = None
 
     def replay(self, batch: Batch, step: TrainingStep) -> ReplayBatch | None:
-        """Kept samples, chosen evenly, the units of their own task or all so far competing."""
+        """Stored samples drawn uniformly; the units of their own task or of all tasks so far compete."""
         if self.exemplars is None:
             return None
         size = self.batch_size or batch.x.shape[1]

@@ -1,3 +1,5 @@
+"""Replay through feedback, and brain-inspired replay: solver and generator as one network."""
+
 from __future__ import annotations
 
 from typing import Annotated, Literal, cast
@@ -17,18 +19,31 @@ from gr_cli.types import CountsSamplesInMemory, DistillationScale, Positive, Pos
 
 
 class FeedbackReplay(GenerativeReplay):
-    """Replay through feedback (van de Ven & Tolias 2018) and brain-inspired replay (van de Ven et al. 2020).
+    """Replay through feedback: solver and generator share one network and loss (van de Ven & Tolias 2018).
 
-    Solver and generator are one network: the generator reads the solver's features, and both go down one loss, that of
-    the solver plus that of the generator, on current and replayed samples with the weights of generative replay.
+    The solver is the generator's encoder: the generator decodes the solver's features. With a prior and gates for each
+    class (`generator=bir`) this is brain-inspired replay (van de Ven et al. 2020).
+
+    loss = solver's loss + generator's loss, both on current and replayed samples
 
     Args:
-        generator: one that reads the solver's features.
-        batch_size: replayed samples per iteration; None: as many as current ones.
-        replay_reconstruction_weight: the weight of the generator's loss on replayed samples where it is another than
-            `replay_weight`, a number or a rule; None: the same.
-        replay_weight, replay_source, pool_size, targets, temperature, distillation_scale, consolidate_every,
-            regularizer: as for `GenerativeReplay`.
+        generator: A generator that reads the solver's features: `rtf` or `bir`.
+        batch_size: Generated samples replayed per iteration; None: as many as there are current samples.
+        replay_weight: Weight of the solver's replay loss; the current loss has weight 1. `by_tasks`: in task t (from 1)
+            the current loss has weight 1/t and the replay loss 1 - 1/t. `by_old_tasks`: 1 and t - 1.
+        replay_reconstruction_weight: Weight of the generator's loss on replayed samples, a number or a rule as for
+            `replay_weight`; None: the same as `replay_weight`.
+        replay_source: Generate new samples in each iteration (`fresh`), or draw from a pool generated once per task
+            (`pool`).
+        pool_size: Samples in the pool.
+        targets: Targets of generated samples: the teacher's predicted class (`hard`), or its probabilities (`soft`,
+            distillation).
+        temperature: Temperature T of the softmax of teacher and solver on soft targets.
+        distillation_scale: Factor of the loss on soft targets: 1 (`none`) or T^2 (`temperature_squared`, Hinton et al.
+            2015).
+        consolidate_every: Iterations between two consolidations in a task-free stream (`task_boundaries=unknown`): at
+            each, the network is frozen anew. Unused where boundaries are known.
+        regularizer: Penalty on the solver's parameters that is added to the loss; None: no penalty.
     """
 
     shares_loss_with_generator = True
@@ -102,7 +117,7 @@ class FeedbackReplay(GenerativeReplay):
     def _generator_losses(
         self, x: Tensor, features: Tensor, batch: Batch, replay: ReplayBatch | None, position: TrainingStep
     ) -> dict[str, Tensor]:
-        """The generator's losses of single samples, (R, B + N) each."""
+        """The generator's losses per sample, by name: (R, B + N) for current and replayed samples."""
         here = self._context
         wanted = here.generator.noise_specs("training_noise", x.shape[1])
         noise = here.streams.noise_at(wanted, "generator.feedback", position.task, position.iteration)

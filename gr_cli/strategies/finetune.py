@@ -1,12 +1,14 @@
+"""Fine-tuning: the lower bound."""
+
 from __future__ import annotations
 
 from gr_cli.strategies.base import Strategy
 
 
 class Finetune(Strategy):
-    """Each task is trained as if there were no other: the lower bound, which shows the forgetting.
+    """Fine-tuning on each task in turn: no replay, the lower bound on accuracy.
 
-    With a regulariser it is elastic weight consolidation, synaptic intelligence and their like.
+    With a `regularizer` this is elastic weight consolidation, synaptic intelligence or another penalty method.
     """
 
     boundary_requirement = ""

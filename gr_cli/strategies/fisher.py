@@ -1,4 +1,4 @@
-"""The diagonal of the Fisher information."""
+"""The diagonal of the Fisher information matrix."""
 
 from __future__ import annotations
 
@@ -24,8 +24,22 @@ def fisher_diagonal(
     replica: int,
     labels: FisherLabels,
 ) -> list[Tensor]:
-    """The diagonal of the Fisher information of a network's trained parameters: the mean over samples of the expected
-    square of the gradient of log p(label), over the units that compete."""
+    """The diagonal of the Fisher information of a network, averaged over samples.
+
+    For each parameter the expectation of (d log p(label | x) / d parameter)^2, the softmax being over the competing
+    units.
+
+    Args:
+        network: The network of one replica.
+        samples: Batches of samples (B, ...) and labels (B,).
+        context: The current task.
+        replica: The network's replica, for its random stream.
+        labels: Labels in the expectation: weighted by the predicted probabilities (`all`), one label drawn from them
+            (`sampled`), or the true label (`true`, the empirical Fisher information).
+
+    Returns:
+        A tensor for each trainable parameter, in the order of `network.parameters()`.
+    """
     names = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     owners = {network.get_submodule(name.rpartition(".")[0]) for name in names}
     squares = _batched_squares if all(isinstance(owner, Linear) for owner in owners) else _per_sample_squares
@@ -43,8 +57,10 @@ def fisher_diagonal(
 def _label_weights(
     log_p: Tensor, y: Tensor, units: Tensor, labels: FisherLabels, draws: torch.Generator
 ) -> Iterator[Tensor]:
-    """Weights (B, U) of log-probabilities, such that the squares of the gradients of all sums of them make up the
-    expectation over labels."""
+    """Weights (B, U) of log-probabilities, one tensor for each backward pass.
+
+    The squared gradients of the weighted sums add up to the expectation over labels.
+    """
     if labels == "true":
         yield nn.functional.one_hot(y, log_p.shape[1]).to(log_p.dtype)
     elif labels == "sampled":
@@ -67,7 +83,7 @@ def _batched_squares(
     labels: FisherLabels,
     draws: torch.Generator,
 ) -> list[Tensor]:
-    """Sums of squares for networks of `Linear` layers: an ordinary backward pass for each label."""
+    """Sums of squared per-sample gradients of `Linear` networks: one backward pass per label."""
     parameters = [network.get_parameter(name) for name in names]
     whole = [torch.zeros_like(parameter) for parameter in parameters]
     with torch.enable_grad(), per_sample_squared_gradients():
@@ -89,7 +105,7 @@ def _per_sample_squares(
     labels: FisherLabels,
     draws: torch.Generator,
 ) -> list[Tensor]:
-    """Sums of squares for any network, from the gradients of single samples."""
+    """Sums of squared per-sample gradients of any network, by `vmap` where it can be used."""
     values = {name: network.get_parameter(name).detach() for name in names}
 
     def log_p(values: dict[str, Tensor], x: Tensor, units: Tensor) -> Tensor:

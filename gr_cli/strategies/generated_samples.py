@@ -1,4 +1,4 @@
-"""What strategies do with generators: ask them for dreams, in turn, and fit those that learn in one go."""
+"""Replay of samples from frozen generators, likelihood targets, and fitting closed-form generators."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ _MIN_CHUNK_PER_REPLICA = 64  # ... by each replica
 
 
 class GeneratedReplay:
-    """What frozen generators dream in a task, with targets: a function of them, the random streams and the position.
+    """Replay batches of frozen generators, determined by their state, random streams and training step.
 
     Args:
-        situation: the task in which they dream.
-        dreamers: they dream in turn.
-        heads: bool (G, U), the classes that each of them knows, of which conditional ones are asked for.
-        target: what a solver shall learn about dreams (R, N, ...) of these labels (R, N), if any were asked for.
-        kind: tells the random streams of several kinds of dreams apart.
-        pool_size: dreams are drawn from so many, generated once; None: they are fresh in every iteration.
+        context: The current task.
+        frozen_generators: Generators that are sampled in turn.
+        task_units: Classes of each generator, bool (G, U), that are requested from conditional ones.
+        target_function: Targets of samples (R, N, ...) and requested labels (R, N) or None.
+        stream_suffix: Suffix of the names of the random streams.
+        pool_size: Number of samples generated once per task that batches are drawn from; None: new samples in each
+            iteration.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class GeneratedReplay:
         self._cached: tuple[tuple[int, int], ReplayBatch] | None = None
 
     def at_step(self, size: int, step: TrainingStep) -> ReplayBatch:
-        """The dreams of an iteration, the same however often they are asked for."""
+        """The replay batch of a step, with `size` samples; the same at each call."""
         if self._pool_size is not None:
             uniform = self._context.uniform(f"pool{self._stream_suffix}.choice", size, step)
             chosen = (uniform * self._pool_size).long().clamp(max=self._pool_size - 1)
@@ -61,6 +62,7 @@ class GeneratedReplay:
         return self._block(block, per_block * size).slice(offset * size, (offset + 1) * size)
 
     def _block(self, block: int, num_samples: int) -> ReplayBatch:
+        """Samples of several iterations, which are generated at once."""
         if self._cached is None or self._cached[0] != (block, num_samples):
             self._cached = None  # let go of the old dreams before new ones are made
             self._cached = ((block, num_samples), self.generate(num_samples, f"replay{self._stream_suffix}", block))
@@ -68,7 +70,7 @@ class GeneratedReplay:
 
     @torch.no_grad()
     def generate(self, num_samples: int, stream: str, *key: int) -> ReplayBatch:
-        """`number` dreams from the random stream (`stream`, task, `key`)."""
+        """Generate samples from the random stream (`stream`, task, `key`)."""
         here, parts = self._context, []
         labels = None
         if self._frozen_generators[0].modules[0].conditional:
@@ -91,7 +93,13 @@ class GeneratedReplay:
 
 @dataclass
 class LikelihoodTargets:
-    """The probabilities of the classes in `known`, bool (U,), by what the generator says how likely a sample is."""
+    """Class probabilities of samples by the generator's likelihood: softmax of log p(x | y) / T.
+
+    Attributes:
+        context: The current task.
+        temperature: T, one number or one for each replica (R,).
+        known_units: Classes with a nonzero probability: bool (U,).
+    """
 
     context: TaskContext
     temperature: float | Tensor
@@ -99,17 +107,17 @@ class LikelihoodTargets:
     _tables: list[Tensor] | None = None
 
     def clear_cache(self) -> None:
-        """Let go of what was looked up."""
+        """Discard the cached targets of the current task."""
         self._tables = None
 
     def targets(self, x: Tensor) -> Tensor:
-        """For samples `x` (R, N, ...): (R, N, U)."""
+        """Targets of samples (R, N, ...): (R, N, U)."""
         told = self.context.generator.call("log_likelihoods", x).to(x.dtype)
         return soft_targets(told, self.known_units, per_replica(self.temperature, told))
 
     @torch.no_grad()
     def current_targets(self, batch: Batch) -> Tensor:
-        """For samples of the current task, which come many times and are looked up once: (R, B, U)."""
+        """Targets (R, B, U) of samples of the current task, computed once for each sample."""
         if batch.sample_index is None:
             return self.targets(batch.x)
         if self._tables is None:
@@ -123,14 +131,21 @@ class LikelihoodTargets:
 
 
 def requested_label_targets(x: Tensor, labels: Tensor | None) -> Tensor:
-    """Targets of generated samples, the classes `labels` (R, N) that they were asked for: (R, N, 1)."""
+    """Requested labels (R, N) as targets (R, N, 1) of generated samples."""
     assert labels is not None
     return labels.unsqueeze(-1)
 
 
 def round_robin_labels(task_units: Tensor, num_samples: int) -> Tensor:
-    """Classes for so many dreams, of generators that dream in turn, each of the classes in its row of `heads` bool
-    (G, U): (number,). The i-th dream is the turn of generator i modulo G, whose classes come in turn."""
+    """Classes requested from generators that are sampled in turn.
+
+    Args:
+        task_units: Classes of each generator: bool (G, U).
+        num_samples: N.
+
+    Returns:
+        Classes (N,): sample i is generated by generator i modulo G, which cycles through its classes.
+    """
     turns = torch.arange(num_samples, device=task_units.device)
     labels = torch.empty_like(turns)
     for i, head in enumerate(task_units):
@@ -143,7 +158,17 @@ def round_robin_labels(task_units: Tensor, num_samples: int) -> Tensor:
 def decode_round_robin(
     generators: Sequence[Replicas[Generator]], latent: Mapping[str, Tensor], labels: Tensor | None, first_index: int
 ) -> Tensor:
-    """Dreams (R, N, ...) of generators that dream in turn, of which these are the ones from number `first` on."""
+    """Decode the samples of generators that are sampled in turn.
+
+    Args:
+        generators: G generators.
+        latent: Latent noise (R, N, ...) by name.
+        labels: Requested classes (R, N), for conditional generators.
+        first_index: Number of the first of these samples in the sequence: sample i is generator i modulo G's.
+
+    Returns:
+        Samples (R, N, ...).
+    """
     if len(generators) == 1:
         found: Tensor = generators[0].call("decode", latent, *([] if labels is None else [labels]))
         return found
@@ -159,7 +184,7 @@ def decode_round_robin(
 
 
 def fit_classes(context: TaskContext) -> None:
-    """Fit the generator of each replica to the classes of the task, one by one."""
+    """Fit the closed-form generator of each replica to the classes of the task, one by one."""
     for replica, generator in enumerate(context.generator.modules):
         samples = list(context.sample_pass(replica))
         x, y = torch.cat([x for x, _ in samples]), torch.cat([y for _, y in samples])

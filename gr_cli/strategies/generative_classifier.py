@@ -1,3 +1,5 @@
+"""The generative classifier (van de Ven et al. 2021)."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -18,17 +20,17 @@ _UNLEARNED_SCORE = -1e9
 
 
 class GenerativeClassifier(Strategy):
-    """Classification by a generative model of each class (van de Ven et al. 2021): argmax_y p(x | y).
+    """Generative classifier: a generative model per class, argmax_y p(x | y) (van de Ven et al. 2021).
 
-    The classes have nothing in common that could be forgotten. There is no solver: the one that is chosen rests.
+    Classes share no parameters, so learning one can't change another. The solver is not trained.
 
     Args:
-        generator: one that learns each class apart from the others, and tells likelihoods.
-        importance_samples: draws for the estimate of each likelihood.
-        likelihood: how samples lie around their reconstructions when they are classified: as the `generator` was
-            trained (Bernoulli for bounded values), or `gaussian` of unit variance, as in the program of van de Ven et
-            al. (2021, 2022), which is trained with Bernoulli likelihoods all the same. A generator that tells its
-            likelihoods exactly has no reconstructions, and no use for this.
+        generator: A generator with separate parameters for each class and a likelihood: `class_vae` or `mixture`.
+        importance_samples: Importance samples per estimate of log p(x | y); unused by generators with an exact
+            likelihood.
+        likelihood: Likelihood p(x | z) at evaluation: as in training (`generator`), or Gaussian of unit variance
+            around the reconstruction (`gaussian`), as in the code of van de Ven et al. (2021, 2022). Unused by
+            generators with an exact likelihood.
     """
 
     boundary_requirement = "learns each class in its task"

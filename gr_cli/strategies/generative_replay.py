@@ -1,3 +1,5 @@
+"""Deep generative replay (Shin et al. 2017; van de Ven & Tolias 2018)."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -40,42 +42,48 @@ from gr_cli.types import (
 
 
 class GenerativeReplay(ReplayStrategy):
-    """Deep generative replay (Shin et al. 2017; van de Ven & Tolias 2018).
+    """Deep generative replay of samples from a frozen generator (Shin et al. 2017).
 
-    Before a task, generator and solver are frozen as they stand. During the task the frozen generator dreams samples
-    of the earlier tasks, the frozen solver labels them (unless the generator is conditional and brings labels), and
-    the solver learns them beside the current ones: loss = w_current * loss(current) + w_replay * loss(dreams). The
-    generator keeps learning meanwhile, from a memory (the current task's samples by reservoir sampling, dreams for the
-    earlier tasks) or from the batches themselves; one that is fitted in one go learns at one end of the task.
-    No raw sample is kept beyond its task.
+    Before a task, generator and solver are copied and frozen. During the task the frozen generator generates samples
+    of the earlier tasks, the frozen solver (the teacher) labels them unless the generator is class-conditional, and
+    the solver is trained on current and generated samples (van de Ven & Tolias 2018):
+
+    loss = w_current * loss(current samples) + w_replay * loss(generated samples)
+
+    The generator is trained on a memory that holds current samples (by reservoir sampling) and generated samples of
+    earlier tasks, or on the same batches as the solver. No raw sample is stored beyond its task.
 
     Args:
-        generator: what dreams.
-        memory_size: places in the memory that the generator learns from.
-        batch_size: replayed samples per iteration, and the generator's batch from the memory; None: as many as there
-            are current samples.
-        replay_weight: weight of the replay loss beside weight 1 of the current loss, or `by_tasks`: in the t-th task
-            1/t on the current and 1 - 1/t on the replayed samples, or `by_old_tasks`: 1 and t - 1.
-        generator_update_freq: the generator learns at every so-many-th iteration.
-        task_balanced: share the places of the memory evenly between the tasks so far. Otherwise it is one reservoir:
-            as many dreams as it has places come first, then all that passes, current and replayed.
-        replay_source: `fresh` dreams for every iteration, or a `pool` generated once per task and drawn from.
-        pool_size: number of dreams in that pool.
-        targets: the frozen solver's choice (`hard`), or its probabilities at `temperature` (`soft`, distillation); or
-            the probabilities of the classes by the generator's own `likelihood`, at that temperature.
-        temperature: T, softens the targets, and the solver's answer to the old solver's.
-        distillation_scale: what the loss on `soft` targets is multiplied by: `none`, or `temperature_squared`, T^2.
-        generator_data: what the generator learns from, `memory` or the batches of `current_and_replay`, weighed
-            like the solver's losses.
-        generator_training: `alongside` the solver, or `before` or `after` it, with as many steps.
-        generators: `one` for all tasks, which learns the earlier ones anew from its own dreams; or one `per_task`,
-            frozen when the task is over, which never sees a dream.
-        current_data: what the solver learns the current task from: the `real` samples, or `generated` ones, so that
-            nothing tells current from earlier classes but what they look like.
-        current_targets: what it learns about them: their `labels`, or what the generator's `likelihood` says.
-        consolidate_every: steps after which the copies are frozen anew and the memory begins anew, its raw samples
-            dropped, where nobody tells when a task is over; what is said of tasks here holds for such stretches then.
-        regularizer: what else keeps the solver's parameters near to where they were.
+        generator: The generator that is trained and replayed from.
+        memory_size: Capacity, in samples, of the memory that the generator is trained on.
+        batch_size: Generated samples replayed per iteration, and the generator's batch size when it is trained on the
+            memory; None: as many as there are current samples.
+        replay_weight: Weight of the replay loss; the current loss has weight 1. `by_tasks`: in task t (from 1) the
+            current loss has weight 1/t and the replay loss 1 - 1/t. `by_old_tasks`: 1 and t - 1.
+        generator_update_freq: Solver iterations per update of the generator.
+        task_balanced: Whether the memory is divided evenly between the tasks so far. If not, it is one reservoir that
+            starts filled with generated samples and is updated with all current and replayed samples.
+        replay_source: Generate new samples in each iteration (`fresh`), or draw from a pool generated once per task
+            (`pool`).
+        pool_size: Samples in the pool.
+        targets: Targets of generated samples: the teacher's predicted class (`hard`), its probabilities (`soft`,
+            distillation), or the generator's own class probabilities (`likelihood`).
+        temperature: Temperature T of soft and likelihood targets, and of the solver's softmax against soft targets.
+        distillation_scale: Factor of the loss on soft targets: 1 (`none`) or T^2 (`temperature_squared`, Hinton et al.
+            2015).
+        generator_data: What the generator is trained on: the `memory`, or the solver's batches of
+            `current_and_replay` samples with the weights of the solver's losses.
+        generator_training: Whether the generator is trained `alongside` the solver or in separate steps `before` or
+            `after` it; the number of generator updates is the same.
+        generator_scope: `shared`: one generator for all tasks, trained on its own samples of earlier tasks too.
+            `per_task`: one generator for each task, trained on that task only and frozen at its end.
+        current_data: What the solver learns the current task from: its `real` samples, or `generated` ones, so that
+            current and earlier classes have the same quality.
+        current_targets: Targets of current samples: their `labels`, or the generator's class probabilities
+            (`likelihood`).
+        consolidate_every: Iterations between two consolidations in a task-free stream (`task_boundaries=unknown`): at
+            each, the networks are frozen anew and the memory is emptied. Unused where boundaries are known.
+        regularizer: Penalty on the solver's parameters that is added to the loss; None: no penalty.
     """
 
     uses_teacher = True
@@ -137,7 +145,7 @@ class GenerativeReplay(ReplayStrategy):
 
     @property
     def memory(self) -> ReservoirBuffer | None:
-        """What the generator learns from; None while there is nothing in it."""
+        """The buffer that the generator is trained on; None while empty or unused."""
         return None if self._generator_memory is None else self._generator_memory.buffer
 
     # --- before a task
@@ -164,7 +172,7 @@ class GenerativeReplay(ReplayStrategy):
             self.frozen_generators = []
 
     def _freeze_current(self, situation: TaskContext) -> None:
-        """The generator knows the current task now: dreams may be of it, too."""
+        """Freeze the generator after it learned the current task, before the solver does."""
         if self.generator_per_task:
             self._freeze_task_generator(situation)
         elif self._generates_current_data:
@@ -172,7 +180,7 @@ class GenerativeReplay(ReplayStrategy):
             self._generated_replay = {}  # the ones before generated by the one before
 
     def _freeze_task_generator(self, situation: TaskContext) -> None:
-        """The generator of this task joins those that change no more; it knows the classes of this task."""
+        """Append a frozen copy of this task's generator, restricted to the classes of this task."""
         kept, classes = situation.generator.frozen_copy(), situation.task_units[situation.task]
         if self.generator.conditional:
             kept.for_each_module(
@@ -183,7 +191,7 @@ class GenerativeReplay(ReplayStrategy):
     # --- dreams
 
     def _replay_of_tasks(self, current: bool = False) -> GeneratedReplay:
-        """The dreams of the earlier tasks, or of the current one."""
+        """Generated samples of the earlier tasks, or of the current one."""
         if current not in self._generated_replay:
             here = self._context
             tasks = slice(here.task, None) if current else slice(here.task)
@@ -195,7 +203,7 @@ class GenerativeReplay(ReplayStrategy):
         return self._generated_replay[current]
 
     def _replay_targets(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """What the solver shall learn about dreams `x` of earlier tasks."""
+        """The solver's targets for generated samples of earlier tasks."""
         assert self.teacher is not None
         units = self._context.known_units
         return self.targets.generated_targets(
@@ -226,7 +234,7 @@ class GenerativeReplay(ReplayStrategy):
         return distillation_loss(logits, told, batch.active_units, 1.0)
 
     def replay(self, batch: Batch, step: TrainingStep) -> ReplayBatch | None:
-        """The dreams of this iteration; None in the first task. A function of the frozen networks and `position`."""
+        """The generated samples of this step; None in the first task."""
         if step.task == 0:
             return None
         return self._replay_of_tasks().at_step(self._replay_size(batch), step)
@@ -243,7 +251,7 @@ class GenerativeReplay(ReplayStrategy):
         return super().loss(solver, self._solver_batch(batch, step), step)
 
     def _solver_batch(self, batch: Batch, position: TrainingStep) -> Batch:
-        """The current samples as the solver gets them: real or generated."""
+        """The batch that the solver is trained on: real or generated samples of the current task."""
         if not self._generates_current_data:
             return batch
         dreams = self._replay_of_tasks(current=True).at_step(batch.x.shape[1], position)
@@ -279,7 +287,7 @@ class GenerativeReplay(ReplayStrategy):
             self._add_to_memory(self._generator_memory, batch, step)
 
     def _add_to_memory(self, memory: GeneratorMemory, batch: Batch, position: TrainingStep) -> None:
-        """Let a batch pass the memory."""
+        """Add a batch to the generator's memory."""
         x, y = batch.x, batch.y
         if (
             not self.task_balanced

@@ -1,4 +1,4 @@
-"""What the generator of generative replay learns from, where that is a memory."""
+"""Memory that the generator of generative replay is trained on."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ _CANDIDATES_PER_SLOT = 4  # generated samples per place of the memory, so that r
 
 
 class GeneratorMemory:
-    """Samples of the current task by reservoir sampling, beside generated ones of the earlier tasks.
+    """Samples of the current task by reservoir sampling, and generated samples of earlier tasks.
 
     Args:
-        size: its places.
-        task_balanced: share the places evenly between the tasks so far. Otherwise it is one reservoir: as many
-            generated samples as it has places come first, then all that is learnt.
-        keeps_labels: whether samples are kept with their labels, as conditional generators need.
+        size: Capacity in samples.
+        task_balanced: Whether the capacity is divided evenly between the tasks so far. If not, it is one reservoir that
+            starts filled with generated samples and is updated with all samples.
+        keeps_labels: Whether labels are stored, for conditional generators.
 
-    `buffer`: the places; None while nothing is in them.
+    Attributes:
+        buffer: The stored samples; None while empty.
 
     Raises:
-        ConfigError: it has no places.
+        ConfigError: The capacity is 0.
     """
 
     def __init__(self, size: int, task_balanced: bool, keeps_labels: bool) -> None:
@@ -40,11 +41,11 @@ class GeneratorMemory:
         self.buffer: ReservoirBuffer | None = None
 
     def set_up_task(self, context: TaskContext) -> None:
-        """Make ready for a task, or for going on in it."""
+        """Empty the memory for a task, or for resuming within it."""
         self.buffer, self._placements = None, ReservoirPlacements(context.streams)
 
     def fill(self, context: TaskContext, generated: GeneratedReplay) -> None:
-        """Put generated samples of the earlier tasks into their places."""
+        """Store generated samples of the earlier tasks."""
         by_label = self._task_balanced and context.task_of_unit is not None
         replay = generated.generate(self._size * (_CANDIDATES_PER_SLOT if by_label else 1), "memory")
         extras = {} if replay.labels is None else {"labels": replay.labels}
@@ -63,14 +64,14 @@ class GeneratorMemory:
         self.buffer.fill_reserved(replay.x, valid, places, extras)
 
     def add(self, x: Tensor, y: Tensor, step: TrainingStep) -> None:
-        """Offer samples (R, B, ...) with labels (R, B) to the reservoir."""
+        """Update the reservoir with samples (R, B, ...) and labels (R, B)."""
         extras = {"labels": y} if self._keeps_labels else {}
         if self.buffer is None:
             self.buffer = ReservoirBuffer.empty(self._size, x, extras)
         self.buffer.write(x, self._placements.rows(self.buffer, x.shape[1], step), extras)
 
     def batch(self, uniform: Tensor, update: int) -> GeneratorBatch:
-        """What `uniform` (R, B) in [0, 1) draws from it."""
+        """A batch drawn with replacement, given `uniform` (R, B) in [0, 1)."""
         assert self.buffer is not None
         rows = self.buffer.sample_rows(uniform)
         return GeneratorBatch(self.buffer.get(rows), update, labels=self.buffer.get_extra("labels", rows))

@@ -1,3 +1,5 @@
+"""iCaRL: exemplars chosen by herding, and classification by the nearest mean of exemplars."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -25,20 +27,22 @@ _CHUNK_SIZE = 1000  # samples whose features are found at once
 
 
 class ICaRL(Strategy):
-    """Incremental classifier and representation learning (Rebuffi et al. 2017), class-incremental only.
+    """iCaRL: exemplars by herding, classified by the nearest mean of exemplars (Rebuffi et al. 2017).
 
-    The solver's features are learnt with a sigmoid for each class: towards the labels for classes of the current task,
-    towards what the solver said before it for earlier ones. Exemplars of these, whose mean is near to that of their
-    class, are learnt among the samples of the task. A sample is answered by the class whose exemplars' mean feature is
-    nearest; a class has exemplars when its task is over, and before the first one is the solver's own answer is taken.
+    The solver is trained with a binary cross-entropy per class: current classes with their labels, earlier classes
+    with the sigmoid outputs of the solver as it was before the task (distillation). At the end of a task, exemplars
+    of each class are chosen such that the mean of their features approximates that of the class (herding, algorithm
+    4). A sample is classified by the nearest class mean of exemplar features (algorithm 1); until the end of the
+    first task by the solver's own output. Class-incremental only.
 
     Args:
-        per_class: exemplars kept of each class.
-        budget: exemplars kept of all classes together, which share it evenly; None: `per_class` alone says.
-        batch_size: exemplars that join each batch; None: a sample of a batch is an exemplar as often as one of the
-            union of task and exemplars is, as in the paper (algorithm 3).
-        temperature: of what the solver said before; the paper has 1, van de Ven et al. (2022) have 2.
-        regularizer: what else keeps the solver's parameters near to where they were.
+        per_class: Largest number of exemplars of each class.
+        budget: Exemplars of all classes together, divided evenly between them; None: only `per_class` limits them.
+        batch_size: Exemplars appended to each batch; None: each sample of a batch is replaced by an exemplar with the
+            exemplars' share in the union of task and exemplars (algorithm 3).
+        temperature: Temperature of the earlier solver's outputs in the distillation term: 1 in the paper, 2 in van de
+            Ven et al. (2022).
+        regularizer: Penalty on the solver's parameters that is added to the loss; None: no penalty.
     """
 
     uses_teacher = True
@@ -79,7 +83,7 @@ class ICaRL(Strategy):
     def _mix_in_exemplars(
         self, exemplars: ExemplarBuffer, batch: Batch, position: TrainingStep
     ) -> tuple[Tensor, Tensor]:
-        """The samples of a step and their labels: current ones, and exemplars beside or among them."""
+        """Samples and labels of a step: current samples with exemplars appended or mixed in."""
         wanted = self.batch_size or batch.y.shape[1]
         kept = exemplars.sample(self._context.uniform("replay.choice", wanted, position))
         if self.batch_size is not None:
@@ -124,7 +128,7 @@ class ICaRL(Strategy):
         )
 
     def classifier(self, replica: int, solver: nn.Module) -> Callable[[Tensor], Tensor]:
-        """Minus the squared distance to each class's mean of exemplars (Rebuffi et al. 2017, algorithm 1)."""
+        """Negative squared distance to each class's mean of exemplar features (Rebuffi et al. 2017, algorithm 1)."""
         if self.exemplars is None:
             return solver
         means: dict[int, Tensor] = {}
@@ -150,7 +154,7 @@ class ICaRL(Strategy):
 
 
 def _features(solver: nn.Module, x: Tensor) -> Tensor:
-    """Features of length 1: (B, ...) -> (B, F)."""
+    """Features of unit length: (B, ...) -> (B, F)."""
     found = torch.cat([cast(HasFeatures, solver).features(part) for part in x.split(_CHUNK_SIZE)])
     return F.normalize(found.to(x.dtype), dim=1)
 
@@ -161,8 +165,18 @@ def _herding_selection(solver: nn.Module, x: Tensor, max_selected: int) -> Tenso
 
 
 def herding(features: Tensor, max_selected: int) -> Tensor:
-    """Which of `features` (N, F), one by one, keep the mean of those chosen nearest to that of all (N, at most
-    `most`), none twice (Rebuffi et al. 2017, algorithm 4, the mean scaled to length 1 as there)."""
+    """Herding selection of exemplars (Rebuffi et al. 2017, algorithm 4).
+
+    Greedily selects samples, without replacement, such that the mean of the selected features is closest to the mean
+    of all, scaled to length 1 as in the paper's code.
+
+    Args:
+        features: Features (N, F).
+        max_selected: Largest number of samples to select.
+
+    Returns:
+        Indices of the selected samples, in order of selection.
+    """
     mean, chosen = F.normalize(features.mean(0), dim=0), []
     lengths, total = features.square().sum(1), torch.zeros_like(mean)
     for k in range(1, min(max_selected, features.shape[0]) + 1):

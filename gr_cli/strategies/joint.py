@@ -1,10 +1,15 @@
+"""Joint and cumulative training: upper bounds."""
+
 from __future__ import annotations
 
 from gr_cli.strategies.base import Strategy
 
 
 class Joint(Strategy):
-    """All tasks are trained together, with the budget of all of them: the usual upper bound."""
+    """Joint training on the samples of all tasks at once: the usual upper bound on accuracy.
+
+    It trains for as many iterations as all tasks have together.
+    """
 
     stores_raw_samples = True
     training_data = "joint"
@@ -12,7 +17,10 @@ class Joint(Strategy):
 
 
 class Cumulative(Strategy):
-    """Each task is trained together with all earlier ones, whose samples are kept: an upper bound with a history."""
+    """Training on each task together with all samples of the earlier tasks: an upper bound per task.
+
+    All raw samples are stored.
+    """
 
     stores_raw_samples = True
     training_data = "cumulative"

@@ -1,3 +1,5 @@
+"""Learning without Forgetting (Li & Hoiem 2017): distillation on the current samples."""
+
 from __future__ import annotations
 
 from typing import Annotated, Literal
@@ -14,16 +16,20 @@ from gr_cli.types import DistillationScale, Positive, ReplayWeight, VariesPerRep
 
 
 class LearningWithoutForgetting(ReplayStrategy):
-    """Current samples are replayed with what the solver said to them before the task (Li & Hoiem 2017).
+    """Learning without Forgetting: distillation on the current samples (Li & Hoiem 2017).
+
+    Before a task the solver is copied and frozen as the teacher. The loss is the cross-entropy with the labels plus
+    the distillation loss (`gr_cli.nn.losses.distillation_loss`) between the teacher's and the solver's predictions on
+    the same samples, over the classes of earlier tasks. Nothing is stored.
 
     Args:
-        replay_weight: weight of the earlier answers beside weight 1 of the labels; or `by_tasks`: in the t-th task 1/t
-            on the labels and 1 - 1/t on the earlier answers; or `by_old_tasks`: 1 and t - 1; or `by_scenario`: 1 in
-            class-incremental streams, in which all earlier classes share one answer, else `by_old_tasks` (van de Ven
-            et al. 2022).
-        temperature: of these answers and of the solver's own.
-        distillation_scale: as for `ReplayStrategy`.
-        regularizer: what else keeps the solver's parameters near to where they were.
+        replay_weight: Weight of the distillation loss; the loss on the labels has weight 1. `by_tasks`: in task t (from
+            1) the labels have weight 1/t and the distillation loss 1 - 1/t. `by_old_tasks`: 1 and t - 1.
+            `by_scenario`: 1 in class-incremental streams and else `by_old_tasks` (van de Ven et al. 2022).
+        temperature: Temperature T of the softmax of teacher and solver in the distillation loss.
+        distillation_scale: Factor of the distillation loss: 1 (`none`) or T^2 (`temperature_squared`, Hinton et al.
+            2015).
+        regularizer: Penalty on the solver's parameters that is added to the loss; None: no penalty.
     """
 
     uses_teacher = True
@@ -44,7 +50,7 @@ class LearningWithoutForgetting(ReplayStrategy):
 
     @torch.no_grad()
     def replay(self, batch: Batch, step: TrainingStep) -> ReplayBatch | None:
-        """The current samples, with the frozen solver's probabilities."""
+        """The current samples with the teacher's probabilities."""
         if self.teacher is None:
             return None
         return ReplayBatch(batch.x, teacher_targets(self.teacher, batch.x, self._context.known_units, self.temperature))

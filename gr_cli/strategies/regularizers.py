@@ -1,4 +1,4 @@
-"""Penalties that keep a solver's parameters near to where the earlier tasks left them."""
+"""Parameter regularization: weight penalty, EWC, online EWC and synaptic intelligence."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from gr_cli.types import NonNegative, Positive, PositiveInt, VariesPerReplica
 
 
 class _QuadraticPenalty(Regularizer):
-    """scale * strength * (sum of importance * (parameter - anchor)^2 + rest), the sum over all parameters.
+    """A quadratic penalty: scale * strength * (sum of importance * (parameter - anchor)^2 + constant).
 
-    `rest` (R,) is what an exact sum of several such penalties has besides.
+    The sum is over all parameters of a replica. Subclasses say how important each parameter was for a task, and how
+    the importances of several tasks are combined.
     """
 
     scale: ClassVar[float] = 0.5
@@ -52,16 +53,17 @@ class _QuadraticPenalty(Regularizer):
 
     @abstractmethod
     def _task_importance(self, parameters: Sequence[Tensor], context: TaskContext) -> list[Tensor]:
-        """How important each parameter was in the task that is over: shaped as the parameters, or to broadcast."""
+        """Importance of each parameter in the completed task; shapes broadcast to the parameters'."""
 
     def _consolidate(self, task_importance: list[Tensor], parameters: Sequence[Tensor]) -> None:
-        """Make one penalty of that of the earlier tasks and of what was found; the anchor moves to `parameters`."""
+        """Merge the completed task's penalty into that of the earlier tasks; the anchor becomes `parameters`."""
         self._importance = [
             self._accumulate(old, new) for old, new in zip(self._importance, task_importance, strict=True)
         ]
         self._anchor = [parameter.clone() for parameter in parameters]
 
     def _accumulate(self, old: Tensor, new: Tensor) -> Tensor:
+        """Importance over all tasks, from that of the earlier tasks and of the completed one."""
         return old + new
 
     def state_dict(self) -> State:
@@ -73,10 +75,12 @@ class _QuadraticPenalty(Regularizer):
 
 
 class WeightPenalty(_QuadraticPenalty):
-    """1/2 strength |theta - theta*|^2: the plain distance to where the last task ended.
+    """L2 penalty on the distance to the parameters at the end of the last task.
+
+    1/2 strength |theta - theta*|^2, every parameter with the same importance.
 
     Args:
-        strength: weight of the penalty beside the loss.
+        strength: Weight of the penalty; the loss has weight 1.
     """
 
     def __init__(self, strength: Annotated[NonNegative, VariesPerReplica] = 0.1) -> None:
@@ -90,7 +94,7 @@ class WeightPenalty(_QuadraticPenalty):
 
 
 class _FisherPenalty(_QuadraticPenalty):
-    """The importance of a parameter is the diagonal of the Fisher information, its mean over the task's samples."""
+    """A quadratic penalty whose importance is the diagonal of the Fisher information."""
 
     needs_second_pass = True
 
@@ -117,15 +121,16 @@ class _FisherPenalty(_QuadraticPenalty):
 
 
 class ElasticWeightConsolidation(_FisherPenalty):
-    """1/2 strength sum_t F_t (theta - theta*_t)^2, a term for each task (Kirkpatrick et al. 2017, eq. 3).
+    """Elastic weight consolidation (EWC): one Fisher-weighted penalty per task (Kirkpatrick et al. 2017).
 
-    The terms are kept as one, exactly: sums of squares are a square and a constant.
+    1/2 strength sum_t F_t (theta - theta*_t)^2 (eq. 3), F_t being the diagonal of the Fisher information of task t.
+    The penalties of all tasks are stored exactly as one: a sum of quadratics is a quadratic plus a constant.
 
     Args:
-        strength: weight of the penalty beside the loss.
-        samples: how many of a task's samples the Fisher information is taken from, chosen evenly; None: all.
-        labels: its expectation over labels is exact (`all`), or of one label for each sample, drawn as the solver
-            predicts it (`sampled`) or the `true` one (the empirical Fisher information).
+        strength: Weight of the penalty; the loss has weight 1.
+        samples: Samples of a task that the Fisher information is estimated from, drawn uniformly; None: all.
+        labels: Labels in the Fisher information: its expectation over the solver's predictions (`all`), one label per
+            sample drawn from them (`sampled`), or the true ones (`true`, the empirical Fisher information).
     """
 
     def _consolidate(self, task_importance: list[Tensor], parameters: Sequence[Tensor]) -> None:
@@ -142,14 +147,16 @@ class ElasticWeightConsolidation(_FisherPenalty):
 
 
 class OnlineElasticWeightConsolidation(_FisherPenalty):
-    """One running Fisher information, F <- decay F + F_t, around the newest parameters (Schwarz et al. 2018, sec. 3).
+    """Online EWC: one running Fisher information around the newest parameters (Schwarz et al. 2018).
+
+    1/2 strength F (theta - theta*)^2 with F <- decay F + F_t at the end of task t (sec. 3).
 
     Args:
-        strength: weight of the penalty beside the loss.
-        decay: how much of the earlier tasks' Fisher information is left after each task.
-        samples: how many of a task's samples it is taken from, chosen evenly; None: all.
-        labels: its expectation over labels is exact (`all`), or of one label for each sample, drawn as the solver
-            predicts it (`sampled`) or the `true` one (the empirical Fisher information).
+        strength: Weight of the penalty; the loss has weight 1.
+        decay: Factor of the earlier tasks' Fisher information at the end of each task; 1 is a plain sum.
+        samples: Samples of a task that the Fisher information is estimated from, drawn uniformly; None: all.
+        labels: Labels in the Fisher information: its expectation over the solver's predictions (`all`), one label per
+            sample drawn from them (`sampled`), or the true ones (`true`, the empirical Fisher information).
     """
 
     def __init__(
@@ -167,16 +174,16 @@ class OnlineElasticWeightConsolidation(_FisherPenalty):
 
 
 class SynapticIntelligence(_QuadraticPenalty):
-    """strength sum Omega (theta - theta*)^2, Omega what a parameter did for the loss on its way (Zenke et al. 2017).
+    """Synaptic intelligence (SI): importance from the path of each parameter (Zenke et al. 2017).
 
-    omega = - sum over steps of gradient * change, and after each task Omega grows by omega / (distance^2 + damping)
-    (eqs. 4 and 5). As in the authors' program Omega does not fall below 0.
+    strength sum Omega (theta - theta*)^2. Within a task omega = -sum over steps of gradient * change; at its end Omega
+    grows by omega / (distance^2 + damping) (eqs. 4 and 5). As in the authors' code Omega is clamped at 0.
 
     Args:
-        strength: weight of the penalty beside the loss, c in the paper.
-        damping: what keeps importance finite where a parameter hardly moved, xi in the paper.
-        parameters: of what it holds them where solver and generator are one network with one loss: of the solver, or
-            `all`, the decoder's among them, as van de Ven et al. do.
+        strength: Weight of the penalty (c in the paper); the loss has weight 1.
+        damping: Added to the squared distance that omega is divided by (xi in the paper).
+        parameters: Parameters with a penalty where solver and generator are one network (`rtf`, `bir`): the `solver`'s,
+            or `all`, the decoder's included, as in van de Ven et al. Elsewhere always the solver's.
     """
 
     scale = 1.0

@@ -1,4 +1,4 @@
-"""What all strategies share that learn something of the earlier tasks beside the current batch."""
+"""Base class of strategies that train on current and replayed samples, and their teacher's targets."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ from gr_cli.types import DistillationScale
 
 
 class ReplayBatch(NamedTuple):
-    """Replayed samples `x` (R, N, ...) with a target for each of H heads: units (R, N, H), or probabilities
-    (R, N, H, U). `units`, bool (R, N, H, U): those that compete; None: as the batch says.
+    """Replayed samples with a target for each of H heads.
 
-    `labels` (R, N): the classes that a conditional generator was asked for, if it was.
-    `tasks` (R, N): the tasks whose gates a generator took the samples through, if it has such.
+    Attributes:
+        x: Samples (R, N, ...).
+        target: Hard targets, units (R, N, H); or soft targets, probabilities (R, N, H, U).
+        active_units: Units that compete on each sample, bool (R, N, H, U); None: `Batch.replay_units`.
+        labels: Classes (R, N) requested from a conditional generator; None for others.
+        tasks: Tasks (R, N) whose gates a task-gated generator used; None for others.
     """
 
     x: Tensor
@@ -38,17 +41,17 @@ class ReplayBatch(NamedTuple):
         return self.target.is_floating_point()
 
     def slice(self, start: int, stop: int) -> ReplayBatch:
-        """The samples from `start` to before `stop` of each replica."""
+        """Samples `start` to `stop` (exclusive) of each replica."""
         return ReplayBatch(*(None if part is None else part[:, start:stop] for part in self))  # type: ignore[arg-type]
 
     def select(self, index: Tensor) -> ReplayBatch:
-        """The samples at `index` (R, B), each replica's own."""
+        """The samples at `index` (R, B), indexed within each replica."""
         replica = torch.arange(index.shape[0], device=index.device).unsqueeze(1)
         return ReplayBatch(*(None if part is None else part[replica, index] for part in self))  # type: ignore[arg-type]
 
     @staticmethod
     def concatenate(parts: list[ReplayBatch]) -> ReplayBatch:
-        """All samples of `parts`, one after the other."""
+        """All samples of `parts`, in their order."""
         columns = zip(*parts, strict=True)
         return ReplayBatch(*(None if column[0] is None else torch.cat(column, 1) for column in columns))  # type: ignore[arg-type]
 
@@ -61,13 +64,22 @@ _WEIGHT_RULES: dict[str, Callable[[int], tuple[float, float]]] = {
 
 
 def loss_weights(replay_weight: float | Tensor | str, task: int) -> tuple[float, float | Tensor]:
-    """Weights of the current and the replay loss in `task` (from 0); a rule of one number per replica, (R,), as is."""
+    """Weights of current and replay loss in `task` (from 0), given a number, (R,) numbers or the name of a rule."""
     return _WEIGHT_RULES[replay_weight](task) if isinstance(replay_weight, str) else (1.0, replay_weight)
 
 
 def teacher_targets(teacher: Replicas, x: Tensor, known_units: Tensor, temperature: float | Tensor | None) -> Tensor:  # type: ignore[type-arg]
-    """What a frozen solver says to `x` (R, N, ...), for each head of `units` bool (H, U): its choice, units (R, N, H),
-    or its probabilities at `temperature`, (R, N, H, U)."""
+    """Targets by a frozen teacher, for each head.
+
+    Args:
+        teacher: The frozen solvers.
+        x: Samples (R, N, ...).
+        known_units: Units of each head: bool (H, U).
+        temperature: T of soft targets, one number or (R,); None: hard targets.
+
+    Returns:
+        Hard targets, the units (R, N, H) with the largest logit; or soft targets, probabilities (R, N, H, U).
+    """
     logits = teacher.call("__call__", x).to(x.dtype).unsqueeze(-2)  # (R, N, 1, U)
     if temperature is None:
         chosen: Tensor = logits.masked_fill(~known_units, -torch.inf).argmax(-1)
@@ -78,7 +90,7 @@ def teacher_targets(teacher: Replicas, x: Tensor, known_units: Tensor, temperatu
 def sample_weights(
     batch: Batch, replay: ReplayBatch, current_loss_weight: float, replay_loss_weight: float | Tensor
 ) -> Tensor:
-    """The weight of each sample, of current and replayed ones that weigh so much together: (R, B + N), of sum 1."""
+    """Weights (R, B + N), with sum 1, of current and replayed samples from the weights of their losses."""
     size, number, total = batch.x.shape[1], replay.x.shape[1], current_loss_weight + replay_loss_weight
     found = replay.x.new_empty((replay.x.shape[0], size + number))
     found[:, :size] = per_replica(current_loss_weight / total / size, found)
@@ -87,15 +99,17 @@ def sample_weights(
 
 
 class ReplayStrategy(Strategy):
-    """Current and replayed samples are learnt together: w_current * loss(current) + w_replay * loss(replayed).
+    """Base class of strategies that train on current and replayed samples.
+
+    loss = w_current * loss(current samples) + w_replay * loss(replayed samples). Subclasses define `replay`.
 
     Args:
-        replay_weight: weight of the replay loss beside weight 1 of the current loss, or `by_tasks`: in the t-th task
-            1/t on the current and 1 - 1/t on the replayed samples, or `by_old_tasks`: 1 and t - 1.
-        temperature: T of soft targets and of the solver's answer to them.
-        distillation_scale: what the loss on soft targets is multiplied by: `none`, as in the program of van de Ven et
-            al. (2022), or `temperature_squared`, T^2, as in their earlier ones (2018 to 2021) and Hinton et al. (2015).
-        regularizer: what else keeps the solver's parameters near to where they were.
+        replay_weight: Weight of the replay loss; the current loss has weight 1. `by_tasks`: in task t (from 1) the
+            current loss has weight 1/t and the replay loss 1 - 1/t. `by_old_tasks`: 1 and t - 1.
+        temperature: Temperature T of soft targets and of the solver's softmax against them.
+        regularizer: Penalty on the solver's parameters that is added to the loss; None: no penalty.
+        distillation_scale: Factor of the loss on soft targets: 1 (`none`), as in the code of van de Ven et al. (2022),
+            or T^2 (`temperature_squared`), as in Hinton et al. (2015) and van de Ven et al. (2018 to 2021).
     """
 
     def __init__(
@@ -112,7 +126,7 @@ class ReplayStrategy(Strategy):
 
     @abstractmethod
     def replay(self, batch: Batch, step: TrainingStep) -> ReplayBatch | None:
-        """What is replayed on this step, the same however often it is asked for; None: nothing."""
+        """The replay batch of a step, the same at each call; None: no replay."""
 
     def _set_up_task(self, context: TaskContext) -> None:
         """Make ready for a task, or for going on in it."""
@@ -121,7 +135,7 @@ class ReplayStrategy(Strategy):
         self.current_loss_weight, self.replay_loss_weight = loss_weights(self.replay_weight, context.task)
 
     def current_and_replayed(self, batch: Batch, replay: ReplayBatch, step: TrainingStep) -> Tensor:
-        """Current and replayed samples, one after the other; put together once in an iteration."""
+        """Current and replayed samples, concatenated once per step: (R, B + N, ...)."""
         if self._concatenated is None or self._concatenated[0] != step or self._concatenated[1] is not batch:
             self._concatenated = (step, batch, torch.cat([batch.x, replay.x], 1))
         return self._concatenated[2]
@@ -136,7 +150,7 @@ class ReplayStrategy(Strategy):
         )
 
     def losses_per_sample(self, logits: Tensor, batch: Batch, replay: ReplayBatch) -> tuple[Tensor, Tensor]:
-        """The losses of single samples, current (R, B) and replayed (R, N), from the logits of both (R, B + N, U)."""
+        """Losses of current (R, B) and replayed (R, N) samples, from the logits of both (R, B + N, U)."""
         size = batch.x.shape[1]
         plain = not replay.has_soft_targets and replay.active_units is None and replay.target.shape[-1] == 1
         if plain and batch.active_units.dim() == 1 and self.current_targets_are_labels:
@@ -151,20 +165,20 @@ class ReplayStrategy(Strategy):
 
     @property
     def current_targets_are_labels(self) -> bool:
-        """Whether current samples are learnt by their labels, as most strategies do."""
+        """Whether the targets of current samples are their labels."""
         return True
 
     @property
     def student_temperature(self) -> float | Tensor:
-        """The temperature at which the solver answers to soft targets."""
+        """Temperature of the solver's softmax against soft targets."""
         return self.temperature
 
     def current_loss_per_sample(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The losses of current samples (R, B) from their logits (R, B, U)."""
+        """Losses of current samples (R, B) from their logits (R, B, U)."""
         return cross_entropy(logits, batch.y, batch.active_units)
 
     def replay_loss_per_sample(self, logits: Tensor, batch: Batch, replay: ReplayBatch) -> Tensor:
-        """The losses of replayed samples (R, N) from their logits (R, N, U): their mean over heads."""
+        """Losses of replayed samples (R, N) from their logits (R, N, U): the mean over heads."""
         units = batch.replay_units if replay.active_units is None else replay.active_units
         logits = logits.unsqueeze(-2)
         if not replay.has_soft_targets:
@@ -174,7 +188,7 @@ class ReplayStrategy(Strategy):
         return loss if self.distillation_scale == "none" else loss * per_replica(temperature**2, loss)
 
     def loss_terms(self, current_loss: Tensor, replay_loss: Tensor) -> dict[str, LossTerm]:
-        """The losses of single samples, (R, B) and (R, N), as weighted means."""
+        """The weighted means of the losses per sample, (R, B) and (R, N)."""
         return {
             "current": LossTerm(weighted_sum(current_loss, None), self.current_loss_weight, per_sample=current_loss),
             "replay": LossTerm(weighted_sum(replay_loss, None), self.replay_loss_weight),

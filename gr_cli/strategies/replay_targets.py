@@ -1,4 +1,4 @@
-"""What the solver of generative replay learns about generated samples, and about current ones."""
+"""Targets of generated and current samples in generative replay."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ CurrentData = Literal["real", "generated"]
 
 @dataclass(frozen=True)
 class ReplayTargets:
-    """The kinds of targets.
+    """Kinds of targets in generative replay.
 
-    generated: of generated samples: the frozen solver's choice (`hard`) or its probabilities (`soft`), or the
-        probabilities of the classes by the generator's own `likelihood`.
-    current: of samples of the current task: their `labels`, or what the generator's `likelihood` says.
-    current_data: what these samples are: the `real` ones, or `generated` ones.
+    Attributes:
+        generated: Targets of generated samples: the teacher's prediction (`hard`), its probabilities (`soft`), or the
+            class probabilities by the generator's likelihood (`likelihood`).
+        current: Targets of samples of the current task: their `labels`, or by the generator's `likelihood`.
+        current_data: Samples of the current task: `real` or `generated`.
     """
 
     generated: TargetKind
@@ -36,15 +37,19 @@ class ReplayTargets:
 
     @property
     def uses_likelihood(self) -> bool:
-        """Whether the generator's likelihood is asked for anything."""
+        """Whether any targets are computed from the generator's likelihood."""
         return "likelihood" in (self.generated, self.current)
 
     def check_generator(self, generator: Generator, is_shared: bool, trained_before_solver: bool) -> None:
-        """Refuse a generator that can't tell what is asked of it.
+        """Refuse a generator that can't provide these targets.
+
+        Args:
+            generator: The generator.
+            is_shared: Whether it is one generator for all tasks.
+            trained_before_solver: Whether it is trained on a task before the solver is.
 
         Raises:
-            ConfigError: it is not one for all tasks that tells likelihoods exactly, or learns the task too late, or
-                can't be asked for the classes of the current one.
+            ConfigError: It has no exact likelihood, is not shared, is trained too late, or is not conditional.
         """
         if self.current_data == "generated" and not (trained_before_solver and generator.conditional):
             raise ConfigError(
@@ -69,10 +74,10 @@ class ReplayTargets:
             )
 
     def check_scenario(self, scenario: Scenario) -> None:
-        """Refuse a scenario in which not all classes compete, where likelihoods compare them.
+        """Refuse likelihood targets in scenarios where not all classes compete.
 
         Raises:
-            ConfigError: it is such a one.
+            ConfigError: Likelihood targets outside the class-incremental scenario.
         """
         if self.uses_likelihood and not scenario.is_class_incremental:
             raise ConfigError(
@@ -91,10 +96,18 @@ class ReplayTargets:
         temperature: float | Tensor,
         likelihoods: LikelihoodTargets,
     ) -> Tensor:
-        """Targets of generated samples `x` (R, N, ...) of earlier tasks, for each head of `units` bool (H, U).
+        """Targets of generated samples of earlier tasks.
 
-        `labels` (R, N): the classes that a conditional generator was asked for. Units (R, N, H), or probabilities
-        (R, N, H, U).
+        Args:
+            x: Generated samples (R, N, ...).
+            labels: Classes (R, N) requested from a conditional generator; None for others.
+            teacher: The frozen solvers.
+            known_units: Units of each head: bool (H, U).
+            temperature: T of soft targets, one number or (R,).
+            likelihood_targets: Targets by the generator's likelihood.
+
+        Returns:
+            Hard targets, units (R, N, H); or soft ones, probabilities (R, N, H, U).
         """
         if self.generated == "likelihood":
             return likelihoods.targets(x).unsqueeze(-2)

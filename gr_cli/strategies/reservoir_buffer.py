@@ -1,4 +1,4 @@
-"""The memory that the generator learns from: places of fixed number, some for generated samples, some a reservoir."""
+"""Reservoir buffer: a uniform random sample of a stream (Vitter 1985), beside generated samples."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _MAX_PAIRS = 1 << 20  # pairs of samples compared at once
 
 
 def split_evenly(total: int, num_parts: int) -> list[int]:
-    """`places` dealt out as evenly as possible, the first holders getting one more."""
+    """Split `total` into integers that differ by at most 1, the larger ones first."""
     base, extra = divmod(total, num_parts)
     return [base + (i < extra) for i in range(num_parts)]
 
 
 def first_of_each_task(task_of_sample: Tensor, quotas: list[int]) -> Tensor:
-    """The first `quotas[k]` samples of each task k: (..., N) -> bool (..., N). A task with too few falls short."""
+    """Mask (..., N) of the first `quotas[k]` samples of each task k; fewer if a task has fewer."""
     chosen = torch.zeros_like(task_of_sample, dtype=torch.bool)
     for task, quota in enumerate(quotas):
         mine = task_of_sample == task
@@ -32,13 +32,18 @@ def first_of_each_task(task_of_sample: Tensor, quotas: list[int]) -> Tensor:
 
 @dataclass
 class ReservoirBuffer:
-    """Samples `x` (R, capacity + 1, ...): generated ones in the places below `reserved`, then a reservoir of the
-    stream, for each of R replicas.
+    """Reservoir sampling buffer of R replicas, optionally with reserved slots for generated samples.
 
-    The first `kept` (R,) of the reserved places are valid (a tensor: it may depend on what was generated), and the
-    first min(seen, capacity - reserved) of the others. With `reserved` = 0 the reservoir is the whole memory; `seen`
-    counts what passed through it. The last row takes what finds no place, so that each batch writes as many rows as
-    it has. `extras`: what is kept of each sample besides, by name (its label, say): (R, capacity + 1, ...).
+    Slots below `num_reserved` hold generated samples, the others a reservoir: a uniform random sample of the stream.
+    One further row takes the samples that are not stored, so that each batch writes as many rows as it has samples.
+
+    Attributes:
+        x: Samples (R, capacity + 1, ...).
+        num_reserved: Number of reserved slots; 0: the reservoir has all slots.
+        num_valid_reserved: Valid reserved slots of each replica (R,), the first ones. A tensor, because the number
+            depends on what was generated.
+        num_seen: Samples that the reservoir has seen; its first min(num_seen, capacity - num_reserved) slots are valid.
+        extras: Further values stored with each sample (labels, logits), by name: (R, capacity + 1, ...).
     """
 
     x: Tensor
@@ -55,7 +60,7 @@ class ReservoirBuffer:
 
     @classmethod
     def empty(cls, capacity: int, like: Tensor, extras: Mapping[str, Tensor] | None = None) -> Self:
-        """A memory with all places free, for samples shaped like those in `like` (R, B, ...), and `extras` too."""
+        """An empty buffer for samples, and extras, shaped like those in `like` (R, B, ...)."""
 
         def rows(values: Tensor) -> Tensor:
             return values.new_zeros((values.shape[0], capacity + 1, *values.shape[2:]))
@@ -65,19 +70,25 @@ class ReservoirBuffer:
 
     @property
     def capacity(self) -> int:
-        """Number of places."""
+        """Number of slots."""
         return self.x.shape[1] - 1
 
     @property
     def num_filled(self) -> int:
-        """How many places of the reservoir are taken."""
+        """Number of valid slots in the reservoir."""
         return min(self.num_seen, self.capacity - self.num_reserved)
 
     def fill_reserved(
         self, x: Tensor, valid: Tensor, num_reserved: int, extras: Mapping[str, Tensor] | None = None
     ) -> None:
-        """Put the valid ones, bool (R, N), among generated samples `x` (R, N, ...), N >= places, into the first
-        `places` places."""
+        """Store generated samples in the reserved slots.
+
+        Args:
+            x: Generated samples (R, N, ...), N >= num_reserved.
+            valid: Samples to store, in their order: bool (R, N).
+            num_reserved: Number of slots to reserve.
+            extras: Further values of these samples.
+        """
         order = torch.argsort(valid.to(torch.int8), dim=1, descending=True, stable=True)[:, :num_reserved]
         for kept, given in ((self.x, x), *((self.extras[name], value) for name, value in (extras or {}).items())):
             for mine, generated, chosen in zip(kept, given, order, strict=True):
@@ -85,10 +96,16 @@ class ReservoirBuffer:
         self.num_reserved, self.num_valid_reserved = num_reserved, valid.sum(1).clamp(max=num_reserved)
 
     def placements(self, uniform: Tensor, num_seen: int) -> Tensor:
-        """Where the reservoir puts what passes after `passed` samples: rows (L, R * B) for L batches in a row.
+        """Rows that the next samples are written to, by reservoir sampling (Vitter 1985, algorithm R).
 
-        Reservoir sampling (Vitter 1985, algorithm R) with `uniform` (L, R, B) in [0, 1): afterwards each sample that
-        passed so far is in the memory with the same probability.
+        After each batch, every sample seen so far is stored with the same probability.
+
+        Args:
+            uniform: Random numbers (L, R, B) in [0, 1), for L consecutive batches of B samples.
+            num_seen: Samples seen before the first of them.
+
+        Returns:
+            Rows (L, R * B) for `write`; samples that are not stored get the last row.
         """
         room, (length, _, size) = self.capacity - self.num_reserved, uniform.shape
         nth = num_seen + torch.arange(length * size, device=uniform.device).view(length, 1, size)
@@ -100,38 +117,38 @@ class ReservoirBuffer:
         return (row + self._replica_offset).flatten(1)
 
     def write(self, x: Tensor, rows: Tensor, extras: Mapping[str, Tensor] | None = None) -> None:
-        """Let `x` (R, B, ...) pass, to one row of `places`, and what belongs to it."""
+        """Store a batch (R, B, ...) and its extras in `rows`, one row of `placements`."""
         self._rows[rows] = x.flatten(0, 1)
         for name, values in (extras or {}).items():
             self._extra[name][rows] = values.flatten(0, 1)
         self.num_seen += x.shape[1]
 
     def add(self, x: Tensor, uniform: Tensor, extras: Mapping[str, Tensor] | None = None) -> None:
-        """Let `x` (R, B, ...) pass, with `uniform` (R, B) in [0, 1)."""
+        """Update the reservoir with a batch (R, B, ...), given `uniform` (R, B) in [0, 1)."""
         self.write(x, self.placements(uniform.unsqueeze(0), self.num_seen)[0], extras)
 
     def sample_rows(self, uniform: Tensor) -> Tensor:
-        """Rows of valid samples chosen evenly, with replacement, by `uniform` (R, B) in [0, 1): (R, B)."""
+        """Rows (R, B) of valid samples drawn uniformly with replacement, given `uniform` (R, B) in [0, 1)."""
         filled = self.num_filled
         index = (uniform.double() * (filled + self.num_valid_reserved).unsqueeze(1)).long()
         row = torch.where(index < filled, index + self.num_reserved, index - filled)
         return row + self._replica_offset
 
     def get(self, rows: Tensor) -> Tensor:
-        """The samples in rows that `choose` gave: (R, B, ...)."""
+        """The samples (R, B, ...) in `rows`."""
         return self._rows[rows]
 
     def get_extra(self, name: str, rows: Tensor) -> Tensor | None:
-        """What is kept besides of the samples in these rows: (R, B, ...); None if nothing of that name is."""
+        """The extra `name` (R, B, ...) of the samples in `rows`; None if there is no such extra."""
         return self._extra[name][rows] if name in self._extra else None
 
     @classmethod
     def from_state(cls, state: dict[str, Any] | None) -> Self | None:
-        """The memory that gave `state`."""
+        """The buffer with this state; None for None."""
         return None if state is None else cls(**state)
 
     def state_dict(self) -> dict[str, Any]:
-        """The memory as tensors, with the replica axis, and numbers."""
+        """Tensors with the replica axis, and numbers common to all replicas."""
         return {
             "x": self.x,
             "num_reserved": self.num_reserved,
@@ -142,14 +159,14 @@ class ReservoirBuffer:
 
 
 class ReservoirPlacements:
-    """Where the batches of a task find their places in a memory: found for many iterations at once."""
+    """Precomputed reservoir placements of a task's batches, in blocks of many iterations."""
 
     def __init__(self, streams: ReplicaStreams) -> None:
         self._streams = streams
         self._block: tuple[tuple[int, int], int, Tensor] | None = None
 
     def rows(self, buffer: ReservoirBuffer, size: int, step: TrainingStep) -> Tensor:
-        """The rows for a batch of `size`, of which one passes `memory` in each iteration."""
+        """The rows for a batch of `size` samples; one batch is written in each iteration."""
         key, row = (size, step.task), step.iteration
         if self._block is None or self._block[0] != key or not 0 <= row - self._block[1] < len(self._block[2]):
             first, uniform = self._streams.block_at(NoiseSpec("uniform", (size,)), "memory.place", step.task, row)

@@ -12,12 +12,12 @@ GeneratorTiming = Literal["alongside", "before", "after"]
 
 @dataclass(frozen=True)
 class UpdateSchedule:
-    """Which of solver and generator learn in a step.
+    """Schedule of solver and generator updates within a task.
 
-    Args:
-        generator: it learns `alongside` the solver, or `before` or `after` it.
-        every: at every so-many-th of the solver's iterations; before or after them, one step for so many.
-        fitted: whether the generator is fitted in one go, and takes no steps.
+    Attributes:
+        generator_timing: The generator is trained `alongside` the solver, or in steps `before` or `after` the solver's.
+        update_every: Solver iterations per generator update.
+        closed_form: Whether the generator is fitted in closed form, without update steps.
     """
 
     generator_timing: GeneratorTiming
@@ -26,27 +26,27 @@ class UpdateSchedule:
 
     @property
     def generator_first(self) -> bool:
-        """Whether the generator knows a task before the solver learns it."""
+        """Whether the generator is trained on a task before the solver is."""
         return self.generator_timing == "before"
 
     @property
     def boundary_requirement(self) -> str:
-        """What is done where a task begins or ends, as `Strategy.needs_boundaries` says it."""
+        """What is done at task boundaries, as in `Strategy.boundary_requirement`."""
         apart = self.closed_form or self.generator_timing != "alongside"
         return "trains this generator when a task begins or ends" if apart else ""
 
     def generator_only_steps(self, iterations: int) -> int:
-        """How many steps the generator takes by itself in a task of so many iterations of the solver."""
+        """Number of steps in which only the generator is trained, for a number of solver iterations."""
         return 0 if self.closed_form or self.generator_timing == "alongside" else iterations // self.update_every
 
     def solver_step_at(self, step: TrainingStep) -> int | None:
-        """Which of the solver's iterations is due at `position`, if any."""
+        """The solver iteration of a step; None: the solver is not trained."""
         first = self.generator_only_steps(step.iterations) if self.generator_first else 0
         iteration = step.iteration - first
         return iteration if 0 <= iteration < step.iterations else None
 
     def generator_step_at(self, step: TrainingStep) -> int | None:
-        """Which step of the generator is due at `position`, if any."""
+        """The generator update of a step; None: the generator is not trained."""
         if self.closed_form:
             return None
         if self.generator_first:

@@ -1,4 +1,4 @@
-"""How the gradient of a loss is made: rules of the config group `gradient_rule`."""
+"""Gradient rules (config group `gradient_rule`): clipping, per-sample gradients, noise."""
 
 from gr_cli.nn.gradient_rules.base import GradientRule, GradientStep, Loss
 

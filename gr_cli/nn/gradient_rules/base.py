@@ -1,4 +1,4 @@
-"""What a gradient rule is given and what it answers. The base class is the rule `none`: plain autograd."""
+"""Base class of gradient rules: plain autograd, the rule `none`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams
 class Loss:
     """The loss of one step of R replicas.
 
-    total: (R,), which is minimised.
-    per_sample: called, gives (R, B): the part of each of B training samples in `total`. What is left of it,
-        `total - per_sample().sum(1)`, comes from no training sample of this step: from replay, for example.
-        None where the parts can't be told apart.
-    keep_graph: whether another gradient is asked for through the same graph.
+    Attributes:
+        total: The minimized loss (R,).
+        per_sample: Computes each current sample's part of `total`, (R, B). The rest, `total - per_sample().sum(1)`,
+            does not depend on current samples (replay, for example). None: `total` can't be split.
+        keep_graph: Whether a further backward pass through the same graph follows.
     """
 
     total: Tensor
@@ -30,11 +30,13 @@ class Loss:
 
 @dataclass(frozen=True)
 class GradientStep:
-    """Which step a gradient is for.
+    """The training step that a gradient is for.
 
-    name: of what is trained: `solver`, or `generator.<objective>`.
-    task, iteration: where the step stands; of a generator, its own count of updates.
-    streams: random streams of the replicas.
+    Attributes:
+        name: What is trained: `solver`, `solver.constraint`, or `generator.<objective>`.
+        task: Task, from 0.
+        iteration: Iteration of the solver, or update of the generator, from 0.
+        streams: Random streams of the replicas.
     """
 
     name: str
@@ -43,38 +45,56 @@ class GradientStep:
     streams: ReplicaStreams
 
     def noise(self, specs: Mapping[str, NoiseSpec]) -> dict[str, Tensor]:
-        """Noise of this step, by name, (R, ...) each; the same numbers when a run is resumed."""
+        """Noise of this step by name, (R, ...) each; the same after resuming."""
         return self.streams.noise_at(specs, f"gradient_rule.{self.name}", self.task, self.iteration)
 
 
 class GradientRule:
-    """How the gradient of a loss is made: by autograd, unless a rule overrides it.
+    """Plain gradients by autograd, without clipping or noise.
 
-    Solver and objectives of the generator have a rule each, a copy of what was chosen. A rule that halves gradients::
+    Base class of gradient rules. Solver and objectives of the generator have one instance each. A rule that scales
+    gradients overrides `gradients`:
 
-        class Halved(GradientRule):
-            def gradients(self, loss, parameters, step):
-                return [None if g is None else g / 2 for g in super().gradients(loss, parameters, step)]
+        >>> class Scaled(GradientRule):
+        ...     def __init__(self, factor=0.5):
+        ...         self.factor = factor
+        ...
+        ...     def gradients(self, loss, parameters, step):
+        ...         plain = super().gradients(loss, parameters, step)
+        ...         return [None if g is None else self.factor * g for g in plain]
+        >>> weight = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> loss = Loss(total=(3 * weight).sum().unsqueeze(0))  # (R,) with R = 1
+        >>> Scaled(0.5).gradients(loss, [weight], step=None)
+        [tensor([1.5000, 1.5000])]
 
-    Settings marked `PerReplica` are attributes of their name, and may hold one number per replica, (R,).
+    Settings annotated with `VariesPerReplica` are stored as attributes of the same name, and may hold one number per
+    replica, (R,).
     """
 
     def gradients(self, loss: Loss, parameters: Sequence[Tensor], step: GradientStep) -> list[Tensor | None]:
-        """The gradients of `loss`, None for parameters it does not depend on.
+        """The gradients of a loss.
 
-        Parameters and gradients have a leading replica axis if R > 1, and none if R = 1. Nothing may synchronise.
+        Nothing may synchronize with the device.
+
+        Args:
+            loss: The loss of R replicas.
+            parameters: Parameters; with a leading replica axis if R > 1, without if R = 1.
+            step: The training step.
+
+        Returns:
+            Gradients, shaped as the parameters; None for those that the loss does not depend on.
         """
         # The replicas share no parameter, so the gradient of the sum holds each one's own.
         found = torch.autograd.grad(loss.total.sum(), parameters, allow_unused=True, retain_graph=loss.keep_graph)
         return list(found)
 
     def metrics(self) -> dict[str, Tensor]:
-        """Values (R,) of the newest step: columns of history.csv, where they are means over the steps of a row."""
+        """Values (R,) of the last step by name, columns of history.csv."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What is needed to continue: tensors, with the replica axis also if R = 1, and numbers common to all."""
+        """The state: tensors with the replica axis (also if R = 1), and numbers common to all."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Restore a state."""

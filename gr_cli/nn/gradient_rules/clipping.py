@@ -15,14 +15,14 @@ from gr_cli.types import Positive, VariesPerReplica
 
 
 class NormClipping(GradientRule):
-    """Scales each replica's gradient down to a norm of at most `max_norm`, as `torch.nn.utils.clip_grad_norm_` does.
+    """Gradient clipping by global norm (Pascanu et al. 2013).
 
-    The norm is that of all parameters of one loss together. A penalty that a regularizer adds is not part of it.
+    Scales each replica's gradient down to a norm of at most `max_norm`, as `torch.nn.utils.clip_grad_norm_` does. The
+    norm is that of all parameters of one loss together, without the penalty of a regularizer. Metrics:
+    `gradient_norm`, the norm before clipping, and `clipped`, 1 where the gradient was scaled down and else 0.
 
     Args:
-        max_norm: the largest Euclidean norm that a gradient keeps.
-
-    Metrics: `gradient_norm` before clipping, and `clipped`, 1 where the gradient was scaled down and else 0.
+        max_norm: Largest Euclidean norm of a gradient after clipping.
     """
 
     def __init__(self, max_norm: Annotated[Positive, VariesPerReplica] = 1.0) -> None:
