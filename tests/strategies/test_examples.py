@@ -1,0 +1,13 @@
+"""The examples in the docstrings of base classes run."""
+
+import doctest
+
+import pytest
+
+from gr_cli.strategies import base, regularizer
+
+
+@pytest.mark.parametrize("module", [base, regularizer], ids=lambda module: module.__name__)
+def test_examples_run(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0 and result.failed == 0
