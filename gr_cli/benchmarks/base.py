@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from gr_cli.errors import DataError
-from gr_cli.nn.random_streams import RandomStreams
+from gr_cli.nn.random_streams import RandomStreams, StreamNames
 from gr_cli.nn.sample_spec import SampleSpec, as_floats
 
 EVALUATION_BATCH = 1000
@@ -186,7 +186,7 @@ def hold_out(samples: Samples, share: float, draws: RandomStreams, task: int) ->
     """Split off `share` of each class for validation: (train, validation), validation None for a share of 0."""
     if share == 0:
         return samples, None
-    held = stratified_mask(samples.y, share, draws.permutation("validation", task, n=len(samples)))
+    held = stratified_mask(samples.y, share, draws.permutation(StreamNames.VALIDATION_SPLIT, task, n=len(samples)))
     if not held.any() or len(samples.y[~held].unique()) < len(samples.y.unique()):
         raise DataError(
             f"benchmark.validation_share={share}: leaves {int((~held).sum())} samples of task {task} for training "

@@ -21,7 +21,7 @@ from gr_cli.benchmarks.sources.load import load_dataset
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.nn.batch_order import BatchOrder
 from gr_cli.nn.convolutions import Convolutions, doubling_channels, match_image_shape
-from gr_cli.nn.random_streams import RandomStreams, seeded
+from gr_cli.nn.random_streams import RandomStreams, StreamNames, seeded
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.nn.supervised import train_classifier
 from gr_cli.system.cache import Tensors, cached, content_hash
@@ -135,7 +135,7 @@ class ConvFeatureExtractor(FeatureExtractor):
         self.pretrain_iterations, self.pretrain_seed = pretrain_iterations, pretrain_seed
 
     def network(self, data: Dataset, shape: Shape) -> nn.Module:
-        with seeded(self.pretrain_seed, "initialisation.features"):
+        with seeded(self.pretrain_seed, StreamNames.FEATURES_INIT):
             network = Convolutions(shape[0], self.channels or doubling_channels(*shape[1:]))
         if self.weights == "pretrained":
             network.load_state_dict(self._pretrained_weights(network, data, shape))
@@ -181,7 +181,7 @@ def pretrain(
     network.to(device)
     with torch.no_grad():
         size = network(torch.zeros(1, *shape, device=device)).shape[1]
-    with seeded(draws.seed, "initialisation.features.output"):
+    with seeded(draws.seed, StreamNames.FEATURES_OUTPUT_INIT):
         output = nn.Linear(size, len(dataset.classes)).to(device)
 
     def batch(index: Tensor) -> tuple[Tensor, Tensor]:

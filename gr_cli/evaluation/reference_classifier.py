@@ -19,7 +19,7 @@ from gr_cli.evaluation.fidelity import NeighbourhoodManifold
 from gr_cli.nn.batch_order import BatchOrder
 from gr_cli.nn.convolutions import Convolutions, doubling_channels
 from gr_cli.nn.initialization import init_he_, init_xavier_
-from gr_cli.nn.random_streams import RandomStreams, seeded
+from gr_cli.nn.random_streams import RandomStreams, StreamNames, seeded
 from gr_cli.nn.supervised import train_classifier
 from gr_cli.system.cache import Tensors, cached, content_hash
 from gr_cli.system.devices import deterministic_kernels, flush_denormals, thread_limit
@@ -224,7 +224,7 @@ def load_reference_classifier(
 ) -> ReferenceClassifier:
     """The network that learnt the training samples of all tasks of `benchmark` at once, or what was kept of it."""
     lessons, device = PooledTrainingSet.from_benchmark(benchmark, classes, offsets), benchmark.tasks[0].train.y.device
-    with seeded(0, "initialisation.judge"):
+    with seeded(0, StreamNames.REFERENCE_CLASSIFIER_INIT):
         network = ReferenceClassifier(benchmark.spec.shape, len(classes))
     name = content_hash(_VERSION, torch.__version__, device.type, network, lessons.content_hash())
     network.to(device)

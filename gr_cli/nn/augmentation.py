@@ -11,7 +11,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from gr_cli.errors import ConfigError
-from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams
+from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams, StreamNames
 from gr_cli.types import NonNegative, NonNegativeInt
 
 Fraction = Annotated[float, Ge(0), Le(1)]
@@ -46,7 +46,7 @@ class Augmentation:
         for name in ("shift", "flip", "brightness", "contrast"):
             if len(shape) != 3 and (value := getattr(self, name)):
                 raise ConfigError(
-                    f"augment.{name}",
+                    f"{StreamNames.AUGMENTATION}.{name}",
                     value,
                     f"needs images (C, H, W), not samples of shape {tuple(shape)}",
                     f"try augment.{name}=0",
@@ -61,7 +61,9 @@ class Augmentation:
         """Augmented samples (R, B, ...) for one step of a task."""
 
         def uniform(name: str, *more: int) -> Tensor:
-            return streams.values_at(NoiseSpec("uniform", (x.shape[1], *more)), f"augment.{name}", task, step)
+            return streams.values_at(
+                NoiseSpec("uniform", (x.shape[1], *more)), f"{StreamNames.AUGMENTATION}.{name}", task, step
+            )
 
         if self.flip:
             x = flip_images(x, uniform("flip") < self.flip)
@@ -73,7 +75,9 @@ class Augmentation:
         if self.brightness:
             x = x * _factors_around_one(self.brightness, uniform("brightness"))
         if self.noise:
-            x = x + self.noise * streams.values_at(NoiseSpec("normal", tuple(x.shape[1:])), "augment.noise", task, step)
+            x = x + self.noise * streams.values_at(
+                NoiseSpec("normal", tuple(x.shape[1:])), f"{StreamNames.AUGMENTATION}.noise", task, step
+            )
         return x
 
 

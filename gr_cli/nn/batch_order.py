@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gr_cli.nn.random_streams import RandomStreams
+from gr_cli.nn.random_streams import RandomStreams, StreamNames
 
 
 class BatchOrder:
@@ -26,7 +26,9 @@ class BatchOrder:
         if epoch not in self._epochs:
             # Iterations only ever go on: the older epochs may go.
             self._epochs = {e: p for e, p in self._epochs.items() if e >= epoch - 1}
-            self._epochs[epoch] = self._draws.permutation("order", self._task, epoch, n=self._num_samples)
+            self._epochs[epoch] = self._draws.permutation(
+                StreamNames.BATCH_ORDER, self._task, epoch, n=self._num_samples
+            )
         return self._epochs[epoch]
 
     def block(self, iteration: int, count: int) -> Tensor:

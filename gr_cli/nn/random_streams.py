@@ -20,6 +20,57 @@ Distribution = Literal["normal", "uniform"]
 _BLOCK_ELEMENTS = 1 << 19  # numbers drawn at once: 2 MiB of float32, small enough to stay in cache
 
 
+class StreamNames:
+    """Names of the random streams.
+
+    They are hashed into the seeds (`derive_seed`): changing one changes every published number. Some are prefixes.
+    """
+
+    # Benchmarks
+    CLASS_ORDER = "class_order"
+    PIXEL_PERMUTATION = "permutation"
+    VALIDATION_SPLIT = "validation"
+    TEST_SPLIT = "test_share"
+    REPETITION_SPLIT = "rounds"
+    OVERLAP_SELECTION = "blur.given"
+    OVERLAP_EXCHANGE = "blur.exchange"
+    GLYPH_STROKES = "glyphs"
+    GLYPH_POINTS = "glyphs.points"
+    GLYPH_DISTORTION = "glyphs.turn"
+    # Initial weights
+    SOLVER_INIT = "initialisation.solver"
+    GENERATOR_INIT = "initialisation.generator"
+    REFERENCE_CLASSIFIER_INIT = "initialisation.judge"
+    FEATURES_INIT = "initialisation.features"
+    FEATURES_OUTPUT_INIT = "initialisation.features.output"
+    # Training
+    BATCH_ORDER = "order"
+    AUGMENTATION = "augment"
+    SOLVER_NOISE = "solver"
+    SOLVER_GLOBAL = "global"
+    GRADIENT_RULE = "gradient_rule"
+    FEEDBACK_NOISE = "generator.feedback"
+    # Strategies
+    EXEMPLARS = "exemplars"
+    REPLAY_CHOICE = "replay.choice"
+    EXEMPLAR_MIXING = "replay.among"
+    RESERVOIR_PLACEMENT = "memory.place"
+    MEMORY_CHOICE = "memory.choice"
+    MEMORY_FILL = "memory"
+    REPLAY = "replay"
+    REPLAY_POOL = "pool"
+    CLOSED_FORM_FIT = "fit"
+    FISHER_SAMPLES = "fisher.samples"
+    FISHER_LABELS = "fisher.labels"
+    CLASS_LIKELIHOOD = "likelihood"
+    # Evaluation
+    SAMPLE_QUALITY = "dreams"
+    SAMPLE_PICTURES = "figure"
+    TRAINER_LOADER = "loader"
+    TRAINER_SHAPE = "shape"
+    TRAINER_EVALUATION = "evaluation"
+
+
 class NoiseSpec(NamedTuple):
     """Specification of the noise that a module takes.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from gr_cli.errors import GrError
+from gr_cli.nn.random_streams import StreamNames
 from gr_cli.results.folder import RunFolder
 from gr_cli.system.messages import print_status
 from gr_cli.training.experiment import Experiment
@@ -33,7 +34,7 @@ def draw_samples(experiment: Experiment, learner: Learner, replica: int, folder:
 
         generator = learner.strategy.sampling_generator(replica, learner.generators.modules[replica])
         draws = learner.random_streams[replica]
-        x = generator.generate(NUM_SAMPLES_DRAWN, generator=draws.generator("figure", task))
+        x = generator.generate(NUM_SAMPLES_DRAWN, generator=draws.generator(StreamNames.SAMPLE_PICTURES, task))
         title = f"{NUM_SAMPLES_DRAWN} samples that the generator dreams after task {task}"
         spec = experiment.benchmark.spec
         figures.draw_sample_sheet(spec.preview(x), title, folder.figures / f"samples_task_{task}.png", names=spec.names)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gr_cli.nn.losses import cross_entropy, weighted_sum
+from gr_cli.nn.random_streams import StreamNames
 from gr_cli.strategies.base import Strategy
 from gr_cli.strategies.context import Batch, LossTerm, SolverForward, State, TaskContext, TrainingStep, optional_state
 from gr_cli.strategies.regularizer import Regularizer
@@ -58,7 +59,7 @@ class DarkExperienceReplay(Strategy):
             logits = solver(batch.x)
         else:
             number = self.batch_size or size
-            rows = self.buffer.sample_rows(self._context.uniform("replay.choice", 2 * number, step))
+            rows = self.buffer.sample_rows(self._context.uniform(StreamNames.REPLAY_CHOICE, 2 * number, step))
             logits, old = solver(torch.cat([batch.x, self.buffer.get(rows)], 1)).split([size, 2 * number], 1)
         # What the solver says now is kept with the samples that find a place.
         self._current_logits = logits.detach()

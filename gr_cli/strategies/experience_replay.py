@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from gr_cli.nn.random_streams import StreamNames
 from gr_cli.strategies.context import Batch, LossTerm, State, TaskContext, TrainingStep, optional_state
 from gr_cli.strategies.exemplar_buffer import ExemplarBuffer, Selection
 from gr_cli.strategies.regularizer import Regularizer
@@ -58,7 +59,7 @@ class ExperienceReplay(ReplayStrategy):
         if self.exemplars is None:
             return None
         size = self.batch_size or batch.x.shape[1]
-        x, y = self.exemplars.sample(self._context.uniform("replay.choice", size, step))
+        x, y = self.exemplars.sample(self._context.uniform(StreamNames.REPLAY_CHOICE, size, step))
         return ReplayBatch(x, y.unsqueeze(2), batch.competing_units[y].unsqueeze(2))
 
     def loss_terms(self, current_loss: Tensor, replay_loss: Tensor) -> dict[str, LossTerm]:
@@ -77,7 +78,7 @@ class ExperienceReplay(ReplayStrategy):
         self.exemplars = new if self.exemplars is None else ExemplarBuffer.concatenate([self.exemplars, new])
 
     def _random_selection(self, situation: TaskContext, replica: int) -> Selection:
-        draws = situation.streams.generator(replica, "exemplars", situation.task)
+        draws = situation.streams.generator(replica, StreamNames.EXEMPLARS, situation.task)
         return lambda x, most: torch.randperm(x.shape[0], generator=draws, device=x.device)[:most]
 
     def state_dict(self) -> State:

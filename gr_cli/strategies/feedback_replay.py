@@ -11,6 +11,7 @@ from torch import Tensor
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Generator
 from gr_cli.nn.losses import cross_entropy, weighted_sum
+from gr_cli.nn.random_streams import StreamNames
 from gr_cli.strategies.context import Batch, GeneratorBatch, LossTerm, SolverForward, TaskContext, TrainingStep
 from gr_cli.strategies.generative_replay import GenerativeReplay
 from gr_cli.strategies.regularizer import Regularizer
@@ -120,7 +121,7 @@ class FeedbackReplay(GenerativeReplay):
         """The generator's losses per sample, by name: (R, B + N) for current and replayed samples."""
         here = self._context
         wanted = here.generator.noise_specs("training_noise", x.shape[1])
-        noise = here.streams.noise_at(wanted, "generator.feedback", position.task, position.iteration)
+        noise = here.streams.noise_at(wanted, StreamNames.FEEDBACK_NOISE, position.task, position.iteration)
         labels = beliefs = None
         if self.generator.conditional:
             labels, beliefs = batch.y, F.one_hot(batch.y, batch.competing_units.shape[0]).to(x.dtype)

@@ -11,6 +11,7 @@ from torch.func import functional_call, grad, vmap
 
 from gr_cli.nn.linear import Linear, per_sample_squared_gradients
 from gr_cli.nn.losses import masked_log_softmax
+from gr_cli.nn.random_streams import StreamNames
 from gr_cli.strategies.context import TaskContext
 
 FisherLabels = Literal["all", "sampled", "true"]
@@ -44,7 +45,7 @@ def fisher_diagonal(
     owners = {network.get_submodule(name.rpartition(".")[0]) for name in names}
     squares = _batched_squares if all(isinstance(owner, Linear) for owner in owners) else _per_sample_squares
     whole = [torch.zeros_like(network.get_parameter(name)) for name in names]
-    count, draws = 0, context.streams.generator(replica, "fisher.labels", context.task)
+    count, draws = 0, context.streams.generator(replica, StreamNames.FISHER_LABELS, context.task)
     for x, y in samples:
         for total, found in zip(
             whole, squares(network, names, x, y, context.competing_units[y], labels, draws), strict=True

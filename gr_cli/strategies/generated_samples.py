@@ -11,6 +11,7 @@ from torch import Tensor
 from gr_cli.generators.base import Generator
 from gr_cli.nn.layers import per_replica
 from gr_cli.nn.losses import soft_targets
+from gr_cli.nn.random_streams import StreamNames
 from gr_cli.nn.replicas import Replicas
 from gr_cli.strategies.context import Batch, TaskContext, TrainingStep
 from gr_cli.strategies.replay import ReplayBatch
@@ -54,7 +55,7 @@ class GeneratedReplay:
     def at_step(self, size: int, step: TrainingStep) -> ReplayBatch:
         """The replay batch of a step, with `size` samples; the same at each call."""
         if self._pool_size is not None:
-            uniform = self._context.uniform(f"pool{self._stream_suffix}.choice", size, step)
+            uniform = self._context.uniform(f"{StreamNames.REPLAY_POOL}{self._stream_suffix}.choice", size, step)
             chosen = (uniform * self._pool_size).long().clamp(max=self._pool_size - 1)
             return self._block(0, self._pool_size).select(chosen)
         per_block = max(1, _CHUNK_SIZE // size)
@@ -65,7 +66,10 @@ class GeneratedReplay:
         """Samples of several iterations, which are generated at once."""
         if self._cached is None or self._cached[0] != (block, num_samples):
             self._cached = None  # let go of the old dreams before new ones are made
-            self._cached = ((block, num_samples), self.generate(num_samples, f"replay{self._stream_suffix}", block))
+            self._cached = (
+                (block, num_samples),
+                self.generate(num_samples, f"{StreamNames.REPLAY}{self._stream_suffix}", block),
+            )
         return self._cached[1]
 
     @torch.no_grad()
@@ -191,5 +195,7 @@ def fit_classes(context: TaskContext) -> None:
         with torch.autocast(x.device.type, enabled=False):  # what is solved exactly shall not be coarse
             for label in y.unique().tolist():
                 generator.fit_class(
-                    x[y == label], label, context.streams.generator(replica, "fit", context.task, label)
+                    x[y == label],
+                    label,
+                    context.streams.generator(replica, StreamNames.CLOSED_FORM_FIT, context.task, label),
                 )

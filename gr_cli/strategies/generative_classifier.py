@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Generator
+from gr_cli.nn.random_streams import StreamNames
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Strategy
 from gr_cli.strategies.context import Batch, GeneratorBatch, TaskContext, TrainingStep
@@ -95,7 +96,7 @@ class GenerativeClassifier(Strategy):
 
         def scores(x: Tensor) -> Tensor:
             # The same draws each time: nothing depends on what was evaluated before.
-            stream = situation.streams.generator(replica, "likelihood")
+            stream = situation.streams.generator(replica, StreamNames.CLASS_LIKELIHOOD)
             found = generator.estimate_log_likelihoods(x, stream, draws, self.likelihood == "gaussian")
             return found.masked_fill(~generator.learned_classes, _UNLEARNED_SCORE)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Ensemble, Generator
 from gr_cli.nn.losses import distillation_loss
+from gr_cli.nn.random_streams import StreamNames
 from gr_cli.nn.replicas import Replicas
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.context import (
@@ -272,7 +273,7 @@ class GenerativeReplay(ReplayStrategy):
         if self._generator_memory is not None:
             if self._schedule.generator_first:
                 self._add_to_memory(self._generator_memory, batch, step)
-            uniform = self._context.uniform("memory.choice", self._replay_size(batch), step)
+            uniform = self._context.uniform(StreamNames.MEMORY_CHOICE, self._replay_size(batch), step)
             return self._generator_memory.batch(uniform, update)
         replay = None if self.generator_per_task else self.replay(batch, step)
         if replay is None:

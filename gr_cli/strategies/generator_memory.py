@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gr_cli.errors import ConfigError
+from gr_cli.nn.random_streams import StreamNames
 from gr_cli.strategies.context import GeneratorBatch, TaskContext, TrainingStep
 from gr_cli.strategies.generated_samples import GeneratedReplay
 from gr_cli.strategies.reservoir_buffer import ReservoirBuffer, ReservoirPlacements, first_of_each_task, split_evenly
@@ -47,7 +48,7 @@ class GeneratorMemory:
     def fill(self, context: TaskContext, generated: GeneratedReplay) -> None:
         """Store generated samples of the earlier tasks."""
         by_label = self._task_balanced and context.task_of_unit is not None
-        replay = generated.generate(self._size * (_CANDIDATES_PER_SLOT if by_label else 1), "memory")
+        replay = generated.generate(self._size * (_CANDIDATES_PER_SLOT if by_label else 1), StreamNames.MEMORY_FILL)
         extras = {} if replay.labels is None else {"labels": replay.labels}
         self.buffer = ReservoirBuffer.empty(self._size, replay.x, extras)
         if not self._task_balanced:

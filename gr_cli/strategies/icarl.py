@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gr_cli.errors import ConfigError
 from gr_cli.nn.layers import HasFeatures, per_replica, train_mode
 from gr_cli.nn.losses import weighted_sum
+from gr_cli.nn.random_streams import StreamNames
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Strategy
 from gr_cli.strategies.context import Batch, LossTerm, SolverForward, State, TaskContext, TrainingStep, optional_state
@@ -85,7 +86,7 @@ class ICaRL(Strategy):
     ) -> tuple[Tensor, Tensor]:
         """Samples and labels of a step: current samples with exemplars appended or mixed in."""
         wanted = self.batch_size or batch.y.shape[1]
-        kept = exemplars.sample(self._context.uniform("replay.choice", wanted, position))
+        kept = exemplars.sample(self._context.uniform(StreamNames.REPLAY_CHOICE, wanted, position))
         if self.batch_size is not None:
             return torch.cat([batch.x, kept[0]], 1), torch.cat([batch.y, kept[1]], 1)
         if self._exemplar_fraction is None:
@@ -93,7 +94,7 @@ class ICaRL(Strategy):
             size = torch.tensor(passes, device=batch.y.device).unsqueeze(1)
             number = exemplars.num_samples.unsqueeze(1)
             self._exemplar_fraction = number / (number + size)  # (R, 1)
-        old = self._context.uniform("replay.among", batch.y.shape[1], position) < self._exemplar_fraction
+        old = self._context.uniform(StreamNames.EXEMPLAR_MIXING, batch.y.shape[1], position) < self._exemplar_fraction
         x = torch.where(old.view(*old.shape, *[1] * (batch.x.dim() - 2)), kept[0], batch.x)
         return x, torch.where(old, kept[1], batch.y)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gr_cli.nn.layers import per_replica
+from gr_cli.nn.random_streams import StreamNames
 from gr_cli.strategies.context import State, TaskContext
 from gr_cli.strategies.exemplar_buffer import uniform_subset
 from gr_cli.strategies.fisher import FisherLabels, fisher_diagonal
@@ -117,7 +118,7 @@ class _FisherPenalty(_QuadraticPenalty):
     def _fisher_samples(self, replica: int, situation: TaskContext) -> Iterable[tuple[Tensor, Tensor]]:
         if self.samples is None:
             return situation.sample_pass(replica)
-        return uniform_subset(situation, replica, self.samples, "fisher.samples")
+        return uniform_subset(situation, replica, self.samples, StreamNames.FISHER_SAMPLES)
 
 
 class ElasticWeightConsolidation(_FisherPenalty):

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams
+from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams, StreamNames
 from gr_cli.strategies.context import TrainingStep
 
 _MAX_PAIRS = 1 << 20  # pairs of samples compared at once
@@ -169,7 +169,9 @@ class ReservoirPlacements:
         """The rows for a batch of `size` samples; one batch is written in each iteration."""
         key, row = (size, step.task), step.iteration
         if self._block is None or self._block[0] != key or not 0 <= row - self._block[1] < len(self._block[2]):
-            first, uniform = self._streams.block_at(NoiseSpec("uniform", (size,)), "memory.place", step.task, row)
+            first, uniform = self._streams.block_at(
+                NoiseSpec("uniform", (size,)), StreamNames.RESERVOIR_PLACEMENT, step.task, row
+            )
             # What has passed before: `size` with each iteration, and before the first whatever was there.
             passed = buffer.num_seen - (row - first) * size
             self._block = (key, first, buffer.placements(uniform, passed))

@@ -15,7 +15,7 @@ from gr_cli.generators.base import Generator
 from gr_cli.nn.augmentation import Augmentation
 from gr_cli.nn.gradient_rules import GradientRule
 from gr_cli.nn.layers import HasFeatures
-from gr_cli.nn.random_streams import RandomStreams, seeded
+from gr_cli.nn.random_streams import RandomStreams, StreamNames, seeded
 from gr_cli.nn.replicas import Replicas
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.optimizers import Optimizer
@@ -52,7 +52,7 @@ def build_learner(
     """
     seed, recurring = config["seed"], bool((task_units.sum(0) > 1).any())
     scenario = Scenario(config["scenario"], config["train"]["active_classes"], recurring)
-    with seeded(seed, "initialisation.solver"):
+    with seeded(seed, StreamNames.SOLVER_INIT):
         sizes = {"input_size": spec.size, "image_shape": spec.shape, "output_size": task_units.shape[1]}
         _check_derived_arguments(config["model"], "model", sizes)
         if config["normalise"] is not None and not accepts_argument(config["model"], "model", "moments"):
@@ -116,7 +116,7 @@ def assemble_learner(
     """
     provided = {}
     if accepts_argument(nodes["strategy"], strategy_path, "generator"):
-        with seeded(random_streams.seed, "initialisation.generator"):
+        with seeded(random_streams.seed, StreamNames.GENERATOR_INIT):
             provided["generator"] = build_generator(nodes["generator"], spec, task_units.shape[1], solver, num_tasks)
     strategy = build_as(Strategy, nodes["strategy"], strategy_path, **provided)
     check_task_boundaries(boundaries_unknown, strategy, scenario)

@@ -16,7 +16,7 @@ from gr_cli.nn.augmentation import Augmentation
 from gr_cli.nn.gradient_projection import project_conflicting_gradient
 from gr_cli.nn.gradient_rules import GradientRule, GradientStep, Loss
 from gr_cli.nn.layers import HasTrainingNoise, train_mode
-from gr_cli.nn.random_streams import RandomStreams, ReplicaStreams, seeded
+from gr_cli.nn.random_streams import RandomStreams, ReplicaStreams, StreamNames, seeded
 from gr_cli.nn.replicas import Replicas, stack_states, unstack
 from gr_cli.optimizers import FunctionalOptimizer, Optimizer
 from gr_cli.scenario import Scenario
@@ -262,7 +262,11 @@ class Learner:
 
     def _seeded_global_stream(self, *key: int) -> Any:
         # A solver that doesn't ask for its noise may draw from torch's global stream: give it one of its own.
-        return nullcontext() if self._solver_takes_noise else seeded(self.random_streams[0].seed, "global", *key)
+        return (
+            nullcontext()
+            if self._solver_takes_noise
+            else seeded(self.random_streams[0].seed, StreamNames.SOLVER_GLOBAL, *key)
+        )
 
     def _task_samples(self, replica: int) -> Iterable[tuple[Tensor, Tensor]]:
         if self._sample_pass is None:

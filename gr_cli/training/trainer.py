@@ -16,7 +16,7 @@ from gr_cli.config.arguments import check_value
 from gr_cli.config.shipped_options import plain_value
 from gr_cli.errors import ConfigError, DataError, TrainingError
 from gr_cli.generators.base import Generator
-from gr_cli.nn.random_streams import RandomStreams, seeded
+from gr_cli.nn.random_streams import RandomStreams, StreamNames, seeded
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.results.history import LossHistory
 from gr_cli.results.record import Record
@@ -234,7 +234,7 @@ class ContinualTrainer:
     def _train(self, loader: Loader, num_epochs: int, number: int, name: str, validation: Loader | None) -> Learner:
         """Train on a new task and append it to the tasks."""
         task, length = len(self._tasks), num_batches(loader)
-        with seeded(self._settings.seed, "loader", task):
+        with seeded(self._settings.seed, StreamNames.TRAINER_LOADER, task):
             # One stream of batches, looked into and put back: no batch is read twice, none is lost.
             batches = repeat_loader(loader, count() if length is not None else range(num_epochs), length)
             first = next(batches, None)
@@ -245,7 +245,7 @@ class ContinualTrainer:
                 learner, x = self._prepare_learner(first)
                 check_repeatable(learner, loader, length, num_epochs)
                 if task == 0 and length != 1 and last_batch_size(loader) == 1:
-                    with seeded(self._settings.seed, "shape"):
+                    with seeded(self._settings.seed, StreamNames.TRAINER_SHAPE):
                         check_single_sample(self._model, x[:1], "train_loader")
                 self._modules_in_eval_mode = frozen
                 self._threads = default_threads(self._model, len(x))
@@ -320,7 +320,7 @@ class ContinualTrainer:
         device, dtype = check_parameters(self._model, self._requested_device)
         x, y = read_batch(first, "train_loader", dtype)
         x = x.to(device)
-        with seeded(self._settings.seed, "shape"), torch.no_grad():
+        with seeded(self._settings.seed, StreamNames.TRAINER_SHAPE), torch.no_grad():
             units, tensor_alone = check_outputs(self._model, x.clone(), "train_loader")
         check_finite(self._model, "model")
         if not self._tasks:

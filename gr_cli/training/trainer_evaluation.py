@@ -7,7 +7,7 @@ from typing import cast
 from torch import Tensor
 
 from gr_cli.errors import DataError, GrError, one_line
-from gr_cli.nn.random_streams import seeded
+from gr_cli.nn.random_streams import StreamNames, seeded
 from gr_cli.results.accuracy import ACCURACY, accuracy_row
 from gr_cli.results.record import Record
 from gr_cli.results.tables import TableRow
@@ -69,7 +69,7 @@ class ValidationEvaluator:
         learnt, name = len(tasks) - 1, f"val_loader of task {tasks[task].task_id}"
         units, seen = learner.scenario.testing_units(learner.task_units, task, learnt), tasks[task].classes.clone()
         # The loader may draw from torch's global stream, which shall not move for it.
-        with seeded(self._seed, "evaluation", learnt, task):
+        with seeded(self._seed, StreamNames.TRAINER_EVALUATION, learnt, task):
             result = learner.evaluate((batch_format.read(pair, name, seen) for pair in loader), units)
         if result.num_samples == 0:
             raise DataError(f"{name}: has no batch")

@@ -8,7 +8,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from gr_cli.nn.augmentation import Augmentation
-from gr_cli.nn.random_streams import ReplicaStreams
+from gr_cli.nn.random_streams import ReplicaStreams, StreamNames
 from gr_cli.nn.replicas import Replicas
 from gr_cli.strategies.context import SolverForward, TrainingStep
 
@@ -44,5 +44,5 @@ class TrainingForward(SolverForward):
         task, iteration = self.step.task, self.step.iteration
         x = self.augment(x, self.streams, task, iteration)
         wanted = self.solvers.noise_specs("training_noise", x.shape[1]) if self.takes_noise else {}
-        noise = [self.streams.noise_at(wanted, "solver", task, iteration)] if wanted else []
+        noise = [self.streams.noise_at(wanted, StreamNames.SOLVER_NOISE, task, iteration)] if wanted else []
         return cast(Tensor, self.solvers.call(method, x, *noise)).to(self.streams.dtype)

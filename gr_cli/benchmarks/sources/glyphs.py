@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gr_cli.benchmarks.base import Samples
 from gr_cli.benchmarks.sources.base import Dataset
-from gr_cli.nn.random_streams import RandomStreams
+from gr_cli.nn.random_streams import RandomStreams, StreamNames
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import NonNegativeInt, PositiveInt
 
@@ -36,7 +36,7 @@ class SyntheticGlyphs:
         self.classes, self.per_class, self.size, self.draws = classes, per_class, size, RandomStreams(glyphs_seed)
 
     def load(self) -> Dataset:
-        points = 1.4 * self.draws.draw("uniform", "glyphs", shape=(self.classes, 5, 2)) - 0.7
+        points = 1.4 * self.draws.draw("uniform", StreamNames.GLYPH_STROKES, shape=(self.classes, 5, 2)) - 0.7
         parts = [
             self._drawings(points, number, i) for i, number in enumerate((self.per_class, -(-self.per_class // 10)))
         ]
@@ -45,8 +45,10 @@ class SyntheticGlyphs:
 
     def _drawings(self, points: Tensor, number: int, split_index: int) -> Samples:
         y = torch.arange(self.classes).repeat(number)
-        noise = self.draws.draw("normal", "glyphs.points", split_index, shape=(len(y), *points.shape[1:]))
-        turn, stretch, thickness = self.draws.draw("uniform", "glyphs.turn", split_index, shape=(3, len(y)))
+        noise = self.draws.draw("normal", StreamNames.GLYPH_POINTS, split_index, shape=(len(y), *points.shape[1:]))
+        turn, stretch, thickness = self.draws.draw(
+            "uniform", StreamNames.GLYPH_DISTORTION, split_index, shape=(3, len(y))
+        )
         angle, scale = 0.5 * (turn - 0.5), 0.8 + 0.4 * stretch
         rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
         shaken = (points[y] + 0.08 * noise) @ rotation * scale.view(-1, 1, 1)

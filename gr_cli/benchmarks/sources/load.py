@@ -12,7 +12,7 @@ from gr_cli.benchmarks.base import Samples, stratified_mask
 from gr_cli.benchmarks.sources.base import Dataset, LocatedSource, Source
 from gr_cli.benchmarks.sources.validation import validate
 from gr_cli.errors import DataError, display_name
-from gr_cli.nn.random_streams import RandomStreams
+from gr_cli.nn.random_streams import RandomStreams, StreamNames
 
 # The names of classes of data sets that were found sound: the runs of a sweep share one, which is looked at once.
 _validated: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -57,7 +57,9 @@ def _readable_names(data: Dataset, what: str, remedy: str) -> tuple[str, ...]:
 def train_test_split(store: Tensor, y: Tensor, test_share: float, seed: int) -> tuple[Samples, Samples]:
     """Samples without a test part of their own as training and test part: `share` of each class, at least one sample,
     is for testing. They go on sharing the store."""
-    test = stratified_mask(y, test_share, RandomStreams(seed).permutation("test_share", n=len(y)), min_per_class=1)
+    test = stratified_mask(
+        y, test_share, RandomStreams(seed).permutation(StreamNames.TEST_SPLIT, n=len(y)), min_per_class=1
+    )
     train, test = (part.nonzero().squeeze(1) for part in (~test, test))
     return Samples(store, y[train], index=train), Samples(store, y[test], index=test)
 

@@ -13,7 +13,7 @@ from gr_cli.benchmarks.sources.base import Source
 from gr_cli.benchmarks.sources.load import load_dataset
 from gr_cli.benchmarks.streams.transforms import image_shape, transformed_tasks
 from gr_cli.config.arguments import validate_arguments
-from gr_cli.nn.random_streams import RandomStreams
+from gr_cli.nn.random_streams import RandomStreams, StreamNames
 from gr_cli.types import FractionBelowOne, NonNegativeInt, PositiveInt
 
 
@@ -58,7 +58,7 @@ def permuted(
     channels, height, width = image_shape(data, "permuted")
     shape = (channels, height + 2 * pad, width + 2 * pad)
     views = [
-        (f"permutation {i}", Permute(draws.permutation("permutation", i, n=shape[1] * shape[2]), pad))
+        (f"permutation {i}", Permute(draws.permutation(StreamNames.PIXEL_PERMUTATION, i, n=shape[1] * shape[2]), pad))
         for i in range(tasks)
     ]
     return transformed_tasks(data, views, shape, validation_share, draws, repetitions)

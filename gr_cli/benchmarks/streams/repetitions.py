@@ -8,7 +8,7 @@ import torch
 
 from gr_cli.benchmarks.base import Samples
 from gr_cli.errors import DataError
-from gr_cli.nn.random_streams import RandomStreams
+from gr_cli.nn.random_streams import RandomStreams, StreamNames
 
 
 def split_into_rounds(
@@ -21,7 +21,7 @@ def split_into_rounds(
     """
     if repetitions == 1:
         return [train]
-    order = draws.permutation("rounds", group, n=len(train))
+    order = draws.permutation(StreamNames.REPETITION_SPLIT, group, n=len(train))
     nth = torch.empty_like(train.y)
     for label, name in enumerate(names):
         members = order[train.y[order] == label]

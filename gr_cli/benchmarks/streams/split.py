@@ -16,7 +16,7 @@ from gr_cli.benchmarks.streams.repetitions import round_name, split_into_rounds
 from gr_cli.benchmarks.streams.task_overlap import overlapping_tasks
 from gr_cli.config.arguments import validate_arguments
 from gr_cli.errors import ConfigError, suggestion
-from gr_cli.nn.random_streams import RandomStreams
+from gr_cli.nn.random_streams import RandomStreams, StreamNames
 from gr_cli.types import FractionBelowOne, PositiveInt
 
 _MAX_NAMED_CLASSES = 10  # classes that a task is named after
@@ -90,7 +90,7 @@ def _ordered_labels(classes: Sequence[str], order: str | Sequence[str | int], dr
     if order == "fixed":
         return torch.arange(len(classes))
     if order == "shuffled":
-        return draws.permutation("class_order", n=len(classes))
+        return draws.permutation(StreamNames.CLASS_ORDER, n=len(classes))
     labels = [_label(classes, wanted) for wanted in order]
     twice = [classes[label] for i, label in enumerate(labels) if label in labels[:i]]
     missing = [name for label, name in enumerate(classes) if label not in labels]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gr_cli.benchmarks.base import Samples, Task
 from gr_cli.errors import ConfigError
-from gr_cli.nn.random_streams import RandomStreams
+from gr_cli.nn.random_streams import RandomStreams, StreamNames
 
 _SWAP_PASSES = 32  # each lets every sample change places once, which makes any exchange about as likely as any other
 
@@ -37,7 +37,7 @@ def overlapping_tasks(tasks: Sequence[Task], task_overlap: float, draws: RandomS
     largest = numbers.index(max(numbers))
     numbers[largest] = min(numbers[largest], sum(numbers) - numbers[largest])
     parts = [
-        draws.permutation("blur.given", i, n=len(task.train)).tensor_split([number])
+        draws.permutation(StreamNames.OVERLAP_SELECTION, i, n=len(task.train)).tensor_split([number])
         for i, (task, number) in enumerate(zip(tasks, numbers, strict=True))
     ]
     pool = Samples.concatenate([task.train.select(given) for task, (given, _) in zip(tasks, parts, strict=True)])
@@ -60,7 +60,7 @@ def _exchange_permutation(source_task: Tensor, draws: RandomStreams) -> Tensor:
     # Turned by the length of the longest part, no part meets itself.
     got = torch.arange(n).roll(int(torch.bincount(source_task).max()) if n else 0)
     for turn in range(_SWAP_PASSES):
-        a, b = draws.permutation("blur.exchange", turn, n=n)[: n // 2 * 2].view(2, -1)
+        a, b = draws.permutation(StreamNames.OVERLAP_EXCHANGE, turn, n=n)[: n // 2 * 2].view(2, -1)
         fits = (source_task[got[a]] != source_task[b]) & (source_task[got[b]] != source_task[a])
         a, b = a[fits], b[fits]
         got[a], got[b] = got[b], got[a]

@@ -14,7 +14,7 @@ from gr_cli.evaluation.base import Evaluation, EvaluationContext
 from gr_cli.evaluation.fidelity import NeighbourhoodManifold, frechet_distance, normalized_entropy, prdc
 from gr_cli.evaluation.reference_classifier import RealSamples, SampleEvaluator
 from gr_cli.nn.layers import train_mode
-from gr_cli.nn.random_streams import seeded
+from gr_cli.nn.random_streams import StreamNames, seeded
 from gr_cli.results.tables import AFTER_TASK, ALL_TASKS, FRACTION, TASK, Column, Direction, TableRow
 from gr_cli.training.experiment import Experiment
 from gr_cli.training.learner import Learner
@@ -176,11 +176,15 @@ def _generate_and_classify(
     size = classes * max(1, _BATCH // classes)  # whole turns: each class is asked for equally often
     looks, asked = [], []
     # A network that was not made here may draw from torch's global stream.
-    with seeded(draws.seed, "dreams", task), train_mode(dreamer, training=False), train_mode(solver, training=False):
+    with (
+        seeded(draws.seed, StreamNames.SAMPLE_QUALITY, task),
+        train_mode(dreamer, training=False),
+        train_mode(solver, training=False),
+    ):
         for i, start in enumerate(range(0, number, size)):
             mine = min(size, number - start)
             turns = dreamer.balanced_labels(mine)
-            x = dreamer.generate(mine, labels=turns, generator=draws.generator("dreams", task, i))
+            x = dreamer.generate(mine, labels=turns, generator=draws.generator(StreamNames.SAMPLE_QUALITY, task, i))
             looks.append((*judge.classify(x), strategy.replay_labels(x, turns, dreamer, solver, units)))
             asked += [] if turns is None else [turns]
     features, found, labels = (torch.cat(column) for column in zip(*looks, strict=True))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams
+from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams, StreamNames
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class GradientStep:
 
     def noise(self, specs: Mapping[str, NoiseSpec]) -> dict[str, Tensor]:
         """Noise of this step by name, (R, ...) each; the same after resuming."""
-        return self.streams.noise_at(specs, f"gradient_rule.{self.name}", self.task, self.iteration)
+        return self.streams.noise_at(specs, f"{StreamNames.GRADIENT_RULE}.{self.name}", self.task, self.iteration)
 
 
 class GradientRule:
