@@ -1,4 +1,4 @@
-"""MLflow: a run there for each run, below one for their sweep; in a file below `outputs`, or on a server."""
+"""MLflow tracker: one MLflow run per run, with one parent run per sweep; in a local database or on a server."""
 
 from __future__ import annotations
 
@@ -18,17 +18,27 @@ from gr_cli.trackers.base import RunInfo, RunLogger, Tracker, without_password
 
 _DEFAULT_FOLDER = Path("outputs/mlruns")
 _STATUS_BY_STATE = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
-# MLflow would wait for a server that is gone for minutes, and with it the run; and print addresses of runs that end.
+# MLflow's defaults retry for minutes when a server is down, and print the URL of each run that ends.
 _ENVIRONMENT_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-_MAX_METRICS_PER_REQUEST = 1000  # metrics that MLflow takes in one request
+_MAX_METRICS_PER_REQUEST = 1000  # limit of MLflow's log_batch
+_MAX_PARAMS_PER_REQUEST = 100  # limit of MLflow's log_batch
 
 
 class MLflow(Tracker):
-    """Keeps runs where `uri` says; null: where `MLFLOW_TRACKING_URI` says, else in `outputs/mlruns/mlflow.db`."""
+    """MLflow: one run for each run, below a parent run for each sweep; a local database unless a server is given.
+
+    Metrics, settings (as parameters), seed and options (as tags) and figures of generated samples (as artifacts) are
+    logged. Settings and tags are logged once, when the run is created.
+
+    Args:
+        uri: Tracking URI: a server, or a database such as `sqlite:///mlflow.db`. `null`: the environment variable
+            `MLFLOW_TRACKING_URI`, or else `outputs/mlruns/mlflow.db`. It may hold no user name or password.
+        experiment: Name of the MLflow experiment; it is created if it does not exist.
+    """
 
     library = "mlflow"
 
@@ -37,16 +47,16 @@ class MLflow(Tracker):
             raise ConfigError(
                 "tracker.uri",
                 without_password(uri),
-                "must hold no name and no password, for it is written into files of the run",
-                "put them into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+                "must hold no user name and no password, because it is written into the run's files",
+                "set them in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
             )
         self._experiment = experiment
-        usual = os.environ.get("MLFLOW_TRACKING_URI")
-        self._uri_is_configured = uri not in (None, usual)
-        given = uri or usual
-        self._folder = None if given else _DEFAULT_FOLDER
-        self._uri = given or f"sqlite:///{_DEFAULT_FOLDER.absolute()}/mlflow.db"
-        self._address = without_password(self._uri)  # is written down, and shown
+        environment_uri = os.environ.get("MLFLOW_TRACKING_URI")
+        self._uri_is_configured = uri not in (None, environment_uri)
+        chosen_uri = uri or environment_uri
+        self._folder = None if chosen_uri else _DEFAULT_FOLDER
+        self._uri = chosen_uri or f"sqlite:///{_DEFAULT_FOLDER.absolute()}/mlflow.db"
+        self._address = without_password(self._uri)  # it is written into tracker.json and printed
 
     @property
     def destination(self) -> str:
@@ -54,7 +64,7 @@ class MLflow(Tracker):
 
     @property
     def remote_address(self) -> str | None:
-        """Files count as well: a store may say in turn that pictures go to a server."""
+        """The URI of the settings. Local files count, too: a database may name a server for artifacts."""
         return self._address if self._uri_is_configured else None
 
     def run_logger(self, run: RunInfo, run_id: str | None, last_step: int) -> RunLogger:
@@ -70,45 +80,45 @@ class MLflow(Tracker):
             client = MlflowClient(tracking_uri=self._uri)
             experiment = self._experiment_id(client)
             parent = None if run.sweep is None else self._parent_run_id(client, experiment, run.sweep)
-            goes_on = run_id is not None and _run_exists(client, run_id)
-            if run_id is None or not goes_on:
+            is_resumed = run_id is not None and _run_exists(client, run_id)
+            if run_id is None or not is_resumed:
                 run_id = _create_run(client, experiment, run, parent)
             else:
                 client.update_run(run_id, status="RUNNING")
                 if parent is not None and _PARENT_TAG not in client.get_run(run_id).data.tags:
-                    client.set_tag(run_id, _PARENT_TAG, parent)  # it was begun alone
-        return _MLflowRunLogger(client, run_id, goes_on, parent, run.sweep, self._database_lock)
+                    client.set_tag(run_id, _PARENT_TAG, parent)  # the run was created outside of the sweep
+        return _MLflowRunLogger(client, run_id, is_resumed, parent, run.sweep, self._database_lock)
 
     def _database_lock(self) -> AbstractContextManager[object]:
-        """One process at a time: SQLite lets no two make tables, and makes the others wait only a little."""
+        """A lock around each access to the local database: SQLite fails when two processes create its tables."""
         return nullcontext() if self._folder is None else mutex(self._folder / ".lock")
 
     def _experiment_id(self, client: Any) -> str:
-        """The experiment, which is made if it is not there."""
+        """The id of the experiment; it is created if it does not exist."""
         from mlflow.exceptions import MlflowException
 
-        found = client.get_experiment_by_name(self._experiment)
-        if found is None:
-            where = None if self._folder is None else (self._folder / "artifacts").absolute().as_uri()
+        experiment = client.get_experiment_by_name(self._experiment)
+        if experiment is None:
+            artifacts = None if self._folder is None else (self._folder / "artifacts").absolute().as_uri()
             try:
-                return str(client.create_experiment(self._experiment, artifact_location=where))
-            except MlflowException:  # another process was faster
-                found = client.get_experiment_by_name(self._experiment)
-                if found is None:
+                return str(client.create_experiment(self._experiment, artifact_location=artifacts))
+            except MlflowException:  # another process has created it meanwhile
+                experiment = client.get_experiment_by_name(self._experiment)
+                if experiment is None:
                     raise
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     def _parent_run_id(self, client: Any, experiment: str, sweep: Path) -> str:
-        """The run that stands for a sweep; whoever comes first makes it, and writes down which it is."""
+        """The MLflow run of a sweep. The first process creates it and writes its id into the sweep's tracker.json."""
         sweep.mkdir(parents=True, exist_ok=True)
         file = sweep / "tracker.json"
-        with mutex(sweep / ".tracker.lock"):  # `.lock` is held as long as the sweep goes on
-            known: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-            parent = known.get(self.destination)
+        with mutex(sweep / ".tracker.lock"):  # `.lock` is held for the whole sweep
+            parents: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+            parent = parents.get(self.destination)
             if parent is None or not _run_exists(client, parent):
-                made = client.create_run(experiment, tags={"sweep": sweep.name}, run_name=f"sweep {sweep.name}")
-                parent = str(made.info.run_id)
-                write_json(file, known | {self.destination: parent})
+                created = client.create_run(experiment, tags={"sweep": sweep.name}, run_name=f"sweep {sweep.name}")
+                parent = str(created.info.run_id)
+                write_json(file, parents | {self.destination: parent})
             else:
                 client.update_run(parent, status="RUNNING")
         return parent
@@ -118,12 +128,12 @@ _PARENT_TAG = "mlflow.parentRunId"
 _LockFactory = Callable[[], AbstractContextManager[object]]
 
 
-def _run_exists(client: Any, run: str) -> bool:
-    """Whether a run is known, and was not deleted."""
+def _run_exists(client: Any, run_id: str) -> bool:
+    """Whether the run exists and is not deleted."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return bool(client.get_run(run).info.lifecycle_stage == "active")
+        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return False
@@ -131,23 +141,25 @@ def _run_exists(client: Any, run: str) -> bool:
 
 
 def _create_run(client: Any, experiment: str, run: RunInfo, parent: str | None) -> str:
-    """A new run, and what it is."""
+    """Create a run with its tags and parameters; its id."""
     from mlflow.entities import Param
 
     tags = {**run.tags, **({} if parent is None else {_PARENT_TAG: parent})}
-    made = str(client.create_run(experiment, tags=tags, run_name=run.title).info.run_id)
+    run_id = str(client.create_run(experiment, tags=tags, run_name=run.title).info.run_id)
     params = [Param(name, value if isinstance(value, str) else json.dumps(value)) for name, value in run.config.items()]
-    for some in _chunks(params, 100):
-        client.log_batch(made, params=some)
-    return made
+    for chunk in _chunks(params, _MAX_PARAMS_PER_REQUEST):
+        client.log_batch(run_id, params=chunk)
+    return run_id
 
 
 class _MLflowRunLogger(RunLogger):
+    """Logs to an MLflow run, and ends the parent run of the sweep with the last of its runs."""
+
     def __init__(
-        self, client: Any, run: str, goes_on: bool, parent: str | None, sweep: Path | None, alone: _LockFactory
+        self, client: Any, run_id: str, is_resumed: bool, parent: str | None, sweep: Path | None, lock: _LockFactory
     ) -> None:
-        self.run_id, self._is_resumed = run, goes_on
-        self._client, self._parent_run, self._sweep, self._lock = client, parent, sweep, alone
+        self.run_id, self._is_resumed = run_id, is_resumed
+        self._client, self._parent_run, self._sweep, self._lock = client, parent, sweep, lock
         self._logged_steps: dict[str, set[int]] = {}
 
     def log_metrics(self, metrics_by_step: Mapping[int, Mapping[str, float]]) -> None:
@@ -160,12 +172,12 @@ class _MLflowRunLogger(RunLogger):
             for name, value in values.items()
             if step not in self._steps_logged_before(name)
         ]
-        for some in _chunks(entries, _MAX_METRICS_PER_REQUEST):
+        for chunk in _chunks(entries, _MAX_METRICS_PER_REQUEST):
             with self._lock():
-                self._client.log_batch(self.run_id, metrics=some)
+                self._client.log_batch(self.run_id, metrics=chunk)
 
     def _steps_logged_before(self, name: str) -> set[int]:
-        """The steps of which an earlier process took something down: it may have been killed before that was noted."""
+        """Steps that an earlier process logged; it may have been killed before it wrote tracker.json."""
         if self._is_resumed and name not in self._logged_steps:
             with self._lock():
                 self._logged_steps[name] = {
@@ -178,7 +190,7 @@ class _MLflowRunLogger(RunLogger):
             self._client.log_artifact(self.run_id, str(path), name)
 
     def flush(self) -> None:
-        """Everything is where it belongs already."""
+        """Each request is stored when it returns."""
 
     def finish(self, state: str, metrics: Mapping[str, float], step: int) -> None:
         self.log_metrics({step: metrics})
@@ -188,17 +200,17 @@ class _MLflowRunLogger(RunLogger):
                 self._client.set_terminated(self._parent_run, status)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to release."""
 
 
 def _sweep_status(state: str, sweep: Path) -> str | None:
-    """How a sweep stands when one of its runs ended like this; None: others are still to come."""
+    """MLflow status of a sweep after one of its runs ended in `state`; None while runs are pending."""
     from gr_cli.results.folder import RunFolder
 
     if state == "interrupted":
         return _STATUS_BY_STATE[state]
     jobs: Sequence[str] = []
-    with suppress(OSError, ValueError, KeyError):  # only sweeps whose jobs are known beforehand list them
+    with suppress(OSError, ValueError, KeyError):  # a sweeper that searches adaptively lists no jobs
         jobs = list(json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))["jobs"])
     states = {RunFolder(Path(job)).state() for job in jobs} | {state}
     if states & {"running", "not started"}:
@@ -206,5 +218,5 @@ def _sweep_status(state: str, sweep: Path) -> str | None:
     return "FINISHED" if states == {"finished"} else "FAILED"
 
 
-def _chunks(things: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    return (list(things[i : i + size]) for i in range(0, len(things), size))
+def _chunks(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    return (list(items[i : i + size]) for i in range(0, len(items), size))

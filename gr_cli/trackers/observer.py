@@ -1,4 +1,4 @@
-"""What runs find is sent to their trackers as it comes: the rows of a record that were not sent before."""
+"""The run observer that feeds the trackers: it sends the new rows of a run's record every few seconds."""
 
 from __future__ import annotations
 
@@ -33,15 +33,17 @@ if TYPE_CHECKING:
     from gr_cli.training.learner import Losses
     from gr_cli.training.stages import ResumePoint
 
-_SYNC_SECONDS = 5.0
-_GRACE_SECONDS = 5.0  # seconds that a tracker has left when the run shall stop
+_SYNC_SECONDS = 5.0  # least time between two transfers
+_GRACE_SECONDS = 5.0  # time that a tracker has after a request to stop
 
 
 class TrackerObserver(RunObserver):
-    """Tells the tracker of each run, if it has one, what it saves. `sweep`: the folder of the sweep they are part of.
+    """Sends losses, tables, figures and the final state of each run to its tracker.
 
-    Nothing that only watches a run shall end it: when a tracker fails, that is told in a line, and the runs go on
-    untracked.
+    An error of a tracker doesn't end a run: it is printed in one line, and the runs continue untracked.
+
+    Args:
+        sweep: Folder of the sweep that the runs belong to; None for a single run.
     """
 
     def __init__(self, sweep: Path | None = None) -> None:
@@ -58,19 +60,19 @@ class TrackerObserver(RunObserver):
     ) -> None:
         self._tracked_runs = []
 
-        def follow() -> None:
+        def track_all() -> None:
             for experiment, folder in zip(experiments, folders, strict=True):
                 if _has_tracker(experiment.settings):
                     self._track(experiment.settings, folder, experiment.record).sync()
 
-        self._guarded(follow)
+        self._guarded(track_all)
 
     def stepped(self, stage_index: int, step: TrainingStep, losses: Losses) -> None:
         if self._tracked_runs and monotonic() - self._last_sync > _SYNC_SECONDS:
-            self._for_each_tracked(lambda followed: followed.sync())
+            self._for_each_tracked(lambda tracked: tracked.sync())
 
     def stage_finished(self, stage_index: int, accuracies: Sequence[MatrixRow]) -> None:
-        self._for_each_tracked(lambda followed: followed.sync())
+        self._for_each_tracked(lambda tracked: tracked.sync())
 
     def finished(self, experiments: Sequence[Experiment], outcomes: Sequence[Result | GrError]) -> None:
         self._finish_all()
@@ -81,36 +83,36 @@ class TrackerObserver(RunObserver):
             self._tracked_runs = []
 
     def close(self) -> None:
-        self._finish_all(at_once=True)
+        self._finish_all(deadline_now=True)
 
-    def _finish_all(self, at_once: bool = False) -> None:
-        self._for_each_tracked(lambda followed: followed.finish(), at_once)
+    def _finish_all(self, deadline_now: bool = False) -> None:
+        self._for_each_tracked(lambda tracked: tracked.finish(), deadline_now)
         self._tracked_runs = []
 
     def _track(self, settings: Settings, folder: Path, record: Record) -> _TrackedRun:
         self._tracked_runs.append(_TrackedRun(settings, RunFolder(folder), record, self._sweep))
         return self._tracked_runs[-1]
 
-    def _for_each_tracked(self, do: Callable[[_TrackedRun], None], at_once: bool = False) -> None:
-        def each() -> None:
-            for followed in self._tracked_runs:
-                do(followed)
+    def _for_each_tracked(self, action: Callable[[_TrackedRun], None], deadline_now: bool = False) -> None:
+        def act_on_all() -> None:
+            for tracked in self._tracked_runs:
+                action(tracked)
 
-        self._guarded(each, at_once)
+        self._guarded(act_on_all, deadline_now)
         self._last_sync = monotonic()
 
-    def _guarded(self, do: Callable[[], None], at_once: bool = False) -> None:
-        """`do`, whatever comes of it; where the runs end otherwise than finished, `at_once`."""
+    def _guarded(self, action: Callable[[], None], deadline_now: bool = False) -> None:
+        """Call `action`; on an error, print it and stop tracking. `deadline_now`: the time limit begins at once."""
         try:
-            with deadline_after_stop(_GRACE_SECONDS, at_once), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what a library has to say of itself is no news of the run
-                do()
+            with deadline_after_stop(_GRACE_SECONDS, deadline_now), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # warnings of the tracker's library don't concern the user
+                action()
         except (Exception, DeadlineExceeded) as error:
-            why = without_password(f"{type(error).__name__}: {one_line(error)}")
-            print_status(f"the tracker failed ({why}); what runs goes on untracked")
-            for followed in self._tracked_runs:
+            reason = without_password(f"{type(error).__name__}: {one_line(error)}")
+            print_status(f"the tracker failed ({reason}); the run continues untracked")
+            for tracked in self._tracked_runs:
                 with suppress(Exception):
-                    followed.logger.close()
+                    tracked.logger.close()
             self._tracked_runs = []
 
 
@@ -120,8 +122,17 @@ def _has_tracker(settings: Settings) -> bool:
 
 @dataclass
 class _SyncState:
-    """How much of a run a tracker was told: rows of its tables, the pictures after how many trainings, the last step,
-    and how the run ended; `tables`: rows of what was measured besides accuracy. `run`: by what the tracker knows it."""
+    """How much of a run its tracker has: the content of tracker.json for one destination.
+
+    Attributes:
+        run_id: Identifier of the run in the tracker; None before it is created there.
+        last_step: Last step that was sent; -1: none.
+        history_rows: Rows of the loss history that were sent.
+        accuracy_rows: Rows of the accuracies that were sent.
+        num_images: Tasks whose figure of generated samples was sent.
+        table_rows: Rows of the other evaluations that were sent, by table.
+        state: State of the run that was sent last.
+    """
 
     run_id: str | None = None
     last_step: int = -1
@@ -133,7 +144,7 @@ class _SyncState:
 
 
 class _TrackedRun:
-    """A run, and its log."""
+    """A run with its logger and its state of synchronization."""
 
     def __init__(self, settings: Settings, folder: RunFolder, record: Record, sweep: Path | None) -> None:
         self._folder, self._settings, self._record, self._sweep = folder, settings, record, sweep
@@ -141,12 +152,12 @@ class _TrackedRun:
         self._file = folder.path / "tracker.json"
         self._stored_states = read_json(self._file) if self._file.exists() else {}
         self._sync_state = _SyncState(**self._stored_states.get(self._tracker.destination, {}))
-        self._rows_at_last_sync = 0  # rows of the record at the last look
+        self._rows_at_last_sync = 0  # rows of the whole record
         if self._sync_state.state == "finished":
             return
-        known = self._sync_state.run_id
-        self.logger = self._tracker.run_logger(self._run_info(), known, self._sync_state.last_step)
-        if self.logger.run_id != known:
+        known_id = self._sync_state.run_id
+        self.logger = self._tracker.run_logger(self._run_info(), known_id, self._sync_state.last_step)
+        if self.logger.run_id != known_id:
             self._sync_state = _SyncState(self.logger.run_id)
         self._sync_state.state = "running"
         self._store_state()
@@ -158,46 +169,48 @@ class _TrackedRun:
         return RunInfo(path, settings.title, flatten(settings.config) | {"folder": str(path)}, tags, self._sweep)
 
     def sync(self) -> None:
-        """Send what was found since the last look. A resumed run finds again what it had not saved, which was sent."""
-        record, told = self._record, self._sync_state
-        found = len(record.history) + sum(len(table.rows) for table in record.tables.values())
-        if found == self._rows_at_last_sync:
+        """Send the rows and figures that were added since the last call.
+
+        A resumed run repeats the steps after its checkpoint: their rows were sent already, and are skipped.
+        """
+        record, sent = self._record, self._sync_state
+        num_rows = len(record.history) + sum(len(table.rows) for table in record.tables.values())
+        if num_rows == self._rows_at_last_sync:
             return
-        self._rows_at_last_sync, history, evaluations = found, record.history, record.accuracy_rows
-        over = [after for after in record.accuracy_by_training() if after >= 0]
-        steps = StepAxis(history, evaluations, over)
-        rows = merge(
-            steps.loss_metrics(history, told.history_rows), steps.accuracy_metrics(evaluations, told.accuracy_rows)
+        self._rows_at_last_sync, history, accuracies = num_rows, record.history, record.accuracy_rows
+        finished_tasks = [task for task in record.accuracy_by_training() if task >= 0]
+        axis = StepAxis(history, accuracies, finished_tasks)
+        metrics = merge(
+            axis.loss_metrics(history, sent.history_rows), axis.accuracy_metrics(accuracies, sent.accuracy_rows)
         )
         for name, table in record.tables.items():
             if name != ACCURACY.name and table.format.layout == "lines":
-                rows = merge(rows, steps.table_metrics(table.format, table.rows, told.table_rows.get(name, 0)))
-                told.table_rows[name] = max(told.table_rows.get(name, 0), len(table.rows))
-        for task in over[told.num_images :]:
-            picture, end = self._folder.figures / f"samples_task_{task}.png", steps.task_ends[task]
-            self.logger.log_metrics({step: rows.pop(step) for step in list(rows) if step <= end})
-            if picture.exists():
-                self.logger.log_image("samples", picture, end)
-        self.logger.log_metrics(rows)
+                metrics = merge(metrics, axis.table_metrics(table.format, table.rows, sent.table_rows.get(name, 0)))
+                sent.table_rows[name] = max(sent.table_rows.get(name, 0), len(table.rows))
+        for task in finished_tasks[sent.num_images :]:
+            figure, end = self._folder.figures / f"samples_task_{task}.png", axis.task_ends[task]
+            self.logger.log_metrics({step: metrics.pop(step) for step in list(metrics) if step <= end})
+            if figure.exists():
+                self.logger.log_image("samples", figure, end)
+        self.logger.log_metrics(metrics)
         self.logger.flush()
-        told.history_rows, told.accuracy_rows = (
-            max(told.history_rows, len(history)),
-            max(told.accuracy_rows, len(evaluations)),
-        )
-        told.num_images, told.last_step = max(told.num_images, len(over)), max(told.last_step, steps.last_step)
+        sent.history_rows = max(sent.history_rows, len(history))
+        sent.accuracy_rows = max(sent.accuracy_rows, len(accuracies))
+        sent.num_images = max(sent.num_images, len(finished_tasks))
+        sent.last_step = max(sent.last_step, axis.last_step)
         self._store_state()
 
     def finish(self) -> None:
-        """Tell what was not told yet, how the run ended, and what it found."""
+        """Send the remaining rows, the state in which the run ended, and its metrics."""
         if self._sync_state.state == "finished":
             return
         self.sync()
         self._sync_state.state = str((self._folder.status() or {}).get("state"))
-        found = self._folder.metrics() if self._sync_state.state == "finished" else {}
-        metrics = {name: value for name, value in found.items() if value is not None}
+        values = self._folder.metrics() if self._sync_state.state == "finished" else {}
+        metrics = {name: value for name, value in values.items() if value is not None}
         self.logger.finish(self._sync_state.state, metrics, max(self._sync_state.last_step, 0))
         self._store_state()
 
     def _store_state(self) -> None:
-        """Write down what was told, so that nothing is told twice."""
+        """Write tracker.json."""
         write_json(self._file, self._stored_states | {self._tracker.destination: asdict(self._sync_state)})

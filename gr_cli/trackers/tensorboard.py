@@ -1,4 +1,4 @@
-"""TensorBoard: event files in the run's folder, which `tensorboard --logdir outputs` shows."""
+"""TensorBoard tracker: event files in the run's folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ _FOLDER = "tensorboard"
 
 
 class TensorBoard(Tracker):
-    """Writes event files by TensorBoard's own writer, which takes a tenth of the time of torch's to be imported."""
+    """TensorBoard: event files in the folder `tensorboard` of each run; `tensorboard --logdir outputs` shows them.
+
+    Losses, accuracies and evaluations become scalars, figures of generated samples images, settings and metrics a row
+    of the HParams tab. The files are written with TensorBoard's own writer; importing torch's takes ten times as long.
+    """
 
     library = "tensorboard"
 
@@ -33,6 +37,8 @@ class TensorBoard(Tracker):
 
 
 class _EventFileLogger(RunLogger):
+    """Appends events to a new event file."""
+
     run_id = _FOLDER
 
     def __init__(self, folder: Path) -> None:
@@ -41,11 +47,11 @@ class _EventFileLogger(RunLogger):
         self._writer = EventFileWriter(str(folder))
 
     def log_run_info(self, run: RunInfo) -> None:
-        """Take down what the run is: for the text tab, and for the table of hyperparameters."""
+        """Write the settings and tags for the text tab and the HParams tab."""
         from tensorboard.plugins.hparams.plugin_data_pb2 import SessionStartInfo
 
-        for name, told in (("config", run.config), ("tags", run.tags)):
-            self._log_text(name, "\n".join(f"    {key}: {_as_text(value)}" for key, value in told.items()))
+        for name, values in (("config", run.config), ("tags", run.tags)):
+            self._log_text(name, "\n".join(f"    {key}: {_as_text(value)}" for key, value in values.items()))
         start = SessionStartInfo(group_name=run.title, start_time_secs=time.time())
         for name, value in {**run.config, **{f"tag.{tag}": value for tag, value in run.tags.items()}}.items():
             if isinstance(value, bool):
@@ -57,7 +63,7 @@ class _EventFileLogger(RunLogger):
         self._log_session("_hparams_/session_start_info", session_start_info=start)
 
     def discard_from(self, step: int) -> None:
-        """What an earlier process took down from `step` on, and no longer knew of, counts no more."""
+        """Make TensorBoard ignore events from `step` on that a killed process wrote before."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
         log = SessionLog(status=SessionLog.START)
@@ -71,7 +77,7 @@ class _EventFileLogger(RunLogger):
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         data = path.read_bytes()
-        width, height = struct.unpack(">II", data[16:24])  # of a PNG's first chunk
+        width, height = struct.unpack(">II", data[16:24])  # IHDR chunk of the PNG file
         image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=data)
         self._add(step, {"tag": name, "image": image})
 

@@ -1,4 +1,4 @@
-"""Whether a tracker can be made, and whether a folder may send to where it names."""
+"""Building trackers from their settings, and asking for consent before a resumed run sends data to an address."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from gr_cli.trackers.base import Tracker
 
 
 def check_tracker(config: Mapping[str, Any]) -> None:
-    """Refuse, in one line, a tracker that does not take its settings, or whose library is not there.
+    """Check that the configured tracker, if any, can be built.
 
     Raises:
-        CompositionError: says what to install.
-        ConfigError: says which setting it is.
+        CompositionError: Its library is not installed.
+        ConfigError: A setting does not fit the tracker's signature.
     """
     if config["tracker"] is not None:
         build_tracker(config["tracker"])
 
 
 def build_tracker(node: Mapping[str, Any]) -> Tracker:
-    """The tracker that a node of the configuration describes.
+    """Build the tracker that a node of the configuration describes.
 
     Raises:
-        ConfigError: it does not fit its signature, or its library is missing.
+        CompositionError: Its library is not installed.
+        ConfigError: A setting does not fit the tracker's signature.
     """
     tracker: Tracker = build_as(Tracker, node, "tracker")  # type: ignore[type-abstract]
     library = tracker.library
-    # A folder of that name, which a tracker may have left here, is no library.
+    # Without `origin` it is a namespace package: a folder of that name, such as `wandb`, in the working directory.
     if library is not None and getattr(find_spec(library), "origin", None) is None:
         raise CompositionError(
             f"tracker={library}: its package is not installed; install it with: pip install 'gr-cli[{library}]'"
@@ -41,8 +42,10 @@ def build_tracker(node: Mapping[str, Any]) -> Tracker:
 
 
 def remote_addresses(config: Mapping[str, Any]) -> list[str]:
-    """The address to which the tracker of a run sends what it is told, if the run's own configuration gives it. What
-    was made elsewhere sends what it likes: it is code that the user must trust anyway."""
+    """The address that the configured tracker sends to, if the configuration names one.
+
+    A tracker class from outside of this package is not asked: it is code that the user has to trust anyway.
+    """
     node = config["tracker"]
     if node is None or foreign_targets({"tracker": node}):
         return []
@@ -51,20 +54,19 @@ def remote_addresses(config: Mapping[str, Any]) -> list[str]:
 
 
 def untrusted_names(config: Mapping[str, Any]) -> list[str]:
-    """What a run's configuration names that must be named again, by `trust=`, to go on with its folder."""
+    """Classes and addresses in a configuration that `resume=` accepts only if `trust=` names them again."""
     return foreign_targets(config) + remote_addresses(config)
 
 
 def require_trusted_address(path: Path, config: Mapping[str, Any], trusted: Collection[str]) -> None:
-    """Refuse to go on with the run in `path` if it would be told at an address that only its folder names: a folder may
-    come from anywhere.
+    """Check that the user has named the address that the run in `path` sends to: a folder may come from anywhere.
 
     Raises:
-        FolderError: says how to agree.
+        FolderError: The address is missing in `trusted`.
     """
     for address in remote_addresses(config):
         if address not in trusted:
             raise FolderError(
-                f"{path / 'config.yaml'}: names {address} as where the run is tracked; if it shall be told there, say "
+                f"{path / 'config.yaml'}: names {address} as where the run is tracked; to send data there, add "
                 f"{shlex.quote(f'trust={address}')}"
             )

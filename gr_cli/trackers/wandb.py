@@ -1,4 +1,4 @@
-"""Weights & Biases: offline unless asked otherwise, in the run's folder, to be sent with `wandb sync`."""
+"""Weights & Biases tracker, offline by default."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from gr_cli.trackers.base import RunInfo, RunLogger, Tracker
 
 
 class WandB(Tracker):
-    """Keeps runs in a project of Weights & Biases: `online`, or `offline` in files below the run's folder."""
+    """Weights & Biases: files in each run's folder (`wandb sync` uploads them), or online.
+
+    Runs of a sweep form a W&B group.
+
+    Args:
+        mode: `offline` writes files only; `online` uploads while the run trains.
+        project: Name of the W&B project.
+        entity: W&B user or team; `null`: the default of the account.
+    """
 
     library = "wandb"
 
@@ -31,25 +39,25 @@ class WandB(Tracker):
     def run_logger(self, run: RunInfo, run_id: str | None, last_step: int) -> RunLogger:
         import wandb
 
-        told = wandb.init(
+        wandb_run = wandb.init(
             project=self._project,
             entity=self._entity,
             mode=self._mode,
-            dir=str(run.folder.absolute()),  # its other process may be elsewhere
-            id=run_id or secrets.token_hex(8),  # its own way of making one is not ours to seed
+            dir=str(run.folder.absolute()),  # the process of W&B may have another working directory
+            id=run_id or secrets.token_hex(8),  # W&B would draw an id from the global `random` state
             resume="allow",
             name=run.title,
             group=None if run.sweep is None else run.sweep.name,
             config=dict(run.config),
             tags=[f"{name}={value}"[:64] for name, value in run.tags.items()],
-            reinit="create_new",  # runs that are trained together are told side by side
+            reinit="create_new",  # runs that are trained as one program are logged at the same time
             settings=wandb.Settings(silent=True, console="off", save_code=False, x_disable_stats=True),
         )
-        return _WandBRunLogger(told)
+        return _WandBRunLogger(wandb_run)
 
 
 class _WandBRunLogger(RunLogger):
-    """What is told of a run. Online, Weights & Biases itself takes down no step again."""
+    """Logs to a W&B run. Online, W&B itself ignores steps that were logged before."""
 
     def __init__(self, run: Any) -> None:
         self.run_id, self._run = str(run.id), run
@@ -64,7 +72,7 @@ class _WandBRunLogger(RunLogger):
         self._run.log({name: wandb.Image(str(path), caption=path.stem)}, step=step)
 
     def flush(self) -> None:
-        """Another process writes it down."""
+        """The process of W&B stores what was logged."""
 
     def finish(self, state: str, metrics: Mapping[str, float], step: int) -> None:
         self._run.summary.update({**metrics, "state": state})

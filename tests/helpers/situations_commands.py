@@ -206,14 +206,14 @@ COMMANDS: Table = {
         ("must say how many steps lie between", typed("train.task_boundaries=unknown")),
     ],
     "cli/callback.py": [
-        ("_checked_job", mistake("-m strategy=finetune,foo"), "strategy=foo: no such option"),
-        ("_listed", with_preset("hydra: {sweeper: {params: {seed: '1,2['}}}"), "seed=1,2[: can't be understood"),
+        ("_validated_settings", mistake("-m strategy=finetune,foo"), "strategy=foo: no such option"),
+        ("_list_jobs", with_preset("hydra: {sweeper: {params: {seed: '1,2['}}}"), "seed=1,2[: can't be understood"),
         ("which holds for the whole sweep", with_preset(_LAUNCHER, "own,none")),
         ("looks at one benchmark", typed("-m inspect=true seed=0,1")),
         ("must give values, none of them a sweep itself", typed("-m seed=1,range(3)")),
         ("must name a sweeper", typed("-m hydra.sweeper=null seed=0")),
     ],
-    "cli/launchers/check.py": [
+    "cli/launchers/selection.py": [
         ("its package is not installed", typed("-m hydra.launcher._target_=hydra_plugins.none.Launcher seed=0")),
         ("must name a launcher", mistake("-m hydra.launcher=3 seed=0")),
         ("hydra.launcher.where=ray: is not installed", without_ray),
@@ -222,7 +222,7 @@ COMMANDS: Table = {
         ("its package is not installed", without_tensorboard),
     ],
     "trackers/mlflow.py": [
-        ("must hold no name and no password", typed("tracker=mlflow tracker.uri=https://me:secret@server.example")),
+        ("must hold no user name and no password", typed("tracker=mlflow tracker.uri=https://me:secret@server.example")),
     ],
     "cli/overrides.py": [
         ("flags=", mistake("--foo")),

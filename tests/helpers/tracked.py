@@ -49,7 +49,7 @@ def killed_before_it_noted(gr_run, interrupted, *words):
     interrupted(*SHORT, *words)
     (folder,) = folders()
     ((place, notes),) = json.loads((folder / "tracker.json").read_text()).items()
-    notes |= {"step": 3, "history": 1, "evaluations": 4, "pictures": 0}  # as it was after three steps
+    notes |= {"last_step": 3, "history_rows": 1, "accuracy_rows": 4, "num_images": 0}  # as it was after three steps
     (folder / "tracker.json").write_text(json.dumps({place: notes}))
     assert gr_run(f"resume={folder}")[::2] == (0, "")
     return folder

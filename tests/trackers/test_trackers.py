@@ -65,7 +65,7 @@ def test_a_tracker_that_fails_is_told_of_once_and_the_run_goes_on(gr_run, at):
     Path("mine/tracker/fails.yaml").write_text(f"_target_: {__name__}.Fails\nat: {at}\n")
     code, _, err = gr_run("--config-dir", "mine", *SHORT, "tracker=fails")
     assert code == 0
-    assert err == "gr-run: the tracker failed (OSError: no space left); what runs goes on untracked\n"
+    assert err == "gr-run: the tracker failed (OSError: no space left); the run continues untracked\n"
     (folder,) = folders()
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
 
@@ -95,7 +95,7 @@ def test_ctrl_c_does_not_wait_long_for_a_tracker(gr_run, monkeypatch, at):
     assert code == 130
     lines = err.splitlines()
     assert lines[0] == (
-        "gr-run: the tracker failed (Overdue: no answer within 0.1 seconds); what runs goes on untracked"
+        "gr-run: the tracker failed (DeadlineExceeded: no answer within 0.1 seconds); the run continues untracked"
     )
     assert lines[1].startswith("gr-run: interrupted; go on with: gr-run resume=")
     (folder,) = folders()
@@ -156,7 +156,7 @@ def test_a_run_goes_on_untracked_where_the_library_is_not_there(gr_run, interrup
     monkeypatch.setattr("gr_cli.trackers.trust.find_spec", lambda name: None)
     code, _, err = gr_run(f"resume={folder}")
     assert code == 0
-    assert "pip install 'gr-cli[tensorboard]'); what runs goes on untracked" in err
+    assert "pip install 'gr-cli[tensorboard]'); the run continues untracked" in err
 
 
 def test_who_holds_what_others_wait_for_is_not_waited_for_for_ever(tmp_path):

@@ -1,0 +1,10 @@
+"""The docstring examples of the base classes run."""
+
+import doctest
+
+from gr_cli.trackers import base
+
+
+def test_the_examples_of_the_base_classes_run():
+    failed, attempted = doctest.testmod(base)
+    assert attempted >= 8 and failed == 0
