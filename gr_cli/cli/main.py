@@ -1,15 +1,16 @@
-"""The door: `gr-run`. From the command line to settings, from errors to one line and an exit code.
+"""The entry point `gr-run`: from the command line to settings, from errors to one line and an exit code.
 
-Nothing heavy is imported before a run begins: `--help`, `--version` and completion answer at once.
+Nothing heavy is imported before a run begins, so that `--help`, `--version` and completion are fast.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import chdir, contextmanager, redirect_stderr
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +41,10 @@ if TYPE_CHECKING:
 
 
 def entry() -> None:
-    """The console script. Nothing that can't be shown ends what trains; where showing is all, it is an error."""
+    """The console script `gr-run`.
+
+    Output that can't be written does not end a training run; for commands that only print, it is an error.
+    """
     make_output_robust()
     code = main(sys.argv[1:])
     if (why := incomplete_output_message()) is not None:
@@ -49,28 +53,37 @@ def entry() -> None:
     sys.exit(code)
 
 
-# Words of a command line that trains nothing.
+# Arguments of commands that only print.
 _DISPLAY_FLAGS = ("-h", "--help", "--version", "--cfg", "-c", "--info", "-i", "--hydra-help", "-sc", "inspect")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what the command line says; the exit code: 0, 1 for a failed run, 2 for a mistake, 3 for an audit that
-    could not read everything, 130 for Ctrl-C."""
-    words = list(arguments)
-    if {"-h", "--help"} & set(words):
-        from gr_cli.cli.help import help_text
+    """Execute a command line.
 
-        print(help_text(words))
-        return 0
-    if "--version" in words:
+    Returns:
+        The exit code: 0, 1 for a failed run, 2 for invalid input, 3 for an audit that could not read everything,
+        130 for Ctrl-C.
+    """
+    argv = list(arguments)
+    if "--version" in argv:
         print(f"gr-run {__version__}")
         return 0
+    if query := next((word for word in argv if word.startswith("query=")), None):
+        from gr_cli.cli.completion import print_completions
+
+        print_completions(shell=query.partition("=")[2])
+        return 0
     try:
+        if {"-h", "--help"} & set(argv):
+            from gr_cli.cli.help import help_text
+
+            print(help_text(argv))
+            return 0
         with signals_as_keyboard_interrupts():
-            for name, do in _FOLDER_COMMANDS.items():
-                if any(word.startswith(f"{name}=") for word in words):
-                    return _in_start_directory(do, *_parse_folder_command(name, words))
-            return _compose_and_run(words)
+            for name, command in _FOLDER_COMMANDS.items():
+                if any(word.startswith(f"{name}=") for word in argv):
+                    return _in_start_directory(command, *_parse_folder_command(name, argv))
+            return _compose_and_run(argv)
     except Stop as stop:
         if not isinstance(stop.error, GrError):
             raise stop.error from None
@@ -87,7 +100,7 @@ def _print_error(error: GrError) -> int:
     return error.exit_code
 
 
-# --- a run that is there already
+# --- commands on the folder of an existing run
 
 
 def _parse_folder_command(name: str, argv: list[str]) -> tuple[Path, list[str]]:
@@ -196,7 +209,7 @@ def _compose_and_run(argv: list[str]) -> int:
     try:
         validate_overrides(argv)
         sys.argv = ["gr-run", *expand_sweeper_params(argv)]
-        with _hydra_exit_as_error():
+        with _cfg_output(argv):
             hydra.main(version_base="1.3", config_path="pkg://gr_cli.conf", config_name="config")(_job)()
     except GrError:
         raise
@@ -221,20 +234,28 @@ def _compose_and_run(argv: list[str]) -> int:
 
 
 @contextmanager
-def _hydra_exit_as_error() -> Iterator[None]:
-    """What Hydra refuses to show, of `--cfg job --package ...`, it says itself, and leaves as if a run had failed."""
-    if not any(word in ("-c", "--cfg") or word.startswith("--cfg=") for word in sys.argv):
+def _cfg_output(argv: Sequence[str]) -> Iterator[None]:
+    """Add comments to the configuration that `--cfg` prints.
+
+    Raises:
+        CompositionError: Hydra refuses to print it, as for an unknown `--package`.
+    """
+    if not any(word in ("-c", "--cfg") or word.startswith("--cfg=") for word in argv):
         yield
         return
-    told = StringIO()
+    from gr_cli.config.comments import with_comments
+
+    out, err = StringIO(), StringIO()
     try:
-        with redirect_stderr(told):
+        with redirect_stdout(out), redirect_stderr(err):
             yield
     except SystemExit as exit:
         if exit.code != 1:
             raise
-        raise CompositionError(f"--package: {told.getvalue().strip()}; leave it out to see all") from exit
-    sys.stderr.write(told.getvalue())
+        raise CompositionError(f"--package: {err.getvalue().strip()}; leave it out to see all") from exit
+    sys.stderr.write(err.getvalue())
+    package = re.match(r"# @package ([\w.]+)\n", out.getvalue())
+    sys.stdout.write(with_comments(out.getvalue(), package[1] if package else ""))
 
 
 def _raised_by_this_program(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""The groups of options in conf/, each in one row: whatever goes through groups reads this table."""
+"""The config groups in conf/, one row each. Everything that goes through the groups reads this table."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ CONF = Path(str(files("gr_cli.conf")))  # the folder of the shipped options
 
 @dataclass(frozen=True)
 class ConfigGroup:
-    """A folder of conf/, of which a run takes one option.
+    """A folder of conf/. A run has at most one option of it.
 
-    name: its folder, and its name on the command line.
-    provides: arguments that its components get by these names if they ask for them; such a setting may stay null.
-    describes_component: whether an option has a node of its own in the configuration, with a `_target_`.
-    names_run: whether its option is part of a run's title, tags and folder.
-    is_parent_folder: whether that part is a folder of its own, which holds those of all methods.
-    identifies: whether it decides what a run computes.
-    stacks: whether runs trained as one program may differ in those of its settings that are marked `PerReplica`.
+    Attributes:
+        name: The folder, and the name on the command line.
+        meaning: What its options are, for help and reference.
+        provides: Arguments that the program passes to components that accept them; such a setting may be null.
+        describes_component: Whether its options are nodes of their own in the configuration, with a `_target_`.
+        in_run_name: Whether the option is part of a run's title, tags and folder.
+        is_parent_folder: Whether that part is a parent folder, which contains those of all methods.
+        affects_result: Whether the option changes the result of a run.
+        stackable: Whether runs trained as one program may differ in settings marked `VariesPerReplica`.
     """
 
     name: str
+    meaning: str
     provides: tuple[str, ...] = ()
     describes_component: bool = True
     in_run_name: bool = False
@@ -33,39 +36,54 @@ class ConfigGroup:
 
 
 CONFIG_GROUPS = (
-    ConfigGroup("strategy", provides=("generator",), in_run_name=True, stackable=True),
+    ConfigGroup(
+        "strategy",
+        "How forgetting of earlier tasks is prevented.",
+        provides=("generator",),
+        in_run_name=True,
+        stackable=True,
+    ),
     ConfigGroup(
         "generator",
-        provides=(
-            "spec",
-            "num_classes",
-            "feature_size",
-            "hidden_dims",
-            "num_tasks",
-        ),
+        "The generative model that replayed samples are drawn from.",
+        provides=("spec", "num_classes", "feature_size", "hidden_dims", "num_tasks"),
         in_run_name=True,
         stackable=True,
     ),
     ConfigGroup(
         "benchmark",
+        "The data set, and how it is split into a stream of tasks.",
         provides=("seed", "data_root", "download", "cache_root", "device"),
         in_run_name=True,
         is_parent_folder=True,
     ),
-    ConfigGroup("model", provides=("input_size", "output_size", "image_shape", "moments"), stackable=True),
-    ConfigGroup("optimizer"),
-    ConfigGroup("gradient_rule", stackable=True),
-    ConfigGroup("tracker", affects_result=False),
-    ConfigGroup("preset", describes_component=False),
-    ConfigGroup("benchmark/features", describes_component=False),
-    ConfigGroup("generator/optimizer", describes_component=False),
-    ConfigGroup("generator/gradient_rule", describes_component=False),
-    ConfigGroup("strategy/regularizer", describes_component=False),
+    ConfigGroup(
+        "model",
+        "The solver: the network that is trained on the tasks.",
+        provides=("input_size", "output_size", "image_shape", "moments"),
+        stackable=True,
+    ),
+    ConfigGroup("optimizer", "The optimiser of the solver, and of a generator without an optimiser of its own."),
+    ConfigGroup("gradient_rule", "What is done to the gradient of a loss before the optimiser's step.", stackable=True),
+    ConfigGroup("tracker", "A tracker of experiments that losses and metrics are logged to.", affects_result=False),
+    ConfigGroup("preset", "The settings of a paper, or the best found for a benchmark.", describes_component=False),
+    ConfigGroup(
+        "benchmark/features", "A frozen feature extractor for the benchmark's images.", describes_component=False
+    ),
+    ConfigGroup("generator/optimizer", "The generator's own optimiser; null: the solver's.", describes_component=False),
+    ConfigGroup(
+        "generator/gradient_rule", "The generator's own gradient rule; null: the solver's.", describes_component=False
+    ),
+    ConfigGroup(
+        "strategy/regularizer",
+        "A penalty on changes of parameters that are important for earlier tasks.",
+        describes_component=False,
+    ),
 )
 
 GROUPS = tuple(group.name for group in CONFIG_GROUPS)
 NESTED_GROUPS = tuple(name for name in GROUPS if "/" in name)
-# Of the groups with a node of their own: what `build` provides by name.
+# Arguments that the program passes, by group, for the groups whose options describe a component.
 PROVIDED_ARGUMENTS = {group.name: group.provides for group in CONFIG_GROUPS if group.describes_component}
 NAME_GROUPS = tuple(group.name for group in CONFIG_GROUPS if group.in_run_name)
 PARENT_FOLDER_GROUPS = tuple(group.name for group in CONFIG_GROUPS if group.is_parent_folder)

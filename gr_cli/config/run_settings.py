@@ -1,0 +1,147 @@
+"""The settings of a run outside its components: what each means and allows. Defaults are in `conf/config.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le, Len
+
+from gr_cli.types import NonNegative, NonNegativeInt, Positive, PositiveInt
+
+Fraction = Annotated[float, Ge(0), Le(1)]
+
+
+@dataclass(frozen=True)
+class RunSetting:
+    """A setting of a run.
+
+    Attributes:
+        allowed: The annotation that its values are checked against.
+        meaning: What it sets, with its unit and its special values.
+    """
+
+    allowed: Any
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """Settings with a common prefix, such as `train.`."""
+
+    meaning: str
+    settings: Mapping[str, RunSetting]
+
+
+RUN_SETTINGS: dict[str, RunSetting | Section] = {
+    "seed": RunSetting(NonNegativeInt, "Seed of all random numbers: initial weights, batches, noise, class order."),
+    "scenario": RunSetting(
+        Literal["class", "domain", "task"],
+        "Continual learning scenario: class-, domain- or task-incremental (van de Ven et al. 2022).",
+    ),
+    "train": Section(
+        "Length and batches of training.",
+        {
+            "iterations": RunSetting(
+                PositiveInt | None, "Training iterations per task; `null` if `train.epochs` is set instead."
+            ),
+            "epochs": RunSetting(
+                PositiveInt | None,
+                "Epochs per task, counted on a task of mean size; `null` if `train.iterations` is set instead.",
+            ),
+            "batch_size": RunSetting(PositiveInt, "Samples of the current task per iteration."),
+            "active_classes": RunSetting(
+                Literal["seen", "all"],
+                "Output units that compete in class-incremental training: those of the classes seen so far, or all.",
+            ),
+            "task_boundaries": RunSetting(
+                Literal["known", "unknown"],
+                "Whether the strategy knows when a task ends; `unknown` makes the stream task-free.",
+            ),
+        },
+    ),
+    "augment": Section(
+        "Random augmentation of the samples that the solver learns from; generators are trained without it.",
+        {
+            "noise": RunSetting(NonNegative, "Standard deviation of additive Gaussian noise, in units of the samples."),
+            "shift": RunSetting(
+                NonNegativeInt, "Largest shift of an image in each direction, in pixels; zeros move in."
+            ),
+            "flip": RunSetting(Fraction, "Probability that an image is mirrored left to right."),
+            "brightness": RunSetting(
+                Fraction, "Largest relative change of brightness: values are multiplied by 1 - b to 1 + b."
+            ),
+            "contrast": RunSetting(
+                Fraction, "Largest relative change of contrast: distances from an image's mean are multiplied alike."
+            ),
+        },
+    ),
+    "normalise": RunSetting(
+        Literal["first_task"] | Annotated[Sequence[Sequence[float]], Len(2, 2)] | None,
+        "Normalisation of the solver's input: `first_task` gives each channel mean 0 and variance 1 in the first "
+        "task's training samples; [means, deviations] sets both; `null` for none.",
+    ),
+    "log": Section(
+        "The log of losses.", {"every": RunSetting(PositiveInt, "Iterations between two rows of history.csv.")}
+    ),
+    "evaluate": Section(
+        "What is measured, and when.",
+        {
+            "every": RunSetting(
+                PositiveInt | None,
+                "Iterations between evaluations within a task; `null`: only at the end of each task.",
+            ),
+            "samples": RunSetting(
+                PositiveInt | None,
+                "Test samples of each task that are evaluated, evenly chosen; `null`: all.",
+            ),
+            "generated_samples": RunSetting(
+                NonNegativeInt | None,
+                "Generated samples of each task so far whose quality is measured after each task; `null` or 0: none.",
+            ),
+        },
+    ),
+    "checkpoint": Section(
+        "Checkpoints, from which an interrupted run resumes.",
+        {
+            "every_seconds": RunSetting(
+                Positive,
+                "Seconds between checkpoints within a task; longer where writing would take more than 2 % of the "
+                "time. One is also written after every task.",
+            )
+        },
+    ),
+    "device": RunSetting(str, "Device: `auto`, `cpu`, `cuda` or `cuda:<number>`; `auto`: a GPU if there is one."),
+    "threads": RunSetting(
+        Annotated[int, Ge(1), Le(1024)] | None,
+        "CPU threads; `null`: 1 for small networks and where runs share the cores, else one per core.",
+    ),
+    "precision": RunSetting(
+        Literal["float32", "float64", "bf16", "auto"],
+        "Floating-point type. `bf16`: matrix products in bfloat16; `auto`: `bf16` where the processor supports it, "
+        "else `float32`.",
+    ),
+    "data_root": RunSetting(str, "Folder of the data sets, in torchvision's layout; default from $GR_DATA_ROOT."),
+    "cache_root": RunSetting(
+        str,
+        "Folder of the cache of frozen features and reference classifiers; default from $GR_CACHE_ROOT.",
+    ),
+    "download": RunSetting(bool, "Download data sets that are missing."),
+    "fresh": RunSetting(bool, "Start a new run in a folder of its own, even if the same run exists already."),
+    "inspect": RunSetting(bool, "Show what the benchmark contains, and train nothing."),
+}
+
+
+def dotted_settings() -> dict[str, RunSetting]:
+    """All settings by their dotted names."""
+    settings: dict[str, RunSetting] = {}
+    for name, entry in RUN_SETTINGS.items():
+        if isinstance(entry, Section):
+            settings |= {f"{name}.{key}": setting for key, setting in entry.settings.items()}
+        else:
+            settings[name] = entry
+    return settings
+
+
+RUN_SETTINGS_BY_NAME = dotted_settings()
