@@ -14,6 +14,8 @@ MISTAKES = [
     ("+train.foo=1", "train.foo=1: no such setting; there are active_classes, batch_size, epochs"),
     ("+strategy.foo=1", "strategy.foo=1: no such setting"),
     ("strategy=replay", "strategy=replay: no such option; there are a_gem, bir, .*generative_replay, .*joint"),
+    ("strategy=dgrr --help", "strategy=dgrr: no such option; there are a_gem, bir, .*did you mean 'dgr'"),
+    ("--help strateg", "strateg: no such group or setting; there are strategy, generator, .*did you mean 'strategy'"),
     ("optimizer=adan", "optimizer=adan: no such option; .*did you mean 'adam'"),
     ("preset=dgr_papr", "preset=dgr_papr: no such option; .*did you mean 'dgr_paper'"),
     ("generator=null", "generator=null: must name an option"),

@@ -44,13 +44,13 @@ def with_preset(text: str, swept: str = "own") -> Situation:
     return do
 
 
-def of_preset(text: str) -> Situation:
-    """A run with a file of the user's own as its preset."""
+def of_preset(text: str, *words: str) -> Situation:
+    """A run with a file of the user's own as its preset, or its help."""
 
     def do(hands: Hands) -> object:
         Path("mine/preset").mkdir(parents=True)
         Path("mine/preset/own.yaml").write_text(f"{text}\n")
-        return hands.gr_run("--config-dir", "mine", "preset=own")
+        return hands.gr_run("--config-dir", "mine", "preset=own", *words)
 
     return do
 
@@ -123,7 +123,7 @@ COMMANDS: Table = {
         ("quote it for the shell, and write key=value", mistake("strategy")),
         ("quote its value: {}", typed("data_root=/a=b"), "data_root=/a=b: can't be understood; quote its value: "),
         ("can't be taken up", mistake("hydra.searchpath=[mine]")),
-        ("_explained", typed("-m --cfg job"), "gr-run: Only one of --run, --multirun, --cfg"),
+        ("_error_text", typed("-m --cfg job"), "gr-run: Only one of --run, --multirun, --cfg"),
         ("can't be resolved", mistake("strategy.temperature=${.nothing}")),
         ("no such configuration", an_option_that_inherits_from_none),
         ("no such option", mistake("optimizer=adan")),
@@ -133,7 +133,16 @@ COMMANDS: Table = {
         ("no such setting{}; there are", mistake("sead=1")),
         ("{}={}: must be {}", mistake("seed=abc")),
         ("has settings of its own", mistake("train=3")),
-        ("_wrong_value", typed("hydra.job.num=x"), "hydra.job.num=x: Value 'x' of type 'str' could not be"),
+        ("_invalid_value", typed("hydra.job.num=x"), "hydra.job.num=x: Value 'x' of type 'str' could not be"),
+    ],
+    "cli/help.py": [
+        ("no such group or setting", mistake("--help strateg")),
+        ("can't be imported", of_preset("_target_: no_such_module.Net", "--help")),
+    ],
+    "config/options.py": [
+        ("no such option", mistake("strategy=dgrr --help")),
+        ("is not YAML", of_preset("a: [", "--help")),
+        ("must hold settings and values", of_preset("- a", "--help")),
     ],
     "generators/conv_vae.py": [
         ("needs images", of_vectors("generator=conv_vae")),
