@@ -15,10 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import gr_cli
 from gr_cli.config.docstrings import parse_docstring
 
-_ROOT = Path(gr_cli.__file__).parent
+_ROOT = Path(__file__).parents[1]
 _PACKAGE = "gr_cli"
 # Modules that annotations are made of, which are imported as they are.
 _IMPORTED = ("gr_cli.types", "typing", "collections.abc", "annotated_types")
