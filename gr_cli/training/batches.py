@@ -11,7 +11,7 @@ from gr_cli.nn.batch_order import BatchOrder
 from gr_cli.strategies.context import Batch, SamplePass
 from gr_cli.training.experiment import Experiment
 
-# Iterations whose samples are chosen at once, and most samples for it.
+# Iterations whose samples are indexed at once, and the largest number of samples in such a block.
 _BLOCK_ITERATIONS, _MAX_BLOCK_SAMPLES = 64, 1 << 20
 
 
@@ -20,29 +20,29 @@ def batches(experiments: Sequence[Experiment], stage_index: int, first_iteration
     stages = [experiment.stages[stage_index] for experiment in experiments]
     size, first = experiments[0].settings.config["train"]["batch_size"], stages[0]
     orders = [
-        BatchOrder(len(s.train), size, e.learner.random_streams[0], s.task)
-        for s, e in zip(stages, experiments, strict=True)
+        BatchOrder(len(stage.train), size, experiment.learner.random_streams[0], stage.task)
+        for stage, experiment in zip(stages, experiments, strict=True)
     ]
-    one_store = all(s.train.store is first.train.store and s.train.transform is None for s in stages)
+    trains = [stage.train for stage in stages]
+    shares_store = all(train.store is first.train.store and train.transform is None for train in trains)
     length = max(1, min(_BLOCK_ITERATIONS, _MAX_BLOCK_SAMPLES // size))
     for block in count(first_iteration, length):
-        chosen = [order.block(block, length) for order in orders]  # (length, B) each
-        places = torch.stack(chosen, 1)  # (length, R, B)
-        rows = torch.stack([s.train.store_rows(index) for s, index in zip(stages, chosen, strict=True)], 1)
-        labels = torch.stack([s.train.y[index] for s, index in zip(stages, chosen, strict=True)], 1)
-        units = (
+        selected = [order.block(block, length) for order in orders]  # (length, B) each
+        sample_indices = torch.stack(selected, 1)  # (length, R, B)
+        rows = torch.stack([train.store_rows(index) for train, index in zip(trains, selected, strict=True)], 1)
+        labels = torch.stack([train.y[index] for train, index in zip(trains, selected, strict=True)], 1)
+        active_units = (
             [first.active_units] * length
             if first.active_units.dim() == 1
-            else torch.stack([s.active_units[index] for s, index in zip(stages, chosen, strict=True)], 1)
+            else torch.stack([stage.active_units[index] for stage, index in zip(stages, selected, strict=True)], 1)
         )
-        for row, y, competing, index in zip(rows, labels, units, places, strict=True):
-            if one_store:
+        for row, y, active, index in zip(rows, labels, active_units, sample_indices, strict=True):
+            if shares_store:
                 x = first.train.values_at_rows(row)
             else:
-                x = torch.stack([s.train.values_at_rows(mine) for s, mine in zip(stages, row, strict=True)])
-            yield Batch(
-                x.to(experiments[0].learner.dtype), y, competing, first.replay_units, first.competing_units, index
-            )
+                x = torch.stack([train.values_at_rows(r) for train, r in zip(trains, row, strict=True)])
+            x = x.to(experiments[0].learner.dtype)
+            yield Batch(x, y, active, first.replay_units, first.competing_units, index)
 
 
 def sample_passes(experiments: Sequence[Experiment], stage_index: int, max_batches: int | None = None) -> SamplePass:

@@ -50,21 +50,20 @@ def build_learner(
     Raises:
         ConfigError: Settings don't fit together.
     """
-    seed, recurring = config["seed"], bool((task_units.sum(0) > 1).any())
-    scenario = Scenario(config["scenario"], config["train"]["active_classes"], recurring)
+    seed, classes_recur = config["seed"], bool((task_units.sum(0) > 1).any())
+    scenario = Scenario(config["scenario"], config["train"]["active_classes"], classes_recur)
     with seeded(seed, StreamNames.SOLVER_INIT):
         sizes = {"input_size": spec.size, "image_shape": spec.shape, "output_size": task_units.shape[1]}
         _check_derived_arguments(config["model"], "model", sizes)
         if config["normalise"] is not None and not accepts_argument(config["model"], "model", "moments"):
             raise ConfigError(
-                "normalise", config["normalise"], "this model takes no moments to normalise by", "try normalise=null"
+                "normalise", config["normalise"], "this model has no argument `moments`", "try normalise=null"
             )
-        seen = input_moments(config["normalise"], spec, first_task_samples)
-        solver = build_as(nn.Module, config["model"], "model", moments=seen, **sizes)
+        moments = input_moments(config["normalise"], spec, first_task_samples)
+        solver = build_as(nn.Module, config["model"], "model", moments=moments, **sizes)
     augment = Augmentation(**config["augment"])
     augment.check(spec.shape)
-    draws, precision = RandomStreams(seed, device), config["precision"]
-    tasks = None if scenario.units_are_task_specific else len(task_units)
+    num_tasks = None if scenario.units_are_task_specific else len(task_units)
     boundaries_unknown = config["train"]["task_boundaries"] == "unknown"
     return assemble_learner(
         solver,
@@ -72,9 +71,9 @@ def build_learner(
         spec,
         scenario,
         task_units,
-        draws,
-        precision,
-        tasks,
+        RandomStreams(seed, device),
+        config["precision"],
+        num_tasks,
         boundaries_unknown,
         augment,
         consolidation_schedule,
@@ -123,8 +122,8 @@ def assemble_learner(
     strategy.check(scenario, solver)
     optimizer = build_as(Optimizer, nodes["optimizer"], "optimizer")  # type: ignore[type-abstract]
     rule = build_as(GradientRule, nodes["gradient_rule"], "gradient_rule")
-    own_optimizer = _generator_component("optimizer", Optimizer, nodes["generator"], strategy)  # type: ignore[type-abstract]
-    own_rule = _generator_component("gradient_rule", GradientRule, nodes["generator"], strategy)
+    generator_optimizer = _generator_component("optimizer", Optimizer, nodes["generator"], strategy)  # type: ignore[type-abstract]
+    generator_rule = _generator_component("gradient_rule", GradientRule, nodes["generator"], strategy)
     _move_to_device(solver, strategy.generator, random_streams.device, precision == "float64")
     return Learner(
         Replicas([solver]),
@@ -137,9 +136,9 @@ def assemble_learner(
         precision,
         augment,
         consolidation_schedule,
-        None if own_optimizer is None else [own_optimizer],
+        None if generator_optimizer is None else [generator_optimizer],
         rule,
-        own_rule,
+        generator_rule,
     )
 
 
@@ -157,16 +156,16 @@ def _generator_component(
 ) -> T | None:
     """The generator's own optimizer or gradient rule; None if it uses the solver's."""
     generator = strategy.generator
-    own = None if node is None or generator is None else split_generator(node)[1].get(name)
-    if own is None or generator is None:
+    component = None if node is None or generator is None else split_generator(node)[1].get(name)
+    if component is None or generator is None:
         return None
     if strategy.shares_loss_with_generator and name == "gradient_rule":
-        shared = f"{type(generator).__name__} shares one loss with the solver, whose gradient rule it follows"
-        raise ConfigError(f"generator.{name}", own["_target_"], shared, "leave it out")
+        shared = f"{type(generator).__name__} shares the solver's loss and gradient rule"
+        raise ConfigError(f"generator.{name}", component["_target_"], shared, "leave it out")
     if not generator.objectives():
-        fitted = f"{type(generator).__name__} is fitted in one go, and takes no steps"
-        raise ConfigError(f"generator.{name}", own["_target_"], fitted, "leave it out")
-    return build_as(component_type, own, f"generator.{name}")
+        closed_form = f"{type(generator).__name__} is fitted in closed form, without gradient steps"
+        raise ConfigError(f"generator.{name}", component["_target_"], closed_form, "leave it out")
+    return build_as(component_type, component, f"generator.{name}")
 
 
 def build_generator(
@@ -189,32 +188,32 @@ def build_generator(
     if accepts_argument(node, "generator", "feature_size"):
         if not isinstance(solver, HasFeatures):
             raise ConfigError(
-                "model", type(solver).__name__, "has no features, which this generator reads", "try model=mlp"
+                "model", type(solver).__name__, "has no features, and this generator needs them", "try model=mlp"
             )
         provided["feature_size"] = solver.feature_size
     if node.get("hidden_dims", ()) is None:
-        # The solver's own widths, where it is a plain stack of layers.
+        # Those of the solver, if it is a stack of fully connected layers.
         provided["hidden_dims"] = getattr(solver, "hidden_sizes", None)
         if provided["hidden_dims"] is None:
             raise ConfigError(
                 "generator.hidden_dims",
                 None,
-                f"{type(solver).__name__} has no hidden_sizes to be taken over",
-                "name them: generator.hidden_dims=[256,128]",
+                f"null means those of the solver, and {type(solver).__name__} has no hidden_sizes",
+                "try generator.hidden_dims=[256,128]",
             )
-    sizes = {name: value for name, value in provided.items() if name in _DERIVED_ARGUMENTS}
-    _check_derived_arguments(node, "generator", {"spec": "the benchmark's"} | sizes)
+    derived = {name: value for name, value in provided.items() if name in _DERIVED_ARGUMENTS}
+    _check_derived_arguments(node, "generator", {"spec": "the benchmark's"} | derived)
     return build_as(Generator, node, "generator", **provided)  # type: ignore[type-abstract]
 
 
-# What a generator can't choose for itself, as it can't what samples are.
+# Arguments of a generator that follow from benchmark, model and scenario; so does `spec`.
 _DERIVED_ARGUMENTS = ("num_classes", "feature_size", "num_tasks")
 
 
 def _check_derived_arguments(node: dict[str, Any], path: str, derived: Mapping[str, Any]) -> None:
     """Refuse settings that differ from the values derived from the benchmark."""
     for name, value in derived.items():
-        said, follows = node.get(name), list(value) if isinstance(value, tuple) else value
-        if said not in (None, follows):
-            allowed = f"follows from the other choices, and is {follows} here"
-            raise ConfigError(f"{path}.{name}", said, allowed, "leave it out")
+        setting, expected = node.get(name), list(value) if isinstance(value, tuple) else value
+        if setting not in (None, expected):
+            allowed = f"follows from the other settings, and is {expected} here"
+            raise ConfigError(f"{path}.{name}", setting, allowed, "leave it out")

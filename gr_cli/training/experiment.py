@@ -108,44 +108,44 @@ def prepare(settings: Settings, runs_in_group: int = 1) -> Experiment:
     config = settings.config
     device = pick_device(config["device"])
     benchmark = load_benchmark(settings)
-    data = dataset_hash_of(settings, benchmark)
+    hash_of_samples = dataset_hash_of(settings, benchmark)
     scenario = Scenario(config["scenario"], config["train"]["active_classes"])
     _check_memory(config, benchmark.spec, device)
-    heads = scenario.task_units(benchmark.class_counts, benchmark.repeated_tasks)
+    task_units = scenario.task_units(benchmark.class_counts, benchmark.repeated_tasks)
     benchmark = benchmark.to(device, scenario.unit_offsets(benchmark.class_counts, benchmark.repeated_tasks))
     if benchmark.has_task_overlap:
-        heads = _with_borrowed_classes(heads, benchmark, scenario)
-    iterations, stretches = iterations_per_task(config["train"], benchmark), None
+        task_units = _with_borrowed_classes(task_units, benchmark, scenario)
+    iterations, schedule = iterations_per_task(config["train"], benchmark), None
     if config["train"]["task_boundaries"] == "unknown":
         total = iterations * len(benchmark.tasks)
         length = config["strategy"].get("consolidate_every") or total
-        stretches = ConsolidationSchedule(len(benchmark.tasks), iterations, min(length, total))
-    known = heads if stretches is None else stretches.interval_units(heads)
-    learner = build_learner(config, benchmark.spec, known, device, stretches, benchmark.tasks[0].train)
-    heads = heads.to(device)
+        schedule = ConsolidationSchedule(len(benchmark.tasks), iterations, min(length, total))
+    learner_units = task_units if schedule is None else schedule.interval_units(task_units)
+    learner = build_learner(config, benchmark.spec, learner_units, device, schedule, benchmark.tasks[0].train)
+    task_units = task_units.to(device)
     threads = config["threads"] or default_threads(learner.solver, runs_in_group * config["train"]["batch_size"])
     if config["train"]["batch_size"] == 1 and any(isinstance(m, nn.BatchNorm2d) for m in learner.solver.modules()):
         raise ConfigError("train.batch_size", 1, "batch statistics need more than one sample", "try model.norm=group")
-    stages = build_stages(benchmark, heads, learner, iterations)
-    return Experiment(settings, benchmark, heads, learner, stages, threads, data)
+    stages = build_stages(benchmark, task_units, learner, iterations)
+    return Experiment(settings, benchmark, task_units, learner, stages, threads, hash_of_samples)
 
 
 def _check_memory(config: dict[str, Any], spec: SampleSpec, device: torch.device) -> None:
     """Refuse numbers of samples that alone would exceed the memory of the device."""
-    room, one = total_memory(device), spec.size * (8 if config["precision"] == "float64" else 4)
+    memory, sample_bytes = total_memory(device), spec.size * (8 if config["precision"] == "float64" else 4)
     counts = {
         "train.batch_size": config["train"]["batch_size"],
         "evaluate.generated_samples": config["evaluate"]["generated_samples"] or 0,
     }
-    without_pool = get_path(config["strategy"], "replay_source") != "pool"
+    has_pool = get_path(config["strategy"], "replay_source") == "pool"
     for name in fields_marked(config["strategy"], "strategy", CountsSamplesInMemory):
-        if name == "pool_size" and without_pool:
+        if name == "pool_size" and not has_pool:
             continue
         counts[f"strategy.{name}"] = get_path(config["strategy"], name) or 0
     for path, number in counts.items():
-        if number * one > room:
-            takes = f"takes {number * one >> 30:,} GiB of memory at least, and there are {room >> 30:,}"
-            raise ConfigError(path, number, takes, f"{room // one:,} samples would fill them")
+        if number * sample_bytes > memory:
+            needs = f"needs at least {number * sample_bytes >> 30:,} GiB of memory, and there are {memory >> 30:,}"
+            raise ConfigError(path, number, needs, f"{memory // sample_bytes:,} samples would fill it")
 
 
 def _with_borrowed_classes(task_units: Tensor, benchmark: Benchmark, scenario: Scenario) -> Tensor:
@@ -154,10 +154,10 @@ def _with_borrowed_classes(task_units: Tensor, benchmark: Benchmark, scenario: S
         raise ConfigError(
             "benchmark.task_overlap",
             "on",
-            f"with scenario={scenario.name} each sample tells which task it is from, and no boundary is blurred",
+            f"with scenario={scenario.name} each sample has a task label, and tasks can't overlap",
             "try scenario=class or scenario=domain",
         )
-    wide = task_units.clone()
-    for row, task in zip(wide, benchmark.tasks, strict=True):
+    extended = task_units.clone()
+    for row, task in zip(extended, benchmark.tasks, strict=True):
         row[task.train.y.unique().to(row.device)] = True
-    return wide
+    return extended

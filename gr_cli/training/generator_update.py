@@ -71,19 +71,19 @@ class GeneratorUpdate:
             The terms of the losses, (R,) each, and metrics of the gradient rules.
         """
         losses: dict[str, Tensor] = {}
-        for name, part in self._objectives.items():
-            if (batch.update + 1) % part.update_every:
+        for name, objective in self._objectives.items():
+            if (batch.update + 1) % objective.update_every:
                 continue
-            wanted = self._generators.noise_specs("training_noise", batch.x.shape[1])
+            specs = self._generators.noise_specs("training_noise", batch.x.shape[1])
             key = self._optimizer_name(name)
-            noise = self._streams.noise_at(wanted, key, task, batch.update)
+            noise = self._streams.noise_at(specs, key, task, batch.update)
             labels = [] if batch.labels is None else [batch.labels]
             terms = self._generators.call("losses", name, batch.x, noise, *labels)
             values = {term: weighted_sum(value, batch.weights) for term, value in terms.items()}
             loss = Loss(sum_tensors(list(values.values())), partial(_per_sample_loss, terms, batch.weights))
-            rule, descent = self.gradient_rules[key], self.functional_optimizers[key]
+            rule, optimizer = self.gradient_rules[key], self.functional_optimizers[key]
             step = GradientStep(key, task, batch.update, self._streams)
-            descent.step(rule.gradients(loss, descent.parameters, step), learning_rate)
+            optimizer.step(rule.gradients(loss, optimizer.parameters, step), learning_rate)
             losses |= {term: value.detach() for term, value in values.items()} | gradient_metrics(key, rule)
         return losses
 
@@ -93,7 +93,7 @@ class GeneratorUpdate:
         """One step of every objective on the samples of `batch`, due or not; their losses."""
         if not self._objectives:
             return {}
-        update = prod(part.update_every for part in self._objectives.values()) - 1
+        update = prod(objective.update_every for objective in self._objectives.values()) - 1  # all are due
         labels = batch.y if self._generators.modules[0].conditional else None
         return self.step(GeneratorBatch(batch.x, update, labels=labels), task, learning_rate)
 
@@ -114,6 +114,6 @@ def generator_learning_rate(strategy: Strategy, step: TrainingStep) -> Callable[
     iteration, iterations = step.iteration, step.iterations
     if strategy.solver_iteration(step) is not None:
         return lambda optimizer: optimizer.lr_at(iteration, iterations)
-    own = iteration if iteration < iterations else iteration - iterations
-    others = strategy.num_steps(iterations) - iterations
-    return lambda optimizer: optimizer.lr_at(own, others or iterations)
+    generator_iteration = iteration if iteration < iterations else iteration - iterations
+    generator_only_steps = strategy.num_steps(iterations) - iterations
+    return lambda optimizer: optimizer.lr_at(generator_iteration, generator_only_steps or iterations)

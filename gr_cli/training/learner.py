@@ -86,20 +86,19 @@ class Learner:
         self.functional_optimizers = {"solver": FunctionalOptimizer(self._trained_parameters(), self.optimizers)}
         self._generator_update = None
         if generators is not None:
-            own = generator_gradient_rule or self.gradient_rule
-            self._generator_update = GeneratorUpdate(generators, self.generator_optimizers, self.streams, own)
+            rule = generator_gradient_rule or self.gradient_rule
+            self._generator_update = GeneratorUpdate(generators, self.generator_optimizers, self.streams, rule)
             self.functional_optimizers |= self._generator_update.functional_optimizers
             self.gradient_rules |= self._generator_update.gradient_rules
         self._penalized_update = None
         if (regularizer := strategy.regularizer) is not None:
-            # Where solver and generator are one network with one loss, a step is one of both.
-            whole = strategy.shares_loss_with_generator and regularizer.includes_generator
-            held = {
-                name: self.functional_optimizers[name]
-                for name in self.functional_optimizers
-                if whole or name == "solver"
-            }
-            self._penalized_update = PenalizedUpdate(regularizer, held, len(self.random_streams))
+            # Where solver and generator have one loss, a step updates both, and the penalty may cover both.
+            covers_all = strategy.shares_loss_with_generator and regularizer.includes_generator
+            penalized = dict(self.functional_optimizers) if covers_all else self._solver_optimizer()
+            self._penalized_update = PenalizedUpdate(regularizer, penalized, len(self.random_streams))
+
+    def _solver_optimizer(self) -> dict[str, FunctionalOptimizer]:
+        return {"solver": self.functional_optimizers["solver"]}
 
     def _trained_parameters(self) -> list[Tensor]:
         """The solvers' parameters that require gradients."""
@@ -149,8 +148,8 @@ class Learner:
         steps = self.strategy.num_steps(iterations)
         with self.solvers.train_mode(training=True):
             for iteration, batch in zip(range(first_iteration, steps), batches, strict=False):
-                position = TrainingStep(task, iteration, iterations)
-                on_step(position, self.step(batch, self._strategy_step(position)))
+                step = TrainingStep(task, iteration, iterations)
+                on_step(step, self.step(batch, self._strategy_step(step)))
         if self.consolidation_schedule is None:
             self.end_task(task, sample_pass)
         elif task == self.consolidation_schedule.num_tasks - 1:
@@ -160,27 +159,27 @@ class Learner:
         """The step as the strategy counts it. In a task-free stream, first consolidates where an interval ended."""
         if self.consolidation_schedule is None:
             return step
-        told = self.consolidation_schedule.interval_of(step)
-        if told.iteration == 0:
-            if told.task > 0:
-                self.end_task(told.task - 1)
-            self.begin_task(told.task)
-        return told
+        interval_step = self.consolidation_schedule.interval_of(step)
+        if interval_step.iteration == 0:
+            if interval_step.task > 0:
+                self.end_task(interval_step.task - 1)
+            self.begin_task(interval_step.task)
+        return interval_step
 
     def begin_task(self, task: int, sample_pass: SamplePass | None = None) -> None:
         """Set up optimizers and strategy for a task."""
-        for descent in self.functional_optimizers.values():
-            descent.begin_task()
+        for optimizer in self.functional_optimizers.values():
+            optimizer.begin_task()
         with self._autocast(), self.clock.measure("consolidation"):
             self.strategy.begin_task(self._task_context(task, sample_pass))
 
     def end_task(self, task: int, sample_pass: SamplePass | None = None) -> None:
         """Consolidate a completed task: weight importance, frozen generators, exemplars, as the strategy defines."""
-        situation = self._task_context(task, sample_pass)
+        context = self._task_context(task, sample_pass)
         with self._autocast(), self.solvers.train_mode(training=False), self.clock.measure("consolidation"):
             if self._penalized_update is not None:
-                self._penalized_update.end_task(situation)
-            self.strategy.end_task(situation)
+                self._penalized_update.end_task(context)
+            self.strategy.end_task(context)
         self.release_task()
 
     def release_task(self) -> None:
@@ -202,75 +201,72 @@ class Learner:
                 with self.clock.measure("solver"):
                     losses |= self._step_solver(batch, step, iteration)
                     self.strategy.after_step(batch, step)
-            due = self.strategy.generator_batch(batch, step)
-            if due is not None and self._generator_update is not None:
+            generator_batch = self.strategy.generator_batch(batch, step)  # None: no step of the generator is due
+            if generator_batch is not None and self._generator_update is not None:
+                learning_rate = generator_learning_rate(self.strategy, step)
                 with self.clock.measure("generator"):
-                    losses |= self._generator_update.step(due, step.task, generator_learning_rate(self.strategy, step))
+                    losses |= self._generator_update.step(generator_batch, step.task, learning_rate)
         return losses
 
-    def _step_solver(self, batch: Batch, position: TrainingStep, iteration: int) -> Losses:
-        with self._seeded_global_stream(position.task, position.iteration):
-            forward = TrainingForward(self.solvers, self.streams, self.augment, self._solver_takes_noise, position)
-            terms = self.strategy.loss(forward, batch, position)
+    def _step_solver(self, batch: Batch, step: TrainingStep, iteration: int) -> Losses:
+        with self._seeded_global_stream(step.task, step.iteration):
+            forward = TrainingForward(self.solvers, self.streams, self.augment, self._solver_takes_noise, step)
+            terms = self.strategy.loss(forward, batch, step)
         losses = {name: term.value.detach() for name, term in terms.items()}
-        bounds = [replace(term, weight=1.0) for term in terms.values() if term.is_constraint]
-        loss = weighted_loss([term for term in terms.values() if not term.is_constraint], keep_graph=bool(bounds))
-        names = [
-            name for name in self.functional_optimizers if name == "solver" or self.strategy.shares_loss_with_generator
-        ]
-        step = GradientStep("solver", position.task, position.iteration, self.streams)
-        gradients = self._gradients(loss, names, step)
+        constraints = [replace(term, weight=1.0) for term in terms.values() if term.is_constraint]
+        minimised = [term for term in terms.values() if not term.is_constraint]
+        loss = weighted_loss(minimised, keep_graph=bool(constraints))
+        updated = self.functional_optimizers if self.strategy.shares_loss_with_generator else self._solver_optimizer()
+        gradient_step = GradientStep("solver", step.task, step.iteration, self.streams)
+        gradients = self._gradients(loss, list(updated), gradient_step)
         losses |= gradient_metrics("solver", self.gradient_rules["solver"])
-        if bounds:
-            reference = self._gradients(weighted_loss(bounds), ["solver"], replace(step, name="solver.constraint"))[
-                "solver"
-            ]
+        if constraints:  # A-GEM: the loss on stored samples must not increase
+            reference_step = replace(gradient_step, name="solver.constraint")
+            reference = self._gradients(weighted_loss(constraints), ["solver"], reference_step)["solver"]
             gradients["solver"] = project_conflicting_gradient(gradients["solver"], reference, len(self.random_streams))
 
-        def rate(optimizer: Optimizer) -> float:
-            return optimizer.lr_at(iteration, position.iterations)
+        def learning_rate(optimizer: Optimizer) -> float:
+            return optimizer.lr_at(iteration, step.iterations)
 
-        held = {} if self._penalized_update is None else self._penalized_update.functional_optimizers
+        penalized = {} if self._penalized_update is None else self._penalized_update.functional_optimizers
         if self._penalized_update is not None:
-            losses |= self._penalized_update.step([g for name in held for g in gradients[name]], rate)
-        for name in names:
-            if name not in held:
-                self.functional_optimizers[name].step(gradients[name], rate)
+            penalized_gradients = [gradient for name in penalized for gradient in gradients[name]]
+            losses |= self._penalized_update.step(penalized_gradients, learning_rate)
+        for name in updated:
+            if name not in penalized:
+                self.functional_optimizers[name].step(gradients[name], learning_rate)
         return losses | {"total": loss.total.detach() + losses.get("penalty", 0.0)}
 
     def step_generator(self, batch: Batch, task: int) -> Losses:
         """One step of every generator objective on `batch`, regardless of the update schedule; to measure speed."""
         if self._generator_update is None or self.strategy.shares_loss_with_generator:
             return {}
+        learning_rate = generator_learning_rate(self.strategy, TrainingStep(task, 0, 1))
         with self._autocast():
-            return self._generator_update.step_all_objectives(
-                batch, task, generator_learning_rate(self.strategy, TrainingStep(task, 0, 1))
-            )
+            return self._generator_update.step_all_objectives(batch, task, learning_rate)
 
     def _gradients(self, loss: Loss, names: Sequence[str], step: GradientStep) -> dict[str, list[Tensor | None]]:
         """Gradients of a solver loss by optimizer name; None for parameters that it does not depend on."""
         parameters = [p for name in names for p in self.functional_optimizers[name].parameters]
-        found = iter(self.gradient_rules["solver"].gradients(loss, parameters, step))
-        return {name: [next(found) for _ in self.functional_optimizers[name].parameters] for name in names}
+        gradients = iter(self.gradient_rules["solver"].gradients(loss, parameters, step))
+        return {name: [next(gradients) for _ in self.functional_optimizers[name].parameters] for name in names}
 
     def _autocast(self) -> Any:
         """Context in which matrix products have the learner's precision."""
         if self.precision != "bf16":
             return nullcontext()
-        # No cache of what was cast: the parameters change between two forward passes.
+        # No cache of cast weights: the parameters change between two forward passes.
         return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
     def _seeded_global_stream(self, *key: int) -> Any:
-        # A solver that doesn't ask for its noise may draw from torch's global stream: give it one of its own.
-        return (
-            nullcontext()
-            if self._solver_takes_noise
-            else seeded(self.random_streams[0].seed, StreamNames.SOLVER_GLOBAL, *key)
-        )
+        # A solver without `training_noise` may draw from torch's global stream, which is seeded for each step.
+        if self._solver_takes_noise:
+            return nullcontext()
+        return seeded(self.random_streams[0].seed, StreamNames.SOLVER_GLOBAL, *key)
 
     def _task_samples(self, replica: int) -> Iterable[tuple[Tensor, Tensor]]:
         if self._sample_pass is None:
-            raise ValueError("this strategy looks at a task's samples again: samples are needed")
+            raise ValueError("this strategy iterates over a task's samples again: sample_pass is needed")
         return self._sample_pass(replica)
 
     def _task_context(self, task: int, sample_pass: SamplePass | None) -> TaskContext:
@@ -296,9 +292,9 @@ class Learner:
         Does not change random state or training mode.
         """
         solver = self.solvers.modules[replica]
-        answer = self.strategy.classifier(replica, solver)
+        classifier = self.strategy.classifier(replica, solver)
         with self._seeded_global_stream(-1), train_mode(solver, training=False):
-            return [(answer(x.to(self.dtype)), y) for x, y in batches]
+            return [(classifier(x.to(self.dtype)), y) for x, y in batches]
 
     def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]], units: Tensor, replica: int = 0) -> Score:
         """Accuracy and loss of one solver on `batches` of (x, y), (B, ...), when `units`, bool (U,), compete."""
@@ -320,35 +316,36 @@ class Learner:
 
         It equals the state of the same run trained alone. Random streams need no state.
         """
-        whole = {
+        stacked = {
             "solver": self.solvers.state_dict(),
             "generator": None if self.generators is None else self.generators.state_dict(),
             "strategy": self.strategy.state_dict(),
             "regularizer": None if self.strategy.regularizer is None else self.strategy.regularizer.state_dict(),
             "gradient_rules": {name: rule.state_dict() for name, rule in self.gradient_rules.items()},
         }
-        mine: State = unstack(whole, replica)
-        return mine | {
-            "optimizers": {name: descent.state_of(replica) for name, descent in self.functional_optimizers.items()},
+        state: State = unstack(stacked, replica)
+        optimizers = self.functional_optimizers
+        return state | {
+            "optimizers": {name: optimizer.state_of(replica) for name, optimizer in optimizers.items()},
             "task_units": self.task_units,
         }
 
     def load_states(self, states: Sequence[State], task: int, sample_pass: SamplePass | None = None) -> None:
         """Restore the state of each replica, saved during or before `task`."""
         self.task_units = states[0]["task_units"].to(self.device)
-        whole = stack_states([{k: s[k] for k in _STACKED_STATE} for s in states], self.device)
-        self.solvers.load_state_dict(whole["solver"])
+        stacked = stack_states([{key: state[key] for key in _STACKED_STATE} for state in states], self.device)
+        self.solvers.load_state_dict(stacked["solver"])
         if self.generators is not None:
-            self.generators.load_state_dict(whole["generator"])
-        for name, descent in self.functional_optimizers.items():
-            if name in states[0]["optimizers"]:  # a run that is over keeps none
-                descent.load_states([state["optimizers"][name] for state in states])
+            self.generators.load_state_dict(stacked["generator"])
+        for name, optimizer in self.functional_optimizers.items():
+            if name in states[0]["optimizers"]:  # the checkpoint of a complete run has no optimizer states
+                optimizer.load_states([state["optimizers"][name] for state in states])
         for name, rule in self.gradient_rules.items():
-            rule.load_state_dict(whole["gradient_rules"][name])
+            rule.load_state_dict(stacked["gradient_rules"][name])
         if self.strategy.regularizer is not None:
-            self.strategy.regularizer.load_state_dict(whole["regularizer"])
-        self.strategy.load_state_dict(whole["strategy"], self._task_context(task, sample_pass))
+            self.strategy.regularizer.load_state_dict(stacked["regularizer"])
+        self.strategy.load_state_dict(stacked["strategy"], self._task_context(task, sample_pass))
 
 
-# What lies in memory with a replica axis, by its name in the state.
+# Entries of the state whose tensors have a replica axis in memory.
 _STACKED_STATE = ("solver", "generator", "strategy", "regularizer", "gradient_rules")

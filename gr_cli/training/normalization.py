@@ -40,7 +40,7 @@ def input_moments(
         raise ConfigError(
             "normalise",
             [list(values) for values in setting],
-            f"must be [means, deviations], {size} each, one for each channel, and the deviations above 0",
+            f"must be [means, deviations], one number for each of {size} channels, deviations above 0",
             "try normalise=first_task",
         )
     return ChannelMoments(mean, deviation, len(spec.shape))
@@ -56,6 +56,6 @@ def channel_moments(samples: Samples) -> tuple[list[float], list[float]]:
         count += by_channel.shape[1]
     mean, square = torch.stack(sums).sum(0) / count
     deviation = (square - mean.square()).clamp(min=0).sqrt()
-    # What varies by no more than rounding does not vary.
+    # A channel that varies by no more than rounding errors is constant.
     deviation = torch.where(deviation > 1e-6 * square.sqrt(), deviation, 1.0)
     return mean.tolist(), deviation.tolist()

@@ -30,6 +30,7 @@ class RunObserver:
     ...     steps = 0
     ...     def stepped(self, stage_index, step, losses):
     ...         self.steps += 1
+    >>> from gr_cli.strategies.context import TrainingStep
     >>> observer = StepCounter()
     >>> observer.stepped(0, TrainingStep(task=0, iteration=0, iterations=10), {})
     >>> observer.steps
@@ -84,17 +85,16 @@ class Observers(RunObserver):
         self._observers = list(observers)
 
     def _notify(self, call: Callable[[RunObserver], None]) -> None:
-        for view in list(self._observers):
+        for observer in list(self._observers):
             try:
-                call(view)
-            except (Exception, SystemExit) as error:  # rich leaves that way when nobody reads a pipe any more
-                self._observers.remove(view)
-                with suppress(Exception):  # stderr may be what fails
-                    print_status(
-                        f"what is shown failed ({type(error).__name__}: {one_line(error)}); what runs goes on unseen"
-                    )
+                call(observer)
+            except (Exception, SystemExit) as error:  # rich exits when the reader closed the pipe
+                self._observers.remove(observer)
+                with suppress(Exception):  # writing to stderr may fail, too
+                    reason = f"{type(error).__name__}: {one_line(error)}"
+                    print_status(f"progress display failed ({reason}); training continues without it")
                 with suppress(Exception, SystemExit):
-                    view.close()
+                    observer.close()
 
     def started(
         self,
@@ -103,25 +103,25 @@ class Observers(RunObserver):
         steps: Sequence[int],
         resume_point: ResumePoint,
     ) -> None:
-        self._notify(lambda view: view.started(experiments, folders, steps, resume_point))
+        self._notify(lambda observer: observer.started(experiments, folders, steps, resume_point))
 
     def stage_started(self, stage_index: int, names: Sequence[str]) -> None:
-        self._notify(lambda view: view.stage_started(stage_index, names))
+        self._notify(lambda observer: observer.stage_started(stage_index, names))
 
     def stepped(self, stage_index: int, step: TrainingStep, losses: Losses) -> None:
-        self._notify(lambda view: view.stepped(stage_index, step, losses))
+        self._notify(lambda observer: observer.stepped(stage_index, step, losses))
 
     def stage_finished(self, stage_index: int, accuracies: Sequence[MatrixRow]) -> None:
-        self._notify(lambda view: view.stage_finished(stage_index, accuracies))
+        self._notify(lambda observer: observer.stage_finished(stage_index, accuracies))
 
     def failed(self, folder: Path, error: GrError) -> None:
-        self._notify(lambda view: view.failed(folder, error))
+        self._notify(lambda observer: observer.failed(folder, error))
 
     def finished(self, experiments: Sequence[Experiment], outcomes: Sequence[Result | GrError]) -> None:
-        self._notify(lambda view: view.finished(experiments, outcomes))
+        self._notify(lambda observer: observer.finished(experiments, outcomes))
 
     def already_finished(self, settings: Settings, result: Result) -> None:
-        self._notify(lambda view: view.already_finished(settings, result))
+        self._notify(lambda observer: observer.already_finished(settings, result))
 
     def close(self) -> None:
-        self._notify(lambda view: view.close())
+        self._notify(lambda observer: observer.close())

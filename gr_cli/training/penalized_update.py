@@ -40,17 +40,20 @@ class PenalizedUpdate:
             The value of the `penalty` (R,), from the second task on.
         """
         regularizer, parameters = self.regularizer, self._parameters()
-        free = [
+        loss_gradients = [
             torch.zeros_like(p) if g is None else with_replica_axis(g, self._replicas)
             for p, g in zip(parameters, gradients, strict=True)
         ]
         before = [p.clone() for p in parameters] if regularizer.tracks_trajectory else []
         penalty = regularizer.penalty(parameters)
-        pulls = iter(free if penalty is None else [g + pull for g, pull in zip(free, penalty[1], strict=True)])
-        for descent in self.functional_optimizers.values():
-            descent.step([next(pulls).view_as(p) for p in descent.parameters], learning_rate)
+        total_gradients = loss_gradients
+        if penalty is not None:
+            total_gradients = [loss + weight for loss, weight in zip(loss_gradients, penalty[1], strict=True)]
+        remaining = iter(total_gradients)
+        for optimizer in self.functional_optimizers.values():
+            optimizer.step([next(remaining).view_as(p) for p in optimizer.parameters], learning_rate)
         if regularizer.tracks_trajectory:
-            regularizer.track_step(before, parameters, free)
+            regularizer.track_step(before, parameters, loss_gradients)
         return {} if penalty is None else {"penalty": penalty[0]}
 
     def end_task(self, context: TaskContext) -> None:
@@ -58,5 +61,5 @@ class PenalizedUpdate:
         self.regularizer.end_task(self._parameters(), context)
 
     def _parameters(self) -> list[Tensor]:
-        held = (p.detach() for descent in self.functional_optimizers.values() for p in descent.parameters)
-        return [with_replica_axis(p, self._replicas) for p in held]
+        parameters = (p.detach() for optimizer in self.functional_optimizers.values() for p in optimizer.parameters)
+        return [with_replica_axis(p, self._replicas) for p in parameters]

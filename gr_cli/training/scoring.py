@@ -30,12 +30,13 @@ class Score:
 @torch.no_grad()
 def score(predictions: Predictions, units: Tensor) -> Score:
     """Score `predictions` when `units`, bool (U,), compete."""
-    n = sum(len(y) for _, y in predictions)
-    if n == 0:
+    num_samples = sum(len(y) for _, y in predictions)
+    if num_samples == 0:
         return Score(float("nan"), None, 0)
     correct = torch.stack([(x.masked_fill(~units, -torch.inf).argmax(-1) == y).sum() for x, y in predictions]).sum()
     loss = torch.stack([cross_entropy(x, y, units).sum().double() for x, y in predictions])
-    answerable = torch.stack([units[y].all() for _, y in predictions]).all()
-    # One after the other: a sum in another order would round otherwise.
+    all_active = torch.stack([units[y].all() for _, y in predictions]).all()
+    # In Python, in order: a sum on the device could round differently.
     total = sum(loss.tolist())
-    return Score(correct.item() / n, total / n if answerable.item() else None, n)
+    mean_loss = total / num_samples if all_active.item() else None
+    return Score(correct.item() / num_samples, mean_loss, num_samples)

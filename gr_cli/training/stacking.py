@@ -25,6 +25,7 @@ def stack_learners(experiments: Sequence[Experiment]) -> Learner:
     if len(learners) == 1:
         return learners[0]
     first, configs = learners[0], [experiment.settings.config for experiment in experiments]
+    # Settings of each generator itself, and those of its own optimizer and gradient rule.
     split = [({}, {}) if config["generator"] is None else split_generator(config["generator"]) for config in configs]
 
     def varying(group: str, nodes: Sequence[Mapping[str, Any]] | None = None) -> dict[str, Tensor]:
@@ -35,9 +36,10 @@ def stack_learners(experiments: Sequence[Experiment]) -> Learner:
     strategy = copy.copy(first.strategy)
     strategy.regularizer = copy.copy(strategy.regularizer)
     _with_attributes(strategy, varying("strategy"))
-    own = first.generator_gradient_rule
-    if own is not None:
-        own = _with_attributes(copy.copy(own), varying("gradient_rule", [inner["gradient_rule"] for _, inner in split]))
+    generator_rule = first.generator_gradient_rule
+    if generator_rule is not None:
+        values = varying("gradient_rule", [inner["gradient_rule"] for _, inner in split])
+        generator_rule = _with_attributes(copy.copy(generator_rule), values)
     generators = [learner.generator for learner in learners if learner.generator is not None]
     return Learner(
         Replicas([learner.solver for learner in learners], varying("model")),
@@ -46,13 +48,13 @@ def stack_learners(experiments: Sequence[Experiment]) -> Learner:
         [optimizer for learner in learners for optimizer in learner.optimizers],
         first.scenario,
         first.task_units,
-        [draws for learner in learners for draws in learner.random_streams],
+        [streams for learner in learners for streams in learner.random_streams],
         first.precision,
         first.augment,
         first.consolidation_schedule,
         [optimizer for learner in learners for optimizer in learner.generator_optimizers],
         _with_attributes(copy.copy(first.gradient_rule), varying("gradient_rule")),
-        own,
+        generator_rule,
     )
 
 
@@ -69,7 +71,7 @@ def per_replica_values(nodes: Sequence[Mapping[str, Any]], group: str, device: t
     names = () if not nodes[0] else fields_marked(nodes[0], group, VariesPerReplica)
     values = {name: [get_path(node, name) for node in nodes] for name in names if get_path(nodes[0], name) is not None}
     return {
-        name: torch.tensor(found, dtype=torch.float64, device=device)
-        for name, found in values.items()
-        if len(set(found)) > 1
+        name: torch.tensor(of_runs, dtype=torch.float64, device=device)
+        for name, of_runs in values.items()
+        if len(set(of_runs)) > 1
     }

@@ -23,7 +23,8 @@ class Stage:
         name: Name for tables and logs.
         train: Training samples; their labels are output units.
         active_units: bool (U,) or (N, U) per sample, the output units that compete for samples of this stage.
-        replay_units: bool (H, U), the output units that compete for replayed samples of each task.
+        replay_units: bool (H, U), the output units that compete for replayed samples: a row for each earlier task in
+            the task scenario, else one row.
         competing_units: bool (U, U), the output units that compete with each unit.
         iterations: Training iterations.
     """
@@ -40,8 +41,8 @@ class Stage:
 def iterations_per_task(train: dict[str, Any], benchmark: Benchmark) -> int:
     """Iterations of each task: `iterations` if set, else `epochs` over a task of mean size."""
     mean_size = sum(len(task.train) for task in benchmark.tasks) / len(benchmark.tasks)
-    given: int | None = train["iterations"]
-    return given or ceil(train["epochs"] * mean_size / train["batch_size"])
+    iterations: int | None = train["iterations"]
+    return iterations or ceil(train["epochs"] * mean_size / train["batch_size"])
 
 
 def build_stages(benchmark: Benchmark, task_units: Tensor, learner: Learner, iterations: int) -> list[Stage]:
@@ -65,12 +66,14 @@ def training_tasks(tasks: Sequence[Task], training_data: str, task: int) -> Sequ
 def _build_stage(tasks: Sequence[Task], name: str, task_units: Tensor, learner: Learner, iterations: int) -> Stage:
     """One stage with the samples of `tasks`, numbered as the last of them."""
     scenario, last = learner.scenario, tasks[-1].id
-    rest = (scenario.replay_units(task_units, last), scenario.competing_units(task_units, last), iterations)
     if len(tasks) == 1:
-        return Stage(last, name, tasks[0].train, scenario.training_units(task_units, last), *rest)
-    owner = torch.cat([torch.full((len(task.train),), task.id, device=learner.device) for task in tasks])
-    together = Samples.concatenate([task.train for task in tasks])
-    return Stage(last, name, together, scenario.joint_units(task_units, owner, last), *rest)
+        train, active_units = tasks[0].train, scenario.training_units(task_units, last)
+    else:
+        train = Samples.concatenate([task.train for task in tasks])
+        task_of_sample = torch.cat([torch.full((len(task.train),), task.id, device=learner.device) for task in tasks])
+        active_units = scenario.joint_units(task_units, task_of_sample, last)
+    replay_units, competing_units = scenario.replay_units(task_units, last), scenario.competing_units(task_units, last)
+    return Stage(last, name, train, active_units, replay_units, competing_units, iterations)
 
 
 class ResumePoint(NamedTuple):

@@ -37,30 +37,26 @@ class ConsolidationSchedule:
     iterations_per_task: int
     interval_length: int
 
-    def interval_of(self, position: TrainingStep) -> TrainingStep:
+    def interval_of(self, step: TrainingStep) -> TrainingStep:
         """The number of a step's interval as `task`, its iteration within the interval, and the interval's length."""
-        stretch, step = divmod(position.task * self.iterations_per_task + position.iteration, self.interval_length)
-        return TrainingStep(stretch, step, self.interval_length)
+        position = step.task * self.iterations_per_task + step.iteration
+        return TrainingStep(position // self.interval_length, position % self.interval_length, self.interval_length)
 
     def last_interval_before(self, task: int, iteration: int) -> int:
         """The interval of the last step before `iteration` of `task`, or of the last step of the stream."""
-        return (
-            min(task * self.iterations_per_task + iteration, self.num_tasks * self.iterations_per_task) - 1
-        ) // self.interval_length
+        total = self.num_tasks * self.iterations_per_task
+        position = min(task * self.iterations_per_task + iteration, total)
+        return (position - 1) // self.interval_length
 
     def interval_units(self, task_units: Tensor) -> Tensor:
         """Output units of all tasks that overlap each interval, bool (I, U), from those of each task, bool (T, U)."""
-        last = self.num_tasks * self.iterations_per_task - 1
-        begins = range(0, last + 1, self.interval_length)
-        parts = [
-            task_units[
-                first // self.iterations_per_task : min(first + self.interval_length - 1, last)
-                // self.iterations_per_task
-                + 1
-            ]
-            for first in begins
-        ]
-        return torch.stack([part.any(0) for part in parts])
+        total = self.num_tasks * self.iterations_per_task
+        intervals = []
+        for start in range(0, total, self.interval_length):
+            last = min(start + self.interval_length, total) - 1
+            first_task, last_task = start // self.iterations_per_task, last // self.iterations_per_task
+            intervals.append(task_units[first_task : last_task + 1].any(0))
+        return torch.stack(intervals)
 
 
 def check_task_boundaries(boundaries_unknown: bool, strategy: Strategy, scenario: Scenario) -> None:
@@ -84,21 +80,21 @@ def check_task_boundaries(boundaries_unknown: bool, strategy: Strategy, scenario
         raise ConfigError(
             "train.task_boundaries",
             "unknown",
-            f"with scenario={scenario.name} each sample tells which task it is from",
+            f"with scenario={scenario.name} each sample has a task label",
             "try scenario=class or scenario=domain",
         )
-    for part in (strategy, strategy.regularizer):
-        if part is not None and part.boundary_requirement:
+    for component in (strategy, strategy.regularizer):
+        if component is not None and component.boundary_requirement:
             raise ConfigError(
                 "train.task_boundaries",
                 "unknown",
-                f"{type(part).__name__} {part.boundary_requirement}",
+                f"{type(component).__name__} {component.boundary_requirement}",
                 "try train.task_boundaries=known, or strategy=generative_replay, dgr, er_plus or finetune",
             )
     if strategy.supports_consolidation and every is None:
         raise ConfigError(
             "strategy.consolidate_every",
             None,
-            "must say how many steps lie between consolidations, where nobody tells that a task is over",
+            "must be the number of steps between consolidations in a task-free stream",
             "try strategy.consolidate_every=1000",
         )

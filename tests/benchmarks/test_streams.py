@@ -206,7 +206,7 @@ def test_blurred_and_recurring_streams_are_learnt(gr_run):
     [
         (
             ["benchmark.task_overlap=0.1", "scenario=task"],
-            "benchmark.task_overlap=on: with scenario=task each sample tells",
+            "benchmark.task_overlap=on: with scenario=task each sample has",
         ),
         (["benchmark.task_overlap=0.1", "benchmark.classes_per_task=10"], "and there is only one"),
         (["benchmark.task_overlap=1.0"], "benchmark.task_overlap=1.0: must be a number ≥ 0 and < 1"),

@@ -103,10 +103,10 @@ MISTAKES = [
     ("benchmark.source={_target_:os.getcwd}", "benchmark.source=os.getcwd: must be a Source"),
     ("generator.latent_dim={_target_:os.getcwd}", "generator.latent_dim=os.getcwd: must be a whole number ≥ 1"),
     ("strategy=joint strategy._target_=os.getcwd", "makes a str, and a Strategy is needed"),
-    ("+model.input_size=63", "model.input_size=63: follows from the other choices, and is 64 here"),
+    ("+model.input_size=63", "model.input_size=63: follows from the other settings, and is 64 here"),
     ("+generator.sample_shape=[64]", r"sample_shape=\[64\]: no such setting; there are dropout, hidden_dims"),
-    ("+generator.spec=[64]", r"spec=\[64\]: follows from the other choices, and is the benchmark's here; leave it out"),
-    ("train.batch_size=1000000000000", "train.batch_size=1000000000000: takes 238,418 GiB of memory at least"),
+    ("+generator.spec=[64]", r"spec=\[64\]: follows from the other settings, and is the benchmark's here"),
+    ("train.batch_size=1000000000000", "train.batch_size=1000000000000: needs at least 238,418 GiB of memory"),
     ("strategy.memory_size=1000000000000", "strategy.memory_size=1000000000000: takes 238,418 GiB"),
     (
         "strategy.replay_source=pool strategy.pool_size=1000000000000",

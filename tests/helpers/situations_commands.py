@@ -79,17 +79,17 @@ _LAUNCHER = "defaults:\n  - override /hydra/launcher: joblib"
 
 COMMANDS: Table = {
     "training/build.py": [
-        ("is fitted in one go, and takes no steps", typed("generator=mixture +generator/optimizer=adam")),
-        ("is fitted in one go, and takes no steps", typed("generator=mixture +generator/gradient_rule=none")),
-        ("shares one loss with the solver", typed("strategy=bir generator/gradient_rule=none")),
-        ("this model takes no moments", typed(f"{PLAIN} normalise=first_task")),
-        ("has no features, which this generator reads", typed(f"{PLAIN} generator=feedback")),
-        ("has no hidden_sizes to be taken over", typed("model=cnn generator=symmetric_vae")),
-        ("follows from the other choices", mistake("+model.input_size=63")),
+        ("is fitted in closed form, without gradient steps", typed("generator=mixture +generator/optimizer=adam")),
+        ("is fitted in closed form, without gradient steps", typed("generator=mixture +generator/gradient_rule=none")),
+        ("shares the solver's loss and gradient rule", typed("strategy=bir generator/gradient_rule=none")),
+        ("this model has no argument `moments`", typed(f"{PLAIN} normalise=first_task")),
+        ("has no features, and this generator needs them", typed(f"{PLAIN} generator=feedback")),
+        ("null means those of the solver, and {} has no hidden_sizes", typed("model=cnn generator=symmetric_vae")),
+        ("follows from the other settings", mistake("+model.input_size=63")),
     ],
     "training/experiment.py": [
         ("batch statistics need more than", mistake("model=resnet18 model.norm=batch train.batch_size=1")),
-        ("GiB of memory at least", mistake("train.batch_size=1000000000000")),
+        ("GiB of memory, and there are", mistake("train.batch_size=1000000000000")),
         ("benchmark.task_overlap=on: with scenario=", typed("benchmark.task_overlap=0.1 scenario=task")),
     ],
     "nn/augmentation.py": [
@@ -210,9 +210,9 @@ COMMANDS: Table = {
     ],
     "training/task_free.py": [
         ("is for task-free streams", typed("strategy.consolidate_every=5")),
-        ("each sample tells which task", typed("train.task_boundaries=unknown scenario=task")),
+        ("each sample has a task label", typed("train.task_boundaries=unknown scenario=task")),
         ("train.task_boundaries=unknown: {} {}", typed("train.task_boundaries=unknown strategy=ewc")),
-        ("must say how many steps lie between", typed("train.task_boundaries=unknown")),
+        ("must be the number of steps between consolidations", typed("train.task_boundaries=unknown")),
     ],
     "cli/callback.py": [
         ("_validated_settings", mistake("-m strategy=finetune,foo"), "strategy=foo: no such option"),

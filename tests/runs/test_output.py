@@ -132,7 +132,7 @@ def test_a_view_that_fails_is_told_of_once(gr_run, monkeypatch, at, error):
     code, _, err = gr_run(*SHORT)
     assert code == 0
     said = " ".join(str(error).splitlines())
-    assert err == f"gr-run: what is shown failed ({type(error).__name__}: {said}); what runs goes on unseen\n"
+    assert err == f"gr-run: progress display failed ({type(error).__name__}: {said}); training continues without it\n"
     assert_finished()
 
 

@@ -175,7 +175,7 @@ def test_the_state_of_a_model_that_does_not_is_as_it_was():
 
 @pytest.mark.parametrize("wanted", [[[0.5, 0.5], [1.0, 1.0]], [[0.5], [0.0]], [[0.5], [-1.0]], [[], []]])
 def test_moments_that_do_not_fit_are_refused(wanted):
-    with pytest.raises(ConfigError, match=r"must be \[means, deviations\], 1 each"):
+    with pytest.raises(ConfigError, match=r"must be \[means, deviations\], one number for each of 1 channels"):
         input_moments(wanted, SampleSpec((1, 4, 4)), None)
 
 

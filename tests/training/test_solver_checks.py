@@ -182,12 +182,12 @@ def test_a_generator_that_was_changed_is_trained_or_refused(network):
     mine = trainer(mlp())
     mine.train_task(batches())
     generator = mine.generator_model
-    generator.pixels = type(generator.pixels)(8, 6)
-    before = generator.pixels.weight.detach().clone()
+    generator.output = type(generator.output)(8, 6)
+    before = generator.output.weight.detach().clone()
     mine.train_task(batches(1))
-    assert not torch.equal(generator.pixels.weight, before)
-    generator.pixels.requires_grad_(False)
-    with pytest.raises(ConfigError, match=r"generator_model=pixels\.weight: is frozen"):
+    assert not torch.equal(generator.output.weight, before)
+    generator.output.requires_grad_(False)
+    with pytest.raises(ConfigError, match=r"generator_model=output\.weight: is frozen"):
         mine.train_task(batches())
     generator.requires_grad_(True)
     parameter = next(getattr(mine, network).parameters())

@@ -100,7 +100,7 @@ def test_raw_samples_are_dropped_at_each_consolidation():
     learner, seen = built.learner, []
     for number, stage in enumerate(built.stages):
         stream = batches([built], number, 0)
-        learner.train_task(stage.task, stream, 20, lambda *_: seen.append(learner.strategy.memory.seen))
+        learner.train_task(stage.task, stream, 20, lambda *_: seen.append(learner.strategy.memory.num_seen))
     assert seen == [32 * (1 + step % 13) for step in range(60)]
     assert learner.strategy.memory is None
 
@@ -155,8 +155,8 @@ def test_the_networks_come_back():
         (["strategy=generative_classifier"], "learns each class in its task"),
         (["generator=mixture", *REPLAY[1:]], "trains this generator when a task begins or ends"),
         (["strategy.generator_training=after", *REPLAY[1:]], "trains this generator when a task begins or ends"),
-        ([], "strategy.consolidate_every=null: must say how many steps"),
-        (["scenario=task"], "train.task_boundaries=unknown: with scenario=task each sample tells"),
+        ([], "strategy.consolidate_every=null: must be the number of steps"),
+        (["scenario=task"], "train.task_boundaries=unknown: with scenario=task each sample has"),
         (["train.task_boundaries=known", *REPLAY[1:]], "strategy.consolidate_every=13: is for task-free streams"),
         (["train.task_boundaries=none"], "train.task_boundaries=none: must be one of known, unknown"),
     ],
