@@ -51,8 +51,8 @@ class ConfigError(GrError):
     exit_code = 2
 
     def __init__(self, field: str, value: object, allowed: str, remedy: str = "") -> None:
-        shown = "null" if value is None else str(value)
-        super().__init__(f"{field}={shown}: {allowed}" + (f"; {remedy}" if remedy else ""))
+        text = "null" if value is None else str(value)
+        super().__init__(f"{field}={text}: {allowed}" + (f"; {remedy}" if remedy else ""))
         self.field, self.value = field, value
 
 
@@ -123,11 +123,11 @@ class Interrupted(GrError):
     interrupted = True
 
     def __init__(self, folders: Sequence[Path], trusted_names: Sequence[str] = ()) -> None:
-        words = [f"resume={folder}" for folder in folders] + (
+        arguments = [f"resume={folder}" for folder in folders] + (
             [f"trust={','.join(trusted_names)}"] if trusted_names else []
         )
-        how = f"go on with: gr-run {shlex.join(words)}" if len(folders) == 1 else "repeat the command"
-        super().__init__(f"interrupted; {how}")
+        remedy = f"resume with: gr-run {shlex.join(arguments)}" if len(folders) == 1 else "repeat the command"
+        super().__init__(f"interrupted; {remedy}")
 
 
 class Stop(BaseException):
@@ -146,7 +146,7 @@ def as_failure(error: Exception) -> GrError:
     return error if isinstance(error, GrError) else TrainingError(f"{type(error).__name__}: {one_line(error)}")
 
 
-# What a terminal obeys instead of showing it, and what changes the direction or the look of the text around it.
+# Control characters, and characters that change the direction or look of the surrounding text.
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
@@ -163,15 +163,15 @@ def display_name(name: str, max_length: int = 60) -> str:
 
     Longer names are cut and end in a hash, so that they stay distinct.
     """
-    plain = _CONTROL.sub(_escape, name).replace("\u2028", r"\u2028").replace("\u2029", r"\u2029")
-    if len(plain) <= max_length:
-        return plain
+    escaped = _CONTROL.sub(_escape, name).replace("\u2028", r"\u2028").replace("\u2029", r"\u2029")
+    if len(escaped) <= max_length:
+        return escaped
     digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
-    return f"{plain[: max_length - len(digest) - 1]}…{digest}"
+    return f"{escaped[: max_length - len(digest) - 1]}…{digest}"
 
 
-def _escape(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
 
 
 def truncate(text: str, max_length: int = 60) -> str:

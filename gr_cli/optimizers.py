@@ -77,8 +77,8 @@ class Optimizer(ABC):
             return self.lr * (iteration + 1) / self.warmup
         if self.schedule == "constant":
             return self.lr
-        done = (iteration - self.warmup) / max(1, iterations - self.warmup)
-        return self.lr * (1.0 - done if self.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done)))
+        progress = (iteration - self.warmup) / max(1, iterations - self.warmup)
+        return self.lr * (1.0 - progress if self.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class Adam(Optimizer):
         return {
             "first": [torch.zeros_like(p) for p in parameters],
             "second": [torch.zeros_like(p) for p in parameters],
-            # One count for all, as long as they take their steps together.
+            # One shared count, until some parameters skip a step.
             "steps": [torch.zeros((), device=parameters[0].device)] * len(parameters) if parameters else [],
         }
 
@@ -168,7 +168,7 @@ class SGD(Optimizer):
             dampening=0.0,
             nesterov=self.nesterov,
             maximize=False,
-            # A momentum begins at 0, which without dampening is the same as beginning with the first gradient.
+            # Without dampening, a momentum buffer of 0 equals one that starts as the first gradient.
             is_first_step=False,
         )
 
@@ -176,7 +176,7 @@ class SGD(Optimizer):
 class FunctionalOptimizer:
     """Optimizer of one set of parameters for all replicas, with its state.
 
-    Neighbouring replicas with the same settings take their steps as one parameter group.
+    Consecutive replicas with the same settings are one parameter group, with one step for all.
 
     Args:
         parameters: Parameters, changed in place; (R, ...) each if R > 1.
@@ -187,10 +187,12 @@ class FunctionalOptimizer:
         self._num_replicas, self.parameters = len(optimizers), list(parameters)
         self._param_groups: list[tuple[Optimizer, slice, list[Tensor]]] = []
         start = 0
-        for optimizer, alike in groupby(optimizers):
-            stop = start + len(list(alike))
-            mine = list(parameters) if self._num_replicas == 1 else [p.detach()[start:stop] for p in parameters]
-            self._param_groups.append((optimizer, slice(start, stop), mine))
+        for optimizer, group in groupby(optimizers):
+            stop = start + len(list(group))
+            group_parameters = (
+                list(parameters) if self._num_replicas == 1 else [p.detach()[start:stop] for p in parameters]
+            )
+            self._param_groups.append((optimizer, slice(start, stop), group_parameters))
             start = stop
         self._states: list[OptimizerState] = [{} for _ in self._param_groups]
 
@@ -199,25 +201,25 @@ class FunctionalOptimizer:
 
         The state of parameters that are kept is kept; that of new ones starts anew.
         """
-        ((optimizer, where, _),), (before,) = self._param_groups, self._states
-        places = {id(p): i for i, p in enumerate(self.parameters)}
+        ((optimizer, replicas, _),), (old_state,) = self._param_groups, self._states
+        old_index = {id(p): i for i, p in enumerate(self.parameters)}
         self.parameters = list(parameters)
-        self._param_groups = [(optimizer, where, self.parameters)]
-        if not before:
+        self._param_groups = [(optimizer, replicas, self.parameters)]
+        if not old_state:
             return
-        moments = optimizer.init_state(self.parameters)
-        for name, values in moments.items():
+        state = optimizer.init_state(self.parameters)
+        for name, values in state.items():
             for i, parameter in enumerate(self.parameters):
-                old = before[name][places[id(parameter)]] if id(parameter) in places else None
-                if old is not None and old.shape == values[i].shape:
-                    values[i] = old
-        self._states = [moments]
+                old_value = old_state[name][old_index[id(parameter)]] if id(parameter) in old_index else None
+                if old_value is not None and old_value.shape == values[i].shape:
+                    values[i] = old_value
+        self._states = [state]
 
     def begin_task(self) -> None:
         """Initialize the state, in the first task or where `reset_per_task` is set."""
-        for i, (optimizer, _, mine) in enumerate(self._param_groups):
+        for i, (optimizer, _, parameters) in enumerate(self._param_groups):
             if optimizer.reset_per_task or not self._states[i]:
-                self._states[i] = optimizer.init_state(mine)
+                self._states[i] = optimizer.init_state(parameters)
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor | None], learning_rate: Callable[[Optimizer], float]) -> None:
@@ -227,55 +229,57 @@ class FunctionalOptimizer:
             gradients: Gradients of all parameters; those with None are not changed.
             learning_rate: Learning rate for the settings of a group.
         """
-        # The fused kernels walk through memory as if gradients lay in it as their parameters do.
-        laid = [
+        # The fused kernels require gradients with the memory layout of their parameters.
+        aligned_gradients = [
             (i, g if g.stride() == p.stride() else torch.empty_like(p).copy_(g))
             for i, (p, g) in enumerate(zip(self.parameters, gradients, strict=True))
             if g is not None
         ]
-        if not laid:
+        if not aligned_gradients:
             return
-        if len(laid) < len(gradients):
+        if len(aligned_gradients) < len(gradients):
             self._separate_step_counts()
-        for (optimizer, where, mine), moments in zip(self._param_groups, self._states, strict=True):
-            whole = len(self._param_groups) == 1
+        for (optimizer, replicas, parameters), state in zip(self._param_groups, self._states, strict=True):
+            is_single_group = len(self._param_groups) == 1
             optimizer.step(
-                [mine[i] for i, _ in laid],
-                [g if whole else g[where] for _, g in laid],
-                {moment: [values[i] for i, _ in laid] for moment, values in moments.items()},
+                [parameters[i] for i, _ in aligned_gradients],
+                [g if is_single_group else g[replicas] for _, g in aligned_gradients],
+                {name: [values[i] for i, _ in aligned_gradients] for name, values in state.items()},
                 learning_rate(optimizer),
             )
 
     def _separate_step_counts(self) -> None:
         """Give each parameter its own step count, once some of them skip a step."""
-        for moments in self._states:
-            steps = moments.get("steps", [])
+        for state in self._states:
+            steps = state.get("steps", [])
             if len({id(count) for count in steps}) < len(steps):
-                moments["steps"] = [count.clone() for count in steps]
+                state["steps"] = [count.clone() for count in steps]
 
     def state_of(self, replica: int) -> OptimizerState:
         """The state of one replica, without the replica axis."""
-        for (_, where, _), moments in zip(self._param_groups, self._states, strict=True):
-            if where.start <= replica < where.stop:
-                index = None if self._num_replicas == 1 else replica - where.start
+        for (_, replicas, _), state in zip(self._param_groups, self._states, strict=True):
+            if replicas.start <= replica < replicas.stop:
+                index = None if self._num_replicas == 1 else replica - replicas.start
                 return {
                     name: [(v if index is None or name == "steps" else v[index]).clone() for v in values]
-                    for name, values in moments.items()
+                    for name, values in state.items()
                 }
         raise IndexError(replica)
 
     def load_states(self, states: Sequence[OptimizerState]) -> None:
         """Restore the states of all replicas, as from `state_of`."""
-        for i, (_, where, mine) in enumerate(self._param_groups):
-            part, device = states[where], mine[0].device
+        for i, (_, replicas, parameters) in enumerate(self._param_groups):
+            group_states, device = states[replicas], parameters[0].device
             self._states[i] = {
                 name: _step_counts(values, device)
                 if name == "steps"
                 else [
-                    (value.clone() if self._num_replicas == 1 else torch.stack([s[name][k] for s in part])).to(device)
+                    (value.clone() if self._num_replicas == 1 else torch.stack([s[name][k] for s in group_states])).to(
+                        device
+                    )
                     for k, value in enumerate(values)
                 ]
-                for name, values in part[0].items()
+                for name, values in group_states[0].items()
             }
 
 

@@ -44,10 +44,10 @@ class Scenario:
         if not self.units_are_task_specific:
             return [0] * len(class_counts)
         offsets: list[int] = []
-        free = 0
-        for count, earlier in zip_longest(class_counts, repeats):
-            offsets.append(free if earlier is None else offsets[earlier])
-            free += count if earlier is None else 0
+        next_unit = 0
+        for count, repeated in zip_longest(class_counts, repeats):
+            offsets.append(next_unit if repeated is None else offsets[repeated])
+            next_unit += count if repeated is None else 0
         return offsets
 
     def task_units(self, class_counts: Sequence[int], repeats: Sequence[int | None] = ()) -> Tensor:
@@ -64,13 +64,13 @@ class Scenario:
             raise ConfigError(
                 "scenario",
                 self.name,
-                "all tasks share their output units and must have equally many classes, not "
+                "tasks share their output units and must have the same number of classes, not "
                 + ", ".join(map(str, class_counts)),
                 "try scenario=class or scenario=task",
             )
         offsets = self.unit_offsets(class_counts, repeats)
-        width = max(start + count for start, count in zip(offsets, class_counts, strict=True))
-        table = torch.zeros(len(class_counts), width, dtype=torch.bool)
+        num_units = max(start + count for start, count in zip(offsets, class_counts, strict=True))
+        table = torch.zeros(len(class_counts), num_units, dtype=torch.bool)
         for row, start, count in zip(table, offsets, class_counts, strict=True):
             row[start : start + count] = True
         return table
@@ -118,7 +118,7 @@ class Scenario:
         """Units that compete on test samples of `task` after training `last_trained_task` (-1: none): bool (U,)."""
         if self.name == "task":
             return task_units[task]
-        # Before any training no class has been seen: the untrained network chooses among all.
+        # Before the first task the untrained network predicts among all classes.
         return (
             task_units.any(0)
             if self.name == "domain" or last_trained_task < 0
@@ -144,12 +144,12 @@ class Scenario:
         """
         if self.name != "task":
             return self.training_units(task_units, task).expand(task_units.shape[1], -1)
-        mine = (task_units[: task + 1].unsqueeze(2) & task_units[: task + 1].unsqueeze(1)).any(0)
-        return mine | ~mine.any(1, keepdim=True)
+        same_task = (task_units[: task + 1].unsqueeze(2) & task_units[: task + 1].unsqueeze(1)).any(0)
+        return same_task | ~same_task.any(1, keepdim=True)
 
     def task_of_unit(self, task_units: Tensor, task: int) -> Tensor | None:
         """The task before `task` of each unit, (U,) with -1 for none; None where tasks share units."""
         if self.name != "class" or bool((task_units[:task].sum(0) > 1).any()):
             return None
-        ids = torch.arange(1, task + 1, device=task_units.device).unsqueeze(1)
-        return (task_units[:task] * ids).sum(0) - 1
+        task_numbers = torch.arange(1, task + 1, device=task_units.device).unsqueeze(1)
+        return (task_units[:task] * task_numbers).sum(0) - 1

@@ -46,7 +46,7 @@ class Augmentation:
         for name in ("shift", "flip", "brightness", "contrast"):
             if len(shape) != 3 and (value := getattr(self, name)):
                 raise ConfigError(
-                    f"{StreamNames.AUGMENTATION}.{name}",
+                    f"augment.{name}",
                     value,
                     f"needs images (C, H, W), not samples of shape {tuple(shape)}",
                     f"try augment.{name}=0",
@@ -54,7 +54,7 @@ class Augmentation:
         if self.shift and self.shift >= max(shape[1:]):
             size = "x".join(map(str, shape[1:]))
             raise ConfigError(
-                "augment.shift", self.shift, f"moves images of {size} pixels out of sight", "try augment.shift=1"
+                "augment.shift", self.shift, f"shifts images of {size} pixels out of view", "try augment.shift=1"
             )
 
     def __call__(self, x: Tensor, streams: ReplicaStreams, task: int, step: int) -> Tensor:
@@ -81,9 +81,9 @@ class Augmentation:
         return x
 
 
-def _factors_around_one(part: float, uniform: Tensor) -> Tensor:
+def _factors_around_one(amplitude: float, uniform: Tensor) -> Tensor:
     """Factors (..., 1, 1, 1) in [1 - amplitude, 1 + amplitude] for images."""
-    return (1 + part * (2 * uniform - 1))[..., None, None, None]
+    return (1 + amplitude * (2 * uniform - 1))[..., None, None, None]
 
 
 def flip_images(x: Tensor, flipped: Tensor) -> Tensor:

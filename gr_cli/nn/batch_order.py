@@ -24,7 +24,7 @@ class BatchOrder:
 
     def _epoch(self, epoch: int) -> Tensor:
         if epoch not in self._epochs:
-            # Iterations only ever go on: the older epochs may go.
+            # Iterations only increase: earlier epochs are not needed again.
             self._epochs = {e: p for e, p in self._epochs.items() if e >= epoch - 1}
             self._epochs[epoch] = self._draws.permutation(
                 StreamNames.BATCH_ORDER, self._task, epoch, n=self._num_samples
@@ -33,10 +33,10 @@ class BatchOrder:
 
     def block(self, iteration: int, count: int) -> Tensor:
         """Indices (count, batch_size) of the batches of `count` iterations from `iteration` on."""
-        start, missing, parts = iteration * self._batch_size, count * self._batch_size, []
-        while missing:
+        start, remaining, pieces = iteration * self._batch_size, count * self._batch_size, []
+        while remaining:
             epoch, offset = divmod(start, self._num_samples)
-            parts.append(self._epoch(epoch)[offset : offset + missing])
-            missing -= parts[-1].shape[0]
-            start += parts[-1].shape[0]
-        return torch.cat(parts).view(count, self._batch_size)
+            pieces.append(self._epoch(epoch)[offset : offset + remaining])
+            remaining -= pieces[-1].shape[0]
+            start += pieces[-1].shape[0]
+        return torch.cat(pieces).view(count, self._batch_size)

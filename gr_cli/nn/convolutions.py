@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from gr_cli.nn.initialization import init_he_
 
-_MIN_MAP_SIZE = 2  # pixels of the last maps, each way
-_MAX_CHANNELS = 256  # channels
+_MIN_MAP_SIZE = 2  # smallest height and width of feature maps
+_MAX_CHANNELS = 256
 
 
 def build_convolutions(channels: Sequence[int]) -> nn.ModuleList:

@@ -32,15 +32,15 @@ def project_conflicting_gradient(
         for g, r in zip(gradients, reference_gradients, strict=True)
         if g is not None and r is not None
     ]
-    along = sum_tensors([(g * r).sum(1) for g, r in pairs])  # (R,)
-    size = sum_tensors([(r * r).sum(1) for _, r in pairs])
-    excess = (along / size.clamp(min=torch.finfo(size.dtype).tiny)).clamp(max=0.0)
+    dot_product = sum_tensors([(g * r).sum(1) for g, r in pairs])  # (R,)
+    squared_norm = sum_tensors([(r * r).sum(1) for _, r in pairs])
+    coefficient = (dot_product / squared_norm.clamp(min=torch.finfo(squared_norm.dtype).tiny)).clamp(max=0.0)
 
-    def without(g: Tensor, r: Tensor) -> Tensor:
-        whole = with_replica_axis(r, replicas)
-        return g - (per_replica(excess, whole) * whole).view_as(g)
+    def project(g: Tensor, r: Tensor) -> Tensor:
+        reference = with_replica_axis(r, replicas)
+        return g - (per_replica(coefficient, reference) * reference).view_as(g)
 
-    return [g if g is None or r is None else without(g, r) for g, r in zip(gradients, reference_gradients, strict=True)]
+    return [g if g is None or r is None else project(g, r) for g, r in zip(gradients, reference_gradients, strict=True)]
 
 
 def with_replica_axis(value: Tensor, replicas: int) -> Tensor:

@@ -17,7 +17,7 @@ def init_he_(*layers: nn.Module) -> None:
         weight = cast(Tensor, layer.weight)
         fan_in = weight[0].numel()
         if isinstance(layer, nn.ConvTranspose2d):
-            # With a stride, a value collects from that part of the kernel only.
+            # With a stride, each output value sums over this part of the kernel only.
             fan_in = weight[:, 0].numel() // prod(layer.stride)
         nn.init.uniform_(weight, -((6 / fan_in) ** 0.5), (6 / fan_in) ** 0.5)
         nn.init.zeros_(cast(Tensor, layer.bias))

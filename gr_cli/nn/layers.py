@@ -40,16 +40,16 @@ def train_mode(module: nn.Module, training: bool) -> Iterator[None]:
 
     Submodules that are in evaluation mode while others are in training mode were frozen by the user and stay so.
     """
-    before = {part: part.training for part in module.modules()}
+    modes = {submodule: submodule.training for submodule in module.modules()}
     module.train(training)
-    if training and any(before.values()):
-        for part, was in before.items():
-            part.training &= was
+    if training and any(modes.values()):
+        for submodule, mode in modes.items():
+            submodule.training &= mode
     try:
         yield
     finally:
-        for part, was in before.items():
-            part.training = was
+        for submodule, mode in modes.items():
+            submodule.training = mode
 
 
 def dropout(x: Tensor, noise: Mapping[str, Tensor] | None, name: str, p: float | Tensor) -> Tensor:

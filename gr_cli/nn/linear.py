@@ -40,16 +40,16 @@ class _StackedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         if torch.is_autocast_enabled(x.device.type):
-            kind = torch.get_autocast_dtype(x.device.type)
-            x, weight, bias = x.to(kind), weight.to(kind), bias.to(kind)
+            dtype = torch.get_autocast_dtype(x.device.type)
+            x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
         ctx.save_for_backward(x, weight)
         return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        wanted = torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None
-        return wanted, torch.bmm(gradient.transpose(1, 2), x), gradient.sum(1)
+        input_gradient = torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None
+        return input_gradient, torch.bmm(gradient.transpose(1, 2), x), gradient.sum(1)
 
 
 class _SquaredLinear(torch.autograd.Function):
@@ -67,13 +67,13 @@ class _SquaredLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
         x, weight = ctx.saved_tensors
-        wanted = gradient.to(weight.dtype) @ weight if ctx.needs_input_grad[0] else None
+        input_gradient = gradient.to(weight.dtype) @ weight if ctx.needs_input_grad[0] else None
         squared = gradient.flatten(0, -2).to(weight.dtype).square()
-        whole = squared.T @ x.flatten(0, -2).to(weight.dtype).square()
-        return wanted, whole, squared.sum(0) if ctx.has_bias else None
+        weight_gradient = squared.T @ x.flatten(0, -2).to(weight.dtype).square()
+        return input_gradient, weight_gradient, squared.sum(0) if ctx.has_bias else None
 
 
-_squares_per_sample: ContextVar[bool] = ContextVar("squaring", default=False)
+_squares_per_sample: ContextVar[bool] = ContextVar("squares_per_sample", default=False)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# A unit that is off gets this logit. Finite, because 0 x -inf in a soft target would be NaN.
+# Logit of inactive units. Finite, because 0 x -inf in a soft target would be NaN.
 _INACTIVE_LOGIT = -1e9
 _LOG_2PI = math.log(2.0 * math.pi)
 
@@ -52,8 +52,8 @@ def distillation_loss(logits: Tensor, target: Tensor, active_units: Tensor, temp
 
 def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
     """Binary cross-entropy of values in [0, 1], mean over values: (..., D), (..., D) -> (...)."""
-    found: Tensor = _BernoulliNLL.apply(logits, x)
-    return found
+    loss: Tensor = _BernoulliNLL.apply(logits, x)
+    return loss
 
 
 class _BernoulliNLL(torch.autograd.Function):
@@ -72,8 +72,8 @@ class _BernoulliNLL(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         logits, x = ctx.saved_tensors
-        share = (gradient / logits.shape[-1]).unsqueeze(-1)
-        return logits.sigmoid().sub_(x).mul_(share), None
+        scale = (gradient / logits.shape[-1]).unsqueeze(-1)
+        return logits.sigmoid().sub_(x).mul_(scale), None
 
 
 def _sum_softplus(x: Tensor) -> Tensor:
@@ -114,6 +114,6 @@ def weighted_sum(values: Tensor, weights: Tensor | None) -> Tensor:
     return values.mean(-1) if weights is None else torch.sum(values * weights, dim=-1)
 
 
-def sum_tensors(parts: Sequence[Tensor]) -> Tensor:
+def sum_tensors(tensors: Sequence[Tensor]) -> Tensor:
     """The sum of a nonempty sequence of tensors of one shape."""
-    return sum(parts[1:], start=parts[0])
+    return sum(tensors[1:], start=tensors[0])

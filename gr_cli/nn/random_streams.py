@@ -85,7 +85,7 @@ class NoiseSpec(NamedTuple):
 
 def derive_seed(seed: int, *key: str | int) -> int:
     """A 63-bit seed for the stream named by `key`, the same on every machine."""
-    # NumPy shows its integers otherwise, which are the same numbers.
+    # NumPy integers have another repr than equal Python integers.
     parts = tuple(int(part) if isinstance(part, np.integer) else part for part in (seed, *key))
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
@@ -161,8 +161,8 @@ class ReplicaStreams:
         self, distribution: Distribution, stream: str, key: tuple[int, ...], shape: tuple[int, ...], axis: int
     ) -> Tensor:
         """The numbers of each distinct run, stacked along `axis`."""
-        parts = [run.draw(distribution, stream, *key, shape=shape).to(self.dtype) for run in self._distinct_runs]
-        return parts[0].unsqueeze(axis) if len(parts) == 1 else torch.stack(parts, axis)
+        values = [run.draw(distribution, stream, *key, shape=shape).to(self.dtype) for run in self._distinct_runs]
+        return values[0].unsqueeze(axis) if len(values) == 1 else torch.stack(values, axis)
 
     def _expand_to_replicas(self, values: Tensor, axis: int) -> Tensor:
         """From an axis of distinct runs to one of replicas."""
@@ -176,14 +176,14 @@ class ReplicaStreams:
         """The block that contains `step` of `task`: its first step, and its values (L, S, *noise.shape)."""
         elements = max(1, torch.Size(noise.shape).numel())
         length = max(1, min(64, _BLOCK_ELEMENTS // elements))
-        number = step // length
-        tag = (task, number, noise.shape)
+        block = step // length
+        key = (task, block, noise.shape)
         cached = self._blocks.get((stream, noise.distribution))
-        if cached is None or cached[0] != tag:
-            self._blocks.pop((stream, noise.distribution), None)  # let go of the old block before the new one is drawn
-            values = self._draw_distinct(noise.distribution, stream, (task, number), (length, *noise.shape), 1)
-            cached = self._blocks[stream, noise.distribution] = (tag, values)
-        return number * length, cached[1]
+        if cached is None or cached[0] != key:
+            self._blocks.pop((stream, noise.distribution), None)  # free the old block before drawing the new one
+            values = self._draw_distinct(noise.distribution, stream, (task, block), (length, *noise.shape), 1)
+            cached = self._blocks[stream, noise.distribution] = (key, values)
+        return block * length, cached[1]
 
     def values_at(self, noise: NoiseSpec, stream: str, task: int, step: int) -> Tensor:
         """Values (R, *noise.shape) of a stream for `step` of `task`."""

@@ -29,7 +29,7 @@ class Replicas(Generic[M]):
         varying: Settings in which the networks differ, by the name of their attribute: a tensor (R,) each.
 
     Raises:
-        ValueError: Several networks were given, and they share parameters under several names.
+        ValueError: A network has a parameter under two names, so that it can't be stacked.
     """
 
     def __init__(self, modules: Sequence[M], varying: Mapping[str, Tensor] | None = None) -> None:
@@ -51,63 +51,63 @@ class Replicas(Generic[M]):
             if name not in names:
                 raise ValueError(f"`{name}` is another name of a parameter")
         self._template = copy.deepcopy(self.modules[0])
-        for kind in ("named_parameters", "named_buffers"):
-            for name, like in list(getattr(self.modules[0], kind)()):
-                whole = torch.stack([_get_tensor(module, name).detach() for module in self.modules])
-                for module, part in zip(self.modules, whole, strict=True):
-                    _get_tensor(module, name).data = part
-                if isinstance(like, nn.Parameter):
-                    whole = nn.Parameter(whole, requires_grad=like.requires_grad)
-                self._stacked_tensors[name] = whole
+        for method in ("named_parameters", "named_buffers"):
+            for name, tensor in list(getattr(self.modules[0], method)()):
+                stacked = torch.stack([_get_tensor(module, name).detach() for module in self.modules])
+                for module, view in zip(self.modules, stacked, strict=True):
+                    _get_tensor(module, name).data = view
+                if isinstance(tensor, nn.Parameter):
+                    stacked = nn.Parameter(stacked, requires_grad=tensor.requires_grad)
+                self._stacked_tensors[name] = stacked
                 if self._is_natively_batched:
                     owner, _, leaf = name.rpartition(".")
-                    setattr(self._template.get_submodule(owner), leaf, whole)
+                    setattr(self._template.get_submodule(owner), leaf, stacked)
         if self._is_natively_batched:
             for name, value in self._varying.items():
                 setattr(self._template, name, value)
 
     def select_parameters(self, selector: Callable[[M], Iterable[nn.Parameter]]) -> list[Tensor]:
         """The parameters that `selector` returns for a network: stacked (R, ...), or the network's own if R = 1."""
-        picked = selector(self.modules[0])
+        selected = selector(self.modules[0])
         if self._is_single:
-            return list(picked)
+            return list(selected)
         names = {id(parameter): name for name, parameter in self.modules[0].named_parameters()}
-        return [self._stacked_tensors[names[id(parameter)]] for parameter in picked]
+        return [self._stacked_tensors[names[id(parameter)]] for parameter in selected]
 
     def noise_specs(self, method: str, batch_size: int) -> dict[str, Any]:
         """The noise that `method` of the networks asks for; the union if they differ."""
-        wanted: dict[str, Any] = {}
+        specs: dict[str, Any] = {}
         for module in self.modules[:1] if not self._varying else self.modules:
-            wanted |= getattr(module, method)(batch_size)
-        return wanted
+            specs |= getattr(module, method)(batch_size)
+        return specs
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Call `method` of all networks on `arguments`: tensors, or dicts of them, with the replica axis."""
         if self._is_single:
-            found = getattr(self._template, method)(
+            result = getattr(self._template, method)(
                 *(_map_tensors(argument, _without_replica_axis) for argument in arguments)
             )
-            return _map_tensors(found, _add_replica_axis)
+            return _map_tensors(result, _add_replica_axis)
         if self._is_natively_batched:
             return getattr(self._template, method)(*arguments)
         if method not in self._methods:
             self._methods[method] = _FunctionalMethod(self._template, method)
         values = {f"module.{name}": value for name, value in self._stacked_tensors.items()}
         axes = tuple(0 if isinstance(argument, (Tensor, Mapping)) else None for argument in arguments)
-        call = vmap(self._methods[method].call, in_dims=(0, 0, *axes), randomness="error")
-        return call(values, self._varying, *arguments)
+        batched_call = vmap(self._methods[method].call, in_dims=(0, 0, *axes), randomness="error")
+        return batched_call(values, self._varying, *arguments)
 
     def frozen_copy(self) -> Replicas[M]:
         """A copy in evaluation mode, without gradients."""
-        twin: Replicas[M] = Replicas.__new__(Replicas)
-        twin.__dict__ |= self.__dict__ | {"_calls": {}}
-        twin._template = copy.deepcopy(self._template).eval().requires_grad_(False)
-        twin.modules = [twin._template]
+        frozen: Replicas[M] = Replicas.__new__(Replicas)
+        frozen.__dict__ |= self.__dict__ | {"_methods": {}}
+        frozen._template = copy.deepcopy(self._template).eval().requires_grad_(False)
+        frozen.modules = [frozen._template]
         if self._is_natively_batched:
-            twin._stacked_tensors = dict(twin._template.named_parameters()) | dict(twin._template.named_buffers())
+            frozen._stacked_tensors = dict(frozen._template.named_parameters()) | dict(frozen._template.named_buffers())
         else:
-            twin._stacked_tensors = {name: value.detach().clone() for name, value in self._stacked_tensors.items()}
-        return twin
+            frozen._stacked_tensors = {name: value.detach().clone() for name, value in self._stacked_tensors.items()}
+        return frozen
 
     def module_of(self, replica: int) -> M:
         """The network of one replica; of a frozen copy again a copy."""
@@ -153,13 +153,13 @@ class _FunctionalMethod(nn.Module):
         self.module, self._method = module, method
 
     def forward(self, varying: Mapping[str, Tensor], *arguments: Any) -> Any:
-        before = {name: getattr(self.module, name) for name in varying}
+        original = {name: getattr(self.module, name) for name in varying}
         try:
             for name, value in varying.items():
                 setattr(self.module, name, value)
             return getattr(self.module, self._method)(*arguments)
         finally:
-            for name, value in before.items():
+            for name, value in original.items():
                 setattr(self.module, name, value)
 
     def call(self, values: dict[str, Tensor], varying: Mapping[str, Tensor], *arguments: Any) -> Any:
@@ -197,11 +197,11 @@ def unstack(state: Any, replica: int) -> Any:
 
 def stack_states(states: Sequence[Any], device: torch.device) -> Any:
     """The inverse of `unstack`, on `device`: stacked tensors, other values from the first state."""
-    like = states[0]
-    if isinstance(like, Tensor):
+    first = states[0]
+    if isinstance(first, Tensor):
         return torch.stack([state.to(device) for state in states])
-    if isinstance(like, Mapping):
-        return {name: stack_states([state[name] for state in states], device) for name in like}
-    if isinstance(like, (list, tuple)):
-        return type(like)(stack_states(list(parts), device) for parts in zip(*states, strict=True))
-    return like
+    if isinstance(first, Mapping):
+        return {name: stack_states([state[name] for state in states], device) for name in first}
+    if isinstance(first, (list, tuple)):
+        return type(first)(stack_states(list(values), device) for values in zip(*states, strict=True))
+    return first

@@ -49,9 +49,9 @@ class SampleSpec:
         object.__setattr__(self, "categories", tuple(self.categories))
         object.__setattr__(self, "names", tuple(self.names))
         if self.categories and (len(self.shape) != 1 or min(self.categories) < 2 or self.num_numeric < 0):
-            raise ValueError(f"categories={self.categories}: must be sizes from 2 on of codes within {self.shape}")
+            raise ValueError(f"categories={self.categories}: must be sizes of at least 2 that fit into {self.shape}")
         if self.names and self.shape != (len(self.names),):
-            raise ValueError(f"names: must be {prod(self.shape)}, one for each value of a vector")
+            raise ValueError(f"names: must be {prod(self.shape)} names, one for each value of a vector")
 
     @classmethod
     def coerce(cls, spec: SampleSpec | Sequence[int]) -> SampleSpec:
@@ -136,12 +136,12 @@ class SampleSpec:
         if not self.categories:
             return self._numeric_nll(decoder_output, target, unit_variance)
         total = target.new_zeros(())
-        for (start, stop), numbers in self._segments():
-            mine, theirs = decoder_output[..., start:stop], target[..., start:stop]
-            if numbers:
-                total = total + (stop - start) * self._numeric_nll(mine, theirs, unit_variance)
+        for (start, stop), is_numeric in self._segments():
+            segment, segment_target = decoder_output[..., start:stop], target[..., start:stop]
+            if is_numeric:
+                total = total + (stop - start) * self._numeric_nll(segment, segment_target, unit_variance)
             else:
-                total = total - (theirs * mine.log_softmax(-1)).sum(-1)
+                total = total - (segment_target * segment.log_softmax(-1)).sum(-1)
         return total / self.size
 
     def _numeric_nll(self, out: Tensor, target: Tensor, unit_variance: bool) -> Tensor:
@@ -175,12 +175,12 @@ class SampleSpec:
         low, high = tiles.aminmax()
         return ((tiles - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
 
-    # --- the parts of a sample
+    # --- segments of a vector
 
     def _segments(self) -> list[tuple[tuple[int, int], bool]]:
         """Start and stop of each segment of a vector, and whether it is numeric; at most one is."""
-        edges = pairwise(accumulate(self.categories, initial=self.num_numeric))
-        return [((0, self.num_numeric), True)] * (self.num_numeric > 0) + [(edge, False) for edge in edges]
+        codes = pairwise(accumulate(self.categories, initial=self.num_numeric))
+        return [((0, self.num_numeric), True)] * (self.num_numeric > 0) + [(code, False) for code in codes]
 
     def _map_segments(
         self, x: Tensor, of_numbers: Callable[[Tensor], Tensor], of_code: Callable[[Tensor], Tensor] | None = None
@@ -190,7 +190,7 @@ class SampleSpec:
             return of_numbers(x)
         of_code = of_code or _unchanged
         return torch.cat(
-            [(of_numbers if numbers else of_code)(x[..., start:stop]) for (start, stop), numbers in self._segments()],
+            [(of_numbers if numeric else of_code)(x[..., start:stop]) for (start, stop), numeric in self._segments()],
             -1,
         )
 

@@ -34,9 +34,9 @@ def train_classifier(
         description: What is trained, for the progress line.
     """
     parameters = list(network.parameters())
-    descent = FunctionalOptimizer(parameters, [Adam(lr=lr, schedule="cosine")])
-    descent.begin_task()
+    optimizer = FunctionalOptimizer(parameters, [Adam(lr=lr, schedule="cosine")])
+    optimizer.begin_task()
     for i in with_progress(range(iterations), iterations, f"iterations of {description}"):
         x, y = get_batch(order.block(i, 1)[0])
         gradients = torch.autograd.grad(F.cross_entropy(network(x), y), parameters)
-        descent.step(gradients, lambda optimizer, i=i: optimizer.lr_at(i, iterations))  # type: ignore[misc]
+        optimizer.step(gradients, lambda settings, i=i: settings.lr_at(i, iterations))  # type: ignore[misc]

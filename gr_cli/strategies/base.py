@@ -72,7 +72,7 @@ class Strategy:
     uses_teacher: ClassVar[bool] = False
     supports_consolidation: ClassVar[bool] = False
     consolidate_every: int | None = None
-    boundary_requirement: str = "learns by tasks, and must be told when one is over"
+    boundary_requirement: str | None = "is trained task by task"
     needs_second_pass: bool = False
     generator: Generator | None = None
 
@@ -148,11 +148,11 @@ class Strategy:
         Returns:
             Units (N, H): the requested class in its head, and the solver's prediction in all others.
         """
-        chosen: Tensor = solver(x).unsqueeze(1).masked_fill(~task_units, -torch.inf).argmax(-1)
+        predicted: Tensor = solver(x).unsqueeze(1).masked_fill(~task_units, -torch.inf).argmax(-1)
         return (
-            chosen
+            predicted
             if requested_labels is None
-            else torch.where(task_units.T[requested_labels], requested_labels.unsqueeze(1), chosen)
+            else torch.where(task_units.T[requested_labels], requested_labels.unsqueeze(1), predicted)
         )
 
     def state_dict(self) -> State:

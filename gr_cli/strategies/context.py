@@ -34,7 +34,7 @@ def optional_state(component: Stateful | None) -> State | None:
     return None if component is None else component.state_dict()
 
 
-# One pass over the samples of the current task for the replica of that number: x (B, ...), y (B,) in output units.
+# Iterates over the current task's samples of a replica: batches x (B, ...) with y (B,), as output units.
 SamplePass = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 
 
@@ -106,7 +106,7 @@ class TaskContext:
 
     task: int
     solver: Replicas[nn.Module]
-    generator_scope: Replicas[Generator] | None
+    generators: Replicas[Generator] | None
     streams: ReplicaStreams
     known_units: Tensor
     task_of_unit: Tensor | None
@@ -117,8 +117,8 @@ class TaskContext:
     @property
     def generator(self) -> Replicas[Generator]:
         """The generators of all replicas, for strategies that require one."""
-        assert self.generator_scope is not None
-        return self.generator_scope
+        assert self.generators is not None
+        return self.generators
 
     def uniform(self, stream: str, size: int, step: TrainingStep) -> Tensor:
         """Uniform random numbers (R, size) in [0, 1) for a step."""
@@ -145,13 +145,13 @@ class LossTerm:
 
 def weighted_loss(terms: Sequence[LossTerm], keep_graph: bool = False) -> Loss:
     """The weighted sum of terms, as the loss of a gradient rule."""
-    parts = [(per_replica(term.weight, term.value), term.per_sample) for term in terms]
+    weighted = [(per_replica(term.weight, term.value), term.per_sample) for term in terms]
 
     def per_sample() -> Tensor:
-        return sum_tensors([x * per_replica(weight, x) / x.shape[1] for weight, x in parts if x is not None])
+        return sum_tensors([x * per_replica(weight, x) / x.shape[1] for weight, x in weighted if x is not None])
 
-    total = sum_tensors([weight * term.value for (weight, _), term in zip(parts, terms, strict=True)])
-    return Loss(total, per_sample if any(x is not None for _, x in parts) else None, keep_graph)
+    total = sum_tensors([weight * term.value for (weight, _), term in zip(weighted, terms, strict=True)])
+    return Loss(total, per_sample if any(x is not None for _, x in weighted) else None, keep_graph)
 
 
 @dataclass(frozen=True)

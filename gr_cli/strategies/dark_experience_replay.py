@@ -34,7 +34,7 @@ class DarkExperienceReplay(Strategy):
     """
 
     stores_raw_samples = True
-    boundary_requirement = ""
+    boundary_requirement = None
 
     def __init__(
         self,
@@ -58,21 +58,22 @@ class DarkExperienceReplay(Strategy):
         if self.buffer is None:
             logits = solver(batch.x)
         else:
-            number = self.batch_size or size
-            rows = self.buffer.sample_rows(self._context.uniform(StreamNames.REPLAY_CHOICE, 2 * number, step))
-            logits, old = solver(torch.cat([batch.x, self.buffer.get(rows)], 1)).split([size, 2 * number], 1)
-        # What the solver says now is kept with the samples that find a place.
+            replay_size = self.batch_size or size
+            rows = self.buffer.sample_rows(self._context.uniform(StreamNames.REPLAY_CHOICE, 2 * replay_size, step))
+            logits, replayed = solver(torch.cat([batch.x, self.buffer.get(rows)], 1)).split([size, 2 * replay_size], 1)
+        # Samples that enter the buffer are stored with these logits.
         self._current_logits = logits.detach()
         terms = {"current": LossTerm(weighted_sum(cross_entropy(logits, batch.y, batch.active_units), None))}
         if self.buffer is None:
             return terms
-        kept, labels = self.buffer.get_extra("logits", rows[:, :number]), self.buffer.get_extra("y", rows[:, number:])
-        assert kept is not None and labels is not None
-        distance = (old[:, :number] - kept).square().mean(-1)
-        again = cross_entropy(old[:, number:], labels, batch.competing_units[labels])
+        stored_logits = self.buffer.get_extra("logits", rows[:, :replay_size])
+        stored_labels = self.buffer.get_extra("y", rows[:, replay_size:])
+        assert stored_logits is not None and stored_labels is not None
+        logit_distance = (replayed[:, :replay_size] - stored_logits).square().mean(-1)
+        label_loss = cross_entropy(replayed[:, replay_size:], stored_labels, batch.competing_units[stored_labels])
         return terms | {
-            "logits": LossTerm(weighted_sum(distance, None), self.alpha),
-            "replay": LossTerm(weighted_sum(again, None), self.beta),
+            "logits": LossTerm(weighted_sum(logit_distance, None), self.alpha),
+            "replay": LossTerm(weighted_sum(label_loss, None), self.beta),
         }
 
     def after_step(self, batch: Batch, step: TrainingStep) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gr_cli.strategies.context import TaskContext
 
-# Which samples of a class to keep, at most so many and in their order: of `x` (N, ...), by their places.
+# Selects samples of a class: from `x` (N, ...) and a maximum number to indices, in order.
 Selection = Callable[[Tensor, int], Tensor]
 
 
@@ -28,16 +28,16 @@ def uniform_subset(
         max_samples: Size of the subset; all samples if the task has fewer.
         stream: Name of the random stream.
     """
-    draws = context.streams.generator(replica, stream, context.task)
-    kept: tuple[Tensor, Tensor, Tensor] | None = None
+    generator = context.streams.generator(replica, stream, context.task)
+    subset: tuple[Tensor, Tensor, Tensor] | None = None
     for x, y in context.sample_pass(replica):
-        lots = torch.rand(y.shape[0], generator=draws, device=y.device)
-        if kept is not None:
-            x, y, lots = torch.cat([kept[0], x]), torch.cat([kept[1], y]), torch.cat([kept[2], lots])
-        first = lots.argsort()[:max_samples].sort().values
-        kept = (x[first], y[first], lots[first])
-    if kept is not None:
-        yield kept[0], kept[1]
+        keys = torch.rand(y.shape[0], generator=generator, device=y.device)
+        if subset is not None:
+            x, y, keys = torch.cat([subset[0], x]), torch.cat([subset[1], y]), torch.cat([subset[2], keys])
+        smallest = keys.argsort()[:max_samples].sort().values
+        subset = (x[smallest], y[smallest], keys[smallest])
+    if subset is not None:
+        yield subset[0], subset[1]
 
 
 @dataclass
@@ -57,14 +57,14 @@ class ExemplarBuffer:
     size: Tensor
 
     def __post_init__(self) -> None:
-        replicas, classes, places = self.x.shape[:3]
+        replicas, classes, capacity = self.x.shape[:3]
         self._samples = self.x.flatten(0, 2)
-        self._labels = self.label.unsqueeze(2).expand(-1, -1, places).flatten(1)
-        valid = torch.arange(places, device=self.x.device) < self.size.unsqueeze(2)  # (R, K, m)
-        # Places in the order in which they are drawn from: the valid ones first.
+        self._labels = self.label.unsqueeze(2).expand(-1, -1, capacity).flatten(1)
+        valid = torch.arange(capacity, device=self.x.device) < self.size.unsqueeze(2)  # (R, K, m)
+        # Slots in the order in which they are sampled: valid ones first.
         self._valid_first = torch.argsort(valid.flatten(1).to(torch.int8), dim=1, descending=True, stable=True)
         self.num_samples = self.size.sum(1)  # (R,) of all classes together
-        self._replica_offset = torch.arange(replicas, device=self.x.device).unsqueeze(1) * (classes * places)
+        self._replica_offset = torch.arange(replicas, device=self.x.device).unsqueeze(1) * (classes * capacity)
 
     @classmethod
     def from_task(cls, context: TaskContext, per_class: int, selection: Callable[[int], Selection]) -> Self:
@@ -75,24 +75,24 @@ class ExemplarBuffer:
             per_class: Largest number of samples of each class.
             selection: Gives the `Selection` of a replica.
         """
-        found = [
+        selected = [
             _select_by_class(context, replica, per_class, selection(replica))
             for replica in range(context.streams.replicas)
         ]
-        like = next(iter(found[0].values()))
-        classes = max(len(mine) for mine in found)
-        x = like.new_zeros((len(found), classes, per_class, *like.shape[1:]))
-        label = torch.zeros((len(found), classes), dtype=torch.long, device=x.device)
+        example = next(iter(selected[0].values()))
+        num_classes = max(len(by_unit) for by_unit in selected)
+        x = example.new_zeros((len(selected), num_classes, per_class, *example.shape[1:]))
+        label = torch.zeros((len(selected), num_classes), dtype=torch.long, device=x.device)
         size = torch.zeros_like(label)
-        for r, mine in enumerate(found):
-            for k, (unit, kept) in enumerate(mine.items()):
-                x[r, k, : len(kept)], label[r, k], size[r, k] = kept, unit, len(kept)
+        for r, by_unit in enumerate(selected):
+            for k, (unit, samples) in enumerate(by_unit.items()):
+                x[r, k, : len(samples)], label[r, k], size[r, k] = samples, unit, len(samples)
         return cls(x, label, size)
 
     @classmethod
     def concatenate(cls, buffers: Sequence[Self]) -> Self:
         """One buffer with the entries of all `buffers`, which have the same capacity per class."""
-        return cls(*(torch.cat([getattr(p, name) for p in buffers], 1) for name in ("x", "label", "size")))
+        return cls(*(torch.cat([getattr(buffer, name) for buffer in buffers], 1) for name in ("x", "label", "size")))
 
     def truncate(self, per_class: int) -> Self:
         """The first `per_class` samples of each class."""
@@ -100,16 +100,16 @@ class ExemplarBuffer:
 
     def sample(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Samples and labels drawn uniformly with replacement, given `uniform` (R, B) in [0, 1)."""
-        place = self._valid_first.gather(1, (uniform.double() * self.num_samples.unsqueeze(1)).long())
-        return self._samples[place + self._replica_offset], self._labels.gather(1, place)
+        slot = self._valid_first.gather(1, (uniform.double() * self.num_samples.unsqueeze(1)).long())
+        return self._samples[slot + self._replica_offset], self._labels.gather(1, slot)
 
     def classes_of(self, replica: int) -> Iterator[tuple[int, Tensor]]:
         """Output unit and samples (n, ...) of each class of a replica."""
-        for unit, n, kept in zip(
+        for unit, n, samples in zip(
             self.label[replica].tolist(), self.size[replica].tolist(), self.x[replica], strict=True
         ):
             if n:
-                yield unit, kept[:n]
+                yield unit, samples[:n]
 
     @classmethod
     def from_state(cls, state: dict[str, Any] | None) -> Self | None:
@@ -121,12 +121,12 @@ class ExemplarBuffer:
         return {"x": self.x, "label": self.label, "size": self.size}
 
 
-def _select_by_class(situation: TaskContext, replica: int, per_class: int, selection: Selection) -> dict[int, Tensor]:
+def _select_by_class(context: TaskContext, replica: int, per_class: int, selection: Selection) -> dict[int, Tensor]:
     """Selected samples of each class of the task, by output unit; one class is in memory at a time."""
-    units = sorted({unit for _, y in situation.sample_pass(replica) for unit in y.unique().tolist()})
-    found = {}
+    units = sorted({unit for _, y in context.sample_pass(replica) for unit in y.unique().tolist()})
+    selected = {}
     for unit in units:
-        x = torch.cat([x[y == unit] for x, y in situation.sample_pass(replica)])
-        if len(x):  # a loader that shuffles and drops the rest may leave out all of a class
-            found[unit] = x[selection(x, per_class)].clone()
-    return found
+        x = torch.cat([x[y == unit] for x, y in context.sample_pass(replica)])
+        if len(x):  # a loader with `drop_last` may leave out a whole class
+            selected[unit] = x[selection(x, per_class)].clone()
+    return selected

@@ -38,8 +38,8 @@ class ExperienceReplay(ReplayStrategy):
     stores_raw_samples = True
     needs_second_pass = True
     boundary_requirement = (
-        "chooses which samples of each class it keeps when a task is over; "
-        "strategy=er_plus strategy.alpha=0 is experience replay from a reservoir, which need not know"
+        "selects samples of each class at the end of a task; "
+        "strategy=er_plus strategy.alpha=0 is experience replay from a reservoir buffer, without boundaries"
     )
 
     def __init__(
@@ -63,12 +63,12 @@ class ExperienceReplay(ReplayStrategy):
         return ReplayBatch(x, y.unsqueeze(2), batch.competing_units[y].unsqueeze(2))
 
     def loss_terms(self, current_loss: Tensor, replay_loss: Tensor) -> dict[str, LossTerm]:
-        found = super().loss_terms(current_loss, replay_loss)
+        terms = super().loss_terms(current_loss, replay_loss)
         if self.use == "loss":
-            return found
+            return terms
         return {
-            "current": replace(found["current"], weight=1.0),
-            "replay": replace(found["replay"], is_constraint=True),
+            "current": replace(terms["current"], weight=1.0),
+            "replay": replace(terms["replay"], is_constraint=True),
         }
 
     def end_task(self, context: TaskContext) -> None:
@@ -77,9 +77,9 @@ class ExperienceReplay(ReplayStrategy):
         )
         self.exemplars = new if self.exemplars is None else ExemplarBuffer.concatenate([self.exemplars, new])
 
-    def _random_selection(self, situation: TaskContext, replica: int) -> Selection:
-        draws = situation.streams.generator(replica, StreamNames.EXEMPLARS, situation.task)
-        return lambda x, most: torch.randperm(x.shape[0], generator=draws, device=x.device)[:most]
+    def _random_selection(self, context: TaskContext, replica: int) -> Selection:
+        generator = context.streams.generator(replica, StreamNames.EXEMPLARS, context.task)
+        return lambda x, max_samples: torch.randperm(x.shape[0], generator=generator, device=x.device)[:max_samples]
 
     def state_dict(self) -> State:
         return super().state_dict() | {"exemplars": optional_state(self.exemplars)}

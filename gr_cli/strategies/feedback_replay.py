@@ -67,7 +67,7 @@ class FeedbackReplay(GenerativeReplay):
             raise ConfigError(
                 "generator",
                 type(generator).__name__,
-                "does not read the solver's features, and this strategy makes one network of both",
+                "does not read the solver's features, as this strategy requires",
                 "try generator=rtf or generator=bir",
             )
         self.replay_reconstruction_weight = replay_reconstruction_weight
@@ -87,13 +87,13 @@ class FeedbackReplay(GenerativeReplay):
         )
 
     def _set_up_task(self, context: TaskContext) -> None:
-        room = getattr(self.generator, "num_tasks", 0)
-        if self.generator.gated_by_task and context.task >= room:
+        num_tasks = getattr(self.generator, "num_tasks", 0)
+        if self.generator.gated_by_task and context.task >= num_tasks:
             raise ConfigError(
                 "generator.num_tasks",
-                room,
-                "is the number of tasks that this generator has gates for",
-                "name a larger one",
+                num_tasks,
+                "the generator has gates for so many tasks only",
+                "try a larger number",
             )
         super()._set_up_task(context)
 
@@ -106,40 +106,49 @@ class FeedbackReplay(GenerativeReplay):
             terms = {"current": LossTerm(weighted_sum(cross_entropy(logits, batch.y, batch.active_units), None))}
         else:
             terms = self.loss_terms(*self.losses_per_sample(logits, batch, replay))
-        shares, weight = None, cast(float | Tensor, 1.0)
+        weights, total_weight = None, cast(float | Tensor, 1.0)
         if replay is not None:
-            rule = self.replay_reconstruction_weight
-            current, old = loss_weights(self.replay_weight if rule is None else rule, step.task)
-            shares, weight = sample_weights(batch, replay, current, old), current + old
+            replay_weight = self.replay_reconstruction_weight
+            current_weight, old_weight = loss_weights(
+                self.replay_weight if replay_weight is None else replay_weight, step.task
+            )
+            weights = sample_weights(batch, replay, current_weight, old_weight)
+            total_weight = current_weight + old_weight
         for name, value in self._generator_losses(x, features, batch, replay, step).items():
-            terms[name] = LossTerm(weighted_sum(value, shares), weight)
+            terms[name] = LossTerm(weighted_sum(value, weights), total_weight)
         return terms
 
     def _generator_losses(
-        self, x: Tensor, features: Tensor, batch: Batch, replay: ReplayBatch | None, position: TrainingStep
+        self, x: Tensor, features: Tensor, batch: Batch, replay: ReplayBatch | None, step: TrainingStep
     ) -> dict[str, Tensor]:
         """The generator's losses per sample, by name: (R, B + N) for current and replayed samples."""
-        here = self._context
-        wanted = here.generator.noise_specs("training_noise", x.shape[1])
-        noise = here.streams.noise_at(wanted, StreamNames.FEEDBACK_NOISE, position.task, position.iteration)
-        labels = beliefs = None
+        context = self._context
+        specs = context.generator.noise_specs("training_noise", x.shape[1])
+        noise = context.streams.noise_at(specs, StreamNames.FEEDBACK_NOISE, step.task, step.iteration)
+        labels = class_probabilities = None
         if self.generator.conditional:
-            labels, beliefs = batch.y, F.one_hot(batch.y, batch.competing_units.shape[0]).to(x.dtype)
+            labels, class_probabilities = batch.y, F.one_hot(batch.y, batch.competing_units.shape[0]).to(x.dtype)
             if replay is not None:
                 assert replay.labels is not None
                 labels = torch.cat([labels, replay.labels], 1)
-                # The old solver's answer says more than what was asked for, if there is one answer.
-                told = replay.has_soft_targets and replay.target.shape[2] == 1
-                old = replay.target[:, :, 0] if told else F.one_hot(replay.labels, beliefs.shape[-1]).to(x.dtype)
-                beliefs = torch.cat([beliefs, old], 1)
+                # The teacher's probabilities carry more information than the requested class, if there is one head.
+                has_soft_labels = replay.has_soft_targets and replay.target.shape[2] == 1
+                replayed_probabilities = (
+                    replay.target[:, :, 0]
+                    if has_soft_labels
+                    else F.one_hot(replay.labels, class_probabilities.shape[-1]).to(x.dtype)
+                )
+                class_probabilities = torch.cat([class_probabilities, replayed_probabilities], 1)
         tasks = None
         if self.generator.gated_by_task:
-            tasks = torch.full_like(batch.y, here.task)
+            tasks = torch.full_like(batch.y, context.task)
             if replay is not None:
                 assert replay.tasks is not None
                 tasks = torch.cat([tasks, replay.tasks], 1)
-        found: dict[str, Tensor] = here.generator.call("losses", "vae", x, noise, labels, features, beliefs, tasks)
-        return found
+        losses: dict[str, Tensor] = context.generator.call(
+            "losses", "vae", x, noise, labels, features, class_probabilities, tasks
+        )
+        return losses
 
     def generator_batch(self, batch: Batch, step: TrainingStep) -> GeneratorBatch | None:
-        return None  # it learns with the solver
+        return None  # trained by the solver's loss

@@ -11,4 +11,4 @@ class Finetune(Strategy):
     With a `regularizer` this is elastic weight consolidation, synaptic intelligence or another penalty method.
     """
 
-    boundary_requirement = ""
+    boundary_requirement = None

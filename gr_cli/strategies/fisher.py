@@ -15,7 +15,7 @@ from gr_cli.nn.random_streams import StreamNames
 from gr_cli.strategies.context import TaskContext
 
 FisherLabels = Literal["all", "sampled", "true"]
-_MAX_GRADIENT_VALUES = 1 << 24  # gradients of single samples held at once: 64 MiB of float32
+_MAX_GRADIENT_VALUES = 1 << 24  # values of per-sample gradients at a time: 64 MiB of float32
 
 
 def fisher_diagonal(
@@ -43,20 +43,20 @@ def fisher_diagonal(
     """
     names = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     owners = {network.get_submodule(name.rpartition(".")[0]) for name in names}
-    squares = _batched_squares if all(isinstance(owner, Linear) for owner in owners) else _per_sample_squares
-    whole = [torch.zeros_like(network.get_parameter(name)) for name in names]
-    count, draws = 0, context.streams.generator(replica, StreamNames.FISHER_LABELS, context.task)
+    sum_of_squares = _batched_squares if all(isinstance(owner, Linear) for owner in owners) else _per_sample_squares
+    totals = [torch.zeros_like(network.get_parameter(name)) for name in names]
+    count, generator = 0, context.streams.generator(replica, StreamNames.FISHER_LABELS, context.task)
     for x, y in samples:
-        for total, found in zip(
-            whole, squares(network, names, x, y, context.competing_units[y], labels, draws), strict=True
+        for total, squares_of_batch in zip(
+            totals, sum_of_squares(network, names, x, y, context.competing_units[y], labels, generator), strict=True
         ):
-            total += found
+            total += squares_of_batch
         count += x.shape[0]
-    return [total / max(1, count) for total in whole]
+    return [total / max(1, count) for total in totals]
 
 
 def _label_weights(
-    log_p: Tensor, y: Tensor, units: Tensor, labels: FisherLabels, draws: torch.Generator
+    log_p: Tensor, y: Tensor, units: Tensor, labels: FisherLabels, generator: torch.Generator
 ) -> Iterator[Tensor]:
     """Weights (B, U) of log-probabilities, one tensor for each backward pass.
 
@@ -65,12 +65,12 @@ def _label_weights(
     if labels == "true":
         yield nn.functional.one_hot(y, log_p.shape[1]).to(log_p.dtype)
     elif labels == "sampled":
-        drawn = torch.multinomial(log_p.exp(), 1, generator=draws).squeeze(1)
+        drawn = torch.multinomial(log_p.exp(), 1, generator=generator).squeeze(1)
         yield nn.functional.one_hot(drawn, log_p.shape[1]).to(log_p.dtype)
     else:
         for unit in units.any(0).nonzero().squeeze(1):
             weight = torch.zeros_like(log_p)
-            # The square of a gradient that is weighed by sqrt(p) is weighed by p.
+            # A gradient weighted by sqrt(p) has a square weighted by p.
             weight[:, unit] = (0.5 * log_p[:, unit]).exp() * units[:, unit]
             yield weight
 
@@ -82,19 +82,19 @@ def _batched_squares(
     y: Tensor,
     units: Tensor,
     labels: FisherLabels,
-    draws: torch.Generator,
+    generator: torch.Generator,
 ) -> list[Tensor]:
     """Sums of squared per-sample gradients of `Linear` networks: one backward pass per label."""
     parameters = [network.get_parameter(name) for name in names]
-    whole = [torch.zeros_like(parameter) for parameter in parameters]
+    totals = [torch.zeros_like(parameter) for parameter in parameters]
     with torch.enable_grad(), per_sample_squared_gradients():
         log_p = masked_log_softmax(network(x).to(x.dtype), units)
-    for direction in _label_weights(log_p.detach(), y, units, labels, draws):
-        found = torch.autograd.grad((direction * log_p).sum(), parameters, retain_graph=True, allow_unused=True)
-        for total, squares in zip(whole, found, strict=True):
+    for direction in _label_weights(log_p.detach(), y, units, labels, generator):
+        gradients = torch.autograd.grad((direction * log_p).sum(), parameters, retain_graph=True, allow_unused=True)
+        for total, squares in zip(totals, gradients, strict=True):
             if squares is not None:
                 total += squares
-    return whole
+    return totals
 
 
 def _per_sample_squares(
@@ -104,7 +104,7 @@ def _per_sample_squares(
     y: Tensor,
     units: Tensor,
     labels: FisherLabels,
-    draws: torch.Generator,
+    generator: torch.Generator,
 ) -> list[Tensor]:
     """Sums of squared per-sample gradients of any network, by `vmap` where it can be used."""
     values = {name: network.get_parameter(name).detach() for name in names}
@@ -115,19 +115,19 @@ def _per_sample_squares(
     def objective(values: dict[str, Tensor], x: Tensor, units: Tensor, direction: Tensor) -> Tensor:
         return (direction * log_p(values, x.unsqueeze(0), units)).sum()
 
-    alone = grad(objective)
-    together = vmap(alone, in_dims=(None, 0, 0, 0))
-    whole = [torch.zeros_like(value) for value in values.values()]
+    gradient = grad(objective)
+    batched_gradient = vmap(gradient, in_dims=(None, 0, 0, 0))
+    totals = [torch.zeros_like(value) for value in values.values()]
     size = max(1, min(128, _MAX_GRADIENT_VALUES // max(1, sum(value.numel() for value in values.values()))))
-    for part, labelled, competing in zip(x.split(size), y.split(size), units.split(size), strict=True):
+    for chunk, chunk_y, chunk_units in zip(x.split(size), y.split(size), units.split(size), strict=True):
         with torch.no_grad():
-            known = log_p(values, part, competing)
-        for direction in _label_weights(known, labelled, competing, labels, draws):
+            chunk_log_p = log_p(values, chunk, chunk_units)
+        for direction in _label_weights(chunk_log_p, chunk_y, chunk_units, labels, generator):
             try:
-                found = [together(values, part, competing, direction)]
-            except RuntimeError:  # a network that looks at values, as some of a user's own do
-                found = [alone(values, *one) for one in zip(part, competing, direction, strict=True)]
-            for each in found:
-                for total, name in zip(whole, names, strict=True):
-                    total += each[name].square().view(-1, *total.shape).sum(0)
-    return whole
+                gradients = [batched_gradient(values, chunk, chunk_units, direction)]
+            except RuntimeError:  # networks with data-dependent control flow can't be vmapped
+                gradients = [gradient(values, *sample) for sample in zip(chunk, chunk_units, direction, strict=True)]
+            for by_name in gradients:
+                for total, name in zip(totals, names, strict=True):
+                    total += by_name[name].square().view(-1, *total.shape).sum(0)
+    return totals

@@ -16,8 +16,8 @@ from gr_cli.nn.replicas import Replicas
 from gr_cli.strategies.context import Batch, TaskContext, TrainingStep
 from gr_cli.strategies.replay import ReplayBatch
 
-_CHUNK_SIZE = 1024  # samples generated at once: large enough for fast matrix products, small enough for the cache
-_MIN_CHUNK_PER_REPLICA = 64  # ... by each replica
+_CHUNK_SIZE = 1024  # samples per forward pass: large enough for fast matrix products, small enough for the cache
+_MIN_CHUNK_PER_REPLICA = 64  # samples per forward pass and replica, at least
 
 
 class GeneratedReplay:
@@ -42,12 +42,8 @@ class GeneratedReplay:
         stream_suffix: str = "",
         pool_size: int | None = None,
     ) -> None:
-        self._context, self._frozen_generators, self._target_function, self._stream_suffix = (
-            context,
-            frozen_generators,
-            target_function,
-            stream_suffix,
-        )
+        self._context, self._frozen_generators = context, frozen_generators
+        self._target_function, self._stream_suffix = target_function, stream_suffix
         self._task_units = task_units if len(frozen_generators) > 1 else task_units.any(0, keepdim=True)
         self._pool_size = pool_size
         self._cached: tuple[tuple[int, int], ReplayBatch] | None = None
@@ -56,8 +52,8 @@ class GeneratedReplay:
         """The replay batch of a step, with `size` samples; the same at each call."""
         if self._pool_size is not None:
             uniform = self._context.uniform(f"{StreamNames.REPLAY_POOL}{self._stream_suffix}.choice", size, step)
-            chosen = (uniform * self._pool_size).long().clamp(max=self._pool_size - 1)
-            return self._block(0, self._pool_size).select(chosen)
+            index = (uniform * self._pool_size).long().clamp(max=self._pool_size - 1)
+            return self._block(0, self._pool_size).select(index)
         per_block = max(1, _CHUNK_SIZE // size)
         block, offset = divmod(step.iteration, per_block)
         return self._block(block, per_block * size).slice(offset * size, (offset + 1) * size)
@@ -65,7 +61,7 @@ class GeneratedReplay:
     def _block(self, block: int, num_samples: int) -> ReplayBatch:
         """Samples of several iterations, which are generated at once."""
         if self._cached is None or self._cached[0] != (block, num_samples):
-            self._cached = None  # let go of the old dreams before new ones are made
+            self._cached = None  # free the old samples before new ones are generated
             self._cached = (
                 (block, num_samples),
                 self.generate(num_samples, f"{StreamNames.REPLAY}{self._stream_suffix}", block),
@@ -75,24 +71,24 @@ class GeneratedReplay:
     @torch.no_grad()
     def generate(self, num_samples: int, stream: str, *key: int) -> ReplayBatch:
         """Generate samples from the random stream (`stream`, task, `key`)."""
-        here, parts = self._context, []
+        context, chunks = self._context, []
         labels = None
         if self._frozen_generators[0].modules[0].conditional:
-            labels = round_robin_labels(self._task_units, num_samples).expand(here.streams.replicas, -1)
+            labels = round_robin_labels(self._task_units, num_samples).expand(context.streams.replicas, -1)
         latent = {
-            name: here.streams.draw(noise.distribution, f"{stream}.{name}", here.task, *key, shape=noise.shape)
+            name: context.streams.draw(noise.distribution, f"{stream}.{name}", context.task, *key, shape=noise.shape)
             for name, noise in self._frozen_generators[0].noise_specs("latent_noise", num_samples).items()
         }
-        size = max(_CHUNK_SIZE // here.streams.replicas, _MIN_CHUNK_PER_REPLICA)
+        size = max(_CHUNK_SIZE // context.streams.replicas, _MIN_CHUNK_PER_REPLICA)
         for start in range(0, num_samples, size):
             stop = min(start + size, num_samples)
-            chunk = {name: noise[:, start:stop] for name, noise in latent.items()}
-            asked = None if labels is None else labels[:, start:stop]
-            x = decode_round_robin(self._frozen_generators, chunk, asked, start).to(here.streams.dtype)
+            chunk_latent = {name: noise[:, start:stop] for name, noise in latent.items()}
+            chunk_labels = None if labels is None else labels[:, start:stop]
+            x = decode_round_robin(self._frozen_generators, chunk_latent, chunk_labels, start).to(context.streams.dtype)
             gated = self._frozen_generators[0].modules[0].gated_by_task
-            tasks = self._frozen_generators[0].call("gating_tasks", chunk) if gated else None
-            parts.append(ReplayBatch(x, self._target_function(x, asked), labels=asked, tasks=tasks))
-        return ReplayBatch.concatenate(parts)
+            tasks = self._frozen_generators[0].call("gating_tasks", chunk_latent) if gated else None
+            chunks.append(ReplayBatch(x, self._target_function(x, chunk_labels), labels=chunk_labels, tasks=tasks))
+        return ReplayBatch.concatenate(chunks)
 
 
 @dataclass
@@ -116,8 +112,8 @@ class LikelihoodTargets:
 
     def targets(self, x: Tensor) -> Tensor:
         """Targets of samples (R, N, ...): (R, N, U)."""
-        told = self.context.generator.call("log_likelihoods", x).to(x.dtype)
-        return soft_targets(told, self.known_units, per_replica(self.temperature, told))
+        log_likelihoods = self.context.generator.call("log_likelihoods", x).to(x.dtype)
+        return soft_targets(log_likelihoods, self.known_units, per_replica(self.temperature, log_likelihoods))
 
     @torch.no_grad()
     def current_targets(self, batch: Batch) -> Tensor:
@@ -125,12 +121,12 @@ class LikelihoodTargets:
         if batch.sample_index is None:
             return self.targets(batch.x)
         if self._tables is None:
-            here = self.context
+            context = self.context
             self._tables = []
-            for replica, generator in enumerate(here.generator.modules):
-                told = torch.cat([generator.log_likelihoods(x) for x, _ in here.sample_pass(replica)])
+            for replica, generator in enumerate(context.generator.modules):
+                log_likelihoods = torch.cat([generator.log_likelihoods(x) for x, _ in context.sample_pass(replica)])
                 temperature = self.temperature[replica] if isinstance(self.temperature, Tensor) else self.temperature
-                self._tables.append(soft_targets(told.to(batch.x.dtype), self.known_units, temperature))
+                self._tables.append(soft_targets(log_likelihoods.to(batch.x.dtype), self.known_units, temperature))
         return torch.stack([table[index] for table, index in zip(self._tables, batch.sample_index, strict=True)])
 
 
@@ -150,12 +146,12 @@ def round_robin_labels(task_units: Tensor, num_samples: int) -> Tensor:
     Returns:
         Classes (N,): sample i is generated by generator i modulo G, which cycles through its classes.
     """
-    turns = torch.arange(num_samples, device=task_units.device)
-    labels = torch.empty_like(turns)
-    for i, head in enumerate(task_units):
-        classes = head.nonzero().squeeze(1)
-        mine = labels[i :: len(task_units)]
-        mine.copy_(classes[turns[: len(mine)] % len(classes)])
+    positions = torch.arange(num_samples, device=task_units.device)
+    labels = torch.empty_like(positions)
+    for i, units in enumerate(task_units):
+        classes = units.nonzero().squeeze(1)
+        own_labels = labels[i :: len(task_units)]
+        own_labels.copy_(classes[positions[: len(own_labels)] % len(classes)])
     return labels
 
 
@@ -174,17 +170,17 @@ def decode_round_robin(
         Samples (R, N, ...).
     """
     if len(generators) == 1:
-        found: Tensor = generators[0].call("decode", latent, *([] if labels is None else [labels]))
-        return found
-    turns = [slice((i - first_index) % len(generators), None, len(generators)) for i in range(len(generators))]
-    parts: list[Tensor] = []
-    for generator, turn in zip(generators, turns, strict=True):
-        mine = {name: noise[:, turn] for name, noise in latent.items()}
-        parts.append(generator.call("decode", mine, *([] if labels is None else [labels[:, turn]])))
-    whole = parts[0].new_empty((len(parts[0]), sum(x.shape[1] for x in parts), *parts[0].shape[2:]))
-    for turn, x in zip(turns, parts, strict=True):
-        whole[:, turn] = x
-    return whole
+        samples: Tensor = generators[0].call("decode", latent, *([] if labels is None else [labels]))
+        return samples
+    slices = [slice((i - first_index) % len(generators), None, len(generators)) for i in range(len(generators))]
+    decoded: list[Tensor] = []
+    for generator, own_slice in zip(generators, slices, strict=True):
+        own_latent = {name: noise[:, own_slice] for name, noise in latent.items()}
+        decoded.append(generator.call("decode", own_latent, *([] if labels is None else [labels[:, own_slice]])))
+    interleaved = decoded[0].new_empty((len(decoded[0]), sum(x.shape[1] for x in decoded), *decoded[0].shape[2:]))
+    for own_slice, x in zip(slices, decoded, strict=True):
+        interleaved[:, own_slice] = x
+    return interleaved
 
 
 def fit_classes(context: TaskContext) -> None:
@@ -192,7 +188,7 @@ def fit_classes(context: TaskContext) -> None:
     for replica, generator in enumerate(context.generator.modules):
         samples = list(context.sample_pass(replica))
         x, y = torch.cat([x for x, _ in samples]), torch.cat([y for _, y in samples])
-        with torch.autocast(x.device.type, enabled=False):  # what is solved exactly shall not be coarse
+        with torch.autocast(x.device.type, enabled=False):  # closed-form solutions need full precision
             for label in y.unique().tolist():
                 generator.fit_class(
                     x[y == label],

@@ -16,7 +16,7 @@ from gr_cli.strategies.context import Batch, GeneratorBatch, TaskContext, Traini
 from gr_cli.strategies.generated_samples import fit_classes
 from gr_cli.types import PositiveInt
 
-# The score of a class that was not met yet: none that was is less likely.
+# Score of classes that are not learned yet, below all others.
 _UNLEARNED_SCORE = -1e9
 
 
@@ -34,7 +34,7 @@ class GenerativeClassifier(Strategy):
             generators with an exact likelihood.
     """
 
-    boundary_requirement = "learns each class in its task"
+    boundary_requirement = "trains the model of each class within one task"
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class GenerativeClassifier(Strategy):
             raise ConfigError(
                 "generator",
                 type(generator).__name__,
-                "does not tell how likely a sample is in each class",
+                "has no likelihood of a sample given its class",
                 "try generator=class_vae or generator=mixture",
             )
         self.generator: Generator = generator
@@ -60,17 +60,17 @@ class GenerativeClassifier(Strategy):
             raise ConfigError(
                 "strategy",
                 "generative_classifier",
-                "learns each class once, and here tasks have classes in common",
-                "try scenario=class or scenario=task, with tasks that bring new classes",
+                "learns each class once, but here tasks have classes in common",
+                "try scenario=class or scenario=task, with new classes in each task",
             )
 
     def _set_up_task(self, context: TaskContext) -> None:
         super()._set_up_task(context)
         self._has_context = True
-        mine = context.task_units[context.task]
-        # Where the classes of a task show only as they come: those that no earlier task had.
-        mine = mine if mine.any() else ~context.task_units.any(0)
-        classes = mine.nonzero().squeeze(1).tolist()
+        current_units = context.task_units[context.task]
+        # If the classes of a task are not known in advance: those of no earlier task.
+        current_units = current_units if current_units.any() else ~context.task_units.any(0)
+        classes = current_units.nonzero().squeeze(1).tolist()
         context.generator.for_each_module(lambda generator: generator.restrict_to(classes))
 
     def num_steps(self, iterations: int) -> int:
@@ -89,15 +89,15 @@ class GenerativeClassifier(Strategy):
             generator.mark_learned(context.task_units[context.task])
 
     def classifier(self, replica: int, solver: nn.Module) -> Callable[[Tensor], Tensor]:
-        if not self._has_context:  # nothing was learnt yet
+        if not self._has_context:  # before the first task
             return lambda x: x.new_zeros((len(x), len(self.generator.learned_classes)))
-        situation, draws = self._context, self.importance_samples
-        generator = situation.generator.modules[replica]
+        context, num_draws = self._context, self.importance_samples
+        generator = context.generator.modules[replica]
 
         def scores(x: Tensor) -> Tensor:
-            # The same draws each time: nothing depends on what was evaluated before.
-            stream = situation.streams.generator(replica, StreamNames.CLASS_LIKELIHOOD)
-            found = generator.estimate_log_likelihoods(x, stream, draws, self.likelihood == "gaussian")
-            return found.masked_fill(~generator.learned_classes, _UNLEARNED_SCORE)
+            # The same random numbers in each call: scores don't depend on earlier evaluations.
+            noise = context.streams.generator(replica, StreamNames.CLASS_LIKELIHOOD)
+            log_likelihoods = generator.estimate_log_likelihoods(x, noise, num_draws, self.likelihood == "gaussian")
+            return log_likelihoods.masked_fill(~generator.learned_classes, _UNLEARNED_SCORE)
 
         return scores

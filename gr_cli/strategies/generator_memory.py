@@ -11,7 +11,7 @@ from gr_cli.strategies.context import GeneratorBatch, TaskContext, TrainingStep
 from gr_cli.strategies.generated_samples import GeneratedReplay
 from gr_cli.strategies.reservoir_buffer import ReservoirBuffer, ReservoirPlacements, first_of_each_task, split_evenly
 
-_CANDIDATES_PER_SLOT = 4  # generated samples per place of the memory, so that rare classes fill their share
+_CANDIDATES_PER_SLOT = 4  # generated samples per slot, so that rare classes fill their quota
 
 
 class GeneratorMemory:
@@ -35,7 +35,7 @@ class GeneratorMemory:
             raise ConfigError(
                 "strategy.memory_size",
                 0,
-                "the generator would have nothing to learn from",
+                "the generator would have no training samples",
                 "try strategy.memory_size=500 or strategy.generator_data=current_and_replay",
             )
         self._size, self._task_balanced, self._keeps_labels = size, task_balanced, keeps_labels
@@ -56,13 +56,13 @@ class GeneratorMemory:
             x = replay.x[:, : self._size]
             self.buffer.add(x, x.new_zeros(x.shape[:2]), first)
             return
-        places = self._size * context.task // (context.task + 1)
+        num_reserved = self._size * context.task // (context.task + 1)
         valid = torch.ones(replay.x.shape[:2], dtype=torch.bool, device=replay.x.device)
         if context.task_of_unit is not None:
             first_head = replay.target[:, :, 0]
             label = first_head.argmax(-1) if replay.has_soft_targets else first_head
-            valid = first_of_each_task(context.task_of_unit[label], split_evenly(places, context.task))
-        self.buffer.fill_reserved(replay.x, valid, places, extras)
+            valid = first_of_each_task(context.task_of_unit[label], split_evenly(num_reserved, context.task))
+        self.buffer.fill_reserved(replay.x, valid, num_reserved, extras)
 
     def add(self, x: Tensor, y: Tensor, step: TrainingStep) -> None:
         """Update the reservoir with samples (R, B, ...) and labels (R, B)."""

@@ -21,10 +21,8 @@ from gr_cli.strategies.exemplar_buffer import ExemplarBuffer
 from gr_cli.strategies.regularizer import Regularizer
 from gr_cli.types import CountsSamplesInMemory, Positive, PositiveInt, VariesPerReplica
 
-_NO_EXEMPLARS_SCORE = (
-    -5.0
-)  # the score of a class without exemplars: two unit vectors are never further apart than -4 says
-_CHUNK_SIZE = 1000  # samples whose features are found at once
+_NO_EXEMPLARS_SCORE = -5.0  # below -4, the smallest negative squared distance of two unit vectors
+_CHUNK_SIZE = 1000  # samples per forward pass
 
 
 class ICaRL(Strategy):
@@ -49,7 +47,7 @@ class ICaRL(Strategy):
     uses_teacher = True
     stores_raw_samples = True
     needs_second_pass = True
-    boundary_requirement = "chooses which samples of each class it keeps when a task is over"
+    boundary_requirement = "selects exemplars of each class at the end of a task"
 
     def __init__(
         self,
@@ -69,7 +67,7 @@ class ICaRL(Strategy):
             raise ConfigError(
                 "scenario",
                 scenario.name,
-                "iCaRL needs a unit for each class, all of which compete",
+                "iCaRL needs one output unit per class, all of which compete",
                 "try scenario=class",
             )
         if not isinstance(solver, HasFeatures):
@@ -81,22 +79,20 @@ class ICaRL(Strategy):
         super()._set_up_task(context)
         self._exemplar_fraction: Tensor | None = None
 
-    def _mix_in_exemplars(
-        self, exemplars: ExemplarBuffer, batch: Batch, position: TrainingStep
-    ) -> tuple[Tensor, Tensor]:
+    def _mix_in_exemplars(self, exemplars: ExemplarBuffer, batch: Batch, step: TrainingStep) -> tuple[Tensor, Tensor]:
         """Samples and labels of a step: current samples with exemplars appended or mixed in."""
-        wanted = self.batch_size or batch.y.shape[1]
-        kept = exemplars.sample(self._context.uniform(StreamNames.REPLAY_CHOICE, wanted, position))
+        num_exemplars = self.batch_size or batch.y.shape[1]
+        drawn = exemplars.sample(self._context.uniform(StreamNames.REPLAY_CHOICE, num_exemplars, step))
         if self.batch_size is not None:
-            return torch.cat([batch.x, kept[0]], 1), torch.cat([batch.y, kept[1]], 1)
+            return torch.cat([batch.x, drawn[0]], 1), torch.cat([batch.y, drawn[1]], 1)
         if self._exemplar_fraction is None:
-            passes = [sum(len(y) for _, y in self._context.sample_pass(r)) for r in range(len(batch.y))]
-            size = torch.tensor(passes, device=batch.y.device).unsqueeze(1)
-            number = exemplars.num_samples.unsqueeze(1)
-            self._exemplar_fraction = number / (number + size)  # (R, 1)
-        old = self._context.uniform(StreamNames.EXEMPLAR_MIXING, batch.y.shape[1], position) < self._exemplar_fraction
-        x = torch.where(old.view(*old.shape, *[1] * (batch.x.dim() - 2)), kept[0], batch.x)
-        return x, torch.where(old, kept[1], batch.y)
+            task_sizes = [sum(len(y) for _, y in self._context.sample_pass(r)) for r in range(len(batch.y))]
+            size = torch.tensor(task_sizes, device=batch.y.device).unsqueeze(1)
+            num_stored = exemplars.num_samples.unsqueeze(1)
+            self._exemplar_fraction = num_stored / (num_stored + size)  # (R, 1)
+        replaced = self._context.uniform(StreamNames.EXEMPLAR_MIXING, batch.y.shape[1], step) < self._exemplar_fraction
+        x = torch.where(replaced.view(*replaced.shape, *[1] * (batch.x.dim() - 2)), drawn[0], batch.x)
+        return x, torch.where(replaced, drawn[1], batch.y)
 
     def loss(self, solver: SolverForward, batch: Batch, step: TrainingStep) -> dict[str, LossTerm]:
         x, y = batch.x, batch.y
@@ -104,28 +100,30 @@ class ICaRL(Strategy):
             x, y = self._mix_in_exemplars(self.exemplars, batch, step)
         logits = solver(x)
         target = F.one_hot(y, logits.shape[-1]).to(logits.dtype)
-        seen = batch.competing_units[0]  # where units are classes, the same whatever the label
-        old = torch.zeros_like(seen) if self.teacher is None else self._context.known_units[0]
+        seen_units = batch.competing_units[0]  # class-incremental: the same for every label
+        old_units = torch.zeros_like(seen_units) if self.teacher is None else self._context.known_units[0]
         if self.teacher is not None:
             with torch.no_grad():
-                said = self.teacher.call("__call__", x).to(logits.dtype)
-                target = torch.where(old, (said / per_replica(self.temperature, said)).sigmoid(), target)
+                teacher_logits = self.teacher.call("__call__", x).to(logits.dtype)
+                target = torch.where(
+                    old_units, (teacher_logits / per_replica(self.temperature, teacher_logits)).sigmoid(), target
+                )
         losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")  # (R, B, U)
-        terms = {"current": LossTerm(weighted_sum((losses * (seen & ~old)).sum(-1), None))}
+        terms = {"current": LossTerm(weighted_sum((losses * (seen_units & ~old_units)).sum(-1), None))}
         if self.teacher is not None:
-            terms["distillation"] = LossTerm(weighted_sum((losses * old).sum(-1), None))
+            terms["distillation"] = LossTerm(weighted_sum((losses * old_units).sum(-1), None))
         return terms
 
     def end_task(self, context: TaskContext) -> None:
-        places = self.per_class
+        per_class = self.per_class
         if self.budget is not None:
-            places = max(1, min(places, self.budget // int(context.task_units.any(0).sum())))
+            per_class = max(1, min(per_class, self.budget // int(context.task_units.any(0).sum())))
         networks = context.solver.modules
-        found = ExemplarBuffer.from_task(
-            context, places, lambda replica: partial(_herding_selection, networks[replica])
+        new = ExemplarBuffer.from_task(
+            context, per_class, lambda replica: partial(_herding_selection, networks[replica])
         )
         self.exemplars = (
-            found if self.exemplars is None else ExemplarBuffer.concatenate([self.exemplars.truncate(places), found])
+            new if self.exemplars is None else ExemplarBuffer.concatenate([self.exemplars.truncate(per_class), new])
         )
 
     def classifier(self, replica: int, solver: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -138,13 +136,13 @@ class ICaRL(Strategy):
                 means[unit] = F.normalize(_features(solver, x).mean(0), dim=0)
         units, centres = torch.tensor(list(means), device=x.device), torch.stack(list(means.values()))
 
-        def answer(x: Tensor) -> Tensor:
-            score = -torch.cdist(_features(solver, x), centres).square()
-            whole = score.new_full((x.shape[0], self._context.task_units.shape[1]), _NO_EXEMPLARS_SCORE)
-            whole[:, units] = score
-            return whole
+        def classify(x: Tensor) -> Tensor:
+            own_scores = -torch.cdist(_features(solver, x), centres).square()
+            scores = own_scores.new_full((x.shape[0], self._context.task_units.shape[1]), _NO_EXEMPLARS_SCORE)
+            scores[:, units] = own_scores
+            return scores
 
-        return answer
+        return classify
 
     def state_dict(self) -> State:
         return super().state_dict() | {"exemplars": optional_state(self.exemplars)}
@@ -156,8 +154,8 @@ class ICaRL(Strategy):
 
 def _features(solver: nn.Module, x: Tensor) -> Tensor:
     """Features of unit length: (B, ...) -> (B, F)."""
-    found = torch.cat([cast(HasFeatures, solver).features(part) for part in x.split(_CHUNK_SIZE)])
-    return F.normalize(found.to(x.dtype), dim=1)
+    features = torch.cat([cast(HasFeatures, solver).features(chunk) for chunk in x.split(_CHUNK_SIZE)])
+    return F.normalize(features.to(x.dtype), dim=1)
 
 
 @torch.no_grad()
@@ -178,13 +176,13 @@ def herding(features: Tensor, max_selected: int) -> Tensor:
     Returns:
         Indices of the selected samples, in order of selection.
     """
-    mean, chosen = F.normalize(features.mean(0), dim=0), []
+    mean, selected = F.normalize(features.mean(0), dim=0), []
     lengths, total = features.square().sum(1), torch.zeros_like(mean)
     for k in range(1, min(max_selected, features.shape[0]) + 1):
-        # |mean - (total + f) / k|^2, times k^2, less what is the same for each f.
+        # |mean - (total + f) / k|^2 times k^2, without terms that are equal for all f.
         distance = lengths - 2 * (features @ (k * mean - total))
         pick = distance.argmin()
-        chosen.append(pick)
+        selected.append(pick)
         total = total + features[pick]
         lengths = lengths.index_fill(0, pick, torch.inf)
-    return torch.stack(chosen)
+    return torch.stack(selected)

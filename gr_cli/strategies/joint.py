@@ -13,7 +13,7 @@ class Joint(Strategy):
 
     stores_raw_samples = True
     training_data = "joint"
-    boundary_requirement = "trains on all tasks at once, and has no stream"
+    boundary_requirement = "trains on all tasks at once"
 
 
 class Cumulative(Strategy):
@@ -24,4 +24,4 @@ class Cumulative(Strategy):
 
     stores_raw_samples = True
     training_data = "cumulative"
-    boundary_requirement = "begins anew, with all samples so far, when a task begins"
+    boundary_requirement = "adds a task's samples to its training set when the task begins"

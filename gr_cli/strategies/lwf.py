@@ -33,7 +33,7 @@ class LearningWithoutForgetting(ReplayStrategy):
     """
 
     uses_teacher = True
-    boundary_requirement = "asks the solver as it was when the task began"
+    boundary_requirement = "copies the solver at the start of each task"
 
     def __init__(
         self,

@@ -53,13 +53,13 @@ class Regularizer(ABC):
 
     needs_second_pass: ClassVar[bool] = False
     includes_generator: bool = False
-    boundary_requirement: str = "learns what is important when a task is over"
+    boundary_requirement: str | None = "estimates the importance of parameters at the end of each task"
 
     @abstractmethod
     def penalty(self, parameters: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]] | None:
         """Value (R,) and gradient of the penalty; None in the first task."""
 
-    def release_task(self) -> None:  # noqa: B027 most note nothing
+    def release_task(self) -> None:  # noqa: B027 most record nothing
         """Discard what was recorded of a task that was not completed."""
 
     def track_step(self, before: Sequence[Tensor], after: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:  # noqa: B027

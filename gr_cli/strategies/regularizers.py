@@ -36,21 +36,21 @@ class _QuadraticPenalty(Regularizer):
     def penalty(self, parameters: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]] | None:
         if self._constant is None:
             return None
-        value, pulls = self._constant, []
+        value, gradients = self._constant, []
         for parameter, importance, anchor in zip(parameters, self._importance, self._anchor, strict=True):
             distance = parameter - anchor
-            pull = importance * distance
-            value = value + (pull * distance).flatten(1).sum(1)
-            pulls.append(pull * per_replica(2 * self.scale * self.strength, pull))
-        return per_replica(self.scale * self.strength, value) * value, pulls
+            gradient = importance * distance
+            value = value + (gradient * distance).flatten(1).sum(1)
+            gradients.append(gradient * per_replica(2 * self.scale * self.strength, gradient))
+        return per_replica(self.scale * self.strength, value) * value, gradients
 
     def end_task(self, parameters: Sequence[Tensor], context: TaskContext) -> None:
-        found = self._task_importance(parameters, context)
+        task_importance = self._task_importance(parameters, context)
         if self._constant is None:
             self._constant = parameters[0].new_zeros(parameters[0].shape[0])
-            self._importance = [torch.zeros_like(value) for value in found]
+            self._importance = [torch.zeros_like(value) for value in task_importance]
             self._anchor = [parameter.clone() for parameter in parameters]
-        self._consolidate(found, parameters)
+        self._consolidate(task_importance, parameters)
 
     @abstractmethod
     def _task_importance(self, parameters: Sequence[Tensor], context: TaskContext) -> list[Tensor]:
@@ -109,16 +109,16 @@ class _FisherPenalty(_QuadraticPenalty):
         self.samples, self.labels = samples, labels
 
     def _task_importance(self, parameters: Sequence[Tensor], context: TaskContext) -> list[Tensor]:
-        each = [
+        by_replica = [
             fisher_diagonal(network, self._fisher_samples(replica, context), context, replica, self.labels)
             for replica, network in enumerate(context.solver.modules)
         ]
-        return [torch.stack(values) for values in zip(*each, strict=True)]
+        return [torch.stack(values) for values in zip(*by_replica, strict=True)]
 
-    def _fisher_samples(self, replica: int, situation: TaskContext) -> Iterable[tuple[Tensor, Tensor]]:
+    def _fisher_samples(self, replica: int, context: TaskContext) -> Iterable[tuple[Tensor, Tensor]]:
         if self.samples is None:
-            return situation.sample_pass(replica)
-        return uniform_subset(situation, replica, self.samples, StreamNames.FISHER_SAMPLES)
+            return context.sample_pass(replica)
+        return uniform_subset(context, replica, self.samples, StreamNames.FISHER_SAMPLES)
 
 
 class ElasticWeightConsolidation(_FisherPenalty):
@@ -139,12 +139,12 @@ class ElasticWeightConsolidation(_FisherPenalty):
         for i, (new, parameter) in enumerate(zip(task_importance, parameters, strict=True)):
             old, anchor = self._importance[i], self._anchor[i]
             # a (x - m)^2 + f (x - p)^2 = (a + f) (x - m')^2 + a f / (a + f) (p - m)^2, m' = m + f / (a + f) (p - m).
-            both, way = old + new, parameter - anchor
-            share = new / both.clamp(min=torch.finfo(both.dtype).tiny)
-            self._constant = self._constant + (old * share * way.square()).flatten(1).sum(1)
-            # What matters to no task is held nowhere; its anchor goes along.
-            self._anchor[i] = torch.where(both > 0, anchor + share * way, parameter)
-            self._importance[i] = both
+            total, shift = old + new, parameter - anchor
+            fraction = new / total.clamp(min=torch.finfo(total.dtype).tiny)
+            self._constant = self._constant + (old * fraction * shift.square()).flatten(1).sum(1)
+            # Parameters of no importance have no penalty; their anchor follows them.
+            self._anchor[i] = torch.where(total > 0, anchor + fraction * shift, parameter)
+            self._importance[i] = total
 
 
 class OnlineElasticWeightConsolidation(_FisherPenalty):
@@ -214,20 +214,20 @@ class SynapticIntelligence(_QuadraticPenalty):
     def _task_importance(self, parameters: Sequence[Tensor], context: TaskContext) -> list[Tensor]:
         if not self._path_integral:
             return [torch.zeros_like(parameter) for parameter in parameters]
-        found = [
-            path / ((parameter - begin).square() + per_replica(self.damping, path))
-            for path, parameter, begin in zip(self._path_integral, parameters, self._task_start, strict=True)
+        importance = [
+            path / ((parameter - start).square() + per_replica(self.damping, path))
+            for path, parameter, start in zip(self._path_integral, parameters, self._task_start, strict=True)
         ]
         self._path_integral = []
-        return found
+        return importance
 
     def _accumulate(self, old: Tensor, new: Tensor) -> Tensor:
         return (old + new).clamp(min=0.0)
 
     def state_dict(self) -> State:
-        begin = self._task_start if self._path_integral else []
-        return super().state_dict() | {"begin": begin, "path": self._path_integral}
+        task_start = self._task_start if self._path_integral else []
+        return super().state_dict() | {"task_start": task_start, "path_integral": self._path_integral}
 
     def load_state_dict(self, state: State) -> None:
         super().load_state_dict(state)
-        self._task_start, self._path_integral = list(state["begin"]), list(state["path"])
+        self._task_start, self._path_integral = list(state["task_start"]), list(state["path_integral"])

@@ -42,12 +42,12 @@ class ReplayBatch(NamedTuple):
 
     def slice(self, start: int, stop: int) -> ReplayBatch:
         """Samples `start` to `stop` (exclusive) of each replica."""
-        return ReplayBatch(*(None if part is None else part[:, start:stop] for part in self))  # type: ignore[arg-type]
+        return ReplayBatch(*(None if value is None else value[:, start:stop] for value in self))  # type: ignore[arg-type]
 
     def select(self, index: Tensor) -> ReplayBatch:
         """The samples at `index` (R, B), indexed within each replica."""
         replica = torch.arange(index.shape[0], device=index.device).unsqueeze(1)
-        return ReplayBatch(*(None if part is None else part[replica, index] for part in self))  # type: ignore[arg-type]
+        return ReplayBatch(*(None if value is None else value[replica, index] for value in self))  # type: ignore[arg-type]
 
     @staticmethod
     def concatenate(parts: list[ReplayBatch]) -> ReplayBatch:
@@ -56,10 +56,10 @@ class ReplayBatch(NamedTuple):
         return ReplayBatch(*(None if column[0] is None else torch.cat(column, 1) for column in columns))  # type: ignore[arg-type]
 
 
-# Weights of the current and the replay loss with so many earlier tasks.
+# Weights of current and replay loss, given the number of earlier tasks.
 _WEIGHT_RULES: dict[str, Callable[[int], tuple[float, float]]] = {
-    "by_tasks": lambda old: (1 / (old + 1), old / (old + 1)),
-    "by_old_tasks": lambda old: (1.0, float(old)),
+    "by_tasks": lambda num_earlier: (1 / (num_earlier + 1), num_earlier / (num_earlier + 1)),
+    "by_old_tasks": lambda num_earlier: (1.0, float(num_earlier)),
 }
 
 
@@ -82,8 +82,8 @@ def teacher_targets(teacher: Replicas, x: Tensor, known_units: Tensor, temperatu
     """
     logits = teacher.call("__call__", x).to(x.dtype).unsqueeze(-2)  # (R, N, 1, U)
     if temperature is None:
-        chosen: Tensor = logits.masked_fill(~known_units, -torch.inf).argmax(-1)
-        return chosen
+        predicted: Tensor = logits.masked_fill(~known_units, -torch.inf).argmax(-1)
+        return predicted
     return soft_targets(logits, known_units, per_replica(temperature, logits))
 
 
@@ -91,11 +91,11 @@ def sample_weights(
     batch: Batch, replay: ReplayBatch, current_loss_weight: float, replay_loss_weight: float | Tensor
 ) -> Tensor:
     """Weights (R, B + N), with sum 1, of current and replayed samples from the weights of their losses."""
-    size, number, total = batch.x.shape[1], replay.x.shape[1], current_loss_weight + replay_loss_weight
-    found = replay.x.new_empty((replay.x.shape[0], size + number))
-    found[:, :size] = per_replica(current_loss_weight / total / size, found)
-    found[:, size:] = per_replica(replay_loss_weight / total / number, found)
-    return found
+    num_current, num_replayed, total = batch.x.shape[1], replay.x.shape[1], current_loss_weight + replay_loss_weight
+    weights = replay.x.new_empty((replay.x.shape[0], num_current + num_replayed))
+    weights[:, :num_current] = per_replica(current_loss_weight / total / num_current, weights)
+    weights[:, num_current:] = per_replica(replay_loss_weight / total / num_replayed, weights)
+    return weights
 
 
 class ReplayStrategy(Strategy):
@@ -129,7 +129,6 @@ class ReplayStrategy(Strategy):
         """The replay batch of a step, the same at each call; None: no replay."""
 
     def _set_up_task(self, context: TaskContext) -> None:
-        """Make ready for a task, or for going on in it."""
         super()._set_up_task(context)
         self._concatenated = None
         self.current_loss_weight, self.replay_loss_weight = loss_weights(self.replay_weight, context.task)
@@ -151,17 +150,20 @@ class ReplayStrategy(Strategy):
 
     def losses_per_sample(self, logits: Tensor, batch: Batch, replay: ReplayBatch) -> tuple[Tensor, Tensor]:
         """Losses of current (R, B) and replayed (R, N) samples, from the logits of both (R, B + N, U)."""
-        size = batch.x.shape[1]
-        plain = not replay.has_soft_targets and replay.active_units is None and replay.target.shape[-1] == 1
-        if plain and batch.active_units.dim() == 1 and self.current_targets_are_labels:
+        num_current = batch.x.shape[1]
+        has_plain_targets = not replay.has_soft_targets and replay.active_units is None and replay.target.shape[-1] == 1
+        if has_plain_targets and batch.active_units.dim() == 1 and self.current_targets_are_labels:
             target = torch.cat([batch.y, replay.target[..., 0]], 1)
             units = torch.cat(
-                [batch.active_units.expand(size, -1), batch.replay_units.expand(target.shape[1] - size, -1)]
+                [
+                    batch.active_units.expand(num_current, -1),
+                    batch.replay_units.expand(target.shape[1] - num_current, -1),
+                ]
             )
             loss = cross_entropy(logits, target, units)
-            return loss[:, :size], loss[:, size:]
-        old = self.replay_loss_per_sample(logits[:, size:], batch, replay)
-        return self.current_loss_per_sample(logits[:, :size], batch), old
+            return loss[:, :num_current], loss[:, num_current:]
+        replay_loss = self.replay_loss_per_sample(logits[:, num_current:], batch, replay)
+        return self.current_loss_per_sample(logits[:, :num_current], batch), replay_loss
 
     @property
     def current_targets_are_labels(self) -> bool:

@@ -55,21 +55,21 @@ class ReplayTargets:
             raise ConfigError(
                 "strategy.current_data",
                 "generated",
-                "needs a generator that knows the task before the solver learns it, and its classes",
+                "needs a conditional generator that is trained before the solver",
                 "try strategy.generator_training=before generator=mixture",
             )
         if self.uses_likelihood and (generator.class_likelihood != "exact" or not is_shared):
             raise ConfigError(
                 "strategy.targets",
                 "likelihood",
-                "needs one generator that tells exactly how likely a sample is in each class",
+                "needs a shared generator with an exact likelihood of each class",
                 "try generator=mixture strategy.generator_scope=shared",
             )
         if self.current == "likelihood" and not trained_before_solver:
             raise ConfigError(
                 "strategy.current_targets",
                 self.current,
-                "needs a generator that knows the task before the solver learns it",
+                "needs a generator that is trained before the solver",
                 "try strategy.generator_training=before",
             )
 
@@ -83,7 +83,7 @@ class ReplayTargets:
             raise ConfigError(
                 "strategy.targets",
                 "likelihood",
-                "compares all classes, which compete in the class-incremental scenario only",
+                "compares all classes, but only in the class-incremental scenario do all compete",
                 "try strategy.targets=soft or scenario=class",
             )
 
@@ -94,7 +94,7 @@ class ReplayTargets:
         teacher: Replicas[nn.Module],
         known_units: Tensor,
         temperature: float | Tensor,
-        likelihoods: LikelihoodTargets,
+        likelihood_targets: LikelihoodTargets,
     ) -> Tensor:
         """Targets of generated samples of earlier tasks.
 
@@ -110,11 +110,11 @@ class ReplayTargets:
             Hard targets, units (R, N, H); or soft ones, probabilities (R, N, H, U).
         """
         if self.generated == "likelihood":
-            return likelihoods.targets(x).unsqueeze(-2)
+            return likelihood_targets.targets(x).unsqueeze(-2)
         if self.generated == "soft":
             return teacher_targets(teacher, x, known_units, temperature)
         if labels is not None and len(known_units) == 1:
             return labels.unsqueeze(-1)
         target = teacher_targets(teacher, x, known_units, None)
-        # Of the heads, one knows for certain what was asked for.
+        # The head of the requested class has a known target.
         return target if labels is None else torch.where(known_units.T[labels], labels.unsqueeze(-1), target)

@@ -12,7 +12,7 @@ from torch import Tensor
 from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams, StreamNames
 from gr_cli.strategies.context import TrainingStep
 
-_MAX_PAIRS = 1 << 20  # pairs of samples compared at once
+_MAX_PAIRS = 1 << 20  # pairs of samples compared at a time
 
 
 def split_evenly(total: int, num_parts: int) -> list[int]:
@@ -23,11 +23,11 @@ def split_evenly(total: int, num_parts: int) -> list[int]:
 
 def first_of_each_task(task_of_sample: Tensor, quotas: list[int]) -> Tensor:
     """Mask (..., N) of the first `quotas[k]` samples of each task k; fewer if a task has fewer."""
-    chosen = torch.zeros_like(task_of_sample, dtype=torch.bool)
+    mask = torch.zeros_like(task_of_sample, dtype=torch.bool)
     for task, quota in enumerate(quotas):
-        mine = task_of_sample == task
-        chosen |= mine & (mine.cumsum(-1) <= quota)
-    return chosen
+        of_task = task_of_sample == task
+        mask |= of_task & (of_task.cumsum(-1) <= quota)
+    return mask
 
 
 @dataclass
@@ -65,8 +65,8 @@ class ReservoirBuffer:
         def rows(values: Tensor) -> Tensor:
             return values.new_zeros((values.shape[0], capacity + 1, *values.shape[2:]))
 
-        kept = torch.zeros(like.shape[0], dtype=torch.long, device=like.device)
-        return cls(rows(like), 0, kept, extras={name: rows(values) for name, values in (extras or {}).items()})
+        num_valid = torch.zeros(like.shape[0], dtype=torch.long, device=like.device)
+        return cls(rows(like), 0, num_valid, extras={name: rows(values) for name, values in (extras or {}).items()})
 
     @property
     def capacity(self) -> int:
@@ -90,9 +90,9 @@ class ReservoirBuffer:
             extras: Further values of these samples.
         """
         order = torch.argsort(valid.to(torch.int8), dim=1, descending=True, stable=True)[:, :num_reserved]
-        for kept, given in ((self.x, x), *((self.extras[name], value) for name, value in (extras or {}).items())):
-            for mine, generated, chosen in zip(kept, given, order, strict=True):
-                mine[:num_reserved] = generated[chosen]
+        for stored, generated in ((self.x, x), *((self.extras[name], value) for name, value in (extras or {}).items())):
+            for slots, values, index in zip(stored, generated, order, strict=True):
+                slots[:num_reserved] = values[index]
         self.num_reserved, self.num_valid_reserved = num_reserved, valid.sum(1).clamp(max=num_reserved)
 
     def placements(self, uniform: Tensor, num_seen: int) -> Tensor:
@@ -107,13 +107,15 @@ class ReservoirBuffer:
         Returns:
             Rows (L, R * B) for `write`; samples that are not stored get the last row.
         """
-        room, (length, _, size) = self.capacity - self.num_reserved, uniform.shape
+        num_slots, (length, _, size) = self.capacity - self.num_reserved, uniform.shape
         nth = num_seen + torch.arange(length * size, device=uniform.device).view(length, 1, size)
-        place = torch.where(nth < room, nth, (uniform.double() * (nth + 1)).long())  # (L, R, B)
-        # Of several samples for one place the last one stays, as if they had come one after the other.
-        few = max(1, _MAX_PAIRS // (uniform.shape[1] * size * size))
-        taken_later = torch.cat([(p.unsqueeze(2) == p.unsqueeze(3)).triu(1).any(3) for p in place.split(few)])
-        row = torch.where((place < room) & ~taken_later, self.num_reserved + place, self.capacity)
+        slot = torch.where(nth < num_slots, nth, (uniform.double() * (nth + 1)).long())  # (L, R, B)
+        # Of several samples for one slot the last one is stored, as if they were written one by one.
+        chunk_size = max(1, _MAX_PAIRS // (uniform.shape[1] * size * size))
+        overwritten = torch.cat(
+            [(slots.unsqueeze(2) == slots.unsqueeze(3)).triu(1).any(3) for slots in slot.split(chunk_size)]
+        )
+        row = torch.where((slot < num_slots) & ~overwritten, self.num_reserved + slot, self.capacity)
         return (row + self._replica_offset).flatten(1)
 
     def write(self, x: Tensor, rows: Tensor, extras: Mapping[str, Tensor] | None = None) -> None:
@@ -172,7 +174,7 @@ class ReservoirPlacements:
             first, uniform = self._streams.block_at(
                 NoiseSpec("uniform", (size,)), StreamNames.RESERVOIR_PLACEMENT, step.task, row
             )
-            # What has passed before: `size` with each iteration, and before the first whatever was there.
-            passed = buffer.num_seen - (row - first) * size
-            self._block = (key, first, buffer.placements(uniform, passed))
+            # Samples seen before the block's first step: `size` less for each iteration.
+            num_seen = buffer.num_seen - (row - first) * size
+            self._block = (key, first, buffer.placements(uniform, num_seen))
         return self._block[2][row - self._block[1]]

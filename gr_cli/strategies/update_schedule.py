@@ -30,10 +30,10 @@ class UpdateSchedule:
         return self.generator_timing == "before"
 
     @property
-    def boundary_requirement(self) -> str:
+    def boundary_requirement(self) -> str | None:
         """What is done at task boundaries, as in `Strategy.boundary_requirement`."""
-        apart = self.closed_form or self.generator_timing != "alongside"
-        return "trains this generator when a task begins or ends" if apart else ""
+        is_separate = self.closed_form or self.generator_timing != "alongside"
+        return "trains this generator at the start or end of each task" if is_separate else None
 
     def generator_only_steps(self, iterations: int) -> int:
         """Number of steps in which only the generator is trained, for a number of solver iterations."""
@@ -52,7 +52,7 @@ class UpdateSchedule:
         if self.generator_first:
             return step.iteration if step.iteration < self.generator_only_steps(step.iterations) else None
         if self.generator_timing == "after":
-            beyond = step.iteration - step.iterations
-            return beyond if beyond >= 0 else None
-        update, rest = divmod(step.iteration + 1, self.update_every)
-        return update - 1 if rest == 0 else None
+            update = step.iteration - step.iterations
+            return update if update >= 0 else None
+        updates, remainder = divmod(step.iteration + 1, self.update_every)
+        return updates - 1 if remainder == 0 else None

@@ -282,7 +282,7 @@ def test_what_a_strategy_needs_of_a_generator_is_said():
         GenerativeReplay(vae, targets="likelihood")
     with pytest.raises(ConfigError, match="current_targets=likelihood"):
         GenerativeReplay(mixture, current_targets="likelihood")
-    with pytest.raises(ConfigError, match="does not tell how likely"):
+    with pytest.raises(ConfigError, match="has no likelihood"):
         GenerativeClassifier(vae)
 
 

@@ -44,7 +44,7 @@ MISTAKES = [
     ("strategy.replay_weight=inf", "strategy.replay_weight=inf: must be a number ≥ 0 or one of by_tasks, by_old_tasks"),
     ("strategy.batch_size=true", "strategy.batch_size=true: must be a whole number ≥ 1"),
     ("strategy.targets=medium", "strategy.targets=medium: must be one of hard, soft"),
-    ("strategy.memory_size=0", "strategy.memory_size=0: the generator would have nothing to learn from"),
+    ("strategy.memory_size=0", "strategy.memory_size=0: the generator would have no training samples"),
     ("optimizer.lr=0", "optimizer.lr=0: must be a number > 0; the default is 0.001"),
     ("optimizer.betas=[0.9]", r"optimizer.betas=\[0.9\]: must be a list of 2, each a number ≥ 0 and < 1"),
     ("normalise=foo", "normalise=foo: must be first_task or a list of 2, each a list of numbers or null"),
@@ -117,6 +117,6 @@ MISTAKES = [
     ("generator.latent_dim=99999999999999999999", "is beyond all numbers that this program can count with"),
     ("model.hidden_sizes=[99999999999999999999]", "is beyond all numbers that this program can count with"),
     ("threads=1025", "threads=1025: must be a whole number ≥ 1 and ≤ 1024 or null"),
-    ("augment.shift=8", "augment.shift=8: moves images of 8x8 pixels out of sight"),
+    ("augment.shift=8", "augment.shift=8: shifts images of 8x8 pixels out of view"),
     ("+strategy.generator={_target_:gr_cli.generators.VAE}", "strategy.generator=.*: has a group of its own"),
 ]  # fmt: skip

@@ -173,7 +173,7 @@ COMMANDS: Table = {
         ("needs momentum", mistake("optimizer=sgd optimizer.nesterov=true")),
     ],
     "scenario.py": [
-        ("must have equally many classes", typed("scenario=domain benchmark.classes_per_task=[5,3,2]")),
+        ("must have the same number of classes", typed("scenario=domain benchmark.classes_per_task=[5,3,2]")),
     ],
     "config/settings.py": [
         ("must name an option of this group", typed("~optimizer")),
@@ -184,23 +184,23 @@ COMMANDS: Table = {
         ("is missing; it can't be taken out", mistake("~train")),
     ],
     "strategies/feedback_replay.py": [
-        ("has gates for", more_tasks_than_gates),
+        ("has gates for so many tasks", more_tasks_than_gates),
         ("does not read the solver's features", typed("strategy=rtf generator=vae")),
     ],
     "strategies/generative_classifier.py": [
-        ("does not tell how likely", typed("strategy=generative_classifier generator=vae")),
+        ("has no likelihood", typed("strategy=generative_classifier generator=vae")),
         ("learns each class once", typed("strategy=generative_classifier scenario=domain")),
     ],
     "strategies/generator_data.py": [
-        ("would have nothing to learn from", mistake("strategy.memory_size=0")),
+        ("would have no training samples", mistake("strategy.memory_size=0")),
     ],
     "strategies/generative_replay.py": [
-        ("is one network with the solver", typed("generator=rtf")),
+        ("shares its network with the solver", typed("generator=rtf")),
         ("keeps what it was fitted to by class", typed("generator=mixture scenario=domain")),
     ],
     "strategies/replay_targets.py": [
         ("strategy.current_data=generated", typed("strategy.current_data=generated")),
-        ("tells exactly how likely", typed("strategy.targets=likelihood")),
+        ("with an exact likelihood", typed("strategy.targets=likelihood")),
         ("strategy.current_targets=", typed("strategy.current_targets=likelihood generator=mixture")),
         ("compares all classes", typed("generator=mixture strategy.targets=likelihood scenario=task")),
     ],

@@ -224,7 +224,7 @@ RUNS: Table = {
         ("_job", interrupted("-m", "seed=0,1"), "interrupted; repeat the command"),
     ],
     "runner/group.py": [
-        ("Cohort.interrupted", interrupted(), "interrupted; go on with: gr-run resume=outputs/"),
+        ("Cohort.interrupted", interrupted(), "interrupted; resume with: gr-run resume=outputs/"),
         ("the last good state is kept in", a_broken_network),
     ],
     "system/files.py": [

@@ -38,7 +38,7 @@ def test_of_each_class_of_each_task_as_many_are_kept(kind, seeds):
     learner = learner_of(ExperienceReplay(per_class=5), kind, seeds)
     for task in range(TASKS):
         train(learner, task)
-    kept = learner.strategy.kept
+    kept = learner.strategy.exemplars
     assert kept.x.shape == (len(seeds), 2 * TASKS, 5, 6) and (kept.size == 5).all()
     offsets = learner.scenario.unit_offsets([2] * TASKS)
     assert kept.label.tolist() == [[offset + i for offset in offsets for i in range(2)]] * len(seeds)
@@ -153,7 +153,7 @@ def test_the_terms_of_dark_experience_by_hand(seeds):
     train(learner, 0)
     begin(learner, 1, 5)
     strategy, position = learner.strategy, TrainingStep(1, 5, ITERATIONS)
-    memory, batch = strategy.memory, next(batches(learner, 1, 5))
+    memory, batch = strategy.buffer, next(batches(learner, 1, 5))
     wanted = learner.streams.draw("uniform", "any", shape=(8,))  # only its shape counts
     terms = strategy.loss(lambda x: learner.solvers.call("__call__", x), batch, position)
     assert (terms["current"].weight, terms["logits"].weight, terms["replay"].weight) == (1.0, 0.3, 0.7)
@@ -162,7 +162,7 @@ def test_the_terms_of_dark_experience_by_hand(seeds):
     uniform = learner.streams.values_at(NoiseSpec("uniform", wanted.shape[1:]), "replay.choice", 1, 5)
     rows = memory.sample_rows(uniform)
     assert not torch.equal(rows[:, :4], rows[:, 4:])
-    x, y, logits = memory.at(rows), memory.get_extra("y", rows), memory.get_extra("logits", rows)
+    x, y, logits = memory.get(rows), memory.get_extra("y", rows), memory.get_extra("logits", rows)
     for r, solver in enumerate(learner.solvers.modules):
         distance = (solver(x[r, :4]) - logits[r, :4]).square().mean()
         torch.testing.assert_close(terms["logits"].value[r], distance)
@@ -183,8 +183,8 @@ def test_logits_are_kept_as_they_were_when_the_sample_passed(seeds):
             passed.append(batch)
             learner.step(batch, TrainingStep(task, i, ITERATIONS))
         learner.end_task(task, passes(learner, task))
-    memory = learner.strategy.memory
-    assert memory.seen == memory.num_filled == 140
+    memory = learner.strategy.buffer
+    assert memory.num_seen == memory.num_filled == 140
     torch.testing.assert_close(memory.extras["logits"][:, :140], torch.cat(said, 1))
     assert torch.equal(memory.extras["y"][:, :140], torch.cat([batch.y for batch in passed], 1))
     assert torch.equal(memory.x[:, :140], torch.cat([batch.x for batch in passed], 1))
@@ -196,8 +196,8 @@ def test_dark_experience_is_replayed_within_the_first_task_too():
     assert seen[0] == {"current", "total"}
     assert all(names == {"current", "logits", "replay", "total"} for names in seen[1:])
     train(learner, 1)
-    assert learner.strategy.memory.seen == 2 * 10 * ITERATIONS
-    labels = learner.strategy.memory.extras["y"][0, :20]
+    assert learner.strategy.buffer.num_seen == 2 * 10 * ITERATIONS
+    labels = learner.strategy.buffer.extras["y"][0, :20]
     assert (labels < 2).any() and (labels >= 2).any()
 
 

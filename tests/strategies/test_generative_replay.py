@@ -154,7 +154,7 @@ def test_replay_is_fresh_for_each_iteration_and_the_same_when_asked_again(seeds)
         x = subject.strategy.replay(None, position).x
         assert x.shape == (len(seeds), 8, 6)
         seen.extend(x.clone())
-        subject.strategy._made.clear()
+        subject.strategy._generated_replay.clear()
         torch.testing.assert_close(subject.strategy.replay(None, position).x, x, rtol=0, atol=0)
 
     train(subject, 1, iterations=140, observe=observe)
@@ -246,7 +246,7 @@ def test_the_memory_is_shared_evenly_between_the_tasks(seeds):
     subject.strategy.begin_task(subject._task_context(2, None))
     memory = subject.strategy.memory
     assert memory.num_reserved == 20
-    for teacher, x, kept in zip(subject.solvers.modules, memory.x, memory.kept.tolist(), strict=True):
+    for teacher, x, kept in zip(subject.solvers.modules, memory.x, memory.num_valid_reserved.tolist(), strict=True):
         labels = teacher(x[:kept])[:, :4].argmax(1)
         per_task = torch.bincount(labels // 2, minlength=2)
         assert (per_task <= 10).all()
@@ -274,7 +274,7 @@ def test_a_class_that_is_dreamt_too_rarely_leaves_its_places_empty():
         subject.strategy.begin_task(subject._task_context(2, None))
         memory = subject.strategy.memory
         assert memory.num_reserved == reserved
-        assert memory.kept.tolist() == kept
+        assert memory.num_valid_reserved.tolist() == kept
 
 
 @alone_and_together
@@ -283,10 +283,10 @@ def test_without_balance_all_that_passes_shares_one_reservoir(seeds):
     train(subject, 0)
     subject.strategy.begin_task(subject._task_context(1, None))
     memory = subject.strategy.memory
-    assert (memory.num_reserved, memory.seen) == (0, 30)
+    assert (memory.num_reserved, memory.num_seen) == (0, 30)
     for i, batch in zip(range(20), batches(subject, 1), strict=False):
         subject.strategy.after_step(batch, TrainingStep(1, i, 20))
-    assert memory.seen == 30 + 20 * (10 + 8)
+    assert memory.num_seen == 30 + 20 * (10 + 8)
     real = ((memory.x[:, :30] * 1024).round() / 1024 == memory.x[:, :30]).all(2).sum(1)
     assert all(5 <= count <= 25 for count in real.tolist())
 

@@ -41,7 +41,7 @@ def refused(strategy, generator, scenario):
     """What is said of combinations that make no sense; None for the others."""
     kind = target(strategy)
     if strategy == "icarl" and scenario != "class":
-        return "iCaRL needs a unit for each class"
+        return "iCaRL needs one output unit per class"
     if not dreams(strategy):
         return None
     reads_features = generator in ("feedback", "rtf", "bir")
@@ -49,10 +49,10 @@ def refused(strategy, generator, scenario):
         return None if reads_features else "does not read the solver's features"
     if kind is GenerativeClassifier:
         if generator not in ("class_vae", "mixture"):
-            return "does not tell how likely"
+            return "has no likelihood"
         return "learns each class once" if scenario == "domain" else None
     if reads_features:
-        return "is one network with the solver"
+        return "shares its network with the solver"
     return "tasks have classes in common" if generator == "mixture" and scenario == "domain" else None
 
 
@@ -134,7 +134,11 @@ def test_each_of_the_generators_of_the_tasks_knows_the_classes_of_its_own(traini
     for number in range(3):
         train([experiment], experiment.learner, number)
     ensemble = experiment.learner.strategy.sampling_generator(0, experiment.learner.generator)
-    assert [member.turns(4).tolist() for member in ensemble.members] == [[0, 1, 0, 1], [2, 3, 2, 3], [4, 5, 4, 5]]
+    assert [member.balanced_labels(4).tolist() for member in ensemble.members] == [
+        [0, 1, 0, 1],
+        [2, 3, 2, 3],
+        [4, 5, 4, 5],
+    ]
 
 
 def test_a_run_that_is_loaded_dreams_of_all_tasks(gr_run):

@@ -30,7 +30,7 @@ def await_training(number, process):
 
 def assert_saved(number):
     assert [status["state"] for status in statuses()] == ["interrupted"] * number
-    assert all(status["reason"].startswith("interrupted; go on with: ") for status in statuses())
+    assert all(status["reason"].startswith("interrupted; resume with: ") for status in statuses())
 
 
 def ignoring(*numbers):
@@ -45,7 +45,7 @@ def test_a_run_saves_and_leaves(number):
     await_training(1, run)
     run.send_signal(number)
     _, err = run.communicate()
-    assert run.returncode == 130 and "interrupted; go on with: gr-run resume=" in err
+    assert run.returncode == 130 and "interrupted; resume with: gr-run resume=" in err
     assert_saved(1)
 
 
@@ -76,7 +76,7 @@ def test_a_request_that_is_repeated_does_not_disturb_what_is_saved(gr_run, monke
 
     monkeypatch.setattr("gr_cli.terminal.run_display.TerminalObserver", lambda **_: Twice(0, 1))
     code, _, err = gr_run("strategy=finetune", "train.iterations=3", "threads=1", "evaluate.generated_samples=0")
-    assert code == 130 and "interrupted; go on with: gr-run resume=" in err
+    assert code == 130 and "interrupted; resume with: gr-run resume=" in err
     assert_saved(1)
 
 

@@ -97,7 +97,7 @@ def test_ctrl_c_does_not_wait_long_for_a_tracker(gr_run, monkeypatch, at):
     assert lines[0] == (
         "gr-run: the tracker failed (DeadlineExceeded: no answer within 0.1 seconds); the run continues untracked"
     )
-    assert lines[1].startswith("gr-run: interrupted; go on with: gr-run resume=")
+    assert lines[1].startswith("gr-run: interrupted; resume with: gr-run resume=")
     (folder,) = folders()
     assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
     assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]

@@ -85,8 +85,8 @@ class GradientRule:
             Gradients, shaped as the parameters; None for those that the loss does not depend on.
         """
         # The replicas share no parameter, so the gradient of the sum holds each one's own.
-        found = torch.autograd.grad(loss.total.sum(), parameters, allow_unused=True, retain_graph=loss.keep_graph)
-        return list(found)
+        gradients = torch.autograd.grad(loss.total.sum(), parameters, allow_unused=True, retain_graph=loss.keep_graph)
+        return list(gradients)
 
     def metrics(self) -> dict[str, Tensor]:
         """Values (R,) of the last step by name, columns of history.csv."""

@@ -36,7 +36,7 @@ class NormClipping(GradientRule):
         if not squares:
             return gradients
         norm = sum_tensors(squares).sqrt()  # (R,)
-        # The small number is torch's: no division by 0.
+        # 1e-6 as in torch, against division by 0.
         scale = (per_replica(self.max_norm, norm) / (norm + 1e-6)).clamp(max=1.0)
         self._metrics = {"gradient_norm": norm, "clipped": (scale < 1.0).to(norm.dtype)}
         return [None if g is None else g * (scale if replicas == 1 else per_replica(scale, g)) for g in gradients]
