@@ -1,4 +1,4 @@
-"""The house keeps its walls: who may import whom, and where a default lives."""
+"""Architecture: layers of imports, third-party libraries, defaults, docstrings."""
 
 import ast
 import inspect
@@ -16,11 +16,11 @@ PACKAGE = Path(gr_cli.__file__).parent
 CONF = PACKAGE.parent / "conf"
 OPTIONS = sorted(path for group in PROVIDED_ARGUMENTS for path in (CONF / group).glob("*.yaml"))
 NESTED = sorted(path for group in NESTED_GROUPS for path in (CONF / group).glob("*.yaml"))
-# What inherits from another option says only in what it differs: it has no defaults of a class to agree with.
+# Options that inherit from another one only list differences, which need not equal the defaults.
 BASES = [path for path in [*OPTIONS, *NESTED] if "_target_" in (yaml.safe_load(path.read_text()) or {})]
 
 
-# Packages and modules of gr_cli from the top down; each imports from rows below its own only, and from itself.
+# Packages and modules of gr_cli by layer; each imports from itself and from layers below.
 LAYERS = (
     ("cli", "report"),
     ("runner", "terminal"),
@@ -33,9 +33,9 @@ LAYERS = (
     ("system", "scenario", "optimizers"),
     ("errors", "types", "_version"),
 )
-ROW = {name: row for row, names in enumerate(LAYERS) for name in names}
-# Libraries that only some modules import, lazily or not. What no prefix of a path names may not.
-WALLS = {
+LAYER_OF = {name: row for row, names in enumerate(LAYERS) for name in names}
+# Third-party libraries and the path prefixes of the modules that may import them, lazily or not.
+CONFINED = {
     "hydra": ("cli/",),
     "omegaconf": ("cli/", "config/schema.py"),
     "rich": ("terminal/",),
@@ -51,7 +51,7 @@ WITHOUT_TORCH = ("cli/", "config/", "report/", "terminal/")
 
 
 def imported(path: Path) -> set[str]:
-    """The modules that a file imports anywhere in it, lazily and for types only, too."""
+    """The modules that a file imports anywhere, lazy and type-only imports included."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -65,40 +65,40 @@ IMPORTS = {path.relative_to(PACKAGE).as_posix(): imported(path) for path in sort
 
 
 @pytest.mark.parametrize("path", [path for path in IMPORTS if not path.startswith("__")])
-def test_imports_lead_down(path):
-    """A file imports from its own package and from the rows below it; of generators, strategies know the base only."""
+def test_imports_follow_the_layers(path):
+    """A file imports from its own package and lower layers; strategies use only the generators' base class."""
     own = path.partition("/")[0].removesuffix(".py")
     for name in IMPORTS[path]:
         first, _, rest = name.partition(".")
         other = rest.partition(".")[0]
         if first == "gr_cli" and other != own:
-            assert ROW.get(other, -1) > ROW[own], f"gr_cli/{path} imports {name}"
+            assert LAYER_OF.get(other, -1) > LAYER_OF[own], f"gr_cli/{path} imports {name}"
             if own == "strategies" and other == "generators":
                 assert name.startswith("gr_cli.generators.base."), f"gr_cli/{path} imports {name}"
 
 
-@pytest.mark.parametrize("library", WALLS)
-def test_a_library_is_known_to_few(library):
+@pytest.mark.parametrize("library", CONFINED)
+def test_third_party_libraries_are_confined(library):
     users = [path for path, names in IMPORTS.items() if any(name.partition(".")[0] == library for name in names)]
-    assert not [path for path in users if not path.startswith(WALLS[library])]
+    assert not [path for path in users if not path.startswith(CONFINED[library])]
 
 
-def test_what_is_shown_needs_no_torch():
-    """Help and reports come at once; a thousand runs are reported in the time that torch takes to be imported."""
+def test_help_and_reports_do_not_import_torch():
+    """Help and reports start fast, without importing torch."""
     for path, names in IMPORTS.items():
         if path.startswith(WITHOUT_TORCH) and not path.startswith("cli/launchers/"):
             assert not [name for name in names if name.partition(".")[0] == "torch"], path
 
 
-def test_components_know_no_configuration():
+def test_components_do_not_import_config():
     for path, names in IMPORTS.items():
         if path.startswith(("models", "generators", "strategies", "benchmarks")):
             ours = {name for name in names if name.startswith("gr_cli.config.")}
             assert ours <= {"gr_cli.config.arguments.validate_arguments"}, path
 
 
-def test_no_module_is_imported_by_what_it_imports():
-    """No circles, counting what is imported lazily or for types only."""
+def test_no_circular_imports():
+    """Lazy and type-only imports included."""
     names = {path: "gr_cli." + path.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for path in IMPORTS}
     known = set(names.values())
     above = {
@@ -111,12 +111,12 @@ def test_no_module_is_imported_by_what_it_imports():
     assert not above
 
 
-def test_the_top_is_a_page():
-    """A newcomer reads it in one look."""
+def test_few_top_level_modules():
+    """The list of top-level modules fits on a screen."""
     assert len(list(PACKAGE.glob("*.py"))) <= 12
 
 
-def test_nothing_asks_for_the_scenario_but_the_scenario():
+def test_only_the_scenario_module_depends_on_the_scenario():
     for path in PACKAGE.rglob("*.py"):
         if path.name != "scenario.py":
             assert "kind ==" not in path.read_text().replace("noise.kind ==", "").replace('kind == "normal"', ""), path
@@ -124,7 +124,7 @@ def test_nothing_asks_for_the_scenario_but_the_scenario():
 
 @pytest.mark.parametrize("path", BASES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_defaults_in_yaml_are_those_of_the_signature(path):
-    """Defaults live once: what the YAML says, the Python API must say too, where it says anything."""
+    """Defaults in YAML equal those of the Python API."""
     node = yaml.safe_load(path.read_text())
     groups = {name for part in node.pop("defaults", []) if isinstance(part, dict) for name in part}
     parameters = inspect.signature(import_target(node.pop("_target_"), "")).parameters
@@ -176,7 +176,7 @@ def test_importing_has_no_effects(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_public_thing_says_what_it_is():
+def test_public_classes_and_functions_have_docstrings():
     for path in PACKAGE.rglob("*.py"):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_"):

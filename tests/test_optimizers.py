@@ -1,3 +1,5 @@
+"""Optimizers, compared with torch.optim and between replicas and single runs."""
+
 import copy
 import doctest
 
@@ -21,16 +23,16 @@ from gr_cli.optimizers import SGD, Adam, AdamW, FunctionalOptimizer
 )
 def test_steps_agree_with_torch(ours, theirs):
     torch.manual_seed(0)
-    mine = [torch.randn(3, 2), torch.randn(4)]
-    other = [torch.nn.Parameter(p.clone()) for p in mine]
-    optimizer, moments = theirs(other), ours.init_state(mine)
+    parameters = [torch.randn(3, 2), torch.randn(4)]
+    torch_parameters = [torch.nn.Parameter(p.clone()) for p in parameters]
+    optimizer, state = theirs(torch_parameters), ours.init_state(parameters)
     for _ in range(5):
-        gradients = [torch.randn_like(p) for p in mine]
-        ours.step(mine, gradients, moments, ours.lr)
-        for p, g in zip(other, gradients, strict=True):
+        gradients = [torch.randn_like(p) for p in parameters]
+        ours.step(parameters, gradients, state, ours.lr)
+        for p, g in zip(torch_parameters, gradients, strict=True):
             p.grad = g
         optimizer.step()
-    for a, b in zip(mine, other, strict=True):
+    for a, b in zip(parameters, torch_parameters, strict=True):
         torch.testing.assert_close(a, b.detach(), rtol=1e-5, atol=1e-6)
 
 
@@ -45,24 +47,25 @@ DIFFERENT = [
 
 
 class Both:
-    """Replicas side by side, each with settings of its own, and the same ones apart."""
+    """Replicas with different settings in one optimizer, and the same parameters in one optimizer each."""
 
     def __init__(self, optimizers):
         torch.manual_seed(0)
         count = len(optimizers)
-        # Sizes that fill whole vectors: what is left over the fused kernels round in another way.
-        # The last parameter is a single number, and gets no gradient in every third step.
+        # Sizes that fill SIMD vectors: the fused kernels round remainders differently.
+        # The last parameter is a scalar, without gradient in every third step.
         self.side = [torch.randn(count, 8, 4), torch.randn(count, 16), torch.randn(count)]
         self.apart = [[p[i].clone() for p in self.side] for i in range(count)]
         self.together = FunctionalOptimizer(self.side, optimizers)
         self.alone = [
-            FunctionalOptimizer(mine, [optimizer]) for mine, optimizer in zip(self.apart, optimizers, strict=True)
+            FunctionalOptimizer(parameters, [optimizer])
+            for parameters, optimizer in zip(self.apart, optimizers, strict=True)
         ]
         self.begin_task()
 
     def begin_task(self) -> None:
-        for descent in (self.together, *self.alone):
-            descent.begin_task()
+        for optimizer in (self.together, *self.alone):
+            optimizer.begin_task()
 
     def steps(self, *numbers: int) -> None:
         for number in numbers:
@@ -71,23 +74,23 @@ class Both:
             if number % 3 == 2:
                 gradients[-1] = None
             self.together.step(gradients, lambda optimizer, number=number: optimizer.lr / number)
-            for i, one in enumerate(self.alone):
-                mine = [None if g is None else g[i] for g in gradients]
-                one.step(mine, lambda optimizer, number=number: optimizer.lr / number)
+            for i, single in enumerate(self.alone):
+                own_gradients = [None if g is None else g[i] for g in gradients]
+                single.step(own_gradients, lambda optimizer, number=number: optimizer.lr / number)
 
     def check(self) -> None:
-        for i, mine in enumerate(self.apart):
-            for whole, alone in zip(self.side, mine, strict=True):
-                torch.testing.assert_close(whole[i], alone, rtol=0, atol=0)
-            found, expected = self.together.state_of(i), self.alone[i].state_of(0)
-            assert found.keys() == expected.keys()
+        for i, parameters in enumerate(self.apart):
+            for stacked, alone in zip(self.side, parameters, strict=True):
+                torch.testing.assert_close(stacked[i], alone, rtol=0, atol=0)
+            state, expected = self.together.state_of(i), self.alone[i].state_of(0)
+            assert state.keys() == expected.keys()
             for name, values in expected.items():
-                for a, b in zip(found[name], values, strict=True):
+                for a, b in zip(state[name], values, strict=True):
                     torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("optimizers", DIFFERENT)
-def test_replicas_with_settings_of_their_own_step_exactly_as_each_alone(optimizers):
+def test_replicas_with_different_settings_match_single_optimizers(optimizers):
     both = Both(optimizers)
     both.steps(1, 2, 3, 4)
     both.check()
@@ -97,21 +100,21 @@ def test_replicas_with_settings_of_their_own_step_exactly_as_each_alone(optimize
 
 
 @pytest.mark.parametrize("optimizers", DIFFERENT)
-def test_replicas_go_on_from_states_saved_side_by_side_or_alone(optimizers):
-    whole, again = Both(optimizers), Both(optimizers)
-    for both in (whole, again):
+def test_states_of_replicas_and_single_runs_are_interchangeable(optimizers):
+    uninterrupted, resumed = Both(optimizers), Both(optimizers)
+    for both in (uninterrupted, resumed):
         both.steps(1, 2, 3)
-    apart = [copy.deepcopy(one.state_of(0)) for one in again.alone]
-    side = [copy.deepcopy(again.together.state_of(i)) for i in range(len(optimizers))]
-    again.together, again.alone = FunctionalOptimizer(again.side, optimizers), []
-    again.together.load_states(apart)
-    for mine, optimizer, state in zip(again.apart, optimizers, side, strict=True):
-        again.alone.append(FunctionalOptimizer(mine, [optimizer]))
-        again.alone[-1].load_states([state])
-    for both in (whole, again):
+    single_states = [copy.deepcopy(single.state_of(0)) for single in resumed.alone]
+    stacked_states = [copy.deepcopy(resumed.together.state_of(i)) for i in range(len(optimizers))]
+    resumed.together, resumed.alone = FunctionalOptimizer(resumed.side, optimizers), []
+    resumed.together.load_states(single_states)
+    for parameters, optimizer, state in zip(resumed.apart, optimizers, stacked_states, strict=True):
+        resumed.alone.append(FunctionalOptimizer(parameters, [optimizer]))
+        resumed.alone[-1].load_states([state])
+    for both in (uninterrupted, resumed):
         both.steps(4, 5)
         both.check()
-    for a, b in zip(whole.side, again.side, strict=True):
+    for a, b in zip(uninterrupted.side, resumed.side, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
@@ -123,27 +126,27 @@ def test_schedules():
     assert [Adam(lr=1.0, warmup=4).lr_at(i, 10) for i in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
 
 
-def test_a_parameter_that_lies_in_memory_otherwise_gets_its_own_gradient():
+def test_parameters_with_another_memory_format():
     gradient = torch.arange(16.0).view(1, 4, 2, 2)
     parameter = torch.zeros(1, 4, 2, 2).to(memory_format=torch.channels_last)
-    descent = FunctionalOptimizer([parameter], [SGD(lr=1.0)])
-    descent.begin_task()
-    descent.step([gradient], lambda optimizer: optimizer.lr)
+    optimizer = FunctionalOptimizer([parameter], [SGD(lr=1.0)])
+    optimizer.begin_task()
+    optimizer.step([gradient], lambda settings: settings.lr)
     torch.testing.assert_close(parameter, -gradient, rtol=0, atol=0, check_stride=False)
 
 
-def test_a_gradient_that_lies_in_memory_otherwise_is_the_same_gradient():
-    gradient, found = torch.arange(12.0).view(3, 4), []
+def test_gradients_with_another_memory_layout():
+    gradient, results = torch.arange(12.0).view(3, 4), []
     for laid_out in (gradient, gradient.t().contiguous().t()):
         parameter = torch.zeros(3, 4)
-        descent = FunctionalOptimizer([parameter], [SGD(lr=1.0)])
-        descent.begin_task()
-        descent.step([laid_out], lambda optimizer: optimizer.lr)
-        found.append(parameter)
-    torch.testing.assert_close(found[0], -gradient, rtol=0, atol=0)
-    torch.testing.assert_close(found[1], -gradient, rtol=0, atol=0)
+        optimizer = FunctionalOptimizer([parameter], [SGD(lr=1.0)])
+        optimizer.begin_task()
+        optimizer.step([laid_out], lambda settings: settings.lr)
+        results.append(parameter)
+    torch.testing.assert_close(results[0], -gradient, rtol=0, atol=0)
+    torch.testing.assert_close(results[1], -gradient, rtol=0, atol=0)
 
 
-def test_the_example_of_a_subclass_runs():
+def test_docstring_example_runs():
     result = doctest.testmod(optimizers)
     assert result.attempted > 0 and result.failed == 0

@@ -1,3 +1,5 @@
+"""Scenarios: which units compete in training, testing and replay."""
+
 import torch
 
 from gr_cli.scenario import Scenario
@@ -9,7 +11,7 @@ def units(mask: torch.Tensor) -> list[int]:
     return mask.nonzero().squeeze(1).tolist()
 
 
-def test_class_incremental_units_are_the_classes_seen():
+def test_class_incremental_units_are_the_classes_seen_so_far():
     scenario = Scenario("class")
     heads = scenario.task_units(COUNTS)
     assert scenario.unit_offsets(COUNTS) == [0, 2, 4]
@@ -19,7 +21,7 @@ def test_class_incremental_units_are_the_classes_seen():
     assert units(scenario.testing_units(heads, task=0, last_trained_task=-1)) == list(range(7))
 
 
-def test_active_classes_all_concerns_training_only():
+def test_active_classes_all_changes_training_only():
     scenario = Scenario("class", active_classes="all")
     heads = scenario.task_units(COUNTS)
     assert units(scenario.training_units(heads, 0)) == list(range(7))
@@ -34,14 +36,14 @@ def test_domain_incremental_tasks_share_their_units():
     assert units(scenario.testing_units(heads, task=2, last_trained_task=0)) == [0, 1]
 
 
-def test_task_incremental_units_are_those_of_the_task_in_hand():
+def test_task_incremental_units_are_those_of_the_task():
     scenario = Scenario("task")
     heads = scenario.task_units(COUNTS)
     assert units(scenario.training_units(heads, 1)) == [2, 3]
     assert units(scenario.testing_units(heads, task=0, last_trained_task=2)) == [0, 1]
 
 
-def test_replay_has_one_target_per_earlier_head_only_in_the_task_scenario():
+def test_replay_has_one_target_per_earlier_head_in_the_task_scenario_only():
     for kind, number in (("class", 1), ("domain", 1), ("task", 2)):
         scenario = Scenario(kind)
         heads = scenario.task_units([2, 2, 2])
@@ -53,7 +55,7 @@ def test_replay_has_one_target_per_earlier_head_only_in_the_task_scenario():
     assert units(scenario.replay_units(heads, 1)[0]) == [0, 1, 2, 3]
 
 
-def test_a_unit_tells_its_task_only_where_tasks_have_classes_of_their_own():
+def test_task_of_unit_needs_disjoint_classes():
     heads = Scenario("class").task_units(COUNTS)
     assert Scenario("class").task_of_unit(heads, 2).tolist() == [0, 0, 1, 1, -1, -1, -1]
     assert Scenario("task").task_of_unit(heads, 2) is None
@@ -61,7 +63,7 @@ def test_a_unit_tells_its_task_only_where_tasks_have_classes_of_their_own():
     assert Scenario("class").task_of_unit(overlapping, 2) is None
 
 
-def test_joint_training_keeps_heads_apart_only_in_the_task_scenario():
+def test_joint_training_separates_heads_in_the_task_scenario_only():
     owner = torch.tensor([0, 2])
     heads = Scenario("task").task_units(COUNTS)
     assert [units(row) for row in Scenario("task").joint_units(heads, owner, 2)] == [[0, 1], [4, 5, 6]]

@@ -1,4 +1,4 @@
-"""Clipping by global norm: against torch's own, per replica, for solver and generator."""
+"""Gradient clipping by global norm, compared with torch, for solver and generator."""
 
 import csv
 from math import inf
@@ -31,7 +31,7 @@ def step_of(replicas):
 
 @pytest.mark.parametrize("max_norm", [1e-3, 1.0, 1e9])
 @pytest.mark.parametrize("replicas", [1, 3])
-def test_it_is_torchs_clip_grad_norm_of_each_replica(replicas, max_norm):
+def test_clipping_matches_torch_for_each_replica(replicas, max_norm):
     generator = torch.Generator().manual_seed(3)
     shapes = [(4, 5), (5,), (2, 2)]
     stacked = [torch.randn(replicas, *s, dtype=torch.float64, generator=generator) for s in shapes]
@@ -40,16 +40,16 @@ def test_it_is_torchs_clip_grad_norm_of_each_replica(replicas, max_norm):
     unused = torch.zeros(replicas, 3, dtype=torch.float64, requires_grad=True)
     total = sum((i + 1) * (value**3).flatten(1).sum(1) for i, value in enumerate(values))
     rule = NormClipping(max_norm)
-    found = rule.gradients(Loss(total), [*leaves, unused], step_of(replicas))
-    assert found[-1] is None
+    clipped = rule.gradients(Loss(total), [*leaves, unused], step_of(replicas))
+    assert clipped[-1] is None
     for replica in range(replicas):
-        alone = [torch.nn.Parameter(v[replica].clone()) for v in stacked]
-        sum((i + 1) * (p**3).sum() for i, p in enumerate(alone)).backward()
-        norm = torch.nn.utils.clip_grad_norm_(alone, max_norm)
+        single = [torch.nn.Parameter(v[replica].clone()) for v in stacked]
+        sum((i + 1) * (p**3).sum() for i, p in enumerate(single)).backward()
+        norm = torch.nn.utils.clip_grad_norm_(single, max_norm)
         torch.testing.assert_close(rule.metrics()["gradient_norm"][replica], norm)
         assert rule.metrics()["clipped"][replica] == float(norm > max_norm)
-        for mine, p in zip(found, alone, strict=False):
-            torch.testing.assert_close(mine if replicas == 1 else mine[replica], p.grad, rtol=1e-12, atol=0)
+        for gradient, p in zip(clipped, single, strict=False):
+            torch.testing.assert_close(gradient if replicas == 1 else gradient[replica], p.grad, rtol=1e-12, atol=0)
 
 
 def losses_of(jobs, steps=6):
@@ -58,38 +58,38 @@ def losses_of(jobs, steps=6):
     for task in range(2):
         stream = batches(experiments, task, 0)
         learner.train_task(
-            task, stream, steps, lambda _, found: losses.append(found), 0, sample_passes(experiments, task)
+            task, stream, steps, lambda _, values: losses.append(values), 0, sample_passes(experiments, task)
         )
     return losses
 
 
 @pytest.mark.parametrize("own", [[], ["generator/gradient_rule=clipping", "generator.gradient_rule.max_norm=0.3"]])
 @pytest.mark.parametrize("generator", ["vae", "wgan_gp"])
-def test_three_together_are_three_alone(generator, own):
-    """Where `max_norm` differs, for the solver and for the generator."""
-    words = [*SMALL, f"generator={generator}", "precision=float64", *own]
-    jobs = [compose_settings([*words, f"seed={i}", f"gradient_rule.max_norm={0.1 + i}"]) for i in range(3)]
+def test_three_replicas_match_single_runs(generator, own):
+    """With a different `max_norm` in each replica."""
+    overrides = [*SMALL, f"generator={generator}", "precision=float64", *own]
+    jobs = [compose_settings([*overrides, f"seed={i}", f"gradient_rule.max_norm={0.1 + i}"]) for i in range(3)]
     if own:
         jobs = [
-            compose_settings([*words, f"seed={i}", f"generator.gradient_rule.max_norm={0.1 + i}"]) for i in range(3)
+            compose_settings([*overrides, f"seed={i}", f"generator.gradient_rule.max_norm={0.1 + i}"]) for i in range(3)
         ]
     assert group_compatible(jobs) == [[0, 1, 2]]
-    together = losses_of(jobs)
+    grouped = losses_of(jobs)
     for replica, job in enumerate(jobs):
-        for alone, both in zip(losses_of([job]), together, strict=True):
-            assert alone.keys() == both.keys()
-            for name, value in alone.items():
-                torch.testing.assert_close(both[name][replica], value[0], rtol=1e-9, atol=1e-10)
+        for single, group in zip(losses_of([job]), grouped, strict=True):
+            assert single.keys() == group.keys()
+            for name, value in single.items():
+                torch.testing.assert_close(group[name][replica], value[0], rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("own", [None, "none"])
 @pytest.mark.parametrize("generator", ["vae", "wgan_gp"])
 def test_steps_of_solver_and_generator_are_clipped(generator, own):
-    """Plain gradient descent moves the parameters of a loss by rate times max_norm where it clips."""
-    words = [*SMALL, f"generator={generator}", "optimizer=sgd", "optimizer.lr=1", "gradient_rule.max_norm=1e-3"]
-    words += ["precision=float64", "generator/optimizer=sgd", "generator.optimizer.lr=1"]
-    words += [] if own is None else [f"generator/gradient_rule={own}"]
-    experiment = prepare(compose_settings(words))
+    """With plain SGD a clipped step has the length lr * max_norm."""
+    overrides = [*SMALL, f"generator={generator}", "optimizer=sgd", "optimizer.lr=1", "gradient_rule.max_norm=1e-3"]
+    overrides += ["precision=float64", "generator/optimizer=sgd", "generator.optimizer.lr=1"]
+    overrides += [] if own is None else [f"generator/gradient_rule={own}"]
+    experiment = prepare(compose_settings(overrides))
     learner = experiment.learner
     learner.begin_task(0, sample_passes([experiment], 0))
     before = {name: [p.detach().clone() for p in d.parameters] for name, d in learner.functional_optimizers.items()}
@@ -105,17 +105,17 @@ def test_steps_of_solver_and_generator_are_clipped(generator, own):
 
 
 @pytest.mark.parametrize("strategy", ["ewc", "a_gem", "bir", "generative_classifier"])
-def test_it_fits_strategies_whose_step_is_more_than_a_loss(strategy):
-    words = [w for w in SMALL if not w.startswith(("strategy.generator_up", "generator."))]
+def test_clipping_works_with_penalties_constraints_and_shared_losses(strategy):
+    overrides = [w for w in SMALL if not w.startswith(("strategy.generator_up", "generator."))]
     generator = [] if strategy in ("ewc", "a_gem") else ["generator.hidden_dims=[16]"]
     (first, *_) = losses_of(
-        [compose_settings([*words, f"strategy={strategy}", *(generator if strategy != "bir" else [])])], 3
+        [compose_settings([*overrides, f"strategy={strategy}", *(generator if strategy != "bir" else [])])], 3
     )
     assert any(name.endswith("gradient_norm") for name in first)
 
 
 def tables(files):
-    """All tables but the clock's, the columns of the rule left out."""
+    """The tables without timing and without the rule's metrics."""
     return {
         name: [
             [v for column, v in row.items() if not column.endswith((".gradient_norm", ".clipped"))]
@@ -126,36 +126,36 @@ def tables(files):
 
 
 def test_a_huge_norm_changes_no_table(gr_run, tmp_path, monkeypatch):
-    found = []
+    tables_by_rule = []
     for rule in ("none", "clipping"):
         (tmp_path / rule).mkdir()
         monkeypatch.chdir(tmp_path / rule)
         own = ["gradient_rule.max_norm=1e30"] if rule == "clipping" else []
-        words = [word for word in RUN if word != "gradient_rule=clipping"]
-        assert gr_run(*words, f"gradient_rule={rule}", *own)[0] == 0
-        found.append(csvs(only_run()))
-    same, other = found
-    assert tables(same) == tables(other)
-    assert [name for name in same if same[name] != other[name]] == ["history.csv"]
-    assert b"clipped" in other["history.csv"] and b"clipped" not in same["history.csv"]
+        overrides = [word for word in RUN if word != "gradient_rule=clipping"]
+        assert gr_run(*overrides, f"gradient_rule={rule}", *own)[0] == 0
+        tables_by_rule.append(csvs(only_run()))
+    plain, clipped = tables_by_rule
+    assert tables(plain) == tables(clipped)
+    assert [name for name in plain if plain[name] != clipped[name]] == ["history.csv"]
+    assert b"clipped" in clipped["history.csv"] and b"clipped" not in plain["history.csv"]
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_tables(gr_run, interrupted, tmp_path, monkeypatch):
-    found = []
-    for name in ("whole", "stopped"):
+def test_a_resumed_run_has_the_same_tables(gr_run, interrupted, tmp_path, monkeypatch):
+    tables_of_runs = []
+    for name in ("uninterrupted", "stopped"):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
         if name == "stopped":
             interrupted(*RUN, "gradient_rule.max_norm=0.5", at=(1, 3))
         assert gr_run(*RUN, "gradient_rule.max_norm=0.5")[0] == 0
-        found.append(csvs(only_run()))
-    assert found[0] == found[1]
-    rows = list(csv.DictReader(found[0]["history.csv"].decode().splitlines()))
+        tables_of_runs.append(csvs(only_run()))
+    assert tables_of_runs[0] == tables_of_runs[1]
+    rows = list(csv.DictReader(tables_of_runs[0]["history.csv"].decode().splitlines()))
     assert all(0 <= float(row["solver.clipped"]) <= 1 and float(row["generator.vae.gradient_norm"]) > 0 for row in rows)
 
 
 @pytest.mark.parametrize(("own", "generator_norm"), [({}, 0.5), ({"gradient_rule": {"type": "none"}}, None)])
-def test_a_trainer_of_ones_own_clips_too(own, generator_norm):
+def test_continual_trainer_clips(own, generator_norm):
     config = {
         "gradient_rule": {"type": "clipping", "max_norm": 0.5},
         "continual_strategy": {"generative_replay": {"memory_size": 20, "generator_update_freq": 1}},
@@ -169,7 +169,7 @@ def test_a_trainer_of_ones_own_clips_too(own, generator_norm):
     assert rules["solver"].max_norm == 0.5 and trainer._record.history[0]["solver.gradient_norm"] < inf
 
 
-def test_a_norm_must_be_above_zero():
+def test_max_norm_must_be_positive():
     from gr_cli.errors import ConfigError
 
     with pytest.raises(ConfigError, match=r"gradient_rule\.max_norm=0: must be a number > 0"):

@@ -1,4 +1,4 @@
-"""The seam: what a rule is given, and that its state goes through a run's."""
+"""Gradient rules: per-sample gradients, noise, metrics and state."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ EVERY_STEP = "strategy.generator_update_freq=1"
 
 
 class PerSample(GradientRule):
-    """The gradient as a sum over samples, with noise of strength 0: what differentially private SGD needs."""
+    """Sums per-sample gradients, with noise of strength 0: the parts of differentially private SGD."""
 
     def __init__(self):
         self.steps = torch.zeros(3, dtype=torch.long)
@@ -28,13 +28,15 @@ class PerSample(GradientRule):
         assert len(values) == 3 and values.dim() == 2
         rest = loss.total - values.sum(1)
         parts = [*values.unbind(1), rest]
-        found = [torch.autograd.grad(part.sum(), parameters, retain_graph=True, allow_unused=True) for part in parts]
+        gradients = [
+            torch.autograd.grad(part.sum(), parameters, retain_graph=True, allow_unused=True) for part in parts
+        ]
         noise = step.noise({str(i): NoiseSpec("normal", p.shape[1:]) for i, p in enumerate(parameters)})
         assert not torch.equal(*noise["0"][:2])  # each replica draws its own
         self.steps = self.steps + 1
         return [
             sum((g for g in parts if g is not None), 0.0 * noise[str(i)])
-            for i, parts in enumerate(zip(*found, strict=True))
+            for i, parts in enumerate(zip(*gradients, strict=True))
         ]
 
     def metrics(self):
@@ -47,45 +49,45 @@ class PerSample(GradientRule):
         self.steps = state["steps"]
 
 
-def stepped(learner, experiments, task=0, steps=3):
+def run_steps(learner, experiments, task=0, steps=3):
     learner.begin_task(task, sample_passes(experiments, task))
     stream = batches(experiments, task, 0)
     return [learner.step(next(stream), TrainingStep(task, i, 6)) for i in range(steps)]
 
 
-def three(*words):
-    experiments = [prepare(compose_settings([*SMALL, *words, f"seed={seed}"])) for seed in range(3)]
+def three_replicas(*overrides):
+    experiments = [prepare(compose_settings([*SMALL, *overrides, f"seed={seed}"])) for seed in range(3)]
     return stack_learners(experiments), experiments
 
 
-@pytest.mark.parametrize("words", [["strategy=finetune"], [EVERY_STEP], ["generator=wgan_gp", EVERY_STEP]])
-def test_a_rule_may_look_at_single_samples_and_draw_noise(words):
-    """Whose gradients add up to plain ones, so that all losses stay what they were."""
-    plain = [losses for task in range(2) for losses in stepped(*three(*words), task)]
-    learner, experiments = three(*words)
+@pytest.mark.parametrize("overrides", [["strategy=finetune"], [EVERY_STEP], ["generator=wgan_gp", EVERY_STEP]])
+def test_a_rule_can_use_per_sample_gradients_and_noise(overrides):
+    """Per-sample gradients add up to the plain gradient, so all losses stay the same."""
+    plain = [losses for task in range(2) for losses in run_steps(*three_replicas(*overrides), task)]
+    learner, experiments = three_replicas(*overrides)
     for name in list(learner.gradient_rules):
         learner.gradient_rules[name] = PerSample()
     if learner.generator is not None:
         learner._generator_update.gradient_rules = learner.gradient_rules
-    found = stepped(learner, experiments) + stepped(*three(*words), 1)
-    for before, after in zip(plain, found, strict=True):
+    losses_of_steps = run_steps(learner, experiments) + run_steps(*three_replicas(*overrides), 1)
+    for before, after in zip(plain, losses_of_steps, strict=True):
         for name, values in before.items():
             torch.testing.assert_close(after[name], values, rtol=1e-9, atol=1e-11)
-    assert found[2]["solver.steps"].tolist() == [3, 3, 3]
+    assert losses_of_steps[2]["solver.steps"].tolist() == [3, 3, 3]
     state = learner.state_of(1)
     assert state["gradient_rules"]["solver"]["steps"].item() == 3
     learner.load_states([learner.state_of(i) | {"optimizers": {}} for i in (0, 1, 2)], 0)
     assert learner.gradient_rules["solver"].steps.tolist() == [3, 3, 3]
 
 
-def test_solver_and_objectives_have_rules_of_their_own():
+def test_solver_and_objectives_have_their_own_rules():
     learner = prepare(compose_settings([*SMALL, "generator=wgan_gp"])).learner
     assert set(learner.gradient_rules) == {"solver", "generator.critic", "generator.generator"}
     assert len({id(rule) for rule in learner.gradient_rules.values()}) == 3
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (["generator=mixture", "+generator/gradient_rule=none"], "generator.gradient_rule=.*fitted in one go"),
         (["strategy=bir", "generator/gradient_rule=none"], "generator.gradient_rule=.*shares one loss"),
@@ -93,6 +95,6 @@ def test_solver_and_objectives_have_rules_of_their_own():
         (["gradient_rule._target_=gr_cli.optimizers.Adam"], "a GradientRule is needed"),
     ],
 )
-def test_what_does_not_fit_is_refused(words, message):
+def test_invalid_gradient_rules_are_refused(overrides, message):
     with pytest.raises(ConfigError, match=message):
-        prepare(compose_settings(words))
+        prepare(compose_settings(overrides))

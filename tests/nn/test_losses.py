@@ -1,3 +1,5 @@
+"""Losses, compared with closed forms and torch."""
+
 import math
 
 import pytest
@@ -7,10 +9,10 @@ import torch.nn.functional as F
 from gr_cli.nn import losses
 
 
-def test_cross_entropy_over_active_units_is_the_closed_form():
+def test_cross_entropy_over_active_units_matches_the_closed_form():
     logits = torch.tensor([[1.0, 2.0, 50.0]])
-    found = losses.cross_entropy(logits, torch.tensor([0]), torch.tensor([True, True, False]))
-    assert found.item() == pytest.approx(math.log(1 + math.e), abs=1e-6)
+    loss = losses.cross_entropy(logits, torch.tensor([0]), torch.tensor([True, True, False]))
+    assert loss.item() == pytest.approx(math.log(1 + math.e), abs=1e-6)
 
 
 def test_an_inactive_unit_gets_no_gradient():
@@ -24,22 +26,22 @@ def test_soft_targets_ignore_unknown_units_and_sum_to_one():
     assert target.tolist() == pytest.approx([math.e / (1 + math.e), 1 / (1 + math.e), 0.0], abs=1e-6)
 
 
-def test_distillation_is_cross_entropy_at_temperature_without_its_square():
+def test_distillation_loss_has_no_factor_of_the_squared_temperature():
     logits, target = torch.tensor([2.0, 0.0]), torch.tensor([0.25, 0.75])
-    found = losses.distillation_loss(logits, target, torch.tensor([True, True]), 2.0)
+    loss = losses.distillation_loss(logits, target, torch.tensor([True, True]), 2.0)
     log_p = [1 - math.log(1 + math.e), -math.log(1 + math.e)]
-    assert found.item() == pytest.approx(-(0.25 * log_p[0] + 0.75 * log_p[1]), abs=1e-6)
+    assert loss.item() == pytest.approx(-(0.25 * log_p[0] + 0.75 * log_p[1]), abs=1e-6)
 
 
-def test_distillation_with_units_off_is_finite():
+def test_distillation_loss_with_inactive_units_is_finite():
     logits = torch.randn(4, 1, 6)
     known, active = torch.tensor([[True] * 2 + [False] * 4]), torch.tensor([[True] * 4 + [False] * 2])
-    found = losses.distillation_loss(logits, losses.soft_targets(torch.randn(4, 1, 6), known, 2.0), active, 2.0)
-    assert found.isfinite().all()
+    loss = losses.distillation_loss(logits, losses.soft_targets(torch.randn(4, 1, 6), known, 2.0), active, 2.0)
+    assert loss.isfinite().all()
 
 
 @pytest.mark.parametrize("values", [1, 2, 7, 33, 64, 784, 785])
-def test_bernoulli_nll_is_that_of_torch_for_any_number_of_values(values):
+def test_bernoulli_nll_matches_torch_for_any_number_of_values(values):
     generator = torch.Generator().manual_seed(values)
     logits = (30 * torch.randn(20, values, generator=generator)).double().requires_grad_()
     x = torch.rand(20, values, generator=generator).double()
@@ -53,9 +55,9 @@ def test_bernoulli_nll_is_that_of_torch_for_any_number_of_values(values):
 
 def test_bernoulli_nll_is_minus_log_likelihood():
     p, x = 0.8, torch.tensor([[1.0, 0.0, 0.25]])
-    found = losses.bernoulli_nll(torch.full((1, 3), math.log(p / (1 - p))), x)
+    loss = losses.bernoulli_nll(torch.full((1, 3), math.log(p / (1 - p))), x)
     expected = -(math.log(p) + math.log(1 - p) + 0.25 * math.log(p) + 0.75 * math.log(1 - p)) / 3
-    assert found.item() == pytest.approx(expected, abs=1e-6)
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_gaussian_nll_is_half_the_mean_square():
@@ -69,7 +71,7 @@ def test_kl_agrees_with_torch():
     torch.testing.assert_close(losses.kl_standard_normal(mean, log_variance), expected)
 
 
-def test_losses_let_a_leading_replica_axis_pass():
+def test_losses_keep_leading_axes():
     logits, target, active = torch.randn(3, 5, 4), torch.randint(0, 2, (3, 5)), torch.tensor([True, True, True, False])
     stacked = losses.cross_entropy(logits, target, active)
     alone = torch.stack([losses.cross_entropy(a, b, active) for a, b in zip(logits, target, strict=True)])
@@ -77,6 +79,6 @@ def test_losses_let_a_leading_replica_axis_pass():
     assert losses.weighted_sum(stacked, None).shape == (3,)
 
 
-def test_weighted_sum_with_even_weights_is_the_mean():
+def test_weighted_sum_with_equal_weights_is_the_mean():
     values = torch.randn(8)
     torch.testing.assert_close(losses.weighted_sum(values, torch.full((8,), 1 / 8)), losses.weighted_sum(values, None))

@@ -1,3 +1,5 @@
+"""Random streams: reproducible, distinct, independent of order and of other runs."""
+
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ def test_seeds_differ_by_every_part_of_the_key():
     assert len({derive_seed(*key) for key in keys}) == len(keys)
 
 
-def test_a_row_depends_on_its_position_and_not_on_what_was_drawn_before():
+def test_values_do_not_depend_on_earlier_draws():
     noise = NoiseSpec("normal", (4, 3))
     forward, backward = streams(0), streams(0)
     steps = [0, 1, 63, 64, 65, 200]
@@ -23,7 +25,7 @@ def test_a_row_depends_on_its_position_and_not_on_what_was_drawn_before():
         torch.testing.assert_close(backward.values_at(noise, "a", 0, step), first[step], rtol=0, atol=0)
 
 
-def test_streams_tasks_seeds_and_steps_are_apart():
+def test_streams_tasks_seeds_and_steps_differ():
     noise = NoiseSpec("uniform", (8,))
     rows = [
         row
@@ -37,7 +39,7 @@ def test_streams_tasks_seeds_and_steps_are_apart():
 
 
 @pytest.mark.parametrize("seeds", [(0, 1), (1, 0), (3, 3), (0, 1, 1)], ids=str)
-def test_side_by_side_each_seed_gives_what_it_gives_alone(seeds):
+def test_replica_streams_match_single_runs(seeds):
     wanted = {"u": NoiseSpec("uniform", (5,)), "n": NoiseSpec("normal", (2, 3))}
     together, apart = streams(*seeds), [streams(seed) for seed in seeds]
     assert together.replicas == len(seeds)
@@ -51,13 +53,13 @@ def test_side_by_side_each_seed_gives_what_it_gives_alone(seeds):
     torch.testing.assert_close(drawn, torch.stack(expected), rtol=0, atol=0)
 
 
-def test_large_rows_come_in_small_blocks():
+def test_large_shapes_are_drawn_in_small_blocks():
     draws = streams(0, 1)
     draws.values_at(NoiseSpec("uniform", (1 << 20,)), "a", 0, 0)
     assert next(iter(draws._blocks.values()))[1].shape[:2] == (1, 2)
 
 
-def test_seeded_puts_the_global_stream_back():
+def test_seeded_restores_the_global_random_state():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)

@@ -1,3 +1,5 @@
+"""Sample specifications: ranges, likelihoods and previews."""
+
 import pytest
 import torch
 from torch import Tensor
@@ -16,20 +18,20 @@ def rows(n: int = 4) -> Tensor:
     return torch.cat([numbers, *codes], 1)
 
 
-def test_bytes_become_fractions_and_floats_stay():
+def test_as_floats_scales_bytes_only():
     assert as_floats(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])
     x = torch.tensor([3.5])
     assert as_floats(x) is x
 
 
-def test_a_shape_stands_for_values_from_0_to_1():
+def test_a_shape_is_coerced_to_values_in_0_to_1():
     assert SampleSpec.coerce([2, 3]) == SampleSpec((2, 3), (0.0, 1.0))
     assert SampleSpec.coerce(TABLE) is TABLE
     assert (TABLE.size, TABLE.num_numeric, TABLE.is_image) == (7, 2, False)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"shape": (4,), "categories": (5,)}, "categories"),
         ({"shape": (4,), "categories": (1,)}, "categories"),
@@ -37,21 +39,21 @@ def test_a_shape_stands_for_values_from_0_to_1():
         ({"shape": (4,), "names": ("a", "b")}, "names"),
     ],
 )
-def test_what_is_no_specification(settings, said):
-    with pytest.raises(ValueError, match=said):
+def test_invalid_specifications_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
         SampleSpec(**settings)
 
 
-def test_the_likelihood_of_a_table_is_that_of_its_parts():
+def test_likelihood_of_a_table_is_the_product_of_its_segments():
     out, x = torch.randn(4, 7), rows()
     expected = Bernoulli(logits=out[:, :2], validate_args=False).log_prob((x[:, :2] + 2) / 8).sum(1)
     expected = expected + Categorical(logits=out[:, 2:5]).log_prob(x[:, 2:5].argmax(1))
     expected = expected + Categorical(logits=out[:, 5:]).log_prob(x[:, 5:].argmax(1))
-    found = TABLE.negative_log_likelihood(out, TABLE.to_unit_range(x))
-    torch.testing.assert_close(found, -expected / 7)
+    nll = TABLE.negative_log_likelihood(out, TABLE.to_unit_range(x))
+    torch.testing.assert_close(nll, -expected / 7)
 
 
-def test_unbounded_numbers_are_gaussian_beside_categories():
+def test_unbounded_values_are_gaussian_with_categories():
     spec, out, x = SampleSpec((7,), None, categories=(3, 2)), torch.randn(4, 7), rows()
     expected = (Normal(out[:, :2], 1.0).log_prob(x[:, :2]) - Normal(0.0, 1.0).log_prob(torch.tensor(0.0))).sum(1)
     expected = (
@@ -62,18 +64,18 @@ def test_unbounded_numbers_are_gaussian_beside_categories():
 
 def test_categories_alone_have_a_likelihood():
     spec = SampleSpec((3,), categories=(3,))
-    found = spec.negative_log_likelihood(torch.zeros(1, 3), torch.tensor([[0.0, 1.0, 0.0]]))
-    torch.testing.assert_close(found, torch.tensor([3.0]).log() / 3)
+    nll = spec.negative_log_likelihood(torch.zeros(1, 3), torch.tensor([[0.0, 1.0, 0.0]]))
+    torch.testing.assert_close(nll, torch.tensor([3.0]).log() / 3)
 
 
-def test_leading_axes_pass_through():
+def test_likelihood_keeps_leading_axes():
     out, x = torch.randn(2, 4, 7), torch.stack([rows(), rows()])
     both = TABLE.negative_log_likelihood(out, TABLE.to_unit_range(x))
     assert both.shape == (2, 4)
     torch.testing.assert_close(both[1], TABLE.negative_log_likelihood(out[1], TABLE.to_unit_range(x[1])))
 
 
-def test_what_a_decoder_gives_is_decoded_part_by_part():
+def test_point_estimate_and_expected_sample_by_segment():
     out = torch.tensor([[0.0, 9.0, 1.0, 3.0, 2.0, 0.1, 0.2]])
     x = TABLE.point_estimate(out)
     torch.testing.assert_close(x[0, :2], torch.tensor([2.0, -2 + 8 * torch.tensor(9.0).sigmoid().item()]))
@@ -83,33 +85,33 @@ def test_what_a_decoder_gives_is_decoded_part_by_part():
     assert torch.equal(SampleSpec((7,), None).point_estimate(out), out)
 
 
-def test_the_nearest_sample_lies_in_the_range_and_has_codes():
+def test_nearest_valid_clips_values_and_has_one_hot_codes():
     x = torch.tensor([[-9.0, 9.0, 0.2, 0.1, 0.3, 0.6, 0.5]])
     assert TABLE.nearest_valid(x)[0].tolist() == [-2, 6, 0, 0, 1, 1, 0]
     assert torch.equal(TABLE.nearest_valid(rows()), rows())
 
 
 @pytest.mark.parametrize("spec", [TABLE, SampleSpec((7,), None, categories=(3, 2)), SampleSpec((7,), (-2.0, 6.0))])
-def test_scaling_and_centring_can_be_undone(spec):
+def test_unit_and_symmetric_ranges_are_invertible(spec):
     x = rows()
     torch.testing.assert_close(spec.from_unit_range(spec.to_unit_range(x)), x)
     torch.testing.assert_close(spec.from_symmetric_range(spec.to_symmetric_range(x)), x)
     assert spec.to_symmetric_range(x)[:, 2:].abs().max() <= 1
 
 
-def test_a_preview_of_images_is_grey_or_of_three_colours():
+def test_preview_of_images_has_one_or_three_channels():
     two = SampleSpec((2, 4, 4)).preview(torch.rand(5, 2, 4, 4))
     assert two.shape == (5, 1, 4, 4)
     colours = SampleSpec((3, 4, 4), (-1.0, 1.0)).preview(2 * torch.rand(5, 3, 4, 4) - 1)
     assert colours.shape == (5, 3, 4, 4) and colours.min() == 0 and colours.max() == 1
 
 
-def test_a_preview_of_vectors_is_a_row_of_values_each_in_a_range_of_its_own():
+def test_preview_of_vectors_is_a_row_scaled_by_value():
     rows_of = SampleSpec((2,), None).preview(torch.tensor([[0.0, 100.0], [1.0, 300.0], [0.5, 100.0]]))
     assert rows_of.shape == (3, 1, 1, 2)
     assert rows_of[:, 0, 0].tolist() == [[0, 0], [1, 1], [0.5, 0]]
 
 
-def test_long_vectors_and_volumes_are_not_drawn():
+def test_long_vectors_and_matrices_have_no_preview():
     shapes = {(1, 8, 8): True, (64,): True, (65,): False, (4, 4): False}
     assert {shape: SampleSpec(shape).has_preview for shape in shapes} == shapes

@@ -1,4 +1,4 @@
-"""Generative replay does what PROTOCOL and the papers say, step by step."""
+"""Generative replay: targets, weights, memory, update schedule, states."""
 
 import copy
 import itertools
@@ -17,14 +17,14 @@ from gr_cli.strategies import GenerativeReplay
 from gr_cli.strategies.context import Batch, TrainingStep
 from gr_cli.strategies.replay import loss_weights
 from gr_cli.training.learner import Learner
-from helpers.small_runs import saved as stored
+from helpers.small_runs import saved as saved_state
 from helpers.small_runs import tensors
 
-alone_and_together = pytest.mark.parametrize("seeds", [(0,), (0, 1)], ids=["alone", "together"])
+one_and_two_replicas = pytest.mark.parametrize("seeds", [(0,), (0, 1)], ids=["alone", "together"])
 
 
 def learner(kind="class", seeds=(0,), tasks=3, dtype=torch.float32, **settings) -> Learner:
-    """A learner of one replica for each seed. Whatever the other seeds, a seed has the same networks and batches."""
+    """A learner with one replica per seed; networks and batches depend on the seed only."""
     scenario = Scenario(kind)
     heads = scenario.task_units([2] * tasks)
     small = {"memory_size": 30, "batch_size": 8} | settings
@@ -40,20 +40,20 @@ def learner(kind="class", seeds=(0,), tasks=3, dtype=torch.float32, **settings) 
 
 
 def batches(learner: Learner, task: int, size: int = 10):
-    """Samples of a task that no generator would ever give exactly: all their values are odd multiples of 1/1024."""
+    """Real samples, recognizable because all their values are odd multiples of 1/1024."""
     generators = [torch.Generator().manual_seed(1000 * (draws.seed + 1) + task) for draws in learner.random_streams]
     offset = learner.scenario.unit_offsets([2, 2, 2])[task]
     units = learner.scenario.training_units(learner.task_units, task)
     replay_units = learner.scenario.replay_units(learner.task_units, task)
-    rivals = learner.scenario.competing_units(learner.task_units, task)
+    competing_units = learner.scenario.competing_units(learner.task_units, task)
     dtype = next(learner.solver.parameters()).dtype
     while True:
         x = torch.stack([(2 * torch.randint(0, 511, (size, 6), generator=g) + 1) / 1024 for g in generators])
         y = torch.stack([torch.randint(0, 2, (size,), generator=g) + offset for g in generators])
-        yield Batch(x.to(dtype), y, units, replay_units, rivals)
+        yield Batch(x.to(dtype), y, units, replay_units, competing_units)
 
 
-def train(learner: Learner, task: int, iterations: int = 12, observe=lambda position, losses: None) -> None:
+def train(learner: Learner, task: int, iterations: int = 12, observe=lambda step, losses: None) -> None:
     learner.train_task(task, batches(learner, task), iterations, observe)
 
 
@@ -61,32 +61,32 @@ def states(learner: Learner):
     return [learner.state_of(replica) for replica in range(len(learner.random_streams))]
 
 
-def test_weights_are_a_number_or_follow_the_number_of_tasks():
+def test_loss_weights_are_a_number_or_follow_the_number_of_tasks():
     assert loss_weights(0.5, 3) == (1.0, 0.5)
     assert [loss_weights("by_tasks", t) for t in (0, 1, 3)] == [(1, 0), (0.5, 0.5), (0.25, 0.75)]
     assert [loss_weights("by_old_tasks", t) for t in (0, 1, 3)] == [(1, 0), (1, 1), (1, 3)]
     assert all(sum(loss_weights("by_tasks", t)) == pytest.approx(1) for t in range(20))
 
 
-def test_the_first_task_replays_nothing_and_trains_the_generator():
+def test_first_task_trains_the_generator_without_replay():
     subject, seen = learner(), []
     before = [p.clone() for p in subject.generator.parameters()]
-    train(subject, 0, observe=lambda position, losses: seen.append(set(losses)))
+    train(subject, 0, observe=lambda step, losses: seen.append(set(losses)))
     assert all("replay" not in names for names in seen)
     assert any(not torch.equal(a, b) for a, b in zip(before, subject.generator.parameters(), strict=True))
 
 
 @pytest.mark.parametrize(("freq", "expected"), [(1, 12), (5, 2), (7, 1), (13, 0)])
-def test_the_generator_learns_at_every_freqth_iteration(freq, expected):
+def test_generator_is_updated_every_generator_update_freq_iterations(freq, expected):
     subject, due = learner(generator_update_freq=freq), []
     train(subject, 0, observe=lambda p, losses: due.append(p.iteration + 1) if "kl" in losses else None)
     assert due == [freq * (i + 1) for i in range(expected)]
 
 
-def test_after_training_has_as_many_updates_and_leaves_the_solver_alone():
+def test_training_after_the_solver_has_as_many_updates_and_does_not_change_the_solver():
     subject, solver_steps, generator_steps, states = learner(generator_training="after"), [], [], []
 
-    def observe(position, losses):
+    def observe(step, losses):
         solver_steps.append("total" in losses)
         generator_steps.append("kl" in losses)
         states.append([p.clone() for p in subject.solver.parameters()])
@@ -97,15 +97,15 @@ def test_after_training_has_as_many_updates_and_leaves_the_solver_alone():
     assert all(torch.equal(a, b) for a, b in zip(states[11], states[13], strict=True))
 
 
-def test_total_is_the_weighted_sum():
-    each_its_own = torch.tensor([0.25, 2.0])
-    for rule, (current, replay), seeds in (
+def test_total_loss_is_the_weighted_sum_of_its_terms():
+    per_replica_weight = torch.tensor([0.25, 2.0])
+    for replay_weight, (current, replay), seeds in (
         (0.25, (1, 0.25), (0,)),
         ("by_tasks", (1 / 2, 1 / 2), (0,)),
         ("by_tasks", (1 / 2, 1 / 2), (0, 1)),
-        (each_its_own, (1, each_its_own), (0, 1)),
+        (per_replica_weight, (1, per_replica_weight), (0, 1)),
     ):
-        subject, rows = learner(replay_weight=rule, seeds=seeds), []
+        subject, rows = learner(replay_weight=replay_weight, seeds=seeds), []
         train(subject, 0)
         train(subject, 1, observe=lambda p, losses, rows=rows: rows.append(losses))
         for row in rows:
@@ -114,60 +114,60 @@ def test_total_is_the_weighted_sum():
             assert row["total"].tolist() == pytest.approx(expected.tolist(), rel=1e-5)
 
 
-@alone_and_together
-def test_dreams_come_from_the_networks_as_they_were_and_get_no_gradient(seeds):
+@one_and_two_replicas
+def test_generated_samples_come_from_frozen_networks_without_gradient(seeds):
     subject = learner(seeds=seeds)
     train(subject, 0)
     solver = {name: value.clone() for name, value in subject.solvers.state_dict().items()}
-    dreamer = {name: value.clone() for name, value in subject.generators.state_dict().items()}
-    before_each = copy.deepcopy(subject.solvers.modules)
+    generator = {name: value.clone() for name, value in subject.generators.state_dict().items()}
+    teachers = copy.deepcopy(subject.solvers.modules)
     strategy = subject.strategy
 
-    def observe(position, losses):
+    def observe(step, losses):
         frozen = [
             p
             for replicas in (strategy.teacher, strategy.frozen_generators[0])
             for p in replicas.modules[0].parameters()
         ]
         assert all(p.grad is None and not p.requires_grad for p in frozen)
-        for before, now in (
+        for state, frozen_state in (
             (solver, strategy.teacher.state_dict()),
-            (dreamer, strategy.frozen_generators[0].state_dict()),
+            (generator, strategy.frozen_generators[0].state_dict()),
         ):
-            assert all(torch.equal(before[name], now[name]) for name in before)
-        replay = strategy.replay(None, position)
+            assert all(torch.equal(state[name], frozen_state[name]) for name in state)
+        replay = strategy.replay(None, step)
         assert not replay.x.requires_grad
-        for i, teacher in enumerate(before_each):
-            expected = teacher(replay.x[i])[:, :2].argmax(1)  # it knew two classes
+        for i, teacher in enumerate(teachers):
+            expected = teacher(replay.x[i])[:, :2].argmax(1)  # the first task has two classes
             assert replay.target[i, :, 0].tolist() == expected.tolist()
 
     train(subject, 1, observe=observe)
     assert any(not torch.equal(solver[name], value) for name, value in subject.solvers.state_dict().items())
 
 
-@alone_and_together
-def test_replay_is_fresh_for_each_iteration_and_the_same_when_asked_again(seeds):
-    subject, seen = learner(seeds=seeds), []
+@one_and_two_replicas
+def test_fresh_replay_differs_between_iterations_and_is_reproducible(seeds):
+    subject, generated = learner(seeds=seeds), []
     train(subject, 0)
 
-    def observe(position, losses):
-        x = subject.strategy.replay(None, position).x
+    def observe(step, losses):
+        x = subject.strategy.replay(None, step).x
         assert x.shape == (len(seeds), 8, 6)
-        seen.extend(x.clone())
+        generated.extend(x.clone())
         subject.strategy._generated_replay.clear()
-        torch.testing.assert_close(subject.strategy.replay(None, position).x, x, rtol=0, atol=0)
+        torch.testing.assert_close(subject.strategy.replay(None, step).x, x, rtol=0, atol=0)
 
     train(subject, 1, iterations=140, observe=observe)
-    assert len({tuple(x.flatten().tolist()) for x in seen}) == 140 * len(seeds)
+    assert len({tuple(x.flatten().tolist()) for x in generated}) == 140 * len(seeds)
 
 
-@alone_and_together
-def test_a_pool_is_dreamt_once(seeds):
+@one_and_two_replicas
+def test_a_pool_is_generated_once_per_task(seeds):
     subject, pools = learner(replay_source="pool", pool_size=5, seeds=seeds), [set() for _ in seeds]
     train(subject, 0)
 
-    def observe(position, losses):
-        for rows, x in zip(pools, subject.strategy.replay(None, position).x, strict=True):
+    def observe(step, losses):
+        for rows, x in zip(pools, subject.strategy.replay(None, step).x, strict=True):
             rows.update(tuple(row) for row in x.tolist())
 
     train(subject, 1, observe=observe)
@@ -178,35 +178,35 @@ def test_a_pool_is_dreamt_once(seeds):
 @pytest.mark.parametrize(
     ("setting", "temperatures"), [(2.0, [2.0]), (torch.tensor([2.0, 0.5]), [2.0, 0.5])], ids=["alone", "together"]
 )
-def test_soft_targets_are_probabilities_over_the_classes_known_before(setting, temperatures):
+def test_soft_targets_are_probabilities_over_earlier_classes(setting, temperatures):
     subject = learner(targets="soft", temperature=setting, seeds=range(len(temperatures)))
     train(subject, 0)
-    before_each = copy.deepcopy(subject.solvers.modules)
+    teachers = copy.deepcopy(subject.solvers.modules)
 
-    def observe(position, losses):
-        replay = subject.strategy.replay(None, position)
+    def observe(step, losses):
+        replay = subject.strategy.replay(None, step)
         assert replay.target.shape == (len(temperatures), 8, 1, 6)
         torch.testing.assert_close(replay.target.sum(-1), torch.ones(len(temperatures), 8, 1))
         assert (replay.target[..., 2:] == 0).all()
         assert losses["replay"].isfinite().all()
-        for i, (teacher, temperature) in enumerate(zip(before_each, temperatures, strict=True)):
+        for i, (teacher, temperature) in enumerate(zip(teachers, temperatures, strict=True)):
             expected = (teacher(replay.x[i])[:, :2] / temperature).softmax(1)
             torch.testing.assert_close(replay.target[i, :, 0, :2], expected.detach())
 
     train(subject, 1, observe=observe)
 
 
-@alone_and_together
-def test_task_incremental_replay_has_a_target_from_each_earlier_head(seeds):
+@one_and_two_replicas
+def test_task_incremental_replay_has_a_target_for_each_earlier_head(seeds):
     subject = learner("task", seeds=seeds)
     train(subject, 0)
     train(subject, 1)
-    before_each = copy.deepcopy(subject.solvers.modules)
+    teachers = copy.deepcopy(subject.solvers.modules)
 
-    def observe(position, losses):
-        replay = subject.strategy.replay(None, position)
+    def observe(step, losses):
+        replay = subject.strategy.replay(None, step)
         assert replay.target.shape == (len(seeds), 8, 2)
-        for x, target, teacher in zip(replay.x, replay.target, before_each, strict=True):
+        for x, target, teacher in zip(replay.x, replay.target, teachers, strict=True):
             logits = teacher(x)
             assert target[:, 0].tolist() == logits[:, :2].argmax(1).tolist()
             assert target[:, 1].tolist() == (logits[:, 2:4].argmax(1) + 2).tolist()
@@ -214,19 +214,19 @@ def test_task_incremental_replay_has_a_target_from_each_earlier_head(seeds):
     train(subject, 2, observe=observe)
 
 
-@alone_and_together
-def test_hand_computed_replay_loss(seeds):
+@one_and_two_replicas
+def test_replay_loss_matches_hand_computation(seeds):
     """Two heads, hard targets: the mean over samples and heads of -log p(target) within the head."""
     subject = learner("task", seeds=seeds)
     train(subject, 0)
     train(subject, 1)
     subject.strategy.begin_task(subject._task_context(2, None))
-    batch, position = next(batches(subject, 2)), TrainingStep(2, 0, 10)
-    replay = subject.strategy.replay(None, position)
+    batch, step = next(batches(subject, 2)), TrainingStep(2, 0, 10)
+    replay = subject.strategy.replay(None, step)
     with torch.no_grad():
-        terms = subject.strategy.loss(lambda x: subject.solvers.call("forward", x), batch, position)
+        terms = subject.strategy.loss(lambda x: subject.solvers.call("forward", x), batch, step)
         assert terms["replay"].value.shape == (len(seeds),)
-        for solver, x, target, found in zip(
+        for solver, x, target, value in zip(
             subject.solvers.modules, replay.x, replay.target, terms["replay"].value, strict=True
         ):
             logits = solver(x)
@@ -235,50 +235,52 @@ def test_hand_computed_replay_loss(seeds):
                 for head in range(2):
                     row = logits[i, 2 * head : 2 * head + 2].double()
                     total -= (row - row.logsumexp(0))[target[i, head] - 2 * head].item()
-            assert found.item() == pytest.approx(total / 16, rel=1e-5)
+            assert value.item() == pytest.approx(total / 16, rel=1e-5)
 
 
-@alone_and_together
-def test_the_memory_is_shared_evenly_between_the_tasks(seeds):
+@one_and_two_replicas
+def test_task_balanced_memory_is_divided_evenly_between_tasks(seeds):
     subject = learner(memory_size=30, seeds=seeds)
     train(subject, 0)
     train(subject, 1)
     subject.strategy.begin_task(subject._task_context(2, None))
     memory = subject.strategy.memory
     assert memory.num_reserved == 20
-    for teacher, x, kept in zip(subject.solvers.modules, memory.x, memory.num_valid_reserved.tolist(), strict=True):
-        labels = teacher(x[:kept])[:, :4].argmax(1)
+    for teacher, x, num_valid in zip(
+        subject.solvers.modules, memory.x, memory.num_valid_reserved.tolist(), strict=True
+    ):
+        labels = teacher(x[:num_valid])[:, :4].argmax(1)
         per_task = torch.bincount(labels // 2, minlength=2)
         assert (per_task <= 10).all()
-    for position, batch in zip(range(5), batches(subject, 2), strict=False):
-        subject.strategy.after_step(batch, TrainingStep(2, position, 10))
+    for step, batch in zip(range(5), batches(subject, 2), strict=False):
+        subject.strategy.after_step(batch, TrainingStep(2, step, 10))
     assert memory.num_filled == 10
-    # Behind the dreams there are samples of this task, and nothing else.
+    # After the reserved slots there are real samples of this task only.
     odd = (memory.x[:, 20:30] * 1024).round() % 2
     assert (odd == 1).all()
     torch.testing.assert_close((memory.x[:, 20:30] * 1024).round() / 1024, memory.x[:, 20:30], rtol=0, atol=0)
-    given = torch.cat([batch.x for _, batch in zip(range(5), batches(subject, 2), strict=False)], 1)
-    for mine, passed in zip(memory.x[:, 20:30].tolist(), given.tolist(), strict=True):
-        assert all(row in passed for row in mine)
+    seen = torch.cat([batch.x for _, batch in zip(range(5), batches(subject, 2), strict=False)], 1)
+    for stored, candidates in zip(memory.x[:, 20:30].tolist(), seen.tolist(), strict=True):
+        assert all(row in candidates for row in stored)
 
 
-def test_a_class_that_is_dreamt_too_rarely_leaves_its_places_empty():
-    # In an odd number of places the tasks have different shares.
-    for size, reserved, kept in ((40, 26, [13]), (41, 27, [14, 13])):
-        subject = learner(memory_size=size, seeds=range(len(kept)))
+def test_reserved_slots_of_rarely_generated_classes_stay_empty():
+    # With an odd number of slots the tasks have different quotas.
+    for size, num_reserved, num_valid in ((40, 26, [13]), (41, 27, [14, 13])):
+        subject = learner(memory_size=size, seeds=range(len(num_valid)))
         train(subject, 0)
         train(subject, 1)
         with torch.no_grad():
             for task, solver in enumerate(subject.solvers.modules):
-                solver.output.bias[2 * task : 2 * task + 2] = 50.0  # it calls everything a class of this task
+                solver.output.bias[2 * task : 2 * task + 2] = 50.0  # predicts a class of this task for every sample
         subject.strategy.begin_task(subject._task_context(2, None))
         memory = subject.strategy.memory
-        assert memory.num_reserved == reserved
-        assert memory.num_valid_reserved.tolist() == kept
+        assert memory.num_reserved == num_reserved
+        assert memory.num_valid_reserved.tolist() == num_valid
 
 
-@alone_and_together
-def test_without_balance_all_that_passes_shares_one_reservoir(seeds):
+@one_and_two_replicas
+def test_unbalanced_memory_is_one_reservoir_of_all_samples(seeds):
     subject = learner(task_balanced=False, memory_size=30, seeds=seeds)
     train(subject, 0)
     subject.strategy.begin_task(subject._task_context(1, None))
@@ -291,7 +293,7 @@ def test_without_balance_all_that_passes_shares_one_reservoir(seeds):
     assert all(5 <= count <= 25 for count in real.tolist())
 
 
-@alone_and_together
+@one_and_two_replicas
 def test_no_raw_sample_outlives_its_task(seeds):
     for settings in (
         {},
@@ -301,62 +303,62 @@ def test_no_raw_sample_outlives_its_task(seeds):
     ):
         subject = learner(**settings, seeds=seeds)
         for task in range(3):
-            given = []
+            raw = []
             stream = batches(subject, task)
-            recorded = (given.append(batch.x) or batch for batch in stream)
-            held_while_training = []
+            recorded = (raw.append(batch.x) or batch for batch in stream)
+            counts = []
 
-            def observe(position, losses, given=given, held=held_while_training, subject=subject):
-                held.append(count_raw(states(subject), torch.cat(given)))
+            def observe(step, losses, raw=raw, counts=counts, subject=subject):
+                counts.append(count_raw(states(subject), torch.cat(raw)))
 
             subject.train_task(task, recorded, 12, observe)
             if "generator_data" not in settings:
-                assert max(held_while_training) > 0  # the scan below can find them
-            assert count_raw(states(subject), torch.cat(given)) == 0
+                assert max(counts) > 0  # count_raw finds samples during the task
+            assert count_raw(states(subject), torch.cat(raw)) == 0
             assert subject.strategy.memory is None
 
 
 def count_raw(state, raw: torch.Tensor) -> int:
-    known = {tuple(row) for row in raw.reshape(-1, 6).tolist()}
-    found = 0
+    raw_rows = {tuple(row) for row in raw.reshape(-1, 6).tolist()}
+    count = 0
     for tensor in tensors(state):
         if tensor.is_floating_point() and tensor.shape[-1:] == (6,):
-            found += sum(tuple(row) in known for row in tensor.reshape(-1, 6).tolist())
-    return found
+            count += sum(tuple(row) in raw_rows for row in tensor.reshape(-1, 6).tolist())
+    return count
 
 
-def test_the_generator_learns_from_both_with_the_weights_of_the_solver():
+def test_generator_batch_has_the_weights_of_the_solver_losses():
     settings = {"generator_data": "current_and_replay", "generator_update_freq": 1}
-    for rule, current in (("by_tasks", [1 / 3]), (torch.tensor([0.25, 2.0]), [1 / 1.25, 1 / 3])):
-        subject = learner(replay_weight=rule, seeds=range(len(current)), **settings)
+    for replay_weight, current in (("by_tasks", [1 / 3]), (torch.tensor([0.25, 2.0]), [1 / 1.25, 1 / 3])):
+        subject = learner(replay_weight=replay_weight, seeds=range(len(current)), **settings)
         train(subject, 0)
         train(subject, 1)
         subject.strategy.begin_task(subject._task_context(2, None))
-        due = subject.strategy.generator_batch(next(batches(subject, 2)), TrainingStep(2, 0, 10))
-        assert due.x.shape == (len(current), 18, 6)
-        assert due.weights.sum(1).tolist() == pytest.approx([1] * len(current))
-        assert due.weights[:, :10].sum(1).tolist() == pytest.approx(current)
+        generator_batch = subject.strategy.generator_batch(next(batches(subject, 2)), TrainingStep(2, 0, 10))
+        assert generator_batch.x.shape == (len(current), 18, 6)
+        assert generator_batch.weights.sum(1).tolist() == pytest.approx([1] * len(current))
+        assert generator_batch.weights[:, :10].sum(1).tolist() == pytest.approx(current)
 
 
-@alone_and_together
-def test_a_run_goes_on_exactly_from_its_state(seeds):
+@one_and_two_replicas
+def test_training_resumes_exactly_from_a_state(seeds):
     for settings in ({}, {"task_balanced": False}, {"replay_source": "pool"}, {"targets": "soft"}):
-        whole, first = learner(**settings, seeds=seeds), learner(**settings, seeds=seeds)
+        uninterrupted, first = learner(**settings, seeds=seeds), learner(**settings, seeds=seeds)
         for task in range(2):
-            train(whole, task)
+            train(uninterrupted, task)
         train(first, 0)
         saved = []
 
-        def keep(position, losses, saved=saved, first=first):
-            if position.iteration == 6:
-                saved.extend(stored(first))
+        def save(step, losses, saved=saved, first=first):
+            if step.iteration == 6:
+                saved.extend(saved_state(first))
 
-        train(first, 1, observe=keep)
+        train(first, 1, observe=save)
         second = learner(**settings, seeds=seeds)
         second.load_states(saved, task=1)
         rest = itertools.islice(batches(second, 1), 7, None)
-        second.train_task(1, rest, 12, lambda position, losses: None, first_iteration=7)
-        for a, b in zip(tensors(states(whole)), tensors(states(second)), strict=True):
+        second.train_task(1, rest, 12, lambda step, losses: None, first_iteration=7)
+        for a, b in zip(tensors(states(uninterrupted)), tensors(states(second)), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
@@ -372,27 +374,27 @@ def test_a_run_goes_on_exactly_from_its_state(seeds):
     ],
     ids=str,
 )
-def test_two_side_by_side_learn_what_each_learns_alone(settings):
+def test_two_replicas_match_single_runs(settings):
     def history(*seeds):
-        subject, seen = learner(seeds=seeds, dtype=torch.float64, **settings), []
+        subject, saved_states = learner(seeds=seeds, dtype=torch.float64, **settings), []
 
-        def observe(position, losses):
-            # In the middle of a task there are a memory and frozen copies.
-            if position.iteration in (4, 11):
-                seen.append(copy.deepcopy(states(subject)))
+        def observe(step, losses):
+            # Within a task the state includes a memory and frozen copies.
+            if step.iteration in (4, 11):
+                saved_states.append(copy.deepcopy(states(subject)))
 
         for task in range(3):
             train(subject, task, observe=observe)
-        return seen
+        return saved_states
 
-    both = history(0, 1)
+    grouped = history(0, 1)
     for replica in range(2):
-        for together, (alone,) in zip(both, history(replica), strict=True):
-            for a, b in zip(tensors(together[replica]), tensors(alone), strict=True):
+        for group_state, (single_state,) in zip(grouped, history(replica), strict=True):
+            for a, b in zip(tensors(group_state[replica]), tensors(single_state), strict=True):
                 torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
 
 
-def test_a_memory_of_nothing_is_refused_where_it_is_needed():
+def test_a_memory_without_capacity_is_refused():
     with pytest.raises(ConfigError, match=r"strategy\.memory_size=0"):
         GenerativeReplay(VAE((6,)), memory_size=0)
     GenerativeReplay(VAE((6,)), memory_size=0, generator_data="current_and_replay")

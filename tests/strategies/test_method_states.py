@@ -1,4 +1,4 @@
-"""Every shipped method goes on exactly from its state, and learns beside another run what it learns alone."""
+"""Every shipped method resumes exactly from its state, and trains in a group as in a single run."""
 
 import io
 
@@ -48,45 +48,49 @@ VARIANTS = [
 ]
 
 
-def words_of(variant):
-    words = variant.split()
-    generator = next((w.partition("=")[2] for w in words if w.startswith("generator=")), "")
+def overrides_of(variant):
+    overrides = variant.split()
+    generator = next((w.partition("=")[2] for w in overrides if w.startswith("generator=")), "")
     generator = "mixture" if "preset" in variant else generator
-    return [*words, *(w for w in SMALL if not ("preset" in variant and "iterations" in w)), *SIZES.get(generator, [])]
+    return [
+        *overrides,
+        *(w for w in SMALL if not ("preset" in variant and "iterations" in w)),
+        *SIZES.get(generator, []),
+    ]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_run_goes_on_exactly_from_its_state(variant):
+def test_training_resumes_exactly_from_a_state(variant):
     def fresh():
-        experiment = prepare(settings_of(*words_of(variant)))
+        experiment = prepare(settings_of(*overrides_of(variant)))
         return experiment, experiment.learner
 
-    experiment, whole = fresh()
+    experiment, uninterrupted = fresh()
     last = min(1, len(experiment.stages) - 1)
     for number in range(last + 1):
-        train([experiment], whole, number)
+        train([experiment], uninterrupted, number)
     _, first = fresh()
     for number in range(last):
         train([experiment], first, number)
-    between = saved(first)
+    state_between_tasks = saved(first)
     _, second = fresh()
     task = experiment.stages[last].task
-    second.load_states(between, task, sample_passes([experiment], last))
-    middle = []
+    second.load_states(state_between_tasks, task, sample_passes([experiment], last))
+    state_within_task = []
 
-    def keep(position, losses):
-        if position.iteration == 3:
-            middle.extend(saved(second))
+    def save(step, losses):
+        if step.iteration == 3:
+            state_within_task.extend(saved(second))
 
-    train([experiment], second, last, observe=keep)
-    ends = [second]
-    if middle:
+    train([experiment], second, last, observe=save)
+    resumed = [second]
+    if state_within_task:
         _, third = fresh()
-        third.load_states(middle, task, sample_passes([experiment], last))
+        third.load_states(state_within_task, task, sample_passes([experiment], last))
         train([experiment], third, last, start=4)
-        ends.append(third)
-    for end in ends:
-        for ours, theirs in zip(leaves(saved(end)), leaves(saved(whole)), strict=True):
+        resumed.append(third)
+    for end in resumed:
+        for ours, theirs in zip(leaves(saved(end)), leaves(saved(uninterrupted)), strict=True):
             if isinstance(ours, torch.Tensor):
                 torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
             else:
@@ -94,27 +98,29 @@ def test_a_run_goes_on_exactly_from_its_state(variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_two_together_learn_what_each_learns_alone(variant):
-    def matrix(*seeds):
+def test_two_replicas_match_single_runs(variant):
+    def train_and_evaluate(*seeds):
         experiments = [
             prepare(
-                settings_of(*words_of(variant), f"seed={seed}", "benchmark.class_order=shuffled", "precision=float64")
+                settings_of(
+                    *overrides_of(variant), f"seed={seed}", "benchmark.class_order=shuffled", "precision=float64"
+                )
             )
             for seed in seeds
         ]
-        learner, found = stack_learners(experiments), []
+        learner, losses_of_steps = stack_learners(experiments), []
         for number in range(min(2, len(experiments[0].stages))):
-            train(experiments, learner, number, observe=lambda position, losses: found.append(losses))
+            train(experiments, learner, number, observe=lambda step, losses: losses_of_steps.append(losses))
         results = []
         for replica, experiment in enumerate(experiments):
             units = learner.scenario.testing_units(learner.task_units, 0, 1)
             results.append(learner.evaluate(experiment.benchmark.tasks[0].test.batches(), units, replica))
-        return found, results
+        return losses_of_steps, results
 
-    together, results = matrix(0, 1)
+    grouped, results = train_and_evaluate(0, 1)
     for replica in range(2):
-        alone, (result,) = matrix(replica)
-        for step, (ours, theirs) in enumerate(zip(together, alone, strict=True)):
+        single, (result,) = train_and_evaluate(replica)
+        for step, (ours, theirs) in enumerate(zip(grouped, single, strict=True)):
             assert ours.keys() == theirs.keys()
             for name, value in theirs.items():
                 assert float(ours[name][replica]) == pytest.approx(float(value[0]), rel=1e-6, abs=1e-9), (name, step)

@@ -1,4 +1,4 @@
-"""Every strategy with every generator in every scenario: it runs, or it is refused with a line that says why."""
+"""Every strategy with every generator in every scenario: it runs or is refused with a clear message."""
 
 from math import isfinite
 from pathlib import Path
@@ -31,23 +31,23 @@ def target(strategy):
     return target(parent)
 
 
-def dreams(strategy):
+def requires_generator(strategy):
     return accepts_argument(
         {"_target_": f"{target(strategy).__module__}.{target(strategy).__name__}"}, "strategy", "generator"
     )
 
 
-def refused(strategy, generator, scenario):
-    """What is said of combinations that make no sense; None for the others."""
-    kind = target(strategy)
+def expected_refusal(strategy, generator, scenario):
+    """The message for combinations that are refused; None for the others."""
+    strategy_class = target(strategy)
     if strategy == "icarl" and scenario != "class":
         return "iCaRL needs one output unit per class"
-    if not dreams(strategy):
+    if not requires_generator(strategy):
         return None
     reads_features = generator in ("feedback", "rtf", "bir")
-    if kind is FeedbackReplay:
+    if strategy_class is FeedbackReplay:
         return None if reads_features else "does not read the solver's features"
-    if kind is GenerativeClassifier:
+    if strategy_class is GenerativeClassifier:
         if generator not in ("class_vae", "mixture"):
             return "has no likelihood"
         return "learns each class once" if scenario == "domain" else None
@@ -59,78 +59,98 @@ def refused(strategy, generator, scenario):
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("strategy", names("strategy"))
 def test_every_combination_runs_or_is_refused(strategy, scenario):
-    # Those that differ from another in nothing but numbers: with the generator that they take.
-    alike = {"dgr_distill": ["symmetric_vae"], "dgr_gan": ["wgan_gp"], "bir": ["bir"]}
-    # What is asked for no class or task does the same in each scenario.
-    unasked = {"conv_vae", "symmetric_vae", "wgan_gp"} if scenario != "class" and strategy not in alike else set()
-    for generator in sorted({*alike.get(strategy, names("generator"))} - unasked) if dreams(strategy) else ["vae"]:
-        words = [f"strategy={strategy}", f"generator={generator}", f"scenario={scenario}", *SMALL]
-        words += SIZES.get(generator, []) if dreams(strategy) else []
-        expected = refused(strategy, generator, scenario)
+    # Variants of another strategy: only with their default generator.
+    own_generators = {"dgr_distill": ["symmetric_vae"], "dgr_gan": ["wgan_gp"], "bir": ["bir"]}
+    # Unconditional generators don't depend on the scenario.
+    unconditional = (
+        {"conv_vae", "symmetric_vae", "wgan_gp"} if scenario != "class" and strategy not in own_generators else set()
+    )
+    for generator in (
+        sorted({*own_generators.get(strategy, names("generator"))} - unconditional)
+        if requires_generator(strategy)
+        else ["vae"]
+    ):
+        overrides = [f"strategy={strategy}", f"generator={generator}", f"scenario={scenario}", *SMALL]
+        overrides += SIZES.get(generator, []) if requires_generator(strategy) else []
+        expected = expected_refusal(strategy, generator, scenario)
         if expected is not None:
             with pytest.raises(ConfigError, match=expected) as caught:
-                prepare(compose_settings(words))
+                prepare(compose_settings(overrides))
             assert "\n" not in str(caught.value) and "try " in str(caught.value)
             continue
-        experiment = prepare(compose_settings(words))
+        experiment = prepare(compose_settings(overrides))
         learner = experiment.learner
-        seen = []
+        losses_of_steps = []
         for number in range(min(2, len(experiment.stages))):
-            train([experiment], learner, number, observe=lambda position, losses, seen=seen: seen.append(losses))
-            # A row of the accuracy matrix; scores are numbers.
+            train(
+                [experiment],
+                learner,
+                number,
+                observe=lambda step, losses, losses_of_steps=losses_of_steps: losses_of_steps.append(losses),
+            )
+            # One entry of the accuracy matrix.
             task = experiment.benchmark.tasks[number]
             units = learner.scenario.testing_units(learner.task_units, task.id, experiment.stages[number].task)
-            found = learner.evaluate(task.test.batches(), units)
-            assert 0 <= found.accuracy <= 1 and found.loss is not None and isfinite(found.loss), words
-        assert all(isfinite(float(value)) for losses in seen for value in losses.values()), words
+            score = learner.evaluate(task.test.batches(), units)
+            assert 0 <= score.accuracy <= 1 and score.loss is not None and isfinite(score.loss), overrides
+        assert all(isfinite(float(value)) for losses in losses_of_steps for value in losses.values()), overrides
         if learner.generator is not None:
             x = learner.strategy.sampling_generator(0, learner.generator).generate(7)
-            assert x.shape == (7, *experiment.benchmark.spec.shape) and x.isfinite().all(), words
+            assert x.shape == (7, *experiment.benchmark.spec.shape) and x.isfinite().all(), overrides
             assert x.min() >= 0 and x.max() <= 1
             spec = experiment.benchmark.spec
             if spec.has_preview:
-                shown = spec.preview(x)
-                assert shown.shape[0] == 7 and shown.shape[1] in (1, 3) and 0 <= shown.min() <= shown.max() <= 1
+                preview = spec.preview(x)
+                assert preview.shape[0] == 7 and preview.shape[1] in (1, 3) and 0 <= preview.min() <= preview.max() <= 1
 
 
 @pytest.mark.parametrize(
-    ("words", "whole"),
+    ("overrides", "includes_decoder"),
     [
         (["si", "strategy.regularizer.parameters=all"], True),
         (["si"], False),
-        (["ewc"], False),  # a Fisher information of labels knows nothing of a decoder
+        (["ewc"], False),  # the Fisher information of the labels does not depend on the decoder
     ],
 )
-def test_synaptic_intelligence_can_hold_the_decoder_too_where_it_is_one_network_with_the_solver(words, whole):
-    """As van de Ven et al. do."""
-    choice, *more = words
-    words = ["strategy=bir", f"strategy/regularizer={choice}", *more, "strategy.regularizer.strength=3.0", *SMALL]
-    experiment = prepare(compose_settings(words))
+def test_synaptic_intelligence_can_include_a_shared_decoder(overrides, includes_decoder):
+    choice, *more = overrides
+    overrides = ["strategy=bir", f"strategy/regularizer={choice}", *more, "strategy.regularizer.strength=3.0", *SMALL]
+    experiment = prepare(compose_settings(overrides))
     learner, penalty = experiment.learner, experiment.learner.strategy.regularizer
-    held = [p for name, d in learner.functional_optimizers.items() if whole or name == "solver" for p in d.parameters]
+    parameters = [
+        p
+        for name, d in learner.functional_optimizers.items()
+        if includes_decoder or name == "solver"
+        for p in d.parameters
+    ]
     train([experiment], learner, 0)
-    kept = penalty.state_dict()
-    assert all(torch.equal(a[0], p) for a, p in zip(kept["anchor"], held, strict=True))
-    importance, anchor = ([value.clone() for value in kept[name]] for name in ("importance", "anchor"))
-    assert all(value.any() for value in importance[-2:])  # of the decoder's last layer
-    before, told = [], []
+    state = penalty.state_dict()
+    assert all(torch.equal(a[0], p) for a, p in zip(state["anchor"], parameters, strict=True))
+    importance, anchor = ([value.clone() for value in state[name]] for name in ("importance", "anchor"))
+    assert all(value.any() for value in importance[-2:])  # the decoder's last layer
+    positions, penalties = [], []
 
-    def observe(position, losses):
-        told.append(losses["penalty"].item())
-        before.append([p.detach().clone() for p in held])
+    def observe(step, losses):
+        penalties.append(losses["penalty"].item())
+        positions.append([p.detach().clone() for p in parameters])
 
     train([experiment], learner, 1, 3, observe=observe)
-    for found, place in zip(told[1:], before, strict=False):
-        distances = zip(importance, anchor, place, strict=True)
+    for value, position in zip(penalties[1:], positions, strict=False):
+        distances = zip(importance, anchor, position, strict=True)
         scale = penalty.scale * 3.0
-        assert found == pytest.approx(scale * sum((i[0] * (p - a[0]).square()).sum().item() for i, a, p in distances))
-    assert told[0] == 0.0 and told[1] > 0.0
+        assert value == pytest.approx(scale * sum((i[0] * (p - a[0]).square()).sum().item() for i, a, p in distances))
+    assert penalties[0] == 0.0 and penalties[1] > 0.0
 
 
 @pytest.mark.parametrize("training", ["alongside", "before", "after"])
-def test_each_of_the_generators_of_the_tasks_knows_the_classes_of_its_own(training):
-    words = ["generator=cvae", "strategy.generator_scope=per_task", f"strategy.generator_training={training}", *SMALL]
-    experiment = prepare(compose_settings(words))
+def test_per_task_generators_are_restricted_to_their_classes(training):
+    overrides = [
+        "generator=cvae",
+        "strategy.generator_scope=per_task",
+        f"strategy.generator_training={training}",
+        *SMALL,
+    ]
+    experiment = prepare(compose_settings(overrides))
     for number in range(3):
         train([experiment], experiment.learner, number)
     ensemble = experiment.learner.strategy.sampling_generator(0, experiment.learner.generator)
@@ -141,46 +161,52 @@ def test_each_of_the_generators_of_the_tasks_knows_the_classes_of_its_own(traini
     ]
 
 
-def test_a_run_that_is_loaded_dreams_of_all_tasks(gr_run):
-    words = ["generator=cvae", "strategy.generator_scope=per_task", *SMALL]
-    assert gr_run(*words)[0] == 0
+def test_a_loaded_run_generates_samples_of_all_tasks(gr_run):
+    overrides = ["generator=cvae", "strategy.generator_scope=per_task", *SMALL]
+    assert gr_run(*overrides)[0] == 0
     (status,) = Path("outputs").glob("*/*/*/status.json")
     loaded = load_run(status.parent)
     assert len(loaded.generator.members) == 5 and loaded.generator.generate(12).shape == (12, 1, 8, 8)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_a_generator_that_learns_alone_has_the_course_of_the_task(schedule):
-    words = ["strategy=generative_classifier", f"optimizer.schedule={schedule}", *SMALL, "train.iterations=10"]
-    learner = prepare(compose_settings(words)).learner
+def test_generator_learning_rate_follows_the_schedule_without_a_solver(schedule):
+    overrides = ["strategy=generative_classifier", f"optimizer.schedule={schedule}", *SMALL, "train.iterations=10"]
+    learner = prepare(compose_settings(overrides)).learner
     optimizer = learner.optimizers[0]
     rates = [generator_learning_rate(learner.strategy, TrainingStep(0, i, 10))(optimizer) for i in range(10)]
     assert rates == [optimizer.lr_at(i, 10) for i in range(10)] and min(rates) > 0
 
 
 @pytest.mark.parametrize(
-    "words", [["strategy=ewc", "strategy.regularizer=5"], ["strategy=ewc", "strategy.regularizer=si"]]
+    "overrides", [["strategy=ewc", "strategy.regularizer=5"], ["strategy=ewc", "strategy.regularizer=si"]]
 )
-def test_a_regulariser_that_is_none_is_refused(gr_run, words):
-    code, _, err = gr_run(*words)
+def test_values_that_are_no_regularizer_are_refused(gr_run, overrides):
+    code, _, err = gr_run(*overrides)
     assert code == 2 and err.startswith("gr-run: strategy.regularizer=") and err.count("\n") == 1
 
 
-def test_a_trial_of_runs_together_looks_at_few_samples(monkeypatch):
+def test_benchmarking_the_width_uses_few_samples(monkeypatch):
     monkeypatch.setattr("gr_cli.benchmarks.base.EVALUATION_BATCH", 50)
     monkeypatch.setattr("gr_cli.cli.launchers.program_width.EVALUATION_BATCH", 50)
-    words = ["preset=best_split_mnist", "benchmark=split_digits", "strategy.pool_size=50", *SIZES["mixture"], *SMALL]
-    assert choose_width([compose_settings([*words, f"seed={seed}"]) for seed in range(2)], 32, 4 << 30).width >= 1
-    words = ["strategy=generative_classifier", "generator=mixture", *SIZES["mixture"], *SMALL]
+    overrides = [
+        "preset=best_split_mnist",
+        "benchmark=split_digits",
+        "strategy.pool_size=50",
+        *SIZES["mixture"],
+        *SMALL,
+    ]
+    assert choose_width([compose_settings([*overrides, f"seed={seed}"]) for seed in range(2)], 32, 4 << 30).width >= 1
+    overrides = ["strategy=generative_classifier", "generator=mixture", *SIZES["mixture"], *SMALL]
     assert (
-        choose_width([compose_settings([*words, f"seed={seed}"]) for seed in range(2)], 32, 4 << 30).reason
+        choose_width([compose_settings([*overrides, f"seed={seed}"]) for seed in range(2)], 32, 4 << 30).reason
         == "nothing is learnt by steps"
     )
 
 
 @pytest.mark.parametrize("strategy", ["rtf", "bir"])
 @pytest.mark.parametrize(
-    ("words", "current", "replayed"),
+    ("overrides", "current", "replayed"),
     [
         ([], 1 / 2, 1 / 2),  # by_tasks, as the solver's loss
         (["strategy.replay_weight=4", "strategy.replay_reconstruction_weight=by_tasks"], 1 / 2, 1 / 2),
@@ -188,13 +214,13 @@ def test_a_trial_of_runs_together_looks_at_few_samples(monkeypatch):
         (["strategy.replay_weight=4"], 1, 4),
     ],
 )
-def test_replayed_reconstructions_have_a_weight_of_their_own(strategy, words, current, replayed):
-    experiment = prepare(compose_settings([f"strategy={strategy}", "precision=float64", *SMALL, *words]))
+def test_replay_reconstruction_weight(strategy, overrides, current, replayed):
+    experiment = prepare(compose_settings([f"strategy={strategy}", "precision=float64", *SMALL, *overrides]))
     learner = experiment.learner
     train([experiment], learner, 0)
     learner.begin_task(1, sample_passes([experiment], 1))
     method, solvers = learner.strategy, learner.solvers
-    batch, position = next(batches([experiment], 1, 0)), TrainingStep(1, 0, 6)
+    batch, step = next(batches([experiment], 1, 0)), TrainingStep(1, 0, 6)
 
     class Solver:
         def features(self, x):
@@ -203,49 +229,49 @@ def test_replayed_reconstructions_have_a_weight_of_their_own(strategy, words, cu
         def readout(self, features):
             return solvers.call("readout", features)
 
-    terms, replay = method.loss(Solver(), batch, position), method.replay(batch, position)
+    terms, replay = method.loss(Solver(), batch, step), method.replay(batch, step)
     x = torch.cat([batch.x, replay.x], 1)
-    by_sample = method._generator_losses(x, Solver().features(x), batch, replay, position)
-    assert set(by_sample) == {"reconstruction", "kl"}
-    for name, values in by_sample.items():
+    losses_per_sample = method._generator_losses(x, Solver().features(x), batch, replay, step)
+    assert set(losses_per_sample) == {"reconstruction", "kl"}
+    for name, values in losses_per_sample.items():
         expected = current * values[0, :8].mean() + replayed * values[0, 8:].mean()
         torch.testing.assert_close(terms[name].weight * terms[name].value[0], expected, rtol=1e-9, atol=0)
-    solver_weight = 4.0 if words else 1 / 2
+    solver_weight = 4.0 if overrides else 1 / 2
     assert terms["replay"].weight == pytest.approx(solver_weight)
 
 
 @pytest.mark.parametrize(("scenario", "gates"), [("class", 10), ("task", 10), ("domain", 5)])
-def test_gates_of_brain_inspired_replay_are_by_task_where_tasks_share_their_classes(scenario, gates, monkeypatch):
+def test_brain_inspired_replay_gates_tasks_in_the_domain_scenario(scenario, gates, monkeypatch):
     experiment = prepare(compose_settings(["strategy=bir", f"scenario={scenario}", "precision=float64", *SMALL]))
-    learner, seen = experiment.learner, []
+    learner, calls = experiment.learner, []
     assert learner.generator.gate0.shape == (gates, 16)
     call = learner.generators.call
     monkeypatch.setattr(
-        learner.generators, "call", lambda name, *a: (seen.append(a) if name == "losses" else None, call(name, *a))[1]
+        learner.generators, "call", lambda name, *a: (calls.append(a) if name == "losses" else None, call(name, *a))[1]
     )
     for number in range(3):
         train([experiment], learner, number)
-    for number, arguments in enumerate(seen):
+    for number, arguments in enumerate(calls):
         task, tasks = number // 6, arguments[-1]
         if scenario != "domain":
             assert tasks is None
             continue
-        # The current samples have the gates of their task; replayed ones those that they were generated through.
+        # Current samples use the gates of their task, replayed ones those that they were generated with.
         assert tasks[0, :8].tolist() == [task] * 8
         assert set(tasks[0, 8:].tolist()) <= set(range(task)) and (tasks.shape[1] > 8) == (task > 0)
     if scenario == "domain":
-        assert {0, 1} == {task for arguments in seen[12:] for task in arguments[-1][0, 8:].tolist()}
+        assert {0, 1} == {task for arguments in calls[12:] for task in arguments[-1][0, 8:].tolist()}
         assert learner.generator.num_learned_tasks == 3
 
 
 @pytest.mark.parametrize("strategy", ["generative_replay", "rtf"])
-def test_a_generator_with_an_optimizer_of_its_own_steps_by_its_rate(strategy):
-    """Plain gradient descent that warms up over four steps: the first step is a quarter of the rate times the slope."""
+def test_generator_optimizer_has_its_own_learning_rate(strategy):
+    """SGD with a warmup of four steps: the first step is lr / 4 times the gradient."""
 
     def moved(rate):
-        words = ["generator/optimizer=sgd", f"generator.optimizer.lr={rate}", "generator.optimizer.warmup=4"]
-        words += ["strategy.generator_update_freq=1"] if strategy == "generative_replay" else []
-        experiment = prepare(compose_settings([f"strategy={strategy}", "precision=float64", *words, *SMALL]))
+        overrides = ["generator/optimizer=sgd", f"generator.optimizer.lr={rate}", "generator.optimizer.warmup=4"]
+        overrides += ["strategy.generator_update_freq=1"] if strategy == "generative_replay" else []
+        experiment = prepare(compose_settings([f"strategy={strategy}", "precision=float64", *overrides, *SMALL]))
         learner = experiment.learner
         networks = (learner.solver, learner.generator)
         before = [torch.cat([p.detach().flatten().clone() for p in net.parameters()]) for net in networks]
@@ -255,18 +281,18 @@ def test_a_generator_with_an_optimizer_of_its_own_steps_by_its_rate(strategy):
         return [b - a for a, b in zip(before, after, strict=True)], learner
 
     (solver, generator), learner = moved(0.4)
-    (same, twice), _ = moved(0.8)
-    torch.testing.assert_close(twice, 2 * generator, rtol=1e-9, atol=1e-15)
-    torch.testing.assert_close(same, solver, rtol=0, atol=0)
+    (solver_again, generator_at_twice_the_rate), _ = moved(0.8)
+    torch.testing.assert_close(generator_at_twice_the_rate, 2 * generator, rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(solver_again, solver, rtol=0, atol=0)
     assert generator.abs().max() > 0
-    # The solver's is Adam still, whose first step is the rate for every parameter that has a slope.
+    # The solver uses Adam, whose first step has size lr for every nonzero gradient.
     assert solver.abs().max().item() == pytest.approx(0.001, rel=1e-3)
     assert (learner.optimizers[0].lr, learner.generator_optimizers[0].lr) == (0.001, 0.4)
 
 
-def test_the_gan_is_trained_as_published():
-    for words in (["strategy=dgr_gan"], ["generator=wgan_gp"]):
-        learner = prepare(compose_settings([*words, *SMALL])).learner
+def test_the_gan_has_the_published_optimizer():
+    for overrides in (["strategy=dgr_gan"], ["generator=wgan_gp"]):
+        learner = prepare(compose_settings([*overrides, *SMALL])).learner
         (own,), (solvers,) = learner.generator_optimizers, learner.optimizers
         assert (type(own).__name__, own.lr, tuple(own.betas)) == ("Adam", 0.0001, (0.0, 0.9))
         assert (solvers.lr, tuple(solvers.betas)) == (0.001, (0.9, 0.999))
@@ -279,7 +305,7 @@ def test_the_gan_is_trained_as_published():
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (["generator=mixture", "+generator/optimizer=adam"], "generator.optimizer=.*fitted in one go"),
         (["generator/optimizer=adam", "generator.optimizer.lr=0"], "generator.optimizer.lr=0: must be a number > 0"),
@@ -294,15 +320,15 @@ def test_the_gan_is_trained_as_published():
         ),
     ],
 )
-def test_an_optimizer_of_the_generator_that_makes_no_sense_is_refused(words, message):
+def test_invalid_generator_optimizers_are_refused(overrides, message):
     with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
-        prepare(compose_settings([*words, *SMALL]))
+        prepare(compose_settings([*overrides, *SMALL]))
 
 
 @pytest.mark.parametrize("likelihood", ["generator", "gaussian"])
-def test_the_generative_classifier_scores_by_the_likelihood_that_was_chosen(likelihood):
-    words = ["strategy=generative_classifier", f"strategy.likelihood={likelihood}", *SMALL, *SIZES["class_vae"]]
-    experiment = prepare(compose_settings(words))
+def test_generative_classifier_scores_by_the_chosen_likelihood(likelihood):
+    overrides = ["strategy=generative_classifier", f"strategy.likelihood={likelihood}", *SMALL, *SIZES["class_vae"]]
+    experiment = prepare(compose_settings(overrides))
     learner = experiment.learner
     train([experiment], learner, 0)
     x = experiment.benchmark.tasks[0].test.batch(torch.arange(20))[0]
@@ -314,18 +340,18 @@ def test_the_generative_classifier_scores_by_the_likelihood_that_was_chosen(like
     torch.testing.assert_close(scores[:, known], expected[:, known], rtol=0, atol=0)
 
 
-def test_the_published_generative_classifier_scores_as_published():
-    def likelihood(*words):
-        return compose_settings(["strategy=generative_classifier", *words]).config["strategy"]["likelihood"]
+def test_paper_preset_of_the_generative_classifier_uses_the_gaussian_likelihood():
+    def likelihood(*overrides):
+        return compose_settings(["strategy=generative_classifier", *overrides]).config["strategy"]["likelihood"]
 
     assert likelihood("preset=split_mnist_paper") == "gaussian"
     assert likelihood() == likelihood("preset=split_mnist_paper", "strategy.likelihood=generator") == "generator"
 
 
 @pytest.mark.parametrize("strategy", ["rtf", "bir", "dgr_distill", "lwf"])
-def test_soft_targets_are_scaled_in_the_preset_of_the_programs_that_did(strategy):
-    def scale(*words):
-        return compose_settings([f"strategy={strategy}", *words]).config["strategy"]["distillation_scale"]
+def test_paper_presets_set_the_published_distillation_scale(strategy):
+    def scale(*overrides):
+        return compose_settings([f"strategy={strategy}", *overrides]).config["strategy"]["distillation_scale"]
 
     assert scale("preset=split_cifar100_paper") == "temperature_squared"
     assert scale("preset=split_mnist_paper") == scale() == "none"
