@@ -1,10 +1,18 @@
-"""Exceptions of this package. All derive from GrError.
+"""Exceptions of this package, with the exit code of the command line.
 
-GrError (exit code 1)
-    ConfigError, CompositionError, DataError, SizeError, FolderError (2)
-        DamagedCheckpointError: a FolderError
-    IncompleteAuditError (3), Interrupted (130)
-    TrainingError, OutOfMemoryError, WriteError, AuditError (1)
+GrError                          1
+    AuditError                   1
+    IncompleteAuditError         3
+    CompositionError             2
+    ConfigError                  2
+    DataError                    2
+    FolderError                  2
+        DamagedCheckpointError   2
+    Interrupted                130
+    OutOfMemoryError             1
+    SizeError                    2
+    TrainingError                1
+    WriteError                   1
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Optimizer(ABC):
     Args:
         lr: Learning rate; with a schedule or warmup its maximum.
         weight_decay: Weight decay as this optimizer defines it.
-        reset_per_task: Whether the optimizer's state (moments, momentum) starts anew in each task.
+        reset_per_task: Whether the optimizer's state (moments, momentum) is reset at the start of each task.
         schedule: Learning rate over one task: `constant`, or decayed to 0 at its end along a cosine (`cosine`) or a
             line (`linear`).
         warmup: Iterations at the start of each task over which the learning rate rises linearly.
@@ -199,7 +199,7 @@ class FunctionalOptimizer:
     def rebind_parameters(self, parameters: Sequence[Tensor]) -> None:
         """Replace the parameters of a single replica.
 
-        The state of parameters that are kept is kept; that of new ones starts anew.
+        The state of parameters that stay is preserved; that of new ones is initialized.
         """
         ((optimizer, replicas, _),), (old_state,) = self._param_groups, self._states
         old_index = {id(p): i for i, p in enumerate(self.parameters)}

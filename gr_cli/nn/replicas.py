@@ -75,7 +75,7 @@ class Replicas(Generic[M]):
         return [self._stacked_tensors[names[id(parameter)]] for parameter in selected]
 
     def noise_specs(self, method: str, batch_size: int) -> dict[str, Any]:
-        """The noise that `method` of the networks asks for; the union if they differ."""
+        """The noise specified by `method` of the networks; the union if they differ."""
         specs: dict[str, Any] = {}
         for module in self.modules[:1] if not self._varying else self.modules:
             specs |= getattr(module, method)(batch_size)

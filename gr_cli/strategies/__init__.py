@@ -1,4 +1,15 @@
-"""Continual-learning strategies: what is replayed, regularized or stored to prevent forgetting."""
+"""Continual-learning strategies, one file per method.
+
+What they are built from:
+
+- `base`: the base class, and what the learner calls; `context`: the values passed to it
+- `replay`: base class of replay methods, loss weights, distillation from a frozen teacher
+- `reservoir_buffer`: reservoir sampling buffer (DER++, and the memory of a generator)
+- `exemplar_buffer`: class-balanced stored samples (experience replay, A-GEM, iCaRL)
+- `generated_samples`, `generator_memory`, `replay_targets`, `update_schedule`: generative replay
+- `regularizer`, `regularizers`, `fisher`: EWC, online EWC, synaptic intelligence, weight penalty
+- `gr_cli.nn.losses.distillation_loss`, `gr_cli.nn.gradient_projection`: distillation, A-GEM's projection
+"""
 
 from gr_cli.strategies.base import Strategy as Strategy
 from gr_cli.strategies.dark_experience_replay import DarkExperienceReplay as DarkExperienceReplay

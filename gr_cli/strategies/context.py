@@ -39,7 +39,7 @@ SamplePass = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 
 
 class SolverForward(Protocol):
-    """Forward pass of the solvers in a training step, with their noise; whole or in two halves."""
+    """Forward pass of the solvers in a training step, with their noise; complete or in two halves."""
 
     def __call__(self, x: Tensor, /) -> Tensor:
         """Samples (R, B, ...) to logits (R, B, U)."""

@@ -43,7 +43,7 @@ class FeedbackReplay(GenerativeReplay):
         distillation_scale: Factor of the loss on soft targets: 1 (`none`) or T^2 (`temperature_squared`, Hinton et al.
             2015).
         consolidate_every: Iterations between two consolidations in a task-free stream (`task_boundaries=unknown`): at
-            each, the network is frozen anew. Unused where boundaries are known.
+            each, the network is copied and frozen again. Unused where boundaries are known.
         regularizer: Penalty on the solver's parameters that is added to the loss; None: no penalty.
     """
 

@@ -83,7 +83,7 @@ class GenerativeReplay(ReplayStrategy):
         current_targets: Targets of current samples: their `labels`, or the generator's class probabilities
             (`likelihood`).
         consolidate_every: Iterations between two consolidations in a task-free stream (`task_boundaries=unknown`): at
-            each, the networks are frozen anew and the memory is emptied. Unused where boundaries are known.
+            each, the networks are copied and frozen again and the memory is emptied. Unused where boundaries are known.
         regularizer: Penalty on the solver's parameters that is added to the loss; None: no penalty.
     """
 

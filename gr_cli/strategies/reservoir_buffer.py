@@ -1,4 +1,4 @@
-"""Reservoir buffer: a uniform random sample of a stream (Vitter 1985), beside generated samples."""
+"""Reservoir buffer: a uniform random sample of a stream (Vitter 1985), with slots for generated ones."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class GradientRule:
         Returns:
             Gradients, shaped as the parameters; None for those that the loss does not depend on.
         """
-        # The replicas share no parameter, so the gradient of the sum holds each one's own.
+        # Replicas share no parameters, so the gradient of the sum is each replica's own gradient.
         gradients = torch.autograd.grad(loss.total.sum(), parameters, allow_unused=True, retain_graph=loss.keep_graph)
         return list(gradients)
 
