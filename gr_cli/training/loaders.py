@@ -22,8 +22,8 @@ Loader = Iterable[Any]
 ValueRange = tuple[float, float]
 
 _LABELS = ("y", "label", "labels", "target", "targets")  # names of labels in batches that are mappings
-LARGE_VALUE = 10.0  # values that are further out are worth a line: few networks learn from them
-# Values this much outside of their range are rounding errors of resizing or of half precision, and are clamped.
+LARGE_VALUE = 10.0  # samples with larger values get a warning: few networks learn from them
+# Values outside their range by at most this fraction of it are rounding errors of resizing or half precision.
 _TOLERANCE = 2**-10
 
 
@@ -61,13 +61,12 @@ class BatchFormat:
         x = self.check(x, y, loader)
         labels = y.cpu()
         seen_labels[labels] = True
-        if units_of_other_tasks is not None and (again := units_of_other_tasks[labels]).any():
+        if units_of_other_tasks is not None and (reused := units_of_other_tasks[labels]).any():
             raise DataError(
-                f"{loader}: labels {_first_values(labels[again])} are outputs of an earlier task, and with "
-                "scenario=task each "
-                f"task has outputs of its own; add {int(units_of_other_tasks.nonzero().max()) + 1} to labels that "
-                "count from 0 in "
-                "this task, or say scenario=domain if tasks share their classes"
+                f"{loader}: labels {_first_values(labels[reused])} are outputs of an earlier task, and with "
+                "scenario=task each task has outputs of its own; add "
+                f"{int(units_of_other_tasks.nonzero().max()) + 1} to labels that count from 0 in "
+                "this task, or set scenario=domain if tasks share their classes"
             )
         return x.to(self.device), y.to(self.device)
 
@@ -82,8 +81,8 @@ class BatchFormat:
             raise DataError(f"{loader}: samples must have the shape of the first ones, {shapes}")
         low, high = _min_max(y)
         if not 0 <= low <= high < self.num_units:
-            most = f"from 0 to {self.num_units - 1}, the model's outputs"
-            raise DataError(f"{loader}: labels must be whole numbers {most}; got {_first_values(y)}")
+            allowed = f"from 0 to {self.num_units - 1}, the model's outputs"
+            raise DataError(f"{loader}: labels must be whole numbers {allowed}; got {_first_values(y)}")
         if self.spec.value_range is None:
             return x
         (bottom, top), (low, high) = self.spec.value_range, _min_max(x)
@@ -119,7 +118,7 @@ def read_batch(batch: Any, loader: str, dtype: torch.dtype) -> tuple[Tensor, Ten
     if x.dim() < 2 or y.dim() != 1 or len(x) != len(y):
         raise DataError(f"{loader}: a batch must be x (B, ...) and y (B,), not {tuple(x.shape)} and {tuple(y.shape)}")
     if x.numel() == 0:
-        raise DataError(f"{loader}: a batch holds nothing, its x is {tuple(x.shape)}; leave it out")
+        raise DataError(f"{loader}: a batch is empty, its x is {tuple(x.shape)}; leave it out")
     return _to_floats(x, loader, dtype), y.to(torch.int64)
 
 
@@ -131,18 +130,18 @@ def _split_batch(batch: Any, loader: str) -> tuple[Any, Any]:
         if len(labels) == len(others) == 1:
             return batch[others[0]], batch[labels[0]]
         names = ", ".join(map(str, batch))
-        raise DataError(f"{loader}: can't tell x and y among the entries {names} of a batch; yield pairs (x, y)")
+        raise DataError(f"{loader}: ambiguous x and y among the entries {names} of a batch; yield pairs (x, y)")
     if isinstance(batch, (tuple, list)) and len(batch) == 3:
         if _is_task_label(batch[2]):
             return batch[0], batch[1]
         raise DataError(
-            f"{loader}: yields triples whose third part is no task label (one whole number, the same for all "
+            f"{loader}: yields triples whose third entry is not a task label (one whole number, the same for all "
             "samples); yield pairs (x, y)"
         )
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         return batch[0], batch[1]
-    what = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list)) else type(batch).__name__
-    raise DataError(f"{loader}: must yield pairs (x, y) of tensors, not {what}")
+    length = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
+    raise DataError(f"{loader}: must yield pairs (x, y) of tensors, not {type(batch).__name__}{length}")
 
 
 def _is_task_label(value: Any) -> bool:
@@ -153,7 +152,7 @@ def _is_task_label(value: Any) -> bool:
     return labels.dtype.kind in "iu" and labels.ndim <= 1 and labels.size > 0 and bool((labels == labels.flat[0]).all())
 
 
-# --- tensors of what is given
+# --- conversion to tensors
 
 
 def _to_tensor(given: Any, what: str, loader: str) -> Tensor:
@@ -161,13 +160,13 @@ def _to_tensor(given: Any, what: str, loader: str) -> Tensor:
     plain = isinstance(given, Tensor) and given.layout == torch.strided and not given.is_nested
     if plain and not (given.is_quantized or given.is_complex()):
         x: Tensor = given.detach()
-        return x.clone() if x.is_inference() else x  # a tensor of inference mode can't be learnt from
+        return x.clone() if x.is_inference() else x  # autograd refuses inference tensors
     if isinstance(given, (tuple, list)) and given and (isinstance(given[0], Tensor) or _is_image(given[0])):
-        parts = [_to_tensor(part, what, loader) for part in given]
-        first, others = tuple(parts[0].shape), sorted({tuple(part.shape) for part in parts})[1:]
+        tensors = [_to_tensor(item, what, loader) for item in given]
+        first, others = tuple(tensors[0].shape), sorted({tuple(tensor.shape) for tensor in tensors})[1:]
         if others:
             raise DataError(f"{loader}: {what} have different shapes, {first} and {others[-1]}; resize them")
-        return torch.stack(parts)
+        return torch.stack(tensors)
     array = np.asarray(_image_to_array(given) if _is_image(given) else as_real_array(given, what, loader), order="C")
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
@@ -188,8 +187,8 @@ def _to_floats(x: Tensor, loader: str, dtype: torch.dtype) -> Tensor:
     floats = x.to(dtype)
     low, high = _min_max(floats)
     if not (math.isfinite(low) and math.isfinite(high)):
-        beyond = x.is_floating_point() and bool(x.isfinite().all())
-        why = f": {x.abs().max():g} is beyond {str(dtype).removeprefix('torch.')}" if beyond else ""
+        overflows = x.is_floating_point() and bool(x.isfinite().all())
+        why = f": {x.abs().max():g} is beyond {str(dtype).removeprefix('torch.')}" if overflows else ""
         raise DataError(f"{loader}: samples hold NaN or infinity; remove or repair them{why}")
     return floats
 
@@ -207,8 +206,8 @@ def infer_value_range(x: Tensor, stated: Sequence[float] | Literal["auto"] | Non
             )
         return float(stated[0]), float(stated[1])
     if max(-low, high) > LARGE_VALUE:
-        lie = f"values lie in [{low:.6g}, {high:.6g}] and are taken as they are"
-        print_status(f"{loader}: {lie}; if these are pixels, scale them to [0, 1]")
+        unscaled = f"values lie in [{low:.6g}, {high:.6g}] and are not scaled"
+        print_status(f"{loader}: {unscaled}; if these are pixels, scale them to [0, 1]")
     return (0.0, 1.0) if stated == "auto" and low >= 0 and high <= 1 else None
 
 
@@ -222,17 +221,17 @@ def warn_of_mismatched_labels(classes: Sequence[Tensor], scenario: Scenario, tas
     """
     if len(classes) < 2:
         return
-    *earlier, own = classes
+    *earlier, current = classes
     known = torch.stack(earlier).any(0)
-    if scenario.is_class_incremental and not (own & ~known).any():
+    if scenario.is_class_incremental and not (current & ~known).any():
         print_status(f"{task}: has no new class; if its labels count from 0 in each task, add an offset to them")
-    elif not scenario.units_are_task_specific and not (own & known).any():
+    elif not scenario.units_are_task_specific and not (current & known).any():
         print_status(f"{task}: shares no class with earlier tasks; with scenario=domain all tasks have the same labels")
 
 
 def _min_max(values: Tensor) -> tuple[float, float]:
     """Minimum and maximum, NaN if any value is NaN, with one synchronisation."""
-    values = values if values.is_floating_point() else values.to(torch.int64)  # not every type of torch has them
+    values = values if values.is_floating_point() else values.to(torch.int64)  # aminmax lacks some types
     low, high = torch.stack(torch.aminmax(values)).tolist()
     return low, high
 
@@ -267,7 +266,7 @@ def check_validation_loader(loader: Any, name: str) -> None:
         return
     check_loader(loader, name)
     if hasattr(loader, "__next__"):
-        raise DataError(f"{name}: can be gone through once only, and is needed after each task; give a DataLoader")
+        raise DataError(f"{name}: can be iterated only once, and is needed after each task; give a DataLoader")
     if num_batches(loader) == 0:
         raise DataError(f"{name}: has no batch")
 
@@ -279,19 +278,19 @@ def check_repeatable(learner: Learner, loader: Loader, length: int | None, num_e
         ConfigError: It has no length.
         DataError: It can be iterated only once.
     """
-    strategy, long = learner.strategy, 10**9
+    strategy, any_length = learner.strategy, 10**9
     schedules = {optimizer.schedule for optimizer in (*learner.optimizers, *learner.generator_optimizers)}
-    if length is None and (strategy.num_steps(long) > long or schedules != {"constant"}):
+    if length is None and (strategy.num_steps(any_length) > any_length or schedules != {"constant"}):
         raise ConfigError(
             "train_loader",
             "one without len()",
-            "generator_training=after and learning-rate schedules need to know how many batches there are",
+            "generator_training=after and learning-rate schedules need the number of batches",
             "give a loader that has len()",
         )
-    again = strategy.needs_second_pass or getattr(strategy.regularizer, "needs_second_pass", False)
-    if (again or num_epochs > 1) and hasattr(loader, "__next__"):
-        why = "this strategy looks at its samples again" if again else f"num_epochs is {num_epochs}"
-        raise DataError(f"train_loader: can be gone through once only, and {why}; give a list or a DataLoader")
+    second_pass = strategy.needs_second_pass or getattr(strategy.regularizer, "needs_second_pass", False)
+    if (second_pass or num_epochs > 1) and hasattr(loader, "__next__"):
+        why = "this strategy iterates over its samples again" if second_pass else f"num_epochs is {num_epochs}"
+        raise DataError(f"train_loader: can be iterated only once, and {why}; give a list or a DataLoader")
 
 
 def num_batches(loader: Loader) -> int | None:
@@ -304,11 +303,11 @@ def num_batches(loader: Loader) -> int | None:
 
 def last_batch_size(loader: Any) -> int | None:
     """Number of samples in the last batch of a DataLoader; None if unknown before it is loaded."""
-    size, dropped = getattr(loader, "batch_size", None), getattr(loader, "drop_last", False)
-    samples = num_batches(getattr(loader, "sampler", None))  # type: ignore[arg-type]
-    if not isinstance(size, int) or not samples or dropped:
+    batch_size, drops_last = getattr(loader, "batch_size", None), getattr(loader, "drop_last", False)
+    num_samples = num_batches(getattr(loader, "sampler", None))  # type: ignore[arg-type]
+    if not isinstance(batch_size, int) or not num_samples or drops_last:
         return None
-    return samples % size or size
+    return num_samples % batch_size or batch_size
 
 
 def repeat_loader(loader: Loader, passes: Iterable[int], batches_per_pass: int | None) -> Iterator[Any]:
@@ -318,24 +317,24 @@ def repeat_loader(loader: Loader, passes: Iterable[int], batches_per_pass: int |
         DataError: A later pass is empty, or a pass has more or fewer batches than `batches_per_pass`, its len().
     """
     end = object()
-    for turn in passes:
-        batches, number = iter(loader), 0
+    for epoch in passes:
+        batches, num_read = iter(loader), 0
         batch = next(batches, end)
         while batch is not end:
-            number += 1
-            # Looked for before the last batch is handed on: after it, no more would be asked for.
-            following = next(batches, end) if number == batches_per_pass else None
-            if number == batches_per_pass and following is not end:
+            num_read += 1
+            # Checked before the last batch is yielded: the training loop stops after it.
+            following = next(batches, end) if num_read == batches_per_pass else None
+            if num_read == batches_per_pass and following is not end:
                 raise DataError(
-                    f"train_loader: len() is {batches_per_pass}, and it yields more batches; mend its __len__"
+                    f"train_loader: len() is {batches_per_pass}, and it yields more batches; fix its __len__"
                 )
             yield batch
-            batch = next(batches, end) if number != batches_per_pass else end
-        if number == 0 and turn == 0:
+            batch = next(batches, end) if num_read != batches_per_pass else end
+        if num_read == 0 and epoch == 0:
             return
-        if number == 0:
-            raise DataError("train_loader: has no batch when it is gone through again; give a list or a DataLoader")
-        if batches_per_pass is not None and number < batches_per_pass:
+        if num_read == 0:
+            raise DataError("train_loader: has no batch when iterated again; give a list or a DataLoader")
+        if batches_per_pass is not None and num_read < batches_per_pass:
             raise DataError(
-                f"train_loader: len() is {batches_per_pass}, and it yields {number} batches; mend its __len__"
+                f"train_loader: len() is {batches_per_pass}, and it yields {num_read} batches; fix its __len__"
             )

@@ -18,7 +18,7 @@ from gr_cli.nn.layers import train_mode
 Parameters = dict[str, tuple[nn.Parameter, torch.Size]]
 
 PRECISIONS: dict[torch.dtype, Literal["float32", "float64"]] = {torch.float32: "float32", torch.float64: "float64"}
-_SINGLE_SAMPLE_ERROR = "more than 1 value per channel"  # torch, of batch statistics of one sample
+_SINGLE_SAMPLE_ERROR = "more than 1 value per channel"  # in torch's message on batch normalization of one sample
 
 
 @dataclass(frozen=True)
@@ -41,31 +41,26 @@ class ModelState:
     returns_tensor: bool
     feature_size: int | None
 
-    def check_change(self, now: Self, regularizer: object | None) -> None:
+    def check_change(self, current: Self, regularizer: object | None) -> None:
         """Check that the model can still be trained with the strategy's state of earlier tasks.
 
         Raises:
             ConfigError: Names the change that prevents it.
         """
         changes = (
-            (f"parameters on {now.device}", self.device, now.device, "move it back: model.to(...)"),
-            (f"parameters of {now.dtype}", self.dtype, now.dtype, "convert it back: model.to(...)"),
+            (f"parameters on {current.device}", self.device, current.device, "move it back: model.to(...)"),
+            (f"parameters of {current.dtype}", self.dtype, current.dtype, "convert it back: model.to(...)"),
+            (f"{current.num_units} outputs", self.num_units, current.num_units, "make as many as all tasks need"),
             (
-                f"{now.num_units} outputs",
-                self.num_units,
-                now.num_units,
-                "make as many as all tasks need from the start",
-            ),
-            (
-                f"{now.feature_size} features",
+                f"{current.feature_size} features",
                 self.feature_size,
-                now.feature_size,
+                current.feature_size,
                 "keep the width of its last hidden layer",
             ),
             (
                 "a model that returns more than a tensor",
                 True,
-                now.returns_tensor or not self.returns_tensor,
+                current.returns_tensor or not self.returns_tensor,
                 "return logits",
             ),
         )
@@ -73,13 +68,13 @@ class ModelState:
             if before != after:
                 earlier = "" if before is True else f": {before}"
                 raise ConfigError("model", what, f"must be as in the first task{earlier}", remedy)
-        changed = changed_parameters(self.parameters, now.parameters)
+        changed = changed_parameters(self.parameters, current.parameters)
         if changed and regularizer is not None:
             raise ConfigError(
                 "model",
                 first_names(changed),
-                f"can't be replaced, frozen or unfrozen between tasks under {type(regularizer).__name__}, which holds "
-                "how important each parameter was",
+                f"can't be replaced, frozen or unfrozen between tasks under {type(regularizer).__name__}, which stores "
+                "the importance of each parameter",
                 "change values in place, or begin with a new ContinualTrainer",
             )
 
@@ -191,7 +186,8 @@ def check_generator(generator: Generator) -> None:
         ConfigError: Names the parameter.
     """
     check_finite(generator, "generator_model")
-    trained = {id(parameter) for part in generator.objectives().values() for parameter in part.parameters}
+    objectives = generator.objectives().values()
+    trained = {id(parameter) for objective in objectives for parameter in objective.parameters}
     for name, parameter in generator.named_parameters():
         if id(parameter) in trained and not parameter.requires_grad:
             raise ConfigError("generator_model", name, "is frozen", "undo it: generator_model.requires_grad_(True)")
@@ -206,7 +202,7 @@ def modules_in_eval_mode(model: nn.Module, before: Collection[str]) -> set[str]:
     These are the modules in evaluation mode now, if others are not: the caller set them one by one. After
     `model.eval()` the flags carry no information, and the earlier choice `before` stays.
     """
-    flags = {name: part.training for name, part in model.named_modules()}
+    flags = {name: module.training for name, module in model.named_modules()}
     if not any(flags.values()):
         return {name for name in flags if name in before}
     return {name for name, training in flags.items() if not training}
@@ -215,18 +211,18 @@ def modules_in_eval_mode(model: nn.Module, before: Collection[str]) -> set[str]:
 @contextmanager
 def train_mode_except(model: nn.Module, in_eval_mode: Collection[str]) -> Iterator[None]:
     """Training mode inside the block for all modules except `in_eval_mode`; restored afterwards."""
-    before = {part: part.training for part in model.modules()}
-    model.train()  # which a model of the caller's may have made one that leaves parts out
-    for name, part in model.named_modules():
-        part.training &= name not in in_eval_mode
+    before = {module: module.training for module in model.modules()}
+    model.train()  # a caller's model may override this, to keep some of its modules in evaluation mode
+    for name, module in model.named_modules():
+        module.training &= name not in in_eval_mode
     try:
         yield
     finally:
-        for part, was in before.items():
-            part.training = was
+        for module, training in before.items():
+            module.training = training
 
 
-# --- what it makes of a batch
+# --- outputs
 
 
 def check_outputs(model: nn.Module, x: Tensor, loader: str) -> tuple[int, bool]:
@@ -238,10 +234,10 @@ def check_outputs(model: nn.Module, x: Tensor, loader: str) -> tuple[int, bool]:
         ConfigError: It does not return logits.
         DataError: It can't process such samples.
     """
-    before, same = x._version, x.clone()
+    version, original = x._version, x.clone()
     with train_mode(model, training=False):
         output = _call_model(model, x, loader)
-    if x._version != before and not torch.equal(x, same):
+    if x._version != version and not torch.equal(x, original):
         raise ConfigError("model", type(model).__name__, "changes its input in place", "work on a copy: x = x.clone()")
     logits = extract_logits(output)
     if logits.dim() != 2 or len(logits) != len(x):
@@ -252,8 +248,8 @@ def check_outputs(model: nn.Module, x: Tensor, loader: str) -> tuple[int, bool]:
             "model", type(model).__name__, "returns probabilities, and logits are needed", "leave out its softmax"
         )
     outputs = [output]
-    if (twin := _try_copy(model)) is not None:
-        outputs.append(_call_model(twin, same[:2], loader))
+    if (model_copy := _try_copy(model)) is not None:
+        outputs.append(_call_model(model_copy, original[:2], loader))
         extract_logits(outputs[-1])
     return logits.shape[1], all(isinstance(output, Tensor) for output in outputs)
 
@@ -261,21 +257,23 @@ def check_outputs(model: nn.Module, x: Tensor, loader: str) -> tuple[int, bool]:
 def _try_copy(model: nn.Module) -> nn.Module | None:
     """A deep copy, or None if the model can't be copied."""
     try:
-        return copy.deepcopy(getattr(model, "_orig_mod", model))  # not compiled: it is called once
+        return copy.deepcopy(
+            getattr(model, "_orig_mod", model)
+        )  # the original of a compiled model: one call is not worth compiling
     except Exception:
         return None
 
 
 def _call_model(model: nn.Module, x: Tensor, loader: str) -> Any:
-    misfits: list[str] = []
-    layers = [(name, part) for name, part in model.named_modules() if _expected_input_size(part) is not None]
-    handles = [part.register_forward_pre_hook(_size_mismatch_hook(name, misfits)) for name, part in layers]
+    mismatches: list[str] = []
+    layers = [(name, layer) for name, layer in model.named_modules() if _expected_input_size(layer) is not None]
+    handles = [layer.register_forward_pre_hook(_size_mismatch_hook(name, mismatches)) for name, layer in layers]
     try:
         return model(x)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         if _SINGLE_SAMPLE_ERROR in str(error):
             raise _single_sample_error(loader) from error
-        why = misfits[0] if misfits else one_line(error)[:300]
+        why = mismatches[0] if mismatches else one_line(error)[:300]
         raise DataError(f"{loader}: the model can't take samples of shape {tuple(x.shape[1:])}: {why}") from error
     finally:
         for handle in handles:
@@ -323,8 +321,8 @@ def check_single_sample(model: nn.Module, x: Tensor, loader: str) -> None:
     Raises:
         DataError: It can't.
     """
-    if (twin := _try_copy(model)) is not None:
-        _call_model(twin, x, loader)
+    if (model_copy := _try_copy(model)) is not None:
+        _call_model(model_copy, x, loader)
 
 
 def _expected_input_size(layer: nn.Module) -> tuple[int, int] | None:
@@ -339,10 +337,10 @@ def _expected_input_size(layer: nn.Module) -> tuple[int, int] | None:
 def _size_mismatch_hook(name: str, mismatches: list[str]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     """A forward pre-hook that appends a message to `mismatches` if the input has a wrong size."""
 
-    def note(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def record_mismatch(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         size, axis = _expected_input_size(layer) or (0, 0)
         if inputs and isinstance(inputs[0], Tensor) and inputs[0].dim() > 1 and inputs[0].shape[axis] != size:
             what = "values" if axis == -1 else "channels"
             mismatches.append(f"its layer {name or 'itself'} takes {size} {what}, and gets {inputs[0].shape[axis]}")
 
-    return note
+    return record_mismatch

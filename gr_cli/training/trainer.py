@@ -61,7 +61,7 @@ from gr_cli.training.trainer_folder import TrainerFolder
 from gr_cli.training.trainer_settings import TrainerSettings
 from gr_cli.types import NonNegativeInt, PositiveInt
 
-_DEFAULT_NUM_TASKS = 100  # that a generator with gates by task has room for, unless it says another number
+_DEFAULT_NUM_TASKS = 100  # tasks that a generator with gates by task has gates for, unless `num_tasks` is set
 
 
 class ContinualTrainer:
@@ -117,7 +117,7 @@ class ContinualTrainer:
         self._record = Record()
         self._folder = None if output_dir is None else TrainerFolder(output_dir)
 
-    # --- what a caller may look at
+    # --- properties
 
     @property
     def model(self) -> nn.Module:
@@ -127,8 +127,8 @@ class ContinualTrainer:
     @property
     def device(self) -> torch.device:
         """The device of training."""
-        here = next((p.device for p in self._model.parameters()), torch.device("cpu"))
-        return self._requested_device or here
+        model_device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
+        return self._requested_device or model_device
 
     @property
     def generator_model(self) -> Generator:
@@ -144,9 +144,9 @@ class ContinualTrainer:
     @property
     def accuracy_matrix(self) -> list[list[float | None]]:
         """A row per trained task, a column per task; None for tasks not trained yet, or without a validation loader."""
-        rows, width = self._record.accuracy_by_training(), len(self._tasks)
-        found = [rows.get(task, []) for task in range(width)]
-        return [row + [None] * (width - len(row)) for row in found]
+        recorded, num_tasks = self._record.accuracy_by_training(), len(self._tasks)
+        rows = [recorded.get(task, []) for task in range(num_tasks)]
+        return [row + [None] * (num_tasks - len(row)) for row in rows]
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -194,27 +194,29 @@ class ContinualTrainer:
         if self._folder is not None and not self._tasks:
             self._folder.check_unused()
         name = f"task {task_id}" if task_name is None else str(task_name)
-        # A caller's `no_grad` or `inference_mode` is not meant for what is trained in here.
+        # Training needs gradients, also within a caller's `no_grad` or `inference_mode`.
         with torch.inference_mode(False), torch.enable_grad(), out_of_memory_as(), self._refuse_reentry():
             learner = self._train(train_loader, num_epochs, task_id, name, val_loader)
-            form, threads = self._batch_format, self._threads
             try:
                 accuracies, errors = self._validation_evaluator.evaluate(
-                    learner, self._tasks, form, self._record, threads
+                    learner, self._tasks, self._batch_format, self._record, self._threads
                 )
             finally:
-                if self._folder is not None:
-                    facts = {"seed": self._settings.seed, "device": str(self.device), "threads": threads}
-                    names = [(task.task_id, task.name) for task in self._tasks]
-                    self._folder.write(self._settings.config, self._record, self.metrics, learner, names, facts)
+                self._write_folder(learner)
         warn_of_mismatched_labels([task.classes for task in self._tasks], self._settings.scenario, f"task {task_id}")
         self._validation_evaluator.report_errors(self._tasks, errors)
         return accuracies
 
+    def _write_folder(self, learner: Learner) -> None:
+        if self._folder is not None:
+            provenance = {"seed": self._settings.seed, "device": str(self.device), "threads": self._threads}
+            names = [(task.task_id, task.name) for task in self._tasks]
+            self._folder.write(self._settings.config, self._record, self.metrics, learner, names, provenance)
+
     @contextmanager
     def _refuse_reentry(self) -> Iterator[None]:
         if self._is_training:
-            raise TrainingError("train_task: was called by a loader of the task that is trained; call it after that")
+            raise TrainingError("train_task: called by a loader while a task is trained; call it afterwards")
         self._is_training = True
         try:
             yield
@@ -223,65 +225,69 @@ class ContinualTrainer:
 
     def _check_task_id_and_epochs(self, task_id: Any, num_epochs: Any) -> tuple[int, int]:
         """The id of the new task and the number of passes, validated."""
-        epochs, known = plain_value(num_epochs, "num_epochs"), [task.task_id for task in self._tasks]
+        epochs, used = plain_value(num_epochs, "num_epochs"), [task.task_id for task in self._tasks]
         check_value(epochs, PositiveInt, "num_epochs")
-        number = max(known, default=-1) + 1 if task_id is None else plain_value(task_id, "task_id")
+        number = max(used, default=-1) + 1 if task_id is None else plain_value(task_id, "task_id")
         check_value(number, NonNegativeInt, "task_id")
-        if number in known:
-            raise ConfigError("task_id", number, f"was trained already; give a number besides {known}")
+        if number in used:
+            raise ConfigError("task_id", number, f"was trained already; use a number other than {used}")
         return number, epochs
 
-    def _train(self, loader: Loader, num_epochs: int, number: int, name: str, validation: Loader | None) -> Learner:
+    def _train(self, loader: Loader, num_epochs: int, task_id: int, name: str, validation: Loader | None) -> Learner:
         """Train on a new task and append it to the tasks."""
         task, length = len(self._tasks), num_batches(loader)
         with seeded(self._settings.seed, StreamNames.TRAINER_LOADER, task):
-            # One stream of batches, looked into and put back: no batch is read twice, none is lost.
+            # The first batch is read for checks and then trained on: iterators yield it only once.
             batches = repeat_loader(loader, count() if length is not None else range(num_epochs), length)
             first = next(batches, None)
             if first is None:
-                raise DataError(f"train_loader: task {number} has no batch")
-            frozen = modules_in_eval_mode(self._model, self._modules_in_eval_mode)
-            with train_mode_except(self._model, frozen), translate_torch_errors("train_loader"):
+                raise DataError(f"train_loader: task {task_id} has no batch")
+            in_eval_mode = modules_in_eval_mode(self._model, self._modules_in_eval_mode)
+            with train_mode_except(self._model, in_eval_mode), translate_torch_errors("train_loader"):
                 learner, x = self._prepare_learner(first)
                 check_repeatable(learner, loader, length, num_epochs)
                 if task == 0 and length != 1 and last_batch_size(loader) == 1:
                     with seeded(self._settings.seed, StreamNames.TRAINER_SHAPE):
                         check_single_sample(self._model, x[:1], "train_loader")
-                self._modules_in_eval_mode = frozen
+                self._modules_in_eval_mode = in_eval_mode
                 self._threads = default_threads(self._model, len(x))
-                new = TrainerTask(number, name, validation, torch.zeros(self._batch_format.num_units, dtype=torch.bool))
-                with self._rollback_on_failure(learner, new):
+                no_classes = torch.zeros(self._batch_format.num_units, dtype=torch.bool)
+                with self._rollback_on_failure(learner, TrainerTask(task_id, name, validation, no_classes)):
                     history = LossHistory([self._record], self._settings.log_every, task)
                     with thread_limit(self._threads), flush_denormals():
                         learner.train_task(
                             task,
                             self._batches(learner, chain([first], batches)),
                             sys.maxsize if length is None else num_epochs * length,
-                            lambda position, losses: self._raise_first(history.add(position.iteration, losses)),
-                            sample_pass=lambda replica: (self._read_batch(pair, learner) for pair in loader),
+                            lambda step, losses: self._raise_first(history.add(step.iteration, losses)),
+                            sample_pass=lambda replica: (self._read_batch(batch, learner) for batch in loader),
                         )
                     self._raise_first(history.close())
         return learner
 
-    def _batches(self, learner: Learner, pairs: Iterable[Any]) -> Iterator[Batch]:
+    def _batches(self, learner: Learner, loaded: Iterable[Any]) -> Iterator[Batch]:
         """The loader's batches for the learner; adds their labels to the output units of the task."""
         task, scenario = len(self._tasks) - 1, self._settings.scenario
-        for pair in pairs:
+        for batch in loaded:
             if changed := changed_parameters(self._model_state.parameters, trained_parameters(self._model)):
                 raise ConfigError(
                     "model", first_names(changed), "changed while a task is trained", "do so between tasks"
                 )
-            x, y = self._read_batch(pair, learner)
-            heads = learner.task_units
-            units = scenario.training_units(heads, task)
-            replay_units, rivals = scenario.replay_units(heads, task), scenario.competing_units(heads, task)
-            yield Batch(x.unsqueeze(0), y.unsqueeze(0), units, replay_units, rivals)
+            x, y = self._read_batch(batch, learner)
+            task_units = learner.task_units
+            yield Batch(
+                x.unsqueeze(0),
+                y.unsqueeze(0),
+                scenario.training_units(task_units, task),
+                scenario.replay_units(task_units, task),
+                scenario.competing_units(task_units, task),
+            )
 
-    def _read_batch(self, pair: Any, learner: Learner) -> tuple[Tensor, Tensor]:
+    def _read_batch(self, batch: Any, learner: Learner) -> tuple[Tensor, Tensor]:
         """Samples and labels of the current task."""
         *earlier, current = [task.classes for task in self._tasks]
-        taken = torch.stack(earlier).any(0) if earlier and self._settings.scenario.task_id_available else None
-        x, y = self._batch_format.read(pair, "train_loader", current, taken)
+        other_units = torch.stack(earlier).any(0) if earlier and self._settings.scenario.task_id_available else None
+        x, y = self._batch_format.read(batch, "train_loader", current, other_units)
         learner.task_units[len(self._tasks) - 1, y] = True
         return x, y
 
@@ -309,8 +315,8 @@ class ContinualTrainer:
             learner.release_task()
             try:
                 learner.load_states([state], task)
-            except Exception as problem:  # the model was rebuilt meanwhile; the first error is the one to raise
-                error.add_note(f"the model could not be put back: {problem}")
+            except Exception as problem:  # the caller replaced layers meanwhile; raise the first error
+                error.add_note(f"the model could not be restored: {problem}")
             raise
 
     # --- model and learner
@@ -321,42 +327,43 @@ class ContinualTrainer:
         x, y = read_batch(first, "train_loader", dtype)
         x = x.to(device)
         with seeded(self._settings.seed, StreamNames.TRAINER_SHAPE), torch.no_grad():
-            units, tensor_alone = check_outputs(self._model, x.clone(), "train_loader")
+            num_units, returns_tensor = check_outputs(self._model, x.clone(), "train_loader")
         check_finite(self._model, "model")
         if not self._tasks:
             spec = SampleSpec(tuple(x.shape[1:]), infer_value_range(x, self._settings.value_range, "train_loader"))
-            self._batch_format = BatchFormat(spec, units, dtype, device)
+            self._batch_format = BatchFormat(spec, num_units, dtype, device)
             self._max_abs_value = float(x.abs().max())
         self._batch_format.check(x, y, "train_loader")
         if self._learner is None or not self._tasks:
-            self._learner = self._build_learner(self._model if tensor_alone else LogitsOnly(self._model))
+            self._learner = self._build_learner(self._model if returns_tensor else LogitsOnly(self._model))
         generator = self._learner.generator
-        reads = generator is not None and generator.reads_features
-        features = getattr(self._model, "feature_size", None) if reads else None
-        now = ModelState(trained_parameters(self._model), device, dtype, units, tensor_alone, features)
+        reads_features = generator is not None and generator.reads_features
+        feature_size = getattr(self._model, "feature_size", None) if reads_features else None
+        parameters = trained_parameters(self._model)
+        state = ModelState(parameters, device, dtype, num_units, returns_tensor, feature_size)
         if self._tasks:
-            self._model_state.check_change(now, self._learner.strategy.regularizer)
+            self._model_state.check_change(state, self._learner.strategy.regularizer)
             if generator is not None:
                 check_generator(generator.to(device, dtype))
             self._learner.rebind_parameters()
-        self._model_state = now
+        self._model_state = state
         return self._learner, x
 
     def _build_learner(self, solver: nn.Module) -> Learner:
         """The learner around `solver`, for samples in the batch format."""
-        settings, form = self._settings, self._batch_format
+        settings, batch_format = self._settings, self._batch_format
+        num_tasks = None  # each task has output units of its own
+        if not settings.scenario.units_are_task_specific:  # the number of tasks to come is unknown
+            num_tasks = settings.nodes["generator"].get("num_tasks", _DEFAULT_NUM_TASKS)
         learner = assemble_learner(
             solver,
             settings.nodes,
-            form.spec,
+            batch_format.spec,
             settings.scenario,
-            torch.zeros(0, form.num_units, dtype=torch.bool),
-            RandomStreams(settings.seed, form.device),
-            PRECISIONS[form.dtype],
-            # How many tasks will share their classes, if they do, is not known.
-            None
-            if settings.scenario.units_are_task_specific
-            else settings.nodes["generator"].get("num_tasks", _DEFAULT_NUM_TASKS),
+            torch.zeros(0, batch_format.num_units, dtype=torch.bool),
+            RandomStreams(settings.seed, batch_format.device),
+            PRECISIONS[batch_format.dtype],
+            num_tasks,
             strategy_path=settings.strategy_path,
         )
         if learner.strategy.uses_teacher:

@@ -51,34 +51,32 @@ class ValidationEvaluator:
         """
         accuracies: dict[int, float] = {}
         errors: dict[int, Exception] = {}
-        for task, each in enumerate(tasks):
-            if each.validation_loader is not None:
+        for index, task in enumerate(tasks):
+            if task.validation_loader is not None:
                 try:
                     with thread_limit(threads):
-                        row = self._evaluate_task(learner, tasks, task, each.validation_loader, batch_format)
+                        row = self._evaluate_task(learner, tasks, index, task.validation_loader, batch_format)
                 except Exception as error:
-                    errors[task] = error
+                    errors[index] = error
                 else:
                     record.add_rows(ACCURACY, [row])
-                    accuracies[each.task_id] = cast(float, row["accuracy"])
+                    accuracies[task.task_id] = cast(float, row["accuracy"])
         return accuracies, errors
 
     def _evaluate_task(
         self, learner: Learner, tasks: Sequence[TrainerTask], task: int, loader: Loader, batch_format: BatchFormat
     ) -> TableRow:
-        learnt, name = len(tasks) - 1, f"val_loader of task {tasks[task].task_id}"
-        units, seen = learner.scenario.testing_units(learner.task_units, task, learnt), tasks[task].classes.clone()
-        # The loader may draw from torch's global stream, which shall not move for it.
-        with seeded(self._seed, StreamNames.TRAINER_EVALUATION, learnt, task):
-            result = learner.evaluate((batch_format.read(pair, name, seen) for pair in loader), units)
-        if result.num_samples == 0:
+        last, name = len(tasks) - 1, f"val_loader of task {tasks[task].task_id}"
+        units, labels = learner.scenario.testing_units(learner.task_units, task, last), tasks[task].classes.clone()
+        # The loader may draw from torch's global stream, which is restored afterwards.
+        with seeded(self._seed, StreamNames.TRAINER_EVALUATION, last, task):
+            score = learner.evaluate((batch_format.read(batch, name, labels) for batch in loader), units)
+        if score.num_samples == 0:
             raise DataError(f"{name}: has no batch")
-        unknown = (seen & ~tasks[task].classes).nonzero().squeeze(1).tolist()
-        if unknown and task == learnt:
-            print_status(f"{name}: labels {unknown[:9]} came in no training batch of this task")
-        return accuracy_row(
-            learnt, 0, task, "test", result.accuracy, result.loss, result.num_samples, task_finished=True
-        )
+        unknown = (labels & ~tasks[task].classes).nonzero().squeeze(1).tolist()
+        if unknown and task == last:
+            print_status(f"{name}: labels {unknown[:9]} are in no training batch of this task")
+        return accuracy_row(last, 0, task, "test", score.accuracy, score.loss, score.num_samples, task_finished=True)
 
     def report_errors(self, tasks: Sequence[TrainerTask], errors: Mapping[int, Exception]) -> None:
         """Raise the first error of a loader that worked before, and print the others."""

@@ -38,7 +38,7 @@ class TrainerFolder:
             FolderError: The folder contains one.
         """
         if self._folder.status() is not None:
-            raise FolderError(f"{self._folder.path}: holds a run already; name another output_dir")
+            raise FolderError(f"{self._folder.path}: contains a run already; choose another output_dir")
 
     def write(
         self,
@@ -59,9 +59,9 @@ class TrainerFolder:
             tasks: Id and name of each task so far.
             provenance: Further entries of status.json.
         """
-        names = [{"task": task, "id": number, "name": name} for task, (number, name) in enumerate(tasks)]
-        raw = learner.strategy.stores_raw_samples
-        status = {"tasks": names, "mode": "python", "stores_raw_samples": raw, **provenance}
+        names = [{"task": index, "id": task_id, "name": name} for index, (task_id, name) in enumerate(tasks)]
+        stores_raw_samples = learner.strategy.stores_raw_samples
+        status = {"tasks": names, "mode": "python", "stores_raw_samples": stores_raw_samples, **provenance}
         with self._folder.locked():
             self._folder.write_config(yaml.safe_dump({"python_api": dict(config)}, sort_keys=False))
             self._folder.write_tables(record, metrics)

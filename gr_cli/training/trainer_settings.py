@@ -22,7 +22,7 @@ from gr_cli.errors import ConfigError, suggestion
 from gr_cli.scenario import Scenario, ScenarioName
 from gr_cli.types import NonNegativeInt, PositiveInt
 
-# What is no component: default and type of each.
+# Default and type of each setting that is not a component.
 _PLAIN_SETTINGS: dict[str, tuple[Any, Any]] = {
     "scenario": ("class", ScenarioName),
     "active_classes": ("seen", Literal["seen", "all"]),
@@ -65,8 +65,8 @@ class TrainerSettings:
         config = plain_dict({} if given is None else given, "config")
         for name in config:
             if name not in _SETTINGS:
-                known = f"no such setting; there are {', '.join(_SETTINGS)}"
-                raise ConfigError(f"config.{name}", config[name], known, suggestion(name, _SETTINGS))
+                settings = f"no such setting; there are {', '.join(_SETTINGS)}"
+                raise ConfigError(f"config.{name}", config[name], settings, suggestion(name, _SETTINGS))
         path, nodes = _component_nodes(config)
         values = {name: config.get(name, default) for name, (default, _) in _PLAIN_SETTINGS.items()}
         for name, (default, kind) in _PLAIN_SETTINGS.items():
@@ -80,14 +80,14 @@ class TrainerSettings:
 
 def _component_nodes(config: dict[str, Any]) -> tuple[str, dict[str, dict[str, Any]]]:
     """The path of the strategy's settings, and the settings of all components by name."""
-    name, strategy, inner, default = strategy_from_dict(config.get(STRATEGY_KEY))
-    outer, path = config.get("generator"), f"{STRATEGY_KEY}.{name}"
-    if outer is not None and inner is not None:
-        raise ConfigError(
-            f"{STRATEGY_KEY}.generator", inner, "stands in config.generator, too", "leave out one of them"
-        )
-    generator_path = "generator" if inner is None else f"{STRATEGY_KEY}.generator"
-    generator = generator_from_dict(outer if inner is None else inner, default, generator_path)
+    name, strategy, inner_generator, default = strategy_from_dict(config.get(STRATEGY_KEY))
+    outer_generator, path = config.get("generator"), f"{STRATEGY_KEY}.{name}"
+    inner_path = f"{STRATEGY_KEY}.generator"
+    if outer_generator is not None and inner_generator is not None:
+        raise ConfigError(inner_path, inner_generator, "is set in config.generator, too", "leave out one of them")
+    generator_path = "generator" if inner_generator is None else inner_path
+    generator_node = outer_generator if inner_generator is None else inner_generator
+    generator = generator_from_dict(generator_node, default, generator_path)
     nodes = {
         "strategy": strategy,
         "generator": generator,
@@ -95,17 +95,17 @@ def _component_nodes(config: dict[str, Any]) -> tuple[str, dict[str, dict[str, A
         "gradient_rule": option_from_dict("gradient_rule", config.get("gradient_rule"), "none", "gradient_rule"),
     }
     check_node(strategy, path, PROVIDED_ARGUMENTS["strategy"])
-    alone, own = split_generator(generator)
-    check_node(alone, generator_path, PROVIDED_ARGUMENTS["generator"])
-    for inner, node in own.items():
-        check_node(node, f"{generator_path}.{inner}", ())
+    generator_arguments, generator_components = split_generator(generator)
+    check_node(generator_arguments, generator_path, PROVIDED_ARGUMENTS["generator"])
+    for group, node in generator_components.items():
+        check_node(node, f"{generator_path}.{group}", ())
     for group in ("optimizer", "gradient_rule"):
         check_node(nodes[group], group, PROVIDED_ARGUMENTS[group])
     if import_target(strategy["_target_"], path).training_data != "current":  # type: ignore[attr-defined]
         raise ConfigError(
             STRATEGY_KEY,
             name,
-            "needs other tasks beside the current one, and here they come one by one",
+            "trains on several tasks at once, and a trainer gets them one after the other",
             f"try gr-run strategy={name}",
         )
     return path, nodes

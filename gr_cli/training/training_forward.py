@@ -43,6 +43,6 @@ class TrainingForward(SolverForward):
     def _call_on_samples(self, method: str, x: Tensor) -> Tensor:
         task, iteration = self.step.task, self.step.iteration
         x = self.augment(x, self.streams, task, iteration)
-        wanted = self.solvers.noise_specs("training_noise", x.shape[1]) if self.takes_noise else {}
-        noise = [self.streams.noise_at(wanted, StreamNames.SOLVER_NOISE, task, iteration)] if wanted else []
+        specs = self.solvers.noise_specs("training_noise", x.shape[1]) if self.takes_noise else {}
+        noise = [self.streams.noise_at(specs, StreamNames.SOLVER_NOISE, task, iteration)] if specs else []
         return cast(Tensor, self.solvers.call(method, x, *noise)).to(self.streams.dtype)

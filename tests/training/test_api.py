@@ -210,7 +210,7 @@ def test_nothing_is_written_unless_asked(tmp_path):
         ({"optimizer": {"lr": -1}}, r"optimizer\.lr=-1: must be a number > 0"),
         ({"continual_strategy": {"generative_replay": {"memorysize": 3}}}, "memorysize=3: no such.*mean 'memory_size'"),
         ({"continual_strategy": {"replay": {}}}, "continual_strategy=replay: must be one of"),
-        ({"continual_strategy": {"joint": {}}}, "needs other tasks beside the current one"),
+        ({"continual_strategy": {"joint": {}}}, "trains on several tasks at once"),
         ({"continual_strategy": {"finetune": {}, "generative_replay": {}}}, "only one strategy"),
         ({"generator": {"latent_dim": "x"}}, r"generator\.latent_dim=x: must be a whole number ≥ 1"),
         ({"generator": {"optimizer": {"lr": -1.0}}}, r"generator\.optimizer\.lr=-1.0: must be a number > 0"),
@@ -322,5 +322,5 @@ def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path):
 
     model, config = small({}, optimizer=OrderedDict(type="adam", lr=0.01))
     ContinualTrainer(model, config, output_dir=tmp_path / "run").train_task(*task_data(1, 8)[0])
-    with pytest.raises(gr_cli.GrError, match="holds a run already"):
+    with pytest.raises(gr_cli.GrError, match="contains a run already"):
         ContinualTrainer(model, config, output_dir=tmp_path / "run")

@@ -80,5 +80,5 @@ def test_a_regulariser_beside_a_strategy():
 def test_a_loader_that_can_be_gone_through_once_is_refused_where_once_is_not_enough():
     pairs = iter([(torch.rand(10, 64), torch.randint(0, 2, (10,))) for _ in range(3)])
     trainer = ContinualTrainer(SimpleMLP(64, [16], 4), {"continual_strategy": {"ewc": {}}})
-    with pytest.raises(DataError, match="can be gone through once only"):
+    with pytest.raises(DataError, match="can be iterated only once"):
         trainer.train_task(pairs)

@@ -23,7 +23,7 @@ from helpers.loaders import REPLAY, holding, loader, trainer
         ({"y": torch.tensor([0, 1, 2, 4])}, r"labels must be whole numbers from 0 to 3, .* got \[0, 1, 2, 4\]"),
         ({"y": torch.tensor([0, 1, 2, -1])}, r"labels must be whole numbers from 0 to 3, .* got \[-1, 0, 1, 2\]"),
         ({"y": torch.tensor([0.0, 1.0, 2.5, 1.0])}, "labels must be whole numbers"),
-        ({"x": torch.rand(0, 6), "y": torch.arange(0)}, r"a batch holds nothing, its x is \(0, 6\); leave it out"),
+        ({"x": torch.rand(0, 6), "y": torch.arange(0)}, r"a batch is empty, its x is \(0, 6\); leave it out"),
     ],
 )  # fmt: skip
 def test_a_bad_batch_names_the_loader_and_leaves_no_task_behind(strategy, batches, changes, message):
@@ -145,14 +145,14 @@ def test_batches_of_one_meaning(batch):
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ((X, Y, Y), "yields triples whose third part is no task label"),
-        ((X, Y, torch.rand(4)), "yields triples whose third part is no task label"),
-        ((X, Y, "name"), "yields triples whose third part is no task label"),
+        ((X, Y, Y), "yields triples whose third entry is not a task label"),
+        ((X, Y, torch.rand(4)), "yields triples whose third entry is not a task label"),
+        ((X, Y, "name"), "yields triples whose third entry is not a task label"),
         ((X, X, Y, Y), "must yield pairs .*, not tuple of 4"),
         (torch.rand(2, 4), "must yield pairs .*, not Tensor"),
         ("ab", "must yield pairs .*, not str"),
-        ({"ids": X, "mask": X, "labels": Y}, "can't tell x and y among the entries ids, mask, labels"),
-        ({"a": X, "b": Y}, "can't tell x and y among the entries a, b"),
+        ({"ids": X, "mask": X, "labels": Y}, "ambiguous x and y among the entries ids, mask, labels"),
+        ({"a": X, "b": Y}, "ambiguous x and y among the entries a, b"),
         ((X[0], 1), r"yields single samples; wrap the data set: DataLoader"),
         ((["one", "two", "three", "four"], Y), "its samples are texts, and must be real numbers"),
         ((X, ["cat", "dog", "cat", "dog"]), "its labels are texts, and must be real numbers"),
@@ -212,5 +212,5 @@ def test_a_value_range_that_was_stated_holds_from_the_first_batch_on(value_range
 
 def test_values_that_networks_hardly_learn_from_are_worth_a_line(capsys):
     trainer(REPLAY).train_task([((WHOLE * 10).to(torch.uint16), Y)])
-    line = "train_loader: values lie in [0, 230] and are taken as they are; if these are pixels, scale them to [0, 1]"
+    line = "train_loader: values lie in [0, 230] and are not scaled; if these are pixels, scale them to [0, 1]"
     assert line in capsys.readouterr().err

@@ -125,7 +125,7 @@ def test_a_loader_that_trains_by_itself_is_refused():
         yield batches()[0]
         mine.train_task(batches(1))
 
-    with pytest.raises(GrError, match="was called by a loader of the task that is trained"):
+    with pytest.raises(GrError, match="called by a loader while a task is trained"):
         mine.train_task(loader())
     assert mine.accuracy_matrix == []
     mine.train_task(batches(), batches())
@@ -180,7 +180,7 @@ def test_an_interrupt_while_evaluating_leaves_the_task_recorded():
 @pytest.mark.parametrize("loader", [iter(batches()), (pair for pair in batches())])
 def test_a_validation_loader_for_one_pass_is_refused_before_training(loader):
     mine = trainer(mlp())
-    with pytest.raises(DataError, match="val_loader of task 3: can be gone through once only"):
+    with pytest.raises(DataError, match="val_loader of task 3: can be iterated only once"):
         mine.train_task(batches(), loader, task_id=3)
     assert mine.accuracy_matrix == []
 
@@ -233,7 +233,7 @@ def test_validation_labels_that_were_never_trained_are_worth_a_line(capsys):
     mine = trainer(mlp(), scenario="task")
     mine.train_task(batches(), batches())
     mine.train_task(batches(1), batches(0))
-    assert "val_loader of task 1: labels [0, 1] came in no training batch of this task" in capsys.readouterr().err
+    assert "val_loader of task 1: labels [0, 1] are in no training batch of this task" in capsys.readouterr().err
 
 
 # --- configuration
@@ -295,7 +295,7 @@ def inner(generator):
         (strategy(regularizer={"type": "si", "strength": -1}), r"generative_replay\.regularizer\.strength=-1: "),
         (inner({"latent_dim": 0}), r"^continual_strategy\.generator\.latent_dim=0"),
         (inner({"type": "vea"}), r"^continual_strategy\.generator\.type=vea: .*did you mean 'vae'"),
-        ({**inner({}), "generator": {}}, "stands in config.generator, too; leave out one"),
+        ({**inner({}), "generator": {}}, "is set in config.generator, too; leave out one"),
         ({"generator": {"hidden_dims": "256"}}, r'generator\.hidden_dims="256": must be a list'),
         ({"generator": SimpleMLP(6)}, r"^config\.generator=SimpleMLP: must be null, true or false"),
         ({"optimizer": OmegaConf.create({"lr": "???"})}, r"^config\.optimizer=DictConfig: can't be read \(Missing"),
@@ -336,7 +336,7 @@ def test_two_trainers_with_one_folder(tmp_path):
     first, second = (ContinualTrainer(mlp(), {}, output_dir=tmp_path / "run") for _ in range(2))
     first.train_task(batches(), batches())
     before = copy.deepcopy(second.model.state_dict())
-    with pytest.raises(GrError, match="holds a run already"):
+    with pytest.raises(GrError, match="contains a run already"):
         second.train_task(batches(), batches())
     assert all(torch.equal(value, before[name]) for name, value in second.model.state_dict().items())
     first.train_task(batches(1), batches(1))
