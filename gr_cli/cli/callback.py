@@ -26,7 +26,7 @@ from gr_cli.cli.launchers.selection import (
 from gr_cli.cli.sweep import begin_sweep, current_sweep
 from gr_cli.config.groups import OUTPUTS
 from gr_cli.errors import CompositionError, ConfigError, Stop
-from gr_cli.system.messages import print_status
+from gr_cli.system.messages import announce_torch_import, print_status
 from gr_cli.system.signals import lifeline
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class ValidateJobs(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         # Hydra makes warnings of what a callback raises, but for a `Stop`.
+        announce_torch_import()
         try:
             check_launcher(config)
             if _sweeper_target(config).endswith("BasicSweeper"):

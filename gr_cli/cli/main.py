@@ -30,7 +30,7 @@ from gr_cli.errors import (
     as_failure,
     one_line,
 )
-from gr_cli.system.messages import print_failure
+from gr_cli.system.messages import announce_torch_import, print_failure
 from gr_cli.system.output import incomplete_output_message, make_output_robust
 from gr_cli.system.signals import exit_if_worker, join_lifeline, signals_as_keyboard_interrupts
 
@@ -126,6 +126,7 @@ def _in_start_directory(command: Callable[[Path, Sequence[str]], int], path: Pat
     from gr_cli.results.folder import RunFolder
 
     began = Path(str((RunFolder(path).status() or {}).get("directory", ".")))
+    announce_torch_import()
     if not (os.path.isdir(began) and os.access(began, os.X_OK)) or began.samefile("."):
         return command(path, trust)
     path = path.absolute()
@@ -280,6 +281,8 @@ def _job(config: DictConfig) -> float | None:
         join_lifeline()
     score: float | None = float("nan")
     folder: Path | None = None
+    if here:
+        announce_torch_import()
     try:
         settings = settings_from_config(config, hydra)
         if not alone:

@@ -33,7 +33,7 @@ class Progress:
         over = self.stage >= len(self.steps_per_stage)
         stage = len(self.steps_per_stage) - 1 if over else self.stage
         return {
-            "task": stage + 1,
+            "tasks_learned": self.stage,
             "tasks": len(self.steps_per_stage),
             "iteration": self.steps_per_stage[stage] if over else self.steps_done,
             "iterations": self.steps_per_stage[stage],

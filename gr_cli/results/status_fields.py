@@ -11,7 +11,7 @@ from annotated_types import Ge, Le, Lt, Predicate
 from gr_cli.config.arguments import describe, matches
 from gr_cli.types import NonNegativeInt
 
-PROGRESS_FIELDS = ("task", "tasks", "iteration", "iterations", "done", "total")
+PROGRESS_FIELDS = ("tasks_learned", "tasks", "iteration", "iterations", "done", "total")
 
 
 def check_status(status: Mapping[str, Any]) -> None:
@@ -37,7 +37,7 @@ def parse_time(text: object) -> datetime | None:
 
 def _is_progress(value: Mapping[str, int]) -> bool:
     named = set(PROGRESS_FIELDS) <= set(value)
-    return named and value["task"] <= value["tasks"] and value["done"] <= value["total"]
+    return named and value["tasks_learned"] <= value["tasks"] and value["done"] <= value["total"]
 
 
 def _is_program(value: Mapping[str, Any]) -> bool:

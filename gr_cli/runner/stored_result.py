@@ -35,8 +35,8 @@ def stored_result(settings: Settings, folder: RunFolder) -> Result | None:
     stage, stages = saved["stage"], saved["stages"]
     if stage < stages:
         print_status(
-            f"{folder.path}: its status.json says that it is finished, but its state is of task {stage + 1} of "
-            f"{stages}; the run goes on"
+            f"{folder.path}: its status.json says that it is finished, but its checkpoint has learned {stage} of "
+            f"{stages} tasks; the run continues"
         )
         return None
     record = Record.from_state(saved["record"])

@@ -1,4 +1,4 @@
-"""What whoever waits is told, on stderr: what takes minutes the first time shall not be silent."""
+"""Status lines on stderr, for errors and for slow steps."""
 
 from __future__ import annotations
 
@@ -12,29 +12,41 @@ from gr_cli.errors import GrError, one_line
 
 T = TypeVar("T")
 
-_SECONDS_BETWEEN_LINES = 1.0
+_UPDATE_SECONDS = 1.0  # least time between two updates of a counter
 
 
 def print_status(message: str) -> None:
-    """Say something in a line of its own."""
-    print(f"gr-run: {one_line(message)}", file=sys.stderr)
+    """Print `message` as one line on stderr."""
+    print(f"gr-run: {one_line(message)}", file=sys.stderr, flush=True)
+
+
+def announce_torch_import() -> None:
+    """Print a line before torch is imported for the first time, which takes seconds."""
+    if "torch" not in sys.modules:
+        print_status("loading torch …")
 
 
 def print_failure(folder: Path | None, error: GrError) -> None:
-    """Say why a run failed, and which one, if others run beside it and nothing else tells."""
-    which = "" if folder is None or str(folder) in str(error) else f"{folder}: "
-    print_status(f"{which}{error}")
+    """Print the error of a run, after its folder if there is one and the error does not name it."""
+    prefix = "" if folder is None or str(folder) in str(error) else f"{folder}: "
+    print_status(f"{prefix}{error}")
 
 
 def with_progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    """`items` as they come. On a terminal a line says how many of `total` there were, and is gone at the end."""
-    shown, next_line = False, monotonic() + _SECONDS_BETWEEN_LINES
+    """Yield `items`. On a terminal a line counts them, and is erased at the end.
+
+    Args:
+        items: What is iterated over.
+        total: How many there are.
+        label: Text before the count.
+    """
+    is_shown, next_update = False, monotonic() + _UPDATE_SECONDS
     try:
         for number, item in enumerate(items, 1):
             yield item
-            if monotonic() >= next_line and sys.stderr.isatty():
+            if monotonic() >= next_update and sys.stderr.isatty():
                 print(f"\r\x1b[Kgr-run: {label}: {number:,} of {total:,}", end="", file=sys.stderr, flush=True)
-                shown, next_line = True, monotonic() + _SECONDS_BETWEEN_LINES
+                is_shown, next_update = True, monotonic() + _UPDATE_SECONDS
     finally:
-        if shown:
+        if is_shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,7 +1,8 @@
-"""A run as it is shown: live on a terminal, quiet and plain elsewhere."""
+"""The run observer of the terminal: progress bars on a terminal, plain lines elsewhere, results at the end."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
@@ -16,6 +17,7 @@ from gr_cli.results.metrics import MatrixRow
 from gr_cli.system.messages import print_failure
 from gr_cli.terminal.format import active_runs_label, format_duration, format_percent, mean_of_known, with_plural
 from gr_cli.terminal.progress_bars import ProgressBars
+from gr_cli.terminal.result_summary import accuracy_table, evaluation_tables, metrics_text
 from gr_cli.training.observer import RunObserver
 
 if TYPE_CHECKING:
@@ -28,13 +30,20 @@ if TYPE_CHECKING:
     from gr_cli.training.learner import Losses
     from gr_cli.training.stages import ResumePoint
 
-_MAX_TASK_COLUMNS = 20  # tasks each of which there is room for
-_UPDATE_SECONDS = 0.25  # reading a loss waits for the device, so do it a few times a second at most
+_UPDATE_SECONDS = 0.25  # least time between two updates: reading a loss waits for the device
 
 
 class TerminalObserver(RunObserver):
-    """Shows a run on `console`; not `live` in a few lines that may stand between those of other runs. A job of the
-    sweep that `tally` counts leaves one line. Not `kept`: the folder of the run is thrown away."""
+    """Shows runs on a console. Runs of a sweep get one line each when they end.
+
+    Tasks are numbered from 0, as in the tables of a run.
+
+    Args:
+        console: Console to print on; None: stdout.
+        live: Whether to show progress; if not, two lines for each run, between which lines of other runs may stand.
+        sweep_progress: Counter of the sweep that the runs belong to; None for a single run.
+        keeps_folder: Whether the run's folder outlives the command, so that its path is worth printing.
+    """
 
     def __init__(
         self,
@@ -46,7 +55,7 @@ class TerminalObserver(RunObserver):
         self._live, self._sweep_progress, self._keeps_folder = live, sweep_progress if live else None, keeps_folder
         self._console = console or Console(highlight=False, soft_wrap=True)
         self._bars: ProgressBars | None = None
-        self._ended = self._failed = 0  # of the runs that this terminal shows
+        self._ended = self._failed = 0  # runs of this observer
         self._stage_label = ""
 
     def started(
@@ -62,29 +71,29 @@ class TerminalObserver(RunObserver):
                 self._print(f"begins: {folder}")
             return
         self._samples_per_step = experiments[0].settings.config["train"]["batch_size"] * self._num_runs
-        finished = sum(steps[: resume_point.stage]) + resume_point.iteration
+        iterations_done = sum(steps[: resume_point.stage]) + resume_point.iteration
         self._started_at = self._last_update = monotonic()
-        self._resumed_at = self._steps_done = finished
+        self._resumed_at = self._steps_done = iterations_done
         if self._sweep_progress is not None:
             self._sweep_progress.start_timing()
         if self._sweep_progress is None or not self._console.is_terminal:
-            self._print_header(experiments[0], folders, finished)
+            self._print_header(experiments[0], folders, iterations_done)
         if self._console.is_terminal:
             self._bars = ProgressBars(self._console, several=self._sweep_progress is not None)
             if self._sweep_progress is not None:
                 self._sweep_bar = self._bars.add("all runs")
-            self._run_bar = self._bars.add(active_runs_label(folders), sum(steps), finished)
-            self._update_bars(finished)
+            self._run_bar = self._bars.add(active_runs_label(folders), sum(steps), iterations_done)
+            self._update_bars(iterations_done)
             self._bars.start()
 
     def stage_started(self, stage_index: int, names: Sequence[str]) -> None:
-        name = one_line(names[0]) if len(set(names)) == 1 else "in an order of each run's own"
-        place, beside = (
-            (f"task {stage_index + 1}/{self._num_stages}", f"({name})") if self._num_stages > 1 else (name, "")
-        )
-        self._stage_label = f"{place} {beside}".rstrip()
+        self._stage_label = name = one_line(names[0]) if len(set(names)) == 1 else "other in each run"
+        count = name
+        if self._num_stages > 1:
+            self._stage_label = f"task {stage_index} ({name})"
+            count = f"{stage_index}/{self._num_stages} tasks"
         if self._bars is not None:
-            self._bars.update(self._run_bar, stage=place, name=beside)
+            self._bars.update(self._run_bar, stage=count, name=self._stage_label if self._num_stages > 1 else "")
 
     def stepped(self, stage_index: int, step: TrainingStep, losses: Losses) -> None:
         now = monotonic()
@@ -92,12 +101,12 @@ class TerminalObserver(RunObserver):
             return
         done = sum(self._stage_iterations[:stage_index]) + step.iteration + 1
         rate = (done - self._steps_done) / (now - self._last_update) * self._samples_per_step
-        self._last_update, of = now, f"{self._stage_iterations[stage_index]:,}"
+        self._last_update, iterations = now, f"{self._stage_iterations[stage_index]:,}"
         seconds = (now - self._started_at) / max(1, done - self._resumed_at) * (sum(self._stage_iterations) - done)
         means = {name: float(value.nanmean()) for name, value in losses.items() if name != "total"}
         self._bars.update(
             self._run_bar,
-            count=f"{step.iteration + 1:>{len(of)},}/{of}",  # as wide as it will be: columns shall not move
+            count=f"{step.iteration + 1:>{len(iterations)},}/{iterations}",  # of constant width
             rate=f"{rate:,.0f} samples/s",
             left=format_duration(seconds),
             losses="  ".join(f"{name} {value:.3f}" for name, value in means.items()),
@@ -108,14 +117,14 @@ class TerminalObserver(RunObserver):
         if not self._live or (self._sweep_progress is not None and self._console.is_terminal):
             return
         means = list(map(mean_of_known, zip(*accuracies, strict=True)))
-        shown = " ".join(f"{format_percent(mean):>5}" for mean in means) + " %"
-        if len(means) > _MAX_TASK_COLUMNS:
-            shown = f"{format_percent(mean_of_known(means))} % on average"
-            if self._num_stages > 1:
-                so_far = format_percent(mean_of_known(means[: stage_index + 1]))
-                shown = f"{format_percent(means[stage_index])} %, all so far {so_far} % on average"
-        whose = "" if self._num_runs == 1 else f", mean of {len(accuracies)} runs"
-        self._print(f"after {self._stage_label}{whose}: {shown}")
+        result = f"{format_percent(mean_of_known(means))} %"
+        if self._num_stages > 1:
+            result = f"{format_percent(means[stage_index])} %"
+            if stage_index > 0:
+                mean_so_far = format_percent(mean_of_known(means[: stage_index + 1]))
+                result += f", mean of tasks 0 to {stage_index}: {mean_so_far} %"
+        runs = "" if self._num_runs == 1 else f", mean of {len(accuracies)} runs"
+        self._print(f"after {self._stage_label}{runs}: {result}")
 
     def failed(self, folder: Path, error: GrError) -> None:
         self._failed += 1
@@ -141,47 +150,46 @@ class TerminalObserver(RunObserver):
         if not self._live or self._sweep_progress is not None:
             self._print(f"finished before, {format_percent(result.metrics['average_accuracy'])} %: {result.folder}")
             return
-        self._print(
-            f"{settings.title}: finished before; this is what it found (fresh=true runs it again)", style="bold"
-        )
+        self._print(f"{settings.title}: finished before; its results (fresh=true trains it anew):", style="bold")
         self._print_result(result, None)
 
-    def show_inspection(self, found: Inspection) -> None:
-        """What a benchmark holds."""
-        self._print(found.title, style="bold")
-        self._print(" · ".join(found.properties))
-        held_out = any(task.validation for task in found.tasks)
+    def show_inspection(self, inspection: Inspection) -> None:
+        """Print the summary of a benchmark that `inspect=true` asks for."""
+        self._print(inspection.title, style="bold")
+        self._print(" · ".join(inspection.properties))
+        held_out = any(task.validation for task in inspection.tasks)
         table = Table()
         for name in ("task", "classes", "train", *(["validation"] if held_out else []), "test", "values"):
-            table.add_column(name, justify="left" if name == "classes" else "right")
-        for i, task in enumerate(found.tasks):
+            table.add_column(name, justify="left" if name == "classes" else "right", overflow="fold")
+        for i, task in enumerate(inspection.tasks):
             counts = [task.train, *([task.validation] if held_out else []), task.test]
             cells = [str(i), task.classes, *(f"{count:,}" for count in counts), f"{task.low:.4g} to {task.high:.4g}"]
             table.add_row(*(Text(one_line(cell)) for cell in cells))
-        self._console.print(table)
-        for warning in found.warnings:
+        self._console.print(table, soft_wrap=False)
+        for warning in inspection.warnings:
             self._print(f"warning: {warning}", style="yellow")
-        where = f"samples of each task are drawn in {found.picture}"
-        self._print(where if found.picture else "samples are no images: there is no picture")
+        if inspection.picture:
+            self._print("samples of each task are drawn in")
+            self._print(str(inspection.picture))
+        else:
+            self._print("samples are not images: there is no picture")
 
     def close(self) -> None:
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
 
-    # --- parts
-
     def _print_header(self, experiment: Experiment, folders: Sequence[Path], iterations_done: int) -> None:
-        """What begins, or goes on after so many `finished` iterations."""
-        title, place = experiment.settings.title, ""
+        """Print what is trained, and from which iteration on."""
+        title, position = experiment.settings.title, ""
         if self._sweep_progress is not None:
             first = self._sweep_progress.ended + self._ended + 1
             numbers = f"{first}" if self._num_runs == 1 else f"{first} to {first + self._num_runs - 1}"
-            place = f"{numbers} of {self._sweep_progress.total}: " if self._sweep_progress.total else f"{numbers}: "
+            position = f"{numbers} of {self._sweep_progress.total}: " if self._sweep_progress.total else f"{numbers}: "
         if self._num_runs == 1:
-            self._print(f"{place}{title}", style="bold")
+            self._print(f"{position}{title}", style="bold")
         else:
-            self._print(f"{place}{self._num_runs} runs as one program, the first: {title}", style="bold")
+            self._print(f"{position}{self._num_runs} runs as one program, the first: {title}", style="bold")
         if self._sweep_progress is None:
             counts = " · ".join(f"{name} {number:,} parameters" for name, number in experiment.parameters.items())
             threads = with_plural(experiment.threads, "thread")
@@ -190,45 +198,34 @@ class TerminalObserver(RunObserver):
             if self._keeps_folder:
                 self._print(str(folders[0]) if self._num_runs == 1 else f"{folders[0]}, ...", style="dim")
         if iterations_done:
-            self._print(f"going on after {iterations_done:,} of {sum(self._stage_iterations):,} iterations")
+            self._print(f"resumed after {iterations_done:,} of {sum(self._stage_iterations):,} iterations")
 
     def _update_bars(self, steps_done: int) -> None:
-        """So many steps are done of the runs under way; the sweep's bar says what that is of all its runs."""
-        steps = max(1, sum(self._stage_iterations))  # there are none where nothing is learnt by steps
-        share, more = steps_done / steps, (steps_done - self._steps_done) / steps
+        """Set the bars of the active runs and of the sweep to `steps_done` steps of the active runs."""
+        num_steps = max(1, sum(self._stage_iterations))  # 0 for strategies without gradient steps
+        fraction, added_fraction = steps_done / num_steps, (steps_done - self._steps_done) / num_steps
         self._steps_done = steps_done
         if self._sweep_progress is not None:
-            self._sweep_progress.trained_jobs += self._num_runs * more
+            self._sweep_progress.trained_jobs += self._num_runs * added_fraction
         if self._bars is not None:
             self._bars.update(self._run_bar, completed=steps_done)
             if self._sweep_progress is not None:
                 self._bars.update_sweep(
-                    self._sweep_bar, self._sweep_progress, self._num_runs * share, self._ended, self._failed
+                    self._sweep_bar, self._sweep_progress, self._num_runs * fraction, self._ended, self._failed
                 )
 
     def _print(self, line: str, style: str = "") -> None:
-        self._console.print(Text(one_line(line), style=style))
+        """Print one line, whatever its width."""
+        self._console.print(Text(one_line(line), style=style), soft_wrap=True)
 
     def _print_result(self, result: Result, names: Sequence[str] | None) -> None:
-        rows = {after: accuracies for after, accuracies in result.record.accuracy_by_training().items() if after >= 0}
-        width = max(map(len, rows.values()))
-        names = list(map(one_line, names)) if names else [str(i) for i in range(width)]
-        if width <= _MAX_TASK_COLUMNS:
-            table = Table(title="test accuracy (%)", title_justify="left", title_style="")
-            table.add_column("after task", justify="right")
-            for i, name in enumerate(names):
-                # Brackets in a name are no markup.
-                table.add_column(Text(f"{i}: {name}" if name != str(i) else name), justify="right")
-            for after, accuracies in rows.items():
-                cells = [Text(format_percent(a), style="" if j <= after else "dim") for j, a in enumerate(accuracies)]
-                table.add_row(str(after), *cells)
-            self._console.print(table)
-        shown = {
-            name: value for name, value in result.metrics.items() if value is not None and "parameters" not in name
-        }
-        longest, fractions = max(map(len, shown)), result.record.fraction_metrics
-        for name, value in shown.items():
-            shown_value = f"{100 * value:6.2f} %" if name in fractions else f"{value:6.2f}"
-            self._print(f"{name.replace('_', ' '):<{longest}}  {shown_value}")
+        """Print the accuracy matrix, the metrics, and where the results are."""
+        for block in (accuracy_table(result, names, self._console), metrics_text(result), *evaluation_tables(result)):
+            if block is not None:
+                self._print("")
+                self._console.print(block, soft_wrap=False)
         if self._keeps_folder:
-            self._print(f"everything is in {result.folder}")
+            self._print("")
+            self._print("results:")
+            self._print(str(result.folder))
+            self._print(f"compare runs: gr-report {shlex.quote(str(result.folder.parents[1]))}")

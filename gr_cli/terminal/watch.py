@@ -1,11 +1,11 @@
-"""Runs that other processes train, looked at until none is under way any more."""
+"""`gr-report --watch`: follow runs that other processes train."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -20,24 +20,26 @@ from gr_cli.system.locks import is_locked
 from gr_cli.system.output import stdout_closed
 from gr_cli.terminal.format import format_duration, format_percent, truncate_left
 
-_POLL_SECONDS = 1.0  # seconds between two looks
+_POLL_SECONDS = 1.0  # time between two readings of the folders
 _STYLES = {"running": "bold", "finished": "green", "failed": "red", "killed": "red", "interrupted": "yellow"}
 
 
 class WatchLines:
-    """Where there is no terminal: a line for each change, for as long as anybody reads them."""
+    """Display without a terminal: a line for each change, until the reader of stdout leaves."""
 
     def __init__(self) -> None:
         self._printed: dict[Path, str] = {}
 
     def show(self, summary: str, runs: Sequence[WatchedRun]) -> None:
-        """All runs as they are now; at first, what needs no watching is only counted."""
-        first = not self._printed
-        if first:
+        """Print what has changed. The first call prints counts, and only runs that are active or have failed."""
+        is_first = not self._printed
+        if is_first:
             print(summary, flush=True)
         for run in runs:
             line = _state_line(run)
-            if line != self._printed.get(run.path) and not (first and run.state in ("finished", WAITING, NOT_STARTED)):
+            if line != self._printed.get(run.path) and not (
+                is_first and run.state in ("finished", WAITING, NOT_STARTED)
+            ):
                 print(one_line(f"{line}: {run.path}"), flush=True)
             self._printed[run.path] = line
         if stdout_closed():
@@ -45,28 +47,29 @@ class WatchLines:
 
 
 class WatchTable(Live):
-    """On a terminal: a table that is renewed."""
+    """Display on a terminal: a table that is redrawn in place."""
 
     def __init__(self, console: Console | None = None) -> None:
         console = console or Console(highlight=False)
         super().__init__(console=console, auto_refresh=False, vertical_overflow="crop")
 
     def show(self, summary: str, runs: Sequence[WatchedRun]) -> None:
-        """What became of the runs by now, the most interesting ones first."""
+        """Redraw the table of `runs`; the first ones are shown if there is no room for all."""
         self.update(self._table(summary, runs), refresh=True)
 
     def _table(self, summary: str, runs: Sequence[WatchedRun]) -> RenderableType:
-        why = [run for run in runs if run.reason][:3]
-        room = max(3, self.console.height - 4 - len(why))  # counts, heads, what is left out, and the cursor
+        failed = [run for run in runs if run.reason][:3]
+        num_rows = max(3, self.console.height - 4 - len(failed))  # minus summary, header, omitted runs and cursor
         width = self.console.width
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
         for name in ("run", "state"):
             table.add_column(name, no_wrap=True)
-        for name in ("task", *(["iteration"] if width >= 80 else []), "accuracy", "time", "left"):
+        for name in ("tasks", *(["iteration"] if width >= 80 else []), "accuracy", "time", "left"):
             table.add_column(name, justify="right", no_wrap=True)
-        for run in runs[:room]:
-            at = run.progress
-            counts = [f"{at['task']}/{at['tasks']}", f"{at['iteration']:,}/{at['iterations']:,}"] if at else ["", ""]
+        for run in runs[:num_rows]:
+            counts = ["", ""]
+            if progress := run.progress:
+                counts = [_task_count(progress), f"{progress['iteration']:,}/{progress['iterations']:,}"]
             accuracy = "" if run.accuracy is None else f"{format_percent(run.accuracy)} %"
             table.add_row(
                 Text(truncate_left(run.name, max(16, width - 52))),
@@ -76,43 +79,45 @@ class WatchTable(Live):
                 format_duration(run.seconds),
                 format_duration(run.seconds_left),
             )
-        parts: list[RenderableType] = [Text(summary, style="bold"), table]
-        if len(runs) > room:
-            parts.append(Text(f"and {len(runs) - room} more", style="dim"))
-        for run in why:
-            told = Text(
-                f"{truncate_left(run.name, 28)}: {one_line(run.reason)}", style="red", no_wrap=True, overflow="ellipsis"
-            )
-            parts.append(told)
-        return Group(*parts)
+        rows: list[RenderableType] = [Text(summary, style="bold"), table]
+        if len(runs) > num_rows:
+            rows.append(Text(f"and {len(runs) - num_rows} more", style="dim"))
+        for run in failed:
+            line = f"{truncate_left(run.name, 28)}: {one_line(run.reason)}"
+            rows.append(Text(line, style="red", no_wrap=True, overflow="ellipsis"))
+        return Group(*rows)
 
 
 def watch(roots: Sequence[Path], display: WatchLines | WatchTable, poll_seconds: float = _POLL_SECONDS) -> int:
-    """Show the runs below `roots` until none is under way and no sweep goes on; 0 if all of them are finished, or who
-    looks on leaves before, else 1. What is not there yet is waited for, and that is said.
+    """Display the runs below `roots` until no run is active and no sweep is in progress.
+
+    Folders that do not exist yet, or have no runs, are waited for, with a line on stderr.
+
+    Returns:
+        The exit code: 0 if all runs are finished, or the user leaves earlier by Ctrl-C; else 1.
 
     Raises:
-        KeyboardInterrupt: who waited leaves, and there was no run at all.
+        KeyboardInterrupt: Ctrl-C came before there was any run.
     """
-    watcher, awaited, runs = RunWatcher(), set[str](), list[WatchedRun]()
+    watcher, announced, runs = RunWatcher(), set[str](), list[WatchedRun]()
     try:
         while True:
-            found, there = DiscoveredRuns(), [root for root in roots if root.is_dir()]
-            # Asked before the runs are looked at: one that begins and ends in between is not missed.
-            places = list(candidate_folders(there, found))
-            goes_on = any(is_locked(sweep) for sweep in found.sweeps)
-            runs = watcher.poll(places, goes_on, found.unreadable)
-            missing = [f"{root}: no such folder yet" for root in roots if root not in there]
+            discovered, existing = DiscoveredRuns(), [root for root in roots if root.is_dir()]
+            # Test the locks before reading the runs, so that one that begins and ends in between is not missed.
+            folders = list(candidate_folders(existing, discovered))
+            sweep_active = any(is_locked(sweep) for sweep in discovered.sweeps)
+            runs = watcher.poll(folders, sweep_active, discovered.unreadable)
+            missing = [f"{root}: no such folder yet" for root in roots if root not in existing]
             if not (runs or missing):
                 missing = [f"{', '.join(map(str, roots))}: no run there yet"]
             for line in missing:
-                if line not in awaited:
-                    print(one_line(f"gr-report: waits for {line}"), file=sys.stderr)
-                    awaited.add(line)
+                if line not in announced:
+                    print(one_line(f"gr-report: waiting for {line}"), file=sys.stderr)
+                    announced.add(line)
             if runs:
                 counts = Counter(run.state for run in runs)
                 display.show(" · ".join(f"{number} {state}" for state, number in counts.items()), runs)
-            if not (missing or goes_on or runs[0].state == "running"):
+            if not (missing or sweep_active or runs[0].state == "running"):
                 return 0 if all(run.state == "finished" for run in runs) else 1
             time.sleep(poll_seconds)
     except KeyboardInterrupt:
@@ -122,12 +127,17 @@ def watch(roots: Sequence[Path], display: WatchLines | WatchTable, poll_seconds:
 
 
 def _state_line(run: WatchedRun) -> str:
-    """A run in a few words, which change when there is something to tell."""
-    words = [run.state]
+    """State of a run in one line, which changes only when a task ends or the state changes."""
+    parts = [run.state]
     if run.progress and run.state != "finished":
-        words.append(f"task {run.progress['task']}/{run.progress['tasks']}")
+        parts.append(f"{_task_count(run.progress)} tasks")
     if run.accuracy is not None:
-        words.append(f"{100 * run.accuracy:.1f} %")
+        parts.append(f"{100 * run.accuracy:.1f} %")
     if run.reason:
-        words.append(f"({run.reason})")
-    return ", ".join(words)
+        parts.append(f"({run.reason})")
+    return ", ".join(parts)
+
+
+def _task_count(progress: Mapping[str, int]) -> str:
+    """How many tasks are learned, of how many."""
+    return f"{progress['tasks_learned']}/{progress['tasks']}"

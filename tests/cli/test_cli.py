@@ -120,7 +120,7 @@ def test_output_that_is_no_terminal_is_plain(gr_run):
     assert "\r" not in out
     assert out.splitlines()[0] == "generative_replay · vae · split_digits · class-incremental · seed 0"
     assert "average accuracy" in out
-    assert "everything is in outputs/split_digits/generative_replay-vae/" in out
+    assert "\nresults:\noutputs/split_digits/generative_replay-vae/" in out
 
 
 def test_a_terminal_shows_progress():
@@ -138,5 +138,5 @@ def test_a_terminal_shows_progress():
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120, highlight=False)
     run(settings, run_folder(settings, Path("elsewhere")), TerminalObserver(console))
-    assert "task 5/5 (8 9)" in screen.getvalue()
+    assert "after task 4 (8 9): " in screen.getvalue() and "4/5 tasks" in screen.getvalue()
     assert "test accuracy" in screen.getvalue()

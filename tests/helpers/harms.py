@@ -11,7 +11,7 @@ import yaml
 
 Harm = Callable[[Path], object]
 
-PROGRESS = {"task": 1, "tasks": 2, "iteration": 1, "iterations": 3, "done": 1, "total": 6}
+PROGRESS = {"tasks_learned": 1, "tasks": 2, "iteration": 1, "iterations": 3, "done": 1, "total": 6}
 
 
 def pipe(path: Path) -> None:

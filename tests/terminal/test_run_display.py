@@ -68,15 +68,15 @@ def test_a_sweep_shows_all_its_runs_and_those_under_way_in_lines_that_fit(shown,
     assert max(len(all_runs), len(mine)) <= width
     assert re.search(r"^all runs +1 failed +\S+ +3/12 +\d+:\d\d$", all_runs.replace("╸━", "━━").replace("╺", "━"))
     assert "lr=0.001-seed3" in mine and "0123abcd" not in mine
-    assert "task 2/5" in mine and "1,200/3,000" in mine and "━" in mine
-    assert ("(T-shirt/top Trouser)" in mine) == (width == 120)
+    assert "1/5 tasks" in mine and "1,200/3,000" in mine and "━" in mine
+    assert ("task 1 (T-shirt/top Trouser)" in mine) == (width == 120)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_run_alone_shows_what_fits(shown, width):
     mine = shown(width)[-1]
     assert len(mine) <= width and "…" not in mine
-    assert mine.startswith("task 2/5") and "1,200/3,000" in mine and "━" in mine
+    assert mine.startswith("1/5 tasks") and "1,200/3,000" in mine and "━" in mine
     assert ("current 1.000" in mine) == (width > 120)
 
 
@@ -119,24 +119,23 @@ def test_a_sweep_that_is_no_terminals_has_a_line_for_each_run(gr_run):
     assert code == 1 and "\x1b" not in out
     assert re.findall(r"^(\d of \d): finetune", out, re.MULTILINE) == ["1 of 2", "2 of 2"]
     assert len(re.findall(r"^finished, +[\d.]+ %: outputs/", out, re.MULTILINE)) == 1
-    assert "average accuracy" not in out and "everything is in" not in out
+    assert "average accuracy" not in out and "results:" not in out
     assert ": loss `current` is nan" in err.splitlines()[0]
     code, out, _ = gr_run(*words)
     assert out.splitlines()[0].startswith("finished before, ") and "after task" not in out
 
 
-def test_of_many_tasks_a_line_has_two_numbers(gr_run):
+def test_a_matrix_wider_than_the_console_is_left_out(gr_run):
     words = ("benchmark=permuted_digits", "benchmark.tasks=21", "strategy=finetune", "train.iterations=1", "threads=1")
     code, out, _ = gr_run(*words, "model.hidden_sizes=[4]", "evaluate.samples=10")
     assert code == 0
     (status,) = Path("outputs").glob("*/*/*/status.json")
     with (status.parent / "accuracy_matrix.csv").open(newline="") as file:
         *_, last = ([float(value) for value in row[1:]] for row in list(csv.reader(file))[1:])
-    line = (
-        f"after task 21/21 (permutation 20): {100 * last[-1]:.1f} %, all so far {100 * sum(last) / 21:.1f} % on average"
-    )
+    mean = 100 * sum(last) / 21
+    line = f"after task 20 (permutation 20): {100 * last[-1]:.1f} %, mean of tasks 0 to 20: {mean:.1f} %"
     assert line in out.splitlines()
-    assert "┃" not in out and "average accuracy" in out
+    assert "task 19" not in out.rpartition(line)[2] and "average accuracy" in out  # the matrix is too wide
 
 
 def test_of_runs_that_are_trained_together_a_failure_is_told_once_and_with_its_folder(gr_run):
@@ -154,12 +153,13 @@ def test_a_failure_is_told_before_the_others_are_over(capsys):
     assert capsys.readouterr().err == f"gr-run: {FOLDER}: loss is nan\n"
 
 
-def test_a_repeated_run_does_not_name_the_folder_that_is_thrown_away(gr_run):
-    assert "everything is in" in gr_run(*TINY)[1]
+def test_a_run_names_its_folder_and_a_verification_does_not_name_its_temporary_one(gr_run):
+    lines = gr_run(*TINY)[1].splitlines()
     (status,) = Path("outputs").glob("*/*/*/status.json")
+    assert lines[-3:] == ["results:", str(status.parent), "compare runs: gr-report outputs/split_digits"]
     code, out, _ = gr_run(f"verify={status.parent}")
     assert code == 0 and "average accuracy" in out
-    assert "everything is in" not in out and "gr-verify" not in out
+    assert "results:" not in out and "gr-verify" not in out
 
 
 # --- runs of other processes
@@ -185,13 +185,13 @@ def test_a_sweep_is_watched_to_its_end():
     assert ["running", "waiting"] in states and ["running", "finished"] in states
     assert states[-1] == ["finished", "finished"] and record.seen[-1][0] == "2 finished"
     running = [run for _, runs in record.seen for run in runs if run.state == "running" and run.progress]
-    tasks = [run.progress["task"] for run in running if run.name.endswith("seed0")]
+    tasks = [run.progress["tasks_learned"] for run in running if run.name.endswith("seed0")]
     assert tasks == sorted(tasks) and len(set(tasks)) > 1  # renewed at each task, not only every ten seconds
-    assert any(run.left is not None for run in running)
+    assert any(run.seconds_left is not None for run in running)
     for run in record.seen[-1][1]:
         at = run.progress
-        assert (at["task"], at["tasks"], at["iteration"], at["done"], at["total"]) == (5, 5, 150, 750, 750)
-        assert run.accuracy is not None and 0 < run.accuracy < 1 and run.seconds > 0 and run.left is None
+        assert (at["tasks_learned"], at["tasks"], at["iteration"], at["done"], at["total"]) == (5, 5, 150, 750, 750)
+        assert run.accuracy is not None and 0 < run.accuracy < 1 and run.seconds > 0 and run.seconds_left is None
 
 
 def test_a_killed_run_is_shown_as_such(made, capsys):
@@ -200,7 +200,7 @@ def test_a_killed_run_is_shown_as_such(made, capsys):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"state": "running", "reason": None}))
     assert main(["--watch", "outputs"]) == 1
     first, killed = capsys.readouterr().out.splitlines()
-    assert first == "1 killed" and killed.startswith("killed, task 1/5: outputs/split_digits/finetune/")
+    assert first == "1 killed" and killed.startswith("killed, 0/5 tasks: outputs/split_digits/finetune/")
 
 
 def test_who_waits_for_a_dead_sweep_is_told_what_never_began(capsys):
@@ -230,7 +230,7 @@ def test_each_change_is_a_line(capsys, monkeypatch):
 
     def go_on(_):
         state, task = next(told)
-        at = {"task": task, "tasks": 3, "iteration": 0, "iterations": 9, "done": 9 * task, "total": 27}
+        at = {"tasks_learned": task, "tasks": 3, "iteration": 0, "iterations": 9, "done": 9 * task, "total": 27}
         now = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
         (path / "status.json").write_text(
             json.dumps({**status, "state": state, "progress": at, "updated": now, "seconds": 5.0})
@@ -240,7 +240,7 @@ def test_each_change_is_a_line(capsys, monkeypatch):
     monkeypatch.setattr("gr_cli.terminal.watch.time.sleep", go_on)
     assert main(["--watch"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said == ["1 running", f"running, task 1/3: {path}", f"running, task 2/3: {path}", f"finished: {path}"]
+    assert said == ["1 running", f"running, 1/3 tasks: {path}", f"running, 2/3 tasks: {path}", f"finished: {path}"]
 
 
 def test_who_leaves_makes_no_mistake(monkeypatch):
@@ -268,13 +268,14 @@ def test_what_is_not_there_yet_is_waited_for(capsys, monkeypatch):
     out, err = capsys.readouterr()
     assert out == "1 finished\n"
     assert err.splitlines() == [
-        "gr-report: waits for later: no such folder yet",
-        "gr-report: waits for later: no run there yet",
+        "gr-report: waiting for later: no such folder yet",
+        "gr-report: waiting for later: no run there yet",
     ]
     assert main(["--watch", "later", "typo"]) == 0
     out, err = capsys.readouterr()
     assert (
-        out == "1 finished\nfinished, 50.0 %: typo/a-run\n" and err == "gr-report: waits for typo: no such folder yet\n"
+        out == "1 finished\nfinished, 50.0 %: typo/a-run\n"
+        and err == "gr-report: waiting for typo: no such folder yet\n"
     )
 
 
@@ -284,7 +285,7 @@ def test_who_leaves_before_there_is_a_run_is_told_so(capsys, monkeypatch):
 
     monkeypatch.setattr("gr_cli.terminal.watch.time.sleep", leave)
     assert main(["--watch", "typo"]) == 130
-    lines = ["gr-report: waits for typo: no such folder yet", "gr-report: interrupted"]
+    lines = ["gr-report: waiting for typo: no such folder yet", "gr-report: interrupted"]
     assert capsys.readouterr().err.splitlines() == lines
 
 
@@ -299,7 +300,7 @@ def test_watching_goes_alone(capsys):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_board_fits(width):
     console = screen(width)
-    at = {"task": 12, "tasks": 20, "iteration": 1200, "iterations": 3000, "done": 1200, "total": 15000}
+    at = {"tasks_learned": 12, "tasks": 20, "iteration": 1200, "iterations": 3000, "done": 1200, "total": 15000}
     runs = [
         WatchedRun(FOLDER, "running", at, 0.5, 100.0, 1150.0, name=f"generative_replay-vae/lr=0.00{i}-seed{i}")
         for i in range(40)

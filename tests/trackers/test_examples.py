@@ -7,4 +7,4 @@ from gr_cli.trackers import base
 
 def test_the_examples_of_the_base_classes_run():
     failed, attempted = doctest.testmod(base)
-    assert attempted >= 8 and failed == 0
+    assert attempted > 0 and failed == 0

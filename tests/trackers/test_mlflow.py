@@ -106,7 +106,7 @@ def test_mlflow_has_the_runs_of_a_sweep_below_one(gr_run, entries, launcher):
     if launcher == "joblib":
         pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
         done = subprocess.run([sys.executable, "-m", "gr_cli", *words, "hydra.launcher.n_jobs=2"], capture_output=True)
-        assert done.returncode == 0 and done.stderr.count(b"\n") == 1 and b"gr-report --watch" in done.stderr
+        assert done.returncode == 0 and done.stderr.count(b"\n") == 2 and b"gr-report --watch" in done.stderr
     else:
         assert gr_run(*words)[::2] == (0, "")
     (sweep,) = Path("outputs/sweeps").iterdir()
