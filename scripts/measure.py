@@ -1,0 +1,413 @@
+#!/usr/bin/env python
+"""Measure what the guides quote, and fill it in.
+
+    python scripts/measure.py --list                  # every measurement: time, command, when it was last measured
+    python scripts/measure.py --quick                 # all measurements of a few minutes, then fill in the guides
+    python scripts/measure.py digits-strategies       # one measurement; every other result stays as it is
+    python scripts/measure.py --fill                  # measure nothing, fill in the guides from measured.json
+    python scripts/measure.py NAME --keep runs        # keep the runs; the same command continues an interrupted one
+
+A measurement is a command line as a guide shows it (the table in `measurements.py`). It runs in an empty folder as a
+user would run it; mean and spread over seeds are read from the run folders it leaves, and stored in `measured.json`
+with version, commit, processor, torch, threads and date. Each result is stored whole or not at all: a command that
+fails changes nothing.
+
+A guide quotes a result by comments that readers don't see:
+
+    <!-- number: digits-strategies.generative_replay.average_accuracy -->86.4 ± 0.8<!-- /number -->
+    <!-- number: digits-strategies.generative_replay.average_accuracy seed=0 -->89.6<!-- /number -->
+    <!-- number: digits-strategies.generative_replay.average_accuracy n -->5<!-- /number -->
+    <!-- number: digits-strategies stamp -->0.2.0, 2026-11-29, ...<!-- /number -->
+
+    <!-- table: digits-strategies -->
+    (the whole table)
+    <!-- /table -->
+
+Everything between the comments is written by this script. Names are measurement.row.metric, or measurement.metric
+where a measurement has one row. `tests/test_measured.py` holds guides, pictures and `measured.json` equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from measurements import MEASUREMENTS, TABLES, Measurement, Table
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).with_name("measured.json")
+PICTURES = ROOT / ".readme"
+GUIDES = ("README.md", "scripts/README.md", "gr_cli/README.md", "gr_cli/report/README.md", "conf/README.md")
+QUOTED_NUMBER = re.compile(r"(<!-- number: (\S+?)(?: (\S+))? -->)(.*?)(<!-- /number -->)", re.DOTALL)
+QUOTED_TABLE = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- /table -->)", re.DOTALL)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
+# Metrics that are no fractions: (decimals, unit). All others are shown in percent.
+PLAIN_METRICS = {"sample_frechet": 2, "sample_density": 2, "seconds": 0}
+
+Results = dict[str, dict[str, Any]]
+
+
+class MeasureError(Exception):
+    """A mistake in a name, a failed command, or folders without the expected runs."""
+
+
+# Reading the runs of a measurement
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """The metrics of a run's folder, and the provenance from its status.json."""
+
+    folder: Path
+    status: Mapping[str, Any]
+    metrics: Mapping[str, float]
+
+    def setting(self, name: str) -> str:
+        """The value of an override, or the chosen option of a config group."""
+        overrides = dict(override.split("=", 1) for override in self.status["overrides"] if "=" in override)
+        return str(overrides.get(name) or self.status["choices"].get(name, ""))
+
+
+def finished_runs(folder: Path) -> list[FinishedRun]:
+    """Every run below `folder`, ordered by seed.
+
+    Raises:
+        MeasureError: there is none, or one is not finished.
+    """
+    from gr_cli.system.reading import read_table
+
+    runs = []
+    for path in sorted(folder.rglob("status.json")):
+        status = json.loads(path.read_text(encoding="utf-8"))
+        if status["state"] != "finished":
+            raise MeasureError(f"{path.parent}: {status['state']}")
+        metrics = {
+            row["metric"]: float(row["value"]) for row in read_table(path.with_name("metrics.csv")) if row["value"]
+        }
+        timing = read_table(path.with_name("timing.csv"))
+        metrics["seconds"] = sum(float(row[name]) for row in timing for name in row if name.endswith("_seconds"))
+        runs.append(FinishedRun(path.parent, status, metrics))
+    if not runs:
+        raise MeasureError(f"no run below {folder}")
+    return sorted(runs, key=lambda run: int(run.status["seed"]))
+
+
+def summary(values: Mapping[str, float]) -> dict[str, Any]:
+    """n, mean, standard deviation and standard error over seeds, and the values themselves."""
+    numbers = list(values.values())
+    deviation = stdev(numbers) if len(numbers) > 1 else None
+    return {
+        "n": len(numbers),
+        "mean": round(mean(numbers), 6),
+        "sd": None if deviation is None else round(deviation, 6),
+        "sem": None if deviation is None else round(deviation / len(numbers) ** 0.5, 6),
+        "values": {seed: round(value, 6) for seed, value in values.items()},
+    }
+
+
+def rows_of_runs(measurement: Measurement, runs: Sequence[FinishedRun]) -> dict[str, dict[str, Any]]:
+    """Row -> metric -> summary over seeds."""
+    rows: dict[str, dict[str, dict[str, float]]] = {}
+    for run in runs:
+        row = rows.setdefault(run.setting(measurement.rows_by) if measurement.rows_by else "", {})
+        for metric in (*measurement.metrics, "seconds"):
+            if metric in run.metrics:
+                seed = str(run.status["seed"])
+                if seed in row.setdefault(metric, {}):
+                    raise MeasureError(f"{measurement.name}: two runs of one row have seed {seed}: {run.folder}")
+                row[metric][seed] = run.metrics[metric]
+    return {name: {metric: summary(values) for metric, values in row.items()} for name, row in rows.items()}
+
+
+def stamp(runs: Sequence[FinishedRun], date: str) -> dict[str, Any]:
+    """With which versions and on which machine the runs were made."""
+
+    def common(of_run: Callable[[Mapping[str, Any]], Any]) -> Any:
+        values = sorted({str(of_run(run.status)) for run in runs})
+        return ", ".join(values)
+
+    commit = common(lambda status: (status.get("commit") or "unknown")[:9])
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "--", "gr_cli", "conf"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return {
+        "version": common(lambda status: status["versions"]["gr-cli"]),
+        "commit": commit + (" with changes" if changed.stdout.strip() else ""),
+        "date": date,
+        "processor": common(lambda status: f"{status['processor']['name']} ({status['processor']['instructions']})"),
+        "device": common(lambda status: status["device"]),
+        "torch": common(lambda status: status["versions"]["torch"]),
+        "python": common(lambda status: status["versions"]["python"]),
+        "threads": common(lambda status: status["threads"]),
+    }
+
+
+# Measuring
+
+
+def program(command: str) -> list[str]:
+    """The arguments that start `command` with the programs beside this Python."""
+    first, *rest = shlex.split(command)
+    if first == "python":
+        return [sys.executable, *(str(ROOT / word) if word.startswith("scripts/") else word for word in rest)]
+    found = shutil.which(first, path=str(Path(sys.executable).parent))
+    if found is None:
+        raise MeasureError(f"{first}: not beside {sys.executable}; pip install --editable '.[dev]'")
+    return [found, *rest]
+
+
+def run_command(command: str, folder: Path) -> str:
+    """Run a command line in `folder`, and return what it printed.
+
+    Raises:
+        MeasureError: it failed; the message ends with its last lines.
+    """
+    done = subprocess.run(
+        program(command), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        encoding="utf-8", errors="replace", check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise MeasureError(f"{command}\n{done.stdout[-2000:]}exit code {done.returncode}")
+    return done.stdout
+
+
+def browser() -> str:
+    """A Chromium that can draw a page without a window."""
+    for name in (os.environ.get("BROWSER", ""), *BROWSERS):
+        if name and (found := shutil.which(name)):
+            return found
+    raise MeasureError(f"the picture of the page needs one of {', '.join(BROWSERS)} on the PATH, or BROWSER=<program>")
+
+
+def picture_of_page(folder: Path, picture: Path, width: int = 1000, height: int = 1580) -> None:
+    """Draw the page that gr-report makes of the runs in `folder`, its first `height` pixels."""
+    from PIL import Image
+
+    run_command("gr-report --html page.html", folder)
+    run_as_root = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
+    subprocess.run(
+        [
+            browser(), "--headless", *run_as_root, "--disable-gpu", "--hide-scrollbars", f"--screenshot={picture}",
+            f"--window-size={width},{height}", "--virtual-time-budget=10000", (folder / "page.html").as_uri(),
+        ],
+        check=True, capture_output=True, timeout=180,
+    )  # fmt: skip
+    with Image.open(picture) as image:
+        image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(picture, optimize=True)
+
+
+def measure(measurement: Measurement, folder: Path, date: str) -> tuple[dict[str, Any], dict[str, Path]]:
+    """Run a measurement's commands in `folder`: its result, and the files of its pictures by name."""
+    if measurement.page:
+        browser()  # fail before the runs
+    for command in measurement.commands:
+        run_command(command, folder)
+    runs = finished_runs(folder)
+    result = {
+        "commands": list(measurement.commands),
+        "stamp": stamp(runs, date),
+        "rows": rows_of_runs(measurement, runs),
+    }
+    pictures = {}
+    for name, (row, file) in measurement.pictures.items():
+        (run,) = [run for run in runs if run.status["seed"] == 0 and run.setting(measurement.rows_by) == row]
+        pictures[name] = run.folder / file
+    if measurement.page:
+        pictures[measurement.page] = folder / measurement.page
+        picture_of_page(folder, pictures[measurement.page])
+    result["pictures"] = {name: sha256(path) for name, path in pictures.items()}
+    return result, pictures
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load_results(path: Path = RESULTS) -> Results:
+    results: Results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return results
+
+
+def store(results: Results, path: Path = RESULTS) -> None:
+    """Replace the file of results: whole or not at all."""
+    ordered = {name: results[name] for name in sorted(results)}
+    _replace(path, (json.dumps(ordered, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+# Filling in the guides
+
+
+def shown(value: Mapping[str, Any], metric: str, decimals: int = 1) -> str:
+    """`mean ± standard error`, in percent unless the metric has a unit of its own; with one run the value alone."""
+    scale, decimals = (1.0, PLAIN_METRICS[metric]) if metric in PLAIN_METRICS else (100.0, decimals)
+    text = f"{scale * value['mean']:.{decimals}f}"
+    return text if value["sem"] is None else f"{text} ± {scale * value['sem']:.{decimals}f}"
+
+
+def shown_stamp(result: Mapping[str, Any]) -> str:
+    """Version, commit, date and machine of a result in one line."""
+    found = result["stamp"]
+    parts = [f"version {found['version']} ({found['commit']})", found["date"]]
+    parts += [found.get("processor") or "processor not recorded"]
+    parts += [f"torch {found['torch']}" if found.get("torch") else "torch not recorded"]
+    parts += [f"{found['threads']} thread{'s' * (found['threads'] != '1')}"] if found.get("threads") else []
+    parts += [found["note"]] if found.get("note") else []
+    return ", ".join(parts)
+
+
+def quoted(results: Results, name: str, form: str | None) -> str:
+    """What stands between the comments of a number."""
+    measurement, _, rest = name.partition(".")
+    if measurement not in results:
+        raise MeasureError(f"{name}: no measurement of that name in {RESULTS.name}")
+    result = results[measurement]
+    if form == "stamp":
+        return shown_stamp(result)
+    if form == "command":
+        return "; ".join(f"`{command}`" for command in result["commands"])
+    row, _, metric = rest.rpartition(".")
+    try:
+        value = result["rows"][row][metric]
+    except KeyError:
+        known = [f"{row}.{metric}".lstrip(".") for row in result["rows"] for metric in result["rows"][row]]
+        raise MeasureError(f"{name}: {measurement} has {', '.join(known)}") from None
+    if form == "n":
+        return str(value["n"])
+    if form and form.startswith("seed="):
+        seed = form.removeprefix("seed=")
+        if seed not in value.get("values", {}):
+            raise MeasureError(f"{name}: no run of seed {seed}")
+        return shown({"mean": value["values"][seed], "sem": None}, metric)
+    if form:
+        raise MeasureError(f"{name} {form}: forms are n, seed=<number>, stamp, command")
+    return shown(value, metric)
+
+
+def quoted_table(results: Results, name: str) -> str:
+    """A table in Markdown: a line for each row of its measurements, then commands and stamps."""
+    if name not in TABLES:
+        raise MeasureError(f"{name}: no table of that name; there are {', '.join(TABLES)}")
+    table = TABLES[name]
+    return table_text(table, results)
+
+
+def table_text(table: Table, results: Results) -> str:
+    header = [table.first_column, "seeds", *table.columns.values()]
+    lines = [header, ["---"] * len(header)]
+    stamps: dict[str, None] = {}
+    commands: dict[str, None] = {}
+    for measurement in table.measurements:
+        if measurement not in results:
+            raise MeasureError(f"table {table.name}: {measurement} was never measured")
+        result = results[measurement]
+        stamps[shown_stamp(result)] = None
+        commands |= dict.fromkeys(result["commands"])
+        for row, values in result["rows"].items():
+            label = table.labels.get(row, f"`{row}`")
+            cells = [shown(values[m], m, table.decimals) if m in values else "–" for m in table.columns]
+            lines.append([label, str(next(iter(values.values()))["n"]), *cells])
+    text = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return f"{text}\n{'; '.join(f'`{command}`' for command in commands)}: {'; '.join(stamps)}.\n"
+
+
+def filled(text: str, results: Results) -> str:
+    """A guide's text with every quoted number and table as it was measured."""
+    text = QUOTED_NUMBER.sub(lambda m: m[1] + quoted(results, m[2], m[3]) + m[5], text)
+    return QUOTED_TABLE.sub(lambda m: m[1] + quoted_table(results, m[2]) + m[4], text)
+
+
+def fill_guides(results: Results) -> list[str]:
+    """Write what was measured into the guides; the names of those that changed."""
+    changed = []
+    for name in GUIDES:
+        path = ROOT / name
+        if path.exists() and (text := path.read_text(encoding="utf-8")) != (new := filled(text, results)):
+            _replace(path, new.encode())
+            changed.append(name)
+    return changed
+
+
+def listing(results: Results) -> str:
+    lines = []
+    for measurement in MEASUREMENTS.values():
+        result = results.get(measurement.name)
+        measured = f"measured {result['stamp']['date']}" if result else "never measured"
+        lines.append(
+            f"{measurement.name:<28} {measurement.minutes:>6.1f} min{' quick' * measurement.quick:<6}  {measured}"
+        )
+        lines += [f"    {command}" for command in measurement.commands]
+    return "\n".join(lines)
+
+
+def chosen(names: Iterable[str], quick: bool) -> list[Measurement]:
+    names = list(names)
+    if unknown := [name for name in names if name not in MEASUREMENTS]:
+        raise MeasureError(f"{', '.join(unknown)}: no such measurement; --list names all")
+    return [m for m in MEASUREMENTS.values() if m.name in names or (quick and m.quick)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="measurements to make")
+    parser.add_argument("--quick", action="store_true", help="all that take a few minutes")
+    parser.add_argument("--list", action="store_true", help="name all measurements")
+    parser.add_argument("--fill", action="store_true", help="only fill in the guides")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the runs, and continue those found there")
+    arguments = parser.parse_args(argv)
+    results = load_results()
+    if arguments.list:
+        print(listing(results))
+        return 0
+    if not (arguments.names or arguments.quick or arguments.fill):
+        parser.print_usage()
+        return 2
+    failed = 0
+    for measurement in chosen(arguments.names, arguments.quick):
+        print(
+            f"{measurement.name}: about {measurement.minutes:g} min\n  " + "\n  ".join(measurement.commands), flush=True
+        )
+        start = time.monotonic()
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = (arguments.keep / measurement.name).resolve() if arguments.keep else Path(temporary)
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                result, pictures = measure(measurement, folder, time.strftime("%Y-%m-%d"))
+            except MeasureError as error:
+                print(f"failed, the earlier result stays: {error}", file=sys.stderr)
+                failed = 1
+                continue
+            for name, path in pictures.items():
+                _replace(PICTURES / name, path.read_bytes())
+            results = load_results() | {measurement.name: result}
+            store(results)
+        print(f"  {time.monotonic() - start:.0f} s", flush=True)
+    for name in fill_guides(results):
+        print(f"filled in {name}")
+    return failed
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except MeasureError as error:
+        sys.exit(f"measure: {error}")
