@@ -1,4 +1,4 @@
-"""What the door and its sweeps share: from Hydra's composed configuration to the settings of one run."""
+"""From Hydra's composed configuration to the settings of one run, for single runs and sweeps."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ if TYPE_CHECKING:
 
 
 def settings_from_config(config: DictConfig, hydra: Any) -> Settings:
-    """Settings from what Hydra composed; `hydra` is its own part of the configuration.
+    """The settings of a run.
+
+    Args:
+        config: The composed configuration.
+        hydra: Hydra's own part of it.
 
     Raises:
-        CompositionError, ConfigError: an interpolation leads nowhere, or a value does not fit.
+        CompositionError: An interpolation can't be resolved.
+        ConfigError: A value is not allowed.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -28,10 +33,10 @@ def settings_from_config(config: DictConfig, hydra: Any) -> Settings:
     from gr_cli.trackers.trust import check_tracker
 
     overrides = plain_overrides(hydra.overrides.task)
-    # Hydra's own part would take longer to resolve than all the rest.
-    ours = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
+    # Without Hydra's own part, which takes longer to resolve than everything else.
+    run_config = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
     try:
-        plain: Any = OmegaConf.to_container(ours, resolve=True)
+        plain: Any = OmegaConf.to_container(run_config, resolve=True)
     except OmegaConfBaseException as error:
         raise CompositionError(describe_error(error, overrides)) from error
     choices = {group: hydra.runtime.choices.get(group) for group in GROUPS}
@@ -41,18 +46,20 @@ def settings_from_config(config: DictConfig, hydra: Any) -> Settings:
 
 
 def plain_overrides(overrides: Any) -> list[str]:
-    """Overrides as they were typed: what they refer to is to be found where they lead, not in this list."""
+    """A list of overrides of OmegaConf as plain text, with interpolations unresolved, as they were typed."""
     from omegaconf import OmegaConf
 
-    words: Any = OmegaConf.to_container(overrides, resolve=False)
-    return list(words)
+    plain: Any = OmegaConf.to_container(overrides, resolve=False)
+    return list(plain)
 
 
 def compose_settings(overrides: Sequence[str]) -> Settings:
-    """The settings that `gr-run` with these overrides would run, for other programs than the door.
+    """The settings of the run that `gr-run` starts with these overrides, for use from Python.
 
     Raises:
-        CompositionError, ConfigError: a value does not fit. Hydra's own errors pass through.
+        CompositionError: An interpolation can't be resolved.
+        ConfigError: A value is not allowed.
+        HydraException: The overrides don't compose.
     """
     from hydra.core.config_store import ConfigStore
 

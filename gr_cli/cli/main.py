@@ -104,40 +104,49 @@ def _print_error(error: GrError) -> int:
 
 
 def _parse_folder_command(name: str, argv: list[str]) -> tuple[Path, list[str]]:
-    """The folder of `<name>=<folder>`, and what of it is trusted: code and addresses that `trust=` names, and every
-    `_target_` in a `--config-dir`. Nothing else goes beside them."""
+    """Parse `<name>=<folder>`, which may be combined with `trust=` and `--config-dir` only.
+
+    Returns:
+        The folder, and the names of trusted code and addresses: those of `trust=`, and every `_target_` in the folder
+        of a `--config-dir`.
+
+    Raises:
+        ConfigError: There are other arguments.
+    """
     from gr_cli.cli.help import split_config_dirs
     from gr_cli.config.instantiate import targets_in_text
 
     path = Path(next(word for word in argv if word.startswith(f"{name}=")).partition("=")[2])
-    own, rest = split_config_dirs(argv)
-    trust = [part for word in rest if word.startswith("trust=") for part in word.partition("=")[2].split(",") if part]
+    config_dirs, rest = split_config_dirs(argv)
+    trust = [name for word in rest if word.startswith("trust=") for name in word.partition("=")[2].split(",") if name]
     others = [word for word in rest if not word.startswith((f"{name}=", "trust="))]
     if others:
-        raise ConfigError(name, path, f"goes alone: remove {' '.join(others)}")
-    for folder in own:
+        raise ConfigError(name, path, f"can't be combined with other arguments: remove {' '.join(others)}")
+    for folder in config_dirs:
         trust += targets_in_text("\n".join(file.read_text(encoding="utf-8") for file in folder.rglob("*.yaml")))
     return path, trust
 
 
 def _in_start_directory(command: Callable[[Path, Sequence[str]], int], path: Path, trust: Sequence[str]) -> int:
-    """`do` with a run's folder in the directory in which the run was begun, if that is still there: from it lead the
-    relative paths of its configuration."""
+    """Execute a command in the directory in which the run was started, if it still exists.
+
+    The relative paths of the run's configuration are relative to that directory.
+    """
     from gr_cli.results.folder import RunFolder
 
-    began = Path(str((RunFolder(path).status() or {}).get("directory", ".")))
+    start = Path(str((RunFolder(path).status() or {}).get("directory", ".")))
     announce_torch_import()
-    if not (os.path.isdir(began) and os.access(began, os.X_OK)) or began.samefile("."):
+    if not (os.path.isdir(start) and os.access(start, os.X_OK)) or start.samefile("."):
         return command(path, trust)
     path = path.absolute()
-    # A folder may name any directory: nothing shall be imported from there that is not from here already.
-    sys.path[:] = [str(Path(place).absolute()) for place in sys.path]
-    with chdir(began):
+    # Absolute, so that no module is imported from the directory that a run's folder names.
+    sys.path[:] = [str(Path(entry).absolute()) for entry in sys.path]
+    with chdir(start):
         return command(path, trust)
 
 
 def _resume(path: Path, trust: Sequence[str]) -> int:
-    """`gr-run resume=<folder>`: go on with a run as its folder describes it."""
+    """`gr-run resume=<folder>`: continue a run with the configuration in its folder."""
     from gr_cli.results.stored_config import check_unchanged, stored_settings
     from gr_cli.trackers.trust import require_trusted_address
 
@@ -149,7 +158,7 @@ def _resume(path: Path, trust: Sequence[str]) -> int:
 
 
 def _verify(path: Path, trust: Sequence[str]) -> int:
-    """`gr-run verify=<folder>`: repeat a run elsewhere, and say whether it comes out the same."""
+    """`gr-run verify=<folder>`: repeat a run in another folder and compare the results."""
     from gr_cli.runner.verify import verify
     from gr_cli.terminal.run_display import TerminalObserver
 
@@ -159,18 +168,18 @@ def _verify(path: Path, trust: Sequence[str]) -> int:
 
 
 def _audit(path: Path, trust: Sequence[str]) -> int:
-    """`gr-run audit=<folder>`: count the training samples that a run keeps, and compare with what it says of itself."""
+    """`gr-run audit=<folder>`: count the training samples in a run's folder, and compare with its own statement."""
     from gr_cli.evaluation.audit import audit
 
-    found = audit(path, trust)
-    print("\n".join(map(one_line, str(found).splitlines())))
-    if found.violated:
-        raise AuditError(f"{path}: {found.verdict}")
-    if found.incomplete:
-        place, reason = min(found.unread.items())
+    result = audit(path, trust)
+    print("\n".join(map(one_line, str(result).splitlines())))
+    if result.violated:
+        raise AuditError(f"{path}: {result.verdict}")
+    if result.incomplete:
+        unread_path, reason = min(result.unread.items())
         raise IncompleteAuditError(
-            f"{path}: not all of it could be read ({len(found.unread)}, beginning with {place}: {reason}); "
-            "remove that, or make it readable"
+            f"{path}: {len(result.unread)} of its parts could not be read, such as {unread_path} ({reason}); "
+            "remove them, or make them readable"
         )
     return 0
 
@@ -186,7 +195,7 @@ _FOLDER_COMMANDS: dict[str, Callable[[Path, Sequence[str]], int]] = {
 
 
 def _compose_and_run(argv: list[str]) -> int:
-    """Let Hydra compose the configuration and call `_job` with it, once or for each job of a sweep."""
+    """Let Hydra compose the configuration and call `_job`, once or for each job of a sweep."""
     import hydra
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
@@ -216,7 +225,7 @@ def _compose_and_run(argv: list[str]) -> int:
         raise
     except Exception as error:
         if current_sweep().uses_foreign_launcher:
-            # A launcher gives up when it loses a process: what it says, then what became of the runs.
+            # The launcher lost a process: print its error, then the outcome of the runs.
             lines = str(error).strip().splitlines() or [""]
             print(f"gr-run: the launcher gave up: {type(error).__name__}: {one_line(lines[0])}", file=sys.stderr)
         elif _raised_by_this_program(error):
@@ -260,42 +269,46 @@ def _cfg_output(argv: Sequence[str]) -> Iterator[None]:
 
 
 def _raised_by_this_program(error: Exception) -> bool:
-    """Whether Hydra had handed over to this program when `error` came up; else it did not like what was typed."""
+    """Whether an error was raised by this program below Hydra; otherwise Hydra refused the command line."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    rooms = [str(frame.f_globals.get("__name__")).partition(".")[0] for frame in frames]
-    return "hydra" in rooms and "gr_cli" in rooms[rooms.index("hydra") :]
+    packages = [str(frame.f_globals.get("__name__")).partition(".")[0] for frame in frames]
+    return "hydra" in packages and "gr_cli" in packages[packages.index("hydra") :]
 
 
 def _job(config: DictConfig) -> float | None:
-    """One run; in a sweep a failure is told and the next one begins."""
+    """Train one run; the failure of a run of a sweep is printed, and the sweep continues.
+
+    Returns:
+        The run's score for a sweeper: NaN for a failed run, None for one without a score.
+    """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     from gr_cli.cli.launchers.selection import runs_in_this_process
 
     hydra = HydraConfig.get()
-    alone = hydra.mode != RunMode.MULTIRUN
-    here = alone or runs_in_this_process(hydra)
-    if not here:
+    single = hydra.mode != RunMode.MULTIRUN
+    in_process = single or runs_in_this_process(hydra)
+    if not in_process:
         make_output_robust()
         join_lifeline()
     score: float | None = float("nan")
     folder: Path | None = None
-    if here:
+    if in_process:
         announce_torch_import()
     try:
         settings = settings_from_config(config, hydra)
-        if not alone:
+        if not single:
             from gr_cli.runner.run import run_folder
 
             folder = run_folder(settings, OUTPUTS).path
             current_sweep().add(folder, plain_overrides(hydra.overrides.task))
-        score = _run(settings, folder, live=here, sweep=None if alone else Path(hydra.sweep.dir))
+        score = _run(settings, folder, live=in_process, sweep=None if single else Path(hydra.sweep.dir))
     except Exception as error:
-        if alone:
+        if single:
             raise Stop(error) from error
-        if isinstance(error, Interrupted) and (here or current_sweep().uses_foreign_launcher):
-            raise Stop(Interrupted([])) from error  # it is the sweep that goes on, not this run alone
+        if isinstance(error, Interrupted) and (in_process or current_sweep().uses_foreign_launcher):
+            raise Stop(Interrupted([])) from error  # the sweep is resumed as a whole
         print_failure(folder, as_failure(error))
         if isinstance(error, Interrupted):
             exit_if_worker()

@@ -1,6 +1,6 @@
-"""What is typed, looked at before Hydra composes it.
+"""Validation of the command line before Hydra composes it.
 
-Refused in one line: what Hydra would answer with its whole usage, with a traceback, or not at all.
+Mistakes that Hydra answers with its usage, a traceback or nothing get one line.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from typing import Any, NoReturn
 from gr_cli.config.groups import GROUPS
 from gr_cli.errors import ConfigError
 
-# Parts of Hydra's own configuration that this program depends on, or that promise what it does not do.
+# Settings of Hydra that this program depends on, or that have no effect here.
 _LOCKED_HYDRA_SETTINGS = {
     "hydra.run": "a run's folder is outputs/<benchmark>/...; start gr-run from where you want that",
-    "hydra.output_subdir": "config.yaml in the run's folder says everything",
+    "hydra.output_subdir": "the configuration is in config.yaml in the run's folder",
     "hydra.job.chdir": "a run stays where gr-run was started",
     "hydra.callbacks.check_first": "it checks all runs of a sweep before the first one trains",
 }
 
 
 def validate_overrides(argv: Sequence[str]) -> None:
-    """Look at flags and overrides as far as that can be done without composing them.
+    """Check flags and overrides, as far as that is possible without composing them.
 
     Raises:
-        ConfigError: a word can't be meant. Hydra's own errors of words that are none pass through.
+        ConfigError: A flag or override is invalid.
+        OverrideParseException: An override is not in Hydra's grammar.
     """
     from hydra._internal.utils import get_args_parser
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -43,15 +44,15 @@ def validate_overrides(argv: Sequence[str]) -> None:
     parser.error = refuse  # type: ignore[method-assign]
     flags = parser.parse_args(argv)
     if flags.experimental_rerun is not None:
-        refuse("--experimental-rerun takes no account of what runs leave; use gr-run resume=<folder>")
+        refuse("--experimental-rerun is not supported; use gr-run resume=<folder>")
     if flags.config_path is not None or flags.config_name not in (None, "config"):
-        refuse("there is one configuration; what shall differ is a preset, --config-dir DIR preset=NAME")
+        refuse("the configuration can't be replaced; write a preset: --config-dir DIR preset=NAME")
     for override in OverridesParser.create().parse_overrides(flags.overrides):
         name, shown = override.key_or_group, (override.input_line or "").partition("=")[2] or "nothing"
         if not name:
             raise ConfigError("", shown, "has no name", "write key=value")
-        for own, reason in _LOCKED_HYDRA_SETTINGS.items():
-            if name == own or name.startswith(f"{own}.") or own.startswith(f"{name}."):
+        for locked, reason in _LOCKED_HYDRA_SETTINGS.items():
+            if name == locked or name.startswith(f"{locked}.") or locked.startswith(f"{name}."):
                 raise ConfigError(name, shown, "can't be changed", reason)
         if override.is_delete() or override.is_sweep_override() or not (name in GROUPS or "/" in name):
             continue
@@ -62,19 +63,19 @@ def validate_overrides(argv: Sequence[str]) -> None:
 
 
 def _check_presets(flags: Namespace) -> None:
-    """Refuse presets in the user's own folder that Hydra would take up as nothing, or where nothing looks."""
+    """Check the presets in the user's own folder: Hydra ignores empty ones, and misplaces those without a header."""
     import yaml
 
     if flags.config_dir is None:
         return
-    given = [word.partition("=")[2] for word in flags.overrides if word.lstrip("+").startswith("preset=")]
-    for name in re.findall(r"[^\s,()'\"]+", " ".join(given)):
+    values = [word.partition("=")[2] for word in flags.overrides if word.lstrip("+").startswith("preset=")]
+    for name in re.findall(r"[^\s,()'\"]+", " ".join(values)):
         path = Path(flags.config_dir) / "preset" / f"{name.removesuffix('.yaml')}.yaml"
         try:
             text = path.read_text(encoding="utf-8")
             content = yaml.safe_load(text)
         except (OSError, ValueError, yaml.YAMLError):
-            continue  # Hydra's own to find, or to refuse
+            continue  # Hydra finds it elsewhere, or reports it
         if content is None:
             raise ConfigError("preset", name, f"{path} is empty", f"write settings below a first line `{_HEADER}`")
         if not isinstance(content, Mapping):
@@ -91,15 +92,15 @@ _SWEEPER_PARAMS = "hydra.sweeper.params"
 
 
 def expand_sweeper_params(argv: Sequence[str]) -> list[str]:
-    """`words`, in which the parameters of Hydra's sweeper stand as the overrides that it makes of them, before others.
+    """The command line with `hydra.sweeper.params` written as overrides, which come before the others.
 
-    Hydra itself can't add a parameter on the command line where there are none.
+    Hydra itself can't add a sweeper parameter on the command line to a configuration without any.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import QuotedString
 
-    first = next((place for place, word in enumerate(argv) if "=" in word and not word.startswith("-")), len(argv))
-    found, rest = [], []
+    first = next((i for i, word in enumerate(argv) if "=" in word and not word.startswith("-")), len(argv))
+    expanded, rest = [], []
     for word in argv if {"-m", "--multirun"} & set(argv) else []:
         if not word.lstrip("+").startswith((f"{_SWEEPER_PARAMS}=", f"{_SWEEPER_PARAMS}.")):
             rest.append(word)
@@ -112,5 +113,5 @@ def expand_sweeper_params(argv: Sequence[str]) -> list[str]:
             raise ConfigError(
                 _SWEEPER_PARAMS, value, "must be values by setting", f"write +{_SWEEPER_PARAMS}.seed='\"0,1\"'"
             )
-        found += [f"{key}={each.text if isinstance(each, QuotedString) else each}" for key, each in values.items()]
-    return [*rest[:first], *found, *rest[first:]] if found else list(argv)
+        expanded += [f"{key}={each.text if isinstance(each, QuotedString) else each}" for key, each in values.items()]
+    return [*rest[:first], *expanded, *rest[first:]] if expanded else list(argv)

@@ -1,4 +1,4 @@
-"""Whether a value is what the annotation of an argument allows: in a configuration, and in a call from Python."""
+"""Validation of values against annotations: of settings in a configuration, and of arguments in Python calls."""
 
 from __future__ import annotations
 
@@ -17,20 +17,32 @@ from gr_cli.errors import ConfigError
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_MAX_INT = 2**63 - 1  # torch's whole numbers
+_MAX_INT = 2**63 - 1  # the range of torch's integers
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 def _checkable_types(types_: Sequence[type]) -> tuple[type, ...]:
-    """Those of `kinds` that can be asked for instances: classes, and protocols that say so."""
-    return tuple(kind for kind in types_ if getattr(kind, "_is_runtime_protocol", not getattr(kind, "_is_protocol", 0)))
+    """The types that `isinstance` accepts: classes and runtime protocols."""
+    return tuple(
+        type_ for type_ in types_ if getattr(type_, "_is_runtime_protocol", not getattr(type_, "_is_protocol", 0))
+    )
 
 
 def check_value(
     value: Any, annotation: Any, field: str, default: Any = inspect.Parameter.empty, shown: str | None = None
 ) -> None:
-    """Raise a `ConfigError` for `field` unless `value`, to the user `shown`, is what `annotation` allows. Nothing is
-    converted."""
+    """Check a value against an annotation, without converting it.
+
+    Args:
+        value: The value.
+        annotation: The annotation, with bounds.
+        field: The dotted name of the setting, for the message.
+        default: The default of the setting, for the message.
+        shown: How the value appears in the message; by default as in YAML.
+
+    Raises:
+        ConfigError: The value is not allowed.
+    """
     shown = _format_value(value) if shown is None else shown
     if any(
         isinstance(n, int) and not -_MAX_INT <= n <= _MAX_INT for n in (value if isinstance(value, list) else [value])
@@ -39,16 +51,16 @@ def check_value(
     try:
         TypeAdapter(annotation, config=_STRICT).validate_python(value)
     except PydanticSchemaGenerationError as error:
-        # A kind of component, which only a node with a `_target_` can give; of other types nothing is known here.
-        kinds = [kind for kind in (get_args(annotation) or (annotation,)) if kind is not types.NoneType]
-        ours = [kind for kind in kinds if inspect.isclass(kind) and kind.__module__.startswith("gr_cli.")]
-        optional = types.NoneType in get_args(annotation)
-        if ours and not (value is None and optional) and not isinstance(value, _checkable_types(ours)):
-            raise ConfigError(field, shown, f"must be a {ours[0].__name__}: settings with a _target_") from error
+        # A component, which only a node with a `_target_` can make; other types are not checked here.
+        alternatives = get_args(annotation) or (annotation,)
+        components = [each for each in alternatives if inspect.isclass(each) and each.__module__.startswith("gr_cli.")]
+        optional = types.NoneType in alternatives
+        if components and not (value is None and optional) and not isinstance(value, _checkable_types(components)):
+            raise ConfigError(field, shown, f"must be a {components[0].__name__}: settings with a _target_") from error
     except ValidationError as error:
-        plain = isinstance(default, (bool, int, float, str))
-        usual = f"the default is {_format_value(default)}" if plain else ""
-        raise ConfigError(field, shown, f"must be {describe(annotation)}", usual) from error
+        has_default = isinstance(default, (bool, int, float, str))
+        hint = f"the default is {_format_value(default)}" if has_default else ""
+        raise ConfigError(field, shown, f"must be {describe(annotation)}", hint) from error
 
 
 @functools.cache
@@ -57,7 +69,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
 
 
 def matches(value: Any, annotation: Any) -> bool:
-    """Whether a value that was read from a file is of a `kind`, an annotation. Nothing is converted."""
+    """Whether a value read from a file is allowed by an annotation, without converting it."""
     try:
         _adapter(annotation).validate_python(value)
     except ValidationError:
@@ -66,17 +78,17 @@ def matches(value: Any, annotation: Any) -> bool:
 
 
 def dataclass_from_dict(dataclass_type: Callable[..., T], value: Any) -> T:
-    """The dataclass that was written as the mapping `value`.
+    """The dataclass with the fields of a mapping.
 
     Raises:
-        ValueError: its fields are others.
+        ValueError: A field is missing, unknown or of another type.
     """
     try:
-        made: T = _adapter(dataclass_type).validate_python(value)
+        instance: T = _adapter(dataclass_type).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"has a wrong `{'.'.join(map(str, first['loc']))}` ({first['msg']})") from error
-    return made
+    return instance
 
 
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
@@ -86,14 +98,14 @@ _SIGNS: dict[type, str] = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
 
 
 def describe(annotation: Any) -> str:
-    """What an annotation allows, in words."""
+    """What an annotation allows, as the end of a sentence: `a whole number ≥ 1 or null`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         inner, marks = describe(arguments[0]), arguments[1:]
         bounds = [f"{_SIGNS[type(m)]} {getattr(m, type(m).__name__.lower())}" for m in marks if type(m) in _SIGNS]
         lengths = [mark.min_length for mark in marks if isinstance(mark, Len)]
-        listed = re.sub("^a list( of)?", f"a list of {lengths[0]}", inner) if lengths else inner
-        return " ".join([listed, " and ".join(bounds)]).strip()
+        text = re.sub("^a list( of)?", f"a list of {lengths[0]}", inner) if lengths else inner
+        return " ".join([text, " and ".join(bounds)]).strip()
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments)) if len(arguments) > 1 else str(arguments[0])
     if origin in (Union, types.UnionType):
@@ -116,24 +128,24 @@ def _format_value(value: Any) -> str:
 
 
 def validate_arguments(function: Callable[P, T]) -> Callable[P, T]:
-    """Check the arguments of a function that is called from Python as those in a configuration are.
+    """Decorator that checks the arguments of a call against the annotations, as those of a configuration are checked.
 
     Raises:
-        ConfigError: an argument is not what its annotation allows; it is named.
+        ConfigError: An argument is not allowed.
     """
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         hints, signature = get_type_hints(function, include_extras=True), inspect.signature(function)
         try:
-            given = signature.bind(*args, **kwargs)
+            call_arguments = signature.bind(*args, **kwargs)
         except TypeError:
-            return function(*args, **kwargs)  # raises it by its own name
-        for name, value in given.arguments.items():
+            return function(*args, **kwargs)  # raises the TypeError under the function's name
+        for name, value in call_arguments.arguments.items():
             if hints.get(name, Any) is not Any:
-                plain = value.item() if getattr(value, "ndim", None) == 0 else value  # a number of NumPy
+                plain = value.item() if getattr(value, "ndim", None) == 0 else value  # a NumPy scalar
                 check_value(plain, hints[name], name, signature.parameters[name].default)
-                given.arguments[name] = plain
-        return function(*given.args, **given.kwargs)
+                call_arguments.arguments[name] = plain
+        return function(*call_arguments.args, **call_arguments.kwargs)
 
     return call

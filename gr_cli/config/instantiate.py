@@ -1,7 +1,7 @@
-"""From a node of the configuration to an object: a call of its `_target_`, checked against the signature.
+"""Instantiation of components: a node of the configuration calls its `_target_`, checked against the signature.
 
-The signature is the schema: an unknown name, a missing one, a wrong type or a value out of range is a `ConfigError`
-that names the field by its path in the configuration. Sizes that follow from the benchmark are provided by name.
+The signature is the schema: an unknown or missing name, a wrong type or a value out of range is a `ConfigError` with
+the field's path in the configuration. Sizes that follow from the benchmark are passed to arguments of that name.
 """
 
 from __future__ import annotations
@@ -21,60 +21,75 @@ T = TypeVar("T")
 
 
 def build(node: Mapping[str, Any], path: str, **provided: Any) -> Any:
-    """Call `node["_target_"]` with the other entries of `node`, and with what is `provided` and asked for by name.
+    """Call `node["_target_"]` with the other entries of the node.
 
-    Entries that hold a `_target_` themselves are built first. An entry that is null gives way to a provided value.
+    Args:
+        node: The node; entries with a `_target_` of their own are instantiated first.
+        path: The dotted name of the node, for messages.
+        provided: Values for arguments that the node leaves out or sets to null.
 
     Raises:
-        ConfigError: an entry does not fit the signature.
+        ConfigError: An entry does not match the signature.
     """
     target, arguments = _bind_arguments(node, path, provided)
-    made, hints = dict(arguments), _argument_types(target)
+    call_arguments, annotations = dict(arguments), _argument_types(target)
     for name, value in arguments.items():
         if _is_node(value):
-            made[name] = build(value, f"{path}.{name}", **provided)
-            check_value(made[name], hints.get(name, Any), f"{path}.{name}", shown=value["_target_"])
-    return target(**made)
+            call_arguments[name] = build(value, f"{path}.{name}", **provided)
+            annotation = annotations.get(name, Any)
+            check_value(call_arguments[name], annotation, f"{path}.{name}", shown=value["_target_"])
+    return target(**call_arguments)
 
 
 def build_as(expected_type: type[T], node: Mapping[str, Any], path: str, **provided: Any) -> T:
-    """The same, where nothing but a `kind` will do."""
-    made = build(node, path, **provided)
-    if not isinstance(made, expected_type):
+    """Like `build`, for a component of an expected type.
+
+    Raises:
+        ConfigError: An entry does not match the signature, or the component is of another type.
+    """
+    component = build(node, path, **provided)
+    if not isinstance(component, expected_type):
         raise ConfigError(
             f"{path}._target_",
             node["_target_"],
-            f"makes a {type(made).__name__}, and a {expected_type.__name__} is needed",
+            f"makes a {type(component).__name__}, and a {expected_type.__name__} is needed",
         )
-    return made
+    return component
 
 
 def check_node(node: Mapping[str, Any], path: str, provided: Iterable[str]) -> None:
-    """Raise the `ConfigError` that `build` would raise for `node`, as far as that can be told without calling it."""
-    names = dict.fromkeys(provided)
-    for key, value in _bind_arguments(node, path, names)[1].items():
+    """Check a node against the signature of its `_target_`, without calling it.
+
+    Raises:
+        ConfigError: An entry does not match.
+    """
+    placeholders = dict.fromkeys(provided)
+    for key, value in _bind_arguments(node, path, placeholders)[1].items():
         if _is_node(value):
-            check_node(value, f"{path}.{key}", names)
+            check_node(value, f"{path}.{key}", placeholders)
 
 
-# Groups inside the generator's whose options are for what trains it, not arguments of its own.
+# Groups inside the generator's that configure its training and are no arguments of the generator.
 GENERATOR_TRAINING_GROUPS = ("optimizer", "gradient_rule")
 
 
 def split_generator(node: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """The node of a generator without what trains it, and the nodes of that by name: those that it has of its own.
+    """Split the node of a generator.
+
+    Returns:
+        The node of the generator itself, and the nodes of its own optimiser and gradient rule, if any, by name.
 
     Raises:
-        ConfigError: one is no mapping of settings.
+        ConfigError: One of these is no mapping of settings.
     """
     rest = {name: value for name, value in node.items() if name not in GENERATOR_TRAINING_GROUPS}
-    own = {name: node[name] for name in GENERATOR_TRAINING_GROUPS if node.get(name) is not None}
-    for name, value in own.items():
+    training = {name: node[name] for name in GENERATOR_TRAINING_GROUPS if node.get(name) is not None}
+    for name, value in training.items():
         if not _is_node(value):
             raise ConfigError(
                 f"generator.{name}", value, "must name an option of this group", f"try generator/{name}=<option>"
             )
-    return rest, own
+    return rest, training
 
 
 def _is_node(value: Any) -> bool:
@@ -84,7 +99,7 @@ def _is_node(value: Any) -> bool:
 def _bind_arguments(
     node: Mapping[str, Any], path: str, provided: Mapping[str, Any]
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The target of a node and its arguments, checked; nested nodes are left as they are."""
+    """The target of a node and its checked arguments; nested nodes are not instantiated."""
     target = import_target(node.get("_target_"), path)
     parameters = inspect.signature(target).parameters
     hints = _argument_types(target)
@@ -110,17 +125,20 @@ def _bind_arguments(
 
 
 def _argument_types(target: Callable[..., Any]) -> dict[str, Any]:
-    """What the arguments of a class or function may be."""
+    """The annotations of the arguments of a class or function, by name."""
     return get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
 
 
 def accepts_argument(node: Mapping[str, Any], path: str, name: str) -> bool:
-    """Whether the `_target_` of `node` takes an argument called `name`."""
+    """Whether the `_target_` of a node has an argument of this name."""
     return name in inspect.signature(import_target(node.get("_target_"), path)).parameters
 
 
 def fields_marked(node: Mapping[str, Any], path: str, mark: type) -> list[str]:
-    """The settings of a node that carry a mark of `checks`; those of nodes inside it by dotted names."""
+    """The settings of a node whose annotation has a mark of `gr_cli.types`, such as `VariesPerReplica`.
+
+    Those of nested nodes are dotted names.
+    """
     hints = _argument_types(import_target(node.get("_target_"), path))
     own = [name for name, hint in hints.items() if mark in getattr(hint, "__metadata__", ())]
     inner = [f"{k}.{name}" for k, v in node.items() if _is_node(v) for name in fields_marked(v, f"{path}.{k}", mark)]
@@ -128,50 +146,54 @@ def fields_marked(node: Mapping[str, Any], path: str, mark: type) -> list[str]:
 
 
 def get_path(node: Mapping[str, Any], name: str) -> Any:
-    """The entry of a dotted name; None if there is none."""
+    """The entry of a node under a dotted name; None if there is none."""
     first, _, rest = name.partition(".")
     return get_path(node[first], rest) if rest and first in node else node.get(first)
 
 
 def import_target(target: object, path: str) -> Callable[..., Any]:
-    """The class or function that a dotted name stands for."""
+    """Import the class or function that a `_target_` names.
+
+    Raises:
+        ConfigError: It can't be imported or called.
+    """
     if not isinstance(target, str) or "." not in target:
         raise ConfigError(f"{path}._target_", target, "must be the dotted name of a class or function")
     module, _, name = target.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}._target_", target, f"can't be imported ({error})") from error
-    if not callable(found):
+    if not callable(function):
         raise ConfigError(f"{path}._target_", target, "is neither a class nor a function")
     try:
-        inspect.signature(found)
+        inspect.signature(function)
     except ValueError as error:
         raise ConfigError(f"{path}._target_", target, "does not say which settings it takes") from error
-    result: Callable[..., Any] = found
+    result: Callable[..., Any] = function
     return result
 
 
 def foreign_targets(config: Mapping[str, Any]) -> list[str]:
-    """Every `_target_` in a configuration that no shipped option of its group has. Nothing is imported to tell."""
-    found: list[str] = []
+    """Every `_target_` in a configuration that no shipped option of its group has; nothing is imported."""
+    foreign: list[str] = []
     for group, node in config.items():
         shipped = shipped_targets(group)
-        found += [str(target) for target in _targets(node) if not (isinstance(target, str) and target in shipped)]
-    return found
+        foreign += [str(target) for target in _targets(node) if not (isinstance(target, str) and target in shipped)]
+    return foreign
 
 
 def _targets(node: Any) -> list[Any]:
     if isinstance(node, (list, tuple)):
-        return [target for part in node for target in _targets(part)]
+        return [target for entry in node for target in _targets(entry)]
     if not isinstance(node, Mapping):
         return []
     own = [node["_target_"]] if "_target_" in node else []
-    return own + [target for name, part in node.items() if name != "_target_" for target in _targets(part)]
+    return own + [target for name, entry in node.items() if name != "_target_" for target in _targets(entry)]
 
 
 _TARGET = re.compile(r"""^\s*_target_:\s*["']?([\w.]+)""", re.MULTILINE)
-# An entry of the defaults list that is an option of another group: `- /optimizer@_here_: adam`.
+# An entry of a defaults list that includes an option of another group: `- /optimizer@_here_: adam`.
 _INCLUDED_GROUP = re.compile(r"^\s*-\s*/(\w+)@_here_:", re.MULTILINE)
 
 
@@ -182,7 +204,7 @@ def targets_in_text(text: str) -> list[str]:
 
 @cache
 def shipped_targets(group: str) -> frozenset[str]:
-    """The `_target_` of every shipped option of a group, of the groups inside it, and of those that it takes over."""
+    """The `_target_` of every shipped option of a group, of the groups inside it, and of those that it includes."""
     options = (CONF / group).rglob("*.yaml") if group.isidentifier() else ()
     text = "\n".join(path.read_text(encoding="utf-8") for path in options)
     return frozenset(targets_in_text(text)).union(*map(shipped_targets, set(_INCLUDED_GROUP.findall(text))))

@@ -1,29 +1,32 @@
-"""The shipped options as the Python API names them: YAML read as it is, without Hydra."""
+"""Options of the Python API, `{"type": <option>, ...}`, as nodes of the configuration; read without Hydra."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
-import yaml
-
 from gr_cli.config.arguments import check_value
-from gr_cli.config.groups import CONF
+from gr_cli.config.options import Options
 from gr_cli.errors import ConfigError, suggestion
 
 STRATEGY_KEY = "continual_strategy"
 
 
-# YAML 1.1 reads a number with an exponent, but without a point, as text.
+# YAML 1.1 reads a number with an exponent and no point as text.
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 def plain_dict(settings: Any, path: str) -> dict[str, Any]:
-    """`settings` as nested dicts and lists of plain values, whatever kinds of mappings, lists and numbers they were.
+    """Settings as nested dicts and lists of plain values.
+
+    Args:
+        settings: Any mapping, with any mappings, sequences and numbers in it.
+        path: The dotted name of the settings, for messages.
 
     Raises:
-        ConfigError: they are no mapping, or hold what is no plain value.
+        ConfigError: They are no mapping, or contain something else than plain values.
     """
     if not isinstance(settings, Mapping):
         shown = settings if isinstance(settings, (str, int, float, list, tuple)) else type(settings).__name__
@@ -32,16 +35,16 @@ def plain_dict(settings: Any, path: str) -> dict[str, Any]:
         return {str(name): plain_value(value, f"{path}.{name}") for name, value in settings.items()}
     except ConfigError:
         raise
-    except Exception as error:  # an interpolation of OmegaConf that leads nowhere, a mapping that holds itself
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(path, type(settings).__name__, f"can't be read ({why})") from error
+    except Exception as error:  # an unresolvable interpolation of OmegaConf, a mapping that contains itself
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(path, type(settings).__name__, f"can't be read ({reason})") from error
 
 
 def plain_value(value: Any, path: str) -> Any:
-    """A value of a setting as plain Python: numbers of NumPy and torch, text, lists and mappings of such.
+    """The value of a setting as plain Python, converted from NumPy and torch.
 
     Raises:
-        ConfigError: it is of another kind.
+        ConfigError: It is no number, text, boolean, null, list or mapping.
     """
     if isinstance(value, Mapping):
         return plain_dict(value, path)
@@ -59,38 +62,57 @@ def plain_value(value: Any, path: str) -> Any:
 
 
 def option_from_dict(group: str, settings: Any, default: str, path: str) -> dict[str, Any]:
-    """The node of `{type: <option>, <parameters>}`, which stands at `path`."""
+    """The node of an option of a group.
+
+    Args:
+        group: The group.
+        settings: `{"type": <option>, <setting>: <value>, ...}`.
+        default: The option without a `type`.
+        path: The dotted name of the settings, for messages.
+
+    Raises:
+        ConfigError: There is no such option.
+    """
     parameters = plain_dict({} if settings is None else settings, path)
     return _option_with_parameters(group, f"{path}.type", parameters.pop("type", default), parameters)[0]
 
 
 def generator_from_dict(settings: Any, default: str, path: str) -> dict[str, Any]:
-    """The node of a generator, whose `optimizer` and `gradient_rule` are `{type: <option>, <parameters>}` too, or
-    parameters of what it has by itself."""
+    """The node of a generator, as `option_from_dict` makes it.
+
+    Its `optimizer` and `gradient_rule` are `{"type": <option>, ...}`, too; without a `type` they change settings of
+    the option that the generator's own YAML file chooses.
+    """
     node = option_from_dict("generator", settings, default, path)
     for group, option in (("optimizer", "adam"), ("gradient_rule", "none")):
         own = node.get(group)
         if own is None or "_target_" in own:
             continue
-        usual = option_from_dict("generator", {"type": settings.get("type", default)}, default, path).get(group)
-        if usual is not None and isinstance(own, Mapping) and "type" not in own:
-            node |= {group: {**usual, **own}}
+        chosen = option_from_dict("generator", {"type": settings.get("type", default)}, default, path).get(group)
+        if chosen is not None and isinstance(own, Mapping) and "type" not in own:
+            node |= {group: {**chosen, **own}}
         else:
             node |= {group: option_from_dict(group, own, option, f"{path}.{group}")}
     return node
 
 
 def strategy_from_dict(settings: Any) -> tuple[str, dict[str, Any], Any, str]:
-    """The one enabled strategy, its name and its node; the generator's settings if they stand beside it; and the
-    generator that it takes."""
-    given = plain_dict({} if settings is None else settings, STRATEGY_KEY)
-    generator = given.pop("generator", None)
+    """The enabled strategy of `{<strategy>: {<setting>: <value>, ...}, "generator": {...}}`.
+
+    Returns:
+        The strategy's name, its node, the settings of the generator or None, and the strategy's default generator.
+
+    Raises:
+        ConfigError: More than one strategy is enabled, or there is none of this name.
+    """
+    strategies = plain_dict({} if settings is None else settings, STRATEGY_KEY)
+    generator = strategies.pop("generator", None)
     enabled = {}
-    for name, parameters in given.items():
+    for name, parameters in strategies.items():
         own = plain_dict({} if parameters is None else parameters, f"{STRATEGY_KEY}.{name}")
-        wanted = own.pop("enabled", True)
-        check_value(wanted, bool, f"{STRATEGY_KEY}.{name}.enabled")
-        if wanted:
+        is_enabled = own.pop("enabled", True)
+        check_value(is_enabled, bool, f"{STRATEGY_KEY}.{name}.enabled")
+        if is_enabled:
             enabled[name] = own
     if len(enabled) > 1:
         raise ConfigError(STRATEGY_KEY, ", ".join(enabled), "only one strategy can be enabled", "leave out the others")
@@ -98,19 +120,19 @@ def strategy_from_dict(settings: Any) -> tuple[str, dict[str, Any], Any, str]:
     if (regularizer := parameters.get("regularizer")) is not None:
         path = f"{STRATEGY_KEY}.{name}.regularizer"
         own = {"type": regularizer} if isinstance(regularizer, str) else plain_dict(regularizer, path)
-        kind = own.pop("type", None)
+        option = own.pop("type", None)
         parameters["regularizer"] = (
-            _option_with_parameters("strategy/regularizer", f"{path}.type", kind, own)[0] or None
+            _option_with_parameters("strategy/regularizer", f"{path}.type", option, own)[0] or None
         )
-    node, takes = _option_with_parameters("strategy", STRATEGY_KEY, name, parameters)
-    return name, node, generator, takes or "vae"
+    node, default_generator = _option_with_parameters("strategy", STRATEGY_KEY, name, parameters)
+    return name, node, generator, default_generator or "vae"
 
 
 def _option_with_parameters(
     group: str, path: str, option: object, parameters: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str | None]:
-    """An option of a group with the caller's parameters, and the generator that it takes if it says so."""
-    options = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    """The node of an option with the caller's parameters, and the generator that the option chooses, if any."""
+    options = _options().names(group)
     if option not in options:
         raise ConfigError(path, option, f"must be one of {', '.join(options)}", suggestion(str(option), options))
     node, generator = _read_option(group, str(option))
@@ -118,21 +140,15 @@ def _option_with_parameters(
 
 
 def _read_option(group: str, option: str) -> tuple[dict[str, Any], str | None]:
-    """The settings of an option with all that it inherits, and the generator that it takes if it says so."""
-    own = yaml.safe_load((CONF / group / f"{option}.yaml").read_text(encoding="utf-8")) or {}
-    node: dict[str, Any] = {}
-    generator = None
-    for part in own.pop("defaults", []):
-        if isinstance(part, str):
-            if part != "_self_":
-                inherited, theirs = _read_option(group, part)
-                node, generator = node | inherited, theirs or generator
-            continue
-        ((name, value),) = part.items()
-        if name.startswith("override /generator"):
-            generator = value
-        elif name.startswith("/"):  # /<group>@_here_
-            node |= _read_option(name.strip("/").partition("@")[0], value)[0]
-        elif value is not None:
-            node[name] = _read_option(f"{group}/{name}", value)[0]
-    return node | own, generator
+    """The node of an option with the options of the groups inside it, and the generator that it chooses, if any."""
+    read = _options().read(group, option)
+    node = dict(read.values)
+    for inner, choice in read.choices.items():
+        if inner.startswith(f"{group}/") and choice is not None:
+            node[inner.removeprefix(f"{group}/")] = _read_option(inner, choice)[0]
+    return node, read.choices.get("generator")
+
+
+@cache
+def _options() -> Options:
+    return Options()

@@ -286,7 +286,7 @@ def unread(folder: Path, gr_run) -> set[str]:
     code, out, err = gr_run(f"audit={folder}")
     names = {line.split(": ")[1] for line in out.splitlines() if line.startswith("not read: ")}
     assert code == (3 if names else 0), out + err
-    assert ("not all of it could be read" in err) == bool(names) and err.count("\n") == bool(names)
+    assert ("of its parts could not be read" in err) == bool(names) and err.count("\n") == bool(names)
     return names
 
 

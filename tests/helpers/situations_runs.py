@@ -220,7 +220,7 @@ RUNS: Table = {
     ],
     "cli/main.py": [
         ("_audit", of_a_folder("audit", lambda folder: add(folder, of_task(0, 2))), "2 training samples"),
-        ("not all of it could be read", of_a_folder("audit", file("export.pt", "no tensors"))),
+        ("of its parts could not be read", of_a_folder("audit", file("export.pt", "no tensors"))),
         ("_job", interrupted("-m", "seed=0,1"), "interrupted; repeat the command"),
     ],
     "runner/group.py": [
@@ -258,7 +258,7 @@ RUNS: Table = {
     ],
     "config/settings.py": [
         ("has settings of its own", of_a_folder("resume", config_with("train", 3))),
-        ("begins with a home that is not there", of_a_folder("resume", config_with("data_root", "~no_such_user/x"))),
+        ("is in an unknown user's home folder", of_a_folder("resume", config_with("data_root", "~no_such_user/x"))),
     ],
     "runner/finished.py": [
         ("its checkpoint is gone", lambda hands: without_checkpoint(hands.over()) or hands.again()),

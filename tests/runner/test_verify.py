@@ -52,7 +52,7 @@ def test_a_run_that_is_not_finished_can_not_be_verified(gr_run, finished):
     assert code == 2
     assert err == f"gr-run: {finished}: can't be verified, it is interrupted; finish it with resume={finished}\n"
     assert gr_run("verify=nowhere")[0] == 2
-    assert "goes alone: remove seed=3" in gr_run(f"verify={finished}", "seed=3")[2]
+    assert "can't be combined with other arguments: remove seed=3" in gr_run(f"verify={finished}", "seed=3")[2]
 
 
 def test_a_run_whose_state_is_of_an_earlier_task_can_not_be_verified(gr_run, made):

@@ -30,7 +30,7 @@ def _nothing_kept(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("benchmark=permuted_mnist benchmark/features=conv", "features=conv: this benchmark takes no features"),
+        ("benchmark=permuted_mnist benchmark/features=conv", "features=conv: this benchmark has no features"),
         ("benchmark/features=conf", "there are conv, conv_cifar10, conv_fashion_mnist, conv_mnist, "),
         ("benchmark/feature=conv", "did you mean 'benchmark/features'?"),
         ("benchmark/features=resnet18", "benchmark.features.weights=null: must be a file"),
