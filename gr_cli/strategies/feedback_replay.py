@@ -42,8 +42,8 @@ class FeedbackReplay(GenerativeReplay):
         temperature: Temperature T of the softmax of teacher and solver on soft targets.
         distillation_scale: Factor of the loss on soft targets: 1 (`none`) or T^2 (`temperature_squared`, Hinton et al.
             2015).
-        consolidate_every: Iterations between two consolidations in a task-free stream (`task_boundaries=unknown`): at
-            each, the network is copied and frozen again. Unused where boundaries are known.
+        consolidate_every: Iterations between two consolidations, at which the network is copied and frozen again.
+            Required in task-free streams (`task_boundaries=unknown`), else not allowed.
         regularizer: Penalty on the solver's parameters that is added to the loss; None: no penalty.
     """
 

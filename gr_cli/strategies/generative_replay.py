@@ -76,14 +76,14 @@ class GenerativeReplay(ReplayStrategy):
             `current_and_replay` samples with the weights of the solver's losses.
         generator_training: Whether the generator is trained `alongside` the solver or in separate steps `before` or
             `after` it; the number of generator updates is the same.
-        generator_scope: `shared`: one generator for all tasks, trained on its own samples of earlier tasks too.
-            `per_task`: one generator for each task, trained on that task only and frozen at its end.
+        generator_scope: One generator for all tasks, which is trained on its own samples of earlier tasks too
+            (`shared`), or one for each task, trained on that task only and frozen at its end (`per_task`).
         current_data: What the solver learns the current task from: its `real` samples, or `generated` ones, so that
             current and earlier classes have the same quality.
         current_targets: Targets of current samples: their `labels`, or the generator's class probabilities
             (`likelihood`).
-        consolidate_every: Iterations between two consolidations in a task-free stream (`task_boundaries=unknown`): at
-            each, the networks are copied and frozen again and the memory is emptied. Unused where boundaries are known.
+        consolidate_every: Iterations between two consolidations, at which the networks are copied and frozen again and
+            the memory is emptied. Required in task-free streams (`task_boundaries=unknown`), else not allowed.
         regularizer: Penalty on the solver's parameters that is added to the loss; None: no penalty.
     """
 
