@@ -20,7 +20,7 @@ PLAIN = "model._target_=helpers.situations_commands.Plain"
 
 
 def more_tasks_than_gates(hands: Hands) -> object:
-    config = {"scenario": "domain", "generator": {"type": "bir", "tasks": 1}, "continual_strategy": {"bir": {}}}
+    config = {"scenario": "domain", "generator": {"type": "bir", "num_tasks": 1}, "continual_strategy": {"bir": {}}}
     trainer = ContinualTrainer(SimpleMLP(4, [3], 2), config)
     for _ in range(2):
         trainer.train_task([(torch.rand(4, 4), torch.tensor([0, 1, 0, 1]))])
@@ -94,7 +94,7 @@ COMMANDS: Table = {
     ],
     "nn/augmentation.py": [
         ("augment.{}={}: needs images", of_vectors("augment.flip=0.5")),
-        ("augment.shift={}: moves images of", mistake("augment.shift=8")),
+        ("augment.shift={}: shifts images of", mistake("augment.shift=8")),
     ],
     "config/instantiate.py": [
         ("must name an option of this group", typed("+generator.optimizer=3")),
@@ -184,19 +184,19 @@ COMMANDS: Table = {
         ("is missing; it can't be removed", mistake("~train")),
     ],
     "strategies/feedback_replay.py": [
-        ("has gates for so many tasks", more_tasks_than_gates),
+        ("the generator has gates for so many tasks only", more_tasks_than_gates),
         ("does not read the solver's features", typed("strategy=rtf generator=vae")),
     ],
     "strategies/generative_classifier.py": [
         ("has no likelihood", typed("strategy=generative_classifier generator=vae")),
         ("learns each class once", typed("strategy=generative_classifier scenario=domain")),
     ],
-    "strategies/generator_data.py": [
+    "strategies/generator_memory.py": [
         ("would have no training samples", mistake("strategy.memory_size=0")),
     ],
     "strategies/generative_replay.py": [
         ("shares its network with the solver", typed("generator=rtf")),
-        ("keeps what it was fitted to by class", typed("generator=mixture scenario=domain")),
+        ("is fitted once per class", typed("generator=mixture scenario=domain")),
     ],
     "strategies/replay_targets.py": [
         ("strategy.current_data=generated", typed("strategy.current_data=generated")),
@@ -205,7 +205,7 @@ COMMANDS: Table = {
         ("compares all classes", typed("generator=mixture strategy.targets=likelihood scenario=task")),
     ],
     "strategies/icarl.py": [
-        ("needs a unit for each class", typed("strategy=icarl scenario=domain")),
+        ("needs one output unit per class", typed("strategy=icarl scenario=domain")),
         ("needs a model with features", typed(f"{PLAIN} strategy=icarl")),
     ],
     "training/task_free.py": [
