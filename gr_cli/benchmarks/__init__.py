@@ -1,4 +1,4 @@
-"""Benchmarks: where samples come from, and how they become a stream of tasks."""
+"""Benchmarks: sources that load data sets, and streams that divide them into tasks."""
 
 from gr_cli.benchmarks.base import Benchmark as Benchmark
 from gr_cli.benchmarks.base import Samples as Samples

@@ -1,4 +1,4 @@
-"""The values that a benchmark is made of."""
+"""Samples, tasks and benchmarks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EVALUATION_BATCH = 1000
 
 @runtime_checkable
 class MovableTransform(Protocol):
-    """A transform that has tensors of its own, which must lie where the samples do."""
+    """A transform with tensors of its own, which must be on the device of the samples."""
 
     def to(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         """The same transform on `device`."""
@@ -28,10 +28,15 @@ class MovableTransform(Protocol):
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples as rows of a `store` (M, ...) uint8 or float, kept whole on one device, and their labels `y` (N,) int64.
+    """Labelled samples: indices into a store that stays on one device as one tensor.
 
-    `index` (N,) says which rows they are; None: all, in order. Tasks and replicas share a store, which is never
-    copied. `transform` maps raw rows to raw rows of the task's view of them, when they are asked for.
+    Tasks and replicas share a store without copying it.
+
+    Attributes:
+        store: All stored samples, uint8 or float, (M, ...).
+        y: Labels, int64 (N,).
+        transform: Maps raw stored samples (B, ...) to those of the task, applied when samples are read.
+        index: Rows of the store that belong to these samples, (N,); None: all rows in order.
     """
 
     store: Tensor
@@ -44,16 +49,16 @@ class Samples:
 
     @property
     def x(self) -> Tensor:
-        """The raw rows (N, ...) of the samples, before any transform."""
+        """The stored samples (N, ...), before the transform."""
         return self.store if self.index is None else self.store[self.index]
 
     def store_rows(self, index: Tensor) -> Tensor:
-        """The rows of the store that the samples at `index` are."""
+        """Rows of the store for the samples at `index`."""
         return index if self.index is None else self.index[index]
 
     def values_at_rows(self, rows: Tensor) -> Tensor:
-        """Rows (...) of the store as a network gets them, (..., *shape): float, bytes scaled to [0, 1]."""
-        # Flat, because then torch copies whole rows.
+        """Transformed samples (..., *shape) of the store's `rows` (...) as floats; bytes are scaled to [0, 1]."""
+        # Flattened, so that torch copies whole rows.
         flat = self.store.flatten(1).index_select(0, rows.flatten())
         raw = flat.view(*rows.shape, *self.store.shape[1:])
         if self.transform is not None:
@@ -61,7 +66,7 @@ class Samples:
         return as_floats(raw)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The samples at `index`: x float32, bytes scaled to [0, 1], and y."""
+        """The samples at `index`: x as floats, bytes scaled to [0, 1], and y."""
         return self.values_at_rows(self.store_rows(index)), self.y[index]
 
     def batches(self, size: int = EVALUATION_BATCH) -> Iterator[tuple[Tensor, Tensor]]:
@@ -70,28 +75,28 @@ class Samples:
             yield self.batch(index)
 
     def select(self, index: Tensor) -> Samples:
-        """Only the samples at `index`."""
+        """The samples at `index`."""
         return replace(self, y=self.y[index], index=self.store_rows(index))
 
     def subsample(self, max_samples: int | None) -> Samples:
-        """At most so many samples, in equal steps through all of them; None: all."""
+        """At most `max_samples` samples at equal intervals; None: all."""
         if max_samples is None or len(self) <= max_samples:
             return self
         return self.select(torch.arange(max_samples, device=self.y.device) * len(self) // max_samples)
 
     def to(self, device: torch.device, offset: int | Tensor) -> Samples:
-        """The same samples on `device`, `offset`, one for all or (N,), added to each label."""
+        """The same samples on `device`, with `offset`, a number or (N,), added to the labels."""
         transform = self.transform.to(device) if isinstance(self.transform, MovableTransform) else self.transform
         index = None if self.index is None else self.index.to(device)
         y = self.y.to(device)
         if isinstance(offset, Tensor):
             y = y + offset.to(device)
-        elif offset:  # where nothing changes, tasks go on sharing their labels
+        elif offset:  # with offset 0 tasks keep sharing their labels
             y = y + offset
         return Samples(_store_on(self.store, device), y, transform, index)
 
     def with_transform_applied(self) -> Samples:
-        """The same samples with the transform carried out."""
+        """The same samples with a store of their own that holds the transformed samples."""
         if self.transform is None:
             return Samples(self.x, self.y)
         parts = [self.transform(part) for part in self.x.split(EVALUATION_BATCH)]
@@ -99,7 +104,7 @@ class Samples:
 
     @staticmethod
     def concatenate(parts: Sequence[Samples]) -> Samples:
-        """All samples of `parts`, one after the other."""
+        """All samples of `parts`, in order."""
         first = parts[0]
         if all(part.store is first.store and part.index is not None and part.transform is None for part in parts):
             rows = torch.cat([part.index for part in parts if part.index is not None])
@@ -108,11 +113,12 @@ class Samples:
         return Samples(torch.cat([p.x for p in whole]), torch.cat([p.y for p in whole]))
 
 
-# Stores on other devices, by where they came from: the tasks and runs that share a store share them, too.
+# Copies of stores on other devices, shared by the tasks and runs that share the store.
 _device_copies: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def _store_on(store: Tensor, device: torch.device) -> Tensor:
+    """The store on `device`, copied once for all tasks and runs that share it."""
     if store.device == device:
         return store
     mine: dict[torch.device, Tensor] = _device_copies.setdefault(store, {})
@@ -123,10 +129,18 @@ def _store_on(store: Tensor, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Task:
-    """One task: its `classes` by name; labels `y` of its samples count from 0 in the order of `classes`.
+    """One task of a stream.
 
-    `repeats`: the earlier task whose classes these are again; None: they are its own.
-    `origin` (N,): the task that each training sample is from, in whose classes its label counts; None: this one.
+    Attributes:
+        id: Position in the stream, from 0.
+        name: Name for tables and pictures.
+        classes: Names of the classes; labels count from 0 in this order.
+        train: Training samples.
+        test: Test samples.
+        validation: Samples held out from training; None if there are none.
+        repeated_task: Earlier task with the same classes, in streams with repetition; None: its classes are new.
+        origin_task: Task from which each training sample comes, (N,), where tasks exchange samples. A label counts
+            within the classes of that task. None: all are the task's own.
     """
 
     id: int
@@ -139,19 +153,32 @@ class Task:
     origin_task: Tensor | None = None
 
     def map(self, function: Callable[[Samples], Samples]) -> Task:
-        """The same task with `function` applied to all its samples."""
+        """The same task with `function` applied to each of its splits."""
         held_out = None if self.validation is None else function(self.validation)
         return replace(self, train=function(self.train), test=function(self.test), validation=held_out)
 
     def evaluation_splits(self) -> dict[str, Samples]:
-        """What can be evaluated, by name."""
+        """The splits for evaluation, by name: `test`, and `validation` if there is one."""
         held_out = {} if self.validation is None else {"validation": self.validation}
         return {"test": self.test} | held_out
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A stream of tasks over samples that are what `spec` says."""
+    """A stream of tasks.
+
+        >>> from gr_cli.benchmarks import Digits, split
+        >>> benchmark = split(Digits(), seed=0, classes_per_task=5)
+        >>> [task.name for task in benchmark.tasks]
+        ['0 1 2 3 4', '5 6 7 8 9']
+        >>> x, y = benchmark.tasks[0].train.batch(torch.arange(3))
+        >>> x.shape, y.tolist(), benchmark.spec.value_range
+        (torch.Size([3, 1, 8, 8]), [0, 1, 2], (0.0, 1.0))
+
+    Attributes:
+        tasks: The tasks in order of training.
+        spec: Shape, range and likelihood of the samples.
+    """
 
     tasks: tuple[Task, ...]
     spec: SampleSpec
@@ -163,16 +190,21 @@ class Benchmark:
 
     @property
     def repeated_tasks(self) -> list[int | None]:
-        """For each task the earlier one whose classes come again in it, if they do."""
+        """For each task the earlier task with the same classes, or None."""
         return [task.repeated_task for task in self.tasks]
 
     @property
     def has_task_overlap(self) -> bool:
-        """Whether tasks hold training samples of each other."""
+        """Whether tasks exchange training samples."""
         return any(task.origin_task is not None for task in self.tasks)
 
     def to(self, device: torch.device, offsets: Sequence[int]) -> Benchmark:
-        """The same stream on `device`, the labels raised by the offset of the task that they count in."""
+        """The same stream on `device`, with output units as labels.
+
+        Args:
+            device: Device of the samples.
+            offsets: First output unit of each task, added to the labels of its classes.
+        """
         moved, each = [], torch.tensor(offsets)
         for task, offset in zip(self.tasks, offsets, strict=True):
             there = task.map(lambda samples, offset=offset: samples.to(device, offset))  # type: ignore[misc]
@@ -183,7 +215,20 @@ class Benchmark:
 
 
 def hold_out(samples: Samples, share: float, draws: RandomStreams, task: int) -> tuple[Samples, Samples | None]:
-    """Split off `share` of each class for validation: (train, validation), validation None for a share of 0."""
+    """Split a share of each class off for validation.
+
+    Args:
+        samples: Training samples.
+        share: Share of each class, in [0, 1).
+        random_streams: Random streams of the benchmark.
+        task: Index of the task, for the random stream.
+
+    Returns:
+        Training and validation samples; validation is None for a share of 0.
+
+    Raises:
+        DataError: A class would have no training sample, or validation none at all.
+    """
     if share == 0:
         return samples, None
     held = stratified_mask(samples.y, share, draws.permutation(StreamNames.VALIDATION_SPLIT, task, n=len(samples)))
@@ -196,9 +241,13 @@ def hold_out(samples: Samples, share: float, draws: RandomStreams, task: int) ->
 
 
 def stratified_mask(y: Tensor, share: float, order: Tensor, min_per_class: int = 0) -> Tensor:
-    """Which of samples with labels `y` (N,) are the first in `order` (N,), up to `share` of each class: bool (N,).
+    """Mask (N,) of the first samples of each class in a given order.
 
-    Of each class it is at least so many.
+    Args:
+        y: Labels (N,).
+        share: Share of each class, rounded.
+        order: Permutation of the samples (N,).
+        min_per_class: Least number of samples of each class.
     """
     shuffled, chosen = y[order], torch.zeros(len(y), dtype=torch.bool, device=y.device)
     for label in shuffled.unique():

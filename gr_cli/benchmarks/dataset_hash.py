@@ -1,4 +1,4 @@
-"""What tells the samples of a benchmark from others, whatever the files are called that they come from."""
+"""A hash of a benchmark's samples, independent of file names."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from torch.utils.weak import WeakIdKeyDictionary
 from gr_cli.benchmarks.base import Benchmark
 from gr_cli.system.cache import content_hash
 
-# The runs of a sweep share stores, and the tasks of a stream of views their labels, too: these are gone through once.
+# Hashes by tensor: runs of a sweep share stores, and transformed tasks share labels.
 _tensor_hashes: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def dataset_hash(benchmark: Benchmark) -> str:
-    """A name for all samples and labels, in their tasks. How a task sees them is left out: settings and seed tell."""
+    """Hash of all stored samples and labels by task.
+
+    Transforms are left out: settings and seed determine them.
+    """
     found = []
     for task in benchmark.tasks:
         for part in (task.train, task.test, task.validation):

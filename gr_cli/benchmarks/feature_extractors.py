@@ -1,6 +1,6 @@
-"""Frozen features as preprocessing: images become vectors once, and everything else works on the vectors.
+"""Frozen feature extractors: images become vectors once, before training.
 
-Replay then happens in the space of features: with `strategy=bir` this is the internal replay of brain-inspired replay
+Replay then happens in feature space: with `strategy=bir` this is the internal replay of brain-inspired replay
 (van de Ven et al. 2020), whose convolutions are pretrained and frozen.
 """
 
@@ -29,18 +29,33 @@ from gr_cli.system.devices import deterministic_kernels
 from gr_cli.system.messages import print_status, with_progress
 from gr_cli.types import LayerSizes, NonNegativeInt, PositiveInt
 
-_VERSION = 1  # of what is computed here: another one has nothing to do with what was kept
-_BATCH = 100  # images that become features at once
+_VERSION = 1  # part of the cache key: increase it when the computation changes
+_BATCH = 100  # images per forward pass
 _PRETRAINING_BATCH, _PRETRAINING_LR = 128, 0.001
 
 Shape = tuple[int, int, int]
 
 
 class FeatureExtractor(ABC):
-    """A frozen network that turns images (B, C, H, W) with values in [0, 1] into vectors (B, F) of unbounded values.
+    """A frozen network that maps images (B, C, H, W) in [0, 1] to unbounded vectors (B, F).
 
-    What it makes of a data set is kept below `cache_root`, under a name that tells the network and the data apart from
-    all others.
+    The vectors of a data set are cached below `cache_root`, in a file named after the network's weights and the data.
+    A subclass supplies the network:
+
+        >>> import tempfile
+        >>> from gr_cli.benchmarks import Digits
+        >>> class AveragePooling(FeatureExtractor):
+        ...     def network(self, data, shape):
+        ...         return nn.AvgPool2d(4)
+        >>> with tempfile.TemporaryDirectory() as cache_root:
+        ...     extractor = AveragePooling(normalise=False, cache_root=cache_root, device=torch.device("cpu"))
+        ...     extractor.extract(Digits().load()).train.x.shape
+        torch.Size([1440, 4])
+
+    Args:
+        normalise: Scale each vector to mean 0 and variance 1.
+        cache_root: Folder of the cache; the vectors lie in `features/` below it.
+        device: Device on which vectors are computed.
     """
 
     def __init__(self, normalise: bool, cache_root: str, device: torch.device) -> None:
@@ -48,14 +63,18 @@ class FeatureExtractor(ABC):
 
     @abstractmethod
     def network(self, data: Dataset, shape: Shape) -> nn.Module:
-        """The network, for images of that shape from `data`, of which it must not have learnt anything."""
+        """The network for images of `shape` (C, H, W) from `data`; it must not have been trained on `data`."""
 
     def extract(self, data: Dataset, cache_name: str = "") -> Dataset:
-        """The features of all samples of `data`, float32. Those of what was at its `origin` before are kept no longer;
-        it is a name for where data come from that may change.
+        """The data set with the vectors of all samples as float32 samples.
+
+        Args:
+            data: Data set of images.
+            cache_name: Name of a source whose content may change; cached vectors of earlier content are removed.
 
         Raises:
-            ConfigError, DataError: the samples are no images, the weights don't fit.
+            ConfigError: The samples are not images, or the network was pretrained on `data`.
+            DataError: The weights don't fit the network, or the vectors are not finite.
         """
         shape = data.spec.shape
         if len(shape) != 3:
@@ -89,25 +108,28 @@ class FeatureExtractor(ABC):
         if self.normalise:
             found = F.layer_norm(found, found.shape[1:])
         if not found.isfinite().all():
-            raise DataError("benchmark.features: are not finite; the weights of the network hold something else")
+            raise DataError("benchmark.features: vectors are not finite; check the weights of the network")
         return found
 
 
-# --- convolutions of our own
+# --- convolutions
 
 
 class ConvFeatureExtractor(FeatureExtractor):
-    """Convolutions 3x3, each but the first of stride 2, as of van de Ven et al. (2020), pretrained or not.
+    """Stride-2 convolutions as in brain-inspired replay, optionally pretrained (van de Ven et al. 2020).
+
+    All convolutions are 3x3; the first has stride 1.
 
     Args:
-        channels: of each convolution; default: 16, 32, ... up to 256, until the maps have 2x2 pixels.
-        weights: `pretrained` by this program; `random`; or a file with a state dict, whose names are those of a `CNN`.
-        pretrain: the data set from which it learns to classify; never the benchmark's own.
-        pretrain_iterations: steps of that, of 128 samples.
-        pretrain_seed: of initial weights and pretraining, not the run's: so all seeds share one network.
-        normalise: bring the values of each vector to mean 0 and variance 1.
-        cache_root: folder in which what was computed is kept.
-        device: where it is computed.
+        channels: Output channels of each convolution; null: 16, 32, ... up to 256, until the maps have 2x2 pixels.
+        weights: `pretrained` by this program on `pretrain`; `random`; or a file with the state dict of a `CNN`.
+        pretrain: Data set of the pretraining; must differ from that of the benchmark.
+        pretrain_iterations: Pretraining iterations, with batches of 128 samples.
+        pretrain_seed: Seed of initial weights and pretraining, independent of the run's seed, so that all seeds share
+            one network.
+        normalise: Scale each vector to mean 0 and variance 1.
+        cache_root: Folder of the cache; the vectors lie in `features/` below it.
+        device: Device on which vectors are computed.
     """
 
     def __init__(
@@ -144,7 +166,11 @@ class ConvFeatureExtractor(FeatureExtractor):
         return network
 
     def _pretrained_weights(self, network: Convolutions, data: Dataset, shape: Shape) -> Tensors:
-        """The weights after pretraining; `network` has those before it."""
+        """The weights after pretraining, from the cache if possible; `network` has the initial weights.
+
+        Raises:
+            ConfigError: The pretraining data is that of the benchmark.
+        """
         assert self.pretrain is not None
         lessons = load_dataset(self.pretrain)
         content = content_hash(lessons.train.x)
@@ -152,7 +178,7 @@ class ConvFeatureExtractor(FeatureExtractor):
             raise ConfigError(
                 "benchmark.features.pretrain",
                 _source_name(self.pretrain),
-                "is the benchmark's own data, of which frozen features must have seen nothing",
+                "is the benchmark's own data, which a frozen network must not be trained on",
                 "try benchmark/features=conv",
             )
         settings = (_VERSION, torch.__version__, self.device.type, self.pretrain_iterations, self.pretrain_seed)
@@ -177,7 +203,19 @@ def _source_name(source: object) -> str:
 def pretrain(
     network: nn.Module, dataset: Dataset, shape: Shape, iterations: int, draws: RandomStreams, device: torch.device
 ) -> Tensors:
-    """The weights of `network` once it classifies `lessons`, brought to `shape`, with a linear layer on top."""
+    """Pretrain `network` as a classifier of `dataset` with a linear output layer.
+
+    Args:
+        network: Feature extractor; trained in place.
+        dataset: Labelled images, resized to `shape`.
+        shape: (C, H, W) that the network expects.
+        iterations: Training iterations, with batches of 128 samples.
+        random_streams: Random streams of the pretraining.
+        device: Device of the training.
+
+    Returns:
+        The state dict of `network`.
+    """
     network.to(device)
     with torch.no_grad():
         size = network(torch.zeros(1, *shape, device=device)).shape[1]
@@ -197,7 +235,7 @@ def pretrain(
 
 
 class _TorchvisionInput(nn.Module):
-    """Images as a network of torchvision wants them: in three colours, of a size, and with the usual scale."""
+    """Converts images to RGB, resizes them, and normalizes them by ImageNet's mean and standard deviation."""
 
     mean: Tensor
     deviation: Tensor
@@ -205,7 +243,7 @@ class _TorchvisionInput(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
-        # Of ImageNet, as all published weights of torchvision expect.
+        # Mean and standard deviation of ImageNet, as torchvision's weights expect.
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
 
@@ -217,15 +255,15 @@ class _TorchvisionInput(nn.Module):
 
 
 class TorchvisionFeatureExtractor(FeatureExtractor):
-    """A ResNet of torchvision (He et al. 2016) without its last layer, its weights from a file of the user's.
+    """A ResNet of torchvision without its classification layer, with weights from a file (He et al. 2016).
 
     Args:
-        name: which one.
-        weights: a file with its state dict, as torchvision publishes them; nothing is fetched.
-        image_size: to which images are scaled, each way.
-        normalise: bring the values of each vector to mean 0 and variance 1.
-        cache_root: folder in which what was computed is kept.
-        device: where it is computed.
+        name: Architecture.
+        weights: File with the state dict, as torchvision publishes it; nothing is downloaded.
+        image_size: Height and width in pixels to which images are resized.
+        normalise: Scale each vector to mean 0 and variance 1.
+        cache_root: Folder of the cache; the vectors lie in `features/` below it.
+        device: Device on which vectors are computed.
     """
 
     def __init__(
@@ -259,15 +297,15 @@ class TorchvisionFeatureExtractor(FeatureExtractor):
 
 # --- weights from a file
 
-# Layers above the features, which a file may hold, too.
+# Prefixes of layers above the features, which a file may contain.
 _HEAD_PREFIXES = ("fc.", "hidden.", "output.")
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Give `network` the weights of a state dict in a file; those of layers above it are passed over.
+    """Load a state dict from a file into `network`, ignoring layers above the features.
 
     Raises:
-        DataError: there is no such file, or it holds something else.
+        DataError: The file can't be read, is no state dict, or doesn't fit the network.
     """
     field = f"benchmark.features.weights={path}"
     try:
@@ -281,7 +319,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     wanted = network.state_dict()
     given = {str(name): value for name, value in stored.items() if not str(name).startswith(_HEAD_PREFIXES)}
     _raise_if_any(field, "lacks", [name for name in wanted if name not in given])
-    _raise_if_any(field, "holds, besides what is needed,", [name for name in given if name not in wanted])
+    _raise_if_any(field, "has unexpected entries:", [name for name in given if name not in wanted])
     for name, value in given.items():
         if value.shape != wanted[name].shape:
             raise DataError(

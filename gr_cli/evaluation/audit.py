@@ -1,7 +1,6 @@
-"""The raw-sample audit: which training samples of its benchmark a run's folder holds, wherever in it they lie.
+"""Raw-sample audit: which training samples of its benchmark a run's folder contains.
 
-Nothing here knows where a strategy keeps things: every file of the folder is read as numbers, and samples are searched
-for in all of them.
+The audit does not rely on what a strategy reports: every file of the folder is read as numbers and searched.
 """
 
 from __future__ import annotations
@@ -33,18 +32,24 @@ from gr_cli.training.stages import training_tasks
 
 # Rows of fewer values than this resemble samples by chance.
 _MIN_VALUES = 16
-# The gradient of a unit that one sample alone moved is that sample times a small number. Optimisers and regularisers
-# keep what they make of gradients; a row of theirs that is this much fainter than its sample is a trace. The largest
-# that was found in runs of few iterations was 0.004; in those of usual length they are below 0.0001.
+# The gradient of a unit that only one sample activates is that sample times a small number. Optimizers and regularizers
+# store functions of gradients; a copy in their state below this scale is a trace. The largest trace in runs of few
+# iterations was 0.004; in runs of usual length they are below 0.0001.
 _GRADIENT_STATE, _TRACE_SCALE = re.compile(r"checkpoint(\.\w+)?\.pt: learner\.(optimizers|regularizer)\."), 0.05
-# A sample is found where parts with so much of its contrast (squared deviations from its mean) are.
+# Share of a sample's contrast (squared deviations from its mean) that must be found.
 _MIN_CONTRAST = 0.4
 
 
 @dataclass(frozen=True)
 class TaskFinding:
-    """How many different training samples of a task were found, and in which places; `under_way`: whether the
-    checkpoint was written in the middle of the task, while its samples may lie there."""
+    """Training samples of one task in a run's folder.
+
+    Attributes:
+        task: Index of the task.
+        samples: Number of different samples that were found.
+        locations: Files, and keys within, that contain them.
+        in_progress: Whether the checkpoint was written during the task, when its samples are allowed.
+    """
 
     task: int
     samples: int
@@ -52,20 +57,20 @@ class TaskFinding:
     in_progress: bool
 
     def __str__(self) -> str:
-        return f"task {self.task}{' (under way)' if self.in_progress else ''}: {self.samples}"
+        return f"task {self.task}{' (in progress)' if self.in_progress else ''}: {self.samples}"
 
 
 @dataclass(frozen=True)
 class AuditResult:
-    """What was found in a run's folder.
+    """Result of an audit.
 
     Attributes:
-        tasks: a finding for each task.
-        outlived: how many different samples were found that are not of a task under way.
-        places: where these lie.
-        traces: how many more left their gradient in the state of an optimiser or a regulariser.
-        claims_to_store: whether status.json says that the run stores raw samples.
-        unread: what could not be read, by place, with the reason.
+        tasks: Finding for each task.
+        num_retained: Number of different samples that outlived their task.
+        locations: Files, and keys within, that contain these.
+        num_traces: Number of further samples whose gradient is in the state of an optimizer or a regularizer.
+        claims_to_store: `stores_raw_samples` in status.json.
+        unread: Reason for each location that could not be read.
     """
 
     tasks: tuple[TaskFinding, ...]
@@ -77,56 +82,59 @@ class AuditResult:
 
     @property
     def violated(self) -> bool:
-        """Whether samples were found that should not be there."""
+        """Whether the folder contains samples although the run claims to store none."""
         return self.num_retained > 0 and not self.claims_to_store
 
     @property
     def incomplete(self) -> bool:
-        """Whether nothing speaks against the run, but not all of its folder could be read."""
+        """Whether nothing was violated, but some of the folder could not be read."""
         return bool(self.unread) and not self.violated
 
     @property
     def verdict(self) -> str:
-        """One line: whether what was found agrees with what the run says of itself."""
+        """One line: whether the findings agree with the run's claim."""
         said, where = f"stores_raw_samples: {str(self.claims_to_store).lower()}", ", ".join(self.locations)
         if self.violated:
             return f"{said}, but {self.num_retained} training samples were found, in {where}"
         if self.num_retained:
-            return f"stores raw samples, as it says: {self.num_retained} in {where}"
+            return f"stores raw samples, as claimed: {self.num_retained} in {where}"
         return f"{said}, and none was found" + (
-            " of a task that is over" if any(task.samples for task in self.tasks) else ""
+            " of a finished task" if any(task.samples for task in self.tasks) else ""
         )
 
     def __str__(self) -> str:
-        """A line for each task, one for traces if there are any, one for each thing not read, and the verdict."""
-        traces = f"traces of {self.num_traces} samples, their gradients, in the state of optimisers and regulariser"
+        """A line per task, for traces, and per unread location; then the verdict."""
+        traces = f"traces of {self.num_traces} samples (gradients) in the state of optimizers and regularizer"
         unread = [f"not read: {place}: {reason}" for place, reason in sorted(self.unread.items())]
         return "\n".join([*map(str, self.tasks), *([traces] if self.num_traces else []), *unread, self.verdict])
 
 
 def audit(path: Path, trust: Collection[str] = ()) -> AuditResult:
-    """Look for training samples in every file of the folder `path` of a run, and of the folders below.
+    """Search for training samples in every file of the run folder `path` and its subfolders.
 
-    A sample is found at any scale, offset and rounding to 8 bits or more, by rows or by columns, flipped, inverted,
-    padded, enlarged, and in pieces of a quarter or more, once so many of these are there that they hold 2/5 of its
-    contrast. Samples are looked for as each task presents them, and, where it
-    transforms them, also as the source has them. One that lies in several places counts once. A faint copy in the
-    state of an optimiser or a regulariser, where a gradient may be one, is a trace, and no violation.
+    A sample is found at any scale, offset and rounding to 8 bits or more, by rows or columns, flipped, inverted,
+    padded, enlarged, and in pieces of a quarter or more that hold 2/5 of its contrast together. Samples are searched
+    for as each task presents them and, where a transform applies, also as stored. A sample in several locations counts
+    once. A faint copy in the state of an optimizer or a regularizer may be a gradient; it is a trace, not a violation.
 
-    Not found are samples that were rotated by other than right angles, made smaller or grey, distorted, encrypted, or
-    rounded more coarsely, those with something between all their values, and those that are constant.
+    Not found are samples that are rotated by other than right angles, reduced in size, converted to grey, distorted,
+    encrypted, rounded more coarsely, interleaved with other values, or constant.
+
+    Args:
+        path: Folder of a run.
+        trust: Modules that the run's settings may import.
 
     Raises:
-        FolderError: there is no run, or no checkpoint yet.
-        ConfigError, DataError: the run's benchmark can't be loaded, or its samples have too few values.
+        FolderError: There is no run, or no checkpoint yet.
+        ConfigError, DataError: The benchmark can't be loaded, or its samples have too few values.
     """
     folder, settings = RunFolder(path), stored_settings(path, trust)
     claim = (folder.status() or {}).get("stores_raw_samples")
     if not isinstance(claim, bool):
-        raise FolderError(f"{path}: its status.json does not say whether raw samples are stored; go on with the run")
+        raise FolderError(f"{path}: its status.json has no stores_raw_samples; resume the run")
     saved = folder.load_checkpoint()
     if saved is None:
-        raise FolderError(f"{path}: holds no checkpoint yet; go on with resume={path}")
+        raise FolderError(f"{path}: holds no checkpoint yet; continue it with resume={path}")
     tasks, reader = load_benchmark(settings).tasks, FolderReader(path)
     under_way = _tasks_in_progress(settings, saved, tasks, path)
     by_shape: dict[tuple[int, ...], dict[SearchTarget, _Presentation]] = defaultdict(dict)
@@ -144,7 +152,7 @@ def audit(path: Path, trust: Collection[str] = ()) -> AuditResult:
 
 
 def _tasks_in_progress(settings: Settings, saved: Any, tasks: Sequence[Task], path: Path) -> set[int]:
-    """The tasks in the middle of which a checkpoint was written."""
+    """The tasks whose training the checkpoint interrupted."""
     if not isinstance(saved, Mapping) or not {"stage", "iteration"} <= saved.keys():
         raise FolderError(f"{path}: its checkpoint is not that of a run of gr-run; name the folder of one")
     if saved["iteration"] == 0:
@@ -155,13 +163,18 @@ def _tasks_in_progress(settings: Settings, saved: Any, tasks: Sequence[Task], pa
     return {task.id for task in training_tasks(tasks, training_data, saved["stage"])}
 
 
-# --- what is looked for
+# --- search targets
 
 
 @dataclass(frozen=True, eq=False)
 class _Presentation:
-    """Training samples in one presentation, labelled by their rows in the store; `members`: which of its rows, bool
-    (M,), each task has."""
+    """Training samples under one transform, labelled by their rows in the store.
+
+    Attributes:
+        target: The samples as a search target.
+        store: Identity of the store.
+        members: For each task a mask (M,) of its rows.
+    """
 
     target: SearchTarget
     store: int
@@ -169,7 +182,7 @@ class _Presentation:
 
 
 def _presentations(tasks: Sequence[Task]) -> Iterator[_Presentation]:
-    """The samples of each store as they are, and in each presentation of it: what tasks share is looked for once."""
+    """The samples of each store, raw and under each transform; samples that tasks share occur once."""
     shared: dict[tuple[int, int], list[Task]] = defaultdict(list)
     transforms = {id(transform): transform for task in tasks for transform in (None, task.train.transform)}
     for task in tasks:
@@ -185,10 +198,10 @@ def _presentations(tasks: Sequence[Task]) -> Iterator[_Presentation]:
 
 
 def _search_target(samples: Samples) -> SearchTarget:
-    """What is searched for.
+    """The search target of some samples.
 
     Raises:
-        DataError: samples have too few values.
+        DataError: The samples have too few values.
     """
 
     def values(labels: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -198,24 +211,36 @@ def _search_target(samples: Samples) -> SearchTarget:
     shape = tuple(samples.values_at_rows(samples.y[:1]).shape[1:])
     if prod(shape) < _MIN_VALUES:
         raise DataError(
-            f"benchmark: samples of {prod(shape)} values can't be told from chance; "
-            f"an audit takes {_MIN_VALUES} or more"
+            f"benchmark: samples of {prod(shape)} values resemble other numbers by chance; "
+            f"an audit needs {_MIN_VALUES} or more"
         )
     return SearchTarget(samples.y.numpy(), shape, values, is_untransformed=samples.transform is None)
 
 
-# --- what is found
+# --- findings
 
 
 class _FoundValues(NamedTuple):
-    """Pieces of a sample: which of its values (D,) were found, and in which places."""
+    """Values of a sample that were found.
+
+    Attributes:
+        values: Mask (D,) of the sample's values.
+        locations: Where they were found.
+    """
 
     values: NDArray[np.bool_]
     locations: set[str]
 
 
 class _FoundSample(NamedTuple):
-    """A sample of which something was found: its row in the store, whether it is a mere trace, and whether whole."""
+    """A sample of which values were found.
+
+    Attributes:
+        presentation: Presentation in which it was found.
+        label: Row of the store.
+        is_trace: Whether it is faint enough to be a gradient.
+        is_complete: Whether all values lie together.
+    """
 
     presentation: _Presentation
     label: int
@@ -223,7 +248,7 @@ class _FoundSample(NamedTuple):
     is_complete: bool
 
 
-# Places by sample: its store, and its row in that, whatever presentation it was found in.
+# Locations by sample (store and row), in whichever presentation it was found.
 _LocationsBySample = dict[tuple[int, int], set[str]]
 
 
@@ -234,7 +259,7 @@ def _summarize(
     claims_to_store: bool,
     unread: Mapping[str, str],
 ) -> AuditResult:
-    """The samples of which enough was found."""
+    """The audit's result: samples of which enough contrast was found."""
     by_task: dict[int, _LocationsBySample] = defaultdict(dict)
     outlived, traces = _LocationsBySample(), _LocationsBySample()
     for (view, label, faint, _), (values, places) in pieces.items():
@@ -243,7 +268,7 @@ def _summarize(
         if contrast[values].sum() < _MIN_CONTRAST * contrast.sum():
             continue
         owners = {task for task, member in view.members.items() if member[label]}
-        # What the task under way has may lie there, whichever other task has it too.
+        # Samples of a task in progress are allowed, even if other tasks have them too.
         current = owners & under_way
         lists = [] if current else [traces if faint else outlived]
         if not faint:

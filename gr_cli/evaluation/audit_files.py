@@ -1,4 +1,4 @@
-"""Every file of a folder and below, read as arrays of numbers."""
+"""All files of a folder as arrays of numbers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 from gr_cli.evaluation.audit_formats import MAX_BYTES, ContentReader, NumberArray
 from gr_cli.system.reading import open_regular
 
-# Files that are named so and are of no known format are damaged, or not what they seem.
+# Files with these suffixes but of no known format are reported as unread.
 _KNOWN_SUFFIXES = {".pt", ".pth", ".npy", ".npz", ".pkl", ".zip", ".gz", ".xz", ".png", ".jpg", ".jpeg", ".gif"}
 
 
 class FolderReader:
-    """Reads all regular files of a folder and below, each up to a bounded size; follows no links.
+    """Reads all regular files of a folder and its subfolders, each up to a size limit; does not follow links.
 
-    `unread`: what could not be read, by place, with the reason; complete when `arrays` is exhausted.
+    Attributes:
+        unread: Reason for each location that could not be read; complete once `arrays` is exhausted.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +38,7 @@ class FolderReader:
             if file.match(".*.tmp"):
                 reader.unread[place] = "half-written; wait for the process that writes it, or remove it"
             elif file.suffix.lower() in _KNOWN_SUFFIXES and not reader.recognised:
-                reader.unread.setdefault(place, f"is not the {file.suffix} file that its name says")
+                reader.unread.setdefault(place, f"is not the {file.suffix} file that its name implies")
             self.unread |= reader.unread
 
     def _files(self) -> Iterator[Path]:
@@ -59,12 +60,12 @@ class FolderReader:
 def _resolve_link(link: Path) -> Path:
     try:
         return link.resolve()
-    except (OSError, RuntimeError):  # a ring of links leads nowhere
+    except (OSError, RuntimeError):  # a circular link
         return link.parent.resolve()
 
 
 def _read_bytes(path: Path) -> bytes:
-    """The bytes of a regular file; a FIFO or a device is never waited for."""
+    """The bytes of a regular file; FIFOs and devices are refused, so that reading never blocks."""
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size > MAX_BYTES:
             raise ValueError(f"is larger than {MAX_BYTES >> 20} MiB")
@@ -72,5 +73,5 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def printable(name: str) -> str:
-    """A file's name without what can't be printed."""
+    """A file name with unprintable characters replaced by `?`."""
     return "".join(letter if letter.isprintable() else "?" for letter in name)

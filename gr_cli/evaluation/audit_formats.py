@@ -1,8 +1,7 @@
-"""Contents of files as arrays of numbers: by their bytes, not by the file's name, and nothing in them is executed.
+"""Contents of files as arrays of numbers, recognised by their bytes; nothing in them is executed.
 
-What has a format (torch, NumPy, pickle, zip, compressed files, images, text) is read as that. Bytes of any other kind,
-such as tar, SQLite or TensorBoard's, are read as numbers of each type at each alignment, and searched for files that
-are embedded in them.
+Known formats (torch, NumPy, pickle, zip, compressed files, images, text) are decoded. All other bytes, such as tar,
+SQLite or TensorBoard files, are read as numbers of each dtype at each alignment, and searched for embedded files.
 """
 
 from __future__ import annotations
@@ -27,21 +26,24 @@ from torch import Tensor
 from gr_cli.evaluation.audit_images import images
 from gr_cli.evaluation.audit_numbers import Numbers, array_of, as_numbers, dense, leaves
 
-MAX_BYTES = 1 << 30  # of a file, and of all that is unpacked from it
-_MAX_RAW_BYTES = 1 << 26  # bytes without a known format that are read as numbers
-_MAX_MEMBERS = 10_000  # of an archive
-_MAX_DEPTH = 6  # files within files
-_MAX_EMBEDDED = 200  # files in the bytes of another
-_MIN_BYTES = 12  # fewer hold no part of a sample
-_SLACK = 1024  # bytes of an archive that its members don't account for
+MAX_BYTES = 1 << 30  # of a file, and of all that is decompressed from it
+_MAX_RAW_BYTES = 1 << 26  # bytes of unknown format that are read as numbers
+_MAX_MEMBERS = 10_000  # members of an archive
+_MAX_DEPTH = 6  # nesting of files within files
+_MAX_EMBEDDED = 200  # files embedded in another
+_MIN_BYTES = 12  # fewer can't contain a run of a sample
+_SLACK = 1024  # bytes of an archive outside of its members
 
 
 @dataclass(frozen=True)
 class NumberArray:
-    """Numbers in a file: the `place` they lie in (the file, and the dotted keys within), and their `values`.
+    """An array of numbers in a file.
 
-    `decoded`: whether the file says that they are numbers of this type; they may as well be bytes read as such.
-    `image`: whether they are rows of pixels.
+    Attributes:
+        location: The file, and the dotted keys within.
+        values: The numbers.
+        is_decoded: Whether the format declares this dtype; else bytes are interpreted as it.
+        is_image: Whether the array holds pixels.
     """
 
     location: str
@@ -51,12 +53,16 @@ class NumberArray:
 
 
 class UnreadableContentError(Exception):
-    """Why a file, or a part of it, is not read."""
+    """The reason why a file, or a part of it, can't be read."""
 
 
 class ContentReader:
-    """Reads the contents of one file. `unread`: what could not be read, by place, with the reason; `recognised`:
-    whether the file has a known format and was read as such."""
+    """Reads the contents of one file.
+
+    Attributes:
+        unread: Reason for each location that could not be read.
+        recognised: Whether the file was read as one of the known formats.
+    """
 
     def __init__(self) -> None:
         self.unread: dict[str, str] = {}
@@ -64,7 +70,7 @@ class ContentReader:
         self._left = MAX_BYTES
 
     def read(self, place: str, content: bytes, depth: int = 0) -> Iterator[NumberArray]:
-        """All numbers in `content`, which lies in `place`, `depth` files deep in another."""
+        """All numbers in `content`, which lies at `location`, nested `depth` files deep."""
         if len(content) < _MIN_BYTES:
             return
         if depth > _MAX_DEPTH:
@@ -76,7 +82,7 @@ class ContentReader:
                     yield from form.reader(self, place, content, depth)
                     self.recognised |= depth == 0
                     return
-                except Exception as error:  # whatever a damaged or hostile file raises in its reader
+                except Exception as error:  # damaged and hostile files raise anything
                     if form.certain:
                         reason = str(error) if isinstance(error, UnreadableContentError) else type(error).__name__
                         self.unread.setdefault(place, f"can't be read ({reason}), and may hold anything")
@@ -85,17 +91,21 @@ class ContentReader:
         yield from self._bytes(place, content, depth) if text is None else self._text(place, text, depth)
 
     def _unpacked(self, stream: Any) -> bytes:
-        """The rest of a stream, if it is not too long."""
+        """The rest of a stream.
+
+        Raises:
+            UnreadableContentError: It exceeds the size limit.
+        """
         data: bytes = stream.read(self._left + 1)
         self._left -= len(data)
         if self._left < 0:
             raise UnreadableContentError(f"more than {MAX_BYTES >> 20} MiB when unpacked")
         return data
 
-    # --- without a format
+    # --- text and raw bytes
 
     def _text(self, place: str, text: str, depth: int) -> Iterator[NumberArray]:
-        """The numbers of a text in order, as a table if it is one, and what is in base64 or hexadecimal digits."""
+        """The numbers of a text, as a table if it is one, and the contents of base64 and hexadecimal digits."""
         lines = [numbers for line in text.splitlines() if (numbers := [float(n) for n in _NUMBER.findall(line)])]
         yield NumberArray(place, np.array([number for line in lines for number in line]))
         table = lines[1:] if len(lines) > 2 and len(lines[0]) != len(lines[1]) else lines
@@ -110,7 +120,7 @@ class ContentReader:
                 yield from self.read(place, inner, depth + 1)
 
     def _bytes(self, place: str, content: bytes, depth: int) -> Iterator[NumberArray]:
-        """Bytes as numbers of each type at each alignment, and the files that are embedded in them."""
+        """Bytes as numbers of each dtype at each alignment, and the files embedded in them."""
         if len(content) > _MAX_RAW_BYTES:
             self.unread.setdefault(place, f"of its bytes only the first {_MAX_RAW_BYTES >> 20} MiB were searched")
             content = content[:_MAX_RAW_BYTES]
@@ -121,13 +131,13 @@ class ContentReader:
             form = next(form for form in _FORMATS if form.magic.match(piece))
             try:
                 yield from form.reader(self, place, piece, depth + 1)
-            except Exception:  # bytes that begin by chance as a file does
+            except Exception:  # the bytes only start like this format
                 self.unread = before
 
     # --- tensors and arrays
 
     def _zip(self, place: str, content: bytes, depth: int) -> Iterator[NumberArray]:
-        """What torch saved, as tensors; the members of any other archive."""
+        """The tensors of a torch file; the members of any other archive."""
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
             pickled = next((m.filename for m in members if m.filename.endswith("/data.pkl")), None)
@@ -151,18 +161,18 @@ class ContentReader:
             yield from self._bytes(place, content, depth)
 
     def _loaded(self, content: bytes, size: int) -> Any:
-        """What torch saved; None where it holds more than plain values and tensors, or is damaged."""
+        """The contents of a torch file; None if it is damaged, or holds more than plain values and tensors."""
         if size > self._left:
             raise UnreadableContentError(f"more than {MAX_BYTES >> 20} MiB when unpacked")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        except Exception:  # its members are read one by one
+        except Exception:  # its members are read one by one instead instead
             return None
 
     def _tree(self, place: str, tree: Any, depth: int) -> Iterator[NumberArray]:
-        """The numbers in nested containers, and the storages behind views, which are saved with them."""
+        """The numbers in nested containers, and the storages behind tensors that are views."""
         storages: dict[int, tuple[str, Tensor]] = {}
         for keys, value in leaves(tree):
             name = _nested_location(place, ".".join(keys))
@@ -184,7 +194,7 @@ class ContentReader:
             yield from self._array(name, array_of(whole), depth)
 
     def _array(self, place: str, values: Numbers, depth: int) -> Iterator[NumberArray]:
-        """An array, and its bytes read as other numbers."""
+        """An array, and its bytes interpreted as other dtypes."""
         if values.dtype.names:
             for name in values.dtype.names:
                 yield from self._array(_nested_location(place, name), values[name], depth)
@@ -204,7 +214,7 @@ class ContentReader:
 
     def _npy(self, place: str, content: bytes, depth: int) -> Iterator[NumberArray]:
         header, _, rest = content.partition(b"\n")
-        if b"'|O'" in header:  # objects: behind the header they are a pickle
+        if b"'|O'" in header:  # objects are pickled behind the header
             yield from self.read(place, rest, depth + 1)
             return
         stream = io.BytesIO(content)
@@ -212,7 +222,7 @@ class ContentReader:
         yield from self.read(place, stream.read(), depth + 1)
 
     def _pickle(self, place: str, content: bytes, depth: int) -> Iterator[NumberArray]:
-        """What torch saved in its older form; of any other pickle the bytes, texts and numbers: it is not run."""
+        """The contents of a legacy torch file; of any other pickle its bytes, texts and numbers, without unpickling."""
         tree = self._loaded(content, 0) if _LEGACY_TORCH_MAGIC.match(content) else None
         if tree is not None:
             yield from self._tree(place, tree, depth)
@@ -234,7 +244,7 @@ class ContentReader:
             yield NumberArray(place, values, is_decoded=False)
         yield from self.read(place, stream.read(), depth)
 
-    # --- others
+    # --- compressed files and images
 
     def _compressed(self, place: str, content: bytes, depth: int) -> Iterator[NumberArray]:
         opened = {b"\x1f": gzip.open, b"B": bz2.open, b"\xfd": lzma.open}[content[:1]]
@@ -250,7 +260,13 @@ class ContentReader:
 
 @dataclass(frozen=True)
 class _Format:
-    """A format: how a file of it begins, what reads it, and whether what begins so is surely of it."""
+    """A file format.
+
+    Attributes:
+        magic: Pattern at the start of a file.
+        reader: Method that reads it.
+        certain: Whether the pattern is specific enough that a failure means damage.
+    """
 
     magic: re.Pattern[bytes]
     reader: Callable[[ContentReader, str, bytes, int], Iterator[NumberArray]]
@@ -270,7 +286,7 @@ _LEGACY_TORCH_MAGIC = re.compile(rb"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19")
 
 
 def _base64(digits: str) -> bytes:
-    # Padding that is too long does no harm; a single digit of the last four holds no byte.
+    # Excess padding is harmless; a single remaining digit encodes no byte.
     return base64.b64decode(digits[: len(digits) - (len(digits) % 4 == 1)] + "==", b"-_")
 
 
@@ -286,7 +302,7 @@ _PICKLED_NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LON
 
 
 def _nested_location(place: str, name: str) -> str:
-    """The name of something within a place."""
+    """The location of an item within another location."""
     plain = "".join(letter if letter.isprintable() else "?" for letter in name)
     if not plain:
         return place
@@ -294,7 +310,7 @@ def _nested_location(place: str, name: str) -> str:
 
 
 def _as_text(content: bytes) -> str | None:
-    """`content` as text, if it is such."""
+    """`content` as text; None if it is binary."""
     try:
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8")
     except UnicodeDecodeError:
@@ -303,7 +319,7 @@ def _as_text(content: bytes) -> str | None:
 
 
 def _belongs_to_tree(member: str, tree: Any, members: list[zipfile.ZipInfo]) -> bool:
-    """Whether a member of torch's archive was read with the tensors that it belongs to."""
+    """Whether a member of a torch archive was read with its tensors."""
     if "/data/" not in member:
         return member.endswith(("/data.pkl", "/version", "/byteorder", "/serialization_id", "/.format_version"))
     known = {value.untyped_storage().data_ptr() for _, value in leaves(tree) if isinstance(value, Tensor)}

@@ -1,4 +1,4 @@
-"""Images as arrays of numbers: pixels as stored, as grey, and the panels of a picture."""
+"""Images as arrays of numbers: stored pixels, grey values, and the panels of a picture."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Pixels = NDArray[Any]
 
 
 def images(content: bytes) -> Iterator[Pixels]:
-    """The pixels of an image file (every frame): (H, W), or (C, H, W) where channels differ, then grey panels.
+    """The pixels of every frame: (H, W), or (C, H, W) where channels differ, then grey panels.
 
     Raises:
-        ValueError, OSError, SyntaxError: too large, or not an image.
+        ValueError, OSError, SyntaxError: The image is too large or unreadable.
     """
     from PIL import Image
 
@@ -51,7 +51,7 @@ def _with_panels(pixels: Pixels) -> Iterator[Pixels]:
 
 
 def panels(pixels: Pixels) -> Iterator[Pixels]:
-    """The rectangles of a picture (H, W) that lines of one colour part, and the picture itself."""
+    """The picture (H, W), and the rectangles in it that lines of the background colour separate."""
     yield pixels
     waiting, count = [(pixels, 0)], 0
     while waiting and count < _MAX_PANELS:
@@ -68,7 +68,7 @@ def panels(pixels: Pixels) -> Iterator[Pixels]:
 
 
 def _split_at_background(part: Pixels, axis: int) -> list[Pixels]:
-    """What remains between the rows (axis 0) or columns (1) that are of the colour of the first pixel."""
+    """The segments between rows (axis 0) or columns (1) that have the colour of the first pixel."""
     filled = (np.abs(part - part[0, 0]) > 1e-6).any(1 - axis)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], filled, [False]]).astype(np.int8)))
     return [part.take(range(start, end), axis) for start, end in zip(edges[::2], edges[1::2], strict=True)]

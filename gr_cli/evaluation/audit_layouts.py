@@ -1,4 +1,4 @@
-"""In which order the values of samples may lie: by rows or columns, flipped, in pieces."""
+"""Orders in which the values of a sample may be stored: by rows or columns, flipped, in strips."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
 _LONGEST_RUN, _SHORTEST_RUN = 14, 8
-_FINE_SEARCH_SAMPLES = 20_000  # samples, of which more pieces are looked for
+_FINE_SEARCH_SAMPLES = 20_000  # up to so many samples are also searched for in all strip widths
 
 
 @dataclass(frozen=True, eq=False)
 class SearchTarget:
-    """Samples of one shape that are looked for. `values` gives those (n, *shape) with certain `labels` (N,).
+    """Samples of one shape to search for.
 
-    `plain`: whether they lie as their source has them, so that rows and columns mean something.
+    Attributes:
+        labels: Labels of the samples, (N,).
+        shape: Shape of a sample.
+        values: Function from labels (n,) to samples (n, *shape).
+        is_untransformed: Whether samples are as stored, so that rows and columns are meaningful.
     """
 
     labels: Integers
@@ -31,7 +35,7 @@ class SearchTarget:
 
     @property
     def run_length(self) -> int:
-        """How many values a run has that is looked up: half a row, within bounds."""
+        """Number of values of a run in the index: half a row, within bounds."""
         if len(self.shape) == 1:
             return min(max(self.shape[0] // 4, _SHORTEST_RUN), _LONGEST_RUN)
         row = self.shape[-1]
@@ -44,7 +48,7 @@ class SearchTarget:
         return self.values(labels).reshape(len(labels), -1)
 
     def batches(self, size: int = 1000) -> Iterator[tuple[Integers, Floats]]:
-        """All samples (n, D), with their labels (n,)."""
+        """All samples in batches: labels (n,) and values (n, D)."""
         for start in range(0, len(self.labels), size):
             labels = self.labels[start : start + size]
             yield labels, self.flat(labels)
@@ -52,9 +56,11 @@ class SearchTarget:
 
 @dataclass(frozen=True)
 class SampleLayout:
-    """Values of a sample, or of a piece of it, as a matrix: `pixels` (A, B), which of its D values each is.
+    """Values of a sample, or of a strip of it, arranged as a matrix.
 
-    `whole`: whether all of a row is in it, so that rows may lie apart.
+    Attributes:
+        pixels: Index of each entry among the D values of a sample, (A, B).
+        has_full_rows: Whether rows are complete, so that they may be stored apart.
     """
 
     pixels: Integers
@@ -62,11 +68,11 @@ class SampleLayout:
 
     @cached_property
     def flat(self) -> Integers:
-        """The values in order, (A * B,)."""
+        """Indices of the values in storage order, (A * B,)."""
         return self.pixels.reshape(-1)
 
     def run_starts(self, size: int) -> list[Integers]:
-        """Where runs of `size` may begin, for each part of the layout that is to have one: indices of `flat`."""
+        """Starts of runs of `size` values as indices of `flat`, for each part of the layout that gets a run."""
         rows, columns = self.pixels.shape
         starts = np.arange(rows * columns - size + 1)
         if not self.runs_within_rows(size):
@@ -78,12 +84,12 @@ class SampleLayout:
         return [part for i in range(bands * across) if len(part := starts[fits & (group == i)])]
 
     def runs_within_rows(self, size: int) -> bool:
-        """Whether runs of `size` lie within rows, so that rows may lie apart."""
+        """Whether runs of `size` values lie within rows, so that rows may be stored apart."""
         return self.has_full_rows and self.pixels.shape[1] >= size
 
 
 def sample_layouts(target: SearchTarget, size: int) -> list[SampleLayout]:
-    """All layouts in which the samples of a target are looked for."""
+    """All layouts in which the samples of a target are searched for."""
     index = np.arange(prod(target.shape))
     if len(target.shape) != 3:
         row = index.reshape(1, -1) if len(target.shape) == 1 else index.reshape(-1, target.shape[-1])
@@ -105,7 +111,7 @@ def sample_layouts(target: SearchTarget, size: int) -> list[SampleLayout]:
 
 
 def _column_strips(matrix: Integers, size: int, many: bool) -> Iterator[Integers]:
-    """Pieces of all rows of a matrix (A, B) that are narrower than a run of `size`."""
+    """Strips of a matrix (A, B) with all rows and fewer columns than a run of `size` values."""
     width = matrix.shape[1]
     for narrow in range(2, width) if many else (2 * (width // 4), width // 4):
         if 2 <= narrow < size and narrow < width and narrow * matrix.shape[0] >= size:

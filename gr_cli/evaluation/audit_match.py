@@ -1,4 +1,4 @@
-"""Comparison of samples with the numbers around a place where a run of theirs was found."""
+"""Comparison of samples with the numbers around a matching run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,21 @@ from numpy.typing import NDArray
 from gr_cli.evaluation.audit_layouts import SampleLayout, SearchTarget
 from gr_cli.evaluation.audit_rectangles import TOLERANCE, Floats, Integers, largest_rectangles
 
-_CHUNK = 256  # samples compared at once
-_MAX_VALUES = 1 << 19  # numbers held at once
-_MAX_ROW_STRIDE = 10  # rows of a sample may lie so many rows' lengths apart
+_CHUNK = 256  # samples compared at a time
+_MAX_VALUES = 1 << 19  # numbers in memory at a time
+_MAX_ROW_STRIDE = 10  # largest distance between rows of a sample, in row lengths
 
 
 class Match(NamedTuple):
-    """A sample that was found: the place, the target and the label of the sample, how large it is beside the sample,
-    and which of its values (D,) are there (bool; None: all)."""
+    """A sample that was found.
+
+    Attributes:
+        location: Where it was found.
+        target: The search target.
+        label: Label of the sample.
+        scale: Contrast of the copy relative to the sample.
+        values: Mask (D,) of the values that were found; None: all.
+    """
 
     location: str
     target: SearchTarget
@@ -32,8 +39,15 @@ class Match(NamedTuple):
 
 @dataclass(frozen=True)
 class NumberSequence:
-    """Numbers one after the other. `starts`: where those of each of the `places` begin; `strides`: after how many the
-    next row may come; `exact`: and after no other number, as in an image."""
+    """A sequence of numbers from one or more arrays.
+
+    Attributes:
+        values: The numbers (n,).
+        locations: Location of each array.
+        starts: Position of each array's first number.
+        strides: Distances at which the next row of a sample may start.
+        exact: Whether no other distances are possible, as in an image.
+    """
 
     values: NDArray[Any]
     locations: tuple[str, ...]
@@ -42,12 +56,19 @@ class NumberSequence:
     exact: bool = False
 
     def location_of(self, position: int) -> str:
-        """Where the number at a position is from."""
+        """The location of the number at a position."""
         return self.locations[int(np.searchsorted(self.starts, position, side="right")) - 1]
 
 
 class Hits(NamedTuple):
-    """Runs that were found: position in the stream, label of the sample, number of the layout, index in the layout."""
+    """Runs that match a run of a sample.
+
+    Attributes:
+        position: Position in the sequence.
+        label: Label of the sample.
+        layout: Index of the layout.
+        at: Position of the run in the layout.
+    """
 
     position: Integers
     label: NDArray[Any]
@@ -59,17 +80,31 @@ class Hits(NamedTuple):
 
     @classmethod
     def concatenate(cls, parts: Sequence[Hits]) -> Hits:
-        """All of several."""
+        """All hits of several sets."""
         return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def select(self, index: NDArray[Any]) -> Hits:
-        """Those at `index`."""
+        """The hits at `index`."""
         return Hits(*(column[index] for column in self))
 
 
 class MatchedRectangle(NamedTuple):
-    """A part of a sample that is in the stream: rows and columns of the layout from `top`, `left` to before `bottom`,
-    `right`, the layout's first value lying at `origin`, its rows `stride` apart."""
+    """A rectangle of a sample that was found in a sequence.
+
+    Attributes:
+        values: Number of values.
+        distance: Distance of the copy after normalization.
+        target: The search target.
+        layout: Layout of the sample.
+        label: Label of the sample.
+        origin: Position of the layout's first value in the sequence.
+        stride: Distance between rows in the sequence.
+        top: First row.
+        bottom: Row after the last.
+        left: First column.
+        right: Column after the last.
+        scale: Contrast of the copy relative to the sample.
+    """
 
     values: int
     distance: float
@@ -86,7 +121,7 @@ class MatchedRectangle(NamedTuple):
 
 
 def resolve_overlaps(stream: NumberSequence, parts: Iterable[MatchedRectangle]) -> Iterator[Match]:
-    """The samples that parts belong to. Of several that would lie in the same place, the one of which most is there."""
+    """The samples that rectangles belong to; of overlapping ones that with the most values."""
     claimed = np.zeros(len(stream.values), np.bool_)
     for part in sorted(parts, key=lambda part: (-part.values, part.distance)):
         rows, columns = np.arange(part.top, part.bottom), np.arange(part.left, part.right)
@@ -105,7 +140,7 @@ def resolve_overlaps(stream: NumberSequence, parts: Iterable[MatchedRectangle]) 
 def rectangles_around(
     stream: NumberSequence, target: SearchTarget, shapes: Sequence[SampleLayout], hits: Hits
 ) -> Iterator[MatchedRectangle]:
-    """What lies of samples of a target, which has these layouts, around hits."""
+    """Rectangles of a target's samples around hits."""
     size = target.run_length
     groups: dict[tuple[tuple[int, ...], bool], list[int]] = {}
     for number in np.unique(hits.layout).tolist():
@@ -116,7 +151,7 @@ def rectangles_around(
     for (_, in_rows), numbers in groups.items():
         search = _Comparison(stream, target, {number: shapes[number] for number in numbers}, size, in_rows)
         some = hits.select(np.flatnonzero(np.isin(hits.layout, numbers)))
-        # Most samples lie in one piece; only what these leave unexplained is looked for at other strides.
+        # Most samples are contiguous; only hits outside of these are compared at other strides.
         for strides in search.strides():
             parts = list(search.compared(search.candidates(some, strides)))
             yield from parts
@@ -129,8 +164,15 @@ def rectangles_around(
 
 
 class _Candidates(NamedTuple):
-    """Samples that may lie with their first value at `origin` and their rows `stride` apart, as the run that begins at
-    `at` in the layout says."""
+    """Samples that may be stored at a position, as a run suggests.
+
+    Attributes:
+        origin: Position of the first value.
+        stride: Distance between rows.
+        label: Label of the sample.
+        layout: Index of the layout.
+        at: Position of the run in the layout.
+    """
 
     origin: Integers
     stride: Integers
@@ -140,7 +182,7 @@ class _Candidates(NamedTuple):
 
     @classmethod
     def unique(cls, parts: Sequence[tuple[NDArray[Any], ...]]) -> _Candidates:
-        """Each once."""
+        """The distinct candidates of several sets of columns."""
         columns = [np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True)]
         _, first = np.unique(np.stack(columns[:4], 1), axis=0, return_index=True)
         return cls(*(column[first] for column in columns))
@@ -148,8 +190,15 @@ class _Candidates(NamedTuple):
 
 @dataclass(frozen=True)
 class _Comparison:
-    """The comparison of samples in layouts of one form with what is around their runs of `size`. `in_rows`: whether
-    these lie within rows, which may lie apart."""
+    """Comparison of samples in layouts of one shape with the numbers around their runs.
+
+    Attributes:
+        stream: The sequence of numbers.
+        target: The search target.
+        layouts: Layouts of one shape, by index.
+        size: Length of a run.
+        in_rows: Whether runs lie within rows, which may be stored apart.
+    """
 
     stream: NumberSequence
     target: SearchTarget
@@ -165,7 +214,7 @@ class _Comparison:
 
     @cached_property
     def _order(self) -> Integers:
-        """The values of a sample (A * B) in each layout, by the layout's number."""
+        """Indices of a sample's values (A * B) in each layout, by the layout's index."""
         order = np.zeros((max(self.layouts) + 1, self.form[0] * self.form[1]), np.int64)
         for number, each in self.layouts.items():
             order[number] = each.flat
@@ -176,7 +225,7 @@ class _Comparison:
         return np.take_along_axis(self.target.flat(label), self._order[layout], 1).astype(np.float64)
 
     def strides(self) -> Iterator[Integers]:
-        """How far apart the rows of a sample may lie, backwards, too: first as in the sample, then otherwise."""
+        """Possible distances between rows, also negative: first as in the sample, then all others."""
         columns = self.form[1]
         if self.stream.exact:
             strides = self.stream.strides if self.in_rows else ()
@@ -189,7 +238,7 @@ class _Comparison:
             yield np.array([sign * stride for stride in sorted(apart) for sign in (1, -1) if sign * stride != columns])
 
     def candidates(self, hits: Hits, strides: Integers) -> _Candidates:
-        """The samples of which a second run is there: in the row above or below, or next to the first."""
+        """Samples whose second run matches, too: in an adjacent row, or next to the first run."""
         found = []
         chunk = max(_CHUNK, _MAX_VALUES // (2 * self.size * max(1, len(strides))))
         for start in range(0, len(hits) if len(strides) else 0, chunk):
@@ -204,8 +253,10 @@ class _Comparison:
         return _Candidates.unique(found or [(empty,) * 5])
 
     def _second(self, at: Integers) -> Iterator[tuple[Integers, Integers]]:
-        """Where a second run may begin in a layout, on either side of the first, and how many rows, or values, it is
-        from that. Runs that cross rows overlap, so that both are in a quarter of the sample."""
+        """Starts of second runs in a layout on either side, and their distance from the first in rows or values.
+
+        Runs that cross rows overlap, so that both are in a quarter of the sample.
+        """
         rows, columns = self.form
         for side in (-1, 1):
             if self.in_rows:
@@ -218,9 +269,13 @@ class _Comparison:
                 yield at + step, step
 
     def _confirmed(self, hits: Hits, known: Floats, step: Integers, strides: Integers) -> tuple[NDArray[Any], ...]:
-        """The hits of which the second run, too, is there at one of the strides, as columns of candidates.
+        """Hits whose second run matches at one of the strides, as columns of candidates.
 
-        `known` (n, 2 * size): both runs of the sample; `step`: how many rows, or values, the second is from the first.
+        Args:
+            hits: First runs.
+            known: Values of both runs (n, 2 * size).
+            step: Distance of the second run from the first, in rows or values, (n,).
+            strides: Possible distances between rows.
         """
         position = hits.position[:, None] + (step[:, None] * strides if self.in_rows else step[:, None])
         inside = (position >= 0) & (position + self.size <= len(self.stream.values))
@@ -233,13 +288,13 @@ class _Comparison:
         return hits.position[which] - column - row * stride, stride, hits.label[which], hits.layout[which], at
 
     def _numbers(self, index: Integers) -> Floats:
-        """The numbers at these positions; those outside are some others."""
+        """The numbers at these positions; arbitrary ones for positions outside."""
         with np.errstate(all="ignore"):
             numbers: Floats = self.stream.values[np.clip(index, 0, len(self.stream.values) - 1)].astype(np.float64)
         return numbers
 
     def compared(self, candidates: _Candidates) -> Iterator[MatchedRectangle]:
-        """The candidates of which all is there, and of the others the largest part that is."""
+        """Candidates that are complete, and of the others the largest matching rectangle."""
         rows, columns = self.form
         for start in range(0, len(candidates.origin), _CHUNK):
             some = _Candidates(*(column[start : start + _CHUNK] for column in candidates))
@@ -263,7 +318,7 @@ class _Comparison:
 
 
 def _distance(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """How far values y (..., n) are from being x at another scale, and what that scale is."""
+    """Distance between values x and y (..., n) without mean and at unit length, and the scale of y relative to x."""
     with np.errstate(all="ignore"):
         x = x - x.mean(-1, keepdims=True)
         y = y - y[..., :1]

@@ -13,12 +13,12 @@ from torch import Tensor
 
 Numbers = NDArray[Any]
 
-# bfloat16, which NumPy has not, is marked by its byte order alone.
+# "b2" stands for bfloat16, which NumPy lacks.
 _TYPES = ("u1", "i1", *(f"{order}{kind}" for kind in ("f2", "b2", "i2", "f4", "i4", "f8", "i8") for order in "<>"))
 
 
 def as_numbers(content: bytes) -> Iterator[Numbers]:
-    """Bytes as numbers of each type, in both byte orders, from each alignment."""
+    """Bytes as numbers of each dtype, in both byte orders, at each alignment."""
     if not content.strip(b"\0"):
         return
     for name in _TYPES:
@@ -33,7 +33,7 @@ def as_numbers(content: bytes) -> Iterator[Numbers]:
 
 
 def leaves(tree: Any) -> Iterator[tuple[tuple[str, ...], Tensor | Numbers | bytes | str]]:
-    """Tensors, arrays, texts, bytes and lists of numbers in nested containers, with the keys that lead to them."""
+    """Tensors, arrays, texts, bytes and lists of numbers in nested containers, with their keys."""
     waiting: list[tuple[tuple[str, ...], Any]] = [((), tree)]
     seen: set[int] = set()
     while waiting:
@@ -45,7 +45,7 @@ def leaves(tree: Any) -> Iterator[tuple[tuple[str, ...], Tensor | Numbers | byte
         elif isinstance(value, str):
             yield keys, value
         elif isinstance(value, (Mapping, list, tuple, set, frozenset)) and id(value) not in seen:
-            seen.add(id(value))  # a container that is shared is read once: nested sharing grows exponentially
+            seen.add(id(value))  # shared containers are read once, because nested sharing grows exponentially
             items = value.items() if isinstance(value, Mapping) else enumerate(value)
             entries = [((*keys, str(name)[:100]), item) for name, item in items]
             numbers = [float(item) for _, item in entries if isinstance(item, Real)]
@@ -55,8 +55,11 @@ def leaves(tree: Any) -> Iterator[tuple[tuple[str, ...], Tensor | Numbers | byte
 
 
 def dense(value: Tensor) -> Tensor | None:
-    """A tensor without gradient, layout or quantisation; what is stored of one that repeats it by its strides; None
-    where a sparse one would be too large."""
+    """A dense tensor without gradient or quantisation; of one with repeating strides only its storage.
+
+    Returns:
+        None for a sparse tensor that is too large.
+    """
     value = value.detach()
     if value.layout != torch.strided:
         stored = value.values().numel() if value.layout != torch.sparse_coo else value._values().numel()
@@ -70,7 +73,7 @@ def dense(value: Tensor) -> Tensor | None:
 
 
 def array_of(value: Tensor) -> Numbers:
-    """A dense tensor as an array; types that NumPy has not, and complex ones, as plain floats."""
+    """A dense tensor as an array; complex numbers and dtypes unknown to NumPy as floats."""
     value = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
     if value.dtype.is_floating_point and value.dtype not in (torch.float16, torch.float32, torch.float64):
         value = value.float()

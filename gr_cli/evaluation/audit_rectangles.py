@@ -1,4 +1,4 @@
-"""The largest rectangle of a sample that is among numbers which hold a run of its values."""
+"""The largest rectangle of a sample that matches the numbers around one of its runs."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ Integers = NDArray[np.int64]
 # 0.0011 of its size, or of the range of all, in the root mean square; so a copy is at most this far from its sample,
 # unless the contrast of the picture is below 1/18 of that. Two samples of MNIST are never nearer than 0.1.
 TOLERANCE = 0.02
-# The same of the differences between neighbours in a part of a sample: smooth parts resemble each other, these do not.
+# Tolerance of the differences between neighbours: smooth rectangles resemble each other, their differences don't.
 _TOLERANCE_OF_STEPS = 0.2
-MIN_VALUES = 16  # values of a part, and this share of the sample's
+MIN_VALUES = 16  # values of a rectangle
 MIN_SHARE = 1 / 16
-# Values this near to those of a sample, in parts of its contrast, may be part of it.
+# Largest difference of similar values, relative to the sample's contrast.
 _RESEMBLING = 0.05
-_LEAST_IN_COMMON = 0.15  # of the contrast of a sample
-_LEAST_VARIATION = 0.05  # within columns, and within rows, of all variance of a part
-_MOST_BOXES = 50  # parts of a sample that are tried, the largest first
-_LEAST_STEPS = 6  # pairs of neighbours that differ in a part
-_EDGES = 8  # rows and columns where parts may begin and end: steps of an eighth
+_LEAST_IN_COMMON = 0.15  # least share of a sample's contrast in similar values
+_LEAST_VARIATION = 0.05  # least share of a rectangle's variance within columns, and within rows
+_MOST_BOXES = 50  # rectangles of a sample that are tested, largest first
+_LEAST_STEPS = 6  # pairs of neighbours in a rectangle that differ
+_EDGES = 8  # rectangles start and end at multiples of an eighth
 
 
 @cache
 def _boxes(rows: int, columns: int) -> Integers:
-    """The parts (R, 4) of a matrix that are looked at: top, bottom, left, right."""
+    """Rectangles (R, 4) of a matrix that are compared: top, bottom, left, right."""
 
     def spans(n: int) -> list[tuple[int, int]]:
         edges = sorted({round(i * n / min(n, _EDGES)) for i in range(min(n, _EDGES) + 1)})
@@ -40,7 +40,7 @@ def _boxes(rows: int, columns: int) -> Integers:
 
 
 def _sums(values: NDArray[Any], boxes: Integers) -> Floats:
-    """The sums (n, R) of values (n, A, B) in each box."""
+    """Sums (n, R) of values (n, A, B) in each box."""
     total = np.zeros((len(values), values.shape[1] + 1, values.shape[2] + 1))
     total[:, 1:, 1:] = values.cumsum(1).cumsum(2)
     top, bottom, left, right = boxes.T
@@ -49,8 +49,10 @@ def _sums(values: NDArray[Any], boxes: Integers) -> Floats:
 
 
 def _distances(x: Floats, y: Floats, boxes: Integers, inside: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """How far x and y (n, A, B) are from each other in each box (n, R), without means and at length 1; and scales.
-    It is infinite in a box that is not all inside."""
+    """Distances (n, R) of x and y (n, A, B) in each box, without mean and at unit length, and scales of y.
+
+    Infinite for a box that is not all inside.
+    """
     count = _sums(np.ones_like(x[:1]), boxes)
     of_x, of_y = _sums(x, boxes), _sums(y, boxes)
     xx = _sums(x * x, boxes) - of_x**2 / count
@@ -65,9 +67,15 @@ def _distances(x: Floats, y: Floats, boxes: Integers, inside: NDArray[np.bool_])
 def largest_rectangles(
     x: Floats, y: Floats, inside: NDArray[np.bool_], at: Integers, size: int, whole: int
 ) -> Iterator[tuple[int, tuple[int, int, int, int], float, float]]:
-    """Of each x (n, A, B) the largest part that is in y, if there is one: number, box, distance and scale.
+    """The largest matching rectangle of each sample that has one: index, box, distance and scale.
 
-    `at`: where in x a run of `size` is that is in y; `whole`: the values of a sample.
+    Args:
+        x: Samples (n, A, B).
+        y: Numbers to compare them with (n, A, B).
+        inside: Mask of valid numbers.
+        at: Position of the matching run in each sample, (n,).
+        size: Length of the run.
+        whole: Number of values of a complete sample.
     """
     boxes = _boxes(*x.shape[1:])
     values = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
@@ -84,7 +92,7 @@ def largest_rectangles(
     distance, relative = distance[near], relative[near]
     steps = np.zeros_like(x)
     steps[..., 1:] = np.abs(np.diff(x)) > 0.02
-    # Differences to the left neighbour are of a box without its first column.
+    # The first column has no difference to a left neighbour.
     narrower = boxes + np.array([0, 0, 1, 0])
     apart, _ = _distances(_to_the_left(x), _to_the_left(y), narrower, inside)
     telling = (_sums(steps, narrower) >= _LEAST_STEPS) & (apart < _TOLERANCE_OF_STEPS)
@@ -99,7 +107,7 @@ def largest_rectangles(
 
 
 def _resembling(x: Floats, y: Floats, inside: NDArray[np.bool_], least: int) -> Integers:
-    """Which of x (n, A, B) have values, and enough of their contrast, in common with y."""
+    """Indices of samples x (n, A, B) that share enough values and contrast with y."""
     same = inside & (np.abs(x - y) < _RESEMBLING)
     contrast = np.square(x - x.mean((1, 2), keepdims=True))
     enough = (contrast * same).sum((1, 2)) >= _LEAST_IN_COMMON * contrast.sum((1, 2))
@@ -107,15 +115,16 @@ def _resembling(x: Floats, y: Floats, inside: NDArray[np.bool_], least: int) -> 
 
 
 def _varies_in_both_directions(x: Floats) -> bool:
-    """Whether a part (A, B) varies from row to row and from column to column: straight lines, as of letters, don't."""
+    """Whether a rectangle (A, B) varies between rows and between columns, unlike straight lines."""
     total = x.var()
     return len(x) == 1 or bool(min(x.var(0).mean(), x.var(1).mean()) > _LEAST_VARIATION * total)
 
 
 def _aligned(x: Floats, y: Floats, at: Integers, size: int) -> tuple[Floats, Floats, Floats]:
-    """x, y (n, A, B) in units of the contrast of x, brought to each other by the runs of `size` that begin at `at`;
-    and how much larger than x each y was. What differs much from x is bounded, so that sums over it and others don't
-    lose the digits of these."""
+    """x and y (n, A, B) in units of the contrast of x, aligned by the runs at `at`, and the scale of y.
+
+    Deviations are clipped, so that sums over them keep their precision.
+    """
     index = at[:, None] + np.arange(size)
     run, copy = (np.take_along_axis(values.reshape(len(values), -1), index, 1) for values in (x, y))
     means = run.mean(1, keepdims=True), copy.mean(1, keepdims=True)

@@ -1,7 +1,7 @@
-"""Search for samples in arrays of numbers: whatever scale, offset, rounding or layout they have there.
+"""Search for samples in arrays of numbers at any scale, offset, rounding and layout.
 
-Runs of a few values of each sample are looked up at every position of an array, by their shape: what remains of them
-without mean and length. Where one is found, as much of the sample as lies around it is compared value by value.
+Runs of a few values of each sample are indexed by their normalized coordinates, without mean and length, and looked
+up at every position of an array. Around a hit the sample is compared value by value.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from gr_cli.evaluation.audit_match import (
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
-# Coordinates of a run of unit length are put into cells of this width. A copy that was rounded to a byte or to bfloat16
-# is at most `_NOISE` off in each, so a run is entered in each cell that it reaches with that.
+# Width of the cells that index the coordinates of normalized runs. Rounding to a byte or bfloat16 changes a coordinate
+# by at most `_NOISE`, so a run is entered into every cell within that distance.
 _CELL, _NOISE = 0.1, 0.01
-_NUM_HASHED_COORDINATES = 9  # that are looked up; 24 cells each in 63 bits would allow 13
+_NUM_HASHED_COORDINATES = 9  # 24 cells each; 63 bits would allow 13
 _CELLS = 24
-# A run is compared in all coordinates before the sample is: this is twice what rounding does to a faint one.
+# Largest distance of matching runs: twice the effect of rounding on a run of low contrast.
 _TOLERANCE = 0.02
-_MAX_NEIGHBOURS = 12  # runs of samples, the nearest, that are looked at for each position
-_MIN_CHANGES = 4  # of neighbours in a run; one with less is a background, or the edge of something
-_LEAST_CONTRAST = 0.1  # deviation of a run's values, as part of the range of its sample
-_MAX_RUNS_PER_CELL = 256  # runs of one cell: what so many share is a stroke or an edge, and no evidence
-_CHUNK = 1 << 16  # positions looked at in one go
-_MAX_HITS = 1 << 19  # held at once
-_MAX_JOINED = 1 << 22  # numbers of small arrays of one file that are joined
-_MAX_GRID_COLUMNS = 10  # of samples that are drawn in a grid
-_SCALES = range(2, 10)  # of images that were enlarged
+_MAX_NEIGHBOURS = 12  # nearest runs that are compared per position
+_MIN_CHANGES = 4  # differing neighbours in a run; fewer are background or an edge
+_LEAST_CONTRAST = 0.1  # standard deviation of a run relative to the range of its sample
+_MAX_RUNS_PER_CELL = 256  # cells with more runs are common strokes or edges, and no evidence
+_CHUNK = 1 << 16  # positions per block
+_MAX_HITS = 1 << 19  # in memory at a time
+_MAX_JOINED = 1 << 22  # numbers in joined small arrays of a file
+_MAX_GRID_COLUMNS = 10  # columns of a grid of samples
+_SCALES = range(2, 10)  # factors of enlarged images
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 def find_samples(targets: Sequence[SearchTarget], streams: Iterable[NumberSequence]) -> Iterator[Match]:
-    """Each occurrence of a sample of `targets`, all of one shape, in `streams`: of several at a place the largest."""
+    """Occurrences of samples of `targets`, all of one shape, in the sequences; of overlapping ones the largest."""
     tables = [_RunIndex(target) for target in targets]
     sizes = {table.size for table in tables}
     for stream in streams:
@@ -73,7 +73,7 @@ def find_samples(targets: Sequence[SearchTarget], streams: Iterable[NumberSequen
 def _rectangles_around_hits(
     stream: NumberSequence, found: Sequence[tuple[_RunIndex, Hits]]
 ) -> Iterator[MatchedRectangle]:
-    """What lies of samples around hits."""
+    """Rectangles of samples around hits."""
     by_table: dict[_RunIndex, list[Hits]] = {}
     for table, hits in found:
         by_table.setdefault(table, []).append(hits)
@@ -83,7 +83,7 @@ def _rectangles_around_hits(
 
 @cache
 def _directions(size: int) -> Floats:
-    """Orthonormal directions (size, size - 1), as columns, without the one of the mean: the same in every process."""
+    """Orthonormal directions (size, size - 1) as columns, orthogonal to the mean, the same in every process."""
     draws = np.random.default_rng(0).normal(size=(size, size))
     draws[:, 0] = 1
     basis: Floats = np.linalg.qr(draws)[0][:, 1:].astype(np.float32)
@@ -91,7 +91,7 @@ def _directions(size: int) -> Floats:
 
 
 def _normalized_coordinates(runs: NDArray[np.float32]) -> tuple[Floats, NDArray[np.bool_]]:
-    """Coordinates (n, size - 1) of runs (n, size), at unit length and with the first positive; bool (n,): finite."""
+    """Coordinates (n, size - 1) of runs (n, size) at unit length, the first positive; and a mask (n,) of valid runs."""
     coordinates = runs @ _directions(runs.shape[1])
     length = np.sqrt(np.einsum("ij,ij->i", coordinates, coordinates))
     sound = np.isfinite(length) & (length > 0)
@@ -100,7 +100,7 @@ def _normalized_coordinates(runs: NDArray[np.float32]) -> tuple[Floats, NDArray[
 
 
 def _runs(values: NDArray[np.generic], size: int) -> Iterator[tuple[Integers, Floats]]:
-    """The positions (n,) of all runs that vary, and their coordinates (n, size - 1)."""
+    """Positions (n,) of all runs that vary, and their coordinates (n, size - 1)."""
     wide = values.dtype.itemsize > 4 or (values.dtype.kind in "iu" and values.dtype.itemsize == 4)
     for start in range(0, len(values) - size + 1, _CHUNK):
         with np.errstate(all="ignore"):
@@ -118,7 +118,7 @@ def _cells(coordinates: Floats) -> NDArray[np.float32]:
 
 
 def _keys(coordinates: Floats) -> Integers:
-    """The number of the cell (n,) that each of the coordinates (n, d) lies in."""
+    """Index of the cell (n,) that contains the coordinates (n, d)."""
     keys = np.zeros(len(coordinates), np.int64)
     for column in _cells(coordinates).astype(np.int64).T:
         keys = keys * _CELLS + column
@@ -126,7 +126,7 @@ def _keys(coordinates: Floats) -> Integers:
 
 
 def _all_keys(coordinates: Floats) -> tuple[Integers, Integers]:
-    """The numbers of all cells that coordinates reach with noise, and the rows that these are of."""
+    """Indices of all cells within noise of the coordinates, and the row of each."""
     rows = np.arange(len(coordinates))
     keys = np.zeros(len(coordinates), np.int64)
     for column in _cells(coordinates).T:
@@ -141,7 +141,7 @@ def _all_keys(coordinates: Floats) -> tuple[Integers, Integers]:
 
 
 class _RunIndex:
-    """Runs of the samples of a target, by their shapes."""
+    """Index of distinctive runs of a target's samples by their normalized coordinates."""
 
     def __init__(self, target: SearchTarget) -> None:
         self.target, self.size = target, target.run_length
@@ -158,7 +158,7 @@ class _RunIndex:
                 chosen.append((labels[row], np.full(len(row), number), at, shapes.astype(np.float16)))  # type: ignore[arg-type]
         label, layout_, at_, shape = (np.concatenate(column) for column in zip(*chosen, strict=True))
         self._label, self._layout, self._at, self._shape = label, layout_, at_, shape
-        # A first coordinate near 0 may have either sign in a copy.
+        # Rounding may change the sign of a first coordinate near 0.
         either = np.flatnonzero(np.abs(shape[:, 0]) < _NOISE)
         both = np.concatenate([shape, -shape[either]]).astype(np.float32)
         keys, rows = _all_keys(both)
@@ -175,7 +175,7 @@ class _RunIndex:
         return hashed
 
     def look_up(self, keys: Integers, coordinates: Floats, position: Integers) -> Hits:
-        """The runs of samples that have the shapes of those at `position`."""
+        """Runs of samples that match the runs at `position`."""
         likely = np.flatnonzero(self._filter[self._hashed(keys)])
         first = np.searchsorted(self._keys, keys[likely])
         count = np.searchsorted(self._keys, keys[likely], side="right") - first
@@ -195,7 +195,7 @@ class _RunIndex:
 
 
 def _distinctive_runs(x: Floats, layout: SampleLayout, size: int, contrast: Floats) -> tuple[Integers, Integers]:
-    """Of each sample of x (n, A * B) the runs that vary most, one for each part of the layout: samples and places."""
+    """The runs of highest variance in each part of the layout: sample indices and starts."""
     zero = np.zeros((len(x), 1))
     total = np.concatenate([zero, np.cumsum(x, 1, dtype=np.float64)], 1)
     square = np.concatenate([zero, np.cumsum(np.square(x, dtype=np.float64), 1)], 1)
@@ -213,11 +213,11 @@ def _distinctive_runs(x: Floats, layout: SampleLayout, size: int, contrast: Floa
     return np.concatenate(rows), np.concatenate(places)
 
 
-# --- what is searched
+# --- sequences to search
 
 
 def number_sequences(found: Iterable[NumberArray], shape: tuple[int, ...]) -> Iterator[NumberSequence]:
-    """All orders in which samples of `shape` may lie in the arrays of files; small ones of a file are joined, too."""
+    """All orders in which samples of `shape` may be stored in arrays; small arrays of a file are also joined."""
     size = int(np.prod(shape))
     for _, arrays in groupby(found, lambda array: array.location.partition(": ")[0]):
         small: list[NumberArray] = []
@@ -250,17 +250,16 @@ def _value_sequences(values: NDArray[Any], shape: tuple[int, ...]) -> Iterator[N
 
 
 def _downscaled(values: NDArray[Any], shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:
-    """Images, and what they are if they were enlarged."""
+    """Images, and the images that were enlarged to them."""
     yield values
     for scale in _SCALES if len(shape) == 3 else ():
         if values.shape[-2] >= 0.9 * scale * shape[-2] and values.shape[-1] >= 0.9 * scale * shape[-1]:
-            # A step of so many pixels meets each enlarged one once, wherever it begins.
+            # Every `scale`-th pixel has each source pixel once, from any start.
             yield values[..., ::scale, ::scale]
 
 
 def _sample_grids(picture: NDArray[Any], shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:
-    """A picture (H, W), in which samples may be drawn in a grid as this program does it, at a number for each pixel of
-    theirs: a pixel lies between them."""
+    """A picture (H, W) reduced to one value per pixel of the samples that this program may have drawn in a grid."""
     if len(shape) != 3 or picture.ndim != 2:
         return
     for columns in range(1, _MAX_GRID_COLUMNS + 1):

@@ -1,4 +1,4 @@
-"""What can be measured of a run after each task, and what a measurement may look at."""
+"""The interface of evaluations, and what they have access to."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ EvaluationPhase = Literal["before", "within", "after"]
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """What an evaluation may look at.
+    """State of a run at an evaluation.
 
-    experiment: the run: its settings, benchmark, and what it has found so far.
-    learner: solvers and generators as they stand, of all runs that are trained together.
-    replica: which of them is this run's.
-    after_task: the task that was trained last, or is trained; -1: before any training.
-    iteration: iterations of that task so far.
-    final: whether its training is over.
+    Attributes:
+        experiment: Settings, benchmark and record of the run.
+        learner: Solvers and generators of all runs of the group.
+        replica: Index of this run within the group.
+        after_task: Task that was trained last or is being trained; -1 before training.
+        iteration: Iterations of that task so far.
+        task_finished: Whether the training of that task is over.
     """
 
     experiment: Experiment
@@ -44,22 +45,22 @@ class EvaluationContext:
 
     @property
     def phase(self) -> EvaluationPhase:
-        """Before any training, within a task, or after one."""
+        """Before training, within a task, or after a task."""
         return "before" if self.after_task < 0 else "after" if self.task_finished else "within"
 
     @property
     def tasks_so_far(self) -> Sequence[Task]:
-        """The tasks that were learnt, or are."""
+        """The tasks that were trained, including the current one."""
         return self.experiment.benchmark.tasks[: self.after_task + 1]
 
     def competing_units(self, task: int) -> Tensor:
-        """The output units that compete on a test sample of `task`: bool (U,)."""
+        """Output units that compete on test samples of `task`, bool (U,)."""
         return self.learner.scenario.testing_units(self.experiment.task_units, task, self.after_task)
 
     def predictions(self, task: Task, split: str = "test") -> Predictions:
-        """The solver's logits for at most `evaluate.samples` samples of a task, with their labels (output units).
+        """Logits and labels (output units) of at most `evaluate.samples` samples of a task, in batches.
 
-        Computed once, however many evaluations ask.
+        Cached: computed once for all evaluations.
         """
         key = (task.id, split)
         if key not in self._predictions:
@@ -69,30 +70,40 @@ class EvaluationContext:
 
 
 class Evaluation(ABC):
-    """Something that is measured after each task, and becomes a table of the run's folder.
+    """A measurement after each task whose rows form a table in the run's folder.
 
-    A module of `gr_cli/evaluation/measures/` that defines a subclass is all that it takes:
+    A module in `gr_cli/evaluation/measures/` that defines a subclass is all that is needed:
 
-        class Confidence(Evaluation):
-            name = "confidence"  # confidence.csv
-            description = "How sure the solver is of its answers."
-            columns = (AFTER_TASK, TASK, Column("confidence", "mean highest probability", FRACTION))
+        >>> import torch
+        >>> from gr_cli.results.tables import AFTER_TASK, FRACTION, TASK
+        >>> class Confidence(Evaluation):
+        ...     name = "confidence"  # confidence.csv
+        ...     description = "Mean probability of the predicted class."
+        ...     columns = (AFTER_TASK, TASK, Column("confidence", "mean of the highest probability", FRACTION))
+        ...
+        ...     def rows(self, context):
+        ...         rows = []
+        ...         for task in context.tasks_so_far:
+        ...             units = context.competing_units(task.id)
+        ...             logits = torch.cat([logits[:, units] for logits, _ in context.predictions(task)])
+        ...             confidence = logits.softmax(1).amax(1).mean().item()
+        ...             rows.append({"after_task": context.after_task, "task": task.id, "confidence": confidence})
+        ...         return rows
+        >>> from types import SimpleNamespace as Stub
+        >>> context = Stub(tasks_so_far=[Stub(id=0)], after_task=0)
+        >>> context.competing_units = lambda task: torch.tensor([True, True, False])
+        >>> context.predictions = lambda task: [(torch.tensor([[1.0, 1.0, 9.0]]), torch.tensor([0]))]
+        >>> Confidence().rows(context)
+        [{'after_task': 0, 'task': 0, 'confidence': 0.5}]
 
-            def rows(self, context):
-                found = []
-                for task in context.tasks_so_far:
-                    logits = torch.cat([x for x, _ in context.predictions(task)])[:, context.competing_units(task.id)]
-                    mean = logits.softmax(1).amax(1).mean().item()
-                    found.append({"after_task": context.after_task, "task": task.id, "confidence": mean})
-                return found
+    Tables, checkpoints, trackers, terminal and report read an evaluation by its columns.
 
-    Tables, checkpoints, trackers, terminal and report read it by its columns.
-
-    name: of the table's file.
-    about: a sentence or two for readers of its numbers.
-    columns: those that say what a row is about have `key`; one with `metric` puts its last value into metrics.csv.
-    layout: how a report shows it, see `TableFormat`.
-    moments: when it is asked: `before` any training, `within` a task every `evaluate.every` iterations, `after` each.
+    Attributes:
+        name: Name of the table's file, without `.csv`.
+        description: One or two sentences for readers of the numbers.
+        columns: Columns with `key` identify a row; the last value of one with `metric` goes into metrics.csv.
+        layout: How a report shows the table, see `TableFormat`.
+        phases: When it runs: `before` training, `within` a task every `evaluate.every` iterations, `after` each task.
     """
 
     name: ClassVar[str]
@@ -103,24 +114,27 @@ class Evaluation(ABC):
 
     @classmethod
     def prepare(cls, experiment: Experiment) -> Self | None:
-        """The evaluation of a run, made once, with all that it needs; None if there is nothing to measure in it."""
+        """Create the evaluation once for a run; None if it does not apply to the run."""
         return cls()
 
     @abstractmethod
     def rows(self, context: EvaluationContext) -> Sequence[TableRow]:
-        """The rows of this moment, a value for each column. It must not change random state or training mode."""
+        """One row per measurement, with a value for each column.
+
+        Must not change random state or training mode.
+        """
 
     @property
     def table(self) -> TableFormat:
-        """What its table is."""
+        """Format of the table."""
         return TableFormat(self.name, self.description, self.columns, self.layout)
 
 
-# --- all that there are: whatever the modules of `measures` define
+# --- discovery and execution
 
 
 def evaluation_classes() -> list[type[Evaluation]]:
-    """The classes of all evaluations, by the names of their modules and their own."""
+    """All evaluation classes in the modules of `gr_cli.evaluation.measures`, sorted by module and name."""
     found = []
     for module in sorted(info.name for info in iter_modules(measures.__path__, f"{measures.__name__}.")):
         defined = getmembers(import_module(module), isclass)
@@ -130,13 +144,13 @@ def evaluation_classes() -> list[type[Evaluation]]:
 
 
 def prepare_evaluations(experiment: Experiment) -> list[Evaluation]:
-    """The evaluations of a run that have something to measure in it."""
+    """The evaluations that apply to a run."""
     prepared = (evaluation.prepare(experiment) for evaluation in evaluation_classes())
     return [evaluation for evaluation in prepared if evaluation is not None]
 
 
 def run_evaluations(evaluations: Iterable[Evaluation], context: EvaluationContext) -> None:
-    """Add to the record of a run what those that are due find."""
+    """Run the evaluations of the context's phase and add their rows to the run's record."""
     for evaluation in evaluations:
         if context.phase in evaluation.phases:
             with context.learner.clock.measure("evaluation"):

@@ -1,4 +1,7 @@
-"""How near samples of a model are to real ones: pure functions of their features, vectors (N, F) and (M, F)."""
+"""Distances between sets of real and generated features: precision, recall, density, coverage, Fréchet distance.
+
+Pure functions of feature vectors (N, F) and (M, F).
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-NUM_NEIGHBOURS = 5  # which nearest neighbour a ball reaches to, as in Naeem et al. (2020)
-_MAX_DISTANCES = 1 << 21  # distances held at once
+NUM_NEIGHBOURS = 5  # k of the nearest neighbours, as in Naeem et al. (2020)
+_MAX_DISTANCES = 1 << 21  # distances in memory at a time
 
 
 @dataclass(frozen=True)
 class PRDC:
-    """Each None where there are too few samples: real or generated ones in balls that reach to the k-th neighbour among
-    their own kind.
+    """Precision, recall, density and coverage by k-nearest-neighbour manifolds; None where there are too few samples.
 
-    `precision`: the share of dreams in a ball around a real sample (Kynkäänniemi et al. 2019): are they like real ones?
-    `recall`: the share of real samples in a ball around a dream (the same): could they have been generated?
-    `density`: in how many balls around real samples a dream lies, divided by k (Naeem et al. 2020, eq. 5): as
-    precision, but one real outlier with its large ball counts little. About 1 for samples of one kind; may be more.
-    `coverage`: the share of balls around real samples that have a dream in them (the same, eq. 6): how much of what is
-    real is generated? 0 if there is no dream.
+    Attributes:
+        precision: Share of generated samples within the real manifold (Kynkäänniemi et al. 2019).
+        recall: Share of real samples within the manifold of generated samples (Kynkäänniemi et al. 2019).
+        density: Mean number of real hyperspheres around a generated sample, divided by k (Naeem et al. 2020, eq. 5).
+            Less sensitive to real outliers than precision; about 1 for equal distributions, may exceed 1.
+        coverage: Share of real hyperspheres with a generated sample in them (Naeem et al. 2020, eq. 6); 0 without
+            generated samples.
     """
 
     precision: float | None
@@ -32,16 +35,24 @@ class PRDC:
 
 
 class NeighbourhoodManifold:
-    """Points (N, F), each in the middle of a closed ball that reaches to its k-th nearest neighbour among them.
+    """Hyperspheres around points that reach to their k-th nearest neighbour (Kynkäänniemi et al. 2019).
 
-    `square`: of the radius, (N,); where there are no more than k points, the balls are empty.
+    Args:
+        points: Feature vectors (N, F).
+        k: Which nearest neighbour determines the radius.
+
+    Attributes:
+        points: The points in double precision.
+        k: As in the arguments.
+        is_empty: Whether there are at most k points; no hypersphere contains anything then.
+        squared_radii: Squared radii (N,); -1 if empty.
     """
 
     def __init__(self, points: Tensor, k: int = NUM_NEIGHBOURS) -> None:
         self.points, self.k, self.is_empty = points.double(), k, len(points) <= k
         self.squared_radii = self.points.new_full((len(points),), -1.0)
         if not self.is_empty:
-            # The nearest one of all is the point itself.
+            # k + 1, because the nearest neighbour is the point itself.
             parts = [
                 _squared_distances(part, self.points).topk(k + 1, largest=False).values[:, -1]
                 for part in _point_blocks(self.points, len(points))
@@ -50,7 +61,7 @@ class NeighbourhoodManifold:
 
 
 def prdc(real: NeighbourhoodManifold, generated: NeighbourhoodManifold) -> PRDC:
-    """How much dreams `fake` are like `real` samples."""
+    """Precision, recall, density and coverage of generated samples."""
     n, m = len(real.points), len(generated.points)
     held, holds, recalled = (torch.zeros(size, dtype=torch.long, device=real.points.device) for size in (m, n, n))
     first = 0
@@ -58,8 +69,8 @@ def prdc(real: NeighbourhoodManifold, generated: NeighbourhoodManifold) -> PRDC:
         last = first + len(part)
         squares = _squared_distances(part, generated.points)
         inside = squares <= real.squared_radii[first:last].unsqueeze(1)
-        held += inside.sum(0)  # in how many balls around real samples each dream lies
-        holds[first:last] = inside.sum(1)  # how many dreams each of these balls holds
+        held += inside.sum(0)  # real hyperspheres around each generated sample
+        holds[first:last] = inside.sum(1)  # generated samples in each real hypersphere
         # in how many balls around generated samples each real sample lies
         recalled[first:last] = (squares <= generated.squared_radii).sum(1)
         first = last
@@ -72,9 +83,13 @@ def prdc(real: NeighbourhoodManifold, generated: NeighbourhoodManifold) -> PRDC:
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float | None:
-    """The squared Fréchet distance between two normal distributions with the means and covariances of the samples
-    (Heusel et al. 2017): |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)). Of few samples it is larger than of many; None of
-    fewer than two, or of what is no finite number."""
+    """Squared Fréchet distance between normal distributions fitted to two sets of features (Heusel et al. 2017).
+
+    |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)), biased upwards for few samples.
+
+    Returns:
+        None for fewer than two samples in a set, or values that are not finite.
+    """
     if min(len(real), len(generated)) < 2 or not (real.isfinite().all() and generated.isfinite().all()):
         return None
     means, covariances = [], []
@@ -83,7 +98,7 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float | None:
         centred = points - means[-1]
         covariances.append(centred.T @ centred / (len(points) - 1))
     root = _matrix_sqrt(covariances[0])
-    # C C' has the eigenvalues of C^(1/2) C' C^(1/2), which is symmetric.
+    # C C' has the eigenvalues of the symmetric C^(1/2) C' C^(1/2).
     shared = torch.linalg.eigvalsh(root @ covariances[1] @ root).clamp(min=0).sqrt().sum()
     between = (means[0] - means[1]).square().sum()
     found: float = (between + covariances[0].trace() + covariances[1].trace() - 2 * shared).item()
@@ -91,8 +106,11 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float | None:
 
 
 def normalized_entropy(counts: Tensor) -> float | None:
-    """How evenly things are spread over places, from their number in each, (C,): the entropy of the shares divided by
-    log C. 1: equally many everywhere; 0: all in one place; None of one place or of no things."""
+    """Entropy of the shares of `counts` (C,), divided by log C: 1 for equal counts, 0 if all are in one class.
+
+    Returns:
+        None for fewer than two classes, or if all counts are 0.
+    """
     total = counts.sum()
     if len(counts) < 2 or total == 0:
         return None
@@ -102,7 +120,7 @@ def normalized_entropy(counts: Tensor) -> float | None:
 
 
 def _matrix_sqrt(matrix: Tensor) -> Tensor:
-    """The square root of a symmetric matrix that has no negative eigenvalues."""
+    """Square root of a symmetric positive semi-definite matrix."""
     values, vectors = torch.linalg.eigh(matrix)
     root: Tensor = vectors * values.clamp(min=0).sqrt() @ vectors.T
     return root
@@ -113,12 +131,12 @@ def _mean(found: Tensor) -> float:
 
 
 def _squared_distances(some: Tensor, points: Tensor) -> Tensor:
-    """The squared distances of each to each."""
+    """Squared distances (N, M) between two sets of points."""
     both = some.square().sum(1, keepdim=True) + points.square().sum(1)
     return torch.addmm(both, some, points.T, alpha=-2).clamp_(min=0)
 
 
 def _point_blocks(points: Tensor, others: int) -> tuple[Tensor, ...]:
-    """The points in so many at once that their distances to the others fit into memory."""
+    """The points in blocks whose distances to `others` points fit into memory."""
     found: tuple[Tensor, ...] = points.split(max(1, _MAX_DISTANCES // max(1, others)))
     return found

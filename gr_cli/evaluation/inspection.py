@@ -1,4 +1,4 @@
-"""What a benchmark holds, and what about it should make one think twice. Nothing is trained."""
+"""Summary of a benchmark without training, with warnings about its data: `gr-run inspect=`."""
 
 from __future__ import annotations
 
@@ -18,16 +18,22 @@ from gr_cli.nn.sample_spec import as_floats
 from gr_cli.system.files import make_folder
 from gr_cli.training.experiment import load_benchmark
 
-_PICTURE_COLUMNS, _MAX_PICTURE_ROWS = 10, 20  # of the picture: samples of a task, and tasks
-_MAX_NAMES = 6  # classes of a task, and channels, that are named
-_IMBALANCE_RATIO = 5  # times as many samples as another class
+_PICTURE_COLUMNS, _MAX_PICTURE_ROWS = 10, 20  # samples per task, and tasks
+_MAX_NAMES = 6  # of classes or channels
+_IMBALANCE_RATIO = 5  # warn if a class has more than so many times the samples of another
 
 
 @dataclass(frozen=True)
 class TaskSummary:
-    """One task: its classes in a few words, numbers of samples, and the range of its training values.
+    """Summary of one task.
 
-    The range is that of the stored values, before the task's own view of them if it has one.
+    Attributes:
+        classes: Names of the classes, shortened.
+        train: Number of training samples.
+        validation: Number of validation samples.
+        test: Number of test samples.
+        low: Lowest stored training value, before the task's transform.
+        high: Highest stored training value, before the task's transform.
     """
 
     classes: str
@@ -40,7 +46,15 @@ class TaskSummary:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A benchmark in words: `facts` about all samples, `picture`: where samples are drawn, if they are images."""
+    """Summary of a benchmark.
+
+    Attributes:
+        title: Name of the benchmark, number of tasks and seed.
+        properties: Properties of all samples, in words.
+        tasks: Summary of each task.
+        warnings: Conspicuous properties of the data.
+        picture: File with drawn samples; None if samples can't be drawn.
+    """
 
     title: str
     properties: tuple[str, ...]
@@ -51,21 +65,22 @@ class Inspection:
 
 @dataclass(frozen=True)
 class _ValueRange:
-    """The lowest and highest value of each channel (C,) of images, or entry of vectors, as networks get them."""
+    """Lowest and highest value of each channel of images, or each entry of vectors, (C,)."""
 
     low: Tensor
     high: Tensor
 
 
 def inspect_benchmark(settings: Settings, root: Path) -> Inspection:
-    """What the benchmark of `settings` holds; if it is of images, samples of each task are drawn below `root`.
+    """Summarize the benchmark of `settings`, and draw samples of each task below `root`.
 
     Raises:
-        ConfigError, DataError: it can't be had. FolderError, WriteError: the picture can't be written.
+        ConfigError, DataError: The benchmark can't be loaded.
+        FolderError, WriteError: The picture can't be written.
     """
     benchmark = load_benchmark(settings)
     name = settings.choices.get("benchmark", "benchmark")
-    # Tasks may share samples, which they see in ways of their own: these are gone through once.
+    # Tasks may share samples under different transforms: each set is read once.
     extremes = {
         _sample_set_key(part): _channel_range(part)
         for part in _distinct_sample_sets(task.train for task in benchmark.tasks)
@@ -103,7 +118,7 @@ def _join_names(names: Sequence[object]) -> str:
     return ", ".join(map(str, names[:_MAX_NAMES])) + more
 
 
-# --- samples, gone through once
+# --- samples, each set read once
 
 
 def _sample_set_key(part: Samples) -> tuple[int, int]:
@@ -111,7 +126,7 @@ def _sample_set_key(part: Samples) -> tuple[int, int]:
 
 
 def _distinct_sample_sets(parts: Iterable[Samples]) -> list[Samples]:
-    """Those of `parts` that are not the samples of another one before."""
+    """`sample_sets` without those that have the same samples as an earlier one."""
     return list({_sample_set_key(part): part for part in parts}.values())
 
 
@@ -125,13 +140,13 @@ def _channel_range(part: Samples) -> _ValueRange:
 
 
 def _sample_hashes(part: Samples) -> Iterator[bytes]:
-    """A fingerprint of each sample."""
+    """A hash of each stored sample."""
     for piece in raw_batches(part):
         for row in piece.contiguous().numpy():
             yield hashlib.blake2b(row.tobytes(), digest_size=16).digest()
 
 
-# --- what to think about
+# --- warnings
 
 
 def _imbalance_warnings(tasks: Sequence[Task]) -> Iterator[str]:
@@ -143,7 +158,7 @@ def _imbalance_warnings(tasks: Sequence[Task]) -> Iterator[str]:
     if high > _IMBALANCE_RATIO * low:
         yield (
             f"class {most} has {high:,} training samples, and class {least} {low:,}: replay and accuracy "
-            "will be of the large classes above all"
+            "will be dominated by the large classes"
         )
 
 
@@ -157,7 +172,7 @@ def _duplicate_warnings(tasks: Sequence[Task]) -> Iterator[str]:
         first = first or (names[_sample_set_key(part)] if again else "")
         whole, twice = whole + len(part), twice + again
     if twice:
-        yield f"{twice:,} of {whole:,} test samples are training samples, too, the first in task {first}"
+        yield f"{twice:,} of {whole:,} test samples are also training samples, the first in task {first}"
 
 
 def _constant_channel_warnings(extremes: Sequence[_ValueRange]) -> Iterator[str]:
@@ -168,11 +183,11 @@ def _constant_channel_warnings(extremes: Sequence[_ValueRange]) -> Iterator[str]
         yield f"{len(silent)} of {len(low)} channels never change: {_join_names(silent)}"
 
 
-# --- a picture
+# --- picture
 
 
 def _draw_samples(benchmark: Benchmark, name: str, folder: Path) -> Path:
-    """Draw a row of training samples for each task, as the network gets them."""
+    """Draw a row of training samples for each task, as the network receives them."""
     from gr_cli.results import figures
 
     shown = benchmark.tasks[:_MAX_PICTURE_ROWS]
@@ -192,8 +207,7 @@ def _draw_samples(benchmark: Benchmark, name: str, folder: Path) -> Path:
 
 
 def _picture_indices(task: Task) -> Tensor:
-    """Which samples of a task are shown: its classes in turn, of each some from first to last, for what comes first in
-    a folder may be of one kind."""
+    """Indices of the samples of a task that are drawn: classes in turn, samples at equal intervals."""
     members = [(task.train.y == label).nonzero().flatten() for label in range(len(task.classes))]
     members = [found for found in members if len(found)]
     each = -(-_PICTURE_COLUMNS // len(members))

@@ -1,6 +1,6 @@
-"""A small network that learnt all classes of a benchmark at once, and so can say what a dream shows.
+"""Reference classifier for generated samples: a small network trained on all classes of a benchmark at once.
 
-It is trained once for the same data, whatever the order of the classes, and kept on disk. No run learns from it.
+It is trained once per data set, whatever the order of the classes, and cached. No run trains on its output.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gr_cli.system.cache import Tensors, cached, content_hash
 from gr_cli.system.devices import deterministic_kernels, flush_denormals, thread_limit
 from gr_cli.system.messages import print_status
 
-_VERSION = 1  # of what is computed here: another one has nothing to do with what was kept
+_VERSION = 1  # part of the cache key: increase it when the computation changes
 _FEATURES = 64
 _BATCH, _LR, _EPOCHS, _MAX_ITERATIONS, _MIN_ITERATIONS = (
     64,
@@ -33,17 +33,17 @@ _BATCH, _LR, _EPOCHS, _MAX_ITERATIONS, _MIN_ITERATIONS = (
     20,
     1000,
     100,
-)  # iterations: so many passes, within bounds
-_STATISTICS_SAMPLES = 2000  # samples that tell the scale of inputs and features
-_SLOW_TRAINING_VALUES = 500_000  # values of a sample times iterations: from there on it takes several seconds
-_MAX_INPUT_GAIN_SIZE = 1024  # values of a sample
-_EVALUATION_BATCH = 256  # samples that are looked at together
+)  # iterations are the epochs' within bounds
+_STATISTICS_SAMPLES = 2000  # samples for the scale of inputs and features
+_SLOW_TRAINING_VALUES = 500_000  # values per sample times iterations from which training takes several seconds
+_MAX_INPUT_GAIN_SIZE = 1024  # input values above which inputs are scaled down
+_EVALUATION_BATCH = 256  # samples per forward pass
 
 
 class ReferenceClassifier(nn.Module):
-    """Samples (B, *shape) to logits (B, classes), by features that are scaled so that real ones have variance 1 in all.
+    """Classifier of samples (B, *shape), with features whose total variance over real samples is 1.
 
-    Images are seen twice, by convolutions and pixel by pixel, because the pixels of permuted ones have no neighbours.
+    Images enter by convolutions and by pixels, because the pixels of permuted images have no neighbourhood.
     """
 
     mean: Tensor
@@ -61,16 +61,16 @@ class ReferenceClassifier(nn.Module):
         self.hidden, self.output = nn.Linear(size, _FEATURES), nn.Linear(_FEATURES, classes)
         init_he_(self.hidden)
         init_xavier_(self.output)
-        # Of images, for each channel; of vectors, for each value.
+        # Per channel of images, per value of vectors.
         like = torch.zeros(shape[0], 1, 1) if len(shape) == 3 else torch.zeros(shape)
         self.register_buffer("mean", like)
         self.register_buffer("deviation", torch.ones_like(like))
         self.register_buffer("feature_scale", torch.ones(()))
 
     def features(self, x: Tensor) -> Tensor:
-        """(B, *shape) -> what the last layer sees, (B, F)."""
+        """Features (B, F) of samples (B, *shape): the activations before the output layer, not yet scaled."""
         x = (x - self.mean) / self.deviation
-        # Of many values each counts less, or a step of learning would change their sum too much.
+        # Many inputs are scaled down, so that an update does not change their sum too much.
         flat = x.flatten(1) * min(1.0, _MAX_INPUT_GAIN_SIZE / x[0].numel())
         seen = [flat] if self.convolutions is None else [flat, self.convolutions(x)]
         return F.relu(self.hidden(torch.cat(seen, 1)))
@@ -80,27 +80,31 @@ class ReferenceClassifier(nn.Module):
         return logits
 
     def fit_input_scale(self, x: Tensor) -> None:
-        """Take note of where typical samples lie."""
+        """Store mean and standard deviation of the inputs, per channel of images or per entry of vectors."""
         over = (0, *range(2, x.dim())) if x.dim() == 4 else (0,)
         deviation = x.std(over, correction=0)
         self.mean.copy_(x.mean(over).view_as(self.mean))
         self.deviation.copy_(torch.where(deviation > 0, deviation, 1.0).view_as(self.deviation))
 
     def fit_feature_scale(self, x: Tensor) -> None:
-        """Take note of how far the features of typical samples lie apart."""
+        """Store the square root of the total variance of the features."""
         total = self.features(x).var(0, correction=0).sum()
         self.feature_scale.copy_(torch.where(total > 0, total, 1.0).sqrt())
 
 
-# --- the classes, as it tells them apart whatever the scenario calls them
+# --- distinct classes, independent of the scenario
 
 
 @dataclass(frozen=True)
 class DistinctClasses:
-    """What there is to tell apart in a benchmark: a class of one data set in one view of it is the same in all tasks.
+    """The classes of a benchmark as the reference classifier counts them.
 
-    `first` (C,): the first task that has it. `units` bool (C, U): the output units that stand for it.
-    `of`: for each task, the numbers (k,) of its classes in the order of their labels.
+    A class of one data set under one transform is the same class in all tasks.
+
+    Attributes:
+        first_task: First task with each class, (C,).
+        units: Output units that stand for each class, bool (C, U).
+        of_task: For each task the indices of its classes in the order of its labels, (k,).
     """
 
     first_task: Tensor
@@ -112,9 +116,12 @@ class DistinctClasses:
 
 
 def distinct_classes(benchmark: Benchmark, offsets: list[int], units: int) -> DistinctClasses:
-    """The classes of a benchmark whose tasks' labels begin at `offsets`, of so many output units.
+    """The distinct classes of a benchmark; their order does not depend on the order of training.
 
-    Their numbers do not depend on the order in which a data set's classes come.
+    Args:
+        benchmark: Benchmark with output units as labels.
+        offsets: First output unit of each task.
+        units: Number of output units.
     """
     views = _view_indices(benchmark)
     keys = [[(view, name) for name in task.classes] for view, task in zip(views, benchmark.tasks, strict=True)]
@@ -131,7 +138,7 @@ def distinct_classes(benchmark: Benchmark, offsets: list[int], units: int) -> Di
 
 
 def _view_indices(benchmark: Benchmark) -> list[int]:
-    """For each task, which view of which samples it has, counted as they come."""
+    """For each task the index of its combination of store and transform, in order of first occurrence."""
     numbers: dict[tuple[int, int], int] = {}
     found: list[int] = []
     for task in benchmark.tasks:
@@ -143,17 +150,22 @@ def _view_indices(benchmark: Benchmark) -> list[int]:
     return found
 
 
-# --- what it learns from
+# --- training data
 
 
 @dataclass(frozen=True)
 class PooledTrainingSet:
-    """The training samples of all tasks by view, labelled by number of class, in an order of their own."""
+    """Training samples of all tasks, grouped by store and transform and labelled by distinct class.
+
+    Attributes:
+        sample_sets: One set of samples per combination of store and transform, in order of the store's rows.
+    """
 
     sample_sets: tuple[Samples, ...]
 
     @classmethod
     def from_benchmark(cls, benchmark: Benchmark, classes: DistinctClasses, offsets: list[int]) -> PooledTrainingSet:
+        """The training samples of all tasks of a benchmark."""
         by_view: dict[int, list[tuple[Samples, Tensor]]] = {}
         for view, task in zip(_view_indices(benchmark), benchmark.tasks, strict=True):
             by_view.setdefault(view, []).append((task.train, _class_indices(task, classes, offsets)))
@@ -171,11 +183,11 @@ class PooledTrainingSet:
 
     @property
     def iterations(self) -> int:
-        """How long they are learnt."""
+        """Training iterations: a fixed number of epochs within bounds."""
         return min(_MAX_ITERATIONS, max(_MIN_ITERATIONS, ceil(_EPOCHS * len(self) / _BATCH)))
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The samples at `index`, view by view: x float32, y."""
+        """The samples at `index`, grouped by sample set: x float32, and y."""
         x, y, first = [], [], 0
         for view in self.sample_sets:
             mine = index[(index >= first) & (index < first + len(view))] - first
@@ -187,12 +199,12 @@ class PooledTrainingSet:
         return torch.cat(x), torch.cat(y)
 
     def subsample(self, max_samples: int) -> Tensor:
-        """At most so many samples, in equal steps through all of them."""
+        """At most `max_samples` samples x at equal intervals."""
         number = min(max_samples, len(self))
         return self.batch(torch.arange(number) * len(self) // number)[0]
 
     def content_hash(self) -> str:
-        """What tells these samples from others: the stores, which of their rows, and how some of them are seen."""
+        """Hash of stores, rows, labels, and some transformed samples of each set."""
         stores: dict[int, str] = {}
         parts: list[object] = []
         for view in self.sample_sets:
@@ -208,7 +220,7 @@ class PooledTrainingSet:
 
 
 def _class_indices(task: Task, classes: DistinctClasses, offsets: list[int]) -> Tensor:
-    """The number of the class of each training sample of a task, (N,); some may be lent from other tasks."""
+    """The distinct class of each training sample of a task, (N,), including samples exchanged with other tasks."""
     y = task.train.y
     if task.origin_task is None:
         return classes.of_task[task.id][y - offsets[task.id]]
@@ -222,7 +234,7 @@ def _class_indices(task: Task, classes: DistinctClasses, offsets: list[int]) -> 
 def load_reference_classifier(
     benchmark: Benchmark, classes: DistinctClasses, offsets: list[int], cache_root: Path
 ) -> ReferenceClassifier:
-    """The network that learnt the training samples of all tasks of `benchmark` at once, or what was kept of it."""
+    """The trained reference classifier of a benchmark, from the cache if possible."""
     lessons, device = PooledTrainingSet.from_benchmark(benchmark, classes, offsets), benchmark.tasks[0].train.y.device
     with seeded(0, StreamNames.REFERENCE_CLASSIFIER_INIT):
         network = ReferenceClassifier(benchmark.spec.shape, len(classes))
@@ -231,7 +243,9 @@ def load_reference_classifier(
 
     def learnt() -> Tensors:
         if network.convolutions is not None and lessons.iterations * benchmark.spec.size >= _SLOW_TRAINING_VALUES:
-            print_status(f"a network that judges dreams is trained, and kept in {cache_root / 'judges'}")
+            print_status(
+                f"training the reference classifier for generated samples; it is cached in {cache_root / 'judges'}"
+            )
         _train_reference_classifier(network, lessons)
         return dict(network.state_dict())
 
@@ -240,30 +254,35 @@ def load_reference_classifier(
 
 
 def _train_reference_classifier(network: ReferenceClassifier, lessons: PooledTrainingSet) -> None:
-    # One thread and one way of rounding: what is trained here is what another process would have kept.
+    # One thread and deterministic kernels, so that every process trains the same network.
     with flush_denormals(), thread_limit(1), deterministic_kernels(network.mean.device):
         some = lessons.subsample(_STATISTICS_SAMPLES)
         with torch.no_grad():
             network.fit_input_scale(some)
         order = BatchOrder(len(lessons), _BATCH, RandomStreams(0), 0)
-        train_classifier(network, lessons.batch, order, lessons.iterations, _LR, "the judge of dreams")
+        train_classifier(network, lessons.batch, order, lessons.iterations, _LR, "the reference classifier")
         with torch.no_grad():
             network.fit_feature_scale(some)
 
 
-# --- how it is asked
+# --- evaluation of samples
 
 
 @dataclass(frozen=True)
 class RealSamples:
-    """Real samples (N,) of a task: their features (N, F), and of each whether the judge knows its class."""
+    """Real samples of a task, as seen by the reference classifier.
+
+    Attributes:
+        features: Scaled features (N, F).
+        correct: Whether each sample is classified correctly, bool (N,).
+    """
 
     features: Tensor
     correct: Tensor
 
     @staticmethod
     def pool(parts: list[RealSamples], most: int) -> RealSamples:
-        """At most so many of all, in equal steps."""
+        """At most `max_samples` of all samples in `parts`, at equal intervals."""
         features, known = torch.cat([p.features for p in parts]), torch.cat([p.correct for p in parts])
         number = min(most, len(known))
         index = torch.arange(number, device=known.device) * len(known) // max(1, number)
@@ -271,10 +290,19 @@ class RealSamples:
 
 
 class SampleEvaluator:
-    """Looks at dreams, and at `most` real test samples of each task to compare them with.
+    """Classifies samples, and holds real test samples of each task for comparison.
 
-    `offsets`: the output unit of each task's first class, of `units` in all.
-    `real`, `balls`: the real samples of a task, and the balls around them.
+    Args:
+        benchmark: Benchmark with output units as labels.
+        offsets: First output unit of each task.
+        num_units: Number of output units.
+        samples_per_task: Number of real test samples of each task.
+        cache_root: Folder of the cache; classifiers lie in `reference_classifiers/` below it.
+
+    Attributes:
+        classes: The distinct classes of the benchmark.
+        real: Real samples of a task; computed once.
+        manifold: k-nearest-neighbour manifold of a task's real samples; computed once.
     """
 
     def __init__(
@@ -283,7 +311,7 @@ class SampleEvaluator:
         self.classes, self.samples_per_task = distinct_classes(benchmark, offsets, num_units), samples_per_task
         self._network = load_reference_classifier(benchmark, self.classes, offsets, cache_root)
         self._benchmark, self._offsets = benchmark, offsets
-        # Of each task they are looked at, and measured, once.
+        # Computed once per task.
         self.real, self.manifold = (
             cache(self._real_samples),
             cache(lambda task: NeighbourhoodManifold(self.real(task).features)),
@@ -291,13 +319,12 @@ class SampleEvaluator:
 
     @torch.no_grad()
     def classify(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What it makes of samples (N, *shape): their features (N, F), and the numbers (N,) of the classes that it
-        takes them for."""
+        """Scaled features (N, F) and predicted distinct classes (N,) of samples (N, *shape)."""
         features = torch.cat([self._network.features(part.float()) for part in x.split(_EVALUATION_BATCH)])
         return features / self._network.feature_scale, self._network.output(features).argmax(1)
 
     def _real_samples(self, task: int) -> RealSamples:
-        """The real samples of a task."""
+        """Real test samples of a task."""
         parts = list(self._benchmark.tasks[task].test.subsample(self.samples_per_task).batches())
         features, predicted = self.classify(torch.cat([x for x, _ in parts]))
         numbers = self.classes.of_task[task][torch.cat([y for _, y in parts]) - self._offsets[task]]

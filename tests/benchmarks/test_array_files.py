@@ -75,12 +75,12 @@ def hostile(name: str) -> None:
         ("flipped.npz", "path=flipped.npz: is damaged, cut short"),
         ("flipped.pt", "path=flipped.pt: is damaged, cut short"),
         ("sparse.npz", "is a sparse matrix of SciPy, without labels"),
-        ("twice.npz", "differ in capitals alone (x, y, X)"),
+        ("twice.npz", "differ only in case (x, y, X)"),
         ("both.npz", "holds x and x_train, of which one must be for training"),
         ("bomb.npz", "bomb.npz"),
         ("names.npz", "holds images, labels, and no x_train; it must hold x and y, or x_train"),
         ("weights.pt", "holds weight, bias, and no x_train"),
-        ("number.pt", "holds something of type int"),
+        ("number.pt", "holds an object of type int"),
         ("nowhere.npz", "nowhere.npz: is not there; name a file that holds arrays"),
         ("table.csv", "must be a file .npz, .npy or .pt, or a folder with x.npy and y.npy"),
         ("x.npy", "benchmark.source.labels=null: must name the .npy file with the labels"),
@@ -125,7 +125,7 @@ def test_other_arrays_in_a_file_are_passed_over_and_told(capsys):
     np.savez("set.NPZ", x=X, y=Y, x_val=X, y_val=Y)
     os.rename("set.NPZ.npz", "set.NPZ")
     assert len(load_dataset(Arrays("set.NPZ")).classes) == 4
-    assert "benchmark.source.path=set.NPZ: passed over: x_val, y_val\n" in capsys.readouterr().err
+    assert "benchmark.source.path=set.NPZ: ignored: x_val, y_val\n" in capsys.readouterr().err
 
 
 def test_a_file_of_the_same_size_and_time_is_read_anew():

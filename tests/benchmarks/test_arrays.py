@@ -91,9 +91,7 @@ def test_ranges_of_values(capsys):
     x = 10 * RNG.standard_normal((20, 7)) + 50
     data = made(x)
     assert data.spec.value_range is None
-    assert (
-        "are taken as they are; consider benchmark.source.standardise=true or value_range=" in capsys.readouterr().err
-    )
+    assert "are used unchanged; consider benchmark.source.standardise=true or value_range=" in capsys.readouterr().err
     data = made(x, value_range=[0, 100])
     assert data.spec.value_range == (0.0, 1.0)
     assert np.allclose(data.train.x, x / 100, atol=1e-6)

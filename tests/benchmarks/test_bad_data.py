@@ -87,7 +87,7 @@ def test_a_file_that_may_not_be_read_is_not_to_be_removed(gr_run, raw, monkeypat
 
         monkeypatch.setattr("torchvision.datasets.mnist.read_label_file", denied)
     line = refused(gr_run, *MNIST)
-    assert "Permission denied" in line and line.endswith("; see to its permissions\n")
+    assert "Permission denied" in line and line.endswith("; check its permissions\n")
 
 
 def test_a_broken_set_of_an_old_torchvision(gr_run, raw):
@@ -119,7 +119,7 @@ def test_a_source_of_ones_own_that_gives_nonsense(gr_run, fault):
     line = refused(gr_run, *mine(fault))
     assert line.startswith("gr-run: benchmark.source=Mine: ")
     assert BROKEN[fault][1] in line
-    assert "; mend its load()" in line or "see to it that the file is there" in line
+    assert "; correct its load()" in line or "check that the file exists" in line
     assert list(Path().iterdir()) == []
 
 

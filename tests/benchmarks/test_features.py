@@ -361,7 +361,7 @@ def _changed(**changes):
         ({"state_dict": _changed()}, "is no state dict"),
         (_changed(**{"convolutions.1.bias": None}), r"lacks convolutions\.1\.bias;"),
         ({}, r"lacks convolutions\.0\.weight, convolutions\.0\.bias, convolutions\.1\.weight and 1 more;"),
-        (_changed(**{"convolutions.2.bias": torch.zeros(1)}), r"holds, besides what is needed, convolutions\.2\.bias;"),
+        (_changed(**{"convolutions.2.bias": torch.zeros(1)}), r"has unexpected entries: convolutions\.2\.bias;"),
         (CNN((3, 8, 8), 2, [4, 6], 5).state_dict(), r"weight has shape \(4, 3, 3, 3\), and \(4, 1, 3, 3\) is needed"),
     ],
 )  # fmt: skip

@@ -60,7 +60,7 @@ def test_where_several_could_be_for_testing_it_is_the_first_that_is_called_so(ca
     folder(("train", "val", "test", "more"), each=2)
     mark = put("images/test/cat/0.png", pixels(6, 5, 3))
     assert np.array_equal(read().test.x[0].permute(1, 2, 0), mark)
-    assert "passed over: what is for neither training nor testing (more/, val/)\n" in capsys.readouterr().err
+    assert "ignored: folders of neither split (more/, val/)\n" in capsys.readouterr().err
 
 
 def test_folders_without_images_are_no_classes(capsys):
@@ -70,7 +70,7 @@ def test_folders_without_images_are_no_classes(capsys):
     Path("images/train/zebra/notes.txt").write_text("none yet")
     assert read().classes == ("cat", "dog")
     told = capsys.readouterr().err
-    assert "passed over: 1 other file, what holds no images (__MACOSX, zebra)\n" in told
+    assert "ignored: 1 other file, folders without images (__MACOSX, zebra)\n" in told
 
 
 def test_links_stand_for_a_class_or_an_image_and_one_that_leads_nowhere_is_an_image_that_cannot_be_read():
@@ -172,7 +172,7 @@ def test_hidden_files_and_what_is_no_image_are_passed_over_and_told(capsys):
     Path("images/train/.git").mkdir()
     assert len(read().train) == 2
     told = capsys.readouterr().err
-    assert "4 images of 2 classes" in told and "passed over: 3 other files\n" in told
+    assert "4 images of 2 classes" in told and "ignored: 3 other files\n" in told
 
 
 def test_broken_images_are_named_and_may_be_left_out(capsys):

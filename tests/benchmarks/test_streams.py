@@ -55,7 +55,7 @@ def test_tasks_may_bring_different_numbers_of_classes():
 
 
 def test_classes_that_do_not_add_up_are_refused():
-    with pytest.raises(ConfigError, match=r"classes_per_task=\[3, 2\]: must add up to the 6 classes, and comes to 5"):
+    with pytest.raises(ConfigError, match=r"classes_per_task=\[3, 2\]: must add up to the 6 classes, but adds up to 5"):
         split(Numbered(), seed=0, classes_per_task=[3, 2])
     with pytest.raises(ConfigError, match=r"or give a number for each task: benchmark.classes_per_task=\[4,2\]"):
         split(Numbered(), seed=0, classes_per_task=4)

@@ -155,4 +155,4 @@ def test_an_audit_finds_rows_of_a_table_that_are_kept(gr_run, file):
     words = ("benchmark=arrays", f"benchmark.source.path={file}", "train.iterations=20", "strategy=er")
     assert gr_run(*words, "benchmark.source.categories=[[red,green,blue],form]")[0] == 0
     out = gr_run(f"audit={only_run()}")[1]
-    assert "stores raw samples, as it says" in out and "learner.strategy.kept.x" in out
+    assert "stores raw samples, as claimed" in out and "learner.strategy.kept.x" in out

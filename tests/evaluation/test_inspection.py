@@ -97,7 +97,7 @@ def test_what_should_make_one_think_is_warned_of(inspected):
     write(x, y, np.concatenate([x[again], 255 - x[:8]]), np.concatenate([y[again], y[:8]]))
     out = inspected(*ARRAYS)
     assert "warning: class 0 has 30 training samples, and class 1 5" in out
-    assert "warning: 8 of 16 test samples are training samples, too, the first in task 0 1" in out
+    assert "warning: 8 of 16 test samples are also training samples, the first in task 0 1" in out
     assert "warning: 1 of 3 channels never change: 1" in out
 
 

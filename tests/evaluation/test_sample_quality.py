@@ -205,7 +205,7 @@ def test_that_a_judge_takes_long_to_train_is_told(gr_run, monkeypatch):
     np.savez("set.npz", x=np.random.default_rng(0).random((40, 1, 8, 8), dtype=np.float32), y=np.arange(40) % 2)
     monkeypatch.setattr("gr_cli.evaluation.reference_classifier._SLOW_TRAINING_VALUES", 0)
     code, _, err = gr_run(*TINY, "benchmark=arrays", "benchmark.source.path=set.npz", "train.iterations=1")
-    assert code == 0 and "a network that judges dreams is trained, and kept in " in err
+    assert code == 0 and "training the reference classifier for generated samples; it is cached in " in err
 
 
 def test_together_as_alone():

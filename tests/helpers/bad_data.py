@@ -26,7 +26,7 @@ BROKEN_FILES = {
     "garbage": (IMAGES, PIXELS[:5000], "does not begin as an IDX file"),
     "a huge shape": (IMAGES, idx(2**32 - 1, 2**32 - 1, 2**32 - 1, values=PIXELS), "is cut short"),
     "labels as images": (IMAGES, FILES[LABELS], "does not begin as an IDX file of bytes with 3 dimension"),
-    "compressed": (IMAGES, gzip.compress(FILES[IMAGES]), "is compressed, and its name does not say so"),
+    "compressed": (IMAGES, gzip.compress(FILES[IMAGES]), "is compressed, but its name does not end in .gz"),
     "labels cut short": (LABELS, FILES[LABELS][:20], "is cut short: 20 bytes instead of 48"),
     "labels too long": (LABELS, FILES[LABELS] + b"\0", "is too long: 49 bytes instead of 48"),
     "test labels empty": ("t10k-labels-idx1-ubyte", b"", "is empty"),
@@ -132,7 +132,7 @@ BROKEN = {
     ),
     "no data": (
         lambda: (torch.rand(20, 1, 4, 4), torch.arange(20) % 4),
-        "its load() gave something of type tuple, not Data",
+        "its load() returned an object of type tuple, not a Dataset",
     ),
     "no file": (lambda: np.load("nowhere.npy"), "can't be read ([Errno 2] No such file or directory: 'nowhere.npy')"),
 }

@@ -195,11 +195,11 @@ DATA: Table = {
         ("must name the .npy file", arrays("x.npy")),
         ("is for .npy files alone", arrays("set.npz", "y.npy")),
         ("{}: {}; name a file that holds", arrays("nowhere.npz")),
-        ("holds something of type", arrays("set.pt", set_pt=3)),
+        ("holds an object of type", arrays("set.pt", set_pt=3)),
         ("{}: {}; write it anew", arrays("set.pt", set_pt=Path())),
         ("is a sparse matrix of SciPy", arrays("set.npz", set_npz={"data": X, "format": b"csr", "shape": (20, 20)})),
         ("holds x and x_train", arrays("set.npz", set_npz={"x": X, "y": Y, "x_train": X})),
-        ("differ in capitals alone", arrays("set.npz", set_npz={"x": X, "y": Y, "X": X})),
+        ("differ only in case", arrays("set.npz", set_npz={"x": X, "y": Y, "X": X})),
     ],
     "benchmarks/sources/array_conversion.py": [
         ("and must be real numbers", tensors(["a"] * 20, Y)),
@@ -223,7 +223,7 @@ DATA: Table = {
     ],
     "benchmarks/features.py": [
         ("needs images", of_vectors("benchmark/features=conv_random")),
-        ("are not finite", weights(INFINITE)),
+        ("vectors are not finite", weights(INFINITE)),
         ("must be a data set", lambda hands: ConvFeatureExtractor()),
         ("needs at least one convolution", typed("benchmark/features=conv_random benchmark.features.channels=[]")),
         ("is the benchmark's own data", lambda hands: ConvFeatureExtractor(pretrain=Digits()).extract(
@@ -255,9 +255,9 @@ DATA: Table = {
         ("class {} has {} image{}, and needs", images(lambda: Path("images/test/cat").rename("cats"))),
     ],
     "benchmarks/streams/rotated.py": [
-        ("would turn two tasks alike", typed("benchmark=rotated_digits benchmark.span=0")),
+        ("would rotate two tasks alike", typed("benchmark=rotated_digits benchmark.span=0")),
         ("must name at least one angle", typed("benchmark=rotated_digits benchmark.angles=[0,360]")),
-        ("stands beside benchmark.angles", typed("benchmark=rotated_digits benchmark.angles=[0,9] benchmark.tasks=3")),
+        ("can't be combined with", typed("benchmark=rotated_digits benchmark.angles=[0,9] benchmark.tasks=3")),
     ],
     "benchmarks/streams/rounds.py": [
         ("training samples; try fewer rounds", lambda hands: split(Given(sound()), 0, repetitions=6)),
@@ -297,7 +297,7 @@ DATA: Table = {
         ("has no load()", lambda hands: load_dataset(NoSource())),
         ("can't be read", no_file),
         ("two of its classes have the same name", of_ones_own("a class twice")),
-        ("its load() gave something of type", of_ones_own("no data")),
+        ("its load() returned an object of type", of_ones_own("no data")),
     ],
     "benchmarks/streams/split.py": [
         ("must divide the {} classes", mistake("benchmark.classes_per_task=3")),

@@ -205,10 +205,10 @@ def a_broken_network(hands: Hands) -> object:
 ELSEWHERE = {"_target_": "gr_cli.trackers.MLflow", "uri": "http://elsewhere.example"}
 RUNS: Table = {
     "evaluation/audit.py": [
-        ("does not say whether raw samples", of_a_folder("audit", without_a_claim)),
+        ("has no stores_raw_samples", of_a_folder("audit", without_a_claim)),
         ("holds no checkpoint yet", of_a_folder("audit", without_checkpoint)),
         ("is not that of a run of gr-run", of_a_folder("audit", checkpoint_of({"learner": 1}))),
-        ("can't be told from chance", an_audit_of_few_values),
+        ("resemble other numbers by chance", an_audit_of_few_values),
     ],
     "runner/checkpoints.py": [
         ("loss `{}`", no_number),

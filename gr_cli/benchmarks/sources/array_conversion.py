@@ -1,4 +1,4 @@
-"""Samples and labels of any array type as plain NumPy arrays, where they have one meaning."""
+"""Conversion of samples and labels from any array type to NumPy arrays."""
 
 from __future__ import annotations
 
@@ -28,15 +28,20 @@ _DTYPE_NAMES = {
 
 
 def _dtype_letter(array: Array) -> str:
-    """NumPy's letter for a kind of type."""
+    """NumPy's letter for the kind of a dtype."""
     return str(array.dtype.kind)
 
 
 def as_real_array(given: Any, what: str, place: str) -> Array:
-    """Real numbers of any type, sparse or not, as bool, uint8, int64, float32 or float64 in the machine's byte order.
+    """Real numbers as bool, uint8, int64, float32 or float64 in native byte order; sparse input becomes dense.
+
+    Args:
+        values: Array, tensor, sparse matrix or nested list.
+        role: What the values are, for messages.
+        location: Start of messages.
 
     Raises:
-        DataError: they are something else; named as `what` of `place`.
+        DataError: The values are not real numbers, or not rectangular.
     """
     array = _as_dense_array(given, what, place)
     if _dtype_letter(array) == "O" and all(isinstance(value, (int, float, np.number)) for value in array.flat):
@@ -50,21 +55,26 @@ def as_real_array(given: Any, what: str, place: str) -> Array:
         return array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, copy=False)
     if letter == "b" or array.dtype == np.uint8:
         return array
-    # Beyond int64 there are but floats.
+    # Values beyond int64 become floats.
     fits = letter == "i" or not array.size or int(array.max()) < 2**63
     return array.astype(np.int64 if fits else np.float64, copy=False)
 
 
 def as_label_array(given: Any, what: str, place: str) -> Array:
-    """Labels (N,) as int64, Python integers beyond it, bool, or texts; one-hot rows (N, K) as their columns.
+    """Labels (N,) as int64, Python integers beyond it, bool or texts.
 
-    Whole numbers may be floats. Texts that differ in their Unicode normal form alone are the same.
+    Whole numbers may be floats; one-hot rows (N, K) become their columns. Texts are normalized to Unicode NFC.
+
+    Args:
+        values: Array, tensor or list.
+        role: What the values are, for messages.
+        location: Start of messages.
 
     Raises:
-        DataError: they are something else; named as `what` of `place`.
+        DataError: The values are not labels, or of several types.
     """
     if isinstance(given, (list, tuple)) and any(isinstance(value, str) for value in given):
-        given = np.asarray(given, dtype=object)  # NumPy would make texts of the numbers among them
+        given = np.asarray(given, dtype=object)  # NumPy would convert numbers among texts to texts
     exact = _exact_integer_limit(getattr(given, "dtype", None))
     y = _as_dense_array(given, what, place)
     if y.ndim > 1 and y.size == len(y):
@@ -88,7 +98,7 @@ def as_label_array(given: Any, what: str, place: str) -> Array:
 
 
 def _flatten_labels(y: Array, what: str, place: str) -> Array:
-    """(N,) of (N,), or of one-hot rows (N, K)."""
+    """Labels (N,) as they are, or the columns of one-hot rows (N, K)."""
     rows = y.ndim == 2 and y.shape[1] > 1 and _dtype_letter(y) in "biuf" and len(y) > 0
     if rows and bool(((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all()):
         return np.asarray(y.argmax(1))
@@ -98,7 +108,7 @@ def _flatten_labels(y: Array, what: str, place: str) -> Array:
 
 
 def _from_object_array(y: Array, what: str, place: str) -> Array:
-    """An array of Python objects, as it comes out of tables, by the one type that all have."""
+    """An array of Python objects with the dtype that all of them have."""
     for kinds, dtype in ((str, np.str_), (bytes, np.bytes_), ((bool, np.bool_), np.bool_), ((int, np.integer), object)):
         if all(isinstance(value, kinds) for value in y.tolist()):
             return y if dtype is object else y.astype(dtype)
@@ -109,14 +119,14 @@ def _from_object_array(y: Array, what: str, place: str) -> Array:
 
 
 def _exact_integer_limit(dtype: Any) -> float:
-    """From which number on floats of a type may stand for a neighbour."""
+    """The smallest float of a dtype that may stand for two integers."""
     if isinstance(dtype, torch.dtype):
         return 2 / torch.finfo(dtype).eps if dtype.is_floating_point else 2.0**53
     return 2 / float(np.finfo(dtype).eps) if getattr(dtype, "kind", "") == "f" else 2.0**53
 
 
 def _as_integers(y: Array, exact: float, what: str, place: str) -> Array:
-    """Floats that are whole numbers, as int64."""
+    """Whole floats as int64."""
     if not np.isfinite(y).all():
         raise DataError(f"{place}: {int((~np.isfinite(y)).sum())} of its {what} are NaN or infinite; give each a class")
     if not (y == np.round(y)).all():
@@ -130,18 +140,18 @@ def _as_integers(y: Array, exact: float, what: str, place: str) -> Array:
 
 
 def _as_dense_array(given: Any, what: str, place: str) -> Array:
-    """What is given as an array in the byte order of the machine."""
+    """A dense array in native byte order."""
     if isinstance(given, Tensor):
         return _tensor_to_array(given, what, place)
     if hasattr(given, "toarray"):  # a sparse matrix of SciPy
         _check_dense_size(given.shape, what, place)
         given = given.toarray()
     if np.ma.is_masked(given):
-        raise DataError(f"{place}: its {what} are masked in part, and a mask can't be learnt from; fill in values")
+        raise DataError(f"{place}: its {what} are masked in part; fill in values")
     try:
         array = np.asarray(given)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{place}: its {what} do not all have the same shape; bring them to one") from error
+        raise DataError(f"{place}: its {what} differ in shape; give all the same shape") from error
     if _dtype_letter(array) == "T":
         return np.array(array.tolist(), dtype=np.str_)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -149,7 +159,7 @@ def _as_dense_array(given: Any, what: str, place: str) -> Array:
 
 def _tensor_to_array(given: Tensor, what: str, place: str) -> Array:
     if given.is_nested:
-        raise DataError(f"{place}: its {what} are a nested tensor, of several shapes; bring them to one")
+        raise DataError(f"{place}: its {what} are a nested tensor of several shapes; give all the same shape")
     if given.is_meta:
         raise DataError(f"{place}: its {what} are a tensor without values, on the device `meta`; load them")
     x = given.detach()
@@ -158,12 +168,12 @@ def _tensor_to_array(given: Tensor, what: str, place: str) -> Array:
         _check_dense_size(x.shape, what, place)
         x = x.to_dense()
     if x.is_floating_point() and x.dtype not in (torch.float16, torch.float32, torch.float64):
-        x = x.float()  # NumPy has no such type
+        x = x.float()  # NumPy lacks this dtype
     return x.cpu().resolve_conj().resolve_neg().numpy()
 
 
 def _check_dense_size(shape: Any, what: str, place: str) -> None:
-    """Refuse sparse values that don't fit into memory once they are written out."""
+    """Raise DataError for sparse values that don't fit into memory when dense."""
     needed = 8 * prod(shape)
     if needed > available_memory(torch.device("cpu")):
         raise DataError(

@@ -1,4 +1,4 @@
-"""Arrays in files of NumPy or torch. No code in them is run."""
+"""Data sets in NumPy and torch files, read without executing code."""
 
 from __future__ import annotations
 
@@ -23,25 +23,27 @@ from gr_cli.system.messages import print_status
 from gr_cli.types import NonNegativeInt
 
 _ARRAY_NAMES = ("x", "y", "x_train", "y_train", "x_test", "y_test")
-_COLUMN_NAMES_KEY = "columns"  # their names
+_COLUMN_NAMES_KEY = "columns"  # array with their names
 _REQUIRED_ARRAYS = "it must hold x and y, or x_train, y_train, x_test and y_test"
 
 
 class Arrays:
-    """Samples in files: `.npz`, `.pt` (a dict or tuple of tensors), or `.npy`. No code in them is run.
+    """Arrays from files: `.npz`, `.npy`, or `.pt` with a dict or tuple of tensors. No code in them is executed.
 
-    Their names are `x` and `y`, or `x_train`, `y_train`, `x_test` and `y_test`; a tuple has them in this order. Arrays
-    of `.npy` lie in a folder under these names, or there are two files, of which `labels` names the second.
+    The arrays are named `x` and `y`, or `x_train`, `y_train`, `x_test` and `y_test`; a tuple has them in this order.
+    A folder holds `.npy` files with these names. `columns`, an array of texts, names the columns of vectors.
 
     Args:
-        path: the file, or a folder.
-        labels: the `.npy` file with the labels of one with samples.
-        test_share: as for `Tensors`, as all that follows.
-        test_seed: which samples that is.
-        value_range: [low, high] in which the values lie, None, or `auto`.
-        standardise: bring values to mean 0 and variance 1.
-        layout: where the channels are.
-        categories: columns that are no numbers. Names of columns are an array of texts, `columns`, in the file.
+        path: The file or folder.
+        labels: `.npy` file with the labels, where `path` is a `.npy` file with the samples.
+        test_share: Share of each class that becomes the test set, where the file has none.
+        test_seed: Seed of that test split, independent of the run's seed.
+        value_range: `[low, high]` of the values, scaled to [0, 1]; null: unbounded values, unchanged; `auto`: [0, 1] if
+            all floats lie in it, else null.
+        standardise: Scale each channel, or each entry of a vector, to mean 0 and variance 1 over the training set.
+        layout: Axis of the channels of 4-dimensional arrays; `auto`: the one of size 1 or 3.
+        categories: Categorical columns of vectors, by name or index: `[4, [5, 6, 7]]` is a column of category numbers
+            and three columns of a one-hot code.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Arrays:
                 "say benchmark.source.path=<file>",
             )
         check_value_range(value_range, standardise)
-        self.location, self.remedy = f"benchmark.source.path={path}", "mend what is in it"
+        self.location, self.remedy = f"benchmark.source.path={path}", "correct its contents"
         self._path, self._labels = Path(path).expanduser(), None if labels is None else Path(labels).expanduser()
         chosen = value_range if value_range is None or isinstance(value_range, str) else tuple(value_range)
         codes = categories and tuple(c if isinstance(c, (int, str)) else tuple(c) for c in categories)
@@ -84,7 +86,7 @@ class Arrays:
         return _load_dataset(self._path, self._labels, stamps, self._choices, self.location)
 
 
-@lru_cache(maxsize=2)  # the runs of a sweep share what was read once
+@lru_cache(maxsize=2)  # shared by the runs of a sweep
 def _load_dataset(path: Path, labels: Path | None, _: object, choices: tuple[Any, ...], place: str) -> Dataset:
     found = _read_arrays(path, labels, place)
     train = ("x", "y") if "x" in found else ("x_train", "y_train")
@@ -102,7 +104,7 @@ def _load_dataset(path: Path, labels: Path | None, _: object, choices: tuple[Any
     columns = _column_names(found.pop(_COLUMN_NAMES_KEY, None), place)
     others = [name for name in found if name not in (*train, "x_test", "y_test")]
     if others:
-        print_status(f"{place}: passed over: {join_names(others)}")
+        print_status(f"{place}: ignored: {join_names(others)}")
     x, y, x_test, y_test = (found.get(name) for name in (*train, "x_test", "y_test"))
     source = Tensors(x, y, x_test, y_test, columns=columns, **dict(choices))
     source.location, source.shares_memory = place, False
@@ -110,10 +112,10 @@ def _load_dataset(path: Path, labels: Path | None, _: object, choices: tuple[Any
 
 
 def _column_names(given: Any, place: str) -> list[str]:
-    """Names of columns, as texts.
+    """The names of columns as texts.
 
     Raises:
-        DataError: they are something else.
+        DataError: They are not texts.
     """
     names = np.asarray([] if given is None else given)
     if names.ndim != 1 or (names.size and names.dtype.kind not in "US"):
@@ -127,10 +129,11 @@ def _column_names(given: Any, place: str) -> list[str]:
 
 
 def _dataset_files(path: Path, labels: Path | None, place: str) -> list[Path]:
-    """The files that make up a set.
+    """The files of a data set.
 
     Raises:
-        ConfigError, DataError: they are not there, or not of a known kind.
+        ConfigError: The file type is unsupported, or `labels` does not fit it.
+        DataError: A file is missing.
     """
     if path.is_dir():
         found = [
@@ -157,7 +160,7 @@ def _dataset_files(path: Path, labels: Path | None, place: str) -> list[Path]:
 
 
 def _read_arrays(path: Path, labels: Path | None, place: str) -> dict[str, Any]:
-    """The arrays by their names."""
+    """The arrays by name."""
     if path.is_dir():
         files = _dataset_files(path, labels, place)
         return {file.stem: _read_file(file, place) for file in files}
@@ -168,20 +171,24 @@ def _read_arrays(path: Path, labels: Path | None, place: str) -> dict[str, Any]:
         named = {str(name).lower(): value for name, value in found.items()}
         if len(named) < len(found):
             raise DataError(
-                f"{place}: holds arrays whose names differ in capitals alone ({join_names(list(found))}); rename"
+                f"{place}: holds arrays whose names differ only in case ({join_names(list(found))}); rename"
             )
         return named
     if isinstance(found, (tuple, list)) and len(found) in (2, 4):
         return dict(zip(_ARRAY_NAMES[:2] if len(found) == 2 else _ARRAY_NAMES[2:], found, strict=True))
-    raise DataError(f"{place}: holds something of type {type(found).__name__}; {_REQUIRED_ARRAYS}")
+    raise DataError(f"{place}: holds an object of type {type(found).__name__}; {_REQUIRED_ARRAYS}")
 
 
 def _read_file(file: Path, place: str) -> Any:
-    """What is in a file, if that is plain arrays: no code in it is run."""
+    """The arrays of a file, read without executing code.
+
+    Raises:
+        DataError: The file is damaged, empty, or holds pickled objects.
+    """
     try:
         if not file.stat().st_size:
             raise _unreadable_error(file, place, "is empty")
-        # Neither reader looks at the checksums of all that is in an archive.
+        # Neither reader verifies the checksums of all archive members.
         archived = is_zipfile(file)
         if file.suffix.lower() == ".npz" and not archived:
             raise _unreadable_error(file, place, _DAMAGED)
@@ -205,7 +212,7 @@ def _read_file(file: Path, place: str) -> Any:
     except OSError as error:
         why = error.strerror or error_summary(error)
         raise _unreadable_error(file, place, f"can't be read ({why})") from error
-    except Exception as error:  # of many kinds: a file may hold anything
+    except Exception as error:  # a damaged file raises anything
         pickled = "pickle" in str(error).lower()
         raise _unreadable_error(
             file, place, "holds pickled objects, which are not read" if pickled else _DAMAGED

@@ -1,4 +1,4 @@
-"""What a source of samples is, and the data set that it loads."""
+"""The interface of data sources, and the data set that they load."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ TestShare = Annotated[float, Gt(0), Lt(1)]
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set: its training and test part, labels counting from 0 in the order of `classes`.
+    """A data set with a training and a test split.
 
-    Samples are what `spec` says, once they are floats. Each class has samples in both parts.
+    Attributes:
+        train: Training samples, at least one of each class.
+        test: Test samples, at least one of each class.
+        classes: Names of the classes; labels count from 0 in this order.
+        spec: Shape, range and likelihood of the samples as floats.
     """
 
     train: Samples
@@ -28,7 +32,21 @@ class Dataset:
 
 @runtime_checkable
 class Source(Protocol):
-    """Anything that can load a data set."""
+    """A source of a data set: any object with `load()`. Streams divide what it loads into tasks.
+
+        >>> import torch
+        >>> from gr_cli.benchmarks import split
+        >>> class TwoClusters:
+        ...     def load(self):
+        ...         y = torch.arange(40) % 2
+        ...         x = torch.randn(40, 3) + y.unsqueeze(1)
+        ...         train, test = Samples(x[:30], y[:30]), Samples(x[30:], y[30:])
+        ...         return Dataset(train, test, ("left", "right"), SampleSpec((3,), value_range=None))
+        >>> [(task.name, len(task.train)) for task in split(TwoClusters(), seed=0, classes_per_task=1).tasks]
+        [('left', 15), ('right', 15)]
+
+    In YAML it is `benchmark.source._target_=my_module.TwoClusters`.
+    """
 
     def load(self) -> Dataset:
         """The data set, on the CPU."""
@@ -37,7 +55,12 @@ class Source(Protocol):
 
 @runtime_checkable
 class LocatedSource(Protocol):
-    """A source that can say where its data lie, and what to do if they are broken: for errors, which name both."""
+    """A source that names its files in error messages.
+
+    Attributes:
+        location: Setting and path of the data, with which messages begin.
+        remedy: What to do about damaged data, with which messages end.
+    """
 
     location: str
     remedy: str

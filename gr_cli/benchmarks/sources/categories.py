@@ -1,4 +1,4 @@
-"""Columns of a table that are categories and no numbers: brought behind the numbers, as one-hot codes."""
+"""Categorical columns of tables, one-hot encoded behind the numeric columns."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor
 from gr_cli.benchmarks.sources.validation import join_names
 from gr_cli.errors import ConfigError, DataError, suggestion
 
-# A column of category numbers, or the columns of a one-hot code; each by its name, or its number from 0.
+# A column of category numbers, or the columns of a one-hot code; each by name or index.
 Column = int | str
 Categories = Sequence[Column | Sequence[Column]]
 
 _FIELD = "benchmark.source.categories"
-_MAX_CATEGORIES = 1000  # categories of a column: a code of more says little, and takes a lot of room
+_MAX_CATEGORIES = 1000  # categories of a column; larger codes are most likely numeric columns
 
 
 @dataclass(frozen=True)
 class MixedTables:
-    """Tables of the same columns (training, and test if there is one), their numbers apart from their categories.
+    """Tables with the same columns (training, and test if there is one), numeric and categorical columns apart.
 
     Attributes:
-        numbers: (N, D) of each table.
-        codes: (N, sum(sizes)) of each, zeros and ones.
-        sizes: number of categories of each code.
-        names: of all columns, numbers first; empty: they have none.
+        numbers: Numeric columns of each table, (N, D).
+        codes: One-hot codes of each table, (N, sum(sizes)).
+        sizes: Number of categories of each code.
+        names: Names of all columns, numeric ones first; empty if they have none.
     """
 
     numbers: list[Tensor]
@@ -38,10 +38,17 @@ class MixedTables:
 
 
 def split_columns(tables: Sequence[Tensor], categories: Categories, names: Sequence[str], location: str) -> MixedTables:
-    """Numbers and categories of `tables` (N, D), of which `categories`, at least one, says which columns are which.
+    """Separate numeric and categorical columns.
+
+    Args:
+        tables: Tables (N, D) with the same columns.
+        categories: Categorical columns, at least one.
+        names: Names of the columns; may be empty.
+        location: Start of messages.
 
     Raises:
-        ConfigError: a column is not there, or is named twice. DataError: a column holds no categories.
+        ConfigError: A column doesn't exist, or is named twice.
+        DataError: A column holds no categories.
     """
     if any(table.dim() != 2 for table in tables):
         raise ConfigError(_FIELD, list(categories), f"are of vectors, samples have shape {tuple(tables[0].shape[1:])}")
@@ -68,7 +75,7 @@ def split_columns(tables: Sequence[Tensor], categories: Categories, names: Seque
 
 
 def _column_index(column: Column, names: Sequence[str], width: int) -> int:
-    """The number of a column that is given by its name or its number."""
+    """The index of a column that is given by name or index."""
     if str(column) in names:
         return list(names).index(str(column))
     if isinstance(column, int) and 0 <= column < width:
@@ -80,7 +87,10 @@ def _column_index(column: Column, names: Sequence[str], width: int) -> int:
 def _one_hot_codes(
     tables: Sequence[Tensor], group: Sequence[int], names: Sequence[str], place: str
 ) -> tuple[list[Tensor], list[str]]:
-    """The one-hot codes (N, K) of each table, from a column of category numbers or from K columns, and their names."""
+    """The one-hot codes (N, K) of each table, and their names.
+
+    `group` is one column of category numbers, or the K columns of a code.
+    """
     called = [names[column] if names else str(column) for column in group]
     found = [table[:, list(group)].double() for table in tables]
     if len(group) > 1:
@@ -90,7 +100,7 @@ def _one_hot_codes(
                 raise DataError(
                     f"{place}: columns {join_names(called)} are no one-hot code in {len(wrong)} of {len(values)} "
                     "samples, "
-                    f"the first at index {int(wrong[0])}; mend them, or leave them out of {_FIELD}"
+                    f"the first at index {int(wrong[0])}; correct them, or leave them out of {_FIELD}"
                 )
         return [values.float() for values in found], called
     known = torch.cat(found).unique()

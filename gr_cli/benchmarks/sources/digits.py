@@ -14,10 +14,10 @@ from gr_cli.nn.sample_spec import SampleSpec
 
 
 class Digits:
-    """The 1,797 handwritten digits of 8x8 pixels that ship with this package (Alpaydin & Kaynak 1998).
+    """Handwritten digits: 1,797 images of 8x8 pixels, shipped with this package (Alpaydin & Kaynak 1998).
 
-    A value counts the dark pixels in a block of 4x4 of the scanned bitmap, divided by 16.
-    Of each class, every fifth image in the order of the file is for testing: 1,440 for training, 357 for testing.
+    A value is the fraction of dark pixels in a 4x4 block of the scanned bitmap. Every fifth image of each class, in
+    file order, is a test sample: 1,440 for training, 357 for testing.
     """
 
     def load(self) -> Dataset:

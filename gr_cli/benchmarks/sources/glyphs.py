@@ -1,3 +1,5 @@
+"""Synthetic characters, drawn from random strokes."""
+
 from __future__ import annotations
 
 import math
@@ -11,19 +13,19 @@ from gr_cli.nn.random_streams import RandomStreams, StreamNames
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import NonNegativeInt, PositiveInt
 
-_BATCH = 1000  # images drawn at once
+_BATCH = 1000  # images rendered at a time
 
 
 class SyntheticGlyphs:
-    """Made-up characters: each class is a line through random points, its samples are shaky drawings of it.
+    """Synthetic characters: a class is a polyline through random points, a sample a distorted drawing of it.
 
-    For pretraining where no other data set is at hand: drawn by the program, they are nobody's data.
+    For pretraining feature extractors where no other data set is at hand.
 
     Args:
-        classes: how many characters.
-        per_class: drawings of each for training; a tenth of that for testing.
-        size: pixels of an image each way.
-        glyphs_seed: of all that is random.
+        classes: Number of characters.
+        per_class: Training drawings of each character; a tenth of that number is added for testing.
+        size: Height and width in pixels.
+        glyphs_seed: Seed of characters and drawings, independent of the run's seed.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class SyntheticGlyphs:
 
 
 def _render_strokes(points: Tensor, width: Tensor, size: int) -> Tensor:
-    """Lines through points (B, P, 2) in [-1, 1] of some widths (B,), as grey bytes (B, 1, size, size)."""
+    """Polylines through points (B, P, 2) in [-1, 1] with widths (B,), as grey bytes (B, 1, size, size)."""
     across = (torch.arange(size) + 0.5) * 2 / size - 1
     pixels = torch.stack(torch.meshgrid(across, across, indexing="ij"), -1).view(1, -1, 2)
     nearest = torch.full((len(points), size * size), math.inf)

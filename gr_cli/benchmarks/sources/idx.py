@@ -1,4 +1,4 @@
-"""Files in the IDX format, in which MNIST and its relatives come."""
+"""Checks of IDX files, the format of MNIST and its relatives."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def idx_problem(path: Path) -> str:
-    """What is wrong with a file of bytes in the IDX format, whose name says `idx<dimensions>`; empty if nothing is."""
+    """What is wrong with an IDX file of bytes; empty if nothing is. Its name says `idx<dimensions>`."""
     dimensions = int(path.name.partition("idx")[2][0])
     try:
         if path.is_dir():
@@ -20,7 +20,7 @@ def idx_problem(path: Path) -> str:
     if size == 0:
         return "is empty"
     if header.startswith(b"\x1f\x8b"):
-        return "is compressed, and its name does not say so"
+        return "is compressed, but its name does not end in .gz"
     if header[:4] != bytes([0, 0, 8, dimensions]):
         return f"does not begin as an IDX file of bytes with {dimensions} dimension(s)"
     if len(header) < 4 + 4 * dimensions:

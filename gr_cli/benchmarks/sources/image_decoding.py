@@ -1,4 +1,4 @@
-"""Images decoded to arrays of one shape: bytes, or fractions where any image has more than 8 bits."""
+"""Decoding of images to arrays of one shape and one scale."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 
 from gr_cli.errors import ConfigError, DataError
 
-# What Pillow opens, but only with the help of other programs.
+# Formats that Pillow opens only with other programs.
 _UNSUPPORTED_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 _FORMATS_WITH_ORIENTATION = {"AVIF", "JPEG", "MPO", "TIFF", "WEBP"}
-_EXIF_ORIENTATION = 0x0112  # a tag of EXIF; from 5 on, a camera was held upright
+_EXIF_ORIENTATION = 0x0112  # EXIF tag; values from 5 on exchange height and width
 _GREY_MODES = {"1", "L", "LA", "La"}
-_COMMON_BIT_DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # depths that cameras and scanners have
+_COMMON_BIT_DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # of cameras and scanners
 
 Array = np.ndarray[Any, Any]
 
@@ -26,13 +26,19 @@ class ValueType(IntEnum):
     """How the values of an image are stored."""
 
     BYTES = 0
-    INTEGERS = 1  # greys of more than 8 bits
+    INTEGERS = 1  # grey values of more than 8 bits
     FLOATS = 2
-    TRUNCATED_TO_BYTES = 3  # 16 bits a channel, of which Pillow reads the upper 8
+    TRUNCATED_TO_BYTES = 3  # 16 bits per channel, of which Pillow reads the upper 8
 
 
 class ImageHeader(NamedTuple):
-    """What an image file says before it is decoded: (height, width), and how values are stored."""
+    """Properties of an image file that are known before decoding.
+
+    Attributes:
+        size: (height, width) after EXIF rotation.
+        grey: Whether the image has one channel.
+        value_type: How its values are stored.
+    """
 
     size: tuple[int, int]
     grey: bool
@@ -40,7 +46,14 @@ class ImageHeader(NamedTuple):
 
 
 class DecodedImage(NamedTuple):
-    """A decoded image (C, H, W): bytes, or floats whose scale `depth` tells; its lowest and highest stored value."""
+    """A decoded image.
+
+    Attributes:
+        values: Pixels (C, H, W): uint8, or stored values as float32.
+        value_type: How the values are stored in the file.
+        low: Lowest stored value.
+        high: Highest stored value.
+    """
 
     values: Array
     value_type: ValueType
@@ -50,7 +63,7 @@ class DecodedImage(NamedTuple):
 
 @lru_cache(maxsize=1)
 def supported_extensions() -> frozenset[str]:
-    """How the names of files end that Pillow can decode by itself."""
+    """File extensions of the formats that Pillow decodes without other programs."""
     from PIL import Image
 
     known = Image.registered_extensions()
@@ -58,7 +71,7 @@ def supported_extensions() -> frozenset[str]:
 
 
 def read_header(path: str) -> ImageHeader | None:
-    """The header of an image; None if it can't be told, which decoding will say."""
+    """The header of an image file; None if it can't be read."""
     try:
         with _open_image(path) as image:
             width, height = image.size
@@ -74,7 +87,7 @@ def _open_image(path: str) -> Any:
     from PIL import Image
 
     if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError("it is no regular file")  # a pipe would be waited for, a device never ends
+        raise ValueError("it is no regular file")  # reading a pipe blocks, reading a device never ends
     return Image.open(path)
 
 
@@ -83,18 +96,20 @@ def _value_type(image: Any) -> ValueType:
         return ValueType.FLOATS
     if image.mode.startswith("I"):
         return ValueType.INTEGERS
-    # The raw mode of a tile, such as RGB;16B, is where Pillow says what is in the file.
+    # Pillow has the stored bit depth only in the raw mode of a tile, such as RGB;16B.
     return ValueType.TRUNCATED_TO_BYTES if any(";16" in str(tile[3]) for tile in image.tile) else ValueType.BYTES
 
 
 def decode_image(path: str, shape: tuple[int, int, int]) -> DecodedImage:
-    """An image, its shorter side scaled to `shape` (C, H, W) and cut at the centre; what is transparent on white,
-    and of several frames the first."""
+    """Decode an image, resize its shorter side to `shape` (C, H, W) and crop it at the centre.
+
+    Transparent pixels are drawn on white; only the first frame of an animation is used.
+    """
     from PIL import Image, ImageOps
 
     mode, (height, width) = "L" if shape[0] == 1 else "RGB", shape[1:]
     with _open_image(path) as opened:
-        opened.draft(mode, (2 * width, 2 * height))  # a large JPEG needs not be decoded in full
+        opened.draft(mode, (2 * width, 2 * height))  # decodes a large JPEG at reduced size
         depth = _value_type(opened)
         image: Image.Image = opened
         if opened.format in _FORMATS_WITH_ORIENTATION:
@@ -103,7 +118,7 @@ def decode_image(path: str, shape: tuple[int, int, int]) -> DecodedImage:
             return _decode_high_bit_depth(image, shape, depth)
         high = float(np.asarray(image).max()) * 257 if depth == ValueType.TRUNCATED_TO_BYTES else 255.0
         if "A" in image.getbands() or "transparency" in image.info:
-            # What is stored where nothing is to be seen is anything: one tool's black, another's stripes.
+            # The stored colour of transparent pixels is arbitrary.
             seen = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
         image = image.convert(mode)
@@ -114,7 +129,7 @@ def decode_image(path: str, shape: tuple[int, int, int]) -> DecodedImage:
 
 
 def _decode_high_bit_depth(image: Any, shape: tuple[int, int, int], depth: ValueType) -> DecodedImage:
-    """A grey image of more than 8 bits, as it is stored: the scale is that of the whole set, which is known later."""
+    """A grey image of more than 8 bits with its stored values; the scale depends on all images of the set."""
     from PIL import Image, ImageOps
 
     stored = np.asarray(image)
@@ -131,21 +146,21 @@ def _decode_high_bit_depth(image: Any, shape: tuple[int, int, int], depth: Value
 def scale_to_unit_range(
     x: Array, decoded_images: Sequence[DecodedImage], names: Sequence[str], bits: int | None, place: str
 ) -> int:
-    """Bring the images `x` (N, C, H, W) float32, which hold stored values, to [0, 1] in place, all by one scale.
+    """Scale images with stored values to [0, 1] in place, all by the same factor.
 
     Args:
-        x: the images.
-        seen: of each its depth, lowest and highest value.
-        names: their files, for errors.
-        bits: of integers; None: as many as the highest value of all images needs.
-        place: the data set, for errors.
+        x: Images (N, C, H, W), float32.
+        decoded_images: Value type, lowest and highest value of each.
+        names: File names for messages.
+        bits: Bit depth of integers; None: derived from the highest value.
+        location: Start of messages.
 
     Returns:
-        the bits of integers; 0 if there are none.
+        The bit depth of integers; 0 if there are none.
 
     Raises:
-        DataError: values that have no place in [0, 1].
-        ConfigError: values that need more than `bits`.
+        DataError: Values are negative, or floats outside [0, 1].
+        ConfigError: Values exceed `bits`.
     """
     depths = np.array([pixels.value_type for pixels in decoded_images])
     for pixels, name in zip(decoded_images, names, strict=True):
@@ -165,7 +180,7 @@ def scale_to_unit_range(
     for i, depth in enumerate(depths):
         if depth != ValueType.FLOATS:
             x[i] /= 2**found - 1 if depth == ValueType.INTEGERS else 255
-    np.clip(x, 0, 1, out=x)  # scaling an image to a size may go beyond
+    np.clip(x, 0, 1, out=x)  # bicubic resizing may overshoot
     return found
 
 
@@ -182,11 +197,7 @@ def _bit_depth(high: float, bits: int | None) -> int:
 
 
 def check_truncation(decoded_images: Sequence[DecodedImage], bits: int | None, place: str) -> None:
-    """Refuse colours of 16 bits that would be cut to a few levels because they hold fewer.
-
-    Raises:
-        DataError: the upper 8 bits of all such images are dark, and `bits` does not say that 16 are meant.
-    """
+    """Raise DataError for 16-bit colour images that are too dark to be reduced to 8 bits, unless `bits` is 16."""
     high = max(
         (pixels.high for pixels in decoded_images if pixels.value_type == ValueType.TRUNCATED_TO_BYTES), default=None
     )

@@ -1,4 +1,4 @@
-"""Images in folders, a folder for each class: decoded once, and kept as one tensor."""
+"""Images in folders, one folder per class, decoded once and cached as one tensor."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ Bits = Annotated[PositiveInt, Le(32)]
 Size = PositiveInt | Annotated[Sequence[PositiveInt], Len(2, 2)]
 T = TypeVar("T")
 
-_VERSION = 3  # of what is computed here: another one has nothing to do with what was kept
-_FILES_PER_CHUNK = 64  # images that a thread takes at once
+_VERSION = 3  # part of the cache key: increase it when the computation changes
+_FILES_PER_CHUNK = 64  # files per task of a thread
 
 
 @dataclass(frozen=True)
 class _ImageFolderSettings:
-    """What a user chose of an `ImageFolder`."""
+    """Settings of an `ImageFolder` that determine its tensor and its splits."""
 
     size: tuple[int, int] | None
     mode: Mode
@@ -57,29 +57,28 @@ class _ImageFolderSettings:
     test_seed: int
     skip_broken: bool
     bits: int | None
-    cache_folder: Path  # in which the tensor is kept
+    cache_folder: Path
 
 
 class ImageFolder:
-    """Images of any format that Pillow reads, in folders: `train/<class>/...` and `test/<class>/...` (or `val`, in
-    capitals or not), or a folder for each class only, of which a share is then for testing.
+    """Images in folders: `train/<class>/` and `test/<class>/` (or `val/`), or one folder per class and a split.
 
-    Classes are in the order of their names, `2` before `10`. They are decoded in threads, brought to one size by their
-    shorter side and cut at the centre, and kept as one tensor below `cache_root`, under a name made from the
-    names, sizes, times and inodes of the files; what was kept before of files that changed is removed. Other files are
-    passed over, and folders without images; a link may stand for a class or an image, others are not followed.
+    Reads every format of Pillow. Classes are in natural order of their names (`2` before `10`). Images are resized by
+    their shorter side and cropped at the centre. The decoded tensor is cached; the cache is renewed when a file's name,
+    size, time or inode changes. Other files and folders without images are ignored, and so are links, except those to a
+    class folder or an image.
 
     Args:
-        path: the folder.
-        size: pixels each way, or [height, width]; default: the size that most images have.
-        mode: `grey` or `rgb`; `auto`: grey if all files are. What is transparent is seen on white; of
-            several frames there is the first.
-        test_share: part of each class that is for testing, where there is no folder for that.
-        test_seed: which samples that is; not the run's seed, so all runs are tested on the same.
-        skip_broken: leave out images that can't be decoded, instead of refusing them all.
-        bits: of greys of more than 8 bits, which become value / (2^bits - 1) in all images, for training and testing;
-            `auto`: 8, 10, 12, 14, 16, 24 or 32, as the highest value of all images needs.
-        cache_root: folder in which the tensor is kept.
+        path: The folder.
+        size: Height and width in pixels, or `[height, width]`; null: the most frequent size.
+        mode: Colour mode; `auto`: grey if all images are. Transparent pixels are drawn on white; only the first frame
+            of an animation is used.
+        test_share: Share of each class that becomes the test set, where there is no test folder.
+        test_seed: Seed of that test split, independent of the run's seed.
+        skip_broken: Leave out images that can't be decoded, instead of an error.
+        bits: Bit depth of grey images with more than 8 bits, divided by 2^bits - 1; `auto`: the smallest of 8, 10, 12,
+            14, 16, 24 and 32 that holds the largest value of all images.
+        cache_root: Folder of the cache; the tensor lies in `images/` below it.
     """
 
     def __init__(
@@ -101,7 +100,7 @@ class ImageFolder:
                 "say benchmark.source.path=<folder>",
             )
         self.root = Path(path).expanduser().resolve()
-        self.location, self.remedy = f"benchmark.source.path={path}", "see to it that each class has images there"
+        self.location, self.remedy = f"benchmark.source.path={path}", "make sure that each class has images there"
         both = None if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
         kept_in = Path(cache_root).expanduser() / "images"
         self._settings = _ImageFolderSettings(
@@ -113,7 +112,7 @@ class ImageFolder:
         return _load_dataset(list_images(self.root, self.location), self._settings, self.location)
 
 
-@lru_cache(maxsize=2)  # the runs of a sweep share what was read once
+@lru_cache(maxsize=2)  # shared by the runs of a sweep
 def _load_dataset(listing: ImageListing, choices: _ImageFolderSettings, place: str) -> Dataset:
     what = content_hash(str(listing.root), choices.size, choices.mode, choices.skip_broken, choices.bits)
     content = content_hash(_VERSION, PIL.__version__, [(file.name, file.label, *file.stamp) for file in listing.files])
@@ -123,7 +122,7 @@ def _load_dataset(listing: ImageListing, choices: _ImageFolderSettings, place: s
     if bits and choices.bits is None:
         print_status(
             f"{place}: greys of more than 8 bits are taken as {bits} bits, by their highest value; "
-            f"benchmark.source.bits={bits} or another number says so"
+            f"benchmark.source.bits={bits} or another depth selects it"
         )
     if not sound.all():
         broken = [file.name for file, whole in zip(listing.files, sound.tolist(), strict=True) if not whole]
@@ -146,19 +145,20 @@ def _load_dataset(listing: ImageListing, choices: _ImageFolderSettings, place: s
 
 
 def _decode_all(listing: ImageListing, choices: _ImageFolderSettings, place: str) -> Tensors:
-    """All images as one tensor, and which of the files they are: all that can be decoded."""
+    """All images that can be decoded as one tensor `x`, which files these are (`valid`), and the bit depth (`bits`).
+
+    Raises:
+        ConfigError: The images don't fit into memory.
+        DataError: An image can't be decoded, and broken ones are not skipped.
+    """
     over = (
         [f"{listing.num_other_files:,} other file{'s' if listing.num_other_files > 1 else ''}"]
         if listing.num_other_files
         else []
     )
-    over += [f"what holds no images ({join_names(listing.empty_folders)})"] if listing.empty_folders else []
-    over += (
-        [f"what is for neither training nor testing ({join_names(listing.ignored_folders)})"]
-        if listing.ignored_folders
-        else []
-    )
-    passed = f"; passed over: {', '.join(over)}" if over else ""
+    over += [f"folders without images ({join_names(listing.empty_folders)})"] if listing.empty_folders else []
+    over += [f"folders of neither split ({join_names(listing.ignored_folders)})"] if listing.ignored_folders else []
+    passed = f"; ignored: {', '.join(over)}" if over else ""
     print_status(
         f"{len(listing.files):,} images of {len(listing.classes)} classes in {listing.root} are decoded, "
         f"and kept in {choices.cache_folder}{passed}"
@@ -180,7 +180,7 @@ def _decode_all(listing: ImageListing, choices: _ImageFolderSettings, place: str
             pixels = decode_image(paths[i], shape)
             x[i] = pixels.values
             return pixels._replace(values=_EMPTY)
-        except Exception as error:  # of many kinds: each decoder has its own
+        except Exception as error:  # each decoder raises its own types
             return " ".join(str(error).replace(repr(paths[i]), "it").split())[:120] or type(error).__name__
 
     found = _map_in_threads(decode, range(len(paths)), "images decoded")
@@ -190,7 +190,7 @@ def _decode_all(listing: ImageListing, choices: _ImageFolderSettings, place: str
         first = broken[0]
         raise DataError(
             f"{place}: {len(broken):,} of {len(paths):,} images can't be decoded, the first is "
-            f"{listing.files[first].name} ({faults[first]}); mend or remove them, or say "
+            f"{listing.files[first].name} ({faults[first]}); repair or remove them, or say "
             "benchmark.source.skip_broken=true"
         )
     sound = torch.tensor([not fault for fault in faults])
@@ -206,7 +206,7 @@ _EMPTY = np.empty(0)
 
 
 def _map_in_threads(do: Callable[[Any], T], items: Sequence[Any], what: str) -> list[T]:
-    """`do` for each of `items`, in threads: decoders let go of the interpreter."""
+    """`function` of each item, in threads; decoders release the interpreter lock."""
     pieces = [items[start : start + _FILES_PER_CHUNK] for start in range(0, len(items), _FILES_PER_CHUNK)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         done = pool.map(lambda piece: [do(item) for item in piece], pieces)
@@ -214,8 +214,7 @@ def _map_in_threads(do: Callable[[Any], T], items: Sequence[Any], what: str) -> 
 
 
 def _common_shape(paths: Sequence[str], choices: _ImageFolderSettings) -> tuple[tuple[int, int, int], bool]:
-    """The shape (C, H, W) of all images, as their headers say where it was not chosen; and whether any image has greys
-    of more than 8 bits."""
+    """The shape (C, H, W) that all images get, and whether any has more than 8 bits per grey value."""
     seen = [found for found in _map_in_threads(read_header, paths, "images looked at") if found is not None]
     grey = choices.mode == "grey" or (choices.mode == "auto" and all(found.grey for found in seen))
     size = choices.size or (Counter(found.size for found in seen).most_common(1)[0][0] if seen else (1, 1))

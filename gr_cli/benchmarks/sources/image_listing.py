@@ -1,4 +1,4 @@
-"""Which images lie in the folders of an image folder, and of which class and part they are."""
+"""The image files of an image folder, with their classes and splits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ _TRAIN_FOLDER_NAMES, _TEST_FOLDER_NAMES = ("train", "training"), ("test", "testi
 
 
 class ImageFile(NamedTuple):
-    """An image file: its path below the folder, its class, and its stamp."""
+    """An image file.
+
+    Attributes:
+        name: Path below the root.
+        label: Label of its class.
+        stamp: Size, times and inode.
+    """
 
     name: str
     label: int
@@ -28,9 +34,17 @@ class ImageFile(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageListing:
-    """What is in a folder: the images for training, `training` in number, then those for testing; None: they have no
-    part of their own. `others` is how many files are no images; hidden ones don't count. `empty`: folders without
-    images, which are no classes. `aside`: folders beside those for training and testing."""
+    """The contents of an image folder.
+
+    Attributes:
+        root: The folder.
+        classes: Names of the classes.
+        files: Images, training before test.
+        num_train: Number of training images; None: the folder has no split.
+        num_other_files: Number of files that are not images, without hidden ones.
+        empty_folders: Class folders without images.
+        ignored_folders: Folders beside those of the splits.
+    """
 
     root: Path
     classes: tuple[str, ...]
@@ -45,7 +59,7 @@ def list_images(root: Path, place: str) -> ImageListing:
     """The images below `root`.
 
     Raises:
-        DataError: there are none in folders.
+        DataError: There are no images in class folders, or too few of a class.
     """
     if not root.is_dir():
         raise DataError(f"{place}: {root} {'is a file' if root.exists() else 'is not there'}; name a folder")
@@ -75,17 +89,17 @@ def list_images(root: Path, place: str) -> ImageListing:
 
 
 def _split_folders(root: Path, place: str) -> list[str]:
-    """The folders for training and for testing; one for training alone; or "" where there are but classes.
+    """Names of the training and test folder; of a training folder alone; or "" if the root holds the class folders.
 
     Raises:
-        DataError: there is one for training, and which is for testing can't be told.
+        DataError: There is a training folder beside others, and none of these is a test folder.
     """
     folders = sorted(_subfolders(root))
     by_name = {name.lower(): name for name in folders}
     training = next((by_name[name] for name in _TRAIN_FOLDER_NAMES if name in by_name), None)
     testing = next((by_name[name] for name in _TEST_FOLDER_NAMES if name in by_name), None)
     if training is None or (testing is None and len(folders) > 1 and _contains_images(root / training)):
-        return [""]  # a class may be called so
+        return [""]  # a class may be named `train`
     if testing is None and len(folders) > 1:
         others = join_names([name for name in folders if name != training])
         raise DataError(
@@ -96,7 +110,7 @@ def _split_folders(root: Path, place: str) -> list[str]:
 
 
 def _contains_images(folder: Path) -> bool:
-    """Whether images lie in a folder itself, as in that of a class."""
+    """Whether a folder itself contains images, as a class folder does."""
     with os.scandir(folder) as entries:
         return any(_has_image_extension(entry.name) and not entry.name.startswith(".") for entry in entries)
 
@@ -104,7 +118,7 @@ def _contains_images(folder: Path) -> bool:
 def _check_classes(
     images: dict[str, dict[str, list[ImageFile]]], classes: Sequence[str], place: str, root: Path
 ) -> None:
-    """Refuse a single class, and one that has not enough images for training and testing, before all are decoded."""
+    """Raise DataError for a single class, or a class with too few images, before decoding starts."""
     if len(classes) == 1:
         raise DataError(
             f"{place}: holds images of one class only, {classes[0]}, and there must be two; "
@@ -112,7 +126,7 @@ def _check_classes(
         )
     for part, found in images.items():
         for name in classes:
-            least = 1 if len(images) == 2 else 2  # one for training, one for testing
+            least = 1 if len(images) == 2 else 2  # one each for training and testing
             if (number := len(found[name])) < least:
                 where = f" in {part}/" if part else ""
                 raise DataError(
@@ -126,10 +140,10 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _subfolders_by_name(folder: Path, place: str) -> dict[str, str]:
-    """The folders in a folder by their names in Unicode's composed form, which another system may have stored apart.
+    """Subfolders by their names in Unicode NFC.
 
     Raises:
-        DataError: two have the same name.
+        DataError: Two names are equal in NFC.
     """
     found: dict[str, str] = {}
     for name in sorted(_subfolders(folder)):
@@ -144,12 +158,12 @@ def _subfolders_by_name(folder: Path, place: str) -> dict[str, str]:
 
 
 def _natural_sort_key(name: str) -> list[str | int]:
-    """A key by which `2` comes before `10`."""
+    """Sort key by which `2` comes before `10`."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))]
 
 
 def _files_below(root: Path, folder: Path) -> Iterator[ImageFile]:
-    """All files in a folder and the folders in it that are not hidden."""
+    """All files in a folder and its subfolders, without hidden ones."""
     for entry in os.scandir(root / folder):
         if entry.name.startswith("."):
             continue
@@ -160,7 +174,7 @@ def _files_below(root: Path, folder: Path) -> Iterator[ImageFile]:
             if entry.is_dir():  # a link to a folder
                 continue
             stamp = FileStamp.from_stat(entry.stat())
-        except OSError:  # a link that leads nowhere, or to itself, is an image that can't be decoded
+        except OSError:  # a broken or circular link counts as an image that can't be decoded
             stamp = ABSENT
         yield ImageFile(f"{folder}/{entry.name}", 0, stamp)
 

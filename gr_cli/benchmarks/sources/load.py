@@ -1,4 +1,4 @@
-"""Where samples come from. A source answers `load()`; it knows nothing of tasks."""
+"""Loading and validating the data set of a source."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from gr_cli.benchmarks.sources.validation import validate
 from gr_cli.errors import DataError, display_name
 from gr_cli.nn.random_streams import RandomStreams, StreamNames
 
-# The names of classes of data sets that were found sound: the runs of a sweep share one, which is looked at once.
+# Class names of validated data sets; the runs of a sweep share a data set, which is validated once.
 _validated: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def load_dataset(source: Source) -> Dataset:
-    """The data set of `source`, if there is nothing wrong with it; every benchmark gets its data from here.
+    """The validated data set of `source`.
 
     Raises:
-        DataError: it can't be had, or can't be learnt from.
+        DataError: The data can't be read, or is unsuitable for training.
     """
-    what, remedy = f"benchmark.source={type(source).__name__}", "mend its load()"
+    what, remedy = f"benchmark.source={type(source).__name__}", "correct its load()"
     if isinstance(source, LocatedSource):
         what, remedy = source.location, source.remedy
     if not callable(getattr(source, "load", None)):
-        raise DataError(f"{what}: has no load(), by which a source gives its Data")
+        raise DataError(f"{what}: has no load() that returns a Dataset")
     try:
         data = source.load()
     except OSError as error:
-        raise DataError(f"{what}: can't be read ({error_summary(error)}); see to it that the file is there") from error
+        raise DataError(f"{what}: can't be read ({error_summary(error)}); check that the file exists") from error
     if not isinstance(data, Dataset):
-        raise DataError(f"{what}: its load() gave something of type {type(data).__name__}, not Data; {remedy}")
+        raise DataError(f"{what}: its load() returned an object of type {type(data).__name__}, not a Dataset; {remedy}")
     if data not in _validated:
         _validated[data] = _readable_names(validate(data, what, remedy), what, remedy)
     names = _validated[data]
@@ -42,10 +42,10 @@ def load_dataset(source: Source) -> Dataset:
 
 
 def _readable_names(data: Dataset, what: str, remedy: str) -> tuple[str, ...]:
-    """The names of all classes as they may be shown anywhere.
+    """The class names without unprintable characters.
 
     Raises:
-        DataError: two are the same.
+        DataError: Two classes have the same name.
     """
     names = tuple(map(display_name, data.classes))
     twice = [name for name, number in Counter(names).items() if number > 1]
@@ -55,8 +55,14 @@ def _readable_names(data: Dataset, what: str, remedy: str) -> tuple[str, ...]:
 
 
 def train_test_split(store: Tensor, y: Tensor, test_share: float, seed: int) -> tuple[Samples, Samples]:
-    """Samples without a test part of their own as training and test part: `share` of each class, at least one sample,
-    is for testing. They go on sharing the store."""
+    """Split samples by class into a training and a test set that share the store.
+
+    Args:
+        store: Samples (N, ...).
+        y: Labels (N,).
+        test_share: Share of each class for testing; at least one sample.
+        seed: Seed of the split.
+    """
     test = stratified_mask(
         y, test_share, RandomStreams(seed).permutation(StreamNames.TEST_SPLIT, n=len(y)), min_per_class=1
     )
@@ -65,6 +71,6 @@ def train_test_split(store: Tensor, y: Tensor, test_share: float, seed: int) -> 
 
 
 def error_summary(error: Exception) -> str:
-    """An error in a few words: its first line that says something, which one that ends in a colon does not."""
+    """The first informative line of an error's message, or its type."""
     lines = [line for line in str(error).splitlines() if line.strip() and not line.rstrip().endswith(":")]
     return " ".join(lines[0].split())[:120] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Samples that are there as tensors or arrays: made one tensor each, their labels whole numbers from 0."""
+"""Data sets from tensors or arrays in memory."""
 
 from __future__ import annotations
 
@@ -25,34 +25,33 @@ from gr_cli.types import NonNegativeInt
 ValueRange = Annotated[Sequence[float], Len(2, 2)]
 ChannelLayout = Literal["auto", "NCHW", "NHWC"]
 
-_FLOAT64_THRESHOLD = 1e15  # of float32: from here on statistics are taken in float64
-_UNSCALED_WARNING_THRESHOLD = 10.0  # values that are taken as they are, and further out than this, are worth a word
+_FLOAT64_THRESHOLD = 1e15  # larger float32 values need float64 statistics
+_UNSCALED_WARNING_THRESHOLD = 10.0  # larger unscaled values are reported
 
 
 class Tensors:
-    """Samples in memory, as tensors or NumPy arrays: images (N, H, W), (N, C, H, W) or (N, H, W, C), or vectors
-    (N, D).
+    """Tensors or NumPy arrays in memory: images (N, H, W), (N, C, H, W) or (N, H, W, C), or vectors (N, D).
 
-    Bytes, and whole numbers of any type from 0 to 255, are scaled to [0, 1]; where there are but 0 and 1, these are
-    black and white. Other whole numbers count as floats. Labels are whole numbers (floats or one-hot rows, too) or
-    texts; they become 0, 1, ... in their order, which their names tell. Sparse samples are written out.
+    Integers from 0 to 255 of any type are scaled to [0, 1]; if only 0 and 1 occur, these become 0.0 and 1.0. Other
+    integers are treated as floats. Labels are integers, whole floats, one-hot rows or texts, and become 0, 1, ... in
+    sorted order. Sparse samples are made dense.
 
     Args:
-        x: samples for training; for testing, too, if there are no others.
-        y: their labels (N,).
-        x_test: samples for testing.
-        y_test: their labels.
-        test_share: part of each class that is for testing, where there is no `x_test`.
-        test_seed: which samples that is; not the run's seed, so all runs are tested on the same.
-        value_range: [low, high] in which the values lie, to be scaled to [0, 1]; None: they are unbounded and stay as
-            they are; `auto`: [0, 1] if floats lie in that, else None.
-        standardise: bring the values of each channel, or of each entry of vectors, to mean 0 and variance 1 over the
-            whole training part, tasks to come included. They are unbounded then.
-        layout: where the channels of (N, ., ., .) are; `auto` finds them where there are 1 or 3.
-        categories: columns of vectors that are no numbers, each by its name or its number from 0: one of category
-            numbers, which become a one-hot code, or a list of those that are one together. They are brought behind the
-            numbers, which alone are scaled or standardised.
-        columns: names of the columns of vectors.
+        x: Samples for training, and for testing where there is no `x_test`.
+        y: Labels (N,) of `x`.
+        x_test: Samples for testing.
+        y_test: Labels of `x_test`.
+        test_share: Share of each class that becomes the test set, where there is no `x_test`.
+        test_seed: Seed of that test split, independent of the run's seed.
+        value_range: `[low, high]` of the values, scaled to [0, 1]; null: unbounded values, unchanged; `auto`: [0, 1] if
+            all floats lie in it, else null.
+        standardise: Scale each channel, or each entry of a vector, to mean 0 and variance 1 over the training set of
+            all tasks. The values are unbounded then.
+        layout: Axis of the channels of 4-dimensional arrays; `auto`: the one of size 1 or 3.
+        categories: Categorical columns of vectors, by name or index from 0: one entry is a column of category numbers,
+            which is one-hot encoded, a list of entries the columns of one one-hot code. They are moved behind the
+            numeric columns and are neither scaled nor standardised.
+        columns: Names of the columns of vectors.
     """
 
     @validate_arguments
@@ -71,7 +70,7 @@ class Tensors:
         columns: Sequence[str] | None = None,
     ) -> None:
         check_value_range(value_range, standardise)
-        self.location, self.remedy = "the tensors", "mend them"
+        self.location, self.remedy = "the tensors", "correct them"
         self._arrays, self.shares_memory = (x, y, x_test, y_test), True
         self._share, self._seed = test_share, test_seed
         self._range, self._standardise, self._layout = value_range, standardise, layout
@@ -79,7 +78,7 @@ class Tensors:
         self._data: Dataset | None = None
 
     def load(self) -> Dataset:
-        if self._data is None:  # the runs of a sweep share it
+        if self._data is None:  # shared by the runs of a sweep
             self._data = self._load()
         return self._data
 
@@ -96,7 +95,7 @@ class Tensors:
                     f"{self.location}: has {len(store)} {name} samples, but {len(label)} {name} labels; "
                     "give one for each"
                 )
-        if self.shares_memory:  # a change of it later must not change what was checked and fingerprinted
+        if self.shares_memory:  # later changes of the arrays must not affect validated and hashed samples
             stores = [store.clone() for store in stores]
         classes, codes = _encode_labels(codes_of, self.location)
         stores, spec = self._prepare_stores(stores)
@@ -116,7 +115,7 @@ class Tensors:
         return Dataset(train, test, classes, spec)
 
     def _prepare_stores(self, stores: list[Tensor]) -> tuple[list[Tensor], SampleSpec]:
-        """Stores as they are trained on, but for being standardised, and what their samples are."""
+        """Scaled stores with one-hot codes behind the numbers, and their specification; not yet standardised."""
         if self._columns and stores[0].shape[1:] != (len(self._columns),):
             raise DataError(
                 f"{self.location}: has {len(self._columns)} names of columns, and samples of shape "
@@ -140,7 +139,7 @@ class Tensors:
 
 
 def check_value_range(value_range: object, standardise: bool) -> None:
-    """Refuse a range that is none, and one of values that shall have none."""
+    """Raise ConfigError for an empty range, or for a range of standardised values."""
     if isinstance(value_range, (list, tuple)):
         if not value_range[0] < value_range[1]:
             raise ConfigError("benchmark.source.value_range", list(value_range), "must be [low, high], the lower first")
@@ -154,7 +153,11 @@ def check_value_range(value_range: object, standardise: bool) -> None:
 
 
 def _as_store(given: Any, name: str, layout: ChannelLayout, place: str) -> Tensor:
-    """Samples as a store (N, ...) of bytes, int64, float32 or float64."""
+    """Samples as a store (N, ...) of uint8, int64, float32 or float64.
+
+    Raises:
+        DataError: The shape is unsupported, or values are NaN or infinite.
+    """
     array = as_real_array(given, f"{name} samples", place)
     x = torch.from_numpy(np.ascontiguousarray(array))
     if x.dtype == torch.bool:
@@ -169,7 +172,7 @@ def _as_store(given: Any, name: str, layout: ChannelLayout, place: str) -> Tenso
         if len(broken):
             raise DataError(
                 f"{place}: {len(broken)} of its {len(x)} {name} samples hold NaN or infinity, the first at index "
-                f"{int(broken[0])}; mend them"
+                f"{int(broken[0])}; correct them"
             )
     if x.dim() == 3:
         x = x.unsqueeze(1)
@@ -179,10 +182,10 @@ def _as_store(given: Any, name: str, layout: ChannelLayout, place: str) -> Tenso
 
 
 def _common_dtype(stores: list[Tensor], place: str) -> list[Tensor]:
-    """Stores of bytes if all values are whole numbers from 0 to 255, else of floats.
+    """Stores of uint8 if all values are integers from 0 to 255, else of floats.
 
     Raises:
-        DataError: one holds whole numbers, the other floats.
+        DataError: One store holds integers, the other floats.
     """
     if len({store.is_floating_point() for store in stores}) > 1:
         raise DataError(
@@ -195,10 +198,10 @@ def _common_dtype(stores: list[Tensor], place: str) -> list[Tensor]:
 
 
 def _as_training_dtype(stores: list[Tensor], place: str) -> list[Tensor]:
-    """The stores as they are trained on: bytes or float32.
+    """The stores as uint8 or float32.
 
     Raises:
-        DataError: what makes values differ is lost in float32.
+        DataError: Distinct values become equal, or infinite, in float32.
     """
     for store in stores:
         if store.dtype == torch.float64:
@@ -230,7 +233,11 @@ def _channels_last(shape: torch.Size, layout: ChannelLayout, name: str) -> bool:
 def _scale_to_range(
     stores: list[Tensor], chosen: Any, standardise: bool, place: str
 ) -> tuple[list[Tensor], tuple[float, float] | None]:
-    """Stores whose values lie in the range that is returned with them, once they are no bytes any more."""
+    """Stores scaled to the configured range, and the range of their values as floats; None: unbounded.
+
+    Raises:
+        ConfigError: Values lie outside the configured range.
+    """
     low, high = min(float(x.min()) for x in stores), max(float(x.max()) for x in stores)
     if stores[0].dtype == torch.uint8 and (chosen == "auto" or tuple(chosen or ()) == (0, 255)):
         return [255 * x for x in stores] if high == 1 and chosen == "auto" else stores, (0.0, 1.0)
@@ -239,7 +246,7 @@ def _scale_to_range(
             return stores, (0.0, 1.0)
         if max(-low, high) > _UNSCALED_WARNING_THRESHOLD and not standardise:
             print_status(
-                f"{place}: values lie in [{low:.6g}, {high:.6g}] and are taken as they are; "
+                f"{place}: values lie in [{low:.6g}, {high:.6g}] and are used unchanged; "
                 "consider benchmark.source.standardise=true or value_range=[low,high]"
             )
     if chosen is None or chosen == "auto":
@@ -256,8 +263,10 @@ def _scale_to_range(
 
 
 def _standardise(train: Samples, test: Samples, codes: int) -> tuple[Samples, Samples]:
-    """Both with mean 0 and variance 1 of each channel, or entry, in training. What never changes is only shifted; the
-    last entries, so many as are `codes` of categories, stay as they are."""
+    """Both splits with mean 0 and variance 1 per channel, or per entry of vectors, over the training split.
+
+    Constant channels are only centred. The last `codes` entries, one-hot codes, are unchanged.
+    """
     seen = _as_wide_float(train.x)
     axes = [axis for axis in range(seen.dim()) if axis != 1]
     variance, mean = torch.var_mean(seen, axes, correction=0, keepdim=True)
@@ -275,7 +284,7 @@ def _standardise(train: Samples, test: Samples, codes: int) -> tuple[Samples, Sa
 
 
 def _as_wide_float(x: Tensor) -> Tensor:
-    """As floats in which squares of the values don't overflow, and small differences of large ones are told apart."""
+    """As float32, or as float64 where squares of the values would overflow or lose small differences."""
     return x.double() if x.dtype == torch.float64 or float(x.abs().max()) > _FLOAT64_THRESHOLD else x.float()
 
 
@@ -283,7 +292,11 @@ def _as_wide_float(x: Tensor) -> Tensor:
 
 
 def _encode_labels(given: list[np.ndarray[Any, Any]], place: str) -> tuple[tuple[str, ...], list[Tensor]]:
-    """The names of all classes in their order, and the labels as int64 from 0."""
+    """The sorted names of all classes, and the labels as int64 from 0.
+
+    Raises:
+        DataError: The splits have labels of different types.
+    """
     if len({"iO".find(label.dtype.kind) >= 0 or label.dtype.kind for label in given}) > 1:
         raise DataError(f"{place}: has labels of numbers and of texts; use one kind for training and testing")
     names, codes = np.unique(np.concatenate(given), return_inverse=True)

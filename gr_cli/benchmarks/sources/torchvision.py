@@ -1,4 +1,4 @@
-"""The data sets of torchvision, read by torchvision from the files that it knows."""
+"""Data sets of torchvision, read from files in torchvision's own layout."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from gr_cli.errors import ConfigError, DataError
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.system.file_stamps import file_stamp, wait_for_next_tick
 
-# Seconds that a server may be silent before a download is given up.
+# Seconds without data after which a download fails.
 _TIMEOUT_SECONDS = 10.0
 
 Name = Literal["MNIST", "FashionMNIST", "KMNIST", "EMNIST", "USPS", "SVHN", "CIFAR10", "CIFAR100"]
 EmnistSplit = Literal["balanced", "byclass", "bymerge", "digits", "letters", "mnist"]
 
-# What lies in the root under another name than that of the set.
+# Files in the root folder that are not named after the data set.
 _FILE_NAMES = {
     "USPS": "usps.bz2 and usps.t.bz2",
     "SVHN": "train_32x32.mat and test_32x32.mat",
@@ -42,10 +42,12 @@ _FILE_NAMES = {
 
 @dataclass(frozen=True)
 class _DatasetFiles:
-    """How torchvision keeps a set below the root.
+    """Files of a data set below its root folder.
 
-    `parts`: what its class is told to give the training and the test part. `files` that must be there, each with its
-    checksum if torchvision has one. `archives` from which it makes them; of those that are there none is fetched.
+    Attributes:
+        split_arguments: Keyword arguments that select torchvision's training and test split.
+        files: Required files, each with its MD5 checksum if torchvision publishes one.
+        archives: Downloads from which torchvision extracts the files; present ones are not downloaded again.
     """
 
     split_arguments: tuple[Mapping[str, Any], Mapping[str, Any]]
@@ -81,16 +83,16 @@ def _dataset_files(name: str, split: str | None, dataset: Any) -> _DatasetFiles:
 
 
 class Torchvision:
-    """A data set of torchvision, read by torchvision.
+    """A data set of torchvision, downloaded if it is missing.
 
-    SVHN needs scipy. The batches of CIFAR are pickles, which may run code when they are read: torchvision reads them
-    only if they have the checksums of the published files, so a set of one's own in their format is refused.
+    SVHN needs scipy. The files of CIFAR are pickles, which may run code when read: torchvision reads them only if they
+    have the checksums of the published files, so other data in this format is refused.
 
     Args:
-        name: its class in `torchvision.datasets`.
-        data_root: the folder that holds it, in torchvision's layout.
-        download: fetch it when it is missing.
-        split: which of its sets, for EMNIST alone. Its images come upright, which in the files they are not.
+        name: Class in `torchvision.datasets`.
+        data_root: Folder of the data sets, in torchvision's layout.
+        download: Download the data set if it is missing.
+        split: EMNIST's split; null for all other data sets. Its images are transposed to be upright.
     """
 
     def __init__(self, name: Name, data_root: str, download: bool = True, split: EmnistSplit | None = None) -> None:
@@ -117,7 +119,7 @@ class Torchvision:
         return self._read(self.name, self.root, self.download, self.split, stamps)
 
     @classmethod
-    @lru_cache(maxsize=2)  # the runs of a sweep share what was read once
+    @lru_cache(maxsize=2)  # shared by the runs of a sweep
     def _read(cls, name: Name, root: Path, download: bool, split: EmnistSplit | None, _: object) -> Dataset:
         from torchvision import datasets
 
@@ -125,9 +127,9 @@ class Torchvision:
         layout = _dataset_files(name, split, dataset)
         parts = [source._load_split(dataset, layout, part) for part in layout.split_arguments]
         named = getattr(parts[0], "classes", [str(digit) for digit in range(10)])
-        names = [str(name).partition(" - ")[0] for name in named]  # "0 - zero" is 0
+        names = [str(name).partition(" - ")[0] for name in named]  # "0 - zero" becomes "0"
         train, test = (Samples(source._images(part.data), source._labels(part)) for part in parts)
-        classes = tuple(names[1:] if split == "letters" else names)  # its class 0 is "N/A"
+        classes = tuple(names[1:] if split == "letters" else names)  # class 0 is "N/A"
         return Dataset(train, test, classes, SampleSpec(tuple(train.store.shape[1:])))
 
     def _images(self, data: object) -> Tensor:
@@ -142,14 +144,18 @@ class Torchvision:
         return y - 1 if self.split == "letters" else y
 
     def _load_split(self, dataset: Any, layout: _DatasetFiles, part: Mapping[str, Any]) -> Any:
-        """The training or the test part, fetched if it is missing."""
+        """torchvision's training or test split, downloaded if it is missing.
+
+        Raises:
+            DataError: The files are missing, damaged or can't be downloaded.
+        """
         try:
             return dataset(self.root, **part, download=False)
-        except Exception as error:  # of many kinds: its reader trusts the bytes that it finds
+        except Exception as error:  # torchvision's readers don't validate the bytes and raise anything
             fault, missing = self._file_problems(layout)
-            # torchvision says `not found` of a set that isn't there, and other things of one that is broken.
+            # torchvision's message contains `not found` only if the data set is missing.
             if not missing or not ("not found" in str(error) or isinstance(error, FileNotFoundError)):
-                remedy = "see to its permissions" if isinstance(error, PermissionError) else self.remedy
+                remedy = "check its permissions" if isinstance(error, PermissionError) else self.remedy
                 raise DataError(
                     f"{self.location} can't be read there ({fault or error_summary(error)}); {remedy}"
                 ) from error
@@ -167,7 +173,7 @@ class Torchvision:
         return dataset(self.root, **part, download=False)
 
     def _file_problems(self, layout: _DatasetFiles) -> tuple[str, str]:
-        """What is wrong with the files that are there, if it can be told; and what is missing, if anything is."""
+        """What is wrong with the present files, and which file is missing; both empty if nothing is."""
         paths = {self.root / name: checksum for name, checksum in layout.files.items()}
         there = [path for path in paths if os.path.exists(path)]
         faults = ((path.name, _file_problem(path, paths[path])) for path in there)
@@ -176,11 +182,11 @@ class Torchvision:
         return next((f"{name} {fault}" for name, fault in faults if fault), ""), lacks
 
     def _download(self, dataset: Any, layout: _DatasetFiles) -> None:
-        """Download the set beside its place, then move it there: what is broken off leaves nothing that looks whole."""
+        """Download into a temporary folder, then move the files into place, so that failures leave nothing behind."""
         self.root.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{self.name}.", dir=self.root) as folder, _connection_timeout():
             beside = Path(folder)
-            # Archives that were put there need no network: torchvision knows them by their checksums.
+            # Present archives need no network: torchvision verifies them by their checksums.
             for archive in layout.archives:
                 if (self.root / archive).is_file():
                     (beside / archive).parent.mkdir(parents=True, exist_ok=True)
@@ -194,7 +200,7 @@ class Torchvision:
 
 
 def _file_problem(path: Path, checksum: str | None) -> str:
-    """What is wrong with a file, empty if nothing is: by its checksum, or its form if it has none."""
+    """What is wrong with a file, by its checksum or else its IDX header; empty if nothing is."""
     if checksum is None:
         return idx_problem(path)
     from torchvision.datasets.utils import check_integrity
@@ -209,7 +215,7 @@ def _file_problem(path: Path, checksum: str | None) -> str:
 
 @contextmanager
 def _connection_timeout() -> Iterator[None]:
-    """Connections that are opened meanwhile fail when nothing comes for a while, instead of waiting for minutes."""
+    """Set a timeout on sockets that are opened within the context."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT_SECONDS)
     try:

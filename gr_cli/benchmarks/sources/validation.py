@@ -1,4 +1,4 @@
-"""Whether a data set can be learnt from at all, and what is wrong with it in a few words if it can't."""
+"""Validation of data sets."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from gr_cli.nn.sample_spec import SampleSpec
 
 
 def validate(data: Dataset, source_name: str, remedy: str) -> Dataset:
-    """`data`, if it can be learnt from and tested on.
+    """The data set itself, if training and testing on it are possible.
 
-    Float values are gone through once, in parts; bytes are sound whatever they are, and looked at only until two
-    samples differ.
+    Reads float values once, in batches.
 
     Args:
-        data: a data set as its source gave it.
-        what: its name, with which the error begins.
-        remedy: what to do about a fault, with which the error ends.
+        data: Data set of a source.
+        source_name: Start of the error message.
+        remedy: End of the error message.
 
     Raises:
-        DataError: the first thing that is wrong.
+        DataError: The first problem that is found.
     """
     fault = next(_problems(data), None)
     if fault is not None:
@@ -35,7 +34,7 @@ def validate(data: Dataset, source_name: str, remedy: str) -> Dataset:
 
 
 def _problems(data: Dataset) -> Iterator[str]:
-    """What is wrong with a data set, the most basic first: each check counts on those before it."""
+    """The problems of a data set, structural ones first; each check relies on those before it."""
     parts = {"training": data.train, "test": data.test}
     if not data.classes or not all(isinstance(name, str) for name in data.classes):
         yield f"its classes must be names, not {data.classes!r:.80}"
@@ -53,7 +52,7 @@ def _problems(data: Dataset) -> Iterator[str]:
 
 
 def _structure_problems(name: str, part: Samples) -> Iterator[str]:
-    """Types, shapes and numbers of samples."""
+    """Wrong types, shapes and lengths."""
     if not isinstance(part, Samples):
         yield f"its {name} part is of type {type(part).__name__}, not Samples"
     tensors = {"samples": part.store, "labels": part.y} | ({} if part.index is None else {"index": part.index})
@@ -80,7 +79,7 @@ def _structure_problems(name: str, part: Samples) -> Iterator[str]:
 
 
 def _label_problems(name: str, y: Tensor, classes: Sequence[str]) -> Iterator[str]:
-    """Labels that are no class, and classes that are no label."""
+    """Labels without a class, and classes without samples."""
     others = y[(y < 0) | (y >= len(classes))]
     if len(others):
         yield (
@@ -93,13 +92,13 @@ def _label_problems(name: str, y: Tensor, classes: Sequence[str]) -> Iterator[st
 
 
 def _value_problems(name: str, part: Samples, spec: SampleSpec) -> Iterator[str]:
-    """Values that are no numbers, lie outside the range, are no code of a category, or say nothing."""
+    """NaN and infinity, values outside the range, invalid one-hot codes, and identical samples."""
     if part.store.is_floating_point():
         extremes = torch.stack([torch.stack(torch.aminmax(x)) for x in raw_batches(part)])
-        low, high = extremes[:, 0].min().item(), extremes[:, 1].max().item()  # NaN if there is one
+        low, high = extremes[:, 0].min().item(), extremes[:, 1].max().item()  # NaN if any value is NaN
         if not (isfinite(low) and isfinite(high)):
             broken = torch.cat([~x.flatten(1).isfinite().all(1) for x in raw_batches(part)]).nonzero().squeeze(1)
-            where = broken if part.index is None else part.index[broken]  # as they are stored
+            where = broken if part.index is None else part.index[broken]  # rows of the store
             yield (
                 f"{len(broken)} of its {len(part)} {name} samples hold NaN or infinity, "
                 f"the first at index {int(where.min())}"
@@ -115,7 +114,7 @@ def _value_problems(name: str, part: Samples, spec: SampleSpec) -> Iterator[str]
 
 
 def raw_batches(part: Samples) -> Iterator[Tensor]:
-    """The raw samples of `part`, a few at a time: a large set shall not be held twice."""
+    """The stored samples in batches, so that no second copy of a large set is made."""
     for start in range(0, len(part), EVALUATION_BATCH):
         piece = slice(start, start + EVALUATION_BATCH)
         yield part.store[piece if part.index is None else part.index[piece]]
@@ -126,6 +125,6 @@ def _dtype_name(dtype: torch.dtype) -> str:
 
 
 def join_names(names: Sequence[object], max_names: int = 5) -> str:
-    """The first names, and how many more there are."""
+    """The first `max_names` names, and how many more there are."""
     shown = ", ".join(truncate(str(name)) for name in names[:max_names])
     return shown + (f" and {len(names) - max_names:,} more" if len(names) > max_names else "")

@@ -1,3 +1,5 @@
+"""Permuted streams: every task has the same images under another permutation of the pixels."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -19,13 +21,18 @@ from gr_cli.types import FractionBelowOne, NonNegativeInt, PositiveInt
 
 @dataclass(frozen=True)
 class Permute:
-    """Pads images with zeros and puts their pixels into another order: `order` (H', W' flattened,)."""
+    """Zero-pads images and permutes their pixels.
+
+    Attributes:
+        order: Index of the source pixel of each target pixel, int64 (H' * W',).
+        pad: Zero pixels added on each side.
+    """
 
     order: Tensor
     pad: int
 
     def to(self, device: torch.device) -> Permute:
-        """The same view for samples on `device`."""
+        """The same transform with its tensors on `device`."""
         return Permute(self.order.to(device), self.pad)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -43,16 +50,18 @@ def permuted(
     repetitions: PositiveInt = 1,
     validation_share: FractionBelowOne = 0.0,
 ) -> Benchmark:
-    """The same images in every task, their pixels in an order of the task's own, in the first task too.
+    """Permuted stream: the same images in every task, pixels in a random order per task (Goodfellow et al. 2013).
+
+    The first task is permuted, too. All tasks share the stored images; pixels are permuted when a batch is read.
 
     Args:
-        source: where the samples come from.
-        seed: of the permutations and of what is held out.
-        tasks: how many tasks; all share the stored images.
-        pad: zero pixels added on each side before permuting (28x28 becomes 32x32 with 2).
-        rounds: how often all tasks come, each time with other samples: each class's training samples are dealt out
-            evenly.
-        validation_share: part of each class's training samples that is held out for validation.
+        source: Data set of images.
+        seed: Seed of the permutations and of the validation split.
+        tasks: Number of tasks.
+        pad: Zero pixels added on each side before permuting; 2 turns 28x28 into 32x32.
+        repetitions: Rounds through all tasks. Each round has other training samples; the samples of each class are
+            divided evenly among the rounds.
+        validation_share: Share of each class's training samples that is held out for validation. 0: none.
     """
     data, draws = load_dataset(source), RandomStreams(seed)
     channels, height, width = image_shape(data, "permuted")

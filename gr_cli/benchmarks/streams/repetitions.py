@@ -1,4 +1,4 @@
-"""Classes that come again: the samples of each are dealt out among several rounds of a stream."""
+"""Streams with repetition: the training samples of each class are divided among several rounds of all tasks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,20 @@ from gr_cli.nn.random_streams import RandomStreams, StreamNames
 def split_into_rounds(
     train: Samples, names: Sequence[str], repetitions: int, draws: RandomStreams, group: int
 ) -> list[Samples]:
-    """The samples of each class dealt out evenly among the rounds, the first ones getting one more.
+    """Divide the samples of each class evenly among rounds; earlier rounds get the remainder.
+
+    Args:
+        train: Training samples of one task.
+        names: Names of the classes, by label.
+        repetitions: Number of rounds.
+        random_streams: Random streams of the benchmark.
+        group: Index of the task, for the random stream.
+
+    Returns:
+        The samples of each round.
 
     Raises:
-        DataError: a class has fewer samples than there are rounds.
+        DataError: A class has fewer samples than there are rounds.
     """
     if repetitions == 1:
         return [train]
@@ -35,5 +45,5 @@ def split_into_rounds(
 
 
 def round_name(name: str, round_index: int, repetitions: int) -> str:
-    """The name of a task in its `nth` round."""
+    """The name of a task in round `round_index` (from 0)."""
     return f"{name}, round {round_index + 1}" if repetitions > 1 else name

@@ -1,3 +1,5 @@
+"""Class-split streams: each task brings some of the classes of a data set."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -19,7 +21,7 @@ from gr_cli.errors import ConfigError, suggestion
 from gr_cli.nn.random_streams import RandomStreams, StreamNames
 from gr_cli.types import FractionBelowOne, PositiveInt
 
-_MAX_NAMED_CLASSES = 10  # classes that a task is named after
+_MAX_NAMED_CLASSES = 10  # classes that a task's name lists
 
 
 @validate_arguments
@@ -33,20 +35,23 @@ def split(
     validation_share: FractionBelowOne = 0.0,
     features: FeatureExtractor | None = None,
 ) -> Benchmark:
-    """The classes of a data set, divided among tasks.
+    """Split stream: the classes of a data set are divided among tasks (Zenke et al. 2017).
+
+    With all classes in one task and several `repetitions` this is a data-incremental stream.
 
     Args:
-        source: where the samples come from.
-        seed: of the class order, of what is exchanged and of what is held out.
-        classes_per_task: how many classes each task brings: one number that divides them evenly, or a list with a
-            number for each task, [50, 10, 10, 10, 10, 10] for a large first one.
-        class_order: as the data set has them, or shuffled by the seed, or all of them in a list, by name or by number,
-            counting from 0.
-        rounds: how often all classes come, each time with other samples: each class's training samples are dealt out
-            evenly. With all classes in one task this is the data-incremental stream.
-        blur: share of each task's training samples that is exchanged for samples of other tasks.
-        validation_share: part of each class's training samples that is held out for validation.
-        features: a frozen network through which all see the samples.
+        source: Data set whose classes are divided.
+        seed: Seed of the class order, of the exchange of samples and of the validation split.
+        classes_per_task: Classes of each task: one number that divides all classes evenly, or a list with one number
+            per task, such as `[50, 10, 10, 10, 10, 10]`.
+        class_order: Order in which classes arrive: that of the data set, one shuffled by the seed, or a list of all
+            classes by name or by index from 0.
+        repetitions: Rounds through all tasks. Each round has other training samples of the same classes; the samples of
+            each class are divided evenly among the rounds.
+        task_overlap: Share of each task's training samples that is exchanged for samples of other tasks, as in blurry
+            streams (Aljundi et al. 2019). 0: sharp boundaries.
+        validation_share: Share of each class's training samples that is held out for validation. 0: none.
+        features: Frozen feature extractor that maps images to vectors before training. null: raw samples.
     """
     data, draws = load_dataset(source), RandomStreams(seed)
     if features is not None:
@@ -64,7 +69,11 @@ def split(
 
 
 def _class_counts(classes_per_task: int | Sequence[int], count: int) -> list[int]:
-    """How many of `count` classes each task gets."""
+    """Number of classes of each task, for `count` classes in all.
+
+    Raises:
+        ConfigError: The classes can't be divided as requested.
+    """
     field = "benchmark.classes_per_task"
     if isinstance(classes_per_task, int):
         if count % classes_per_task:
@@ -80,13 +89,17 @@ def _class_counts(classes_per_task: int | Sequence[int], count: int) -> list[int
         return [classes_per_task] * (count // classes_per_task)
     if sum(classes_per_task) != count:
         raise ConfigError(
-            field, list(classes_per_task), f"must add up to the {count} classes, and comes to {sum(classes_per_task)}"
+            field, list(classes_per_task), f"must add up to the {count} classes, but adds up to {sum(classes_per_task)}"
         )
     return list(classes_per_task)
 
 
 def _ordered_labels(classes: Sequence[str], order: str | Sequence[str | int], draws: RandomStreams) -> Tensor:
-    """The labels of all classes in the order in which they come."""
+    """The labels of all classes in the order in which they arrive, int64 (C,).
+
+    Raises:
+        ConfigError: A list of classes has one twice, lacks one, or has an unknown one.
+    """
     if order == "fixed":
         return torch.arange(len(classes))
     if order == "shuffled":
@@ -101,8 +114,12 @@ def _ordered_labels(classes: Sequence[str], order: str | Sequence[str | int], dr
 
 
 def _label(classes: Sequence[str], wanted: str | int) -> int:
-    """The label of a class that is given by its name, or else by its number."""
-    # A name made of digits reaches us as a number.
+    """The label of a class that is given by name or by index.
+
+    Raises:
+        ConfigError: There is no such class.
+    """
+    # YAML parses names of digits as numbers.
     if str(wanted) in classes:
         return classes.index(str(wanted))
     if isinstance(wanted, int) and 0 <= wanted < len(classes):
@@ -116,13 +133,14 @@ def _label(classes: Sequence[str], wanted: str | int) -> int:
 
 
 def _task_name(classes: Sequence[str]) -> str:
+    """The names of a task's classes, shortened where there are many."""
     if len(classes) <= _MAX_NAMED_CLASSES:
         return (", " if any(" " in name for name in classes) else " ").join(classes)
     return f"{classes[0]} ... {classes[-1]} ({len(classes)} classes)"
 
 
 def _relabelled_subset(samples: Samples, labels: Tensor) -> Samples:
-    """The samples of the classes `labels`, relabelled 0, 1, ... in that order."""
+    """The samples of the classes `labels` (k,), relabelled 0 to k - 1 in that order."""
     member = samples.y.unsqueeze(1) == labels  # (N, k)
     chosen = samples.select(member.any(1).nonzero().squeeze(1))
     return replace(chosen, y=member[member.any(1)].long().argmax(1))

@@ -1,4 +1,4 @@
-"""Blurred boundaries between tasks: some samples of each come while another one is learnt."""
+"""Blurry task boundaries: some training samples are exchanged between tasks (Aljundi et al. 2019)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ from gr_cli.benchmarks.base import Samples, Task
 from gr_cli.errors import ConfigError
 from gr_cli.nn.random_streams import RandomStreams, StreamNames
 
-_SWAP_PASSES = 32  # each lets every sample change places once, which makes any exchange about as likely as any other
+_SWAP_PASSES = 32  # random swaps of every sample, enough for a nearly uniform exchange
 
 
 def overlapping_tasks(tasks: Sequence[Task], task_overlap: float, draws: RandomStreams) -> list[Task]:
-    """The tasks, which show one store as it is, with a share of their training samples exchanged at random.
+    """The tasks, with a random share of their training samples exchanged for samples of other tasks.
 
-    Each gives that share of its samples, and gets as many of the others' for them, none of its own. One that is larger
-    than all others together gives only as many as they do. Test and validation samples stay where they are.
+    Each task gives `task_overlap` of its samples and receives as many, none of them its own. A task that is larger than
+    all others together gives only as many as they do. Test and validation samples are unchanged.
+
+    Args:
+        tasks: Tasks over one store, without transforms.
+        task_overlap: Share of each task's training samples, in [0, 1).
+        random_streams: Random streams of the benchmark.
 
     Raises:
-        ConfigError: there is no other task.
+        ConfigError: There is only one task.
     """
     if task_overlap == 0:
         return list(tasks)
@@ -52,12 +57,14 @@ def overlapping_tasks(tasks: Sequence[Task], task_overlap: float, draws: RandomS
 
 
 def _exchange_permutation(source_task: Tensor, draws: RandomStreams) -> Tensor:
-    """Which sample of the pool each place in it gets, (n,): from another giver than the one whose place it is.
+    """For each slot of the pool the sample that it receives, (n,); never one of the slot's own task.
 
-    `giver` (n,) is in order, and none holds more than half of the places.
+    Args:
+        source_task: Task of the sample in each slot, ascending, (n,); no task has more than half of the slots.
+        random_streams: Random streams of the benchmark.
     """
     n = len(source_task)
-    # Turned by the length of the longest part, no part meets itself.
+    # Rotated by the largest count, no sample stays in a slot of its own task.
     got = torch.arange(n).roll(int(torch.bincount(source_task).max()) if n else 0)
     for turn in range(_SWAP_PASSES):
         a, b = draws.permutation(StreamNames.OVERLAP_EXCHANGE, turn, n=n)[: n // 2 * 2].view(2, -1)

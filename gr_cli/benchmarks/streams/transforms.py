@@ -1,4 +1,4 @@
-"""Streams whose tasks are views of the same images: nothing is stored but what makes a view."""
+"""Streams whose tasks apply different transforms to the same images; only the transforms are stored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def image_shape(data: Dataset, stream_name: str) -> Shape:
     """(C, H, W) of the samples of `data`.
 
     Raises:
-        DataError: they are no images, which `what` needs.
+        DataError: The samples are not images, which the stream `stream_name` needs.
     """
     shape = data.spec.shape
     if len(shape) != 3:
@@ -42,8 +42,16 @@ def transformed_tasks(
     draws: RandomStreams,
     repetitions: int = 1,
 ) -> Benchmark:
-    """A task for each view and its name: all samples of `data`, seen so, as images of `shape`. With `rounds` all views
-    come so often, each time with other training samples."""
+    """A benchmark with one task per transform, each over all samples of `data`.
+
+    Args:
+        data: Data set that the tasks share.
+        transforms: Name and transform of each task.
+        shape: (C, H, W) after the transform.
+        validation_share: Share of each class's training samples that is held out for validation.
+        random_streams: Random streams of the benchmark.
+        repetitions: Rounds through all tasks, each with other training samples.
+    """
     train, validation = hold_out(data.train, validation_share, draws, 0)
     tasks = [
         Task(

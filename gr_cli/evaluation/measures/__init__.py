@@ -1,1 +1,1 @@
-"""What is measured after each task: each module is found by looking; `Evaluation` shows how to write one."""
+"""The evaluations: each module defines subclasses of `Evaluation`."""

@@ -1,4 +1,4 @@
-"""Accuracy of a solver on the test samples of each task."""
+"""Accuracy and loss on each task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gr_cli.training.scoring import score
 
 
 class Accuracy(Evaluation):
-    """Accuracy and loss on all tasks, learnt or not: what the accuracy matrix is made of."""
+    """Accuracy and loss on all tasks, including untrained ones; the source of the accuracy matrix."""
 
     name, description, columns = ACCURACY.name, ACCURACY.description, ACCURACY.columns
     phases = frozenset({"before", "within", "after"})

@@ -1,4 +1,4 @@
-"""Calibration: whether the solver's confidence says how often it is right (Guo et al. 2017)."""
+"""Calibration of the solver's confidence (Guo et al. 2017)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NUM_BINS = 15
 
 
 class Calibration(Evaluation):
-    """Expected calibration error and negative log-likelihood on each task so far, and on all of them together."""
+    """Expected calibration error and negative log-likelihood on each task so far, and on all of them pooled."""
 
     name = "calibration"
     description = (
@@ -60,10 +60,12 @@ def _row(after_task: int, task: int | str, log_p: Tensor, y: Tensor) -> TableRow
 
 
 def expected_calibration_error(p: Tensor, y: Tensor, num_bins: int = NUM_BINS) -> float | None:
-    """Expected calibration error of probabilities (N, U); None where there are none, or they are no numbers.
+    """Expected calibration error of probabilities (N, U) (Guo et al. 2017, eq. 3).
 
-    The mean over bins ((b-1)/bins, b/bins] of the confidence of |accuracy - mean confidence|, weighted by how many
-    samples a bin has (Guo et al. 2017, eq. 3).
+    |accuracy - mean confidence|, averaged over bins ((b-1)/bins, b/bins] of the confidence, weighted by their samples.
+
+    Returns:
+        None without samples, or if a probability is not finite.
     """
     if len(y) == 0 or not p.isfinite().all():
         return None

@@ -1,4 +1,4 @@
-"""Which classes the solver finds, and which it takes for which."""
+"""Accuracy of each class, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class PerClassAccuracy(Evaluation):
 
 
 class ConfusionMatrix(Evaluation):
-    """For each class so far, how many of its test samples are taken for which."""
+    """Confusion matrix of the test samples of all tasks so far."""
 
     name = "confusion"
     description = (
@@ -62,8 +62,7 @@ class ConfusionMatrix(Evaluation):
 
 
 def confusion_counts(context: EvaluationContext) -> Tensor:
-    """Counts (U, U) of test samples of all tasks so far: rows the right unit, columns the one that the solver chose
-    among those that compete."""
+    """Confusion matrix (U, U) of the test samples of all tasks so far: true units in rows, predicted in columns."""
     size = context.experiment.task_units.shape[1]
     counts = torch.zeros(size * size, dtype=torch.long)
     for task in context.tasks_so_far:

@@ -1,4 +1,4 @@
-"""Quality of generated samples: a reference classifier compares them with real ones, per task and after every task."""
+"""Quality of generated samples, by comparison with real ones in the features of a reference classifier."""
 
 from __future__ import annotations
 
@@ -19,14 +19,20 @@ from gr_cli.results.tables import AFTER_TASK, ALL_TASKS, FRACTION, TASK, Column,
 from gr_cli.training.experiment import Experiment
 from gr_cli.training.learner import Learner
 
-_BATCH = 256  # dreams that are drawn together, or a few less
-_MAX_POOLED_SAMPLES = 1000  # dreams of all tasks together
+_BATCH = 256  # generated samples per batch, at most
+_MAX_POOLED_SAMPLES = 1000  # generated samples in the row of all tasks, at most
 
 
 @dataclass(frozen=True)
 class _EvaluatedSamples:
-    """Dreams (N,) as the judge sees them: their `features` (N, F), the `classes` (N,) that it takes them for, whether
-    it `agrees` with the label, and the task that each belongs to, its `owner`."""
+    """Generated samples as the reference classifier sees them.
+
+    Attributes:
+        features: Scaled features (N, F).
+        classes: Predicted distinct classes (N,).
+        label_agrees: Whether the prediction agrees with the label with which a sample would be replayed, (N,).
+        tasks: Task to which each sample belongs, (N,).
+    """
 
     features: Tensor
     classes: Tensor
@@ -34,7 +40,7 @@ class _EvaluatedSamples:
     tasks: Tensor
 
     def select(self, index: Tensor) -> _EvaluatedSamples:
-        """Only those at `index`."""
+        """The samples at `index`."""
         return _EvaluatedSamples(self.features[index], self.classes[index], self.label_agrees[index], self.tasks[index])
 
 
@@ -43,12 +49,10 @@ def _quality_column(name: str, meaning: str, unit: str = FRACTION, direction: Di
 
 
 class SampleQuality(Evaluation):
-    """Quality of a run's generated samples after a task: a row for each task so far that brought classes of its own,
-    and one for all of them together.
+    """Quality of generated samples after each task: a row per task so far with classes of its own, and one for all.
 
-    So many samples are generated as there are tasks so far, times
-    `evaluate.generated_samples`. The measures of all together are
-    of the first thousand, if that is not fewer than for one task.
+    `evaluate.generated_samples` samples are generated per task so far. The row for all tasks is computed from the first
+    1,000 of them, or from the number for one task if that is larger.
     """
 
     name = "sample_quality"
@@ -89,7 +93,7 @@ class SampleQuality(Evaluation):
 
     @classmethod
     def prepare(cls, experiment: Experiment) -> Self | None:
-        """Train the judge, or load it; None for runs without a generator, or of which none are to be judged."""
+        """Load or train the reference classifier; None without a generator, or if the evaluation is off."""
         config, benchmark = experiment.settings.config, experiment.benchmark
         if not config["evaluate"]["generated_samples"] or experiment.learner.generator is None:
             return None
@@ -117,7 +121,18 @@ def _row(
     classes: Tensor, seen: Tensor, real: RealSamples,
     balls: NeighbourhoodManifold,
 ) -> TableRow:  # fmt: skip
-    """The measures of dreams `mine`, of `classes` bool (C,), among those of all that were `seen` bool (C,)."""
+    """The measures of some generated samples.
+
+    Args:
+        after_task: Task that was trained last.
+        task: Value of the column `task`.
+        samples: Generated samples of this row.
+        all_samples: All generated samples.
+        classes: Distinct classes of this row, bool (C,).
+        learned: Distinct classes of all tasks so far, bool (C,).
+        real: Real samples for comparison.
+        manifold: Manifold of the real samples.
+    """
     found = all_dreams.classes.bincount(minlength=len(classes))[classes]
     due = len(all_dreams.classes) * int(classes.sum()) / int(seen.sum())
     n, like = len(mine.classes), prdc(balls, NeighbourhoodManifold(mine.features))
@@ -141,10 +156,10 @@ def _row(
 def _evaluate_samples(
     experiment: Experiment, learner: Learner, replica: int, judge: SampleEvaluator, task: int, number: int
 ) -> _EvaluatedSamples:
-    """`number` dreams, judged.
+    """Generate and classify `num_samples` samples, and assign each to a task.
 
-    A dream belongs to the task of the class as which it would be replayed, if a class tells the task. In the domain-
-    and the task-incremental scenario it does not, unless a class was asked for there: then the judge says which task.
+    A sample belongs to the task of its label where labels identify the task. In the domain- and task-incremental
+    scenario they don't, unless a class was requested from the generator: there the predicted class decides.
     """
     classes, scenario = judge.classes, learner.scenario
     features, found, labels, asked = _generate_and_classify(experiment, learner, replica, judge, task, number)
@@ -155,7 +170,7 @@ def _evaluate_samples(
         owner = of_unit[labels[:, 0]]
     elif asked is not None and scenario.units_are_task_specific:
         owner = of_unit[asked]
-    # Each of several heads has a label of its own: that of the dream's task counts.
+    # Several heads have a label each: that of the sample's task counts.
     label = labels.gather(1, owner.clamp(max=labels.shape[1] - 1).unsqueeze(1)).squeeze(1)
     agrees = (classes.first_task[found] <= task) & classes.units[found, label]
     return _EvaluatedSamples(features, found, agrees, owner)
@@ -165,17 +180,20 @@ def _evaluate_samples(
 def _generate_and_classify(
     experiment: Experiment, learner: Learner, replica: int, judge: SampleEvaluator, task: int, number: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Dreams of what was seen up to `task`: their features (N, F), and the classes that the judge takes them for (N,);
-    as which units they would be replayed, for each head (N, H); and which were asked for (N,), of a generator that is
-    conditional on them. The dreams themselves are never held all at once."""
+    """Generate samples in batches and classify each batch, so that the samples never are in memory all at once.
+
+    Returns:
+        Scaled features (N, F); predicted distinct classes (N,); the units with which samples would be replayed, for
+        each head (N, H); and the requested classes (N,) of a conditional generator, else None.
+    """
     assert learner.generators is not None
     strategy, draws, solver = learner.strategy, learner.random_streams[replica], learner.solvers.modules[replica]
     dreamer = strategy.sampling_generator(replica, learner.generators.modules[replica])
     units = learner.scenario.known_units(experiment.task_units, task + 1)
     classes = int((judge.classes.first_task <= task).sum())
-    size = classes * max(1, _BATCH // classes)  # whole turns: each class is asked for equally often
+    size = classes * max(1, _BATCH // classes)  # a multiple of the classes, so that all are requested equally often
     looks, asked = [], []
-    # A network that was not made here may draw from torch's global stream.
+    # A user's network may draw from torch's global random state.
     with (
         seeded(draws.seed, StreamNames.SAMPLE_QUALITY, task),
         train_mode(dreamer, training=False),
