@@ -1,4 +1,4 @@
-"""Arrays in files: hostile, broken, changed and passed over."""
+"""Data sets in NumPy and torch files."""
 
 import io
 import os
@@ -121,7 +121,7 @@ def test_a_missing_or_damaged_file_of_labels_is_named_by_its_own_setting():
             load_dataset(Arrays("folder/x.npy", name))
 
 
-def test_other_arrays_in_a_file_are_passed_over_and_told(capsys):
+def test_other_arrays_in_a_file_are_ignored_and_reported(capsys):
     np.savez("set.NPZ", x=X, y=Y, x_val=X, y_val=Y)
     os.rename("set.NPZ.npz", "set.NPZ")
     assert len(load_dataset(Arrays("set.NPZ")).classes) == 4

@@ -65,7 +65,7 @@ def test_shapes(shape, found):
     assert np.array_equal(data.train.x.numpy().reshape(20, -1), moved.reshape(20, -1))
 
 
-def test_a_layout_that_is_told():
+def test_explicit_layout():
     x = RNG.random((20, 4, 8, 8), dtype=np.float32)
     assert made(x, layout="NCHW").train.x.shape[1:] == (4, 8, 8)
     assert made(x, layout="NHWC").train.x.shape[1:] == (8, 4, 8)
@@ -103,7 +103,7 @@ def test_ranges_of_values(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_standardising_takes_its_statistics_from_training_alone():
+def test_standardising_uses_statistics_of_the_training_set():
     x, far = 3 * RNG.standard_normal((20, 3, 4, 4)) + 5, 1000 + RNG.standard_normal((20, 3, 4, 4))
     x[:, 2] = 7.0  # a channel that never changes
     data = load_dataset(Tensors(x, Y, far, Y, standardise=True))
@@ -129,7 +129,7 @@ def test_standardising_takes_its_statistics_from_training_alone():
         ([b"b", b"a", b"d", b"c"], ("a", "b", "c", "d")),
     ],
 )
-def test_labels_of_any_kind_become_whole_numbers_in_their_order(labels, names):
+def test_labels_of_any_type_become_integers_in_sorted_order(labels, names):
     y = np.array(labels)[Y]
     data = made(X, y)
     assert data.classes == names
@@ -149,11 +149,11 @@ def test_labels_of_any_kind_become_whole_numbers_in_their_order(labels, names):
         (X[:8] * np.float32("nan"), Y[:8], "8 of its 8 training samples hold NaN"),
         (["a"] * 20, Y, "its training samples are texts, and must be real numbers"),
         ([["a", 1]] * 20, Y, "its training samples are texts"),
-        ([[1.0, 2.0], [3.0]] * 10, Y, "its training samples do not all have the same shape"),
+        ([[1.0, 2.0], [3.0]] * 10, Y, "its training samples differ in shape"),
         (
             torch.nested.nested_tensor([torch.rand(3), torch.rand(4)], layout=torch.jagged),
             Y,
-            "are a nested tensor, of several shapes",
+            "are a nested tensor of several shapes",
         ),
         (torch.empty(20, 3, device="meta"), Y, "are a tensor without values"),
         (np.ma.array(X, mask=X > 9), Y, "samples are masked in part"),
@@ -169,7 +169,7 @@ def test_labels_of_any_kind_become_whole_numbers_in_their_order(labels, names):
         (X, Y.astype("M8[D]"), "labels are dates, and must be whole numbers or texts"),
     ],
 )
-def test_nonsense_is_one_line(x, y, message):
+def test_invalid_arrays_are_one_line(x, y, message):
     with pytest.raises(DataError, match=message) as error:
         load_dataset(Tensors(x, y))
     assert "\n" not in str(error.value)
@@ -251,7 +251,7 @@ def test_standardising_is_exact_far_from_0():
         made(x, standardise=True)
 
 
-def test_what_is_loaded_does_not_change_with_the_array_that_was_given():
+def test_loaded_samples_are_copies():
     x = X.copy()
     data = made(x)
     x[:] = 0
@@ -276,7 +276,7 @@ def test_names_of_classes_are_of_a_bounded_length_without_control_characters(gr_
     assert len(str(error.value)) < 300
 
 
-def test_a_message_says_how_many_more_there_are():
+def test_messages_count_further_names():
     y = np.concatenate([np.arange(17), np.zeros(3, int)])
     with pytest.raises(DataError, match="has one sample of 1, 2, 3, 4, 5 and 11 more, and needs two"):
         load_dataset(Tensors(X, y))
@@ -299,7 +299,7 @@ def test_a_run_from_the_command_line_on_vectors(gr_run, generator):
     assert list(Path("outputs/arrays").glob("*/*/accuracy_matrix.csv"))
 
 
-def test_tensors_become_a_stream_for_the_trainer():
+def test_trainer_trains_on_tensors():
     from gr_cli import ContinualTrainer, SimpleMLP
 
     stream = split(Tensors(torch.from_numpy(X), torch.from_numpy(Y)), seed=0, classes_per_task=2)
@@ -311,7 +311,7 @@ def test_tensors_become_a_stream_for_the_trainer():
     assert set(found) == {0, 1}
 
 
-def test_a_bad_sample_is_named_by_its_place_in_the_file():
+def test_bad_sample_is_named_by_its_index_in_the_file():
     x = RNG.random((40, 4, 5), dtype=np.float32)
     for place in (3, 5, 39):
         bad = x.copy()
@@ -324,7 +324,7 @@ def test_a_bad_sample_is_named_by_its_place_in_the_file():
 NAMES = ["[/b]", "[h]", "$x^{$", r"$\frac$", "a$b$c", "5$ note", "日本", "plain"]
 
 
-def test_names_of_classes_are_shown_as_they_stand(gr_run):
+def test_class_names_are_shown_unchanged(gr_run):
     """No markup, no formula: a run that is over shall not fail for its title."""
     np.savez("set.npz", x=RNG.random((80, 6, 6), dtype=np.float32), y=np.array(NAMES)[np.arange(80) % 8])
     words = ("benchmark=arrays", "benchmark.source.path=set.npz", "train.iterations=2", "threads=1")
@@ -344,7 +344,7 @@ def test_names_of_classes_are_shown_as_they_stand(gr_run):
         ({"standardise": "no"}, "^standardise=no: must be true or false"),
     ],
 )
-def test_a_misspelt_argument_from_python_is_not_taken_letter_by_letter(settings, message):
+def test_misspelt_arguments_are_named(settings, message):
     with pytest.raises(ConfigError, match=message):
         Tensors(X, Y, **settings)
 

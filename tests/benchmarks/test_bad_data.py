@@ -1,4 +1,4 @@
-"""Data that nothing can be learnt from end in one line, before anything is made of them."""
+"""Unsuitable data is refused in one line, before anything is computed."""
 
 import os
 from dataclasses import replace
@@ -52,7 +52,7 @@ BROKEN_SETS = {
 
 
 @pytest.mark.parametrize("fault", [*BROKEN_FILES, *BROKEN_SETS])
-def test_a_broken_file_is_one_line_that_says_which_and_what_to_do(gr_run, raw, fault):
+def test_damaged_file_is_one_line_with_file_and_remedy(gr_run, raw, fault):
     name, content, message = (BROKEN_FILES | BROKEN_SETS)[fault]
     (raw / name).write_bytes(content)
     line, root = refused(gr_run, *MNIST), raw.parents[1]
@@ -62,23 +62,23 @@ def test_a_broken_file_is_one_line_that_says_which_and_what_to_do(gr_run, raw, f
     assert f"; remove {root / 'MNIST'} to fetch it anew, or set data_root to" in line
 
 
-def test_a_sound_set_of_the_same_files_is_learnt_from(gr_run, raw):
+def test_intact_files_train(gr_run, raw):
     assert gr_run(*MNIST, *QUICK)[0] == 0
 
 
-def test_a_file_that_is_missing(gr_run, raw):
+def test_missing_file(gr_run, raw):
     (raw / LABELS).unlink()
     assert f"MNIST lacks {LABELS}; set data_root or GR_DATA_ROOT" in refused(gr_run, *MNIST)
 
 
 @pytest.mark.parametrize("download", ["true", "false"])
-def test_a_folder_in_place_of_a_file(gr_run, raw, download):
+def test_folder_instead_of_a_file(gr_run, raw, download):
     (raw / IMAGES).unlink()
     (raw / IMAGES).mkdir()
     assert f"{IMAGES} is a folder, not a file" in refused(gr_run, *MNIST, f"download={download}")
 
 
-def test_a_file_that_may_not_be_read_is_not_to_be_removed(gr_run, raw, monkeypatch):
+def test_unreadable_file_is_not_to_be_removed(gr_run, raw, monkeypatch):
     (raw / LABELS).chmod(0)
     if os.access(raw / LABELS, os.R_OK):  # as the superuser
 
@@ -90,7 +90,7 @@ def test_a_file_that_may_not_be_read_is_not_to_be_removed(gr_run, raw, monkeypat
     assert "Permission denied" in line and line.endswith("; check its permissions\n")
 
 
-def test_a_broken_set_of_an_old_torchvision(gr_run, raw):
+def test_damaged_files_of_an_old_torchvision(gr_run, raw):
     (raw.parent / "processed").mkdir()
     for name in ("training.pt", "test.pt"):
         (raw.parent / "processed" / name).write_bytes(b"no tensor")
@@ -115,7 +115,7 @@ def mine(fault: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_a_source_of_ones_own_that_gives_nonsense(gr_run, fault):
+def test_invalid_data_of_a_users_source(gr_run, fault):
     line = refused(gr_run, *mine(fault))
     assert line.startswith("gr-run: benchmark.source=Mine: ")
     assert BROKEN[fault][1] in line
@@ -123,11 +123,11 @@ def test_a_source_of_ones_own_that_gives_nonsense(gr_run, fault):
     assert list(Path().iterdir()) == []
 
 
-def test_a_sound_source_of_ones_own(gr_run):
+def test_users_source_trains(gr_run):
     assert gr_run(f"benchmark.source._target_={__name__}.Mine", *QUICK)[0] == 0
 
 
-def test_permuted_tasks_refuse_the_same_and_what_is_no_image(gr_run):
+def test_permuted_stream_refuses_invalid_data_and_vectors(gr_run):
     words = ("benchmark=permuted_mnist", "~benchmark.source.name")
     assert "training samples hold NaN" in refused(gr_run, *words, *mine("'not a number'"))
     data = sound()
@@ -136,14 +136,14 @@ def test_permuted_tasks_refuse_the_same_and_what_is_no_image(gr_run):
         permuted(Given(replace(data, train=flat, test=flat, spec=SampleSpec((16,)))), seed=0)
 
 
-def test_what_is_no_source(gr_run):
+def test_object_without_load_is_refused(gr_run):
     line = refused(gr_run, f"benchmark.source._target_={__name__}.NoSource")
     assert f"benchmark.source={__name__}.NoSource: must be a Source" in line
     with pytest.raises(DataError, match=r"benchmark.source=NoSource: has no load\(\)"):
         load_dataset(NoSource())
 
 
-def test_what_may_look_odd_and_is_no_mistake():
+def test_unusual_but_valid_data_is_accepted():
     data = sound()
     x = data.train.store.clone()
     for change in (
@@ -161,7 +161,7 @@ def test_what_may_look_odd_and_is_no_mistake():
     load_dataset(Given(Dataset(part, part, data.classes, SampleSpec(tuple(part.store.shape[1:]), None))))
 
 
-def test_a_fault_is_found_wherever_it_is_in_a_large_set():
+def test_problem_at_the_end_of_a_large_set_is_found():
     x, y = torch.zeros(2500, 3), torch.arange(2500) % 4
     x[2400, 1] = 1.0
     whole = Dataset(Samples(x, y), sound().test, tuple("abcd"), SampleSpec((3,)))
@@ -175,7 +175,7 @@ def test_a_fault_is_found_wherever_it_is_in_a_large_set():
         load_dataset(Given(replace(whole)))
 
 
-def test_a_data_set_is_looked_at_once(monkeypatch):
+def test_data_set_is_validated_once(monkeypatch):
     looked = []
     monkeypatch.setattr("gr_cli.benchmarks.sources.load.validate", lambda data, *_: looked.append(data) or data)
     source = Given(sound())
@@ -184,7 +184,7 @@ def test_a_data_set_is_looked_at_once(monkeypatch):
     assert len(looked) == 1
 
 
-def test_no_class_is_held_out_altogether():
+def test_validation_leaves_training_samples_of_every_class():
     few = sound()
     with pytest.raises(DataError, match=r"validation_share=0\.95: leaves .* training some of each class"):
         split(Given(few), seed=0, validation_share=0.95)

@@ -1,3 +1,5 @@
+"""Samples, digits, split and permuted streams, batch order."""
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from helpers import small_mnist
 
 
 class Toy:
-    """Six classes; each sample's value tells its class and its number."""
+    """Six classes; the value of a sample encodes its class and its index."""
 
     def __init__(self, per_class: int = 10) -> None:
         self.per_class = per_class
@@ -25,7 +27,7 @@ class Toy:
         return Dataset(part, part, tuple("abcdef"), SampleSpec(tuple(part.store.shape[1:]), None))
 
 
-def test_digits_are_all_there_and_no_image_is_on_both_sides():
+def test_digits_are_complete_and_splits_are_disjoint():
     data = Digits().load()
     assert len(data.train) + len(data.test) == 1797
     assert torch.bincount(data.test.y).tolist() == [35, 36, 35, 36, 36, 36, 36, 35, 34, 36]
@@ -36,7 +38,7 @@ def test_digits_are_all_there_and_no_image_is_on_both_sides():
     assert not any(tuple(row) in known for row in data.test.x.flatten(1).tolist())
 
 
-def test_split_gives_each_class_to_one_task_with_labels_from_zero():
+def test_split_assigns_each_class_to_one_task_with_labels_from_zero():
     benchmark = split(Toy(), seed=0, classes_per_task=2)
     assert [task.classes for task in benchmark.tasks] == [("a", "b"), ("c", "d"), ("e", "f")]
     for task in benchmark.tasks:
@@ -45,7 +47,7 @@ def test_split_gives_each_class_to_one_task_with_labels_from_zero():
         assert len(task.train) == 20
 
 
-def test_a_shuffled_order_follows_the_seed_and_keeps_labels_right():
+def test_shuffled_order_depends_on_the_seed_and_labels_stay_correct():
     orders = set()
     for seed in range(5):
         benchmark = split(Toy(), seed=seed, classes_per_task=2, class_order="shuffled")
@@ -61,7 +63,7 @@ def test_a_shuffled_order_follows_the_seed_and_keeps_labels_right():
     assert again.tasks[0].classes == split(Toy(), seed=3, classes_per_task=2, class_order="shuffled").tasks[0].classes
 
 
-def test_a_task_is_called_by_its_classes_which_can_be_told_apart():
+def test_task_name_lists_its_classes():
     x, y = torch.zeros(8, 4), torch.arange(8) % 4
     x[:, 0] = torch.arange(8)
     data = Dataset(
@@ -71,12 +73,12 @@ def test_a_task_is_called_by_its_classes_which_can_be_told_apart():
     assert [task.name for task in split(source, seed=0).tasks] == ["cat dog", "Food & Drink, sea lion"]
 
 
-def test_classes_that_do_not_divide_are_refused():
+def test_classes_that_do_not_divide_evenly_are_refused():
     with pytest.raises(ConfigError, match=r"classes_per_task=4: must divide the 6 classes: one of \[1, 2, 3, 6\]"):
         split(Toy(), seed=0, classes_per_task=4)
 
 
-def test_validation_takes_its_share_of_each_class_from_training_alone():
+def test_validation_is_a_share_of_each_training_class():
     task = split(Toy(), seed=0, validation_share=0.3).tasks[0]
     assert torch.bincount(task.validation.y).tolist() == [3, 3]
     assert torch.bincount(task.train.y).tolist() == [7, 7]
@@ -86,7 +88,7 @@ def test_validation_takes_its_share_of_each_class_from_training_alone():
     assert hold_out(task.train, 0.0, RandomStreams(0), 0)[1] is None
 
 
-def test_an_order_is_an_endless_stream_of_permutations_in_full_batches():
+def test_batch_order_is_endless_permutations_in_full_batches():
     order = BatchOrder(10, 4, RandomStreams(0), task=0)
     seen = torch.cat([order.block(i, 1)[0] for i in range(10)])
     assert len(seen) == 40
@@ -100,7 +102,7 @@ def test_an_order_is_an_endless_stream_of_permutations_in_full_batches():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10])
-def test_an_order_is_the_same_in_blocks_of_any_length_from_any_iteration(count):
+def test_batch_order_does_not_depend_on_the_block_size(count):
     whole = BatchOrder(10, 4, RandomStreams(0), task=0).block(0, 24)
     assert whole.shape == (24, 4)
     for first in (0, 1, 2, 3):
@@ -109,7 +111,7 @@ def test_an_order_is_the_same_in_blocks_of_any_length_from_any_iteration(count):
             assert order.block(start, count).tolist() == whole[start : start + count].tolist()
 
 
-def test_permuted_tasks_share_their_images_and_permute_every_task():
+def test_permuted_tasks_share_images_and_all_are_permuted():
     benchmark = permuted(Toy(), seed=0, tasks=3, pad=1)
     assert benchmark.spec.shape == (1, 6, 6)
     assert len({task.train.store.data_ptr() for task in benchmark.tasks}) == 1
@@ -124,12 +126,12 @@ def test_permuted_tasks_share_their_images_and_permute_every_task():
     assert not torch.equal(views[0], views[1])
 
 
-def test_bytes_become_fractions():
+def test_bytes_are_scaled_to_unit_range():
     x, _ = Samples(torch.tensor([[0], [255], [51]], dtype=torch.uint8), torch.zeros(3).long()).batch(torch.arange(3))
     assert x.flatten().tolist() == pytest.approx([0, 1, 0.2])
 
 
-def test_concatenating_carries_transforms_out():
+def test_concatenation_applies_transforms():
     benchmark = permuted(Toy(2), seed=0, tasks=2, pad=0)
     whole = Samples.concatenate([task.train for task in benchmark.tasks])
     assert len(whole) == 24
@@ -139,7 +141,7 @@ def test_concatenating_carries_transforms_out():
         assert whole.batch(12 * i + mine)[1].tolist() == task.train.y.tolist()
 
 
-def test_parts_and_runs_of_a_split_share_the_stored_samples():
+def test_splits_and_runs_share_the_store():
     data = Digits().load()
     runs = [split(Digits(), seed=seed, class_order="shuffled", validation_share=0.1) for seed in range(2)]
     for task in (task for run in runs for task in run.tasks):
@@ -157,7 +159,7 @@ def test_parts_and_runs_of_a_split_share_the_stored_samples():
     assert not torch.equal(x[0], x[1])
 
 
-def test_samples_at_an_index_can_be_indexed_again():
+def test_selected_samples_can_be_selected_again():
     samples = Samples(torch.arange(10.0).unsqueeze(1), torch.arange(10))
     part = samples.select(torch.tensor([7, 3, 5])).select(torch.tensor([2, 0]))
     assert len(part) == 2
@@ -166,7 +168,7 @@ def test_samples_at_an_index_can_be_indexed_again():
     assert part.to(torch.device("cpu"), 10).batch(torch.tensor([1]))[1].tolist() == [17]
 
 
-def test_torchvision_sets_are_read_from_their_files(tmp_path):
+def test_torchvision_set_is_read_from_files(tmp_path):
     small_mnist.write(tmp_path)
     images = np.frombuffer(small_mnist.PIXELS, dtype=np.uint8).reshape(40, 28, 28)
     labels = np.arange(40) % 10
@@ -175,7 +177,7 @@ def test_torchvision_sets_are_read_from_their_files(tmp_path):
     assert np.array_equal(benchmark.tasks[1].train.x[:, 0].numpy(), images[(labels == 2) | (labels == 3)])
 
 
-def test_a_missing_set_without_download_is_one_clear_line(tmp_path):
+def test_missing_set_without_download_is_one_line(tmp_path):
     with pytest.raises(DataError, match="MNIST is not there; set data_root or GR_DATA_ROOT") as error:
         Torchvision("MNIST", str(tmp_path), download=False).load()
     assert "\n" not in str(error.value)

@@ -43,7 +43,7 @@ def both(monkeypatch):
     return write
 
 
-def test_the_preset_is_the_published_protocol():
+def test_preset_is_the_published_protocol():
     config = compose_settings([PAPER, *BIR_SI]).config
     assert config["scenario"] == "class" and config["benchmark"]["classes_per_task"] == 10
     assert config["benchmark"]["features"]["pretrain"]["name"] == "CIFAR10"
@@ -70,12 +70,12 @@ def test_each_method_of_the_paper_runs_on_files_of_that_format(gr_run, both, wor
         assert gr_run(f"audit={only_run()}")[0] == 0
 
 
-def test_a_run_with_both_replay_and_penalty_goes_on_to_the_same_bytes(goes_on, both, tmp_path):
+def test_run_with_replay_and_penalty_resumes_to_the_same_tables(goes_on, both, tmp_path):
     both()
     goes_on(PAPER, *BIR_SI, *SMALL, *TINY, f"data_root={tmp_path / 'data'}", at=(3, 0))
 
 
-def test_what_stands_in_for_cifar_is_read_as_cifar(mnist_root, monkeypatch):
+def test_stand_in_for_cifar_is_read_as_cifar(mnist_root, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     script = import_module("stand_in_cifar")
     script.write(Path("stand_in"), mnist_root, part=0.05)

@@ -1,4 +1,4 @@
-"""Every generator takes grey and colour, from 8 to 64 pixels each way: it learns a little, and dreams in shape."""
+"""Every generator trains on and generates grey and colour images from 8 to 64 pixels."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ SHAPES = [(channels, *size) for channels in (1, 3) for size in ((8, 8), (9, 13),
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_step_of_training_and_dreams(kind, shape):
+def test_training_step_and_generation(kind, shape):
     torch.manual_seed(0)
     node = option_from_dict("generator", {"type": kind}, "vae", "generator")
     node |= {name: value for name, value in SMALL.items() if name in node}
@@ -46,7 +46,7 @@ def test_a_step_of_training_and_dreams(kind, shape):
     assert dreams.isfinite().all() and 0 <= dreams.min() <= dreams.max() <= 1
 
 
-def test_principal_components_of_wide_samples_are_found_without_all_of_them(monkeypatch):
+def test_randomized_principal_components_are_exact(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     flat = torch.randn(200, 80, generator=generator, dtype=torch.float64) * 0.9 ** torch.arange(80.0).double()
     flat = flat @ torch.linalg.qr(torch.randn(80, 80, generator=generator, dtype=torch.float64))[0]

@@ -1,4 +1,4 @@
-"""Downloads that fail say so at once, and leave nothing that the next try would take for a whole set."""
+"""Failed downloads are reported at once, and leave no partial data set."""
 
 import gzip
 import hashlib
@@ -22,7 +22,7 @@ FETCHED = ("benchmark=split_mnist", "data_root=data", "download=true", "strategy
 
 
 class Server:
-    """Stands in for the network: gives away the small set, gzipped, but for archives that it `lacks`."""
+    """Stands in for the network: serves the small data set, gzipped, except archives in `lacks`."""
 
     def __init__(self, lacks: tuple[str, ...] = (), broken: Exception | None = None) -> None:
         self.lacks, self.broken, self.timeouts = lacks, broken, []
@@ -35,7 +35,7 @@ class Server:
         if name in self.lacks and self.broken is None:
             raise URLError("there is no network")
         response = io.BytesIO(ARCHIVES[name])
-        response.url, response.interval_length = request.full_url, len(ARCHIVES[name])
+        response.url, response.length = request.full_url, len(ARCHIVES[name])
         if name in self.lacks and request.get_header("Method") is None:
             read, rest = response.read, iter([20])
 
@@ -50,7 +50,7 @@ class Server:
 
 @pytest.fixture
 def online(monkeypatch):
-    """Puts a server in place of the network, whose checksums torchvision expects."""
+    """Replaces the network by a server, whose checksums torchvision expects."""
     sums = [(name, hashlib.md5(content).hexdigest()) for name, content in ARCHIVES.items()]
     monkeypatch.setattr(datasets.MNIST, "resources", sums)
 
@@ -65,7 +65,7 @@ def there() -> set[str]:
     return {path.name for path in Path("data").rglob("*") if path.is_file() or path.name.startswith(".")}
 
 
-def test_without_network_the_line_says_why_and_nothing_is_left(gr_run, online):
+def test_failed_download_is_one_line_and_leaves_nothing(gr_run, online):
     server = online(Server(lacks=tuple(ARCHIVES)))
     code, _, line = gr_run(*FETCHED)
     assert code == 2 and line.count("\n") == 1
@@ -81,7 +81,7 @@ def test_without_network_the_line_says_why_and_nothing_is_left(gr_run, online):
 @pytest.mark.parametrize(
     "broken", [None, TimeoutError("timed out"), ConnectionResetError(104, "reset"), OSError(28, "full")]
 )
-def test_what_a_download_left_half_done_does_not_stand_in_the_way(gr_run, online, broken):
+def test_interrupted_download_can_be_repeated(gr_run, online, broken):
     online(Server(lacks=(LAST,), broken=broken))
     code, _, err = gr_run(*FETCHED)
     assert code == 2 and "could not be downloaded" in err.splitlines()[-1]
@@ -93,7 +93,7 @@ def test_what_a_download_left_half_done_does_not_stand_in_the_way(gr_run, online
     assert there() == {*FILES, *ARCHIVES}
 
 
-def test_a_download_that_is_interrupted_while_it_unpacks_leaves_nothing_that_looks_whole(online, monkeypatch):
+def test_interruption_while_extracting_leaves_nothing(online, monkeypatch):
     online(Server())
     opened = gzip.open
 
@@ -108,7 +108,7 @@ def test_a_download_that_is_interrupted_while_it_unpacks_leaves_nothing_that_loo
     assert there() == set()
 
 
-def test_archives_that_are_there_are_unpacked_without_network(online):
+def test_present_archives_are_extracted_without_network(online):
     raw = small_mnist.write(Path("data"))
     for name in FILES:
         (raw / name).unlink()
@@ -118,7 +118,7 @@ def test_archives_that_are_there_are_unpacked_without_network(online):
     assert server.asked == []
 
 
-def test_a_broken_archive_is_fetched_anew(online):
+def test_damaged_archive_is_downloaded_again(online):
     raw = small_mnist.write(Path("data"))
     for name in FILES:
         (raw / name).unlink()
@@ -128,7 +128,7 @@ def test_a_broken_archive_is_fetched_anew(online):
     assert (raw / LAST).read_bytes() == ARCHIVES[LAST]
 
 
-def test_a_set_of_which_a_part_is_missing_is_completed(online):
+def test_incomplete_set_is_completed(online):
     raw = small_mnist.write(Path("data"))
     (raw / IMAGES).write_bytes(b"unpacking was broken off here")
     (raw / LAST.removesuffix(".gz")).unlink()

@@ -1,4 +1,4 @@
-"""Frozen features: what they are, and that they are computed once."""
+"""Frozen feature extractors and the cache of their vectors."""
 
 import os
 import pickle
@@ -25,11 +25,11 @@ from gr_cli.system.checksums import save_tensors
 
 @pytest.fixture(autouse=True)
 def _nothing_kept(monkeypatch):
-    forget(monkeypatch)
+    clear_cache_in_memory(monkeypatch)
 
 
-def forget(monkeypatch) -> None:
-    """As if this process had computed nothing yet."""
+def clear_cache_in_memory(monkeypatch) -> None:
+    """Clear the cache of this process, as if it were new."""
     monkeypatch.setattr(cache, "_recent", OrderedDict())
 
 
@@ -44,7 +44,7 @@ def images(shape: tuple[int, ...] = (1, 8, 8), n: int = 12, seed: int = 0) -> Da
 
 
 class Fixed:
-    """A source of what it was given."""
+    """A source of a given data set."""
 
     def __init__(self, data: Dataset) -> None:
         self.data = data
@@ -54,7 +54,7 @@ class Fixed:
 
 
 class Counting(FeatureExtractor):
-    """Each image's mean and largest value; counts how many images it saw."""
+    """Mean and maximum of each image; counts the images that it receives."""
 
     def __init__(self, scale: float = 1.0, cache_root: str = "kept") -> None:
         super().__init__(False, cache_root, torch.device("cpu"))
@@ -78,7 +78,7 @@ class Counting(FeatureExtractor):
 # --- what they are
 
 
-def test_a_split_of_features_is_that_of_the_images_with_vectors_in_their_place():
+def test_split_of_features_equals_the_split_of_images():
     plain = split(Digits(), seed=3, class_order="shuffled", validation_share=0.1)
     found = split(Digits(), seed=3, class_order="shuffled", validation_share=0.1, features=Counting(2.0))
     assert found.spec == SampleSpec((2,), None)
@@ -92,7 +92,7 @@ def test_a_split_of_features_is_that_of_the_images_with_vectors_in_their_place()
             torch.testing.assert_close(mine.x, expected)
 
 
-def test_bytes_reach_the_network_as_fractions():
+def test_network_receives_bytes_scaled_to_unit_range():
     part = Samples(torch.tensor([0, 255, 51], dtype=torch.uint8).view(3, 1, 1, 1), torch.arange(3))
     found = Counting().extract(Dataset(part, part, ("a", "b", "c"), SampleSpec(tuple(part.store.shape[1:]))))
     torch.testing.assert_close(found.train.x[:, 1], torch.tensor([0, 1, 0.2]))
@@ -100,14 +100,14 @@ def test_bytes_reach_the_network_as_fractions():
 
 @pytest.mark.parametrize(("shape", "size"), [((1, 8, 8), 256), ((3, 16, 16), 512), ((1, 28, 28), 1024),
                                              ((3, 32, 32), 1024), ((3, 64, 64), 1024)])  # fmt: skip
-def test_convolutions_are_as_deep_as_the_image_allows(shape, size):
+def test_depth_depends_on_the_image_size(shape, size):
     found = ConvFeatureExtractor(weights="random", cache_root="kept").extract(images(shape, 4)).train.x
     assert found.shape == (4, size)
     torch.testing.assert_close(found.mean(1), torch.zeros(4), atol=1e-4, rtol=0)
     torch.testing.assert_close(found.var(1, correction=0), torch.ones(4), atol=1e-2, rtol=0)
 
 
-def test_random_weights_are_those_of_their_seed_and_no_others():
+def test_random_weights_depend_on_the_seed_alone():
     def of(seed: int) -> torch.Tensor:
         return (
             ConvFeatureExtractor([4], "random", pretrain_seed=seed, cache_root=f"kept{seed}").extract(images()).train.x
@@ -120,7 +120,7 @@ def test_random_weights_are_those_of_their_seed_and_no_others():
     assert not torch.allclose(one, other)
 
 
-def test_images_are_made_to_fit():
+def test_images_are_resized_and_converted():
     grey, coloured = torch.rand(2, 1, 28, 28), torch.rand(2, 3, 8, 8)
     assert match_image_shape(grey, (3, 8, 8)).shape == (2, 3, 8, 8)
     assert torch.equal(match_image_shape(coloured, (1, 8, 8)), coloured.mean(1, keepdim=True))
@@ -130,12 +130,12 @@ def test_images_are_made_to_fit():
     )
 
 
-def test_vectors_have_no_features():
-    with pytest.raises(ConfigError, match=r"benchmark.features=ConvFeatures: needs images, samples have shape \(5,\)"):
+def test_vectors_are_refused():
+    with pytest.raises(ConfigError, match=r"features=ConvFeatureExtractor: needs images, samples have shape \(5,\)"):
         ConvFeatureExtractor(weights="random").extract(images((5,)))
 
 
-def test_glyphs_can_be_told_apart_and_are_the_same_every_time():
+def test_synthetic_glyphs_are_separable_and_reproducible():
     first, again = (SyntheticGlyphs(classes=5, per_class=20, size=12).load() for _ in range(2))
     assert torch.equal(first.train.x, again.train.x)
     assert first.train.x.shape == (100, 1, 12, 12)
@@ -151,12 +151,12 @@ def test_glyphs_can_be_told_apart_and_are_the_same_every_time():
 # --- computed once
 
 
-def test_what_was_computed_is_kept_on_disk(monkeypatch):
+def test_vectors_are_cached_on_disk(monkeypatch):
     features = Counting()
     first = features.extract(images())
     assert features.seen == 18
     assert features.extract(images()).train.store is first.train.store  # runs of a sweep share it
-    forget(monkeypatch)
+    clear_cache_in_memory(monkeypatch)
     again = features.extract(images())
     assert features.seen == 18
     assert torch.equal(again.train.x, first.train.x)
@@ -166,7 +166,7 @@ def test_what_was_computed_is_kept_on_disk(monkeypatch):
 
 
 @pytest.mark.parametrize("change", ["image", "test", "weights", "normalise"])
-def test_whatever_makes_a_difference_is_computed_anew(change):
+def test_changed_inputs_are_recomputed(change):
     features, data = Counting(), images()
     features.extract(data)
     if change == "image":
@@ -184,7 +184,7 @@ def test_whatever_makes_a_difference_is_computed_anew(change):
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "garbage", "other", "empty", "folder", "pipe"])
-def test_a_file_that_was_damaged_is_computed_anew(monkeypatch, capsys, damage):
+def test_damaged_cache_file_is_recomputed(monkeypatch, capsys, damage):
     features = Counting()
     expected = features.extract(images()).train.x
     (file,) = Path("kept/features").iterdir()
@@ -198,15 +198,15 @@ def test_a_file_that_was_damaged_is_computed_anew(monkeypatch, capsys, damage):
         content = {"cut": whole[: len(whole) // 2], "garbage": b"none of it" * 9, "empty": b""}
         content["flipped"] = whole[:700] + bytes([whole[700] ^ 1]) + whole[701:]  # among the numbers
         file.write_bytes(content[damage])
-    forget(monkeypatch)
+    clear_cache_in_memory(monkeypatch)
     assert torch.equal(features.extract(images()).train.x, expected)
-    forget(monkeypatch)
+    clear_cache_in_memory(monkeypatch)
     assert torch.equal(features.extract(images()).train.x, expected)
     assert features.seen == (54 if damage == "folder" else 36)  # nothing can be written over a folder
     assert "is damaged (" in capsys.readouterr().err
 
 
-def test_a_folder_that_can_not_be_written_is_no_error():
+def test_unwritable_cache_is_not_an_error():
     Path("kept").write_text("a file where the folder would be")
     features = Counting()
     assert features.extract(images()).train.x.shape == (12, 2)
@@ -214,7 +214,7 @@ def test_a_folder_that_can_not_be_written_is_no_error():
     assert features.seen == 18  # but not in memory
 
 
-def test_a_full_disk_is_no_error_and_leaves_no_half_file(monkeypatch):
+def test_full_disk_is_not_an_error_and_leaves_no_partial_file(monkeypatch):
     def full(value, file):
         file.write(b"some of it")
         raise OSError(28, "No space left on device")
@@ -224,11 +224,11 @@ def test_a_full_disk_is_no_error_and_leaves_no_half_file(monkeypatch):
     assert list(Path("kept/features").iterdir()) == []
 
 
-def test_processes_that_want_the_same_at_once_do_not_compute_it_twice(tmp_path):
+def test_concurrent_processes_compute_once(tmp_path):
     script = (
-        "import sys, time, torch; from pathlib import Path; from gr_cli.system.cache import kept\n"
+        "import sys, time, torch; from pathlib import Path; from gr_cli.system.cache import cached\n"
         "def compute():\n    print('computed'); time.sleep(0.5); return {'x': torch.ones(2)}\n"
-        "assert kept(Path('kept/one.pt'), compute)['x'].sum() == 2"
+        "assert cached(Path('kept/one.pt'), compute)['x'].sum() == 2"
     )
     both = [subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE) for _ in range(2)]
     printed = b"".join(process.communicate()[0] for process in both)
@@ -237,7 +237,7 @@ def test_processes_that_want_the_same_at_once_do_not_compute_it_twice(tmp_path):
     assert [file.name for file in Path("kept").iterdir()] == ["one.pt"]
 
 
-def test_whoever_waits_for_another_process_is_told(monkeypatch):
+def test_waiting_for_another_process_is_reported(monkeypatch):
     fcntl = pytest.importorskip("fcntl")
     told = []
     Path("kept").mkdir()
@@ -253,7 +253,7 @@ def test_whoever_waits_for_another_process_is_told(monkeypatch):
     assert told == ["another process computes what is missing in kept; this one waits for it"]
 
 
-def test_how_far_it_is_is_shown_on_a_terminal(monkeypatch, capsys):
+def test_progress_is_shown_on_a_terminal(monkeypatch, capsys):
     clock = iter(range(10_000))
     monkeypatch.setattr("gr_cli.system.messages.monotonic", lambda: next(clock))
     pretrained(5).extract(images())
@@ -272,16 +272,16 @@ def test_features_that_are_not_finite_are_refused():
 # --- pretraining
 
 
-def lessons() -> Fixed:
+def pretraining_source() -> Fixed:
     return Fixed(SyntheticGlyphs(classes=6, per_class=60, size=12).load())
 
 
 def pretrained(iterations: int, root: str = "kept", seed: int = 0) -> ConvFeatureExtractor:
-    return ConvFeatureExtractor([8, 16], "pretrained", lessons(), iterations, seed, cache_root=root)
+    return ConvFeatureExtractor([8, 16], "pretrained", pretraining_source(), iterations, seed, cache_root=root)
 
 
-def test_pretraining_makes_features_that_tell_classes_apart():
-    """By what a linear classifier of few samples makes of them, for classes that were not seen in pretraining."""
+def test_pretraining_makes_features_linearly_separable():
+    """Accuracy of a linear classifier trained on few samples of classes that pretraining did not have."""
     data = SyntheticGlyphs(classes=8, per_class=20, size=8, glyphs_seed=1).load()
 
     def accuracy(iterations: int) -> float:
@@ -297,12 +297,12 @@ def test_pretraining_makes_features_that_tell_classes_apart():
     assert accuracy(150) >= accuracy(1)
 
 
-def test_pretraining_is_the_same_every_time_and_kept(monkeypatch):
+def test_pretraining_is_reproducible_and_cached(monkeypatch):
     state = torch.get_rng_state()
     first = pretrained(5).extract(images())
     assert torch.equal(state, torch.get_rng_state())
     assert len(list(Path("kept/features").iterdir())) == 2  # the weights, and what they make of these images
-    forget(monkeypatch)
+    clear_cache_in_memory(monkeypatch)
     assert torch.equal(pretrained(5, "elsewhere").extract(images()).train.x, first.train.x)
     assert not torch.allclose(pretrained(6).extract(images()).train.x, first.train.x)
     assert not torch.allclose(pretrained(5, seed=1).extract(images()).train.x, first.train.x)
@@ -310,7 +310,7 @@ def test_pretraining_is_the_same_every_time_and_kept(monkeypatch):
     def fail(*_):
         raise AssertionError("pretrained again")
 
-    forget(monkeypatch)
+    clear_cache_in_memory(monkeypatch)
     monkeypatch.setattr("gr_cli.benchmarks.feature_extractors.pretrain", fail)
     pretrained(5).extract(images(seed=1))  # other images, the same network
 
@@ -322,7 +322,7 @@ def test_pretraining_on_the_benchmark_itself_is_refused():
     assert "\n" not in str(error.value)
 
 
-def test_pretraining_needs_something_to_learn():
+def test_pretraining_needs_a_data_set():
     with pytest.raises(ConfigError, match=r"features.pretrain=null: must be a data set; or say .*weights=random"):
         ConvFeatureExtractor()
 
@@ -330,7 +330,7 @@ def test_pretraining_needs_something_to_learn():
 # --- weights from a file
 
 
-def test_weights_of_a_trained_solver_can_be_taken_over():
+def test_weights_of_a_trained_solver_load():
     solver = CNN((1, 8, 8), 2, [4, 6], 5)
     torch.save(solver.state_dict(), "solver.pt")
     found = ConvFeatureExtractor([4, 6], "solver.pt", normalise=False, cache_root="kept").extract(images())
@@ -365,7 +365,7 @@ def _changed(**changes):
         (CNN((3, 8, 8), 2, [4, 6], 5).state_dict(), r"weight has shape \(4, 3, 3, 3\), and \(4, 1, 3, 3\) is needed"),
     ],
 )  # fmt: skip
-def test_a_file_of_something_else_is_one_line(stored, told):
+def test_unsuitable_weight_files_are_one_line(stored, told):
     file = Path("weights.pt")
     if isinstance(stored, bytes):
         file.write_bytes(stored)
@@ -378,7 +378,7 @@ def test_a_file_of_something_else_is_one_line(stored, told):
     assert not Path("touched").exists()
 
 
-def test_a_resnet_takes_the_weights_that_torchvision_publishes():
+def test_resnet_loads_torchvisions_weights():
     from torchvision.models import resnet18
 
     torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""How images of folders are decoded: formats, modes, sizes and depths."""
+"""Decoding of images: formats, modes, sizes and bit depths."""
 
 import numpy as np
 import pytest
@@ -10,14 +10,14 @@ from helpers.image_files import RNG, colour16, folder, pixels, put, read
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "JPEG", "bmp", "gif", "webp", "tif", "ppm"])
-def test_any_format(ending):
+def test_every_format(ending):
     for part in ("train", "test"):
         for name in ("a", "b"):
             put(f"images/{part}/{name}/x.{ending}", pixels(8, 8, 3))
     assert read().train.x.shape == (2, 3, 8, 8)
 
 
-def test_grey_if_all_are_and_colour_if_one_is():
+def test_mode_is_grey_only_if_all_images_are():
     for part in ("train", "test"):
         for name in ("a", "b"):
             put(f"images/{part}/{name}/x.png", pixels(4, 4))
@@ -33,7 +33,7 @@ def test_grey_if_all_are_and_colour_if_one_is():
     assert np.abs(read(mode="grey").train.x[1, 0].numpy() - colour @ weights).max() <= 1
 
 
-def test_the_size_that_most_have_is_taken_and_others_are_brought_to_it():
+def test_images_get_the_most_frequent_size():
     folder(each=4)
     wide = np.zeros((12, 30, 3), np.uint8)
     wide[:, 5:25] = 255  # its centre, 12x10, is white, and some more
@@ -46,12 +46,12 @@ def test_the_size_that_most_have_is_taken_and_others_are_brought_to_it():
 
 
 def on_white(image: np.ndarray) -> np.ndarray:
-    """Colours (H, W, 3) of an image (H, W, 4) that lies on white."""
+    """Colours (H, W, 3) of an image (H, W, 4) on white."""
     opaque = image[..., 3:] / 255
     return opaque * image[..., :3] + (1 - opaque) * 255
 
 
-def test_modes_that_need_care():
+def test_palettes_transparency_and_bilevel_images():
     sixteen = (pixels(4, 4).astype(np.uint16) << 8) + 77
     palette = Image.fromarray(pixels(4, 4, 3)).quantize(8)
     palette.info["transparency"] = bytes([0, 128, 255])
@@ -85,7 +85,7 @@ DEEP = [
 
 
 @pytest.mark.parametrize(("dtype", "ending", "highest", "bits"), DEEP)
-def test_greys_of_more_than_8_bits_keep_all_of_them_by_one_scale(capsys, dtype, ending, highest, bits):
+def test_high_bit_depth_greys_share_one_scale(capsys, dtype, ending, highest, bits):
     dark, bright = (RNG.integers(0, high, (4, 4)).astype(dtype) for high in (highest // 16, highest + 1))
     bright[0, 0] = highest
     for part, name, image in (
@@ -109,7 +109,7 @@ def test_greys_of_more_than_8_bits_keep_all_of_them_by_one_scale(capsys, dtype, 
         read(bits=needed - 1)
 
 
-def test_greys_of_16_bits_that_hold_8_are_those_of_8_bits():
+def test_16_bit_greys_with_8_bit_values_equal_8_bit_greys():
     shades = [pixels(6, 5) for _ in range(4)]
     places = [f"{part}/{name}" for part in ("train", "test") for name in ("a", "b")]
     for place, image in zip(places, shades, strict=True):
@@ -120,7 +120,7 @@ def test_greys_of_16_bits_that_hold_8_are_those_of_8_bits():
     assert torch.equal(read(bits=8).train.x, values)
 
 
-def test_floats_in_0_to_1_are_greys_and_others_have_no_scale():
+def test_floats_in_unit_range_are_greys_and_others_are_refused():
     x = [RNG.random((4, 4), np.float32) for _ in range(4)]
     for i, place in enumerate(("train/a", "train/b", "test/a", "test/b")):
         put(f"images/{place}/x.tif", x[i])
@@ -136,7 +136,7 @@ def test_floats_in_0_to_1_are_greys_and_others_have_no_scale():
         read()
 
 
-def test_deep_greys_are_scaled_to_a_size_and_turned():
+def test_high_bit_depth_greys_are_resized():
     ramp = (np.arange(64, dtype=np.uint16) * 60).reshape(8, 8)
     for i, place in enumerate(("train/a", "train/b", "test/a", "test/b")):
         put(f"images/{place}/x.png", ramp + np.uint16(i))
@@ -146,7 +146,7 @@ def test_deep_greys_are_scaled_to_a_size_and_turned():
     assert np.abs(x[0, 0].numpy() - wanted)[1:3, 1:3].max() < 0.01
 
 
-def test_colours_of_16_bits_that_hold_fewer_are_refused():
+def test_dark_16_bit_colours_are_refused():
     images = [RNG.integers(0, 4096, (4, 4, 3)) for _ in range(4)]
     places = ("train/a", "train/b", "test/a", "test/b")
     for place, image in zip(places, images, strict=True):
@@ -159,7 +159,7 @@ def test_colours_of_16_bits_that_hold_fewer_are_refused():
     assert np.array_equal(read().train.x[0], (images[0] * 16 >> 8).transpose(2, 0, 1))
 
 
-def test_photographs_are_turned_upright():
+def test_exif_rotation_is_applied():
     picture = Image.fromarray(
         np.repeat(np.array([[0, 255]], np.uint8), 16, 0).repeat(8, 1)
     )  # 16x16, bright on the right

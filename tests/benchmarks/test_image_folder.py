@@ -1,4 +1,4 @@
-"""Folders of images: what is in them, and what is kept."""
+"""Image folders: their layout, and the cache of decoded images."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from gr_cli.errors import ConfigError, DataError
 from helpers.image_files import folder, pixels, put, read
 
 
-def test_a_folder_for_each_part_and_class():
+def test_split_and_class_folders():
     folder(each=2)
     first = put("images/train/cat/0.png", pixels(6, 5, 3))
     last = put("images/test/dog/nested/deeper/9.png", pixels(6, 5, 3))
@@ -26,7 +26,7 @@ def test_a_folder_for_each_part_and_class():
     assert data.spec.value_range == (0.0, 1.0)
 
 
-def test_val_stands_in_for_test_and_a_class_may_be_called_train():
+def test_val_folder_is_the_test_set_and_a_class_may_be_named_train():
     folder(("train", "val"))
     assert len(read().test) == 6
     os.rename("images", "other")
@@ -35,7 +35,7 @@ def test_val_stands_in_for_test_and_a_class_may_be_called_train():
 
 
 @pytest.mark.parametrize("part", ["", "train"])
-def test_without_a_test_part_a_share_of_each_class_is_held_out_the_same_for_all_seeds(part):
+def test_without_a_test_folder_a_share_of_each_class_is_the_test_set(part):
     folder((part,), each=10)
     data = read(test_share=0.3)
     assert torch.bincount(data.test.y).tolist() == [3, 3] and torch.bincount(data.train.y).tolist() == [7, 7]
@@ -49,21 +49,21 @@ def test_without_a_test_part_a_share_of_each_class_is_held_out_the_same_for_all_
 @pytest.mark.parametrize(
     ("training", "testing"), [("Train", "Test"), ("TRAIN", "valid"), ("training", "validation"), ("train", "testing")]
 )
-def test_parts_have_the_names_that_people_give_them(training, testing):
+def test_common_names_of_split_folders(training, testing):
     folder((training,), each=3)
     folder((testing,), each=1)
     data = read()
     assert data.classes == ("cat", "dog") and (len(data.train), len(data.test)) == (6, 2)
 
 
-def test_where_several_could_be_for_testing_it_is_the_first_that_is_called_so(capsys):
+def test_first_matching_test_folder_is_used(capsys):
     folder(("train", "val", "test", "more"), each=2)
     mark = put("images/test/cat/0.png", pixels(6, 5, 3))
     assert np.array_equal(read().test.x[0].permute(1, 2, 0), mark)
     assert "ignored: folders of neither split (more/, val/)\n" in capsys.readouterr().err
 
 
-def test_folders_without_images_are_no_classes(capsys):
+def test_folders_without_images_are_not_classes(capsys):
     folder()
     for name in ("images/train/zebra", "images/test/zebra/deeper", "images/test/__MACOSX"):
         Path(name).mkdir(parents=True)
@@ -73,7 +73,7 @@ def test_folders_without_images_are_no_classes(capsys):
     assert "ignored: 1 other file, folders without images (__MACOSX, zebra)\n" in told
 
 
-def test_links_stand_for_a_class_or_an_image_and_one_that_leads_nowhere_is_an_image_that_cannot_be_read():
+def test_links_to_classes_and_images():
     folder(("",), each=4)
     os.symlink(Path("images/cat").absolute(), "images/lynx")
     os.symlink(Path("images/cat/0.png").absolute(), "images/dog/linked.png")
@@ -89,7 +89,7 @@ def test_links_stand_for_a_class_or_an_image_and_one_that_leads_nowhere_is_an_im
 @pytest.mark.parametrize(
     "make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path), lambda path: os.symlink("x.png", path)]
 )
-def test_a_pipe_a_device_and_a_link_to_itself_are_images_that_cannot_be_read(make):
+def test_pipes_devices_and_link_loops_are_broken_images(make):
     folder()
     make("images/train/dog/x.png")
     with pytest.raises(DataError, match=r"1 of 13 images can't be decoded, the first is train/dog/x.png"):
@@ -104,7 +104,7 @@ def nothing_is_decoded(monkeypatch) -> None:
     monkeypatch.setattr("gr_cli.benchmarks.sources.image_folder.decode_image", never)
 
 
-def test_a_class_without_enough_images_is_named_before_any_is_decoded(monkeypatch):
+def test_class_with_too_few_images_is_refused_before_decoding(monkeypatch):
     nothing_is_decoded(monkeypatch)
     folder()
     put("images/test/zebra/x.png", pixels(6, 5, 3))
@@ -117,7 +117,7 @@ def test_a_class_without_enough_images_is_named_before_any_is_decoded(monkeypatc
         read()
 
 
-def test_one_class_is_none_and_a_folder_too_many_above_is_told(monkeypatch):
+def test_single_class_is_refused_with_the_folder_below(monkeypatch):
     nothing_is_decoded(monkeypatch)
     folder(("cifar/train", "cifar/test"))
     with pytest.raises(
@@ -126,7 +126,7 @@ def test_one_class_is_none_and_a_folder_too_many_above_is_told(monkeypatch):
         read()
 
 
-def test_training_beside_something_that_may_or_may_not_be_for_testing_is_asked_about(monkeypatch):
+def test_training_folder_beside_an_unknown_one_is_refused(monkeypatch):
     nothing_is_decoded(monkeypatch)
     folder(("train", "holdout"))
     with pytest.raises(DataError, match=r"holds train/ beside holdout, and none of these is called test or val"):
@@ -138,7 +138,7 @@ def test_classes_are_in_natural_order():
     assert read().classes == ("class1", "class2", "class10")
 
 
-def test_names_in_two_unicode_normal_forms_are_one_class():
+def test_unicode_normal_forms_are_one_class():
     folder(("train",), ("caf\u00e9", "dog"))
     folder(("test",), ("cafe\u0301", "dog"), each=2)
     data = read()
@@ -150,7 +150,7 @@ def test_names_in_two_unicode_normal_forms_are_one_class():
         read()
 
 
-def test_names_of_any_bytes_are_shown_and_written(gr_run):
+def test_names_of_any_bytes(gr_run):
     odd, broken = os.fsdecode(b"images/%s/c\xff\x1b[31m/\xe9.png"), os.fsdecode(b"images/train/dog/\xff.png")
     folder(each=1)
     for part in ("train", "test"):
@@ -163,7 +163,7 @@ def test_names_of_any_bytes_are_shown_and_written(gr_run):
     assert code == 2 and err.splitlines()[-1].encode("ascii") and r"the first is train/dog/\udcff.png" in err
 
 
-def test_hidden_files_and_what_is_no_image_are_passed_over_and_told(capsys):
+def test_hidden_and_other_files_are_ignored_and_reported(capsys):
     folder(each=1)
     for name in (".hidden.png", "notes.txt", "Thumbs.db", ".cache/x.png", "page.eps"):
         path = Path("images/train/cat", name)
@@ -175,7 +175,7 @@ def test_hidden_files_and_what_is_no_image_are_passed_over_and_told(capsys):
     assert "4 images of 2 classes" in told and "ignored: 3 other files\n" in told
 
 
-def test_broken_images_are_named_and_may_be_left_out(capsys):
+def test_broken_images_are_named_and_may_be_skipped(capsys):
     folder()
     whole = Path("images/train/dog/1.png").read_bytes()
     Path("images/train/dog/1.png").write_bytes(whole[:60])
@@ -196,7 +196,7 @@ def test_broken_images_are_named_and_may_be_left_out(capsys):
     assert len(read().train) == 6
 
 
-def test_what_was_decoded_is_kept_until_a_file_changes(monkeypatch):
+def test_decoded_images_are_cached_until_a_file_changes(monkeypatch):
     from gr_cli.benchmarks.sources import image_folder
     from gr_cli.system import cache
 
@@ -235,7 +235,7 @@ def test_what_was_decoded_is_kept_until_a_file_changes(monkeypatch):
 
 
 def bitmaps(*parts: str) -> None:
-    """Grey images that all have one size in bytes and one time, bright ones in `b`."""
+    """Grey images of equal file size and time, bright ones in `b`."""
     for part in parts:
         for name, shade in (("a", 20), ("b", 200)):
             for i in range(2):
@@ -250,7 +250,7 @@ def exchange(first: str, second: str) -> None:
 
 
 def overwrite(path: str, shade: int) -> None:
-    """Other pixels in the same file, of which neither size nor time of modification tells."""
+    """Replace the pixels in place, with the same size and time of modification."""
     with Path(path).open("r+b") as file:
         file.seek(-16, os.SEEK_END)
         file.write(bytes([shade] * 16))
@@ -258,7 +258,7 @@ def overwrite(path: str, shade: int) -> None:
 
 
 def shades() -> list[int]:
-    """What another process would find in the training images, in their order."""
+    """The training images, in order, that a new process would load."""
     from gr_cli.benchmarks.sources import image_folder
     from gr_cli.system import cache
 
@@ -267,7 +267,7 @@ def shades() -> list[int]:
     return read().train.x[:, 0, 0, 0].tolist()
 
 
-def test_other_images_under_the_same_names_sizes_and_times_are_seen():
+def test_images_changed_with_the_same_name_size_and_time_are_decoded_again():
     bitmaps("train", "test")
     assert shades() == [20, 21, 200, 201]
     for i in range(2):
@@ -288,7 +288,7 @@ def test_runs_share_the_stored_images():
     assert first.tasks[0].train.store is second.tasks[0].train.store
 
 
-def test_what_is_no_folder_of_images():
+def test_unsuitable_folders_are_refused():
     with pytest.raises(ConfigError, match=r"benchmark.source.path=null: must be a folder .*say benchmark.source.path="):
         ImageFolder()
     with pytest.raises(DataError, match=r"benchmark.source.path=images: .*/images is not there; name a folder"):
@@ -305,13 +305,13 @@ def test_what_is_no_folder_of_images():
         read()
 
 
-def test_more_than_fits_into_memory_is_refused():
+def test_images_beyond_memory_are_refused():
     folder()
     with pytest.raises(ConfigError, match=r"size=\[1000000, 1000000\]: 12 images of 1000000x1000000 pixels take "):
         read(size=1_000_000)
 
 
-def test_progress_is_shown_on_a_terminal_alone(monkeypatch, capsys):
+def test_progress_is_shown_on_a_terminal_only(monkeypatch, capsys):
     from gr_cli.system import messages
 
     clock = iter(range(100))
@@ -336,7 +336,7 @@ def test_a_run_from_the_command_line(gr_run):
 
 
 @pytest.mark.parametrize("strategy", [(), ("strategy=dgr",), ("strategy=er",), ("strategy=joint",)], ids=str)
-def test_the_preset_goes_with_any_strategy(gr_run, strategy):
+def test_preset_works_with_any_strategy(gr_run, strategy):
     folder(each=10, classes=("a", "b", "c", "d"))
     words = ("preset=best_image_folder", "benchmark.source.path=images", "benchmark.source.size=8", *strategy)
     code, _, err = gr_run(*words, "train.iterations=2", "evaluate.generated_samples=0", "threads=1")

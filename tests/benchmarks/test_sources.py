@@ -1,4 +1,4 @@
-"""Each set of torchvision is read from files in the format in which it is published."""
+"""Every torchvision data set is read from files in their published format."""
 
 import hashlib
 import io
@@ -41,7 +41,7 @@ def read(name: str, **settings) -> Dataset:
 
 
 @pytest.mark.parametrize(("name", "first"), [("MNIST", "0"), ("FashionMNIST", "T-shirt/top"), ("KMNIST", "o")])
-def test_the_family_of_mnist(name, first):
+def test_mnist_family(name, first):
     images = write_mnist(Path("data"), name)
     data = read(name)
     assert data.classes[0] == first and len(data.classes) == 10
@@ -51,7 +51,7 @@ def test_the_family_of_mnist(name, first):
 
 
 @pytest.mark.parametrize("which", EMNIST_CLASSES)
-def test_emnist_comes_upright_with_labels_from_zero(which):
+def test_emnist_is_upright_with_labels_from_zero(which):
     upright = write_emnist(Path("data"), which)
     data = read("EMNIST", split=which)
     assert len(data.classes) == EMNIST_CLASSES[which]
@@ -61,7 +61,7 @@ def test_emnist_comes_upright_with_labels_from_zero(which):
     assert "N/A" not in data.classes
 
 
-def test_only_emnist_has_splits_and_it_must_be_told_which():
+def test_emnist_needs_a_split_and_no_other_set_has_one():
     with pytest.raises(ConfigError, match=r"benchmark.source.split=null: must be one of balanced, .*, mnist"):
         Torchvision("EMNIST", "data")
     with pytest.raises(ConfigError, match=r"benchmark.source.split=letters: MNIST has no splits"):
@@ -113,14 +113,14 @@ def test_cifar(dataset, classes, monkeypatch):
 
 
 class Hostile:
-    """Unpickled, it leaves a file behind."""
+    """Creates a folder when it is unpickled."""
 
     def __reduce__(self):
         return os.mkdir, ("hacked",)
 
 
 @pytest.mark.parametrize("name", ["data_batch_3", "test_batch", "batches.meta"])
-def test_pickles_with_another_checksum_are_never_unpickled(name, monkeypatch):
+def test_pickles_with_wrong_checksums_are_never_unpickled(name, monkeypatch):
     write_cifar(Path("data"), fine=False, classes=10)
     publish(monkeypatch, datasets.CIFAR10, Path("data"))
     folder = Path("data/cifar-10-batches-py").absolute()
@@ -136,7 +136,7 @@ def missing(name: str, **settings) -> str:
     return str(error.value)
 
 
-def test_what_is_missing_is_named():
+def test_missing_files_are_named():
     assert "EMNIST is not there; set data_root" in missing("EMNIST", split="digits")
     assert "CIFAR10 is not there; set data_root" in missing("CIFAR10")
     assert "USPS is not there; set data_root" in missing("USPS")
@@ -147,7 +147,7 @@ def test_what_is_missing_is_named():
     assert "EMNIST is not there; set data_root" in missing("EMNIST", split="letters")
 
 
-def test_a_broken_usps_says_so_and_what_to_remove():
+def test_damaged_usps_names_the_files_to_remove():
     write_usps(Path("data"))
     Path("data/usps.bz2").write_bytes(b"no archive")
     line = missing("USPS")
@@ -155,7 +155,7 @@ def test_a_broken_usps_says_so_and_what_to_remove():
     assert f"remove {Path('data').absolute() / 'usps.bz2'} and usps.t.bz2 to fetch it anew" in line
 
 
-def test_a_set_that_is_missing_and_can_not_be_had():
+def test_missing_set_without_network():
     for name in ("USPS", "CIFAR100"):
         with pytest.raises(DataError, match=r"is not there and could not be downloaded .*there is no network"):
             Torchvision(name, "data").load()
@@ -163,7 +163,7 @@ def test_a_set_that_is_missing_and_can_not_be_had():
 
 
 @pytest.mark.filterwarnings("ignore:Python 3.14 will:DeprecationWarning")
-def test_an_archive_of_cifar_that_is_there_is_unpacked_without_network(monkeypatch):
+def test_present_cifar_archive_is_extracted_without_network(monkeypatch):
     images = write_cifar(Path("data"), fine=False, classes=10)
     publish(monkeypatch, datasets.CIFAR10, Path("data"))
     with tarfile.open("data/cifar-10-python.tar.gz", "w:gz") as archive:
@@ -175,7 +175,7 @@ def test_an_archive_of_cifar_that_is_there_is_unpacked_without_network(monkeypat
     assert sorted(path.name for path in Path("data").iterdir()) == ["cifar-10-batches-py", "cifar-10-python.tar.gz"]
 
 
-def test_an_archive_of_emnist_that_is_there_is_unpacked_without_network(monkeypatch):
+def test_present_emnist_archive_is_extracted_without_network(monkeypatch):
     import gzip
 
     upright = write_emnist(Path("data"), "letters")
@@ -192,7 +192,7 @@ def test_an_archive_of_emnist_that_is_there_is_unpacked_without_network(monkeypa
 @pytest.mark.parametrize(
     ("benchmark", "tasks"), [("split_kmnist", 5), ("split_emnist", 13), ("split_usps", 5), ("split_cifar100", 10)]
 )
-def test_the_named_benchmarks_are_learnt_from(gr_run, monkeypatch, benchmark, tasks):
+def test_shipped_benchmarks_train(gr_run, monkeypatch, benchmark, tasks):
     write_mnist(Path("data"), "KMNIST")
     write_emnist(Path("data"), "letters")
     write_usps(Path("data"))
@@ -205,7 +205,7 @@ def test_the_named_benchmarks_are_learnt_from(gr_run, monkeypatch, benchmark, ta
     assert len(table.read_text().splitlines()) == tasks + 1
 
 
-def test_other_files_of_the_same_sizes_and_times_are_read_anew():
+def test_files_changed_with_the_same_size_and_time_are_read_again():
     write_mnist(Path("data"), "MNIST")
     file = Path("data/MNIST/raw/train-images-idx3-ubyte")
     times = file.stat().st_mtime_ns
@@ -216,7 +216,7 @@ def test_other_files_of_the_same_sizes_and_times_are_read_anew():
         assert read("MNIST").train.x[0].unique().tolist() == [shade]
 
 
-def test_runs_share_what_was_read():
+def test_runs_share_the_loaded_samples():
     write_usps(Path("data"))
     first, second = (split(Torchvision("USPS", "data"), seed=seed) for seed in (0, 1))
     assert first.tasks[0].train.store is second.tasks[0].train.store

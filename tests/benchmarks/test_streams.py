@@ -1,4 +1,4 @@
-"""Streams of tasks: uneven ones, rounds of the same classes, blurred boundaries, views made on the fly."""
+"""Streams: uneven tasks, repetitions, task overlap, permuted and rotated images."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ TINY = ("train.iterations=4", "log.every=4", "model.hidden_sizes=[8]", "generato
 
 
 class Numbered:
-    """Classes of unequal size; each sample's value is its own number, and its label can be told from it."""
+    """Classes of unequal size; the value of a sample is its index, from which its label follows."""
 
     def __init__(self, sizes=(40, 31, 22, 40, 27, 20), names="abcdef") -> None:
         self.sizes, self.names = sizes, names
@@ -62,7 +62,7 @@ def test_classes_that_do_not_add_up_are_refused():
 
 
 @pytest.mark.parametrize("order", [["f", "a", "e", "b", "d", "c"], [5, 0, 4, 1, 3, 2], ["f", 0, "e", 1, "d", 2]])
-def test_the_order_of_classes_may_be_told_by_name_or_number(order):
+def test_class_order_by_name_or_index(order):
     benchmark = split(Numbered(), seed=0, classes_per_task=[4, 2], class_order=order)
     assert [task.classes for task in benchmark.tasks] == [("f", "a", "e", "b"), ("d", "c")]
     first = benchmark.tasks[0]
@@ -70,7 +70,7 @@ def test_the_order_of_classes_may_be_told_by_name_or_number(order):
     assert [("faeb"[y]) for y in first.train.y] == ["abcdef"[plain.y[i]] for i in numbers(first.train)]
 
 
-def test_a_number_that_is_a_name_is_that_name():
+def test_number_that_is_a_class_name_means_that_class():
     order = list(range(1, 7))
     benchmark = split(Numbered(names="654321"), seed=0, class_order=order)
     assert [name for task in benchmark.tasks for name in task.classes] == list("123456")
@@ -85,12 +85,12 @@ def test_a_number_that_is_a_name_is_that_name():
         (["a", "b", "c", "d", "e", "ff"], "did you mean 'f'"),
     ],
 )
-def test_an_order_that_is_none_is_refused(order, message):
+def test_invalid_class_order_is_refused(order, message):
     with pytest.raises(ConfigError, match=message):
         split(Numbered(), seed=0, class_order=order)
 
 
-def test_heads_have_the_width_of_their_task_and_domains_must_be_equally_wide():
+def test_task_units_have_the_size_of_their_task_and_domains_must_be_equally_large():
     counts = [5, 2, 3]
     for kind in ("class", "task"):
         assert Scenario(kind).task_units(counts).sum(1).tolist() == counts
@@ -100,7 +100,7 @@ def test_heads_have_the_width_of_their_task_and_domains_must_be_equally_wide():
 
 
 @pytest.mark.parametrize("scenario", ["class", "task"])
-def test_uneven_tasks_are_learnt(gr_run, scenario):
+def test_uneven_tasks_train(gr_run, scenario):
     code, _, err = gr_run(*TINY, "benchmark.classes_per_task=[5,2,3]", f"scenario={scenario}")
     assert code == 0, err
     assert len(pd.read_csv(only_run() / "accuracy_matrix.csv")) == 3
@@ -109,7 +109,7 @@ def test_uneven_tasks_are_learnt(gr_run, scenario):
 # --- rounds
 
 
-def test_rounds_deal_each_class_out_evenly_and_every_sample_once():
+def test_rounds_divide_each_class_evenly_and_use_every_sample_once():
     benchmark = split(Numbered(), seed=0, classes_per_task=3, repetitions=4)
     assert len(benchmark.tasks) == 8
     assert [task.name for task in benchmark.tasks][::3] == ["a b c, round 1", "d e f, round 2", "a b c, round 4"]
@@ -125,7 +125,7 @@ def test_rounds_deal_each_class_out_evenly_and_every_sample_once():
     assert numbers(others.tasks[0].train) != numbers(benchmark.tasks[0].train)
 
 
-def test_a_class_that_comes_again_has_the_units_it_had():
+def test_repeated_classes_have_the_same_units():
     benchmark = split(Numbered(), seed=0, classes_per_task=[4, 2], repetitions=2)
     scenario, data = Scenario("class"), Numbered().load().train
     assert benchmark.repeated_tasks == [None, None, 0, 1]
@@ -136,12 +136,12 @@ def test_a_class_that_comes_again_has_the_units_it_had():
         assert task.train.y.tolist() == data.y[numbers(task.train)].tolist()
 
 
-def test_a_class_with_too_few_samples_for_so_many_rounds_is_refused():
+def test_class_with_fewer_samples_than_rounds_is_refused():
     with pytest.raises(DataError, match=r"benchmark.repetitions=21: class 'f' has only 20 training samples"):
         split(Numbered(), seed=0, repetitions=21)
 
 
-def test_validation_samples_come_in_no_round():
+def test_validation_samples_are_in_no_round():
     tasks = split(Numbered(), seed=0, classes_per_task=6, repetitions=2, validation_share=0.2).tasks
     held, trained = numbers(tasks[0].validation), [number for task in tasks for number in numbers(task.train)]
     assert numbers(tasks[1].validation) == held
@@ -153,7 +153,7 @@ def test_validation_samples_come_in_no_round():
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("per_task", [2, [3, 2, 1], 3])
-def test_blur_exchanges_exactly_its_share_and_loses_no_sample(share, per_task):
+def test_task_overlap_exchanges_exactly_its_share_and_loses_no_sample(share, per_task):
     plain = split(Numbered(), seed=0, classes_per_task=per_task)
     benchmark = split(Numbered(), seed=0, classes_per_task=per_task, task_overlap=share)
     owner = {number: task.id for task in plain.tasks for number in numbers(task.train)}
@@ -172,7 +172,7 @@ def test_blur_exchanges_exactly_its_share_and_loses_no_sample(share, per_task):
         assert task.train.y.tolist() == data.y[numbers(task.train)].tolist()
 
 
-def test_what_is_exchanged_comes_from_all_others_alike():
+def test_exchanged_samples_come_from_all_other_tasks():
     giver = torch.arange(4).repeat_interleave(300)
     got = _exchange_permutation(giver, RandomStreams(0))
     assert sorted(got.tolist()) == list(range(1200))
@@ -182,7 +182,7 @@ def test_what_is_exchanged_comes_from_all_others_alike():
         assert all(70 < count < 130 for other, count in enumerate(counts) if other != task)
 
 
-def test_a_blurred_class_is_seen_as_soon_as_one_of_its_samples_is():
+def test_class_is_known_as_soon_as_one_sample_is_exchanged():
     experiment = prepare(compose_settings([*TINY, "benchmark.task_overlap=0.2"]))
     assert experiment.learner.task_units.all()  # 10 classes, 57 lent samples: all come everywhere
     x, y = next((batch.x, batch.y) for batch in batches([experiment], 0, 0))
@@ -191,7 +191,7 @@ def test_a_blurred_class_is_seen_as_soon_as_one_of_its_samples_is():
     assert [known[tuple(row)] for row in x[0].flatten(1).tolist()] == y[0].tolist()
 
 
-def test_blurred_and_recurring_streams_are_learnt(gr_run):
+def test_overlapping_and_repeated_streams_train(gr_run):
     for words in (
         ["benchmark.task_overlap=0.1"],
         ["benchmark.classes_per_task=5", "benchmark.repetitions=2", "benchmark.task_overlap=0.1"],
@@ -222,7 +222,7 @@ def test_blurred_and_recurring_streams_are_learnt(gr_run):
     ],
     ids=str,
 )
-def test_what_makes_no_sense_is_refused_in_one_line(gr_run, words, message):
+def test_invalid_settings_are_one_line(gr_run, words, message):
     code, _, err = gr_run(*words)
     assert code == 2
     assert message in err
@@ -233,7 +233,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(gr_run, words, message):
 # --- views
 
 
-def test_a_rotation_is_that_of_torchvision():
+def test_rotation_equals_torchvisions():
     x = torch.rand(3, 2, 9, 9, generator=torch.Generator().manual_seed(0))
     part = Samples(x, torch.tensor([0, 1, 0]))
 
@@ -253,7 +253,7 @@ def test_a_rotation_is_that_of_torchvision():
     torch.testing.assert_close(quarter, x.rot90(1, (2, 3)), rtol=0, atol=1e-5)
 
 
-def test_rotated_bytes_stay_bytes_of_the_same_picture():
+def test_rotated_bytes_stay_bytes():
     x = torch.randint(0, 256, (2, 1, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     task = rotated(_images(x), seed=0, tasks=2, span=360.0).tasks[1]
     assert task.name == "180 degrees"
@@ -272,7 +272,7 @@ def _images(x: torch.Tensor):
     return Source()
 
 
-def test_rotations_are_spread_over_a_span_whose_end_is_left_out():
+def test_angles_are_spread_over_the_span_without_its_end():
     names = [task.name for task in rotated(Digits(), seed=0, tasks=4, span=360.0).tasks]
     assert names == ["0 degrees", "90 degrees", "180 degrees", "270 degrees"]
 
@@ -280,7 +280,7 @@ def test_rotations_are_spread_over_a_span_whose_end_is_left_out():
 @pytest.mark.parametrize("make", [permuted, rotated])
 def test_a_hundred_tasks_share_samples_and_labels_on_the_device(make):
     benchmark = make(Digits(), seed=0, tasks=100)
-    tasks = benchmark.on(CPU, Scenario("domain").unit_offsets(benchmark.class_counts)).tasks
+    tasks = benchmark.to(CPU, Scenario("domain").unit_offsets(benchmark.class_counts)).tasks
     assert len(tasks) == 100
     for part in ("train", "test"):
         assert len({getattr(task, part).store.data_ptr() for task in tasks}) == 1
@@ -294,9 +294,9 @@ def test_vectors_are_refused_where_images_are_needed(make):
 
 
 @pytest.mark.parametrize("make", [permuted, rotated])
-def test_views_come_again_with_other_samples_and_the_same_classes(make):
+def test_repeated_transforms_have_other_samples_and_the_same_classes(make):
     benchmark = make(Digits(), seed=0, tasks=3, repetitions=2)
-    assert benchmark.repeats == [None, None, None, 0, 1, 2]
+    assert benchmark.repeated_tasks == [None, None, None, 0, 1, 2]
     assert [task.id for task in benchmark.tasks] == list(range(6))
     assert benchmark.tasks[4].name == f"{make(Digits(), seed=0, tasks=3).tasks[1].name}, round 2"
     whole = {row.numpy().tobytes() for row in Digits().load().train.x}
@@ -305,11 +305,11 @@ def test_views_come_again_with_other_samples_and_the_same_classes(make):
         assert not rows[0] & rows[1] and rows[0] | rows[1] == whole
         assert first.train.transform is again.train.transform
         assert first.test.y is again.test.y
-    assert Scenario("class").unit_offsets(benchmark.class_counts, benchmark.repeats) == [0, 10, 20, 0, 10, 20]
+    assert Scenario("class").unit_offsets(benchmark.class_counts, benchmark.repeated_tasks) == [0, 10, 20, 0, 10, 20]
 
 
 @pytest.mark.parametrize("scenario", ["domain", "class", "task"])
-def test_views_that_come_again_are_learnt(gr_run, scenario):
+def test_repeated_transforms_train(gr_run, scenario):
     words = ("benchmark=permuted_digits", "benchmark.tasks=2", "benchmark.repetitions=2", f"scenario={scenario}")
     code, _, err = gr_run(*TINY, *words)
     assert code == 0, err
@@ -317,13 +317,13 @@ def test_views_that_come_again_are_learnt(gr_run, scenario):
 
 
 @pytest.mark.parametrize("benchmark", ["permuted_digits", "rotated_digits"])
-def test_streams_of_views_are_learnt(gr_run, benchmark):
+def test_transformed_streams_train(gr_run, benchmark):
     code, _, err = gr_run(*TINY, f"benchmark={benchmark}", "benchmark.tasks=3", "scenario=domain")
     assert code == 0, err
     assert len(pd.read_csv(only_run() / "accuracy_matrix.csv")) == 3
 
 
-def test_evaluation_may_look_at_some_samples_of_each_task_only(gr_run):
+def test_evaluation_of_a_subsample(gr_run):
     code, _, err = gr_run(
         *TINY, "benchmark=rotated_digits", "benchmark.tasks=2", "scenario=domain", "evaluate.samples=9"
     )

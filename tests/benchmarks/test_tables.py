@@ -1,4 +1,4 @@
-"""A table of numbers and categories, from its file to generator, audit and pictures."""
+"""Tables of numeric and categorical columns, from the file to generator, audit and pictures."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_categories_come_behind_the_numbers_as_codes(file):
+def test_one_hot_codes_follow_the_numeric_columns(file):
     data = Arrays(str(file), categories=CATEGORIES).load()
     expected = [*NAMES, "red", "green", "blue", "form=7", "form=8"]
     assert data.spec == SampleSpec((19,), None, categories=(3, 2), names=tuple(expected))
@@ -48,13 +48,13 @@ def test_categories_come_behind_the_numbers_as_codes(file):
     assert (x[:, 14:17] == np.eye(3)[COLOUR]).all() and (x[:, 17:] == np.eye(2)[FORM - 7]).all()
 
 
-def test_columns_go_by_number_where_they_have_no_names():
+def test_columns_by_index():
     data = Tensors(table(), LABELS, categories=[17, [4, 5, 6]]).load()
     assert data.spec == SampleSpec((19,), None, categories=(2, 3))
     assert (data.train.store[:, 16:].numpy() == np.eye(3)[COLOUR]).all()
 
 
-def test_numbers_alone_are_standardised_and_scaled(file):
+def test_only_numeric_columns_are_standardised_and_scaled(file):
     data = Arrays(str(file), categories=CATEGORIES, standardise=True).load()
     torch.testing.assert_close(data.train.x[:, :14].mean(0), torch.zeros(14), atol=1e-5, rtol=0)
     assert set(data.train.x[:, 14:].unique().tolist()) == {0, 1} and data.spec.value_range is None
@@ -63,13 +63,13 @@ def test_numbers_alone_are_standardised_and_scaled(file):
     np.testing.assert_allclose(scaled.train.store[:, :14], (NUMBERS + 20) / 50, rtol=1e-5)
 
 
-def test_categories_that_are_in_the_test_part_alone_have_a_unit_too():
+def test_categories_of_the_test_set_alone_are_encoded():
     x = np.stack([np.arange(8) % 2, np.arange(8.0)], 1)
     data = Tensors(x, np.arange(8) % 2, x + np.array([1, 0]), np.arange(8) % 2, categories=[0]).load()
     assert data.spec.categories == (3,) and data.test.store[:, 1:].argmax(1).unique().tolist() == [1, 2]
 
 
-def test_a_table_of_categories_alone():
+def test_table_of_categories_only():
     data = Tensors(np.stack([COLOUR, FORM], 1), LABELS, categories=[0, 1]).load()
     assert data.spec == SampleSpec((5,), None, categories=(3, 2))
 
@@ -83,7 +83,7 @@ def test_a_table_of_categories_alone():
         ({"categories": [[]]}, "has a code of no columns"),
     ],
 )
-def test_columns_that_are_not_there(settings, said):
+def test_unknown_columns(settings, said):
     with pytest.raises(ConfigError, match=said):
         Tensors(table(), LABELS, **settings).load()
 
@@ -96,12 +96,12 @@ def test_columns_that_are_not_there(settings, said):
         ({"columns": ["a"]}, r"has 1 names of columns, and samples of shape \(18,\)"),
     ],
 )
-def test_columns_that_hold_no_categories(settings, said):
+def test_columns_without_categories(settings, said):
     with pytest.raises(DataError, match=said):
         Tensors(table(), LABELS, **settings).load()
 
 
-def test_images_have_no_columns():
+def test_images_have_no_categories():
     with pytest.raises(ConfigError, match=r"categories=\[0\]: are of vectors, samples have shape \(1, 4, 4\)"):
         Tensors(RNG.random((8, 4, 4)), np.arange(8) % 2, categories=[0]).load()
 
@@ -118,14 +118,14 @@ def test_images_have_no_columns():
     ids=["vae", "wgan_gp", "flow", "mixture", "class_vae"],
 )
 @pytest.mark.parametrize("value_range", [None, (0.0, 1.0)])
-def test_every_generator_gives_valid_rows(made, value_range):
+def test_every_generator_makes_valid_rows(made, value_range):
     spec = SampleSpec((7,), value_range, categories=(3, 2))
     torch.manual_seed(0)
     x = made(spec).generate(40)
     assert x.shape == (40, 7) and torch.equal(spec.nearest_valid(x), x)
 
 
-def test_the_critic_sees_probabilities_through_which_gradients_flow():
+def test_critic_receives_differentiable_probabilities():
     spec = SampleSpec((5,), None, categories=(3, 2))
     gan = WGANGP(spec, [8], 2)
     gan.losses("generator", torch.zeros(4, 5), {"z": torch.randn(4, 2)})["generator"].sum().backward()
@@ -133,7 +133,7 @@ def test_the_critic_sees_probabilities_through_which_gradients_flow():
 
 
 @pytest.mark.usefixtures("pictures")
-def test_a_table_passes_through_a_run_its_pictures_and_an_audit(gr_run, file):
+def test_run_pictures_and_audit_of_a_table(gr_run, file):
     words = (
         "benchmark=arrays",
         f"benchmark.source.path={file}",
@@ -151,8 +151,8 @@ def test_a_table_passes_through_a_run_its_pictures_and_an_audit(gr_run, file):
     assert code == 0 and "none was found" in out
 
 
-def test_an_audit_finds_rows_of_a_table_that_are_kept(gr_run, file):
+def test_audit_finds_stored_rows_of_a_table(gr_run, file):
     words = ("benchmark=arrays", f"benchmark.source.path={file}", "train.iterations=20", "strategy=er")
     assert gr_run(*words, "benchmark.source.categories=[[red,green,blue],form]")[0] == 0
     out = gr_run(f"audit={only_run()}")[1]
-    assert "stores raw samples, as claimed" in out and "learner.strategy.kept.x" in out
+    assert "stores raw samples, as claimed" in out and "learner.strategy.exemplars.x" in out

@@ -1,4 +1,4 @@
-"""`gr-run audit=<folder>`: training samples are found wherever they lie, and nothing else is."""
+"""`gr-run audit=<folder>` finds training samples in any form, and nothing else."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def _few():
 
 @pytest.fixture
 def run(gr_run):
-    """A tiny run of small networks, and its folder: the larger a checkpoint, the longer the search."""
+    """A short run of small networks, and its folder; large checkpoints take long to search."""
 
     def call(*words: str, code: int = 0) -> Path:
         found, _, err = gr_run(*small_networks(*words), *words, *TINY)
@@ -63,13 +63,13 @@ def run(gr_run):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a finished run that stores nothing."""
+    """The folder of a finished run that stores no samples."""
     return run_that_stores_nothing(tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture
 def smuggle(finished):
-    """The folder of a run that stores nothing, but for what `value` is put into its checkpoint."""
+    """The folder of a run that stores no samples, with `value` added to its checkpoint."""
 
     def call(value) -> Path:
         folder = Path(shutil.copytree(finished, "outputs/split_digits/finetune/copy"))
@@ -87,7 +87,7 @@ def counts(folder: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_strategy_keeps_what_it_says(run, gr_run, strategy):
+def test_every_strategy_stores_what_it_claims(run, gr_run, strategy):
     folder = run(f"strategy={strategy}")
     code, out, err = gr_run(f"audit={folder}")
     assert (code, err) == (0, "")
@@ -114,11 +114,11 @@ def test_every_strategy_keeps_what_it_says(run, gr_run, strategy):
         (("strategy=er_plus",), 3 * 32),  # all that passed: fewer than there are places
     ],
 )
-def test_as_many_samples_are_found_as_a_strategy_keeps(run, words, each):
+def test_audit_finds_as_many_samples_as_a_strategy_stores(run, words, each):
     assert counts(run(*words)) == [each] * 5
 
 
-def test_of_a_reservoir_what_is_in_it(run):
+def test_audit_finds_the_contents_of_a_reservoir(run):
     folder = run("strategy=er_plus", "strategy.memory_size=50", "train.iterations=20")
     memory = torch.load(folder / "checkpoint.pt", weights_only=True)["learner"]["strategy"]["memory"]["x"]
     held = {tuple(row) for row in memory.flatten(1).tolist()}
@@ -152,7 +152,7 @@ WAYS = {
 
 @pytest.fixture(scope="module")
 def hidden(finished, tmp_path_factory):
-    """The folder of a run whose checkpoint holds samples of its own in each way: five of task 0, three of task 3."""
+    """The folder of a run whose checkpoint holds samples in each form: five of task 0, three of task 3."""
     folder = Path(shutil.copytree(finished, tmp_path_factory.mktemp("hidden") / "run"))
     parts = [of_task(0, 5 * len(WAYS)).split(5), of_task(3, 3 * len(WAYS)).split(3)]
     add(folder, {name: way(torch.cat(those)) for (name, way), *those in zip(WAYS.items(), *parts, strict=True)})
@@ -167,16 +167,16 @@ def audited(hidden):
 @pytest.mark.parametrize("way", WAYS)
 def test_samples_in_the_checkpoint_are_found(audited, way):
     for task in (audited.tasks[0], audited.tasks[3]):
-        assert any(place.startswith(f"checkpoint.pt: learner.strategy.corner.0.deep.{way}") for place in task.places)
+        assert any(place.startswith(f"checkpoint.pt: learner.strategy.corner.0.deep.{way}") for place in task.locations)
 
 
-def test_all_of_them_are_found_and_no_others(audited):
+def test_exactly_the_planted_samples_are_found(audited):
     number = len(WAYS)
     assert [task.samples for task in audited.tasks] == [5 * number, 0, 0, 3 * number, 0]
     assert audited.num_retained == 8 * number and audited.violated
 
 
-def test_samples_that_are_found_are_told_in_one_line(run, gr_run):
+def test_found_samples_are_reported_in_one_line(run, gr_run):
     folder = run("strategy=finetune")
     add(folder, torch.cat([of_task(0, 5), of_task(3, 3)]))
     code, out, err = gr_run(f"audit={folder}")
@@ -188,7 +188,7 @@ def test_samples_that_are_found_are_told_in_one_line(run, gr_run):
 
 @pytest.mark.filterwarnings("ignore")  # torch's own, of what it will do without one day
 @pytest.mark.parametrize("form", ["sparse", "quantised"])
-def test_samples_in_tensors_of_another_form_are_found(smuggle, form):
+def test_samples_in_sparse_and_quantised_tensors_are_found(smuggle, form):
     x = of_task(4, 3)
     x = x.to_sparse() if form == "sparse" else torch.quantize_per_tensor(x, 1 / 16, 0, torch.quint8)
     assert counts(smuggle(x)) == [0, 0, 0, 0, 3]
@@ -211,7 +211,7 @@ def test_samples_in_a_file_beside_the_checkpoint_are_found(smuggle, file):
     assert found.tasks[2].locations == found.locations
 
 
-def test_a_sample_counts_once_wherever_it_lies(smuggle):
+def test_sample_in_several_locations_counts_once(smuggle):
     x = of_task(1, 4)
     folder = smuggle({"a": x, "b": torch.cat([x, x]).half()})
     np.save(folder / "c.npy", x.numpy())
@@ -221,7 +221,7 @@ def test_a_sample_counts_once_wherever_it_lies(smuggle):
     assert found.locations == ("c.npy", f"{place}.a", f"{place}.b")
 
 
-def test_what_only_resembles_a_sample_is_none(smuggle):
+def test_similar_values_are_not_samples(smuggle):
     x = of_task(0, 20)
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     test = Digits().load().test.x
@@ -231,7 +231,7 @@ def test_what_only_resembles_a_sample_is_none(smuggle):
     assert counts(folder) == [0] * 5
 
 
-def test_a_gradient_that_an_optimiser_keeps_is_a_trace_and_no_violation(smuggle, gr_run):
+def test_gradient_in_optimizer_state_is_a_trace_and_not_a_violation(smuggle, gr_run):
     folder, x = smuggle(None), of_task(2, 4).flatten(1)
     saved = torch.load(folder / "checkpoint.pt", weights_only=True)
     assert saved["learner"]["optimizers"] == {}  # a run that is over keeps none, and so no traces
@@ -252,7 +252,7 @@ def test_a_gradient_that_an_optimiser_keeps_is_a_trace_and_no_violation(smuggle,
     assert (found.num_retained, found.num_traces) == (2, 2)
 
 
-def test_a_run_that_stores_them_may(run, gr_run):
+def test_run_that_claims_to_store_samples_is_not_violated(run, gr_run):
     folder = run("strategy=er", "strategy.per_class=3")
     add(folder, x := of_task(0, 1000))
     code, out, err = gr_run(f"audit={folder}")
@@ -263,7 +263,7 @@ def test_a_run_that_stores_them_may(run, gr_run):
 # --- permuted tasks
 
 
-def test_samples_are_known_as_a_task_presents_them_and_as_the_source_has_them(run):
+def test_samples_are_found_raw_and_transformed(run):
     from gr_cli.training.experiment import load_benchmark
 
     folder = run("strategy=finetune", *PERMUTED)
@@ -281,7 +281,7 @@ def test_samples_are_known_as_a_task_presents_them_and_as_the_source_has_them(ru
     assert [task.samples for task in found.tasks] == [3, 7, 3] and found.num_retained == 7
 
 
-def test_what_is_kept_of_permuted_tasks(run):
+def test_exemplars_of_permuted_tasks_are_found(run):
     assert counts(run("strategy=er", "strategy.per_class=4", *PERMUTED, "benchmark.tasks=2")) == [40] * 2
 
 
@@ -303,7 +303,7 @@ def stopped(run, monkeypatch):
 @pytest.mark.parametrize(
     "generator", ["vae", "symmetric_vae", "conv_vae", "cvae", "class_vae", "flow", "mixture", "wgan_gp"]
 )
-def test_what_was_dreamt_is_not_a_sample(stopped, gr_run, generator):
+def test_generated_samples_are_not_training_samples(stopped, gr_run, generator):
     # The memory of a task under way holds dreams of the earlier ones, and so does the checkpoint.
     folder = stopped(f"generator={generator}", "strategy.generator_update_freq=1")
     found, memory = audit(folder), 0 if generator == "mixture" else 64
@@ -312,7 +312,7 @@ def test_what_was_dreamt_is_not_a_sample(stopped, gr_run, generator):
     assert counts(folder) == [0] * 5
 
 
-def test_the_task_under_way_may_have_its_samples_there(stopped, gr_run):
+def test_task_in_progress_may_store_its_samples(stopped, gr_run):
     folder = stopped()
     code, out, err = gr_run(f"audit={folder}")
     assert (code, err) == (0, "")
@@ -322,7 +322,7 @@ def test_the_task_under_way_may_have_its_samples_there(stopped, gr_run):
     assert counts(folder) == [0] * 5
 
 
-def test_but_no_earlier_one(stopped, gr_run):
+def test_finished_task_may_not_store_its_samples(stopped, gr_run):
     folder = stopped()
     add(folder, of_task(1, 3))
     code, out, err = gr_run(f"audit={folder}")
@@ -330,7 +330,7 @@ def test_but_no_earlier_one(stopped, gr_run):
     assert err.endswith("but 3 training samples were found, in checkpoint.pt: learner.strategy.corner.0.deep\n")
 
 
-def test_all_that_is_trained_again_is_under_way(stopped):
+def test_all_tasks_of_a_cumulative_stage_are_in_progress(stopped):
     found = audit(stopped("strategy=cumulative"))
     assert [task.in_progress for task in found.tasks] == [True, True, True, False, False]
 
@@ -355,7 +355,7 @@ def test_a_folder_without_a_checkpoint_is_refused(run, gr_run):
         ("config.yaml", b"python_api: {}", "not the configuration of a run of gr-run"),
     ],
 )
-def test_a_file_that_says_nothing_is_told_in_one_line(smuggle, gr_run, file, content, expected):
+def test_damaged_files_are_one_line(smuggle, gr_run, file, content, expected):
     folder = smuggle(None)
     (folder / file).write_bytes(content)
     code, out, err = gr_run(f"audit={folder}")
@@ -363,7 +363,7 @@ def test_a_file_that_says_nothing_is_told_in_one_line(smuggle, gr_run, file, con
     assert re.search(expected, err), err
 
 
-def test_a_checkpoint_of_something_else_is_refused(smuggle, gr_run):
+def test_foreign_checkpoint_is_refused(smuggle, gr_run):
     folder = smuggle(None)
     save_tensors(folder / "checkpoint.pt", {"weights": torch.zeros(3)})
     code, _, err = gr_run(f"audit={folder}")
@@ -387,7 +387,7 @@ def test_samples_of_few_values_are_refused(gr_run):
     assert code == 2 and "samples of 8 values resemble other numbers by chance" in err and err.count("\n") == 1
 
 
-def test_an_audit_changes_nothing(run, gr_run):
+def test_audit_changes_neither_files_nor_random_state(run, gr_run):
     folder = run("strategy=er", "strategy.per_class=3")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     state = torch.get_rng_state()

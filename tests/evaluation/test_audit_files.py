@@ -1,4 +1,4 @@
-"""`gr-run audit=<folder>`: samples are found in files of any kind and form; what can't be read is named."""
+"""`gr-run audit=<folder>` finds samples in files of any format; unreadable files are listed."""
 
 import base64
 import bz2
@@ -40,7 +40,7 @@ EACH = 4  # samples in each file
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run that stores nothing."""
+    """The folder of a finished run that stores no samples."""
     return run_that_stores_nothing(tmp_path_factory.mktemp("finished"))
 
 
@@ -108,7 +108,7 @@ def tensors(x: Images) -> bytes:
 
 
 def beside_tensors(member: str, content: bytes) -> bytes:
-    """What torch saves, and in its archive a member that is not torch's."""
+    """A torch file with an additional member in its archive."""
     stream = io.BytesIO(tensors(np.zeros((1, 1, 2, 2), np.float32)))
     with zipfile.ZipFile(stream, "a") as file:
         file.writestr(f"archive/{member}", content)
@@ -157,7 +157,7 @@ def image(x: Images, form: str = "PNG", scale: int = 1, mode: str = "L") -> byte
 
 
 def events(content: bytes) -> bytes:
-    """A record as TensorBoard writes it; checksums are not looked at."""
+    """A TensorBoard record; its checksums are not verified."""
     return struct.pack("<QI", len(content) + 20, 0) + b"\x0a\x12\x08tag" + bytes(14) + content + bytes(4)
 
 
@@ -249,7 +249,7 @@ def x() -> Images:
 
 @pytest.fixture(scope="module")
 def planted(finished: Path, x: Images, tmp_path_factory: pytest.TempPathFactory) -> tuple[AuditResult, dict[str, int]]:
-    """The audit of a run in whose folder each form and each kind of file holds samples of its own."""
+    """Audit of a run folder that contains other samples in each form and each file format."""
     folder = Path(shutil.copytree(finished, tmp_path_factory.mktemp("planted") / "run"))
     first = {name: i * EACH for i, name in enumerate([*FORMS, *FILES])}
     with chdir(folder.parent):
@@ -270,10 +270,10 @@ def planted(finished: Path, x: Images, tmp_path_factory: pytest.TempPathFactory)
 def test_samples_are_found_in_every_form_and_file(planted, name):
     found, _ = planted
     file = name if name in FILES else f"forms/{name}.pt"
-    assert any(place == file or place.startswith(f"{file}: ") for place in found.places)
+    assert any(place == file or place.startswith(f"{file}: ") for place in found.locations)
 
 
-def test_all_of_them_are_found_and_no_others(planted):
+def test_exactly_the_planted_samples_are_found(planted):
     found, first = planted
     assert found.num_retained == EACH * len(first) and found.violated and not found.unread
 
@@ -282,7 +282,7 @@ def test_all_of_them_are_found_and_no_others(planted):
 
 
 def unread(folder: Path, gr_run) -> set[str]:
-    """What an audit of a sound folder names as not read; it ends with 3 if there is any."""
+    """The unreadable locations that an audit of an otherwise intact folder lists; it exits with 3 if there are any."""
     code, out, err = gr_run(f"audit={folder}")
     names = {line.split(": ")[1] for line in out.splitlines() if line.startswith("not read: ")}
     assert code == (3 if names else 0), out + err
@@ -290,7 +290,7 @@ def unread(folder: Path, gr_run) -> set[str]:
     return names
 
 
-def test_what_cannot_be_read_is_named_and_ends_with_3(folder, gr_run, x):
+def test_unreadable_files_are_listed_and_exit_with_3(folder, gr_run, x):
     assert unread(folder, gr_run) == set()
     whole = archive(("x.npy", array(np.zeros(5000, np.float32))), ("y.bin", os.urandom(3000)))
     (folder / "cut.zip").write_bytes(whole[:-500])
@@ -302,14 +302,14 @@ def test_what_cannot_be_read_is_named_and_ends_with_3(folder, gr_run, x):
     assert unread(folder, gr_run) == {"cut.zip", "empty.pt", "text.png", "cut.png", "cut.gz", ".checkpoint.pt.12.tmp"}
 
 
-def test_samples_that_are_found_count_more_than_what_is_not_read(folder, gr_run, x):
+def test_found_samples_outrank_unreadable_files(folder, gr_run, x):
     (folder / "broken.npz").write_bytes(b"broken")
     np.save(folder / "kept.npy", x[:3])
     code, out, err = gr_run(f"audit={folder}")
     assert code == 1 and "not read: broken.npz: " in out and "3 training samples were found, in kept.npy" in err
 
 
-def test_pipes_links_and_large_files_are_named_and_not_waited_for(folder, gr_run, tmp_path):
+def test_pipes_links_and_large_files_are_listed_without_blocking(folder, gr_run, tmp_path):
     os.mkfifo(folder / "pipe.pt")
     (tmp_path / "outside").mkdir()
     (folder / "out").symlink_to(tmp_path / "outside")
@@ -322,7 +322,7 @@ def test_pipes_links_and_large_files_are_named_and_not_waited_for(folder, gr_run
 
 
 class Harm:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return os.system, ("touch harmed",)
@@ -352,20 +352,20 @@ def test_hostile_files_are_bounded_and_never_executed(folder, gr_run, monkeypatc
     assert not Path("harmed").exists()
 
 
-def test_bytes_that_resemble_formats_are_only_bytes(folder, gr_run):
+def test_bytes_that_resemble_formats_are_read_as_bytes(folder, gr_run):
     for number, head in enumerate((b"P1 is a text", b"BM is one, too, ", b"x\x9c", b"\x80\x04", b"II*\0")):
         (folder / f"file{number}").write_bytes(head + bytes(range(200)))
     assert unread(folder, gr_run) == set()
 
 
-def test_a_reader_leaves_names_that_can_be_printed(tmp_path):
+def test_locations_are_printable(tmp_path):
     (tmp_path / "a\x1b[31m.npz").write_bytes(b"broken file")
     reader = FolderReader(tmp_path)
     list(reader.arrays())
     assert list(reader.unread) == ["a?[31m.npz"]
 
 
-def test_lines_and_letters_of_a_figure_are_no_samples():
+def test_lines_and_letters_of_a_figure_are_not_samples():
     """A thin 1 of a data set resembles the strokes of letters, whose parts are straight lines."""
     ones = np.zeros((6, 1, 28, 28), np.float32)
     for i, one in enumerate(ones[:, 0]):

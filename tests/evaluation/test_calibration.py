@@ -1,4 +1,4 @@
-"""Expected calibration error and negative log-likelihood, against numbers worked out by hand."""
+"""Expected calibration error and negative log-likelihood, against values counted by hand."""
 
 import math
 
@@ -11,8 +11,8 @@ from helpers.interruption import only_run
 from helpers.tracked import SHORT
 
 
-class Answers:
-    """A context of tasks whose logits are told."""
+class StubContext:
+    """A context of tasks with given logits."""
 
     after_task = 1
 
@@ -20,10 +20,10 @@ class Answers:
         self.tasks_so_far = [type("Task", (), {"id": i}) for i in range(len(tasks))]
         self._units, self._tasks = torch.tensor(units), tasks
 
-    def units(self, task):
+    def competing_units(self, task):
         return self._units
 
-    def answers(self, task):
+    def predictions(self, task):
         logits, y = self._tasks[task.id]
         return [(torch.tensor(logits), torch.tensor(y))]
 
@@ -32,48 +32,48 @@ def of(*probabilities):
     return [[math.log(p), math.log(1 - p)] for p in probabilities]
 
 
-def test_errors_by_hand():
+def test_calibration_error_counted_by_hand():
     # Confidences 0.9 (right), 0.9 (wrong), 0.7 (right), 0.6 (wrong): bins of 15 hold {0.9, 0.9}, {0.7} and {0.6}.
     p = torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.7, 0.3], [0.6, 0.4]], dtype=torch.float64)
     y = torch.tensor([0, 0, 0, 1])
     expected = (2 * abs(0.5 - 0.9) + abs(1 - 0.7) + abs(0 - 0.6)) / 4
     assert expected_calibration_error(p, y) == pytest.approx(expected, abs=1e-12)
-    # In one bin gains and losses make up for each other: mean accuracy 0.5, mean confidence 0.775.
+    # In one bin positive and negative gaps cancel: mean accuracy 0.5, mean confidence 0.775.
     assert expected_calibration_error(p, y, num_bins=1) == pytest.approx(0.275, abs=1e-12)
 
 
-def test_a_solver_that_is_sure_and_right_has_no_error():
+def test_confident_and_correct_solver_has_no_error():
     assert expected_calibration_error(torch.eye(3, dtype=torch.float64), torch.arange(3)) == 0
     assert expected_calibration_error(torch.eye(3, dtype=torch.float64), torch.tensor([1, 2, 0])) == 1
 
 
-def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
+def test_confidence_on_a_bin_edge_belongs_to_the_lower_bin():
     p = torch.tensor([[0.5, 0.5], [0.75, 0.25]], dtype=torch.float64)
     # Two bins: 0.5 lies in (0, 0.5] and is right, 0.75 in (0.5, 1] and is wrong: (0.5 + 0.75) / 2; one bin: 0.125.
     assert expected_calibration_error(p, torch.tensor([0, 1]), num_bins=2) == pytest.approx(0.625)
 
 
-def test_what_is_no_number_has_no_error():
+def test_nan_has_no_calibration_error():
     assert expected_calibration_error(torch.full((2, 2), math.nan), torch.zeros(2, dtype=torch.long)) is None
 
 
-def test_rows_of_each_task_and_of_all():
+def test_rows_per_task_and_pooled():
     one, two = (of(0.9, 0.6), [0, 0]), (of(0.2), [0])
-    first, second, both = Calibration().rows(Answers([True, True], one, two))
+    first, second, both = Calibration().rows(StubContext([True, True], one, two))
     assert first["nll"] == pytest.approx(-(math.log(0.9) + math.log(0.6)) / 2, rel=1e-6)
     assert second["nll"] == pytest.approx(-math.log(0.2), rel=1e-6)
     assert both["nll"] == pytest.approx((2 * first["nll"] + second["nll"]) / 3)
     assert first["ece"] == pytest.approx((0.1 + 0.4) / 2, abs=1e-6)
     assert second["ece"] == pytest.approx(0.8, abs=1e-6)
     assert [(row["task"], row["n"]) for row in (first, second, both)] == [(0, 2), (1, 1), ("all", 3)]
-    # Of units that do not compete there is no probability: what is left is certain, and a label among them has no NLL.
-    certain, *_ = Calibration().rows(Answers([True, False], one))
+    # Without competitors the remaining unit has probability 1, and a label of another unit has no NLL.
+    certain, *_ = Calibration().rows(StubContext([True, False], one))
     assert (certain["ece"], certain["nll"]) == (0, 0)
-    assert Calibration().rows(Answers([True, False], (of(0.9), [1])))[0]["nll"] is None
+    assert Calibration().rows(StubContext([True, False], (of(0.9), [1])))[0]["nll"] is None
 
 
-def test_of_a_run(gr_run):
-    """The likelihood is the loss that evaluations.csv has, of the tasks so far."""
+def test_negative_log_likelihood_of_a_run_is_its_loss(gr_run):
+    """Equal to the loss of the tasks so far in evaluations.csv."""
     assert gr_run(*SHORT, "strategy=finetune")[0] == 0
     found = pd.read_csv(only_run() / "calibration.csv", dtype={"task": str})
     assert list(found) == ["after_task", "task", "n", "ece", "nll"]

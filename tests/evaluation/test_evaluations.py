@@ -1,10 +1,10 @@
-"""An evaluation is one module: its table is kept, checkpointed, tracked and shown by whatever columns it has."""
+"""An evaluation is one module: its table is stored, checkpointed, tracked and reported by its columns."""
 
 import csv
 import re
 import sys
+from doctest import DocTestParser
 from pathlib import Path
-from textwrap import dedent
 from types import SimpleNamespace
 
 import pytest
@@ -37,13 +37,12 @@ WORDS = (*SHORT, "strategy=finetune")
 
 @pytest.fixture
 def confidence(monkeypatch):
-    """The example of the base class, as if a module of `measures` defined it."""
-    text = re.search(r"        class Confidence.*?return found\n", Evaluation.__doc__, re.DOTALL)[0]
-    names = {"torch": torch, "Evaluation": Evaluation, "Column": Column, "__name__": __name__}
-    names |= {"AFTER_TASK": AFTER_TASK, "TASK": TASK, "FRACTION": FRACTION}
-    exec(dedent(text), names)
-    found = base.evaluation_classes()
-    monkeypatch.setattr(base, "evaluation_classes", lambda: [*found, names["Confidence"]])
+    """The docstring example of the base class, as if a module of `measures` defined it."""
+    names = {"Evaluation": Evaluation, "Column": Column, "__name__": __name__}
+    for example in DocTestParser().get_examples(Evaluation.__doc__):
+        exec(example.source, names)
+    classes = base.evaluation_classes()
+    monkeypatch.setattr(base, "evaluation_classes", lambda: [*classes, names["Confidence"]])
     return names["Confidence"]
 
 
@@ -52,7 +51,7 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_example_becomes_a_table_a_curve_of_a_tracker_and_a_part_of_the_page(gr_run, confidence):
+def test_docstring_example_appears_in_table_tracker_and_report(gr_run, confidence):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -67,16 +66,16 @@ def test_the_example_becomes_a_table_a_curve_of_a_tracker_and_a_part_of_the_page
     assert tracked == pytest.approx({4: float(rows[0]["confidence"]), 8: float(rows[1]["confidence"])}, abs=1e-6)
     assert report(["outputs", "--html", "page.html"]) == 0
     page = Path("page.html").read_text(encoding="utf-8")
-    assert 'id="measured-confidence"' in page and "How sure the solver is of its answers." in page
-    assert "<b>confidence (%)</b>: mean highest probability" in page
+    assert 'id="measured-confidence"' in page and "Mean probability of the predicted class." in page
+    assert "<b>confidence (%)</b>: mean of the highest probability" in page
 
 
-def test_a_run_that_goes_on_has_the_same_tables(gr_run, goes_on, confidence):
+def test_resumed_run_has_the_same_tables(gr_run, goes_on, confidence):
     goes_on(*WORDS, at=(1, 2))
     assert "confidence.csv" in csvs(only_run())
 
 
-def test_an_evaluation_that_is_not_there_any_more_is_told_by_verify(gr_run, confidence, monkeypatch):
+def test_verify_reports_a_removed_evaluation(gr_run, confidence, monkeypatch):
     assert gr_run(*WORDS)[0] == 0
     others = [evaluation for evaluation in base.evaluation_classes() if evaluation is not confidence]
     monkeypatch.setattr(base, "evaluation_classes", lambda: others)
@@ -84,8 +83,8 @@ def test_an_evaluation_that_is_not_there_any_more_is_told_by_verify(gr_run, conf
     assert code == 1 and "confidence.csv: is there, and does not come out again" in out
 
 
-def test_a_metric_is_the_value_of_the_last_row_and_keeps_its_unit(gr_run, confidence):
-    confidence.columns = (AFTER_TASK, TASK, Column("confidence", "how sure", FRACTION, metric="surety"))
+def test_metric_is_the_value_of_the_last_row_with_its_unit(gr_run, confidence):
+    confidence.columns = (AFTER_TASK, TASK, Column("confidence", "highest probability", FRACTION, metric="surety"))
     code, out, _ = gr_run(*WORDS)
     assert code == 0
     last = read(only_run() / "confidence.csv")[-1]["confidence"]
@@ -94,7 +93,7 @@ def test_a_metric_is_the_value_of_the_last_row_and_keeps_its_unit(gr_run, confid
     assert report(["outputs", "--metric", "surety", "--csv", "-"]) == 0
 
 
-def test_evaluations_are_found_by_looking():
+def test_evaluations_of_all_modules_are_discovered():
     modules = {evaluation.__module__ for evaluation in base.evaluation_classes()}
     files = Path(sys.modules["gr_cli.evaluation.measures"].__file__).parent.glob("[!_]*.py")
     assert modules == {f"gr_cli.evaluation.measures.{path.stem}" for path in files}
@@ -103,28 +102,28 @@ def test_evaluations_are_found_by_looking():
     assert not set(names) & {"accuracy_matrix", "metrics", "history", "timing"}
 
 
-def test_every_column_says_what_it_means():
+def test_every_column_has_a_meaning():
     for evaluation in base.evaluation_classes():
         table = TableFormat(evaluation.name, evaluation.description, evaluation.columns, evaluation.layout)
         assert table.description and all(column.meaning and "\n" not in column.meaning for column in table.columns)
         assert dataclass_from_dict(TableFormat, table.as_dict()) == table
 
 
-def test_a_forward_pass_is_made_once_for_all(monkeypatch):
+def test_predictions_are_computed_once(monkeypatch):
     class Counts:
         calls = 0
 
-        def answer(self, batches, replica):
+        def predict(self, batches, replica):
             self.calls += 1
             return [(torch.zeros(1, 2), torch.zeros(1, dtype=torch.long))]
 
     class Task:
         id = 0
 
-        def splits(self):
+        def evaluation_splits(self):
             return {"test": self, "validation": self}
 
-        def thinned(self, most):
+        def subsample(self, max_samples):
             return self
 
         def batches(self):
@@ -136,7 +135,7 @@ def test_a_forward_pass_is_made_once_for_all(monkeypatch):
     assert counts.calls == 2
 
 
-def test_measuring_changes_neither_random_state_nor_mode():
+def test_evaluation_changes_neither_random_state_nor_training_mode():
     experiment = prepare(
         compose_settings([*SHORT, "evaluate.generated_samples=10", "generator=cvae", "model.dropout=0.1"])
     )
@@ -149,7 +148,7 @@ def test_measuring_changes_neither_random_state_nor_mode():
     assert [module.training for module in modules] == before[1]
 
 
-def test_runs_trained_together_measure_what_each_measures_alone():
+def test_runs_of_a_group_have_the_tables_of_single_runs():
     words = [*SHORT, "strategy=finetune", "precision=float64"]
     jobs = [compose_settings([*words, f"seed={seed}"]) for seed in range(2)]
     for batch in ([jobs[0]], [jobs[1]], jobs):
@@ -158,9 +157,11 @@ def test_runs_trained_together_measure_what_each_measures_alone():
         assert csvs(Path(f"2-{seed}")) == csvs(Path(f"1-{seed}"))
 
 
-@pytest.mark.parametrize(("after", "final", "moment"), [(-1, True, "before"), (2, False, "within"), (2, True, "after")])
-def test_moments(after, final, moment):
-    assert base.EvaluationContext(None, None, 0, after, 0, final).phase == moment
+@pytest.mark.parametrize(
+    ("after_task", "task_finished", "phase"), [(-1, True, "before"), (2, False, "within"), (2, True, "after")]
+)
+def test_phases(after_task, task_finished, phase):
+    assert base.EvaluationContext(None, None, 0, after_task, 0, task_finished).phase == phase
 
 
 # --- tables as values
@@ -168,7 +169,7 @@ def test_moments(after, final, moment):
 TABLE = TableFormat("made", "What was made.", (AFTER_TASK, TASK, Column("value", "how much", "nats", "lower")))
 
 
-def test_a_table_and_its_state():
+def test_table_round_trips_through_its_state():
     record = Record()
     record.add_rows(TABLE, [])
     assert "made" not in record.tables
@@ -208,6 +209,6 @@ def broken(**changes: object) -> dict[str, object]:
         broken(columns=[AFTER_TASK.__dict__, TASK.__dict__ | {"name": "a\nb"}]),
     ],
 )
-def test_a_description_that_is_none_is_refused(described):
+def test_invalid_table_descriptions_are_refused(described):
     with pytest.raises(ValueError, match=r"must be|has "):
         parse_table_formats(described)

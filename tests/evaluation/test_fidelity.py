@@ -1,4 +1,4 @@
-"""The measures of dreams, against closed forms and cases that can be counted by hand."""
+"""Precision, recall, density, coverage and Fréchet distance, against closed forms and hand-counted cases."""
 
 import math
 
@@ -9,7 +9,7 @@ from gr_cli.evaluation import fidelity
 from gr_cli.evaluation.fidelity import PRDC, NeighbourhoodManifold, frechet_distance, normalized_entropy, prdc
 
 
-def test_likeness_counted_by_hand():
+def test_prdc_counted_by_hand():
     real = NeighbourhoodManifold(torch.tensor([[0.0], [1.0], [11.0]]), k=1)  # [-1, 1], [0, 2] and [1, 21]
     assert real.squared_radii.tolist() == [1, 1, 100]
     fake = NeighbourhoodManifold(
@@ -22,7 +22,7 @@ def test_likeness_counted_by_hand():
     assert apart == PRDC(precision=0.0, recall=0.0, density=0.0, coverage=0.0)
 
 
-def test_a_model_that_dreams_one_sample_only_is_precise_and_covers_little():
+def test_a_collapsed_generator_has_full_precision_and_low_coverage():
     line = torch.arange(20.0).unsqueeze(1)
     found = prdc(NeighbourhoodManifold(line), NeighbourhoodManifold(torch.full((30, 1), 9.0)))
     # The fifth neighbour is 3 away, and further at the ends of the line.
@@ -30,7 +30,7 @@ def test_a_model_that_dreams_one_sample_only_is_precise_and_covers_little():
     assert found == PRDC(1.0, 1 / 20, len(holding) / 5, len(holding) / 20)
 
 
-def test_density_does_not_reward_the_neighbourhood_of_an_outlier_as_precision_does():
+def test_density_is_robust_to_a_real_outlier_unlike_precision():
     torch.manual_seed(0)
     real = torch.cat([torch.randn(99, 2), torch.tensor([[30.0, 30.0]])])
     near_outlier = torch.tensor([15.0, 15.0]) + torch.randn(50, 2)
@@ -39,7 +39,7 @@ def test_density_does_not_reward_the_neighbourhood_of_an_outlier_as_precision_do
     assert found.density == pytest.approx(1 / 5)
 
 
-def test_samples_of_one_kind_have_what_theory_expects():
+def test_equal_distributions_have_the_expected_density_and_coverage():
     torch.manual_seed(0)
     found = prdc(NeighbourhoodManifold(torch.randn(1000, 8)), NeighbourhoodManifold(torch.randn(1000, 8)))
     assert found.density == pytest.approx(1.0, abs=0.05)
@@ -47,7 +47,7 @@ def test_samples_of_one_kind_have_what_theory_expects():
     assert found.coverage == pytest.approx(1 - 2**-5, abs=0.015)
 
 
-def test_too_few_samples_mean_nothing_but_none_covers_nothing():
+def test_too_few_samples_give_none_and_no_samples_cover_nothing():
     torch.manual_seed(0)
     many, five, none = (
         NeighbourhoodManifold(torch.randn(50, 3)),
@@ -60,7 +60,7 @@ def test_too_few_samples_mean_nothing_but_none_covers_nothing():
     assert prdc(five, many) == PRDC(None, found.precision, None, None)
 
 
-def test_it_makes_no_difference_how_many_distances_are_held_at_once(monkeypatch):
+def test_block_size_makes_no_difference(monkeypatch):
     torch.manual_seed(0)
     real, fake = torch.randn(70, 5), torch.randn(40, 5) + 0.5
     whole = prdc(NeighbourhoodManifold(real), NeighbourhoodManifold(fake))
@@ -71,8 +71,8 @@ def test_it_makes_no_difference_how_many_distances_are_held_at_once(monkeypatch)
 # --- Fréchet
 
 
-def spread(deviations: list[float]) -> torch.Tensor:
-    """Points whose mean is 0 and whose covariance is exactly diagonal, with these deviations."""
+def points_with_deviations(deviations: list[float]) -> torch.Tensor:
+    """Points of mean 0 whose covariance is exactly diagonal, with these standard deviations."""
     n, size = 2 * len(deviations), len(deviations)
     points = torch.zeros(n, size, dtype=torch.double)
     for i, deviation in enumerate(deviations):
@@ -81,24 +81,27 @@ def spread(deviations: list[float]) -> torch.Tensor:
     return points
 
 
-def test_frechet_of_two_normal_distributions():
+def test_frechet_distance_of_two_normal_distributions():
     # Along each axis (m - m')^2 + (s - s')^2.
-    ours, theirs = spread([1.0, 2.0, 0.5]), spread([3.0, 2.0, 1.0]) + torch.tensor([0.0, 1.0, -2.0])
+    ours, theirs = (
+        points_with_deviations([1.0, 2.0, 0.5]),
+        points_with_deviations([3.0, 2.0, 1.0]) + torch.tensor([0.0, 1.0, -2.0]),
+    )
     assert frechet_distance(ours, theirs) == pytest.approx((1 + 4) + (3 - 1) ** 2 + (1 - 0.5) ** 2)
     assert frechet_distance(theirs, ours) == pytest.approx(frechet_distance(ours, theirs))
     assert frechet_distance(ours, ours) == pytest.approx(0.0, abs=1e-9)
 
 
-def test_frechet_of_covariances_that_do_not_commute():
+def test_frechet_distance_of_covariances_that_do_not_commute():
     turn = torch.tensor([[math.cos(0.7), -math.sin(0.7)], [math.sin(0.7), math.cos(0.7)]], dtype=torch.double)
-    ours, theirs = spread([3.0, 1.0]), spread([2.0, 0.5]) @ turn.T
+    ours, theirs = points_with_deviations([3.0, 1.0]), points_with_deviations([2.0, 0.5]) @ turn.T
     a, b = ours.T.cov(), theirs.T.cov()
     # Of 2x2 matrices: tr M^(1/2) = (tr M + 2 det^(1/2) M)^(1/2).
     root = math.sqrt((a @ b).trace() + 2 * math.sqrt((a @ b).det()))
     assert frechet_distance(ours, theirs) == pytest.approx((a.trace() + b.trace()).item() - 2 * root)
 
 
-def test_frechet_needs_two_finite_samples_of_each_and_no_more():
+def test_frechet_distance_needs_two_finite_samples_of_each_set():
     assert frechet_distance(torch.zeros(1, 3), torch.randn(9, 3)) is None
     assert frechet_distance(torch.zeros(9, 3), torch.zeros(0, 3)) is None
     assert frechet_distance(torch.randn(9, 3), torch.full((9, 3), math.nan)) is None
@@ -106,7 +109,7 @@ def test_frechet_needs_two_finite_samples_of_each_and_no_more():
     assert frechet_distance(torch.zeros(9, 3), torch.ones(9, 3)) == pytest.approx(3.0)
 
 
-def test_evenness():
+def test_normalized_entropy():
     assert normalized_entropy(torch.tensor([5, 5, 5])) == pytest.approx(1.0)
     assert normalized_entropy(torch.tensor([7, 0])) == 0.0
     assert normalized_entropy(torch.tensor([3, 1])) == pytest.approx(-(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25)))

@@ -1,4 +1,4 @@
-"""`inspect=true` says what a benchmark holds, draws samples of it, and trains nothing."""
+"""`inspect=true` summarizes a benchmark and draws its samples without training."""
 
 import re
 from pathlib import Path
@@ -36,11 +36,11 @@ def inspected(gr_run):
 
 
 def rows(out: str) -> list[list[str]]:
-    """The cells of the table that was printed."""
+    """The cells of the printed table."""
     return [[cell.strip() for cell in re.split("[│|]", line)[1:-1]] for line in out.splitlines() if "│" in line]
 
 
-def test_tasks_classes_counts_shape_and_range_are_told(inspected):
+def test_summary_has_classes_counts_shape_and_range(inspected):
     write(
         coloured(40),
         np.array(["ant", "bee", "cat", "dog"])[Y],
@@ -71,7 +71,7 @@ def test_samples_of_each_task_are_drawn(inspected):
     assert len(list(Path("outputs/inspect").iterdir())) == 2
 
 
-def test_what_is_drawn_of_a_class_is_from_its_first_to_its_last(inspected):
+def test_drawn_samples_are_spread_over_a_class(inspected):
     x = np.zeros((400, 8, 8, 3), np.uint8)
     x[200:, ..., 0] = 255  # all the later ones are red
     write(x, np.arange(400) % 4, x)
@@ -84,12 +84,12 @@ def test_what_is_drawn_of_a_class_is_from_its_first_to_its_last(inspected):
 
 
 @pytest.mark.parametrize("channels", [2, 4])
-def test_channels_that_are_no_colours_are_drawn_as_well(inspected, channels):
+def test_images_with_other_than_three_channels_are_drawn(inspected, channels):
     write(RNG.random((40, channels, 8, 8)), Y)
     assert "samples.png" in inspected(*ARRAYS, "benchmark.source.layout=NCHW")
 
 
-def test_what_should_make_one_think_is_warned_of(inspected):
+def test_imbalance_duplicates_and_constant_channels_are_warned_of(inspected):
     y = np.array([0] * 30 + [1] * 5 + [2] * 30 + [3] * 6)
     x = coloured(71)
     x[..., 1] = 77
@@ -101,7 +101,7 @@ def test_what_should_make_one_think_is_warned_of(inspected):
     assert "warning: 1 of 3 channels never change: 1" in out
 
 
-def test_five_times_as_many_is_no_warning(inspected):
+def test_moderate_imbalance_is_not_warned_of(inspected):
     write(coloured(36), np.array([0] * 15 + [1] * 3 + [2] * 15 + [3] * 3), coloured(4), np.arange(4))
     assert "warning" not in inspected(*ARRAYS)
 
@@ -116,7 +116,7 @@ def test_long_vectors_have_no_picture(inspected):
     assert "there is no picture" in out and not Path("outputs").exists()
 
 
-def test_samples_that_all_tasks_share_are_gone_through_once(inspected, monkeypatch):
+def test_samples_that_all_tasks_share_are_read_once(inspected, monkeypatch):
     from gr_cli.evaluation import inspection
 
     looked = []
@@ -129,7 +129,7 @@ def test_samples_that_all_tasks_share_are_gone_through_once(inspected, monkeypat
     assert "shape (1, 12, 12)" in out
 
 
-def test_the_default_benchmark_and_one_of_features(inspected):
+def test_default_benchmark_and_features(inspected):
     out = inspected("inspect=true")
     assert rows(out)[0][1:4] == ["0, 1", "289", "71"]
     out = inspected("inspect=true", "benchmark/features=conv_random")
@@ -151,14 +151,14 @@ def test_mistakes_are_one_line(gr_run):
         assert not Path("outputs").exists()
 
 
-def test_a_picture_that_can_not_be_written_is_one_line(gr_run):
+def test_unwritable_picture_is_one_line(gr_run):
     Path("outputs").write_text("a file")
     code, _, err = gr_run("inspect=true")
     assert (code, err.count("\n")) == (2, 1)
     assert "can't be made" in err
 
 
-def test_what_is_inspected_does_not_name_another_run(gr_run):
+def test_inspection_does_not_change_the_run_folder(gr_run):
     assert gr_run("strategy=finetune", "train.iterations=1")[0] == 0
     (folder,) = Path("outputs/split_digits/finetune").iterdir()
     assert "inspect" not in folder.name

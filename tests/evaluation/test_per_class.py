@@ -1,4 +1,4 @@
-"""Accuracy of each class and the confusion matrix, of answers that are told."""
+"""Accuracy of each class and the confusion matrix, for given predictions."""
 
 import re
 from pathlib import Path
@@ -13,48 +13,48 @@ from helpers.interruption import only_run
 from helpers.tracked import SHORT
 
 
-class Answers:
-    """A context in which a solver of two tasks with two classes each answers what it is told."""
+class StubContext:
+    """A context with two tasks of two classes each, and given predictions."""
 
     after_task = 1
 
-    def __init__(self, heads, *tasks):
-        self.heads, self._tasks = torch.tensor(heads), tasks
+    def __init__(self, task_units, *tasks):
+        self.task_units, self._tasks = torch.tensor(task_units), tasks
         self.experiment, self.tasks_so_far = self, [type("Task", (), {"id": i}) for i in range(len(tasks))]
 
-    def units(self, task):
-        return self.heads[task]
+    def competing_units(self, task):
+        return self.task_units[task]
 
-    def answers(self, task):
+    def predictions(self, task):
         predicted, y = self._tasks[task.id]
-        logits = torch.nn.functional.one_hot(torch.tensor(predicted), self.heads.shape[1]).double()
-        return [(part, labels) for part, labels in zip(logits.split(2), torch.tensor(y).split(2), strict=True)]
+        logits = torch.nn.functional.one_hot(torch.tensor(predicted), self.task_units.shape[1]).double()
+        return [(batch, labels) for batch, labels in zip(logits.split(2), torch.tensor(y).split(2), strict=True)]
 
 
 ALL = [[True] * 4] * 2
 
 
-def test_counts_by_hand():
-    context = Answers(ALL, ([0, 0, 2], [0, 0, 1]), ([2, 2, 0], [2, 2, 3]))
+def test_counts_counted_by_hand():
+    context = StubContext(ALL, ([0, 0, 2], [0, 0, 1]), ([2, 2, 0], [2, 2, 3]))
     accuracies = [(row["class"], row["n"], row["accuracy"]) for row in PerClassAccuracy().rows(context)]
     assert accuracies == [(0, 2, 1.0), (1, 1, 0.0), (2, 2, 1.0), (3, 1, 0.0)]
     pairs = [(row["true"], row["predicted"], row["n"]) for row in ConfusionMatrix().rows(context)]
     assert pairs == [(0, 0, 2), (1, 2, 1), (2, 2, 2), (3, 0, 1)]
 
 
-def test_classes_that_had_no_sample_have_no_row():
-    context = Answers(ALL, ([0, 1], [0, 0]))
+def test_classes_without_samples_have_no_row():
+    context = StubContext(ALL, ([0, 1], [0, 0]))
     assert [(row["class"], row["n"], row["accuracy"]) for row in PerClassAccuracy().rows(context)] == [(0, 2, 0.5)]
 
 
-def test_only_units_that_compete_are_chosen():
+def test_only_competing_units_are_predicted():
     own = [[True, True, False, False], [False, False, True, True]]
-    context = Answers(own, ([3], [0]), ([2], [2]))  # unit 3 is none of the first task: the first of its own is left
+    context = StubContext(own, ([3], [0]), ([2], [2]))  # unit 3 does not compete in the first task
     assert [(row["true"], row["predicted"]) for row in ConfusionMatrix().rows(context)] == [(0, 0), (2, 2)]
 
 
 @pytest.mark.parametrize("scenario", ["class", "task", "domain"])
-def test_of_a_run_and_its_page(gr_run, scenario):
+def test_tables_of_a_run_and_its_report(gr_run, scenario):
     assert gr_run(*SHORT, "strategy=finetune", f"scenario={scenario}")[0] == 0
     per_class, confusion = (pd.read_csv(only_run() / f"{name}.csv") for name in ("per_class", "confusion"))
     units = 5 if scenario == "domain" else 10
@@ -66,7 +66,7 @@ def test_of_a_run_and_its_page(gr_run, scenario):
         right = counts[counts["true"] == counts["predicted"]]["n"].sum()
         assert counts["n"].sum() == rows["n"].sum() == per_class.query(f"after_task == {after}")["n"].sum()
         assert right == round((rows["accuracy"] * rows["n"]).sum())
-    if scenario == "task":  # no sample is taken for a class of another task
+    if scenario == "task":  # no prediction is a class of another task
         assert ((confusion["true"] < 5) == (confusion["predicted"] < 5)).all()
     assert report(["outputs", "--html", "page.html"]) == 0
     page = Path("page.html").read_text(encoding="utf-8")

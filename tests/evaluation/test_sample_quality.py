@@ -1,4 +1,4 @@
-"""Dreams are judged after every task: sample_quality.csv, and the network that judges."""
+"""Quality of generated samples after every task, and the reference classifier."""
 
 import math
 from collections import OrderedDict
@@ -38,14 +38,14 @@ MEASURES = (
     "coverage",
     "frechet",
 )
-# Digits in three tasks of other pixels, or turned: the same classes in all.
+# Digits in three permuted or rotated tasks with the same classes.
 PERMUTED = ("benchmark=permuted_digits", "benchmark.tasks=3")
 ROTATED = ("benchmark=rotated_digits", "benchmark.tasks=3")
 
 
 @pytest.fixture
 def run(gr_run):
-    """A run of few steps; its sample_quality.csv, tasks as text."""
+    """The sample_quality.csv of a short run, with tasks as text."""
 
     def call(*words: str) -> pd.DataFrame:
         code, _, err = gr_run(*TINY, *words, "fresh=true")
@@ -56,15 +56,15 @@ def run(gr_run):
     return call
 
 
-def forget(monkeypatch) -> None:
-    """As if this process had trained no judge yet."""
+def clear_cache_in_memory(monkeypatch) -> None:
+    """Clear the cache of this process, as if no reference classifier had been trained."""
     monkeypatch.setattr(cache, "_recent", OrderedDict())
 
 
-# --- what is written
+# --- table
 
 
-def test_a_row_for_each_task_so_far_and_one_for_all(run):
+def test_table_has_a_row_per_task_so_far_and_one_for_all(run):
     found = run()
     assert list(found) == ["after_task", "task", "n", "real", *MEASURES]
     expected = [(after, task) for after in range(5) for task in [*map(str, range(after + 1)), "all"]]
@@ -75,7 +75,7 @@ def test_a_row_for_each_task_so_far_and_one_for_all(run):
     assert (single["real"] == 20).all() and whole["real"].tolist() == whole["n"].tolist()
     shares = [name for name in MEASURES if name not in ("class_share", "density", "frechet")]
     assert found[shares].stack().dropna().between(0, 1).all()
-    # What is due to tasks adds up to what the judge takes for any class that was seen.
+    # The shares of tasks average to the share of all classes so far.
     mean = single.groupby("after_task")["class_share"].mean()
     np.testing.assert_allclose(mean, whole["class_share"], atol=2e-6)
     np.testing.assert_allclose(whole["class_share"].iloc[-1], 1)
@@ -84,9 +84,11 @@ def test_a_row_for_each_task_so_far_and_one_for_all(run):
         assert metrics[f"sample_{name}"] == whole[name].iloc[-1]
 
 
-def test_runs_without_a_generator_leave_what_they_left(gr_run):
+def test_runs_without_a_generator_have_no_sample_quality(gr_run):
     assert gr_run(*TINY, "strategy=finetune")[0] == 0
-    assert not (only_run() / "sample_quality.csv").exists() and "dream" not in (only_run() / "metrics.csv").read_text()
+    assert (
+        not (only_run() / "sample_quality.csv").exists() and "sample_" not in (only_run() / "metrics.csv").read_text()
+    )
     assert not Path("cache").exists()
     assert (
         compose_settings(["strategy=finetune"]).identity
@@ -99,7 +101,7 @@ def test_runs_without_a_generator_leave_what_they_left(gr_run):
     assert compose_settings(["evaluate.generated_samples=7"]).identity != compose_settings([]).identity
 
 
-def test_judging_does_not_touch_training(gr_run, tmp_path, monkeypatch):
+def test_sample_quality_does_not_change_training(gr_run, tmp_path, monkeypatch):
     tables = {}
     for dreams in ("30", "null", "0"):
         (tmp_path / dreams).mkdir()
@@ -113,15 +115,15 @@ def test_judging_does_not_touch_training(gr_run, tmp_path, monkeypatch):
     assert tables["30"]["metrics.csv"].startswith(tables["0"]["metrics.csv"].partition(b"parameters")[0])
 
 
-def test_no_sample_is_kept_by_being_compared_with(gr_run):
+def test_real_samples_for_comparison_are_not_stored(gr_run):
     assert gr_run(*TINY, "evaluate.generated_samples=200")[0] == 0
     found = audit(only_run())
     assert found.num_retained == found.num_traces == 0 and not found.violated
 
 
-def test_a_run_goes_on_to_the_same_dreams_and_is_verified(gr_run, goes_on, monkeypatch):
+def test_resumed_run_has_the_same_sample_quality_and_is_verified(gr_run, goes_on, monkeypatch):
     words = (*TINY, "benchmark.classes_per_task=5", "generator=cvae")
-    goes_on(*words, at=(1, 4), forget=partial(forget, monkeypatch))
+    goes_on(*words, at=(1, 4), forget=partial(clear_cache_in_memory, monkeypatch))
     assert "sample_quality.csv: the same byte for byte" in gr_run(f"verify={only_run()}")[1]
 
 
@@ -138,7 +140,7 @@ def test_mistakes_are_one_line(gr_run, word, told):
     assert not Path("outputs").exists()
 
 
-# --- every kind of benchmark, scenario and generator
+# --- every benchmark, scenario and generator
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,7 @@ def test_mistakes_are_one_line(gr_run, word, told):
         "precision=bf16",
     ],
 )
-def test_all_dreams_are_judged(run, words):
+def test_all_generated_samples_are_evaluated(run, words):
     found = run(*words.split())
     single = found[found["task"] != "all"]
     assert set(zip(single["after_task"], single["task"].astype(int), strict=True)) == {
@@ -175,25 +177,25 @@ def test_all_dreams_are_judged(run, words):
     assert whole[[name for name in MEASURES if name != "class_entropy"]].notna().all(axis=None)
     assert (whole["class_entropy"].notna() == (whole["class_share"] > 0)).all()
     if words.startswith(("generator=mixture", "strategy=generative_classifier", "generator=cvae scenario=task")):
-        assert (single["n"] == 20).all() or "likelihood" in words  # as asked for
+        assert (single["n"] == 20).all() or "likelihood" in words  # as requested
 
 
 @pytest.mark.parametrize("words", [PERMUTED, ROTATED], ids=["permuted", "rotated"])
 @pytest.mark.parametrize("scenario", ["domain", "task", "class"])
-def test_the_judge_tells_tasks_apart_that_have_the_same_classes(run, words, scenario):
+def test_reference_classifier_separates_transformed_tasks_with_the_same_classes(run, words, scenario):
     found = run(*words, f"scenario={scenario}", "evaluate.generated_samples=50")
     single = found[found["task"] != "all"]
     assert single["task"].tolist() == ["0", "0", "1", "0", "1", "2"]
     assert (found["reference_accuracy"] > 0.85).all()
 
 
-def test_a_round_of_known_classes_is_no_task_of_its_own(run):
+def test_round_of_earlier_classes_is_not_a_row_of_its_own(run):
     found = run("benchmark.repetitions=2", "benchmark.classes_per_task=5")
     assert found["task"].tolist() == ["0", "all", "0", "1", "all", "0", "1", "all", "0", "1", "all"]
 
 
 @pytest.mark.parametrize("size", [8, 64])
-def test_colour_of_any_size(run, size, monkeypatch):
+def test_colour_images_of_any_size(run, size, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 256, (40, size, size, 3), dtype=np.uint8)
     np.savez("set.npz", x=noise, y=np.arange(40) % 4)
     monkeypatch.setattr("gr_cli.evaluation.reference_classifier._MIN_ITERATIONS", 10)
@@ -201,14 +203,14 @@ def test_colour_of_any_size(run, size, monkeypatch):
     assert found.loc[found["n"] > 1, "frechet"].gt(0).all() and (found["real"] > 1).all()
 
 
-def test_that_a_judge_takes_long_to_train_is_told(gr_run, monkeypatch):
+def test_slow_training_of_the_reference_classifier_is_reported(gr_run, monkeypatch):
     np.savez("set.npz", x=np.random.default_rng(0).random((40, 1, 8, 8), dtype=np.float32), y=np.arange(40) % 2)
     monkeypatch.setattr("gr_cli.evaluation.reference_classifier._SLOW_TRAINING_VALUES", 0)
     code, _, err = gr_run(*TINY, "benchmark=arrays", "benchmark.source.path=set.npz", "train.iterations=1")
     assert code == 0 and "training the reference classifier for generated samples; it is cached in " in err
 
 
-def test_together_as_alone():
+def test_runs_of_a_group_have_the_quality_of_single_runs():
     words = [*TINY, "train.iterations=25", "precision=float64"]
     jobs = [compose_settings([*words, f"seed={seed}"]) for seed in range(2)]
     for batch in ([jobs[0]], [jobs[1]], jobs):
@@ -221,17 +223,17 @@ def test_together_as_alone():
     assert not pd.read_csv("2-0/sample_quality.csv").equals(pd.read_csv("2-1/sample_quality.csv"))
 
 
-# --- what the measures say of dreams that are known
+# --- measures of given samples
 
 
-class Known(torch.nn.Module):
-    """Dreams what it is told: samples (N, ...) from the first on, one after the other."""
+class FixedSamples(torch.nn.Module):
+    """A generator of given samples (N, ...), in order."""
 
     def __init__(self, x: torch.Tensor, y: torch.Tensor | None = None) -> None:
         super().__init__()
         self.x, self.y, self._next = x, y, 0
 
-    def turns(self, number: int) -> torch.Tensor | None:
+    def balanced_labels(self, number: int) -> torch.Tensor | None:
         return None if self.y is None else self.y[self._next : self._next + number]
 
     def generate(self, number: int, labels: torch.Tensor | None, generator: torch.Generator) -> torch.Tensor:
@@ -239,16 +241,16 @@ class Known(torch.nn.Module):
         return self.x[self._next - number : self._next]
 
 
-def judged(dreamer: Known, after_task: int, *words: str) -> list:
-    """The rows of a run that dreams so."""
+def quality_rows(dreamer: FixedSamples, after_task: int, *words: str) -> list:
+    """The rows of a run whose generator makes these samples."""
     experiment = prepare(compose_settings([*TINY, "evaluate.generated_samples=70", *words]))
     experiment.learner.strategy.sampling_generator = lambda replica, generator: dreamer
     quality = SampleQuality.prepare(experiment)
     return quality.rows(EvaluationContext(experiment, experiment.learner, 0, after_task, 6, True))
 
 
-def real(*digits: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Training samples of these digits in turn, as a generator might dream them."""
+def interleaved_digits(*digits: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Training samples of these digits in turn, and their labels."""
     data = Digits().load()
     x, y = data.train.batch(torch.arange(len(data.train)))
     each = [x[y == digit] for digit in digits]
@@ -257,8 +259,8 @@ def real(*digits: int) -> tuple[torch.Tensor, torch.Tensor]:
     return order, torch.tensor(digits).repeat(number)
 
 
-def test_real_samples_are_good_dreams():
-    *single, whole = judged(Known(*real(0, 1, 2, 3)), 1, "generator=cvae")
+def test_real_samples_have_high_quality():
+    *single, whole = quality_rows(FixedSamples(*interleaved_digits(0, 1, 2, 3)), 1, "generator=cvae")
     assert [row["n"] for row in (*single, whole)] == [70, 70, 140]
     for row in (*single, whole):
         assert row["label_agreement"] > 0.95 and row["reference_accuracy"] > 0.95
@@ -267,10 +269,10 @@ def test_real_samples_are_good_dreams():
         assert row["density"] == pytest.approx(1, abs=0.2) and row["frechet"] < 0.1
 
 
-def test_dreams_of_one_class_only_are_neither_balanced_nor_many():
-    x, _ = real(0)
+def test_samples_of_one_class_have_low_entropy_and_coverage():
+    x, _ = interleaved_digits(0)
     x = x.repeat(2, 1, 1, 1)
-    *single, whole = judged(Known(x, torch.zeros(len(x), dtype=torch.long)), 1, "generator=cvae")
+    *single, whole = quality_rows(FixedSamples(x, torch.zeros(len(x), dtype=torch.long)), 1, "generator=cvae")
     assert single[0]["n"] == 140 and single[1]["n"] == 0
     assert single[0]["class_share"] > 1.9 and single[0]["class_entropy"] < 0.1 and single[0]["coverage"] < 0.6
     assert single[0]["precision"] > 0.8 > 0.6 > single[0]["recall"]
@@ -280,23 +282,23 @@ def test_dreams_of_one_class_only_are_neither_balanced_nor_many():
     assert whole["class_entropy"] < 0.1 and whole["coverage"] < 0.3
 
 
-def test_dreams_under_wrong_labels_do_not_agree():
-    x, y = real(0, 1, 2, 3)
-    rows = judged(Known(x, 3 - y), 1, "generator=cvae")
+def test_wrong_labels_disagree():
+    x, y = interleaved_digits(0, 1, 2, 3)
+    rows = quality_rows(FixedSamples(x, 3 - y), 1, "generator=cvae")
     assert all(row["label_agreement"] < 0.05 for row in rows)
-    # Real samples of a class that was not met yet are none of those that were.
-    rows = judged(Known(*real(4, 5)), 0, "generator=cvae")
+    # Real samples of a later class belong to no class so far.
+    rows = quality_rows(FixedSamples(*interleaved_digits(4, 5)), 0, "generator=cvae")
     assert rows[-1]["class_share"] < 0.05 and rows[-1]["label_agreement"] < 0.05
 
 
 @pytest.mark.parametrize("scenario", ["domain", "task"])
-def test_where_labels_tell_no_task_the_judge_does(scenario, monkeypatch):
-    x, digits = real(0, 1, 2, 3)
-    # A solver that is right in each head: of both tasks, the even digit comes first.
+def test_predicted_class_decides_the_task_where_labels_do_not(scenario, monkeypatch):
+    x, digits = interleaved_digits(0, 1, 2, 3)
+    # Correct labels in each head: in both tasks the even digit is first.
     heads = torch.stack([digits % 2, 2 + digits % 2], 1)[:70]
     labels = {"domain": heads[:, :1], "task": heads}[scenario]
     monkeypatch.setattr(GenerativeReplay, "replay_labels", lambda self, dreams, *_: labels)
-    rows = judged(Known(x), 1, f"scenario={scenario}", "evaluate.generated_samples=35")
+    rows = quality_rows(FixedSamples(x), 1, f"scenario={scenario}", "evaluate.generated_samples=35")
     assert [row["n"] for row in rows] == pytest.approx([35, 35, 70], abs=2)
     assert all(row["label_agreement"] > 0.95 for row in rows)
 
@@ -312,7 +314,7 @@ def test_where_labels_tell_no_task_the_judge_does(scenario, monkeypatch):
         "strategy=bir",
     ],
 )
-def test_labels_are_those_as_which_the_next_task_will_replay_the_dreams(words):
+def test_labels_are_those_of_the_next_tasks_replay(words):
     experiment = prepare(compose_settings([*TINY, "train.iterations=20", *words.split()]))
     learner, strategy = experiment.learner, experiment.learner.strategy
     for number, stage in enumerate(experiment.stages[:2]):
@@ -325,45 +327,43 @@ def test_labels_are_those_as_which_the_next_task_will_replay_the_dreams(words):
         labels = strategy.replay_labels(x, asked, generator, solver, units)
     learner.begin_task(2, sample_passes([experiment], 2))
     with torch.no_grad():
-        target = strategy._target(x.unsqueeze(0), None if asked is None else asked.unsqueeze(0))[0]
+        target = strategy._replay_targets(x.unsqueeze(0), None if asked is None else asked.unsqueeze(0))[0]
     assert torch.equal(labels, target.argmax(-1) if target.is_floating_point() else target)
 
 
-# --- the judge
+# --- reference classifier
 
 
-def test_a_judge_is_the_same_kept_or_trained_anew_by_however_many_threads(run, monkeypatch):
-    forget(monkeypatch)
+def test_reference_classifier_is_the_same_cached_or_retrained_with_any_number_of_threads(run, monkeypatch):
+    clear_cache_in_memory(monkeypatch)
     first = run()
     (kept,) = Path("cache/reference_classifiers").glob("*.pt")
     before = torch.load(kept, weights_only=True)["tensors"]
-    forget(monkeypatch)
+    clear_cache_in_memory(monkeypatch)
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "gr_cli.evaluation.reference_classifier._train_reference_classifier", None
-        )  # nobody trains it again
+        patch.setattr("gr_cli.evaluation.reference_classifier._train_reference_classifier", None)  # must not be called
         assert run().equals(first)
     kept.unlink()
-    forget(monkeypatch)
+    clear_cache_in_memory(monkeypatch)
     with thread_limit(2):
         assert run("threads=2")["reference_accuracy"].equals(first["reference_accuracy"])
     again = torch.load(kept, weights_only=True)["tensors"]
     assert all(torch.equal(before[name], again[name]) for name in before)
 
 
-def test_runs_share_a_judge_if_they_have_the_same_classes_in_any_order(run, monkeypatch):
-    forget(monkeypatch)
+def test_class_orders_share_a_reference_classifier(run, monkeypatch):
+    clear_cache_in_memory(monkeypatch)
     words = ("train.iterations=1", "benchmark.class_order=shuffled", "benchmark.classes_per_task=5")
     for seed in range(2):
         run(*words, f"seed={seed}")
     run("train.iterations=1", "scenario=domain", "benchmark.task_overlap=0.5")
     run("train.iterations=1", "benchmark.repetitions=3", "benchmark.classes_per_task=10")
     assert len(list(Path("cache/reference_classifiers").glob("*.pt"))) == 1
-    run("train.iterations=1", "benchmark.validation_share=0.2")  # learns less
+    run("train.iterations=1", "benchmark.validation_share=0.2")  # has fewer training samples
     assert len(list(Path("cache/reference_classifiers").glob("*.pt"))) == 2
 
 
-def test_classes_by_tasks_and_units():
+def test_distinct_classes_by_task_and_unit():
     reverse = list(range(9, -1, -1))
     stream = split(Digits(), 0, classes_per_task=5, class_order=reverse, repetitions=2)
     found = distinct_classes(stream, [0, 5, 0, 5], 10)
@@ -374,12 +374,12 @@ def test_classes_by_tasks_and_units():
     assert shared.units.nonzero().tolist() == [[i, 4 - i % 5] for i in range(10)]
 
 
-def test_dreams_that_are_no_numbers_do_not_end_a_run():
-    rows = judged(Known(torch.full((140, 1, 8, 8), math.nan)), 1)
+def test_samples_that_are_not_finite_do_not_end_a_run():
+    rows = quality_rows(FixedSamples(torch.full((140, 1, 8, 8), math.nan)), 1)
     assert rows[-1]["frechet"] is None and rows[-1]["precision"] == rows[-1]["coverage"] == 0
 
 
-def test_measures_are_finite_with_the_fewest_dreams(run):
+def test_one_sample_per_task(run):
     found = run("evaluate.generated_samples=1")
     whole = found[found["task"] == "all"].iloc[-1]
     assert whole["n"] == 5 and whole["precision"] is not None and math.isnan(whole["recall"])

@@ -210,7 +210,7 @@ DATA: Table = {
         ("must be whole numbers or texts, not {}", tensors(X, Y + 0.5)),
         ("so few digits", tensors(X, np.float16(Y) + 4096)),
         ("are masked in part", tensors(np.ma.array(X, mask=X > 0.5), Y)),
-        ("do not all have the same shape", tensors([[1, 2], [3]] * 10, Y)),
+        ("differ in shape", tensors([[1, 2], [3]] * 10, Y)),
         ("are a nested tensor", a_nested_tensor),
         ("without values", tensors(torch.empty(20, 3, device="meta"), Y)),
         ("are sparse, and", a_huge_sparse_tensor),
@@ -218,10 +218,10 @@ DATA: Table = {
     "benchmarks/base.py": [
         ("benchmark.validation_share=", mistake("benchmark.validation_share=0.001")),
     ],
-    "benchmarks/streams/blurry.py": [
+    "benchmarks/streams/task_overlap.py": [
         ("exchanges samples between tasks", typed("benchmark.task_overlap=0.1 benchmark.classes_per_task=10")),
     ],
-    "benchmarks/features.py": [
+    "benchmarks/feature_extractors.py": [
         ("needs images", of_vectors("benchmark/features=conv_random")),
         ("vectors are not finite", weights(INFINITE)),
         ("must be a data set", lambda hands: ConvFeatureExtractor()),
@@ -259,11 +259,11 @@ DATA: Table = {
         ("must name at least one angle", typed("benchmark=rotated_digits benchmark.angles=[0,360]")),
         ("can't be combined with", typed("benchmark=rotated_digits benchmark.angles=[0,9] benchmark.tasks=3")),
     ],
-    "benchmarks/streams/rounds.py": [
+    "benchmarks/streams/repetitions.py": [
         ("training samples; try fewer rounds", lambda hands: split(Given(sound()), 0, repetitions=6)),
     ],
     "benchmarks/sources/validation.py": [
-        ("checked", of_ones_own("constant"), "benchmark.source=Given: all its 20 training samples are the same; mend"),
+        ("validate", of_ones_own("constant"), "benchmark.source=Given: all its 20 training samples are the same"),
         ("its classes must be names", of_ones_own("classes of numbers")),
         ("its training samples have the shape", of_ones_own("another shape")),
         ("part is of type {}, not Samples", of_ones_own("no samples")),
@@ -293,7 +293,7 @@ DATA: Table = {
         ("bytes instead of", mnist("labels too long")),
         ("holds nothing: its shape is", mnist("no images")),
     ],
-    "benchmarks/sources/loading.py": [
+    "benchmarks/sources/load.py": [
         ("has no load()", lambda hands: load_dataset(NoSource())),
         ("can't be read", no_file),
         ("two of its classes have the same name", of_ones_own("a class twice")),

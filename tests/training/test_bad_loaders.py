@@ -161,7 +161,7 @@ def test_batches_of_one_meaning(batch):
         ((X.to(torch.complex64), Y), "its samples are complex numbers, and must be real numbers"),
         ((np.array([1, "a", None, 2], object), Y), "its samples are objects, and must be real numbers"),
         ((None, Y), "its samples are objects, and must be real numbers"),
-        (([[1.0, 2.0], [3.0], [1.0], [2.0]], Y), "its samples do not all have the same shape"),
+        (([[1.0, 2.0], [3.0], [1.0], [2.0]], Y), "its samples differ in shape"),
         (([X[0], X[1], X[2], X[3, :5]], Y), r"samples have different shapes, \(5,\) and \(6,\)|\(6,\) and \(6,\)"),
         ((np.ma.masked_less(X.numpy(), 0.5), Y), "its samples are masked in part"),
         ((X.double() * 1e300, Y), r"samples hold NaN or infinity; .*e\+299 is beyond float32"),
