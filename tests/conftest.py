@@ -37,8 +37,8 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _interruptible() -> None:
-    """What starts the tests may have them ignore signals, and all that they start: Ctrl-C, the shell of a script that
-    starts them in the background; the end of the terminal, nohup."""
+    """Restore the default handlers of signals: a shell that starts the tests in the background, or nohup, makes them
+    ignored."""
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, handler)
@@ -46,7 +46,7 @@ def _interruptible() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _fast() -> Iterator[None]:
-    """Leave out what takes longer than a tiny run and what few tests look at."""
+    """Skip work that takes longer than a tiny run and that few tests need: pictures, fsync, repeated composition."""
     Plugins.instance()  # fills the registry, with classes that are not those one may import
     source_class = SourcesRegistry.instance().resolve("pkg")
     ask, read, files = Hydra.get_mode, source_class._read_config, {}
@@ -101,15 +101,14 @@ def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test runs in an empty folder, so that `outputs/` is its own, and what is kept for other runs, too."""
+    """Each test runs in an empty folder with its own `outputs/` and cache."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GR_CACHE_ROOT", str(tmp_path / "cache"))
 
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a run that shall stop still waits for comes in the end, however slow the machine; tests of what does not
-    come say how long they wait."""
+    """Long grace periods, so that slow machines don't time out; tests of a timeout set their own."""
     for constant in ("runner.step_monitor.GRACE_SECONDS", "trackers.observer._GRACE_SECONDS"):
         monkeypatch.setattr(f"gr_cli.{constant}", 600.0)
 
@@ -128,8 +127,7 @@ def gr_run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, 
 
 @pytest.fixture(scope="session")
 def _made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...], tuple[int, int] | None], Path]:
-    """A directory in which the command line was called, once for all tests; stopped at an iteration of a stage, if
-    that is wanted."""
+    """A directory in which the command line was called, made once per session, or interrupted at an iteration."""
     homes: dict[tuple[object, ...], Path] = {}
 
     def make(words: tuple[str, ...], at: tuple[int, int] | None) -> Path:
@@ -149,7 +147,7 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]
 
 @pytest.fixture
 def made(_made: Callable[..., Path]) -> Callable[..., Path]:
-    """What `gr_run` leaves, or `interrupted` if `at` says where, copied here: its folder, if it is one run."""
+    """A copy of the outputs of `gr_run`, or of `interrupted` if `at` is given; the folder if there is one run."""
 
     def copied(*words: str, at: tuple[int, int] | None = None) -> Path:
         shutil.copytree(_made(words, at) / "outputs", "outputs", dirs_exist_ok=True)
@@ -162,7 +160,7 @@ def made(_made: Callable[..., Path]) -> Callable[..., Path]:
 
 @pytest.fixture
 def folder(made: Callable[..., Path]) -> Path:
-    """The folder of a tiny run that is over."""
+    """The folder of a finished tiny run."""
     return made(*TINY)
 
 
@@ -180,7 +178,7 @@ def gr_report(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, st
 
 @pytest.fixture
 def interrupted(gr_run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Call the command line, and stop it, as by Ctrl-C, `at` an iteration of a stage: what it says to that."""
+    """Call the command line and interrupt it, as by Ctrl-C, `at` an iteration of a stage; returns what it printed."""
 
     def call(*words: str, at: tuple[int, int] = (1, 2)) -> str:
         with monkeypatch.context() as patch:
@@ -199,8 +197,8 @@ def goes_on(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> Callable[..., None]:
-    """Assert that a run that is interrupted and goes on leaves what it leaves undisturbed. In between, `forget`, as if
-    another process went on."""
+    """Assert that an interrupted and resumed run leaves the tables of an undisturbed one. `forget` in between simulates
+    another process."""
 
     def check(*words: str, at: tuple[int, int] = (1, 2), forget: Callable[[], None] = lambda: None) -> None:
         assert gr_run(*words)[0] == 0

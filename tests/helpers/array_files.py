@@ -1,4 +1,4 @@
-"""Small arrays of images, and the files in which they may lie."""
+"""Small image arrays, and the array files they are written to."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ BOTH = {"x_train": X, "y_train": Y, "x_test": X_TEST, "y_test": Y_TEST}
 
 
 def write(form: str, arrays: dict[str, np.ndarray]) -> dict[str, str]:
-    """Arrays in a file of that form; the settings that name it."""
+    """Write the arrays as a file of that form; returns the settings that name it."""
     if form == "npz":
         np.savez("set.npz", **arrays)
     elif form == "compressed npz":

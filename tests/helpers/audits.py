@@ -1,4 +1,4 @@
-"""Samples that an audit is to find, put into the folder of a run."""
+"""Raw samples planted in a run's folder for the audit to find."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gr_cli.system.checksums import save_tensors
 
 
 def run_that_stores_nothing(home: Path) -> Path:
-    """The folder, below `home`, of a finished run."""
+    """The folder, below `home`, of a finished run that stores no raw samples."""
     with chdir(home):
         words = ["strategy=finetune", "model.hidden_sizes=[8]", "train.iterations=3", "threads=1"]
         assert main([*words, "evaluate.generated_samples=0", f"cache_root={home}"]) == 0
@@ -22,7 +22,7 @@ def run_that_stores_nothing(home: Path) -> Path:
 
 
 def add(folder: Path, value) -> None:
-    """Put `value` into a corner of the checkpoint."""
+    """Add `value` to the checkpoint's state."""
     saved = torch.load(folder / "checkpoint.pt", weights_only=True)
     saved["learner"]["strategy"]["corner"] = [{"deep": value}]
     save_tensors(folder / "checkpoint.pt", saved)

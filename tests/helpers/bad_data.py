@@ -1,4 +1,4 @@
-"""Data sets that nothing can be learnt from."""
+"""Invalid data sets."""
 
 from __future__ import annotations
 
@@ -139,11 +139,11 @@ BROKEN = {
 
 
 class NoSource:
-    """What is no source at all."""
+    """An object without a `load` method."""
 
 
 class Given:
-    """A source of data that are there."""
+    """A source that returns the given data."""
 
     def __init__(self, data: Dataset) -> None:
         self.data = data

@@ -1,4 +1,4 @@
-"""What a test needs of the extras of this package."""
+"""Skip marks for tests that need an extra."""
 
 import importlib.util
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def installed(package: str) -> bool:
-    """Whether a launcher of Hydra's is installed."""
+    """Whether a Hydra launcher is installed."""
     return bool(importlib.util.find_spec("hydra_plugins") and importlib.util.find_spec(f"hydra_plugins.{package}"))
 
 

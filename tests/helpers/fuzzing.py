@@ -1,5 +1,5 @@
-"""Command lines for the fuzzing test: made from the YAML files and the signatures that these point to, so that a new
-option or setting is covered by being there."""
+"""Random command lines, generated from the YAML files and the signatures of their targets: new options and settings are
+covered without a change here."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DEFAULTS = {
 
 
 def _listed(text: str, between: str = " ") -> list[str]:
-    """The words of a text."""
+    """Split a text at `between`."""
     return text.strip().replace("\n", between).split(between)
 
 
@@ -155,14 +155,14 @@ PERMUTED = (
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting by its path, and the texts of values that fit it."""
+    """The dotted path of a setting, and texts of valid values."""
 
     path: str
     fitting: tuple[str, ...]
 
 
 def _words_of(hint: Any) -> Iterator[str]:
-    """The words that a type names: those of its literals."""
+    """The literals in a type annotation."""
     for part in get_args(hint):
         yield from [part] if isinstance(part, str) else _words_of(part)
 
@@ -179,7 +179,7 @@ def _setting(path: str, hint: Any) -> Setting:
 
 
 def _settings_of(node: Mapping[str, Any], prefix: str) -> list[Setting]:
-    """The settings of a node with a `_target_`, and those of nodes inside it."""
+    """The settings of a node with a `_target_`, including nested nodes."""
     target = import_target(node["_target_"], prefix)
     hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
     found = []
@@ -192,7 +192,7 @@ def _settings_of(node: Mapping[str, Any], prefix: str) -> list[Setting]:
 
 
 def _node(group: str, option: str) -> dict[str, Any]:
-    """What the file of an option and those that it builds on say of its own group."""
+    """The merged content of an option's file and its defaults, for its own group."""
     text = yaml.safe_load((CONF / group / f"{option}.yaml").read_text(encoding="utf-8")) or {}
     whole: dict[str, Any] = {}
     for base in text.pop("defaults", []):
@@ -202,7 +202,7 @@ def _node(group: str, option: str) -> dict[str, Any]:
 
 
 def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """What two files say, the other one of what both do."""
+    """Two nested dicts merged; `other` wins."""
     both = {
         k: _merged(one[k], v) for k, v in other.items() if isinstance(v, Mapping) and isinstance(one.get(k), Mapping)
     }
@@ -233,7 +233,7 @@ def general() -> tuple[Setting, ...]:
 
 @dataclass(frozen=True)
 class Line:
-    """A command line: flags, then words; `first`: the words of the first job, if it is a sweep."""
+    """A command line: flags, then overrides. `first`: the overrides of the first job of a sweep."""
 
     flags: tuple[str, ...]
     words: tuple[str, ...]
@@ -241,13 +241,13 @@ class Line:
 
     @property
     def huge(self) -> bool:
-        """Whether something in it may be valid and take for ever."""
+        """Whether a valid override in it may make the run long."""
         return any(text in word for word in self.words for text in HUGE)
 
 
 @st.composite
 def lines(draw: st.DrawFn) -> Line:
-    """One to five words. Most lines fit together, or would if it were not for one word."""
+    """One to five overrides. Most lines are valid, or would be without one of them."""
     # From a seed of many parts, because hypothesis likes to repeat what it drew. What it can leave out are words.
     whole = _line(Random(repr([draw(st.integers(0, 2**32 - 1)) for _ in range(6)])))
     kept = [draw(st.integers(0, 99)) > 0 for _ in whole.words]
@@ -275,12 +275,12 @@ def _line(random: Random) -> Line:
 
 
 def _known(chosen: Mapping[str, str]) -> list[Setting]:
-    """The settings that there are when these options are chosen."""
+    """The settings that exist once these options are chosen."""
     return [*general(), *(setting for group, option in chosen.items() for setting in settings(group, option))]
 
 
 def _fitting(random: Random, chosen: dict[str, str]) -> str:
-    """A word that fits; a choice of an option is noted in `chosen`."""
+    """A valid override; a chosen option is recorded in `chosen`."""
     if random.random() < 0.3:
         (group,) = random.choices(tuple(GROUPS), tuple(GROUPS.values()))
         chosen[group] = option = random.choice(options(group))
@@ -291,7 +291,7 @@ def _fitting(random: Random, chosen: dict[str, str]) -> str:
 
 
 def _odd(random: Random, chosen: Mapping[str, str]) -> str:
-    """A word that hardly fits."""
+    """An override that is probably invalid."""
     path, group = random.choice(_known(chosen)).path, random.choice(tuple(DEFAULTS))
     value = random.choice(WRONG) if random.random() < 0.8 else _noise(random)
     makers: list[Callable[[], str]] = [
@@ -309,12 +309,12 @@ def _odd(random: Random, chosen: Mapping[str, str]) -> str:
 
 
 def _noise(random: Random) -> str:
-    """A few characters of any kind."""
+    """A few random characters."""
     return "".join(chr(random.choice((random.randrange(1, 128), random.randrange(1, 0xD800)))) for _ in range(5))
 
 
 def _sweep(random: Random, words: tuple[str, ...], chosen: Mapping[str, str]) -> Line:
-    """A sweep of at most three jobs that go on from `words`."""
+    """A sweep of at most three jobs, with `words` in front."""
     setting, kind = random.choice(_known(chosen)), random.randrange(10)
     if kind == 0:
         odd = random.choice(("seed=range(2)", "seed=range(0)", "seed=glob(*)", "strategy=glob(er*)", "seed=0,x"))
@@ -332,7 +332,7 @@ def _sweep(random: Random, words: tuple[str, ...], chosen: Mapping[str, str]) ->
 
 
 def budget(config: Mapping[str, Any], words: Sequence[str]) -> list[str]:
-    """Words that make the run small that `config` describes, leaving what `words` set as it is."""
+    """Overrides that keep the run that `config` describes small; what `words` sets is left as it is."""
     said = {word.lstrip("+~").partition("=")[0] for word in words}
     small: dict[str, object] = {"train.iterations": 2} if config["train"]["epochs"] is None else {}
     if config["benchmark"].get("classes_per_task") == 2:

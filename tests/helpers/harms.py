@@ -1,4 +1,4 @@
-"""What may stand in the place of a file of a run, and be said in it."""
+"""Replacements for a file of a run: pipes, sockets, endless or empty files, other contents."""
 
 import json
 import os

@@ -30,7 +30,7 @@ def put(path: str, image: np.ndarray | Image.Image, **how) -> np.ndarray:
 def folder(
     parts: tuple[str, ...] = ("train", "test"), classes: tuple[str, ...] = ("cat", "dog"), each: int = 3
 ) -> None:
-    """Colour images 6x5 below `images`."""
+    """Colour images (6, 5) below `images`."""
     for part in parts:
         for name in classes:
             for i in range(each):
@@ -42,7 +42,7 @@ def read(**settings) -> Dataset:
 
 
 def colour16(path: str, image: np.ndarray) -> None:
-    """A PNG (H, W, 3) of 16 bits a channel, which Pillow reads but does not write."""
+    """Write a PNG (H, W, 3) with 16 bits per channel; Pillow reads this form but does not write it."""
     height, width, _ = image.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in image)
     chunks = [

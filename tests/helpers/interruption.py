@@ -1,4 +1,4 @@
-"""Runs that are stopped on their way, and the tables that runs leave. The fixtures are in `conftest.py`."""
+"""Interrupted runs and the tables of runs. The fixtures are in `conftest.py`."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from gr_cli.training.observer import RunObserver
 
 
 class StopAt(RunObserver):
-    """Asks to stop, as Ctrl-C does, at an iteration of a stage."""
+    """Requests a stop, as Ctrl-C does, at an iteration of a stage."""
 
     def __init__(self, stage: int, iteration: int) -> None:
         self.at = (stage, iteration)
@@ -22,18 +22,18 @@ class StopAt(RunObserver):
 
 
 def only_run() -> Path:
-    """The folder of the only run there is."""
+    """The folder of the only run."""
     (status,) = Path("outputs").glob("*/*/*/status.json")
     return status.parent
 
 
 def csvs(folder: Path) -> dict[str, bytes]:
-    """What a run found: all tables but the one of the clock."""
+    """The bytes of all tables except timing.csv."""
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.csv")) if path.name != "timing.csv"}
 
 
 def sealed(folder: Path) -> None:
-    """Let the checksums in status.json be those of a configuration that was changed."""
+    """Update the checksums in status.json after a change of the configuration."""
     status = json.loads((folder / "status.json").read_text())
     status["checksums"]["config.yaml"] = checksum((folder / "config.yaml").read_bytes())
     RunFolder(folder).write_status(status)

@@ -1,4 +1,4 @@
-"""Loaders as users hand them to a trainer."""
+"""Data loaders as users pass them to `ContinualTrainer`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gr_cli import ContinualTrainer, SimpleMLP
 
 
 def loader(n: int = 3, **changes):
-    """Batches of 4 samples of 6 values in [0, 1]; `changes` are made to the last one."""
+    """Batches of 4 samples of 6 values in [0, 1]; `changes` apply to the last one."""
     batches = [
         (torch.rand(4, 6, generator=torch.Generator().manual_seed(i)), torch.tensor([0, 1, 2, 3])) for i in range(n)
     ]

@@ -1,4 +1,4 @@
-"""Every error message of the package, found in its source: where it is made, and what of it never changes."""
+"""All error messages of the package, read from its source: where each is raised, and its constant text."""
 
 import ast
 import re
@@ -22,10 +22,10 @@ SPEAKERS = (
 
 @dataclass(frozen=True)
 class Message:
-    """A message that is made in `file`, at `line`.
+    """A message raised in `file`, at `line`.
 
-    text: what it says, with {} for what changes; the name of the function that makes it, where all of it does.
-    kind: the class of error that says it; empty where the text is an answer, of which others make an error.
+    text: its constant text, with {} for the variable parts; the name of its function where all of it varies.
+    kind: the class of the error; empty where the text is returned and another function raises it.
     """
 
     file: str
@@ -38,14 +38,13 @@ class Message:
 
     @property
     def pattern(self) -> str:
-        """A regular expression of what is said, without a remedy that may be empty; where all of it changes, of
-        anything."""
+        """A regular expression for the message, its remedy optional; matches anything if all of it varies."""
         parts = [re.escape(" ".join(part.split())) for part in self.text.removesuffix("; {}").split("{}")]
         return ".*".join(parts) if any(map(str.isalpha, self.text.replace("{}", ""))) and " " in self.text else ""
 
 
 def messages() -> list[Message]:
-    """All of them, in the order of the source."""
+    """All messages, in source order."""
     paths = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "errors.py")
     return [message for path in paths for message in _in(path)]
 
@@ -61,7 +60,7 @@ def _in(path: Path) -> Iterator[Message]:
 
 
 def _walked(node: ast.AST, owners: tuple) -> Iterator[tuple[ast.AST, tuple]]:
-    """All nodes in the order of the source, each with the classes and functions that it is in."""
+    """All nodes in source order, each with its enclosing classes and functions."""
     for child in ast.iter_child_nodes(node):
         yield child, owners
         inside = (*owners, child) if isinstance(child, (ast.ClassDef, ast.FunctionDef)) else owners
@@ -69,7 +68,7 @@ def _walked(node: ast.AST, owners: tuple) -> Iterator[tuple[ast.AST, tuple]]:
 
 
 def _texts(node: ast.AST, owners: tuple, speaks: bool) -> list[str]:
-    """What a node makes an error say, if it does."""
+    """The message texts that a node raises."""
     if isinstance(node, ast.Call) and ast.unparse(node.func) in KINDS:
         if ast.unparse(node.func) == "ConfigError":
             field, value, allowed, *remedy = node.args
@@ -82,7 +81,7 @@ def _texts(node: ast.AST, owners: tuple, speaks: bool) -> list[str]:
 
 
 def _is_text(node: ast.expr | None) -> bool:
-    """Whether an answer is a text with a constant part, or one that is put together."""
+    """Whether a returned expression is a text with a constant part, or assembled from several."""
     if isinstance(node, ast.IfExp):
         return _is_text(node.body) or _is_text(node.orelse)
     if isinstance(node, ast.BinOp):
@@ -91,7 +90,7 @@ def _is_text(node: ast.expr | None) -> bool:
 
 
 def _branches(node: ast.expr | None, owners: tuple) -> list[str]:
-    """The constant parts of a text; several where it is one text or another. A variable is looked up."""
+    """The constant parts of a text, one for each branch of a conditional. Variables are looked up."""
     if isinstance(node, ast.IfExp):
         return [text for branch in (node.body, node.orelse) for text in _branches(branch, owners)]
     if isinstance(node, ast.Name) and owners:

@@ -1,4 +1,4 @@
-"""What is typed by mistake, and the one line it gets."""
+"""Mistyped command lines and the one line that each prints."""
 
 from __future__ import annotations
 

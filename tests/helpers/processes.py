@@ -1,5 +1,5 @@
-"""Runs in processes of their own. None is given a time: what is waited for comes, or the process that should bring it
-ends, or the limit of each test (`pyproject.toml`) ends the wait."""
+"""Runs in separate processes. No helper has a timeout of its own: it returns when the condition holds or the process
+ends; the limit of each test (`pyproject.toml`) ends a wait without end."""
 
 import os
 import subprocess
@@ -9,14 +9,14 @@ from pathlib import Path
 
 
 def start(*words: str, **settings) -> subprocess.Popen:
-    """`gr-run` with these words and one thread; what it prints is kept unless `settings` say otherwise."""
+    """Start `gr-run` with these overrides and one thread; its output is captured unless `settings` say otherwise."""
     settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | settings
     settings["env"] = {**os.environ, "OMP_NUM_THREADS": "1", **settings.get("env", {})}
     return subprocess.Popen([sys.executable, "-m", "gr_cli", *words], **settings)
 
 
 def wait_for(condition, process: subprocess.Popen):
-    """What `condition` gives as soon as that is true, while `process` lives."""
+    """Poll `condition` until it is true and return its value; fails if `process` ends before."""
     while True:
         over = process.poll() is not None
         if found := condition():
@@ -28,11 +28,11 @@ def wait_for(condition, process: subprocess.Popen):
 
 
 def wait_until(condition) -> None:
-    """Wait for what no process of this test brings."""
+    """Poll a condition that depends on no process of this test."""
     while not condition():
         time.sleep(0.05)
 
 
 def wait_for_file(pattern: str, process: subprocess.Popen, number: int = 1) -> list[Path]:
-    """So many files of a pattern, once they are there."""
+    """Wait for that number of files that match a pattern."""
     return wait_for(lambda: len(found := sorted(Path().glob(pattern))) >= number and found, process)

@@ -1,4 +1,4 @@
-"""Run folders that nobody ran, for tests of reports: the files are those of a run, the numbers are told."""
+"""Synthetic run folders for tests of reports: the files of a run with made-up numbers."""
 
 import copy
 import random
@@ -43,7 +43,7 @@ CHOICES = {"benchmark": "split_digits", "model": "mlp", "strategy": "finetune", 
 
 
 def changed(config: dict[str, Any], **settings: Any) -> dict[str, Any]:
-    """`config` with settings by dotted name, dots written as two underscores."""
+    """`config` with settings changed by dotted name, dots written as two underscores."""
     config = copy.deepcopy(config)
     for name, value in settings.items():
         *path, last = name.split("__")
@@ -65,7 +65,7 @@ def write_run(
     status: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Path:
-    """A folder below `root` as such a run leaves it; of random results, or `accuracy` on every task at the end."""
+    """Write a run folder below `root`, with random results, or with `accuracy` on every task at the end."""
     nodes = {"finetune": None, "joint": None, "generative_replay": REPLAY}
     config = changed(CONFIG, seed=seed)
     config["strategy"] = nodes[strategy] or {"_target_": f"gr_cli.strategies.{strategy.title()}"}
@@ -110,7 +110,7 @@ def record_of(name: str, accuracy: float | None) -> Record:
 
 
 def dreams_of(name: str, seed: int) -> list[TableRow]:
-    """Of task 0 there is only one class, and seed 1 dreams no sample of it in the end."""
+    """Rows of sample quality. Task 0 has one class; in seed 1 none of its samples is generated at the end."""
     draw, rows = random.Random(name), []
     for after in range(TASKS):
         for task in (*range(after + 1), "all"):

@@ -1,4 +1,4 @@
-"""Shipped strategies and generators in runs of few steps of small networks."""
+"""Short runs of the shipped strategies and generators with small networks."""
 
 from functools import lru_cache
 from itertools import islice
@@ -21,7 +21,7 @@ SIZES = {
 
 @lru_cache(maxsize=4)
 def settings_of(*words):
-    """Composing takes longer than these runs, some of which have the same settings."""
+    """Composed settings, cached: composing takes longer than these runs."""
     return compose_settings(words)
 
 

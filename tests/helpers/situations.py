@@ -1,4 +1,4 @@
-"""How a message is brought about: by what is typed, or by a function. The tables are in `situations_*.py`."""
+"""How each error message is produced: by a command line or by a function. The tables are in `situations_*.py`."""
 
 import json
 import shutil
@@ -25,24 +25,24 @@ TINY = (
 
 @dataclass
 class Hands:
-    """What a situation may use. `finished`: a folder in which a tiny run is over, to be copied from."""
+    """What a situation may use. `finished`: the folder of a finished tiny run, to be copied from."""
 
     gr_run: Callable[..., tuple[int, str, str]]
     monkeypatch: pytest.MonkeyPatch
     finished: Path
 
     def again(self, *words: str) -> tuple[int, str, str]:
-        """The tiny run, begun or gone on with here."""
+        """Run or resume the tiny run here."""
         return self.gr_run(*TINY, *words)
 
     def over(self) -> Path:
-        """The folder of a tiny run that is over, where the same command would put it."""
+        """The folder of a finished tiny run, where the same command would put it."""
         shutil.copytree(self.finished / "outputs", "outputs")
         (status,) = Path("outputs").glob("*/*/*/status.json")
         return status.parent
 
     def left(self, **status: Any) -> Path:
-        """The same as if it was not over yet, and whatever else its status says."""
+        """The same folder with an unfinished status, and further changes to its status."""
         folder = self.over()
         told = json.loads((folder / "status.json").read_text())
         (folder / "status.json").write_text(json.dumps(told | {"state": "interrupted"} | status))
@@ -57,18 +57,18 @@ Table = dict[str, list[Entry]]
 
 
 def typed(words: str) -> Situation:
-    """`gr-run` with these words."""
+    """Call `gr-run` with these overrides."""
     return lambda hands: hands.gr_run(*words.split())
 
 
 def mistake(words: str) -> Situation:
-    """A command line that `test_cli` knows, with all that is said of it."""
+    """A command line listed in `mistakes`, with the line it prints."""
     assert words in dict(MISTAKES), words
     return typed(words)
 
 
 def of_vectors(words: str, values: int = 6) -> Situation:
-    """`gr-run` with these words on 20 random vectors of four classes."""
+    """Call `gr-run` with these overrides on 20 random vectors of four classes."""
 
     def do(hands: Hands) -> object:
         np.savez("set.npz", x=np.random.default_rng(0).random((20, values)), y=np.arange(20) % 4)
@@ -78,7 +78,7 @@ def of_vectors(words: str, values: int = 6) -> Situation:
 
 
 def failing(error: Exception) -> Callable[..., Any]:
-    """A function that fails, to be put in the place of another."""
+    """A function that raises `error`, to replace another."""
 
     def fail(*_: Any, **__: Any) -> None:
         raise error

@@ -1,4 +1,4 @@
-"""The Python API: what its settings, loaders and models can be wrong in."""
+"""Messages of the Python API: settings, loaders and models that are invalid."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ def configured(**config: Any) -> Situation:
 
 
 def trained(batches: Callable[[], Any], validation: Any = None, **config: Any) -> Situation:
-    """One task of these batches."""
+    """Train one task on these batches."""
     return lambda hands: trainer_with(config).train_task(batches(), validation)
 
 
@@ -39,12 +39,12 @@ def of_batch(batch: Any) -> Situation:
 
 
 def of_model(model: Callable[[], nn.Module], strategy: dict | None = None) -> Situation:
-    """One task of a model of the caller's."""
+    """Train one task with a model of the caller's."""
     return lambda hands: ContinualTrainer(model(), {"continual_strategy": strategy}).train_task(loader())
 
 
 def changed(change: Callable[[nn.Module], object], strategy: dict | None = None) -> Situation:
-    """A second task, once something was done to the model after the first."""
+    """Train a second task after a change of the model."""
 
     def do(hands: Hands) -> object:
         mine = trainer_with({"continual_strategy": strategy})
@@ -56,7 +56,7 @@ def changed(change: Callable[[nn.Module], object], strategy: dict | None = None)
 
 
 class Returning(nn.Module):
-    """A model that returns what a function makes of its logits."""
+    """A model that returns a function of its logits."""
 
     def __init__(self, returned: Callable[[Tensor], Any]) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Locked(Returning):
 
 
 class Sized:
-    """Batches, and another number of them that it says."""
+    """Batches whose `__len__` is wrong."""
 
     def __init__(self, number: int, said: int) -> None:
         self.number, self.said = number, said
@@ -91,7 +91,7 @@ class Sized:
 
 
 class Once:
-    """Batches that come once, of which it says nothing."""
+    """Batches that can be iterated once and have no length."""
 
     def __init__(self) -> None:
         self.batches = iter(loader())

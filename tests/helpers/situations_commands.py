@@ -1,4 +1,4 @@
-"""What is typed: words that can't be meant, and choices that don't go together."""
+"""Messages about command lines: invalid overrides, and options that can't be combined."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from helpers.situations import Hands, Situation, Table, failing, mistake, of_vec
 
 
 class Plain(nn.Linear):
-    """A model of a user's own that has neither features nor layers to be copied."""
+    """A user's model without `features` and without layers that can be copied."""
 
     def __init__(self, input_size: int = 64, output_size: int = 10, hidden_sizes: object = None, dropout: float = 0.0):
         super().__init__(input_size, output_size)
@@ -34,7 +34,7 @@ def an_option_that_inherits_from_none(hands: Hands) -> object:
 
 
 def with_preset(text: str, swept: str = "own") -> Situation:
-    """A sweep with a preset of the user's own, after which it may be swept over."""
+    """A sweep with a user's own preset, optionally with swept settings."""
 
     def do(hands: Hands) -> object:
         Path("mine/preset").mkdir(parents=True)
@@ -45,7 +45,7 @@ def with_preset(text: str, swept: str = "own") -> Situation:
 
 
 def of_preset(text: str, *words: str) -> Situation:
-    """A run with a file of the user's own as its preset, or its help."""
+    """A run with a user's own file as its preset, or its help."""
 
     def do(hands: Hands) -> object:
         Path("mine/preset").mkdir(parents=True)
@@ -56,7 +56,7 @@ def of_preset(text: str, *words: str) -> Situation:
 
 
 def a_gpu_without_memory(hands: Hands) -> object:
-    """There may be no GPU here: torch's error is raised in its stead."""
+    """Raises torch's out-of-memory error, since there may be no GPU."""
     hands.monkeypatch.setattr(
         "gr_cli.training.learner.Learner.step", failing(torch.OutOfMemoryError("CUDA out of memory"))
     )
@@ -64,13 +64,13 @@ def a_gpu_without_memory(hands: Hands) -> object:
 
 
 def without_ray(hands: Hands) -> object:
-    """It may be installed here: it is hidden."""
+    """Hides an installed Ray."""
     hands.monkeypatch.setattr("gr_cli.cli.launchers.selection.find_spec", lambda name: None)
     return hands.gr_run("-m", "seed=0,1", "hydra/launcher=batched", "hydra.launcher.where=ray")
 
 
 def without_tensorboard(hands: Hands) -> object:
-    """It may be installed here: it is hidden."""
+    """Hides an installed TensorBoard."""
     hands.monkeypatch.setattr("gr_cli.trackers.trust.find_spec", lambda name: None)
     return hands.gr_run("tracker=tensorboard")
 

@@ -1,4 +1,4 @@
-"""Data that are not there, are broken, or do not go with what is made of them."""
+"""Messages about data that are missing, broken, or don't fit the run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +39,7 @@ ROWS = X[:, 0, :2]
 
 
 def arrays(*given: Any, **files: Any) -> Situation:
-    """Arrays that are read, once `files` are written by these names."""
+    """Read arrays from `files` with these names."""
 
     def do(hands: Hands) -> object:
         for name, content in files.items():
@@ -73,7 +73,7 @@ def a_huge_sparse_tensor(hands: Hands) -> object:
 
 
 def images(change: Callable[[], object] = lambda: None, **settings: Any) -> Situation:
-    """A folder of images that is read, once something was done to it."""
+    """Read a folder of images after a change."""
 
     def do(hands: Hands) -> object:
         folder()
@@ -84,7 +84,7 @@ def images(change: Callable[[], object] = lambda: None, **settings: Any) -> Situ
 
 
 def of_greys(image: np.ndarray, **settings: Any) -> Situation:
-    """A folder of images one of which has such greys."""
+    """Read a folder of images, one of which has these grey values."""
     return images(lambda: put("images/test/cat/0.tif", image), **settings)
 
 
@@ -98,7 +98,7 @@ def an_empty_folder(hands: Hands) -> object:
 
 
 def of_ones_own(fault: str) -> Situation:
-    """A source that gives what `test_bad_data` calls so."""
+    """A user's source that returns the invalid data of this name in `bad_data`."""
     return lambda hands: load_dataset(Given(BROKEN[fault][0]()))
 
 
@@ -114,7 +114,7 @@ def no_file(hands: Hands) -> object:
 
 
 def mnist(fault: str) -> Situation:
-    """A small MNIST, a file of which has the fault that `test_bad_data` calls so."""
+    """A small MNIST with a broken file, by its name in `bad_data`."""
 
     def do(hands: Hands) -> object:
         name, content, _ = BROKEN_FILES[fault]
@@ -138,7 +138,7 @@ def mnist_that_may_not_be_read(hands: Hands) -> object:
 
 
 def cifar(hands: Hands) -> object:
-    """A set in the format of CIFAR-10 that is not the published one."""
+    """A data set in the format of CIFAR-10 that is not the published one."""
     write_cifar(Path("data"), fine=False, classes=10)
     return load_dataset(Torchvision("CIFAR10", "data", download=False))
 
@@ -162,7 +162,7 @@ def no_network(hands: Hands) -> object:
 
 
 def no_scipy(hands: Hands) -> object:
-    """It may be installed here: it is hidden."""
+    """Hides an installed SciPy."""
     hands.monkeypatch.setattr("gr_cli.benchmarks.sources.torchvision.find_spec", lambda name: None)
     return load_dataset(Torchvision("SVHN", "data"))
 
@@ -171,7 +171,7 @@ def no_scipy(hands: Hands) -> object:
 
 
 def weights(stored: object = None) -> Situation:
-    """Features by a file that holds something; there is none if that is None."""
+    """Features from a weights file with this content; None: the file is missing."""
 
     def do(hands: Hands) -> object:
         if isinstance(stored, bytes):

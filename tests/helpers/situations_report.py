@@ -1,4 +1,4 @@
-"""What gr-report refuses."""
+"""Messages of gr-report."""
 
 import io
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from helpers.situations import Hands, Situation, Table
 
 
 def reported(*words: str, harm: Callable[[Path], object] = lambda folder: None) -> Situation:
-    """`gr-report` with these words beside a run that is over, once something was done to its folder."""
+    """Call `gr-report` on a finished run after a change of its folder."""
 
     def do(hands: Hands) -> tuple[int, str, str]:
         harm(hands.over())

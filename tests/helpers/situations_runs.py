@@ -1,4 +1,4 @@
-"""Runs that go wrong, their folders, and the Python API."""
+"""Messages about runs that fail, and about run folders."""
 
 import errno
 import json
@@ -25,7 +25,7 @@ from helpers.situations import TINY, Hands, Situation, Table, failing, mistake, 
 
 
 def of_a_folder(word: str, harm: Callable[[Path], object] = lambda folder: None) -> Situation:
-    """`gr-run <word>=<folder>` of a run that is over, once something was done to its folder."""
+    """Call `gr-run <word>=<folder>` on a finished run after a change of its folder."""
 
     def do(hands: Hands) -> object:
         folder = hands.over()
@@ -36,7 +36,7 @@ def of_a_folder(word: str, harm: Callable[[Path], object] = lambda folder: None)
 
 
 def going_on(harm: Callable[[Path], object], word: str = "") -> Situation:
-    """The same command once more after an interruption, or `gr-run <word>=<folder>`, once something was done."""
+    """Repeat the command of an interrupted run, or call `gr-run <word>=<folder>`, after a change of its folder."""
 
     def do(hands: Hands) -> object:
         folder = hands.left()
@@ -47,7 +47,7 @@ def going_on(harm: Callable[[Path], object], word: str = "") -> Situation:
 
 
 def nothing(folder: Path) -> None:
-    """All is as it was."""
+    """No change."""
 
 
 def without_checkpoint(folder: Path) -> None:
@@ -67,7 +67,7 @@ def checkpoint_of(content: dict[str, Any]) -> Callable[[Path], object]:
 
 
 def damaged(harm: Callable[[Path], object]) -> Situation:
-    """The same command as that of a finished run whose folder was harmed."""
+    """Repeat the command of a finished run after a change of its folder."""
     return lambda hands: (harm(hands.over()), hands.again())[1]
 
 
@@ -76,7 +76,7 @@ def file(name: str, content: str) -> Callable[[Path], object]:
 
 
 def config_with(path: str, value: object) -> Callable[[Path], object]:
-    """Another value in config.yaml."""
+    """Change a value in config.yaml."""
 
     def harm(folder: Path) -> None:
         config = yaml.safe_load((folder / "config.yaml").read_text())
@@ -141,7 +141,7 @@ def no_folder_can_be_made(*words: str) -> Situation:
 
 
 def writing_fails(number: int) -> Situation:
-    """A disk with that error."""
+    """Writing raises an OSError with this number."""
 
     def do(hands: Hands) -> object:
         hands.monkeypatch.setattr("os.fsync", failing(OSError(number, os.strerror(number))))
@@ -154,7 +154,7 @@ def writing_fails(number: int) -> Situation:
 
 
 def at_a_step(hands: Hands, do: Callable[[], object]) -> None:
-    """Let something happen in the second task."""
+    """Call `do` at a step of the second task."""
 
     class At(RunObserver):
         def stepped(self, number: int, position: Any, losses: Any) -> None:
@@ -173,7 +173,7 @@ def interrupted(*words: str) -> Situation:
 
 
 def no_number(hands: Hands) -> object:
-    """A loss that is none, and a checkpoint before the next row of the history."""
+    """A loss that is NaN, and a checkpoint before the next row of the history."""
     step = Learner.step
 
     def broken(self: Learner, batch: Any, position: Any) -> Any:
@@ -186,7 +186,7 @@ def no_number(hands: Hands) -> object:
 
 
 def a_broken_network(hands: Hands) -> object:
-    """The last step of a task breaks it, and no loss tells."""
+    """The last step of a task makes a parameter NaN; no loss shows it."""
     step = Learner.step
 
     def broken(self: Learner, batch: Any, position: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A small MNIST as files in the format of the original ones (IDX, big-endian): 40 images of random pixels."""
+"""A small MNIST in the original file format (IDX, big-endian): 40 images of random pixels."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def idx(*shape: int, values: bytes = b"", magic: int | None = None) -> bytes:
-    """A file of bytes of that shape."""
+    """The bytes of an IDX file of that shape."""
     return np.array([0x800 + len(shape) if magic is None else magic, *shape], dtype=">u4").tobytes() + values
 
 
@@ -23,7 +23,7 @@ FILES = {
 
 
 def write(root: Path) -> Path:
-    """Put the files below `root` as torchvision has them; the folder in which they are."""
+    """Write the files below `root` in torchvision's layout; returns their folder."""
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for name, content in FILES.items():

@@ -1,4 +1,4 @@
-"""Small networks for runs of which tests ask something else than how well they learn."""
+"""Overrides that make networks small, for tests that don't depend on how well they learn."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,14 +9,14 @@ GROUPS = ("model", "generator")
 
 
 def value_text(value: object) -> str:
-    """A value as Hydra reads it."""
+    """A value in Hydra's syntax."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return f"[{','.join(map(value_text, value))}]" if isinstance(value, list) else str(value)
 
 
 def shrunk(node: Mapping[str, Any], prefix: str) -> dict[str, object]:
-    """The large whole numbers of a node, made small."""
+    """Overrides that reduce the large integers of a node."""
     found: dict[str, object] = {}
     for name, value in node.items():
         if isinstance(value, Mapping):
@@ -29,7 +29,7 @@ def shrunk(node: Mapping[str, Any], prefix: str) -> dict[str, object]:
 
 
 def small_networks(*words: str) -> list[str]:
-    """Words that make the networks small of the run that `words` describe: to be put before these, which count more."""
+    """Overrides that make the networks of the run described by `words` small; put them before `words`."""
     config = compose_settings(list(words)).config
     small = {path: value for group in GROUPS for path, value in shrunk(config[group] or {}, group).items()}
     return [f"{path}={value_text(value)}" for path, value in small.items()]

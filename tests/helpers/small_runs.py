@@ -1,4 +1,4 @@
-"""Small learners on small data, for tests of strategies: a seed's are the same whatever is beside it."""
+"""Small learners on small data, for tests of strategies. The data of a seed don't depend on the other replicas."""
 
 import copy
 import io
@@ -32,7 +32,7 @@ def learner_of(
     network: Callable[[int], nn.Module] = mlp,
     lr: float = 0.01,
 ) -> Learner:
-    """A learner of one replica for each seed, of three tasks with two classes each, in double precision."""
+    """A learner with one replica per seed, for three tasks of two classes each, in float64."""
     scenario = Scenario(kind)
     heads, solvers = scenario.task_units([2] * TASKS), []
     for seed in seeds:
@@ -44,7 +44,7 @@ def learner_of(
 
 
 def data(learner: Learner, task: int, replica: int, n: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
-    """A task's samples: two clouds."""
+    """A task's samples: two clusters."""
     generator = torch.Generator().manual_seed(1000 * (learner.random_streams[replica].seed + 1) + task)
     y = torch.arange(n) % 2
     centres = torch.randn(2, SIZE, generator=generator, dtype=torch.float64)
@@ -53,7 +53,7 @@ def data(learner: Learner, task: int, replica: int, n: int = 40) -> tuple[torch.
 
 
 def passes(learner: Learner, task: int) -> Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor]]]:
-    """Passes over a task's samples, in batches of 16."""
+    """Iterator over a task's samples in batches of 16."""
     return lambda replica: zip(*(part.split(16) for part in data(learner, task, replica)), strict=True)
 
 
@@ -70,19 +70,19 @@ def batches(learner: Learner, task: int, start: int = 0, size: int = 10) -> Iter
 def train(
     learner: Learner, task: int, observe: Any = lambda position, losses: None, start: int = 0, size: int = 10
 ) -> None:
-    """All of a task, or what is left of it from iteration `start` on."""
+    """Train a task from iteration `start` on."""
     learner.train_task(task, batches(learner, task, start, size), ITERATIONS, observe, start, passes(learner, task))
 
 
 def begin(learner: Learner, task: int, iterations: int) -> None:
-    """The first iterations of a task."""
+    """Train the first iterations of a task."""
     learner.begin_task(task, passes(learner, task))
     for i, batch in enumerate(islice(batches(learner, task), iterations)):
         learner.step(batch, TrainingStep(task, i, ITERATIONS))
 
 
 def saved(learner: Learner) -> list[dict[str, Any]]:
-    """The state of each replica as a checkpoint gives it back."""
+    """The state of each replica after a round trip through a checkpoint."""
     file = io.BytesIO()
     torch.save([learner.state_of(replica) for replica in range(len(learner.random_streams))], file)
     file.seek(0)
@@ -109,7 +109,7 @@ def assert_same(ours: Any, theirs: Any, **tolerance: float) -> None:
 
 
 def assert_each_learns_what_it_learns_alone(make: Callable[[Any], Strategy], kind: Any, values: list[float]) -> None:
-    """Replicas with a seed and a setting of their own, side by side and alone, through three tasks."""
+    """Assert that stacked replicas with different seeds and settings learn, in three tasks, what each learns alone."""
     together = learner_of(make(torch.tensor(values, dtype=torch.float64)), kind, range(len(values)))
     alone = [learner_of(make(value), kind, [seed]) for seed, value in enumerate(values)]
     for task in range(TASKS):
@@ -122,7 +122,7 @@ def assert_each_learns_what_it_learns_alone(make: Callable[[Any], Strategy], kin
 
 
 def assert_goes_on_from_its_state(make: Callable[[], Strategy], kind: Any) -> None:
-    """A run that stops in the middle of its second task, or between two, finds what it would have found."""
+    """Assert that a run stopped within its second task, or between two, and resumed equals the undisturbed run."""
     for seeds in ([0], [0, 1]):
         whole = learner_of(make(), kind, seeds)
         train(whole, 0)

@@ -1,4 +1,4 @@
-"""Small sets as files in the formats of the originals: what is in them is random, how it is written is not."""
+"""Small data sets with random content in the original file formats."""
 
 import bz2
 import hashlib
@@ -17,7 +17,7 @@ def pixels(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def write_mnist(root: Path, name: str) -> dict[str, np.ndarray]:
-    """A set of the MNIST family; its images (20, 6, 5) by part, whose labels are 0, 1, ..., 9, 0, ..."""
+    """A data set of the MNIST family; returns its images (20, 6, 5) by split. The labels are 0, 1, ..., 9, 0, ..."""
     raw = root / name / "raw"
     raw.mkdir(parents=True)
     images = {part: pixels(20, 6, 5, seed=i) for i, part in enumerate(("train", "t10k"))}
@@ -28,7 +28,7 @@ def write_mnist(root: Path, name: str) -> dict[str, np.ndarray]:
 
 
 def write_emnist(root: Path, split: str) -> np.ndarray:
-    """A split of EMNIST, training and test part alike; its images (N, 5, 5) as a person would see them."""
+    """A split of EMNIST, the same for training and test; returns its images (N, 5, 5) the right way up."""
     raw, count = root / "EMNIST" / "raw", EMNIST_CLASSES[split]
     raw.mkdir(parents=True, exist_ok=True)
     upright = pixels(2 * count, 5, 5)
@@ -41,7 +41,7 @@ def write_emnist(root: Path, split: str) -> np.ndarray:
 
 
 def write_usps(root: Path) -> np.ndarray:
-    """USPS in the format of libsvm, training and test part alike; its images (20, 16, 16)."""
+    """USPS in libsvm's format, the same for training and test; returns its images (20, 16, 16)."""
     root.mkdir(parents=True, exist_ok=True)
     images = pixels(20, 16, 16)
     lines = []
@@ -54,7 +54,7 @@ def write_usps(root: Path) -> np.ndarray:
 
 
 def write_cifar(root: Path, fine: bool, classes: int) -> np.ndarray:
-    """CIFAR-10, or with fine labels CIFAR-100; its training images (N, 3, 32, 32), two batches or one."""
+    """CIFAR-10, or CIFAR-100 with fine labels; returns its training images (N, 3, 32, 32), from two files or one."""
     folder = root / ("cifar-100-python" if fine else "cifar-10-batches-py")
     folder.mkdir(parents=True)
     count = 2 * classes
@@ -76,7 +76,7 @@ def write_cifar(root: Path, fine: bool, classes: int) -> np.ndarray:
 
 
 def publish(monkeypatch, dataset, root: Path) -> None:
-    """Let torchvision take the files of a CIFAR below `root` for the published ones: expect their checksums."""
+    """Make torchvision accept the CIFAR files below `root`: replace the expected checksums."""
 
     def summed(name: str) -> str:
         return hashlib.md5((root / dataset.base_folder / name).read_bytes()).hexdigest()

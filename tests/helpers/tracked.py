@@ -1,4 +1,4 @@
-"""A small run that is tracked, and what a tracker must have been told of it."""
+"""A small tracked run, and the values its tracker must have received."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ def table(folder, name):
 
 
 def told(folder):
-    """What a tracker must have been told of a finished run: values by name and step."""
+    """The values that a tracker must have received from a finished run, by name and step."""
     found = {}
     for row in table(folder, "history"):
         step = 4 * int(row.pop("task")) + int(row.pop("iteration"))
@@ -36,7 +36,7 @@ def told(folder):
 
 
 def stopped_and_resumed(gr_run, interrupted, *words):
-    """The folder of a run that was interrupted within its second task, and went on."""
+    """The folder of a run that was interrupted within its second task and resumed."""
     interrupted(*SHORT, *words)
     (folder,) = folders()
     code, _, err = gr_run(f"resume={folder}")
@@ -45,7 +45,7 @@ def stopped_and_resumed(gr_run, interrupted, *words):
 
 
 def killed_before_it_noted(gr_run, interrupted, *words):
-    """The folder of a run that was told of further than it was noted, and went on."""
+    """The folder of a resumed run whose tracker had received more than tracker.json recorded."""
     interrupted(*SHORT, *words)
     (folder,) = folders()
     ((place, notes),) = json.loads((folder / "tracker.json").read_text()).items()

@@ -28,14 +28,14 @@ def trainer(model, strategy=REPLAY, **config):
 
 
 def trained_names(mine, task=1):
-    """The parameters that change in one more task."""
+    """The names of parameters that change in one more task."""
     before = {name: parameter.detach().clone() for name, parameter in mine.model.named_parameters()}
     mine.train_task(batches(task), batches(task))
     return {name for name, p in mine.model.named_parameters() if not torch.equal(p, before[name])}
 
 
 def task_data(tasks=2, size=28, shuffle=True):
-    """Loaders of two-class tasks on digits, enlarged to the size of the document's model."""
+    """Loaders of two-class tasks on digits, resized to the model's input."""
     data, found = Digits().load(), []
     for i in range(tasks):
         pair = []
@@ -48,7 +48,7 @@ def task_data(tasks=2, size=28, shuffle=True):
 
 
 def small(strategy=None, **settings):
-    """A small model of ten classes of digits, and the configuration of its trainer."""
+    """A small model for ten classes of digits, and the configuration of its trainer."""
     config = {"generator": {"type": "vae", "hidden_dims": [16], "latent_dim": 4}} | settings
     if strategy is not None:
         config["continual_strategy"] = {"generative_replay": strategy}
