@@ -1,4 +1,4 @@
-"""Tensors that take long to compute and are always the same: kept in memory and, where it can be written, on disk."""
+"""Cache for tensors that take long to compute: the last few in memory, all of them on disk."""
 
 from __future__ import annotations
 
@@ -18,38 +18,44 @@ from gr_cli.system.messages import print_status
 
 Tensors = dict[str, Tensor]
 
-_MAX_IN_MEMORY = 3  # runs of a sweep share what is kept in memory: a network, and what it made of two data sets
+_MAX_IN_MEMORY = 3  # results: enough for a network and its features of two data sets, which the runs of a sweep share
 _recent: OrderedDict[str, Tensors] = OrderedDict()
 
 
 def content_hash(*values: object) -> str:
-    """A name for `parts`: tensors by what they hold, all else by how it is shown."""
-    found = hashlib.blake2b(digest_size=16)
-    for part in values:
-        if isinstance(part, Tensor):
-            found.update(repr((part.dtype, tuple(part.shape))).encode())
-            found.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    """Hash of `values` as hexadecimal digits: tensors by type, shape and content, everything else by `repr`."""
+    content = hashlib.blake2b(digest_size=16)
+    for value in values:
+        if isinstance(value, Tensor):
+            content.update(repr((value.dtype, tuple(value.shape))).encode())
+            content.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         else:
-            found.update(repr(part).encode())
-        found.update(b"\0")
-    return found.hexdigest()
+            content.update(repr(value).encode())
+        content.update(b"\0")
+    return content.hexdigest()
 
 
 def cached(path: Path, compute: Callable[[], Tensors]) -> Tensors:
-    """What `compute` gives, on the CPU, from the file at `path` if it is there; else it is computed and written there.
+    """The tensors stored at `path`; if there is no valid file, call `compute` and store its result.
 
-    The name of the file must tell everything that the tensors depend on. A file that is damaged is computed anew; in a
-    folder that can't be written nothing is kept. Of names `<what>-<content>.pt` the newest of each `what` stays, the
-    others are of what is no more.
+    A damaged file is replaced. If the folder can't be written, the result is cached in memory only. Of files named
+    `<what>-<hash>.pt`, storing one removes the others with the same `<what>`, which are out of date.
+
+    Args:
+        path: File of the cache. Its name must be a function of everything that the tensors depend on.
+        compute: Computes the tensors by name.
+
+    Returns:
+        The tensors by name, on the CPU.
     """
     if path.name not in _recent:
-        found = _load(path)
-        if found is None:
-            waits = f"another process computes what is missing in {path.parent}; this one waits for it"
-            with waiting_mutex(path.with_name(f".{path.name}.lock"), lambda: print_status(waits)):
-                # Another process may have been faster.
-                found = _load(path, silent=True) or _compute_and_store(path, compute)
-        _recent[path.name] = found
+        tensors = _load(path)
+        if tensors is None:
+            message = f"waiting for another process that computes {path}"
+            with waiting_mutex(path.with_name(f".{path.name}.lock"), lambda: print_status(message)):
+                # Another process may have stored it while this one waited for the lock.
+                tensors = _load(path, silent=True) or _compute_and_store(path, compute)
+        _recent[path.name] = tensors
     _recent.move_to_end(path.name)
     while len(_recent) > _MAX_IN_MEMORY:
         _recent.popitem(last=False)
@@ -58,7 +64,7 @@ def cached(path: Path, compute: Callable[[], Tensors]) -> Tensors:
 
 def _compute_and_store(path: Path, compute: Callable[[], Tensors]) -> Tensors:
     tensors = {name: value.detach().cpu() for name, value in compute().items()}
-    # A full disk: torch's own writer has a RuntimeError for it.
+    # torch.save raises RuntimeError when the disk is full.
     with suppress(WriteError, OSError, RuntimeError):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_tensors(path, {"name": path.name, "tensors": tensors})
@@ -70,16 +76,16 @@ def _compute_and_store(path: Path, compute: Callable[[], Tensors]) -> Tensors:
 
 
 def _load(path: Path, silent: bool = False) -> Tensors | None:
-    """The tensors in a file of that name; None if it is not there, or can't be believed, which is told once."""
+    """The tensors of a file; None if it does not exist or is damaged, which is printed unless `silent`."""
     try:
         stored = load_tensors(path)
         if stored.get("name") != path.name:
-            raise DamagedError("it is a copy of another")
+            raise DamagedError("it is a copy of another file")
     except OSError:
         return None
     except DamagedError as error:
         if not silent:
-            print_status(f"{path}: is damaged ({error}); what it held is computed anew")
+            print_status(f"{path}: is damaged ({error}) and is computed anew")
         return None
     tensors: Tensors = stored["tensors"]
     return tensors

@@ -1,4 +1,4 @@
-"""Files of tensors that end in a checksum of what was written, so that a damaged file is not believed."""
+"""Files of tensors that end in a checksum, so that damage is detected before unpickling."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import IO, Any, cast
 from gr_cli.system.files import write_atomically
 from gr_cli.system.reading import open_regular
 
-# It follows the end of the zip archive that torch writes, where readers of such archives do not look.
+# The checksum follows the zip archive that torch writes; zip readers ignore what stands there.
 _TRAILER_PREFIX = b"\ngr-blake2b:"
 _TRAILER_BYTES = len(_TRAILER_PREFIX) + 64 + 1
 _CHUNK_BYTES = 1 << 20
 
 
 class DamagedError(ValueError):
-    """A file does not hold what was written into it."""
+    """The content of a file is not what was written."""
 
 
 class _HashingWriter:
-    """Passes on what is written to a file, and hashes it."""
+    """A binary file for writing that hashes what passes through."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._hash = file, _new_hash()
@@ -47,15 +47,15 @@ def _trailer(content: hashlib.blake2b) -> bytes:
 
 
 def checksum(content: bytes) -> str:
-    """The checksum of the content of a file, as hexadecimal digits."""
+    """BLAKE2b checksum as hexadecimal digits."""
     return hashlib.blake2b(content, digest_size=32).hexdigest()
 
 
 def save_tensors(path: Path, values: Mapping[str, Any]) -> None:
-    """Write tensors and plain values with `torch.save`, and a checksum after them; whole or not at all.
+    """Write tensors and plain values atomically with `torch.save`, followed by a checksum.
 
     Raises:
-        WriteError: as `write_whole`.
+        WriteError: See `write_atomically`.
     """
     import torch
 
@@ -68,11 +68,11 @@ def save_tensors(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """The mapping that `save_tensors` wrote, on the CPU.
+    """Load what `save_tensors` wrote, onto the CPU.
 
     Raises:
-        DamagedError: the file holds something else.
-        OSError: it is not there, or may not be read.
+        DamagedError: The file has other content.
+        OSError: The file does not exist or may not be read.
     """
     import torch
 
@@ -81,12 +81,12 @@ def load_tensors(path: Path) -> dict[str, Any]:
         _verify_checksum(file, size)
         file.seek(0)
         try:
-            found = torch.load(file, map_location="cpu", weights_only=True)
+            values = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever unpickling raises
             raise DamagedError(f"it can't be read: {type(error).__name__}") from error
-    if not isinstance(found, dict):
-        raise DamagedError("it holds no values by name")
-    return found
+    if not isinstance(values, dict):
+        raise DamagedError("it holds no mapping of names to values")
+    return values
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -97,14 +97,14 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _verify_checksum(file: IO[bytes], content_bytes: int) -> None:
-    """Compare the first `size` bytes of a file with the checksum that follows them."""
+    """Compare the first `content_bytes` bytes of a file with the checksum that follows them."""
     file.seek(max(0, content_bytes))
-    trailer, found, left = file.read(), _new_hash(), content_bytes
+    trailer, content, remaining = file.read(), _new_hash(), content_bytes
     if content_bytes < 0 or not trailer.startswith(_TRAILER_PREFIX):
         raise DamagedError("it does not end in a checksum")
     file.seek(0)
-    while left > 0 and (chunk := file.read(min(_CHUNK_BYTES, left))):
-        found.update(chunk)
-        left -= len(chunk)
-    if trailer != _trailer(found):
+    while remaining > 0 and (chunk := file.read(min(_CHUNK_BYTES, remaining))):
+        content.update(chunk)
+        remaining -= len(chunk)
+    if trailer != _trailer(content):
         raise DamagedError("its checksum differs")

@@ -1,4 +1,4 @@
-"""The versions of what a run is computed with."""
+"""Versions of the source code and of the libraries."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ _LIBRARIES = ("gr-cli", "torchvision", "hydra-core", "omegaconf", "numpy", "pand
 
 @lru_cache(maxsize=1)
 def commit() -> str | None:
-    """The commit of this program's sources, `-dirty` if they were changed since; None if they are in no repository."""
+    """Git commit of this program's source code, with `-dirty` after uncommitted changes; None without a repository."""
     home = Path(__file__).parent
     try:
-        # Installed in somebody else's repository, the sources are not tracked there.
+        # `ls-files` fails if the code is installed inside of another project's repository.
         describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        for words in (["ls-files", "--error-unmatch", Path(__file__).name], describe):
-            found = subprocess.run(["git", *words], cwd=home, capture_output=True, text=True, check=True, timeout=10)
+        for arguments in (["ls-files", "--error-unmatch", Path(__file__).name], describe):
+            done = subprocess.run(["git", *arguments], cwd=home, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip() or None
+    return done.stdout.strip() or None
 
 
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
-    """The versions of the libraries that are installed, by name."""
-    found = {}
+    """Versions of the installed libraries, by name."""
+    versions = {}
     for name in _LIBRARIES:
         with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+            versions[name] = importlib.metadata.version(name)
+    return versions

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing of files: an interrupted write leaves the previous file."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from gr_cli.errors import FolderError, WriteError
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to the disk and rename it.
+    """Call `write` with a temporary file, flush it to the disk and rename it to `path`.
 
     Raises:
-        WriteError: the disk is full, the folder is read-only, ...; what was at `path` is still there.
+        WriteError: The disk is full, the folder is read-only, ...; the previous file is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with suppress(FileNotFoundError):
             temporary.unlink()
-        with temporary.open("x+b") as file:  # made anew: a link of that name would lead elsewhere
+        with temporary.open("x+b") as file:  # `x`: never follow a symbolic link of that name
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -41,17 +41,17 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def _underlying_os_error(error: BaseException | None) -> OSError | None:
-    """The error of the disk that is behind another: torch and others raise one of their own on top of it."""
+    """The OSError that caused an error: torch and others wrap it in one of their own."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def replace_file(source: Path, target: Path) -> None:
-    """Let a whole file take the place of another.
+    """Rename `source` to `target`, which is replaced.
 
     Raises:
-        WriteError: as `write_whole`.
+        WriteError: See `write_atomically`.
     """
     try:
         os.replace(source, target)
@@ -60,10 +60,10 @@ def replace_file(source: Path, target: Path) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, if it is there.
+    """Remove a file, if it exists.
 
     Raises:
-        WriteError: it can't be removed.
+        WriteError: It can't be removed.
     """
     try:
         path.unlink(missing_ok=True)
@@ -72,24 +72,24 @@ def remove_file(path: Path) -> None:
 
 
 def _write_error(path: Path, error: OSError) -> WriteError:
-    why = error.strerror or error
+    reason = error.strerror or error
     return WriteError(
-        f"{path}: can't be written ({why}); what was there is unchanged; make room, and repeat the command"
+        f"{path}: can't be written ({reason}); the previous file is unchanged; free disk space, and repeat the command"
         if error.errno in (errno.ENOSPC, errno.EDQUOT)
-        else f"{path}: can't be written ({why}); what was there is unchanged; see to it that its folder may be written"
+        else f"{path}: can't be written ({reason}); the previous file is unchanged; make its folder writable"
     )
 
 
 def folder_error(folder: Path, error: OSError) -> FolderError:
-    """What to raise when a folder that is needed can't be made."""
-    return FolderError(f"{folder}: can't be made ({error.strerror}); run from a folder that you may write")
+    """The error to raise when a folder can't be created."""
+    return FolderError(f"{folder}: can't be created ({error.strerror}); run from a folder that you may write to")
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it, unless it is there.
+    """Create a folder and its parents, unless they exist.
 
     Raises:
-        FolderError: it can't be made.
+        FolderError: It can't be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -98,22 +98,22 @@ def make_folder(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, whole or not at all; bytes of file names that are no UTF-8 are written out."""
+    """Write `text` atomically as UTF-8; undecodable bytes of file names are written as escapes."""
     write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write `value` as JSON that a person can read."""
+    """Write `value` atomically as indented JSON."""
     write_text(path, json_text(value))
 
 
 def json_text(value: Mapping[str, Any]) -> str:
-    """`value` as JSON that a person can read."""
+    """`value` as indented JSON."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def csv_text(columns: list[str], rows: list[list[Any]]) -> str:
-    """Rows as CSV; floats with 6 decimals, None empty."""
+    """Rows as CSV: floats with 6 decimals, None as an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

@@ -1,6 +1,6 @@
-"""Locks, which end with the process that holds them.
+"""Locks between processes; the operating system releases them when a process ends.
 
-Those of folders are made here, by flock: whether one is held must be seen without taking it, which `filelock` can't do.
+Folders are locked with `flock` itself: `filelock` can't tell whether a lock is held without acquiring it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 try:
     import fcntl
-except ImportError:  # Windows: two runs on one folder are not refused there
+except ImportError:  # Windows: folders are not locked
     fcntl = None  # type: ignore[assignment]
 
 LOCK_FILE = ".lock"
@@ -28,7 +28,7 @@ LOCKS_AVAILABLE = fcntl is not None
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the folder of a sweep, so that others can tell whether it still goes on; no second one is refused."""
+    """Lock the folder of a sweep, which shows other processes that it is active. A second lock is not an error."""
     with ExitStack() as stack:
         with suppress(OSError, ValueError):
             try_lock(stack.enter_context(open_regular(path / LOCK_FILE, os.O_RDWR | os.O_CREAT)))
@@ -36,7 +36,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process of this machine holds the folder of a run or a sweep; no, where there are no locks."""
+    """Whether a process of this machine has locked the folder of a run or a sweep; False without `flock`."""
     if fcntl is None:
         return False
     with suppress(OSError, ValueError), open_regular(path / LOCK_FILE) as file:
@@ -48,23 +48,25 @@ def is_locked(path: Path) -> bool:
 
 
 def try_lock(file: IO[bytes]) -> bool:
-    """Lock `file`; False if another process has. Who only looks whether it is locked takes no time to."""
+    """Lock `file`; False if another process has locked it. It retries, because `is_locked` locks it for a moment."""
     if fcntl is None:
         return True
-    for patience in (0.05, 0.2, 0.0):
+    for delay in (0.05, 0.2, 0.0):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            time.sleep(patience)
+            time.sleep(delay)
         else:
             return True
     return False
 
 
 def mutex(path: Path, timeout: float = 10.0) -> FileLock:
-    """A context in which no other process is in one of the same file, which is made if it is not there.
+    """A lock that one process can hold at a time.
 
-    Entering raises OSError where another process was in its own for `patience` seconds: it may have been stopped there.
+    Args:
+        path: Lock file; it is created if it does not exist.
+        timeout: Seconds after which entering the context raises OSError: the holder may have been suspended.
     """
     from filelock import FileLock
 
@@ -73,8 +75,12 @@ def mutex(path: Path, timeout: float = 10.0) -> FileLock:
 
 @contextmanager
 def waiting_mutex(path: Path, on_wait: Callable[[], object]) -> Iterator[None]:
-    """As `one_at_a_time`, however long the others take; before it waits, `on_wait` is called. The file is gone in the
-    end. Where it can't be made, nobody waits."""
+    """Hold a lock that is waited for without a limit.
+
+    Args:
+        path: Lock file; it is removed at the end. If it can't be created, nothing is locked.
+        on_wait: Called before waiting for another process.
+    """
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)

@@ -1,4 +1,4 @@
-"""Memory: how much there is, how much was used, and what happens when it runs out."""
+"""Memory of the machine and of the GPU, and the error when it runs out."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import torch
 
 from gr_cli.errors import GrError, OutOfMemoryError, one_line
 
-# What torch says when the machine has no memory for a tensor, or no machine could have; on a GPU it raises an error of
-# its own.
+# Parts of torch's messages when a tensor can't be allocated on the CPU; on a GPU it raises torch.OutOfMemoryError.
 _OUT_OF_MEMORY_MESSAGES = (
     "can't allocate memory",
     "not enough memory",
@@ -24,8 +23,12 @@ _OUT_OF_MEMORY_MESSAGES = (
 
 @contextmanager
 def out_of_memory_as(error_type: type[GrError] = OutOfMemoryError, runs: int = 1) -> Iterator[None]:
-    """Inside the block, make an error of that kind, one line, of the many in which memory can run out, when `runs` are
-    trained together. It says what to lower."""
+    """Turn out-of-memory errors of Python and torch into `error_type`, with a message that says what to lower.
+
+    Args:
+        error_type: Error to raise.
+        runs: Number of runs that are trained as one program.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -33,24 +36,24 @@ def out_of_memory_as(error_type: type[GrError] = OutOfMemoryError, runs: int = 1
         if (
             not gpu
             and not isinstance(error, MemoryError)
-            and not any(words in str(error) for words in _OUT_OF_MEMORY_MESSAGES)
+            and not any(text in str(error) for text in _OUT_OF_MEMORY_MESSAGES)
         ):
             raise
-        told = one_line(error).rpartition("Allocator: ")[2].partition(". Error")[0][:150]
-        together = "hydra.launcher.width or hydra.launcher.memory_mib, or " if runs > 1 else ""
-        other = ", or try device=cpu" if gpu else ""
+        detail = one_line(error).rpartition("Allocator: ")[2].partition(". Error")[0][:150]
+        launcher = "hydra.launcher.width or hydra.launcher.memory_mib, or " if runs > 1 else ""
+        other_device = ", or try device=cpu" if gpu else ""
         raise error_type(
-            f"out of memory{' on the GPU' if gpu else ''}{f' ({told})' if told else ''}; try a lower {together}"
-            f"train.batch_size, smaller memories or narrower networks{other}"
+            f"out of memory{' on the GPU' if gpu else ''}{f' ({detail})' if detail else ''}; try a lower {launcher}"
+            f"train.batch_size, smaller memories or narrower networks{other_device}"
         ) from error
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes held so far: of the GPU, else by this process; 0 where nothing can be told."""
+    """Peak memory in bytes: allocated on the GPU, else used by this process; 0 if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if found := _read_kernel_bytes("/proc/self/status", "VmHWM"):
-        return found[0]
+    if peak_values := _read_kernel_bytes("/proc/self/status", "VmHWM"):
+        return peak_values[0]
     if sys.platform == "win32":
         return 0
     import resource
@@ -60,22 +63,22 @@ def peak_memory(device: torch.device) -> int:
 
 
 def _read_kernel_bytes(path: str, name: str) -> list[int]:
-    """A number of bytes from an account of the kernel; empty where there is none."""
+    """Values of a field, in bytes, from a file of /proc; empty if there is no such file."""
     with suppress(OSError, ValueError):
         lines = Path(path).read_text(encoding="ascii").splitlines()
         return [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")]
     return []
 
 
-_CGROUP = Path("/sys/fs/cgroup")  # of the container that this process may be in
+_CGROUP = Path("/sys/fs/cgroup")  # limits of a container
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that are free: of the GPU, else of this machine and of the container that this process may be in."""
+    """Free bytes of the GPU, else of the machine or the container."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = _read_kernel_bytes("/proc/meminfo", "MemAvailable")
-    with suppress(OSError, ValueError):  # no container, or one without a limit
+    with suppress(OSError, ValueError):  # not in a container, or without a limit
         free.append(
             int((_CGROUP / "memory.max").read_text(encoding="ascii"))
             - int((_CGROUP / "memory.current").read_text(encoding="ascii"))
@@ -84,12 +87,12 @@ def available_memory(device: torch.device) -> int:
 
 
 def total_memory(device: torch.device) -> int:
-    """Bytes that there are, free or not; more than any machine has where nothing can be told."""
+    """Total bytes of the GPU, else of the machine or the container; `sys.maxsize` if unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
-    found = []
+    limits = []
     with suppress(AttributeError, OSError, ValueError):
-        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     with suppress(OSError, ValueError):
-        found.append(int((_CGROUP / "memory.max").read_text(encoding="ascii")))
-    return min(found, default=sys.maxsize)
+        limits.append(int((_CGROUP / "memory.max").read_text(encoding="ascii")))
+    return min(limits, default=sys.maxsize)

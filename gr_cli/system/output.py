@@ -1,4 +1,4 @@
-"""stdout and stderr that never fail: what can't be written, or can't be written so, ends nothing."""
+"""Robust stdout and stderr: a closed pipe, a full disk or a narrow encoding never ends a run."""
 
 from __future__ import annotations
 
@@ -10,33 +10,35 @@ import select
 import sys
 from typing import Any
 
-# For terminals and files that know no Unicode. What is not here is shown by its number.
+# Replacements of characters that an encoding lacks; others are written as escapes.
 _ASCII = {"±": "+-", "·": "-", "–": "-", "—": "-", "−": "-", "×": "x", "…": "...", "→": "->"}
 _ASCII |= dict(zip("─━│┃┌┐└┘├┤┬┴┼╭╮╯╰━╸╺", "--||+++++++++++++---", strict=True))
 
 
 class _LossyFile(io.FileIO):
-    """A file descriptor that takes everything. What it could not pass on is lost; `error` is why, the first time."""
+    """A file descriptor that drops what it can't write. `error` is the first error, or None."""
 
     error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        size, rest = memoryview(data).nbytes, memoryview(data).cast("B")
-        while rest:
+        size, remaining = memoryview(data).nbytes, memoryview(data).cast("B")
+        while remaining:
             try:
-                written = super().write(rest)
-                if written is None:  # it does not block, and is full: wait as one that blocks does
+                written = super().write(remaining)
+                if written is None:  # a full non-blocking pipe: wait for its reader
                     select.select([], [self], [])
             except OSError as error:
                 self.error = self.error or error
                 break
-            rest = rest[written or 0 :]
+            remaining = remaining[written or 0 :]
         return size
 
 
 def make_output_robust() -> None:
-    """Let nothing that this process prints end it: not a reader that is gone, a full disk, a closed stdout, or an
-    encoding that lacks a character."""
+    """Replace stdout and stderr so that printing never raises.
+
+    Covered are a closed pipe, a full disk, closed standard streams, and characters that the encoding lacks.
+    """
     codecs.register_error("gr_plain", _encode_as_ascii)
     _open_closed_standard_streams()
     for number, name in ((1, "stdout"), (2, "stderr")):
@@ -46,7 +48,7 @@ def make_output_robust() -> None:
 
 
 def output_error() -> OSError | None:
-    """Why some of what was printed to stdout is lost; None if nothing is."""
+    """The error by which output to stdout was lost; None if nothing was lost."""
     raw = _raw_file(sys.stdout)
     if not isinstance(raw, _LossyFile):
         return None
@@ -55,24 +57,24 @@ def output_error() -> OSError | None:
 
 
 def stdout_closed() -> bool:
-    """Whether nobody reads stdout any more: it is a pipe, and its other end is closed."""
+    """Whether stdout is a pipe whose reader has closed it."""
     error = output_error()
     return error is not None and error.errno == errno.EPIPE
 
 
 def incomplete_output_message() -> str | None:
-    """A line for what stdout was to take and could not; None if it is whole, or its reader left."""
+    """The message that output to stdout was lost; None if it is complete, or the reader closed the pipe."""
     error = output_error()
     if error is None or error.errno == errno.EPIPE:
         return None
-    return f"stdout can't be written ({error.strerror}); some of what it was to show is lost"
+    return f"stdout can't be written ({error.strerror}); part of the output is lost"
 
 
 def _robust_stream(stream: io.TextIOWrapper | None, number: int) -> io.TextIOWrapper:
-    """The same stream by another way; one of its own to the null device where there is none."""
+    """A robust stream on the same file descriptor; without one, to the null device."""
     try:
         if stream is None:
-            raise ValueError("it was closed when this process began")
+            raise ValueError("closed before this process started")
         raw = _LossyFile(stream.fileno(), "wb", closefd=False)
     except (OSError, ValueError):
         raw = _LossyFile(os.open(os.devnull, os.O_WRONLY), "wb")
@@ -90,8 +92,10 @@ def _raw_file(stream: Any) -> Any:
 
 
 def _open_closed_standard_streams() -> None:
-    """Open what was closed of stdin, stdout and stderr on the null device, so that no file gets its number: it would
-    be written to by all that print."""
+    """Open closed standard streams on the null device.
+
+    Otherwise the next opened file would get the descriptor of stdout, and everything printed would be written into it.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -104,7 +108,7 @@ def _open_closed_standard_streams() -> None:
 
 
 def _encode_as_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What stands for characters that an encoding lacks. Bytes of a file name that were no text stay what they are."""
+    """Codec error handler: ASCII for characters that the encoding lacks, raw bytes for undecodable file names."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     character, end = error.object[error.start], error.start + 1

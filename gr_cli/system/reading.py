@@ -1,6 +1,6 @@
-"""Read files of folders that may come from anywhere: regular files of bounded size, plain values of bounded depth.
+"""Safe reading of files from untrusted folders: regular files of limited size, plain values of limited depth.
 
-Whatever is wrong with a file is an `OSError`, or a `ValueError` that says it in one line and names the file.
+Anything wrong with a file raises an `OSError`, or a `ValueError` whose one-line message begins with the file's name.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import IO, Any, NoReturn
 
 import yaml
 
-MAX_TEXT_BYTES = 4 << 20  # bytes of a configuration, a status, a list of jobs
-MAX_TABLE_BYTES = 256 << 20  # bytes of a table
+MAX_TEXT_BYTES = 4 << 20  # limit for a configuration, status.json, sweep.json
+MAX_TABLE_BYTES = 256 << 20  # limit for a CSV table
 _MAX_DEPTH = 64  # levels of nested lists and mappings
-_MAX_INT = 2**63 - 1  # torch's whole numbers
-_MAX_FLOAT = 1e100  # its square can still be counted with
+_MAX_INT = 2**63 - 1  # of torch's int64
+_MAX_FLOAT = 1e100  # its square is finite
 _LONG_NUMBER = re.compile(r"(?=.{100})[-+]?(0[xb][\da-f_]+|[-+.:_\de]+)", re.ASCII | re.IGNORECASE)
 
 _FILE_TYPE_NAMES = {
@@ -37,13 +37,14 @@ _FILE_TYPE_NAMES = {
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> IO[bytes]:
-    """Open a file as with `os.open`, unless it is a link, a pipe or anything else that is no regular file.
+    """Open a regular file in binary mode, with the flags of `os.open`; links, pipes and devices are refused.
 
     Raises:
-        OSError, ValueError: it is not there, may not be read, or is of another kind.
+        OSError: The file does not exist or may not be read.
+        ValueError: It is not a regular file.
     """
     try:
-        _check_is_regular(path, os.lstat(path).st_mode)  # before opening: that alone may have an effect on a device
+        _check_is_regular(path, os.lstat(path).st_mode)  # before opening, which can have an effect on a device
     except FileNotFoundError:
         if not flags & os.O_CREAT:
             raise
@@ -61,15 +62,16 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> IO[bytes]:
 def _check_is_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         raise ValueError(
-            f"{path.name} is {_FILE_TYPE_NAMES.get(stat.S_IFMT(mode), 'something else')}, and no regular file"
+            f"{path.name} is {_FILE_TYPE_NAMES.get(stat.S_IFMT(mode), 'a special file')}, not a regular file"
         )
 
 
 def read_bytes(path: Path, max_bytes: int = MAX_TABLE_BYTES) -> bytes:
-    """The content of a regular file of at most so many bytes.
+    """The content of a regular file.
 
     Raises:
-        OSError, ValueError: it can't be read, or is larger.
+        OSError: The file can't be read.
+        ValueError: It is not a regular file, or larger than `max_bytes`.
     """
     with open_regular(path) as file:
         content = file.read(max_bytes + 1)
@@ -79,37 +81,39 @@ def read_bytes(path: Path, max_bytes: int = MAX_TABLE_BYTES) -> bytes:
 
 
 def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
-    """The content of a file of UTF-8, whatever the locale.
+    """The content of a UTF-8 file, independent of the locale.
 
     Raises:
-        OSError, ValueError: it can't be read, is larger, or no text.
+        OSError: The file can't be read.
+        ValueError: It is larger than `max_bytes`, or not text.
     """
     content = read_bytes(path, max_bytes)
     with naming_file(path):
         text = content.decode("utf-8")
         if "\0" in text:
-            raise ValueError("holds NUL bytes, and is no text")
+            raise ValueError("holds NUL bytes, and is not text")
     return text
 
 
 @contextmanager
 def naming_file(path: Path) -> Iterator[None]:
-    """Make a `ValueError` that begins with the file's name of what its content raises inside the block."""
+    """Turn errors in the content of a file into a `ValueError` that begins with the file's name."""
     try:
         yield
     except KeyError as error:
         raise ValueError(f"{path.name} has no {error.args[0]!r}") from error
     except (RecursionError, OverflowError, TypeError) as error:
-        raise ValueError(f"{path.name} holds no plain values ({type(error).__name__})") from error
+        raise ValueError(f"{path.name} holds other than plain values ({type(error).__name__})") from error
     except (csv.Error, yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path.name} {' '.join(str(error).split())[:200]}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The mapping of plain values that a JSON file holds.
+    """Read the mapping of plain values in a JSON file.
 
     Raises:
-        OSError, ValueError: it can't be read, or is anything else.
+        OSError: The file can't be read.
+        ValueError: It holds anything else.
     """
     text = read_text(path)
     with naming_file(path):
@@ -125,19 +129,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping of plain values that a YAML file holds, without anchors, aliases and tags.
 
     Raises:
-        OSError, ValueError: it can't be read, or is anything else.
+        OSError: The file can't be read.
+        ValueError: It holds anything else.
     """
     text = read_text(path)
     with naming_file(path):
         depth = 0
         for event in yaml.parse(text, _Loader):
-            # Ten lines of aliases of aliases are a billion values.
+            # Ten lines of nested aliases expand to a billion values.
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 raise ValueError("holds YAML anchors or aliases")
-            # To read a number takes a time that grows with the square of its length.
+            # Parsing a number takes time quadratic in its length.
             scalar = event if isinstance(event, yaml.ScalarEvent) else None
             if scalar and (scalar.tag or scalar.implicit[0]) and _LONG_NUMBER.fullmatch(scalar.value):
-                raise ValueError("holds a number of more digits than any has")
+                raise ValueError("holds a number with too many digits")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _MAX_DEPTH:
                 raise _depth_error()
@@ -145,10 +150,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, by column.
+    """Read the rows of a CSV file, as text by column.
 
     Raises:
-        OSError, ValueError: it can't be read, or its rows are not as wide as its header.
+        OSError: The file can't be read.
+        ValueError: A row has another number of cells than the header, or a column stands twice.
     """
     text = read_text(path, MAX_TABLE_BYTES)
     with naming_file(path):
@@ -156,43 +162,45 @@ def read_table(path: Path) -> list[dict[str, str]]:
         header = next(rows, [])
         if not header or len(set(header)) < len(header):
             raise ValueError("names a column twice" if header else "is empty")
-        found = []
+        table = []
         for number, row in enumerate(rows, 2):
             if len(row) != len(header):
-                raise ValueError(f"has {len(row)} cells in row {number}, and {len(header)} in its header")
-            found.append(dict(zip(header, row, strict=True)))
-        return found
+                raise ValueError(f"has {len(row)} cells in row {number}, but {len(header)} in its header")
+            table.append(dict(zip(header, row, strict=True)))
+        return table
 
 
 def parse_finite_float(text: str) -> float:
-    """The finite number that a cell of a table holds.
+    """Parse a finite number from a cell of a table.
 
     Raises:
-        ValueError: it holds none.
+        ValueError: The text is anything else.
     """
     try:
         value = float(text) if "_" not in text else math.nan
     except ValueError:
         value = math.nan
     if not abs(value) <= _MAX_FLOAT:
-        raise ValueError(f"{text[:40]!r} is no number")
+        raise ValueError(f"{text[:40]!r} is not a number")
     return value
 
 
 def read_error_reason(error: BaseException) -> str:
-    """Why a file could not be read, in one line without its path."""
+    """The reason of an error in reading a file, in one line without its path."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join((text or type(error).__name__).split())[:200]
 
 
 def check_plain_mapping(value: Any) -> dict[str, Any]:
-    """`value`, if it is a mapping of texts, finite numbers, truth values, null, and lists and mappings of these.
+    """Check that `value` is a mapping of strings to plain values, and return it.
+
+    Plain values are strings, finite numbers, booleans, null, and lists and mappings of these.
 
     Raises:
-        ValueError: it is anything else.
+        ValueError: It holds anything else.
     """
     if not isinstance(value, dict):
-        raise ValueError(f"holds {_type_name(value)}, and no settings by name")
+        raise ValueError(f"holds {_type_name(value)}, not a mapping of names to values")
     _check_plain(value, 0)
     return value
 
@@ -203,15 +211,15 @@ def _check_plain(value: Any, depth: int) -> None:
     if isinstance(value, (dict, list)):
         for name in value if isinstance(value, dict) else ():
             if not isinstance(name, str):
-                raise ValueError(f"has {str(name)[:40]!r} for a name")
-        for part in value.values() if isinstance(value, dict) else value:
-            _check_plain(part, depth + 1)
+                raise ValueError(f"has {str(name)[:40]!r} as a name")
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_plain(item, depth + 1)
     elif isinstance(value, int) and not -_MAX_INT <= value <= _MAX_INT:
         raise ValueError("holds a number beyond 2^63")
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError("holds a number that is not finite")
     elif isinstance(value, str) and "\0" in value:
-        raise ValueError("holds text with a NUL")
+        raise ValueError("holds text with a NUL character")
     elif not (value is None or isinstance(value, (str, bool, int, float))):
         raise ValueError(f"holds {_type_name(value)}")
 
@@ -220,7 +228,7 @@ def _type_name(value: Any) -> str:
     names = {
         list: "a list",
         str: "text",
-        bool: "a truth value",
+        bool: "a boolean",
         int: "a number",
         float: "a number",
         type(None): "nothing",
@@ -229,27 +237,27 @@ def _type_name(value: Any) -> str:
 
 
 def _depth_error() -> ValueError:
-    return ValueError(f"is nested more than {_MAX_DEPTH} deep")
+    return ValueError(f"is nested more than {_MAX_DEPTH} levels deep")
 
 
 def _reject_number(text: str) -> NoReturn:
-    raise ValueError(f"holds {text}, which is no number")
+    raise ValueError(f"holds {text}, which is not a number")
 
 
 def _dict_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("names something twice")
-    return found
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        raise ValueError("has a name twice")
+    return mapping
 
 
-# The one written in C takes a tenth of the time, which counts where there are a thousand files.
+# The loader in C is ten times as fast, which matters for a thousand files.
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Plain values only. A name that stands twice is refused: one of its values would be lost."""
+    """YAML loader of plain values; a name that stands twice is an error instead of the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         names = [name.value for name, _ in node.value]
         if len(set(map(str, names))) < len(names):
-            raise ValueError("names something twice")
-        found: dict[Hashable, Any] = super().construct_mapping(node, deep)
-        return found
+            raise ValueError("has a name twice")
+        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return mapping

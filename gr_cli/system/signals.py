@@ -1,4 +1,4 @@
-"""Signals as requests to stop, what may not keep them waiting, and how they reach the processes of a sweep."""
+"""Signals as requests to stop, time limits after a request, and stopping the worker processes of a sweep."""
 
 from __future__ import annotations
 
@@ -17,39 +17,37 @@ from typing import IO, Any, NoReturn
 
 try:
     import fcntl
-except ImportError:  # Windows: there, the processes of a sweep end with their jobs
+except ImportError:  # Windows: worker processes end after their current job
     fcntl = None  # type: ignore[assignment]
 
-# Ctrl-C, the end of an allocation, a terminal that is closed.
+# Ctrl-C, the end of a job of a cluster, a closed terminal.
 _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _LIFELINE_VARIABLE = "GR_LIFELINE"
 _POLL_SECONDS = 0.25
 
-
-# Whether this process was asked to stop, and is leaving.
+# Whether this process has received a request to stop.
 _stop_requested = threading.Event()
 
 
 class DeadlineExceeded(BaseException):
-    """What was waited for takes too long. No ordinary exception: who tries again after these shall not after this."""
+    """A block took longer than its time limit. A BaseException, so that retry loops don't swallow it."""
 
 
 def _stop_signals() -> list[signal.Signals]:
-    """The signals that ask this process to stop, where this thread can handle them. One that is ignored, as by nohup,
-    asks for nothing."""
-    numbers = [getattr(signal, name) for name in _STOP_SIGNALS if hasattr(signal, name) and _in_main_thread()]
-    return [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    """The stop signals that this thread can handle, without those that are ignored (by `nohup`, for instance)."""
+    signals = [getattr(signal, name) for name in _STOP_SIGNALS if hasattr(signal, name) and _in_main_thread()]
+    return [number for number in signals if signal.getsignal(number) != signal.SIG_IGN]
 
 
 @contextmanager
 def _signal_handlers(handlers: dict[signal.Signals, Any]) -> Iterator[None]:
-    """Replace signal handlers inside the block; those of before may be of another library, or of C code (None)."""
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    """Replace signal handlers inside the block, and restore them."""
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number, handler in previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: set by C code
 
 
 def _in_main_thread() -> bool:
@@ -58,11 +56,11 @@ def _in_main_thread() -> bool:
 
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """An event that Ctrl-C, SIGTERM or SIGHUP sets; a second Ctrl-C leaves at once."""
+    """An event that Ctrl-C, SIGTERM and SIGHUP set; a second Ctrl-C raises KeyboardInterrupt."""
     stop = threading.Event()
 
     def request(number: int, frame: FrameType | None) -> None:
-        # Only Ctrl-C: SIGTERM comes twice where a scheduler sends it to a group of processes, and to each again.
+        # Not SIGTERM: schedulers may send it to the process group and to each process again.
         if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.set()
@@ -74,7 +72,7 @@ def stop_requests() -> Iterator[threading.Event]:
 
 @contextmanager
 def signals_as_keyboard_interrupts() -> Iterator[None]:
-    """Inside the block, SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, unless one was heard already."""
+    """Let the first SIGTERM or SIGHUP raise KeyboardInterrupt inside the block, as Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if not _stop_requested.is_set():
@@ -88,69 +86,71 @@ def signals_as_keyboard_interrupts() -> Iterator[None]:
 
 @contextmanager
 def deadline_after_stop(seconds: float, start_now: bool = False) -> Iterator[None]:
-    """From a request to stop on, or `at_once`, the block has so many seconds left.
+    """Limit the time of a block after a request to stop.
+
+    Args:
+        seconds: Time that the block has left after the request.
+        start_now: Whether the time starts at once instead.
 
     Raises:
-        Overdue: they are over.
+        DeadlineExceeded: The time is over.
     """
     if not _in_main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
-    inside = True
+    in_block = True
 
-    def give_up(number: int, frame: FrameType | None) -> None:
-        if inside:
+    def raise_deadline(number: int, frame: FrameType | None) -> None:
+        if in_block:
             raise DeadlineExceeded(f"no answer within {seconds:g} seconds")
 
-    def noting(handler: Any) -> Any:
+    def with_timer(handler: Any) -> Any:
         def request(number: int, frame: FrameType | None) -> None:
-            if not signal.getitimer(signal.ITIMER_REAL)[0]:  # a second request gives no more time
+            if not signal.getitimer(signal.ITIMER_REAL)[0]:  # a second request does not extend the time
                 signal.setitimer(signal.ITIMER_REAL, seconds)
             handler(number, frame)
 
         return request if callable(handler) else handler
 
-    handlers = {number: noting(signal.getsignal(number)) for number in _stop_signals()}
-    with _signal_handlers(handlers | {signal.SIGALRM: give_up}):
+    handlers = {number: with_timer(signal.getsignal(number)) for number in _stop_signals()}
+    with _signal_handlers(handlers | {signal.SIGALRM: raise_deadline}):
         if start_now:
             signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
             try:
                 yield
             finally:
-                inside = False
+                in_block = False
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
 
 
-# --- the processes of a sweep
+# --- worker processes of a sweep
 #
-# They end with the process of the command, however that ends, and save what they train. Both sides lock parts of one
-# file: the command its first byte, for as long as the sweep goes on, which no process outlives; each of the others the
-# second one, until what it trained is saved. None of them ends before all have saved: a launcher that misses one kills
-# the others.
+# Workers save their runs and end when the process of the command ends, in whatever way. The lifeline is a file in which
+# the command locks the first byte until it ends, and each worker holds a shared lock on the second byte until its run
+# is saved. A worker exits only after all workers have saved: launchers kill the other workers when one is lost.
 
 _COMMAND_BYTE, _WORKERS_BYTE = 0, 1
 
-
-# The file of this process, where it is that of the command: as long as it lives, since a launcher may keep the others
-# for another sweep.
+# The lifeline of the command's process. It is kept after a sweep, because a launcher may reuse the workers.
 _command_files: list[IO[bytes]] = []
 
 
 @contextmanager
 def lifeline() -> Iterator[None]:
-    """Processes that are started inside the block, and call `hold_lifeline`, save and leave when this one is asked to
-    stop, or ends without a word. A request waits for them; a second one does not.
+    """Make workers that are started inside the block stop with this process. They have to call `join_lifeline`.
+
+    A request to stop waits until the workers have saved their runs; a second request does not wait.
 
     Raises:
-        KeyboardInterrupt: it was asked to stop, and they have left.
+        KeyboardInterrupt: This process received a request to stop, and the workers have ended.
     """
     if fcntl is None or not _in_main_thread():
         yield
         return
     if not _command_files:
-        file = NamedTemporaryFile(prefix="gr-", buffering=0, delete=False)  # noqa: SIM115  open until it is cut
+        file = NamedTemporaryFile(prefix="gr-", buffering=0, delete=False)  # noqa: SIM115  open until the sweep is stopped
         atexit.register(Path(file.name).unlink, missing_ok=True)
         fcntl.lockf(file, fcntl.LOCK_EX, 1, _COMMAND_BYTE)
         _command_files.append(file)
@@ -171,34 +171,34 @@ def lifeline() -> Iterator[None]:
         os.environ.pop(_LIFELINE_VARIABLE, None)
 
 
-# The file of this process, where it is one of a sweep's.
+# The lifeline of a worker process.
 _worker_files: list[int] = []
 
 
 def join_lifeline() -> None:
-    """In a process that trains runs of a sweep: save and end with the process of the command that began the sweep."""
+    """In a worker process: save the run and exit when the process of the command ends."""
     if _worker_files and _command_has_ended(_worker_files[0]):
         _exit_with_all_workers(_worker_files[0])
     command, _, name = os.environ.get(_LIFELINE_VARIABLE, "").partition(":")
-    if command in ("", str(os.getpid())) or fcntl is None:  # a launcher may run jobs in the command's own process
+    if command in ("", str(os.getpid())) or fcntl is None:  # the launcher runs jobs in the command's own process
         return
     del os.environ[_LIFELINE_VARIABLE]
     try:
         file = os.open(name, os.O_RDWR)
     except OSError:
-        os.kill(os.getpid(), signal.SIGTERM)  # the command is gone already
+        os.kill(os.getpid(), signal.SIGTERM)  # the command has ended already
         return
     _worker_files.append(file)
     fcntl.lockf(file, fcntl.LOCK_SH, 1, _WORKERS_BYTE)
     for number in _stop_signals():
-        if number != signal.SIGTERM:  # a terminal sends it to all: the command hears it, and asks this process to stop
+        if number != signal.SIGTERM:  # sent to all processes of a terminal: the command passes it on
             signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:
         while not _command_has_ended(file):
             time.sleep(_POLL_SECONDS)
-        Path(name).unlink(missing_ok=True)  # the command may have had no time to
-        while callable(signal.getsignal(signal.SIGTERM)):  # a run is under way: it is a request
+        Path(name).unlink(missing_ok=True)  # if the command was killed
+        while callable(signal.getsignal(signal.SIGTERM)):  # during a run: a request to save it and stop
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(_POLL_SECONDS)
         _exit_with_all_workers(file)
@@ -207,7 +207,7 @@ def join_lifeline() -> None:
 
 
 def exit_if_worker() -> None:
-    """After a run that was asked to stop, end the process that holds a lifeline: it would be handed the next run."""
+    """Exit a worker process after an interrupted run: the launcher would give it the next run."""
     if _worker_files:
         _exit_with_all_workers(_worker_files[0])
 
@@ -227,7 +227,7 @@ def _exit_with_all_workers(file: int) -> NoReturn:
 
 
 def _try_lock_byte(file: int, operation: int, byte: int) -> bool:
-    """Lock a byte of an open file; False if another process has it."""
+    """Lock a byte of an open file; False if another process has locked it."""
     try:
         fcntl.lockf(file, operation | fcntl.LOCK_NB, 1, byte)
     except OSError:

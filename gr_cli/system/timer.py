@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""Timer of the phases of training."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from time import perf_counter
 
 @dataclass
 class Timer:
-    """Seconds spent on each kind of work, by name."""
+    """Accumulates seconds by phase.
+
+    Attributes:
+        seconds: Seconds since the last reset, by phase.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
+        """Add the seconds of the block to phase `name`."""
         start = perf_counter()
         try:
             yield
@@ -23,18 +28,22 @@ class Timer:
             self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
 
     def reset(self) -> dict[str, float]:
-        """The seconds so far; the clock begins again."""
-        taken, self.seconds = self.seconds, {}
-        return taken
+        """Return the seconds by phase and start again from 0."""
+        seconds, self.seconds = self.seconds, {}
+        return seconds
 
     def timing_row(self, samples: int, runs: int = 1) -> dict[str, float]:
-        """What the seconds so far come to, of one of so many `runs` that were trained together, each on so many current
-        samples; the clock begins again."""
+        """The row of timing.csv for one run; starts again from 0.
+
+        Args:
+            samples: Samples of the current task that each run was trained on.
+            runs: Runs that were trained as one program and share the time.
+        """
         seconds = {name: value / runs for name, value in self.reset().items()}
         training = sum(seconds.get(name, 0.0) for name in ("solver", "generator", "consolidation"))
         row = {f"{name}_seconds": seconds.get(name, 0.0) for name in _TIMED_PHASES}
         return row | {"samples_per_second": samples / training if training else float("nan")}
 
 
-# Kinds of work that are timed; consolidation is what a strategy does at the two ends of a task.
+# `consolidation` is what a strategy does at the beginning and the end of a task.
 _TIMED_PHASES = ("solver", "generator", "consolidation", "evaluation")

@@ -250,7 +250,7 @@ def test_waiting_for_another_process_is_reported(monkeypatch):
 
         monkeypatch.setattr(cache, "print_status", tell)
         assert cache.cached(Path("kept/one.pt"), lambda: {"x": torch.ones(2)})["x"].sum() == 2
-    assert told == ["another process computes what is missing in kept; this one waits for it"]
+    assert told == ["waiting for another process that computes kept/one.pt"]
 
 
 def test_progress_is_shown_on_a_terminal(monkeypatch, capsys):

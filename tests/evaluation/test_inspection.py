@@ -155,7 +155,7 @@ def test_unwritable_picture_is_one_line(gr_run):
     Path("outputs").write_text("a file")
     code, _, err = gr_run("inspect=true")
     assert (code, err.count("\n")) == (2, 1)
-    assert "can't be made" in err
+    assert "can't be created" in err
 
 
 def test_inspection_does_not_change_the_run_folder(gr_run):

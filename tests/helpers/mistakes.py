@@ -35,7 +35,7 @@ MISTAKES = [
     ("log.every=0", "log.every=0: must be a whole number ≥ 1"),
     ("scenario=clas", "scenario=clas: must be one of class, domain, task"),
     ("device=tpu", "device=tpu: must be auto, cpu, cuda or cuda:<number>"),
-    ("device=cuda:99", "this machine has .* usable GPUs"),
+    ("device=cuda:99", "is not available: this machine has .* usable GPUs"),
     ("threads=0", "threads=0: must be a whole number ≥ 1 and ≤ 1024 or null"),
     ("download=perhaps", "download=perhaps: must be true or false"),
     ("strategy.replay_weight=abc", "must be a number ≥ 0 or one of by_tasks, by_old_tasks; the default is 1.0"),

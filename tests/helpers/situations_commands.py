@@ -153,7 +153,7 @@ COMMANDS: Table = {
     ],
     "system/devices.py": [
         ("must be auto, cpu", lambda hands: ContinualTrainer(SimpleMLP(), device="tpu")),
-        ("this machine has {} usable GPUs", mistake("device=cuda:99")),
+        ("is not available: this machine has {} usable GPUs", mistake("device=cuda:99")),
     ],
     "system/memory.py": [
         ("out of memory", mistake("model.hidden_sizes=[1000000000000000000]")),

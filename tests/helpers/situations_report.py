@@ -30,7 +30,7 @@ REPORT: Table = {
     ],
     "system/files.py": [
         (
-            "can't be made",
+            "can't be created",
             reported("--figures", "taken", harm=lambda folder: Path("taken").write_text("a file")),
         )
     ],

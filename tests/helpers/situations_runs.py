@@ -230,9 +230,9 @@ RUNS: Table = {
     "system/files.py": [
         ("make room, and repeat the command", writing_fails(errno.ENOSPC)),
         ("see to it that its folder may be written", writing_fails(errno.EROFS)),
-        ("can't be made", no_folder_can_be_made()),
-        ("can't be made", no_folder_can_be_made("-m", "seed=0,1")),
-        ("can't be made", no_folder_can_be_made("inspect=true")),
+        ("can't be created", no_folder_can_be_made()),
+        ("can't be created", no_folder_can_be_made("-m", "seed=0,1")),
+        ("can't be created", no_folder_can_be_made("inspect=true")),
     ],
     "results/folder.py": [
         ("is running this very run", a_folder_that_is_taken),

@@ -177,7 +177,7 @@ def test_plain_values_are_read_as_they_were_written(tmp_path):
     assert read_table(path) == [{"a": "1", "b": "x\ny"}]
     assert parse_finite_float("-1.5e3") == -1500.0
     for cell in ("nan", "inf", "1e300", "1_0", "", "x"):
-        with pytest.raises(ValueError, match="is no number"):
+        with pytest.raises(ValueError, match="is not a number"):
             parse_finite_float(cell)
 
 

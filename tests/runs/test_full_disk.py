@@ -99,7 +99,7 @@ def test_a_disk_that_fills_at_any_file_damages_none(gr_run, tmp_path, monkeypatc
         code, _, err = gr_run(*WORDS)
         assert code == 1, (last, err)
         assert err.count("\n") == 1, err
-        assert "can't be written (No space left on device); what was there is unchanged; make room" in err
+        assert "can't be written (No space left on device); the previous file is unchanged; free disk space" in err
         said.add(Path(err.removeprefix("gr-run: ").partition(":")[0]).name)
         assert_whole(home)
         disk(Disk())
@@ -129,5 +129,5 @@ def test_a_folder_that_may_not_be_written_is_one_line(gr_run, monkeypatch, words
     monkeypatch.setattr(Path, "mkdir", refused)
     code, _, err = gr_run(*words, *WORDS)
     assert code == 2 and err.count("\n") == 1
-    assert "can't be made (Read-only file system)" in err
+    assert "can't be created (Read-only file system)" in err
     assert not Path("outputs").exists()

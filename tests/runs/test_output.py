@@ -47,7 +47,7 @@ def assert_finished(number=1):
     assert states == ["finished"] * number
 
 
-LOST = b"gr-run: stdout can't be written (No space left on device); some of what it was to show is lost\n"
+LOST = b"gr-run: stdout can't be written (No space left on device); part of the output is lost\n"
 LOADING = "gr-run: loading torch …\n".encode()
 NARROW = [
     {"PYTHONIOENCODING": "latin-1"},

@@ -57,7 +57,7 @@ def test_a_run_goes_on_elsewhere_in_its_own_precision_with_a_word_of_warning(pro
     code, _, err = gr_run(f"resume={folder}")
     assert code == 0
     assert [line for line in err.splitlines() if "precision" in line] == [
-        "gr-run: precision=bf16: has no arithmetic of its own on this processor, and is slow; precision=auto knows that"
+        "gr-run: precision=bf16: is emulated on this processor, and slow; precision=auto picks float32"
     ]
     assert stored_settings(folder).config["precision"] == "bf16"
     # The same command is another run here, with a folder of its own.
