@@ -46,7 +46,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from measurements import MEASUREMENTS, TABLES, Measurement, Table
+from measurements import MEASUREMENTS, TABLES, WAYS, Measurement, Table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).with_name("measured.json")
@@ -55,8 +55,8 @@ GUIDES = ("README.md", "scripts/README.md", "gr_cli/README.md", "gr_cli/report/R
 QUOTED_NUMBER = re.compile(r"(<!-- number: (\S+?)(?: (\S+))? -->)(.*?)(<!-- /number -->)", re.DOTALL)
 QUOTED_TABLE = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- /table -->)", re.DOTALL)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-# Metrics that are no fractions: (decimals, unit). All others are shown in percent.
-PLAIN_METRICS = {"sample_frechet": 2, "sample_density": 2, "seconds": 0}
+# Decimals of metrics that are no fractions. All others are shown in percent.
+PLAIN_METRICS = {"sample_frechet": 2, "sample_density": 2, "seconds": 0, **dict.fromkeys(WAYS, 1)}
 
 Results = dict[str, dict[str, Any]]
 
@@ -133,26 +133,60 @@ def rows_of_runs(measurement: Measurement, runs: Sequence[FinishedRun]) -> dict[
     return {name: {metric: summary(values) for metric, values in row.items()} for name, row in rows.items()}
 
 
-def stamp(runs: Sequence[FinishedRun], date: str) -> dict[str, Any]:
+def git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def code_version() -> str:
+    """The commit of this working tree, and whether the program was changed since."""
+    commit = git("rev-parse", "--short=9", "HEAD") or "unknown"
+    return commit + (" with changes" if git("status", "--porcelain", "--", "gr_cli", "conf") else "")
+
+
+def stamp_of_runs(runs: Sequence[FinishedRun], date: str) -> dict[str, Any]:
     """With which versions and on which machine the runs were made."""
 
-    def common(of_run: Callable[[Mapping[str, Any]], Any]) -> Any:
-        values = sorted({str(of_run(run.status)) for run in runs})
-        return ", ".join(values)
+    def common(of_run: Callable[[Mapping[str, Any]], Any]) -> str:
+        return ", ".join(sorted({str(of_run(run.status)) for run in runs}))
 
-    commit = common(lambda status: (status.get("commit") or "unknown")[:9])
-    changed = subprocess.run(
-        ["git", "status", "--porcelain", "--", "gr_cli", "conf"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
     return {
         "version": common(lambda status: status["versions"]["gr-cli"]),
-        "commit": commit + (" with changes" if changed.stdout.strip() else ""),
+        "commit": code_version(),
         "date": date,
         "processor": common(lambda status: f"{status['processor']['name']} ({status['processor']['instructions']})"),
         "device": common(lambda status: status["device"]),
         "torch": common(lambda status: status["versions"]["torch"]),
         "python": common(lambda status: status["versions"]["python"]),
         "threads": common(lambda status: status["threads"]),
+    }
+
+
+def rows_of_bench_sweep(output: str) -> dict[str, dict[str, Any]]:
+    """Subject -> way -> median seconds, from what `bench_sweep.py` prints."""
+    rows: dict[str, dict[str, Any]] = {}
+    for line in output.splitlines():
+        if subject := re.match(r"([\w-]+): ", line):
+            row = rows.setdefault(subject[1], {})
+        elif way := re.match(r" +([\w-]+) +([\d.]+) s \(", line):
+            row[way[1]] = {"n": 1, "mean": float(way[2]), "sd": None, "sem": None}
+    return rows
+
+
+def stamp_of_machine(date: str) -> dict[str, Any]:
+    """Version and machine of a measurement that leaves no runs."""
+    from importlib.metadata import version
+    from platform import python_version
+
+    from gr_cli.runner.provenance import processor
+
+    found = processor()
+    return {
+        "version": version("gr-cli"),
+        "commit": code_version(),
+        "date": date,
+        "processor": f"{found['name']} ({found['instructions']})",
+        "torch": version("torch"),
+        "python": python_version(),
     }
 
 
@@ -219,7 +253,7 @@ def measure(measurement: Measurement, folder: Path, date: str) -> tuple[dict[str
     runs = finished_runs(folder)
     result = {
         "commands": list(measurement.commands),
-        "stamp": stamp(runs, date),
+        "stamp": stamp_of_runs(runs, date),
         "rows": rows_of_runs(measurement, runs),
     }
     pictures = {}
@@ -259,6 +293,8 @@ def _replace(path: Path, content: bytes) -> None:
 
 def shown(value: Mapping[str, Any], metric: str, decimals: int = 1) -> str:
     """`mean ± standard error`, in percent unless the metric has a unit of its own; with one run the value alone."""
+    if "text" in value:  # a range over several runs, of which no more is known
+        return str(value["text"])
     scale, decimals = (1.0, PLAIN_METRICS[metric]) if metric in PLAIN_METRICS else (100.0, decimals)
     text = f"{scale * value['mean']:.{decimals}f}"
     return text if value["sem"] is None else f"{text} ± {scale * value['sem']:.{decimals}f}"
@@ -267,12 +303,11 @@ def shown(value: Mapping[str, Any], metric: str, decimals: int = 1) -> str:
 def shown_stamp(result: Mapping[str, Any]) -> str:
     """Version, commit, date and machine of a result in one line."""
     found = result["stamp"]
-    parts = [f"version {found['version']} ({found['commit']})", found["date"]]
-    parts += [found.get("processor") or "processor not recorded"]
-    parts += [f"torch {found['torch']}" if found.get("torch") else "torch not recorded"]
-    parts += [f"{found['threads']} thread{'s' * (found['threads'] != '1')}"] if found.get("threads") else []
-    parts += [found["note"]] if found.get("note") else []
-    return ", ".join(parts)
+    if "note" in found:
+        return f"version {found['version']}, recorded {found['date']} in commit {found['commit']}, {found['note']}"
+    threads = f", {found['threads']} thread{'s' * (found['threads'] != '1')}" if "threads" in found else ""
+    where = f"{found['processor']}, torch {found['torch']}{threads}"
+    return f"version {found['version']} (commit {found['commit']}), {found['date']}, {where}"
 
 
 def quoted(results: Results, name: str, form: str | None) -> str:
@@ -312,22 +347,43 @@ def quoted_table(results: Results, name: str) -> str:
 
 
 def table_text(table: Table, results: Results) -> str:
+    """A line for each row; then one stamp for all, or a column of dates and one stamp for each of them."""
+    measured = {name: results[name] for name in table.measurements if name in results}
+    if not measured:
+        return f"Not measured yet: `python scripts/measure.py {' '.join(table.measurements)}`\n"
+    stamps = list(dict.fromkeys(shown_stamp(result) for result in measured.values()))
     header = [table.first_column, "seeds", *table.columns.values()]
-    lines = [header, ["---"] * len(header)]
-    stamps: dict[str, None] = {}
-    commands: dict[str, None] = {}
-    for measurement in table.measurements:
-        if measurement not in results:
-            raise MeasureError(f"table {table.name}: {measurement} was never measured")
-        result = results[measurement]
-        stamps[shown_stamp(result)] = None
-        commands |= dict.fromkeys(result["commands"])
+    header += [table.published, "difference"] * bool(table.published) + ["measured"] * (len(stamps) > 1)
+    lines = [header, ["---"] * (len(header) + table.first_column.count("|"))]
+    for name, result in measured.items():
         for row, values in result["rows"].items():
-            label = table.labels.get(row, f"`{row}`")
-            cells = [shown(values[m], m, table.decimals) if m in values else "–" for m in table.columns]
-            lines.append([label, str(next(iter(values.values()))["n"]), *cells])
+            label = table.labels.get(row or name) or MEASUREMENTS[name].label or f"`{row}`"
+            cells = [label, str(max(value.get("n", 0) for value in values.values()))]
+            cells += [shown(values[m], m, table.decimals) if m in values else "–" for m in table.columns]
+            if table.published:
+                cells += published_cells(values["average_accuracy"]["mean"], MEASUREMENTS[name].published, table.marked)
+            if len(stamps) > 1:
+                cells.append(f"[{1 + stamps.index(shown_stamp(result))}]")
+            lines.append(cells)
     text = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-    return f"{text}\n{'; '.join(f'`{command}`' for command in commands)}: {'; '.join(stamps)}.\n"
+    commands = list(dict.fromkeys(command for result in measured.values() for command in result["commands"]))
+    if len(commands) <= 2:
+        text += "\n" + "\\\n".join(f"`{command}`" for command in commands) + "\n"
+    if len(stamps) == 1:
+        text += f"\nMeasured with {stamps[0]}.\n"
+    else:
+        text += "\nMeasured with:\n\n" + "".join(f"- [{1 + i}] {found}\n" for i, found in enumerate(stamps))
+    remarks = [(name, result["stamp"]["remark"]) for name, result in measured.items() if "remark" in result["stamp"]]
+    lines = [f"- {MEASUREMENTS[name].label.replace(' |', ':')}: {remark}" for name, remark in remarks]
+    return text + "".join(f"{line}\n" for line in ([""] * (len(stamps) == 1) + lines if lines else []))
+
+
+def published_cells(mean_accuracy: float, published: float | None, marked: float) -> list[str]:
+    """The published figure and the difference, with a mark if it is larger than `marked` points."""
+    if published is None:
+        return ["", ""]
+    difference = 100.0 * mean_accuracy - published
+    return [f"{published:.2f}", f"{difference:+.2f}".replace("-", "−") + " **!**" * (abs(difference) > marked)]
 
 
 def filled(text: str, results: Results) -> str:
@@ -348,12 +404,16 @@ def fill_guides(results: Results) -> list[str]:
 
 
 def listing(results: Results) -> str:
+    """Every measurement with its time, the date of its result and its commands."""
     lines = []
     for measurement in MEASUREMENTS.values():
         result = results.get(measurement.name)
-        measured = f"measured {result['stamp']['date']}" if result else "never measured"
+        date = f"measured {result['stamp']['date']}" if result else "never measured"
+        seconds = result.get("wall_seconds") if result else None
+        minutes = measurement.minutes if seconds is None else seconds / 60
+        state = f"{'quick' if measurement.quick else '':<5}  {date}"
         lines.append(
-            f"{measurement.name:<28} {measurement.minutes:>6.1f} min{' quick' * measurement.quick:<6}  {measured}"
+            f"{measurement.name:<48} {minutes:>5.1f} min  {state}{measurement.needs and f'; needs {measurement.needs}'}"
         )
         lines += [f"    {command}" for command in measurement.commands]
     return "\n".join(lines)
@@ -398,9 +458,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 continue
             for name, path in pictures.items():
                 _replace(PICTURES / name, path.read_bytes())
+            result["wall_seconds"] = round(time.monotonic() - start)
             results = load_results() | {measurement.name: result}
             store(results)
-        print(f"  {time.monotonic() - start:.0f} s", flush=True)
+        print(f"  {result['wall_seconds']} s", flush=True)
     for name in fill_guides(results):
         print(f"filled in {name}")
     return failed

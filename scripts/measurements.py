@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+import reproduce
 
 
 @dataclass(frozen=True)
@@ -13,12 +16,16 @@ class Measurement:
     Attributes:
         name: How guides and the command line call it; without dots.
         commands: Lines as a guide shows them, run one after the other in one empty folder.
-        minutes: About how long it takes on two cores.
+        minutes: About how long it takes on two cores; an estimate, replaced in `--list` by what it took.
         rows_by: The setting whose values name the rows; empty: all runs are one row.
-        metrics: From metrics.csv. The seconds of timing.csv are always read.
+        metrics: From metrics.csv; the seconds of timing.csv are always read. Of `bench_sweep`: the ways of a sweep.
         quick: Whether `--quick` includes it.
         pictures: Name in `.readme/` -> (row, file in the folder of that row's run of seed 0).
         page: Name in `.readme/` of the picture of the page that gr-report makes of these runs; empty: none.
+        reader: `runs`: from run folders; `bench_sweep`: seconds, from what that script prints.
+        label: First column of its line in a table, where it has one row.
+        published: Average accuracy in percent in a paper.
+        needs: What this repository lacks to measure it; empty: nothing.
     """
 
     name: str
@@ -29,18 +36,24 @@ class Measurement:
     quick: bool = False
     pictures: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     page: str = ""
+    reader: str = "runs"
+    label: str = ""
+    published: float | None = None
+    needs: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table in a guide: the rows of some measurements.
+    """A table in a guide: the rows of some measurements. Measurements that were never made are left out.
 
     Attributes:
         measurements: Names, in the order of the table.
         first_column: Heading of the labels.
         columns: Metric -> heading.
-        labels: Row -> text of the first column; the row's name as code where there is none.
+        labels: Row -> text of the first column; the measurement's label or the row's name where there is none.
         decimals: Digits after the point of percentages.
+        published: Heading of a column of published figures, followed by the difference; empty: no such columns.
+        marked: Differences beyond so many points are marked.
     """
 
     name: str
@@ -49,17 +62,28 @@ class Table:
     columns: Mapping[str, str]
     labels: Mapping[str, str] = field(default_factory=dict)
     decimals: int = 1
+    published: str = ""
+    marked: float = reproduce.MARKED
 
 
-def by_name(*entries):  # type: ignore[no-untyped-def]
-    return {entry.name: entry for entry in entries}
+Named = TypeVar("Named", Measurement, Table)
 
 
-MEASUREMENTS: dict[str, Measurement] = by_name(
+def by_name(*entries: Named) -> dict[str, Named]:
+    named = {entry.name: entry for entry in entries}
+    if len(named) < len(entries):
+        raise ValueError("two entries of one name")
+    return named
+
+
+# Embedded digits: seconds to minutes
+
+QUALITY = ("sample_label_agreement", "sample_coverage", "sample_frechet")
+DIGITS = (
     Measurement(
         "digits-strategies",
         ("gr-run -m strategy=finetune,generative_replay,joint 'seed=range(5)'",),
-        minutes=2.5,
+        minutes=2,
         rows_by="strategy",
         quick=True,
         pictures={
@@ -69,15 +93,264 @@ MEASUREMENTS: dict[str, Measurement] = by_name(
         page="page.png",
     ),
     Measurement(
+        "digits-methods",
+        (
+            "gr-run -m strategy=dgr,dgr_distill,dgr_gan,rtf,bir,generative_classifier 'seed=range(5)' "
+            "hydra/launcher=batched",
+        ),
+        minutes=2.5,
+        rows_by="strategy",
+        quick=True,
+    ),
+    Measurement(
+        "digits-generators",
+        ("gr-run -m generator=vae,conv_vae,mixture 'seed=range(3)' hydra/launcher=batched",),
+        minutes=1,
+        rows_by="generator",
+        metrics=("average_accuracy", "forgetting", *QUALITY),
+        quick=True,
+    ),
+    Measurement(
         "digits-replay-weight",
         ("gr-run -m strategy.replay_weight=0.5,1,2 'seed=range(5)' hydra/launcher=batched",),
-        minutes=1.0,
+        minutes=0.7,
         rows_by="strategy.replay_weight",
         quick=True,
     ),
+    Measurement(
+        "digits-task-free-dgr",
+        ("gr-run -m strategy=dgr train.task_boundaries=unknown strategy.consolidate_every=1000 'seed=range(3)'",),
+        minutes=0.5,
+        quick=True,
+        label="`strategy=dgr`, consolidated every 1,000 iterations",
+    ),
+    Measurement(
+        "digits-task-free-replay",
+        ("gr-run -m train.task_boundaries=unknown strategy.consolidate_every=500 'seed=range(3)'",),
+        minutes=0.5,
+        quick=True,
+        label="`generative_replay`, consolidated every 500 iterations",
+    ),
 )
 
-ACCURACY = {"average_accuracy": "average accuracy (%)", "forgetting": "forgetting (%)"}
+# The tables of scripts/reproduce.py: a measurement for each line
+
+PROTOCOLS = {
+    "split_mnist_three_scenarios": ("split-mnist", 3, 5.0),
+    "permuted_mnist_10": ("permuted-mnist", 1, 30.0),
+    "split_fashion_mnist": ("split-fashion-mnist", 3, 5.0),
+}
+
+
+def reproduced(table: str, line: reproduce.Line, variant: str = "", overrides: str = "") -> Measurement:
+    """The measurement of a line of a published table, under other settings if it is a variant."""
+    name, seeds, minutes = PROTOCOLS[table]
+    command = f"python scripts/reproduce.py {table} --seeds {seeds} --methods {line.method} --scenarios {line.scenario}"
+    return Measurement(
+        f"{name}-{line.scenario}-{line.method.replace('+', '-')}{variant and f'-{variant}'}",
+        (f"{command} precision=auto threads=1{overrides and f' {overrides}'}",),
+        minutes=minutes,
+        label=f"{line.scenario} | `{line.method}`{overrides and f' `{overrides}`'}",
+        published=line.published,
+    )
+
+
+def reproduced_lines(table: str) -> list[Measurement]:
+    """Measurements of all lines of a table, each followed by its variants."""
+    variants = {
+        ("split_mnist_three_scenarios", "class", "generative_classifier"): [
+            ("vae-likelihood", "strategy.likelihood=generator")
+        ],
+        ("split_mnist_three_scenarios", "domain", "lwf"): [("weight-1", "strategy.replay_weight=1")],
+        ("split_mnist_three_scenarios", "task", "lwf"): [("weight-1", "strategy.replay_weight=1")],
+    }
+    measurements = []
+    for line in reproduce.TABLES[table]:
+        if line.method == "best":
+            continue  # a preset of this program: below
+        measurements.append(reproduced(table, line))
+        for variant, overrides in variants.get((table, line.scenario, line.method), ()):
+            measurements.append(reproduced(table, line, variant, overrides))
+    return measurements
+
+
+PUBLISHED = {table: reproduced_lines(table) for table in PROTOCOLS}
+
+# Presets and variants of the published protocols
+
+
+def preset(name: str, command: str, minutes: float, published: float | None = None) -> Measurement:
+    return Measurement(name, (command,), minutes=minutes, label=f"`{command}`", published=published)
+
+
+BEST = (
+    preset("best-split-mnist", "gr-run -m preset=best_split_mnist threads=1 'seed=range(5)'", 10, 94.41),
+    preset(
+        "best-split-fashion-mnist", "gr-run -m preset=best_split_fashion_mnist threads=1 'seed=range(5)'", 10, 76.27
+    ),
+)
+CLASSIFIER = Measurement(
+    "split-mnist-classifier-default-weights",
+    (
+        "gr-run -m preset=split_mnist_paper strategy=generative_classifier strategy.likelihood=generator "
+        "precision=auto threads=1 'seed=range(3)'",
+    ),
+    minutes=5,
+    label="class | `generative_classifier` `strategy.likelihood=generator`, its default initial weights",
+    published=93.82,
+)
+EARLIER = (
+    Measurement(
+        "split-mnist-earlier-task-dgr",
+        ("gr-run -m preset=dgr_paper scenario=task seed=0,1",),
+        minutes=5,
+        label="task | `dgr`",
+        published=99.47,
+    ),
+    Measurement(
+        "split-mnist-earlier-class-finetune",
+        ("gr-run -m preset=split_mnist_paper strategy=finetune seed=0,1",),
+        minutes=2,
+        label="class | `finetune`",
+        published=19.90,
+    ),
+    Measurement(
+        "split-mnist-earlier-class-joint",
+        ("gr-run -m preset=split_mnist_paper strategy=joint seed=0,1",),
+        minutes=2,
+        label="class | `joint`",
+        published=98.17,
+    ),
+)
+PRESETS = (
+    preset("preset-dgr-paper", "gr-run preset=dgr_paper precision=auto threads=1", 3),
+    preset("preset-split-mnist-bir", "gr-run preset=split_mnist_paper strategy=bir precision=auto threads=1", 3),
+    preset("preset-best-split-mnist", "gr-run preset=best_split_mnist threads=1", 2),
+    preset("preset-best-split-fashion-mnist", "gr-run preset=best_split_fashion_mnist threads=1", 2),
+    preset(
+        "preset-dgr-paper-permuted", "gr-run preset=dgr_paper_permuted precision=auto threads=1", 30, published=95.09
+    ),
+)
+
+# Frozen features: replay of features instead of pixels
+
+_FEATURES = "gr-run preset=split_mnist_paper strategy=bir train.iterations=1000 precision=auto threads=1"
+FEATURES = (
+    Measurement("features-none", (_FEATURES,), minutes=2, label="pixels"),
+    Measurement(
+        "features-conv-fashion-mnist",
+        (f"{_FEATURES} benchmark/features=conv_fashion_mnist",),
+        minutes=5,
+        label="`benchmark/features=conv_fashion_mnist`",
+    ),
+    Measurement(
+        "features-conv", (f"{_FEATURES} benchmark/features=conv",), minutes=5, label="`benchmark/features=conv`"
+    ),
+)
+
+# Files of CIFAR's format that are not CIFAR
+
+
+def stand_in(name: str, overrides: str, published: float | None = None) -> Measurement:
+    command = f"python scripts/stand_in_cifar.py preset=split_cifar100_paper precision=auto threads=1 {overrides}"
+    return Measurement(f"stand-in-cifar100-{name}", (command,), minutes=10, label=f"`{overrides}`", published=published)
+
+
+_BIR = "train.iterations=100 optimizer.lr=0.001"
+STAND_IN = (
+    stand_in("joint", "strategy=joint train.iterations=100 optimizer.lr=0.001"),
+    stand_in("mixture", "strategy=generative_classifier generator=mixture"),
+    stand_in(
+        "classifier",
+        "strategy=generative_classifier generator.hidden_dims=[85] generator.latent_dim=20 optimizer.lr=0.001 "
+        "train.iterations=300 strategy.importance_samples=10",
+    ),
+    stand_in(
+        "bir-si", f"strategy=bir generator.gating=0.6 strategy/regularizer=si strategy.regularizer.strength=1e8 {_BIR}"
+    ),
+    stand_in("bir", f"strategy=bir generator.gating=0.7 {_BIR}"),
+    stand_in("dgr", f"strategy=dgr {_BIR}"),
+)
+
+# Colour images of one's own
+
+_IMAGES = "three sets of images that can't be shipped"
+IMAGE_ROWS = {
+    "preset": "",
+    "default": "strategy=generative_replay generator=vae",
+    "replay": "strategy=generative_replay",
+    "symmetric": "strategy=dgr generator=symmetric_vae",
+    "er": "strategy=er",
+    "finetune": "strategy=finetune",
+    "joint": "strategy=joint",
+    "cnn": "strategy=joint model=cnn",
+    "conv": "benchmark/features=conv",
+}
+IMAGES = tuple(
+    Measurement(
+        f"images-{name}",
+        (f"gr-run preset=best_image_folder benchmark.source.path=photos {overrides}".rstrip(),),
+        minutes=3,
+        label=f"`{overrides}`" if overrides else "(the preset)",
+        needs=_IMAGES,
+    )
+    for name, overrides in IMAGE_ROWS.items()
+)
+
+# Speed
+
+WAYS = {
+    "sequential": "one after the other",
+    "batched": "`batched`",
+    "batched-2": "`batched`, 2 processes",
+    "joblib": "`joblib`",
+    "separate": "separate `gr-run`s",
+}
+SPEED = (
+    Measurement(
+        "sweep-speed-digits",
+        ("python scripts/bench_sweep.py --turns 1",),
+        minutes=15,
+        metrics=tuple(WAYS),
+        reader="bench_sweep",
+    ),
+    Measurement(
+        "sweep-speed-mnist",
+        (
+            "python scripts/bench_sweep.py --turns 1 --seeds 2 --iterations 150 --subject mnist-100 "
+            "--subject mnist-200 --subject mnist-400 --way sequential --way batched --way batched-2 --way joblib",
+        ),
+        minutes=10,
+        metrics=tuple(WAYS),
+        reader="bench_sweep",
+    ),
+)
+
+MEASUREMENTS: dict[str, Measurement] = by_name(
+    *DIGITS,
+    *(measurement for measurements in PUBLISHED.values() for measurement in measurements),
+    CLASSIFIER,
+    *EARLIER,
+    *BEST,
+    *PRESETS,
+    *FEATURES,
+    *STAND_IN,
+    *IMAGES,
+    *SPEED,
+)
+
+
+def names(measurements: list[Measurement] | tuple[Measurement, ...]) -> tuple[str, ...]:
+    return tuple(measurement.name for measurement in measurements)
+
+
+def after(ordered: tuple[str, ...], name: str, inserted: str) -> tuple[str, ...]:
+    position = ordered.index(name) + 1
+    return (*ordered[:position], inserted, *ordered[position:])
+
+
+AVERAGE = {"average_accuracy": "average accuracy (%)"}
+ACCURACY = {**AVERAGE, "forgetting": "forgetting (%)"}
 TABLES: dict[str, Table] = by_name(
     Table(
         "digits-strategies",
@@ -90,5 +363,87 @@ TABLES: dict[str, Table] = by_name(
             "joint": "`joint`: all tasks at once, the upper bound",
         },
     ),
+    Table("digits-methods", ("digits-methods",), "strategy", ACCURACY),
+    Table(
+        "digits-generators",
+        ("digits-generators",),
+        "generator",
+        {
+            **AVERAGE,
+            "sample_label_agreement": "label agreement (%)",
+            "sample_coverage": "coverage (%)",
+            "sample_frechet": "Fréchet distance",
+        },
+    ),
     Table("digits-replay-weight", ("digits-replay-weight",), "`strategy.replay_weight`", ACCURACY),
+    Table("digits-task-free", ("digits-task-free-dgr", "digits-task-free-replay"), "", ACCURACY),
+    Table(
+        "split-mnist",
+        after(
+            names(PUBLISHED["split_mnist_three_scenarios"]),
+            "split-mnist-class-generative_classifier-vae-likelihood",
+            CLASSIFIER.name,
+        ),
+        "scenario | method",
+        AVERAGE,
+        decimals=2,
+        published="published (%)",
+    ),
+    Table(
+        "split-mnist-earlier",
+        names(EARLIER),
+        "scenario | method",
+        AVERAGE,
+        decimals=2,
+        published="published (%)",
+    ),
+    Table(
+        "permuted-mnist",
+        (*names(PUBLISHED["permuted_mnist_10"]), "preset-dgr-paper-permuted"),
+        "scenario | method",
+        AVERAGE,
+        labels={"preset-dgr-paper-permuted": "domain | `dgr`, as `gr-run preset=dgr_paper_permuted`"},
+        decimals=2,
+        published="published (%)",
+    ),
+    Table(
+        "split-fashion-mnist",
+        names(PUBLISHED["split_fashion_mnist"]),
+        "scenario | method",
+        AVERAGE,
+        decimals=2,
+        published="their program, one run (%)",
+    ),
+    Table("best", names(BEST), "command", AVERAGE, decimals=2, published="best published without stored samples (%)"),
+    Table(
+        "presets",
+        names(PRESETS[:4]),
+        "command",
+        {**AVERAGE, "seconds": "seconds"},
+    ),
+    Table("features", names(FEATURES), "what is replayed", AVERAGE),
+    Table("stand-in-cifar100", names(STAND_IN), "settings", {"average_accuracy": "stand-in: average accuracy (%)"}),
+    Table(
+        "images",
+        names(IMAGES),
+        "settings",
+        {
+            f"{images}{metric}": f"{images.replace('_', ' ')}: {heading}"
+            for images in ("photographs", "emoji", "drawn_things")
+            for metric, heading in (("", "accuracy (%)"), ("_forgetting", "forgetting (%)"))
+        }
+        | {"seconds": "seconds"},
+    ),
+    Table(
+        "sweep-speed",
+        names(SPEED),
+        "sweep",
+        WAYS,
+        labels={
+            "digits": "digits, the default, 32 runs",
+            "mnist-100": "MNIST, 100 units, 8 short runs",
+            "mnist-200": "MNIST, 200 units, 8 short runs",
+            "mnist-400": "MNIST, 400 units, 8 short runs",
+        },
+    ),
 )
