@@ -65,7 +65,7 @@ class Generator(nn.Module, ABC):
     reads_features: ClassVar[bool] = False
     gated_by_task: bool = False
     class_likelihood: ClassVar[Literal["none", "estimated", "exact"]] = "none"
-    learned_classes: Tensor  # bool (U,), of conditional ones: the classes that were learnt
+    learned_classes: Tensor
 
     @abstractmethod
     def latent_noise(self, num_samples: int) -> dict[str, NoiseSpec]:
@@ -112,9 +112,8 @@ class Generator(nn.Module, ABC):
         if not self.conditional:
             return None
         classes = self.learned_classes.nonzero().squeeze(1)
-        classes = (
-            classes if len(classes) else torch.arange(len(self.learned_classes), device=self.learned_classes.device)
-        )
+        if len(classes) == 0:
+            classes = torch.arange(len(self.learned_classes), device=self.learned_classes.device)
         return classes[torch.arange(num_samples, device=classes.device) % len(classes)]
 
     def mark_learned(self, classes: Tensor) -> None:
@@ -124,14 +123,14 @@ class Generator(nn.Module, ABC):
 
     def gating_tasks(self, latent: Mapping[str, Tensor]) -> Tensor:
         """The task (N,) whose gates `decode` applies to each sample, from the latent noise."""
-        raise TypeError(f"{type(self).__name__} has no gates of tasks")
+        raise TypeError(f"{type(self).__name__} has no gates by task")
 
     def restrict_to(self, classes: Sequence[int]) -> None:
         """Train on samples of these classes only until the next call. The base class does nothing."""
 
     def log_likelihoods(self, x: Tensor) -> Tensor:
         """log p(x | class) of samples (B, ...) for each class, up to a constant of x: (B, U)."""
-        raise TypeError(f"{type(self).__name__} does not tell likelihoods")
+        raise TypeError(f"{type(self).__name__} has no likelihoods")
 
     def estimate_log_likelihoods(
         self, x: Tensor, stream: torch.Generator, num_draws: int, unit_variance: bool = False
@@ -155,7 +154,7 @@ class Generator(nn.Module, ABC):
             label: The class.
             stream: Random stream of the algorithm.
         """
-        raise TypeError(f"{type(self).__name__} learns by steps")
+        raise TypeError(f"{type(self).__name__} is trained by gradient steps")
 
     @property
     def closed_form(self) -> bool:
@@ -180,34 +179,32 @@ class Generator(nn.Module, ABC):
         Raises:
             ValueError: `num_samples` is negative, or `labels` don't fit.
         """
-        num_samples = index(num_samples)  # a TypeError for what is no whole number
+        num_samples = index(num_samples)  # raises a TypeError unless it is an integer
         if num_samples < 0:
             raise ValueError(f"num_samples={num_samples}: must be at least 0")
         like = next(value for value in chain(self.parameters(), self.buffers()) if value.is_floating_point())
-        home = like.device
-        source = generator.device if generator is not None else home
-        labels = (
-            self.balanced_labels(num_samples) if labels is None else self._validated_labels(labels, num_samples, home)
-        )
-        latent = {
-            name: (torch.randn if noise.distribution == "normal" else torch.rand)(
-                noise.shape, generator=generator, device=source
-            ).to(home, like.dtype)
-            for name, noise in self.latent_noise(num_samples).items()
-        }
+        stream_device = like.device if generator is None else generator.device
+        if labels is None:
+            labels = self.balanced_labels(num_samples)
+        else:
+            labels = self._validated_labels(labels, num_samples, like.device)
+        latent = {}
+        for name, noise in self.latent_noise(num_samples).items():
+            draw = torch.randn if noise.distribution == "normal" else torch.rand
+            latent[name] = draw(noise.shape, generator=generator, device=stream_device).to(like.device, like.dtype)
         with torch.no_grad():
             x = self.decode(latent, labels)
         return x if device is None else x.to(device)
 
     def _validated_labels(self, labels: Tensor | Sequence[int], num_samples: int, device: torch.device) -> Tensor:
         """The labels as int64 on `device`."""
-        wanted = torch.as_tensor(labels, device=device)
+        values = torch.as_tensor(labels, device=device)
         classes = getattr(self, "learned_classes", None)
-        if wanted.is_floating_point() or wanted.shape != (num_samples,):
+        if values.is_floating_point() or values.shape != (num_samples,):
             raise ValueError(f"labels: must be {num_samples} whole numbers, one for each sample")
-        if classes is not None and num_samples and not 0 <= int(wanted.min()) <= int(wanted.max()) < len(classes):
-            raise ValueError(f"labels={wanted.unique().tolist()[:9]}: must be from 0 to {len(classes) - 1}")
-        return wanted.long()
+        if classes is not None and num_samples and not 0 <= int(values.min()) <= int(values.max()) < len(classes):
+            raise ValueError(f"labels={values.unique().tolist()[:9]}: must be from 0 to {len(classes) - 1}")
+        return values.long()
 
 
 class GeneratorWithoutObjectives(Generator):
@@ -222,7 +219,7 @@ class GeneratorWithoutObjectives(Generator):
     def losses(
         self, objective: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
-        raise ValueError(f"{type(self).__name__} takes no steps")
+        raise ValueError(f"{type(self).__name__} is not trained by gradient steps")
 
 
 class Ensemble(GeneratorWithoutObjectives):
@@ -242,11 +239,9 @@ class Ensemble(GeneratorWithoutObjectives):
         return [member for member in self.members if isinstance(member, Generator)]
 
     def latent_noise(self, num_samples: int) -> dict[str, NoiseSpec]:
-        parts = enumerate(
-            member.latent_noise(n)
-            for member, n in zip(self._members(), self._samples_per_member(num_samples), strict=True)
-        )
-        return {f"{i}.{name}": noise for i, part in parts for name, noise in part.items()}
+        numbers = self._samples_per_member(num_samples)
+        noises = [member.latent_noise(number) for member, number in zip(self._members(), numbers, strict=True)]
+        return {f"{i}.{name}": noise for i, of_member in enumerate(noises) for name, noise in of_member.items()}
 
     def balanced_labels(self, num_samples: int) -> Tensor | None:
         if not self.conditional:
@@ -256,17 +251,17 @@ class Ensemble(GeneratorWithoutObjectives):
             labels[i :: len(self.members)] = cast(Tensor, member.balanced_labels(number))
         return labels
 
-    def _samples_per_member(self, number: int) -> list[int]:
-        return [len(range(i, number, len(self.members))) for i in range(len(self.members))]
+    def _samples_per_member(self, num_samples: int) -> list[int]:
+        return [len(range(i, num_samples, len(self.members))) for i in range(len(self.members))]
 
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
-        parts = []
+        decoded = []
         for i, member in enumerate(self._members()):
-            mine = {name.split(".", 1)[1]: noise for name, noise in latent.items() if name.startswith(f"{i}.")}
-            number = len(next(iter(mine.values())))
-            asked = member.balanced_labels(number) if labels is None else labels[i :: len(self.members)]
-            parts.append(member.decode(mine, asked))
-        whole = parts[0].new_empty((sum(map(len, parts)), *self.spec.shape))
-        for i, part in enumerate(parts):
-            whole[i :: len(parts)] = part
-        return whole
+            noises = {name.split(".", 1)[1]: noise for name, noise in latent.items() if name.startswith(f"{i}.")}
+            num_samples = len(next(iter(noises.values())))
+            member_labels = member.balanced_labels(num_samples) if labels is None else labels[i :: len(self.members)]
+            decoded.append(member.decode(noises, member_labels))
+        samples = decoded[0].new_empty((sum(map(len, decoded)), *self.spec.shape))
+        for i, x in enumerate(decoded):
+            samples[i :: len(decoded)] = x
+        return samples

@@ -17,7 +17,7 @@ from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import LayerSizes, PositiveInt
 
 _UNLEARNED_LOG_LIKELIHOOD = -1e9
-# Latent vectors, and values, decoded at once while likelihoods are estimated: more take longer to find room for.
+# Latent vectors, and decoded values, per chunk of an estimate: larger chunks are slower to allocate.
 _MAX_CHUNK_LATENTS, _MAX_CHUNK_VALUES = 1 << 12, 1 << 22
 
 
@@ -57,23 +57,23 @@ class ClassVAE(Generator):
         self.register_buffer("learned_classes", torch.zeros(num_classes, dtype=torch.bool))
         self._trained_classes = list(range(num_classes))
 
-    def _vaes_of(self, which: Sequence[int]) -> list[tuple[int, VAE]]:
-        members = [self.members[label] for label in which]
-        return [(label, vae) for label, vae in zip(which, members, strict=True) if isinstance(vae, VAE)]
+    def _vaes_of(self, classes: Sequence[int]) -> list[tuple[int, VAE]]:
+        members = [self.members[label] for label in classes]
+        return [(label, vae) for label, vae in zip(classes, members, strict=True) if isinstance(vae, VAE)]
 
     def latent_noise(self, num_samples: int) -> dict[str, NoiseSpec]:
         return {"z": NoiseSpec("normal", (num_samples, self.latent_dim))}
 
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
         if labels is None:
-            raise ValueError("these VAEs are of one class each: labels are needed")
-        found: Tensor | None = None
+            raise ValueError("there is a VAE for each class: labels are needed")
+        samples: Tensor | None = None
         for label, vae in self._vaes_of(range(len(self.members))):
             x = vae.decode(latent)
-            mine = (labels == label).view(*labels.shape, *[1] * len(self.spec.shape))
-            found = x * mine if found is None else torch.where(mine, x, found)
-        assert found is not None
-        return found
+            is_of_class = (labels == label).view(*labels.shape, *[1] * len(self.spec.shape))
+            samples = x * is_of_class if samples is None else torch.where(is_of_class, x, samples)
+        assert samples is not None
+        return samples
 
     def restrict_to(self, classes: Sequence[int]) -> None:
         """Train the VAEs of these classes only: batches contain no samples of others."""
@@ -89,13 +89,13 @@ class ClassVAE(Generator):
         self, objective: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
         if labels is None:
-            raise ValueError("these VAEs are of one class each: labels are needed")
-        found: dict[str, Tensor] = {}
+            raise ValueError("there is a VAE for each class: labels are needed")
+        terms: dict[str, Tensor] = {}
         for label, vae in self._vaes_of(self._trained_classes):
-            mine = (labels == label).to(x.dtype)
+            is_of_class = (labels == label).to(x.dtype)
             for name, value in vae.losses(objective, x, noise).items():
-                found[name] = found[name] + mine * value if name in found else mine * value
-        return found
+                terms[name] = terms[name] + is_of_class * value if name in terms else is_of_class * value
+        return terms
 
     def estimate_log_likelihoods(
         self, x: Tensor, stream: torch.Generator, num_draws: int, unit_variance: bool = False
@@ -105,27 +105,28 @@ class ClassVAE(Generator):
         By importance sampling with `num_draws` draws from q(z|x) (van de Ven et al. 2021, eq. 5). Classes that are not
         learned get a value below all others.
         """
-        found = x.new_full((len(x), len(self.learned_classes)), _UNLEARNED_LOG_LIKELIHOOD)
+        estimates = x.new_full((len(x), len(self.learned_classes)), _UNLEARNED_LOG_LIKELIHOOD)
         for label, vae in self._vaes_of(self.learned_classes.nonzero().squeeze(1).tolist()):
-            found[:, label] = self._importance_estimate(vae, x, stream, num_draws, unit_variance)
-        return found
+            estimates[:, label] = self._importance_estimate(vae, x, stream, num_draws, unit_variance)
+        return estimates
 
     def _importance_estimate(
         self, vae: VAE, x: Tensor, stream: torch.Generator, num_draws: int, unit_variance: bool
     ) -> Tensor:
         """The estimate (B,) of one VAE, in chunks of draws."""
         size, scaled = self.spec.size, self.spec.to_unit_range(x)
-        mean, log_variance = (part.to(x.dtype) for part in vae.encode(scaled))
-        at_once = min(_MAX_CHUNK_LATENTS, _MAX_CHUNK_VALUES // size)
-        total, many = x.new_full((len(x),), -torch.inf), max(1, at_once // max(1, len(x)))
-        for start in range(0, num_draws, many):
-            shape = (min(many, num_draws - start), len(x), self.latent_dim)
+        mean, log_variance = (value.to(x.dtype) for value in vae.encode(scaled))
+        chunk_latents = min(_MAX_CHUNK_LATENTS, _MAX_CHUNK_VALUES // size)
+        total, chunk_draws = x.new_full((len(x),), -torch.inf), max(1, chunk_latents // max(1, len(x)))
+        for start in range(0, num_draws, chunk_draws):
+            shape = (min(chunk_draws, num_draws - start), len(x), self.latent_dim)
             noise = torch.randn(shape, generator=stream, device=stream.device, dtype=torch.float32).to(x)
             z = mean + (0.5 * log_variance).exp() * noise
             out = vae.reconstruct(z.flatten(0, 1)).to(x.dtype)
             repeated = scaled.repeat(len(z), *[1] * len(self.spec.shape))
             nll = self.spec.negative_log_likelihood(out, repeated, unit_variance)
             prior = gaussian_log_density(z, torch.zeros_like(z), torch.zeros_like(z))
-            each = prior - gaussian_log_density(z, mean, log_variance) - size * nll.view(len(z), -1)
-            total = torch.logaddexp(total, torch.logsumexp(each, 0))
+            posterior = gaussian_log_density(z, mean, log_variance)
+            log_weights = prior - posterior - size * nll.view(len(z), -1)
+            total = torch.logaddexp(total, torch.logsumexp(log_weights, 0))
         return total - math.log(num_draws)

@@ -58,13 +58,13 @@ class ConvVAE(GaussianVAE):
         channels, sizes = [depth, *hidden_dims], [(height, width)]
         for _ in hidden_dims:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
-        # The shape of each hidden map, on the way down.
+        # Shape of each feature map of the encoder.
         self._feature_maps = [(depth, *size) for depth, size in zip(hidden_dims, sizes[1:], strict=True)]
         flat = channels[-1] * sizes[-1][0] * sizes[-1][1]
         self.encoder = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(channels))
         self.posterior = nn.Linear(flat, 2 * latent_dim)
         self.expand = nn.Linear(latent_dim, flat)
-        # A size n shrinks to ceil(n / 2); going back, output_padding tells 2m from 2m - 1.
+        # A convolution maps size n to ceil(n / 2); `output_padding` selects 2m or 2m - 1 in its transpose.
         self.decoder = nn.ModuleList(
             nn.ConvTranspose2d(b, a, 3, stride=2, padding=1, output_padding=(1 - size[0] % 2, 1 - size[1] % 2))
             for (a, b), size in reversed(list(zip(pairwise(channels), sizes, strict=False)))
@@ -75,11 +75,11 @@ class ConvVAE(GaussianVAE):
             init_xavier_(self.posterior, last)
 
     def training_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
-        wanted = self.latent_noise(batch_size)
+        specs = self.latent_noise(batch_size)
         if self.dropout:
             for i, shape in enumerate(self._feature_maps):
-                wanted[f"encoder{i}"] = NoiseSpec("uniform", (batch_size, *shape))
-        return wanted
+                specs[f"encoder{i}"] = NoiseSpec("uniform", (batch_size, *shape))
+        return specs
 
     def encode(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         for i, layer in enumerate(self.encoder):

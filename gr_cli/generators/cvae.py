@@ -56,9 +56,8 @@ class CVAE(VAE):
         self, objective: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
         x = self.spec.to_unit_range(x)
-        told = self._with_one_hot_labels(x.flatten(self.output.num_leading_axes), labels)
-        mean, log_variance = (objective.to(x.dtype) for objective in self.encode(told, noise))
+        inputs = self._with_one_hot_labels(x.flatten(self.output.num_leading_axes), labels)
+        mean, log_variance = (value.to(x.dtype) for value in self.encode(inputs, noise))
         z = mean + (0.5 * log_variance).exp() * noise["z"]
-        return self.negative_elbo_terms(
-            x, self.reconstruct(self._with_one_hot_labels(z, labels)), kl_standard_normal(mean, log_variance)
-        )
+        out = self.reconstruct(self._with_one_hot_labels(z, labels))
+        return self.negative_elbo_terms(x, out, kl_standard_normal(mean, log_variance))

@@ -44,7 +44,7 @@ class Feedback(GaussianVAE):
         num_tasks: Number of tasks with gates of their own, if tasks share their classes. `null`: gates by class.
     """
 
-    num_learned_tasks: Tensor  # (), of gates by task: the number of tasks that were learnt
+    num_learned_tasks: Tensor  # (); with gates by task
 
     supports_leading_axes = True
     reads_features = True
@@ -63,19 +63,15 @@ class Feedback(GaussianVAE):
         num_tasks: PositiveInt | None = None,
     ) -> None:
         super().__init__()
-        self.spec, self.num_classes, self.latent_dim, self.gating = (
-            SampleSpec.coerce(spec),
-            num_classes,
-            latent_dim,
-            gating,
-        )
+        self.spec, self.num_classes = SampleSpec.coerce(spec), num_classes
+        self.latent_dim, self.gating = latent_dim, gating
         self.class_prior = prior == "class"
         self.num_tasks, self.gated_by_task = num_tasks or 0, gating > 0 and num_tasks is not None
         self.conditional = self.class_prior or (gating > 0 and not self.gated_by_task)
-        back = [latent_dim, *reversed(hidden_dims)]
+        decoder_sizes = [latent_dim, *reversed(hidden_dims)]
         self.posterior = Linear(feature_size, 2 * latent_dim)
-        self.decoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(back))
-        self.output = Linear(back[-1], self.spec.size)
+        self.decoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(decoder_sizes))
+        self.output = Linear(decoder_sizes[-1], self.spec.size)
         if initialisation == "he":
             init_he_(*self.decoder)
             init_xavier_(self.posterior, self.output)
@@ -83,9 +79,9 @@ class Feedback(GaussianVAE):
             self.prior_mean = nn.Parameter(torch.randn(num_classes, latent_dim))
             self.prior_log_variance = nn.Parameter(torch.randn(num_classes, latent_dim))
         if gating:
-            for i, width in enumerate(back[1:]):
-                order = torch.rand(num_tasks or num_classes, width).argsort(1)
-                self.register_buffer(f"gate{i}", (order >= round(gating * width)).float())
+            for i, width in enumerate(decoder_sizes[1:]):
+                ranks = torch.rand(num_tasks or num_classes, width).argsort(1)
+                self.register_buffer(f"gate{i}", (ranks >= round(gating * width)).float())
         if self.conditional:
             self.register_buffer("learned_classes", torch.zeros(num_classes, dtype=torch.bool))
         if self.gated_by_task:
@@ -102,8 +98,8 @@ class Feedback(GaussianVAE):
             self.num_learned_tasks += 1
 
     def gating_tasks(self, latent: Mapping[str, Tensor]) -> Tensor:
-        learnt = self.num_learned_tasks.clamp(min=1).unsqueeze(-1)
-        return torch.minimum((latent["task"] * learnt).long(), learnt - 1)
+        num_tasks = self.num_learned_tasks.clamp(min=1).unsqueeze(-1)
+        return torch.minimum((latent["task"] * num_tasks).long(), num_tasks - 1)
 
     def encode(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """The solver's features (B, F) to mean and log-variance of q(z|x), (B, latent_dim) each."""
@@ -137,10 +133,10 @@ class Feedback(GaussianVAE):
 
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
         z = latent["z"]
-        asked = self._one_hot_labels(labels, z)
-        if self.class_prior and asked is not None:
-            z = asked @ self.prior_mean + (asked @ (0.5 * self.prior_log_variance).exp()) * z
-        gates = self._one_hot_tasks(self.gating_tasks(latent), z) if self.gated_by_task else asked
+        classes = self._one_hot_labels(labels, z)
+        if self.class_prior and classes is not None:
+            z = classes @ self.prior_mean + (classes @ (0.5 * self.prior_log_variance).exp()) * z
+        gates = self._one_hot_tasks(self.gating_tasks(latent), z) if self.gated_by_task else classes
         return self.spec.point_estimate(self.reconstruct(z.to(latent["z"].dtype), gates))
 
     def _one_hot_tasks(self, tasks: Tensor, like: Tensor) -> Tensor:
@@ -175,26 +171,26 @@ class Feedback(GaussianVAE):
             ValueError: `features`, `labels` or `tasks` are missing.
         """
         if features is None:
-            raise ValueError("feedback sees samples through the solver's features, and there are none")
+            raise ValueError("feedback encodes the solver's features: features are needed")
         x = self.spec.to_unit_range(x)
-        mean, log_variance = (objective.to(x.dtype) for objective in self.encode(features))
+        mean, log_variance = (value.to(x.dtype) for value in self.encode(features))
         z = mean + (0.5 * log_variance).exp() * noise["z"]
-        asked = self._one_hot_labels(labels, x)
-        if asked is not None and class_probabilities is not None:
-            asked = class_probabilities
-        if self.class_prior and asked is not None:
-            kl = gaussian_log_density(z, mean, log_variance) - self._log_prior(z, asked)
+        classes = self._one_hot_labels(labels, x)
+        if classes is not None and class_probabilities is not None:
+            classes = class_probabilities
+        if self.class_prior and classes is not None:
+            kl = gaussian_log_density(z, mean, log_variance) - self._log_prior(z, classes)
         else:
             kl = kl_standard_normal(mean, log_variance)
         if self.gated_by_task and tasks is None:
             raise ValueError("the gates of this feedback are by task: tasks are needed")
-        gates = self._one_hot_tasks(tasks, x) if self.gated_by_task and tasks is not None else asked
+        gates = self._one_hot_tasks(tasks, x) if self.gated_by_task and tasks is not None else classes
         return self.negative_elbo_terms(x, self.reconstruct(z, gates), kl)
 
     def _log_prior(self, z: Tensor, class_probabilities: Tensor) -> Tensor:
         """log p(z) under the mixture of class priors with weights `class_probabilities` (B, C): (B,)."""
         means, log_variances = self.prior_mean.unsqueeze(-3), self.prior_log_variance.unsqueeze(-3)
         by_class = gaussian_log_density(z.unsqueeze(-2), means, log_variances)  # (B, C)
-        # A class that is ruled out has no part in it, however near its Gaussian may be.
-        weight = class_probabilities.clamp(min=torch.finfo(class_probabilities.dtype).tiny).log()
-        return torch.logsumexp((by_class + weight).masked_fill(class_probabilities == 0, -torch.inf), -1)
+        # A class with probability 0 is left out, however near its Gaussian may be.
+        log_weights = class_probabilities.clamp(min=torch.finfo(class_probabilities.dtype).tiny).log()
+        return torch.logsumexp((by_class + log_weights).masked_fill(class_probabilities == 0, -torch.inf), -1)

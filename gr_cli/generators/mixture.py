@@ -15,9 +15,9 @@ from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import NonNegative, Positive, PositiveInt
 
-_MIN_SAMPLES = 10  # samples of a component
-_MAX_EXACT_PCA_SIZE = 1024  # values of a sample, beyond which principal components are not all computed
-_OVERSAMPLING, _POWER_ITERATIONS = 10, 5
+_MIN_SAMPLES = 10  # of a component
+_MAX_EXACT_PCA_SIZE = 1024  # values of a sample; above, only the first principal components are computed
+_OVERSAMPLING, _POWER_ITERATIONS = 10, 5  # of randomized subspace iteration
 _MIN_DEVIATION = 1e-4  # smallest standard deviation, in units of the data
 
 
@@ -44,13 +44,13 @@ class GaussianMixture(GeneratorWithoutObjectives):
 
     conditional = True
     class_likelihood = "exact"
-    mean: Tensor
-    basis: Tensor
-    share: Tensor
-    centre: Tensor
-    root: Tensor
-    white: Tensor
-    log_size: Tensor
+    class_means: Tensor  # (C, D)
+    principal_axes: Tensor  # (C, d, D), orthonormal rows
+    component_weights: Tensor  # (C, K)
+    component_means: Tensor  # (C, K, d)
+    covariance_factors: Tensor  # (C, K, d, d), lower Cholesky factors
+    precision_factors: Tensor  # (C, K, d, d), inverse Cholesky factors of the covariances with noise added
+    half_log_determinants: Tensor  # (C, K), of these precisions
 
     def __init__(
         self,
@@ -64,26 +64,21 @@ class GaussianMixture(GeneratorWithoutObjectives):
         super().__init__()
         self.spec, self.num_classes, self.num_components = SampleSpec.coerce(spec), num_classes, num_components
         size = self.spec.size
-        self.latent_dim, self.pooled_samples, self.likelihood_noise = (
-            min(latent_dim, size),
-            pooled_samples,
-            likelihood_noise,
-        )
-        width = self.latent_dim
+        self.latent_dim = width = min(latent_dim, size)
+        self.pooled_samples, self.likelihood_noise = pooled_samples, likelihood_noise
         self.register_buffer("learned_classes", torch.zeros(num_classes, dtype=torch.bool))
-        self.register_buffer("mean", torch.zeros(num_classes, size))
-        self.register_buffer("basis", torch.zeros(num_classes, width, size))  # orthonormal rows
-        self.register_buffer("share", torch.full((num_classes, num_components), 1.0 / num_components))
-        self.register_buffer("centre", torch.zeros(num_classes, num_components, width))
-        self.register_buffer("root", torch.eye(width).repeat(num_classes, num_components, 1, 1))  # lower triangular
-        # The inverse root of each covariance with the noise added, and the logarithm of what that integrates to.
-        self.register_buffer("white", torch.eye(width).repeat(num_classes, num_components, 1, 1))
-        self.register_buffer("log_size", torch.zeros(num_classes, num_components))
+        self.register_buffer("class_means", torch.zeros(num_classes, size))
+        self.register_buffer("principal_axes", torch.zeros(num_classes, width, size))
+        self.register_buffer("component_weights", torch.full((num_classes, num_components), 1.0 / num_components))
+        self.register_buffer("component_means", torch.zeros(num_classes, num_components, width))
+        self.register_buffer("covariance_factors", torch.eye(width).repeat(num_classes, num_components, 1, 1))
+        self.register_buffer("precision_factors", torch.eye(width).repeat(num_classes, num_components, 1, 1))
+        self.register_buffer("half_log_determinants", torch.zeros(num_classes, num_components))
 
     @property
     def num_stored_values(self) -> int:
         """Number of values that describe the mixtures of all classes."""
-        width, size = self.latent_dim, self.mean.shape[1]
+        width, size = self.latent_dim, self.class_means.shape[1]
         component = 1 + width + width * (width + 1) // 2
         return self.num_classes * (size * (1 + width) + self.num_components * component)
 
@@ -95,13 +90,17 @@ class GaussianMixture(GeneratorWithoutObjectives):
 
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
         if labels is None:
-            raise ValueError("these mixtures are of one class each: labels are needed")
-        passed = latent["component"].unsqueeze(-1) >= self.share.cumsum(-1)[labels]
-        which = passed.sum(-1).clamp(max=self.num_components - 1)
-        z = (self.root[labels, which] @ latent["z"].unsqueeze(-1)).squeeze(-1) + self.centre[labels, which]
-        # One product for all classes: each sample has coordinates in the basis of its own class only.
-        asked = F.one_hot(labels, self.num_classes).to(z.dtype)
-        x = (asked.unsqueeze(-1) * z.unsqueeze(-2)).flatten(-2) @ self.basis.flatten(0, 1) + asked @ self.mean
+            raise ValueError("there is a mixture for each class: labels are needed")
+        exceeded = latent["component"].unsqueeze(-1) >= self.component_weights.cumsum(-1)[labels]
+        component = exceeded.sum(-1).clamp(max=self.num_components - 1)
+        z = (self.covariance_factors[labels, component] @ latent["z"].unsqueeze(-1)).squeeze(-1) + self.component_means[
+            labels, component
+        ]
+        # One matrix product for all classes: a sample's coordinates are 0 in the bases of other classes.
+        one_hot = F.one_hot(labels, self.num_classes).to(z.dtype)
+        x = (one_hot.unsqueeze(-1) * z.unsqueeze(-2)).flatten(-2) @ self.principal_axes.flatten(
+            0, 1
+        ) + one_hot @ self.class_means
         return self.spec.nearest_valid(x).view(*x.shape[:-1], *self.spec.shape)
 
     # --- fitting
@@ -110,14 +109,13 @@ class GaussianMixture(GeneratorWithoutObjectives):
     def fit_class(self, x: Tensor, label: int, stream: torch.Generator) -> None:
         if len(x) < _MIN_SAMPLES:
             raise DataError(
-                f"generator=mixture: class {label} has {len(x)} samples, and takes {_MIN_SAMPLES}: "
-                "one of fewer would be "
-                "the samples themselves; try generator=class_vae"
+                f"generator=mixture: class {label} has {len(x)} samples, and needs {_MIN_SAMPLES}, because a "
+                "mixture of fewer would store the samples themselves; try generator=class_vae"
             )
         flat = x.flatten(1).double()
         mean = flat.mean(0)
         flat = flat - mean
-        # The sign of an eigenvector is arbitrary; its largest entry shall be positive, on every machine.
+        # The sign of an eigenvector is arbitrary: make its largest entry positive, on every machine.
         basis = _principal_components(flat, self.latent_dim, stream)  # (d, D)
         largest = basis.gather(1, basis.abs().argmax(1, keepdim=True))
         basis = basis * largest.sign()
@@ -125,20 +123,20 @@ class GaussianMixture(GeneratorWithoutObjectives):
         clusters = min(self.num_components, len(z) // _MIN_SAMPLES)
         member = F.one_hot(_k_means(z, clusters, stream), self.num_components).to(z.dtype)  # (N, K)
         share, centre, root = _component_parameters(z, member, self.pooled_samples)
-        one = torch.eye(self.latent_dim).to(z)
-        noisy = torch.linalg.cholesky(root @ root.mT + self.likelihood_noise**2 * one)
-        white = torch.linalg.solve_triangular(noisy, one.expand_as(noisy), upper=False)
+        identity = torch.eye(self.latent_dim).to(z)
+        noisy = torch.linalg.cholesky(root @ root.mT + self.likelihood_noise**2 * identity)
+        white = torch.linalg.solve_triangular(noisy, identity.expand_as(noisy), upper=False)
         log_size = -noisy.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        found = {
-            "mean": mean,
-            "basis": basis,
-            "share": share,
-            "centre": centre,
-            "root": root,
-            "white": white,
-            "log_size": log_size,
+        buffers = {
+            "class_means": mean,
+            "principal_axes": basis,
+            "component_weights": share,
+            "component_means": centre,
+            "covariance_factors": root,
+            "precision_factors": white,
+            "half_log_determinants": log_size,
         }
-        for name, value in found.items():
+        for name, value in buffers.items():
             getattr(self, name)[label].copy_(value)
         self.learned_classes[label] = True
 
@@ -148,39 +146,42 @@ class GaussianMixture(GeneratorWithoutObjectives):
             return self._log_likelihoods(x.flatten(-len(self.spec.shape)))
 
     def _log_likelihoods(self, flat: Tensor) -> Tensor:
-        # Beyond the principal components there is nothing but the noise.
+        # Outside the principal components the variance is that of the noise alone.
         outside = flat.shape[-1] - self.latent_dim
         constant = 0.5 * flat.shape[-1] * math.log(2 * math.pi) + outside * math.log(self.likelihood_noise)
-        found = []
+        log_likelihoods = []
         for label in range(self.num_classes):
-            away = flat - self.mean[label]
-            z = away @ self.basis[label].T
-            rest = (away.square().sum(-1) - z.square().sum(-1)) / self.likelihood_noise**2
-            shifted = (self.white[label] @ self.centre[label].unsqueeze(-1)).flatten()
-            white = (z @ self.white[label].flatten(0, 1).T - shifted).unflatten(-1, (self.num_components, -1))
-            inside = self.share[label].log() + self.log_size[label] - 0.5 * white.square().sum(-1)
-            found.append(torch.logsumexp(inside, -1) - 0.5 * rest - constant)
-        return torch.stack(found, -1)
+            centred = flat - self.class_means[label]
+            z = centred @ self.principal_axes[label].T
+            residual = (centred.square().sum(-1) - z.square().sum(-1)) / self.likelihood_noise**2
+            white_centre = (self.precision_factors[label] @ self.component_means[label].unsqueeze(-1)).flatten()
+            white = (z @ self.precision_factors[label].flatten(0, 1).T - white_centre).unflatten(
+                -1, (self.num_components, -1)
+            )
+            of_components = (
+                self.component_weights[label].log() + self.half_log_determinants[label] - 0.5 * white.square().sum(-1)
+            )
+            log_likelihoods.append(torch.logsumexp(of_components, -1) - 0.5 * residual - constant)
+        return torch.stack(log_likelihoods, -1)
 
 
 def _principal_components(flat: Tensor, number: int, stream: torch.Generator) -> Tensor:
     """The first `number` principal components of centred samples `flat` (N, D), as orthonormal rows (number, D)."""
     size = flat.shape[1]
     if size <= _MAX_EXACT_PCA_SIZE:
-        every: Tensor = torch.linalg.eigh(flat.T @ flat / len(flat))[1]
-        return every.flip(1)[:, :number].T
-    # All of them would take minutes and gigabytes. A few more than needed are enough to find the first ones by turns of
-    # multiplication (Halko et al. 2011, algorithm 4.4).
+        eigenvectors: Tensor = torch.linalg.eigh(flat.T @ flat / len(flat))[1]
+        return eigenvectors.flip(1)[:, :number].T
+    # Randomized subspace iteration (Halko et al. 2011, algorithm 4.4): all components would take minutes and gigabytes.
     start = torch.randn(
         size, min(size, number + _OVERSAMPLING), generator=stream, device=stream.device, dtype=torch.float32
     )
-    found = torch.linalg.qr(start.to(flat))[0]
+    subspace = torch.linalg.qr(start.to(flat))[0]
     for _ in range(_POWER_ITERATIONS):
-        found = torch.linalg.qr(flat.T @ (flat @ found))[0]
-    inside = flat @ found
-    turn: Tensor = torch.linalg.eigh(inside.T @ inside / len(flat))[1]
-    basis: Tensor = found @ turn.flip(1)[:, :number]
-    return basis.T
+        subspace = torch.linalg.qr(flat.T @ (flat @ subspace))[0]
+    projected = flat @ subspace
+    rotation: Tensor = torch.linalg.eigh(projected.T @ projected / len(flat))[1]
+    principal_axes: Tensor = subspace @ rotation.flip(1)[:, :number]
+    return principal_axes.T
 
 
 def _component_parameters(z: Tensor, member: Tensor, pooled: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -194,26 +195,26 @@ def _component_parameters(z: Tensor, member: Tensor, pooled: float) -> tuple[Ten
     count = member.sum(0)  # (K,)
     centre = (member.T @ z) / count.clamp(min=1e-9).unsqueeze(1)
     scatter = torch.stack(
-        [(weight.unsqueeze(1) * (z - m)).T @ (z - m) for weight, m in zip(member.T, centre, strict=True)]
+        [(weight.unsqueeze(1) * (z - mean)).T @ (z - mean) for weight, mean in zip(member.T, centre, strict=True)]
     )
-    common = scatter.sum(0) / len(z)
+    common_covariance = scatter.sum(0) / len(z)
     total = (count + pooled).clamp(min=1e-9).view(-1, 1, 1)
-    covariance = (scatter + pooled * common) / total + _MIN_DEVIATION**2 * torch.eye(z.shape[1]).to(z)
+    covariance = (scatter + pooled * common_covariance) / total + _MIN_DEVIATION**2 * torch.eye(z.shape[1]).to(z)
     return count / len(z), centre, torch.linalg.cholesky(covariance)
 
 
 def _k_means(z: Tensor, clusters: int, stream: torch.Generator, iterations: int = 15) -> Tensor:
     """The cluster (N,) of each of z (N, d) by k-means; clusters below the smallest allowed size are dissolved."""
-    chosen = torch.randperm(len(z), generator=stream, device=stream.device)[:clusters].to(z.device)
-    centre = z[chosen]
+    initial = torch.randperm(len(z), generator=stream, device=stream.device)[:clusters].to(z.device)
+    centre = z[initial]
     for _ in range(iterations):
         nearest = _nearest(z, centre)
         count = torch.bincount(nearest, minlength=clusters)
         sums = torch.zeros_like(centre).index_add_(0, nearest, z)
-        # A cluster that lost all its samples stays where it is.
+        # The centre of an empty cluster does not move.
         centre = torch.where(count.unsqueeze(1) > 0, sums / count.clamp(min=1).unsqueeze(1), centre)
     small = torch.bincount(_nearest(z, centre), minlength=clusters) < _MIN_SAMPLES
-    # Those of a small cluster go to the nearest large one; there is one, for on average they are large enough.
+    # Samples of a small cluster go to the nearest large one. There is one: the mean size is large enough.
     return _distances(z, centre).masked_fill(small, torch.inf).argmin(1)
 
 

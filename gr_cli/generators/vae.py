@@ -59,8 +59,8 @@ class GaussianVAE(Generator):
         self, objective: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
         x = self.spec.to_unit_range(x)
-        # In low precision the products alone shall be coarse, not what is summed up from them.
-        mean, log_variance = (objective.to(x.dtype) for objective in self.encode(x, noise))
+        # Under autocast only matrix products have low precision; sums have the precision of the samples.
+        mean, log_variance = (value.to(x.dtype) for value in self.encode(x, noise))
         z = mean + (0.5 * log_variance).exp() * noise["z"]
         return self.negative_elbo_terms(x, self.reconstruct(z), kl_standard_normal(mean, log_variance))
 
@@ -110,22 +110,23 @@ class VAE(GaussianVAE):
     def build_layers(self, hidden_dims: LayerSizes, initialisation: str, extra_inputs: int = 0) -> None:
         """Build encoder and decoder; both get `extra_inputs` values next to the sample and the latent variables."""
         size = self.spec.size
-        widths, back = [size + extra_inputs, *hidden_dims], [self.latent_dim + extra_inputs, *reversed(hidden_dims)]
-        self.encoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
-        self.posterior = Linear(widths[-1], 2 * self.latent_dim)
-        self.decoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(back))
-        self.output = Linear(back[-1], size)
+        encoder_sizes = [size + extra_inputs, *hidden_dims]
+        decoder_sizes = [self.latent_dim + extra_inputs, *reversed(hidden_dims)]
+        self.encoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(encoder_sizes))
+        self.posterior = Linear(encoder_sizes[-1], 2 * self.latent_dim)
+        self.decoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(decoder_sizes))
+        self.output = Linear(decoder_sizes[-1], size)
         if initialisation == "he":
             init_he_(*self.encoder, *self.decoder)
             init_xavier_(self.posterior, self.output)
 
     def training_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
-        wanted = self.latent_noise(batch_size)
+        specs = self.latent_noise(batch_size)
         if self.dropout:
             for i, layer in enumerate(self.encoder):
                 assert isinstance(layer, Linear)
-                wanted[f"encoder{i}"] = NoiseSpec("uniform", (batch_size, layer.out_features))
-        return wanted
+                specs[f"encoder{i}"] = NoiseSpec("uniform", (batch_size, layer.out_features))
+        return specs
 
     def encode(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         h = x.flatten(self.output.num_leading_axes)

@@ -48,11 +48,11 @@ class WGANGP(Generator):
         super().__init__()
         self.spec, self.latent_dim = SampleSpec.coerce(spec), latent_dim
         self.gradient_penalty_weight, self.critic_steps = gradient_penalty_weight, critic_steps
-        widths, back = [self.spec.size, *hidden_dims], [latent_dim, *reversed(hidden_dims)]
-        self.critic = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
-        self.critic_output = Linear(widths[-1], 1)
-        self.decoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(back))
-        self.output = Linear(back[-1], self.spec.size)
+        critic_sizes, decoder_sizes = [self.spec.size, *hidden_dims], [latent_dim, *reversed(hidden_dims)]
+        self.critic = nn.ModuleList(Linear(a, b) for a, b in pairwise(critic_sizes))
+        self.critic_output = Linear(critic_sizes[-1], 1)
+        self.decoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(decoder_sizes))
+        self.output = Linear(decoder_sizes[-1], self.spec.size)
         init_he_(*self.critic, *self.decoder)
         init_xavier_(self.critic_output, self.output)
 
@@ -81,8 +81,8 @@ class WGANGP(Generator):
         h = x.flatten(self.critic_output.num_leading_axes)
         for layer in self.critic:
             h = F.leaky_relu(layer(h), _SLOPE)
-        found: Tensor = self.critic_output(h).squeeze(-1)
-        return found
+        values: Tensor = self.critic_output(h).squeeze(-1)
+        return values
 
     def training_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
         return {**self.latent_noise(batch_size), "between": NoiseSpec("uniform", (batch_size, 1))}
@@ -100,9 +100,9 @@ class WGANGP(Generator):
         with torch.no_grad():
             fake = self._generated(noise["z"]).to(x.dtype)
         real, fake = x.flatten(self.critic_output.num_leading_axes), fake.flatten(self.critic_output.num_leading_axes)
-        between = torch.lerp(real, fake, noise["between"]).requires_grad_()
-        (slope,) = torch.autograd.grad(self.critic_value(between).sum(), between, create_graph=True)
+        interpolated = torch.lerp(real, fake, noise["between"]).requires_grad_()
+        (gradient,) = torch.autograd.grad(self.critic_value(interpolated).sum(), interpolated, create_graph=True)
         distance = (self.critic_value(fake) - self.critic_value(real)).to(x.dtype)
-        # The root has no slope at 0, where a critic may well begin.
-        size = (slope.square().sum(-1) + 1e-12).sqrt()
-        return {"critic": distance, "gradient_penalty": self.gradient_penalty_weight * (size - 1.0).square()}
+        # The square root has no derivative at 0, the gradient of a critic that is constant.
+        norm = (gradient.square().sum(-1) + 1e-12).sqrt()
+        return {"critic": distance, "gradient_penalty": self.gradient_penalty_weight * (norm - 1.0).square()}

@@ -21,8 +21,8 @@ def test_one_component_is_the_gaussian_of_the_samples():
     x = torch.randn(500, 3, dtype=torch.double) @ torch.randn(3, 3, dtype=torch.double) + 2
     mixture = fitted(x, num_components=1, pooled_samples=0.0, likelihood_noise=0.2)
     mean, covariance = x.mean(0), torch.cov(x.T, correction=0)
-    torch.testing.assert_close(mixture.mean[1], mean)
-    root = mixture.basis[1].T @ mixture.root[1, 0]
+    torch.testing.assert_close(mixture.class_means[1], mean)
+    root = mixture.principal_axes[1].T @ mixture.covariance_factors[1, 0]
     torch.testing.assert_close(root @ root.T, covariance, rtol=1e-3, atol=1e-6)
     # Seen through noise: the noise is added to the covariance.
     noisy = torch.distributions.MultivariateNormal(mean, covariance + 0.04 * torch.eye(3))
@@ -49,16 +49,18 @@ def test_several_components_find_clusters_and_their_shares():
     centres = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0]], dtype=torch.double)
     x = torch.cat([c + 0.1 * torch.randn(n, 2) for c, n in zip(centres, (100, 200, 300), strict=True)])
     mixture = fitted(x, num_components=3)
-    order = mixture.share[1].argsort()
-    torch.testing.assert_close(mixture.share[1][order], torch.tensor([1 / 6, 2 / 6, 3 / 6]).double(), atol=1e-3, rtol=0)
-    found = mixture.centre[1] @ mixture.basis[1] + mixture.mean[1]
+    order = mixture.component_weights[1].argsort()
+    torch.testing.assert_close(
+        mixture.component_weights[1][order], torch.tensor([1 / 6, 2 / 6, 3 / 6]).double(), atol=1e-3, rtol=0
+    )
+    found = mixture.component_means[1] @ mixture.principal_axes[1] + mixture.class_means[1]
     torch.testing.assert_close(found[order], centres, atol=0.05, rtol=0)
     parts = [
         torch.distributions.MultivariateNormal(m, r @ r.T + 0.09 * torch.eye(2))
-        for m, r in zip(mixture.centre[1], mixture.root[1], strict=True)
+        for m, r in zip(mixture.component_means[1], mixture.covariance_factors[1], strict=True)
     ]
-    z = (x[::50] - mixture.mean[1]) @ mixture.basis[1].T
-    each = torch.stack([s.log() + p.log_prob(z) for s, p in zip(mixture.share[1], parts, strict=True)])
+    z = (x[::50] - mixture.class_means[1]) @ mixture.principal_axes[1].T
+    each = torch.stack([s.log() + p.log_prob(z) for s, p in zip(mixture.component_weights[1], parts, strict=True)])
     torch.testing.assert_close(mixture.log_likelihoods(x[::50])[:, 1], each.logsumexp(0), rtol=1e-4, atol=1e-4)
 
 
@@ -74,9 +76,9 @@ def test_no_component_is_as_good_as_a_sample():
     torch.manual_seed(0)
     x = torch.randn(140, 20).double() * torch.logspace(0, 1, 20)  # far apart: k-means would leave many alone
     mixture = fitted(x, num_components=40)
-    counts = mixture.share[1] * 140
+    counts = mixture.component_weights[1] * 140
     assert ((counts == 0) | (counts > 9.99)).all() and float(counts.sum()) == pytest.approx(140)
-    with pytest.raises(DataError, match="class 1 has 9 samples, and takes 10"):
+    with pytest.raises(DataError, match="class 1 has 9 samples, and needs 10"):
         fitted(x[:9])
 
 

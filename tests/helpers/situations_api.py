@@ -183,7 +183,7 @@ API: Table = {
         ("of one-hot rows give y.argmax(1)", of_y(torch.eye(4))),
         ("labels must be whole numbers; got {}", of_y(torch.rand(4))),
         ("a batch must be x (B, ...)", of_y(torch.tensor([0]))),
-        ("a batch holds nothing", trained(lambda: loader(x=torch.rand(0, 6), y=torch.arange(0)))),
+        ("a batch is empty", trained(lambda: loader(x=torch.rand(0, 6), y=torch.arange(0)))),
         ("ambiguous x and y among the entries", of_batch({"x": X, "mask": X, "label": Y})),
         ("yields triples whose third entry is not a task label", of_batch((X, Y, Y))),
         ("must yield pairs", of_batch(X)),
@@ -226,9 +226,13 @@ API: Table = {
         ("can't be copied", of_model(Locked, {"lwf": {}})),
         ("a batch has one sample", lambda hands: ContinualTrainer(batch_normalised()).train_task([*loader(), ONES])),
     ],
-    "training/trainer_validation.py": [
+    "training/trainer_evaluation.py": [
         ("{}: has no batch", trained(loader, Empty())),
-        ("Validation.report", trained(loader, loader(x=holding(torch.nan))), "recorded without this accuracy"),
+        (
+            "ValidationEvaluator.report_errors",
+            trained(loader, loader(x=holding(torch.nan))),
+            "recorded without this accuracy",
+        ),
     ],
     "training/trainer.py": [
         ("must be a torch.nn.Module", lambda hands: ContinualTrainer(SimpleMLP)),

@@ -307,7 +307,7 @@ def test_the_gan_has_the_published_optimizer():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["generator=mixture", "+generator/optimizer=adam"], "generator.optimizer=.*fitted in one go"),
+        (["generator=mixture", "+generator/optimizer=adam"], "generator.optimizer=.*fitted in closed form"),
         (["generator/optimizer=adam", "generator.optimizer.lr=0"], "generator.optimizer.lr=0: must be a number > 0"),
         (["generator/optimizer=adam", "generator.optimizer.betas=[1]"], "generator.optimizer.betas"),
         (

@@ -300,7 +300,7 @@ def test_an_iterable_data_set_ends_where_its_loader_does():
     trainer.train_task(DataLoader(Stream(), batch_size=8), num_epochs=2)
     assert len(trainer._record.history) == 6
     model, config = small({"generator_training": "after"})
-    with pytest.raises(ConfigError, match="need to know how many batches"):
+    with pytest.raises(ConfigError, match="need the number of batches"):
         ContinualTrainer(model, config).train_task(DataLoader(Stream(), batch_size=8))
 
 

@@ -113,7 +113,7 @@ class Once:
 def test_several_epochs_of_a_loader_for_one_pass_are_not_one_in_silence(loader):
     mine = trainer(mlp())
     before = copy.deepcopy(mine.model.state_dict())
-    with pytest.raises(DataError, match=r"once only, and num_epochs is 5|no batch when it is gone through again"):
+    with pytest.raises(DataError, match=r"only once, and num_epochs is 5|no batch when iterated again"):
         mine.train_task(loader, num_epochs=5)
     assert all(torch.equal(value, before[name]) for name, value in mine.model.state_dict().items())
 
