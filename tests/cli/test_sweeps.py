@@ -128,10 +128,10 @@ def test_an_error_that_nobody_foresaw_is_the_failure_of_one_run(gr_run, monkeypa
 
     prepare = runner.prepare
 
-    def broken(settings, together=1):
+    def broken(settings, *args, **kwargs):
         if settings.seed == 1:
             raise KeyError("a defect\nof two lines")
-        return prepare(settings, together)
+        return prepare(settings, *args, **kwargs)
 
     monkeypatch.setattr(runner, "prepare", broken)
     for launcher in ((), ("hydra/launcher=batched",)):

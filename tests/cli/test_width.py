@@ -122,7 +122,7 @@ def test_a_step_is_measured_by_its_gradients_and_what_its_layers_give(monkeypatc
     monkeypatch.setattr("gr_cli.cli.launchers.program_width.fastest_width", lambda size: sizes.append(size) or 3)
     choice = chosen(jobs)
     assert choice.width == 3 and choice.reason.startswith("wider is slower: a step of a run takes 0.0 MiB")
-    assert sizes[0].gradients == 4 * (64 * 16 + 16 + 16 * 10 + 10)
+    assert sizes[0].gradient_bytes == 4 * (64 * 16 + 16 + 16 * 10 + 10)
     assert sizes[0].activation_bytes >= 4 * 4 * (16 + 10) and not sizes[0].has_convolutions
     words = ["strategy=finetune", "model=cnn", "model.channels=[2]", "train.batch_size=4"]
     chosen([compose_settings([*words, f"seed={seed}"]) for seed in range(2)])
