@@ -2,8 +2,8 @@
 # # Compare three strategies from Python
 #
 # Ten handwritten digits arrive in five tasks of two classes. A network is trained without replay, with generative
-# replay from a mixture of Gaussians for each class, and with experience replay of stored samples, with three seeds each. Run it as a script, or cell by cell
-# in an editor that knows `# %%`.
+# replay from a mixture of Gaussians for each class, and with experience replay of stored samples, with three seeds
+# each. Run this as a script, or cell by cell in an editor that knows `# %%`.
 
 # %%
 from statistics import mean, stdev

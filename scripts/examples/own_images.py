@@ -45,8 +45,8 @@ for shape in ("disc", "ring", "square", "cross"):
         draw(shape, rng).save(FOLDER / shape / f"{i}.png")
 
 # %% [markdown]
-# Look at the data first: nothing is trained. `gr_run([...])` does what `gr-run ...` does on the command line, and returns
-# its exit code.
+# Look at the data first: nothing is trained. `gr_run([...])` does what `gr-run ...` does on the command line, and
+# returns its exit code.
 
 # %%
 data = ["benchmark=image_folder", f"benchmark.source.path={FOLDER}"]

@@ -45,7 +45,7 @@ def inline_commands(text: str) -> list[str]:
     """The commands that stand in running text and tables: `gr-run ...`, `python scripts/...`."""
     prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.M)
     spans = [span.replace("\n", " ").replace("\\|", "|") for span in re.findall(r"`([^`]+)`", prose)]
-    return [span for span in spans if span.startswith(("gr-run ", "gr-report ", "python scripts/", "scripts/"))]
+    return [span for span in spans if re.match(r"(gr-run|gr-report|python scripts/|scripts/\w)", span) and " " in span]
 
 
 def links(text: str) -> list[str]:
