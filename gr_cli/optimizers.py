@@ -142,7 +142,7 @@ class SGD(Optimizer):
     """Stochastic gradient descent, optionally with (Nesterov) momentum.
 
     Args:
-        momentum: Momentum factor in [0, 1); 0: none.
+        momentum: Momentum factor; 0: none.
         nesterov: Whether the momentum is Nesterov's; needs `momentum` > 0.
     """
 
@@ -270,17 +270,15 @@ class FunctionalOptimizer:
         """Restore the states of all replicas, as from `state_of`."""
         for i, (_, replicas, parameters) in enumerate(self._param_groups):
             group_states, device = states[replicas], parameters[0].device
-            self._states[i] = {
-                name: _step_counts(values, device)
-                if name == "steps"
-                else [
-                    (value.clone() if self._num_replicas == 1 else torch.stack([s[name][k] for s in group_states])).to(
-                        device
-                    )
-                    for k, value in enumerate(values)
-                ]
-                for name, values in group_states[0].items()
-            }
+            self._states[i] = {}
+            for name, values in group_states[0].items():
+                if name == "steps":
+                    self._states[i][name] = _step_counts(values, device)
+                elif self._num_replicas == 1:
+                    self._states[i][name] = [value.clone().to(device) for value in values]
+                else:
+                    stacked = (torch.stack(tensors) for tensors in zip(*(s[name] for s in group_states), strict=True))
+                    self._states[i][name] = [value.to(device) for value in stacked]
 
 
 def _step_counts(values: list[Tensor], device: torch.device) -> list[Tensor]:

@@ -119,11 +119,9 @@ class Scenario:
         if self.name == "task":
             return task_units[task]
         # Before the first task the untrained network predicts among all classes.
-        return (
-            task_units.any(0)
-            if self.name == "domain" or last_trained_task < 0
-            else task_units[: last_trained_task + 1].any(0)
-        )
+        if self.name == "domain" or last_trained_task < 0:
+            return task_units.any(0)
+        return task_units[: last_trained_task + 1].any(0)
 
     def known_units(self, task_units: Tensor, task: int) -> Tensor:
         """Units that compete when the teacher labels replayed samples in `task`: bool (H, U).

@@ -44,8 +44,8 @@ def test_task_incremental_units_are_those_of_the_task():
 
 
 def test_replay_has_one_target_per_earlier_head_in_the_task_scenario_only():
-    for kind, number in (("class", 1), ("domain", 1), ("task", 2)):
-        scenario = Scenario(kind)
+    for scenario_name, number in (("class", 1), ("domain", 1), ("task", 2)):
+        scenario = Scenario(scenario_name)
         heads = scenario.task_units([2, 2, 2])
         assert scenario.known_units(heads, 2).shape[0] == number
         assert scenario.replay_units(heads, 2).shape[0] == number

@@ -149,11 +149,9 @@ class Strategy:
             Units (N, H): the requested class in its head, and the solver's prediction in all others.
         """
         predicted: Tensor = solver(x).unsqueeze(1).masked_fill(~task_units, -torch.inf).argmax(-1)
-        return (
-            predicted
-            if requested_labels is None
-            else torch.where(task_units.T[requested_labels], requested_labels.unsqueeze(1), predicted)
-        )
+        if requested_labels is None:
+            return predicted
+        return torch.where(task_units.T[requested_labels], requested_labels.unsqueeze(1), predicted)
 
     def state_dict(self) -> State:
         """The strategy's state: tensors with the replica axis, and numbers common to all replicas.

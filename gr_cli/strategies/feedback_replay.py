@@ -133,11 +133,10 @@ class FeedbackReplay(GenerativeReplay):
                 labels = torch.cat([labels, replay.labels], 1)
                 # The teacher's probabilities carry more information than the requested class, if there is one head.
                 has_soft_labels = replay.has_soft_targets and replay.target.shape[2] == 1
-                replayed_probabilities = (
-                    replay.target[:, :, 0]
-                    if has_soft_labels
-                    else F.one_hot(replay.labels, class_probabilities.shape[-1]).to(x.dtype)
-                )
+                if has_soft_labels:
+                    replayed_probabilities = replay.target[:, :, 0]
+                else:
+                    replayed_probabilities = F.one_hot(replay.labels, class_probabilities.shape[-1]).to(x.dtype)
                 class_probabilities = torch.cat([class_probabilities, replayed_probabilities], 1)
         tasks = None
         if self.generator.gated_by_task:

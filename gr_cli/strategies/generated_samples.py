@@ -62,10 +62,8 @@ class GeneratedReplay:
         """Samples of several iterations, which are generated at once."""
         if self._cached is None or self._cached[0] != (block, num_samples):
             self._cached = None  # free the old samples before new ones are generated
-            self._cached = (
-                (block, num_samples),
-                self.generate(num_samples, f"{StreamNames.REPLAY}{self._stream_suffix}", block),
-            )
+            samples = self.generate(num_samples, f"{StreamNames.REPLAY}{self._stream_suffix}", block)
+            self._cached = ((block, num_samples), samples)
         return self._cached[1]
 
     @torch.no_grad()
@@ -190,8 +188,5 @@ def fit_classes(context: TaskContext) -> None:
         x, y = torch.cat([x for x, _ in samples]), torch.cat([y for _, y in samples])
         with torch.autocast(x.device.type, enabled=False):  # closed-form solutions need full precision
             for label in y.unique().tolist():
-                generator.fit_class(
-                    x[y == label],
-                    label,
-                    context.streams.generator(replica, StreamNames.CLOSED_FORM_FIT, context.task, label),
-                )
+                random = context.streams.generator(replica, StreamNames.CLOSED_FORM_FIT, context.task, label)
+                generator.fit_class(x[y == label], label, random)

@@ -227,11 +227,10 @@ class GenerativeReplay(ReplayStrategy):
         if self.current_targets_are_labels:
             return super().current_loss_per_sample(logits, batch)
         # Cached targets are those of real samples.
-        target = (
-            self._likelihood_targets.targets(batch.x)
-            if self._generates_current_data
-            else self._likelihood_targets.current_targets(batch)
-        )
+        if self._generates_current_data:
+            target = self._likelihood_targets.targets(batch.x)
+        else:
+            target = self._likelihood_targets.current_targets(batch)
         return distillation_loss(logits, target, batch.active_units, 1.0)
 
     def replay(self, batch: Batch, step: TrainingStep) -> ReplayBatch | None:

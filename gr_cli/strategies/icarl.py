@@ -122,9 +122,9 @@ class ICaRL(Strategy):
         new = ExemplarBuffer.from_task(
             context, per_class, lambda replica: partial(_herding_selection, networks[replica])
         )
-        self.exemplars = (
-            new if self.exemplars is None else ExemplarBuffer.concatenate([self.exemplars.truncate(per_class), new])
-        )
+        if self.exemplars is not None:
+            new = ExemplarBuffer.concatenate([self.exemplars.truncate(per_class), new])
+        self.exemplars = new
 
     def classifier(self, replica: int, solver: nn.Module) -> Callable[[Tensor], Tensor]:
         """Negative squared distance to each class's mean of exemplar features (Rebuffi et al. 2017, algorithm 1)."""

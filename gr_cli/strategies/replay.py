@@ -101,7 +101,23 @@ def sample_weights(
 class ReplayStrategy(Strategy):
     """Base class of strategies that train on current and replayed samples.
 
-    loss = w_current * loss(current samples) + w_replay * loss(replayed samples). Subclasses define `replay`.
+    loss = w_current * loss(current samples) + w_replay * loss(replayed samples). Subclasses define `replay`:
+
+        >>> class PreviousBatchReplay(ReplayStrategy):
+        ...     stores_raw_samples = True
+        ...     previous = None
+        ...
+        ...     def replay(self, batch, step):
+        ...         return self.previous
+        ...
+        ...     def after_step(self, batch, step):
+        ...         self.previous = ReplayBatch(batch.x, batch.y.unsqueeze(-1))  # one head
+        >>> strategy = PreviousBatchReplay(replay_weight=1.0, temperature=1.0, regularizer=None)
+        >>> units = torch.ones(2, dtype=torch.bool)
+        >>> batch = Batch(torch.zeros(1, 4, 3), torch.tensor([[0, 1, 0, 1]]), units, units[None], units.expand(2, 2))
+        >>> strategy.after_step(batch, TrainingStep(task=0, iteration=0, iterations=100))
+        >>> strategy.replay(batch, TrainingStep(task=0, iteration=1, iterations=100)).target.shape  # (R, N, H)
+        torch.Size([1, 4, 1])
 
     Args:
         replay_weight: Weight of the replay loss; the current loss has weight 1. `by_tasks`: in task t (from 1) the

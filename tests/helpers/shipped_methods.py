@@ -1,4 +1,4 @@
-"""Short runs of the shipped strategies and generators with small networks."""
+"""Short runs of the shipped strategies and generators, with small networks."""
 
 from functools import lru_cache
 from itertools import islice
@@ -10,7 +10,7 @@ from gr_cli.training.batches import batches, sample_passes
 
 CONF = Path(gr_cli.__file__).parent.parent / "conf"
 SMALL = ["train.iterations=6", "train.batch_size=8", "model.hidden_sizes=[16]", "threads=1"]
-# Sizes of generators in which all these runs take seconds.
+# Generator sizes with which these runs take seconds.
 SIZES = {
     "conv_vae": ["generator.hidden_dims=[4,8]", "generator.latent_dim=4"],
     "mixture": ["generator.num_components=2", "generator.latent_dim=8"],
@@ -20,16 +20,16 @@ SIZES = {
 
 
 @lru_cache(maxsize=4)
-def settings_of(*words):
-    """Composed settings, cached: composing takes longer than these runs."""
-    return compose_settings(words)
+def settings_of(*overrides):
+    """Composed settings, cached because composing takes longer than these runs."""
+    return compose_settings(overrides)
 
 
 def names(group):
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def train(experiments, learner, number, iterations=None, start=0, observe=lambda position, losses: None):
+def train(experiments, learner, number, iterations=None, start=0, observe=lambda step, losses: None):
     stage = experiments[0].stages[number]
     stream = islice(batches(experiments, number, start), iterations)
     learner.train_task(stage.task, stream, stage.iterations, observe, start, sample_passes(experiments, number))

@@ -1,4 +1,4 @@
-"""Small learners on small data, for tests of strategies. The data of a seed don't depend on the other replicas."""
+"""Small learners on small data, for tests of strategies. Networks and data depend on the seed only."""
 
 import copy
 import io
@@ -27,24 +27,26 @@ def mlp(units: int) -> nn.Module:
 
 def learner_of(
     strategy: Strategy,
-    kind: Any = "class",
+    scenario_name: Any = "class",
     seeds: Sequence[int] = (0,),
     network: Callable[[int], nn.Module] = mlp,
     lr: float = 0.01,
 ) -> Learner:
-    """A learner with one replica per seed, for three tasks of two classes each, in float64."""
-    scenario = Scenario(kind)
-    heads, solvers = scenario.task_units([2] * TASKS), []
+    """A learner with one replica per seed, for three tasks of two classes, in double precision."""
+    scenario = Scenario(scenario_name)
+    task_units, solvers = scenario.task_units([2] * TASKS), []
     for seed in seeds:
         torch.manual_seed(seed)
-        solvers.append(network(heads.shape[1]).double())
+        solvers.append(network(task_units.shape[1]).double())
     strategy.check(scenario, solvers[0])
-    draws = [RandomStreams(seed) for seed in seeds]
-    return Learner(Replicas(solvers), None, strategy, [Adam(lr=lr) for _ in seeds], scenario, heads, draws, "float64")
+    random_streams = [RandomStreams(seed) for seed in seeds]
+    return Learner(
+        Replicas(solvers), None, strategy, [Adam(lr=lr) for _ in seeds], scenario, task_units, random_streams, "float64"
+    )
 
 
 def data(learner: Learner, task: int, replica: int, n: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
-    """A task's samples: two clusters."""
+    """Samples of a task: two Gaussian clusters."""
     generator = torch.Generator().manual_seed(1000 * (learner.random_streams[replica].seed + 1) + task)
     y = torch.arange(n) % 2
     centres = torch.randn(2, SIZE, generator=generator, dtype=torch.float64)
@@ -53,24 +55,27 @@ def data(learner: Learner, task: int, replica: int, n: int = 40) -> tuple[torch.
 
 
 def passes(learner: Learner, task: int) -> Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor]]]:
-    """Iterator over a task's samples in batches of 16."""
-    return lambda replica: zip(*(part.split(16) for part in data(learner, task, replica)), strict=True)
+    """Passes over a task's samples, in batches of 16."""
+    return lambda replica: zip(*(values.split(16) for values in data(learner, task, replica)), strict=True)
 
 
 def batches(learner: Learner, task: int, start: int = 0, size: int = 10) -> Iterator[Batch]:
-    scenario, heads = learner.scenario, learner.task_units
-    whole = [data(learner, task, replica) for replica in range(len(learner.random_streams))]
-    units, rivals = scenario.training_units(heads, task), scenario.competing_units(heads, task)
+    scenario, task_units = learner.scenario, learner.task_units
+    task_data = [data(learner, task, replica) for replica in range(len(learner.random_streams))]
+    active_units, competing_units = (
+        scenario.training_units(task_units, task),
+        scenario.competing_units(task_units, task),
+    )
     for iteration in count(start):
         index = torch.randint(0, 40, (size,), generator=torch.Generator().manual_seed(iteration))
-        x, y = (torch.stack([mine[column][index] for mine in whole]) for column in (0, 1))
-        yield Batch(x, y, units, scenario.replay_units(heads, task), rivals)
+        x, y = (torch.stack([replica_data[column][index] for replica_data in task_data]) for column in (0, 1))
+        yield Batch(x, y, active_units, scenario.replay_units(task_units, task), competing_units)
 
 
 def train(
-    learner: Learner, task: int, observe: Any = lambda position, losses: None, start: int = 0, size: int = 10
+    learner: Learner, task: int, observe: Any = lambda step, losses: None, start: int = 0, size: int = 10
 ) -> None:
-    """Train a task from iteration `start` on."""
+    """Train a task, or the rest of it from iteration `start` on."""
     learner.train_task(task, batches(learner, task, start, size), ITERATIONS, observe, start, passes(learner, task))
 
 
@@ -82,12 +87,12 @@ def begin(learner: Learner, task: int, iterations: int) -> None:
 
 
 def saved(learner: Learner) -> list[dict[str, Any]]:
-    """The state of each replica after a round trip through a checkpoint."""
+    """The state of each replica, saved and loaded."""
     file = io.BytesIO()
     torch.save([learner.state_of(replica) for replica in range(len(learner.random_streams))], file)
     file.seek(0)
-    found: list[dict[str, Any]] = torch.load(file, weights_only=True)
-    return found
+    states: list[dict[str, Any]] = torch.load(file, weights_only=True)
+    return states
 
 
 def tensors(state: Any) -> Iterator[torch.Tensor]:
@@ -102,39 +107,39 @@ def tensors(state: Any) -> Iterator[torch.Tensor]:
 
 
 def assert_same(ours: Any, theirs: Any, **tolerance: float) -> None:
-    mine, others = list(tensors(ours)), list(tensors(theirs))
-    assert len(mine) == len(others) > 0
-    for a, b in zip(mine, others, strict=True):
+    own, expected = list(tensors(ours)), list(tensors(theirs))
+    assert len(own) == len(expected) > 0
+    for a, b in zip(own, expected, strict=True):
         torch.testing.assert_close(a, b, **(tolerance or {"rtol": 0.0, "atol": 0.0}))
 
 
-def assert_each_learns_what_it_learns_alone(make: Callable[[Any], Strategy], kind: Any, values: list[float]) -> None:
-    """Assert that stacked replicas with different seeds and settings learn, in three tasks, what each learns alone."""
-    together = learner_of(make(torch.tensor(values, dtype=torch.float64)), kind, range(len(values)))
-    alone = [learner_of(make(value), kind, [seed]) for seed, value in enumerate(values)]
+def assert_replicas_match_single_runs(make: Callable[[Any], Strategy], scenario_name: Any, values: list[float]) -> None:
+    """Replicas with different seeds and settings end as single runs do, over three tasks."""
+    group = learner_of(make(torch.tensor(values, dtype=torch.float64)), scenario_name, range(len(values)))
+    single = [learner_of(make(value), scenario_name, [seed]) for seed, value in enumerate(values)]
     for task in range(TASKS):
-        for learner in (together, *alone):
+        for learner in (group, *single):
             train(learner, task)
-    for both, one in zip(saved(together), alone, strict=True):
-        assert_same(both, saved(one)[0], rtol=1e-7, atol=1e-9)
-    before, after = (list(tensors(state["solver"])) for state in saved(together))
+    for state, learner_of_seed in zip(saved(group), single, strict=True):
+        assert_same(state, saved(learner_of_seed)[0], rtol=1e-7, atol=1e-9)
+    before, after = (list(tensors(state["solver"])) for state in saved(group))
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def assert_goes_on_from_its_state(make: Callable[[], Strategy], kind: Any) -> None:
-    """Assert that a run stopped within its second task, or between two, and resumed equals the undisturbed run."""
+def assert_resumes_from_state(make: Callable[[], Strategy], scenario_name: Any) -> None:
+    """A run resumed within its second task, or before it, ends in the same state."""
     for seeds in ([0], [0, 1]):
-        whole = learner_of(make(), kind, seeds)
-        train(whole, 0)
-        between = copy.deepcopy(saved(whole))
-        begin(whole, 1, 5)
-        middle = saved(whole)
-        train(whole, 1, start=5)
-        train(whole, 2)
-        for state, start in ((between, 0), (middle, 5)):
-            resumed = learner_of(make(), kind, seeds)
+        uninterrupted = learner_of(make(), scenario_name, seeds)
+        train(uninterrupted, 0)
+        before_task = copy.deepcopy(saved(uninterrupted))
+        begin(uninterrupted, 1, 5)
+        within_task = saved(uninterrupted)
+        train(uninterrupted, 1, start=5)
+        train(uninterrupted, 2)
+        for state, start in ((before_task, 0), (within_task, 5)):
+            resumed = learner_of(make(), scenario_name, seeds)
             resumed.load_states(state, 1, passes(resumed, 1))
             assert_same(saved(resumed), state)
             train(resumed, 1, start=start)
             train(resumed, 2)
-            assert_same(saved(resumed), saved(whole))
+            assert_same(saved(resumed), saved(uninterrupted))

@@ -12,8 +12,8 @@ from gr_cli.strategies.exemplar_buffer import ExemplarBuffer
 from helpers.small_runs import (
     ITERATIONS,
     TASKS,
-    assert_each_learns_what_it_learns_alone,
-    assert_goes_on_from_its_state,
+    assert_replicas_match_single_runs,
+    assert_resumes_from_state,
     batches,
     begin,
     data,
@@ -22,7 +22,7 @@ from helpers.small_runs import (
     train,
 )
 
-every_scenario = pytest.mark.parametrize("kind", ["class", "domain", "task"])
+every_scenario = pytest.mark.parametrize("scenario_name", ["class", "domain", "task"])
 one_and_two_replicas = pytest.mark.parametrize("seeds", [(0,), (0, 1)], ids=["alone", "together"])
 
 
@@ -34,8 +34,8 @@ def samples_of(learner, replica, tasks):
 
 @every_scenario
 @one_and_two_replicas
-def test_per_class_samples_of_each_class_of_each_task_are_stored(kind, seeds):
-    learner = learner_of(ExperienceReplay(per_class=5), kind, seeds)
+def test_per_class_samples_of_each_class_of_each_task_are_stored(scenario_name, seeds):
+    learner = learner_of(ExperienceReplay(per_class=5), scenario_name, seeds)
     for task in range(TASKS):
         train(learner, task)
     buffer = learner.strategy.exemplars
@@ -66,8 +66,8 @@ def test_small_classes_store_fewer_samples_and_sampling_is_uniform_over_samples(
 
 @every_scenario
 @one_and_two_replicas
-def test_replayed_samples_have_their_labels_and_competing_units(kind, seeds):
-    learner = learner_of(ExperienceReplay(per_class=5, batch_size=9), kind, seeds)
+def test_replayed_samples_have_their_labels_and_competing_units(scenario_name, seeds):
+    learner = learner_of(ExperienceReplay(per_class=5, batch_size=9), scenario_name, seeds)
     train(learner, 0)
     train(learner, 1)
     learner.begin_task(2, passes(learner, 2))
@@ -82,15 +82,15 @@ def test_replayed_samples_have_their_labels_and_competing_units(kind, seeds):
                 assert label_of[tuple(x.tolist())] == target.item()
                 unit, active = target.item(), competing[0].nonzero().squeeze(1).tolist()
                 own_units = [unit // 2 * 2, unit // 2 * 2 + 1]
-                assert active == {"class": list(range(6)), "domain": [0, 1], "task": own_units}[kind]
+                assert active == {"class": list(range(6)), "domain": [0, 1], "task": own_units}[scenario_name]
         batches_of_iterations.append(replay.x)
     assert not torch.equal(batches_of_iterations[0], batches_of_iterations[1])
 
 
 @every_scenario
 @one_and_two_replicas
-def test_replay_loss_matches_hand_computation(kind, seeds):
-    learner = learner_of(ExperienceReplay(per_class=5), kind, seeds)
+def test_replay_loss_matches_hand_computation(scenario_name, seeds):
+    learner = learner_of(ExperienceReplay(per_class=5), scenario_name, seeds)
     train(learner, 0)
     train(learner, 1)
     learner.begin_task(2, passes(learner, 2))
@@ -205,16 +205,16 @@ def test_dark_experience_replays_within_the_first_task():
 
 @every_scenario
 @pytest.mark.parametrize("use", ["loss", "constraint"])
-def test_replicas_match_single_runs(kind, use):
-    assert_each_learns_what_it_learns_alone(
-        lambda weight: ExperienceReplay(per_class=5, replay_weight=weight, use=use), kind, [0.5, 2.0]
+def test_replicas_match_single_runs(scenario_name, use):
+    assert_replicas_match_single_runs(
+        lambda weight: ExperienceReplay(per_class=5, replay_weight=weight, use=use), scenario_name, [0.5, 2.0]
     )
 
 
 @every_scenario
-def test_dark_experience_replicas_match_single_runs(kind):
-    assert_each_learns_what_it_learns_alone(
-        lambda alpha: DarkExperienceReplay(memory_size=30, alpha=alpha), kind, [0.5, 2.0]
+def test_dark_experience_replicas_match_single_runs(scenario_name):
+    assert_replicas_match_single_runs(
+        lambda alpha: DarkExperienceReplay(memory_size=30, alpha=alpha), scenario_name, [0.5, 2.0]
     )
 
 
@@ -228,7 +228,7 @@ def test_dark_experience_replicas_match_single_runs(kind):
     ids=["er", "a_gem", "er_plus"],
 )
 def test_training_resumes_from_a_state(make):
-    assert_goes_on_from_its_state(make, "task")
+    assert_resumes_from_state(make, "task")
 
 
 @pytest.mark.parametrize("strategy", ["er", "a_gem", "er_plus"])

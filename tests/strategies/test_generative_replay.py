@@ -23,9 +23,9 @@ from helpers.small_runs import tensors
 one_and_two_replicas = pytest.mark.parametrize("seeds", [(0,), (0, 1)], ids=["alone", "together"])
 
 
-def learner(kind="class", seeds=(0,), tasks=3, dtype=torch.float32, **settings) -> Learner:
+def learner(scenario_name="class", seeds=(0,), tasks=3, dtype=torch.float32, **settings) -> Learner:
     """A learner with one replica per seed; networks and batches depend on the seed only."""
-    scenario = Scenario(kind)
+    scenario = Scenario(scenario_name)
     heads = scenario.task_units([2] * tasks)
     small = {"memory_size": 30, "batch_size": 8} | settings
     generators, solvers = [], []

@@ -15,8 +15,8 @@ from gr_cli.strategies.icarl import herding
 from helpers.small_runs import (
     ITERATIONS,
     TASKS,
-    assert_each_learns_what_it_learns_alone,
-    assert_goes_on_from_its_state,
+    assert_replicas_match_single_runs,
+    assert_resumes_from_state,
     batches,
     data,
     learner_of,
@@ -35,9 +35,9 @@ def forward(learner):
 
 
 @one_and_two_replicas
-@pytest.mark.parametrize("kind", ["class", "domain", "task"])
-def test_lwf_distills_the_teacher_on_current_samples(kind, seeds):
-    learner = learner_of(LearningWithoutForgetting(), kind, seeds)
+@pytest.mark.parametrize("scenario_name", ["class", "domain", "task"])
+def test_lwf_distills_the_teacher_on_current_samples(scenario_name, seeds):
+    learner = learner_of(LearningWithoutForgetting(), scenario_name, seeds)
     train(learner, 0)
     train(learner, 1)
     teachers = copy.deepcopy(learner.solvers.modules)
@@ -51,12 +51,15 @@ def test_lwf_distills_the_teacher_on_current_samples(kind, seeds):
     )
     assert len(inputs) == 1 and inputs[0] is batch.x
     # Two earlier tasks: `by_old_tasks` gives weight 2, class-incremental weight 1.
-    assert (terms["current"].weight, terms["replay"].weight) == (1.0, {"class": 1.0, "domain": 2.0, "task": 2.0}[kind])
+    assert (terms["current"].weight, terms["replay"].weight) == (
+        1.0,
+        {"class": 1.0, "domain": 2.0, "task": 2.0}[scenario_name],
+    )
     old_units_of_heads, units_of_heads = {
         "class": ([[0, 1, 2, 3]], [[0, 1, 2, 3, 4, 5]]),
         "domain": ([[0, 1]], [[0, 1]]),
         "task": ([[0, 1], [2, 3]], [[0, 1], [2, 3]]),
-    }[kind]
+    }[scenario_name]
     for r, solver in enumerate(learner.solvers.modules):
         old, new = teachers[r](batch.x[r]), solver(batch.x[r])
         expected = []
@@ -68,7 +71,7 @@ def test_lwf_distills_the_teacher_on_current_samples(kind, seeds):
 
 
 @pytest.mark.parametrize(
-    ("kind", "rule", "expected"),
+    ("scenario_name", "rule", "expected"),
     [
         ("class", "by_scenario", [(1, 1), (1, 1)]),
         ("domain", "by_scenario", [(1, 1), (1, 2)]),
@@ -78,8 +81,8 @@ def test_lwf_distills_the_teacher_on_current_samples(kind, seeds):
         ("task", "by_tasks", [(1 / 2, 1 / 2), (1 / 3, 2 / 3)]),
     ],
 )
-def test_lwf_weights_follow_from_rule_and_scenario(kind, rule, expected):
-    learner, weights = learner_of(LearningWithoutForgetting(replay_weight=rule), kind), []
+def test_lwf_weights_follow_from_rule_and_scenario(scenario_name, rule, expected):
+    learner, weights = learner_of(LearningWithoutForgetting(replay_weight=rule), scenario_name), []
     for task in range(TASKS):
         if task:
             learner.begin_task(task, passes(learner, task))
@@ -128,19 +131,19 @@ def test_teacher_is_a_frozen_copy_without_gradient(seeds):
     assert learner.strategy.teacher is None and not LearningWithoutForgetting.stores_raw_samples
 
 
-@pytest.mark.parametrize("kind", ["class", "task"])
-def test_replicas_match_single_runs(kind):
-    assert_each_learns_what_it_learns_alone(
-        lambda temperature: LearningWithoutForgetting(temperature=temperature), kind, [2.0, 1.0]
+@pytest.mark.parametrize("scenario_name", ["class", "task"])
+def test_replicas_match_single_runs(scenario_name):
+    assert_replicas_match_single_runs(
+        lambda temperature: LearningWithoutForgetting(temperature=temperature), scenario_name, [2.0, 1.0]
     )
-    assert_each_learns_what_it_learns_alone(
-        lambda weight: LearningWithoutForgetting(replay_weight=weight), kind, [2.0, 0.5]
+    assert_replicas_match_single_runs(
+        lambda weight: LearningWithoutForgetting(replay_weight=weight), scenario_name, [2.0, 0.5]
     )
 
 
 @pytest.mark.parametrize("regularizer", [None, WeightPenalty()])
 def test_lwf_resumes_from_a_state(regularizer):
-    assert_goes_on_from_its_state(lambda: LearningWithoutForgetting(regularizer=copy.deepcopy(regularizer)), "task")
+    assert_resumes_from_state(lambda: LearningWithoutForgetting(regularizer=copy.deepcopy(regularizer)), "task")
 
 
 # --- iCaRL
@@ -298,15 +301,15 @@ def test_icarl_replicas_match_single_runs():
 
 @pytest.mark.parametrize("settings", [{}, {"budget": 20}, {"batch_size": 3}])
 def test_icarl_resumes_from_a_state(settings):
-    assert_goes_on_from_its_state(lambda: ICaRL(**{"per_class": 6} | settings), "class")
+    assert_resumes_from_state(lambda: ICaRL(**{"per_class": 6} | settings), "class")
 
 
-@pytest.mark.parametrize("kind", ["domain", "task"])
-def test_icarl_refuses_other_scenarios(gr_run, kind):
+@pytest.mark.parametrize("scenario_name", ["domain", "task"])
+def test_icarl_refuses_other_scenarios(gr_run, scenario_name):
     with pytest.raises(ConfigError, match="scenario"):
-        ICaRL().check(Scenario(kind), SimpleMLP())
-    code, _, err = gr_run("strategy=icarl", f"scenario={kind}")
-    assert code == 2 and err.startswith(f"gr-run: scenario={kind}: iCaRL needs") and err.count("\n") == 1
+        ICaRL().check(Scenario(scenario_name), SimpleMLP())
+    code, _, err = gr_run("strategy=icarl", f"scenario={scenario_name}")
+    assert code == 2 and err.startswith(f"gr-run: scenario={scenario_name}: iCaRL needs") and err.count("\n") == 1
 
 
 def test_icarl_refuses_solvers_without_features():

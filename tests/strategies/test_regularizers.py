@@ -17,8 +17,8 @@ from gr_cli.strategies import (
 from gr_cli.strategies.fisher import fisher_diagonal
 from helpers.small_runs import (
     SIZE,
-    assert_each_learns_what_it_learns_alone,
-    assert_goes_on_from_its_state,
+    assert_replicas_match_single_runs,
+    assert_resumes_from_state,
     begin,
     data,
     learner_of,
@@ -81,9 +81,9 @@ def test_per_sample_squared_gradients_match_a_loop(shape):
 
 @pytest.mark.parametrize("network", [deep, Mixed])
 @pytest.mark.parametrize("labels", ["all", "true"])
-@pytest.mark.parametrize("kind", ["class", "domain", "task"])
-def test_fisher_diagonal_matches_a_loop_over_samples_and_labels(network, labels, kind):
-    learner, task = learner_of(Finetune(), kind, network=network), 1
+@pytest.mark.parametrize("scenario_name", ["class", "domain", "task"])
+def test_fisher_diagonal_matches_a_loop_over_samples_and_labels(network, labels, scenario_name):
+    learner, task = learner_of(Finetune(), scenario_name, network=network), 1
     context, solver = learner._task_context(task, passes(learner, task)), learner.solver
     diagonal = fisher_diagonal(solver, context.sample_pass(0), context, 0, labels)
     units = learner.scenario.training_units(learner.task_units, task)
@@ -286,14 +286,14 @@ def test_path_integral_excludes_the_penalty():
 
 
 @each_regularizer
-@pytest.mark.parametrize("kind", ["class", "task"])
-def test_replicas_match_single_runs(kind_of, kind):
-    assert_each_learns_what_it_learns_alone(lambda strength: Finetune(kind_of(strength)), kind, [1.0, 20.0])
+@pytest.mark.parametrize("scenario_name", ["class", "task"])
+def test_replicas_match_single_runs(kind_of, scenario_name):
+    assert_replicas_match_single_runs(lambda strength: Finetune(kind_of(strength)), scenario_name, [1.0, 20.0])
 
 
 @each_regularizer
 def test_training_resumes_from_a_state(kind_of):
-    assert_goes_on_from_its_state(lambda: Finetune(kind_of(3.0)), "domain")
+    assert_resumes_from_state(lambda: Finetune(kind_of(3.0)), "domain")
 
 
 def test_important_parameters_are_preserved():
