@@ -90,7 +90,7 @@ def test_solver_and_objectives_have_their_own_rules():
     ("overrides", "message"),
     [
         (["generator=mixture", "+generator/gradient_rule=none"], "generator.gradient_rule=.*closed form"),
-        (["strategy=bir", "generator/gradient_rule=none"], "generator.gradient_rule=.*shares one loss"),
+        (["strategy=bir", "generator/gradient_rule=none"], "generator.gradient_rule=.*shares the solver's loss"),
         (["+generator.gradient_rule=3"], "must name an option of this group"),
         (["gradient_rule._target_=gr_cli.optimizers.Adam"], "a GradientRule is needed"),
     ],
