@@ -1,4 +1,4 @@
-"""Hydra's callback: the jobs of a sweep are composed, checked and written down before the first one trains."""
+"""Hydra callback: compose and validate all jobs of a sweep, and write sweep.json, before the first job trains."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ if TYPE_CHECKING:
     from gr_cli.config.settings import Settings
 
 _MANIFEST = "sweep.json"  # in the sweep's folder
-# The parts of Hydra's own configuration that a job can't have for itself.
+# Parts of Hydra's configuration that a single job can't change.
 _SWEEP_WIDE_GROUPS = ("launcher", "sweeper", "sweep")
 
 
 def silence_hydra_warnings() -> None:
-    """Our `hydra/launcher/*.yaml` are checked against the plugins' own of the same name on purpose: no warnings.
+    """Silence a warning about `conf/hydra/launcher/*.yaml`, which extend the plugins' options of the same names.
 
-    What Hydra only warns of, and goes on as if it had not been typed, is a mistake here.
+    Other warnings, after which Hydra would ignore an override, become errors.
     """
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
     for mistake in (r"provider=hydra.searchpath .* is not available", r"\s*Running Hydra app with --multirun, over"):
         warnings.filterwarnings("error", message=mistake)
 
 
-silence_hydra_warnings()  # for the processes of a launcher, which import this module with the job they are handed
+silence_hydra_warnings()  # for worker processes, which import this module when they unpickle a job
 
 
 class ValidateJobs(Callback):
-    """Hydra calls this before the first job of a sweep. Other sweepers than the basic one find jobs as they go."""
+    """Validates the jobs of a sweep before the first one; only the basic sweeper knows them beforehand."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        # Hydra makes warnings of what a callback raises, but for a `Stop`.
         announce_torch_import()
+        # Hydra turns exceptions of a callback into warnings, except `Stop`, which is not an Exception.
         try:
             check_launcher(config)
             if _sweeper_target(config).endswith("BasicSweeper"):
@@ -70,12 +70,12 @@ class ValidateJobs(Callback):
             raise Stop(error) from error
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
-        # Hydra keeps what each job returned until the sweep is over; nothing reads its configurations again.
+        # Hydra keeps all results until the end of the sweep; free the configurations, which nothing reads again.
         job_return.cfg = job_return.hydra_cfg = None
 
 
 def _sweeper_target(config: DictConfig) -> str:
-    """The class of the sweeper."""
+    """The name of the sweeper's class."""
     node = OmegaConf.select(config, "hydra.sweeper")
     if not OmegaConf.is_dict(node) or "_target_" not in node:
         choice = config.hydra.runtime.choices.get("hydra/sweeper")
@@ -84,7 +84,7 @@ def _sweeper_target(config: DictConfig) -> str:
 
 
 def _prepare_sweep(config: DictConfig) -> None:
-    """Compose and check all jobs, and write down which runs they are."""
+    """Validate all jobs, lock the folder of the sweep and write sweep.json."""
     from gr_cli.cli.launchers.sweeper import CheckedSweeper
     from gr_cli.config.arguments import check_value
     from gr_cli.runner.run import run_folder
@@ -96,21 +96,21 @@ def _prepare_sweep(config: DictConfig) -> None:
     sweep = begin_sweep()
     sweep.in_process = runs_in_this_process(config.hydra)
     jobs = _list_jobs(config)
-    same: tuple[list[str], list[str]] | None = None
-    firsts: dict[tuple[Any, ...], list[str]] = {}
+    duplicates: tuple[list[str], list[str]] | None = None
+    first_job: dict[tuple[Any, ...], list[str]] = {}
     for overrides in jobs:
         settings = _validated_settings(config, overrides)
         path = run_folder(settings, OUTPUTS).path
-        first = firsts.setdefault((path.parent, settings.seed, settings.identity), overrides)
+        first = first_job.setdefault((path.parent, settings.seed, settings.identity), overrides)
         if first is not overrides:
-            same = same or (first, overrides)
+            duplicates = duplicates or (first, overrides)
             continue
         sweep.add(path, overrides, settings)
-    if same:
+    if duplicates:
         runs = "1 run" if len(sweep.jobs) == 1 else f"{len(sweep.jobs)} runs"
-        print(f"{len(jobs)} jobs are {runs}, each trained once: {_describe_duplicates(*same)} are the same run")
+        print(f"{len(jobs)} jobs are {runs}, each trained once: {_describe_duplicates(*duplicates)} are the same run")
     sweep.progress.total = len(sweep.jobs)
-    folder = Path(config.hydra.sweep.dir)
+    folder = sweep.folder = Path(config.hydra.sweep.dir)
     make_folder(folder)
     sweep.resources.enter_context(locked(folder))
     write_json(folder / _MANIFEST, {"jobs": {str(path): overrides for path, overrides in sweep.jobs.items()}})
@@ -120,52 +120,61 @@ def _prepare_sweep(config: DictConfig) -> None:
 
 
 def _list_jobs(config: DictConfig) -> list[list[str]]:
-    """The overrides of each job that Hydra's own sweeper makes of its parameters and of the command line."""
+    """The overrides of each job, as Hydra's basic sweeper derives them from its parameters and the command line."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-    words = plain_overrides(config.hydra.overrides.task)
+    overrides = plain_overrides(config.hydra.overrides.task)
     try:
-        words = [*BasicSweeper(None, config.hydra.sweeper.params)._parse_config(), *words]
-        parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(words)
+        overrides = [*BasicSweeper(None, config.hydra.sweeper.params)._parse_config(), *overrides]
+        parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise CompositionError(describe_error(error, words)) from error
+        raise CompositionError(describe_error(error, overrides)) from error
     for override in parsed:
         _check_sweep_values(override)
-    return [list(overrides) for overrides in BasicSweeper.split_arguments(parsed, None)[0]]
+    return [list(job) for job in BasicSweeper.split_arguments(parsed, None)[0]]
 
 
 def _validated_settings(config: DictConfig, overrides: list[str]) -> Settings:
-    """The settings of a job of the sweep that `config` describes."""
+    """Compose and validate the settings of one job.
+
+    Raises:
+        CompositionError: Its overrides can't be composed.
+        ConfigError: A value does not fit, or is allowed for the whole sweep only.
+    """
     try:
         composed = GlobalHydra.instance().config_loader().load_sweep_config(config, overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise CompositionError(describe_error(error, overrides)) from error
-    for part in _SWEEP_WIDE_GROUPS:
-        here, there = (OmegaConf.to_container(node.hydra[part], resolve=False) for node in (composed, config))
-        if here != there:
-            choice = composed.hydra.runtime.choices.get(f"hydra/{part}")
+    for group in _SWEEP_WIDE_GROUPS:
+        of_job, of_sweep = (OmegaConf.to_container(node.hydra[group], resolve=False) for node in (composed, config))
+        if of_job != of_sweep:
+            choice = composed.hydra.runtime.choices.get(f"hydra/{group}")
             raise ConfigError(
                 shlex.join(overrides),
-                f"(hydra/{part}={choice})",
-                f"sets hydra.{part}, which holds for the whole sweep and not for one of its jobs",
-                f"name it on the command line: hydra/{part}={choice}",
+                f"(hydra/{group}={choice})",
+                f"sets hydra.{group}, which can be set for the whole sweep only",
+                f"name it on the command line: hydra/{group}={choice}",
             )
     settings = settings_from_config(composed, composed.hydra)
     if settings.config["inspect"]:
-        raise ConfigError("inspect", "true", "looks at one benchmark, not at a sweep's", "leave out -m")
+        raise ConfigError("inspect", "true", "shows one benchmark, and can't be used in a sweep", "leave out -m")
     return settings
 
 
 def _describe_duplicates(first: list[str], second: list[str]) -> str:
-    """Two jobs by the overrides in which they differ."""
+    """Two jobs of the same run, by the overrides in which they differ."""
     differing = [(a, b) for a, b in zip(first, second, strict=True) if a != b]
     if not differing:
         return f"{shlex.join(first)} twice"
-    return " and ".join(shlex.join(words) for words in zip(*differing, strict=True))
+    return " and ".join(shlex.join(overrides) for overrides in zip(*differing, strict=True))
 
 
 def _check_sweep_values(override: Override) -> None:
-    """Refuse what can't be listed: a sweep over sweeps, an interval, or nothing at all."""
+    """Check that the values of a sweep can be listed: no nested sweep, no interval, at least one value.
+
+    Raises:
+        ConfigError: They can't be listed.
+    """
     if not override.is_sweep_override():
         return
     try:

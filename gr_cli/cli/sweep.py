@@ -1,4 +1,4 @@
-"""A sweep: the runs that it is made of, how far they are, and what became of them."""
+"""The sweep of this process: its runs, their progress, and the summary at its end."""
 
 from __future__ import annotations
 
@@ -22,50 +22,59 @@ _DAMAGED = "damaged"
 
 @dataclass
 class Sweep:
-    """The sweep that this process runs; without jobs where there is none, or where its sweeper finds them as it goes.
+    """The sweep of this process. Without a sweep, or if the sweeper searches adaptively, it has no jobs at first.
 
-    jobs: the overrides of each run by its folder, in their order.
-    in_process: whether a launcher trains the runs in this process.
-    tally: how far they are.
-    held: what is held until no further run begins: the sweep's folder, the lifeline of its processes.
+    Attributes:
+        jobs: The overrides of each run by its folder, in order.
+        folder: Folder of the sweep, if its jobs are known beforehand.
+        in_process: Whether the launcher trains the runs in this process.
+        progress: Counts of ended and failed runs.
+        resources: Contexts that are closed after the last run: the lock of the folder, the lifeline of the workers.
     """
 
     jobs: dict[Path, list[str]] = field(default_factory=dict)
+    folder: Path | None = None
     in_process: bool = True
     progress: SweepProgress = field(default_factory=SweepProgress)
     resources: ExitStack = field(default_factory=ExitStack)
     _settings: dict[tuple[str, ...], Settings] = field(default_factory=dict)
 
     def add(self, path: Path, overrides: Sequence[str], settings: Settings | None = None) -> None:
-        """Take note of a run, with its settings where they were checked already."""
+        """Add a run, with its settings if they are validated."""
         self.jobs.setdefault(path, list(overrides))
         if settings is not None:
             self._settings[tuple(overrides)] = settings
 
     def settings(self, overrides: Sequence[str]) -> Settings | None:
-        """The settings of a run, if they were checked already."""
+        """The settings of a run, if they are validated."""
         return self._settings.get(tuple(overrides))
 
     @property
     def uses_foreign_launcher(self) -> bool:
-        """Whether there are runs, and a launcher that is not ours has them."""
+        """Whether the runs are trained by another launcher than Hydra's basic one and the batched one."""
         return bool(self.jobs) and not self.in_process
 
     def print_outcome(self) -> int:
-        """Print what became of the runs, of which no further one will begin; 1 if any failed, else 0."""
+        """Release the resources, and print which runs did not finish and how to compare the others.
+
+        Returns:
+            The exit code: 1 if a run failed, else 0.
+        """
         self.resources.close()
         if not self.jobs:
             return 1 if self.progress.failed else 0
         states = {path: _run_state(path) for path in self.jobs}
         missing = {path: state for path, state in states.items() if state != "finished"}
         for path, state in missing.items():
-            again = shlex.join(["gr-run", *self.jobs[path], *(["fresh=true"] if state == _DAMAGED else [])])
-            print(one_line(f"gr-run: {state}: {path}  (again: {again})"), file=sys.stderr)
+            command = shlex.join(["gr-run", *self.jobs[path], *(["fresh=true"] if state == _DAMAGED else [])])
+            print(one_line(f"gr-run: {state}: {path}  (repeat: {command})"), file=sys.stderr)
         if missing:
             print(
                 f"gr-run: {len(missing)} of {len(states)} runs did not finish; the same command repeats these",
                 file=sys.stderr,
             )
+        if self.folder is not None and len(states) - len(missing) > 1:
+            print(f"compare runs: gr-report {shlex.quote(str(self.folder))}")
         return 1 if missing or self.progress.failed else 0
 
 
@@ -73,12 +82,12 @@ _current = Sweep()
 
 
 def current_sweep() -> Sweep:
-    """The sweep of this process. Hydra makes callback, sweeper and launcher by itself, and can hand them none."""
+    """The sweep of this process: Hydra creates callback, sweeper and launcher itself and can't pass it to them."""
     return _current
 
 
 def begin_sweep() -> Sweep:
-    """A new sweep of this process, in place of the one before."""
+    """Replace the sweep of this process by a new one."""
     global _current
     _current.resources.close()
     _current = Sweep()
@@ -86,17 +95,17 @@ def begin_sweep() -> Sweep:
 
 
 def sweep_hash(overrides: Any, params: Any = None) -> str:
-    """A short name for a sweep: the same overrides, as Hydra holds them, and sweeper's parameters give the same."""
+    """Hash of the overrides and the sweeper's parameters, which names the folder of a sweep."""
     from omegaconf import OmegaConf
 
     from gr_cli.config.settings import short_hash
 
-    given = dict(OmegaConf.to_container(params, resolve=False)) if params else {}  # type: ignore[arg-type]
-    return short_hash([*plain_overrides(overrides), *([given] if given else [])])
+    plain_params = dict(OmegaConf.to_container(params, resolve=False)) if params else {}  # type: ignore[arg-type]
+    return short_hash([*plain_overrides(overrides), *([plain_params] if plain_params else [])])
 
 
 def _run_state(path: Path) -> str:
-    """What became of a run; `damaged` where its own files can't be read, which its job has reported."""
+    """State of a run; `damaged` if its files can't be read, which its job has reported."""
     from gr_cli.errors import GrError
     from gr_cli.results.folder import RunFolder
     from gr_cli.results.stored_config import check_config

@@ -1,4 +1,4 @@
-"""Progress bars."""
+"""Progress bars of runs and sweeps."""
 
 from __future__ import annotations
 
@@ -21,17 +21,21 @@ def _text_column(name: str, style: str = "none", justify: Literal["left", "right
 
 
 class ProgressBars(Progress):
-    """Bars that are renewed until they are stopped, and are gone then. What is printed meanwhile comes above them.
+    """Transient progress bars; other output is printed above them.
 
-    Beside each bar stand texts, as many as there is room for; labels only if there are several bars.
+    The width of the console decides which columns are shown.
+
+    Args:
+        console: Console of the bars.
+        several: Whether there are several bars, which then have labels.
     """
 
     def __init__(self, console: Console, several: bool) -> None:
         width = console.width
         self._label_width = max(16, width // 3)
-        room = width - self._label_width if several else width
+        available = width - self._label_width if several else width
         bar = BarColumn(24 if width >= 100 else 14 if width > 70 else 8)
-        # Each with the characters from which on a line has room for it.
+        # Columns with the least width of a line in which they are shown.
         columns: list[tuple[int, ProgressColumn]] = [
             (0, _text_column("stage", "bold")),
             (76, _text_column("name")),
@@ -42,22 +46,29 @@ class ProgressBars(Progress):
             (147, _text_column("losses", "dim")),
         ]
         shown: list[ProgressColumn] = [_text_column("label")] if several else []
-        shown += [column for least, column in columns if room >= least]
-        # What goes to a file shall go there.
+        shown += [column for least, column in columns if available >= least]
+        # Redirect stderr only if it is a terminal, not a file.
         super().__init__(
             *shown, console=console, transient=True, refresh_per_second=5, redirect_stderr=sys.stderr.isatty()
         )
 
     def add(self, label: str, total: float | None = None, done: float = 0.0) -> TaskID:
-        """A bar. No `total`: nobody knows how long it will be."""
+        """Add a bar. Without `total` its length is unknown."""
         texts = dict.fromkeys(_FIELDS, "") | {"label": truncate_left(label, self._label_width)}
         return self.add_task("", total=total, completed=done, **texts)  # type: ignore[arg-type]
 
     def update_sweep(
         self, bar: TaskID, progress: SweepProgress, active_jobs_done: float, more_ended: int = 0, more_failed: int = 0
     ) -> None:
-        """Let the bar of a sweep say how far it is: `over` jobs more than `tally` counts, and `failed` ones, and
-        `current` jobs' worth of those under way."""
+        """Update the bar of a sweep.
+
+        Args:
+            bar: The bar.
+            progress: Counts of the sweep.
+            active_jobs_done: Completed part of the active jobs, in jobs.
+            more_ended: Ended jobs that `progress` does not count yet.
+            more_failed: Failed jobs that `progress` does not count yet.
+        """
         self.update(
             bar,
             completed=progress.ended + more_ended + active_jobs_done,

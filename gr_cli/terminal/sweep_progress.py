@@ -1,4 +1,4 @@
-"""How far the runs of a sweep are."""
+"""Progress of a sweep, and an estimate of the time left."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from time import monotonic
 
 @dataclass
 class SweepProgress:
-    """How far the sweep of this process is. `total`: its jobs, None where the sweeper finds them as it goes."""
+    """Counts of a sweep's jobs.
+
+    Attributes:
+        total: Number of jobs; None if the sweeper searches adaptively.
+        ended: Jobs that have ended, failed ones included.
+        failed: Jobs that have failed.
+        trained_jobs: Jobs trained since `start_timing`, with fractions of active ones.
+    """
 
     total: int | None = None
     ended: int = 0
@@ -19,17 +26,20 @@ class SweepProgress:
     _started_at: float | None = None
 
     def count(self, scores: Sequence[float | None]) -> None:
-        """So many jobs are over; what they returned, NaN where they failed."""
+        """Count jobs as ended, by their scores; NaN is a failed one."""
         self.ended += len(scores)
         self.failed += sum(score is not None and isnan(score) for score in scores)
 
     def start_timing(self) -> None:
-        """The first job that has something to train begins; those that were finished before took no time."""
+        """Start the clock at the first job that trains; jobs that were finished before take no time."""
         self._started_at = self._started_at or monotonic()
 
     def seconds_left(self, active_jobs_done: float) -> float | None:
-        """Seconds until the sweep is over, if it goes on as before, and `current` jobs' worth of those under way is
-        done. None: nobody knows."""
+        """Estimated seconds until the end of the sweep; None if unknown.
+
+        Args:
+            active_jobs_done: Completed part of the active jobs, in jobs.
+        """
         if self.total is None or self._started_at is None or not self.trained_jobs:
             return None
         return (

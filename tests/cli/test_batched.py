@@ -309,7 +309,7 @@ def test_a_run_that_was_begun_alone_goes_on_alone(gr_run, interrupted):
     code, out, _ = gr_run(*SWEEP)
     assert code == 0
     assert "3 runs that differ in strategy.replay_weight, seed: one program" in out
-    assert "1 of 4 runs alone: begun that way" in out
+    assert "1 of 4 runs are trained alone: they began alone" in out
     modes = {name: json.loads((path / "status.json").read_text())["mode"] for name, path in folders().items()}
     assert sorted(modes.values()) == ["alone", "batched", "batched", "batched"]
 

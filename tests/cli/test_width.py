@@ -80,7 +80,7 @@ def test_the_width_follows_from_settings_and_shapes_alone(monkeypatch):
         monkeypatch.setattr(name, lambda *_: pytest.fail("the width must not depend on it"))
     assert chosen(jobs) == choice
     assert chosen(jobs, width=3).width == 3
-    assert chosen(jobs, width=1) == WidthChoice(1, "that is the width asked for")
+    assert chosen(jobs, width=1) == WidthChoice(1, "that is the requested width")
 
 
 MIB = 1 << 20
@@ -137,7 +137,7 @@ def test_what_would_not_fit_is_split_and_it_is_said_why(gr_run):
     assert chosen(jobs, memory=1).width == 1
     code, out, err = gr_run(*SWEEP, "train.iterations=3", WIDE, "hydra.launcher.memory_mib=1")
     assert code == 0, err
-    assert "one after the other, because a run takes up to" in out and "hydra.launcher.memory_mib=1 is for all" in out
+    assert "one after the other, because a run takes up to" in out and "MiB of hydra.launcher.memory_mib=1" in out
 
 
 def test_the_bound_of_memory_holds_states_and_what_layers_give():

@@ -141,7 +141,7 @@ def test_mistakes_are_one_line(gr_run):
         (("inspect=perhaps",), "inspect=perhaps: must be true or false"),
         (
             ("-m", "inspect=true", "seed=0,1"),
-            "inspect=true: looks at one benchmark, not at a sweep's; leave",
+            "inspect=true: shows one benchmark, and can't be used in a sweep; leave",
         ),
         ((*ARRAYS,), "benchmark.source.path=set.npz: is not there"),
     ):

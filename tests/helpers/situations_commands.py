@@ -217,8 +217,8 @@ COMMANDS: Table = {
     "cli/callback.py": [
         ("_validated_settings", mistake("-m strategy=finetune,foo"), "strategy=foo: no such option"),
         ("_list_jobs", with_preset("hydra: {sweeper: {params: {seed: '1,2['}}}"), "seed=1,2[: can't be parsed"),
-        ("which holds for the whole sweep", with_preset(_LAUNCHER, "own,none")),
-        ("looks at one benchmark", typed("-m inspect=true seed=0,1")),
+        ("which can be set for the whole sweep only", with_preset(_LAUNCHER, "own,none")),
+        ("shows one benchmark", typed("-m inspect=true seed=0,1")),
         ("must give values, none of them a sweep itself", typed("-m seed=1,range(3)")),
         ("must name a sweeper", typed("-m hydra.sweeper=null seed=0")),
     ],

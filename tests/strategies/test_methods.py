@@ -200,7 +200,7 @@ def test_benchmarking_the_width_uses_few_samples(monkeypatch):
     overrides = ["strategy=generative_classifier", "generator=mixture", *SIZES["mixture"], *SMALL]
     assert (
         choose_width([compose_settings([*overrides, f"seed={seed}"]) for seed in range(2)], 32, 4 << 30).reason
-        == "nothing is learnt by steps"
+        == "the strategy has no gradient steps"
     )
 
 

@@ -173,4 +173,4 @@ def test_what_must_be_told_boundaries_is_refused_in_one_line(gr_run, words, mess
 def test_runs_are_not_put_together_and_it_is_said_why():
     choice = choose_width([compose_settings([*words_of("dgr"), f"seed={seed}"]) for seed in range(2)], 32, 4 << 30)
     assert choice.width == 1
-    assert "told no boundary" in choice.reason
+    assert "task-free runs" in choice.reason

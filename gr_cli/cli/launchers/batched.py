@@ -1,4 +1,4 @@
-"""The launcher that trains the jobs of a sweep as one program, wherever that can be done."""
+"""The batched launcher: trains jobs of a sweep as replicas of one program, in one or several processes."""
 
 from __future__ import annotations
 
@@ -35,17 +35,20 @@ if TYPE_CHECKING:
 
 
 Scores = list[float | None]
+"""For each run its score: None without validation samples, NaN if the run failed."""
 
 
 class BatchedLauncher(Launcher):
-    """Trains as one program what differs only in seeds and numbers; what can't be runs alone.
+    """Train runs that differ only in seeds and numeric settings as replicas of one program.
+
+    Tensors of the replicas are stacked, so that one kernel call serves all of them. Other runs are trained alone.
 
     Args:
-        width: the most runs in one program.
-        memory_mib: the most memory that the runs of one program may take, by an upper bound from their shapes.
-        processes: programs that run at the same time, each in a process of its own.
-        where: where these processes are, `here` or on a cluster of Ray, whose address is in `RAY_ADDRESS`.
-        gpus: part of the GPUs that Ray gives to each program.
+        width: Largest number of runs in one program.
+        memory_mib: Memory limit of one program in MiB, compared with an upper bound from the shapes of its tensors.
+        processes: Number of programs that run at the same time, each in its own process.
+        where: `here` starts these processes on this machine, `ray` on the Ray cluster at `RAY_ADDRESS`.
+        gpus: GPUs that Ray reserves for each program; fractions share a GPU.
     """
 
     def __init__(
@@ -61,11 +64,11 @@ class BatchedLauncher(Launcher):
         self._memory_bytes = memory_mib << 20
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra calls this first."""
+        """Store what Hydra passes before `launch`."""
         self._context, self._task, self._config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run all jobs; what each returned, in their order."""
+        """Run all jobs; their results in the same order."""
         from gr_cli.runner.run import run_folder
         from gr_cli.system.devices import flush_denormals
 
@@ -74,89 +77,93 @@ class BatchedLauncher(Launcher):
         folders = [run_folder(settings, OUTPUTS) for settings in jobs]
         for folder, overrides in zip(folders, job_overrides, strict=True):
             current_sweep().add(folder.path, overrides)
-        # From before the first computation on: threads that torch makes later do as the first one does.
+        # Before the first computation: threads that torch starts later inherit the setting.
         with flush_denormals():
-            found = self._run_programs(self._plan_programs(jobs, folders), jobs, folders)
-            returned = {place: score for places, scores in found for place, score in zip(places, scores, strict=True)}
+            results = self._run_programs(self._plan_programs(jobs, folders), jobs, folders)
+            score_of = {i: score for indices, scores in results for i, score in zip(indices, scores, strict=True)}
         return [
-            JobReturn(overrides=list(overrides), _return_value=returned[place], status=JobStatus.COMPLETED)
-            for place, overrides in enumerate(job_overrides)
+            JobReturn(overrides=list(overrides), _return_value=score_of[i], status=JobStatus.COMPLETED)
+            for i, overrides in enumerate(job_overrides)
         ]
 
     def _run_programs(
         self, programs: Sequence[list[int]], jobs: Sequence[Settings], folders: Sequence[RunFolder]
     ) -> Iterator[tuple[list[int], Scores]]:
-        """Run programs, here or in processes; what each of their runs returns to a sweeper."""
+        """Run programs, given by indices of jobs; yields their indices and scores as they end."""
         sweep = Path(self._config.hydra.sweep.dir)
         work: ProgramsByIndex = {
-            i: ([jobs[p] for p in places], [folders[p] for p in places], sweep) for i, places in enumerate(programs)
+            number: ([jobs[i] for i in indices], [folders[i] for i in indices], sweep)
+            for number, indices in enumerate(programs)
         }
         if self._where == "ray":
-            done = run_on_ray(work, self._processes, self._gpus)
+            results = run_on_ray(work, self._processes, self._gpus)
         elif self._processes > 1:
-            done = run_in_processes(work, self._processes)
+            results = run_in_processes(work, self._processes)
         else:
-            done = ((i, _run_program(*program)) for i, program in work.items())
-        for i, found in done:
-            if isinstance(found, Interrupted):
-                raise Stop(found)
-            current_sweep().progress.count(found)
-            yield programs[i], found
+            results = ((number, _run_program(*program)) for number, program in work.items())
+        for number, scores in results:
+            if isinstance(scores, Interrupted):
+                raise Stop(scores)
+            current_sweep().progress.count(scores)
+            yield programs[number], scores
 
     def _settings(self, overrides: Sequence[str]) -> Settings:
+        """The settings of a job that was not validated before, because its sweeper searches adaptively."""
         config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
         return settings_from_config(config, config.hydra)
 
     def _plan_programs(self, jobs: Sequence[Settings], folders: Sequence[RunFolder]) -> list[list[int]]:
-        """What is trained as one, and in which order; prints it, and why.
+        """Group jobs into programs, as indices of jobs, and print the reasons.
 
-        It follows from the jobs alone, in whatever order they come and however far they are: the same command cuts an
-        interrupted sweep as before, so that it comes to the same digits. Only what was begun alone goes on alone.
+        The programs depend on the set of jobs only, not on their order or state: rounding differs between programs of
+        different width, so the same command has to resume an interrupted sweep with the same programs. A run that
+        began alone is resumed alone.
         """
         from gr_cli.cli.launchers.grouping import group_compatible
 
         statuses = [_resumable_status(folder) for folder in folders]
         programs, single = [], 0
         for group in group_compatible(jobs):
-            apart = [place for place in group if str(statuses[place].get("mode")).endswith("alone")]
-            places = sorted((place for place in group if place not in apart), key=lambda place: _sort_key(jobs[place]))
-            programs += [[place] for place in apart]
-            single += sum(statuses[place]["state"] != "finished" for place in apart)
-            if all(statuses[place].get("state") == "finished" for place in places):
-                programs += [[place] for place in places]
-            elif len(places) == 1:
-                programs.append(places)
+            begun_alone = [i for i in group if str(statuses[i].get("mode")).endswith("alone")]
+            others = sorted((i for i in group if i not in begun_alone), key=lambda i: _sort_key(jobs[i]))
+            programs += [[i] for i in begun_alone]
+            single += sum(statuses[i]["state"] != "finished" for i in begun_alone)
+            if all(statuses[i].get("state") == "finished" for i in others):
+                programs += [[i] for i in others]
+            elif len(others) == 1:
+                programs.append(others)
                 single += 1
             else:
-                programs += self._split_group(places, [jobs[place] for place in places])
+                programs += self._split_group(others, [jobs[i] for i in others])
         if single:
-            print(f"batched: {single} of {len(jobs)} runs alone: begun that way, or like no other")
+            print(
+                f"batched: {single} of {len(jobs)} runs are trained alone: they began alone, or have no compatible run"
+            )
         return programs
 
-    def _split_group(self, places: Sequence[int], jobs: Sequence[Settings]) -> list[list[int]]:
-        """The programs for `jobs`, at least two that are alike, by their `places`; prints how, and why."""
+    def _split_group(self, indices: Sequence[int], jobs: Sequence[Settings]) -> list[list[int]]:
+        """Split at least two compatible jobs, given with their indices, into programs; prints the reason."""
         from gr_cli.cli.launchers.grouping import differing_settings, even_chunks
         from gr_cli.cli.launchers.program_width import choose_width
 
-        what = f"{len(places)} runs that differ in {', '.join(differing_settings(jobs)) or 'nothing'}"
-        share = -(-len(places) // self._processes)  # each process shall have something to do
+        group = f"{len(indices)} runs that differ in {', '.join(differing_settings(jobs)) or 'nothing'}"
+        runs_per_process = -(-len(indices) // self._processes)
         try:
-            choice = choose_width(jobs, min(self._width, share), self._memory_bytes)
-        except Exception as error:  # which the run itself will raise again
-            print(f"batched: {what}: each alone, because the first can't be prepared ({as_failure(error)})")
-            return [[place] for place in places]
-        print(f"batched: {what}: {_describe_choice(choice, len(places))}")
-        return even_chunks(places, choice.width)
+            choice = choose_width(jobs, min(self._width, runs_per_process), self._memory_bytes)
+        except Exception as error:  # the run itself will report it
+            print(f"batched: {group}: each alone, because the first can't be prepared ({as_failure(error)})")
+            return [[i] for i in indices]
+        print(f"batched: {group}: {_describe_choice(choice, len(indices))}")
+        return even_chunks(indices, choice.width)
 
 
 def _sort_key(settings: Settings) -> tuple[str, int, str]:
-    """What jobs that are alike are sorted by: those of one optimiser are neighbours."""
+    """Sort key of compatible jobs: jobs with equal optimizers are neighbours, so that programs share them."""
     return repr(settings.config["optimizer"]), settings.seed, json.dumps(settings.config, sort_keys=True)
 
 
 def _resumable_status(folder: RunFolder) -> dict[str, Any]:
-    """What is known of a run that has something to go on from; nothing where that can't be read, which the run itself
-    will report."""
+    """Status of a run that can be resumed, else empty; damaged files are reported by the run itself."""
     try:
         return (folder.status() if folder.has_checkpoint else None) or {}
     except GrError:
@@ -164,30 +171,30 @@ def _resumable_status(folder: RunFolder) -> dict[str, Any]:
 
 
 def _describe_choice(choice: WidthChoice, runs: int) -> str:
-    """How so many runs are cut, and why."""
+    """The number of programs for `runs` runs, and the reason, in words."""
     if choice.width == 1:
         return f"one after the other{choice.reason and f', because {choice.reason}'}"
     count = -(-runs // choice.width)
-    how = "one program" if count == 1 else f"{count} programs of up to {choice.width}"
+    programs = "one program" if count == 1 else f"{count} programs of up to {choice.width}"
     needed = -(-choice.bytes_per_run * min(runs, choice.width) >> 20)
-    return f"{how} (up to {needed:,} MiB{choice.reason and f'; {choice.reason}'})"
+    return f"{programs} (up to {needed:,} MiB{choice.reason and f'; {choice.reason}'})"
 
 
-# Jobs, their folders, and that of their sweep.
 Program = tuple[Sequence[Settings], Sequence[RunFolder], Path]
+"""Settings and folders of the runs, and folder of the sweep."""
 ProgramsByIndex = Mapping[int, Program]
 ProgramResults = Iterator[tuple[int, Scores | Interrupted]]
 
 
 def run_in_processes(work: ProgramsByIndex, processes: int) -> ProgramResults:
-    """What each program returns, from processes of this machine. After an interruption no further one begins."""
+    """Run programs in processes of this machine; yields number and scores of each as it ends."""
     queue = deque(work.items())
     while queue:
         yield from _run_in_pool(queue, processes)
 
 
 def _run_in_pool(queue: deque[tuple[int, Program]], processes: int) -> ProgramResults:
-    """What programs from `queue` return, until it is empty or a process is lost."""
+    """Run programs of `queue` until it is empty or a process is lost, which breaks the pool."""
     context = multiprocessing.get_context("spawn")
     waiting: dict[Future[Scores | Interrupted], tuple[int, Program]] = {}
     with ProcessPoolExecutor(min(processes, len(queue)), context, _initialize_worker, (processes,)) as pool:
@@ -207,21 +214,21 @@ def _run_in_pool(queue: deque[tuple[int, Program]], processes: int) -> ProgramRe
                     except Exception as error:
                         yield i, _failure_scores(program[1], error)
         except BrokenProcessPool:
-            # A killed process takes those of its pool with it. What they saved goes on another time.
-            print("gr-run: a process was lost, and with it the others that ran", file=sys.stderr)
+            # The other processes of the pool are lost, too. Their checkpoints remain, for a repeated command.
+            print("gr-run: a process was lost, and with it the other active ones", file=sys.stderr)
             for i, (jobs, *_) in waiting.values():
                 yield i, [float("nan")] * len(jobs)
         except KeyboardInterrupt:
-            wait(waiting)  # they were asked to stop as well
+            wait(waiting)  # the processes have received the request, too
             raise
 
 
 def run_on_ray(work: ProgramsByIndex, processes: int, gpus: float) -> ProgramResults:
-    """What each program returns, from a cluster of Ray that sees this folder; a lost process is replaced."""
+    """Run programs on a Ray cluster that shares this folder; a lost process is replaced. Yields as above."""
     import ray
 
     ray.init(ignore_reinit_error=True, log_to_driver=True, include_dashboard=False, logging_level="error")
-    # A program lies on one machine.
+    # A program needs its cores on one machine.
     largest = max(node["Resources"].get("CPU", 1.0) for node in ray.nodes() if node["Alive"])
     cores = max(1, int(min(ray.cluster_resources()["CPU"] // processes, largest)))
     start = ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=3, max_calls=1)(_run_program)
@@ -236,7 +243,7 @@ def run_on_ray(work: ProgramsByIndex, processes: int, gpus: float) -> ProgramRes
 
 
 def _initialize_worker(processes: int) -> None:
-    """What a worker process does first."""
+    """Initialize a worker process: robust output, lifeline, its share of the threads."""
     import torch
 
     make_output_robust()
@@ -247,9 +254,16 @@ def _initialize_worker(processes: int) -> None:
 def _run_program(
     jobs: Sequence[Settings], folders: Sequence[RunFolder], sweep: Path, directory: Path | None = None
 ) -> Scores | Interrupted:
-    """Run jobs as one program, in another process in the directory `remote`; what each returns to a sweeper.
+    """Run jobs as one program; a failure is printed, and does not end the other jobs.
 
-    A failure is told, and leaves the other jobs alone.
+    Args:
+        jobs: Settings of the runs.
+        folders: Folders of the runs.
+        sweep: Folder of the sweep.
+        directory: Working directory, in a worker process; None in the process of the command.
+
+    Returns:
+        The score of each run, or the interruption.
     """
     from gr_cli.runner.run import run_together
     from gr_cli.terminal.run_display import TerminalObserver
@@ -265,13 +279,13 @@ def _run_program(
         return error
     except Exception as error:
         return _failure_scores(folders, error)
-    if isinstance(outcomes[0], GrError) and len(jobs) == 1:  # of several, the terminal told as soon as one failed
+    if isinstance(outcomes[0], GrError) and len(jobs) == 1:  # of several runs, the terminal has printed it already
         print_failure(folders[0].path, outcomes[0])
     return [float("nan") if isinstance(outcome, GrError) else outcome.score for outcome in outcomes]
 
 
 def _failure_scores(folders: Sequence[RunFolder], error: Exception) -> Scores:
-    """What a program returns that failed as a whole; says so of each of its runs."""
+    """Scores of a program that failed as a whole, after printing the error for each run."""
     for folder in folders:
         print_failure(folder.path, as_failure(error))
     return [float("nan")] * len(folders)

@@ -1,4 +1,4 @@
-"""Which jobs of a sweep can be trained as one program: those that differ in nothing but what replicas may differ in."""
+"""Grouping of jobs that can be replicas of one program, because they differ only in settings that replicas may."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from gr_cli.config.settings import Settings, flatten
 from gr_cli.optimizers import Optimizer
 from gr_cli.types import VariesPerReplica
 
-# Settings that may differ from run to run of a program besides those that are marked as such.
+# Settings that may differ between replicas, besides those of type `VariesPerReplica`.
 _FREE_SETTINGS = ("seed", "fresh")
 
 
 def group_compatible(jobs: Sequence[Settings]) -> list[list[int]]:
-    """The places of the jobs, those together that can be replicas of one program as far as settings tell."""
+    """Indices of the jobs, grouped by settings that replicas of one program must share."""
     groups: dict[str, list[int]] = {}
-    for place, settings in enumerate(jobs):
-        groups.setdefault(_compatibility_key(settings), []).append(place)
+    for i, settings in enumerate(jobs):
+        groups.setdefault(_compatibility_key(settings), []).append(i)
     return list(groups.values())
 
 
 def _compatibility_key(settings: Settings) -> str:
-    """What must be the same for all replicas of a program."""
+    """The settings that replicas of a program must share, as text."""
     config = {name: value for name, value in settings.config.items() if name not in _FREE_SETTINGS}
     for group in STACKABLE_GROUPS:
         if config[group] is not None:
-            free = fields_marked(config[group], group, VariesPerReplica)
-            config[group] = _with_placeholders(config[group], free)
-    # Each replica has its own optimisers; they only need the same moments.
+            varying = fields_marked(config[group], group, VariesPerReplica)
+            config[group] = _with_placeholders(config[group], varying)
+    # Each replica has its own optimizer; they only need moments of the same names.
     config["optimizer"] = _optimizer_key(config["optimizer"])
     if config["generator"] is not None and config["generator"].get("optimizer") is not None:
         config["generator"]["optimizer"] = _optimizer_key(settings.config["generator"]["optimizer"])
@@ -40,18 +40,18 @@ def _compatibility_key(settings: Settings) -> str:
 
 
 def _optimizer_key(optimizer: Mapping[str, Any]) -> list[str]:
-    """The kind of an optimiser and the names of its moments."""
+    """The class of an optimizer and the names of its moments."""
     moments = build_as(Optimizer, optimizer, "optimizer").init_state([])  # type: ignore[type-abstract]
     return [optimizer["_target_"], *sorted(moments)]
 
 
-def _with_placeholders(node: Mapping[str, Any], free: Sequence[str], prefix: str = "") -> dict[str, Any]:
-    """A node with a placeholder for the numbers of these dotted names; null is no number, and stays."""
+def _with_placeholders(node: Mapping[str, Any], varying: Sequence[str], prefix: str = "") -> dict[str, Any]:
+    """A configuration node in which numbers of the dotted names `varying` are replaced; null is kept."""
     return {
-        k: _with_placeholders(v, free, f"{prefix}{k}.")
+        k: _with_placeholders(v, varying, f"{prefix}{k}.")
         if isinstance(v, Mapping)
         else "a number"
-        if f"{prefix}{k}" in free and _is_number(v)
+        if f"{prefix}{k}" in varying and _is_number(v)
         else v
         for k, v in node.items()
     }
@@ -62,14 +62,14 @@ def _is_number(value: Any) -> bool:
 
 
 def differing_settings(jobs: Sequence[Settings]) -> list[str]:
-    """The settings in which jobs differ, by their paths."""
-    leaves = [flatten(settings.config) for settings in jobs]
-    names = dict.fromkeys(name for found in leaves for name in found)
-    return [name for name in names if len({json.dumps(found.get(name)) for found in leaves}) > 1]
+    """Dotted names of the settings in which jobs differ."""
+    configs = [flatten(settings.config) for settings in jobs]
+    names = dict.fromkeys(name for config in configs for name in config)
+    return [name for name in names if len({json.dumps(config.get(name)) for config in configs}) > 1]
 
 
 def even_chunks(items: Sequence[int], width: int) -> list[list[int]]:
-    """`places` cut into as few parts of at most `width` as possible, as even as possible, in order."""
+    """Split `items`, in order, into the smallest number of chunks of at most `width`, of nearly equal lengths."""
     count = -(-len(items) // width)
     bounds = [round(i * len(items) / count) for i in range(count + 1)]
     return [list(items[a:b]) for a, b in pairwise(bounds)]

@@ -1,13 +1,13 @@
-"""Ways to run the jobs of a sweep, for Hydra."""
+"""Registration of the batched launcher with Hydra."""
 
 from __future__ import annotations
 
 
 def register() -> None:
-    """Make the batched launcher known to Hydra, which takes launchers from the package `hydra_plugins` only.
+    """Register the batched launcher as a module of `hydra_plugins`, the only package that Hydra takes launchers from.
 
-    A package of ours below that name would be found in a wheel and not in an editable installation; a module that is
-    put there by hand is found in both.
+    A package of that name would work in a wheel, but not in an editable installation; a module that is registered at
+    run time works in both.
     """
     import importlib
     import sys
@@ -17,7 +17,7 @@ def register() -> None:
 
     from gr_cli.cli.launchers import batched
 
-    Plugins.instance()  # looks for plugins that are installed, once
+    Plugins.instance()  # finds the installed plugins, once
     try:
         plugins = importlib.import_module("hydra_plugins")
     except ModuleNotFoundError:

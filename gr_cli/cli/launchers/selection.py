@@ -1,4 +1,4 @@
-"""Which launcher a sweep asks for, and whether it is there."""
+"""The launcher that a sweep uses: where it trains, and whether it is installed."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _BATCHED_LAUNCHER = "gr_cli.cli.launchers.batched.BatchedLauncher"
-# What to install for the launchers, by their package in `hydra_plugins`.
+# Extras that install the launchers, by their package in `hydra_plugins`.
 _EXTRAS = {"hydra_ray_launcher": "ray", "hydra_joblib_launcher": "joblib", "hydra_submitit_launcher": "slurm"}
 
 
 def runs_in_this_process(hydra: Any) -> bool:
-    """Whether the jobs of the sweep run one after another in the process of the command itself."""
+    """Whether the launcher calls the jobs in the process of the command."""
     return str(hydra.launcher._target_).endswith(("BasicLauncher", "BatchedLauncher"))
 
 
 def uses_other_processes(hydra: Any) -> bool:
-    """Whether other processes than that of the command train the jobs of the sweep."""
+    """Whether the jobs are trained in other processes than that of the command."""
     from omegaconf import OmegaConf
 
     processes, where = (
@@ -32,7 +32,7 @@ def uses_other_processes(hydra: Any) -> bool:
 
 
 def starts_local_processes(hydra: Any) -> bool:
-    """Whether these other processes are of this machine, and started by that of the command."""
+    """Whether the process of the command starts worker processes on this machine."""
     target = str(hydra.launcher._target_)
     return uses_other_processes(hydra) and (
         target.endswith("JoblibLauncher") or (runs_in_this_process(hydra) and hydra.launcher.where == "here")
@@ -40,7 +40,12 @@ def starts_local_processes(hydra: Any) -> bool:
 
 
 def check_launcher(config: DictConfig) -> None:
-    """Refuse, in one line, a launcher whose package is not there."""
+    """Check that the launcher is installed and accepts its settings.
+
+    Raises:
+        CompositionError: Its package is not installed.
+        ConfigError: It is not a launcher, or a setting does not fit.
+    """
     from hydra.core.plugins import Plugins
     from omegaconf import OmegaConf
 

@@ -1,6 +1,6 @@
-"""Hydra's sweeper for the runs of a sweep that were checked.
+"""A sweeper for the validated jobs of a sweep.
 
-To be imported after Hydra has looked for plugins, which makes its own sweeper's class a second time.
+Import it after Hydra has searched for plugins: the search creates the class of Hydra's own sweeper a second time.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from gr_cli.cli.sweep import current_sweep
 
 
 class CheckedSweeper(BasicSweeper):
-    """Starts the runs that were checked: jobs that are the same run are one."""
+    """Launches the validated jobs; several jobs of the same run are launched once."""
 
     @staticmethod
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
         """The overrides of all runs, in batches of at most `max_batch_size`."""
-        checked = list(current_sweep().jobs.values())
-        size = max_batch_size or len(checked)
-        return [checked[start : start + size] for start in range(0, len(checked), size)]
+        jobs = list(current_sweep().jobs.values())
+        size = max_batch_size or len(jobs)
+        return [jobs[start : start + size] for start in range(0, len(jobs), size)]
