@@ -22,7 +22,7 @@ def with_comments(text: str, package: str = "") -> str:
         text: The YAML.
         package: The dotted name of the node that it holds; empty for a whole configuration.
     """
-    content = yaml.safe_load(text)
+    content = _load(text)
     if not isinstance(content, Mapping):
         return text
     meanings = dict(_meanings(content, f"{package}." if package else ""))
@@ -38,10 +38,15 @@ def with_comments(text: str, package: str = "") -> str:
         lines.append(line)
     commented = "\n".join(lines) + "\n"
     try:
-        same = yaml.safe_load(commented) == content
+        same = _load(commented) == content
     except yaml.YAMLError:
         same = False
     return commented if same else text
+
+
+def _load(text: str) -> Any:
+    """The content of YAML, by the parser in C where it is installed: each run of a sweep writes its configuration."""
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def _meanings(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:

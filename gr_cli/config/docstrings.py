@@ -8,7 +8,7 @@ from inspect import cleandoc
 
 _SECTION = re.compile(r"(Args|Attributes):\s*")
 _ENTRY = re.compile(r"\*{0,2}(\w+)(?: \([^)]*\))?:\s*(.*)")
-_SENTENCE_END = re.compile(r"(?<!\bal)(?<!e\.g)(?<!i\.e)(?<!\bcf)(?<!\bEq)\.\s+(?=[A-Z`])")
+_SENTENCE_END = re.compile(r"(?<!\bal)(?<!e\.g)(?<!i\.e)(?<!\bcf)(?<!\b[Ee]q)\.\s+(?=[A-Z\d`])")
 
 
 @dataclass(frozen=True)

@@ -79,8 +79,8 @@ RUN_SETTINGS: dict[str, RunSetting | Section] = {
     ),
     "normalise": RunSetting(
         Literal["first_task"] | Annotated[Sequence[Sequence[float]], Len(2, 2)] | None,
-        "Normalisation of the solver's input: `first_task` gives each channel mean 0 and variance 1 in the first "
-        "task's training samples; [means, deviations] sets both; `null` for none.",
+        "Normalisation of each channel of the solver's input; `null`: none. `first_task`: to mean 0 and variance 1 in "
+        "the first task's training samples. [means, deviations]: by these lists, with a value for each channel.",
     ),
     "log": Section(
         "The log of losses.", {"every": RunSetting(PositiveInt, "Iterations between two rows of history.csv.")}

@@ -115,10 +115,13 @@ class Settings:
         return " · ".join([*options, f"{self.config['scenario']}-incremental", f"seed {self.seed}"])
 
     def as_yaml(self) -> str:
-        """The resolved configuration as YAML, its choices in a comment-free block of their own."""
+        """The resolved configuration as YAML, with the meaning of each setting in a comment, and the choices."""
         import yaml
 
-        return yaml.safe_dump({**self.config, "choices": self.choices}, sort_keys=False, allow_unicode=True)
+        from gr_cli.config.comments import with_comments
+
+        text = yaml.safe_dump({**self.config, "choices": self.choices}, sort_keys=False, allow_unicode=True)
+        return with_comments(text)
 
     def folder(self, root: Path) -> Path:
         """The run's folder below `root`; an existing folder of the same identity and seed, whatever its overrides."""

@@ -50,7 +50,7 @@ class Component:
 def read_component(target: str) -> Component | None:
     """The component that a `_target_` of this package names; None if it lies elsewhere or can't be found."""
     module, _, name = target.rpartition(".")
-    if module.partition(".")[0] != _PACKAGE:
+    if module.partition(".")[0] != _PACKAGE or not all(map(str.isidentifier, target.split("."))):
         return None
     definition = _Module.find(module, name)
     if definition is None:

@@ -10,6 +10,7 @@ from gr_cli.config.comments import with_comments
 from gr_cli.config.groups import CONF
 from gr_cli.config.options import Options, run_settings, yaml_comments
 from gr_cli.config.run_settings import RUN_SETTINGS_BY_NAME
+from gr_cli.config.settings import Settings
 from gr_cli.errors import ConfigError
 
 OPTIONS = Options()
@@ -64,3 +65,15 @@ def test_comments_of_a_part_of_a_configuration():
 def test_the_reference_page_is_current():
     """Write it anew with `python -m gr_cli.cli.reference conf/README.md`."""
     assert (Path(CONF) / "README.md").read_text(encoding="utf-8") == reference_page()
+
+
+def test_the_configuration_in_a_runs_folder_has_comments_and_the_same_content():
+    config = {
+        "seed": 3,
+        "strategy": {"_target_": "gr_cli.strategies.Finetune"},
+        "data_root": "/a: b # c",
+        "model": None,
+    }
+    text = Settings(config, {"strategy": "finetune"}).as_yaml()
+    assert "seed: 3  # Seed of " in text
+    assert yaml.safe_load(text) == config | {"choices": {"strategy": "finetune"}}

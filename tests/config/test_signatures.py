@@ -49,6 +49,7 @@ def test_a_docstring_has_a_summary_and_arguments():
 
 def test_the_first_sentence_ends_at_a_full_stop_and_not_at_an_abbreviation():
     assert first_sentence("As in Shin et al. (2017), e.g. VAEs. More.") == "As in Shin et al. (2017), e.g. VAEs"
+    assert first_sentence("Fraction that is zeroed (eq. 6). 0: none") == "Fraction that is zeroed (eq. 6)"
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,7 @@ def test_a_component_of_another_package_is_not_read():
     assert read_component("torch.nn.Linear") is None
     assert read_component("gr_cli.strategies.NoSuchStrategy") is None
     assert read_component("") is None
+    assert read_component("gr_cli./tmp/module.Name") is None
 
 
 def test_a_component_of_another_package_is_imported(tmp_path, monkeypatch):
