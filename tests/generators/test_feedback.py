@@ -1,4 +1,4 @@
-"""Generators that are one network with the solver: priors of classes and gates, against closed forms."""
+"""Feedback connections with class priors and gates, against closed forms."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from gr_cli.generators import Feedback
 from gr_cli.nn.losses import bernoulli_nll
 
 
-def test_the_divergence_from_a_class_prior_is_that_of_two_gaussians():
+def test_kl_divergence_from_a_class_prior():
     torch.manual_seed(0)
     generator = Feedback((6,), 5, 3, [8], 4, "class").double()
     features, labels = torch.randn(1, 5, dtype=torch.double), torch.tensor([2])
@@ -21,70 +21,75 @@ def test_the_divergence_from_a_class_prior_is_that_of_two_gaussians():
     noise = {"z": torch.randn(n, 4, dtype=torch.double)}
     x = torch.rand(1, 6, dtype=torch.double).expand(n, -1)
     with torch.no_grad():
-        found = generator.losses("vae", x, noise, labels.expand(n), features.expand(n, -1))["kl"]
-    assert float(found.mean()) == pytest.approx(exact.item(), rel=0.01)
+        result = generator.losses("vae", x, noise, labels.expand(n), features.expand(n, -1))["kl"]
+    assert float(result.mean()) == pytest.approx(exact.item(), rel=0.01)
 
 
-def test_an_uncertain_class_has_the_mixture_of_the_priors():
+def test_soft_labels_mix_class_priors():
     torch.manual_seed(0)
     generator = Feedback((6,), 5, 3, [8], 4, "class")
-    z, belief = torch.randn(2, 4), torch.tensor([[0.2, 0.0, 0.8], [0.0, 1.0, 0.0]])
-    parts = torch.distributions.Normal(generator.prior_mean, (0.5 * generator.prior_log_variance).exp())
-    each = parts.log_prob(z.unsqueeze(1)).sum(-1).exp()  # (2, 3)
-    torch.testing.assert_close(generator._log_prior(z, belief), (belief * each).sum(1).log(), rtol=1e-4, atol=1e-4)
-    # A class that is ruled out stays so where its own Gaussian is much the nearest.
+    z, class_probabilities = torch.randn(2, 4), torch.tensor([[0.2, 0.0, 0.8], [0.0, 1.0, 0.0]])
+    class_priors = torch.distributions.Normal(generator.prior_mean, (0.5 * generator.prior_log_variance).exp())
+    densities = class_priors.log_prob(z.unsqueeze(1)).sum(-1).exp()  # (2, 3)
+    torch.testing.assert_close(
+        generator._log_prior(z, class_probabilities),
+        (class_probabilities * densities).sum(1).log(),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+    # A class of probability 0 is left out, also where its Gaussian is the nearest.
     with torch.no_grad():
         generator.prior_mean[0] += 50.0
     at = generator.prior_mean[:1].detach()
-    far = parts.log_prob(at).sum(-1)[1]
-    found = generator._log_prior(at, torch.tensor([[0.0, 1.0, 0.0]]))
-    torch.testing.assert_close(found, far.view(1), rtol=1e-4, atol=1e-3)
+    far = class_priors.log_prob(at).sum(-1)[1]
+    result = generator._log_prior(at, torch.tensor([[0.0, 1.0, 0.0]]))
+    torch.testing.assert_close(result, far.view(1), rtol=1e-4, atol=1e-3)
 
 
-def test_gates_silence_the_same_units_of_a_class_always():
+def test_gates_zero_fixed_units_per_class():
     torch.manual_seed(0)
     generator = Feedback((6,), 5, 3, [10, 20], 4, "standard", 0.8)
     assert [generator.gate0.sum(1).tolist(), generator.gate1.sum(1).tolist()] == [[4.0] * 3, [2.0] * 3]
     assert not torch.equal(generator.gate0[0], generator.gate0[1])
-    z, asked = torch.randn(1, 4), torch.tensor([[0.0, 1.0, 0.0]])
-    out = generator.reconstruct(z, asked).sum()
+    z, one_hot = torch.randn(1, 4), torch.tensor([[0.0, 1.0, 0.0]])
+    out = generator.reconstruct(z, one_hot).sum()
     (gradient,) = torch.autograd.grad(out, generator.output.weight)
     assert (gradient[:, generator.gate1[1] == 0] == 0).all()
     assert Feedback((6,), 5, 3, [10], 4).conditional is False
 
 
-def test_gates_of_an_uncertain_class_are_mixed_as_the_solver_believes():
+def test_soft_labels_mix_gates():
     torch.manual_seed(0)
     generator = Feedback((6,), 5, 3, [10, 20], 4, "class", 0.5)
     x, features, noise = torch.rand(2, 6), torch.randn(2, 5), {"z": torch.zeros(2, 4)}
-    labels, beliefs = torch.tensor([0, 2]), torch.tensor([[0.0, 1.0, 0.0], [0.3, 0.0, 0.7]])
-    asked_of = generator.losses("vae", x, noise, labels, features, beliefs)
+    labels, class_probabilities = torch.tensor([0, 2]), torch.tensor([[0.0, 1.0, 0.0], [0.3, 0.0, 0.7]])
+    mixed = generator.losses("vae", x, noise, labels, features, class_probabilities)
     z = generator.encode(features)[0]
-    expected = bernoulli_nll(generator.reconstruct(z, beliefs), x)
-    torch.testing.assert_close(asked_of["reconstruction"], expected)
-    # What was asked for has no say: the first sample is of class 1 to the old solver.
+    expected = bernoulli_nll(generator.reconstruct(z, class_probabilities), x)
+    torch.testing.assert_close(mixed["reconstruction"], expected)
+    # Soft labels replace the labels: for the first sample they are a one-hot of class 1.
     sure = generator.losses("vae", x[:1], {"z": torch.zeros(1, 4)}, torch.tensor([1]), features[:1])
-    torch.testing.assert_close(asked_of["reconstruction"][:1], sure["reconstruction"])
+    torch.testing.assert_close(mixed["reconstruction"][:1], sure["reconstruction"])
 
 
-def test_gates_of_tasks_let_a_dream_pass_those_of_a_learnt_task():
+def test_generated_samples_pass_gates_of_learned_tasks():
     torch.manual_seed(0)
     generator = Feedback((6,), 5, 2, [10, 20], 4, "standard", 0.5, num_tasks=3)
     assert generator.gated_by_task and not generator.conditional and generator.gate0.shape == (3, 20)
     latent = {"z": torch.randn(6, 4), "task": torch.tensor([0.0, 0.3, 0.5, 0.7, 0.9, 0.999])}
-    assert generator.gating_tasks(latent).tolist() == [0] * 6  # none is learnt yet
-    for learnt, expected in ((1, [0, 0, 0, 0, 0, 0]), (2, [0, 0, 1, 1, 1, 1]), (3, [0, 0, 1, 2, 2, 2])):
+    assert generator.gating_tasks(latent).tolist() == [0] * 6  # no task is learned yet
+    for num_learned, expected in ((1, [0, 0, 0, 0, 0, 0]), (2, [0, 0, 1, 1, 1, 1]), (3, [0, 0, 1, 2, 2, 2])):
         generator.mark_learned(torch.tensor([True, True]))
-        assert generator.num_learned_tasks == learnt
+        assert generator.num_learned_tasks == num_learned
         assert generator.gating_tasks(latent).tolist() == expected
         by_hand = generator.spec.point_estimate(generator.reconstruct(latent["z"], torch.eye(3)[expected]))
         torch.testing.assert_close(generator.decode(latent), by_hand)
     x, features, noise = torch.rand(6, 6), torch.randn(6, 5), {"z": torch.zeros(6, 4)}
     tasks = torch.tensor([2, 0, 1, 1, 2, 0])
-    found = generator.losses("vae", x, noise, None, features, None, tasks)["reconstruction"]
+    result = generator.losses("vae", x, noise, None, features, None, tasks)["reconstruction"]
     z = generator.encode(features)[0]
-    torch.testing.assert_close(found, bernoulli_nll(generator.reconstruct(z, torch.eye(3)[tasks]), x))
-    # With class priors besides, classes are asked for, and gates are those of tasks all the same.
+    torch.testing.assert_close(result, bernoulli_nll(generator.reconstruct(z, torch.eye(3)[tasks]), x))
+    # With class priors too, labels are needed, and gates are still those of tasks.
     both = Feedback((6,), 5, 2, [10], 4, "class", 0.5, num_tasks=3)
     assert both.conditional and both.gate0.shape == (3, 10)
     with pytest.raises(ValueError, match="tasks are needed"):

@@ -26,6 +26,6 @@ def holding(value: float) -> torch.Tensor:
 REPLAY = {"generative_replay": {"enabled": True, "memory_size": 16, "batch_size": 4}}
 
 
-def trainer(strategy: dict | None = None) -> ContinualTrainer:
+def make_trainer(strategy: dict | None = None) -> ContinualTrainer:
     settings = {"continual_strategy": strategy, "generator": {"type": "vae", "hidden_dims": [8], "latent_dim": 2}}
     return ContinualTrainer(SimpleMLP(6, [8], 4), settings if strategy else {})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gr_cli import ContinualTrainer, SimpleMLP, load_run
-from helpers.loaders import REPLAY, holding, loader, trainer
+from helpers.loaders import REPLAY, holding, loader, make_trainer
 from helpers.situations import Hands, Situation, Table
 
 
@@ -47,10 +47,10 @@ def changed(change: Callable[[nn.Module], object], strategy: dict | None = None)
     """Train a second task after a change of the model."""
 
     def do(hands: Hands) -> object:
-        mine = trainer_with({"continual_strategy": strategy})
-        mine.train_task(loader())
-        change(mine.model)
-        return mine.train_task(loader())
+        trainer = trainer_with({"continual_strategy": strategy})
+        trainer.train_task(loader())
+        change(trainer.model)
+        return trainer.train_task(loader())
 
     return do
 
@@ -120,44 +120,44 @@ def frozen_output(model: nn.Module) -> None:
 
 
 def generator_frozen(hands: Hands) -> object:
-    mine = trainer(REPLAY)
-    mine.train_task(loader())
-    mine.generator_model.requires_grad_(False)
-    return mine.train_task(loader())
+    trainer = make_trainer(REPLAY)
+    trainer.train_task(loader())
+    trainer.generator_model.requires_grad_(False)
+    return trainer.train_task(loader())
 
 
 def within_itself(hands: Hands) -> object:
-    mine = trainer_with({})
+    trainer = trainer_with({})
 
     def batches() -> Iterator[Any]:
         yield loader()[0]
-        mine.train_task(loader())
+        trainer.train_task(loader())
         yield loader()[1]
 
-    return mine.train_task(batches())
+    return trainer.train_task(batches())
 
 
 def frozen_meanwhile(hands: Hands) -> object:
-    mine = trainer_with({})
+    trainer = trainer_with({})
 
     def batches() -> Iterator[Any]:
         yield loader()[0]
-        frozen_output(mine.model)
+        frozen_output(trainer.model)
         yield loader()[1]
 
-    return mine.train_task(batches())
+    return trainer.train_task(batches())
 
 
 def twice_with_one_number(hands: Hands) -> object:
-    mine = trainer()
-    mine.train_task(loader(), task_id=7)
-    return mine.train_task(loader(), task_id=7)
+    trainer = make_trainer()
+    trainer.train_task(loader(), task_id=7)
+    return trainer.train_task(loader(), task_id=7)
 
 
 def twice_with_labels_from_0(hands: Hands) -> object:
-    mine = trainer_with({"scenario": "task"})
-    mine.train_task(loader())
-    return mine.train_task(loader())
+    trainer = trainer_with({"scenario": "task"})
+    trainer.train_task(loader())
+    return trainer.train_task(loader())
 
 
 def twice_into_one_folder(hands: Hands) -> object:
@@ -178,7 +178,7 @@ API: Table = {
         ("are outputs of an earlier task", twice_with_labels_from_0),
         ("must have the shape of the first", of_x(torch.rand(4, 2, 3))),
         ("labels must be whole numbers {}; got {}", of_y(torch.tensor([0, 1, 2, 4]))),
-        ("samples must lie in [{}, {}]", lambda hands: trainer(REPLAY).train_task(loader(x=holding(1.5)))),
+        ("samples must lie in [{}, {}]", lambda hands: make_trainer(REPLAY).train_task(loader(x=holding(1.5)))),
         ("yields single samples", of_batch((X[0], 3))),
         ("of one-hot rows give y.argmax(1)", of_y(torch.eye(4))),
         ("labels must be whole numbers; got {}", of_y(torch.rand(4))),
@@ -194,7 +194,7 @@ API: Table = {
         ("{}: has no batch", trained(loader, [])),
         ("train_loader=one without len()", trained(lambda: iter(loader()), optimizer={"schedule": "cosine"})),
         ("can be iterated only once, and {}", trained(lambda: iter(loader()), continual_strategy={"ewc": {}})),
-        ("has no batch when iterated again", lambda hands: trainer().train_task(Once(), num_epochs=2)),
+        ("has no batch when iterated again", lambda hands: make_trainer().train_task(Once(), num_epochs=2)),
         ("and it yields more batches", trained(lambda: Sized(3, 2))),
         ("and it yields {} batches", trained(lambda: Sized(2, 3))),
     ],

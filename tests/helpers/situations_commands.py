@@ -149,7 +149,7 @@ COMMANDS: Table = {
         ("needs at least one convolution", typed("generator=conv_vae generator.hidden_dims=[]")),
     ],
     "generators/mixture.py": [
-        ("samples, and takes", of_vectors("generator=mixture")),
+        ("samples, and needs", of_vectors("generator=mixture")),
     ],
     "system/devices.py": [
         ("must be auto, cpu", lambda hands: ContinualTrainer(SimpleMLP(), device="tpu")),

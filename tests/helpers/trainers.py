@@ -23,7 +23,7 @@ def mlp():
     return SimpleMLP(6, [8], 4)
 
 
-def trainer(model, strategy=REPLAY, **config):
+def make_trainer(model, strategy=REPLAY, **config):
     return ContinualTrainer(model, {"continual_strategy": strategy, "generator": VAE, **config})
 
 

@@ -1,3 +1,5 @@
+"""Shapes, dropout and vectorization of the solvers."""
+
 import pytest
 import torch
 from torch.func import functional_call, stack_module_state, vmap
@@ -15,7 +17,7 @@ def test_shapes(shape):
     assert SimpleMLP(x[0].numel(), [16], 7)(x).shape == (2, 7)
 
 
-def test_resnet_has_a_stem_for_small_images_and_no_statistics_by_default():
+def test_resnet_small_image_stem_and_group_norm():
     net = ResNet18((1, 8, 8), 5).eval()
     x = torch.rand(2, 1, 8, 8)
     assert net(x).shape == (2, 5)
@@ -24,13 +26,13 @@ def test_resnet_has_a_stem_for_small_images_and_no_statistics_by_default():
     assert list(ResNet18((3, 8, 8), 5, norm="batch").buffers())
 
 
-def test_the_mlp_of_the_user_document():
+def test_documented_mlp():
     model = SimpleMLP(input_size=784, hidden_sizes=[256, 128], output_size=10)
     assert sum(p.numel() for p in model.parameters()) == 784 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10
     assert SimpleMLP(6, [], 3)(torch.rand(2, 6)).shape == (2, 3)
 
 
-def test_dropout_scales_what_is_left_and_is_off_without_noise():
+def test_dropout_rescales_and_needs_noise():
     model = SimpleMLP(4, [1000], 1, dropout=0.5)
     assert set(model.training_noise(3)) == {"hidden0"}
     torch.nn.init.constant_(model.output.weight, 1.0)
@@ -48,9 +50,9 @@ def test_solvers_can_be_stacked_over_replicas(make):
     replicas = [make() for _ in range(3)]
     parameters, _ = stack_module_state(replicas)
     x = torch.rand(3, 5, 1, 8, 8)
-    found = vmap(lambda p, x: functional_call(replicas[0], p, (x,)))(parameters, x)
+    result = vmap(lambda p, x: functional_call(replicas[0], p, (x,)))(parameters, x)
     for i, replica in enumerate(replicas):
-        torch.testing.assert_close(found[i], replica(x[i]), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(result[i], replica(x[i]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +66,6 @@ def test_solvers_can_be_stacked_over_replicas(make):
         (lambda: gr_cli.ConvVAE(latent_dim=0), "^latent_dim=0: must be a whole number ≥ 1"),
     ],
 )
-def test_a_wrong_argument_from_python_is_named(made, message):
+def test_invalid_argument_is_named(made, message):
     with pytest.raises(ConfigError, match=message):
         made()

@@ -1,4 +1,4 @@
-"""The Python door: what the user's document shows works as written there, but for the import lines."""
+"""The Python API as documented for users."""
 
 import json
 
@@ -10,13 +10,13 @@ from torch.utils.data import DataLoader
 import gr_cli
 from gr_cli import ContinualTrainer, SimpleMLP
 from gr_cli.errors import ConfigError, DataError
-from helpers.trainers import batches, small, task_data, trainer
+from helpers.trainers import batches, make_trainer, small, task_data
 
 
-def test_the_example_of_the_document():
+def test_documented_example_runs():
     device = "cpu"
     model = SimpleMLP(input_size=784, hidden_sizes=[256, 128], output_size=10)
-    trainer = ContinualTrainer(
+    make_trainer = ContinualTrainer(
         model=model,
         config={
             "optimizer": {"type": "adam", "lr": 0.001},
@@ -31,26 +31,26 @@ def test_the_example_of_the_document():
             "generator": {"type": "vae", "hidden_dims": [256, 128], "latent_dim": 32},
         },
     )
-    assert not hasattr(trainer, "generator_model")
+    assert not hasattr(make_trainer, "generator_model")
     for task_id, (train_loader, val_loader) in enumerate(task_data()):
-        trainer.train_task(
+        make_trainer.train_task(
             train_loader=train_loader,
             val_loader=val_loader,
             task_id=task_id,
             task_name=f"task_{task_id}",
             num_epochs=10,
         )
-        if hasattr(trainer, "generator_model"):
-            samples = trainer.generator_model.generate(num_samples=10, device=device)
+        if hasattr(make_trainer, "generator_model"):
+            samples = make_trainer.generator_model.generate(num_samples=10, device=device)
     assert samples.shape == (10, 1, 28, 28)
-    assert len(trainer.accuracy_matrix) == 2
-    assert trainer.accuracy_matrix[0][1] is None
+    assert len(make_trainer.accuracy_matrix) == 2
+    assert make_trainer.accuracy_matrix[0][1] is None
     # The caller's model holds the trained weights.
     x, y = next(iter(task_data()[1][1]))
     assert (model(x).argmax(1) == y).float().mean() > 0.9
 
 
-def test_the_yaml_form_with_the_generator_inside():
+def test_generator_inside_strategy_settings():
     model, _ = small()
     config = {
         "continual_strategy": {
@@ -58,62 +58,62 @@ def test_the_yaml_form_with_the_generator_inside():
             "generator": {"type": "conv_vae", "hidden_dims": [4], "latent_dim": 3, "dropout": 0.1},
         }
     }
-    trainer = ContinualTrainer(model, config)
-    trainer.train_task(task_data(1, 8)[0][0])
-    assert type(trainer.generator_model) is gr_cli.ConvVAE
-    assert trainer.generator_model.latent_dim == 3
-    assert trainer.accuracy_matrix == [[None]]
+    make_trainer = ContinualTrainer(model, config)
+    make_trainer.train_task(task_data(1, 8)[0][0])
+    assert type(make_trainer.generator_model) is gr_cli.ConvVAE
+    assert make_trainer.generator_model.latent_dim == 3
+    assert make_trainer.accuracy_matrix == [[None]]
 
 
-def test_defaults_are_those_of_the_classes():
+def test_defaults_equal_those_of_the_classes():
     model, _ = small()
-    trainer = ContinualTrainer(model, {"continual_strategy": {"generative_replay": {}}})
-    trainer.train_task(task_data(1, 8)[0][0])
-    strategy = trainer._learner.strategy
+    make_trainer = ContinualTrainer(model, {"continual_strategy": {"generative_replay": {}}})
+    make_trainer.train_task(task_data(1, 8)[0][0])
+    strategy = make_trainer._learner.strategy
     assert (strategy.memory_size, strategy.batch_size, strategy.replay_weight) == (500, 32, 1.0)
     assert (strategy.generator_update_freq, strategy.task_balanced) == (5, True)
 
 
-def test_the_matrix_has_a_row_and_a_column_for_every_task():
+def test_accuracy_matrix_has_a_row_and_column_per_task():
     model, config = small()
-    trainer = ContinualTrainer(model, config)
+    make_trainer = ContinualTrainer(model, config)
     (first, val), (second, _) = task_data(2, 8)
-    trainer.train_task(first, val)
-    trainer.train_task(second)
-    assert [[a is None for a in row] for row in trainer.accuracy_matrix] == [[False, True], [False, True]]
+    make_trainer.train_task(first, val)
+    make_trainer.train_task(second)
+    assert [[a is None for a in row] for row in make_trainer.accuracy_matrix] == [[False, True], [False, True]]
 
 
-def test_same_seed_same_result_and_the_global_stream_is_left_alone():
-    found = []
+def test_same_seed_same_result_and_global_stream_unchanged():
+    result = []
     for shift in range(2):
         model, config = small({"generator_update_freq": 1})
         torch.manual_seed(100 + shift)
         before = torch.get_rng_state()
-        trainer = ContinualTrainer(model, config | {"seed": 3})
+        make_trainer = ContinualTrainer(model, config | {"seed": 3})
         for train, val in task_data(2, 8):
-            trainer.train_task(train, val, num_epochs=2)
+            make_trainer.train_task(train, val, num_epochs=2)
         assert torch.equal(before, torch.get_rng_state())
-        found.append([*(p.detach().clone() for p in model.parameters()), *trainer.generator_model.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        result.append([*(p.detach().clone() for p in model.parameters()), *make_trainer.generator_model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*result, strict=True))
 
 
-def test_a_model_of_ones_own_may_draw_from_the_global_stream():
+def test_custom_model_may_draw_from_global_stream():
     results = []
     for _ in range(2):
         torch.manual_seed(0)
         model = torch.nn.Sequential(
             torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Dropout(0.5), torch.nn.Linear(32, 10)
         )
-        trainer = ContinualTrainer(model, {"continual_strategy": {"generative_replay": {}}})
+        make_trainer = ContinualTrainer(model, {"continual_strategy": {"generative_replay": {}}})
         for train, val in task_data(2, 8):
-            trainer.train_task(train, val)
+            make_trainer.train_task(train, val)
         assert model.training
-        results.append(trainer.accuracy_matrix)
+        results.append(make_trainer.accuracy_matrix)
         torch.rand(7)
     assert results[0] == results[1]
 
 
-def test_buffers_of_a_model_keep_their_types():
+def test_model_buffers_keep_their_dtypes():
     class Phased(SimpleMLP):
         def __init__(self) -> None:
             super().__init__(6, [8], 4)
@@ -121,11 +121,11 @@ def test_buffers_of_a_model_keep_their_types():
             self.register_buffer("exact", torch.tensor([1 / 3], dtype=torch.float64))
 
     model = Phased()
-    trainer(model).train_task(batches(), batches())
+    make_trainer(model).train_task(batches(), batches())
     assert model.phase.tolist() == [1 + 2j, 1j] and model.exact.dtype == torch.float64
 
 
-def test_loaders_are_iterated_and_not_kept():
+def test_training_loaders_are_not_stored():
     class Counting:
         def __init__(self, loader):
             self.loader, self.passes = loader, 0
@@ -143,10 +143,10 @@ def test_loaders_are_iterated_and_not_kept():
     assert loader.passes == 3
 
 
-def test_a_loader_without_length_is_read_to_its_end():
+def test_loader_without_length_is_exhausted():
     model, config = small({})
     steps = []
-    trainer = ContinualTrainer(model, config)
+    make_trainer = ContinualTrainer(model, config)
     x, y = torch.rand(8, 64), torch.arange(8) % 2
 
     class Endless:
@@ -155,45 +155,45 @@ def test_a_loader_without_length_is_read_to_its_end():
                 steps.append(1)
                 yield x, y
 
-    trainer.train_task(Endless(), num_epochs=2)
+    make_trainer.train_task(Endless(), num_epochs=2)
     assert len(steps) == 2 * 5
 
 
-def test_normalised_data_gets_a_generator_that_is_unbounded():
+def test_normalised_data_gets_an_unbounded_generator():
     model, config = small({"generator_update_freq": 1})
-    trainer = ContinualTrainer(model, config)
-    trainer.train_task([(torch.randn(16, 64), torch.arange(16) % 2)] * 3)
-    assert trainer.generator_model.spec.value_range is None
+    make_trainer = ContinualTrainer(model, config)
+    make_trainer.train_task([(torch.randn(16, 64), torch.arange(16) % 2)] * 3)
+    assert make_trainer.generator_model.spec.value_range is None
 
 
-def test_finetune_without_a_strategy_and_disabled_ones():
+def test_finetune_without_strategy_or_with_disabled_ones():
     model, config = small()
-    trainer = ContinualTrainer(model, config | {"continual_strategy": {"generative_replay": {"enabled": False}}})
+    make_trainer = ContinualTrainer(model, config | {"continual_strategy": {"generative_replay": {"enabled": False}}})
     accuracies = {}
     for train, val in task_data(2, 8):
-        accuracies = trainer.train_task(train, val, num_epochs=20)
-    assert not hasattr(trainer, "generator_model")
+        accuracies = make_trainer.train_task(train, val, num_epochs=20)
+    assert not hasattr(make_trainer, "generator_model")
     assert accuracies[0] < 0.5 < accuracies[1]
-    assert trainer.metrics["forgetting"] > 0.4
+    assert make_trainer.metrics["forgetting"] > 0.4
 
 
 @pytest.mark.parametrize("scenario", ["class", "domain", "task"])
 def test_scenarios(scenario):
     model, config = small({}, scenario=scenario)
-    trainer = ContinualTrainer(model, config)
+    make_trainer = ContinualTrainer(model, config)
     for train, val in task_data(3, 8):
-        found = trainer.train_task(train, val, num_epochs=3)
-    assert set(found) == {0, 1, 2}
-    assert trainer._learner.task_units.sum().item() == (30 if scenario == "domain" else 6)
+        result = make_trainer.train_task(train, val, num_epochs=3)
+    assert set(result) == {0, 1, 2}
+    assert make_trainer._learner.task_units.sum().item() == (30 if scenario == "domain" else 6)
 
 
-def test_nothing_is_written_unless_asked(tmp_path):
+def test_no_output_without_output_dir(tmp_path):
     model, config = small({})
     ContinualTrainer(model, config).train_task(*task_data(1, 8)[0])
     assert list(tmp_path.iterdir()) == []
-    trainer = ContinualTrainer(model, config, output_dir=tmp_path / "run")
+    make_trainer = ContinualTrainer(model, config, output_dir=tmp_path / "run")
     for train, val in task_data(2, 8):
-        trainer.train_task(train, val, num_epochs=8)
+        make_trainer.train_task(train, val, num_epochs=8)
     matrix = pd.read_csv(tmp_path / "run" / "accuracy_matrix.csv")
     assert matrix.shape == (2, 3)
     assert pd.isna(matrix["task_1"][0])
@@ -223,33 +223,33 @@ def test_nothing_is_written_unless_asked(tmp_path):
         ({"seed": -1}, r"config\.seed=-1: must be a whole number ≥ 0"),
     ],
 )  # fmt: skip
-def test_a_wrong_config_is_refused_at_once(config, message):
+def test_invalid_config_raises_at_construction(config, message):
     with pytest.raises(ConfigError, match=message):
         ContinualTrainer(SimpleMLP(64), config)
 
 
-def test_wrong_data_is_named():
+def test_invalid_data_raises():
     model, config = small({})
-    trainer = ContinualTrainer(model, config)
+    make_trainer = ContinualTrainer(model, config)
     with pytest.raises(DataError, match="no batch"):
-        trainer.train_task([])
+        make_trainer.train_task([])
     with pytest.raises(DataError, match="pairs"):
-        trainer.train_task([torch.rand(3, 64)])
+        make_trainer.train_task([torch.rand(3, 64)])
     with pytest.raises(DataError, match=r"labels must be whole numbers from 0 to 9.*\[10\]"):
-        trainer.train_task([(torch.rand(2, 1, 8, 8), torch.tensor([10, 10]))])
+        make_trainer.train_task([(torch.rand(2, 1, 8, 8), torch.tensor([10, 10]))])
     late = [(torch.rand(2, 1, 8, 8), torch.tensor([0, 1])), (torch.rand(2, 64), torch.tensor([0, 1]))]
     with pytest.raises(DataError, match=r"shape of the first ones, \(1, 8, 8\), not \(64,\)"):
-        trainer.train_task(late)
-    assert trainer._learner.strategy.memory is None
+        make_trainer.train_task(late)
+    assert make_trainer._learner.strategy.memory is None
     with pytest.raises(ConfigError, match="num_epochs=0"):
-        trainer.train_task(task_data(1, 8)[0][0], num_epochs=0)
-    trainer.train_task(task_data(1, 8)[0][0], task_id=7)
-    assert len(trainer._learner.task_units) == 1
+        make_trainer.train_task(task_data(1, 8)[0][0], num_epochs=0)
+    make_trainer.train_task(task_data(1, 8)[0][0], task_id=7)
+    assert len(make_trainer._learner.task_units) == 1
     with pytest.raises(ConfigError, match="task_id=7: was trained already"):
-        trainer.train_task(task_data(1, 8)[0][0], task_id=7)
+        make_trainer.train_task(task_data(1, 8)[0][0], task_id=7)
 
 
-def test_the_public_surface():
+def test_public_api():
     assert gr_cli.__all__ == [
         "ContinualTrainer", "ConvVAE", "GrError", "SimpleMLP", "VAE", "load_run", "__version__",
     ]  # fmt: skip
@@ -258,7 +258,7 @@ def test_the_public_surface():
         _ = gr_cli.nothing
 
 
-def test_training_is_in_training_mode_and_modes_are_put_back():
+def test_training_mode_is_set_and_restored():
     class Watched(SimpleMLP):
         def __init__(self):
             super().__init__(64, [8], 10)
@@ -270,54 +270,54 @@ def test_training_is_in_training_mode_and_modes_are_put_back():
             return super().forward(x, noise)
 
     model = Watched().eval()
-    trainer = ContinualTrainer(model, {})
+    make_trainer = ContinualTrainer(model, {})
     train, val = task_data(1, 8)[0]
-    trainer.train_task(train, val)
+    make_trainer.train_task(train, val)
     assert model.modes[1 : 1 + len(train)] == [True] * len(train)
     assert not any(model.modes[1 + len(train) :])
     assert not model.training
     model.train()
     model.frozen.eval()
-    trainer.train_task(*task_data(2, 8)[1])
+    make_trainer.train_task(*task_data(2, 8)[1])
     assert model.training
     assert not model.frozen.training
 
 
-def test_a_loader_that_can_be_read_once_loses_nothing():
+def test_iterator_as_loader_loses_no_batch():
     model, config = small({"generator_update_freq": 1}, log_every=1)
-    trainer = ContinualTrainer(model, config)
-    trainer.train_task((torch.rand(8, 64), torch.arange(8) % 2) for _ in range(4))
-    assert [row["iteration"] for row in trainer._record.history] == [1, 2, 3, 4]
+    make_trainer = ContinualTrainer(model, config)
+    make_trainer.train_task((torch.rand(8, 64), torch.arange(8) % 2) for _ in range(4))
+    assert [row["iteration"] for row in make_trainer._record.history] == [1, 2, 3, 4]
 
 
-def test_an_iterable_data_set_ends_where_its_loader_does():
+def test_iterable_dataset_without_length():
     class Stream(torch.utils.data.IterableDataset):
         def __iter__(self):
             return iter([(torch.rand(64), i % 2) for i in range(20)])
 
     model, config = small({}, log_every=1)
-    trainer = ContinualTrainer(model, config)
-    trainer.train_task(DataLoader(Stream(), batch_size=8), num_epochs=2)
-    assert len(trainer._record.history) == 6
+    make_trainer = ContinualTrainer(model, config)
+    make_trainer.train_task(DataLoader(Stream(), batch_size=8), num_epochs=2)
+    assert len(make_trainer._record.history) == 6
     model, config = small({"generator_training": "after"})
     with pytest.raises(ConfigError, match="need the number of batches"):
         ContinualTrainer(model, config).train_task(DataLoader(Stream(), batch_size=8))
 
 
-def test_a_task_that_failed_leaves_no_trace():
+def test_failed_task_does_not_change_the_trainer():
     model, config = small({}, log_every=1)
-    trainer = ContinualTrainer(model, config)
+    make_trainer = ContinualTrainer(model, config)
     good = [(torch.rand(4, 64), torch.arange(4) % 2)] * 3
     with pytest.raises(DataError, match=r"must lie in \[0, 1\]"):
-        trainer.train_task([*good, (torch.full((4, 64), 2.0), torch.arange(4) % 2)])
-    trainer.train_task(good, task_id=0)
-    assert len(trainer._record.history) == 3
-    assert trainer.accuracy_matrix == [[None]]
+        make_trainer.train_task([*good, (torch.full((4, 64), 2.0), torch.arange(4) % 2)])
+    make_trainer.train_task(good, task_id=0)
+    assert len(make_trainer._record.history) == 3
+    assert make_trainer.accuracy_matrix == [[None]]
     with pytest.raises(DataError, match="no batch"):
-        trainer.train_task(good, [])
+        make_trainer.train_task(good, [])
 
 
-def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path):
+def test_existing_run_is_not_overwritten(tmp_path):
     from collections import OrderedDict
 
     model, config = small({}, optimizer=OrderedDict(type="adam", lr=0.01))

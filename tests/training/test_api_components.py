@@ -1,4 +1,4 @@
-"""Every strategy, generator and regulariser from the Python API."""
+"""Every strategy, generator and regularizer from the Python API."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ METHODS = sorted(set(options("strategy")) - {"joint", "cumulative"})
 
 
 @pytest.mark.parametrize("strategy", METHODS)
-def test_every_strategy_works_with_loaders_of_ones_own(strategy):
+def test_every_strategy_trains_with_custom_loaders(strategy):
     trainer = ContinualTrainer(
         SimpleMLP(64, [16], 4),
         {"continual_strategy": {strategy: {}}, "optimizer": {"type": "adam", "lr": 0.01}},
@@ -28,8 +28,8 @@ def test_every_strategy_works_with_loaders_of_ones_own(strategy):
     for task in range(2):
         x, y = torch.rand(40, 1, 8, 8), torch.randint(0, 2, (40,)) + 2 * task
         loader = DataLoader(TensorDataset(x, y), batch_size=10)
-        found = trainer.train_task(loader, loader, num_epochs=2)
-    assert set(found) == {0, 1} and all(0 <= accuracy <= 1 for accuracy in found.values())
+        result = trainer.train_task(loader, loader, num_epochs=2)
+    assert set(result) == {0, 1} and all(0 <= accuracy <= 1 for accuracy in result.values())
     if hasattr(trainer, "generator_model"):
         assert trainer.generator_model.generate(5).shape == (5, 1, 8, 8)
 
@@ -45,7 +45,7 @@ def test_every_strategy_works_with_loaders_of_ones_own(strategy):
         ({"type": "wgan_gp", "optimizer": None}, ("Adam", 0.003, [0.9, 0.999])),
     ],
 )
-def test_a_generator_may_have_an_optimizer_of_its_own(generator, expected):
+def test_generator_with_its_own_optimizer(generator, expected):
     model, config = small({"generator_update_freq": 1}, generator=generator | {"hidden_dims": [8]})
     config["optimizer"] = {"type": "adam", "lr": 0.003}
     trainer = gr_cli.ContinualTrainer(model, config)
@@ -56,7 +56,7 @@ def test_a_generator_may_have_an_optimizer_of_its_own(generator, expected):
 
 
 @pytest.mark.parametrize("generator", options("generator"))
-def test_every_generator_works_with_loaders_of_ones_own(generator):
+def test_every_generator_trains_with_custom_loaders(generator):
     strategy = {"feedback": "rtf", "rtf": "rtf", "bir": "bir"}.get(generator, "generative_replay")
     trainer = ContinualTrainer(
         SimpleMLP(64, [16], 4), {"continual_strategy": {strategy: {}}, "generator": {"type": generator}}
@@ -67,7 +67,7 @@ def test_every_generator_works_with_loaders_of_ones_own(generator):
     assert trainer.generator_model.generate(5).shape == (5, 1, 8, 8)
 
 
-def test_a_regulariser_beside_a_strategy():
+def test_regularizer_combined_with_a_strategy():
     config = {"continual_strategy": {"generative_replay": {"regularizer": {"type": "si", "strength": 2.0}}}}
     trainer = ContinualTrainer(SimpleMLP(64, [16], 4), config)
     data = TensorDataset(torch.rand(20, 64), torch.randint(0, 2, (20,)))
@@ -77,7 +77,7 @@ def test_a_regulariser_beside_a_strategy():
         ContinualTrainer(SimpleMLP(64), {"continual_strategy": {"finetune": {"regularizer": {"type": "sii"}}}})
 
 
-def test_a_loader_that_can_be_gone_through_once_is_refused_where_once_is_not_enough():
+def test_iterator_is_refused_where_a_second_pass_is_needed():
     pairs = iter([(torch.rand(10, 64), torch.randint(0, 2, (10,))) for _ in range(3)])
     trainer = ContinualTrainer(SimpleMLP(64, [16], 4), {"continual_strategy": {"ewc": {}}})
     with pytest.raises(DataError, match="can be iterated only once"):

@@ -1,4 +1,4 @@
-"""Loaders of the Python API whose batches nothing can be learnt from: named, before they spoil anything."""
+"""Invalid batches from loaders of the Python API are refused before training."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from PIL import Image
 from gr_cli import ContinualTrainer, SimpleMLP
 from gr_cli.errors import DataError
 from gr_cli.training.loaders import read_batch
-from helpers.loaders import REPLAY, holding, loader, trainer
+from helpers.loaders import REPLAY, holding, loader, make_trainer
 
 
 @pytest.mark.parametrize("strategy", [None, REPLAY], ids=["finetune", "generative_replay"])
@@ -26,40 +26,40 @@ from helpers.loaders import REPLAY, holding, loader, trainer
         ({"x": torch.rand(0, 6), "y": torch.arange(0)}, r"a batch is empty, its x is \(0, 6\); leave it out"),
     ],
 )  # fmt: skip
-def test_a_bad_batch_names_the_loader_and_leaves_no_task_behind(strategy, batches, changes, message):
-    mine = trainer(strategy)
+def test_invalid_batch_names_the_loader_and_adds_no_task(strategy, batches, changes, message):
+    trainer = make_trainer(strategy)
     with pytest.raises(DataError, match=f"train_loader: {message}"):
-        mine.train_task(loader(batches, **changes))
-    assert mine.accuracy_matrix == []
+        trainer.train_task(loader(batches, **changes))
+    assert trainer.accuracy_matrix == []
     # Nothing was learnt from what was refused that would spoil what comes: no generator without bounds, for one.
-    assert mine.train_task(loader(), loader())[0] >= 0
-    assert all(parameter.isfinite().all() for parameter in mine.model.parameters())
+    assert trainer.train_task(loader(), loader())[0] >= 0
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
     if strategy:
-        drawn = mine.generator_model.generate(5, device="cpu")
+        drawn = trainer.generator_model.generate(5, device="cpu")
         assert drawn.min() >= 0 and drawn.max() <= 1
 
 
-def test_a_bad_batch_of_a_validation_loader_is_told_from_one_of_training():
-    mine = trainer()
+def test_invalid_validation_batch_names_its_loader():
+    trainer = make_trainer()
     with pytest.raises(DataError, match="val_loader of task 5: samples hold NaN or infinity"):
-        mine.train_task(loader(), loader(x=holding(float("nan"))), task_id=5)
+        trainer.train_task(loader(), loader(x=holding(float("nan"))), task_id=5)
 
 
 @pytest.mark.parametrize("empty", [[], iter(())])
-def test_an_empty_loader(empty):
-    mine = trainer()
-    before = [parameter.clone() for parameter in mine.model.parameters()]
+def test_empty_loader_is_refused(empty):
+    trainer = make_trainer()
+    before = [parameter.clone() for parameter in trainer.model.parameters()]
     with pytest.raises(DataError, match="train_loader: task 0 has no batch"):
-        mine.train_task(empty)
+        trainer.train_task(empty)
     with pytest.raises(DataError, match="val_loader of task 0: has no batch"):
-        mine.train_task(loader(), [])
+        trainer.train_task(loader(), [])
     # Found before training, not after.
-    assert all(torch.equal(a, b) for a, b in zip(before, mine.model.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
 
 
-def test_bytes_and_numbers_of_other_types_are_taken_as_before():
+def test_integer_and_byte_samples():
     for x in (torch.randint(0, 256, (4, 6), dtype=torch.uint8), torch.rand(4, 6).double(), torch.rand(4, 6).numpy()):
-        trainer(REPLAY).train_task([(x, torch.arange(4))] * 2)
+        make_trainer(REPLAY).train_task([(x, torch.arange(4))] * 2)
 
 
 # --- kinds of batches
@@ -115,14 +115,14 @@ LABELS = {
 
 @pytest.mark.parametrize(("given", "x"), SAMPLES.values(), ids=SAMPLES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_samples_of_any_kind_of_numbers_are_these_numbers(given, x, dtype):
+def test_samples_of_any_numeric_type(given, x, dtype):
     read, _ = read_batch((given, Y), "train_loader", dtype)
     assert read.dtype == dtype and read.layout == torch.strided and not read.requires_grad
     torch.testing.assert_close(read, x.to(dtype), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("given", LABELS.values(), ids=LABELS)
-def test_labels_of_any_kind_of_whole_numbers_are_these_numbers(given):
+def test_labels_of_any_integer_type(given):
     assert torch.equal(read_batch((X, given), "train_loader", torch.float32)[1], Y)
 
 
@@ -137,7 +137,7 @@ def test_labels_of_any_kind_of_whole_numbers_are_these_numbers(given):
         {"targets": Y, "image": X},
     ],
 )
-def test_batches_of_one_meaning(batch):
+def test_unambiguous_batches(batch):
     x, y = read_batch(batch, "train_loader", torch.float32)
     assert torch.equal(x, X) and torch.equal(y, Y)
 
@@ -167,14 +167,14 @@ def test_batches_of_one_meaning(batch):
         ((X.double() * 1e300, Y), r"samples hold NaN or infinity; .*e\+299 is beyond float32"),
     ],
 )
-def test_batches_that_mean_nothing_or_several_things_are_refused_in_one_line(batch, message):
+def test_ambiguous_batches_are_refused_in_one_line(batch, message):
     with pytest.raises(DataError, match=f"train_loader: {message}") as raised:
         read_batch(batch, "train_loader", torch.float32)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), ("RGBA", 4), ("P", 3), ("1", 1)])
-def test_images_of_pil_become_channels_first_from_0_to_1(mode, channels):
+def test_pil_images_become_channels_first_in_unit_range(mode, channels):
     pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     image = Image.fromarray(pixels).convert(mode)
     x, _ = read_batch(([image] * 4, Y), "train_loader", torch.float32)
@@ -188,29 +188,29 @@ def test_images_of_pil_become_channels_first_from_0_to_1(mode, channels):
 
 
 @pytest.mark.parametrize("last", [1.0000001, 1.0009, -0.0009])
-def test_rounding_errors_beyond_the_range_are_clamped(last):
-    mine = trainer(REPLAY)
-    mine.train_task([*loader(), (torch.full((4, 6), last), Y)], loader())
-    assert mine.generator_model.spec.value_range == (0.0, 1.0)
+def test_rounding_errors_outside_the_range_are_clamped(last):
+    trainer = make_trainer(REPLAY)
+    trainer.train_task([*loader(), (torch.full((4, 6), last), Y)], loader())
+    assert trainer.generator_model.spec.value_range == (0.0, 1.0)
 
 
-def test_values_beyond_the_range_name_the_setting_that_helps():
+def test_values_outside_the_range_name_value_range():
     with pytest.raises(DataError, match=r"must lie in \[0, 1\].*not in \[1.01, 1.01\]; set value_range=.*or null"):
-        trainer(REPLAY).train_task([*loader(), (torch.full((4, 6), 1.01), Y)])
+        make_trainer(REPLAY).train_task([*loader(), (torch.full((4, 6), 1.01), Y)])
 
 
 @pytest.mark.parametrize("value_range", [None, [0, 2], [-1.0, 1.5]])
-def test_a_value_range_that_was_stated_holds_from_the_first_batch_on(value_range):
+def test_stated_value_range_applies_from_the_first_batch(value_range):
     config = {"continual_strategy": REPLAY, "generator": {"type": "vae", "hidden_dims": [8], "latent_dim": 2}}
-    mine = ContinualTrainer(SimpleMLP(6, [8], 4), config | {"value_range": value_range})
-    mine.train_task([*loader(), (torch.full((4, 6), 1.25), Y)], loader())
-    assert mine.generator_model.spec.value_range == (None if value_range is None else tuple(value_range))
+    trainer = ContinualTrainer(SimpleMLP(6, [8], 4), config | {"value_range": value_range})
+    trainer.train_task([*loader(), (torch.full((4, 6), 1.25), Y)], loader())
+    assert trainer.generator_model.spec.value_range == (None if value_range is None else tuple(value_range))
     if value_range is not None:
         with pytest.raises(DataError, match="samples must lie in"):
-            mine.train_task([(torch.full((4, 6), 2.5), Y)])
+            trainer.train_task([(torch.full((4, 6), 2.5), Y)])
 
 
-def test_values_that_networks_hardly_learn_from_are_worth_a_line(capsys):
-    trainer(REPLAY).train_task([((WHOLE * 10).to(torch.uint16), Y)])
+def test_large_values_print_a_warning(capsys):
+    make_trainer(REPLAY).train_task([((WHOLE * 10).to(torch.uint16), Y)])
     line = "train_loader: values lie in [0, 230] and are not scaled; if these are pixels, scale them to [0, 1]"
     assert line in capsys.readouterr().err

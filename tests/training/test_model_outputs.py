@@ -1,4 +1,4 @@
-"""What models return, and what they do to their input: logits are found, or the model is refused by its name."""
+"""Outputs of custom models: logits are extracted, or the model is refused."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 
 from gr_cli import SimpleMLP
 from gr_cli.errors import ConfigError, DataError
-from helpers.trainers import ALL, batches, mlp, trained_names, trainer
+from helpers.trainers import ALL, batches, make_trainer, mlp, trained_names
 
 
 class Returning(nn.Module):
@@ -33,16 +33,16 @@ ONE_MEANING = {
 
 
 @pytest.mark.parametrize("returned", ONE_MEANING.values(), ids=ONE_MEANING)
-def test_logits_are_found_in_what_a_model_returns(returned):
-    found = []
+def test_logits_are_extracted_from_model_outputs(returned):
+    result = []
     for model in (mlp(), Returning(returned)):
-        mine = trainer(model)
-        mine.train_task(batches(), batches())
-        mine.train_task(batches(1), batches(1))
+        trainer = make_trainer(model)
+        trainer.train_task(batches(), batches())
+        trainer.train_task(batches(1), batches(1))
         net = model if isinstance(model, SimpleMLP) else model.net
-        found.append((mine.accuracy_matrix, [*net.parameters()]))
-    assert found[0][0] == found[1][0]
-    assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
+        result.append((trainer.accuracy_matrix, [*net.parameters()]))
+    assert result[0][0] == result[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(result[0][1], result[1][1], strict=True))
 
 
 @pytest.mark.parametrize(
@@ -56,12 +56,12 @@ def test_logits_are_found_in_what_a_model_returns(returned):
         (lambda logits, training: logits.softmax(1), "returns probabilities, and logits are needed"),
     ],
 )
-def test_what_a_model_returns_is_refused_by_its_name(returned, message):
+def test_invalid_model_outputs_are_refused(returned, message):
     with pytest.raises(ConfigError, match=message):
-        trainer(Returning(returned)).train_task(batches())
+        make_trainer(Returning(returned)).train_task(batches())
 
 
-def test_a_model_that_changes_its_input_would_spoil_what_is_replayed():
+def test_model_that_changes_its_input_is_refused():
     class Subtracting(nn.Module):
         def __init__(self):
             super().__init__()
@@ -71,7 +71,7 @@ def test_a_model_that_changes_its_input_would_spoil_what_is_replayed():
             return self.net(x.sub_(0.5))
 
     with pytest.raises(ConfigError, match="Subtracting: changes its input in place"):
-        trainer(Subtracting()).train_task(batches())
+        make_trainer(Subtracting()).train_task(batches())
 
 
 @pytest.mark.parametrize(
@@ -82,38 +82,38 @@ def test_a_model_that_changes_its_input_would_spoil_what_is_replayed():
         (lambda: nn.Sequential(nn.Embedding(9, 4)), (6,), "can't take samples of shape"),
     ],
 )  # fmt: skip
-def test_samples_of_a_wrong_size_are_told_with_the_size_that_is_needed(model, shape, message):
+def test_wrong_sample_size_names_the_expected_size(model, shape, message):
     with pytest.raises(DataError, match=message):
-        trainer(model(), None).train_task([(torch.rand(4, *shape), torch.arange(4) % 2)])
+        make_trainer(model(), None).train_task([(torch.rand(4, *shape), torch.arange(4) % 2)])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_callers_default_type_does_not_matter(dtype):
+def test_torch_default_dtype_has_no_effect(dtype):
     before = torch.get_default_dtype()
     try:
         torch.set_default_dtype(torch.float64)
         model = mlp().to(dtype)
-        mine = trainer(model)
+        trainer = make_trainer(model)
         for task in range(2):
-            mine.train_task(batches(task), batches(task))
+            trainer.train_task(batches(task), batches(task))
     finally:
         torch.set_default_dtype(before)
-    assert {parameter.dtype for parameter in mine.generator_model.parameters()} == {dtype}
+    assert {parameter.dtype for parameter in trainer.generator_model.parameters()} == {dtype}
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-def test_a_callers_context_without_gradients_does_not_stop_training(context):
-    mine = trainer(mlp())
-    mine.train_task(batches())
+def test_training_inside_no_grad_contexts(context):
+    trainer = make_trainer(mlp())
+    trainer.train_task(batches())
     with context():
-        assert trained_names(mine) == ALL
+        assert trained_names(trainer) == ALL
 
 
 def test_wrapped_compiled_and_tied_models():
     tied = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.Linear(6, 4))
     tied[2].weight = tied[0].weight
     for model in (nn.DataParallel(mlp()), torch.compile(mlp(), backend="eager"), tied, nn.LazyLinear(4)):
-        mine = trainer(model)
-        mine.train_task(batches(), batches())
-        assert trained_names(mine) == {name for name, _ in model.named_parameters()}
+        trainer = make_trainer(model)
+        trainer.train_task(batches(), batches())
+        assert trained_names(trainer) == {name for name, _ in model.named_parameters()}
     assert tied[2].weight is tied[0].weight

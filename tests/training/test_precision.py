@@ -1,4 +1,4 @@
-"""The precision of a run follows from the processor's features, and stays what it was when the run began."""
+"""The precision of a run follows from the processor and is kept when the run resumes."""
 
 import platform
 from pathlib import Path
@@ -32,7 +32,7 @@ def processor(monkeypatch):
 
 
 @pytest.mark.parametrize(("has", "expected"), [(True, "bf16"), (False, "float32")])
-def test_auto_is_what_the_processor_computes_in_before_anything_is_named_after_it(processor, tmp_path, has, expected):
+def test_auto_precision_follows_the_processor(processor, tmp_path, has, expected):
     processor(has)
     auto, named = compose_settings(["precision=auto"]), compose_settings([f"precision={expected}"])
     assert auto.config["precision"] == expected
@@ -49,7 +49,7 @@ def test_auto_is_what_the_processor_computes_in_before_anything_is_named_after_i
     assert compose_settings([]).config["precision"] == "float32"
 
 
-def test_a_run_goes_on_elsewhere_in_its_own_precision_with_a_word_of_warning(processor, gr_run, interrupted):
+def test_resumed_run_keeps_its_precision_with_a_warning(processor, gr_run, interrupted):
     processor(True)
     interrupted("precision=auto", *SMALL)
     (folder,) = [path.parent for path in Path("outputs").rglob("config.yaml")]
@@ -70,7 +70,7 @@ def test_a_run_goes_on_elsewhere_in_its_own_precision_with_a_word_of_warning(pro
         checkpoints.resumable_states(experiment, RunFolder(folder))
 
 
-def test_a_slow_precision_is_told_once_in_a_process(processor, capsys):
+def test_slow_precision_warns_once_per_process(processor, capsys):
     processor(False)
     for _ in range(3):
         devices.warn_if_bfloat16_is_emulated(CPU)
@@ -80,7 +80,7 @@ def test_a_slow_precision_is_told_once_in_a_process(processor, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_device_that_is_not_there_has_no_precision(processor):
+def test_missing_device_has_no_precision(processor):
     with pytest.raises(ConfigError, match="usable GPUs"):
         compose_settings(["precision=auto", "device=cuda:99"])
 
@@ -103,9 +103,7 @@ def test_a_device_that_is_not_there_has_no_precision(processor):
         (True, False, "AVX512", {"ONEDNN_MAX_CPU_ISA": "DEFAULT"}, True),
     ],
 )
-def test_features_say_whether_there_is_arithmetic_in_bfloat16(
-    monkeypatch, avx512_bf16, amx, capability, held, expected
-):
+def test_processor_features_decide_bfloat16_support(monkeypatch, avx512_bf16, amx, capability, held, expected):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)

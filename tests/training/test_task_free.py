@@ -1,4 +1,4 @@
-"""Streams of which nobody tells the strategy where a task ends."""
+"""Task-free streams: consolidation every N steps in place of task boundaries."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -36,30 +36,30 @@ VARIANTS = {
 }
 
 
-def words_of(variant: str) -> list[str]:
+def overrides_of(variant: str) -> list[str]:
     return [*TINY, *f"strategy={variant}".split(), *VARIANTS[variant]]
 
 
 @lru_cache(maxsize=1)
-def settings_of(*words: str) -> Settings:
+def settings_of(*overrides: str) -> Settings:
     """Composing takes longer than these runs."""
-    return compose_settings(words)
+    return compose_settings(overrides)
 
 
-def run(place: str, *words: str, view: RunObserver | None = None) -> dict[str, bytes]:
+def run(folder: str, *overrides: str, observer: RunObserver | None = None) -> dict[str, bytes]:
     """Run what the words say in a folder; its tables."""
-    runner.run(settings_of(*words), RunFolder(Path(place)), view or RunObserver())
-    return csvs(Path(place))
+    runner.run(settings_of(*overrides), RunFolder(Path(folder)), observer or RunObserver())
+    return csvs(Path(folder))
 
 
-def test_a_stretch_is_so_many_steps_of_the_stream_whatever_tasks_they_are_of():
-    stretches = ConsolidationSchedule(num_tasks=3, iterations_per_task=10, interval_length=8)
-    assert stretches.interval_of(TrainingStep(0, 7, 10)) == TrainingStep(0, 7, 8)
-    assert stretches.interval_of(TrainingStep(0, 8, 10)) == TrainingStep(1, 0, 8)
-    assert stretches.interval_of(TrainingStep(2, 9, 10)) == TrainingStep(3, 5, 8)
-    assert [stretches.last_interval_before(*at) for at in ((0, 1), (0, 8), (0, 9), (1, 0), (3, 0))] == [0, 0, 1, 1, 3]
-    heads = torch.eye(3, dtype=torch.bool)
-    assert stretches.interval_units(heads).tolist() == [
+def test_intervals_of_the_consolidation_schedule():
+    schedule = ConsolidationSchedule(num_tasks=3, iterations_per_task=10, interval_length=8)
+    assert schedule.interval_of(TrainingStep(0, 7, 10)) == TrainingStep(0, 7, 8)
+    assert schedule.interval_of(TrainingStep(0, 8, 10)) == TrainingStep(1, 0, 8)
+    assert schedule.interval_of(TrainingStep(2, 9, 10)) == TrainingStep(3, 5, 8)
+    assert [schedule.last_interval_before(*at) for at in ((0, 1), (0, 8), (0, 9), (1, 0), (3, 0))] == [0, 0, 1, 1, 3]
+    task_units = torch.eye(3, dtype=torch.bool)
+    assert schedule.interval_units(task_units).tolist() == [
         [True, False, False],
         [True, True, False],
         [False, True, True],
@@ -68,24 +68,24 @@ def test_a_stretch_is_so_many_steps_of_the_stream_whatever_tasks_they_are_of():
 
 
 @pytest.mark.parametrize("strategy", ["generative_replay", "dgr"])
-def test_consolidation_as_often_as_tasks_end_finds_what_is_found_when_told(strategy):
-    words = [*TINY[:-1], f"strategy={strategy}", "generator.hidden_dims=[16]"]
-    told = run("told", *words)
-    assert run("hidden", *words, "train.task_boundaries=unknown", "strategy.consolidate_every=20") == told
-    assert run("other", *words, "train.task_boundaries=unknown", "strategy.consolidate_every=15") != told
+def test_consolidation_at_every_boundary_equals_known_boundaries(strategy):
+    overrides = [*TINY[:-1], f"strategy={strategy}", "generator.hidden_dims=[16]"]
+    known = run("known", *overrides)
+    assert run("hidden", *overrides, "train.task_boundaries=unknown", "strategy.consolidate_every=20") == known
+    assert run("other", *overrides, "train.task_boundaries=unknown", "strategy.consolidate_every=15") != known
 
 
-def test_what_needs_no_boundary_finds_the_same_without():
-    words = [*TINY[:-1], "strategy=finetune"]
-    assert run("hidden", *words, "train.task_boundaries=unknown") == run("told", *words)
+def test_finetune_is_the_same_with_unknown_boundaries():
+    overrides = [*TINY[:-1], "strategy=finetune"]
+    assert run("hidden", *overrides, "train.task_boundaries=unknown") == run("known", *overrides)
 
 
 @pytest.mark.parametrize(
     ("variant", "scenario"), [*((v, "class") for v in VARIANTS), ("generative_replay", "domain"), ("er_plus", "domain")]
 )
-def test_each_task_is_evaluated_though_none_is_told(variant, scenario):
+def test_tasks_are_evaluated_with_unknown_boundaries(variant, scenario):
     counts = "benchmark.classes_per_task=5" if scenario == "domain" else "benchmark.classes_per_task=[4,3,3]"
-    run("here", *words_of(variant), f"scenario={scenario}", counts)
+    run("here", *overrides_of(variant), f"scenario={scenario}", counts)
     matrix = pd.read_csv("here/accuracy_matrix.csv")
     assert matrix["after_task"].tolist() == list(range(matrix.shape[1] - 1))
     history = pd.read_csv("here/history.csv")
@@ -96,30 +96,30 @@ def test_each_task_is_evaluated_though_none_is_told(variant, scenario):
 
 
 def test_raw_samples_are_dropped_at_each_consolidation():
-    built = prepare(compose_settings([*words_of("generative_replay"), "strategy.memory_size=5000"]))
-    learner, seen = built.learner, []
+    built = prepare(compose_settings([*overrides_of("generative_replay"), "strategy.memory_size=5000"]))
+    learner, num_seen = built.learner, []
     for number, stage in enumerate(built.stages):
         stream = batches([built], number, 0)
-        learner.train_task(stage.task, stream, 20, lambda *_: seen.append(learner.strategy.memory.num_seen))
-    assert seen == [32 * (1 + step % 13) for step in range(60)]
+        learner.train_task(stage.task, stream, 20, lambda *_: num_seen.append(learner.strategy.memory.num_seen))
+    assert num_seen == [32 * (1 + step % 13) for step in range(60)]
     assert learner.strategy.memory is None
 
 
-def test_a_conditional_generator_is_asked_for_classes_that_came_only():
-    built = prepare(compose_settings(words_of("dgr generator=cvae")))
-    learner, found = built.learner, []
+def test_replayed_labels_are_those_of_consolidated_classes():
+    built = prepare(compose_settings(overrides_of("dgr generator=cvae")))
+    learner, result = built.learner, []
 
     def note(position, losses):
-        dreams = learner.strategy.replay(batch, learner.consolidation_schedule.interval_of(position))
-        found.append(None if dreams is None else sorted(set(dreams.labels.flatten().tolist())))
+        replay = learner.strategy.replay(batch, learner.consolidation_schedule.interval_of(position))
+        result.append(None if replay is None else sorted(set(replay.labels.flatten().tolist())))
 
     for number, stage in enumerate(built.stages[:2]):
         stream = batches([built], number, 0)
         batch = next(batches([built], number, 0))
         learner.train_task(stage.task, stream, 20, note)
-    assert found[:13] == [None] * 13
-    assert found[13:26] == [[0, 1, 2, 3]] * 13
-    assert found[26:39] == [list(range(7))] * 13
+    assert result[:13] == [None] * 13
+    assert result[13:26] == [[0, 1, 2, 3]] * 13
+    assert result[26:39] == [list(range(7))] * 13
 
 
 # Consolidation falls between the 13th and the 14th step of the first task, and the sixth and seventh of the second.
@@ -130,20 +130,20 @@ STOPS = [
 
 
 @pytest.mark.parametrize(("variant", "at"), STOPS)
-def test_an_interrupted_run_goes_on_to_the_same_bytes(variant, at):
-    words = words_of(variant)
+def test_resumed_run_is_bit_identical(variant, at):
+    overrides = overrides_of(variant)
     with pytest.raises(Interrupted):
-        run("broken", *words, view=StopAt(*at))
-    assert run("broken", *words) == run("whole", *words)
+        run("broken", *overrides, observer=StopAt(*at))
+    assert run("broken", *overrides) == run("whole", *overrides)
 
 
-def test_the_networks_come_back():
-    run("here", *words_of("dgr"))
+def test_networks_are_restored_from_a_task_free_run():
+    run("here", *overrides_of("dgr"))
     assert load_run("here").generator.generate(2).shape == (2, 1, 8, 8)
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (["strategy=ewc"], "ElasticWeightConsolidation estimates the importance of parameters at the end of each task"),
         (["strategy=si"], "SynapticIntelligence estimates the importance"),
@@ -162,15 +162,15 @@ def test_the_networks_come_back():
     ],
     ids=str,
 )
-def test_what_must_be_told_boundaries_is_refused_in_one_line(gr_run, words, message):
-    code, _, err = gr_run("train.task_boundaries=unknown", *words)
+def test_methods_that_need_boundaries_are_refused_in_one_line(gr_run, overrides, message):
+    code, _, err = gr_run("train.task_boundaries=unknown", *overrides)
     assert code == 2
     assert message in err
     assert err.count("\n") == 1
     assert not Path("outputs").exists()
 
 
-def test_runs_are_not_put_together_and_it_is_said_why():
-    choice = choose_width([compose_settings([*words_of("dgr"), f"seed={seed}"]) for seed in range(2)], 32, 4 << 30)
+def test_task_free_runs_are_not_stacked():
+    choice = choose_width([compose_settings([*overrides_of("dgr"), f"seed={seed}"]) for seed in range(2)], 32, 4 << 30)
     assert choice.width == 1
     assert "task-free runs" in choice.reason

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 import gr_cli
 from gr_cli import ContinualTrainer, SimpleMLP
 from gr_cli.errors import ConfigError, DataError, GrError, OutOfMemoryError
-from helpers.trainers import REPLAY, VAE, batches, mlp, trainer
+from helpers.trainers import REPLAY, VAE, batches, make_trainer, mlp
 
 
 class Failing:
@@ -41,41 +41,41 @@ STRATEGIES = [None, REPLAY, {"er_plus": {}}, {"er": {}}, {"ewc": {}}, {"si": {}}
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
 @pytest.mark.parametrize("failing_task", [0, 1])
 @pytest.mark.parametrize("error", [RuntimeError("no such file"), KeyboardInterrupt()], ids=["error", "interrupt"])
-def test_a_task_that_failed_is_as_if_it_had_never_been_begun(strategy, failing_task, error):
-    found = []
+def test_failed_task_is_rolled_back(strategy, failing_task, error):
+    result = []
     for fails in (False, True):
         config = {"generator": {"type": "bir" if strategy == {"bir": {}} else "vae", "latent_dim": 2}}
-        mine = trainer(mlp(), strategy, **config)
+        trainer = make_trainer(mlp(), strategy, **config)
         for task in range(2):
-            before = copy.deepcopy(mine.model.state_dict())
+            before = copy.deepcopy(trainer.model.state_dict())
             if fails and task == failing_task:
                 with pytest.raises(type(error)):
-                    mine.train_task(Failing(error, task), batches(task), num_epochs=2)
-                assert all(torch.equal(value, before[name]) for name, value in mine.model.state_dict().items())
-                assert len(mine.accuracy_matrix) == task
-            mine.train_task(batches(task), batches(task), num_epochs=2)
-        found.append((mine.accuracy_matrix, *mine.model.parameters()))
-    assert found[0][0] == found[1][0]
-    assert all(torch.equal(a, b) for a, b in zip(found[0][1:], found[1][1:], strict=True))
+                    trainer.train_task(Failing(error, task), batches(task), num_epochs=2)
+                assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+                assert len(trainer.accuracy_matrix) == task
+            trainer.train_task(batches(task), batches(task), num_epochs=2)
+        result.append((trainer.accuracy_matrix, *trainer.model.parameters()))
+    assert result[0][0] == result[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(result[0][1:], result[1][1:], strict=True))
 
 
-def test_what_was_guessed_from_a_first_batch_is_forgotten_when_its_task_fails():
-    mine = trainer(mlp())
+def test_inferred_format_is_reset_when_the_first_task_fails():
+    trainer = make_trainer(mlp())
     x, y = batches()[0]
     with pytest.raises(DataError, match=r"samples must lie in \[0, 1\].*set value_range=\[low, high\], or null"):
-        mine.train_task([(x, y), (x * 3, y)])
-    assert not hasattr(mine, "generator_model")
-    mine.train_task([(x * 3, y), (x, y)])
-    assert mine.generator_model.spec.value_range is None
+        trainer.train_task([(x, y), (x * 3, y)])
+    assert not hasattr(trainer, "generator_model")
+    trainer.train_task([(x * 3, y), (x, y)])
+    assert trainer.generator_model.spec.value_range is None
 
 
-def test_threads_random_numbers_and_denormals_are_the_callers_after_a_failure():
+def test_torch_globals_are_restored_after_a_failure():
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     torch.set_num_threads(2)
     try:
         for error in (RuntimeError("broken"), KeyboardInterrupt()):
             with pytest.raises(type(error)):
-                trainer(mlp_without_seed()).train_task(Failing(error))
+                make_trainer(mlp_without_seed()).train_task(Failing(error))
         assert torch.get_num_threads() == 2
         assert torch.equal(state, torch.get_rng_state())
         assert (torch.full((1,), 2e-39) * 0.5).item() > 0
@@ -88,15 +88,15 @@ def mlp_without_seed():
         return mlp()
 
 
-def test_a_loader_whose_length_is_wrong_is_not_cut_or_repeated_in_silence():
+def test_loader_with_wrong_length_is_refused():
     class Sized(list):
         def __len__(self):
             return 2
 
     with pytest.raises(DataError, match="len\\(\\) is 2, and it yields more batches"):
-        trainer(mlp()).train_task(Sized(batches()))
+        make_trainer(mlp()).train_task(Sized(batches()))
     with pytest.raises(DataError, match="len\\(\\) is 2, and it yields 1 batches"):
-        trainer(mlp()).train_task(Sized(batches(number=1)))
+        make_trainer(mlp()).train_task(Sized(batches(number=1)))
 
 
 class Once:
@@ -110,102 +110,102 @@ class Once:
 
 
 @pytest.mark.parametrize("loader", [iter(batches()), Once()])
-def test_several_epochs_of_a_loader_for_one_pass_are_not_one_in_silence(loader):
-    mine = trainer(mlp())
-    before = copy.deepcopy(mine.model.state_dict())
+def test_several_epochs_of_an_iterator_are_refused(loader):
+    trainer = make_trainer(mlp())
+    before = copy.deepcopy(trainer.model.state_dict())
     with pytest.raises(DataError, match=r"only once, and num_epochs is 5|no batch when iterated again"):
-        mine.train_task(loader, num_epochs=5)
-    assert all(torch.equal(value, before[name]) for name, value in mine.model.state_dict().items())
+        trainer.train_task(loader, num_epochs=5)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
 
 
-def test_a_loader_that_trains_by_itself_is_refused():
-    mine = trainer(mlp())
+def test_train_task_inside_a_loader_is_refused():
+    trainer = make_trainer(mlp())
 
     def loader():
         yield batches()[0]
-        mine.train_task(batches(1))
+        trainer.train_task(batches(1))
 
     with pytest.raises(GrError, match="called by a loader while a task is trained"):
-        mine.train_task(loader())
-    assert mine.accuracy_matrix == []
-    mine.train_task(batches(), batches())
+        trainer.train_task(loader())
+    assert trainer.accuracy_matrix == []
+    trainer.train_task(batches(), batches())
 
 
-def test_too_little_memory_is_one_line_and_leaves_the_trainer_as_it_was():
-    mine = trainer(mlp(), {"generative_replay": {"memory_size": 10**13}})
+def test_out_of_memory_is_one_line_and_rolls_back():
+    trainer = make_trainer(mlp(), {"generative_replay": {"memory_size": 10**13}})
     with pytest.raises(OutOfMemoryError, match=r"^out of memory.*smaller memories") as raised:
-        mine.train_task(batches())
+        trainer.train_task(batches())
     assert "\n" not in str(raised.value)
-    assert mine.accuracy_matrix == []
+    assert trainer.accuracy_matrix == []
 
 
 # --- evaluation
 
 
-def test_a_fault_in_a_validation_loader_costs_one_accuracy_and_no_task(capsys):
-    mine = trainer(mlp())
+def test_failing_validation_loader_costs_one_accuracy(capsys):
+    trainer = make_trainer(mlp())
     with pytest.raises(DataError, match=r"val_loader of task 0: samples hold NaN.*task 0 is trained, and recorded"):
-        mine.train_task(batches(), [BAD])
-    assert mine.accuracy_matrix == [[None]]
-    assert set(mine.train_task(batches(1), batches(1))) == {1}
+        trainer.train_task(batches(), [BAD])
+    assert trainer.accuracy_matrix == [[None]]
+    assert set(trainer.train_task(batches(1), batches(1))) == {1}
     assert "val_loader of task 0: samples hold NaN" in capsys.readouterr().err
-    matrix = mine.accuracy_matrix
+    matrix = trainer.accuracy_matrix
     assert matrix[0] == [None, None] and matrix[1][0] is None and matrix[1][1] is not None
-    assert mine.metrics["average_accuracy"] is None
+    assert trainer.metrics["average_accuracy"] is None
 
 
-def test_a_loader_that_failed_once_is_used_again(tmp_path):
+def test_validation_loader_is_retried_after_a_failure(tmp_path):
     loader = Failing(OSError("the disk is away"))
-    mine = ContinualTrainer(mlp(), {"continual_strategy": REPLAY, "generator": VAE}, output_dir=tmp_path / "run")
+    trainer = ContinualTrainer(mlp(), {"continual_strategy": REPLAY, "generator": VAE}, output_dir=tmp_path / "run")
     with pytest.raises(OSError, match="the disk is away") as raised:
-        mine.train_task(batches(), loader)
+        trainer.train_task(batches(), loader)
     assert "task 0 is trained, and recorded without this accuracy" in raised.value.__notes__[0]
     assert (tmp_path / "run" / "checkpoint.pt").exists()
     loader.error = None
-    assert set(mine.train_task(batches(1), batches(1))) == {0, 1}
+    assert set(trainer.train_task(batches(1), batches(1))) == {0, 1}
     matrix = pd.read_csv(tmp_path / "run" / "accuracy_matrix.csv")
     assert matrix.after_task.tolist() == [1] and matrix.notna().all().all()
     assert [task["id"] for task in json.loads((tmp_path / "run" / "status.json").read_text())["tasks"]] == [0, 1]
 
 
-def test_an_interrupt_while_evaluating_leaves_the_task_recorded():
-    mine, loader = trainer(mlp()), Failing(KeyboardInterrupt())
+def test_interrupt_during_evaluation_keeps_the_task():
+    trainer, loader = make_trainer(mlp()), Failing(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        mine.train_task(batches(), loader)
-    assert mine.accuracy_matrix == [[None]]
+        trainer.train_task(batches(), loader)
+    assert trainer.accuracy_matrix == [[None]]
     loader.error = None
-    assert set(mine.train_task(batches(1), batches(1))) == {0, 1}
+    assert set(trainer.train_task(batches(1), batches(1))) == {0, 1}
 
 
 @pytest.mark.parametrize("loader", [iter(batches()), (pair for pair in batches())])
-def test_a_validation_loader_for_one_pass_is_refused_before_training(loader):
-    mine = trainer(mlp())
+def test_iterator_as_validation_loader_is_refused(loader):
+    trainer = make_trainer(mlp())
     with pytest.raises(DataError, match="val_loader of task 3: can be iterated only once"):
-        mine.train_task(batches(), loader, task_id=3)
-    assert mine.accuracy_matrix == []
+        trainer.train_task(batches(), loader, task_id=3)
+    assert trainer.accuracy_matrix == []
 
 
 @pytest.mark.parametrize("name", ["train_loader", "val_loader"])
 @pytest.mark.parametrize("value", ["train", 5, {"x": 1}, torch.rand(2, 6)])
-def test_what_is_no_loader_is_refused_by_its_type(name, value):
+def test_non_iterable_loader_is_refused(name, value):
     loaders = {"train_loader": batches(), "val_loader": batches(), name: value}
     with pytest.raises(ConfigError, match=f"{name}.*={type(value).__name__}: must be an iterable of batches"):
-        trainer(mlp()).train_task(**loaders)
+        make_trainer(mlp()).train_task(**loaders)
 
 
 # --- labels and scenarios
 
 
-def test_task_incremental_labels_that_begin_at_0_in_each_task_are_refused():
-    mine = trainer(mlp(), scenario="task")
-    mine.train_task(batches(), batches())
+def test_task_incremental_labels_that_restart_at_0_are_refused():
+    trainer = make_trainer(mlp(), scenario="task")
+    trainer.train_task(batches(), batches())
     message = r"labels \[0, 1\] are outputs of an earlier task.*add 2 to labels that count from 0.*scenario=domain"
     with pytest.raises(DataError, match=message):
-        mine.train_task(batches(), batches())
+        trainer.train_task(batches(), batches())
     late = [*batches(1), (torch.rand(4, 6), torch.tensor([2, 3, 1, 2]))]
     with pytest.raises(DataError, match=r"labels \[1\] are outputs of an earlier task"):
-        mine.train_task(late)
-    assert set(mine.train_task(batches(1), batches(1))) == {0, 1}
+        trainer.train_task(late)
+    assert set(trainer.train_task(batches(1), batches(1))) == {0, 1}
 
 
 @pytest.mark.parametrize(
@@ -221,25 +221,25 @@ def test_task_incremental_labels_that_begin_at_0_in_each_task_are_refused():
         ("domain", 0, ""),
     ],
 )
-def test_labels_that_look_as_if_meant_for_another_scenario_are_worth_a_line(capsys, scenario, second, line):
-    mine = trainer(mlp(), scenario=scenario)
-    mine.train_task(batches(), batches())
-    mine.train_task(batches(second), batches(second))
+def test_labels_of_another_scenario_print_a_warning(capsys, scenario, second, line):
+    trainer = make_trainer(mlp(), scenario=scenario)
+    trainer.train_task(batches(), batches())
+    trainer.train_task(batches(second), batches(second))
     err = capsys.readouterr().err
     assert line in err if line else err == ""
 
 
-def test_validation_labels_that_were_never_trained_are_worth_a_line(capsys):
-    mine = trainer(mlp(), scenario="task")
-    mine.train_task(batches(), batches())
-    mine.train_task(batches(1), batches(0))
+def test_untrained_validation_labels_print_a_warning(capsys):
+    trainer = make_trainer(mlp(), scenario="task")
+    trainer.train_task(batches(), batches())
+    trainer.train_task(batches(1), batches(0))
     assert "val_loader of task 1: labels [0, 1] are in no training batch of this task" in capsys.readouterr().err
 
 
 # --- configuration
 
 
-def test_a_configuration_of_numpy_torch_and_omegaconf_is_written_as_plain_values(tmp_path):
+def test_config_of_numpy_torch_and_omegaconf_values(tmp_path):
     config = OmegaConf.create(
         {
             "size": 16,
@@ -255,8 +255,8 @@ def test_a_configuration_of_numpy_torch_and_omegaconf_is_written_as_plain_values
         "log_every": torch.tensor(2),
         "value_range": (0, np.int8(1)),
     }
-    mine = ContinualTrainer(mlp(), {**config, **numbers}, output_dir=tmp_path / "run")
-    mine.train_task(batches(), batches(), task_id=np.int64(4), task_name=np.str_("first"), num_epochs=np.int32(2))
+    trainer = ContinualTrainer(mlp(), {**config, **numbers}, output_dir=tmp_path / "run")
+    trainer.train_task(batches(), batches(), task_id=np.int64(4), task_name=np.str_("first"), num_epochs=np.int32(2))
     written = OmegaConf.to_container(OmegaConf.load(tmp_path / "run" / "config.yaml"))["python_api"]
     assert written == {
         "continual_strategy": {"generative_replay": {"memory_size": 16, "batch_size": 4}},
@@ -266,16 +266,16 @@ def test_a_configuration_of_numpy_torch_and_omegaconf_is_written_as_plain_values
         "log_every": 2,
         "value_range": [0, 1],
     }
-    assert mine._learner.optimizers[0].lr == 0.25
+    assert trainer._learner.optimizers[0].lr == 0.25
     (task,) = json.loads((tmp_path / "run" / "status.json").read_text())["tasks"]
     assert (task["id"], task["name"]) == (4, "first")
 
 
 @pytest.mark.parametrize("text", ["1e-3", "1E-3", ".1e-2", "+1.0e-3"])
-def test_a_number_with_an_exponent_that_yaml_took_for_text(text):
-    mine = ContinualTrainer(mlp(), {"optimizer": {"lr": text}})
-    mine.train_task(batches())
-    assert mine._learner.optimizers[0].lr == pytest.approx(1e-3, rel=1e-12)
+def test_exponent_numbers_that_yaml_reads_as_text(text):
+    trainer = ContinualTrainer(mlp(), {"optimizer": {"lr": text}})
+    trainer.train_task(batches())
+    assert trainer._learner.optimizers[0].lr == pytest.approx(1e-3, rel=1e-12)
 
 
 def strategy(**parameters):
@@ -306,13 +306,13 @@ def inner(generator):
         ({"value_range": [0, float("inf")]}, "value_range.*: must be a list of 2 numbers"),
     ],
 )  # fmt: skip
-def test_a_wrong_setting_is_named_by_its_path_in_one_line(config, message):
+def test_invalid_setting_is_named_by_its_path(config, message):
     with pytest.raises(ConfigError, match=message) as raised:
         ContinualTrainer(mlp(), config)
     assert "\n" not in str(raised.value)
 
 
-def test_a_mapping_that_holds_itself():
+def test_recursive_config_is_refused():
     config = {}
     config["optimizer"] = config
     with pytest.raises(ConfigError, match="can't be read"):
@@ -320,19 +320,19 @@ def test_a_mapping_that_holds_itself():
 
 
 @pytest.mark.parametrize("model", [SimpleMLP, None, lambda x: x, "mlp"])
-def test_what_is_no_model_is_refused(model):
+def test_model_must_be_a_module(model):
     with pytest.raises(ConfigError, match=r"^model=.*: must be a torch\.nn\.Module"):
         ContinualTrainer(model, {})
 
 
-def test_a_folder_that_can_not_be_written_is_found_before_training(tmp_path):
+def test_unwritable_folder_is_refused_before_training(tmp_path):
     (tmp_path / "file").write_text("")
-    for place in (tmp_path / "file", tmp_path / "file" / "run", ""):
+    for folder in (tmp_path / "file", tmp_path / "file" / "run", ""):
         with pytest.raises(GrError):
-            ContinualTrainer(mlp(), {}, output_dir=place)
+            ContinualTrainer(mlp(), {}, output_dir=folder)
 
 
-def test_two_trainers_with_one_folder(tmp_path):
+def test_two_trainers_cannot_share_a_folder(tmp_path):
     first, second = (ContinualTrainer(mlp(), {}, output_dir=tmp_path / "run") for _ in range(2))
     first.train_task(batches(), batches())
     before = copy.deepcopy(second.model.state_dict())
@@ -342,13 +342,13 @@ def test_two_trainers_with_one_folder(tmp_path):
     first.train_task(batches(1), batches(1))
 
 
-def test_a_folder_of_a_trainer_is_not_one_that_load_run_can_build(tmp_path):
+def test_load_run_refuses_a_trainer_folder(tmp_path):
     ContinualTrainer(mlp(), {}, output_dir=tmp_path / "run").train_task(batches(), batches())
     with pytest.raises(GrError, match="ContinualTrainer"):
         gr_cli.load_run(tmp_path / "run")
 
 
-def test_a_trusted_name_is_not_taken_letter_by_letter(monkeypatch, tmp_path):
+def test_trust_takes_a_single_name(monkeypatch, tmp_path):
     """`trust="strange"` would else trust every package called by a letter of it."""
     monkeypatch.setattr("gr_cli.runner.load.stored_settings", lambda folder, trust: pytest.fail(f"trusted: {trust}"))
     with pytest.raises(pytest.fail.Exception, match=r"trusted: \['strange'\]"):
