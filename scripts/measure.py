@@ -227,7 +227,7 @@ def browser() -> str:
     raise MeasureError(f"the picture of the page needs one of {', '.join(BROWSERS)} on the PATH, or BROWSER=<program>")
 
 
-def picture_of_page(folder: Path, picture: Path, width: int = 1000, height: int = 1580) -> None:
+def picture_of_page(folder: Path, picture: Path, width: int = 1200, height: int = 860) -> None:
     """Draw the page that gr-report makes of the runs in `folder`, its first `height` pixels."""
     from PIL import Image
 

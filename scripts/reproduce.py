@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""A published table, measured anew: mean and standard error over seeds beside the published figure.
+"""Measure a published table: mean and standard error over seeds beside the published figure.
 
     python scripts/reproduce.py split_mnist_three_scenarios
     python scripts/reproduce.py split_mnist_three_scenarios --seeds 5 --methods dgr bir --scenarios class
     python scripts/reproduce.py permuted_mnist_10 --seeds 1 precision=auto threads=1
 
-Further words go to every `gr-run`. The runs lie below outputs/ as those of any sweep; what is there already is not run
-again, so that the same command goes on where it was stopped. The table is written to outputs/reproduced/ after every
-line, as CSV and as Markdown: ours, published, their difference (marked beyond 2 points), seconds of a run.
+Further overrides are passed to every `gr-run`. Runs are written below outputs/ as those of any sweep; finished runs are
+not repeated, so the same command continues after an interruption. The table is written to outputs/reproduced/ after
+every line, as CSV and as Markdown: measured, published, difference (marked beyond 2 points), seconds of a run.
 """
 
 import argparse
@@ -27,22 +27,34 @@ MEASURED = "their program, one run, measured by us"
 
 @dataclass(frozen=True)
 class Line:
-    """A method in a scenario: the words that make it, and what was published (average accuracy in percent)."""
+    """A line of a table: a method in a scenario.
+
+    Attributes:
+        overrides: Of `gr-run`, as one text.
+        published: Average accuracy in percent; None: not published.
+        source: Where it was published.
+    """
 
     method: str
     scenario: str
-    words: str
+    overrides: str
     published: float | None = None
     source: str = ""
 
 
 def lines(
-    protocol: str, scenario: str, found: dict[str, tuple[float | None, str]], words: dict[str, str]
+    protocol: str, scenario: str, published: dict[str, tuple[float | None, str]], strategies: dict[str, str]
 ) -> list[Line]:
-    """A line per method: the preset of the protocol, the strategy of that name, and its own words."""
+    """A line per method: the overrides of the protocol, the strategy of that name or what `strategies` has for it."""
     return [
-        Line(method, scenario, f"{protocol} scenario={scenario} strategy={words.get(method, method)}", accuracy, source)
-        for method, (accuracy, source) in found.items()
+        Line(
+            method,
+            scenario,
+            f"{protocol} scenario={scenario} strategy={strategies.get(method, method)}",
+            accuracy,
+            source,
+        )
+        for method, (accuracy, source) in published.items()
     ]
 
 
@@ -76,7 +88,7 @@ TABLES = {
             },
             {
                 "bir+si": "bir strategy/regularizer=si",
-                # As theirs: 1,000 steps of 128 samples of each class, and weights that begin as torch makes them.
+                # As published: 1,000 steps of 128 samples of each class, and torch's initial weights.
                 "generative_classifier": "generative_classifier train.iterations=1000 train.batch_size=256 "
                 "generator.initialisation=torch",
             },
@@ -111,7 +123,7 @@ TABLES = {
                 "rtf": (99.66, VDV18),
                 "joint": (99.64, VDV18),
             },
-            # A penalty that leaves room to learn: with heads of their own, tasks hardly compete.
+            # A weaker penalty than in the other scenarios: output units of different tasks don't compete.
             {"si": "si strategy.regularizer.strength=10"},
         ),
     ],
@@ -129,7 +141,7 @@ TABLES = {
             "rtf": (97.06, VDV18),
             "joint": (97.59, VDV18),
         },
-        # Of the order of the published ones for this benchmark: its tasks are far more alike than those of Split MNIST.
+        # Of the order of the published strengths: tasks of this benchmark are more alike than those of Split MNIST.
         {
             "ewc": "ewc strategy.regularizer.strength=500",
             "online_ewc": "online_ewc strategy.regularizer.strength=500",
@@ -155,10 +167,10 @@ TABLES = {
 TABLES["split_mnist_three_scenarios"].append(Line("best", "class", "preset=best_split_mnist"))
 
 
-def run(line: Line, seeds: int, launcher: str, words: list[str]) -> bool:
-    """Run what is missing of a line, each seed in its folder; whether all went well."""
-    choice = [] if launcher == "basic" or seeds == 1 else [f"hydra/launcher={launcher}"]
-    command = ["-m", *choice, *shlex.split(line.words), *words, f"seed=range({seeds})"]
+def run(line: Line, seeds: int, launcher: str, overrides: list[str]) -> bool:
+    """Run the missing seeds of a line; whether all runs finished."""
+    launcher_override = [] if launcher == "basic" or seeds == 1 else [f"hydra/launcher={launcher}"]
+    command = ["-m", *launcher_override, *shlex.split(line.overrides), *overrides, f"seed=range({seeds})"]
     print(f"\n=== {line.scenario}: {line.method}\ngr-run {shlex.join(command)}", flush=True)
     try:
         code = subprocess.run([sys.executable, "-m", "gr_cli", *command], check=False).returncode
@@ -169,28 +181,28 @@ def run(line: Line, seeds: int, launcher: str, words: list[str]) -> bool:
     return code == 0
 
 
-def measured(line: Line, seeds: int, words: list[str]) -> list[tuple[float, float]]:
-    """Average accuracy in percent and seconds of each seed's run that is finished."""
+def finished(line: Line, seeds: int, overrides: list[str]) -> list[tuple[float, float]]:
+    """Average accuracy in percent and seconds of each finished run."""
     from gr_cli.cli.compose import compose_settings
     from gr_cli.config.groups import OUTPUTS
     from gr_cli.results.folder import RunFolder
     from gr_cli.system.reading import read_table
 
-    found = []
+    results = []
     for seed in range(seeds):
-        folder = compose_settings([*shlex.split(line.words), *words, f"seed={seed}"]).folder(OUTPUTS)
+        folder = compose_settings([*shlex.split(line.overrides), *overrides, f"seed={seed}"]).folder(OUTPUTS)
         if (RunFolder(folder).status() or {}).get("state") != "finished":
             continue
         metrics = {row["metric"]: row["value"] for row in read_table(folder / "metrics.csv")}
         timing = read_table(folder / "timing.csv")
         seconds = sum(float(row[name]) for row in timing for name in row if name.endswith("_seconds"))
-        found.append((100.0 * float(metrics["average_accuracy"]), seconds))
-    return found
+        results.append((100.0 * float(metrics["average_accuracy"]), seconds))
+    return results
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table as it is written."""
+    """A row of the written table; accuracies in percent, n finished runs."""
 
     method: str
     scenario: str
@@ -205,61 +217,61 @@ class Row:
     command: str
 
 
-def row(line: Line, found: list[tuple[float, float]], seeds: int, words: list[str]) -> Row:
-    """The figures of a line from those of its runs."""
-    accuracies = [accuracy for accuracy, _ in found]
+def summary(line: Line, results: list[tuple[float, float]], seeds: int, overrides: list[str]) -> Row:
+    """The row of a line from the accuracies and seconds of its runs."""
+    accuracies = [accuracy for accuracy, _ in results]
     difference = None if line.published is None else mean(accuracies) - line.published
     return Row(
         line.method,
         line.scenario,
-        len(found),
+        len(results),
         mean(accuracies),
-        stdev(accuracies) / len(found) ** 0.5 if len(found) > 1 else None,
+        stdev(accuracies) / len(results) ** 0.5 if len(results) > 1 else None,
         line.published,
         difference,
         "" if difference is None or abs(difference) <= MARKED else ("above" if difference > 0 else "below"),
-        mean(seconds for _, seconds in found),
+        mean(seconds for _, seconds in results),
         line.source,
-        shlex.join(["gr-run", "-m", *shlex.split(line.words), *words, f"seed=range({seeds})"]),
+        shlex.join(["gr-run", "-m", *shlex.split(line.overrides), *overrides, f"seed=range({seeds})"]),
     )
 
 
 def markdown(rows: list[Row]) -> str:
-    """The table for people."""
+    """The table as Markdown."""
 
-    def shown(value: float | None, form: str = ".2f") -> str:
+    def cell(value: float | None, form: str = ".2f") -> str:
         return "–" if value is None else format(value, form)
 
     text = ["| scenario | method | measured (%) | published (%) | difference | seconds a run |", "|" + " --- |" * 6]
     for r in rows:
-        ours = f"{r.mean:.2f}" + ("" if r.sem is None else f" ± {r.sem:.2f}") + f" ({r.n})"
+        measured = f"{r.mean:.2f}" + ("" if r.sem is None else f" ± {r.sem:.2f}") + f" ({r.n})"
         mark = " **!**" if r.flag else ""
         text.append(
-            f"| {r.scenario} | `{r.method}` | {ours} | {shown(r.published)} | {shown(r.difference, '+.2f')}{mark} "
+            f"| {r.scenario} | `{r.method}` | {measured} | {cell(r.published)} | {cell(r.difference, '+.2f')}{mark} "
             f"| {r.seconds:.0f} |"
         )
     return "\n".join(text) + "\n"
 
 
 def main() -> None:
-    """Run and write."""
+    """Run the chosen lines, and write the table after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=TABLES)
     parser.add_argument("--seeds", type=int, default=3, help="runs of each line (3)")
     parser.add_argument("--methods", nargs="+", help="only these")
     parser.add_argument("--scenarios", nargs="+", help="only these")
     parser.add_argument("--launcher", default="batched", help="batched (default), joblib, basic ...")
-    parser.add_argument("--show", action="store_true", help="run nothing; write what is there")
-    arguments, words = parser.parse_known_args()
+    parser.add_argument("--show", action="store_true", help="run nothing; write the table of finished runs")
+    arguments, overrides = parser.parse_known_args()
     for name in ("methods", "scenarios"):
-        # An option that takes several values takes what comes after them, too.
-        given = getattr(arguments, name) or []
-        words += [value for value in given if "=" in value]
-        setattr(arguments, name, [value for value in given if "=" not in value])
+        # argparse adds the overrides that follow to the values of such an option.
+        values = getattr(arguments, name) or []
+        overrides += [value for value in values if "=" in value]
+        setattr(arguments, name, [value for value in values if "=" not in value])
         known = sorted({getattr(line, name.removesuffix("s")) for line in TABLES[arguments.table]})
         if unknown := set(getattr(arguments, name)) - set(known):
             parser.error(f"--{name}: not in this table: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    if wrong := [word for word in words if word.startswith("-") or "=" not in word]:
+    if wrong := [word for word in overrides if word.startswith("-") or "=" not in word]:
         parser.error(f"not understood: {' '.join(wrong)}")
     if arguments.seeds < 1:
         parser.error("--seeds: at least 1")
@@ -270,25 +282,25 @@ def main() -> None:
         and line.scenario in (arguments.scenarios or [line.scenario])
     ]
     if not chosen:
-        parser.error("nothing is left of the table: not all methods are in all scenarios")
-    if any(word.lstrip("+").startswith(("fresh=", "seed=", "scenario=", "strategy=")) for word in words):
-        parser.error("fresh, seed, scenario and strategy are the table's to set")
+        parser.error("no line has this method and scenario: not all methods are in all scenarios")
+    if any(word.lstrip("+").startswith(("fresh=", "seed=", "scenario=", "strategy=")) for word in overrides):
+        parser.error("fresh, seed, scenario and strategy are set by the table")
     table, failed = TABLES[arguments.table], []
-    # Lines that were measured before stay in the table, whatever is chosen now.
-    known = {id(line): measured(line, arguments.seeds, words) for line in table}
+    # The table keeps lines that were measured before, whichever are chosen now.
+    results = {id(line): finished(line, arguments.seeds, overrides) for line in table}
     for line in chosen[:1] if arguments.show else chosen:
         if not arguments.show:
-            if not run(line, arguments.seeds, arguments.launcher, words):
+            if not run(line, arguments.seeds, arguments.launcher, overrides):
                 failed.append(f"{line.scenario}: {line.method}")
-            known[id(line)] = measured(line, arguments.seeds, words)
-        pairs = [(line, known[id(line)]) for line in table]
-        write(arguments.table, [row(line, found, arguments.seeds, words) for line, found in pairs if found])
+            results[id(line)] = finished(line, arguments.seeds, overrides)
+        pairs = [(line, results[id(line)]) for line in table]
+        write(arguments.table, [summary(line, runs, arguments.seeds, overrides) for line, runs in pairs if runs])
     if failed:
-        sys.exit(f"did not finish: {', '.join(failed)}; the same command goes on")
+        sys.exit(f"did not finish: {', '.join(failed)}; the same command continues")
 
 
 def write(table: str, rows: list[Row]) -> None:
-    """Write the table as it stands."""
+    """Write the table as CSV and Markdown, and print it."""
     from gr_cli.system.files import csv_text, write_text
 
     folder = Path("outputs/reproduced")

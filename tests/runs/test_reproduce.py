@@ -1,4 +1,4 @@
-"""The script that measures published tables anew."""
+"""The script that measures published tables."""
 
 import csv
 import importlib.util
@@ -31,8 +31,8 @@ def script(monkeypatch):
 
 
 @pytest.fixture
-def few(script, monkeypatch):
-    """A table of two lines: all are looked up, whichever are run."""
+def two_lines(script, monkeypatch):
+    """A table of two lines."""
     name = "split_mnist_three_scenarios"
     lines = [line for line in script.TABLES[name] if line.scenario == "class" and line.method in ("finetune", "er")]
     monkeypatch.setitem(script.TABLES, name, lines)
@@ -48,7 +48,7 @@ def table():
         return list(csv.DictReader(file))
 
 
-def test_a_table_is_measured_written_and_not_measured_twice(script, few, monkeypatch, capsys):
+def test_a_table_is_measured_and_written_once(script, two_lines, monkeypatch, capsys):
     words = ["split_mnist_three_scenarios", "--seeds", "2", "--scenarios", "class"]
     call(script, monkeypatch, *words, "--methods", "finetune", "er", *QUICK)
     rows = table()
@@ -71,14 +71,14 @@ def test_a_table_is_measured_written_and_not_measured_twice(script, few, monkeyp
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
 
-def test_the_figures_of_a_line(script):
+def test_the_row_of_a_line(script):
     line = script.Line("dgr", "class", "strategy=dgr", 90.0, "somewhere")
-    row = script.timing_row(line, [(91.0, 10.0), (93.0, 20.0), (95.0, 30.0)], 3, [])
+    row = script.summary(line, [(91.0, 10.0), (93.0, 20.0), (95.0, 30.0)], 3, [])
     assert (row.n, row.mean, row.difference, row.flag, row.seconds) == (3, 93.0, 3.0, "above", 20.0)
     assert row.sem == pytest.approx(2 / 3**0.5)
-    one = script.timing_row(line, [(88.5, 10.0)], 1, [])
+    one = script.summary(line, [(88.5, 10.0)], 1, [])
     assert (one.sem, one.flag) == (None, "")
-    assert script.timing_row(line, [(87.9, 1.0)], 1, []).flag == "below"
+    assert script.summary(line, [(87.9, 1.0)], 1, []).flag == "below"
     assert "| class | `dgr` | 93.00 ± 1.15 (3) | 90.00 | +3.00 **!** | 20 |" in script.markdown([row])
 
 
@@ -87,7 +87,7 @@ def test_the_figures_of_a_line(script):
               ["permuted_mnist_10", "--scenarios", "task"], ["permuted_mnist_10", "--seeds", "0"],
               ["permuted_mnist_10", "fresh=true"]]
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused(script, monkeypatch, words, capsys):
+def test_wrong_arguments_are_refused(script, monkeypatch, words, capsys):
     with pytest.raises(SystemExit) as caught:
         call(script, monkeypatch, *words)
     assert caught.value.code == 2 and "error" in capsys.readouterr().err
@@ -98,10 +98,10 @@ def test_every_line_of_every_table_composes(script):
 
     for lines in script.TABLES.values():
         for line in lines:
-            assert compose_settings(shlex.split(line.words)).config["scenario"] == line.scenario
+            assert compose_settings(shlex.split(line.overrides)).config["scenario"] == line.scenario
 
 
-def test_a_line_that_fails_is_told(script, few, monkeypatch, capsys):
+def test_a_failed_line_is_reported(script, two_lines, monkeypatch, capsys):
     words = ["split_mnist_three_scenarios", "--seeds", "1", "--scenarios", "class", "--methods", "finetune", *QUICK]
     with pytest.raises(SystemExit) as caught:
         call(script, monkeypatch, *words, "optimizer=sgd", "optimizer.lr=1e30")
