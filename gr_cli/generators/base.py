@@ -18,7 +18,12 @@ from gr_cli.nn.sample_spec import SampleSpec
 
 @dataclass(frozen=True)
 class Objective:
-    """One loss of a generator and the parameters it trains: a VAE has one, a GAN two."""
+    """One loss of a generator and the parameters it trains: a VAE has one, a GAN two.
+
+    Attributes:
+        parameters: The parameters that its steps change.
+        update_every: Updates of the generator per step of this objective.
+    """
 
     parameters: tuple[nn.Parameter, ...]
     update_every: int = 1

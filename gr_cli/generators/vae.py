@@ -28,6 +28,21 @@ class GaussianVAE(Generator):
     / D. The reconstruction loss is -log p(x|z) under the likelihood of `spec`. A subclass defines `encode`,
     `reconstruct` and `training_noise`. Dropout is for encoders only: in a decoder it blurs generated samples.
 
+    >>> class LinearVAE(GaussianVAE):
+    ...     def __init__(self, spec=(6,), latent_dim=2):
+    ...         super().__init__()
+    ...         self.spec, self.latent_dim, self.dropout = SampleSpec.coerce(spec), latent_dim, 0.0
+    ...         self.encoder = Linear(self.spec.size, 2 * latent_dim)
+    ...         self.decoder = Linear(latent_dim, self.spec.size)
+    ...     def encode(self, x, noise=None):
+    ...         return self.encoder(x).chunk(2, dim=-1)
+    ...     def reconstruct(self, z):
+    ...         return self.decoder(z)
+    ...     def training_noise(self, batch_size):
+    ...         return self.latent_noise(batch_size)
+    >>> LinearVAE().generate(3).shape
+    torch.Size([3, 6])
+
     Attributes:
         latent_dim: Number of latent variables.
         dropout: Probability that a hidden value of the encoder is zeroed during training.

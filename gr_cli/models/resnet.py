@@ -54,8 +54,8 @@ class ResNet18(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> input of the output layer, (B, 512)."""
-        found: Tensor = self.net(self.normalised(x))
-        return found
+        features: Tensor = self.net(self.normalised(x))
+        return features
 
     def readout(self, features: Tensor) -> Tensor:
         """(B, 512) -> logits (B, output_size)."""

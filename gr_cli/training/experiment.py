@@ -43,13 +43,13 @@ class Experiment:
 
     settings: Settings
     benchmark: Benchmark
-    task_units: Tensor  # bool (T, U): which units belong to which task
+    task_units: Tensor
     learner: Learner
     stages: list[Stage]
     threads: int
-    dataset_hash: str  # a name for its samples
+    dataset_hash: str
     record: Record = field(default_factory=Record)
-    training_provenance: dict[str, Any] = field(default_factory=dict)  # how it is trained, see `facts.training`
+    training_provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def parameters(self) -> dict[str, int]:

@@ -209,6 +209,7 @@ class Learner:
         return losses
 
     def _step_solver(self, batch: Batch, step: TrainingStep, iteration: int) -> Losses:
+        """One step on the strategy's loss: gradients, projection (A-GEM), weight penalty, optimizer steps."""
         with self._seeded_global_stream(step.task, step.iteration):
             forward = TrainingForward(self.solvers, self.streams, self.augment, self._solver_takes_noise, step)
             terms = self.strategy.loss(forward, batch, step)

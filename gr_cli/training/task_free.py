@@ -1,4 +1,4 @@
-"""Task-free streams: task boundaries are unknown, and the strategy consolidates every N steps instead.
+"""Task-free streams (Aljundi et al. 2019): task boundaries are unknown, and the strategy consolidates every N steps.
 
 The learner asks a `ConsolidationSchedule` for the interval of each step. Where an interval ends, `Learner` calls the
 strategy's `end_task` and `begin_task`, as it does between tasks when boundaries are known.

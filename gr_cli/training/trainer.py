@@ -300,10 +300,10 @@ class ContinualTrainer:
             raise error
 
     @contextmanager
-    def _rollback_on_failure(self, learner: Learner, new: TrainerTask) -> Iterator[None]:
+    def _rollback_on_failure(self, learner: Learner, new_task: TrainerTask) -> Iterator[None]:
         """Append a task inside the block; on failure restore everything to its state before."""
         task, state, rows = len(self._tasks), learner.state_of(0), len(self._record.history)
-        self._tasks.append(new)
+        self._tasks.append(new_task)
         row = learner.task_units.new_full(
             (1, self._batch_format.num_units), not self._settings.scenario.units_are_task_specific
         )

@@ -2,9 +2,12 @@
 
 import doctest
 
-from gr_cli.generators import base
+import pytest
+
+from gr_cli.generators import base, vae
 
 
-def test_the_example_of_a_generator_runs():
-    results = doctest.testmod(base)
+@pytest.mark.parametrize("module", [base, vae], ids=lambda module: module.__name__)
+def test_examples_run(module):
+    results = doctest.testmod(module)
     assert results.attempted and not results.failed

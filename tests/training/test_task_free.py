@@ -42,12 +42,12 @@ def overrides_of(variant: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def settings_of(*overrides: str) -> Settings:
-    """Composing takes longer than these runs."""
+    """Cached: composing takes longer than these runs."""
     return compose_settings(overrides)
 
 
 def run(folder: str, *overrides: str, observer: RunObserver | None = None) -> dict[str, bytes]:
-    """Run what the words say in a folder; its tables."""
+    """Run in `folder` with `overrides`, and return its tables."""
     runner.run(settings_of(*overrides), RunFolder(Path(folder)), observer or RunObserver())
     return csvs(Path(folder))
 
@@ -71,13 +71,13 @@ def test_intervals_of_the_consolidation_schedule():
 def test_consolidation_at_every_boundary_equals_known_boundaries(strategy):
     overrides = [*TINY[:-1], f"strategy={strategy}", "generator.hidden_dims=[16]"]
     known = run("known", *overrides)
-    assert run("hidden", *overrides, "train.task_boundaries=unknown", "strategy.consolidate_every=20") == known
+    assert run("unknown", *overrides, "train.task_boundaries=unknown", "strategy.consolidate_every=20") == known
     assert run("other", *overrides, "train.task_boundaries=unknown", "strategy.consolidate_every=15") != known
 
 
 def test_finetune_is_the_same_with_unknown_boundaries():
     overrides = [*TINY[:-1], "strategy=finetune"]
-    assert run("hidden", *overrides, "train.task_boundaries=unknown") == run("known", *overrides)
+    assert run("unknown", *overrides, "train.task_boundaries=unknown") == run("known", *overrides)
 
 
 @pytest.mark.parametrize(
@@ -96,27 +96,27 @@ def test_tasks_are_evaluated_with_unknown_boundaries(variant, scenario):
 
 
 def test_raw_samples_are_dropped_at_each_consolidation():
-    built = prepare(compose_settings([*overrides_of("generative_replay"), "strategy.memory_size=5000"]))
-    learner, num_seen = built.learner, []
-    for number, stage in enumerate(built.stages):
-        stream = batches([built], number, 0)
+    experiment = prepare(compose_settings([*overrides_of("generative_replay"), "strategy.memory_size=5000"]))
+    learner, num_seen = experiment.learner, []
+    for index, stage in enumerate(experiment.stages):
+        stream = batches([experiment], index, 0)
         learner.train_task(stage.task, stream, 20, lambda *_: num_seen.append(learner.strategy.memory.num_seen))
     assert num_seen == [32 * (1 + step % 13) for step in range(60)]
     assert learner.strategy.memory is None
 
 
 def test_replayed_labels_are_those_of_consolidated_classes():
-    built = prepare(compose_settings(overrides_of("dgr generator=cvae")))
-    learner, result = built.learner, []
+    experiment = prepare(compose_settings(overrides_of("dgr generator=cvae")))
+    learner, result = experiment.learner, []
 
-    def note(position, losses):
-        replay = learner.strategy.replay(batch, learner.consolidation_schedule.interval_of(position))
+    def record_labels(step, losses):
+        replay = learner.strategy.replay(batch, learner.consolidation_schedule.interval_of(step))
         result.append(None if replay is None else sorted(set(replay.labels.flatten().tolist())))
 
-    for number, stage in enumerate(built.stages[:2]):
-        stream = batches([built], number, 0)
-        batch = next(batches([built], number, 0))
-        learner.train_task(stage.task, stream, 20, note)
+    for index, stage in enumerate(experiment.stages[:2]):
+        stream = batches([experiment], index, 0)
+        batch = next(batches([experiment], index, 0))
+        learner.train_task(stage.task, stream, 20, record_labels)
     assert result[:13] == [None] * 13
     assert result[13:26] == [[0, 1, 2, 3]] * 13
     assert result[26:39] == [list(range(7))] * 13

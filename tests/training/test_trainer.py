@@ -16,7 +16,7 @@ from helpers.trainers import REPLAY, VAE, batches, make_trainer, mlp
 
 
 class Failing:
-    """Some good batches, then an error, as often as it is gone through, until it is mended."""
+    """Valid batches, then `error` on every pass while it is set."""
 
     def __init__(self, error, task=0):
         self.error, self.task = error, task
@@ -100,7 +100,7 @@ def test_loader_with_wrong_length_is_refused():
 
 
 class Once:
-    """Batches that come once, of which it does not tell."""
+    """An iterable that yields its batches only once, without being an iterator."""
 
     def __init__(self):
         self.batches = iter(batches())
@@ -349,7 +349,7 @@ def test_load_run_refuses_a_trainer_folder(tmp_path):
 
 
 def test_trust_takes_a_single_name(monkeypatch, tmp_path):
-    """`trust="strange"` would else trust every package called by a letter of it."""
+    """Iterating over `trust="strange"` would trust every package named by one of its letters."""
     monkeypatch.setattr("gr_cli.runner.load.stored_settings", lambda folder, trust: pytest.fail(f"trusted: {trust}"))
     with pytest.raises(pytest.fail.Exception, match=r"trusted: \['strange'\]"):
         gr_cli.load_run(tmp_path, trust="strange")
