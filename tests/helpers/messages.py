@@ -10,7 +10,7 @@ from gr_cli import errors
 
 PACKAGE = Path(errors.__file__).parent
 KINDS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.GrError)}
-KINDS |= {"TrainingError.diverged", "kind"}  # the second is what `memory_told` calls the error that it is asked for
+KINDS |= {"TrainingError.diverged", "error_type"}  # the second is an argument of `out_of_memory_as`
 # Modules whose functions answer with what an error will say.
 SPEAKERS = (
     "cli/hydra_errors.py",

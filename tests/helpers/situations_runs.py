@@ -228,8 +228,8 @@ RUNS: Table = {
         ("the last good state is kept in", a_broken_network),
     ],
     "system/files.py": [
-        ("make room, and repeat the command", writing_fails(errno.ENOSPC)),
-        ("see to it that its folder may be written", writing_fails(errno.EROFS)),
+        ("free disk space, and repeat the command", writing_fails(errno.ENOSPC)),
+        ("make its folder writable", writing_fails(errno.EROFS)),
         ("can't be created", no_folder_can_be_made()),
         ("can't be created", no_folder_can_be_made("-m", "seed=0,1")),
         ("can't be created", no_folder_can_be_made("inspect=true")),

@@ -20,36 +20,36 @@ def table(folder, name):
         return list(csv.DictReader(file))
 
 
-def told(folder):
+def expected_values(folder):
     """The values that a tracker must have received from a finished run, by name and step."""
-    found = {}
+    values_by_name = {}
     for row in table(folder, "history"):
         step = 4 * int(row.pop("task")) + int(row.pop("iteration"))
         for name, value in row.items():
             if value:  # no replay in the first task
-                found.setdefault(f"loss/{name}", {})[step] = float(value)
+                values_by_name.setdefault(f"loss/{name}", {})[step] = float(value)
     for row in table(folder, "evaluations"):
         step = 4 * max(0, int(row["after_task"])) + int(row["iteration"])
         if row["split"] == "test":
-            found.setdefault(f"accuracy/task_{row['task']}", {})[step] = float(row["accuracy"])
-    return {name: pytest.approx(values, rel=1e-5, abs=1e-6) for name, values in found.items()}
+            values_by_name.setdefault(f"accuracy/task_{row['task']}", {})[step] = float(row["accuracy"])
+    return {name: pytest.approx(values, rel=1e-5, abs=1e-6) for name, values in values_by_name.items()}
 
 
-def stopped_and_resumed(gr_run, interrupted, *words):
+def stopped_and_resumed(gr_run, interrupted, *argv):
     """The folder of a run that was interrupted within its second task and resumed."""
-    interrupted(*SHORT, *words)
+    interrupted(*SHORT, *argv)
     (folder,) = folders()
     code, _, err = gr_run(f"resume={folder}")
     assert (code, err) == (0, "")
     return folder
 
 
-def killed_before_it_noted(gr_run, interrupted, *words):
+def killed_before_storing_its_state(gr_run, interrupted, *argv):
     """The folder of a resumed run whose tracker had received more than tracker.json recorded."""
-    interrupted(*SHORT, *words)
+    interrupted(*SHORT, *argv)
     (folder,) = folders()
-    ((place, notes),) = json.loads((folder / "tracker.json").read_text()).items()
-    notes |= {"last_step": 3, "history_rows": 1, "accuracy_rows": 4, "num_images": 0}  # as it was after three steps
-    (folder / "tracker.json").write_text(json.dumps({place: notes}))
+    ((destination, state),) = json.loads((folder / "tracker.json").read_text()).items()
+    state |= {"last_step": 3, "history_rows": 1, "accuracy_rows": 4, "num_images": 0}  # as it was after three steps
+    (folder / "tracker.json").write_text(json.dumps({destination: state}))
     assert gr_run(f"resume={folder}")[::2] == (0, "")
     return folder

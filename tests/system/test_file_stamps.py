@@ -1,4 +1,4 @@
-"""File stamps: a file that was changed has another one."""
+"""A changed file has another stamp."""
 
 import os
 from pathlib import Path
@@ -8,18 +8,18 @@ import pytest
 from gr_cli.system.file_stamps import ABSENT, FileStamp, file_stamp, wait_for_next_tick
 
 
-def test_a_file_that_is_changed_as_soon_as_it_was_read_has_another_stamp():
-    file, seen = Path("file"), []
+def test_a_change_right_after_reading_changes_the_stamp():
+    file, stamps = Path("file"), []
     file.write_bytes(b"0")
     for _ in range(20):
-        seen.append(file_stamp(file))
-        wait_for_next_tick(seen[-1:])
+        stamps.append(file_stamp(file))
+        wait_for_next_tick(stamps[-1:])
         file.write_bytes(b"1")
         os.utime(file, ns=(0, 0))
-    assert len(set(seen)) == 20
+    assert len(set(stamps)) == 20
 
 
-def test_files_that_change_names_have_other_stamps():
+def test_a_replaced_file_has_the_stamp_of_the_new_one():
     for name in ("a", "b"):
         Path(name).write_bytes(b"0")
         os.utime(name, ns=(0, 0))
@@ -42,9 +42,9 @@ NOW = 1_700_000_000_123_456_789
         (1_699_999_998_000_000_000, 0),
     ],
 )
-def test_a_tick_is_waited_for_where_a_file_changed_within_it(monkeypatch, changed, seconds):
-    slept = []
-    monkeypatch.setattr("time.sleep", slept.append)
+def test_the_wait_lasts_one_clock_tick_after_a_recent_change(monkeypatch, changed, seconds):
+    sleeps = []
+    monkeypatch.setattr("time.sleep", sleeps.append)
     monkeypatch.setattr("time.time_ns", lambda: NOW)
     wait_for_next_tick([ABSENT, FileStamp(1, 0, changed, 1)])
-    assert sum(slept) == seconds
+    assert sum(sleeps) == seconds

@@ -1,4 +1,4 @@
-"""Signals that ask to stop, those that are ignored, and the processes of a sweep that is ended."""
+"""Stop signals, ignored signals, and the end of a sweep's worker processes."""
 
 import fcntl
 import json
@@ -24,7 +24,7 @@ def statuses():
 
 
 def await_training(number, process):
-    """Wait until so many runs train, which are those that saved something."""
+    """Wait until `number` runs have written a checkpoint."""
     wait_for_file("outputs/*/*/*/checkpoint.pt", process, number)
 
 
@@ -34,13 +34,13 @@ def assert_saved(number):
 
 
 def ignoring(*numbers):
-    """What a shell does before it starts something in the background of a script, or by nohup."""
+    """Ignore signals, as `nohup` does and a shell for a background process."""
     for number in numbers:
         signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_run_saves_and_leaves(number):
+def test_a_signal_interrupts_a_run_after_saving(number):
     run = start(*ENDLESS)
     await_training(1, run)
     run.send_signal(number)
@@ -49,23 +49,23 @@ def test_a_run_saves_and_leaves(number):
     assert_saved(1)
 
 
-@pytest.mark.parametrize("words", [(), ("-m", "seed=0,1")])
-def test_what_is_ignored_stays_so_and_sigterm_is_heard(words):
-    run = start(*words, *ENDLESS, preexec_fn=partial(ignoring, signal.SIGINT, signal.SIGHUP))
+@pytest.mark.parametrize("argv", [(), ("-m", "seed=0,1")])
+def test_ignored_signals_stay_ignored_and_sigterm_interrupts(argv):
+    run = start(*argv, *ENDLESS, preexec_fn=partial(ignoring, signal.SIGINT, signal.SIGHUP))
     await_training(1, run)
     for number in (signal.SIGINT, signal.SIGHUP):
         run.send_signal(number)
     at = statuses()[0]["updated"]
     wait_for(lambda: statuses()[0]["updated"] > at, run)
     assert statuses()[0]["state"] == "running"
-    for _ in range(3):  # it is no second Ctrl-C
+    for _ in range(3):  # unlike Ctrl-C, several of them are one request
         run.send_signal(signal.SIGTERM)
     run.communicate()
     assert run.returncode == 130
     assert_saved(1)
 
 
-def test_a_request_that_is_repeated_does_not_disturb_what_is_saved(gr_run, monkeypatch):
+def test_a_repeated_request_does_not_disturb_saving(gr_run, monkeypatch):
     class Twice(StopAt):
         def stepped(self, number, position, losses):
             if (number, position.iteration) == self.at:
@@ -86,7 +86,7 @@ LAUNCHERS = [
 ]
 
 
-def group_is_gone(group):
+def process_group_has_ended(group):
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -96,7 +96,7 @@ def group_is_gone(group):
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_the_processes_of_a_sweep_save_and_leave_with_its_command(launcher, number):
+def test_worker_processes_save_and_end_with_the_command(launcher, number):
     sweep = start("-m", *ENDLESS, "seed=range(3)", *launcher, start_new_session=True)
     await_training(2, sweep)
     sweep.send_signal(number)
@@ -104,12 +104,12 @@ def test_the_processes_of_a_sweep_save_and_leave_with_its_command(launcher, numb
     if number == signal.SIGTERM:
         assert sweep.returncode == 130 and "Traceback" not in err
         assert err.count("gr-run: interrupted: outputs/") == 2 and "3 of 3 runs did not finish" in err
-    wait_until(lambda: group_is_gone(sweep.pid))
+    wait_until(lambda: process_group_has_ended(sweep.pid))
     assert_saved(2)
 
 
 @needs_joblib
-def test_no_further_run_begins_in_the_command_itself():
+def test_no_further_run_begins_after_a_signal():
     sweep = start("-m", *ENDLESS, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1")
     await_training(1, sweep)
     sweep.send_signal(signal.SIGTERM)
@@ -118,7 +118,7 @@ def test_no_further_run_begins_in_the_command_itself():
     assert_saved(1)
 
 
-def test_a_terminal_that_is_closed_is_a_request_to_stop():
+def test_closing_the_terminal_is_a_request_to_stop():
     main, other = pty.openpty()
     os.set_blocking(main, False)
     control = partial(fcntl.ioctl, 0, termios.TIOCSCTTY, 0)

@@ -46,7 +46,7 @@ def printed(result, names, width=80):
 
 @pytest.mark.parametrize("num_tasks", [1, 2, 5, 9, 10, 12, 21])
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_nothing_but_paths_is_wider_than_the_console_and_nothing_is_cut(num_tasks, width):
+def test_lines_fit_in_the_console_except_paths(num_tasks, width):
     names = [f"[T-shirt/top] Trouser number {i}" for i in range(num_tasks)]
     lines = printed(result(num_tasks), names, width)
     *lines, folder, compare = lines
@@ -100,6 +100,6 @@ def test_the_first_line_comes_before_torch_is_imported(argv):
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["--version"], ["--cfg", "job"], ["--foo"]])
-def test_what_loads_no_torch_does_not_announce_it(argv):
+def test_commands_without_torch_do_not_announce_it(argv):
     done = subprocess.run([sys.executable, "-m", "gr_cli", *argv], capture_output=True, text=True, check=False)
     assert "torch" not in done.stderr

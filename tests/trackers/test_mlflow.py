@@ -1,4 +1,4 @@
-"""MLflow has each run once, and a sweep above its runs."""
+"""MLflow has each run once, below a parent run for its sweep."""
 
 import json
 import shutil
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from helpers.tracked import SHORT, folders, killed_before_it_noted, stopped_and_resumed, table, told
+from helpers.tracked import SHORT, expected_values, folders, killed_before_storing_its_state, stopped_and_resumed, table
 
 pytestmark = pytest.mark.usefixtures("pictures")
 
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):
-    """A store of MLflow with nothing in it, to be copied: to make one takes seconds."""
+    """An empty database of MLflow, to be copied, because creating one takes seconds."""
     mlflow = pytest.importorskip("mlflow")
     file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     with warnings.catch_warnings():
@@ -27,7 +27,7 @@ def tables(tmp_path_factory):
 
 @pytest.fixture
 def entries(tables):
-    """What the store below `outputs` holds: its client, and its runs by their names."""
+    """A client of the database below `outputs`, and a function that reads its runs by name."""
     import mlflow
 
     home = Path("outputs/mlruns").absolute()
@@ -42,73 +42,73 @@ def entries(tables):
     return client, look
 
 
-def assert_entered(client, run, folder):
-    """MLflow has all that was to be told of a finished run, each thing once."""
-    for name, wanted in told(folder).items():
-        found = client.get_metric_history(run.info.run_id, name)
-        values = {metric.step: metric.value for metric in found}
-        assert values == wanted and len(found) == len(values), name
+def assert_recorded(client, run, folder):
+    """Assert that MLflow has the values and figures of a finished run, each once."""
+    for name, expected in expected_values(folder).items():
+        history = client.get_metric_history(run.info.run_id, name)
+        values = {metric.step: metric.value for metric in history}
+        assert values == expected and len(history) == len(values), name
     metrics = {row["metric"]: float(row["value"]) for row in table(folder, "metrics") if row["value"]}
     assert {name: run.data.metrics[name] for name in metrics} == pytest.approx(metrics, rel=1e-5)
-    pictures = [Path(file.path).name for file in client.list_artifacts(run.info.run_id, "samples")]
-    assert pictures == ["samples_task_0.png", "samples_task_1.png"]
+    images = [Path(file.path).name for file in client.list_artifacts(run.info.run_id, "samples")]
+    assert images == ["samples_task_0.png", "samples_task_1.png"]
     assert run.info.status == "FINISHED"
 
 
-ofmlflow = pytest.mark.filterwarnings("ignore")  # of its own use of its libraries
+ignore_mlflow_warnings = pytest.mark.filterwarnings("ignore")  # warnings of MLflow about its own libraries
 
 
-@ofmlflow
-def test_mlflow_goes_on_with_the_run_that_was_interrupted(gr_run, interrupted, entries):
+@ignore_mlflow_warnings
+def test_mlflow_continues_an_interrupted_run(gr_run, interrupted, entries):
     client, look = entries
     folder = stopped_and_resumed(gr_run, interrupted, "tracker=mlflow")
     ((_, run),) = look().items()
-    assert_entered(client, run, folder)
+    assert_recorded(client, run, folder)
     assert run.data.params["train.iterations"] == "4" and run.data.params["model.hidden_sizes"] == "[8]"
     assert run.data.tags.items() >= {"seed": "0", "strategy": "generative_replay", "benchmark": "split_digits"}.items()
     assert run.data.tags["config_hash"] == json.loads((folder / "status.json").read_text())["config_hash"]
 
 
-@ofmlflow
-def test_mlflow_has_once_what_a_killed_process_told_and_did_not_note(gr_run, interrupted, entries):
+@ignore_mlflow_warnings
+def test_mlflow_has_no_duplicates_after_a_process_was_killed(gr_run, interrupted, entries):
     client, look = entries
-    folder = killed_before_it_noted(gr_run, interrupted, "tracker=mlflow")
+    folder = killed_before_storing_its_state(gr_run, interrupted, "tracker=mlflow")
     ((_, run),) = look().items()
-    assert_entered(client, run, folder)
+    assert_recorded(client, run, folder)
 
 
-@ofmlflow
-def test_mlflow_has_once_how_a_run_ended_that_was_killed_before_it_noted_that(gr_run, entries):
+@ignore_mlflow_warnings
+def test_mlflow_has_the_end_once_after_a_process_was_killed(gr_run, entries):
     client, look = entries
     assert gr_run(*SHORT, "tracker=mlflow")[0] == 0
     (folder,) = folders()
-    ((place, notes),) = json.loads((folder / "tracker.json").read_text()).items()
-    (folder / "tracker.json").write_text(json.dumps({place: notes | {"state": "running"}}))
+    ((destination, state),) = json.loads((folder / "tracker.json").read_text()).items()
+    (folder / "tracker.json").write_text(json.dumps({destination: state | {"state": "running"}}))
     assert gr_run(*SHORT, "tracker=mlflow")[0] == 0
     ((_, run),) = look().items()
-    assert_entered(client, run, folder)
+    assert_recorded(client, run, folder)
     assert len(client.get_metric_history(run.info.run_id, "average_accuracy")) == 1
 
 
-@ofmlflow
-def test_mlflow_tells_how_a_run_ended(gr_run, interrupted, entries):
+@ignore_mlflow_warnings
+def test_mlflow_has_the_status_of_interrupted_and_failed_runs(gr_run, interrupted, entries):
     interrupted(*SHORT, "tracker=mlflow")
     assert gr_run(*SHORT, "tracker=mlflow", "optimizer.lr=1e30", "seed=1")[0] == 1
     states = {name[-1]: run.info.status for name, run in entries[1]().items()}
     assert states == {"0": "KILLED", "1": "FAILED"}
 
 
-@ofmlflow
+@ignore_mlflow_warnings
 @pytest.mark.parametrize("launcher", ["basic", "batched", "joblib"])
-def test_mlflow_has_the_runs_of_a_sweep_below_one(gr_run, entries, launcher):
+def test_mlflow_has_the_runs_of_a_sweep_below_a_parent_run(gr_run, entries, launcher):
     client, look = entries
-    words = ["-m", *SHORT, "tracker=mlflow", "seed=0,1", f"hydra/launcher={launcher}"]
+    argv = ["-m", *SHORT, "tracker=mlflow", "seed=0,1", f"hydra/launcher={launcher}"]
     if launcher == "joblib":
         pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-        done = subprocess.run([sys.executable, "-m", "gr_cli", *words, "hydra.launcher.n_jobs=2"], capture_output=True)
+        done = subprocess.run([sys.executable, "-m", "gr_cli", *argv, "hydra.launcher.n_jobs=2"], capture_output=True)
         assert done.returncode == 0 and done.stderr.count(b"\n") == 2 and b"gr-report --watch" in done.stderr
     else:
-        assert gr_run(*words)[::2] == (0, "")
+        assert gr_run(*argv)[::2] == (0, "")
     (sweep,) = Path("outputs/sweeps").iterdir()
     runs = look()
     parent = runs.pop(f"sweep {sweep.name}")
@@ -116,15 +116,15 @@ def test_mlflow_has_the_runs_of_a_sweep_below_one(gr_run, entries, launcher):
     assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
     assert sorted(runs) == [f"generative_replay · vae · split_digits · class-incremental · seed {i}" for i in (0, 1)]
     for folder, name in zip(folders(), sorted(runs), strict=True):
-        assert_entered(client, runs[name], folder)
-    if launcher == "basic":  # the same command knows its sweep
-        assert gr_run(*words, "seed=0,1,2")[0] == 0
-        assert gr_run(*words)[0] == 0
-        assert len(look()) == 5  # three runs, and the two sweeps that they were begun in
+        assert_recorded(client, runs[name], folder)
+    if launcher == "basic":  # the same command finds the parent run of its sweep
+        assert gr_run(*argv, "seed=0,1,2")[0] == 0
+        assert gr_run(*argv)[0] == 0
+        assert len(look()) == 5  # three runs and two sweeps
 
 
-@ofmlflow
-def test_a_folder_does_not_say_where_it_is_told(gr_run, interrupted, monkeypatch, entries):
+@ignore_mlflow_warnings
+def test_a_folder_alone_does_not_decide_where_data_is_sent(gr_run, interrupted, monkeypatch, entries):
     client, look = entries
     uri = client.tracking_uri
     err = interrupted(*SHORT, "tracker=mlflow", f"tracker.uri={uri}")
@@ -141,4 +141,4 @@ def test_a_folder_does_not_say_where_it_is_told(gr_run, interrupted, monkeypatch
         assert gr_run(again[0])[::2] == (0, "")
     assert gr_run(*again)[::2] == (0, "")
     ((_, run),) = look().items()
-    assert_entered(client, run, folder)
+    assert_recorded(client, run, folder)

@@ -1,4 +1,4 @@
-"""Trackers are told what the run's folder tells, each thing once; and no run is worse for it."""
+"""Errors, time limits, addresses and libraries of trackers."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from helpers.tracked import SHORT, folders
 
 
 class Fails(Tracker):
-    """One whose server, or disk, is gone at a certain moment."""
+    """A tracker that fails in one of its methods."""
 
     destination = "nowhere"
 
@@ -60,10 +60,10 @@ class FailingLog(RunLogger):
 
 @pytest.mark.usefixtures("pictures")
 @pytest.mark.parametrize("at", ["log", "rows", "picture", "flush", "end"])
-def test_a_tracker_that_fails_is_told_of_once_and_the_run_goes_on(gr_run, at):
-    Path("mine/tracker").mkdir(parents=True)
-    Path("mine/tracker/fails.yaml").write_text(f"_target_: {__name__}.Fails\nat: {at}\n")
-    code, _, err = gr_run("--config-dir", "mine", *SHORT, "tracker=fails")
+def test_an_error_of_a_tracker_is_printed_once_and_the_run_continues(gr_run, at):
+    Path("options/tracker").mkdir(parents=True)
+    Path("options/tracker/fails.yaml").write_text(f"_target_: {__name__}.Fails\nat: {at}\n")
+    code, _, err = gr_run("--config-dir", "options", *SHORT, "tracker=fails")
     assert code == 0
     assert err == "gr-run: the tracker failed (OSError: no space left); the run continues untracked\n"
     (folder,) = folders()
@@ -71,7 +71,7 @@ def test_a_tracker_that_fails_is_told_of_once_and_the_run_goes_on(gr_run, at):
 
 
 class Hangs(Fails):
-    """One whose server does not answer any more; Ctrl-C comes while `rows` wait for it."""
+    """A tracker whose server does not answer; Ctrl-C comes during `log_metrics`."""
 
     def fail(self, at):
         if at == self.at == "rows":
@@ -81,17 +81,17 @@ class Hangs(Fails):
 
 
 @pytest.mark.parametrize("at", ["rows", "end"])
-def test_ctrl_c_does_not_wait_long_for_a_tracker(gr_run, monkeypatch, at):
+def test_a_tracker_has_limited_time_after_ctrl_c(gr_run, monkeypatch, at):
     monkeypatch.setattr("gr_cli.trackers.observer._GRACE_SECONDS", 0.1)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
-    Path("mine/tracker").mkdir(parents=True)
-    Path("mine/tracker/hangs.yaml").write_text(f"_target_: {__name__}.Hangs\nat: {at}\n")
-    words = ("--config-dir", "mine", *SHORT, "tracker=hangs")
+    Path("options/tracker").mkdir(parents=True)
+    Path("options/tracker/hangs.yaml").write_text(f"_target_: {__name__}.Hangs\nat: {at}\n")
+    argv = ("--config-dir", "options", *SHORT, "tracker=hangs")
     with monkeypatch.context() as patch:
         patch.setattr(
             "gr_cli.terminal.run_display.TerminalObserver", lambda **_: StopAt(1, 2) if at == "end" else RunObserver()
         )
-        code, _, err = gr_run(*words)
+        code, _, err = gr_run(*argv)
     assert code == 130
     lines = err.splitlines()
     assert lines[0] == (
@@ -102,18 +102,18 @@ def test_ctrl_c_does_not_wait_long_for_a_tracker(gr_run, monkeypatch, at):
     assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
     assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
     monkeypatch.setattr(Hangs, "fail", lambda self, at: None)
-    assert gr_run(*words)[0] == 0
+    assert gr_run(*argv)[0] == 0
 
 
-def test_no_password_is_shown(gr_run, monkeypatch):
+def test_passwords_are_not_printed(gr_run, monkeypatch):
     monkeypatch.setattr(Fails, "fail", failing(OSError("POST http://me:secret@host/api: refused, https://host/x@y")))
-    Path("mine/tracker").mkdir(parents=True)
-    Path("mine/tracker/fails.yaml").write_text(f"_target_: {__name__}.Fails\nat: log\n")
-    err = gr_run("--config-dir", "mine", *SHORT, "tracker=fails")[2]
+    Path("options/tracker").mkdir(parents=True)
+    Path("options/tracker/fails.yaml").write_text(f"_target_: {__name__}.Fails\nat: log\n")
+    err = gr_run("--config-dir", "options", *SHORT, "tracker=fails")[2]
     assert "(OSError: POST http://host/api: refused, https://host/x@y)" in err
 
 
-def test_a_tracker_is_no_part_of_what_a_run_is(gr_run):
+def test_a_tracker_does_not_change_the_identity_of_a_run(gr_run):
     pytest.importorskip("tensorboard")
     assert gr_run(*SHORT)[0] == 0
     (folder,) = folders()
@@ -138,10 +138,10 @@ def test_without_a_tracker_no_library_is_imported_and_nothing_is_written(tmp_pat
     assert not Path("outputs/mlruns").exists()
 
 
-@pytest.mark.parametrize("words", [(), ("-m", "seed=0,1"), ("-m", "seed=0,1", "hydra/launcher=batched")])
-def test_a_library_that_is_not_there_is_told_before_anything_is_written(gr_run, monkeypatch, words):
+@pytest.mark.parametrize("argv", [(), ("-m", "seed=0,1"), ("-m", "seed=0,1", "hydra/launcher=batched")])
+def test_a_missing_library_is_reported_before_anything_is_written(gr_run, monkeypatch, argv):
     monkeypatch.setattr("gr_cli.trackers.trust.find_spec", lambda name: None)
-    code, out, err = gr_run(*words, *SHORT, "tracker=tensorboard")
+    code, out, err = gr_run(*argv, *SHORT, "tracker=tensorboard")
     assert (code, out) == (2, "")
     assert err == (
         "gr-run: tracker=tensorboard: its package is not installed; "
@@ -150,7 +150,7 @@ def test_a_library_that_is_not_there_is_told_before_anything_is_written(gr_run, 
     assert list(Path().iterdir()) == []
 
 
-def test_a_run_goes_on_untracked_where_the_library_is_not_there(gr_run, interrupted, monkeypatch):
+def test_a_resumed_run_continues_untracked_without_the_library(gr_run, interrupted, monkeypatch):
     interrupted(*SHORT, "tracker=tensorboard")
     (folder,) = folders()
     monkeypatch.setattr("gr_cli.trackers.trust.find_spec", lambda name: None)
@@ -159,7 +159,7 @@ def test_a_run_goes_on_untracked_where_the_library_is_not_there(gr_run, interrup
     assert "pip install 'gr-cli[tensorboard]'); the run continues untracked" in err
 
 
-def test_who_holds_what_others_wait_for_is_not_waited_for_for_ever(tmp_path):
+def test_acquiring_a_mutex_has_a_timeout(tmp_path):
     with (
         mutex(tmp_path / "lock"),
         pytest.raises(OSError, match="could not be acquired"),
@@ -184,6 +184,6 @@ def test_who_holds_what_others_wait_for_is_not_waited_for_for_ever(tmp_path):
         (None, []),
     ],
 )
-def test_what_a_tracker_of_the_configuration_sends_to(monkeypatch, tracker, address):
+def test_remote_addresses_of_a_configured_tracker(monkeypatch, tracker, address):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert remote_addresses({"tracker": tracker}) == address

@@ -1,4 +1,4 @@
-"""Weights & Biases, offline: what the log holds that is sent later."""
+"""Weights & Biases, offline: the content of the log files that `wandb sync` uploads."""
 
 import json
 import struct
@@ -6,38 +6,40 @@ from pathlib import Path
 
 import pytest
 
-from helpers.tracked import ENDS, SHORT, folders, stopped_and_resumed, table, told
+from helpers.tracked import ENDS, SHORT, expected_values, folders, stopped_and_resumed, table
 
 pytestmark = pytest.mark.usefixtures("pictures")
 
 
 def chunks(data):
-    """The records of a log as LevelDB writes it, after a header of 7 bytes: in parts that cross no block of 32 KiB."""
-    at, whole = 7, b""
+    """The records of a LevelDB log, after its header of 7 bytes; a record is split at blocks of 32 KiB."""
+    at, record = 7, b""
     while at + 7 <= len(data):
-        if (left := -at % 2**15) and left < 7:  # no room for the head of a part
+        if (left := -at % 2**15) and left < 7:  # no room for the header of a fragment
             at += left
             continue
-        _, size, kind = struct.unpack_from("<IHB", data, at)  # a check sum; 1: all, 2 to 4: first, middle, last part
-        whole += data[at + 7 : at + 7 + size]
+        _, size, fragment = struct.unpack_from(
+            "<IHB", data, at
+        )  # checksum, length, type; 1: full, 2 to 4: first, middle, last fragment
+        record += data[at + 7 : at + 7 + size]
         at += 7 + size
-        if kind in (1, 4):
-            yield whole
-            whole = b""
+        if fragment in (1, 4):
+            yield record
+            record = b""
 
 
 def records(folder):
-    """What the offline files in a run's folder hold, those of each process in their order."""
+    """The records of all offline files in a run's folder, in the order of their processes."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     paths = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime_ns)
     return [Record.FromString(data) for path in paths for data in chunks(path.read_bytes())]
 
 
-def logged(found):
-    """Values by name and step; of a picture, its format."""
+def logged(entries):
+    """Values by name and step; of an image, its format."""
     values = {}
-    for record in found:
+    for record in entries:
         items = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
         for name, value in items.items():
             name = name.removesuffix("/format")
@@ -48,28 +50,28 @@ def logged(found):
     return values
 
 
-def test_wandb_goes_on_with_the_run_that_was_interrupted(gr_run, interrupted):
+def test_wandb_continues_an_interrupted_run(gr_run, interrupted):
     pytest.importorskip("wandb")
     folder = stopped_and_resumed(gr_run, interrupted, "tracker=wandb")
-    found = records(folder)
-    (one, other) = (record.run_id for record in found if record.HasField("run"))
-    assert one.run_id == other.run_id and one.project == "gr"
+    entries = records(folder)
+    (first, second) = (record.run for record in entries if record.HasField("run"))
+    assert first.run_id == second.run_id and first.project == "gr"
     status = json.loads((folder / "status.json").read_text())
-    assert {"seed=0", f"config_hash={status['config_hash']}", "generator=vae"} <= set(one.tags)
-    config = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in one.config.update}
+    assert {"seed=0", f"config_hash={status['config_hash']}", "generator=vae"} <= set(first.tags)
+    config = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in first.config.update}
     assert config["train.iterations"] == 4 and config["model.hidden_sizes"] == [8]
-    values, wanted = logged(found), told(folder)
-    assert {name: values[name] for name in wanted} == wanted
+    values, expected = logged(entries), expected_values(folder)
+    assert {name: values[name] for name in expected} == expected
     assert values["samples"] == dict.fromkeys(ENDS, "png")
-    ends = [record.exit.exit_code for record in found if record.HasField("exit")]
+    ends = [record.exit.exit_code for record in entries if record.HasField("exit")]
     assert ends == [1, 0]
-    summary = {item.key: json.loads(item.value_json) for record in found for item in record.summary.update}
+    summary = {item.key: json.loads(item.value_json) for record in entries for item in record.summary.update}
     metrics = {row["metric"]: float(row["value"]) for row in table(folder, "metrics") if row["value"]}
     assert {name: summary[name] for name in metrics} == pytest.approx(metrics, rel=1e-5)
     assert summary["state"] == "finished"
 
 
-def test_wandb_has_each_run_of_a_program_and_their_sweep_as_a_group(gr_run):
+def test_wandb_groups_the_runs_of_a_sweep(gr_run):
     pytest.importorskip("wandb")
     assert gr_run("-m", *SHORT, "tracker=wandb", "seed=0,1", "hydra/launcher=batched", "hydra.launcher.width=2")[
         ::2
@@ -79,8 +81,8 @@ def test_wandb_has_each_run_of_a_program_and_their_sweep_as_a_group(gr_run):
     )
     (sweep,) = Path("outputs/sweeps").iterdir()
     for folder in folders():
-        found = records(folder)
-        (run,) = (record.run_id for record in found if record.HasField("run"))
+        entries = records(folder)
+        (run,) = (record.run for record in entries if record.HasField("run"))
         assert run.run_group == sweep.name
-        values, wanted = logged(found), told(folder)
-        assert {name: values[name] for name in wanted} == wanted
+        values, expected = logged(entries), expected_values(folder)
+        assert {name: values[name] for name in expected} == expected
