@@ -146,7 +146,10 @@ class Scenario:
         return same_task | ~same_task.any(1, keepdim=True)
 
     def task_of_unit(self, task_units: Tensor, task: int) -> Tensor | None:
-        """The task before `task` of each unit, (U,) with -1 for none; None where tasks share units."""
+        """The task before `task` of each unit, (U,) with -1 for none.
+
+        None outside class-incremental learning, and where tasks share units.
+        """
         if self.name != "class" or bool((task_units[:task].sum(0) > 1).any()):
             return None
         task_numbers = torch.arange(1, task + 1, device=task_units.device).unsqueeze(1)

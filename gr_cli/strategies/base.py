@@ -28,8 +28,8 @@ from gr_cli.strategies.regularizer import Regularizer
 class Strategy:
     """Base class of strategies. By itself it trains on the current batch only.
 
-    The learner calls `begin_task`, `loss` and `after_step` for each step, and `end_task`. A strategy with a loss of
-    its own:
+    The learner calls `begin_task`; `loss`, `generator_batch` and `after_step` in each step; then `end_task` and
+    `release_task`. A strategy with another loss:
 
         >>> from gr_cli.nn.losses import masked_log_softmax
         >>> class ConfidencePenalty(Strategy):

@@ -98,7 +98,7 @@ class TaskContext:
         generators: The generators of all replicas; None without a generator.
         streams: Random streams of all replicas.
         known_units: Units of the earlier tasks, for each of H heads: bool (H, U).
-        task_of_unit: The earlier task of each unit (U,), -1 for none; None where tasks share units.
+        task_of_unit: The earlier task of each unit (U,), -1 for none; None where a unit does not identify its task.
         task_units: Units of each task so far, the current one last: bool (t + 1, U).
         competing_units: Units that compete with each label, as in `Batch`: bool (U, U).
         sample_pass: Iterates over the task's samples of a replica; can be called any number of times.
