@@ -109,8 +109,8 @@ class Samples:
         if all(part.store is first.store and part.index is not None and part.transform is None for part in parts):
             rows = torch.cat([part.index for part in parts if part.index is not None])
             return replace(first, y=torch.cat([part.y for part in parts]), index=rows)
-        whole = [part.with_transform_applied() for part in parts]
-        return Samples(torch.cat([p.x for p in whole]), torch.cat([p.y for p in whole]))
+        transformed = [part.with_transform_applied() for part in parts]
+        return Samples(torch.cat([p.x for p in transformed]), torch.cat([p.y for p in transformed]))
 
 
 # Copies of stores on other devices, shared by the tasks and runs that share the store.
@@ -121,10 +121,10 @@ def _store_on(store: Tensor, device: torch.device) -> Tensor:
     """The store on `device`, copied once for all tasks and runs that share it."""
     if store.device == device:
         return store
-    mine: dict[torch.device, Tensor] = _device_copies.setdefault(store, {})
-    if device not in mine:
-        mine[device] = store.to(device)
-    return mine[device]
+    copies: dict[torch.device, Tensor] = _device_copies.setdefault(store, {})
+    if device not in copies:
+        copies[device] = store.to(device)
+    return copies[device]
 
 
 @dataclass(frozen=True)
@@ -154,13 +154,13 @@ class Task:
 
     def map(self, function: Callable[[Samples], Samples]) -> Task:
         """The same task with `function` applied to each of its splits."""
-        held_out = None if self.validation is None else function(self.validation)
-        return replace(self, train=function(self.train), test=function(self.test), validation=held_out)
+        validation = None if self.validation is None else function(self.validation)
+        return replace(self, train=function(self.train), test=function(self.test), validation=validation)
 
     def evaluation_splits(self) -> dict[str, Samples]:
         """The splits for evaluation, by name: `test`, and `validation` if there is one."""
-        held_out = {} if self.validation is None else {"validation": self.validation}
-        return {"test": self.test} | held_out
+        validation = {} if self.validation is None else {"validation": self.validation}
+        return {"test": self.test} | validation
 
 
 @dataclass(frozen=True)
@@ -205,16 +205,18 @@ class Benchmark:
             device: Device of the samples.
             offsets: First output unit of each task, added to the labels of its classes.
         """
-        moved, each = [], torch.tensor(offsets)
+        moved, first_units = [], torch.tensor(offsets)
         for task, offset in zip(self.tasks, offsets, strict=True):
-            there = task.map(lambda samples, offset=offset: samples.to(device, offset))  # type: ignore[misc]
+            moved_task = task.map(lambda samples, offset=offset: samples.to(device, offset))  # type: ignore[misc]
             if task.origin_task is not None:
-                there = replace(there, train=task.train.to(device, each[task.origin_task]))
-            moved.append(there)
+                moved_task = replace(moved_task, train=task.train.to(device, first_units[task.origin_task]))
+            moved.append(moved_task)
         return replace(self, tasks=tuple(moved))
 
 
-def hold_out(samples: Samples, share: float, draws: RandomStreams, task: int) -> tuple[Samples, Samples | None]:
+def hold_out(
+    samples: Samples, share: float, random_streams: RandomStreams, task: int
+) -> tuple[Samples, Samples | None]:
     """Split a share of each class off for validation.
 
     Args:
@@ -231,13 +233,16 @@ def hold_out(samples: Samples, share: float, draws: RandomStreams, task: int) ->
     """
     if share == 0:
         return samples, None
-    held = stratified_mask(samples.y, share, draws.permutation(StreamNames.VALIDATION_SPLIT, task, n=len(samples)))
-    if not held.any() or len(samples.y[~held].unique()) < len(samples.y.unique()):
+    is_validation = stratified_mask(
+        samples.y, share, random_streams.permutation(StreamNames.VALIDATION_SPLIT, task, n=len(samples))
+    )
+    if not is_validation.any() or len(samples.y[~is_validation].unique()) < len(samples.y.unique()):
         raise DataError(
-            f"benchmark.validation_share={share}: leaves {int((~held).sum())} samples of task {task} for training "
-            f"and {int(held.sum())} for validation; both need some, and training some of each class"
+            f"benchmark.validation_share={share}: leaves {int((~is_validation).sum())} samples of task {task} "
+            f"for training and {int(is_validation.sum())} for validation; "
+            "both need some, and training some of each class"
         )
-    return samples.select((~held).nonzero().squeeze(1)), samples.select(held.nonzero().squeeze(1))
+    return samples.select((~is_validation).nonzero().squeeze(1)), samples.select(is_validation.nonzero().squeeze(1))
 
 
 def stratified_mask(y: Tensor, share: float, order: Tensor, min_per_class: int = 0) -> Tensor:
@@ -249,8 +254,8 @@ def stratified_mask(y: Tensor, share: float, order: Tensor, min_per_class: int =
         order: Permutation of the samples (N,).
         min_per_class: Least number of samples of each class.
     """
-    shuffled, chosen = y[order], torch.zeros(len(y), dtype=torch.bool, device=y.device)
+    shuffled, mask = y[order], torch.zeros(len(y), dtype=torch.bool, device=y.device)
     for label in shuffled.unique():
         members = order[shuffled == label]
-        chosen[members[: max(min_per_class, round(share * len(members)))]] = True
-    return chosen
+        mask[members[: max(min_per_class, round(share * len(members)))]] = True
+    return mask

@@ -17,16 +17,16 @@ def dataset_hash(benchmark: Benchmark) -> str:
 
     Transforms are left out: settings and seed determine them.
     """
-    found = []
+    hashes = []
     for task in benchmark.tasks:
-        for part in (task.train, task.test, task.validation):
-            if part is not None:
-                found += [
-                    _tensor_hash(part.store),
-                    _tensor_hash(part.y),
-                    "" if part.index is None else _tensor_hash(part.index),
+        for split in (task.train, task.test, task.validation):
+            if split is not None:
+                hashes += [
+                    _tensor_hash(split.store),
+                    _tensor_hash(split.y),
+                    "" if split.index is None else _tensor_hash(split.index),
                 ]
-    return content_hash(*found)
+    return content_hash(*hashes)
 
 
 def _tensor_hash(tensor: Tensor) -> str:

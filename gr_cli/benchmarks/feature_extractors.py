@@ -50,7 +50,7 @@ class FeatureExtractor(ABC):
         >>> with tempfile.TemporaryDirectory() as cache_root:
         ...     extractor = AveragePooling(normalise=False, cache_root=cache_root, device=torch.device("cpu"))
         ...     extractor.extract(Digits().load()).train.x.shape
-        torch.Size([1440, 4])
+        torch.Size([1442, 4])
 
     Args:
         normalise: Scale each vector to mean 0 and variance 1.
@@ -90,26 +90,26 @@ class FeatureExtractor(ABC):
             settings = (_VERSION, torch.__version__, self.device.type, self.normalise, network)
             name = content_hash(*settings, *weights, cache_name)
             name += f"{'-' if cache_name else ''}{content_hash(data.train.x, data.test.x)}"
-            found = cached(self.cache_folder / f"{name}.pt", lambda: self._extract_splits(network, data))
-        train, test = Samples(found["train"], data.train.y), Samples(found["test"], data.test.y)
+            vectors = cached(self.cache_folder / f"{name}.pt", lambda: self._extract_splits(network, data))
+        train, test = Samples(vectors["train"], data.train.y), Samples(vectors["test"], data.test.y)
         return Dataset(train, test, data.classes, SampleSpec(tuple(train.store.shape[1:]), None))
 
     def _extract_splits(self, network: nn.Module, data: Dataset) -> Tensors:
         print_status(
-            f"features of {len(data.train) + len(data.test):,} images are computed, and kept in {self.cache_folder}"
+            f"computing features of {len(data.train) + len(data.test):,} images; they are cached in {self.cache_folder}"
         )
         return {"train": self._extract_samples(network, data.train), "test": self._extract_samples(network, data.test)}
 
     @torch.no_grad()
     def _extract_samples(self, network: nn.Module, samples: Samples) -> Tensor:
         batches = with_progress(samples.batches(_BATCH), -(-len(samples) // _BATCH), f"batches of {_BATCH} images")
-        parts = [network(x.to(self.device)).flatten(1).float().cpu() for x, _ in batches]
-        found = torch.cat(parts)
+        outputs = [network(x.to(self.device)).flatten(1).float().cpu() for x, _ in batches]
+        vectors = torch.cat(outputs)
         if self.normalise:
-            found = F.layer_norm(found, found.shape[1:])
-        if not found.isfinite().all():
+            vectors = F.layer_norm(vectors, vectors.shape[1:])
+        if not vectors.isfinite().all():
             raise DataError("benchmark.features: vectors are not finite; check the weights of the network")
-        return found
+        return vectors
 
 
 # --- convolutions
@@ -172,8 +172,8 @@ class ConvFeatureExtractor(FeatureExtractor):
             ConfigError: The pretraining data is that of the benchmark.
         """
         assert self.pretrain is not None
-        lessons = load_dataset(self.pretrain)
-        content = content_hash(lessons.train.x)
+        dataset = load_dataset(self.pretrain)
+        content = content_hash(dataset.train.x)
         if content in (content_hash(data.train.x), content_hash(data.test.x)):
             raise ConfigError(
                 "benchmark.features.pretrain",
@@ -182,18 +182,18 @@ class ConvFeatureExtractor(FeatureExtractor):
                 "try benchmark/features=conv",
             )
         settings = (_VERSION, torch.__version__, self.device.type, self.pretrain_iterations, self.pretrain_seed)
-        name = content_hash("pretrained", *settings, network, shape, content, lessons.train.y)
+        name = content_hash("pretrained", *settings, network, shape, content, dataset.train.y)
 
-        def learnt() -> Tensors:
+        def compute() -> Tensors:
             print_status(
-                f"{len(network.convolutions)} convolutions are pretrained on {_source_name(self.pretrain)}, "
-                f"and kept in {self.cache_folder}"
+                f"{len(network.convolutions)} convolutions are pretrained on {_source_name(self.pretrain)} "
+                f"and cached in {self.cache_folder}"
             )
             return pretrain(
-                network, lessons, shape, self.pretrain_iterations, RandomStreams(self.pretrain_seed), self.device
+                network, dataset, shape, self.pretrain_iterations, RandomStreams(self.pretrain_seed), self.device
             )
 
-        return cached(self.cache_folder / f"{name}.pt", learnt)
+        return cached(self.cache_folder / f"{name}.pt", compute)
 
 
 def _source_name(source: object) -> str:
@@ -201,7 +201,12 @@ def _source_name(source: object) -> str:
 
 
 def pretrain(
-    network: nn.Module, dataset: Dataset, shape: Shape, iterations: int, draws: RandomStreams, device: torch.device
+    network: nn.Module,
+    dataset: Dataset,
+    shape: Shape,
+    iterations: int,
+    random_streams: RandomStreams,
+    device: torch.device,
 ) -> Tensors:
     """Pretrain `network` as a classifier of `dataset` with a linear output layer.
 
@@ -219,14 +224,14 @@ def pretrain(
     network.to(device)
     with torch.no_grad():
         size = network(torch.zeros(1, *shape, device=device)).shape[1]
-    with seeded(draws.seed, StreamNames.FEATURES_OUTPUT_INIT):
+    with seeded(random_streams.seed, StreamNames.FEATURES_OUTPUT_INIT):
         output = nn.Linear(size, len(dataset.classes)).to(device)
 
     def batch(index: Tensor) -> tuple[Tensor, Tensor]:
         x, y = dataset.train.batch(index)
         return match_image_shape(x.to(device), shape), y.to(device)
 
-    order = BatchOrder(len(dataset.train), _PRETRAINING_BATCH, draws, 0)
+    order = BatchOrder(len(dataset.train), _PRETRAINING_BATCH, random_streams, 0)
     train_classifier(nn.Sequential(network, output), batch, order, iterations, _PRETRAINING_LR, "pretraining")
     return {name: value.clone() for name, value in network.state_dict().items()}
 
@@ -316,17 +321,17 @@ def load_weights(network: nn.Module, path: Path) -> None:
         raise DataError(f"{field}: holds no plain tensors ({type(error).__name__}); {_STATE_DICT_HINT}") from error
     if not isinstance(stored, dict) or not all(isinstance(value, Tensor) for value in stored.values()):
         raise DataError(f"{field}: is no state dict; {_STATE_DICT_HINT}")
-    wanted = network.state_dict()
-    given = {str(name): value for name, value in stored.items() if not str(name).startswith(_HEAD_PREFIXES)}
-    _raise_if_any(field, "lacks", [name for name in wanted if name not in given])
-    _raise_if_any(field, "has unexpected entries:", [name for name in given if name not in wanted])
-    for name, value in given.items():
-        if value.shape != wanted[name].shape:
+    expected = network.state_dict()
+    weights = {str(name): value for name, value in stored.items() if not str(name).startswith(_HEAD_PREFIXES)}
+    _raise_if_any(field, "lacks", [name for name in expected if name not in weights])
+    _raise_if_any(field, "has unexpected entries:", [name for name in weights if name not in expected])
+    for name, value in weights.items():
+        if value.shape != expected[name].shape:
             raise DataError(
-                f"{field}: {name} has shape {tuple(value.shape)}, and {tuple(wanted[name].shape)} is needed; "
+                f"{field}: {name} has shape {tuple(value.shape)}, and {tuple(expected[name].shape)} is needed; "
                 "it must be of a network of the same layers"
             )
-    network.load_state_dict(given)
+    network.load_state_dict(weights)
 
 
 _STATE_DICT_HINT = "write it with torch.save(network.state_dict(), file)"
@@ -334,5 +339,5 @@ _STATE_DICT_HINT = "write it with torch.save(network.state_dict(), file)"
 
 def _raise_if_any(field: str, problem: str, names: Sequence[str]) -> None:
     if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        raise DataError(f"{field}: {problem} {', '.join(names[:3])}{more}; it must be of a network of the same layers")
+        rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise DataError(f"{field}: {problem} {', '.join(names[:3])}{rest}; it must be of a network of the same layers")

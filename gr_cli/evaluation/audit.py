@@ -93,19 +93,19 @@ class AuditResult:
     @property
     def verdict(self) -> str:
         """One line: whether the findings agree with the run's claim."""
-        said, where = f"stores_raw_samples: {str(self.claims_to_store).lower()}", ", ".join(self.locations)
+        claim, locations = f"stores_raw_samples: {str(self.claims_to_store).lower()}", ", ".join(self.locations)
         if self.violated:
-            return f"{said}, but {self.num_retained} training samples were found, in {where}"
+            return f"{claim}, but {self.num_retained} training samples were found, in {locations}"
         if self.num_retained:
-            return f"stores raw samples, as claimed: {self.num_retained} in {where}"
-        return f"{said}, and none was found" + (
+            return f"stores raw samples, as claimed: {self.num_retained} in {locations}"
+        return f"{claim}, and none was found" + (
             " of a finished task" if any(task.samples for task in self.tasks) else ""
         )
 
     def __str__(self) -> str:
         """A line per task, for traces, and per unread location; then the verdict."""
         traces = f"traces of {self.num_traces} samples (gradients) in the state of optimizers and regularizer"
-        unread = [f"not read: {place}: {reason}" for place, reason in sorted(self.unread.items())]
+        unread = [f"not read: {location}: {reason}" for location, reason in sorted(self.unread.items())]
         return "\n".join([*map(str, self.tasks), *([traces] if self.num_traces else []), *unread, self.verdict])
 
 
@@ -122,7 +122,7 @@ def audit(path: Path, trust: Collection[str] = ()) -> AuditResult:
 
     Args:
         path: Folder of a run.
-        trust: Modules that the run's settings may import.
+        trust: Dotted names of code, or of packages, that the run's settings may import.
 
     Raises:
         FolderError: There is no run, or no checkpoint yet.
@@ -132,35 +132,35 @@ def audit(path: Path, trust: Collection[str] = ()) -> AuditResult:
     claim = (folder.status() or {}).get("stores_raw_samples")
     if not isinstance(claim, bool):
         raise FolderError(f"{path}: its status.json has no stores_raw_samples; resume the run")
-    saved = folder.load_checkpoint()
-    if saved is None:
+    checkpoint = folder.load_checkpoint()
+    if checkpoint is None:
         raise FolderError(f"{path}: holds no checkpoint yet; continue it with resume={path}")
     tasks, reader = load_benchmark(settings).tasks, FolderReader(path)
-    under_way = _tasks_in_progress(settings, saved, tasks, path)
+    in_progress = _tasks_in_progress(settings, checkpoint, tasks, path)
     by_shape: dict[tuple[int, ...], dict[SearchTarget, _Presentation]] = defaultdict(dict)
-    for view in _presentations(tasks):
-        by_shape[view.target.shape][view.target] = view
-    pieces: dict[_FoundSample, _FoundValues] = {}
-    for shape, views in by_shape.items():
-        for match in find_samples(list(views), number_sequences(reader.arrays(), shape)):
-            faint = match.scale < _TRACE_SCALE and bool(_GRADIENT_STATE.match(match.location))
-            sample = _FoundSample(views[match.target], match.label, faint, match.values is None)
-            piece = pieces.setdefault(sample, _FoundValues(np.zeros(prod(shape), np.bool_), set()))
-            piece.values[... if match.values is None else match.values] = True
-            piece.locations.add(match.location)
-    return _summarize(pieces, tasks, under_way, claim, reader.unread)
+    for presentation in _presentations(tasks):
+        by_shape[presentation.target.shape][presentation.target] = presentation
+    found_values: dict[_FoundSample, _FoundValues] = {}
+    for shape, presentations in by_shape.items():
+        for match in find_samples(list(presentations), number_sequences(reader.arrays(), shape)):
+            is_trace = match.scale < _TRACE_SCALE and bool(_GRADIENT_STATE.match(match.location))
+            sample = _FoundSample(presentations[match.target], match.label, is_trace, match.values is None)
+            sample_values = found_values.setdefault(sample, _FoundValues(np.zeros(prod(shape), np.bool_), set()))
+            sample_values.values[... if match.values is None else match.values] = True
+            sample_values.locations.add(match.location)
+    return _summarize(found_values, tasks, in_progress, claim, reader.unread)
 
 
-def _tasks_in_progress(settings: Settings, saved: Any, tasks: Sequence[Task], path: Path) -> set[int]:
+def _tasks_in_progress(settings: Settings, checkpoint: Any, tasks: Sequence[Task], path: Path) -> set[int]:
     """The tasks whose training the checkpoint interrupted."""
-    if not isinstance(saved, Mapping) or not {"stage", "iteration"} <= saved.keys():
+    if not isinstance(checkpoint, Mapping) or not {"stage", "iteration"} <= checkpoint.keys():
         raise FolderError(f"{path}: its checkpoint is not that of a run of gr-run; name the folder of one")
-    if saved["iteration"] == 0:
+    if checkpoint["iteration"] == 0:
         return set()
     training_data = getattr(
         import_target(settings.config["strategy"]["_target_"], "strategy"), "training_data", "current"
     )
-    return {task.id for task in training_tasks(tasks, training_data, saved["stage"])}
+    return {task.id for task in training_tasks(tasks, training_data, checkpoint["stage"])}
 
 
 # --- search targets
@@ -186,15 +186,15 @@ def _presentations(tasks: Sequence[Task]) -> Iterator[_Presentation]:
     shared: dict[tuple[int, int], list[Task]] = defaultdict(list)
     transforms = {id(transform): transform for task in tasks for transform in (None, task.train.transform)}
     for task in tasks:
-        for way in dict.fromkeys((id(None), id(task.train.transform))):
-            shared[id(task.train.store), way].append(task)
-    for (number, way), owners in shared.items():
+        for transform_id in dict.fromkeys((id(None), id(task.train.transform))):
+            shared[id(task.train.store), transform_id].append(task)
+    for (store_id, transform_id), owners in shared.items():
         store, members = owners[0].train.store, {}
         for task in owners:
             members[task.id] = torch.zeros(len(store), dtype=torch.bool)
             members[task.id][task.train.store_rows(torch.arange(len(task.train)))] = True
         rows = torch.stack(list(members.values())).any(0).nonzero().squeeze(1)
-        yield _Presentation(_search_target(Samples(store, rows, transforms[way], rows)), number, members)
+        yield _Presentation(_search_target(Samples(store, rows, transforms[transform_id], rows)), store_id, members)
 
 
 def _search_target(samples: Samples) -> SearchTarget:
@@ -253,37 +253,37 @@ _LocationsBySample = dict[tuple[int, int], set[str]]
 
 
 def _summarize(
-    pieces: Mapping[_FoundSample, _FoundValues],
+    found_values: Mapping[_FoundSample, _FoundValues],
     tasks: Sequence[Task],
-    under_way: set[int],
+    in_progress: set[int],
     claims_to_store: bool,
     unread: Mapping[str, str],
 ) -> AuditResult:
     """The audit's result: samples of which enough contrast was found."""
     by_task: dict[int, _LocationsBySample] = defaultdict(dict)
-    outlived, traces = _LocationsBySample(), _LocationsBySample()
-    for (view, label, faint, _), (values, places) in pieces.items():
-        x = view.target.flat(np.array([label]))[0].astype(np.float64)
+    retained, traces = _LocationsBySample(), _LocationsBySample()
+    for (presentation, label, is_trace, _), (values, locations) in found_values.items():
+        x = presentation.target.flat(np.array([label]))[0].astype(np.float64)
         contrast = np.square(x - x.mean())
         if contrast[values].sum() < _MIN_CONTRAST * contrast.sum():
             continue
-        owners = {task for task, member in view.members.items() if member[label]}
+        owners = {task for task, member in presentation.members.items() if member[label]}
         # Samples of a task in progress are allowed, even if other tasks have them too.
-        current = owners & under_way
-        lists = [] if current else [traces if faint else outlived]
-        if not faint:
-            lists += [by_task[task] for task in current or owners]
-        for found in lists:
-            found.setdefault((view.store, label), set()).update(places)
+        current = owners & in_progress
+        targets = [] if current else [traces if is_trace else retained]
+        if not is_trace:
+            targets += [by_task[task] for task in current or owners]
+        for locations_by_sample in targets:
+            locations_by_sample.setdefault((presentation.store, label), set()).update(locations)
     return AuditResult(
-        tuple(TaskFinding(t.id, len(by_task[t.id]), _all_locations(by_task[t.id]), t.id in under_way) for t in tasks),
-        len(outlived),
-        _all_locations(outlived),
-        len(traces.keys() - outlived.keys()),
+        tuple(TaskFinding(t.id, len(by_task[t.id]), _all_locations(by_task[t.id]), t.id in in_progress) for t in tasks),
+        len(retained),
+        _all_locations(retained),
+        len(traces.keys() - retained.keys()),
         claims_to_store,
         dict(unread),
     )
 
 
-def _all_locations(found: _LocationsBySample) -> tuple[str, ...]:
-    return tuple(sorted(set().union(*found.values())))
+def _all_locations(locations_by_sample: _LocationsBySample) -> tuple[str, ...]:
+    return tuple(sorted(set().union(*locations_by_sample.values())))

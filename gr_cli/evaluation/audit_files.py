@@ -14,7 +14,7 @@ _KNOWN_SUFFIXES = {".pt", ".pth", ".npy", ".npz", ".pkl", ".zip", ".gz", ".xz", 
 
 
 class FolderReader:
-    """Reads all regular files of a folder and its subfolders, each up to a size limit; does not follow links.
+    """Reads all regular files below a folder, each up to a size limit, without following links.
 
     Attributes:
         unread: Reason for each location that could not be read; complete once `arrays` is exhausted.
@@ -27,27 +27,27 @@ class FolderReader:
     def arrays(self) -> Iterator[NumberArray]:
         """All numbers in all files."""
         for file in self._files():
-            place = printable(str(file.relative_to(self._path)))
+            location = printable(str(file.relative_to(self._path)))
             reader = ContentReader()
             try:
                 content = _read_bytes(file)
             except (OSError, ValueError) as error:
-                self.unread[place] = str(getattr(error, "strerror", None) or error)
+                self.unread[location] = str(getattr(error, "strerror", None) or error)
                 continue
-            yield from reader.read(place, content)
+            yield from reader.read(location, content)
             if file.match(".*.tmp"):
-                reader.unread[place] = "half-written; wait for the process that writes it, or remove it"
+                reader.unread[location] = "half-written; wait for the process that writes it, or remove it"
             elif file.suffix.lower() in _KNOWN_SUFFIXES and not reader.recognised:
-                reader.unread.setdefault(place, f"is not the {file.suffix} file that its name implies")
+                reader.unread.setdefault(location, f"is not the {file.suffix} file that its name implies")
             self.unread |= reader.unread
 
     def _files(self) -> Iterator[Path]:
-        def note(error: OSError) -> None:
+        def record_error(error: OSError) -> None:
             name = os.path.relpath(error.filename, self._path)
             self.unread[printable(name)] = error.strerror or "can't be listed"
 
         root = self._path.resolve()
-        for folder, folders, files in os.walk(self._path, onerror=note):
+        for folder, folders, files in os.walk(self._path, onerror=record_error):
             folders.sort()
             for name in sorted([*files, *(name for name in folders if (Path(folder) / name).is_symlink())]):
                 path = Path(folder) / name

@@ -69,26 +69,26 @@ class ContentReader:
         self.recognised = False
         self._left = MAX_BYTES
 
-    def read(self, place: str, content: bytes, depth: int = 0) -> Iterator[NumberArray]:
+    def read(self, location: str, content: bytes, depth: int = 0) -> Iterator[NumberArray]:
         """All numbers in `content`, which lies at `location`, nested `depth` files deep."""
         if len(content) < _MIN_BYTES:
             return
         if depth > _MAX_DEPTH:
-            self.unread[place] = f"lies more than {_MAX_DEPTH} files deep"
+            self.unread[location] = f"lies more than {_MAX_DEPTH} files deep"
             return
         for form in _FORMATS:
             if form.magic.match(content):
                 try:
-                    yield from form.reader(self, place, content, depth)
+                    yield from form.reader(self, location, content, depth)
                     self.recognised |= depth == 0
                     return
                 except Exception as error:  # damaged and hostile files raise anything
                     if form.certain:
                         reason = str(error) if isinstance(error, UnreadableContentError) else type(error).__name__
-                        self.unread.setdefault(place, f"can't be read ({reason}), and may hold anything")
+                        self.unread.setdefault(location, f"can't be read ({reason}), and may hold anything")
                         break
         text = _as_text(content)
-        yield from self._bytes(place, content, depth) if text is None else self._text(place, text, depth)
+        yield from self._bytes(location, content, depth) if text is None else self._text(location, text, depth)
 
     def _unpacked(self, stream: Any) -> bytes:
         """The rest of a stream.
@@ -104,61 +104,61 @@ class ContentReader:
 
     # --- text and raw bytes
 
-    def _text(self, place: str, text: str, depth: int) -> Iterator[NumberArray]:
+    def _text(self, location: str, text: str, depth: int) -> Iterator[NumberArray]:
         """The numbers of a text, as a table if it is one, and the contents of base64 and hexadecimal digits."""
         lines = [numbers for line in text.splitlines() if (numbers := [float(n) for n in _NUMBER.findall(line)])]
-        yield NumberArray(place, np.array([number for line in lines for number in line]))
+        yield NumberArray(location, np.array([number for line in lines for number in line]))
         table = lines[1:] if len(lines) > 2 and len(lines[0]) != len(lines[1]) else lines
         if len(table) > 1 and len({*map(len, table)}) == 1 < len(table[0]):
-            yield NumberArray(place, np.array(table))
+            yield NumberArray(location, np.array(table))
         for pattern, decode in _ENCODED:
             for match in list(pattern.finditer(text))[:_MAX_EMBEDDED]:
                 try:
                     inner = decode("".join(match.group().split()))
                 except ValueError:
                     continue
-                yield from self.read(place, inner, depth + 1)
+                yield from self.read(location, inner, depth + 1)
 
-    def _bytes(self, place: str, content: bytes, depth: int) -> Iterator[NumberArray]:
+    def _bytes(self, location: str, content: bytes, depth: int) -> Iterator[NumberArray]:
         """Bytes as numbers of each dtype at each alignment, and the files embedded in them."""
         if len(content) > _MAX_RAW_BYTES:
-            self.unread.setdefault(place, f"of its bytes only the first {_MAX_RAW_BYTES >> 20} MiB were searched")
+            self.unread.setdefault(location, f"of its bytes only the first {_MAX_RAW_BYTES >> 20} MiB were searched")
             content = content[:_MAX_RAW_BYTES]
         for values in as_numbers(content):
-            yield NumberArray(place, values, is_decoded=False)
+            yield NumberArray(location, values, is_decoded=False)
         for match in list(_EMBEDDED.finditer(content, 1))[:_MAX_EMBEDDED]:
-            piece, before = content[match.start() :], dict(self.unread)
-            form = next(form for form in _FORMATS if form.magic.match(piece))
+            embedded, unread_before = content[match.start() :], dict(self.unread)
+            form = next(form for form in _FORMATS if form.magic.match(embedded))
             try:
-                yield from form.reader(self, place, piece, depth + 1)
+                yield from form.reader(self, location, embedded, depth + 1)
             except Exception:  # the bytes only start like this format
-                self.unread = before
+                self.unread = unread_before
 
     # --- tensors and arrays
 
-    def _zip(self, place: str, content: bytes, depth: int) -> Iterator[NumberArray]:
+    def _zip(self, location: str, content: bytes, depth: int) -> Iterator[NumberArray]:
         """The tensors of a torch file; the members of any other archive."""
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
             pickled = next((m.filename for m in members if m.filename.endswith("/data.pkl")), None)
             tree = self._loaded(content, sum(m.file_size for m in members)) if pickled else None
             if pickled and tree is not None:
-                yield from self._tree(place, tree, depth)
+                yield from self._tree(location, tree, depth)
                 members = [member for member in members if not _belongs_to_tree(member.filename, tree, members)]
             if len(members) > _MAX_MEMBERS:
-                self.unread[place] = f"of its members only the first {_MAX_MEMBERS} were read"
+                self.unread[location] = f"of its members only the first {_MAX_MEMBERS} were read"
             for member in members[:_MAX_MEMBERS]:
-                name = _nested_location(place, member.filename.removesuffix(".npy"))
+                name = _nested_location(location, member.filename.removesuffix(".npy"))
                 if member.flag_bits & 1:
                     self.unread[name] = "is encrypted"
                     continue
                 with archive.open(member) as file:
                     yield from self.read(name, self._unpacked(file), depth + 1)
             if archive.comment:
-                yield from self.read(place, archive.comment, depth + 1)
-            accounted = sum(m.compress_size + 2 * len(m.filename) + 256 for m in archive.infolist())
-        if len(content) > accounted + _SLACK:
-            yield from self._bytes(place, content, depth)
+                yield from self.read(location, archive.comment, depth + 1)
+            accounted_bytes = sum(m.compress_size + 2 * len(m.filename) + 256 for m in archive.infolist())
+        if len(content) > accounted_bytes + _SLACK:
+            yield from self._bytes(location, content, depth)
 
     def _loaded(self, content: bytes, size: int) -> Any:
         """The contents of a torch file; None if it is damaged, or holds more than plain values and tensors."""
@@ -171,64 +171,64 @@ class ContentReader:
         except Exception:  # its members are read one by one instead instead
             return None
 
-    def _tree(self, place: str, tree: Any, depth: int) -> Iterator[NumberArray]:
+    def _tree(self, location: str, tree: Any, depth: int) -> Iterator[NumberArray]:
         """The numbers in nested containers, and the storages behind tensors that are views."""
         storages: dict[int, tuple[str, Tensor]] = {}
         for keys, value in leaves(tree):
-            name = _nested_location(place, ".".join(keys))
+            name = _nested_location(location, ".".join(keys))
             if isinstance(value, (bytes, str)):
                 data = value.encode(errors="replace") if isinstance(value, str) else value
                 yield from self.read(name, data, depth + 1)
             elif isinstance(value, Tensor):
-                strided = dense(value)
-                if strided is None:
+                dense_value = dense(value)
+                if dense_value is None:
                     self.unread[name] = "is a sparse tensor that is too large"
                     continue
-                yield from self._array(name, array_of(strided), depth)
-                whole = strided.new_empty(0).set_(strided.untyped_storage())
-                if whole.numel() > strided.numel():
-                    storages[whole.data_ptr()] = f"{name} (its storage)", whole
+                yield from self._array(name, array_of(dense_value), depth)
+                storage = dense_value.new_empty(0).set_(dense_value.untyped_storage())
+                if storage.numel() > dense_value.numel():
+                    storages[storage.data_ptr()] = f"{name} (its storage)", storage
             else:
                 yield from self._array(name, value, depth)
-        for name, whole in storages.values():
-            yield from self._array(name, array_of(whole), depth)
+        for name, storage in storages.values():
+            yield from self._array(name, array_of(storage), depth)
 
-    def _array(self, place: str, values: Numbers, depth: int) -> Iterator[NumberArray]:
+    def _array(self, location: str, values: Numbers, depth: int) -> Iterator[NumberArray]:
         """An array, and its bytes interpreted as other dtypes."""
         if values.dtype.names:
             for name in values.dtype.names:
-                yield from self._array(_nested_location(place, name), values[name], depth)
+                yield from self._array(_nested_location(location, name), values[name], depth)
         elif values.dtype.kind in "SUO":
             items = values.ravel().tolist()
             data = b"".join(items) if values.dtype.kind in "S" else "\n".join(map(str, items)).encode(errors="replace")
-            yield from self.read(place, data, depth + 1)
+            yield from self.read(location, data, depth + 1)
         else:
             data = values.tobytes()[:_MAX_RAW_BYTES]
             if values.dtype.kind in "biuf":
-                yield NumberArray(place, values)
+                yield NumberArray(location, values)
             if values.dtype.kind in "f":
-                yield NumberArray(place, np.frombuffer(data, "u1"), is_decoded=False)
+                yield NumberArray(location, np.frombuffer(data, "u1"), is_decoded=False)
             elif values.dtype.kind != "b":
                 for other in as_numbers(data):
-                    yield NumberArray(place, other, is_decoded=False)
+                    yield NumberArray(location, other, is_decoded=False)
 
-    def _npy(self, place: str, content: bytes, depth: int) -> Iterator[NumberArray]:
+    def _npy(self, location: str, content: bytes, depth: int) -> Iterator[NumberArray]:
         header, _, rest = content.partition(b"\n")
         if b"'|O'" in header:  # objects are pickled behind the header
-            yield from self.read(place, rest, depth + 1)
+            yield from self.read(location, rest, depth + 1)
             return
         stream = io.BytesIO(content)
-        yield from self._array(place, np.lib.format.read_array(stream, allow_pickle=False), depth)
-        yield from self.read(place, stream.read(), depth + 1)
+        yield from self._array(location, np.lib.format.read_array(stream, allow_pickle=False), depth)
+        yield from self.read(location, stream.read(), depth + 1)
 
-    def _pickle(self, place: str, content: bytes, depth: int) -> Iterator[NumberArray]:
+    def _pickle(self, location: str, content: bytes, depth: int) -> Iterator[NumberArray]:
         """The contents of a legacy torch file; of any other pickle its bytes, texts and numbers, without unpickling."""
         tree = self._loaded(content, 0) if _LEGACY_TORCH_MAGIC.match(content) else None
         if tree is not None:
-            yield from self._tree(place, tree, depth)
+            yield from self._tree(location, tree, depth)
             return
         numbers: list[float] = []
-        scraps: list[bytes] = []
+        strings: list[bytes] = []
         stream = io.BytesIO(content)
         for opcode, value, _ in pickletools.genops(stream):
             if opcode.name in _PICKLED_NUMBERS and isinstance(value, (int, float)):
@@ -236,26 +236,26 @@ class ContentReader:
             elif isinstance(value, (str, bytes, bytearray)) and opcode.name not in ("GLOBAL", "INST"):
                 # Protocols before 3 write bytes as text.
                 data = bytes(value) if not isinstance(value, str) else value.encode("latin-1", errors="replace")
-                scraps.append(data)
+                strings.append(data)
                 if len(data) >= 64:
-                    yield from self.read(place, data, depth + 1)
-        yield NumberArray(place, np.array(numbers))
-        for values in as_numbers(b"".join(scrap for scrap in scraps if len(scrap) < 64)):
-            yield NumberArray(place, values, is_decoded=False)
-        yield from self.read(place, stream.read(), depth)
+                    yield from self.read(location, data, depth + 1)
+        yield NumberArray(location, np.array(numbers))
+        for values in as_numbers(b"".join(string for string in strings if len(string) < 64)):
+            yield NumberArray(location, values, is_decoded=False)
+        yield from self.read(location, stream.read(), depth)
 
     # --- compressed files and images
 
-    def _compressed(self, place: str, content: bytes, depth: int) -> Iterator[NumberArray]:
+    def _compressed(self, location: str, content: bytes, depth: int) -> Iterator[NumberArray]:
         opened = {b"\x1f": gzip.open, b"B": bz2.open, b"\xfd": lzma.open}[content[:1]]
         with opened(io.BytesIO(content)) as file:  # type: ignore[operator]
-            yield from self.read(place, self._unpacked(file), depth + 1)
+            yield from self.read(location, self._unpacked(file), depth + 1)
 
-    def _image(self, place: str, content: bytes, depth: int) -> Iterator[NumberArray]:
+    def _image(self, location: str, content: bytes, depth: int) -> Iterator[NumberArray]:
         for values in images(content):
-            yield NumberArray(place, values, is_image=True)
+            yield NumberArray(location, values, is_image=True)
         if content.startswith(b"\x89PNG"):
-            yield from self.read(place, content[content.rindex(b"IEND") + 8 :], depth + 1)
+            yield from self.read(location, content[content.rindex(b"IEND") + 8 :], depth + 1)
 
 
 @dataclass(frozen=True)
@@ -301,12 +301,12 @@ _ENCODED: tuple[tuple[re.Pattern[str], Callable[[str], bytes]], ...] = (
 _PICKLED_NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
 
 
-def _nested_location(place: str, name: str) -> str:
+def _nested_location(location: str, name: str) -> str:
     """The location of an item within another location."""
     plain = "".join(letter if letter.isprintable() else "?" for letter in name)
     if not plain:
-        return place
-    return f"{place}.{plain}" if ": " in place else f"{place}: {plain}"
+        return location
+    return f"{location}.{plain}" if ": " in location else f"{location}: {plain}"
 
 
 def _as_text(content: bytes) -> str | None:
@@ -322,5 +322,5 @@ def _belongs_to_tree(member: str, tree: Any, members: list[zipfile.ZipInfo]) -> 
     """Whether a member of a torch archive was read with its tensors."""
     if "/data/" not in member:
         return member.endswith(("/data.pkl", "/version", "/byteorder", "/serialization_id", "/.format_version"))
-    known = {value.untyped_storage().data_ptr() for _, value in leaves(tree) if isinstance(value, Tensor)}
-    return sum("/data/" in other.filename for other in members) <= len(known)
+    storages = {value.untyped_storage().data_ptr() for _, value in leaves(tree) if isinstance(value, Tensor)}
+    return sum("/data/" in other.filename for other in members) <= len(storages)

@@ -53,22 +53,22 @@ def _with_panels(pixels: Pixels) -> Iterator[Pixels]:
 def panels(pixels: Pixels) -> Iterator[Pixels]:
     """The picture (H, W), and the rectangles in it that lines of the background colour separate."""
     yield pixels
-    waiting, count = [(pixels, 0)], 0
-    while waiting and count < _MAX_PANELS:
-        part, depth = waiting.pop()
-        pieces = [part]
+    pending, count = [(pixels, 0)], 0
+    while pending and count < _MAX_PANELS:
+        picture, depth = pending.pop()
+        segments = [picture]
         for axis in (0, 1):
-            pieces = [piece for whole in pieces for piece in _split_at_background(whole, axis)]
-        for piece in pieces:
-            if piece.shape != part.shape and min(piece.shape) >= _MIN_SIDE:
+            segments = [segment for region in segments for segment in _split_at_background(region, axis)]
+        for segment in segments:
+            if segment.shape != picture.shape and min(segment.shape) >= _MIN_SIDE:
                 count += 1
-                yield piece
+                yield segment
                 if depth < 3:
-                    waiting.append((piece, depth + 1))
+                    pending.append((segment, depth + 1))
 
 
-def _split_at_background(part: Pixels, axis: int) -> list[Pixels]:
+def _split_at_background(pixels: Pixels, axis: int) -> list[Pixels]:
     """The segments between rows (axis 0) or columns (1) that have the colour of the first pixel."""
-    filled = (np.abs(part - part[0, 0]) > 1e-6).any(1 - axis)
+    filled = (np.abs(pixels - pixels[0, 0]) > 1e-6).any(1 - axis)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], filled, [False]]).astype(np.int8)))
-    return [part.take(range(start, end), axis) for start, end in zip(edges[::2], edges[1::2], strict=True)]
+    return [pixels.take(range(start, end), axis) for start, end in zip(edges[::2], edges[1::2], strict=True)]

@@ -79,9 +79,9 @@ class Hits(NamedTuple):
         return len(self.position)
 
     @classmethod
-    def concatenate(cls, parts: Sequence[Hits]) -> Hits:
+    def concatenate(cls, sets: Sequence[Hits]) -> Hits:
         """All hits of several sets."""
-        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        return cls(*(np.concatenate(column) for column in zip(*sets, strict=True)))
 
     def select(self, index: NDArray[Any]) -> Hits:
         """The hits at `index`."""
@@ -120,25 +120,25 @@ class MatchedRectangle(NamedTuple):
     scale: float
 
 
-def resolve_overlaps(stream: NumberSequence, parts: Iterable[MatchedRectangle]) -> Iterator[Match]:
+def resolve_overlaps(sequence: NumberSequence, rectangles: Iterable[MatchedRectangle]) -> Iterator[Match]:
     """The samples that rectangles belong to; of overlapping ones that with the most values."""
-    claimed = np.zeros(len(stream.values), np.bool_)
-    for part in sorted(parts, key=lambda part: (-part.values, part.distance)):
-        rows, columns = np.arange(part.top, part.bottom), np.arange(part.left, part.right)
-        where = (part.origin + rows[:, None] * part.stride + columns).reshape(-1)
-        if claimed[where].mean() > 0.5:
+    claimed = np.zeros(len(sequence.values), np.bool_)
+    for rectangle in sorted(rectangles, key=lambda rectangle: (-rectangle.values, rectangle.distance)):
+        rows, columns = np.arange(rectangle.top, rectangle.bottom), np.arange(rectangle.left, rectangle.right)
+        positions = (rectangle.origin + rows[:, None] * rectangle.stride + columns).reshape(-1)
+        if claimed[positions].mean() > 0.5:
             continue
-        claimed[where] = True
-        whole = part.values == part.layout.pixels.size and part.layout.has_full_rows
+        claimed[positions] = True
+        is_complete = rectangle.values == rectangle.layout.pixels.size and rectangle.layout.has_full_rows
         values = None
-        if not whole:
-            values = np.zeros(prod(part.target.shape), np.bool_)
-            values[part.layout.pixels[part.top : part.bottom, part.left : part.right]] = True
-        yield Match(stream.location_of(int(where[0])), part.target, part.label, part.scale, values)
+        if not is_complete:
+            values = np.zeros(prod(rectangle.target.shape), np.bool_)
+            values[rectangle.layout.pixels[rectangle.top : rectangle.bottom, rectangle.left : rectangle.right]] = True
+        yield Match(sequence.location_of(int(positions[0])), rectangle.target, rectangle.label, rectangle.scale, values)
 
 
 def rectangles_around(
-    stream: NumberSequence, target: SearchTarget, shapes: Sequence[SampleLayout], hits: Hits
+    sequence: NumberSequence, target: SearchTarget, shapes: Sequence[SampleLayout], hits: Hits
 ) -> Iterator[MatchedRectangle]:
     """Rectangles of a target's samples around hits."""
     size = target.run_length
@@ -149,18 +149,18 @@ def rectangles_around(
             (layout.pixels.shape, layout.runs_within_rows(size) and layout.pixels.shape[0] > 1), []
         ).append(number)
     for (_, in_rows), numbers in groups.items():
-        search = _Comparison(stream, target, {number: shapes[number] for number in numbers}, size, in_rows)
-        some = hits.select(np.flatnonzero(np.isin(hits.layout, numbers)))
+        search = _Comparison(sequence, target, {number: shapes[number] for number in numbers}, size, in_rows)
+        group_hits = hits.select(np.flatnonzero(np.isin(hits.layout, numbers)))
         # Most samples are contiguous; only hits outside of these are compared at other strides.
         for strides in search.strides():
-            parts = list(search.compared(search.candidates(some, strides)))
-            yield from parts
-            ends = np.zeros(len(stream.values) + 1, np.int64)
-            for part in parts:
-                if part.values == part.layout.pixels.size and part.stride == search.form[1]:
-                    ends[part.origin] += 1
-                    ends[part.origin + part.values] -= 1
-            some = some.select(np.flatnonzero(ends.cumsum()[some.position] == 0))
+            rectangles = list(search.compared(search.candidates(group_hits, strides)))
+            yield from rectangles
+            ends = np.zeros(len(sequence.values) + 1, np.int64)
+            for rectangle in rectangles:
+                if rectangle.values == rectangle.layout.pixels.size and rectangle.stride == search.form[1]:
+                    ends[rectangle.origin] += 1
+                    ends[rectangle.origin + rectangle.values] -= 1
+            group_hits = group_hits.select(np.flatnonzero(ends.cumsum()[group_hits.position] == 0))
 
 
 class _Candidates(NamedTuple):
@@ -181,9 +181,9 @@ class _Candidates(NamedTuple):
     at: Integers
 
     @classmethod
-    def unique(cls, parts: Sequence[tuple[NDArray[Any], ...]]) -> _Candidates:
+    def unique(cls, sets: Sequence[tuple[NDArray[Any], ...]]) -> _Candidates:
         """The distinct candidates of several sets of columns."""
-        columns = [np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True)]
+        columns = [np.concatenate(column).astype(np.int64) for column in zip(*sets, strict=True)]
         _, first = np.unique(np.stack(columns[:4], 1), axis=0, return_index=True)
         return cls(*(column[first] for column in columns))
 
@@ -239,18 +239,18 @@ class _Comparison:
 
     def candidates(self, hits: Hits, strides: Integers) -> _Candidates:
         """Samples whose second run matches, too: in an adjacent row, or next to the first run."""
-        found = []
+        confirmed = []
         chunk = max(_CHUNK, _MAX_VALUES // (2 * self.size * max(1, len(strides))))
         for start in range(0, len(hits) if len(strides) else 0, chunk):
-            some = hits.select(np.arange(start, min(start + chunk, len(hits))))
-            labels, row = np.unique(some.label, return_inverse=True)
+            chunk_hits = hits.select(np.arange(start, min(start + chunk, len(hits))))
+            labels, row = np.unique(chunk_hits.label, return_inverse=True)
             x = self.target.flat(labels)
-            for second, step in self._second(some.at):
-                runs = np.stack([some.at, second], 1)[..., None] + np.arange(self.size)
-                known = x[row[:, None], self._order[some.layout[:, None], runs.reshape(len(runs), -1)]]
-                found.append(self._confirmed(some, known.astype(np.float64), step, strides))
+            for second, step in self._second(chunk_hits.at):
+                runs = np.stack([chunk_hits.at, second], 1)[..., None] + np.arange(self.size)
+                known = x[row[:, None], self._order[chunk_hits.layout[:, None], runs.reshape(len(runs), -1)]]
+                confirmed.append(self._confirmed(chunk_hits, known.astype(np.float64), step, strides))
         empty = np.zeros(0, np.int64)
-        return _Candidates.unique(found or [(empty,) * 5])
+        return _Candidates.unique(confirmed or [(empty,) * 5])
 
     def _second(self, at: Integers) -> Iterator[tuple[Integers, Integers]]:
         """Starts of second runs in a layout on either side, and their distance from the first in rows or values.
@@ -297,24 +297,31 @@ class _Comparison:
         """Candidates that are complete, and of the others the largest matching rectangle."""
         rows, columns = self.form
         for start in range(0, len(candidates.origin), _CHUNK):
-            some = _Candidates(*(column[start : start + _CHUNK] for column in candidates))
-            x = self._samples(some.label, some.layout).reshape(-1, rows, columns)
-            there = some.origin[:, None, None] + np.arange(rows)[:, None] * some.stride[:, None, None]
-            there = there + np.arange(columns)
-            y = self._numbers(there)
-            inside = (there >= 0) & (there < len(self.stream.values)) & np.isfinite(y)
+            chunk = _Candidates(*(column[start : start + _CHUNK] for column in candidates))
+            x = self._samples(chunk.label, chunk.layout).reshape(-1, rows, columns)
+            positions = chunk.origin[:, None, None] + np.arange(rows)[:, None] * chunk.stride[:, None, None]
+            positions = positions + np.arange(columns)
+            y = self._numbers(positions)
+            inside = (positions >= 0) & (positions < len(self.stream.values)) & np.isfinite(y)
             distance, scale = _distance(x.reshape(len(x), -1), np.where(inside, y, 0.0).reshape(len(x), -1))
             complete = inside.all((1, 2)) & (distance < TOLERANCE)
-            rest = np.flatnonzero(~complete)
-            found = [(i, (0, rows, 0, columns), float(distance[i]), float(scale[i])) for i in np.flatnonzero(complete)]
+            incomplete = np.flatnonzero(~complete)
+            matches = [
+                (i, (0, rows, 0, columns), float(distance[i]), float(scale[i])) for i in np.flatnonzero(complete)
+            ]
             pieces = largest_rectangles(
-                x[rest], y[rest], inside[rest], some.at[rest], self.size, prod(self.target.shape)
+                x[incomplete],
+                y[incomplete],
+                inside[incomplete],
+                chunk.at[incomplete],
+                self.size,
+                prod(self.target.shape),
             )
-            found += [(rest[i], *others) for i, *others in pieces]
-            for i, box, apart, relative in found:
-                values, layout = (box[1] - box[0]) * (box[3] - box[2]), self.layouts[int(some.layout[i])]
-                spot = int(some.label[i]), int(some.origin[i]), int(some.stride[i])
-                yield MatchedRectangle(values, apart, self.target, layout, *spot, *box, relative)
+            matches += [(incomplete[i], *others) for i, *others in pieces]
+            for i, box, apart, relative in matches:
+                values, layout = (box[1] - box[0]) * (box[3] - box[2]), self.layouts[int(chunk.layout[i])]
+                location = int(chunk.label[i]), int(chunk.origin[i]), int(chunk.stride[i])
+                yield MatchedRectangle(values, apart, self.target, layout, *location, *box, relative)
 
 
 def _distance(x: Floats, y: Floats) -> tuple[Floats, Floats]:

@@ -34,10 +34,10 @@ def as_numbers(content: bytes) -> Iterator[Numbers]:
 
 def leaves(tree: Any) -> Iterator[tuple[tuple[str, ...], Tensor | Numbers | bytes | str]]:
     """Tensors, arrays, texts, bytes and lists of numbers in nested containers, with their keys."""
-    waiting: list[tuple[tuple[str, ...], Any]] = [((), tree)]
+    pending: list[tuple[tuple[str, ...], Any]] = [((), tree)]
     seen: set[int] = set()
-    while waiting:
-        keys, value = waiting.pop()
+    while pending:
+        keys, value = pending.pop()
         if isinstance(value, (Tensor, np.ndarray)):
             yield keys, value
         elif isinstance(value, (bytes, bytearray)):
@@ -51,7 +51,7 @@ def leaves(tree: Any) -> Iterator[tuple[tuple[str, ...], Tensor | Numbers | byte
             numbers = [float(item) for _, item in entries if isinstance(item, Real)]
             if numbers:
                 yield keys, np.array(numbers)
-            waiting += [entry for entry in reversed(entries) if not isinstance(entry[1], Real)]
+            pending += [entry for entry in reversed(entries) if not isinstance(entry[1], Real)]
 
 
 def dense(value: Tensor) -> Tensor | None:
@@ -68,8 +68,8 @@ def dense(value: Tensor) -> Tensor | None:
         value = value.to_dense()
     if value.is_quantized:
         value = value.dequantize()
-    whole = value.new_empty(0).set_(value.untyped_storage())
-    return value if value.numel() <= whole.numel() else whole
+    storage = value.new_empty(0).set_(value.untyped_storage())
+    return value if value.numel() <= storage.numel() else storage
 
 
 def array_of(value: Tensor) -> Numbers:
@@ -77,5 +77,5 @@ def array_of(value: Tensor) -> Numbers:
     value = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
     if value.dtype.is_floating_point and value.dtype not in (torch.float16, torch.float32, torch.float64):
         value = value.float()
-    found: Numbers = value.resolve_neg().numpy()
-    return found
+    array: Numbers = value.resolve_neg().numpy()
+    return array

@@ -58,10 +58,10 @@ def _distances(x: Floats, y: Floats, boxes: Integers, inside: NDArray[np.bool_])
     xx = _sums(x * x, boxes) - of_x**2 / count
     yy = _sums(y * y, boxes) - of_y**2 / count
     xy = _sums(x * y, boxes) - of_x * of_y / count
-    sound = (xx > 1e-9) & (yy > 1e-9) & (_sums(inside, boxes) == count)
-    cosine = np.abs(xy) / np.sqrt(np.where(sound, xx * yy, 1.0))
-    scale = np.sqrt(np.where(sound, yy / np.where(sound, xx, 1.0), 0.0))
-    return np.where(sound, np.sqrt(np.clip(2 - 2 * cosine, 0, None)), np.inf), scale
+    valid = (xx > 1e-9) & (yy > 1e-9) & (_sums(inside, boxes) == count)
+    cosine = np.abs(xy) / np.sqrt(np.where(valid, xx * yy, 1.0))
+    scale = np.sqrt(np.where(valid, yy / np.where(valid, xx, 1.0), 0.0))
+    return np.where(valid, np.sqrt(np.clip(2 - 2 * cosine, 0, None)), np.inf), scale
 
 
 def largest_rectangles(
@@ -79,30 +79,36 @@ def largest_rectangles(
     """
     boxes = _boxes(*x.shape[1:])
     values = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
-    large = (values >= max(MIN_VALUES, whole * MIN_SHARE)) & (boxes[:, 3] - boxes[:, 2] > 1)
-    boxes, values = boxes[large], values[large]
+    is_large = (values >= max(MIN_VALUES, whole * MIN_SHARE)) & (boxes[:, 3] - boxes[:, 2] > 1)
+    boxes, values = boxes[is_large], values[is_large]
     if not len(boxes) or not len(x):
         return
     x, y, scale = _aligned(x, y, at, size)
     promising = _resembling(x, y, inside, int(values.min()))
     x, y, inside, scale = x[promising], np.where(inside, y, 0.0)[promising], inside[promising], scale[promising]
     distance, relative = _distances(x, y, boxes, inside)
-    near = np.flatnonzero((distance < TOLERANCE).any(1))
-    promising, x, y, inside, scale = promising[near], x[near], y[near], inside[near], scale[near]
-    distance, relative = distance[near], relative[near]
+    near_indices = np.flatnonzero((distance < TOLERANCE).any(1))
+    promising, x, y, inside, scale = (
+        promising[near_indices],
+        x[near_indices],
+        y[near_indices],
+        inside[near_indices],
+        scale[near_indices],
+    )
+    distance, relative = distance[near_indices], relative[near_indices]
     steps = np.zeros_like(x)
     steps[..., 1:] = np.abs(np.diff(x)) > 0.02
     # The first column has no difference to a left neighbour.
     narrower = boxes + np.array([0, 0, 1, 0])
-    apart, _ = _distances(_to_the_left(x), _to_the_left(y), narrower, inside)
-    telling = (_sums(steps, narrower) >= _LEAST_STEPS) & (apart < _TOLERANCE_OF_STEPS)
-    amount = np.where((distance < TOLERANCE) & telling, values, 0)
+    step_distance, _ = _distances(_to_the_left(x), _to_the_left(y), narrower, inside)
+    is_distinctive = (_sums(steps, narrower) >= _LEAST_STEPS) & (step_distance < _TOLERANCE_OF_STEPS)
+    amount = np.where((distance < TOLERANCE) & is_distinctive, values, 0)
     for i in np.flatnonzero(amount.max(1)):
         for best in np.argsort(-amount[i], kind="stable")[: min(_MOST_BOXES, np.count_nonzero(amount[i]))]:
             top, bottom, left, right = (int(edge) for edge in boxes[best])
             if _varies_in_both_directions(x[i, top:bottom, left:right]):
-                spot = (top, bottom, left, right)
-                yield int(promising[i]), spot, float(distance[i, best]), float(relative[i, best] * scale[i])
+                box = (top, bottom, left, right)
+                yield int(promising[i]), box, float(distance[i, best]), float(relative[i, best] * scale[i])
                 break
 
 

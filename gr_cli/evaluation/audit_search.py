@@ -48,37 +48,37 @@ _SCALES = range(2, 10)  # factors of enlarged images
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
-def find_samples(targets: Sequence[SearchTarget], streams: Iterable[NumberSequence]) -> Iterator[Match]:
+def find_samples(targets: Sequence[SearchTarget], sequences: Iterable[NumberSequence]) -> Iterator[Match]:
     """Occurrences of samples of `targets`, all of one shape, in the sequences; of overlapping ones the largest."""
-    tables = [_RunIndex(target) for target in targets]
-    sizes = {table.size for table in tables}
-    for stream in streams:
-        parts: list[MatchedRectangle] = []
-        waiting: list[tuple[_RunIndex, Hits]] = []
+    indices = [_RunIndex(target) for target in targets]
+    sizes = {index.size for index in indices}
+    for sequence in sequences:
+        rectangles: list[MatchedRectangle] = []
+        pending: list[tuple[_RunIndex, Hits]] = []
         for size in sizes:
-            for position, coordinates in _runs(stream.values, size):
+            for position, coordinates in _runs(sequence.values, size):
                 keys = _keys(coordinates)
                 looked_up = [
-                    (table, table.look_up(keys, coordinates, position)) for table in tables if table.size == size
+                    (index, index.look_up(keys, coordinates, position)) for index in indices if index.size == size
                 ]
-                waiting += [(table, hits) for table, hits in looked_up if len(hits)]
-                if sum(len(hits) for _, hits in waiting) > _MAX_HITS:
-                    parts += _rectangles_around_hits(stream, waiting)
-                    waiting = []
-        parts += _rectangles_around_hits(stream, waiting)
-        if parts:
-            yield from resolve_overlaps(stream, parts)
+                pending += [(index, hits) for index, hits in looked_up if len(hits)]
+                if sum(len(hits) for _, hits in pending) > _MAX_HITS:
+                    rectangles += _rectangles_around_hits(sequence, pending)
+                    pending = []
+        rectangles += _rectangles_around_hits(sequence, pending)
+        if rectangles:
+            yield from resolve_overlaps(sequence, rectangles)
 
 
 def _rectangles_around_hits(
-    stream: NumberSequence, found: Sequence[tuple[_RunIndex, Hits]]
+    sequence: NumberSequence, hits_of_indices: Sequence[tuple[_RunIndex, Hits]]
 ) -> Iterator[MatchedRectangle]:
     """Rectangles of samples around hits."""
-    by_table: dict[_RunIndex, list[Hits]] = {}
-    for table, hits in found:
-        by_table.setdefault(table, []).append(hits)
-    for table, several in by_table.items():
-        yield from rectangles_around(stream, table.target, table.layouts, Hits.concatenate(several))
+    by_index: dict[_RunIndex, list[Hits]] = {}
+    for index, hits in hits_of_indices:
+        by_index.setdefault(index, []).append(hits)
+    for index, several in by_index.items():
+        yield from rectangles_around(sequence, index.target, index.layouts, Hits.concatenate(several))
 
 
 @cache
@@ -94,9 +94,9 @@ def _normalized_coordinates(runs: NDArray[np.float32]) -> tuple[Floats, NDArray[
     """Coordinates (n, size - 1) of runs (n, size) at unit length, the first positive; and a mask (n,) of valid runs."""
     coordinates = runs @ _directions(runs.shape[1])
     length = np.sqrt(np.einsum("ij,ij->i", coordinates, coordinates))
-    sound = np.isfinite(length) & (length > 0)
-    coordinates = coordinates[sound] / (length[sound] * np.where(coordinates[sound, 0] < 0, -1, 1))[:, None]
-    return coordinates, sound
+    valid = np.isfinite(length) & (length > 0)
+    coordinates = coordinates[valid] / (length[valid] * np.where(coordinates[valid, 0] < 0, -1, 1))[:, None]
+    return coordinates, valid
 
 
 def _runs(values: NDArray[np.generic], size: int) -> Iterator[tuple[Integers, Floats]]:
@@ -104,13 +104,13 @@ def _runs(values: NDArray[np.generic], size: int) -> Iterator[tuple[Integers, Fl
     wide = values.dtype.itemsize > 4 or (values.dtype.kind in "iu" and values.dtype.itemsize == 4)
     for start in range(0, len(values) - size + 1, _CHUNK):
         with np.errstate(all="ignore"):
-            part = values[start : start + _CHUNK + size - 1].astype(np.float64 if wide else np.float32)
-            changes = np.concatenate([[0], np.cumsum(part[1:] != part[:-1])])
+            block = values[start : start + _CHUNK + size - 1].astype(np.float64 if wide else np.float32)
+            changes = np.concatenate([[0], np.cumsum(block[1:] != block[:-1])])
             position = np.flatnonzero(changes[size - 1 :] - changes[: len(changes) - size + 1] >= _MIN_CHANGES)
             if len(position):
-                runs = sliding_window_view(part, size)[position]
-                coordinates, sound = _normalized_coordinates((runs - runs[:, :1]).astype(np.float32))
-                yield position[sound] + start, coordinates
+                runs = sliding_window_view(block, size)[position]
+                coordinates, valid = _normalized_coordinates((runs - runs[:, :1]).astype(np.float32))
+                yield position[valid] + start, coordinates
 
 
 def _cells(coordinates: Floats) -> NDArray[np.float32]:
@@ -133,10 +133,10 @@ def _all_keys(coordinates: Floats) -> tuple[Integers, Integers]:
         cell = column.astype(np.int64)
         within = column - cell
         step = np.where(within < _NOISE / _CELL, -1, np.where(within > 1 - _NOISE / _CELL, 1, 0))
-        beside = step[rows] != 0
+        near_edge = step[rows] != 0
         keys = keys * _CELLS
-        keys = np.concatenate([keys + cell[rows], (keys + (cell + step)[rows])[beside]])
-        rows = np.concatenate([rows, rows[beside]])
+        keys = np.concatenate([keys + cell[rows], (keys + (cell + step)[rows])[near_edge]])
+        rows = np.concatenate([rows, rows[near_edge]])
     return keys, rows
 
 
@@ -153,8 +153,8 @@ class _RunIndex:
                 row, at = _distinctive_runs(x[:, layout.flat], layout, self.size, contrast)
                 index = at[:, None] + np.arange(self.size)
                 runs = x[row[:, None], layout.flat[index]]
-                shapes, sound = _normalized_coordinates(runs - runs[:, :1])
-                row, at = row[sound], at[sound]
+                shapes, valid = _normalized_coordinates(runs - runs[:, :1])
+                row, at = row[valid], at[valid]
                 chosen.append((labels[row], np.full(len(row), number), at, shapes.astype(np.float16)))  # type: ignore[arg-type]
         label, layout_, at_, shape = (np.concatenate(column) for column in zip(*chosen, strict=True))
         self._label, self._layout, self._at, self._shape = label, layout_, at_, shape
@@ -180,18 +180,18 @@ class _RunIndex:
         first = np.searchsorted(self._keys, keys[likely])
         count = np.searchsorted(self._keys, keys[likely], side="right") - first
         count[count > _MAX_RUNS_PER_CELL] = 0
-        there = np.repeat(likely, count)
-        steps = np.arange(len(there)) - np.repeat(np.cumsum(count) - count, count)
+        candidates = np.repeat(likely, count)
+        steps = np.arange(len(candidates)) - np.repeat(np.cumsum(count) - count, count)
         rows = self._rows[np.repeat(first, count) + steps]
-        shapes, theirs = self._shape[rows].astype(np.float32), coordinates[there]
-        cosine = np.abs(np.einsum("ij,ij->i", shapes, theirs))
+        shapes, coordinates_there = self._shape[rows].astype(np.float32), coordinates[candidates]
+        cosine = np.abs(np.einsum("ij,ij->i", shapes, coordinates_there))
         near = np.flatnonzero(cosine > 1 - _TOLERANCE**2 / 2)
-        near = near[np.lexsort((-cosine[near], there[near]))]
-        begins = np.concatenate([[True], np.diff(there[near]) > 0])[: len(near)]
+        near = near[np.lexsort((-cosine[near], candidates[near]))]
+        begins = np.concatenate([[True], np.diff(candidates[near]) > 0])[: len(near)]
         rank = np.arange(len(near)) - np.maximum.accumulate(np.where(begins, np.arange(len(near)), 0))
         near = near[rank < _MAX_NEIGHBOURS]
         rows = rows[near]
-        return Hits(position[there[near]], self._label[rows], self._layout[rows], self._at[rows])
+        return Hits(position[candidates[near]], self._label[rows], self._layout[rows], self._at[rows])
 
 
 def _distinctive_runs(x: Floats, layout: SampleLayout, size: int, contrast: Floats) -> tuple[Integers, Integers]:
@@ -204,22 +204,22 @@ def _distinctive_runs(x: Floats, layout: SampleLayout, size: int, contrast: Floa
     variance = (square[:, size:] - square[:, :-size]) / size - np.square(mean)
     varied = steps[:, size - 1 :] - steps[:, : steps.shape[1] - size + 1] >= _MIN_CHANGES
     variance[~varied | (variance < np.square(contrast)[:, None])] = 0
-    rows, places = [], []
+    rows, starts_of_runs = [], []
     for starts in layout.run_starts(size):
         best = starts[variance[:, starts].argmax(1)]
-        sound = np.flatnonzero(variance[np.arange(len(x)), best] > 0)
-        rows.append(sound)
-        places.append(best[sound])
-    return np.concatenate(rows), np.concatenate(places)
+        valid = np.flatnonzero(variance[np.arange(len(x)), best] > 0)
+        rows.append(valid)
+        starts_of_runs.append(best[valid])
+    return np.concatenate(rows), np.concatenate(starts_of_runs)
 
 
 # --- sequences to search
 
 
-def number_sequences(found: Iterable[NumberArray], shape: tuple[int, ...]) -> Iterator[NumberSequence]:
+def number_sequences(arrays_of_files: Iterable[NumberArray], shape: tuple[int, ...]) -> Iterator[NumberSequence]:
     """All orders in which samples of `shape` may be stored in arrays; small arrays of a file are also joined."""
     size = int(np.prod(shape))
-    for _, arrays in groupby(found, lambda array: array.location.partition(": ")[0]):
+    for _, arrays in groupby(arrays_of_files, lambda array: array.location.partition(": ")[0]):
         small: list[NumberArray] = []
         for array in arrays:
             orders = _value_sequences(array.values, shape)

@@ -135,12 +135,12 @@ class Evaluation(ABC):
 
 def evaluation_classes() -> list[type[Evaluation]]:
     """All evaluation classes in the modules of `gr_cli.evaluation.measures`, sorted by module and name."""
-    found = []
+    classes = []
     for module in sorted(info.name for info in iter_modules(measures.__path__, f"{measures.__name__}.")):
-        defined = getmembers(import_module(module), isclass)
-        own = [item for _, item in defined if issubclass(item, Evaluation) and item.__module__ == module]
-        found += [item for item in own if not isabstract(item)]
-    return found
+        members = getmembers(import_module(module), isclass)
+        definitions = [item for _, item in members if issubclass(item, Evaluation) and item.__module__ == module]
+        classes += [item for item in definitions if not isabstract(item)]
+    return classes
 
 
 def prepare_evaluations(experiment: Experiment) -> list[Evaluation]:

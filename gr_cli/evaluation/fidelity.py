@@ -17,7 +17,7 @@ _MAX_DISTANCES = 1 << 21  # distances in memory at a time
 
 @dataclass(frozen=True)
 class PRDC:
-    """Precision, recall, density and coverage by k-nearest-neighbour manifolds; None where there are too few samples.
+    """Precision, recall, density and coverage; None where there are too few samples.
 
     Attributes:
         precision: Share of generated samples within the real manifold (Kynkäänniemi et al. 2019).
@@ -53,32 +53,34 @@ class NeighbourhoodManifold:
         self.squared_radii = self.points.new_full((len(points),), -1.0)
         if not self.is_empty:
             # k + 1, because the nearest neighbour is the point itself.
-            parts = [
-                _squared_distances(part, self.points).topk(k + 1, largest=False).values[:, -1]
-                for part in _point_blocks(self.points, len(points))
+            radii = [
+                _squared_distances(block, self.points).topk(k + 1, largest=False).values[:, -1]
+                for block in _point_blocks(self.points, len(points))
             ]
-            self.squared_radii = torch.cat(parts)
+            self.squared_radii = torch.cat(radii)
 
 
 def prdc(real: NeighbourhoodManifold, generated: NeighbourhoodManifold) -> PRDC:
     """Precision, recall, density and coverage of generated samples."""
     n, m = len(real.points), len(generated.points)
-    held, holds, recalled = (torch.zeros(size, dtype=torch.long, device=real.points.device) for size in (m, n, n))
-    first = 0
-    for part in _point_blocks(real.points, m):
-        last = first + len(part)
-        squares = _squared_distances(part, generated.points)
-        inside = squares <= real.squared_radii[first:last].unsqueeze(1)
-        held += inside.sum(0)  # real hyperspheres around each generated sample
-        holds[first:last] = inside.sum(1)  # generated samples in each real hypersphere
-        # in how many balls around generated samples each real sample lies
-        recalled[first:last] = (squares <= generated.squared_radii).sum(1)
-        first = last
+    num_real_spheres, num_generated_within, num_generated_spheres = (
+        torch.zeros(size, dtype=torch.long, device=real.points.device) for size in (m, n, n)
+    )
+    start = 0
+    for block in _point_blocks(real.points, m):
+        stop = start + len(block)
+        distances = _squared_distances(block, generated.points)
+        inside = distances <= real.squared_radii[start:stop].unsqueeze(1)
+        num_real_spheres += inside.sum(0)  # real hyperspheres around each generated sample
+        num_generated_within[start:stop] = inside.sum(1)  # generated samples in each real hypersphere
+        # Hyperspheres of generated samples around each real sample.
+        num_generated_spheres[start:stop] = (distances <= generated.squared_radii).sum(1)
+        start = stop
     return PRDC(
-        precision=None if real.is_empty or m == 0 else _mean(held > 0),
-        recall=None if generated.is_empty or n == 0 else _mean(recalled > 0),
-        density=None if real.is_empty or m == 0 else _mean(held) / real.k,
-        coverage=None if real.is_empty else _mean(holds > 0),
+        precision=None if real.is_empty or m == 0 else _mean(num_real_spheres > 0),
+        recall=None if generated.is_empty or n == 0 else _mean(num_generated_spheres > 0),
+        density=None if real.is_empty or m == 0 else _mean(num_real_spheres) / real.k,
+        coverage=None if real.is_empty else _mean(num_generated_within > 0),
     )
 
 
@@ -99,10 +101,10 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float | None:
         covariances.append(centred.T @ centred / (len(points) - 1))
     root = _matrix_sqrt(covariances[0])
     # C C' has the eigenvalues of the symmetric C^(1/2) C' C^(1/2).
-    shared = torch.linalg.eigvalsh(root @ covariances[1] @ root).clamp(min=0).sqrt().sum()
-    between = (means[0] - means[1]).square().sum()
-    found: float = (between + covariances[0].trace() + covariances[1].trace() - 2 * shared).item()
-    return max(0.0, found)
+    covariance_term = torch.linalg.eigvalsh(root @ covariances[1] @ root).clamp(min=0).sqrt().sum()
+    mean_term = (means[0] - means[1]).square().sum()
+    distance: float = (mean_term + covariances[0].trace() + covariances[1].trace() - 2 * covariance_term).item()
+    return max(0.0, distance)
 
 
 def normalized_entropy(counts: Tensor) -> float | None:
@@ -126,17 +128,17 @@ def _matrix_sqrt(matrix: Tensor) -> Tensor:
     return root
 
 
-def _mean(found: Tensor) -> float:
-    return found.double().mean().item()
+def _mean(values: Tensor) -> float:
+    return values.double().mean().item()
 
 
-def _squared_distances(some: Tensor, points: Tensor) -> Tensor:
+def _squared_distances(left: Tensor, right: Tensor) -> Tensor:
     """Squared distances (N, M) between two sets of points."""
-    both = some.square().sum(1, keepdim=True) + points.square().sum(1)
-    return torch.addmm(both, some, points.T, alpha=-2).clamp_(min=0)
+    squared_norms = left.square().sum(1, keepdim=True) + right.square().sum(1)
+    return torch.addmm(squared_norms, left, right.T, alpha=-2).clamp_(min=0)
 
 
 def _point_blocks(points: Tensor, others: int) -> tuple[Tensor, ...]:
     """The points in blocks whose distances to `others` points fit into memory."""
-    found: tuple[Tensor, ...] = points.split(max(1, _MAX_DISTANCES // max(1, others)))
-    return found
+    blocks: tuple[Tensor, ...] = points.split(max(1, _MAX_DISTANCES // max(1, others)))
+    return blocks

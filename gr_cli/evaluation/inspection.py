@@ -81,68 +81,68 @@ def inspect_benchmark(settings: Settings, root: Path) -> Inspection:
     benchmark = load_benchmark(settings)
     name = settings.choices.get("benchmark", "benchmark")
     # Tasks may share samples under different transforms: each set is read once.
-    extremes = {
-        _sample_set_key(part): _channel_range(part)
-        for part in _distinct_sample_sets(task.train for task in benchmark.tasks)
+    ranges = {
+        _sample_set_key(samples): _channel_range(samples)
+        for samples in _distinct_sample_sets(task.train for task in benchmark.tasks)
     }
     warnings = [
         *_imbalance_warnings(benchmark.tasks),
         *_duplicate_warnings(benchmark.tasks),
-        *_constant_channel_warnings(list(extremes.values())),
+        *_constant_channel_warnings(list(ranges.values())),
     ]
     folder = root / "inspect" / f"{name}-{short_hash([settings.config['benchmark'], settings.seed])}"
     picture = _draw_samples(benchmark, name, folder) if benchmark.spec.has_preview else None
     tasks = "1 task" if len(benchmark.tasks) == 1 else f"{len(benchmark.tasks)} tasks"
     title = f"{name} · {tasks} · seed {settings.seed}"
-    facts = tuple(_task_summary(task, extremes[_sample_set_key(task.train)]) for task in benchmark.tasks)
-    return Inspection(title, _benchmark_properties(benchmark), facts, tuple(warnings), picture)
+    summaries = tuple(_task_summary(task, ranges[_sample_set_key(task.train)]) for task in benchmark.tasks)
+    return Inspection(title, _benchmark_properties(benchmark), summaries, tuple(warnings), picture)
 
 
 def _benchmark_properties(benchmark: Benchmark) -> tuple[str, ...]:
     spec = benchmark.spec
     dtype = str(benchmark.tasks[0].train.store.dtype).removeprefix("torch.")
-    bounds = "unbounded" if spec.value_range is None else f"in [{spec.value_range[0]:g}, {spec.value_range[1]:g}]"
+    value_range = "unbounded" if spec.value_range is None else f"in [{spec.value_range[0]:g}, {spec.value_range[1]:g}]"
     sizes = ", ".join(map(str, spec.categories))
-    codes = (f"{spec.num_numeric} numbers and categories of {sizes} values",) if spec.categories else ()
-    return f"shape {spec.shape}", f"stored as {dtype}", f"values {bounds}", *codes
+    categories = (f"{spec.num_numeric} numbers and categories of {sizes} values",) if spec.categories else ()
+    return f"shape {spec.shape}", f"stored as {dtype}", f"values {value_range}", *categories
 
 
-def _task_summary(task: Task, extremes: _ValueRange) -> TaskSummary:
-    held_out = 0 if task.validation is None else len(task.validation)
-    low, high = float(extremes.low.min()), float(extremes.high.max())
-    return TaskSummary(_join_names(task.classes), len(task.train), held_out, len(task.test), low, high)
+def _task_summary(task: Task, value_range: _ValueRange) -> TaskSummary:
+    num_validation = 0 if task.validation is None else len(task.validation)
+    low, high = float(value_range.low.min()), float(value_range.high.max())
+    return TaskSummary(_join_names(task.classes), len(task.train), num_validation, len(task.test), low, high)
 
 
 def _join_names(names: Sequence[object]) -> str:
-    more = f", ... ({len(names)})" if len(names) > _MAX_NAMES else ""
-    return ", ".join(map(str, names[:_MAX_NAMES])) + more
+    rest = f", ... ({len(names)})" if len(names) > _MAX_NAMES else ""
+    return ", ".join(map(str, names[:_MAX_NAMES])) + rest
 
 
 # --- samples, each set read once
 
 
-def _sample_set_key(part: Samples) -> tuple[int, int]:
-    return id(part.store), id(part.index)
+def _sample_set_key(samples: Samples) -> tuple[int, int]:
+    return id(samples.store), id(samples.index)
 
 
-def _distinct_sample_sets(parts: Iterable[Samples]) -> list[Samples]:
+def _distinct_sample_sets(sample_sets: Iterable[Samples]) -> list[Samples]:
     """`sample_sets` without those that have the same samples as an earlier one."""
-    return list({_sample_set_key(part): part for part in parts}.values())
+    return list({_sample_set_key(samples): samples for samples in sample_sets}.values())
 
 
-def _channel_range(part: Samples) -> _ValueRange:
+def _channel_range(samples: Samples) -> _ValueRange:
     low, high = [], []
-    for piece in raw_batches(part):
-        axes = [axis for axis in range(piece.dim()) if axis != 1]
-        low.append(piece.amin(axes))
-        high.append(piece.amax(axes))
+    for batch in raw_batches(samples):
+        axes = [axis for axis in range(batch.dim()) if axis != 1]
+        low.append(batch.amin(axes))
+        high.append(batch.amax(axes))
     return _ValueRange(as_floats(torch.stack(low).amin(0)), as_floats(torch.stack(high).amax(0)))
 
 
-def _sample_hashes(part: Samples) -> Iterator[bytes]:
+def _sample_hashes(samples: Samples) -> Iterator[bytes]:
     """A hash of each stored sample."""
-    for piece in raw_batches(part):
-        for row in piece.contiguous().numpy():
+    for batch in raw_batches(samples):
+        for row in batch.contiguous().numpy():
             yield hashlib.blake2b(row.tobytes(), digest_size=16).digest()
 
 
@@ -163,24 +163,26 @@ def _imbalance_warnings(tasks: Sequence[Task]) -> Iterator[str]:
 
 
 def _duplicate_warnings(tasks: Sequence[Task]) -> Iterator[str]:
-    learnt = [part for task in tasks for part in (task.train, task.validation) if part is not None]
-    known = {found for part in _distinct_sample_sets(learnt) for found in _sample_hashes(part)}
-    whole, twice, first = 0, 0, ""
+    train_sets = [samples for task in tasks for samples in (task.train, task.validation) if samples is not None]
+    train_hashes = {
+        sample_hash for samples in _distinct_sample_sets(train_sets) for sample_hash in _sample_hashes(samples)
+    }
+    total, duplicates, first = 0, 0, ""
     names = {_sample_set_key(task.test): task.name for task in reversed(tasks)}
-    for part in _distinct_sample_sets(task.test for task in tasks):
-        again = sum(found in known for found in _sample_hashes(part))
-        first = first or (names[_sample_set_key(part)] if again else "")
-        whole, twice = whole + len(part), twice + again
-    if twice:
-        yield f"{twice:,} of {whole:,} test samples are also training samples, the first in task {first}"
+    for samples in _distinct_sample_sets(task.test for task in tasks):
+        num_duplicates = sum(sample_hash in train_hashes for sample_hash in _sample_hashes(samples))
+        first = first or (names[_sample_set_key(samples)] if num_duplicates else "")
+        total, duplicates = total + len(samples), duplicates + num_duplicates
+    if duplicates:
+        yield f"{duplicates:,} of {total:,} test samples are also training samples, the first in task {first}"
 
 
-def _constant_channel_warnings(extremes: Sequence[_ValueRange]) -> Iterator[str]:
-    low = torch.stack([found.low for found in extremes]).amin(0)
-    high = torch.stack([found.high for found in extremes]).amax(0)
-    silent = (low == high).nonzero().flatten().tolist()
-    if silent:
-        yield f"{len(silent)} of {len(low)} channels never change: {_join_names(silent)}"
+def _constant_channel_warnings(ranges: Sequence[_ValueRange]) -> Iterator[str]:
+    low = torch.stack([value_range.low for value_range in ranges]).amin(0)
+    high = torch.stack([value_range.high for value_range in ranges]).amax(0)
+    constant = (low == high).nonzero().flatten().tolist()
+    if constant:
+        yield f"{len(constant)} of {len(low)} channels never change: {_join_names(constant)}"
 
 
 # --- picture
@@ -190,15 +192,16 @@ def _draw_samples(benchmark: Benchmark, name: str, folder: Path) -> Path:
     """Draw a row of training samples for each task, as the network receives them."""
     from gr_cli.results import figures
 
-    shown = benchmark.tasks[:_MAX_PICTURE_ROWS]
-    x = torch.cat([task.train.batch(_picture_indices(task))[0] for task in shown])
-    of = "" if len(shown) == len(benchmark.tasks) else f" of the first {len(shown)} of {len(benchmark.tasks)}"
+    drawn_tasks = benchmark.tasks[:_MAX_PICTURE_ROWS]
+    x = torch.cat([task.train.batch(_picture_indices(task))[0] for task in drawn_tasks])
+    all_drawn = len(drawn_tasks) == len(benchmark.tasks)
+    scope = "" if all_drawn else f" of the first {len(drawn_tasks)} of {len(benchmark.tasks)}"
     path = folder / "samples.png"
     make_folder(folder)
-    spec, a_row = benchmark.spec, "a row for each" if benchmark.spec.is_image else f"{_PICTURE_COLUMNS} rows for each"
+    spec, rows = benchmark.spec, "a row for each" if benchmark.spec.is_image else f"{_PICTURE_COLUMNS} rows for each"
     figures.draw_sample_sheet(
         spec.preview(x),
-        f"{name}: training samples, {a_row}{of} task{'s' if of else ''}",
+        f"{name}: training samples, {rows}{scope} task{'s' if scope else ''}",
         path,
         _PICTURE_COLUMNS,
         spec.names,
@@ -209,7 +212,9 @@ def _draw_samples(benchmark: Benchmark, name: str, folder: Path) -> Path:
 def _picture_indices(task: Task) -> Tensor:
     """Indices of the samples of a task that are drawn: classes in turn, samples at equal intervals."""
     members = [(task.train.y == label).nonzero().flatten() for label in range(len(task.classes))]
-    members = [found for found in members if len(found)]
-    each = -(-_PICTURE_COLUMNS // len(members))
-    turns = (divmod(i, len(members)) for i in range(_PICTURE_COLUMNS))
-    return torch.stack([members[which][turn * len(members[which]) // each] for turn, which in turns])
+    members = [indices for indices in members if len(indices)]
+    per_class = -(-_PICTURE_COLUMNS // len(members))
+    positions = (divmod(i, len(members)) for i in range(_PICTURE_COLUMNS))
+    return torch.stack(
+        [members[class_index][step * len(members[class_index]) // per_class] for step, class_index in positions]
+    )

@@ -27,13 +27,8 @@ from gr_cli.system.messages import print_status
 
 _VERSION = 1  # part of the cache key: increase it when the computation changes
 _FEATURES = 64
-_BATCH, _LR, _EPOCHS, _MAX_ITERATIONS, _MIN_ITERATIONS = (
-    64,
-    0.003,
-    20,
-    1000,
-    100,
-)  # iterations are the epochs' within bounds
+_BATCH, _LR = 64, 0.003
+_EPOCHS, _MIN_ITERATIONS, _MAX_ITERATIONS = 20, 100, 1000  # iterations are those of the epochs, within bounds
 _STATISTICS_SAMPLES = 2000  # samples for the scale of inputs and features
 _SLOW_TRAINING_VALUES = 500_000  # values per sample times iterations from which training takes several seconds
 _MAX_INPUT_GAIN_SIZE = 1024  # input values above which inputs are scaled down
@@ -62,9 +57,9 @@ class ReferenceClassifier(nn.Module):
         init_he_(self.hidden)
         init_xavier_(self.output)
         # Per channel of images, per value of vectors.
-        like = torch.zeros(shape[0], 1, 1) if len(shape) == 3 else torch.zeros(shape)
-        self.register_buffer("mean", like)
-        self.register_buffer("deviation", torch.ones_like(like))
+        template = torch.zeros(shape[0], 1, 1) if len(shape) == 3 else torch.zeros(shape)
+        self.register_buffer("mean", template)
+        self.register_buffer("deviation", torch.ones_like(template))
         self.register_buffer("feature_scale", torch.ones(()))
 
     def features(self, x: Tensor) -> Tensor:
@@ -72,8 +67,8 @@ class ReferenceClassifier(nn.Module):
         x = (x - self.mean) / self.deviation
         # Many inputs are scaled down, so that an update does not change their sum too much.
         flat = x.flatten(1) * min(1.0, _MAX_INPUT_GAIN_SIZE / x[0].numel())
-        seen = [flat] if self.convolutions is None else [flat, self.convolutions(x)]
-        return F.relu(self.hidden(torch.cat(seen, 1)))
+        inputs = [flat] if self.convolutions is None else [flat, self.convolutions(x)]
+        return F.relu(self.hidden(torch.cat(inputs, 1)))
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.output(self.features(x))
@@ -81,15 +76,15 @@ class ReferenceClassifier(nn.Module):
 
     def fit_input_scale(self, x: Tensor) -> None:
         """Store mean and standard deviation of the inputs, per channel of images or per entry of vectors."""
-        over = (0, *range(2, x.dim())) if x.dim() == 4 else (0,)
-        deviation = x.std(over, correction=0)
-        self.mean.copy_(x.mean(over).view_as(self.mean))
+        axes = (0, *range(2, x.dim())) if x.dim() == 4 else (0,)
+        deviation = x.std(axes, correction=0)
+        self.mean.copy_(x.mean(axes).view_as(self.mean))
         self.deviation.copy_(torch.where(deviation > 0, deviation, 1.0).view_as(self.deviation))
 
     def fit_feature_scale(self, x: Tensor) -> None:
         """Store the square root of the total variance of the features."""
-        total = self.features(x).var(0, correction=0).sum()
-        self.feature_scale.copy_(torch.where(total > 0, total, 1.0).sqrt())
+        variance = self.features(x).var(0, correction=0).sum()
+        self.feature_scale.copy_(torch.where(variance > 0, variance, 1.0).sqrt())
 
 
 # --- distinct classes, independent of the scenario
@@ -125,29 +120,33 @@ def distinct_classes(benchmark: Benchmark, offsets: list[int], units: int) -> Di
     """
     views = _view_indices(benchmark)
     keys = [[(view, name) for name in task.classes] for view, task in zip(views, benchmark.tasks, strict=True)]
-    numbers = {key: i for i, key in enumerate(sorted({key for mine in keys for key in mine}))}
-    of = [[numbers[key] for key in mine] for mine in keys]
-    first = [next(t for t, mine in enumerate(of) if number in mine) for number in range(len(numbers))]
-    table = torch.zeros(len(numbers), units, dtype=torch.bool)
-    for offset, mine in zip(offsets, of, strict=True):
-        table[mine, range(offset, offset + len(mine))] = True
+    indices = {key: i for i, key in enumerate(sorted({key for task_keys in keys for key in task_keys}))}
+    class_indices = [[indices[key] for key in task_keys] for task_keys in keys]
+    first_task = [
+        next(t for t, task_keys in enumerate(class_indices) if index in task_keys) for index in range(len(indices))
+    ]
+    units_of_class = torch.zeros(len(indices), units, dtype=torch.bool)
+    for offset, task_keys in zip(offsets, class_indices, strict=True):
+        units_of_class[task_keys, range(offset, offset + len(task_keys))] = True
     device = benchmark.tasks[0].train.y.device
     return DistinctClasses(
-        torch.tensor(first).to(device), table.to(device), tuple(torch.tensor(m).to(device) for m in of)
+        torch.tensor(first_task).to(device),
+        units_of_class.to(device),
+        tuple(torch.tensor(m).to(device) for m in class_indices),
     )
 
 
 def _view_indices(benchmark: Benchmark) -> list[int]:
     """For each task the index of its combination of store and transform, in order of first occurrence."""
-    numbers: dict[tuple[int, int], int] = {}
-    found: list[int] = []
+    indices: dict[tuple[int, int], int] = {}
+    views: list[int] = []
     for task in benchmark.tasks:
         if task.repeated_task is not None:
-            found.append(found[task.repeated_task])
+            views.append(views[task.repeated_task])
             continue
         key = (id(task.train.store), id(task.train.transform))
-        found.append(numbers.setdefault(key, len(numbers)))
-    return found
+        views.append(indices.setdefault(key, len(indices)))
+    return views
 
 
 # --- training data
@@ -169,14 +168,19 @@ class PooledTrainingSet:
         by_view: dict[int, list[tuple[Samples, Tensor]]] = {}
         for view, task in zip(_view_indices(benchmark), benchmark.tasks, strict=True):
             by_view.setdefault(view, []).append((task.train, _class_indices(task, classes, offsets)))
-        views = []
-        for parts in by_view.values():
-            whole = parts[0][0]
-            rows = torch.cat([part.store_rows(torch.arange(len(part), device=part.y.device)) for part, _ in parts])
+        sample_sets = []
+        for labelled_samples in by_view.values():
+            first_samples = labelled_samples[0][0]
+            rows = torch.cat(
+                [
+                    samples.store_rows(torch.arange(len(samples), device=samples.y.device))
+                    for samples, _ in labelled_samples
+                ]
+            )
             order = rows.argsort(stable=True)
-            y = torch.cat([numbers for _, numbers in parts])
-            views.append(Samples(whole.store, y[order], whole.transform, rows[order]))
-        return cls(tuple(views))
+            y = torch.cat([labels for _, labels in labelled_samples])
+            sample_sets.append(Samples(first_samples.store, y[order], first_samples.transform, rows[order]))
+        return cls(tuple(sample_sets))
 
     def __len__(self) -> int:
         return sum(map(len, self.sample_sets))
@@ -188,35 +192,35 @@ class PooledTrainingSet:
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The samples at `index`, grouped by sample set: x float32, and y."""
-        x, y, first = [], [], 0
-        for view in self.sample_sets:
-            mine = index[(index >= first) & (index < first + len(view))] - first
-            if len(mine):
-                part = view.batch(mine.to(view.y.device))
-                x.append(part[0].float())
-                y.append(part[1])
-            first += len(view)
+        x, y, start = [], [], 0
+        for samples in self.sample_sets:
+            local_index = index[(index >= start) & (index < start + len(samples))] - start
+            if len(local_index):
+                batch = samples.batch(local_index.to(samples.y.device))
+                x.append(batch[0].float())
+                y.append(batch[1])
+            start += len(samples)
         return torch.cat(x), torch.cat(y)
 
     def subsample(self, max_samples: int) -> Tensor:
         """At most `max_samples` samples x at equal intervals."""
-        number = min(max_samples, len(self))
-        return self.batch(torch.arange(number) * len(self) // number)[0]
+        num_samples = min(max_samples, len(self))
+        return self.batch(torch.arange(num_samples) * len(self) // num_samples)[0]
 
     def content_hash(self) -> str:
         """Hash of stores, rows, labels, and some transformed samples of each set."""
-        stores: dict[int, str] = {}
-        parts: list[object] = []
-        for view in self.sample_sets:
-            if id(view.store) not in stores:
-                stores[id(view.store)] = content_hash(view.store)
-            parts += [
-                stores[id(view.store)],
-                view.index,
-                view.y,
-                view.subsample(_BATCH).batch(torch.arange(min(_BATCH, len(view))))[0],
+        store_hashes: dict[int, str] = {}
+        contents: list[object] = []
+        for samples in self.sample_sets:
+            if id(samples.store) not in store_hashes:
+                store_hashes[id(samples.store)] = content_hash(samples.store)
+            contents += [
+                store_hashes[id(samples.store)],
+                samples.index,
+                samples.y,
+                samples.subsample(_BATCH).batch(torch.arange(min(_BATCH, len(samples))))[0],
             ]
-        return content_hash(*parts)
+        return content_hash(*contents)
 
 
 def _class_indices(task: Task, classes: DistinctClasses, offsets: list[int]) -> Tensor:
@@ -224,45 +228,47 @@ def _class_indices(task: Task, classes: DistinctClasses, offsets: list[int]) -> 
     y = task.train.y
     if task.origin_task is None:
         return classes.of_task[task.id][y - offsets[task.id]]
-    origin, found = task.origin_task.to(y.device), torch.empty_like(y)
+    origin, indices = task.origin_task.to(y.device), torch.empty_like(y)
     for owner in origin.unique().tolist():
-        mine = origin == owner
-        found[mine] = classes.of_task[owner][y[mine] - offsets[owner]]
-    return found
+        is_from_owner = origin == owner
+        indices[is_from_owner] = classes.of_task[owner][y[is_from_owner] - offsets[owner]]
+    return indices
 
 
 def load_reference_classifier(
     benchmark: Benchmark, classes: DistinctClasses, offsets: list[int], cache_root: Path
 ) -> ReferenceClassifier:
     """The trained reference classifier of a benchmark, from the cache if possible."""
-    lessons, device = PooledTrainingSet.from_benchmark(benchmark, classes, offsets), benchmark.tasks[0].train.y.device
+    training_set = PooledTrainingSet.from_benchmark(benchmark, classes, offsets)
+    device = benchmark.tasks[0].train.y.device
     with seeded(0, StreamNames.REFERENCE_CLASSIFIER_INIT):
         network = ReferenceClassifier(benchmark.spec.shape, len(classes))
-    name = content_hash(_VERSION, torch.__version__, device.type, network, lessons.content_hash())
+    file_name = content_hash(_VERSION, torch.__version__, device.type, network, training_set.content_hash())
     network.to(device)
 
-    def learnt() -> Tensors:
-        if network.convolutions is not None and lessons.iterations * benchmark.spec.size >= _SLOW_TRAINING_VALUES:
+    def compute() -> Tensors:
+        if network.convolutions is not None and training_set.iterations * benchmark.spec.size >= _SLOW_TRAINING_VALUES:
             print_status(
-                f"training the reference classifier for generated samples; it is cached in {cache_root / 'judges'}"
+                "training the reference classifier for generated samples; it is cached in "
+                f"{cache_root / 'reference_classifiers'}"
             )
-        _train_reference_classifier(network, lessons)
+        _train_reference_classifier(network, training_set)
         return dict(network.state_dict())
 
-    network.load_state_dict(cached(cache_root / "reference_classifiers" / f"{name}.pt", learnt))
+    network.load_state_dict(cached(cache_root / "reference_classifiers" / f"{file_name}.pt", compute))
     return network.eval().requires_grad_(False)
 
 
-def _train_reference_classifier(network: ReferenceClassifier, lessons: PooledTrainingSet) -> None:
+def _train_reference_classifier(network: ReferenceClassifier, training_set: PooledTrainingSet) -> None:
     # One thread and deterministic kernels, so that every process trains the same network.
     with flush_denormals(), thread_limit(1), deterministic_kernels(network.mean.device):
-        some = lessons.subsample(_STATISTICS_SAMPLES)
+        typical = training_set.subsample(_STATISTICS_SAMPLES)
         with torch.no_grad():
-            network.fit_input_scale(some)
-        order = BatchOrder(len(lessons), _BATCH, RandomStreams(0), 0)
-        train_classifier(network, lessons.batch, order, lessons.iterations, _LR, "the reference classifier")
+            network.fit_input_scale(typical)
+        order = BatchOrder(len(training_set), _BATCH, RandomStreams(0), 0)
+        train_classifier(network, training_set.batch, order, training_set.iterations, _LR, "the reference classifier")
         with torch.no_grad():
-            network.fit_feature_scale(some)
+            network.fit_feature_scale(typical)
 
 
 # --- evaluation of samples
@@ -281,12 +287,12 @@ class RealSamples:
     correct: Tensor
 
     @staticmethod
-    def pool(parts: list[RealSamples], most: int) -> RealSamples:
-        """At most `max_samples` of all samples in `parts`, at equal intervals."""
-        features, known = torch.cat([p.features for p in parts]), torch.cat([p.correct for p in parts])
-        number = min(most, len(known))
-        index = torch.arange(number, device=known.device) * len(known) // max(1, number)
-        return RealSamples(features[index], known[index])
+    def pool(real_samples: list[RealSamples], max_samples: int) -> RealSamples:
+        """At most `max_samples` of all samples in `real_samples`, at equal intervals."""
+        features, correct = torch.cat([p.features for p in real_samples]), torch.cat([p.correct for p in real_samples])
+        num_samples = min(max_samples, len(correct))
+        index = torch.arange(num_samples, device=correct.device) * len(correct) // max(1, num_samples)
+        return RealSamples(features[index], correct[index])
 
 
 class SampleEvaluator:
@@ -312,20 +318,18 @@ class SampleEvaluator:
         self._network = load_reference_classifier(benchmark, self.classes, offsets, cache_root)
         self._benchmark, self._offsets = benchmark, offsets
         # Computed once per task.
-        self.real, self.manifold = (
-            cache(self._real_samples),
-            cache(lambda task: NeighbourhoodManifold(self.real(task).features)),
-        )
+        self.real = cache(self._real_samples)
+        self.manifold = cache(lambda task: NeighbourhoodManifold(self.real(task).features))
 
     @torch.no_grad()
     def classify(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scaled features (N, F) and predicted distinct classes (N,) of samples (N, *shape)."""
-        features = torch.cat([self._network.features(part.float()) for part in x.split(_EVALUATION_BATCH)])
+        features = torch.cat([self._network.features(batch.float()) for batch in x.split(_EVALUATION_BATCH)])
         return features / self._network.feature_scale, self._network.output(features).argmax(1)
 
     def _real_samples(self, task: int) -> RealSamples:
         """Real test samples of a task."""
-        parts = list(self._benchmark.tasks[task].test.subsample(self.samples_per_task).batches())
-        features, predicted = self.classify(torch.cat([x for x, _ in parts]))
-        numbers = self.classes.of_task[task][torch.cat([y for _, y in parts]) - self._offsets[task]]
-        return RealSamples(features, predicted == numbers)
+        batches = list(self._benchmark.tasks[task].test.subsample(self.samples_per_task).batches())
+        features, predicted = self.classify(torch.cat([x for x, _ in batches]))
+        labels = self.classes.of_task[task][torch.cat([y for _, y in batches]) - self._offsets[task]]
+        return RealSamples(features, predicted == labels)

@@ -23,7 +23,7 @@ class Hostile:
 
 
 def bomb() -> bytes:
-    """An archive whose array says that it is huge."""
+    """An archive whose array header declares a huge array."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (1 << 50,)})
     whole = io.BytesIO()
@@ -129,7 +129,7 @@ def test_other_arrays_in_a_file_are_ignored_and_reported(capsys):
 
 
 def test_a_file_of_the_same_size_and_time_is_read_anew():
-    """Within one tick of the clock of a file system, too."""
+    """Even within one tick of the file system clock."""
     settings = write("pair", {"x": X, "y": Y})
     start = os.path.getsize("folder/x.npy") - X.size
     for shade in range(10):

@@ -117,7 +117,7 @@ def test_standardising_uses_statistics_of_the_training_set():
     assert shared.train.x[:, :2].mean((0, 2, 3)).abs().max() < 1e-5
     with pytest.raises(ConfigError, match="standardise=true: makes values unbounded"):
         made(x, standardise=True, value_range=[0, 1])
-    # As bytes they would be on another scale; what comes out is the same.
+    # The scale of bytes makes no difference.
     assert torch.allclose(made(X, standardise=True).train.x, made(X / 255, standardise=True).train.x, atol=1e-5)
 
 
@@ -230,7 +230,7 @@ def test_texts_as_labels():
     names = np.array(["a", "b", "c", "d"])
     for y in (names[Y].astype(object), names.astype(bytes)[Y].astype(object), names.astype(np.dtypes.StringDType())[Y]):
         assert made(X, y).classes == ("a", "b", "c", "d")
-    # Bytes that are no UTF-8 stay apart; normal forms of one text do not.
+    # Invalid UTF-8 stays distinct; normal forms of one text become equal.
     assert made(X, np.array([b"\xff", b"\xfe", b"c", b"d"])[Y]).classes == (r"\xfe", r"\xff", "c", "d")
     assert made(X, np.array(["\u00e9", "e\u0301", "c", "d"])[Y]).classes == ("c", "d", "\u00e9")
     assert made(X, Y.astype("u8") + 2**63).classes[0] == str(2**63)
@@ -325,7 +325,7 @@ NAMES = ["[/b]", "[h]", "$x^{$", r"$\frac$", "a$b$c", "5$ note", "日本", "plai
 
 
 def test_class_names_are_shown_unchanged(gr_run):
-    """No markup, no formula: a run that is over shall not fail for its title."""
+    """Class names are drawn without markup and formulas, so that titles never fail."""
     np.savez("set.npz", x=RNG.random((80, 6, 6), dtype=np.float32), y=np.array(NAMES)[np.arange(80) % 8])
     words = ("benchmark=arrays", "benchmark.source.path=set.npz", "train.iterations=2", "threads=1")
     code, out, err = gr_run(*words, "strategy=finetune", "model.hidden_sizes=[4]")

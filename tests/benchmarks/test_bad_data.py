@@ -20,7 +20,7 @@ QUICK = ("strategy=finetune", "train.iterations=1", "threads=1")
 
 
 def refused(gr_run, *words: str) -> str:
-    """The one line that a command ends with, which leaves nothing behind."""
+    """The one error line of a command that leaves no files."""
     code, _, err = gr_run(*words, *QUICK)
     assert code == 2, err
     assert err.startswith("gr-run: ")
@@ -41,7 +41,7 @@ def raw(tmp_path: Path) -> Path:
 MNIST = ("benchmark=split_mnist", "data_root=data", "download=false")
 
 
-# What can be read well, and is no data set.
+# Readable files that are not a valid data set.
 BROKEN_SETS = {
     "black": (IMAGES, idx(40, 28, 28, values=bytes(len(PIXELS))), "all its 40 training samples are the same"),
     "two shapes": ("t10k-images-idx3-ubyte", idx(40, 14, 56, values=PIXELS), "its test samples (1, 14, 56)"),
@@ -155,7 +155,7 @@ def test_unusual_but_valid_data_is_accepted():
     ):
         part = replace(data.train, store=change)
         load_dataset(Given(replace(data, train=part, test=part, spec=SampleSpec(tuple(change.shape[1:])))))
-    # Two parts of one store, one of whose other rows is broken; values that are bounded by nothing.
+    # Two splits of one store, with NaN in an unused row; unbounded values.
     store = torch.cat([1000 * x, torch.full((1, 1, 4, 4), float("nan"))])
     part = Samples(store, data.train.y, index=torch.arange(20))
     load_dataset(Given(Dataset(part, part, data.classes, SampleSpec(tuple(part.store.shape[1:]), None))))
@@ -164,29 +164,29 @@ def test_unusual_but_valid_data_is_accepted():
 def test_problem_at_the_end_of_a_large_set_is_found():
     x, y = torch.zeros(2500, 3), torch.arange(2500) % 4
     x[2400, 1] = 1.0
-    whole = Dataset(Samples(x, y), sound().test, tuple("abcd"), SampleSpec((3,)))
-    whole = replace(whole, test=whole.train)
-    load_dataset(Given(whole))
+    data = Dataset(Samples(x, y), sound().test, tuple("abcd"), SampleSpec((3,)))
+    data = replace(data, test=data.train)
+    load_dataset(Given(data))
     x[2400, 1] = 0.0
     with pytest.raises(DataError, match="all its 2500 training samples are the same"):
-        load_dataset(Given(replace(whole)))
+        load_dataset(Given(replace(data)))
     x[2499, 2] = float("nan")
     with pytest.raises(DataError, match="1 of its 2500 training samples hold NaN or infinity, the first at index 2499"):
-        load_dataset(Given(replace(whole)))
+        load_dataset(Given(replace(data)))
 
 
 def test_data_set_is_validated_once(monkeypatch):
-    looked = []
-    monkeypatch.setattr("gr_cli.benchmarks.sources.load.validate", lambda data, *_: looked.append(data) or data)
+    validated = []
+    monkeypatch.setattr("gr_cli.benchmarks.sources.load.validate", lambda data, *_: validated.append(data) or data)
     source = Given(sound())
     for seed in range(3):
         split(source, seed)
-    assert len(looked) == 1
+    assert len(validated) == 1
 
 
 def test_validation_leaves_training_samples_of_every_class():
-    few = sound()
+    source = sound()
     with pytest.raises(DataError, match=r"validation_share=0\.95: leaves .* training some of each class"):
-        split(Given(few), seed=0, validation_share=0.95)
+        split(Given(source), seed=0, validation_share=0.95)
     digits = split(Digits(), seed=0, validation_share=0.95)
     assert all(len(task.train.y.unique()) == 2 for task in digits.tasks)

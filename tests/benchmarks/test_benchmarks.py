@@ -34,8 +34,8 @@ def test_digits_are_complete_and_splits_are_disjoint():
     assert data.train.x.shape[1:] == (1, 8, 8)
     assert data.train.x.min() >= 0
     assert data.train.x.max() == 1.0
-    known = {tuple(row) for row in data.train.x.flatten(1).tolist()}
-    assert not any(tuple(row) in known for row in data.test.x.flatten(1).tolist())
+    train_rows = {tuple(row) for row in data.train.x.flatten(1).tolist()}
+    assert not any(tuple(row) in train_rows for row in data.test.x.flatten(1).tolist())
 
 
 def test_split_assigns_each_class_to_one_task_with_labels_from_zero():
@@ -103,12 +103,12 @@ def test_batch_order_is_endless_permutations_in_full_batches():
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10])
 def test_batch_order_does_not_depend_on_the_block_size(count):
-    whole = BatchOrder(10, 4, RandomStreams(0), task=0).block(0, 24)
-    assert whole.shape == (24, 4)
+    expected = BatchOrder(10, 4, RandomStreams(0), task=0).block(0, 24)
+    assert expected.shape == (24, 4)
     for first in (0, 1, 2, 3):
         order = BatchOrder(10, 4, RandomStreams(0), task=0)
         for start in range(first, 24 - count + 1, count):
-            assert order.block(start, count).tolist() == whole[start : start + count].tolist()
+            assert order.block(start, count).tolist() == expected[start : start + count].tolist()
 
 
 def test_permuted_tasks_share_images_and_all_are_permuted():
@@ -117,13 +117,13 @@ def test_permuted_tasks_share_images_and_all_are_permuted():
     assert len({task.train.store.data_ptr() for task in benchmark.tasks}) == 1
     assert all(task.train.x is task.train.store for task in benchmark.tasks)
     batch = torch.arange(5)
-    views = [task.train.batch(batch)[0] for task in benchmark.tasks]
+    permuted_x = [task.train.batch(batch)[0] for task in benchmark.tasks]
     padded = torch.nn.functional.pad(benchmark.tasks[0].train.x[:5], (1, 1, 1, 1))
-    for view in views:
-        assert view.shape == (5, 1, 6, 6)
-        assert not torch.equal(view, padded)
-        torch.testing.assert_close(view.flatten(1).sort(1).values, padded.flatten(1).sort(1).values)
-    assert not torch.equal(views[0], views[1])
+    for x in permuted_x:
+        assert x.shape == (5, 1, 6, 6)
+        assert not torch.equal(x, padded)
+        torch.testing.assert_close(x.flatten(1).sort(1).values, padded.flatten(1).sort(1).values)
+    assert not torch.equal(permuted_x[0], permuted_x[1])
 
 
 def test_bytes_are_scaled_to_unit_range():
@@ -133,12 +133,12 @@ def test_bytes_are_scaled_to_unit_range():
 
 def test_concatenation_applies_transforms():
     benchmark = permuted(Toy(2), seed=0, tasks=2, pad=0)
-    whole = Samples.concatenate([task.train for task in benchmark.tasks])
-    assert len(whole) == 24
+    joined = Samples.concatenate([task.train for task in benchmark.tasks])
+    assert len(joined) == 24
     for i, task in enumerate(benchmark.tasks):
-        mine = torch.arange(12)
-        torch.testing.assert_close(whole.batch(12 * i + mine)[0], task.train.batch(mine)[0])
-        assert whole.batch(12 * i + mine)[1].tolist() == task.train.y.tolist()
+        index = torch.arange(12)
+        torch.testing.assert_close(joined.batch(12 * i + index)[0], task.train.batch(index)[0])
+        assert joined.batch(12 * i + index)[1].tolist() == task.train.y.tolist()
 
 
 def test_splits_and_runs_share_the_store():
@@ -147,12 +147,12 @@ def test_splits_and_runs_share_the_store():
     for task in (task for run in runs for task in run.tasks):
         assert task.train.store.data_ptr() == task.validation.store.data_ptr() == data.train.store.data_ptr()
         assert task.test.store.data_ptr() == data.test.store.data_ptr()
-    whole = Samples.concatenate([task.train for task in runs[0].tasks])
-    assert whole.store.data_ptr() == data.train.store.data_ptr()
-    assert torch.equal(whole.x, torch.cat([task.train.x for task in runs[0].tasks]))
+    joined = Samples.concatenate([task.train for task in runs[0].tasks])
+    assert joined.store.data_ptr() == data.train.store.data_ptr()
+    assert torch.equal(joined.x, torch.cat([task.train.x for task in runs[0].tasks]))
     # Two runs can take their batches from it at once.
     parts, index = [run.tasks[0].train for run in runs], torch.tensor([[3, 1, 4], [0, 5, 2]])
-    rows = torch.stack([part.store_rows(mine) for part, mine in zip(parts, index, strict=True)])
+    rows = torch.stack([part.store_rows(index_) for part, index_ in zip(parts, index, strict=True)])
     x = parts[0].values_at_rows(rows)
     for i, part in enumerate(parts):
         assert torch.equal(x[i], part.batch(index[i])[0])

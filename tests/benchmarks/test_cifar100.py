@@ -32,7 +32,7 @@ SMALL = ("model.hidden_sizes=[12,10]",)
 
 @pytest.fixture
 def both(monkeypatch):
-    """Write files of the format of both sets, the larger one of so many classes."""
+    """Write files in the formats of both sets, the larger one with `classes` classes."""
 
     def write(classes: int = 100) -> None:
         write_cifar(Path("data"), fine=True, classes=classes)
@@ -58,7 +58,7 @@ def test_preset_is_the_published_protocol():
     ids=["dgr", "bir", "bir+si", "gc"],
 )
 def test_each_method_of_the_paper_runs_on_files_of_that_format(gr_run, both, words):
-    classes = 20 if words == CLASSIFIER else 100  # it has a generator for each
+    classes = 20 if words == CLASSIFIER else 100  # one generator per class
     both(classes)
     if words == CLASSIFIER:
         words = (*words, "strategy.importance_samples=2", "generator.hidden_dims=[3]")
@@ -66,7 +66,7 @@ def test_each_method_of_the_paper_runs_on_files_of_that_format(gr_run, both, wor
     assert code == 0, err
     run = load_run(only_run())
     assert len(run.matrix) == classes // 10 and run.solver.output.out_features == classes
-    if "strategy=dgr" in words:  # to search a hundred generators takes a minute
+    if "strategy=dgr" in words:  # searching a hundred generators takes a minute
         assert gr_run(f"audit={only_run()}")[0] == 0
 
 

@@ -31,19 +31,19 @@ def test_training_step_and_generation(kind, shape):
         name: v[0]
         for name, v in ReplicaStreams([RandomStreams(0)]).noise_at(generator.training_noise(20), "test", 0, 0).items()
     }
-    for name, part in generator.objectives().items():
-        told = {"labels": y} if generator.conditional else {}
-        before = [p.detach().clone() for p in part.parameters]
-        loss = sum(term.mean() for term in generator.losses(name, x, noise, **told).values())
-        gradients = torch.autograd.grad(loss, part.parameters, allow_unused=True)
+    for name, objective in generator.objectives().items():
+        labels = {"labels": y} if generator.conditional else {}
+        before = [p.detach().clone() for p in objective.parameters]
+        loss = sum(term.mean() for term in generator.losses(name, x, noise, **labels).values())
+        gradients = torch.autograd.grad(loss, objective.parameters, allow_unused=True)
         with torch.no_grad():
-            for parameter, gradient in zip(part.parameters, gradients, strict=True):
+            for parameter, gradient in zip(objective.parameters, gradients, strict=True):
                 if gradient is not None:
                     parameter -= 0.01 * gradient
-        assert any(not torch.equal(a, b) for a, b in zip(before, part.parameters, strict=True))
-    dreams = generator.generate(4)
-    assert dreams.shape == (4, *shape)
-    assert dreams.isfinite().all() and 0 <= dreams.min() <= dreams.max() <= 1
+        assert any(not torch.equal(a, b) for a, b in zip(before, objective.parameters, strict=True))
+    generated = generator.generate(4)
+    assert generated.shape == (4, *shape)
+    assert generated.isfinite().all() and 0 <= generated.min() <= generated.max() <= 1
 
 
 def test_randomized_principal_components_are_exact(monkeypatch):
@@ -53,8 +53,8 @@ def test_randomized_principal_components_are_exact(monkeypatch):
     flat = flat - flat.mean(0)
     exact = mixture._principal_components(flat, 5, generator)
     monkeypatch.setattr(mixture, "_MAX_EXACT_PCA_SIZE", 40)
-    found = mixture._principal_components(flat, 5, torch.Generator().manual_seed(1))
-    torch.testing.assert_close(found @ found.T, torch.eye(5, dtype=torch.float64))
-    torch.testing.assert_close((found * exact).sum(1).abs(), torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-6)
-    few = mixture._principal_components(flat[:3], 5, torch.Generator().manual_seed(1))  # there are not so many
+    components = mixture._principal_components(flat, 5, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(components @ components.T, torch.eye(5, dtype=torch.float64))
+    torch.testing.assert_close((components * exact).sum(1).abs(), torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-6)
+    few = mixture._principal_components(flat[:3], 5, torch.Generator().manual_seed(1))  # fewer samples than components
     torch.testing.assert_close(few @ few.T, torch.eye(5, dtype=torch.float64))

@@ -73,7 +73,7 @@ def test_failed_download_is_one_line_and_leaves_nothing(gr_run, online):
     assert "set data_root or GR_DATA_ROOT" in line
     assert there() == set()
     assert not Path("outputs").exists()
-    # A server that keeps silent shall not hold us for minutes; and others are not held to our patience.
+    # The timeout of silent servers is short, and applies to the download alone.
     assert all(0 < seconds <= 20 for seconds in server.timeouts)
     assert socket.getdefaulttimeout() is None
 

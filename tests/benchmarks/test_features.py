@@ -75,36 +75,36 @@ class Counting(FeatureExtractor):
         return Network()
 
 
-# --- what they are
+# --- vectors
 
 
 def test_split_of_features_equals_the_split_of_images():
     plain = split(Digits(), seed=3, class_order="shuffled", validation_share=0.1)
-    found = split(Digits(), seed=3, class_order="shuffled", validation_share=0.1, features=Counting(2.0))
-    assert found.spec == SampleSpec((2,), None)
-    for ours, theirs in zip(found.tasks, plain.tasks, strict=True):
-        assert ours.classes == theirs.classes
-        for mine, image in zip((ours.train, ours.test, ours.validation), (theirs.train, theirs.test, theirs.validation),
-                               strict=True):  # fmt: skip
-            assert torch.equal(mine.y, image.y)
-            assert mine.x.dtype == torch.float32
-            expected = 2 * torch.stack([image.x.flatten(1).mean(1), image.x.flatten(1).amax(1)], 1)
-            torch.testing.assert_close(mine.x, expected)
+    features = split(Digits(), seed=3, class_order="shuffled", validation_share=0.1, features=Counting(2.0))
+    assert features.spec == SampleSpec((2,), None)
+    for vectors, images in zip(features.tasks, plain.tasks, strict=True):
+        assert vectors.classes == images.classes
+        for name in ("train", "test", "validation"):
+            vector_samples, image_samples = getattr(vectors, name), getattr(images, name)
+            assert torch.equal(vector_samples.y, image_samples.y)
+            assert vector_samples.x.dtype == torch.float32
+            expected = 2 * torch.stack([image_samples.x.flatten(1).mean(1), image_samples.x.flatten(1).amax(1)], 1)
+            torch.testing.assert_close(vector_samples.x, expected)
 
 
 def test_network_receives_bytes_scaled_to_unit_range():
     part = Samples(torch.tensor([0, 255, 51], dtype=torch.uint8).view(3, 1, 1, 1), torch.arange(3))
-    found = Counting().extract(Dataset(part, part, ("a", "b", "c"), SampleSpec(tuple(part.store.shape[1:]))))
-    torch.testing.assert_close(found.train.x[:, 1], torch.tensor([0, 1, 0.2]))
+    features = Counting().extract(Dataset(part, part, ("a", "b", "c"), SampleSpec(tuple(part.store.shape[1:]))))
+    torch.testing.assert_close(features.train.x[:, 1], torch.tensor([0, 1, 0.2]))
 
 
 @pytest.mark.parametrize(("shape", "size"), [((1, 8, 8), 256), ((3, 16, 16), 512), ((1, 28, 28), 1024),
                                              ((3, 32, 32), 1024), ((3, 64, 64), 1024)])  # fmt: skip
 def test_depth_depends_on_the_image_size(shape, size):
-    found = ConvFeatureExtractor(weights="random", cache_root="kept").extract(images(shape, 4)).train.x
-    assert found.shape == (4, size)
-    torch.testing.assert_close(found.mean(1), torch.zeros(4), atol=1e-4, rtol=0)
-    torch.testing.assert_close(found.var(1, correction=0), torch.ones(4), atol=1e-2, rtol=0)
+    vectors = ConvFeatureExtractor(weights="random", cache_root="kept").extract(images(shape, 4)).train.x
+    assert vectors.shape == (4, size)
+    torch.testing.assert_close(vectors.mean(1), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(vectors.var(1, correction=0), torch.ones(4), atol=1e-2, rtol=0)
 
 
 def test_random_weights_depend_on_the_seed_alone():
@@ -148,7 +148,7 @@ def test_synthetic_glyphs_are_separable_and_reproducible():
     assert (nearest == first.test.y).float().mean() > 0.6
 
 
-# --- computed once
+# --- cache
 
 
 def test_vectors_are_cached_on_disk(monkeypatch):
@@ -188,21 +188,21 @@ def test_damaged_cache_file_is_recomputed(monkeypatch, capsys, damage):
     features = Counting()
     expected = features.extract(images()).train.x
     (file,) = Path("kept/features").iterdir()
-    whole = file.read_bytes()
+    content = file.read_bytes()
     if damage == "other":
         save_tensors(file, {"name": "another.pt", "tensors": {"train": torch.zeros(1)}})
     elif damage in ("folder", "pipe"):
         file.unlink()
         file.mkdir() if damage == "folder" else os.mkfifo(file)
     else:
-        content = {"cut": whole[: len(whole) // 2], "garbage": b"none of it" * 9, "empty": b""}
-        content["flipped"] = whole[:700] + bytes([whole[700] ^ 1]) + whole[701:]  # among the numbers
-        file.write_bytes(content[damage])
+        damaged = {"cut": content[: len(content) // 2], "garbage": b"none of it" * 9, "empty": b""}
+        damaged["flipped"] = content[:700] + bytes([content[700] ^ 1]) + content[701:]  # among the numbers
+        file.write_bytes(damaged[damage])
     clear_cache_in_memory(monkeypatch)
     assert torch.equal(features.extract(images()).train.x, expected)
     clear_cache_in_memory(monkeypatch)
     assert torch.equal(features.extract(images()).train.x, expected)
-    assert features.seen == (54 if damage == "folder" else 36)  # nothing can be written over a folder
+    assert features.seen == (54 if damage == "folder" else 36)  # a folder can not be replaced by a file
     assert "is damaged (" in capsys.readouterr().err
 
 
@@ -211,7 +211,7 @@ def test_unwritable_cache_is_not_an_error():
     features = Counting()
     assert features.extract(images()).train.x.shape == (12, 2)
     features.extract(images())
-    assert features.seen == 18  # but not in memory
+    assert features.seen == 18  # from the cache in memory
 
 
 def test_full_disk_is_not_an_error_and_leaves_no_partial_file(monkeypatch):
@@ -239,18 +239,18 @@ def test_concurrent_processes_compute_once(tmp_path):
 
 def test_waiting_for_another_process_is_reported(monkeypatch):
     fcntl = pytest.importorskip("fcntl")
-    told = []
+    messages = []
     Path("kept").mkdir()
-    with Path("kept/.one.pt.lock").open("a") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with Path("kept/.one.pt.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
         def tell(what: str) -> None:
-            told.append(what)
-            fcntl.flock(held, fcntl.LOCK_UN)  # the other one is done
+            messages.append(what)
+            fcntl.flock(lock, fcntl.LOCK_UN)  # the other process has finished
 
         monkeypatch.setattr(cache, "print_status", tell)
         assert cache.cached(Path("kept/one.pt"), lambda: {"x": torch.ones(2)})["x"].sum() == 2
-    assert told == ["waiting for another process that computes kept/one.pt"]
+    assert messages == ["waiting for another process that computes kept/one.pt"]
 
 
 def test_progress_is_shown_on_a_terminal(monkeypatch, capsys):
@@ -260,8 +260,8 @@ def test_progress_is_shown_on_a_terminal(monkeypatch, capsys):
     assert "\r" not in capsys.readouterr().err
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     pretrained(5, "elsewhere", seed=1).extract(images(n=300))
-    shown = capsys.readouterr().err
-    assert "iterations of pretraining: 2 of 5" in shown and "batches of 100 images: 2 of 3" in shown
+    stderr = capsys.readouterr().err
+    assert "iterations of pretraining: 2 of 5" in stderr and "batches of 100 images: 2 of 3" in stderr
 
 
 def test_features_that_are_not_finite_are_refused():
@@ -285,13 +285,13 @@ def test_pretraining_makes_features_linearly_separable():
     data = SyntheticGlyphs(classes=8, per_class=20, size=8, glyphs_seed=1).load()
 
     def accuracy(iterations: int) -> float:
-        found = pretrained(iterations).extract(data)
-        weight = torch.zeros(8, found.train.x.shape[1], requires_grad=True)
+        features = pretrained(iterations).extract(data)
+        weight = torch.zeros(8, features.train.x.shape[1], requires_grad=True)
         for _ in range(60):
-            loss = F.cross_entropy(found.train.x @ weight.T, found.train.y) + 1e-3 * weight.square().sum()
+            loss = F.cross_entropy(features.train.x @ weight.T, features.train.y) + 1e-3 * weight.square().sum()
             (gradient,) = torch.autograd.grad(loss, weight)
             weight.data -= 0.02 * gradient
-        return float(((found.test.x @ weight.T).argmax(1) == found.test.y).float().mean())
+        return float(((features.test.x @ weight.T).argmax(1) == features.test.y).float().mean())
 
     assert accuracy(150) > 0.8
     assert accuracy(150) >= accuracy(1)
@@ -301,7 +301,7 @@ def test_pretraining_is_reproducible_and_cached(monkeypatch):
     state = torch.get_rng_state()
     first = pretrained(5).extract(images())
     assert torch.equal(state, torch.get_rng_state())
-    assert len(list(Path("kept/features").iterdir())) == 2  # the weights, and what they make of these images
+    assert len(list(Path("kept/features").iterdir())) == 2  # the weights, and the vectors of these images
     clear_cache_in_memory(monkeypatch)
     assert torch.equal(pretrained(5, "elsewhere").extract(images()).train.x, first.train.x)
     assert not torch.allclose(pretrained(6).extract(images()).train.x, first.train.x)
@@ -333,11 +333,11 @@ def test_pretraining_needs_a_data_set():
 def test_weights_of_a_trained_solver_load():
     solver = CNN((1, 8, 8), 2, [4, 6], 5)
     torch.save(solver.state_dict(), "solver.pt")
-    found = ConvFeatureExtractor([4, 6], "solver.pt", normalise=False, cache_root="kept").extract(images())
+    features = ConvFeatureExtractor([4, 6], "solver.pt", normalise=False, cache_root="kept").extract(images())
     x = images().train.x
     for convolution in solver.convolutions:
         x = F.relu(convolution(x))
-    torch.testing.assert_close(found.train.x, x.flatten(1))
+    torch.testing.assert_close(features.train.x, x.flatten(1))
 
 
 class Hostile:
@@ -351,7 +351,7 @@ def _changed(**changes):
 
 
 @pytest.mark.parametrize(
-    ("stored", "told"),
+    ("stored", "message"),
     [
         (None, r"can't be read \(No such file or directory\)"),
         (b"", r"holds no plain tensors \(EOFError\)"),
@@ -365,13 +365,13 @@ def _changed(**changes):
         (CNN((3, 8, 8), 2, [4, 6], 5).state_dict(), r"weight has shape \(4, 3, 3, 3\), and \(4, 1, 3, 3\) is needed"),
     ],
 )  # fmt: skip
-def test_unsuitable_weight_files_are_one_line(stored, told):
+def test_unsuitable_weight_files_are_one_line(stored, message):
     file = Path("weights.pt")
     if isinstance(stored, bytes):
         file.write_bytes(stored)
     elif stored is not None:
         torch.save(stored, file)
-    with pytest.raises(DataError, match=told) as error:
+    with pytest.raises(DataError, match=message) as error:
         ConvFeatureExtractor([4, 6], str(file), cache_root="kept").extract(images())
     assert str(error.value).startswith("benchmark.features.weights=weights.pt: ")
     assert "\n" not in str(error.value)
@@ -387,13 +387,13 @@ def test_resnet_loads_torchvisions_weights():
     features = TorchvisionFeatureExtractor(
         "resnet18", "resnet18.pth", image_size=32, normalise=False, cache_root="kept"
     )
-    found = features.extract(images((1, 8, 8), 4)).train.x
+    vectors = features.extract(images((1, 8, 8), 4)).train.x
     network.fc = nn.Identity()
     x = F.interpolate(images((1, 8, 8), 4).train.x.expand(-1, 3, -1, -1), (32, 32), mode="bilinear", antialias=True)
     mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     with torch.no_grad():
-        torch.testing.assert_close(found, network((x - mean) / deviation))
-    assert found.shape == (4, 512)
+        torch.testing.assert_close(vectors, network((x - mean) / deviation))
+    assert vectors.shape == (4, 512)
     with pytest.raises(DataError, match="lacks layer"):
         TorchvisionFeatureExtractor("resnet34", "resnet18.pth", cache_root="kept").extract(images())
     with pytest.raises(ConfigError, match=r"weights=null: must be a file with the weights of a resnet18"):

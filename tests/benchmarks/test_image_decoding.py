@@ -36,7 +36,7 @@ def test_mode_is_grey_only_if_all_images_are():
 def test_images_get_the_most_frequent_size():
     folder(each=4)
     wide = np.zeros((12, 30, 3), np.uint8)
-    wide[:, 5:25] = 255  # its centre, 12x10, is white, and some more
+    wide[:, 5:25] = 255  # more than its centre of 12x10 is white
     put("images/train/cat/wide.png", wide)
     data = read()
     assert data.train.x.shape[1:] == (3, 6, 5)
@@ -56,7 +56,7 @@ def test_palettes_transparency_and_bilevel_images():
     palette = Image.fromarray(pixels(4, 4, 3)).quantize(8)
     palette.info["transparency"] = bytes([0, 128, 255])
     glass, faint = pixels(4, 4, 4), pixels(4, 4, 2)
-    glass[0, 0, 3] = 0  # whatever its colour, it is not seen
+    glass[0, 0, 3] = 0  # transparent
     for part in ("train", "test"):
         put(f"images/{part}/a/sixteen.png", sixteen)
         put(f"images/{part}/a/z.png", glass)
@@ -99,11 +99,11 @@ def test_high_bit_depth_greys_share_one_scale(capsys, dtype, ending, highest, bi
     data = read()
     assert data.train.x.dtype == torch.float32 and data.spec.value_range == (0.0, 1.0)
     assert np.array_equal(data.train.x[0, 0], (byte / np.float32(255)))
-    for found, image in ((data.train.x[1, 0], dark), (data.test.x[0, 0], bright)):
-        assert np.abs(found.numpy() - image / (2**bits - 1)).max() <= 2**-24
-        assert len(found.unique()) == len(np.unique(image)) or bits == 32
-    assert f"greys of more than 8 bits are taken as {bits} bits, by their highest value" in capsys.readouterr().err
-    assert torch.equal(read(bits=bits).train.x, data.train.x) and "taken as" not in capsys.readouterr().err
+    for pixels_, image in ((data.train.x[1, 0], dark), (data.test.x[0, 0], bright)):
+        assert np.abs(pixels_.numpy() - image / (2**bits - 1)).max() <= 2**-24
+        assert len(pixels_.unique()) == len(np.unique(image)) or bits == 32
+    assert f"grey values of more than 8 bits are read as {bits} bits, by the highest value" in capsys.readouterr().err
+    assert torch.equal(read(bits=bits).train.x, data.train.x) and "read as" not in capsys.readouterr().err
     needed = highest.bit_length()
     with pytest.raises(ConfigError, match=rf"bits={needed - 1}: values go up to {highest}, which takes {needed} bits"):
         read(bits=needed - 1)
@@ -112,18 +112,18 @@ def test_high_bit_depth_greys_share_one_scale(capsys, dtype, ending, highest, bi
 def test_16_bit_greys_with_8_bit_values_equal_8_bit_greys():
     shades = [pixels(6, 5) for _ in range(4)]
     places = [f"{part}/{name}" for part in ("train", "test") for name in ("a", "b")]
-    for place, image in zip(places, shades, strict=True):
-        put(f"images/{place}/x.png", image)
+    for folder_, image in zip(places, shades, strict=True):
+        put(f"images/{folder_}/x.png", image)
     values, _ = read().train.batch(torch.arange(2))
-    for place, image in zip(places, shades, strict=True):
-        put(f"images/{place}/x.png", image.astype(np.uint16))
+    for folder_, image in zip(places, shades, strict=True):
+        put(f"images/{folder_}/x.png", image.astype(np.uint16))
     assert torch.equal(read(bits=8).train.x, values)
 
 
 def test_floats_in_unit_range_are_greys_and_others_are_refused():
     x = [RNG.random((4, 4), np.float32) for _ in range(4)]
-    for i, place in enumerate(("train/a", "train/b", "test/a", "test/b")):
-        put(f"images/{place}/x.tif", x[i])
+    for i, folder_ in enumerate(("train/a", "train/b", "test/a", "test/b")):
+        put(f"images/{folder_}/x.tif", x[i])
     assert read().train.x.shape == (2, 1, 4, 4) and np.array_equal(read().train.x[:, 0], x[:2])
     for bad, shown in ((255 * x[0], r"\[\d.*\]"), (x[0] - 2, r"\[-.*\]"), (x[0] * np.float32("nan"), r"\[nan, nan\]")):
         put("images/train/b/x.tif", bad)
@@ -138,24 +138,24 @@ def test_floats_in_unit_range_are_greys_and_others_are_refused():
 
 def test_high_bit_depth_greys_are_resized():
     ramp = (np.arange(64, dtype=np.uint16) * 60).reshape(8, 8)
-    for i, place in enumerate(("train/a", "train/b", "test/a", "test/b")):
-        put(f"images/{place}/x.png", ramp + np.uint16(i))
+    for i, folder_ in enumerate(("train/a", "train/b", "test/a", "test/b")):
+        put(f"images/{folder_}/x.png", ramp + np.uint16(i))
     x = read(size=4, bits=12).train.x
     assert x.shape == (2, 1, 4, 4) and x.min() >= 0 and x.max() <= 1
-    wanted = ramp.reshape(4, 2, 4, 2).mean((1, 3)) / 4095
-    assert np.abs(x[0, 0].numpy() - wanted)[1:3, 1:3].max() < 0.01
+    expected = ramp.reshape(4, 2, 4, 2).mean((1, 3)) / 4095
+    assert np.abs(x[0, 0].numpy() - expected)[1:3, 1:3].max() < 0.01
 
 
 def test_dark_16_bit_colours_are_refused():
     images = [RNG.integers(0, 4096, (4, 4, 3)) for _ in range(4)]
     places = ("train/a", "train/b", "test/a", "test/b")
-    for place, image in zip(places, images, strict=True):
-        colour16(f"images/{place}/x.png", image)
+    for folder_, image in zip(places, images, strict=True):
+        colour16(f"images/{folder_}/x.png", image)
     with pytest.raises(DataError, match=r"16 bits a channel, of which the upper 8 are read, hold values up to about 3"):
         read()
     assert read(bits=16).train.x.max() == 15
-    for place, image in zip(places, images, strict=True):
-        colour16(f"images/{place}/x.png", image * 16)
+    for folder_, image in zip(places, images, strict=True):
+        colour16(f"images/{folder_}/x.png", image * 16)
     assert np.array_equal(read().train.x[0], (images[0] * 16 >> 8).transpose(2, 0, 1))
 
 
@@ -164,7 +164,7 @@ def test_exif_rotation_is_applied():
         np.repeat(np.array([[0, 255]], np.uint8), 16, 0).repeat(8, 1)
     )  # 16x16, bright on the right
     lying = Image.Exif()
-    lying[0x0112] = 6  # to be turned clockwise by a quarter
+    lying[0x0112] = 6  # rotated clockwise by 90 degrees
     for part in ("train", "test"):
         put(f"images/{part}/a/x.jpg", picture, exif=lying)
         put(f"images/{part}/b/x.jpg", picture)

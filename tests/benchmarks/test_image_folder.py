@@ -69,8 +69,8 @@ def test_folders_without_images_are_not_classes(capsys):
         Path(name).mkdir(parents=True)
     Path("images/train/zebra/notes.txt").write_text("none yet")
     assert read().classes == ("cat", "dog")
-    told = capsys.readouterr().err
-    assert "ignored: 1 other file, folders without images (__MACOSX, zebra)\n" in told
+    stderr = capsys.readouterr().err
+    assert "ignored: 1 other file, folders without images (__MACOSX, zebra)\n" in stderr
 
 
 def test_links_to_classes_and_images():
@@ -171,27 +171,27 @@ def test_hidden_and_other_files_are_ignored_and_reported(capsys):
         path.write_bytes(b"no image")
     Path("images/train/.git").mkdir()
     assert len(read().train) == 2
-    told = capsys.readouterr().err
-    assert "4 images of 2 classes" in told and "ignored: 3 other files\n" in told
+    stderr = capsys.readouterr().err
+    assert "4 images of 2 classes" in stderr and "ignored: 3 other files\n" in stderr
 
 
 def test_broken_images_are_named_and_may_be_skipped(capsys):
     folder()
-    whole = Path("images/train/dog/1.png").read_bytes()
-    Path("images/train/dog/1.png").write_bytes(whole[:60])
+    content = Path("images/train/dog/1.png").read_bytes()
+    Path("images/train/dog/1.png").write_bytes(content[:60])
     Path("images/test/cat/0.png").write_bytes(b"")
     with pytest.raises(DataError) as error:
         read()
     line = str(error.value)
     assert "2 of 12 images can't be decoded, the first is train/dog/1.png (" in line and "\n" not in line
     assert "skip_broken=true" in line
-    for _ in range(2):  # decoded, then as it was kept
+    for _ in range(2):  # decoded, then cached
         data = read(skip_broken=True)
         assert data.train.y.tolist() == [0, 0, 0, 1, 1] and data.test.y.tolist() == [0, 0, 1, 1, 1]
     assert (
         "images that can't be decoded are left out, 2 in all, the first is train/dog/1.png" in capsys.readouterr().err
     )
-    Path("images/train/dog/1.png").write_bytes(whole)
+    Path("images/train/dog/1.png").write_bytes(content)
     put("images/test/cat/0.png", pixels(6, 5, 3))
     assert len(read().train) == 6
 
@@ -201,7 +201,7 @@ def test_decoded_images_are_cached_until_a_file_changes(monkeypatch):
     from gr_cli.system import cache
 
     def afresh() -> None:
-        """As another process would find it."""
+        """Clear all caches of this process."""
         cache._recent.clear()
         image_folder._load_dataset.cache_clear()
 
@@ -217,9 +217,9 @@ def test_decoded_images_are_cached_until_a_file_changes(monkeypatch):
 
     folder()
     assert times() == 12
-    kept = read().train.x.clone()
+    cached = read().train.x.clone()
     assert times() == 0
-    assert torch.equal(read().train.x, kept)
+    assert torch.equal(read().train.x, cached)
     changed = put("images/train/cat/0.png", pixels(6, 5, 3))
     assert times() == 12
     assert np.array_equal(read().train.x[0].permute(1, 2, 0), changed)

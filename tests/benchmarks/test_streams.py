@@ -95,7 +95,7 @@ def test_task_units_have_the_size_of_their_task_and_domains_must_be_equally_larg
     for kind in ("class", "task"):
         assert Scenario(kind).task_units(counts).sum(1).tolist() == counts
         assert Scenario(kind).unit_offsets(counts) == [0, 5, 7]
-    with pytest.raises(ConfigError, match=r"scenario=domain: all tasks share .* not 5, 2, 3; try scenario=class"):
+    with pytest.raises(ConfigError, match=r"scenario=domain: tasks share .* not 5, 2, 3; try scenario=class"):
         Scenario("domain").task_units(counts)
 
 
@@ -106,15 +106,15 @@ def test_uneven_tasks_train(gr_run, scenario):
     assert len(pd.read_csv(only_run() / "accuracy_matrix.csv")) == 3
 
 
-# --- rounds
+# --- repetitions
 
 
 def test_rounds_divide_each_class_evenly_and_use_every_sample_once():
     benchmark = split(Numbered(), seed=0, classes_per_task=3, repetitions=4)
     assert len(benchmark.tasks) == 8
     assert [task.name for task in benchmark.tasks][::3] == ["a b c, round 1", "d e f, round 2", "a b c, round 4"]
-    whole = [number for task in benchmark.tasks for number in numbers(task.train)]
-    assert sorted(whole) == list(range(180))
+    indices = [number for task in benchmark.tasks for number in numbers(task.train)]
+    assert sorted(indices) == list(range(180))
     for label, size in enumerate((40, 31, 22)):
         counts = [int((task.train.y == label).sum()) for task in benchmark.tasks[::2]]
         assert sum(counts) == size
@@ -143,12 +143,12 @@ def test_class_with_fewer_samples_than_rounds_is_refused():
 
 def test_validation_samples_are_in_no_round():
     tasks = split(Numbered(), seed=0, classes_per_task=6, repetitions=2, validation_share=0.2).tasks
-    held, trained = numbers(tasks[0].validation), [number for task in tasks for number in numbers(task.train)]
-    assert numbers(tasks[1].validation) == held
-    assert sorted(held + trained) == list(range(180))
+    validation, trained = numbers(tasks[0].validation), [number for task in tasks for number in numbers(task.train)]
+    assert numbers(tasks[1].validation) == validation
+    assert sorted(validation + trained) == list(range(180))
 
 
-# --- blur
+# --- task overlap
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
@@ -173,18 +173,18 @@ def test_task_overlap_exchanges_exactly_its_share_and_loses_no_sample(share, per
 
 
 def test_exchanged_samples_come_from_all_other_tasks():
-    giver = torch.arange(4).repeat_interleave(300)
-    got = _exchange_permutation(giver, RandomStreams(0))
-    assert sorted(got.tolist()) == list(range(1200))
+    source_task = torch.arange(4).repeat_interleave(300)
+    receives = _exchange_permutation(source_task, RandomStreams(0))
+    assert sorted(receives.tolist()) == list(range(1200))
     for task in range(4):
-        counts = torch.bincount(giver[got[giver == task]], minlength=4).tolist()
+        counts = torch.bincount(source_task[receives[source_task == task]], minlength=4).tolist()
         assert counts[task] == 0
         assert all(70 < count < 130 for other, count in enumerate(counts) if other != task)
 
 
 def test_class_is_known_as_soon_as_one_sample_is_exchanged():
     experiment = prepare(compose_settings([*TINY, "benchmark.task_overlap=0.2"]))
-    assert experiment.learner.task_units.all()  # 10 classes, 57 lent samples: all come everywhere
+    assert experiment.learner.task_units.all()  # with 57 exchanged samples every class is in every task
     x, y = next((batch.x, batch.y) for batch in batches([experiment], 0, 0))
     data = Digits().load().train
     known = {tuple(row): label for row, label in zip(data.x.flatten(1).tolist(), data.y.tolist(), strict=True)}
@@ -230,7 +230,7 @@ def test_invalid_settings_are_one_line(gr_run, words, message):
     assert not Path("outputs").exists()
 
 
-# --- views
+# --- transforms
 
 
 def test_rotation_equals_torchvisions():
@@ -248,7 +248,7 @@ def test_rotation_equals_torchvisions():
         expected = rotate(x, angle, InterpolationMode.BILINEAR)
         torch.testing.assert_close(seen, expected, rtol=0, atol=1e-5)
         assert 0 <= seen.min() <= seen.max() <= 1
-        assert torch.equal(seen[1:2], task.train.batch(torch.tensor([1]))[0])  # whatever is beside it
+        assert torch.equal(seen[1:2], task.train.batch(torch.tensor([1]))[0])  # independent of the other samples
     quarter = benchmark.tasks[3].train.batch(torch.arange(3))[0]
     torch.testing.assert_close(quarter, x.rot90(1, (2, 3)), rtol=0, atol=1e-5)
 

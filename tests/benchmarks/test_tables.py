@@ -75,7 +75,7 @@ def test_table_of_categories_only():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"categories": [18]}, "categories=18: must be a number from 0 to 17"),
         ({"categories": ["rde"], "columns": COLUMNS}, "categories=rde: is neither a name of a column.*mean 'red'"),
@@ -83,21 +83,21 @@ def test_table_of_categories_only():
         ({"categories": [[]]}, "has a code of no columns"),
     ],
 )
-def test_unknown_columns(settings, said):
-    with pytest.raises(ConfigError, match=said):
+def test_unknown_columns(settings, message):
+    with pytest.raises(ConfigError, match=message):
         Tensors(table(), LABELS, **settings).load()
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"categories": [0]}, "column 0 holds numbers that are not whole, and is no category"),
         ({"categories": [[4, 5]]}, r"columns 4, 5 are no one-hot code in \d+ of 80 samples"),
         ({"columns": ["a"]}, r"has 1 names of columns, and samples of shape \(18,\)"),
     ],
 )
-def test_columns_without_categories(settings, said):
-    with pytest.raises(DataError, match=said):
+def test_columns_without_categories(settings, message):
+    with pytest.raises(DataError, match=message):
         Tensors(table(), LABELS, **settings).load()
 
 

@@ -36,7 +36,7 @@ TINY = ("train.iterations=3", "threads=1", "evaluate.generated_samples=0")
 
 @pytest.fixture(autouse=True, scope="module")
 def _few():
-    """The first of the digits only: the more samples there are to search for, the longer an audit."""
+    """Use the first 600 digits only, because the time of an audit grows with the samples."""
     load = Digits.load
 
     def first(source: Digits) -> Dataset:
@@ -53,8 +53,8 @@ def run(gr_run):
     """A short run of small networks, and its folder; large checkpoints take long to search."""
 
     def call(*words: str, code: int = 0) -> Path:
-        found, _, err = gr_run(*small_networks(*words), *words, *TINY)
-        assert found == code, err
+        exit_code, _, err = gr_run(*small_networks(*words), *words, *TINY)
+        assert exit_code == code, err
         (status,) = Path("outputs").glob("*/*/*/status.json")
         return status.parent
 
@@ -83,7 +83,7 @@ def counts(folder: Path) -> list[int]:
     return [task.samples for task in audit(folder).tasks]
 
 
-# --- what strategies keep
+# --- what strategies store
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -93,15 +93,17 @@ def test_every_strategy_stores_what_it_claims(run, gr_run, strategy):
     assert (code, err) == (0, "")
     *lines, verdict = [line for line in out.splitlines() if not line.startswith("traces of ")]
     assert [line.partition(":")[0] for line in lines] == [f"task {i}" for i in range(5)]
-    found = [int(line.partition(": ")[2]) for line in lines]
+    samples = [int(line.partition(": ")[2]) for line in lines]
     stores = json.loads((folder / "status.json").read_text())["stores_raw_samples"]
     sees = import_target(stored_settings(folder).config["strategy"]["_target_"], "strategy").training_data
     if not stores:
-        assert found == [0] * 5 and verdict == "stores_raw_samples: false, and none was found"
+        assert samples == [0] * 5 and verdict == "stores_raw_samples: false, and none was found"
     elif sees == "current":
-        assert min(found) > 0 and verdict.startswith(f"stores raw samples, as claimed: {sum(found)} in checkpoint.pt: ")
-    else:  # what it trains on again, it has from the benchmark
-        assert found == [0] * 5 and verdict == "stores_raw_samples: true, and none was found"
+        assert min(samples) > 0 and verdict.startswith(
+            f"stores raw samples, as claimed: {sum(samples)} in checkpoint.pt: "
+        )
+    else:  # it trains again on samples of the benchmark
+        assert samples == [0] * 5 and verdict == "stores_raw_samples: true, and none was found"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_every_strategy_stores_what_it_claims(run, gr_run, strategy):
         (("strategy=a_gem", "strategy.per_class=30"), 2 * 30),
         (("strategy=icarl", "strategy.per_class=5"), 2 * 5),
         (("strategy=icarl", "strategy.budget=40"), 2 * 40 // 10),
-        (("strategy=er_plus",), 3 * 32),  # all that passed: fewer than there are places
+        (("strategy=er_plus",), 3 * 32),  # all samples so far, fewer than the memory size
     ],
 )
 def test_audit_finds_as_many_samples_as_a_strategy_stores(run, words, each):
@@ -121,14 +123,14 @@ def test_audit_finds_as_many_samples_as_a_strategy_stores(run, words, each):
 def test_audit_finds_the_contents_of_a_reservoir(run):
     folder = run("strategy=er_plus", "strategy.memory_size=50", "train.iterations=20")
     memory = torch.load(folder / "checkpoint.pt", weights_only=True)["learner"]["strategy"]["memory"]["x"]
-    held = {tuple(row) for row in memory.flatten(1).tolist()}
-    assert 30 < len(held) <= 51  # with the row that takes what finds no place
-    whole = [{tuple(row) for row in of_task(task, 1000).flatten(1).tolist()} for task in range(5)]
-    assert counts(folder) == [len(held & samples) for samples in whole]
-    assert sum(counts(folder)) == len(held)
+    stored = {tuple(row) for row in memory.flatten(1).tolist()}
+    assert 30 < len(stored) <= 51  # with the row for rejected samples
+    by_task = [{tuple(row) for row in of_task(task, 1000).flatten(1).tolist()} for task in range(5)]
+    assert counts(folder) == [len(stored & samples) for samples in by_task]
+    assert sum(counts(folder)) == len(stored)
 
 
-# --- how samples may be hidden
+# --- forms of stored samples
 
 WAYS = {
     "as they are": lambda x: x,
@@ -186,7 +188,7 @@ def test_found_samples_are_reported_in_one_line(run, gr_run):
     assert "checkpoint.pt: learner.strategy.corner.0.deep" in err and err.count("\n") == 1
 
 
-@pytest.mark.filterwarnings("ignore")  # torch's own, of what it will do without one day
+@pytest.mark.filterwarnings("ignore")  # torch's deprecations
 @pytest.mark.parametrize("form", ["sparse", "quantised"])
 def test_samples_in_sparse_and_quantised_tensors_are_found(smuggle, form):
     x = of_task(4, 3)
@@ -205,20 +207,20 @@ def test_samples_in_a_file_beside_the_checkpoint_are_found(smuggle, file):
         np.savez(path, a=(x * 255).to(torch.uint8).numpy(), names=np.array(["b", "c"]))
     else:
         np.save(path, x.numpy().astype(">f8"))
-    found = audit(folder)
-    assert [task.samples for task in found.tasks] == [0, 0, 4, 0, 0] and found.violated
-    assert found.locations == (file if path.suffix == ".npy" else f"{file}: a",)
-    assert found.tasks[2].locations == found.locations
+    result = audit(folder)
+    assert [task.samples for task in result.tasks] == [0, 0, 4, 0, 0] and result.violated
+    assert result.locations == (file if path.suffix == ".npy" else f"{file}: a",)
+    assert result.tasks[2].locations == result.locations
 
 
 def test_sample_in_several_locations_counts_once(smuggle):
     x = of_task(1, 4)
     folder = smuggle({"a": x, "b": torch.cat([x, x]).half()})
     np.save(folder / "c.npy", x.numpy())
-    found = audit(folder)
-    assert [task.samples for task in found.tasks] == [0, 4, 0, 0, 0] and found.num_retained == 4
+    result = audit(folder)
+    assert [task.samples for task in result.tasks] == [0, 4, 0, 0, 0] and result.num_retained == 4
     place = "checkpoint.pt: learner.strategy.corner.0.deep"
-    assert found.locations == ("c.npy", f"{place}.a", f"{place}.b")
+    assert result.locations == ("c.npy", f"{place}.a", f"{place}.b")
 
 
 def test_similar_values_are_not_samples(smuggle):
@@ -234,7 +236,7 @@ def test_similar_values_are_not_samples(smuggle):
 def test_gradient_in_optimizer_state_is_a_trace_and_not_a_violation(smuggle, gr_run):
     folder, x = smuggle(None), of_task(2, 4).flatten(1)
     saved = torch.load(folder / "checkpoint.pt", weights_only=True)
-    assert saved["learner"]["optimizers"] == {}  # a run that is over keeps none, and so no traces
+    assert saved["learner"]["optimizers"] == {}  # a finished run stores none, and so no traces
     first = torch.zeros(8, 64)
     saved["learner"]["optimizers"]["solver"] = {"first": [first]}
     first[:4] = -1e-4 * x
@@ -242,14 +244,14 @@ def test_gradient_in_optimizer_state_is_a_trace_and_not_a_violation(smuggle, gr_
     code, out, _ = gr_run(f"audit={folder}")
     assert code == 0 and "task 2: 0\n" in out and "none was found\n" in out
     assert "traces of 4 samples (gradients) in the state of optimizers and regularizer\n" in out
-    first[:4] = x  # nobody's gradient
+    first[:4] = x  # too strong for a gradient
     save_tensors(folder / "checkpoint.pt", saved)
     assert audit(folder).violated and counts(folder) == [0, 0, 4, 0, 0]
     first[:4] = 1e-4 * x
     saved["learner"]["strategy"]["elsewhere"] = first[:2].clone()
     save_tensors(folder / "checkpoint.pt", saved)
-    found = audit(folder)
-    assert (found.num_retained, found.num_traces) == (2, 2)
+    result = audit(folder)
+    assert (result.num_retained, result.num_traces) == (2, 2)
 
 
 def test_run_that_claims_to_store_samples_is_not_violated(run, gr_run):
@@ -274,18 +276,18 @@ def test_samples_are_found_raw_and_transformed(run):
     add(folder, (permuted * 255).to(torch.uint8))
     assert counts(folder) == [0, 6, 0]
     add(folder, Digits().load().train.x[:4].bfloat16())
-    found = audit(folder)
-    assert [task.samples for task in found.tasks] == [4, 4, 4] and found.num_retained == 4
+    result = audit(folder)
+    assert [task.samples for task in result.tasks] == [4, 4, 4] and result.num_retained == 4
     add(folder, [permuted, Digits().load().train.x[4:7].clone()])
-    found = audit(folder)
-    assert [task.samples for task in found.tasks] == [3, 7, 3] and found.num_retained == 7
+    result = audit(folder)
+    assert [task.samples for task in result.tasks] == [3, 7, 3] and result.num_retained == 7
 
 
 def test_exemplars_of_permuted_tasks_are_found(run):
     assert counts(run("strategy=er", "strategy.per_class=4", *PERMUTED, "benchmark.tasks=2")) == [40] * 2
 
 
-# --- a task under way
+# --- a task in progress
 
 
 @pytest.fixture
@@ -304,10 +306,10 @@ def stopped(run, monkeypatch):
     "generator", ["vae", "symmetric_vae", "conv_vae", "cvae", "class_vae", "flow", "mixture", "wgan_gp"]
 )
 def test_generated_samples_are_not_training_samples(stopped, gr_run, generator):
-    # The memory of a task under way holds dreams of the earlier ones, and so does the checkpoint.
+    # During a task, memory and checkpoint hold generated samples of earlier tasks.
     folder = stopped(f"generator={generator}", "strategy.generator_update_freq=1")
-    found, memory = audit(folder), 0 if generator == "mixture" else 64
-    assert [task.samples for task in found.tasks] == [0, 0, memory, 0, 0] and not found.violated
+    result, memory = audit(folder), 0 if generator == "mixture" else 64
+    assert [task.samples for task in result.tasks] == [0, 0, memory, 0, 0] and not result.violated
     assert gr_run(f"resume={folder}")[0] == 0
     assert counts(folder) == [0] * 5
 
@@ -331,8 +333,8 @@ def test_finished_task_may_not_store_its_samples(stopped, gr_run):
 
 
 def test_all_tasks_of_a_cumulative_stage_are_in_progress(stopped):
-    found = audit(stopped("strategy=cumulative"))
-    assert [task.in_progress for task in found.tasks] == [True, True, True, False, False]
+    result = audit(stopped("strategy=cumulative"))
+    assert [task.in_progress for task in result.tasks] == [True, True, True, False, False]
 
 
 # --- folders that can't be audited

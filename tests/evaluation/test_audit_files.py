@@ -49,7 +49,7 @@ def folder(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "copy"))
 
 
-# --- forms: what may have been done to samples x (n, 1, 8, 8) in [0, 1]
+# --- forms: transformations of samples x (n, 1, 8, 8) in [0, 1]
 
 
 def pixels(x: Images) -> NDArray[np.uint8]:
@@ -98,7 +98,7 @@ FORMS: dict[str, Callable[[Images], object]] = {
 }
 
 
-# --- kinds of files
+# --- file formats
 
 
 def tensors(x: Images) -> bytes:
@@ -268,14 +268,14 @@ def planted(finished: Path, x: Images, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.mark.parametrize("name", [*FORMS, *FILES])
 def test_samples_are_found_in_every_form_and_file(planted, name):
-    found, _ = planted
+    result, _ = planted
     file = name if name in FILES else f"forms/{name}.pt"
-    assert any(place == file or place.startswith(f"{file}: ") for place in found.locations)
+    assert any(place == file or place.startswith(f"{file}: ") for place in result.locations)
 
 
 def test_exactly_the_planted_samples_are_found(planted):
-    found, first = planted
-    assert found.num_retained == EACH * len(first) and found.violated and not found.unread
+    result, first = planted
+    assert result.num_retained == EACH * len(first) and result.violated and not result.unread
 
 
 # --- what can't be read

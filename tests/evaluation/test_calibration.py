@@ -75,9 +75,9 @@ def test_rows_per_task_and_pooled():
 def test_negative_log_likelihood_of_a_run_is_its_loss(gr_run):
     """Equal to the loss of the tasks so far in evaluations.csv."""
     assert gr_run(*SHORT, "strategy=finetune")[0] == 0
-    found = pd.read_csv(only_run() / "calibration.csv", dtype={"task": str})
-    assert list(found) == ["after_task", "task", "n", "ece", "nll"]
-    assert found["task"].tolist() == ["0", "all", "0", "1", "all"] and found["ece"].between(0, 1).all()
+    table = pd.read_csv(only_run() / "calibration.csv", dtype={"task": str})
+    assert list(table) == ["after_task", "task", "n", "ece", "nll"]
+    assert table["task"].tolist() == ["0", "all", "0", "1", "all"] and table["ece"].between(0, 1).all()
     loss = pd.read_csv(only_run() / "evaluations.csv").query("iteration > 0 and task <= after_task")
     loss = loss[loss["iteration"] == 4]["loss"].tolist()
-    assert found[found["task"] != "all"]["nll"].tolist() == pytest.approx(loss, abs=2e-6)
+    assert table[table["task"] != "all"]["nll"].tolist() == pytest.approx(loss, abs=2e-6)

@@ -164,7 +164,7 @@ def test_phases(after_task, task_finished, phase):
     assert base.EvaluationContext(None, None, 0, after_task, 0, task_finished).phase == phase
 
 
-# --- tables as values
+# --- tables
 
 TABLE = TableFormat("made", "What was made.", (AFTER_TASK, TASK, Column("value", "how much", "nats", "lower")))
 

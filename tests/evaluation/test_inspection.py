@@ -73,13 +73,13 @@ def test_samples_of_each_task_are_drawn(inspected):
 
 def test_drawn_samples_are_spread_over_a_class(inspected):
     x = np.zeros((400, 8, 8, 3), np.uint8)
-    x[200:, ..., 0] = 255  # all the later ones are red
+    x[200:, ..., 0] = 255  # the second half is red
     write(x, np.arange(400) % 4, x)
     inspected(*ARRAYS)
     (picture,) = Path("outputs/inspect").rglob("*.png")
     with Image.open(picture) as image:
-        shown = np.asarray(image.convert("RGB")).reshape(-1, 3)
-    red, black = ((shown == colour).all(1).sum() for colour in ([255, 0, 0], [0, 0, 0]))
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    red, black = ((pixels == colour).all(1).sum() for colour in ([255, 0, 0], [0, 0, 0]))
     assert 0.5 < red / black < 2
 
 
@@ -119,12 +119,16 @@ def test_long_vectors_have_no_picture(inspected):
 def test_samples_that_all_tasks_share_are_read_once(inspected, monkeypatch):
     from gr_cli.evaluation import inspection
 
-    looked = []
+    reads = []
     original = inspection._channel_range
-    monkeypatch.setattr(inspection, "_channel_range", lambda part: looked.append(part) or original(part))
-    words = ("benchmark=permuted_mnist", "~benchmark.source.name", "benchmark.source._target_=gr_cli.benchmarks.Digits")
-    out = inspected(*words, "benchmark.tasks=30", "inspect=true")
-    assert len(looked) == 1
+    monkeypatch.setattr(inspection, "_channel_range", lambda part: reads.append(part) or original(part))
+    overrides = (
+        "benchmark=permuted_mnist",
+        "~benchmark.source.name",
+        "benchmark.source._target_=gr_cli.benchmarks.Digits",
+    )
+    out = inspected(*overrides, "benchmark.tasks=30", "inspect=true")
+    assert len(reads) == 1
     assert len(rows(out)) == 30
     assert "shape (1, 12, 12)" in out
 

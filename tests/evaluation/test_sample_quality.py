@@ -65,23 +65,23 @@ def clear_cache_in_memory(monkeypatch) -> None:
 
 
 def test_table_has_a_row_per_task_so_far_and_one_for_all(run):
-    found = run()
-    assert list(found) == ["after_task", "task", "n", "real", *MEASURES]
+    table = run()
+    assert list(table) == ["after_task", "task", "n", "real", *MEASURES]
     expected = [(after, task) for after in range(5) for task in [*map(str, range(after + 1)), "all"]]
-    assert list(zip(found["after_task"], found["task"], strict=True)) == expected
-    whole = found[found["task"] == "all"].set_index("after_task")
-    single = found[found["task"] != "all"]
-    assert whole["n"].tolist() == [20, 40, 60, 80, 100] == single.groupby("after_task")["n"].sum().tolist()
-    assert (single["real"] == 20).all() and whole["real"].tolist() == whole["n"].tolist()
-    shares = [name for name in MEASURES if name not in ("class_share", "density", "frechet")]
-    assert found[shares].stack().dropna().between(0, 1).all()
+    assert list(zip(table["after_task"], table["task"], strict=True)) == expected
+    pooled = table[table["task"] == "all"].set_index("after_task")
+    per_task = table[table["task"] != "all"]
+    assert pooled["n"].tolist() == [20, 40, 60, 80, 100] == per_task.groupby("after_task")["n"].sum().tolist()
+    assert (per_task["real"] == 20).all() and pooled["real"].tolist() == pooled["n"].tolist()
+    fractions = [name for name in MEASURES if name not in ("class_share", "density", "frechet")]
+    assert table[fractions].stack().dropna().between(0, 1).all()
     # The shares of tasks average to the share of all classes so far.
-    mean = single.groupby("after_task")["class_share"].mean()
-    np.testing.assert_allclose(mean, whole["class_share"], atol=2e-6)
-    np.testing.assert_allclose(whole["class_share"].iloc[-1], 1)
+    mean = per_task.groupby("after_task")["class_share"].mean()
+    np.testing.assert_allclose(mean, pooled["class_share"], atol=2e-6)
+    np.testing.assert_allclose(pooled["class_share"].iloc[-1], 1)
     metrics = pd.read_csv(only_run() / "metrics.csv", index_col="metric")["value"]
     for name in MEASURES[1:]:
-        assert metrics[f"sample_{name}"] == whole[name].iloc[-1]
+        assert metrics[f"sample_{name}"] == pooled[name].iloc[-1]
 
 
 def test_runs_without_a_generator_have_no_sample_quality(gr_run):
@@ -103,12 +103,12 @@ def test_runs_without_a_generator_have_no_sample_quality(gr_run):
 
 def test_sample_quality_does_not_change_training(gr_run, tmp_path, monkeypatch):
     tables = {}
-    for dreams in ("30", "null", "0"):
-        (tmp_path / dreams).mkdir()
-        monkeypatch.chdir(tmp_path / dreams)
-        code, _, err = gr_run(*TINY, "generator=cvae", f"evaluate.generated_samples={dreams}")
+    for number in ("30", "null", "0"):
+        (tmp_path / number).mkdir()
+        monkeypatch.chdir(tmp_path / number)
+        code, _, err = gr_run(*TINY, "generator=cvae", f"evaluate.generated_samples={number}")
         assert code == 0, err
-        tables[dreams] = csvs(only_run())
+        tables[number] = csvs(only_run())
     assert tables["null"] == tables["0"] and set(tables["30"]) == {*tables["0"], "sample_quality.csv"}
     for name in ("accuracy_matrix.csv", "evaluations.csv", "history.csv"):
         assert tables["30"][name] == tables["0"][name]
@@ -117,8 +117,8 @@ def test_sample_quality_does_not_change_training(gr_run, tmp_path, monkeypatch):
 
 def test_real_samples_for_comparison_are_not_stored(gr_run):
     assert gr_run(*TINY, "evaluate.generated_samples=200")[0] == 0
-    found = audit(only_run())
-    assert found.num_retained == found.num_traces == 0 and not found.violated
+    result = audit(only_run())
+    assert result.num_retained == result.num_traces == 0 and not result.violated
 
 
 def test_resumed_run_has_the_same_sample_quality_and_is_verified(gr_run, goes_on, monkeypatch):
@@ -128,15 +128,15 @@ def test_resumed_run_has_the_same_sample_quality_and_is_verified(gr_run, goes_on
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("override", "message"),
     [
         ("evaluate.generated_samples=-1", "evaluate.generated_samples=-1: must be"),
         ("evaluate.generated_samples=1000000000000", "evaluate.generated_samples=1000000000000: takes"),
     ],
 )
-def test_mistakes_are_one_line(gr_run, word, told):
-    code, _, err = gr_run(word)
-    assert code == 2 and err.count("\n") == 1 and told in err
+def test_mistakes_are_one_line(gr_run, override, message):
+    code, _, err = gr_run(override)
+    assert code == 2 and err.count("\n") == 1 and message in err
     assert not Path("outputs").exists()
 
 
@@ -144,7 +144,7 @@ def test_mistakes_are_one_line(gr_run, word, told):
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         "strategy=rtf",
         "strategy=bir",
@@ -166,32 +166,32 @@ def test_mistakes_are_one_line(gr_run, word, told):
         "precision=bf16",
     ],
 )
-def test_all_generated_samples_are_evaluated(run, words):
-    found = run(*words.split())
-    single = found[found["task"] != "all"]
-    assert set(zip(single["after_task"], single["task"].astype(int), strict=True)) == {
-        (after, task) for after in range(found["after_task"].max() + 1) for task in range(after + 1)
+def test_all_generated_samples_are_evaluated(run, overrides):
+    table = run(*overrides.split())
+    per_task = table[table["task"] != "all"]
+    assert set(zip(per_task["after_task"], per_task["task"].astype(int), strict=True)) == {
+        (after, task) for after in range(table["after_task"].max() + 1) for task in range(after + 1)
     }
-    whole = found[found["task"] == "all"]
-    assert whole["n"].tolist() == [20 * (after + 1) for after in whole["after_task"]]
-    assert whole[[name for name in MEASURES if name != "class_entropy"]].notna().all(axis=None)
-    assert (whole["class_entropy"].notna() == (whole["class_share"] > 0)).all()
-    if words.startswith(("generator=mixture", "strategy=generative_classifier", "generator=cvae scenario=task")):
-        assert (single["n"] == 20).all() or "likelihood" in words  # as requested
+    pooled = table[table["task"] == "all"]
+    assert pooled["n"].tolist() == [20 * (after + 1) for after in pooled["after_task"]]
+    assert pooled[[name for name in MEASURES if name != "class_entropy"]].notna().all(axis=None)
+    assert (pooled["class_entropy"].notna() == (pooled["class_share"] > 0)).all()
+    if overrides.startswith(("generator=mixture", "strategy=generative_classifier", "generator=cvae scenario=task")):
+        assert (per_task["n"] == 20).all() or "likelihood" in overrides  # as requested
 
 
-@pytest.mark.parametrize("words", [PERMUTED, ROTATED], ids=["permuted", "rotated"])
+@pytest.mark.parametrize("overrides", [PERMUTED, ROTATED], ids=["permuted", "rotated"])
 @pytest.mark.parametrize("scenario", ["domain", "task", "class"])
-def test_reference_classifier_separates_transformed_tasks_with_the_same_classes(run, words, scenario):
-    found = run(*words, f"scenario={scenario}", "evaluate.generated_samples=50")
-    single = found[found["task"] != "all"]
-    assert single["task"].tolist() == ["0", "0", "1", "0", "1", "2"]
-    assert (found["reference_accuracy"] > 0.85).all()
+def test_reference_classifier_separates_transformed_tasks_with_the_same_classes(run, overrides, scenario):
+    table = run(*overrides, f"scenario={scenario}", "evaluate.generated_samples=50")
+    per_task = table[table["task"] != "all"]
+    assert per_task["task"].tolist() == ["0", "0", "1", "0", "1", "2"]
+    assert (table["reference_accuracy"] > 0.85).all()
 
 
 def test_round_of_earlier_classes_is_not_a_row_of_its_own(run):
-    found = run("benchmark.repetitions=2", "benchmark.classes_per_task=5")
-    assert found["task"].tolist() == ["0", "all", "0", "1", "all", "0", "1", "all", "0", "1", "all"]
+    table = run("benchmark.repetitions=2", "benchmark.classes_per_task=5")
+    assert table["task"].tolist() == ["0", "all", "0", "1", "all", "0", "1", "all", "0", "1", "all"]
 
 
 @pytest.mark.parametrize("size", [8, 64])
@@ -199,8 +199,8 @@ def test_colour_images_of_any_size(run, size, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 256, (40, size, size, 3), dtype=np.uint8)
     np.savez("set.npz", x=noise, y=np.arange(40) % 4)
     monkeypatch.setattr("gr_cli.evaluation.reference_classifier._MIN_ITERATIONS", 10)
-    found = run("benchmark=arrays", "benchmark.source.path=set.npz", "train.iterations=1")
-    assert found.loc[found["n"] > 1, "frechet"].gt(0).all() and (found["real"] > 1).all()
+    table = run("benchmark=arrays", "benchmark.source.path=set.npz", "train.iterations=1")
+    assert table.loc[table["n"] > 1, "frechet"].gt(0).all() and (table["real"] > 1).all()
 
 
 def test_slow_training_of_the_reference_classifier_is_reported(gr_run, monkeypatch):
@@ -211,15 +211,15 @@ def test_slow_training_of_the_reference_classifier_is_reported(gr_run, monkeypat
 
 
 def test_runs_of_a_group_have_the_quality_of_single_runs():
-    words = [*TINY, "train.iterations=25", "precision=float64"]
-    jobs = [compose_settings([*words, f"seed={seed}"]) for seed in range(2)]
+    overrides = [*TINY, "train.iterations=25", "precision=float64"]
+    jobs = [compose_settings([*overrides, f"seed={seed}"]) for seed in range(2)]
     for batch in ([jobs[0]], [jobs[1]], jobs):
         run_together(batch, [RunFolder(Path(f"{len(batch)}-{job.seed}")) for job in batch], RunObserver())
     for seed in range(2):
-        alone, beside = (pd.read_csv(f"{n}-{seed}/sample_quality.csv") for n in (1, 2))
-        assert alone["n"].sum() == pytest.approx(beside["n"].sum(), rel=0.01)
-        assert (alone["task"] == beside["task"]).all()
-        np.testing.assert_allclose(alone["frechet"], beside["frechet"], rtol=0.02, atol=0.01)
+        single, grouped = (pd.read_csv(f"{n}-{seed}/sample_quality.csv") for n in (1, 2))
+        assert single["n"].sum() == pytest.approx(grouped["n"].sum(), rel=0.01)
+        assert (single["task"] == grouped["task"]).all()
+        np.testing.assert_allclose(single["frechet"], grouped["frechet"], rtol=0.02, atol=0.01)
     assert not pd.read_csv("2-0/sample_quality.csv").equals(pd.read_csv("2-1/sample_quality.csv"))
 
 
@@ -241,10 +241,10 @@ class FixedSamples(torch.nn.Module):
         return self.x[self._next - number : self._next]
 
 
-def quality_rows(dreamer: FixedSamples, after_task: int, *words: str) -> list:
+def quality_rows(generator: FixedSamples, after_task: int, *words: str) -> list:
     """The rows of a run whose generator makes these samples."""
     experiment = prepare(compose_settings([*TINY, "evaluate.generated_samples=70", *words]))
-    experiment.learner.strategy.sampling_generator = lambda replica, generator: dreamer
+    experiment.learner.strategy.sampling_generator = lambda replica, shared: generator
     quality = SampleQuality.prepare(experiment)
     return quality.rows(EvaluationContext(experiment, experiment.learner, 0, after_task, 6, True))
 
@@ -253,16 +253,16 @@ def interleaved_digits(*digits: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Training samples of these digits in turn, and their labels."""
     data = Digits().load()
     x, y = data.train.batch(torch.arange(len(data.train)))
-    each = [x[y == digit] for digit in digits]
-    number = min(map(len, each))
-    order = torch.stack([part[:number] for part in each], 1).flatten(0, 1)
+    by_digit = [x[y == digit] for digit in digits]
+    number = min(map(len, by_digit))
+    order = torch.stack([samples[:number] for samples in by_digit], 1).flatten(0, 1)
     return order, torch.tensor(digits).repeat(number)
 
 
 def test_real_samples_have_high_quality():
-    *single, whole = quality_rows(FixedSamples(*interleaved_digits(0, 1, 2, 3)), 1, "generator=cvae")
-    assert [row["n"] for row in (*single, whole)] == [70, 70, 140]
-    for row in (*single, whole):
+    *per_task, pooled = quality_rows(FixedSamples(*interleaved_digits(0, 1, 2, 3)), 1, "generator=cvae")
+    assert [row["n"] for row in (*per_task, pooled)] == [70, 70, 140]
+    for row in (*per_task, pooled):
         assert row["label_agreement"] > 0.95 and row["reference_accuracy"] > 0.95
         assert row["class_share"] == pytest.approx(1, abs=0.05) and row["class_entropy"] > 0.99
         assert row["precision"] > 0.9 and row["recall"] > 0.7 and row["coverage"] > 0.85
@@ -272,14 +272,20 @@ def test_real_samples_have_high_quality():
 def test_samples_of_one_class_have_low_entropy_and_coverage():
     x, _ = interleaved_digits(0)
     x = x.repeat(2, 1, 1, 1)
-    *single, whole = quality_rows(FixedSamples(x, torch.zeros(len(x), dtype=torch.long)), 1, "generator=cvae")
-    assert single[0]["n"] == 140 and single[1]["n"] == 0
-    assert single[0]["class_share"] > 1.9 and single[0]["class_entropy"] < 0.1 and single[0]["coverage"] < 0.6
-    assert single[0]["precision"] > 0.8 > 0.6 > single[0]["recall"]
-    gone = single[1]
-    assert (gone["label_agreement"], gone["precision"], gone["recall"], gone["density"], gone["frechet"]) == (None,) * 5
-    assert gone["coverage"] == 0 and gone["class_share"] < 0.05
-    assert whole["class_entropy"] < 0.1 and whole["coverage"] < 0.3
+    *per_task, pooled = quality_rows(FixedSamples(x, torch.zeros(len(x), dtype=torch.long)), 1, "generator=cvae")
+    assert per_task[0]["n"] == 140 and per_task[1]["n"] == 0
+    assert per_task[0]["class_share"] > 1.9 and per_task[0]["class_entropy"] < 0.1 and per_task[0]["coverage"] < 0.6
+    assert per_task[0]["precision"] > 0.8 > 0.6 > per_task[0]["recall"]
+    missing = per_task[1]
+    assert (
+        missing["label_agreement"],
+        missing["precision"],
+        missing["recall"],
+        missing["density"],
+        missing["frechet"],
+    ) == (None,) * 5
+    assert missing["coverage"] == 0 and missing["class_share"] < 0.05
+    assert pooled["class_entropy"] < 0.1 and pooled["coverage"] < 0.3
 
 
 def test_wrong_labels_disagree():
@@ -297,7 +303,7 @@ def test_predicted_class_decides_the_task_where_labels_do_not(scenario, monkeypa
     # Correct labels in each head: in both tasks the even digit is first.
     heads = torch.stack([digits % 2, 2 + digits % 2], 1)[:70]
     labels = {"domain": heads[:, :1], "task": heads}[scenario]
-    monkeypatch.setattr(GenerativeReplay, "replay_labels", lambda self, dreams, *_: labels)
+    monkeypatch.setattr(GenerativeReplay, "replay_labels", lambda self, x, *_: labels)
     rows = quality_rows(FixedSamples(x), 1, f"scenario={scenario}", "evaluate.generated_samples=35")
     assert [row["n"] for row in rows] == pytest.approx([35, 35, 70], abs=2)
     assert all(row["label_agreement"] > 0.95 for row in rows)
@@ -337,17 +343,17 @@ def test_labels_are_those_of_the_next_tasks_replay(words):
 def test_reference_classifier_is_the_same_cached_or_retrained_with_any_number_of_threads(run, monkeypatch):
     clear_cache_in_memory(monkeypatch)
     first = run()
-    (kept,) = Path("cache/reference_classifiers").glob("*.pt")
-    before = torch.load(kept, weights_only=True)["tensors"]
+    (file,) = Path("cache/reference_classifiers").glob("*.pt")
+    before = torch.load(file, weights_only=True)["tensors"]
     clear_cache_in_memory(monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr("gr_cli.evaluation.reference_classifier._train_reference_classifier", None)  # must not be called
         assert run().equals(first)
-    kept.unlink()
+    file.unlink()
     clear_cache_in_memory(monkeypatch)
     with thread_limit(2):
         assert run("threads=2")["reference_accuracy"].equals(first["reference_accuracy"])
-    again = torch.load(kept, weights_only=True)["tensors"]
+    again = torch.load(file, weights_only=True)["tensors"]
     assert all(torch.equal(before[name], again[name]) for name in before)
 
 
@@ -366,10 +372,10 @@ def test_class_orders_share_a_reference_classifier(run, monkeypatch):
 def test_distinct_classes_by_task_and_unit():
     reverse = list(range(9, -1, -1))
     stream = split(Digits(), 0, classes_per_task=5, class_order=reverse, repetitions=2)
-    found = distinct_classes(stream, [0, 5, 0, 5], 10)
-    assert found.first_task.tolist() == [1] * 5 + [0] * 5  # by name, 0 comes in the second task
-    assert [number.tolist() for number in found.of_task] == [[9, 8, 7, 6, 5], [4, 3, 2, 1, 0]] * 2
-    assert found.units.nonzero().tolist() == [[i, 9 - i] for i in range(10)]
+    classes = distinct_classes(stream, [0, 5, 0, 5], 10)
+    assert classes.first_task.tolist() == [1] * 5 + [0] * 5  # by name, 0 comes in the second task
+    assert [number.tolist() for number in classes.of_task] == [[9, 8, 7, 6, 5], [4, 3, 2, 1, 0]] * 2
+    assert classes.units.nonzero().tolist() == [[i, 9 - i] for i in range(10)]
     shared = distinct_classes(stream, [0] * 4, 5)
     assert shared.units.nonzero().tolist() == [[i, 4 - i % 5] for i in range(10)]
 
@@ -380,6 +386,6 @@ def test_samples_that_are_not_finite_do_not_end_a_run():
 
 
 def test_one_sample_per_task(run):
-    found = run("evaluate.generated_samples=1")
-    whole = found[found["task"] == "all"].iloc[-1]
-    assert whole["n"] == 5 and whole["precision"] is not None and math.isnan(whole["recall"])
+    table = run("evaluate.generated_samples=1")
+    pooled = table[table["task"] == "all"].iloc[-1]
+    assert pooled["n"] == 5 and pooled["precision"] is not None and math.isnan(pooled["recall"])

@@ -28,7 +28,7 @@ _REQUIRED_ARRAYS = "it must hold x and y, or x_train, y_train, x_test and y_test
 
 
 class Arrays:
-    """Arrays from files: `.npz`, `.npy`, or `.pt` with a dict or tuple of tensors. No code in them is executed.
+    """Arrays from files: `.npz`, `.npy`, or `.pt` with a dict or tuple of tensors, without pickled code.
 
     The arrays are named `x` and `y`, or `x_train`, `y_train`, `x_test` and `y_test`; a tuple has them in this order.
     A folder holds `.npy` files with these names. `columns`, an array of texts, names the columns of vectors.
@@ -67,15 +67,15 @@ class Arrays:
         check_value_range(value_range, standardise)
         self.location, self.remedy = f"benchmark.source.path={path}", "correct its contents"
         self._path, self._labels = Path(path).expanduser(), None if labels is None else Path(labels).expanduser()
-        chosen = value_range if value_range is None or isinstance(value_range, str) else tuple(value_range)
-        codes = categories and tuple(c if isinstance(c, (int, str)) else tuple(c) for c in categories)
+        range_key = value_range if value_range is None or isinstance(value_range, str) else tuple(value_range)
+        category_key = categories and tuple(c if isinstance(c, (int, str)) else tuple(c) for c in categories)
         self._choices = (
             ("test_share", test_share),
             ("test_seed", test_seed),
-            ("value_range", chosen),
+            ("value_range", range_key),
             ("standardise", standardise),
             ("layout", layout),
-            ("categories", codes),
+            ("categories", category_key),
         )
         self.cache_name = str((self._path.resolve(), self._choices))
 
@@ -87,40 +87,40 @@ class Arrays:
 
 
 @lru_cache(maxsize=2)  # shared by the runs of a sweep
-def _load_dataset(path: Path, labels: Path | None, _: object, choices: tuple[Any, ...], place: str) -> Dataset:
-    found = _read_arrays(path, labels, place)
-    train = ("x", "y") if "x" in found else ("x_train", "y_train")
-    missing = [name for name in train if name not in found]
-    if {"data", "format", "shape"} <= found.keys():
+def _load_dataset(path: Path, labels: Path | None, _: object, choices: tuple[Any, ...], location: str) -> Dataset:
+    arrays = _read_arrays(path, labels, location)
+    train_names = ("x", "y") if "x" in arrays else ("x_train", "y_train")
+    missing = [name for name in train_names if name not in arrays]
+    if {"data", "format", "shape"} <= arrays.keys():
         raise DataError(
-            f"{place}: is a sparse matrix of SciPy, without labels; save x=matrix.toarray() and y beside it"
+            f"{location}: is a sparse matrix of SciPy, without labels; save x=matrix.toarray() and y beside it"
         )
     if missing:
         raise DataError(
-            f"{place}: holds {join_names(list(found)) or 'nothing'}, and no {missing[0]}; {_REQUIRED_ARRAYS}"
+            f"{location}: holds {join_names(list(arrays)) or 'nothing'}, and no {missing[0]}; {_REQUIRED_ARRAYS}"
         )
-    if "x" in found and "x_train" in found:
-        raise DataError(f"{place}: holds x and x_train, of which one must be for training; remove the other")
-    columns = _column_names(found.pop(_COLUMN_NAMES_KEY, None), place)
-    others = [name for name in found if name not in (*train, "x_test", "y_test")]
-    if others:
-        print_status(f"{place}: ignored: {join_names(others)}")
-    x, y, x_test, y_test = (found.get(name) for name in (*train, "x_test", "y_test"))
+    if "x" in arrays and "x_train" in arrays:
+        raise DataError(f"{location}: holds x and x_train, of which one must be for training; remove the other")
+    columns = _column_names(arrays.pop(_COLUMN_NAMES_KEY, None), location)
+    unknown = [name for name in arrays if name not in (*train_names, "x_test", "y_test")]
+    if unknown:
+        print_status(f"{location}: ignored: {join_names(unknown)}")
+    x, y, x_test, y_test = (arrays.get(name) for name in (*train_names, "x_test", "y_test"))
     source = Tensors(x, y, x_test, y_test, columns=columns, **dict(choices))
-    source.location, source.shares_memory = place, False
+    source.location, source.shares_memory = location, False
     return source.load()
 
 
-def _column_names(given: Any, place: str) -> list[str]:
+def _column_names(values: Any, location: str) -> list[str]:
     """The names of columns as texts.
 
     Raises:
         DataError: They are not texts.
     """
-    names = np.asarray([] if given is None else given)
+    names = np.asarray([] if values is None else values)
     if names.ndim != 1 or (names.size and names.dtype.kind not in "US"):
         raise DataError(
-            f"{place}: its {_COLUMN_NAMES_KEY} must be texts, one for each column; save them as an array of str"
+            f"{location}: its {_COLUMN_NAMES_KEY} must be texts, one for each column; save them as an array of str"
         )
     return [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in names.tolist()]
 
@@ -128,7 +128,7 @@ def _column_names(given: Any, place: str) -> list[str]:
 # --- reading
 
 
-def _dataset_files(path: Path, labels: Path | None, place: str) -> list[Path]:
+def _dataset_files(path: Path, labels: Path | None, location: str) -> list[Path]:
     """The files of a data set.
 
     Raises:
@@ -136,14 +136,14 @@ def _dataset_files(path: Path, labels: Path | None, place: str) -> list[Path]:
         DataError: A file is missing.
     """
     if path.is_dir():
-        found = [
+        present = [
             path / f"{name}.npy" for name in (*_ARRAY_NAMES, _COLUMN_NAMES_KEY) if (path / f"{name}.npy").is_file()
         ]
-        if not found:
+        if not present:
             raise DataError(
-                f"{place}: is a folder without x.npy and y.npy; for folders of images say benchmark=image_folder"
+                f"{location}: is a folder without x.npy and y.npy; for folders of images say benchmark=image_folder"
             )
-        return found
+        return present
     if path.suffix.lower() not in (".npz", ".npy", ".pt", ".pth"):
         raise ConfigError(
             "benchmark.source.path", path, "must be a file .npz, .npy or .pt, or a folder with x.npy and y.npy"
@@ -151,35 +151,35 @@ def _dataset_files(path: Path, labels: Path | None, place: str) -> list[Path]:
     if (path.suffix.lower() == ".npy") != (labels is not None):
         allowed = "must name the .npy file with the labels" if labels is None else "is for .npy files alone"
         raise ConfigError("benchmark.source.labels", labels, allowed)
-    files = {place: path} | ({} if labels is None else {f"benchmark.source.labels={labels}": labels})
-    for setting, file in files.items():
+    paths = {location: path} | ({} if labels is None else {f"benchmark.source.labels={labels}": labels})
+    for setting, file in paths.items():
         if not file.is_file():
-            fault = "is no file" if file.exists() else "is not there"
-            raise DataError(f"{setting}: {fault}; name a file that holds {'labels' if file == labels else 'arrays'}")
-    return list(files.values())
+            problem = "is no file" if file.exists() else "is not there"
+            raise DataError(f"{setting}: {problem}; name a file that holds {'labels' if file == labels else 'arrays'}")
+    return list(paths.values())
 
 
-def _read_arrays(path: Path, labels: Path | None, place: str) -> dict[str, Any]:
+def _read_arrays(path: Path, labels: Path | None, location: str) -> dict[str, Any]:
     """The arrays by name."""
     if path.is_dir():
-        files = _dataset_files(path, labels, place)
-        return {file.stem: _read_file(file, place) for file in files}
+        files = _dataset_files(path, labels, location)
+        return {file.stem: _read_file(file, location) for file in files}
     if labels is not None:
-        return {"x": _read_file(path, place), "y": _read_file(labels, f"benchmark.source.labels={labels}")}
-    found = _read_file(path, place)
-    if isinstance(found, Mapping):
-        named = {str(name).lower(): value for name, value in found.items()}
-        if len(named) < len(found):
+        return {"x": _read_file(path, location), "y": _read_file(labels, f"benchmark.source.labels={labels}")}
+    content = _read_file(path, location)
+    if isinstance(content, Mapping):
+        named = {str(name).lower(): value for name, value in content.items()}
+        if len(named) < len(content):
             raise DataError(
-                f"{place}: holds arrays whose names differ only in case ({join_names(list(found))}); rename"
+                f"{location}: holds arrays whose names differ only in case ({join_names(list(content))}); rename"
             )
         return named
-    if isinstance(found, (tuple, list)) and len(found) in (2, 4):
-        return dict(zip(_ARRAY_NAMES[:2] if len(found) == 2 else _ARRAY_NAMES[2:], found, strict=True))
-    raise DataError(f"{place}: holds an object of type {type(found).__name__}; {_REQUIRED_ARRAYS}")
+    if isinstance(content, (tuple, list)) and len(content) in (2, 4):
+        return dict(zip(_ARRAY_NAMES[:2] if len(content) == 2 else _ARRAY_NAMES[2:], content, strict=True))
+    raise DataError(f"{location}: holds an object of type {type(content).__name__}; {_REQUIRED_ARRAYS}")
 
 
-def _read_file(file: Path, place: str) -> Any:
+def _read_file(file: Path, location: str) -> Any:
     """The arrays of a file, read without executing code.
 
     Raises:
@@ -187,41 +187,41 @@ def _read_file(file: Path, place: str) -> Any:
     """
     try:
         if not file.stat().st_size:
-            raise _unreadable_error(file, place, "is empty")
+            raise _unreadable_error(file, location, "is empty")
         # Neither reader verifies the checksums of all archive members.
         archived = is_zipfile(file)
         if file.suffix.lower() == ".npz" and not archived:
-            raise _unreadable_error(file, place, _DAMAGED)
+            raise _unreadable_error(file, location, _DAMAGED)
         if archived:
             with ZipFile(file) as archive:
                 if archive.testzip() is not None:
-                    raise _unreadable_error(file, place, _DAMAGED)
+                    raise _unreadable_error(file, location, _DAMAGED)
         if file.suffix.lower() in (".pt", ".pth"):
             return torch.load(file, map_location="cpu", weights_only=True)
-        found = np.load(file, allow_pickle=False)
-        if isinstance(found, np.lib.npyio.NpzFile):
-            with found:
-                return dict(found)
-        return found
+        content = np.load(file, allow_pickle=False)
+        if isinstance(content, np.lib.npyio.NpzFile):
+            with content:
+                return dict(content)
+        return content
     except DataError:
         raise
     except UnpicklingError as error:
-        raise _unreadable_error(file, place, "holds pickled objects, which are not read, or is damaged") from error
+        raise _unreadable_error(file, location, "holds pickled objects, which are not read, or is damaged") from error
     except MemoryError as error:
-        raise _unreadable_error(file, place, "holds more than there is memory for, or is damaged") from error
+        raise _unreadable_error(file, location, "holds more than there is memory for, or is damaged") from error
     except OSError as error:
-        why = error.strerror or error_summary(error)
-        raise _unreadable_error(file, place, f"can't be read ({why})") from error
+        reason = error.strerror or error_summary(error)
+        raise _unreadable_error(file, location, f"can't be read ({reason})") from error
     except Exception as error:  # a damaged file raises anything
         pickled = "pickle" in str(error).lower()
         raise _unreadable_error(
-            file, place, "holds pickled objects, which are not read" if pickled else _DAMAGED
+            file, location, "holds pickled objects, which are not read" if pickled else _DAMAGED
         ) from error
 
 
 _DAMAGED = "is damaged, cut short, or of another format than its name says"
 
 
-def _unreadable_error(file: Path, place: str, problem: str) -> DataError:
-    where = place if str(file) in place else f"{place}: {file.name}"
-    return DataError(f"{where}: {problem}; write it anew: {_REQUIRED_ARRAYS}, saved without pickling")
+def _unreadable_error(file: Path, location: str, problem: str) -> DataError:
+    source = location if str(file) in location else f"{location}: {file.name}"
+    return DataError(f"{source}: {problem}; write it anew: {_REQUIRED_ARRAYS}, saved without pickling")

@@ -22,7 +22,7 @@ _MAX_CATEGORIES = 1000  # categories of a column; larger codes are most likely n
 
 @dataclass(frozen=True)
 class MixedTables:
-    """Tables with the same columns (training, and test if there is one), numeric and categorical columns apart.
+    """Training and test table with numeric and categorical columns apart.
 
     Attributes:
         numbers: Numeric columns of each table, (N, D).
@@ -56,22 +56,22 @@ def split_columns(tables: Sequence[Tensor], categories: Categories, names: Seque
     groups = [[entry] if isinstance(entry, (int, str)) else list(entry) for entry in categories]
     columns = [[_column_index(column, names, width) for column in group] for group in groups]
     used = [column for group in columns for column in group]
-    twice = sorted({column for column in used if used.count(column) > 1})
-    if twice or not all(columns):
-        fault = f"has column {twice[0]} twice" if twice else "has a code of no columns"
-        raise ConfigError(_FIELD, list(categories), f"must name each column at most once, and {fault}")
+    duplicates = sorted({column for column in used if used.count(column) > 1})
+    if duplicates or not all(columns):
+        problem = f"has column {duplicates[0]} twice" if duplicates else "has a code of no columns"
+        raise ConfigError(_FIELD, list(categories), f"must name each column at most once, and {problem}")
     rest = [column for column in range(width) if column not in used]
-    shown = [names[column] for column in rest] if names else []
+    column_names = [names[column] for column in rest] if names else []
     codes: list[list[Tensor]] = [[] for _ in tables]
     sizes = []
     for group in columns:
-        made, labels = _one_hot_codes(tables, group, names, location)
-        sizes.append(made[0].shape[1])
-        shown += labels if names else []
-        for parts, code in zip(codes, made, strict=True):
+        new_codes, labels = _one_hot_codes(tables, group, names, location)
+        sizes.append(new_codes[0].shape[1])
+        column_names += labels if names else []
+        for parts, code in zip(codes, new_codes, strict=True):
             parts.append(code)
-    whole = [torch.cat(parts, 1) for parts in codes]
-    return MixedTables([table[:, rest] for table in tables], whole, tuple(sizes), tuple(shown))
+    joined = [torch.cat(parts, 1) for parts in codes]
+    return MixedTables([table[:, rest] for table in tables], joined, tuple(sizes), tuple(column_names))
 
 
 def _column_index(column: Column, names: Sequence[str], width: int) -> int:
@@ -80,34 +80,34 @@ def _column_index(column: Column, names: Sequence[str], width: int) -> int:
         return list(names).index(str(column))
     if isinstance(column, int) and 0 <= column < width:
         return column
-    known = f"is neither a name of a column ({join_names(names)}) nor" if names else "must be"
-    raise ConfigError(_FIELD, column, f"{known} a number from 0 to {width - 1}", suggestion(str(column), names))
+    allowed = f"is neither a name of a column ({join_names(names)}) nor" if names else "must be"
+    raise ConfigError(_FIELD, column, f"{allowed} a number from 0 to {width - 1}", suggestion(str(column), names))
 
 
 def _one_hot_codes(
-    tables: Sequence[Tensor], group: Sequence[int], names: Sequence[str], place: str
+    tables: Sequence[Tensor], group: Sequence[int], names: Sequence[str], location: str
 ) -> tuple[list[Tensor], list[str]]:
     """The one-hot codes (N, K) of each table, and their names.
 
     `group` is one column of category numbers, or the K columns of a code.
     """
-    called = [names[column] if names else str(column) for column in group]
-    found = [table[:, list(group)].double() for table in tables]
+    column_names = [names[column] if names else str(column) for column in group]
+    group_values = [table[:, list(group)].double() for table in tables]
     if len(group) > 1:
-        for values in found:
+        for values in group_values:
             wrong = (((values != 0) & (values != 1)).any(1) | (values.sum(1) != 1)).nonzero()
             if len(wrong):
                 raise DataError(
-                    f"{place}: columns {join_names(called)} are no one-hot code in {len(wrong)} of {len(values)} "
-                    "samples, "
-                    f"the first at index {int(wrong[0])}; correct them, or leave them out of {_FIELD}"
+                    f"{location}: columns {join_names(column_names)} are no one-hot code in {len(wrong)} of "
+                    f"{len(values)} samples, the first at index {int(wrong[0])}; "
+                    f"correct them, or leave them out of {_FIELD}"
                 )
-        return [values.float() for values in found], called
-    known = torch.cat(found).unique()
-    if (known != known.round()).any() or not 2 <= len(known) <= _MAX_CATEGORIES:
-        what = f"holds {len(known):,} different values" if len(known) != 1 else "has one value alone"
-        what = "holds numbers that are not whole" if (known != known.round()).any() else what
-        raise DataError(f"{place}: column {called[0]} {what}, and is no category; leave it out of {_FIELD}")
-    ranks = [torch.searchsorted(known, values.flatten()) for values in found]
-    labels = [f"{called[0]}={value:g}" for value in known.tolist()]
-    return [F.one_hot(rank, len(known)).float() for rank in ranks], labels
+        return [values.float() for values in group_values], column_names
+    distinct = torch.cat(group_values).unique()
+    if (distinct != distinct.round()).any() or not 2 <= len(distinct) <= _MAX_CATEGORIES:
+        problem = f"holds {len(distinct):,} different values" if len(distinct) != 1 else "has one value alone"
+        problem = "holds numbers that are not whole" if (distinct != distinct.round()).any() else problem
+        raise DataError(f"{location}: column {column_names[0]} {problem}, and is no category; leave it out of {_FIELD}")
+    ranks = [torch.searchsorted(distinct, values.flatten()) for values in group_values]
+    labels = [f"{column_names[0]}={value:g}" for value in distinct.tolist()]
+    return [F.one_hot(rank, len(distinct)).float() for rank in ranks], labels

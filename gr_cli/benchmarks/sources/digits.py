@@ -17,7 +17,7 @@ class Digits:
     """Handwritten digits: 1,797 images of 8x8 pixels, shipped with this package (Alpaydin & Kaynak 1998).
 
     A value is the fraction of dark pixels in a 4x4 block of the scanned bitmap. Every fifth image of each class, in
-    file order, is a test sample: 1,440 for training, 357 for testing.
+    file order, is a test sample: 1,442 for training, 355 for testing.
     """
 
     def load(self) -> Dataset:

@@ -26,7 +26,7 @@ def idx_problem(path: Path) -> str:
     if len(header) < 4 + 4 * dimensions:
         return f"is cut short: {size} bytes"
     counts = [int.from_bytes(header[i : i + 4]) for i in range(4, len(header), 4)]
-    whole = len(header) + prod(counts)
-    if size != whole:
-        return f"{'is cut short' if size < whole else 'is too long'}: {size} bytes instead of {whole}"
+    expected_size = len(header) + prod(counts)
+    if size != expected_size:
+        return f"{'is cut short' if size < expected_size else 'is too long'}: {size} bytes instead of {expected_size}"
     return "" if prod(counts) else f"holds nothing: its shape is {tuple(counts)}"

@@ -66,8 +66,12 @@ def supported_extensions() -> frozenset[str]:
     """File extensions of the formats that Pillow decodes without other programs."""
     from PIL import Image
 
-    known = Image.registered_extensions()
-    return frozenset(end for end, kind in known.items() if kind in Image.OPEN and kind not in _UNSUPPORTED_FORMATS)
+    registered = Image.registered_extensions()
+    return frozenset(
+        extension
+        for extension, format_name in registered.items()
+        if format_name in Image.OPEN and format_name not in _UNSUPPORTED_FORMATS
+    )
 
 
 def read_header(path: str) -> ImageHeader | None:
@@ -75,10 +79,10 @@ def read_header(path: str) -> ImageHeader | None:
     try:
         with _open_image(path) as image:
             width, height = image.size
-            turned = image.format in _FORMATS_WITH_ORIENTATION and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
-            depth = _value_type(image)
-            grey = image.mode in _GREY_MODES or depth in (ValueType.INTEGERS, ValueType.FLOATS)
-            return ImageHeader((width, height) if turned else (height, width), grey, depth)
+            is_rotated = image.format in _FORMATS_WITH_ORIENTATION and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+            value_type = _value_type(image)
+            grey = image.mode in _GREY_MODES or value_type in (ValueType.INTEGERS, ValueType.FLOATS)
+            return ImageHeader((width, height) if is_rotated else (height, width), grey, value_type)
     except Exception:
         return None
 
@@ -110,25 +114,25 @@ def decode_image(path: str, shape: tuple[int, int, int]) -> DecodedImage:
     mode, (height, width) = "L" if shape[0] == 1 else "RGB", shape[1:]
     with _open_image(path) as opened:
         opened.draft(mode, (2 * width, 2 * height))  # decodes a large JPEG at reduced size
-        depth = _value_type(opened)
+        value_type = _value_type(opened)
         image: Image.Image = opened
         if opened.format in _FORMATS_WITH_ORIENTATION:
             image = ImageOps.exif_transpose(opened)
-        if depth in (ValueType.INTEGERS, ValueType.FLOATS):
-            return _decode_high_bit_depth(image, shape, depth)
-        high = float(np.asarray(image).max()) * 257 if depth == ValueType.TRUNCATED_TO_BYTES else 255.0
+        if value_type in (ValueType.INTEGERS, ValueType.FLOATS):
+            return _decode_high_bit_depth(image, shape, value_type)
+        high = float(np.asarray(image).max()) * 257 if value_type == ValueType.TRUNCATED_TO_BYTES else 255.0
         if "A" in image.getbands() or "transparency" in image.info:
             # The stored colour of transparent pixels is arbitrary.
-            seen = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+            rgba = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
         image = image.convert(mode)
         if image.size != (width, height):
             image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
         pixels = np.asarray(image)
-    return DecodedImage(pixels[None] if shape[0] == 1 else pixels.transpose(2, 0, 1), depth, 0.0, high)
+    return DecodedImage(pixels[None] if shape[0] == 1 else pixels.transpose(2, 0, 1), value_type, 0.0, high)
 
 
-def _decode_high_bit_depth(image: Any, shape: tuple[int, int, int], depth: ValueType) -> DecodedImage:
+def _decode_high_bit_depth(image: Any, shape: tuple[int, int, int], value_type: ValueType) -> DecodedImage:
     """A grey image of more than 8 bits with its stored values; the scale depends on all images of the set."""
     from PIL import Image, ImageOps
 
@@ -137,14 +141,14 @@ def _decode_high_bit_depth(image: Any, shape: tuple[int, int, int], depth: Value
     grey = Image.fromarray(stored.astype(np.float32))
     if grey.size != (shape[2], shape[1]):
         grey = ImageOps.fit(grey, (shape[2], shape[1]), Image.Resampling.BICUBIC)
-    return DecodedImage(np.repeat(np.asarray(grey)[None], shape[0], 0), depth, low, high)
+    return DecodedImage(np.repeat(np.asarray(grey)[None], shape[0], 0), value_type, low, high)
 
 
 # --- one scale for all images of a set
 
 
 def scale_to_unit_range(
-    x: Array, decoded_images: Sequence[DecodedImage], names: Sequence[str], bits: int | None, place: str
+    x: Array, decoded_images: Sequence[DecodedImage], names: Sequence[str], bits: int | None, location: str
 ) -> int:
     """Scale images with stored values to [0, 1] in place, all by the same factor.
 
@@ -162,26 +166,26 @@ def scale_to_unit_range(
         DataError: Values are negative, or floats outside [0, 1].
         ConfigError: Values exceed `bits`.
     """
-    depths = np.array([pixels.value_type for pixels in decoded_images])
+    value_types = np.array([pixels.value_type for pixels in decoded_images])
     for pixels, name in zip(decoded_images, names, strict=True):
         if pixels.value_type == ValueType.INTEGERS and pixels.low < 0:
-            raise DataError(f"{place}: {name} holds negative values, from {pixels.low:.0f}; {_SAVE_AS_ARRAYS}")
+            raise DataError(f"{location}: {name} holds negative values, from {pixels.low:.0f}; {_SAVE_AS_ARRAYS}")
         if pixels.value_type == ValueType.FLOATS and not 0 <= pixels.low <= pixels.high <= 1:
             raise DataError(
-                f"{place}: {name} holds floating-point values in [{pixels.low:.6g}, {pixels.high:.6g}], which must lie "
-                f"in [0, 1]; {_SAVE_AS_ARRAYS}"
+                f"{location}: {name} holds floating-point values in [{pixels.low:.6g}, {pixels.high:.6g}], which must "
+                f"lie in [0, 1]; {_SAVE_AS_ARRAYS}"
             )
-    integers = depths == ValueType.INTEGERS
-    found = (
+    integers = value_types == ValueType.INTEGERS
+    bit_depth = (
         _bit_depth(max((p.high for p in decoded_images if p.value_type == ValueType.INTEGERS), default=0.0), bits)
         if any(integers)
         else 0
     )
-    for i, depth in enumerate(depths):
-        if depth != ValueType.FLOATS:
-            x[i] /= 2**found - 1 if depth == ValueType.INTEGERS else 255
+    for i, value_type in enumerate(value_types):
+        if value_type != ValueType.FLOATS:
+            x[i] /= 2**bit_depth - 1 if value_type == ValueType.INTEGERS else 255
     np.clip(x, 0, 1, out=x)  # bicubic resizing may overshoot
-    return found
+    return bit_depth
 
 
 _SAVE_AS_ARRAYS = "scale them, or save them as arrays for benchmark=arrays, with their benchmark.source.value_range"
@@ -196,7 +200,7 @@ def _bit_depth(high: float, bits: int | None) -> int:
     return bits
 
 
-def check_truncation(decoded_images: Sequence[DecodedImage], bits: int | None, place: str) -> None:
+def check_truncation(decoded_images: Sequence[DecodedImage], bits: int | None, location: str) -> None:
     """Raise DataError for 16-bit colour images that are too dark to be reduced to 8 bits, unless `bits` is 16."""
     high = max(
         (pixels.high for pixels in decoded_images if pixels.value_type == ValueType.TRUNCATED_TO_BYTES), default=None
@@ -204,6 +208,6 @@ def check_truncation(decoded_images: Sequence[DecodedImage], bits: int | None, p
     if high is None or (bits is None and high >= 2**15) or bits == 16:
         return
     raise DataError(
-        f"{place}: images of 16 bits a channel, of which the upper 8 are read, hold values up to about {high:.0f} of "
-        "65535; convert them to 8 bits, or say benchmark.source.bits=16 if they are that dark"
+        f"{location}: images of 16 bits a channel, of which the upper 8 are read, hold values up to about "
+        f"{high:.0f} of 65535; convert them to 8 bits, or say benchmark.source.bits=16 if they are that dark"
     )

@@ -43,7 +43,7 @@ Bits = Annotated[PositiveInt, Le(32)]
 Size = PositiveInt | Annotated[Sequence[PositiveInt], Len(2, 2)]
 T = TypeVar("T")
 
-_VERSION = 3  # part of the cache key: increase it when the computation changes
+_VERSION = 4  # part of the cache key: increase it when the computation changes
 _FILES_PER_CHUNK = 64  # files per task of a thread
 
 
@@ -61,7 +61,7 @@ class _ImageFolderSettings:
 
 
 class ImageFolder:
-    """Images in folders: `train/<class>/` and `test/<class>/` (or `val/`), or one folder per class and a split.
+    """Images in folders: `train/<class>/` and `test/<class>/` (or `val/`), or one folder per class.
 
     Reads every format of Pillow. Classes are in natural order of their names (`2` before `10`). Images are resized by
     their shorter side and cropped at the centre. The decoded tensor is cached; the cache is renewed when a file's name,
@@ -101,10 +101,10 @@ class ImageFolder:
             )
         self.root = Path(path).expanduser().resolve()
         self.location, self.remedy = f"benchmark.source.path={path}", "make sure that each class has images there"
-        both = None if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
-        kept_in = Path(cache_root).expanduser() / "images"
+        height_width = None if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
+        cache_folder = Path(cache_root).expanduser() / "images"
         self._settings = _ImageFolderSettings(
-            both, mode, test_share, test_seed, skip_broken, None if bits == "auto" else bits, kept_in
+            height_width, mode, test_share, test_seed, skip_broken, None if bits == "auto" else bits, cache_folder
         )
         self.cache_name = str((self.root, self._settings))
 
@@ -113,67 +113,69 @@ class ImageFolder:
 
 
 @lru_cache(maxsize=2)  # shared by the runs of a sweep
-def _load_dataset(listing: ImageListing, choices: _ImageFolderSettings, place: str) -> Dataset:
-    what = content_hash(str(listing.root), choices.size, choices.mode, choices.skip_broken, choices.bits)
-    content = content_hash(_VERSION, PIL.__version__, [(file.name, file.label, *file.stamp) for file in listing.files])
+def _load_dataset(listing: ImageListing, settings: _ImageFolderSettings, location: str) -> Dataset:
+    settings_hash = content_hash(str(listing.root), settings.size, settings.mode, settings.skip_broken, settings.bits)
+    files_hash = content_hash(
+        _VERSION, PIL.__version__, [(file.name, file.label, *file.stamp) for file in listing.files]
+    )
     wait_for_next_tick(file.stamp for file in listing.files)
-    found = cached(choices.cache_folder / f"{what}-{content}.pt", lambda: _decode_all(listing, choices, place))
-    x, sound, bits = found["x"], found["sound"], int(found["bits"])
-    if bits and choices.bits is None:
+    cached_tensors = cached(
+        settings.cache_folder / f"{settings_hash}-{files_hash}.pt", lambda: _decode_all(listing, settings, location)
+    )
+    x, valid, bits = cached_tensors["x"], cached_tensors["valid"], int(cached_tensors["bits"])
+    if bits and settings.bits is None:
         print_status(
-            f"{place}: greys of more than 8 bits are taken as {bits} bits, by their highest value; "
+            f"{location}: grey values of more than 8 bits are read as {bits} bits, by the highest value; "
             f"benchmark.source.bits={bits} or another depth selects it"
         )
-    if not sound.all():
-        broken = [file.name for file, whole in zip(listing.files, sound.tolist(), strict=True) if not whole]
+    if not valid.all():
+        broken = [file.name for file, is_valid in zip(listing.files, valid.tolist(), strict=True) if not is_valid]
         print_status(
-            f"{place}: images that can't be decoded are left out, {len(broken):,} in all, the first is {broken[0]}"
+            f"{location}: images that can't be decoded are left out, {len(broken):,} in all, the first is {broken[0]}"
         )
-    y = torch.tensor([file.label for file in listing.files])[sound]
+    y = torch.tensor([file.label for file in listing.files])[valid]
     if listing.num_train is None:
-        train, test = train_test_split(x, y, choices.test_share, choices.test_seed)
+        train, test = train_test_split(x, y, settings.test_share, settings.test_seed)
     else:
-        training = int(sound[: listing.num_train].sum())
-        train, test = Samples(x[:training], y[:training]), Samples(x[training:], y[training:])
+        num_train = int(valid[: listing.num_train].sum())
+        train, test = Samples(x[:num_train], y[:num_train]), Samples(x[num_train:], y[num_train:])
     return Dataset(train, test, listing.classes, SampleSpec(tuple(train.store.shape[1:])))
-
-
-# --- what there is
 
 
 # --- decoding
 
 
-def _decode_all(listing: ImageListing, choices: _ImageFolderSettings, place: str) -> Tensors:
+def _decode_all(listing: ImageListing, settings: _ImageFolderSettings, location: str) -> Tensors:
     """All images that can be decoded as one tensor `x`, which files these are (`valid`), and the bit depth (`bits`).
 
     Raises:
         ConfigError: The images don't fit into memory.
         DataError: An image can't be decoded, and broken ones are not skipped.
     """
-    over = (
-        [f"{listing.num_other_files:,} other file{'s' if listing.num_other_files > 1 else ''}"]
-        if listing.num_other_files
-        else []
-    )
-    over += [f"folders without images ({join_names(listing.empty_folders)})"] if listing.empty_folders else []
-    over += [f"folders of neither split ({join_names(listing.ignored_folders)})"] if listing.ignored_folders else []
-    passed = f"; ignored: {', '.join(over)}" if over else ""
+    ignored = []
+    if listing.num_other_files:
+        ignored.append(f"{listing.num_other_files:,} other file{'s' if listing.num_other_files > 1 else ''}")
+    if listing.empty_folders:
+        ignored.append(f"folders without images ({join_names(listing.empty_folders)})")
+    if listing.ignored_folders:
+        ignored.append(f"folders of neither split ({join_names(listing.ignored_folders)})")
+    ignored_note = f"; ignored: {', '.join(ignored)}" if ignored else ""
     print_status(
-        f"{len(listing.files):,} images of {len(listing.classes)} classes in {listing.root} are decoded, "
-        f"and kept in {choices.cache_folder}{passed}"
+        f"{len(listing.files):,} images of {len(listing.classes)} classes in {listing.root} are decoded "
+        f"and cached in {settings.cache_folder}{ignored_note}"
     )
     paths = [str(listing.root / file.name) for file in listing.files]
-    shape, deep = _common_shape(paths, choices)
-    needed = len(paths) * prod(shape) * (4 if deep else 1)
-    if needed > available_memory(torch.device("cpu")):
+    shape, high_bit_depth = _common_shape(paths, settings)
+    num_bytes = len(paths) * prod(shape) * (4 if high_bit_depth else 1)
+    if num_bytes > available_memory(torch.device("cpu")):
         raise ConfigError(
             "benchmark.source.size",
-            choices.size if choices.size is None else list(choices.size),
-            f"{len(paths):,} images of {shape[1]}x{shape[2]} pixels take {needed / 2**30:,.1f} GiB, and there is less",
+            settings.size if settings.size is None else list(settings.size),
+            f"{len(paths):,} images of {shape[1]}x{shape[2]} pixels take {num_bytes / 2**30:,.1f} GiB, "
+            "and there is less",
             "try benchmark.source.size=64",
         )
-    x = np.empty((len(paths), *shape), np.float32 if deep else np.uint8)
+    x = np.empty((len(paths), *shape), np.float32 if high_bit_depth else np.uint8)
 
     def decode(i: int) -> DecodedImage | str:
         try:
@@ -183,39 +185,41 @@ def _decode_all(listing: ImageListing, choices: _ImageFolderSettings, place: str
         except Exception as error:  # each decoder raises its own types
             return " ".join(str(error).replace(repr(paths[i]), "it").split())[:120] or type(error).__name__
 
-    found = _map_in_threads(decode, range(len(paths)), "images decoded")
-    faults = [one if isinstance(one, str) else "" for one in found]
-    broken = [i for i, fault in enumerate(faults) if fault]
-    if broken and not choices.skip_broken:
+    results = _map_in_threads(decode, range(len(paths)), "images decoded")
+    problems = [result if isinstance(result, str) else "" for result in results]
+    broken = [i for i, problem in enumerate(problems) if problem]
+    if broken and not settings.skip_broken:
         first = broken[0]
         raise DataError(
-            f"{place}: {len(broken):,} of {len(paths):,} images can't be decoded, the first is "
-            f"{listing.files[first].name} ({faults[first]}); repair or remove them, or say "
+            f"{location}: {len(broken):,} of {len(paths):,} images can't be decoded, the first is "
+            f"{listing.files[first].name} ({problems[first]}); repair or remove them, or say "
             "benchmark.source.skip_broken=true"
         )
-    sound = torch.tensor([not fault for fault in faults])
-    x = x if not broken else x[sound.numpy()]
-    seen = [one for one in found if not isinstance(one, str)]
-    names = [file.name for file, fault in zip(listing.files, faults, strict=True) if not fault]
-    check_truncation(seen, choices.bits, place)
-    bits = scale_to_unit_range(x, seen, names, choices.bits, place) if deep else 0
-    return {"x": torch.from_numpy(x), "sound": sound, "bits": torch.tensor(bits)}
+    valid = torch.tensor([not problem for problem in problems])
+    x = x if not broken else x[valid.numpy()]
+    decoded_images = [result for result in results if not isinstance(result, str)]
+    names = [file.name for file, problem in zip(listing.files, problems, strict=True) if not problem]
+    check_truncation(decoded_images, settings.bits, location)
+    bits = scale_to_unit_range(x, decoded_images, names, settings.bits, location) if high_bit_depth else 0
+    return {"x": torch.from_numpy(x), "valid": valid, "bits": torch.tensor(bits)}
 
 
 _EMPTY = np.empty(0)
 
 
-def _map_in_threads(do: Callable[[Any], T], items: Sequence[Any], what: str) -> list[T]:
+def _map_in_threads(function: Callable[[Any], T], items: Sequence[Any], label: str) -> list[T]:
     """`function` of each item, in threads; decoders release the interpreter lock."""
-    pieces = [items[start : start + _FILES_PER_CHUNK] for start in range(0, len(items), _FILES_PER_CHUNK)]
+    chunks = [items[start : start + _FILES_PER_CHUNK] for start in range(0, len(items), _FILES_PER_CHUNK)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = pool.map(lambda piece: [do(item) for item in piece], pieces)
-        return list(with_progress((found for piece in done for found in piece), len(items), what))
+        results = pool.map(lambda chunk: [function(item) for item in chunk], chunks)
+        return list(with_progress((result for chunk in results for result in chunk), len(items), label))
 
 
-def _common_shape(paths: Sequence[str], choices: _ImageFolderSettings) -> tuple[tuple[int, int, int], bool]:
+def _common_shape(paths: Sequence[str], settings: _ImageFolderSettings) -> tuple[tuple[int, int, int], bool]:
     """The shape (C, H, W) that all images get, and whether any has more than 8 bits per grey value."""
-    seen = [found for found in _map_in_threads(read_header, paths, "images looked at") if found is not None]
-    grey = choices.mode == "grey" or (choices.mode == "auto" and all(found.grey for found in seen))
-    size = choices.size or (Counter(found.size for found in seen).most_common(1)[0][0] if seen else (1, 1))
-    return (1 if grey else 3, *size), any(found.value_type in (ValueType.INTEGERS, ValueType.FLOATS) for found in seen)
+    headers = [header for header in _map_in_threads(read_header, paths, "image headers read") if header is not None]
+    grey = settings.mode == "grey" or (settings.mode == "auto" and all(header.grey for header in headers))
+    size = settings.size or (Counter(header.size for header in headers).most_common(1)[0][0] if headers else (1, 1))
+    return (1 if grey else 3, *size), any(
+        header.value_type in (ValueType.INTEGERS, ValueType.FLOATS) for header in headers
+    )

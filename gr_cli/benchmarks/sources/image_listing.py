@@ -55,40 +55,54 @@ class ImageListing:
     ignored_folders: tuple[str, ...]
 
 
-def list_images(root: Path, place: str) -> ImageListing:
+def list_images(root: Path, location: str) -> ImageListing:
     """The images below `root`.
 
     Raises:
         DataError: There are no images in class folders, or too few of a class.
     """
     if not root.is_dir():
-        raise DataError(f"{place}: {root} {'is a file' if root.exists() else 'is not there'}; name a folder")
-    parts = _split_folders(root, place)
-    by_part = {part: _subfolders_by_name(root / part, place) for part in parts}
-    names = sorted({name for found in by_part.values() for name in found}, key=_natural_sort_key)
-    inside = {
-        part: {name: sorted(_files_below(root, Path(part, found[name]))) if name in found else [] for name in names}
-        for part, found in by_part.items()
+        raise DataError(f"{location}: {root} {'is a file' if root.exists() else 'is not there'}; name a folder")
+    splits = _split_folders(root, location)
+    by_split = {split: _subfolders_by_name(root / split, location) for split in splits}
+    names = sorted({name for folders_by_name in by_split.values() for name in folders_by_name}, key=_natural_sort_key)
+    files_by_split = {
+        split: {
+            name: sorted(_files_below(root, Path(split, folders_by_name[name]))) if name in folders_by_name else []
+            for name in names
+        }
+        for split, folders_by_name in by_split.items()
     }
-    images = {part: {name: list(filter(_is_image, found[name])) for name in names} for part, found in inside.items()}
-    classes = [name for name in names if any(found[name] for found in images.values())]
+    images = {
+        split: {name: list(filter(_is_image, folders_by_name[name])) for name in names}
+        for split, folders_by_name in files_by_split.items()
+    }
+    classes = [name for name in names if any(folders_by_name[name] for folders_by_name in images.values())]
     if not classes:
-        raise DataError(f"{place}: holds no images in folders of classes; put them into {root}/<class>/")
-    _check_classes(images, classes, place, root)
+        raise DataError(f"{location}: holds no images in folders of classes; put them into {root}/<class>/")
+    _check_classes(images, classes, location, root)
     files, counts = [], []
-    for part in parts:
+    for split in splits:
         for label, name in enumerate(classes):
-            files += [file._replace(label=label) for file in images[part][name]]
+            files += [file._replace(label=label) for file in images[split][name]]
         counts.append(len(files))
-    others = sum(len(found) for folders in inside.values() for found in folders.values()) - len(files)
-    empty = tuple(name for name in names if name not in classes)
-    aside = tuple(f"{name}/" for name in sorted(_subfolders(root)) if len(parts) == 2 and name not in parts)
+    num_other_files = sum(
+        len(folders_by_name) for folders in files_by_split.values() for folders_by_name in folders.values()
+    ) - len(files)
+    empty_folders = tuple(name for name in names if name not in classes)
+    ignored_folders = tuple(f"{name}/" for name in sorted(_subfolders(root)) if len(splits) == 2 and name not in splits)
     return ImageListing(
-        root, tuple(classes), tuple(files), counts[0] if len(parts) == 2 else None, others, empty, aside
+        root,
+        tuple(classes),
+        tuple(files),
+        counts[0] if len(splits) == 2 else None,
+        num_other_files,
+        empty_folders,
+        ignored_folders,
     )
 
 
-def _split_folders(root: Path, place: str) -> list[str]:
+def _split_folders(root: Path, location: str) -> list[str]:
     """Names of the training and test folder; of a training folder alone; or "" if the root holds the class folders.
 
     Raises:
@@ -103,7 +117,7 @@ def _split_folders(root: Path, place: str) -> list[str]:
     if testing is None and len(folders) > 1:
         others = join_names([name for name in folders if name != training])
         raise DataError(
-            f"{place}: holds {training}/ beside {others}, and none of these is called test or val; "
+            f"{location}: holds {training}/ beside {others}, and none of these is called test or val; "
             f"rename the one that is for testing, or say benchmark.source.path={root / training}"
         )
     return [training] if testing is None else [training, testing]
@@ -116,22 +130,22 @@ def _contains_images(folder: Path) -> bool:
 
 
 def _check_classes(
-    images: dict[str, dict[str, list[ImageFile]]], classes: Sequence[str], place: str, root: Path
+    images: dict[str, dict[str, list[ImageFile]]], classes: Sequence[str], location: str, root: Path
 ) -> None:
     """Raise DataError for a single class, or a class with too few images, before decoding starts."""
     if len(classes) == 1:
         raise DataError(
-            f"{place}: holds images of one class only, {classes[0]}, and there must be two; "
+            f"{location}: holds images of one class only, {classes[0]}, and there must be two; "
             f"if its folders are the classes, say benchmark.source.path={root / classes[0]}"
         )
-    for part, found in images.items():
+    for split, files_by_class in images.items():
         for name in classes:
-            least = 1 if len(images) == 2 else 2  # one each for training and testing
-            if (number := len(found[name])) < least:
-                where = f" in {part}/" if part else ""
+            required = 1 if len(images) == 2 else 2  # one each for training and testing
+            if (number := len(files_by_class[name])) < required:
+                location_note = f" in {split}/" if split else ""
                 raise DataError(
-                    f"{place}: class {name} has {number or 'no'} image{where}, and needs {least} at least; "
-                    "add some, or remove its folders"
+                    f"{location}: class {name} has {number or 'no'} image{location_note}, and needs {required} at "
+                    "least; add some, or remove its folders"
                 )
 
 
@@ -139,27 +153,27 @@ def _subfolders(folder: Path) -> list[str]:
     return [entry.name for entry in os.scandir(folder) if os.path.isdir(entry.path) and not entry.name.startswith(".")]
 
 
-def _subfolders_by_name(folder: Path, place: str) -> dict[str, str]:
+def _subfolders_by_name(folder: Path, location: str) -> dict[str, str]:
     """Subfolders by their names in Unicode NFC.
 
     Raises:
         DataError: Two names are equal in NFC.
     """
-    found: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for name in sorted(_subfolders(folder)):
         normal = unicodedata.normalize("NFC", name)
-        if normal in found:
+        if normal in by_name:
             raise DataError(
-                f"{place}: {folder} holds two folders called {normal}, which are stored in two Unicode normal forms; "
-                "put their images into one"
+                f"{location}: {folder} holds two folders called {normal}, which are stored in two Unicode normal "
+                "forms; put their images into one"
             )
-        found[normal] = name
-    return found
+        by_name[normal] = name
+    return by_name
 
 
 def _natural_sort_key(name: str) -> list[str | int]:
     """Sort key by which `2` comes before `10`."""
-    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))]
+    return [int(chunk) if i % 2 else chunk for i, chunk in enumerate(re.split(r"(\d+)", name))]
 
 
 def _files_below(root: Path, folder: Path) -> Iterator[ImageFile]:

@@ -24,33 +24,35 @@ def load_dataset(source: Source) -> Dataset:
     Raises:
         DataError: The data can't be read, or is unsuitable for training.
     """
-    what, remedy = f"benchmark.source={type(source).__name__}", "correct its load()"
+    location, remedy = f"benchmark.source={type(source).__name__}", "correct its load()"
     if isinstance(source, LocatedSource):
-        what, remedy = source.location, source.remedy
+        location, remedy = source.location, source.remedy
     if not callable(getattr(source, "load", None)):
-        raise DataError(f"{what}: has no load() that returns a Dataset")
+        raise DataError(f"{location}: has no load() that returns a Dataset")
     try:
         data = source.load()
     except OSError as error:
-        raise DataError(f"{what}: can't be read ({error_summary(error)}); check that the file exists") from error
+        raise DataError(f"{location}: can't be read ({error_summary(error)}); check that the file exists") from error
     if not isinstance(data, Dataset):
-        raise DataError(f"{what}: its load() returned an object of type {type(data).__name__}, not a Dataset; {remedy}")
+        raise DataError(
+            f"{location}: its load() returned an object of type {type(data).__name__}, not a Dataset; {remedy}"
+        )
     if data not in _validated:
-        _validated[data] = _readable_names(validate(data, what, remedy), what, remedy)
+        _validated[data] = _readable_names(validate(data, location, remedy), location, remedy)
     names = _validated[data]
     return data if names == data.classes else replace(data, classes=names)
 
 
-def _readable_names(data: Dataset, what: str, remedy: str) -> tuple[str, ...]:
+def _readable_names(data: Dataset, location: str, remedy: str) -> tuple[str, ...]:
     """The class names without unprintable characters.
 
     Raises:
         DataError: Two classes have the same name.
     """
     names = tuple(map(display_name, data.classes))
-    twice = [name for name, number in Counter(names).items() if number > 1]
-    if twice:
-        raise DataError(f"{what}: two of its classes have the same name, {twice[0]}; {remedy}")
+    duplicates = [name for name, count in Counter(names).items() if count > 1]
+    if duplicates:
+        raise DataError(f"{location}: two of its classes have the same name, {duplicates[0]}; {remedy}")
     return names
 
 

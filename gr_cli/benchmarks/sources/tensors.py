@@ -30,7 +30,7 @@ _UNSCALED_WARNING_THRESHOLD = 10.0  # larger unscaled values are reported
 
 
 class Tensors:
-    """Tensors or NumPy arrays in memory: images (N, H, W), (N, C, H, W) or (N, H, W, C), or vectors (N, D).
+    """Tensors or arrays in memory: images (N, H, W), (N, C, H, W) or (N, H, W, C), or vectors (N, D).
 
     Integers from 0 to 255 of any type are scaled to [0, 1]; if only 0 and 1 occur, these become 0.0 and 1.0. Other
     integers are treated as floats. Labels are integers, whole floats, one-hot rows or texts, and become 0, 1, ... in
@@ -86,10 +86,15 @@ class Tensors:
         x, y, x_test, y_test = self._arrays
         if (x_test is None) != (y_test is None):
             raise DataError(f"{self.location}: test samples need labels, and labels samples; give both or none")
-        given = {"training": (x, y)} | ({} if x_test is None else {"test": (x_test, y_test)})
-        stores = [_as_store(part[0], name, self._layout, self.location) for name, part in given.items()]
-        codes_of = [as_label_array(part[1], f"{name} labels", self.location) for name, part in given.items()]
-        for name, store, label in zip(given, stores, codes_of, strict=True):
+        arrays = {"training": (x, y)} | ({} if x_test is None else {"test": (x_test, y_test)})
+        stores = [
+            _as_store(arrays_of_split[0], name, self._layout, self.location) for name, arrays_of_split in arrays.items()
+        ]
+        raw_labels = [
+            as_label_array(arrays_of_split[1], f"{name} labels", self.location)
+            for name, arrays_of_split in arrays.items()
+        ]
+        for name, store, label in zip(arrays, stores, raw_labels, strict=True):
             if len(store) != len(label):
                 raise DataError(
                     f"{self.location}: has {len(store)} {name} samples, but {len(label)} {name} labels; "
@@ -97,15 +102,14 @@ class Tensors:
                 )
         if self.shares_memory:  # later changes of the arrays must not affect validated and hashed samples
             stores = [store.clone() for store in stores]
-        classes, codes = _encode_labels(codes_of, self.location)
+        classes, codes = _encode_labels(raw_labels, self.location)
         stores, spec = self._prepare_stores(stores)
         if len(stores) == 1:
-            few = [classes[i] for i in (torch.bincount(codes[0]) < 2).nonzero().flatten().tolist()]
-            if few:
+            too_few = [classes[i] for i in (torch.bincount(codes[0]) < 2).nonzero().flatten().tolist()]
+            if too_few:
                 raise DataError(
-                    f"{self.location}: has one sample of {join_names(few)}, and needs two of each class, "
-                    "for training and for "
-                    "testing; add some, or leave the class out"
+                    f"{self.location}: has one sample of {join_names(too_few)}, and needs two of each class, "
+                    "for training and for testing; add some, or leave the class out"
                 )
             train, test = train_test_split(stores[0], codes[0], self._share, self._seed)
         else:
@@ -152,27 +156,27 @@ def check_value_range(value_range: object, standardise: bool) -> None:
 # --- samples
 
 
-def _as_store(given: Any, name: str, layout: ChannelLayout, place: str) -> Tensor:
+def _as_store(values: Any, name: str, layout: ChannelLayout, location: str) -> Tensor:
     """Samples as a store (N, ...) of uint8, int64, float32 or float64.
 
     Raises:
         DataError: The shape is unsupported, or values are NaN or infinite.
     """
-    array = as_real_array(given, f"{name} samples", place)
+    array = as_real_array(values, f"{name} samples", location)
     x = torch.from_numpy(np.ascontiguousarray(array))
     if x.dtype == torch.bool:
         x = x.to(torch.uint8) * 255
     if x.dim() not in (2, 3, 4) or not x.numel():
         raise DataError(
-            f"{place}: its {name} samples have shape {tuple(x.shape)}{'' if x.numel() else ', which is empty'}; they "
-            "must be images (N, H, W), (N, C, H, W) or (N, H, W, C), or vectors (N, D)"
+            f"{location}: its {name} samples have shape {tuple(x.shape)}{'' if x.numel() else ', which is empty'}; "
+            "they must be images (N, H, W), (N, C, H, W) or (N, H, W, C), or vectors (N, D)"
         )
     if x.is_floating_point():
-        broken = (~x.flatten(1).isfinite().all(1)).nonzero()
-        if len(broken):
+        invalid = (~x.flatten(1).isfinite().all(1)).nonzero()
+        if len(invalid):
             raise DataError(
-                f"{place}: {len(broken)} of its {len(x)} {name} samples hold NaN or infinity, the first at index "
-                f"{int(broken[0])}; correct them"
+                f"{location}: {len(invalid)} of its {len(x)} {name} samples hold NaN or infinity, the first at index "
+                f"{int(invalid[0])}; correct them"
             )
     if x.dim() == 3:
         x = x.unsqueeze(1)
@@ -181,7 +185,7 @@ def _as_store(given: Any, name: str, layout: ChannelLayout, place: str) -> Tenso
     return x.contiguous()
 
 
-def _common_dtype(stores: list[Tensor], place: str) -> list[Tensor]:
+def _common_dtype(stores: list[Tensor], location: str) -> list[Tensor]:
     """Stores of uint8 if all values are integers from 0 to 255, else of floats.
 
     Raises:
@@ -189,7 +193,7 @@ def _common_dtype(stores: list[Tensor], place: str) -> list[Tensor]:
     """
     if len({store.is_floating_point() for store in stores}) > 1:
         raise DataError(
-            f"{place}: has whole numbers for training or testing, and floats for the other; use one type for both"
+            f"{location}: has whole numbers for training or testing, and floats for the other; use one type for both"
         )
     if stores[0].is_floating_point():
         return stores
@@ -197,7 +201,7 @@ def _common_dtype(stores: list[Tensor], place: str) -> list[Tensor]:
     return [store.to(torch.uint8 if bytes_alone else torch.float64) for store in stores]
 
 
-def _as_training_dtype(stores: list[Tensor], place: str) -> list[Tensor]:
+def _as_training_dtype(stores: list[Tensor], location: str) -> list[Tensor]:
     """The stores as uint8 or float32.
 
     Raises:
@@ -208,10 +212,10 @@ def _as_training_dtype(stores: list[Tensor], place: str) -> list[Tensor]:
             low, high = float(store.min()), float(store.max())
             low32, high32 = float(store.min().float()), float(store.max().float())
             if max(-low32, high32) == float("inf") or (low < high and low32 == high32):
-                why = "beyond" if max(-low32, high32) == float("inf") else "which differ too little for"
+                reason = "beyond" if max(-low32, high32) == float("inf") else "which differ too little for"
                 raise DataError(
-                    f"{place}: values lie in [{low:.9g}, {high:.9g}], {why} the 32-bit floats that are trained on; "
-                    "scale them by benchmark.source.standardise=true or value_range=[low,high]"
+                    f"{location}: values lie in [{low:.9g}, {high:.9g}], {reason} the 32-bit floats that are trained "
+                    "on; scale them by benchmark.source.standardise=true or value_range=[low,high]"
                 )
     return [store if store.dtype == torch.uint8 else store.float() for store in stores]
 
@@ -231,7 +235,7 @@ def _channels_last(shape: torch.Size, layout: ChannelLayout, name: str) -> bool:
 
 
 def _scale_to_range(
-    stores: list[Tensor], chosen: Any, standardise: bool, place: str
+    stores: list[Tensor], configured: Any, standardise: bool, location: str
 ) -> tuple[list[Tensor], tuple[float, float] | None]:
     """Stores scaled to the configured range, and the range of their values as floats; None: unbounded.
 
@@ -239,27 +243,27 @@ def _scale_to_range(
         ConfigError: Values lie outside the configured range.
     """
     low, high = min(float(x.min()) for x in stores), max(float(x.max()) for x in stores)
-    if stores[0].dtype == torch.uint8 and (chosen == "auto" or tuple(chosen or ()) == (0, 255)):
-        return [255 * x for x in stores] if high == 1 and chosen == "auto" else stores, (0.0, 1.0)
-    if chosen == "auto":
+    if stores[0].dtype == torch.uint8 and (configured == "auto" or tuple(configured or ()) == (0, 255)):
+        return [255 * x for x in stores] if high == 1 and configured == "auto" else stores, (0.0, 1.0)
+    if configured == "auto":
         if 0 <= low <= high <= 1:
             return stores, (0.0, 1.0)
         if max(-low, high) > _UNSCALED_WARNING_THRESHOLD and not standardise:
             print_status(
-                f"{place}: values lie in [{low:.6g}, {high:.6g}] and are used unchanged; "
+                f"{location}: values lie in [{low:.6g}, {high:.6g}] and are used unchanged; "
                 "consider benchmark.source.standardise=true or value_range=[low,high]"
             )
-    if chosen is None or chosen == "auto":
+    if configured is None or configured == "auto":
         return stores, None
-    bottom, top = chosen
-    if not bottom <= low <= high <= top:
+    range_low, range_high = configured
+    if not range_low <= low <= high <= range_high:
         raise ConfigError(
             "benchmark.source.value_range",
-            list(chosen),
+            list(configured),
             f"values lie in [{low:.6g}, {high:.6g}]",
             "name a range that holds them",
         )
-    return [((_as_wide_float(x) - bottom) / (top - bottom)).clamp_(0, 1) for x in stores], (0.0, 1.0)
+    return [((_as_wide_float(x) - range_low) / (range_high - range_low)).clamp_(0, 1) for x in stores], (0.0, 1.0)
 
 
 def _standardise(train: Samples, test: Samples, codes: int) -> tuple[Samples, Samples]:
@@ -267,20 +271,20 @@ def _standardise(train: Samples, test: Samples, codes: int) -> tuple[Samples, Sa
 
     Constant channels are only centred. The last `codes` entries, one-hot codes, are unchanged.
     """
-    seen = _as_wide_float(train.x)
-    axes = [axis for axis in range(seen.dim()) if axis != 1]
-    variance, mean = torch.var_mean(seen, axes, correction=0, keepdim=True)
+    values = _as_wide_float(train.x)
+    axes = [axis for axis in range(values.dim()) if axis != 1]
+    variance, mean = torch.var_mean(values, axes, correction=0, keepdim=True)
     deviation = variance.sqrt().where(variance > 0, 1.0)
     if codes:
         mean[:, -codes:], deviation[:, -codes:] = 0.0, 1.0
 
-    def of(store: Tensor) -> Tensor:
+    def scaled(store: Tensor) -> Tensor:
         return ((_as_wide_float(store) - mean) / deviation).float()
 
     if train.store is test.store:
-        store = of(train.store)
+        store = scaled(train.store)
         return Samples(store, train.y, index=train.index), Samples(store, test.y, index=test.index)
-    return Samples(of(train.store), train.y), Samples(of(test.store), test.y)
+    return Samples(scaled(train.store), train.y), Samples(scaled(test.store), test.y)
 
 
 def _as_wide_float(x: Tensor) -> Tensor:
@@ -291,14 +295,14 @@ def _as_wide_float(x: Tensor) -> Tensor:
 # --- labels
 
 
-def _encode_labels(given: list[np.ndarray[Any, Any]], place: str) -> tuple[tuple[str, ...], list[Tensor]]:
+def _encode_labels(raw_labels: list[np.ndarray[Any, Any]], location: str) -> tuple[tuple[str, ...], list[Tensor]]:
     """The sorted names of all classes, and the labels as int64 from 0.
 
     Raises:
         DataError: The splits have labels of different types.
     """
-    if len({"iO".find(label.dtype.kind) >= 0 or label.dtype.kind for label in given}) > 1:
-        raise DataError(f"{place}: has labels of numbers and of texts; use one kind for training and testing")
-    names, codes = np.unique(np.concatenate(given), return_inverse=True)
-    parts = torch.from_numpy(codes.astype(np.int64)).split([len(label) for label in given])
+    if len({"iO".find(label.dtype.kind) >= 0 or label.dtype.kind for label in raw_labels}) > 1:
+        raise DataError(f"{location}: has labels of numbers and of texts; use one kind for training and testing")
+    names, codes = np.unique(np.concatenate(raw_labels), return_inverse=True)
+    parts = torch.from_numpy(codes.astype(np.int64)).split([len(label) for label in raw_labels])
     return tuple(str(name) for name in names.tolist()), list(parts)

@@ -58,21 +58,25 @@ class _DatasetFiles:
 def _dataset_files(name: str, split: str | None, dataset: Any) -> _DatasetFiles:
     by_flag = ({"train": True}, {"train": False})
     if name == "SVHN":
-        files = dict(dataset.split_list[part][1:] for part in ("train", "test"))
+        files = dict(dataset.split_list[split_name][1:] for split_name in ("train", "test"))
         return _DatasetFiles(({"split": "train"}, {"split": "test"}), files, tuple(files))
     if name == "USPS":
         files = dict(entry[1:] for entry in dataset.split_list.values())
         return _DatasetFiles(by_flag, files, tuple(files))
     if name.startswith("CIFAR"):
-        listed = [*dataset.train_list, *dataset.test_list, (dataset.meta["filename"], dataset.meta["md5"])]
-        files = {f"{dataset.base_folder}/{file}": checksum for file, checksum in listed}
+        entries = [*dataset.train_list, *dataset.test_list, (dataset.meta["filename"], dataset.meta["md5"])]
+        files = {f"{dataset.base_folder}/{file}": checksum for file, checksum in entries}
         return _DatasetFiles(by_flag, files, (dataset.filename,))
     raw = f"{name}/raw"
     if name == "EMNIST":
-        kinds = [f"{part}-{kind}" for part in ("train", "test") for kind in ("images-idx3", "labels-idx1")]
-        named = {f"{raw}/emnist-{split}-{kind}-ubyte": None for kind in kinds}
+        names = [
+            f"{split_name}-{file_kind}"
+            for split_name in ("train", "test")
+            for file_kind in ("images-idx3", "labels-idx1")
+        ]
+        raw_files = {f"{raw}/emnist-{split}-{file_kind}-ubyte": None for file_kind in names}
         return _DatasetFiles(
-            ({"split": split, "train": True}, {"split": split, "train": False}), named, (f"{raw}/gzip.zip",)
+            ({"split": split, "train": True}, {"split": split, "train": False}), raw_files, (f"{raw}/gzip.zip",)
         )
     archives = [archive for archive, _ in dataset.resources]
     return _DatasetFiles(
@@ -98,13 +102,13 @@ class Torchvision:
     def __init__(self, name: Name, data_root: str, download: bool = True, split: EmnistSplit | None = None) -> None:
         if (split is not None) != (name == "EMNIST"):
             splits = ", ".join(EmnistSplit.__args__)  # type: ignore[attr-defined]
-            allowed = f"must be one of {splits}" if name == "EMNIST" else f"{name} has no splits, EMNIST has"
-            raise ConfigError("benchmark.source.split", split, allowed)
+            problem = f"must be one of {splits}" if name == "EMNIST" else f"{name} has no splits, EMNIST has"
+            raise ConfigError("benchmark.source.split", split, problem)
         self.name, self.split, self.download = name, split, download
         self.root = Path(data_root).expanduser().absolute()
         self.location = f"data_root={self.root}: {name}"
-        where = self.root / _FILE_NAMES.get(name, name)
-        self.remedy = f"remove {where} to fetch it anew, or set data_root to a folder that holds it whole"
+        files = self.root / _FILE_NAMES.get(name, name)
+        self.remedy = f"remove {files} to fetch it anew, or set data_root to a folder that holds it whole"
 
     def load(self) -> Dataset:
         if self.name == "SVHN" and find_spec("scipy") is None:
@@ -125,10 +129,12 @@ class Torchvision:
 
         source, dataset = cls(name, str(root), download, split), getattr(datasets, name)
         layout = _dataset_files(name, split, dataset)
-        parts = [source._load_split(dataset, layout, part) for part in layout.split_arguments]
-        named = getattr(parts[0], "classes", [str(digit) for digit in range(10)])
-        names = [str(name).partition(" - ")[0] for name in named]  # "0 - zero" becomes "0"
-        train, test = (Samples(source._images(part.data), source._labels(part)) for part in parts)
+        splits = [source._load_split(dataset, layout, split_arguments) for split_arguments in layout.split_arguments]
+        class_names = getattr(splits[0], "classes", [str(digit) for digit in range(10)])
+        names = [str(name).partition(" - ")[0] for name in class_names]  # "0 - zero" becomes "0"
+        train, test = (
+            Samples(source._images(split_arguments.data), source._labels(split_arguments)) for split_arguments in splits
+        )
         classes = tuple(names[1:] if split == "letters" else names)  # class 0 is "N/A"
         return Dataset(train, test, classes, SampleSpec(tuple(train.store.shape[1:])))
 
@@ -143,21 +149,21 @@ class Torchvision:
         y = torch.as_tensor(part.labels if self.name == "SVHN" else part.targets).long()
         return y - 1 if self.split == "letters" else y
 
-    def _load_split(self, dataset: Any, layout: _DatasetFiles, part: Mapping[str, Any]) -> Any:
+    def _load_split(self, dataset: Any, layout: _DatasetFiles, arguments: Mapping[str, Any]) -> Any:
         """torchvision's training or test split, downloaded if it is missing.
 
         Raises:
             DataError: The files are missing, damaged or can't be downloaded.
         """
         try:
-            return dataset(self.root, **part, download=False)
+            return dataset(self.root, **arguments, download=False)
         except Exception as error:  # torchvision's readers don't validate the bytes and raise anything
-            fault, missing = self._file_problems(layout)
+            problem, missing = self._file_problems(layout)
             # torchvision's message contains `not found` only if the data set is missing.
             if not missing or not ("not found" in str(error) or isinstance(error, FileNotFoundError)):
                 remedy = "check its permissions" if isinstance(error, PermissionError) else self.remedy
                 raise DataError(
-                    f"{self.location} can't be read there ({fault or error_summary(error)}); {remedy}"
+                    f"{self.location} can't be read there ({problem or error_summary(error)}); {remedy}"
                 ) from error
         if not self.download:
             raise DataError(
@@ -170,31 +176,31 @@ class Torchvision:
                 f"{self.location} {missing} and could not be downloaded ({error_summary(error)}); "
                 "set data_root or GR_DATA_ROOT to a folder that holds it"
             ) from error
-        return dataset(self.root, **part, download=False)
+        return dataset(self.root, **arguments, download=False)
 
     def _file_problems(self, layout: _DatasetFiles) -> tuple[str, str]:
         """What is wrong with the present files, and which file is missing; both empty if nothing is."""
         paths = {self.root / name: checksum for name, checksum in layout.files.items()}
-        there = [path for path in paths if os.path.exists(path)]
-        faults = ((path.name, _file_problem(path, paths[path])) for path in there)
-        missing = [path.name for path in paths if path not in there]
-        lacks = "" if not missing else f"lacks {missing[0]}" if there else "is not there"
-        return next((f"{name} {fault}" for name, fault in faults if fault), ""), lacks
+        present = [path for path in paths if os.path.exists(path)]
+        problems = ((path.name, _file_problem(path, paths[path])) for path in present)
+        missing = [path.name for path in paths if path not in present]
+        missing_note = "" if not missing else f"lacks {missing[0]}" if present else "is not there"
+        return next((f"{name} {problem}" for name, problem in problems if problem), ""), missing_note
 
     def _download(self, dataset: Any, layout: _DatasetFiles) -> None:
         """Download into a temporary folder, then move the files into place, so that failures leave nothing behind."""
         self.root.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{self.name}.", dir=self.root) as folder, _connection_timeout():
-            beside = Path(folder)
+            temporary = Path(folder)
             # Present archives need no network: torchvision verifies them by their checksums.
             for archive in layout.archives:
                 if (self.root / archive).is_file():
-                    (beside / archive).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(self.root / archive, beside / archive)
-            for part in layout.split_arguments:
-                dataset(beside, **part, download=True)
-            for file in [path for path in beside.rglob("*") if path.is_file()]:
-                target = self.root / file.relative_to(beside)
+                    (temporary / archive).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(self.root / archive, temporary / archive)
+            for arguments in layout.split_arguments:
+                dataset(temporary, **arguments, download=True)
+            for file in [path for path in temporary.rglob("*") if path.is_file()]:
+                target = self.root / file.relative_to(temporary)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 file.replace(target)
 
@@ -216,9 +222,9 @@ def _file_problem(path: Path, checksum: str | None) -> str:
 @contextmanager
 def _connection_timeout() -> Iterator[None]:
     """Set a timeout on sockets that are opened within the context."""
-    before = socket.getdefaulttimeout()
+    previous = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT_SECONDS)
     try:
         yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(previous)

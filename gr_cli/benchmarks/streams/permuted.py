@@ -63,11 +63,14 @@ def permuted(
             divided evenly among the rounds.
         validation_share: Share of each class's training samples that is held out for validation. 0: none.
     """
-    data, draws = load_dataset(source), RandomStreams(seed)
+    data, random_streams = load_dataset(source), RandomStreams(seed)
     channels, height, width = image_shape(data, "permuted")
     shape = (channels, height + 2 * pad, width + 2 * pad)
     views = [
-        (f"permutation {i}", Permute(draws.permutation(StreamNames.PIXEL_PERMUTATION, i, n=shape[1] * shape[2]), pad))
+        (
+            f"permutation {i}",
+            Permute(random_streams.permutation(StreamNames.PIXEL_PERMUTATION, i, n=shape[1] * shape[2]), pad),
+        )
         for i in range(tasks)
     ]
-    return transformed_tasks(data, views, shape, validation_share, draws, repetitions)
+    return transformed_tasks(data, views, shape, validation_share, random_streams, repetitions)

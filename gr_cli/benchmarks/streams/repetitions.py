@@ -12,7 +12,7 @@ from gr_cli.nn.random_streams import RandomStreams, StreamNames
 
 
 def split_into_rounds(
-    train: Samples, names: Sequence[str], repetitions: int, draws: RandomStreams, group: int
+    train: Samples, names: Sequence[str], repetitions: int, random_streams: RandomStreams, group: int
 ) -> list[Samples]:
     """Divide the samples of each class evenly among rounds; earlier rounds get the remainder.
 
@@ -31,8 +31,8 @@ def split_into_rounds(
     """
     if repetitions == 1:
         return [train]
-    order = draws.permutation(StreamNames.REPETITION_SPLIT, group, n=len(train))
-    nth = torch.empty_like(train.y)
+    order = random_streams.permutation(StreamNames.REPETITION_SPLIT, group, n=len(train))
+    round_of = torch.empty_like(train.y)
     for label, name in enumerate(names):
         members = order[train.y[order] == label]
         if len(members) < repetitions:
@@ -40,8 +40,8 @@ def split_into_rounds(
                 f"benchmark.repetitions={repetitions}: class {name!r} has only {len(members)} training samples; "
                 "try fewer repetitions"
             )
-        nth[members] = torch.arange(len(members)) % repetitions
-    return [train.select((nth == i).nonzero().squeeze(1)) for i in range(repetitions)]
+        round_of[members] = torch.arange(len(members)) % repetitions
+    return [train.select((round_of == i).nonzero().squeeze(1)) for i in range(repetitions)]
 
 
 def round_name(name: str, round_index: int, repetitions: int) -> str:

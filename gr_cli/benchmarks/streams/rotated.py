@@ -38,10 +38,10 @@ class Rotate:
     ) -> Rotate:
         """Rotation by `angle` degrees, counter-clockwise."""
         # In double precision, so that rotations by 90 degrees hit the pixels exactly.
-        turn = torch.tensor(radians(angle), dtype=torch.float64)
+        radians_ = torch.tensor(radians(angle), dtype=torch.float64)
         y = torch.arange(height, dtype=torch.float64).unsqueeze(1) - (height - 1) / 2
         x = torch.arange(width, dtype=torch.float64).unsqueeze(0) - (width - 1) / 2
-        from_x, from_y = x * turn.cos() - y * turn.sin(), x * turn.sin() + y * turn.cos()
+        from_x, from_y = x * radians_.cos() - y * radians_.sin(), x * radians_.sin() + y * radians_.cos()
         grid = torch.stack([from_x * 2 / width, from_y * 2 / height], -1)
         return cls(grid.unsqueeze(0).float(), value_range)
 
@@ -52,12 +52,12 @@ class Rotate:
     def __call__(self, x: Tensor) -> Tensor:
         """Rotated images (B, C, H, W) of the same dtype."""
         grid = self.grid.expand(len(x), -1, -1, -1)
-        found = F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        rotated_x = F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         if x.dtype == torch.uint8:
-            return found.round_().to(torch.uint8)
-        found = found.to(x.dtype)
+            return rotated_x.round_().to(torch.uint8)
+        rotated_x = rotated_x.to(x.dtype)
         # Interpolated values may leave the range by rounding.
-        return found if self.value_range is None else found.clamp_(*self.value_range)
+        return rotated_x if self.value_range is None else rotated_x.clamp_(*self.value_range)
 
 
 @validate_arguments
@@ -91,10 +91,12 @@ def rotated(
         if angles is not None and value is not None:
             raise ConfigError(f"benchmark.{name}", value, "can't be combined with benchmark.angles", "leave it out")
     span, tasks = 180.0 if span is None else span, tasks or 10
-    wanted = [i * span / tasks for i in range(tasks)] if angles is None else list(angles)
-    if not wanted or len({angle % 360 for angle in wanted}) < len(wanted):
+    task_angles = [i * span / tasks for i in range(tasks)] if angles is None else list(angles)
+    if not task_angles or len({angle % 360 for angle in task_angles}) < len(task_angles):
         if angles is None:
             raise ConfigError("benchmark.span", span, "would rotate two tasks alike", "try benchmark.span=180")
-        raise ConfigError("benchmark.angles", wanted, "must name at least one angle, and each once")
-    views = [(f"{angle:.6g} degrees", Rotate.from_angle(angle, *shape[1:], data.spec.value_range)) for angle in wanted]
+        raise ConfigError("benchmark.angles", task_angles, "must name at least one angle, and each once")
+    views = [
+        (f"{angle:.6g} degrees", Rotate.from_angle(angle, *shape[1:], data.spec.value_range)) for angle in task_angles
+    ]
     return transformed_tasks(data, views, shape, validation_share, RandomStreams(seed), repetitions)

@@ -53,18 +53,22 @@ def split(
         validation_share: Share of each class's training samples that is held out for validation. 0: none.
         features: Frozen feature extractor that maps images to vectors before training. null: raw samples.
     """
-    data, draws = load_dataset(source), RandomStreams(seed)
+    data, random_streams = load_dataset(source), RandomStreams(seed)
     if features is not None:
         data = features.extract(data, getattr(source, "cache_name", ""))
-    groups = _ordered_labels(data.classes, class_order, draws).split(_class_counts(classes_per_task, len(data.classes)))
-    stream: list[list[Task]] = [[] for _ in range(repetitions)]
+    groups = _ordered_labels(data.classes, class_order, random_streams).split(
+        _class_counts(classes_per_task, len(data.classes))
+    )
+    rounds: list[list[Task]] = [[] for _ in range(repetitions)]
     for i, labels in enumerate(groups):
-        train, validation = hold_out(_relabelled_subset(data.train, labels), validation_share, draws, i)
+        train, validation = hold_out(_relabelled_subset(data.train, labels), validation_share, random_streams, i)
         test, names = _relabelled_subset(data.test, labels), tuple(data.classes[label] for label in labels.tolist())
-        for nth, part in enumerate(split_into_rounds(train, names, repetitions, draws, i)):
-            name, repeats = round_name(_task_name(names), nth, repetitions), i if nth else None
-            stream[nth].append(Task(nth * len(groups) + i, name, names, part, test, validation, repeats))
-    tasks = overlapping_tasks([task for tasks in stream for task in tasks], task_overlap, draws)
+        for round_index, samples in enumerate(split_into_rounds(train, names, repetitions, random_streams, i)):
+            name, repeated_task = round_name(_task_name(names), round_index, repetitions), i if round_index else None
+            rounds[round_index].append(
+                Task(round_index * len(groups) + i, name, names, samples, test, validation, repeated_task)
+            )
+    tasks = overlapping_tasks([task for tasks in rounds for task in tasks], task_overlap, random_streams)
     return Benchmark(tuple(tasks), data.spec)
 
 
@@ -77,14 +81,14 @@ def _class_counts(classes_per_task: int | Sequence[int], count: int) -> list[int
     field = "benchmark.classes_per_task"
     if isinstance(classes_per_task, int):
         if count % classes_per_task:
-            fitting = [k for k in range(1, count + 1) if count % k == 0]
-            rest = [classes_per_task] * (count // classes_per_task) + [count % classes_per_task]
-            shown = ",".join(map(str, rest)) if len(rest) <= _MAX_NAMED_CLASSES else "..."
+            divisors = [k for k in range(1, count + 1) if count % k == 0]
+            uneven = [classes_per_task] * (count // classes_per_task) + [count % classes_per_task]
+            example = ",".join(map(str, uneven)) if len(uneven) <= _MAX_NAMED_CLASSES else "..."
             raise ConfigError(
                 field,
                 classes_per_task,
-                f"must divide the {count} classes: one of {fitting}",
-                f"or give a number for each task: {field}=[{shown}]",
+                f"must divide the {count} classes: one of {divisors}",
+                f"or give a number for each task: {field}=[{example}]",
             )
         return [classes_per_task] * (count // classes_per_task)
     if sum(classes_per_task) != count:
@@ -94,7 +98,7 @@ def _class_counts(classes_per_task: int | Sequence[int], count: int) -> list[int
     return list(classes_per_task)
 
 
-def _ordered_labels(classes: Sequence[str], order: str | Sequence[str | int], draws: RandomStreams) -> Tensor:
+def _ordered_labels(classes: Sequence[str], order: str | Sequence[str | int], random_streams: RandomStreams) -> Tensor:
     """The labels of all classes in the order in which they arrive, int64 (C,).
 
     Raises:
@@ -103,32 +107,32 @@ def _ordered_labels(classes: Sequence[str], order: str | Sequence[str | int], dr
     if order == "fixed":
         return torch.arange(len(classes))
     if order == "shuffled":
-        return draws.permutation(StreamNames.CLASS_ORDER, n=len(classes))
-    labels = [_label(classes, wanted) for wanted in order]
-    twice = [classes[label] for i, label in enumerate(labels) if label in labels[:i]]
+        return random_streams.permutation(StreamNames.CLASS_ORDER, n=len(classes))
+    labels = [_label(classes, name_or_index) for name_or_index in order]
+    duplicates = [classes[label] for i, label in enumerate(labels) if label in labels[:i]]
     missing = [name for label, name in enumerate(classes) if label not in labels]
-    if twice or missing:
-        fault = f"has {twice[0]!r} twice" if twice else f"lacks {join_names(list(map(repr, missing)))}"
-        raise ConfigError("benchmark.class_order", list(order), f"must name each class once, and {fault}")
+    if duplicates or missing:
+        problem = f"has {duplicates[0]!r} twice" if duplicates else f"lacks {join_names(list(map(repr, missing)))}"
+        raise ConfigError("benchmark.class_order", list(order), f"must name each class once, and {problem}")
     return torch.tensor(labels)
 
 
-def _label(classes: Sequence[str], wanted: str | int) -> int:
+def _label(classes: Sequence[str], name_or_index: str | int) -> int:
     """The label of a class that is given by name or by index.
 
     Raises:
         ConfigError: There is no such class.
     """
     # YAML parses names of digits as numbers.
-    if str(wanted) in classes:
-        return classes.index(str(wanted))
-    if isinstance(wanted, int) and 0 <= wanted < len(classes):
-        return wanted
+    if str(name_or_index) in classes:
+        return classes.index(str(name_or_index))
+    if isinstance(name_or_index, int) and 0 <= name_or_index < len(classes):
+        return name_or_index
     raise ConfigError(
         "benchmark.class_order",
-        wanted,
+        name_or_index,
         f"is neither the name of a class ({join_names(classes)}) nor a number from 0 to {len(classes) - 1}",
-        suggestion(str(wanted), classes),
+        suggestion(str(name_or_index), classes),
     )
 
 
@@ -141,6 +145,6 @@ def _task_name(classes: Sequence[str]) -> str:
 
 def _relabelled_subset(samples: Samples, labels: Tensor) -> Samples:
     """The samples of the classes `labels` (k,), relabelled 0 to k - 1 in that order."""
-    member = samples.y.unsqueeze(1) == labels  # (N, k)
-    chosen = samples.select(member.any(1).nonzero().squeeze(1))
-    return replace(chosen, y=member[member.any(1)].long().argmax(1))
+    is_member = samples.y.unsqueeze(1) == labels  # (N, k)
+    selected = samples.select(is_member.any(1).nonzero().squeeze(1))
+    return replace(selected, y=is_member[is_member.any(1)].long().argmax(1))

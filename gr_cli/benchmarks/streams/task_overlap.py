@@ -15,7 +15,7 @@ from gr_cli.nn.random_streams import RandomStreams, StreamNames
 _SWAP_PASSES = 32  # random swaps of every sample, enough for a nearly uniform exchange
 
 
-def overlapping_tasks(tasks: Sequence[Task], task_overlap: float, draws: RandomStreams) -> list[Task]:
+def overlapping_tasks(tasks: Sequence[Task], task_overlap: float, random_streams: RandomStreams) -> list[Task]:
     """The tasks, with a random share of their training samples exchanged for samples of other tasks.
 
     Each task gives `task_overlap` of its samples and receives as many, none of them its own. A task that is larger than
@@ -38,25 +38,27 @@ def overlapping_tasks(tasks: Sequence[Task], task_overlap: float, draws: RandomS
             "exchanges samples between tasks, and there is only one",
             "try benchmark.task_overlap=0",
         )
-    numbers = [round(task_overlap * len(task.train)) for task in tasks]
-    largest = numbers.index(max(numbers))
-    numbers[largest] = min(numbers[largest], sum(numbers) - numbers[largest])
-    parts = [
-        draws.permutation(StreamNames.OVERLAP_SELECTION, i, n=len(task.train)).tensor_split([number])
-        for i, (task, number) in enumerate(zip(tasks, numbers, strict=True))
+    counts = [round(task_overlap * len(task.train)) for task in tasks]
+    largest = counts.index(max(counts))
+    counts[largest] = min(counts[largest], sum(counts) - counts[largest])
+    given_and_kept = [
+        random_streams.permutation(StreamNames.OVERLAP_SELECTION, i, n=len(task.train)).tensor_split([count])
+        for i, (task, count) in enumerate(zip(tasks, counts, strict=True))
     ]
-    pool = Samples.concatenate([task.train.select(given) for task, (given, _) in zip(tasks, parts, strict=True)])
-    giver = torch.arange(len(tasks)).repeat_interleave(torch.tensor(numbers))
-    got = _exchange_permutation(giver, draws).split(numbers)
-    found = []
-    for i, (task, (_, kept), received) in enumerate(zip(tasks, parts, got, strict=True)):
+    pool = Samples.concatenate(
+        [task.train.select(given) for task, (given, _) in zip(tasks, given_and_kept, strict=True)]
+    )
+    source_task = torch.arange(len(tasks)).repeat_interleave(torch.tensor(counts))
+    receives = _exchange_permutation(source_task, random_streams).split(counts)
+    overlapped = []
+    for i, (task, (_, kept), received) in enumerate(zip(tasks, given_and_kept, receives, strict=True)):
         train = Samples.concatenate([task.train.select(kept.sort().values), pool.select(received)])
-        origin = torch.cat([torch.full_like(kept, i), giver[received]])
-        found.append(replace(task, train=train, origin_task=origin))
-    return found
+        origin = torch.cat([torch.full_like(kept, i), source_task[received]])
+        overlapped.append(replace(task, train=train, origin_task=origin))
+    return overlapped
 
 
-def _exchange_permutation(source_task: Tensor, draws: RandomStreams) -> Tensor:
+def _exchange_permutation(source_task: Tensor, random_streams: RandomStreams) -> Tensor:
     """For each slot of the pool the sample that it receives, (n,); never one of the slot's own task.
 
     Args:
@@ -65,10 +67,10 @@ def _exchange_permutation(source_task: Tensor, draws: RandomStreams) -> Tensor:
     """
     n = len(source_task)
     # Rotated by the largest count, no sample stays in a slot of its own task.
-    got = torch.arange(n).roll(int(torch.bincount(source_task).max()) if n else 0)
-    for turn in range(_SWAP_PASSES):
-        a, b = draws.permutation(StreamNames.OVERLAP_EXCHANGE, turn, n=n)[: n // 2 * 2].view(2, -1)
-        fits = (source_task[got[a]] != source_task[b]) & (source_task[got[b]] != source_task[a])
-        a, b = a[fits], b[fits]
-        got[a], got[b] = got[b], got[a]
-    return got
+    receives = torch.arange(n).roll(int(torch.bincount(source_task).max()) if n else 0)
+    for swap_pass in range(_SWAP_PASSES):
+        a, b = random_streams.permutation(StreamNames.OVERLAP_EXCHANGE, swap_pass, n=n)[: n // 2 * 2].view(2, -1)
+        valid = (source_task[receives[a]] != source_task[b]) & (source_task[receives[b]] != source_task[a])
+        a, b = a[valid], b[valid]
+        receives[a], receives[b] = receives[b], receives[a]
+    return receives

@@ -39,7 +39,7 @@ def transformed_tasks(
     transforms: Sequence[tuple[str, SampleTransform]],
     shape: Shape,
     validation_share: float,
-    draws: RandomStreams,
+    random_streams: RandomStreams,
     repetitions: int = 1,
 ) -> Benchmark:
     """A benchmark with one task per transform, each over all samples of `data`.
@@ -52,18 +52,18 @@ def transformed_tasks(
         random_streams: Random streams of the benchmark.
         repetitions: Rounds through all tasks, each with other training samples.
     """
-    train, validation = hold_out(data.train, validation_share, draws, 0)
+    train, validation = hold_out(data.train, validation_share, random_streams, 0)
     tasks = [
         Task(
-            nth * len(transforms) + i,
-            round_name(name, nth, repetitions),
+            round_index * len(transforms) + i,
+            round_name(name, round_index, repetitions),
             data.classes,
-            replace(part, transform=view),
-            replace(data.test, transform=view),
-            None if validation is None else replace(validation, transform=view),
-            repeated_task=i if nth else None,
+            replace(samples, transform=transform),
+            replace(data.test, transform=transform),
+            None if validation is None else replace(validation, transform=transform),
+            repeated_task=i if round_index else None,
         )
-        for nth, part in enumerate(split_into_rounds(train, data.classes, repetitions, draws, 0))
-        for i, (name, view) in enumerate(transforms)
+        for round_index, samples in enumerate(split_into_rounds(train, data.classes, repetitions, random_streams, 0))
+        for i, (name, transform) in enumerate(transforms)
     ]
     return Benchmark(tuple(tasks), replace(data.spec, shape=shape))

@@ -17,15 +17,15 @@ class Accuracy(Evaluation):
     phases = frozenset({"before", "within", "after"})
 
     def rows(self, context: EvaluationContext) -> Sequence[TableRow]:
-        found = []
+        rows = []
         for task in context.experiment.benchmark.tasks:
             for split in task.evaluation_splits():
                 result = score(context.predictions(task, split), context.competing_units(task.id))
-                found.append(
+                rows.append(
                     accuracy_row(
                         context.after_task, context.iteration, task.id, split, result.accuracy, result.loss,
                         result.num_samples,
                         context.task_finished,
                     )
                 )  # fmt: skip
-        return found
+        return rows

@@ -16,30 +16,30 @@ NUM_BINS = 15
 
 
 class Calibration(Evaluation):
-    """Expected calibration error and negative log-likelihood on each task so far, and on all of them pooled."""
+    """Expected calibration error and negative log-likelihood of each task so far, and of all pooled."""
 
     name = "calibration"
     description = (
-        "Whether the solver's confidence, its highest probability among the units that compete, says how often it is "
-        "right. Solvers whose outputs are no logits (nearest means, likelihoods) are read as if they were."
+        "Calibration of the solver's confidence, its highest probability among the competing units. Outputs that are "
+        "not logits (nearest class means, likelihoods) are treated as logits."
     )
     columns = (
         AFTER_TASK,
         TASK,
         COUNT,
-        Column("ece", f"expected calibration error, {NUM_BINS} equal bins of the confidence", FRACTION, "lower"),
+        Column("ece", f"expected calibration error, {NUM_BINS} equally wide bins of the confidence", FRACTION, "lower"),
         Column("nll", "negative log-likelihood of the label; empty where that is infinite", "nats", "lower"),
     )
 
     def rows(self, context: EvaluationContext) -> Sequence[TableRow]:
         after = context.after_task
-        parts = {
+        by_task = {
             task.id: _log_probabilities(context.predictions(task), context.competing_units(task.id))
             for task in context.tasks_so_far
         }
-        together = [torch.cat(column) for column in zip(*parts.values(), strict=True)]
-        found = [_row(after, task, log_p, y) for task, (log_p, y) in parts.items()]
-        return [*found, _row(after, ALL_TASKS, *together)]
+        pooled = [torch.cat(column) for column in zip(*by_task.values(), strict=True)]
+        rows = [_row(after, task, log_p, y) for task, (log_p, y) in by_task.items()]
+        return [*rows, _row(after, ALL_TASKS, *pooled)]
 
 
 def _log_probabilities(answers: Predictions, units: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,8 +69,8 @@ def expected_calibration_error(p: Tensor, y: Tensor, num_bins: int = NUM_BINS) -
     """
     if len(y) == 0 or not p.isfinite().all():
         return None
-    confidence, found = p.max(1)
-    place = (confidence * num_bins).ceil().clamp(1, num_bins).long() - 1
+    confidence, predicted = p.max(1)
+    bin_index = (confidence * num_bins).ceil().clamp(1, num_bins).long() - 1
     gap = torch.zeros(num_bins, dtype=torch.float64, device=p.device)
-    gap.index_add_(0, place, (found == y).double() - confidence.double())
+    gap.index_add_(0, bin_index, (predicted == y).double() - confidence.double())
     return gap.abs().sum().item() / len(y)

@@ -11,7 +11,7 @@ from gr_cli.evaluation.base import Evaluation, EvaluationContext
 from gr_cli.results.tables import AFTER_TASK, COUNT, FRACTION, Column, TableRow
 
 _CLASSES_ARE_UNITS = (
-    "Classes are output units: the n-th class that came, or where tasks share their units, the n-th of each task."
+    "Classes are output units: the n-th class of the stream, or where tasks share their units, the n-th of each task."
 )
 
 
@@ -22,9 +22,9 @@ class PerClassAccuracy(Evaluation):
     description = f"Accuracy on each class so far, on the test samples of all tasks so far. {_CLASSES_ARE_UNITS}"
     columns = (
         AFTER_TASK,
-        Column("class", "the output unit that is right", key=True),
+        Column("class", "true output unit", key=True),
         COUNT,
-        Column("accuracy", "samples of the class that are taken for it", FRACTION, "higher"),
+        Column("accuracy", "samples of the class with this prediction", FRACTION, "higher"),
     )
 
     def rows(self, context: EvaluationContext) -> Sequence[TableRow]:
@@ -42,14 +42,14 @@ class ConfusionMatrix(Evaluation):
 
     name = "confusion"
     description = (
-        "What the test samples of each class of all tasks so far are taken for, after each task; pairs that never came "
+        "Predictions for the test samples of each class of all tasks so far, after each task; pairs without samples "
         f"have no row. {_CLASSES_ARE_UNITS}"
     )
     columns = (
         AFTER_TASK,
-        Column("true", "the output unit that is right", key=True),
-        Column("predicted", "the output unit that the solver chose", key=True),
-        Column("n", "samples of the class `true` that are taken for `predicted`", "samples"),
+        Column("true", "true output unit", key=True),
+        Column("predicted", "predicted output unit", key=True),
+        Column("n", "samples of class `true` that are predicted as class `predicted`", "samples"),
     )
     layout = "matrix"
 

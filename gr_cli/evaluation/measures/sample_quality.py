@@ -49,7 +49,9 @@ def _quality_column(name: str, meaning: str, unit: str = FRACTION, direction: Di
 
 
 class SampleQuality(Evaluation):
-    """Quality of generated samples after each task: a row per task so far with classes of its own, and one for all.
+    """Quality of generated samples after each task.
+
+    A row per task so far that has classes of its own, and one for all of them.
 
     `evaluate.generated_samples` samples are generated per task so far. The row for all tasks is computed from the first
     1,000 of them, or from the number for one task if that is larger.
@@ -57,32 +59,35 @@ class SampleQuality(Evaluation):
 
     name = "sample_quality"
     description = (
-        "A small network that learnt the whole benchmark at once judges dreams of each task, after every task, beside "
-        "real test samples."
+        "Generated samples of each task compared with real test samples, after every task, by the predictions and the "
+        "features of a reference classifier that was trained on the whole benchmark."
     )
     columns = (
         AFTER_TASK,
         TASK,
-        Column("n", "number of dreams", "samples"),
-        Column("real", "number of real samples that they are compared with", "samples"),
-        _quality_column("reference_accuracy", "real samples whose class the judge knows"),
-        _quality_column("label_agreement", "dreams that the judge takes for the class as which they are replayed"),
+        Column("n", "number of generated samples", "samples"),
+        Column("real", "number of real samples for comparison", "samples"),
+        _quality_column("reference_accuracy", "accuracy of the reference classifier on the real samples"),
+        _quality_column(
+            "label_agreement",
+            "generated samples whose label in replay is the class that the reference classifier predicts",
+        ),
         _quality_column(
             "class_share",
-            "dreams that the judge takes for classes of that task; 100 %: as many as are due",
+            "generated samples predicted as classes of the task, relative to an equal share for every class so far",
             FRACTION,
             "none",
         ),
-        _quality_column("class_entropy", "how evenly, over these classes (entropy of their shares; 100 %: all alike)"),
-        _quality_column("precision", "dreams that lie where real samples lie: are they like real ones?"),
-        _quality_column("recall", "real samples that lie where dreams lie: could they have been generated?"),
+        _quality_column("class_entropy", "entropy of the predicted classes of the task; 100 %: all equally frequent"),
+        _quality_column("precision", "generated samples within the k-NN manifold of real samples"),
+        _quality_column("recall", "real samples within the k-NN manifold of generated samples"),
         _quality_column(
-            "density", "as precision, but counts how many real samples are near; about 1 for real ones", ""
+            "density", "real k-NN hyperspheres around a generated sample, divided by k; about 1 for real samples", ""
         ),
-        _quality_column("coverage", "real samples that have a dream near by: how much of what is real is generated?"),
+        _quality_column("coverage", "real k-NN hyperspheres that contain a generated sample"),
         _quality_column(
             "frechet",
-            "Fréchet distance between real and generated features of variance 1; 0: the same. Few samples enlarge it",
+            "Fréchet distance of real and generated features of variance 1; 0: equal; too large for few samples",
             "",
             "lower",
         ),
@@ -98,28 +103,29 @@ class SampleQuality(Evaluation):
         if not config["evaluate"]["generated_samples"] or experiment.learner.generator is None:
             return None
         offsets = experiment.learner.scenario.unit_offsets(benchmark.class_counts, benchmark.repeated_tasks)
-        units, most = experiment.task_units.shape[1], config["evaluate"]["generated_samples"]
-        return cls(SampleEvaluator(benchmark, offsets, units, most, Path(config["cache_root"])))
+        units, num_samples = experiment.task_units.shape[1], config["evaluate"]["generated_samples"]
+        return cls(SampleEvaluator(benchmark, offsets, units, num_samples, Path(config["cache_root"])))
 
     def rows(self, context: EvaluationContext) -> Sequence[TableRow]:
-        judge, task = self._evaluator, context.after_task
-        seen, number = judge.classes.first_task <= task, judge.samples_per_task * (task + 1)
-        judged = _evaluate_samples(context.experiment, context.learner, context.replica, judge, task, number)
-        tasks, found = judge.classes.first_task[seen].unique().tolist(), []
-        for one in tasks:
-            mine = judged.select((judged.tasks == one).nonzero().squeeze(1))
-            theirs = judge.classes.first_task == one
-            found.append(_row(task, one, mine, judged, theirs, seen, judge.real(one), judge.manifold(one)))
-        enough = max(_MAX_POOLED_SAMPLES, judge.samples_per_task)
-        real, first = RealSamples.pool([judge.real(one) for one in tasks], enough), torch.arange(min(number, enough))
-        judged = judged.select(first.to(seen.device))
-        return [*found, _row(task, ALL_TASKS, judged, judged, seen, seen, real, NeighbourhoodManifold(real.features))]
+        evaluator, task = self._evaluator, context.after_task
+        learned, num_samples = evaluator.classes.first_task <= task, evaluator.samples_per_task * (task + 1)
+        samples = _evaluate_samples(context.experiment, context.learner, context.replica, evaluator, task, num_samples)
+        tasks, rows = evaluator.classes.first_task[learned].unique().tolist(), []
+        for row_task in tasks:
+            task_samples = samples.select((samples.tasks == row_task).nonzero().squeeze(1))
+            task_classes = evaluator.classes.first_task == row_task
+            real, manifold = evaluator.real(row_task), evaluator.manifold(row_task)
+            rows.append(_row(task, row_task, task_samples, samples, task_classes, learned, real, manifold))
+        max_pooled = max(_MAX_POOLED_SAMPLES, evaluator.samples_per_task)
+        pooled = samples.select(torch.arange(min(num_samples, max_pooled)).to(learned.device))
+        real = RealSamples.pool([evaluator.real(row_task) for row_task in tasks], max_pooled)
+        manifold = NeighbourhoodManifold(real.features)
+        return [*rows, _row(task, ALL_TASKS, pooled, pooled, learned, learned, real, manifold)]
 
 
 def _row(
-    after_task: int, task: int | str, mine: _EvaluatedSamples, all_dreams: _EvaluatedSamples,
-    classes: Tensor, seen: Tensor, real: RealSamples,
-    balls: NeighbourhoodManifold,
+    after_task: int, task: int | str, samples: _EvaluatedSamples, all_samples: _EvaluatedSamples, classes: Tensor,
+    learned: Tensor, real: RealSamples, manifold: NeighbourhoodManifold,
 ) -> TableRow:  # fmt: skip
     """The measures of some generated samples.
 
@@ -133,52 +139,54 @@ def _row(
         real: Real samples for comparison.
         manifold: Manifold of the real samples.
     """
-    found = all_dreams.classes.bincount(minlength=len(classes))[classes]
-    due = len(all_dreams.classes) * int(classes.sum()) / int(seen.sum())
-    n, like = len(mine.classes), prdc(balls, NeighbourhoodManifold(mine.features))
+    class_counts = all_samples.classes.bincount(minlength=len(classes))[classes]
+    expected = len(all_samples.classes) * int(classes.sum()) / int(learned.sum())
+    n, scores = len(samples.classes), prdc(manifold, NeighbourhoodManifold(samples.features))
     return {
         "after_task": after_task,
         "task": task,
         "n": n,
         "real": len(real.correct),
         "reference_accuracy": real.correct.double().mean().item() if len(real.correct) else None,
-        "label_agreement": mine.label_agrees.double().mean().item() if n else None,
-        "class_share": found.sum().item() / due,
-        "class_entropy": normalized_entropy(found),
-        "precision": like.precision,
-        "recall": like.recall,
-        "density": like.density,
-        "coverage": like.coverage,
-        "frechet": frechet_distance(real.features, mine.features),
+        "label_agreement": samples.label_agrees.double().mean().item() if n else None,
+        "class_share": class_counts.sum().item() / expected,
+        "class_entropy": normalized_entropy(class_counts),
+        "precision": scores.precision,
+        "recall": scores.recall,
+        "density": scores.density,
+        "coverage": scores.coverage,
+        "frechet": frechet_distance(real.features, samples.features),
     }
 
 
 def _evaluate_samples(
-    experiment: Experiment, learner: Learner, replica: int, judge: SampleEvaluator, task: int, number: int
+    experiment: Experiment, learner: Learner, replica: int, evaluator: SampleEvaluator, task: int, num_samples: int
 ) -> _EvaluatedSamples:
     """Generate and classify `num_samples` samples, and assign each to a task.
 
     A sample belongs to the task of its label where labels identify the task. In the domain- and task-incremental
     scenario they don't, unless a class was requested from the generator: there the predicted class decides.
     """
-    classes, scenario = judge.classes, learner.scenario
-    features, found, labels, asked = _generate_and_classify(experiment, learner, replica, judge, task, number)
-    none = len(experiment.benchmark.tasks)
-    of_unit = torch.where(classes.units, classes.first_task.unsqueeze(1), none).amin(0)  # (U,)
-    owner = classes.first_task[found]
+    classes, scenario = evaluator.classes, learner.scenario
+    features, predicted, labels, requested = _generate_and_classify(
+        experiment, learner, replica, evaluator, task, num_samples
+    )
+    no_task = len(experiment.benchmark.tasks)
+    task_of_unit = torch.where(classes.units, classes.first_task.unsqueeze(1), no_task).amin(0)  # (U,)
+    tasks = classes.first_task[predicted]
     if scenario.is_class_incremental:
-        owner = of_unit[labels[:, 0]]
-    elif asked is not None and scenario.units_are_task_specific:
-        owner = of_unit[asked]
+        tasks = task_of_unit[labels[:, 0]]
+    elif requested is not None and scenario.units_are_task_specific:
+        tasks = task_of_unit[requested]
     # Several heads have a label each: that of the sample's task counts.
-    label = labels.gather(1, owner.clamp(max=labels.shape[1] - 1).unsqueeze(1)).squeeze(1)
-    agrees = (classes.first_task[found] <= task) & classes.units[found, label]
-    return _EvaluatedSamples(features, found, agrees, owner)
+    labels_of_task = labels.gather(1, tasks.clamp(max=labels.shape[1] - 1).unsqueeze(1)).squeeze(1)
+    label_agrees = (classes.first_task[predicted] <= task) & classes.units[predicted, labels_of_task]
+    return _EvaluatedSamples(features, predicted, label_agrees, tasks)
 
 
 @torch.no_grad()
 def _generate_and_classify(
-    experiment: Experiment, learner: Learner, replica: int, judge: SampleEvaluator, task: int, number: int
+    experiment: Experiment, learner: Learner, replica: int, evaluator: SampleEvaluator, task: int, num_samples: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Generate samples in batches and classify each batch, so that the samples never are in memory all at once.
 
@@ -187,23 +195,32 @@ def _generate_and_classify(
         each head (N, H); and the requested classes (N,) of a conditional generator, else None.
     """
     assert learner.generators is not None
-    strategy, draws, solver = learner.strategy, learner.random_streams[replica], learner.solvers.modules[replica]
-    dreamer = strategy.sampling_generator(replica, learner.generators.modules[replica])
+    strategy, random_streams, solver = (
+        learner.strategy,
+        learner.random_streams[replica],
+        learner.solvers.modules[replica],
+    )
+    generator = strategy.sampling_generator(replica, learner.generators.modules[replica])
     units = learner.scenario.known_units(experiment.task_units, task + 1)
-    classes = int((judge.classes.first_task <= task).sum())
-    size = classes * max(1, _BATCH // classes)  # a multiple of the classes, so that all are requested equally often
-    looks, asked = [], []
+    num_classes = int((evaluator.classes.first_task <= task).sum())
+    # A multiple of the classes, so that all are requested equally often.
+    batch_size = num_classes * max(1, _BATCH // num_classes)
+    outputs, requested = [], []
     # A user's network may draw from torch's global random state.
     with (
-        seeded(draws.seed, StreamNames.SAMPLE_QUALITY, task),
-        train_mode(dreamer, training=False),
+        seeded(random_streams.seed, StreamNames.SAMPLE_QUALITY, task),
+        train_mode(generator, training=False),
         train_mode(solver, training=False),
     ):
-        for i, start in enumerate(range(0, number, size)):
-            mine = min(size, number - start)
-            turns = dreamer.balanced_labels(mine)
-            x = dreamer.generate(mine, labels=turns, generator=draws.generator(StreamNames.SAMPLE_QUALITY, task, i))
-            looks.append((*judge.classify(x), strategy.replay_labels(x, turns, dreamer, solver, units)))
-            asked += [] if turns is None else [turns]
-    features, found, labels = (torch.cat(column) for column in zip(*looks, strict=True))
-    return features, found, labels, torch.cat(asked) if asked else None
+        for i, start in enumerate(range(0, num_samples, batch_size)):
+            count = min(batch_size, num_samples - start)
+            requested_labels = generator.balanced_labels(count)
+            x = generator.generate(
+                count, labels=requested_labels, generator=random_streams.generator(StreamNames.SAMPLE_QUALITY, task, i)
+            )
+            outputs.append(
+                (*evaluator.classify(x), strategy.replay_labels(x, requested_labels, generator, solver, units))
+            )
+            requested += [] if requested_labels is None else [requested_labels]
+    features, predicted, labels = (torch.cat(column) for column in zip(*outputs, strict=True))
+    return features, predicted, labels, torch.cat(requested) if requested else None
