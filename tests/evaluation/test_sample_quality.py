@@ -131,7 +131,7 @@ def test_resumed_run_has_the_same_sample_quality_and_is_verified(gr_run, goes_on
     ("override", "message"),
     [
         ("evaluate.generated_samples=-1", "evaluate.generated_samples=-1: must be"),
-        ("evaluate.generated_samples=1000000000000", "evaluate.generated_samples=1000000000000: takes"),
+        ("evaluate.generated_samples=1000000000000", "evaluate.generated_samples=1000000000000: needs"),
     ],
 )
 def test_mistakes_are_one_line(gr_run, override, message):
