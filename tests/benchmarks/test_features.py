@@ -244,11 +244,11 @@ def test_waiting_for_another_process_is_reported(monkeypatch):
     with Path("kept/.one.pt.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
-        def tell(what: str) -> None:
-            messages.append(what)
+        def print_status(message: str) -> None:
+            messages.append(message)
             fcntl.flock(lock, fcntl.LOCK_UN)  # the other process has finished
 
-        monkeypatch.setattr(cache, "print_status", tell)
+        monkeypatch.setattr(cache, "print_status", print_status)
         assert cache.cached(Path("kept/one.pt"), lambda: {"x": torch.ones(2)})["x"].sum() == 2
     assert messages == ["waiting for another process that computes kept/one.pt"]
 

@@ -89,7 +89,7 @@ def test_metric_is_the_value_of_the_last_row_with_its_unit(gr_run, confidence):
     assert code == 0
     last = read(only_run() / "confidence.csv")[-1]["confidence"]
     assert {row["metric"]: row["value"] for row in read(only_run() / "metrics.csv")}["surety"] == last
-    assert re.search(rf"surety +{100 * float(last):.2f} %", out)
+    assert re.search(rf"confidence \(%\) +{100 * float(last):.2f} +highest probability", out)
     assert report(["outputs", "--metric", "surety", "--csv", "-"]) == 0
 
 
