@@ -21,8 +21,8 @@ ENTRIES = [
     (file, entry) for table in (API, COMMANDS, DATA, RUNS, REPORT) for file, found in table.items() for entry in found
 ]
 MESSAGES = {file: list(found) for file, found in groupby(messages(), lambda message: message.file)}
-# Of each class of errors; "kind" is what `memory_told` calls the one that it is asked for.
-EXIT_CODES = {kind.__name__: {kind.exit_code} for kind in GrError.__subclasses__()} | {"kind": {1, 2}}
+# Exit codes by class of error; `error_type` is an argument of `out_of_memory_as`.
+EXIT_CODES = {kind.__name__: {kind.exit_code} for kind in GrError.__subclasses__()} | {"error_type": {1, 2}}
 
 
 def message_of(file: str, entry: Entry) -> list[Message]:
