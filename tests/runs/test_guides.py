@@ -20,19 +20,21 @@ from helpers.image_files import pixels, put
 from helpers.run_folders import write_run
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-SHORT = ("train.iterations=2", "train.epochs=null", "log.every=1", "evaluate.generated_samples=2", "threads=1")
+SHORT = ("train.iterations=2", "train.epochs=null", "log.every=1", "evaluate.generated_samples=0", "threads=1")
 SHOWN = [(guide, line) for guide, text in GUIDES.items() for line in shown_commands(text)]
 INLINE = [(guide, line) for guide, text in GUIDES.items() for line in inline_commands(text)]
 # Words after which nothing is composed: help, a composed configuration, completion.
 DISPLAY = {"--help", "--cfg", "--version", "-sc"}
 FOLDER_WORDS = ("resume=", "verify=", "audit=")
-PENDING = {"scripts/README.md", "gr_cli/report/README.md"}
+PENDING = {"gr_cli/report/README.md"}
 OTHER_PROGRAMS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}  # -> extra that installs it
 
 
 def shortened(words: list[str]) -> list[str]:
-    """Two seeds of a range, and the photographs and arrays that the tests make."""
-    return [re.sub(r"range\(\d+\)", "range(2)", word) for word in words]
+    """Two values of each list in a sweep, and two seeds of a range, or one beside a list."""
+    lists = [word for word in words if re.search(r"=[^\[]+,", word)]
+    seeds = "0" if lists else "0,1"
+    return [re.sub(r"^([^\[]+,[^,]+),.*", r"\1", re.sub(r"range\(\d+\)", seeds, word)) for word in words]
 
 
 def single(words: list[str]) -> list[str]:
