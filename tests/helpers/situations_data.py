@@ -260,7 +260,7 @@ DATA: Table = {
         ("can't be combined with", typed("benchmark=rotated_digits benchmark.angles=[0,9] benchmark.tasks=3")),
     ],
     "benchmarks/streams/repetitions.py": [
-        ("training samples; try fewer rounds", lambda hands: split(Given(sound()), 0, repetitions=6)),
+        ("training samples; try fewer repetitions", lambda hands: split(Given(sound()), 0, repetitions=6)),
     ],
     "benchmarks/sources/validation.py": [
         ("validate", of_ones_own("constant"), "benchmark.source=Given: all its 20 training samples are the same"),

@@ -34,8 +34,8 @@ class Arrays:
     A folder holds `.npy` files with these names. `columns`, an array of texts, names the columns of vectors.
 
     Args:
-        path: The file or folder.
-        labels: `.npy` file with the labels, where `path` is a `.npy` file with the samples.
+        path: File or folder of the arrays; required.
+        labels: `.npy` file with the labels; required if `path` is a `.npy` file, otherwise null.
         test_share: Share of each class that becomes the test set, where the file has none.
         test_seed: Seed of that test split, independent of the run's seed.
         value_range: `[low, high]` of the values, scaled to [0, 1]; null: unbounded values, unchanged; `auto`: [0, 1] if

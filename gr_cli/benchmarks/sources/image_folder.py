@@ -69,7 +69,7 @@ class ImageFolder:
     class folder or an image.
 
     Args:
-        path: The folder.
+        path: Folder of the images; required.
         size: Height and width in pixels, or `[height, width]`; null: the most frequent size.
         mode: Colour mode; `auto`: grey if all images are. Transparent pixels are drawn on white; only the first frame
             of an animation is used.
