@@ -1,1 +1,1 @@
-"""Pictures of what a run found, and tables, pages and figures over many."""
+"""Reports over many runs: table, page, figures for papers, and the command line `gr-report`."""

@@ -1,4 +1,4 @@
-"""The charts of a report, for the page and for papers: how each is drawn, and the words and numbers beside it."""
+"""The charts of a report with captions, alternative texts and tables of numbers, for the page and for papers."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ from gr_cli.results.statistics import Summary
 from gr_cli.results.tables import FRACTION, Column, TableFormat, display_factor, name_with_unit
 from gr_cli.system.files import make_folder
 
-STATISTICS = ("mean", "standard error", "half of the 95 % interval", "n")
+STATISTICS = ("mean", "standard error", "half of the 95 % interval", "n")  # headers of tables of numbers
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing with a caption, with words for who can't see it, and with its numbers.
+    """A chart and the texts beside it.
 
-    kind: the class of its element on the page.
-    name: of its element on the page, and of its files for papers.
-    draw: makes the figure, for the page or for a paper.
+    Attributes:
+        css_class: Class of its element on the page.
+        name: Id of its element on the page, and name of its files for papers.
+        draw: Returns the figure for the page (True) or a paper (False).
+        caption: Text below the chart.
+        alt_text: Description for readers who can't see the chart.
+        numbers: The drawn values.
     """
 
     css_class: str
@@ -41,14 +45,14 @@ class Chart:
 
     @property
     def drawing(self) -> Markup:
-        """The figure as an element of the page."""
+        """The figure as an SVG element of the page."""
         return Markup(charts.svg_element(self.draw(True), self.name))
 
 
 def comparison_charts(table: ReportTable) -> list[Chart]:
-    """For each metric the means of all groups, where there are any."""
-    made = (_comparison_chart(metric, table) for metric in table.metrics)
-    return [chart for chart in made if chart is not None]
+    """A chart per metric with the means of all groups."""
+    charts_or_none = (_comparison_chart(metric, table) for metric in table.metrics)
+    return [chart for chart in charts_or_none if chart is not None]
 
 
 def _comparison_chart(metric: str, table: ReportTable) -> Chart | None:
@@ -56,152 +60,161 @@ def _comparison_chart(metric: str, table: ReportTable) -> Chart | None:
     if not rows:
         return None
     unit = table.units[metric]
-    words, numbered = name_with_unit(metric, unit), [(f"{i} · {label}", summary) for i, label, summary in rows]
+    metric_label, numbered = name_with_unit(metric, unit), [(f"{i} · {label}", summary) for i, label, summary in rows]
     best, highest = max(numbered, key=lambda pair: pair[1].mean)
-    caption = f"{words} with 95 % confidence intervals"
-    alt = f"{caption}; highest: {best} with {format_number(highest.mean, unit)}"
+    caption = f"{metric_label} with 95 % confidence intervals"
+    alt_text = f"{caption}; highest: {best} with {format_number(highest.mean, unit)}"
     numbers = [[name, *_statistics_cells(summary, unit)] for name, summary in numbered]
 
     def draw(page: bool) -> charts.Figure:
         return charts.comparison_chart(
-            numbered if page else [row[1:] for row in rows], words, display_factor(unit), page
+            numbered if page else [row[1:] for row in rows], metric_label, display_factor(unit), page
         )
 
-    return Chart("comparison", metric, draw, caption, alt, TextTable(["configuration", *STATISTICS], numbers, 1))
+    return Chart("comparison", metric, draw, caption, alt_text, TextTable(["configuration", *STATISTICS], numbers, 1))
 
 
 def sweep_charts(table: ReportTable) -> list[Chart]:
-    """The first metric against each setting of numbers."""
+    """A chart of the first metric for each numeric setting."""
     metric = table.metrics[0]
-    unit, words = table.units[metric], name_with_unit(metric, table.units[metric])
-    made = []
-    for column, lines in series.setting_curves(table):
+    unit, metric_label = table.units[metric], name_with_unit(metric, table.units[metric])
+    result = []
+    for column, curves in series.setting_curves(table):
         x = column.label.replace("_", " ")
-        draw = partial(charts.sweep_chart, lines, x, words, display_factor(unit))
-        caption = f"{words} by {x}, with 95 % confidence intervals"
+        draw = partial(charts.sweep_chart, curves, x, metric_label, display_factor(unit))
+        caption = f"{metric_label} by {x}, with 95 % confidence intervals"
         name = f"{metric}_by_{_as_file_name(column.label)}"
-        made.append(_line_chart("sweep", name, draw, caption, lines, x, unit))
-    return made
+        result.append(_line_chart("sweep", name, draw, caption, curves, x, unit))
+    return result
 
 
 def group_charts(row_number: int, row: ReportRow) -> list[Chart]:
-    """Accuracies and losses of a group as training goes on. `place`: of its row, from 1 on."""
-    name, made, bands = _group_prefix(row_number, row), [], "bands: standard error"
-    if lines := series.accuracy_curves(row.group):
-        caption, draw = (
-            f"Test accuracy (%) of each task as training goes on; {bands}",
-            partial(charts.accuracy_chart, lines),
-        )
-        made.append(_line_chart("curves", f"{name}_curves", draw, caption, lines, "tasks learnt", FRACTION))
-    if lines := series.loss_curves(row.group):
-        caption, draw = f"Losses by iteration through all tasks; {bands}", partial(charts.loss_chart, lines)
-        made.append(_line_chart("losses", f"{name}_losses", draw, caption, lines, "iteration", ""))
-    return made
+    """Accuracy and losses of a group over training. `row_number` counts from 1."""
+    name, result, bands = _group_prefix(row_number, row), [], "bands: standard error"
+    if curves := series.accuracy_curves(row.group):
+        caption = f"Test accuracy (%) of each task over training; {bands}"
+        draw = partial(charts.accuracy_chart, curves)
+        result.append(_line_chart("curves", f"{name}_curves", draw, caption, curves, charts.TASKS_LEARNED, FRACTION))
+    if curves := series.loss_curves(row.group):
+        caption, draw = f"Losses by iteration over all tasks; {bands}", partial(charts.loss_chart, curves)
+        result.append(_line_chart("losses", f"{name}_losses", draw, caption, curves, "iteration", ""))
+    return result
 
 
 def table_formats(table: ReportTable) -> list[TableFormat]:
-    """The tables that any finished run describes; one that several describe, as the first of them does."""
+    """Formats of all tables of finished runs but the accuracy table; for equal names, that of the first run."""
     runs = [run for row in table.rows for run in row.group.finished.values()]
-    found = {name: described for run in reversed(runs) for name, described in run.tables.items()}
-    return [found[name] for name in sorted(found) if name != ACCURACY.name]
+    formats = {name: table_format for run in reversed(runs) for name, table_format in run.tables.items()}
+    return [formats[name] for name in sorted(formats) if name != ACCURACY.name]
 
 
-def measured_charts(described: TableFormat, table: ReportTable) -> list[Chart]:
-    """How the columns of a table go on with training, a chart for each group."""
-    several = [series.measured_curves(row.group, described) for row in table.rows]
-    name, made = described.name, []
-    # So that the charts of several groups can be compared.
-    tops = {
-        column: max((line.upper_bound for panels in several for line in panels.get(column, ())), default=0.0)
-        for column in described.value_columns
+def measured_charts(table_format: TableFormat, table: ReportTable) -> list[Chart]:
+    """The columns of an evaluation's table over training, a chart per group."""
+    panels_by_row = [series.measured_curves(row.group, table_format) for row in table.rows]
+    name, result = table_format.name, []
+    # Equal axes, so that the charts of groups can be compared.
+    axis_limits = {
+        column: max((curve.upper_bound for panels in panels_by_row for curve in panels.get(column, ())), default=0.0)
+        for column in table_format.value_columns
     }
-    for place, (row, panels) in enumerate(zip(table.rows, several, strict=True), 1):
+    for number, (row, panels) in enumerate(zip(table.rows, panels_by_row, strict=True), 1):
         if panels:
-            caption = f"{place} · {row.label}: {name.replace('_', ' ')} as training goes on; {seeds_caption(row, name)}"
-            alt = "; ".join(
-                _alt_text(name_with_unit(column.name, column.unit), [lines[0], lines[-1]], column.unit)
-                for column, lines in panels.items()
+            caption = f"{number} · {row.label}: {name.replace('_', ' ')} over training; {seeds_caption(row, name)}"
+            alt_text = "; ".join(
+                _alt_text(name_with_unit(column.name, column.unit), [curves[0], curves[-1]], column.unit)
+                for column, curves in panels.items()
             )
-            draw = partial(charts.measure_panels, panels, tops)
-            file = f"{_group_prefix(place, row)}_{name}"
-            made.append(Chart("measured", file, draw, caption, f"{caption}. {alt}", _panel_table(panels)))
-    return made
+            draw = partial(charts.measure_panels, panels, axis_limits)
+            chart_name = f"{_group_prefix(number, row)}_{name}"
+            numbers = _panel_table(panels)
+            result.append(Chart("measured", chart_name, draw, caption, f"{caption}. {alt_text}", numbers))
+    return result
 
 
 def _panel_table(panels: Mapping[Column, Sequence[Curve]]) -> TextTable:
     rows = [
         [name_with_unit(column.name, column.unit), *cells]
-        for column, lines in panels.items()
-        for cells in _curve_rows(lines, column.unit)
+        for column, curves in panels.items()
+        for cells in _curve_rows(curves, column.unit)
     ]
-    return TextTable(["measure", "line", "tasks learnt", *STATISTICS], rows, 2)
+    return TextTable(["measure", "curve", charts.TASKS_LEARNED, *STATISTICS], rows, 2)
 
 
 def seeds_caption(row: ReportRow, name: str, bands: bool = True) -> str:
-    """Over which seeds of a group a table's values are averaged, and what bands mean."""
+    """The seeds over which a table's values are averaged, and the meaning of bands, for a caption."""
     seeds = row.group.seeds_with(f"{name}.csv")
-    more = "; bands: standard error" if bands and len(seeds) > 1 else ""
-    return f"mean over {format_seeds(seeds)} (n = {len(seeds)}){more}"
+    meaning_of_bands = "; bands: standard error" if bands and len(seeds) > 1 else ""
+    return f"mean over {format_seeds(seeds)} (n = {len(seeds)}){meaning_of_bands}"
 
 
 def _line_chart(
-    kind: str, name: str, draw: Callable[[bool], charts.Figure], caption: str, lines: Sequence[Curve], x: str, unit: str
+    css_class: str,
+    name: str,
+    draw: Callable[[bool], charts.Figure],
+    caption: str,
+    curves: Sequence[Curve],
+    x: str,
+    unit: str,
 ) -> Chart:
-    numbers = TextTable(["line", x, *STATISTICS], _curve_rows(lines, unit), 1)
-    return Chart(kind, name, draw, caption, _alt_text(caption, lines, unit), numbers)
+    numbers = TextTable(["curve", x, *STATISTICS], _curve_rows(curves, unit), 1)
+    return Chart(css_class, name, draw, caption, _alt_text(caption, curves, unit), numbers)
 
 
-def _group_prefix(place: int, row: ReportRow) -> str:
-    """What the names of a group's charts begin with."""
-    return f"{place}_{_as_file_name(row.label)}"
+def _group_prefix(row_number: int, row: ReportRow) -> str:
+    """Prefix of the names of a group's charts."""
+    return f"{row_number}_{_as_file_name(row.label)}"
 
 
 def _as_file_name(text: str) -> str:
-    """As part of the name of a file and of an element."""
+    """A text as part of a file name or id."""
     return re.sub(r"[^\w-]+", "_", text.replace("=", "-"), flags=re.ASCII).strip("_")[:80]
 
 
 def _statistics_cells(summary: Summary, unit: str) -> list[str]:
-    """The statistics of a summary as cells, in its unit."""
-    parts = [summary.mean, summary.sem, summary.half_width]
-    return [*("–" if part is None else format_number(part, unit, 3) for part in parts), str(summary.n)]
+    """The statistics of a summary as cells, in the order of STATISTICS."""
+    values = [summary.mean, summary.sem, summary.half_width]
+    return [*("–" if value is None else format_number(value, unit, 3) for value in values), str(summary.n)]
 
 
-def _curve_rows(lines: Iterable[Curve], unit: str) -> list[list[str]]:
-    """The points of lines as rows of a table."""
+def _curve_rows(curves: Iterable[Curve], unit: str) -> list[list[str]]:
+    """The points of curves as rows of a table."""
     return [
-        [line.name, f"{at:g}", *_statistics_cells(point, unit)] for line in lines for at, point in line.points.items()
+        [curve.name, f"{x:g}", *_statistics_cells(point, unit)] for curve in curves for x, point in curve.points.items()
     ]
 
 
-def _alt_text(caption: str, lines: Sequence[Curve], unit: str) -> str:
-    """A chart of lines in words: where each begins and ends."""
-    ends = []
-    for line in (line for line in lines if line.points):
-        (first, begin), (last, end) = next(iter(line.points.items())), list(line.points.items())[-1]
-        ends.append(
-            f"{line.name} from {format_number(begin.mean, unit)} at {first:g} "
-            f"to {format_number(end.mean, unit)} at {last:g}"
+def _alt_text(caption: str, curves: Sequence[Curve], unit: str) -> str:
+    """A line chart in words: first and last value of each curve."""
+    descriptions = []
+    for curve in (curve for curve in curves if curve.points):
+        (first_x, first), (last_x, last) = next(iter(curve.points.items())), list(curve.points.items())[-1]
+        descriptions.append(
+            f"{curve.name} from {format_number(first.mean, unit)} at {first_x:g} "
+            f"to {format_number(last.mean, unit)} at {last_x:g}"
         )
-    return f"{caption}: {'; '.join(ends)}"
+    return f"{caption}: {'; '.join(descriptions)}"
 
 
 def save_charts(table: ReportTable, folder: Path) -> int:
-    """Draw every chart, and each accuracy matrix, into `folder` for papers; how many there are.
+    """Write all charts and accuracy matrices for papers, each as SVG and PDF.
+
+    Returns:
+        Number of charts.
 
     Raises:
-        FolderError, WriteError: `folder` can't be made, or a file not be written.
+        FolderError, WriteError: The folder can't be created, or a file can't be written.
     """
     make_folder(folder)
-    shown, drawn = [*comparison_charts(table), *sweep_charts(table)], dict[str, Callable[[bool], charts.Figure]]()
-    for place, row in enumerate(table.rows, 1):
+    all_charts = [*comparison_charts(table), *sweep_charts(table)]
+    draw_by_name = dict[str, Callable[[bool], charts.Figure]]()
+    for number, row in enumerate(table.rows, 1):
         if cells := series.accuracy_matrix(row.group):
-            drawn[f"{_group_prefix(place, row)}_matrix"] = partial(charts.heat_map, cells)
-        shown += group_charts(place, row)
-    shown += [
-        chart for found in table_formats(table) if found.layout == "lines" for chart in measured_charts(found, table)
-    ]
-    drawn |= {chart.name: chart.draw for chart in shown}
-    for name, draw in drawn.items():
+            draw_by_name[f"{_group_prefix(number, row)}_matrix"] = partial(charts.heat_map, cells)
+        all_charts += group_charts(number, row)
+    for table_format in table_formats(table):
+        if table_format.layout == "lines":
+            all_charts += measured_charts(table_format, table)
+    draw_by_name |= {chart.name: chart.draw for chart in all_charts}
+    for name, draw in draw_by_name.items():
         charts.save_for_paper(draw(False), folder / name)
-    return len(drawn)
+    return len(draw_by_name)

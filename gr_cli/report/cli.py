@@ -1,4 +1,4 @@
-"""The door of `gr-report`: from folders to a table, a page, figures. Nothing heavy is imported without need."""
+"""Command line of `gr-report`: compare runs in a table, a page or figures. Imports are lazy, for a fast start."""
 
 from __future__ import annotations
 
@@ -17,34 +17,37 @@ if TYPE_CHECKING:
     from gr_cli.report.tables import ReportTable
 
 _DESCRIPTION = """\
-Compare runs: a table of all runs below some folders, averaged over seeds. Runs that differ in anything but the seed,
-paths and logging are never averaged; what tells them apart makes the columns."""
+Compare runs: a table of all runs below some folders, averaged over seeds. Only runs that differ in nothing but seed,
+paths and logging are averaged; the settings that distinguish the others are columns."""
 
 _EPILOG = """\
 examples:
   gr-report                                           everything below outputs/
   gr-report outputs/split_mnist --baseline strategy=finetune
-  gr-report outputs/sweeps/0a73b11d --csv table.csv   a sweep, with what is missing of it
+  gr-report outputs/sweeps/0a73b11d --csv table.csv   a sweep, with the runs that are missing
   gr-report outputs --html page.html --figures figures
-  gr-report --watch outputs/sweeps/0a73b11d           a sweep under way, until it is over
+  gr-report --watch outputs/sweeps/0a73b11d           follow a sweep until it is over
   gr-report outputs --metric forgetting --latex -     LaTeX (booktabs) instead of Markdown
 
-exit codes: 0; 1 if a folder could not be read, and was left out; 2 for a mistake
---watch: 0 if all runs are finished in the end, or Ctrl-C came before; 1 if any is not; 130 if Ctrl-C came before there
-was any run"""
+exit codes: 0; 1 if a folder could not be read and was left out; 2 for a usage error
+--watch: 0 if all runs finished, or after Ctrl-C; 1 if a run did not finish; 130 after Ctrl-C before there was a run"""
 
 
 def entry() -> None:
-    """The console script."""
+    """The console script `gr-report`."""
     make_output_robust()
     code = main(sys.argv[1:])
-    if (why := incomplete_output_message()) is not None:
-        print(f"gr-report: {why}", file=sys.stderr)
-    sys.exit(code if why is None else code or 1)
+    if (message := incomplete_output_message()) is not None:
+        print(f"gr-report: {message}", file=sys.stderr)
+    sys.exit(code if message is None else code or 1)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what the command line says; the exit code: 0, 1 if something could not be read, 2 for a mistake."""
+    """Run `gr-report` with command-line arguments.
+
+    Returns:
+        Exit code: 0, 1 if something could not be read, 2 for a usage error, 130 after Ctrl-C.
+    """
     try:
         return _report(_parser().parse_args(arguments))
     except GrError as error:
@@ -57,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line, as all mistakes get."""
+        """Raise a ConfigError, which `main` prints in one line."""
         raise ConfigError("arguments", " ".join(sys.argv[1:]), message, "see gr-report --help")
 
 
@@ -66,21 +69,26 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         "gr-report", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=formatter, allow_abbrev=False
     )
-    say = parser.add_argument
-    say("folders", nargs="*", metavar="FOLDER", help="runs, sweeps, or parents of them (outputs)")
-    say(
+    add = parser.add_argument
+    add("folders", nargs="*", metavar="FOLDER", help="runs, sweeps, or parents of them (default: outputs)")
+    add(
         "--metric",
         action="append",
         metavar="NAME",
-        help="of metrics.csv (average_accuracy, forgetting); several: again",
+        help="a metric of metrics.csv (default: average_accuracy, forgetting); repeat the option for several",
     )
-    say("--baseline", action="append", metavar="COLUMN=VALUE", help="the row others are compared with (the first)")
-    say("--csv", metavar="FILE", help="write the table as CSV, metrics as fractions; - prints it instead")
-    say("--latex", metavar="FILE", help="write the table as LaTeX; - prints it instead")
-    say("--html", metavar="FILE", help="write a page: the table, charts, dreams; one file that needs no network")
-    say("--figures", metavar="DIR", help="draw the charts as SVG and PDF for papers, as wide as a column")
-    say("--watch", action="store_true", help="show runs under way until none is; nothing else goes beside it")
-    say("--version", action="version", version=f"gr-report {__version__}")
+    add(
+        "--baseline",
+        action="append",
+        metavar="COLUMN=VALUE",
+        help="compare with the row that has this value (default: the first row); repeat the option for several values",
+    )
+    add("--csv", metavar="FILE", help="write the table as CSV, unrounded; - prints it instead")
+    add("--latex", metavar="FILE", help="write the table as LaTeX; - prints it instead")
+    add("--html", metavar="FILE", help="write a page with table, charts and generated samples; one file, no network")
+    add("--figures", metavar="DIR", help="write the charts for papers, as SVG and PDF, one column wide")
+    add("--watch", action="store_true", help="show the progress of runs until all are over; no other option with it")
+    add("--version", action="version", version=f"gr-report {__version__}")
     return parser
 
 
@@ -92,26 +100,26 @@ def _report(options: argparse.Namespace) -> int:
     folders = [Path(folder) for folder in options.folders or ["outputs"]]
     if options.watch:
         return _watch(folders, options)
-    found = discover_runs(folders)
-    for path, why in found.unreadable.items():
-        _print_status(f"{path}: can't be read ({why}); left out")
-    if found.runs or found.pending:
-        grouping = group_runs(found)
+    discovered = discover_runs(folders)
+    for path, reason in discovered.unreadable.items():
+        _print_status(f"{path}: can't be read ({reason}); left out")
+    if discovered.runs or discovered.pending:
+        grouping = group_runs(discovered)
         _write_outputs(
             options, grouping, report_table(grouping, options.metric or DEFAULT_METRICS, options.baseline or ())
         )
-    broken = [(run.path, why) for run in found.runs for why in run.unreadable_files.values()]
-    for path, why in broken:
-        _print_status(f"{path}: {why}; left out of the charts")
-    return 1 if found.unreadable or broken else 0
+    unreadable = [(run.path, reason) for run in discovered.runs for reason in run.unreadable_files.values()]
+    for path, reason in unreadable:
+        _print_status(f"{path}: {reason}; left out of the charts")
+    return 1 if discovered.unreadable or unreadable else 0
 
 
-def _print_status(what: object) -> None:
-    print(f"gr-report: {one_line(what)}", file=sys.stderr)
+def _print_status(message: object) -> None:
+    print(f"gr-report: {one_line(message)}", file=sys.stderr)
 
 
 def _watch(folders: list[Path], options: argparse.Namespace) -> int:
-    """Show runs under way."""
+    """Show the progress of runs, as a table in a terminal, as lines elsewhere."""
     others = [name for name, value in vars(options).items() if value and name not in ("folders", "watch")]
     if others:
         raise ConfigError(
@@ -124,8 +132,8 @@ def _watch(folders: list[Path], options: argparse.Namespace) -> int:
 
     if not sys.stdout.isatty():
         return watch(folders, WatchLines())
-    with WatchTable() as board:
-        return watch(folders, board)
+    with WatchTable() as watch_table:
+        return watch(folders, watch_table)
 
 
 def _write_outputs(options: argparse.Namespace, grouping: Grouping, table: ReportTable) -> None:
@@ -150,17 +158,17 @@ def _write_outputs(options: argparse.Namespace, grouping: Grouping, table: Repor
     if options.figures is not None:
         from gr_cli.report.chart_list import save_charts
 
-        made = save_charts(table, Path(options.figures))
-        _print_status(f"{made} figures, each as SVG and PDF, are in {options.figures}")
+        num_charts = save_charts(table, Path(options.figures))
+        _print_status(f"{num_charts} figures, each as SVG and PDF, are in {options.figures}")
     if "-" not in (options.csv, options.latex, options.html):
         print(tables.markdown(table))
 
 
 def save_text(path: Path, text: str) -> None:
-    """Write a file that the user named, whole or not at all.
+    """Write a text file atomically.
 
     Raises:
-        FolderError: its folder is not there.
+        FolderError: Its folder does not exist.
     """
     from gr_cli.system.files import write_text
 

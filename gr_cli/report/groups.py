@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but the seed are a group; what tells the groups apart makes the columns of a table."""
+"""Group runs that differ only in the seed, and choose the settings that distinguish groups as table columns."""
 
 from __future__ import annotations
 
@@ -16,148 +16,163 @@ from gr_cli.errors import one_line
 from gr_cli.results.discovery import NOT_STARTED, DiscoveredRun, DiscoveredRuns, PendingJob
 from gr_cli.results.status_fields import parse_time
 
-FIXED_COLUMNS = (*NAME_GROUPS, "scenario")
+FIXED_COLUMNS = (*NAME_GROUPS, "scenario")  # columns of every table
 _OPTIONS = {group.replace("/", ".") for group in GROUPS}
 NO_VALUE = "–"
-_DAY_SECONDS = 24 * 60 * 60.0  # seconds: by so much may clocks differ
-_NO_SETTING = object()  # a group has no such setting
-_DECIDING_GROUP = {
-    "evaluate.generated_samples": "generator"
-}  # settings that an option decides on which is not above them
+_DAY_SECONDS = 24 * 60 * 60.0  # a status from further in the future has a wrong clock
+_NO_SETTING = object()  # value of a setting that a group does not have
+# Settings whose default depends on the option of a config group that is not part of their dotted name.
+_DECIDING_GROUP = {"evaluate.generated_samples": "generator"}
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one configuration, and the jobs of a sweep that would be such a run."""
+    """Runs of one configuration with different seeds."""
 
     runs: tuple[DiscoveredRun, ...]
+    """The runs; several may have the same seed."""
     pending: tuple[PendingJob, ...] = ()
+    """Jobs of sweeps with this configuration that have not started."""
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """Options by group (`strategy`, `strategy/regularizer`, ...) and settings by dotted name."""
-        options = {kind: option for kind, option in self.runs[0].choices.items() if kind != "preset"}
-        # `generator: null` says no more than that no option was chosen.
+        """Options by config group (`strategy`, `strategy/regularizer`, ...) and settings by dotted name."""
+        options = {
+            config_group: option for config_group, option in self.runs[0].choices.items() if config_group != "preset"
+        }
+        # The node of an option (`generator: null`) repeats the choice.
         settings = {name: value for name, value in self.runs[0].settings.items() if name not in _OPTIONS}
         return {**settings, **options}
 
     @cached_property
     def by_seed(self) -> dict[int, DiscoveredRun]:
-        """The run of each seed that counts: a finished one before others, and of several the newest."""
+        """The run that counts, by seed: finished ones before others, then the newest."""
         order = sorted(self.runs, key=lambda run: (run.finished, last_heartbeat(run), str(run.path)))
         return dict(sorted({run.seed: run for run in order}.items()))
 
     @cached_property
     def finished(self) -> dict[int, DiscoveredRun]:
-        """Those of them that have results, by seed."""
+        """The finished runs of `by_seed`."""
         return {seed: run for seed, run in self.by_seed.items() if run.finished}
 
     def seeds_with(self, table: str) -> list[int]:
-        """The seeds whose table could be read."""
+        """Seeds of finished runs whose table file `table` could be read so far."""
         return [seed for seed, run in self.finished.items() if table not in run.unreadable_files]
 
     def metric(self, name: str) -> dict[int, float]:
-        """A metric by seed, where it has a meaning."""
-        found = {seed: (run.metrics or {}).get(name) for seed, run in self.finished.items()}
-        return {seed: value for seed, value in found.items() if value is not None}
+        """A metric by seed, without seeds for which it is undefined."""
+        values = {seed: (run.metrics or {}).get(name) for seed, run in self.finished.items()}
+        return {seed: value for seed, value in values.items() if value is not None}
 
     @cached_property
     def pending_seeds(self) -> list[int]:
-        """Seeds of jobs that never began."""
+        """Seeds of jobs that have not started."""
         return sorted(job.seed_and_identity[0] for job in self.pending if job.seed_and_identity)
 
     @cached_property
     def seeds(self) -> set[int]:
-        """All seeds that were asked for, as far as the folders tell."""
+        """Seeds of all runs and pending jobs."""
         return {*self.by_seed, *self.pending_seeds}
 
 
 @dataclass(frozen=True)
 class SettingColumn:
-    """`name`: of an option's group or a setting, in full. `label`: as short as can be without doubt."""
+    """A column of the report: a config group or a setting."""
 
     name: str
+    """Name of the config group, or dotted name of the setting."""
     label: str
+    """Shortest unambiguous form of the name."""
 
     def text_for(self, group: Group) -> str:
-        """What it says of `group`."""
+        """Option or value of `group`."""
         return format_value(group.values.get(self.name, _NO_SETTING))
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """The groups in order, what tells them apart, and what was typed for every one of them."""
+    """All groups of a report."""
 
     groups: list[Group]
+    """Groups in the order of rows."""
     columns: list[SettingColumn]
+    """Columns that distinguish them."""
     common_overrides: list[str]
-    ungrouped_jobs: list[PendingJob]  # jobs that never began, of no group that has a run
+    """Overrides that all runs have, except seed, paths and logging."""
+    ungrouped_jobs: list[PendingJob]
+    """Jobs that have not started, of configurations without a run."""
 
     def label(self, group: Group) -> str:
-        """A group in a few words: what tells it apart."""
-        telling = [c for c in self.columns if c.name == "strategy" or len({c.text_for(g) for g in self.groups}) > 1]
-        words = [(c, c.text_for(group)) for c in telling]
+        """Short name of a group: the values that distinguish it."""
+        distinguishing = [
+            column
+            for column in self.columns
+            if column.name == "strategy" or len({column.text_for(other) for other in self.groups}) > 1
+        ]
+        values = [(column, column.text_for(group)) for column in distinguishing]
         return " · ".join(
-            value if c.name in NAME_GROUPS else f"{c.label}={value}" for c, value in words if value != NO_VALUE
+            value if column.name in NAME_GROUPS else f"{column.label}={value}"
+            for column, value in values
+            if value != NO_VALUE
         )
 
 
 def group_runs(discovered: DiscoveredRuns) -> Grouping:
-    """Put runs of one configuration together."""
+    """Group runs by configuration."""
     runs: dict[str, list[DiscoveredRun]] = {}
     for run in discovered.runs:
         runs.setdefault(run.identity, []).append(run)
-    unborn: dict[str, list[PendingJob]] = {}
+    pending: dict[str, list[PendingJob]] = {}
     for job in discovered.pending:
-        unborn.setdefault(job.seed_and_identity[1] if job.seed_and_identity else "", []).append(job)
-    groups = [Group(tuple(mine), tuple(unborn.pop(identity, ()))) for identity, mine in runs.items()]
+        pending.setdefault(job.seed_and_identity[1] if job.seed_and_identity else "", []).append(job)
+    groups = [Group(tuple(same), tuple(pending.pop(identity, ()))) for identity, same in runs.items()]
     columns = _distinguishing_columns(groups)
     groups.sort(key=lambda group: [_natural_key(column.text_for(group)) for column in _sort_columns(columns)])
-    words = [
-        word
-        for run in discovered.runs[:1]
-        for word in run.overrides
-        if all(word in r.overrides for r in discovered.runs)
+    ungrouped_jobs = [job for jobs in pending.values() for job in jobs]
+    return Grouping(groups, columns, _common_overrides(discovered.runs), ungrouped_jobs)
+
+
+def _common_overrides(runs: Sequence[DiscoveredRun]) -> list[str]:
+    common = [
+        override for override in (runs[0].overrides if runs else ()) if all(override in run.overrides for run in runs)
     ]
-    everywhere = [
-        word
-        for word in words
-        if re.split(r"[./]", _override_key(word))[0] not in (*IRRELEVANT_TO_RESULT, "seed", "hydra")
-    ]
-    return Grouping(groups, columns, everywhere, [job for jobs in unborn.values() for job in jobs])
+    irrelevant = (*IRRELEVANT_TO_RESULT, "seed", "hydra")
+    return [override for override in common if re.split(r"[./]", _override_key(override))[0] not in irrelevant]
 
 
 def _sort_columns(columns: Sequence[SettingColumn]) -> list[SettingColumn]:
-    """Rows that can be compared stand together."""
+    """Columns in the order of sorting: benchmark and scenario first, so that comparable rows are neighbours."""
     first = (*PARENT_FOLDER_GROUPS, "scenario", *METHOD_GROUPS)
     by_name = {column.name: column for column in columns}
     return [by_name[name] for name in first] + [column for column in columns if column.name not in first]
 
 
 def _distinguishing_columns(groups: Sequence[Group]) -> list[SettingColumn]:
-    """The four that are always there, then whatever else the reader must know to tell the groups apart.
+    """The fixed columns, then the settings that are needed to distinguish the groups.
 
-    That a value differs is explained by another option of its group: dgr and ewc have other settings. It needs a column
-    if it differs among groups of the same options, or was typed for some.
+    Groups with different options (dgr, ewc) have different settings anyway. A setting needs a column if it differs
+    among groups with the same options, or if it differs and was overridden in some run.
     """
     names = list(dict.fromkeys(name for group in groups for name in group.values))
-    typed = {_override_key(word) for group in groups for run in group.runs for word in run.overrides}
-    kinds = [name for name in names if any(name in group.runs[0].choices for group in groups)]
-    telling = [
-        name for name in names if name not in FIXED_COLUMNS and _distinguishes(name, kinds, groups, name in typed)
+    overridden = {_override_key(override) for group in groups for run in group.runs for override in run.overrides}
+    config_groups = [name for name in names if any(name in group.runs[0].choices for group in groups)]
+    needed = [
+        name
+        for name in names
+        if name not in FIXED_COLUMNS and _distinguishes(name, config_groups, groups, name in overridden)
     ]
-    return [SettingColumn(name, _short_label(name, names)) for name in (*FIXED_COLUMNS, *telling)]
+    return [SettingColumn(name, _short_label(name, names)) for name in (*FIXED_COLUMNS, *needed)]
 
 
-def _distinguishes(name: str, kinds: Sequence[str], groups: Sequence[Group], typed: bool) -> bool:
-    above = [kind for kind in kinds if kind != name and _dotted(name).startswith(f"{_dotted(kind)}.")]
-    owners = [*above, *([_DECIDING_GROUP[name]] if name in _DECIDING_GROUP else [])]
-    values: dict[tuple[str, ...], set[str]] = {}
+def _distinguishes(name: str, config_groups: Sequence[str], groups: Sequence[Group], overridden: bool) -> bool:
+    parents = [parent for parent in config_groups if parent != name and _dotted(name).startswith(f"{_dotted(parent)}.")]
+    deciding = [*parents, *([_DECIDING_GROUP[name]] if name in _DECIDING_GROUP else [])]
+    values_by_options: dict[tuple[str, ...], set[str]] = {}
     for group in groups:
-        options = tuple(str(group.values.get(kind)) for kind in owners)
-        values.setdefault(options, set()).add(format_value(group.values.get(name, _NO_SETTING)))
-    everywhere = set().union(*values.values()) if values else set()
-    return any(len(mine) > 1 for mine in values.values()) or (typed and len(everywhere) > 1)
+        options = tuple(str(group.values.get(config_group)) for config_group in deciding)
+        values_by_options.setdefault(options, set()).add(format_value(group.values.get(name, _NO_SETTING)))
+    all_values = set().union(*values_by_options.values()) if values_by_options else set()
+    return any(len(values) > 1 for values in values_by_options.values()) or (overridden and len(all_values) > 1)
 
 
 def _dotted(name: str) -> str:
@@ -165,7 +180,7 @@ def _dotted(name: str) -> str:
 
 
 def _short_label(name: str, names: Sequence[str]) -> str:
-    """The shortest end of a dotted name that no other one has."""
+    """Shortest suffix of a dotted name that is unique among `names`."""
     parts = _dotted(name).split(".")
     for length in range(1, len(parts)):
         end = parts[-length:]
@@ -174,12 +189,12 @@ def _short_label(name: str, names: Sequence[str]) -> str:
     return name
 
 
-def _override_key(word: str) -> str:
-    return word.lstrip("+~").partition("=")[0]
+def _override_key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
 
 
 def format_value(value: Any) -> str:
-    """A value as a reader would write it, on one line; – where there is none."""
+    """A value as in an override, on one line; `–` for a setting that a group does not have."""
     if value is _NO_SETTING:
         return NO_VALUE
     if isinstance(value, float):
@@ -192,7 +207,7 @@ def format_value(value: Any) -> str:
 
 
 def parse_number(text: str) -> float | None:
-    """None if it is none."""
+    """The number that a text stands for; None for any other text."""
     try:
         return float(text)
     except ValueError:
@@ -200,16 +215,22 @@ def parse_number(text: str) -> float | None:
 
 
 def _natural_key(text: str) -> tuple[Any, ...]:
-    """Sorts numbers by their size, before words."""
+    """Sort key: numbers by value, before other texts."""
     number = parse_number(text)
     return (number is None, number or 0.0, text)
 
 
-# --- what a reader must know of a group besides its numbers
+# --- warnings
 
 
 def group_warnings(group: Group, others: Sequence[Group], metrics: Sequence[str]) -> list[str]:
-    """What is missing from a group's numbers or not as it seems, a line each. `others`: what it is compared with."""
+    """Warnings about the numbers of a group: unfinished, missing or repeated seeds, undefined values, mixed versions.
+
+    Args:
+        group: The group.
+        others: Groups that it is compared with.
+        metrics: Metrics of the report.
+    """
     lines = [f"seed {seed} {_describe_state(run)}" for seed, run in group.by_seed.items() if not run.finished]
     if group.pending_seeds:
         lines.append(f"{format_seeds(group.pending_seeds)} {NOT_STARTED}")
@@ -217,25 +238,25 @@ def group_warnings(group: Group, others: Sequence[Group], metrics: Sequence[str]
     if missing:
         lines.append(f"no run of {format_seeds(missing)}, which others have")
     for seed, run in group.by_seed.items():
-        doubles = [other for other in group.runs if other.seed == seed and other is not run]
-        if doubles:
-            which = "newest that finished" if run.finished else "newest"
-            lines.append(f"seed {seed} has {len(doubles) + 1} runs; {run.path.name} counts, the {which}")
+        repeated = [other for other in group.runs if other.seed == seed and other is not run]
+        if repeated:
+            rule = "newest that finished" if run.finished else "newest"
+            lines.append(f"seed {seed} has {len(repeated) + 1} runs; {run.path.name} counts, the {rule}")
     for metric in metrics:
         values = group.metric(metric)
-        broken = [seed for seed, value in values.items() if value != value]
-        empty = sorted(set(group.finished) - set(values))
-        if broken:
-            lines.append(f"{metric} of {format_seeds(broken)} is NaN")
-        if empty and values:
-            lines.append(f"{metric} of {format_seeds(empty)} has no value, and is left out")
+        nan_seeds = [seed for seed, value in values.items() if value != value]
+        undefined_seeds = sorted(set(group.finished) - set(values))
+        if nan_seeds:
+            lines.append(f"{metric} of {format_seeds(nan_seeds)} is NaN")
+        if undefined_seeds and values:
+            lines.append(f"{metric} of {format_seeds(undefined_seeds)} has no value, and is left out")
     return lines + _provenance_differences(group.finished.values())
 
 
 def last_heartbeat(run: DiscoveredRun) -> float:
-    """When a run last gave a sign of life, in seconds since 1970; 0 where a clock was wrong and nothing can be told."""
-    then = parse_time(run.status.get("updated"))
-    return then.timestamp() if then is not None and then.timestamp() < time.time() + _DAY_SECONDS else 0.0
+    """Time of the last update of status.json in seconds since 1970; 0 if a wrong clock puts it in the future."""
+    updated = parse_time(run.status.get("updated"))
+    return updated.timestamp() if updated is not None and updated.timestamp() < time.time() + _DAY_SECONDS else 0.0
 
 
 def _describe_state(run: DiscoveredRun) -> str:
@@ -244,16 +265,17 @@ def _describe_state(run: DiscoveredRun) -> str:
 
 
 def _provenance_differences(runs: Iterable[DiscoveredRun]) -> list[str]:
-    """Whether runs of one configuration were made by different programs, or trained in different ways."""
-    facts = [{**run.status, "torch": run.status.get("versions", {}).get("torch")} for run in runs]
-    found = {name: sorted({str(known.get(name)) for known in facts}) for name in ("device", "mode", "torch", "commit")}
-    return [f"{name} differs: {', '.join(values)}" for name, values in found.items() if len(values) > 1]
+    """Device, mode, torch and commit of the runs, where they differ."""
+    statuses = [{**run.status, "torch": run.status.get("versions", {}).get("torch")} for run in runs]
+    names = ("device", "mode", "torch", "commit")
+    values_by_name = {name: sorted({str(status.get(name)) for status in statuses}) for name in names}
+    return [f"{name} differs: {', '.join(values)}" for name, values in values_by_name.items() if len(values) > 1]
 
 
 def format_seeds(seeds: Iterable[int]) -> str:
     """`seed 3`, or `seeds 0–4, 7`."""
     ordered = sorted(seeds)
-    # Seeds that follow each other are as far from their places in the list.
-    parts = [[seed for _, seed in part] for _, part in groupby(enumerate(ordered), lambda pair: pair[1] - pair[0])]
-    text = ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}–{part[-1]}" for part in parts)
+    # In a range of consecutive seeds, seed minus index is constant.
+    ranges = [[seed for _, seed in pairs] for _, pairs in groupby(enumerate(ordered), lambda pair: pair[1] - pair[0])]
+    text = ", ".join(str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]}–{seeds[-1]}" for seeds in ranges)
     return f"seed {text}" if len(ordered) == 1 else f"seeds {text}"

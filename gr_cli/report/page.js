@@ -1,5 +1,5 @@
 "use strict";
-// Sort the table by the column whose heading is pressed; again turns it round. Numbers by size, others as words.
+// Sort the table by the column whose heading is clicked; a second click reverses. Numbers by value, texts alphabetically.
 const table = document.querySelector("table.all");
 const value = (row, i) => {
   const text = row.cells[i].textContent.trim().replace("−", "-");
@@ -21,7 +21,7 @@ for (const button of table.querySelectorAll("th button")) {
     table.tBodies[0].append(...rows);
   });
 }
-// Show the rows, and the groups they stand for, that hold every word of the filter.
+// Show the rows, and their groups, that contain every word of the filter.
 const filter = document.getElementById("filter");
 filter.addEventListener("input", () => {
   const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -48,9 +48,9 @@ for (const button of document.querySelectorAll(".copy")) {
       await navigator.clipboard.writeText(code.textContent);
       button.textContent = "copied";
     } catch {
-      getSelection().selectAllChildren(code); // a page from a file may not write to the clipboard
+      getSelection().selectAllChildren(code); // browsers may deny a page from a file access to the clipboard
     }
   });
 }
-// What is folded would be missing on paper.
+// Unfold all groups for printing.
 addEventListener("beforeprint", () => document.querySelectorAll("details.group").forEach((group) => (group.open = true)));

@@ -1,18 +1,16 @@
-"""A report as one HTML file that needs no network: the table, charts with their numbers, dreams, and how to repeat it.
+"""A report as one HTML file without links to the network: table, charts with numbers, generated samples, commands.
 
-The charts are drawn here, by matplotlib, and not in the browser: the page is small, can be read without scripts, and
-what is drawn can be printed. Scripts only sort, filter and fold what is there. What stands where is in page.html.
+Charts are drawn by matplotlib as SVG, not in the browser: the page works without scripts and can be printed. Scripts
+only sort, filter and fold. The layout is in page.html.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -38,13 +36,13 @@ from gr_cli.results.statistics import Summary
 from gr_cli.results.tables import FRACTION, TableFormat, name_with_unit
 from gr_cli.system.reading import read_bytes, read_text
 
-_MAX_PIXELS = 40_000_000  # of a picture that is made smaller
-_GROUPS_UNFOLDED = 3  # so many groups are unfolded at first
+_MAX_PIXELS = 40_000_000  # of a figure that is embedded
+_GROUPS_UNFOLDED = 3  # groups that are unfolded at first
 _DIRECTION_TEXT = {"higher": "higher is better", "lower": "lower is better", "none": ""}
 
 
 def render_page(grouping: Grouping, table: ReportTable) -> str:
-    """The whole page."""
+    """The HTML text of the page."""
     runs = [run for group in grouping.groups for run in group.runs]
     finished = sum(run.finished for run in runs)
     environment = Environment(
@@ -56,46 +54,48 @@ def render_page(grouping: Grouping, table: ReportTable) -> str:
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
-    shown = {
-        "counted": f"{finished} finished of {len(runs)} runs in {len(table.rows)} configurations",
-        "newest": max(runs, key=last_heartbeat).status.get("updated", "") if runs else "",
+    context = {
+        "summary": f"{finished} finished of {len(runs)} runs in {len(table.rows)} configurations",
+        "newest_update": max(runs, key=last_heartbeat).status.get("updated", "") if runs else "",
         "version": __version__,
         "main": text_table(table),
         "comparison": comparison_charts(table),
         "sweeps": sweep_charts(table),
         "evaluations": _evaluation_sections(table),
-        "groups": [_group_context(place, row, table) for place, row in enumerate(table.rows)],
+        "groups": [_group_context(i, row, table) for i, row in enumerate(table.rows)],
         "newline": Markup("\n"),
     }
-    # Last, when all else is made: the files that it had to leave out are among them.
-    broken = [f"{run.path}: {why}; left out of the charts" for run in runs for why in run.unreadable_files.values()]
-    return environment.get_template("page.html").render(shown, remarks=[*footnotes(table), *broken])
+    # Last, because drawing the charts finds unreadable files.
+    unreadable = [
+        f"{run.path}: {reason}; left out of the charts" for run in runs for reason in run.unreadable_files.values()
+    ]
+    return environment.get_template("page.html").render(context, footnotes=[*footnotes(table), *unreadable])
 
 
 def _without_control_characters(value: object) -> object:
-    """Any value as text of the page: without control characters, which HTML can't hold."""
+    """A value as text on one line, without control characters, which HTML does not allow."""
     return value if isinstance(value, Markup) else one_line(value)
 
 
-# --- one group
+# --- groups
 
 
-def _group_context(place: int, row: ReportRow, table: ReportTable) -> dict[str, Any]:
-    """What the page says of a group, by the names that page.html has for it."""
-    group, name, metric = row.group, f"group-{place}", next(iter(row.metrics))
+def _group_context(index: int, row: ReportRow, table: ReportTable) -> dict[str, Any]:
+    """Variables of page.html for a group; `index` is that of its row, from 0."""
+    group, name, metric = row.group, f"group-{index}", next(iter(row.metrics))
     seeds = f"{row.n} of {len(group.seeds)} {'seeds' if len(group.seeds) != 1 else 'seed'}"
     unit = table.units[metric]
-    pictured, pictures = _sample_pictures(list(group.finished.values()))
+    pictures_seed, pictures = _sample_pictures(list(group.finished.values()))
     return {
         "name": name,
-        "label": f"{place + 1} · {row.label}",
-        "open": place < _GROUPS_UNFOLDED,
+        "label": f"{index + 1} · {row.label}",
+        "open": index < _GROUPS_UNFOLDED,
         "result": f"{name_with_unit(metric, unit)} {format_mean(row.metrics[metric], unit, row.n)} · {seeds}",
-        "notes": row.warnings,
+        "warnings": row.warnings,
         "matrix": _matrix_context(row, f"{name}-matrix"),
-        "charts": group_charts(place + 1, row),
+        "charts": group_charts(index + 1, row),
         "pictures": pictures,
-        "pictured_seed": pictured,
+        "pictures_seed": pictures_seed,
         "runs": [_run_context(run) for run in sorted(group.runs, key=lambda run: (run.seed, str(run.path)))],
         "seed": group.runs[0].seed,
         "config": _config_lines(group.runs[0]),
@@ -103,30 +103,30 @@ def _group_context(place: int, row: ReportRow, table: ReportTable) -> dict[str, 
 
 
 def _matrix_context(row: ReportRow, name: str) -> dict[str, Any] | None:
-    """A table whose cells are coloured: its numbers can be read, copied and heard; of many tasks, drawn above it."""
-    cells, lost = series.accuracy_matrix(row.group), series.forgetting_by_task(row.group)
+    """Variables for the accuracy matrix, a table with coloured cells and, for many tasks, a drawing."""
+    cells, forgetting = series.accuracy_matrix(row.group), series.forgetting_by_task(row.group)
     if not cells:
         return None
-    after, tasks = sorted({i for i, _ in cells}), sorted({j for _, j in cells})
-    caption = "Test accuracy (%) on each task (across) after each (down); mean ± standard error"
+    trainings, tasks = sorted({i for i, _ in cells}), sorted({j for _, j in cells})
+    caption = "Test accuracy (%) on each task (columns) after each task (rows); mean ± standard error"
     caption = f"{caption} over {format_seeds(row.group.seeds_with('accuracy_matrix.csv'))}"
-    many = len(tasks) > charts.MAX_SHOWN_SEPARATELY
+    is_drawn = len(tasks) > charts.MAX_SHOWN_SEPARATELY
     return {
         "css_class": "matrix",
         "name": name,
-        "drawing": Markup(charts.svg_element(charts.heat_map(cells, page=True), name)) if many else None,
+        "drawing": Markup(charts.svg_element(charts.heat_map(cells, page=True), name)) if is_drawn else None,
         "caption": caption,
         "alt_text": caption,
         "label": "Accuracy matrix",
         "corner": "task",
         "columns": tasks,
-        "rows": [(f"after {i}", [_matrix_cell(cells.get((i, j))) for j in tasks]) for i in after],
-        "forgotten": [_matrix_cell(lost.get(j)) for j in tasks] if lost else [],
+        "rows": [(f"after {i}", [_matrix_cell(cells.get((i, j))) for j in tasks]) for i in trainings],
+        "forgetting": [_matrix_cell(forgetting.get(j)) for j in tasks] if forgetting else [],
     }
 
 
 def _matrix_cell(summary: Summary | None) -> dict[str, str] | None:
-    """A mean in percent with its standard error, and colours for it."""
+    """Mean in percent, standard error and colours of a cell."""
     if summary is None:
         return None
     error = "" if summary.sem is None else format_number(summary.sem, FRACTION, 1)
@@ -134,16 +134,16 @@ def _matrix_cell(summary: Summary | None) -> dict[str, str] | None:
 
 
 def _coloured_cell(text: str, share: float, error: str = "") -> dict[str, str]:
-    """A cell of a matrix, coloured by a share of 1."""
+    """A cell of a matrix with the heat-map colours of a share in [0, 1]."""
     return {"mean": text, "error": error, "back": charts.heat_colour(share), "front": charts.text_colour_on(share)}
 
 
 def _sample_pictures(runs: Sequence[DiscoveredRun]) -> tuple[int, dict[int, str]]:
-    """What the generator of the first seed that has pictures dreams after each task: the seed, and them in base64."""
+    """Figures of generated samples after each task as base64 JPEG, of the first seed that has some."""
     for run in runs:
         pictures = {}
-        for task, path in sorted(_sample_picture_paths(run).items()):
-            with run.noting_unreadable(path.name):  # it may be broken
+        for task, path in run.folder.sample_figures().items():
+            with run.noting_unreadable(path.name):
                 pictures[task] = base64.b64encode(_thumbnail(read_bytes(path), path.name)).decode()
         if pictures:
             return run.seed, pictures
@@ -151,120 +151,120 @@ def _sample_pictures(runs: Sequence[DiscoveredRun]) -> tuple[int, dict[int, str]
 
 
 def _thumbnail(picture: bytes, name: str, width: int = 400) -> bytes:
-    """A PNG picture made smaller, as JPEG.
+    """Shrink a PNG picture and return it as JPEG.
+
+    Args:
+        picture: Content of the PNG file.
+        name: Its name, for messages.
+        width: Width of the result in pixels.
 
     Raises:
-        ValueError: it is broken, or too large to be one of a run.
+        ValueError: It is damaged, or larger than the figures of a run.
     """
     from PIL import Image
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its size, which is looked at here
+            warnings.simplefilter("ignore")  # the size is checked here
             with Image.open(io.BytesIO(picture), formats=["PNG"]) as image:
                 if image.width * image.height > _MAX_PIXELS:
                     raise ValueError(f"it is {image.width} x {image.height} pixels large")
                 small = image.convert("RGB")
-    except Exception as error:  # of many kinds, as PIL reads them
-        raise ValueError(f"{name} is no picture that can be shown ({type(error).__name__})") from error
+    except Exception as error:  # PIL raises exceptions of many types for damaged files
+        raise ValueError(f"{name} can't be shown as a picture ({type(error).__name__})") from error
     small.thumbnail((width, 10 * width))
     data = io.BytesIO()
     small.save(data, "JPEG", quality=80, optimize=True)
     return data.getvalue()
 
 
-def _sample_picture_paths(run: DiscoveredRun) -> dict[int, Path]:
-    """Pictures of samples by task."""
-    figures = run.folder.figures
-    if figures.is_symlink():
-        return {}
-    named = (
-        (re.fullmatch(r"samples_task_(\d{1,6})\.png", path.name, re.ASCII), path) for path in figures.glob("*.png")
-    )
-    return {int(found[1]): path for found, path in named if found}
-
-
 def _run_context(run: DiscoveredRun) -> dict[str, object]:
-    """Where a run lies, what became of it, and how to repeat it."""
-    average = (run.metrics or {}).get("average_accuracy")
+    """Variables for a run: seed, state, accuracy, command and folder."""
+    average_accuracy = (run.metrics or {}).get("average_accuracy")
     return {
         "seed": run.seed,
         "state": run.state,
-        "accuracy": "–" if average is None else format_number(average, FRACTION),
+        "accuracy": "–" if average_accuracy is None else format_number(average_accuracy, FRACTION),
         "command": run.status.get("command", ""),
         "folder": run.path,
     }
 
 
 def _config_lines(run: DiscoveredRun) -> list[str]:
-    """The lines of its configuration."""
+    """The lines of config.yaml; none if it can't be read."""
     with run.noting_unreadable("config.yaml"):
         return read_text(run.path / "config.yaml").split("\n")
     return []
 
 
-# --- what evaluations measured, none of it known by name; accuracy stands with each group
+# --- evaluations other than accuracy, generically from their table formats
 
 
 @dataclass
 class _Section:
-    """A part of the page about one table: what it and its columns mean, and charts or matrices of each group."""
+    """A section of the page about one table."""
 
     name: str
+    """Id of the section."""
     heading: str
     description: str
+    """Description of the table."""
     column_meanings: dict[str, str]
+    """Meaning by column, with unit and direction."""
     charts: list[Chart] = field(default_factory=list)
+    """A chart per group, for tables with layout `lines`."""
     matrices: list[dict[str, Any]] = field(default_factory=list)
+    """A matrix per group, for tables with layout `matrix`."""
 
 
 def _evaluation_sections(table: ReportTable) -> list[_Section]:
-    """The sections of all tables that have anything to show."""
-    made = [_empty_section(described) for described in table_formats(table)]
-    for described, section in zip(table_formats(table), made, strict=True):
-        if described.layout == "lines":
-            section.charts = measured_charts(described, table)
+    """The sections of all tables with charts or matrices."""
+    formats = table_formats(table)
+    sections = [_empty_section(table_format) for table_format in formats]
+    for table_format, section in zip(formats, sections, strict=True):
+        if table_format.layout == "lines":
+            section.charts = measured_charts(table_format, table)
         else:
-            section.matrices = _count_matrices(described, section.heading, table)
-    return [section for section in made if section.charts or section.matrices]
+            section.matrices = _count_matrices(table_format, section.heading, table)
+    return [section for section in sections if section.charts or section.matrices]
 
 
-def _empty_section(described: TableFormat) -> _Section:
-    words = {
+def _empty_section(table_format: TableFormat) -> _Section:
+    units_and_directions = {
         column: [column.unit.replace(FRACTION, "%"), _DIRECTION_TEXT[column.direction]]
-        for column in described.value_columns
+        for column in table_format.value_columns
     }
     meanings = {
-        f"{column.name} ({'; '.join(filter(None, parts))})" if any(parts) else column.name: column.meaning
-        for column, parts in words.items()
+        f"{column.name} ({'; '.join(filter(None, texts))})" if any(texts) else column.name: column.meaning
+        for column, texts in units_and_directions.items()
     }
-    heading = described.name.replace("_", " ").capitalize()
-    return _Section(f"measured-{described.name}", heading, described.description, meanings)
+    heading = table_format.name.replace("_", " ").capitalize()
+    return _Section(f"measured-{table_format.name}", heading, table_format.description, meanings)
 
 
-def _count_matrices(described: TableFormat, heading: str, table: ReportTable) -> list[dict[str, Any]]:
-    """The counts of each group after its last task, coloured by their share of the row; too large ones are left out."""
-    made, (down, across) = [], described.key_names[-2:]
-    for place, row in enumerate(table.rows, 1):
-        counts = series.mean_counts(row.group, described)
+def _count_matrices(table_format: TableFormat, heading: str, table: ReportTable) -> list[dict[str, Any]]:
+    """The counts of each group after its last task, coloured by their share of the row. Large matrices are left out."""
+    matrices, (row_key, column_key) = [], table_format.key_names[-2:]
+    for number, row in enumerate(table.rows, 1):
+        counts = series.mean_counts(row.group, table_format)
         names = [sorted({key[axis] for key in counts}, key=lambda text: (len(text), text)) for axis in (0, 1)]
         if counts and max(map(len, names)) <= charts.MAX_SHOWN_SEPARATELY:
-            caption = f"{place} · {row.label}: {described.value_columns[0].meaning}, after the last task"
-            made.append(
+            caption = f"{number} · {row.label}: {table_format.value_columns[0].meaning}, after the last task"
+            matrices.append(
                 {
                     "label": heading,
-                    "corner": f"{down} \\ {across}",
+                    "corner": f"{row_key} \\ {column_key}",
                     "columns": names[1],
                     "rows": [(name, _count_cells(name, names[1], counts)) for name in names[0]],
-                    "forgotten": [],
-                    "caption": f"{caption}; {seeds_caption(row, described.name, bands=False)}",
+                    "forgetting": [],
+                    "caption": f"{caption}; {seeds_caption(row, table_format.name, bands=False)}",
                 }
             )
-    return made
+    return matrices
 
 
 def _count_cells(name: str, columns: Sequence[str], counts: Mapping[tuple[str, str], Summary]) -> list[dict[str, str]]:
-    """The cells of a row: counts, with colours for their shares of it."""
+    """The cells of a row of counts, with colours for their shares of the row."""
     values = [counts[name, column].mean if (name, column) in counts else 0.0 for column in columns]
     total = sum(values) or 1.0
     return [

@@ -1,4 +1,7 @@
-"""What a group of runs found along the way, read from the CSV files of its finished runs: means over seeds."""
+"""Curves and matrices of a group, from the CSV files of its finished runs: statistics over seeds.
+
+Tasks are numbered from 0.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def accuracy_matrix(group: Group) -> MatrixCells:
-    """The accuracy matrix."""
+    """Accuracy by (after task, task), both from 0."""
     return _mean_over_seeds(group, "accuracy_matrix.csv", _parse_matrix)
 
 
@@ -33,7 +36,10 @@ def _parse_matrix(rows: CsvRows) -> dict[tuple[int, int], float]:
 
 
 def forgetting_by_task(group: Group) -> dict[int, Summary]:
-    """By task, how far accuracy is below its best before the last training (Chaudhry et al. 2018, eq. 3)."""
+    """Forgetting by task (from 0): best accuracy before the last training minus final accuracy.
+
+    Chaudhry et al. 2018, eq. 3. Empty for joint training; the last task has none.
+    """
     return _mean_over_seeds(group, "accuracy_matrix.csv", _parse_forgetting)
 
 
@@ -48,105 +54,118 @@ def _parse_forgetting(rows: CsvRows) -> dict[int, float]:
 
 
 def accuracy_curves(group: Group) -> list[Curve]:
-    """Test accuracy of each task since its training began, by how many tasks were learnt; and the mean of those."""
+    """Test accuracy of each task from the start of its training, by number of tasks learned, and their mean."""
     return _curves(_mean_over_seeds(group, "evaluations.csv", _parse_accuracy_curves))
 
 
-def _curves(found: Mapping[tuple[str, float], Summary]) -> list[Curve]:
-    """A line for each name, in the order in which they first came up."""
-    return [Curve(name, _points(found, name)) for name in dict.fromkeys(name for name, _ in found)]
+def _curves(points: Mapping[tuple[str, float], Summary]) -> list[Curve]:
+    """A curve for each name, in the order of first appearance, from statistics by (name, x)."""
+    return [Curve(name, _points(points, name)) for name in dict.fromkeys(name for name, _ in points)]
 
 
 def _parse_accuracy_curves(table: CsvRows) -> dict[tuple[str, float], float]:
-    """By name of the line and x, the number of tasks learnt, of the one in training the part that is over."""
+    """Accuracy by (name of the curve, number of tasks learned)."""
     rows = [row for row in table if row["split"] == "test"]
-    found: dict[tuple[str, float], float] = {}
-    for row, x in zip(rows, _tasks_learnt(rows), strict=True):
+    accuracies: dict[tuple[str, float], float] = {}
+    for row, x in zip(rows, _tasks_learned(rows), strict=True):
         if x > int(row["task"]):
-            found[f"task {int(row['task'])}", x] = _parse_accuracy(row["accuracy"])
-    now: dict[float, list[float]] = {}
-    for (_, x), value in found.items():
-        now.setdefault(x, []).append(value)
-    return found | {("mean so far", x): sum(values) / len(values) for x, values in now.items()}
+            accuracies[f"task {int(row['task'])}", x] = _parse_accuracy(row["accuracy"])
+    values_by_x: dict[float, list[float]] = {}
+    for (_, x), value in accuracies.items():
+        values_by_x.setdefault(x, []).append(value)
+    return accuracies | {("mean so far", x): sum(values) / len(values) for x, values in values_by_x.items()}
 
 
-def _tasks_learnt(rows: CsvRows) -> list[float]:
-    """For each row how many tasks were learnt, of the one in training the part that is over."""
-    length: dict[str, int] = {}
+def _tasks_learned(rows: CsvRows) -> list[float]:
+    """The number of tasks learned at the time of each row; the task in training counts by its share of iterations."""
+    iterations: dict[str, int] = {}
     for row in rows:
-        length[row["after_task"]] = max(int(row.get("iteration", "0")), length.get(row["after_task"], 0))
-    parts = [
-        int(row.get("iteration", "0")) / length[row["after_task"]] if length[row["after_task"]] else 1.0 for row in rows
+        iterations[row["after_task"]] = max(int(row.get("iteration", "0")), iterations.get(row["after_task"], 0))
+    shares = [
+        int(row.get("iteration", "0")) / iterations[row["after_task"]] if iterations[row["after_task"]] else 1.0
+        for row in rows
     ]
-    return [round(int(row["after_task"]) + part, 6) for row, part in zip(rows, parts, strict=True)]
+    return [round(int(row["after_task"]) + share, 6) for row, share in zip(rows, shares, strict=True)]
 
 
 def measured_curves(group: Group, table: TableFormat) -> dict[Column, list[Curve]]:
-    """What an evaluation measured, by column: a line for each thing that rows are about (a task, a class), by how many
-    tasks were learnt; all tasks together come last. All columns have the same lines, some perhaps without a point."""
+    """The value columns of an evaluation's table over training, except counts of samples.
+
+    Returns:
+        By column a curve for each combination of keys (a task, a class), by number of tasks learned; that of all tasks
+        together comes last. All columns have the same curves; some may have no points.
+    """
     columns = [column for column in table.value_columns if column.unit != "samples"]
 
-    def read(rows: CsvRows) -> dict[tuple[str, tuple[str, ...], float], float]:
+    def parse(rows: CsvRows) -> dict[tuple[str, tuple[str, ...], float], float]:
         return _dict_without_duplicates(
             (
-                (column.name, tuple(_format_key(row[key]) for key in table.key_names), x),
+                (column.name, tuple(_format_key(row[name]) for name in table.key_names), x),
                 parse_finite_float(row[column.name]),
             )
             for column in columns
-            for row, x in zip(rows, _tasks_learnt(rows), strict=True)
+            for row, x in zip(rows, _tasks_learned(rows), strict=True)
             if row[column.name]
         )
 
-    found = _mean_over_seeds(group, f"{table.name}.csv", read, table.name)
-    about = sorted({key for _, key, _ in found}, key=lambda key: [(part == ALL_TASKS, len(part), part) for part in key])
+    points = _mean_over_seeds(group, f"{table.name}.csv", parse, table.name)
+    keys = sorted(
+        {key for _, key, _ in points}, key=lambda key: [(value == ALL_TASKS, len(value), value) for value in key]
+    )
     panels = {}
-    for column in columns if about else ():
-        mine = {(key, x): summary for (name, key, x), summary in found.items() if name == column.name}
+    for column in columns if keys else ():
+        column_points = {(key, x): summary for (name, key, x), summary in points.items() if name == column.name}
         panels[column] = [
-            Curve(" · ".join(map(_key_with_name, table.key_names, key)) or ALL_TASKS_LINE, _points(mine, key))
-            for key in about
+            Curve(" · ".join(map(_key_with_name, table.key_names, key)) or ALL_TASKS_LINE, _points(column_points, key))
+            for key in keys
         ]
     return panels
 
 
 def mean_counts(group: Group, table: TableFormat) -> dict[tuple[str, str], Summary]:
-    """The first value of a table of counts by its last two keys, after the last task; where a seed has no row, 0."""
+    """The first value column of a table of counts after the last task, by the last two keys; 0 for a missing row."""
     (row_key, column_key), value = table.key_names[-2:], table.value_columns[0].name
 
-    def read(rows: CsvRows) -> dict[tuple[str, str], float]:
-        last = max((int(row["after_task"]) for row in rows), default=0)
-        now = [row for row in rows if int(row["after_task"]) == last]
+    def parse(rows: CsvRows) -> dict[tuple[str, str], float]:
+        last_task = max((int(row["after_task"]) for row in rows), default=0)
+        last_rows = [row for row in rows if int(row["after_task"]) == last_task]
         return _dict_without_duplicates(
-            ((_format_key(row[row_key]), _format_key(row[column_key])), parse_finite_float(row[value])) for row in now
+            (
+                (_format_key(row[row_key]), _format_key(row[column_key])),
+                parse_finite_float(row[value]),
+            )
+            for row in last_rows
         )
 
-    return _mean_over_seeds(group, f"{table.name}.csv", read, table.name, absent=0.0)
+    return _mean_over_seeds(group, f"{table.name}.csv", parse, table.name, absent=0.0)
 
 
-def _format_key(text: str) -> str:
-    """What a row is about, on one line and not long; numbers as one writes them."""
-    return str(int(text)) if text.lstrip("-").isdecimal() else one_line(text)[:100]
+def _format_key(value: str) -> str:
+    """The value of a key column on one line; whole numbers without leading zeros."""
+    if value.lstrip("-").isdecimal():
+        return str(int(value))
+    return one_line(value)[:100]
 
 
-def _key_with_name(key: str, value: str) -> str:
-    return ALL_TASKS_LINE if value == ALL_TASKS else f"{key} {value}"
+def _key_with_name(name: str, value: str) -> str:
+    return ALL_TASKS_LINE if value == ALL_TASKS else f"{name} {value}"
 
 
 def loss_curves(group: Group) -> list[Curve]:
-    """Each loss term by iteration, counted through all tasks."""
+    """Each loss term by iteration, counted over all tasks."""
     return _curves(_mean_over_seeds(group, "history.csv", _parse_losses))
 
 
 def _parse_losses(rows: CsvRows) -> dict[tuple[str, float], float]:
-    found: dict[tuple[str, float], float] = {}
-    before, task, x = 0, None, 0
+    losses: dict[tuple[str, float], float] = {}
+    task_start, task, x = 0, None, 0
     for row in rows:
         if row["task"] != task:
-            before, task = x, row["task"]
-        x = before + int(row["iteration"])
+            task_start, task = x, row["task"]
+        x = task_start + int(row["iteration"])
         terms = {name: value for name, value in row.items() if name not in ("task", "iteration") and value}
-        found |= {(one_line(name), float(x)): parse_finite_float(value) for name, value in terms.items()}
-    return found
+        losses |= {(one_line(name), float(x)): parse_finite_float(value) for name, value in terms.items()}
+    return losses
 
 
 def _mean_over_seeds(
@@ -156,68 +175,78 @@ def _mean_over_seeds(
     required_table: str = "",
     absent: float | None = None,
 ) -> dict[Key, Summary]:
-    """Means of what is read from a table of each finished run, of those that have the one that is `described`; a value
-    that a run does not have counts as `absent`, or not at all. A run whose table is broken takes note of that."""
-    values: list[Mapping[Key, float]] = []
+    """Statistics over the finished runs of a group of what `parse` returns for a table.
+
+    Args:
+        group: The group. Tables that can't be read are noted in its runs and left out.
+        table: Name of the CSV file.
+        parse: Returns values by key.
+        required_table: Leave out runs without this table; empty: none.
+        absent: Value of a key that a run does not have; None leaves the run out for that key.
+    """
+    values_by_run: list[Mapping[Key, float]] = []
     for run in group.finished.values():
         if not required_table or required_table in run.tables:
             path = run.path / table
             with run.noting_unreadable(table):
                 rows = read_table(path)
                 with naming_file(path):
-                    found = parse(rows)
+                    parsed = parse(rows)
                 run.folder.check_file(table, run.status)
-                values.append(found)
-    listed = {
-        key: [mine.get(key, absent) for mine in values] for key in dict.fromkeys(key for v in values for key in v)
+                values_by_run.append(parsed)
+    keys = dict.fromkeys(key for values in values_by_run for key in values)
+    values_by_key = {key: [values.get(key, absent) for values in values_by_run] for key in keys}
+    summaries = {
+        key: summarize([value for value in values if value is not None]) for key, values in values_by_key.items()
     }
-    summaries = {key: summarize([value for value in some if value is not None]) for key, some in listed.items()}
     return {key: summary for key, summary in summaries.items() if summary is not None}
 
 
 def _dict_without_duplicates(pairs: Iterable[tuple[Key, float]]) -> dict[Key, float]:
-    """Values by what they are of.
+    """Values by key.
 
     Raises:
-        ValueError: there are two of one.
+        ValueError: A key occurs twice.
     """
-    listed = list(pairs)
-    found = dict(listed)
-    if len(found) < len(listed):
-        raise ValueError("has two rows of one place")
-    return found
+    pairs = list(pairs)
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("has two rows with the same keys")
+    return values
 
 
 def _parse_accuracy(text: str) -> float:
     value = parse_finite_float(text)
     if not 0 <= value <= 1:
-        raise ValueError(f"{text!r} is no accuracy")
+        raise ValueError(f"{text!r} must be an accuracy in [0, 1]")
     return value
 
 
-def _points(found: Mapping[tuple[Key, float], Summary], name: Key) -> dict[float, Summary]:
-    return dict(sorted((x, summary) for (other, x), summary in found.items() if other == name))
+def _points(points: Mapping[tuple[Key, float], Summary], name: Key) -> dict[float, Summary]:
+    return dict(sorted((x, summary) for (other, x), summary in points.items() if other == name))
 
 
 def setting_curves(table: ReportTable) -> list[tuple[SettingColumn, list[Curve]]]:
-    """The first metric against each setting of numbers in which groups differ: a line for each combination of what else
-    differs."""
-    found = []
-    for place, column in enumerate(table.columns):
-        lines: dict[tuple[str, ...], list[tuple[float, ReportRow]]] = {}
+    """The first metric by each numeric setting in which groups differ: a curve for each combination of other settings.
+
+    Combinations with a single value of the setting are left out.
+    """
+    result = []
+    for i, column in enumerate(table.columns):
+        rows_by_others: dict[tuple[str, ...], list[tuple[float, ReportRow]]] = {}
         for row in table.rows:
-            value = parse_number(row.labels[place])
+            value = parse_number(row.labels[i])
             if value is not None and row.metrics[table.metrics[0]] is not None:
-                lines.setdefault((*row.labels[:place], *row.labels[place + 1 :]), []).append((value, row))
-        longer = {key: sorted(rows, key=lambda pair: pair[0]) for key, rows in lines.items() if len(rows) > 1}
-        if longer:
-            names = _distinguishing_names(list(longer))
-            drawn = [
+                rows_by_others.setdefault((*row.labels[:i], *row.labels[i + 1 :]), []).append((value, row))
+        several = {key: sorted(rows, key=lambda pair: pair[0]) for key, rows in rows_by_others.items() if len(rows) > 1}
+        if several:
+            names = _distinguishing_names(list(several))
+            curves = [
                 Curve(name, _metric_points(rows, table.metrics[0]))
-                for name, rows in zip(names, longer.values(), strict=True)
+                for name, rows in zip(names, several.values(), strict=True)
             ]
-            found.append((column, drawn))
-    return found
+            result.append((column, curves))
+    return result
 
 
 def _metric_points(rows: Sequence[tuple[float, ReportRow]], metric: str) -> dict[float, Summary]:
@@ -225,6 +254,6 @@ def _metric_points(rows: Sequence[tuple[float, ReportRow]], metric: str) -> dict
 
 
 def _distinguishing_names(keys: Sequence[tuple[str, ...]]) -> list[str]:
-    """Names of lines: what is not the same in all."""
+    """Names of curves: the parts of their keys that differ."""
     differ = [i for i in range(len(keys[0])) if len({key[i] for key in keys}) > 1] or [0]
     return [" · ".join(key[i] for i in differ) for key in keys]

@@ -1,4 +1,4 @@
-"""The table of a report: a row per group of runs, as values, and as CSV, Markdown and LaTeX."""
+"""The main table of a report, a row per group of runs: statistics, and output as CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from gr_cli.errors import ConfigError, one_line, suggestion
 from gr_cli.report.groups import NO_VALUE, Group, Grouping, SettingColumn, group_warnings, parse_number
-from gr_cli.results.discovery import DiscoveredRun
+from gr_cli.results.discovery import NOT_STARTED, DiscoveredRun
 from gr_cli.results.metrics import fraction_metrics
 from gr_cli.results.statistics import Summary, summarize
 from gr_cli.results.tables import FRACTION, display_factor, name_with_unit
@@ -19,9 +19,18 @@ DEFAULT_METRICS = ("average_accuracy", "forgetting")
 
 @dataclass(frozen=True)
 class ReportRow:
-    """What a report says of a group. `label`: what tells it apart, `labels`: by column.
+    """Statistics of a group.
 
-    `difference`: how much more it has of the first metric than `baseline`, over common seeds.
+    Attributes:
+        group: The group.
+        label: Short name of the group.
+        labels: Values of the table's setting columns.
+        metrics: Statistics over seeds by metric; None if no seed has a value.
+        baseline: Group that it is compared with; None if several fit equally well.
+        difference: Paired differences of the first metric to the baseline, over common seeds; None for the baseline.
+        seconds: Training and evaluation time.
+        peak_memory_mib: Maximum over seeds.
+        warnings: What is missing or mixed, a line each.
     """
 
     group: Group
@@ -36,77 +45,88 @@ class ReportRow:
 
     @property
     def n(self) -> int:
-        """How many runs there are results of."""
+        """Number of finished runs, one per seed."""
         return len(self.group.finished)
 
 
 @dataclass(frozen=True)
 class ReportTable:
-    """Rows, and what their labels and numbers are of. `units`: of each metric."""
+    """The main table of a report."""
 
     columns: list[SettingColumn]
+    """Settings that distinguish the rows."""
     metrics: tuple[str, ...]
+    """Metrics in order; the first one is compared with the baseline and drawn against settings."""
     rows: list[ReportRow]
+    """A row per group."""
     common_overrides: list[str]
+    """Overrides that all runs have."""
     ungrouped_jobs: list[str]
+    """Jobs that have not started, of configurations without a row, as text."""
     has_chosen_baseline: bool = False
+    """Whether the user chose the baseline."""
     units: dict[str, str] = field(default_factory=dict)
+    """Unit by metric: `fraction` or empty."""
 
 
 def report_table(grouping: Grouping, metrics: Sequence[str], baseline: Sequence[str] = ()) -> ReportTable:
-    """Averages of `metrics` over the seeds of each group, and differences from a baseline.
+    """Statistics of `metrics` over the seeds of each group, and paired differences to a baseline.
 
-    `baseline`: words such as `strategy=finetune`; without any, it is the first row. A row is compared with the one that
-    these words describe and that otherwise agrees most with it, on the same benchmark in the same scenario.
+    Args:
+        grouping: The groups.
+        metrics: Names of metrics.
+        baseline: Values that the baseline has, such as `strategy=finetune`. Each row is compared with the row that has
+            them, the same benchmark and scenario, and otherwise the most values in common. Without values, the baseline
+            is the first row of the benchmark and scenario.
 
     Raises:
-        ConfigError: there is no such metric or baseline.
+        ConfigError: There is no such metric or baseline.
     """
     known = {name for group in grouping.groups for run in group.finished.values() for name in run.metrics or ()}
     for name in metrics if known else ():
         if name not in known:
             raise ConfigError("--metric", name, f"no such metric; there are {', '.join(sorted(known))}")
-    wanted = _parse_baseline(grouping, baseline)
-    rows = [_report_row(group, grouping, tuple(metrics), wanted) for group in grouping.groups]
-    homeless = [f"{job.path}: not started" for job in grouping.ungrouped_jobs]
+    baseline_values = _parse_baseline(grouping, baseline)
+    rows = [_report_row(group, grouping, tuple(metrics), baseline_values) for group in grouping.groups]
+    ungrouped_jobs = [f"{job.path}: {NOT_STARTED}" for job in grouping.ungrouped_jobs]
     units = _metric_units(metrics, [run for group in grouping.groups for run in group.finished.values()])
     return ReportTable(
-        grouping.columns, tuple(metrics), rows, grouping.common_overrides, homeless, bool(baseline), units
+        grouping.columns, tuple(metrics), rows, grouping.common_overrides, ungrouped_jobs, bool(baseline), units
     )
 
 
 def _metric_units(metrics: Sequence[str], runs: Sequence[DiscoveredRun]) -> dict[str, str]:
-    """The unit of each metric; folders say those of what they measured besides accuracy."""
+    """Unit of each metric; those of evaluations other than accuracy are in the runs' tables.json."""
     known = fraction_metrics([])
     if not known.issuperset(metrics):
         known = fraction_metrics(table for run in runs for table in run.tables.values())
     return {metric: FRACTION if metric in known else "" for metric in metrics}
 
 
-def _parse_baseline(grouping: Grouping, words: Sequence[str]) -> dict[SettingColumn, str]:
-    """What must hold of a baseline, by column."""
-    wanted = {}
-    for word in words:
-        name, _, value = word.partition("=")
+def _parse_baseline(grouping: Grouping, arguments: Sequence[str]) -> dict[SettingColumn, str]:
+    """The values that a baseline must have, by column."""
+    baseline_values = {}
+    for argument in arguments:
+        name, _, value = argument.partition("=")
         by_name = {key: column for column in grouping.columns for key in (column.name, column.label)}
         if name not in by_name:
             labels = [column.label for column in grouping.columns]
             raise ConfigError(
-                "--baseline", word, f"must be <column>=<value> with a column among {', '.join(labels)}",
+                "--baseline", argument, f"must be <column>=<value> with a column among {', '.join(labels)}",
                 suggestion(name, labels),
             )  # fmt: skip
         values = list(dict.fromkeys(by_name[name].text_for(group) for group in grouping.groups))
         if value not in values:
-            raise ConfigError("--baseline", word, f"no such run; {name} is one of {', '.join(values)}")
-        wanted[by_name[name]] = value
-    return wanted
+            raise ConfigError("--baseline", argument, f"no such run; {name} is one of {', '.join(values)}")
+        baseline_values[by_name[name]] = value
+    return baseline_values
 
 
 def _report_row(
-    group: Group, grouping: Grouping, metrics: tuple[str, ...], wanted: dict[SettingColumn, str]
+    group: Group, grouping: Grouping, metrics: tuple[str, ...], baseline_values: dict[SettingColumn, str]
 ) -> ReportRow:
-    peers = _comparable_groups(group, grouping, wanted)
-    baseline = _baseline_of(group, peers, grouping.columns, wanted)
+    comparable = _comparable_groups(group, grouping, baseline_values)
+    baseline = _baseline_of(group, comparable, grouping.columns, baseline_values)
     costs = [run.cost for run in group.finished.values() if run.cost is not None]
     return ReportRow(
         group=group,
@@ -117,44 +137,51 @@ def _report_row(
         difference=None if baseline in (None, group) else summarize(paired_differences(group, baseline, metrics[0])),
         seconds=summarize([cost.seconds for cost in costs]),
         peak_memory_mib=max((cost.peak_memory_mib for cost in costs), default=None),
-        warnings=group_warnings(group, peers, metrics),
+        warnings=group_warnings(group, comparable, metrics),
     )
 
 
 def paired_differences(group: Group, baseline: Group, metric: str) -> list[float]:
-    """How much more `group` has of a metric than `baseline`, by seeds that both have, in their order."""
-    mine, theirs = group.metric(metric), baseline.metric(metric)
-    return [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
+    """Metric of `group` minus metric of `baseline`, for each seed that both have, in the order of seeds."""
+    values, baseline_values = group.metric(metric), baseline.metric(metric)
+    return [values[seed] - baseline_values[seed] for seed in sorted(values.keys() & baseline_values.keys())]
 
 
-def _comparable_groups(group: Group, grouping: Grouping, wanted: dict[SettingColumn, str]) -> list[Group]:
-    """The groups that it can be compared with: of the same benchmark and scenario, where no baseline says otherwise."""
-    same = [c for c in grouping.columns if c.name in ("benchmark", "scenario") and c not in wanted]
+def _comparable_groups(group: Group, grouping: Grouping, baseline_values: dict[SettingColumn, str]) -> list[Group]:
+    """Groups with the same benchmark and scenario, unless the baseline fixes these."""
+    same = [c for c in grouping.columns if c.name in ("benchmark", "scenario") and c not in baseline_values]
     return [other for other in grouping.groups if all(c.text_for(other) == c.text_for(group) for c in same)]
 
 
 def _baseline_of(
-    group: Group, peers: Sequence[Group], columns: Sequence[SettingColumn], wanted: dict[SettingColumn, str]
+    group: Group,
+    comparable: Sequence[Group],
+    columns: Sequence[SettingColumn],
+    baseline_values: dict[SettingColumn, str],
 ) -> Group | None:
-    """Which of `peers` it is compared with; None if several are as near."""
-    if not wanted:
-        return peers[0]
-    fitting = [peer for peer in peers if all(column.text_for(peer) == value for column, value in wanted.items())]
-    agreement = [sum(column.text_for(peer) == column.text_for(group) for column in columns) for peer in fitting]
+    """The group of `comparable` with the values of the baseline and most in common; None if several tie."""
+    if not baseline_values:
+        return comparable[0]
+    candidates = [
+        other
+        for other in comparable
+        if all(column.text_for(other) == value for column, value in baseline_values.items())
+    ]
+    agreement = [sum(column.text_for(other) == column.text_for(group) for column in columns) for other in candidates]
     best = max(agreement, default=0)
-    return fitting[agreement.index(best)] if agreement.count(best) == 1 else None
+    return candidates[agreement.index(best)] if agreement.count(best) == 1 else None
 
 
-# --- as CSV: every number as it is
+# --- CSV: unrounded
 
 
 def csv_table(table: ReportTable) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows; metrics as fractions, a column for each statistic of each."""
+    """Header and rows with all statistics of each metric, unrounded; fractions in [0, 1]."""
     statistics = ("mean", "sem", "ci95_low", "ci95_high", "n")
     columns = [column.label for column in table.columns] + ["runs", "seeds", "unfinished_seeds"]
     columns += [f"{metric}_{name}" for metric in table.metrics for name in statistics]
     columns += ["baseline"] + [f"difference_{name}" for name in statistics]
-    columns += ["seconds_mean", "seconds_sem", "peak_memory_mib", "notes"]
+    columns += ["seconds_mean", "seconds_sem", "peak_memory_mib", "warnings"]
     rows: list[list[Any]] = []
     for row in table.rows:
         finished, unfinished = set(row.group.finished), row.group.seeds - set(row.group.finished)
@@ -178,7 +205,7 @@ def csv_table(table: ReportTable) -> tuple[list[str], list[list[Any]]]:
 
 
 def _spreadsheet_cell(value: Any) -> Any:
-    """A value as a spreadsheet shows it: text that it would take for a formula begins with an apostrophe."""
+    """A value that a spreadsheet doesn't evaluate: text that looks like a formula gets an apostrophe in front."""
     if not isinstance(value, str):
         return value
     text = one_line(value)
@@ -196,36 +223,37 @@ def _statistics_cells(summary: Summary | None) -> list[Any]:
 
 
 def _overrides_text(group: Group | None, table: ReportTable) -> str:
-    """A group by what its columns say, as one would type it."""
-    said = [] if group is None else [(column.label, column.text_for(group)) for column in table.columns]
-    return " ".join(f"{name}={value}" for name, value in said if value != NO_VALUE)
+    """A group as overrides: `strategy=ewc scenario=class`."""
+    values = [] if group is None else [(column.label, column.text_for(group)) for column in table.columns]
+    return " ".join(f"{name}={value}" for name, value in values if value != NO_VALUE)
 
 
-# --- for people
+# --- text
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table as text: headers, and cells by row. The first `words` columns are words, the others numbers."""
+    """A table of formatted cells."""
 
     headers: list[str]
     rows: list[list[str]]
     text_columns: int
+    """Number of columns at the left that are text; the others are numbers."""
 
 
 def text_table(table: ReportTable) -> TextTable:
-    """Columns that say nothing are left out, numbers are rounded, and metrics are in percent."""
+    """The main table for people: rounded, fractions in percent, differences only if there are any."""
     headers = [column.label for column in table.columns]
-    words = len(headers)
+    text_columns = len(headers)
     first = table.metrics[0]
-    compared = any(row.difference for row in table.rows)
+    has_differences = any(row.difference for row in table.rows)
     headers.append("n")
     units = table.units
     for metric in table.metrics:
-        named = name_with_unit(metric, units[metric])
-        headers += [named, "95 % of the mean"] if metric == first else [named]
+        header = name_with_unit(metric, units[metric])
+        headers += [header, "95 % interval"] if metric == first else [header]
     unit = " (points)" if units[first] == FRACTION else ""
-    headers += [f"paired difference in {first.replace('_', ' ')}{unit}"] if compared else []
+    headers += [f"paired difference in {first.replace('_', ' ')}{unit}"] if has_differences else []
     headers += ["seconds", "peak MiB"]
     rows = []
     for row in table.rows:
@@ -234,24 +262,31 @@ def text_table(table: ReportTable) -> TextTable:
             cells.append(format_mean(row.metrics[metric], units[metric], row.n))
             if metric == first:
                 cells.append(format_interval(row.metrics[metric], units[metric]))
-        if compared:
+        if has_differences:
             cells.append("baseline" if row.baseline is row.group else format_difference(row.difference, units[first]))
         cells += [
             format_mean(row.seconds, "", row.n, 1),
             NO_VALUE if row.peak_memory_mib is None else f"{row.peak_memory_mib:.0f}",
         ]
         rows.append(cells)
-    return TextTable(headers, rows, words)
+    return TextTable(headers, rows, text_columns)
 
 
 def format_number(value: float, unit: str, digits: int = 2, sign: str = "") -> str:
-    """In percent, if it is a fraction; with a proper minus."""
+    """A rounded number, in percent if its unit is `fraction`, with a minus sign (−).
+
+    Args:
+        value: The number; NaN becomes `NaN`.
+        unit: Its unit.
+        digits: Digits after the point.
+        sign: `+` for an explicit plus sign.
+    """
     scaled = display_factor(unit) * value
     return f"{scaled:{sign}.{digits}f}".replace("-", "−") if scaled == scaled else "NaN"
 
 
 def format_mean(summary: Summary | None, unit: str, expected_n: int, digits: int = 2) -> str:
-    """Mean ± standard error; with the number of values, if it is not that `of` the row."""
+    """`mean ± standard error`, and `(n)` if n is not `expected_n`; `–` without values."""
     if summary is None:
         return NO_VALUE
     text = format_number(summary.mean, unit, digits)
@@ -260,7 +295,7 @@ def format_mean(summary: Summary | None, unit: str, expected_n: int, digits: int
 
 
 def format_interval(summary: Summary | None, unit: str, sign: str = "") -> str:
-    """The confidence interval."""
+    """The 95 % confidence interval as `[low, high]`; `–` if there is none."""
     if summary is None or summary.interval is None:
         return NO_VALUE
     low, high = (format_number(end, unit, sign=sign) for end in summary.interval)
@@ -268,7 +303,7 @@ def format_interval(summary: Summary | None, unit: str, sign: str = "") -> str:
 
 
 def format_difference(summary: Summary | None, unit: str) -> str:
-    """A paired difference with its confidence interval and the number of common seeds."""
+    """A paired difference as `mean [low, high] (n)`, n the number of common seeds; `–` without common seeds."""
     if summary is None:
         return NO_VALUE
     between = "" if summary.interval is None else f" {format_interval(summary, unit, '+')}"
@@ -276,31 +311,31 @@ def format_difference(summary: Summary | None, unit: str) -> str:
 
 
 def footnotes(table: ReportTable) -> list[str]:
-    """What must be known besides the table: what the numbers are, what is missing, which row."""
+    """Lines below the table: the statistics, the baseline, common overrides, and warnings by row."""
     lines = ["mean ± standard error over n seeds; intervals are 95 % confidence intervals by Student's t"]
     if any(row.difference for row in table.rows):
-        which = (
+        baseline = (
             "the row that --baseline names"
             if table.has_chosen_baseline
-            else "the first row of a benchmark and scenario"
+            else "the first row of the same benchmark and scenario"
         )
-        lines.append(f"paired differences: over common seeds (how many), from {which}")
+        lines.append(f"paired differences from {baseline}: mean over common seeds, their number in parentheses")
     if table.common_overrides:
         lines.append(f"set in every run: {' '.join(table.common_overrides)}")
-    for place, row in enumerate(table.rows, 1):
-        lines += [f"row {place} ({row.label}): {note}" for note in row.warnings]
+    for number, row in enumerate(table.rows, 1):
+        lines += [f"row {number} ({row.label}): {warning}" for warning in row.warnings]
     return list(map(one_line, lines + table.ungrouped_jobs))
 
 
 def markdown(table: ReportTable) -> str:
-    """The table with aligned columns, and what must be known besides."""
+    """The table in Markdown with aligned columns, and its footnotes."""
     shown = text_table(table)
     rows = [[one_line(cell).replace("|", "\\|") for cell in row] for row in [shown.headers, *shown.rows]]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    sides = ["<" if i < shown.text_columns else ">" for i in range(len(widths))]
-    forms = [f"{side}{width}" for side, width in zip(sides, widths, strict=True)]
-    head, *body = ["| " + " | ".join(map(format, row, forms)) + " |" for row in rows]
-    ends = ["-" if side == "<" else ":" for side in sides]
+    alignments = ["<" if i < shown.text_columns else ">" for i in range(len(widths))]
+    formats = [f"{alignment}{width}" for alignment, width in zip(alignments, widths, strict=True)]
+    head, *body = ["| " + " | ".join(map(format, row, formats)) + " |" for row in rows]
+    ends = ["-" if alignment == "<" else ":" for alignment in alignments]
     rule = "|" + "".join(f"{'-' * (width + 1)}{end}|" for width, end in zip(widths, ends, strict=True))
     return "\n".join([head, rule, *body, "", *(f"- {line}" for line in footnotes(table))])
 
@@ -310,16 +345,24 @@ _LATEX |= {char: f"\\{char}" for char in "&%$#_{}"} | {"±": r"$\pm$", "−": "$
 
 
 def latex(table: ReportTable) -> str:
-    """A tabular with the rules of the package booktabs; what must be known besides as comments."""
+    """The table as a LaTeX tabular with rules of the package booktabs, and its footnotes as comments."""
     shown = text_table(table)
     head, *body = [" & ".join(map(_escape_latex, row)) + r" \\" for row in [shown.headers, *shown.rows]]
-    form = "l" * shown.text_columns + "r" * (len(shown.headers) - shown.text_columns)
+    alignments = "l" * shown.text_columns + "r" * (len(shown.headers) - shown.text_columns)
     comments = [f"% {line}" for line in ["needs \\usepackage{booktabs}", *footnotes(table)]]
-    lines = [rf"\begin{{tabular}}{{{form}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+    lines = [
+        rf"\begin{{tabular}}{{{alignments}}}",
+        r"\toprule",
+        head,
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
     return "\n".join([*comments, *lines])
 
 
 def _escape_latex(text: str) -> str:
-    latex = re.sub("|".join(map(re.escape, _LATEX)), lambda found: _LATEX[found[0]], one_line(text))
-    # At the beginning of a row these would belong to the command before it.
+    latex = re.sub("|".join(map(re.escape, _LATEX)), lambda match: _LATEX[match[0]], one_line(text))
+    # At the start of a row, [ and * would be arguments of the command that ends the row before.
     return re.sub(r"^\s*([\[*])", r"{\1}", latex)

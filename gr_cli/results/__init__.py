@@ -1,1 +1,1 @@
-"""What a run found, and the folder it is kept in."""
+"""A run's folder, its tables, status and figures, and what reads them back."""

@@ -1,4 +1,4 @@
-"""Which runs there are below some folders, what became of them, and what the finished ones found."""
+"""Find run folders below given folders and read their state, settings and metrics."""
 
 from __future__ import annotations
 
@@ -21,23 +21,36 @@ from gr_cli.results.tables import TableFormat
 from gr_cli.system.reading import naming_file, parse_finite_float, read_error_reason, read_json, read_table
 
 NOT_STARTED = "not started"
+# What reading a damaged or foreign file may raise.
 _READ_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, FolderError)
-_MAX_DEPTH = 40  # levels of folders below the one that is named
+_MAX_DEPTH = 40  # levels of folders that are searched below a root
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run took: seconds of training and evaluation, and the peak of its memory in MiB (NaN: not known)."""
+    """Time and memory of a finished run, from timing.csv."""
 
     seconds: float
+    """Training and evaluation, summed over tasks."""
     peak_memory_mib: float
+    """NaN if it was not measured."""
 
 
 @dataclass(frozen=True)
 class DiscoveredRun:
-    """A run as its folder tells it. `settings`: by dotted name, all that decides what it finds, but the seed.
+    """A run that was read from its folder.
 
-    `metrics` and `cost` are None unless it is finished. `broken`: by file, why what else it found can't be shown.
+    Attributes:
+        folder: The run's folder.
+        state: As `RunFolder.state` returns it.
+        seed: Seed of the run.
+        settings: Settings that affect the result, except the seed, by dotted name.
+        identity: Short hash of `settings`, equal for all seeds of a configuration.
+        choices: Option that was chosen in each config group.
+        status: Content of status.json.
+        metrics: Content of metrics.csv; None unless the run is finished.
+        cost: Time and memory; None unless the run is finished.
+        unreadable_files: Reason by file name, for result files that could not be read. Filled while files are read.
     """
 
     folder: RunFolder
@@ -53,117 +66,125 @@ class DiscoveredRun:
 
     @contextmanager
     def noting_unreadable(self, name: str) -> Iterator[None]:
-        """Take note that the file of that name is broken, if what is read from it inside the block is."""
+        """Catch errors of reading the file `name` in the block, and add them to `unreadable_files`."""
         try:
             yield
         except _READ_ERRORS as error:
-            why = _reason(error)
-            self.unreadable_files[name] = why if name in why else f"{name}: {why}"
+            reason = _reason(error)
+            self.unreadable_files[name] = reason if name in reason else f"{name}: {reason}"
 
     @cached_property
     def tables(self) -> dict[str, TableFormat]:
-        """What its evaluations measured, by the name of the table; none where that can't be read."""
-        found: dict[str, TableFormat] = {}
+        """Formats of the run's tables by name, from tables.json; empty if it can't be read."""
+        formats: dict[str, TableFormat] = {}
         with self.noting_unreadable(TABLES_FILE):
-            found = self.folder.tables()
+            formats = self.folder.tables()
             self.folder.check_file(TABLES_FILE, self.status)
-        return found
+        return formats
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """Path of the run's folder."""
         return self.folder.path
 
     @property
     def overrides(self) -> tuple[str, ...]:
-        """What was typed to get it."""
+        """Overrides of the command line that started the run."""
         return tuple(self.status.get("overrides", ()))
 
     @property
     def finished(self) -> bool:
-        """Whether there are results."""
+        """Whether the run is finished and has results."""
         return self.state == "finished"
 
 
 @dataclass(frozen=True)
 class PendingJob:
-    """A job of a sweep that never began: all that is known of it."""
+    """A job of a sweep that has not started, from sweep.json."""
 
     path: Path
+    """Folder that the run will get."""
     overrides: tuple[str, ...]
+    """Overrides of the job."""
 
     @property
     def seed_and_identity(self) -> tuple[int, str] | None:
-        """Which run it would be, by the name of its folder."""
-        found = re.search(r"seed(\d+)-([0-9a-f]{8})(-\d+)?$", self.path.name)
-        return (int(found[1]), found[2]) if found else None
+        """Seed and identity of the run, from the name of its folder; None if the name has neither."""
+        match = re.search(r"seed(\d+)-([0-9a-f]{8})(-\d+)?$", self.path.name)
+        return (int(match[1]), match[2]) if match else None
 
 
 @dataclass
 class DiscoveredRuns:
-    """Everything below the folders. `unreadable`: by path, why not."""
+    """The runs, jobs and sweeps below some folders."""
 
     runs: list[DiscoveredRun] = field(default_factory=list)
     pending: list[PendingJob] = field(default_factory=list)
+    """Jobs of sweeps that have not started."""
     unreadable: dict[Path, str] = field(default_factory=dict)
+    """Reason by path, for folders and files that could not be read."""
     sweeps: list[Path] = field(default_factory=list)
+    """Folders of sweeps."""
 
 
 def discover_runs(roots: Sequence[Path]) -> DiscoveredRuns:
-    """All runs below `roots`: folders with a status.json, and the jobs that the sweep.json of a sweep lists.
+    """Read all runs below `roots`: folders with a status.json, and jobs that a sweep.json lists.
 
     Raises:
-        FolderError: one of `roots` is no folder, or there is no run at all.
+        FolderError: One of `roots` is not a folder, or there is no run below them.
     """
-    found = DiscoveredRuns()
-    for path, job in candidate_folders(roots, found):
+    discovered = DiscoveredRuns()
+    for path, overrides in candidate_folders(roots, discovered):
         try:
             folder = RunFolder(path)
             status = folder.status()
             if status is not None:
-                found.runs.append(_read_run(folder, status))
-            elif job is not None:
-                found.pending.append(PendingJob(path, tuple(job)))
+                discovered.runs.append(_read_run(folder, status))
+            elif overrides is not None:
+                discovered.pending.append(PendingJob(path, tuple(overrides)))
         except _READ_ERRORS as error:
-            found.unreadable[path] = _reason(error)
-    if not (found.runs or found.pending or found.unreadable):
-        listed = ", ".join(map(str, roots))
-        raise FolderError(f"{listed}: no run here (no status.json); name a folder that gr-run left, such as outputs")
-    # A folder that is found under its sweep is no news if it is found in its place, too.
-    known = {(run.seed, run.identity) for run in found.runs}
-    found.pending = [job for job in found.pending if job.seed_and_identity not in known]
-    return found
+            discovered.unreadable[path] = _reason(error)
+    if not (discovered.runs or discovered.pending or discovered.unreadable):
+        names = ", ".join(map(str, roots))
+        raise FolderError(f"{names}: no run here (no status.json); name a folder that gr-run wrote, such as outputs")
+    # A job whose folder was moved is not pending if its run lies elsewhere below the roots.
+    started = {(run.seed, run.identity) for run in discovered.runs}
+    discovered.pending = [job for job in discovered.pending if job.seed_and_identity not in started]
+    return discovered
 
 
 def candidate_folders(roots: Sequence[Path], discovered: DiscoveredRuns) -> Iterator[tuple[Path, Sequence[str] | None]]:
-    """Folders below `roots` that are runs, each once; with the overrides, if a sweep names them, of what may not have
-    begun. `found` gets the sweeps, and what can't be read.
+    """Yield the run folders below `roots`, each once, and the overrides of those that a sweep lists.
+
+    Args:
+        roots: Folders to search.
+        discovered: Gets the sweeps, and what can't be read.
 
     Raises:
-        FolderError: one of `roots` is no folder.
+        FolderError: One of `roots` is not a folder.
     """
-    seen = set[Path]()
+    yielded = set[Path]()
     for root in roots:
         if not root.is_dir():
-            raise FolderError(f"{root}: is no folder; name folders of runs, of sweeps, or parents of them")
-        for path, job in _candidates_below(root, discovered):
-            place = path.resolve()
-            if place not in seen:
-                seen.add(place)
-                yield path, job
+            raise FolderError(f"{root}: is not a folder; name folders of runs, of sweeps, or parents of them")
+        for path, overrides in _candidates_below(root, discovered):
+            resolved = path.resolve()
+            if resolved not in yielded:
+                yielded.add(resolved)
+                yield path, overrides
 
 
 def _candidates_below(root: Path, discovered: DiscoveredRuns) -> Iterator[tuple[Path, Sequence[str] | None]]:
-    """Folders that are runs; with the overrides, if a sweep names them."""
+    """The same for one root; a folder may come twice."""
 
-    def note(error: OSError) -> None:
+    def add_unreadable(error: OSError) -> None:
         discovered.unreadable[Path(error.filename)] = error.strerror or str(error)
 
-    for name, folders, files in os.walk(root, onerror=note):
+    for name, folders, files in os.walk(root, onerror=add_unreadable):
         folders.sort()
         path = Path(name)
         if "status.json" in (*files, *folders):
-            folders.clear()  # nothing below a run is a run
+            folders.clear()  # runs are not nested
             yield path, None
         elif "sweep.json" in files:
             discovered.sweeps.append(path)
@@ -177,46 +198,49 @@ def _candidates_below(root: Path, discovered: DiscoveredRuns) -> Iterator[tuple[
 
 
 def _sweep_jobs(sweep: Path) -> list[tuple[Path, Sequence[str]]]:
-    """The folders of a sweep's jobs, which are named as seen from where it was started: beside `outputs`."""
+    """Folders and overrides of a sweep's jobs.
+
+    The folders in sweep.json are relative to the directory of the sweep's command, in which `outputs/sweeps/<id>` lies.
+    """
     jobs: dict[str, list[str]] = read_json(sweep / "sweep.json").get("jobs", [])
     if not matches(jobs, dict[str, list[str]]):
-        raise ValueError("lists no overrides of jobs by their folders")
-    beside = Path(*sweep.resolve().parts[:-3])
+        raise ValueError("`jobs` must map folders to lists of overrides")
+    directory = Path(*sweep.resolve().parts[:-3])
     with suppress(ValueError):
-        beside = beside.relative_to(Path.cwd())
+        directory = directory.relative_to(Path.cwd())
     for path in jobs:
         if PurePath(path).is_absolute() or ".." in PurePath(path).parts:
-            raise ValueError(f"names a folder that is not below its own place, {path}")
-    return [(beside / path, overrides) for path, overrides in jobs.items()]
+            raise ValueError(f"names a folder outside the directory of the sweep, {path}")
+    return [(directory / path, overrides) for path, overrides in jobs.items()]
 
 
 def _read_run(folder: RunFolder, status: dict[str, Any]) -> DiscoveredRun:
     config, choices = read_config(folder.path)
-    decides = result_relevant(config)
+    relevant = result_relevant(config)
     seed, state = config["seed"], folder.state()
     if type(seed) is not int or seed < 0:
-        raise ValueError("the seed in config.yaml is no whole number ≥ 0")
+        raise ValueError("the seed in config.yaml must be a whole number ≥ 0")
     results = (folder.metrics(), _read_cost(folder.path)) if state == "finished" else (None, None)
     folder.check_status_checksum(status)
     for name in ("config.yaml", "metrics.csv", "timing.csv") if state == "finished" else ("config.yaml",):
         folder.check_file(name, status)
-    return DiscoveredRun(folder, state, seed, flatten(decides), short_hash(decides), dict(choices), status, *results)
+    return DiscoveredRun(folder, state, seed, flatten(relevant), short_hash(relevant), dict(choices), status, *results)
 
 
 def _read_cost(path: Path) -> Cost:
-    """What timing.csv says: a row per task, a column per kind of work."""
-    table = path / "timing.csv"
-    rows = read_table(table)
-    with naming_file(table):
-        cells = [value for row in rows for name, value in row.items() if name.endswith("_seconds") and value]
+    """Sum the times of timing.csv, which has a row per task and a column per kind of work."""
+    timing = path / "timing.csv"
+    rows = read_table(timing)
+    with naming_file(timing):
+        seconds = [value for row in rows for name, value in row.items() if name.endswith("_seconds") and value]
         peaks = [
             parse_finite_float(row["peak_memory_mib"]) for row in rows if row["peak_memory_mib"] not in ("", "nan")
         ]
-        return Cost(sum(map(parse_finite_float, cells)), max(peaks, default=math.nan))
+        return Cost(sum(map(parse_finite_float, seconds)), max(peaks, default=math.nan))
 
 
 def _reason(error: BaseException) -> str:
-    """One line."""
+    """The reason of an error of reading, in one line without the file's folder."""
     if isinstance(error, OSError):
         return f"{Path(error.filename).name}: {error.strerror}" if error.filename else read_error_reason(error)
     if isinstance(error, FolderError):

@@ -1,4 +1,4 @@
-"""Figures of one run, drawn with matplotlib on no display."""
+"""Figures of one run as PNG files: accuracy matrix, accuracy curves, generated samples."""
 
 from __future__ import annotations
 
@@ -26,30 +26,45 @@ def _save_png(figure: Figure, path: Path) -> None:
 
 
 def _figure_with_axes(width: float, height: float, left: float, right: float, below: float) -> tuple[Figure, Axes]:
-    """A figure with axes of that size and so much room around, in inches. To find room takes longer than to draw."""
-    whole = (width + left + right, height + below + 0.35)
-    figure = Figure(figsize=whole)
-    return figure, figure.add_axes((left / whole[0], below / whole[1], width / whole[0], height / whole[1]))
+    """A figure with axes of a given size and margins, in inches. (matplotlib's automatic layout is slow.)"""
+    total_width, total_height = width + left + right, height + below + 0.35
+    figure = Figure(figsize=(total_width, total_height))
+    axes = figure.add_axes((left / total_width, below / total_height, width / total_width, height / total_height))
+    return figure, axes
 
 
 def draw_accuracy_matrix(rows: Mapping[int, MatrixRow], names: Sequence[str], title: str, path: Path) -> None:
-    """Heat map of the accuracy matrix: a row per training, a column per task."""
+    """Heat map of the accuracy matrix: a row per training, a column per task.
+
+    Args:
+        rows: Accuracies by task, for each trained task (from 0).
+        names: Names of all tasks.
+        title: Title of the figure.
+        path: PNG file.
+    """
     single = {(after, task): _single_value(value) for after, row in rows.items() for task, value in enumerate(row)}
-    cells = {place: value for place, value in single.items() if value is not None}
+    cells = {index: value for index, value in single.items() if value is not None}
     with isolated_matplotlib():
         _save_png(heat_map(cells, page=True, names=list(map(one_line, names)), heading=title), path)
 
 
 def draw_accuracy_curves(rows: Mapping[int, MatrixRow], names: Sequence[str], title: str, path: Path) -> None:
-    """Accuracy on each task as training goes on, and their mean over the tasks learnt so far."""
+    """Accuracy on each task over training, and the mean over the tasks that are learned so far.
+
+    Args:
+        rows: Accuracies by task, for each trained task (from 0).
+        names: Names of all tasks.
+        title: Title of the figure.
+        path: PNG file.
+    """
     values: dict[str, dict[int, float | None]] = {}
     for after, row in rows.items():
         for task, value in enumerate(row if len(rows) == 1 else row[: after + 1]):
             values.setdefault(f"task {task}: {truncate(one_line(names[task]), 24)}", {})[after] = value
     values["mean so far"] = {after: average_accuracy([row[: after + 1]]) for after, row in rows.items()}
     lines = [
-        Curve(name, {after + 1.0: point for after, value in of.items() if (point := _single_value(value)) is not None})
-        for name, of in values.items()
+        Curve(name, {after + 1.0: point for after, value in row.items() if (point := _single_value(value)) is not None})
+        for name, row in values.items()
     ]
     with isolated_matplotlib():
         _save_png(charts.accuracy_chart(lines, page=True, heading=title), path)
@@ -61,9 +76,14 @@ def _single_value(value: float | None) -> Summary | None:
 
 @isolated_matplotlib()
 def draw_sample_sheet(tiles: Tensor, title: str, path: Path, columns: int = 10, names: Sequence[str] = ()) -> None:
-    """A sheet of samples, as `SampleSpec.preview` gives them: `tiles` (N, 1 or 3, H, W) in [0, 1].
+    """A grid of images, or a heat map of samples that are rows of values.
 
-    Images lie in a grid of so many `columns`; rows of values (H = 1) lie below each other, below the `names` of values.
+    Args:
+        tiles: Samples (N, 1 or 3, H, W) in [0, 1], as `SampleSpec.preview` returns them; H is 1 for rows of values.
+        title: Title of the figure.
+        path: PNG file.
+        columns: Columns of the grid of images.
+        names: Names of the values of a row.
     """
     images = tiles.numpy()
     if images.shape[2] == 1:
@@ -84,7 +104,7 @@ def draw_sample_sheet(tiles: Tensor, title: str, path: Path, columns: int = 10, 
 
 
 def _draw_value_rows(values: np.ndarray[Any, Any], title: str, path: Path, names: Sequence[str]) -> None:
-    """A heat map of samples (N, D), a row each, of values in [0, 1]."""
+    """A heat map of samples (N, D) with values in [0, 1], a row per sample."""
     count, width = values.shape
     names = [truncate(one_line(name)) for name in names]
     below = 0.3 + 0.06 * max(map(len, names), default=2)
@@ -99,7 +119,8 @@ def _draw_value_rows(values: np.ndarray[Any, Any], title: str, path: Path, names
         axes.set_xlabel("value")
     axes.set_ylabel("sample")
     axes.set_title(one_line(title), fontsize=8)
-    box, across = axes.get_position(), figure.get_figwidth()
-    bar = figure.colorbar(image, cax=figure.add_axes((box.x1 + 0.1 / across, box.y0, 0.12 / across, box.height)))
+    box, total_width = axes.get_position(), figure.get_figwidth()
+    bar_axes = figure.add_axes((box.x1 + 0.1 / total_width, box.y0, 0.12 / total_width, box.height))
+    bar = figure.colorbar(image, cax=bar_axes)
     bar.set_ticks([0, 1], labels=["lowest", "highest"])
     _save_png(figure, path)

@@ -1,4 +1,4 @@
-"""The folder of a run: one place that knows its file names."""
+"""The files of a run's folder: names, reading, writing, locking and checksums."""
 
 from __future__ import annotations
 
@@ -41,35 +41,57 @@ from gr_cli.system.reading import (
 if TYPE_CHECKING:
     from gr_cli.results.record import Record
 
-# What every run leaves besides the tables of its evaluations, which TABLES describes.
+# Result tables of every run; TABLES_FILE describes the tables of evaluations.
 RESULT_FILES = ("accuracy_matrix.csv", "metrics.csv", "history.csv")
 TABLES_FILE = "tables.json"
-# What status.json says of a moment.
+# Fields of status.json that change while the run is trained; the status checksum leaves them out.
 _CHANGING_FIELDS = ("state", "reason", "started", "updated", "seconds", "progress", "process", "host")
 
 CONFIG_FILE = "config.yaml"
-# The files of a run's state: the newest, one that is to take its place, and that of the end of the task before.
+# Checkpoints: the newest one, one that is written but not committed, and the one of the end of the previous task.
 CURRENT, NEXT, PREVIOUS = "checkpoint.pt", "checkpoint.next.pt", "checkpoint.previous.pt"
 
-HEARTBEAT_SECONDS = 10.0  # seconds between two signs of life of a run
-HEARTBEAT_TIMEOUT = 6 * HEARTBEAT_SECONDS  # a run of another machine that gave none for so long is no more
+HEARTBEAT_SECONDS = 10.0  # between two updates of status.json while a run is trained
+HEARTBEAT_TIMEOUT = 6 * HEARTBEAT_SECONDS  # seconds without an update after which a run on another host counts as dead
 
 
 class RunFolder:
-    """Reads and writes the files of one run. Each file appears whole or not at all."""
+    """Reads and writes the files of one run. Each file is written atomically.
+
+    Args:
+        path: The folder; `locked` creates it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._checksums: dict[str, str] = {}  # of the files that were written here
+        self._checksums: dict[str, str] = {}  # by name of the files that this object wrote
 
     @property
     def figures(self) -> Path:
-        """Where pictures go."""
+        """Folder of the run's figures."""
         return self.path / "figures"
+
+    def sample_figure(self, task: int) -> Path:
+        """File of the samples that are generated after `task`."""
+        return self.figures / f"samples_task_{task}.png"
+
+    def sample_figures(self) -> dict[int, Path]:
+        """The existing files of generated samples by task; none if the folder of figures is a link."""
+        if self.figures.is_symlink():
+            return {}
+        matches = (
+            (re.fullmatch(r"samples_task_(\d{1,6})\.png", path.name, re.ASCII), path)
+            for path in self.figures.glob("*.png")
+        )
+        return dict(sorted((int(match[1]), path) for match, path in matches if match))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder and hold it; a second process is refused. The lock ends with the process, however it ends."""
+        """Create the folder and lock it inside the block. The lock ends with the process.
+
+        Raises:
+            FolderError: Another process has locked it, or it can't be created or locked.
+        """
         make_folder(self.figures)
         for entry in self.path.iterdir():
             if entry.is_symlink() and entry.is_dir():
@@ -77,19 +99,19 @@ class RunFolder:
         file = self._lock_file()
         with file:
             status = self.status() or {}
-            # Locks may not reach from machine to machine; signs of life do.
-            elsewhere = (
+            # Locks may not work between hosts; heartbeats do.
+            runs_elsewhere = (
                 status.get("state") == "running" and _is_on_another_host(status) and _is_alive(self.path, status)
             )
-            if elsewhere or not try_lock(file):
-                where = f" on {status['host']}" if elsewhere else ""
+            if runs_elsewhere or not try_lock(file):
+                host = f" on {status['host']}" if runs_elsewhere else ""
                 raise FolderError(
-                    f"{self.path}: another process{where} is running this very run; wait for it, or use fresh=true"
+                    f"{self.path}: another process{host} is training this run; wait for it, or use fresh=true"
                 )
-            # What a killed process left half-written may hold samples of a task that is over by now.
-            for rest in (*self.path.glob(".*.tmp"), *self.figures.glob(".*.tmp")):
-                if rest.is_symlink() or not rest.is_dir():
-                    rest.unlink()
+            # Temporary files of a killed process may contain samples of a task that is over.
+            for leftover in (*self.path.glob(".*.tmp"), *self.figures.glob(".*.tmp")):
+                if leftover.is_symlink() or not leftover.is_dir():
+                    leftover.unlink()
             yield
 
     def _lock_file(self) -> IO[bytes]:
@@ -99,12 +121,16 @@ class RunFolder:
         except OSError as error:
             raise folder_error(self.path, error) from error
         except ValueError as error:
-            raise FolderError(f"{path.parent}: can't be held ({error}); remove its {path.name}") from error
+            raise FolderError(f"{path.parent}: can't be locked ({error}); remove its {path.name}") from error
 
     # --- status
 
     def status(self) -> dict[str, Any] | None:
-        """What status.json says; None where there is none."""
+        """Content of status.json; None if there is no such file.
+
+        Raises:
+            FolderError: It can't be read, or a field has a wrong value.
+        """
         path = self.path / "status.json"
         if not os.path.lexists(path):
             return None
@@ -113,28 +139,32 @@ class RunFolder:
             check_status(status)
         except (OSError, ValueError) as error:
             raise FolderError(
-                f"{path}: can't be read ({read_error_reason(error)}); nothing was changed; fresh=true runs beside it"
+                f"{path}: can't be read ({read_error_reason(error)}); nothing was changed; "
+                "fresh=true starts a new run in another folder"
             ) from error
         return status
 
     def state(self) -> str:
-        """What became of the run: finished, failed, interrupted, running, killed or `not started`."""
+        """State of the run: `finished`, `failed`, `interrupted`, `running`, `killed` or `not started`.
+
+        `killed` is a run whose status says `running`, but whose process has ended.
+        """
         status = self.status()
         if status is None:
             return "not started"
         state = str(status.get("state"))
-        locks_tell = LOCKS_AVAILABLE and not _is_on_another_host(status)
-        if state != "running" or is_locked(self.path) or (not locks_tell and _is_alive(self.path, status)):
+        lock_is_reliable = LOCKS_AVAILABLE and not _is_on_another_host(status)
+        if state != "running" or is_locked(self.path) or (not lock_is_reliable and _is_alive(self.path, status)):
             return state
         return "killed"
 
     def write_status(self, status: Mapping[str, Any]) -> None:
-        """Replace status.json, with the checksums of the files that are over."""
+        """Replace status.json. Checksums are added for the files that will not change any more."""
         known = {**status.get("checksums", {}), **self._checksums}
-        over = status.get("state") == "finished"
-        checksums = {name: known[name] for name in known if over or name == CONFIG_FILE}
-        facts = {name: value for name, value in status.items() if name != "checksum"} | {"checksums": checksums}
-        write_json(self.path / "status.json", facts | {"checksum": _status_checksum(facts)})
+        finished = status.get("state") == "finished"
+        checksums = {name: known[name] for name in known if finished or name == CONFIG_FILE}
+        fields = {name: value for name, value in status.items() if name != "checksum"} | {"checksums": checksums}
+        write_json(self.path / "status.json", fields | {"checksum": _status_checksum(fields)})
 
     # --- config and tables
 
@@ -143,7 +173,7 @@ class RunFolder:
         self._write(CONFIG_FILE, text)
 
     def write_tables(self, record: Record, metrics: Mapping[str, float | None]) -> None:
-        """Replace all CSV files by what `record` holds, and the description of those that evaluations made."""
+        """Replace all CSV files by those of `record` and `metrics`, and tables.json."""
         for name, text in _table_texts(record, metrics).items():
             self._write(name, text)
 
@@ -152,104 +182,111 @@ class RunFolder:
         self._checksums[name] = checksum(text.encode())
 
     def check_status_checksum(self, status: Mapping[str, Any]) -> None:
-        """Refuse a `status` of which anything but the state and its times is not what the run wrote.
+        """Check that the lasting fields of status.json are as the run wrote them.
 
         Raises:
-            FolderError: it was damaged or changed.
+            FolderError: It was damaged or changed.
         """
         if status.get("checksum") != _status_checksum(status):
             raise FolderError(
                 f"{self.path / 'status.json'}: was damaged or changed since the run wrote it; remove this file, and "
-                "the run's command writes it anew"
+                "the run's command rewrites it"
             )
 
     def check_file(self, name: str, status: Mapping[str, Any]) -> None:
-        """Refuse a file that is not what the run wrote, of which `status` has the checksum.
+        """Check that the file `name` has the checksum that `status` gives.
 
         Raises:
-            FolderError: it was damaged or changed.
-            OSError, ValueError: it can't be read.
+            FolderError: It was damaged or changed.
+            OSError, ValueError: It can't be read.
         """
         if status.get("checksums", {}).get(name) != checksum(read_bytes(self.path / name)):
             raise FolderError(
-                f"{self.path / name}: was damaged or changed since the run wrote it; the run's command writes it anew"
+                f"{self.path / name}: was damaged or changed since the run wrote it; the run's command rewrites it"
             )
 
     def changed_tables(self, record: Record, metrics: Mapping[str, float | None]) -> list[str]:
-        """The names of the files that are not what `write_tables` would write."""
+        """Names of the files that differ from what `write_tables` would write."""
         return [
             name for name, text in _table_texts(record, metrics).items() if not _has_content(self.path / name, text)
         ]
 
     def tables(self) -> dict[str, TableFormat]:
-        """The tables of its evaluations by name, as tables.json describes them.
+        """Formats of the evaluations' tables by name, from tables.json.
 
         Raises:
-            OSError, ValueError: it can't be read, or describes none.
+            OSError, ValueError: It can't be read, or is malformed.
         """
         path = self.path / TABLES_FILE
-        described = read_json(path)
+        content = read_json(path)
         with naming_file(path):
-            return parse_table_formats(described)
+            return parse_table_formats(content)
 
     def result_files(self) -> list[str]:
-        """The names of the CSV files that follow from configuration and seed alone."""
+        """Names of the CSV files that configuration and seed determine: all but timing.csv."""
         return [*RESULT_FILES, *(f"{name}.csv" for name in self.tables())]
 
     def metrics(self) -> dict[str, float | None]:
-        """What metrics.csv says."""
+        """Content of metrics.csv: a value by name, None for a metric without meaning in this run.
+
+        Raises:
+            OSError, ValueError: It can't be read, or is malformed.
+        """
         path = self.path / "metrics.csv"
         rows = read_table(path)
         with naming_file(path):
-            found = {row["metric"]: _parse_metric(row["value"]) for row in rows}
-            if len(found) < len(rows) or not all(re.fullmatch(r"\w{1,100}", name, re.ASCII) for name in found):
-                raise ValueError("names a metric twice, or by what is no name")
-        return found
+            metrics = {row["metric"]: _parse_metric(row["value"]) for row in rows}
+            if len(metrics) < len(rows) or not all(re.fullmatch(r"\w{1,100}", name, re.ASCII) for name in metrics):
+                raise ValueError("has a metric twice, or a name with characters other than letters, digits and _")
+        return metrics
 
     # --- checkpoint
 
-    # Runs that are trained together go on from one place only. So each writes its new state beside the one before, and
-    # when all have done so, these are adopted: at every instant there is a place of which all have the state. The state
-    # of the last task's end stays beside a newer one until the run is finished: should that one be damaged.
+    # A group of runs resumes from one common point. Each run writes its new checkpoint next to the current one, and all
+    # commit once all have written: at every instant there is a resume point that all runs have. The checkpoint of the
+    # previous task's end is kept until the run is finished, in case a newer one is damaged.
 
     def write_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Write a state that is whole, and not yet adopted."""
+        """Write a new checkpoint without committing it."""
         save_tensors(self.path / NEXT, state)
 
     def commit_checkpoint(self, keep_previous: bool = False) -> None:
-        """Let the state that was written last, if it was not yet, take the place of the one before; `keep` that one as
-        the previous state."""
+        """Replace checkpoint.pt by the checkpoint that was written last; without one, do nothing.
+
+        Args:
+            keep_previous: Keep the replaced checkpoint as checkpoint.previous.pt.
+        """
         if os.path.lexists(self.path / NEXT):
             if keep_previous and os.path.lexists(self.path / CURRENT):
                 replace_file(self.path / CURRENT, self.path / PREVIOUS)
             replace_file(self.path / NEXT, self.path / CURRENT)
 
     def restore_checkpoint(self) -> None:
-        """Let the previous state take the place of those after it."""
+        """Replace checkpoint.pt by checkpoint.previous.pt, and remove newer ones."""
         replace_file(self.path / PREVIOUS, self.path / CURRENT)
         self.drop_next_checkpoint()
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether there is a state to go on from."""
+        """Whether there is any checkpoint."""
         return bool(self._checkpoints)
 
     @property
     def has_previous_checkpoint(self) -> bool:
-        """Whether there is a state of the end of an earlier task."""
+        """Whether there is a checkpoint of the end of an earlier task."""
         return os.path.lexists(self.path / PREVIOUS)
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Replace checkpoint.pt."""
+        """Write a checkpoint and commit it."""
         self.write_checkpoint(state)
         self.commit_checkpoint()
 
     def drop_next_checkpoint(self) -> None:
-        """Forget a state that was not adopted."""
+        """Remove a checkpoint that was not committed."""
         remove_file(self.path / NEXT)
 
     def drop_previous_checkpoint(self) -> None:
-        """Forget the state before the one of checkpoint.pt."""
+        """Remove the checkpoint of the previous task's end."""
         remove_file(self.path / PREVIOUS)
 
     @property
@@ -257,14 +294,14 @@ class RunFolder:
         return [self.path / name for name in (NEXT, CURRENT, PREVIOUS) if os.path.lexists(self.path / name)]
 
     def load_checkpoints(self) -> dict[str, dict[str, Any] | FolderError]:
-        """The complete states by file name, on the CPU, the newest first; for a damaged one what to raise."""
+        """Checkpoints by file name, on the CPU, the newest first; an error in place of a damaged one."""
         return {path.name: _load_or_error(path) for path in self._checkpoints}
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The newest complete state, on the CPU; None where there is none yet.
+        """The newest checkpoint, on the CPU; None if there is none.
 
         Raises:
-            FolderError: it is damaged.
+            FolderError: It is damaged or can't be read.
         """
         state = _load_or_error(self._checkpoints[0]) if self.has_checkpoint else None
         if isinstance(state, FolderError):
@@ -273,21 +310,21 @@ class RunFolder:
 
 
 def _table_texts(record: Record, metrics: Mapping[str, float | None]) -> dict[str, str]:
-    """The content of each CSV file of a run, and of the description of those that evaluations made."""
-    found: dict[str, tuple[list[str], list[list[Any]]]] = {
+    """Content of tables.json and of each CSV file of a run, by file name."""
+    tables: dict[str, tuple[list[str], list[list[Any]]]] = {
         "accuracy_matrix.csv": record.matrix_table(),
         "history.csv": record.history_table(),
         "timing.csv": record.timing_table(),
         "metrics.csv": (["metric", "value"], [[name, value] for name, value in metrics.items()]),
     }
-    found |= {f"{name}.csv": table.csv_rows() for name, table in record.tables.items()}
-    described = {"tables": [table.format.as_dict() for table in record.tables.values()]}
-    return {TABLES_FILE: json_text(described)} | {name: csv_text(*table) for name, table in found.items()}
+    tables |= {f"{name}.csv": table.csv_rows() for name, table in record.tables.items()}
+    formats = {"tables": [table.format.as_dict() for table in record.tables.values()]}
+    return {TABLES_FILE: json_text(formats)} | {name: csv_text(*table) for name, table in tables.items()}
 
 
 def _status_checksum(status: Mapping[str, Any]) -> str:
-    facts = {name: value for name, value in status.items() if name not in (*_CHANGING_FIELDS, "checksum")}
-    return checksum(json.dumps(facts, sort_keys=True).encode())
+    lasting = {name: value for name, value in status.items() if name not in (*_CHANGING_FIELDS, "checksum")}
+    return checksum(json.dumps(lasting, sort_keys=True).encode())
 
 
 def _has_content(path: Path, text: str) -> bool:
@@ -297,20 +334,20 @@ def _has_content(path: Path, text: str) -> bool:
 
 
 def _load_or_error(path: Path) -> dict[str, Any] | FolderError:
-    """A state, in which nothing but tensors and plain values can be."""
+    """Load a checkpoint of tensors and plain values; return, not raise, the error of a damaged one."""
     try:
         return load_tensors(path)
     except OSError as error:
-        return FolderError(f"{path}: can't be read ({error.strerror or error}); see to it that it may be read")
+        return FolderError(f"{path}: can't be read ({error.strerror or error}); make it readable")
     except DamagedError as error:
         return DamagedCheckpointError(
-            f"{path}: is damaged ({error}); the run's command goes on from the state before it, if there is one, and "
-            "with fresh=true begins a new run beside this one"
+            f"{path}: is damaged ({error}); the run's command resumes from the checkpoint before it, if there is one, "
+            "and starts a new run in another folder with fresh=true"
         )
 
 
 def _parse_metric(text: str) -> float | None:
-    """A value of metrics.csv: empty where it has no meaning, NaN where it came to none."""
+    """A value of metrics.csv; an empty cell, for a metric without meaning, is None."""
     return None if not text else math.nan if text == "nan" else parse_finite_float(text)
 
 
@@ -319,20 +356,20 @@ def _is_on_another_host(status: Mapping[str, Any]) -> bool:
 
 
 def _is_alive(folder: Path, status: Mapping[str, Any]) -> bool:
-    """Whether a run gave a sign of life not long ago."""
-    now, then = time.time(), parse_time(status.get("updated"))
-    if then is None:
+    """Whether the last heartbeat of a run is recent."""
+    now, updated = time.time(), parse_time(status.get("updated"))
+    if updated is None:
         return False
-    sign = then.timestamp()
-    if sign > now + HEARTBEAT_TIMEOUT:
-        # A clock was wrong, and does not tell when that was: the file's own time may.
+    heartbeat = updated.timestamp()
+    if heartbeat > now + HEARTBEAT_TIMEOUT:
+        # The clock of its host is wrong: use the modification time of the file.
         with suppress(OSError):
-            sign = os.lstat(folder / "status.json").st_mtime
-    return abs(now - sign) < HEARTBEAT_TIMEOUT
+            heartbeat = os.lstat(folder / "status.json").st_mtime
+    return abs(now - heartbeat) < HEARTBEAT_TIMEOUT
 
 
 def without_hash(name: str) -> str:
-    """The name of a run's folder as people tell it from others, for where there is little room."""
+    """Shorten the name of a run's folder: `seed0-1a2b3c4d` becomes `seed0`."""
     return re.sub(r"(?<=seed)(\d+)-[0-9a-f]{8}\b", r"\1", name)
 
 

@@ -1,4 +1,4 @@
-"""matplotlib with settings of its own: neither those of the user nor those of a directory have a say in a picture."""
+"""Import matplotlib with its own default settings, whatever the user or the current directory configures."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from typing import Any
 
 @contextmanager
 def _without_user_matplotlibrc() -> Iterator[None]:
-    """Inside the block, let `import matplotlib` read nothing but the settings that it ships.
+    """Make `import matplotlib` in the block read only its own default settings.
 
-    It would look for them in the current directory first, where anything may lie, then where the environment says, and
-    would fail if it can't read them, or if the environment names a backend that is not there.
+    Otherwise it would read a matplotlibrc from the current directory or the environment, and fail if that can't be read
+    or if the environment names an unknown backend.
     """
     spec = find_spec("matplotlib")
     if "matplotlib" in sys.modules or spec is None or spec.origin is None:
         yield
         return
-    kept = {name: os.environ.pop(name) for name in ("MATPLOTLIBRC", "MPLBACKEND") if name in os.environ}
+    removed = {name: os.environ.pop(name) for name in ("MATPLOTLIBRC", "MPLBACKEND") if name in os.environ}
     os.environ["MATPLOTLIBRC"] = str(Path(spec.origin).parent / "mpl-data" / "matplotlibrc")
     exists = os.path.exists
-    # Not by going to another directory: other threads write files meanwhile.
+    # Changing the directory instead would affect other threads, which write files meanwhile.
     os.path.exists = lambda path: path != "matplotlibrc" and exists(path)
     try:
         yield
     finally:
         os.path.exists = exists
         del os.environ["MATPLOTLIBRC"]
-        os.environ.update(kept)
+        os.environ.update(removed)
 
 
 @contextmanager
 def _silence_logging() -> Iterator[None]:
-    """What matplotlib logs of its folders and fonts is no news of a run."""
+    """Hide what matplotlib logs about its folders and fonts."""
     logger = logging.getLogger("matplotlib")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -60,8 +60,13 @@ __all__ = ["Axes", "Figure", "MaxNLocator", "NullFormatter", "StrMethodFormatter
 
 @contextmanager
 def isolated_matplotlib(settings: Mapping[Any, Any] | None = None) -> Iterator[None]:
-    """Inside the block matplotlib has its defaults and `settings`, and draws text as it stands: no dollar begins a
-    formula. Pictures are made and saved inside it."""
+    """Give matplotlib its default settings inside the block. Figures are drawn and saved there.
+
+    Text is drawn as it is: `$` doesn't start a formula.
+
+    Args:
+        settings: Settings that differ from the defaults.
+    """
     with _silence_logging(), matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # a name in a script that the font lacks
         matplotlib.rcdefaults()

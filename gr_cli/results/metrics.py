@@ -1,7 +1,12 @@
-"""Metrics of continual learning as pure functions of the accuracy matrix.
+"""Metrics of continual learning as pure functions of the accuracy matrix R.
 
-`matrix[i][j]` is the accuracy on task j after the i-th training; None where there is none. Each function returns
-None where the metric has no meaning: with fewer rows than tasks (joint training), or with one task only.
+`matrix[i][j]` is the accuracy on task j after training on task i, both from 0, in [0, 1]; None if it was not measured.
+Each function returns None where the metric is undefined: with fewer rows than tasks (joint training), or, for those
+that compare tasks, with one task only.
+
+    >>> matrix = [[0.9, 0.1], [0.6, 0.8]]
+    >>> round(average_accuracy(matrix), 3), round(forgetting(matrix), 3), round(backward_transfer(matrix), 3)
+    (0.7, 0.3, -0.3)
 """
 
 from __future__ import annotations
@@ -10,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from gr_cli.results.tables import FRACTION, TableFormat
 
-MatrixRow = Sequence[float | None]
+MatrixRow = Sequence[float | None]  # accuracy by task
 Matrix = Sequence[MatrixRow]
 
 
@@ -29,7 +34,7 @@ def average_accuracy(matrix: Matrix) -> float | None:
 
 
 def average_incremental_accuracy(matrix: Matrix) -> float | None:
-    """Mean over trainings i of the mean accuracy on the tasks 0..i (Rebuffi et al. 2017)."""
+    """Mean over i of the mean accuracy on tasks 0..i after task i (Rebuffi et al. 2017)."""
     if not matrix or any(len(row) != len(matrix) for row in matrix):
         return None
     return _mean([_mean(list(row[: i + 1])) for i, row in enumerate(matrix)])
@@ -43,11 +48,11 @@ def forgetting(matrix: Matrix) -> float | None:
     for j in range(len(matrix) - 1):
         *earlier, last = [row[j] for row in matrix]
         known = [value for value in earlier if value is not None]
-        drops.append(_difference(max(known, default=None), last))
+        drops.append(_subtract(max(known, default=None), last))
     return _mean(drops)
 
 
-def _difference(a: float | None, b: float | None) -> float | None:
+def _subtract(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
@@ -55,40 +60,51 @@ def backward_transfer(matrix: Matrix) -> float | None:
     """Mean over tasks j but the last of R[T-1][j] - R[j][j] (Lopez-Paz & Ranzato 2017)."""
     if not _is_square(matrix):
         return None
-    return _mean([_difference(matrix[-1][j], matrix[j][j]) for j in range(len(matrix) - 1)])
+    return _mean([_subtract(matrix[-1][j], matrix[j][j]) for j in range(len(matrix) - 1)])
 
 
 def forward_transfer(matrix: Matrix, untrained: MatrixRow) -> float | None:
-    """Mean over tasks j but the first of R[j-1][j] - b[j], b the accuracies before any training (same source)."""
+    """Mean over tasks j but the first of R[j-1][j] - b[j] (Lopez-Paz & Ranzato 2017).
+
+    Args:
+        matrix: The accuracy matrix.
+        untrained: b, the accuracy by task before any training.
+    """
     if not _is_square(matrix) or len(untrained) != len(matrix):
         return None
-    return _mean([_difference(matrix[j - 1][j], untrained[j]) for j in range(1, len(matrix))])
+    return _mean([_subtract(matrix[j - 1][j], untrained[j]) for j in range(1, len(matrix))])
 
 
 def learning_accuracy(matrix: Matrix) -> float | None:
-    """Mean over tasks j of R[j][j], the accuracy right after learning it (Riemer et al. 2019)."""
+    """Mean over tasks j of R[j][j], the accuracy right after learning the task (Riemer et al. 2019)."""
     if not matrix or any(len(row) != len(matrix) for row in matrix):
         return None
     return _mean([row[i] for i, row in enumerate(matrix)])
 
 
 def all_metrics(matrix: Matrix, untrained: MatrixRow | None) -> dict[str, float | None]:
-    """Every metric by name. `before` None: what an unseen task gives has no meaning (class-incremental)."""
-    of_matrix: list[Callable[[Matrix], float | None]] = [
+    """All metrics of the accuracy matrix by name.
+
+    Args:
+        matrix: The accuracy matrix.
+        untrained: Accuracy by task before any training; None if accuracy on tasks that are not learned yet has no
+            meaning (class-incremental). Forward transfer is None then.
+    """
+    metrics: list[Callable[[Matrix], float | None]] = [
         average_accuracy,
         average_incremental_accuracy,
         forgetting,
         backward_transfer,
         learning_accuracy,
     ]
-    found = {metric.__name__: metric(matrix) for metric in of_matrix}
-    return found | {"forward_transfer": None if untrained is None else forward_transfer(matrix, untrained)}
+    values = {metric.__name__: metric(matrix) for metric in metrics}
+    return values | {"forward_transfer": None if untrained is None else forward_transfer(matrix, untrained)}
 
 
 _ACCURACY_METRICS = frozenset(all_metrics([], None))
 
 
 def fraction_metrics(tables: Iterable[TableFormat]) -> frozenset[str]:
-    """The metrics that are shown in percent: those of the accuracy matrix, and of `tables` those whose unit says so."""
-    found = {name for table in tables for name, column in table.metric_columns.items() if column.unit == FRACTION}
-    return _ACCURACY_METRICS | found
+    """Names of the metrics in [0, 1], which people see in percent: those of the accuracy matrix, and of `tables`."""
+    measured = {name for table in tables for name, column in table.metric_columns.items() if column.unit == FRACTION}
+    return _ACCURACY_METRICS | measured

@@ -1,4 +1,4 @@
-"""Mean, standard error and confidence interval of a few numbers."""
+"""Mean, standard error and 95 % confidence interval over seeds."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from statistics import NormalDist, fmean, stdev
 
 @dataclass(frozen=True)
 class Summary:
-    """Of `n` numbers. `sem` and `half`, half the width of the confidence interval, are None where n is 1.
+    """Statistics of n values. All are NaN if one value is NaN.
 
-    One NaN makes all of it NaN: it shall be seen.
+    Attributes:
+        mean: Mean.
+        sem: Standard error of the mean, with n - 1 degrees of freedom; None if n is 1.
+        half_width: Half the width of the 95 % confidence interval of the mean; None if n is 1.
+        n: Number of values.
     """
 
     mean: float
@@ -22,12 +26,17 @@ class Summary:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The confidence interval of the mean."""
+        """Ends of the confidence interval; None if n is 1."""
         return None if self.half_width is None else (self.mean - self.half_width, self.mean + self.half_width)
 
 
 def summarize(values: Sequence[float]) -> Summary | None:
-    """Mean, standard error (n - 1) and 95 % confidence interval (Student's t); None of nothing."""
+    """Mean, standard error and 95 % confidence interval by Student's t; None if there are no values.
+
+    >>> summary = summarize([1.0, 2.0, 3.0])
+    >>> summary.mean, round(summary.sem, 3), [round(end, 2) for end in summary.interval]
+    (2.0, 0.577, [-0.48, 4.48])
+    """
     n = len(values)
     if n < 2:
         return Summary(values[0], None, None, 1) if values else None
@@ -38,9 +47,13 @@ def summarize(values: Sequence[float]) -> Summary | None:
 
 
 def t_quantile(degrees: int) -> float:
-    """The t with P(|T| < t) = 0.95 for Student's T of so many degrees of freedom, to 1e-6.
+    """The t with P(|T| < t) = 0.95 for Student's t distribution, to 1e-6.
 
-    Few are in the table; for others Abramowitz & Stegun (1964), 26.7.5, an expansion around the normal distribution.
+    Up to 15 degrees of freedom from a table; above by an expansion around the normal distribution
+    (Abramowitz & Stegun 1964, 26.7.5).
+
+    Args:
+        degrees: Degrees of freedom, at least 1.
     """
     if degrees <= len(_T_QUANTILES):
         return _T_QUANTILES[degrees - 1]

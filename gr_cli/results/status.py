@@ -1,4 +1,4 @@
-"""status.json: what became of a run, and on what it ran."""
+"""Write status.json: state, progress, heartbeat and provenance of a run."""
 
 from __future__ import annotations
 
@@ -22,20 +22,26 @@ from gr_cli.system.environment import commit, versions
 
 @dataclass
 class Progress:
-    """How far runs are that are trained together: so many steps into a stage of `plan`, the steps of each."""
+    """Progress of the runs of a group, which train the same stages.
+
+    A stage is one call of `train_task`: a task, or all tasks of joint training.
+    """
 
     steps_per_stage: Sequence[int]
+    """Steps of each stage."""
     stage: int
+    """The stage in training, from 0; the number of stages when all are over."""
     steps_done: int
+    """Steps of that stage that are done."""
 
     def as_dict(self) -> dict[str, int]:
-        """What status.json says of it; `done` and `total` count the steps of all tasks."""
-        over = self.stage >= len(self.steps_per_stage)
-        stage = len(self.steps_per_stage) - 1 if over else self.stage
+        """The field `progress` of status.json; `done` and `total` are steps over all tasks."""
+        finished = self.stage >= len(self.steps_per_stage)
+        stage = len(self.steps_per_stage) - 1 if finished else self.stage
         return {
             "tasks_learned": self.stage,
             "tasks": len(self.steps_per_stage),
-            "iteration": self.steps_per_stage[stage] if over else self.steps_done,
+            "iteration": self.steps_per_stage[stage] if finished else self.steps_done,
             "iterations": self.steps_per_stage[stage],
             "done": sum(self.steps_per_stage[: self.stage]) + self.steps_done,
             "total": sum(self.steps_per_stage),
@@ -43,29 +49,42 @@ class Progress:
 
 
 class StatusWriter:
-    """The status of one run: `facts`, written with each state, which is running, finished, failed or interrupted.
-    `reached` is renewed during training, and written with each sign of life."""
+    """Writes the status of one run. Time and checksums of an earlier status of the folder are kept.
 
-    def __init__(self, folder: RunFolder, facts: dict[str, Any]) -> None:
-        self._folder, self.provenance = folder, facts
+    Args:
+        folder: Folder of the run.
+        provenance: Fields that are written with each state.
+
+    Attributes:
+        provenance: As above; fields may be added.
+        progress: Written with each state and heartbeat; None before training.
+    """
+
+    def __init__(self, folder: RunFolder, provenance: dict[str, Any]) -> None:
+        self._folder, self.provenance = folder, provenance
         self.progress: Progress | None = None
         earlier = folder.status() or {}
-        self._begun = earlier.get("started", _now())
-        self._seconds = float(earlier.get("seconds", 0.0))
+        self._started = earlier.get("started", _now())
+        self._seconds_before = float(earlier.get("seconds", 0.0))
         self._checksums = earlier.get("checksums", {})
-        self._clock = time.monotonic()
+        self._start_time = time.monotonic()
         self._state = ""
-        self._writing = threading.Lock()
+        self._lock = threading.Lock()
 
     def write(self, state: str, reason: str | None = None) -> None:
-        """Replace status.json."""
-        with self._writing:
+        """Replace status.json.
+
+        Args:
+            state: `running`, `finished`, `failed` or `interrupted`.
+            reason: Message of the error that ended the run.
+        """
+        with self._lock:
             self._state = state
             self._write(state, reason)
 
     def heartbeat(self) -> None:
-        """Give a sign of life of a run that is under way."""
-        with self._writing:
+        """Update the time and progress of a running run."""
+        with self._lock:
             if self._state == "running":
                 self._write("running", None)
 
@@ -74,9 +93,9 @@ class StatusWriter:
             {
                 "state": state,
                 "reason": reason,
-                "started": self._begun,
+                "started": self._started,
                 "updated": _now(),
-                "seconds": round(self._seconds + time.monotonic() - self._clock, 3),
+                "seconds": round(self._seconds_before + time.monotonic() - self._start_time, 3),
                 "progress": None if self.progress is None else self.progress.as_dict(),
                 **self.provenance,
                 "checksums": self._checksums,
@@ -88,30 +107,35 @@ class StatusWriter:
         )
 
     def write_end(self, error: BaseException) -> None:
-        """Say that the run ended by `error`: interrupted if that is what the user did, else failed."""
+        """Write the state of a run that `error` ended: `interrupted` if the user stopped it, else `failed`."""
         failed = isinstance(error, Exception) and not getattr(error, "interrupted", False)
         reason = str(error) if isinstance(error, GrError) else f"{type(error).__name__}: {error}"
-        with suppress(WriteError):  # the first error is the one to tell
+        with suppress(WriteError):  # the caller raises `error`, which matters more
             self.write("failed" if failed else "interrupted", reason)
 
 
 @contextmanager
 def heartbeats(statuses: Sequence[StatusWriter], seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:
-    """Give signs of life of runs that are under way inside the block, so that others can tell them from dead ones."""
-    over = threading.Event()
+    """Send heartbeats of runs from a thread inside the block.
 
-    def beat() -> None:
-        while not over.wait(seconds):
+    Args:
+        statuses: Statuses of the runs.
+        seconds: Between two heartbeats.
+    """
+    stopped = threading.Event()
+
+    def send() -> None:
+        while not stopped.wait(seconds):
             for status in statuses:
-                with suppress(WriteError):  # what matters will be written again, and will tell
+                with suppress(WriteError):  # the next save raises it in the main thread
                     status.heartbeat()
 
-    thread = threading.Thread(target=beat, name="signs of life", daemon=True)
+    thread = threading.Thread(target=send, name="heartbeats", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        over.set()
+        stopped.set()
         thread.join()
 
 

@@ -1,4 +1,4 @@
-"""What status.json may hold: kinds and bounds of its fields."""
+"""Types and bounds of the fields of status.json."""
 
 from __future__ import annotations
 
@@ -11,39 +11,40 @@ from annotated_types import Ge, Le, Lt, Predicate
 from gr_cli.config.arguments import describe, matches
 from gr_cli.types import NonNegativeInt
 
+# Keys of the field `progress`.
 PROGRESS_FIELDS = ("tasks_learned", "tasks", "iteration", "iterations", "done", "total")
 
 
 def check_status(status: Mapping[str, Any]) -> None:
-    """Raise unless every known field is of its kind. Only `state` has to be there.
+    """Check the types of all known fields. Only `state` is required.
 
     Raises:
-        ValueError: names the field.
+        ValueError: A field has a wrong value; the message names it.
     """
-    for name, kind in _FIELDS.items():
-        if (name in status or name == "state") and not matches(status.get(name), kind):
-            raise ValueError(f"`{name}` in status.json must be {describe(kind)}, as a run writes it")
+    for name, field_type in _FIELDS.items():
+        if (name in status or name == "state") and not matches(status.get(name), field_type):
+            raise ValueError(f"`{name}` in status.json must be {describe(field_type)}, as a run writes it")
 
 
 def parse_time(text: object) -> datetime | None:
-    """A point in time with its zone; None if `text` is none."""
+    """A time in ISO 8601 format with a time zone; None for any other text."""
     try:
-        found = datetime.fromisoformat(str(text))
-        found.timestamp()
+        time = datetime.fromisoformat(str(text))
+        time.timestamp()
     except (ValueError, OverflowError):
         return None
-    return found if found.tzinfo is not None else None
+    return time if time.tzinfo is not None else None
 
 
 def _is_progress(value: Mapping[str, int]) -> bool:
-    named = set(PROGRESS_FIELDS) <= set(value)
-    return named and value["tasks_learned"] <= value["tasks"] and value["done"] <= value["total"]
+    complete = set(PROGRESS_FIELDS) <= set(value)
+    return complete and value["tasks_learned"] <= value["tasks"] and value["done"] <= value["total"]
 
 
 def _is_program(value: Mapping[str, Any]) -> bool:
     return (
         matches(value.get("id"), str)
-        and matches(value.get("place"), NonNegativeInt)
+        and matches(value.get("index"), NonNegativeInt)
         and matches(value.get("size"), NonNegativeInt)
     )
 

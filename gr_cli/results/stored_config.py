@@ -1,4 +1,4 @@
-"""A run folder, read back."""
+"""Read the settings of a run back from its folder, without importing code that the folder names."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from gr_cli.system.reading import read_error_reason, read_yaml
 
 
 def stored_settings(path: Path, trust: Collection[str] = ()) -> Settings:
-    """The settings of the run in `path`, from its config.yaml and status.json.
+    """The settings of a run, from its config.yaml and status.json.
 
-    A folder may come from anywhere, so it can't make this program import code: components other than those of this
-    program must be among `trust`, by their dotted names or by that of a package that holds them.
+    Args:
+        path: Folder of the run. It may be from anywhere, and must not make this program import arbitrary code.
+        trust: Dotted names of components, or of packages that contain them, that may be imported although they are not
+            part of this program.
 
     Raises:
-        FolderError: there is no run, or it names code that is not trusted.
+        FolderError: There is no run, its settings are invalid, or it names code that is not trusted.
     """
     with _as_folder_error(path):
         config, choices = read_config(path)
@@ -31,10 +33,10 @@ def stored_settings(path: Path, trust: Collection[str] = ()) -> Settings:
 
 
 def check_config(path: Path) -> None:
-    """Refuse a folder whose config.yaml can't be read as one.
+    """Check that config.yaml in `path` is readable.
 
     Raises:
-        FolderError: says why.
+        FolderError: It is missing, or is not the configuration of a run.
     """
     with _as_folder_error(path):
         read_config(path)
@@ -42,57 +44,66 @@ def check_config(path: Path) -> None:
 
 @contextmanager
 def _as_folder_error(path: Path) -> Iterator[None]:
-    """Make a FolderError of what reading the configuration of the run in `path` raises."""
+    """Turn errors of reading the configuration of the run in `path` into a FolderError."""
     try:
         yield
     except OSError as error:
-        raise FolderError(f"{path}: holds no run (config.yaml: {error.strerror}); name the folder of one") from error
+        raise FolderError(
+            f"{path}: is not the folder of a run (config.yaml: {error.strerror}); name the folder of a run"
+        ) from error
     except ConfigError as error:
         raise FolderError(f"{path / 'config.yaml'}: {error}") from error
     except (ValueError, AttributeError, LookupError, TypeError) as error:
         if (RunFolder(path).status() or {}).get("mode") == "python":
             raise FolderError(
-                f"{path}: is of a ContinualTrainer, whose model only the program that made it can build; "
-                "its weights are in checkpoint.pt"
+                f"{path}: is the folder of a ContinualTrainer; only the script that built its model can build it "
+                "again, and load the weights in checkpoint.pt"
             ) from error
         raise FolderError(
             f"{path / 'config.yaml'}: is not the configuration of a run of gr-run ({read_error_reason(error)}); "
-            "name the folder of one"
+            "name the folder of a run"
         ) from error
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """What config.yaml in `path` says, and its choices, unchecked. Reading makes nothing of what it names.
+    """The configuration in config.yaml and the option chosen in each config group. Values are not validated.
 
     Raises:
-        OSError, ValueError: it can't be read, or is no configuration.
+        OSError, ValueError: It can't be read, or is not the configuration of a run.
     """
     config = read_yaml(path / "config.yaml")
     choices: dict[str, str] = config.pop("choices", None)
     if not matches(choices, dict[str, str]):
-        raise ValueError("config.yaml has no `choices`, which name an option of each group")
+        raise ValueError("config.yaml has no `choices` with an option of each config group")
     return config, choices
 
 
 def check_trust(path: Path, targets: Collection[str], trust: Collection[str]) -> None:
-    """Refuse code that the folder at `path` names and `trust` does not.
+    """Check that a run names no code outside this program that is not trusted.
+
+    Args:
+        path: Folder of the run, for the message.
+        targets: Dotted names of code outside this program that the run names.
+        trust: Dotted names that are trusted, or of packages that contain them.
 
     Raises:
-        FolderError: says how to agree.
+        FolderError: There is such code; the message says how to trust it.
     """
-    unknown = [name for name in targets if not any(name == known or name.startswith(f"{known}.") for known in trust)]
-    if unknown:
+    untrusted = [
+        name for name in targets if not any(name == trusted or name.startswith(f"{trusted}.") for trusted in trust)
+    ]
+    if untrusted:
         raise FolderError(
-            f"{path / 'config.yaml'}: names code that is not of this program: {', '.join(unknown)}; "
-            f"if it is yours, say trust={','.join(dict.fromkeys(unknown))}"
+            f"{path / 'config.yaml'}: names code that is not part of this program: {', '.join(untrusted)}; "
+            f"if you trust it, add trust={','.join(dict.fromkeys(untrusted))}"
         )
 
 
 def check_unchanged(path: Path) -> None:
-    """Refuse a config.yaml that is not the one that the run in `path` wrote, if status.json is there to tell.
+    """Check config.yaml in `path` against its checksum, if there is a status.json.
 
     Raises:
-        FolderError: it was damaged or changed.
+        FolderError: It was damaged or changed.
     """
     folder = RunFolder(path)
     if (status := folder.status()) is not None:

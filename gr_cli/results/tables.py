@@ -1,6 +1,17 @@
-"""Tables of what evaluations measured: which columns they have, and how rows become a CSV file.
+"""Tables of evaluations: formats, columns, and rows as a CSV file.
 
-A run's folder describes its tables in `tables.json`, so that whoever reads it knows no evaluation by name.
+A run's folder describes its tables in tables.json, so that readers treat all evaluations alike:
+
+    >>> calibration = TableFormat(
+    ...     "calibration",
+    ...     "Expected calibration error of the solver.",
+    ...     (AFTER_TASK, TASK, Column("error", "calibration error", FRACTION, "lower", metric="calibration"), COUNT),
+    ... )
+    >>> table = MeasuredTable(calibration, [{"after_task": 0, "task": 0, "error": 0.125, "n": 100}])
+    >>> table.csv_rows()
+    (['after_task', 'task', 'error', 'n'], [[0, 0, 0.125, 100]])
+    >>> table.last_metrics()
+    {'calibration': 0.125}
 """
 
 from __future__ import annotations
@@ -14,28 +25,28 @@ from annotated_types import Len, Predicate
 
 from gr_cli.config.arguments import dataclass_from_dict
 
-CellValue = str | int | float | None  # None: without meaning there; an empty cell
-TableRow = dict[str, CellValue]
+CellValue = str | int | float | None  # None: undefined, an empty cell
+TableRow = dict[str, CellValue]  # by column
 Direction = Literal["higher", "lower", "none"]  # which values are better
 TableLayout = Literal["lines", "matrix"]
 
-FRACTION = "fraction"  # the unit of what is shown in percent
-ALL_TASKS = "all"  # in a column `task`: all tasks so far together
+FRACTION = "fraction"  # unit of values in [0, 1] that people see in percent
+ALL_TASKS = "all"  # value of a column `task`: all tasks so far together
 TIME_COLUMNS = ("after_task", "iteration")  # columns that say when a row was measured
 
 Name = Annotated[str, Predicate(re.compile(r"\w{1,100}", re.ASCII).fullmatch)]
 OneLine = Annotated[str, Predicate(re.compile(r".{0,1000}").fullmatch)]
-_FORBID_EXTRA = {"extra": "forbid"}  # of what is read from `tables.json`
+_FORBID_EXTRA = {"extra": "forbid"}  # unknown keys in tables.json are an error
 
 
 def name_with_unit(name: str, unit: str) -> str:
-    """A metric or a column with its unit."""
-    words = name.replace("_", " ")
-    return f"{words} (%)" if unit == FRACTION else f"{words} ({unit})" if unit else words
+    """A metric's or column's name for people, with its unit: `average accuracy (%)`."""
+    plain_name = name.replace("_", " ")
+    return f"{plain_name} (%)" if unit == FRACTION else f"{plain_name} ({unit})" if unit else plain_name
 
 
 def display_factor(unit: str) -> float:
-    """By what numbers of a unit are multiplied where they are shown: fractions are in percent."""
+    """Factor by which values of a unit are multiplied for display: 100 for fractions, which people see in percent."""
     return 100.0 if unit == FRACTION else 1.0
 
 
@@ -43,12 +54,13 @@ def display_factor(unit: str) -> float:
 class Column:
     """A column of a table.
 
-    name: as in the header of the CSV file.
-    meaning: one line.
-    unit: `fraction`, `nats`, `samples`, ...; empty for a number without one.
-    direction: which values are better.
-    key: whether it says what a row is about (a task, a class), and measures nothing.
-    metric: the name under which the value of the last row stands in metrics.csv; empty: it does not.
+    Attributes:
+        name: Name in the header of the CSV file.
+        meaning: One line for readers.
+        unit: `fraction`, `nats`, `samples`, ...; empty for a number without a unit.
+        direction: Which values are better.
+        key: Whether the column identifies what a row is about (a task, a class), and is not a measurement.
+        metric: Name in metrics.csv for the value of the last row; empty if it is not a metric.
     """
 
     __pydantic_config__ = _FORBID_EXTRA
@@ -61,20 +73,25 @@ class Column:
     metric: Name | Literal[""] = ""
 
 
-AFTER_TASK = Column("after_task", "the last task that was trained, from 0 on; -1: before any training", key=True)
-ITERATION = Column("iteration", "iterations of that task when it was measured", key=True)
-TASK = Column("task", f"the task whose samples these are; {ALL_TASKS}: all so far", key=True)
+AFTER_TASK = Column("after_task", "the task in training or trained last, from 0; -1: before any training", key=True)
+ITERATION = Column("iteration", "iterations of that task at the time of measurement", key=True)
+TASK = Column("task", f"the task whose samples are used, from 0; {ALL_TASKS}: all tasks so far", key=True)
 COUNT = Column("n", "number of samples", unit="samples")
 
 
 @dataclass(frozen=True)
 class TableFormat:
-    """What a table is.
+    """Name, description and columns of a table.
 
-    name: of the file, without `.csv`.
-    about: a sentence or two for readers who see its numbers.
-    columns: in their order; `after_task` is among them.
-    layout: `lines`: the values of a row's keys over the tasks learnt; `matrix`: the first value by the last two keys.
+    Attributes:
+        name: Name of the CSV file without `.csv`.
+        description: One or two sentences for readers of the report.
+        columns: Columns in order; `after_task` is required.
+        layout: How the report shows it. `lines`: a curve over tasks for each combination of keys. `matrix`: the first
+            value column by the last two keys.
+
+    Raises:
+        ValueError: A column name occurs twice, or there is no column `after_task`.
     """
 
     __pydantic_config__ = _FORBID_EXTRA
@@ -91,47 +108,48 @@ class TableFormat:
 
     @property
     def key_names(self) -> tuple[str, ...]:
-        """The columns that say what a row is about, besides when it was measured."""
+        """Names of the key columns except the time of measurement."""
         return tuple(column.name for column in self.columns if column.key and column.name not in TIME_COLUMNS)
 
     @property
     def value_columns(self) -> tuple[Column, ...]:
-        """The columns that hold what was measured."""
+        """Columns that are measurements."""
         return tuple(column for column in self.columns if not column.key)
 
     @property
     def metric_columns(self) -> dict[str, Column]:
-        """The columns that give a metric, by its name."""
+        """Columns whose last value is a metric, by name of the metric."""
         return {column.metric: column for column in self.columns if column.metric}
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as `tables.json` holds them."""
+        """The format as plain values, as in tables.json."""
         return asdict(self) | {"columns": [asdict(column) for column in self.columns]}
 
 
 @dataclass(frozen=True)
 class _TablesFile:
-    """What a `tables.json` holds."""
+    """Content of tables.json."""
 
     tables: Annotated[tuple[TableFormat, ...], Len(0, 100)]
 
 
 def parse_table_formats(described: Mapping[str, Any]) -> dict[str, TableFormat]:
-    """The tables that a `tables.json` describes, by name.
+    """Table formats by name from the content of a tables.json.
 
     Raises:
-        ValueError: it describes none.
+        ValueError: It is malformed.
     """
     return {table.name: table for table in dataclass_from_dict(_TablesFile, described).tables}
 
 
 @dataclass
 class MeasuredTable:
-    """A table with its rows, in the order in which they came. A row may hold more than its columns: that is kept in the
-    run's state, and not written."""
+    """A table with its rows in the order of measurement."""
 
     format: TableFormat
+    """Name and columns."""
     rows: list[TableRow] = field(default_factory=list)
+    """Rows. Values other than the format's columns are saved in checkpoints, but not written to the CSV file."""
 
     def csv_rows(self) -> tuple[list[str], list[list[CellValue]]]:
         """Header and rows of the CSV file."""
@@ -139,7 +157,7 @@ class MeasuredTable:
         return names, [[row[name] for name in names] for row in self.rows]
 
     def last_metrics(self) -> dict[str, CellValue]:
-        """What its last row puts into metrics.csv."""
+        """Metrics by name, from the last row; empty without rows."""
         return (
             {name: self.rows[-1][column.name] for name, column in self.format.metric_columns.items()}
             if self.rows
@@ -147,13 +165,13 @@ class MeasuredTable:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain lists, dicts and numbers; the rows by column, which takes less room."""
+        """The table as plain lists, dicts and numbers, for a checkpoint. Rows are stored by column to save space."""
         names = list(self.rows[0]) if self.rows else []
         return {"format": self.format.as_dict(), "values": {name: [row[name] for row in self.rows] for name in names}}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> MeasuredTable:
-        """The table that gave `state`."""
+        """The table whose `state_dict` is `state`."""
         values = state["values"]
         rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
         return cls(dataclass_from_dict(TableFormat, state["format"]), rows)

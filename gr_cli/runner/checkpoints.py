@@ -1,4 +1,4 @@
-"""Saving runs that are under way, and going on with them."""
+"""Checkpoints of a run: content, validation, choice of the resume point, and restoring."""
 
 from __future__ import annotations
 
@@ -20,36 +20,50 @@ from gr_cli.training.experiment import Experiment
 from gr_cli.training.learner import Learner
 from gr_cli.training.stages import BEGINNING, ResumePoint
 
-VERSION = 8
+VERSION = 9  # format of checkpoints
 State = dict[str, Any]
 
 
 class SavedState(NamedTuple):
-    """A state from which a run can go on, and which file it is in; there is none for a run that begins."""
+    """A checkpoint from which a run can resume."""
 
     state: State | None = None
+    """Content of the checkpoint; None for the beginning of a run."""
     file: str = ""
+    """Name of its file."""
 
 
-def is_task_end(learner: Learner, place: ResumePoint | None) -> bool:
-    """Whether a state of `place` is one between two tasks, in which no sample of the current task is stored."""
-    return place is not None and place != BEGINNING and place.iteration == 0 and learner.consolidation_schedule is None
+def is_task_end(learner: Learner, resume_point: ResumePoint | None) -> bool:
+    """Whether a checkpoint of `resume_point` is from the end of a task: no sample of a task in training is in it."""
+    return (
+        resume_point is not None
+        and resume_point != BEGINNING
+        and resume_point.iteration == 0
+        and learner.consolidation_schedule is None
+    )
 
 
 def checkpoint_state(
-    experiment: Experiment, learner: Learner, replica: int, place: ResumePoint, losses: Mapping[str, Tensor]
+    experiment: Experiment, learner: Learner, replica: int, resume_point: ResumePoint, losses: Mapping[str, Tensor]
 ) -> State:
-    """All that a run, a replica of `learner`, needs to go on at `place`; `losses` (R, n) are not in its history yet.
+    """The checkpoint of one run of a group.
+
+    Args:
+        experiment: The run.
+        learner: Learner of the group.
+        replica: Index of the run in the group.
+        resume_point: Where training will resume.
+        losses: Losses (R, n) since the last row of the history, by name.
 
     Raises:
-        TrainingError: there are numbers in it that are none.
+        TrainingError: A loss or parameter is not finite.
     """
-    mine = unstack(dict(losses), replica)
-    _check_finite(learner, replica, place, experiment.stages, mine)
-    runs, state = len(learner.random_streams), learner.state_of(replica)
-    if place.stage == len(experiment.stages):
-        # Nothing will be learnt any more, and moments hold faint copies of single samples: they are their gradients.
-        state["optimizers"] = {}
+    pending_losses = unstack(dict(losses), replica)
+    _check_finite(learner, replica, resume_point, experiment.stages, pending_losses)
+    num_runs, learner_state = len(learner.random_streams), learner.state_of(replica)
+    if resume_point.stage == len(experiment.stages):
+        # Training is over, and moments are averages of gradients, which reveal single samples.
+        learner_state["optimizers"] = {}
     return {
         "version": VERSION,
         "identity": experiment.settings.identity,
@@ -57,107 +71,118 @@ def checkpoint_state(
         "spec": asdict(experiment.benchmark.spec),
         "device": learner.device.type,
         "data": experiment.dataset_hash,
-        **place._asdict(),
+        **resume_point._asdict(),
         "stages": len(experiment.stages),
         "metrics": experiment.metrics,
         "training": experiment.training_provenance,
-        "pending_losses": mine,
+        "pending_losses": pending_losses,
         "record": experiment.record.state_dict(),
-        "seconds": {name: value / runs for name, value in learner.clock.seconds.items()},
-        "learner": state,
+        "seconds": {name: value / num_runs for name, value in learner.clock.seconds.items()},
+        "learner": learner_state,
     }
 
 
 def _check_finite(
-    learner: Learner, replica: int, place: ResumePoint, stages: Sequence[Any], losses: Mapping[str, Tensor]
+    learner: Learner, replica: int, resume_point: ResumePoint, stages: Sequence[Any], losses: Mapping[str, Tensor]
 ) -> None:
-    # The place of a stage that is over is the start of the next.
-    stage, iteration = place if place.iteration else (place.stage - 1, stages[place.stage - 1].iterations)
+    stage, iteration = resume_point
+    if iteration == 0:  # the end of the stage before
+        stage, iteration = stage - 1, stages[stage - 1].iterations
     for name, values in losses.items():
-        if not isfinite(last := values.double().sum().item()):
-            raise TrainingError.diverged(f"loss `{name}`", last, stages[stage].task, iteration)
-    if broken := learner.nonfinite_network(replica):
-        raise TrainingError.diverged(f"a parameter of the {broken}", float("nan"), stages[stage].task, iteration)
+        if not isfinite(total := values.double().sum().item()):
+            raise TrainingError.diverged(f"loss `{name}`", total, stages[stage].task, iteration)
+    if network := learner.nonfinite_network(replica):
+        raise TrainingError.diverged(f"a parameter of the {network}", float("nan"), stages[stage].task, iteration)
 
 
 def resumable_states(experiment: Experiment, folder: RunFolder) -> dict[ResumePoint, SavedState]:
-    """The states from which a run can go on, by their places, the newest first; that of a beginning comes last.
+    """The checkpoints from which a run can resume, the newest first; the beginning comes last.
 
-    A damaged state is named on stderr and left out, if that costs one task at most.
+    A damaged checkpoint is reported on stderr and skipped, if no more than one task has to be trained again.
 
     Raises:
-        FolderError: they are damaged, or of another version, configuration or device.
+        FolderError: All are damaged, or one is of another version, configuration, device or data set.
     """
-    found, errors = dict[ResumePoint, SavedState](), list[FolderError]()
+    states, errors = dict[ResumePoint, SavedState](), list[FolderError]()
     for file, state in folder.load_checkpoints().items():
         try:
             if isinstance(state, FolderError):
                 raise state
             check_state(state, experiment, folder)
-            found.setdefault(ResumePoint(state["stage"], state["iteration"]), SavedState(state, file))
+            states.setdefault(ResumePoint(state["stage"], state["iteration"]), SavedState(state, file))
         except FolderError as error:
             errors.append(error)
-    damaged = all(isinstance(why, DamagedCheckpointError) for why in errors)
-    if errors and not found and (folder.has_previous_checkpoint or not damaged):
+    only_damaged = all(isinstance(error, DamagedCheckpointError) for error in errors)
+    if errors and not states and (folder.has_previous_checkpoint or not only_damaged):
         raise errors[0]
-    then = "the run goes on from the state before it" if found else "the run begins again, there is no other state"
-    for why in errors:
-        print_status(f"{str(why).partition(';')[0]}; {then}")
-    places = dict(sorted(found.items(), reverse=True))
-    return places if folder.has_previous_checkpoint else places | {BEGINNING: SavedState()}
+    consequence = (
+        "the run resumes from the checkpoint before it"
+        if states
+        else "the run starts again, there is no other checkpoint"
+    )
+    for skipped in errors:
+        print_status(f"{str(skipped).partition(';')[0]}; {consequence}")
+    newest_first = dict(sorted(states.items(), reverse=True))
+    return newest_first if folder.has_previous_checkpoint else newest_first | {BEGINNING: SavedState()}
 
 
 def check_state(state: State, experiment: Experiment, folder: RunFolder) -> None:
-    """Refuse a state that is not one of this run.
+    """Check that a checkpoint belongs to a run.
 
     Raises:
-        FolderError: it is of another version, configuration, device or data.
+        FolderError: It is of another version, configuration, device or data set.
     """
     check_identity(state, experiment.settings, folder)
-    if state["device"] != (kind := experiment.learner.device.type):
+    if state["device"] != (device := experiment.learner.device.type):
         raise FolderError(
-            f"{folder.path}: was begun on {state['device']}, whose random numbers {kind} does not have; "
-            f"go on there, or use fresh=true"
+            f"{folder.path}: was started on {state['device']}, whose random numbers differ from those of {device}; "
+            f"resume it there, or use fresh=true"
         )
     if state["data"] != experiment.dataset_hash:
         raise FolderError(
-            f"{folder.path}: was begun with other samples or labels than its benchmark has now; "
-            "put back those that were there, or use fresh=true"
+            f"{folder.path}: was started with other samples or labels than its benchmark has now; "
+            "restore them, or use fresh=true"
         )
 
 
 def check_identity(state: State, settings: Settings, folder: RunFolder) -> None:
-    """Refuse a state that is not of the run that `settings` describe.
+    """Check that a checkpoint is of the run that `settings` describe.
 
     Raises:
-        FolderError: it is of another version or configuration.
+        FolderError: It is of another version or configuration.
     """
     if state.get("version") != VERSION:
         raise FolderError(f"{folder.path}: its checkpoint is of another version of this program; use fresh=true")
-    if others := settings.differences(state["config"]):
-        raise FolderError(f"{folder.path}: holds a run of another configuration: {others}; use fresh=true")
+    if differences := settings.differences(state["config"]):
+        raise FolderError(f"{folder.path}: is a run of another configuration: {differences}; use fresh=true")
 
 
-def common_resume_points(places: Sequence[Sequence[ResumePoint]]) -> list[ResumePoint]:
-    """Where each of several runs goes on, from the places of which it has the state, the newest first.
+def common_resume_points(available: Sequence[Sequence[ResumePoint]]) -> list[ResumePoint]:
+    """Choose where each run of a group resumes.
 
-    All at one place, if there is one that all have: what is trained together finds the same only if it stays together.
-    But none begins again for others that have a state, too.
+    All runs resume at one point if there is one that all have: results are reproduced exactly only by the same group.
+    But no run that has a checkpoint starts from the beginning for the sake of the others.
+
+    Args:
+        available: Resume points of each run, the newest first.
+
+    Returns:
+        A resume point for each run.
     """
-    begins = any(mine[0] == BEGINNING for mine in places)
-    for place in places[0]:
-        if all(place in mine for mine in places) and (place != BEGINNING or begins):
-            return [place] * len(places)
-    return [mine[0] for mine in places]
+    one_is_at_beginning = any(points[0] == BEGINNING for points in available)
+    for point in available[0]:
+        if all(point in points for points in available) and (point != BEGINNING or one_is_at_beginning):
+            return [point] * len(available)
+    return [points[0] for points in available]
 
 
 def commit(
-    folder: RunFolder, learner: Learner, origins: Mapping[ResumePoint, SavedState], place: ResumePoint
+    folder: RunFolder, learner: Learner, states: Mapping[ResumePoint, SavedState], resume_point: ResumePoint
 ) -> State | None:
-    """The state of `place`, which is from now on the newest."""
-    state, file = origins[place]
+    """Make the checkpoint of `resume_point` the newest one of the folder, and return it."""
+    state, file = states[resume_point]
     if file == NEXT:
-        current = next((place for place, origin in origins.items() if origin.file == CURRENT), None)
+        current = next((point for point, saved in states.items() if saved.file == CURRENT), None)
         folder.commit_checkpoint(is_task_end(learner, current))
     elif file == PREVIOUS:
         folder.restore_checkpoint()
@@ -167,7 +192,17 @@ def commit(
 
 
 def restore(learner: Learner, task: int, samples: SamplePass, states: Sequence[State]) -> PendingLosses:
-    """Bring a learner to where `states` were written, in `task`; the losses since the last row of the history."""
+    """Load checkpoints of all runs of a group into its learner.
+
+    Args:
+        learner: Learner of the group.
+        task: Task in training, from 0.
+        samples: Training samples of that task.
+        states: Checkpoint of each run.
+
+    Returns:
+        Losses since the last row of the history.
+    """
     learner.load_states([state["learner"] for state in states], task, samples)
     learner.clock.seconds = {name: value * len(states) for name, value in states[0]["seconds"].items()}
     losses = stack_states([state["pending_losses"] for state in states], learner.device)

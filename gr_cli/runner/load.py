@@ -1,4 +1,4 @@
-"""A run, loaded from its folder into Python."""
+"""Load a run from its folder: configuration, accuracy matrix and networks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ from gr_cli.training.build import build_learner
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run as it was left. `matrix` has a row per training and a column per task; networks are in evaluation mode."""
+    """A loaded run. Networks are on the CPU and in evaluation mode.
+
+    Attributes:
+        config: Configuration.
+        matrix: Test accuracy in [0, 1]: a row per training, a column per task; None where a task was not evaluated.
+        solver: The classifier, a `torch.nn.Module`.
+        generator: The generator that replay samples from; None without a generator.
+    """
 
     config: dict[str, Any]
     matrix: list[list[float | None]]
@@ -29,20 +36,23 @@ class LoadedRun:
 
 
 def load_run(folder: str | Path, trust: str | Collection[str] = ()) -> LoadedRun:
-    """Configuration, accuracy matrix, solver and generator (None if there was none) of the run in `folder`.
+    """Load a run from its folder.
 
-    `trust`: dotted names of components, or packages of them, that are not of this program and may be imported.
+    Args:
+        folder: Folder of the run. It need not be finished; its newest checkpoint is loaded.
+        trust: Dotted names of components, or of packages that contain them, that may be imported although they are not
+            part of this program.
 
     Raises:
-        FolderError: there is no run, no checkpoint yet, one that is damaged or of another run, or it names code that is
-            not trusted.
+        FolderError: There is no run, no checkpoint, a damaged one or one of another run, or the folder names code that
+            is not trusted.
     """
 
-    trust = [trust] if isinstance(trust, str) else trust  # else each of its letters would be trusted
+    trust = [trust] if isinstance(trust, str) else trust  # a string is a collection of its letters
     settings, run = stored_settings(Path(folder), trust), RunFolder(Path(folder))
     saved = run.load_checkpoint()
     if saved is None:
-        raise FolderError(f"{folder}: holds no checkpoint yet; go on with gr-run resume={folder}")
+        raise FolderError(f"{folder}: has no checkpoint yet; resume it with gr-run resume={folder}")
     check_identity(saved, settings, run)
     check_unchanged(run.path)
     spec = SampleSpec(**saved["spec"])

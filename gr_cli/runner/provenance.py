@@ -1,4 +1,4 @@
-"""What a run says of itself: how it was asked for, on what it runs, and with which others it is trained."""
+"""Provenance of a run, written to status.json: command, data, device, and how it is trained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gr_cli.config.settings import flatten, short_hash
 from gr_cli.results.folder import HEARTBEAT_SECONDS
 from gr_cli.training.experiment import Experiment
 
-# Environment variables that let libraries of matrix products use other instructions than the processor has.
+# Environment variables by which matrix libraries use fewer instructions than the processor has.
 _INSTRUCTION_SET_VARIABLES = (
     "ATEN_CPU_CAPABILITY",
     "MKL_ENABLE_INSTRUCTIONS",
@@ -28,7 +28,7 @@ _INSTRUCTION_SET_VARIABLES = (
 
 
 def provenance(experiment: Experiment) -> dict[str, Any]:
-    """What status.json says of a run, but for its state and how it is trained."""
+    """Fields of status.json that don't depend on how the run is trained."""
     settings, learner = experiment.settings, experiment.learner
     device = learner.device
     return {
@@ -37,7 +37,7 @@ def provenance(experiment: Experiment) -> dict[str, Any]:
         "choices": settings.choices,
         "overrides": list(settings.overrides),
         "command": shlex.join(["gr-run", *settings.overrides]),
-        "directory": str(Path.cwd()),  # where relative paths begin
+        "directory": str(Path.cwd()),  # relative paths of the settings start there
         "data": experiment.dataset_hash,
         "stores_raw_samples": learner.strategy.stores_raw_samples,
         "heartbeat_seconds": HEARTBEAT_SECONDS,
@@ -45,37 +45,54 @@ def provenance(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def training_provenance(experiments: Sequence[Experiment], place: int) -> dict[str, Any]:
-    """How the run at `place` among those trained together is trained: all that its last digits depend on."""
-    found = {
+def training_provenance(experiments: Sequence[Experiment], index: int) -> dict[str, Any]:
+    """How a run is trained: all that the last digits of its results depend on.
+
+    Args:
+        experiments: The runs of the group.
+        index: Which of them it is.
+
+    Returns:
+        mode (`alone` or `batched`), width, threads, processor; and for a group `program`, with the settings in which
+        each of its jobs differs from the run.
+    """
+    fields: dict[str, Any] = {
         "mode": "alone" if len(experiments) == 1 else "batched",
         "width": len(experiments),
         "threads": experiments[0].threads,
         "processor": processor(),
     }
     if len(experiments) == 1:
-        return found
+        return fields
     jobs = [experiment.settings for experiment in experiments]
-    mine = flatten(jobs[place].config)
-    others = [{name: value for name, value in flatten(job.config).items() if mine.get(name) != value} for job in jobs]
-    name = short_hash([f"{job.seed}-{job.identity}" for job in jobs])
-    return found | {"program": {"id": name, "place": place, "size": len(jobs), "jobs": others}}
+    own = flatten(jobs[index].config)
+    differences = [
+        {name: value for name, value in flatten(job.config).items() if own.get(name) != value} for job in jobs
+    ]
+    program_id = short_hash([f"{job.seed}-{job.identity}" for job in jobs])
+    return fields | {"program": {"id": program_id, "index": index, "size": len(jobs), "jobs": differences}}
 
 
-def merge_training_provenance(before: dict[str, Any] | None, now: dict[str, Any], over: bool) -> dict[str, Any]:
-    """How a run is trained that was trained as `before` says, and goes on as `now`, if it is not `over`."""
+def merge_training_provenance(before: dict[str, Any] | None, now: dict[str, Any], finished: bool) -> dict[str, Any]:
+    """Training provenance of a resumed run.
+
+    Args:
+        before: Provenance in the checkpoint; None for a new run.
+        now: Provenance of the training that follows.
+        finished: Whether no training follows.
+    """
     if before is None or before == now:
         return now
-    if over:
+    if finished:
         return before
     mode = before["mode"] if before["mode"].endswith(now["mode"]) else f"{before['mode']}, then {now['mode']}"
-    # Trained in two ways: no one program repeats it.
+    # Without a width: `verify` can't repeat a run that was trained in two ways exactly.
     return {**now, "mode": mode, "width": None}
 
 
 @lru_cache(maxsize=1)
 def processor() -> dict[str, str]:
-    """The processor, and the instructions that are used of it."""
+    """Name of the processor, the instruction set that torch uses, and variables that restrict it."""
     name = platform.processor() or platform.machine()
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""The pictures that a run leaves. One that can't be drawn is left out, which is told: the run goes on."""
+"""Figures of a run. A figure that can't be drawn is skipped with a message; it doesn't end the run."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ def _skipping_failed_figure(folder: RunFolder) -> Iterator[None]:
     except GrError:
         raise
     except Exception as error:
-        print_status(f"{folder.path}: a picture can't be drawn, and is left out ({type(error).__name__}: {error})")
+        print_status(f"{folder.path}: a figure can't be drawn and is skipped ({type(error).__name__}: {error})")
 
 
 def draw_samples(experiment: Experiment, learner: Learner, replica: int, folder: RunFolder, task: int) -> None:
-    """A grid of what the generator of a run, a replica of `learner`, dreams after `task`, if these can be drawn."""
+    """Draw samples that the generator of a replica generates after `task` (from 0), if they have a preview."""
     if learner.generators is None or not experiment.benchmark.spec.has_preview:
         return
     with _skipping_failed_figure(folder):
         from gr_cli.results import figures
 
         generator = learner.strategy.sampling_generator(replica, learner.generators.modules[replica])
-        draws = learner.random_streams[replica]
-        x = generator.generate(NUM_SAMPLES_DRAWN, generator=draws.generator(StreamNames.SAMPLE_PICTURES, task))
-        title = f"{NUM_SAMPLES_DRAWN} samples that the generator dreams after task {task}"
+        streams = learner.random_streams[replica]
+        x = generator.generate(NUM_SAMPLES_DRAWN, generator=streams.generator(StreamNames.SAMPLE_PICTURES, task))
+        title = f"{NUM_SAMPLES_DRAWN} generated samples after task {task}"
         spec = experiment.benchmark.spec
-        figures.draw_sample_sheet(spec.preview(x), title, folder.figures / f"samples_task_{task}.png", names=spec.names)
+        figures.draw_sample_sheet(spec.preview(x), title, folder.sample_figure(task), names=spec.names)
 
 
 def draw_matrix(experiment: Experiment, folder: RunFolder) -> None:
-    """The accuracy matrix as a heat map, and as curves."""
+    """Draw the accuracy matrix as a heat map and as curves."""
     with _skipping_failed_figure(folder):
         from gr_cli.results import figures
 

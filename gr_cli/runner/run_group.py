@@ -1,4 +1,4 @@
-"""Runs that are trained together, as one program."""
+"""A group of runs that one learner trains together."""
 
 from __future__ import annotations
 
@@ -20,34 +20,56 @@ from gr_cli.training.stages import ResumePoint
 
 @dataclass
 class Run:
-    """One run under way: what it is, where it is kept, from where it can go on, why it failed if it did, and what
-    is measured in it."""
+    """One run of a group.
+
+    Attributes:
+        experiment: Settings, benchmark, stages and record.
+        folder: Folder of the run, locked.
+        status: Writer of its status.json.
+        states: Checkpoints from which it can resume; emptied when it does.
+        saved: Resume point of the newest checkpoint in the folder.
+        failure: Error that ended the run, if any.
+        evaluations: Evaluations after each task.
+    """
 
     experiment: Experiment
     folder: RunFolder
     status: StatusWriter
     states: dict[ResumePoint, checkpoints.SavedState]
-    saved: ResumePoint | None = None  # of the newest state in its folder
+    saved: ResumePoint | None = None
     failure: GrError | None = None
     evaluations: Sequence[Evaluation] = ()
 
 
 @dataclass
 class RunGroup:
-    """Runs that are trained together by one learner; usually there is one. A run that fails leaves the others alone."""
+    """Runs that one learner trains as replicas, often a single one. The failure of a run doesn't end the others.
+
+    Attributes:
+        runs: The runs, in the order of the replicas.
+        learner: Their learner.
+        observers: Notified of what happens.
+        is_single: Whether only one run was requested; the caller reports its failure then.
+    """
 
     runs: list[Run]
     learner: Learner
     observers: RunObserver
-    is_single: bool  # else a failure is told at once, and not by whoever wanted the run
+    is_single: bool
 
     @property
     def active(self) -> list[tuple[int, Run]]:
-        """The runs that have not failed, with their places among the replicas."""
+        """Replica index and run, for the runs that have not failed."""
         return [(i, run) for i, run in enumerate(self.runs) if run.failure is None]
 
     def measure(self, after_task: int, iteration: int, task_finished: bool) -> None:
-        """Let the evaluations of each run look at it; `after_task` -1 is before any training."""
+        """Run the evaluations of each active run.
+
+        Args:
+            after_task: Task in training, from 0; -1 before any training.
+            iteration: Iterations of it that are done.
+            task_finished: Whether its training is over.
+        """
         self.for_each_active(
             lambda i, run: run_evaluations(
                 run.evaluations,
@@ -57,17 +79,21 @@ class RunGroup:
 
     @property
     def folders(self) -> list[Path]:
-        """Where the runs are kept."""
+        """Folders of the runs."""
         return [run.folder.path for run in self.runs]
 
     def interrupted(self) -> Interrupted:
-        """What to raise when all have saved their state because they were asked to stop."""
+        """The exception that ends the group after a stop request."""
         return Interrupted(self.folders, untrusted_names(self.runs[0].experiment.settings.config))
 
     def fail(self, run: Run, error: GrError) -> None:
-        """Take note that a run failed; if it was the last one, that is the end of all."""
+        """Mark a run as failed.
+
+        Raises:
+            GrError: No run of the group is active any more.
+        """
         if isinstance(error, TrainingError) and run.folder.has_checkpoint:
-            error = TrainingError(f"{error}; the last good state is kept in {run.folder.path}")
+            error = TrainingError(f"{error}; the last checkpoint before that is in {run.folder.path}")
         run.failure = error
         if len(self.runs) > 1:
             run.status.write_end(error)
@@ -77,7 +103,7 @@ class RunGroup:
             raise error
 
     def for_each_active(self, action: Callable[[int, Run], object]) -> None:
-        """`do` for each run that is still going, with its place among the replicas."""
+        """Call `action` with replica index and run for each active run; an error marks the run as failed."""
         for i, run in self.active:
             try:
                 action(i, run)

@@ -1,4 +1,4 @@
-"""What a run that is over had found, read from its folder."""
+"""The stored result of a finished run; damaged files of its folder are rewritten."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from gr_cli.training.experiment import dataset_hash_of
 
 
 def stored_result(settings: Settings, folder: RunFolder) -> Result | None:
-    """What the run of `settings` found, if it is over; None if it has to begin or to go on.
+    """Result of the run of `settings` if it is finished; None if it must be started or resumed.
 
-    It is over if its state is that of the end, whatever status.json says. Tables that are not those of its state are
-    written anew.
+    A run is finished if its status says so and its checkpoint is of the end. Tables that differ from those of the
+    checkpoint are rewritten.
 
     Raises:
-        FolderError: its state is gone or damaged, or is of another run; or status.json is damaged.
-        WriteError: a table can't be written.
+        FolderError: The checkpoint is missing, damaged or of another run, or status.json is damaged.
+        WriteError: A table can't be written.
     """
     if (folder.status() or {}).get("state") != "finished":
         return None
     saved = folder.load_checkpoint()
     if saved is None:
-        raise FolderError(f"{folder.path}: is finished, but its checkpoint is gone; use fresh=true")
+        raise FolderError(f"{folder.path}: is finished, but its checkpoint is missing; use fresh=true")
     check_identity(saved, settings, folder)
-    stage, stages = saved["stage"], saved["stages"]
-    if stage < stages:
+    stage, num_stages = saved["stage"], saved["stages"]
+    if stage < num_stages:
         print_status(
             f"{folder.path}: its status.json says that it is finished, but its checkpoint has learned {stage} of "
-            f"{stages} tasks; the run continues"
+            f"{num_stages} tasks; the run continues"
         )
         return None
     record = Record.from_state(saved["record"])
@@ -46,7 +46,7 @@ def stored_result(settings: Settings, folder: RunFolder) -> Result | None:
 
 
 def _rewrite_damaged_files(settings: Settings, folder: RunFolder, record: Record, saved: Mapping[str, Any]) -> None:
-    """Write the tables and the configuration anew that were damaged, changed or removed."""
+    """Rewrite tables and config.yaml from the checkpoint `saved` if one was damaged, changed or removed."""
     changed, status = folder.changed_tables(record, saved["metrics"]), folder.status() or {}
     folder.check_status_checksum(status)
     with suppress(OSError, ValueError, FolderError):
@@ -57,14 +57,15 @@ def _rewrite_damaged_files(settings: Settings, folder: RunFolder, record: Record
         folder.write_config(replace(settings, config=saved["config"]).as_yaml())
         folder.write_tables(record, saved["metrics"])
         folder.write_status(status)
-    what = ", ".join(changed) or "config.yaml"
-    print_status(f"{folder.path}: {what} had been damaged or changed; written anew from the run's state")
+    names = ", ".join(changed) or "config.yaml"
+    print_status(f"{folder.path}: {names} had been damaged or changed; rewritten from the checkpoint")
 
 
-def _warn_if_data_changed(settings: Settings, folder: RunFolder, learnt: str) -> None:
-    """Say so, if a finished run learnt something else than what its benchmark holds now. It may be gone, too."""
+def _warn_if_data_changed(settings: Settings, folder: RunFolder, trained_hash: str) -> None:
+    """Warn if the data set differs from the one the run was trained on; a missing data set is no error."""
     with suppress(GrError):
-        if learnt != dataset_hash_of(replace(settings, config=settings.config | {"download": False})):
+        if trained_hash != dataset_hash_of(replace(settings, config=settings.config | {"download": False})):
             print_status(
-                f"{folder.path}: learnt other samples or labels than its benchmark has now; fresh=true learns these"
+                f"{folder.path}: was trained on other samples or labels than its benchmark has now; "
+                "fresh=true trains on these"
             )

@@ -1,4 +1,4 @@
-"""A run repeated elsewhere: does it come out the same?"""
+"""Verify a finished run: repeat it in a temporary folder and compare the tables."""
 
 from __future__ import annotations
 
@@ -24,126 +24,135 @@ from gr_cli.runner.run import run_together
 from gr_cli.system.reading import MAX_TABLE_BYTES, read_text
 from gr_cli.training.observer import RunObserver
 
-# What status.json says that may explain a difference.
+# Fields of status.json that may explain a difference.
 _EXPLAINING_FIELDS = ("data", "versions", "device", "threads", "commit", "mode", "processor")
-SAME, DIFFERENT, UNDECIDED = 0, 1, 3
+SAME, DIFFERENT, UNDECIDED = 0, 1, 3  # exit codes
 
 
 @dataclass(frozen=True)
 class VerificationResult:
-    """`code`: SAME, DIFFERENT, or UNDECIDED where the run can't be repeated exactly here; and what there is to say."""
+    """Outcome of a verification."""
 
     exit_code: int
+    """SAME, DIFFERENT, or UNDECIDED if the run can't be repeated exactly on this machine."""
     lines: list[str]
+    """A line per table, and the conclusion."""
 
 
-def verify(path: Path, view: RunObserver, trust: Collection[str] = ()) -> VerificationResult:
-    """Repeat the finished run in `path` in a folder that is thrown away, as it was trained: with so many threads, and
-    in a program with the same other runs. All tables but those of the clock must be equal byte for byte.
+def verify(path: Path, observer: RunObserver, trust: Collection[str] = ()) -> VerificationResult:
+    """Repeat a finished run in a temporary folder and compare the tables, except timing.csv, byte for byte.
 
-    Where it can't be trained so here (another processor, other versions, too little memory), the verdict on tables that
-    differ is how far they do.
+    The run is repeated as it was trained: with the same number of threads, and in a group with the same other runs.
+    If that is impossible here (another processor, other versions, too little memory), tables that differ only in
+    numbers are undecided, and the largest difference is reported.
+
+    Args:
+        path: Folder of the run.
+        observer: Notified of what happens.
+        trust: Dotted names of components outside this program that may be imported.
 
     Raises:
-        FolderError: there is no run in `path`, it is not finished, or its state is damaged.
+        FolderError: There is no run in `path`, it is not finished, or its checkpoint is damaged.
     """
     settings, folder = stored_settings(path, trust), RunFolder(path)
     trained = _training_provenance(settings, folder)
-    with TemporaryDirectory(prefix="gr-verify-") as place:
-        jobs, number = _runs_of_program(settings, trained, folder, trust)
+    with TemporaryDirectory(prefix="gr-verify-") as temporary:
+        jobs, index = _runs_of_program(settings, trained, folder, trust)
         obstacles = [] if trained["width"] else [f"it was trained in more than one way ({trained['mode']})"]
-        again, more = _repeat(jobs, number, Path(place), path.resolve().name, view)
-        obstacles += more
-        before, now = folder.status() or {}, again.status() or {}
+        repeated, more_obstacles = _repeat(jobs, index, Path(temporary), path.resolve().name, observer)
+        obstacles += more_obstacles
+        before, now = folder.status() or {}, repeated.status() or {}
         obstacles += _environment_differences(before | trained, now)
-        names = dict.fromkeys(again.result_files())
-        with suppress(OSError, ValueError):  # what describes its tables may be damaged, too
+        names = dict.fromkeys(repeated.result_files())
+        with suppress(OSError, ValueError):  # tables.json of the run may be damaged
             names |= dict.fromkeys(folder.result_files())
-        found = {name: _compare_tables(path / name, again.path / name) for name in names}
-        lines = [f"{name}: {what or 'the same byte for byte'}" for name, (what, _) in found.items()]
-    furthest = max(deviation for _, deviation in found.values())
-    if not any(what for what, _ in found.values()):
-        return VerificationResult(SAME, [*lines, "verified: all tables come out the same"])
-    if obstacles and furthest < inf:
+        comparisons = {name: _compare_tables(path / name, repeated.path / name) for name in names}
+        lines = [f"{name}: {difference or 'the same byte for byte'}" for name, (difference, _) in comparisons.items()]
+    deviation = max(deviation for _, deviation in comparisons.values())
+    if not any(difference for difference, _ in comparisons.values()):
+        return VerificationResult(SAME, [*lines, "verified: all tables are the same"])
+    if obstacles and deviation < inf:
         return VerificationResult(
-            UNDECIDED, [*lines, f"agrees within {furthest:.6g}; not repeated exactly: {obstacles[0]}"]
+            UNDECIDED, [*lines, f"agrees within {deviation:.6g}; not repeated exactly: {obstacles[0]}"]
         )
     return VerificationResult(DIFFERENT, [*lines, "NOT the same" + _possible_causes(before | trained, now)])
 
 
 def _training_provenance(settings: Settings, folder: RunFolder) -> dict[str, Any]:
-    """How a run was trained, as its state says.
+    """Training provenance of a finished run, from its checkpoint.
 
     Raises:
-        FolderError: it is not finished, or its state is damaged or of another run.
+        FolderError: The run is not finished, or its checkpoint is damaged or of another run.
     """
     state, saved = folder.state(), folder.load_checkpoint()
     if saved is not None:
         check_identity(saved, settings, folder)
     if saved is None or state != "finished" or saved.get("stage", 0) < saved.get("stages", 1):
-        what = "its state is not that of the end" if state == "finished" else f"it is {state}"
-        raise FolderError(f"{folder.path}: can't be verified, {what}; finish it with resume={folder.path}")
-    trained: dict[str, Any] = saved.get("training", {})
-    return trained
+        reason = "its checkpoint is not from the end" if state == "finished" else f"it is {state}"
+        raise FolderError(f"{folder.path}: can't be verified, {reason}; finish it with resume={folder.path}")
+    provenance: dict[str, Any] = saved.get("training", {})
+    return provenance
 
 
 def _runs_of_program(
     settings: Settings, trained: Mapping[str, Any], folder: RunFolder, trust: Collection[str]
 ) -> tuple[list[Settings], int]:
-    """The runs that were trained as one with a run, and which of them it is. They are checked as its own settings are.
+    """Settings of the runs that were trained together with a run, validated as its own, and its index among them.
 
     Raises:
-        FolderError: they can't be read, or name code that is not trusted.
+        FolderError: They are malformed, or name code that is not trusted.
     """
     try:
         program = trained.get("program") if trained["width"] else None
-        differences, place = ([{}], 0) if program is None else (program["jobs"], program["place"])
-        jobs = [_with_values(settings, {"threads": trained["threads"], **differs}) for differs in differences]
+        all_differences, index = ([{}], 0) if program is None else (program["jobs"], program["index"])
+        jobs = [_with_values(settings, {"threads": trained["threads"], **values}) for values in all_differences]
         for job in jobs:
             check_trust(folder.path, foreign_targets(job.config), trust)
-        checked = [Settings.validated(job.config, job.choices, job.overrides) for job in jobs]
-        if differences[place]:
+        validated = [Settings.validated(job.config, job.choices, job.overrides) for job in jobs]
+        if all_differences[index]:
             raise ValueError("the run differs from itself")
     except (ConfigError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise FolderError(f"{folder.path}: can't be verified, its state does not say how it was trained") from error
-    return checked, place
+        raise FolderError(
+            f"{folder.path}: can't be verified, its checkpoint does not say how it was trained"
+        ) from error
+    return validated, index
 
 
 def _repeat(
-    jobs: Sequence[Settings], place: int, home: Path, name: str, view: RunObserver
+    jobs: Sequence[Settings], index: int, parent: Path, name: str, observer: RunObserver
 ) -> tuple[RunFolder, list[str]]:
-    """The run trained again below `home`, and why not exactly as it was, if so."""
+    """Train the run again below `parent`; return its folder and the obstacles to an exact repetition."""
     try:
-        return _repeat_in(jobs, place, home / "as it was" / name, view), []
+        return _repeat_in(jobs, index, parent / "together" / name, observer), []
     except (OutOfMemoryError, SizeError) as error:
         if len(jobs) == 1:
             raise
         obstacle = f"a program of {len(jobs)} runs does not fit here ({error})"
-    return _repeat_in([jobs[place]], 0, home / "alone" / name, view), [obstacle]
+    return _repeat_in([jobs[index]], 0, parent / "alone" / name, observer), [obstacle]
 
 
-def _repeat_in(jobs: Sequence[Settings], place: int, path: Path, view: RunObserver) -> RunFolder:
-    folders = [RunFolder(path.with_name(f"{path.name}-{i}") if i != place else path) for i in range(len(jobs))]
-    outcome = run_together(jobs, folders, view)[place]
+def _repeat_in(jobs: Sequence[Settings], index: int, path: Path, observer: RunObserver) -> RunFolder:
+    folders = [RunFolder(path.with_name(f"{path.name}-{i}") if i != index else path) for i in range(len(jobs))]
+    outcome = run_together(jobs, folders, observer)[index]
     if isinstance(outcome, GrError):
         raise outcome
-    return folders[place]
+    return folders[index]
 
 
-def _with_values(settings: Settings, differs: Mapping[str, Any]) -> Settings:
-    """`settings` with other values, by dotted name."""
+def _with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """`settings` with other values, given by dotted name."""
     config = copy.deepcopy(settings.config)
-    for name, value in differs.items():
-        *groups, leaf = name.split(".")
+    for name, value in values.items():
+        *parents, key = name.split(".")
         node = config
-        for group in groups:
-            node = node[group]
-        node[leaf] = value
+        for parent in parents:
+            node = node[parent]
+        node[key] = value
     return replace(settings, config=config)
 
 
 def _environment_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Why the same arithmetic may round otherwise here."""
+    """Differences of processor, device and torch, with which the same arithmetic may round differently."""
     versions = [status.get("versions", {}).get("torch") for status in (before, now)]
     pairs = {
         "processor": (before["processor"], processor()),
@@ -158,37 +167,41 @@ def _as_text(value: Any) -> str:
 
 
 def _possible_causes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What may explain a difference."""
+    """Changed fields of the status that may explain a difference, as the end of a sentence."""
     was, here = (flatten({name: status.get(name) for name in _EXPLAINING_FIELDS}) for status in (before, now))
-    other = [
+    changes = [
         f"{name} was {was.get(name)} and is {value}"
         for name, value in here.items()
         if was.get(name) not in (None, value)
     ]
-    return f"; what else differs: {', '.join(other)}" if other else ""
+    return f"; what else differs: {', '.join(changes)}" if changes else ""
 
 
-def _compare_tables(one: Path, other: Path) -> tuple[str, float]:
-    """Where two tables differ first, empty if they are the same byte for byte; and by how much numbers in them differ,
-    inf if they differ in anything else."""
-    if not (one.exists() and other.exists()):
-        return ("is missing" if other.exists() else "is there, and does not come out again"), inf
+def _compare_tables(stored: Path, repeated: Path) -> tuple[str, float]:
+    """Compare two CSV files.
+
+    Returns:
+        The first difference in words, empty if they are the same byte for byte; and the largest difference of two
+        numbers, inf if anything but numbers differs.
+    """
+    if not (stored.exists() and repeated.exists()):
+        return ("is missing" if repeated.exists() else "exists, but the repeated run does not write it"), inf
     try:
-        mine, theirs = read_text(one, MAX_TABLE_BYTES), read_text(other, MAX_TABLE_BYTES)
+        stored_text, repeated_text = read_text(stored, MAX_TABLE_BYTES), read_text(repeated, MAX_TABLE_BYTES)
     except (OSError, ValueError) as error:
         return f"can't be read ({error})", inf
-    if mine == theirs:
+    if stored_text == repeated_text:
         return "", 0.0
-    deviation = _max_deviation(mine, theirs)
+    deviation = _max_deviation(stored_text, repeated_text)
     by = f" (by {deviation:.6g} at most)" if deviation < inf else ""
-    for number, (a, b) in enumerate(zip_longest(mine.splitlines(), theirs.splitlines()), 1):
-        if a != b:
-            return f"differs from row {number} on{by}: {a or 'nothing'} there, {b or 'nothing'} here", deviation
-    return "differs in form, not in content", inf
+    for number, (there, here) in enumerate(zip_longest(stored_text.splitlines(), repeated_text.splitlines()), 1):
+        if there != here:
+            return f"differs from row {number} on{by}: {there or 'nothing'} there, {here or 'nothing'} here", deviation
+    return "differs in line ends only", inf
 
 
 def _max_deviation(one: str, other: str) -> float:
-    """The largest difference of two numbers at the same place in two tables; inf where anything else differs."""
+    """Largest difference of two numbers in the same cell of two tables; inf if anything but numbers differs."""
     tables = [list(csv.reader(text.splitlines())) for text in (one, other)]
     if [len(row) for row in tables[0]] != [len(row) for row in tables[1]]:
         return inf
@@ -198,7 +211,7 @@ def _max_deviation(one: str, other: str) -> float:
 
 def _absolute_difference(one: str, other: str) -> float:
     try:
-        found = abs(float(one) - float(other))
+        difference = abs(float(one) - float(other))
     except ValueError:
         return inf
-    return found if isfinite(found) else inf
+    return difference if isfinite(difference) else inf

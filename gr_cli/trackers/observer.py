@@ -188,7 +188,7 @@ class _TrackedRun:
                 metrics = merge(metrics, axis.table_metrics(table.format, table.rows, sent.table_rows.get(name, 0)))
                 sent.table_rows[name] = max(sent.table_rows.get(name, 0), len(table.rows))
         for task in finished_tasks[sent.num_images :]:
-            figure, end = self._folder.figures / f"samples_task_{task}.png", axis.task_ends[task]
+            figure, end = self._folder.sample_figure(task), axis.task_ends[task]
             self.logger.log_metrics({step: metrics.pop(step) for step in list(metrics) if step <= end})
             if figure.exists():
                 self.logger.log_image("samples", figure, end)

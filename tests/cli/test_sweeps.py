@@ -119,7 +119,7 @@ def test_a_damaged_run_fails_alone_in_processes(finished):
     words = ("-m", *TINY, "seed=0,1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     done = subprocess.run([sys.executable, "-m", "gr_cli", *words], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "its checkpoint is gone" in done.stderr and "1 of 3 runs did not finish" in done.stderr
+    assert "its checkpoint is missing" in done.stderr and "1 of 3 runs did not finish" in done.stderr
     assert list(states().values()) == ["finished"] * 3
 
 

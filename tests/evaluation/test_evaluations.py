@@ -80,7 +80,7 @@ def test_verify_reports_a_removed_evaluation(gr_run, confidence, monkeypatch):
     others = [evaluation for evaluation in base.evaluation_classes() if evaluation is not confidence]
     monkeypatch.setattr(base, "evaluation_classes", lambda: others)
     code, out, _ = gr_run(f"verify={only_run()}")
-    assert code == 1 and "confidence.csv: is there, and does not come out again" in out
+    assert code == 1 and "confidence.csv: exists, but the repeated run does not write it" in out
 
 
 def test_metric_is_the_value_of_the_last_row_with_its_unit(gr_run, confidence):

@@ -206,7 +206,7 @@ API: Table = {
         ("must be one of", configured(optimizer={"type": "adan"})),
     ],
     "results/stored_config.py": [
-        ("is of a ContinualTrainer", loaded_from_a_trainer),
+        ("is the folder of a ContinualTrainer", loaded_from_a_trainer),
     ],
     "training/solver_checks.py": [
         ("must be as in the first task", changed(lambda model: model.double())),

@@ -35,7 +35,7 @@ REPORT: Table = {
         )
     ],
     "results/discovery.py": [
-        ("is no folder; name folders of runs", reported("nowhere")),
+        ("is not a folder; name folders of runs", reported("nowhere")),
         ("no run here (no status.json)", reported("empty", harm=lambda folder: Path("empty").mkdir())),
     ],
     "report/tables.py": [

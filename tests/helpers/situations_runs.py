@@ -214,7 +214,7 @@ RUNS: Table = {
         ("loss `{}`", no_number),
         ("a parameter of the", a_broken_network),
         ("is of another version", going_on(checkpoint_with(version=1))),
-        ("holds a run of another configuration", going_on(config_with("optimizer.lr", 0.5), "resume")),
+        ("is a run of another configuration", going_on(config_with("optimizer.lr", 0.5), "resume")),
         ("whose random numbers", going_on(checkpoint_with(device="cuda"))),
         ("other samples or labels than its benchmark has now", going_on(checkpoint_with(data="others"))),
     ],
@@ -223,9 +223,9 @@ RUNS: Table = {
         ("of its parts could not be read", of_a_folder("audit", file("export.pt", "no tensors"))),
         ("_job", interrupted("-m", "seed=0,1"), "interrupted; repeat the command"),
     ],
-    "runner/group.py": [
-        ("Cohort.interrupted", interrupted(), "interrupted; resume with: gr-run resume=outputs/"),
-        ("the last good state is kept in", a_broken_network),
+    "runner/run_group.py": [
+        ("RunGroup.interrupted", interrupted(), "interrupted; resume with: gr-run resume=outputs/"),
+        ("the last checkpoint before that is in", a_broken_network),
     ],
     "system/files.py": [
         ("free disk space, and repeat the command", writing_fails(errno.ENOSPC)),
@@ -235,23 +235,23 @@ RUNS: Table = {
         ("can't be created", no_folder_can_be_made("inspect=true")),
     ],
     "results/folder.py": [
-        ("is running this very run", a_folder_that_is_taken),
+        ("is training this run", a_folder_that_is_taken),
         ("leads out of the folder of this run", going_on(figures_elsewhere)),
-        ("can't be held ({}); remove its {}", going_on(a_lock_elsewhere)),
-        ("nothing was changed; fresh=true runs beside it", going_on(file("status.json", "{"))),
+        ("can't be locked ({}); remove its {}", going_on(a_lock_elsewhere)),
+        ("nothing was changed; fresh=true starts a new run in another folder", going_on(file("status.json", "{"))),
         ("is damaged ({}); the run's command", of_a_folder("audit", file("checkpoint.pt", "garbage"))),
         ("was damaged or changed since the run wrote it; remove", a_status_that_was_changed),
         ("since the run wrote it; the run's command", lambda h: RunFolder(h.over()).check_file("metrics.csv", {})),
-        ("see to it that it may be read", going_on_with_a_checkpoint_that_may_not_be_read),
+        ("make it readable", going_on_with_a_checkpoint_that_may_not_be_read),
     ],
     "results/stored_config.py": [
-        ("holds no run", mistake("resume=nowhere")),
-        ("_refused", of_a_folder("resume", config_with("threads", 10**6)), "config.yaml: threads=1000000: must be"),
+        ("is not the folder of a run", mistake("resume=nowhere")),
+        ("_as_folder_error", of_a_folder("resume", config_with("threads", 10**6)), "config.yaml: threads=1000000: must"),
         ("is not the configuration of a run", of_a_folder("resume", file("config.yaml", "[1]"))),
-        ("names code that is not of this program", of_a_folder("resume", config_with("model._target_", "os.system"))),
+        ("code that is not part of this program", of_a_folder("resume", config_with("model._target_", "os.system"))),
     ],
     "runner/load.py": [
-        ("holds no checkpoint yet", lambda hands: without_checkpoint(folder := hands.over()) or load_run(folder)),
+        ("has no checkpoint yet", lambda hands: without_checkpoint(folder := hands.over()) or load_run(folder)),
     ],
     "results/history.py": [
         ("loss `{}`", typed("strategy=finetune optimizer=sgd optimizer.lr=1e30 train.iterations=3 log.every=1")),
@@ -260,8 +260,8 @@ RUNS: Table = {
         ("has settings of its own", of_a_folder("resume", config_with("train", 3))),
         ("is in an unknown user's home folder", of_a_folder("resume", config_with("data_root", "~no_such_user/x"))),
     ],
-    "runner/finished.py": [
-        ("its checkpoint is gone", lambda hands: without_checkpoint(hands.over()) or hands.again()),
+    "runner/stored_result.py": [
+        ("its checkpoint is missing", lambda hands: without_checkpoint(hands.over()) or hands.again()),
     ],
     "trackers/trust.py": [
         ("names {} as where the run is tracked", going_on(config_with("tracker", ELSEWHERE), "resume")),

@@ -72,7 +72,7 @@ def written(tmp_path_factory):
     for task in range(TASKS):
         figures.draw_sample_sheet(
             SampleSpec(image.shape[1:]).preview(torch.from_numpy(image)),
-            "dreams",
+            "generated samples",
             groups[2][0] / "figures" / f"samples_task_{task}.png",
         )
     path = root.parent / "page.html"
@@ -118,7 +118,7 @@ def test_the_table_is_that_of_the_csv_files(written):
         mean, sem, half, n = statistics(accuracy)
         assert row["n"] == (f"{n}" if n == 3 else f"{n} of 3")
         assert numbers([row["average accuracy (%)"]]) == pytest.approx([mean, sem], abs=0.006)
-        assert numbers([row["95 % of the mean"]]) == pytest.approx([mean - half, mean + half], abs=0.006)
+        assert numbers([row["95 % interval"]]) == pytest.approx([mean - half, mean + half], abs=0.006)
         expected = statistics([metric(path, "forgetting") for path in paths])[:2]
         assert numbers([row["forgetting (%)"]]) == pytest.approx(expected, abs=0.006)
         if paths is not groups[0]:
@@ -142,6 +142,8 @@ def test_heat_maps_are_the_accuracy_matrices(written):
             for j in range(TASKS):
                 expected = statistics([matrix[i][j] for matrix in matrices])[:2]
                 assert numbers([rows[1 + i][1 + j]]) == pytest.approx(expected, abs=0.06)
+        assert rows[0] == ["task", *(str(j) for j in range(TASKS))]
+        assert [row[0] for row in rows[1:]] == [*(f"after {i}" for i in range(TASKS)), "forgetting"]
         for j in range(TASKS - 1):
             lost = [max(m[i][j] for i in range(TASKS - 1)) - m[-1][j] for m in matrices]
             assert numbers([rows[-1][1 + j]]) == pytest.approx(statistics(lost)[:2], abs=0.06)
@@ -172,7 +174,7 @@ def test_the_numbers_of_the_charts_along_the_way(written):
             assert numbers(found) == pytest.approx(expected, abs=0.0006)
 
 
-def test_the_numbers_of_the_dreams(written):
+def test_the_numbers_of_sample_quality(written):
     _, text, groups = written
     tables = Tables(text).found["measured"]
     replaying = groups[1:]
@@ -186,7 +188,7 @@ def test_the_numbers_of_the_dreams(written):
                 for column in list(row)[4:]:
                     percent = "" if column in ("density", "frechet") else " (%)"
                     if row[column]:
-                        key = (f"{column}{percent}", task, str(int(row["after_task"]) + 1))
+                        key = (f"{column.replace('_', ' ')}{percent}", task, str(int(row["after_task"]) + 1))
                         expected.setdefault(key, []).append(float(row[column]))
         assert [tuple(cells[:3]) for cells in rows[1:]] != [] and len(rows) == 1 + len(expected)
         for *key, mean, sem, half, n in rows[1:]:
@@ -195,7 +197,7 @@ def test_the_numbers_of_the_dreams(written):
             assert numbers([mean, sem, half, n]) == pytest.approx(told, abs=0.0006)
         assert {len(values) for values in expected.values()} == {len(paths), len(paths) - 1}
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", text)
-    wanted = "dreams as training goes on; mean over seeds 0–2 (n = 3); bands: standard error"
+    wanted = "sample quality over training; mean over seeds 0–2 (n = 3); bands: standard error"
     assert sum(wanted in caption for caption in captions) == 1
 
 
@@ -224,7 +226,7 @@ def test_it_needs_no_network_and_tells_what_its_pictures_show(written):
     assert all(re.match(r"#|data:", one or two) for one, two in links), links
     assert not re.findall(r"https?://(?!www\.w3\.org/)", text)
     images = re.findall(r"<img [^>]*>", text)
-    assert len(images) == TASKS and all('alt="Grid of samples' in image for image in images)
+    assert len(images) == TASKS and all('alt="Grid of generated samples' in image for image in images)
     assert text.count("<svg") == text.count('role="img" aria-label="') == 3 * 2 + 3 + 2
     ids = re.findall(r' id="([^"]*)"', text)
     assert len(ids) == len(set(ids))
@@ -335,7 +337,7 @@ def test_figures_for_papers_are_as_wide_as_a_column_and_hold_their_fonts():
     assert {f"1_generative_replay_{kind}.svg" for kind in ("curves", "losses", "sample_quality", "matrix")} < {
         file.name for file in Path("others").iterdir()
     }
-    for file in [*files, *Path("others").glob("*dreams.*")]:
+    for file in [*files, *Path("others").glob("*sample_quality.*")]:
         data = file.read_bytes()
         if file.suffix == ".svg":
             assert float(re.search(rb'width="([\d.]+)pt"', data)[1]) == pytest.approx(3.35 * 72, abs=0.1)

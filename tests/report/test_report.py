@@ -274,14 +274,14 @@ def test_values_cannot_break_the_table(gr_report):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["nowhere"], "nowhere: is no folder"),
+        (["nowhere"], "nowhere: is not a folder"),
         (["empty"], "empty: no run here"),
         (["runs", "--metric", "accurac"], "--metric=accurac: no such metric; there are average_accuracy,"),
         (["runs", "--baseline", "strategi=x"], "must be <column>=<value> .*did you mean 'strategy'"),
         (["runs", "--baseline", "strategy=x"], "--baseline=strategy=x: no such run; strategy is one of finetune"),
         (["runs", "--foo"], "unrecognized arguments: --foo"),
         (["runs", "--csv", "nowhere/a.csv"], "nowhere/a.csv: can't be written, there is no folder nowhere"),
-        ([], "outputs: is no folder"),
+        ([], "outputs: is not a folder"),
     ],
 )
 def test_a_mistake_gets_one_line(gr_report, words, line):

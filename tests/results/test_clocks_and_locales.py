@@ -34,7 +34,7 @@ def test_a_clock_that_was_wrong_does_not_hold_a_folder(gr_run, gr_report, folder
 def test_a_run_elsewhere_whose_clock_is_ahead_is_seen_by_when_its_file_was_written(gr_run, folder):
     says(state="running", host="elsewhere", updated="2999-01-01T00:00:00+00:00")(folder / "status.json")
     code, _, err = gr_run(f"resume={folder}")
-    assert code == 2 and "another process on elsewhere is running this very run" in err
+    assert code == 2 and "another process on elsewhere is training this run" in err
 
 
 @pytest.mark.parametrize("updated", ["2999-01-01T00:00:00+00:00", "1970-01-01T00:00:00+00:00"])

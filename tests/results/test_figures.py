@@ -40,11 +40,12 @@ def test_pictures_are_drawn_with_settings_of_our_own(tmp_path, where):
     script = (
         "from pathlib import Path\n"
         "from gr_cli.results import charts\nfrom gr_cli.results import figures\n"
-        "from gr_cli.results.charts import Line\n"
+        "from gr_cli.results.charts import Curve\n"
         "from gr_cli.results.statistics import Summary\n"
-        "figures.matrix({0: [0.5, 0.1], 1: [0.3, 0.9]}, ['$a', 'b_{'], '$title', Path('matrix.png'))\n"
-        "lines = [Line('$x', {float(i): Summary(i / 9, None, None, 1) for i in range(1, 10)})]\n"
-        "Path('sweep.svg').write_text(charts.svg(charts.sweep(lines, 'x', 'y', 100.0, True), 'n'), encoding='utf-8')\n"
+        "figures.draw_accuracy_matrix({0: [0.5, 0.1], 1: [0.3, 0.9]}, ['$a', 'b_{'], '$title', Path('matrix.png'))\n"
+        "curves = [Curve('$x', {float(i): Summary(i / 9, None, None, 1) for i in range(1, 10)})]\n"
+        "figure = charts.sweep_chart(curves, 'x', 'y', 100.0, True)\n"
+        "Path('sweep.svg').write_text(charts.svg_element(figure, 'n'), encoding='utf-8')\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
@@ -76,4 +77,4 @@ def test_a_picture_that_can_t_be_drawn_does_not_end_the_run(gr_run, monkeypatch)
     monkeypatch.setattr("gr_cli.results.figures.draw_accuracy_matrix", fail)
     code, _, err = gr_run(*TINY)
     assert code == 0 and err.count("\n") == 1
-    assert "a picture can't be drawn, and is left out (RuntimeError: no fonts\\x1b)" in err
+    assert "a figure can't be drawn and is skipped (RuntimeError: no fonts\\x1b)" in err

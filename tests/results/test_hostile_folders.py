@@ -232,7 +232,7 @@ def test_a_lock_that_is_no_file_is_refused(gr_run, gr_report, folder, harm):
 def test_a_shipped_component_of_another_group_is_not_trusted(gr_run, folder):
     configures("model.hidden_sizes", [{"_target_": "gr_cli.trackers.MLflow"}])(folder / "config.yaml")
     code, _, err = gr_run(f"resume={folder}")
-    assert code == 2 and "names code that is not of this program: gr_cli.trackers.MLflow" in err
+    assert code == 2 and "names code that is not part of this program: gr_cli.trackers.MLflow" in err
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_a_shipped_component_of_another_group_is_not_trusted(gr_run, folder):
 def test_the_program_that_a_state_tells_of_is_trusted_no_more_than_the_configuration(gr_run, folder, differs):
     """A checksum is easily forged: it tells of damage, and not of who wrote it."""
     state = load_tensors(folder / "checkpoint.pt")
-    program = {"id": "0", "place": 0, "size": 1, "jobs": [differs]}
+    program = {"id": "0", "index": 0, "size": 1, "jobs": [differs]}
     save_tensors(folder / "checkpoint.pt", state | {"training": state["training"] | {"program": program}})
     code, out, err = gr_run(f"verify={folder}")
     assert (code, out) == (2, "") and err.count("\n") == 1

@@ -77,7 +77,11 @@ def test_what_a_run_leaves(run):
     assert status["seed"] == 0
     assert status["versions"]["torch"] == torch.__version__
     pictures = {path.name for path in (folder / "figures").iterdir()}
-    assert pictures == {"accuracy_matrix.png", "accuracy_curves.png", *(f"samples_task_{i}.png" for i in range(5))}
+    assert pictures == {
+        "accuracy_matrix.png",
+        "accuracy_curves.png",
+        *(f"samples_task_{i}.png" for i in range(5)),
+    }
     assert all((folder / "figures" / name).read_bytes()[:4] == b"\x89PNG" for name in pictures)
 
 
@@ -327,5 +331,5 @@ def test_load_run_gives_the_networks_back(gr_run):
     evaluations = pd.read_csv(folder / "evaluations.csv")
     last = evaluations[evaluations["after_task"] == 4]
     assert accuracy == pytest.approx((last["accuracy"] * last["n"]).sum() / last["n"].sum(), abs=1e-4)
-    with pytest.raises(FolderError, match="holds no run"):
+    with pytest.raises(FolderError, match="is not the folder of a run"):
         load_run("nowhere")

@@ -25,7 +25,7 @@ def test_a_run_comes_out_the_same_and_is_left_alone(gr_run, finished):
     assert (code, err) == (0, "")
     tables = {path.name for path in finished.glob("*.csv")} - {"timing.csv"}
     assert {line.partition(":")[0] for line in out.splitlines() if "the same byte for byte" in line} == tables
-    assert out.splitlines()[-1] == "verified: all tables come out the same"
+    assert out.splitlines()[-1] == "verified: all tables are the same"
     assert before == {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in finished.rglob("*") if p.is_file()}
     assert list(Path("outputs").glob("*/*/*")) == [finished]
 
@@ -60,7 +60,7 @@ def test_a_run_whose_state_is_of_an_earlier_task_can_not_be_verified(gr_run, mad
     status = json.loads((folder / "status.json").read_text())
     (folder / "status.json").write_text(json.dumps(status | {"state": "finished"}))
     code, _, err = gr_run(f"verify={folder}")
-    assert code == 2 and "can't be verified, its state is not that of the end" in err
+    assert code == 2 and "can't be verified, its checkpoint is not from the end" in err
 
 
 # --- trained together with others
@@ -80,7 +80,7 @@ def test_a_run_of_a_program_is_repeated_in_such_a_program(gr_run, together):
     code, out, err = gr_run(f"verify={together}")
     assert (code, err) == (0, "")
     assert "4 runs as one program" in out
-    assert out.splitlines()[-1] == "verified: all tables come out the same"
+    assert out.splitlines()[-1] == "verified: all tables are the same"
 
 
 def test_no_claim_of_a_mode_lets_a_forged_table_pass(gr_run, together):

@@ -62,7 +62,9 @@ def test_a_flipped_bit_in_the_state_is_seen_and_the_one_before_is_used(gr_run, s
     with pytest.raises(FolderError, match=r"checkpoint\.pt: is damaged"):
         load_run(folder)
     code, _, err = gr_run(*TINY)
-    assert code == 0 and re.search(r"checkpoint\.pt: is damaged .*; the run goes on from the state before it\n", err)
+    assert code == 0 and re.search(
+        r"checkpoint\.pt: is damaged .*; the run resumes from the checkpoint before it\n", err
+    )
     assert csvs(folder) == whole
     assert [path.name for path in folder.glob("*.pt")] == ["checkpoint.pt"]
 
@@ -84,7 +86,7 @@ def test_where_there_is_no_state_before_it_the_run_begins_again(gr_run, states, 
     assert [path.name for path in folder.glob("*.pt")] == ["checkpoint.pt"]
     flipped(folder / "checkpoint.pt", 0.5)
     code, _, err = gr_run(*TINY)
-    assert code == 0 and "; the run begins again, there is no other state" in err
+    assert code == 0 and "; the run starts again, there is no other checkpoint" in err
     assert csvs(folder) == whole
 
 
@@ -138,7 +140,7 @@ def test_tables_that_are_not_those_of_the_state_are_written_anew(gr_run, made, h
         harm(folder / name)
     code, again, err = gr_run(*TINY)
     assert (code, again) == (0, out)
-    listed, _, rest = err.partition(" had been damaged or changed; written anew from the run's state\n")
+    listed, _, rest = err.partition(" had been damaged or changed; rewritten from the checkpoint\n")
     assert sorted(listed.rpartition(": ")[2].split(", ")) == sorted(names) and rest == ""
     assert {name: (folder / name).read_bytes() for name in names} == whole
     assert gr_run(*TINY)[::2] == (0, "")
@@ -150,7 +152,7 @@ def test_a_finished_state_of_another_run_is_refused(gr_run, made):
     (other,) = [path for path in Path("outputs").glob("*/*/*") if path != folder]
     shutil.copy(other / "checkpoint.pt", folder)
     code, _, err = gr_run(*TINY)
-    assert code == 2 and "holds a run of another configuration: seed is 1 there, 0 here" in err
+    assert code == 2 and "is a run of another configuration: seed is 1 there, 0 here" in err
     with pytest.raises(FolderError, match="seed is 1 there, 0 here"):
         load_run(folder)
 
@@ -173,7 +175,7 @@ def test_a_folder_can_not_make_the_program_import_code(gr_run, made, tmp_path, m
         for word in ("resume", "verify"):
             code, _, err = gr_run(f"{word}={folder}")
             assert code == 2 and err.count("\n") == 1
-            assert f"names code that is not of this program: {target}; if it is yours, say trust={target}" in err
+            assert f"names code that is not part of this program: {target}; if you trust it, add trust={target}" in err
         with pytest.raises(FolderError, match="names code"):
             load_run(folder)
 

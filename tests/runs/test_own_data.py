@@ -60,7 +60,7 @@ def test_a_stored_result_of_other_data_is_shown_and_that_is_told(gr_run):
     saved(seed=1)
     code, out, err = gr_run(*ARRAYS, *FAST)
     assert code == 0 and "average accuracy" in out
-    assert err.count("\n") == 1 and "learnt other samples or labels than its benchmark has now" in err
+    assert err.count("\n") == 1 and "was trained on other samples or labels than its benchmark has now" in err
     Path("set.npz").unlink()
     assert gr_run(*ARRAYS, *FAST)[::2] == (0, "")
 

@@ -62,7 +62,7 @@ def test_a_run_that_lives_on_another_machine_is_refused(gr_run, made):
     elsewhere = told(folder.path) | {"state": "running", "host": "another"}
     folder.write_status(elsewhere | {"updated": now.isoformat(timespec="seconds")})
     code, _, err = gr_run(*TINY)
-    assert code == 2 and "another process on another is running this very run" in err
+    assert code == 2 and "another process on another is training this run" in err
     folder.write_status(elsewhere | {"updated": (now - timedelta(hours=1)).isoformat(timespec="seconds")})
     assert gr_run(*TINY)[0] == 0
 
@@ -80,7 +80,7 @@ def test_a_running_run_gives_signs_of_life(tmp_path):
         beats.clear()
         assert not beats.wait(0.1)
     assert told(tmp_path)["state"] == "finished"
-    assert not [thread for thread in threading.enumerate() if thread.name == "signs of life"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "heartbeats"]
 
 
 def test_the_status_says_what_a_run_was_made_with(made):
@@ -107,7 +107,7 @@ def test_a_folder_of_another_configuration_is_refused_by_the_names_that_differ(g
     sealed(folder)
     code, _, err = gr_run(f"resume={folder}")
     assert code == 2 and err.count("\n") == 1
-    assert "holds a run of another configuration: " in err
+    assert "is a run of another configuration: " in err
     assert "train.batch_size is 32 there, 16 here" in err and "optimizer.lr is 0.001 there, 0.5 here" in err
     for path in {folder / name for name in (*csvs(folder), "checkpoint.pt")} & set(before):
         assert path.read_bytes() == before[path]
@@ -161,7 +161,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(gr
     assert "in task 0 at iteration" in err and "try a lower optimizer.lr" in err
     status = told(folder)
     assert status["state"] == "failed" and status["reason"] in err
-    if "is kept in" in err:
+    if "checkpoint before that" in err:
         state = RunFolder(folder).load_checkpoint()
         assert all(value.isfinite().all() for value in state["learner"]["solver"].values())
 
@@ -180,7 +180,7 @@ def test_a_parameter_that_is_no_number_is_not_saved(gr_run, monkeypatch):
     code, _, err = gr_run(*TINY)
     assert code == 1 and err.count("\n") == 1
     assert "a parameter of the solver is nan in task 2 at iteration 6; try a lower optimizer.lr" in err
-    assert f"the last good state is kept in {only_run()}" in err
+    assert f"the last checkpoint before that is in {only_run()}" in err
     assert RunFolder(only_run()).load_checkpoint()["stage"] == 2  # from the end of task 1
     assert len(load_run(only_run()).matrix) == 2
     monkeypatch.undo()
@@ -265,7 +265,7 @@ def test_a_state_is_there_whole_at_every_instant(tmp_path):
 
 @pytest.mark.parametrize(
     ("death", "at"),
-    [("write_checkpoint", 1), ("write_checkpoint", 4), ("adopt_checkpoint", 1), ("adopt_checkpoint", 4)],
+    [("write_checkpoint", 1), ("write_checkpoint", 4), ("commit_checkpoint", 1), ("commit_checkpoint", 4)],
 )
 def test_a_sweep_that_dies_while_it_saves_goes_on_as_one_program(gr_run, tmp_path, monkeypatch, death, at):
     words = ("-m", *TINY, "seed=0,1,2", "hydra/launcher=batched", "hydra.launcher.width=3")
