@@ -125,7 +125,7 @@ def _watch(folders: list[Path], options: argparse.Namespace) -> int:
         raise ConfigError(
             "--watch",
             " ".join(map(str, folders)),
-            f"goes alone: remove --{others[0]}",
+            f"can't be combined with other options: remove --{others[0]}",
             "make the report when the runs are over",
         )
     from gr_cli.terminal.watch import WatchLines, WatchTable, watch

@@ -26,7 +26,10 @@ REPORT: Table = {
     "report/cli.py": [
         ("arguments={}: {}; see gr-report --help", reported("--nonsense"), "unrecognized arguments: --nonsense"),
         ("can't be written, there is no folder {}; make it first", reported("--csv", "nowhere/table.csv")),
-        ("--watch={}: goes alone: remove --{}; make the report", reported("--watch", "--csv", "table.csv")),
+        (
+            "--watch={}: can't be combined with other options: remove --{}; make",
+            reported("--watch", "--csv", "table.csv"),
+        ),
     ],
     "system/files.py": [
         (

@@ -158,7 +158,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(made, gr_run, interrupted,
     assert json.loads((only_run() / "status.json").read_text())["state"] == "interrupted"
     code, out, _ = gr_run(f"resume={only_run()}") if at[0] % 2 else gr_run(*short)
     assert code == 0
-    assert "going on after" in out
+    assert "resumed after" in out
     assert csvs(only_run()) == whole
 
 

@@ -133,9 +133,9 @@ def hostile(path):
         (of_another_version, "is of another version of this program; use fresh=true"),
         (lambda path: torch.save({"version": 1}, path), r"is damaged \(it does not end in a checksum\)"),
         (hostile, r"is damaged \(it can't be read: UnpicklingError\)"),
-        (lambda path: (path.unlink(), path.mkdir()), r"is damaged \(.*no regular file\)"),
-        (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), r"is damaged \(.*no regular file\)"),
-        (lambda path: (path.unlink(), os.mkfifo(path)), r"is damaged \(.*no regular file\)"),
+        (lambda path: (path.unlink(), path.mkdir()), r"is damaged \(.*not a regular file\)"),
+        (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), r"is damaged \(.*not a regular file\)"),
+        (lambda path: (path.unlink(), os.mkfifo(path)), r"is damaged \(.*not a regular file\)"),
     ],
 )
 def test_a_checkpoint_that_is_none_is_refused(gr_run, made, harm, expected):
@@ -176,14 +176,14 @@ def test_a_parameter_that_is_no_number_is_not_saved(gr_run, monkeypatch):
             next(self.solver.parameters()).data[0, 0] = float("nan")
         return losses
 
-    monkeypatch.setattr(Learner, "step", broken)
-    code, _, err = gr_run(*TINY)
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", broken)
+        code, _, err = gr_run(*TINY)
     assert code == 1 and err.count("\n") == 1
     assert "a parameter of the solver is nan in task 2 at iteration 6; try a lower optimizer.lr" in err
     assert f"the last checkpoint before that is in {only_run()}" in err
     assert RunFolder(only_run()).load_checkpoint()["stage"] == 2  # from the end of task 1
     assert len(load_run(only_run()).matrix) == 2
-    monkeypatch.undo()
     assert gr_run(*TINY)[0] == 0
 
 
