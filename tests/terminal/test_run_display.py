@@ -293,7 +293,8 @@ def test_watch_refuses_other_options(capsys):
     write_run(Path("outputs"))
     assert main(["--watch", "--csv", "-"]) == 2
     assert capsys.readouterr().err == (
-        "gr-report: --watch=outputs: can't be combined with other options: remove --csv; make the report when the runs are over\n"
+        "gr-report: --watch=outputs: can't be combined with other options: remove --csv; "
+        "make the report when the runs are over\n"
     )
 
 
