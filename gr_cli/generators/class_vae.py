@@ -31,7 +31,8 @@ class ClassVAE(Generator):
         spec: Shape, value range and likelihood of a sample, or the shape alone for values in [0, 1]. Samples are
             flattened inside.
         num_classes: Number of classes, one VAE each; labels are 0 to `num_classes` - 1.
-        hidden_dims: Width of each encoder layer of one VAE, first to last; the decoder has them in reverse.
+        hidden_dims: Width of each encoder layer of one VAE, first to last; the decoder has them in reverse. `null`:
+            those of the solver.
         latent_dim: Number of latent variables of one VAE.
         initialisation: Initial weights. `he` keeps the scale of signals through ReLU layers (He et al. 2015) and learns
             in fewer steps; `torch` are the defaults of torch, used by most published results.

@@ -35,7 +35,7 @@ class FlowMatching(Generator):
     Args:
         spec: Shape and value range of a sample, or the shape alone for values in [0, 1]. Samples are flattened inside.
         num_classes: Number of classes; labels are 0 to `num_classes` - 1.
-        hidden_dims: Width of each hidden layer, first to last.
+        hidden_dims: Width of each hidden layer, first to last. `null`: those of the solver.
         steps: Integration steps from noise to sample. Each but the last evaluates the network twice.
     """
 

@@ -42,7 +42,7 @@ class Learner:
         generators: Networks that generate samples, if the strategy uses any.
         strategy: The continual-learning method. Its numeric settings may be tensors (R,), one value per replica.
         optimizers: Optimizer settings of each replica's solver.
-        scenario: Maps tasks to output units and says which of them compete.
+        scenario: Maps tasks to output units and defines which of them compete.
         task_units: bool (T, U), the output units of each task, or of each consolidation interval in a task-free stream.
             Rows may be appended as tasks arrive.
         random_streams: Random streams of each replica. Their device is that of all tensors.

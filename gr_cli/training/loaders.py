@@ -55,7 +55,7 @@ class BatchFormat:
             units_of_other_tasks: bool (U,) on the CPU, output units that labels must not be.
 
         Raises:
-            DataError: The batch does not fit; says why.
+            DataError: The batch does not fit, with the reason.
         """
         x, y = read_batch(batch, loader, self.dtype)
         x = self.check(x, y, loader)
@@ -74,7 +74,7 @@ class BatchFormat:
         """The samples, with rounding errors beyond their range clamped.
 
         Raises:
-            DataError: Samples or labels do not fit; says why.
+            DataError: Samples or labels do not fit, with the reason.
         """
         if tuple(x.shape[1:]) != self.spec.shape:
             shapes = f"{self.spec.shape}, not {tuple(x.shape[1:])}"
@@ -103,7 +103,7 @@ def read_batch(batch: Any, loader: str, dtype: torch.dtype) -> tuple[Tensor, Ten
     Bytes and images are scaled to [0, 1]; other numbers keep their values.
 
     Raises:
-        DataError: `batch` is not a pair of samples and labels; says why.
+        DataError: `batch` is not a pair of samples and labels, with the reason.
     """
     given_x, given_y = _split_batch(batch, loader)
     x, y = _to_tensor(given_x, "samples", loader), _to_tensor(given_y, "labels", loader)

@@ -316,9 +316,9 @@ def test_noise_has_its_deviation_and_follows_the_seed():
 
 
 def test_generators_and_classes_alternate():
-    heads = torch.tensor([[True, True, False, False, False], [False, False, True, True, True]])
-    assert round_robin_labels(heads, 9).tolist() == [0, 2, 1, 3, 0, 4, 1, 2, 0]
-    assert round_robin_labels(heads.any(0, keepdim=True), 6).tolist() == [0, 1, 2, 3, 4, 0]
+    task_units = torch.tensor([[True, True, False, False, False], [False, False, True, True, True]])
+    assert round_robin_labels(task_units, 9).tolist() == [0, 2, 1, 3, 0, 4, 1, 2, 0]
+    assert round_robin_labels(task_units.any(0, keepdim=True), 6).tolist() == [0, 1, 2, 3, 4, 0]
     torch.manual_seed(0)
     members = [Replicas([VAE((6,), [8], 3)]) for _ in range(3)]
     z = torch.randn(1, 8, 3)

@@ -24,7 +24,7 @@ def test_single_component_is_the_gaussian_of_the_samples():
     torch.testing.assert_close(mixture.class_means[1], mean)
     root = mixture.principal_axes[1].T @ mixture.covariance_factors[1, 0]
     torch.testing.assert_close(root @ root.T, covariance, rtol=1e-3, atol=1e-6)
-    # Seen through noise: the noise is added to the covariance.
+    # The variance of the likelihood noise is added to the covariance.
     noisy = torch.distributions.MultivariateNormal(mean, covariance + 0.04 * torch.eye(3))
     torch.testing.assert_close(mixture.log_likelihoods(x[:20])[:, 1], noisy.log_prob(x[:20]), rtol=1e-4, atol=1e-4)
     samples = mixture.generate(20_000, labels=torch.ones(20_000, dtype=torch.long))
@@ -76,7 +76,9 @@ def test_class_of_identical_samples():
 
 def test_components_have_a_minimum_size():
     torch.manual_seed(0)
-    x = torch.randn(140, 20).double() * torch.logspace(0, 1, 20)  # far apart: k-means would leave many alone
+    x = torch.randn(140, 20).double() * torch.logspace(
+        0, 1, 20
+    )  # spread out: plain k-means would leave many clusters of one sample
     mixture = fitted_mixture(x, num_components=40)
     counts = mixture.component_weights[1] * 140
     assert ((counts == 0) | (counts > 9.99)).all() and float(counts.sum()) == pytest.approx(140)

@@ -78,7 +78,7 @@ def test_replicas_draw_the_values_of_single_runs():
     assert Augmentation()(x, streams(0, 0, 0), 0, 0) is x
 
 
-# --- who sees what
+# --- inputs of solver and generator
 
 
 def record_generator_inputs(monkeypatch) -> list[torch.Tensor]:

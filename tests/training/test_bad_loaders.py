@@ -31,7 +31,7 @@ def test_invalid_batch_names_the_loader_and_adds_no_task(strategy, batches, chan
     with pytest.raises(DataError, match=f"train_loader: {message}"):
         trainer.train_task(loader(batches, **changes))
     assert trainer.accuracy_matrix == []
-    # Nothing was learnt from what was refused that would spoil what comes: no generator without bounds, for one.
+    # A refused batch leaves no state behind, such as a generator for unbounded values.
     assert trainer.train_task(loader(), loader())[0] >= 0
     assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
     if strategy:
@@ -53,7 +53,7 @@ def test_empty_loader_is_refused(empty):
         trainer.train_task(empty)
     with pytest.raises(DataError, match="val_loader of task 0: has no batch"):
         trainer.train_task(loader(), [])
-    # Found before training, not after.
+    # Raised before training.
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
 
 
@@ -62,7 +62,7 @@ def test_integer_and_byte_samples():
         make_trainer(REPLAY).train_task([(x, torch.arange(4))] * 2)
 
 
-# --- kinds of batches
+# --- batch formats
 
 
 X = torch.rand(4, 6, generator=torch.Generator().manual_seed(1)).half().float()  # exact in half precision
@@ -184,7 +184,7 @@ def test_pil_images_become_channels_first_in_unit_range(mode, channels):
     torch.testing.assert_close(x[0], expected)
 
 
-# --- the range of values
+# --- value ranges
 
 
 @pytest.mark.parametrize("last", [1.0000001, 1.0009, -0.0009])

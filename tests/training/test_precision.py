@@ -41,7 +41,7 @@ def test_auto_precision_follows_the_processor(processor, tmp_path, has, expected
     assert yaml.safe_load(auto.as_yaml())["precision"] == expected
     other = compose_settings([f"precision={'float32' if has else 'bf16'}"])
     assert auto.identity != other.identity
-    # What is named is taken, whatever the processor has.
+    # An explicit precision is used on any processor.
     assert [compose_settings([f"precision={p}"]).config["precision"] for p in ("bf16", "float64")] == [
         "bf16",
         "float64",
@@ -60,7 +60,7 @@ def test_resumed_run_keeps_its_precision_with_a_warning(processor, gr_run, inter
         "gr-run: precision=bf16: is emulated on this processor, and slow; precision=auto picks float32"
     ]
     assert stored_settings(folder).config["precision"] == "bf16"
-    # The same command is another run here, with a folder of its own.
+    # With auto, the same command is another run on this processor, in another folder.
     assert compose_settings(["precision=auto", *SMALL]).folder(Path("outputs")) != folder
     # A checkpoint of another precision is refused.
     config = yaml.safe_load((folder / "config.yaml").read_text())

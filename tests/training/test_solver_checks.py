@@ -292,10 +292,10 @@ def test_last_batch_of_one_sample_is_refused_before_training():
     message = "train_loader: a batch has one sample, and the model's batch normalisation needs two"
     with pytest.raises(DataError, match=message):
         make_trainer(model).train_task(DataLoader(data, batch_size=4))
-    assert not any(modes["hidden"] for modes in model.modes)  # nothing was trained
+    assert not any(modes["hidden"] for modes in model.modes)  # not trained
     make_trainer(model).train_task(DataLoader(data, batch_size=4, drop_last=True))
-    model.norm.eval()  # then it needs no second sample
+    model.norm.eval()  # in evaluation mode one sample is enough
     make_trainer(model).train_task(DataLoader(data, batch_size=4))
     model.norm.train()
-    with pytest.raises(DataError, match=message):  # a loader that does not say what will come
+    with pytest.raises(DataError, match=message):  # a list: the size of its last batch is unknown
         make_trainer(model).train_task([*batches(), (torch.rand(1, 6), torch.tensor([0]))])

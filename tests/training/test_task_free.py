@@ -91,7 +91,7 @@ def test_tasks_are_evaluated_with_unknown_boundaries(variant, scenario):
     history = pd.read_csv("here/history.csv")
     assert history["iteration"].tolist() == [7, 14, 20] * len(matrix)
     if VARIANTS[variant] and "replay" in history and "er_plus" not in variant:
-        # The first 13 steps replay nothing.
+        # Replay starts after the first consolidation, at step 13.
         assert history["replay"].notna().tolist() == [False] + [True] * (len(history) - 1)
 
 
@@ -122,7 +122,7 @@ def test_replayed_labels_are_those_of_consolidated_classes():
     assert result[26:39] == [list(range(7))] * 13
 
 
-# Consolidation falls between the 13th and the 14th step of the first task, and the sixth and seventh of the second.
+# Consolidation takes place after step 13 of the first task and after step 6 of the second.
 STOPS = [
     *(("generative_replay", at) for at in [(0, 4), (0, 12), (0, 13), (0, 19), (1, 5), (2, 19)]),
     *((variant, (1, 8)) for variant in VARIANTS if variant not in ("finetune", "dgr", "rtf")),
