@@ -22,6 +22,7 @@ def test_the_wheel_runs_from_another_directory(tmp_path):
     (wheel,) = (tmp_path / "wheels").glob("gr_cli-*.whl")
     site = tmp_path / "site"
     subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
+    assert all((site / "gr_cli" / guide).is_file() for guide in ("README.md", "conf/README.md", "results/README.md"))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     environment = os.environ | {"PYTHONPATH": str(site)}
