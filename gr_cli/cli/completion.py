@@ -31,28 +31,27 @@ def print_completions(shell: str) -> None:
 
 
 def complete(line: str) -> list[str]:
-    """The words that the last word of a command line, without the program's name, can become."""
-    words = line.split()
-    word = words.pop() if words and not line[-1].isspace() else ""
-    if words and words[-1] in _FLAG_VALUES:
-        return _starting_with(word, _FLAG_VALUES[words[-1]])
-    if words and words[-1] in ("--config-dir", "-cd"):
+    """The completions of the last argument of a command line, which is given without the program's name."""
+    *arguments, word = line.split() if line.strip() and not line[-1].isspace() else [*line.split(), ""]
+    if arguments and arguments[-1] in _FLAG_VALUES:
+        return _starting_with(word, _FLAG_VALUES[arguments[-1]])
+    if arguments and arguments[-1] in ("--config-dir", "-cd"):
         return _paths(word, folders_only=True)
     if word.startswith("-"):
         return _starting_with(word, _FLAGS)
-    options = Options(split_config_dirs(words)[0])
+    options = Options(split_config_dirs(arguments)[0])
     sign = word[:1] if word[:1] in ("+", "~") else ""
     name, equals, value = word[len(sign) :].partition("=")
     if not equals:
-        return [f"{sign}{found}" for found in _names(options, _choices(words), name)]
+        return [f"{sign}{each}" for each in _names(options, _choices(arguments), name)]
     done, comma, last = value.rpartition(",")
-    values = [each for each in _values(options, _choices(words), name, last) if each not in done.split(",")]
-    return [f"{sign}{name}={done}{comma}{found}" for found in values]
+    values = [each for each in _values(options, _choices(arguments), name, last) if each not in done.split(",")]
+    return [f"{sign}{name}={done}{comma}{each}" for each in values]
 
 
-def _choices(words: Sequence[str]) -> dict[str, str]:
+def _choices(arguments: Sequence[str]) -> dict[str, str]:
     """The options that a line chooses; of several the first."""
-    pairs = [word.lstrip("+").partition("=") for word in words]
+    pairs = [word.lstrip("+").partition("=") for word in arguments]
     return {group: option.partition(",")[0] for group, _, option in pairs if group in ALL_GROUPS and option}
 
 
@@ -95,7 +94,7 @@ def _starting_with(start: str, values: Iterable[str]) -> list[str]:
 
 
 def _paths(start: str, folders_only: bool = False) -> list[str]:
-    """Files and folders whose path begins with `start`; a folder of a run is a whole value, others go on with `/`."""
+    """Files and folders whose path begins with `start`; folders end with `/`, but for a run's folder."""
     parent, _, name = start.rpartition("/") if "/" in start or not Path(start).is_dir() else (start, "", "")
     folder = Path(f"{parent}/" if start.startswith("/") or parent else ".").expanduser()
     prefix = f"{parent}/" if parent or start.startswith("/") else ""
@@ -105,11 +104,11 @@ def _paths(start: str, folders_only: bool = False) -> list[str]:
         return []
     if not name:
         entries = [entry for entry in entries if not entry.name.startswith(".")]
-    found = []
+    paths = []
     for entry in entries:
         if entry.is_dir():
             is_run = folders_only and (entry / "config.yaml").is_file()
-            found.append(f"{prefix}{entry.name}" if is_run else f"{prefix}{entry.name}/")
+            paths.append(f"{prefix}{entry.name}" if is_run else f"{prefix}{entry.name}/")
         elif not folders_only:
-            found.append(f"{prefix}{entry.name}")
-    return found
+            paths.append(f"{prefix}{entry.name}")
+    return paths

@@ -72,9 +72,9 @@ def help_text(argv: Sequence[str]) -> str:
     Raises:
         ConfigError: It names no group, option or setting.
     """
-    folders, words = split_config_dirs(argv)
-    words = [word for i, word in enumerate(words) if i == 0 or words[i - 1] not in _VALUE_FLAGS]
-    topics = [word.lstrip("+~") for word in words if not word.startswith("-")]
+    folders, rest = split_config_dirs(argv)
+    rest = [word for i, word in enumerate(rest) if i == 0 or rest[i - 1] not in _VALUE_FLAGS]
+    topics = [word.lstrip("+~") for word in rest if not word.startswith("-")]
     topics = [topic for topic in topics if topic.partition("=")[0] not in _FOLDER_COMMANDS]
     options, width = Options(folders), _width()
     if not topics:
@@ -162,8 +162,8 @@ def _settings_page(options: Options, name: str, chosen: dict[str, str], width: i
     """
     groups = {group: option for group, option in chosen.items() if group in ALL_GROUPS}
     settings = options.all_settings(options.resolve(groups))
-    found = [setting for setting in settings if setting.name == name or setting.name.startswith(f"{name}.")]
-    if not found:
+    selected = [setting for setting in settings if setting.name == name or setting.name.startswith(f"{name}.")]
+    if not selected:
         names = [setting.name for setting in settings]
         topics = dict.fromkeys([*ALL_GROUPS, *RUN_SETTINGS, *names])
         parent = name.rpartition(".")[0]
@@ -176,7 +176,7 @@ def _settings_page(options: Options, name: str, chosen: dict[str, str], width: i
     if isinstance(section, Section):
         yield from wrap(f"{name}: {section.meaning}", width, subsequent_indent="  ")
         yield ""
-    for setting in found:
+    for setting in selected:
         yield from _setting_lines(setting, width)
 
 

@@ -117,17 +117,17 @@ def _of_inner_group(setting: Setting, group: str) -> bool:
 
 def _differences(options: Options, option: Option) -> str:
     """What an option sets otherwise than the one that it is made from."""
-    parts = []
+    differences = []
     if option.is_global or option.parents:
         inherited = dict(flatten(options.read(option.group, option.parents[-1]).values)) if option.parents else {}
         own = {name: value for name, value in flatten(option.values) if inherited.get(name, "") != value}
         if option.parents:
-            parts.append(f"like `{option.parents[-1]}`")
+            differences.append(f"like `{option.parents[-1]}`")
         prefix = "" if option.is_global else f"{option.group.replace('/', '.')}."
         changed = [(name, value) for name, value in own.items() if value is not None or inherited]
-        parts += [f"`{prefix}{name}={format_value(value)}`" for name, value in changed]
-    parts += [f"`{group}={name}`" for group, name in option.choices.items() if name is not None]
-    return f" ({_cell(', '.join(parts))})" if parts else ""
+        differences += [f"`{prefix}{name}={format_value(value)}`" for name, value in changed]
+    differences += [f"`{group}={name}`" for group, name in option.choices.items() if name is not None]
+    return f" ({_cell(', '.join(differences))})" if differences else ""
 
 
 def _table(settings: list[Setting]) -> Iterator[str]:

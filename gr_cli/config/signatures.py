@@ -1,7 +1,7 @@
 """Signatures and docstrings of components, read from their source: no module of a component is imported.
 
-The meaning of an argument is the docstring's; a class has the arguments that its base classes document, too. Only a
-component of somebody else's package is imported, by `imported_component`.
+The meaning of an argument is the docstring's; a class has the arguments that its base classes document, too. Only
+`imported_component` imports: a component of another package.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Component:
 
 @cache
 def read_component(target: str) -> Component | None:
-    """The component that a `_target_` of this package names; None if it lies elsewhere or can't be found."""
+    """The component that a `_target_` of this package names; None for another package, or if there is none."""
     module, _, name = target.rpartition(".")
     if module.partition(".")[0] != _PACKAGE or not all(map(str.isidentifier, target.split("."))):
         return None
@@ -123,14 +123,14 @@ class _Module:
     def find(module: str, name: str) -> tuple[_Module, ast.AST] | None:
         """The definition of a name, followed through imports, and the module that it stands in."""
         while module.partition(".")[0] == _PACKAGE:
-            found = _Module.read(module)
-            if found is None:
+            source = _Module.read(module)
+            if source is None:
                 return None
-            if name in found.definitions:
-                return found, found.definitions[name]
-            if name not in found.imports:
+            if name in source.definitions:
+                return source, source.definitions[name]
+            if name not in source.imports:
                 return None
-            module, name = found.imports[name]
+            module, name = source.imports[name]
         return None
 
     def __getitem__(self, name: str) -> Any:
@@ -146,7 +146,7 @@ class _Module:
         raise KeyError(name)
 
     def evaluate(self, annotation: ast.expr) -> Any:
-        """The value of an annotation; `Any` where it can't be told without importing."""
+        """The value of an annotation; `Any` if it needs an import of another library."""
         try:
             return eval(compile(ast.Expression(annotation), self.name, "eval"), {}, self)  # type: ignore[arg-type]
         except Exception:  # a type of a library that is not imported here, such as torch.Tensor
@@ -171,7 +171,7 @@ def _class_component(module: _Module, node: ast.ClassDef) -> Component:
     summary = parse_docstring(ast.get_docstring(node)).summary
     for number, (home, ancestor) in enumerate(lineage):
         initializer = next(
-            (part for part in ancestor.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"), None
+            (node for node in ancestor.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"), None
         )
         if initializer is not None:
             return Component(summary, _parameters(home, initializer, meanings))
