@@ -1,4 +1,4 @@
-"""Runs that are trained as one program find what each would find alone."""
+"""Runs trained as one program have the results that each has alone."""
 
 import csv
 import json
@@ -39,19 +39,19 @@ REPLAY = [["strategy.replay_weight=1"], ["strategy.replay_weight=0.5"], ["strate
 def first_losses(jobs, steps):
     """The losses of the first steps of the first two tasks, one dict of (R,) tensors a step."""
     experiments = [prepare(job) for job in jobs]
-    learner, found = stack_learners(experiments), []
+    learner, recorded = stack_learners(experiments), []
     for number, stage in enumerate(experiments[0].stages[:2]):
         stream = (batch for batch, _ in zip(batches(experiments, number, 0), range(steps), strict=False))
         samples = sample_passes(experiments, number)
-        learner.train_task(stage.task, stream, steps, lambda position, losses: found.append(losses), 0, samples)
-    return found
+        learner.train_task(stage.task, stream, steps, lambda position, losses: recorded.append(losses), 0, samples)
+    return recorded
 
 
 def assert_same_losses(words, steps=12, apart=APART, relative=1e-9):
     """Replicas together and alone, in double precision unless `words` ask for another: rounding grows with the steps,
     in single precision to any size, and each processor rounds in its own way."""
     words = words if any(word.startswith("precision=") for word in words) else [*words, "precision=float64"]
-    jobs = [compose_settings([*words, *mine]) for mine in apart]
+    jobs = [compose_settings([*words, *own]) for own in apart]
     together = first_losses(jobs, steps)
     for replica, job in enumerate(jobs):
         for step, (alone, both) in enumerate(zip(first_losses([job], steps), together, strict=True)):
@@ -103,7 +103,7 @@ def test_losses_of_a_deep_network_are_those_of_the_run_alone(words, steps, relat
     ],
     ids=" ".join,
 )
-def test_every_way_of_replay_is_that_of_the_run_alone(words):
+def test_every_kind_of_replay_is_that_of_the_run_alone(words):
     apart = [
         [f"seed={i}", f"strategy.temperature={1 + i}", f"generator.dropout={0.1 * i}", *REPLAY[i]] for i in range(3)
     ]
@@ -113,11 +113,11 @@ def test_every_way_of_replay_is_that_of_the_run_alone(words):
 def test_the_strength_of_a_regulariser_may_differ():
     words = ["strategy=si", "train.batch_size=16", SMALL_SOLVER]
     apart = [[f"seed={i}", f"strategy.regularizer.strength={10.0**i}"] for i in range(3)]
-    assert group_compatible([compose_settings([*words, *mine]) for mine in apart]) == [[0, 1, 2]]
+    assert group_compatible([compose_settings([*words, *own]) for own in apart]) == [[0, 1, 2]]
     assert_same_losses(words, apart=apart)
 
 
-def test_products_in_low_precision_are_those_of_the_run_alone_as_far_as_that_goes():
+def test_losses_in_low_precision_are_close_to_those_of_the_run_alone():
     assert_same_losses(["precision=bf16", "model.dropout=0.2"], 2, [["seed=0"], ["seed=1"]], 2e-2)
 
 
@@ -126,7 +126,7 @@ def rows(path):
         return list(csv.reader(file))
 
 
-def test_a_whole_run_in_double_precision_is_that_alone_to_nine_digits():
+def test_a_run_in_double_precision_equals_that_alone_to_nine_digits():
     words = ["precision=float64", "train.iterations=40", "log.every=10", "benchmark.class_order=shuffled"]
     words += ["benchmark.classes_per_task=[4,3,3]", "model.dropout=0.1", "strategy.generator_update_freq=2"]
     words += ["evaluate.generated_samples=0"]
@@ -152,12 +152,12 @@ SWEEP = ("-m", "hydra/launcher=batched", *SHORT, "strategy.replay_weight=0.5,1",
 
 
 def folders():
-    found = sorted(path.parent for path in Path("outputs").glob("*/*/*/status.json"))
-    return {path.name: path for path in found}
+    paths = sorted(path.parent for path in Path("outputs").glob("*/*/*/status.json"))
+    return {path.name: path for path in paths}
 
 
 @pytest.mark.usefixtures("pictures")
-def test_every_job_leaves_the_folder_that_it_would_have_left_alone(gr_run, monkeypatch, tmp_path):
+def test_every_job_writes_the_folder_that_it_writes_alone(gr_run, monkeypatch, tmp_path):
     words = (*SWEEP, "precision=float64", "evaluate.generated_samples=20")
     code, out, err = gr_run(*words)
     assert (code, err) == (0, "")
@@ -185,7 +185,7 @@ def test_every_job_leaves_the_folder_that_it_would_have_left_alone(gr_run, monke
         assert (path / "checkpoint.pt").stat().st_size < 1.1 * (alone[name] / "checkpoint.pt").stat().st_size
 
 
-def test_a_second_time_nothing_is_trained(gr_run):
+def test_a_repeated_sweep_trains_nothing(gr_run):
     assert gr_run(*SWEEP)[0] == 0
     before = {path: (path / "checkpoint.pt").stat().st_mtime_ns for path in folders().values()}
     code, out, _ = gr_run(*SWEEP)
@@ -197,23 +197,23 @@ def test_a_second_time_nothing_is_trained(gr_run):
 def test_an_interrupted_sweep_is_completed_by_the_same_command(gr_run, made, interrupted, monkeypatch, tmp_path, at):
     words = ("-m", "hydra/launcher=batched", *SHORT, "strategy.replay_weight=0.5,1", "log.every=5")
     made(*words)
-    whole = {name: path.absolute() for name, path in folders().items()}
+    uninterrupted = {name: path.absolute() for name, path in folders().items()}
     (tmp_path / "again").mkdir()
     monkeypatch.chdir(tmp_path / "again")
     assert interrupted(*words, at=at) == "gr-run: interrupted; repeat the command\n"
     assert {json.loads((p / "status.json").read_text())["state"] for p in folders().values()} == {"interrupted"}
     assert gr_run(*words)[0] == 0
     for name, path in folders().items():
-        assert csvs(path) == csvs(whole[name])
+        assert csvs(path) == csvs(uninterrupted[name])
 
 
 def widths():
-    """How each run was trained, by the end of its folder's name."""
+    """The number of runs in each run's program, by the end of its folder's name."""
     status = {name: json.loads((path / "status.json").read_text()) for name, path in folders().items()}
-    return {name: (found["mode"], found["width"]) for name, found in status.items()}
+    return {name: (each["mode"], each["width"]) for name, each in status.items()}
 
 
-def test_a_sweep_is_cut_in_the_same_way_however_its_jobs_are_listed_and_however_far_they_are(gr_run, interrupted):
+def test_grouping_does_not_depend_on_the_order_or_the_progress_of_jobs(gr_run, interrupted):
     words = ("-m", "hydra/launcher=batched", "hydra.launcher.width=3", "strategy=finetune")
     words = (*words, *SHORT, "seed=0,1,2,3,4")
     code, out, err = gr_run(*words)
@@ -233,7 +233,7 @@ def test_a_sweep_is_cut_in_the_same_way_however_its_jobs_are_listed_and_however_
     assert {name: csvs(path) for name, path in folders().items()} == tables
 
 
-def test_a_run_whose_loss_is_no_number_fails_alone(gr_run):
+def test_a_run_with_a_loss_of_nan_fails_alone(gr_run):
     words = (*SHORT, "optimizer=sgd", "log.every=5", "precision=float64")
     code, _, err = gr_run("-m", "hydra/launcher=batched", "optimizer.lr=0.01,1e30,0.02", *words)
     assert code == 1
@@ -248,7 +248,7 @@ def test_a_run_whose_loss_is_no_number_fails_alone(gr_run):
     assert len(alone.record.matrix()) == 3
 
 
-def test_jobs_are_grouped_by_what_replicas_may_differ_in():
+def test_jobs_that_differ_in_stackable_settings_are_grouped():
     words = [
         ["seed=0"],
         ["strategy=finetune"],
@@ -262,23 +262,28 @@ def test_jobs_are_grouped_by_what_replicas_may_differ_in():
         ["strategy=finetune", "seed=7"],
         ["train.batch_size=8"],
     ]
-    jobs = [compose_settings(mine) for mine in words]
+    jobs = [compose_settings(overrides) for overrides in words]
     assert group_compatible(jobs) == [[0, 2, 8], [1, 9], [3], [4], [5, 6], [7], [10]]
     assert differing_settings([jobs[0], jobs[2]]) == ["strategy.replay_weight", "optimizer.lr", "seed"]
 
 
-def test_generators_with_optimizers_of_their_own_are_replicas_if_the_moments_are_the_same():
+def test_generators_with_own_optimizers_are_grouped_by_optimizer_state():
     own = [f"generator.optimizer.lr={0.001 * (1 + i)}" for i in range(3)]
     words = ["generator/optimizer=adam", "train.batch_size=16", "strategy.generator_update_freq=1"]
     words += [SMALL_SOLVER, SMALL_GENERATOR]
-    assert group_compatible([compose_settings([*words, mine]) for mine in own]) == [[0, 1, 2]]
+    assert group_compatible([compose_settings([*words, optimizer]) for optimizer in own]) == [[0, 1, 2]]
     kinds = [["generator/optimizer=adam"], ["generator/optimizer=sgd"], []]
     momentum = [["generator/optimizer=sgd", f"generator.optimizer.momentum={m}"] for m in (0.5, 0.9)]
-    assert group_compatible([compose_settings(mine) for mine in [*kinds, *momentum]]) == [[0], [1], [2], [3, 4]]
-    assert_same_losses(words, apart=[[f"seed={i}", mine] for i, mine in enumerate(own)])
+    assert group_compatible([compose_settings(overrides) for overrides in [*kinds, *momentum]]) == [
+        [0],
+        [1],
+        [2],
+        [3, 4],
+    ]
+    assert_same_losses(words, apart=[[f"seed={i}", optimizer] for i, optimizer in enumerate(own)])
 
 
-def test_a_number_and_null_are_no_replicas_of_one_program():
+def test_a_number_and_null_are_not_grouped():
     values = ["null", "0.5", "2", "null", "by_tasks"]
     jobs = [compose_settings(["strategy=rtf", f"strategy.replay_reconstruction_weight={value}"]) for value in values]
     assert group_compatible(jobs) == [[0, 3], [1, 2], [4]]
@@ -289,22 +294,22 @@ def test_the_weight_of_replayed_reconstructions_may_differ():
     assert_same_losses(["strategy=rtf", SMALL_SOLVER, "train.batch_size=16"], apart=apart)
 
 
-def test_groups_are_cut_evenly():
+def test_chunks_are_even():
     assert even_chunks(range(10), 4) == [[0, 1, 2], [3, 4, 5, 6], [7, 8, 9]]
     assert even_chunks(range(8), 8) == [list(range(8))]
     assert even_chunks(range(3), 1) == [[0], [1], [2]]
 
 
-def test_programs_may_run_in_processes_of_their_own(gr_run):
+def test_programs_can_run_in_separate_processes(gr_run):
     code, out, err = gr_run(*SWEEP, "hydra.launcher.processes=2", "hydra.launcher.width=2")
     assert code == 0, err
     assert "2 programs of up to 2" in out
-    found = {json.loads((path / "status.json").read_text())["process"] for path in folders().values()}
-    assert len(found) == 2
+    processes = {json.loads((path / "status.json").read_text())["process"] for path in folders().values()}
+    assert len(processes) == 2
     assert {json.loads((path / "status.json").read_text())["mode"] for path in folders().values()} == {"batched"}
 
 
-def test_a_run_that_was_begun_alone_goes_on_alone(gr_run, interrupted):
+def test_a_run_started_alone_resumes_alone(gr_run, interrupted):
     interrupted(*SHORT, "strategy.replay_weight=0.5", "seed=1", at=(1, 5))
     code, out, _ = gr_run(*SWEEP)
     assert code == 0
@@ -315,18 +320,18 @@ def test_a_run_that_was_begun_alone_goes_on_alone(gr_run, interrupted):
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 3])
-def test_tasks_may_be_as_short_as_one_likes(gr_run, iterations):
+def test_tasks_can_be_one_iteration_long(gr_run, iterations):
     code, _, err = gr_run("-m", "hydra/launcher=batched", *SHORT, f"train.iterations={iterations}", "seed=0,1")
     assert (code, err) == (0, "")
 
 
-def test_a_job_that_is_there_twice_runs_once(gr_run):
+def test_a_repeated_job_runs_once(gr_run):
     code, _, err = gr_run("-m", "hydra/launcher=batched", *SHORT, "seed=0,1,0")
     assert (code, err) == (0, "")
     assert len(folders()) == 2
 
 
-def test_runs_at_different_places_of_their_plan_go_on_side_by_side_as_far_as_they_can(gr_run, interrupted):
+def test_runs_at_different_stages_resume_in_groups_of_the_same_stage(gr_run, interrupted):
     words = ("-m", "hydra/launcher=batched", *SHORT, "log.every=5")
     interrupted(*words, "seed=0,1", at=(2, 5))
     code, out, err = gr_run(*words, "seed=range(4)")
@@ -336,13 +341,13 @@ def test_runs_at_different_places_of_their_plan_go_on_side_by_side_as_far_as_the
     assert {json.loads((path / "status.json").read_text())["state"] for path in folders().values()} == {"finished"}
 
 
-def test_mistakes_are_told_before_anything_is_trained(gr_run):
+def test_mistakes_are_reported_before_training(gr_run):
     code, _, err = gr_run("-m", "hydra/launcher=batched", "optimizer.lr=0.1,-1")
     assert code == 2 and err.startswith("gr-run: optimizer.lr=-1") and err.count("\n") == 1
     assert not list(Path("outputs").glob("*/*/*/status.json"))
 
 
-def test_wrong_settings_of_the_launcher_are_one_line(gr_run):
+def test_invalid_settings_of_the_launcher_get_one_line(gr_run):
     code, _, err = gr_run("-m", "hydra/launcher=batched", "hydra.launcher.width=0", "seed=0,1")
     assert code == 2 and err.count("\n") == 1 and "hydra.launcher.width" in err
     code, _, err = gr_run("-m", "hydra/launcher=batched", "+hydra.launcher.depth=1", "seed=0,1")

@@ -1,4 +1,4 @@
-"""The door: one line for each mistake, exit codes, sweeps, help that imports nothing."""
+"""The command line: one line for each mistake, exit codes, sweeps, lazy imports, plain output."""
 
 import json
 import os
@@ -81,7 +81,7 @@ def test_a_users_own_option_is_listed_and_runs(gr_run, tmp_path):
     assert list(Path("outputs/split_digits/generative_replay-own_vae").iterdir())
 
 
-def test_a_pool_that_is_not_used_needs_no_room(gr_run):
+def test_an_unused_pool_needs_no_memory(gr_run):
     assert gr_run(*TINY, "strategy.pool_size=1000000000000")[::2] == (0, "")
 
 
@@ -99,8 +99,8 @@ def test_nothing_heavy_is_imported_before_a_run(words):
         "print('HEAVY', sorted(heavy))"
     )
     environment = os.environ | {"COMP_LINE": "gr-run strat", "COMP_POINT": "12"}
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
-    assert "HEAVY []" in found.stdout
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert "HEAVY []" in done.stdout
 
 
 def test_a_run_imports_only_what_it_uses():
@@ -109,11 +109,11 @@ def test_a_run_imports_only_what_it_uses():
         "assert main(['train.iterations=1']) == 0\n"
         "print('HEAVY', sorted({'torchvision', 'torch._dynamo', 'sklearn', 'matplotlib.pyplot'} & set(sys.modules)))"
     )
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "HEAVY []" in found.stdout
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "HEAVY []" in done.stdout
 
 
-def test_output_that_is_no_terminal_is_plain(gr_run):
+def test_output_to_a_pipe_is_plain(gr_run):
     code, out, _ = gr_run(*TINY)
     assert code == 0
     assert "\x1b" not in out

@@ -1,4 +1,4 @@
-"""Every error message, and the situation that raises it: the list of what this program says when it can't go on."""
+"""Every error message is raised by a situation that is listed with it."""
 
 import re
 from contextlib import chdir
@@ -18,29 +18,34 @@ from helpers.situations_report import REPORT
 from helpers.situations_runs import RUNS
 
 ENTRIES = [
-    (file, entry) for table in (API, COMMANDS, DATA, RUNS, REPORT) for file, found in table.items() for entry in found
+    (file, entry)
+    for table in (API, COMMANDS, DATA, RUNS, REPORT)
+    for file, entries in table.items()
+    for entry in entries
 ]
-MESSAGES = {file: list(found) for file, found in groupby(messages(), lambda message: message.file)}
+MESSAGES = {file: list(group) for file, group in groupby(messages(), lambda message: message.file)}
 # Exit codes by class of error; `error_type` is an argument of `out_of_memory_as`.
-EXIT_CODES = {kind.__name__: {kind.exit_code} for kind in GrError.__subclasses__()} | {"error_type": {1, 2}}
+EXIT_CODES = {error.__name__: {error.exit_code} for error in GrError.__subclasses__()} | {"error_type": {1, 2}}
 
 
 def message_of(file: str, entry: Entry) -> list[Message]:
-    """The messages of which an entry has the text, or a part; it should be one."""
+    """The messages that contain the text of an entry; there should be one."""
     there = MESSAGES.get(file, [])
     return [m for m in there if m.text == entry[0]] or [m for m in there if entry[0] in m.text]
 
 
 def pattern(entry: Entry) -> str:
-    """What is to be said, as an entry has it."""
+    """The regular expression of the message that an entry expects."""
     return re.escape(entry[2] if len(entry) > 2 else entry[0]).replace(r"\{\}", ".*")
 
 
-def test_every_message_has_its_situation_and_no_situation_is_of_the_past():
+def test_every_message_has_a_situation_and_every_situation_a_message():
     listed = [(file, entry, message_of(file, entry)) for file, entry in ENTRIES]
-    covered = {message for _, _, found in listed for message in found if len(found) == 1}
-    missing = [str(message) for found in MESSAGES.values() for message in found if message not in covered]
-    stale = [f"{file}: {entry[0]!r} is in {len(found)} messages" for file, entry, found in listed if len(found) != 1]
+    covered = {message for _, _, matching in listed for message in matching if len(matching) == 1}
+    missing = [str(message) for group in MESSAGES.values() for message in group if message not in covered]
+    stale = [
+        f"{file}: {entry[0]!r} is in {len(matching)} messages" for file, entry, matching in listed if len(matching) != 1
+    ]
     assert not missing and not stale, "\n".join(["", *missing, *stale])
 
 
@@ -49,7 +54,7 @@ def test_every_message_has_its_situation_and_no_situation_is_of_the_past():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a tiny run is over."""
+    """A folder with a finished tiny run."""
     home = tmp_path_factory.mktemp("finished")
     with chdir(home):
         assert main(TINY) == 0
@@ -62,7 +67,7 @@ def hands(gr_run, monkeypatch, finished) -> Hands:
 
 
 def outcome(situation, hands: Hands) -> tuple[int | None, str]:
-    """The exit code, if there is one, and what was said."""
+    """The exit code of a command, None for an exception in Python; and the message."""
     try:
         answer = situation(hands)
     except GrError as error:
@@ -72,16 +77,16 @@ def outcome(situation, hands: Hands) -> tuple[int | None, str]:
 
 
 @pytest.mark.parametrize(("file", "entry"), ENTRIES, ids=[f"{file}: {entry[0]}" for file, entry in ENTRIES])
-def test_a_situation_is_told_as_it_is_listed(hands, file, entry):
+def test_a_situation_raises_its_message(hands, file, entry):
     (message,) = message_of(file, entry)
-    code, told = outcome(entry[1], hands)
-    assert re.search(pattern(entry), told), told
-    assert re.search(message.pattern, " ".join(told.split())), f"{told}\nis not {message}"
-    assert "Traceback" not in told
+    code, output = outcome(entry[1], hands)
+    assert re.search(pattern(entry), output), output
+    assert re.search(message.pattern, " ".join(output.split())), f"{output}\nis not {message}"
+    assert "Traceback" not in output
     assert code in (None, *EXIT_CODES.get(message.kind, {2}))
 
 
-def test_a_mistake_of_the_user_ends_with_2_and_a_run_that_failed_with_1():
+def test_invalid_input_has_exit_code_2_and_a_failed_run_1():
     codes = {kind.__name__: kind.exit_code for kind in GrError.__subclasses__()}
     mistakes = {"ConfigError", "DataError", "SizeError", "FolderError", "CompositionError"}
     failures = {"WriteError", "TrainingError", "OutOfMemoryError", "AuditError"}

@@ -1,4 +1,4 @@
-"""Sweeps in processes and on clusters: the launchers of others, configured here, and what a lost process costs."""
+"""Sweeps in processes and on clusters with the launchers of Hydra's plugins; killed processes."""
 
 import json
 import os
@@ -12,12 +12,12 @@ from helpers.processes import start, wait_for
 
 
 def statuses():
-    found = sorted(Path("outputs").glob("*/*/*/status.json"))
-    return [json.loads(path.read_text()) for path in found]
+    paths = sorted(Path("outputs").glob("*/*/*/status.json"))
+    return [json.loads(path.read_text()) for path in paths]
 
 
 def await_running(number, sweep):
-    """Wait until so many runs of a sweep are in their second task; the processes that run them."""
+    """Wait until `number` runs of a sweep are in their second task; return their processes."""
 
     def processes():
         running = [status for status in statuses() if status["state"] == "running"]
@@ -28,7 +28,7 @@ def await_running(number, sweep):
 
 
 def in_this_process(words):
-    """The same sweep without processes."""
+    """The same sweep without other processes."""
     return [word for word in words if not word.endswith(("processes=2", "joblib", "n_jobs=2"))]
 
 
@@ -43,22 +43,22 @@ def test_joblib_runs_a_sweep_in_processes(gr_run):
     (sweep,) = Path("outputs/sweeps").iterdir()
     watched = f"gr-run: other processes train these runs; to watch them: gr-report --watch {sweep}\n"
     assert (code, err) == (0, watched)
-    found = statuses()
-    assert [status["state"] for status in found] == ["finished"] * 4
-    assert {status["mode"] for status in found} == {"alone"}
-    assert os.getpid() not in {status["process"] for status in found}
+    finished = statuses()
+    assert [status["state"] for status in finished] == ["finished"] * 4
+    assert {status["mode"] for status in finished} == {"alone"}
+    assert os.getpid() not in {status["process"] for status in finished}
     assert all((path / "sweep.json").exists() for path in Path("outputs/sweeps").iterdir())
 
 
 @needs_joblib
-def test_a_mistake_is_told_before_any_process_is_made(gr_run):
+def test_a_mistake_is_reported_before_any_process_starts(gr_run):
     code, _, err = gr_run("-m", "hydra/launcher=joblib", "seed=0,-1")
     assert code == 2 and err.count("\n") == 1
     assert not Path("outputs").exists()
 
 
 @needs_joblib
-def test_a_failure_in_a_process_leaves_the_others_alone():
+def test_a_failed_run_in_a_process_does_not_stop_the_others():
     # From a process of its own: those of joblib stay, and remember the folder of another test.
     sweep = start("-m", "hydra/launcher=joblib", "train.iterations=4", "strategy=finetune", "optimizer=sgd",
                   "optimizer.lr=0.1,1e30", "hydra.launcher.n_jobs=2", "threads=1")  # fmt: skip
@@ -75,7 +75,7 @@ def test_a_failure_in_a_process_leaves_the_others_alone():
     ],
     ids=["joblib", "batched"],
 )
-def test_a_killed_process_costs_only_what_it_did_since_its_checkpoint(launcher):
+def test_a_killed_process_is_resumed_from_its_checkpoint(launcher):
     words = (*LONG, "seed=range(3)", *launcher)
     sweep = start(*words)
     os.kill(min(await_running(2, sweep)), signal.SIGKILL)
@@ -89,8 +89,8 @@ def test_a_killed_process_costs_only_what_it_did_since_its_checkpoint(launcher):
     assert [status["state"] for status in statuses()] == ["finished"] * 3
 
 
-def test_an_interruption_saves_what_runs_and_begins_nothing_more(gr_run):
-    """Ctrl-C; `test_signals` has SIGTERM."""
+def test_an_interruption_saves_active_runs_and_starts_no_others(gr_run):
+    """Ctrl-C; SIGTERM is tested in `test_signals`."""
     words = (*LONG, "seed=range(4)", "hydra/launcher=batched", "hydra.launcher.processes=2", "hydra.launcher.width=1")
     sweep = start(*words, start_new_session=True)
     await_running(2, sweep)
@@ -125,7 +125,7 @@ def test_programs_run_on_ray():
 
 
 @pytest.mark.parametrize(("launcher", "extra"), [("ray", "ray"), ("joblib", "joblib"), ("submitit_slurm", "slurm")])
-def test_a_launcher_that_is_not_installed_says_what_to_install(gr_run, launcher, extra):
+def test_a_missing_launcher_names_the_extra_to_install(gr_run, launcher, extra):
     package = {"submitit_slurm": "submitit"}.get(launcher, launcher)
     try:
         __import__(f"hydra_plugins.hydra_{package}_launcher")

@@ -1,4 +1,4 @@
-"""Sweeps: which runs their jobs are, and one damaged run among others."""
+"""Sweeps: the runs of their jobs, repeated jobs, and damaged runs among others."""
 
 import gc
 import json
@@ -18,7 +18,7 @@ TINY = ("train.iterations=2", "log.every=1", "strategy=finetune", "evaluate.gene
 
 
 def states():
-    """The state of each run, by its folder."""
+    """The state of each run by folder."""
     return {path.parent: json.loads(path.read_text())["state"] for path in Path("outputs").glob("*/*/*/status.json")}
 
 
@@ -38,7 +38,7 @@ def folder_in_place_of(name):
     return damage
 
 
-# What can be told from the state of the run is written anew; what can't be is the failure of that run.
+# Files derived from the run's state are rewritten; other damage fails that run.
 REPAIRED = {
     "no metrics": lambda folder: (folder / "metrics.csv").unlink(),
     "metrics of words": lambda folder: (folder / "metrics.csv").write_text("metric,value\naverage_accuracy,high\n"),
@@ -63,7 +63,7 @@ LAUNCHERS = pytest.mark.parametrize("launcher", [(), ("hydra/launcher=batched",)
 
 @LAUNCHERS
 def test_damaged_runs_fail_alone_in_one_line_each(gr_run, made, launcher):
-    """All of them in one sweep, with two runs that are still to be trained."""
+    """All damages in one sweep, together with two runs that are not trained yet."""
     made("-m", *TINY, f"seed=range({len(DAMAGED)})")
     damaged = sorted(states())
     for folder, damage in zip(damaged, DAMAGED.values(), strict=True):
@@ -80,8 +80,8 @@ def test_damaged_runs_fail_alone_in_one_line_each(gr_run, made, launcher):
 
 
 @LAUNCHERS
-def test_what_follows_from_the_state_of_a_run_is_written_anew(gr_run, made, launcher):
-    """As above: each run lacks something else."""
+def test_files_derived_from_the_state_of_a_run_are_rewritten(gr_run, made, launcher):
+    """Each run of a sweep lacks another file."""
     made("-m", *TINY, f"seed=range({len(REPAIRED)})")
     harmed = sorted(states())
     before = {path: path.read_bytes() for folder in harmed for path in folder.glob("*.csv")}
@@ -98,18 +98,18 @@ def test_what_follows_from_the_state_of_a_run_is_written_anew(gr_run, made, laun
 
 
 def read_states():
-    found = {}
+    states_by_folder = {}
     for folder in Path("outputs").glob("split_digits/*/*"):
         try:
-            found[folder] = json.loads((folder / "status.json").read_text())["state"]
+            states_by_folder[folder] = json.loads((folder / "status.json").read_text())["state"]
         except (OSError, ValueError, TypeError):
-            found[folder] = "damaged"
-    return found
+            states_by_folder[folder] = "damaged"
+    return states_by_folder
 
 
 @pytest.fixture
 def finished(made):
-    """The finished run of seed 0, here."""
+    """The finished run of seed 0, in the current directory."""
     return made(*TINY, "seed=0")
 
 
@@ -123,7 +123,7 @@ def test_a_damaged_run_fails_alone_in_processes(finished):
     assert list(states().values()) == ["finished"] * 3
 
 
-def test_an_error_that_nobody_foresaw_is_the_failure_of_one_run(gr_run, monkeypatch):
+def test_an_unexpected_exception_fails_one_run_only(gr_run, monkeypatch):
     from gr_cli.runner import run as runner
 
     prepare = runner.prepare
@@ -157,13 +157,13 @@ PARAMS = [
 
 
 @pytest.mark.parametrize("params", PARAMS, ids=[words[0] for words in PARAMS])
-def test_parameters_of_the_sweeper_are_a_sweep(gr_run, params):
+def test_sweeper_params_are_a_sweep(gr_run, params):
     code, _, err = gr_run("-m", *TINY, *params)
     assert (code, err) == (0, "")
     assert sorted(map(str, states())) == sorted(listed()) and list(states().values()) == ["finished"] * 2
 
 
-def test_parameters_of_the_sweeper_in_a_preset_are_checked_and_counted(gr_run, tmp_path):
+def test_sweeper_params_in_a_preset_are_checked_and_counted(gr_run, tmp_path):
     preset = tmp_path / "mine" / "preset" / "both.yaml"
     preset.parent.mkdir(parents=True)
     preset.write_text(
@@ -179,7 +179,7 @@ def test_parameters_of_the_sweeper_in_a_preset_are_checked_and_counted(gr_run, t
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("optimizer.weight_decay=0,0.0",), "2 jobs are 1 run, each trained once: optimizer.weight_decay=0 and "),
         (("seed=0,1,0",), "3 jobs are 2 runs, each trained once: "),
@@ -189,14 +189,14 @@ def test_parameters_of_the_sweeper_in_a_preset_are_checked_and_counted(gr_run, t
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 @LAUNCHERS
-def test_jobs_that_are_the_same_run_are_trained_once(gr_run, words, said, launcher):
+def test_equal_jobs_are_trained_once(gr_run, words, message, launcher):
     code, out, err = gr_run("-m", *TINY, *words, *launcher)
     assert (code, err) == (0, "")
-    assert out.count(said) == 1 and "are the same run" in out and "finished before" not in out
-    assert len(listed()) == len(states()) == int(said.partition("are ")[2].split()[0])
+    assert out.count(message) == 1 and "are the same run" in out and "finished before" not in out
+    assert len(listed()) == len(states()) == int(message.partition("are ")[2].split()[0])
 
 
-def test_a_run_that_is_there_twice_fails_once(gr_run):
+def test_a_repeated_job_fails_once(gr_run):
     code, _, err = gr_run("-m", *TINY, "optimizer=sgd", "optimizer.lr=1e30,1e30")
     assert code == 1 and err.count("try a lower optimizer.lr") == 1 and "1 of 1 runs did not finish" in err
 
@@ -211,20 +211,20 @@ def test_a_run_that_is_there_twice_fails_once(gr_run):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_every_way_to_list_values_is_counted(gr_run, words, number):
+def test_every_kind_of_sweep_values_is_counted(gr_run, words, number):
     code, _, err = gr_run("-m", *TINY, *words)
     assert (code, err) == (0, "")
     assert len(listed()) == len(states()) == number
 
 
-def test_a_sweeper_that_finds_jobs_as_it_goes_is_counted_at_the_end(gr_run, monkeypatch):
+def test_jobs_of_an_adaptive_sweeper_are_counted_at_the_end(gr_run, monkeypatch):
     from hydra.core.plugins import Plugins
 
     known = Plugins.instance().class_name_to_class  # which makes the sweeper's class a second time
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     class Searching(BasicSweeper):
-        """Stands for one that decides by what runs find."""
+        """An adaptive sweeper, whose next jobs could depend on results."""
 
     Searching.__qualname__ = "Searching"  # Hydra looks it up by its name
     monkeypatch.setattr(sys.modules[__name__], "Searching", Searching, raising=False)
@@ -244,7 +244,7 @@ def test_a_sweeper_that_finds_jobs_as_it_goes_is_counted_at_the_end(gr_run, monk
 @pytest.mark.parametrize(
     ("runs", "launcher"), [(4, ()), (8, ("hydra/launcher=batched", "hydra.launcher.width=2"))], ids=["basic", "wide"]
 )
-def test_nothing_of_a_run_is_kept_when_it_is_over(gr_run, monkeypatch, runs, launcher):
+def test_memory_of_a_finished_run_is_released(gr_run, monkeypatch, runs, launcher):
     import gr_cli.runner.run
 
     kinds = ("Learner", "Experiment", "Record", "Figure", "Tensor", "Parameter", "DictConfig", "AnyNode")

@@ -1,4 +1,4 @@
-"""How many runs one program holds: what can't be stacked, what memory and speed allow."""
+"""The width of programs: runs that can't be stacked, memory and speed."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def chosen(jobs, width=32, memory=4096 << 20):
     return choose_width(jobs, width, memory)
 
 
-def test_running_statistics_are_named_and_run_alone():
+def test_runs_with_running_statistics_are_reported_and_run_alone():
     jobs = [
         compose_settings(["model=resnet18", "model.norm=batch", f"seed={i}", "strategy=finetune"]) for i in range(2)
     ]
@@ -42,7 +42,7 @@ def test_running_statistics_are_named_and_run_alone():
 
 
 class Noisy(nn.Module):
-    """Draws from torch's global stream without asking: no replica can have its own."""
+    """Draws from torch's global random stream, so that replicas can't have streams of their own."""
 
     def __init__(self, input_size: int, output_size: int) -> None:
         super().__init__()
@@ -52,14 +52,14 @@ class Noisy(nn.Module):
         return self.layer(nn.functional.dropout(x.flatten(1), 0.5, self.training))
 
 
-def test_what_cannot_be_stacked_is_named_and_runs_alone():
+def test_runs_that_cannot_be_stacked_are_reported_and_run_alone():
     jobs = jobs_of("strategy=finetune")
     node = {"_target_": f"{__name__}.Noisy", "input_size": None, "output_size": None}
     choice = chosen([replace(job, config={**job.config, "model": node}) for job in jobs])
     assert choice.width == 1 and "random" in choice.reason
 
 
-def test_what_would_find_something_else_runs_alone(monkeypatch):
+def test_runs_with_other_losses_when_stacked_run_alone(monkeypatch):
     stack = Replicas._stack
 
     def mixed_up(self):
@@ -103,7 +103,7 @@ def test_the_fastest_width_shares_a_budget_among_the_runs(gradients, outputs, co
     assert fastest_width(MemoryModel(gradients, outputs, has_convolutions=convolutional)) == width
 
 
-def test_larger_runs_are_in_narrower_programs_and_those_with_convolutions_in_no_wider_ones():
+def test_programs_of_larger_runs_and_of_convolutions_are_narrower():
     for size in (MemoryModel(0, 0), MemoryModel(1, 1), MemoryModel(MIB // 3, MIB // 7), MemoryModel(5 * MIB, 3 * MIB)):
         for larger in (
             replace(size, gradient_bytes=2 * size.gradient_bytes + MIB),
@@ -116,7 +116,7 @@ def test_larger_runs_are_in_narrower_programs_and_those_with_convolutions_in_no_
         )  # it is not touched by each step
 
 
-def test_a_step_is_measured_by_its_gradients_and_what_its_layers_give(monkeypatch):
+def test_the_size_of_a_step_counts_gradients_and_activations(monkeypatch):
     jobs = jobs_of("strategy=finetune")  # 64 inputs, 16 units, 10 outputs; 4 samples of float32
     sizes = []
     monkeypatch.setattr("gr_cli.cli.launchers.program_width.fastest_width", lambda size: sizes.append(size) or 3)
@@ -129,7 +129,7 @@ def test_a_step_is_measured_by_its_gradients_and_what_its_layers_give(monkeypatc
     assert sizes[1].has_convolutions
 
 
-def test_what_would_not_fit_is_split_and_it_is_said_why(gr_run):
+def test_runs_that_exceed_the_memory_are_split_and_the_reason_printed(gr_run):
     jobs = jobs_of(seeds=9)
     size = chosen(jobs).bytes_per_run
     choice = chosen(jobs, memory=5 * size + 1)
@@ -140,7 +140,7 @@ def test_what_would_not_fit_is_split_and_it_is_said_why(gr_run):
     assert "one after the other, because a run takes up to" in out and "MiB of hydra.launcher.memory_mib=1" in out
 
 
-def test_the_bound_of_memory_holds_states_and_what_layers_give():
+def test_the_memory_bound_counts_states_and_activations():
     small, wide = (chosen(jobs_of("strategy=finetune", *words)).bytes_per_run for words in ((), (WIDE,)))
     parameters = 4 * (64 * 1000 + 1000 + 10 * 1000 + 10)
     assert small < 3 * parameters < wide  # weights and two moments of Adam, gradients and temporaries not counted
@@ -148,7 +148,7 @@ def test_the_bound_of_memory_holds_states_and_what_layers_give():
 
 
 class Tied(nn.Module):
-    """Two names for one layer."""
+    """A network with two names for one layer."""
 
     def __init__(self, input_size: int, output_size: int) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class Tied(nn.Module):
         return self.last(self.second(self.first(x.flatten(1)).relu()))
 
 
-def test_tied_weights_are_named_and_run_alone():
+def test_runs_with_tied_weights_are_reported_and_run_alone():
     jobs = jobs_of("strategy=finetune")
     node = {"_target_": f"{__name__}.Tied", "input_size": None, "output_size": None}
     choice = chosen([replace(job, config={**job.config, "model": node}) for job in jobs])
@@ -167,15 +167,15 @@ def test_tied_weights_are_named_and_run_alone():
 
 
 class Careless(VAE):
-    """Sums over what is the batch alone, and the replicas together."""
+    """A loss that sums over the first axis: the batch of one run, the replicas of a program."""
 
     def losses(self, objective, x, noise):
-        found = super().losses(objective, x, noise)
+        losses = super().losses(objective, x, noise)
         mean, _ = self.encode(x, noise)
-        return {**found, "size": mean.square().sum(0).mean(-1).expand_as(found["kl"])}
+        return {**losses, "size": mean.square().sum(0).mean(-1).expand_as(losses["kl"])}
 
 
-def test_a_generator_whose_losses_mix_samples_is_found_out():
+def test_a_generator_with_losses_across_replicas_is_detected():
     jobs = jobs_of()
     node = {**jobs[0].config["generator"], "_target_": f"{__name__}.Careless"}
     choice = chosen([replace(job, config={**job.config, "generator": node}) for job in jobs])
