@@ -87,7 +87,7 @@ def test_a_situation_raises_its_message(hands, file, entry):
 
 
 def test_invalid_input_has_exit_code_2_and_a_failed_run_1():
-    codes = {kind.__name__: kind.exit_code for kind in GrError.__subclasses__()}
+    codes = {error.__name__: error.exit_code for error in GrError.__subclasses__()}
     mistakes = {"ConfigError", "DataError", "SizeError", "FolderError", "CompositionError"}
     failures = {"WriteError", "TrainingError", "OutOfMemoryError", "AuditError"}
     assert codes == dict.fromkeys(mistakes, 2) | dict.fromkeys(failures, 1) | {
