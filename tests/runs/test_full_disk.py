@@ -24,7 +24,7 @@ class Disk:
     def __init__(self, last: int | None = None, bytes_left: int = 0) -> None:
         self.written, self._last, self._left = 0, last, bytes_left
 
-    def write_whole(self, path, write):
+    def write_atomically(self, path, write):
         self.written += "cache" not in path.parts  # where what can't be written is no error
         full = self._last is not None and self.written > self._last and "cache" not in path.parts
         original(path, lambda file: write(Filling(file, self._left) if full else file))
@@ -59,7 +59,7 @@ def disk(monkeypatch, pictures):
 
     def use(disk: Disk) -> Disk:
         for module in ("system.files", "system.checksums", "results.figures"):
-            monkeypatch.setattr(f"gr_cli.{module}.write_whole", disk.write_whole)
+            monkeypatch.setattr(f"gr_cli.{module}.write_atomically", disk.write_atomically)
         return disk
 
     return use
