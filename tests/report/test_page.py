@@ -1,4 +1,4 @@
-"""The page of gr-report: its numbers are those of the CSV files, it needs nobody, and it works in a browser."""
+"""The page of gr-report: its numbers are those of the CSV files, it needs no network, and it works in a browser."""
 
 import csv
 import html
@@ -19,24 +19,24 @@ from gr_cli.results import figures
 from helpers.run_folders import TASKS, write_run
 
 CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
 )
 T = {2: 12.706205, 3: 4.302653}  # Student's t for 95 %, by the number of values
 
 
 class Tables(HTMLParser):
-    """The tables of a page, by class: rows of the texts of their cells."""
+    """The tables of a page by CSS class, as rows of cell texts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.found: dict[str, list[list[list[str]]]] = {}
+        self.by_class: dict[str, list[list[list[str]]]] = {}
         self._cell: list[str] | None = None
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         if tag == "table":
             self._rows = []
-            self.found.setdefault(dict(attrs)["class"], []).append(self._rows)
+            self.by_class.setdefault(dict(attrs)["class"], []).append(self._rows)
         elif tag == "tr":
             self._rows.append([])
         elif tag in ("td", "th"):
@@ -54,7 +54,7 @@ class Tables(HTMLParser):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A page of three configurations, of which one has failed runs; by configuration, the finished folders."""
+    """A page of three configurations, one with a failed run: its path, its text, and the finished folders of each."""
     root = tmp_path_factory.mktemp("report") / "runs"
     groups = [[write_run(root, seed) for seed in range(3)]]
     for weight in (0.5, 2.0):
@@ -90,7 +90,7 @@ def metric(path: Path, name: str) -> float:
 
 
 def statistics(values: list[float], scale: float = 100.0) -> list[float]:
-    """Mean, standard error, half of the interval, number: as the tables of numbers list them."""
+    """Mean, standard error, half of the interval and n, as the tables of numbers list them."""
     if len(values) == 1:
         return [scale * values[0], 1]
     sem = stdev(values) / math.sqrt(len(values))
@@ -99,18 +99,20 @@ def statistics(values: list[float], scale: float = 100.0) -> list[float]:
 
 def numbers(cells: list[str]) -> list[float]:
     return [
-        float(found) for cell in cells for found in re.findall(r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?", cell.replace("−", "-"))
+        float(number)
+        for cell in cells
+        for number in re.findall(r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?", cell.replace("−", "-"))
     ]
 
 
 def test_every_kind_of_table_is_checked_here(written):
     kinds = {"all", "comparison", "sweep", "heat", "curves", "losses", "runs", "measured"}
-    assert set(Tables(written[1]).found) == kinds
+    assert set(Tables(written[1]).by_class) == kinds
 
 
 def test_the_table_is_that_of_the_csv_files(written):
     _, text, groups = written
-    (rows,) = Tables(text).found["all"]
+    (rows,) = Tables(text).by_class["all"]
     base = [metric(path, "average_accuracy") for path in groups[0]]
     for cells, paths in zip(rows[1:], groups, strict=True):
         row = dict(zip(rows[0], cells, strict=True))
@@ -122,10 +124,10 @@ def test_the_table_is_that_of_the_csv_files(written):
         expected = statistics([metric(path, "forgetting") for path in paths])[:2]
         assert numbers([row["forgetting (%)"]]) == pytest.approx(expected, abs=0.006)
         if paths is not groups[0]:
-            gains = [mine - theirs for mine, theirs in zip(accuracy, base, strict=False)]
+            gains = [value - baseline for value, baseline in zip(accuracy, base, strict=False)]
             mean, _, half, n = statistics(gains)
-            found = numbers([row["paired difference in average accuracy (points)"]])
-            assert found == pytest.approx([mean, mean - half, mean + half, n], abs=0.006)
+            difference = numbers([row["paired difference in average accuracy (points)"]])
+            assert difference == pytest.approx([mean, mean - half, mean + half, n], abs=0.006)
         timing = [read(path / "timing.csv") for path in paths]
         seconds = [sum(float(r["solver_seconds"]) + float(r["evaluation_seconds"]) for r in rows) for rows in timing]
         assert numbers([row["seconds"]]) == pytest.approx(statistics(seconds, 1)[:2], abs=0.06)
@@ -134,7 +136,7 @@ def test_the_table_is_that_of_the_csv_files(written):
 
 def test_heat_maps_are_the_accuracy_matrices(written):
     _, text, groups = written
-    for rows, paths in zip(Tables(text).found["heat"], groups, strict=True):
+    for rows, paths in zip(Tables(text).by_class["heat"], groups, strict=True):
         matrices = [
             [[float(row[f"task_{j}"]) for j in range(TASKS)] for row in read(p / "accuracy_matrix.csv")] for p in paths
         ]
@@ -149,40 +151,40 @@ def test_heat_maps_are_the_accuracy_matrices(written):
             assert numbers([rows[-1][1 + j]]) == pytest.approx(statistics(lost)[:2], abs=0.06)
 
 
-def test_the_numbers_of_the_charts_along_the_way(written):
+def test_the_numbers_of_accuracy_and_loss_charts(written):
     _, text, groups = written
-    tables = Tables(text).found
+    tables = Tables(text).by_class
     for rows, paths in zip(tables["curves"], groups, strict=True):
         matrices = [
             [[float(row[f"task_{j}"]) for j in range(TASKS)] for row in read(p / "accuracy_matrix.csv")] for p in paths
         ]
         seen = set()
-        for line, x, *found in rows[1:]:
+        for line, x, *shown in rows[1:]:
             learnt = int(x)
             now = [matrix[learnt - 1] for matrix in matrices]
             task = int(line.removeprefix("task ")) if line.startswith("task") else None
             values = [fmean(row[:learnt]) if task is None else row[task] for row in now]
-            assert numbers(found) == pytest.approx(statistics(values), abs=0.0006)
+            assert numbers(shown) == pytest.approx(statistics(values), abs=0.0006)
             seen.add((line, learnt))
         assert len(seen) == TASKS * (TASKS + 1) / 2 + TASKS
     for rows, paths in zip(tables["losses"], groups, strict=True):
         histories = [read(path / "history.csv") for path in paths]
         assert len(rows) == 1 + 2 * len(histories[0])
-        for line, x, *found in rows[1:]:
+        for line, x, *shown in rows[1:]:
             place = int(x) // 10 - 1  # a row at every tenth of the 20 iterations of a task
             expected = statistics([float(history[place][line]) for history in histories], 1)
-            assert numbers(found) == pytest.approx(expected, abs=0.0006)
+            assert numbers(shown) == pytest.approx(expected, abs=0.0006)
 
 
 def test_the_numbers_of_sample_quality(written):
     _, text, groups = written
-    tables = Tables(text).found["measured"]
+    tables = Tables(text).by_class["measured"]
     replaying = groups[1:]
     assert len(tables) == len(replaying) == 2
     for rows, paths in zip(tables, replaying, strict=True):
-        found = [read(path / "sample_quality.csv") for path in paths]
+        csv_tables = [read(path / "sample_quality.csv") for path in paths]
         expected = {}
-        for table in found:
+        for table in csv_tables:
             for row in table:
                 task = "all so far" if row["task"] == "all" else f"task {row['task']}"
                 for column in list(row)[4:]:
@@ -193,8 +195,8 @@ def test_the_numbers_of_sample_quality(written):
         assert [tuple(cells[:3]) for cells in rows[1:]] != [] and len(rows) == 1 + len(expected)
         for *key, mean, sem, half, n in rows[1:]:
             values = expected[tuple(key)]
-            told = statistics(values, 100 if "%" in key[0] else 1)
-            assert numbers([mean, sem, half, n]) == pytest.approx(told, abs=0.0006)
+            expected_statistics = statistics(values, 100 if "%" in key[0] else 1)
+            assert numbers([mean, sem, half, n]) == pytest.approx(expected_statistics, abs=0.0006)
         assert {len(values) for values in expected.values()} == {len(paths), len(paths) - 1}
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", text)
     wanted = "sample quality over training; mean over seeds 0–2 (n = 3); bands: standard error"
@@ -203,14 +205,14 @@ def test_the_numbers_of_sample_quality(written):
 
 def test_the_numbers_of_the_comparisons(written):
     _, text, groups = written
-    tables = Tables(text).found
+    tables = Tables(text).by_class
     for rows, name in zip(tables["comparison"], ("average_accuracy", "forgetting"), strict=True):
-        for (_, *found), paths in zip(rows[1:], groups, strict=True):
-            assert numbers(found) == pytest.approx(statistics([metric(p, name) for p in paths]), abs=0.0006)
+        for (_, *shown), paths in zip(rows[1:], groups, strict=True):
+            assert numbers(shown) == pytest.approx(statistics([metric(p, name) for p in paths]), abs=0.0006)
     (rows,) = tables["sweep"]
     assert [row[1] for row in rows[1:]] == ["0.5", "2"]
-    for (_, _, *found), paths in zip(rows[1:], groups[1:], strict=True):
-        assert numbers(found) == pytest.approx(statistics([metric(p, "average_accuracy") for p in paths]), abs=0.0006)
+    for (_, _, *shown), paths in zip(rows[1:], groups[1:], strict=True):
+        assert numbers(shown) == pytest.approx(statistics([metric(p, "average_accuracy") for p in paths]), abs=0.0006)
     for rows, paths in zip(tables["runs"], groups, strict=True):
         for row, path in zip(rows[1:], paths, strict=False):
             assert row[1] == "finished" and float(row[2]) == pytest.approx(
@@ -220,7 +222,7 @@ def test_the_numbers_of_the_comparisons(written):
     assert tables["runs"][1][-1][1:3] == ["failed", "–"]
 
 
-def test_it_needs_no_network_and_tells_what_its_pictures_show(written):
+def test_it_needs_no_network_and_its_pictures_have_alternative_texts(written):
     _, text, _ = written
     links = re.findall(r'(?:src|href|action)="([^"]*)"|url\(([^)]*)\)|@import', text)
     assert all(re.match(r"#|data:", one or two) for one, two in links), links
@@ -233,7 +235,7 @@ def test_it_needs_no_network_and_tells_what_its_pictures_show(written):
     assert set(re.findall(r'(?:href="|url\()#([\w-]+)', text)) <= set(ids)
 
 
-def test_what_folders_say_cannot_become_part_of_the_page(written):
+def test_texts_of_folders_are_escaped(written):
     _, text, _ = written
     assert "<b>&" not in text and html.escape("<b>&") in text
 
@@ -242,7 +244,7 @@ def test_what_folders_say_cannot_become_part_of_the_page(written):
 
 
 def browsed(path: Path, *flags: str) -> tuple[str, str]:
-    """The page after its scripts, and what the browser said."""
+    """The page after its scripts have run, and the log of the browser."""
     if not CHROMIUM:
         pytest.skip("there is no chromium to look at the page with")
     words = ["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom", *flags]
@@ -252,22 +254,22 @@ def browsed(path: Path, *flags: str) -> tuple[str, str]:
 
 
 TRY = """<script>
-const said = [];
-addEventListener("error", (event) => said.push("error " + event.message));
+const results = [];
+addEventListener("error", (event) => results.push("error " + event.message));
 const first = () => [...document.querySelectorAll("table.all tbody tr")].filter((row) => !row.hidden)
   .map((row) => row.cells[4].textContent).join();
 const headings = [...document.querySelectorAll("table.all th button")];
 const heading = headings.find((button) => button.textContent.startsWith("replay_weight"));
-heading.click(); said.push("up " + first());
-heading.click(); said.push("down " + first() + " " + heading.closest("th").getAttribute("aria-sort"));
+heading.click(); results.push("up " + first());
+heading.click(); results.push("down " + first() + " " + heading.closest("th").getAttribute("aria-sort"));
 const field = document.getElementById("filter");
 field.value = "replay 0.5"; field.dispatchEvent(new Event("input"));
-said.push("shown " + document.querySelectorAll("table.all tbody tr:not([hidden])").length);
-said.push("groups " + document.querySelectorAll("details.group:not([hidden])").length);
-said.push(document.getElementById("matches").textContent);
+results.push("shown " + document.querySelectorAll("table.all tbody tr:not([hidden])").length);
+results.push("groups " + document.querySelectorAll("details.group:not([hidden])").length);
+results.push(document.getElementById("matches").textContent);
 const group = document.getElementById("group-2");
 group.open = false; location.hash = "#group-2";
-addEventListener("hashchange", () => document.title = said.join("; ") + "; open " + group.open);
+addEventListener("hashchange", () => document.title = results.join("; ") + "; open " + group.open);
 </script></body>"""
 
 
@@ -275,8 +277,8 @@ def test_the_page_and_its_controls_work_in_a_browser(written):
     path, text, _ = written
     tried = path.with_name("tried.html")
     tried.write_text(text.replace("</body>", TRY))
-    dom, said = browsed(tried, "--virtual-time-budget=3000")
-    assert "CONSOLE" not in said
+    dom, log = browsed(tried, "--virtual-time-budget=3000")
+    assert "CONSOLE" not in log
     title = re.search(r"<title>(.*?)</title>", dom)[1]
     assert title == "up 0.5,2,–; down –,2,0.5 descending; shown 1; groups 1; 1 of 3; open true"
 
@@ -289,8 +291,8 @@ def test_on_a_phone_only_tables_scroll_sideways(written):
         'const page = document.getElementById("page").contentDocument.documentElement;'
         'document.title = page.scrollWidth + " " + page.clientWidth; });</script>'
     )
-    dom, said = browsed(phone, "--allow-file-access-from-files", "--virtual-time-budget=3000")
-    assert "CONSOLE" not in said
+    dom, log = browsed(phone, "--allow-file-access-from-files", "--virtual-time-budget=3000")
+    assert "CONSOLE" not in log
     whole, seen = map(int, re.search(r"<title>(\d+) (\d+)</title>", dom).groups())
     assert whole <= seen <= 360
 
@@ -306,7 +308,7 @@ def test_a_matrix_of_many_tasks_is_drawn_and_its_numbers_are_below(monkeypatch):
     _, drawn = text.split('<figure class="matrix">')
     drawing, below = drawn.split("</svg>", 1)
     assert drawing.count("<image") == 2 and below.index("The numbers") < below.index('<table class="heat">')
-    (rows,) = Tables(text).found["heat"]
+    (rows,) = Tables(text).by_class["heat"]
     for shown, row in zip(rows[1:], read(folder / "accuracy_matrix.csv"), strict=False):
         assert numbers(shown[1:]) == pytest.approx([100 * float(row[f"task_{j}"]) for j in range(24)], abs=0.06)
     curves = text.split('<figure class="curves">')[1].split("</svg>", 1)[0]

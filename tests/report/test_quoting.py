@@ -1,4 +1,4 @@
-"""A run that is broken costs no page, and what is quoted from a folder is text everywhere."""
+"""A damaged run does not prevent the page, and texts from a folder are escaped everywhere."""
 
 import csv
 import os
@@ -16,7 +16,7 @@ from helpers.harms import configures, emptied, endless, pipe, text
 from helpers.interruption import sealed
 from helpers.run_folders import write_run
 
-# --- what is broken in a run that counts, and what is quoted
+# --- damaged files and hostile texts
 
 
 def broken_picture(path: Path) -> None:
@@ -52,7 +52,7 @@ PICTURE = "figures/samples_task_0.png"
         ("sample_quality.csv", pipe),
     ],
 )
-def test_what_is_broken_in_one_run_does_not_cost_the_page(gr_report, name, harm):
+def test_a_damaged_file_of_one_run_is_left_out_of_the_page(gr_report, name, harm):
     from PIL import Image
 
     for seed in range(2):
@@ -91,7 +91,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("value", HOSTILE)
-def test_what_is_quoted_is_text_in_every_table(gr_report, value):
+def test_hostile_texts_are_escaped_in_every_table(gr_report, value):
     write_run(Path("runs"), 0)
     write_run(Path("runs"), 1, state="failed", status={"reason": value})
     quoting(Path("runs"), 2, value)
@@ -115,7 +115,7 @@ def test_what_is_quoted_is_text_in_every_table(gr_report, value):
 
 
 def quoting(root: Path, seed: int, value: str) -> None:
-    """A run with that text wherever its folder can hold some."""
+    """Write a run with that text in every field that can contain text."""
     status = {"reason": value, "command": value, "overrides": [f"model.note={value}"], "versions": {"torch": value}}
     run = write_run(root, seed, status=status, name=f"run {seed}")
     configures("model.note", value)(run / "config.yaml")
@@ -123,7 +123,7 @@ def quoting(root: Path, seed: int, value: str) -> None:
     sealed(run)
 
 
-def test_what_is_quoted_is_text_in_the_page_and_in_figures(gr_report):
+def test_hostile_texts_are_escaped_in_the_page_and_in_figures(gr_report):
     for seed in range(2):
         quoting(Path("runs"), seed, f"{seed} {' '.join(HOSTILE[seed::2])}")
     code, _, err = gr_report("runs", "--html", "page.html", "--figures", "figures")
@@ -138,7 +138,7 @@ def test_what_is_quoted_is_text_in_the_page_and_in_figures(gr_report):
 
 
 def shown_anywhere(text: str) -> None:
-    """No character in it does anything but be shown."""
+    """Assert that a text has no control or formatting characters."""
     hidden = {char for char in text if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")} - {"\n"}
     assert not hidden
 

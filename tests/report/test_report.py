@@ -1,4 +1,4 @@
-"""gr-report: what is put together, what is not, and what is told of it."""
+"""gr-report: grouping, statistics, warnings, baselines and output formats."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ Report = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def table(gr_report: Report) -> Callable[..., list[dict[str, str]]]:
-    """The rows of the CSV of a report that goes well."""
+    """A function that returns the rows of a report's CSV."""
 
     def call(*words: object) -> list[dict[str, str]]:
         code, out, err = gr_report(*words, "--csv", "-")
@@ -57,15 +57,15 @@ def metric(path: Path, name: str) -> float:
         (100, 1.983972),
     ],
 )
-def test_quantiles_are_those_of_the_tables(degrees, t):
+def test_t_quantiles_are_those_of_published_tables(degrees, t):
     assert t_quantile(degrees) == pytest.approx(t, abs=1e-5)
 
 
-def test_a_summary():
-    found = summarize([1.0, 2.0, 4.0])
-    assert found.mean == pytest.approx(7 / 3) and found.n == 3
-    assert found.sem == pytest.approx(stdev([1, 2, 4]) / math.sqrt(3))
-    assert found.interval[1] - found.mean == pytest.approx(4.302653 * found.sem, rel=1e-5)
+def test_mean_standard_error_and_interval():
+    summary = summarize([1.0, 2.0, 4.0])
+    assert summary.mean == pytest.approx(7 / 3) and summary.n == 3
+    assert summary.sem == pytest.approx(stdev([1, 2, 4]) / math.sqrt(3))
+    assert summary.interval[1] - summary.mean == pytest.approx(4.302653 * summary.sem, rel=1e-5)
     alone = summarize([1.0])
     assert (alone.mean, alone.sem, alone.interval, alone.n) == (1.0, None, None, 1)
     assert summarize([]) is None
@@ -104,11 +104,11 @@ def test_runs_that_differ_in_anything_are_split_and_the_setting_is_a_column(tabl
         ("generative_replay", "vae", "0.001"),
     ]
     assert all(row["runs"] == "2" for row in rows)
-    # Settings that only one of the strategies has are told by its name.
+    # Settings that only one of the strategies has are implied by its name.
     assert "replay_weight" not in rows[0]
 
 
-def test_a_column_is_named_as_shortly_as_can_be(table):
+def test_columns_have_the_shortest_unambiguous_name(table):
     write_run(Path("runs"), 0, "generative_replay")
     write_run(Path("runs"), 0, "generative_replay", strategy__batch_size=64)
     write_run(Path("runs"), 0, "generative_replay", train__iterations=5)
@@ -117,7 +117,7 @@ def test_a_column_is_named_as_shortly_as_can_be(table):
     assert [row["iterations"] for row in (first, second, third)] == ["5", "20", "20"]
 
 
-def test_dreams_that_only_a_generator_has_make_no_column(table):
+def test_a_setting_that_depends_on_having_a_generator_is_no_column(table):
     write_run(Path("runs"), 0, evaluate__generated_samples=None)
     write_run(Path("runs"), 0, "generative_replay", evaluate__generated_samples=100)
     assert "generated_samples" not in table("runs")[0]
@@ -125,7 +125,7 @@ def test_dreams_that_only_a_generator_has_make_no_column(table):
     assert [row["generated_samples"] for row in table("runs")] == ["null", "50", "100"]
 
 
-def test_what_was_typed_for_one_strategy_is_a_column_too(table):
+def test_an_overridden_setting_of_one_strategy_is_a_column(table):
     write_run(Path("runs"), 0)
     words = ("strategy.replay_weight=2",)
     write_run(Path("runs"), 0, "generative_replay", overrides=words, strategy__replay_weight=2)
@@ -142,7 +142,7 @@ def test_paths_logging_and_how_a_number_is_written_do_not_split(table):
 # --- what is missing
 
 
-def test_unfinished_runs_are_told_apart_and_not_averaged(gr_report, table):
+def test_unfinished_runs_are_listed_and_not_averaged(gr_report, table):
     write_run(Path("runs"), 0, accuracy=0.5)
     write_run(Path("runs"), 1, state="failed", status={"reason": "loss `total` is nan in task 2"})
     write_run(Path("runs"), 2, state="interrupted")
@@ -157,20 +157,20 @@ def test_unfinished_runs_are_told_apart_and_not_averaged(gr_report, table):
         assert line in out
 
 
-def test_a_run_of_another_machine_that_gives_signs_of_life_is_running(gr_report):
+def test_a_run_of_another_host_with_a_recent_heartbeat_is_running(gr_report):
     write_run(Path("runs"), 0, state="running", status={"updated": datetime.now(timezone.utc).isoformat()})
     code, out, _ = gr_report("runs")
     assert code == 0 and "seed 0 running" in out and "| 0 of 1 |" in out
 
 
-def test_seeds_that_others_have_are_missed(gr_report):
+def test_seeds_that_only_other_rows_have_are_listed_as_missing(gr_report):
     for seed in range(5):
         write_run(Path("runs"), seed)
     write_run(Path("runs"), 1, "joint")
     assert "(joint): no run of seeds 0, 2–4, which others have" in gr_report("runs")[1]
 
 
-def test_a_repeated_run_counts_once_and_is_told(gr_report, table):
+def test_a_repeated_run_counts_once_with_a_warning(gr_report, table):
     write_run(Path("runs"), 0, accuracy=0.2)
     write_run(Path("runs"), 0, accuracy=0.4, name="again", status={"updated": "2026-02-01T00:00:00+00:00"})
     write_run(Path("runs"), 0, state="failed", name="third", status={"updated": "2026-03-01T00:00:00+00:00"})
@@ -198,7 +198,7 @@ def test_nan_is_shown_and_a_metric_without_meaning_is_left_out(gr_report, table)
     assert "forgetting of seed 0 is NaN" in out and "forgetting of seed 1 has no value, and is left out" in out
 
 
-def test_jobs_of_a_sweep_that_never_began(gr_report):
+def test_jobs_of_a_sweep_that_have_not_started(gr_report):
     path = write_run(Path("outputs/split_digits/finetune"), 0, name="x")
     path = path.rename(path.with_name(f"seed0-{short_hash(result_relevant(CONFIG))}"))
     other = path.with_name(path.name.replace("seed0", "seed7"))
@@ -213,7 +213,7 @@ def test_jobs_of_a_sweep_that_never_began(gr_report):
         assert "seed 7 not started" in out and f"{homeless}: not started" in out
 
 
-def test_runs_of_different_programs_are_told(gr_report):
+def test_runs_of_different_modes_get_a_warning(gr_report):
     write_run(Path("runs"), 0, status={"mode": "alone"})
     write_run(Path("runs"), 1, status={"mode": "batched"})
     assert "mode differs: alone, batched" in gr_report("runs")[1]
@@ -227,7 +227,7 @@ def test_differences_are_of_common_seeds_with_the_baseline(table):
     replay = [write_run(Path("runs"), seed, "generative_replay") for seed in (1, 2, 3, 9)]
     first, second = table("runs")
     accuracy = [metric(path, "average_accuracy") for path in plain], [metric(p, "average_accuracy") for p in replay]
-    gains = [mine - theirs for mine, theirs in zip(accuracy[1][:3], accuracy[0][1:], strict=True)]
+    gains = [value - baseline for value, baseline in zip(accuracy[1][:3], accuracy[0][1:], strict=True)]
     assert float(second["difference_mean"]) == pytest.approx(fmean(gains), abs=1e-6)
     half = 4.302653 * stdev(gains) / math.sqrt(3)
     assert float(second["difference_ci95_high"]) == pytest.approx(fmean(gains) + half, abs=1e-5)
@@ -292,7 +292,7 @@ def test_a_mistake_gets_one_line(gr_report, words, line):
     assert re.search(line, err) and err.count("\n") == 1
 
 
-def test_what_cannot_be_read_is_told_and_left_out(gr_report):
+def test_unreadable_runs_are_named_and_left_out(gr_report):
     write_run(Path("runs"), 0)
     spoilt = [write_run(Path("runs"), seed) for seed in range(1, 6)]
     (spoilt[0] / "status.json").write_text("{")
@@ -306,7 +306,7 @@ def test_what_cannot_be_read_is_told_and_left_out(gr_report):
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "timing.csv", "status.json"])
-def test_a_digit_that_was_changed_is_told_and_its_run_left_out(gr_report, name):
+def test_a_run_with_a_changed_digit_is_named_and_left_out(gr_report, name):
     write_run(Path("runs"), 0)
     path = write_run(Path("runs"), 1) / name
     old = {"config.yaml": "lr: 0.001", "metrics.csv": ",0.", "timing.csv": ",500.", "status.json": "seed=1"}[name]

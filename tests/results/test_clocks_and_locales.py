@@ -1,4 +1,4 @@
-"""Clocks and locales that are wrong have no say in what a folder is."""
+"""Wrong clocks and other locales do not change what is read from a run's folder."""
 
 import ast
 import json
@@ -16,12 +16,12 @@ from gr_cli.results.progress import RunWatcher
 from helpers.harms import PROGRESS, says
 from helpers.run_folders import write_run
 
-# --- clocks and locales that are wrong
+# --- wrong clocks and other locales
 
 
 @pytest.mark.parametrize("updated", ["2999-01-01T00:00:00+00:00", "1970-01-01T00:00:00+00:00"])
-def test_a_clock_that_was_wrong_does_not_hold_a_folder(gr_run, gr_report, folder, updated):
-    """A run of another host, whose lock can't be asked for."""
+def test_a_wrong_clock_does_not_keep_a_folder_locked(gr_run, gr_report, folder, updated):
+    """The run is of another host, whose lock can't be checked."""
     says(state="running", host="elsewhere", updated=updated, seconds=5)(folder / "status.json")
     long_ago = time.time() - 3600
     os.utime(folder / "status.json", (long_ago, long_ago))
@@ -31,21 +31,21 @@ def test_a_clock_that_was_wrong_does_not_hold_a_folder(gr_run, gr_report, folder
     assert gr_run(f"resume={folder}")[0] == 0
 
 
-def test_a_run_elsewhere_whose_clock_is_ahead_is_seen_by_when_its_file_was_written(gr_run, folder):
+def test_a_run_on_a_host_whose_clock_is_ahead_is_alive_by_the_time_of_its_file(gr_run, folder):
     says(state="running", host="elsewhere", updated="2999-01-01T00:00:00+00:00")(folder / "status.json")
     code, _, err = gr_run(f"resume={folder}")
     assert code == 2 and "another process on elsewhere is training this run" in err
 
 
 @pytest.mark.parametrize("updated", ["2999-01-01T00:00:00+00:00", "1970-01-01T00:00:00+00:00"])
-def test_no_age_is_shown_that_comes_from_a_wrong_clock(folder, updated):
+def test_a_wrong_clock_does_not_change_the_shown_time(folder, updated):
     says(state="running", updated=updated, seconds=50, progress=PROGRESS)(folder / "status.json")
     with RunFolder(folder).locked():
         (run,) = RunWatcher().poll([(folder, None)], sweep_is_running=False)
     assert (run.state, run.seconds, run.seconds_left) == ("running", 50.0, 250.0)
 
 
-def test_the_newest_of_two_runs_is_not_the_one_with_a_wrong_clock(gr_report):
+def test_a_run_with_a_wrong_clock_is_not_the_newest(gr_report):
     for name, accuracy, updated in (("a", 0.25, "2999-01-01"), ("b", 0.75, "2026-01-02"), ("c", 0.5, "2026-01-01")):
         write_run(Path("runs"), accuracy=accuracy, name=name, status={"updated": f"{updated}T00:00:00+00:00"})
     code, out, _ = gr_report("runs")
@@ -53,7 +53,7 @@ def test_the_newest_of_two_runs_is_not_the_one_with_a_wrong_clock(gr_report):
 
 
 def test_files_are_read_as_utf_8_whatever_the_locale(folder):
-    """What is sound must not be taken for damaged where the locale is another."""
+    """A valid file is not taken for damaged under another locale."""
     says(reason="Größe ✓")(folder / "status.json")
     (folder / "status.json").write_text(
         json.dumps(json.loads((folder / "status.json").read_text()), ensure_ascii=False), encoding="utf-8"
@@ -66,7 +66,7 @@ def test_files_are_read_as_utf_8_whatever_the_locale(folder):
     subprocess.run([sys.executable, "-c", script, str(folder)], check=True, env=environment, timeout=300)
 
 
-def test_no_text_is_read_or_written_in_the_encoding_of_the_locale():
+def test_text_files_have_an_explicit_encoding():
     here = Path(gr_cli.__file__).parents[1]
     parts = [*(here / "gr_cli").rglob("*.py"), *(here / "scripts").glob("*.py")]
     nodes = [node for path in parts for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]

@@ -1,4 +1,4 @@
-"""Pictures of a run are drawn with settings of our own, and one that can't be drawn ends nothing."""
+"""Figures of a run are drawn with matplotlib's defaults, and a failing figure does not end the run."""
 
 import os
 import subprocess
@@ -16,8 +16,8 @@ HOSTILE_SETTINGS = "text.usetex: True\nbackend: module://my_module\nsavefig.form
 
 
 @pytest.mark.parametrize("where", ["here", "home", "named", "latin", "no file", "backend", "unwritable"])
-def test_pictures_are_drawn_with_settings_of_our_own(tmp_path, where):
-    """In a process of its own: matplotlib reads settings once."""
+def test_figures_do_not_depend_on_the_users_matplotlib_settings(tmp_path, where):
+    """In a subprocess, because matplotlib reads its settings once."""
     (tmp_path / "my_module.py").write_text("raise SystemExit('was imported')")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     rc = tmp_path / "matplotlibrc"
@@ -58,7 +58,7 @@ def test_pictures_are_drawn_with_settings_of_our_own(tmp_path, where):
     assert "$x" in (tmp_path / "sweep.svg").read_text(encoding="utf-8")
 
 
-def test_settings_that_are_set_in_this_process_have_no_say_and_stay(tmp_path):
+def test_figures_do_not_depend_on_settings_of_this_process_and_keep_them(tmp_path):
     import matplotlib
 
     from gr_cli.results import figures
@@ -70,7 +70,7 @@ def test_settings_that_are_set_in_this_process_have_no_say_and_stay(tmp_path):
 
 
 @pytest.mark.usefixtures("pictures")
-def test_a_picture_that_can_t_be_drawn_does_not_end_the_run(gr_run, monkeypatch):
+def test_a_figure_that_can_t_be_drawn_does_not_end_the_run(gr_run, monkeypatch):
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no fonts\x1b")
 

@@ -1,4 +1,4 @@
-"""Folders that may come from anywhere: what they hold is read without waiting, importing, following or believing."""
+"""Run folders from untrusted sources: reading them does not block, import code, follow links or trust values."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from helpers.harms import PROGRESS, Harm, a_folder, configures, emptied, endless
 from helpers.interruption import sealed
 from helpers.run_folders import write_run
 
-# --- what may stand in the place of a file
+# --- malformed files
 
 
 LAUGHS = "\n".join(
@@ -71,7 +71,7 @@ FILES: list[tuple[str, Harm]] = [
 
 
 @pytest.mark.parametrize(("name", "harm"), FILES)
-def test_a_folder_that_can_t_be_read_is_left_out_and_the_others_are_reported(gr_report, name, harm):
+def test_an_unreadable_run_is_left_out_of_the_report(gr_report, name, harm):
     sound = write_run(Path("runs"), accuracy=0.25)
     harmed = write_run(Path("runs"), 1, accuracy=0.75)
     harm(harmed / name)
@@ -89,7 +89,7 @@ def test_a_folder_that_can_t_be_read_is_left_out_and_the_others_are_reported(gr_
 
 
 @pytest.mark.parametrize(("name", "harm"), [entry for entry in FILES if entry[0] in ("status.json", "config.yaml")])
-def test_a_folder_that_can_t_be_read_is_refused_in_one_line(gr_run, folder, name, harm):
+def test_an_unreadable_run_is_refused_in_one_line(gr_run, folder, name, harm):
     harm(folder / name)
     for word in ("resume", "verify", "audit"):
         code, out, err = gr_run(f"{word}={folder}")
@@ -100,7 +100,7 @@ def test_a_folder_that_can_t_be_read_is_refused_in_one_line(gr_run, folder, name
 
 @pytest.mark.parametrize("harm", [pipe, endless, emptied, listening, a_folder])
 @pytest.mark.parametrize("word", ["resume", "audit"])
-def test_a_checkpoint_that_is_no_file_is_refused_in_one_line(gr_run, folder, harm, word):
+def test_a_checkpoint_that_is_not_a_file_is_refused_in_one_line(gr_run, folder, harm, word):
     harm(folder / "checkpoint.pt")
     code, _, err = gr_run(f"{word}={folder}")
     assert code == 2
@@ -121,7 +121,7 @@ def test_a_checkpoint_that_is_no_file_is_refused_in_one_line(gr_run, folder, har
         '{"jobs": {"outputs/a": NaN}}',
     ],
 )
-def test_a_list_of_jobs_of_wrong_shape_is_told_and_the_runs_are_reported(gr_report, content):
+def test_a_malformed_sweep_json_is_named_and_the_runs_are_reported(gr_report, content):
     write_run(Path("outputs"), accuracy=0.25)
     sweep = Path("outputs/sweeps/0a73b11d")
     sweep.mkdir(parents=True)
@@ -131,14 +131,14 @@ def test_a_list_of_jobs_of_wrong_shape_is_told_and_the_runs_are_reported(gr_repo
     assert err.count("\n") == 1 and str(sweep / "sweep.json") in err
 
 
-def test_a_sweep_at_the_root_of_the_file_system_has_a_place_for_its_jobs(gr_report, monkeypatch):
+def test_a_sweep_at_the_root_of_the_file_system_is_read(gr_report, monkeypatch):
     write_run(Path("runs"))
     Path("runs/sweep.json").write_text('{"jobs": {}}')
     monkeypatch.setattr(Path, "resolve", lambda path: Path("/runs"))
     assert gr_report("runs")[0] == 0
 
 
-def test_thousands_of_nested_folders_are_not_gone_through(gr_report):
+def test_thousands_of_nested_folders_are_not_searched(gr_report):
     write_run(Path("runs"), accuracy=0.25)
     home = os.getcwd()
     os.chdir("runs")
@@ -161,7 +161,7 @@ def test_thousands_of_nested_folders_are_not_gone_through(gr_report):
     assert err.count("\n") == 1 and "levels" in err
 
 
-def test_links_that_lead_round_in_circles_are_not_followed(gr_report):
+def test_circular_links_are_not_followed(gr_report):
     run = write_run(Path("runs"), accuracy=0.25)
     Path("runs/again").symlink_to("..", target_is_directory=True)
     (run / "again").symlink_to(".", target_is_directory=True)
@@ -185,7 +185,7 @@ def test_plain_values_are_read_as_they_were_written(tmp_path):
 
 
 def test_what_is_written_stays_in_the_folder(gr_run, folder, tmp_path):
-    """Links of the names under which files are made are replaced, not followed."""
+    """Links with the names of written files are replaced, not followed."""
     before = {name: (folder / name).read_bytes() for name in ("metrics.csv", "history.csv")}
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -206,7 +206,7 @@ def test_what_is_written_stays_in_the_folder(gr_run, folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["figures", "tensorboard", "wandb"])
-def test_a_folder_inside_that_leads_elsewhere_is_refused(gr_run, folder, tmp_path, name):
+def test_a_linked_folder_in_a_run_folder_is_refused(gr_run, folder, tmp_path, name):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / ".rest.tmp").write_text("precious")
@@ -219,7 +219,7 @@ def test_a_folder_inside_that_leads_elsewhere_is_refused(gr_run, folder, tmp_pat
 
 
 @pytest.mark.parametrize("harm", [lambda path: path.symlink_to(path.parents[4] / "made"), os.mkfifo, Path.mkdir])
-def test_a_lock_that_is_no_file_is_refused(gr_run, gr_report, folder, harm):
+def test_a_lock_that_is_not_a_file_is_refused(gr_run, gr_report, folder, harm):
     (folder / ".lock").unlink()
     harm((folder / ".lock").absolute())
     says(state="running")(folder / "status.json")
@@ -248,8 +248,8 @@ def test_a_shipped_component_of_another_group_is_not_trusted(gr_run, folder):
         [],
     ],
 )
-def test_the_program_that_a_state_tells_of_is_trusted_no_more_than_the_configuration(gr_run, folder, differs):
-    """A checksum is easily forged: it tells of damage, and not of who wrote it."""
+def test_the_jobs_in_a_checkpoint_are_validated_as_the_configuration(gr_run, folder, differs):
+    """A checksum detects damage, not forgery."""
     state = load_tensors(folder / "checkpoint.pt")
     program = {"id": "0", "index": 0, "size": 1, "jobs": [differs]}
     save_tensors(folder / "checkpoint.pt", state | {"training": state["training"] | {"program": program}})
@@ -258,8 +258,8 @@ def test_the_program_that_a_state_tells_of_is_trusted_no_more_than_the_configura
     assert ("names code" if "model._target_" in differs else "does not say how it was trained") in err
 
 
-def test_nothing_is_imported_from_the_directory_that_a_folder_names(gr_run, folder, tmp_path, monkeypatch):
-    """Python looks there first when it was started with -c."""
+def test_nothing_is_imported_from_the_directory_in_status_json(gr_run, folder, tmp_path, monkeypatch):
+    """`python -c` has the current directory first in sys.path."""
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "my_stranger.py").write_text("raise SystemExit('was imported')")
     monkeypatch.syspath_prepend("")

@@ -7,7 +7,7 @@ MATRIX = [[0.9, 0.2, 0.1], [0.7, 0.8, 0.3], [0.5, 0.6, 0.7]]
 BEFORE = [0.1, 0.1, 0.2]
 
 
-def test_by_hand():
+def test_metrics_of_a_matrix_computed_by_hand():
     assert metrics.average_accuracy(MATRIX) == pytest.approx(0.6)
     assert metrics.average_incremental_accuracy(MATRIX) == pytest.approx((0.9 + 0.75 + 0.6) / 3)
     assert metrics.forgetting(MATRIX) == pytest.approx(0.3)
@@ -25,18 +25,18 @@ def test_forgetting_takes_the_best_earlier_accuracy_and_may_be_negative():
     assert metrics.backward_transfer(recovered) == pytest.approx((0.1 + 0.0) / 2)
 
 
-def test_a_metric_without_meaning_is_empty_not_zero():
+def test_an_undefined_metric_is_none_not_zero():
     joint = [[0.9, 0.8, 0.7]]
-    found = metrics.all_metrics(joint, None)
-    assert found["average_accuracy"] == pytest.approx(0.8)
-    assert {name for name, value in found.items() if value is None} == set(found) - {"average_accuracy"}
+    values = metrics.all_metrics(joint, None)
+    assert values["average_accuracy"] == pytest.approx(0.8)
+    assert {name for name, value in values.items() if value is None} == set(values) - {"average_accuracy"}
     single = metrics.all_metrics([[0.9]], [0.5])
     assert single["forgetting"] is None
     assert single["forward_transfer"] is None
     assert single["learning_accuracy"] == pytest.approx(0.9)
 
 
-def test_tasks_not_yet_known_are_left_out():
+def test_missing_accuracies_are_left_out():
     growing = [[0.9, None], [0.7, 0.8]]
     assert metrics.forgetting(growing) == pytest.approx(0.2)
     assert metrics.average_incremental_accuracy(growing) == pytest.approx((0.9 + 0.75) / 2)

@@ -31,7 +31,7 @@ SHORT = (
 
 @pytest.fixture
 def run(gr_run, tmp_path, monkeypatch):
-    """Run the command line in a folder of its own; the run's folder comes back."""
+    """A function that runs the command line in a new directory and returns the run's folder."""
 
     def call(place: str, *words: str) -> Path:
         home = tmp_path / place
@@ -149,9 +149,9 @@ STOPS = [
 
 
 @pytest.mark.parametrize(("at", "word"), STOPS)
-def test_an_interrupted_run_goes_on_to_the_same_bytes(made, gr_run, interrupted, monkeypatch, at, word):
+def test_an_interrupted_run_resumes_to_the_same_bytes(made, gr_run, interrupted, monkeypatch, at, word):
     short = (*SHORT, word)
-    whole = csvs(made(*short))
+    expected = csvs(made(*short))
     Path("broken").mkdir()
     monkeypatch.chdir("broken")
     assert "resume=" in interrupted(*short, at=at)
@@ -159,7 +159,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(made, gr_run, interrupted,
     code, out, _ = gr_run(f"resume={only_run()}") if at[0] % 2 else gr_run(*short)
     assert code == 0
     assert "resumed after" in out
-    assert csvs(only_run()) == whole
+    assert csvs(only_run()) == expected
 
 
 @pytest.mark.parametrize(
@@ -172,20 +172,20 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(made, gr_run, interrupted,
         (runner, "draw_samples", 1),
     ],
 )
-def test_an_evaluation_that_takes_long_is_left_and_made_again(made, gr_run, monkeypatch, where, look, turn):
-    """Before any training, within a task, at its end: it is asked to stop while it looks, and would look for ever."""
+def test_a_long_evaluation_is_aborted_and_repeated(made, gr_run, monkeypatch, where, look, turn):
+    """Before training, within a task, at its end: a stop request comes during an endless evaluation."""
     words = ("evaluate.every=8", "benchmark.classes_per_task=5", "evaluate.generated_samples=10")
-    whole = csvs(made(*SHORT, *words))
+    expected = csvs(made(*SHORT, *words))
     Path("broken").mkdir()
     monkeypatch.chdir("broken")
-    as_it_is, turns = getattr(where, look), count()
+    original, calls = getattr(where, look), count()
 
-    def endless(*told, **more):
-        if next(turns) == turn:
+    def endless(*args, **kwargs):
+        if next(calls) == turn:
             os.kill(os.getpid(), signal.SIGINT)
             while True:
                 time.sleep(0.01)
-        return as_it_is(*told, **more)
+        return original(*args, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr("gr_cli.runner.step_monitor.GRACE_SECONDS", 0.1)
@@ -194,17 +194,17 @@ def test_an_evaluation_that_takes_long_is_left_and_made_again(made, gr_run, monk
     assert json.loads((only_run() / "status.json").read_text())["state"] == "interrupted"
     code, _, err = gr_run(f"resume={only_run()}")
     assert code == 0, err
-    assert csvs(only_run()) == whole
+    assert csvs(only_run()) == expected
 
 
-def test_checkpoints_come_by_time_and_a_killed_run_goes_on_from_the_last(made, gr_run, monkeypatch):
-    whole = csvs(made(*SHORT))
+def test_checkpoints_are_saved_by_time_and_a_killed_run_resumes_from_the_last(made, gr_run, monkeypatch):
+    expected = csvs(made(*SHORT))
     home = Path.cwd() / "killed"
     home.mkdir()
     monkeypatch.chdir(home)
 
     class Killed(BaseException):
-        """As no view fails."""
+        """A BaseException, which is not handled as a failure of an observer."""
 
     class Kill(RunObserver):
         def stepped(self, number, position, losses):
@@ -220,7 +220,7 @@ def test_checkpoints_come_by_time_and_a_killed_run_goes_on_from_the_last(made, g
     monkeypatch.undo()
     monkeypatch.chdir(home)
     assert gr_run(*SHORT)[0] == 0
-    assert csvs(only_run()) == whole
+    assert csvs(only_run()) == expected
 
 
 def test_a_finished_run_is_shown_and_not_repeated(made, gr_run):
@@ -230,7 +230,7 @@ def test_a_finished_run_is_shown_and_not_repeated(made, gr_run):
     assert code == 0
     assert "finished before" in out
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-    # The same configuration said in other words is the same run.
+    # The same configuration with other overrides is the same run.
     assert "finished before" in gr_run(*SHORT, "strategy.replay_weight=1.0")[1]
     gr_run(*SHORT, "fresh=true")
     assert {path.name for path in folder.parent.iterdir()} == {folder.name, f"{folder.name}-2"}
@@ -257,14 +257,14 @@ def test_a_loss_that_is_not_a_number_fails_the_run(gr_run):
     assert "optimizer.lr" in status["reason"]
 
 
-def test_a_run_that_diverges_between_rows_of_the_history_fails_all_the_same(gr_run):
+def test_a_run_that_diverges_between_rows_of_the_history_fails(gr_run):
     words = ("optimizer=sgd", "optimizer.lr=1e30", "strategy=finetune", "train.iterations=5", "log.every=1000")
     code, _, err = gr_run(*words)
     assert code == 1
     assert "loss `current` is" in err
 
 
-def test_a_run_that_finds_no_memory_fails_in_one_line(gr_run, monkeypatch):
+def test_a_run_that_runs_out_of_memory_fails_in_one_line(gr_run, monkeypatch):
     def step(*_):
         raise RuntimeError("[enforce fail at x.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried to ...")
 
@@ -276,7 +276,7 @@ def test_a_run_that_finds_no_memory_fails_in_one_line(gr_run, monkeypatch):
     assert json.loads((only_run() / "status.json").read_text())["state"] == "failed"
 
 
-def test_what_a_killed_process_left_half_written_is_removed(made, gr_run):
+def test_temporary_files_of_a_killed_process_are_removed(made, gr_run):
     folder = made(*SHORT)
     (folder / "status.json").unlink()
     (folder / ".checkpoint.pt.123.tmp").write_bytes(b"raw samples")
@@ -290,7 +290,7 @@ def test_numbers_that_are_equal_are_the_same_run(run, gr_run):
 
 
 def test_a_disk_that_is_full_fails_the_run_and_damages_nothing(made, gr_run, monkeypatch):
-    whole = csvs(made(*SHORT))
+    expected = csvs(made(*SHORT))
     home = Path.cwd() / "full"
     home.mkdir()
     monkeypatch.chdir(home)
@@ -312,7 +312,7 @@ def test_a_disk_that_is_full_fails_the_run_and_damages_nothing(made, gr_run, mon
     assert not list(only_run().glob(".*.tmp"))
     monkeypatch.setattr("gr_cli.system.files.os.replace", real)
     assert gr_run(*SHORT)[0] == 0
-    assert csvs(only_run()) == whole
+    assert csvs(only_run()) == expected
 
 
 def test_load_run_gives_the_networks_back(gr_run):

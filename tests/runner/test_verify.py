@@ -1,4 +1,4 @@
-"""gr-run verify=<folder>: a run repeated elsewhere."""
+"""gr-run verify=<folder> repeats a run and compares the tables."""
 
 import json
 import re
@@ -19,7 +19,7 @@ def finished(made) -> Path:
     return made(*TINY)
 
 
-def test_a_run_comes_out_the_same_and_is_left_alone(gr_run, finished):
+def test_a_verified_run_is_the_same_and_unchanged(gr_run, finished):
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in finished.rglob("*") if path.is_file()}
     code, out, err = gr_run(f"verify={finished}")
     assert (code, err) == (0, "")
@@ -30,7 +30,7 @@ def test_a_run_comes_out_the_same_and_is_left_alone(gr_run, finished):
     assert list(Path("outputs").glob("*/*/*")) == [finished]
 
 
-def test_a_run_that_comes_out_otherwise_says_where_and_what_else_differs(gr_run, finished):
+def test_a_difference_is_located_with_its_possible_causes(gr_run, finished):
     history = finished / "history.csv"
     row = history.read_text().splitlines()[1]
     history.write_text(history.read_text().replace(row, f"{row}1"))
@@ -55,7 +55,7 @@ def test_a_run_that_is_not_finished_can_not_be_verified(gr_run, finished):
     assert "can't be combined with other arguments: remove seed=3" in gr_run(f"verify={finished}", "seed=3")[2]
 
 
-def test_a_run_whose_state_is_of_an_earlier_task_can_not_be_verified(gr_run, made):
+def test_a_run_whose_checkpoint_is_of_an_earlier_task_can_not_be_verified(gr_run, made):
     folder = made(*TINY, at=(2, 3))
     status = json.loads((folder / "status.json").read_text())
     (folder / "status.json").write_text(json.dumps(status | {"state": "finished"}))
@@ -76,14 +76,14 @@ def together(made) -> Path:
     return folder
 
 
-def test_a_run_of_a_program_is_repeated_in_such_a_program(gr_run, together):
+def test_a_run_of_a_group_is_repeated_in_such_a_group(gr_run, together):
     code, out, err = gr_run(f"verify={together}")
     assert (code, err) == (0, "")
     assert "4 runs as one program" in out
     assert out.splitlines()[-1] == "verified: all tables are the same"
 
 
-def test_no_claim_of_a_mode_lets_a_forged_table_pass(gr_run, together):
+def test_a_forged_table_is_found_whatever_mode_the_status_names(gr_run, together):
     metrics, history = together / "metrics.csv", together / "history.csv"
     rows = metrics.read_text().splitlines()
     name, value = rows[1].split(",")
@@ -97,7 +97,7 @@ def test_no_claim_of_a_mode_lets_a_forged_table_pass(gr_run, together):
     assert gr_run(f"verify={together}")[0] == 1
 
 
-def test_on_another_processor_it_is_told_how_far_tables_agree(gr_run, together, monkeypatch):
+def test_on_another_processor_the_largest_difference_is_reported(gr_run, together, monkeypatch):
     monkeypatch.setattr("gr_cli.runner.verify.processor", lambda: {"name": "another", "instructions": "fewer"})
     assert gr_run(f"verify={together}")[0] == 0  # the same bytes are the same bytes
     matrix = together / "accuracy_matrix.csv"
@@ -112,7 +112,7 @@ def test_on_another_processor_it_is_told_how_far_tables_agree(gr_run, together, 
     assert gr_run(f"verify={together}")[0] == 1
 
 
-def test_where_a_program_does_not_fit_its_run_is_repeated_alone(gr_run, together, monkeypatch):
+def test_a_run_of_a_group_too_large_for_memory_is_repeated_alone(gr_run, together, monkeypatch):
     whole = verify.run_together
 
     def too_large(jobs, folders, view):

@@ -1,4 +1,4 @@
-"""What is read back of a run is checked: damaged states, tables of another state, code that is not trusted."""
+"""Damaged checkpoints, tables that differ from the checkpoint, and untrusted code are detected."""
 
 import json
 import os
@@ -16,13 +16,13 @@ from helpers.interruption import csvs, only_run
 TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")
 
 
-def told(folder: Path) -> dict:
+def read_status(folder: Path) -> dict:
     return json.loads((folder / "status.json").read_text())
 
 
 @pytest.fixture
 def stopped_at(monkeypatch):
-    """Let something happen at a step: a function of the experiment's view."""
+    """A function that makes an observer call `do` at a training step."""
 
     def stop(do, stage=2, iteration=3):
         class At(RunObserver):
@@ -39,7 +39,7 @@ def stopped_at(monkeypatch):
 
 
 def flipped(path, at):
-    """One bit of a file, counted from its beginning in parts of its size."""
+    """Flip one bit of a file at a position given as a share of its size."""
     content = bytearray(path.read_bytes())
     content[int(at * (len(content) - 1))] ^= 4
     path.write_bytes(content)
@@ -47,16 +47,16 @@ def flipped(path, at):
 
 @pytest.fixture
 def states(made, tmp_path, monkeypatch):
-    """What a whole run finds, and the folder of one that was stopped in its third task."""
-    whole = csvs(made(*TINY))
+    """Tables of an uninterrupted run, and the folder of one that was stopped in its third task."""
+    expected = csvs(made(*TINY))
     (tmp_path / "stopped").mkdir()
     monkeypatch.chdir(tmp_path / "stopped")
-    return whole, made(*TINY, at=(2, 3))
+    return expected, made(*TINY, at=(2, 3))
 
 
 @pytest.mark.parametrize("at", [0, 0.2, 0.5, 0.8, 0.99, 1])
-def test_a_flipped_bit_in_the_state_is_seen_and_the_one_before_is_used(gr_run, states, at):
-    whole, folder = states
+def test_a_flipped_bit_is_detected_and_the_previous_checkpoint_is_used(gr_run, states, at):
+    expected, folder = states
     assert sorted(path.name for path in folder.glob("*.pt")) == ["checkpoint.previous.pt", "checkpoint.pt"]
     flipped(folder / "checkpoint.pt", at)
     with pytest.raises(FolderError, match=r"checkpoint\.pt: is damaged"):
@@ -65,32 +65,32 @@ def test_a_flipped_bit_in_the_state_is_seen_and_the_one_before_is_used(gr_run, s
     assert code == 0 and re.search(
         r"checkpoint\.pt: is damaged .*; the run resumes from the checkpoint before it\n", err
     )
-    assert csvs(folder) == whole
+    assert csvs(folder) == expected
     assert [path.name for path in folder.glob("*.pt")] == ["checkpoint.pt"]
 
 
-def test_a_state_of_another_run_is_not_gone_on_with(gr_run, states):
-    whole, folder = states
+def test_a_checkpoint_of_another_run_is_not_resumed(gr_run, states):
+    expected, folder = states
     assert gr_run(*TINY, "seed=1")[0] == 0
     (other,) = [path.parent for path in Path("outputs").glob("*/*/*seed1*/checkpoint.pt")]
     shutil.copy(other / "checkpoint.pt", folder)
     code, _, err = gr_run(f"resume={folder}")
     assert code == 0 and "seed is 1 there, 0 here" in err
-    assert csvs(folder) == whole
+    assert csvs(folder) == expected
 
 
-def test_where_there_is_no_state_before_it_the_run_begins_again(gr_run, states, tmp_path, monkeypatch, interrupted):
-    whole, folder = states
+def test_without_a_previous_checkpoint_the_run_starts_again(gr_run, states, tmp_path, monkeypatch, interrupted):
+    expected, folder = states
     shutil.rmtree("outputs")
     interrupted(*TINY, at=(0, 3))
     assert [path.name for path in folder.glob("*.pt")] == ["checkpoint.pt"]
     flipped(folder / "checkpoint.pt", 0.5)
     code, _, err = gr_run(*TINY)
     assert code == 0 and "; the run starts again, there is no other checkpoint" in err
-    assert csvs(folder) == whole
+    assert csvs(folder) == expected
 
 
-def test_if_all_states_are_damaged_the_run_is_refused(gr_run, states):
+def test_if_all_checkpoints_are_damaged_the_run_is_refused(gr_run, states):
     _, folder = states
     for path in folder.glob("*.pt"):
         flipped(path, 0.5)
@@ -100,7 +100,7 @@ def test_if_all_states_are_damaged_the_run_is_refused(gr_run, states):
     assert before == {path: path.read_bytes() for path in folder.glob("*.pt")}
 
 
-def test_runs_together_all_go_back_to_the_state_before_a_damaged_one(gr_run, tmp_path, monkeypatch, interrupted):
+def test_all_runs_of_a_group_resume_before_a_damaged_checkpoint(gr_run, tmp_path, monkeypatch, interrupted):
     words = ("-m", *TINY, "seed=0,1,2", "hydra/launcher=batched", "hydra.launcher.width=3")
     for home in ("whole", "stopped"):
         (tmp_path / home).mkdir()
@@ -120,33 +120,33 @@ def test_runs_together_all_go_back_to_the_state_before_a_damaged_one(gr_run, tmp
 # --- a run that says that it is finished
 
 
-def test_finished_is_not_believed_of_a_run_whose_state_is_of_an_earlier_task(gr_run, states):
-    whole, folder = states
-    (folder / "status.json").write_text(json.dumps(told(folder) | {"state": "finished"}))
+def test_a_finished_status_with_an_earlier_checkpoint_is_resumed(gr_run, states):
+    expected, folder = states
+    (folder / "status.json").write_text(json.dumps(read_status(folder) | {"state": "finished"}))
     code, _, err = gr_run(*TINY)
     assert (
         code == 0
         and "says that it is finished, but its checkpoint has learned 2 of 5 tasks; the run continues\n" in err
     )
-    assert csvs(folder) == whole and told(folder)["state"] == "finished"
+    assert csvs(folder) == expected and read_status(folder)["state"] == "finished"
 
 
 @pytest.mark.parametrize("harm", [lambda path: flipped(path, 0.7), Path.unlink, lambda path: path.write_bytes(b"")])
-def test_tables_that_are_not_those_of_the_state_are_written_anew(gr_run, made, harm):
+def test_tables_that_differ_from_the_checkpoint_are_rewritten(gr_run, made, harm):
     folder = made(*TINY)
     names = ("accuracy_matrix.csv", "evaluations.csv", "history.csv", "metrics.csv", "timing.csv")
-    whole, out = {name: (folder / name).read_bytes() for name in names}, gr_run(*TINY)[1]
+    expected, out = {name: (folder / name).read_bytes() for name in names}, gr_run(*TINY)[1]
     for name in names:
         harm(folder / name)
     code, again, err = gr_run(*TINY)
     assert (code, again) == (0, out)
     listed, _, rest = err.partition(" had been damaged or changed; rewritten from the checkpoint\n")
     assert sorted(listed.rpartition(": ")[2].split(", ")) == sorted(names) and rest == ""
-    assert {name: (folder / name).read_bytes() for name in names} == whole
+    assert {name: (folder / name).read_bytes() for name in names} == expected
     assert gr_run(*TINY)[::2] == (0, "")
 
 
-def test_a_finished_state_of_another_run_is_refused(gr_run, made):
+def test_a_finished_checkpoint_of_another_run_is_refused(gr_run, made):
     folder = made(*TINY)
     gr_run(*TINY, "seed=1")
     (other,) = [path for path in Path("outputs").glob("*/*/*") if path != folder]
@@ -180,7 +180,7 @@ def test_a_folder_can_not_make_the_program_import_code(gr_run, made, tmp_path, m
             load_run(folder)
 
 
-def test_code_of_ones_own_goes_on_when_it_is_named(gr_run, tmp_path, monkeypatch):
+def test_own_code_is_resumed_when_it_is_trusted(gr_run, tmp_path, monkeypatch):
     (tmp_path / "own_models.py").write_text(
         "from gr_cli.models import SimpleMLP\nclass Mine(SimpleMLP):\n    '''A model of the user's own.'''\n"
     )
@@ -197,7 +197,7 @@ def test_code_of_ones_own_goes_on_when_it_is_named(gr_run, tmp_path, monkeypatch
     assert load_run(folder, trust=["own_models"]).solver.__class__.__name__ == "Mine"
 
 
-def test_the_line_of_an_interruption_names_ones_own_code(gr_run, tmp_path, monkeypatch, stopped_at):
+def test_the_message_of_an_interruption_trusts_own_code(gr_run, tmp_path, monkeypatch, stopped_at):
     (tmp_path / "own_models.py").write_text("from gr_cli.models import SimpleMLP\nclass Mine(SimpleMLP):\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     with monkeypatch.context():

@@ -18,7 +18,7 @@ SMALL = ("benchmark/features=conv_random", "benchmark.features.channels=[6,8]", 
 
 
 def forget(monkeypatch) -> None:
-    """As if this process had computed nothing yet."""
+    """Empty the in-memory cache, as in a new process."""
     monkeypatch.setattr(cache, "_recent", OrderedDict())
 
 
@@ -28,7 +28,7 @@ def _nothing_kept(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("benchmark=permuted_mnist benchmark/features=conv", "features=conv: this benchmark has no features"),
         ("benchmark/features=conf", "there are conv, conv_cifar10, conv_fashion_mnist, conv_mnist, "),
@@ -43,16 +43,16 @@ def _nothing_kept(monkeypatch):
         ("benchmark/features=conv_mnist data_root=nowhere download=false", "MNIST is not there"),
     ],
 )  # fmt: skip
-def test_mistakes_are_one_line(gr_run, words, told):
+def test_mistakes_are_one_line(gr_run, words, message):
     code, _, err = gr_run(*words.split())
     assert code == 2
     last = err.splitlines()[-1]
-    assert told in last
+    assert message in last
     assert all(line.startswith("gr-run: ") for line in err.splitlines())
     assert not Path("outputs").exists()
 
 
-def test_features_belong_to_what_identifies_a_run_and_where_they_are_kept_does_not():
+def test_features_affect_the_identity_of_a_run_and_the_cache_folder_does_not():
     def identity(*words: str) -> str:
         return compose_settings(words).identity
 
@@ -87,7 +87,7 @@ def test_every_generator_learns_vectors(gr_run, words):
 
 
 @pytest.mark.usefixtures("pictures")
-def test_a_run_in_feature_space_leaves_what_any_run_leaves(gr_run):
+def test_a_run_in_feature_space_has_the_usual_files(gr_run):
     code, _, err = gr_run(*SMALL, "train.iterations=30")
     assert code == 0, err
     assert "features of 1,797 images are computed" in err
@@ -115,7 +115,7 @@ def test_a_run_in_feature_space_leaves_what_any_run_leaves(gr_run):
     assert gr_run(*SMALL, "train.iterations=30")[::2] == (0, "")
 
 
-def test_an_interrupted_run_goes_on_with_the_same_features(goes_on, monkeypatch):
+def test_an_interrupted_run_resumes_with_the_same_features(goes_on, monkeypatch):
     goes_on(*SMALL, "strategy=bir", "train.iterations=12", at=(2, 5), forget=partial(forget, monkeypatch))
 
 
@@ -139,7 +139,7 @@ def average(gr_run, *words: str) -> float:
     return sum(filter(None, matrix[-1])) / len(matrix[-1])
 
 
-def test_internal_replay_keeps_what_finetuning_forgets(gr_run):
+def test_internal_replay_prevents_forgetting(gr_run):
     words = ("benchmark/features=conv", "benchmark.features.pretrain_iterations=60")
     replay = average(gr_run, *words, "strategy=bir", "train.iterations=100")
     mixture = average(gr_run, *words, "generator=mixture", "train.iterations=50")

@@ -1,4 +1,4 @@
-"""A disk that fills up, at every file in turn, and a folder that may not be written."""
+"""A disk that fills up at each file in turn, and a read-only folder."""
 
 import errno
 import json
@@ -19,7 +19,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class Disk:
-    """Counts the files that are written; from number `last` on there is no room, at the first bytes or later on."""
+    """Counts written files; after `last` files the disk is full, with `bytes_left` of the next file."""
 
     def __init__(self, last: int | None = None, bytes_left: int = 0) -> None:
         self.written, self._last, self._left = 0, last, bytes_left
@@ -31,7 +31,7 @@ class Disk:
 
 
 class Filling:
-    """A file on a disk with room for so many bytes more."""
+    """A file on a disk that has room for `left` more bytes."""
 
     def __init__(self, file, left):
         self._file, self._left = file, left
@@ -66,7 +66,7 @@ def disk(monkeypatch, pictures):
 
 
 def assert_whole(home: Path) -> None:
-    """Every file below `home` can be read from its beginning to its end."""
+    """Assert that every file below `home` is complete."""
     assert not list(home.rglob("*.tmp"))
     readers = {
         ".json": lambda path: json.loads(path.read_text()),
@@ -84,13 +84,13 @@ def tables(home: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in home.rglob("*.csv") if path.name != "timing.csv"}
 
 
-def test_a_disk_that_fills_at_any_file_damages_none(gr_run, tmp_path, monkeypatch, disk):
+def test_a_full_disk_damages_no_file(gr_run, tmp_path, monkeypatch, disk):
     monkeypatch.chdir((whole := tmp_path / "whole").mkdir() or whole)
     counted = disk(Disk())
     assert gr_run(*WORDS)[0] == 0
     expected, number = tables(whole), counted.written
     assert number > 15
-    said = set()
+    failed_files = set()
     for last in range(number):
         home = tmp_path / str(last)
         home.mkdir()
@@ -100,16 +100,16 @@ def test_a_disk_that_fills_at_any_file_damages_none(gr_run, tmp_path, monkeypatc
         assert code == 1, (last, err)
         assert err.count("\n") == 1, err
         assert "can't be written (No space left on device); the previous file is unchanged; free disk space" in err
-        said.add(Path(err.removeprefix("gr-run: ").partition(":")[0]).name)
+        failed_files.add(Path(err.removeprefix("gr-run: ").partition(":")[0]).name)
         assert_whole(home)
         disk(Disk())
         code, _, err = gr_run(*WORDS)
         assert code == 0, (last, err)
         assert tables(home) == expected
-    assert {"config.yaml", "status.json", "checkpoint.next.pt", "history.csv", "accuracy_matrix.png"} <= said
+    assert {"config.yaml", "status.json", "checkpoint.next.pt", "history.csv", "accuracy_matrix.png"} <= failed_files
 
 
-def test_a_sweep_on_a_full_disk_says_so(gr_run, disk):
+def test_a_sweep_on_a_full_disk_reports_it(gr_run, disk):
     disk(Disk(0))
     code, _, err = gr_run("-m", *WORDS, "seed=0,1")
     assert code == 1 and err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""What is installed is what was tested: from a wheel, from any directory."""
+"""The wheel contains all files and runs from any directory."""
 
 import os
 import shutil
@@ -27,8 +27,8 @@ def test_the_wheel_runs_from_another_directory(tmp_path):
     elsewhere.mkdir()
     environment = os.environ | {"PYTHONPATH": str(site)}
     where = [sys.executable, "-c", "import gr_cli, gr_cli.conf; print(gr_cli.__file__, gr_cli.conf.__file__)"]
-    found = subprocess.run(where, cwd=elsewhere, env=environment, check=True, capture_output=True, text=True).stdout
-    assert all(path.startswith(str(site)) for path in found.split())
+    paths = subprocess.run(where, cwd=elsewhere, env=environment, check=True, capture_output=True, text=True).stdout
+    assert all(path.startswith(str(site)) for path in paths.split())
     done = subprocess.run(
         [sys.executable, "-m", "gr_cli", "preset=smoke", "train.iterations=3"],
         cwd=elsewhere,

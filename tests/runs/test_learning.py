@@ -1,4 +1,4 @@
-"""Learning itself, small: on the embedded digits replay must keep what finetuning forgets."""
+"""Methods against forgetting reach much higher accuracy than finetuning on the embedded digits."""
 
 from statistics import mean
 
@@ -9,7 +9,7 @@ from helpers.interruption import only_run
 
 
 def accuracy(gr_run, *words: str) -> float:
-    """The mean accuracy on all tasks at the end of the only run; nothing but training takes long."""
+    """Average accuracy of a run with cheap evaluations."""
     code, _, err = gr_run(*words, "evaluate.generated_samples=0", "threads=1", "fresh=true")
     assert code == 0, err
     return mean(load_run(only_run()).matrix[-1])
@@ -19,7 +19,7 @@ def accuracy(gr_run, *words: str) -> float:
 FINETUNE = 0.20
 
 
-def test_finetuning_remembers_the_last_task_alone(gr_run):
+def test_finetuning_forgets_all_but_the_last_task(gr_run):
     assert accuracy(gr_run, "strategy=finetune", "train.iterations=60") < FINETUNE + 0.05
 
 

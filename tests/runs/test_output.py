@@ -1,4 +1,4 @@
-"""Nothing that only shows ends what trains: readers that leave, full disks, closed and narrow streams, broken views."""
+"""Training goes on without its output: closed pipes, full disks, limited encodings, failing observers."""
 
 import json
 import os
@@ -33,7 +33,7 @@ full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there i
 
 
 def shell(line, *words, module="gr_cli.cli.main", **environment):
-    """What a shell makes of a line in which `$run` is the program with these words: its exit code, stdout, stderr."""
+    """Run a shell line in which `$run` is the program with these arguments; return its exit code, stdout, stderr."""
     command = [sys.executable, "-c", f"from {module} import entry; entry()", *words]
     script = 'run() { "$@"; echo $? > code; }; ' + line.replace("$run", 'run "$@"')
     done = subprocess.run(
@@ -56,7 +56,7 @@ NARROW = [
 
 
 @pytest.mark.parametrize("line", ["$run | true", "$run >&-", "$run <&- >&- 2>&-"])
-def test_a_run_is_trained_whoever_reads(line):
+def test_a_run_is_trained_without_readers_of_its_output(line):
     assert shell(line, *SHORT) == (0, b"", b"" if "2>&-" in line else LOADING)
     assert_finished()
 
@@ -69,13 +69,13 @@ def test_a_run_is_trained_on_a_full_disk_behind_stdout():
 
 
 @pytest.mark.parametrize("words", SWEEPS)
-def test_a_sweep_is_trained_whoever_reads(words):
+def test_a_sweep_is_trained_without_readers_of_its_output(words):
     assert shell("$run 2>&1 | true", *words, *SHORT) == (0, b"", b"")
     assert_finished(2)
 
 
 @pytest.mark.parametrize("environment", NARROW, ids=str)
-def test_what_an_encoding_lacks_is_shown_otherwise(environment):
+def test_characters_that_an_encoding_lacks_are_replaced(environment):
     code, out, err = shell("$run", *SHORT, **environment)
     assert (code, err) == (0, b"gr-run: loading torch ...\n")
     dot = b"\xb7" if environment.get("PYTHONIOENCODING") == "latin-1" else b"-"
@@ -86,21 +86,21 @@ def test_what_an_encoding_lacks_is_shown_otherwise(environment):
 
 @pytest.mark.parametrize("words", [("--help",), ("--version",), ("--cfg", "job")])
 @full_device
-def test_what_only_shows_fails_where_nothing_can_be_shown(words):
+def test_help_fails_if_it_can_t_be_printed(words):
     assert shell("$run > /dev/full", *words) == (1, b"", LOST)
     assert shell("$run | true", *words) == (0, b"", b"")
     assert shell("$run >&-", *words) == (0, b"", b"")
 
 
 @full_device
-def test_a_report_says_that_it_is_not_whole(gr_run):
+def test_an_incomplete_report_fails(gr_run):
     assert gr_run(*SHORT)[0] == 0
     code, out, err = shell("$run > /dev/full", module="gr_cli.report.cli")
     assert (code, out, err) == (1, b"", LOST.replace(b"gr-run", b"gr-report"))
     assert shell("$run | true", module="gr_cli.report.cli") == (0, b"", b"")
 
 
-def test_a_pipe_that_does_not_block_is_waited_for():
+def test_a_nonblocking_pipe_gets_all_output():
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     script = (
@@ -115,7 +115,7 @@ def test_a_pipe_that_does_not_block_is_waited_for():
 
 
 class Broken(RunObserver):
-    """Fails at one of its methods."""
+    """An observer that fails in one of its methods."""
 
     def __init__(self, at, error):
         self._at, self._error = at, error
@@ -128,24 +128,26 @@ class Broken(RunObserver):
 
 @pytest.mark.parametrize("error", [OSError("no terminal"), SystemExit(1), ZeroDivisionError("nobody\nforesaw this")])
 @pytest.mark.parametrize("at", ["started", "stage_started", "stepped", "stage_finished", "finished"])
-def test_a_view_that_fails_is_told_of_once(gr_run, monkeypatch, at, error):
+def test_a_failing_observer_is_reported_once(gr_run, monkeypatch, at, error):
     monkeypatch.setattr("gr_cli.terminal.run_display.TerminalObserver", lambda **_: Broken(at, error))
     code, _, err = gr_run(*SHORT)
     assert code == 0
-    said = " ".join(str(error).splitlines())
-    assert err == f"gr-run: progress display failed ({type(error).__name__}: {said}); training continues without it\n"
+    message = " ".join(str(error).splitlines())
+    assert (
+        err == f"gr-run: progress display failed ({type(error).__name__}: {message}); training continues without it\n"
+    )
     assert_finished()
 
 
-def test_an_error_of_the_run_is_no_error_of_a_view(gr_run, monkeypatch):
+def test_an_error_of_the_run_is_not_reported_as_one_of_an_observer(gr_run, monkeypatch):
     monkeypatch.setattr("gr_cli.training.learner.Learner.step", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         gr_run(*SHORT)
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="there are no terminals here")
-def test_a_terminal_that_is_closed_ends_nothing_but_by_its_signal():
-    """Its process group is sent SIGHUP by the kernel only where it controls that terminal."""
+def test_a_closed_terminal_does_not_end_the_run():
+    """The terminal is not a controlling one, so that the kernel sends no SIGHUP."""
     main, other = os.openpty()
     run = start(*SHORT, stdout=other, stderr=other)
     os.close(other)

@@ -1,4 +1,4 @@
-"""Data that change or move while runs learn them: what is told, what goes on, what is kept no longer."""
+"""Data that change or move between start and resumption of a run, and their caches."""
 
 import json
 import os
@@ -29,7 +29,7 @@ CHANGES = [lambda x, _: x.__setitem__((7, 3), 0.5), lambda _, y: y.__setitem__([
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=["a value", "two labels"])
-def test_a_run_does_not_go_on_with_other_samples_or_labels(gr_run, interrupted, change):
+def test_a_run_does_not_resume_with_other_samples_or_labels(gr_run, interrupted, change):
     saved()
     interrupted(*ARRAYS, *FAST)
     with np.load("set.npz") as stored:
@@ -45,7 +45,7 @@ def test_a_run_does_not_go_on_with_other_samples_or_labels(gr_run, interrupted, 
     assert gr_run(*ARRAYS, *FAST)[0] == 0
 
 
-def test_data_of_the_same_content_may_be_written_anew(gr_run, interrupted):
+def test_a_run_resumes_with_rewritten_data_of_the_same_content(gr_run, interrupted):
     saved()
     interrupted(*ARRAYS, *FAST)
     saved()
@@ -53,7 +53,7 @@ def test_data_of_the_same_content_may_be_written_anew(gr_run, interrupted):
     assert gr_run(*ARRAYS, *FAST)[0] == 0
 
 
-def test_a_stored_result_of_other_data_is_shown_and_that_is_told(gr_run):
+def test_a_stored_result_of_other_data_is_shown_with_a_warning(gr_run):
     saved()
     assert gr_run(*ARRAYS, *FAST)[0] == 0
     assert gr_run(*ARRAYS, *FAST)[::2] == (0, "")
@@ -65,7 +65,7 @@ def test_a_stored_result_of_other_data_is_shown_and_that_is_told(gr_run):
     assert gr_run(*ARRAYS, *FAST)[::2] == (0, "")
 
 
-def test_a_verification_says_that_the_data_changed(gr_run):
+def test_a_verification_reports_changed_data(gr_run):
     saved()
     assert gr_run(*ARRAYS, *FAST)[0] == 0
     saved(seed=1)
@@ -73,7 +73,7 @@ def test_a_verification_says_that_the_data_changed(gr_run):
     assert code == 1 and "data was" in out
 
 
-def test_a_fingerprint_is_of_samples_and_labels_and_of_their_tasks():
+def test_the_dataset_hash_depends_on_samples_labels_and_tasks():
     x, y = torch.rand(12, 1, 4, 4), torch.arange(12) % 4
     prints = {
         dataset_hash(split(Tensors(x, y), seed=0, classes_per_task=2)),
@@ -86,14 +86,14 @@ def test_a_fingerprint_is_of_samples_and_labels_and_of_their_tasks():
     assert dataset_hash(split(Tensors(x.clone(), y), seed=0, classes_per_task=2)) in prints
 
 
-def test_a_run_with_a_relative_path_goes_on_from_anywhere(gr_run, interrupted, monkeypatch, tmp_path):
+def test_a_run_with_a_relative_path_resumes_from_any_directory(gr_run, interrupted, monkeypatch, tmp_path):
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     for place in (home, elsewhere):
         place.mkdir()
     monkeypatch.chdir(home)
     folder(each=3)
     assert gr_run(*IMAGES, *FAST)[0] == 0
-    whole = csvs(only_run())
+    expected = csvs(only_run())
     shutil.rmtree("outputs")
     interrupted(*IMAGES, *FAST)
     run = home / only_run()
@@ -101,12 +101,12 @@ def test_a_run_with_a_relative_path_goes_on_from_anywhere(gr_run, interrupted, m
     for way in (str(run), os.path.relpath(run)):
         code, _, err = gr_run(f"resume={way}")
         assert code == 0, err
-        assert csvs(run) == whole
+        assert csvs(run) == expected
     assert gr_run(f"verify={run}")[0] == 0 and gr_run(f"audit={run}")[0] == 0
     assert Path.cwd() == elsewhere and not list(elsewhere.iterdir())
 
 
-def test_where_the_first_directory_is_gone_paths_lead_from_here(gr_run, interrupted, monkeypatch, tmp_path):
+def test_relative_paths_start_here_if_the_first_directory_is_gone(gr_run, interrupted, monkeypatch, tmp_path):
     (tmp_path / "home").mkdir()
     monkeypatch.chdir(tmp_path / "home")
     folder(each=3)
@@ -124,7 +124,7 @@ def run_below(home: str) -> Path:
     return status.parent.relative_to(home)
 
 
-def test_what_was_kept_of_images_that_changed_is_removed(gr_run):
+def test_cached_images_that_changed_are_removed(gr_run):
     words = (*IMAGES, *FAST, "benchmark/features=conv_random", "benchmark.features.channels=[4]", "fresh=true")
 
     def kept() -> list[list[str]]:
@@ -152,13 +152,13 @@ def test_what_was_kept_of_images_that_changed_is_removed(gr_run):
     assert [set(a) < set(b) for a, b in zip(second, kept(), strict=True)] == [True, True]
 
 
-def test_features_of_data_that_never_change_are_all_kept():
+def test_cached_features_of_in_memory_data_are_kept():
     features = ConvFeatureExtractor(channels=[4], weights="random", cache_root="cache")
     for _ in range(2):
         features.extract(Tensors(torch.rand(8, 1, 4, 4), torch.arange(8) % 2, test_share=0.5).load())
     assert len(list(Path("cache/features").glob("*.pt"))) == 2
 
 
-def test_status_says_where_a_run_was_begun(gr_run):
+def test_status_has_the_directory_in_which_a_run_was_started(gr_run):
     assert gr_run(*FAST)[0] == 0
     assert json.loads((only_run() / "status.json").read_text())["directory"] == str(Path.cwd())

@@ -1,4 +1,4 @@
-"""What becomes of a run when something goes wrong: it is killed, diverges, runs out of memory, is of another kind."""
+"""Runs that are killed, diverge, run out of memory, or have an invalid or foreign checkpoint."""
 
 import json
 import os
@@ -30,17 +30,17 @@ TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")
 ROOT = Path(gr_cli.__file__).parent.parent
 
 
-def told(folder: Path) -> dict:
+def read_status(folder: Path) -> dict:
     return json.loads((folder / "status.json").read_text())
 
 
 # --- states
 
 
-def test_a_dead_run_is_told_from_a_running_one(made, monkeypatch):
+def test_a_killed_run_is_distinguished_from_a_running_one(made, monkeypatch):
     folder = RunFolder(made(*TINY))
     assert folder.state() == "finished"
-    status = told(folder.path)
+    status = read_status(folder.path)
     folder.write_status(status | {"state": "running"})
     assert folder.state() == "killed"  # nobody holds it
     with folder.locked():
@@ -56,10 +56,10 @@ def test_a_dead_run_is_told_from_a_running_one(made, monkeypatch):
     assert RunFolder(Path("nowhere")).state() == "not started"
 
 
-def test_a_run_that_lives_on_another_machine_is_refused(gr_run, made):
+def test_a_run_in_training_on_another_host_is_refused(gr_run, made):
     folder = RunFolder(made(*TINY))
     now = datetime.now(timezone.utc)
-    elsewhere = told(folder.path) | {"state": "running", "host": "another"}
+    elsewhere = read_status(folder.path) | {"state": "running", "host": "another"}
     folder.write_status(elsewhere | {"updated": now.isoformat(timespec="seconds")})
     code, _, err = gr_run(*TINY)
     assert code == 2 and "another process on another is training this run" in err
@@ -67,7 +67,7 @@ def test_a_run_that_lives_on_another_machine_is_refused(gr_run, made):
     assert gr_run(*TINY)[0] == 0
 
 
-def test_a_running_run_gives_signs_of_life(tmp_path):
+def test_a_running_run_sends_heartbeats(tmp_path):
     folder = RunFolder(tmp_path)
     status = StatusWriter(folder, {"seed": 0})
     status.write("running")
@@ -79,26 +79,26 @@ def test_a_running_run_gives_signs_of_life(tmp_path):
         status.write("finished")
         beats.clear()
         assert not beats.wait(0.1)
-    assert told(tmp_path)["state"] == "finished"
+    assert read_status(tmp_path)["state"] == "finished"
     assert not [thread for thread in threading.enumerate() if thread.name == "heartbeats"]
 
 
-def test_the_status_says_what_a_run_was_made_with(made):
-    status = told(made(*TINY))
+def test_the_status_has_versions_device_and_host(made):
+    status = read_status(made(*TINY))
     assert status["versions"]["torch"] == torch.__version__ and status["host"] == socket.gethostname()
     assert status["device"] == "cpu" and status["threads"] == 1 and status["heartbeat_seconds"] == 10
-    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    commit = found.stdout.strip() if found.returncode == 0 else None
+    completed = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    commit = completed.stdout.strip() if completed.returncode == 0 else None
     assert status["commit"] in (commit, f"{commit}-dirty")
 
 
 # --- another configuration, another version
 
 
-def test_a_folder_of_another_configuration_is_refused_by_the_names_that_differ(gr_run, made):
+def test_a_folder_of_another_configuration_is_refused_with_the_differences(gr_run, made):
     folder = made(*TINY)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    (folder / "status.json").write_text(json.dumps(told(folder) | {"state": "interrupted"}))
+    (folder / "status.json").write_text(json.dumps(read_status(folder) | {"state": "interrupted"}))
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["optimizer"]["lr"], config["train"]["batch_size"] = 0.5, 16
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -138,7 +138,7 @@ def hostile(path):
         (lambda path: (path.unlink(), os.mkfifo(path)), r"is damaged \(.*not a regular file\)"),
     ],
 )
-def test_a_checkpoint_that_is_none_is_refused(gr_run, made, harm, expected):
+def test_an_invalid_checkpoint_is_refused(gr_run, made, harm, expected):
     path = made(*TINY) / "checkpoint.pt"
     harm(path)
     code, _, err = gr_run(*TINY)
@@ -152,22 +152,22 @@ def test_a_checkpoint_that_is_none_is_refused(gr_run, made, harm, expected):
 # --- numbers that are none
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(gr_run, monkeypatch):
+def test_a_nonfinite_loss_fails_the_run_and_keeps_the_last_checkpoint(gr_run, monkeypatch):
     monkeypatch.setattr("gr_cli.runner.step_monitor._MIN_TRAINING_PER_SAVING", 0)
     words = ("strategy=finetune", "optimizer=sgd", "optimizer.lr=1e4", "train.iterations=40", "log.every=40")
     code, _, err = gr_run(*words, "checkpoint.every_seconds=1e-9", "augment.noise=1e18")
     assert code == 1 and err.count("\n") == 1
     folder = only_run()
     assert "in task 0 at iteration" in err and "try a lower optimizer.lr" in err
-    status = told(folder)
+    status = read_status(folder)
     assert status["state"] == "failed" and status["reason"] in err
     if "checkpoint before that" in err:
         state = RunFolder(folder).load_checkpoint()
         assert all(value.isfinite().all() for value in state["learner"]["solver"].values())
 
 
-def test_a_parameter_that_is_no_number_is_not_saved(gr_run, monkeypatch):
-    """The last step of a task breaks the network, and no loss tells."""
+def test_a_nonfinite_parameter_is_not_saved(gr_run, monkeypatch):
+    """The last step of a task makes a parameter NaN, while all losses are finite."""
     step = Learner.step
 
     def broken(self, batch, position):
@@ -198,7 +198,7 @@ def test_a_parameter_that_is_no_number_is_not_saved(gr_run, monkeypatch):
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
     ],
 )
-def test_memory_that_runs_out_says_what_to_lower(gr_run, monkeypatch, error):
+def test_running_out_of_memory_names_the_setting_to_lower(gr_run, monkeypatch, error):
     step = Learner.step
 
     def fail(learner, batch, position):
@@ -211,11 +211,11 @@ def test_memory_that_runs_out_says_what_to_lower(gr_run, monkeypatch, error):
     assert code == 1 and err.count("\n") == 1
     assert "out of memory" in err and "try a lower train.batch_size" in err
     assert ("device=cpu" in err) == isinstance(error, torch.OutOfMemoryError)
-    assert told(only_run())["state"] == "failed"
+    assert read_status(only_run())["state"] == "failed"
     assert RunFolder(only_run()).load_checkpoint()["stage"] == 2
 
 
-def test_of_runs_together_the_width_is_named_and_other_errors_pass():
+def test_running_out_of_memory_in_a_group_names_the_width():
     with pytest.raises(OutOfMemoryError, match=r"try a lower hydra\.launcher\.width"), out_of_memory_as(runs=8):
         raise MemoryError
     with pytest.raises(RuntimeError, match="something else"), out_of_memory_as():
@@ -225,7 +225,7 @@ def test_of_runs_together_the_width_is_named_and_other_errors_pass():
 # --- runs that were trained together, killed while they saved
 
 
-def test_runs_go_on_from_the_newest_place_that_all_have():
+def test_a_group_resumes_from_the_newest_common_point():
     old, new = ResumePoint(1, 10), ResumePoint(1, 20)
     assert checkpoints.common_resume_points([[new, old], [old]]) == [old, old]
     assert checkpoints.common_resume_points([[new, old], [new, old]]) == [new, new]
@@ -238,7 +238,7 @@ def test_runs_go_on_from_the_newest_place_that_all_have():
     ]  # none begins again for the other
 
 
-def test_a_state_is_there_whole_at_every_instant(tmp_path):
+def test_a_complete_checkpoint_exists_at_every_instant(tmp_path):
     folder = RunFolder(tmp_path)
 
     def there():
@@ -267,7 +267,7 @@ def test_a_state_is_there_whole_at_every_instant(tmp_path):
     ("death", "at"),
     [("write_checkpoint", 1), ("write_checkpoint", 4), ("commit_checkpoint", 1), ("commit_checkpoint", 4)],
 )
-def test_a_sweep_that_dies_while_it_saves_goes_on_as_one_program(gr_run, tmp_path, monkeypatch, death, at):
+def test_a_sweep_killed_while_saving_resumes_as_one_group(gr_run, tmp_path, monkeypatch, death, at):
     words = ("-m", *TINY, "seed=0,1,2", "hydra/launcher=batched", "hydra.launcher.width=3")
     homes = [tmp_path / "whole", tmp_path / "killed"]
     for home in homes:
@@ -292,20 +292,20 @@ def test_a_sweep_that_dies_while_it_saves_goes_on_as_one_program(gr_run, tmp_pat
     assert whole == killed and len(whole) == 3
 
 
-def test_killed_runs_come_to_the_same_bytes():
-    """A short form of what scripts/kill_runs.py does at length."""
+def test_killed_runs_resume_to_the_same_bytes():
+    """A short version of scripts/kill_runs.py."""
     script = [sys.executable, str(ROOT / "scripts" / "kill_runs.py"), "--runs", "1"]
     script += ["--launcher", "alone", "--launcher", "batched"]
     tiny = ["train.iterations=10", "evaluate.every=6", "benchmark.classes_per_task=[4,3,3]", "model.hidden_sizes=[16]",
             "generator.hidden_dims=[16]", "evaluate.generated_samples=0"]  # fmt: skip
-    found = subprocess.run([*script, *tiny], capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert found.stdout.count("1 of 1 the same byte for byte") == 2
+    completed = subprocess.run([*script, *tiny], capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert completed.stdout.count("1 of 1 the same byte for byte") == 2
 
 
-def test_no_damage_to_a_file_is_believed():
-    """A short form of what scripts/damage_runs.py does at length."""
+def test_damaged_files_are_never_read_as_valid():
+    """A short version of scripts/damage_runs.py."""
     script = [sys.executable, str(ROOT / "scripts" / "damage_runs.py"), "--damages", "12"]
-    found = subprocess.run(script, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert "12 of 12 damages refused or without effect" in found.stdout
+    completed = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert "12 of 12 damages refused or without effect" in completed.stdout
