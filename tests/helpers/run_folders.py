@@ -15,7 +15,7 @@ from gr_cli.results.record import Record
 from gr_cli.results.tables import TableFormat, TableRow
 
 TASKS = 3
-DREAMS = TableFormat(SampleQuality.name, SampleQuality.description, SampleQuality.columns)
+SAMPLE_QUALITY = TableFormat(SampleQuality.name, SampleQuality.description, SampleQuality.columns)
 CONFIG: dict[str, Any] = {
     "benchmark": {"_target_": "gr_cli.benchmarks.split", "classes_per_task": 2},
     "model": {"_target_": "gr_cli.models.SimpleMLP", "hidden_sizes": [256, 128]},
@@ -79,7 +79,7 @@ def write_run(
     folder.write_config(mine.as_yaml())
     record = record_of(f"{seed} {mine.identity}", accuracy)
     if nodes[strategy]:
-        record.add_rows(DREAMS, dreams_of(f"{seed} {mine.identity}", seed))
+        record.add_rows(SAMPLE_QUALITY, sample_quality_rows(f"{seed} {mine.identity}", seed))
     metrics = record.metrics(False, {"solver": 50})
     if state == "finished":
         folder.write_tables(record, metrics)
@@ -109,7 +109,7 @@ def record_of(name: str, accuracy: float | None) -> Record:
     return record
 
 
-def dreams_of(name: str, seed: int) -> list[TableRow]:
+def sample_quality_rows(name: str, seed: int) -> list[TableRow]:
     """Rows of sample quality. Task 0 has one class; in seed 1 none of its samples is generated at the end."""
     draw, rows = random.Random(name), []
     for after in range(TASKS):
@@ -120,7 +120,7 @@ def dreams_of(name: str, seed: int) -> list[TableRow]:
                 values[2] = None
                 if seed == 1 and after == TASKS - 1:
                     values = [None, 0.0, None, None, None, None, 0.0, None]
-            names = [column.name for column in DREAMS.columns]
+            names = [column.name for column in SAMPLE_QUALITY.columns]
             rows.append(dict(zip(names, (after, task, 100, 70, 0.97, *values), strict=True)))
     return rows
 

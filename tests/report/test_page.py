@@ -171,8 +171,8 @@ def test_the_numbers_of_accuracy_and_loss_charts(written):
         histories = [read(path / "history.csv") for path in paths]
         assert len(rows) == 1 + 2 * len(histories[0])
         for line, x, *shown in rows[1:]:
-            place = int(x) // 10 - 1  # a row at every tenth of the 20 iterations of a task
-            expected = statistics([float(history[place][line]) for history in histories], 1)
+            row_index = int(x) // 10 - 1  # a row at every tenth of the 20 iterations of a task
+            expected = statistics([float(history[row_index][line]) for history in histories], 1)
             assert numbers(shown) == pytest.approx(expected, abs=0.0006)
 
 

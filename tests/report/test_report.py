@@ -204,13 +204,13 @@ def test_jobs_of_a_sweep_that_have_not_started(gr_report):
     other = path.with_name(path.name.replace("seed0", "seed7"))
     sweep = Path("outputs/sweeps/0a73b11d")
     sweep.mkdir(parents=True)
-    homeless = "outputs/split_digits/joint/seed0-00000000"
-    jobs = {str(path): ["seed=0"], str(other): ["seed=7"], homeless: ["strategy=joint"]}
+    ungrouped = "outputs/split_digits/joint/seed0-00000000"
+    jobs = {str(path): ["seed=0"], str(other): ["seed=7"], ungrouped: ["strategy=joint"]}
     (sweep / "sweep.json").write_text(json.dumps({"jobs": jobs}))
     for folder in (sweep, "outputs"):
         code, out, _ = gr_report(folder)
         assert code == 0 and "| 1 of 2 |" in out
-        assert "seed 7 not started" in out and f"{homeless}: not started" in out
+        assert "seed 7 not started" in out and f"{ungrouped}: not started" in out
 
 
 def test_runs_of_different_modes_get_a_warning(gr_report):

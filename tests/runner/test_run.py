@@ -33,8 +33,8 @@ SHORT = (
 def run(gr_run, tmp_path, monkeypatch):
     """A function that runs the command line in a new directory and returns the run's folder."""
 
-    def call(place: str, *words: str) -> Path:
-        home = tmp_path / place
+    def call(directory: str, *words: str) -> Path:
+        home = tmp_path / directory
         home.mkdir(exist_ok=True)
         monkeypatch.chdir(home)
         code, _, err = gr_run(*SHORT, *words)

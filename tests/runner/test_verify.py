@@ -113,12 +113,12 @@ def test_on_another_processor_the_largest_difference_is_reported(gr_run, togethe
 
 
 def test_a_run_of_a_group_too_large_for_memory_is_repeated_alone(gr_run, together, monkeypatch):
-    whole = verify.run_together
+    run_together = verify.run_together
 
-    def too_large(jobs, folders, view):
+    def too_large(jobs, folders, observer):
         if len(jobs) > 1:
             raise OutOfMemoryError("out of memory")
-        return whole(jobs, folders, view)
+        return run_together(jobs, folders, observer)
 
     monkeypatch.setattr(verify, "run_together", too_large)
     code, out, _ = gr_run(f"verify={together}")

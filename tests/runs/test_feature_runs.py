@@ -79,11 +79,11 @@ def test_every_generator_learns_vectors(gr_run, words):
     assert code == 0, err
     generator = load_run(only_run()).generator
     if generator is not None:
-        dreams = generator.generate(4)
-        assert dreams.shape == (4, 8 * 16)
-        assert dreams.isfinite().all()
+        samples = generator.generate(4)
+        assert samples.shape == (4, 8 * 16)
+        assert samples.isfinite().all()
     if words.endswith(("vae", "flow", "gp")):
-        assert dreams.min() < 0  # unbounded
+        assert samples.min() < 0  # unbounded
 
 
 @pytest.mark.usefixtures("pictures")

@@ -88,8 +88,8 @@ def test_the_dataset_hash_depends_on_samples_labels_and_tasks():
 
 def test_a_run_with_a_relative_path_resumes_from_any_directory(gr_run, interrupted, monkeypatch, tmp_path):
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
-    for place in (home, elsewhere):
-        place.mkdir()
+    for directory in (home, elsewhere):
+        directory.mkdir()
     monkeypatch.chdir(home)
     folder(each=3)
     assert gr_run(*IMAGES, *FAST)[0] == 0
