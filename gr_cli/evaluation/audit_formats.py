@@ -67,7 +67,7 @@ class ContentReader:
     def __init__(self) -> None:
         self.unread: dict[str, str] = {}
         self.recognised = False
-        self._left = MAX_BYTES
+        self._bytes_left = MAX_BYTES
 
     def read(self, location: str, content: bytes, depth: int = 0) -> Iterator[NumberArray]:
         """All numbers in `content`, which lies at `location`, nested `depth` files deep."""
@@ -90,15 +90,15 @@ class ContentReader:
         text = _as_text(content)
         yield from self._bytes(location, content, depth) if text is None else self._text(location, text, depth)
 
-    def _unpacked(self, stream: Any) -> bytes:
+    def _decompressed(self, stream: Any) -> bytes:
         """The rest of a stream.
 
         Raises:
             UnreadableContentError: It exceeds the size limit.
         """
-        data: bytes = stream.read(self._left + 1)
-        self._left -= len(data)
-        if self._left < 0:
+        data: bytes = stream.read(self._bytes_left + 1)
+        self._bytes_left -= len(data)
+        if self._bytes_left < 0:
             raise UnreadableContentError(f"more than {MAX_BYTES >> 20} MiB when unpacked")
         return data
 
@@ -141,7 +141,7 @@ class ContentReader:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
             pickled = next((m.filename for m in members if m.filename.endswith("/data.pkl")), None)
-            tree = self._loaded(content, sum(m.file_size for m in members)) if pickled else None
+            tree = self._load_torch(content, sum(m.file_size for m in members)) if pickled else None
             if pickled and tree is not None:
                 yield from self._tree(location, tree, depth)
                 members = [member for member in members if not _belongs_to_tree(member.filename, tree, members)]
@@ -153,22 +153,22 @@ class ContentReader:
                     self.unread[name] = "is encrypted"
                     continue
                 with archive.open(member) as file:
-                    yield from self.read(name, self._unpacked(file), depth + 1)
+                    yield from self.read(name, self._decompressed(file), depth + 1)
             if archive.comment:
                 yield from self.read(location, archive.comment, depth + 1)
             accounted_bytes = sum(m.compress_size + 2 * len(m.filename) + 256 for m in archive.infolist())
         if len(content) > accounted_bytes + _SLACK:
             yield from self._bytes(location, content, depth)
 
-    def _loaded(self, content: bytes, size: int) -> Any:
+    def _load_torch(self, content: bytes, size: int) -> Any:
         """The contents of a torch file; None if it is damaged, or holds more than plain values and tensors."""
-        if size > self._left:
+        if size > self._bytes_left:
             raise UnreadableContentError(f"more than {MAX_BYTES >> 20} MiB when unpacked")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        except Exception:  # its members are read one by one instead instead
+        except Exception:  # its members are read one by one instead
             return None
 
     def _tree(self, location: str, tree: Any, depth: int) -> Iterator[NumberArray]:
@@ -223,7 +223,7 @@ class ContentReader:
 
     def _pickle(self, location: str, content: bytes, depth: int) -> Iterator[NumberArray]:
         """The contents of a legacy torch file; of any other pickle its bytes, texts and numbers, without unpickling."""
-        tree = self._loaded(content, 0) if _LEGACY_TORCH_MAGIC.match(content) else None
+        tree = self._load_torch(content, 0) if _LEGACY_TORCH_MAGIC.match(content) else None
         if tree is not None:
             yield from self._tree(location, tree, depth)
             return
@@ -247,9 +247,9 @@ class ContentReader:
     # --- compressed files and images
 
     def _compressed(self, location: str, content: bytes, depth: int) -> Iterator[NumberArray]:
-        opened = {b"\x1f": gzip.open, b"B": bz2.open, b"\xfd": lzma.open}[content[:1]]
-        with opened(io.BytesIO(content)) as file:  # type: ignore[operator]
-            yield from self.read(location, self._unpacked(file), depth + 1)
+        open_compressed = {b"\x1f": gzip.open, b"B": bz2.open, b"\xfd": lzma.open}[content[:1]]
+        with open_compressed(io.BytesIO(content)) as file:  # type: ignore[operator]
+            yield from self.read(location, self._decompressed(file), depth + 1)
 
     def _image(self, location: str, content: bytes, depth: int) -> Iterator[NumberArray]:
         for values in images(content):

@@ -101,20 +101,20 @@ def sample_layouts(target: SearchTarget, size: int) -> list[SampleLayout]:
         upright.append(pixels.transpose(1, 2, 0).reshape(height, width * channels))
     if not target.is_untransformed:
         return [SampleLayout(each) for each in upright]
-    found = [SampleLayout(each) for matrix in upright for each in (matrix, matrix[:, ::-1])]
+    layouts = [SampleLayout(each) for matrix in upright for each in (matrix, matrix[:, ::-1])]
     for matrix in upright[:2]:
-        found += [
+        layouts += [
             SampleLayout(piece, has_full_rows=False)
             for piece in _column_strips(matrix, size, len(target.labels) < _FINE_SEARCH_SAMPLES)
         ]
-    return found
+    return layouts
 
 
-def _column_strips(matrix: Integers, size: int, many: bool) -> Iterator[Integers]:
+def _column_strips(matrix: Integers, size: int, all_widths: bool) -> Iterator[Integers]:
     """Strips of a matrix (A, B) with all rows and fewer columns than a run of `size` values."""
     width = matrix.shape[1]
-    for narrow in range(2, width) if many else (2 * (width // 4), width // 4):
-        if 2 <= narrow < size and narrow < width and narrow * matrix.shape[0] >= size:
-            step = 1 if many and narrow > width // 2 else max(1, narrow)
-            for first in range(0, width - narrow + 1, step):
-                yield matrix[:, first : first + narrow]
+    for strip_width in range(2, width) if all_widths else (2 * (width // 4), width // 4):
+        if 2 <= strip_width < size and strip_width < width and strip_width * matrix.shape[0] >= size:
+            step = 1 if all_widths and strip_width > width // 2 else max(1, strip_width)
+            for first in range(0, width - strip_width + 1, step):
+                yield matrix[:, first : first + strip_width]

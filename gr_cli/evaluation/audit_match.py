@@ -138,26 +138,26 @@ def resolve_overlaps(sequence: NumberSequence, rectangles: Iterable[MatchedRecta
 
 
 def rectangles_around(
-    sequence: NumberSequence, target: SearchTarget, shapes: Sequence[SampleLayout], hits: Hits
+    sequence: NumberSequence, target: SearchTarget, layouts: Sequence[SampleLayout], hits: Hits
 ) -> Iterator[MatchedRectangle]:
     """Rectangles of a target's samples around hits."""
     size = target.run_length
     groups: dict[tuple[tuple[int, ...], bool], list[int]] = {}
     for number in np.unique(hits.layout).tolist():
-        layout = shapes[number]
+        layout = layouts[number]
         groups.setdefault(
             (layout.pixels.shape, layout.runs_within_rows(size) and layout.pixels.shape[0] > 1), []
         ).append(number)
     for (_, in_rows), numbers in groups.items():
-        search = _Comparison(sequence, target, {number: shapes[number] for number in numbers}, size, in_rows)
+        comparison = _Comparison(sequence, target, {number: layouts[number] for number in numbers}, size, in_rows)
         group_hits = hits.select(np.flatnonzero(np.isin(hits.layout, numbers)))
         # Most samples are contiguous; only hits outside of these are compared at other strides.
-        for strides in search.strides():
-            rectangles = list(search.compared(search.candidates(group_hits, strides)))
+        for strides in comparison.strides():
+            rectangles = list(comparison.compared(comparison.candidates(group_hits, strides)))
             yield from rectangles
             ends = np.zeros(len(sequence.values) + 1, np.int64)
             for rectangle in rectangles:
-                if rectangle.values == rectangle.layout.pixels.size and rectangle.stride == search.form[1]:
+                if rectangle.values == rectangle.layout.pixels.size and rectangle.stride == comparison.matrix_shape[1]:
                     ends[rectangle.origin] += 1
                     ends[rectangle.origin + rectangle.values] -= 1
             group_hits = group_hits.select(np.flatnonzero(ends.cumsum()[group_hits.position] == 0))
@@ -193,21 +193,21 @@ class _Comparison:
     """Comparison of samples in layouts of one shape with the numbers around their runs.
 
     Attributes:
-        stream: The sequence of numbers.
+        sequence: The sequence of numbers.
         target: The search target.
         layouts: Layouts of one shape, by index.
         size: Length of a run.
         in_rows: Whether runs lie within rows, which may be stored apart.
     """
 
-    stream: NumberSequence
+    sequence: NumberSequence
     target: SearchTarget
     layouts: Mapping[int, SampleLayout]
     size: int
     in_rows: bool
 
     @cached_property
-    def form(self) -> tuple[int, int]:
+    def matrix_shape(self) -> tuple[int, int]:
         """Rows and columns of the layouts."""
         rows, columns = next(iter(self.layouts.values())).pixels.shape
         return rows, columns
@@ -215,9 +215,9 @@ class _Comparison:
     @cached_property
     def _order(self) -> Integers:
         """Indices of a sample's values (A * B) in each layout, by the layout's index."""
-        order = np.zeros((max(self.layouts) + 1, self.form[0] * self.form[1]), np.int64)
-        for number, each in self.layouts.items():
-            order[number] = each.flat
+        order = np.zeros((max(self.layouts) + 1, self.matrix_shape[0] * self.matrix_shape[1]), np.int64)
+        for number, layout in self.layouts.items():
+            order[number] = layout.flat
         return order
 
     def _samples(self, label: NDArray[Any], layout: NDArray[Any]) -> Floats:
@@ -226,16 +226,18 @@ class _Comparison:
 
     def strides(self) -> Iterator[Integers]:
         """Possible distances between rows, also negative: first as in the sample, then all others."""
-        columns = self.form[1]
-        if self.stream.exact:
-            strides = self.stream.strides if self.in_rows else ()
+        columns = self.matrix_shape[1]
+        if self.sequence.exact:
+            strides = self.sequence.strides if self.in_rows else ()
             yield np.array([sign * stride for stride in strides for sign in (1, -1)], np.int64)
             return
         yield np.array([columns])
         if self.in_rows:
-            apart = {*range(self.size, 2 * columns + 5), *(columns * i for i in range(2, _MAX_ROW_STRIDE))}
-            apart = {stride for stride in {*apart, *self.stream.strides} if stride >= self.size}
-            yield np.array([sign * stride for stride in sorted(apart) for sign in (1, -1) if sign * stride != columns])
+            distances = {*range(self.size, 2 * columns + 5), *(columns * i for i in range(2, _MAX_ROW_STRIDE))}
+            distances = {stride for stride in {*distances, *self.sequence.strides} if stride >= self.size}
+            yield np.array(
+                [sign * stride for stride in sorted(distances) for sign in (1, -1) if sign * stride != columns]
+            )
 
     def candidates(self, hits: Hits, strides: Integers) -> _Candidates:
         """Samples whose second run matches, too: in an adjacent row, or next to the first run."""
@@ -257,7 +259,7 @@ class _Comparison:
 
         Runs that cross rows overlap, so that both are in a quarter of the sample.
         """
-        rows, columns = self.form
+        rows, columns = self.matrix_shape
         for side in (-1, 1):
             if self.in_rows:
                 row = at // columns
@@ -278,31 +280,31 @@ class _Comparison:
             strides: Possible distances between rows.
         """
         position = hits.position[:, None] + (step[:, None] * strides if self.in_rows else step[:, None])
-        inside = (position >= 0) & (position + self.size <= len(self.stream.values))
+        inside = (position >= 0) & (position + self.size <= len(self.sequence.values))
         first = np.broadcast_to(hits.position[:, None], position.shape)
         y = self._numbers(np.stack([first, position], 2)[..., None] + np.arange(self.size))
         distance, _ = _distance(known[:, None], y.reshape(*position.shape, -1))
         which, number = np.nonzero(inside & (distance < 2 * TOLERANCE))
         stride, at = strides[number], hits.at[which]
-        row, column = (at // self.form[1], at % self.form[1]) if self.in_rows else (0 * at, at)
+        row, column = (at // self.matrix_shape[1], at % self.matrix_shape[1]) if self.in_rows else (0 * at, at)
         return hits.position[which] - column - row * stride, stride, hits.label[which], hits.layout[which], at
 
     def _numbers(self, index: Integers) -> Floats:
         """The numbers at these positions; arbitrary ones for positions outside."""
         with np.errstate(all="ignore"):
-            numbers: Floats = self.stream.values[np.clip(index, 0, len(self.stream.values) - 1)].astype(np.float64)
+            numbers: Floats = self.sequence.values[np.clip(index, 0, len(self.sequence.values) - 1)].astype(np.float64)
         return numbers
 
     def compared(self, candidates: _Candidates) -> Iterator[MatchedRectangle]:
         """Candidates that are complete, and of the others the largest matching rectangle."""
-        rows, columns = self.form
+        rows, columns = self.matrix_shape
         for start in range(0, len(candidates.origin), _CHUNK):
             chunk = _Candidates(*(column[start : start + _CHUNK] for column in candidates))
             x = self._samples(chunk.label, chunk.layout).reshape(-1, rows, columns)
             positions = chunk.origin[:, None, None] + np.arange(rows)[:, None] * chunk.stride[:, None, None]
             positions = positions + np.arange(columns)
             y = self._numbers(positions)
-            inside = (positions >= 0) & (positions < len(self.stream.values)) & np.isfinite(y)
+            inside = (positions >= 0) & (positions < len(self.sequence.values)) & np.isfinite(y)
             distance, scale = _distance(x.reshape(len(x), -1), np.where(inside, y, 0.0).reshape(len(x), -1))
             complete = inside.all((1, 2)) & (distance < TOLERANCE)
             incomplete = np.flatnonzero(~complete)
@@ -318,10 +320,10 @@ class _Comparison:
                 prod(self.target.shape),
             )
             matches += [(incomplete[i], *others) for i, *others in pieces]
-            for i, box, apart, relative in matches:
+            for i, box, rectangle_distance, relative in matches:
                 values, layout = (box[1] - box[0]) * (box[3] - box[2]), self.layouts[int(chunk.layout[i])]
                 location = int(chunk.label[i]), int(chunk.origin[i]), int(chunk.stride[i])
-                yield MatchedRectangle(values, apart, self.target, layout, *location, *box, relative)
+                yield MatchedRectangle(values, rectangle_distance, self.target, layout, *location, *box, relative)
 
 
 def _distance(x: Floats, y: Floats) -> tuple[Floats, Floats]:

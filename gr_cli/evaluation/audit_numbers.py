@@ -22,12 +22,12 @@ def as_numbers(content: bytes) -> Iterator[Numbers]:
     if not content.strip(b"\0"):
         return
     for name in _TYPES:
-        half_of_float = name[1] == "b"
-        kind = np.dtype(name.replace("b2", "u2"))
-        for offset in range(kind.itemsize):
-            count = (len(content) - offset) // kind.itemsize
-            values: Numbers = np.frombuffer(content, kind, count, offset)
-            if half_of_float:
+        is_bfloat16 = name[1] == "b"
+        dtype = np.dtype(name.replace("b2", "u2"))
+        for offset in range(dtype.itemsize):
+            count = (len(content) - offset) // dtype.itemsize
+            values: Numbers = np.frombuffer(content, dtype, count, offset)
+            if is_bfloat16:
                 values = (values.astype(np.uint32) << 16).view(np.float32)
             yield values
 

@@ -16,15 +16,15 @@ Integers = NDArray[np.int64]
 # unless the contrast of the picture is below 1/18 of that. Two samples of MNIST are never nearer than 0.1.
 TOLERANCE = 0.02
 # Tolerance of the differences between neighbours: smooth rectangles resemble each other, their differences don't.
-_TOLERANCE_OF_STEPS = 0.2
+_STEP_TOLERANCE = 0.2
 MIN_VALUES = 16  # values of a rectangle
 MIN_SHARE = 1 / 16
 # Largest difference of similar values, relative to the sample's contrast.
-_RESEMBLING = 0.05
-_LEAST_IN_COMMON = 0.15  # least share of a sample's contrast in similar values
-_LEAST_VARIATION = 0.05  # least share of a rectangle's variance within columns, and within rows
-_MOST_BOXES = 50  # rectangles of a sample that are tested, largest first
-_LEAST_STEPS = 6  # pairs of neighbours in a rectangle that differ
+_SIMILAR_VALUE_DISTANCE = 0.05
+_MIN_COMMON_CONTRAST = 0.15  # least share of a sample's contrast in similar values
+_MIN_VARIATION = 0.05  # least share of a rectangle's variance within columns, and within rows
+_MAX_BOXES = 50  # rectangles of a sample that are tested, largest first
+_MIN_STEPS = 6  # pairs of neighbours in a rectangle that differ
 _EDGES = 8  # rectangles start and end at multiples of an eighth
 
 
@@ -84,7 +84,7 @@ def largest_rectangles(
     if not len(boxes) or not len(x):
         return
     x, y, scale = _aligned(x, y, at, size)
-    promising = _resembling(x, y, inside, int(values.min()))
+    promising = _similar_samples(x, y, inside, int(values.min()))
     x, y, inside, scale = x[promising], np.where(inside, y, 0.0)[promising], inside[promising], scale[promising]
     distance, relative = _distances(x, y, boxes, inside)
     near_indices = np.flatnonzero((distance < TOLERANCE).any(1))
@@ -100,11 +100,11 @@ def largest_rectangles(
     steps[..., 1:] = np.abs(np.diff(x)) > 0.02
     # The first column has no difference to a left neighbour.
     narrower = boxes + np.array([0, 0, 1, 0])
-    step_distance, _ = _distances(_to_the_left(x), _to_the_left(y), narrower, inside)
-    is_distinctive = (_sums(steps, narrower) >= _LEAST_STEPS) & (step_distance < _TOLERANCE_OF_STEPS)
+    step_distance, _ = _distances(_left_differences(x), _left_differences(y), narrower, inside)
+    is_distinctive = (_sums(steps, narrower) >= _MIN_STEPS) & (step_distance < _STEP_TOLERANCE)
     amount = np.where((distance < TOLERANCE) & is_distinctive, values, 0)
     for i in np.flatnonzero(amount.max(1)):
-        for best in np.argsort(-amount[i], kind="stable")[: min(_MOST_BOXES, np.count_nonzero(amount[i]))]:
+        for best in np.argsort(-amount[i], kind="stable")[: min(_MAX_BOXES, np.count_nonzero(amount[i]))]:
             top, bottom, left, right = (int(edge) for edge in boxes[best])
             if _varies_in_both_directions(x[i, top:bottom, left:right]):
                 box = (top, bottom, left, right)
@@ -112,18 +112,18 @@ def largest_rectangles(
                 break
 
 
-def _resembling(x: Floats, y: Floats, inside: NDArray[np.bool_], least: int) -> Integers:
+def _similar_samples(x: Floats, y: Floats, inside: NDArray[np.bool_], least: int) -> Integers:
     """Indices of samples x (n, A, B) that share enough values and contrast with y."""
-    same = inside & (np.abs(x - y) < _RESEMBLING)
+    same = inside & (np.abs(x - y) < _SIMILAR_VALUE_DISTANCE)
     contrast = np.square(x - x.mean((1, 2), keepdims=True))
-    enough = (contrast * same).sum((1, 2)) >= _LEAST_IN_COMMON * contrast.sum((1, 2))
+    enough = (contrast * same).sum((1, 2)) >= _MIN_COMMON_CONTRAST * contrast.sum((1, 2))
     return np.flatnonzero(enough & (same.sum((1, 2)) >= least))
 
 
 def _varies_in_both_directions(x: Floats) -> bool:
     """Whether a rectangle (A, B) varies between rows and between columns, unlike straight lines."""
     total = x.var()
-    return len(x) == 1 or bool(min(x.var(0).mean(), x.var(1).mean()) > _LEAST_VARIATION * total)
+    return len(x) == 1 or bool(min(x.var(0).mean(), x.var(1).mean()) > _MIN_VARIATION * total)
 
 
 def _aligned(x: Floats, y: Floats, at: Integers, size: int) -> tuple[Floats, Floats, Floats]:
@@ -142,7 +142,7 @@ def _aligned(x: Floats, y: Floats, at: Integers, size: int) -> tuple[Floats, Flo
     return (x - means[0][..., None]) / contrast[:, None, None], np.clip(y, -100, 100), np.abs(scale)
 
 
-def _to_the_left(x: Floats) -> Floats:
+def _left_differences(x: Floats) -> Floats:
     steps = np.zeros_like(x)
     steps[..., 1:] = np.diff(x)
     return steps

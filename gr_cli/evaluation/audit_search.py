@@ -38,7 +38,7 @@ _CELLS = 24
 _TOLERANCE = 0.02
 _MAX_NEIGHBOURS = 12  # nearest runs that are compared per position
 _MIN_CHANGES = 4  # differing neighbours in a run; fewer are background or an edge
-_LEAST_CONTRAST = 0.1  # standard deviation of a run relative to the range of its sample
+_MIN_CONTRAST = 0.1  # standard deviation of a run relative to the range of its sample
 _MAX_RUNS_PER_CELL = 256  # cells with more runs are common strokes or edges, and no evidence
 _CHUNK = 1 << 16  # positions per block
 _MAX_HITS = 1 << 19  # in memory at a time
@@ -146,23 +146,25 @@ class _RunIndex:
     def __init__(self, target: SearchTarget) -> None:
         self.target, self.size = target, target.run_length
         self.layouts = sample_layouts(target, self.size)
-        chosen: list[tuple[NDArray[np.int32], ...]] = []
+        columns: list[tuple[NDArray[Any], ...]] = []
         for labels, x in self.target.batches():
-            contrast = _LEAST_CONTRAST * (x.max(1) - x.min(1))
+            contrast = _MIN_CONTRAST * (x.max(1) - x.min(1))
             for number, layout in enumerate(self.layouts):
-                row, at = _distinctive_runs(x[:, layout.flat], layout, self.size, contrast)
-                index = at[:, None] + np.arange(self.size)
-                runs = x[row[:, None], layout.flat[index]]
-                shapes, valid = _normalized_coordinates(runs - runs[:, :1])
-                row, at = row[valid], at[valid]
-                chosen.append((labels[row], np.full(len(row), number), at, shapes.astype(np.float16)))  # type: ignore[arg-type]
-        label, layout_, at_, shape = (np.concatenate(column) for column in zip(*chosen, strict=True))
-        self._label, self._layout, self._at, self._shape = label, layout_, at_, shape
+                rows_of_x, starts = _distinctive_runs(x[:, layout.flat], layout, self.size, contrast)
+                index = starts[:, None] + np.arange(self.size)
+                runs = x[rows_of_x[:, None], layout.flat[index]]
+                coordinates, valid = _normalized_coordinates(runs - runs[:, :1])
+                rows_of_x, starts = rows_of_x[valid], starts[valid]
+                columns.append(
+                    (labels[rows_of_x], np.full(len(rows_of_x), number), starts, coordinates.astype(np.float16))
+                )
+        joined = (np.concatenate(column) for column in zip(*columns, strict=True))
+        self._label, self._layout, self._at, self._coordinates = joined
         # Rounding may change the sign of a first coordinate near 0.
-        either = np.flatnonzero(np.abs(shape[:, 0]) < _NOISE)
-        both = np.concatenate([shape, -shape[either]]).astype(np.float32)
-        keys, rows = _all_keys(both)
-        rows = np.concatenate([np.arange(len(shape)), either])[rows]
+        sign_ambiguous = np.flatnonzero(np.abs(self._coordinates[:, 0]) < _NOISE)
+        all_coordinates = np.concatenate([self._coordinates, -self._coordinates[sign_ambiguous]]).astype(np.float32)
+        keys, rows = _all_keys(all_coordinates)
+        rows = np.concatenate([np.arange(len(self._coordinates)), sign_ambiguous])[rows]
         order = np.argsort(keys, kind="stable")
         self._keys, self._rows = keys[order], rows[order].astype(np.int32)
         bits = min(27, max(16, int(np.log2(len(keys) + 1)) + 6))
@@ -183,8 +185,8 @@ class _RunIndex:
         candidates = np.repeat(likely, count)
         steps = np.arange(len(candidates)) - np.repeat(np.cumsum(count) - count, count)
         rows = self._rows[np.repeat(first, count) + steps]
-        shapes, coordinates_there = self._shape[rows].astype(np.float32), coordinates[candidates]
-        cosine = np.abs(np.einsum("ij,ij->i", shapes, coordinates_there))
+        sample_coordinates, run_coordinates = self._coordinates[rows].astype(np.float32), coordinates[candidates]
+        cosine = np.abs(np.einsum("ij,ij->i", sample_coordinates, run_coordinates))
         near = np.flatnonzero(cosine > 1 - _TOLERANCE**2 / 2)
         near = near[np.lexsort((-cosine[near], candidates[near]))]
         begins = np.concatenate([[True], np.diff(candidates[near]) > 0])[: len(near)]

@@ -56,7 +56,7 @@ def made(x: object, y: object = Y, **settings) -> Dataset:
 def test_shapes(shape, found):
     x = RNG.random(shape, dtype=np.float32)
     if found is None:
-        with pytest.raises((ConfigError, DataError), match=r"layout=auto: can't tell|they must be images"):
+        with pytest.raises((ConfigError, DataError), match=r"layout=auto: can't determine|they must be images"):
             made(x)
         return
     data = made(x)

@@ -323,7 +323,7 @@ DATA: Table = {
         ("hold NaN or infinity", tensors(X * np.nan, Y)),
         ("32-bit floats that are trained on", tensors(X * 1e39, Y)),
         ("must be images (N, H, W)", tensors(X[:0], Y[:0])),
-        ("can't tell the channels", tensors(X.reshape(20, 2, 5, 2), Y)),
+        ("can't determine the channels", tensors(X.reshape(20, 2, 5, 2), Y)),
         ("name a range that holds them", tensors(X, Y, value_range=[0.4, 0.6])),
         ("has labels of numbers and of texts", tensors(X, Y, X, Y.astype(str))),
     ],

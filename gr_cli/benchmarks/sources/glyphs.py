@@ -35,10 +35,15 @@ class SyntheticGlyphs:
         size: PositiveInt = 28,
         glyphs_seed: NonNegativeInt = 0,
     ) -> None:
-        self.classes, self.per_class, self.size, self.draws = classes, per_class, size, RandomStreams(glyphs_seed)
+        self.classes, self.per_class, self.size, self.random_streams = (
+            classes,
+            per_class,
+            size,
+            RandomStreams(glyphs_seed),
+        )
 
     def load(self) -> Dataset:
-        points = 1.4 * self.draws.draw("uniform", StreamNames.GLYPH_STROKES, shape=(self.classes, 5, 2)) - 0.7
+        points = 1.4 * self.random_streams.draw("uniform", StreamNames.GLYPH_STROKES, shape=(self.classes, 5, 2)) - 0.7
         splits = [
             self._drawings(points, number, i) for i, number in enumerate((self.per_class, -(-self.per_class // 10)))
         ]
@@ -47,8 +52,10 @@ class SyntheticGlyphs:
 
     def _drawings(self, points: Tensor, per_class: int, split_index: int) -> Samples:
         y = torch.arange(self.classes).repeat(per_class)
-        noise = self.draws.draw("normal", StreamNames.GLYPH_POINTS, split_index, shape=(len(y), *points.shape[1:]))
-        rotation_draw, scale_draw, width_draw = self.draws.draw(
+        noise = self.random_streams.draw(
+            "normal", StreamNames.GLYPH_POINTS, split_index, shape=(len(y), *points.shape[1:])
+        )
+        rotation_draw, scale_draw, width_draw = self.random_streams.draw(
             "uniform", StreamNames.GLYPH_DISTORTION, split_index, shape=(3, len(y))
         )
         angle, scale = 0.5 * (rotation_draw - 0.5), 0.8 + 0.4 * scale_draw

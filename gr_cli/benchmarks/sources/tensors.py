@@ -228,7 +228,7 @@ def _channels_last(shape: torch.Size, layout: ChannelLayout, name: str) -> bool:
         raise ConfigError(
             "benchmark.source.layout",
             "auto",
-            f"can't tell the channels of {name} samples of shape {tuple(shape)}",
+            f"can't determine the channels of {name} samples of shape {tuple(shape)}",
             "say NCHW or NHWC",
         )
     return last
