@@ -132,7 +132,7 @@ def test_a_folder_alone_does_not_decide_where_data_is_sent(gr_run, interrupted, 
     again = err.rpartition("gr-run ")[2].split()
     assert again == [f"resume={folder}", f"trust={uri}"]
     code, _, err = gr_run(again[0])
-    assert code == 2 and err.count("\n") == 1 and err.endswith(f"say trust={uri}\n")
+    assert code == 2 and err.count("\n") == 1 and err.endswith(f"add trust={uri}\n")
     assert [run.info.status for run in look().values()] == ["KILLED"]
     assert gr_run(again[0], f"trust={uri[:-1]}")[0] == 2
     assert gr_run(f"verify={folder}")[2].endswith(f"finish it with resume={folder}\n")
