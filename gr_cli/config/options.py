@@ -30,6 +30,7 @@ GROUP_MEANINGS = {group.name: group.meaning for group in CONFIG_GROUPS} | {
 # Hydra takes launchers from this package only; those of this program lie in `gr_cli.cli.launchers`.
 _LAUNCHER_PACKAGE = ("hydra_plugins.gr_cli.", "gr_cli.cli.launchers.")
 _COMMENT = re.compile(r"^( *)([\w-]+):(?: +(?:'[^']*'|\"[^\"]*\"|[^#'\"\s][^#]*?))?\s+# ?(.*)$")
+_INHERITED = "<inherited>"  # in a defaults list, in place of the option of another group
 _GLOBAL = re.compile(r"^\s*#\s*@package\s+_global_\s*$", re.MULTILINE)
 _KEY = re.compile(r"^( *)([\w-]+):(?:\s|$)")
 
@@ -118,38 +119,41 @@ class Options:
             raise ConfigError(group, name, f"no such option; there are {', '.join(names)}", suggestion(name, names))
         return self._files[group][name]
 
-    def read(self, group: str, name: str) -> Option:
-        """An option with all that it inherits."""
+    def read(self, group: str, name: str, heirs: tuple[str, ...] = ()) -> Option:
+        """An option with all that it inherits.
+
+        Args:
+            group: The group.
+            name: The name of the option.
+            heirs: Options that inherit from it, `<group>/<name>`.
+
+        Raises:
+            ConfigError: The group has no such option, or its file can't be read as one.
+        """
         path = self.path(group, name)
-        text = path.read_text(encoding="utf-8")
-        try:
-            own = yaml.safe_load(text) or {}
-        except yaml.YAMLError as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(group, name, f"{path} is not YAML ({reason})") from error
-        if not isinstance(own, dict):
-            raise ConfigError(group, name, f"{path} must hold settings and values", "a line for each: seed: 3")
+        if f"{group}/{name}" in heirs:
+            raise ConfigError(group, name, f"{path} inherits from itself")
+        heirs = (*heirs, f"{group}/{name}")
+        text, own, defaults = _parse(group, name, path)
         values: dict[str, Any] = {}
         parents: list[str] = []
         choices: dict[str, str | None] = {}
         comments: dict[str, str] = {}
-        for entry in own.pop("defaults", None) or []:
-            if isinstance(entry, str):
-                if entry != "_self_":
-                    base = self.read(group, entry)
-                    values, parents = _merged(values, base.values), [*parents, *base.parents, entry]
-                    choices, comments = {**choices, **base.choices}, {**comments, **base.comments}
+        for key, value in defaults:
+            other, _, package = key.partition("@")
+            if other == "_self_":
                 continue
-            ((key, value),) = entry.items()
-            other, _, package = re.sub(r"^(override|optional)\s+", "", str(key)).partition("@")
-            if package == "_here_":
-                base = self.read(other.strip("/"), value)
+            if value == _INHERITED:
+                base = self.read(group, other, heirs)
+                values, parents = _merged(values, base.values), [*parents, *base.parents, other]
+                choices, comments = {**choices, **base.choices}, {**comments, **base.comments}
+            elif package == "_here_":
+                base = self.read(other.strip("/"), str(value), heirs)
                 values, comments = _merged(values, base.values), {**comments, **base.comments}
             else:
                 choices[other.strip("/") if other.startswith("/") else f"{group}/{other}"] = value
-        return Option(
-            group, name, path, _merged(values, own), tuple(parents), choices, {**comments, **yaml_comments(text)}
-        )
+        comments |= yaml_comments(text)
+        return Option(group, name, path, _merged(values, own), tuple(parents), choices, comments)
 
     def settings(
         self,
@@ -222,6 +226,32 @@ class Options:
         return {str(group): str(name) for group, name in pairs if group in GROUPS}
 
 
+def _parse(group: str, name: str, path: Path) -> tuple[str, dict[str, Any], list[tuple[str, str | None]]]:
+    """The text of an option's file, its values, and the entries of its defaults list.
+
+    Raises:
+        ConfigError: It can't be read as YAML, holds no mapping, or has another kind of defaults list.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(group, name, f"{path} can't be read ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise ConfigError(group, name, f"{path} must hold settings and values", "a line for each: seed: 3")
+    defaults: list[tuple[str, str | None]] = []
+    entries = content.pop("defaults", None) or []
+    for entry in entries if isinstance(entries, list) else [entries]:
+        if isinstance(entry, str):
+            defaults.append((entry, _INHERITED))
+        elif isinstance(entry, dict) and len(entry) == 1:
+            ((key, value),) = entry.items()
+            defaults.append((re.sub(r"^(override|optional)\s+", "", str(key)), value))
+        else:
+            raise ConfigError(group, name, f"{path} has a defaults list with {entry}", "write `- option` in each line")
+    return text, content, defaults
+
+
 def _settings(
     node: Mapping[str, Any],
     prefix: str,
@@ -241,7 +271,7 @@ def _settings(
             yield from _settings(value, f"{prefix}.{name}", f"{inner}{name}.", comments, provided, describe)
             continue
         annotation = Any if argument is None else argument.annotation
-        meaning = as_yaml_meaning(argument.meaning if argument is not None else "") or comment
+        meaning = as_yaml_meaning((argument.meaning if argument is not None else "") or comment)
         allowed = "" if annotation is Any else allowed_values(annotation)
         yield Setting(f"{prefix}.{name}", value, allowed, literal_values(annotation), meaning)
 
@@ -272,9 +302,10 @@ def shipped_component(target: str) -> Component | None:
 
 
 def as_yaml_meaning(meaning: str) -> str:
-    """A meaning with the values of Python written as those of YAML, beginning with a capital letter."""
+    """A meaning as a sentence, with `None` written as in YAML."""
     text = re.sub(r"\bNone\b(?! of)", "null", meaning)
-    return text[:1].upper() + text[1:]
+    end = "" if not text or text.endswith((".", ")", "`")) else "."
+    return f"{text[:1].upper()}{text[1:]}{end}"
 
 
 def _merged(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -141,7 +141,9 @@ COMMANDS: Table = {
     ],
     "config/options.py": [
         ("no such option", mistake("strategy=dgrr --help")),
-        ("is not YAML", of_preset("a: [", "--help")),
+        ("{} can't be read", of_preset("a: [", "--help")),
+        ("inherits from itself", of_preset("defaults: [own]", "--help")),
+        ("has a defaults list with", of_preset("defaults: [3]", "--help")),
         ("must hold settings and values", of_preset("- a", "--help")),
     ],
     "generators/conv_vae.py": [
