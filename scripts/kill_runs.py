@@ -30,7 +30,6 @@ import gr_cli.evaluation.measures.sample_quality
 import gr_cli.results.figures
 import gr_cli.runner.run
 import gr_cli.terminal.run_display
-from gr_cli.results.folder import RESULT_FILES
 
 SMALL = (
     "threads=1", "train.iterations=60", "log.every=7", "evaluate.every=25", "strategy.memory_size=100",
@@ -81,9 +80,9 @@ def killed(child: int, patience: float) -> int | None:
 
 
 def tables(home: Path) -> dict[str, bytes]:
-    """What the runs below `home` found, by folder and name."""
-    found = sorted(path for name in RESULT_FILES for path in home.glob(f"outputs/*/*/*/{name}"))
-    return {str(path.relative_to(home)): path.read_bytes() for path in found}
+    """Every table of the runs below `home` that follows from configuration and seed, by folder and name."""
+    paths = sorted(path for path in home.glob("outputs/*/*/*/*.csv") if path.name != "timing.csv")
+    return {str(path.relative_to(home)): path.read_bytes() for path in paths}
 
 
 def harried(words: list[str], home: Path, longest: float, dice: random.Random) -> Counter[str]:

@@ -130,7 +130,10 @@ def rows_of_runs(measurement: Measurement, runs: Sequence[FinishedRun]) -> dict[
                 if seed in row.setdefault(metric, {}):
                     raise MeasureError(f"{measurement.name}: two runs of one row have seed {seed}: {run.folder}")
                 row[metric][seed] = run.metrics[metric]
-    return {name: {metric: summary(values) for metric, values in row.items()} for name, row in rows.items()}
+    words = [word for command in measurement.commands for word in shlex.split(command)]
+    swept = [word.partition("=")[2].split(",") for word in words if word.startswith(f"{measurement.rows_by}=")]
+    order = [*(value for values in swept for value in values if value in rows), *rows]  # as the command names them
+    return {name: {metric: summary(values) for metric, values in rows[name].items()} for name in dict.fromkeys(order)}
 
 
 def git(*words: str) -> str:
@@ -354,7 +357,7 @@ def table_text(table: Table, results: Results) -> str:
     stamps = list(dict.fromkeys(shown_stamp(result) for result in measured.values()))
     header = [table.first_column, "seeds", *table.columns.values()]
     header += [table.published, "difference"] * bool(table.published) + ["measured"] * (len(stamps) > 1)
-    lines = [header, ["---"] * (len(header) + table.first_column.count("|"))]
+    lines: list[list[str]] = [header, ["---"] * (len(header) + table.first_column.count("|"))]
     for name, result in measured.items():
         for row, values in result["rows"].items():
             label = table.labels.get(row or name) or MEASUREMENTS[name].label or f"`{row}`"
@@ -374,8 +377,8 @@ def table_text(table: Table, results: Results) -> str:
     else:
         text += "\nMeasured with:\n\n" + "".join(f"- [{1 + i}] {found}\n" for i, found in enumerate(stamps))
     remarks = [(name, result["stamp"]["remark"]) for name, result in measured.items() if "remark" in result["stamp"]]
-    lines = [f"- {MEASUREMENTS[name].label.replace(' |', ':')}: {remark}" for name, remark in remarks]
-    return text + "".join(f"{line}\n" for line in ([""] * (len(stamps) == 1) + lines if lines else []))
+    remark_lines = [f"- {MEASUREMENTS[name].label.replace(' |', ':')}: {remark}" for name, remark in remarks]
+    return text + "".join(f"{line}\n" for line in ([""] * (len(stamps) == 1) + remark_lines if remark_lines else []))
 
 
 def published_cells(mean_accuracy: float, published: float | None, marked: float) -> list[str]:

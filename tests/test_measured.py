@@ -1,13 +1,19 @@
-"""What the guides quote is what `scripts/measured.json` holds."""
+"""Guides quote what `scripts/measured.json` holds; `scripts/measure.py` reads, stores and fills in results."""
 
 import importlib
 import re
+import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from gr_cli.cli.compose import compose_settings
+from helpers.run_folders import write_run
+
+AVERAGE = {"average_accuracy": "average accuracy (%)"}
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ROOT / "scripts"
 
@@ -47,3 +53,109 @@ def test_pictures_are_those_of_the_stored_runs(measure):
 def test_results_are_those_of_the_listed_commands(measure):
     for name, result in measure.load_results().items():
         assert "note" in result["stamp"] or tuple(result["commands"]) == measure.MEASUREMENTS[name].commands
+
+
+def test_every_quoted_measurement_is_listed(measure):
+    known = set(measure.MEASUREMENTS)
+    assert {name for table in measure.TABLES.values() for name in table.measurements} <= known
+    assert set(measure.load_results()) <= known
+
+
+def test_commands_compose(measure):
+    """Every measured `gr-run` command is a valid configuration. (Lines of reproduce.py have a test of their own.)"""
+    overrides = {
+        tuple(re.sub(r"=([^,\[]+),.*", r"=\g<1>", re.sub(r"range\(\d+\)", "0", word)) for word in words)
+        for measurement in measure.MEASUREMENTS.values()
+        for program, *words in map(shlex.split, measurement.commands)
+        if program == "gr-run" and not measurement.needs
+    }
+    for words in overrides:
+        assert compose_settings([word for word in words if word != "-m" and not word.startswith("hydra")]).seed == 0
+
+
+@pytest.fixture
+def tiny(measure, tmp_path, monkeypatch):
+    """A measurement of two strategies with two seeds, whose runs are written without training."""
+
+    def write_runs(command: str, folder: Path) -> str:
+        if command == "gr-run fails":
+            raise measure.MeasureError("gr-run fails\nexit code 1")
+        for strategy, seed, accuracy in (
+            ("finetune", 0, 0.2),
+            ("finetune", 1, 0.4),
+            ("joint", 0, 0.9),
+            ("joint", 1, 0.9),
+        ):
+            provenance = {"processor": {"name": "a processor", "instructions": "AVX2"}, "threads": 1, "device": "cpu"}
+            provenance["versions"] = {"gr-cli": "0.2.0", "torch": "2.6", "python": "3.11"}
+            write_run(folder / "outputs", seed=seed, strategy=strategy, accuracy=accuracy, status=provenance)
+        return ""
+
+    entry = measure.Measurement("tiny", ("gr-run -m strategy=finetune,joint seed=0,1",), 1, rows_by="strategy")
+    fails = measure.Measurement("fails", ("gr-run fails",), 1)
+    monkeypatch.setattr(measure, "MEASUREMENTS", {"tiny": entry, "fails": fails})
+    monkeypatch.setattr(measure, "TABLES", {"tiny": measure.Table("tiny", ("tiny",), "strategy", AVERAGE)})
+    monkeypatch.setattr(measure, "run_command", write_runs)
+    monkeypatch.setattr(measure, "ROOT", tmp_path)
+    monkeypatch.setattr(measure, "RESULTS", tmp_path / "measured.json")
+    monkeypatch.setattr(measure, "load_results", partial(measure.load_results, tmp_path / "measured.json"))
+    monkeypatch.setattr(measure, "store", partial(measure.store, path=tmp_path / "measured.json"))
+    (tmp_path / "README.md").write_text(
+        "<!-- number: tiny.finetune.average_accuracy --><!-- /number --> "
+        "<!-- number: tiny.finetune.average_accuracy seed=1 --><!-- /number --> "
+        "<!-- number: tiny.joint.average_accuracy n --><!-- /number -->\n"
+        "<!-- table: tiny -->\n<!-- /table -->\n"
+    )
+
+
+def test_a_measurement_is_stored_and_filled_in(measure, tiny, tmp_path, capsys):
+    assert measure.main(["tiny"]) == 0
+    (result,) = measure.load_results().values()
+    assert result["rows"]["finetune"]["average_accuracy"] == {
+        "n": 2, "mean": 0.3, "sd": 0.141421, "sem": 0.1, "values": {"0": 0.2, "1": 0.4},
+    }  # fmt: skip
+    assert result["stamp"]["processor"] == "a processor (AVX2)" and result["stamp"]["torch"]
+    guide = (tmp_path / "README.md").read_text()
+    assert ">30.0 ± 10.0<" in guide and ">40.0<" in guide and ">2<" in guide
+    assert "| `finetune` | 2 | 30.0 ± 10.0 |\n| `joint` | 2 | 90.0 ± 0.0 |\n" in guide
+    assert measure.filled(guide, measure.load_results()) == guide
+    assert measure.main(["--list"]) == 0 and "never measured" in capsys.readouterr().out
+
+
+def test_a_failed_measurement_changes_nothing(measure, tiny, tmp_path):
+    assert measure.main(["tiny"]) == 0
+    before = (tmp_path / "measured.json").read_bytes()
+    assert measure.main(["fails"]) == 1
+    assert (tmp_path / "measured.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<!-- number: tiny.dgr.average_accuracy --><!-- /number -->", "tiny has finetune.average_accuracy"),
+        ("<!-- number: other.average_accuracy --><!-- /number -->", "no measurement of that name"),
+        ("<!-- number: tiny.joint.average_accuracy seed=7 --><!-- /number -->", "no run of seed 7"),
+        ("<!-- table: other -->\n<!-- /table -->", "no table of that name"),
+    ],
+)
+def test_wrong_markers_are_named(measure, tiny, text, message):
+    measure.main(["tiny"])
+    with pytest.raises(measure.MeasureError, match=message):
+        measure.filled(text, measure.load_results())
+
+
+def test_unknown_measurements_are_named(measure):
+    with pytest.raises(measure.MeasureError, match="nonsense: no such measurement"):
+        measure.main(["nonsense"])
+
+
+def test_seconds_of_bench_sweep(measure):
+    printed = """2 cores; 4 replay weights x 8 seeds
+
+digits: the defaults
+    batched: 32 runs as one program
+  sequential    257.6 s (257.6 to 257.6); sequential: 1.00 times as long
+     batched     62.9 s (62.9 to 62.9); sequential: 4.10 times as long
+"""
+    rows = measure.rows_of_bench_sweep(printed)
+    assert {way: value["mean"] for way, value in rows["digits"].items()} == {"sequential": 257.6, "batched": 62.9}
