@@ -152,17 +152,9 @@ def _decode_all(listing: ImageListing, settings: _ImageFolderSettings, location:
         ConfigError: The images don't fit into memory.
         DataError: An image can't be decoded, and broken ones are not skipped.
     """
-    ignored = []
-    if listing.num_other_files:
-        ignored.append(f"{listing.num_other_files:,} other file{'s' if listing.num_other_files > 1 else ''}")
-    if listing.empty_folders:
-        ignored.append(f"folders without images ({join_names(listing.empty_folders)})")
-    if listing.ignored_folders:
-        ignored.append(f"folders of neither split ({join_names(listing.ignored_folders)})")
-    ignored_note = f"; ignored: {', '.join(ignored)}" if ignored else ""
     print_status(
         f"{len(listing.files):,} images of {len(listing.classes)} classes in {listing.root} are decoded "
-        f"and cached in {settings.cache_folder}{ignored_note}"
+        f"and cached in {settings.cache_folder}{_ignored_note(listing)}"
     )
     paths = [str(listing.root / file.name) for file in listing.files]
     shape, high_bit_depth = _common_shape(paths, settings)
@@ -202,6 +194,18 @@ def _decode_all(listing: ImageListing, settings: _ImageFolderSettings, location:
     check_truncation(decoded_images, settings.bits, location)
     bits = scale_to_unit_range(x, decoded_images, names, settings.bits, location) if high_bit_depth else 0
     return {"x": torch.from_numpy(x), "valid": valid, "bits": torch.tensor(bits)}
+
+
+def _ignored_note(listing: ImageListing) -> str:
+    """The files and folders that are ignored, as the end of a status line; empty if there are none."""
+    ignored = []
+    if listing.num_other_files:
+        ignored.append(f"{listing.num_other_files:,} other file{'s' if listing.num_other_files > 1 else ''}")
+    if listing.empty_folders:
+        ignored.append(f"folders without images ({join_names(listing.empty_folders)})")
+    if listing.ignored_folders:
+        ignored.append(f"folders of neither split ({join_names(listing.ignored_folders)})")
+    return f"; ignored: {', '.join(ignored)}" if ignored else ""
 
 
 _EMPTY = np.empty(0)
