@@ -95,7 +95,7 @@ DIGITS = (
     Measurement(
         "digits-methods",
         (
-            "gr-run -m strategy=dgr,dgr_distill,dgr_gan,rtf,bir,generative_classifier 'seed=range(5)' "
+            "gr-run -m strategy=dgr,dgr_distill,dgr_gan,rtf,bir,generative_classifier 'seed=range(3)' "
             "hydra/launcher=batched",
         ),
         minutes=2.5,
