@@ -39,7 +39,7 @@ PRODUCTS = {
     op.default for op in (_ops.mm, _ops.addmm, _ops.bmm, _ops.baddbmm, _ops.convolution, _ops.convolution_backward)
 }
 PARTS = ("data", "replay", "forward", "backward", "optimiser", "rest")
-PERIOD = 40  # steps in a turn: the generator's pace and blocks of dreams come out even
+PERIOD = 40  # steps in a turn: a multiple of the generator's update period and of a block of generated samples
 
 
 class Subject:

@@ -149,7 +149,7 @@ def test_unknown_measurements_are_named(measure):
         measure.main(["nonsense"])
 
 
-def test_seconds_of_bench_sweep(measure):
+def test_seconds_of_bench_sweep(measure, monkeypatch, tmp_path):
     printed = """2 cores; 4 replay weights x 8 seeds
 
 digits: the defaults
@@ -157,5 +157,8 @@ digits: the defaults
   sequential    257.6 s (257.6 to 257.6); sequential: 1.00 times as long
      batched     62.9 s (62.9 to 62.9); sequential: 4.10 times as long
 """
-    rows = measure.rows_of_bench_sweep(printed)
-    assert {way: value["mean"] for way, value in rows["digits"].items()} == {"sequential": 257.6, "batched": 62.9}
+    monkeypatch.setattr(measure, "run_command", lambda command, folder: printed)
+    result, pictures = measure.measure(measure.MEASUREMENTS["sweep-speed-digits"], tmp_path, "2026-01-01")
+    row = result["rows"]["digits"]
+    assert {way: value["mean"] for way, value in row.items()} == {"sequential": 257.6, "batched": 62.9}
+    assert result["stamp"]["torch"] and not pictures

@@ -18,7 +18,7 @@ _FLAGS = ("--help", "--version", "--cfg", "--package", "--resolve", "--config-di
 _FLAG_VALUES = {
     "--cfg": ("job", "hydra", "all"),
     "-c": ("job", "hydra", "all"),
-    "-sc": ("install=bash", "install=fish", "uninstall=bash", "uninstall=fish"),
+    "-sc": tuple(f"{action}={shell}" for action in ("install", "uninstall") for shell in ("bash", "zsh", "fish")),
 }
 _FOLDER_COMMANDS = ("resume", "verify", "audit")
 _PROGRAM = re.compile(r"^\s*(?:\S*python[\d.]*\s+-m\s+gr_cli|\S+)(?:\s+|$)")

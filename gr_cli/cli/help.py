@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import textwrap
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 from gr_cli.config.groups import NESTED_GROUPS
@@ -56,6 +57,9 @@ _FOLDER_COMMANDS = ("resume", "verify", "audit", "trust")
 _MAX_WIDTH = 118
 _MIN_WIDTH = 60
 
+# Names with hyphens, such as `gr-run` and `gr-cli[slurm]`, stay on one line.
+wrap = partial(textwrap.wrap, break_on_hyphens=False)
+
 
 def split_config_dirs(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
     """The folders that `--config-dir` names, and the other arguments."""
@@ -72,7 +76,7 @@ def help_text(argv: Sequence[str]) -> str:
     Raises:
         ConfigError: It names no group, option or setting.
     """
-    folders, rest = split_config_dirs(argv)
+    folders, rest = split_config_dirs([word.removeprefix("--help=") for word in argv])
     rest = [word for i, word in enumerate(rest) if i == 0 or rest[i - 1] not in _VALUE_FLAGS]
     topics = [word.lstrip("+~") for word in rest if not word.startswith("-")]
     topics = [topic for topic in topics if topic.partition("=")[0] not in _FOLDER_COMMANDS]
@@ -110,7 +114,7 @@ def _overview(options: Options, width: int) -> Iterator[str]:
     for name, entry in RUN_SETTINGS.items():
         if isinstance(entry, Section):
             keys = "  ".join(f"{name}.{key}" for key in entry.settings)
-            yield from wrap(keys, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+            yield from wrap(keys, width, initial_indent="  ", subsequent_indent="    ")
     rest = "  ".join(name for name, entry in RUN_SETTINGS.items() if not isinstance(entry, Section))
     yield from wrap(rest, width, initial_indent="  ", subsequent_indent="  ")
 
@@ -197,7 +201,7 @@ def _setting_lines(setting: Setting, width: int) -> Iterator[str]:
 
 def _wrapped(head: str, width: int) -> list[str]:
     """A setting and its default, on more than one line if need be."""
-    return wrap(head.strip(), width, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False)
+    return wrap(head.strip(), width, initial_indent="  ", subsequent_indent="      ")
 
 
 def format_value(value: Any) -> str:

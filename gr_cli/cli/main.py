@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
         print_completions(shell=query.partition("=")[2])
         return 0
     try:
-        if {"-h", "--help"} & set(argv):
+        if any(word in ("-h", "--help") or word.startswith("--help=") for word in argv):
             from gr_cli.cli.help import help_text
 
             print(help_text(argv))

@@ -58,6 +58,17 @@ def test_help_of_several_options_and_of_groups_inside():
     for part in ("strategy=er:", "strategy=ewc:", "  strategy.regularizer.damping=0.1", "  seed=0"):
         assert part in text
     assert "strategy.generator_scope" in help_text(["strategy.generator_scope", "--help"])
+
+
+def test_help_takes_its_topic_behind_an_equals_sign_too(gr_run):
+    code, out, err = gr_run("--help=strategy")
+    assert (code, out.rstrip(), err) == (0, help_text(["--help", "strategy"]), "")
+
+
+def test_help_does_not_break_names_at_hyphens(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "install 'gr-cli[joblib]'" in help_text(["--help", "hydra/launcher"])
+    assert "gr-\n" not in "".join(help_text(["--help", group]) for group in ALL_GROUPS)
     assert help_text(["--help", "train"]).startswith("train: ")
     assert "--cfg" in help_text(["--help", "--cfg", "job", "resume=outputs"])
 
