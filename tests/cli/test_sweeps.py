@@ -91,7 +91,7 @@ def test_files_derived_from_the_state_of_a_run_are_rewritten(gr_run, made, launc
     code, _, err = gr_run("-m", *TINY, f"seed=range({len(REPAIRED) + 2})", *launcher)
     assert code == 0 and err.count("\n") == len(REPAIRED), err
     for name, folder in zip(REPAIRED, harmed, strict=True):
-        assert sum(f"{folder}: " in line and "written anew" in line for line in err.splitlines()) == 1, (name, err)
+        assert sum(f"{folder}: " in line and "rewritten" in line for line in err.splitlines()) == 1, (name, err)
     assert list(states().values()) == ["finished"] * 8
     assert before == {path: path.read_bytes() for path in before}
     assert seeds == {folder: read_config(folder)[0]["seed"] for folder in harmed}
