@@ -149,7 +149,7 @@ class ConvFeatureExtractor(FeatureExtractor):
                 "benchmark.features.pretrain",
                 None,
                 "must be a data set",
-                "or say benchmark.features.weights=random, or name a file there",
+                "or set benchmark.features.weights=random, or name a file there",
             )
         if channels is not None and not channels:
             raise ConfigError("benchmark.features.channels", list(channels), "needs at least one convolution")
@@ -286,7 +286,7 @@ class TorchvisionFeatureExtractor(FeatureExtractor):
                 "benchmark.features.weights",
                 None,
                 f"must be a file with the weights of a {name}",
-                "say benchmark.features.weights=<file>",
+                "set benchmark.features.weights=<file>",
             )
         self.name, self.weights, self.image_size = name, Path(weights).expanduser(), image_size
 

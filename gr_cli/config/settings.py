@@ -188,7 +188,7 @@ def _check_budget(train: Mapping[str, Any]) -> None:
             "train.iterations",
             train["iterations"],
             f"with train.epochs={train['epochs']}: exactly one must be set",
-            "for epochs say train.iterations=null train.epochs=10",
+            "for epochs set train.iterations=null train.epochs=10",
         )
 
 

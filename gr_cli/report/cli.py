@@ -17,20 +17,22 @@ if TYPE_CHECKING:
     from gr_cli.report.tables import ReportTable
 
 _DESCRIPTION = """\
-Compare runs: a table of all runs below some folders, averaged over seeds. Only runs that differ in nothing but seed,
-paths and logging are averaged; the settings that distinguish the others are columns."""
+Compare runs: a table of all runs below some folders, averaged over seeds. Only
+runs that differ in nothing but seed, paths and logging are averaged; the
+settings that distinguish the others are columns."""
 
 _EPILOG = """\
 examples:
-  gr-report                                           everything below outputs/
+  gr-report                                          everything below outputs/
   gr-report outputs/split_mnist --baseline strategy=finetune
-  gr-report outputs/sweeps/0a73b11d --csv table.csv   a sweep, with the runs that are missing
+  gr-report outputs/sweeps/0a73b11d --csv table.csv  a sweep
   gr-report outputs --html page.html --figures figures
-  gr-report --watch outputs/sweeps/0a73b11d           follow a sweep until it is over
-  gr-report outputs --metric forgetting --latex -     LaTeX (booktabs) instead of Markdown
+  gr-report --watch outputs/sweeps/0a73b11d          progress of a sweep
+  gr-report outputs --metric forgetting --latex -    LaTeX (booktabs)
 
-exit codes: 0; 1 if a folder could not be read and was left out; 2 for a usage error
---watch: 0 if all runs finished, or after Ctrl-C; 1 if a run did not finish; 130 after Ctrl-C before there was a run"""
+exit codes: 0; 1 if a folder could not be read and was left out; 2 for a usage
+error. --watch: 0 if all runs finished, or after Ctrl-C; 1 if a run did not
+finish; 130 after Ctrl-C before there was a run"""
 
 
 def entry() -> None:

@@ -323,7 +323,7 @@ def test_pretraining_on_the_benchmark_itself_is_refused():
 
 
 def test_pretraining_needs_a_data_set():
-    with pytest.raises(ConfigError, match=r"features.pretrain=null: must be a data set; or say .*weights=random"):
+    with pytest.raises(ConfigError, match=r"features.pretrain=null: must be a data set; or set .*weights=random"):
         ConvFeatureExtractor()
 
 

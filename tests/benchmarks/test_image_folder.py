@@ -121,7 +121,7 @@ def test_single_class_is_refused_with_the_folder_below(monkeypatch):
     nothing_is_decoded(monkeypatch)
     folder(("cifar/train", "cifar/test"))
     with pytest.raises(
-        DataError, match=r"images of one class only, cifar, .*say benchmark.source.path=.*images/cifar$"
+        DataError, match=r"images of one class only, cifar, .*set benchmark.source.path=.*images/cifar$"
     ):
         read()
 
@@ -289,7 +289,7 @@ def test_runs_share_the_stored_images():
 
 
 def test_unsuitable_folders_are_refused():
-    with pytest.raises(ConfigError, match=r"benchmark.source.path=null: must be a folder .*say benchmark.source.path="):
+    with pytest.raises(ConfigError, match=r"benchmark.source.path=null: must be a folder .*set benchmark.source.path="):
         ImageFolder()
     with pytest.raises(DataError, match=r"benchmark.source.path=images: .*/images is not there; name a folder"):
         read()

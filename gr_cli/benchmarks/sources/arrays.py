@@ -62,7 +62,7 @@ class Arrays:
                 "benchmark.source.path",
                 None,
                 "must be a file of arrays, .npz, .npy or .pt, or a folder of .npy files",
-                "say benchmark.source.path=<file>",
+                "set benchmark.source.path=<file>",
             )
         check_value_range(value_range, standardise)
         self.location, self.remedy = f"benchmark.source.path={path}", "correct its contents"
@@ -141,7 +141,7 @@ def _dataset_files(path: Path, labels: Path | None, location: str) -> list[Path]
         ]
         if not present:
             raise DataError(
-                f"{location}: is a folder without x.npy and y.npy; for folders of images say benchmark=image_folder"
+                f"{location}: is a folder without x.npy and y.npy; for folders of images use benchmark=image_folder"
             )
         return present
     if path.suffix.lower() not in (".npz", ".npy", ".pt", ".pth"):

@@ -209,5 +209,5 @@ def check_truncation(decoded_images: Sequence[DecodedImage], bits: int | None, l
         return
     raise DataError(
         f"{location}: images of 16 bits a channel, of which the upper 8 are read, hold values up to about "
-        f"{high:.0f} of 65535; convert them to 8 bits, or say benchmark.source.bits=16 if they are that dark"
+        f"{high:.0f} of 65535; convert them to 8 bits, or set benchmark.source.bits=16 if they are that dark"
     )

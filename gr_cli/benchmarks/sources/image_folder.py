@@ -97,7 +97,7 @@ class ImageFolder:
                 "benchmark.source.path",
                 None,
                 "must be a folder that holds a folder of images for each class",
-                "say benchmark.source.path=<folder>",
+                "set benchmark.source.path=<folder>",
             )
         self.root = Path(path).expanduser().resolve()
         self.location, self.remedy = f"benchmark.source.path={path}", "make sure that each class has images there"
@@ -184,7 +184,7 @@ def _decode_all(listing: ImageListing, settings: _ImageFolderSettings, location:
         first = broken[0]
         raise DataError(
             f"{location}: {len(broken):,} of {len(paths):,} images can't be decoded, the first is "
-            f"{listing.files[first].name} ({problems[first]}); repair or remove them, or say "
+            f"{listing.files[first].name} ({problems[first]}); repair or remove them, or set "
             "benchmark.source.skip_broken=true"
         )
     valid = torch.tensor([not problem for problem in problems])

@@ -118,7 +118,7 @@ def _split_folders(root: Path, location: str) -> list[str]:
         others = join_names([name for name in folders if name != training])
         raise DataError(
             f"{location}: holds {training}/ beside {others}, and none of these is called test or val; "
-            f"rename the one that is for testing, or say benchmark.source.path={root / training}"
+            f"rename the one that is for testing, or set benchmark.source.path={root / training}"
         )
     return [training] if testing is None else [training, testing]
 
@@ -136,7 +136,7 @@ def _check_classes(
     if len(classes) == 1:
         raise DataError(
             f"{location}: holds images of one class only, {classes[0]}, and there must be two; "
-            f"if its folders are the classes, say benchmark.source.path={root / classes[0]}"
+            f"if its folders are the classes, set benchmark.source.path={root / classes[0]}"
         )
     for split, files_by_class in images.items():
         for name in classes:

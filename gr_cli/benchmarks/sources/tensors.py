@@ -229,7 +229,7 @@ def _channels_last(shape: torch.Size, layout: ChannelLayout, name: str) -> bool:
             "benchmark.source.layout",
             "auto",
             f"can't determine the channels of {name} samples of shape {tuple(shape)}",
-            "say NCHW or NHWC",
+            "use NCHW or NHWC",
         )
     return last
 
