@@ -134,8 +134,10 @@ def _in_start_directory(command: Callable[[Path, Sequence[str]], int], path: Pat
     """
     from gr_cli.results.folder import RunFolder
 
-    start = Path(str((RunFolder(path).status() or {}).get("directory", ".")))
-    announce_torch_import()
+    status = RunFolder(path).status()
+    start = Path(str((status or {}).get("directory", ".")))
+    if status is not None:
+        announce_torch_import()
     if not (os.path.isdir(start) and os.access(start, os.X_OK)) or start.samefile("."):
         return command(path, trust)
     path = path.absolute()
@@ -227,7 +229,7 @@ def _compose_and_run(argv: list[str]) -> int:
         if current_sweep().uses_foreign_launcher:
             # The launcher lost a process: print its error, then the outcome of the runs.
             lines = str(error).strip().splitlines() or [""]
-            print(f"gr-run: the launcher gave up: {type(error).__name__}: {one_line(lines[0])}", file=sys.stderr)
+            print(f"gr-run: the launcher failed: {type(error).__name__}: {one_line(lines[0])}", file=sys.stderr)
         elif _raised_by_this_program(error):
             current_sweep().print_outcome()
             raise

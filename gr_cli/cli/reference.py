@@ -86,7 +86,9 @@ def _groups(options: Options) -> Iterator[str]:
             yield f"### {group}={options_alike[0].name}"
             yield ""
             if others:
-                yield f"Defaults of {first}; {', '.join(others)} {'have' if others[1:] else 'has'} the same settings."
+                have = "have" if others[1:] else "has"
+                same = f"{', '.join(others)} {have} the same settings, with the defaults of their own files"
+                yield f"Defaults of {first}; {same}."
                 yield ""
             yield from _table(settings)
 

@@ -273,6 +273,8 @@ def _settings(
         annotation = Any if argument is None else argument.annotation
         meaning = as_yaml_meaning((argument.meaning if argument is not None else "") or comment)
         allowed = "" if annotation is Any else allowed_values(annotation)
+        if allowed and name in provided and "null" not in allowed.split(" | "):
+            allowed += " | null"  # the program passes a value of its own
         yield Setting(f"{prefix}.{name}", value, allowed, literal_values(annotation), meaning)
 
 

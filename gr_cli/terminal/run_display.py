@@ -150,7 +150,7 @@ class TerminalObserver(RunObserver):
         if not self._live or self._sweep_progress is not None:
             self._print(f"finished before, {format_percent(result.metrics['average_accuracy'])} %: {result.folder}")
             return
-        self._print(f"{settings.title}: finished before; its results (fresh=true trains it anew):", style="bold")
+        self._print(f"{settings.title}: finished before; its results (fresh=true trains it again):", style="bold")
         self._print_result(result, None)
 
     def show_inspection(self, inspection: Inspection) -> None:
