@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from gr_cli.cli.help import format_value, split_config_dirs
+from gr_cli.cli.help import FOLDER_COMMANDS, format_value, split_config_dirs
 from gr_cli.config.options import ALL_GROUPS, Options, Setting
 from gr_cli.errors import ConfigError
 
@@ -20,7 +20,6 @@ _FLAG_VALUES = {
     "-c": ("job", "hydra", "all"),
     "-sc": tuple(f"{action}={shell}" for action in ("install", "uninstall") for shell in ("bash", "zsh", "fish")),
 }
-_FOLDER_COMMANDS = ("resume", "verify", "audit")
 _PROGRAM = re.compile(r"^\s*(?:\S*python[\d.]*\s+-m\s+gr_cli|\S+)(?:\s+|$)")
 
 
@@ -65,7 +64,7 @@ def _settings(options: Options, choices: Mapping[str, str]) -> list[Setting]:
 
 def _names(options: Options, choices: Mapping[str, str], start: str) -> list[str]:
     """Groups and settings that begin with `start`; dotted names up to their next dot."""
-    groups = [f"{group}=" for group in (*ALL_GROUPS, *_FOLDER_COMMANDS) if group.startswith(start)]
+    groups = [f"{group}=" for group in (*ALL_GROUPS, *FOLDER_COMMANDS) if group.startswith(start)]
     settings = [s.name for s in _settings(options, choices) if s.name.startswith(start) and "/" not in s.name]
     heads = [re.match(r"[^.]*\.?", name[len(start) :]) for name in settings]
     steps = [start + head[0] for head in heads if head is not None]
@@ -76,12 +75,12 @@ def _values(options: Options, choices: Mapping[str, str], name: str, start: str)
     """What a group or setting can be."""
     if name in ALL_GROUPS:
         return _starting_with(start, options.names(name))
-    if name in _FOLDER_COMMANDS:
+    if name in FOLDER_COMMANDS:
         return _paths(start or "outputs", folders_only=True)
     setting = next((s for s in _settings(options, choices) if s.name == name), None)
     if setting is None:
         return []
-    if "text" in setting.allowed.split(" | ") and "/" in (start or format_value(setting.default)):
+    if "text" in re.split(r", | or ", setting.allowed) and "/" in (start or format_value(setting.default)):
         return _paths(start)
     listed = setting.values if len(setting.values) > 1 else (*setting.values, format_value(setting.default))
     if setting.allowed.startswith("text"):

@@ -53,7 +53,7 @@ help:
 _HELP_FLAGS = ("-h", "--help")
 # Flags of Hydra with a value of their own.
 _VALUE_FLAGS = ("--cfg", "-c", "--package", "-p", "--info", "-i", "-sc", "--shell-completion", "--config-name", "-cn")
-_FOLDER_COMMANDS = ("resume", "verify", "audit", "trust")
+FOLDER_COMMANDS = ("resume", "verify", "audit")  # take a run's folder
 _MAX_WIDTH = 118
 _MIN_WIDTH = 60
 
@@ -79,7 +79,7 @@ def help_text(argv: Sequence[str]) -> str:
     folders, rest = split_config_dirs([word.removeprefix("--help=") for word in argv])
     rest = [word for i, word in enumerate(rest) if i == 0 or rest[i - 1] not in _VALUE_FLAGS]
     topics = [word.lstrip("+~") for word in rest if not word.startswith("-")]
-    topics = [topic for topic in topics if topic.partition("=")[0] not in _FOLDER_COMMANDS]
+    topics = [topic for topic in topics if topic.partition("=")[0] not in (*FOLDER_COMMANDS, "trust")]
     options, width = Options(folders), _width()
     if not topics:
         return "\n".join(_overview(options, width))
@@ -167,6 +167,11 @@ def _settings_page(options: Options, name: str, chosen: dict[str, str], width: i
     groups = {group: option for group, option in chosen.items() if group in ALL_GROUPS}
     settings = options.all_settings(options.resolve(groups))
     selected = [setting for setting in settings if setting.name == name or setting.name.startswith(f"{name}.")]
+    if not selected and (others := _settings_of_other_options(options, name)):
+        for option, setting in others:
+            yield f"with {option.group}={option.name}:"
+            yield from _setting_lines(setting, width)
+        return
     if not selected:
         names = [setting.name for setting in settings]
         topics = dict.fromkeys([*ALL_GROUPS, *RUN_SETTINGS, *names])
@@ -182,6 +187,18 @@ def _settings_page(options: Options, name: str, chosen: dict[str, str], width: i
         yield ""
     for setting in selected:
         yield from _setting_lines(setting, width)
+
+
+def _settings_of_other_options(options: Options, name: str) -> list[tuple[Option, Setting]]:
+    """A setting that the chosen options lack, as each option of its group has it; once if they have it alike."""
+    groups = [group for group in ALL_GROUPS if name.startswith(f"{group.replace('/', '.')}.")]
+    found: dict[tuple[str, str], tuple[Option, Setting]] = {}
+    for group in groups:
+        for option in (options.read(group, other) for other in options.names(group)):
+            for setting in options.settings(option):
+                if setting.name == name:
+                    found.setdefault((setting.allowed, setting.meaning), (option, setting))
+    return list(found.values())
 
 
 def _setting_lines(setting: Setting, width: int) -> Iterator[str]:

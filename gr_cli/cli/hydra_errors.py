@@ -160,12 +160,12 @@ def compose_config(overrides: Sequence[str], hydra: bool = False) -> DictConfig:
 
 def _invalid_value(field: str, text: str, overrides: Sequence[str]) -> str:
     """The message for a value that OmegaConf refuses."""
-    from gr_cli.config.arguments import describe
+    from gr_cli.config.annotations import allowed_values
     from gr_cli.config.schema import ALLOWED_VALUES
 
     value = next((o.partition("=")[2] for o in overrides if o.lstrip("+").partition("=")[0] == field), "")
     if field in ALLOWED_VALUES:
-        return f"{field}={value}: must be {describe(ALLOWED_VALUES[field])}"
+        return f"{field}={value}: must be {allowed_values(ALLOWED_VALUES[field])}"
     if inner := sorted(name for name in ALLOWED_VALUES if name.startswith(f"{field}.")):
         return f"{field}={value}: has settings of its own; there are {', '.join(inner)}"
     if field.rpartition(".")[0] in ALLOWED_VALUES:

@@ -108,7 +108,7 @@ def _distinct(options: Options, read: list[Option]) -> list[tuple[list[Option], 
 
 def _included(option: Option) -> bool:
     """Whether it is an option of another group under the same name."""
-    return option.group in NESTED_GROUPS and "@_here_" in option.path.read_text(encoding="utf-8")
+    return option.group in NESTED_GROUPS and "@_here_" in option.text
 
 
 def _of_inner_group(setting: Setting, group: str) -> bool:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ParamSpec, TypeVar, get_args, get_type_hints
 
-from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
+from gr_cli.config.annotations import allowed_values
 from gr_cli.errors import ConfigError
 
 P = ParamSpec("P")
@@ -60,7 +59,7 @@ def check_value(
     except ValidationError as error:
         has_default = isinstance(default, (bool, int, float, str))
         hint = f"the default is {_format_value(default)}" if has_default else ""
-        raise ConfigError(field, shown, f"must be {describe(annotation)}", hint) from error
+        raise ConfigError(field, shown, f"must be {allowed_values(annotation)}", hint) from error
 
 
 @functools.cache
@@ -89,34 +88,6 @@ def dataclass_from_dict(dataclass_type: Callable[..., T], value: Any) -> T:
         first = error.errors()[0]
         raise ValueError(f"has a wrong `{'.'.join(map(str, first['loc']))}` ({first['msg']})") from error
     return instance
-
-
-_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-
-
-_SIGNS: dict[type, str] = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
-
-
-def describe(annotation: Any) -> str:
-    """What an annotation allows, as the end of a sentence: `a whole number ≥ 1 or null`."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        inner, marks = describe(arguments[0]), arguments[1:]
-        bounds = [f"{_SIGNS[type(m)]} {getattr(m, type(m).__name__.lower())}" for m in marks if type(m) in _SIGNS]
-        lengths = [mark.min_length for mark in marks if isinstance(mark, Len)]
-        text = re.sub("^a list( of)?", f"a list of {lengths[0]}", inner) if lengths else inner
-        return " ".join([text, " and ".join(bounds)]).strip()
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, arguments)) if len(arguments) > 1 else str(arguments[0])
-    if origin in (Union, types.UnionType):
-        return " or ".join(map(describe, arguments))
-    if origin is tuple:
-        return "a list of " + ", ".join(map(describe, arguments))
-    if origin is dict:
-        return "a mapping"
-    if inspect.isclass(origin) and issubclass(origin, Sequence):
-        return "a list, each " + describe(arguments[0]) if arguments[0] is not float else "a list of numbers"
-    return _TYPE_NAMES.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
 def _format_value(value: Any) -> str:

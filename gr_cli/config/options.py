@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import yaml
 
@@ -59,6 +59,7 @@ class Option:
     """An option of a config group: a YAML file.
 
     Attributes:
+        text: The content of the file.
         values: The node that it makes, with what it inherits.
         parents: The options of its own group that it inherits from, the nearest last.
         choices: The options of other groups that it takes; None where it leaves one empty.
@@ -67,7 +68,7 @@ class Option:
 
     group: str
     name: str
-    path: Path
+    text: str
     values: Mapping[str, Any]
     parents: tuple[str, ...]
     choices: Mapping[str, str | None]
@@ -82,12 +83,12 @@ class Option:
     def heading(self) -> str:
         """What it is: the comment at the top of the file, else the first line of its component's docstring."""
         component = shipped_component(self.target)
-        return heading_of(self.path) or ("" if component is None else component.summary.rstrip("."))
+        return _heading(self.text) or ("" if component is None else component.summary.rstrip("."))
 
     @property
     def is_global(self) -> bool:
         """Whether its values are settings of the whole run, as those of a preset."""
-        return _GLOBAL.search(self.path.read_text(encoding="utf-8")) is not None
+        return _GLOBAL.search(self.text) is not None
 
 
 class Options:
@@ -153,7 +154,7 @@ class Options:
             else:
                 choices[other.strip("/") if other.startswith("/") else f"{group}/{other}"] = value
         comments |= yaml_comments(text)
-        return Option(group, name, path, _merged(values, own), tuple(parents), choices, comments)
+        return Option(group, name, text, _merged(values, own), tuple(parents), choices, comments)
 
     def settings(
         self,
@@ -272,9 +273,9 @@ def _settings(
             continue
         annotation = Any if argument is None else argument.annotation
         meaning = as_yaml_meaning((argument.meaning if argument is not None else "") or comment)
+        if annotation is not Any and name in provided:
+            annotation = Optional[annotation]  # null: the program passes a value of its own
         allowed = "" if annotation is Any else allowed_values(annotation)
-        if allowed and name in provided and "null" not in allowed.split(" | "):
-            allowed += " | null"  # the program passes a value of its own
         yield Setting(f"{prefix}.{name}", value, allowed, literal_values(annotation), meaning)
 
 
@@ -319,9 +320,9 @@ def _merged(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def heading_of(path: Path) -> str:
+def _heading(text: str) -> str:
     """The first sentence of the comment at the top of an option's file."""
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("# @")]
+    lines = [line for line in text.splitlines() if not line.startswith("# @")]
     comment = takewhile(lambda line: re.match("# [^ ]", line), lines)  # an indented line is a command
     return first_sentence(" ".join(line.removeprefix("# ") for line in comment))
 

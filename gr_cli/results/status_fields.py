@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt, Predicate
 
-from gr_cli.config.arguments import describe, matches
+from gr_cli.config.annotations import allowed_values
+from gr_cli.config.arguments import matches
 from gr_cli.types import NonNegativeInt
 
 # Keys of the field `progress`.
@@ -23,7 +24,7 @@ def check_status(status: Mapping[str, Any]) -> None:
     """
     for name, field_type in _FIELDS.items():
         if (name in status or name == "state") and not matches(status.get(name), field_type):
-            raise ValueError(f"`{name}` in status.json must be {describe(field_type)}, as a run writes it")
+            raise ValueError(f"`{name}` in status.json must be {allowed_values(field_type)}, as a run writes it")
 
 
 def parse_time(text: object) -> datetime | None:

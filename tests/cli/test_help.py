@@ -60,6 +60,11 @@ def test_help_of_several_options_and_of_groups_inside():
     assert "strategy.generator_scope" in help_text(["strategy.generator_scope", "--help"])
 
 
+def test_help_finds_a_setting_of_options_that_are_not_chosen():
+    text = help_text(["--help", "benchmark.source.path"])
+    assert "with benchmark=arrays:" in text and "with benchmark=image_folder:" in text
+
+
 def test_help_takes_its_topic_behind_an_equals_sign_too(gr_run):
     code, out, err = gr_run("--help=strategy")
     assert (code, out.rstrip(), err) == (0, help_text(["--help", "strategy"]), "")

@@ -55,16 +55,16 @@ def test_the_first_sentence_ends_at_a_full_stop_and_not_at_an_abbreviation():
 @pytest.mark.parametrize(
     ("annotation", "allowed", "values"),
     [
-        (Literal["hard", "soft"] | None, "hard | soft | null", ("hard", "soft", "null")),
-        (Annotated[int, Ge(1)] | None, "integer >= 1 | null", ("null",)),
-        (Annotated[float, Ge(0), Lt(1)], "number in [0, 1)", ()),
-        (Annotated[int, Le(3)], "integer <= 3", ()),
-        (Annotated[list[float], Len(2, 2)], "list of 2: number", ()),
-        (bool, "true | false", ("true", "false")),
-        (list[int | str], "list of (integer | text)", ()),
+        (Literal["hard", "soft"] | None, "one of hard, soft or null", ("hard", "soft", "null")),
+        (Annotated[int, Ge(1)] | None, "a whole number ≥ 1 or null", ("null",)),
+        (Annotated[float, Ge(0), Lt(1)], "a number ≥ 0 and < 1", ()),
+        (Annotated[int, Le(3)], "a whole number ≤ 3", ()),
+        (Annotated[list[float], Len(2, 2)], "a list of 2 numbers", ()),
+        (bool, "true or false", ("true", "false")),
+        (list[int | str], "a list, each a whole number or text", ()),
     ],
 )
-def test_an_annotation_in_short(annotation, allowed, values):
+def test_an_annotation_as_text(annotation, allowed, values):
     assert allowed_values(annotation) == allowed
     assert literal_values(annotation) == values
 
