@@ -12,19 +12,8 @@ user would run it; mean and spread over seeds are read from the run folders it l
 with version, commit, processor, torch, threads and date. Each result is stored whole or not at all: a command that
 fails changes nothing.
 
-A guide quotes a result by comments that readers don't see:
-
-    <!-- number: digits-strategies.generative_replay.average_accuracy -->86.4 ± 0.8<!-- /number -->
-    <!-- number: digits-strategies.generative_replay.average_accuracy seed=0 -->89.6<!-- /number -->
-    <!-- number: digits-strategies.generative_replay.average_accuracy n -->5<!-- /number -->
-    <!-- number: digits-strategies stamp -->0.2.0, 2026-11-29, ...<!-- /number -->
-
-    <!-- table: digits-strategies -->
-    (the whole table)
-    <!-- /table -->
-
-Everything between the comments is written by this script. Names are measurement.row.metric, or measurement.metric
-where a measurement has one row. `tests/test_measured.py` holds guides, pictures and `measured.json` equal.
+`guide_tables.py` makes the tables of the guides of it; `tests/test_measured.py` holds guides, pictures and
+`measured.json` equal.
 """
 
 from __future__ import annotations
@@ -46,23 +35,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from measurements import MEASUREMENTS, TABLES, WAYS, Measurement, Table
+from guide_tables import ROOT, Results, fill_guides, replace_file
+from measurements import MEASUREMENTS, MeasureError, Measurement
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).with_name("measured.json")
 PICTURES = ROOT / ".readme"
-GUIDES = ("README.md", "scripts/README.md", "gr_cli/README.md", "gr_cli/report/README.md", "conf/README.md")
-QUOTED_NUMBER = re.compile(r"(<!-- number: (\S+?)(?: (\S+))? -->)(.*?)(<!-- /number -->)", re.DOTALL)
-QUOTED_TABLE = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- /table -->)", re.DOTALL)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-# Decimals of metrics that are no fractions. All others are shown in percent.
-PLAIN_METRICS = {"sample_frechet": 2, "sample_density": 2, "seconds": 0, **dict.fromkeys(WAYS, 1)}
-
-Results = dict[str, dict[str, Any]]
-
-
-class MeasureError(Exception):
-    """A mistake in a name, a failed command, or folders without the expected runs."""
 
 
 # Reading the runs of a measurement
@@ -182,12 +160,12 @@ def stamp_of_machine(date: str) -> dict[str, Any]:
 
     from gr_cli.runner.provenance import processor
 
-    found = processor()
+    cpu = processor()
     return {
         "version": version("gr-cli"),
         "commit": code_version(),
         "date": date,
-        "processor": f"{found['name']} ({found['instructions']})",
+        "processor": f"{cpu['name']} ({cpu['instructions']})",
         "torch": version("torch"),
         "python": python_version(),
     }
@@ -201,10 +179,10 @@ def program(command: str) -> list[str]:
     first, *rest = shlex.split(command)
     if first == "python":
         return [sys.executable, *(str(ROOT / word) if word.startswith("scripts/") else word for word in rest)]
-    found = shutil.which(first, path=str(Path(sys.executable).parent))
-    if found is None:
+    path = shutil.which(first, path=str(Path(sys.executable).parent))
+    if path is None:
         raise MeasureError(f"{first}: not beside {sys.executable}; pip install --editable '.[dev]'")
-    return [found, *rest]
+    return [path, *rest]
 
 
 def run_command(command: str, folder: Path) -> str:
@@ -225,8 +203,8 @@ def run_command(command: str, folder: Path) -> str:
 def browser() -> str:
     """A Chromium that can draw a page without a window."""
     for name in (os.environ.get("BROWSER", ""), *BROWSERS):
-        if name and (found := shutil.which(name)):
-            return found
+        if name and (path := shutil.which(name)):
+            return path
     raise MeasureError(f"the picture of the page needs one of {', '.join(BROWSERS)} on the PATH, or BROWSER=<program>")
 
 
@@ -284,128 +262,7 @@ def load_results(path: Path = RESULTS) -> Results:
 def store(results: Results, path: Path = RESULTS) -> None:
     """Replace the file of results: whole or not at all."""
     ordered = {name: results[name] for name in sorted(results)}
-    _replace(path, (json.dumps(ordered, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
-# Filling in the guides
-
-
-def shown(value: Mapping[str, Any], metric: str, decimals: int = 1) -> str:
-    """`mean ± standard error`, in percent unless the metric has a unit of its own; with one run the value alone."""
-    if "text" in value:  # a range over several runs, of which no more is known
-        return str(value["text"])
-    scale, decimals = (1.0, PLAIN_METRICS[metric]) if metric in PLAIN_METRICS else (100.0, decimals)
-    text = f"{scale * value['mean']:.{decimals}f}"
-    return text if value["sem"] is None else f"{text} ± {scale * value['sem']:.{decimals}f}"
-
-
-def shown_stamp(result: Mapping[str, Any]) -> str:
-    """Version, commit, date and machine of a result in one line."""
-    found = result["stamp"]
-    if "note" in found:
-        return f"version {found['version']}, recorded {found['date']} in commit {found['commit']}, {found['note']}"
-    threads = f", {found['threads']} thread{'s' * (found['threads'] != '1')}" if "threads" in found else ""
-    where = f"{found['processor']}, torch {found['torch']}{threads}"
-    return f"version {found['version']} (commit {found['commit']}), {found['date']}, {where}"
-
-
-def quoted(results: Results, name: str, form: str | None) -> str:
-    """What stands between the comments of a number."""
-    measurement, _, rest = name.partition(".")
-    if measurement not in results:
-        raise MeasureError(f"{name}: no measurement of that name in {RESULTS.name}")
-    result = results[measurement]
-    if form == "stamp":
-        return shown_stamp(result)
-    if form == "command":
-        return "; ".join(f"`{command}`" for command in result["commands"])
-    row, _, metric = rest.rpartition(".")
-    try:
-        value = result["rows"][row][metric]
-    except KeyError:
-        known = [f"{row}.{metric}".lstrip(".") for row in result["rows"] for metric in result["rows"][row]]
-        raise MeasureError(f"{name}: {measurement} has {', '.join(known)}") from None
-    if form == "n":
-        return str(value["n"])
-    if form and form.startswith("seed="):
-        seed = form.removeprefix("seed=")
-        if seed not in value.get("values", {}):
-            raise MeasureError(f"{name}: no run of seed {seed}")
-        return shown({"mean": value["values"][seed], "sem": None}, metric)
-    if form:
-        raise MeasureError(f"{name} {form}: forms are n, seed=<number>, stamp, command")
-    return shown(value, metric)
-
-
-def quoted_table(results: Results, name: str) -> str:
-    """A table in Markdown: a line for each row of its measurements, then commands and stamps."""
-    if name not in TABLES:
-        raise MeasureError(f"{name}: no table of that name; there are {', '.join(TABLES)}")
-    table = TABLES[name]
-    return table_text(table, results)
-
-
-def table_text(table: Table, results: Results) -> str:
-    """A line for each row; then one stamp for all, or a column of dates and one stamp for each of them."""
-    measured = {name: results[name] for name in table.measurements if name in results}
-    if not measured:
-        return f"Not measured yet: `python scripts/measure.py {' '.join(table.measurements)}`\n"
-    stamps = list(dict.fromkeys(shown_stamp(result) for result in measured.values()))
-    header = [table.first_column, "seeds", *table.columns.values()]
-    header += [table.published, "difference"] * bool(table.published) + ["measured"] * (len(stamps) > 1)
-    lines: list[list[str]] = [header, ["---"] * (len(header) + table.first_column.count("|"))]
-    for name, result in measured.items():
-        for row, values in result["rows"].items():
-            label = table.labels.get(row or name) or MEASUREMENTS[name].label or f"`{row}`"
-            cells = [label, str(max(value.get("n", 0) for value in values.values()))]
-            cells += [shown(values[m], m, table.decimals) if m in values else "–" for m in table.columns]
-            if table.published:
-                cells += published_cells(values["average_accuracy"]["mean"], MEASUREMENTS[name].published, table.marked)
-            if len(stamps) > 1:
-                cells.append(f"[{1 + stamps.index(shown_stamp(result))}]")
-            lines.append(cells)
-    text = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-    commands = list(dict.fromkeys(command for result in measured.values() for command in result["commands"]))
-    if len(commands) <= 2:
-        text += "\n" + "\\\n".join(f"`{command}`" for command in commands) + "\n"
-    if len(stamps) == 1:
-        text += f"\nMeasured with {stamps[0]}.\n"
-    else:
-        text += "\nMeasured with:\n\n" + "".join(f"- [{1 + i}] {found}\n" for i, found in enumerate(stamps))
-    remarks = [(name, result["stamp"]["remark"]) for name, result in measured.items() if "remark" in result["stamp"]]
-    remark_lines = [f"- {MEASUREMENTS[name].label.replace(' |', ':')}: {remark}" for name, remark in remarks]
-    return text + "".join(f"{line}\n" for line in ([""] * (len(stamps) == 1) + remark_lines if remark_lines else []))
-
-
-def published_cells(mean_accuracy: float, published: float | None, marked: float) -> list[str]:
-    """The published figure and the difference, with a mark if it is larger than `marked` points."""
-    if published is None:
-        return ["", ""]
-    difference = 100.0 * mean_accuracy - published
-    return [f"{published:.2f}", f"{difference:+.2f}".replace("-", "−") + " **!**" * (abs(difference) > marked)]
-
-
-def filled(text: str, results: Results) -> str:
-    """A guide's text with every quoted number and table as it was measured."""
-    text = QUOTED_NUMBER.sub(lambda m: m[1] + quoted(results, m[2], m[3]) + m[5], text)
-    return QUOTED_TABLE.sub(lambda m: m[1] + quoted_table(results, m[2]) + m[4], text)
-
-
-def fill_guides(results: Results) -> list[str]:
-    """Write what was measured into the guides; the names of those that changed."""
-    changed = []
-    for name in GUIDES:
-        path = ROOT / name
-        if path.exists() and (text := path.read_text(encoding="utf-8")) != (new := filled(text, results)):
-            _replace(path, new.encode())
-            changed.append(name)
-    return changed
+    replace_file(path, (json.dumps(ordered, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def listing(results: Results) -> str:
@@ -462,7 +319,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 failed = 1
                 continue
             for name, path in pictures.items():
-                _replace(PICTURES / name, path.read_bytes())
+                replace_file(PICTURES / name, path.read_bytes())
             result["wall_seconds"] = round(time.monotonic() - start)
             results = load_results() | {measurement.name: result}
             store(results)

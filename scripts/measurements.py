@@ -1,10 +1,9 @@
-"""What is measured: the commands as the guides show them, and the tables made of their results."""
+"""What is measured: the commands as the guides show them, and what is read from their runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import reproduce
 
@@ -42,38 +41,8 @@ class Measurement:
     needs: str = ""
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table in a guide: the rows of some measurements. Measurements that were never made are left out.
-
-    Attributes:
-        measurements: Names, in the order of the table.
-        first_column: Heading of the labels.
-        columns: Metric -> heading.
-        labels: Row -> text of the first column; the measurement's label or the row's name where there is none.
-        decimals: Digits after the point of percentages.
-        published: Heading of a column of published figures, followed by the difference; empty: no such columns.
-        marked: Differences beyond so many points are marked.
-    """
-
-    name: str
-    measurements: tuple[str, ...]
-    first_column: str
-    columns: Mapping[str, str]
-    labels: Mapping[str, str] = field(default_factory=dict)
-    decimals: int = 1
-    published: str = ""
-    marked: float = reproduce.MARKED
-
-
-Named = TypeVar("Named", Measurement, Table)
-
-
-def by_name(*entries: Named) -> dict[str, Named]:
-    named = {entry.name: entry for entry in entries}
-    if len(named) < len(entries):
-        raise ValueError("two entries of one name")
-    return named
+class MeasureError(Exception):
+    """A mistake in a name, a failed command, or folders without the expected runs."""
 
 
 # Embedded digits: seconds to minutes
@@ -138,7 +107,6 @@ DIGITS = (
 PROTOCOLS = {
     "split_mnist_three_scenarios": ("split-mnist", 3, 5.0),
     "permuted_mnist_10": ("permuted-mnist", 1, 30.0),
-    "split_fashion_mnist": ("split-fashion-mnist", 3, 5.0),
 }
 
 
@@ -326,7 +294,7 @@ SPEED = (
     ),
 )
 
-MEASUREMENTS: dict[str, Measurement] = by_name(
+_ALL = (
     *DIGITS,
     *(measurement for measurements in PUBLISHED.values() for measurement in measurements),
     CLASSIFIER,
@@ -338,112 +306,4 @@ MEASUREMENTS: dict[str, Measurement] = by_name(
     *IMAGES,
     *SPEED,
 )
-
-
-def names(measurements: list[Measurement] | tuple[Measurement, ...]) -> tuple[str, ...]:
-    return tuple(measurement.name for measurement in measurements)
-
-
-def after(ordered: tuple[str, ...], name: str, inserted: str) -> tuple[str, ...]:
-    position = ordered.index(name) + 1
-    return (*ordered[:position], inserted, *ordered[position:])
-
-
-AVERAGE = {"average_accuracy": "average accuracy (%)"}
-ACCURACY = {**AVERAGE, "forgetting": "forgetting (%)"}
-TABLES: dict[str, Table] = by_name(
-    Table(
-        "digits-strategies",
-        ("digits-strategies",),
-        "strategy",
-        ACCURACY,
-        labels={
-            "finetune": "`finetune`: no replay, the lower bound",
-            "generative_replay": "`generative_replay`: generated samples only",
-            "joint": "`joint`: all tasks at once, the upper bound",
-        },
-    ),
-    Table("digits-methods", ("digits-methods",), "strategy", ACCURACY),
-    Table(
-        "digits-generators",
-        ("digits-generators",),
-        "generator",
-        {
-            **AVERAGE,
-            "sample_label_agreement": "label agreement (%)",
-            "sample_coverage": "coverage (%)",
-            "sample_frechet": "Fréchet distance",
-        },
-    ),
-    Table("digits-replay-weight", ("digits-replay-weight",), "`strategy.replay_weight`", ACCURACY),
-    Table("digits-task-free", ("digits-task-free-dgr", "digits-task-free-replay"), "", ACCURACY),
-    Table(
-        "split-mnist",
-        after(
-            names(PUBLISHED["split_mnist_three_scenarios"]),
-            "split-mnist-class-generative_classifier-vae-likelihood",
-            CLASSIFIER.name,
-        ),
-        "scenario | method",
-        AVERAGE,
-        decimals=2,
-        published="published (%)",
-    ),
-    Table(
-        "split-mnist-earlier",
-        names(EARLIER),
-        "scenario | method",
-        AVERAGE,
-        decimals=2,
-        published="published (%)",
-    ),
-    Table(
-        "permuted-mnist",
-        (*names(PUBLISHED["permuted_mnist_10"]), "preset-dgr-paper-permuted"),
-        "scenario | method",
-        AVERAGE,
-        labels={"preset-dgr-paper-permuted": "domain | `dgr`, as `gr-run preset=dgr_paper_permuted`"},
-        decimals=2,
-        published="published (%)",
-    ),
-    Table(
-        "split-fashion-mnist",
-        names(PUBLISHED["split_fashion_mnist"]),
-        "scenario | method",
-        AVERAGE,
-        decimals=2,
-        published="their program, one run (%)",
-    ),
-    Table("best", names(BEST), "command", AVERAGE, decimals=2, published="best published without stored samples (%)"),
-    Table(
-        "presets",
-        names(PRESETS[:4]),
-        "command",
-        {**AVERAGE, "seconds": "seconds"},
-    ),
-    Table("features", names(FEATURES), "what is replayed", AVERAGE),
-    Table("stand-in-cifar100", names(STAND_IN), "settings", {"average_accuracy": "stand-in: average accuracy (%)"}),
-    Table(
-        "images",
-        names(IMAGES),
-        "settings",
-        {
-            f"{images}{metric}": f"{images.replace('_', ' ')}: {heading}"
-            for images in ("photographs", "emoji", "drawn_things")
-            for metric, heading in (("", "accuracy (%)"), ("_forgetting", "forgetting (%)"))
-        }
-        | {"seconds": "seconds"},
-    ),
-    Table(
-        "sweep-speed",
-        names(SPEED),
-        "sweep",
-        WAYS,
-        labels={
-            "digits": "digits, the default, 32 runs",
-            "mnist-100": "MNIST, 100 units, 8 short runs",
-            "mnist-200": "MNIST, 200 units, 8 short runs",
-            "mnist-400": "MNIST, 400 units, 8 short runs",
-        },
-    ),
-)
+MEASUREMENTS: dict[str, Measurement] = {measurement.name: measurement for measurement in _ALL}
