@@ -26,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hydra  # noqa: F401
+from kill_runs import tables
 
 import gr_cli.cli.callback
 import gr_cli.cli.main
@@ -36,7 +37,6 @@ import gr_cli.runner.verify  # imported before the forks, with all that a run ne
 import gr_cli.terminal.run_display
 from gr_cli import load_run
 from gr_cli.errors import GrError
-from gr_cli.results.folder import RESULT_FILES
 from gr_cli.training.observer import RunObserver
 
 SMALL = (
@@ -65,7 +65,7 @@ class StopAt(RunObserver):
 
 
 def run(words: tuple[str, ...], stop: bool = False) -> Command:
-    """`gr-run words`, asked to stop on its way if so wanted."""
+    """`gr-run words`; with `stop`, interrupted in its third task."""
 
     def do() -> int:
         gr_cli.terminal.run_display.TerminalObserver = lambda **_: StopAt() if stop else RunObserver()
@@ -79,11 +79,11 @@ def load(folder: str) -> Command:
 
     def do() -> int:
         try:
-            found = load_run(folder)
+            loaded = load_run(folder)
         except GrError as error:
             print(f"gr-run: {error}")
             return error.exit_code
-        print(found.matrix, found.config, sum(value.double().sum().item() for value in found.solver.parameters()))
+        print(loaded.matrix, loaded.config, sum(value.double().sum().item() for value in loaded.solver.parameters()))
         return 0
 
     return do
@@ -115,8 +115,8 @@ def forked(command: Command, home: Path) -> tuple[int, str]:
             os._exit(code)
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
             return os.waitstatus_to_exitcode(status), output.read_text(encoding="utf-8", errors="replace")
         time.sleep(0.005)
     os.kill(child, signal.SIGKILL)
@@ -124,77 +124,71 @@ def forked(command: Command, home: Path) -> tuple[int, str]:
     return -1, "Traceback: it does not come to an end"
 
 
-def tables(home: Path) -> dict[str, bytes]:
-    """What the runs below `home` found, by folder and name."""
-    found = sorted(path for name in RESULT_FILES for path in home.glob(f"outputs/*/*/*/{name}") if path.is_file())
-    return {str(path.relative_to(home)): path.read_bytes() for path in found}
-
-
 def images(home: Path) -> None:
     """Three classes of eight small pictures."""
     from PIL import Image
 
-    dice = random.Random(0)
+    rng = random.Random(0)
     for name in "abc":
         folder = home / "images" / name
         folder.mkdir(parents=True)
         for number in range(8):
-            Image.frombytes("L", (12, 12), dice.randbytes(144)).save(folder / f"{number}.png")
+            Image.frombytes("L", (12, 12), rng.randbytes(144)).save(folder / f"{number}.png")
 
 
-def prepared(place: Path) -> dict[str, Path]:
+def prepared(temporary: Path) -> dict[str, Path]:
     """Folders in which runs are over or were stopped, by name; `<name> over` is what `<name> stopped` comes to."""
     homes = {}
     for name, words in WORDS.items():
         for state in ("over", "stopped"):
-            home = homes[f"{name} {state}"] = place / f"{name}-{state}"
+            home = homes[f"{name} {state}"] = temporary / f"{name}-{state}"
             home.mkdir()
             if name == "images":
                 images(home)
-            code, said = forked(run(words, stop=state == "stopped"), home)
+            code, printed = forked(run(words, stop=state == "stopped"), home)
             if code != (130 if state == "stopped" else 0):
-                sys.exit(f"exit code {code} in {home}:\n{said[-2000:]}")
+                sys.exit(f"exit code {code} in {home}:\n{printed[-2000:]}")
     return homes
 
 
 # --- damages
 
 
-def flip(path: Path, others: list[Path], dice: random.Random) -> None:
+def flip(path: Path, others: list[Path], rng: random.Random) -> None:
     """One bit."""
     content = bytearray(path.read_bytes())
     if content:
-        content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
     path.write_bytes(content)
 
 
-def cut(path: Path, others: list[Path], dice: random.Random) -> None:
+def cut(path: Path, others: list[Path], rng: random.Random) -> None:
     """Some of the end is missing."""
     content = path.read_bytes()
-    path.write_bytes(content[: dice.randrange(len(content) + 1)])
+    path.write_bytes(content[: rng.randrange(len(content) + 1)])
 
 
-def empty(path: Path, others: list[Path], dice: random.Random) -> None:
+def empty(path: Path, others: list[Path], rng: random.Random) -> None:
     """Nothing is left."""
     path.write_bytes(b"")
 
 
-def replace(path: Path, others: list[Path], dice: random.Random) -> None:
+def replace(path: Path, others: list[Path], rng: random.Random) -> None:
     """The file of another run takes its place."""
     if others:
-        shutil.copy(dice.choice(others), path)
+        shutil.copy(rng.choice(others), path)
 
 
-def folder(path: Path, others: list[Path], dice: random.Random) -> None:
+def folder(path: Path, others: list[Path], rng: random.Random) -> None:
     """A folder takes its place."""
     path.unlink()
     path.mkdir()
 
 
-def link(path: Path, others: list[Path], dice: random.Random) -> None:
+def link(path: Path, others: list[Path], rng: random.Random) -> None:
     """A link takes its place, to the file of another run or to what never ends."""
     path.unlink()
-    path.symlink_to(dice.choice([*others, Path("/dev/zero"), Path("nowhere")]))
+    path.symlink_to(rng.choice([*others, Path("/dev/zero"), Path("nowhere")]))
 
 
 DAMAGES = (flip, flip, flip, cut, empty, replace, folder, link)
@@ -216,29 +210,41 @@ def actions(name: str, home: Path, target: Path) -> dict[str, Command]:
 
 
 def violation(
-    action: str, code: int, said: str, expected: str, home: Path, whole: Path, target: Path, harmed: Path | None
+    action: str,
+    code: int,
+    printed: str,
+    expected: str,
+    home: Path,
+    undamaged: Path,
+    target: Path,
+    damaged_run: Path | None,
 ) -> str:
-    """What must not be, if anything; `expected`: what was printed where nothing was damaged; `target`: the run that
-    something was done to, `harmed`: the one that was damaged."""
-    found, right = tables(home), tables(whole)
-    if "Traceback" in said:
+    """A violated invariant; empty if there is none.
+
+    Args:
+        expected: Output of the same command without damage.
+        target: The run that the command names.
+        damaged_run: The run that was damaged; None if it was the cache or the sweep's folder.
+    """
+    actual, expected_tables = tables(home), tables(undamaged)
+    if "Traceback" in printed:
         return "a traceback, or no end"
-    if code != 0 and not any(word in said for word in ("gr-run: ", "gr-report: ", "NOT the same", "agrees within")):
+    if code != 0 and not any(word in printed for word in ("gr-run: ", "gr-report: ", "NOT the same", "agrees within")):
         return "refused without a word"
-    if code == 0 and action in ("load", "report") and said != expected:
+    if code == 0 and action in ("load", "report") and printed != expected:
         return "something else is shown"
     own = target.relative_to(home).parts
-    ours = {name: content for name, content in right.items() if Path(name).parts[:4] == own}
-    if code == 0 and action == "verify" and any(found.get(name) != content for name, content in ours.items()):
+    ours = {name: content for name, content in expected_tables.items() if Path(name).parts[:4] == own}
+    if code == 0 and action == "verify" and any(actual.get(name) != content for name, content in ours.items()):
         return "changed tables are verified"
-    if action == "resume" and code == 0 and any(found.get(name) != content for name, content in ours.items()):
+    if action == "resume" and code == 0 and any(actual.get(name) != content for name, content in ours.items()):
         return "other tables"
     if action == "again":
-        if code == 0 and found != right:
+        if code == 0 and actual != expected_tables:
             return "other tables"
-        others = [name for name in right if Path(name).parts[:4] != own]
-        if harmed == target and any(found.get(name) != right[name] for name in others):
-            return "a neighbour was harmed"
+        others = [name for name in expected_tables if Path(name).parts[:4] != own]
+        if damaged_run == target and any(actual.get(name) != expected_tables[name] for name in others):
+            return "another run of the sweep was changed"
     return ""
 
 
@@ -248,37 +254,39 @@ def main() -> None:
     parser.add_argument("--damages", type=int, default=1000, help="how many (1,000)")
     parser.add_argument("--seed", type=int, default=0, help="of the damages")
     arguments = parser.parse_args()
-    dice, seen, wrong = random.Random(arguments.seed), Counter[str](), 0
-    with tempfile.TemporaryDirectory() as temporary:
-        place = Path(temporary)
-        homes, expected = prepared(place), dict[tuple[str, str, str], str]()
+    rng, seen, wrong = random.Random(arguments.seed), Counter[str](), 0
+    with tempfile.TemporaryDirectory() as directory:
+        temporary = Path(directory)
+        homes, expected = prepared(temporary), dict[tuple[str, str, str], str]()
         for number in range(arguments.damages):
-            name = dice.choice(sorted(homes))
-            source, home, whole = homes[name], place / "tried", homes[f"{name.split()[0]} over"]
+            name = rng.choice(sorted(homes))
+            source, home, undamaged = homes[name], temporary / "tried", homes[f"{name.split()[0]} over"]
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(home)
             shutil.copytree(source, home)
             files = [path for top in ("outputs", "cache") for path in sorted((home / top).rglob("*")) if path.is_file()]
-            kind = dice.choice(sorted({path.suffix for path in files}))  # else nearly all would be pictures and tables
-            path, damage = dice.choice([path for path in files if path.suffix == kind]), dice.choice(DAMAGES)
+            kind = rng.choice(sorted({path.suffix for path in files}))  # else nearly all would be pictures and tables
+            path, damage = rng.choice([path for path in files if path.suffix == kind]), rng.choice(DAMAGES)
             runs = sorted(status.parent for status in home.glob("outputs/*/*/*/status.json"))
-            harmed = next((folder for folder in runs if folder in path.parents), None)  # else what all of them share
-            target = harmed or dice.choice(runs)
+            damaged_run = next(
+                (folder for folder in runs if folder in path.parents), None
+            )  # else what all of them share
+            target = damaged_run or rng.choice(runs)
             others = [p for other in homes.values() for p in sorted(other.rglob(path.name))]
             others = [p for p in others if p.is_file() and p.read_bytes() != path.read_bytes()]
-            action = dice.choice(sorted(actions(name, home, target)))
+            action = rng.choice(sorted(actions(name, home, target)))
             key = (name, action, str(target.relative_to(home)))
             if action in ("load", "report") and key not in expected:
                 expected[key] = forked(actions(name, home, target)[action], home)[1]
-            damage(path, others, dice)
-            code, said = forked(actions(name, home, target)[action], home)
-            what = violation(action, code, said, expected.get(key, ""), home, whole, target, harmed)
+            damage(path, others, rng)
+            code, printed = forked(actions(name, home, target)[action], home)
+            what = violation(action, code, printed, expected.get(key, ""), home, undamaged, target, damaged_run)
             seen["sound" if code == 0 else "refused"] += 1
             if what:
                 wrong += 1
-                said = "\n    ".join(said.splitlines()[-6:])
+                printed = "\n    ".join(printed.splitlines()[-6:])
                 which = f"{damage.__name__} {path.relative_to(home)}"
-                print(f"{number}: {name}: {which}, {action}: {what}\n    {said}", flush=True)
+                print(f"{number}: {name}: {which}, {action}: {what}\n    {printed}", flush=True)
     print(f"{arguments.damages - wrong} of {arguments.damages} damages refused or without effect; {dict(seen)}")
     sys.exit(wrong > 0)
 

@@ -45,7 +45,7 @@ LAUNCHERS = {
 
 
 def start(words: list[str], home: Path) -> int:
-    """`gr-run words` in `home`, in a process group of its own; its number."""
+    """Start `gr-run words` in `home`, in a process group of its own; returns its id."""
     child = os.fork()
     if child:
         return child
@@ -61,12 +61,12 @@ def start(words: list[str], home: Path) -> int:
         os._exit(code)
 
 
-def killed(child: int, patience: float) -> int | None:
-    """Kill a process group after so many seconds; the exit code of one that was faster."""
-    end = time.monotonic() + patience
+def kill_after(child: int, seconds: float) -> int | None:
+    """Kill a process group after `seconds`; the exit code of one that ended before, else None."""
+    end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
             return os.waitstatus_to_exitcode(status)
         time.sleep(min(0.001, left))
     for target in (lambda: os.killpg(child, signal.SIGKILL), lambda: os.kill(child, signal.SIGKILL)):
@@ -81,16 +81,16 @@ def killed(child: int, patience: float) -> int | None:
 
 def tables(home: Path) -> dict[str, bytes]:
     """Every table of the runs below `home` that follows from configuration and seed, by folder and name."""
-    paths = sorted(path for path in home.glob("outputs/*/*/*/*.csv") if path.name != "timing.csv")
+    paths = sorted(path for path in home.glob("outputs/*/*/*/*.csv") if path.is_file() and path.name != "timing.csv")
     return {str(path.relative_to(home)): path.read_bytes() for path in paths}
 
 
-def harried(words: list[str], home: Path, longest: float, dice: random.Random) -> Counter[str]:
-    """Start and kill until done; what was seen on the way."""
+def kill_until_done(words: list[str], home: Path, longest: float, rng: random.Random) -> Counter[str]:
+    """Start a run and kill it until it finishes; counts of what the kills interrupted."""
     seen: Counter[str] = Counter()
     while True:
-        # The first start never comes to its end: half of the time that a whole one takes.
-        code = killed(start(words, home), dice.uniform(0, longest if seen["kills"] else longest / 2.4))
+        # The first start never comes to its end: half of the time of an undisturbed run.
+        code = kill_after(start(words, home), rng.uniform(0, longest if seen["kills"] else longest / 2.4))
         if code == 0:
             return seen
         if code is not None:
@@ -107,31 +107,31 @@ def main() -> None:
     parser.add_argument("--launcher", choices=LAUNCHERS, action="append", help="may be given several times (alone)")
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
     arguments, words = parser.parse_known_args()
-    dice = random.Random(arguments.seed)
+    rng = random.Random(arguments.seed)
     ends = [
-        compared([*LAUNCHERS[name], *SMALL, *words], arguments.runs, dice) for name in arguments.launcher or ["alone"]
+        compare([*LAUNCHERS[name], *SMALL, *words], arguments.runs, rng) for name in arguments.launcher or ["alone"]
     ]
     sys.exit(not all(ends))
 
 
-def compared(words: list[str], runs: int, dice: random.Random) -> bool:
-    """Whether so many runs, each killed at least once, are as one that is not."""
-    with tempfile.TemporaryDirectory() as place:
-        whole = Path(place) / "whole"
-        whole.mkdir()
+def compare(words: list[str], runs: int, rng: random.Random) -> bool:
+    """Whether each of `runs` runs, killed at least once, has the tables of an undisturbed run."""
+    with tempfile.TemporaryDirectory() as temporary:
+        undisturbed = Path(temporary) / "undisturbed"
+        undisturbed.mkdir()
         began = time.monotonic()
-        if killed(start(words, whole), 600) != 0:
-            sys.exit((whole / "output.txt").read_text(encoding="utf-8"))
+        if kill_after(start(words, undisturbed), 600) != 0:
+            sys.exit((undisturbed / "output.txt").read_text(encoding="utf-8"))
         longest = 1.2 * (time.monotonic() - began)
-        expected, same, seen = tables(whole), 0, Counter()
+        expected, same, seen = tables(undisturbed), 0, Counter()
         for number in range(runs):
-            home = Path(place) / str(number)
+            home = Path(temporary) / str(number)
             home.mkdir()
-            seen += harried(words, home, longest, dice)
-            found = tables(home)
-            same += found == expected
-            for name in sorted(expected.keys() | found.keys()):
-                if expected.get(name) != found.get(name):
+            seen += kill_until_done(words, home, longest, rng)
+            actual = tables(home)
+            same += actual == expected
+            for name in sorted(expected.keys() | actual.keys()):
+                if expected.get(name) != actual.get(name):
                     print(f"{number}: {name} differs", flush=True)
         print(f"{same} of {runs} the same byte for byte, {len(expected)} tables each; {dict(seen)}")
         return same == runs and seen["kills"] >= runs
