@@ -162,7 +162,7 @@ def test_labels_of_any_type_become_integers_in_sorted_order(labels, names):
         (1e9 + X[:, 0] / 300, Y, "which differ too little for the 32-bit floats"),
         (X[:9], np.array([0, 1] * 4 + [7]), "has one sample of 7, and needs two of each class"),
         (X, np.where(Y == 0, np.nan, Y), "5 of its training labels are NaN or infinite"),
-        (X, (torch.tensor(Y) + 256).bfloat16(), "whole numbers from 256 on can't be told apart"),
+        (X, (torch.tensor(Y) + 256).bfloat16(), "whole numbers from 256 on can't be distinguished"),
         (X, np.array(["a", None, "c", "d"], object)[Y], r"labels are of several types, missing \(None\), str"),
         (X, ["a", 1, "c", 2] * 5, "labels are of several types, int, str"),
         (X, np.ma.array(Y, mask=Y == 1), "labels are masked in part"),

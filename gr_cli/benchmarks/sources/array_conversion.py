@@ -136,8 +136,8 @@ def _as_integers(y: Array, limit: float, role: str, location: str) -> Array:
         raise DataError(f"{location}: its {role} must be whole numbers or texts, not {y[y != y.round()][0]}")
     if len(y) and np.abs(y).max() >= limit:
         raise DataError(
-            f"{location}: its {role} are floats of so few digits that whole numbers from {limit:.0f} on can't be told "
-            "apart; save them as integers"
+            f"{location}: its {role} are floats of so few digits that whole numbers from {limit:.0f} on can't be "
+            "distinguished; save them as integers"
         )
     return y.astype(np.int64)
 
