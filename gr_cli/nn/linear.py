@@ -43,13 +43,31 @@ class _StackedLinear(torch.autograd.Function):
             dtype = torch.get_autocast_dtype(x.device.type)
             x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
         ctx.save_for_backward(x, weight)
-        return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+        return linear_output(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        input_gradient = torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None
-        return input_gradient, torch.bmm(gradient.transpose(1, 2), x), gradient.sum(1)
+        x_gradient = input_gradient(gradient, weight) if ctx.needs_input_grad[0] else None
+        return x_gradient, weight_gradient(gradient, x), gradient.sum(1)
+
+
+def linear_output(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x W^T + b: (R, B, I), (R, O, I), (R, O) -> (R, B, O)."""
+    return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+
+
+def input_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
+    """Gradient of a loss with respect to x, from that with respect to x W^T + b: (R, B, O), (R, O, I) -> (R, B, I)."""
+    return torch.bmm(gradient, weight)
+
+
+def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
+    """Gradient of a loss with respect to W, from that with respect to x W^T + b: (R, B, O), (R, B, I) -> (R, O, I).
+
+    The result has the memory layout of the weights.
+    """
+    return torch.bmm(gradient.transpose(1, 2), x)
 
 
 class _SquaredLinear(torch.autograd.Function):
