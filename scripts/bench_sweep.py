@@ -94,7 +94,7 @@ def seconds(way: str, words: list[str], seeds: int) -> float:
 
 def compare_widths(words: list[str], widths: list[int], threads: int | None, steps: int, turns: int) -> None:
     """Print how long an iteration of a run takes in programs of these widths, and which of them the rule takes."""
-    from bench_step import Subject
+    from bench_step import StepBenchmark
 
     from gr_cli.cli.compose import compose_settings
     from gr_cli.cli.launchers.program_width import choose_width
@@ -105,15 +105,15 @@ def compare_widths(words: list[str], widths: list[int], threads: int | None, ste
     with flush_denormals():  # before torch makes its threads, which then do as this one
         choice = choose_width(jobs, max(widths), 4096 << 20)
         widths = sorted({*widths, choice.width})
-        programs = [Subject(" ".join(words), width, threads) for width in widths]
+        programs = [StepBenchmark(shlex.join(words), width, threads) for width in widths]
         for program in programs:
-            program.turn(steps=max(2, steps // 10))
+            program.time_steps(steps=max(2, steps // 10))
         clock: dict[int, list[float]] = {width: [] for width in widths}
         processor: dict[int, list[float]] = {width: [] for width in widths}
         for _ in range(turns):
             for program in programs:
                 start = time.process_time()
-                clock[program.runs].append(program.turn(steps=steps) / program.runs)
+                clock[program.runs].append(program.time_steps(steps=steps) / program.runs)
                 processor[program.runs].append((time.process_time() - start) / steps / program.runs)
     shown = {name: {w: median(v) for w, v in found.items()} for name, found in (("cpu", processor), ("wall", clock))}
     print(f"    {programs[-1].threads} thread(s); the rule: {choice.width}{choice.reason and f' ({choice.reason})'}")
