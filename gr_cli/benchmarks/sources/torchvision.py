@@ -1,4 +1,7 @@
-"""Data sets of torchvision, read from files in torchvision's own layout."""
+"""Data sets of torchvision, read from files in torchvision's own layout.
+
+Those in IDX files are read without torchvision, whose import takes longer than everything else before the training.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from torch import Tensor
 
 from gr_cli.benchmarks.base import Samples
 from gr_cli.benchmarks.sources.base import Dataset
-from gr_cli.benchmarks.sources.idx import idx_problem
+from gr_cli.benchmarks.sources.idx import CANT_BE_OPENED, IdxSet, idx_problem, idx_set, read_idx
 from gr_cli.benchmarks.sources.load import error_summary
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.nn.sample_spec import SampleSpec
@@ -30,6 +33,8 @@ _TIMEOUT_SECONDS = 10.0
 
 Name = Literal["MNIST", "FashionMNIST", "KMNIST", "EMNIST", "USPS", "SVHN", "CIFAR10", "CIFAR100"]
 EmnistSplit = Literal["balanced", "byclass", "bymerge", "digits", "letters", "mnist"]
+
+_TEN_DIGITS = tuple(map(str, range(10)))  # class names of the data sets for which torchvision has none
 
 # Files in the root folder that are not named after the data set.
 _FILE_NAMES = {
@@ -55,35 +60,26 @@ class _DatasetFiles:
     archives: tuple[str, ...]
 
 
-def _dataset_files(name: str, split: str | None, dataset: Any) -> _DatasetFiles:
-    by_flag = ({"train": True}, {"train": False})
+def _idx_layout(name: str, split: str | None, data: IdxSet) -> _DatasetFiles:
+    archives = (f"{name}/raw/gzip.zip",) if split else tuple(f"{file}.gz" for file in data.files)
+    chosen = {"split": split} if split else {}
+    return _DatasetFiles(({**chosen, "train": True}, {**chosen, "train": False}), dict.fromkeys(data.files), archives)
+
+
+def _torchvision_layout(name: str) -> _DatasetFiles:
+    """The files of a data set that torchvision reads; all have published checksums."""
+    from torchvision import datasets
+
+    dataset, by_flag = getattr(datasets, name), ({"train": True}, {"train": False})
     if name == "SVHN":
         files = dict(dataset.split_list[split_name][1:] for split_name in ("train", "test"))
         return _DatasetFiles(({"split": "train"}, {"split": "test"}), files, tuple(files))
     if name == "USPS":
         files = dict(entry[1:] for entry in dataset.split_list.values())
         return _DatasetFiles(by_flag, files, tuple(files))
-    if name.startswith("CIFAR"):
-        entries = [*dataset.train_list, *dataset.test_list, (dataset.meta["filename"], dataset.meta["md5"])]
-        files = {f"{dataset.base_folder}/{file}": checksum for file, checksum in entries}
-        return _DatasetFiles(by_flag, files, (dataset.filename,))
-    raw = f"{name}/raw"
-    if name == "EMNIST":
-        names = [
-            f"{split_name}-{file_kind}"
-            for split_name in ("train", "test")
-            for file_kind in ("images-idx3", "labels-idx1")
-        ]
-        raw_files = {f"{raw}/emnist-{split}-{file_kind}-ubyte": None for file_kind in names}
-        return _DatasetFiles(
-            ({"split": split, "train": True}, {"split": split, "train": False}), raw_files, (f"{raw}/gzip.zip",)
-        )
-    archives = [archive for archive, _ in dataset.resources]
-    return _DatasetFiles(
-        by_flag,
-        {f"{raw}/{Path(archive).stem}": None for archive in archives},
-        tuple(f"{raw}/{archive}" for archive in archives),
-    )
+    entries = [*dataset.train_list, *dataset.test_list, (dataset.meta["filename"], dataset.meta["md5"])]
+    files = {f"{dataset.base_folder}/{file}": checksum for file, checksum in entries}
+    return _DatasetFiles(by_flag, files, (dataset.filename,))
 
 
 class Torchvision:
@@ -115,9 +111,8 @@ class Torchvision:
             raise DataError(
                 "SVHN: is read by scipy, which is not installed; install it with: pip install 'gr-cli[svhn]'"
             )
-        from torchvision import datasets
-
-        layout = _dataset_files(self.name, self.split, getattr(datasets, self.name))
+        data = idx_set(self.name, self.split)
+        layout = _torchvision_layout(self.name) if data is None else _idx_layout(self.name, self.split, data)
         stamps = tuple(file_stamp(self.root / file) for file in layout.files)
         wait_for_next_tick(stamps)
         return self._read(self.name, self.root, self.download, self.split, stamps)
@@ -125,17 +120,35 @@ class Torchvision:
     @classmethod
     @lru_cache(maxsize=2)  # shared by the runs of a sweep
     def _read(cls, name: Name, root: Path, download: bool, split: EmnistSplit | None, _: object) -> Dataset:
-        from torchvision import datasets
+        source, data = cls(name, str(root), download, split), idx_set(name, split)
+        return source._read_by_torchvision() if data is None else source._read_idx(data)
 
-        source, dataset = cls(name, str(root), download, split), getattr(datasets, name)
-        layout = _dataset_files(name, split, dataset)
-        splits = [source._load_split(dataset, layout, split_arguments) for split_arguments in layout.split_arguments]
-        class_names = getattr(splits[0], "classes", [str(digit) for digit in range(10)])
-        names = [str(name).partition(" - ")[0] for name in class_names]  # "0 - zero" becomes "0"
+    def _read_idx(self, data: IdxSet) -> Dataset:
+        """Read the data set from IDX files.
+
+        Raises:
+            DataError: The files are missing, damaged or can't be downloaded.
+        """
+        layout = _idx_layout(self.name, self.split, data)
+        problem, missing = self._file_problems(layout)
+        if missing:
+            self._fetch(layout, missing)
+            problem, _ = self._file_problems(layout)
+        if problem:
+            raise self._unreadable(problem, "check its permissions" if CANT_BE_OPENED in problem else self.remedy)
+        train_x, train_y, test_x, test_y = (read_idx(self.root / file) for file in data.files)
+        train = Samples(self._images(train_x), self._labels(train_y))
+        test = Samples(self._images(test_x), self._labels(test_y))
+        return Dataset(train, test, data.classes, SampleSpec(tuple(train.store.shape[1:])))
+
+    def _read_by_torchvision(self) -> Dataset:
+        layout = _torchvision_layout(self.name)
+        splits = [self._load_split(layout, split_arguments) for split_arguments in layout.split_arguments]
         train, test = (
-            Samples(source._images(split_arguments.data), source._labels(split_arguments)) for split_arguments in splits
+            Samples(self._images(part.data), self._labels(part.labels if self.name == "SVHN" else part.targets))
+            for part in splits
         )
-        classes = tuple(names[1:] if split == "letters" else names)  # class 0 is "N/A"
+        classes = tuple(getattr(splits[0], "classes", _TEN_DIGITS))
         return Dataset(train, test, classes, SampleSpec(tuple(train.store.shape[1:])))
 
     def _images(self, data: object) -> Tensor:
@@ -145,16 +158,19 @@ class Torchvision:
             x = (x.mT if self.name == "EMNIST" else x).unsqueeze(1)
         return (x if x.shape[1] in (1, 3) else x.permute(0, 3, 1, 2)).contiguous()
 
-    def _labels(self, part: Any) -> Tensor:
-        y = torch.as_tensor(part.labels if self.name == "SVHN" else part.targets).long()
+    def _labels(self, labels: object) -> Tensor:
+        y = torch.as_tensor(labels).long()
         return y - 1 if self.split == "letters" else y
 
-    def _load_split(self, dataset: Any, layout: _DatasetFiles, arguments: Mapping[str, Any]) -> Any:
+    def _load_split(self, layout: _DatasetFiles, arguments: Mapping[str, Any]) -> Any:
         """torchvision's training or test split, downloaded if it is missing.
 
         Raises:
             DataError: The files are missing, damaged or can't be downloaded.
         """
+        from torchvision import datasets
+
+        dataset = getattr(datasets, self.name)
         try:
             return dataset(self.root, **arguments, download=False)
         except Exception as error:  # torchvision's readers don't validate the bytes and raise anything
@@ -162,21 +178,30 @@ class Torchvision:
             # torchvision's message contains `not found` only if the data set is missing.
             if not missing or not ("not found" in str(error) or isinstance(error, FileNotFoundError)):
                 remedy = "check its permissions" if isinstance(error, PermissionError) else self.remedy
-                raise DataError(
-                    f"{self.location} can't be read there ({problem or error_summary(error)}); {remedy}"
-                ) from error
+                raise self._unreadable(problem or error_summary(error), remedy) from error
+        self._fetch(layout, missing)
+        return dataset(self.root, **arguments, download=False)
+
+    def _unreadable(self, problem: str, remedy: str) -> DataError:
+        return DataError(f"{self.location} can't be read there ({problem}); {remedy}")
+
+    def _fetch(self, layout: _DatasetFiles, missing: str) -> None:
+        """Download the data set, of which files are missing.
+
+        Raises:
+            DataError: `download` is not set, or the download failed.
+        """
         if not self.download:
             raise DataError(
                 f"{self.location} {missing}; set data_root or GR_DATA_ROOT to a folder that holds it, or download=true"
             )
         try:
-            self._download(dataset, layout)
+            self._download(layout)
         except Exception as error:
             raise DataError(
                 f"{self.location} {missing} and could not be downloaded ({error_summary(error)}); "
                 "set data_root or GR_DATA_ROOT to a folder that holds it"
             ) from error
-        return dataset(self.root, **arguments, download=False)
 
     def _file_problems(self, layout: _DatasetFiles) -> tuple[str, str]:
         """What is wrong with the present files, and which file is missing; both empty if nothing is."""
@@ -187,8 +212,11 @@ class Torchvision:
         missing_note = "" if not missing else f"lacks {missing[0]}" if present else "is not there"
         return next((f"{name} {problem}" for name, problem in problems if problem), ""), missing_note
 
-    def _download(self, dataset: Any, layout: _DatasetFiles) -> None:
+    def _download(self, layout: _DatasetFiles) -> None:
         """Download into a temporary folder, then move the files into place, so that failures leave nothing behind."""
+        from torchvision import datasets
+
+        dataset = getattr(datasets, self.name)
         self.root.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{self.name}.", dir=self.root) as folder, _connection_timeout():
             temporary = Path(folder)
