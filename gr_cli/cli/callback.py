@@ -26,7 +26,8 @@ from gr_cli.cli.launchers.selection import (
 from gr_cli.cli.sweep import begin_sweep, current_sweep
 from gr_cli.config.groups import OUTPUTS
 from gr_cli.errors import CompositionError, ConfigError, Stop
-from gr_cli.system.messages import announce_torch_import, print_status
+from gr_cli.system.messages import print_status
+from gr_cli.system.process import import_torch
 from gr_cli.system.signals import lifeline
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class ValidateJobs(Callback):
     """Validates the jobs of a sweep before the first one; only the basic sweeper knows them beforehand."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        announce_torch_import()
+        import_torch()
         # Hydra turns exceptions of a callback into warnings, except `Stop`, which is not an Exception.
         try:
             check_launcher(config)

@@ -30,8 +30,9 @@ from gr_cli.errors import (
     as_failure,
     one_line,
 )
-from gr_cli.system.messages import announce_torch_import, print_failure
+from gr_cli.system.messages import print_failure
 from gr_cli.system.output import incomplete_output_message, make_output_robust
+from gr_cli.system.process import exit_process, import_torch
 from gr_cli.system.signals import exit_if_worker, join_lifeline, signals_as_keyboard_interrupts
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def entry() -> None:
     if (why := incomplete_output_message()) is not None:
         print(f"gr-run: {why}", file=sys.stderr)
         code = code or int(any(word.partition("=")[0] in _DISPLAY_FLAGS for word in sys.argv[1:]))
-    sys.exit(code)
+    exit_process(code)
 
 
 # Arguments of commands that only print.
@@ -137,7 +138,7 @@ def _in_start_directory(command: Callable[[Path, Sequence[str]], int], path: Pat
     status = RunFolder(path).status()
     start = Path(str((status or {}).get("directory", ".")))
     if status is not None:
-        announce_torch_import()
+        import_torch()
     if not (os.path.isdir(start) and os.access(start, os.X_OK)) or start.samefile("."):
         return command(path, trust)
     path = path.absolute()
@@ -296,9 +297,8 @@ def _job(config: DictConfig) -> float | None:
         join_lifeline()
     score: float | None = float("nan")
     folder: Path | None = None
-    if in_process:
-        announce_torch_import()
     try:
+        import_torch(announce=in_process)
         settings = settings_from_config(config, hydra)
         if not single:
             from gr_cli.runner.run import run_folder

@@ -20,12 +20,6 @@ def print_status(message: str) -> None:
     print(f"gr-run: {one_line(message)}", file=sys.stderr, flush=True)
 
 
-def announce_torch_import() -> None:
-    """Print a line before torch is imported for the first time, which takes seconds."""
-    if "torch" not in sys.modules:
-        print_status("loading torch …")
-
-
 def print_failure(folder: Path | None, error: GrError) -> None:
     """Print the error of a run, after its folder if there is one and the error does not name it."""
     prefix = "" if folder is None or str(folder) in str(error) else f"{folder}: "

@@ -1,0 +1,70 @@
+"""Start and end of the process: importing torch, and exiting without its slow teardown."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import io
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from gr_cli.system.messages import print_status
+
+
+@contextmanager
+def paused_garbage_collection() -> Iterator[None]:
+    """No garbage collection inside the block, which makes many lasting objects; later collections skip these."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
+
+
+def import_torch(announce: bool = True) -> None:
+    """Import torch, unless it is; print a line before, since that takes seconds."""
+    if "torch" in sys.modules:
+        return
+    if announce:
+        print_status("loading torch …")
+    with paused_garbage_collection():
+        import torch  # noqa: F401
+
+
+def exit_process(code: int) -> NoReturn:
+    """End the process as `sys.exit` does; if torch is loaded, without tearing it down, which takes half a second.
+
+    Threads are waited for, exit handlers are called and open files are flushed as usual.
+    """
+    if "torch" not in sys.modules or _is_observed():
+        sys.exit(code)
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        _flush_open_files()
+    finally:
+        os._exit(code)
+
+
+def _is_observed() -> bool:
+    """Whether a profiler, debugger or coverage tool is active, which may report when the interpreter ends."""
+    if sys.version_info >= (3, 12) and any(sys.monitoring.get_tool(number) for number in range(6)):
+        return True
+    return sys.getprofile() is not None or sys.gettrace() is not None
+
+
+def _flush_open_files() -> None:
+    """Flush all open files, the standard streams last: what they print may be about the others."""
+    files = [file for file in gc.get_objects() if isinstance(file, (io.TextIOWrapper, io.BufferedWriter))]
+    for file in [*files, sys.stdout, sys.stderr]:
+        try:
+            file.flush()
+        except (OSError, ValueError):  # ValueError: closed
+            continue
