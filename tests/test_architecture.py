@@ -41,7 +41,7 @@ CONFINED = {
     "rich": ("terminal/",),
     "matplotlib": ("results/matplotlib_setup.py",),
     "jinja2": ("report/page.py",),
-    "PIL": ("benchmarks/sources/image_", "evaluation/audit_images.py", "report/page.py"),
+    "PIL": ("benchmarks/sources/image_", "evaluation/audit_images.py", "report/page.py", "results/canvas.py"),
     "fcntl": ("system/locks.py", "system/signals.py"),
     "filelock": ("system/locks.py",),
     "pydantic": ("config/arguments.py",),

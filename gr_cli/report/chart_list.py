@@ -15,6 +15,7 @@ from gr_cli.report.groups import format_seeds
 from gr_cli.report.tables import ReportRow, ReportTable, TextTable, format_number
 from gr_cli.results import charts
 from gr_cli.results.accuracy import ACCURACY
+from gr_cli.results.chart_style import TASKS_LEARNED
 from gr_cli.results.charts import Curve
 from gr_cli.results.statistics import Summary
 from gr_cli.results.tables import FRACTION, Column, TableFormat, display_factor, name_with_unit
@@ -94,7 +95,7 @@ def group_charts(row_number: int, row: ReportRow) -> list[Chart]:
     if curves := series.accuracy_curves(row.group):
         caption = f"Test accuracy (%) of each task over training; {bands}"
         draw = partial(charts.accuracy_chart, curves)
-        result.append(_line_chart("curves", f"{name}_curves", draw, caption, curves, charts.TASKS_LEARNED, FRACTION))
+        result.append(_line_chart("curves", f"{name}_curves", draw, caption, curves, TASKS_LEARNED, FRACTION))
     if curves := series.loss_curves(row.group):
         caption, draw = f"Losses by iteration over all tasks; {bands}", partial(charts.loss_chart, curves)
         result.append(_line_chart("losses", f"{name}_losses", draw, caption, curves, "iteration", ""))
@@ -137,7 +138,7 @@ def _panel_table(panels: Mapping[Column, Sequence[Curve]]) -> TextTable:
         for column, curves in panels.items()
         for cells in _curve_rows(curves, column.unit)
     ]
-    return TextTable(["measure", "curve", charts.TASKS_LEARNED, *STATISTICS], rows, 2)
+    return TextTable(["measure", "curve", TASKS_LEARNED, *STATISTICS], rows, 2)
 
 
 def seeds_caption(row: ReportRow, name: str, bands: bool = True) -> str:

@@ -30,7 +30,7 @@ from gr_cli.report.chart_list import (
 )
 from gr_cli.report.groups import Grouping, format_seeds, last_heartbeat
 from gr_cli.report.tables import ReportRow, ReportTable, footnotes, format_mean, format_number, text_table
-from gr_cli.results import charts
+from gr_cli.results import chart_style, charts
 from gr_cli.results.discovery import DiscoveredRun
 from gr_cli.results.statistics import Summary
 from gr_cli.results.tables import FRACTION, TableFormat, name_with_unit
@@ -110,7 +110,7 @@ def _matrix_context(row: ReportRow, name: str) -> dict[str, Any] | None:
     trainings, tasks = sorted({i for i, _ in cells}), sorted({j for _, j in cells})
     caption = "Test accuracy (%) on each task (columns) after each task (rows); mean ± standard error"
     caption = f"{caption} over {format_seeds(row.group.seeds_with('accuracy_matrix.csv'))}"
-    is_drawn = len(tasks) > charts.MAX_SHOWN_SEPARATELY
+    is_drawn = len(tasks) > chart_style.MAX_SHOWN_SEPARATELY
     return {
         "css_class": "matrix",
         "name": name,
@@ -135,7 +135,12 @@ def _matrix_cell(summary: Summary | None) -> dict[str, str] | None:
 
 def _coloured_cell(text: str, share: float, error: str = "") -> dict[str, str]:
     """A cell of a matrix with the heat-map colours of a share in [0, 1]."""
-    return {"mean": text, "error": error, "back": charts.heat_colour(share), "front": charts.text_colour_on(share)}
+    return {
+        "mean": text,
+        "error": error,
+        "back": chart_style.heat_colour(share),
+        "front": chart_style.text_colour_on(share),
+    }
 
 
 def _sample_pictures(runs: Sequence[DiscoveredRun]) -> tuple[int, dict[int, str]]:
@@ -248,7 +253,7 @@ def _count_matrices(table_format: TableFormat, heading: str, table: ReportTable)
     for number, row in enumerate(table.rows, 1):
         counts = series.mean_counts(row.group, table_format)
         names = [sorted({key[axis] for key in counts}, key=lambda text: (len(text), text)) for axis in (0, 1)]
-        if counts and max(map(len, names)) <= charts.MAX_SHOWN_SEPARATELY:
+        if counts and max(map(len, names)) <= chart_style.MAX_SHOWN_SEPARATELY:
             caption = f"{number} · {row.label}: {table_format.value_columns[0].meaning}, after the last task"
             matrices.append(
                 {

@@ -1,4 +1,4 @@
-"""Charts of runs and of groups of runs as matplotlib figures: for run folders, report pages (SVG) and papers."""
+"""Charts of groups of runs as matplotlib figures: for report pages (SVG) and papers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from gr_cli.errors import one_line
+from gr_cli.results.chart_style import (
+    COLOURS,
+    MARKERS,
+    MAX_SHOWN_SEPARATELY,
+    PERCENT_LIMITS,
+    TASKS_LEARNED,
+    heat_colour,
+    text_colour_on,
+)
 from gr_cli.results.matplotlib_setup import (
     Axes,
     MaxNLocator,
@@ -29,18 +37,12 @@ from gr_cli.results.statistics import Summary
 from gr_cli.results.tables import FRACTION, Column, display_factor, name_with_unit
 from gr_cli.system.files import write_atomically
 
-# Distinguishable with colour-vision deficiency (Okabe & Ito 2008); yellow and black are missing, which are invisible on
-# a white or black page.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS, _DASHES = "osD^vP", ("-", "--", ":", "-.")
+_DASHES = ("-", "--", ":", "-.")
 _COLOUR_MAP = matplotlib.colormaps["viridis"]
 _INK = "#010203"  # stands for the text colour of the page, which replaces it in the SVG
-_PERCENT_LIMITS = (-3, 103)  # of an axis
 PAPER_COLUMN_INCHES = 3.35  # width of a column in a paper with two columns
-MAX_SHOWN_SEPARATELY = 20  # with more tasks, a chart doesn't label each of them
 
 ALL_TASKS_LINE = "all so far"  # name of the curve of all tasks together
-TASKS_LEARNED = "tasks learned"  # label of an x axis
 MatrixCells = dict[tuple[int, int], Summary]  # accuracy by (after task, task), both from 0
 
 
@@ -77,25 +79,22 @@ def _style(page: bool) -> Iterator[None]:
         yield
 
 
-def _figure_with_axes(
-    height: float, page: bool, left: float = 0.62, below: float = 0.5, heading: str = ""
-) -> tuple[Figure, Axes]:
+def _figure_with_axes(height: float, page: bool, left: float = 0.62, below: float = 0.5) -> tuple[Figure, Axes]:
     """A figure as wide as a column with axes of a given height; all lengths in inches."""
     width = 4.6 if page else PAPER_COLUMN_INCHES
-    left, below, above, right = left * width / 4.6, below, 0.3 if heading else 0.12, 0.12
-    total_height = height + below + above
+    left, margin = left * width / 4.6, 0.12
+    total_height = height + below + margin
     figure = Figure(figsize=(width, total_height))
-    axes = figure.add_axes((left / width, below / total_height, (width - left - right) / width, height / total_height))
-    axes.set_title(one_line(heading), fontsize=7)
+    axes = figure.add_axes((left / width, below / total_height, (width - left - margin) / width, height / total_height))
     return figure, axes
 
 
 def _line_style(i: int) -> dict[str, Any]:
     """Colour, marker and dashes of the i-th curve; distinguishable without colours."""
     return {
-        "color": _COLOURS[i % len(_COLOURS)],
-        "marker": _MARKERS[i % len(_MARKERS)],
-        "linestyle": _DASHES[i // len(_COLOURS) % len(_DASHES)],
+        "color": COLOURS[i % len(COLOURS)],
+        "marker": MARKERS[i % len(MARKERS)],
+        "linestyle": _DASHES[i // len(COLOURS) % len(_DASHES)],
     }
 
 
@@ -107,7 +106,6 @@ def line_chart(
     scale: float = 100.0,
     interval: bool = False,
     last_bold: bool = False,
-    heading: str = "",
 ) -> Figure:
     """Means along x, with bands.
 
@@ -119,18 +117,15 @@ def line_chart(
         scale: Factor for values; with 100 the y axis spans 0 to 100 %.
         interval: Bands are 95 % confidence intervals, or else standard errors.
         last_bold: Whether the last curve is the mean of the others, and drawn in the text colour.
-        heading: Title of the figure.
     """
     with _style(page):
         names = [curve.name for curve in _in_legend(drawn, last_bold)]
         columns = _legend_columns(names, page)
         rows = -(-len(names) // columns)
-        figure, axes = _figure_with_axes(
-            2.5 if page else 1.7, page, below=0.5 + (0.2 if page else 0.14) * rows, heading=heading
-        )
+        figure, axes = _figure_with_axes(2.5 if page else 1.7, page, below=0.5 + (0.2 if page else 0.14) * rows)
         _draw_curves(axes, drawn, page, scale, interval, last_bold)
         if scale == 100:
-            axes.set_ylim(*_PERCENT_LIMITS)
+            axes.set_ylim(*PERCENT_LIMITS)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         _add_legend(axes, figure, columns)
@@ -181,9 +176,9 @@ def _add_legend(axes: Axes, figure: Figure, columns: int) -> None:
 
 
 @isolated_matplotlib()
-def accuracy_chart(drawn: Sequence[Curve], page: bool, heading: str = "") -> Figure:
+def accuracy_chart(drawn: Sequence[Curve], page: bool) -> Figure:
     """Test accuracy on each task over training; the last curve is the mean."""
-    figure = line_chart(drawn, TASKS_LEARNED, "test accuracy (%)", page, last_bold=True, heading=heading)
+    figure = line_chart(drawn, TASKS_LEARNED, "test accuracy (%)", page, last_bold=True)
     figure.axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
@@ -223,7 +218,7 @@ def measure_panels(drawn: Mapping[Column, Sequence[Curve]], axis_limits: Mapping
             axes = figure.add_axes((*corner, 0.38, height / total_height))
             _draw_curves(axes, curves, page, display_factor(measure.unit), interval=False, last_bold=last_bold)
             top = 1.05 * display_factor(measure.unit) * axis_limits[measure] or 1.0
-            axes.set_ylim(*(_PERCENT_LIMITS if measure.unit == FRACTION and top <= 110 else (-0.03 * top, top)))
+            axes.set_ylim(*(PERCENT_LIMITS if measure.unit == FRACTION and top <= 110 else (-0.03 * top, top)))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_title(name_with_unit(measure.name, measure.unit), loc="left", fontsize="medium")
             if i >= len(drawn) - 2:
@@ -271,29 +266,24 @@ def comparison_chart(named: Sequence[tuple[str, Summary]], x: str, scale: float,
             error = (
                 scale * summary.half_width if summary.half_width is not None and isfinite(summary.half_width) else None
             )
-            axes.errorbar(scale * summary.mean, i, xerr=error, fmt="o", color=_COLOURS[0], capsize=3, elinewidth=1.3)
+            axes.errorbar(scale * summary.mean, i, xerr=error, fmt="o", color=COLOURS[0], capsize=3, elinewidth=1.3)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel(x)
     return figure
 
 
-def heat_map(cells: MatrixCells, page: bool, names: Sequence[str] = (), heading: str = "") -> Figure:
+def heat_map(cells: MatrixCells, page: bool) -> Figure:
     """The accuracy matrix: a row per training, a column per task. Tasks are numbered from 0.
 
     Args:
         cells: Accuracy by (after task, task).
-        page: For a page or a picture, or else for a paper.
-        names: Names of all tasks, in place of numbers.
-        heading: Title of the figure.
+        page: For a page, or else for a paper.
     """
     trainings, tasks = sorted({i for i, _ in cells}), sorted({j for _, j in cells})
     values = np.array([[100 * cells[i, j].mean if (i, j) in cells else np.nan for j in tasks] for i in trainings])
     with _style(page):
-        longest = max(map(len, names), default=0)
-        rotation: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if longest > 5 else {}
-        height = min(0.28 * len(trainings) + 0.1, 3.9 if page else 2.8)
-        figure, axes = _figure_with_axes(height, page, below=0.5 + (0.06 * longest if rotation else 0), heading=heading)
+        figure, axes = _figure_with_axes(min(0.28 * len(trainings) + 0.1, 3.9 if page else 2.8), page)
         axes.grid(False)
         image = axes.imshow(values, vmin=0, vmax=100, cmap=_COLOUR_MAP, aspect="auto")
         numbers_fit, digits = max(values.shape) <= (MAX_SHOWN_SEPARATELY if page else 12), 1 if len(tasks) <= 12 else 0
@@ -304,23 +294,11 @@ def heat_map(cells: MatrixCells, page: bool, names: Sequence[str] = (), heading:
                 colour = text_colour_on(value / 100)
                 axes.text(j, i, f"{value:.{digits}f}", ha="center", va="center", color=colour, fontsize=6.5)
         x_step, y_step = (-(-len(ticks) // MAX_SHOWN_SEPARATELY) for ticks in (tasks, trainings))
-        task_labels = [names[task] if names else str(task) for task in tasks]
-        training_labels = list(map(str, trainings))
-        axes.set_xticks(range(0, len(tasks), x_step), task_labels[::x_step], **rotation)
-        axes.set_yticks(range(0, len(trainings), y_step), training_labels[::y_step])
+        axes.set_xticks(range(0, len(tasks), x_step), list(map(str, tasks))[::x_step])
+        axes.set_yticks(range(0, len(trainings), y_step), list(map(str, trainings))[::y_step])
         axes.set_xlabel("accuracy (%) on task")
         axes.set_ylabel("after task")
     return figure
-
-
-def heat_colour(share: float) -> str:
-    """Colour of a share in [0, 1] as `#rrggbb`, from a colour map of uniform lightness steps."""
-    return matplotlib.colors.to_hex(_COLOUR_MAP(min(max(share, 0.0), 1.0)))
-
-
-def text_colour_on(share: float) -> str:
-    """Colour of text on `heat_colour(share)`: the one of higher contrast."""
-    return "black" if share > 0.45 else "white"
 
 
 # --- output
@@ -338,7 +316,7 @@ def svg_element(figure: Figure, name: str) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
-    for i, colour in enumerate(_COLOURS):
+    for i, colour in enumerate(COLOURS):
         svg = svg.replace(colour.lower(), f"var(--c{i}, {colour})")  # the page defines brighter ones for dark mode
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", svg, count=1)
