@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
 
 from gr_cli.cli.compose import compose_settings
 from gr_cli.cli.launchers.program_width import experiments_on_same_data
@@ -146,6 +146,13 @@ class StepBenchmark:
             seconds = sum(n * _seconds_alone(product, self.device) for product, n in products.counts.items())
         flops = sum(n * _flops(product, self.device) for product, n in products.counts.items())
         return seconds / self.steps, flops / self.steps
+
+
+if hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # products by oneDNN, see gr_cli/nn/products.py
+
+    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
+    def _flops_of_onednn_product(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+        return 2 * int(x[0]) * int(x[1]) * int(weight[0])
 
 
 # An operator with its positional and its named arguments as values; tensors as `TensorLayout`.

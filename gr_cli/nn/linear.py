@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gr_cli.nn.products import onednn_is_faster, product
+
 
 class Linear(nn.Linear):
     """A fully connected layer whose parameters, as its input, may have a leading replica axis.
@@ -29,13 +31,23 @@ class Linear(nn.Linear):
             if _squares_per_sample.get():
                 squares: Tensor = _SquaredLinear.apply(x, self.weight, self.bias)
                 return squares
-            return F.linear(x, self.weight, self.bias)
-        out: Tensor = _StackedLinear.apply(x, self.weight, self.bias)
+            if not self._is_faster_as_function(x):
+                return F.linear(x, self.weight, self.bias)
+        out: Tensor = _Linear.apply(x, self.weight, self.bias)
         return out
 
+    def _is_faster_as_function(self, x: Tensor) -> bool:
+        """Whether the products of `_Linear` are faster than those of torch, which a compiler can trace."""
+        return (
+            not torch.compiler.is_compiling()
+            and x.dim() == 2
+            and onednn_is_faster(x, self.out_features)
+            and not torch.is_autocast_enabled(x.device.type)
+        )
 
-class _StackedLinear(torch.autograd.Function):
-    """(R, B, I), (R, O, I), (R, O) -> (R, B, O); gradients have the weights' memory layout."""
+
+class _Linear(torch.autograd.Function):
+    """(R, B, I), (R, O, I), (R, O) -> (R, B, O), or all without R; gradients have the weights' memory layout."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -46,28 +58,35 @@ class _StackedLinear(torch.autograd.Function):
         return linear_output(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        x_gradient = input_gradient(gradient, weight) if ctx.needs_input_grad[0] else None
-        return x_gradient, weight_gradient(gradient, x), gradient.sum(1)
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        return (
+            input_gradient(gradient, weight) if needs_x else None,
+            weight_gradient(gradient, x) if needs_weight else None,
+            gradient.sum(-2) if needs_bias else None,
+        )
 
 
 def linear_output(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x W^T + b: (R, B, I), (R, O, I), (R, O) -> (R, B, O)."""
-    return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+    """x W^T + b: (R, B, I), (R, O, I), (R, O) -> (R, B, O), or all without R."""
+    return product(x, weight.mT, bias)
 
 
 def input_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
-    """Gradient of a loss with respect to x, from that with respect to x W^T + b: (R, B, O), (R, O, I) -> (R, B, I)."""
-    return torch.bmm(gradient, weight)
+    """Gradient of a loss with respect to x, from that with respect to x W^T + b.
+
+    (R, B, O), (R, O, I) -> (R, B, I), or all without R.
+    """
+    return product(gradient, weight)
 
 
 def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
-    """Gradient of a loss with respect to W, from that with respect to x W^T + b: (R, B, O), (R, B, I) -> (R, O, I).
+    """Gradient of a loss with respect to W, from that with respect to x W^T + b.
 
-    The result has the memory layout of the weights.
+    (R, B, O), (R, B, I) -> (R, O, I), or all without R. The result has the memory layout of the weights.
     """
-    return torch.bmm(gradient.transpose(1, 2), x)
+    return product(gradient.mT, x)
 
 
 class _SquaredLinear(torch.autograd.Function):
