@@ -172,13 +172,19 @@ class RunFolder:
         """Replace config.yaml."""
         self._write(CONFIG_FILE, text)
 
-    def write_tables(self, record: Record, metrics: Mapping[str, float | None]) -> None:
-        """Replace all CSV files by those of `record` and `metrics`, and tables.json."""
-        for name, text in _table_texts(record, metrics).items():
-            self._write(name, text)
+    def write_tables(self, record: Record, metrics: Mapping[str, float | None], durable: bool = True) -> None:
+        """Replace all CSV files by those of `record` and `metrics`, and tables.json.
 
-    def _write(self, name: str, text: str) -> None:
-        write_text(self.path / name, text)
+        Args:
+            record: Results so far.
+            metrics: Metrics of the whole run.
+            durable: Wait for the disk; not needed while a later checkpoint or the end of the run rewrites them.
+        """
+        for name, text in _table_texts(record, metrics).items():
+            self._write(name, text, durable)
+
+    def _write(self, name: str, text: str, durable: bool = True) -> None:
+        write_text(self.path / name, text, durable)
         self._checksums[name] = checksum(text.encode())
 
     def check_status_checksum(self, status: Mapping[str, Any]) -> None:

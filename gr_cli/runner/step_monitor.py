@@ -103,7 +103,8 @@ def save_checkpoints(group: RunGroup, resume_point: ResumePoint, pending_losses:
 
     def write(i: int, run: Run) -> None:
         state = checkpoints.checkpoint_state(run.experiment, group.learner, i, resume_point, losses)
-        run.folder.write_tables(run.experiment.record, run.experiment.metrics)
+        # After a power failure the resumed run rewrites them from its checkpoint.
+        run.folder.write_tables(run.experiment.record, run.experiment.metrics, durable=False)
         run.folder.write_checkpoint(state)
         run.status.heartbeat()
 

@@ -15,8 +15,13 @@ from typing import IO, Any
 from gr_cli.errors import FolderError, WriteError
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object], durable: bool = True) -> None:
     """Call `write` with a temporary file, flush it to the disk and rename it to `path`.
+
+    Args:
+        path: The file.
+        write: Writes its content.
+        durable: Wait for the disk, so that the file is whole even after a power failure.
 
     Raises:
         WriteError: The disk is full, the folder is read-only, ...; the previous file is unchanged.
@@ -28,7 +33,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         with temporary.open("x+b") as file:  # `x`: never follow a symbolic link of that name
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         cause = _underlying_os_error(error)
@@ -97,9 +103,9 @@ def make_folder(path: Path) -> None:
         raise folder_error(path, error) from error
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, durable: bool = True) -> None:
     """Write `text` atomically as UTF-8; undecodable bytes of file names are written as escapes."""
-    write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))
+    write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")), durable)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -85,6 +85,17 @@ def test_what_a_run_leaves(run):
     assert all((folder / "figures" / name).read_bytes()[:4] == b"\x89PNG" for name in pictures)
 
 
+@pytest.mark.usefixtures("pictures")
+def test_every_file_of_a_finished_run_reached_the_disk(run, monkeypatch):
+    """Tables are flushed at the end: before, checkpoints hold their content."""
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda number: flushed.append(os.fstat(number).st_ino))
+    folder = run("a")
+    files = {path.stat().st_ino: path.name for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert {files[number] for number in flushed if number in files} == set(files.values())
+    assert len(flushed) < 3 * len(files)  # 5 tasks, and nearly all files are written after each
+
+
 def test_same_seed_same_bytes_and_another_seed_others(run):
     first, second, other = run("a", "seed=0"), run("b", "seed=0"), run("c", "seed=1")
     assert csvs(first) == csvs(second)

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CANT_BE_OPENED = "can't be opened"
-
 _DIGITS = tuple(string.digits)
 _ALPHANUMERICS = tuple(string.digits + string.ascii_uppercase + string.ascii_lowercase)
 # EMNIST's splits that merge a small letter with its capital where both look alike.
@@ -85,7 +83,7 @@ def idx_problem(path: Path) -> str:
         with path.open("rb") as file:
             header = file.read(4 + 4 * dimensions)
     except OSError as error:
-        return f"{CANT_BE_OPENED}: {error.strerror}"
+        return f"can't be opened: {error.strerror}"
     if size == 0:
         return "is empty"
     if header.startswith(b"\x1f\x8b"):

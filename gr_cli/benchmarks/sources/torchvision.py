@@ -22,7 +22,7 @@ from torch import Tensor
 
 from gr_cli.benchmarks.base import Samples
 from gr_cli.benchmarks.sources.base import Dataset
-from gr_cli.benchmarks.sources.idx import CANT_BE_OPENED, IdxSet, idx_problem, idx_set, read_idx
+from gr_cli.benchmarks.sources.idx import IdxSet, idx_problem, idx_set, read_idx
 from gr_cli.benchmarks.sources.load import error_summary
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.nn.sample_spec import SampleSpec
@@ -135,7 +135,7 @@ class Torchvision:
             self._fetch(layout, missing)
             problem, _ = self._file_problems(layout)
         if problem:
-            raise self._unreadable(problem, "check its permissions" if CANT_BE_OPENED in problem else self.remedy)
+            raise self._unreadable(problem, "check its permissions" if "can't be opened" in problem else self.remedy)
         train_x, train_y, test_x, test_y = (read_idx(self.root / file) for file in data.files)
         train = Samples(self._images(train_x), self._labels(train_y))
         test = Samples(self._images(test_x), self._labels(test_y))
