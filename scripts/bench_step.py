@@ -148,9 +148,12 @@ class StepBenchmark:
         return seconds / self.steps, flops / self.steps
 
 
-if hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # products by oneDNN, see gr_cli/nn/products.py
+_onednn_product = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+if (
+    _onednn_product is not None and _onednn_product not in flop_registry
+):  # products by oneDNN, see gr_cli/nn/products.py
 
-    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
+    @register_flop_formula(_onednn_product)
     def _flops_of_onednn_product(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
         return 2 * int(x[0]) * int(x[1]) * int(weight[0])
 
