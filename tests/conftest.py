@@ -2,10 +2,8 @@ import copy
 import gc
 import json
 import os
-import re
 import shutil
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -14,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.hydra import Hydra
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, flag_override
@@ -49,7 +46,7 @@ def _fast() -> Iterator[None]:
     """Skip work that takes longer than a tiny run and that few tests need: pictures, fsync, repeated composition."""
     Plugins.instance()  # fills the registry, with classes that are not those one may import
     source_class = SourcesRegistry.instance().resolve("pkg")
-    ask, read, files = Hydra.get_mode, source_class._read_config, {}
+    read, files = source_class._read_config, {}
     load: Callable[..., DictConfig] = ConfigLoaderImpl.load_configuration
     configs: dict[object, DictConfig] = {}
 
@@ -76,14 +73,8 @@ def _fast() -> Iterator[None]:
             found.hydra.runtime.cwd = os.getcwd()
         return found
 
-    def mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> object:
-        # Hydra composes all once more to see whether `hydra.mode` is set, which only these words can do.
-        asked = any((word.startswith("-") and word != "-m") or re.search("mode(?!l)", word) for word in sys.argv)
-        return ask(hydra, config_name, overrides) if asked else None
-
     gc.freeze()  # what is imported stays; it need not be looked through for garbage again and again
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Hydra, "get_mode", mode)
         patch.setattr(ConfigLoaderImpl, "load_configuration", composed_once)
         patch.setattr(source_class, "_read_config", once)
         patch.setattr(os, "fsync", lambda _: None)  # the power does not fail while tests run

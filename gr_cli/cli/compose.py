@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from gr_cli.config.groups import GROUPS
@@ -43,6 +45,23 @@ def settings_from_config(config: DictConfig, hydra: Any) -> Settings:
     settings = Settings.validated(plain, choices, overrides)
     check_tracker(settings.config)
     return settings
+
+
+@contextmanager
+def composed_once(argv: Sequence[str]) -> Iterator[None]:
+    """Keep Hydra from composing the configuration a first time to look up `hydra.mode`, unless `argv` may set it."""
+    from hydra._internal.hydra import Hydra
+
+    # A folder of configurations of one's own may set it, too.
+    if any((word.startswith("-") and word != "-m") or re.search("mode(?!l)|searchpath", word) for word in argv):
+        yield
+        return
+    look_up = Hydra.get_mode
+    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.get_mode = look_up  # type: ignore[method-assign]
 
 
 def plain_overrides(overrides: Any) -> list[str]:

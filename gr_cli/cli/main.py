@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gr_cli._version import __version__
-from gr_cli.cli.compose import plain_overrides, settings_from_config
+from gr_cli.cli.compose import composed_once, plain_overrides, settings_from_config
 from gr_cli.cli.sweep import begin_sweep, current_sweep, sweep_hash
 from gr_cli.config.groups import OUTPUTS
 from gr_cli.errors import (
@@ -222,7 +222,7 @@ def _compose_and_run(argv: list[str]) -> int:
     try:
         validate_overrides(argv)
         sys.argv = ["gr-run", *expand_sweeper_params(argv)]
-        with _cfg_output(argv):
+        with _cfg_output(argv), composed_once(argv):
             hydra.main(version_base="1.3", config_path="pkg://gr_cli.conf", config_name="config")(_job)()
     except GrError:
         raise

@@ -7,17 +7,19 @@ import inspect
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
-from typing import Any, ParamSpec, TypeVar, get_args, get_type_hints
-
-from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args, get_type_hints
 
 from gr_cli.config.annotations import allowed_values
+from gr_cli.config.plain_values import is_plainly_allowed
 from gr_cli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic import ConfigDict, TypeAdapter
 
 P = ParamSpec("P")
 T = TypeVar("T")
 _MAX_INT = 2**63 - 1  # the range of torch's integers
-_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+_STRICT: ConfigDict = {"strict": True, "allow_inf_nan": False}
 
 
 def _checkable_types(types_: Sequence[type]) -> tuple[type, ...]:
@@ -47,6 +49,10 @@ def check_value(
         isinstance(n, int) and not -_MAX_INT <= n <= _MAX_INT for n in (value if isinstance(value, list) else [value])
     ):
         raise ConfigError(field, shown, "is beyond all numbers that this program can count with (2^63)")
+    if is_plainly_allowed(value, annotation):
+        return
+    from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
     try:
         TypeAdapter(annotation, config=_STRICT).validate_python(value)
     except PydanticSchemaGenerationError as error:
@@ -64,11 +70,15 @@ def check_value(
 
 @functools.cache
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
     return TypeAdapter(annotation, config=None if is_dataclass(annotation) else _STRICT)
 
 
 def matches(value: Any, annotation: Any) -> bool:
     """Whether a value read from a file is allowed by an annotation, without converting it."""
+    from pydantic import ValidationError
+
     try:
         _adapter(annotation).validate_python(value)
     except ValidationError:
@@ -82,6 +92,8 @@ def dataclass_from_dict(dataclass_type: Callable[..., T], value: Any) -> T:
     Raises:
         ValueError: A field is missing, unknown or of another type.
     """
+    from pydantic import ValidationError
+
     try:
         instance: T = _adapter(dataclass_type).validate_python(value)
     except ValidationError as error:
