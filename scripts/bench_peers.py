@@ -6,11 +6,11 @@
     python scripts/bench_peers.py --method ewc --turns 5
 
 Split MNIST, class-incremental (the embedded digits where MNIST is not in GR_DATA_ROOT), with the same networks, batch
-size, optimizer and iterations (`peer_trainers.py`). Both have the torch of this Python and the same number of threads,
-and flush denormal numbers to zero, which Avalanche by itself does not. Tasks are trained alternately, each program in
-one process. Avalanche is measured twice: without metrics and with samples as one tensor in memory, the same that this
-program has; and with its defaults, which are accuracy, loss and a progress bar for every batch, and images that
-torchvision turns into tensors (as its own SplitMNIST, without the normalization).
+size, optimizer and iterations (`peer_trainers.py`). Both have the torch of this Python and the same number of threads.
+Tasks are trained alternately, each program in one process. Avalanche is measured twice: in the conditions of this
+program, which are no metrics, samples as one tensor in memory, and denormal numbers flushed to zero; and with its
+defaults, which are accuracy, loss and a progress bar for every batch, images that torchvision turns into tensors (as in
+its own SplitMNIST, without the normalization), and denormal numbers, which slow down long training.
 
 Timed is the training loop from the end of one iteration to the end of the next: taking a batch, replay, forward and
 backward pass, optimizer step; for generative replay those of the solver and of the generator. Not timed: loading the
@@ -104,15 +104,15 @@ def run_turn(trainers: list[Trainer], method: str, seed: int) -> list[tuple[floa
     return [(median(values), trainer.ask("accuracy")) for trainer, values in zip(trainers, seconds, strict=True)]
 
 
-def compare(trainers: list[Trainer], methods: list[str], turns: int) -> None:
+def compare(trainers: list[Trainer], methods: list[str], turns: int, label: str) -> None:
     """Print a line of the table for each method."""
-    columns = ["method", *(f"{trainer.program} (ms)" for trainer in trainers)]
+    columns = ["method", "n", *(f"{trainer.program} (ms)" for trainer in trainers)]
     columns += [f"{trainer.program} / gr" for trainer in trainers[1:]] + ["accuracy (%)"]
     print("| " + " | ".join(columns) + " |\n" + "| --- " * len(columns) + "|", flush=True)
     for method in methods:
         results = [run_turn(trainers, method, seed) for seed in range(turns)]
         times, accuracies = ([[turn[i][value] for turn in results] for i in range(len(trainers))] for value in (0, 1))
-        cells = [f"`{method}`", *(f"{median(values) * 1e3:.2f}" for values in times)]
+        cells = [f"{method} {label}", str(turns), *(f"{median(values) * 1e3:.2f}" for values in times)]
         for values in times[1:]:
             ratios = [theirs / ours for ours, theirs in zip(times[0], values, strict=True)]
             cells.append(f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
@@ -151,7 +151,8 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{REQUIREMENT}, torch {versions[0]}, {options['benchmark']}, hidden units {chosen.hidden},", end=" ")
         print(f"batch {chosen.batch_size}, {chosen.iterations} iterations of each task, {chosen.threads} thread(s)\n")
         trainers[0].ask("save", options["data"])
-        compare(trainers, chosen.method or list(METHODS), chosen.turns)
+        label = f"{'-'.join(map(str, chosen.hidden))} {chosen.batch_size}"
+        compare(trainers, chosen.method or list(METHODS), chosen.turns, label)
 
 
 def has_mnist() -> bool:

@@ -24,6 +24,7 @@ from measurements import (
     FEATURES,
     IMAGES,
     MEASUREMENTS,
+    PEERS,
     PRESETS,
     PUBLISHED,
     SPEED,
@@ -162,6 +163,24 @@ _ALL = (
             "mnist-100": "MNIST, 100 units, 8 short runs",
             "mnist-200": "MNIST, 200 units, 8 short runs",
             "mnist-400": "MNIST, 400 units, 8 short runs",
+        },
+    ),
+    Table(
+        "peers",
+        names(PEERS),
+        "method",
+        {
+            "gr (ms)": "gr (ms)",
+            "avalanche (ms)": "Avalanche (ms)",
+            "avalanche with its defaults (ms)": "Avalanche, defaults (ms)",
+            "avalanche / gr": "Avalanche / gr",
+            "avalanche with its defaults / gr": "Avalanche, defaults / gr",
+            "accuracy (%)": "accuracy of the three (%)",
+        },
+        labels={
+            f"{method} {sizes} {batch}": f"`{method}`, {sizes} units, batch {batch}"
+            for method in ("finetune", "ewc", "replay", "generative_replay")
+            for sizes, batch in (("400-400", 128), ("256-128", 32))
         },
     ),
 )

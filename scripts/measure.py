@@ -153,6 +153,20 @@ def rows_of_bench_sweep(output: str) -> dict[str, dict[str, Any]]:
     return rows
 
 
+def rows_of_printed_table(output: str) -> dict[str, dict[str, Any]]:
+    """First cell -> heading -> text, from a table in Markdown whose second column is n."""
+    header, _, *lines = ([cell.strip() for cell in line.strip("| ").split("|")] for line in _table_lines(output))
+    columns = header[2:]
+    return {
+        name: {column: {"n": int(n), "text": cell} for column, cell in zip(columns, cells, strict=True)}
+        for name, n, *cells in lines
+    }
+
+
+def _table_lines(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith("|")]
+
+
 def stamp_of_machine(date: str) -> dict[str, Any]:
     """Version and machine of a measurement that leaves no runs."""
     from importlib.metadata import version
@@ -230,8 +244,8 @@ def measure(measurement: Measurement, folder: Path, date: str) -> tuple[dict[str
     if measurement.page:
         browser()  # fail before the runs
     printed = "".join(run_command(command, folder) for command in measurement.commands)
-    if measurement.reader == "bench_sweep":
-        rows = rows_of_bench_sweep(printed)
+    if measurement.reader != "runs":
+        rows = {"bench_sweep": rows_of_bench_sweep, "printed_table": rows_of_printed_table}[measurement.reader](printed)
         return {"commands": list(measurement.commands), "stamp": stamp_of_machine(date), "rows": rows}, {}
     runs = finished_runs(folder)
     result = {

@@ -21,7 +21,8 @@ class Measurement:
         quick: Whether `--quick` includes it.
         pictures: Name in `.readme/` -> (row, file in the folder of that row's run of seed 0).
         page: Name in `.readme/` of the picture of the page that gr-report makes of these runs; empty: none.
-        reader: `runs`: from run folders; `bench_sweep`: seconds, from what that script prints.
+        reader: `runs`: from run folders; `bench_sweep`: seconds, from what that script prints;
+            `printed_table`: the cells of a table in Markdown.
         label: First column of its line in a table, where it has one row.
         published: Average accuracy in percent in a paper.
         needs: What this repository lacks to measure it; empty: nothing.
@@ -293,6 +294,15 @@ SPEED = (
         reader="bench_sweep",
     ),
 )
+PEERS = tuple(
+    Measurement(
+        f"peers-{'-'.join(hidden)}",
+        (f"python scripts/bench_peers.py --hidden {' '.join(hidden)} --batch-size {batch_size} --iterations 300",),
+        minutes=10,
+        reader="printed_table",
+    )
+    for hidden, batch_size in ((("400", "400"), 128), (("256", "128"), 32))
+)
 
 _ALL = (
     *DIGITS,
@@ -305,5 +315,6 @@ _ALL = (
     *STAND_IN,
     *IMAGES,
     *SPEED,
+    *PEERS,
 )
 MEASUREMENTS: dict[str, Measurement] = {measurement.name: measurement for measurement in _ALL}

@@ -251,10 +251,11 @@ def as_tensors(samples):
     return torch.cat(x).float(), torch.cat(y)
 
 
+WITH_DEFAULTS = "avalanche with its defaults"
 PROGRAMS = {
     "gr": GrTrainer,
     "avalanche": AvalancheTrainer,
-    "avalanche with its defaults": partial(AvalancheTrainer, defaults=True),
+    WITH_DEFAULTS: partial(AvalancheTrainer, defaults=True),
 }
 
 
@@ -263,7 +264,7 @@ def main():
     answers, sys.stdout = sys.stdout, sys.stderr  # answers are the only lines on the standard output
     program, options = sys.argv[1], json.loads(sys.argv[2])
     torch.set_num_threads(options["threads"])
-    torch.set_flush_denormal(True)
+    torch.set_flush_denormal(program != WITH_DEFAULTS)
     trainer = None
     for line in sys.stdin:
         request, *arguments = json.loads(line)

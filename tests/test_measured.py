@@ -158,3 +158,17 @@ digits: the defaults
     row = result["rows"]["digits"]
     assert {way: value["mean"] for way, value in row.items()} == {"sequential": 257.6, "batched": 62.9}
     assert result["stamp"]["torch"] and not pictures
+
+
+def test_cells_of_a_printed_table(measure, monkeypatch, tmp_path):
+    printed = """avalanche-lib==0.6.0
+
+| method | n | gr (ms) | accuracy (%) |
+| --- | --- | --- | --- |
+| ewc 8-8 4 | 3 | 0.70 | 19.2, 19.3 |
+"""
+    monkeypatch.setattr(measure, "run_command", lambda command, folder: printed)
+    result, _ = measure.measure(measure.MEASUREMENTS["peers-400-400"], tmp_path, "2026-01-01")
+    assert result["rows"] == {
+        "ewc 8-8 4": {"gr (ms)": {"n": 3, "text": "0.70"}, "accuracy (%)": {"n": 3, "text": "19.2, 19.3"}}
+    }

@@ -33,9 +33,9 @@ def test_the_program_beside_itself_has_the_same_accuracy(script, monkeypatch, ca
     small = ["--hidden", "8", "--batch-size", "4", "--iterations", "3", "--turns", "1", "--benchmark", "split_digits"]
     script.main([*small, "--method", "replay"])
     header, _, row = capsys.readouterr().out.strip().splitlines()[-3:]
-    assert header == "| method | gr (ms) | gr (ms) | gr / gr | accuracy (%) |"
+    assert header == "| method | n | gr (ms) | gr (ms) | gr / gr | accuracy (%) |"
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[0] == "`replay`" and float(cells[1]) > 0 < float(cells[2])
+    assert cells[:2] == ["replay 8 4", "1"] and float(cells[2]) > 0 < float(cells[3])
     first, second = cells[-1].split(", ")
     assert first == second
 
