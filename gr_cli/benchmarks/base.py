@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -13,6 +14,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 from gr_cli.errors import DataError
 from gr_cli.nn.random_streams import RandomStreams, StreamNames
 from gr_cli.nn.sample_spec import SampleSpec, as_floats
+from gr_cli.system.cache import READING_LABEL, TensorBlocks, content_hash, rows_per_block
+from gr_cli.system.mapping import is_mapped
+from gr_cli.system.messages import with_progress
 
 EVALUATION_BATCH = 1000
 
@@ -30,7 +34,8 @@ class MovableTransform(Protocol):
 class Samples:
     """Labelled samples: indices into a store that stays on one device as one tensor.
 
-    Tasks and replicas share a store without copying it.
+    Tasks and replicas share a store without copying it. A memory-mapped store stays on the CPU, and may be larger than
+    memory; a batch of it is moved to the device of the labels.
 
     Attributes:
         store: All stored samples, uint8 or float, (M, ...).
@@ -49,7 +54,7 @@ class Samples:
 
     @property
     def x(self) -> Tensor:
-        """The stored samples (N, ...), before the transform."""
+        """The stored samples (N, ...), before the transform; a copy, unless these are all samples of the store."""
         return self.store if self.index is None else self.store[self.index]
 
     def store_rows(self, index: Tensor) -> Tensor:
@@ -58,12 +63,21 @@ class Samples:
 
     def values_at_rows(self, rows: Tensor) -> Tensor:
         """Transformed samples (..., *shape) of the store's `rows` (...) as floats; bytes are scaled to [0, 1]."""
-        # Flattened, so that torch copies whole rows.
-        flat = self.store.flatten(1).index_select(0, rows.flatten())
-        raw = flat.view(*rows.shape, *self.store.shape[1:])
-        if self.transform is not None:
-            raw = self.transform(raw)
-        return as_floats(raw)
+        return self.from_raw(self.raw_at_rows(rows))
+
+    def raw_at_rows(self, rows: Tensor) -> Tensor:
+        """Stored samples (..., *shape) at the store's `rows` (...), on the device of the store."""
+        selected = rows.flatten().to(self.store.device)
+        if self.store.is_contiguous():  # flattened, so that torch copies whole rows
+            raw = self.store.flatten(1).index_select(0, selected)
+        else:
+            raw = self.store.index_select(0, selected)
+        return raw.view(*rows.shape, *self.store.shape[1:])
+
+    def from_raw(self, raw: Tensor) -> Tensor:
+        """Samples as floats, on the device of the labels, from stored ones: transformed, bytes scaled to [0, 1]."""
+        raw = raw.to(self.y.device)
+        return as_floats(raw if self.transform is None else self.transform(raw))
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The samples at `index`: x as floats, bytes scaled to [0, 1], and y."""
@@ -102,6 +116,23 @@ class Samples:
         parts = [self.transform(part) for part in self.x.split(EVALUATION_BATCH)]
         return Samples(torch.cat(parts), self.y)
 
+    def raw_batches(self, size: int = EVALUATION_BATCH) -> Iterator[Tensor]:
+        """The stored samples in order, in batches of at most `size`."""
+        for start in range(0, len(self), size):
+            rows = slice(start, start + size)
+            yield self.store[rows if self.index is None else self.index[rows]]
+
+    def content_hash(self) -> str:
+        """Hash of the stored samples in order, wherever they lie in the store; computed once if they are mapped."""
+        if self in _sample_hashes:
+            return str(_sample_hashes[self])
+        shape, size = (len(self), *self.store.shape[1:]), rows_per_block(self.store)
+        blocks = with_progress(self.raw_batches(size), ceil(len(self) / size), READING_LABEL)
+        samples_hash = content_hash(TensorBlocks(self.store.dtype, shape, blocks))
+        if is_mapped(self.store):
+            _sample_hashes[self] = samples_hash
+        return samples_hash
+
     @staticmethod
     def concatenate(parts: Sequence[Samples]) -> Samples:
         """All samples of `parts`, in order."""
@@ -109,17 +140,26 @@ class Samples:
         if all(part.store is first.store and part.index is not None and part.transform is None for part in parts):
             rows = torch.cat([part.index for part in parts if part.index is not None])
             return replace(first, y=torch.cat([part.y for part in parts]), index=rows)
+        if any(is_mapped(part.store) for part in parts):
+            num_bytes = sum(part.store[:1].nbytes * len(part) for part in parts)
+            raise DataError(
+                "benchmark: joint training on transformed tasks, permuted or rotated, copies the samples of all of "
+                f"them, {num_bytes / 2**30:,.1f} GiB here, which lie in a memory-mapped file; try another strategy, a "
+                "split benchmark, or storage=memory"
+            )
         transformed = [part.with_transform_applied() for part in parts]
         return Samples(torch.cat([p.x for p in transformed]), torch.cat([p.y for p in transformed]))
 
 
+# Hashes of samples, which several users of a data set need.
+_sample_hashes: WeakIdKeyDictionary = WeakIdKeyDictionary()
 # Copies of stores on other devices, shared by the tasks and runs that share the store.
 _device_copies: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def _store_on(store: Tensor, device: torch.device) -> Tensor:
-    """The store on `device`, copied once for all tasks and runs that share it."""
-    if store.device == device:
+    """The store on `device`, copied once for all tasks and runs that share it; a mapped store stays on the CPU."""
+    if store.device == device or is_mapped(store):
         return store
     copies: dict[torch.device, Tensor] = _device_copies.setdefault(store, {})
     if device not in copies:
@@ -255,7 +295,7 @@ def stratified_mask(y: Tensor, share: float, order: Tensor, min_per_class: int =
         min_per_class: Least number of samples of each class.
     """
     shuffled, mask = y[order], torch.zeros(len(y), dtype=torch.bool, device=y.device)
-    for label in shuffled.unique():
-        members = order[shuffled == label]
+    by_class = order[shuffled.argsort(stable=True)]  # one sort, not one comparison of all labels per class
+    for members in by_class.split(shuffled.unique(return_counts=True)[1].tolist()):
         mask[members[: max(min_per_class, round(share * len(members)))]] = True
     return mask

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
-
 from gr_cli.benchmarks.base import Benchmark
-from gr_cli.system.cache import content_hash
-
-# Hashes by tensor: runs of a sweep share stores, and transformed tasks share labels.
-_tensor_hashes: WeakIdKeyDictionary = WeakIdKeyDictionary()
+from gr_cli.system.cache import content_hash, tensor_hash
 
 
 def dataset_hash(benchmark: Benchmark) -> str:
@@ -22,14 +16,8 @@ def dataset_hash(benchmark: Benchmark) -> str:
         for split in (task.train, task.test, task.validation):
             if split is not None:
                 hashes += [
-                    _tensor_hash(split.store),
-                    _tensor_hash(split.y),
-                    "" if split.index is None else _tensor_hash(split.index),
+                    tensor_hash(split.store),
+                    tensor_hash(split.y),
+                    "" if split.index is None else tensor_hash(split.index),
                 ]
     return content_hash(*hashes)
-
-
-def _tensor_hash(tensor: Tensor) -> str:
-    if tensor not in _tensor_hashes:
-        _tensor_hashes[tensor] = content_hash(tensor)
-    return str(_tensor_hashes[tensor])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.benchmarks.base import Samples
+from gr_cli.benchmarks.feature_vectors import cached_vectors
 from gr_cli.benchmarks.sources.base import Dataset, Source
 from gr_cli.benchmarks.sources.load import load_dataset
 from gr_cli.errors import ConfigError, DataError
@@ -26,11 +27,11 @@ from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.nn.supervised import train_classifier
 from gr_cli.system.cache import Tensors, cached, content_hash
 from gr_cli.system.devices import deterministic_kernels
-from gr_cli.system.messages import print_status, with_progress
+from gr_cli.system.mapping import Storage
+from gr_cli.system.messages import print_status
 from gr_cli.types import LayerSizes, NonNegativeInt, PositiveInt
 
 _VERSION = 1  # part of the cache key: increase it when the computation changes
-_BATCH = 100  # images per forward pass
 _PRETRAINING_BATCH, _PRETRAINING_LR = 128, 0.001
 
 Shape = tuple[int, int, int]
@@ -56,9 +57,12 @@ class FeatureExtractor(ABC):
         normalise: Scale each vector to mean 0 and variance 1.
         cache_root: Folder of the cache; the vectors lie in `features/` below it.
         device: Device on which vectors are computed.
+        storage: Whether vectors are read into memory or memory-mapped; `auto`: mapped if they take more than a quarter
+            of the available memory.
     """
 
-    def __init__(self, normalise: bool, cache_root: str, device: torch.device) -> None:
+    def __init__(self, normalise: bool, cache_root: str, device: torch.device, storage: Storage = "auto") -> None:
+        self.storage: Storage = storage
         self.normalise, self.cache_folder, self.device = normalise, Path(cache_root).expanduser() / "features", device
 
     @abstractmethod
@@ -89,22 +93,15 @@ class FeatureExtractor(ABC):
             weights = [part for name, value in network.state_dict().items() for part in (name, value)]
             settings = (_VERSION, torch.__version__, self.device.type, self.normalise, network)
             name = content_hash(*settings, *weights, cache_name)
-            name += f"{'-' if cache_name else ''}{content_hash(data.train.x, data.test.x)}"
-            vectors = cached(self.cache_folder / f"{name}.pt", lambda: self._extract_splits(network, data))
-        train, test = Samples(vectors["train"], data.train.y), Samples(vectors["test"], data.test.y)
+            name += f"{'-' if cache_name else ''}{content_hash(data.train.content_hash(), data.test.content_hash())}"
+            path = self.cache_folder / f"{name}.pt"
+            train, test = cached_vectors(partial(self._vectors, network), data, path, self.storage)
         return Dataset(train, test, data.classes, SampleSpec(tuple(train.store.shape[1:]), None))
 
-    def _extract_splits(self, network: nn.Module, data: Dataset) -> Tensors:
-        print_status(
-            f"computing features of {len(data.train) + len(data.test):,} images; they are cached in {self.cache_folder}"
-        )
-        return {"train": self._extract_samples(network, data.train), "test": self._extract_samples(network, data.test)}
-
     @torch.no_grad()
-    def _extract_samples(self, network: nn.Module, samples: Samples) -> Tensor:
-        batches = with_progress(samples.batches(_BATCH), -(-len(samples) // _BATCH), f"batches of {_BATCH} images")
-        outputs = [network(x.to(self.device)).flatten(1).float().cpu() for x, _ in batches]
-        vectors = torch.cat(outputs)
+    def _vectors(self, network: nn.Module, x: Tensor) -> Tensor:
+        """The vectors of images (B, C, H, W), on the CPU."""
+        vectors: Tensor = network(x.to(self.device)).flatten(1).float().cpu()
         if self.normalise:
             vectors = F.layer_norm(vectors, vectors.shape[1:])
         if not vectors.isfinite().all():
@@ -130,6 +127,8 @@ class ConvFeatureExtractor(FeatureExtractor):
         normalise: Scale each vector to mean 0 and variance 1.
         cache_root: Folder of the cache; the vectors lie in `features/` below it.
         device: Device on which vectors are computed.
+        storage: Whether vectors are read into memory or memory-mapped; `auto`: mapped if they take more than a quarter
+            of the available memory.
     """
 
     def __init__(
@@ -142,8 +141,9 @@ class ConvFeatureExtractor(FeatureExtractor):
         normalise: bool = True,
         cache_root: str = "~/.cache/gr_cli",
         device: torch.device = torch.device("cpu"),  # noqa: B008  a value
+        storage: Storage = "auto",
     ) -> None:
-        super().__init__(normalise, cache_root, device)
+        super().__init__(normalise, cache_root, device, storage)
         if weights == "pretrained" and pretrain is None:
             raise ConfigError(
                 "benchmark.features.pretrain",
@@ -173,8 +173,8 @@ class ConvFeatureExtractor(FeatureExtractor):
         """
         assert self.pretrain is not None
         dataset = load_dataset(self.pretrain)
-        content = content_hash(dataset.train.x)
-        if content in (content_hash(data.train.x), content_hash(data.test.x)):
+        content = dataset.train.content_hash()
+        if content in (data.train.content_hash(), data.test.content_hash()):
             raise ConfigError(
                 "benchmark.features.pretrain",
                 _source_name(self.pretrain),
@@ -269,6 +269,8 @@ class TorchvisionFeatureExtractor(FeatureExtractor):
         normalise: Scale each vector to mean 0 and variance 1.
         cache_root: Folder of the cache; the vectors lie in `features/` below it.
         device: Device on which vectors are computed.
+        storage: Whether vectors are read into memory or memory-mapped; `auto`: mapped if they take more than a quarter
+            of the available memory.
     """
 
     def __init__(
@@ -279,8 +281,9 @@ class TorchvisionFeatureExtractor(FeatureExtractor):
         normalise: bool = True,
         cache_root: str = "~/.cache/gr_cli",
         device: torch.device = torch.device("cpu"),  # noqa: B008  a value
+        storage: Storage = "auto",
     ) -> None:
-        super().__init__(normalise, cache_root, device)
+        super().__init__(normalise, cache_root, device, storage)
         if weights is None:
             raise ConfigError(
                 "benchmark.features.weights",

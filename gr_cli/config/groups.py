@@ -53,7 +53,7 @@ CONFIG_GROUPS = (
     ConfigGroup(
         "benchmark",
         "The data set, and how it is split into a stream of tasks.",
-        provides=("seed", "data_root", "download", "cache_root", "device"),
+        provides=("seed", "data_root", "download", "cache_root", "storage", "device"),
         in_run_name=True,
         is_parent_folder=True,
     ),

@@ -125,7 +125,13 @@ RUN_SETTINGS: dict[str, RunSetting | Section] = {
     "data_root": RunSetting(str, "Folder of the data sets, in torchvision's layout; default from $GR_DATA_ROOT."),
     "cache_root": RunSetting(
         str,
-        "Folder of the cache of frozen features and reference classifiers; default from $GR_CACHE_ROOT.",
+        "Folder of the cache of decoded images, frozen features and reference classifiers; default from "
+        "$GR_CACHE_ROOT.",
+    ),
+    "storage": RunSetting(
+        Literal["auto", "memory", "mapped"],
+        "Where samples of image folders and arrays, and features, lie: in `memory`, or in files that are memory-mapped "
+        "(`mapped`); `auto`: mapped if they take more than a quarter of the available memory.",
     ),
     "download": RunSetting(bool, "Download data sets that are missing."),
     "fresh": RunSetting(bool, "Start a new run in a folder of its own, even if the same run exists already."),

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from gr_cli.benchmarks.base import Benchmark, Samples, Task
-from gr_cli.benchmarks.sources.validation import raw_batches
 from gr_cli.config.settings import Settings, short_hash
 from gr_cli.nn.sample_spec import as_floats
 from gr_cli.system.files import make_folder
@@ -132,7 +131,7 @@ def _distinct_sample_sets(sample_sets: Iterable[Samples]) -> list[Samples]:
 
 def _channel_range(samples: Samples) -> _ValueRange:
     low, high = [], []
-    for batch in raw_batches(samples):
+    for batch in samples.raw_batches():
         axes = [axis for axis in range(batch.dim()) if axis != 1]
         low.append(batch.amin(axes))
         high.append(batch.amax(axes))
@@ -141,7 +140,7 @@ def _channel_range(samples: Samples) -> _ValueRange:
 
 def _sample_hashes(samples: Samples) -> Iterator[bytes]:
     """A hash of each stored sample."""
-    for batch in raw_batches(samples):
+    for batch in samples.raw_batches():
         for row in batch.contiguous().numpy():
             yield hashlib.blake2b(row.tobytes(), digest_size=16).digest()
 

@@ -21,7 +21,7 @@ from gr_cli.nn.convolutions import Convolutions, doubling_channels
 from gr_cli.nn.initialization import init_he_, init_xavier_
 from gr_cli.nn.random_streams import RandomStreams, StreamNames, seeded
 from gr_cli.nn.supervised import train_classifier
-from gr_cli.system.cache import Tensors, cached, content_hash
+from gr_cli.system.cache import Tensors, cached, content_hash, tensor_hash
 from gr_cli.system.devices import deterministic_kernels, flush_denormals, thread_limit
 from gr_cli.system.messages import print_status
 
@@ -209,13 +209,10 @@ class PooledTrainingSet:
 
     def content_hash(self) -> str:
         """Hash of stores, rows, labels, and some transformed samples of each set."""
-        store_hashes: dict[int, str] = {}
         contents: list[object] = []
         for samples in self.sample_sets:
-            if id(samples.store) not in store_hashes:
-                store_hashes[id(samples.store)] = content_hash(samples.store)
             contents += [
-                store_hashes[id(samples.store)],
+                tensor_hash(samples.store),
                 samples.index,
                 samples.y,
                 samples.subsample(_BATCH).batch(torch.arange(min(_BATCH, len(samples))))[0],

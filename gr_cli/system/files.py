@@ -7,8 +7,8 @@ import errno
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,6 +46,15 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], durable: 
             temporary.unlink()
 
 
+@contextmanager
+def raising_write_error(path: Path) -> Iterator[None]:
+    """Turn an OSError into the `WriteError` of `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise _write_error(path, error) from error
+
+
 def _underlying_os_error(error: BaseException | None) -> OSError | None:
     """The OSError that caused an error: torch and others wrap it in one of their own."""
     while error is not None and not isinstance(error, OSError):
@@ -59,10 +68,8 @@ def replace_file(source: Path, target: Path) -> None:
     Raises:
         WriteError: See `write_atomically`.
     """
-    try:
+    with raising_write_error(target):
         os.replace(source, target)
-    except OSError as error:
-        raise _write_error(target, error) from error
 
 
 def remove_file(path: Path) -> None:
@@ -71,10 +78,8 @@ def remove_file(path: Path) -> None:
     Raises:
         WriteError: It can't be removed.
     """
-    try:
+    with raising_write_error(path):
         path.unlink(missing_ok=True)
-    except OSError as error:
-        raise _write_error(path, error) from error
 
 
 def _write_error(path: Path, error: OSError) -> WriteError:

@@ -74,7 +74,7 @@ _CGROUP = Path("/sys/fs/cgroup")  # limits of a container
 
 
 def available_memory(device: torch.device) -> int:
-    """Free bytes of the GPU, else of the machine or the container."""
+    """Free bytes of the GPU, else of the machine, the container, or the process under a limit on its data."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = _read_kernel_bytes("/proc/meminfo", "MemAvailable")
@@ -83,7 +83,19 @@ def available_memory(device: torch.device) -> int:
             int((_CGROUP / "memory.max").read_text(encoding="ascii"))
             - int((_CGROUP / "memory.current").read_text(encoding="ascii"))
         )
-    return min(free, default=4 << 30)
+    if (limit := _data_limit()) is not None:
+        free.append(limit - sum(_read_kernel_bytes("/proc/self/status", "VmData")))
+    return max(0, min(free, default=4 << 30))
+
+
+def _data_limit() -> int | None:
+    """The limit on the process's writable memory (`ulimit -d`) in bytes; None if there is none."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def total_memory(device: torch.device) -> int:

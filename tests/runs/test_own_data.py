@@ -127,8 +127,10 @@ def run_below(home: str) -> Path:
 def test_cached_images_that_changed_are_removed(gr_run):
     words = (*IMAGES, *FAST, "benchmark/features=conv_random", "benchmark.features.channels=[4]", "fresh=true")
 
+    rooms = (("images", "*.bin"), ("features", "*.pt"))
+
     def kept() -> list[list[str]]:
-        return [sorted(path.name for path in Path("cache", room).glob("*.pt")) for room in ("images", "features")]
+        return [sorted(path.name for path in Path("cache", room).glob(files)) for room, files in rooms]
 
     folder(each=3)
     assert gr_run(*words)[0] == 0 and gr_run(*words, "benchmark.source.size=4")[0] == 0

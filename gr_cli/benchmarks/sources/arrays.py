@@ -19,6 +19,7 @@ from gr_cli.benchmarks.sources.tensors import ChannelLayout, Tensors, ValueRange
 from gr_cli.benchmarks.sources.validation import join_names
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.system.file_stamps import file_stamp, wait_for_next_tick
+from gr_cli.system.mapping import Storage, is_to_be_mapped
 from gr_cli.system.messages import print_status
 from gr_cli.types import NonNegativeInt
 
@@ -44,6 +45,8 @@ class Arrays:
         layout: Axis of the channels of 4-dimensional arrays; `auto`: the one of size 1 or 3.
         categories: Categorical columns of vectors, by name or index: `[4, [5, 6, 7]]` is a column of category numbers
             and three columns of a one-hot code.
+        storage: Whether samples in `.npy` files are read into memory or memory-mapped; `auto`: mapped if a file takes
+            more than a quarter of the available memory.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Arrays:
         standardise: bool = False,
         layout: ChannelLayout = "auto",
         categories: Categories | None = None,
+        storage: Storage = "auto",
     ) -> None:
         if path is None:
             raise ConfigError(
@@ -77,18 +81,21 @@ class Arrays:
             ("layout", layout),
             ("categories", category_key),
         )
+        self._storage: Storage = storage
         self.cache_name = str((self._path.resolve(), self._choices))
 
     def load(self) -> Dataset:
         files = _dataset_files(self._path, self._labels, self.location)
         stamps = tuple((file.absolute(), file_stamp(file)) for file in files)
         wait_for_next_tick(stamp for _, stamp in stamps)
-        return _load_dataset(self._path, self._labels, stamps, self._choices, self.location)
+        return _load_dataset(self._path, self._labels, stamps, self._choices, self._storage, self.location)
 
 
 @lru_cache(maxsize=2)  # shared by the runs of a sweep
-def _load_dataset(path: Path, labels: Path | None, _: object, choices: tuple[Any, ...], location: str) -> Dataset:
-    arrays = _read_arrays(path, labels, location)
+def _load_dataset(
+    path: Path, labels: Path | None, _: object, choices: tuple[Any, ...], storage: Storage, location: str
+) -> Dataset:
+    arrays = _read_arrays(path, labels, storage, location)
     train_names = ("x", "y") if "x" in arrays else ("x_train", "y_train")
     missing = [name for name in train_names if name not in arrays]
     if {"data", "format", "shape"} <= arrays.keys():
@@ -159,13 +166,14 @@ def _dataset_files(path: Path, labels: Path | None, location: str) -> list[Path]
     return list(paths.values())
 
 
-def _read_arrays(path: Path, labels: Path | None, location: str) -> dict[str, Any]:
-    """The arrays by name."""
+def _read_arrays(path: Path, labels: Path | None, storage: Storage, location: str) -> dict[str, Any]:
+    """The arrays by name; samples in `.npy` files as `np.memmap` if `storage` says so."""
     if path.is_dir():
         files = _dataset_files(path, labels, location)
-        return {file.stem: _read_file(file, location) for file in files}
+        return {file.stem: _read_file(file, location, storage) for file in files}
     if labels is not None:
-        return {"x": _read_file(path, location), "y": _read_file(labels, f"benchmark.source.labels={labels}")}
+        y = _read_file(labels, f"benchmark.source.labels={labels}")
+        return {"x": _read_file(path, location, storage), "y": y}
     content = _read_file(path, location)
     if isinstance(content, Mapping):
         named = {str(name).lower(): value for name, value in content.items()}
@@ -179,8 +187,13 @@ def _read_arrays(path: Path, labels: Path | None, location: str) -> dict[str, An
     raise DataError(f"{location}: holds an object of type {type(content).__name__}; {_REQUIRED_ARRAYS}")
 
 
-def _read_file(file: Path, location: str) -> Any:
+def _read_file(file: Path, location: str, storage: Storage = "memory") -> Any:
     """The arrays of a file, read without executing code.
+
+    Args:
+        file: File `.npz`, `.npy` or `.pt`.
+        location: Start of messages.
+        storage: Whether an array of numbers in a `.npy` file is memory-mapped.
 
     Raises:
         DataError: The file is damaged, empty, or holds pickled objects.
@@ -198,6 +211,8 @@ def _read_file(file: Path, location: str) -> Any:
                     raise _unreadable_error(file, location, _DAMAGED)
         if file.suffix.lower() in (".pt", ".pth"):
             return torch.load(file, map_location="cpu", weights_only=True)
+        if _is_mappable(file) and is_to_be_mapped(storage, file.stat().st_size):
+            return np.load(file, mmap_mode="r")
         content = np.load(file, allow_pickle=False)
         if isinstance(content, np.lib.npyio.NpzFile):
             with content:
@@ -217,6 +232,17 @@ def _read_file(file: Path, location: str) -> Any:
         raise _unreadable_error(
             file, location, "holds pickled objects, which are not read" if pickled else _DAMAGED
         ) from error
+
+
+def _is_mappable(file: Path) -> bool:
+    """Whether a file holds samples as one array of numbers: neither labels nor an archive."""
+    if file.suffix.lower() != ".npy" or file.stem.startswith("y") or file.stem == _COLUMN_NAMES_KEY:
+        return False
+    with file.open("rb") as content:
+        version = np.lib.format.read_magic(content)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(content)
+    return dtype.kind in "buif" and len(shape) > 1 and 0 not in shape
 
 
 _DAMAGED = "is damaged, cut short, or of another format than its name says"

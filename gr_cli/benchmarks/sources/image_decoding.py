@@ -147,45 +147,54 @@ def _decode_high_bit_depth(image: Any, shape: tuple[int, int, int], value_type: 
 # --- one scale for all images of a set
 
 
-def scale_to_unit_range(
-    x: Array, decoded_images: Sequence[DecodedImage], names: Sequence[str], bits: int | None, location: str
-) -> int:
-    """Scale images with stored values to [0, 1] in place, all by the same factor.
+class StoredValues(NamedTuple):
+    """How the values of the images of a set are stored in their files.
+
+    Attributes:
+        value_type: `ValueType` of each image, (N,).
+        low: Lowest stored value of each, (N,).
+        high: Highest stored value of each, (N,).
+    """
+
+    value_type: Array
+    low: Array
+    high: Array
+
+    def of_type(self, value_type: ValueType) -> Array:
+        """Indices of the images of a type."""
+        return np.flatnonzero(self.value_type == value_type)
+
+
+def common_bit_depth(stored: StoredValues, names: Sequence[str], bits: int | None, location: str) -> int:
+    """The bit depth by which `scale_to_unit_range` scales integers; 0 if there are none.
 
     Args:
-        x: Images (N, C, H, W), float32.
-        decoded_images: Value type, lowest and highest value of each.
+        stored: The stored values of all images.
         names: File names for messages.
         bits: Bit depth of integers; None: derived from the highest value.
         location: Start of messages.
-
-    Returns:
-        The bit depth of integers; 0 if there are none.
 
     Raises:
         DataError: Values are negative, or floats outside [0, 1].
         ConfigError: Values exceed `bits`.
     """
-    value_types = np.array([pixels.value_type for pixels in decoded_images])
-    for pixels, name in zip(decoded_images, names, strict=True):
-        if pixels.value_type == ValueType.INTEGERS and pixels.low < 0:
-            raise DataError(f"{location}: {name} holds negative values, from {pixels.low:.0f}; {_SAVE_AS_ARRAYS}")
-        if pixels.value_type == ValueType.FLOATS and not 0 <= pixels.low <= pixels.high <= 1:
-            raise DataError(
-                f"{location}: {name} holds floating-point values in [{pixels.low:.6g}, {pixels.high:.6g}], which must "
-                f"lie in [0, 1]; {_SAVE_AS_ARRAYS}"
-            )
-    integers = value_types == ValueType.INTEGERS
-    bit_depth = (
-        _bit_depth(max((p.high for p in decoded_images if p.value_type == ValueType.INTEGERS), default=0.0), bits)
-        if any(integers)
-        else 0
-    )
+    integers, floats = stored.of_type(ValueType.INTEGERS), stored.of_type(ValueType.FLOATS)
+    for i in integers[stored.low[integers] < 0][:1]:
+        raise DataError(f"{location}: {names[i]} holds negative values, from {stored.low[i]:.0f}; {_SAVE_AS_ARRAYS}")
+    for i in floats[~((stored.low[floats] >= 0) & (stored.high[floats] <= 1))][:1]:
+        raise DataError(
+            f"{location}: {names[i]} holds floating-point values in [{stored.low[i]:.6g}, {stored.high[i]:.6g}], which "
+            f"must lie in [0, 1]; {_SAVE_AS_ARRAYS}"
+        )
+    return _bit_depth(float(stored.high[integers].max()), bits) if len(integers) else 0
+
+
+def scale_to_unit_range(x: Array, value_types: Array, bit_depth: int) -> None:
+    """Scale images (n, C, H, W) of stored values, float32, to [0, 1] in place."""
     for i, value_type in enumerate(value_types):
         if value_type != ValueType.FLOATS:
             x[i] /= 2**bit_depth - 1 if value_type == ValueType.INTEGERS else 255
     np.clip(x, 0, 1, out=x)  # bicubic resizing may overshoot
-    return bit_depth
 
 
 _SAVE_AS_ARRAYS = "scale them, or save them as arrays for benchmark=arrays, with their benchmark.source.value_range"
@@ -200,12 +209,13 @@ def _bit_depth(high: float, bits: int | None) -> int:
     return bits
 
 
-def check_truncation(decoded_images: Sequence[DecodedImage], bits: int | None, location: str) -> None:
+def check_truncation(stored: StoredValues, bits: int | None, location: str) -> None:
     """Raise DataError for 16-bit colour images that are too dark to be reduced to 8 bits, unless `bits` is 16."""
-    high = max(
-        (pixels.high for pixels in decoded_images if pixels.value_type == ValueType.TRUNCATED_TO_BYTES), default=None
-    )
-    if high is None or (bits is None and high >= 2**15) or bits == 16:
+    truncated = stored.of_type(ValueType.TRUNCATED_TO_BYTES)
+    if not len(truncated) or bits == 16:
+        return
+    high = float(stored.high[truncated].max())
+    if bits is None and high >= 2**15:
         return
     raise DataError(
         f"{location}: images of 16 bits a channel, of which the upper 8 are read, hold values up to about "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -15,10 +16,14 @@ from gr_cli.benchmarks.sources.array_conversion import as_label_array, as_real_a
 from gr_cli.benchmarks.sources.base import Dataset, TestShare
 from gr_cli.benchmarks.sources.categories import Categories, split_columns
 from gr_cli.benchmarks.sources.load import train_test_split
+from gr_cli.benchmarks.sources.mapped_arrays import check_in_place, mapped_samples
 from gr_cli.benchmarks.sources.validation import join_names
+from gr_cli.benchmarks.store_values import extremes, is_zero_or_one
 from gr_cli.config.arguments import validate_arguments
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.nn.sample_spec import SampleSpec, as_floats
+from gr_cli.system.cache import row_blocks
+from gr_cli.system.mapping import is_mapped, mark_as_mapped
 from gr_cli.system.messages import print_status
 from gr_cli.types import NonNegativeInt
 
@@ -34,7 +39,7 @@ class Tensors:
 
     Integers from 0 to 255 of any type are scaled to [0, 1]; if only 0 and 1 occur, these become 0.0 and 1.0. Other
     integers are treated as floats. Labels are integers, whole floats, one-hot rows or texts, and become 0, 1, ... in
-    sorted order. Sparse samples are made dense.
+    sorted order. Sparse samples are made dense. A read-only `np.memmap` of uint8 or float32 stays memory-mapped.
 
     Args:
         x: Samples for training, and for testing where there is no `x_test`.
@@ -101,7 +106,7 @@ class Tensors:
                     "give one for each"
                 )
         if self.shares_memory:  # later changes of the arrays must not affect validated and hashed samples
-            stores = [store.clone() for store in stores]
+            stores = [store if is_mapped(store) else store.clone() for store in stores]
         classes, codes = _encode_labels(raw_labels, self.location)
         stores, spec = self._prepare_stores(stores)
         if len(stores) == 1:
@@ -115,6 +120,7 @@ class Tensors:
         else:
             train, test = (Samples(store, code) for store, code in zip(stores, codes, strict=True))
         if self._standardise:
+            check_in_place(stores, "standardise=true", self.location)
             train, test = _standardise(train, test, sum(spec.categories))
         return Dataset(train, test, classes, spec)
 
@@ -125,6 +131,8 @@ class Tensors:
                 f"{self.location}: has {len(self._columns)} names of columns, and samples of shape "
                 f"{tuple(stores[0].shape[1:])}; give a name to each"
             )
+        if self._categories:
+            check_in_place(stores, "categories", self.location)
         table = split_columns(stores, self._categories, self._columns, self.location) if self._categories else None
         stores = stores if table is None else table.numbers
         value_range = None
@@ -162,8 +170,10 @@ def _as_store(values: Any, name: str, layout: ChannelLayout, location: str) -> T
     Raises:
         DataError: The shape is unsupported, or values are NaN or infinite.
     """
-    array = as_real_array(values, f"{name} samples", location)
-    x = torch.from_numpy(np.ascontiguousarray(array))
+    if isinstance(values, np.memmap) and not values.flags.writeable:
+        x = mapped_samples(values, name, location)
+    else:
+        x = torch.from_numpy(np.ascontiguousarray(as_real_array(values, f"{name} samples", location)))
     if x.dtype == torch.bool:
         x = x.to(torch.uint8) * 255
     if x.dim() not in (2, 3, 4) or not x.numel():
@@ -171,18 +181,16 @@ def _as_store(values: Any, name: str, layout: ChannelLayout, location: str) -> T
             f"{location}: its {name} samples have shape {tuple(x.shape)}{'' if x.numel() else ', which is empty'}; "
             "they must be images (N, H, W), (N, C, H, W) or (N, H, W, C), or vectors (N, D)"
         )
-    if x.is_floating_point():
-        invalid = (~x.flatten(1).isfinite().all(1)).nonzero()
-        if len(invalid):
-            raise DataError(
-                f"{location}: {len(invalid)} of its {len(x)} {name} samples hold NaN or infinity, the first at index "
-                f"{int(invalid[0])}; correct them"
-            )
-    if x.dim() == 3:
-        x = x.unsqueeze(1)
-    elif x.dim() == 4 and _channels_last(x.shape, layout, name):
-        x = x.permute(0, 3, 1, 2)
-    return x.contiguous()
+    if x.is_floating_point() and not all(map(isfinite, extremes(x))):
+        invalid = torch.cat([~block.flatten(1).isfinite().all(1) for block in row_blocks(x)]).nonzero()
+        raise DataError(
+            f"{location}: {len(invalid)} of its {len(x)} {name} samples hold NaN or infinity, the first at index "
+            f"{int(invalid[0])}; correct them"
+        )
+    images = x.unsqueeze(1) if x.dim() == 3 else x
+    if x.dim() == 4 and _channels_last(x.shape, layout, name):
+        images = x.permute(0, 3, 1, 2)
+    return mark_as_mapped(images) if is_mapped(x) else images.contiguous()
 
 
 def _common_dtype(stores: list[Tensor], location: str) -> list[Tensor]:
@@ -197,7 +205,11 @@ def _common_dtype(stores: list[Tensor], location: str) -> list[Tensor]:
         )
     if stores[0].is_floating_point():
         return stores
-    bytes_alone = all(0 <= int(store.min()) <= int(store.max()) <= 255 for store in stores)
+    bytes_alone = all(
+        store.dtype == torch.uint8 or (extremes(store).low >= 0 and extremes(store).high <= 255) for store in stores
+    )
+    if not bytes_alone:
+        check_in_place(stores, "whole numbers other than 0 to 255", location)
     return [store.to(torch.uint8 if bytes_alone else torch.float64) for store in stores]
 
 
@@ -242,9 +254,12 @@ def _scale_to_range(
     Raises:
         ConfigError: Values lie outside the configured range.
     """
-    low, high = min(float(x.min()) for x in stores), max(float(x.max()) for x in stores)
     if stores[0].dtype == torch.uint8 and (configured == "auto" or tuple(configured or ()) == (0, 255)):
-        return [255 * x for x in stores] if high == 1 and configured == "auto" else stores, (0.0, 1.0)
+        if configured == "auto" and all(map(is_zero_or_one, stores)) and any(map(Tensor.any, stores)):
+            check_in_place(stores, "bytes that are 0 or 1", location)
+            stores = [255 * x for x in stores]
+        return stores, (0.0, 1.0)
+    low, high = min(extremes(x).low for x in stores), max(extremes(x).high for x in stores)
     if configured == "auto":
         if 0 <= low <= high <= 1:
             return stores, (0.0, 1.0)
@@ -263,6 +278,9 @@ def _scale_to_range(
             f"values lie in [{low:.6g}, {high:.6g}]",
             "name a range that holds them",
         )
+    if (range_low, range_high) == (0, 1) and stores[0].dtype == torch.float32:
+        return stores, (0.0, 1.0)
+    check_in_place(stores, f"value_range={list(configured)}", location)
     return [((_as_wide_float(x) - range_low) / (range_high - range_low)).clamp_(0, 1) for x in stores], (0.0, 1.0)
 
 

@@ -8,8 +8,9 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from gr_cli.benchmarks.base import EVALUATION_BATCH, Samples
+from gr_cli.benchmarks.base import Samples
 from gr_cli.benchmarks.sources.base import Dataset
+from gr_cli.benchmarks.store_values import extremes
 from gr_cli.errors import DataError, truncate
 from gr_cli.nn.sample_spec import SampleSpec
 
@@ -96,10 +97,12 @@ def _label_problems(name: str, y: Tensor, classes: Sequence[str]) -> Iterator[st
 def _value_problems(name: str, samples: Samples, spec: SampleSpec) -> Iterator[str]:
     """NaN and infinity, values outside the range, invalid one-hot codes, and identical samples."""
     if samples.store.is_floating_point():
-        extremes = torch.stack([torch.stack(torch.aminmax(x)) for x in raw_batches(samples)])
-        low, high = extremes[:, 0].min().item(), extremes[:, 1].max().item()  # NaN if any value is NaN
+        low, high = extremes(samples.store)
+        if not _is_valid(low, high, spec):  # the store may hold other samples, too
+            batches = [torch.aminmax(x) for x in samples.raw_batches()]
+            low, high = (torch.stack(values).aminmax()[i].item() for i, values in enumerate(zip(*batches, strict=True)))
         if not (isfinite(low) and isfinite(high)):
-            invalid = torch.cat([~x.flatten(1).isfinite().all(1) for x in raw_batches(samples)]).nonzero().squeeze(1)
+            invalid = torch.cat([~x.flatten(1).isfinite().all(1) for x in samples.raw_batches()]).nonzero().squeeze(1)
             rows = invalid if samples.index is None else samples.index[invalid]  # rows of the store
             yield (
                 f"{len(invalid)} of its {len(samples)} {name} samples hold NaN or infinity, "
@@ -108,20 +111,19 @@ def _value_problems(name: str, samples: Samples, spec: SampleSpec) -> Iterator[s
         if spec.value_range is not None and not spec.value_range[0] <= low <= high <= spec.value_range[1]:
             yield f"its {name} values lie in [{low:.9g}, {high:.9g}], not in its value_range {list(spec.value_range)}"
     num_invalid = (
-        0 if not spec.categories else sum(int((spec.nearest_valid(x) != x).any(1).sum()) for x in raw_batches(samples))
+        0 if not spec.categories else sum(int((spec.nearest_valid(x) != x).any(1).sum()) for x in samples.raw_batches())
     )
     if num_invalid:
         yield f"{num_invalid} of its {len(samples)} {name} samples have categories that are no one-hot codes"
-    first = next(raw_batches(samples))[:1]
-    if len(samples) > 1 and all(bool((x == first).all()) for x in raw_batches(samples)):
+    first = next(samples.raw_batches())[:1]
+    if len(samples) > 1 and all(bool((x == first).all()) for x in samples.raw_batches()):
         yield f"all its {len(samples)} {name} samples are the same"
 
 
-def raw_batches(samples: Samples) -> Iterator[Tensor]:
-    """The stored samples in batches, so that no second copy of a large set is made."""
-    for start in range(0, len(samples), EVALUATION_BATCH):
-        rows = slice(start, start + EVALUATION_BATCH)
-        yield samples.store[rows if samples.index is None else samples.index[rows]]
+def _is_valid(low: float, high: float, spec: SampleSpec) -> bool:
+    """Whether values from `low` to `high` are finite and in the range of `spec`."""
+    range_low, range_high = spec.value_range or (low, high)
+    return isfinite(low) and isfinite(high) and range_low <= low <= high <= range_high
 
 
 def _dtype_name(dtype: torch.dtype) -> str:

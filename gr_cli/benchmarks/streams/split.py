@@ -145,6 +145,8 @@ def _task_name(classes: Sequence[str]) -> str:
 
 def _relabelled_subset(samples: Samples, labels: Tensor) -> Samples:
     """The samples of the classes `labels` (k,), relabelled 0 to k - 1 in that order."""
-    is_member = samples.y.unsqueeze(1) == labels  # (N, k)
-    selected = samples.select(is_member.any(1).nonzero().squeeze(1))
-    return replace(selected, y=is_member[is_member.any(1)].long().argmax(1))
+    new_label = torch.full((int(max(samples.y.max(), labels.max())) + 1,), -1)  # -1: of another task
+    new_label[labels] = torch.arange(len(labels))
+    y = new_label[samples.y]
+    members = (y >= 0).nonzero().squeeze(1)
+    return replace(samples.select(members), y=y[members])
