@@ -27,7 +27,7 @@ from gr_cli.cli.sweep import begin_sweep, current_sweep
 from gr_cli.config.groups import OUTPUTS
 from gr_cli.errors import CompositionError, ConfigError, Stop
 from gr_cli.system.messages import print_status
-from gr_cli.system.process import import_torch
+from gr_cli.system.process import import_torch, resume_garbage_collection
 from gr_cli.system.signals import lifeline
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class ValidateJobs(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         import_torch()
+        resume_garbage_collection()
         # Hydra turns exceptions of a callback into warnings, except `Stop`, which is not an Exception.
         try:
             check_launcher(config)

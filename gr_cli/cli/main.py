@@ -32,7 +32,7 @@ from gr_cli.errors import (
 )
 from gr_cli.system.messages import print_failure
 from gr_cli.system.output import incomplete_output_message, make_output_robust
-from gr_cli.system.process import exit_process, import_torch
+from gr_cli.system.process import exit_process, import_torch, pause_garbage_collection, resume_garbage_collection
 from gr_cli.system.signals import exit_if_worker, join_lifeline, signals_as_keyboard_interrupts
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def entry() -> None:
 
     Output that can't be written does not end a training run; for commands that only print, it is an error.
     """
+    pause_garbage_collection()
     make_output_robust()
     code = main(sys.argv[1:])
     if (why := incomplete_output_message()) is not None:
@@ -139,6 +140,7 @@ def _in_start_directory(command: Callable[[Path, Sequence[str]], int], path: Pat
     start = Path(str((status or {}).get("directory", ".")))
     if status is not None:
         import_torch()
+    resume_garbage_collection()
     if not (os.path.isdir(start) and os.access(start, os.X_OK)) or start.samefile("."):
         return command(path, trust)
     path = path.absolute()
@@ -327,6 +329,7 @@ def _run(settings: Settings, path: Path | None = None, live: bool = True, sweep:
     if settings.config["inspect"]:
         from gr_cli.evaluation.inspection import inspect_benchmark
 
+        resume_garbage_collection()
         TerminalObserver().show_inspection(inspect_benchmark(settings, OUTPUTS))
         return None
     from gr_cli.results.folder import RunFolder
@@ -336,4 +339,5 @@ def _run(settings: Settings, path: Path | None = None, live: bool = True, sweep:
 
     folder = run_folder(settings, OUTPUTS) if path is None else RunFolder(path)
     terminal = TerminalObserver(live=live, sweep_progress=None if sweep is None else current_sweep().progress)
+    resume_garbage_collection()
     return run(settings, folder, Observers(terminal, TrackerObserver(sweep))).score

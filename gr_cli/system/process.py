@@ -8,24 +8,21 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NoReturn
 
 from gr_cli.system.messages import print_status
 
 
-@contextmanager
-def paused_garbage_collection() -> Iterator[None]:
-    """No garbage collection inside the block, which makes many lasting objects; later collections skip these."""
-    was_enabled = gc.isenabled()
+def pause_garbage_collection() -> None:
+    """No garbage collection while the process starts, which makes many objects and hardly any garbage."""
     gc.disable()
-    try:
-        yield
-    finally:
+
+
+def resume_garbage_collection() -> None:
+    """Collect garbage again, if that is paused; objects that exist already are never looked through."""
+    if not gc.isenabled():
         gc.freeze()
-        if was_enabled:
-            gc.enable()
+        gc.enable()
 
 
 def import_torch(announce: bool = True) -> None:
@@ -34,8 +31,13 @@ def import_torch(announce: bool = True) -> None:
         return
     if announce:
         print_status("loading torch …")
-    with paused_garbage_collection():
+    was_enabled = gc.isenabled()
+    pause_garbage_collection()
+    try:
         import torch  # noqa: F401
+    finally:
+        if was_enabled:
+            resume_garbage_collection()
 
 
 def exit_process(code: int) -> NoReturn:

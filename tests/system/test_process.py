@@ -3,10 +3,11 @@
 import gc
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from gr_cli.system.process import paused_garbage_collection
+from gr_cli.system.process import import_torch, pause_garbage_collection, resume_garbage_collection
 
 # A module in place of torch makes the process exit without teardown.
 SCRIPT = """
@@ -42,17 +43,50 @@ def test_a_profiled_process_ends_in_the_usual_way(tmp_path):
     assert "function calls" in done.stdout
 
 
-@pytest.mark.parametrize("enabled", [True, False])
-def test_garbage_collection_is_paused_and_as_it_was_afterwards(enabled):
+@pytest.fixture
+def collecting():
+    """Whether garbage is collected is as before after the test."""
     was_enabled = gc.isenabled()
-    try:
-        (gc.enable if enabled else gc.disable)()
-        frozen = gc.get_freeze_count()
-        with paused_garbage_collection():
-            assert not gc.isenabled()
-            made = [[i] for i in range(100)]
-        assert gc.isenabled() == enabled
-        assert gc.get_freeze_count() >= frozen + len(made)
-    finally:
-        gc.unfreeze()
-        (gc.enable if was_enabled else gc.disable)()
+    yield
+    gc.unfreeze()
+    (gc.enable if was_enabled else gc.disable)()
+
+
+def test_objects_of_the_start_are_not_looked_through_again(collecting):
+    frozen = gc.get_freeze_count()
+    pause_garbage_collection()
+    assert not gc.isenabled()
+    made = [[i] for i in range(100)]
+    resume_garbage_collection()
+    assert gc.isenabled() and gc.get_freeze_count() >= frozen + len(made)
+    frozen = gc.get_freeze_count()
+    resume_garbage_collection()  # for each job of a sweep: garbage of the last job must not be kept
+    assert gc.get_freeze_count() == frozen
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_torch_is_imported_without_garbage_collection(collecting, monkeypatch, tmp_path, enabled):
+    (tmp_path / "torch.py").write_text("import gc\nassert not gc.isenabled()")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch")
+    (gc.enable if enabled else gc.disable)()
+    import_torch(announce=False)
+    assert gc.isenabled() == enabled and sys.modules["torch"].__file__ == str(tmp_path / "torch.py")
+
+
+# Commands that train, evaluate or validate many jobs.
+@pytest.mark.parametrize("words", [("strategy=finetune",), ("-m", "strategy=finetune"), ("inspect=true",)])
+def test_garbage_is_collected_when_the_work_begins(collecting, gr_run, words):
+    pause_garbage_collection()
+    code, _, err = gr_run(*words, "train.iterations=1")
+    assert code == 0, err
+    assert gc.isenabled()
+
+
+def test_garbage_is_collected_in_commands_on_a_folder(collecting, gr_run):
+    assert gr_run("strategy=finetune", "train.iterations=1")[0] == 0
+    folder = next(Path("outputs").rglob("config.yaml")).parent
+    for command in ("verify", "audit", "resume"):
+        pause_garbage_collection()
+        assert gr_run(f"{command}={folder}")[0] == 0
+        assert gc.isenabled()
