@@ -214,11 +214,9 @@ def _compose_and_run(argv: list[str]) -> int:
     begin_sweep()
     silence_hydra_warnings()
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # else Ray drops lines that look alike in two runs
     ConfigStore.instance().store("schema", RunConfig)
     OmegaConf.register_new_resolver("gr_sweep", sweep_hash, replace=True, use_cache=True)
-    if any("hydra/launcher=batched" in word for word in argv):
-        register()
+    register(argv)
     command = sys.argv
     sys.argv = ["gr-run", *argv]
     try:

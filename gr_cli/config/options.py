@@ -28,7 +28,7 @@ GROUP_MEANINGS = {group.name: group.meaning for group in CONFIG_GROUPS} | {
     LAUNCHER: "How the runs of a sweep (`-m`) are executed."
 }
 # Hydra takes launchers from this package only; those of this program lie in `gr_cli.cli.launchers`.
-_LAUNCHER_PACKAGE = ("hydra_plugins.gr_cli.", "gr_cli.cli.launchers.")
+LAUNCHER_PACKAGES = ("hydra_plugins.gr_cli.", "gr_cli.cli.launchers.")
 _COMMENT = re.compile(r"^( *)([\w-]+):(?: +(?:'[^']*'|\"[^\"]*\"|[^#'\"\s][^#]*?))?\s+# ?(.*)$")
 _INHERITED = "<inherited>"  # in a defaults list, in place of the option of another group
 _GLOBAL = re.compile(r"^\s*#\s*@package\s+_global_\s*$", re.MULTILINE)
@@ -300,7 +300,7 @@ def _config() -> dict[str, Any]:
 
 def shipped_component(target: str) -> Component | None:
     """The component of a `_target_`, read from its source; None if it is of another package."""
-    package, own = _LAUNCHER_PACKAGE
+    package, own = LAUNCHER_PACKAGES
     return read_component(target.replace(package, own, 1) if target.startswith(package) else target)
 
 

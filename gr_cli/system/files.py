@@ -108,9 +108,14 @@ def make_folder(path: Path) -> None:
         raise folder_error(path, error) from error
 
 
+def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
+    """Write `content` atomically."""
+    write_atomically(path, lambda file: file.write(content), durable)
+
+
 def write_text(path: Path, text: str, durable: bool = True) -> None:
     """Write `text` atomically as UTF-8; undecodable bytes of file names are written as escapes."""
-    write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")), durable)
+    write_bytes(path, text.encode(errors="backslashreplace"), durable)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.extras import needs_joblib, needs_ray
+from helpers.extras import needs_joblib
 from helpers.processes import start, wait_for
 
 
@@ -104,27 +104,7 @@ def test_an_interruption_saves_active_runs_and_starts_no_others(gr_run):
     assert [status["state"] for status in statuses()] == ["finished"] * 4
 
 
-@needs_ray
-def test_ray_replaces_a_killed_process():
-    words = (*LONG, "seed=range(3)", "hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2")
-    sweep = start(*words)
-    os.kill(min(await_running(2, sweep)), signal.SIGKILL)
-    _, err = sweep.communicate()
-    assert sweep.returncode == 0, err
-    assert [status["state"] for status in statuses()] == ["finished"] * 3
-
-
-@needs_ray
-def test_programs_run_on_ray():
-    words = (*SMALL, "hydra/launcher=batched", "hydra.launcher.where=ray", "hydra.launcher.processes=2")
-    sweep = start(*words, "hydra.launcher.width=2")
-    out, err = sweep.communicate()
-    assert sweep.returncode == 0, out + err
-    assert {status["mode"] for status in statuses()} == {"batched"}
-    assert len({status["process"] for status in statuses()}) == 2
-
-
-@pytest.mark.parametrize(("launcher", "extra"), [("ray", "ray"), ("joblib", "joblib"), ("submitit_slurm", "slurm")])
+@pytest.mark.parametrize(("launcher", "extra"), [("joblib", "joblib"), ("submitit_slurm", "slurm")])
 def test_a_missing_launcher_names_the_extra_to_install(gr_run, launcher, extra):
     package = {"submitit_slurm": "submitit"}.get(launcher, launcher)
     try:

@@ -86,11 +86,10 @@ hydra/env=default hydra/help=nope hydra.launcher.width=1 hydra.launcher.width=0 
 hydra.launcher.where=nowhere hydra.launcher.memory_mib=x hydra.job_logging=3 hydra.runtime.choices={}
 hydra.overrides.task=[] ~hydra.overrides
 """)
-HYDRA += [
-    f"hydra/launcher={name}"
-    for name, package in {"ray": "hydra_ray_launcher", "submitit_slurm": "hydra_submitit_launcher"}.items()
-    if find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.{package}") is None
-]
+if find_spec("ray") is None:
+    HYDRA.append("hydra/launcher=ray")
+if find_spec("hydra_plugins") is None or find_spec("hydra_plugins.hydra_submitit_launcher") is None:
+    HYDRA.append("hydra/launcher=submitit_slurm")
 
 FLAGS = _listed(
     """

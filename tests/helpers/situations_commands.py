@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from gr_cli import ContinualTrainer, SimpleMLP
+from gr_cli.cli.launchers.ray_workers import Worker, WorkerOptions
+from helpers.fake_ray import FakeRay, install
 from helpers.situations import Hands, Situation, Table, failing, mistake, of_vectors, typed
 
 
@@ -67,6 +69,16 @@ def without_ray(hands: Hands) -> object:
     """Hides an installed Ray."""
     hands.monkeypatch.setattr("gr_cli.cli.launchers.selection.find_spec", lambda name: None)
     return hands.gr_run("-m", "seed=0,1", "hydra/launcher=batched", "hydra.launcher.where=ray")
+
+
+def on_ray(words: str, **cluster: object) -> Situation:
+    """A sweep on a stand-in for Ray, which fails as `cluster` says."""
+
+    def do(hands: Hands) -> object:
+        install(hands.monkeypatch, FakeRay([{"CPU": 1.0}], **cluster))
+        return hands.again("-m", "hydra/launcher=ray", "seed=0", *words.split())
+
+    return do
 
 
 def without_tensorboard(hands: Hands) -> object:
@@ -227,7 +239,16 @@ COMMANDS: Table = {
     "cli/launchers/selection.py": [
         ("its package is not installed", typed("-m hydra.launcher._target_=hydra_plugins.none.Launcher seed=0")),
         ("must name a launcher", mistake("-m hydra.launcher=3 seed=0")),
-        ("hydra.launcher.where=ray: is not installed", without_ray),
+        ("Ray is not installed", without_ray),
+    ],
+    "cli/launchers/ray_launcher.py": [
+        ("Ray refuses it", on_ray("", refusal=ValueError("no such argument"))),
+        ("can't be connected to", on_ray("hydra.launcher.address=auto", refusal=ConnectionError("nobody there"))),
+        ("its worker was lost", on_ray("hydra.launcher.max_retries=1", losses=9)),
+    ],
+    "cli/launchers/ray_workers.py": [
+        ("does not exist on", lambda hands: Worker(Path("nowhere").absolute(), None, WorkerOptions())),
+        ("no worker can be started", on_ray("", broken=True)),
     ],
     "trackers/trust.py": [
         ("its package is not installed", without_tensorboard),

@@ -96,11 +96,13 @@ class BatchedLauncher(Launcher):
             for number, indices in enumerate(programs)
         }
         if self._where == "ray":
-            results = run_on_ray(work, self._processes, self._gpus)
+            from gr_cli.cli.launchers.ray_launcher import run_programs_on_ray
+
+            results = run_programs_on_ray(work, self._processes, self._gpus)
         elif self._processes > 1:
             results = run_in_processes(work, self._processes)
         else:
-            results = ((number, _run_program(*program)) for number, program in work.items())
+            results = ((number, run_program(*program)) for number, program in work.items())
         for number, scores in results:
             if isinstance(scores, Interrupted):
                 raise Stop(scores)
@@ -202,7 +204,7 @@ def _run_in_pool(queue: deque[tuple[int, Program]], processes: int) -> ProgramRe
             while waiting or queue:
                 while queue and len(waiting) < processes:
                     i, program = queue[0]
-                    waiting[pool.submit(_run_program, *program, Path.cwd())] = i, program
+                    waiting[pool.submit(run_program, *program, Path.cwd())] = i, program
                     queue.popleft()
                 for done in wait(waiting, return_when=FIRST_COMPLETED).done:
                     i, program = waiting.pop(done)
@@ -212,7 +214,7 @@ def _run_in_pool(queue: deque[tuple[int, Program]], processes: int) -> ProgramRe
                         waiting[done] = i, program
                         raise
                     except Exception as error:
-                        yield i, _failure_scores(program[1], error)
+                        yield i, failure_scores(program[1], error)
         except BrokenProcessPool:
             # The other processes of the pool are lost, too. Their checkpoints remain, for a repeated command.
             print("gr-run: a process was lost, and with it the other active ones", file=sys.stderr)
@@ -221,25 +223,6 @@ def _run_in_pool(queue: deque[tuple[int, Program]], processes: int) -> ProgramRe
         except KeyboardInterrupt:
             wait(waiting)  # the processes have received the request, too
             raise
-
-
-def run_on_ray(work: ProgramsByIndex, processes: int, gpus: float) -> ProgramResults:
-    """Run programs on a Ray cluster that shares this folder; a lost process is replaced. Yields as above."""
-    import ray
-
-    ray.init(ignore_reinit_error=True, log_to_driver=True, include_dashboard=False, logging_level="error")
-    # A program needs its cores on one machine.
-    largest = max(node["Resources"].get("CPU", 1.0) for node in ray.nodes() if node["Alive"])
-    cores = max(1, int(min(ray.cluster_resources()["CPU"] // processes, largest)))
-    start = ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=3, max_calls=1)(_run_program)
-    waiting = {start.remote(*program, Path.cwd()): i for i, program in work.items()}
-    while waiting:
-        (done,), _ = ray.wait(list(waiting))
-        i = waiting.pop(done)
-        try:
-            yield i, ray.get(done)
-        except ray.exceptions.RayError as error:
-            yield i, _failure_scores(work[i][1], error)
 
 
 def _initialize_worker(processes: int) -> None:
@@ -251,7 +234,7 @@ def _initialize_worker(processes: int) -> None:
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
 
 
-def _run_program(
+def run_program(
     jobs: Sequence[Settings], folders: Sequence[RunFolder], sweep: Path, directory: Path | None = None
 ) -> Scores | Interrupted:
     """Run jobs as one program; a failure is printed, and does not end the other jobs.
@@ -278,13 +261,13 @@ def _run_program(
     except Interrupted as error:
         return error
     except Exception as error:
-        return _failure_scores(folders, error)
+        return failure_scores(folders, error)
     if isinstance(outcomes[0], GrError) and len(jobs) == 1:  # of several runs, the terminal has printed it already
         print_failure(folders[0].path, outcomes[0])
     return [float("nan") if isinstance(outcome, GrError) else outcome.score for outcome in outcomes]
 
 
-def _failure_scores(folders: Sequence[RunFolder], error: Exception) -> Scores:
+def failure_scores(folders: Sequence[RunFolder], error: Exception) -> Scores:
     """Scores of a program that failed as a whole, after printing the error for each run."""
     for folder in folders:
         print_failure(folder.path, as_failure(error))

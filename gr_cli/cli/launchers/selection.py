@@ -5,14 +5,14 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from gr_cli.config.options import LAUNCHER_PACKAGES
 from gr_cli.errors import CompositionError, ConfigError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_BATCHED_LAUNCHER = "gr_cli.cli.launchers.batched.BatchedLauncher"
 # Extras that install the launchers, by their package in `hydra_plugins`.
-_EXTRAS = {"hydra_ray_launcher": "ray", "hydra_joblib_launcher": "joblib", "hydra_submitit_launcher": "slurm"}
+_EXTRAS = {"hydra_joblib_launcher": "joblib", "hydra_submitit_launcher": "slurm"}
 
 
 def runs_in_this_process(hydra: Any) -> bool:
@@ -59,11 +59,11 @@ def check_launcher(config: DictConfig) -> None:
         extra = _EXTRAS.get(target.split(".")[1] if "." in target else "")
         remedy = f"install it with: pip install 'gr-cli[{extra}]'" if extra else f"there is no {target}"
         raise CompositionError(f"hydra/launcher={name}: its package is not installed; {remedy}")
-    if target.startswith("hydra_plugins.gr_cli."):
+    if target.startswith(LAUNCHER_PACKAGES[0]):
         ours: Any = OmegaConf.to_container(node, resolve=True)
-        ours["_target_"] = _BATCHED_LAUNCHER
+        ours["_target_"] = target.replace(*LAUNCHER_PACKAGES)
         check_node(ours, "hydra.launcher", ())
-        if ours.get("where") == "ray" and find_spec("ray") is None:
-            raise CompositionError(
-                "hydra.launcher.where=ray: is not installed; install it with: pip install 'gr-cli[ray]'"
-            )
+        needs_ray = target.endswith(".RayLauncher") or ours.get("where") == "ray"
+        if needs_ray and find_spec("ray") is None:
+            setting = f"hydra/launcher={name}" if target.endswith(".RayLauncher") else "hydra.launcher.where=ray"
+            raise CompositionError(f"{setting}: Ray is not installed; install it with: pip install 'gr-cli[ray]'")
