@@ -34,6 +34,13 @@ RUN = [
     "threads=1",
 ]
 TICKS = os.sysconf("SC_CLK_TCK")
+# All nodes share this machine, which may be busy besides: Ray waits longer before it takes one for lost.
+PATIENCE = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_health_check_timeout_ms": "60000",
+}
 
 
 class Command:
@@ -45,7 +52,7 @@ class Command:
         self.retries: list[str] = []
         command = [sys.executable, "-u", "-m", "gr_cli", "-m", *words]
         self.process = subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment()
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
     def lines(self):
@@ -75,12 +82,9 @@ class Command:
         return median((b - a) / tenth * workers for a, b in pairwise(marks))
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-
-
 def make_cluster(chosen: argparse.Namespace):
     """A head without resources, on which the command runs, and the nodes."""
+    os.environ.update(PATIENCE)
     from ray.cluster_utils import Cluster
 
     common = {"object_store_memory": 100 << 20, "include_dashboard": False}

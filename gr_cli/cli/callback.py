@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gr_cli.cli.compose import plain_overrides, settings_from_config
+from gr_cli.cli.compose import JobComposer, plain_overrides
 from gr_cli.cli.hydra_errors import describe_error
 from gr_cli.cli.launchers.selection import (
     check_launcher,
@@ -100,8 +101,9 @@ def _prepare_sweep(config: DictConfig) -> None:
     jobs = _list_jobs(config)
     duplicates: tuple[list[str], list[str]] | None = None
     first_job: dict[tuple[Any, ...], list[str]] = {}
+    composer = JobComposer(config, partial(_check_sweep_wide_groups, config=config))
     for overrides in jobs:
-        settings = _validated_settings(config, overrides)
+        settings = _validated_settings(composer, overrides)
         path = run_folder(settings, OUTPUTS).path
         first = first_job.setdefault((path.parent, settings.seed, settings.identity), overrides)
         if first is not overrides:
@@ -136,7 +138,7 @@ def _list_jobs(config: DictConfig) -> list[list[str]]:
     return [list(job) for job in BasicSweeper.split_arguments(parsed, None)[0]]
 
 
-def _validated_settings(config: DictConfig, overrides: list[str]) -> Settings:
+def _validated_settings(composer: JobComposer, overrides: list[str]) -> Settings:
     """Compose and validate the settings of one job.
 
     Raises:
@@ -144,9 +146,20 @@ def _validated_settings(config: DictConfig, overrides: list[str]) -> Settings:
         ConfigError: A value does not fit, or is allowed for the whole sweep only.
     """
     try:
-        composed = GlobalHydra.instance().config_loader().load_sweep_config(config, overrides)
+        settings = composer.settings(overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise CompositionError(describe_error(error, overrides)) from error
+    if settings.config["inspect"]:
+        raise ConfigError("inspect", "true", "shows one benchmark, and can't be used in a sweep", "leave out -m")
+    return settings
+
+
+def _check_sweep_wide_groups(composed: DictConfig, overrides: list[str], config: DictConfig) -> None:
+    """Check that a job does not change what is set for the whole sweep.
+
+    Raises:
+        ConfigError: It does.
+    """
     for group in _SWEEP_WIDE_GROUPS:
         of_job, of_sweep = (OmegaConf.to_container(node.hydra[group], resolve=False) for node in (composed, config))
         if of_job != of_sweep:
@@ -157,10 +170,6 @@ def _validated_settings(config: DictConfig, overrides: list[str]) -> Settings:
                 f"sets hydra.{group}, which can be set for the whole sweep only",
                 f"name it on the command line: hydra/{group}={choice}",
             )
-    settings = settings_from_config(composed, composed.hydra)
-    if settings.config["inspect"]:
-        raise ConfigError("inspect", "true", "shows one benchmark, and can't be used in a sweep", "leave out -m")
-    return settings
 
 
 def _describe_duplicates(first: list[str], second: list[str]) -> str:

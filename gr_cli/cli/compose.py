@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from gr_cli.config.groups import GROUPS
 from gr_cli.errors import CompositionError
 
 if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
     from gr_cli.config.settings import Settings
@@ -27,6 +29,21 @@ def settings_from_config(config: DictConfig, hydra: Any) -> Settings:
         CompositionError: An interpolation can't be resolved.
         ConfigError: A value is not allowed.
     """
+    return _validated_settings(_without_hydra(config), _choices(hydra), plain_overrides(hydra.overrides.task))
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    """A copy without Hydra's own part, which takes longer to resolve than everything else."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
+
+
+def _choices(hydra: Any) -> dict[str, str | None]:
+    return {group: hydra.runtime.choices.get(group) for group in GROUPS}
+
+
+def _validated_settings(run_config: DictConfig, choices: dict[str, str | None], overrides: list[str]) -> Settings:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -34,14 +51,10 @@ def settings_from_config(config: DictConfig, hydra: Any) -> Settings:
     from gr_cli.config.settings import Settings
     from gr_cli.trackers.trust import check_tracker
 
-    overrides = plain_overrides(hydra.overrides.task)
-    # Without Hydra's own part, which takes longer to resolve than everything else.
-    run_config = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
     try:
         plain: Any = OmegaConf.to_container(run_config, resolve=True)
     except OmegaConfBaseException as error:
         raise CompositionError(describe_error(error, overrides)) from error
-    choices = {group: hydra.runtime.choices.get(group) for group in GROUPS}
     settings = Settings.validated(plain, choices, overrides)
     check_tracker(settings.config)
     return settings
@@ -62,6 +75,61 @@ def composed_once(argv: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         Hydra.get_mode = look_up  # type: ignore[method-assign]
+
+
+class JobComposer:
+    """Composes the jobs of a sweep. Jobs that choose the same options are composed from one configuration.
+
+    To compose one takes Hydra a tenth of a second, most of it for reading the same files; to set the values in which
+    jobs differ takes a few milliseconds.
+
+    Args:
+        config: The composed configuration of the sweep.
+        check: Called with the configuration of the first job of each choice of options, and with its overrides.
+    """
+
+    def __init__(self, config: DictConfig, check: Callable[[DictConfig, list[str]], object]) -> None:
+        from hydra.core.global_hydra import GlobalHydra
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        self._config, self._check = config, check
+        self._loader: Any = GlobalHydra.instance().config_loader()
+        self._parser = OverridesParser.create(self._loader)
+        self._parsed: dict[str, Override] = {}
+        self._common: dict[tuple[str, ...], tuple[DictConfig, dict[str, str | None]]] = {}
+
+    def settings(self, overrides: list[str]) -> Settings:
+        """The settings of a job.
+
+        Raises:
+            CompositionError: Its overrides can't be composed.
+            ConfigError: A value is not allowed.
+            HydraException, OmegaConfBaseException: Its overrides can't be composed.
+        """
+        from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+        values = [override for override in map(self._parse, overrides) if self._sets_a_value(override)]
+        lines = {override.input_line for override in values}
+        options = tuple(line for line in overrides if line not in lines)
+        if options not in self._common:
+            composed = self._loader.load_sweep_config(self._config, list(options))
+            self._check(composed, overrides)
+            self._common[options] = _without_hydra(composed), _choices(composed.hydra)
+        common, choices = self._common[options]
+        run_config = copy.deepcopy(common)
+        ConfigLoaderImpl._apply_overrides_to_config(values, run_config)
+        return _validated_settings(run_config, choices, list(overrides))
+
+    def _parse(self, line: str) -> Override:
+        if line not in self._parsed:
+            (self._parsed[line],) = self._parser.parse_overrides([line])
+        return self._parsed[line]
+
+    def _sets_a_value(self, override: Override) -> bool:
+        """Whether it sets a value of the run, rather than choosing an option or configuring Hydra."""
+        key = override.key_or_group
+        is_option = self._loader.repository.group_exists(key) and not isinstance(override.value(), dict)
+        return not is_option and not override.is_hydra_override()
 
 
 def plain_overrides(overrides: Any) -> list[str]:

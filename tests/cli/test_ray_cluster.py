@@ -39,8 +39,9 @@ def await_checkpoints(number, sweep):
 
 
 @pytest.fixture
-def cluster():
+def cluster(monkeypatch):
     """A head without cores, and two nodes of one core and a declared GPU each."""
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "1200")  # on a machine that is busy besides
     from ray.cluster_utils import Cluster
 
     small = {"object_store_memory": 80 << 20, "include_dashboard": False}

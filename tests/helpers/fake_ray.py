@@ -54,6 +54,9 @@ class FakeRay(ModuleType):
         if self.refusal is not None:
             raise self.refusal
 
+    def shutdown(self) -> None:
+        """Nothing is left."""
+
     def nodes(self) -> list[dict[str, Any]]:
         return [{"Alive": True, "Resources": node} for node in self.resources]
 

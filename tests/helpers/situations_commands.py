@@ -8,7 +8,7 @@ from torch import nn
 from gr_cli import ContinualTrainer, SimpleMLP
 from gr_cli.cli.launchers.ray_workers import Worker, WorkerOptions
 from helpers.fake_ray import FakeRay, install
-from helpers.situations import Hands, Situation, Table, failing, mistake, of_vectors, typed
+from helpers.situations import TINY, Hands, Situation, Table, failing, mistake, of_vectors, typed
 
 
 class Plain(nn.Linear):
@@ -76,7 +76,7 @@ def on_ray(words: str, **cluster: object) -> Situation:
 
     def do(hands: Hands) -> object:
         install(hands.monkeypatch, FakeRay([{"CPU": 1.0}], **cluster))
-        return hands.again("-m", "hydra/launcher=ray", "seed=0", *words.split())
+        return hands.gr_run("-m", *TINY, "hydra/launcher=ray", "seed=0", *words.split())
 
     return do
 

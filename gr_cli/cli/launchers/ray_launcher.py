@@ -128,6 +128,7 @@ def connect(address: str | None, arguments: Mapping[str, Any]) -> None:
         reason = one_line(str(error).strip().partition("\n")[0])
         remedy = "start a cluster with `ray start --head`, and the command on one of its nodes"
         raise ConfigError("hydra.launcher.address", where, f"can't be connected to ({reason})", remedy) from error
+    current_sweep().resources.callback(ray.shutdown)
 
 
 def run_on_ray(work: ProgramsByIndex, options: WorkerOptions, max_retries: int) -> ProgramResults:

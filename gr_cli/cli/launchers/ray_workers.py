@@ -25,6 +25,7 @@ from gr_cli.cli.launchers.working_copy import Files, FolderStore, working_copies
 from gr_cli.errors import FolderError, Interrupted, TrainingError, one_line, truncate
 from gr_cli.results.folder import RunFolder
 from gr_cli.system.messages import print_status
+from gr_cli.system.process import import_torch
 
 _OUTPUT_LIMIT = 20_000  # characters of a program's output that are brought back
 _GRACE_SECONDS = 60.0  # for saving the runs after a request to stop
@@ -132,6 +133,7 @@ class Worker:
                 f"{directory}: does not exist on {socket.gethostname()}; share it between the nodes, or use "
                 "hydra.launcher.folders=returned"
             )
+        import_torch(announce=False)
         import torch
 
         from gr_cli.system.devices import flush_denormals

@@ -1,0 +1,61 @@
+"""Jobs of a sweep that share their options are composed from one configuration."""
+
+import pytest
+
+from gr_cli.cli import main
+from gr_cli.cli.compose import JobComposer, compose_settings
+from gr_cli.cli.sweep import current_sweep
+
+
+@pytest.fixture
+def sweep_settings(gr_run, monkeypatch):
+    """The settings of each job of a sweep by its overrides, without training; and how often Hydra composed."""
+
+    def of(*words):
+        composed = []
+        load = JobComposer.__init__
+
+        def counting(composer, *arguments):
+            load(composer, *arguments)
+            loader = composer._loader
+            composer._loader = CountingLoader(loader, composed)
+
+        monkeypatch.setattr(JobComposer, "__init__", counting)
+        monkeypatch.setattr(main, "_job", lambda config: None)
+        gr_run("-m", *words)
+        return current_sweep()._settings, len(composed)
+
+    return of
+
+
+class CountingLoader:
+    def __init__(self, loader, composed):
+        self.repository = loader.repository
+        self.loader, self.composed = loader, composed
+
+    def load_sweep_config(self, config, overrides):
+        self.composed.append(overrides)
+        return self.loader.load_sweep_config(config, overrides)
+
+
+@pytest.mark.parametrize(
+    ("words", "composed"),
+    [
+        (["seed=range(5)"], 1),
+        (["strategy=dgr,finetune", "seed=0,1"], 2),
+        (["train.iterations=3,7", "model.hidden_sizes=[8],[4,4]", "strategy.replay_weight=0.5,by_tasks"], 1),
+        (["optimizer=sgd", "optimizer.lr=0.1,0.2", "++optimizer.momentum=0.9"], 1),
+        (["strategy=bir", "strategy/regularizer=si,ewc", "strategy.regularizer.strength=1,2"], 2),
+        (["train.batch_size=64,128", "log.every=${train.batch_size}"], 1),
+        (["preset=smoke,dgr_paper", "train.iterations=5"], 2),
+        (["benchmark={classes_per_task:5},{classes_per_task:1}"], 1),
+    ],
+    ids=str,
+)
+def test_settings_are_those_of_the_job_alone(sweep_settings, words, composed):
+    settings, times = sweep_settings(*words)
+    assert len(settings) > 1 and times == composed
+    for overrides, of_job in settings.items():
+        alone = compose_settings(list(overrides))
+        assert of_job == alone
+        assert of_job.as_yaml() == alone.as_yaml()
