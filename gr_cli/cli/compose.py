@@ -29,7 +29,7 @@ def settings_from_config(config: DictConfig, hydra: Any) -> Settings:
         CompositionError: An interpolation can't be resolved.
         ConfigError: A value is not allowed.
     """
-    return _validated_settings(_without_hydra(config), _choices(hydra), plain_overrides(hydra.overrides.task))
+    return _settings_from_values(_without_hydra(config), _choices(hydra), plain_overrides(hydra.overrides.task))
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:
@@ -43,7 +43,7 @@ def _choices(hydra: Any) -> dict[str, str | None]:
     return {group: hydra.runtime.choices.get(group) for group in GROUPS}
 
 
-def _validated_settings(run_config: DictConfig, choices: dict[str, str | None], overrides: list[str]) -> Settings:
+def _settings_from_values(run_config: DictConfig, choices: dict[str, str | None], overrides: list[str]) -> Settings:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -118,7 +118,7 @@ class JobComposer:
         common, choices = self._common[options]
         run_config = copy.deepcopy(common)
         ConfigLoaderImpl._apply_overrides_to_config(values, run_config)
-        return _validated_settings(run_config, choices, list(overrides))
+        return _settings_from_values(run_config, choices, list(overrides))
 
     def _parse(self, line: str) -> Override:
         if line not in self._parsed:

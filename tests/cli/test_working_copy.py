@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gr_cli.cli.compose import compose_settings
-from gr_cli.cli.launchers.batched import run_program
+from gr_cli.cli.launchers.programs import run_program
 from gr_cli.cli.launchers.working_copy import FolderStore, working_copies
 from gr_cli.config.groups import OUTPUTS
 from gr_cli.results.folder import RunFolder

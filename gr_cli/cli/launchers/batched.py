@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -17,12 +16,19 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 
 from gr_cli.cli.compose import settings_from_config
+from gr_cli.cli.launchers.programs import (
+    Program,
+    ProgramResults,
+    ProgramsByIndex,
+    Scores,
+    failure_scores,
+    run_program,
+)
 from gr_cli.cli.sweep import current_sweep
 from gr_cli.config.groups import OUTPUTS
 from gr_cli.config.settings import Settings
 from gr_cli.errors import GrError, Interrupted, Stop, as_failure
 from gr_cli.results.folder import RunFolder
-from gr_cli.system.messages import print_failure
 from gr_cli.system.output import make_output_robust
 from gr_cli.system.signals import join_lifeline
 from gr_cli.types import NonNegative, PositiveInt
@@ -32,10 +38,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from gr_cli.cli.launchers.program_width import WidthChoice
-
-
-Scores = list[float | None]
-"""For each run its score: None without validation samples, NaN if the run failed."""
 
 
 class BatchedLauncher(Launcher):
@@ -182,12 +184,6 @@ def _describe_choice(choice: WidthChoice, runs: int) -> str:
     return f"{programs} (up to {needed:,} MiB{choice.reason and f'; {choice.reason}'})"
 
 
-Program = tuple[Sequence[Settings], Sequence[RunFolder], Path]
-"""Settings and folders of the runs, and folder of the sweep."""
-ProgramsByIndex = Mapping[int, Program]
-ProgramResults = Iterator[tuple[int, Scores | Interrupted]]
-
-
 def run_in_processes(work: ProgramsByIndex, processes: int) -> ProgramResults:
     """Run programs in processes of this machine; yields number and scores of each as it ends."""
     queue = deque(work.items())
@@ -232,43 +228,3 @@ def _initialize_worker(processes: int) -> None:
     make_output_robust()
     join_lifeline()
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
-
-
-def run_program(
-    jobs: Sequence[Settings], folders: Sequence[RunFolder], sweep: Path, directory: Path | None = None
-) -> Scores | Interrupted:
-    """Run jobs as one program; a failure is printed, and does not end the other jobs.
-
-    Args:
-        jobs: Settings of the runs.
-        folders: Folders of the runs.
-        sweep: Folder of the sweep.
-        directory: Working directory, in a worker process; None in the process of the command.
-
-    Returns:
-        The score of each run, or the interruption.
-    """
-    from gr_cli.runner.run import run_together
-    from gr_cli.terminal.run_display import TerminalObserver
-    from gr_cli.trackers.observer import TrackerObserver
-    from gr_cli.training.observer import Observers
-
-    try:
-        if directory is not None:
-            os.chdir(directory)
-        terminal = TerminalObserver(live=directory is None, sweep_progress=current_sweep().progress)
-        outcomes = run_together(jobs, folders, Observers(terminal, TrackerObserver(sweep)))
-    except Interrupted as error:
-        return error
-    except Exception as error:
-        return failure_scores(folders, error)
-    if isinstance(outcomes[0], GrError) and len(jobs) == 1:  # of several runs, the terminal has printed it already
-        print_failure(folders[0].path, outcomes[0])
-    return [float("nan") if isinstance(outcome, GrError) else outcome.score for outcome in outcomes]
-
-
-def failure_scores(folders: Sequence[RunFolder], error: Exception) -> Scores:
-    """Scores of a program that failed as a whole, after printing the error for each run."""
-    for folder in folders:
-        print_failure(folder.path, as_failure(error))
-    return [float("nan")] * len(folders)

@@ -12,8 +12,8 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 
 from gr_cli.cli.compose import settings_from_config
-from gr_cli.cli.launchers.batched import ProgramResults, ProgramsByIndex, failure_scores, run_program
 from gr_cli.cli.launchers.job_queue import JobQueue, Lost, run_jobs
+from gr_cli.cli.launchers.programs import ProgramResults, ProgramsByIndex, failure_scores, run_program
 from gr_cli.cli.launchers.ray_workers import RayWorkers, WorkerOptions
 from gr_cli.cli.sweep import current_sweep
 from gr_cli.config.groups import OUTPUTS

@@ -19,8 +19,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
-from gr_cli.cli.launchers.batched import ProgramsByIndex, Scores, failure_scores, run_program
 from gr_cli.cli.launchers.job_queue import Lost, count_workers
+from gr_cli.cli.launchers.programs import ProgramsByIndex, Scores, failure_scores, run_program
 from gr_cli.cli.launchers.working_copy import Files, FolderStore, working_copies
 from gr_cli.errors import FolderError, Interrupted, TrainingError, one_line, truncate
 from gr_cli.results.folder import RunFolder

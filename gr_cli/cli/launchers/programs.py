@@ -1,0 +1,60 @@
+"""A program: runs that are trained together, in whatever process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from gr_cli.cli.sweep import current_sweep
+from gr_cli.config.settings import Settings
+from gr_cli.errors import GrError, Interrupted, as_failure
+from gr_cli.results.folder import RunFolder
+from gr_cli.system.messages import print_failure
+
+Scores = list[float | None]
+"""For each run its score: None without validation samples, NaN if the run failed."""
+Program = tuple[Sequence[Settings], Sequence[RunFolder], Path]
+"""Settings and folders of the runs, and folder of the sweep."""
+ProgramsByIndex = Mapping[int, Program]
+ProgramResults = Iterator[tuple[int, Scores | Interrupted]]
+
+
+def run_program(
+    jobs: Sequence[Settings], folders: Sequence[RunFolder], sweep: Path, directory: Path | None = None
+) -> Scores | Interrupted:
+    """Run jobs as one program; a failure is printed, and does not end the other jobs.
+
+    Args:
+        jobs: Settings of the runs.
+        folders: Folders of the runs.
+        sweep: Folder of the sweep.
+        directory: Working directory, in a worker process; None in the process of the command.
+
+    Returns:
+        The score of each run, or the interruption.
+    """
+    from gr_cli.runner.run import run_together
+    from gr_cli.terminal.run_display import TerminalObserver
+    from gr_cli.trackers.observer import TrackerObserver
+    from gr_cli.training.observer import Observers
+
+    try:
+        if directory is not None:
+            os.chdir(directory)
+        terminal = TerminalObserver(live=directory is None, sweep_progress=current_sweep().progress)
+        outcomes = run_together(jobs, folders, Observers(terminal, TrackerObserver(sweep)))
+    except Interrupted as error:
+        return error
+    except Exception as error:
+        return failure_scores(folders, error)
+    if isinstance(outcomes[0], GrError) and len(jobs) == 1:  # of several runs, the terminal has printed it already
+        print_failure(folders[0].path, outcomes[0])
+    return [float("nan") if isinstance(outcome, GrError) else outcome.score for outcome in outcomes]
+
+
+def failure_scores(folders: Sequence[RunFolder], error: Exception) -> Scores:
+    """Scores of a program that failed as a whole, after printing the error for each run."""
+    for folder in folders:
+        print_failure(folder.path, as_failure(error))
+    return [float("nan")] * len(folders)
