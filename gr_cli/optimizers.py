@@ -231,22 +231,23 @@ class FunctionalOptimizer:
         """
         # The fused kernels require gradients with the memory layout of their parameters.
         aligned_gradients = [
-            (i, g if g.stride() == p.stride() else torch.empty_like(p).copy_(g))
-            for i, (p, g) in enumerate(zip(self.parameters, gradients, strict=True))
-            if g is not None
+            g if g is None or g.stride() == p.stride() else torch.empty_like(p).copy_(g)
+            for p, g in zip(self.parameters, gradients, strict=True)
         ]
-        if not aligned_gradients:
+        present = [i for i, g in enumerate(aligned_gradients) if g is not None]
+        if not present:
             return
-        if len(aligned_gradients) < len(gradients):
+        is_complete = len(present) == len(aligned_gradients)
+        if not is_complete:
             self._separate_step_counts()
         for (optimizer, replicas, parameters), state in zip(self._param_groups, self._states, strict=True):
-            is_single_group = len(self._param_groups) == 1
-            optimizer.step(
-                [parameters[i] for i, _ in aligned_gradients],
-                [g if is_single_group else g[replicas] for _, g in aligned_gradients],
-                {name: [values[i] for i, _ in aligned_gradients] for name, values in state.items()},
-                learning_rate(optimizer),
-            )
+            group_gradients = aligned_gradients
+            if len(self._param_groups) > 1:
+                group_gradients = [None if g is None else g[replicas] for g in aligned_gradients]
+            if not is_complete:
+                parameters, group_gradients = [parameters[i] for i in present], [group_gradients[i] for i in present]
+                state = {name: [values[i] for i in present] for name, values in state.items()}
+            optimizer.step(parameters, group_gradients, state, learning_rate(optimizer))  # type: ignore[arg-type]
 
     def _separate_step_counts(self) -> None:
         """Give each parameter its own step count, once some of them skip a step."""

@@ -57,7 +57,14 @@ class Regularizer(ABC):
 
     @abstractmethod
     def penalty(self, parameters: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]] | None:
-        """Value (R,) and gradient of the penalty; None in the first task."""
+        """Value (R,) and gradient of the penalty; None in the first task.
+
+        Args:
+            parameters: Detached parameters.
+
+        Returns:
+            The gradient may be in tensors that are overwritten by the next call; the caller may change them.
+        """
 
     def release_task(self) -> None:  # noqa: B027 most record nothing
         """Discard what was recorded of a task that was not completed."""
@@ -66,7 +73,7 @@ class Regularizer(ABC):
         """Record one optimizer step.
 
         Args:
-            before: Parameters before the step.
+            before: Copies of the parameters before the step, which may be changed.
             after: Parameters after it.
             gradients: Gradients at `before` of the loss without this penalty.
         """

@@ -109,6 +109,8 @@ class Learner:
         self.functional_optimizers["solver"].rebind_parameters(self._trained_parameters())
         if self._generator_update is not None:
             self._generator_update.rebind_parameters()
+        if self._penalized_update is not None:
+            self._penalized_update.begin_task()
 
     @property
     def solver(self) -> nn.Module:
@@ -170,6 +172,8 @@ class Learner:
         """Set up optimizers and strategy for a task."""
         for optimizer in self.functional_optimizers.values():
             optimizer.begin_task()
+        if self._penalized_update is not None:
+            self._penalized_update.begin_task()
         with self._autocast(), self.clock.measure("consolidation"):
             self.strategy.begin_task(self._task_context(task, sample_pass))
 

@@ -15,6 +15,7 @@ from gr_cli.system.mapping import is_mapped
 Block = TypeVar("Block")
 
 _MAX_READ_BYTES = 16 << 20  # of stored samples that are read at once
+_MAX_GATHERED_VALUES = 1 << 17  # of samples in memory, gathered at once: 512 KiB of float32, which stay in cache
 
 
 def max_iterations(trains: Sequence[Samples], batch_size: int) -> int | None:
@@ -37,7 +38,7 @@ def read_blocks(
     shares_store = all(train.store is trains[0].store and train.transform is None for train in trains)
     if not _any_mapped(trains):
         for block in blocks:
-            yield block, (_values_at_rows(rows, trains, shares_store) for rows in rows_of(block))
+            yield block, _values_at_rows(rows_of(block), trains, shares_store)
         return
     pending: tuple[Block, Future[list[Tensor]]] | None = None
     with ThreadPoolExecutor(1, "samples") as pool:
@@ -52,10 +53,15 @@ def _any_mapped(trains: Sequence[Samples]) -> bool:
     return any(is_mapped(train.store) for train in trains)
 
 
-def _values_at_rows(rows: Tensor, trains: Sequence[Samples], shares_store: bool) -> Tensor:
-    if shares_store:
-        return trains[0].values_at_rows(rows)
-    return torch.stack([train.values_at_rows(r) for train, r in zip(trains, rows, strict=True)])
+def _values_at_rows(rows: Tensor, trains: Sequence[Samples], shares_store: bool) -> Iterator[Tensor]:
+    """The samples of each iteration at `rows` (length, R, B); those of several small batches are gathered at once."""
+    gathered = max(1, _MAX_GATHERED_VALUES // max(1, rows[0].numel() * trains[0].store[0].numel()))
+    for part in rows.split(gathered):
+        if shares_store:
+            yield from trains[0].values_at_rows(part).unbind()
+        else:
+            of_runs = [train.values_at_rows(r.flatten()) for train, r in zip(trains, part.unbind(1), strict=True)]
+            yield from torch.stack([x.unflatten(0, part[:, 0].shape) for x in of_runs], 1).unbind()
 
 
 def _raw_at_rows(rows: Tensor, trains: Sequence[Samples], shares_store: bool) -> list[Tensor]:

@@ -155,15 +155,41 @@ def test_no_penalty_in_the_first_task(kind_of):
 
 
 @each_regularizer
-def test_penalty_gradient_matches_autograd(kind_of):
-    learner = learner_of(Finetune(kind_of(strength=torch.tensor([0.3, 2.0]))), seeds=(0, 1))
+def test_penalty_matches_its_definition_and_autograd(kind_of):
+    """scale * strength * (sum importance * (parameter - anchor)^2 + constant), and its gradient."""
+    strength = torch.tensor([0.3, 2.0], dtype=torch.float64)
+    learner = learner_of(Finetune(kind_of(strength=strength)), seeds=(0, 1))
     train(learner, 0)
     train(learner, 1)
-    parameters = [p.requires_grad_() for p in moved(parameters_of(learner))]
-    value, gradients = learner.strategy.regularizer.penalty(parameters)
+    regularizer = learner.strategy.regularizer
+    state, parameters = regularizer.state_dict(), [p.requires_grad_() for p in moved(parameters_of(learner))]
+    terms = zip(state["importance"], parameters, state["anchor"], strict=True)
+    sum_of_squares = sum((i * (p - a).square()).flatten(1).sum(1) for i, p, a in terms)
+    expected = regularizer.scale * strength * (sum_of_squares + state["constant"])
+    value, gradients = regularizer.penalty([p.detach() for p in parameters])
     assert value.shape == (2,) and (value > 0).all()
-    for gradient, expected in zip(gradients, torch.autograd.grad(value.sum(), parameters), strict=True):
-        torch.testing.assert_close(gradient, expected)
+    torch.testing.assert_close(value, expected.detach())
+    for gradient, plain in zip(gradients, torch.autograd.grad(expected.sum(), parameters), strict=True):
+        torch.testing.assert_close(gradient, plain)
+
+
+@each_regularizer
+def test_penalty_overwrites_its_gradient_and_nothing_else(kind_of):
+    """The gradient's buffer is reused by the next call; state and parameters are not touched."""
+    learner = learner_of(Finetune(kind_of(strength=2.0)))
+    train(learner, 0)
+    train(learner, 1)
+    regularizer, parameters = learner.strategy.regularizer, moved(parameters_of(learner))
+    copies, state = [p.clone() for p in parameters], learner.state_of(0)
+    value, gradients = regularizer.penalty(parameters)
+    first = [g.clone() for g in gradients]
+    for gradient in gradients:
+        gradient.add_(1.0)  # as an update may
+    again, gradients = regularizer.penalty(parameters)
+    assert torch.equal(again, value)
+    for ours, expected in zip([*gradients, *parameters], [*first, *copies], strict=True):
+        assert torch.equal(ours, expected)
+    torch.testing.assert_close(learner.state_of(0), state, rtol=0, atol=0)
 
 
 def random_fishers(regularizer, shapes, monkeypatch):
