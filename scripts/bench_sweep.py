@@ -99,9 +99,11 @@ def compare_widths(words: list[str], widths: list[int], threads: int | None, ste
     from gr_cli.cli.compose import compose_settings
     from gr_cli.cli.launchers.program_width import choose_width
     from gr_cli.system.devices import flush_denormals
+    from gr_cli.system.memory import keep_freed_memory
 
     job = compose_settings(words)
     jobs = [replace(job, config=job.config | {"seed": seed}) for seed in range(max(widths))]
+    keep_freed_memory()
     with flush_denormals():  # before torch makes its threads, which then do as this one
         choice = choose_width(jobs, max(widths), 4096 << 20)
         widths = sorted({*widths, choice.width})

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gr_cli.cli.compose import JobComposer, plain_overrides
 from gr_cli.cli.hydra_errors import describe_error
+from gr_cli.cli.launchers.processes import announce_processes
 from gr_cli.cli.launchers.selection import (
     check_launcher,
     runs_in_this_process,
@@ -27,7 +28,6 @@ from gr_cli.cli.launchers.selection import (
 from gr_cli.cli.sweep import begin_sweep, current_sweep
 from gr_cli.config.groups import OUTPUTS
 from gr_cli.errors import CompositionError, ConfigError, Stop
-from gr_cli.system.messages import print_status
 from gr_cli.system.process import import_torch, resume_garbage_collection
 from gr_cli.system.signals import lifeline
 
@@ -120,7 +120,7 @@ def _prepare_sweep(config: DictConfig) -> None:
     write_json(folder / _MANIFEST, {"jobs": {str(path): overrides for path, overrides in sweep.jobs.items()}})
     Plugins.instance().class_name_to_class[config.hydra.sweeper._target_] = CheckedSweeper
     if uses_other_processes(config.hydra):
-        print_status(f"other processes train these runs; to watch them: gr-report --watch {shlex.quote(str(folder))}")
+        announce_processes(folder)
 
 
 def _list_jobs(config: DictConfig) -> list[list[str]]:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from gr_cli.cli.compose import compose_settings
-from gr_cli.cli.launchers.program_width import MemoryModel, WidthChoice, choose_width, fastest_width
+from gr_cli.cli.launchers.program_width import MemoryModel, WidthChoice, balanced_width, choose_width, fastest_width
 from gr_cli.generators import VAE
 from gr_cli.nn.replicas import Replicas
 
@@ -75,12 +75,23 @@ def test_runs_with_other_losses_when_stacked_run_alone(monkeypatch):
 def test_the_width_follows_from_settings_and_shapes_alone(monkeypatch):
     jobs = jobs_of(seeds=9)
     choice = chosen(jobs)
-    assert choice == WidthChoice(32, "", choice.bytes_per_run)
+    reason = "wider is hardly faster, and leaves less to other cores"
+    assert choice == WidthChoice(5, reason, choice.bytes_per_run, choice.seconds_per_run)  # two programs of up to 8
+    assert chosen(jobs[:8]) == replace(choice, width=32, reason="")
     for name in ("time.perf_counter", "time.monotonic", "gr_cli.system.memory.available_memory"):
         monkeypatch.setattr(name, lambda *_: pytest.fail("the width must not depend on it"))
     assert chosen(jobs) == choice
     assert chosen(jobs, width=3).width == 3
     assert chosen(jobs, width=1) == WidthChoice(1, "that is the requested width")
+
+
+@pytest.mark.parametrize(
+    ("runs", "width", "balanced"),
+    [(8, 8, 8), (9, 8, 5), (16, 8, 8), (20, 8, 5), (32, 8, 8), (33, 8, 5), (100, 8, 7), (9, 1, 1), (1, 8, 1)],
+)
+def test_programs_are_as_many_as_cores_share_evenly(runs, width, balanced):
+    """1, 2, or a multiple of 4 as far as the number of runs allows."""
+    assert balanced_width(runs, width) == balanced <= width
 
 
 MIB = 1 << 20
@@ -121,7 +132,7 @@ def test_the_size_of_a_step_counts_gradients_and_activations(monkeypatch):
     sizes = []
     monkeypatch.setattr("gr_cli.cli.launchers.program_width.fastest_width", lambda size: sizes.append(size) or 3)
     choice = chosen(jobs)
-    assert choice.width == 3 and choice.reason.startswith("wider is slower: a step of a run takes 0.0 MiB")
+    assert choice.width == 2 and choice.reason.startswith("wider is slower: a step of a run takes 0.0 MiB")
     assert sizes[0].gradient_bytes == 4 * (64 * 16 + 16 + 16 * 10 + 10)
     assert sizes[0].activation_bytes >= 4 * 4 * (16 + 10) and not sizes[0].has_convolutions
     words = ["strategy=finetune", "model=cnn", "model.channels=[2]", "train.batch_size=4"]

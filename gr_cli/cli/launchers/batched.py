@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
 
+    from gr_cli.cli.launchers.processes import PlannedProgram
     from gr_cli.cli.launchers.program_width import WidthChoice
 
 
@@ -48,7 +49,8 @@ class BatchedLauncher(Launcher):
     Args:
         width: Largest number of runs in one program.
         memory_mib: Memory limit of one program in MiB, compared with an upper bound from the shapes of its tensors.
-        processes: Number of programs that run at the same time, each in its own process.
+        processes: Number of programs that run at the same time, each in its own process; `auto`: one per core, if the
+            sweep takes longer than their start.
         where: `here` starts these processes on this machine, `ray` on the Ray cluster at `RAY_ADDRESS`.
         gpus: GPUs that Ray reserves for each program; fractions share a GPU.
     """
@@ -57,7 +59,7 @@ class BatchedLauncher(Launcher):
         self,
         width: PositiveInt = 32,
         memory_mib: PositiveInt = 4096,
-        processes: PositiveInt = 1,
+        processes: PositiveInt | Literal["auto"] = "auto",
         where: Literal["here", "ray"] = "here",
         gpus: NonNegative = 0.0,
     ) -> None:
@@ -81,7 +83,8 @@ class BatchedLauncher(Launcher):
             current_sweep().add(folder.path, overrides)
         # Before the first computation: threads that torch starts later inherit the setting.
         with flush_denormals():
-            results = self._run_programs(self._plan_programs(jobs, folders), jobs, folders)
+            programs = self._plan_programs(jobs, folders)
+            results = self._run_programs(programs, self._choose_processes(programs, jobs), jobs, folders)
             score_of = {i: score for indices, scores in results for i, score in zip(indices, scores, strict=True)}
         return [
             JobReturn(overrides=list(overrides), _return_value=score_of[i], status=JobStatus.COMPLETED)
@@ -89,53 +92,94 @@ class BatchedLauncher(Launcher):
         ]
 
     def _run_programs(
-        self, programs: Sequence[list[int]], jobs: Sequence[Settings], folders: Sequence[RunFolder]
+        self,
+        programs: Sequence[PlannedProgram],
+        processes: int,
+        jobs: Sequence[Settings],
+        folders: Sequence[RunFolder],
     ) -> Iterator[tuple[list[int], Scores]]:
-        """Run programs, given by indices of jobs; yields their indices and scores as they end."""
+        """Run programs in so many processes; yields the indices of their jobs, and scores, as they end."""
         sweep = Path(self._config.hydra.sweep.dir)
         work: ProgramsByIndex = {
-            number: ([jobs[i] for i in indices], [folders[i] for i in indices], sweep)
-            for number, indices in enumerate(programs)
+            number: ([jobs[i] for i in program.jobs], [folders[i] for i in program.jobs], sweep)
+            for number, program in enumerate(programs)
         }
         if self._where == "ray":
             from gr_cli.cli.launchers.ray_launcher import run_programs_on_ray
 
-            results = run_programs_on_ray(work, self._processes, self._gpus)
-        elif self._processes > 1:
-            results = run_in_processes(work, self._processes)
+            results = run_programs_on_ray(work, processes, self._gpus)
+        elif processes > 1:
+            results = run_in_processes(work, processes)
         else:
             results = ((number, run_program(*program)) for number, program in work.items())
         for number, scores in results:
             if isinstance(scores, Interrupted):
                 raise Stop(scores)
             current_sweep().progress.count(scores)
-            yield programs[number], scores
+            yield programs[number].jobs, scores
 
     def _settings(self, overrides: Sequence[str]) -> Settings:
         """The settings of a job that was not validated before, because its sweeper searches adaptively."""
         config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
         return settings_from_config(config, config.hydra)
 
-    def _plan_programs(self, jobs: Sequence[Settings], folders: Sequence[RunFolder]) -> list[list[int]]:
-        """Group jobs into programs, as indices of jobs, and print the reasons.
+    def _choose_processes(self, programs: Sequence[PlannedProgram], jobs: Sequence[Settings]) -> int:
+        """The number of processes; by rule if it is `auto`, see `choose_processes`."""
+        import torch
+
+        from gr_cli.cli.launchers.processes import announce_processes, choose_processes, estimated_seconds
+        from gr_cli.system.devices import pick_device
+        from gr_cli.system.memory import total_memory
+        from gr_cli.system.signals import lifeline
+        from gr_cli.training.experiment import prepare
+
+        if self._processes != "auto":
+            return self._processes
+        if self._where == "ray":  # which queues those that its cores don't suffice for
+            return len(programs)
+        device = pick_device(jobs[0].config["device"])
+        if device.type != "cpu":  # programs side by side on a GPU are no faster
+            return 1
+
+        def estimate(job: int) -> float:
+            try:
+                return estimated_seconds(prepare(jobs[job]))
+            except Exception:  # the run itself will report it
+                return 0.0
+
+        threads_per_run = max(settings.config["threads"] or 1 for settings in jobs)
+        cores = torch.get_num_threads() // threads_per_run
+        processes = choose_processes(programs, estimate, cores, total_memory(device))
+        if processes > 1:
+            current_sweep().resources.enter_context(lifeline())
+            announce_processes(Path(self._config.hydra.sweep.dir))
+        return processes
+
+    def _plan_programs(self, jobs: Sequence[Settings], folders: Sequence[RunFolder]) -> list[PlannedProgram]:
+        """Group jobs into programs, and print the reasons.
 
         The programs depend on the set of jobs only, not on their order or state: rounding differs between programs of
         different width, so the same command has to resume an interrupted sweep with the same programs. A run that
         began alone is resumed alone.
         """
         from gr_cli.cli.launchers.grouping import group_compatible
+        from gr_cli.cli.launchers.processes import PlannedProgram
+
+        def alone(i: int) -> PlannedProgram:
+            return PlannedProgram([i], seconds=0.0 if statuses[i].get("state") == "finished" else None)
 
         statuses = [_resumable_status(folder) for folder in folders]
-        programs, single = [], 0
+        programs: list[PlannedProgram] = []
+        single = 0
         for group in group_compatible(jobs):
             begun_alone = [i for i in group if str(statuses[i].get("mode")).endswith("alone")]
             others = sorted((i for i in group if i not in begun_alone), key=lambda i: _sort_key(jobs[i]))
-            programs += [[i] for i in begun_alone]
+            programs += map(alone, begun_alone)
             single += sum(statuses[i]["state"] != "finished" for i in begun_alone)
             if all(statuses[i].get("state") == "finished" for i in others):
-                programs += [[i] for i in others]
+                programs += map(alone, others)
             elif len(others) == 1:
-                programs.append(others)
+                programs.append(alone(others[0]))
                 single += 1
             else:
                 programs += self._split_group(others, [jobs[i] for i in others])
@@ -145,20 +189,25 @@ class BatchedLauncher(Launcher):
             )
         return programs
 
-    def _split_group(self, indices: Sequence[int], jobs: Sequence[Settings]) -> list[list[int]]:
+    def _split_group(self, indices: Sequence[int], jobs: Sequence[Settings]) -> list[PlannedProgram]:
         """Split at least two compatible jobs, given with their indices, into programs; prints the reason."""
         from gr_cli.cli.launchers.grouping import differing_settings, even_chunks
+        from gr_cli.cli.launchers.processes import PlannedProgram
         from gr_cli.cli.launchers.program_width import choose_width
 
         group = f"{len(indices)} runs that differ in {', '.join(differing_settings(jobs)) or 'nothing'}"
-        runs_per_process = -(-len(indices) // self._processes)
+        runs_per_process = len(indices) if self._processes == "auto" else -(-len(indices) // self._processes)
         try:
             choice = choose_width(jobs, min(self._width, runs_per_process), self._memory_bytes)
         except Exception as error:  # the run itself will report it
             print(f"batched: {group}: each alone, because the first can't be prepared ({as_failure(error)})")
-            return [[i] for i in indices]
+            return [PlannedProgram([i], seconds=0.0) for i in indices]
         print(f"batched: {group}: {_describe_choice(choice, len(indices))}")
-        return even_chunks(indices, choice.width)
+        seconds = choice.seconds_per_run
+        return [
+            PlannedProgram(chunk, None if seconds is None else seconds * len(chunk), choice.bytes_per_run * len(chunk))
+            for chunk in even_chunks(indices, choice.width)
+        ]
 
 
 def _sort_key(settings: Settings) -> tuple[str, int, str]:

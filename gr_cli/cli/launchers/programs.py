@@ -35,6 +35,7 @@ def run_program(
         The score of each run, or the interruption.
     """
     from gr_cli.runner.run import run_together
+    from gr_cli.system.memory import keep_freed_memory
     from gr_cli.terminal.run_display import TerminalObserver
     from gr_cli.trackers.observer import TrackerObserver
     from gr_cli.training.observer import Observers
@@ -43,6 +44,8 @@ def run_program(
         if directory is not None:
             os.chdir(directory)
         terminal = TerminalObserver(live=directory is None, sweep_progress=current_sweep().progress)
+        if len(jobs) > 1:
+            keep_freed_memory()
         outcomes = run_together(jobs, folders, Observers(terminal, TrackerObserver(sweep)))
     except Interrupted as error:
         return error

@@ -28,7 +28,8 @@ def uses_other_processes(hydra: Any) -> bool:
         OmegaConf.select(hydra, f"launcher.{name}", default=default)
         for name, default in (("processes", 1), ("where", "here"))
     )
-    return not runs_in_this_process(hydra) or processes > 1 or where != "here"
+    # Whether `auto` means other processes depends on the jobs.
+    return not runs_in_this_process(hydra) or processes not in (1, "auto") or where != "here"
 
 
 def starts_local_processes(hydra: Any) -> bool:
