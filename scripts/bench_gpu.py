@@ -132,33 +132,29 @@ class Bench:
     def speed(self) -> Iterator[Row]:
         """A step beside its floor, and the memory it needs at most."""
         for configuration in self.timed:
-            self._reset_peak_memory()
+            step, peak = self._seconds_and_peak_memory(f"{configuration} {self.common}", 1)
             benchmark = StepBenchmark(f"{configuration} {self.common}")
-            step = self._median_seconds(benchmark.time_steps)
-            peak = self._peak_memory()
             floor = median(benchmark.floor()[0] for _ in range(self.turns))
             yield {
                 "configuration": configuration,
                 "step_ms": step * 1e3,
                 "floor_ms": floor * 1e3,
                 "ratio": step / floor,
-                "peak_mib": peak / 2**20,
+                "peak_mib": peak,
             }
 
     def replicas_together(self) -> Iterator[Row]:
         """A step of many runs as one program, beside that of one run."""
         for configuration in self.timed:
-            alone = StepBenchmark(f"{configuration} {self.common}")
-            self._reset_peak_memory()
-            together = StepBenchmark(f"{configuration} {self.common}", self.replicas)
-            seconds = [self._median_seconds(benchmark.time_steps) for benchmark in (alone, together)]
+            alone, _ = self._seconds_and_peak_memory(f"{configuration} {self.common}", 1)
+            together, peak = self._seconds_and_peak_memory(f"{configuration} {self.common}", self.replicas)
             yield {
                 "configuration": configuration,
                 "runs": self.replicas,
-                "alone_ms": seconds[0] * 1e3,
-                "each_ms": seconds[1] * 1e3 / self.replicas,
-                "times_faster": seconds[0] * self.replicas / seconds[1],
-                "peak_mib": self._peak_memory() / 2**20,
+                "alone_ms": alone * 1e3,
+                "each_ms": together * 1e3 / self.replicas,
+                "times_faster": alone * self.replicas / together,
+                "peak_mib": peak,
             }
 
     def graphs(self) -> Iterator[Row]:
@@ -202,13 +198,14 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def _reset_peak_memory(self) -> None:
-        if self.device.type == "cuda":
+    def _seconds_and_peak_memory(self, overrides: str, runs: int) -> tuple[float, float | None]:
+        """Seconds of a step, and the MiB allocated at most; None on a CPU."""
+        on_gpu = self.device.type == "cuda"
+        if on_gpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
-
-    def _peak_memory(self) -> float:
-        return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else float("nan")
+        seconds = self._median_seconds(StepBenchmark(overrides, runs).time_steps)
+        return seconds, torch.cuda.max_memory_allocated(self.device) / 2**20 if on_gpu else None
 
 
 PARTS = {
