@@ -123,7 +123,8 @@ class StepBenchmark:
             (learner.strategy, "after_step", "replay"),
             (learner.strategy, "generator_batch", "replay"),
             (learner.generators, "call", "forward"),
-            (torch.autograd, "grad", "backward"),
+            *((rule, "gradients", "backward") for rule in learner.gradient_rules.values()),
+            (learner._generator_update, "_loss", "forward"),
             *((optimizer, "step", "optimizer") for optimizer in learner.functional_optimizers.values()),
         ]
         timed_methods = [entry for entry in timed_methods if hasattr(entry[0], entry[1])]

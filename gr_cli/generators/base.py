@@ -12,6 +12,7 @@ from typing import ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from gr_cli.nn.fused_elbo import FusedTerms
 from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
 
@@ -108,6 +109,29 @@ class Generator(nn.Module, ABC):
             noise: The noise that `training_noise` asks for, (B, ...) each.
             labels: Classes (B,) of the samples, for conditional generators.
         """
+
+    def fused_losses(
+        self,
+        objective: str,
+        x: Tensor,
+        noise: Mapping[str, Tensor],
+        labels: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> FusedTerms | None:
+        """The means of `losses` over samples with a hand-derived gradient, or None: the base class has none.
+
+        Args:
+            objective: Name of the objective.
+            x: Samples (B, *spec.shape).
+            noise: The noise that `training_noise` asks for, (B, ...) each.
+            labels: Classes (B,) of the samples, for conditional generators.
+            weights: Weights (B,) of the samples; None: their mean.
+
+        Returns:
+            The terms of `losses` by name; None where they can't be fused, because a subclass or a caller changed
+            something, or inside autocast and `torch.func`.
+        """
+        return None
 
     def balanced_labels(self, num_samples: int) -> Tensor | None:
         """Labels (num_samples,) that cycle through the learned classes; None if the generator is not conditional.

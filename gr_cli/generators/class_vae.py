@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from gr_cli.generators.base import Generator, Objective
 from gr_cli.generators.vae import VAE
+from gr_cli.nn.fused import defines
+from gr_cli.nn.fused_elbo import FusedTerms, SumOfTerms
 from gr_cli.nn.losses import gaussian_log_density
 from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
@@ -97,6 +99,24 @@ class ClassVAE(Generator):
             for name, value in vae.losses(objective, x, noise).items():
                 terms[name] = terms[name] + is_of_class * value if name in terms else is_of_class * value
         return terms
+
+    def fused_losses(
+        self,
+        objective: str,
+        x: Tensor,
+        noise: Mapping[str, Tensor],
+        labels: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> FusedTerms | None:
+        if labels is None or not defines(self, ClassVAE, "losses"):
+            return None
+        parts = []
+        for label, vae in self._vaes_of(self._trained_classes):
+            is_of_class = (labels == label).to(x.dtype)
+            class_weights = is_of_class / max(1, labels.shape[-1]) if weights is None else is_of_class * weights
+            parts.append(vae.fused_losses(objective, x, noise, weights=class_weights))
+        fused = [part for part in parts if part is not None]
+        return SumOfTerms(fused) if fused and len(fused) == len(parts) else None
 
     def estimate_log_likelihoods(
         self, x: Tensor, stream: torch.Generator, num_draws: int, unit_variance: bool = False

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gr_cli.generators.vae import VAE
+from gr_cli.generators.vae import FUSED_METHODS, VAE
+from gr_cli.nn.fused import defines
+from gr_cli.nn.fused_elbo import FusedTerms
 from gr_cli.nn.losses import kl_standard_normal
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import FractionBelowOne, LayerSizes, PositiveInt, VariesPerReplica
@@ -48,6 +50,20 @@ class CVAE(VAE):
         if labels is None:
             raise ValueError("this VAE is conditional on classes: labels are needed")
         return torch.cat([values, F.one_hot(labels, self.num_classes).to(values.dtype)], -1)
+
+    def fused_losses(
+        self,
+        objective: str,
+        x: Tensor,
+        noise: Mapping[str, Tensor],
+        labels: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> FusedTerms | None:
+        if labels is None or not defines(self, CVAE, "losses", *FUSED_METHODS):
+            return None
+        target = self.spec.to_unit_range(x).flatten(self.output.num_leading_axes)
+        codes = F.one_hot(labels, self.num_classes).to(target.dtype)
+        return self._negative_elbo(torch.cat([target, codes], -1), target, noise, weights, codes)
 
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
         return super().decode({"z": self._with_one_hot_labels(latent["z"], labels)})

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gr_cli.generators.vae import GaussianVAE
 from gr_cli.nn.initialization import init_he_, init_xavier_
 from gr_cli.nn.linear import Linear
-from gr_cli.nn.losses import gaussian_log_density, kl_standard_normal
+from gr_cli.nn.losses import gaussian_log_densities, gaussian_log_density, kl_standard_normal
 from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import FractionBelowOne, LayerSizes, PositiveInt
@@ -189,8 +189,7 @@ class Feedback(GaussianVAE):
 
     def _log_prior(self, z: Tensor, class_probabilities: Tensor) -> Tensor:
         """log p(z) under the mixture of class priors with weights `class_probabilities` (B, C): (B,)."""
-        means, log_variances = self.prior_mean.unsqueeze(-3), self.prior_log_variance.unsqueeze(-3)
-        by_class = gaussian_log_density(z.unsqueeze(-2), means, log_variances)  # (B, C)
+        by_class = gaussian_log_densities(z, self.prior_mean, self.prior_log_variance)  # (B, C)
         # A class with probability 0 is left out, however near its Gaussian may be.
         log_weights = class_probabilities.clamp(min=torch.finfo(class_probabilities.dtype).tiny).log()
         return torch.logsumexp((by_class + log_weights).masked_fill(class_probabilities == 0, -torch.inf), -1)

@@ -12,13 +12,19 @@ from torch import Tensor, nn
 
 from gr_cli.config.arguments import validate_arguments
 from gr_cli.generators.base import Generator, Objective
+from gr_cli.nn.fused import can_fuse, defines, linear_parameters
+from gr_cli.nn.fused_elbo import FusedTerms, NegativeELBO
+from gr_cli.nn.fused_mlp import ReluStack
 from gr_cli.nn.initialization import init_he_, init_xavier_
-from gr_cli.nn.layers import dropout
+from gr_cli.nn.layers import dropout, dropout_mask
 from gr_cli.nn.linear import Linear
 from gr_cli.nn.losses import kl_standard_normal
 from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import FractionBelowOne, LayerSizes, PositiveInt, VariesPerReplica
+
+# Methods, besides `losses`, that the fused loss of a VAE stands for.
+FUSED_METHODS = ("encode", "reconstruct", "negative_elbo_terms")
 
 
 class GaussianVAE(Generator):
@@ -156,3 +162,52 @@ class VAE(GaussianVAE):
             h = F.relu(layer(h), inplace=True)
         out: Tensor = self.output(h)
         return out.view(*out.shape[:-1], *self.spec.shape)
+
+    def fused_losses(
+        self,
+        objective: str,
+        x: Tensor,
+        noise: Mapping[str, Tensor],
+        labels: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> FusedTerms | None:
+        if labels is not None or not defines(self, VAE, "losses", *FUSED_METHODS):
+            return None
+        target = self.spec.to_unit_range(x).flatten(self.output.num_leading_axes)
+        return self._negative_elbo(target, target, noise, weights)
+
+    def _negative_elbo(
+        self,
+        inputs: Tensor,
+        target: Tensor,
+        noise: Mapping[str, Tensor],
+        weights: Tensor | None,
+        codes: Tensor | None = None,
+    ) -> NegativeELBO | None:
+        """The terms of `losses` as one computation; None where it can't be fused.
+
+        Args:
+            inputs: The encoder's input (B, I).
+            target: Samples (B, D) in the unit range.
+            noise: As for `losses`.
+            weights: Weights (B,) of the samples.
+            codes: Values (B, C) that the decoder takes after the latent variables.
+        """
+        encoder = linear_parameters((*self.encoder, self.posterior))
+        decoder = linear_parameters((*self.decoder, self.output))
+        if encoder is None or decoder is None or not can_fuse(inputs) or self.spec.categories or inputs.requires_grad:
+            return None
+        if inputs.dim() != encoder[0].dim():
+            return None
+        masks = [dropout_mask(noise, f"encoder{i}", self.dropout) for i in range(len(self.encoder))]
+        trials = None if self.spec.value_range is None else self.spec.binomial_trials
+        return NegativeELBO(
+            ReluStack(encoder, masks),
+            ReluStack(decoder, [None] * len(self.decoder)),
+            inputs,
+            target,
+            noise["z"],
+            trials,
+            weights,
+            codes,
+        )

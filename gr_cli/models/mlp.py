@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gr_cli.config.arguments import validate_arguments
-from gr_cli.nn.layers import dropout
+from gr_cli.nn.fused import can_fuse, defines, has_hooks, linear_parameters
+from gr_cli.nn.fused_mlp import ReluStack, StackedNetwork
+from gr_cli.nn.layers import dropout, dropout_mask
 from gr_cli.nn.linear import Linear
 from gr_cli.nn.normalization import ChannelMoments, InputNormalization
 from gr_cli.nn.random_streams import NoiseSpec
@@ -61,11 +63,26 @@ class SimpleMLP(nn.Module):
 
     def features(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> Tensor:
         """(B, ...) -> input of the output layer, (B, F)."""
-        h: Tensor = self.normalised(x)
-        h = h.flatten(getattr(self.output, "num_leading_axes", 1))  # a layer of the caller's has no replica axis
+        h = self._flat_input(x)
         for i, layer in enumerate(self.hidden):
             h = dropout(F.relu(layer(h), inplace=True), noise, f"hidden{i}", self.dropout)
         return h
+
+    def _flat_input(self, x: Tensor) -> Tensor:
+        """(B, ...) -> normalised values (B, I)."""
+        h: Tensor = self.normalised(x)
+        return h.flatten(getattr(self.output, "num_leading_axes", 1))  # a layer of the caller's has no replica axis
+
+    def relu_stack(self, x: Tensor, noise: Mapping[str, Tensor] | None = None) -> StackedNetwork | None:
+        """`forward` as a stack that can be fused with a loss; None if a caller changed layers, or it can't be fused."""
+        if not can_fuse(x) or not defines(self, SimpleMLP, "forward", "features", "readout"):
+            return None
+        parameters = linear_parameters((*self.hidden, self.output))
+        if parameters is None or has_hooks(self.normalised):
+            return None
+        masks = [dropout_mask(noise, f"hidden{i}", self.dropout) for i in range(len(self.hidden))]
+        values = self._flat_input(x)
+        return StackedNetwork(ReluStack(parameters, masks), values) if values.dim() == parameters[0].dim() else None
 
     def readout(self, features: Tensor) -> Tensor:
         """(B, F) -> logits (B, output_size)."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 from annotated_types import Ge, Le
 from torch import Tensor
 
@@ -68,16 +69,16 @@ class Augmentation:
         if self.flip:
             x = flip_images(x, uniform("flip") < self.flip)
         if self.shift:
-            x = shift_images(x, (uniform("shift", 2) * (2 * self.shift + 1)).long() - self.shift)
+            x = shift_images(x, (uniform("shift", 2) * (2 * self.shift + 1)).long() - self.shift, self.shift)
         if self.contrast:
             mean = x.mean((-3, -2, -1), keepdim=True)
             x = mean + (x - mean) * _factors_around_one(self.contrast, uniform("contrast"))
         if self.brightness:
             x = x * _factors_around_one(self.brightness, uniform("brightness"))
         if self.noise:
-            x = x + self.noise * streams.values_at(
-                NoiseSpec("normal", tuple(x.shape[1:])), f"{StreamNames.AUGMENTATION}.noise", task, step
-            )
+            spec = NoiseSpec("normal", tuple(x.shape[1:]))
+            noise = streams.values_at(spec, f"{StreamNames.AUGMENTATION}.noise", task, step)
+            x = torch.add(x, noise, alpha=self.noise)
         return x
 
 
@@ -91,13 +92,16 @@ def flip_images(x: Tensor, flipped: Tensor) -> Tensor:
     return torch.where(flipped[..., None, None, None], x.flip(-1), x)
 
 
-def shift_images(x: Tensor, offsets: Tensor) -> Tensor:
-    """Images (..., C, H, W) shifted down and right by `offsets` (..., 2) pixels, zeros beyond the border."""
-    for axis in (0, 1):
-        size = x.shape[axis - 2]
-        source = torch.arange(size, device=x.device) - offsets[..., axis : axis + 1]  # (..., H) or (..., W)
-        inside = (source >= 0) & (source < size)
-        shape = (*source.shape[:-1], 1, size, 1) if axis == 0 else (*source.shape[:-1], 1, 1, size)
-        index = source.clamp(0, size - 1).view(shape).expand_as(x)
-        x = x.gather(axis - 2, index) * inside.view(shape)
-    return x
+def shift_images(x: Tensor, offsets: Tensor, largest: int) -> Tensor:
+    """Images (..., C, H, W) shifted down and right by `offsets` (..., 2) pixels, zeros beyond the border.
+
+    Args:
+        x: Images.
+        offsets: Whole numbers from -S to S.
+        largest: S.
+    """
+    height, width = x.shape[-2:]
+    padded = F.pad(x.flatten(0, -4), (largest,) * 4)  # (N, C, H + 2 S, W + 2 S)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, C, 2 S + 1, 2 S + 1, H, W), without a copy
+    down, right = (largest - offsets).flatten(0, -2).unbind(-1)
+    return windows[torch.arange(len(padded), device=x.device), :, down, right].view(x.shape)

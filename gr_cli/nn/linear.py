@@ -113,6 +113,11 @@ class _SquaredLinear(torch.autograd.Function):
 _squares_per_sample: ContextVar[bool] = ContextVar("squares_per_sample", default=False)
 
 
+def gives_squared_gradients() -> bool:
+    """Whether backward passes give squared per-sample gradients here."""
+    return _squares_per_sample.get()
+
+
 @contextmanager
 def per_sample_squared_gradients() -> Iterator[None]:
     """Within the block, backward passes give `Linear` parameters the sum over samples of squared per-sample gradients.

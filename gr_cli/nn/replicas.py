@@ -97,6 +97,10 @@ class Replicas(Generic[M]):
         batched_call = vmap(self._methods[method].call, in_dims=(0, 0, *axes), randomness="error")
         return batched_call(values, self._varying, *arguments)
 
+    def has_native(self, method: str) -> bool:
+        """Whether the networks have `method`, and calls reach it with all replicas at once."""
+        return (self._is_single or self._is_natively_batched) and hasattr(self._template, method)
+
     def frozen_copy(self) -> Replicas[M]:
         """A copy in evaluation mode, without gradients."""
         frozen: Replicas[M] = Replicas.__new__(Replicas)

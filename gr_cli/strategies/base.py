@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gr_cli.generators.base import Generator
-from gr_cli.nn.losses import cross_entropy, weighted_sum
+from gr_cli.nn.losses import Targets
 from gr_cli.nn.replicas import Replicas
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.context import (
@@ -20,6 +20,7 @@ from gr_cli.strategies.context import (
     State,
     TaskContext,
     TrainingStep,
+    classification_losses,
     optional_state,
 )
 from gr_cli.strategies.regularizer import Regularizer
@@ -108,8 +109,12 @@ class Strategy:
 
     def loss(self, solver: SolverForward, batch: Batch, step: TrainingStep) -> dict[str, LossTerm]:
         """The terms of the solver's loss on one step, by name."""
-        losses = cross_entropy(solver(batch.x), batch.y, batch.active_units)
-        return {"current": LossTerm(weighted_sum(losses, None), per_sample=losses)}
+        (current,) = classification_losses(solver, batch.x, [self.current_targets(batch)])
+        return {"current": current}
+
+    def current_targets(self, batch: Batch) -> Targets:
+        """The targets of current samples: their labels."""
+        return Targets(batch.y.unsqueeze(-1), batch.active_units.unsqueeze(-2))
 
     def generator_batch(self, batch: Batch, step: TrainingStep) -> GeneratorBatch | None:
         """The generator's batch in this step; None: no update."""

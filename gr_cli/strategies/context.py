@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from gr_cli.generators.base import Generator
+from gr_cli.nn.fused import can_fuse
+from gr_cli.nn.fused_losses import mean_losses
 from gr_cli.nn.gradient_rules import Loss
 from gr_cli.nn.layers import per_replica
-from gr_cli.nn.losses import sum_tensors
+from gr_cli.nn.losses import Targets, is_one, sum_tensors
 from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams
 from gr_cli.nn.replicas import Replicas
 
@@ -49,6 +52,13 @@ class SolverForward(Protocol):
 
     def readout(self, features: Tensor, /) -> Tensor:
         """Features (R, B, F) to logits (R, B, U)."""
+
+    @property
+    def differentiable_twice(self) -> bool:
+        """Whether second derivatives of losses may be taken, which fused losses don't have."""
+
+    def mean_losses(self, x: Tensor, targets: Sequence[Targets], /) -> tuple[Tensor, ...] | None:
+        """Mean loss (R,) of the samples of each of `targets`, network and losses in one; None if it can't be fused."""
 
 
 @dataclass(frozen=True)
@@ -134,13 +144,40 @@ class LossTerm:
         weight: Weight, one number for all replicas or (R,).
         is_constraint: Whether the term is a constraint: not part of the total, but the gradient of the total is
             projected so that the term does not increase to first order (A-GEM, Chaudhry et al. 2019).
-        per_sample: Losses of the current samples (R, B) whose mean is `value`; None if it is no such mean.
+        per_sample: Losses of the current samples (R, B) whose mean is `value`, or a function that computes them; None
+            if it is no such mean.
     """
 
     value: Tensor
     weight: float | Tensor = 1.0
     is_constraint: bool = False
-    per_sample: Tensor | None = None
+    per_sample: Tensor | Callable[[], Tensor] | None = None
+
+
+def classification_losses(solver: SolverForward, x: Tensor, targets: Sequence[Targets]) -> list[LossTerm]:
+    """A term of weight 1 for each of `targets`, from the solver's logits of samples x (R, B, ...)."""
+    if hasattr(solver, "mean_losses") and (values := solver.mean_losses(x, targets)) is not None:
+        # Rules that ask for losses of single samples get them from the plain forward pass.
+        return [
+            LossTerm(value, per_sample=partial(_plain_losses, solver, x, each))
+            for value, each in zip(values, targets, strict=True)
+        ]
+    return logit_losses(solver(x), targets, getattr(solver, "differentiable_twice", True))
+
+
+def _plain_losses(solver: SolverForward, x: Tensor, targets: Targets) -> Tensor:
+    return targets.losses(solver(x))
+
+
+def logit_losses(logits: Tensor, targets: Sequence[Targets], differentiable_twice: bool) -> list[LossTerm]:
+    """A term of weight 1 for each of `targets`, from logits (R, B, U)."""
+    if differentiable_twice or not can_fuse(logits):
+        losses = [each.losses(logits) for each in targets]
+        return [LossTerm(loss.mean(-1), per_sample=loss) for loss in losses]
+    return [
+        LossTerm(value, per_sample=partial(each.losses, logits))
+        for value, each in zip(mean_losses(logits, targets), targets, strict=True)
+    ]
 
 
 def weighted_loss(terms: Sequence[LossTerm], keep_graph: bool = False) -> Loss:
@@ -148,10 +185,13 @@ def weighted_loss(terms: Sequence[LossTerm], keep_graph: bool = False) -> Loss:
     weighted = [(per_replica(term.weight, term.value), term.per_sample) for term in terms]
 
     def per_sample() -> Tensor:
-        return sum_tensors([x * per_replica(weight, x) / x.shape[1] for weight, x in weighted if x is not None])
+        computed = [(weight, x() if callable(x) else x) for weight, x in weighted if x is not None]
+        return sum_tensors([x * per_replica(weight, x) / x.shape[1] for weight, x in computed])
 
-    total = sum_tensors([weight * term.value for (weight, _), term in zip(weighted, terms, strict=True)])
-    return Loss(total, per_sample if any(x is not None for _, x in weighted) else None, keep_graph)
+    values, weights = [term.value for term in terms], [weight for weight, _ in weighted]
+    total = sum_tensors([v if is_one(w) else w * v for w, v in zip(weights, values, strict=True)])
+    per_sample_function = per_sample if any(x is not None for _, x in weighted) else None
+    return Loss(total, per_sample_function, keep_graph, tuple(zip(values, weights, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from gr_cli.nn.losses import cross_entropy, weighted_sum
+from gr_cli.nn.losses import Targets
 from gr_cli.nn.random_streams import StreamNames
 from gr_cli.strategies.base import Strategy
-from gr_cli.strategies.context import Batch, LossTerm, SolverForward, State, TaskContext, TrainingStep, optional_state
+from gr_cli.strategies.context import (
+    Batch,
+    LossTerm,
+    SolverForward,
+    State,
+    TaskContext,
+    TrainingStep,
+    logit_losses,
+    optional_state,
+)
 from gr_cli.strategies.regularizer import Regularizer
 from gr_cli.strategies.reservoir_buffer import ReservoirBuffer, ReservoirPlacements
 from gr_cli.types import CountsSamplesInMemory, NonNegative, PositiveInt, VariesPerReplica
@@ -56,24 +66,29 @@ class DarkExperienceReplay(Strategy):
     def loss(self, solver: SolverForward, batch: Batch, step: TrainingStep) -> dict[str, LossTerm]:
         size = batch.y.shape[1]
         if self.buffer is None:
-            logits = solver(batch.x)
+            all_logits = logits = solver(batch.x)
         else:
             replay_size = self.batch_size or size
             rows = self.buffer.sample_rows(self._context.uniform(StreamNames.REPLAY_CHOICE, 2 * replay_size, step))
-            logits, replayed = solver(torch.cat([batch.x, self.buffer.get(rows)], 1)).split([size, 2 * replay_size], 1)
+            all_logits = solver(torch.cat([batch.x, self.buffer.get(rows)], 1))
+            logits = all_logits[:, :size]
         # Samples that enter the buffer are stored with these logits.
         self._current_logits = logits.detach()
-        terms = {"current": LossTerm(weighted_sum(cross_entropy(logits, batch.y, batch.active_units), None))}
+        twice = getattr(solver, "differentiable_twice", True)
         if self.buffer is None:
-            return terms
+            (current,) = logit_losses(all_logits, [self.current_targets(batch)], twice)
+            return {"current": replace(current, per_sample=None)}
         stored_logits = self.buffer.get_extra("logits", rows[:, :replay_size])
         stored_labels = self.buffer.get_extra("y", rows[:, replay_size:])
         assert stored_logits is not None and stored_labels is not None
-        logit_distance = (replayed[:, :replay_size] - stored_logits).square().mean(-1)
-        label_loss = cross_entropy(replayed[:, replay_size:], stored_labels, batch.competing_units[stored_labels])
-        return terms | {
-            "logits": LossTerm(weighted_sum(logit_distance, None), self.alpha),
-            "replay": LossTerm(weighted_sum(label_loss, None), self.beta),
+        units = batch.competing_units[stored_labels].unsqueeze(-2)
+        replay_targets = Targets(stored_labels.unsqueeze(-1), units, size + replay_size)
+        current, replay = logit_losses(all_logits, [self.current_targets(batch), replay_targets], twice)
+        logit_distance = (all_logits[:, size : size + replay_size] - stored_logits).square().mean((1, 2))
+        return {
+            "current": replace(current, per_sample=None),
+            "logits": LossTerm(logit_distance, self.alpha),
+            "replay": replace(replay, weight=self.beta, per_sample=None),
         }
 
     def after_step(self, batch: Batch, step: TrainingStep) -> None:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
-from torch import Tensor
 
 from gr_cli.nn.random_streams import StreamNames
 from gr_cli.strategies.context import Batch, LossTerm, State, TaskContext, TrainingStep, optional_state
@@ -62,8 +61,8 @@ class ExperienceReplay(ReplayStrategy):
         x, y = self.exemplars.sample(self._context.uniform(StreamNames.REPLAY_CHOICE, size, step))
         return ReplayBatch(x, y.unsqueeze(2), batch.competing_units[y].unsqueeze(2))
 
-    def loss_terms(self, current_loss: Tensor, replay_loss: Tensor) -> dict[str, LossTerm]:
-        terms = super().loss_terms(current_loss, replay_loss)
+    def loss_terms(self, current: LossTerm, replay: LossTerm) -> dict[str, LossTerm]:
+        terms = super().loss_terms(current, replay)
         if self.use == "loss":
             return terms
         return {

@@ -10,9 +10,17 @@ from torch import Tensor
 
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Generator
-from gr_cli.nn.losses import cross_entropy, weighted_sum
+from gr_cli.nn.losses import weighted_sum
 from gr_cli.nn.random_streams import StreamNames
-from gr_cli.strategies.context import Batch, GeneratorBatch, LossTerm, SolverForward, TaskContext, TrainingStep
+from gr_cli.strategies.context import (
+    Batch,
+    GeneratorBatch,
+    LossTerm,
+    SolverForward,
+    TaskContext,
+    TrainingStep,
+    logit_losses,
+)
 from gr_cli.strategies.generative_replay import GenerativeReplay
 from gr_cli.strategies.regularizer import Regularizer
 from gr_cli.strategies.replay import ReplayBatch, loss_weights, sample_weights
@@ -101,11 +109,11 @@ class FeedbackReplay(GenerativeReplay):
         replay = self.replay(batch, step)
         x = batch.x if replay is None else self.current_and_replayed(batch, replay, step)
         features = solver.features(x)
-        logits = solver.readout(features)
+        logits, twice = solver.readout(features), getattr(solver, "differentiable_twice", True)
         if replay is None:
-            terms = {"current": LossTerm(weighted_sum(cross_entropy(logits, batch.y, batch.active_units), None))}
+            terms = dict(zip(["current"], logit_losses(logits, [self.current_targets(batch)], twice), strict=True))
         else:
-            terms = self.loss_terms(*self.losses_per_sample(logits, batch, replay))
+            terms = self.loss_terms(*logit_losses(logits, self.both_targets(batch, replay), twice))
         weights, total_weight = None, cast(float | Tensor, 1.0)
         if replay is not None:
             replay_weight = self.replay_reconstruction_weight

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Ensemble, Generator
-from gr_cli.nn.losses import distillation_loss
+from gr_cli.nn.losses import Targets
 from gr_cli.nn.random_streams import StreamNames
 from gr_cli.nn.replicas import Replicas
 from gr_cli.scenario import Scenario
@@ -219,19 +219,15 @@ class GenerativeReplay(ReplayStrategy):
     def _generates_current_data(self) -> bool:
         return self.targets.current_data == "generated"
 
-    @property
-    def current_targets_are_labels(self) -> bool:
-        return self.targets.current == "labels"
-
-    def current_loss_per_sample(self, logits: Tensor, batch: Batch) -> Tensor:
-        if self.current_targets_are_labels:
-            return super().current_loss_per_sample(logits, batch)
+    def current_targets(self, batch: Batch) -> Targets:
+        if self.targets.current == "labels":
+            return super().current_targets(batch)
         # Cached targets are those of real samples.
         if self._generates_current_data:
             target = self._likelihood_targets.targets(batch.x)
         else:
             target = self._likelihood_targets.current_targets(batch)
-        return distillation_loss(logits, target, batch.active_units, 1.0)
+        return Targets(target.unsqueeze(-2), batch.active_units.unsqueeze(-2))
 
     def replay(self, batch: Batch, step: TrainingStep) -> ReplayBatch | None:
         """The generated samples of this step; None in the first task."""

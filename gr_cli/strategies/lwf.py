@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from gr_cli.nn.losses import cross_entropy
 from gr_cli.scenario import Scenario
-from gr_cli.strategies.context import Batch, LossTerm, SolverForward, TrainingStep
+from gr_cli.strategies.context import Batch, LossTerm, SolverForward, TrainingStep, classification_losses
 from gr_cli.strategies.regularizer import Regularizer
 from gr_cli.strategies.replay import ReplayBatch, ReplayStrategy, teacher_targets
 from gr_cli.types import DistillationScale, Positive, ReplayWeight, VariesPerReplica
@@ -59,7 +58,5 @@ class LearningWithoutForgetting(ReplayStrategy):
         replay = self.replay(batch, step)
         if replay is None:
             return super().loss(solver, batch, step)
-        logits: Tensor = solver(batch.x)  # both losses are on the same samples
-        return self.loss_terms(
-            cross_entropy(logits, batch.y, batch.active_units), self.replay_loss_per_sample(logits, batch, replay)
-        )
+        targets = [self.current_targets(batch), self.replay_targets(batch, replay, start=0)]  # of the same samples
+        return self.loss_terms(*classification_losses(solver, batch.x, targets))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gr_cli.nn.layers import per_replica
-from gr_cli.nn.losses import cross_entropy, distillation_loss, soft_targets, weighted_sum
+from gr_cli.nn.losses import Targets, soft_targets
 from gr_cli.nn.replicas import Replicas
 from gr_cli.strategies.base import Strategy
-from gr_cli.strategies.context import Batch, LossTerm, SolverForward, TaskContext, TrainingStep
+from gr_cli.strategies.context import Batch, LossTerm, SolverForward, TaskContext, TrainingStep, classification_losses
 from gr_cli.strategies.regularizer import Regularizer
 from gr_cli.types import DistillationScale
 
@@ -158,58 +159,34 @@ class ReplayStrategy(Strategy):
     def loss(self, solver: SolverForward, batch: Batch, step: TrainingStep) -> dict[str, LossTerm]:
         replay = self.replay(batch, step)
         if replay is None:
-            current = self.current_loss_per_sample(solver(batch.x), batch)
-            return {"current": LossTerm(weighted_sum(current, None), self.current_loss_weight, per_sample=current)}
-        return self.loss_terms(
-            *self.losses_per_sample(solver(self.current_and_replayed(batch, replay, step)), batch, replay)
-        )
+            (current,) = classification_losses(solver, batch.x, [self.current_targets(batch)])
+            return {"current": replace(current, weight=self.current_loss_weight)}
+        x = self.current_and_replayed(batch, replay, step)
+        return self.loss_terms(*classification_losses(solver, x, self.both_targets(batch, replay)))
 
-    def losses_per_sample(self, logits: Tensor, batch: Batch, replay: ReplayBatch) -> tuple[Tensor, Tensor]:
-        """Losses of current (R, B) and replayed (R, N) samples, from the logits of both (R, B + N, U)."""
-        num_current = batch.x.shape[1]
-        has_plain_targets = not replay.has_soft_targets and replay.active_units is None and replay.target.shape[-1] == 1
-        if has_plain_targets and batch.active_units.dim() == 1 and self.current_targets_are_labels:
-            target = torch.cat([batch.y, replay.target[..., 0]], 1)
-            units = torch.cat(
-                [
-                    batch.active_units.expand(num_current, -1),
-                    batch.replay_units.expand(target.shape[1] - num_current, -1),
-                ]
-            )
-            loss = cross_entropy(logits, target, units)
-            return loss[:, :num_current], loss[:, num_current:]
-        replay_loss = self.replay_loss_per_sample(logits[:, num_current:], batch, replay)
-        return self.current_loss_per_sample(logits[:, :num_current], batch), replay_loss
-
-    @property
-    def current_targets_are_labels(self) -> bool:
-        """Whether the targets of current samples are their labels."""
-        return True
+    def both_targets(self, batch: Batch, replay: ReplayBatch) -> list[Targets]:
+        """Targets of current and of replayed samples, which follow them in the batch."""
+        return [self.current_targets(batch), self.replay_targets(batch, replay, batch.x.shape[1])]
 
     @property
     def student_temperature(self) -> float | Tensor:
         """Temperature of the solver's softmax against soft targets."""
         return self.temperature
 
-    def current_loss_per_sample(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Losses of current samples (R, B) from their logits (R, B, U)."""
-        return cross_entropy(logits, batch.y, batch.active_units)
-
-    def replay_loss_per_sample(self, logits: Tensor, batch: Batch, replay: ReplayBatch) -> Tensor:
-        """Losses of replayed samples (R, N) from their logits (R, N, U): the mean over heads."""
+    def replay_targets(self, batch: Batch, replay: ReplayBatch, start: int) -> Targets:
+        """Targets of replayed samples, from position `start` of the batch on."""
         units = batch.replay_units if replay.active_units is None else replay.active_units
-        logits = logits.unsqueeze(-2)
         if not replay.has_soft_targets:
-            return cross_entropy(logits.expand(*replay.target.shape, -1), replay.target, units).mean(-1)
+            return Targets(replay.target, units, start)
         temperature = self.student_temperature
-        loss = distillation_loss(logits, replay.target, units, per_replica(temperature, logits)).mean(-1)
-        return loss if self.distillation_scale == "none" else loss * per_replica(temperature**2, loss)
+        scale = 1.0 if self.distillation_scale == "none" else temperature**2
+        return Targets(replay.target, units, start, temperature, scale)
 
-    def loss_terms(self, current_loss: Tensor, replay_loss: Tensor) -> dict[str, LossTerm]:
-        """The weighted means of the losses per sample, (R, B) and (R, N)."""
+    def loss_terms(self, current: LossTerm, replay: LossTerm) -> dict[str, LossTerm]:
+        """The losses of current and replayed samples with their weights."""
         return {
-            "current": LossTerm(weighted_sum(current_loss, None), self.current_loss_weight, per_sample=current_loss),
-            "replay": LossTerm(weighted_sum(replay_loss, None), self.replay_loss_weight),
+            "current": replace(current, weight=self.current_loss_weight),
+            "replay": replace(replay, weight=self.replay_loss_weight, per_sample=None),
         }
 
     def release_task(self) -> None:

@@ -215,7 +215,8 @@ class Learner:
     def _step_solver(self, batch: Batch, step: TrainingStep, iteration: int) -> Losses:
         """One step on the strategy's loss: gradients, projection (A-GEM), weight penalty, optimizer steps."""
         with self._seeded_global_stream(step.task, step.iteration):
-            forward = TrainingForward(self.solvers, self.streams, self.augment, self._solver_takes_noise, step)
+            twice = self.gradient_rules["solver"].differentiates_twice
+            forward = TrainingForward(self.solvers, self.streams, self.augment, self._solver_takes_noise, step, twice)
             terms = self.strategy.loss(forward, batch, step)
         losses = {name: term.value.detach() for name, term in terms.items()}
         constraints = [replace(term, weight=1.0) for term in terms.values() if term.is_constraint]

@@ -291,11 +291,11 @@ def test_strategies_name_the_generator_they_need():
 
 def test_shift_fills_with_zeros():
     x = torch.arange(1.0, 10).view(1, 1, 1, 3, 3)
-    down = shift_images(x, torch.tensor([[[1, 0]]]))[0, 0, 0]
+    down = shift_images(x, torch.tensor([[[1, 0]]]), 1)[0, 0, 0]
     assert down.tolist() == [[0, 0, 0], [1, 2, 3], [4, 5, 6]]
-    left = shift_images(x, torch.tensor([[[0, -2]]]))[0, 0, 0]
+    left = shift_images(x, torch.tensor([[[0, -2]]]), 2)[0, 0, 0]
     assert left.tolist() == [[3, 0, 0], [6, 0, 0], [9, 0, 0]]
-    both = shift_images(x.expand(2, 2, -1, -1, -1), torch.tensor([[[0, 0], [1, 1]], [[-1, 0], [0, 1]]]))
+    both = shift_images(x.expand(2, 2, -1, -1, -1), torch.tensor([[[0, 0], [1, 1]], [[-1, 0], [0, 1]]]), 1)
     assert both[0, 0, 0].tolist() == x[0, 0, 0].tolist()
     assert both[0, 1, 0].tolist() == [[0, 0, 0], [0, 1, 2], [0, 4, 5]]
     assert both[1, 0, 0].tolist() == [[4, 5, 6], [7, 8, 9], [0, 0, 0]]

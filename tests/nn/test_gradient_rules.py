@@ -60,6 +60,32 @@ def three_replicas(*overrides):
     return stack_learners(experiments), experiments
 
 
+class GradientPenalty(GradientRule):
+    """Adds the squared norm of the gradient to the loss."""
+
+    differentiates_twice = True
+
+    def gradients(self, loss, parameters, step):
+        plain = torch.autograd.grad(loss.total.sum(), parameters, create_graph=True)
+        return list(torch.autograd.grad(sum(g.square().sum() for g in plain), parameters))
+
+
+class UnannouncedPenalty(GradientPenalty):
+    differentiates_twice = False
+
+
+@pytest.mark.parametrize("overrides", [["strategy=finetune"], ["strategy=lwf"], [EVERY_STEP]])
+def test_a_rule_can_differentiate_twice_if_it_says_so(overrides):
+    learner, experiments = three_replicas(*overrides)
+    for rules in (learner.gradient_rules, getattr(learner._generator_update, "gradient_rules", {})):
+        rules.update({name: GradientPenalty() for name in rules})
+    first, *_, last = [losses for task in range(2) for losses in run_steps(learner, experiments, task)]
+    assert first["total"].isfinite().all() and last["total"].isfinite().all()
+    learner.gradient_rules["solver"] = UnannouncedPenalty()
+    with pytest.raises(RuntimeError, match="differentiates_twice = True"):
+        run_steps(learner, experiments, 1)
+
+
 @pytest.mark.parametrize("overrides", [["strategy=finetune"], [EVERY_STEP], ["generator=wgan_gp", EVERY_STEP]])
 def test_a_rule_can_use_per_sample_gradients_and_noise(overrides):
     """Per-sample gradients add up to the plain gradient, so all losses stay the same."""

@@ -82,3 +82,13 @@ def test_losses_keep_leading_axes():
 def test_weighted_sum_with_equal_weights_is_the_mean():
     values = torch.randn(8)
     torch.testing.assert_close(losses.weighted_sum(values, torch.full((8,), 1 / 8)), losses.weighted_sum(values, None))
+
+
+def test_gaussian_log_densities_match_those_of_one_gaussian():
+    x, means, log_variances = (torch.randn(2, size, 7, dtype=torch.float64) for size in (5, 3, 3))
+    expected = losses.gaussian_log_density(x.unsqueeze(2), means.unsqueeze(1), log_variances.unsqueeze(1))
+    torch.testing.assert_close(losses.gaussian_log_densities(x, means, log_variances), expected, rtol=1e-12, atol=1e-12)
+    single = losses.gaussian_log_densities(x.float(), means.float(), log_variances.float())
+    torch.testing.assert_close(single, expected.float(), rtol=1e-5, atol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(losses.gaussian_log_densities(x.float(), means.float(), log_variances.float()), single)

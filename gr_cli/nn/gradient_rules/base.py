@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from gr_cli.nn.fused import direct_gradients
 from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams, StreamNames
 
 
@@ -21,11 +22,13 @@ class Loss:
         per_sample: Computes each current sample's part of `total`, (R, B). The rest, `total - per_sample().sum(1)`,
             does not depend on current samples (replay, for example). None: `total` can't be split.
         keep_graph: Whether a further backward pass through the same graph follows.
+        terms: Values (R,) and weights whose weighted sum `total` is; empty if unknown.
     """
 
     total: Tensor
     per_sample: Callable[[], Tensor] | None = None
     keep_graph: bool = False
+    terms: Sequence[tuple[Tensor, float | Tensor]] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,13 @@ class GradientRule:
 
     Settings annotated with `VariesPerReplica` are stored as attributes of the same name, and may hold one number per
     replica, (R,).
+
+    Attributes:
+        differentiates_twice: Whether the rule takes second derivatives of losses. Fused losses have none, so that the
+            losses are then computed by plain autograd, which is slower.
     """
+
+    differentiates_twice: ClassVar[bool] = False
 
     def gradients(self, loss: Loss, parameters: Sequence[Tensor], step: GradientStep) -> list[Tensor | None]:
         """The gradients of a loss.
@@ -84,6 +93,9 @@ class GradientRule:
         Returns:
             Gradients, shaped as the parameters; None for those that the loss does not depend on.
         """
+        direct = direct_gradients(loss.terms, parameters)
+        if direct is not None:
+            return direct
         # Replicas share no parameters, so the gradient of the sum is each replica's own gradient.
         gradients = torch.autograd.grad(loss.total.sum(), parameters, allow_unused=True, retain_graph=loss.keep_graph)
         return list(gradients)
