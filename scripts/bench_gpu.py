@@ -234,11 +234,12 @@ def capture(function: Callable[[], tuple[torch.Tensor, ...]]) -> tuple[Callable[
 def rounding_tolerance(steps: int) -> float:
     """Largest difference that another order of additions makes in float64, in parameters after some steps of Adam.
 
-    A sum of K terms of size 1 has a relative error below K u, with u = 2^-53; K = 1,000 covers batches and layers here.
-    Adam divides a gradient by its own size plus 1e-8, so that an error e of a gradient near 0 moves a parameter by at
-    most lr e / 1e-8. With lr = 0.001 a step adds 1e-3 * 1000 u / 1e-8; a step with a wrong term differs by up to lr.
+    A sum of K terms of size 1 has a rounding error of about sqrt(K) u, with u = 2^-53, because single errors are
+    independent; K = 1,000 covers batches and layers here. Adam divides a gradient by its own size plus 1e-8, so that an
+    error e of a gradient near 0 moves a parameter by at most lr e / 1e-8 in a step, with lr = 0.001. Between two
+    instruction sets of one processor (MKL_CBWR=COMPATIBLE) differences stay below 1e-13; float32 somewhere makes 1e-7.
     """
-    return steps * 1e-3 * 1000 * 2.0**-53 / 1e-8
+    return steps * 1e-3 * 1000**0.5 * 2.0**-53 / 1e-8
 
 
 def largest_difference(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
