@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gr_cli.nn.layers import per_replica
 from gr_cli.nn.losses import sum_tensors
 
 
@@ -27,20 +26,35 @@ def project_conflicting_gradient(
     Returns:
         The projected gradients, shaped as `gradients`.
     """
-    pairs = [
-        (with_replica_axis(g, replicas).flatten(1), with_replica_axis(r, replicas).flatten(1))
-        for g, r in zip(gradients, reference_gradients, strict=True)
-        if g is not None and r is not None
-    ]
-    dot_product = sum_tensors([(g * r).sum(1) for g, r in pairs])  # (R,)
-    squared_norm = sum_tensors([(r * r).sum(1) for _, r in pairs])
+    pairs = zip(gradients, reference_gradients, strict=True)
+    present = [(i, g, r) for i, (g, r) in enumerate(pairs) if g is not None and r is not None]
+    gs, rs = [g for _, g, _ in present], [r for _, _, r in present]
+    projected = list(gradients)
+    dot_product, squared_norm = sum_products(gs, rs, replicas), sum_products(rs, rs, replicas)  # (R,)
     coefficient = (dot_product / squared_norm.clamp(min=torch.finfo(squared_norm.dtype).tiny)).clamp(max=0.0)
+    differences = torch._foreach_sub(gs, scale_replicas(rs, coefficient))
+    for (i, _, _), difference in zip(present, differences, strict=True):
+        projected[i] = difference
+    return projected
 
-    def project(g: Tensor, r: Tensor) -> Tensor:
-        reference = with_replica_axis(r, replicas)
-        return g - (per_replica(coefficient, reference) * reference).view_as(g)
 
-    return [g if g is None or r is None else project(g, r) for g, r in zip(gradients, reference_gradients, strict=True)]
+def sum_products(first: Sequence[Tensor], second: Sequence[Tensor], replicas: int) -> Tensor:
+    """Sum over all tensors of the elementwise products of each replica: (R,).
+
+    Args:
+        first: Tensors, (R, ...) each if R > 1.
+        second: Tensors of these shapes.
+        replicas: R.
+    """
+    products = torch._foreach_mul(list(first), list(second))
+    return sum_tensors([p.reshape(replicas, -1).sum(1) for p in products])
+
+
+def scale_replicas(tensors: Sequence[Tensor], factors: Tensor) -> list[Tensor]:
+    """Tensors, (R, ...) each if R > 1, times the factor (R,) of each replica."""
+    if factors.shape[0] == 1:
+        return list(torch._foreach_mul(list(tensors), factors.squeeze(0)))
+    return list(torch._foreach_mul(list(tensors), [factors.view(-1, *[1] * (t.dim() - 1)) for t in tensors]))
 
 
 def with_replica_axis(value: Tensor, replicas: int) -> Tensor:

@@ -194,6 +194,16 @@ def _map_tensors(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
     return tree
 
 
+def select_samples(values: Tensor, index: Tensor) -> Tensor:
+    """The values (R, B, ...) of the samples at `index` (R, B) in `values` (R, N, ...), indexed within each replica."""
+    # Whole rows are copied by one index, several times as fast as by an index for each of two axes.
+    replicas, num_samples = values.shape[:2]
+    if replicas > 1:
+        index = index + torch.arange(0, replicas * num_samples, num_samples, device=index.device).unsqueeze(1)
+    selected = values.flatten(0, 1).index_select(0, index.flatten())
+    return selected.view(*index.shape, *values.shape[2:])
+
+
 def unstack(state: Any, replica: int) -> Any:
     """The state of one replica: copies of the tensors without the replica axis."""
     return _map_tensors(state, lambda value: value[replica].clone())

@@ -125,7 +125,9 @@ class LikelihoodTargets:
                 log_likelihoods = torch.cat([generator.log_likelihoods(x) for x, _ in context.sample_pass(replica)])
                 temperature = self.temperature[replica] if isinstance(self.temperature, Tensor) else self.temperature
                 self._tables.append(soft_targets(log_likelihoods.to(batch.x.dtype), self.known_units, temperature))
-        return torch.stack([table[index] for table, index in zip(self._tables, batch.sample_index, strict=True)])
+        return torch.stack(
+            [table.index_select(0, index) for table, index in zip(self._tables, batch.sample_index, strict=True)]
+        )
 
 
 def requested_label_targets(x: Tensor, labels: Tensor | None) -> Tensor:

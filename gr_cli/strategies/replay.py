@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gr_cli.nn.layers import per_replica
 from gr_cli.nn.losses import Targets, soft_targets
-from gr_cli.nn.replicas import Replicas
+from gr_cli.nn.replicas import Replicas, select_samples
 from gr_cli.strategies.base import Strategy
 from gr_cli.strategies.context import Batch, LossTerm, SolverForward, TaskContext, TrainingStep, classification_losses
 from gr_cli.strategies.regularizer import Regularizer
@@ -47,8 +47,7 @@ class ReplayBatch(NamedTuple):
 
     def select(self, index: Tensor) -> ReplayBatch:
         """The samples at `index` (R, B), indexed within each replica."""
-        replica = torch.arange(index.shape[0], device=index.device).unsqueeze(1)
-        return ReplayBatch(*(None if value is None else value[replica, index] for value in self))  # type: ignore[arg-type]
+        return ReplayBatch(*(None if value is None else select_samples(value, index) for value in self))  # type: ignore[arg-type]
 
     @staticmethod
     def concatenate(parts: list[ReplayBatch]) -> ReplayBatch:

@@ -116,14 +116,25 @@ def test_regularizer_refuses_replaced_parameters(strategy, change, names):
     assert len(trainer.accuracy_matrix) == 1
 
 
-def test_next_task_starts_from_values_changed_in_place():
-    trainer = make_trainer(mlp(), {"ewc": {}}, optimizer={"lr": 1e-9})
+def assign_data(model, state):
+    for name, parameter in model.named_parameters():
+        parameter.data = state[name]
+
+
+@pytest.mark.parametrize("assign", [lambda model, state: model.load_state_dict(state), assign_data])
+@pytest.mark.parametrize("strategy", [{"ewc": {}}, {"si": {}}], ids=str)
+def test_next_task_starts_from_changed_values(strategy, assign):
+    trainer = make_trainer(mlp(), strategy, optimizer={"lr": 1e-9})
     trainer.train_task(batches())
     state = {name: value + 1 for name, value in trainer.model.state_dict().items()}
-    trainer.model.load_state_dict(state)
+    assign(trainer.model, {name: value.clone() for name, value in state.items()})
     trainer.train_task(batches(1))
     for name, value in trainer.model.state_dict().items():
         torch.testing.assert_close(value, state[name], rtol=0, atol=1e-6)
+    if "si" in strategy:  # whose anchor is where the parameters are now
+        anchor = trainer._learner.strategy.regularizer.state_dict()["anchor"]
+        for value, parameter in zip(anchor, trainer.model.parameters(), strict=True):
+            assert torch.equal(value[0], parameter)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,9 @@ from typing import Annotated
 
 from torch import Tensor
 
-from gr_cli.nn.gradient_projection import with_replica_axis
+from gr_cli.nn.gradient_projection import scale_replicas, sum_products
 from gr_cli.nn.gradient_rules.base import GradientRule, GradientStep, Loss
 from gr_cli.nn.layers import per_replica
-from gr_cli.nn.losses import sum_tensors
 from gr_cli.types import Positive, VariesPerReplica
 
 
@@ -32,14 +31,15 @@ class NormClipping(GradientRule):
     def gradients(self, loss: Loss, parameters: Sequence[Tensor], step: GradientStep) -> list[Tensor | None]:
         gradients = super().gradients(loss, parameters, step)
         replicas = loss.total.shape[0]
-        squares = [with_replica_axis(g, replicas).flatten(1).square().sum(1) for g in gradients if g is not None]
-        if not squares:
+        present = [g for g in gradients if g is not None]
+        if not present:
             return gradients
-        norm = sum_tensors(squares).sqrt()  # (R,)
+        norm = sum_products(present, present, replicas).sqrt()  # (R,)
         # 1e-6 as in torch, against division by 0.
         scale = (per_replica(self.max_norm, norm) / (norm + 1e-6)).clamp(max=1.0)
         self._metrics = {"gradient_norm": norm, "clipped": (scale < 1.0).to(norm.dtype)}
-        return [None if g is None else g * (scale if replicas == 1 else per_replica(scale, g)) for g in gradients]
+        clipped = iter(scale_replicas(present, scale))
+        return [None if g is None else next(clipped) for g in gradients]
 
     def metrics(self) -> dict[str, Tensor]:
         return self._metrics
