@@ -46,7 +46,7 @@ CONFIG_GROUPS = (
     ConfigGroup(
         "generator",
         "The generative model that replayed samples are drawn from.",
-        provides=("spec", "num_classes", "feature_size", "hidden_dims", "num_tasks"),
+        provides=("spec", "num_classes", "class_size", "feature_size", "hidden_dims", "num_tasks"),
         in_run_name=True,
         stackable=True,
     ),

@@ -92,6 +92,12 @@ RUN_SETTINGS: dict[str, RunSetting | Section] = {
                 PositiveInt | None,
                 "Iterations between evaluations within a task; `null`: only at the end of each task.",
             ),
+            "tasks": RunSetting(
+                Literal["all", "seen", "sampled"],
+                "Tasks that are evaluated each time: all; those so far (`seen`); or the current one and ten earlier "
+                "ones, drawn anew after each task (`sampled`; after the last task all). Metrics that need the accuracy "
+                "on other tasks are empty.",
+            ),
             "samples": RunSetting(
                 PositiveInt | None,
                 "Test samples of each task that are evaluated, evenly chosen; `null`: all.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from inspect import getmembers, isabstract, isclass
 from pkgutil import iter_modules
@@ -12,12 +13,13 @@ from typing import ClassVar, Literal, Self
 
 from torch import Tensor
 
-from gr_cli.benchmarks.base import Task
+from gr_cli.benchmarks.base import Samples, Task
 from gr_cli.evaluation import measures
+from gr_cli.evaluation.classification import SampleSet, classify_sets, tasks_to_evaluate
 from gr_cli.results.tables import Column, TableFormat, TableLayout, TableRow
 from gr_cli.training.experiment import Experiment
 from gr_cli.training.learner import Learner
-from gr_cli.training.scoring import Predictions
+from gr_cli.training.scoring import ClassifiedSamples, Predictions, Score, score
 
 EvaluationPhase = Literal["before", "within", "after"]
 
@@ -42,31 +44,82 @@ class EvaluationContext:
     iteration: int
     task_finished: bool
     _predictions: dict[tuple[int, str], Predictions] = field(default_factory=dict, repr=False)
+    _classified: dict[tuple[int, str], ClassifiedSamples] = field(default_factory=dict, repr=False)
+    _units: dict[int | None, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def phase(self) -> EvaluationPhase:
         """Before training, within a task, or after a task."""
         return "before" if self.after_task < 0 else "after" if self.task_finished else "within"
 
+    @cached_property
+    def evaluated_tasks(self) -> Sequence[Task]:
+        """The tasks to evaluate, by `evaluate.tasks`, in the order of training."""
+        settings, tasks = self.experiment.settings, self.experiment.benchmark.tasks
+        choice = settings.config["evaluate"]["tasks"]
+        chosen = tasks_to_evaluate(choice, settings.seed, len(tasks), self.after_task, self.task_finished)
+        return [tasks[task] for task in chosen]
+
     @property
     def tasks_so_far(self) -> Sequence[Task]:
-        """The tasks that were trained, including the current one."""
-        return self.experiment.benchmark.tasks[: self.after_task + 1]
+        """The tasks to evaluate that were trained, including the current one."""
+        return [task for task in self.evaluated_tasks if task.id <= self.after_task]
+
+    @property
+    def covers_tasks_so_far(self) -> bool:
+        """Whether all tasks that were trained are evaluated."""
+        return len(self.tasks_so_far) == self.after_task + 1
 
     def competing_units(self, task: int) -> Tensor:
         """Output units that compete on test samples of `task`, bool (U,)."""
-        return self.learner.scenario.testing_units(self.experiment.task_units, task, self.after_task)
+        scenario = self.learner.scenario
+        key = task if scenario.task_id_available else None  # without task labels the same for all tasks
+        if key not in self._units:
+            self._units[key] = scenario.testing_units(self.experiment.task_units, task, self.after_task)
+        return self._units[key]
+
+    def samples(self, task: Task, split: str = "test") -> Samples:
+        """At most `evaluate.samples` samples of a task, at equal intervals."""
+        return task.evaluation_splits()[split].subsample(self.experiment.settings.config["evaluate"]["samples"])
 
     def predictions(self, task: Task, split: str = "test") -> Predictions:
-        """Logits and labels (output units) of at most `evaluate.samples` samples of a task, in batches.
+        """Logits and labels (output units) of the samples of a task, in batches.
 
-        Cached: computed once for all evaluations.
+        Cached: computed once for all evaluations. Where a few numbers per sample suffice, `classified` is faster and
+        takes less memory.
         """
         key = (task.id, split)
         if key not in self._predictions:
-            samples = task.evaluation_splits()[split].subsample(self.experiment.settings.config["evaluate"]["samples"])
-            self._predictions[key] = self.learner.predict(samples.batches(), self.replica)
+            self._predictions[key] = self.learner.predict(self.samples(task, split).batches(), self.replica)
         return self._predictions[key]
+
+    def classified(self, task: Task, split: str = "test") -> ClassifiedSamples:
+        """What the solver predicts for the samples of an evaluated task.
+
+        Cached: the first call classifies all evaluated tasks, in batches that span tasks.
+        """
+        if (task.id, split) not in self._classified:
+            sets = {
+                (other.id, name): SampleSet(samples, units)
+                for other in self.evaluated_tasks
+                for name in other.evaluation_splits()
+                if _can_be_correct(samples := self.samples(other, name), units := self.competing_units(other.id))
+            }
+            classified = classify_sets(self.learner, self.replica, list(sets.values()))
+            self._classified.update(zip(sets, classified, strict=True))
+        return self._classified[task.id, split]
+
+    def score(self, task: Task, split: str = "test") -> Score:
+        """Accuracy and loss on the samples of an evaluated task."""
+        samples = self.samples(task, split)
+        if not _can_be_correct(samples, self.competing_units(task.id)):
+            return Score(0.0, None, len(samples))
+        return score(self.classified(task, split))
+
+
+def _can_be_correct(samples: Samples, units: Tensor) -> bool:
+    """Whether any label is among the units that compete; else no forward pass is needed. True without samples."""
+    return not len(samples) or bool(units[samples.y].any())
 
 
 class Evaluation(ABC):

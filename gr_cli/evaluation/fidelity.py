@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 NUM_NEIGHBOURS = 5  # k of the nearest neighbours, as in Naeem et al. (2020)
-_MAX_DISTANCES = 1 << 21  # distances in memory at a time
+_MAX_DISTANCES = 1 << 18  # distances in memory at a time: few enough to stay in cache
 
 
 @dataclass(frozen=True)
@@ -76,34 +77,60 @@ def prdc(real: NeighbourhoodManifold, generated: NeighbourhoodManifold) -> PRDC:
         # Hyperspheres of generated samples around each real sample.
         num_generated_spheres[start:stop] = (distances <= generated.squared_radii).sum(1)
         start = stop
+    hits = (num_real_spheres > 0, num_generated_spheres > 0, num_real_spheres, num_generated_within > 0)
+    # In one transfer from the device.
+    precision, recall, spheres, coverage = torch.stack([values.double().mean() for values in hits]).tolist()
     return PRDC(
-        precision=None if real.is_empty or m == 0 else _mean(num_real_spheres > 0),
-        recall=None if generated.is_empty or n == 0 else _mean(num_generated_spheres > 0),
-        density=None if real.is_empty or m == 0 else _mean(num_real_spheres) / real.k,
-        coverage=None if real.is_empty else _mean(num_generated_within > 0),
+        precision=None if real.is_empty or m == 0 else precision,
+        recall=None if generated.is_empty or n == 0 else recall,
+        density=None if real.is_empty or m == 0 else spheres / real.k,
+        coverage=None if real.is_empty else coverage,
     )
 
 
-def frechet_distance(real: Tensor, generated: Tensor) -> float | None:
+@dataclass(frozen=True)
+class NormalFit:
+    """Normal distribution fitted to features.
+
+    Attributes:
+        mean: Mean (F,), float64.
+        covariance: Covariance (F, F), float64.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+
+    @staticmethod
+    def of(points: Tensor) -> NormalFit | None:
+        """The fit to features (N, F); None for fewer than two, or values that are not finite."""
+        if len(points) < 2 or not points.isfinite().all():
+            return None
+        points = points.double()
+        mean = points.mean(0)
+        centred = points - mean
+        return NormalFit(mean, centred.T @ centred / (len(points) - 1))
+
+    @cached_property
+    def covariance_root(self) -> Tensor:
+        """Square root of the covariance."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        root: Tensor = vectors * values.clamp(min=0).sqrt() @ vectors.T
+        return root
+
+
+def frechet_distance(real: NormalFit | None, generated: NormalFit | None) -> float | None:
     """Squared Fréchet distance between normal distributions fitted to two sets of features (Heusel et al. 2017).
 
-    |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)), biased upwards for few samples.
-
-    Returns:
-        None for fewer than two samples in a set, or values that are not finite.
+    |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)), biased upwards for few samples. None if one is None.
     """
-    if min(len(real), len(generated)) < 2 or not (real.isfinite().all() and generated.isfinite().all()):
+    if real is None or generated is None:
         return None
-    means, covariances = [], []
-    for points in (real.double(), generated.double()):
-        means.append(points.mean(0))
-        centred = points - means[-1]
-        covariances.append(centred.T @ centred / (len(points) - 1))
-    root = _matrix_sqrt(covariances[0])
+    root = real.covariance_root
     # C C' has the eigenvalues of the symmetric C^(1/2) C' C^(1/2).
-    covariance_term = torch.linalg.eigvalsh(root @ covariances[1] @ root).clamp(min=0).sqrt().sum()
-    mean_term = (means[0] - means[1]).square().sum()
-    distance: float = (mean_term + covariances[0].trace() + covariances[1].trace() - 2 * covariance_term).item()
+    covariance_term = torch.linalg.eigvalsh(root @ generated.covariance @ root).clamp(min=0).sqrt().sum()
+    mean_term = (real.mean - generated.mean).square().sum()
+    traces = real.covariance.trace() + generated.covariance.trace()
+    distance: float = (mean_term + traces - 2 * covariance_term).item()
     return max(0.0, distance)
 
 
@@ -119,17 +146,6 @@ def normalized_entropy(counts: Tensor) -> float | None:
     shares = counts.double() / total
     entropy: float = -torch.special.xlogy(shares, shares).sum().item()
     return max(0.0, entropy / math.log(len(counts)))
-
-
-def _matrix_sqrt(matrix: Tensor) -> Tensor:
-    """Square root of a symmetric positive semi-definite matrix."""
-    values, vectors = torch.linalg.eigh(matrix)
-    root: Tensor = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    return root
-
-
-def _mean(values: Tensor) -> float:
-    return values.double().mean().item()
 
 
 def _squared_distances(left: Tensor, right: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ It is trained once per data set, whatever the order of the classes, and cached. 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from math import ceil, prod
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gr_cli.benchmarks.base import Benchmark, Samples, Task
-from gr_cli.evaluation.fidelity import NeighbourhoodManifold
+from gr_cli.evaluation.fidelity import NeighbourhoodManifold, NormalFit
 from gr_cli.nn.batch_order import BatchOrder
 from gr_cli.nn.convolutions import Convolutions, doubling_channels
 from gr_cli.nn.initialization import init_he_, init_xavier_
@@ -122,9 +122,10 @@ def distinct_classes(benchmark: Benchmark, offsets: list[int], units: int) -> Di
     keys = [[(view, name) for name in task.classes] for view, task in zip(views, benchmark.tasks, strict=True)]
     indices = {key: i for i, key in enumerate(sorted({key for task_keys in keys for key in task_keys}))}
     class_indices = [[indices[key] for key in task_keys] for task_keys in keys]
-    first_task = [
-        next(t for t, task_keys in enumerate(class_indices) if index in task_keys) for index in range(len(indices))
-    ]
+    first_task = [0] * len(indices)
+    for task, task_classes in reversed(list(enumerate(class_indices))):
+        for index in task_classes:
+            first_task[index] = task
     units_of_class = torch.zeros(len(indices), units, dtype=torch.bool)
     for offset, task_keys in zip(offsets, class_indices, strict=True):
         units_of_class[task_keys, range(offset, offset + len(task_keys))] = True
@@ -192,15 +193,19 @@ class PooledTrainingSet:
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The samples at `index`, grouped by sample set: x float32, and y."""
-        x, y, start = [], [], 0
-        for samples in self.sample_sets:
-            local_index = index[(index >= start) & (index < start + len(samples))] - start
-            if len(local_index):
-                batch = samples.batch(local_index.to(samples.y.device))
-                x.append(batch[0].float())
-                y.append(batch[1])
-            start += len(samples)
+        x, y, set_of_sample = [], [], torch.searchsorted(self._ends, index.cpu(), right=True)
+        for i in set_of_sample.unique().tolist():
+            samples = self.sample_sets[i]
+            local_index = index[(set_of_sample == i).to(index.device)] - (int(self._ends[i]) - len(samples))
+            batch = samples.batch(local_index.to(samples.y.device))
+            x.append(batch[0].float())
+            y.append(batch[1])
         return torch.cat(x), torch.cat(y)
+
+    @cached_property
+    def _ends(self) -> Tensor:
+        """Number of samples up to the end of each set, on the CPU."""
+        return torch.tensor(list(map(len, self.sample_sets))).cumsum(0)
 
     def subsample(self, max_samples: int) -> Tensor:
         """At most `max_samples` samples x at equal intervals."""
@@ -306,6 +311,7 @@ class SampleEvaluator:
         classes: The distinct classes of the benchmark.
         real: Real samples of a task; computed once.
         manifold: k-nearest-neighbour manifold of a task's real samples; computed once.
+        normal_fit: Normal distribution fitted to the features of a task's real samples; computed once.
     """
 
     def __init__(
@@ -317,6 +323,7 @@ class SampleEvaluator:
         # Computed once per task.
         self.real = cache(self._real_samples)
         self.manifold = cache(lambda task: NeighbourhoodManifold(self.real(task).features))
+        self.normal_fit = cache(lambda task: NormalFit.of(self.real(task).features))
 
     @torch.no_grad()
     def classify(self, x: Tensor) -> tuple[Tensor, Tensor]:

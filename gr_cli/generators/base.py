@@ -16,6 +16,8 @@ from gr_cli.nn.fused_elbo import FusedTerms
 from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
 
+UNLEARNED_LOG_LIKELIHOOD = -1e9  # of classes that are not learned yet: below all others
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -161,10 +163,16 @@ class Generator(nn.Module, ABC):
         """log p(x | class) of samples (B, ...) for each class, up to a constant of x: (B, U)."""
         raise TypeError(f"{type(self).__name__} has no likelihoods")
 
+    def learned_log_likelihoods(self, x: Tensor) -> Tensor:
+        """As `log_likelihoods`, with a value below all others for classes that are not learned; not for `vmap`."""
+        return self.log_likelihoods(x).masked_fill(~self.learned_classes, UNLEARNED_LOG_LIKELIHOOD)
+
     def estimate_log_likelihoods(
         self, x: Tensor, stream: torch.Generator, num_draws: int, unit_variance: bool = False
     ) -> Tensor:
         """Monte Carlo estimate of log p(x | class), up to a constant of x: (B, U). In closed form: the exact value.
+
+        Classes that are not learned get a value below all others.
 
         Args:
             x: Samples (B, ...).
@@ -173,7 +181,7 @@ class Generator(nn.Module, ABC):
             unit_variance: Take p(x | z) as a Gaussian of unit variance around the reconstruction, whatever the
                 likelihood in training.
         """
-        return self.log_likelihoods(x)
+        return self.learned_log_likelihoods(x)
 
     def fit_class(self, x: Tensor, label: int, stream: torch.Generator) -> None:
         """Fit the class `label` in closed form.
@@ -189,6 +197,14 @@ class Generator(nn.Module, ABC):
     def closed_form(self) -> bool:
         """Whether each class is fitted by `fit_class`, without changing the classes learned before."""
         return type(self).fit_class is not Generator.fit_class
+
+    def compact_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state in a form that takes less space in a checkpoint; by default as it is."""
+        return dict(state)
+
+    def expand_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inverse of `compact_state`."""
+        return dict(state)
 
     def generate(
         self,

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gr_cli.generators.base import Generator, Objective
+from gr_cli.generators.base import UNLEARNED_LOG_LIKELIHOOD, Generator, Objective
 from gr_cli.generators.vae import VAE
 from gr_cli.nn.fused import defines
 from gr_cli.nn.fused_elbo import FusedTerms, SumOfTerms
@@ -18,7 +18,6 @@ from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import LayerSizes, PositiveInt
 
-_UNLEARNED_LOG_LIKELIHOOD = -1e9
 # Latent vectors, and decoded values, per chunk of an estimate: larger chunks are slower to allocate.
 _MAX_CHUNK_LATENTS, _MAX_CHUNK_VALUES = 1 << 12, 1 << 22
 
@@ -70,11 +69,15 @@ class ClassVAE(Generator):
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
         if labels is None:
             raise ValueError("there is a VAE for each class: labels are needed")
-        samples: Tensor | None = None
-        for label, vae in self._vaes_of(range(len(self.members))):
-            x = vae.decode(latent)
-            is_of_class = (labels == label).view(*labels.shape, *[1] * len(self.spec.shape))
-            samples = x * is_of_class if samples is None else torch.where(is_of_class, x, samples)
+        # Each VAE decodes the samples of its class only: of a thousand classes, few are among the labels.
+        z, samples = latent["z"], None
+        for label, vae in self._vaes_of(labels.unique().tolist() or [0]):
+            is_of_class = labels == label  # (..., N)
+            columns = is_of_class.view(-1, labels.shape[-1]).any(0).nonzero().squeeze(1)
+            x = vae.decode({"z": z[..., columns, :]})  # (..., n, *shape)
+            if samples is None:
+                samples = x.new_zeros(*labels.shape, *self.spec.shape)
+            samples[is_of_class] = x[is_of_class[..., columns]]
         assert samples is not None
         return samples
 
@@ -126,7 +129,7 @@ class ClassVAE(Generator):
         By importance sampling with `num_draws` draws from q(z|x) (van de Ven et al. 2021, eq. 5). Classes that are not
         learned get a value below all others.
         """
-        estimates = x.new_full((len(x), len(self.learned_classes)), _UNLEARNED_LOG_LIKELIHOOD)
+        estimates = x.new_full((len(x), len(self.learned_classes)), UNLEARNED_LOG_LIKELIHOOD)
         for label, vae in self._vaes_of(self.learned_classes.nonzero().squeeze(1).tolist()):
             estimates[:, label] = self._importance_estimate(vae, x, stream, num_draws, unit_variance)
         return estimates

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gr_cli.errors import DataError
-from gr_cli.generators.base import GeneratorWithoutObjectives
+from gr_cli.generators.base import UNLEARNED_LOG_LIKELIHOOD, GeneratorWithoutObjectives
 from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import NonNegative, Positive, PositiveInt
@@ -18,6 +18,9 @@ from gr_cli.types import NonNegative, Positive, PositiveInt
 _MIN_SAMPLES = 10  # of a component
 _MAX_EXACT_PCA_SIZE = 1024  # values of a sample; above, only the first principal components are computed
 _OVERSAMPLING, _POWER_ITERATIONS = 10, 5  # of randomized subspace iteration
+_MAX_CLASSES_IN_ONE_BASIS = 32  # of a product with the bases of all classes; of more, each sample gets that of its own
+_MAX_CHUNK_VALUES = 1 << 20  # values in memory at a time, for likelihoods: few enough to stay in cache
+_TRIANGULAR = ("covariance_factors", "precision_factors")
 _MIN_DEVIATION = 1e-4  # smallest standard deviation, in units of the data
 
 
@@ -40,6 +43,8 @@ class GaussianMixture(GeneratorWithoutObjectives):
         pooled_samples: Strength of the shrinkage: the covariance within all clusters counts like this number of samples
             more in each.
         likelihood_noise: Standard deviation of the noise added for likelihoods, in units of the data.
+        class_size: Largest number of samples of a class, which limits the components that memory is reserved for; None:
+            unknown.
     """
 
     conditional = True
@@ -60,20 +65,32 @@ class GaussianMixture(GeneratorWithoutObjectives):
         latent_dim: PositiveInt = 60,
         pooled_samples: NonNegative = 1.0,
         likelihood_noise: Positive = 0.3,
+        class_size: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         self.spec, self.num_classes, self.num_components = SampleSpec.coerce(spec), num_classes, num_components
-        size = self.spec.size
-        self.latent_dim = width = min(latent_dim, size)
+        size, slots = self.spec.size, num_components  # K, the components that memory is reserved for
+        if class_size is not None:
+            slots = max(1, min(slots, class_size // _MIN_SAMPLES))
+        self.latent_dim = min(latent_dim, size)
         self.pooled_samples, self.likelihood_noise = pooled_samples, likelihood_noise
+        self._num_slots = slots
         self.register_buffer("learned_classes", torch.zeros(num_classes, dtype=torch.bool))
-        self.register_buffer("class_means", torch.zeros(num_classes, size))
-        self.register_buffer("principal_axes", torch.zeros(num_classes, width, size))
-        self.register_buffer("component_weights", torch.full((num_classes, num_components), 1.0 / num_components))
-        self.register_buffer("component_means", torch.zeros(num_classes, num_components, width))
-        self.register_buffer("covariance_factors", torch.eye(width).repeat(num_classes, num_components, 1, 1))
-        self.register_buffer("precision_factors", torch.eye(width).repeat(num_classes, num_components, 1, 1))
-        self.register_buffer("half_log_determinants", torch.zeros(num_classes, num_components))
+        for name, value in self._initial_values().items():
+            self.register_buffer(name, value)
+
+    def _initial_values(self) -> dict[str, Tensor]:
+        """Buffers of classes that are not learned: standard normal coordinates around 0."""
+        classes, slots, width, size = self.num_classes, self._num_slots, self.latent_dim, self.spec.size
+        return {
+            "class_means": torch.zeros(classes, size),
+            "principal_axes": torch.zeros(classes, width, size),
+            "component_weights": torch.full((classes, slots), 1.0 / slots),
+            "component_means": torch.zeros(classes, slots, width),
+            "covariance_factors": torch.eye(width).repeat(classes, slots, 1, 1),
+            "precision_factors": torch.eye(width).repeat(classes, slots, 1, 1),
+            "half_log_determinants": torch.zeros(classes, slots),
+        }
 
     @property
     def num_stored_values(self) -> int:
@@ -92,15 +109,17 @@ class GaussianMixture(GeneratorWithoutObjectives):
         if labels is None:
             raise ValueError("there is a mixture for each class: labels are needed")
         exceeded = latent["component"].unsqueeze(-1) >= self.component_weights.cumsum(-1)[labels]
-        component = exceeded.sum(-1).clamp(max=self.num_components - 1)
+        component = exceeded.sum(-1).clamp(max=self._num_slots - 1)
         z = (self.covariance_factors[labels, component] @ latent["z"].unsqueeze(-1)).squeeze(-1) + self.component_means[
             labels, component
         ]
-        # One matrix product for all classes: a sample's coordinates are 0 in the bases of other classes.
-        one_hot = F.one_hot(labels, self.num_classes).to(z.dtype)
-        x = (one_hot.unsqueeze(-1) * z.unsqueeze(-2)).flatten(-2) @ self.principal_axes.flatten(
-            0, 1
-        ) + one_hot @ self.class_means
+        if self.num_classes <= _MAX_CLASSES_IN_ONE_BASIS:
+            # One matrix product for all classes: a sample's coordinates are 0 in the bases of other classes.
+            one_hot = F.one_hot(labels, self.num_classes).to(z.dtype)
+            coordinates = (one_hot.unsqueeze(-1) * z.unsqueeze(-2)).flatten(-2)
+            x = coordinates @ self.principal_axes.flatten(0, 1) + one_hot @ self.class_means
+        else:
+            x = (z.unsqueeze(-2) @ self.principal_axes[labels]).squeeze(-2) + self.class_means[labels]
         return self.spec.nearest_valid(x).view(*x.shape[:-1], *self.spec.shape)
 
     # --- fitting
@@ -120,8 +139,8 @@ class GaussianMixture(GeneratorWithoutObjectives):
         largest = basis.gather(1, basis.abs().argmax(1, keepdim=True))
         basis = basis * largest.sign()
         z = flat @ basis.T
-        clusters = min(self.num_components, len(z) // _MIN_SAMPLES)
-        member = F.one_hot(_k_means(z, clusters, stream), self.num_components).to(z.dtype)  # (N, K)
+        clusters = min(self._num_slots, len(z) // _MIN_SAMPLES)
+        member = F.one_hot(_k_means(z, clusters, stream), self._num_slots).to(z.dtype)  # (N, K)
         share, centre, root = _component_parameters(z, member, self.pooled_samples)
         identity = torch.eye(self.latent_dim).to(z)
         noisy = torch.linalg.cholesky(root @ root.mT + self.likelihood_noise**2 * identity)
@@ -140,29 +159,75 @@ class GaussianMixture(GeneratorWithoutObjectives):
             getattr(self, name)[label].copy_(value)
         self.learned_classes[label] = True
 
+    # --- likelihoods
+
     def log_likelihoods(self, x: Tensor) -> Tensor:
         """log p(x + noise | class) of samples (B, ...): (B, C)."""
+        flat, classes = x.flatten(-len(self.spec.shape)), torch.arange(self.num_classes, device=x.device)
+        components = torch.arange(self._num_slots, device=x.device).expand(self.num_classes, -1)
+        chunks = classes.split(self._classes_per_chunk(len(flat), self._num_slots))
         with torch.autocast(x.device.type, enabled=False):  # differences of large numbers
-            return self._log_likelihoods(x.flatten(-len(self.spec.shape)))
+            values = [self._of_classes(flat, chunk, components[: len(chunk)]) for chunk in chunks]
+        return torch.cat(values, -1)
 
-    def _log_likelihoods(self, flat: Tensor) -> Tensor:
+    @torch.no_grad()
+    def learned_log_likelihoods(self, x: Tensor) -> Tensor:
+        # Components of weight 0 are left out: k-means dissolved their clusters, or there are too few samples.
+        flat, num_used = x.flatten(-len(self.spec.shape)), (self.component_weights > 0).sum(1)
+        components = (self.component_weights == 0).to(torch.uint8).argsort(dim=1, stable=True)  # used ones first
+        result = flat.new_full((len(flat), self.num_classes), UNLEARNED_LOG_LIKELIHOOD)
+        learned = self.learned_classes.nonzero().squeeze(1)
+        with torch.autocast(x.device.type, enabled=False):
+            for number in num_used[learned].unique().tolist():
+                classes = learned[num_used[learned] == number]
+                for chunk in classes.split(self._classes_per_chunk(len(flat), number)):
+                    result[:, chunk] = self._of_classes(flat, chunk, components[chunk, :number])
+        return result
+
+    def _classes_per_chunk(self, num_samples: int, num_components: int) -> int:
+        """Number of classes for which `_of_classes` needs little memory."""
+        values = max(num_components * self.latent_dim, self.class_means.shape[-1])
+        return max(1, _MAX_CHUNK_VALUES // max(1, num_samples * values))
+
+    def _of_classes(self, flat: Tensor, classes: Tensor, components: Tensor) -> Tensor:
+        """The log-likelihoods (B, C) of flat samples (B, D) in `classes` (C,) with `components` (C, k) of each."""
+        rows = classes.unsqueeze(1), components
         # Outside the principal components the variance is that of the noise alone.
         outside = flat.shape[-1] - self.latent_dim
         constant = 0.5 * flat.shape[-1] * math.log(2 * math.pi) + outside * math.log(self.likelihood_noise)
-        log_likelihoods = []
-        for label in range(self.num_classes):
-            centred = flat - self.class_means[label]
-            z = centred @ self.principal_axes[label].T
-            residual = (centred.square().sum(-1) - z.square().sum(-1)) / self.likelihood_noise**2
-            white_centre = (self.precision_factors[label] @ self.component_means[label].unsqueeze(-1)).flatten()
-            white = (z @ self.precision_factors[label].flatten(0, 1).T - white_centre).unflatten(
-                -1, (self.num_components, -1)
-            )
-            of_components = (
-                self.component_weights[label].log() + self.half_log_determinants[label] - 0.5 * white.square().sum(-1)
-            )
-            log_likelihoods.append(torch.logsumexp(of_components, -1) - 0.5 * residual - constant)
-        return torch.stack(log_likelihoods, -1)
+        centred = flat - self.class_means[classes].unsqueeze(1)  # (C, B, D)
+        z = centred @ self.principal_axes[classes].mT  # (C, B, d)
+        residual = (centred.square().sum(-1) - z.square().sum(-1)) / self.likelihood_noise**2  # (C, B)
+        precision = self.precision_factors[rows]  # (C, k, d, d)
+        white_centre = precision @ self.component_means[rows].unsqueeze(-1)  # (C, k, d, 1)
+        white = z @ precision.flatten(1, 2).mT - white_centre.flatten(1).unsqueeze(1)  # (C, B, k d)
+        distances = white.unflatten(-1, (components.shape[1], -1)).square().sum(-1)  # (C, B, k)
+        log_factors = self.component_weights[rows].log() + self.half_log_determinants[rows]
+        log_densities = torch.logsumexp(log_factors.unsqueeze(1) - 0.5 * distances, -1)
+        return (log_densities - 0.5 * residual - constant).mT
+
+    # --- for the checkpoint
+
+    def compact_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        # Of a thousand classes, those that are not learned would be most of every checkpoint but the last.
+        classes = state["learned_classes"].nonzero().squeeze(1)
+        rows, columns = torch.tril_indices(self.latent_dim, self.latent_dim)
+        compact = {name: value[classes] for name, value in state.items() if name != "learned_classes"}
+        compact |= {name: compact[name][..., rows, columns] for name in _TRIANGULAR}
+        return compact | {"learned_classes": state["learned_classes"]}
+
+    def expand_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        classes = state["learned_classes"].nonzero().squeeze(1)
+        rows, columns = torch.tril_indices(self.latent_dim, self.latent_dim)
+        expanded = {name: value.to(state[name]) for name, value in self._initial_values().items()}
+        for name, value in expanded.items():
+            if name in _TRIANGULAR:
+                matrices = value.new_zeros(*state[name].shape[:-1], self.latent_dim, self.latent_dim)
+                matrices[..., rows, columns] = state[name]
+                value[classes] = matrices
+            else:
+                value[classes] = state[name]
+        return expanded | {"learned_classes": state["learned_classes"]}
 
 
 def _principal_components(flat: Tensor, number: int, stream: torch.Generator) -> Tensor:

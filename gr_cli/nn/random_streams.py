@@ -64,6 +64,7 @@ class StreamNames:
     FISHER_LABELS = "fisher.labels"
     CLASS_LIKELIHOOD = "likelihood"
     # Evaluation
+    EVALUATED_TASKS = "evaluated_tasks"
     SAMPLE_QUALITY = "dreams"
     SAMPLE_PICTURES = "figure"
     TRAINER_LOADER = "loader"

@@ -5,6 +5,7 @@ Tasks are numbered from 0.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -38,7 +39,8 @@ def _parse_matrix(rows: CsvRows) -> dict[tuple[int, int], float]:
 def forgetting_by_task(group: Group) -> dict[int, Summary]:
     """Forgetting by task (from 0): best accuracy before the last training minus final accuracy.
 
-    Chaudhry et al. 2018, eq. 3. Empty for joint training; the last task has none.
+    Chaudhry et al. 2018, eq. 3. Empty for joint training; the last task has none, nor has a task that was not evaluated
+    each time after it was learned.
     """
     return _mean_over_seeds(group, "accuracy_matrix.csv", _parse_forgetting)
 
@@ -50,17 +52,26 @@ def _parse_forgetting(rows: CsvRows) -> dict[int, float]:
     if len(trainings) < len(tasks):
         return {}  # joint training
     *earlier, last = trainings
-    return {task: max(cells[after, task] for after in earlier) - cells[last, task] for task in tasks[:-1]}
+    forgetting = {}
+    for task in tasks[:-1]:
+        # Before a task is learned it may not be evaluated; afterwards the maximum needs all accuracies.
+        if (last, task) in cells and all((after, task) in cells for after in earlier if after >= task):
+            best = max(cells[after, task] for after in earlier if (after, task) in cells)
+            forgetting[task] = best - cells[last, task]
+    return forgetting
 
 
 def accuracy_curves(group: Group) -> list[Curve]:
-    """Test accuracy of each task from the start of its training, by number of tasks learned, and their mean."""
+    """Test accuracy of each task from the start of its training, by number of tasks learned.
+
+    The last curve is the mean over the tasks so far, where all of them were evaluated.
+    """
     return _curves(_mean_over_seeds(group, "evaluations.csv", _parse_accuracy_curves))
 
 
 def _curves(points: Mapping[tuple[str, float], Summary]) -> list[Curve]:
     """A curve for each name, in the order of first appearance, from statistics by (name, x)."""
-    return [Curve(name, _points(points, name)) for name in dict.fromkeys(name for name, _ in points)]
+    return [Curve(name, curve) for name, curve in _points_by_key(points).items()]
 
 
 def _parse_accuracy_curves(table: CsvRows) -> dict[tuple[str, float], float]:
@@ -73,7 +84,13 @@ def _parse_accuracy_curves(table: CsvRows) -> dict[tuple[str, float], float]:
     values_by_x: dict[float, list[float]] = {}
     for (_, x), value in accuracies.items():
         values_by_x.setdefault(x, []).append(value)
-    return accuracies | {("mean so far", x): sum(values) / len(values) for x, values in values_by_x.items()}
+    tasks = sorted({int(row["task"]) for row in rows})
+    means = {
+        ("mean so far", x): sum(values) / len(values)
+        for x, values in values_by_x.items()
+        if len(values) == bisect_left(tasks, x)
+    }
+    return accuracies | means
 
 
 def _tasks_learned(rows: CsvRows) -> list[float]:
@@ -114,9 +131,9 @@ def measured_curves(group: Group, table: TableFormat) -> dict[Column, list[Curve
     )
     panels = {}
     for column in columns if keys else ():
-        column_points = {(key, x): summary for (name, key, x), summary in points.items() if name == column.name}
+        curves = _points_by_key({(key, x): point for (name, key, x), point in points.items() if name == column.name})
         panels[column] = [
-            Curve(" · ".join(map(_key_with_name, table.key_names, key)) or ALL_TASKS_LINE, _points(column_points, key))
+            Curve(" · ".join(map(_key_with_name, table.key_names, key)) or ALL_TASKS_LINE, curves.get(key, {}))
             for key in keys
         ]
     return panels
@@ -222,8 +239,12 @@ def _parse_accuracy(text: str) -> float:
     return value
 
 
-def _points(points: Mapping[tuple[Key, float], Summary], name: Key) -> dict[float, Summary]:
-    return dict(sorted((x, summary) for (other, x), summary in points.items() if other == name))
+def _points_by_key(points: Mapping[tuple[Key, float], Summary]) -> dict[Key, dict[float, Summary]]:
+    """Statistics by key and x, in the order of x, from those by (key, x)."""
+    by_key: dict[Key, dict[float, Summary]] = {}
+    for (key, x), summary in points.items():
+        by_key.setdefault(key, {})[x] = summary
+    return {key: dict(sorted(curve.items())) for key, curve in by_key.items()}
 
 
 def setting_curves(table: ReportTable) -> list[tuple[SettingColumn, list[Curve]]]:

@@ -317,15 +317,10 @@ class RunFolder:
 
 def _table_texts(record: Record, metrics: Mapping[str, float | None]) -> dict[str, str]:
     """Content of tables.json and of each CSV file of a run, by file name."""
-    tables: dict[str, tuple[list[str], list[list[Any]]]] = {
-        "accuracy_matrix.csv": record.matrix_table(),
-        "history.csv": record.history_table(),
-        "timing.csv": record.timing_table(),
-        "metrics.csv": (["metric", "value"], [[name, value] for name, value in metrics.items()]),
-    }
-    tables |= {f"{name}.csv": table.csv_rows() for name, table in record.tables.items()}
+    texts = {f"{name}.csv": text for name, text in record.csv_texts().items()}
     formats = {"tables": [table.format.as_dict() for table in record.tables.values()]}
-    return {TABLES_FILE: json_text(formats)} | {name: csv_text(*table) for name, table in tables.items()}
+    metric_rows = [[name, value] for name, value in metrics.items()]
+    return {TABLES_FILE: json_text(formats), "metrics.csv": csv_text(["metric", "value"], metric_rows)} | texts
 
 
 def _status_checksum(status: Mapping[str, Any]) -> str:

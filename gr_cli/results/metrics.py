@@ -41,14 +41,17 @@ def average_incremental_accuracy(matrix: Matrix) -> float | None:
 
 
 def forgetting(matrix: Matrix) -> float | None:
-    """Mean over tasks j but the last of max_{l < T-1} R[l][j] - R[T-1][j] (Chaudhry et al. 2018, eq. 3)."""
+    """Mean over tasks j but the last of max_{l < T-1} R[l][j] - R[T-1][j] (Chaudhry et al. 2018, eq. 3).
+
+    Accuracies before a task is learned, R[l][j] with l < j, may be missing; they are left out of the maximum.
+    """
     if not _is_square(matrix):
         return None
     drops = []
     for j in range(len(matrix) - 1):
         *earlier, last = [row[j] for row in matrix]
         known = [value for value in earlier if value is not None]
-        drops.append(_subtract(max(known, default=None), last))
+        drops.append(None if None in earlier[j:] else _subtract(max(known), last))
     return _mean(drops)
 
 

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from gr_cli.results.accuracy import ACCURACY
+from gr_cli.results.growing_text import GrowingText, json_columns, rows_from_json
 from gr_cli.results.metrics import all_metrics, average_accuracy, fraction_metrics
 from gr_cli.results.tables import MeasuredTable, TableFormat, TableRow
+from gr_cli.system.files import csv_lines, csv_text
 
-CsvTable = tuple[list[str], list[list[Any]]]  # header, rows
+AccuraciesByTask = dict[int, float]
+LossRow = dict[str, float]
 
 
 def _accuracy_table_only() -> dict[str, MeasuredTable]:
@@ -24,10 +27,16 @@ class Record:
 
     tables: dict[str, MeasuredTable] = field(default_factory=_accuracy_table_only)
     """Tables of evaluations by name. The accuracy table always exists; others do from their first row on."""
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[LossRow] = field(default_factory=list)
     """Rows of history.csv: task, iteration and mean losses."""
-    timing: list[dict[str, float]] = field(default_factory=list)
+    timing: list[LossRow] = field(default_factory=list)
     """Rows of timing.csv: task, seconds per kind of work, throughput and memory."""
+
+    def __post_init__(self) -> None:
+        self._history_text, self._timing_text = _LossTable(["task", "iteration"]), _LossTable(["task"])
+        # Accuracies of finished tasks by split, task trained last, and task; and the number of rows that are in it.
+        self._finished: dict[str, dict[int, AccuraciesByTask]] = {}
+        self._num_finished_rows = 0
 
     def add_rows(self, table: TableFormat, rows: Sequence[TableRow]) -> None:
         """Append rows to a table."""
@@ -49,13 +58,15 @@ class Record:
             For each task whose training is over (from 0; -1: before any training), accuracies by task; None where a
             task was not evaluated.
         """
-        cells = {
-            (cast(int, row["after_task"]), cast(int, row["task"])): cast(float, row["accuracy"])
-            for row in self.accuracy_rows
-            if row["task_finished"] and row["split"] == split
-        }
-        width = max((task + 1 for _, task in cells), default=0)
-        return {after: [cells.get((after, task)) for task in range(width)] for after, _ in cells}
+        for row in self.accuracy_rows[self._num_finished_rows :]:
+            if row["task_finished"]:
+                by_training = self._finished.setdefault(cast(str, row["split"]), {})
+                accuracies = by_training.setdefault(cast(int, row["after_task"]), {})
+                accuracies[cast(int, row["task"])] = cast(float, row["accuracy"])
+        self._num_finished_rows = len(self.accuracy_rows)
+        rows = self._finished.get(split, {})
+        width = max((task + 1 for accuracies in rows.values() for task in accuracies), default=0)
+        return {after: [accuracies.get(task) for task in range(width)] for after, accuracies in rows.items()}
 
     def matrix(self, split: str = "test") -> list[list[float | None]]:
         """The accuracy matrix: a row per training, a column per task; without the row before any training."""
@@ -81,32 +92,34 @@ class Record:
 
     # --- tables
 
-    def matrix_table(self) -> CsvTable:
-        """Content of accuracy_matrix.csv."""
-        rows = {after: accuracies for after, accuracies in self.accuracy_by_training().items() if after >= 0}
-        width = max((len(accuracies) for accuracies in rows.values()), default=0)
-        return ["after_task", *(f"task_{i}" for i in range(width))], [[after, *a] for after, a in rows.items()]
-
-    def history_table(self) -> CsvTable:
-        """Content of history.csv: a column per loss term, in the order of first appearance."""
-        return _csv_table(["task", "iteration"], self.history)
-
-    def timing_table(self) -> CsvTable:
-        """Content of timing.csv."""
-        return _csv_table(["task"], self.timing)
+    def csv_texts(self) -> dict[str, str]:
+        """Content of the CSV files by name without `.csv`: matrix, history, timing, and evaluations."""
+        by_training = self.accuracy_by_training()
+        rows = [[after, *accuracies] for after, accuracies in by_training.items() if after >= 0]
+        width = max((len(row) - 1 for row in rows), default=0)
+        texts = {
+            "accuracy_matrix": csv_text(["after_task", *(f"task_{i}" for i in range(width))], rows),
+            "history": self._history_text.text(self.history),
+            "timing": self._timing_text.text(self.timing),
+        }
+        return texts | {name: table.csv_text() for name, table in self.tables.items()}
 
     # --- for the checkpoint
 
     def state_dict(self) -> dict[str, Any]:
-        """The record as plain lists, dicts and numbers, for a checkpoint."""
-        tables = [table.state_dict() for table in self.tables.values()]
-        return {"tables": tables, "history": list(self.history), "timing": list(self.timing)}
+        """The record as lists and dicts of text, for a checkpoint."""
+        return {
+            "tables": [table.state_dict() for table in self.tables.values()],
+            "history": self._history_text.state(self.history),
+            "timing": self._timing_text.state(self.timing),
+        }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Record:
         """The record whose `state_dict` is `state`."""
         tables = [MeasuredTable.from_state(table) for table in state["tables"]]
-        return cls({table.format.name: table for table in tables}, list(state["history"]), list(state["timing"]))
+        history, timing = rows_from_json(state["history"]), rows_from_json(state["timing"])
+        return cls({table.format.name: table for table in tables}, history, timing)
 
 
 @dataclass(frozen=True)
@@ -126,6 +139,27 @@ class Result:
         return average_accuracy(self.record.matrix("validation"))
 
 
-def _csv_table(first: list[str], rows: list[dict[str, float]]) -> CsvTable:
-    columns = list(dict.fromkeys([*first, *(key for row in rows for key in row)]))
-    return columns, [[row.get(column) for column in columns] for row in rows]
+class _LossTable:
+    """Text of a table whose columns are in the order of first appearance; a loss may appear in a later task.
+
+    Args:
+        first: The first columns.
+    """
+
+    def __init__(self, first: list[str]) -> None:
+        self._first, self._columns = first, list(first)
+        self._csv, self._json = GrowingText(self._lines), GrowingText(json_columns)
+
+    def _lines(self, rows: Sequence[LossRow]) -> str:
+        return csv_lines([row.get(column) for column in self._columns] for row in rows)
+
+    def text(self, rows: Sequence[LossRow]) -> str:
+        """Content of the CSV file."""
+        columns = list(dict.fromkeys([*self._first, *(name for row in rows for name in row)]))
+        if columns != self._columns:
+            self._columns, self._csv = columns, GrowingText(self._lines)
+        return csv_lines([columns]) + "".join(self._csv.blocks(rows))
+
+    def state(self, rows: Sequence[LossRow]) -> list[str]:
+        """The rows as text, for a checkpoint."""
+        return self._json.blocks(rows)

@@ -8,8 +8,8 @@ A run's folder describes its tables in tables.json, so that readers treat all ev
     ...     (AFTER_TASK, TASK, Column("error", "calibration error", FRACTION, "lower", metric="calibration"), COUNT),
     ... )
     >>> table = MeasuredTable(calibration, [{"after_task": 0, "task": 0, "error": 0.125, "n": 100}])
-    >>> table.csv_rows()
-    (['after_task', 'task', 'error', 'n'], [[0, 0, 0.125, 100]])
+    >>> table.csv_text()
+    'after_task,task,error,n\\n0,0,0.125000,100\\n'
     >>> table.last_metrics()
     {'calibration': 0.125}
 """
@@ -24,6 +24,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Len, Predicate
 
 from gr_cli.config.arguments import dataclass_from_dict
+from gr_cli.results.growing_text import GrowingText, json_columns, rows_from_json
+from gr_cli.system.files import csv_lines
 
 CellValue = str | int | float | None  # None: undefined, an empty cell
 TableRow = dict[str, CellValue]  # by column
@@ -144,17 +146,23 @@ def parse_table_formats(described: Mapping[str, Any]) -> dict[str, TableFormat]:
 
 @dataclass
 class MeasuredTable:
-    """A table with its rows in the order of measurement."""
+    """A table with its rows in the order of measurement. Rows are appended, and don't change afterwards."""
 
     format: TableFormat
     """Name and columns."""
     rows: list[TableRow] = field(default_factory=list)
     """Rows. Values other than the format's columns are saved in checkpoints, but not written to the CSV file."""
 
-    def csv_rows(self) -> tuple[list[str], list[list[CellValue]]]:
-        """Header and rows of the CSV file."""
+    def __post_init__(self) -> None:
         names = [column.name for column in self.format.columns]
-        return names, [[row[name] for name in names] for row in self.rows]
+        self._header = csv_lines([names])
+        self._csv = GrowingText(lambda rows: csv_lines([row[name] for name in names] for row in rows))
+        self._json = GrowingText(json_columns)
+        self._format_as_dict = self.format.as_dict()
+
+    def csv_text(self) -> str:
+        """Content of the CSV file."""
+        return self._header + "".join(self._csv.blocks(self.rows))
 
     def last_metrics(self) -> dict[str, CellValue]:
         """Metrics by name, from the last row; empty without rows."""
@@ -165,13 +173,10 @@ class MeasuredTable:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The table as plain lists, dicts and numbers, for a checkpoint. Rows are stored by column to save space."""
-        names = list(self.rows[0]) if self.rows else []
-        return {"format": self.format.as_dict(), "values": {name: [row[name] for row in self.rows] for name in names}}
+        """The table as text, for a checkpoint. Numbers are restored exactly."""
+        return {"format": self._format_as_dict, "rows": self._json.blocks(self.rows)}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> MeasuredTable:
         """The table whose `state_dict` is `state`."""
-        values = state["values"]
-        rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
-        return cls(dataclass_from_dict(TableFormat, state["format"]), rows)
+        return cls(dataclass_from_dict(TableFormat, state["format"]), rows_from_json(state["rows"]))

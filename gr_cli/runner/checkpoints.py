@@ -20,7 +20,7 @@ from gr_cli.training.experiment import Experiment
 from gr_cli.training.learner import Learner
 from gr_cli.training.stages import BEGINNING, ResumePoint
 
-VERSION = 9  # format of checkpoints
+VERSION = 10  # format of checkpoints
 State = dict[str, Any]
 
 
@@ -69,6 +69,7 @@ def checkpoint_state(
         "identity": experiment.settings.identity,
         "config": experiment.settings.config,
         "spec": asdict(experiment.benchmark.spec),
+        "class_size": experiment.class_size,
         "device": learner.device.type,
         "data": experiment.dataset_hash,
         **resume_point._asdict(),

@@ -56,7 +56,8 @@ def load_run(folder: str | Path, trust: str | Collection[str] = ()) -> LoadedRun
     check_identity(saved, settings, run)
     check_unchanged(run.path)
     spec = SampleSpec(**saved["spec"])
-    learner = build_learner(settings.config, spec, saved["learner"]["task_units"], torch.device("cpu"))
+    task_units, class_size = saved["learner"]["task_units"], saved["class_size"]
+    learner = build_learner(settings.config, spec, task_units, torch.device("cpu"), class_size=class_size)
     learner.load_states([saved["learner"]], len(saved["learner"]["task_units"]) - 1)
     generator = None if learner.generator is None else learner.strategy.sampling_generator(0, learner.generator.eval())
     matrix = Record.from_state(saved["record"]).matrix()

@@ -116,7 +116,8 @@ def _group_by_resume_point(ready: Mapping[int, Run]) -> dict[tuple[ResumePoint, 
     by_shape: dict[str, list[int]] = {}
     for i, run in ready.items():
         spec, task_units = run.experiment.benchmark.spec, run.experiment.task_units.tolist()
-        shape = str((spec, task_units, [stage.iterations for stage in run.experiment.stages]))
+        iterations = [stage.iterations for stage in run.experiment.stages]
+        shape = str((spec, task_units, iterations, run.experiment.class_size))
         by_shape.setdefault(shape, []).append(i)
     groups: dict[tuple[ResumePoint, str], list[int]] = {}
     for shape, members in by_shape.items():

@@ -62,6 +62,7 @@ class Strategy:
         consolidate_every: Iterations between consolidations in task-free streams; None: not set.
         boundary_requirement: What is done at task boundaries, as the end of a sentence for error messages; None: they
             are not used.
+        scores_depend_on_batch: Whether the scores that `classifier` gives a sample depend on the others of its batch.
         needs_second_pass: Whether `begin_task` or `end_task` pass over the task's samples.
         generator: The generator, for strategies that require one.
         teacher: The solver as it was before the task, during tasks with a teacher.
@@ -74,6 +75,7 @@ class Strategy:
     supports_consolidation: ClassVar[bool] = False
     consolidate_every: int | None = None
     boundary_requirement: str | None = "is trained task by task"
+    scores_depend_on_batch: bool = False
     needs_second_pass: bool = False
     generator: Generator | None = None
 

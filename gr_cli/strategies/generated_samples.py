@@ -122,7 +122,9 @@ class LikelihoodTargets:
             context = self.context
             self._tables = []
             for replica, generator in enumerate(context.generator.modules):
-                log_likelihoods = torch.cat([generator.log_likelihoods(x) for x, _ in context.sample_pass(replica)])
+                log_likelihoods = torch.cat(
+                    [generator.learned_log_likelihoods(x) for x, _ in context.sample_pass(replica)]
+                )
                 temperature = self.temperature[replica] if isinstance(self.temperature, Tensor) else self.temperature
                 self._tables.append(soft_targets(log_likelihoods.to(batch.x.dtype), self.known_units, temperature))
         return torch.stack(

@@ -16,9 +16,6 @@ from gr_cli.strategies.context import Batch, GeneratorBatch, TaskContext, Traini
 from gr_cli.strategies.generated_samples import fit_classes
 from gr_cli.types import PositiveInt
 
-# Score of classes that are not learned yet, below all others.
-_UNLEARNED_SCORE = -1e9
-
 
 class GenerativeClassifier(Strategy):
     """Generative classifier: a generative model per class, argmax_y p(x | y) (van de Ven et al. 2021).
@@ -52,6 +49,9 @@ class GenerativeClassifier(Strategy):
             )
         self.generator: Generator = generator
         self.needs_second_pass = generator.closed_form
+        self.scores_depend_on_batch = (
+            generator.class_likelihood == "estimated"
+        )  # a batch has the draws of its positions
         self.importance_samples, self.likelihood = importance_samples, likelihood
         self._has_context = False
 
@@ -97,7 +97,6 @@ class GenerativeClassifier(Strategy):
         def scores(x: Tensor) -> Tensor:
             # The same random numbers in each call: scores don't depend on earlier evaluations.
             noise = context.streams.generator(replica, StreamNames.CLASS_LIKELIHOOD)
-            log_likelihoods = generator.estimate_log_likelihoods(x, noise, num_draws, self.likelihood == "gaussian")
-            return log_likelihoods.masked_fill(~generator.learned_classes, _UNLEARNED_SCORE)
+            return generator.estimate_log_likelihoods(x, noise, num_draws, self.likelihood == "gaussian")
 
         return scores

@@ -317,7 +317,7 @@ class GenerativeReplay(ReplayStrategy):
         self, x: Tensor, requested_labels: Tensor | None, generator: Generator, solver: nn.Module, task_units: Tensor
     ) -> Tensor:
         if self.targets.generated == "likelihood":
-            return generator.log_likelihoods(x).unsqueeze(1).masked_fill(~task_units, -torch.inf).argmax(-1)
+            return generator.learned_log_likelihoods(x).unsqueeze(1).masked_fill(~task_units, -torch.inf).argmax(-1)
         # Soft targets are the teacher's predictions, also for requested classes.
         return super().replay_labels(
             x, None if self.targets.generated == "soft" else requested_labels, generator, solver, task_units

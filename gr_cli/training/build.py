@@ -35,6 +35,7 @@ def build_learner(
     device: torch.device,
     consolidation_schedule: ConsolidationSchedule | None = None,
     first_task_samples: Samples | None = None,
+    class_size: int | None = None,
 ) -> Learner:
     """The learner of a run; initial parameters follow from the seed.
 
@@ -46,6 +47,7 @@ def build_learner(
         consolidation_schedule: For task-free streams.
         first_task_samples: Training samples of the first task, for input normalisation. None if a saved state will be
             loaded.
+        class_size: Largest number of training samples of a class in a task; None: unknown.
 
     Raises:
         ConfigError: Settings don't fit together.
@@ -77,6 +79,7 @@ def build_learner(
         boundaries_unknown,
         augment,
         consolidation_schedule,
+        class_size=class_size,
     )
 
 
@@ -93,6 +96,7 @@ def assemble_learner(
     augment: Augmentation | None = None,
     consolidation_schedule: ConsolidationSchedule | None = None,
     strategy_path: str = "strategy",
+    class_size: int | None = None,
 ) -> Learner:
     """The learner of one replica around an existing solver, on the device of its random streams.
 
@@ -109,6 +113,7 @@ def assemble_learner(
         augment: Augmentation of the solver's samples.
         consolidation_schedule: For task-free streams.
         strategy_path: Path of the strategy's settings, for error messages.
+        class_size: Largest number of training samples of a class in a task; None: unknown.
 
     Raises:
         ConfigError: Settings don't fit together.
@@ -116,7 +121,9 @@ def assemble_learner(
     provided = {}
     if accepts_argument(nodes["strategy"], strategy_path, "generator"):
         with seeded(random_streams.seed, StreamNames.GENERATOR_INIT):
-            provided["generator"] = build_generator(nodes["generator"], spec, task_units.shape[1], solver, num_tasks)
+            provided["generator"] = build_generator(
+                nodes["generator"], spec, task_units.shape[1], solver, num_tasks, class_size
+            )
     strategy = build_as(Strategy, nodes["strategy"], strategy_path, **provided)
     check_task_boundaries(boundaries_unknown, strategy, scenario)
     strategy.check(scenario, solver)
@@ -169,7 +176,12 @@ def _generator_component(
 
 
 def build_generator(
-    node: dict[str, Any], spec: SampleSpec, num_classes: int, solver: nn.Module, num_tasks: int | None = None
+    node: dict[str, Any],
+    spec: SampleSpec,
+    num_classes: int,
+    solver: nn.Module,
+    num_tasks: int | None = None,
+    class_size: int | None = None,
 ) -> Generator:
     """The generator for samples of `spec`.
 
@@ -179,12 +191,14 @@ def build_generator(
         num_classes: Number of output units.
         solver: The solver, whose feature size and layer sizes the generator may follow.
         num_tasks: Number of tasks that share their classes; None if each has its own.
+        class_size: Largest number of training samples of a class in a task; None: unknown.
 
     Raises:
         ConfigError: Settings don't fit the samples or the solver.
     """
     node, _ = split_generator(node)
     provided: dict[str, Any] = {"spec": spec, "num_classes": num_classes, "num_tasks": num_tasks}
+    provided["class_size"] = class_size
     if accepts_argument(node, "generator", "feature_size"):
         if not isinstance(solver, HasFeatures):
             raise ConfigError(
@@ -207,7 +221,7 @@ def build_generator(
 
 
 # Arguments of a generator that follow from benchmark, model and scenario; so does `spec`.
-_DERIVED_ARGUMENTS = ("num_classes", "feature_size", "num_tasks")
+_DERIVED_ARGUMENTS = ("num_classes", "class_size", "feature_size", "num_tasks")
 
 
 def _check_derived_arguments(node: dict[str, Any], path: str, derived: Mapping[str, Any]) -> None:

@@ -37,6 +37,7 @@ class Experiment:
         stages: What is trained, in order.
         threads: Number of CPU threads.
         dataset_hash: Hash of the samples of the benchmark.
+        class_size: Largest number of training samples of a class in a task.
         record: Rows of all tables so far.
         training_provenance: Execution mode, processor and interruptions, as in status.json.
     """
@@ -48,6 +49,7 @@ class Experiment:
     stages: list[Stage]
     threads: int
     dataset_hash: str
+    class_size: int
     record: Record = field(default_factory=Record)
     training_provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -121,13 +123,16 @@ def prepare(settings: Settings, runs_in_group: int = 1) -> Experiment:
         length = config["strategy"].get("consolidate_every") or total
         schedule = ConsolidationSchedule(len(benchmark.tasks), iterations, min(length, total))
     learner_units = task_units if schedule is None else schedule.interval_units(task_units)
-    learner = build_learner(config, benchmark.spec, learner_units, device, schedule, benchmark.tasks[0].train)
+    class_size = max(int(task.train.y.bincount().max()) for task in benchmark.tasks)
+    learner = build_learner(
+        config, benchmark.spec, learner_units, device, schedule, benchmark.tasks[0].train, class_size
+    )
     task_units = task_units.to(device)
     threads = config["threads"] or default_threads(learner.solver, runs_in_group * config["train"]["batch_size"])
     if config["train"]["batch_size"] == 1 and any(isinstance(m, nn.BatchNorm2d) for m in learner.solver.modules()):
         raise ConfigError("train.batch_size", 1, "batch statistics need more than one sample", "try model.norm=group")
     stages = build_stages(benchmark, task_units, learner, iterations)
-    return Experiment(settings, benchmark, task_units, learner, stages, threads, hash_of_samples)
+    return Experiment(settings, benchmark, task_units, learner, stages, threads, hash_of_samples, class_size)
 
 
 def _check_memory(config: dict[str, Any], spec: SampleSpec, device: torch.device) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from gr_cli.strategies.context import Batch, SamplePass, State, TaskContext, Tra
 from gr_cli.system.timer import Timer
 from gr_cli.training.generator_update import GeneratorUpdate, generator_learning_rate, gradient_metrics
 from gr_cli.training.penalized_update import PenalizedUpdate
-from gr_cli.training.scoring import Predictions, Score, score
+from gr_cli.training.scoring import Predictions, Score, score_predictions
 from gr_cli.training.task_free import ConsolidationSchedule
 from gr_cli.training.training_forward import TrainingForward
 
@@ -291,20 +291,30 @@ class Learner:
 
     # --- evaluation
 
-    @torch.no_grad()
-    def predict(self, batches: Iterable[tuple[Tensor, Tensor]], replica: int = 0) -> Predictions:
-        """Logits of one solver in evaluation mode, with labels, for `batches` of (x, y), (B, ...).
+    @contextmanager
+    def classifier(self, replica: int = 0) -> Iterator[Callable[[Tensor], Tensor]]:
+        """The function from samples (B, ...) to logits (B, U) of one solver in evaluation mode, within the block.
 
         Does not change random state or training mode.
         """
         solver = self.solvers.modules[replica]
-        classifier = self.strategy.classifier(replica, solver)
-        with self._seeded_global_stream(-1), train_mode(solver, training=False):
-            return [(classifier(x.to(self.dtype)), y) for x, y in batches]
+        with torch.no_grad(), self._seeded_global_stream(-1), train_mode(solver, training=False):
+            classifier = self.strategy.classifier(replica, solver)
+            yield lambda x: classifier(x.to(self.dtype))
+
+    @property
+    def logits_depend_on_batch(self) -> bool:
+        """Whether the logits of a sample depend on the others of its batch, as random numbers drawn for it do."""
+        return not self._solver_takes_noise or self.strategy.scores_depend_on_batch
+
+    def predict(self, batches: Iterable[tuple[Tensor, Tensor]], replica: int = 0) -> Predictions:
+        """Logits of one solver in evaluation mode, with labels, for `batches` of (x, y), (B, ...)."""
+        with self.classifier(replica) as logits:
+            return [(logits(x), y) for x, y in batches]
 
     def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]], units: Tensor, replica: int = 0) -> Score:
         """Accuracy and loss of one solver on `batches` of (x, y), (B, ...), when `units`, bool (U,), compete."""
-        return score(self.predict(batches, replica), units)
+        return score_predictions(self.predict(batches, replica), units)
 
     # --- state
 
@@ -330,6 +340,8 @@ class Learner:
             "gradient_rules": {name: rule.state_dict() for name, rule in self.gradient_rules.items()},
         }
         state: State = unstack(stacked, replica)
+        if self.generators is not None:
+            state["generator"] = self.generators.modules[replica].compact_state(state["generator"])
         optimizers = self.functional_optimizers
         return state | {
             "optimizers": {name: optimizer.state_of(replica) for name, optimizer in optimizers.items()},
@@ -339,7 +351,10 @@ class Learner:
     def load_states(self, states: Sequence[State], task: int, sample_pass: SamplePass | None = None) -> None:
         """Restore the state of each replica, saved during or before `task`."""
         self.task_units = states[0]["task_units"].to(self.device)
-        stacked = stack_states([{key: state[key] for key in _STACKED_STATE} for state in states], self.device)
+        parts = [{key: state[key] for key in _STACKED_STATE} for state in states]
+        if self.generator is not None:
+            parts = [part | {"generator": self.generator.expand_state(part["generator"])} for part in parts]
+        stacked = stack_states(parts, self.device)
         self.solvers.load_state_dict(stacked["solver"])
         if self.generators is not None:
             self.generators.load_state_dict(stacked["generator"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gr_cli.evaluation.measures.calibration import Calibration, expected_calibration_error
+from gr_cli.training.scoring import classify
 from helpers.interruption import only_run
 from helpers.tracked import SHORT
 
@@ -20,12 +21,11 @@ class StubContext:
         self.tasks_so_far = [type("Task", (), {"id": i}) for i in range(len(tasks))]
         self._units, self._tasks = torch.tensor(units), tasks
 
-    def competing_units(self, task):
-        return self._units
+    covers_tasks_so_far = True
 
-    def predictions(self, task):
+    def classified(self, task):
         logits, y = self._tasks[task.id]
-        return [(torch.tensor(logits), torch.tensor(y))]
+        return classify(torch.tensor(logits), torch.tensor(y), self._units)
 
 
 def of(*probabilities):
@@ -34,27 +34,28 @@ def of(*probabilities):
 
 def test_calibration_error_counted_by_hand():
     # Confidences 0.9 (right), 0.9 (wrong), 0.7 (right), 0.6 (wrong): bins of 15 hold {0.9, 0.9}, {0.7} and {0.6}.
-    p = torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.7, 0.3], [0.6, 0.4]], dtype=torch.float64)
-    y = torch.tensor([0, 0, 0, 1])
+    p = torch.tensor([0.9, 0.9, 0.7, 0.6], dtype=torch.float64)
+    correct = torch.tensor([True, False, True, False])
     expected = (2 * abs(0.5 - 0.9) + abs(1 - 0.7) + abs(0 - 0.6)) / 4
-    assert expected_calibration_error(p, y) == pytest.approx(expected, abs=1e-12)
+    assert expected_calibration_error(p, correct) == pytest.approx(expected, abs=1e-12)
     # In one bin positive and negative gaps cancel: mean accuracy 0.5, mean confidence 0.775.
-    assert expected_calibration_error(p, y, num_bins=1) == pytest.approx(0.275, abs=1e-12)
+    assert expected_calibration_error(p, correct, num_bins=1) == pytest.approx(0.275, abs=1e-12)
 
 
 def test_confident_and_correct_solver_has_no_error():
-    assert expected_calibration_error(torch.eye(3, dtype=torch.float64), torch.arange(3)) == 0
-    assert expected_calibration_error(torch.eye(3, dtype=torch.float64), torch.tensor([1, 2, 0])) == 1
+    certain = torch.ones(3, dtype=torch.float64)
+    assert expected_calibration_error(certain, torch.ones(3, dtype=torch.bool)) == 0
+    assert expected_calibration_error(certain, torch.zeros(3, dtype=torch.bool)) == 1
 
 
 def test_confidence_on_a_bin_edge_belongs_to_the_lower_bin():
-    p = torch.tensor([[0.5, 0.5], [0.75, 0.25]], dtype=torch.float64)
+    p = torch.tensor([0.5, 0.75], dtype=torch.float64)
     # Two bins: 0.5 lies in (0, 0.5] and is right, 0.75 in (0.5, 1] and is wrong: (0.5 + 0.75) / 2; one bin: 0.125.
-    assert expected_calibration_error(p, torch.tensor([0, 1]), num_bins=2) == pytest.approx(0.625)
+    assert expected_calibration_error(p, torch.tensor([True, False]), num_bins=2) == pytest.approx(0.625)
 
 
 def test_nan_has_no_calibration_error():
-    assert expected_calibration_error(torch.full((2, 2), math.nan), torch.zeros(2, dtype=torch.long)) is None
+    assert expected_calibration_error(torch.full((2,), math.nan), torch.ones(2, dtype=torch.bool)) is None
 
 
 def test_rows_per_task_and_pooled():

@@ -175,7 +175,7 @@ def test_table_round_trips_through_its_state():
     assert "made" not in record.tables
     rows = [{"after_task": 0, "task": 0, "value": 0.5, "hidden": True}, {"after_task": 0, "task": "all", "value": None}]
     record.add_rows(TABLE, [rows[0] | {"hidden": True}, rows[1] | {"hidden": False}])
-    assert record.tables["made"].csv_rows() == (["after_task", "task", "value"], [[0, 0, 0.5], [0, "all", None]])
+    assert record.tables["made"].csv_text() == "after_task,task,value\n0,0,0.500000\n0,all,\n"
     again = Record.from_state(record.state_dict())
     assert again == record and again.tables["made"].rows[0]["hidden"] is True
     assert MeasuredTable.from_state(MeasuredTable(TABLE).state_dict()) == MeasuredTable(TABLE)

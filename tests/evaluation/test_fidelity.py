@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from gr_cli.evaluation import fidelity
-from gr_cli.evaluation.fidelity import PRDC, NeighbourhoodManifold, frechet_distance, normalized_entropy, prdc
+from gr_cli.evaluation.fidelity import (
+    PRDC,
+    NeighbourhoodManifold,
+    NormalFit,
+    frechet_distance,
+    normalized_entropy,
+    prdc,
+)
 
 
 def test_prdc_counted_by_hand():
@@ -81,15 +88,19 @@ def points_with_deviations(deviations: list[float]) -> torch.Tensor:
     return points
 
 
+def distance(real, generated):
+    return frechet_distance(NormalFit.of(real), NormalFit.of(generated))
+
+
 def test_frechet_distance_of_two_normal_distributions():
     # Along each axis (m - m')^2 + (s - s')^2.
     first, second = (
         points_with_deviations([1.0, 2.0, 0.5]),
         points_with_deviations([3.0, 2.0, 1.0]) + torch.tensor([0.0, 1.0, -2.0]),
     )
-    assert frechet_distance(first, second) == pytest.approx((1 + 4) + (3 - 1) ** 2 + (1 - 0.5) ** 2)
-    assert frechet_distance(second, first) == pytest.approx(frechet_distance(first, second))
-    assert frechet_distance(first, first) == pytest.approx(0.0, abs=1e-9)
+    assert distance(first, second) == pytest.approx((1 + 4) + (3 - 1) ** 2 + (1 - 0.5) ** 2)
+    assert distance(second, first) == pytest.approx(distance(first, second))
+    assert distance(first, first) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_frechet_distance_of_covariances_that_do_not_commute():
@@ -98,15 +109,15 @@ def test_frechet_distance_of_covariances_that_do_not_commute():
     a, b = first.T.cov(), second.T.cov()
     # Of 2x2 matrices: tr M^(1/2) = (tr M + 2 det^(1/2) M)^(1/2).
     root = math.sqrt((a @ b).trace() + 2 * math.sqrt((a @ b).det()))
-    assert frechet_distance(first, second) == pytest.approx((a.trace() + b.trace()).item() - 2 * root)
+    assert distance(first, second) == pytest.approx((a.trace() + b.trace()).item() - 2 * root)
 
 
 def test_frechet_distance_needs_two_finite_samples_of_each_set():
-    assert frechet_distance(torch.zeros(1, 3), torch.randn(9, 3)) is None
-    assert frechet_distance(torch.zeros(9, 3), torch.zeros(0, 3)) is None
-    assert frechet_distance(torch.randn(9, 3), torch.full((9, 3), math.nan)) is None
+    assert distance(torch.zeros(1, 3), torch.randn(9, 3)) is None
+    assert distance(torch.zeros(9, 3), torch.zeros(0, 3)) is None
+    assert distance(torch.randn(9, 3), torch.full((9, 3), math.nan)) is None
     # Constant samples: singular covariances are handled.
-    assert frechet_distance(torch.zeros(9, 3), torch.ones(9, 3)) == pytest.approx(3.0)
+    assert distance(torch.zeros(9, 3), torch.ones(9, 3)) == pytest.approx(3.0)
 
 
 def test_normalized_entropy():

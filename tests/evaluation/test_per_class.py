@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from gr_cli.evaluation.measures.per_class import ConfusionMatrix, PerClassAccuracy
 from gr_cli.report.cli import main as report
+from gr_cli.training.scoring import classify
 from helpers.interruption import only_run
 from helpers.tracked import SHORT
 
@@ -22,13 +24,12 @@ class StubContext:
         self.task_units, self._tasks = torch.tensor(task_units), tasks
         self.experiment, self.tasks_so_far = self, [type("Task", (), {"id": i}) for i in range(len(tasks))]
 
-    def competing_units(self, task):
-        return self.task_units[task]
+        self.benchmark = SimpleNamespace(tasks=[None] * 3)
 
-    def predictions(self, task):
+    def classified(self, task):
         predicted, y = self._tasks[task.id]
         logits = torch.nn.functional.one_hot(torch.tensor(predicted), self.task_units.shape[1]).double()
-        return [(batch, labels) for batch, labels in zip(logits.split(2), torch.tensor(y).split(2), strict=True)]
+        return classify(logits, torch.tensor(y), self.task_units[task.id])
 
 
 ALL = [[True] * 4] * 2
@@ -51,6 +52,14 @@ def test_only_competing_units_are_predicted():
     own = [[True, True, False, False], [False, False, True, True]]
     context = StubContext(own, ([3], [0]), ([2], [2]))  # unit 3 does not compete in the first task
     assert [(row["true"], row["predicted"]) for row in ConfusionMatrix().rows(context)] == [(0, 0), (2, 2)]
+
+
+def test_confusion_of_many_classes_is_measured_after_the_last_task(monkeypatch):
+    monkeypatch.setattr("gr_cli.evaluation.measures.per_class._MAX_UNITS_AFTER_EVERY_TASK", 3)
+    context = StubContext(ALL, ([0, 1], [0, 0]))
+    assert ConfusionMatrix().rows(context) == [] and PerClassAccuracy().rows(context)
+    context.after_task = 2
+    assert [row["predicted"] for row in ConfusionMatrix().rows(context)] == [0, 1]
 
 
 @pytest.mark.parametrize("scenario", ["class", "task", "domain"])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gr_cli.evaluation.base import Evaluation, EvaluationContext
 from gr_cli.results.tables import AFTER_TASK, ALL_TASKS, COUNT, FRACTION, TASK, Column, TableRow
-from gr_cli.training.scoring import Predictions
+from gr_cli.training.scoring import ClassifiedSamples
 
 NUM_BINS = 15
 
@@ -33,44 +33,36 @@ class Calibration(Evaluation):
 
     def rows(self, context: EvaluationContext) -> Sequence[TableRow]:
         after = context.after_task
-        by_task = {
-            task.id: _log_probabilities(context.predictions(task), context.competing_units(task.id))
-            for task in context.tasks_so_far
-        }
-        pooled = [torch.cat(column) for column in zip(*by_task.values(), strict=True)]
-        rows = [_row(after, task, log_p, y) for task, (log_p, y) in by_task.items()]
-        return [*rows, _row(after, ALL_TASKS, *pooled)]
+        by_task = {task.id: context.classified(task) for task in context.tasks_so_far}
+        rows = [_row(after, task, samples) for task, samples in by_task.items()]
+        if context.covers_tasks_so_far:
+            rows.append(_row(after, ALL_TASKS, ClassifiedSamples.concatenate(list(by_task.values()))))
+        return rows
 
 
-def _log_probabilities(answers: Predictions, units: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probabilities (N, U) in double precision, -inf for units that don't compete, and labels (N,)."""
-    logits, y = (torch.cat(column) for column in zip(*answers, strict=True))
-    return logits.double().masked_fill(~units, -torch.inf).log_softmax(1), y
-
-
-def _row(after_task: int, task: int | str, log_p: Tensor, y: Tensor) -> TableRow:
-    nll = -log_p.gather(1, y.unsqueeze(1)).mean().item()
+def _row(after_task: int, task: int | str, samples: ClassifiedSamples) -> TableRow:
+    nll = samples.nll.mean().item()
     return {
         "after_task": after_task,
         "task": task,
-        "n": len(y),
-        "ece": expected_calibration_error(log_p.exp(), y),
+        "n": len(samples),
+        "ece": expected_calibration_error(samples.confidence, samples.is_correct),
         "nll": nll if isfinite(nll) else None,
     }
 
 
-def expected_calibration_error(p: Tensor, y: Tensor, num_bins: int = NUM_BINS) -> float | None:
-    """Expected calibration error of probabilities (N, U) (Guo et al. 2017, eq. 3).
+def expected_calibration_error(confidence: Tensor, is_correct: Tensor, num_bins: int = NUM_BINS) -> float | None:
+    """Expected calibration error of confidences (N,) of predictions that are correct or not, bool (N,).
 
-    |accuracy - mean confidence|, averaged over bins ((b-1)/bins, b/bins] of the confidence, weighted by their samples.
+    |accuracy - mean confidence|, averaged over bins ((b-1)/bins, b/bins] of the confidence, weighted by their samples
+    (Guo et al. 2017, eq. 3).
 
     Returns:
         None without samples, or if a probability is not finite.
     """
-    if len(y) == 0 or not p.isfinite().all():
+    if len(confidence) == 0 or not confidence.isfinite().all():
         return None
-    confidence, predicted = p.max(1)
     bin_index = (confidence * num_bins).ceil().clamp(1, num_bins).long() - 1
-    gap = torch.zeros(num_bins, dtype=torch.float64, device=p.device)
-    gap.index_add_(0, bin_index, (predicted == y).double() - confidence.double())
-    return gap.abs().sum().item() / len(y)
+    gap = torch.zeros(num_bins, dtype=torch.float64, device=confidence.device)
+    gap.index_add_(0, bin_index, is_correct.double() - confidence.double())
+    return gap.abs().sum().item() / len(confidence)

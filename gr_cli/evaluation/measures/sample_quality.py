@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from gr_cli.evaluation.base import Evaluation, EvaluationContext
-from gr_cli.evaluation.fidelity import NeighbourhoodManifold, frechet_distance, normalized_entropy, prdc
+from gr_cli.evaluation.fidelity import NeighbourhoodManifold, NormalFit, frechet_distance, normalized_entropy, prdc
 from gr_cli.evaluation.reference_classifier import RealSamples, SampleEvaluator
 from gr_cli.nn.layers import train_mode
 from gr_cli.nn.random_streams import StreamNames, seeded
@@ -43,6 +43,12 @@ class _EvaluatedSamples:
         """The samples at `index`."""
         return _EvaluatedSamples(self.features[index], self.classes[index], self.label_agrees[index], self.tasks[index])
 
+    def by_task(self, tasks: Sequence[int]) -> list[_EvaluatedSamples]:
+        """The samples of each of `tasks`."""
+        by_number = dict(enumerate(self.tasks.argsort(stable=True).split(self.tasks.bincount().tolist())))
+        none = self.tasks.new_empty(0)
+        return [self.select(by_number.get(task, none)) for task in tasks]
+
 
 def _quality_column(name: str, meaning: str, unit: str = FRACTION, direction: Direction = "higher") -> Column:
     return Column(name, meaning, unit, direction, metric=f"sample_{name}")
@@ -54,7 +60,8 @@ class SampleQuality(Evaluation):
     A row per task so far that has classes of its own, and one for all of them.
 
     `evaluate.generated_samples` samples are generated per task so far. The row for all tasks is computed from the first
-    1,000 of them, or from the number for one task if that is larger.
+    1,000 of them, or from the number for one task if that is larger. Where only some of the tasks so far are evaluated,
+    no more than these are generated, and it is the only row.
     """
 
     name = "sample_quality"
@@ -107,25 +114,45 @@ class SampleQuality(Evaluation):
         return cls(SampleEvaluator(benchmark, offsets, units, num_samples, Path(config["cache_root"])))
 
     def rows(self, context: EvaluationContext) -> Sequence[TableRow]:
-        evaluator, task = self._evaluator, context.after_task
-        learned, num_samples = evaluator.classes.first_task <= task, evaluator.samples_per_task * (task + 1)
-        samples = _evaluate_samples(context.experiment, context.learner, context.replica, evaluator, task, num_samples)
-        tasks, rows = evaluator.classes.first_task[learned].unique().tolist(), []
-        for row_task in tasks:
-            task_samples = samples.select((samples.tasks == row_task).nonzero().squeeze(1))
-            task_classes = evaluator.classes.first_task == row_task
-            real, manifold = evaluator.real(row_task), evaluator.manifold(row_task)
-            rows.append(_row(task, row_task, task_samples, samples, task_classes, learned, real, manifold))
+        evaluator, task, classes = self._evaluator, context.after_task, self._evaluator.classes
         max_pooled = max(_MAX_POOLED_SAMPLES, evaluator.samples_per_task)
-        pooled = samples.select(torch.arange(min(num_samples, max_pooled)).to(learned.device))
-        real = RealSamples.pool([evaluator.real(row_task) for row_task in tasks], max_pooled)
-        manifold = NeighbourhoodManifold(real.features)
-        return [*rows, _row(task, ALL_TASKS, pooled, pooled, learned, learned, real, manifold)]
+        count = evaluator.samples_per_task * (task + 1)
+        # Batches are those of all samples, so that the row of all tasks does not depend on which tasks are evaluated.
+        needed = count if context.covers_tasks_so_far else min(count, max_pooled)
+        samples = _evaluate_samples(
+            context.experiment, context.learner, context.replica, evaluator, task, count, needed
+        )
+        learned = classes.first_task <= task
+        tasks, rows = classes.first_task[learned].unique().tolist(), []
+        if context.covers_tasks_so_far:
+            class_counts, num_learned = samples.classes.bincount(minlength=len(classes)), int(learned.sum())
+            for row_task, task_samples in zip(tasks, samples.by_task(tasks), strict=True):
+                counts = class_counts[classes.first_task == row_task]
+                expected = count * len(counts) / num_learned
+                real = _Comparison(
+                    evaluator.real(row_task), evaluator.manifold(row_task), evaluator.normal_fit(row_task)
+                )
+                rows.append(_row(task, row_task, task_samples, counts, expected, real))
+        pooled = samples.select(torch.arange(min(count, max_pooled)).to(learned.device))
+        counts = pooled.classes.bincount(minlength=len(classes))[learned]
+        real_samples = RealSamples.pool([evaluator.real(row_task) for row_task in tasks], max_pooled)
+        real = _Comparison(
+            real_samples, NeighbourhoodManifold(real_samples.features), NormalFit.of(real_samples.features)
+        )
+        return [*rows, _row(task, ALL_TASKS, pooled, counts, len(pooled.classes), real)]
+
+
+class _Comparison(NamedTuple):
+    """Real samples that generated ones are compared with, their manifold, and the normal fit to their features."""
+
+    samples: RealSamples
+    manifold: NeighbourhoodManifold
+    normal_fit: NormalFit | None
 
 
 def _row(
-    after_task: int, task: int | str, samples: _EvaluatedSamples, all_samples: _EvaluatedSamples, classes: Tensor,
-    learned: Tensor, real: RealSamples, manifold: NeighbourhoodManifold,
+    after_task: int, task: int | str, samples: _EvaluatedSamples, class_counts: Tensor, expected: float,
+    real: _Comparison,
 ) -> TableRow:  # fmt: skip
     """The measures of some generated samples.
 
@@ -133,21 +160,21 @@ def _row(
         after_task: Task that was trained last.
         task: Value of the column `task`.
         samples: Generated samples of this row.
-        all_samples: All generated samples.
-        classes: Distinct classes of this row, bool (C,).
-        learned: Distinct classes of all tasks so far, bool (C,).
+        class_counts: How many of all generated samples are predicted as each of the row's classes, (k,).
+        expected: How many would be, if all classes so far were equally frequent.
         real: Real samples for comparison.
-        manifold: Manifold of the real samples.
     """
-    class_counts = all_samples.classes.bincount(minlength=len(classes))[classes]
-    expected = len(all_samples.classes) * int(classes.sum()) / int(learned.sum())
-    n, scores = len(samples.classes), prdc(manifold, NeighbourhoodManifold(samples.features))
+    n, scores, correct = (
+        len(samples.classes),
+        prdc(real.manifold, NeighbourhoodManifold(samples.features)),
+        real.samples.correct,
+    )
     return {
         "after_task": after_task,
         "task": task,
         "n": n,
-        "real": len(real.correct),
-        "reference_accuracy": real.correct.double().mean().item() if len(real.correct) else None,
+        "real": len(correct),
+        "reference_accuracy": correct.double().mean().item() if len(correct) else None,
         "label_agreement": samples.label_agrees.double().mean().item() if n else None,
         "class_share": class_counts.sum().item() / expected,
         "class_entropy": normalized_entropy(class_counts),
@@ -155,21 +182,22 @@ def _row(
         "recall": scores.recall,
         "density": scores.density,
         "coverage": scores.coverage,
-        "frechet": frechet_distance(real.features, samples.features),
+        "frechet": frechet_distance(real.normal_fit, NormalFit.of(samples.features)),
     }
 
 
 def _evaluate_samples(
-    experiment: Experiment, learner: Learner, replica: int, evaluator: SampleEvaluator, task: int, num_samples: int
-) -> _EvaluatedSamples:
-    """Generate and classify `num_samples` samples, and assign each to a task.
+    experiment: Experiment, learner: Learner, replica: int, evaluator: SampleEvaluator, task: int, num_samples: int,
+    needed: int,
+) -> _EvaluatedSamples:  # fmt: skip
+    """Generate and classify the first `needed` or more of `num_samples` samples, and assign each to a task.
 
     A sample belongs to the task of its label where labels identify the task. In the domain- and task-incremental
     scenario they don't, unless a class was requested from the generator: there the predicted class decides.
     """
     classes, scenario = evaluator.classes, learner.scenario
     features, predicted, labels, requested = _generate_and_classify(
-        experiment, learner, replica, evaluator, task, num_samples
+        experiment, learner, replica, evaluator, task, num_samples, needed
     )
     no_task = len(experiment.benchmark.tasks)
     task_of_unit = torch.where(classes.units, classes.first_task.unsqueeze(1), no_task).amin(0)  # (U,)
@@ -186,8 +214,9 @@ def _evaluate_samples(
 
 @torch.no_grad()
 def _generate_and_classify(
-    experiment: Experiment, learner: Learner, replica: int, evaluator: SampleEvaluator, task: int, num_samples: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    experiment: Experiment, learner: Learner, replica: int, evaluator: SampleEvaluator, task: int, num_samples: int,
+    needed: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
     """Generate samples in batches and classify each batch, so that the samples never are in memory all at once.
 
     Returns:
@@ -212,7 +241,7 @@ def _generate_and_classify(
         train_mode(generator, training=False),
         train_mode(solver, training=False),
     ):
-        for i, start in enumerate(range(0, num_samples, batch_size)):
+        for i, start in enumerate(range(0, needed, batch_size)):
             count = min(batch_size, num_samples - start)
             requested_labels = generator.balanced_labels(count)
             x = generator.generate(
