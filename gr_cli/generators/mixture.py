@@ -19,7 +19,7 @@ _MIN_SAMPLES = 10  # of a component
 _MAX_EXACT_PCA_SIZE = 1024  # values of a sample; above, only the first principal components are computed
 _OVERSAMPLING, _POWER_ITERATIONS = 10, 5  # of randomized subspace iteration
 _MAX_CLASSES_IN_ONE_BASIS = 32  # of a product with the bases of all classes; of more, each sample gets that of its own
-_MAX_CHUNK_VALUES = 1 << 20  # values in memory at a time, for likelihoods: few enough to stay in cache
+_MAX_CHUNK_VALUES = 1 << 18  # values in memory at a time, for likelihoods: few enough to stay in cache
 _TRIANGULAR = ("covariance_factors", "precision_factors")
 _MIN_DEVIATION = 1e-4  # smallest standard deviation, in units of the data
 
@@ -200,7 +200,7 @@ class GaussianMixture(GeneratorWithoutObjectives):
         residual = (centred.square().sum(-1) - z.square().sum(-1)) / self.likelihood_noise**2  # (C, B)
         precision = self.precision_factors[rows]  # (C, k, d, d)
         white_centre = precision @ self.component_means[rows].unsqueeze(-1)  # (C, k, d, 1)
-        white = z @ precision.flatten(1, 2).mT - white_centre.flatten(1).unsqueeze(1)  # (C, B, k d)
+        white = torch.baddbmm(-white_centre.flatten(1).unsqueeze(1), z, precision.flatten(1, 2).mT)  # (C, B, k d)
         distances = white.unflatten(-1, (components.shape[1], -1)).square().sum(-1)  # (C, B, k)
         log_factors = self.component_weights[rows].log() + self.half_log_determinants[rows]
         log_densities = torch.logsumexp(log_factors.unsqueeze(1) - 0.5 * distances, -1)

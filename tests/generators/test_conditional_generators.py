@@ -332,3 +332,20 @@ def test_generators_and_classes_alternate():
         decode_round_robin(members, {"z": z[:, 5:]}, None, 5),
     ]
     torch.testing.assert_close(torch.cat(halves, 1), together)
+
+
+@pytest.mark.parametrize("replicas", [(), (2,)], ids=["single", "replicas"])
+def test_each_vae_decodes_the_samples_of_its_class(replicas):
+    torch.manual_seed(0)
+    generator = ClassVAE((6,), 5, (4,), 3)
+    labels, z = torch.tensor([4, 1, 1, 0, 4]).expand(*replicas, 5), torch.randn(*replicas, 5, 3)
+    if replicas:
+        stacked = Replicas([generator, ClassVAE((6,), 5, (4,), 3)])
+        samples = stacked.call("decode", {"z": z}, labels)
+        members = [module.members for module in stacked.modules]
+    else:
+        samples, members = generator.decode({"z": z}, labels).unsqueeze(0), [generator.members]
+    for replica, vaes in enumerate(members):
+        for i, label in enumerate(labels.reshape(-1, 5)[replica].tolist()):
+            alone = vaes[label].decode({"z": z.reshape(-1, 5, 3)[replica, i : i + 1]})
+            torch.testing.assert_close(samples[replica, i], alone[0])

@@ -95,3 +95,59 @@ def test_fitting_a_class_does_not_change_others():
     for name, value in mixture.state_dict().items():
         torch.testing.assert_close(value[0], before[name], rtol=0, atol=0)
     assert mixture.learned_classes.tolist() == [True, False, True]
+
+
+def mixture_of_some_classes(num_classes=40, learned=(0, 3, 7), dtype=torch.double):
+    """A mixture with classes of different numbers of components, of which some are learned."""
+    torch.manual_seed(0)
+    mixture = GaussianMixture((6,), num_classes, 4, 3, class_size=40).to(dtype)
+    for label, size in zip(learned, (12, 25, 40), strict=True):
+        mixture.fit_class(torch.rand(size, 6, dtype=dtype), label, torch.Generator().manual_seed(label))
+    return mixture
+
+
+def test_only_learned_classes_and_used_components_are_evaluated(monkeypatch):
+    mixture, x = mixture_of_some_classes(), torch.rand(9, 6, dtype=torch.double)
+    learned = mixture.learned_classes
+    complete = mixture.log_likelihoods(x)
+    for chunk in (1, 1 << 18):  # one class at a time, and all at once
+        monkeypatch.setattr("gr_cli.generators.mixture._MAX_CHUNK_VALUES", chunk)
+        result = mixture.learned_log_likelihoods(x)
+        torch.testing.assert_close(result[:, learned], complete[:, learned], rtol=1e-12, atol=1e-12)
+        assert (result[:, ~learned] < complete.min() - 1000).all() and result.shape == (9, 40)
+        torch.testing.assert_close(mixture.log_likelihoods(x), complete, rtol=1e-12, atol=1e-12)
+    # Parameters of classes that are not learned are not read.
+    mixture.precision_factors[~learned] = math.nan
+    torch.testing.assert_close(mixture.learned_log_likelihoods(x), result)
+
+
+def test_memory_is_reserved_for_components_that_a_class_can_have():
+    assert GaussianMixture((6,), 2, 40, 3, class_size=48).covariance_factors.shape == (2, 4, 3, 3)
+    assert GaussianMixture((6,), 2, 40, 3, class_size=5).covariance_factors.shape == (2, 1, 3, 3)
+    assert GaussianMixture((6,), 2, 40, 3).covariance_factors.shape == (2, 40, 3, 3)
+    x = torch.rand(48, 6, dtype=torch.double)
+    large, small = (GaussianMixture((6,), 2, 40, 3, class_size=size).double() for size in (None, 48))
+    for mixture in (large, small):
+        mixture.fit_class(x, 0, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(large.log_likelihoods(x)[:, 0], small.log_likelihoods(x)[:, 0])
+    assert large.num_stored_values == small.num_stored_values  # as configured
+
+
+def test_state_for_the_checkpoint_has_learned_classes_only():
+    mixture = mixture_of_some_classes()
+    state = mixture.state_dict()
+    compact = mixture.compact_state(state)
+    assert compact["principal_axes"].shape == (3, 3, 6) and compact["precision_factors"].shape == (3, 4, 6)
+    other = GaussianMixture((6,), 40, 4, 3, class_size=40).double()
+    other.load_state_dict(other.expand_state(compact))
+    for name, value in other.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
+def test_samples_of_many_classes_are_those_of_few(monkeypatch):
+    mixture = mixture_of_some_classes()
+    labels = torch.tensor([0, 3, 7, 7, 0])
+    latent = {"component": torch.rand(5).double(), "z": torch.randn(5, 3).double()}
+    by_sample = mixture.decode(latent, labels)
+    monkeypatch.setattr("gr_cli.generators.mixture._MAX_CLASSES_IN_ONE_BASIS", 40)
+    torch.testing.assert_close(by_sample, mixture.decode(latent, labels), rtol=1e-12, atol=1e-12)
