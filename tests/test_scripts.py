@@ -1,4 +1,4 @@
-"""`scripts/run` installs what a run needs, `scripts/test` adds what tests need; by uv where it is there, or else pip."""
+"""`scripts/run` installs what a run needs, `scripts/test` what tests need; by uv where it is there, or else by pip."""
 
 import os
 import shutil
