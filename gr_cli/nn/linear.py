@@ -41,7 +41,7 @@ class Linear(nn.Linear):
         return (
             not torch.compiler.is_compiling()
             and x.dim() == 2
-            and onednn_is_faster(x, self.out_features)
+            and onednn_is_faster(x, self.out_features, of_layer=True)
             and not torch.is_autocast_enabled(x.device.type)
         )
 

@@ -16,6 +16,8 @@ from torch import Tensor
 
 # Multiplications from which oneDNN is faster: with one thread, and for each of several.
 _MIN_MULTIPLICATIONS, _MIN_MULTIPLICATIONS_PER_THREAD = 1 << 21, 1 << 22
+# The same for a single layer, whose `autograd.Function` in Python costs more than an operator of torch.
+_MIN_MULTIPLICATIONS_OF_LAYER = 1 << 23
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -47,11 +49,18 @@ def _onednn_product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
     return out
 
 
-def onednn_is_faster(a: Tensor, columns: int) -> bool:
-    """Whether oneDNN is the faster library for the product of `a` (..., M, K) and a matrix of so many columns."""
+def onednn_is_faster(a: Tensor, columns: int, of_layer: bool = False) -> bool:
+    """Whether oneDNN is the faster library for the product of `a` (..., M, K) and a matrix of so many columns.
+
+    Args:
+        a: The first factor.
+        columns: Columns of the second factor.
+        of_layer: Whether it is that of a single layer, which needs an `autograd.Function` of its own.
+    """
     rows, terms = a.shape[-2:]
     threads = torch.get_num_threads()
     least = _MIN_MULTIPLICATIONS if threads == 1 else threads * _MIN_MULTIPLICATIONS_PER_THREAD
+    least = max(least, _MIN_MULTIPLICATIONS_OF_LAYER) if of_layer else least
     return (
         rows * terms * columns >= least
         and min(rows, terms, columns) > 1

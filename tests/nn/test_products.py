@@ -20,6 +20,7 @@ def library(request, monkeypatch):
     monkeypatch.setattr(products, "_has_faster_kernels", lambda: request.param == "oneDNN")
     monkeypatch.setattr(products, "_MIN_MULTIPLICATIONS", 0)
     monkeypatch.setattr(products, "_MIN_MULTIPLICATIONS_PER_THREAD", 0)
+    monkeypatch.setattr(products, "_MIN_MULTIPLICATIONS_OF_LAYER", 0)
     return request.param
 
 
@@ -108,6 +109,13 @@ def test_the_library_follows_from_the_shape_and_the_threads(
     assert onednn_is_faster(torch.empty(shape), columns) == expected
     assert not onednn_is_faster(torch.empty(shape, dtype=torch.float64), columns)
     assert not onednn_is_faster(torch.empty(shape, dtype=torch.bfloat16), columns)
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(256, True), (255, False)])  # 2^23 multiplications
+def test_the_function_of_a_single_layer_pays_for_larger_products(faster_kernels, monkeypatch, rows, expected):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert Linear(256, 128)._is_faster_as_function(torch.empty(rows, 256)) == expected
+    assert onednn_is_faster(torch.empty(rows, 256), 128)
 
 
 @pytest.mark.parametrize(
