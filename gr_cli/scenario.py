@@ -142,7 +142,8 @@ class Scenario:
         """
         if self.name != "task":
             return self.training_units(task_units, task).expand(task_units.shape[1], -1)
-        same_task = (task_units[: task + 1].unsqueeze(2) & task_units[: task + 1].unsqueeze(1)).any(0)
+        seen = task_units[: task + 1].float()
+        same_task = seen.T @ seen > 0
         return same_task | ~same_task.any(1, keepdim=True)
 
     def task_of_unit(self, task_units: Tensor, task: int) -> Tensor | None:

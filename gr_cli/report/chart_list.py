@@ -21,6 +21,7 @@ from gr_cli.results.statistics import Summary
 from gr_cli.results.tables import FRACTION, Column, TableFormat, display_factor, name_with_unit
 from gr_cli.system.files import make_folder
 
+_MAX_NUMBERS = 1000  # points of a chart that its table of numbers has in full
 STATISTICS = ("mean", "standard error", "half of the 95 % interval", "n")  # headers of tables of numbers
 
 
@@ -178,9 +179,13 @@ def _statistics_cells(summary: Summary, unit: str) -> list[str]:
 
 
 def _curve_rows(curves: Iterable[Curve], unit: str) -> list[list[str]]:
-    """The points of curves as rows of a table."""
+    """The points of curves as rows of a table; of many points, the last one of each curve."""
+    curves = list(curves)
+    first = 0 if sum(len(curve.points) for curve in curves) <= _MAX_NUMBERS else -1
     return [
-        [curve.name, f"{x:g}", *_statistics_cells(point, unit)] for curve in curves for x, point in curve.points.items()
+        [curve.name, f"{x:g}", *_statistics_cells(point, unit)]
+        for curve in curves
+        for x, point in list(curve.points.items())[first:]
     ]
 
 

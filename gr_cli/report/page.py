@@ -37,6 +37,7 @@ from gr_cli.results.tables import FRACTION, TableFormat, name_with_unit
 from gr_cli.system.reading import read_bytes, read_text
 
 _MAX_PIXELS = 40_000_000  # of a figure that is embedded
+_MAX_TASKS_IN_TABLE = 50  # of an accuracy matrix that is shown as a table with all its rows
 _GROUPS_UNFOLDED = 3  # groups that are unfolded at first
 _DIRECTION_TEXT = {"higher": "higher is better", "lower": "lower is better", "none": ""}
 
@@ -110,7 +111,9 @@ def _matrix_context(row: ReportRow, name: str) -> dict[str, Any] | None:
     trainings, tasks = sorted({i for i, _ in cells}), sorted({j for _, j in cells})
     caption = "Test accuracy (%) on each task (columns) after each task (rows); mean ± standard error"
     caption = f"{caption} over {format_seeds(row.group.seeds_with('accuracy_matrix.csv'))}"
-    is_drawn = len(tasks) > chart_style.MAX_SHOWN_SEPARATELY
+    is_drawn, shown = len(tasks) > chart_style.MAX_SHOWN_SEPARATELY, trainings
+    if len(tasks) > _MAX_TASKS_IN_TABLE:
+        shown, caption = trainings[-1:], f"{caption}; the table has the last row of the drawing"
     return {
         "css_class": "matrix",
         "name": name,
@@ -120,7 +123,7 @@ def _matrix_context(row: ReportRow, name: str) -> dict[str, Any] | None:
         "label": "Accuracy matrix",
         "corner": "task",
         "columns": tasks,
-        "rows": [(f"after {i}", [_matrix_cell(cells.get((i, j))) for j in tasks]) for i in trainings],
+        "rows": [(f"after {i}", [_matrix_cell(cells.get((i, j))) for j in tasks]) for i in shown],
         "forgetting": [_matrix_cell(forgetting.get(j)) for j in tasks] if forgetting else [],
     }
 

@@ -121,8 +121,11 @@ class TerminalObserver(RunObserver):
         if self._num_stages > 1:
             result = f"{format_percent(means[stage_index])} %"
             if stage_index > 0:
-                mean_so_far = format_percent(mean_of_known(means[: stage_index + 1]))
-                result += f", mean of tasks 0 to {stage_index}: {mean_so_far} %"
+                so_far = means[: stage_index + 1]
+                evaluated = [mean for mean in so_far if mean is not None]
+                complete = len(evaluated) == len(so_far)
+                tasks = f"tasks 0 to {stage_index}" if complete else with_plural(len(evaluated), "evaluated task")
+                result += f", mean of {tasks}: {format_percent(mean_of_known(so_far))} %"
         runs = "" if self._num_runs == 1 else f", mean of {len(accuracies)} runs"
         self._print(f"after {self._stage_label}{runs}: {result}")
 

@@ -38,10 +38,10 @@ def batches(experiments: Sequence[Experiment], stage_index: int, first_iteration
     """Endless batches of a stage from `first_iteration` on, stacked over the runs of a group."""
     first, dtype = experiments[0].stages[stage_index], experiments[0].learner.dtype
     trains = [experiment.stages[stage_index].train for experiment in experiments]
-    blocks = _index_blocks(experiments, stage_index, first_iteration)
+    blocks, competing_units = _index_blocks(experiments, stage_index, first_iteration), first.competing_units
     for block, samples in read_blocks(blocks, trains, lambda block: block.rows):
         for x, y, active, index in zip(samples, block.labels, block.active_units, block.sample_indices, strict=True):
-            yield Batch(x.to(dtype), y, active, first.replay_units, first.competing_units, index)
+            yield Batch(x.to(dtype), y, active, first.replay_units, competing_units, index)
 
 
 def _index_blocks(experiments: Sequence[Experiment], stage_index: int, first_iteration: int) -> Iterator[_IndexBlock]:

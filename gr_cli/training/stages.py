@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gr_cli.benchmarks.base import Benchmark, Samples, Task
+from gr_cli.scenario import Scenario
 from gr_cli.training.learner import Learner
 
 
@@ -25,8 +26,9 @@ class Stage:
         active_units: bool (U,) or (N, U) per sample, the output units that compete for samples of this stage.
         replay_units: bool (H, U), the output units that compete for replayed samples: a row for each earlier task in
             the task scenario, else one row.
-        competing_units: bool (U, U), the output units that compete with each unit.
         iterations: Training iterations.
+        scenario: Maps tasks to output units.
+        task_units: bool (T, U), the output units of each task.
     """
 
     task: int
@@ -34,8 +36,14 @@ class Stage:
     train: Samples
     active_units: Tensor
     replay_units: Tensor
-    competing_units: Tensor
     iterations: int
+    scenario: Scenario
+    task_units: Tensor
+
+    @property
+    def competing_units(self) -> Tensor:
+        """The output units that compete with each unit, bool (U, U); not kept, because there is one for each stage."""
+        return self.scenario.competing_units(self.task_units, self.task)
 
 
 def iterations_per_task(train: dict[str, Any], benchmark: Benchmark) -> int:
@@ -72,8 +80,8 @@ def _build_stage(tasks: Sequence[Task], name: str, task_units: Tensor, learner: 
         train = Samples.concatenate([task.train for task in tasks])
         task_of_sample = torch.cat([torch.full((len(task.train),), task.id, device=learner.device) for task in tasks])
         active_units = scenario.joint_units(task_units, task_of_sample, last)
-    replay_units, competing_units = scenario.replay_units(task_units, last), scenario.competing_units(task_units, last)
-    return Stage(last, name, train, active_units, replay_units, competing_units, iterations)
+    replay_units = scenario.replay_units(task_units, last)
+    return Stage(last, name, train, active_units, replay_units, iterations, scenario, task_units)
 
 
 class ResumePoint(NamedTuple):

@@ -41,3 +41,14 @@ def test_missing_accuracies_are_left_out():
     assert metrics.forgetting(growing) == pytest.approx(0.2)
     assert metrics.average_incremental_accuracy(growing) == pytest.approx((0.9 + 0.75) / 2)
     assert metrics.forward_transfer(growing, [0.1, 0.1]) is None
+
+
+def test_forgetting_needs_all_accuracies_since_a_task_was_learned():
+    # Before a task is learned it need not be evaluated; a missing accuracy afterwards could have been the highest.
+    seen = [[0.9, None, None], [0.7, 0.8, None], [0.5, 0.6, 0.7]]
+    assert metrics.forgetting(seen) == pytest.approx(0.3)
+    sampled = [[0.9, None, None], [None, 0.8, None], [0.5, 0.6, 0.7]]
+    values = metrics.all_metrics(sampled, None)
+    assert values["forgetting"] is None and values["average_incremental_accuracy"] is None
+    assert values["backward_transfer"] == pytest.approx(-0.3) and values["learning_accuracy"] == pytest.approx(0.8)
+    assert values["average_accuracy"] == pytest.approx(0.6)
