@@ -131,8 +131,8 @@ RUN_SETTINGS: dict[str, RunSetting | Section] = {
     "data_root": RunSetting(str, "Folder of the data sets, in torchvision's layout; default from $GR_DATA_ROOT."),
     "cache_root": RunSetting(
         str,
-        "Folder of the cache of decoded images, frozen features and reference classifiers; default from "
-        "$GR_CACHE_ROOT.",
+        "Folder of the cache: decoded images in `images/`, frozen features in `features/`, reference classifiers. It "
+        "may be deleted while no run uses it. Default from $GR_CACHE_ROOT.",
     ),
     "storage": RunSetting(
         Literal["auto", "memory", "mapped"],

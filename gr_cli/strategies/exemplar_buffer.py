@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -11,8 +12,45 @@ from torch import Tensor
 
 from gr_cli.strategies.context import TaskContext
 
-# Selects samples of a class: from `x` (N, ...) and a maximum number to indices, in order.
-Selection = Callable[[Tensor, int], Tensor]
+
+class ClassSamples:
+    """The samples of one class of a task, which are read in batches, because they may not fit into memory together.
+
+    Args:
+        context: The task.
+        replica: Replica whose samples these are.
+        unit: Output unit of the class.
+        size: Number of samples.
+    """
+
+    def __init__(self, context: TaskContext, replica: int, unit: int, size: int) -> None:
+        self._context, self._replica, self._unit, self._size = context, replica, unit, size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def batches(self) -> Iterator[Tensor]:
+        """All samples, in one pass over the task."""
+        for x, y in self._context.sample_pass(self._replica):
+            yield x[y == self._unit]
+
+    def read(self) -> Tensor:
+        """All samples (N, ...), in memory."""
+        return torch.cat(list(self.batches()))
+
+    def at(self, index: Tensor) -> Tensor:
+        """The samples at positions `index` (n,), in that order; those that this pass over the task leaves out lack."""
+        start, samples, positions = 0, [], []
+        for x in self.batches():
+            inside = ((index >= start) & (index < start + len(x))).nonzero().squeeze(1)
+            samples.append(x[index[inside] - start])
+            positions.append(inside)
+            start += len(x)
+        return torch.cat(samples)[torch.cat(positions).argsort()]
+
+
+# Selects samples of a class: from all of them, and a maximum number, to samples (n, ...), in order.
+Selection = Callable[[ClassSamples, int], Tensor]
 
 
 def uniform_subset(
@@ -122,11 +160,13 @@ class ExemplarBuffer:
 
 
 def _select_by_class(context: TaskContext, replica: int, per_class: int, selection: Selection) -> dict[int, Tensor]:
-    """Selected samples of each class of the task, by output unit; one class is in memory at a time."""
-    units = sorted({unit for _, y in context.sample_pass(replica) for unit in y.unique().tolist()})
+    """Selected samples of each class of the task, by output unit."""
+    sizes: Counter[int] = Counter()
+    for _, y in context.sample_pass(replica):
+        sizes.update(y.tolist())
     selected = {}
-    for unit in units:
-        x = torch.cat([x[y == unit] for x, y in context.sample_pass(replica)])
+    for unit in sorted(sizes):
+        x = selection(ClassSamples(context, replica, unit, sizes[unit]), per_class)
         if len(x):  # a loader with `drop_last` may leave out a whole class
-            selected[unit] = x[selection(x, per_class)].clone()
+            selected[unit] = x.clone()
     return selected

@@ -78,7 +78,9 @@ class ExperienceReplay(ReplayStrategy):
 
     def _random_selection(self, context: TaskContext, replica: int) -> Selection:
         generator = context.streams.generator(replica, StreamNames.EXEMPLARS, context.task)
-        return lambda x, max_samples: torch.randperm(x.shape[0], generator=generator, device=x.device)[:max_samples]
+        return lambda samples, max_samples: samples.at(
+            torch.randperm(len(samples), generator=generator, device=generator.device)[:max_samples]
+        )
 
     def state_dict(self) -> State:
         return super().state_dict() | {"exemplars": optional_state(self.exemplars)}

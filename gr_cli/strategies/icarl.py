@@ -17,7 +17,7 @@ from gr_cli.nn.random_streams import StreamNames
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Strategy
 from gr_cli.strategies.context import Batch, LossTerm, SolverForward, State, TaskContext, TrainingStep, optional_state
-from gr_cli.strategies.exemplar_buffer import ExemplarBuffer
+from gr_cli.strategies.exemplar_buffer import ClassSamples, ExemplarBuffer
 from gr_cli.strategies.regularizer import Regularizer
 from gr_cli.types import CountsSamplesInMemory, Positive, PositiveInt, VariesPerReplica
 
@@ -159,8 +159,9 @@ def _features(solver: nn.Module, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _herding_selection(solver: nn.Module, x: Tensor, max_selected: int) -> Tensor:
-    return herding(_features(solver, x), max_selected)
+def _herding_selection(solver: nn.Module, samples: ClassSamples, max_selected: int) -> Tensor:
+    x = samples.read()  # at once: another pass could have another order
+    return x[herding(_features(solver, x), max_selected)]
 
 
 def herding(features: Tensor, max_selected: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from gr_cli.nn.losses import cross_entropy
 from gr_cli.strategies import DarkExperienceReplay, ExperienceReplay
 from gr_cli.strategies.context import TrainingStep
-from gr_cli.strategies.exemplar_buffer import ExemplarBuffer
+from gr_cli.strategies.exemplar_buffer import ClassSamples, ExemplarBuffer
 from helpers.small_runs import (
     ITERATIONS,
     TASKS,
@@ -54,7 +54,7 @@ def test_small_classes_store_fewer_samples_and_sampling_is_uniform_over_samples(
     x = torch.arange(7, dtype=torch.float64).unsqueeze(1)
     context = learner._task_context(0, lambda replica: [(x, torch.tensor([0, 0, 0, 0, 0, 1, 1]))])
     buffer = ExemplarBuffer.from_task(
-        context, 4, lambda replica: lambda x, max_samples: torch.arange(len(x))[:max_samples]
+        context, 4, lambda replica: lambda samples, max_samples: samples.read()[:max_samples]
     )
     assert buffer.size.tolist() == [[4, 2]]
     drawn, labels = buffer.sample(torch.linspace(0, 1 - 1e-9, 6000, dtype=torch.float64).unsqueeze(0))
@@ -62,6 +62,23 @@ def test_small_classes_store_fewer_samples_and_sampling_is_uniform_over_samples(
     assert values.tolist() == [0, 1, 2, 3, 5, 6]
     assert counts.tolist() == pytest.approx([1000] * 6, abs=2)
     assert torch.equal(labels, (drawn[..., 0] > 4).long())
+
+
+def test_samples_of_a_class_are_read_in_batches_of_which_only_those_asked_for_are_kept():
+    learner = learner_of(ExperienceReplay())
+    x, y = torch.arange(20, dtype=torch.float64).unsqueeze(1), torch.arange(20) % 3
+    held: list[int] = []
+
+    def batches_of_seven(replica):
+        for part in torch.arange(20).split(7):
+            held.append(len(part))
+            yield x[part], y[part]
+
+    samples = ClassSamples(learner._task_context(0, batches_of_seven), 0, 1, 7)
+    assert samples.read().flatten().tolist() == [1, 4, 7, 10, 13, 16, 19]
+    assert samples.at(torch.tensor([6, 0, 3, 2])).flatten().tolist() == [19, 1, 10, 7]
+    assert samples.at(torch.tensor([9, 5])).flatten().tolist() == [16]  # this pass has no tenth sample
+    assert held == 3 * [7, 7, 6]
 
 
 @every_scenario

@@ -1,0 +1,48 @@
+"""The sets that scripts/bench_large.py makes, and how it holds a command within a limit."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from gr_cli.benchmarks import Arrays
+from gr_cli.benchmarks.sources.load import load_dataset
+from gr_cli.system.mapping import is_mapped
+from helpers.image_files import read
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_large.py"
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("bench_large", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_array_is_sparse_and_is_mapped_in_place(bench):
+    bench.write_images(Path("x.npy"), 200)
+    x = np.load("x.npy", mmap_mode="r")
+    assert x.shape == (200, 3, 64, 64) and x.dtype == np.uint8 and x.offset == 4096
+    assert x[:, 0].std(axis=(1, 2)).min() > 0 and not x[:, 1:].any()
+    data = load_dataset(Arrays("x.npy", "y.npy", storage="mapped"))
+    assert is_mapped(data.train.store) and len(data.classes) == 10 and len(data.train) + len(data.test) == 200
+
+
+def test_the_image_files_are_a_set_of_ten_classes(bench):
+    bench.write_files(Path("images"), 40)
+    data = read(storage="mapped")
+    assert len(data.classes) == 10 and data.spec.shape == (3, 64, 64) and len(data.train) + len(data.test) == 40
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits and /proc are those of Linux")
+def test_a_command_is_held_within_the_limit_and_its_peak_is_seen(bench):
+    code = "import time; x = b'1' * (200 << 20); time.sleep(1)"
+    outcome = bench.limited([sys.executable, "-c", code], 1.0, Path())
+    assert 200 << 20 <= outcome.anonymous <= 300 << 20
+    with pytest.raises(SystemExit, match=r"(?s)exit code 1.*MemoryError"):
+        bench.limited([sys.executable, "-c", code], 0.1, Path())
