@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _MAX_RETRIES = 3
+_LOCAL = "local"  # Ray's name for a Ray that is started for this process
 
 
 class RayLauncher(Launcher):
@@ -118,14 +119,15 @@ def connect(address: str | None, arguments: Mapping[str, Any]) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Without an address Ray would take any cluster that it finds on this machine.
+    where = address or os.environ.get("RAY_ADDRESS") or _LOCAL
     given = {name: value for name, value in arguments.items() if value is not None}
     try:
-        ray.init(address, log_to_driver=False, include_dashboard=False, logging_level="error", **given)
+        ray.init(where, log_to_driver=False, include_dashboard=False, logging_level="error", **given)
     except (ConnectionError, ValueError, TypeError) as error:
-        if address is None and "RAY_ADDRESS" not in os.environ:
-            raise ConfigError("hydra.launcher.init", given, f"Ray refuses it ({one_line(error)})") from error
-        where = address or os.environ["RAY_ADDRESS"]
         reason = one_line(str(error).strip().partition("\n")[0])
+        if where == _LOCAL or given:
+            raise ConfigError("hydra.launcher.init", given, f"Ray refuses it ({reason})") from error
         remedy = "start a cluster with `ray start --head`, and the command on one of its nodes"
         raise ConfigError("hydra.launcher.address", where, f"can't be connected to ({reason})", remedy) from error
     current_sweep().resources.callback(ray.shutdown)

@@ -5,6 +5,8 @@ Import it after Hydra has searched for plugins: the search creates the class of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
@@ -20,3 +22,6 @@ class CheckedSweeper(BasicSweeper):
         jobs = list(current_sweep().jobs.values())
         size = max_batch_size or len(jobs)
         return [jobs[start : start + size] for start in range(0, len(jobs), size)]
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Does nothing: the jobs are validated, and Hydra would compose each of them once more."""
