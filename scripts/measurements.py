@@ -297,11 +297,14 @@ SPEED = (
 PEERS = tuple(
     Measurement(
         f"peers-{'-'.join(hidden)}",
-        (f"python scripts/bench_peers.py --hidden {' '.join(hidden)} --batch-size {batch_size} --iterations 300",),
-        minutes=10,
+        (
+            f"python scripts/bench_peers.py --hidden {' '.join(hidden)} --batch-size {batch_size} "
+            f"--iterations {iterations}",
+        ),
+        minutes=4,
         reader="printed_table",
     )
-    for hidden, batch_size in ((("400", "400"), 128), (("256", "128"), 32))
+    for hidden, batch_size, iterations in ((("400", "400"), 128, 60), (("256", "128"), 32, 200))
 )
 
 _ALL = (
