@@ -241,7 +241,8 @@ class Learner:
         for name in updated:
             if name not in penalized:
                 self.functional_optimizers[name].step(gradients[name], learning_rate)
-        return losses | {"total": loss.total.detach() + losses.get("penalty", 0.0)}
+        total = loss.total.detach()
+        return losses | {"total": total + losses["penalty"] if "penalty" in losses else total}
 
     def step_generator(self, batch: Batch, task: int) -> Losses:
         """One step of every generator objective on `batch`, regardless of the update schedule; to measure speed."""
