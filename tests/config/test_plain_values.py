@@ -16,7 +16,7 @@ from gr_cli.nn.gradient_rules.base import GradientRule
 from gr_cli.types import Betas, FractionBelowOne, LayerSizes, Positive, PositiveInt, ReplayWeight, VariesPerReplica
 
 ANNOTATIONS = (
-    *{setting.allowed for setting in RUN_SETTINGS_BY_NAME.values()},
+    *dict.fromkeys(setting.allowed for setting in RUN_SETTINGS_BY_NAME.values()),  # in one order in every process
     Betas, FractionBelowOne, LayerSizes, Positive, PositiveInt, ReplayWeight, bool, str, None, Sequence[str],
     list[int], tuple[int, int], Annotated[float, Gt(0), VariesPerReplica], Annotated[int, MultipleOf(2)],
     Mapping[str, int], Literal[1, True, "a"], Annotated[Sequence[int], Len(1)],
