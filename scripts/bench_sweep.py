@@ -7,8 +7,9 @@
     python scripts/bench_sweep.py --subject mnist-400 --widths 1,4,8,16,32 --threads 1
 
 Ways: `sequential`, the jobs one after the other in one process, imports excluded; `batched`, as programs with a
-replica axis, imports excluded, their check included; `batched-2`, the same in two processes; `joblib`,
-a process per core (if its launcher is installed); `separate`, one gr-run process after the other, imports included.
+replica axis, imports of the first process excluded, their check included; `batched-1`, the same in one process;
+`joblib`, a process per core (if its launcher is installed); `separate`, one gr-run process after the other, imports
+included.
 Figures are medians over the turns. To spend less time, fewer iterations and seeds can be asked for: all ways get them.
 
 With `--widths`, seeds are trained as programs of these widths instead, in this one process, in a task with replay, so
@@ -50,17 +51,17 @@ SUBJECTS = {
     "digits-si": ["strategy=si"],
 }
 WEIGHTS = ("0.25", "0.5", "1", "2")
-WAYS = ("sequential", "batched", "batched-2", "joblib", "separate")
+WAYS = ("sequential", "batched", "batched-1", "joblib", "separate")
 LAUNCHERS = {
     "sequential": [],
     "batched": ["hydra/launcher=batched"],
-    "batched-2": ["hydra/launcher=batched", "hydra.launcher.processes=2"],
+    "batched-1": ["hydra/launcher=batched", "hydra.launcher.processes=1"],
     "joblib": ["hydra/launcher=joblib"],
 }
 # Imports first, so that they are not measured.
 INSIDE = """
 import sys, time
-import gr_cli.cli.main, gr_cli.terminal.run_display, gr_cli.runner.run, gr_cli.results.figures, hydra, torchvision
+import gr_cli.cli.main, gr_cli.terminal.run_display, gr_cli.runner.run, gr_cli.results.figures, hydra
 start = time.perf_counter()
 code = gr_cli.cli.main.main(sys.argv[1:])
 print("seconds", time.perf_counter() - start)

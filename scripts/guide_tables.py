@@ -159,9 +159,8 @@ _ALL = (
         "sweep",
         WAYS,
         labels={
-            "digits": "digits, the default, 32 runs",
+            "digits": "digits, the default, 32 short runs",
             "mnist-100": "MNIST, 100 units, 8 short runs",
-            "mnist-200": "MNIST, 200 units, 8 short runs",
             "mnist-400": "MNIST, 400 units, 8 short runs",
         },
     ),

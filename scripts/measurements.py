@@ -271,25 +271,25 @@ IMAGES = tuple(
 WAYS = {
     "sequential": "one after the other",
     "batched": "`batched`",
-    "batched-2": "`batched`, 2 processes",
+    "batched-1": "`batched`, one process",
     "joblib": "`joblib`",
     "separate": "separate `gr-run`s",
 }
 SPEED = (
     Measurement(
         "sweep-speed-digits",
-        ("python scripts/bench_sweep.py --turns 1",),
-        minutes=15,
+        ("python scripts/bench_sweep.py --turns 1 --iterations 350",),
+        minutes=5,
         metrics=tuple(WAYS),
         reader="bench_sweep",
     ),
     Measurement(
         "sweep-speed-mnist",
         (
-            "python scripts/bench_sweep.py --turns 1 --seeds 2 --iterations 150 --subject mnist-100 "
-            "--subject mnist-200 --subject mnist-400 --way sequential --way batched --way batched-2 --way joblib",
+            "python scripts/bench_sweep.py --turns 1 --seeds 2 --iterations 100 --subject mnist-100 "
+            "--subject mnist-400 --way sequential --way batched --way batched-1 --way joblib",
         ),
-        minutes=10,
+        minutes=5,
         metrics=tuple(WAYS),
         reader="bench_sweep",
     ),

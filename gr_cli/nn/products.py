@@ -1,9 +1,10 @@
 """Matrix products on a CPU, by the faster of the two libraries that torch holds: MKL or oneDNN.
 
 MKL has no kernels with 512-bit vectors for processors of other makers than Intel; oneDNN has. On an AMD EPYC with
-AVX-512, one thread and float32, products of 64x256x128 ran at 136 instead of 100 GFLOP/s, of 256x784x400 at 240 instead
-of 110; smaller ones lose more to the longer call of oneDNN. Which library computes a product depends on its shape, the
-number of threads and the processor only, never on timings, so that a run gives the same numbers on repetition.
+AVX-512, one thread and float32, products of 256x784x400 ran at 240 instead of 110 GFLOP/s, of 256x200x100 at 170
+instead of 100; those of 64x256x128 lose what they gain to the longer call of oneDNN. Which library computes a product
+depends on its shape, the number of threads and the processor only, never on timings, so that a run gives the same
+numbers on repetition.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Multiplications from which oneDNN is faster: with one thread, and for each of several.
-_MIN_MULTIPLICATIONS, _MIN_MULTIPLICATIONS_PER_THREAD = 1 << 21, 1 << 22
+# Multiplications per thread from which oneDNN is faster.
+_MIN_MULTIPLICATIONS = 1 << 22
 # The same for a single layer, whose `autograd.Function` in Python costs more than an operator of torch.
 _MIN_MULTIPLICATIONS_OF_LAYER = 1 << 23
 
@@ -58,8 +59,7 @@ def onednn_is_faster(a: Tensor, columns: int, of_layer: bool = False) -> bool:
         of_layer: Whether it is that of a single layer, which needs an `autograd.Function` of its own.
     """
     rows, terms = a.shape[-2:]
-    threads = torch.get_num_threads()
-    least = _MIN_MULTIPLICATIONS if threads == 1 else threads * _MIN_MULTIPLICATIONS_PER_THREAD
+    least = torch.get_num_threads() * _MIN_MULTIPLICATIONS
     least = max(least, _MIN_MULTIPLICATIONS_OF_LAYER) if of_layer else least
     return (
         rows * terms * columns >= least

@@ -19,7 +19,6 @@ def library(request, monkeypatch):
     """The library that computes every product."""
     monkeypatch.setattr(products, "_has_faster_kernels", lambda: request.param == "oneDNN")
     monkeypatch.setattr(products, "_MIN_MULTIPLICATIONS", 0)
-    monkeypatch.setattr(products, "_MIN_MULTIPLICATIONS_PER_THREAD", 0)
     monkeypatch.setattr(products, "_MIN_MULTIPLICATIONS_OF_LAYER", 0)
     return request.param
 
@@ -93,13 +92,13 @@ def faster_kernels(monkeypatch):
 @pytest.mark.parametrize(
     ("threads", "shape", "columns", "expected"),
     [
-        (1, (64, 256), 128, True),  # 2^21 multiplications
-        (1, (63, 256), 128, False),
+        (1, (64, 256), 256, True),  # 2^22 multiplications
+        (1, (63, 256), 256, False),
         (2, (128, 256), 256, True),  # 2^23
         (2, (128, 256), 255, False),
         (1, (1, 1 << 12), 1 << 12, False),  # not a product of matrices
-        (1, (32, 64, 256), 127, False),  # each product of a stack counts by itself
-        (1, (32, 64, 256), 128, True),
+        (1, (32, 64, 256), 255, False),  # each product of a stack counts by itself
+        (1, (32, 64, 256), 256, True),
     ],
 )
 def test_the_library_follows_from_the_shape_and_the_threads(
