@@ -159,7 +159,7 @@ _ALL = (
         "sweep",
         WAYS,
         labels={
-            "digits": "digits, the default, 32 short runs",
+            "digits": "digits, the default, 16 short runs",
             "mnist-100": "MNIST, 100 units, 8 short runs",
             "mnist-400": "MNIST, 400 units, 8 short runs",
         },

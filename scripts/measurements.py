@@ -278,7 +278,7 @@ WAYS = {
 SPEED = (
     Measurement(
         "sweep-speed-digits",
-        ("python scripts/bench_sweep.py --turns 1 --iterations 350",),
+        ("python scripts/bench_sweep.py --turns 1 --seeds 4 --iterations 350",),
         minutes=5,
         metrics=tuple(WAYS),
         reader="bench_sweep",
@@ -286,7 +286,7 @@ SPEED = (
     Measurement(
         "sweep-speed-mnist",
         (
-            "python scripts/bench_sweep.py --turns 1 --seeds 2 --iterations 100 --subject mnist-100 "
+            "python scripts/bench_sweep.py --turns 1 --seeds 2 --iterations 60 --subject mnist-100 "
             "--subject mnist-400 --way sequential --way batched --way batched-1 --way joblib",
         ),
         minutes=5,
