@@ -37,6 +37,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 # All nodes share this machine, which may be busy besides: Ray waits longer before it takes one for lost.
 PATIENCE = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # Ray's default is 15, so that other programs would be measured
     "RAY_raylet_start_wait_time_s": "300",
     "RAY_worker_register_timeout_seconds": "600",
     "RAY_health_check_timeout_ms": "60000",
