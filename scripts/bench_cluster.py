@@ -69,11 +69,11 @@ class Command:
 
     def memory(self) -> float:
         """MiB."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
         return int(text.partition("VmRSS:")[2].split()[0]) / 1024
 
     def processor_seconds(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
     def seconds_per_run(self, workers: int) -> float:
@@ -123,7 +123,7 @@ def sweep(words: list[str], folder: str, chosen: argparse.Namespace, cluster, no
 def count_states(folder: str) -> dict[str, int]:
     states: dict[str, int] = {}
     for path in Path(folder).glob("outputs/*/*/*/status.json"):
-        state = json.loads(path.read_text())["state"]
+        state = json.loads(path.read_text(encoding="utf-8"))["state"]
         states[state] = states.get(state, 0) + 1
     return states
 

@@ -355,7 +355,9 @@ def main(argv: list[str] | None = None) -> int:
         start = perf_counter()
         rows = list(PARTS[name](bench))
         report["parts"][name] = rows
-        chosen.json.write_text(json.dumps(report, indent=1) + "\n")  # a part that fails later leaves those before
+        chosen.json.write_text(
+            json.dumps(report, indent=1) + "\n", encoding="utf-8"
+        )  # a part that fails later leaves those before
         print_rows(name, rows, perf_counter() - start)
         failed |= not all(row.get("passed", True) for row in rows)
     print(f"\nwritten to {chosen.json}")

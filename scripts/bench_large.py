@@ -123,7 +123,7 @@ def limited(command: list[str], limit: float, home: Path) -> Outcome:
         process = subprocess.Popen(command, cwd=home, preexec_fn=set_limit, stdout=output, stderr=output)
         while process.poll() is None:
             try:
-                lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+                lines = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8").splitlines()
             except OSError:
                 break
             for line in lines:

@@ -41,7 +41,7 @@ def make_environment(folder: Path) -> Path:
     """Install Avalanche into an environment that shares the packages of this Python, and return its Python."""
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
     complete = folder / ".complete"
-    if complete.exists() and complete.read_text() == REQUIREMENT:
+    if complete.exists() and complete.read_text(encoding="utf-8") == REQUIREMENT:
         return python
     print(f"installing {REQUIREMENT} into {folder} (a minute or two) ...", file=sys.stderr, flush=True)
     venv.create(folder, with_pip=True)
@@ -49,11 +49,13 @@ def make_environment(folder: Path) -> Path:
         [python, "-c", "import site; print(site.getsitepackages()[0])"], capture_output=True, text=True
     )
     # Packages of the environment come first; torch and what else fits is that of this Python.
-    (Path(own.stdout.strip()) / "shared.pth").write_text("".join(f"{path}\n" for path in site.getsitepackages()))
+    (Path(own.stdout.strip()) / "shared.pth").write_text(
+        "".join(f"{path}\n" for path in site.getsitepackages()), encoding="utf-8"
+    )
     installed = [str(python), "-m", "pip", "install", "-qq", REQUIREMENT, f"torch=={torch_version()}"]
     if subprocess.run(installed).returncode:
         sys.exit(f"bench_peers: {REQUIREMENT} could not be installed; see the messages above")
-    complete.write_text(REQUIREMENT)
+    complete.write_text(REQUIREMENT, encoding="utf-8")
     return python
 
 

@@ -107,6 +107,7 @@ class JobComposer:
             HydraException, OmegaConfBaseException: Its overrides can't be composed.
         """
         from hydra._internal.config_loader_impl import ConfigLoaderImpl
+        from omegaconf import OmegaConf
 
         values = [override for override in map(self._parse, overrides) if self._sets_a_value(override)]
         lines = {override.input_line for override in values}
@@ -117,6 +118,7 @@ class JobComposer:
             self._common[options] = _without_hydra(composed), _choices(composed.hydra)
         common, choices = self._common[options]
         run_config = copy.deepcopy(common)
+        OmegaConf.set_struct(run_config, True)  # as Hydra does: no settings that don't exist
         ConfigLoaderImpl._apply_overrides_to_config(values, run_config)
         return _settings_from_values(run_config, choices, list(overrides))
 

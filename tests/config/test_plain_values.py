@@ -21,8 +21,11 @@ ANNOTATIONS = (
     list[int], tuple[int, int], Annotated[float, Gt(0), VariesPerReplica], Annotated[int, MultipleOf(2)],
     Mapping[str, int], Literal[1, True, "a"], Annotated[Sequence[int], Len(1)],
 )  # fmt: skip
+# Without denormal numbers, which tests that ran before in this process may have set to flush to 0.
 NUMBERS = st.one_of(
-    st.integers(-3, 3), st.floats(-2, 2), st.sampled_from([0.0, 1.0, float("inf"), float("nan"), 2**70])
+    st.integers(-3, 3),
+    st.floats(-2, 2, allow_subnormal=False),
+    st.sampled_from([0.0, 1.0, float("inf"), float("nan"), 2**70]),
 )
 SCALARS = st.one_of(st.none(), st.booleans(), NUMBERS, st.sampled_from(["", "1", "seen", "none", "class", "by_tasks"]))
 VALUES = st.one_of(SCALARS, st.lists(SCALARS, max_size=3), st.lists(NUMBERS, min_size=2, max_size=2).map(tuple))

@@ -26,7 +26,8 @@ INLINE = [(guide, line) for guide, text in GUIDES.items() for line in inline_com
 # Words after which nothing is composed: help, a composed configuration, completion.
 DISPLAY = {"--help", "--cfg", "--version", "-sc"}
 FOLDER_WORDS = ("resume=", "verify=", "audit=")
-OTHER_PROGRAMS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}  # -> extra that installs it
+# -> extra that installs it
+OTHER_PROGRAMS = {"ray": "ray", "tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 
 
 def shortened(words: list[str]) -> list[str]:
