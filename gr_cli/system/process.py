@@ -8,7 +8,7 @@ import io
 import os
 import sys
 import threading
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from gr_cli.system.messages import print_status
 
@@ -64,7 +64,9 @@ def _is_observed() -> bool:
 
 def _flush_open_files() -> None:
     """Flush all open files, the standard streams last: what they print may be about the others."""
-    files = [file for file in gc.get_objects() if isinstance(file, (io.TextIOWrapper, io.BufferedWriter))]
+    # By type: `isinstance` would ask objects for their `__class__`, and deprecated ones of torch warn then.
+    buffered = (io.TextIOWrapper, io.BufferedWriter)
+    files: list[Any] = [each for each in gc.get_objects() if issubclass(type(each), buffered)]
     for file in [*files, sys.stdout, sys.stderr]:
         try:
             file.flush()

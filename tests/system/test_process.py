@@ -18,6 +18,10 @@ if {fast}:
 else:
     sys.modules.pop("torch", None)
 atexit.register(print, "handler")
+class Deprecated:  # as torch.distributed.reduce_op: to look at it prints a warning
+    __class__ = property(lambda self: print("looked at", file=sys.stderr) or object)
+deprecated = Deprecated()
+deprecated.reference = deprecated
 file = open("unclosed.txt", "w")
 file.write("buffered")
 threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
