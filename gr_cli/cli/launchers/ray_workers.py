@@ -283,7 +283,7 @@ class RayWorkers:
             self._failed_starts = 0
             return None
         if isinstance(result.scores, Interrupted):
-            return job, Lost("it was told to stop")
+            return job, Lost("its worker was stopped")
         return job, result
 
     def _count_failed_start(self, reason: str) -> None:
