@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from gr_cli.errors import one_line
@@ -112,49 +113,56 @@ def measured_curves(group: Group, table: TableFormat) -> dict[Column, list[Curve
         By column a curve for each combination of keys (a task, a class), by number of tasks learned; that of all tasks
         together comes last. All columns have the same curves; some may have no points.
     """
-    columns = [column for column in table.value_columns if column.unit != "samples"]
-
-    def parse(rows: CsvRows) -> dict[tuple[str, tuple[str, ...], float], float]:
-        return _dict_without_duplicates(
-            (
-                (column.name, tuple(_format_key(row[name]) for name in table.key_names), x),
-                parse_finite_float(row[column.name]),
-            )
-            for column in columns
-            for row, x in zip(rows, _tasks_learned(rows), strict=True)
-            if row[column.name]
-        )
-
-    points = _mean_over_seeds(group, f"{table.name}.csv", parse, table.name)
-    keys = sorted(
-        {key for _, key, _ in points}, key=lambda key: [(value == ALL_TASKS, len(value), value) for value in key]
-    )
+    columns = measured_columns(table)
+    points = _mean_over_seeds(group, f"{table.name}.csv", partial(_parse_measures, table), table.name)
+    keys = sorted({key for _, key, _ in points}, key=key_order)
     panels = {}
     for column in columns if keys else ():
         curves = _points_by_key({(key, x): point for (name, key, x), point in points.items() if name == column.name})
-        panels[column] = [
-            Curve(" · ".join(map(_key_with_name, table.key_names, key)) or ALL_TASKS_LINE, curves.get(key, {}))
-            for key in keys
-        ]
+        panels[column] = [Curve(curve_name(table, key), curves.get(key, {})) for key in keys]
     return panels
+
+
+def measured_columns(table: TableFormat) -> list[Column]:
+    """The value columns of an evaluation's table, except counts of samples."""
+    return [column for column in table.value_columns if column.unit != "samples"]
+
+
+def curve_name(table: TableFormat, key: Sequence[str]) -> str:
+    """Name of the curve for the values of a table's key columns: `task 0`, or that of all tasks together."""
+    return " · ".join(map(_key_with_name, table.key_names, key)) or ALL_TASKS_LINE
+
+
+def key_order(key: Sequence[str]) -> list[tuple[bool, int, str]]:
+    """Sort key for the values of key columns: numbers by value, all tasks together last."""
+    return [(value == ALL_TASKS, len(value), value) for value in key]
+
+
+def _parse_measures(table: TableFormat, rows: CsvRows) -> dict[tuple[str, tuple[str, ...], float], float]:
+    """Values by (column, values of the key columns, number of tasks learned)."""
+    return _dict_without_duplicates(
+        (
+            (column.name, tuple(_format_key(row[name]) for name in table.key_names), x),
+            parse_finite_float(row[column.name]),
+        )
+        for column in measured_columns(table)
+        for row, x in zip(rows, _tasks_learned(rows), strict=True)
+        if row[column.name]
+    )
 
 
 def mean_counts(group: Group, table: TableFormat) -> dict[tuple[str, str], Summary]:
     """The first value column of a table of counts after the last task, by the last two keys; 0 for a missing row."""
+    return _mean_over_seeds(group, f"{table.name}.csv", partial(_parse_counts, table), table.name, absent=0.0)
+
+
+def _parse_counts(table: TableFormat, rows: CsvRows) -> dict[tuple[str, str], float]:
     (row_key, column_key), value = table.key_names[-2:], table.value_columns[0].name
-
-    def parse(rows: CsvRows) -> dict[tuple[str, str], float]:
-        last_task = max((int(row["after_task"]) for row in rows), default=0)
-        last_rows = [row for row in rows if int(row["after_task"]) == last_task]
-        return _dict_without_duplicates(
-            (
-                (_format_key(row[row_key]), _format_key(row[column_key])),
-                parse_finite_float(row[value]),
-            )
-            for row in last_rows
-        )
-
-    return _mean_over_seeds(group, f"{table.name}.csv", parse, table.name, absent=0.0)
+    last_task = max((int(row["after_task"]) for row in rows), default=0)
+    last_rows = [row for row in rows if int(row["after_task"]) == last_task]
+    return _dict_without_duplicates(
+        ((_format_key(row[row_key]), _format_key(row[column_key])), parse_finite_float(row[value])) for row in last_rows
+    )
 
 
 def _format_key(value: str) -> str:
@@ -185,6 +193,34 @@ def _parse_losses(rows: CsvRows) -> dict[tuple[str, float], float]:
     return losses
 
 
+# --- values by seed, of the runs whose tables could be read
+
+
+def matrices_by_seed(group: Group) -> dict[int, Mapping[tuple[int, int], float]]:
+    """Accuracy matrices: accuracy by (after task, task)."""
+    return _values_by_seed(group, "accuracy_matrix.csv", _parse_matrix)
+
+
+def forgetting_by_seed(group: Group) -> dict[int, Mapping[int, float]]:
+    """Forgetting by task, as `forgetting_by_task` defines it."""
+    return _values_by_seed(group, "accuracy_matrix.csv", _parse_forgetting)
+
+
+def accuracies_by_seed(group: Group) -> dict[int, Mapping[tuple[str, float], float]]:
+    """Test accuracy by (name of the curve, number of tasks learned), as in `accuracy_curves`."""
+    return _values_by_seed(group, "evaluations.csv", _parse_accuracy_curves)
+
+
+def losses_by_seed(group: Group) -> dict[int, Mapping[tuple[str, float], float]]:
+    """Losses by (name of the term, iteration over all tasks)."""
+    return _values_by_seed(group, "history.csv", _parse_losses)
+
+
+def measures_by_seed(group: Group, table: TableFormat) -> dict[int, Mapping[tuple[str, tuple[str, ...], float], float]]:
+    """Values of an evaluation's table by (column, values of the key columns, number of tasks learned)."""
+    return _values_by_seed(group, f"{table.name}.csv", partial(_parse_measures, table), table.name)
+
+
 def _mean_over_seeds(
     group: Group,
     table: str,
@@ -201,8 +237,21 @@ def _mean_over_seeds(
         required_table: Leave out runs without this table; empty: none.
         absent: Value of a key that a run does not have; None leaves the run out for that key.
     """
-    values_by_run: list[Mapping[Key, float]] = []
-    for run in group.finished.values():
+    values_by_run = list(_values_by_seed(group, table, parse, required_table).values())
+    keys = dict.fromkeys(key for values in values_by_run for key in values)
+    values_by_key = {key: [values.get(key, absent) for values in values_by_run] for key in keys}
+    summaries = {
+        key: summarize([value for value in values if value is not None]) for key, values in values_by_key.items()
+    }
+    return {key: summary for key, summary in summaries.items() if summary is not None}
+
+
+def _values_by_seed(
+    group: Group, table: str, parse: Callable[[CsvRows], Mapping[Key, float]], required_table: str = ""
+) -> dict[int, Mapping[Key, float]]:
+    """What `parse` returns for a table of each finished run, by seed; arguments as for `_mean_over_seeds`."""
+    values_by_seed: dict[int, Mapping[Key, float]] = {}
+    for seed, run in group.finished.items():
         if not required_table or required_table in run.tables:
             path = run.path / table
             with run.noting_unreadable(table):
@@ -210,13 +259,8 @@ def _mean_over_seeds(
                 with naming_file(path):
                     parsed = parse(rows)
                 run.folder.check_file(table, run.status)
-                values_by_run.append(parsed)
-    keys = dict.fromkeys(key for values in values_by_run for key in values)
-    values_by_key = {key: [values.get(key, absent) for values in values_by_run] for key in keys}
-    summaries = {
-        key: summarize([value for value in values if value is not None]) for key, values in values_by_key.items()
-    }
-    return {key: summary for key, summary in summaries.items() if summary is not None}
+                values_by_seed[seed] = parsed
+    return values_by_seed
 
 
 def _dict_without_duplicates(pairs: Iterable[tuple[Key, float]]) -> dict[Key, float]:
