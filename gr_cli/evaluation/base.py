@@ -100,7 +100,7 @@ class EvaluationContext:
         """
         if (task.id, split) not in self._classified:
             sets = {
-                (other.id, name): SampleSet(samples, units)
+                (other.id, name): SampleSet((other.id, name), samples, units)
                 for other in self.evaluated_tasks
                 for name in other.evaluation_splits()
                 if _can_be_correct(samples := self.samples(other, name), units := self.competing_units(other.id))

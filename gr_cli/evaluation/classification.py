@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -39,16 +39,24 @@ def tasks_to_evaluate(
 
 
 class SampleSet(NamedTuple):
-    """Labelled samples and the output units that compete on them, bool (U,)."""
+    """Labelled samples that are evaluated.
 
+    Attributes:
+        name: Identifies the samples in all evaluations of a run.
+        samples: The samples.
+        units: The output units that compete on them, bool (U,).
+    """
+
+    name: Hashable
     samples: Samples
     units: Tensor
 
 
 class _Part(NamedTuple):
-    """Consecutive samples of a set: its index, x (B, ...) and labels (B,)."""
+    """Consecutive samples of a set: its index, the first sample's position in it, x (B, ...) and labels (B,)."""
 
     set_index: int
+    start: int
     x: Tensor
     labels: Tensor
 
@@ -59,7 +67,9 @@ def classify_sets(learner: Learner, replica: int, sets: Sequence[SampleSet]) -> 
     size = 0 if learner.logits_depend_on_batch else EVALUATION_BATCH
     with learner.classifier(replica) as logits_of:
         for batch in _batches(sets, size):
-            logits, labels = logits_of(_cat([part.x for part in batch])), _cat([part.labels for part in batch])
+            batch_id = (sets[batch[0].set_index].name, batch[0].start) if len(batch) == 1 else None
+            logits = logits_of(_cat([part.x for part in batch]), batch_id)
+            labels = _cat([part.labels for part in batch])
             sizes = [len(part.labels) for part in batch]
             units = [sets[part.set_index].units for part in batch]
             if all(of_part is units[0] for of_part in units):
@@ -75,12 +85,14 @@ def classify_sets(learner: Learner, replica: int, sets: Sequence[SampleSet]) -> 
 def _batches(sets: Sequence[SampleSet], size: int) -> Iterator[list[_Part]]:
     """The samples of all sets in order, in batches of at most `size`, or of one part each."""
     batch: list[_Part] = []
-    for set_index, (samples, _) in enumerate(sets):
+    for set_index, (_, samples, _) in enumerate(sets):
+        start = 0
         for x, labels in samples.batches():
             if batch and sum(len(part.labels) for part in batch) + len(labels) > size:
                 yield batch
                 batch = []
-            batch.append(_Part(set_index, x, labels))
+            batch.append(_Part(set_index, start, x, labels))
+            start += len(labels)
     if batch:
         yield batch
 

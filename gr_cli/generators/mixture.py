@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gr_cli.errors import DataError
-from gr_cli.generators.base import UNLEARNED_LOG_LIKELIHOOD, GeneratorWithoutObjectives
+from gr_cli.generators.base import GeneratorWithoutObjectives
 from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import NonNegative, Positive, PositiveInt
 
 _MIN_SAMPLES = 10  # of a component
 _MAX_EXACT_PCA_SIZE = 1024  # values of a sample; above, only the first principal components are computed
+_SCATTER_BLOCKS = 4  # of columns, in the products for a covariance: half of it is not computed
 _OVERSAMPLING, _POWER_ITERATIONS = 10, 5  # of randomized subspace iteration
 _MAX_CLASSES_IN_ONE_BASIS = 32  # of a product with the bases of all classes; of more, each sample gets that of its own
 _MAX_CHUNK_VALUES = 1 << 18  # values in memory at a time, for likelihoods: few enough to stay in cache
@@ -131,17 +132,23 @@ class GaussianMixture(GeneratorWithoutObjectives):
                 f"generator=mixture: class {label} has {len(x)} samples, and needs {_MIN_SAMPLES}, because a "
                 "mixture of fewer would store the samples themselves; try generator=class_vae"
             )
-        flat = x.flatten(1).double()
-        mean = flat.mean(0)
-        flat = flat - mean
+        flat = x.flatten(1)
+        varying = _varying_values(flat, self.latent_dim)
+        mean = flat[0].to(torch.float64, copy=True)
+        flat = flat.index_select(1, varying).double()  # (N, V)
+        mean[varying] = flat.mean(0)
+        flat -= mean[varying]
         # The sign of an eigenvector is arbitrary: make its largest entry positive, on every machine.
-        basis = _principal_components(flat, self.latent_dim, stream)  # (d, D)
-        largest = basis.gather(1, basis.abs().argmax(1, keepdim=True))
-        basis = basis * largest.sign()
-        z = flat @ basis.T
+        directions = _principal_components(flat, self.latent_dim, stream)  # (d, V)
+        largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+        directions = directions * largest.sign()
+        z = flat @ directions.T
+        basis = z.new_zeros(self.latent_dim, len(mean))
+        basis[:, varying] = directions
         clusters = min(self._num_slots, len(z) // _MIN_SAMPLES)
-        member = F.one_hot(_k_means(z, clusters, stream), self._num_slots).to(z.dtype)  # (N, K)
-        share, centre, root = _component_parameters(z, member, self.pooled_samples)
+        share, centre, root = _component_parameters(
+            z, _k_means(z, clusters, stream), self._num_slots, self.pooled_samples
+        )
         identity = torch.eye(self.latent_dim).to(z)
         noisy = torch.linalg.cholesky(root @ root.mT + self.likelihood_noise**2 * identity)
         white = torch.linalg.solve_triangular(noisy, identity.expand_as(noisy), upper=False)
@@ -171,17 +178,17 @@ class GaussianMixture(GeneratorWithoutObjectives):
         return torch.cat(values, -1)
 
     @torch.no_grad()
-    def learned_log_likelihoods(self, x: Tensor) -> Tensor:
+    def class_log_likelihoods(self, x: Tensor, classes: Tensor) -> Tensor:
         # Components of weight 0 are left out: k-means dissolved their clusters, or there are too few samples.
-        flat, num_used = x.flatten(-len(self.spec.shape)), (self.component_weights > 0).sum(1)
-        components = (self.component_weights == 0).to(torch.uint8).argsort(dim=1, stable=True)  # used ones first
-        result = flat.new_full((len(flat), self.num_classes), UNLEARNED_LOG_LIKELIHOOD)
-        learned = self.learned_classes.nonzero().squeeze(1)
+        flat, weights = x.flatten(-len(self.spec.shape)), self.component_weights[classes]
+        num_used = (weights > 0).sum(1)
+        components = (weights == 0).to(torch.uint8).argsort(dim=1, stable=True)  # used ones first
+        result = flat.new_empty(len(flat), len(classes))
         with torch.autocast(x.device.type, enabled=False):
-            for number in num_used[learned].unique().tolist():
-                classes = learned[num_used[learned] == number]
-                for chunk in classes.split(self._classes_per_chunk(len(flat), number)):
-                    result[:, chunk] = self._of_classes(flat, chunk, components[chunk, :number])
+            for number in num_used.unique().tolist():
+                columns = (num_used == number).nonzero().squeeze(1)
+                for chunk in columns.split(self._classes_per_chunk(len(flat), number)):
+                    result[:, chunk] = self._of_classes(flat, classes[chunk], components[chunk, :number])
         return result
 
     def _classes_per_chunk(self, num_samples: int, num_components: int) -> int:
@@ -230,11 +237,22 @@ class GaussianMixture(GeneratorWithoutObjectives):
         return expanded | {"learned_classes": state["learned_classes"]}
 
 
+def _varying_values(flat: Tensor, number: int) -> Tensor:
+    """Positions (V,) in samples `flat` (N, D) of the values that the first `number` principal components can depend on.
+
+    Those that differ between samples: an image's border has no covariance. All where components are not computed
+    exactly, or where there are fewer.
+    """
+    size = flat.shape[1]
+    positions = (flat != flat[0]).any(0).nonzero().squeeze(1)
+    return positions if number <= len(positions) and size <= _MAX_EXACT_PCA_SIZE else torch.arange(size).to(positions)
+
+
 def _principal_components(flat: Tensor, number: int, stream: torch.Generator) -> Tensor:
     """The first `number` principal components of centred samples `flat` (N, D), as orthonormal rows (number, D)."""
     size = flat.shape[1]
     if size <= _MAX_EXACT_PCA_SIZE:
-        eigenvectors: Tensor = torch.linalg.eigh(flat.T @ flat / len(flat))[1]
+        eigenvectors: Tensor = torch.linalg.eigh(_scatter(flat) / len(flat))[1]
         return eigenvectors.flip(1)[:, :number].T
     # Randomized subspace iteration (Halko et al. 2011, algorithm 4.4): all components would take minutes and gigabytes.
     start = torch.randn(
@@ -249,23 +267,40 @@ def _principal_components(flat: Tensor, number: int, stream: torch.Generator) ->
     return principal_axes.T
 
 
-def _component_parameters(z: Tensor, member: Tensor, pooled: float) -> tuple[Tensor, Tensor, Tensor]:
+def _scatter(flat: Tensor) -> Tensor:
+    """`flat.T @ flat` (V, V) in its lower triangle, which is all that `eigh` reads."""
+    size = flat.shape[1]
+    scatter = flat.new_zeros(size, size)
+    width = max(1, -(-size // _SCATTER_BLOCKS))
+    for first in range(0, size, width):
+        end = min(first + width, size)
+        scatter[first:end, :end] = flat[:, first:end].T @ flat[:, :end]
+    return scatter
+
+
+def _component_parameters(
+    z: Tensor, assignment: Tensor, components: int, pooled: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Weights (K,), means (K, d) and Cholesky factors of covariances (K, d, d) of a mixture.
 
     Args:
         z: Samples (N, d).
-        member: One-hot assignment (N, K) of samples to components.
+        assignment: Component of each sample, (N,).
+        components: Number of components K.
         pooled: Strength of the shrinkage towards the common covariance, in samples.
     """
-    count = member.sum(0)  # (K,)
-    centre = (member.T @ z) / count.clamp(min=1e-9).unsqueeze(1)
-    scatter = torch.stack(
-        [(weight.unsqueeze(1) * (z - mean)).T @ (z - mean) for weight, mean in zip(member.T, centre, strict=True)]
-    )
+    counts = assignment.bincount(minlength=components)  # (K,)
+    centre, scatter = z.new_zeros(components, z.shape[1]), z.new_zeros(components, z.shape[1], z.shape[1])
+    for component, rows in enumerate(assignment.argsort(stable=True).split(counts.tolist())):
+        if len(rows):
+            members = z[rows]
+            centre[component] = members.mean(0)
+            members = members - centre[component]
+            scatter[component] = members.T @ members
     common_covariance = scatter.sum(0) / len(z)
-    total = (count + pooled).clamp(min=1e-9).view(-1, 1, 1)
+    total = (counts.to(z) + pooled).clamp(min=1e-9).view(-1, 1, 1)
     covariance = (scatter + pooled * common_covariance) / total + _MIN_DEVIATION**2 * torch.eye(z.shape[1]).to(z)
-    return count / len(z), centre, torch.linalg.cholesky(covariance)
+    return counts.to(z) / len(z), centre, torch.linalg.cholesky(covariance)
 
 
 def _k_means(z: Tensor, clusters: int, stream: torch.Generator, iterations: int = 15) -> Tensor:

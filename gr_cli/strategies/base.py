@@ -63,6 +63,8 @@ class Strategy:
         boundary_requirement: What is done at task boundaries, as the end of a sentence for error messages; None: they
             are not used.
         scores_depend_on_batch: Whether the scores that `classifier` gives a sample depend on the others of its batch.
+        keeps_scores: Whether the function that `classifier` returns takes the identity of a batch as a second argument,
+            and keeps what it computes for later calls with the same batch.
         needs_second_pass: Whether `begin_task` or `end_task` pass over the task's samples.
         generator: The generator, for strategies that require one.
         teacher: The solver as it was before the task, during tasks with a teacher.
@@ -76,6 +78,7 @@ class Strategy:
     consolidate_every: int | None = None
     boundary_requirement: str | None = "is trained task by task"
     scores_depend_on_batch: bool = False
+    keeps_scores: bool = False
     needs_second_pass: bool = False
     generator: Generator | None = None
 
@@ -132,7 +135,7 @@ class Strategy:
         """Free what must not outlive the task, completed or not."""
         self.teacher = None
 
-    def classifier(self, replica: int, solver: nn.Module) -> Callable[[Tensor], Tensor]:
+    def classifier(self, replica: int, solver: nn.Module) -> Callable[..., Tensor]:
         """The function that classifies samples in evaluation: (B, ...) to a score per unit (B, U)."""
         return solver
 

@@ -193,4 +193,4 @@ def fit_classes(context: TaskContext) -> None:
         with torch.autocast(x.device.type, enabled=False):  # closed-form solutions need full precision
             for label in y.unique().tolist():
                 random = context.streams.generator(replica, StreamNames.CLOSED_FORM_FIT, context.task, label)
-                generator.fit_class(x[y == label], label, random)
+                generator.fit_class(x.index_select(0, (y == label).nonzero().squeeze(1)), label, random)

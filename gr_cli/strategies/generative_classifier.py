@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
 
 from gr_cli.errors import ConfigError
-from gr_cli.generators.base import Generator
+from gr_cli.generators.base import UNLEARNED_LOG_LIKELIHOOD, Generator
 from gr_cli.nn.random_streams import StreamNames
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Strategy
-from gr_cli.strategies.context import Batch, GeneratorBatch, TaskContext, TrainingStep
+from gr_cli.strategies.context import Batch, GeneratorBatch, State, TaskContext, TrainingStep
 from gr_cli.strategies.generated_samples import fit_classes
+from gr_cli.strategies.score_cache import ScoreCache
 from gr_cli.types import PositiveInt
 
 
@@ -53,6 +55,9 @@ class GenerativeClassifier(Strategy):
             generator.class_likelihood == "estimated"
         )  # a batch has the draws of its positions
         self.importance_samples, self.likelihood = importance_samples, likelihood
+        # A class in closed form never changes after its task, and neither do the scores of samples under it.
+        self.keeps_scores = generator.closed_form
+        self._scores = ScoreCache()
         self._has_context = False
 
     def check(self, scenario: Scenario, solver: nn.Module) -> None:
@@ -88,15 +93,35 @@ class GenerativeClassifier(Strategy):
         for generator in context.generator.modules:
             generator.mark_learned(context.task_units[context.task])
 
-    def classifier(self, replica: int, solver: nn.Module) -> Callable[[Tensor], Tensor]:
+    def classifier(self, replica: int, solver: nn.Module) -> Callable[..., Tensor]:
         if not self._has_context:  # before the first task
-            return lambda x: x.new_zeros((len(x), len(self.generator.learned_classes)))
+            return lambda x, batch_id=None: x.new_zeros((len(x), len(self.generator.learned_classes)))
         context, num_draws = self._context, self.importance_samples
         generator = context.generator.modules[replica]
 
-        def scores(x: Tensor) -> Tensor:
+        def scores(x: Tensor, batch_id: Hashable = None) -> Tensor:
+            if self.keeps_scores and batch_id is not None:
+                return self._kept_scores(generator, x, (replica, batch_id))
             # The same random numbers in each call: scores don't depend on earlier evaluations.
             noise = context.streams.generator(replica, StreamNames.CLASS_LIKELIHOOD)
             return generator.estimate_log_likelihoods(x, noise, num_draws, self.likelihood == "gaussian")
 
         return scores
+
+    def _kept_scores(self, generator: Generator, x: Tensor, batch_id: Hashable) -> Tensor:
+        """The scores (B, U) of a batch, computed for the classes of each task once.
+
+        One task at a time, so that scores are the same to the last bit whether earlier ones are kept or, in a run that
+        was resumed, are not.
+        """
+        result = x.new_full((len(x), len(generator.learned_classes)), UNLEARNED_LOG_LIKELIHOOD)
+        for units in self._context.task_units:
+            classes = (units & generator.learned_classes).nonzero().squeeze(1)
+            if len(classes):
+                key = (batch_id, tuple(classes.tolist()))
+                result[:, classes] = self._scores.get(key, partial(generator.class_log_likelihoods, x, classes))
+        return result
+
+    def load_state_dict(self, state: State, context: TaskContext) -> None:
+        super().load_state_dict(state, context)
+        self._scores = ScoreCache()

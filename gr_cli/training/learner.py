@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, Literal
@@ -293,25 +293,29 @@ class Learner:
     # --- evaluation
 
     @contextmanager
-    def classifier(self, replica: int = 0) -> Iterator[Callable[[Tensor], Tensor]]:
+    def classifier(self, replica: int = 0) -> Iterator[Callable[[Tensor, Hashable], Tensor]]:
         """The function from samples (B, ...) to logits (B, U) of one solver in evaluation mode, within the block.
 
-        Does not change random state or training mode.
+        Its second argument is the identity of the samples, under which a strategy may keep their scores, or None. Does
+        not change random state or training mode.
         """
         solver = self.solvers.modules[replica]
         with torch.no_grad(), self._seeded_global_stream(-1), train_mode(solver, training=False):
-            classifier = self.strategy.classifier(replica, solver)
-            yield lambda x: classifier(x.to(self.dtype))
+            classifier, keeps_scores = self.strategy.classifier(replica, solver), self.strategy.keeps_scores
+            yield lambda x, batch_id: classifier(x.to(self.dtype), *([batch_id] if keeps_scores else []))
 
     @property
     def logits_depend_on_batch(self) -> bool:
-        """Whether the logits of a sample depend on the others of its batch, as random numbers drawn for it do."""
-        return not self._solver_takes_noise or self.strategy.scores_depend_on_batch
+        """Whether the logits of a sample depend on the others of its batch, as random numbers drawn for it do.
+
+        Scores that are kept do, too: by their rounding.
+        """
+        return not self._solver_takes_noise or self.strategy.scores_depend_on_batch or self.strategy.keeps_scores
 
     def predict(self, batches: Iterable[tuple[Tensor, Tensor]], replica: int = 0) -> Predictions:
         """Logits of one solver in evaluation mode, with labels, for `batches` of (x, y), (B, ...)."""
         with self.classifier(replica) as logits:
-            return [(logits(x), y) for x, y in batches]
+            return [(logits(x, None), y) for x, y in batches]
 
     def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]], units: Tensor, replica: int = 0) -> Score:
         """Accuracy and loss of one solver on `batches` of (x, y), (B, ...), when `units`, bool (U,), compete."""

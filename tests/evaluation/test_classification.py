@@ -74,7 +74,7 @@ def test_batches_across_tasks_give_the_numbers_of_single_tasks(scenario, monkeyp
         assert shared.accuracy == alone.accuracy and shared.num_samples == alone.num_samples == 355
         assert shared.loss == pytest.approx(alone.loss, abs=1e-12)
     learner.solver.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
-    sets = [SampleSet(task.test, context.competing_units(task.id)) for task in experiment.benchmark.tasks]
+    sets = [SampleSet(task.id, task.test, context.competing_units(task.id)) for task in experiment.benchmark.tasks]
     classify_sets(learner, 0, sets)
     assert calls == [710, 710, 355]
 
@@ -101,9 +101,9 @@ def test_estimates_with_random_draws_are_made_task_by_task():
     learner.generator.mark_learned(torch.ones(10, dtype=torch.bool))
     units = torch.ones(10, dtype=torch.bool)
     tests = [task.test.subsample(7) for task in experiment.benchmark.tasks]
-    together = classify_sets(learner, 0, [SampleSet(samples, units) for samples in tests])
+    together = classify_sets(learner, 0, [SampleSet(i, samples, units) for i, samples in enumerate(tests)])
     for samples, classified in zip(tests, together, strict=True):
-        (alone,) = classify_sets(learner, 0, [SampleSet(samples, units)])
+        (alone,) = classify_sets(learner, 0, [SampleSet(0, samples, units)])
         assert torch.equal(classified.nll, alone.nll)
 
 

@@ -7,6 +7,7 @@ import torch
 
 from gr_cli.errors import DataError
 from gr_cli.generators import GaussianMixture
+from gr_cli.generators.mixture import _component_parameters
 from gr_cli.nn.sample_spec import SampleSpec
 
 
@@ -30,6 +31,38 @@ def test_single_component_is_the_gaussian_of_the_samples():
     samples = mixture.generate(20_000, labels=torch.ones(20_000, dtype=torch.long))
     torch.testing.assert_close(samples.mean(0), mean, rtol=0, atol=0.1)
     torch.testing.assert_close(torch.cov(samples.T), covariance, rtol=0.1, atol=0.1)
+
+
+def test_values_that_never_vary_change_nothing():
+    torch.manual_seed(0)
+    x = torch.randn(60, 5, dtype=torch.double) @ torch.randn(5, 5, dtype=torch.double)
+    varying = torch.tensor([0, 2, 3, 6, 7])
+    padded = torch.full((60, 9), 0.25, dtype=torch.double)
+    padded[:, varying] = x
+    before = padded.clone()
+    small, large = (fitted_mixture(each, latent_dim=3, num_components=2) for each in (x, padded))
+    assert torch.equal(padded, before)
+    constant = torch.tensor([1, 4, 5, 8])
+    torch.testing.assert_close(large.principal_axes[1][:, varying], small.principal_axes[1])
+    assert (large.principal_axes[1][:, constant] == 0).all()
+    assert (large.class_means[1, constant] == 0.25).all()
+    for name in ("component_weights", "component_means", "covariance_factors"):
+        torch.testing.assert_close(getattr(large, name)[1], getattr(small, name)[1])
+
+
+def test_components_are_those_of_the_weighted_samples():
+    """Against the formulas with a weight of 0 or 1 for every sample and component."""
+    torch.manual_seed(0)
+    z, assignment = torch.randn(50, 3, dtype=torch.double), torch.randint(4, (50,)) % 3 * 2  # 1 and 3 are empty
+    share, centre, root = _component_parameters(z, assignment, 5, 2.0)
+    member = torch.nn.functional.one_hot(assignment, 5).double()
+    count = member.sum(0)
+    expected = (member.T @ z) / count.clamp(min=1e-9).unsqueeze(1)
+    centred = z - expected.unsqueeze(1)  # (K, N, d)
+    scatter = (member.T.unsqueeze(-1) * centred).mT @ centred
+    pooled = (scatter + 2 * scatter.sum(0) / 50) / (count + 2).view(-1, 1, 1) + 1e-8 * torch.eye(3)
+    for result, wanted in ((share, count / 50), (centre, expected), (root @ root.mT, pooled)):
+        torch.testing.assert_close(result, wanted)
 
 
 def test_likelihood_outside_principal_components_is_that_of_the_noise():
