@@ -17,12 +17,12 @@ from gr_cli.results import charts
 from gr_cli.results.accuracy import ACCURACY
 from gr_cli.results.chart_style import TASKS_LEARNED
 from gr_cli.results.charts import Curve
-from gr_cli.results.statistics import Summary
+from gr_cli.results.statistics import MIN_SEEDS, Summary
 from gr_cli.results.tables import FRACTION, Column, TableFormat, display_factor, name_with_unit
 from gr_cli.system.files import make_folder
 
 _MAX_NUMBERS = 1000  # points of a chart that its table of numbers has in full
-STATISTICS = ("mean", "standard error", "half of the 95 % interval", "n")  # headers of tables of numbers
+STATISTICS = ("mean", "standard error", "95 % from", "95 % to", "n")  # headers of tables of numbers
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,17 @@ def _comparison_chart(metric: str, table: ReportTable) -> Chart | None:
     unit = table.units[metric]
     metric_label, numbered = name_with_unit(metric, unit), [(f"{i} · {label}", summary) for i, label, summary in rows]
     best, highest = max(numbered, key=lambda pair: pair[1].mean)
-    caption = f"{metric_label} with 95 % confidence intervals"
+    caption = f"{metric_label}: mean with {_interval_text([summary for *_, summary in rows])}; dots: seeds"
     alt_text = f"{caption}; highest: {best} with {format_number(highest.mean, unit)}"
     numbers = [[name, *_statistics_cells(summary, unit)] for name, summary in numbered]
 
     def draw(page: bool) -> charts.Figure:
         return charts.comparison_chart(
-            numbered if page else [row[1:] for row in rows], metric_label, display_factor(unit), page
+            numbered if page else [row[1:] for row in rows],
+            metric_label,
+            display_factor(unit),
+            page,
+            table.bounds[metric],
         )
 
     return Chart("comparison", metric, draw, caption, alt_text, TextTable(["configuration", *STATISTICS], numbers, 1))
@@ -83,8 +87,9 @@ def sweep_charts(table: ReportTable) -> list[Chart]:
     result = []
     for column, curves in series.setting_curves(table):
         x = column.label.replace("_", " ")
-        draw = partial(charts.sweep_chart, curves, x, metric_label, display_factor(unit))
-        caption = f"{metric_label} by {x}, with 95 % confidence intervals"
+        draw = partial(charts.sweep_chart, curves, x, metric_label, display_factor(unit), bounds=table.bounds[metric])
+        points = [point for curve in curves for point in curve.points.values()]
+        caption = f"{metric_label} by {x}, with {_interval_text(points)}"
         name = f"{metric}_by_{_as_file_name(column.label)}"
         result.append(_line_chart("sweep", name, draw, caption, curves, x, unit))
     return result
@@ -92,7 +97,7 @@ def sweep_charts(table: ReportTable) -> list[Chart]:
 
 def group_charts(row_number: int, row: ReportRow) -> list[Chart]:
     """Accuracy and losses of a group over training. `row_number` counts from 1."""
-    name, result, bands = _group_prefix(row_number, row), [], "bands: standard error"
+    name, result, bands = _group_prefix(row_number, row), [], bands_text(row.n)
     if curves := series.accuracy_curves(row.group):
         caption = f"Test accuracy (%) of each task over training; {bands}"
         draw = partial(charts.accuracy_chart, curves)
@@ -145,8 +150,21 @@ def _panel_table(panels: Mapping[Column, Sequence[Curve]]) -> TextTable:
 def seeds_caption(row: ReportRow, name: str, bands: bool = True) -> str:
     """The seeds over which a table's values are averaged, and the meaning of bands, for a caption."""
     seeds = row.group.seeds_with(f"{name}.csv")
-    meaning_of_bands = "; bands: standard error" if bands and len(seeds) > 1 else ""
+    meaning_of_bands = f"; {bands_text(len(seeds))}" if bands else ""
     return f"mean over {format_seeds(seeds)} (n = {len(seeds)}){meaning_of_bands}"
+
+
+def bands_text(n: int) -> str:
+    """What is drawn beside the means over `n` seeds."""
+    if n >= MIN_SEEDS:
+        return "bands: standard error"
+    return "dots: seeds" if n > 1 else "one seed"
+
+
+def _interval_text(summaries: Iterable[Summary]) -> str:
+    """The intervals of a chart, and whether some rows have too few seeds for one."""
+    too_few = any(summary.interval is None for summary in summaries)
+    return "95 % confidence intervals" + (f" from {MIN_SEEDS} seeds on" if too_few else "")
 
 
 def _line_chart(
@@ -174,7 +192,7 @@ def _as_file_name(text: str) -> str:
 
 def _statistics_cells(summary: Summary, unit: str) -> list[str]:
     """The statistics of a summary as cells, in the order of STATISTICS."""
-    values = [summary.mean, summary.sem, summary.half_width]
+    values = [summary.mean, summary.sem, *(summary.interval or (None, None))]
     return [*("–" if value is None else format_number(value, unit, 3) for value in values), str(summary.n)]
 
 

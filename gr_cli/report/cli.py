@@ -28,7 +28,7 @@ examples:
   gr-report outputs/sweeps/0a73b11d --csv table.csv  a sweep
   gr-report outputs --html page.html --figures figures
   gr-report --watch outputs/sweeps/0a73b11d          progress of a sweep
-  gr-report outputs --metric forgetting --latex -    LaTeX (booktabs)
+  gr-report outputs --metrics forgetting --latex -    LaTeX (booktabs)
 
 exit codes: 0; 1 if a folder could not be read and was left out; 2 for a usage
 error. --watch: 0 if all runs finished, or after Ctrl-C; 1 if a run did not
@@ -74,10 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("folders", nargs="*", metavar="FOLDER", help="runs, sweeps, or parents of them (default: outputs)")
     add(
-        "--metric",
-        action="append",
+        "--metrics",
+        action="extend",
+        nargs="+",
         metavar="NAME",
-        help="a metric of metrics.csv (default: average_accuracy, forgetting); repeat the option for several",
+        help="metrics of metrics.csv (default: average_accuracy forgetting)",
     )
     add(
         "--baseline",
@@ -108,7 +109,7 @@ def _report(options: argparse.Namespace) -> int:
     if discovered.runs or discovered.pending:
         grouping = group_runs(discovered)
         _write_outputs(
-            options, grouping, report_table(grouping, options.metric or DEFAULT_METRICS, options.baseline or ())
+            options, grouping, report_table(grouping, options.metrics or DEFAULT_METRICS, options.baseline or ())
         )
     unreadable = [(run.path, reason) for run in discovered.runs for reason in run.unreadable_files.values()]
     for path, reason in unreadable:
@@ -139,7 +140,7 @@ def _watch(folders: list[Path], options: argparse.Namespace) -> int:
 
 
 def _write_outputs(options: argparse.Namespace, grouping: Grouping, table: ReportTable) -> None:
-    from gr_cli.report import tables
+    from gr_cli.report import formats
     from gr_cli.system.files import csv_text
 
     def page() -> str:
@@ -148,8 +149,8 @@ def _write_outputs(options: argparse.Namespace, grouping: Grouping, table: Repor
         return render_page(grouping, table)
 
     texts: list[tuple[str | None, Callable[[], str]]] = [
-        (options.csv, lambda: csv_text(*tables.csv_table(table))),
-        (options.latex, lambda: tables.latex(table) + "\n"),
+        (options.csv, lambda: csv_text(*formats.csv_table(table))),
+        (options.latex, lambda: formats.latex(table) + "\n"),
         (options.html, page),
     ]
     for target, text in texts:
@@ -163,7 +164,7 @@ def _write_outputs(options: argparse.Namespace, grouping: Grouping, table: Repor
         num_charts = save_charts(table, Path(options.figures))
         _print_status(f"{num_charts} figures, each as SVG and PDF, are in {options.figures}")
     if "-" not in (options.csv, options.latex, options.html):
-        print(tables.markdown(table))
+        print(formats.markdown(table))
 
 
 def save_text(path: Path, text: str) -> None:

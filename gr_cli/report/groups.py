@@ -102,19 +102,50 @@ class Grouping:
     ungrouped_jobs: list[PendingJob]
     """Jobs that have not started, of configurations without a run."""
 
-    def label(self, group: Group) -> str:
-        """Short name of a group: the values that distinguish it."""
-        distinguishing = [
-            column
-            for column in self.columns
-            if column.name == "strategy" or len({column.text_for(other) for other in self.groups}) > 1
+    @cached_property
+    def metric_names(self) -> set[str]:
+        """Names of all metrics of finished runs."""
+        return {name for group in self.groups for run in group.finished.values() for name in run.metrics or ()}
+
+    @cached_property
+    def naming_values(self) -> list[dict[SettingColumn, str]]:
+        """For each group the fewest values that distinguish it: by column, in the order of columns.
+
+        Columns split the groups one after the other; a group gets no more values once it is alone. Where no column
+        splits, it has none.
+        """
+        texts = {column: [column.text_for(group) for group in self.groups] for column in self.columns}
+        names: list[dict[SettingColumn, str]] = [{} for _ in self.groups]
+        pending = [(list(range(len(self.groups))), self.columns)]
+        while pending:
+            members, columns = pending.pop()
+            for position, column in enumerate(columns if len(members) > 1 else ()):
+                parts: dict[str, list[int]] = {}
+                for member in members:
+                    parts.setdefault(texts[column][member], []).append(member)
+                if len(parts) > 1:
+                    for text, part in parts.items():
+                        pending.append((part, columns[position + 1 :]))
+                        for member in part:
+                            names[member][column] = text
+                    break
+        return names
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Short name of each group: `ewc · lr=0.01`, from the fewest values that distinguish it.
+
+        Without a value, the name is the strategy.
+        """
+        return [
+            " · ".join(
+                value if column.name in NAME_GROUPS else f"{column.label}={value}"
+                for column, value in values.items()
+                if value != NO_VALUE
+            )
+            or format_value(group.values.get("strategy", NO_VALUE))
+            for group, values in zip(self.groups, self.naming_values, strict=True)
         ]
-        values = [(column, column.text_for(group)) for column in distinguishing]
-        return " · ".join(
-            value if column.name in NAME_GROUPS else f"{column.label}={value}"
-            for column, value in values
-            if value != NO_VALUE
-        )
 
 
 def group_runs(discovered: DiscoveredRuns) -> Grouping:
@@ -223,20 +254,16 @@ def _natural_key(text: str) -> tuple[Any, ...]:
 # --- warnings
 
 
-def group_warnings(group: Group, others: Sequence[Group], metrics: Sequence[str]) -> list[str]:
-    """Warnings about the numbers of a group: unfinished, missing or repeated seeds, undefined values, mixed versions.
+def group_warnings(group: Group, metrics: Sequence[str]) -> list[str]:
+    """Warnings about the numbers of a group: unfinished or repeated seeds, undefined values, mixed versions.
 
     Args:
         group: The group.
-        others: Groups that it is compared with.
         metrics: Metrics of the report.
     """
     lines = [f"seed {seed} {_describe_state(run)}" for seed, run in group.by_seed.items() if not run.finished]
     if group.pending_seeds:
         lines.append(f"{format_seeds(group.pending_seeds)} {NOT_STARTED}")
-    missing = set().union(*(other.seeds for other in others)) - group.seeds
-    if missing:
-        lines.append(f"no run of {format_seeds(missing)}, which others have")
     for seed, run in group.by_seed.items():
         repeated = [other for other in group.runs if other.seed == seed and other is not run]
         if repeated:
@@ -275,7 +302,13 @@ def _provenance_differences(runs: Iterable[DiscoveredRun]) -> list[str]:
 def format_seeds(seeds: Iterable[int]) -> str:
     """`seed 3`, or `seeds 0–4, 7`."""
     ordered = sorted(seeds)
-    # In a range of consecutive seeds, seed minus index is constant.
-    ranges = [[seed for _, seed in pairs] for _, pairs in groupby(enumerate(ordered), lambda pair: pair[1] - pair[0])]
-    text = ", ".join(str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]}–{seeds[-1]}" for seeds in ranges)
-    return f"seed {text}" if len(ordered) == 1 else f"seeds {text}"
+    return f"{'seed' if len(ordered) == 1 else 'seeds'} {format_ranges(ordered)}"
+
+
+def format_ranges(ordered: Iterable[int]) -> str:
+    """Ascending numbers as `0–4, 7`."""
+    # In a range of consecutive numbers, number minus index is constant.
+    ranges = [
+        [number for _, number in pairs] for _, pairs in groupby(enumerate(ordered), lambda pair: pair[1] - pair[0])
+    ]
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}–{part[-1]}" for part in ranges)

@@ -15,7 +15,7 @@ from gr_cli.report.groups import Group, parse_number
 from gr_cli.report.groups import SettingColumn as SettingColumn
 from gr_cli.report.tables import ReportRow, ReportTable
 from gr_cli.results.charts import ALL_TASKS_LINE, Curve, MatrixCells
-from gr_cli.results.statistics import Summary, summarize
+from gr_cli.results.statistics import SIGNED_UNIT, UNBOUNDED, UNIT_INTERVAL, Bounds, Summary, summarize
 from gr_cli.results.tables import ALL_TASKS, Column, TableFormat
 from gr_cli.system.reading import naming_file, parse_finite_float, read_table
 
@@ -25,7 +25,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 def accuracy_matrix(group: Group) -> MatrixCells:
     """Accuracy by (after task, task), both from 0."""
-    return _mean_over_seeds(group, "accuracy_matrix.csv", _parse_matrix)
+    return _mean_over_seeds(group, "accuracy_matrix.csv", _parse_matrix, bounds=lambda _: UNIT_INTERVAL)
 
 
 def _parse_matrix(rows: CsvRows) -> dict[tuple[int, int], float]:
@@ -43,7 +43,7 @@ def forgetting_by_task(group: Group) -> dict[int, Summary]:
     Chaudhry et al. 2018, eq. 3. Empty for joint training; the last task has none, nor has a task that was not evaluated
     each time after it was learned.
     """
-    return _mean_over_seeds(group, "accuracy_matrix.csv", _parse_forgetting)
+    return _mean_over_seeds(group, "accuracy_matrix.csv", _parse_forgetting, bounds=lambda _: SIGNED_UNIT)
 
 
 def _parse_forgetting(rows: CsvRows) -> dict[int, float]:
@@ -67,7 +67,7 @@ def accuracy_curves(group: Group) -> list[Curve]:
 
     The last curve is the mean over the tasks so far, where all of them were evaluated.
     """
-    return _curves(_mean_over_seeds(group, "evaluations.csv", _parse_accuracy_curves))
+    return _curves(_mean_over_seeds(group, "evaluations.csv", _parse_accuracy_curves, bounds=lambda _: UNIT_INTERVAL))
 
 
 def _curves(points: Mapping[tuple[str, float], Summary]) -> list[Curve]:
@@ -114,7 +114,9 @@ def measured_curves(group: Group, table: TableFormat) -> dict[Column, list[Curve
         together comes last. All columns have the same curves; some may have no points.
     """
     columns = measured_columns(table)
-    points = _mean_over_seeds(group, f"{table.name}.csv", partial(_parse_measures, table), table.name)
+    bounds = {column.name: column.bounds for column in columns}
+    parse = partial(_parse_measures, table)
+    points = _mean_over_seeds(group, f"{table.name}.csv", parse, table.name, bounds=lambda key: bounds[key[0]])
     keys = sorted({key for _, key, _ in points}, key=key_order)
     panels = {}
     for column in columns if keys else ():
@@ -227,6 +229,7 @@ def _mean_over_seeds(
     parse: Callable[[CsvRows], Mapping[Key, float]],
     required_table: str = "",
     absent: float | None = None,
+    bounds: Callable[[Key], Bounds] = lambda _: UNBOUNDED,
 ) -> dict[Key, Summary]:
     """Statistics over the finished runs of a group of what `parse` returns for a table.
 
@@ -236,12 +239,14 @@ def _mean_over_seeds(
         parse: Returns values by key.
         required_table: Leave out runs without this table; empty: none.
         absent: Value of a key that a run does not have; None leaves the run out for that key.
+        bounds: Range of possible values of a key.
     """
     values_by_run = list(_values_by_seed(group, table, parse, required_table).values())
     keys = dict.fromkeys(key for values in values_by_run for key in values)
     values_by_key = {key: [values.get(key, absent) for values in values_by_run] for key in keys}
     summaries = {
-        key: summarize([value for value in values if value is not None]) for key, values in values_by_key.items()
+        key: summarize([value for value in values if value is not None], bounds(key))
+        for key, values in values_by_key.items()
     }
     return {key: summary for key, summary in summaries.items() if summary is not None}
 

@@ -1,20 +1,31 @@
-"""The main table of a report, a row per group of runs: statistics, and output as CSV, Markdown and LaTeX."""
+"""The main table of a report, a row per group of runs: statistics, differences to a baseline, and cells for people."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from gr_cli.errors import ConfigError, one_line, suggestion
-from gr_cli.report.groups import NO_VALUE, Group, Grouping, SettingColumn, group_warnings, parse_number
-from gr_cli.results.discovery import NOT_STARTED, DiscoveredRun
-from gr_cli.results.metrics import fraction_metrics
-from gr_cli.results.statistics import Summary, summarize
-from gr_cli.results.tables import FRACTION, display_factor, name_with_unit
+from gr_cli.report.baseline import baseline_of, paired_differences, parse_baseline
+from gr_cli.report.groups import NO_VALUE, Group, Grouping, SettingColumn, format_ranges, format_seeds, group_warnings
+from gr_cli.results.discovery import NOT_STARTED
+from gr_cli.results.metrics import fraction_metrics, metric_bounds
+from gr_cli.results.statistics import (
+    MIN_SEEDS,
+    SIGNED_UNIT,
+    UNBOUNDED,
+    UNIT_INTERVAL,
+    Bounds,
+    Summary,
+    holm,
+    paired_p_value,
+    paired_summary,
+    summarize,
+)
+from gr_cli.results.tables import FRACTION, TableFormat, display_factor, name_with_unit
 
 DEFAULT_METRICS = ("average_accuracy", "forgetting")
+_COMPARABLE = ("benchmark", "scenario")  # groups that differ in these are not compared
 
 
 @dataclass(frozen=True)
@@ -22,14 +33,16 @@ class ReportRow:
     """Statistics of a group.
 
     Attributes:
-        group: The group.
-        label: Short name of the group.
+        group: The group. `group.metric(name)` has the values by seed.
+        label: Short name of the group, from the fewest values that distinguish it.
         labels: Values of the table's setting columns.
         metrics: Statistics over seeds by metric; None if no seed has a value.
         baseline: Group that it is compared with; None if several fit equally well.
         difference: Paired differences of the first metric to the baseline, over common seeds; None for the baseline.
+        p_value: Of the paired t-test, adjusted by Holm for all comparisons of the table; None if there is none.
         seconds: Training and evaluation time.
         peak_memory_mib: Maximum over seeds.
+        missing_seeds: Seeds that comparable rows have and this one lacks.
         warnings: What is missing or mixed, a line each.
     """
 
@@ -39,8 +52,10 @@ class ReportRow:
     metrics: dict[str, Summary | None]
     baseline: Group | None
     difference: Summary | None
+    p_value: float | None
     seconds: Summary | None
     peak_memory_mib: float | None
+    missing_seeds: tuple[int, ...]
     warnings: list[str]
 
     @property
@@ -55,6 +70,8 @@ class ReportTable:
 
     columns: list[SettingColumn]
     """Settings that distinguish the rows."""
+    naming_columns: list[SettingColumn]
+    """Those of them that suffice to distinguish the rows; their values make the labels of rows."""
     metrics: tuple[str, ...]
     """Metrics in order; the first one is compared with the baseline and drawn against settings."""
     rows: list[ReportRow]
@@ -63,10 +80,15 @@ class ReportTable:
     """Overrides that all runs have."""
     ungrouped_jobs: list[str]
     """Jobs that have not started, of configurations without a row, as text."""
-    has_chosen_baseline: bool = False
-    """Whether the user chose the baseline."""
     units: dict[str, str] = field(default_factory=dict)
     """Unit by metric: `fraction` or empty."""
+    bounds: dict[str, Bounds] = field(default_factory=dict)
+    """Range of possible values by metric."""
+
+    @property
+    def num_comparisons(self) -> int:
+        """Number of rows that are tested against a baseline."""
+        return sum(row.p_value is not None for row in self.rows)
 
 
 def report_table(grouping: Grouping, metrics: Sequence[str], baseline: Sequence[str] = ()) -> ReportTable:
@@ -82,150 +104,90 @@ def report_table(grouping: Grouping, metrics: Sequence[str], baseline: Sequence[
     Raises:
         ConfigError: There is no such metric or baseline.
     """
-    known = {name for group in grouping.groups for run in group.finished.values() for name in run.metrics or ()}
-    for name in metrics if known else ():
-        if name not in known:
-            raise ConfigError("--metric", name, f"no such metric; there are {', '.join(sorted(known))}")
-    baseline_values = _parse_baseline(grouping, baseline)
-    rows = [_report_row(group, grouping, tuple(metrics), baseline_values) for group in grouping.groups]
-    ungrouped_jobs = [f"{job.path}: {NOT_STARTED}" for job in grouping.ungrouped_jobs]
-    units = _metric_units(metrics, [run for group in grouping.groups for run in group.finished.values()])
+    metrics = tuple(dict.fromkeys(metrics))
+    _check_metrics(grouping, metrics)
+    units, bounds = _units_and_bounds(grouping, metrics)
+    baseline_values = parse_baseline(grouping, baseline)
+    fixed = {column.name for column in baseline_values}
+    kept_equal = [column for column in grouping.columns if column.name in _COMPARABLE and column.name not in fixed]
+    keys = [tuple(column.text_for(group) for column in kept_equal) for group in grouping.groups]
+    comparable: dict[tuple[str, ...], list[Group]] = {}
+    for key, group in zip(keys, grouping.groups, strict=True):
+        comparable.setdefault(key, []).append(group)
+    seeds = {key: set[int]().union(*(group.seeds for group in groups)) for key, groups in comparable.items()}
+    rows = [
+        _report_row(
+            group,
+            label,
+            grouping.columns,
+            bounds,
+            baseline_of(group, comparable[key], grouping.columns, baseline_values),
+            seeds[key] - group.seeds,
+        )
+        for key, group, label in zip(keys, grouping.groups, grouping.labels, strict=True)
+    ]
     return ReportTable(
-        grouping.columns, tuple(metrics), rows, grouping.common_overrides, ungrouped_jobs, bool(baseline), units
+        grouping.columns,
+        [column for column in grouping.columns if any(column in values for values in grouping.naming_values)],
+        metrics,
+        _with_p_values(rows),
+        grouping.common_overrides,
+        [f"{job.path}: {NOT_STARTED}" for job in grouping.ungrouped_jobs],
+        units,
+        bounds,
     )
 
 
-def _metric_units(metrics: Sequence[str], runs: Sequence[DiscoveredRun]) -> dict[str, str]:
-    """Unit of each metric; those of evaluations other than accuracy are in the runs' tables.json."""
-    known = fraction_metrics([])
-    if not known.issuperset(metrics):
-        known = fraction_metrics(table for run in runs for table in run.tables.values())
-    return {metric: FRACTION if metric in known else "" for metric in metrics}
+def _check_metrics(grouping: Grouping, metrics: Sequence[str]) -> None:
+    known = grouping.metric_names
+    for name in metrics if known else ():
+        if name not in known:
+            problem = f"no such metric; there are {', '.join(sorted(known))}"
+            raise ConfigError("--metrics", name, problem, suggestion(name, sorted(known)))
 
 
-def _parse_baseline(grouping: Grouping, arguments: Sequence[str]) -> dict[SettingColumn, str]:
-    """The values that a baseline must have, by column."""
-    baseline_values = {}
-    for argument in arguments:
-        name, _, value = argument.partition("=")
-        by_name = {key: column for column in grouping.columns for key in (column.name, column.label)}
-        if name not in by_name:
-            labels = [column.label for column in grouping.columns]
-            raise ConfigError(
-                "--baseline", argument, f"must be <column>=<value> with a column among {', '.join(labels)}",
-                suggestion(name, labels),
-            )  # fmt: skip
-        values = list(dict.fromkeys(by_name[name].text_for(group) for group in grouping.groups))
-        if value not in values:
-            raise ConfigError("--baseline", argument, f"no such run; {name} is one of {', '.join(values)}")
-        baseline_values[by_name[name]] = value
-    return baseline_values
+def _units_and_bounds(grouping: Grouping, metrics: Sequence[str]) -> tuple[dict[str, str], dict[str, Bounds]]:
+    """Unit and range of each metric; those of evaluations other than accuracy are in the runs' tables.json."""
+    formats: list[TableFormat] = []
+    if not fraction_metrics([]).issuperset(metrics):
+        runs = [run for group in grouping.groups for run in group.finished.values()]
+        formats = [table for run in runs for table in run.tables.values()]
+    fractions = fraction_metrics(formats)
+    units = {metric: FRACTION if metric in fractions else "" for metric in metrics}
+    return units, {metric: metric_bounds(metric, formats) for metric in metrics}
 
 
 def _report_row(
-    group: Group, grouping: Grouping, metrics: tuple[str, ...], baseline_values: dict[SettingColumn, str]
+    group: Group,
+    label: str,
+    columns: Sequence[SettingColumn],
+    bounds: dict[str, Bounds],
+    baseline: Group | None,
+    missing_seeds: set[int],
 ) -> ReportRow:
-    comparable = _comparable_groups(group, grouping, baseline_values)
-    baseline = _baseline_of(group, comparable, grouping.columns, baseline_values)
+    first = next(iter(bounds))
+    differences = [] if baseline is None or baseline is group else paired_differences(group, baseline, first)
+    difference = paired_summary(differences, SIGNED_UNIT if bounds[first] == UNIT_INTERVAL else UNBOUNDED)
     costs = [run.cost for run in group.finished.values() if run.cost is not None]
     return ReportRow(
         group=group,
-        label=grouping.label(group),
-        labels=tuple(column.text_for(group) for column in grouping.columns),
-        metrics={name: summarize(list(group.metric(name).values())) for name in metrics},
+        label=label,
+        labels=tuple(column.text_for(group) for column in columns),
+        metrics={name: summarize(list(group.metric(name).values()), limits) for name, limits in bounds.items()},
         baseline=baseline,
-        difference=None if baseline in (None, group) else summarize(paired_differences(group, baseline, metrics[0])),
-        seconds=summarize([cost.seconds for cost in costs]),
+        difference=difference,
+        p_value=paired_p_value(difference),
+        seconds=summarize([cost.seconds for cost in costs], Bounds(0.0)),
         peak_memory_mib=max((cost.peak_memory_mib for cost in costs), default=None),
-        warnings=group_warnings(group, comparable, metrics),
+        missing_seeds=tuple(sorted(missing_seeds)),
+        warnings=group_warnings(group, list(bounds)),
     )
 
 
-def paired_differences(group: Group, baseline: Group, metric: str) -> list[float]:
-    """Metric of `group` minus metric of `baseline`, for each seed that both have, in the order of seeds."""
-    values, baseline_values = group.metric(metric), baseline.metric(metric)
-    return [values[seed] - baseline_values[seed] for seed in sorted(values.keys() & baseline_values.keys())]
-
-
-def _comparable_groups(group: Group, grouping: Grouping, baseline_values: dict[SettingColumn, str]) -> list[Group]:
-    """Groups with the same benchmark and scenario, unless the baseline fixes these."""
-    same = [c for c in grouping.columns if c.name in ("benchmark", "scenario") and c not in baseline_values]
-    return [other for other in grouping.groups if all(c.text_for(other) == c.text_for(group) for c in same)]
-
-
-def _baseline_of(
-    group: Group,
-    comparable: Sequence[Group],
-    columns: Sequence[SettingColumn],
-    baseline_values: dict[SettingColumn, str],
-) -> Group | None:
-    """The group of `comparable` with the values of the baseline and most in common; None if several tie."""
-    if not baseline_values:
-        return comparable[0]
-    candidates = [
-        other
-        for other in comparable
-        if all(column.text_for(other) == value for column, value in baseline_values.items())
-    ]
-    agreement = [sum(column.text_for(other) == column.text_for(group) for column in columns) for other in candidates]
-    best = max(agreement, default=0)
-    return candidates[agreement.index(best)] if agreement.count(best) == 1 else None
-
-
-# --- CSV: unrounded
-
-
-def csv_table(table: ReportTable) -> tuple[list[str], list[list[Any]]]:
-    """Header and rows with all statistics of each metric, unrounded; fractions in [0, 1]."""
-    statistics = ("mean", "sem", "ci95_low", "ci95_high", "n")
-    columns = [column.label for column in table.columns] + ["runs", "seeds", "unfinished_seeds"]
-    columns += [f"{metric}_{name}" for metric in table.metrics for name in statistics]
-    columns += ["baseline"] + [f"difference_{name}" for name in statistics]
-    columns += ["seconds_mean", "seconds_sem", "peak_memory_mib", "warnings"]
-    rows: list[list[Any]] = []
-    for row in table.rows:
-        finished, unfinished = set(row.group.finished), row.group.seeds - set(row.group.finished)
-        seconds = row.seconds
-        rows.append(
-            [
-                *("" if label == NO_VALUE else label for label in row.labels),
-                row.n,
-                " ".join(map(str, sorted(finished))),
-                " ".join(map(str, sorted(unfinished))),
-                *(value for metric in table.metrics for value in _statistics_cells(row.metrics[metric])),
-                _overrides_text(row.baseline, table),
-                *_statistics_cells(row.difference),
-                seconds and seconds.mean,
-                seconds and seconds.sem,
-                row.peak_memory_mib,
-                "; ".join(row.warnings),
-            ]
-        )
-    return list(map(_spreadsheet_cell, columns)), [[_spreadsheet_cell(value) for value in row] for row in rows]
-
-
-def _spreadsheet_cell(value: Any) -> Any:
-    """A value that a spreadsheet doesn't evaluate: text that looks like a formula gets an apostrophe in front."""
-    if not isinstance(value, str):
-        return value
-    text = one_line(value)
-    return f"'{text}" if text.lstrip()[:1] in _FORMULA_PREFIXES and parse_number(text) is None else text
-
-
-_FORMULA_PREFIXES = tuple("=+-@＝＋－＠")
-
-
-def _statistics_cells(summary: Summary | None) -> list[Any]:
-    if summary is None:
-        return [None] * 4 + [0]
-    low, high = summary.interval or (None, None)
-    return [summary.mean, summary.sem, low, high, summary.n]
-
-
-def _overrides_text(group: Group | None, table: ReportTable) -> str:
-    """A group as overrides: `strategy=ewc scenario=class`."""
-    values = [] if group is None else [(column.label, column.text_for(group)) for column in table.columns]
-    return " ".join(f"{name}={value}" for name, value in values if value != NO_VALUE)
+def _with_p_values(rows: Sequence[ReportRow]) -> list[ReportRow]:
+    """The rows with p values adjusted for the number of comparisons."""
+    adjusted = iter(holm([row.p_value for row in rows if row.p_value is not None]))
+    return [row if row.p_value is None else replace(row, p_value=next(adjusted)) for row in rows]
 
 
 # --- text
@@ -247,6 +209,7 @@ def text_table(table: ReportTable) -> TextTable:
     text_columns = len(headers)
     first = table.metrics[0]
     has_differences = any(row.difference for row in table.rows)
+    has_p_values = table.num_comparisons > 0
     headers.append("n")
     units = table.units
     for metric in table.metrics:
@@ -254,6 +217,7 @@ def text_table(table: ReportTable) -> TextTable:
         headers += [header, "95 % interval"] if metric == first else [header]
     unit = " (points)" if units[first] == FRACTION else ""
     headers += [f"paired difference in {first.replace('_', ' ')}{unit}"] if has_differences else []
+    headers += [p_value_header(table)] if has_p_values else []
     headers += ["seconds", "peak MiB"]
     rows = []
     for row in table.rows:
@@ -264,6 +228,8 @@ def text_table(table: ReportTable) -> TextTable:
                 cells.append(format_interval(row.metrics[metric], units[metric]))
         if has_differences:
             cells.append("baseline" if row.baseline is row.group else format_difference(row.difference, units[first]))
+        if has_p_values:
+            cells.append(format_p_value(row.p_value))
         cells += [
             format_mean(row.seconds, "", row.n, 1),
             NO_VALUE if row.peak_memory_mib is None else f"{row.peak_memory_mib:.0f}",
@@ -286,83 +252,110 @@ def format_number(value: float, unit: str, digits: int = 2, sign: str = "") -> s
 
 
 def format_mean(summary: Summary | None, unit: str, expected_n: int, digits: int = 2) -> str:
-    """`mean ± standard error`, and `(n)` if n is not `expected_n`; `–` without values."""
+    """`mean ± standard error`, below `MIN_SEEDS` the values; `(n)` if n is not `expected_n`; `–` without values."""
     if summary is None:
         return NO_VALUE
     text = format_number(summary.mean, unit, digits)
-    text += "" if summary.sem is None else f" ± {format_number(summary.sem, unit, digits)}"
+    if summary.sem is not None:
+        text += f" ± {format_number(summary.sem, unit, digits)}"
+    elif summary.shown_values:
+        text = _format_values(summary, unit, digits)
     return text if summary.n == expected_n else f"{text} ({summary.n})"
 
 
-def format_interval(summary: Summary | None, unit: str, sign: str = "") -> str:
+def _format_values(summary: Summary, unit: str, digits: int, sign: str = "") -> str:
+    return ", ".join(format_number(value, unit, digits, sign) for value in summary.shown_values)
+
+
+def format_interval(summary: Summary | None, unit: str, digits: int = 2, sign: str = "") -> str:
     """The 95 % confidence interval as `[low, high]`; `–` if there is none."""
     if summary is None or summary.interval is None:
         return NO_VALUE
-    low, high = (format_number(end, unit, sign=sign) for end in summary.interval)
+    low, high = (format_number(end, unit, digits, sign) for end in summary.interval)
     return f"[{low}, {high}]"
 
 
-def format_difference(summary: Summary | None, unit: str) -> str:
-    """A paired difference as `mean [low, high] (n)`, n the number of common seeds; `–` without common seeds."""
+def format_difference(summary: Summary | None, unit: str, digits: int = 2) -> str:
+    """A paired difference as `mean [low, high] (n)`, n the number of common seeds; `–` without common seeds.
+
+    Below `MIN_SEEDS` common seeds, their differences.
+    """
     if summary is None:
         return NO_VALUE
-    between = "" if summary.interval is None else f" {format_interval(summary, unit, '+')}"
-    return f"{format_number(summary.mean, unit, sign='+')}{between} ({summary.n})"
+    if summary.interval is None:
+        return f"{_format_values(summary, unit, digits, '+')} ({summary.n})"
+    interval = format_interval(summary, unit, digits, "+")
+    return f"{format_number(summary.mean, unit, digits, '+')} {interval} ({summary.n})"
+
+
+def p_value_header(table: ReportTable) -> str:
+    """Name of the column of p values."""
+    return "p (Holm)" if table.num_comparisons > 1 else "p"
+
+
+def format_p_value(p_value: float | None) -> str:
+    """A p value with three digits, or `<0.001`; `–` if there is none."""
+    if p_value is None:
+        return NO_VALUE
+    return "<0.001" if p_value < 0.0005 else f"{p_value:.3f}"
 
 
 def footnotes(table: ReportTable) -> list[str]:
     """Lines below the table: the statistics, the baseline, common overrides, and warnings by row."""
-    lines = ["mean ± standard error over n seeds; intervals are 95 % confidence intervals by Student's t"]
-    if any(row.difference for row in table.rows):
-        baseline = (
-            "the row that --baseline names"
-            if table.has_chosen_baseline
-            else "the first row of the same benchmark and scenario"
-        )
-        lines.append(f"paired differences from {baseline}: mean over common seeds, their number in parentheses")
+    lines = [_statistics_note(table), *_comparison_notes(table)]
     if table.common_overrides:
         lines.append(f"set in every run: {' '.join(table.common_overrides)}")
+    return list(map(one_line, [*lines, *_warnings_by_row(table), *table.ungrouped_jobs]))
+
+
+def _statistics_note(table: ReportTable) -> str:
+    sizes = [row.metrics[table.metrics[0]] for row in table.rows]
+    several = any(summary is not None and summary.n >= MIN_SEEDS for summary in sizes)
+    few = any(summary is not None and summary.n < MIN_SEEDS for summary in sizes)
+    parts = []
+    if several:
+        scale = {2: " on the logit scale", 1: " on the log scale"}
+        bounds = table.bounds[table.metrics[0]]
+        text = scale.get((bounds.low is not None) + (bounds.high is not None), "")
+        parts.append(f"mean ± standard error over n seeds, and 95 % confidence interval (Student's t{text})")
+    if few:
+        parts.append(f"below {MIN_SEEDS} seeds their values")
+    return "; ".join(parts) or "no finished run"
+
+
+def _comparison_notes(table: ReportTable) -> list[str]:
+    if not any(row.difference for row in table.rows):
+        return []
+    baselines = {id(row.baseline) for row in table.rows}
+    labels = {id(row.group): row.label for row in table.rows}
+    baseline = (
+        labels[next(iter(baselines))] if len(baselines) == 1 else "the baseline of the same benchmark and scenario"
+    )
+    note = f"paired differences from {baseline}: over common seeds, their number in parentheses"
+    if not table.num_comparisons:
+        return [note]
+    note += "; 95 % t interval, p of the paired t-test"
+    if table.num_comparisons > 1:
+        note += f". {table.num_comparisons} comparisons: the p values are adjusted for them (Holm), the intervals not"
+    return [note]
+
+
+def _warnings_by_row(table: ReportTable) -> list[str]:
+    """Warnings, each with the rows that it is about; missing seeds are one line."""
+    rows_by_warning: dict[str, list[int]] = {}
+    rows_by_missing: dict[tuple[int, ...], list[int]] = {}
     for number, row in enumerate(table.rows, 1):
-        lines += [f"row {number} ({row.label}): {warning}" for warning in row.warnings]
-    return list(map(one_line, lines + table.ungrouped_jobs))
+        if row.missing_seeds:
+            rows_by_missing.setdefault(row.missing_seeds, []).append(number)
+        for warning in row.warnings:
+            rows_by_warning.setdefault(warning, []).append(number)
+    missing = [f"{_rows_text(rows, table)} {format_seeds(seeds)}" for seeds, rows in rows_by_missing.items()]
+    lines = [f"{_rows_text(rows, table)}: {warning}" for warning, rows in rows_by_warning.items()]
+    return [*([f"no run of seeds that others have: {'; '.join(missing)}"] if missing else []), *lines]
 
 
-def markdown(table: ReportTable) -> str:
-    """The table in Markdown with aligned columns, and its footnotes."""
-    shown = text_table(table)
-    rows = [[one_line(cell).replace("|", "\\|") for cell in row] for row in [shown.headers, *shown.rows]]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    alignments = ["<" if i < shown.text_columns else ">" for i in range(len(widths))]
-    formats = [f"{alignment}{width}" for alignment, width in zip(alignments, widths, strict=True)]
-    head, *body = ["| " + " | ".join(map(format, row, formats)) + " |" for row in rows]
-    ends = ["-" if alignment == "<" else ":" for alignment in alignments]
-    rule = "|" + "".join(f"{'-' * (width + 1)}{end}|" for width, end in zip(widths, ends, strict=True))
-    return "\n".join([head, rule, *body, "", *(f"- {line}" for line in footnotes(table))])
-
-
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
-_LATEX |= {char: f"\\{char}" for char in "&%$#_{}"} | {"±": r"$\pm$", "−": "$-$", "·": r"$\cdot$", "≥": r"$\geq$"}
-
-
-def latex(table: ReportTable) -> str:
-    """The table as a LaTeX tabular with rules of the package booktabs, and its footnotes as comments."""
-    shown = text_table(table)
-    head, *body = [" & ".join(map(_escape_latex, row)) + r" \\" for row in [shown.headers, *shown.rows]]
-    alignments = "l" * shown.text_columns + "r" * (len(shown.headers) - shown.text_columns)
-    comments = [f"% {line}" for line in ["needs \\usepackage{booktabs}", *footnotes(table)]]
-    lines = [
-        rf"\begin{{tabular}}{{{alignments}}}",
-        r"\toprule",
-        head,
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join([*comments, *lines])
-
-
-def _escape_latex(text: str) -> str:
-    latex = re.sub("|".join(map(re.escape, _LATEX)), lambda match: _LATEX[match[0]], one_line(text))
-    # At the start of a row, [ and * would be arguments of the command that ends the row before.
-    return re.sub(r"^\s*([\[*])", r"{\1}", latex)
+def _rows_text(numbers: Sequence[int], table: ReportTable) -> str:
+    """`row 2 (ewc)`, or `rows 2, 4–6`."""
+    if len(numbers) == 1:
+        return f"row {numbers[0]} ({table.rows[numbers[0] - 1].label})"
+    return f"rows {format_ranges(numbers)}"

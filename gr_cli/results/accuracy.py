@@ -14,7 +14,7 @@ ACCURACY = TableFormat(
         Column("task", "the task whose samples are classified, from 0", key=True),
         Column("split", "test, or validation where samples were held out", key=True),
         Column("accuracy", "share of samples that are classified correctly", FRACTION, "higher"),
-        Column("loss", "mean cross-entropy; empty if a label's unit does not compete", "nats", "lower"),
+        Column("loss", "mean cross-entropy; empty if a label's unit does not compete", "nats", "lower", minimum=0.0),
         COUNT,
     ),
 )

@@ -33,12 +33,13 @@ from gr_cli.results.matplotlib_setup import (
     matplotlib,
 )
 from gr_cli.results.matplotlib_setup import Figure as Figure
-from gr_cli.results.statistics import Summary
+from gr_cli.results.statistics import UNBOUNDED, Bounds, Summary
 from gr_cli.results.tables import FRACTION, Column, display_factor, name_with_unit
 from gr_cli.system.files import write_atomically
 
 _DASHES = ("-", "--", ":", "-.")
 _COLOUR_MAP = matplotlib.colormaps["viridis"]
+_DOTS: dict[str, Any] = {"color": COLOURS[0], "markersize": 5, "alpha": 0.45, "markeredgewidth": 0}  # of seeds
 _INK = "#010203"  # stands for the text colour of the page, which replaces it in the SVG
 PAPER_COLUMN_INCHES = 3.35  # width of a column in a paper with two columns
 
@@ -57,8 +58,8 @@ class Curve:
 
     @property
     def upper_bound(self) -> float:
-        """Highest mean plus standard error."""
-        return max((point.mean + (point.sem or 0.0) for point in self.points.values()), default=0.0)
+        """Highest drawn value: mean plus standard error, or value of a seed."""
+        return max((max([p.mean + (p.sem or 0.0), *p.shown_values]) for p in self.points.values()), default=0.0)
 
 
 @contextmanager
@@ -107,7 +108,7 @@ def line_chart(
     interval: bool = False,
     last_bold: bool = False,
 ) -> Figure:
-    """Means along x, with bands.
+    """Means along x, with bands; with fewer than `MIN_SEEDS` seeds the seeds as dots.
 
     Args:
         drawn: Curves.
@@ -145,11 +146,20 @@ def _draw_curves(axes: Axes, drawn: Sequence[Curve], page: bool, scale: float, i
             style = {"color": heat_colour(i / len(drawn)), "linewidth": 0.6}
         xs = np.array(list(curve.points))
         mean = scale * np.array([point.mean for point in curve.points.values()])
-        half_widths = [(p.half_width if interval else p.sem) or 0.0 for p in curve.points.values()]
-        band = scale * np.array(half_widths)
         style = style if len(xs) <= 30 else style | {"marker": ""}
         axes.plot(xs, mean, label=curve.name if curve in in_legend else None, **style)
-        axes.fill_between(xs, mean - band, mean + band, color=style["color"], alpha=0.2, linewidth=0)
+        ends = scale * np.array([_band(point, interval) for point in curve.points.values()]).reshape(-1, 2)
+        axes.fill_between(xs, *ends.T, color=style["color"], alpha=0.2, linewidth=0)
+        dots = [(x, scale * value) for x, p in curve.points.items() if p.n > 1 for value in p.shown_values]
+        if dots:
+            axes.plot(*zip(*dots, strict=True), ".", color=style["color"], markersize=3 if len(xs) <= 30 else 1.5)
+
+
+def _band(point: Summary, interval: bool) -> tuple[float, float]:
+    """Lower and upper end of the band at a point; the mean without standard error or interval."""
+    if interval:
+        return point.interval or (point.mean, point.mean)
+    return point.mean - (point.sem or 0.0), point.mean + (point.sem or 0.0)
 
 
 def _in_legend(drawn: Sequence[Curve], last_bold: bool) -> Sequence[Curve]:
@@ -228,8 +238,11 @@ def measure_panels(drawn: Mapping[Column, Sequence[Curve]], axis_limits: Mapping
 
 
 @isolated_matplotlib()
-def sweep_chart(drawn: Sequence[Curve], x: str, y: str, scale: float, page: bool) -> Figure:
-    """A metric by a numeric setting, with confidence intervals; logarithmic x axis for a factor of 8 or more."""
+def sweep_chart(drawn: Sequence[Curve], x: str, y: str, scale: float, page: bool, bounds: Bounds = UNBOUNDED) -> Figure:
+    """A metric by a numeric setting, with confidence intervals; logarithmic x axis for a factor of 8 or more.
+
+    The y axis does not leave the range of possible values, `bounds`.
+    """
     figure = line_chart(drawn, x, y, page, scale, interval=True)
     xs = [value for curve in drawn for value in curve.points]
     axes = figure.axes[0]
@@ -240,20 +253,32 @@ def sweep_chart(drawn: Sequence[Curve], x: str, y: str, scale: float, page: bool
     if scale == 100:
         axes.set_ylim(auto=True)
         axes.autoscale(axis="y")
+    axes.set_ylim(*_axis_limits(axes.get_ylim(), bounds, scale))
     if len(set(xs)) <= 8:
         axes.set_xticks(sorted(set(xs)), [f"{value:g}" for value in sorted(set(xs))])
         axes.minorticks_off()
     return figure
 
 
-def comparison_chart(named: Sequence[tuple[str, Summary]], x: str, scale: float, page: bool) -> Figure:
-    """The mean of a metric and its confidence interval for each group, one below the other.
+def _axis_limits(limits: tuple[float, float], bounds: Bounds, scale: float) -> tuple[float, float]:
+    """Limits of an axis within the range of possible values, with a margin for markers at its ends."""
+    margin = 0.02 * (limits[1] - limits[0])
+    low = limits[0] if bounds.low is None else max(limits[0], scale * bounds.low - margin)
+    high = limits[1] if bounds.high is None else min(limits[1], scale * bounds.high + margin)
+    return low, high
+
+
+def comparison_chart(
+    named: Sequence[tuple[str, Summary]], x: str, scale: float, page: bool, bounds: Bounds = UNBOUNDED
+) -> Figure:
+    """The mean of a metric, its confidence interval and the values of the seeds for each group, in lines.
 
     Args:
         named: Name and statistics of each group.
         x: Label of the axis.
         scale: Factor for values.
         page: For a page, or else for a paper.
+        bounds: Range of possible values, which the axis does not leave.
     """
     names = [fill(name, 26, break_on_hyphens=False) for name, _ in named]
     longest = max(len(line) for name in names for line in name.split("\n"))
@@ -263,10 +288,13 @@ def comparison_chart(named: Sequence[tuple[str, Summary]], x: str, scale: float,
         row_height = 0.1 + (0.16 if page else 0.12) * lines_per_name
         figure, axes = _figure_with_axes(row_height * len(names) + 0.1, page, left=left)
         for i, (_, summary) in enumerate(named):
-            error = (
-                scale * summary.half_width if summary.half_width is not None and isfinite(summary.half_width) else None
-            )
+            axes.plot([scale * value for value in summary.values], [i] * len(summary.values), ".", **_DOTS)
+            if summary.interval is None or not isfinite(summary.mean):
+                axes.plot(scale * summary.mean, i, "|", color=COLOURS[0], markersize=9)
+                continue
+            error = [[scale * abs(end - summary.mean)] for end in summary.interval]
             axes.errorbar(scale * summary.mean, i, xerr=error, fmt="o", color=COLOURS[0], capsize=3, elinewidth=1.3)
+        axes.set_xlim(*_axis_limits(axes.get_xlim(), bounds, scale))
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel(x)

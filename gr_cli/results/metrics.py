@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from gr_cli.results.statistics import SIGNED_UNIT, UNBOUNDED, UNIT_INTERVAL, Bounds
 from gr_cli.results.tables import FRACTION, TableFormat
 
 MatrixRow = Sequence[float | None]  # accuracy by task
@@ -104,10 +105,20 @@ def all_metrics(matrix: Matrix, untrained: MatrixRow | None) -> dict[str, float 
     return values | {"forward_transfer": None if untrained is None else forward_transfer(matrix, untrained)}
 
 
-_ACCURACY_METRICS = frozenset(all_metrics([], None))
+_BOUNDS = dict.fromkeys(all_metrics([], None), SIGNED_UNIT) | dict.fromkeys(
+    (metric.__name__ for metric in (average_accuracy, average_incremental_accuracy, learning_accuracy)), UNIT_INTERVAL
+)
 
 
 def fraction_metrics(tables: Iterable[TableFormat]) -> frozenset[str]:
-    """Names of the metrics in [0, 1], which people see in percent: those of the accuracy matrix, and of `tables`."""
+    """Names of the metrics that people see in percent: those of the accuracy matrix, and fractions in `tables`."""
     measured = {name for table in tables for name, column in table.metric_columns.items() if column.unit == FRACTION}
-    return _ACCURACY_METRICS | measured
+    return frozenset(_BOUNDS) | measured
+
+
+def metric_bounds(metric: str, tables: Iterable[TableFormat]) -> Bounds:
+    """Range of possible values of a metric: of the accuracy matrix, of `tables`, or a number of parameters."""
+    if metric in _BOUNDS:
+        return _BOUNDS[metric]
+    columns = (table.metric_columns[metric] for table in tables if metric in table.metric_columns)
+    return next((column.bounds for column in columns), Bounds(0.0) if metric.startswith("parameters_") else UNBOUNDED)

@@ -25,6 +25,7 @@ from annotated_types import Len, Predicate
 
 from gr_cli.config.arguments import dataclass_from_dict
 from gr_cli.results.growing_text import GrowingText, json_columns, rows_from_json
+from gr_cli.results.statistics import UNIT_INTERVAL, Bounds
 from gr_cli.system.files import csv_lines
 
 CellValue = str | int | float | None  # None: undefined, an empty cell
@@ -63,6 +64,7 @@ class Column:
         direction: Which values are better.
         key: Whether the column identifies what a row is about (a task, a class), and is not a measurement.
         metric: Name in metrics.csv for the value of the last row; empty if it is not a metric.
+        minimum: Least possible value, if there is one; of a fraction it is 0.
     """
 
     __pydantic_config__ = _FORBID_EXTRA
@@ -73,6 +75,12 @@ class Column:
     direction: Direction = "none"
     key: Literal[True, False] = False  # to pydantic, "yes" is a bool
     metric: Name | Literal[""] = ""
+    minimum: float | None = None
+
+    @property
+    def bounds(self) -> Bounds:
+        """Range of possible values."""
+        return UNIT_INTERVAL if self.unit == FRACTION else Bounds(self.minimum)
 
 
 AFTER_TASK = Column("after_task", "the task in training or trained last, from 0; -1: before any training", key=True)

@@ -41,8 +41,8 @@ REPORT: Table = {
         ("is not a folder; name folders of runs", reported("nowhere")),
         ("no run here (no status.json)", reported("empty", harm=lambda folder: Path("empty").mkdir())),
     ],
-    "report/tables.py": [
-        ("no such metric; there are {}", reported("--metric", "beauty")),
+    "report/tables.py": [("no such metric; there are {}", reported("--metrics", "beauty"))],
+    "report/baseline.py": [
         ("must be <column>=<value> with a column among {}", reported("--baseline", "beauty=3")),
         ("no such run; {} is one of {}", reported("--baseline", "strategy=beauty")),
     ],

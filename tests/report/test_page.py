@@ -21,7 +21,7 @@ from helpers.run_folders import TASKS, write_run
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
 )
-T = {2: 12.706205, 3: 4.302653}  # Student's t for 95 %, by the number of values
+T = 4.302653  # Student's t for 95 % and three values
 
 
 class Tables(HTMLParser):
@@ -89,12 +89,31 @@ def metric(path: Path, name: str) -> float:
     return float({row["metric"]: row["value"] for row in read(path / "metrics.csv")}[name])
 
 
-def statistics(values: list[float], scale: float = 100.0) -> list[float]:
-    """Mean, standard error, half of the interval and n, as the tables of numbers list them."""
-    if len(values) == 1:
-        return [scale * values[0], 1]
-    sem = stdev(values) / math.sqrt(len(values))
-    return [scale * fmean(values), scale * sem, scale * T[len(values)] * sem, len(values)]
+def interval(values: list[float], low: float | None, high: float | None) -> list[float]:
+    """Ends of the 95 % interval of three values: on the logit scale between two bounds, on the log scale above one."""
+    mean, half = fmean(values), T * stdev(values) / math.sqrt(3)
+    if low is None:
+        return [mean - half, mean + half]
+    if high is None:
+        return [low + (mean - low) * math.exp(sign * half / (mean - low)) for sign in (-1, 1)]
+    odds, size = (mean - low) / (high - mean), high - low
+    ends = [odds * math.exp(sign * half * size / ((mean - low) * (high - mean))) for sign in (-1, 1)]
+    return [low + size * end / (1 + end) for end in ends]
+
+
+def statistics(
+    values: list[float], scale: float = 100.0, low: float | None = 0.0, high: float | None = 1.0
+) -> list[float]:
+    """Mean, standard error, ends of the interval and n, as tables of numbers list them; below 3 seeds mean and n."""
+    if len(values) < 3:
+        return [scale * fmean(values), len(values)]
+    sem = stdev(values) / math.sqrt(3)
+    return [scale * fmean(values), scale * sem, *(scale * end for end in interval(values, low, high)), 3]
+
+
+def mean_and_error(values: list[float], scale: float = 100.0) -> list[float]:
+    """Mean and standard error; below 3 seeds the values."""
+    return statistics(values, scale, None, None)[:2] if len(values) > 2 else [scale * value for value in values]
 
 
 def numbers(cells: list[str]) -> list[float]:
@@ -117,20 +136,21 @@ def test_the_table_is_that_of_the_csv_files(written):
     for cells, paths in zip(rows[1:], groups, strict=True):
         row = dict(zip(rows[0], cells, strict=True))
         accuracy = [metric(path, "average_accuracy") for path in paths]
-        mean, sem, half, n = statistics(accuracy)
+        n = len(accuracy)
         assert row["n"] == (f"{n}" if n == 3 else f"{n} of 3")
-        assert numbers([row["average accuracy (%)"]]) == pytest.approx([mean, sem], abs=0.006)
-        assert numbers([row["95 % interval"]]) == pytest.approx([mean - half, mean + half], abs=0.006)
-        expected = statistics([metric(path, "forgetting") for path in paths])[:2]
+        assert numbers([row["average accuracy (%)"]]) == pytest.approx(mean_and_error(accuracy), abs=0.006)
+        assert numbers([row["95 % interval"]]) == pytest.approx(statistics(accuracy)[2:4] if n == 3 else [], abs=0.006)
+        expected = mean_and_error([metric(path, "forgetting") for path in paths])
         assert numbers([row["forgetting (%)"]]) == pytest.approx(expected, abs=0.006)
         if paths is not groups[0]:
             gains = [value - baseline for value, baseline in zip(accuracy, base, strict=False)]
-            mean, _, half, n = statistics(gains)
             difference = numbers([row["paired difference in average accuracy (points)"]])
-            assert difference == pytest.approx([mean, mean - half, mean + half, n], abs=0.006)
+            mean, _, *ends, n = statistics(gains, low=None) if n == 3 else [100 * gains[0], 0, 100 * gains[1], n]
+            ends = [min(100, max(-100, end)) for end in ends]
+            assert difference == pytest.approx([mean, *ends, n], abs=0.006)
         timing = [read(path / "timing.csv") for path in paths]
         seconds = [sum(float(r["solver_seconds"]) + float(r["evaluation_seconds"]) for r in rows) for rows in timing]
-        assert numbers([row["seconds"]]) == pytest.approx(statistics(seconds, 1)[:2], abs=0.06)
+        assert numbers([row["seconds"]]) == pytest.approx(mean_and_error(seconds, 1), abs=0.06)
         assert float(row["peak MiB"]) == 502
 
 
@@ -142,13 +162,15 @@ def test_heat_maps_are_the_accuracy_matrices(written):
         ]
         for i in range(TASKS):
             for j in range(TASKS):
-                expected = statistics([matrix[i][j] for matrix in matrices])[:2]
+                values = [matrix[i][j] for matrix in matrices]
+                expected = mean_and_error(values) if len(values) == 3 else [100 * fmean(values)]
                 assert numbers([rows[1 + i][1 + j]]) == pytest.approx(expected, abs=0.06)
         assert rows[0] == ["task", *(str(j) for j in range(TASKS))]
         assert [row[0] for row in rows[1:]] == [*(f"after {i}" for i in range(TASKS)), "forgetting"]
         for j in range(TASKS - 1):
             lost = [max(m[i][j] for i in range(TASKS - 1)) - m[-1][j] for m in matrices]
-            assert numbers([rows[-1][1 + j]]) == pytest.approx(statistics(lost)[:2], abs=0.06)
+            expected = mean_and_error(lost) if len(lost) == 3 else [100 * fmean(lost)]
+            assert numbers([rows[-1][1 + j]]) == pytest.approx(expected, abs=0.06)
 
 
 def test_the_numbers_of_accuracy_and_loss_charts(written):
@@ -172,7 +194,7 @@ def test_the_numbers_of_accuracy_and_loss_charts(written):
         assert len(rows) == 1 + 2 * len(histories[0])
         for line, x, *shown in rows[1:]:
             row_index = int(x) // 10 - 1  # a row at every tenth of the 20 iterations of a task
-            expected = statistics([float(history[row_index][line]) for history in histories], 1)
+            expected = statistics([float(history[row_index][line]) for history in histories], 1, None)
             assert numbers(shown) == pytest.approx(expected, abs=0.0006)
 
 
@@ -188,15 +210,16 @@ def test_the_numbers_of_sample_quality(written):
             for row in table:
                 task = "all so far" if row["task"] == "all" else f"task {row['task']}"
                 for column in list(row)[4:]:
-                    percent = "" if column in ("density", "frechet") else " (%)"
+                    percent = "" if column in ("class_share", "density", "frechet") else " (%)"
                     if row[column]:
                         key = (f"{column.replace('_', ' ')}{percent}", task, str(int(row["after_task"]) + 1))
                         expected.setdefault(key, []).append(float(row[column]))
         assert [tuple(cells[:3]) for cells in rows[1:]] != [] and len(rows) == 1 + len(expected)
-        for *key, mean, sem, half, n in rows[1:]:
+        for *key, mean, sem, low, high, n in rows[1:]:
             values = expected[tuple(key)]
-            expected_statistics = statistics(values, 100 if "%" in key[0] else 1)
-            assert numbers([mean, sem, half, n]) == pytest.approx(expected_statistics, abs=0.0006)
+            scale, top = (100, 1.0) if "%" in key[0] else (1, None)
+            expected_statistics = statistics(values, scale, 0.0, top)
+            assert numbers([mean, sem, low, high, n]) == pytest.approx(expected_statistics, abs=0.0006)
         assert {len(values) for values in expected.values()} == {len(paths), len(paths) - 1}
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", text)
     wanted = "sample quality over training; mean over seeds 0–2 (n = 3); bands: standard error"
@@ -208,7 +231,9 @@ def test_the_numbers_of_the_comparisons(written):
     tables = Tables(text).by_class
     for rows, name in zip(tables["comparison"], ("average_accuracy", "forgetting"), strict=True):
         for (_, *shown), paths in zip(rows[1:], groups, strict=True):
-            assert numbers(shown) == pytest.approx(statistics([metric(p, name) for p in paths]), abs=0.0006)
+            low = -1.0 if name == "forgetting" else 0.0
+            expected = statistics([metric(p, name) for p in paths], low=low)
+            assert numbers(shown) == pytest.approx(expected, abs=0.0006)
     (rows,) = tables["sweep"]
     assert [row[1] for row in rows[1:]] == ["0.5", "2"]
     for (_, _, *shown), paths in zip(rows[1:], groups[1:], strict=True):
@@ -330,12 +355,12 @@ def test_pictures_of_many_tasks_stay_small(tmp_path, down, across):
 
 def test_figures_for_papers_are_as_wide_as_a_column_and_hold_their_fonts():
     write_run(Path("runs"))
-    assert main(["runs", "--metric", "average_accuracy", "--figures", "figures"]) == 0
+    assert main(["runs", "--metrics", "average_accuracy", "--figures", "figures"]) == 0
     files = sorted(Path("figures").iterdir())
     kinds = {f"1_finetune_{kind}" for kind in ("curves", "losses", "matrix")}
     assert {file.stem for file in files} == kinds | {"average_accuracy"} and len(files) == 8
     write_run(Path("others"), strategy="generative_replay")
-    assert main(["others", "--metric", "sample_coverage", "--figures", "others"]) == 0
+    assert main(["others", "--metrics", "sample_coverage", "--figures", "others"]) == 0
     assert {f"1_generative_replay_{kind}.svg" for kind in ("curves", "losses", "sample_quality", "matrix")} < {
         file.name for file in Path("others").iterdir()
     }

@@ -28,7 +28,9 @@ class Calibration(Evaluation):
         TASK,
         COUNT,
         Column("ece", f"expected calibration error, {NUM_BINS} equally wide bins of the confidence", FRACTION, "lower"),
-        Column("nll", "negative log-likelihood of the label; empty where that is infinite", "nats", "lower"),
+        Column(
+            "nll", "negative log-likelihood of the label; empty where that is infinite", "nats", "lower", minimum=0.0
+        ),
     )
 
     def rows(self, context: EvaluationContext) -> Sequence[TableRow]:

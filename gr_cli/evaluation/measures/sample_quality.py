@@ -51,7 +51,7 @@ class _EvaluatedSamples:
 
 
 def _quality_column(name: str, meaning: str, unit: str = FRACTION, direction: Direction = "higher") -> Column:
-    return Column(name, meaning, unit, direction, metric=f"sample_{name}")
+    return Column(name, meaning, unit, direction, metric=f"sample_{name}", minimum=0.0)
 
 
 class SampleQuality(Evaluation):
@@ -82,7 +82,7 @@ class SampleQuality(Evaluation):
         _quality_column(
             "class_share",
             "generated samples predicted as classes of the task, relative to an equal share for every class so far",
-            FRACTION,
+            "",
             "none",
         ),
         _quality_column("class_entropy", "entropy of the predicted classes of the task; 100 %: all equally frequent"),
