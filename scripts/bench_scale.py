@@ -9,9 +9,10 @@ Each run has a process of its own, one thread, and an empty folder. Seconds are 
 programs disturb least; time that a run waits for the disk is not in them. Imports, reading the data and training the
 reference classifier, which is cached, are left out. `rest` are checkpoints, tables, pictures and status.
 
-The floor of the evaluation is the time of its matrix products and convolutions, each timed alone. They are counted in a
-second run, in the evaluations after a few tasks; the others lie between these. `--no-floor` leaves it out. Figures are
-medians over `--turns`; ratios are to the first size.
+The evaluation is shown in two parts, `accuracies` (everything that is computed from predictions of the solver) and
+`quality` of generated samples, each beside its floor: the time of its matrix products, convolutions and decompositions,
+each timed alone. They are counted in a second run, in the evaluations after a few tasks; the others lie between these.
+`--no-floor` leaves it out. Figures are medians over `--turns`; ratios are to the first size.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -33,7 +35,8 @@ TASKS = ["benchmark=permuted_digits", "scenario=domain", "strategy=dgr", "train.
 CLASSES = ["benchmark=arrays", "strategy=generative_classifier", "generator=mixture"]
 COUNTED_EVALUATIONS = 5
 SAMPLES_PER_CLASS, CLASS_TASKS = 60, 10
-PARTS = ("training", "evaluation", "rest")
+PARTS = ("training", "accuracies", "quality", "rest")
+MEASURED = ("accuracies", "quality")  # parts of the evaluation, each with a floor
 
 
 def write_classes(path: Path, num_classes: int) -> None:
@@ -50,14 +53,13 @@ def write_classes(path: Path, num_classes: int) -> None:
 
 
 def run_once(overrides: list[str], count: bool) -> dict[str, float]:
-    """Train one run in this process and return its seconds and memory; with `count`, the floor of its evaluations."""
+    """Train one run in this process and return its seconds and memory; with `count`, the floors of its evaluations."""
     import bench_step
 
     from gr_cli.cli.compose import compose_settings
     from gr_cli.evaluation.base import prepare_evaluations
     from gr_cli.results.folder import RunFolder
     from gr_cli.runner.run import run
-    from gr_cli.runner.run_group import RunGroup
     from gr_cli.system import timer
     from gr_cli.training.experiment import prepare
     from gr_cli.training.observer import RunObserver
@@ -65,59 +67,73 @@ def run_once(overrides: list[str], count: bool) -> dict[str, float]:
     timer.perf_counter = bench_step.perf_counter = time.process_time  # type: ignore[attr-defined]
     settings = compose_settings(overrides)
     experiment = prepare(settings)
-    prepare_evaluations(experiment)  # trains the reference classifier, unless it is cached
-    num_stages = len(experiment.stages)
-    del experiment
-    products: dict[int, Counter[Any]] = {}
-    if count:
-        last = num_stages - 1
-        counted = {round(i * last / (COUNTED_EVALUATIONS - 1)) for i in range(COUNTED_EVALUATIONS)}
-        RunGroup.measure = _counting(RunGroup.measure, counted, products)  # type: ignore[method-assign]
+    evaluations = prepare_evaluations(experiment)  # trains the reference classifier, unless it is cached
+    last = len(experiment.stages) - 1
+    counted = (
+        {-1} | {round(i * last / (COUNTED_EVALUATIONS - 1)) for i in range(COUNTED_EVALUATIONS)} if count else set()
+    )
+    parts = {part: _EvaluationPart(counted) for part in MEASURED}
+    for kind in {type(evaluation) for evaluation in evaluations}:
+        kind.rows = parts["quality" if kind.__name__ == "SampleQuality" else "accuracies"].wrap(kind.rows)  # type: ignore[method-assign]
+    del experiment, evaluations
     start = time.process_time()
     result = run(settings, RunFolder(Path("run")), RunObserver())
     whole = time.process_time() - start
-    phases = {name: sum(row[f"{name}_seconds"] for row in result.record.timing) for name in ("evaluation", "solver")}
-    phases["training"] = phases.pop("solver") + sum(
-        row["generator_seconds"] + row["consolidation_seconds"] for row in result.record.timing
-    )
-    phases["rest"] = whole - phases["evaluation"] - phases["training"]
     if count:
-        return {"floor": _floor(products, num_stages)}
+        return {part: measured_part.floor(last + 1) for part, measured_part in parts.items()}
+    phases = {part: measured_part.seconds for part, measured_part in parts.items()}
+    phases["training"] = sum(
+        row[f"{phase}_seconds"] for row in result.record.timing for phase in ("solver", "generator", "consolidation")
+    )
+    phases["rest"] = whole - sum(phases.values())
     return phases | {"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def _counting(
-    measure: Callable[..., None], counted: set[int], products: dict[int, Counter[Any]]
-) -> Callable[..., None]:
-    """`measure` that counts the products of the evaluations after some tasks."""
-    from bench_step import CountProducts
+class _EvaluationPart:
+    """Seconds of some evaluations, and the products that they compute after some tasks.
 
-    def call(group: Any, after_task: int, iteration: int, task_finished: bool) -> None:
-        if after_task not in counted:
-            measure(group, after_task, iteration, task_finished)
-            return
-        with CountProducts() as counter:
-            measure(group, after_task, iteration, task_finished)
-        products[after_task] = counter.counts
+    Args:
+        counted: Tasks after which products are counted.
+    """
 
-    return call
+    def __init__(self, counted: set[int]) -> None:
+        self.seconds = 0.0
+        self._counted, self._products = counted, dict[int, Counter[Any]]()
 
+    def wrap(self, rows: Callable[..., Any]) -> Callable[..., Any]:
+        """`Evaluation.rows` that is measured."""
+        from bench_step import CountProducts
 
-def _floor(products: dict[int, Counter[Any]], num_stages: int) -> float:
-    """Seconds of the products of all evaluations, interpolated between those that were counted."""
-    import numpy as np
-    import torch
-    from bench_step import _seconds_alone
+        def call(evaluation: Any, context: Any) -> Any:
+            counts = context.after_task in self._counted and context.phase != "within"
+            with CountProducts() if counts else nullcontext() as counter:
+                start = time.process_time()
+                result = rows(evaluation, context)
+                self.seconds += time.process_time() - start
+            if counts:
+                self._products.setdefault(context.after_task, Counter()).update(counter.counts)
+            return result
 
-    from gr_cli.system.devices import thread_limit
+        return call
 
-    with thread_limit(1):
-        alone = {product: 0.0 for counts in products.values() for product in counts}
-        for product in alone:
-            alone[product] = _seconds_alone(product, torch.device("cpu"))
-    tasks = sorted(products)
-    seconds = [sum(n * alone[product] for product, n in products[task].items()) for task in tasks]
-    return float(np.interp(np.arange(num_stages), tasks, seconds).sum())
+    def floor(self, num_stages: int) -> float:
+        """Seconds of the products of all evaluations, interpolated between those that were counted."""
+        import numpy as np
+        import torch
+        from bench_step import _seconds_alone
+
+        from gr_cli.system.devices import thread_limit
+
+        with thread_limit(1):
+            alone = {product: 0.0 for counts in self._products.values() for product in counts}
+            for product in alone:
+                alone[product] = _seconds_alone(product, torch.device("cpu"))
+        seconds = {
+            task: sum(n * alone[product] for product, n in counts.items()) for task, counts in self._products.items()
+        }
+        before, tasks = seconds.pop(-1, 0.0), sorted(seconds)
+        after = np.interp(np.arange(num_stages), tasks, [seconds[task] for task in tasks]).sum() if tasks else 0.0
+        return before + float(after)
 
 
 # --- in the process that compares
@@ -142,7 +158,8 @@ def compare(configurations: dict[int, list[str]], turns: int, with_floor: bool, 
         for size, overrides in configurations.items():
             results[size].append(measured(overrides, cache))
     heading = "".join(f"{part:>12}" for part in PARTS)
-    print(f"{what:>8}{heading}{'MiB':>8}{'all but evaluation':>20}{'ratio':>7}{'floor':>9}{'evaluation/floor':>18}")
+    floors = "".join(f"{f'{part}/floor':>18}" for part in MEASURED)
+    print(f"{what:>8}{heading}{'MiB':>8}{'all but evaluation':>20}{'ratio':>7}{floors if with_floor else ''}")
     first = None
     for size, runs in results.items():
         figures = {name: median(run[name] for run in runs) for name in runs[0]}
@@ -151,8 +168,9 @@ def compare(configurations: dict[int, list[str]], turns: int, with_floor: bool, 
         line = f"{size:>8}" + "".join(f"{figures[part]:>12.2f}" for part in PARTS)
         line += f"{figures['memory']:>8.0f}{other:>20.2f}{other / first:>7.2f}"
         if with_floor:
-            floor = measured(configurations[size], cache, count=True)["floor"]
-            line += f"{floor:>9.2f}{figures['evaluation'] / floor:>18.2f}"
+            floor = measured(configurations[size], cache, count=True)
+            ratios = ((figures[part], floor[part]) for part in MEASURED)
+            line += "".join(f"{f'{s / f:.2f} ({f:.2f} s)' if f else '-':>18}" for s, f in ratios)
         print(line, flush=True)
 
 

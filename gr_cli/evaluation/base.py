@@ -11,15 +11,17 @@ from inspect import getmembers, isabstract, isclass
 from pkgutil import iter_modules
 from typing import ClassVar, Literal, Self
 
+import torch
 from torch import Tensor
 
 from gr_cli.benchmarks.base import Samples, Task
 from gr_cli.evaluation import measures
 from gr_cli.evaluation.classification import SampleSet, classify_sets, tasks_to_evaluate
+from gr_cli.evaluation.evaluated_samples import EvaluatedSamples, SetKey
 from gr_cli.results.tables import Column, TableFormat, TableLayout, TableRow
 from gr_cli.training.experiment import Experiment
 from gr_cli.training.learner import Learner
-from gr_cli.training.scoring import ClassifiedSamples, Predictions, Score, score
+from gr_cli.training.scoring import ClassifiedSamples, Predictions, Score, scores
 
 EvaluationPhase = Literal["before", "within", "after"]
 
@@ -43,8 +45,9 @@ class EvaluationContext:
     after_task: int
     iteration: int
     task_finished: bool
-    _predictions: dict[tuple[int, str], Predictions] = field(default_factory=dict, repr=False)
-    _classified: dict[tuple[int, str], ClassifiedSamples] = field(default_factory=dict, repr=False)
+    _predictions: dict[SetKey, Predictions] = field(default_factory=dict, repr=False)
+    _classified: dict[SetKey, ClassifiedSamples] = field(default_factory=dict, repr=False)
+    _scores: dict[SetKey, Score] = field(default_factory=dict, repr=False)
     _units: dict[int | None, Tensor] = field(default_factory=dict, repr=False)
 
     @property
@@ -99,27 +102,35 @@ class EvaluationContext:
         Cached: the first call classifies all evaluated tasks, in batches that span tasks.
         """
         if (task.id, split) not in self._classified:
-            sets = {
-                (other.id, name): SampleSet((other.id, name), samples, units)
-                for other in self.evaluated_tasks
-                for name in other.evaluation_splits()
-                if _can_be_correct(samples := self.samples(other, name), units := self.competing_units(other.id))
-            }
-            classified = classify_sets(self.learner, self.replica, list(sets.values()))
-            self._classified.update(zip(sets, classified, strict=True))
+            keys = self._sets_to_classify
+            sets = [SampleSet(key, self._samples.get(*key), self.competing_units(key[0])) for key in keys]
+            self._classified.update(zip(keys, classify_sets(self.learner, self.replica, sets), strict=True))
         return self._classified[task.id, split]
 
     def score(self, task: Task, split: str = "test") -> Score:
-        """Accuracy and loss on the samples of an evaluated task."""
-        samples = self.samples(task, split)
-        if not _can_be_correct(samples, self.competing_units(task.id)):
-            return Score(0.0, None, len(samples))
-        return score(self.classified(task, split))
+        """Accuracy and loss on the samples of an evaluated task; computed for all of them at the first call."""
+        key = task.id, split
+        if key not in self._sets_to_classify:
+            return Score(0.0, None, len(self._samples.get(*key)))
+        if key not in self._scores:
+            self.classified(task, split)
+            self._scores.update(zip(self._classified, scores(list(self._classified.values())), strict=True))
+        return self._scores[key]
 
+    @cached_property
+    def _samples(self) -> EvaluatedSamples:
+        return EvaluatedSamples.of(self.experiment)
 
-def _can_be_correct(samples: Samples, units: Tensor) -> bool:
-    """Whether any label is among the units that compete; else no forward pass is needed. True without samples."""
-    return not len(samples) or bool(units[samples.y].any())
+    @cached_property
+    def _sets_to_classify(self) -> dict[SetKey, None]:
+        """Sets of samples with labels among the units that compete, in order; others need no forward pass."""
+        keys = [(task.id, name) for task in self.evaluated_tasks for name in task.evaluation_splits()]
+        if not keys:
+            return {}
+        labels = torch.stack([self._samples.label_units[key] for key in keys])
+        competes = (labels & torch.stack([self.competing_units(task) for task, _ in keys])).any(1)
+        can_be_correct = (competes | ~labels.any(1)).tolist()  # a set without samples has no accuracy to be 0
+        return dict.fromkeys(key for key, can in zip(keys, can_be_correct, strict=True) if can)
 
 
 class Evaluation(ABC):

@@ -15,6 +15,7 @@ from gr_cli.training.scoring import ClassifiedSamples, classify
 
 EvaluatedTasks = Literal["all", "seen", "sampled"]
 NUM_SAMPLED_TASKS = 10  # earlier tasks that `sampled` draws
+_MAX_LOGITS = 1 << 20  # logits that are classified at once, unless a batch has more
 
 
 def tasks_to_evaluate(
@@ -63,23 +64,51 @@ class _Part(NamedTuple):
 
 def classify_sets(learner: Learner, replica: int, sets: Sequence[SampleSet]) -> list[ClassifiedSamples]:
     """The predictions of one solver on sets of samples; small sets share a forward pass."""
-    parts: list[list[ClassifiedSamples]] = [[] for _ in sets]
     size = 0 if learner.logits_depend_on_batch else EVALUATION_BATCH
+    classified, waiting = [], _WaitingLogits(sets)
     with learner.classifier(replica) as logits_of:
         for batch in _batches(sets, size):
             batch_id = (sets[batch[0].set_index].name, batch[0].start) if len(batch) == 1 else None
-            logits = logits_of(_cat([part.x for part in batch]), batch_id)
-            labels = _cat([part.labels for part in batch])
-            sizes = [len(part.labels) for part in batch]
-            units = [sets[part.set_index].units for part in batch]
-            if all(of_part is units[0] for of_part in units):
-                classified = classify(logits, labels, units[0])
-            else:
-                group = torch.arange(len(batch)).repeat_interleave(torch.tensor(sizes)).to(labels.device)
-                classified = classify(logits, labels, torch.stack(units), group)
-            for part, predictions in zip(batch, classified.split(sizes), strict=True):
-                parts[part.set_index].append(predictions)
-    return [ClassifiedSamples.concatenate(of_set) for of_set in parts]
+            # A copy: a solver may change its input in place.
+            logits = logits_of(torch.cat([part.x for part in batch]), batch_id)
+            if waiting.num_values and waiting.num_values + logits.numel() > _MAX_LOGITS:
+                classified.append(waiting.classify())
+            waiting.add(logits, batch)
+    if waiting.num_values:
+        classified.append(waiting.classify())
+    return ClassifiedSamples.concatenate(classified).split([len(each.samples) for each in sets])
+
+
+class _WaitingLogits:
+    """Logits of several batches that are classified at once: for few units, operators take longer than numbers.
+
+    Args:
+        sets: The sets of samples.
+    """
+
+    def __init__(self, sets: Sequence[SampleSet]) -> None:
+        self._sets, self.num_values = sets, 0
+        self._logits: list[Tensor] = []
+        self._parts: list[_Part] = []
+
+    def add(self, logits: Tensor, batch: Sequence[_Part]) -> None:
+        """Add the logits (B, U) of a batch."""
+        self._logits.append(logits)
+        self._parts += batch
+        self.num_values += logits.numel()
+
+    def classify(self) -> ClassifiedSamples:
+        """Classify all samples, in order, and forget their logits."""
+        logits, labels = torch.cat(self._logits), torch.cat([part.labels for part in self._parts])
+        units = [self._sets[part.set_index].units for part in self._parts]
+        if all(of_part is units[0] for of_part in units):
+            classified = classify(logits, labels, units[0])
+        else:
+            sizes = torch.tensor([len(part.labels) for part in self._parts])
+            group = torch.arange(len(sizes)).repeat_interleave(sizes).to(labels.device)
+            classified = classify(logits, labels, torch.stack(units), group)
+        self._logits, self._parts, self.num_values = [], [], 0
+        return classified
 
 
 def _batches(sets: Sequence[SampleSet], size: int) -> Iterator[list[_Part]]:
@@ -87,7 +116,7 @@ def _batches(sets: Sequence[SampleSet], size: int) -> Iterator[list[_Part]]:
     batch: list[_Part] = []
     for set_index, (_, samples, _) in enumerate(sets):
         start = 0
-        for x, labels in samples.batches():
+        for x, labels in _stored_batches(samples) or samples.batches():
             if batch and sum(len(part.labels) for part in batch) + len(labels) > size:
                 yield batch
                 batch = []
@@ -97,5 +126,9 @@ def _batches(sets: Sequence[SampleSet], size: int) -> Iterator[list[_Part]]:
         yield batch
 
 
-def _cat(tensors: Sequence[Tensor]) -> Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+def _stored_batches(samples: Samples) -> list[tuple[Tensor, Tensor]] | None:
+    """As `Samples.batches`, but views of the store; None unless it holds the samples as they are read."""
+    store, y = samples.store, samples.y
+    if samples.index is not None or samples.transform is not None or not store.is_floating_point():
+        return None
+    return list(zip(store.split(EVALUATION_BATCH), y.split(EVALUATION_BATCH), strict=True))

@@ -39,7 +39,7 @@ class ClassifiedSamples:
 
     def split(self, sizes: Sequence[int]) -> list[ClassifiedSamples]:
         """The samples in consecutive parts of these sizes."""
-        columns = (getattr(self, field.name).split(list(sizes)) for field in fields(self))
+        columns = (getattr(self, name).split(list(sizes)) for name in _COLUMNS)
         return [ClassifiedSamples(*part) for part in zip(*columns, strict=True)]
 
     @staticmethod
@@ -50,8 +50,10 @@ class ClassifiedSamples:
         if not parts:
             whole, real = torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.float64)
             return ClassifiedSamples(whole, whole, real, real, whole.bool())
-        columns = (torch.cat([getattr(part, field.name) for part in parts]) for field in fields(ClassifiedSamples))
-        return ClassifiedSamples(*columns)
+        return ClassifiedSamples(*(torch.cat([getattr(part, name) for part in parts]) for name in _COLUMNS))
+
+
+_COLUMNS = tuple(field.name for field in fields(ClassifiedSamples))
 
 
 @torch.no_grad()
@@ -108,12 +110,23 @@ class Score:
 
 def score(samples: ClassifiedSamples) -> Score:
     """Accuracy and loss of classified samples."""
-    n = len(samples)
-    if n == 0:
-        return Score(float("nan"), None, 0)
-    numbers = (samples.is_correct.sum(), samples.nll.sum(), samples.label_competes.all())
-    correct, total_nll, all_compete = torch.stack([number.double() for number in numbers]).tolist()
-    return Score(correct / n, total_nll / n if all_compete else None, n)
+    return scores([samples])[0]
+
+
+def scores(sets: Sequence[ClassifiedSamples]) -> list[Score]:
+    """Accuracy and loss of each of several sets of classified samples."""
+    if not sets:
+        return []
+    samples, sizes = ClassifiedSamples.concatenate(sets), [len(each) for each in sets]
+    values = torch.stack([samples.is_correct.double(), samples.nll, samples.label_competes.double()])
+    if len(set(sizes)) == 1:
+        sums = values.view(3, len(sizes), sizes[0]).sum(2).T.tolist()
+    else:
+        sums = torch.stack([part.sum(1) for part in values.split(sizes, 1)]).tolist()
+    return [
+        Score(correct / n, nll / n if competing == n else None, n) if n else Score(float("nan"), None, 0)
+        for n, (correct, nll, competing) in zip(sizes, sums, strict=True)
+    ]
 
 
 def score_predictions(predictions: Iterable[tuple[Tensor, Tensor]], units: Tensor) -> Score:

@@ -9,12 +9,14 @@ import torch
 
 from gr_cli import load_run
 from gr_cli.cli.compose import compose_settings
-from gr_cli.evaluation.base import EvaluationContext
+from gr_cli.evaluation.base import EvaluationContext, run_evaluations
 from gr_cli.evaluation.classification import NUM_SAMPLED_TASKS, SampleSet, classify_sets, tasks_to_evaluate
+from gr_cli.evaluation.evaluated_samples import EvaluatedSamples
+from gr_cli.evaluation.measures.accuracy import Accuracy
 from gr_cli.nn.losses import cross_entropy
 from gr_cli.report.cli import main as report
 from gr_cli.training.experiment import prepare
-from gr_cli.training.scoring import ClassifiedSamples, classify, score, score_predictions
+from gr_cli.training.scoring import ClassifiedSamples, classify, score, score_predictions, scores
 from helpers.interruption import only_run
 from helpers.tracked import SHORT
 
@@ -105,6 +107,55 @@ def test_estimates_with_random_draws_are_made_task_by_task():
     for samples, classified in zip(tests, together, strict=True):
         (alone,) = classify_sets(learner, 0, [SampleSet(0, samples, units)])
         assert torch.equal(classified.nll, alone.nll)
+
+
+def rows_of(words, limit, monkeypatch):
+    """The rows of two evaluations of a new run, of which so many bytes of samples are kept."""
+    monkeypatch.setattr("gr_cli.evaluation.evaluated_samples._MAX_BYTES", limit)
+    experiment = prepare(compose_settings(words))
+    for _ in range(2):
+        context = EvaluationContext(experiment, experiment.learner, 0, 4, 3, True)
+        run_evaluations([Accuracy()], context)
+    return experiment, experiment.record.tables["evaluations"].rows
+
+
+@pytest.mark.parametrize("stream", ["permuted_digits", "rotated_digits"])
+def test_samples_that_are_kept_change_no_number(stream, monkeypatch):
+    words = [*STREAM, f"benchmark={stream}", "benchmark.validation_share=0.2", "evaluate.samples=50"]
+    _, expected = rows_of(words, 0, monkeypatch)
+    assert len(expected) == 2 * 2 * 5
+    sample = prepare(compose_settings(words)).benchmark.spec.size * 4
+    for limit in (sample * 60, 1 << 28):  # of one set, and of all
+        experiment, rows = rows_of(words, limit, monkeypatch)
+        assert rows == expected
+        samples = [EvaluatedSamples.of(experiment).get(task, "test") for task in range(5)]
+        assert sum(each.transform is None for each in samples) == (1 if limit < 1 << 28 else 5)
+
+
+def test_a_solver_may_change_its_input(monkeypatch):
+    experiment = prepare(compose_settings([*STREAM, "precision=float32"]))
+    experiment.learner.solver.register_forward_pre_hook(lambda module, inputs: (inputs[0].mul_(0.5), None)[1])
+    first, second = (
+        [
+            EvaluationContext(experiment, experiment.learner, 0, 4, 3, True).score(task)
+            for task in experiment.benchmark.tasks
+        ]
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_scores_of_sets_of_any_size():
+    torch.manual_seed(0)
+    units = torch.tensor([True, True, False])
+    for sizes in ((3, 3), (2, 0, 5)):
+        sets = [classify(torch.randn(n, 3), torch.randint(3, (n,)), units) for n in sizes]
+        for each, result in zip(sets, scores(sets), strict=True):
+            n, competes = len(each), bool(each.label_competes.all())
+            assert result.num_samples == n
+            assert math.isnan(result.accuracy) if n == 0 else result.accuracy == each.is_correct.double().mean().item()
+            assert result.loss == (pytest.approx(each.nll.mean().item()) if n and competes else None)
+    assert scores([]) == []
 
 
 # --- which tasks
