@@ -41,11 +41,12 @@ CONFINED = {
     "rich": ("terminal/",),
     "matplotlib": ("results/matplotlib_setup.py",),
     "jinja2": ("report/page.py",),
-    "PIL": ("benchmarks/sources/image_", "evaluation/audit_images.py", "report/page.py", "results/canvas.py"),
+    "PIL": ("benchmarks/sources/image_", "evaluation/audit_images.py", "report/page_pictures.py", "results/canvas.py"),
     "fcntl": ("system/locks.py", "system/signals.py"),
     "filelock": ("system/locks.py",),
     "pydantic": ("config/arguments.py",),
     "pandas": (),
+    "vl_convert": ("report/page.py",),
 }
 WITHOUT_TORCH = ("cli/", "config/", "report/", "terminal/")
 

@@ -30,6 +30,7 @@ from gr_cli.runner.run import run_together
 from gr_cli.training.experiment import prepare
 from gr_cli.training.observer import RunObserver
 from helpers.interruption import csvs, only_run
+from helpers.pages import embedded
 from helpers.tracked import SHORT
 
 WORDS = (*SHORT, "strategy=finetune")
@@ -65,9 +66,14 @@ def test_docstring_example_appears_in_table_tracker_and_report(gr_run, confidenc
     tracked = {event.step: event.value for event in events.Scalars("confidence/confidence/task_0")}
     assert tracked == pytest.approx({4: float(rows[0]["confidence"]), 8: float(rows[1]["confidence"])}, abs=1e-6)
     assert report(["outputs", "--html", "page.html"]) == 0
-    page = Path("page.html").read_text(encoding="utf-8")
-    assert 'id="measured-confidence"' in page and "Mean probability of the predicted class." in page
-    assert "<b>confidence (%)</b>: mean of the highest probability" in page
+    shown = embedded(Path("page.html").read_text(encoding="utf-8"))
+    family = next(one for one in shown["families"] if one["name"] == "confidence")
+    assert "Mean probability of the predicted class." in family["description"]
+    (column,) = family["columns"]
+    assert column["label"] == "confidence (%)" and column["meaning"].startswith("mean of the highest probability")
+    curves = shown["configurations"][0]["curves"]["confidence"]["confidence"]
+    values = [curves["task 0"]["mean"][0], *(curves[f"task {task}"]["mean"][-1] for task in (0, 1))]
+    assert values == pytest.approx([100 * float(row["confidence"]) for row in rows], abs=0.00501)
 
 
 def test_resumed_run_has_the_same_tables(gr_run, goes_on, confidence):
@@ -90,7 +96,7 @@ def test_metric_is_the_value_of_the_last_row_with_its_unit(gr_run, confidence):
     last = read(only_run() / "confidence.csv")[-1]["confidence"]
     assert {row["metric"]: row["value"] for row in read(only_run() / "metrics.csv")}["surety"] == last
     assert re.search(rf"confidence \(%\) +{100 * float(last):.2f} +highest probability", out)
-    assert report(["outputs", "--metric", "surety", "--csv", "-"]) == 0
+    assert report(["outputs", "--metrics", "surety", "--csv", "-"]) == 0
 
 
 def test_evaluations_of_all_modules_are_discovered():

@@ -1,6 +1,5 @@
 """Accuracy of each class and the confusion matrix, for given predictions."""
 
-import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +11,7 @@ from gr_cli.evaluation.measures.per_class import ConfusionMatrix, PerClassAccura
 from gr_cli.report.cli import main as report
 from gr_cli.training.scoring import classify
 from helpers.interruption import only_run
+from helpers.pages import embedded
 from helpers.tracked import SHORT
 
 
@@ -78,11 +78,11 @@ def test_tables_of_a_run_and_its_report(gr_run, scenario):
     if scenario == "task":  # no prediction is a class of another task
         assert ((confusion["true"] < 5) == (confusion["predicted"] < 5)).all()
     assert report(["outputs", "--html", "page.html"]) == 0
-    page = Path("page.html").read_text(encoding="utf-8")
-    assert 'id="measured-per_class"' in page and 'id="measured-confusion"' in page
-    section = page[page.index('id="measured-confusion"') :].partition("</section>")[0]
-    head, *body = re.findall(r"<tr>(.*?)</tr>", section, re.DOTALL)
-    shown = [[int(cell) for cell in re.findall(r'<td class="n"[^>]*>(\d+)', row)] for row in body]
+    (shown,) = embedded(Path("page.html").read_text(encoding="utf-8"))["configurations"]
+    counts = shown["counts"]["confusion"]
     last = confusion.query("after_task == 1").pivot_table(index="true", columns="predicted", values="n", fill_value=0)
-    assert shown == last.astype(int).to_numpy().tolist() and len(body) == units
-    assert re.findall(r'<th scope="col">(\d+)', head) == [str(name) for name in last.columns]
+    assert counts["mean"] == last.astype(int).to_numpy().tolist() and len(counts["rows"]) == units
+    assert counts["columns"] == [str(name) for name in last.columns]
+    for name, values in per_class.groupby("class"):
+        curve = shown["curves"]["per_class"]["accuracy"][f"class {name}"]
+        assert curve["mean"] == pytest.approx(100 * values["accuracy"], abs=0.00501)

@@ -1,11 +1,13 @@
 """Messages of gr-report."""
 
 import io
+import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from gr_cli.report.cli import main
+from gr_cli.report.page import library
 from helpers.situations import Hands, Situation, Table
 
 
@@ -22,6 +24,13 @@ def reported(*words: str, harm: Callable[[Path], object] = lambda folder: None) 
     return do
 
 
+def without_vega(hands: Hands) -> tuple[int, str, str]:
+    """Hides the package with the scripts of Vega-Lite."""
+    hands.monkeypatch.setitem(sys.modules, "vl_convert", None)
+    library.cache_clear()
+    return reported("--html", "page.html")(hands)
+
+
 REPORT: Table = {
     "report/cli.py": [
         ("arguments={}: {}; see gr-report --help", reported("--nonsense"), "unrecognized arguments: --nonsense"),
@@ -31,6 +40,7 @@ REPORT: Table = {
             reported("--watch", "--csv", "table.csv"),
         ),
     ],
+    "report/page.py": [("--html needs the package {}: pip install {}", without_vega)],
     "system/files.py": [
         (
             "can't be created",

@@ -1,0 +1,169 @@
+"""The charts of the page as Vega-Lite specifications.
+
+Their data, domains and heights are filled in by page.js: a text `$name` stands for a value of that name. Nothing from a
+run's folder is part of a specification except as data: fields have fixed names, and expressions are constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Spec = dict[str, Any]
+
+_SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+_OWN = {"type": "nominal", "scale": None}  # the value is the colour or shape itself
+_COLOUR = {"field": "colour", **_OWN}
+_OPACITY = {"field": "opacity", "type": "quantitative", "scale": None}
+_TOOLTIP = [
+    {"field": "name", "title": "configuration"},
+    {"field": "detail", "title": " "},
+    {"field": "text", "title": "value"},
+]
+_LINE_COLOURS = {"name": "viridis", "extent": [0.15, 0.85]}  # without the ends, invisible on a black or white page
+_CONFIG = {
+    "background": None,
+    "font": "system-ui, sans-serif",
+    "axis": {
+        "labelColor": "currentColor", "titleColor": "currentColor", "tickColor": "var(--line)",
+        "gridColor": "var(--line)", "domainColor": "var(--line)",
+        "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
+        "labelLimit": 400,
+    },
+    "view": {"stroke": None},
+    "mark": {"color": "currentColor"},
+    "text": {"color": "currentColor"},
+}  # fmt: skip
+
+
+def _axis(field: str, channel: str, **axis: Any) -> dict[str, Any]:
+    """A number on an axis from the parameters `x0` to `x1` (or y); outside of it nothing is drawn."""
+    return {
+        "field": field,
+        "type": "quantitative",
+        "scale": {"domain": [{"expr": f"{channel}0"}, {"expr": f"{channel}1"}], "nice": False, "zero": False},
+        "axis": {"title": None, **axis},
+    }
+
+
+def _spec(width: Any = "container", **parts: Any) -> Spec:
+    params = [{"name": name, "value": f"${name}"} for name in ("x0", "x1", "y0", "y1")]
+    sizes = {"width": width, "autosize": {"contains": "padding"}}
+    return {"$schema": _SCHEMA, "data": {"name": "rows", "values": "$rows"}, "params": params, **sizes, **parts} | {
+        "config": _CONFIG
+    }
+
+
+def _dots() -> Spec:
+    """A row per configuration: its seeds as dots, the mean as a bar, the interval as a line."""
+    y = {
+        "field": "name",
+        "type": "nominal",
+        "scale": {"domain": "$names"},
+        "axis": {"title": None, "labelLimit": "$label_limit", "ticks": False, "domain": False, "grid": True},
+    }
+    return _spec(
+        height="$height",
+        encoding={"y": y, "opacity": _OPACITY, "tooltip": _TOOLTIP},
+        layer=[
+            {"mark": {"type": "rule", "clip": True, "strokeWidth": 2},
+             "encoding": {"x": _axis("low", "x"), "x2": {"field": "high"}, "color": _COLOUR}},
+            {"mark": {"type": "tick", "clip": True, "thickness": 3, "size": 14},
+             "encoding": {"x": _axis("mean", "x"), "color": _COLOUR}},
+            {"mark": {"type": "point", "clip": True, "filled": True, "size": 45},
+             "encoding": {"x": _axis("value", "x"), "color": _COLOUR, "shape": {"field": "shape", **_OWN}}},
+        ],
+    )  # fmt: skip
+
+
+def _lines() -> Spec:
+    """Curves: means with their intervals as bands, values of seeds as small points."""
+    x = _axis("x", "x", title="$x_title", tickMinStep=1, grid=False)
+    return _spec(
+        height="$height",
+        encoding={"x": x, "opacity": _OPACITY, "tooltip": _TOOLTIP},
+        layer=[
+            {"mark": {"type": "area", "clip": True, "fillOpacity": 0.18},
+             "encoding": {"y": _axis("low", "y"), "y2": {"field": "high"}, "color": _COLOUR,
+                          "detail": {"field": "line"}}},
+            {"mark": {"type": "line", "clip": True, "strokeWidth": 2},
+             "encoding": {"y": _axis("mean", "y"), "color": _COLOUR, "detail": {"field": "line"}}},
+            {"mark": {"type": "point", "clip": True, "filled": True, "size": 45},
+             "encoding": {"y": _axis("mean", "y"), "color": _COLOUR, "shape": {"field": "shape", **_OWN}}},
+            {"mark": {"type": "point", "clip": True, "size": 22},
+             "encoding": {"y": _axis("value", "y"), "color": _COLOUR, "shape": {"field": "shape", **_OWN}}},
+        ],
+    )  # fmt: skip
+
+
+def _scatter() -> Spec:
+    """A point per configuration in two numbers, with its interval, and the values of its seeds as small points."""
+    return _spec(
+        height="$height",
+        encoding={"x": _axis("x", "x", title="$x_title"), "opacity": _OPACITY, "tooltip": _TOOLTIP},
+        layer=[
+            {"mark": {"type": "rule", "clip": True},
+             "encoding": {"y": _axis("low", "y"), "y2": {"field": "high"}, "color": _COLOUR}},
+            {"mark": {"type": "point", "clip": True, "size": 22},
+             "encoding": {"y": _axis("value", "y"), "color": _COLOUR, "shape": {"field": "shape", **_OWN}}},
+            {"mark": {"type": "point", "clip": True, "filled": True, "size": 110},
+             "encoding": {"y": _axis("mean", "y"), "color": _COLOUR, "shape": {"field": "shape", **_OWN}}},
+        ],
+    )  # fmt: skip
+
+
+def _heat() -> Spec:
+    """A matrix as coloured cells with their numbers."""
+    axis = {"labelAngle": 0, "ticks": False, "domain": False, "labelOverlap": True}
+    return _spec(
+        height="$height",
+        resolve={"scale": {"color": "independent"}},
+        encoding={
+            "x": {"field": "column", "type": "ordinal", "sort": None, "axis": {**axis, "title": "$x_title"}},
+            "y": {"field": "row", "type": "ordinal", "sort": None, "axis": {**axis, "title": "$y_title"}},
+            "tooltip": [{"field": "detail", "title": " "}, {"field": "text", "title": "value"}],
+        },
+        layer=[
+            {"mark": {"type": "rect"},
+             "encoding": {"color": {"field": "share", "type": "quantitative", "legend": None,
+                                    "scale": {"domain": [0, 1], "scheme": "viridis"}}}},
+            {"mark": {"type": "text", "fontSize": "$font_size"},
+             "encoding": {"text": {"field": "label"}, "color": {"field": "ink", **_OWN}}},
+        ],
+    )  # fmt: skip
+
+
+def _parallel() -> Spec:
+    """A line per configuration through its position on each axis, coloured by the last one."""
+    x = {"field": "axis", "type": "nominal", "sort": None, "scale": {"padding": 0.25},
+         "axis": {"title": None, "labelAngle": 0, "grid": True, "gridColor": "currentColor", "ticks": False,
+                  "domain": False, "labelLimit": 140, "orient": "top"}}  # fmt: skip
+    return _spec(
+        height="$height",
+        encoding={"x": x, "tooltip": _TOOLTIP},
+        layer=[
+            {"mark": {"type": "line"}, "transform": [{"filter": "isValid(datum.position)"}],
+             "encoding": {"y": {**_axis("position", "y"), "axis": None}, "detail": {"field": "line"},
+                          "opacity": _OPACITY,
+                          "strokeWidth": {"field": "width", "type": "quantitative", "scale": None},
+                          "color": {"field": "share", "type": "quantitative", "legend": None,
+                                    "scale": {"domain": [0, 1], "scheme": _LINE_COLOURS}}}},
+            {"mark": {"type": "text", "align": "left", "dx": 6, "fontSize": 12},
+             "transform": [{"filter": "isValid(datum.tick_position)"}],
+             "encoding": {"y": {**_axis("tick_position", "y"), "axis": None}, "text": {"field": "tick"}}},
+        ],
+    )  # fmt: skip
+
+
+def specs() -> dict[str, Spec]:
+    """All specifications by name."""
+    return {"dots": _dots(), "lines": _lines(), "scatter": _scatter(), "heat": _heat(), "parallel": _parallel()}
+
+
+def filled(spec: Any, values: Mapping[str, Any]) -> Any:
+    """A specification with `values` in place of the texts `$name`, as page.js does it."""
+    if isinstance(spec, dict):
+        return {key: filled(item, values) if key != "$schema" else item for key, item in spec.items()}
+    if isinstance(spec, list):
+        return [filled(item, values) for item in spec]
+    return values[spec[1:]] if isinstance(spec, str) and spec.startswith("$") else spec

@@ -1,0 +1,303 @@
+"""The numbers and texts of the page as one JSON value, computed by the functions of the report's tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gr_cli.errors import one_line
+from gr_cli.report import series
+from gr_cli.report.baseline import paired_differences
+from gr_cli.report.chart_list import table_formats
+from gr_cli.report.formats import missing_seeds_warning
+from gr_cli.report.groups import Group, format_value, last_heartbeat
+from gr_cli.report.page_curves import (
+    MAX_DETAILS,
+    Family,
+    counts_of,
+    families,
+    matrix_of,
+    shown,
+    shown_bounds,
+    shown_statistics,
+)
+from gr_cli.report.page_pictures import MAX_CHARACTERS, sample_pictures
+from gr_cli.report.tables import (
+    ReportRow,
+    ReportTable,
+    format_difference,
+    format_mean,
+    format_number,
+    format_p_value,
+    p_value_header,
+)
+from gr_cli.results.metrics import fraction_metrics, metric_bounds
+from gr_cli.results.statistics import SIGNED_UNIT, UNBOUNDED, UNIT_INTERVAL, Bounds, Summary, paired_summary, summarize
+from gr_cli.results.tables import FRACTION, TableFormat, name_with_unit
+
+_LOWER_IS_BETTER = ("forgetting",)
+_PARAMETERS = "parameters_"  # prefix of metrics that are costs
+_COMPARED = ("benchmark", "scenario")  # configurations that differ in these are not compared
+
+
+def page_data(table: ReportTable) -> dict[str, Any]:
+    """Everything that the script of the page draws; see the keys below."""
+    formats = table_formats(table)
+    metrics = _metrics(table, formats)
+    units = {metric["name"]: metric["unit"] for metric in metrics}
+    bounds = {name: metric_bounds(name, formats) for name in units}
+    comparables = list(dict.fromkeys(_comparable(row, table) for row in table.rows))
+    common, own = _settings([row.group for row in table.rows])
+    configurations = [
+        {
+            "name": name,
+            "comparable": comparables.index(_comparable(row, table)),
+            "cells": list(row.labels),
+            "settings": settings,
+            "n": row.n,
+            "of": len(row.group.seeds),
+            "metrics": {
+                metric: _statistics(row.group.metric(metric), unit, bounds[metric]) for metric, unit in units.items()
+            },
+            "difference": _difference(row, table),
+            "costs": _costs(row.group),
+            "warnings": missing_seeds_warning(row) + row.warnings,
+            "runs": [
+                [run.seed, run.state, run.status.get("command", ""), str(run.path)]
+                for run in sorted(row.group.runs, key=lambda run: (run.seed, str(run.path)))
+            ],
+        }
+        for row, name, settings in zip(table.rows, _names(table), own, strict=True)
+    ]
+    shown_families = families(formats, _loss_terms(table))
+    order = sorted(range(len(table.rows)), key=lambda i: -_rank_value(table.rows[i], table.metrics[0]))
+    detailed = _add_details(configurations, table, order, shown_families, formats)
+    illustrated = _add_pictures(configurations, table, order)
+    return {
+        "metrics": metrics,
+        "shown_metrics": list(table.metrics),
+        "columns": [column.label for column in table.columns],
+        "comparables": comparables,
+        "common": common,
+        "verdicts": [
+            [_verdict(metric, bounds[metric["name"]], comparable, table) for metric in metrics]
+            for comparable in comparables
+        ],
+        "p_value": p_value_header(table) if table.num_comparisons else None,
+        "configurations": configurations,
+        "families": [family.as_dict() for family in shown_families if family.curves],
+        "counts": [
+            {"name": fmt.name, "title": fmt.name.replace("_", " ").capitalize(), "description": fmt.description,
+             "keys": fmt.key_names[-2:], "meaning": fmt.value_columns[0].meaning}
+            for fmt in formats if fmt.layout == "matrix"
+        ],
+        "detailed": detailed,
+        "illustrated": illustrated,
+    }  # fmt: skip
+
+
+def as_json(data: Any) -> str:
+    """Strict JSON that can stand inside a <script> element; texts without control characters."""
+    text = json.dumps(_cleaned(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return one_line(value)
+    if isinstance(value, Mapping):
+        return {one_line(key): _cleaned(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cleaned(item) for item in value]
+    return value
+
+
+# --- metrics and costs
+
+
+def _metrics(table: ReportTable, formats: Sequence[TableFormat]) -> list[dict[str, Any]]:
+    """Names, units and directions of all metrics: those of the table first."""
+    names = {name for row in table.rows for run in row.group.finished.values() for name in run.metrics or ()}
+    ordered = dict.fromkeys([*table.metrics, *sorted(name for name in names if not name.startswith(_PARAMETERS))])
+    fractions = fraction_metrics(formats)
+    directions = {name: column.direction for fmt in formats for name, column in fmt.metric_columns.items()}
+    result = []
+    for name in ordered:
+        unit = FRACTION if name in fractions else ""
+        better = "lower" if name in _LOWER_IS_BETTER else directions.get(name, "higher")
+        limits = shown_bounds(metric_bounds(name, formats), unit)
+        result.append({"name": name, "label": name_with_unit(name, unit), "unit": unit, "better": better, **limits})
+    return result
+
+
+def _statistics(values: Mapping[int, float], unit: str, bounds: Bounds) -> dict[str, Any] | None:
+    """Mean, interval and values by seed; None without values."""
+    statistics = shown_statistics(summarize(list(values.values()), bounds), unit)
+    if statistics is None:
+        return None
+    return {"statistics": statistics, "seeds": {seed: shown(value, unit) for seed, value in values.items()}}
+
+
+def _costs(group: Group) -> dict[str, Any]:
+    """What a configuration costs, by name with unit: mean, interval, and values by seed."""
+    finished = group.finished
+    costs: dict[str, dict[int, float]] = {
+        "seconds": {seed: run.cost.seconds for seed, run in finished.items() if run.cost},
+        "peak memory (MiB)": {seed: run.cost.peak_memory_mib for seed, run in finished.items() if run.cost},
+    }
+    names = dict.fromkeys(
+        name for run in finished.values() for name in run.metrics or () if name.startswith(_PARAMETERS)
+    )
+    costs |= {f"parameters of the {name.removeprefix(_PARAMETERS)}": group.metric(name) for name in names}
+    statistics = {name: _statistics(values, "", Bounds(0.0)) for name, values in costs.items()}
+    return {name: value for name, value in statistics.items() if value}
+
+
+def _difference(row: ReportRow, table: ReportTable) -> dict[str, Any]:
+    """The paired difference to the baseline: its text, and the number by which it is sorted."""
+    unit = table.units[table.metrics[0]]
+    if row.baseline is row.group:
+        return {"text": "baseline", "value": 0.0, "p": None}
+    mean = None if row.difference is None else row.difference.mean
+    p_value = None if row.p_value is None else format_p_value(row.p_value)
+    return {"text": format_difference(row.difference, unit), "value": shown(mean, unit), "p": p_value}
+
+
+def _loss_terms(table: ReportTable) -> list[str]:
+    """Names of the loss terms of all runs."""
+    terms = (term for row in table.rows for values in series.losses_by_seed(row.group).values() for term, _ in values)
+    return list(dict.fromkeys(terms))
+
+
+# --- configurations
+
+
+def _names(table: ReportTable) -> list[str]:
+    """Unique short names of the rows."""
+    names: list[str] = []
+    for row in table.rows:
+        label = row.label or "all runs"
+        same = sum(other == label or other.startswith(f"{label} #") for other in names)
+        names.append(label if not same else f"{label} #{same + 1}")
+    return names
+
+
+def _comparable(row: ReportRow, table: ReportTable) -> str:
+    """Benchmark and scenario of a row."""
+    by_name = {column.name: label for column, label in zip(table.columns, row.labels, strict=True)}
+    return " · ".join(by_name[name] for name in _COMPARED if name in by_name)
+
+
+def _settings(groups: Sequence[Group]) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """Settings and options that all groups share, and those of each group in which some differ, as text."""
+    texts = [{name: format_value(value) for name, value in group.values.items()} for group in groups]
+    first = texts[0] if texts else {}
+    common = {name: value for name, value in first.items() if all(other.get(name) == value for other in texts)}
+    return common, [{name: value for name, value in own.items() if name not in common} for own in texts]
+
+
+def _rank_value(row: ReportRow, metric: str) -> float:
+    """Mean of a metric, for sorting; rows without values are last."""
+    summary = row.metrics[metric]
+    return summary.mean if summary is not None and summary.mean == summary.mean else float("-inf")
+
+
+def _add_details(
+    configurations: list[dict[str, Any]],
+    table: ReportTable,
+    order: Sequence[int],
+    shown_families: Sequence[Family],
+    formats: Sequence[TableFormat],
+) -> int:
+    """Add curves, matrix and counts to the configurations, with all details to the first ones of `order` only.
+
+    Returns:
+        The number of configurations with all details.
+    """
+    numbers, detailed = 0, 0
+    for i in order:
+        group, has_details = table.rows[i].group, numbers < MAX_DETAILS
+        curves, sizes = {}, []
+        for family in shown_families:
+            curves[family.name], size = family.curves_of(group, has_details)
+            sizes.append(size)
+        configurations[i]["curves"] = {name: columns for name, columns in curves.items() if columns}
+        if has_details:
+            matrix = matrix_of(group)
+            configurations[i]["matrix"] = matrix
+            configurations[i]["counts"] = {fmt.name: counts_of(group, fmt) for fmt in formats if fmt.layout == "matrix"}
+            cells = len(matrix["rows"]) * len(matrix["columns"]) if matrix else 0
+            numbers += sum(sizes) + cells * (1 + len(group.finished))
+            detailed += 1
+    return detailed
+
+
+def _add_pictures(configurations: list[dict[str, Any]], table: ReportTable, order: Sequence[int]) -> int:
+    """Add pictures of generated samples to the first configurations of `order`, up to their limit.
+
+    Returns:
+        The number of configurations with pictures.
+    """
+    characters, illustrated = 0, 0
+    for i in order:
+        pictures = sample_pictures(list(table.rows[i].group.finished.values())) if characters < MAX_CHARACTERS else None
+        if pictures:
+            characters += sum(map(len, pictures["after"].values()))
+            configurations[i]["samples"] = pictures
+            illustrated += 1
+    return illustrated
+
+
+# --- the answer
+
+
+def _verdict(metric: Mapping[str, Any], bounds: Bounds, comparable: str, table: ReportTable) -> str:
+    """Which configuration is best in a metric, and by how much, in a sentence; empty without a direction."""
+    name, unit = metric["name"], metric["unit"]
+    rows = [row for row in table.rows if _comparable(row, table) == comparable]
+    means = [(summary, row) for row in rows if (summary := summarize(list(row.group.metric(name).values())))]
+    means = [(summary, row) for summary, row in means if summary.mean == summary.mean]
+    if not means or metric["better"] == "none":
+        return ""
+    means.sort(key=lambda pair: pair[0].mean, reverse=metric["better"] == "higher")
+    names = dict(zip(map(id, table.rows), _names(table), strict=True))
+    (best, row), *others = means
+    text = f"{names[id(row)]} has {_mean_text(best, metric)}"
+    if not others:
+        return f"{text}."
+    second, other = others[0]
+    limits = SIGNED_UNIT if bounds == UNIT_INTERVAL else UNBOUNDED
+    difference = paired_summary(paired_differences(row.group, other.group, name), limits)
+    order = f"{'best' if len(means) > 2 else 'better'} of {len(means)}"
+    text += (
+        f", the {order}; next is {names[id(other)]} with {format_number(second.mean, unit)}{'%' * (unit == FRACTION)}."
+    )
+    return f"{text} {_difference_text(difference, unit, len(means))}"
+
+
+def _mean_text(summary: Summary, metric: Mapping[str, Any]) -> str:
+    percent = " %" * (metric["unit"] == FRACTION)
+    return f"{metric['name'].replace('_', ' ')} {format_mean(summary, metric['unit'], summary.n)}{percent}"
+
+
+def _difference_text(difference: Summary | None, unit: str, compared: int) -> str:
+    """What the paired difference between the two best says."""
+    if difference is None:
+        return "They have no common seed."
+    text = f"{format_number(abs(difference.mean), unit)}{' points' * (unit == FRACTION)} apart"
+    seeds = f"over {difference.n} common {'seeds' if difference.n > 1 else 'seed'}"
+    if difference.interval is None:
+        return f"{text} {seeds}: too few for an interval."
+    low, high = difference.interval
+    ends = sorted((abs(low), abs(high))) if low * high > 0 else (low, high)
+    interval = " to ".join(format_number(end, unit) for end in ends)
+    decided = "" if low * high > 0 else ": these seeds don't decide between them"
+    chosen = " The best of several looks better than it is." if compared > 2 else ""
+    return f"{text} {seeds}, 95 % interval {interval}{decided}.{chosen}"
+
+
+def newest_update(table: ReportTable) -> str:
+    """Time of the newest status of all runs."""
+    runs = [run for row in table.rows for run in row.group.runs]
+    return str(max(runs, key=last_heartbeat).status.get("updated", "")) if runs else ""
