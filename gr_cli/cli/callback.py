@@ -60,13 +60,13 @@ class ValidateJobs(Callback):
     """Validates the jobs of a sweep before the first one; only the basic sweeper knows them beforehand."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        import_torch()
         resume_garbage_collection()
         # Hydra turns exceptions of a callback into warnings, except `Stop`, which is not an Exception.
         try:
             check_launcher(config)
             if _sweeper_target(config).endswith("BasicSweeper"):
                 _prepare_sweep(config)
+            import_torch()
             if starts_local_processes(config.hydra):
                 current_sweep().resources.enter_context(lifeline())
         except Exception as error:
@@ -90,7 +90,6 @@ def _prepare_sweep(config: DictConfig) -> None:
     """Validate all jobs, lock the folder of the sweep and write sweep.json."""
     from gr_cli.cli.launchers.sweeper import CheckedSweeper
     from gr_cli.config.arguments import check_value
-    from gr_cli.runner.run import run_folder
     from gr_cli.system.files import make_folder, write_json
     from gr_cli.system.locks import locked
     from gr_cli.types import PositiveInt
@@ -102,8 +101,11 @@ def _prepare_sweep(config: DictConfig) -> None:
     duplicates: tuple[list[str], list[str]] | None = None
     first_job: dict[tuple[Any, ...], list[str]] = {}
     composer = JobComposer(config, partial(_check_sweep_wide_groups, config=config))
-    for overrides in jobs:
-        settings = _validated_settings(composer, overrides)
+    validated = [_validated_settings(composer, overrides) for overrides in jobs]
+    import_torch()
+    from gr_cli.runner.run import run_folder
+
+    for overrides, settings in zip(jobs, validated, strict=True):
         path = run_folder(settings, OUTPUTS).path
         first = first_job.setdefault((path.parent, settings.seed, settings.identity), overrides)
         if first is not overrides:

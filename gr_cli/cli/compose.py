@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gr_cli.config.groups import GROUPS
 from gr_cli.errors import CompositionError
+from gr_cli.system.process import import_torch
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -18,18 +19,20 @@ if TYPE_CHECKING:
     from gr_cli.config.settings import Settings
 
 
-def settings_from_config(config: DictConfig, hydra: Any) -> Settings:
-    """The settings of a run.
+def settings_from_config(config: DictConfig, hydra: Any, announce: bool = True) -> Settings:
+    """The settings of a run. Torch is imported only if it has components of other packages, or `precision=auto`.
 
     Args:
         config: The composed configuration.
         hydra: Hydra's own part of it.
+        announce: Print a line before torch is imported.
 
     Raises:
         CompositionError: An interpolation can't be resolved.
         ConfigError: A value is not allowed.
     """
-    return _settings_from_values(_without_hydra(config), _choices(hydra), plain_overrides(hydra.overrides.task))
+    overrides = plain_overrides(hydra.overrides.task)
+    return _settings_from_values(_without_hydra(config), _choices(hydra), overrides, announce)
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:
@@ -43,11 +46,14 @@ def _choices(hydra: Any) -> dict[str, str | None]:
     return {group: hydra.runtime.choices.get(group) for group in GROUPS}
 
 
-def _settings_from_values(run_config: DictConfig, choices: dict[str, str | None], overrides: list[str]) -> Settings:
+def _settings_from_values(
+    run_config: DictConfig, choices: dict[str, str | None], overrides: list[str], announce: bool = True
+) -> Settings:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from gr_cli.cli.hydra_errors import describe_error
+    from gr_cli.config.instantiate import has_unread_target
     from gr_cli.config.settings import Settings
     from gr_cli.trackers.trust import check_tracker
 
@@ -55,6 +61,8 @@ def _settings_from_values(run_config: DictConfig, choices: dict[str, str | None]
         plain: Any = OmegaConf.to_container(run_config, resolve=True)
     except OmegaConfBaseException as error:
         raise CompositionError(describe_error(error, overrides)) from error
+    if plain.get("precision") == "auto" or has_unread_target(plain):
+        import_torch(announce)
     settings = Settings.validated(plain, choices, overrides)
     check_tracker(settings.config)
     return settings

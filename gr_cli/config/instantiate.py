@@ -11,10 +11,11 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 from gr_cli.config.arguments import check_value
 from gr_cli.config.groups import CONF
+from gr_cli.config.signatures import Argument, imported_arguments, read_component
 from gr_cli.errors import ConfigError, suggestion
 
 T = TypeVar("T")
@@ -31,12 +32,13 @@ def build(node: Mapping[str, Any], path: str, **provided: Any) -> Any:
     Raises:
         ConfigError: An entry does not match the signature.
     """
-    target, arguments = _bind_arguments(node, path, provided)
-    call_arguments, annotations = dict(arguments), _argument_types(target)
-    for name, value in arguments.items():
+    target = import_target(node.get("_target_"), path)
+    parameters = imported_arguments(target)
+    call_arguments = _bind_arguments(node, path, provided, parameters)
+    for name, value in call_arguments.items():
         if _is_node(value):
             call_arguments[name] = build(value, f"{path}.{name}", **provided)
-            annotation = annotations.get(name, Any)
+            annotation = parameters[name].annotation
             check_value(call_arguments[name], annotation, f"{path}.{name}", shown=value["_target_"])
     return target(**call_arguments)
 
@@ -58,13 +60,13 @@ def build_as(expected_type: type[T], node: Mapping[str, Any], path: str, **provi
 
 
 def check_node(node: Mapping[str, Any], path: str, provided: Iterable[str]) -> None:
-    """Check a node against the signature of its `_target_`, without calling it.
+    """Check a node against the signature of its `_target_`, without calling it, and without importing shipped ones.
 
     Raises:
         ConfigError: An entry does not match.
     """
     placeholders = dict.fromkeys(provided)
-    for key, value in _bind_arguments(node, path, placeholders)[1].items():
+    for key, value in _bind_arguments(node, path, placeholders, _signature(node, path)).items():
         if _is_node(value):
             check_node(value, f"{path}.{key}", placeholders)
 
@@ -97,12 +99,9 @@ def _is_node(value: Any) -> bool:
 
 
 def _bind_arguments(
-    node: Mapping[str, Any], path: str, provided: Mapping[str, Any]
-) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The target of a node and its checked arguments; nested nodes are not instantiated."""
-    target = import_target(node.get("_target_"), path)
-    parameters = inspect.signature(target).parameters
-    hints = _argument_types(target)
+    node: Mapping[str, Any], path: str, provided: Mapping[str, Any], parameters: Mapping[str, Argument]
+) -> dict[str, Any]:
+    """The checked arguments of a node, whose target has these parameters; nested nodes are not instantiated."""
     arguments: dict[str, Any] = {name: provided[name] for name in parameters if name in provided}
     for name, value in node.items():
         if name == "_target_":
@@ -116,22 +115,29 @@ def _bind_arguments(
         if value is None and name in arguments:
             continue
         if not _is_node(value):
-            check_value(value, hints.get(name, Any), field, parameters[name].default)
+            check_value(value, parameters[name].annotation, field, parameters[name].default_value)
         arguments[name] = value
     for name, parameter in parameters.items():
-        if name not in arguments and parameter.default is inspect.Parameter.empty:
+        if name not in arguments and parameter.default is None:
             raise ConfigError(f"{path}.{name}", None, f"is needed by {node['_target_']}")
-    return target, arguments
+    return arguments
 
 
-def _argument_types(target: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of the arguments of a class or function, by name."""
-    return get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+def _signature(node: Mapping[str, Any], path: str) -> dict[str, Argument]:
+    """The arguments of the `_target_` of a node: from its source for one of this package, else by importing it."""
+    target = node.get("_target_")
+    component = read_component(target) if isinstance(target, str) else None
+    return imported_arguments(import_target(target, path)) if component is None else component.arguments
+
+
+def has_unread_target(config: Mapping[str, Any]) -> bool:
+    """Whether a component in a configuration must be imported to know its signature."""
+    return any(isinstance(target, str) and read_component(target) is None for target in _targets(config))
 
 
 def accepts_argument(node: Mapping[str, Any], path: str, name: str) -> bool:
     """Whether the `_target_` of a node has an argument of this name."""
-    return name in inspect.signature(import_target(node.get("_target_"), path)).parameters
+    return name in _signature(node, path)
 
 
 def fields_marked(node: Mapping[str, Any], path: str, mark: type) -> list[str]:
@@ -139,8 +145,8 @@ def fields_marked(node: Mapping[str, Any], path: str, mark: type) -> list[str]:
 
     Those of nested nodes are dotted names.
     """
-    hints = _argument_types(import_target(node.get("_target_"), path))
-    own = [name for name, hint in hints.items() if mark in getattr(hint, "__metadata__", ())]
+    arguments = _signature(node, path)
+    own = [name for name, each in arguments.items() if mark in getattr(each.annotation, "__metadata__", ())]
     inner = [f"{k}.{name}" for k, v in node.items() if _is_node(v) for name in fields_marked(v, f"{path}.{k}", mark)]
     return own + inner
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from gr_cli.config.docstrings import parse_docstring
@@ -36,6 +37,14 @@ class Argument:
     annotation: Any
     default: str | None
     meaning: str
+
+    @property
+    def default_value(self) -> Any:
+        """The default, if its text is a literal; else `inspect.Parameter.empty`."""
+        try:
+            return inspect.Parameter.empty if self.default is None else ast.literal_eval(self.default)
+        except (ValueError, SyntaxError):
+            return inspect.Parameter.empty
 
 
 @dataclass(frozen=True)
@@ -76,12 +85,17 @@ def imported_component(target: str) -> Component:
     meanings: dict[str, str] = {}
     for base in reversed(bases):
         meanings |= parse_docstring(base.__doc__).arguments
-    initializer = function.__init__ if inspect.isclass(function) else function
+    return Component(parse_docstring(function.__doc__).summary, imported_arguments(function, meanings))
+
+
+def imported_arguments(function: Any, meanings: Mapping[str, str] = MappingProxyType({})) -> dict[str, Argument]:
+    """The arguments of a class or function, by name, with their meanings."""
     try:
+        initializer = function.__init__ if inspect.isclass(function) else function
         annotations = get_type_hints(initializer, include_extras=True)
     except (NameError, TypeError):
         annotations = {}
-    arguments = {
+    return {
         name: Argument(
             annotations.get(name, Any),
             None if parameter.default is inspect.Parameter.empty else repr(parameter.default),
@@ -89,7 +103,6 @@ def imported_component(target: str) -> Component:
         )
         for name, parameter in inspect.signature(function).parameters.items()
     }
-    return Component(parse_docstring(function.__doc__).summary, arguments)
 
 
 class _Module:
@@ -152,6 +165,11 @@ class _Module:
         except Exception:  # a type of a library that is not imported here, such as torch.Tensor
             return Any
 
+    def default_text(self, default: ast.expr) -> str:
+        """The text of a default; of a constant of the module, that of its value."""
+        value = self.definitions.get(default.id) if isinstance(default, ast.Name) else None
+        return ast.unparse(value if isinstance(value, ast.expr) else default)
+
 
 def _bases(module: _Module, node: ast.ClassDef) -> Iterator[tuple[_Module, ast.ClassDef]]:
     """A class and its base classes in this package, the class itself first."""
@@ -192,7 +210,7 @@ def _fields(module: _Module, node: ast.ClassDef, meanings: dict[str, str]) -> di
     return {
         field.target.id: Argument(
             module.evaluate(field.annotation),
-            None if field.value is None else ast.unparse(field.value),
+            None if field.value is None else module.default_text(field.value),
             meanings.get(field.target.id, ""),
         )
         for field in node.body
@@ -209,7 +227,7 @@ def _parameters(module: _Module, node: ast.FunctionDef, meanings: dict[str, str]
     return {
         parameter.arg: Argument(
             module.evaluate(parameter.annotation) if parameter.annotation is not None else Any,
-            None if default is None else ast.unparse(default),
+            None if default is None else module.default_text(default),
             meanings.get(parameter.arg, ""),
         )
         for parameter, default in zip(

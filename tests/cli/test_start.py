@@ -49,3 +49,47 @@ def test_a_run_composes_its_configuration_once(gr_run, monkeypatch, words, times
     code, _, err = gr_run("strategy=finetune", "train.iterations=1", *words)
     assert code == 0, err
     assert len(composed) == times
+
+
+MISTAKES = {
+    "generator.latent_dim=-3": "generator.latent_dim=-3: must be a whole number ≥ 1; the default is 32",
+    "generator.latent_dm=3": "generator.latent_dm=3: no such setting; there are dropout",
+    "+generator.latent_dm=3": "generator.latent_dm=3: no such setting; there are dropout",
+    "generator.initialisation=best": "generator.initialisation=best: must be one of he, torch",
+    "optimizer.lr=fast": "optimizer.lr=fast: must be a number > 0",
+    "benchmark.source=3": "benchmark.source=3: must be a Source: settings with a _target_",
+    "benchmark.validation_share=1": "benchmark.validation_share=1: must be a number ≥ 0 and < 1; the default is 0.0",
+    "train.batch_size=0": "train.batch_size=0: must be a whole number ≥ 1",
+    "seed=-1": "seed=-1: must be a whole number ≥ 0",
+    "-m generator.latent_dim=4,-3": "generator.latent_dim=-3: must be a whole number ≥ 1; the default is 32",
+    "-m hydra/launcher=batched generator.latent_dim=4,-3": "generator.latent_dim=-3: must be a whole number ≥ 1",
+    "-m hydra/launcher=batched hydra.launcher.width=0 seed=1,2": "hydra.launcher.width=0: must be",
+}
+
+
+def test_wrong_values_are_refused_without_torch():
+    script = (
+        "import sys; sys.modules['torch'] = None  # an import of it raises\n"
+        "from gr_cli.cli.main import main\n"
+        "for words in sys.argv[1:]: assert main(words.split()) == 2, words"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *MISTAKES], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(MISTAKES) and not list(Path().iterdir())
+    for line, expected in zip(lines, MISTAKES.values(), strict=True):
+        assert line.startswith(f"gr-run: {expected}")
+
+
+def test_components_of_other_packages_are_imported_with_torch_to_be_checked():
+    Path("own_models.py").write_text(
+        "from torch import nn\n\n\nclass Own(nn.Sequential):\n"
+        "    def __init__(self, input_size: int, output_size: int, width: int = 3) -> None: ...\n",
+        encoding="utf-8",
+    )
+    words = ["model._target_=own_models.Own", "+model.width=wide"]
+    words += ["~model.hidden_sizes", "~model.dropout"]
+    done = subprocess.run([sys.executable, "-m", "gr_cli", *words], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == "gr-run: loading torch …"
+    assert "model.width=wide: must be a whole number; the default is 3" in done.stderr

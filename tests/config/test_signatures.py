@@ -9,17 +9,17 @@ from annotated_types import Ge, Le, Len, Lt
 
 from gr_cli.config.annotations import allowed_values, literal_values
 from gr_cli.config.docstrings import first_sentence, parse_docstring
-from gr_cli.config.groups import PROVIDED_ARGUMENTS
-from gr_cli.config.instantiate import import_target
-from gr_cli.config.options import Options
+from gr_cli.config.groups import CONF
+from gr_cli.config.instantiate import import_target, targets_in_text
+from gr_cli.config.options import LAUNCHER_PACKAGES
 from gr_cli.config.signatures import imported_component, read_component
 
 TARGETS = sorted(
     {
-        option.target
-        for group in PROVIDED_ARGUMENTS
-        for option in (Options().read(group, name) for name in Options().names(group))
-        if option.target
+        target.replace(*LAUNCHER_PACKAGES)
+        for path in CONF.rglob("*.yaml")
+        for target in targets_in_text(path.read_text(encoding="utf-8"))
+        if target.startswith(("gr_cli.", LAUNCHER_PACKAGES[0])) and target != "gr_cli.cli.callback.ValidateJobs"
     }
 )
 
@@ -80,7 +80,7 @@ def test_source_and_import_agree(target):
         default = parameters[name].default
         assert (argument.default is None) == (default is inspect.Parameter.empty), name
         if isinstance(default, (bool, int, float, str)):
-            assert eval(argument.default) == default, name
+            assert eval(argument.default) == argument.default_value == default, name
         hint = imported.arguments[name].annotation
         if argument.annotation is not Any:
             assert allowed_values(argument.annotation) == allowed_values(hint), name
