@@ -13,7 +13,7 @@ import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -167,10 +167,11 @@ def _settings_page(options: Options, name: str, chosen: dict[str, str], width: i
     groups = {group: option for group, option in chosen.items() if group in ALL_GROUPS}
     settings = options.all_settings(options.resolve(groups))
     selected = [setting for setting in settings if setting.name == name or setting.name.startswith(f"{name}.")]
-    if not selected and (others := _settings_of_other_options(options, name)):
-        for option, setting in others:
-            yield f"with {option.group}={option.name}:"
-            yield from _setting_lines(setting, width)
+    if not selected and (others := _settings_of_options(options, name)):
+        for having, own_settings in others:
+            yield from wrap(f"with {_list_options(having)}:", width)
+            for setting in own_settings:
+                yield from _setting_lines(setting, width)
         return
     if not selected:
         names = [setting.name for setting in settings]
@@ -178,7 +179,8 @@ def _settings_page(options: Options, name: str, chosen: dict[str, str], width: i
         parent = name.rpartition(".")[0]
         near = [other for other in names if parent and other.startswith(f"{parent}.")]
         listed = ", ".join(near or [*ALL_GROUPS, *RUN_SETTINGS])
-        leaf = [other for other in names if other.rpartition(".")[2] == name.rpartition(".")[2]]
+        every = [*names, *(setting.name for _, of_options in _settings_of_options(options) for setting in of_options)]
+        leaf = [other for other in dict.fromkeys(every) if other.rpartition(".")[2] == name.rpartition(".")[2]]
         hint = f"did you mean {' or '.join(leaf)}?" if leaf else suggestion(name, topics)
         raise ConfigError("--help", name, f"no such group or setting; there are {listed}", hint)
     section = RUN_SETTINGS.get(name)
@@ -189,16 +191,31 @@ def _settings_page(options: Options, name: str, chosen: dict[str, str], width: i
         yield from _setting_lines(setting, width)
 
 
-def _settings_of_other_options(options: Options, name: str) -> list[tuple[Option, Setting]]:
-    """A setting that the chosen options lack, as each option of its group has it; once if they have it alike."""
-    groups = [group for group in ALL_GROUPS if name.startswith(f"{group.replace('/', '.')}.")]
-    found: dict[tuple[str, str], tuple[Option, Setting]] = {}
-    for group in groups:
+def _settings_of_options(options: Options, name: str = "") -> list[tuple[list[Option], list[Setting]]]:
+    """A setting, or all of a section, as the options of all groups have it; those that have it alike together.
+
+    Args:
+        options: The options.
+        name: Name of the setting or section; by default all settings.
+    """
+    alike: dict[tuple[tuple[str, str, str], ...], tuple[list[Option], list[Setting]]] = {}
+    for group in (group for group in ALL_GROUPS if group != "preset"):
+        if name and not f"{name}.".startswith(f"{group.replace('/', '.')}."):
+            continue
         for option in (options.read(group, other) for other in options.names(group)):
-            for setting in options.settings(option):
-                if setting.name == name:
-                    found.setdefault((setting.allowed, setting.meaning), (option, setting))
-    return list(found.values())
+            settings = [s for s in options.settings(option) if not name or f"{s.name}.".startswith(f"{name}.")]
+            if settings:
+                key = tuple((s.name, s.allowed, s.meaning) for s in settings)
+                alike.setdefault(key, ([], settings))[0].append(option)
+    return list(alike.values())
+
+
+def _list_options(options: Sequence[Option]) -> str:
+    """Options as they are typed; if there are several, the first has the defaults."""
+    names = [
+        f"{group}={', '.join(o.name for o in of_group)}" for group, of_group in groupby(options, lambda o: o.group)
+    ]
+    return " or ".join(names) + (f" (defaults of {options[0].name})" if len(options) > 1 else "")
 
 
 def _setting_lines(setting: Setting, width: int) -> Iterator[str]:

@@ -63,6 +63,12 @@ def test_help_of_several_options_and_of_groups_inside():
 def test_help_finds_a_setting_of_options_that_are_not_chosen():
     text = help_text(["--help", "benchmark.source.path"])
     assert "with benchmark=arrays:" in text and "with benchmark=image_folder:" in text
+    assert "with strategy=a_gem, er (defaults of a_gem):" in help_text(["--help", "strategy.per_class"])
+    section = help_text(["--help", "benchmark.source"])  # the default option's has no settings
+    for part in ("with benchmark=image_folder:", "  benchmark.source.size=null", "with benchmark=split_emnist:"):
+        assert part in section
+    text = help_text(["--help", "strategy.regularizer.strength"])
+    assert "with strategy=ewc, online_ewc or strategy/regularizer=ewc," in text
 
 
 def test_help_takes_its_topic_behind_an_equals_sign_too(gr_run):
@@ -88,6 +94,7 @@ def test_help_does_not_break_names_at_hyphens(monkeypatch):
         (("strategy=dgrr", "--help"), "strategy=dgrr: no such option; there are a_gem, .*did you mean 'dgr'"),
         (("--help", "strategy.target"), "--help=strategy.target: no such group or setting; there are strategy.memory"),
         (("--help", "train.temperature"), "did you mean strategy.temperature"),
+        (("--help", "generator.importance_samples"), "did you mean strategy.importance_samples"),
     ],
 )
 def test_a_wrong_name_gets_one_line(gr_run, words, message):
