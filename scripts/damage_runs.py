@@ -91,7 +91,7 @@ def load(folder: str) -> Command:
 
 def report() -> int:
     """`gr-report` of all that is there."""
-    return gr_cli.report.cli.main(["outputs", "--csv", "-"])
+    return gr_cli.report.cli.main(["outputs", "--format", "csv"])
 
 
 def forked(command: Command, home: Path) -> tuple[int, str]:

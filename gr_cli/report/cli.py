@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -14,6 +14,7 @@ from gr_cli.system.output import incomplete_output_message, make_output_robust
 
 if TYPE_CHECKING:
     from gr_cli.report.groups import Grouping
+    from gr_cli.report.run_table import RunTable
     from gr_cli.report.tables import ReportTable
 
 _DESCRIPTION = """\
@@ -21,14 +22,18 @@ Compare runs: a table of all runs below some folders, averaged over seeds. Only
 runs that differ in nothing but seed, paths and logging are averaged; the
 settings that distinguish the others are columns."""
 
+_SUFFIXES = {"markdown": ".md", "csv": ".csv", "latex": ".tex", "json": ".json"}
+
 _EPILOG = """\
 examples:
   gr-report                                          everything below outputs/
   gr-report outputs/split_mnist --baseline strategy=finetune
-  gr-report outputs/sweeps/0a73b11d --csv table.csv  a sweep
+  gr-report outputs/sweeps/0a73b11d --runs           a row per run of a sweep
+  gr-report --where strategy=er,dgr 'lr<0.01' --sort -average_accuracy
+  gr-report --output table.csv                       or .json, .md, .tex (booktabs)
   gr-report outputs --html page.html --figures figures
   gr-report --watch outputs/sweeps/0a73b11d          progress of a sweep
-  gr-report outputs --metrics forgetting --latex -    LaTeX (booktabs)
+  gr-report outputs --metrics forgetting --format latex
 
 exit codes: 0; 1 if a folder could not be read and was left out; 2 for a usage
 error. --watch: 0 if all runs finished, or after Ctrl-C; 1 if a run did not
@@ -51,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         Exit code: 0, 1 if something could not be read, 2 for a usage error, 130 after Ctrl-C.
     """
     try:
-        return _report(_parser().parse_args(arguments))
+        return _report(_parser().parse_args(_joined_sort_keys(arguments)))
     except GrError as error:
         _print_status(error)
         return error.exit_code
@@ -64,6 +69,17 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise a ConfigError, which `main` prints in one line."""
         raise ConfigError("arguments", " ".join(sys.argv[1:]), message, "see gr-report --help")
+
+
+def _joined_sort_keys(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--sort -key` as one, because argparse takes `-key` for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--sort" and argument.startswith("-") and not argument.startswith("--"):
+            joined[-1] = f"--sort={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,13 +97,32 @@ def _parser() -> argparse.ArgumentParser:
         help="metrics of metrics.csv (default: average_accuracy forgetting)",
     )
     add(
-        "--baseline",
-        action="append",
-        metavar="COLUMN=VALUE",
-        help="compare with the row that has this value (default: the first row); repeat the option for several values",
+        "--where",
+        action="extend",
+        nargs="+",
+        metavar="CONDITION",
+        help="only runs with these settings: strategy=dgr,ewc lr!=0.1 'batch_size<64' seed=3 state=finished",
     )
-    add("--csv", metavar="FILE", help="write the table as CSV, unrounded; - prints it instead")
-    add("--latex", metavar="FILE", help="write the table as LaTeX; - prints it instead")
+    add(
+        "--baseline",
+        action="extend",
+        nargs="+",
+        metavar="COLUMN=VALUE",
+        help="compare with the row that has these values (default: the first row)",
+    )
+    add(
+        "--sort",
+        action="append",
+        metavar="NAME",
+        help="sort by a metric, a column, n, seconds or difference; -NAME: descending; may be repeated",
+    )
+    add("--runs", action="store_true", help="a row per run instead of means over seeds")
+    add(
+        "--format",
+        choices=("table", *_SUFFIXES),
+        help="how the table is printed (default: table on a terminal, else markdown); csv and json are unrounded",
+    )
+    add("--output", metavar="FILE", help="write the table into a file instead, by its ending: .csv, .json, .md, .tex")
     add("--html", metavar="FILE", help="write a page with table, charts and generated samples; one file, no network")
     add("--figures", metavar="DIR", help="write the charts for papers, as SVG and PDF, one column wide")
     add("--watch", action="store_true", help="show the progress of runs until all are over; no other option with it")
@@ -97,24 +132,39 @@ def _parser() -> argparse.ArgumentParser:
 
 def _report(options: argparse.Namespace) -> int:
     from gr_cli.report.groups import group_runs
+    from gr_cli.report.selection import select_runs, sort_rows
     from gr_cli.report.tables import DEFAULT_METRICS, report_table
     from gr_cli.results.discovery import discover_runs
 
     folders = [Path(folder) for folder in options.folders or ["outputs"]]
     if options.watch:
         return _watch(folders, options)
+    table_format = _table_format(options)
     discovered = discover_runs(folders)
     for path, reason in discovered.unreadable.items():
         _print_status(f"{path}: can't be read ({reason}); left out")
     if discovered.runs or discovered.pending:
-        grouping = group_runs(discovered)
-        _write_outputs(
-            options, grouping, report_table(grouping, options.metrics or DEFAULT_METRICS, options.baseline or ())
-        )
+        grouping = group_runs(select_runs(discovered, options.where or ()))
+        table = report_table(grouping, options.metrics or DEFAULT_METRICS, options.baseline or ())
+        if not options.runs:
+            table = sort_rows(table, grouping, options.sort or ())
+        _write_outputs(options, table_format, grouping, table)
     unreadable = [(run.path, reason) for run in discovered.runs for reason in run.unreadable_files.values()]
     for path, reason in unreadable:
         _print_status(f"{path}: {reason}; left out of the charts")
     return 1 if discovered.unreadable or unreadable else 0
+
+
+def _table_format(options: argparse.Namespace) -> str:
+    """The format of the table: as asked for, or by the ending of the file, or for the place where it is printed."""
+    if options.output is None:
+        return str(options.format or ("table" if sys.stdout.isatty() else "markdown"))
+    by_suffix = {suffix: name for name, suffix in _SUFFIXES.items()}
+    table_format = options.format or by_suffix.get(Path(options.output).suffix)
+    if table_format not in _SUFFIXES:
+        endings = ", ".join(by_suffix)
+        raise ConfigError("--output", options.output, f"must end in {endings}", "or name its format by --format")
+    return str(table_format)
 
 
 def _print_status(message: object) -> None:
@@ -139,32 +189,48 @@ def _watch(folders: list[Path], options: argparse.Namespace) -> int:
         return watch(folders, watch_table)
 
 
-def _write_outputs(options: argparse.Namespace, grouping: Grouping, table: ReportTable) -> None:
-    from gr_cli.report import formats
-    from gr_cli.system.files import csv_text
-
-    def page() -> str:
+def _write_outputs(options: argparse.Namespace, table_format: str, grouping: Grouping, table: ReportTable) -> None:
+    if options.html is not None:
         from gr_cli.report.page import render_page
 
-        return render_page(grouping, table)
-
-    texts: list[tuple[str | None, Callable[[], str]]] = [
-        (options.csv, lambda: csv_text(*formats.csv_table(table))),
-        (options.latex, lambda: formats.latex(table) + "\n"),
-        (options.html, page),
-    ]
-    for target, text in texts:
-        if target == "-":
-            print(text(), end="")
-        elif target is not None:
-            save_text(Path(target), text())
+        save_text(Path(options.html), render_page(grouping, table))
     if options.figures is not None:
         from gr_cli.report.chart_list import save_charts
 
         num_charts = save_charts(table, Path(options.figures))
         _print_status(f"{num_charts} figures, each as SVG and PDF, are in {options.figures}")
-    if "-" not in (options.csv, options.latex, options.html):
-        print(formats.markdown(table))
+    runs = None
+    if options.runs:
+        from gr_cli.report.run_table import run_table
+
+        runs = run_table(table, grouping, options.sort or ())
+    if table_format == "table":
+        _print_table(table, runs)
+    elif options.output is None:
+        print(_table_text(table, runs, table_format), end="")
+    else:
+        save_text(Path(options.output), _table_text(table, runs, table_format))
+
+
+def _print_table(table: ReportTable, runs: RunTable | None) -> None:
+    """Print the table in the width of the terminal."""
+    from gr_cli.report.overview import overview, run_overview
+    from gr_cli.terminal.fitted_table import print_fitted
+
+    print_fitted(overview(table) if runs is None else run_overview(runs))
+
+
+def _table_text(table: ReportTable, runs: RunTable | None, table_format: str) -> str:
+    """The table of configurations, or that of runs, as Markdown, LaTeX, CSV or JSON."""
+    from gr_cli.report import formats, records, run_table, tables
+
+    if table_format == "csv":
+        return formats.csv_file(*(records.csv_table(table) if runs is None else run_table.csv_table(runs)))
+    if table_format == "json":
+        return formats.json_file(records.json_report(table) if runs is None else run_table.json_report(runs))
+    shown = tables.text_table(table) if runs is None else run_table.text_table(runs)
+    notes = tables.footnotes(table) if runs is None else runs.notes
+    return formats.markdown(shown, notes) if table_format == "markdown" else formats.latex(shown, notes)
 
 
 def save_text(path: Path, text: str) -> None:

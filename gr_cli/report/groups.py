@@ -158,7 +158,7 @@ def group_runs(discovered: DiscoveredRuns) -> Grouping:
         pending.setdefault(job.seed_and_identity[1] if job.seed_and_identity else "", []).append(job)
     groups = [Group(tuple(same), tuple(pending.pop(identity, ()))) for identity, same in runs.items()]
     columns = _distinguishing_columns(groups)
-    groups.sort(key=lambda group: [_natural_key(column.text_for(group)) for column in _sort_columns(columns)])
+    groups.sort(key=lambda group: [natural_key(column.text_for(group)) for column in _sort_columns(columns)])
     ungrouped_jobs = [job for jobs in pending.values() for job in jobs]
     return Grouping(groups, columns, _common_overrides(discovered.runs), ungrouped_jobs)
 
@@ -214,10 +214,20 @@ def _short_label(name: str, names: Sequence[str]) -> str:
     """Shortest suffix of a dotted name that is unique among `names`."""
     parts = _dotted(name).split(".")
     for length in range(1, len(parts)):
-        end = parts[-length:]
-        if sum(_dotted(other).split(".")[-length:] == end for other in names) == 1:
-            return ".".join(end)
+        end = ".".join(parts[-length:])
+        if len(_names_ending(end, names)) == 1:
+            return end
     return name
+
+
+def _names_ending(end: str, names: Iterable[str]) -> list[str]:
+    parts = end.split(".")
+    return [name for name in names if _dotted(name).split(".")[-len(parts) :] == parts]
+
+
+def matching_names(name: str, names: Sequence[str]) -> list[str]:
+    """The name itself if it is one of `names`, or else those that end with it: `lr` for `optimizer.lr`."""
+    return [name] if name in names else _names_ending(_dotted(name), names)
 
 
 def _override_key(override: str) -> str:
@@ -245,7 +255,7 @@ def parse_number(text: str) -> float | None:
         return None
 
 
-def _natural_key(text: str) -> tuple[Any, ...]:
+def natural_key(text: str) -> tuple[Any, ...]:
     """Sort key: numbers by value, before other texts."""
     number = parse_number(text)
     return (number is None, number or 0.0, text)

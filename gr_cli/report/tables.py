@@ -275,17 +275,18 @@ def format_interval(summary: Summary | None, unit: str, digits: int = 2, sign: s
     return f"[{low}, {high}]"
 
 
-def format_difference(summary: Summary | None, unit: str, digits: int = 2) -> str:
+def format_difference(summary: Summary | None, unit: str, digits: int = 2, expected_n: int | None = None) -> str:
     """A paired difference as `mean [low, high] (n)`, n the number of common seeds; `–` without common seeds.
 
-    Below `MIN_SEEDS` common seeds, their differences.
+    Below `MIN_SEEDS` common seeds, their differences. n is left out if it is `expected_n`.
     """
     if summary is None:
         return NO_VALUE
-    if summary.interval is None:
-        return f"{_format_values(summary, unit, digits, '+')} ({summary.n})"
-    interval = format_interval(summary, unit, digits, "+")
-    return f"{format_number(summary.mean, unit, digits, '+')} {interval} ({summary.n})"
+    text = _format_values(summary, unit, digits, "+")
+    if summary.interval is not None:
+        interval = format_interval(summary, unit, digits, "+")
+        text = f"{format_number(summary.mean, unit, digits, '+')} {interval}"
+    return text if summary.n == expected_n else f"{text} ({summary.n})"
 
 
 def p_value_header(table: ReportTable) -> str:
@@ -302,10 +303,15 @@ def format_p_value(p_value: float | None) -> str:
 
 def footnotes(table: ReportTable) -> list[str]:
     """Lines below the table: the statistics, the baseline, common overrides, and warnings by row."""
+    return [*result_notes(table), *warning_lines(table)]
+
+
+def result_notes(table: ReportTable) -> list[str]:
+    """What the numbers are, and overrides that all runs have."""
     lines = [_statistics_note(table), *_comparison_notes(table)]
     if table.common_overrides:
         lines.append(f"set in every run: {' '.join(table.common_overrides)}")
-    return list(map(one_line, [*lines, *_warnings_by_row(table), *table.ungrouped_jobs]))
+    return list(map(one_line, lines))
 
 
 def _statistics_note(table: ReportTable) -> str:
@@ -319,7 +325,7 @@ def _statistics_note(table: ReportTable) -> str:
         text = scale.get((bounds.low is not None) + (bounds.high is not None), "")
         parts.append(f"mean ± standard error over n seeds, and 95 % confidence interval (Student's t{text})")
     if few:
-        parts.append(f"below {MIN_SEEDS} seeds their values")
+        parts.append(f"fewer than {MIN_SEEDS} seeds: their values, without standard error and interval")
     return "; ".join(parts) or "no finished run"
 
 
@@ -331,17 +337,17 @@ def _comparison_notes(table: ReportTable) -> list[str]:
     baseline = (
         labels[next(iter(baselines))] if len(baselines) == 1 else "the baseline of the same benchmark and scenario"
     )
-    note = f"paired differences from {baseline}: over common seeds, their number in parentheses"
+    note = f"paired differences from {baseline}: over common seeds (their number)"
     if not table.num_comparisons:
         return [note]
-    note += "; 95 % t interval, p of the paired t-test"
+    note += ", with 95 % t interval and the p value of the t-test"
     if table.num_comparisons > 1:
         note += f". {table.num_comparisons} comparisons: the p values are adjusted for them (Holm), the intervals not"
     return [note]
 
 
-def _warnings_by_row(table: ReportTable) -> list[str]:
-    """Warnings, each with the rows that it is about; missing seeds are one line."""
+def warning_lines(table: ReportTable) -> list[str]:
+    """Warnings, each with the rows that it is about, and jobs without a row; missing seeds are one line."""
     rows_by_warning: dict[str, list[int]] = {}
     rows_by_missing: dict[tuple[int, ...], list[int]] = {}
     for number, row in enumerate(table.rows, 1):
@@ -351,7 +357,8 @@ def _warnings_by_row(table: ReportTable) -> list[str]:
             rows_by_warning.setdefault(warning, []).append(number)
     missing = [f"{_rows_text(rows, table)} {format_seeds(seeds)}" for seeds, rows in rows_by_missing.items()]
     lines = [f"{_rows_text(rows, table)}: {warning}" for warning, rows in rows_by_warning.items()]
-    return [*([f"no run of seeds that others have: {'; '.join(missing)}"] if missing else []), *lines]
+    missing = [f"no run of seeds that others have: {'; '.join(missing)}"] if missing else []
+    return list(map(one_line, [*missing, *lines, *table.ungrouped_jobs]))
 
 
 def _rows_text(numbers: Sequence[int], table: ReportTable) -> str:

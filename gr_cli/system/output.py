@@ -47,6 +47,12 @@ def make_output_robust() -> None:
             setattr(sys, name, _robust_stream(stream, number))
 
 
+def encodable(text: str, encoding: str) -> str:
+    """`text` as stdout shows it: characters that the encoding lacks replaced."""
+    codecs.register_error("gr_plain", _encode_as_ascii)
+    return text.encode(encoding, "gr_plain").decode(encoding, "replace")
+
+
 def output_error() -> OSError | None:
     """The error by which output to stdout was lost; None if nothing was lost."""
     raw = _raw_file(sys.stdout)

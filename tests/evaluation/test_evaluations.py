@@ -96,7 +96,7 @@ def test_metric_is_the_value_of_the_last_row_with_its_unit(gr_run, confidence):
     last = read(only_run() / "confidence.csv")[-1]["confidence"]
     assert {row["metric"]: row["value"] for row in read(only_run() / "metrics.csv")}["surety"] == last
     assert re.search(rf"confidence \(%\) +{100 * float(last):.2f} +highest probability", out)
-    assert report(["outputs", "--metrics", "surety", "--csv", "-"]) == 0
+    assert report(["outputs", "--metrics", "surety", "--format", "csv"]) == 0
 
 
 def test_evaluations_of_all_modules_are_discovered():

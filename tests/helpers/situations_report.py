@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gr_cli.report.cli import main
 from gr_cli.report.page import library
+from helpers.run_folders import write_run
 from helpers.situations import Hands, Situation, Table
 
 
@@ -31,13 +32,19 @@ def without_vega(hands: Hands) -> tuple[int, str, str]:
     return reported("--html", "page.html")(hands)
 
 
+def add_run(folder: Path) -> None:
+    """Write a run of seed 5."""
+    write_run(Path("outputs"), 5)
+
+
 REPORT: Table = {
     "report/cli.py": [
         ("arguments={}: {}; see gr-report --help", reported("--nonsense"), "unrecognized arguments: --nonsense"),
-        ("can't be written, there is no folder {}; make it first", reported("--csv", "nowhere/table.csv")),
+        ("can't be written, there is no folder {}; make it first", reported("--output", "nowhere/table.csv")),
+        ("--output={}: must end in {}; or name its format by --format", reported("--output", "table")),
         (
             "--watch={}: can't be combined with other options: remove --{}; make",
-            reported("--watch", "--csv", "table.csv"),
+            reported("--watch", "--output", "table.csv"),
         ),
     ],
     "report/page.py": [("--html needs the package {}: pip install {}", without_vega)],
@@ -50,6 +57,15 @@ REPORT: Table = {
     "results/discovery.py": [
         ("is not a folder; name folders of runs", reported("nowhere")),
         ("no run here (no status.json)", reported("empty", harm=lambda folder: Path("empty").mkdir())),
+    ],
+    "report/selection.py": [
+        ("must be <setting>=<value>, or with !=, <, <=, > or >=", reported("--where", "strategy")),
+        ("{} needs a number", reported("--where", "seed<many")),
+        ("no such run; {} is one of {}", reported("--where", "strategy=beauty")),
+        ("no run fulfils all of these; leave some out", reported("--where", "seed=0", "seed=5", harm=add_run)),
+        ("{} can be {}; give more of the name", reported("--where", "_target_=3")),
+        ("no run has a setting {}; names are those of config.yaml", reported("--where", "beauty=3")),
+        ("rows can't be sorted by it; there are {}", reported("--sort", "-beauty")),
     ],
     "report/tables.py": [("no such metric; there are {}", reported("--metrics", "beauty"))],
     "report/baseline.py": [

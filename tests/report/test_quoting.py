@@ -96,12 +96,12 @@ def test_hostile_texts_are_escaped_in_every_table(gr_report, value):
     write_run(Path("runs"), 0)
     write_run(Path("runs"), 1, state="failed", status={"reason": value})
     quoting(Path("runs"), 2, value)
-    code, out, err = gr_report("runs", "--csv", "-")
+    code, out, err = gr_report("runs", "--format", "csv")
     assert code == 0, err
     shown_anywhere(out + err)
     cells = [cell for row in csv.reader(out.splitlines(keepends=True)) for cell in row]
     assert not [cell for cell in cells if cell[:1] in tuple("=+-@\t") and not is_number(cell)]
-    code, out, err = gr_report("runs", "--latex", "-")
+    code, out, err = gr_report("runs", "--format", "latex")
     assert code == 0, err
     shown_anywhere(out + err)
     rows = [line for line in out.splitlines() if not line.startswith("%")]

@@ -28,7 +28,7 @@ def table(gr_report: Report) -> Callable[..., list[dict[str, str]]]:
     """A function that returns the rows of a report's CSV."""
 
     def call(*words: object) -> list[dict[str, str]]:
-        code, out, err = gr_report(*words, "--csv", "-")
+        code, out, err = gr_report(*words, "--format", "csv")
         assert code == 0, err
         return list(csv.DictReader(out.splitlines()))
 
@@ -255,9 +255,9 @@ def test_metrics_and_formats(gr_report, table):
     write_run(Path("runs"), 0, "generative_replay", strategy__batch_size=64)
     write_run(Path("runs"), 1, "generative_replay")
     assert "learning_accuracy_mean" in table("runs", "--metrics", "learning_accuracy")[0]
-    _, out, _ = gr_report("runs", "--latex", "-")
+    _, out, _ = gr_report("runs", "--format", "latex")
     assert r"generative\_replay & vae & split\_digits & class & 32 & 1 &" in out and r"\toprule" in out
-    assert gr_report("runs", "--csv", "a.csv", "--latex", "a.tex")[0] == 0
+    assert gr_report("runs", "--output", "a.csv") == gr_report("runs", "--output", "a.tex") == (0, "", "")
     assert len(list(csv.DictReader(Path("a.csv").read_text().splitlines()))) == 2
     assert out == Path("a.tex").read_text()
 
@@ -266,7 +266,7 @@ def test_values_cannot_break_the_table(gr_report):
     write_run(Path("runs"), 0, model__hidden_sizes="a|b")
     write_run(Path("runs"), 0, model__hidden_sizes="a&b")
     assert r"a\|b" in gr_report("runs")[1]
-    assert r"a\&b" in gr_report("runs", "--latex", "-")[1]
+    assert r"a\&b" in gr_report("runs", "--format", "latex")[1]
 
 
 # --- mistakes
@@ -281,7 +281,7 @@ def test_values_cannot_break_the_table(gr_report):
         (["runs", "--baseline", "strategi=x"], "must be <column>=<value> .*did you mean 'strategy'"),
         (["runs", "--baseline", "strategy=x"], "--baseline=strategy=x: no such run; strategy is one of finetune"),
         (["runs", "--foo"], "unrecognized arguments: --foo"),
-        (["runs", "--csv", "nowhere/a.csv"], "nowhere/a.csv: can't be written, there is no folder nowhere"),
+        (["runs", "--output", "nowhere/a.csv"], "nowhere/a.csv: can't be written, there is no folder nowhere"),
         ([], "outputs: is not a folder"),
     ],
 )

@@ -291,9 +291,9 @@ def test_ctrl_c_before_there_is_a_run_has_exit_code_130(capsys, monkeypatch):
 
 def test_watch_refuses_other_options(capsys):
     write_run(Path("outputs"))
-    assert main(["--watch", "--csv", "-"]) == 2
+    assert main(["--watch", "--format", "csv"]) == 2
     assert capsys.readouterr().err == (
-        "gr-report: --watch=outputs: can't be combined with other options: remove --csv; "
+        "gr-report: --watch=outputs: can't be combined with other options: remove --format; "
         "make the report when the runs are over\n"
     )
 
