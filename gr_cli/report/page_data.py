@@ -10,7 +10,6 @@ from gr_cli.errors import one_line
 from gr_cli.report import series
 from gr_cli.report.baseline import paired_differences
 from gr_cli.report.chart_list import table_formats
-from gr_cli.report.formats import missing_seeds_warning
 from gr_cli.report.groups import Group, format_value, last_heartbeat
 from gr_cli.report.page_curves import (
     MAX_DETAILS,
@@ -23,6 +22,7 @@ from gr_cli.report.page_curves import (
     shown_statistics,
 )
 from gr_cli.report.page_pictures import MAX_CHARACTERS, sample_pictures
+from gr_cli.report.records import missing_seeds_warning
 from gr_cli.report.tables import (
     ReportRow,
     ReportTable,
