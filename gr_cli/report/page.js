@@ -37,7 +37,8 @@ const spread = ([mean, low, high], percent) =>
 
 // --- state
 
-const state = { metric: DATA.metrics[0]?.name, comparable: 0, chosen: new Set(), words: [], all: false };
+const sizes = DATA.comparables.map((_, i) => CONFIGURATIONS.filter((one) => one.comparable === i).length);
+const state = { metric: DATA.metrics[0]?.name, comparable: sizes.indexOf(Math.max(...sizes)), chosen: new Set(), words: [], all: false };
 const metric = (name = state.metric) => DATA.metrics.find((one) => one.name === name);
 const isPercent = (one) => one?.unit === "fraction" || one?.percent === true;
 const value = (configuration, name = state.metric) => configuration.metrics[name]?.statistics[0];
@@ -53,6 +54,7 @@ const shown = () => {
     (a, b) => (rank(a) === rank(b) ? 0 : rank(a) - rank(b)));
 };
 const MANY = 10; // from more configurations on, only some are coloured
+const MAX_BANDS = 4; // from more highlighted configurations on, bands would hide each other
 const focused = () => {
   const all = shown();
   const chosen = all.filter((one) => state.chosen.has(one));
@@ -99,8 +101,9 @@ const fill = (spec, values) => {
   return typeof spec === "string" && spec.startsWith("$") ? values[spec.slice(1)] : spec;
 };
 // Limits of an axis around values, never outside of the possible range [low, high].
-const limits = (values, low = null, high = null, full = false) => {
+const limits = (values, low = null, high = null, full = false, logarithmic = false) => {
   const numbers = values.filter(isNumber);
+  if (logarithmic && numbers.length) return [Math.min(...numbers) / 1.2, Math.max(...numbers) * 1.2];
   if (full && low !== null && high !== null) return [low, high];
   if (!numbers.length) return [low ?? 0, high ?? 1];
   let from = Math.min(...numbers), to = Math.max(...numbers);
@@ -109,6 +112,8 @@ const limits = (values, low = null, high = null, full = false) => {
   to = Math.min(to + pad, high ?? Infinity);
   return from < to ? [from, to] : [from - 1, to + 1];
 };
+// Whether numbers need a logarithmic axis.
+const spansDecades = (numbers) => Math.min(...numbers) > 0 && Math.max(...numbers) / Math.min(...numbers) >= 20;
 const charts = new Map();
 class Chart {
   // `build` returns the values of the specification, or null where there is nothing to draw.
@@ -142,7 +147,7 @@ class Chart {
     if (this.numbers.open) this.list();
     if (!this.rows.length) return;
     this.home = Object.fromEntries(["x0", "x1", "y0", "y1"].map((name) => [name, values[name] ?? 0]));
-    const result = await vegaEmbed(this.node, fill(SPECS[this.kind], { height: 260, x_title: null, y_title: null, ...this.home, ...values }),
+    const result = await vegaEmbed(this.node, fill(SPECS[this.kind], { height: 260, x_title: null, y_title: null, x_scale: "linear", ticks: Math.max(3, Math.floor(this.host.clientWidth / 110)), ...this.home, ...values }),
       { ast: true, logLevel: 1, renderer: "svg", actions: false, mode: "vega-lite", tooltip: { theme: "custom" } });
     if (turn !== this.turn) return result.view.finalize();
     this.view?.finalize();
@@ -163,6 +168,7 @@ class Chart {
     if (!this.view || !this.axes.length) return;
     for (const axis of this.axes)
       for (const end of ["0", "1"]) this.view.signal(axis + end, to[axis + end]);
+    this.view.signal("zoomed", to !== this.home);
     this.reset.hidden = to === this.home;
     this.view.runAsync();
   }

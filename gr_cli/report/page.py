@@ -51,8 +51,8 @@ def render_page(grouping: Grouping, table: ReportTable) -> str:
     ]
     number = len(table.rows)
     context = {
-        "heading": f"Continual learning: {number} configuration{'s' if number != 1 else ''} compared",
-        "summary": f"{finished} finished of {len(runs)} runs in {number} configurations",
+        "heading": f"Continual learning: {_count(number, 'configuration')}",
+        "summary": f"{finished} finished of {_count(len(runs), 'run')} in {_count(number, 'configuration')}",
         "newest_update": newest_update(table),
         "version": __version__,
         "policy": _policy(vega, script),
@@ -64,6 +64,10 @@ def render_page(grouping: Grouping, table: ReportTable) -> str:
         "script": Markup(script),
     }
     return environment.get_template("page.html").render(context)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 def _without_control_characters(value: object) -> object:

@@ -15,6 +15,7 @@ _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _OWN = {"type": "nominal", "scale": None}  # the value is the colour or shape itself
 _COLOUR = {"field": "colour", **_OWN}
 _OPACITY = {"field": "opacity", "type": "quantitative", "scale": None}
+_ZOOMED = {"expr": "zoomed"}  # marks at the end of an axis are cut only where others lie beyond
 _TOOLTIP = [
     {"field": "name", "title": "configuration"},
     {"field": "detail", "title": " "},
@@ -36,18 +37,20 @@ _CONFIG = {
 }  # fmt: skip
 
 
-def _axis(field: str, channel: str, **axis: Any) -> dict[str, Any]:
-    """A number on an axis from the parameters `x0` to `x1` (or y); outside of it nothing is drawn."""
+def _axis(field: str, channel: str, scale: str = "linear", **axis: Any) -> dict[str, Any]:
+    """A number on an axis from the parameters `x0` to `x1` (or y)."""
+    domain = [{"expr": f"{channel}0"}, {"expr": f"{channel}1"}]
     return {
         "field": field,
         "type": "quantitative",
-        "scale": {"domain": [{"expr": f"{channel}0"}, {"expr": f"{channel}1"}], "nice": False, "zero": False},
+        "scale": {"type": scale, "domain": domain, "nice": False, **({"zero": False} if scale == "linear" else {})},
         "axis": {"title": None, **axis},
     }
 
 
 def _spec(width: Any = "container", **parts: Any) -> Spec:
-    params = [{"name": name, "value": f"${name}"} for name in ("x0", "x1", "y0", "y1")]
+    params: list[Spec] = [{"name": name, "value": f"${name}"} for name in ("x0", "x1", "y0", "y1")]
+    params.append({"name": "zoomed", "value": False})
     sizes = {"width": width, "autosize": {"contains": "padding"}}
     return {"$schema": _SCHEMA, "data": {"name": "rows", "values": "$rows"}, "params": params, **sizes, **parts} | {
         "config": _CONFIG
@@ -66,11 +69,11 @@ def _dots() -> Spec:
         height="$height",
         encoding={"y": y, "opacity": _OPACITY, "tooltip": _TOOLTIP},
         layer=[
-            {"mark": {"type": "rule", "clip": True, "strokeWidth": 2},
-             "encoding": {"x": _axis("low", "x"), "x2": {"field": "high"}, "color": _COLOUR}},
-            {"mark": {"type": "tick", "clip": True, "thickness": 3, "size": 14},
+            {"mark": {"type": "rule", "clip": _ZOOMED, "strokeWidth": 2},
+             "encoding": {"x": _axis("low", "x", tickCount="$ticks"), "x2": {"field": "high"}, "color": _COLOUR}},
+            {"mark": {"type": "tick", "clip": _ZOOMED, "thickness": 3, "size": 14},
              "encoding": {"x": _axis("mean", "x"), "color": _COLOUR}},
-            {"mark": {"type": "point", "clip": True, "filled": True, "size": 45},
+            {"mark": {"type": "point", "clip": _ZOOMED, "filled": True, "size": 45},
              "encoding": {"x": _axis("value", "x"), "color": _COLOUR, "shape": {"field": "shape", **_OWN}}},
         ],
     )  # fmt: skip
@@ -83,14 +86,14 @@ def _lines() -> Spec:
         height="$height",
         encoding={"x": x, "opacity": _OPACITY, "tooltip": _TOOLTIP},
         layer=[
-            {"mark": {"type": "area", "clip": True, "fillOpacity": 0.18},
+            {"mark": {"type": "area", "clip": _ZOOMED, "fillOpacity": 0.18},
              "encoding": {"y": _axis("low", "y"), "y2": {"field": "high"}, "color": _COLOUR,
                           "detail": {"field": "line"}}},
-            {"mark": {"type": "line", "clip": True, "strokeWidth": 2},
+            {"mark": {"type": "line", "clip": _ZOOMED, "strokeWidth": 2},
              "encoding": {"y": _axis("mean", "y"), "color": _COLOUR, "detail": {"field": "line"}}},
-            {"mark": {"type": "point", "clip": True, "filled": True, "size": 45},
+            {"mark": {"type": "point", "clip": _ZOOMED, "filled": True, "size": 45},
              "encoding": {"y": _axis("mean", "y"), "color": _COLOUR, "shape": {"field": "shape", **_OWN}}},
-            {"mark": {"type": "point", "clip": True, "size": 22},
+            {"mark": {"type": "point", "clip": _ZOOMED, "size": 22},
              "encoding": {"y": _axis("value", "y"), "color": _COLOUR, "shape": {"field": "shape", **_OWN}}},
         ],
     )  # fmt: skip
@@ -98,15 +101,16 @@ def _lines() -> Spec:
 
 def _scatter() -> Spec:
     """A point per configuration in two numbers, with its interval, and the values of its seeds as small points."""
+    x = _axis("x", "x", "$x_scale", title="$x_title", tickCount="$ticks")
     return _spec(
         height="$height",
-        encoding={"x": _axis("x", "x", title="$x_title"), "opacity": _OPACITY, "tooltip": _TOOLTIP},
+        encoding={"x": x, "opacity": _OPACITY, "tooltip": _TOOLTIP},
         layer=[
-            {"mark": {"type": "rule", "clip": True},
+            {"mark": {"type": "rule", "clip": _ZOOMED},
              "encoding": {"y": _axis("low", "y"), "y2": {"field": "high"}, "color": _COLOUR}},
-            {"mark": {"type": "point", "clip": True, "size": 22},
+            {"mark": {"type": "point", "clip": _ZOOMED, "size": 22},
              "encoding": {"y": _axis("value", "y"), "color": _COLOUR, "shape": {"field": "shape", **_OWN}}},
-            {"mark": {"type": "point", "clip": True, "filled": True, "size": 110},
+            {"mark": {"type": "point", "clip": _ZOOMED, "filled": True, "size": 110},
              "encoding": {"y": _axis("mean", "y"), "color": _COLOUR, "shape": {"field": "shape", **_OWN}}},
         ],
     )  # fmt: skip

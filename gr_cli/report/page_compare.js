@@ -40,7 +40,7 @@ new Chart("compare-chart", "lines", (chart) => {
     const points = one.curves[comparedPick.name]?.[comparedPick.column]?.[comparedPick.curve];
     if (!points) return [];
     const own = seed === undefined ? points : { x: points.x, mean: points.seeds?.[seed] ?? points.mean };
-    return curveRows(own, one, { ...style(i), opacity: 1 }, from.x, column).map((row) => ({ ...row, name: `${"AB"[i]}: ${name}`, line: `${i}` }));
+    return curveRows(own, one, { ...style(i), opacity: 1 }, from.x, column, true).map((row) => ({ ...row, name: `${"AB"[i]}: ${name}`, line: `${i}` }));
   });
   return lineChart(rows, chart, from.x, range(column));
 });
@@ -49,7 +49,9 @@ const compare = () => {
   const names = [...new Set([...Object.keys(a.one.settings), ...Object.keys(b.one.settings)])].sort();
   const different = names.filter((name) => a.one.settings[name] !== b.one.settings[name]);
   const total = new Set([...names, ...Object.keys(DATA.common)]).size;
-  const rows = different.map((name) => [name, a.one.settings[name] ?? "–", b.one.settings[name] ?? "–"]);
+  const settings = different.filter((name) => !name.endsWith("_target_")).map((name) => [name, a.one.settings[name], b.one.settings[name]]);
+  const both = settings.filter(([, first, second]) => first !== undefined && second !== undefined);
+  const single = settings.filter((row) => !both.includes(row)).map((row) => row.map((text) => text ?? "–"));
   const numbers = DATA.metrics.filter(({ name }) => isNumber(numberOf(a, name)) || isNumber(numberOf(b, name))).map((one) => {
     const [first, second] = [numberOf(a, one.name), numberOf(b, one.name)], percent = isPercent(one);
     const gap = isNumber(first) && isNumber(second) ? Number((second - first).toFixed(percent ? 2 : 6)) : null;
@@ -58,7 +60,8 @@ const compare = () => {
   byId("differences").replaceChildren(
     make("p", {}, different.length ? `Their configurations differ in ${different.length} of ${total} settings.` : "Their configurations are the same."),
     make("div", { class: "pair" }, plainTable("Metrics", ["", "A", "B", "B − A"], numbers),
-      different.length ? plainTable("Settings that differ", ["", "A", "B"], rows) : null));
+      make("div", {}, both.length ? plainTable("Settings that differ", ["", "A", "B"], both) : null,
+        single.length ? make("details", { open: !both.length }, make("summary", {}, `Settings that only one has (${single.length})`), plainTable("Settings that only one has", ["", "A", "B"], single)) : null)));
   byId("first-name").textContent = `A: ${a.name}`;
   byId("second-name").textContent = `B: ${b.name}`;
   slider(byId("compare-task"), byId("compare-samples"), () => [a.one, b.one]);
@@ -83,9 +86,14 @@ const startCompare = () => {
 // --- the table
 
 const order = { column: null, down: true };
-const hidden = new Set(DATA.metrics.filter(({ name }) => !DATA.shown_metrics.includes(name)).map(({ name }) => `metric ${name}`));
+// At first only the metrics of the report, and settings in which configurations differ.
+const constant = (i) => new Set(CONFIGURATIONS.map((one) => one.cells[i])).size < 2;
+const hidden = new Set([
+  ...DATA.metrics.filter(({ name }) => !DATA.shown_metrics.includes(name)).map(({ name }) => `metric ${name}`),
+  ...costs.filter((name) => name.startsWith("parameters")).map((name) => `cost ${name}`),
+  ...DATA.columns.filter((_, i) => constant(i)).map((label) => `setting ${label}`),
+]);
 const columns = () => [
-  { id: "n", head: "n", text: (one) => (one.n === one.of ? `${one.n}` : `${one.n} of ${one.of}`), key: (one) => one.n, number: true },
   ...DATA.metrics.flatMap((each, i) => [
     { id: `metric ${each.name}`, head: each.label, number: true, key: (one) => value(one, each.name) ?? null,
       text: (one) => (one.metrics[each.name] ? format(value(one, each.name), isPercent(each)) : "–"),
@@ -94,9 +102,11 @@ const columns = () => [
       ? [{ id: "difference", head: `paired difference in ${each.label}`, number: true, text: (one) => one.difference.text, key: (one) => one.difference.value,
           small: (one) => (one.difference.p === null ? null : `${DATA.p_value} ${one.difference.p}`) }] : []),
   ]),
+  { id: "n", head: "seeds", text: (one) => (one.n === one.of ? `${one.n}` : `${one.n} of ${one.of}`), key: (one) => one.n, number: true },
   ...costs.map((name) => ({ id: `cost ${name}`, head: name, number: true, key: (one) => one.costs[name]?.statistics[0] ?? null, text: (one) => format(one.costs[name]?.statistics[0]) })),
   ...DATA.columns.map((label, i) => ({ id: `setting ${label}`, head: label, text: (one) => one.cells[i],
     key: (one) => (Number.isFinite(Number(one.cells[i])) && one.cells[i] !== "" ? Number(one.cells[i]) : one.cells[i]) })),
+  { id: "row", head: "row", text: (one) => String(indexOf.get(one) + 1), key: (one) => indexOf.get(one), number: true },
 ];
 // Numbers before texts; missing ones last in either direction.
 const ordered = (all, { key }, down) => [...all].sort((one, two) => {
@@ -180,7 +190,7 @@ const copy = async (event) => {
 const start = async () => {
   choose(byId("metric"), DATA.metrics.map(({ name, label }) => option(name, label)), state.metric);
   byId("metric").addEventListener("change", () => { state.metric = byId("metric").value; redraw(); });
-  choose(byId("comparable"), DATA.comparables.map((name, i) => option(i, name)), "0");
+  choose(byId("comparable"), DATA.comparables.map((name, i) => option(i, name)), String(state.comparable));
   byId("comparable-label").hidden = DATA.comparables.length < 2;
   byId("comparable").addEventListener("change", () => { state.comparable = Number(byId("comparable").value); state.chosen.clear(); redraw(); });
   byId("filter").addEventListener("input", () => { state.words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean); redraw(); });
@@ -194,7 +204,8 @@ const start = async () => {
   if (CONFIGURATIONS.length) await compare();
   // Sections without values are left out.
   for (const section of document.querySelectorAll("main section"))
-    section.hidden = section.dataset.rows === "0" && !section.querySelector("[data-drawn]") && section.id !== "best";
+    section.hidden = section.id === "compare" ? subjects().length < 2
+      : section.dataset.rows === "0" && !section.querySelector("[data-drawn]") && section.id !== "best";
   document.querySelector("nav").append(...[...document.querySelectorAll("main section:not([hidden])")].map((section) => make("a", { href: `#${section.id}` }, section.dataset.title)));
   await Promise.all([...charts.values()].map((chart) => chart.view?.runAsync()));
   root.dataset.ready = document.querySelectorAll("[data-drawn]").length;

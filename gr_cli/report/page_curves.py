@@ -54,23 +54,23 @@ class Family:
         name: Identifier: the name of the CSV file.
         title: Heading.
         x: Label of the x axis.
-        columns: What is measured.
+        columns: What is measured; columns that are not among them are losses.
         read: Returns values by (column, curve, x) for each seed of a group.
         summary_curve: The curve that every configuration has; others are left out of large pages.
         description: A sentence for readers.
         bounds: Range of possible values by column, where it is not that of the column.
-        curves: Names of the curves of all configurations, in order.
+        curves: Names of the curves of all configurations so far, as keys.
     """
 
     name: str
     title: str
     x: str
-    columns: Sequence[Column]
+    columns: list[Column]
     read: Callable[[Group], dict[int, dict[Point, float]]]
     summary_curve: str
     description: str = ""
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
-    curves: list[str] = field(default_factory=list)
+    curves: dict[str, None] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Texts and ranges of the family."""
@@ -86,7 +86,16 @@ class Family:
             for column in self.columns
         ]
         texts = {"name": self.name, "title": self.title, "x": self.x, "description": self.description}
-        return {**texts, "columns": columns, "curves": self.curves, "summary": self.summary_curve}
+        return {
+            **texts,
+            "columns": columns,
+            "curves": sorted(self.curves, key=self._curve_order),
+            "summary": self.summary_curve,
+        }
+
+    def _curve_order(self, curve: str) -> tuple[bool, int, str]:
+        """Numbered curves by number, the summary curve last."""
+        return (curve == self.summary_curve, len(curve), curve)
 
     def _bounds_of(self, column: Column) -> Bounds:
         return self.bounds.get(column.name, column.bounds)
@@ -98,14 +107,19 @@ class Family:
             group: The group.
             detailed: Whether to return all curves, or the summary curve only.
         """
-        columns = {column.name: column for column in self.columns}
         by_curve: dict[tuple[str, str], dict[float, dict[int, float]]] = {}
         for seed, values in self.read(group).items():
+            self.curves |= dict.fromkeys(curve for _, curve, _ in values)
+            known = {column.name for column in self.columns}
+            self.columns += [
+                Column(name, "", "", "lower")
+                for name in dict.fromkeys(name for name, *_ in values)
+                if name not in known
+            ]
             for (column, curve, x), value in values.items():
-                if curve not in self.curves:
-                    self.curves.append(curve)
                 if detailed or curve == self.summary_curve:
                     by_curve.setdefault((column, curve), {}).setdefault(x, {})[seed] = value
+        columns = {column.name: column for column in self.columns}
         result: dict[str, dict[str, Any]] = {}
         for (column, curve), points in by_curve.items():
             result.setdefault(column, {})[curve] = _curve(
@@ -127,11 +141,10 @@ def _curve(points: Mapping[float, Values], unit: str, bounds: Bounds) -> dict[st
     return curve
 
 
-def families(formats: Sequence[TableFormat], loss_terms: Sequence[str]) -> list[Family]:
+def families(formats: Sequence[TableFormat]) -> list[Family]:
     """The families of a page: accuracy, forgetting, losses, and the tables with layout `lines`."""
     accuracy = Column("accuracy", "share of test samples that are classified correctly", FRACTION, "higher")
     forgetting = Column("forgetting", "best accuracy before the last task minus final accuracy", FRACTION, "lower")
-    losses = [Column(term, "", "", "lower") for term in loss_terms]
     result = [
         Family(ACCURACY.name, "Accuracy", TASKS_LEARNED, [accuracy], _read_accuracy, _MEAN_CURVE),
         Family(
@@ -143,7 +156,7 @@ def families(formats: Sequence[TableFormat], loss_terms: Sequence[str]) -> list[
             "by task",
             bounds={"forgetting": SIGNED_UNIT},
         ),
-        Family("history", "Losses", "iteration over all tasks", losses, _read_losses, "loss"),
+        Family("history", "Losses", "iteration over all tasks", [], _read_losses, "loss"),
     ]
     for table in formats:
         if table.layout == "lines":
@@ -178,13 +191,15 @@ def _read_losses(group: Group) -> dict[int, dict[Point, float]]:
 
 
 def _reader(table: TableFormat) -> Callable[[Group], dict[int, dict[Point, float]]]:
+    names: dict[tuple[str, ...], str] = {}
+
     def read(group: Group) -> dict[int, dict[Point, float]]:
+        by_seed = series.measures_by_seed(group, table)
+        for key in sorted({key for values in by_seed.values() for _, key, _ in values}, key=series.key_order):
+            names.setdefault(key, series.curve_name(table, key))
         return {
-            seed: {
-                (column, series.curve_name(table, key), x): values[column, key, x]
-                for column, key, x in sorted(values, key=lambda point: series.key_order(point[1]))
-            }
-            for seed, values in series.measures_by_seed(group, table).items()
+            seed: {(column, names[key], x): value for (column, key, x), value in values.items()}
+            for seed, values in by_seed.items()
         }
 
     return read

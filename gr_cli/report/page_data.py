@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gr_cli.errors import one_line
-from gr_cli.report import series
 from gr_cli.report.baseline import paired_differences
 from gr_cli.report.chart_list import table_formats
 from gr_cli.report.groups import Group, format_value, last_heartbeat
@@ -70,7 +69,7 @@ def page_data(table: ReportTable) -> dict[str, Any]:
         }
         for row, name, settings in zip(table.rows, _names(table), own, strict=True)
     ]
-    shown_families = families(formats, _loss_terms(table))
+    shown_families = families(formats)
     order = sorted(range(len(table.rows)), key=lambda i: -_rank_value(table.rows[i], table.metrics[0]))
     detailed = _add_details(configurations, table, order, shown_families, formats)
     illustrated = _add_pictures(configurations, table, order)
@@ -104,12 +103,13 @@ def as_json(data: Any) -> str:
 
 
 def _cleaned(value: Any) -> Any:
+    """The value with texts on one line; lists of numbers, which are most of it, are not copied."""
     if isinstance(value, str):
         return one_line(value)
     if isinstance(value, Mapping):
-        return {one_line(key): _cleaned(item) for key, item in value.items()}
+        return {key if isinstance(key, int) else one_line(key): _cleaned(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_cleaned(item) for item in value]
+        return value if value and isinstance(value[0], float) else [_cleaned(item) for item in value]
     return value
 
 
@@ -162,12 +162,6 @@ def _difference(row: ReportRow, table: ReportTable) -> dict[str, Any]:
     mean = None if row.difference is None else row.difference.mean
     p_value = None if row.p_value is None else format_p_value(row.p_value)
     return {"text": format_difference(row.difference, unit), "value": shown(mean, unit), "p": p_value}
-
-
-def _loss_terms(table: ReportTable) -> list[str]:
-    """Names of the loss terms of all runs."""
-    terms = (term for row in table.rows for values in series.losses_by_seed(row.group).values() for term, _ in values)
-    return list(dict.fromkeys(terms))
 
 
 # --- configurations
@@ -271,7 +265,7 @@ def _verdict(metric: Mapping[str, Any], bounds: Bounds, comparable: str, table: 
     difference = paired_summary(paired_differences(row.group, other.group, name), limits)
     order = f"{'best' if len(means) > 2 else 'better'} of {len(means)}"
     text += (
-        f", the {order}; next is {names[id(other)]} with {format_number(second.mean, unit)}{'%' * (unit == FRACTION)}."
+        f", the {order}; next is {names[id(other)]} with {format_number(second.mean, unit)}{' %' * (unit == FRACTION)}."
     )
     return f"{text} {_difference_text(difference, unit, len(means))}"
 

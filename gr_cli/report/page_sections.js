@@ -4,13 +4,14 @@ const family = (name) => DATA.families.find((one) => one.name === name);
 const indexOf = new Map(CONFIGURATIONS.map((one, index) => [one, index]));
 const range = (column) => [column?.low ?? null, column?.high ?? null];
 // Rows of curves: means with intervals, and seeds as points below three seeds.
-const curveRows = (curve, one, look, x, column, label = "") => {
-  const rows = [], percent = isPercent(column), line = `${indexOf.get(one)} ${label}`;
+const curveRows = (curve, one, look, x, column, bands) => {
+  const rows = [], percent = isPercent(column), line = indexOf.get(one);
   const base = { index: indexOf.get(one), name: one.name, line, colour: look.colour, shape: look.shape, opacity: look.opacity };
-  const where = (i) => `${label ? `${label}, ` : ""}${x} ${curve.x[i]}`;
+  const where = (i) => `${x} ${curve.x[i]}`;
   curve.x.forEach((at, i) => {
     const statistics = [curve.mean[i], curve.low?.[i], curve.high?.[i]];
-    rows.push({ ...base, x: at, mean: statistics[0], low: statistics[1], high: statistics[2], detail: where(i), text: spread(statistics, percent) });
+    const band = bands && !look.muted ? { low: statistics[1], high: statistics[2] } : {};
+    rows.push({ ...base, x: at, mean: statistics[0], ...band, detail: where(i), text: spread(statistics, percent) });
   });
   if (!curve.low && curve.seeds && !look.muted)
     for (const [seed, values] of Object.entries(curve.seeds))
@@ -30,9 +31,10 @@ const familyChart = (id, pick) => new Chart(id, "lines", (chart) => {
   const looks = styles();
   // Muted ones first, so that they lie below.
   const all = shown().sort((a, b) => looks.get(b).muted - looks.get(a).muted);
+  const bands = focused().length <= MAX_BANDS;
   const rows = all.flatMap((one) => {
     const points = one.curves[name]?.[columnName]?.[curve];
-    return points ? curveRows(points, one, looks.get(one), from.x, column) : [];
+    return points ? curveRows(points, one, looks.get(one), from.x, column, bands) : [];
   });
   return lineChart(rows, chart, from.x, range(column));
 });
@@ -150,7 +152,7 @@ const numeric = (texts) => texts.every((text) => text !== "" && Number.isFinite(
 const positions = (texts) => {
   const names = [...new Set(texts)];
   if (!numeric(names)) return { at: new Map(names.map((name, i) => [name, names.length > 1 ? i / (names.length - 1) : 0.5])), names };
-  const numbers = names.map(Number), logarithmic = Math.min(...numbers) > 0 && Math.max(...numbers) / Math.min(...numbers) >= 20;
+  const numbers = names.map(Number), logarithmic = spansDecades(numbers);
   const scaled = numbers.map((number) => (logarithmic ? Math.log(number) : number));
   const low = Math.min(...scaled), size = Math.max(...scaled) - low || 1;
   return { at: new Map(names.map((name, i) => [name, (scaled[i] - low) / size])), names };
@@ -183,7 +185,10 @@ const points = (x, all, looks, chart, title) => {
     const few = !isNumber(statistics[1]) && Object.keys(seeds).length > 1;
     return [mean, ...(few ? Object.entries(seeds).map(([seed, value]) => ({ ...base, value, detail: `seed ${seed}`, text: format(value, percent) })) : [])];
   });
-  return lineChart(rows, chart, title, range(metric()));
+  const numbers = all.map(x), logarithmic = spansDecades(numbers), values = lineChart(rows, chart, title, range(metric()));
+  if (!values) return null;
+  const [x0, x1] = limits(numbers, logarithmic ? null : Math.min(0, ...numbers), null, false, logarithmic);
+  return { ...values, x0, x1, x_scale: logarithmic ? "log" : "linear" };
 };
 const swept = { column: null };
 new Chart("sweep", "scatter", (chart) => {

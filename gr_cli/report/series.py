@@ -142,13 +142,12 @@ def key_order(key: Sequence[str]) -> list[tuple[bool, int, str]]:
 
 def _parse_measures(table: TableFormat, rows: CsvRows) -> dict[tuple[str, tuple[str, ...], float], float]:
     """Values by (column, values of the key columns, number of tasks learned)."""
+    names, times = table.key_names, _tasks_learned(rows)
+    keys = [tuple(_format_key(row[name]) for name in names) for row in rows]
     return _dict_without_duplicates(
-        (
-            (column.name, tuple(_format_key(row[name]) for name in table.key_names), x),
-            parse_finite_float(row[column.name]),
-        )
+        ((column.name, key, x), parse_finite_float(row[column.name]))
         for column in measured_columns(table)
-        for row, x in zip(rows, _tasks_learned(rows), strict=True)
+        for row, key, x in zip(rows, keys, times, strict=True)
         if row[column.name]
     )
 

@@ -36,7 +36,17 @@ MARKS = {
     "heat": {"rect": 1, "text": 1},
     "parallel": {"line": 1, "text": 1},
 }
-VALUES = {"x0": 0, "x1": 10, "y0": 0, "y1": 10, "names": ["<a>"], "label_limit": 100, "height": 200}
+VALUES = {
+    "x0": 1,
+    "x1": 10,
+    "y0": 0,
+    "y1": 10,
+    "names": ["<a>"],
+    "label_limit": 100,
+    "ticks": 5,
+    "x_scale": "log",
+    "height": 200,
+}
 VALUES |= {"x_title": "x", "y_title": None, "font_size": 11}
 
 
