@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from gr_cli.generators import VAE as VAE
     from gr_cli.generators import ConvVAE as ConvVAE
     from gr_cli.models import SimpleMLP as SimpleMLP
-    from gr_cli.runner.load import load_run as load_run
+    from gr_cli.python.many_runs import load_evaluations as load_evaluations
+    from gr_cli.python.many_runs import load_histories as load_histories
+    from gr_cli.python.many_runs import load_results as load_results
+    from gr_cli.python.many_runs import load_tables as load_tables
+    from gr_cli.python.run_result import Run as Run
+    from gr_cli.python.run_result import load_run as load_run
+    from gr_cli.python.start import run as run
+    from gr_cli.python.start import sweep as sweep
+    from gr_cli.python.sweep_result import Sweep as Sweep
     from gr_cli.training.trainer import ContinualTrainer as ContinualTrainer
 
 # Loaded on first use: torch costs seconds, and the command line's help needs none of it.
@@ -20,9 +28,17 @@ _HOME = {
     "ContinualTrainer": "gr_cli.training.trainer",
     "ConvVAE": "gr_cli.generators",
     "GrError": "gr_cli.errors",
+    "Run": "gr_cli.python.run_result",
     "SimpleMLP": "gr_cli.models",
+    "Sweep": "gr_cli.python.sweep_result",
     "VAE": "gr_cli.generators",
-    "load_run": "gr_cli.runner.load",
+    "load_evaluations": "gr_cli.python.many_runs",
+    "load_histories": "gr_cli.python.many_runs",
+    "load_results": "gr_cli.python.many_runs",
+    "load_run": "gr_cli.python.run_result",
+    "load_tables": "gr_cli.python.many_runs",
+    "run": "gr_cli.python.start",
+    "sweep": "gr_cli.python.start",
 }
 __all__ = [*sorted(_HOME), "__version__"]
 

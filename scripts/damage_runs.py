@@ -75,15 +75,17 @@ def run(words: tuple[str, ...], stop: bool = False) -> Command:
 
 
 def load(folder: str) -> Command:
-    """Print what `load_run` reads of the matrix and the networks."""
+    """Print what `load_run` reads of the matrix, which has a checksum once a run is finished, and of the networks."""
 
     def do() -> int:
         try:
             loaded = load_run(folder)
+            matrix = loaded.matrix if loaded.state == "finished" else None
+            weights = sum(value.double().sum().item() for value in loaded.solver.parameters())
         except GrError as error:
             print(f"gr-run: {error}")
             return error.exit_code
-        print(loaded.matrix, loaded.config, sum(value.double().sum().item() for value in loaded.solver.parameters()))
+        print(matrix, loaded.config, weights)
         return 0
 
     return do

@@ -22,6 +22,7 @@ BASES = [path for path in [*OPTIONS, *NESTED] if "_target_" in (yaml.safe_load(p
 
 # Packages and modules of gr_cli by layer; each imports from itself and from layers below.
 LAYERS = (
+    ("python",),
     ("cli", "report"),
     ("runner", "terminal"),
     ("evaluation", "trackers"),
@@ -45,7 +46,7 @@ CONFINED = {
     "fcntl": ("system/locks.py", "system/signals.py"),
     "filelock": ("system/locks.py",),
     "pydantic": ("config/arguments.py",),
-    "pandas": (),
+    "pandas": ("results/frames.py",),
     "vl_convert": ("report/page.py",),
 }
 WITHOUT_TORCH = ("cli/", "config/", "report/", "terminal/")

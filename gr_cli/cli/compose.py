@@ -13,6 +13,8 @@ from gr_cli.errors import CompositionError
 from gr_cli.system.process import import_torch
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
@@ -150,19 +152,33 @@ def plain_overrides(overrides: Any) -> list[str]:
     return list(plain)
 
 
-def compose_settings(overrides: Sequence[str]) -> Settings:
+def compose_settings(overrides: Sequence[str], config_dir: Path | None = None) -> Settings:
     """The settings of the run that `gr-run` starts with these overrides, for use from Python.
 
+    Args:
+        overrides: The overrides.
+        config_dir: A folder of options of one's own, as `--config-dir` names it.
+
     Raises:
-        CompositionError: An interpolation can't be resolved.
+        CompositionError: The overrides can't be composed.
         ConfigError: A value is not allowed.
-        HydraException: The overrides don't compose.
     """
     from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
-    from gr_cli.cli.hydra_errors import compose_config
+    from gr_cli.cli.hydra_errors import compose_config, describe_error
+    from gr_cli.cli.isolation import isolated_hydra
+    from gr_cli.cli.overrides import validate_overrides
     from gr_cli.config.schema import RunConfig
 
-    ConfigStore.instance().store("schema", RunConfig)
-    config = compose_config(overrides, hydra=True)
-    return settings_from_config(config, config.hydra)
+    folder = [] if config_dir is None else ["--config-dir", str(config_dir)]
+    search_path = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir.absolute()}']"]
+    with isolated_hydra():
+        ConfigStore.instance().store("schema", RunConfig)
+        try:
+            validate_overrides([*folder, *overrides])
+            config = compose_config([*search_path, *overrides], hydra=True)
+            return settings_from_config(config, config.hydra)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise CompositionError(describe_error(error, overrides)) from error

@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
             for name, command in _FOLDER_COMMANDS.items():
                 if any(word.startswith(f"{name}=") for word in argv):
                     return _in_start_directory(command, *_parse_folder_command(name, argv))
-            return _compose_and_run(argv)
+            return compose_and_run(argv)
     except Stop as stop:
         if not isinstance(stop.error, GrError):
             raise stop.error from None
@@ -199,8 +199,16 @@ _FOLDER_COMMANDS: dict[str, Callable[[Path, Sequence[str]], int]] = {
 # --- a run, or a sweep, from its configuration
 
 
-def _compose_and_run(argv: list[str]) -> int:
-    """Let Hydra compose the configuration and call `_job`, once or for each job of a sweep."""
+def compose_and_run(argv: list[str]) -> int:
+    """Let Hydra compose the configuration and call `_job`, once or for each job of a sweep.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        GrError: The command line is invalid.
+        Stop: A run failed, or was interrupted.
+    """
     import hydra
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
@@ -235,8 +243,7 @@ def _compose_and_run(argv: list[str]) -> int:
             current_sweep().print_outcome()
             raise
         else:
-            print(f"gr-run: {describe_error(error, [word for word in argv if '=' in word])}", file=sys.stderr)
-            return 2
+            raise CompositionError(describe_error(error, [word for word in argv if "=" in word])) from error
     except KeyboardInterrupt:
         current_sweep().print_outcome()
         raise

@@ -108,13 +108,13 @@ def _run_state(path: Path) -> str:
     """State of a run; `damaged` if its files can't be read, which its job has reported."""
     from gr_cli.errors import GrError
     from gr_cli.results.folder import RunFolder
-    from gr_cli.results.stored_config import check_config
+    from gr_cli.results.stored_config import stored_choices
 
     folder = RunFolder(path)
     try:
         state = folder.state()
         if state == "finished":
-            check_config(path)
+            stored_choices(path)
             folder.metrics()
             if folder.load_checkpoint() is None:
                 return _DAMAGED

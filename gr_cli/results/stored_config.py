@@ -32,14 +32,14 @@ def stored_settings(path: Path, trust: Collection[str] = ()) -> Settings:
         return Settings.validated(config, choices, (RunFolder(path).status() or {}).get("overrides", []))
 
 
-def check_config(path: Path) -> None:
-    """Check that config.yaml in `path` is readable.
+def stored_choices(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The configuration in the folder `path` and the option chosen in each config group. Values are not validated.
 
     Raises:
-        FolderError: It is missing, or is not the configuration of a run.
+        FolderError: config.yaml is missing, or is not the configuration of a run.
     """
     with _as_folder_error(path):
-        read_config(path)
+        return read_config(path)
 
 
 @contextmanager

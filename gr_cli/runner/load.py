@@ -1,64 +1,49 @@
-"""Load a run from its folder: configuration, accuracy matrix and networks."""
+"""Load the networks of a run from its checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
+from torch import nn
 
+from gr_cli.config.settings import Settings
 from gr_cli.errors import FolderError
+from gr_cli.generators.base import Generator
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.results.folder import RunFolder
-from gr_cli.results.record import Record
-from gr_cli.results.stored_config import check_unchanged, stored_settings
+from gr_cli.results.stored_config import check_unchanged
 from gr_cli.runner.checkpoints import check_identity
 from gr_cli.training.build import build_learner
 
 
-@dataclass(frozen=True)
-class LoadedRun:
-    """A loaded run. Networks are on the CPU and in evaluation mode.
+class Networks(NamedTuple):
+    """The networks of a run, on the CPU and in evaluation mode."""
 
-    Attributes:
-        config: Configuration.
-        matrix: Test accuracy in [0, 1]: a row per training, a column per task; None where a task was not evaluated.
-        solver: The classifier, a `torch.nn.Module`.
-        generator: The generator that replay samples from; None without a generator.
-    """
-
-    config: dict[str, Any]
-    matrix: list[list[float | None]]
-    solver: Any
-    generator: Any
+    solver: nn.Module
+    """The classifier."""
+    generator: Generator | None
+    """The generator that replay samples from; None without a generator."""
 
 
-def load_run(folder: str | Path, trust: str | Collection[str] = ()) -> LoadedRun:
-    """Load a run from its folder.
+def load_networks(settings: Settings, folder: RunFolder) -> Networks:
+    """Load the networks from the newest checkpoint of a run, which need not be finished.
 
     Args:
-        folder: Folder of the run. It need not be finished; its newest checkpoint is loaded.
-        trust: Dotted names of components, or of packages that contain them, that may be imported although they are not
-            part of this program.
+        settings: Settings of the run.
+        folder: Its folder.
 
     Raises:
-        FolderError: There is no run, no checkpoint, a damaged one or one of another run, or the folder names code that
-            is not trusted.
+        FolderError: There is no checkpoint, a damaged one or one of another run.
     """
-
-    trust = [trust] if isinstance(trust, str) else trust  # a string is a collection of its letters
-    settings, run = stored_settings(Path(folder), trust), RunFolder(Path(folder))
-    saved = run.load_checkpoint()
+    saved = folder.load_checkpoint()
     if saved is None:
-        raise FolderError(f"{folder}: has no checkpoint yet; resume it with gr-run resume={folder}")
-    check_identity(saved, settings, run)
-    check_unchanged(run.path)
+        raise FolderError(f"{folder.path}: has no checkpoint yet; resume it with gr-run resume={folder.path}")
+    check_identity(saved, settings, folder)
+    check_unchanged(folder.path)
     spec = SampleSpec(**saved["spec"])
     task_units, class_size = saved["learner"]["task_units"], saved["class_size"]
     learner = build_learner(settings.config, spec, task_units, torch.device("cpu"), class_size=class_size)
-    learner.load_states([saved["learner"]], len(saved["learner"]["task_units"]) - 1)
+    learner.load_states([saved["learner"]], len(task_units) - 1)
     generator = None if learner.generator is None else learner.strategy.sampling_generator(0, learner.generator.eval())
-    matrix = Record.from_state(saved["record"]).matrix()
-    return LoadedRun(settings.config, matrix, learner.solver.eval(), generator)
+    return Networks(learner.solver.eval(), generator)

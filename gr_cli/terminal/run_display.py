@@ -43,6 +43,7 @@ class TerminalObserver(RunObserver):
         live: Whether to show progress; if not, two lines for each run, between which lines of other runs may stand.
         sweep_progress: Counter of the sweep that the runs belong to; None for a single run.
         keeps_folder: Whether the run's folder outlives the command, so that its path is worth printing.
+        summary: Whether to print the results of a single run; if not, one line.
     """
 
     def __init__(
@@ -51,9 +52,11 @@ class TerminalObserver(RunObserver):
         live: bool = True,
         sweep_progress: SweepProgress | None = None,
         keeps_folder: bool = True,
+        summary: bool = True,
     ) -> None:
         self._live, self._sweep_progress, self._keeps_folder = live, sweep_progress if live else None, keeps_folder
         self._console = console or Console(highlight=False, soft_wrap=True)
+        self._shows_results = live and summary and sweep_progress is None
         self._bars: ProgressBars | None = None
         self._ended = self._failed = 0  # runs of this observer
         self._stage_label = ""
@@ -143,14 +146,14 @@ class TerminalObserver(RunObserver):
         for outcome in outcomes:
             if isinstance(outcome, GrError):
                 continue
-            if len(outcomes) == 1 and self._live and self._sweep_progress is None:
+            if len(outcomes) == 1 and self._shows_results:
                 self._print_result(outcome, [task.name for task in experiments[0].benchmark.tasks])
             else:
                 self._print(f"finished, {format_percent(outcome.metrics['average_accuracy']):>5} %: {outcome.folder}")
 
     def already_finished(self, settings: Settings, result: Result) -> None:
         self._ended += 1
-        if not self._live or self._sweep_progress is not None:
+        if not self._shows_results:
             self._print(f"finished before, {format_percent(result.metrics['average_accuracy'])} %: {result.folder}")
             return
         self._print(f"{settings.title}: finished before; its results (fresh=true trains it again):", style="bold")

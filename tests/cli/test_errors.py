@@ -14,12 +14,13 @@ from helpers.situations import TINY, Entry, Hands
 from helpers.situations_api import API
 from helpers.situations_commands import COMMANDS
 from helpers.situations_data import DATA
+from helpers.situations_python import PYTHON
 from helpers.situations_report import REPORT
 from helpers.situations_runs import RUNS
 
 ENTRIES = [
     (file, entry)
-    for table in (API, COMMANDS, DATA, RUNS, REPORT)
+    for table in (API, COMMANDS, DATA, PYTHON, RUNS, REPORT)
     for file, entries in table.items()
     for entry in entries
 ]

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+import gr_cli
 from gr_cli import ContinualTrainer, SimpleMLP
 from gr_cli.cli.launchers.ray_workers import Worker, WorkerOptions
 from helpers.fake_ray import FakeRay, install
@@ -126,8 +127,10 @@ COMMANDS: Table = {
     "cli/main.py": [
         ("can't be combined with other arguments: remove", mistake("resume=nowhere seed=1")),
         ("leave it out to see all", typed("--cfg job --package nope")),
+        ("compose_and_run", mistake("seed==3"), "seed==3: can't be parsed; "),
     ],
     "cli/compose.py": [
+        ("compose_settings", lambda hands: gr_cli.run("strategy=nothing"), "no such option"),
         ("settings_from", mistake("data_root=${oc.env:NO_SUCH}"), "can't be resolved"),
     ],
     "cli/hydra_errors.py": [

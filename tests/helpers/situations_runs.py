@@ -251,7 +251,7 @@ RUNS: Table = {
         ("code that is not part of this program", of_a_folder("resume", config_with("model._target_", "os.system"))),
     ],
     "runner/load.py": [
-        ("has no checkpoint yet", lambda hands: without_checkpoint(folder := hands.over()) or load_run(folder)),
+        ("has no checkpoint yet", lambda hands: without_checkpoint(folder := hands.over()) or load_run(folder).solver),
     ],
     "results/history.py": [
         ("loss `{}`", typed("strategy=finetune optimizer=sgd optimizer.lr=1e30 train.iterations=3 log.every=1")),

@@ -11,7 +11,7 @@ import pytest
 from gr_cli import load_run
 from gr_cli.errors import FolderError
 from gr_cli.training.observer import RunObserver
-from helpers.interruption import csvs, only_run
+from helpers.interruption import csvs, only_run, sealed
 
 TINY = ("train.iterations=6", "log.every=3", "strategy=finetune")
 
@@ -60,7 +60,7 @@ def test_a_flipped_bit_is_detected_and_the_previous_checkpoint_is_used(gr_run, s
     assert sorted(path.name for path in folder.glob("*.pt")) == ["checkpoint.previous.pt", "checkpoint.pt"]
     flipped(folder / "checkpoint.pt", at)
     with pytest.raises(FolderError, match=r"checkpoint\.pt: is damaged"):
-        load_run(folder)
+        _ = load_run(folder).solver
     code, _, err = gr_run(*TINY)
     assert code == 0 and re.search(
         r"checkpoint\.pt: is damaged .*; the run resumes from the checkpoint before it\n", err
@@ -154,7 +154,7 @@ def test_a_finished_checkpoint_of_another_run_is_refused(gr_run, made):
     code, _, err = gr_run(*TINY)
     assert code == 2 and "is a run of another configuration: seed is 1 there, 0 here" in err
     with pytest.raises(FolderError, match="seed is 1 there, 0 here"):
-        load_run(folder)
+        _ = load_run(folder).solver
 
 
 def test_a_folder_can_not_make_the_program_import_code(gr_run, made, tmp_path, monkeypatch):
@@ -176,8 +176,11 @@ def test_a_folder_can_not_make_the_program_import_code(gr_run, made, tmp_path, m
             code, _, err = gr_run(f"{word}={folder}")
             assert code == 2 and err.count("\n") == 1
             assert f"names code that is not part of this program: {target}; if you trust it, add trust={target}" in err
+        sealed(folder)
+        run = load_run(folder)
+        assert run.config["model"]["_target_"] == target and len(run.matrix) == 5
         with pytest.raises(FolderError, match="names code"):
-            load_run(folder)
+            _ = run.solver
 
 
 def test_own_code_is_resumed_when_it_is_trusted(gr_run, tmp_path, monkeypatch):

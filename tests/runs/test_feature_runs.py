@@ -135,8 +135,7 @@ def average(gr_run, *words: str) -> float:
     code, _, err = gr_run(*words, "fresh=true")
     assert code == 0, err
     newest = max(Path("outputs").glob("*/*/*/status.json"), key=lambda path: path.stat().st_mtime_ns)
-    matrix = load_run(newest.parent).matrix
-    return sum(filter(None, matrix[-1])) / len(matrix[-1])
+    return float(load_run(newest.parent).matrix.iloc[-1].mean())
 
 
 def test_internal_replay_prevents_forgetting(gr_run):

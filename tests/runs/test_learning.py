@@ -12,7 +12,7 @@ def accuracy(gr_run, *words: str) -> float:
     """Average accuracy of a run with cheap evaluations."""
     code, _, err = gr_run(*words, "evaluate.generated_samples=0", "threads=1", "fresh=true")
     assert code == 0, err
-    return mean(load_run(only_run()).matrix[-1])
+    return mean(load_run(only_run()).matrix.iloc[-1])
 
 
 # Finetuning remembers the last two of ten classes: a fifth, at most.

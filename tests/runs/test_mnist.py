@@ -15,7 +15,7 @@ def final(gr_run, *words: str) -> list[float]:
     code, _, err = gr_run(*words)
     assert code == 0, err
     (status,) = Path("outputs").glob("*/*/*/status.json")
-    return load_run(status.parent).matrix[-1]
+    return load_run(status.parent).matrix.iloc[-1].tolist()
 
 
 @pytest.mark.usefixtures("mnist_root")

@@ -350,6 +350,9 @@ def test_load_run_refuses_a_trainer_folder(tmp_path):
 
 def test_trust_takes_a_single_name(monkeypatch, tmp_path):
     """Iterating over `trust="strange"` would trust every package named by one of its letters."""
-    monkeypatch.setattr("gr_cli.runner.load.stored_settings", lambda folder, trust: pytest.fail(f"trusted: {trust}"))
+    (tmp_path / "config.yaml").write_text("seed: 0\nchoices: {}\n", encoding="utf-8")
+    monkeypatch.setattr(
+        "gr_cli.python.run_result.stored_settings", lambda folder, trust: pytest.fail(f"trusted: {trust}")
+    )
     with pytest.raises(pytest.fail.Exception, match=r"trusted: \['strange'\]"):
-        gr_cli.load_run(tmp_path, trust="strange")
+        _ = gr_cli.load_run(tmp_path, trust="strange").solver

@@ -1,0 +1,1 @@
+"""Runs, sweeps and their results from Python and notebooks."""

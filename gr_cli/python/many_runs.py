@@ -1,0 +1,136 @@
+"""Results of many runs as data frames: a row per run, or a table of all runs."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gr_cli.errors import FolderError
+from gr_cli.python.pictures import Picture
+from gr_cli.report.groups import Group, Grouping, format_value, group_runs
+from gr_cli.results.discovery import DiscoveredRun, discover_runs
+
+if TYPE_CHECKING:
+    from gr_cli.results.frames import DataFrame
+
+_COSTS = ("seconds", "peak_memory_mib")
+_Identified = list[tuple[dict[str, Any], DiscoveredRun]]
+
+
+def load_results(*folders: str | Path) -> DataFrame:
+    """One row per run: the settings in which runs differ, seed, state, metrics, seconds and memory.
+
+    The index is the folder. Metrics of unfinished runs are NaN. Folders that can't be read are left out, with
+    a warning.
+
+    Args:
+        folders: Runs, sweeps, or parents of them. Default: outputs.
+
+    Raises:
+        FolderError: There is no run.
+    """
+    from gr_cli.results.frames import rows_frame
+
+    identified, _ = _identified(folders)
+    metrics = dict.fromkeys(name for _, run in identified for name in run.metrics or ())
+    rows = []
+    for values, run in identified:
+        cost = {name: run.cost and getattr(run.cost, name) for name in _COSTS}
+        rows.append({**values, "state": run.state, **metrics, **(run.metrics or {}), **cost})
+    return rows_frame(rows, "folder", numeric=[*metrics, *_COSTS])
+
+
+def load_evaluations(*folders: str | Path) -> DataFrame:
+    """Accuracy and loss of many runs on each task after each training, in long form.
+
+    The first columns identify the run: folder, settings in which runs differ, seed.
+
+    Args:
+        folders: Runs, sweeps, or parents of them. Default: outputs.
+
+    Raises:
+        FolderError: There is no run.
+    """
+    return load_tables("evaluations", *folders)
+
+
+def load_histories(*folders: str | Path) -> DataFrame:
+    """Losses of many runs by task and iteration; columns as those of `load_evaluations`.
+
+    Args:
+        folders: Runs, sweeps, or parents of them. Default: outputs.
+
+    Raises:
+        FolderError: There is no run.
+    """
+    return load_tables("history", *folders)
+
+
+def load_tables(name: str, *folders: str | Path) -> DataFrame:
+    """A table of many runs, such as `per_class`; columns as those of `load_evaluations`.
+
+    Runs without this table are left out, with a warning if it can't be read.
+
+    Args:
+        name: Name of the table, without `.csv`.
+        folders: Runs, sweeps, or parents of them. Default: outputs.
+
+    Raises:
+        FolderError: There is no run.
+    """
+    from gr_cli.results.frames import long_frame, table_frame
+
+    identified, names = _identified(folders)
+    tables = []
+    for values, run in identified:
+        try:
+            tables.append((values, table_frame(run.folder, name)))
+        except FolderError as error:
+            warnings.warn(f"{error}; left out", stacklevel=2)
+    return long_frame(tables, names)
+
+
+def _identified(folders: Sequence[str | Path]) -> tuple[_Identified, list[str]]:
+    """The runs below some folders, each with the values that identify it, and the names of these."""
+    discovered = discover_runs([Path(folder) for folder in folders or ("outputs",)])
+    for path, reason in discovered.unreadable.items():
+        warnings.warn(f"{path}: can't be read ({reason}); left out", stacklevel=3)
+    grouping = group_runs(discovered)
+    identified = [
+        (values, run)
+        for group in grouping.groups
+        for run in sorted(group.runs, key=lambda run: run.seed)
+        for values in [_values(grouping, group, run)]
+    ]
+    return identified, ["folder", *(column.label for column in grouping.columns), "seed"]
+
+
+def _values(grouping: Grouping, group: Group, run: DiscoveredRun) -> dict[str, Any]:
+    """Folder, settings and seed of a run; a list as text, so that rows can be grouped by it."""
+    settings = {column.label: group.values.get(column.name) for column in grouping.columns}
+    plain = {name: format_value(value) if isinstance(value, list) else value for name, value in settings.items()}
+    return {"folder": str(run.path), **plain, "seed": run.seed}
+
+
+def comparison_picture(folders: Sequence[Path], metric: str) -> Picture:
+    """A chart of a metric of several runs: by the first numeric setting that varies, else by configuration.
+
+    Raises:
+        ConfigError: There is no such metric.
+        FolderError: No run has finished.
+    """
+    from gr_cli.report.chart_list import comparison_charts, sweep_charts
+    from gr_cli.report.tables import report_table
+    from gr_cli.results.matplotlib_setup import isolated_matplotlib
+
+    table = report_table(group_runs(discover_runs(folders)), [metric])
+    charts = [*sweep_charts(table), *comparison_charts(table)]
+    if not charts:
+        raise FolderError(f"{folders[0].parent}: no run has finished; continue the sweep by the same call")
+    buffer = io.BytesIO()
+    with isolated_matplotlib():
+        charts[0].draw(False).savefig(buffer, format="png", dpi=200, facecolor="white")
+    return Picture(buffer.getvalue())

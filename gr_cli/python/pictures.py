@@ -1,0 +1,94 @@
+"""Pictures and HTML of runs, for notebooks."""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gr_cli.errors import FolderError, GrError, one_line
+from gr_cli.system.reading import read_bytes, read_error_reason
+
+if TYPE_CHECKING:
+    from gr_cli.python.run_result import Run
+    from gr_cli.results.frames import DataFrame
+
+_MAX_PICTURE_BYTES = 32 << 20
+_MAX_SHOWN_TASKS = 12  # of a matrix that is shown in full
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG picture, which notebooks show."""
+
+    png: bytes
+    """Content of the file."""
+
+    @classmethod
+    def from_file(cls, path: Path) -> Picture:
+        """The picture in a file.
+
+        Raises:
+            FolderError: It can't be read.
+        """
+        try:
+            return cls(read_bytes(path, _MAX_PICTURE_BYTES))
+        except (OSError, ValueError) as error:
+            raise FolderError(f"{path}: can't be read ({read_error_reason(error)}); remove it") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the picture to a file."""
+        Path(path).write_bytes(self.png)
+
+    def _repr_png_(self) -> bytes:
+        return self.png
+
+    def __repr__(self) -> str:
+        return f"Picture({len(self.png):,} bytes of PNG)"
+
+    def html(self, alt: str) -> str:
+        """An element of HTML with the picture in it."""
+        data = base64.b64encode(self.png).decode("ascii")
+        return f'<img style="max-width: 420px" alt="{escape(alt)}" src="data:image/png;base64,{data}">'
+
+
+def figure_files(folder: Path) -> dict[str, Path]:
+    """The PNG files of a run's folder of figures by name; none if that folder is a link."""
+    if folder.is_symlink():
+        return {}
+    return {path.stem: path for path in sorted(folder.glob("*.png"), key=_natural_order)}
+
+
+def _natural_order(path: Path) -> list[tuple[int, str]]:
+    """Sort key in which numbers in a name count by their value."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]{1,9})", path.stem)]
+
+
+def run_html(run: Run) -> str:
+    """A run as HTML: title, state, metrics, accuracy matrix and its figure."""
+    options = [run.choices[name] for name in ("strategy", "generator", "benchmark") if name in run.choices]
+    title = " · ".join([*options, f"{run.config.get('scenario')}-incremental", f"seed {run.seed}"])
+    parts = [f"<b>{_text(title)}</b> ({_text(run.state)})<br><code>{_text(run.folder)}</code>"]
+    try:
+        metrics = run.metrics["value"].dropna().to_frame()
+        parts.append(_table(metrics))
+        if "accuracy_matrix" in run.figures:
+            parts.append(run.plot().html("accuracy on each task after each training"))
+        else:
+            parts.append(_table(100 * run.matrix.iloc[-_MAX_SHOWN_TASKS:, -_MAX_SHOWN_TASKS:]))
+    except GrError as error:
+        parts.append(_text(error))
+    blocks = "".join(f"<div>{part}</div>" for part in parts[1:])
+    return f'<div>{parts[0]}<div style="display: flex; gap: 2em; flex-wrap: wrap">{blocks}</div></div>'
+
+
+def _text(value: object) -> str:
+    """A text for HTML on one line; a folder may come from anywhere."""
+    return escape(one_line(value))
+
+
+def _table(frame: DataFrame) -> str:
+    return str(frame.to_html(float_format=lambda value: f"{value:.4g}", na_rep="–", border=0, escape=True))

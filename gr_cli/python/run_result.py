@@ -1,0 +1,186 @@
+"""A run and its results, read from its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gr_cli.config.settings import Settings
+from gr_cli.errors import FolderError
+from gr_cli.python.pictures import Picture, figure_files, run_html
+from gr_cli.results.folder import RunFolder
+from gr_cli.results.stored_config import check_unchanged, stored_choices, stored_settings
+
+if TYPE_CHECKING:
+    from gr_cli.results.frames import DataFrame
+    from gr_cli.runner.load import Networks
+
+
+class Run:
+    """A run: its configuration, tables as pandas data frames, figures and networks.
+
+    Tables and networks are read when they are first asked for, and kept; `gr_cli.load_run` reads them anew.
+
+    Attributes:
+        folder: Folder of the run.
+        config: Configuration as nested dicts.
+        choices: The chosen option of each config group.
+    """
+
+    def __init__(self, folder: Path, settings: Settings | None = None, trust: Collection[str] = ()) -> None:
+        self.folder, self._settings, self._trust = folder.absolute(), settings, trust
+        if settings is None:
+            self.config, self.choices = stored_choices(folder)
+        else:
+            self.config, self.choices = settings.config, settings.choices
+        self._files = RunFolder(self.folder)
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return int(self.config["seed"])
+
+    @property
+    def state(self) -> str:
+        """`finished`, `failed`, `interrupted`, `running`, `killed` or `not started`, as of now."""
+        return self._files.state()
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """Content of status.json, as of now: versions, device, command, reason of a failure."""
+        return self._files.status() or {}
+
+    # --- tables
+
+    @cached_property
+    def tables(self) -> Mapping[str, DataFrame]:
+        """Every table of the folder by name, read when it is asked for."""
+        return _Tables(self._files)
+
+    @cached_property
+    def matrix(self) -> DataFrame:
+        """Test accuracy in [0, 1]: a row per trained task, a column per task; NaN where it was not evaluated."""
+        from gr_cli.results.frames import matrix_frame
+
+        return matrix_frame(self._files)
+
+    @property
+    def metrics(self) -> DataFrame:
+        """Average accuracy, forgetting and so on: a row per metric with its `value`."""
+        return self.tables["metrics"]
+
+    @property
+    def history(self) -> DataFrame:
+        """Mean losses, by task and iteration."""
+        return self.tables["history"]
+
+    @property
+    def evaluations(self) -> DataFrame:
+        """Accuracy and loss, by task trained last, iteration, evaluated task and split."""
+        return self.tables["evaluations"]
+
+    @property
+    def sample_quality(self) -> DataFrame:
+        """Quality of generated samples, by task trained last and task; for runs with a generator."""
+        return self.tables["sample_quality"]
+
+    @property
+    def timing(self) -> DataFrame:
+        """Seconds and memory, by task."""
+        return self.tables["timing"]
+
+    # --- networks
+
+    @cached_property
+    def _networks(self) -> Networks:
+        from gr_cli.runner.load import load_networks
+
+        return load_networks(self._settings or stored_settings(self.folder, self._trust), self._files)
+
+    @property
+    def solver(self) -> Any:
+        """The classifier, a `torch.nn.Module` on the CPU in evaluation mode.
+
+        Raises:
+            FolderError: There is no checkpoint, or the folder names code that is not trusted.
+        """
+        return self._networks.solver
+
+    @property
+    def generator(self) -> Any:
+        """The generator that replay samples from; None without a generator.
+
+        Raises:
+            FolderError: There is no checkpoint, or the folder names code that is not trusted.
+        """
+        return self._networks.generator
+
+    # --- figures
+
+    @property
+    def figures(self) -> dict[str, Path]:
+        """The figures of the run by name: accuracy_matrix, accuracy_curves, samples_task_0, ..."""
+        return figure_files(self._files.figures)
+
+    def plot(self, name: str = "accuracy_matrix") -> Picture:
+        """A figure of the run; a notebook shows it.
+
+        Raises:
+            FolderError: There is no such figure.
+        """
+        if name not in self.figures:
+            there = ", ".join(self.figures) or "none yet"
+            raise FolderError(f"{self.folder}: has no figure {name!r}; there are {there}")
+        return Picture.from_file(self.figures[name])
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, {self.state})"
+
+    def _repr_html_(self) -> str:
+        return run_html(self)
+
+
+class _Tables(Mapping[str, "DataFrame"]):
+    """The tables of a folder, each read when it is first asked for."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder, self._read = folder, dict[str, "DataFrame"]()
+
+    def __getitem__(self, name: str) -> DataFrame:
+        from gr_cli.results.frames import table_frame
+
+        if name not in self._read:
+            self._read[name] = table_frame(self._folder, name)
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        from gr_cli.results.frames import table_names
+
+        return iter(table_names(self._folder))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __contains__(self, name: object) -> bool:
+        return name in list(iter(self))
+
+    def __repr__(self) -> str:
+        return f"tables of {self._folder.path}: {', '.join(self)}"
+
+
+def load_run(folder: str | Path, trust: str | Collection[str] = ()) -> Run:
+    """A run from its folder. Nothing that the folder names is imported before its networks are asked for.
+
+    Args:
+        folder: Folder of the run. It need not be finished.
+        trust: Dotted names of components, or of packages that contain them, that may be imported for the networks
+            although they are not part of this program.
+
+    Raises:
+        FolderError: There is no run, or its configuration was damaged or changed.
+    """
+    run = Run(Path(folder), trust=[trust] if isinstance(trust, str) else trust)  # a string is a collection of letters
+    check_unchanged(run.folder)
+    return run
