@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gr_cli.errors import FolderError, GrError, one_line
+from gr_cli.errors import FolderError, one_line
 from gr_cli.system.reading import read_bytes, read_error_reason
 
 if TYPE_CHECKING:
-    from gr_cli.python.run_result import Run
     from gr_cli.results.frames import DataFrame
 
 _MAX_PICTURE_BYTES = 32 << 20
-_MAX_SHOWN_TASKS = 12  # of a matrix that is shown in full
 
 
 @dataclass(frozen=True)
@@ -67,28 +66,25 @@ def _natural_order(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]{1,9})", path.stem)]
 
 
-def run_html(run: Run) -> str:
-    """A run as HTML: title, state, metrics, accuracy matrix and its figure."""
-    options = [run.choices[name] for name in ("strategy", "generator", "benchmark") if name in run.choices]
-    title = " · ".join([*options, f"{run.config.get('scenario')}-incremental", f"seed {run.seed}"])
-    parts = [f"<b>{_text(title)}</b> ({_text(run.state)})<br><code>{_text(run.folder)}</code>"]
-    try:
-        metrics = run.metrics["value"].dropna().to_frame()
-        parts.append(_table(metrics))
-        if "accuracy_matrix" in run.figures:
-            parts.append(run.plot().html("accuracy on each task after each training"))
-        else:
-            parts.append(_table(100 * run.matrix.iloc[-_MAX_SHOWN_TASKS:, -_MAX_SHOWN_TASKS:]))
-    except GrError as error:
-        parts.append(_text(error))
-    blocks = "".join(f"<div>{part}</div>" for part in parts[1:])
-    return f'<div>{parts[0]}<div style="display: flex; gap: 2em; flex-wrap: wrap">{blocks}</div></div>'
+def summary_html(title: str, state: str, folder: Path, blocks: Sequence[str]) -> str:
+    """A run as HTML.
+
+    Args:
+        title: Its options and seed.
+        state: Its state.
+        folder: Its folder.
+        blocks: HTML of what is shown side by side.
+    """
+    heading = f"<b>{text_html(title)}</b> ({text_html(state)})<br><code>{text_html(folder)}</code>"
+    inner = "".join(f"<div>{block}</div>" for block in blocks)
+    return f'<div>{heading}<div style="display: flex; gap: 2em; flex-wrap: wrap">{inner}</div></div>'
 
 
-def _text(value: object) -> str:
+def text_html(value: object) -> str:
     """A text for HTML on one line; a folder may come from anywhere."""
     return escape(one_line(value))
 
 
-def _table(frame: DataFrame) -> str:
+def table_html(frame: DataFrame) -> str:
+    """A data frame as HTML."""
     return str(frame.to_html(float_format=lambda value: f"{value:.4g}", na_rep="–", border=0, escape=True))

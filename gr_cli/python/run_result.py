@@ -7,15 +7,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gr_cli.config.groups import NAME_GROUPS
 from gr_cli.config.settings import Settings
-from gr_cli.errors import FolderError
-from gr_cli.python.pictures import Picture, figure_files, run_html
+from gr_cli.errors import FolderError, GrError
+from gr_cli.python.pictures import Picture, figure_files, summary_html, table_html, text_html
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.stored_config import check_unchanged, stored_choices, stored_settings
 
 if TYPE_CHECKING:
     from gr_cli.results.frames import DataFrame
     from gr_cli.runner.load import Networks
+
+_MAX_SHOWN_TASKS = 12  # of a matrix that is shown in full
 
 
 class Run:
@@ -139,7 +142,17 @@ class Run:
         return f"Run({str(self.folder)!r}, {self.state})"
 
     def _repr_html_(self) -> str:
-        return run_html(self)
+        options = [self.choices[name] for name in NAME_GROUPS if name in self.choices]
+        title = " · ".join([*options, f"{self.config.get('scenario')}-incremental", f"seed {self.seed}"])
+        try:
+            blocks = [table_html(self.metrics["value"].dropna().to_frame())]
+            if "accuracy_matrix" in self.figures:
+                blocks.append(self.plot().html("accuracy on each task after each training"))
+            else:
+                blocks.append(table_html(100 * self.matrix.iloc[-_MAX_SHOWN_TASKS:, -_MAX_SHOWN_TASKS:]))
+        except GrError as error:  # before the first task, or damaged
+            blocks = [text_html(error)]
+        return summary_html(title, self.state, self.folder, blocks)
 
 
 class _Tables(Mapping[str, "DataFrame"]):
