@@ -100,7 +100,7 @@ def _prepare_sweep(config: DictConfig) -> None:
     jobs = _list_jobs(config)
     duplicates: tuple[list[str], list[str]] | None = None
     first_job: dict[tuple[Any, ...], list[str]] = {}
-    composer = JobComposer(config, partial(_check_sweep_wide_groups, config=config))
+    composer = sweep.composer = JobComposer(config, partial(_check_sweep_wide_groups, config=config))
     validated = [_validated_settings(composer, overrides) for overrides in jobs]
     import_torch()
     from gr_cli.runner.run import run_folder

@@ -15,6 +15,7 @@ from gr_cli.system.process import import_torch
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
@@ -106,7 +107,7 @@ class JobComposer:
         self._loader: Any = GlobalHydra.instance().config_loader()
         self._parser = OverridesParser.create(self._loader)
         self._parsed: dict[str, Override] = {}
-        self._common: dict[tuple[str, ...], tuple[DictConfig, dict[str, str | None]]] = {}
+        self._common: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}  # with and without Hydra's own part
 
     def settings(self, overrides: list[str]) -> Settings:
         """The settings of a job.
@@ -116,21 +117,39 @@ class JobComposer:
             ConfigError: A value is not allowed.
             HydraException, OmegaConfBaseException: Its overrides can't be composed.
         """
-        from hydra._internal.config_loader_impl import ConfigLoaderImpl
+        (composed, common), values = self._compose(overrides)
+        return _settings_from_values(_with_values(common, values), _choices(composed.hydra), list(overrides))
+
+    def config(self, overrides: list[str]) -> DictConfig:
+        """The configuration of a job with Hydra's own part, as Hydra's loader composes it.
+
+        Raises:
+            HydraException, OmegaConfBaseException: Its overrides can't be composed.
+        """
+        from hydra._internal.config_loader_impl import get_overrides_dirname
         from omegaconf import OmegaConf
 
+        (composed, _), values = self._compose(overrides)
+        config = _with_values(composed, values)
+        of_task = [override for override in map(self._parse, overrides) if not override.is_hydra_override()]
+        config.hydra.overrides.task = [override.input_line for override in of_task]
+        separators = config.hydra.job.config.override_dirname
+        config.hydra.job.override_dirname = get_overrides_dirname(
+            of_task, separators.exclude_keys, separators.item_sep, separators.kv_sep
+        )
+        OmegaConf.copy_cache(from_config=self._config, to_config=config)
+        return config
+
+    def _compose(self, overrides: list[str]) -> tuple[tuple[DictConfig, DictConfig], list[Override]]:
+        """The configuration of the options that a job chooses, and its overrides that set values."""
         values = [override for override in map(self._parse, overrides) if self._sets_a_value(override)]
         lines = {override.input_line for override in values}
         options = tuple(line for line in overrides if line not in lines)
         if options not in self._common:
             composed = self._loader.load_sweep_config(self._config, list(options))
             self._check(composed, overrides)
-            self._common[options] = _without_hydra(composed), _choices(composed.hydra)
-        common, choices = self._common[options]
-        run_config = copy.deepcopy(common)
-        OmegaConf.set_struct(run_config, True)  # as Hydra does: no settings that don't exist
-        ConfigLoaderImpl._apply_overrides_to_config(values, run_config)
-        return _settings_from_values(run_config, choices, list(overrides))
+            self._common[options] = composed, _without_hydra(composed)
+        return self._common[options], values
 
     def _parse(self, line: str) -> Override:
         if line not in self._parsed:
@@ -142,6 +161,31 @@ class JobComposer:
         key = override.key_or_group
         is_option = self._loader.repository.group_exists(key) and not isinstance(override.value(), dict)
         return not is_option and not override.is_hydra_override()
+
+
+def _with_values(config: DictConfig, values: list[Override]) -> DictConfig:
+    """A copy with the values that overrides set."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from omegaconf import OmegaConf
+
+    copied = copy.deepcopy(config)
+    OmegaConf.set_struct(copied, True)  # as Hydra does: no settings that don't exist
+    ConfigLoaderImpl._apply_overrides_to_config(values, copied)
+    return copied
+
+
+class ComposedJobs:
+    """Hydra's config loader, with the jobs of a sweep from a `JobComposer`."""
+
+    def __init__(self, loader: ConfigLoader, composer: JobComposer) -> None:
+        self._loader, self._composer = loader, composer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """The configuration of a job."""
+        return self._composer.config(sweep_overrides)
 
 
 def plain_overrides(overrides: Any) -> list[str]:

@@ -305,7 +305,8 @@ def _job(config: DictConfig) -> float | None:
     score: float | None = float("nan")
     folder: Path | None = None
     try:
-        settings = settings_from_config(config, hydra, in_process)
+        validated = current_sweep().settings(plain_overrides(hydra.overrides.task))
+        settings = validated or settings_from_config(config, hydra, in_process)
         import_torch(announce=in_process)
         if not single:
             from gr_cli.runner.run import run_folder

@@ -15,6 +15,7 @@ from gr_cli.errors import one_line
 from gr_cli.terminal.sweep_progress import SweepProgress
 
 if TYPE_CHECKING:
+    from gr_cli.cli.compose import JobComposer
     from gr_cli.config.settings import Settings
 
 _DAMAGED = "damaged"
@@ -29,6 +30,7 @@ class Sweep:
         folder: Folder of the sweep, if its jobs are known beforehand.
         in_process: Whether the launcher trains the runs in this process.
         progress: Counts of ended and failed runs.
+        composer: Composes its jobs, if they are known beforehand.
         resources: Contexts that are closed after the last run: the lock of the folder, the lifeline of the workers.
     """
 
@@ -36,6 +38,7 @@ class Sweep:
     folder: Path | None = None
     in_process: bool = True
     progress: SweepProgress = field(default_factory=SweepProgress)
+    composer: JobComposer | None = None
     resources: ExitStack = field(default_factory=ExitStack)
     _settings: dict[tuple[str, ...], Settings] = field(default_factory=dict)
 

@@ -1,9 +1,12 @@
 """Jobs of a sweep that share their options are composed from one configuration."""
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from gr_cli.cli import main
-from gr_cli.cli.compose import JobComposer, compose_settings
+from gr_cli.cli.compose import JobComposer, compose_settings, plain_overrides
 from gr_cli.cli.sweep import current_sweep
 
 
@@ -59,3 +62,41 @@ def test_settings_are_those_of_the_job_alone(sweep_settings, words, composed):
         alone = compose_settings(list(overrides))
         assert of_job == alone
         assert of_job.as_yaml() == alone.as_yaml()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["strategy=dgr,finetune", "seed=0,1", "hydra.verbose=false"],
+        ["optimizer=sgd", "optimizer.lr=0.1,0.2", "++optimizer.momentum=0.9", "log.every=${train.batch_size}"],
+    ],
+    ids=str,
+)
+def test_hydra_launches_jobs_that_were_composed_already(gr_run, monkeypatch, words):
+    launched, compose = [], ConfigLoaderImpl.load_sweep_config
+    expected = {}
+
+    def job(config):
+        hydra, composer = HydraConfig.get(), current_sweep().composer
+        overrides = plain_overrides(hydra.overrides.task)
+        launched.append((OmegaConf.to_container(config, resolve=False), overrides, hydra.job.override_dirname))
+        expected[tuple(overrides)] = compose(composer._loader, composer._config, overrides)
+        assert plain(composer.config(overrides)) == plain(expected[tuple(overrides)])
+
+    def plain(config):
+        return OmegaConf.to_container(config, resolve=False)
+
+    def count(self, *arguments):
+        composed.append(arguments)
+        return compose(self, *arguments)
+
+    composed = []
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", count)
+    monkeypatch.setattr(main, "_job", job)
+    gr_run("-m", *words)
+    assert len(launched) == len(current_sweep().jobs) > 1
+    assert len(composed) == len({tuple(each for each in o if each.startswith("strategy=")) for _, o, _ in launched})
+    for config, overrides, dirname in launched:
+        hydra_config = expected[tuple(overrides)]
+        assert dirname == hydra_config.hydra.job.override_dirname
+        assert config == {name: value for name, value in plain(hydra_config).items() if name != "hydra"}
