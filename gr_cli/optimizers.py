@@ -103,8 +103,7 @@ class Adam(Optimizer):
 
     def step(self, parameters: list[Tensor], gradients: list[Tensor], state: OptimizerState, lr: float) -> None:
         steps = state["steps"]
-        for count in {id(count): count for count in steps}.values():
-            count += 1
+        torch._foreach_add_(list({id(count): count for count in steps}.values()), 1)
         self._kernel(
             parameters,
             gradients,

@@ -77,11 +77,12 @@ class SimpleMLP(nn.Module):
         """`forward` as a stack that can be fused with a loss; None if a caller changed layers, or it can't be fused."""
         if not can_fuse(x) or not defines(self, SimpleMLP, "forward", "features", "readout"):
             return None
-        parameters = linear_parameters((*self.hidden, self.output))
-        if parameters is None or has_hooks(self.normalised):
+        hidden, normalised = self.hidden, self.normalised
+        parameters = linear_parameters((*hidden, self.output))
+        if parameters is None or has_hooks(normalised):
             return None
-        masks = [dropout_mask(noise, f"hidden{i}", self.dropout) for i in range(len(self.hidden))]
-        values = self._flat_input(x)
+        masks = [None if noise is None else dropout_mask(noise, f"hidden{i}", self.dropout) for i in range(len(hidden))]
+        values = normalised.forward(x).flatten(parameters[0].dim() - 1)
         return StackedNetwork(ReluStack(parameters, masks), values) if values.dim() == parameters[0].dim() else None
 
     def readout(self, features: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from operator import is_
 from typing import Any
 
 import torch
@@ -63,12 +64,13 @@ class _Node(torch.autograd.Function):
     """A fused computation as a node of autograd, which can be differentiated once."""
 
     @staticmethod
-    def forward(ctx: Any, computation: FusedComputation, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, computation: FusedComputation, outputs: tuple[Tensor, ...], *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.computation = computation
         ctx.set_materialize_grads(False)
-        outputs = computation.forward()
-        ctx.num_outputs = len(outputs)
-        return outputs
+        # Tensors of their own: the evaluation keeps these, so with the node they would refer to each other.
+        return tuple(output.detach() for output in outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -78,16 +80,82 @@ class _Node(torch.autograd.Function):
                 "a fused loss can be differentiated once: no create_graph=True; a gradient rule that differentiates "
                 "twice sets differentiates_twice = True"
             )
-        return (None, *ctx.computation.backward(gradients, ctx.needs_input_grad[1:]))
+        return (None, None, *ctx.computation.backward(gradients, ctx.needs_input_grad[2:]))
+
+
+class _NoGrad:
+    """`torch.no_grad()` in a third of its calls of Python."""
+
+    __slots__ = ("_was_enabled",)
+
+    def __enter__(self) -> None:
+        self._was_enabled = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)
+
+    def __exit__(self, *_: object) -> None:
+        torch._C._set_grad_enabled(self._was_enabled)
+
+
+class _Evaluation:
+    """A computation with its outputs, which become a node of autograd when the first of them is asked for as one."""
+
+    __slots__ = ("computation", "outputs", "recorded")
+
+    def __init__(self, computation: FusedComputation) -> None:
+        self.computation = computation
+        with _NoGrad():
+            self.outputs = computation.forward()
+        self.recorded: tuple[Tensor, ...] | None = None
+
+    def record(self) -> tuple[Tensor, ...]:
+        if self.recorded is None:
+            self.recorded = _Node.apply(self.computation, self.outputs, *self.computation.inputs)
+        return self.recorded
+
+
+class FusedValue:
+    """One output of a fused computation.
+
+    Attributes:
+        detached: Its value, without autograd.
+    """
+
+    __slots__ = ("_evaluation", "_index", "detached")
+
+    def __init__(self, evaluation: _Evaluation, index: int) -> None:
+        self._evaluation, self._index, self.detached = evaluation, index, evaluation.outputs[index]
+
+    @property
+    def differentiable(self) -> Tensor:
+        """The value as a tensor that autograd can differentiate once."""
+        return self._evaluation.record()[self._index]
+
+
+Value = Tensor | FusedValue
+
+
+def fused_values(computation: FusedComputation) -> list[FusedValue]:
+    """The outputs of a computation."""
+    evaluation = _Evaluation(computation)
+    return [FusedValue(evaluation, i) for i in range(len(evaluation.outputs))]
 
 
 def evaluate(computation: FusedComputation) -> tuple[Tensor, ...]:
-    """The outputs of a computation, differentiable once."""
-    outputs: tuple[Tensor, ...] = _Node.apply(computation, *computation.inputs)
-    return outputs
+    """The outputs of a computation as tensors that autograd can differentiate once."""
+    return _Evaluation(computation).record()
 
 
-def direct_gradients(terms: Sequence[tuple[Tensor, Scale]], parameters: Sequence[Tensor]) -> list[Tensor | None] | None:
+def differentiable(value: Value) -> Tensor:
+    """A value as a tensor in autograd's graph."""
+    return value if isinstance(value, Tensor) else value.differentiable
+
+
+def detached(value: Value) -> Tensor:
+    """A value without autograd."""
+    return value.detach() if isinstance(value, Tensor) else value.detached
+
+
+def direct_gradients(terms: Sequence[tuple[Value, Scale]], parameters: Sequence[Tensor]) -> list[Tensor | None] | None:
     """Gradients of `sum(weight * value)`, without autograd's engine, where one fused computation gives all values.
 
     Args:
@@ -98,27 +166,35 @@ def direct_gradients(terms: Sequence[tuple[Tensor, Scale]], parameters: Sequence
         Gradients of the parameters, None for those that no value depends on; or None: the values come from elsewhere,
         or hooks on a tensor ask for the engine.
     """
-    node = terms[0][0].grad_fn if terms else None
-    computation = getattr(node, "computation", None)
-    if not isinstance(computation, FusedComputation) or any(value.grad_fn is not node for value, _ in terms):
+    if not terms or not isinstance(terms[0][0], FusedValue):
         return None
-    inputs = computation.inputs
-    if any(not tensor.is_leaf or tensor._backward_hooks for tensor in inputs):
-        return None
-    if any(value._backward_hooks for value, _ in terms):
-        return None
-    output_gradients: list[Scale | None] = [None] * getattr(node, "num_outputs", 0)
+    evaluation = terms[0][0]._evaluation
+    output_gradients: list[Scale | None] = [None] * len(evaluation.outputs)
     for value, weight in terms:
-        previous = output_gradients[value.output_nr]
-        output_gradients[value.output_nr] = weight if previous is None else previous + weight
+        if not isinstance(value, FusedValue) or value._evaluation is not evaluation:
+            return None
+        previous = output_gradients[value._index]
+        output_gradients[value._index] = weight if previous is None else previous + weight
+    computation = evaluation.computation
+    inputs = computation.inputs
+    for tensor in inputs:
+        if not tensor.is_leaf or tensor._backward_hooks:
+            return None
+    if any(value._backward_hooks for value in evaluation.recorded or ()):
+        return None
+    before = len(inputs) - len(parameters)  # inputs that precede the parameters, as a batch does
+    if before >= 0 and all(map(is_, inputs[before:], parameters)):
+        needed = [False] * before + [parameter.requires_grad for parameter in parameters]
+        with _NoGrad():
+            return computation.backward(output_gradients, needed)[before:]
     asked = {id(parameter) for parameter in parameters}
-    with torch.no_grad():
-        gradients = computation.backward(output_gradients, [t.requires_grad and id(t) in asked for t in inputs])
-    by_tensor: dict[int, Tensor] = {}
-    for tensor, gradient in zip(inputs, gradients, strict=True):
-        if gradient is not None:  # a parameter may be used by several layers
-            previous = by_tensor.get(id(tensor))
-            by_tensor[id(tensor)] = gradient if previous is None else previous + gradient
+    with _NoGrad():
+        gradients = computation.backward(output_gradients, [id(t) in asked and t.requires_grad for t in inputs])
+        by_tensor: dict[int, Tensor] = {}
+        for tensor, gradient in zip(inputs, gradients, strict=True):
+            if gradient is not None:  # a parameter may be used by several layers
+                earlier = by_tensor.get(id(tensor))
+                by_tensor[id(tensor)] = gradient if earlier is None else earlier + gradient
     return [by_tensor.get(id(parameter)) for parameter in parameters]
 
 
@@ -130,7 +206,7 @@ def can_fuse(x: Tensor) -> bool:
     return (
         torch.is_grad_enabled()
         and not torch._C._are_functorch_transforms_active()
-        and not torch.is_autocast_enabled(x.device.type)
+        and not (torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled(x.device.type))
         and not gives_squared_gradients()
         and not _has_any_global_hook()
     )
@@ -149,7 +225,8 @@ def linear_parameters(layers: Sequence[nn.Module]) -> list[Tensor] | None:
     for layer in layers:
         if type(layer) is not Linear or has_hooks(layer):
             return None
-        weight, bias = layer._parameters.get("weight"), layer._parameters.get("bias")  # spares two slow look-ups
+        own = layer._parameters  # spares two slow look-ups
+        weight, bias = own.get("weight"), own.get("bias")
         if weight is None or bias is None:
             return None
         parameters += (weight, bias)
@@ -158,6 +235,5 @@ def linear_parameters(layers: Sequence[nn.Module]) -> list[Tensor] | None:
 
 def defines(module: nn.Module, owner: type[nn.Module], *methods: str) -> bool:
     """Whether `methods` of `module` are those that `owner` defines, overridden by no subclass and no instance."""
-    return not has_hooks(module) and all(
-        getattr(type(module), name) is getattr(owner, name) and name not in module.__dict__ for name in methods
-    )
+    of_class = type(module) is owner or all(getattr(type(module), name) is getattr(owner, name) for name in methods)
+    return of_class and not has_hooks(module) and module.__dict__.keys().isdisjoint(methods)

@@ -6,12 +6,13 @@ Each class computes values (R,) and the gradient of their weighted sum. The grad
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gr_cli.nn.fused import FusedComputation, Scale, evaluate
+from gr_cli.nn.fused import FusedComputation, FusedValue, Scale, fused_values
 from gr_cli.nn.fused_mlp import StackedNetwork
 from gr_cli.nn.layers import per_replica
 from gr_cli.nn.losses import INACTIVE_LOGIT, Targets, is_one
@@ -117,40 +118,67 @@ class LabelLosses(ClassificationLosses):
         """Whether these are targets of this kind, for a batch of this size."""
         next_start = 0
         for each in targets:
-            has_labels = each.target.shape[2] == 1 and not each.is_soft and each.target.shape[1] > 0
-            if each.start != next_start or not has_labels or not is_one(each.temperature) or not is_one(each.scale):
+            _, num_samples, num_heads = each.target.shape[:3]
+            if each.start != next_start or num_heads != 1 or num_samples == 0 or each.is_soft:
                 return False
-            next_start += each.target.shape[1]
+            if not is_one(each.temperature) or not is_one(each.scale):
+                return False
+            next_start += num_samples
         return next_start == batch_size
 
     def forward(self, logits: Tensor) -> tuple[Tensor, ...]:
         """As for other targets, but the logits of inactive units are overwritten."""
-        self._inactive = [~_without_heads(each.active_units) for each in self._targets]
-        for part, inactive in zip(self._parts(logits), self._inactive, strict=True):
-            part.masked_fill_(inactive, INACTIVE_LOGIT)
+        self._sizes = [each.target.shape[1] for each in self._targets]
+        self._inactive = _inactive_units(*(each.active_units for each in self._targets))
+        self._fill_inactive(logits, INACTIVE_LOGIT)
         self._log_p = torch.log_softmax(logits, -1)
         labels = [each.target for each in self._targets]
         self._labels = labels[0] if len(labels) == 1 else torch.cat(labels, 1)  # (R, B, 1)
-        parts = self._parts(self._log_p.gather(2, self._labels))
-        return tuple(part.sum((1, 2)).mul_(-1.0 / part.shape[1]) for part in parts)
+        log_likelihoods = self._log_p.gather(2, self._labels)  # (R, B, 1)
+        if len(set(self._sizes)) == 1:  # as one sum
+            sums = log_likelihoods.view(len(logits), len(self._sizes), -1).sum(2)
+            return sums.mul_(-1.0 / self._sizes[0]).unbind(1)
+        parts = self._parts(log_likelihoods)
+        return tuple(part.sum((1, 2)).mul_(-1.0 / n) for part, n in zip(parts, self._sizes, strict=True))
 
     def backward(self, gradients: Sequence[Any]) -> Tensor:
         out = self._log_p.exp().scatter_(2, self._labels, -1.0, reduce="add")
-        for part, inactive, gradient in zip(self._parts(out), self._inactive, gradients, strict=True):
-            factor = (0.0 if gradient is None else gradient) / part.shape[1]
-            part.masked_fill_(inactive, 0.0).mul_(per_replica(factor, part))
+        self._fill_inactive(out, 0.0)
+        factors = [(0.0 if g is None else g) / n for g, n in zip(gradients, self._sizes, strict=True)]
+        if all(isinstance(factor, float) and factor == factors[0] for factor in factors):
+            return out.mul_(factors[0])
+        for part, factor in zip(self._parts(out), factors, strict=True):
+            part.mul_(per_replica(factor, part))
         return out
 
-    def _parts(self, values: Tensor) -> list[Tensor]:
+    def _fill_inactive(self, values: Tensor, value: float) -> None:
+        """Overwrite the values (R, B, U) of inactive units."""
+        if len(self._inactive) == 1:
+            values.masked_fill_(self._inactive[0], value)
+        elif self._inactive:
+            for part, inactive in zip(self._parts(values), self._inactive, strict=True):
+                part.masked_fill_(inactive, value)
+
+    def _parts(self, values: Tensor) -> Sequence[Tensor]:
         """The part (R, N, ...) of values (R, B, ...) that belongs to each of the targets."""
-        if len(self._targets) == 1:
-            return [values]
-        return [values.narrow(1, each.start, each.target.shape[1]) for each in self._targets]
+        return [values] if len(self._sizes) == 1 else values.split_with_sizes(self._sizes, 1)
 
 
-def _without_heads(units: Tensor) -> Tensor:
-    """Units (1, U) or (R, N, 1, U) of a single head without its axis, where it is in between."""
-    return units.squeeze(2) if units.dim() == 4 else units
+def _inactive_units(*active: Tensor) -> tuple[Tensor, ...]:
+    """Masks of the inactive units for targets of one head: one if it is the same for all, none if all are active."""
+    if all(units.dim() <= 2 for units in active):
+        return _inactive_units_of_task(*active)
+    return tuple(~(units.squeeze(2) if units.dim() == 4 else units) for units in active)
+
+
+@lru_cache(maxsize=64)
+def _inactive_units_of_task(*active: Tensor) -> tuple[Tensor, ...]:
+    """The same for masks (U,) or (1, U), which are those of a task in all of its steps."""
+    inactive = [(~units).view(1, -1) for units in active]
+    if not any(units.any() for units in inactive):
+        return ()
+    are_equal = all(torch.equal(units, inactive[0]) for units in inactive[1:])
+    return tuple(inactive[:1] if are_equal else inactive)
 
 
 class LogitLosses(FusedComputation):
@@ -185,13 +213,13 @@ class StackLosses(FusedComputation):
         return [x_gradient, *parameter_gradients]
 
 
-def mean_losses(network: StackedNetwork | Tensor, targets: Sequence[Targets]) -> tuple[Tensor, ...]:
-    """Mean loss (R,) of the samples of each of `targets`, as one node of autograd.
+def mean_losses(network: StackedNetwork | Tensor, targets: Sequence[Targets]) -> list[FusedValue]:
+    """Mean loss (R,) of the samples of each of `targets`, by one computation.
 
     Args:
         network: The network as a stack, or its logits (R, B, U).
         targets: What the logits are compared with.
     """
     if isinstance(network, StackedNetwork):
-        return evaluate(StackLosses(network, targets))
-    return evaluate(LogitLosses(network, targets))
+        return fused_values(StackLosses(network, targets))
+    return fused_values(LogitLosses(network, targets))

@@ -25,7 +25,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gr_cli.nn.linear import input_gradient, linear_output, weight_gradient
+from gr_cli.nn.products import product
+
+_relu_backward = torch.ops.aten.threshold_backward.grad_input
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class ReluStack:
         self._layer_inputs = [x]
         h = x
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            h = linear_output(h, weight, bias)
+            h = product(h, weight.mT, bias)
             if i < len(self.masks):
                 h.relu_()
                 if (mask := self.masks[i]) is not None:
@@ -89,15 +91,15 @@ class ReluStack:
                 self._pass_relu(gradient, i)
             weight, h = self.weights[i], self._layer_inputs[i]
             if needed[2 * i]:
-                gradients[2 * i] = weight_gradient(gradient, h)
+                gradients[2 * i] = product(gradient.mT, h)
             if needed[2 * i + 1]:
                 gradients[2 * i + 1] = gradient.sum(-2)
             if i > first or needs_x:
-                gradient = input_gradient(gradient, weight)
+                gradient = product(gradient, weight)
         return gradients, gradient if needs_x else None
 
     def _pass_relu(self, gradient: Tensor, i: int) -> None:
         """From dL / dh to dL / da of layer i, in place."""
-        torch.ops.aten.threshold_backward.grad_input(gradient, self._layer_inputs[i + 1], 0, grad_input=gradient)
+        _relu_backward(gradient, self._layer_inputs[i + 1], 0, grad_input=gradient)
         if (mask := self.masks[i]) is not None:
             gradient.mul_(mask)

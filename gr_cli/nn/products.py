@@ -32,9 +32,13 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (M, N), or (R, M, N).
     """
-    # A graph of the backward pass needs products that can be differentiated.
-    in_graph = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
-    if in_graph or not onednn_is_faster(a, b.shape[-1]):
+    (rows, terms), columns = a.shape[-2:], b.shape[-1]
+    if (
+        rows * terms * columns < _MIN_MULTIPLICATIONS  # spares a call for small products
+        or not onednn_is_faster(a, columns)
+        # A graph of the backward pass needs products that can be differentiated.
+        or (torch.is_grad_enabled() and (a.requires_grad or b.requires_grad))
+    ):
         if a.dim() == 2:
             return torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
         return torch.bmm(a, b) if bias is None else torch.baddbmm(bias.unsqueeze(1), a, b)

@@ -187,7 +187,7 @@ def _map_tensors(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """Apply `function` to each tensor in nested dicts, lists and tuples."""
     if isinstance(tree, Tensor):
         return function(tree)
-    if isinstance(tree, Mapping):
+    if isinstance(tree, dict):
         return {name: _map_tensors(value, function) for name, value in tree.items()}
     if isinstance(tree, (list, tuple)):
         return type(tree)(_map_tensors(value, function) for value in tree)

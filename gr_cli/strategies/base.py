@@ -119,7 +119,7 @@ class Strategy:
 
     def current_targets(self, batch: Batch) -> Targets:
         """The targets of current samples: their labels."""
-        return Targets(batch.y.unsqueeze(-1), batch.active_units.unsqueeze(-2))
+        return Targets(batch.y.unsqueeze(-1), batch.units_by_head)
 
     def generator_batch(self, batch: Batch, step: TrainingStep) -> GeneratorBatch | None:
         """The generator's batch in this step; None: no update."""

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from gr_cli.generators.base import Generator
-from gr_cli.nn.fused import can_fuse
+from gr_cli.nn.fused import Value, can_fuse, detached, differentiable
 from gr_cli.nn.fused_losses import mean_losses
 from gr_cli.nn.gradient_rules import Loss
 from gr_cli.nn.layers import per_replica
-from gr_cli.nn.losses import Targets, is_one, sum_tensors
+from gr_cli.nn.losses import Targets, sum_tensors
 from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams
 from gr_cli.nn.replicas import Replicas
 
@@ -57,7 +57,7 @@ class SolverForward(Protocol):
     def differentiable_twice(self) -> bool:
         """Whether second derivatives of losses may be taken, which fused losses don't have."""
 
-    def mean_losses(self, x: Tensor, targets: Sequence[Targets], /) -> tuple[Tensor, ...] | None:
+    def mean_losses(self, x: Tensor, targets: Sequence[Targets], /) -> Sequence[Value] | None:
         """Mean loss (R,) of the samples of each of `targets`, network and losses in one; None if it can't be fused."""
 
 
@@ -81,6 +81,16 @@ class Batch:
     replay_units: Tensor
     competing_units: Tensor
     sample_index: Tensor | None = None
+
+    @property
+    def units_by_head(self) -> Tensor:
+        """`active_units` with an axis for heads, where they differ between samples: (U,) or (R, B, 1, U)."""
+        return self.active_units if self.active_units.dim() == 1 else self.active_units.unsqueeze(-2)
+
+    def units_competing_with(self, labels: Tensor) -> Tensor | None:
+        """Units that compete on stored samples with labels (R, N): bool (R, N, 1, U); None: `replay_units` for all."""
+        rows_are_one = self.competing_units.stride(0) == 0  # expanded, outside the task-incremental scenario
+        return None if rows_are_one else self.competing_units[labels].unsqueeze(2)
 
 
 @dataclass(frozen=True)
@@ -135,11 +145,10 @@ class TaskContext:
         return self.streams.values_at(NoiseSpec("uniform", (size,)), stream, step.task, step.iteration)
 
 
-@dataclass(frozen=True)
 class LossTerm:
     """One term of the total loss, which is the sum of weight * value over all terms.
 
-    Attributes:
+    Args:
         value: Loss (R,).
         weight: Weight, one number for all replicas or (R,).
         is_constraint: Whether the term is a constraint: not part of the total, but the gradient of the total is
@@ -148,10 +157,32 @@ class LossTerm:
             if it is no such mean.
     """
 
-    value: Tensor
-    weight: float | Tensor = 1.0
-    is_constraint: bool = False
-    per_sample: Tensor | Callable[[], Tensor] | None = None
+    __slots__ = ("fused_or_tensor", "is_constraint", "per_sample", "weight")
+
+    def __init__(
+        self,
+        value: Value,
+        weight: float | Tensor = 1.0,
+        is_constraint: bool = False,
+        per_sample: Tensor | Callable[[], Tensor] | None = None,
+    ) -> None:
+        self.fused_or_tensor, self.weight = value, weight
+        self.is_constraint, self.per_sample = is_constraint, per_sample
+
+    @property
+    def value(self) -> Tensor:
+        """The loss (R,), in autograd's graph."""
+        return differentiable(self.fused_or_tensor)
+
+    def replace(self, **changes: Any) -> LossTerm:
+        """This term with other arguments than it was made with."""
+        arguments = {
+            "value": self.fused_or_tensor,
+            "weight": self.weight,
+            "is_constraint": self.is_constraint,
+            "per_sample": self.per_sample,
+        }
+        return LossTerm(**(arguments | changes))
 
 
 def classification_losses(solver: SolverForward, x: Tensor, targets: Sequence[Targets]) -> list[LossTerm]:
@@ -182,16 +213,21 @@ def logit_losses(logits: Tensor, targets: Sequence[Targets], differentiable_twic
 
 def weighted_loss(terms: Sequence[LossTerm], keep_graph: bool = False) -> Loss:
     """The weighted sum of terms, as the loss of a gradient rule."""
-    weighted = [(per_replica(term.weight, term.value), term.per_sample) for term in terms]
+    weighted = [(term.fused_or_tensor, _weight_like(term)) for term in terms]
+    per_sample = partial(_weighted_samples, terms) if any(term.per_sample is not None for term in terms) else None
+    return Loss(None, per_sample, keep_graph, weighted)
 
-    def per_sample() -> Tensor:
-        computed = [(weight, x() if callable(x) else x) for weight, x in weighted if x is not None]
-        return sum_tensors([x * per_replica(weight, x) / x.shape[1] for weight, x in computed])
 
-    values, weights = [term.value for term in terms], [weight for weight, _ in weighted]
-    total = sum_tensors([v if is_one(w) else w * v for w, v in zip(weights, values, strict=True)])
-    per_sample_function = per_sample if any(x is not None for _, x in weighted) else None
-    return Loss(total, per_sample_function, keep_graph, tuple(zip(values, weights, strict=True)))
+def _weight_like(term: LossTerm) -> float | Tensor:
+    """The weight of a term, in the type of its value."""
+    weight = term.weight
+    return weight.to(detached(term.fused_or_tensor).dtype) if isinstance(weight, Tensor) else weight
+
+
+def _weighted_samples(terms: Sequence[LossTerm]) -> Tensor:
+    """Contribution (R, B) of each current sample to the sum of the terms."""
+    computed = [(t.weight, t.per_sample() if callable(t.per_sample) else t.per_sample) for t in terms]
+    return sum_tensors([x * per_replica(weight, x) / x.shape[1] for weight, x in computed if x is not None])
 
 
 @dataclass(frozen=True)

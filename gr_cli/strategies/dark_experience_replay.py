@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -22,7 +21,7 @@ from gr_cli.strategies.context import (
     optional_state,
 )
 from gr_cli.strategies.regularizer import Regularizer
-from gr_cli.strategies.reservoir_buffer import ReservoirBuffer, ReservoirPlacements
+from gr_cli.strategies.reservoir_buffer import ReservoirBuffer, ReservoirDraws, ReservoirPlacements
 from gr_cli.types import CountsSamplesInMemory, NonNegative, PositiveInt, VariesPerReplica
 
 
@@ -62,6 +61,7 @@ class DarkExperienceReplay(Strategy):
         super()._set_up_task(context)
         self._current_logits: Tensor | None = None
         self._placements = ReservoirPlacements(context.streams)
+        self._draws = ReservoirDraws(context.streams, StreamNames.REPLAY_CHOICE)
 
     def loss(self, solver: SolverForward, batch: Batch, step: TrainingStep) -> dict[str, LossTerm]:
         size = batch.y.shape[1]
@@ -69,7 +69,7 @@ class DarkExperienceReplay(Strategy):
             all_logits = logits = solver(batch.x)
         else:
             replay_size = self.batch_size or size
-            rows = self.buffer.sample_rows(self._context.uniform(StreamNames.REPLAY_CHOICE, 2 * replay_size, step))
+            rows = self._draws.rows(self.buffer, 2 * replay_size, step)
             all_logits = solver(torch.cat([batch.x, self.buffer.get(rows)], 1))
             logits = all_logits[:, :size]
         # Samples that enter the buffer are stored with these logits.
@@ -77,18 +77,19 @@ class DarkExperienceReplay(Strategy):
         twice = getattr(solver, "differentiable_twice", True)
         if self.buffer is None:
             (current,) = logit_losses(all_logits, [self.current_targets(batch)], twice)
-            return {"current": replace(current, per_sample=None)}
+            return {"current": current.replace(per_sample=None)}
         stored_logits = self.buffer.get_extra("logits", rows[:, :replay_size])
         stored_labels = self.buffer.get_extra("y", rows[:, replay_size:])
         assert stored_logits is not None and stored_labels is not None
-        units = batch.competing_units[stored_labels].unsqueeze(-2)
-        replay_targets = Targets(stored_labels.unsqueeze(-1), units, size + replay_size)
+        units = batch.units_competing_with(stored_labels)
+        replay_units = batch.replay_units if units is None else units
+        replay_targets = Targets(stored_labels.unsqueeze(-1), replay_units, size + replay_size)
         current, replay = logit_losses(all_logits, [self.current_targets(batch), replay_targets], twice)
         logit_distance = (all_logits[:, size : size + replay_size] - stored_logits).square().mean((1, 2))
         return {
-            "current": replace(current, per_sample=None),
+            "current": current.replace(per_sample=None),
             "logits": LossTerm(logit_distance, self.alpha),
-            "replay": replace(replay, weight=self.beta, per_sample=None),
+            "replay": replay.replace(weight=self.beta, per_sample=None),
         }
 
     def after_step(self, batch: Batch, step: TrainingStep) -> None:

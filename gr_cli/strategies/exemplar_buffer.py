@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
 
-from gr_cli.strategies.context import TaskContext
+from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams
+from gr_cli.strategies.context import TaskContext, TrainingStep
+
+_MAX_GATHERED_VALUES = 1 << 17  # of samples gathered at once: 512 KiB of float32, which stay in cache
 
 
 class ClassSamples:
@@ -97,6 +100,7 @@ class ExemplarBuffer:
     def __post_init__(self) -> None:
         replicas, classes, capacity = self.x.shape[:3]
         self._samples = self.x.flatten(0, 2)
+        self.sample_numel = self.x[0, 0, 0].numel()
         self._labels = self.label.unsqueeze(2).expand(-1, -1, capacity).flatten(1)
         valid = torch.arange(capacity, device=self.x.device) < self.size.unsqueeze(2)  # (R, K, m)
         # Slots in the order in which they are sampled: valid ones first.
@@ -138,8 +142,18 @@ class ExemplarBuffer:
 
     def sample(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Samples and labels drawn uniformly with replacement, given `uniform` (R, B) in [0, 1)."""
+        rows, labels = self.sample_rows(uniform)
+        return self.get(rows), labels
+
+    def sample_rows(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows for `get` and labels of samples drawn as by `sample`, (R, B) each."""
         slot = self._valid_first.gather(1, (uniform.double() * self.num_samples.unsqueeze(1)).long())
-        return self._samples[slot + self._replica_offset], self._labels.gather(1, slot)
+        return slot + self._replica_offset, self._labels.gather(1, slot)
+
+    def get(self, rows: Tensor) -> Tensor:
+        """The samples (..., *shape) in `rows` (...)."""
+        samples = self._samples.index_select(0, rows.flatten())
+        return samples.view(*rows.shape, *samples.shape[1:])
 
     def classes_of(self, replica: int) -> Iterator[tuple[int, Tensor]]:
         """Output unit and samples (n, ...) of each class of a replica."""
@@ -157,6 +171,38 @@ class ExemplarBuffer:
     def state_dict(self) -> dict[str, Any]:
         """Tensors with the replica axis."""
         return {"x": self.x, "label": self.label, "size": self.size}
+
+
+class ExemplarDraws:
+    """Samples drawn from a buffer that does not change during a task; those of several iterations at once.
+
+    Args:
+        streams: Random streams of the replicas.
+        stream: The one that the choice of samples is drawn from.
+    """
+
+    def __init__(self, streams: ReplicaStreams, stream: str) -> None:
+        self._streams, self._stream = streams, stream
+        self._block: tuple[tuple[int, int], int, Tensor, Sequence[Tensor]] | None = None
+        self._first_gathered, self._gathered = 0, cast(Sequence[Tensor], ())
+
+    def at_step(self, buffer: ExemplarBuffer, size: int, step: TrainingStep) -> tuple[Tensor, Tensor]:
+        """Samples (R, size, ...) and labels (R, size) of a step, drawn uniformly with replacement."""
+        key, iteration = (step.task, size), step.iteration
+        if self._block is None or self._block[0] != key or not 0 <= iteration - self._block[1] < len(self._block[2]):
+            first, uniform = self._streams.block_at(
+                NoiseSpec("uniform", (size,)), self._stream, step.task, iteration
+            )  # (L, R, B)
+            rows, labels = buffer.sample_rows(uniform.transpose(0, 1).flatten(1))
+            in_steps = (len(rows), len(uniform), size)
+            rows, labels = rows.view(in_steps).transpose(0, 1), labels.view(in_steps).transpose(0, 1)
+            self._block, self._gathered = (key, first, rows, labels.unbind()), ()
+        _, first, rows, labels_by_step = self._block
+        offset = iteration - first
+        if not 0 <= offset - self._first_gathered < len(self._gathered):
+            count = max(1, _MAX_GATHERED_VALUES // (rows[0].numel() * buffer.sample_numel))
+            self._first_gathered, self._gathered = offset, buffer.get(rows[offset : offset + count]).unbind()
+        return self._gathered[offset - self._first_gathered], labels_by_step[offset]
 
 
 def _select_by_class(context: TaskContext, replica: int, per_class: int, selection: Selection) -> dict[int, Tensor]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
 
 from gr_cli.nn.random_streams import StreamNames
 from gr_cli.strategies.context import Batch, LossTerm, State, TaskContext, TrainingStep, optional_state
-from gr_cli.strategies.exemplar_buffer import ExemplarBuffer, Selection
+from gr_cli.strategies.exemplar_buffer import ExemplarBuffer, ExemplarDraws, Selection
 from gr_cli.strategies.regularizer import Regularizer
 from gr_cli.strategies.replay import ReplayBatch, ReplayStrategy
 from gr_cli.types import CountsSamplesInMemory, PositiveInt, ReplayWeight, VariesPerReplica
@@ -53,21 +52,24 @@ class ExperienceReplay(ReplayStrategy):
         self.per_class, self.batch_size, self.use = per_class, batch_size, use
         self.exemplars: ExemplarBuffer | None = None
 
+    def _set_up_task(self, context: TaskContext) -> None:
+        super()._set_up_task(context)
+        self._draws = ExemplarDraws(context.streams, StreamNames.REPLAY_CHOICE)
+
     def replay(self, batch: Batch, step: TrainingStep) -> ReplayBatch | None:
         """Stored samples drawn uniformly; the units of their own task or of all tasks so far compete."""
         if self.exemplars is None:
             return None
-        size = self.batch_size or batch.x.shape[1]
-        x, y = self.exemplars.sample(self._context.uniform(StreamNames.REPLAY_CHOICE, size, step))
-        return ReplayBatch(x, y.unsqueeze(2), batch.competing_units[y].unsqueeze(2))
+        x, y = self._draws.at_step(self.exemplars, self.batch_size or batch.x.shape[1], step)
+        return ReplayBatch(x, y.unsqueeze(2), batch.units_competing_with(y))
 
     def loss_terms(self, current: LossTerm, replay: LossTerm) -> dict[str, LossTerm]:
         terms = super().loss_terms(current, replay)
         if self.use == "loss":
             return terms
         return {
-            "current": replace(terms["current"], weight=1.0),
-            "replay": replace(terms["replay"], is_constraint=True),
+            "current": terms["current"].replace(weight=1.0),
+            "replay": terms["replay"].replace(is_constraint=True),
         }
 
     def end_task(self, context: TaskContext) -> None:

@@ -46,24 +46,25 @@ class GeneratedReplay:
         self._target_function, self._stream_suffix = target_function, stream_suffix
         self._task_units = task_units if len(frozen_generators) > 1 else task_units.any(0, keepdim=True)
         self._pool_size = pool_size
-        self._cached: tuple[tuple[int, int], ReplayBatch] | None = None
+        self._cached: tuple[tuple[int, int, int], list[ReplayBatch]] | None = None
 
     def at_step(self, size: int, step: TrainingStep) -> ReplayBatch:
         """The replay batch of a step, with `size` samples; the same at each call."""
         if self._pool_size is not None:
             uniform = self._context.uniform(f"{StreamNames.REPLAY_POOL}{self._stream_suffix}.choice", size, step)
             index = (uniform * self._pool_size).long().clamp(max=self._pool_size - 1)
-            return self._block(0, self._pool_size).select(index)
+            return self._block(0, self._pool_size, 1)[0].select(index)
         per_block = max(1, _CHUNK_SIZE // size)
         block, offset = divmod(step.iteration, per_block)
-        return self._block(block, per_block * size).slice(offset * size, (offset + 1) * size)
+        return self._block(block, size, per_block)[offset]
 
-    def _block(self, block: int, num_samples: int) -> ReplayBatch:
-        """Samples of several iterations, which are generated at once."""
-        if self._cached is None or self._cached[0] != (block, num_samples):
+    def _block(self, block: int, size: int, num_batches: int) -> list[ReplayBatch]:
+        """The batches of several iterations, which are generated at once."""
+        key = (block, size, num_batches)
+        if self._cached is None or self._cached[0] != key:
             self._cached = None  # free the old samples before new ones are generated
-            samples = self.generate(num_samples, f"{StreamNames.REPLAY}{self._stream_suffix}", block)
-            self._cached = ((block, num_samples), samples)
+            samples = self.generate(size * num_batches, f"{StreamNames.REPLAY}{self._stream_suffix}", block)
+            self._cached = (key, samples.split(size))
         return self._cached[1]
 
     @torch.no_grad()

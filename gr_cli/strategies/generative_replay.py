@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Ensemble, Generator
 from gr_cli.nn.losses import Targets
-from gr_cli.nn.random_streams import StreamNames
 from gr_cli.nn.replicas import Replicas
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.context import (
@@ -227,7 +226,7 @@ class GenerativeReplay(ReplayStrategy):
             target = self._likelihood_targets.targets(batch.x)
         else:
             target = self._likelihood_targets.current_targets(batch)
-        return Targets(target.unsqueeze(-2), batch.active_units.unsqueeze(-2))
+        return Targets(target.unsqueeze(-2), batch.units_by_head)
 
     def replay(self, batch: Batch, step: TrainingStep) -> ReplayBatch | None:
         """The generated samples of this step; None in the first task."""
@@ -268,8 +267,7 @@ class GenerativeReplay(ReplayStrategy):
         if self._generator_memory is not None:
             if self._schedule.generator_first:
                 self._add_to_memory(self._generator_memory, batch, step)
-            uniform = self._context.uniform(StreamNames.MEMORY_CHOICE, self._replay_size(batch), step)
-            return self._generator_memory.batch(uniform, update)
+            return self._generator_memory.batch(self._replay_size(batch), step, update)
         replay = None if self.generator_per_task else self.replay(batch, step)
         if replay is None:
             return GeneratorBatch(batch.x, update, labels=y)

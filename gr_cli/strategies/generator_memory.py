@@ -9,7 +9,13 @@ from gr_cli.errors import ConfigError
 from gr_cli.nn.random_streams import StreamNames
 from gr_cli.strategies.context import GeneratorBatch, TaskContext, TrainingStep
 from gr_cli.strategies.generated_samples import GeneratedReplay
-from gr_cli.strategies.reservoir_buffer import ReservoirBuffer, ReservoirPlacements, first_of_each_task, split_evenly
+from gr_cli.strategies.reservoir_buffer import (
+    ReservoirBuffer,
+    ReservoirDraws,
+    ReservoirPlacements,
+    first_of_each_task,
+    split_evenly,
+)
 
 _CANDIDATES_PER_SLOT = 4  # generated samples per slot, so that rare classes fill their quota
 
@@ -44,6 +50,7 @@ class GeneratorMemory:
     def set_up_task(self, context: TaskContext) -> None:
         """Empty the memory for a task, or for resuming within it."""
         self.buffer, self._placements = None, ReservoirPlacements(context.streams)
+        self._draws = ReservoirDraws(context.streams, StreamNames.MEMORY_CHOICE)
 
     def fill(self, context: TaskContext, generated: GeneratedReplay) -> None:
         """Store generated samples of the earlier tasks."""
@@ -71,8 +78,8 @@ class GeneratorMemory:
             self.buffer = ReservoirBuffer.empty(self._size, x, extras)
         self.buffer.write(x, self._placements.rows(self.buffer, x.shape[1], step), extras)
 
-    def batch(self, uniform: Tensor, update: int) -> GeneratorBatch:
-        """A batch drawn with replacement, given `uniform` (R, B) in [0, 1)."""
+    def batch(self, size: int, step: TrainingStep, update: int) -> GeneratorBatch:
+        """A batch of `size` samples for a step, drawn with replacement."""
         assert self.buffer is not None
-        rows = self.buffer.sample_rows(uniform)
+        rows = self._draws.rows(self.buffer, size, step)
         return GeneratorBatch(self.buffer.get(rows), update, labels=self.buffer.get_extra("labels", rows))

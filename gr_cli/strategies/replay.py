@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -41,9 +40,11 @@ class ReplayBatch(NamedTuple):
         """Whether targets are probabilities."""
         return self.target.is_floating_point()
 
-    def slice(self, start: int, stop: int) -> ReplayBatch:
-        """Samples `start` to `stop` (exclusive) of each replica."""
-        return ReplayBatch(*(None if value is None else value[:, start:stop] for value in self))  # type: ignore[arg-type]
+    def split(self, size: int) -> list[ReplayBatch]:
+        """Batches of `size` consecutive samples of each replica."""
+        num_batches = self.x.shape[1] // size
+        columns = [[None] * num_batches if value is None else value.split(size, 1) for value in self]
+        return [ReplayBatch(*values) for values in zip(*columns, strict=True)]
 
     def select(self, index: Tensor) -> ReplayBatch:
         """The samples at `index` (R, B), indexed within each replica."""
@@ -151,7 +152,7 @@ class ReplayStrategy(Strategy):
 
     def current_and_replayed(self, batch: Batch, replay: ReplayBatch, step: TrainingStep) -> Tensor:
         """Current and replayed samples, concatenated once per step: (R, B + N, ...)."""
-        if self._concatenated is None or self._concatenated[0] != step or self._concatenated[1] is not batch:
+        if self._concatenated is None or self._concatenated[1] is not batch or self._concatenated[0] != step:
             self._concatenated = (step, batch, torch.cat([batch.x, replay.x], 1))
         return self._concatenated[2]
 
@@ -159,7 +160,7 @@ class ReplayStrategy(Strategy):
         replay = self.replay(batch, step)
         if replay is None:
             (current,) = classification_losses(solver, batch.x, [self.current_targets(batch)])
-            return {"current": replace(current, weight=self.current_loss_weight)}
+            return {"current": current.replace(weight=self.current_loss_weight)}
         x = self.current_and_replayed(batch, replay, step)
         return self.loss_terms(*classification_losses(solver, x, self.both_targets(batch, replay)))
 
@@ -184,8 +185,8 @@ class ReplayStrategy(Strategy):
     def loss_terms(self, current: LossTerm, replay: LossTerm) -> dict[str, LossTerm]:
         """The losses of current and replayed samples with their weights."""
         return {
-            "current": replace(current, weight=self.current_loss_weight),
-            "replay": replace(replay, weight=self.replay_loss_weight, per_sample=None),
+            "current": current.replace(weight=self.current_loss_weight),
+            "replay": replay.replace(weight=self.replay_loss_weight, per_sample=None),
         }
 
     def release_task(self) -> None:

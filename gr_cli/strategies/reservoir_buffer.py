@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -78,6 +78,11 @@ class ReservoirBuffer:
         """Number of valid slots in the reservoir."""
         return min(self.num_seen, self.capacity - self.num_reserved)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether all slots of the reservoir are valid, which they then stay."""
+        return self.num_filled == self.capacity - self.num_reserved
+
     def fill_reserved(
         self, x: Tensor, valid: Tensor, num_reserved: int, extras: Mapping[str, Tensor] | None = None
     ) -> None:
@@ -120,9 +125,9 @@ class ReservoirBuffer:
 
     def write(self, x: Tensor, rows: Tensor, extras: Mapping[str, Tensor] | None = None) -> None:
         """Store a batch (R, B, ...) and its extras in `rows`, one row of `placements`."""
-        self._rows[rows] = x.flatten(0, 1)
+        self._rows.index_copy_(0, rows, x.flatten(0, 1))
         for name, values in (extras or {}).items():
-            self._extra[name][rows] = values.flatten(0, 1)
+            self._extra[name].index_copy_(0, rows, values.flatten(0, 1))
         self.num_seen += x.shape[1]
 
     def add(self, x: Tensor, uniform: Tensor, extras: Mapping[str, Tensor] | None = None) -> None:
@@ -130,7 +135,7 @@ class ReservoirBuffer:
         self.write(x, self.placements(uniform.unsqueeze(0), self.num_seen)[0], extras)
 
     def sample_rows(self, uniform: Tensor) -> Tensor:
-        """Rows (R, B) of valid samples drawn uniformly with replacement, given `uniform` (R, B) in [0, 1)."""
+        """Rows (..., R, B) of valid samples drawn uniformly with replacement, given `uniform` (..., R, B) in [0, 1)."""
         filled = self.num_filled
         index = (uniform.double() * (filled + self.num_valid_reserved).unsqueeze(1)).long()
         row = torch.where(index < filled, index + self.num_reserved, index - filled)
@@ -138,11 +143,11 @@ class ReservoirBuffer:
 
     def get(self, rows: Tensor) -> Tensor:
         """The samples (R, B, ...) in `rows`."""
-        return self._rows[rows]
+        return _select_rows(self._rows, rows)
 
     def get_extra(self, name: str, rows: Tensor) -> Tensor | None:
         """The extra `name` (R, B, ...) of the samples in `rows`; None if there is no such extra."""
-        return self._extra[name][rows] if name in self._extra else None
+        return _select_rows(self._extra[name], rows) if name in self._extra else None
 
     @classmethod
     def from_state(cls, state: dict[str, Any] | None) -> Self | None:
@@ -160,12 +165,41 @@ class ReservoirBuffer:
         }
 
 
+def _select_rows(values: Tensor, rows: Tensor) -> Tensor:
+    """values (N, ...) at `rows` (R, B): (R, B, ...)."""
+    selected = values.index_select(0, rows.flatten())
+    return selected.view(*rows.shape, *values.shape[1:])
+
+
+class ReservoirDraws:
+    """Rows of samples drawn from a buffer during a task, for many iterations at once where it is full.
+
+    Args:
+        streams: Random streams of the replicas.
+        stream: The one that the choice of samples is drawn from.
+    """
+
+    def __init__(self, streams: ReplicaStreams, stream: str) -> None:
+        self._streams, self._stream = streams, stream
+        self._block: tuple[tuple[int, int], int, Sequence[Tensor]] | None = None
+
+    def rows(self, buffer: ReservoirBuffer, size: int, step: TrainingStep) -> Tensor:
+        """Rows (R, size) of samples drawn uniformly with replacement, in a step."""
+        noise, key, iteration = NoiseSpec("uniform", (size,)), (size, step.task), step.iteration
+        if not buffer.is_full:
+            return buffer.sample_rows(self._streams.values_at(noise, self._stream, step.task, iteration))
+        if self._block is None or self._block[0] != key or not 0 <= iteration - self._block[1] < len(self._block[2]):
+            first, uniform = self._streams.block_at(noise, self._stream, step.task, iteration)  # (L, R, B)
+            self._block = (key, first, buffer.sample_rows(uniform).unbind())
+        return self._block[2][iteration - self._block[1]]
+
+
 class ReservoirPlacements:
     """Precomputed reservoir placements of a task's batches, in blocks of many iterations."""
 
     def __init__(self, streams: ReplicaStreams) -> None:
         self._streams = streams
-        self._block: tuple[tuple[int, int], int, Tensor] | None = None
+        self._block: tuple[tuple[int, int], int, Sequence[Tensor]] | None = None
 
     def rows(self, buffer: ReservoirBuffer, size: int, step: TrainingStep) -> Tensor:
         """The rows for a batch of `size` samples; one batch is written in each iteration."""
@@ -176,5 +210,5 @@ class ReservoirPlacements:
             )
             # Samples seen before the block's first step: `size` less for each iteration.
             num_seen = buffer.num_seen - (row - first) * size
-            self._block = (key, first, buffer.placements(uniform, num_seen))
+            self._block = (key, first, buffer.placements(uniform, num_seen).unbind())
         return self._block[2][row - self._block[1]]

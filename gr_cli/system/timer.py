@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
+
+
+class _Phase:
+    """A block whose seconds are added to a phase of a timer."""
+
+    __slots__ = ("_name", "_start", "_timer")
+
+    def __init__(self, timer: Timer, name: str) -> None:
+        self._timer, self._name = timer, name
+
+    def __enter__(self) -> None:
+        self._start = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        seconds, name = self._timer.seconds, self._name
+        seconds[name] = seconds.get(name, 0.0) + perf_counter() - self._start
 
 
 @dataclass
@@ -18,14 +32,9 @@ class Timer:
 
     seconds: dict[str, float] = field(default_factory=dict)
 
-    @contextmanager
-    def measure(self, name: str) -> Iterator[None]:
+    def measure(self, name: str) -> _Phase:
         """Add the seconds of the block to phase `name`."""
-        start = perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
+        return _Phase(self, name)
 
     def reset(self) -> dict[str, float]:
         """Return the seconds by phase and start again from 0."""

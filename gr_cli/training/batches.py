@@ -41,7 +41,8 @@ def batches(experiments: Sequence[Experiment], stage_index: int, first_iteration
     blocks, competing_units = _index_blocks(experiments, stage_index, first_iteration), first.competing_units
     for block, samples in read_blocks(blocks, trains, lambda block: block.rows):
         for x, y, active, index in zip(samples, block.labels, block.active_units, block.sample_indices, strict=True):
-            yield Batch(x.to(dtype), y, active, first.replay_units, competing_units, index)
+            x = x if x.dtype is dtype else x.to(dtype)
+            yield Batch(x, y, active, first.replay_units, competing_units, index)
 
 
 def _index_blocks(experiments: Sequence[Experiment], stage_index: int, first_iteration: int) -> Iterator[_IndexBlock]:

@@ -10,7 +10,7 @@ from math import prod
 from torch import Tensor
 
 from gr_cli.generators.base import Generator
-from gr_cli.nn.fused import evaluate
+from gr_cli.nn.fused import Value, detached, fused_values
 from gr_cli.nn.gradient_rules import GradientRule, GradientStep, Loss
 from gr_cli.nn.losses import sum_tensors, weighted_sum
 from gr_cli.nn.random_streams import ReplicaStreams
@@ -82,11 +82,11 @@ class GeneratorUpdate:
             rule, optimizer = self.gradient_rules[key], self.functional_optimizers[key]
             step = GradientStep(key, task, batch.update, self._streams)
             optimizer.step(rule.gradients(loss, optimizer.parameters, step), learning_rate)
-            losses |= {term: value.detach() for term, value in values.items()} | gradient_metrics(key, rule)
+            losses |= values | gradient_metrics(key, rule)
         return losses
 
     def _loss(self, name: str, batch: GeneratorBatch, noise: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Loss]:
-        """The terms of an objective by name, (R,) each, and their sum as the loss of a gradient rule."""
+        """The terms of an objective by name, (R,) each without autograd, and the loss that is their sum."""
         labels = [] if batch.labels is None else [batch.labels]
         plain_terms = partial(self._generators.call, "losses", name, batch.x, noise, *labels)
         rule = self.gradient_rules[self._optimizer_name(name)]
@@ -94,15 +94,16 @@ class GeneratorUpdate:
         if not rule.differentiates_twice and self._generators.has_native("fused_losses"):
             weights = None if batch.weights is None else batch.weights.expand(batch.x.shape[:2])
             fused = self._generators.call("fused_losses", name, batch.x, noise, batch.labels, weights)
+        values: dict[str, Value]
         if fused is not None:
-            values = dict(zip(fused.names, evaluate(fused), strict=True))
+            values = dict(zip(fused.names, fused_values(fused), strict=True))
             per_sample = partial(_computed_per_sample_loss, plain_terms, batch.weights)
         else:
             terms = plain_terms()
             values = {term: weighted_sum(value, batch.weights) for term, value in terms.items()}
             per_sample = partial(_per_sample_loss, terms, batch.weights)
-        total = sum_tensors(list(values.values()))
-        return values, Loss(total, per_sample, terms=[(value, 1.0) for value in values.values()])
+        loss = Loss(None, per_sample, terms=[(value, 1.0) for value in values.values()])
+        return {term: detached(value) for term, value in values.items()}, loss
 
     def step_all_objectives(
         self, batch: Batch, task: int, learning_rate: Callable[[Optimizer], float]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gr_cli.generators.base import Generator
 from gr_cli.nn.augmentation import Augmentation
+from gr_cli.nn.fused import detached
 from gr_cli.nn.gradient_projection import project_conflicting_gradient
 from gr_cli.nn.gradient_rules import GradientRule, GradientStep, Loss
 from gr_cli.nn.layers import HasTrainingNoise, train_mode
@@ -218,8 +219,8 @@ class Learner:
             twice = self.gradient_rules["solver"].differentiates_twice
             forward = TrainingForward(self.solvers, self.streams, self.augment, self._solver_takes_noise, step, twice)
             terms = self.strategy.loss(forward, batch, step)
-        losses = {name: term.value.detach() for name, term in terms.items()}
-        constraints = [replace(term, weight=1.0) for term in terms.values() if term.is_constraint]
+        losses = {name: detached(term.fused_or_tensor) for name, term in terms.items()}
+        constraints = [term.replace(weight=1.0) for term in terms.values() if term.is_constraint]
         minimised = [term for term in terms.values() if not term.is_constraint]
         loss = weighted_loss(minimised, keep_graph=bool(constraints))
         updated = self.functional_optimizers if self.strategy.shares_loss_with_generator else self._solver_optimizer()
@@ -241,7 +242,7 @@ class Learner:
         for name in updated:
             if name not in penalized:
                 self.functional_optimizers[name].step(gradients[name], learning_rate)
-        total = loss.total.detach()
+        total = loss.detached_total
         return losses | {"total": total + losses["penalty"] if "penalty" in losses else total}
 
     def step_generator(self, batch: Batch, task: int) -> Losses:
@@ -261,14 +262,14 @@ class Learner:
     def _autocast(self) -> Any:
         """Context in which matrix products have the learner's precision."""
         if self.precision != "bf16":
-            return nullcontext()
+            return _NO_CONTEXT
         # No cache of cast weights: the parameters change between two forward passes.
         return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
     def _seeded_global_stream(self, *key: int) -> Any:
         # A solver without `training_noise` may draw from torch's global stream, which is seeded for each step.
         if self._solver_takes_noise:
-            return nullcontext()
+            return _NO_CONTEXT
         return seeded(self.random_streams[0].seed, StreamNames.SOLVER_GLOBAL, *key)
 
     def _task_samples(self, replica: int) -> Iterable[tuple[Tensor, Tensor]]:
@@ -372,6 +373,8 @@ class Learner:
             self.strategy.regularizer.load_state_dict(stacked["regularizer"])
         self.strategy.load_state_dict(stacked["strategy"], self._task_context(task, sample_pass))
 
+
+_NO_CONTEXT = nullcontext()
 
 # Entries of the state whose tensors have a replica axis in memory.
 _STACKED_STATE = ("solver", "generator", "strategy", "regularizer", "gradient_rules")

@@ -9,6 +9,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from gr_cli.nn.augmentation import Augmentation
+from gr_cli.nn.fused import Value
 from gr_cli.nn.fused_losses import mean_losses
 from gr_cli.nn.losses import Targets
 from gr_cli.nn.random_streams import ReplicaStreams, StreamNames
@@ -45,7 +46,7 @@ class TrainingForward(SolverForward):
     def readout(self, features: Tensor, /) -> Tensor:
         return cast(Tensor, self.solvers.call("readout", features)).to(self.streams.dtype)
 
-    def mean_losses(self, x: Tensor, targets: Sequence[Targets], /) -> tuple[Tensor, ...] | None:
+    def mean_losses(self, x: Tensor, targets: Sequence[Targets], /) -> Sequence[Value] | None:
         if self.differentiable_twice or not self.solvers.has_native("relu_stack"):
             return None
         stack = self.solvers.call("relu_stack", *self._arguments(x))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gr_cli.models import SimpleMLP
-from gr_cli.nn.fused import FusedComputation, direct_gradients, evaluate
+from gr_cli.nn.fused import FusedComputation, direct_gradients, evaluate, fused_values
 from gr_cli.nn.fused_losses import mean_losses
 from gr_cli.nn.linear import per_sample_squared_gradients
 from gr_cli.nn.losses import Targets
@@ -73,10 +73,15 @@ def plain_values(logits, targets):
 
 def assert_equal(values, expected, inputs, weights):
     """Values, and gradients of their weighted sum by the engine and directly, equal those of plain autograd."""
-    torch.testing.assert_close(list(values), list(expected), rtol=1e-12, atol=1e-12)
-    plain = torch.autograd.grad(sum((w * v).sum() for w, v in zip(weights, expected, strict=True)), inputs)
+    tensors = [value.differentiable for value in values]
+    torch.testing.assert_close(tensors, list(expected), rtol=1e-12, atol=1e-12)
+    assert all(torch.equal(value.detached, tensor) for value, tensor in zip(values, tensors, strict=True))
+    loss = sum((w * v).sum() for w, v in zip(weights, expected, strict=True))
+    plain = torch.autograd.grad(loss, inputs, retain_graph=True)
     direct = direct_gradients(list(zip(values, weights, strict=True)), inputs)
-    by_engine = torch.autograd.grad(sum((w * v).sum() for w, v in zip(weights, values, strict=True)), inputs)
+    by_engine = torch.autograd.grad(
+        sum((w * v).sum() for w, v in zip(weights, tensors, strict=True)), inputs, retain_graph=True
+    )
     for result in (direct, by_engine):
         torch.testing.assert_close(list(result), list(plain), rtol=1e-12, atol=1e-12)
         assert all(g.stride() == p.stride() for g, p in zip(result, inputs, strict=True))
@@ -114,7 +119,7 @@ def test_gradcheck():
         stack = replicas.call("relu_stack", x, noise)
         stack.stack.parameters = parameters
         stack.stack.weights, stack.stack.biases = parameters[::2], parameters[1::2]
-        return mean_losses(stack, targets)
+        return tuple(value.differentiable for value in mean_losses(stack, targets))
 
     assert torch.autograd.gradcheck(values, replicas.select_parameters(lambda network: network.parameters()))
 
@@ -138,13 +143,13 @@ def test_samples_that_need_gradients_get_them():
     (expected,) = torch.autograd.grad(plain_values(replicas.call("__call__", x), targets)[0].sum(), x)
     (value,) = mean_losses(replicas.call("relu_stack", x), targets)
     assert direct_gradients([(value, 1.0)], [x]) is None  # the stack's input is a view of x, not x
-    torch.testing.assert_close(torch.autograd.grad(value.sum(), x)[0], expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(torch.autograd.grad(value.differentiable.sum(), x)[0], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_an_empty_batch_has_no_loss_and_no_gradient():
     replicas, empty = networks(), Targets(torch.zeros(1, 0, 1, dtype=torch.long), torch.ones(1, UNITS).bool())
     (value,) = mean_losses(replicas.call("relu_stack", samples()[:, :0]), [empty])
-    assert value.isnan().all()
+    assert value.detached.isnan().all()
     parameters = list(replicas.modules[0].parameters())
     for gradient in direct_gradients([(value, 1.0)], parameters):
         assert gradient.abs().sum() == 0
@@ -169,12 +174,24 @@ def test_a_second_pass_through_a_kept_graph_gives_the_same():
         assert torch.equal(a, b)
 
 
+def test_parts_with_other_units_than_the_first_have_their_own_mask():
+    labels, units = torch.zeros(1, 3, 1, dtype=torch.long), torch.ones(1, UNITS).bool()
+    fewer = torch.tensor([True, True, False, False, False])
+    for first, second in ((units, fewer), (fewer, units), (units, units[0].clone()), (fewer[None], fewer.clone())):
+        targets = [Targets(labels, first), Targets(labels, second, 3)]
+        replicas = networks()
+        expected = plain_values(replicas.call("__call__", samples()), targets)
+        values = mean_losses(replicas.call("relu_stack", samples()), targets)
+        for weights in ([1.0, 1.0], [1.0, 0.5], [0.25, torch.tensor([2.0]).double()]):
+            assert_equal(values, expected, list(replicas.modules[0].parameters()), weights)
+
+
 def test_a_second_derivative_raises():
     replicas = networks()
     (value,) = mean_losses(replicas.call("relu_stack", samples()), [all_targets()["labels"]])
     weight = replicas.modules[0].output.weight
     with pytest.raises(RuntimeError, match="differentiates_twice = True"):
-        torch.autograd.grad(value.sum(), weight, create_graph=True)
+        torch.autograd.grad(value.differentiable.sum(), weight, create_graph=True)
 
 
 class OwnLayer(nn.Linear):
@@ -238,13 +255,15 @@ def test_gradients_come_from_the_engine_where_a_hook_or_another_computation_take
     parameters = list(replicas.modules[0].parameters())
     (value,) = mean_losses(replicas.call("relu_stack", samples()), targets)
     assert direct_gradients([(value, 1.0)], parameters) is not None
-    assert direct_gradients([(value * 2, 1.0)], parameters) is None
+    assert direct_gradients([(value.differentiable * 2, 1.0)], parameters) is None
     assert direct_gradients([(value, 1.0), (parameters[0].sum().view(1), 1.0)], parameters) is None
+    (other,) = mean_losses(replicas.call("relu_stack", samples()), targets)
+    assert direct_gradients([(value, 1.0), (other, 1.0)], parameters) is None
     assert direct_gradients([], parameters) is None
     handle = parameters[0].register_hook(lambda gradient: 2 * gradient)
     assert direct_gradients([(value, 1.0)], parameters) is None
     handle.remove()
-    value.register_hook(lambda gradient: 2 * gradient)
+    value.differentiable.register_hook(lambda gradient: 2 * gradient)
     assert direct_gradients([(value, 1.0)], parameters) is None
 
 
@@ -262,7 +281,7 @@ def test_outputs_that_the_loss_does_not_depend_on_have_no_gradient():
 
     seen, x = [], torch.ones(1, requires_grad=True)
     assert torch.autograd.grad(evaluate(Two(x))[1], x)[0].item() == 3
-    _, second = evaluate(Two(x))
+    _, second = fused_values(Two(x))
     assert direct_gradients([(second, 0.5), (second, 1.0)], [x]) == [4.5]
     assert seen == [[None, 1.0], [None, 1.5]]
 
@@ -275,8 +294,8 @@ def test_few_steps_in_float32_match_plain_autograd():
         noise = {name: torch.rand(spec.shape) for name, spec in fused.training_noise(12).items()}
         (value,) = mean_losses(fused.relu_stack(x, noise), targets)
         expected = F.cross_entropy(plain(x, noise), target[0, :, 0])
-        torch.testing.assert_close(value[0], expected, rtol=1e-5, atol=1e-6)
-        for network, loss in ((fused, value.sum()), (plain, expected)):
+        torch.testing.assert_close(value.detached[0], expected.detach(), rtol=1e-5, atol=1e-6)
+        for network, loss in ((fused, value.differentiable.sum()), (plain, expected)):
             parameters = list(network.parameters())
             with torch.no_grad():
                 for p, g in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from gr_cli.nn.losses import cross_entropy
-from gr_cli.strategies import DarkExperienceReplay, ExperienceReplay
+from gr_cli.nn.random_streams import NoiseSpec
+from gr_cli.strategies import DarkExperienceReplay, ExperienceReplay, exemplar_buffer
 from gr_cli.strategies.context import TrainingStep
-from gr_cli.strategies.exemplar_buffer import ClassSamples, ExemplarBuffer
+from gr_cli.strategies.exemplar_buffer import ClassSamples, ExemplarBuffer, ExemplarDraws
 from helpers.small_runs import (
     ITERATIONS,
     TASKS,
@@ -30,6 +31,12 @@ def samples_of(learner, replica, tasks):
     """The label of each sample of a replica's first tasks."""
     task_data = [data(learner, task, replica) for task in range(tasks)]
     return {tuple(x.tolist()): int(y) for xs, ys in task_data for x, y in zip(xs, ys, strict=True)}
+
+
+def units_of(replay, batch):
+    """The units that compete on each replayed sample, (R, N, 1, U)."""
+    units = batch.replay_units if replay.active_units is None else replay.active_units
+    return units.expand(*replay.target.shape, -1)
 
 
 @every_scenario
@@ -64,6 +71,21 @@ def test_small_classes_store_fewer_samples_and_sampling_is_uniform_over_samples(
     assert torch.equal(labels, (drawn[..., 0] > 4).long())
 
 
+@one_and_two_replicas
+def test_samples_gathered_for_many_iterations_are_those_of_each(seeds, monkeypatch):
+    monkeypatch.setattr(exemplar_buffer, "_MAX_GATHERED_VALUES", 3 * 4 * 6 * len(seeds))  # three iterations
+    learner = learner_of(ExperienceReplay(per_class=5), "class", seeds)
+    train(learner, 0)
+    buffer, noise = learner.strategy.exemplars, NoiseSpec("uniform", (4,))
+    draws = ExemplarDraws(learner.streams, "replay.choice")
+    for iteration in (0, 1, 2, 5, 4, 62, 63, 64, 200, 3):
+        uniform = learner.streams.values_at(noise, "replay.choice", 1, iteration)
+        for drawn, expected in zip(
+            draws.at_step(buffer, 4, TrainingStep(1, iteration, 300)), buffer.sample(uniform), strict=True
+        ):
+            assert torch.equal(drawn, expected)
+
+
 def test_samples_of_a_class_are_read_in_batches_of_which_only_those_asked_for_are_kept():
     learner = learner_of(ExperienceReplay())
     x, y = torch.arange(20, dtype=torch.float64).unsqueeze(1), torch.arange(20) % 3
@@ -93,7 +115,8 @@ def test_replayed_samples_have_their_labels_and_competing_units(scenario_name, s
         replay = learner.strategy.replay(batch, TrainingStep(2, iteration, ITERATIONS))
         repeated = learner.strategy.replay(batch, TrainingStep(2, iteration, ITERATIONS))
         assert torch.equal(replay.x, repeated.x) and replay.x.shape == (len(seeds), 9, 6)
-        for replica, (xs, targets, units) in enumerate(zip(replay.x, replay.target, replay.active_units, strict=True)):
+        all_units = units_of(replay, batch)
+        for replica, (xs, targets, units) in enumerate(zip(replay.x, replay.target, all_units, strict=True)):
             label_of = samples_of(learner, replica, 2)
             for x, target, competing in zip(xs, targets, units, strict=True):
                 assert label_of[tuple(x.tolist())] == target.item()
@@ -118,7 +141,8 @@ def test_replay_loss_matches_hand_computation(scenario_name, seeds):
     assert (terms["current"].weight, terms["replay"].weight) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
     for r, solver in enumerate(learner.solvers.modules):
         losses = []
-        for x, target, units in zip(replay.x[r], replay.target[r, :, 0], replay.active_units[r, :, 0], strict=True):
+        all_units = units_of(replay, batch)[r, :, 0]
+        for x, target, units in zip(replay.x[r], replay.target[r, :, 0], all_units, strict=True):
             logits = solver(x.unsqueeze(0))[0]
             losses.append(-(logits[target].exp() / logits[units].exp().sum()).log())
         torch.testing.assert_close(terms["replay"].value[r], torch.stack(losses).mean())

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from gr_cli.strategies.reservoir_buffer import ReservoirBuffer, first_of_each_task, split_evenly
+from gr_cli.nn.random_streams import NoiseSpec, RandomStreams, ReplicaStreams
+from gr_cli.strategies.context import TrainingStep
+from gr_cli.strategies.reservoir_buffer import ReservoirBuffer, ReservoirDraws, first_of_each_task, split_evenly
 
 REPLICA_OFFSET = 1000  # between the values of consecutive replicas
 
@@ -104,6 +106,17 @@ def test_sampling_is_uniform_over_valid_slots():
         values, counts = samples.unique(return_counts=True)
         assert values.tolist() == expected
         assert counts.tolist() == pytest.approx([4000 / len(expected)] * len(expected), abs=2)
+
+
+def test_rows_drawn_for_many_iterations_are_those_of_each():
+    streams = ReplicaStreams([RandomStreams(0), RandomStreams(1)])
+    draws, memory, noise = ReservoirDraws(streams, "memory.choice"), empty(12), NoiseSpec("uniform", (5,))
+    memory.fill_reserved(-numbers(1, 9), torch.tensor([[True] * 8, [True, False] * 4]), 6)
+    for iteration in range(70):
+        memory.add(numbers(2 * iteration, 2 * iteration + 2), torch.rand(2, 2))
+        assert memory.is_full == (iteration >= 2)
+        expected = memory.sample_rows(streams.values_at(noise, "memory.choice", 3, iteration))
+        assert torch.equal(draws.rows(memory, 5, TrainingStep(3, iteration, 100)), expected)
 
 
 def test_first_of_each_task_fills_quotas():

@@ -4,31 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from gr_cli.nn.fused import direct_gradients
+from gr_cli.nn.fused import Scale, Value, detached, differentiable, direct_gradients
+from gr_cli.nn.losses import is_one, sum_tensors
 from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams, StreamNames
 
 
-@dataclass(frozen=True)
 class Loss:
     """The loss of one step of R replicas.
 
-    Attributes:
-        total: The minimized loss (R,).
+    Args:
+        total: The minimized loss (R,); None: the weighted sum of `terms`.
         per_sample: Computes each current sample's part of `total`, (R, B). The rest, `total - per_sample().sum(1)`,
             does not depend on current samples (replay, for example). None: `total` can't be split.
         keep_graph: Whether a further backward pass through the same graph follows.
-        terms: Values (R,) and weights whose weighted sum `total` is; empty if unknown.
+        terms: Values (R,) and weights (numbers or (R,)) whose weighted sum `total` is; empty if unknown.
     """
 
-    total: Tensor
-    per_sample: Callable[[], Tensor] | None = None
-    keep_graph: bool = False
-    terms: Sequence[tuple[Tensor, float | Tensor]] = ()
+    def __init__(
+        self,
+        total: Tensor | None = None,
+        per_sample: Callable[[], Tensor] | None = None,
+        keep_graph: bool = False,
+        terms: Sequence[tuple[Value, Scale]] = (),
+    ) -> None:
+        self._given_total, self.per_sample, self.keep_graph, self.terms = total, per_sample, keep_graph, terms
+
+    @cached_property
+    def total(self) -> Tensor:
+        """The minimized loss (R,), in autograd's graph."""
+        if self._given_total is not None:
+            return self._given_total
+        return _weighted_sum([(differentiable(value), weight) for value, weight in self.terms])
+
+    @property
+    def detached_total(self) -> Tensor:
+        """The minimized loss (R,), without autograd."""
+        if self._given_total is not None:
+            return self._given_total.detach()
+        return _weighted_sum([(detached(value), weight) for value, weight in self.terms])
+
+
+def _weighted_sum(terms: Sequence[tuple[Tensor, Scale]]) -> Tensor:
+    return sum_tensors([value if is_one(weight) else weight * value for value, weight in terms])
 
 
 @dataclass(frozen=True)

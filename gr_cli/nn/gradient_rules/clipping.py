@@ -30,7 +30,7 @@ class NormClipping(GradientRule):
 
     def gradients(self, loss: Loss, parameters: Sequence[Tensor], step: GradientStep) -> list[Tensor | None]:
         gradients = super().gradients(loss, parameters, step)
-        replicas = loss.total.shape[0]
+        replicas = loss.detached_total.shape[0]
         present = [g for g in gradients if g is not None]
         if not present:
             return gradients
