@@ -55,10 +55,15 @@ const shown = () => {
 };
 const MANY = 10; // from more configurations on, only some are coloured
 const MAX_BANDS = 4; // from more highlighted configurations on, bands would hide each other
+const STRATEGY = DATA.columns.indexOf("strategy");
+// Configurations with colours: the chosen ones, else all, of many the best of each strategy.
 const focused = () => {
   const all = shown();
   const chosen = all.filter((one) => state.chosen.has(one));
-  return chosen.length ? chosen : all.length <= MANY ? all : all.slice(0, 5);
+  if (chosen.length || all.length <= MANY) return chosen.length ? chosen : all;
+  const strategies = all.map((one) => one.cells[STRATEGY]);
+  const best = all.filter((_, i) => strategies.indexOf(strategies[i]) === i);
+  return (best.length > 1 ? best : all).slice(0, 6);
 };
 
 // --- colours and shapes

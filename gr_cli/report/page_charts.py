@@ -48,6 +48,11 @@ def _axis(field: str, channel: str, scale: str = "linear", **axis: Any) -> dict[
     }
 
 
+def _valid(field: str) -> dict[str, str]:
+    """Leave out rows without a field; a path would be broken by them."""
+    return {"filter": f"isValid(datum.{field})"}
+
+
 def _spec(width: Any = "container", **parts: Any) -> Spec:
     params: list[Spec] = [{"name": name, "value": f"${name}"} for name in ("x0", "x1", "y0", "y1")]
     params.append({"name": "zoomed", "value": False})
@@ -86,10 +91,10 @@ def _lines() -> Spec:
         height="$height",
         encoding={"x": x, "opacity": _OPACITY, "tooltip": _TOOLTIP},
         layer=[
-            {"mark": {"type": "area", "clip": _ZOOMED, "fillOpacity": 0.18},
+            {"mark": {"type": "area", "clip": _ZOOMED, "fillOpacity": 0.18}, "transform": [_valid("low")],
              "encoding": {"y": _axis("low", "y"), "y2": {"field": "high"}, "color": _COLOUR,
                           "detail": {"field": "line"}}},
-            {"mark": {"type": "line", "clip": _ZOOMED, "strokeWidth": 2},
+            {"mark": {"type": "line", "clip": _ZOOMED, "strokeWidth": 2}, "transform": [_valid("mean")],
              "encoding": {"y": _axis("mean", "y"), "color": _COLOUR, "detail": {"field": "line"}}},
             {"mark": {"type": "point", "clip": _ZOOMED, "filled": True, "size": 45},
              "encoding": {"y": _axis("mean", "y"), "color": _COLOUR, "shape": {"field": "shape", **_OWN}}},
@@ -101,7 +106,7 @@ def _lines() -> Spec:
 
 def _scatter() -> Spec:
     """A point per configuration in two numbers, with its interval, and the values of its seeds as small points."""
-    x = _axis("x", "x", "$x_scale", title="$x_title", tickCount="$ticks")
+    x = _axis("x", "x", "$x_scale", title="$x_title", tickCount="$ticks", values="$x_values")
     return _spec(
         height="$height",
         encoding={"x": x, "opacity": _OPACITY, "tooltip": _TOOLTIP},
@@ -146,17 +151,26 @@ def _parallel() -> Spec:
         height="$height",
         encoding={"x": x, "tooltip": _TOOLTIP},
         layer=[
-            {"mark": {"type": "line"}, "transform": [{"filter": "isValid(datum.position)"}],
+            {"mark": {"type": "line"}, "transform": [_valid("position")],
              "encoding": {"y": {**_axis("position", "y"), "axis": None}, "detail": {"field": "line"},
                           "opacity": _OPACITY,
                           "strokeWidth": {"field": "width", "type": "quantitative", "scale": None},
                           "color": {"field": "share", "type": "quantitative", "legend": None,
                                     "scale": {"domain": [0, 1], "scheme": _LINE_COLOURS}}}},
-            {"mark": {"type": "text", "align": "left", "dx": 6, "fontSize": 12},
-             "transform": [{"filter": "isValid(datum.tick_position)"}],
-             "encoding": {"y": {**_axis("tick_position", "y"), "axis": None}, "text": {"field": "tick"}}},
+            # A wide outline in the colour of the page keeps texts readable on lines.
+            _ticks(stroke="var(--paper)", strokeWidth=4),
+            _ticks(),
         ],
     )  # fmt: skip
+
+
+def _ticks(**outline: Any) -> Spec:
+    """Values of a parallel axis."""
+    return {
+        "mark": {"type": "text", "align": "left", "dx": 6, "fontSize": 12, **outline},
+        "transform": [_valid("tick_position")],
+        "encoding": {"y": {**_axis("tick_position", "y"), "axis": None}, "text": {"field": "tick"}},
+    }
 
 
 def specs() -> dict[str, Spec]:

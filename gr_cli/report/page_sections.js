@@ -81,7 +81,7 @@ new Chart("dots", "dots", (chart) => {
   const [low, high] = range(metric());
   const [x0, x1] = limits(rows.flatMap((row) => [row.mean, row.low, row.high, row.value]), low, high, chart.full);
   return { rows, x0, x1, names: all.map((one) => one.name), height: all.length * (all.length > 15 ? 17 : 26),
-    label_limit: Math.max(90, Math.min(360, chart.host.clientWidth * 0.36)), has_range: low !== null && high !== null };
+    label_limit: Math.max(90, Math.min(360, chart.host.clientWidth * 0.45)), has_range: low !== null && high !== null };
 });
 const accuracyPick = { name: "evaluations", column: "accuracy", curve: "" };
 const forgettingPick = { name: "forgetting", column: "forgetting", curve: "by task" };
@@ -140,8 +140,9 @@ const slider = (controls, target, configurations) => {
 };
 const drawSamples = () => {
   const section = byId("samples");
+  const illustrated = shown().filter((one) => one.samples), focus = focused().filter((one) => one.samples);
   section.dataset.rows = slider(section.querySelector(".controls"), section.querySelector(".samples"), () =>
-    focused().filter((one) => one.samples).slice(0, 8));
+    (focus.length ? focus : illustrated).slice(0, 8));
 };
 
 // --- settings and costs
@@ -204,7 +205,9 @@ new Chart("sweep", "scatter", (chart) => {
     controls.append(element);
   }
   const all = shown().filter((one) => one.metrics[state.metric]);
-  return points((one) => Number(one.cells[column.i]), all, styles(), chart, column.label);
+  const values = points((one) => Number(one.cells[column.i]), all, styles(), chart, column.label);
+  const numbers = [...new Set(all.map((one) => Number(one.cells[column.i])))];
+  return values && { ...values, x_values: numbers.length <= 12 ? numbers : undefined };
 });
 const costs = [...new Set(CONFIGURATIONS.flatMap((one) => Object.keys(one.costs)))];
 const cost = { name: costs[0] };
@@ -213,7 +216,7 @@ new Chart("cost-chart", "scatter", (chart) => {
   const at = (one) => one.costs[cost.name].statistics[0], better = metric()?.better === "lower" ? -1 : 1;
   const dominates = (a, b) => at(a) <= at(b) && better * (value(a) - value(b)) >= 0 && (at(a) < at(b) || value(a) !== value(b));
   const dominated = all.filter((one) => all.some((other) => dominates(other, one)));
-  const list = (some) => some.slice(0, 12).map((one) => one.name).join(", ") + (some.length > 12 ? `, and ${some.length - 12} more` : "");
+  const list = (some) => some.slice(0, 8).map((one) => one.name).join(", ") + (some.length > 8 ? `, and ${some.length - 8} more` : "");
   byId("dominated").textContent = all.length < 2 ? "" : dominated.length
     ? `Dominated (another has at least the same ${metric().label} for no more ${cost.name}): ${list(dominated)}.`
     : "No configuration is dominated: each one that is better costs more.";
@@ -236,7 +239,7 @@ new Chart("confusion", "heat", (chart) => {
   const { rows, columns, mean } = one.counts[confused.table];
   const cells = rows.flatMap((row, i) => {
     const total = mean[i].reduce((sum, count) => sum + count, 0) || 1;
-    return columns.map((column, j) => ({ row, column, share: mean[i][j] / total, label: rows.length > 12 ? "" : format(mean[i][j]),
+    return columns.map((column, j) => ({ row, column, share: mean[i][j] / total, label: rows.length > 12 || !mean[i][j] ? "" : String(Number(mean[i][j].toFixed(1))),
       ink: mean[i][j] / total > 0.45 ? "black" : "white", name: one.name, detail: `${table.keys[0]} ${row}, ${table.keys[1]} ${column}`, text: format(mean[i][j]) }));
   });
   return { rows: cells, height: Math.min(420, 26 * rows.length + 20), font_size: 11, x_title: table.keys[1], y_title: table.keys[0] };

@@ -34,7 +34,7 @@ MARKS = {
     "lines": {"area": 1, "line": 1, "symbol": 2},
     "scatter": {"symbol": 2},
     "heat": {"rect": 1, "text": 1},
-    "parallel": {"line": 1, "text": 1},
+    "parallel": {"line": 1, "text": 2},
 }
 VALUES = {
     "x0": 1,
@@ -45,6 +45,7 @@ VALUES = {
     "label_limit": 100,
     "ticks": 5,
     "x_scale": "log",
+    "x_values": [1, 3],
     "height": 200,
 }
 VALUES |= {"x_title": "x", "y_title": None, "font_size": 11}
@@ -104,6 +105,8 @@ addEventListener("load", async () => {
   const shownWeights = () => rows().map((row) => cell(row, "setting replay_weight").textContent).join();
   button().click(); results.push("up " + shownWeights());
   button().click(); results.push("down " + shownWeights() + " " + button().closest("th").getAttribute("aria-sort"));
+  const lines = all("#accuracy-chart .mark-line path").map((path) => path.getAttribute("d"));
+  results.push("lines " + lines.filter((d) => d.split("L").length === 3).length + " of " + lines.length);
   change("filter", "replay 0.5", "input"); await wait(200);
   results.push("filtered " + rows().length, $("#matches").textContent);
   results.push("dots " + all("#dots .mark-symbol path").length);
@@ -138,7 +141,8 @@ def test_the_page_and_its_controls_work_in_a_browser(page):
     assert "data-errors" not in dom
     assert int(re.search(r'data-ready="(\d+)"', dom)[1]) >= 9
     assert re.search(r"<title>(.*?)</title>", dom)[1].split("; ") == [
-        "rows 4", "dots 11", "up 0.5,1,2,–", "down 2,1,0.5,– descending", "filtered 1", "1 of 4", "dots 3",
+        "rows 4", "dots 11", "up 0.5,1,2,–", "down 2,1,0.5,– descending", "lines 4 of 4",
+        "filtered 1", "1 of 4", "dots 3",
         "chosen 1", "opacities 2", "cleared 0", "opacities 1", "sentence true", "zoomed true", "inside true",
         "numbers true", "other scenario 1",
     ]  # fmt: skip
