@@ -47,30 +47,32 @@ class NeighbourhoodManifold:
         k: As in the arguments.
         is_empty: Whether there are at most k points; no hypersphere contains anything then.
         squared_radii: Squared radii (N,); -1 if empty.
+        distance_factors: Vectors (N, F + 2), and others of this shape, whose products are squared distances.
     """
 
     def __init__(self, points: Tensor, k: int = NUM_NEIGHBOURS) -> None:
         self.points, self.k, self.is_empty = points.double(), k, len(points) <= k
         self.squared_radii = self.points.new_full((len(points),), -1.0)
+        self.distance_factors = _distance_factors(self.points)
         if not self.is_empty:
-            # k + 1, because the nearest neighbour is the point itself.
-            radii = [
-                _squared_distances(block, self.points).topk(k + 1, largest=False).values[:, -1]
-                for block in _point_blocks(self.points, len(points))
-            ]
-            self.squared_radii = torch.cat(radii)
+            left, right = self.distance_factors
+            # k + 1, because the nearest neighbour is the point itself. Rounding may make a distance negative.
+            radii = [(block @ right.T).topk(k + 1, largest=False).values[:, -1] for block in _blocks(left, len(points))]
+            self.squared_radii = torch.cat(radii).clamp_(min=0)
 
 
 def prdc(real: NeighbourhoodManifold, generated: NeighbourhoodManifold) -> PRDC:
     """Precision, recall, density and coverage of generated samples."""
     n, m = len(real.points), len(generated.points)
+    if m == 0:
+        return PRDC(None, None, None, None if real.is_empty else 0.0)
     num_real_spheres, num_generated_within, num_generated_spheres = (
         torch.zeros(size, dtype=torch.long, device=real.points.device) for size in (m, n, n)
     )
-    start = 0
-    for block in _point_blocks(real.points, m):
+    start, (left, _), (_, right) = 0, real.distance_factors, generated.distance_factors
+    for block in _blocks(left, m):
         stop = start + len(block)
-        distances = _squared_distances(block, generated.points)
+        distances = block @ right.T
         inside = distances <= real.squared_radii[start:stop].unsqueeze(1)
         num_real_spheres += inside.sum(0)  # real hyperspheres around each generated sample
         num_generated_within[start:stop] = inside.sum(1)  # generated samples in each real hypersphere
@@ -81,9 +83,9 @@ def prdc(real: NeighbourhoodManifold, generated: NeighbourhoodManifold) -> PRDC:
     # In one transfer from the device.
     precision, recall, spheres, coverage = torch.stack([values.double().mean() for values in hits]).tolist()
     return PRDC(
-        precision=None if real.is_empty or m == 0 else precision,
+        precision=None if real.is_empty else precision,
         recall=None if generated.is_empty or n == 0 else recall,
-        density=None if real.is_empty or m == 0 else spheres / real.k,
+        density=None if real.is_empty else spheres / real.k,
         coverage=None if real.is_empty else coverage,
     )
 
@@ -148,13 +150,16 @@ def normalized_entropy(counts: Tensor) -> float | None:
     return max(0.0, entropy / math.log(len(counts)))
 
 
-def _squared_distances(left: Tensor, right: Tensor) -> Tensor:
-    """Squared distances (N, M) between two sets of points."""
-    squared_norms = left.square().sum(1, keepdim=True) + right.square().sum(1)
-    return torch.addmm(squared_norms, left, right.T, alpha=-2).clamp_(min=0)
+def _distance_factors(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors (N, F + 2) of each point x, (-2 x, |x|^2, 1) and (x, 1, |x|^2).
+
+    The product of the first of one point and the second of another is |x|^2 - 2 x y + |y|^2.
+    """
+    squared_norms, one = points.square().sum(1, keepdim=True), points.new_ones(len(points), 1)
+    return torch.cat([-2 * points, squared_norms, one], 1), torch.cat([points, one, squared_norms], 1)
 
 
-def _point_blocks(points: Tensor, others: int) -> tuple[Tensor, ...]:
-    """The points in blocks whose distances to `others` points fit into memory."""
+def _blocks(points: Tensor, others: int) -> tuple[Tensor, ...]:
+    """Rows in blocks whose distances to `others` points fit into memory."""
     blocks: tuple[Tensor, ...] = points.split(max(1, _MAX_DISTANCES // max(1, others)))
     return blocks

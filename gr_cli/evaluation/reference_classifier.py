@@ -32,7 +32,7 @@ _EPOCHS, _MIN_ITERATIONS, _MAX_ITERATIONS = 20, 100, 1000  # iterations are thos
 _STATISTICS_SAMPLES = 2000  # samples for the scale of inputs and features
 _SLOW_TRAINING_VALUES = 500_000  # values per sample times iterations from which training takes several seconds
 _MAX_INPUT_GAIN_SIZE = 1024  # input values above which inputs are scaled down
-_EVALUATION_BATCH = 256  # samples per forward pass
+_EVALUATION_BATCH = 512  # samples per forward pass
 
 
 class ReferenceClassifier(nn.Module):

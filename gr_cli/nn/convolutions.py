@@ -39,7 +39,7 @@ class Convolutions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for convolution in self.convolutions:
-            x = F.relu(convolution(x))
+            x = F.relu(convolution(x), inplace=True)
         return x.flatten(1)
 
 

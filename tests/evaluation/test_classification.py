@@ -254,7 +254,7 @@ def test_score_of_a_sampled_run_is_complete(gr_run, one_sampled):
 def test_quality_of_all_tasks_together_does_not_depend_on_the_evaluated_tasks(
     gr_run, one_sampled, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr("gr_cli.evaluation.measures.sample_quality._MAX_POOLED_SAMPLES", 25)
+    monkeypatch.setattr("gr_cli.evaluation.measures.sample_quality._MAX_COMPARED_SAMPLES", 25)
     monkeypatch.setattr("gr_cli.evaluation.measures.sample_quality._BATCH", 10)
     words = ("strategy=generative_replay", "evaluate.generated_samples=10", "benchmark.classes_per_task=2", "threads=1")
     rows = {}

@@ -288,6 +288,16 @@ def test_samples_of_one_class_have_low_entropy_and_coverage():
     assert pooled["class_entropy"] < 0.1 and pooled["coverage"] < 0.3
 
 
+def test_rows_of_a_task_compare_no_more_samples_than_that_of_all(monkeypatch):
+    """If a generator makes samples of one task only, their number would grow with the number of tasks."""
+    monkeypatch.setattr("gr_cli.evaluation.measures.sample_quality._MAX_COMPARED_SAMPLES", 90)
+    x, _ = interleaved_digits(0)
+    x = x.repeat(2, 1, 1, 1)
+    first, second, pooled = quality_rows(FixedSamples(x, torch.zeros(len(x), dtype=torch.long)), 1, "generator=cvae")
+    assert [row["n"] for row in (first, second, pooled)] == [90, 0, 90]
+    assert first["class_share"] > 1.9  # of all samples
+
+
 def test_wrong_labels_disagree():
     x, y = interleaved_digits(0, 1, 2, 3)
     rows = quality_rows(FixedSamples(x, 3 - y), 1, "generator=cvae")

@@ -20,7 +20,7 @@ from gr_cli.training.experiment import Experiment
 from gr_cli.training.learner import Learner
 
 _BATCH = 256  # generated samples per batch, at most
-_MAX_POOLED_SAMPLES = 1000  # generated samples in the row of all tasks, at most
+_MAX_COMPARED_SAMPLES = 1000  # generated samples that a row is computed from, at most
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class _EvaluatedSamples:
         """The samples at `index`."""
         return _EvaluatedSamples(self.features[index], self.classes[index], self.label_agrees[index], self.tasks[index])
 
-    def by_task(self, tasks: Sequence[int]) -> list[_EvaluatedSamples]:
-        """The samples of each of `tasks`."""
+    def by_task(self, tasks: Sequence[int], max_samples: int) -> list[_EvaluatedSamples]:
+        """The first `max_samples` samples of each of `tasks`."""
         by_number = dict(enumerate(self.tasks.argsort(stable=True).split(self.tasks.bincount().tolist())))
         none = self.tasks.new_empty(0)
-        return [self.select(by_number.get(task, none)) for task in tasks]
+        return [self.select(by_number.get(task, none)[:max_samples]) for task in tasks]
 
 
 def _quality_column(name: str, meaning: str, unit: str = FRACTION, direction: Direction = "higher") -> Column:
@@ -60,8 +60,9 @@ class SampleQuality(Evaluation):
     A row per task so far that has classes of its own, and one for all of them.
 
     `evaluate.generated_samples` samples are generated per task so far. The row for all tasks is computed from the first
-    1,000 of them, or from the number for one task if that is larger. Where only some of the tasks so far are evaluated,
-    no more than these are generated, and it is the only row.
+    1,000 of them, or from the number for one task if that is larger; that of a task from no more either, of those that
+    are predicted as its classes, because distances between samples grow with the square of their number. Where only
+    some of the tasks so far are evaluated, no more than these are generated, and it is the only row.
     """
 
     name = "sample_quality"
@@ -72,7 +73,7 @@ class SampleQuality(Evaluation):
     columns = (
         AFTER_TASK,
         TASK,
-        Column("n", "number of generated samples", "samples"),
+        Column("n", "number of generated samples that are compared, 1,000 at most by default", "samples"),
         Column("real", "number of real samples for comparison", "samples"),
         _quality_column("reference_accuracy", "accuracy of the reference classifier on the real samples"),
         _quality_column(
@@ -115,10 +116,10 @@ class SampleQuality(Evaluation):
 
     def rows(self, context: EvaluationContext) -> Sequence[TableRow]:
         evaluator, task, classes = self._evaluator, context.after_task, self._evaluator.classes
-        max_pooled = max(_MAX_POOLED_SAMPLES, evaluator.samples_per_task)
+        max_compared = max(_MAX_COMPARED_SAMPLES, evaluator.samples_per_task)
         count = evaluator.samples_per_task * (task + 1)
         # Batches are those of all samples, so that the row of all tasks does not depend on which tasks are evaluated.
-        needed = count if context.covers_tasks_so_far else min(count, max_pooled)
+        needed = count if context.covers_tasks_so_far else min(count, max_compared)
         samples = _evaluate_samples(
             context.experiment, context.learner, context.replica, evaluator, task, count, needed
         )
@@ -126,16 +127,16 @@ class SampleQuality(Evaluation):
         tasks, rows = classes.first_task[learned].unique().tolist(), []
         if context.covers_tasks_so_far:
             class_counts, num_learned = samples.classes.bincount(minlength=len(classes)), int(learned.sum())
-            for row_task, task_samples in zip(tasks, samples.by_task(tasks), strict=True):
+            for row_task, task_samples in zip(tasks, samples.by_task(tasks, max_compared), strict=True):
                 counts = class_counts[classes.first_task == row_task]
                 expected = count * len(counts) / num_learned
                 real = _Comparison(
                     evaluator.real(row_task), evaluator.manifold(row_task), evaluator.normal_fit(row_task)
                 )
                 rows.append(_row(task, row_task, task_samples, counts, expected, real))
-        pooled = samples.select(torch.arange(min(count, max_pooled)).to(learned.device))
+        pooled = samples.select(torch.arange(min(count, max_compared)).to(learned.device))
         counts = pooled.classes.bincount(minlength=len(classes))[learned]
-        real_samples = RealSamples.pool([evaluator.real(row_task) for row_task in tasks], max_pooled)
+        real_samples = RealSamples.pool([evaluator.real(row_task) for row_task in tasks], max_compared)
         real = _Comparison(
             real_samples, NeighbourhoodManifold(real_samples.features), NormalFit.of(real_samples.features)
         )
