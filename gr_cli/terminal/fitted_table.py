@@ -180,10 +180,10 @@ def print_fitted(table: FittedTable, console: Console | None = None) -> None:
 def _as_rich(layout: Layout, width: int) -> Table:
     columns = [*layout.names, *layout.columns]
     excess = max(0, _width(columns, layout.short) - width)
+    widest = max(layout.names, key=lambda column: column.width(layout.short))
     rich_table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="dim", collapse_padding=True)
-    for i, column in enumerate(columns):
-        # Only the last name can be too wide, where there is but one.
-        column_width = column.width(layout.short) - (excess if i == len(layout.names) - 1 else 0)
+    for column in columns:
+        column_width = column.width(layout.short) - (excess if column is widest else 0)
         rich_table.add_column(
             Text(column.header_lines(max(1, column_width))),
             justify="left" if column.is_text else "right",

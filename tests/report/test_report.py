@@ -16,7 +16,6 @@ import pytest
 
 from gr_cli.config.settings import result_relevant, short_hash
 from gr_cli.results.folder import RunFolder
-from gr_cli.results.statistics import Summary, summarize, t_quantile
 from gr_cli.system.checksums import checksum
 from helpers.run_folders import CONFIG, write_run
 
@@ -38,39 +37,6 @@ def table(gr_report: Report) -> Callable[..., list[dict[str, str]]]:
 def metric(path: Path, name: str) -> float:
     with (path / "metrics.csv").open() as file:
         return float({row["metric"]: row["value"] for row in csv.DictReader(file)}[name])
-
-
-# --- statistics
-
-
-@pytest.mark.parametrize(
-    ("degrees", "t"),
-    [
-        (1, 12.706205),
-        (2, 4.302653),
-        (3, 3.182446),
-        (4, 2.776445),
-        (9, 2.262157),
-        (15, 2.131450),
-        (16, 2.119905),
-        (30, 2.042272),
-        (100, 1.983972),
-    ],
-)
-def test_t_quantiles_are_those_of_published_tables(degrees, t):
-    assert t_quantile(degrees) == pytest.approx(t, abs=1e-5)
-
-
-def test_mean_standard_error_and_interval():
-    summary = summarize([1.0, 2.0, 4.0])
-    assert summary.mean == pytest.approx(7 / 3) and summary.n == 3
-    assert summary.sem == pytest.approx(stdev([1, 2, 4]) / math.sqrt(3))
-    assert summary.interval[1] - summary.mean == pytest.approx(4.302653 * summary.sem, rel=1e-5)
-    alone = summarize([1.0])
-    assert summarize([1.0, 2.0]) == Summary(1.5, None, None, 2, (1.0, 2.0))
-    assert (alone.mean, alone.sem, alone.interval, alone.n) == (1.0, None, None, 1)
-    assert summarize([]) is None
-    assert math.isnan(summarize([1.0, math.nan]).mean)
 
 
 # --- what is averaged
