@@ -8,6 +8,7 @@ GrError                          1
     DataError                    2
     FolderError                  2
         DamagedCheckpointError   2
+        OccupiedFolderError      2
     Interrupted                130
     OutOfMemoryError             1
     SizeError                    2
@@ -84,6 +85,10 @@ class FolderError(GrError):
 
 class DamagedCheckpointError(FolderError):
     """A checkpoint does not match its checksum or structure."""
+
+
+class OccupiedFolderError(FolderError):
+    """A folder can't hold a run, because it holds something else."""
 
 
 class WriteError(GrError):

@@ -184,13 +184,12 @@ def run(line: Line, seeds: int, launcher: str, overrides: list[str]) -> bool:
 def finished(line: Line, seeds: int, overrides: list[str]) -> list[tuple[float, float]]:
     """Average accuracy in percent and seconds of each finished run."""
     from gr_cli.cli.compose import compose_settings
-    from gr_cli.config.groups import OUTPUTS
     from gr_cli.results.folder import RunFolder
     from gr_cli.system.reading import read_table
 
     results = []
     for seed in range(seeds):
-        folder = compose_settings([*shlex.split(line.overrides), *overrides, f"seed={seed}"]).folder(OUTPUTS)
+        folder = compose_settings([*shlex.split(line.overrides), *overrides, f"seed={seed}"]).folder()
         if (RunFolder(folder).status() or {}).get("state") != "finished":
             continue
         metrics = {row["metric"]: row["value"] for row in read_table(folder / "metrics.csv")}

@@ -95,6 +95,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test runs in an empty folder with its own `outputs/` and cache."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GR_CACHE_ROOT", str(tmp_path / "cache"))
+    monkeypatch.delenv("GR_OUTPUT_ROOT", raising=False)
 
 
 @pytest.fixture(autouse=True)

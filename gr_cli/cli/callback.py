@@ -16,8 +16,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gr_cli.cli.compose import JobComposer, plain_overrides
+from gr_cli.cli.compose import plain_overrides
+from gr_cli.cli.folders import check_job_folders, keeps_own_folders, single_run_folder, sweep_folder
 from gr_cli.cli.hydra_errors import describe_error
+from gr_cli.cli.job_composer import JobComposer
 from gr_cli.cli.launchers.processes import announce_processes
 from gr_cli.cli.launchers.selection import (
     check_launcher,
@@ -25,9 +27,10 @@ from gr_cli.cli.launchers.selection import (
     starts_local_processes,
     uses_other_processes,
 )
+from gr_cli.cli.overrides import describe_difference
 from gr_cli.cli.sweep import begin_sweep, current_sweep
-from gr_cli.config.groups import OUTPUTS
 from gr_cli.errors import CompositionError, ConfigError, Stop
+from gr_cli.results.availability import check_outside_runs
 from gr_cli.system.process import import_torch, resume_garbage_collection
 from gr_cli.system.signals import lifeline
 
@@ -37,8 +40,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from gr_cli.config.settings import Settings
+    from gr_cli.results.folder import RunFolder
 
-_MANIFEST = "sweep.json"  # in the sweep's folder
 # Parts of Hydra's configuration that a single job can't change.
 _SWEEP_WIDE_GROUPS = ("launcher", "sweeper", "sweep")
 
@@ -59,16 +62,29 @@ silence_hydra_warnings()  # for worker processes, which import this module when 
 class ValidateJobs(Callback):
     """Validates the jobs of a sweep before the first one; only the basic sweeper knows them beforehand."""
 
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        try:
+            current_sweep().run_folder = single_run_folder(config)
+        except OmegaConfBaseException as error:
+            raise Stop(_composition_error(error, config, plain_overrides(config.hydra.overrides.task))) from error
+        except Exception as error:
+            raise Stop(error) from error
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         resume_garbage_collection()
         # Hydra turns exceptions of a callback into warnings, except `Stop`, which is not an Exception.
         try:
             check_launcher(config)
+            folder = sweep_folder(config)
+            check_outside_runs(folder)
+            current_sweep().keeps_own_folders = keeps_own_folders(config.hydra)
             if _sweeper_target(config).endswith("BasicSweeper"):
-                _prepare_sweep(config)
+                _prepare_sweep(config, folder)
             import_torch()
             if starts_local_processes(config.hydra):
                 current_sweep().resources.enter_context(lifeline())
+        except OmegaConfBaseException as error:
+            raise Stop(_composition_error(error, config, plain_overrides(config.hydra.overrides.task))) from error
         except Exception as error:
             raise Stop(error) from error
 
@@ -86,43 +102,66 @@ def _sweeper_target(config: DictConfig) -> str:
     return str(node["_target_"])
 
 
-def _prepare_sweep(config: DictConfig) -> None:
+def _prepare_sweep(config: DictConfig, folder: Path) -> None:
     """Validate all jobs, lock the folder of the sweep and write sweep.json."""
     from gr_cli.cli.launchers.sweeper import CheckedSweeper
     from gr_cli.config.arguments import check_value
-    from gr_cli.system.files import make_folder, write_json
+    from gr_cli.results.manifest import write_manifest
+    from gr_cli.system.files import make_folder
     from gr_cli.system.locks import locked
     from gr_cli.types import PositiveInt
 
     check_value(config.hydra.sweeper.max_batch_size, PositiveInt | None, "hydra.sweeper.max_batch_size")
     sweep = begin_sweep()
-    sweep.in_process = runs_in_this_process(config.hydra)
-    jobs = _list_jobs(config)
-    duplicates: tuple[list[str], list[str]] | None = None
-    first_job: dict[tuple[Any, ...], list[str]] = {}
-    composer = sweep.composer = JobComposer(config, partial(_check_sweep_wide_groups, config=config))
-    validated = [_validated_settings(composer, overrides) for overrides in jobs]
-    import_torch()
-    from gr_cli.runner.run import run_folder
-
-    for overrides, settings in zip(jobs, validated, strict=True):
-        path = run_folder(settings, OUTPUTS).path
-        first = first_job.setdefault((path.parent, settings.seed, settings.identity), overrides)
-        if first is not overrides:
-            duplicates = duplicates or (first, overrides)
-            continue
-        sweep.add(path, overrides, settings)
-    if duplicates:
-        runs = "1 run" if len(sweep.jobs) == 1 else f"{len(sweep.jobs)} runs"
-        print(f"{len(jobs)} jobs are {runs}, each trained once: {_describe_duplicates(*duplicates)} are the same run")
-    sweep.progress.total = len(sweep.jobs)
-    folder = sweep.folder = Path(config.hydra.sweep.dir)
+    sweep.keeps_own_folders, sweep.in_process = keeps_own_folders(config.hydra), runs_in_this_process(config.hydra)
+    jobs = _validated_jobs(config, folder)
+    for settings, run in jobs:
+        sweep.add(run, list(settings.overrides), settings)
+    sweep.progress.total, sweep.folder = len(jobs), folder
     make_folder(folder)
     sweep.resources.enter_context(locked(folder))
-    write_json(folder / _MANIFEST, {"jobs": {str(path): overrides for path, overrides in sweep.jobs.items()}})
+    write_manifest(folder, jobs)
     Plugins.instance().class_name_to_class[config.hydra.sweeper._target_] = CheckedSweeper
     if uses_other_processes(config.hydra):
         announce_processes(folder)
+
+
+def _validated_jobs(config: DictConfig, sweep: Path) -> list[tuple[Settings, RunFolder]]:
+    """Settings and folders of all runs of a sweep, each once.
+
+    Raises:
+        CompositionError: A job can't be composed.
+        ConfigError: A value does not fit, or two runs would share a folder.
+        OccupiedFolderError: The folder of a run holds something else.
+    """
+    first_job: dict[tuple[Any, ...], list[str]] = {}
+    duplicates: tuple[list[str], list[str]] | None = None
+    composer = current_sweep().composer = JobComposer(config, partial(_check_sweep_wide_groups, config=config))
+    jobs: list[tuple[Settings, RunFolder]] = []
+    all_overrides = _list_jobs(config)
+    for overrides in all_overrides:
+        try:
+            settings = composer.settings(overrides)
+            first = first_job.setdefault((settings.folder().parent, settings.seed, settings.identity), overrides)
+            if first is overrides:
+                jobs.append((settings, composer.folder(settings, len(jobs))))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise _composition_error(error, config, overrides) from error
+        if settings.config["inspect"]:
+            raise ConfigError("inspect", "true", "shows one benchmark, and can't be used in a sweep", "leave out -m")
+        if first is not overrides:
+            duplicates = duplicates or (first, overrides)
+    check_job_folders(jobs, sweep)
+    if duplicates:
+        runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
+        same = describe_difference(*duplicates)
+        print(f"{len(all_overrides)} jobs are {runs}, each trained once: {same} are the same run")
+    return jobs
+
+
+def _composition_error(error: Exception, config: DictConfig, overrides: list[str]) -> CompositionError:
+    words = [*overrides, *plain_overrides(config.hydra.overrides.hydra)]
+    return CompositionError(describe_error(error, words))
 
 
 def _list_jobs(config: DictConfig) -> list[list[str]]:
@@ -138,22 +177,6 @@ def _list_jobs(config: DictConfig) -> list[list[str]]:
     for override in parsed:
         _check_sweep_values(override)
     return [list(job) for job in BasicSweeper.split_arguments(parsed, None)[0]]
-
-
-def _validated_settings(composer: JobComposer, overrides: list[str]) -> Settings:
-    """Compose and validate the settings of one job.
-
-    Raises:
-        CompositionError: Its overrides can't be composed.
-        ConfigError: A value does not fit, or is allowed for the whole sweep only.
-    """
-    try:
-        settings = composer.settings(overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise CompositionError(describe_error(error, overrides)) from error
-    if settings.config["inspect"]:
-        raise ConfigError("inspect", "true", "shows one benchmark, and can't be used in a sweep", "leave out -m")
-    return settings
 
 
 def _check_sweep_wide_groups(composed: DictConfig, overrides: list[str], config: DictConfig) -> None:
@@ -172,14 +195,6 @@ def _check_sweep_wide_groups(composed: DictConfig, overrides: list[str], config:
                 f"sets hydra.{group}, which can be set for the whole sweep only",
                 f"name it on the command line: hydra/{group}={choice}",
             )
-
-
-def _describe_duplicates(first: list[str], second: list[str]) -> str:
-    """Two jobs of the same run, by the overrides in which they differ."""
-    differing = [(a, b) for a, b in zip(first, second, strict=True) if a != b]
-    if not differing:
-        return f"{shlex.join(first)} twice"
-    return " and ".join(shlex.join(overrides) for overrides in zip(*differing, strict=True))
 
 
 def _check_sweep_values(override: Override) -> None:

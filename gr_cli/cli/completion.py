@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gr_cli.cli.help import FOLDER_COMMANDS, format_value, split_config_dirs
 from gr_cli.config.options import ALL_GROUPS, Options, Setting
+from gr_cli.config.output_root import default_output_root
 from gr_cli.errors import ConfigError
 
 _FLAGS = ("--help", "--version", "--cfg", "--package", "--resolve", "--config-dir", "--multirun", "-m", "-sc")
@@ -76,7 +77,7 @@ def _values(options: Options, choices: Mapping[str, str], name: str, start: str)
     if name in ALL_GROUPS:
         return _starting_with(start, options.names(name))
     if name in FOLDER_COMMANDS:
-        return _paths(start or "outputs", folders_only=True)
+        return _paths(start or str(default_output_root()), folders_only=True)
     setting = next((s for s in _settings(options, choices) if s.name == name), None)
     if setting is None:
         return []

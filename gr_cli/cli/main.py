@@ -10,15 +10,14 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gr_cli._version import __version__
 from gr_cli.cli.compose import composed_once, plain_overrides, settings_from_config
-from gr_cli.cli.sweep import begin_sweep, current_sweep, sweep_hash
-from gr_cli.config.groups import OUTPUTS
+from gr_cli.cli.sweep import begin_sweep, current_sweep
 from gr_cli.errors import (
     AuditError,
     CompositionError,
@@ -211,19 +210,20 @@ def compose_and_run(argv: list[str]) -> int:
     """
     import hydra
     from hydra.core.config_store import ConfigStore
-    from omegaconf import OmegaConf
 
     from gr_cli.cli.callback import silence_hydra_warnings
+    from gr_cli.cli.folders import register_resolvers, with_home_expanded
     from gr_cli.cli.hydra_errors import describe_error
     from gr_cli.cli.launchers.register import register
     from gr_cli.cli.overrides import expand_sweeper_params, validate_overrides
     from gr_cli.config.schema import RunConfig
 
     begin_sweep()
+    argv = with_home_expanded(argv)
     silence_hydra_warnings()
     os.environ["HYDRA_FULL_ERROR"] = "1"
     ConfigStore.instance().store("schema", RunConfig)
-    OmegaConf.register_new_resolver("gr_sweep", sweep_hash, replace=True, use_cache=True)
+    register_resolvers()
     register(argv)
     command = sys.argv
     sys.argv = ["gr-run", *argv]
@@ -294,6 +294,7 @@ def _job(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    from gr_cli.cli.folders import job_folder, names_job_folders
     from gr_cli.cli.launchers.selection import runs_in_this_process
 
     hydra = HydraConfig.get()
@@ -305,21 +306,26 @@ def _job(config: DictConfig) -> float | None:
     score: float | None = float("nan")
     folder: Path | None = None
     try:
-        validated = current_sweep().settings(plain_overrides(hydra.overrides.task))
-        settings = validated or settings_from_config(config, hydra, in_process)
+        overrides = plain_overrides(hydra.overrides.task)
+        validated = current_sweep().validated(overrides)
+        settings = validated[0] if validated else settings_from_config(config, hydra, in_process)
         import_torch(announce=in_process)
-        if not single:
-            from gr_cli.runner.run import run_folder
-
-            folder = run_folder(settings, OUTPUTS).path
-            current_sweep().add(folder, plain_overrides(hydra.overrides.task))
-        score = _run(settings, folder, live=in_process, sweep=None if single else Path(hydra.sweep.dir))
+        if single:
+            score = _run(settings)
+        else:
+            run = validated[1] if validated else job_folder(settings, hydra)
+            current_sweep().add(run, overrides)
+            folder = run.path
+            score = _run(settings, folder, live=in_process, sweep=Path(hydra.sweep.dir))
     except Exception as error:
         if single:
             raise Stop(error) from error
         if isinstance(error, Interrupted) and (in_process or current_sweep().uses_foreign_launcher):
             raise Stop(Interrupted([])) from error  # the sweep is resumed as a whole
         print_failure(folder, as_failure(error))
+        if folder is not None and names_job_folders(hydra):
+            with suppress(OSError):
+                folder.rmdir()  # Hydra has created it; a run that has not started leaves no empty folder
         if isinstance(error, Interrupted):
             exit_if_worker()
     except KeyboardInterrupt:
@@ -336,14 +342,15 @@ def _run(settings: Settings, path: Path | None = None, live: bool = True, sweep:
         from gr_cli.evaluation.inspection import inspect_benchmark
 
         resume_garbage_collection()
-        TerminalObserver().show_inspection(inspect_benchmark(settings, OUTPUTS))
+        TerminalObserver().show_inspection(inspect_benchmark(settings, settings.output_root))
         return None
+    from gr_cli.results.availability import run_folder
     from gr_cli.results.folder import RunFolder
-    from gr_cli.runner.run import run, run_folder
+    from gr_cli.runner.run import run
     from gr_cli.trackers.observer import TrackerObserver
     from gr_cli.training.observer import Observers
 
-    folder = run_folder(settings, OUTPUTS) if path is None else RunFolder(path)
+    folder = run_folder(settings, current_sweep().run_folder) if path is None else RunFolder(path)
     terminal = TerminalObserver(live=live, sweep_progress=None if sweep is None else current_sweep().progress)
     resume_garbage_collection()
     return run(settings, folder, Observers(terminal, TrackerObserver(sweep))).score

@@ -6,6 +6,7 @@ Mistakes that Hydra answers with its usage, a traceback or nothing get one line.
 from __future__ import annotations
 
 import re
+import shlex
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,6 @@ from gr_cli.errors import ConfigError
 
 # Settings of Hydra that this program depends on, or that have no effect here.
 _LOCKED_HYDRA_SETTINGS = {
-    "hydra.run": "a run's folder is outputs/<benchmark>/...; start gr-run from where you want that",
     "hydra.output_subdir": "the configuration is in config.yaml in the run's folder",
     "hydra.job.chdir": "a run stays where gr-run was started",
     "hydra.callbacks.check_first": "it checks all runs of a sweep before the first one trains",
@@ -86,6 +86,14 @@ def _check_presets(flags: Namespace) -> None:
 
 _HEADER = "# @package _global_"
 _PACKAGE = re.compile(r"^\s*#\s*@package\s+_global_\s*$", re.MULTILINE)
+
+
+def describe_difference(first: Sequence[str], second: Sequence[str]) -> str:
+    """Two jobs of a sweep, by the overrides in which they differ."""
+    differing = [(a, b) for a, b in zip(first, second, strict=True) if a != b]
+    if not differing:
+        return f"{shlex.join(first)} twice"
+    return " and ".join(shlex.join(overrides) for overrides in zip(*differing, strict=True))
 
 
 _SWEEPER_PARAMS = "hydra.sweeper.params"

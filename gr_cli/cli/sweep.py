@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gr_cli.cli.compose import plain_overrides
+from gr_cli.config.override_text import override_of
 from gr_cli.errors import one_line
 from gr_cli.terminal.sweep_progress import SweepProgress
 
 if TYPE_CHECKING:
-    from gr_cli.cli.compose import JobComposer
+    from gr_cli.cli.job_composer import JobComposer
     from gr_cli.config.settings import Settings
+    from gr_cli.results.folder import RunFolder
 
 _DAMAGED = "damaged"
 
@@ -26,7 +27,9 @@ class Sweep:
     """The sweep of this process. Without a sweep, or if the sweeper searches adaptively, it has no jobs at first.
 
     Attributes:
+        run_folder: Folder of a single run; None if this program names it.
         jobs: The overrides of each run by its folder, in order.
+        keeps_own_folders: Whether this program names the folders of the runs.
         folder: Folder of the sweep, if its jobs are known beforehand.
         in_process: Whether the launcher trains the runs in this process.
         progress: Counts of ended and failed runs.
@@ -34,23 +37,25 @@ class Sweep:
         resources: Contexts that are closed after the last run: the lock of the folder, the lifeline of the workers.
     """
 
+    run_folder: Path | None = None
     jobs: dict[Path, list[str]] = field(default_factory=dict)
+    keeps_own_folders: bool = True
     folder: Path | None = None
     in_process: bool = True
     progress: SweepProgress = field(default_factory=SweepProgress)
     composer: JobComposer | None = None
     resources: ExitStack = field(default_factory=ExitStack)
-    _settings: dict[tuple[str, ...], Settings] = field(default_factory=dict)
+    _validated: dict[tuple[str, ...], tuple[Settings, RunFolder]] = field(default_factory=dict)
 
-    def add(self, path: Path, overrides: Sequence[str], settings: Settings | None = None) -> None:
+    def add(self, folder: RunFolder, overrides: Sequence[str], settings: Settings | None = None) -> None:
         """Add a run, with its settings if they are validated."""
-        self.jobs.setdefault(path, list(overrides))
+        self.jobs.setdefault(folder.path, list(overrides))
         if settings is not None:
-            self._settings[tuple(overrides)] = settings
+            self._validated[tuple(overrides)] = settings, folder
 
-    def settings(self, overrides: Sequence[str]) -> Settings | None:
-        """The settings of a run, if they are validated."""
-        return self._settings.get(tuple(overrides))
+    def validated(self, overrides: Sequence[str]) -> tuple[Settings, RunFolder] | None:
+        """Settings and folder of a run, if they are validated."""
+        return self._validated.get(tuple(overrides))
 
     @property
     def uses_foreign_launcher(self) -> bool:
@@ -69,7 +74,8 @@ class Sweep:
         states = {path: _run_state(path) for path in self.jobs}
         missing = {path: state for path, state in states.items() if state != "finished"}
         for path, state in missing.items():
-            command = shlex.join(["gr-run", *self.jobs[path], *(["fresh=true"] if state == _DAMAGED else [])])
+            words = [*self.jobs[path], *([] if self.keeps_own_folders else [override_of("hydra.run.dir", path)])]
+            command = shlex.join(["gr-run", *words, *(["fresh=true"] if state == _DAMAGED else [])])
             print(one_line(f"gr-run: {state}: {path}  (repeat: {command})"), file=sys.stderr)
         if missing:
             print(
@@ -95,16 +101,6 @@ def begin_sweep() -> Sweep:
     _current.resources.close()
     _current = Sweep()
     return _current
-
-
-def sweep_hash(overrides: Any, params: Any = None) -> str:
-    """Hash of the overrides and the sweeper's parameters, which names the folder of a sweep."""
-    from omegaconf import OmegaConf
-
-    from gr_cli.config.settings import short_hash
-
-    plain_params = dict(OmegaConf.to_container(params, resolve=False)) if params else {}  # type: ignore[arg-type]
-    return short_hash([*plain_overrides(overrides), *([plain_params] if plain_params else [])])
 
 
 def _run_state(path: Path) -> str:

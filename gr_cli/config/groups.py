@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-OUTPUTS = Path("outputs")
 CONF = Path(str(files("gr_cli.conf")))  # the folder of the shipped options
 
 

@@ -134,6 +134,11 @@ RUN_SETTINGS: dict[str, RunSetting | Section] = {
         "Folder of the cache: decoded images in `images/`, frozen features in `features/`, reference classifiers. It "
         "may be deleted while no run uses it. Default from $GR_CACHE_ROOT.",
     ),
+    "output_root": RunSetting(
+        str,
+        "Folder below which runs and sweeps are written, unless `hydra.run.dir` or `hydra.sweep.dir` names theirs; "
+        "default from $GR_OUTPUT_ROOT.",
+    ),
     "storage": RunSetting(
         Literal["auto", "memory", "mapped"],
         "Where samples of image folders and arrays, and features, lie: in `memory`, or in files that are memory-mapped "

@@ -50,6 +50,7 @@ RunConfig: Any = _structured_config("RunConfig", dict.fromkeys(PROVIDED_ARGUMENT
 IRRELEVANT_TO_RESULT = (
     "data_root",
     "cache_root",
+    "output_root",
     "storage",
     "download",
     "fresh",

@@ -85,7 +85,8 @@ class Settings:
             resolved["precision"] = fastest_precision(resolved["device"])
         _check_budget(resolved["train"])
         _check_components(resolved)
-        resolved |= {root: _absolute_path(root, resolved[root]) for root in ("data_root", "cache_root")}
+        resolved |= {name: str(_expanded(name, resolved[name]).absolute()) for name in ("data_root", "cache_root")}
+        resolved["output_root"] = str(_expanded("output_root", resolved["output_root"]))
         return cls(resolved, relevant_choices, tuple(overrides))
 
     @property
@@ -123,11 +124,28 @@ class Settings:
         text = yaml.safe_dump({**self.config, "choices": self.choices}, sort_keys=False, allow_unicode=True)
         return with_comments(text)
 
-    def folder(self, root: Path) -> Path:
-        """The run's folder below `root`; an existing folder of the same identity and seed, whatever its overrides."""
+    @property
+    def output_root(self) -> Path:
+        """Folder below which runs and sweeps are written."""
+        return Path(self.config["output_root"])
+
+    def names(self, path: Path) -> bool:
+        """Whether a folder has the name that `folder` gives the run, or that of a fresh one beside it."""
+        return re.search(rf"(^|-){self._suffix}(-\d+)?$", path.name) is not None
+
+    @property
+    def _suffix(self) -> str:
+        return f"seed{self.seed}-{self.identity}"
+
+    def folder(self, root: Path | None = None) -> Path:
+        """The run's folder; an existing folder of the same identity and seed, whatever its overrides.
+
+        Args:
+            root: Where it lies; None: `output_root`.
+        """
         method = "-".join(self.choices[group] for group in METHOD_GROUPS if group in self.choices)
-        parent = Path(root, *(self.choices.get(group, group) for group in PARENT_FOLDER_GROUPS), method)
-        suffix = f"seed{self.seed}-{self.identity}"
+        groups = [self.choices.get(group, group) for group in PARENT_FOLDER_GROUPS]
+        parent, suffix = Path(self.output_root if root is None else root, *groups, method), self._suffix
         label = self._override_label()
         path = parent / (f"{label}-{suffix}" if label else suffix)
         existing = sorted(parent.glob(f"*{suffix}")) if not path.exists() and parent.is_dir() else []
@@ -206,12 +224,14 @@ def _check_components(config: Mapping[str, Any]) -> None:
         raise ConfigError("strategy.generator", generator, "has a group of its own", "try generator=vae")
 
 
-def _absolute_path(root: str, path: str) -> str:
-    """The absolute path of a folder that a setting names."""
+def _expanded(name: str, path: str) -> Path:
+    """The path of a folder that a setting names, with `~` for the home folder."""
+    if not path.strip() and name == "output_root":
+        raise ConfigError(name, path, "must name a folder", "unset GR_OUTPUT_ROOT for outputs")
     try:
-        return str(Path(path).expanduser().absolute())
+        return Path(path).expanduser()
     except RuntimeError as error:
-        raise ConfigError(root, path, "is in an unknown user's home folder", "name a folder") from error
+        raise ConfigError(name, path, "is in an unknown user's home folder", "name a folder") from error
 
 
 def _check_names(config: Mapping[str, Any], schema: type, prefix: str = "") -> None:

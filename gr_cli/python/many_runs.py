@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gr_cli.config.output_root import default_output_root
 from gr_cli.errors import FolderError
 from gr_cli.python.pictures import Picture
 from gr_cli.report.groups import Group, Grouping, format_value, group_runs
@@ -27,7 +28,7 @@ def load_results(*folders: str | Path) -> DataFrame:
     a warning.
 
     Args:
-        folders: Runs, sweeps, or parents of them. Default: outputs.
+        folders: Runs, sweeps, or parents of them. Default: $GR_OUTPUT_ROOT, or outputs.
 
     Raises:
         FolderError: There is no run.
@@ -49,7 +50,7 @@ def load_evaluations(*folders: str | Path) -> DataFrame:
     The first columns identify the run: folder, settings in which runs differ, seed.
 
     Args:
-        folders: Runs, sweeps, or parents of them. Default: outputs.
+        folders: Runs, sweeps, or parents of them. Default: $GR_OUTPUT_ROOT, or outputs.
 
     Raises:
         FolderError: There is no run.
@@ -61,7 +62,7 @@ def load_histories(*folders: str | Path) -> DataFrame:
     """Losses of many runs by task and iteration; columns as those of `load_evaluations`.
 
     Args:
-        folders: Runs, sweeps, or parents of them. Default: outputs.
+        folders: Runs, sweeps, or parents of them. Default: $GR_OUTPUT_ROOT, or outputs.
 
     Raises:
         FolderError: There is no run.
@@ -76,7 +77,7 @@ def load_tables(name: str, *folders: str | Path) -> DataFrame:
 
     Args:
         name: Name of the table, without `.csv`.
-        folders: Runs, sweeps, or parents of them. Default: outputs.
+        folders: Runs, sweeps, or parents of them. Default: $GR_OUTPUT_ROOT, or outputs.
 
     Raises:
         FolderError: There is no run.
@@ -95,7 +96,7 @@ def load_tables(name: str, *folders: str | Path) -> DataFrame:
 
 def _identified(folders: Sequence[str | Path]) -> tuple[_Identified, list[str]]:
     """The runs below some folders, each with the values that identify it, and the names of these."""
-    discovered = discover_runs([Path(folder) for folder in folders or ("outputs",)])
+    discovered = discover_runs([Path(folder) for folder in folders or (default_output_root(),)])
     for path, reason in discovered.unreadable.items():
         warnings.warn(f"{path}: can't be read ({reason}); left out", stacklevel=3)
     grouping = group_runs(discovered)

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from gr_cli.config.groups import OUTPUTS
 from gr_cli.errors import ConfigError, Interrupted, Stop
 from gr_cli.python.overrides import overrides_of
 from gr_cli.python.run_result import Run
@@ -42,20 +41,18 @@ def run(*overrides: str, config_dir: str | Path | None = None, progress: bool = 
         GrError: A setting is not allowed, or the run failed; status.json has the reason.
         KeyboardInterrupt: After Ctrl-C, and the state is saved.
     """
-    from gr_cli.cli.compose import compose_settings
+    from gr_cli.cli.folders import compose_run
 
     words = overrides_of(overrides, settings)
-    composed = compose_settings(words, None if config_dir is None else Path(config_dir))
+    composed, folder = compose_run(words, None if config_dir is None else Path(config_dir))
     if composed.config["inspect"]:
         raise ConfigError("inspect", "true", "is for the command line", "leave it out")
     from gr_cli.runner.run import run as train
-    from gr_cli.runner.run import run_folder
     from gr_cli.terminal.run_display import TerminalObserver
     from gr_cli.trackers.observer import TrackerObserver
     from gr_cli.training.observer import Observers
 
     with _one_at_a_time, _quiet(progress):
-        folder = run_folder(composed, OUTPUTS)
         try:
             train(composed, folder, Observers(TerminalObserver(summary=False), TrackerObserver(None)))
         except Interrupted as error:

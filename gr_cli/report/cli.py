@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from gr_cli._version import __version__
+from gr_cli.config.output_root import default_output_root
 from gr_cli.errors import ConfigError, FolderError, GrError, one_line
 from gr_cli.system.output import incomplete_output_message, make_output_robust
 
@@ -88,7 +89,12 @@ def _parser() -> argparse.ArgumentParser:
         "gr-report", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=formatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("folders", nargs="*", metavar="FOLDER", help="runs, sweeps, or parents of them (default: outputs)")
+    add(
+        "folders",
+        nargs="*",
+        metavar="FOLDER",
+        help="runs, sweeps, or parents of them (default: $GR_OUTPUT_ROOT, or outputs)",
+    )
     add(
         "--metrics",
         action="extend",
@@ -136,7 +142,7 @@ def _report(options: argparse.Namespace) -> int:
     from gr_cli.report.tables import DEFAULT_METRICS, report_table
     from gr_cli.results.discovery import discover_runs
 
-    folders = [Path(folder) for folder in options.folders or ["outputs"]]
+    folders = [Path(folder) for folder in options.folders] or [default_output_root()]
     if options.watch:
         return _watch(folders, options)
     table_format = _table_format(options)

@@ -13,7 +13,8 @@ from typing import Any
 from gr_cli.config.groups import GROUPS, METHOD_GROUPS, NAME_GROUPS, PARENT_FOLDER_GROUPS
 from gr_cli.config.schema import IRRELEVANT_TO_RESULT
 from gr_cli.errors import one_line
-from gr_cli.results.discovery import NOT_STARTED, DiscoveredRun, DiscoveredRuns, PendingJob
+from gr_cli.results.discovery import NOT_STARTED, DiscoveredRun, DiscoveredRuns
+from gr_cli.results.manifest import SweepJob
 from gr_cli.results.status_fields import parse_time
 
 FIXED_COLUMNS = (*NAME_GROUPS, "scenario")  # columns of every table
@@ -31,7 +32,7 @@ class Group:
 
     runs: tuple[DiscoveredRun, ...]
     """The runs; several may have the same seed."""
-    pending: tuple[PendingJob, ...] = ()
+    pending: tuple[SweepJob, ...] = ()
     """Jobs of sweeps with this configuration that have not started."""
 
     @cached_property
@@ -67,7 +68,7 @@ class Group:
     @cached_property
     def pending_seeds(self) -> list[int]:
         """Seeds of jobs that have not started."""
-        return sorted(job.seed_and_identity[0] for job in self.pending if job.seed_and_identity)
+        return sorted(job.seed_and_identity[0] for job in self.pending)
 
     @cached_property
     def seeds(self) -> set[int]:
@@ -99,7 +100,7 @@ class Grouping:
     """Columns that distinguish them."""
     common_overrides: list[str]
     """Overrides that all runs have, except seed, paths and logging."""
-    ungrouped_jobs: list[PendingJob]
+    ungrouped_jobs: list[SweepJob]
     """Jobs that have not started, of configurations without a run."""
 
     @cached_property
@@ -153,9 +154,9 @@ def group_runs(discovered: DiscoveredRuns) -> Grouping:
     runs: dict[str, list[DiscoveredRun]] = {}
     for run in discovered.runs:
         runs.setdefault(run.identity, []).append(run)
-    pending: dict[str, list[PendingJob]] = {}
+    pending: dict[str, list[SweepJob]] = {}
     for job in discovered.pending:
-        pending.setdefault(job.seed_and_identity[1] if job.seed_and_identity else "", []).append(job)
+        pending.setdefault(job.seed_and_identity[1], []).append(job)
     groups = [Group(tuple(same), tuple(pending.pop(identity, ()))) for identity, same in runs.items()]
     columns = _distinguishing_columns(groups)
     groups.sort(key=lambda group: [natural_key(column.text_for(group)) for column in _sort_columns(columns)])

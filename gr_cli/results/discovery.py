@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
-from gr_cli.config.arguments import matches
 from gr_cli.config.settings import flatten, result_relevant, short_hash
 from gr_cli.errors import FolderError
 from gr_cli.results.folder import TABLES_FILE, RunFolder
+from gr_cli.results.manifest import MANIFEST, SweepJob, read_manifest
 from gr_cli.results.stored_config import read_config
 from gr_cli.results.tables import TableFormat
-from gr_cli.system.reading import naming_file, parse_finite_float, read_error_reason, read_json, read_table
+from gr_cli.system.reading import naming_file, parse_finite_float, read_error_reason, read_table
 
 NOT_STARTED = "not started"
 # What reading a damaged or foreign file may raise.
@@ -98,28 +97,12 @@ class DiscoveredRun:
         return self.state == "finished"
 
 
-@dataclass(frozen=True)
-class PendingJob:
-    """A job of a sweep that has not started, from sweep.json."""
-
-    path: Path
-    """Folder that the run will get."""
-    overrides: tuple[str, ...]
-    """Overrides of the job."""
-
-    @property
-    def seed_and_identity(self) -> tuple[int, str] | None:
-        """Seed and identity of the run, from the name of its folder; None if the name has neither."""
-        match = re.search(r"seed(\d+)-([0-9a-f]{8})(-\d+)?$", self.path.name)
-        return (int(match[1]), match[2]) if match else None
-
-
 @dataclass
 class DiscoveredRuns:
     """The runs, jobs and sweeps below some folders."""
 
     runs: list[DiscoveredRun] = field(default_factory=list)
-    pending: list[PendingJob] = field(default_factory=list)
+    pending: list[SweepJob] = field(default_factory=list)
     """Jobs of sweeps that have not started."""
     unreadable: dict[Path, str] = field(default_factory=dict)
     """Reason by path, for folders and files that could not be read."""
@@ -134,14 +117,14 @@ def discover_runs(roots: Sequence[Path]) -> DiscoveredRuns:
         FolderError: One of `roots` is not a folder, or there is no run below them.
     """
     discovered = DiscoveredRuns()
-    for path, overrides in candidate_folders(roots, discovered):
+    for path, job in candidate_folders(roots, discovered):
         try:
             folder = RunFolder(path)
             status = folder.status()
             if status is not None:
                 discovered.runs.append(_read_run(folder, status))
-            elif overrides is not None:
-                discovered.pending.append(PendingJob(path, tuple(overrides)))
+            elif job is not None:
+                discovered.pending.append(job)
         except _READ_ERRORS as error:
             discovered.unreadable[path] = _reason(error)
     if not (discovered.runs or discovered.pending or discovered.unreadable):
@@ -153,8 +136,8 @@ def discover_runs(roots: Sequence[Path]) -> DiscoveredRuns:
     return discovered
 
 
-def candidate_folders(roots: Sequence[Path], discovered: DiscoveredRuns) -> Iterator[tuple[Path, Sequence[str] | None]]:
-    """Yield the run folders below `roots`, each once, and the overrides of those that a sweep lists.
+def candidate_folders(roots: Sequence[Path], discovered: DiscoveredRuns) -> Iterator[tuple[Path, SweepJob | None]]:
+    """Yield the run folders below `roots`, each once, with the job of those that a sweep lists.
 
     Args:
         roots: Folders to search.
@@ -167,14 +150,14 @@ def candidate_folders(roots: Sequence[Path], discovered: DiscoveredRuns) -> Iter
     for root in roots:
         if not root.is_dir():
             raise FolderError(f"{root}: is not a folder; name folders of runs, of sweeps, or parents of them")
-        for path, overrides in _candidates_below(root, discovered):
+        for path, job in _candidates_below(root, discovered):
             resolved = path.resolve()
             if resolved not in yielded:
                 yielded.add(resolved)
-                yield path, overrides
+                yield path, job
 
 
-def _candidates_below(root: Path, discovered: DiscoveredRuns) -> Iterator[tuple[Path, Sequence[str] | None]]:
+def _candidates_below(root: Path, discovered: DiscoveredRuns) -> Iterator[tuple[Path, SweepJob | None]]:
     """The same for one root; a folder may come twice."""
 
     def add_unreadable(error: OSError) -> None:
@@ -186,32 +169,15 @@ def _candidates_below(root: Path, discovered: DiscoveredRuns) -> Iterator[tuple[
         if "status.json" in (*files, *folders):
             folders.clear()  # runs are not nested
             yield path, None
-        elif "sweep.json" in files:
+        elif MANIFEST in files:
             discovered.sweeps.append(path)
             try:
-                yield from _sweep_jobs(path)
+                yield from ((job.path, job) for job in read_manifest(path))
             except _READ_ERRORS as error:
-                discovered.unreadable[path / "sweep.json"] = _reason(error)
+                discovered.unreadable[path / MANIFEST] = _reason(error)
         if folders and len(path.relative_to(root).parts) >= _MAX_DEPTH:
             discovered.unreadable[path / folders[0]] = f"lies more than {_MAX_DEPTH} levels below {root}"
             folders.clear()
-
-
-def _sweep_jobs(sweep: Path) -> list[tuple[Path, Sequence[str]]]:
-    """Folders and overrides of a sweep's jobs.
-
-    The folders in sweep.json are relative to the directory of the sweep's command, in which `outputs/sweeps/<id>` lies.
-    """
-    jobs: dict[str, list[str]] = read_json(sweep / "sweep.json").get("jobs", [])
-    if not matches(jobs, dict[str, list[str]]):
-        raise ValueError("`jobs` must map folders to lists of overrides")
-    directory = Path(*sweep.resolve().parts[:-3])
-    with suppress(ValueError):
-        directory = directory.relative_to(Path.cwd())
-    for path in jobs:
-        if PurePath(path).is_absolute() or ".." in PurePath(path).parts:
-            raise ValueError(f"names a folder outside the directory of the sweep, {path}")
-    return [(directory / path, overrides) for path, overrides in jobs.items()]
 
 
 def _read_run(folder: RunFolder, status: dict[str, Any]) -> DiscoveredRun:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from gr_cli.errors import FolderError, one_line
-from gr_cli.results.discovery import NOT_STARTED, PendingJob
+from gr_cli.results.discovery import NOT_STARTED
 from gr_cli.results.folder import HEARTBEAT_TIMEOUT, RunFolder, without_hash
+from gr_cli.results.manifest import SweepJob
 from gr_cli.results.status_fields import parse_time
 from gr_cli.system.file_stamps import ABSENT, FileStamp, file_stamp
 from gr_cli.system.reading import read_error_reason
@@ -54,14 +55,14 @@ class RunWatcher:
 
     def poll(
         self,
-        candidates: Iterable[tuple[Path, Sequence[str] | None]],
+        candidates: Iterable[tuple[Path, SweepJob | None]],
         sweep_is_running: bool,
         unreadable: Mapping[Path, str] | None = None,
     ) -> list[WatchedRun]:
         """Read the runs in `candidates`.
 
         Args:
-            candidates: Folders, and the overrides of those that a sweep lists, as `candidate_folders` yields them.
+            candidates: Folders, and the jobs of those that a sweep lists, as `candidate_folders` yields them.
             sweep_is_running: Whether jobs that have not started are `waiting`, or else `not started`.
             unreadable: Reason by path, for folders that can't be searched.
 
@@ -69,7 +70,7 @@ class RunWatcher:
             Running runs, then failed and killed ones, finished ones, and those that have not started.
         """
         runs, identities, pending = [], set(), []
-        for path, overrides in candidates:
+        for path, job in candidates:
             try:
                 run, identity = self._run(path)
             except FolderError as error:
@@ -77,11 +78,11 @@ class RunWatcher:
             if run is not None:
                 runs.append(run)
                 identities.add(identity)
-            elif overrides is not None:
-                pending.append(path)
+            elif job is not None:
+                pending.append(job)
         runs += [WatchedRun(path, "unreadable", {}, reason=reason) for path, reason in (unreadable or {}).items()]
         state = WAITING if sweep_is_running else NOT_STARTED
-        runs += [WatchedRun(p, state, {}) for p in pending if PendingJob(p, ()).seed_and_identity not in identities]
+        runs += [WatchedRun(job.path, state, {}) for job in pending if job.seed_and_identity not in identities]
         runs.sort(key=lambda run: _ORDER_BY_STATE.get(run.state, 1))
         return [replace(run, name=name) for run, name in zip(runs, _distinct_names(runs), strict=True)] if runs else []
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from gr_cli.config.override_text import override_of
 from gr_cli.config.settings import flatten, short_hash
 from gr_cli.results.folder import HEARTBEAT_SECONDS
 from gr_cli.training.experiment import Experiment
@@ -27,16 +28,22 @@ _INSTRUCTION_SET_VARIABLES = (
 )
 
 
-def provenance(experiment: Experiment) -> dict[str, Any]:
-    """Fields of status.json that don't depend on how the run is trained."""
+def provenance(experiment: Experiment, folder: Path) -> dict[str, Any]:
+    """Fields of status.json that don't depend on how the run is trained.
+
+    Args:
+        experiment: The run.
+        folder: Its folder.
+    """
     settings, learner = experiment.settings, experiment.learner
     device = learner.device
+    location = [] if settings.names(folder) else [override_of("hydra.run.dir", folder)]
     return {
         "seed": settings.seed,
         "config_hash": settings.identity,
         "choices": settings.choices,
         "overrides": list(settings.overrides),
-        "command": shlex.join(["gr-run", *settings.overrides]),
+        "command": shlex.join(["gr-run", *settings.overrides, *location]),
         "directory": str(Path.cwd()),  # relative paths of the settings start there
         "data": experiment.dataset_hash,
         "stores_raw_samples": learner.strategy.stores_raw_samples,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 from gr_cli.config.settings import Settings
 from gr_cli.errors import GrError, Interrupted, as_failure
 from gr_cli.evaluation.base import prepare_evaluations
-from gr_cli.results.folder import RunFolder, unused_sibling
+from gr_cli.results.availability import check_available
+from gr_cli.results.folder import RunFolder
 from gr_cli.results.history import PendingLosses
 from gr_cli.results.record import Record, Result
 from gr_cli.results.status import Progress, StatusWriter, heartbeats
@@ -28,12 +28,6 @@ from gr_cli.training.experiment import prepare
 from gr_cli.training.observer import Observers, RunObserver
 from gr_cli.training.stacking import stack_learners
 from gr_cli.training.stages import ResumePoint, Stage
-
-
-def run_folder(settings: Settings, root: Path) -> RunFolder:
-    """The folder of a run below `root`; an unused one if `fresh` is set."""
-    path = settings.folder(root)
-    return RunFolder(unused_sibling(path) if settings.config["fresh"] else path)
 
 
 def run(settings: Settings, folder: RunFolder, observer: RunObserver) -> Result:
@@ -86,14 +80,16 @@ def run_together(
             if first_index[i] != i:
                 continue
             try:
+                check_available(folder, settings)
                 if (result := stored_result(settings, folder)) is not None:
                     outcomes[i] = result
                     observers.already_finished(settings, result)
                     continue
                 experiment = prepare(settings, runs_in_group=len(jobs))
                 stack.enter_context(folder.locked())
+                check_available(folder, settings)  # again: another process may have started a run here meanwhile
                 states = checkpoints.resumable_states(experiment, folder)
-                ready[i] = Run(experiment, folder, StatusWriter(folder, provenance(experiment)), states)
+                ready[i] = Run(experiment, folder, StatusWriter(folder, provenance(experiment, folder.path)), states)
             except Exception as error:
                 if is_single and not isinstance(error, GrError):
                     raise

@@ -93,18 +93,24 @@ def _write_error(path: Path, error: OSError) -> WriteError:
 
 def folder_error(folder: Path, error: OSError) -> FolderError:
     """The error to raise when a folder can't be created."""
-    return FolderError(f"{folder}: can't be created ({error.strerror}); run from a folder that you may write to")
+    return FolderError(
+        f"{folder}: can't be created ({error.strerror}); name a folder that you may write to, or run there"
+    )
 
 
 def make_folder(path: Path) -> None:
     """Create a folder and its parents, unless they exist.
 
     Raises:
-        FolderError: It can't be created.
+        FolderError: It can't be created; no new parent is left.
     """
+    missing = [parent for parent in path.parents if not os.path.lexists(parent)]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        for parent in missing:
+            with suppress(OSError):
+                parent.rmdir()
         raise folder_error(path, error) from error
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gr_cli.errors import GrError, one_line
+from gr_cli.results.folder import without_hash
 from gr_cli.results.metrics import MatrixRow
 from gr_cli.system.messages import print_failure
 from gr_cli.terminal.format import active_runs_label, format_duration, format_percent, mean_of_known, with_plural
@@ -234,4 +235,10 @@ class TerminalObserver(RunObserver):
             self._print("")
             self._print("results:")
             self._print(str(result.folder))
-            self._print(f"compare runs: gr-report {shlex.quote(str(result.folder.parents[1]))}")
+            self._print(f"compare runs: gr-report {shlex.quote(str(_folder_to_compare(result.folder)))}")
+
+
+def _folder_to_compare(folder: Path) -> Path:
+    """The folder of the benchmark if the run has a name of this program, else the folder that contains the run."""
+    has_own_name = without_hash(folder.name) != folder.name
+    return folder.parents[1] if has_own_name and len(folder.parents) > 2 else folder.parent

@@ -11,12 +11,12 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from gr_cli.config.output_root import default_output_root
 from gr_cli.errors import ConfigError
 from gr_cli.system.files import write_json
 from gr_cli.system.locks import mutex
 from gr_cli.trackers.base import RunInfo, RunLogger, Tracker, without_password
 
-_DEFAULT_FOLDER = Path("outputs/mlruns")
 _STATUS_BY_STATE = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 # MLflow's defaults retry for minutes when a server is down, and print the URL of each run that ends.
 _ENVIRONMENT_DEFAULTS = {
@@ -36,7 +36,8 @@ class MLflow(Tracker):
 
     Args:
         uri: Tracking URI: a server, or a database such as `sqlite:///mlflow.db`. `null`: the environment variable
-            `MLFLOW_TRACKING_URI`, or else `outputs/mlruns/mlflow.db`. It may hold no user name or password.
+            `MLFLOW_TRACKING_URI`, or else `mlruns/mlflow.db` in $GR_OUTPUT_ROOT or `outputs`. It may hold no user name
+            or password.
         experiment: Name of the MLflow experiment; it is created if it does not exist.
     """
 
@@ -54,13 +55,13 @@ class MLflow(Tracker):
         environment_uri = os.environ.get("MLFLOW_TRACKING_URI")
         self._uri_is_configured = uri not in (None, environment_uri)
         chosen_uri = uri or environment_uri
-        self._folder = None if chosen_uri else _DEFAULT_FOLDER
-        self._uri = chosen_uri or f"sqlite:///{_DEFAULT_FOLDER.absolute()}/mlflow.db"
+        self._folder = None if chosen_uri else default_output_root() / "mlruns"
+        self._uri = chosen_uri or f"sqlite:///{(default_output_root() / 'mlruns').absolute()}/mlflow.db"
         self._address = without_password(self._uri)  # it is written into tracker.json and printed
 
     @property
     def destination(self) -> str:
-        return f"mlflow {self._address if self._folder is None else _DEFAULT_FOLDER} {self._experiment}"
+        return f"mlflow {self._address if self._folder is None else self._folder} {self._experiment}"
 
     @property
     def remote_address(self) -> str | None:

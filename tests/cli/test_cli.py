@@ -55,7 +55,8 @@ def test_a_sweep_gives_each_run_its_folder(gr_run):
     assert sum("replay_weight=0.5" in folder.name for folder in folders) == 2
     assert sum("-seed1-" in folder.name for folder in folders) == 3
     (manifest,) = Path("outputs/sweeps").glob("*/sweep.json")
-    assert set(json.loads(manifest.read_text())["jobs"]) == set(map(str, folders))
+    listed = [os.path.normpath(manifest.parent / name) for name in json.loads(manifest.read_text())["jobs"]]
+    assert sorted(listed) == list(map(str, folders))
     before = {folder: (folder / "accuracy_matrix.csv").stat().st_mtime_ns for folder in folders}
     assert gr_run(*words)[0] == 0
     assert {folder: (folder / "accuracy_matrix.csv").stat().st_mtime_ns for folder in folders} == before
@@ -128,8 +129,9 @@ def test_a_terminal_shows_progress():
 
     from rich.console import Console
 
+    from gr_cli.results.availability import run_folder
     from gr_cli.results.stored_config import stored_settings
-    from gr_cli.runner.run import run, run_folder
+    from gr_cli.runner.run import run
     from gr_cli.terminal.run_display import TerminalObserver
 
     main(list(TINY))
@@ -137,6 +139,6 @@ def test_a_terminal_shows_progress():
     settings = stored_settings(status.parent)
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120, highlight=False)
-    run(settings, run_folder(settings, Path("elsewhere")), TerminalObserver(console))
+    run(settings, run_folder(settings, settings.folder(Path("elsewhere"))), TerminalObserver(console))
     assert "after task 4 (8 9): " in screen.getvalue() and "4/5 tasks" in screen.getvalue()
     assert "test accuracy" in screen.getvalue()

@@ -1,12 +1,16 @@
 """Jobs of a sweep that share their options are composed from one configuration."""
 
+import re
+from dataclasses import replace
+
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from gr_cli.cli import main
-from gr_cli.cli.compose import JobComposer, compose_settings, plain_overrides
+from gr_cli.cli.compose import compose_settings, plain_overrides
+from gr_cli.cli.job_composer import JobComposer
 from gr_cli.cli.sweep import current_sweep
 
 
@@ -26,7 +30,8 @@ def sweep_settings(gr_run, monkeypatch):
         monkeypatch.setattr(JobComposer, "__init__", counting)
         monkeypatch.setattr(main, "_job", lambda config: None)
         gr_run("-m", *words)
-        return current_sweep()._settings, len(composed)
+        settings = {words: settings for words, (settings, _) in current_sweep()._validated.items()}
+        return settings, len(composed)
 
     return of
 
@@ -51,6 +56,7 @@ class CountingLoader:
         (["strategy=bir", "strategy/regularizer=si,ewc", "strategy.regularizer.strength=1,2"], 2),
         (["train.batch_size=64,128", "log.every=${train.batch_size}"], 1),
         (["preset=smoke,dgr_paper", "train.iterations=5"], 2),
+        (["seed=range(5)", "hydra.sweep.subdir=${hydra.job.override_dirname}_${hydra.job.num}"], 1),
         (["benchmark={classes_per_task:5},{classes_per_task:1}"], 1),
     ],
     ids=str,
@@ -59,7 +65,8 @@ def test_settings_are_those_of_the_job_alone(sweep_settings, words, composed):
     settings, times = sweep_settings(*words)
     assert len(settings) > 1 and times == composed
     for overrides, of_job in settings.items():
-        alone = compose_settings(list(overrides))
+        plain = [re.sub(r"^(\w+)=\{(\w+):(.*)\}$", r"\1.\2=\3", word) for word in overrides]
+        alone = replace(compose_settings(plain), overrides=overrides)
         assert of_job == alone
         assert of_job.as_yaml() == alone.as_yaml()
 

@@ -146,7 +146,7 @@ def test_an_unexpected_exception_fails_one_run_only(gr_run, monkeypatch):
 
 def listed():
     (manifest,) = Path("outputs/sweeps").glob("*/sweep.json")
-    return json.loads(manifest.read_text())["jobs"]
+    return [os.path.normpath(manifest.parent / name) for name in json.loads(manifest.read_text())["jobs"]]
 
 
 PARAMS = [

@@ -8,9 +8,8 @@ import pytest
 from gr_cli.cli.compose import compose_settings
 from gr_cli.cli.launchers.programs import run_program
 from gr_cli.cli.launchers.working_copy import FolderStore, working_copies
-from gr_cli.config.groups import OUTPUTS
+from gr_cli.results.availability import run_folder
 from gr_cli.results.folder import RunFolder
-from gr_cli.runner.run import run_folder
 from gr_cli.system.files import write_bytes
 from helpers.interruption import csvs, only_run
 from helpers.processes import wait_until
@@ -101,7 +100,7 @@ def test_a_run_resumes_in_a_copy_and_leaves_the_files_of_an_undisturbed_one(
     scratch.mkdir()
     monkeypatch.chdir(scratch)
     settings = compose_settings([word for word in TINY if word != "-m"])
-    assert run_folder(settings, OUTPUTS).path == folder
+    assert run_folder(settings).path == folder
     with working_copies(command, [folder]):
         scores = run_program([settings], [RunFolder(folder)], Path("outputs/sweeps/x"), scratch)
     assert isinstance(scores, list)

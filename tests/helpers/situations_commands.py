@@ -82,6 +82,12 @@ def on_ray(words: str, **cluster: object) -> Situation:
     return do
 
 
+def jobs_within_one_another(hands: Hands) -> object:
+    """A sweep of two jobs, one of which would lie in the folder of the other."""
+    subdir = "hydra.sweep.subdir=a/${oc.select:strategy.memory_size,.}"  # a/. and a/500
+    return hands.gr_run("-m", "strategy=finetune,generative_replay", subdir)
+
+
 def without_tensorboard(hands: Hands) -> object:
     """Hides an installed TensorBoard."""
     hands.monkeypatch.setattr("gr_cli.trackers.trust.find_spec", lambda name: None)
@@ -130,7 +136,7 @@ COMMANDS: Table = {
         ("compose_and_run", mistake("seed==3"), "seed==3: can't be parsed; "),
     ],
     "cli/compose.py": [
-        ("compose_settings", lambda hands: gr_cli.run("strategy=nothing"), "no such option"),
+        ("composed_config", lambda hands: gr_cli.run("strategy=nothing"), "no such option"),
         ("settings_from", mistake("data_root=${oc.env:NO_SUCH}"), "can't be resolved"),
     ],
     "cli/hydra_errors.py": [
@@ -232,7 +238,7 @@ COMMANDS: Table = {
         ("must be the number of steps between consolidations", typed("train.task_boundaries=unknown")),
     ],
     "cli/callback.py": [
-        ("_validated_settings", mistake("-m strategy=finetune,foo"), "strategy=foo: no such option"),
+        ("_composition_error", mistake("-m strategy=finetune,foo"), "strategy=foo: no such option"),
         ("_list_jobs", with_preset("hydra: {sweeper: {params: {seed: '1,2['}}}"), "seed=1,2[: can't be parsed"),
         ("which can be set for the whole sweep only", with_preset(_LAUNCHER, "own,none")),
         ("shows one benchmark", typed("-m inspect=true seed=0,1")),
@@ -247,6 +253,7 @@ COMMANDS: Table = {
     "cli/launchers/ray_launcher.py": [
         ("Ray refuses it", on_ray("", refusal=ValueError("no such argument"))),
         ("can't be connected to", on_ray("hydra.launcher.address=auto", refusal=ConnectionError("nobody there"))),
+        ("needs folders below the current directory", on_ray("hydra.launcher.folders=returned hydra.sweep.dir=../s")),
         ("its worker was lost", on_ray("hydra.launcher.max_retries=1", losses=9)),
     ],
     "cli/launchers/ray_workers.py": [
@@ -259,6 +266,16 @@ COMMANDS: Table = {
     "trackers/mlflow.py": [
         ("must hold no user name and no password", typed("tracker=mlflow tracker.uri=https://me:secret@server.example")),
     ],
+    "cli/folders.py": [
+        ("can't begin with ~", mistake("-m seed=0,1 hydra.sweep.dir='~no_such_user/x'")),
+        ("is the folder of two jobs", mistake("-m seed=0,1 hydra.sweep.subdir=x")),
+        ("lies in the folder of another job", jobs_within_one_another),
+        ("can be set for the whole sweep only", mistake("-m output_root=a,b")),
+        ("must name a folder inside that of the sweep", mistake("-m seed=0,1 hydra.sweep.subdir=/x")),
+        ("must name a folder; leave it out", mistake("hydra.run.dir=")),
+        ("is in an unknown user's home folder", mistake("hydra.run.dir='~no_such_user/x'")),
+        ("has no effect in a {}", mistake("hydra.sweep.dir=swept")),
+    ],
     "cli/overrides.py": [
         ("flags=", mistake("--foo")),
         ("holds bytes that are not UTF-8", typed("strategy=\udcff")),
@@ -267,7 +284,7 @@ COMMANDS: Table = {
         ("lacks its header; add as its first line", of_preset("seed: 3")),
         ("must be values by setting", typed("-m hydra.sweeper.params=3")),
         ("has no name", mistake("=3")),
-        ("can't be changed", mistake("hydra.run.dir=elsewhere")),
+        ("can't be changed", mistake("hydra=3")),
         ("must name an option of this group", mistake("generator=null")),
     ],
 }  # fmt: skip

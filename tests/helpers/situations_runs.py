@@ -140,6 +140,32 @@ def no_folder_can_be_made(*words: str) -> Situation:
     return do
 
 
+def in_the_folder_of_a_run(below: str, *words: str) -> Situation:
+    """Name the folder of a finished run for another one, or a folder inside it."""
+
+    def do(hands: Hands) -> object:
+        hands.over().rename("taken")
+        return hands.again(f"hydra.run.dir=taken{below}", *words)
+
+    return do
+
+
+def in_a_folder_with(name: str) -> Situation:
+    def do(hands: Hands) -> object:
+        Path("taken").mkdir()
+        Path("taken", name).write_text("")
+        return hands.again("hydra.run.dir=taken")
+
+    return do
+
+
+def in_a_folder_that_may_not_be_read(hands: Hands) -> object:
+    Path("taken").mkdir()
+    error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    hands.monkeypatch.setattr("gr_cli.results.availability.os.listdir", failing(error))
+    return hands.again("hydra.run.dir=taken")
+
+
 def writing_fails(number: int) -> Situation:
     """Writing raises an OSError with this number."""
 
@@ -244,6 +270,13 @@ RUNS: Table = {
         ("since the run wrote it; the run's command", lambda h: RunFolder(h.over()).check_file("metrics.csv", {})),
         ("make it readable", going_on_with_a_checkpoint_that_may_not_be_read),
     ],
+    "results/availability.py": [
+        ("holds another run", in_the_folder_of_a_run("", "seed=1")),
+        ("lies in the folder of another run", in_the_folder_of_a_run("/inner")),
+        ("holds files that are not of this run", in_a_folder_with("notes.txt")),
+        ("is not a folder", lambda hands: (Path("taken").write_text(""), hands.again("hydra.run.dir=taken"))[1]),
+        ("can't be read ({})", in_a_folder_that_may_not_be_read),
+    ],
     "results/stored_config.py": [
         ("is not the folder of a run", mistake("resume=nowhere")),
         ("_as_folder_error", of_a_folder("resume", config_with("threads", 10**6)), "config.yaml: threads=10"),
@@ -257,6 +290,7 @@ RUNS: Table = {
         ("loss `{}`", typed("strategy=finetune optimizer=sgd optimizer.lr=1e30 train.iterations=3 log.every=1")),
     ],
     "config/settings.py": [
+        ("must name a folder; unset GR_OUTPUT_ROOT", mistake("output_root=")),
         ("has settings of its own", of_a_folder("resume", config_with("train", 3))),
         ("is in an unknown user's home folder", of_a_folder("resume", config_with("data_root", "~no_such_user/x"))),
     ],

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import re
 import socket
 import subprocess
@@ -172,8 +173,13 @@ def test_jobs_of_a_sweep_that_have_not_started(gr_report):
     sweep = Path("outputs/sweeps/0a73b11d")
     sweep.mkdir(parents=True)
     ungrouped = "outputs/split_digits/joint/seed0-00000000"
-    jobs = {str(path): ["seed=0"], str(other): ["seed=7"], ungrouped: ["strategy=joint"]}
-    (sweep / "sweep.json").write_text(json.dumps({"jobs": jobs}))
+    identity = short_hash(result_relevant(CONFIG))
+    jobs = {str(path): (0, identity), str(other): (7, identity), ungrouped: (0, "00000000")}
+    entries = {
+        os.path.relpath(name, sweep): {"seed": seed, "config_hash": identity, "overrides": ["a=1"]}
+        for name, (seed, identity) in jobs.items()
+    }
+    (sweep / "sweep.json").write_text(json.dumps({"jobs": entries}))
     for folder in (sweep, "outputs"):
         code, out, _ = gr_report(folder)
         assert code == 0 and "| 1 of 2 |" in out

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -207,7 +208,11 @@ def test_jobs_of_an_ended_sweep_without_a_folder_are_not_started(capsys):
     path = write_run(Path("outputs/split_digits/finetune"))
     home = Path("outputs/sweeps/0123abcd")
     home.mkdir(parents=True)
-    jobs = {str(path): ["seed=0"], "outputs/split_digits/finetune/seed1-89abcdef": ["seed=1"]}
+    folders = (path, path.with_name("seed1-89abcdef"))
+    jobs = {
+        os.path.relpath(folder, home): {"seed": seed, "config_hash": "89abcdef", "overrides": [f"seed={seed}"]}
+        for seed, folder in enumerate(folders)
+    }
     (home / "sweep.json").write_text(json.dumps({"jobs": jobs}))
     assert main(["--watch", "outputs"]) == 1
     assert capsys.readouterr().out == "1 finished · 1 not started\n"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 
-from gr_cli.cli.compose import settings_from_config
+from gr_cli.cli.launchers.jobs import compose_jobs
 from gr_cli.cli.launchers.programs import (
     Program,
     ProgramResults,
@@ -25,7 +25,6 @@ from gr_cli.cli.launchers.programs import (
     run_program,
 )
 from gr_cli.cli.sweep import current_sweep
-from gr_cli.config.groups import OUTPUTS
 from gr_cli.config.settings import Settings
 from gr_cli.errors import GrError, Interrupted, Stop, as_failure
 from gr_cli.results.folder import RunFolder
@@ -73,14 +72,11 @@ class BatchedLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run all jobs; their results in the same order."""
-        from gr_cli.runner.run import run_folder
         from gr_cli.system.devices import flush_denormals
 
         setup_globals()
-        jobs = [current_sweep().settings(overrides) or self._settings(overrides) for overrides in job_overrides]
-        folders = [run_folder(settings, OUTPUTS) for settings in jobs]
-        for folder, overrides in zip(folders, job_overrides, strict=True):
-            current_sweep().add(folder.path, overrides)
+        composed = compose_jobs(self._context, self._config, job_overrides, initial_job_idx)
+        jobs, folders = [settings for settings, _ in composed], [folder for _, folder in composed]
         # Before the first computation: threads that torch starts later inherit the setting.
         with flush_denormals():
             programs = self._plan_programs(jobs, folders)
@@ -117,11 +113,6 @@ class BatchedLauncher(Launcher):
                 raise Stop(scores)
             current_sweep().progress.count(scores)
             yield programs[number].jobs, scores
-
-    def _settings(self, overrides: Sequence[str]) -> Settings:
-        """The settings of a job that was not validated before, because its sweeper searches adaptively."""
-        config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
-        return settings_from_config(config, config.hydra)
 
     def _choose_processes(self, programs: Sequence[PlannedProgram], jobs: Sequence[Settings]) -> int:
         """The number of processes; by rule if it is `auto`, see `choose_processes`."""

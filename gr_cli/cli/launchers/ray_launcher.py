@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 
-from gr_cli.cli.compose import settings_from_config
 from gr_cli.cli.launchers.job_queue import JobQueue, Lost, run_jobs
+from gr_cli.cli.launchers.jobs import compose_jobs
 from gr_cli.cli.launchers.programs import ProgramResults, ProgramsByIndex, failure_scores, run_program
 from gr_cli.cli.launchers.ray_workers import RayWorkers, WorkerOptions
 from gr_cli.cli.sweep import current_sweep
-from gr_cli.config.groups import OUTPUTS
 from gr_cli.config.settings import Settings
 from gr_cli.errors import ConfigError, GrError, TrainingError, one_line
 from gr_cli.results.folder import HEARTBEAT_TIMEOUT, RunFolder
@@ -65,15 +64,13 @@ class RayLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run all jobs; their results in the same order."""
-        from gr_cli.runner.run import run_folder
-
         setup_globals()
         sweep = Path(self._config.hydra.sweep.dir)
         work: dict[int, tuple[list[Settings], list[RunFolder], Path]] = {}
-        for job, overrides in enumerate(job_overrides):
-            settings = current_sweep().settings(overrides) or self._settings(overrides)
-            folder = run_folder(settings, OUTPUTS)
-            current_sweep().add(folder.path, overrides)
+        composed = compose_jobs(self._context, self._config, job_overrides, initial_job_idx)
+        for job, (settings, folder) in enumerate(composed):
+            if self._options.folders == "returned":
+                _check_inside_directory(folder.path)
             work[job] = [settings], [folder], sweep
         score_of: dict[int, float | None] = {}
 
@@ -98,10 +95,20 @@ class RayLauncher(Launcher):
             for job, overrides in enumerate(job_overrides)
         ]
 
-    def _settings(self, overrides: Sequence[str]) -> Settings:
-        """The settings of a job that was not validated before, because its sweeper searches adaptively."""
-        config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
-        return settings_from_config(config, config.hydra)
+
+def _check_inside_directory(path: Path) -> None:
+    """Check that a run's folder can have a copy below the directory of a worker.
+
+    Raises:
+        ConfigError: It is absolute, or leads out of the current directory.
+    """
+    if path.is_absolute() or ".." in path.parts:
+        raise ConfigError(
+            "hydra.launcher.folders",
+            "returned",
+            f"needs folders below the current directory, and {path} is not",
+            "name it relative to that, or use folders=shared",
+        )
 
 
 def connect(address: str | None, arguments: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext, TaskFunction
 
-from gr_cli.cli.compose import ComposedJobs
+from gr_cli.cli.job_composer import ComposedJobs
 from gr_cli.cli.sweep import current_sweep
 
 if TYPE_CHECKING:
