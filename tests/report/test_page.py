@@ -283,3 +283,23 @@ def test_it_needs_no_network(written):
 def test_texts_of_folders_are_escaped(written):
     own = without_library(written[0])
     assert "<b>&" not in own and html.escape("<b>&") in own
+
+
+def test_large_pages_leave_out_details_of_the_lowest_first(monkeypatch):
+    accuracies = {0: 0.2, 1: 0.9, 2: 0.5}
+    for lr, accuracy in accuracies.items():
+        run = write_run(Path("runs"), strategy="generative_replay", accuracy=accuracy, optimizer__lr=1.0 + lr)
+        Image.new("RGB", (20, 20)).save(run / "figures" / "samples_task_0.png")
+    monkeypatch.setattr("gr_cli.report.page_data.MAX_DETAILS", 1)
+    monkeypatch.setattr("gr_cli.report.page_data.MAX_CHARACTERS", 1)
+    assert main(["runs", "--html", "page.html"]) == 0
+    data = embedded(Path("page.html").read_text(encoding="utf-8"))
+    assert (data["detailed"], data["illustrated"]) == (1, 1)
+    for accuracy, configuration in zip(accuracies.values(), data["configurations"], strict=True):
+        best = accuracy == 0.9
+        assert configuration["metrics"]["average_accuracy"]["statistics"][0] == near(100 * accuracy)
+        assert ("matrix" in configuration) == ("samples" in configuration) == best
+        curves = configuration["curves"]
+        assert len(curves["evaluations"]["accuracy"]) == (1 + TASKS if best else 1)
+        assert len(curves["sample_quality"]["recall"]) == (1 + TASKS if best else 1)
+        assert curves["evaluations"]["accuracy"]["mean so far"]["mean"][-1] == near(100 * accuracy)

@@ -7,7 +7,9 @@ import pytest
 
 from gr_cli.report.cli import main
 from gr_cli.report.page_charts import filled, specs
-from helpers.pages import browsed, with_script
+from helpers.harms import configures
+from helpers.interruption import sealed
+from helpers.pages import browsed, with_script, without_library
 from helpers.run_folders import write_run
 
 LOOK = {
@@ -146,6 +148,25 @@ def test_the_page_and_its_controls_work_in_a_browser(page):
         "chosen 1", "opacities 2", "cleared 0", "opacities 1", "sentence true", "zoomed true", "inside true",
         "numbers true", "other scenario 1",
     ]  # fmt: skip
+
+
+HOSTILE = "</script><img src=x onerror=document.title='run'> ' + alert(1) + ' ${alert(1)} $rows {{1}} datum['a'] </td>"
+
+
+def test_texts_of_folders_are_neither_markup_nor_code_in_a_browser(tmp_path):
+    for seed in range(2):
+        status = {"reason": HOSTILE, "command": HOSTILE}
+        run = write_run(tmp_path / "runs", seed, status=status)
+        configures("model.note", f"{seed} {HOSTILE}")(run / "config.yaml")
+        sealed(run)
+    page = tmp_path / "page.html"
+    assert main([str(tmp_path / "runs"), "--html", str(page)]) == 0
+    dom, log = browsed(page)
+    assert "CONSOLE" not in log and "data-errors" not in dom
+    assert int(re.search(r'data-ready="(\d+)"', dom)[1]) >= 5
+    assert re.search(r"<title>(.*?)</title>", dom)[1].startswith(
+        "gr-report: 2 finished"
+    ) and "<img src=" not in without_library(dom)
 
 
 def test_on_a_phone_only_tables_scroll_sideways(page):
