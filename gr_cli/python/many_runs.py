@@ -133,5 +133,5 @@ def comparison_picture(folders: Sequence[Path], metric: str) -> Picture:
         raise FolderError(f"{folders[0].parent}: no run has finished; continue the sweep by the same call")
     buffer = io.BytesIO()
     with isolated_matplotlib():
-        charts[0].draw(False).savefig(buffer, format="png", dpi=200, facecolor="white")
+        charts[0].draw().savefig(buffer, format="png", dpi=200, facecolor="white")
     return Picture(buffer.getvalue())

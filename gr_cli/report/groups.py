@@ -56,10 +56,6 @@ class Group:
         """The finished runs of `by_seed`."""
         return {seed: run for seed, run in self.by_seed.items() if run.finished}
 
-    def seeds_with(self, table: str) -> list[int]:
-        """Seeds of finished runs whose table file `table` could be read so far."""
-        return [seed for seed, run in self.finished.items() if table not in run.unreadable_files]
-
     def metric(self, name: str) -> dict[int, float]:
         """A metric by seed, without seeds for which it is undefined."""
         values = {seed: (run.metrics or {}).get(name) for seed, run in self.finished.items()}

@@ -15,7 +15,7 @@ from gr_cli.report.groups import Group, parse_number
 from gr_cli.report.groups import SettingColumn as SettingColumn
 from gr_cli.report.tables import ReportRow, ReportTable
 from gr_cli.results.charts import ALL_TASKS_LINE, Curve, MatrixCells
-from gr_cli.results.statistics import SIGNED_UNIT, UNBOUNDED, UNIT_INTERVAL, Bounds, Summary, summarize
+from gr_cli.results.statistics import UNBOUNDED, UNIT_INTERVAL, Bounds, Summary, summarize
 from gr_cli.results.tables import ALL_TASKS, Column, TableFormat
 from gr_cli.system.reading import naming_file, parse_finite_float, read_table
 
@@ -35,15 +35,6 @@ def _parse_matrix(rows: CsvRows) -> dict[tuple[int, int], float]:
         for name, value in row.items()
         if name.startswith("task_") and value
     )
-
-
-def forgetting_by_task(group: Group) -> dict[int, Summary]:
-    """Forgetting by task (from 0): best accuracy before the last training minus final accuracy.
-
-    Chaudhry et al. 2018, eq. 3. Empty for joint training; the last task has none, nor has a task that was not evaluated
-    each time after it was learned.
-    """
-    return _mean_over_seeds(group, "accuracy_matrix.csv", _parse_forgetting, bounds=lambda _: SIGNED_UNIT)
 
 
 def _parse_forgetting(rows: CsvRows) -> dict[int, float]:
@@ -203,7 +194,11 @@ def matrices_by_seed(group: Group) -> dict[int, Mapping[tuple[int, int], float]]
 
 
 def forgetting_by_seed(group: Group) -> dict[int, Mapping[int, float]]:
-    """Forgetting by task, as `forgetting_by_task` defines it."""
+    """Forgetting by task (from 0): best accuracy before the last training minus final accuracy.
+
+    Chaudhry et al. 2018, eq. 3. Empty for joint training; the last task has none, nor has a task that was not evaluated
+    each time after it was learned.
+    """
     return _values_by_seed(group, "accuracy_matrix.csv", _parse_forgetting)
 
 

@@ -1,9 +1,7 @@
-"""Charts of groups of runs as matplotlib figures: for report pages (SVG) and papers."""
+"""Charts of groups of runs as matplotlib figures for papers, one column wide."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +38,6 @@ from gr_cli.system.files import write_atomically
 _DASHES = ("-", "--", ":", "-.")
 _COLOUR_MAP = matplotlib.colormaps["viridis"]
 _DOTS: dict[str, Any] = {"color": COLOURS[0], "markersize": 5, "alpha": 0.45, "markeredgewidth": 0}  # of seeds
-_INK = "#010203"  # stands for the text colour of the page, which replaces it in the SVG
 PAPER_COLUMN_INCHES = 3.35  # width of a column in a paper with two columns
 
 ALL_TASKS_LINE = "all so far"  # name of the curve of all tasks together
@@ -63,27 +60,20 @@ class Curve:
 
 
 @contextmanager
-def _style(page: bool) -> Iterator[None]:
-    """matplotlib settings for a page (text stays text) or a paper (text as outlines in SVG, embedded fonts in PDF)."""
-    ink = _INK if page else "black"
-    settings: dict[Any, Any] = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), ink)
-    settings |= {"axes.edgecolor": ink, "grid.color": ink, "grid.alpha": 0.2, "axes.grid": True}
-    settings |= {"font.size": 9 if page else 7, "axes.spines.top": False, "axes.spines.right": False}
-    settings |= {"lines.linewidth": 1.6 if page else 1.0, "lines.markersize": 4.5 if page else 3}
-    settings |= {
-        "svg.fonttype": "none" if page else "path",
-        "pdf.fonttype": 42,
-        "svg.hashsalt": "gr",
-        "legend.frameon": False,
-    }
+def _style() -> Iterator[None]:
+    """matplotlib settings: text as outlines in SVG, embedded fonts in PDF."""
+    settings: dict[Any, Any] = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), "black")
+    settings |= {"axes.edgecolor": "black", "grid.color": "black", "grid.alpha": 0.2, "axes.grid": True}
+    settings |= {"font.size": 7, "axes.spines.top": False, "axes.spines.right": False}
+    settings |= {"lines.linewidth": 1.0, "lines.markersize": 3}
+    settings |= {"svg.fonttype": "path", "pdf.fonttype": 42, "svg.hashsalt": "gr", "legend.frameon": False}
     with isolated_matplotlib(settings):
         yield
 
 
-def _figure_with_axes(height: float, page: bool, left: float = 0.62, below: float = 0.5) -> tuple[Figure, Axes]:
+def _figure_with_axes(height: float, left: float = 0.45, below: float = 0.5) -> tuple[Figure, Axes]:
     """A figure as wide as a column with axes of a given height; all lengths in inches."""
-    width = 4.6 if page else PAPER_COLUMN_INCHES
-    left, margin = left * width / 4.6, 0.12
+    width, margin = PAPER_COLUMN_INCHES, 0.12
     total_height = height + below + margin
     figure = Figure(figsize=(width, total_height))
     axes = figure.add_axes((left / width, below / total_height, (width - left - margin) / width, height / total_height))
@@ -103,7 +93,6 @@ def line_chart(
     drawn: Sequence[Curve],
     x: str,
     y: str,
-    page: bool,
     scale: float = 100.0,
     interval: bool = False,
     last_bold: bool = False,
@@ -114,17 +103,16 @@ def line_chart(
         drawn: Curves.
         x: Label of the x axis.
         y: Label of the y axis.
-        page: For a page, or else for a paper.
         scale: Factor for values; with 100 the y axis spans 0 to 100 %.
         interval: Bands are 95 % confidence intervals, or else standard errors.
         last_bold: Whether the last curve is the mean of the others, and drawn in the text colour.
     """
-    with _style(page):
+    with _style():
         names = [curve.name for curve in _in_legend(drawn, last_bold)]
-        columns = _legend_columns(names, page)
+        columns = _legend_columns(names)
         rows = -(-len(names) // columns)
-        figure, axes = _figure_with_axes(2.5 if page else 1.7, page, below=0.5 + (0.2 if page else 0.14) * rows)
-        _draw_curves(axes, drawn, page, scale, interval, last_bold)
+        figure, axes = _figure_with_axes(1.7, below=0.5 + 0.14 * rows)
+        _draw_curves(axes, drawn, scale, interval, last_bold)
         if scale == 100:
             axes.set_ylim(*PERCENT_LIMITS)
         axes.set_xlabel(x)
@@ -133,13 +121,13 @@ def line_chart(
     return figure
 
 
-def _draw_curves(axes: Axes, drawn: Sequence[Curve], page: bool, scale: float, interval: bool, last_bold: bool) -> None:
+def _draw_curves(axes: Axes, drawn: Sequence[Curve], scale: float, interval: bool, last_bold: bool) -> None:
     """Draw curves with their bands; many curves get a sequence of colours from the heat map."""
     in_legend = _in_legend(drawn, last_bold)
     for i, curve in enumerate(drawn):
         style: dict[str, Any]
         if last_bold and curve is drawn[-1]:
-            style = {"color": _INK if page else "black", "linestyle": "--"}
+            style = {"color": "black", "linestyle": "--"}
         elif len(in_legend) == len(drawn):
             style = _line_style(i)
         else:
@@ -169,11 +157,11 @@ def _in_legend(drawn: Sequence[Curve], last_bold: bool) -> Sequence[Curve]:
     return [drawn[0], *([drawn[-2]] if last_bold else []), drawn[-1]]
 
 
-def _legend_columns(names: Sequence[str], page: bool) -> int:
+def _legend_columns(names: Sequence[str]) -> int:
     """Number of columns of the legend that fit into the width of a figure, at most three."""
-    width, letter_width, handle_width = (4.6, 0.07, 0.55) if page else (PAPER_COLUMN_INCHES, 0.055, 0.4)
+    letter_width, handle_width = 0.055, 0.4
     longest = max(map(len, names), default=1)
-    return max(1, min(3, len(names), int(width / (handle_width + letter_width * longest))))
+    return max(1, min(3, len(names), int(PAPER_COLUMN_INCHES / (handle_width + letter_width * longest))))
 
 
 def _add_legend(axes: Axes, figure: Figure, columns: int) -> None:
@@ -186,17 +174,17 @@ def _add_legend(axes: Axes, figure: Figure, columns: int) -> None:
 
 
 @isolated_matplotlib()
-def accuracy_chart(drawn: Sequence[Curve], page: bool) -> Figure:
+def accuracy_chart(drawn: Sequence[Curve]) -> Figure:
     """Test accuracy on each task over training; the last curve is the mean."""
-    figure = line_chart(drawn, TASKS_LEARNED, "test accuracy (%)", page, last_bold=True)
+    figure = line_chart(drawn, TASKS_LEARNED, "test accuracy (%)", last_bold=True)
     figure.axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
 @isolated_matplotlib()
-def loss_chart(drawn: Sequence[Curve], page: bool) -> Figure:
+def loss_chart(drawn: Sequence[Curve]) -> Figure:
     """Loss terms by iteration; on a logarithmic axis if they span a factor of 30 or more."""
-    figure = line_chart(drawn, "iteration", "loss", page, scale=1.0)
+    figure = line_chart(drawn, "iteration", "loss", scale=1.0)
     values = [point.mean for curve in drawn for point in curve.points.values()]
     if min(values) > 0 and max(values) / min(values) >= 30:
         axes = figure.axes[0]
@@ -206,27 +194,26 @@ def loss_chart(drawn: Sequence[Curve], page: bool) -> Figure:
     return figure
 
 
-def measure_panels(drawn: Mapping[Column, Sequence[Curve]], axis_limits: Mapping[Column, float], page: bool) -> Figure:
+def measure_panels(drawn: Mapping[Column, Sequence[Curve]], axis_limits: Mapping[Column, float]) -> Figure:
     """A small chart for each column of a table over training, two in a row.
 
     Args:
         drawn: Curves by column; all columns have the same curves.
         axis_limits: Highest value by column that must fit, so that the figures of several groups have equal axes.
-        page: For a page, or else for a paper.
     """
-    width, height, gap = (4.6, 1.15, 0.62) if page else (PAPER_COLUMN_INCHES, 0.8, 0.45)
+    height, gap = 0.8, 0.45
     curves = next(iter(drawn.values()))  # of the first column; all have the same names
     last_bold = curves[-1].name == ALL_TASKS_LINE
     num_rows, legend_entries = -(-len(drawn) // 2), len(_in_legend(curves, last_bold))
-    below = 0.5 + (0.2 if page else 0.14) * -(-legend_entries // 3)
+    below = 0.5 + 0.14 * -(-legend_entries // 3)
     total_height = below + num_rows * (height + gap) - gap + 0.3
-    with _style(page):
-        figure = Figure(figsize=(width, total_height))
+    with _style():
+        figure = Figure(figsize=(PAPER_COLUMN_INCHES, total_height))
         for i, (measure, curves) in enumerate(drawn.items()):
             row, column = divmod(i, 2)
             corner = (0.1 + 0.5 * column, (below + (num_rows - 1 - row) * (height + gap)) / total_height)
             axes = figure.add_axes((*corner, 0.38, height / total_height))
-            _draw_curves(axes, curves, page, display_factor(measure.unit), interval=False, last_bold=last_bold)
+            _draw_curves(axes, curves, display_factor(measure.unit), interval=False, last_bold=last_bold)
             top = 1.05 * display_factor(measure.unit) * axis_limits[measure] or 1.0
             axes.set_ylim(*(PERCENT_LIMITS if measure.unit == FRACTION and top <= 110 else (-0.03 * top, top)))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -238,12 +225,12 @@ def measure_panels(drawn: Mapping[Column, Sequence[Curve]], axis_limits: Mapping
 
 
 @isolated_matplotlib()
-def sweep_chart(drawn: Sequence[Curve], x: str, y: str, scale: float, page: bool, bounds: Bounds = UNBOUNDED) -> Figure:
+def sweep_chart(drawn: Sequence[Curve], x: str, y: str, scale: float, bounds: Bounds = UNBOUNDED) -> Figure:
     """A metric by a numeric setting, with confidence intervals; logarithmic x axis for a factor of 8 or more.
 
     The y axis does not leave the range of possible values, `bounds`.
     """
-    figure = line_chart(drawn, x, y, page, scale, interval=True)
+    figure = line_chart(drawn, x, y, scale, interval=True)
     xs = [value for curve in drawn for value in curve.points]
     axes = figure.axes[0]
     if min(xs) > 0 and max(xs) / min(xs) >= 8:
@@ -268,25 +255,22 @@ def _axis_limits(limits: tuple[float, float], bounds: Bounds, scale: float) -> t
     return low, high
 
 
-def comparison_chart(
-    named: Sequence[tuple[str, Summary]], x: str, scale: float, page: bool, bounds: Bounds = UNBOUNDED
-) -> Figure:
+def comparison_chart(named: Sequence[tuple[str, Summary]], x: str, scale: float, bounds: Bounds = UNBOUNDED) -> Figure:
     """The mean of a metric, its confidence interval and the values of the seeds for each group, in lines.
 
     Args:
         named: Name and statistics of each group.
         x: Label of the axis.
         scale: Factor for values.
-        page: For a page, or else for a paper.
         bounds: Range of possible values, which the axis does not leave.
     """
     names = [fill(name, 26, break_on_hyphens=False) for name, _ in named]
     longest = max(len(line) for name in names for line in name.split("\n"))
     lines_per_name = 1 + max(name.count("\n") for name in names)
-    with _style(page):
-        left = 0.3 + (0.085 if page else 0.075) * longest
-        row_height = 0.1 + (0.16 if page else 0.12) * lines_per_name
-        figure, axes = _figure_with_axes(row_height * len(names) + 0.1, page, left=left)
+    with _style():
+        left = (0.3 + 0.075 * longest) * PAPER_COLUMN_INCHES / 4.6
+        row_height = 0.1 + 0.12 * lines_per_name
+        figure, axes = _figure_with_axes(row_height * len(names) + 0.1, left=left)
         for i, (_, summary) in enumerate(named):
             axes.plot([scale * value for value in summary.values], [i] * len(summary.values), ".", **_DOTS)
             if summary.interval is None or not isfinite(summary.mean):
@@ -301,20 +285,19 @@ def comparison_chart(
     return figure
 
 
-def heat_map(cells: MatrixCells, page: bool) -> Figure:
+def heat_map(cells: MatrixCells) -> Figure:
     """The accuracy matrix: a row per training, a column per task. Tasks are numbered from 0.
 
     Args:
         cells: Accuracy by (after task, task).
-        page: For a page, or else for a paper.
     """
     trainings, tasks = sorted({i for i, _ in cells}), sorted({j for _, j in cells})
     values = np.array([[100 * cells[i, j].mean if (i, j) in cells else np.nan for j in tasks] for i in trainings])
-    with _style(page):
-        figure, axes = _figure_with_axes(min(0.28 * len(trainings) + 0.1, 3.9 if page else 2.8), page)
+    with _style():
+        figure, axes = _figure_with_axes(min(0.28 * len(trainings) + 0.1, 2.8))
         axes.grid(False)
         image = axes.imshow(values, vmin=0, vmax=100, cmap=_COLOUR_MAP, aspect="auto")
-        numbers_fit, digits = max(values.shape) <= (MAX_SHOWN_SEPARATELY if page else 12), 1 if len(tasks) <= 12 else 0
+        numbers_fit, digits = max(values.shape) <= 12, 1 if len(tasks) <= 12 else 0
         if not numbers_fit:
             figure.colorbar(image, ax=axes, label="%")
         for (i, j), value in np.ndenumerate(values):
@@ -332,31 +315,9 @@ def heat_map(cells: MatrixCells, page: bool) -> Figure:
 # --- output
 
 
-def svg_element(figure: Figure, name: str) -> str:
-    """A figure as an SVG element of a page, in the text colour of the page.
-
-    Args:
-        figure: The figure.
-        name: Prefix of all ids in the element, so that several elements can stand on one page.
-    """
-    buffer = io.StringIO()
-    with _style(page=True):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
-    for i, colour in enumerate(COLOURS):
-        svg = svg.replace(colour.lower(), f"var(--c{i}, {colour})")  # the page defines brighter ones for dark mode
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", svg, count=1)
-    used = set(re.findall(r"#([\w-]+)", svg))
-    svg = re.sub(r' id="([^"]+)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in used else "", svg)
-    svg = re.sub(r'(href="|url\()#([\w-]+)', rf"\1#{name}-\2", svg)
-    return re.sub(r"\s*\n\s*", "\n", svg)
-
-
 def save_for_paper(figure: Figure, path: Path) -> None:
     """Write a figure as SVG and as PDF; `path` has no suffix."""
-    with _style(page=False):
+    with _style():
         for suffix, metadata in (("svg", {"Date": None}), ("pdf", {"CreationDate": None})):
             write_atomically(
                 path.with_name(f"{path.name}.{suffix}"), partial(figure.savefig, format=suffix, metadata=metadata)

@@ -51,8 +51,7 @@ def test_figures_do_not_depend_on_the_users_matplotlib_settings(tmp_path, where)
         "from gr_cli.results.statistics import Summary\n"
         "figures.draw_accuracy_matrix({0: [0.5, 0.1], 1: [0.3, 0.9]}, ['$a', 'b_{'], '$title', Path('matrix.png'))\n"
         "curves = [Curve('$x', {float(i): Summary(i / 9, None, None, 1) for i in range(1, 10)})]\n"
-        "figure = charts.sweep_chart(curves, 'x', 'y', 100.0, True)\n"
-        "Path('sweep.svg').write_text(charts.svg_element(figure, 'n'), encoding='utf-8')\n"
+        "charts.save_for_paper(charts.sweep_chart(curves, 'x', 'y', 100.0), Path('sweep'))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
@@ -62,19 +61,21 @@ def test_figures_do_not_depend_on_the_users_matplotlib_settings(tmp_path, where)
 
     with Image.open(tmp_path / "matrix.png") as picture:
         assert picture.format == "PNG" and picture.width > 300
-    assert "$x" in (tmp_path / "sweep.svg").read_text(encoding="utf-8")
+    svg = (tmp_path / "sweep.svg").read_text(encoding="utf-8")
+    assert "<svg" in svg and "<text" not in svg and (tmp_path / "sweep.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_charts_do_not_depend_on_settings_of_this_process_and_keep_them():
+def test_charts_do_not_depend_on_settings_of_this_process_and_keep_them(tmp_path):
     import matplotlib
 
     from gr_cli.results import charts
     from gr_cli.results.statistics import Summary
 
     cells = {(i, j): Summary(0.5, None, None, 1) for i in range(2) for j in range(2)}
-    plain = charts.svg_element(charts.heat_map(cells, page=True), "n")
+    charts.save_for_paper(charts.heat_map(cells), tmp_path / "plain")
     with matplotlib.rc_context({"text.usetex": True, "figure.dpi": 1, "savefig.transparent": True}):
-        assert charts.svg_element(charts.heat_map(cells, page=True), "n") == plain
+        charts.save_for_paper(charts.heat_map(cells), tmp_path / "other")
+        assert (tmp_path / "other.svg").read_bytes() == (tmp_path / "plain.svg").read_bytes()
         assert matplotlib.rcParams["text.usetex"] and matplotlib.rcParams["figure.dpi"] == 1
 
 
