@@ -15,7 +15,7 @@ from gr_cli.training.scoring import ClassifiedSamples, classify
 
 EvaluatedTasks = Literal["all", "seen", "sampled"]
 NUM_SAMPLED_TASKS = 10  # earlier tasks that `sampled` draws
-_MAX_LOGITS = 1 << 20  # logits that are classified at once, unless a batch has more
+_MAX_LOGITS = 1 << 17  # logits that are classified at once, unless a batch has more
 
 
 def tasks_to_evaluate(
@@ -99,7 +99,8 @@ class _WaitingLogits:
 
     def classify(self) -> ClassifiedSamples:
         """Classify all samples, in order, and forget their logits."""
-        logits, labels = torch.cat(self._logits), torch.cat([part.labels for part in self._parts])
+        logits = self._logits[0] if len(self._logits) == 1 else torch.cat(self._logits)
+        labels = torch.cat([part.labels for part in self._parts])
         units = [self._sets[part.set_index].units for part in self._parts]
         if all(of_part is units[0] for of_part in units):
             classified = classify(logits, labels, units[0])

@@ -104,12 +104,16 @@ def draw_accuracy_matrix(rows: Mapping[int, MatrixRow], names: Sequence[str], ti
     for i, row in enumerate(rows.values()):
         values[i, : len(row)] = [np.nan if value is None else value for value in row]
     names = [truncate(one_line(name), 24) for name in names]
-    longest = max(text_width(name, 9) for name in names) / PIXELS_PER_INCH
+    widths = [text_width(name, 9) / PIXELS_PER_INCH for name in names]
+    longest = max(widths)
     is_rotated, numbers_fit = longest > 0.4, max(values.shape) <= MAX_SHOWN_SEPARATELY
     below = 0.5 + (0.7 * longest - 0.05 if is_rotated else 0)
-    size = (_WIDTH - _LEFT - _RIGHT - (0 if numbers_fit else 0.75), min(0.28 * len(rows) + 0.1, 3.9))
+    width = _WIDTH - _LEFT - _RIGHT - (0 if numbers_fit else 0.75)
+    # The first label ends below the middle of the first column.
+    left = max(_LEFT, 0.7 * widths[0] + 0.15 - width / num_tasks / 2) if is_rotated else _LEFT
+    size = (width + _LEFT - left, min(0.28 * len(rows) + 0.1, 3.9))
     canvas = Canvas(_WIDTH, size[1] + below + _ABOVE)
-    axes = _Axes(canvas, _LEFT, _ABOVE, size, (-0.5, num_tasks - 0.5), (len(rows) - 0.5, -0.5))
+    axes = _Axes(canvas, left, _ABOVE, size, (-0.5, num_tasks - 0.5), (len(rows) - 0.5, -0.5))
     canvas.picture(heat_colours(values), axes.box)
     if numbers_fit:
         digits = 1 if num_tasks <= 12 else 0

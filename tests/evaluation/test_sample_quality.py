@@ -289,7 +289,6 @@ def test_samples_of_one_class_have_low_entropy_and_coverage():
 
 
 def test_rows_of_a_task_compare_no_more_samples_than_that_of_all(monkeypatch):
-    """If a generator makes samples of one task only, their number would grow with the number of tasks."""
     monkeypatch.setattr("gr_cli.evaluation.measures.sample_quality._MAX_COMPARED_SAMPLES", 90)
     x, _ = interleaved_digits(0)
     x = x.repeat(2, 1, 1, 1)

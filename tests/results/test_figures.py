@@ -120,6 +120,13 @@ def test_the_matrix_has_a_cell_of_its_colour_for_each_accuracy(tmp_path):
     assert (pixels[bottom + 3, right + 5 : lowest[2] - 5] == 255).all()  # no accuracy, no colour
 
 
+@pytest.mark.parametrize("number", [5, 100])
+def test_names_of_tasks_are_not_cut_off(number, tmp_path):
+    path, names = tmp_path / "matrix.png", [f"a task with a long name {i}" for i in range(number)]
+    figures.draw_accuracy_matrix({i: [1.0] * number for i in range(number)}, names, "title", path)
+    assert (picture(path)[:, :5] == 255).all()  # the margin at the left
+
+
 def test_the_colour_map_is_viridis():
     import matplotlib
 
