@@ -20,7 +20,7 @@ from gr_cli.training.experiment import Experiment
 from gr_cli.training.learner import Learner
 from gr_cli.training.stages import BEGINNING, ResumePoint
 
-VERSION = 10  # format of checkpoints
+VERSION = 11  # format of checkpoints
 State = dict[str, Any]
 
 

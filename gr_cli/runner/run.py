@@ -21,6 +21,7 @@ from gr_cli.runner.run_group import Run, RunGroup
 from gr_cli.runner.step_monitor import StepMonitor, interruptible, save_checkpoints
 from gr_cli.runner.stored_result import stored_result
 from gr_cli.system.devices import deterministic_kernels, flush_denormals, thread_limit, warn_if_bfloat16_is_emulated
+from gr_cli.system.energy import EnergyMeter
 from gr_cli.system.memory import out_of_memory_as, peak_memory
 from gr_cli.system.signals import signals_as_keyboard_interrupts, stop_requests
 from gr_cli.training.batches import batches, sample_passes
@@ -193,6 +194,7 @@ def _train_stages(group: RunGroup, resume_point: ResumePoint, pending_losses: Pe
     if not experiments[0].record.accuracy_rows:
         group.measure(after_task=-1, iteration=0, task_finished=True)
         learner.clock.reset()
+    meter = EnergyMeter(learner.device)
     with stop_requests() as stop:
         for i, stage in enumerate(stages[first_stage:], first_stage):
             observers.stage_started(i, [experiment.stages[i].name for experiment in experiments])
@@ -200,7 +202,7 @@ def _train_stages(group: RunGroup, resume_point: ResumePoint, pending_losses: Pe
             stream, samples = batches(experiments, i, start), sample_passes(experiments, i)
             learner.train_task(stage.task, stream, stage.iterations, monitor, start, samples)
             monitor.close()
-            _finish_stage(group, stage, stop)
+            _finish_stage(group, stage, stop, meter)
             progress.steps_done, progress.stage = 0, i + 1
             save_checkpoints(group, ResumePoint(i + 1, 0))
             observers.stage_finished(i, [run.experiment.record.matrix()[-1] for _, run in group.active])
@@ -210,14 +212,16 @@ def _train_stages(group: RunGroup, resume_point: ResumePoint, pending_losses: Pe
     group.for_each_active(lambda i, run: draw_matrix(run.experiment, run.folder))
 
 
-def _finish_stage(group: RunGroup, stage: Stage, stop: threading.Event) -> None:
-    """Evaluate after a stage, record its timing, and draw generated samples."""
+def _finish_stage(group: RunGroup, stage: Stage, stop: threading.Event, meter: EnergyMeter) -> None:
+    """Evaluate after a stage, record its timing and energy, and draw generated samples."""
     learner = group.learner
     batch_size = group.runs[0].experiment.settings.config["train"]["batch_size"]
     with interruptible(group, stop):
         group.measure(stage.task, stage.iterations, task_finished=True)
+        energy = meter.read()
         row: dict[str, float] = {"task": stage.task}
         row |= learner.clock.timing_row(stage.iterations * batch_size, len(group.runs))
         row["peak_memory_mib"] = peak_memory(learner.device) / 2**20 or float("nan")
+        row |= {name: joules / len(group.runs) for name, joules in energy.items()}
         group.for_each_active(lambda i, run: run.experiment.record.timing.append(dict(row)))
         group.for_each_active(lambda i, run: draw_samples(run.experiment, learner, i, run.folder, stage.task))

@@ -11,6 +11,7 @@ from torch import Tensor
 from gr_cli.generators.base import Generator
 from gr_cli.nn.layers import per_replica
 from gr_cli.nn.losses import soft_targets
+from gr_cli.nn.operation_count import shared_work
 from gr_cli.nn.random_streams import StreamNames
 from gr_cli.nn.replicas import Replicas
 from gr_cli.strategies.context import Batch, TaskContext, TrainingStep
@@ -53,17 +54,19 @@ class GeneratedReplay:
         if self._pool_size is not None:
             uniform = self._context.uniform(f"{StreamNames.REPLAY_POOL}{self._stream_suffix}.choice", size, step)
             index = (uniform * self._pool_size).long().clamp(max=self._pool_size - 1)
-            return self._block(0, self._pool_size, 1)[0].select(index)
+            return self._block(0, self._pool_size, 1, None)[0].select(index)
         per_block = max(1, _CHUNK_SIZE // size)
         block, offset = divmod(step.iteration, per_block)
-        return self._block(block, size, per_block)[offset]
+        return self._block(block, size, per_block, per_block)[offset]
 
-    def _block(self, block: int, size: int, num_batches: int) -> list[ReplayBatch]:
-        """The batches of several iterations, which are generated at once."""
+    def _block(self, block: int, size: int, num_batches: int, steps: int | None) -> list[ReplayBatch]:
+        """The batches of several steps, or a pool for all steps of the task (None), which are generated at once."""
         key = (block, size, num_batches)
         if self._cached is None or self._cached[0] != key:
             self._cached = None  # free the old samples before new ones are generated
-            samples = self.generate(size * num_batches, f"{StreamNames.REPLAY}{self._stream_suffix}", block)
+            stream = f"{StreamNames.REPLAY}{self._stream_suffix}"
+            with shared_work(stream, steps):
+                samples = self.generate(size * num_batches, stream, block)
             self._cached = (key, samples.split(size))
         return self._cached[1]
 
@@ -123,9 +126,10 @@ class LikelihoodTargets:
             context = self.context
             self._tables = []
             for replica, generator in enumerate(context.generator.modules):
-                log_likelihoods = torch.cat(
-                    [generator.learned_log_likelihoods(x) for x, _ in context.sample_pass(replica)]
-                )
+                with shared_work("likelihood_targets", None):
+                    log_likelihoods = torch.cat(
+                        [generator.learned_log_likelihoods(x) for x, _ in context.sample_pass(replica)]
+                    )
                 temperature = self.temperature[replica] if isinstance(self.temperature, Tensor) else self.temperature
                 self._tables.append(soft_targets(log_likelihoods.to(batch.x.dtype), self.known_units, temperature))
         return torch.stack(

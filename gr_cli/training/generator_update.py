@@ -72,9 +72,7 @@ class GeneratorUpdate:
             The terms of the losses, (R,) each, and metrics of the gradient rules.
         """
         losses: dict[str, Tensor] = {}
-        for name, objective in self._objectives.items():
-            if (batch.update + 1) % objective.update_every:
-                continue
+        for name in self._due(batch):
             specs = self._generators.noise_specs("training_noise", batch.x.shape[1])
             key = self._optimizer_name(name)
             noise = self._streams.noise_at(specs, key, task, batch.update)
@@ -84,6 +82,15 @@ class GeneratorUpdate:
             optimizer.step(rule.gradients(loss, optimizer.parameters, step), learning_rate)
             losses |= values | gradient_metrics(key, rule)
         return losses
+
+    def _due(self, batch: GeneratorBatch) -> list[str]:
+        """The objectives that are due in an update."""
+        number = batch.update + 1
+        return [name for name, objective in self._objectives.items() if number % objective.update_every == 0]
+
+    def kind(self, batch: GeneratorBatch) -> str:
+        """Name of the work of an update, `generator.<objectives that are due>`."""
+        return f"generator.{'+'.join(self._due(batch))}"
 
     def _loss(self, name: str, batch: GeneratorBatch, noise: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Loss]:
         """The terms of an objective by name, (R,) each without autograd, and the loss that is their sum."""

@@ -17,6 +17,7 @@ from gr_cli.nn.fused import detached
 from gr_cli.nn.gradient_projection import project_conflicting_gradient
 from gr_cli.nn.gradient_rules import GradientRule, GradientStep, Loss
 from gr_cli.nn.layers import HasTrainingNoise, train_mode
+from gr_cli.nn.operation_count import OperationCount
 from gr_cli.nn.random_streams import RandomStreams, ReplicaStreams, StreamNames, seeded
 from gr_cli.nn.replicas import Replicas, stack_states, unstack
 from gr_cli.optimizers import FunctionalOptimizer, Optimizer
@@ -77,7 +78,7 @@ class Learner:
         self.random_streams, self.streams = list(random_streams), ReplicaStreams(random_streams, self.dtype)
         self.device = self.streams.device
         self.task_units = task_units.to(self.device)
-        self.clock = Timer()
+        self.clock, self.operations = Timer(), OperationCount()
         self._sample_pass: SamplePass | None = None
         self.optimizers = list(optimizers)
         self.generator_optimizers = list(generator_optimizers or optimizers)
@@ -171,21 +172,28 @@ class Learner:
 
     def begin_task(self, task: int, sample_pass: SamplePass | None = None) -> None:
         """Set up optimizers and strategy for a task."""
+        self.operations.begin_task()
         for optimizer in self.functional_optimizers.values():
             optimizer.begin_task()
         if self._penalized_update is not None:
             self._penalized_update.begin_task()
-        with self._autocast(), self.clock.measure("consolidation"):
+        with self._autocast(), self._consolidation():
             self.strategy.begin_task(self._task_context(task, sample_pass))
 
     def end_task(self, task: int, sample_pass: SamplePass | None = None) -> None:
         """Consolidate a completed task: weight importance, frozen generators, exemplars, as the strategy defines."""
         context = self._task_context(task, sample_pass)
-        with self._autocast(), self.solvers.train_mode(training=False), self.clock.measure("consolidation"):
+        with self._autocast(), self.solvers.train_mode(training=False), self._consolidation():
             if self._penalized_update is not None:
                 self._penalized_update.end_task(context)
             self.strategy.end_task(context)
         self.release_task()
+
+    @contextmanager
+    def _consolidation(self) -> Iterator[None]:
+        """Measure what a strategy does at the beginning or the end of a task."""
+        with self.clock.measure("consolidation"), self.operations.once("consolidation"):
+            yield
 
     def release_task(self) -> None:
         """Drop all references to the samples of the current task, completed or not."""
@@ -203,13 +211,16 @@ class Learner:
         losses: Losses = {}
         with self._autocast():
             if (iteration := self.strategy.solver_iteration(step)) is not None:
-                with self.clock.measure("solver"):
+                # The first step may differ: nothing is stored yet that it could replay.
+                kind = "solver.first" if step.iteration == 0 else "solver"
+                with self.clock.measure("solver"), self.operations.step(kind):
                     losses |= self._step_solver(batch, step, iteration)
                     self.strategy.after_step(batch, step)
             generator_batch = self.strategy.generator_batch(batch, step)  # None: no step of the generator is due
             if generator_batch is not None and self._generator_update is not None:
                 learning_rate = generator_learning_rate(self.strategy, step)
-                with self.clock.measure("generator"):
+                kind = self._generator_update.kind(generator_batch)
+                with self.clock.measure("generator"), self.operations.step(kind):
                     losses |= self._generator_update.step(generator_batch, step.task, learning_rate)
         return losses
 
@@ -352,11 +363,13 @@ class Learner:
         return state | {
             "optimizers": {name: optimizer.state_of(replica) for name, optimizer in optimizers.items()},
             "task_units": self.task_units,
+            "operations": self.operations.state_dict(len(self.random_streams)),
         }
 
     def load_states(self, states: Sequence[State], task: int, sample_pass: SamplePass | None = None) -> None:
         """Restore the state of each replica, saved during or before `task`."""
         self.task_units = states[0]["task_units"].to(self.device)
+        self.operations.load_state_dict(states[0]["operations"], len(states))
         parts = [{key: state[key] for key in _STACKED_STATE} for state in states]
         if self.generator is not None:
             parts = [part | {"generator": self.generator.expand_state(part["generator"])} for part in parts]

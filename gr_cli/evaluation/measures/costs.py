@@ -1,0 +1,72 @@
+"""What training costs: operations, and bytes kept between tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from gr_cli.evaluation.base import Evaluation, EvaluationContext
+from gr_cli.results.tables import AFTER_TASK, Column, TableRow
+
+_PHASES = ("solver", "generator", "consolidation")
+
+
+class Costs(Evaluation):
+    """Operations of training, and bytes that are kept for the next task."""
+
+    name = "costs"
+    description = (
+        "Floating-point operations of training since the beginning of the run (products of matrices, convolutions and "
+        "decompositions; not element-wise operations, optimizer steps and random numbers), and bytes that are kept for "
+        "the next task."
+    )
+    columns = (
+        AFTER_TASK,
+        Column("solver_flops", "steps of the solver, including the generation of replayed samples", "FLOP", "lower"),
+        Column("generator_flops", "steps of the generator", "FLOP", "lower"),
+        Column("consolidation_flops", "at the beginning and end of tasks: Fisher, fits, exemplars", "FLOP", "lower"),
+        Column("training_flops", "all of these", "FLOP", "lower", metric="training_flops"),
+        Column("solver_bytes", "parameters and buffers of the solver", "bytes", "lower"),
+        Column("generator_bytes", "parameters and buffers of the generator", "bytes", "lower"),
+        Column("strategy_bytes", "stored samples, weight importance, frozen networks", "bytes", "lower"),
+        Column("optimizer_bytes", "moments of the optimizers, unless reset for each task", "bytes", "lower"),
+        Column("stored_bytes", "all of these", "bytes", "lower", metric="stored_bytes"),
+    )
+
+    def rows(self, context: EvaluationContext) -> Sequence[TableRow]:
+        learner = context.learner
+        by_phase, num_runs = learner.operations.by_phase(), len(learner.random_streams)
+        operations = {f"{phase}_flops": by_phase.get(phase, 0) // num_runs for phase in _PHASES}
+        state = learner.state_of(context.replica)
+        settings = {"solver": learner.optimizers, "generator": learner.generator_optimizers}
+        optimizers = {
+            name: moments
+            for name, moments in state["optimizers"].items()
+            if not settings[name.partition(".")[0]][context.replica].reset_per_task
+        }
+        kept = {
+            "solver_bytes": num_bytes(state["solver"]),
+            "generator_bytes": num_bytes(state["generator"]),
+            "strategy_bytes": num_bytes([state["strategy"], state["regularizer"], state["gradient_rules"]]),
+            "optimizer_bytes": num_bytes(optimizers),
+        }
+        totals = {"training_flops": sum(operations.values()), "stored_bytes": sum(kept.values())}
+        return [{"after_task": context.after_task, **operations, **kept, **totals}]
+
+
+def num_bytes(state: Any) -> int:
+    """Bytes of all tensors in a nested state.
+
+    >>> import torch
+    >>> num_bytes({"a": torch.zeros(3), "b": [torch.zeros(2, dtype=torch.uint8), None]})
+    14
+    """
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, dict):
+        return sum(num_bytes(value) for value in state.values())
+    if isinstance(state, list | tuple):
+        return sum(num_bytes(value) for value in state)
+    return 0
