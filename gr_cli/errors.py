@@ -11,6 +11,7 @@ GrError                          1
         OccupiedFolderError      2
     Interrupted                130
     OutOfMemoryError             1
+    Pruned                       0
     SizeError                    2
     TrainingError                1
     WriteError                   1
@@ -32,9 +33,11 @@ class GrError(Exception):
 
     Attributes:
         exit_code: Exit status of the command line.
+        run_state: State of a run that ended with it, in status.json.
     """
 
     exit_code = 1
+    run_state = "failed"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle arguments and attributes, whatever the signature of `__init__`."""
@@ -133,7 +136,7 @@ class Interrupted(GrError):
     """
 
     exit_code = 130
-    interrupted = True
+    run_state = "interrupted"
 
     def __init__(self, folders: Sequence[Path], trusted_names: Sequence[str] = ()) -> None:
         arguments = [f"resume={folder}" for folder in folders] + (
@@ -141,6 +144,13 @@ class Interrupted(GrError):
         )
         remedy = f"resume with: gr-run {shlex.join(arguments)}" if len(folders) == 1 else "repeat the command"
         super().__init__(f"interrupted; {remedy}")
+
+
+class Pruned(GrError):
+    """A trial of a search was ended early because it does worse than others; this is no failure."""
+
+    exit_code = 0
+    run_state = "pruned"
 
 
 class Stop(BaseException):

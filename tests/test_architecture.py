@@ -48,6 +48,7 @@ CONFINED = {
     "pydantic": ("config/arguments.py",),
     "pandas": ("results/frames.py",),
     "vl_convert": ("report/page.py",),
+    "optuna": ("cli/sweepers/",),
 }
 WITHOUT_TORCH = ("cli/", "config/", "report/", "terminal/")
 

@@ -29,6 +29,7 @@ from gr_cli.cli.launchers.selection import (
 )
 from gr_cli.cli.overrides import describe_difference
 from gr_cli.cli.sweep import begin_sweep, current_sweep
+from gr_cli.cli.sweepers.selection import check_sweeper, sweeper_target
 from gr_cli.errors import CompositionError, ConfigError, Stop
 from gr_cli.results.availability import check_outside_runs
 from gr_cli.system.process import import_torch, resume_garbage_collection
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from gr_cli.config.settings import Settings
     from gr_cli.results.folder import RunFolder
 
+_LISTING_REMEDY = "list them, or use range(0,5); hydra/sweeper=optuna searches an interval(0,1)"
 # Parts of Hydra's configuration that a single job can't change.
 _SWEEP_WIDE_GROUPS = ("launcher", "sweeper", "sweep")
 
@@ -75,10 +77,11 @@ class ValidateJobs(Callback):
         # Hydra turns exceptions of a callback into warnings, except `Stop`, which is not an Exception.
         try:
             check_launcher(config)
+            check_sweeper(config)
             folder = sweep_folder(config)
             check_outside_runs(folder)
             current_sweep().keeps_own_folders = keeps_own_folders(config.hydra)
-            if _sweeper_target(config).endswith("BasicSweeper"):
+            if sweeper_target(config).endswith("BasicSweeper"):
                 _prepare_sweep(config, folder)
             import_torch()
             if starts_local_processes(config.hydra):
@@ -93,18 +96,9 @@ class ValidateJobs(Callback):
         job_return.cfg = job_return.hydra_cfg = None
 
 
-def _sweeper_target(config: DictConfig) -> str:
-    """The name of the sweeper's class."""
-    node = OmegaConf.select(config, "hydra.sweeper")
-    if not OmegaConf.is_dict(node) or "_target_" not in node:
-        choice = config.hydra.runtime.choices.get("hydra/sweeper")
-        raise ConfigError("hydra/sweeper", choice, "must name a sweeper", "leave it out for combinations of values")
-    return str(node["_target_"])
-
-
 def _prepare_sweep(config: DictConfig, folder: Path) -> None:
     """Validate all jobs, lock the folder of the sweep and write sweep.json."""
-    from gr_cli.cli.launchers.sweeper import CheckedSweeper
+    from gr_cli.cli.sweepers.checked import CheckedSweeper
     from gr_cli.config.arguments import check_value
     from gr_cli.results.manifest import write_manifest
     from gr_cli.system.files import make_folder
@@ -136,7 +130,7 @@ def _validated_jobs(config: DictConfig, sweep: Path) -> list[tuple[Settings, Run
     """
     first_job: dict[tuple[Any, ...], list[str]] = {}
     duplicates: tuple[list[str], list[str]] | None = None
-    composer = current_sweep().composer = JobComposer(config, partial(_check_sweep_wide_groups, config=config))
+    composer = current_sweep().composer = JobComposer(config, partial(check_sweep_wide_groups, config=config))
     jobs: list[tuple[Settings, RunFolder]] = []
     all_overrides = _list_jobs(config)
     for overrides in all_overrides:
@@ -179,7 +173,7 @@ def _list_jobs(config: DictConfig) -> list[list[str]]:
     return [list(job) for job in BasicSweeper.split_arguments(parsed, None)[0]]
 
 
-def _check_sweep_wide_groups(composed: DictConfig, overrides: list[str], config: DictConfig) -> None:
+def check_sweep_wide_groups(composed: DictConfig, overrides: list[str], config: DictConfig) -> None:
     """Check that a job does not change what is set for the whole sweep.
 
     Raises:
@@ -211,4 +205,4 @@ def _check_sweep_values(override: Override) -> None:
         values = []
     if not values:
         name, _, value = str(override.input_line).partition("=")
-        raise ConfigError(name, value, "must give values, none of them a sweep itself", "list them, or use range(0,5)")
+        raise ConfigError(name, value, "must give values, none of them a sweep itself", _LISTING_REMEDY)

@@ -25,6 +25,7 @@ from gr_cli.errors import (
     GrError,
     IncompleteAuditError,
     Interrupted,
+    Pruned,
     Stop,
     as_failure,
     one_line,
@@ -214,8 +215,8 @@ def compose_and_run(argv: list[str]) -> int:
     from gr_cli.cli.callback import silence_hydra_warnings
     from gr_cli.cli.folders import register_resolvers, with_home_expanded
     from gr_cli.cli.hydra_errors import describe_error
-    from gr_cli.cli.launchers.register import register
     from gr_cli.cli.overrides import expand_sweeper_params, validate_overrides
+    from gr_cli.cli.register import register
     from gr_cli.config.schema import RunConfig
 
     begin_sweep()
@@ -289,7 +290,7 @@ def _job(config: DictConfig) -> float | None:
     """Train one run; the failure of a run of a sweep is printed, and the sweep continues.
 
     Returns:
-        The run's score for a sweeper: NaN for a failed run, None for one without a score.
+        The value of the objective: NaN for a failed run, None for a pruned one, or if it has no value.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -323,6 +324,7 @@ def _job(config: DictConfig) -> float | None:
         if isinstance(error, Interrupted) and (in_process or current_sweep().uses_foreign_launcher):
             raise Stop(Interrupted([])) from error  # the sweep is resumed as a whole
         print_failure(folder, as_failure(error))
+        score = None if isinstance(error, Pruned) else score
         if folder is not None and names_job_folders(hydra):
             with suppress(OSError):
                 folder.rmdir()  # Hydra has created it; a run that has not started leaves no empty folder
@@ -353,4 +355,5 @@ def _run(settings: Settings, path: Path | None = None, live: bool = True, sweep:
     folder = run_folder(settings, current_sweep().run_folder) if path is None else RunFolder(path)
     terminal = TerminalObserver(live=live, sweep_progress=None if sweep is None else current_sweep().progress)
     resume_garbage_collection()
-    return run(settings, folder, Observers(terminal, TrackerObserver(sweep))).score
+    result = run(settings, folder, Observers(terminal, TrackerObserver(sweep)))
+    return result.value(settings.config["objective"])

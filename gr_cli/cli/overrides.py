@@ -23,6 +23,9 @@ _LOCKED_HYDRA_SETTINGS = {
 }
 
 
+_SEARCH = "hydra/sweeper=optuna"
+
+
 def validate_overrides(argv: Sequence[str]) -> None:
     """Check flags and overrides, as far as that is possible without composing them.
 
@@ -47,6 +50,8 @@ def validate_overrides(argv: Sequence[str]) -> None:
         refuse("--experimental-rerun is not supported; use gr-run resume=<folder>")
     if flags.config_path is not None or flags.config_name not in (None, "config"):
         refuse("the configuration can't be replaced; write a preset: --config-dir DIR preset=NAME")
+    if _SEARCH in flags.overrides and not (flags.multirun or flags.cfg or "hydra.mode" in " ".join(flags.overrides)):
+        raise ConfigError("hydra/sweeper", "optuna", "is for a sweep", "add -m")
     for override in OverridesParser.create().parse_overrides(flags.overrides):
         name, shown = override.key_or_group, (override.input_line or "").partition("=")[2] or "nothing"
         if not name:

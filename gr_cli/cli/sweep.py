@@ -30,7 +30,8 @@ class Sweep:
         run_folder: Folder of a single run; None if this program names it.
         jobs: The overrides of each run by its folder, in order.
         keeps_own_folders: Whether this program names the folders of the runs.
-        folder: Folder of the sweep, if its jobs are known beforehand.
+        folder: Folder of the sweep, if its jobs are known beforehand or it is a search.
+        remedy: What to do about runs that did not finish.
         in_process: Whether the launcher trains the runs in this process.
         progress: Counts of ended and failed runs.
         composer: Composes its jobs, if they are known beforehand.
@@ -41,6 +42,7 @@ class Sweep:
     jobs: dict[Path, list[str]] = field(default_factory=dict)
     keeps_own_folders: bool = True
     folder: Path | None = None
+    remedy: str = "the same command repeats these"
     in_process: bool = True
     progress: SweepProgress = field(default_factory=SweepProgress)
     composer: JobComposer | None = None
@@ -72,14 +74,14 @@ class Sweep:
         if not self.jobs:
             return 1 if self.progress.failed else 0
         states = {path: _run_state(path) for path in self.jobs}
-        missing = {path: state for path, state in states.items() if state != "finished"}
+        missing = {path: state for path, state in states.items() if state not in ("finished", "pruned")}
         for path, state in missing.items():
             words = [*self.jobs[path], *([] if self.keeps_own_folders else [override_of("hydra.run.dir", path)])]
             command = shlex.join(["gr-run", *words, *(["fresh=true"] if state == _DAMAGED else [])])
             print(one_line(f"gr-run: {state}: {path}  (repeat: {command})"), file=sys.stderr)
         if missing:
             print(
-                f"gr-run: {len(missing)} of {len(states)} runs did not finish; the same command repeats these",
+                f"gr-run: {len(missing)} of {len(states)} runs did not finish; {self.remedy}",
                 file=sys.stderr,
             )
         if self.folder is not None and len(states) - len(missing) > 1:

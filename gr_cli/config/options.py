@@ -22,13 +22,15 @@ from gr_cli.config.run_settings import RUN_SETTINGS_BY_NAME
 from gr_cli.config.signatures import Component, read_component
 from gr_cli.errors import ConfigError, suggestion
 
-LAUNCHER = "hydra/launcher"
-ALL_GROUPS = (*GROUPS, LAUNCHER)
-GROUP_MEANINGS = {group.name: group.meaning for group in CONFIG_GROUPS} | {
-    LAUNCHER: "How the runs of a sweep (`-m`) are executed."
+# Groups of Hydra itself, for a sweep.
+_SWEEP_GROUPS = {
+    "hydra/launcher": "How the runs of a sweep (`-m`) are executed.",
+    "hydra/sweeper": "Which runs a sweep (`-m`) has: without an option, all combinations of the listed values.",
 }
-# Hydra takes launchers from this package only; those of this program lie in `gr_cli.cli.launchers`.
-LAUNCHER_PACKAGES = ("hydra_plugins.gr_cli.", "gr_cli.cli.launchers.")
+ALL_GROUPS = (*GROUPS, *_SWEEP_GROUPS)
+GROUP_MEANINGS = {group.name: group.meaning for group in CONFIG_GROUPS} | _SWEEP_GROUPS
+# Hydra takes launchers and sweepers from the first package only; those of this program lie in the second.
+PLUGIN_PACKAGES = ("hydra_plugins.gr_cli.", "gr_cli.cli.")
 _COMMENT = re.compile(r"^( *)([\w-]+):(?: +(?:'[^']*'|\"[^\"]*\"|[^#'\"\s][^#]*?))?\s+# ?(.*)$")
 _INHERITED = "<inherited>"  # in a defaults list, in place of the option of another group
 _GLOBAL = re.compile(r"^\s*#\s*@package\s+_global_\s*$", re.MULTILINE)
@@ -300,7 +302,7 @@ def _config() -> dict[str, Any]:
 
 def shipped_component(target: str) -> Component | None:
     """The component of a `_target_`, read from its source; None if it is of another package."""
-    package, own = LAUNCHER_PACKAGES
+    package, own = PLUGIN_PACKAGES
     return read_component(target.replace(package, own, 1) if target.startswith(package) else target)
 
 

@@ -59,6 +59,9 @@ RUN_SETTINGS: dict[str, RunSetting | Section] = {
                 Literal["known", "unknown"],
                 "Whether the strategy knows when a task ends; `unknown` makes the stream task-free.",
             ),
+            "tasks": RunSetting(
+                PositiveInt | None, "Number of tasks, the first ones of the benchmark, for a search; `null`: all."
+            ),
         },
     ),
     "augment": Section(
@@ -146,6 +149,16 @@ RUN_SETTINGS: dict[str, RunSetting | Section] = {
     ),
     "download": RunSetting(bool, "Download data sets that are missing."),
     "fresh": RunSetting(bool, "Start a new run in a folder of its own, even if the same run exists already."),
+    "objective": RunSetting(
+        str,
+        "Metric that a search optimises, the value that a run returns to Hydra's sweeper: one of metrics.csv, or "
+        "`validation_<metric>`, which is measured on held-out training samples.",
+    ),
+    "prune_below": RunSetting(
+        Sequence[float | None] | None,
+        "Average accuracy so far, by task, below which a run ends after that task; `hydra.sweeper.pruner` sets it. "
+        "`null`: never.",
+    ),
     "inspect": RunSetting(bool, "Show what the benchmark contains, and train nothing."),
 }
 

@@ -5,7 +5,7 @@ What each setting means and allows is in `run_settings`, the defaults are in `co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field, make_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin
@@ -20,11 +20,13 @@ ALLOWED_VALUES = {name: setting.allowed for name, setting in RUN_SETTINGS_BY_NAM
 
 
 def _hydra_type(annotation: Any) -> Any:
-    """The type that OmegaConf checks for an annotation: without bounds, `Any` for a union."""
+    """The type that OmegaConf checks for an annotation: without bounds, `Any` for a union or a sequence."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType):
         types = [argument for argument in arguments if argument is not NoneType]
         return Optional[_hydra_type(types[0])] if len(types) == 1 else Any
+    if origin is Sequence:
+        return Any
     if origin is Literal:
         return str
     return arguments[0] if origin is Annotated else annotation
@@ -55,6 +57,8 @@ IRRELEVANT_TO_RESULT = (
     "download",
     "fresh",
     "inspect",
+    "objective",
+    "prune_below",
     "log",
     "checkpoint",
     *RESULT_NEUTRAL_GROUPS,

@@ -175,7 +175,12 @@ def short_hash(value: Any) -> str:
 
 def result_relevant(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a configuration that affects the result of a run, apart from the seed, in comparable form."""
-    return {name: _comparable(value) for name, value in config.items() if name not in (*IRRELEVANT_TO_RESULT, "seed")}
+    relevant = {
+        name: _comparable(value) for name, value in config.items() if name not in (*IRRELEVANT_TO_RESULT, "seed")
+    }
+    if isinstance(train := relevant.get("train"), dict) and train.get("tasks", 0) is None:
+        del train["tasks"]  # all tasks: the same run as without this setting
+    return relevant
 
 
 def _comparable(value: Any) -> Any:

@@ -177,9 +177,14 @@ class Evaluation(ABC):
     phases: ClassVar[frozenset[EvaluationPhase]] = frozenset({"after"})
 
     @classmethod
+    def applies_to(cls, experiment: Experiment) -> bool:
+        """Whether a run has what is measured. Cheap: `prepare` may compute what the measurement needs."""
+        return True
+
+    @classmethod
     def prepare(cls, experiment: Experiment) -> Self | None:
         """Create the evaluation once for a run; None if it does not apply to the run."""
-        return cls()
+        return cls() if cls.applies_to(experiment) else None
 
     @abstractmethod
     def rows(self, context: EvaluationContext) -> Sequence[TableRow]:
@@ -188,10 +193,10 @@ class Evaluation(ABC):
         Must not change random state or training mode.
         """
 
-    @property
-    def table(self) -> TableFormat:
+    @classmethod
+    def table(cls) -> TableFormat:
         """Format of the table."""
-        return TableFormat(self.name, self.description, self.columns, self.layout)
+        return TableFormat(cls.name, cls.description, cls.columns, cls.layout)
 
 
 # --- discovery and execution
@@ -219,4 +224,4 @@ def run_evaluations(evaluations: Iterable[Evaluation], context: EvaluationContex
         if context.phase in evaluation.phases:
             with context.learner.clock.measure("evaluation"):
                 rows = evaluation.rows(context)
-            context.experiment.record.add_rows(evaluation.table, rows)
+            context.experiment.record.add_rows(evaluation.table(), rows)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from gr_cli.results.metrics import accuracy_so_far
 from gr_cli.results.tables import AFTER_TASK, COUNT, FRACTION, ITERATION, Column, TableFormat, TableRow
+from gr_cli.system.reading import read_table
 
 ACCURACY = TableFormat(
     "evaluations",
@@ -44,3 +48,19 @@ def accuracy_row(
     """
     key: TableRow = {"after_task": after_task, "iteration": iteration, "task": task, "split": split}
     return key | {"accuracy": accuracy, "loss": loss, "n": n, "task_finished": task_finished}
+
+
+def read_accuracy_so_far(folder: Path) -> list[float]:
+    """Average accuracy on the tasks so far after each task, from evaluations.csv; on validation samples if any.
+
+    Raises:
+        OSError, ValueError, LookupError: The file can't be read.
+    """
+    cells: dict[str, dict[int, dict[int, float]]] = {}
+    for row in read_table(folder / f"{ACCURACY.name}.csv"):
+        # Later rows of the same task are those after its last iteration.
+        by_task = cells.setdefault(row["split"], {}).setdefault(int(row["after_task"]), {})
+        by_task[int(row["task"])] = float(row["accuracy"])
+    rows = cells.get("validation") or cells.get("test", {})
+    values = (accuracy_so_far([row.get(j) for j in range(max(row) + 1)], i) for i, row in rows.items() if i >= 0)
+    return [value for value in values if value is not None]

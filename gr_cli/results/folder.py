@@ -145,7 +145,7 @@ class RunFolder:
         return status
 
     def state(self) -> str:
-        """State of the run: `finished`, `failed`, `interrupted`, `running`, `killed` or `not started`.
+        """State of the run: `finished`, `failed`, `interrupted`, `pruned`, `running`, `killed` or `not started`.
 
         `killed` is a run whose status says `running`, but whose process has ended.
         """

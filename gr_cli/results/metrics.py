@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from gr_cli.results.statistics import SIGNED_UNIT, UNBOUNDED, UNIT_INTERVAL, Bounds
-from gr_cli.results.tables import FRACTION, TableFormat
+from gr_cli.results.tables import FRACTION, Direction, TableFormat
 
 MatrixRow = Sequence[float | None]  # accuracy by task
 Matrix = Sequence[MatrixRow]
@@ -32,6 +32,11 @@ def _is_square(matrix: Matrix) -> bool:
 def average_accuracy(matrix: Matrix) -> float | None:
     """Mean accuracy over all tasks after the last training."""
     return _mean(list(matrix[-1])) if matrix else None
+
+
+def accuracy_so_far(row: MatrixRow, task: int) -> float | None:
+    """Mean accuracy on tasks 0 to `task`, from the row after `task`; on those of them that were measured."""
+    return _mean([value for value in row[: task + 1] if value is not None])
 
 
 def average_incremental_accuracy(matrix: Matrix) -> float | None:
@@ -108,6 +113,10 @@ def all_metrics(matrix: Matrix, untrained: MatrixRow | None) -> dict[str, float 
 _BOUNDS = dict.fromkeys(all_metrics([], None), SIGNED_UNIT) | dict.fromkeys(
     (metric.__name__ for metric in (average_accuracy, average_incremental_accuracy, learning_accuracy)), UNIT_INTERVAL
 )
+_LOWER_IS_BETTER = frozenset({"forgetting"})
+# Prefix of metrics of the accuracy matrix that are measured on validation samples, as objectives of a search.
+VALIDATION = "validation_"
+VALIDATION_METRICS = frozenset(f"{VALIDATION}{name}" for name in set(_BOUNDS) - {"forward_transfer"})
 
 
 def fraction_metrics(tables: Iterable[TableFormat]) -> frozenset[str]:
@@ -122,3 +131,18 @@ def metric_bounds(metric: str, tables: Iterable[TableFormat]) -> Bounds:
         return _BOUNDS[metric]
     columns = (table.metric_columns[metric] for table in tables if metric in table.metric_columns)
     return next((column.bounds for column in columns), Bounds(0.0) if metric.startswith("parameters_") else UNBOUNDED)
+
+
+def metric_directions(tables: Iterable[TableFormat], networks: Iterable[str]) -> dict[str, Direction]:
+    """Which values are better, for all metrics by name: those of the accuracy matrix, of `tables`, and sizes.
+
+    Args:
+        tables: Tables of evaluations.
+        networks: Networks whose parameters are counted.
+    """
+    directions: dict[str, Direction] = {
+        name: "lower" if name.removeprefix(VALIDATION) in _LOWER_IS_BETTER else "higher"
+        for name in sorted(VALIDATION_METRICS | set(_BOUNDS))
+    }
+    directions |= {name: column.direction for table in tables for name, column in table.metric_columns.items()}
+    return directions | {f"parameters_{name}": "lower" for name in networks}

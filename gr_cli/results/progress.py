@@ -19,7 +19,7 @@ from gr_cli.system.reading import read_error_reason
 
 WAITING = "waiting"
 # Order in which runs are listed; states that are missing here (failed, killed, ...) come second.
-_ORDER_BY_STATE = {"running": 0, "finished": 2, WAITING: 3, NOT_STARTED: 3}
+_ORDER_BY_STATE = {"running": 0, "finished": 2, "pruned": 2, WAITING: 3, NOT_STARTED: 3}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from gr_cli.results.accuracy import ACCURACY
 from gr_cli.results.growing_text import GrowingText, json_columns, rows_from_json
-from gr_cli.results.metrics import all_metrics, average_accuracy, fraction_metrics
+from gr_cli.results.metrics import VALIDATION, accuracy_so_far, all_metrics, fraction_metrics
 from gr_cli.results.tables import MeasuredTable, TableFormat, TableRow
 from gr_cli.system.files import csv_lines, csv_text
 
@@ -72,6 +72,11 @@ class Record:
         """The accuracy matrix: a row per training, a column per task; without the row before any training."""
         return [accuracies for after, accuracies in self.accuracy_by_training(split).items() if after >= 0]
 
+    def accuracy_so_far(self) -> dict[int, float | None]:
+        """Average accuracy on the tasks so far after each task, on validation samples if there are any."""
+        by_training = self.accuracy_by_training("validation") or self.accuracy_by_training()
+        return {task: accuracy_so_far(row, task) for task, row in by_training.items() if task >= 0}
+
     def metrics(self, transfer: bool, parameters: dict[str, int]) -> dict[str, float | None]:
         """All metrics by name, as in metrics.csv.
 
@@ -133,10 +138,11 @@ class Result:
     metrics: dict[str, float | None]
     """Metrics by name, as in metrics.csv."""
 
-    @property
-    def score(self) -> float | None:
-        """Mean validation accuracy over tasks after the last training; None without validation samples."""
-        return average_accuracy(self.record.matrix("validation"))
+    def value(self, metric: str) -> float | None:
+        """A metric by name, `validation_<metric>` on validation samples; None if it has no value in this run."""
+        if metric.startswith(VALIDATION):
+            return all_metrics(self.record.matrix("validation"), None).get(metric.removeprefix(VALIDATION))
+        return self.metrics.get(metric)
 
 
 class _LossTable:

@@ -75,7 +75,7 @@ class StatusWriter:
         """Replace status.json.
 
         Args:
-            state: `running`, `finished`, `failed` or `interrupted`.
+            state: `running`, `finished`, `failed`, `interrupted` or `pruned`.
             reason: Message of the error that ended the run.
         """
         with self._lock:
@@ -107,11 +107,11 @@ class StatusWriter:
         )
 
     def write_end(self, error: BaseException) -> None:
-        """Write the state of a run that `error` ended: `interrupted` if the user stopped it, else `failed`."""
-        failed = isinstance(error, Exception) and not getattr(error, "interrupted", False)
+        """Write the state of a run that `error` ended: `interrupted` if the user stopped it, `pruned`, or `failed`."""
+        state = getattr(error, "run_state", "failed" if isinstance(error, Exception) else "interrupted")
         reason = str(error) if isinstance(error, GrError) else f"{type(error).__name__}: {error}"
         with suppress(WriteError):  # the caller raises `error`, which matters more
-            self.write("failed" if failed else "interrupted", reason)
+            self.write(state, reason)
 
 
 @contextmanager

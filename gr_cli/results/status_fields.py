@@ -53,7 +53,7 @@ def _is_program(value: Mapping[str, Any]) -> bool:
 _Time = Annotated[str, Predicate(lambda text: parse_time(text) is not None)]
 _Seconds = Annotated[float, Ge(0), Lt(1e10)]
 _FIELDS: dict[str, Any] = {
-    "state": Literal["running", "finished", "failed", "interrupted"],
+    "state": Literal["running", "finished", "failed", "interrupted", "pruned"],
     "reason": str | None,
     "started": _Time,
     "updated": _Time,

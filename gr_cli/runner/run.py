@@ -206,6 +206,8 @@ def _train_stages(group: RunGroup, resume_point: ResumePoint, pending_losses: Pe
             progress.steps_done, progress.stage = 0, i + 1
             save_checkpoints(group, ResumePoint(i + 1, 0))
             observers.stage_finished(i, [run.experiment.record.matrix()[-1] for _, run in group.active])
+            if i + 1 < len(stages):
+                group.prune(stage.task)
             start, pending_losses = 0, {}
             if stop.is_set() and i + 1 < len(stages):
                 raise group.interrupted()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gr_cli.errors import GrError, Interrupted, TrainingError, as_failure
+from gr_cli.errors import GrError, Interrupted, Pruned, TrainingError, as_failure
 from gr_cli.evaluation.base import Evaluation, EvaluationContext, run_evaluations
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.status import StatusWriter
@@ -101,6 +101,24 @@ class RunGroup:
             self.observers.failed(run.folder.path, error)
         if not self.active:
             raise error
+
+    def prune(self, task: int) -> None:
+        """End the runs whose average accuracy so far, after `task`, is below their setting `prune_below`.
+
+        Raises:
+            Pruned: No run of the group is active any more.
+        """
+        for _, run in self.active:
+            limits = run.experiment.settings.config["prune_below"] or []
+            limit = limits[task] if task < len(limits) else None
+            accuracy = run.experiment.record.accuracy_so_far().get(task)
+            if limit is not None and accuracy is not None and accuracy < limit:
+                self.fail(
+                    run,
+                    Pruned(
+                        f"pruned after task {task}: its average accuracy so far, {accuracy:.4f}, is below {limit:.4f}"
+                    ),
+                )
 
     def for_each_active(self, action: Callable[[int, Run], object]) -> None:
         """Call `action` with replica index and run for each active run; an error marks the run as failed."""

@@ -134,7 +134,7 @@ class TerminalObserver(RunObserver):
         self._print(f"after {self._stage_label}{runs}: {result}")
 
     def failed(self, folder: Path, error: GrError) -> None:
-        self._failed += 1
+        self._failed += error.run_state == "failed"
         if self._bars is not None:
             self._update_bars(self._steps_done)
         print_failure(folder, error)

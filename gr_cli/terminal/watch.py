@@ -21,7 +21,14 @@ from gr_cli.system.output import stdout_closed
 from gr_cli.terminal.format import format_duration, format_percent, truncate_left
 
 _POLL_SECONDS = 1.0  # time between two readings of the folders
-_STYLES = {"running": "bold", "finished": "green", "failed": "red", "killed": "red", "interrupted": "yellow"}
+_STYLES = {
+    "running": "bold",
+    "finished": "green",
+    "failed": "red",
+    "killed": "red",
+    "interrupted": "yellow",
+    "pruned": "dim",
+}
 
 
 class WatchLines:

@@ -17,7 +17,7 @@ from gr_cli.system.files import write_json
 from gr_cli.system.locks import mutex
 from gr_cli.trackers.base import RunInfo, RunLogger, Tracker, without_password
 
-_STATUS_BY_STATE = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+_STATUS_BY_STATE = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "pruned": "KILLED"}
 # MLflow's defaults retry for minutes when a server is down, and print the URL of each run that ends.
 _ENVIRONMENT_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -216,7 +216,7 @@ def _sweep_status(state: str, sweep: Path) -> str | None:
     states = {RunFolder(Path(job)).state() for job in jobs} | {state}
     if states & {"running", "not started"}:
         return None
-    return "FINISHED" if states == {"finished"} else "FAILED"
+    return "FINISHED" if states <= {"finished", "pruned"} else "FAILED"
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[list[Any]]:

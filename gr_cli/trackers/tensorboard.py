@@ -90,7 +90,7 @@ class _EventFileLogger(RunLogger):
 
         self.log_metrics({step: {f"metrics/{name}": value for name, value in metrics.items()}})
         self._log_text("state", state, step)
-        status = Status.Value("STATUS_SUCCESS" if state == "finished" else "STATUS_FAILURE")
+        status = Status.Value("STATUS_SUCCESS" if state in ("finished", "pruned") else "STATUS_FAILURE")
         end = SessionEndInfo(status=status, end_time_secs=time.time())
         self._log_session("_hparams_/session_end_info", session_end_info=end)
         self.close()

@@ -76,7 +76,7 @@ class _WandBRunLogger(RunLogger):
 
     def finish(self, state: str, metrics: Mapping[str, float], step: int) -> None:
         self._run.summary.update({**metrics, "state": state})
-        self._run.finish(exit_code=0 if state == "finished" else 1)
+        self._run.finish(exit_code=0 if state in ("finished", "pruned") else 1)
 
     def close(self) -> None:
         self._run.finish(exit_code=1)

@@ -75,7 +75,24 @@ def load_benchmark(settings: Settings) -> Benchmark:
     config = settings.config
     roots = {name: config[name] for name in ("data_root", "cache_root", "storage", "download")}
     device = pick_device(config["device"])
-    return build_as(Benchmark, config["benchmark"], "benchmark", seed=settings.seed, device=device, **roots)
+    benchmark = build_as(Benchmark, config["benchmark"], "benchmark", seed=settings.seed, device=device, **roots)
+    return _first_tasks(benchmark, config["train"].get("tasks"))
+
+
+def _first_tasks(benchmark: Benchmark, number: int | None) -> Benchmark:
+    """The benchmark with its first tasks only, by `train.tasks`.
+
+    Raises:
+        ConfigError: It has fewer, or its tasks exchange samples.
+    """
+    if number is None:
+        return benchmark
+    if number > (total := len(benchmark.tasks)):
+        raise ConfigError("train.tasks", number, f"this benchmark has {total}", "null trains all")
+    if benchmark.has_task_overlap:
+        remedy = "set benchmark.task_overlap=0 or train.tasks=null"
+        raise ConfigError("train.tasks", number, "the first tasks contain samples of later ones", remedy)
+    return replace(benchmark, tasks=benchmark.tasks[:number])
 
 
 def dataset_hash_of(settings: Settings, benchmark: Benchmark | None = None) -> str:

@@ -17,10 +17,11 @@ from helpers.situations_data import DATA
 from helpers.situations_python import PYTHON
 from helpers.situations_report import REPORT
 from helpers.situations_runs import RUNS
+from helpers.situations_search import SEARCHES
 
 ENTRIES = [
     (file, entry)
-    for table in (API, COMMANDS, DATA, PYTHON, RUNS, REPORT)
+    for table in (API, COMMANDS, DATA, PYTHON, RUNS, REPORT, SEARCHES)
     for file, entries in table.items()
     for entry in entries
 ]
@@ -94,4 +95,5 @@ def test_invalid_input_has_exit_code_2_and_a_failed_run_1():
     assert codes == dict.fromkeys(mistakes, 2) | dict.fromkeys(failures, 1) | {
         "IncompleteAuditError": 3,
         "Interrupted": 130,
+        "Pruned": 0,
     }

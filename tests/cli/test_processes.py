@@ -96,7 +96,7 @@ def test_the_programs_do_not_depend_on_cores(gr_run, with_two_cores, monkeypatch
 
 @pytest.mark.parametrize(("number", "other", "local"), [("auto", False, False), (1, False, False), (2, True, True)])
 def test_whether_other_processes_train_is_known_beforehand_for_numbers_only(number, other, local):
-    target = "hydra_plugins.gr_cli.batched.BatchedLauncher"
+    target = "hydra_plugins.gr_cli.launchers.batched.BatchedLauncher"
     from omegaconf import OmegaConf
 
     hydra = OmegaConf.create({"launcher": {"_target_": target, "processes": number, "where": "here"}})

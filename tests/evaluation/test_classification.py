@@ -245,7 +245,9 @@ def test_score_of_a_sampled_run_is_complete(gr_run, one_sampled):
 
     words = [*STREAM, "benchmark.validation_share=0.2"]
     scores = [
-        run(compose_settings([*words, f"evaluate.tasks={tasks}"]), RunFolder(Path(tasks)), RunObserver()).score
+        run(compose_settings([*words, f"evaluate.tasks={tasks}"]), RunFolder(Path(tasks)), RunObserver()).value(
+            "validation_average_accuracy"
+        )
         for tasks in ("all", "seen", "sampled")
     ]
     assert scores[0] is not None and scores[0] == scores[1] == scores[2]

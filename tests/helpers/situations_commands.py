@@ -243,7 +243,6 @@ COMMANDS: Table = {
         ("which can be set for the whole sweep only", with_preset(_LAUNCHER, "own,none")),
         ("shows one benchmark", typed("-m inspect=true seed=0,1")),
         ("must give values, none of them a sweep itself", typed("-m seed=1,range(3)")),
-        ("must name a sweeper", typed("-m hydra.sweeper=null seed=0")),
     ],
     "cli/launchers/selection.py": [
         ("its package is not installed", typed("-m hydra.launcher._target_=hydra_plugins.none.Launcher seed=0")),

@@ -145,9 +145,9 @@ def test_a_validation_share_gives_a_score_that_is_not_the_test_accuracy(run):
     assert set(evaluations["split"]) == {"test", "validation"}
     result = stored_result(stored_settings(folder), RunFolder(folder))
     last = evaluations[(evaluations["after_task"] == 4) & (evaluations["split"] == "validation")]
-    assert result.score == pytest.approx(last["accuracy"].mean(), abs=1e-6)
+    assert result.value("validation_average_accuracy") == pytest.approx(last["accuracy"].mean(), abs=1e-6)
     other = run("b")
-    assert stored_result(stored_settings(other), RunFolder(other)).score is None
+    assert stored_result(stored_settings(other), RunFolder(other)).value("validation_average_accuracy") is None
 
 
 STOPS = [

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gr_cli.cli.sweep import current_sweep
 from gr_cli.config.settings import Settings
-from gr_cli.errors import GrError, Interrupted, as_failure
+from gr_cli.errors import GrError, Interrupted, Pruned, as_failure
 from gr_cli.results.folder import RunFolder
 from gr_cli.system.messages import print_failure
 
+if TYPE_CHECKING:
+    from gr_cli.results.record import Result
+
 Scores = list[float | None]
-"""For each run its score: None without validation samples, NaN if the run failed."""
+"""For each run the value of its objective: None without one or if the run was pruned, NaN if it failed."""
 Program = tuple[Sequence[Settings], Sequence[RunFolder], Path]
 """Settings and folders of the runs, and folder of the sweep."""
 ProgramsByIndex = Mapping[int, Program]
@@ -53,7 +57,13 @@ def run_program(
         return failure_scores(folders, error)
     if isinstance(outcomes[0], GrError) and len(jobs) == 1:  # of several runs, the terminal has printed it already
         print_failure(folders[0].path, outcomes[0])
-    return [float("nan") if isinstance(outcome, GrError) else outcome.score for outcome in outcomes]
+    return [_score(settings, outcome) for settings, outcome in zip(jobs, outcomes, strict=True)]
+
+
+def _score(settings: Settings, outcome: Result | GrError) -> float | None:
+    if isinstance(outcome, GrError):
+        return None if isinstance(outcome, Pruned) else float("nan")
+    return outcome.value(settings.config["objective"])
 
 
 def failure_scores(folders: Sequence[RunFolder], error: Exception) -> Scores:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from gr_cli.config.options import LAUNCHER_PACKAGES
+from gr_cli.config.options import PLUGIN_PACKAGES
 from gr_cli.errors import CompositionError, ConfigError
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ def check_launcher(config: DictConfig) -> None:
         extra = _EXTRAS.get(target.split(".")[1] if "." in target else "")
         remedy = f"install it with: pip install 'gr-cli[{extra}]'" if extra else f"there is no {target}"
         raise CompositionError(f"hydra/launcher={name}: its package is not installed; {remedy}")
-    if target.startswith(LAUNCHER_PACKAGES[0]):
+    if target.startswith(PLUGIN_PACKAGES[0]):
         ours: Any = OmegaConf.to_container(node, resolve=True)
-        ours["_target_"] = target.replace(*LAUNCHER_PACKAGES)
+        ours["_target_"] = target.replace(*PLUGIN_PACKAGES)
         check_node(ours, "hydra.launcher", ())
         needs_ray = target.endswith(".RayLauncher") or ours.get("where") == "ray"
         if needs_ray and find_spec("ray") is None:

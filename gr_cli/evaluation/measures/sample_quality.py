@@ -105,10 +105,16 @@ class SampleQuality(Evaluation):
         self._evaluator = evaluator
 
     @classmethod
+    def applies_to(cls, experiment: Experiment) -> bool:
+        """Whether there is a generator, and the evaluation is on."""
+        num_samples = experiment.settings.config["evaluate"]["generated_samples"]
+        return bool(num_samples) and experiment.learner.generator is not None
+
+    @classmethod
     def prepare(cls, experiment: Experiment) -> Self | None:
         """Load or train the reference classifier; None without a generator, or if the evaluation is off."""
         config, benchmark = experiment.settings.config, experiment.benchmark
-        if not config["evaluate"]["generated_samples"] or experiment.learner.generator is None:
+        if not cls.applies_to(experiment):
             return None
         offsets = experiment.learner.scenario.unit_offsets(benchmark.class_counts, benchmark.repeated_tasks)
         units, num_samples = experiment.task_units.shape[1], config["evaluate"]["generated_samples"]

@@ -6,13 +6,13 @@ Import it after Hydra has searched for plugins: the search creates the class of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext, TaskFunction
 
-from gr_cli.cli.job_composer import ComposedJobs
+from gr_cli.cli.job_composer import composing_once
 from gr_cli.cli.sweep import current_sweep
 
 if TYPE_CHECKING:
@@ -23,11 +23,10 @@ class CheckedSweeper(BasicSweeper):
     """Launches the validated jobs; several jobs of the same run are launched once."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Prepare the launcher. Hydra's basic one would compose each job once more, which takes a tenth of a second."""
+        """Prepare the launcher."""
         composer = current_sweep().composer
-        if composer is not None and str(config.hydra.launcher._target_).endswith(".BasicLauncher"):
-            loader: Any = ComposedJobs(hydra_context.config_loader, composer)
-            hydra_context = HydraContext(loader, hydra_context.callbacks)
+        if composer is not None:
+            hydra_context = composing_once(hydra_context, composer, config)
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     @staticmethod
