@@ -9,6 +9,7 @@ import pytest
 
 from gr_cli.cli.main import main
 from gr_cli.errors import GrError
+from helpers.extras import needs_optuna
 from helpers.messages import Message, messages
 from helpers.situations import TINY, Entry, Hands
 from helpers.situations_api import API
@@ -78,7 +79,15 @@ def outcome(situation, hands: Hands) -> tuple[int | None, str]:
     return answer[0], answer[2]
 
 
-@pytest.mark.parametrize(("file", "entry"), ENTRIES, ids=[f"{file}: {entry[0]}" for file, entry in ENTRIES])
+@pytest.mark.parametrize(
+    ("file", "entry"),
+    [
+        pytest.param(
+            file, entry, id=f"{file}: {entry[0]}", marks=[needs_optuna] if entry in SEARCHES.get(file, []) else []
+        )
+        for file, entry in ENTRIES
+    ],
+)
 def test_a_situation_raises_its_message(hands, file, entry):
     (message,) = message_of(file, entry)
     code, output = outcome(entry[1], hands)

@@ -11,9 +11,11 @@ import pytest
 import yaml
 
 from gr_cli.results.folder import RunFolder
+from helpers.extras import needs_optuna
 from helpers.processes import start, wait_for
 from helpers.situations import TINY
 
+pytestmark = needs_optuna
 SEARCH = ("-m", "hydra/sweeper=optuna", *TINY, "benchmark.validation_share=0.2")
 LR = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
 

@@ -31,6 +31,7 @@ def space(*words):
 def test_hydras_grammar_is_a_parameter(value, parameter):
     parsed = space(f"a={value}").parameters
     assert parsed == {"a": parameter}
+    pytest.importorskip("optuna")
     distribution = parsed["a"].distribution()  # which refuses what Optuna does not know
     assert all(distribution._contains(distribution.to_internal_repr(end)) for end in parameter.ends())
 

@@ -11,15 +11,15 @@ from gr_cli.config.annotations import allowed_values, literal_values
 from gr_cli.config.docstrings import first_sentence, parse_docstring
 from gr_cli.config.groups import CONF
 from gr_cli.config.instantiate import import_target, targets_in_text
-from gr_cli.config.options import LAUNCHER_PACKAGES
+from gr_cli.config.options import PLUGIN_PACKAGES
 from gr_cli.config.signatures import imported_component, read_component
 
 TARGETS = sorted(
     {
-        target.replace(*LAUNCHER_PACKAGES)
+        target.replace(*PLUGIN_PACKAGES)
         for path in CONF.rglob("*.yaml")
         for target in targets_in_text(path.read_text(encoding="utf-8"))
-        if target.startswith(("gr_cli.", LAUNCHER_PACKAGES[0])) and target != "gr_cli.cli.callback.ValidateJobs"
+        if target.startswith(("gr_cli.", PLUGIN_PACKAGES[0])) and target != "gr_cli.cli.callback.ValidateJobs"
     }
 )
 

@@ -11,4 +11,5 @@ def installed(package: str) -> bool:
 
 
 needs_joblib = pytest.mark.skipif(not installed("hydra_joblib_launcher"), reason="gr-cli[joblib] is not installed")
+needs_optuna = pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="gr-cli[optuna] is not installed")
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="gr-cli[ray] is not installed")
