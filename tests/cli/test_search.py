@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from gr_cli.results.folder import RunFolder
+from gr_cli.results.manifest import read_manifest
 from helpers.extras import needs_optuna
 from helpers.processes import start, wait_for
 from helpers.situations import TINY
@@ -49,7 +50,7 @@ def test_a_search_tells_the_objective_and_repeats_its_best_trial(gr_run):
     assert best["value"] == pytest.approx(max(values), abs=1e-6) and best["trial"] == values.index(max(values))
     assert best["settings"] == {"optimizer.lr": float(rows[best["trial"]]["optimizer.lr"])}
     assert best["command"] in out and best["final"] in out
-    assert sorted(json.loads((sweep_folder() / "sweep.json").read_text())["jobs"]) == sorted(r["runs"] for r in rows)
+    assert [str(job.path) for job in read_manifest(sweep_folder())] == [row["runs"] for row in rows]
     code, out, _ = gr_run(*shlex.split(best["command"])[1:])
     assert code == 0 and "finished before" in out
     assert "benchmark.validation_share" not in best["final"] and "seed=range(1,6)" in best["final"]
