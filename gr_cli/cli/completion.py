@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from gr_cli.cli.help import FOLDER_COMMANDS, format_value, split_config_dirs
+from gr_cli.cli.folder_commands import FOLDER_COMMANDS
+from gr_cli.cli.help import format_value
+from gr_cli.cli.overrides import split_config_dirs
 from gr_cli.config.options import ALL_GROUPS, Options, Setting
 from gr_cli.config.output_root import default_output_root
 from gr_cli.errors import ConfigError

@@ -13,25 +13,27 @@ import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import groupby, pairwise
-from pathlib import Path
+from itertools import groupby
 from typing import Any
 
+from gr_cli.cli.folder_commands import FOLDER_COMMANDS
+from gr_cli.cli.overrides import split_config_dirs
 from gr_cli.config.groups import NESTED_GROUPS
 from gr_cli.config.options import ALL_GROUPS, GROUP_MEANINGS, Option, Options, Setting, shipped_component
 from gr_cli.config.run_settings import RUN_SETTINGS, Section
 from gr_cli.config.signatures import Component, imported_component
 from gr_cli.errors import ConfigError, suggestion
 
-_USAGE = """\
+_FOLDER_COMMAND_LINES = "\n".join(
+    f"  {f'gr-run {name}=FOLDER':<46}{command.meaning}" for name, command in FOLDER_COMMANDS.items()
+)
+_USAGE = f"""\
 gr-run: continual learning experiments with generative replay
 
 usage:
   gr-run [GROUP=OPTION ...] [SETTING=VALUE ...] train one run
   gr-run -m strategy.replay_weight=0.5,1,2 ...  a sweep over combinations
-  gr-run resume=FOLDER                          continue an interrupted run
-  gr-run verify=FOLDER                          repeat a run and compare
-  gr-run audit=FOLDER                           search a run for raw samples
+{_FOLDER_COMMAND_LINES}
   gr-run benchmark=... inspect=true             show a benchmark's samples
   gr-run --cfg job ...                          print the configuration
   gr-run --config-dir DIR ...                   options of DIR/GROUP/NAME.yaml
@@ -53,21 +55,11 @@ help:
 _HELP_FLAGS = ("-h", "--help")
 # Flags of Hydra with a value of their own.
 _VALUE_FLAGS = ("--cfg", "-c", "--package", "-p", "--info", "-i", "-sc", "--shell-completion", "--config-name", "-cn")
-FOLDER_COMMANDS = ("resume", "verify", "audit")  # take a run's folder
 _MAX_WIDTH = 118
 _MIN_WIDTH = 60
 
 # Names with hyphens, such as `gr-run` and `gr-cli[slurm]`, stay on one line.
 wrap = partial(textwrap.wrap, break_on_hyphens=False)
-
-
-def split_config_dirs(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The folders that `--config-dir` names, and the other arguments."""
-    flags = ("--config-dir", "-cd")
-    after = [b for a, b in pairwise(argv) if a in flags]
-    joined = [word for word in argv if word.startswith(tuple(f"{flag}=" for flag in flags))]
-    folders = [Path(word) for word in (*after, *(word.partition("=")[2] for word in joined))]
-    return folders, [word for word in argv if word not in (*flags, *after, *joined)]
 
 
 def help_text(argv: Sequence[str]) -> str:

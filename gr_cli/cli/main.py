@@ -9,21 +9,19 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gr_cli._version import __version__
 from gr_cli.cli.compose import composed_once, plain_overrides, settings_from_config
+from gr_cli.cli.folder_commands import folder_command
 from gr_cli.cli.sweep import begin_sweep, current_sweep
 from gr_cli.errors import (
-    AuditError,
     CompositionError,
-    ConfigError,
     GrError,
-    IncompleteAuditError,
     Interrupted,
     Pruned,
     Stop,
@@ -82,10 +80,8 @@ def main(arguments: Sequence[str]) -> int:
             print(help_text(argv))
             return 0
         with signals_as_keyboard_interrupts():
-            for name, command in _FOLDER_COMMANDS.items():
-                if any(word.startswith(f"{name}=") for word in argv):
-                    return _in_start_directory(command, *_parse_folder_command(name, argv))
-            return compose_and_run(argv)
+            code = folder_command(argv, _run)
+            return compose_and_run(argv) if code is None else code
     except Stop as stop:
         if not isinstance(stop.error, GrError):
             raise stop.error from None
@@ -100,100 +96,6 @@ def main(arguments: Sequence[str]) -> int:
 def _print_error(error: GrError) -> int:
     print(f"gr-run: {one_line(error)}", file=sys.stderr)
     return error.exit_code
-
-
-# --- commands on the folder of an existing run
-
-
-def _parse_folder_command(name: str, argv: list[str]) -> tuple[Path, list[str]]:
-    """Parse `<name>=<folder>`, which may be combined with `trust=` and `--config-dir` only.
-
-    Returns:
-        The folder, and the names of trusted code and addresses: those of `trust=`, and every `_target_` in the folder
-        of a `--config-dir`.
-
-    Raises:
-        ConfigError: There are other arguments.
-    """
-    from gr_cli.cli.help import split_config_dirs
-    from gr_cli.config.instantiate import targets_in_text
-
-    path = Path(next(word for word in argv if word.startswith(f"{name}=")).partition("=")[2])
-    config_dirs, rest = split_config_dirs(argv)
-    trust = [name for word in rest if word.startswith("trust=") for name in word.partition("=")[2].split(",") if name]
-    others = [word for word in rest if not word.startswith((f"{name}=", "trust="))]
-    if others:
-        raise ConfigError(name, path, f"can't be combined with other arguments: remove {' '.join(others)}")
-    for folder in config_dirs:
-        trust += targets_in_text("\n".join(file.read_text(encoding="utf-8") for file in folder.rglob("*.yaml")))
-    return path, trust
-
-
-def _in_start_directory(command: Callable[[Path, Sequence[str]], int], path: Path, trust: Sequence[str]) -> int:
-    """Execute a command in the directory in which the run was started, if it still exists.
-
-    The relative paths of the run's configuration are relative to that directory.
-    """
-    from gr_cli.results.folder import RunFolder
-
-    status = RunFolder(path).status()
-    start = Path(str((status or {}).get("directory", ".")))
-    if status is not None:
-        import_torch()
-    resume_garbage_collection()
-    if not (os.path.isdir(start) and os.access(start, os.X_OK)) or start.samefile("."):
-        return command(path, trust)
-    path = path.absolute()
-    # Absolute, so that no module is imported from the directory that a run's folder names.
-    sys.path[:] = [str(Path(entry).absolute()) for entry in sys.path]
-    with chdir(start):
-        return command(path, trust)
-
-
-def _resume(path: Path, trust: Sequence[str]) -> int:
-    """`gr-run resume=<folder>`: continue a run with the configuration in its folder."""
-    from gr_cli.results.stored_config import check_unchanged, stored_settings
-    from gr_cli.trackers.trust import require_trusted_address
-
-    settings = stored_settings(path, trust)
-    require_trusted_address(path, settings.config, trust)
-    check_unchanged(path)
-    _run(settings, path)
-    return 0
-
-
-def _verify(path: Path, trust: Sequence[str]) -> int:
-    """`gr-run verify=<folder>`: repeat a run in another folder and compare the results."""
-    from gr_cli.runner.verify import verify
-    from gr_cli.terminal.run_display import TerminalObserver
-
-    verdict = verify(path, TerminalObserver(keeps_folder=False), trust)
-    print("\n".join(map(one_line, verdict.lines)))
-    return verdict.exit_code
-
-
-def _audit(path: Path, trust: Sequence[str]) -> int:
-    """`gr-run audit=<folder>`: count the training samples in a run's folder, and compare with its own statement."""
-    from gr_cli.evaluation.audit import audit
-
-    result = audit(path, trust)
-    print("\n".join(map(one_line, str(result).splitlines())))
-    if result.violated:
-        raise AuditError(f"{path}: {result.verdict}")
-    if result.incomplete:
-        unread_path, reason = min(result.unread.items())
-        raise IncompleteAuditError(
-            f"{path}: {len(result.unread)} of its parts could not be read, such as {unread_path} ({reason}); "
-            "remove them, or make them readable"
-        )
-    return 0
-
-
-_FOLDER_COMMANDS: dict[str, Callable[[Path, Sequence[str]], int]] = {
-    "resume": _resume,
-    "verify": _verify,
-    "audit": _audit,
-}
 
 
 # --- a run, or a sweep, from its configuration

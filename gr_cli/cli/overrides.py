@@ -9,6 +9,7 @@ import re
 import shlex
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +25,15 @@ _LOCKED_HYDRA_SETTINGS = {
 
 
 _SEARCH = "hydra/sweeper=optuna"
+
+
+def split_config_dirs(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The folders that `--config-dir` names, and the other arguments."""
+    flags = ("--config-dir", "-cd")
+    after = [b for a, b in pairwise(argv) if a in flags]
+    joined = [word for word in argv if word.startswith(tuple(f"{flag}=" for flag in flags))]
+    folders = [Path(word) for word in (*after, *(word.partition("=")[2] for word in joined))]
+    return folders, [word for word in argv if word not in (*flags, *after, *joined)]
 
 
 def validate_overrides(argv: Sequence[str]) -> None:

@@ -130,8 +130,10 @@ COMMANDS: Table = {
         ("must be a {}: settings with a _target_", mistake("benchmark.source=3")),
         ("{}={}: must be {}", mistake("seed=-1")),
     ],
-    "cli/main.py": [
+    "cli/folder_commands.py": [
         ("can't be combined with other arguments: remove", mistake("resume=nowhere seed=1")),
+    ],
+    "cli/main.py": [
         ("leave it out to see all", typed("--cfg job --package nope")),
         ("compose_and_run", mistake("seed==3"), "seed==3: can't be parsed; "),
     ],

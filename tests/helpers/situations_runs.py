@@ -244,9 +244,11 @@ RUNS: Table = {
         ("whose random numbers", going_on(checkpoint_with(device="cuda"))),
         ("other samples or labels than its benchmark has now", going_on(checkpoint_with(data="others"))),
     ],
-    "cli/main.py": [
+    "cli/folder_commands.py": [
         ("_audit", of_a_folder("audit", lambda folder: add(folder, of_task(0, 2))), "2 training samples"),
         ("of its parts could not be read", of_a_folder("audit", file("export.pt", "no tensors"))),
+    ],
+    "cli/main.py": [
         ("_job", interrupted("-m", "seed=0,1"), "interrupted; repeat the command"),
     ],
     "runner/run_group.py": [
