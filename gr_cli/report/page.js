@@ -30,8 +30,13 @@ const menu = (label, options, onchange) => {
   return make("label", {}, label, select);
 };
 const isNumber = (value) => typeof value === "number";
+// Numbers of 100,000 and more as 1.234 M.
+const compact = (value) => {
+  const power = Math.abs(value) < 1e5 ? 0 : Math.min(5, Math.floor(Math.log10(Math.abs(value)) / 3));
+  return power ? `${Number((value / 1000 ** power).toPrecision(4))} ${" kMGTP"[power]}` : String(value);
+};
 const format = (value, percent) =>
-  !isNumber(value) ? "–" : (percent ? value.toFixed(2) : String(value)).replace("-", "−");
+  !isNumber(value) ? "–" : (percent ? value.toFixed(2) : compact(value)).replace("-", "−");
 const spread = ([mean, low, high], percent) =>
   format(mean, percent) + (isNumber(low) ? ` [${format(low, percent)}, ${format(high, percent)}]` : "");
 
@@ -152,7 +157,7 @@ class Chart {
     if (this.numbers.open) this.list();
     if (!this.rows.length) return;
     this.home = Object.fromEntries(["x0", "x1", "y0", "y1"].map((name) => [name, values[name] ?? 0]));
-    const result = await vegaEmbed(this.node, fill(SPECS[this.kind], { height: 260, x_title: null, y_title: null, x_scale: "linear", ticks: Math.max(3, Math.floor(this.host.clientWidth / 110)), ...this.home, ...values }),
+    const result = await vegaEmbed(this.node, fill(SPECS[this.kind], { height: 260, x_title: null, y_title: null, x_scale: "linear", x_format: "", ticks: Math.max(3, Math.floor(this.host.clientWidth / 110)), ...this.home, ...values }),
       { ast: true, logLevel: 1, renderer: "svg", actions: false, mode: "vega-lite", tooltip: { theme: "custom" } });
     if (turn !== this.turn) return result.view.finalize();
     this.view?.finalize();

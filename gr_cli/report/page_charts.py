@@ -24,6 +24,7 @@ _TOOLTIP = [
 _LINE_COLOURS = {"name": "viridis", "extent": [0.15, 0.85]}  # without the ends, invisible on a black or white page
 _CONFIG = {
     "background": None,
+    "aria": False,  # its texts would name colours; a chart has a label and its numbers as a table
     "font": "system-ui, sans-serif",
     "axis": {
         "labelColor": "currentColor", "titleColor": "currentColor", "tickColor": "var(--line)",
@@ -97,7 +98,7 @@ def _lines() -> Spec:
             {"mark": {"type": "line", "clip": _ZOOMED, "strokeWidth": 2}, "transform": [_valid("mean")],
              "encoding": {"y": _axis("mean", "y"), "color": _COLOUR, "detail": {"field": "line"}}},
             {"mark": {"type": "point", "clip": _ZOOMED, "filled": True, "size": 45},
-             "encoding": {"y": _axis("mean", "y"), "color": _COLOUR, "shape": {"field": "shape", **_OWN}}},
+             "encoding": {"y": _axis("dot", "y"), "color": _COLOUR, "shape": {"field": "shape", **_OWN}}},
             {"mark": {"type": "point", "clip": _ZOOMED, "size": 22},
              "encoding": {"y": _axis("value", "y"), "color": _COLOUR, "shape": {"field": "shape", **_OWN}}},
         ],
@@ -106,7 +107,7 @@ def _lines() -> Spec:
 
 def _scatter() -> Spec:
     """A point per configuration in two numbers, with its interval, and the values of its seeds as small points."""
-    x = _axis("x", "x", "$x_scale", title="$x_title", tickCount="$ticks", values="$x_values")
+    x = _axis("x", "x", "$x_scale", title="$x_title", tickCount="$ticks", values="$x_values", format="$x_format")
     return _spec(
         height="$height",
         encoding={"x": x, "opacity": _OPACITY, "tooltip": _TOOLTIP},

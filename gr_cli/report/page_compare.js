@@ -196,6 +196,10 @@ const start = async () => {
   byId("filter").addEventListener("input", () => { state.words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean); redraw(); });
   byId("clear").addEventListener("click", () => { state.chosen.clear(); restyle(); });
   if (costs.length > 1) byId("costs").querySelector(".controls").append(menu("Cost", costs.map((name) => [name, name]), (name) => { cost.name = name; charts.get("cost-chart").draw(); }));
+  const total = CONFIGURATIONS.length, best = `the best ${DATA.metrics[0].label}`, left = [];
+  if (DATA.detailed < total) left.push(`Curves of single tasks and classes, matrices and confusion: of the ${DATA.detailed} configurations with ${best} only.`);
+  if (DATA.pictures_left_out) left.push(`Pictures of generated samples: of the ${DATA.illustrated} configurations with ${best} only.`);
+  document.querySelector(".footnotes").append(...left.map((text) => make("li", {}, text)));
   drawColumns();
   setMenus();
   byId("configurations").append(...CONFIGURATIONS.map(details));

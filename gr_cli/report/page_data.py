@@ -37,6 +37,7 @@ from gr_cli.results.tables import FRACTION, TableFormat, name_with_unit
 
 _LOWER_IS_BETTER = ("forgetting",)
 _PARAMETERS = "parameters_"  # prefix of metrics that are costs
+_COST_UNITS = ("FLOP", "bytes", "s", "J")  # units of other metrics that are costs
 _COMPARED = ("benchmark", "scenario")  # configurations that differ in these are not compared
 
 
@@ -45,6 +46,7 @@ def page_data(table: ReportTable) -> dict[str, Any]:
     formats = table_formats(table)
     metrics = _metrics(table, formats)
     units = {metric["name"]: metric["unit"] for metric in metrics}
+    cost_units = _cost_units(formats)
     bounds = {name: metric_bounds(name, formats) for name in units}
     comparables = list(dict.fromkeys(_comparable(row, table) for row in table.rows))
     common, own = _settings([row.group for row in table.rows])
@@ -60,7 +62,7 @@ def page_data(table: ReportTable) -> dict[str, Any]:
                 metric: _statistics(row.group.metric(metric), unit, bounds[metric]) for metric, unit in units.items()
             },
             "difference": _difference(row, table),
-            "costs": _costs(row.group),
+            "costs": _costs(row.group, cost_units),
             "warnings": missing_seeds_warning(row) + row.warnings,
             "runs": [
                 [run.seed, run.state, run.status.get("command", ""), str(run.path)]
@@ -70,9 +72,10 @@ def page_data(table: ReportTable) -> dict[str, Any]:
         for row, name, settings in zip(table.rows, _names(table), own, strict=True)
     ]
     shown_families = families(formats)
-    order = sorted(range(len(table.rows)), key=lambda i: -_rank_value(table.rows[i], table.metrics[0]))
+    sign = -1.0 if metrics[0]["better"] == "lower" else 1.0
+    order = sorted(range(len(table.rows)), key=lambda i: -_rank_value(table.rows[i], table.metrics[0], sign))
     detailed = _add_details(configurations, table, order, shown_families, formats)
-    illustrated = _add_pictures(configurations, table, order)
+    illustrated, pictures_left_out = _add_pictures(configurations, table, order)
     return {
         "metrics": metrics,
         "shown_metrics": list(table.metrics),
@@ -93,6 +96,7 @@ def page_data(table: ReportTable) -> dict[str, Any]:
         ],
         "detailed": detailed,
         "illustrated": illustrated,
+        "pictures_left_out": pictures_left_out,
     }  # fmt: skip
 
 
@@ -119,7 +123,9 @@ def _cleaned(value: Any) -> Any:
 def _metrics(table: ReportTable, formats: Sequence[TableFormat]) -> list[dict[str, Any]]:
     """Names, units and directions of all metrics: those of the table first."""
     names = {name for row in table.rows for run in row.group.finished.values() for name in run.metrics or ()}
-    ordered = dict.fromkeys([*table.metrics, *sorted(name for name in names if not name.startswith(_PARAMETERS))])
+    costs = _cost_units(formats)
+    others = sorted(name for name in names if not name.startswith(_PARAMETERS) and name not in costs)
+    ordered = dict.fromkeys([*table.metrics, *others])
     fractions = fraction_metrics(formats)
     directions = {name: column.direction for fmt in formats for name, column in fmt.metric_columns.items()}
     result = []
@@ -139,17 +145,26 @@ def _statistics(values: Mapping[int, float], unit: str, bounds: Bounds) -> dict[
     return {"statistics": statistics, "seeds": {seed: shown(value, unit) for seed, value in values.items()}}
 
 
-def _costs(group: Group) -> dict[str, Any]:
+def _cost_units(formats: Sequence[TableFormat]) -> dict[str, str]:
+    """Units of the metrics of evaluations that are costs."""
+    columns = {name: column.unit for fmt in formats for name, column in fmt.metric_columns.items()}
+    return {name: unit for name, unit in columns.items() if unit in _COST_UNITS}
+
+
+def _costs(group: Group, units: Mapping[str, str]) -> dict[str, Any]:
     """What a configuration costs, by name with unit: mean, interval, and values by seed."""
     finished = group.finished
     costs: dict[str, dict[int, float]] = {
         "seconds": {seed: run.cost.seconds for seed, run in finished.items() if run.cost},
         "peak memory (MiB)": {seed: run.cost.peak_memory_mib for seed, run in finished.items() if run.cost},
     }
-    names = dict.fromkeys(
-        name for run in finished.values() for name in run.metrics or () if name.startswith(_PARAMETERS)
-    )
-    costs |= {f"parameters of the {name.removeprefix(_PARAMETERS)}": group.metric(name) for name in names}
+    names = dict.fromkeys(name for run in finished.values() for name in run.metrics or ())
+    costs |= {name_with_unit(name, unit): group.metric(name) for name, unit in units.items() if name in names}
+    costs |= {
+        f"parameters of the {name.removeprefix(_PARAMETERS)}": group.metric(name)
+        for name in names
+        if name.startswith(_PARAMETERS)
+    }
     statistics = {name: _statistics(values, "", Bounds(0.0)) for name, values in costs.items()}
     return {name: value for name, value in statistics.items() if value}
 
@@ -191,10 +206,10 @@ def _settings(groups: Sequence[Group]) -> tuple[dict[str, str], list[dict[str, s
     return common, [{name: value for name, value in own.items() if name not in common} for own in texts]
 
 
-def _rank_value(row: ReportRow, metric: str) -> float:
-    """Mean of a metric, for sorting; rows without values are last."""
+def _rank_value(row: ReportRow, metric: str, sign: float) -> float:
+    """Mean of a metric times a sign, for sorting; lowest for rows without values."""
     summary = row.metrics[metric]
-    return summary.mean if summary is not None and summary.mean == summary.mean else float("-inf")
+    return sign * summary.mean if summary is not None and summary.mean == summary.mean else float("-inf")
 
 
 def _add_details(
@@ -227,20 +242,22 @@ def _add_details(
     return detailed
 
 
-def _add_pictures(configurations: list[dict[str, Any]], table: ReportTable, order: Sequence[int]) -> int:
+def _add_pictures(configurations: list[dict[str, Any]], table: ReportTable, order: Sequence[int]) -> tuple[int, bool]:
     """Add pictures of generated samples to the first configurations of `order`, up to their limit.
 
     Returns:
-        The number of configurations with pictures.
+        The number of configurations with pictures, and whether some were left out.
     """
     characters, illustrated = 0, 0
     for i in order:
-        pictures = sample_pictures(list(table.rows[i].group.finished.values())) if characters < MAX_CHARACTERS else None
+        if characters >= MAX_CHARACTERS:
+            return illustrated, True
+        pictures = sample_pictures(list(table.rows[i].group.finished.values()))
         if pictures:
             characters += sum(map(len, pictures["after"].values()))
             configurations[i]["samples"] = pictures
             illustrated += 1
-    return illustrated
+    return illustrated, False
 
 
 # --- the answer

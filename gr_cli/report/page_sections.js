@@ -11,7 +11,7 @@ const curveRows = (curve, one, look, x, column, bands) => {
   curve.x.forEach((at, i) => {
     const statistics = [curve.mean[i], curve.low?.[i], curve.high?.[i]];
     const band = bands && !look.muted ? { low: statistics[1], high: statistics[2] } : {};
-    rows.push({ ...base, x: at, mean: statistics[0], ...band, detail: where(i), text: spread(statistics, percent) });
+    rows.push({ ...base, x: at, mean: statistics[0], dot: look.muted ? undefined : statistics[0], ...band, detail: where(i), text: spread(statistics, percent) });
   });
   if (!curve.low && curve.seeds && !look.muted)
     for (const [seed, values] of Object.entries(curve.seeds))
@@ -189,7 +189,7 @@ const points = (x, all, looks, chart, title) => {
   const numbers = all.map(x), logarithmic = spansDecades(numbers), values = lineChart(rows, chart, title, range(metric()));
   if (!values) return null;
   const [x0, x1] = limits(numbers, logarithmic ? null : Math.min(0, ...numbers), null, false, logarithmic);
-  return { ...values, x0, x1, x_scale: logarithmic ? "log" : "linear" };
+  return { ...values, x0, x1, x_scale: logarithmic ? "log" : "linear", x_format: Math.max(...numbers) >= 1e5 ? "~s" : "" };
 };
 const swept = { column: null };
 new Chart("sweep", "scatter", (chart) => {

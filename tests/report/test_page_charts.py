@@ -23,7 +23,7 @@ LOOK = {
 }
 ROWS = {
     "dots": [{**LOOK, "mean": 3, "low": 2, "high": 4}, {**LOOK, "value": 3.5}],
-    "lines": [{**LOOK, "line": "0", "x": x, "mean": 3 * x, "low": 2, "high": 4} for x in (0, 1)],
+    "lines": [{**LOOK, "line": "0", "x": x, "mean": 3 * x, "dot": 3 * x, "low": 2, "high": 4} for x in (0, 1)],
     "scatter": [{**LOOK, "x": 1, "mean": 3, "low": None, "high": None}, {**LOOK, "x": 1, "value": 3.5}],
     "heat": [{**LOOK, "row": "a", "column": "b", "share": 0.5, "label": "1", "ink": "black"}],
     "parallel": [
@@ -48,6 +48,7 @@ VALUES = {
     "ticks": 5,
     "x_scale": "log",
     "x_values": [1, 3],
+    "x_format": "~s",
     "height": 200,
 }
 VALUES |= {"x_title": "x", "y_title": None, "font_size": 11}
@@ -114,7 +115,7 @@ addEventListener("load", async () => {
   results.push("dots " + all("#dots .mark-symbol path").length);
   change("filter", "", "input"); await wait(200);
   $("table.all input").click(); await wait(200);
-  const marks = () => all("#accuracy-chart .mark-symbol path");
+  const marks = () => all("#accuracy-chart .mark-line path");
   const opacities = () => new Set(marks().map((path) => path.getAttribute("opacity")));
   results.push("chosen " + all("tr.chosen").length, "opacities " + opacities().size);
   $("#clear").click(); await wait(200);
@@ -167,6 +168,20 @@ def test_texts_of_folders_are_neither_markup_nor_code_in_a_browser(tmp_path):
     assert re.search(r"<title>(.*?)</title>", dom)[1].startswith(
         "gr-report: 2 finished"
     ) and "<img src=" not in without_library(dom)
+
+
+@pytest.mark.parametrize("runs", ["failed", "nan", "single", "many tasks"])
+def test_unusual_runs_are_drawn(tmp_path, monkeypatch, runs):
+    if runs == "many tasks":
+        monkeypatch.setattr("helpers.run_folders.TASKS", 24)
+    if runs == "nan":
+        write_run(tmp_path / "runs", 1, accuracy=float("nan"))
+    write_run(tmp_path / "runs", state="failed" if runs == "failed" else "finished")
+    page = tmp_path / "page.html"
+    assert main([str(tmp_path / "runs"), "--html", str(page)]) == (runs == "nan")  # its curves are left out
+    dom, log = browsed(page)
+    assert "CONSOLE" not in log and "data-errors" not in dom
+    assert int(re.search(r'data-ready="(\d+)"', dom)[1]) >= (0 if runs == "failed" else 5)
 
 
 def test_on_a_phone_only_tables_scroll_sideways(page):
