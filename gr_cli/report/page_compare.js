@@ -86,12 +86,12 @@ const startCompare = () => {
 // --- the table
 
 const order = { column: null, down: true };
-// At first only the metrics of the report, and settings in which configurations differ.
+// At first only the metrics of the report, and settings in which configurations differ beyond their names.
 const constant = (i) => new Set(CONFIGURATIONS.map((one) => one.cells[i])).size < 2;
 const hidden = new Set([
   ...DATA.metrics.filter(({ name }) => !DATA.shown_metrics.includes(name)).map(({ name }) => `metric ${name}`),
   ...costs.filter((name) => name.startsWith("parameters")).map((name) => `cost ${name}`),
-  ...DATA.columns.filter((_, i) => constant(i)).map((label) => `setting ${label}`),
+  ...DATA.columns.filter((label, i) => constant(i) || DATA.in_names.includes(label)).map((label) => `setting ${label}`),
 ]);
 const columns = () => [
   ...DATA.metrics.flatMap((each, i) => [

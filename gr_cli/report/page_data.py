@@ -80,6 +80,7 @@ def page_data(table: ReportTable) -> dict[str, Any]:
         "metrics": metrics,
         "shown_metrics": list(table.metrics),
         "columns": [column.label for column in table.columns],
+        "in_names": [column.label for column in table.naming_columns],
         "comparables": comparables,
         "common": common,
         "verdicts": [

@@ -103,6 +103,7 @@ const position = (id) => 1 + columns().filter((one) => !hidden.has(one.id)).find
 const cell = (row, id) => row.cells[position(id)];
 addEventListener("load", async () => {
   await until(() => document.documentElement.dataset.ready);
+  hidden.delete("setting replay_weight"); drawTable();
   results.push("rows " + rows().length, "dots " + all("#dots .mark-symbol path").length);
   const button = () => all("table.all th button").find((one) => one.dataset.column === "setting replay_weight");
   const shownWeights = () => rows().map((row) => cell(row, "setting replay_weight").textContent).join();
