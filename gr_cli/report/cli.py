@@ -145,6 +145,7 @@ def _report(options: argparse.Namespace) -> int:
     folders = [Path(folder) for folder in options.folders] or [default_output_root()]
     if options.watch:
         return _watch(folders, options)
+    _check_arguments(options)
     table_format = _table_format(options)
     discovered = discover_runs(folders)
     for path, reason in discovered.unreadable.items():
@@ -159,6 +160,16 @@ def _report(options: argparse.Namespace) -> int:
     for path, reason in unreadable:
         _print_status(f"{path}: {reason}; left out of the charts")
     return 1 if discovered.unreadable or unreadable else 0
+
+
+def _check_arguments(options: argparse.Namespace) -> None:
+    """Refuse folders behind an option that takes several values, and options that don't go together."""
+    values = [*(options.metrics or ()), *(options.where or ()), *(options.baseline or ())]
+    for value in values if not options.folders else ():
+        if Path(value).is_dir():
+            raise ConfigError("arguments", value, "is a folder", "name folders before the options")
+    if options.runs and options.baseline:
+        raise ConfigError("--baseline", " ".join(options.baseline), "can't be combined with --runs; remove one of them")
 
 
 def _table_format(options: argparse.Namespace) -> str:

@@ -38,6 +38,7 @@ from gr_cli.system.files import write_atomically
 _DASHES = ("-", "--", ":", "-.")
 _COLOUR_MAP = matplotlib.colormaps["viridis"]
 _DOTS: dict[str, Any] = {"color": COLOURS[0], "markersize": 5, "alpha": 0.45, "markeredgewidth": 0}  # of seeds
+_MEAN_TICK: dict[str, Any] = {"color": COLOURS[0], "markersize": 9}  # of a mean without interval
 PAPER_COLUMN_INCHES = 3.35  # width of a column in a paper with two columns
 
 ALL_TASKS_LINE = "all so far"  # name of the curve of all tasks together
@@ -138,6 +139,8 @@ def _draw_curves(axes: Axes, drawn: Sequence[Curve], scale: float, interval: boo
         axes.plot(xs, mean, label=curve.name if curve in in_legend else None, **style)
         ends = scale * np.array([_band(point, interval) for point in curve.points.values()]).reshape(-1, 2)
         axes.fill_between(xs, *ends.T, color=style["color"], alpha=0.2, linewidth=0)
+        if len(xs) == 1:  # where a band has no area
+            axes.vlines(xs, *ends.T, color=style["color"], alpha=0.4)
         dots = [(x, scale * value) for x, p in curve.points.items() if p.n > 1 for value in p.shown_values]
         if dots:
             axes.plot(*zip(*dots, strict=True), ".", color=style["color"], markersize=3 if len(xs) <= 30 else 1.5)
@@ -272,9 +275,11 @@ def comparison_chart(named: Sequence[tuple[str, Summary]], x: str, scale: float,
         row_height = 0.1 + 0.12 * lines_per_name
         figure, axes = _figure_with_axes(row_height * len(names) + 0.1, left=left)
         for i, (_, summary) in enumerate(named):
-            axes.plot([scale * value for value in summary.values], [i] * len(summary.values), ".", **_DOTS)
-            if summary.interval is None or not isfinite(summary.mean):
-                axes.plot(scale * summary.mean, i, "|", color=COLOURS[0], markersize=9)
+            has_interval = summary.interval is not None and isfinite(summary.mean)
+            height = i + 0.25 if has_interval else i  # below the interval, which would hide them
+            axes.plot([scale * value for value in summary.values], [height] * summary.n, ".", **_DOTS)
+            if summary.interval is None or not has_interval:
+                axes.plot([scale * summary.mean] * (summary.n > 1), [i] * (summary.n > 1), "|", **_MEAN_TICK)
                 continue
             error = [[scale * abs(end - summary.mean)] for end in summary.interval]
             axes.errorbar(scale * summary.mean, i, xerr=error, fmt="o", color=COLOURS[0], capsize=3, elinewidth=1.3)

@@ -42,6 +42,11 @@ REPORT: Table = {
         ("arguments={}: {}; see gr-report --help", reported("--nonsense"), "unrecognized arguments: --nonsense"),
         ("can't be written, there is no folder {}; make it first", reported("--output", "nowhere/table.csv")),
         ("--output={}: must end in {}; or name its format by --format", reported("--output", "table")),
+        ("arguments={}: is a folder; name folders before the options", reported("--metrics", "forgetting", "outputs")),
+        (
+            "--baseline={}: can't be combined with --runs; remove one of them",
+            reported("--runs", "--baseline", "strategy=finetune"),
+        ),
         (
             "--watch={}: can't be combined with other options: remove --{}; make",
             reported("--watch", "--output", "table.csv"),
