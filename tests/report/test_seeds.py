@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gr_cli.report import chart_list, series
+from gr_cli.report import chart_list
 from gr_cli.report.groups import group_runs
 from gr_cli.report.tables import ReportTable, report_table
 from gr_cli.results import charts
@@ -42,25 +42,24 @@ def assert_within(axes: charts.Axes, axis: int, low: float = 0.0) -> None:
 
 
 @NUMBERS_OF_SEEDS
-@pytest.mark.parametrize("page", [True, False])
-def test_no_chart_leaves_the_range(n, page):
+def test_no_chart_leaves_the_range(n):
     table = written(n)
     comparisons = chart_list.comparison_charts(table)
     assert [chart.name for chart in comparisons] == list(METRICS)
     for chart in comparisons:
         low = -100.0 if chart.name == "forgetting" else 0.0
-        assert_within(chart.draw(page).axes[0], 0, low)
+        assert_within(chart.draw().axes[0], 0, low)
     for chart in chart_list.sweep_charts(table):
-        assert_within(chart.draw(page).axes[0], 1)
+        assert_within(chart.draw().axes[0], 1)
     for row in table.rows:
-        curves, losses = chart_list.group_charts(1, row)
-        assert curves.name.endswith("_curves") and losses.name.endswith("_losses")
-        assert_within(curves.draw(page).axes[0], 1)
-        cells = charts.heat_map(series.accuracy_matrix(row.group), page).axes[0].images[0].get_array()
+        matrix, curves, losses = chart_list.group_charts(1, row)
+        assert matrix.name.endswith("_matrix") and losses.name.endswith("_losses")
+        assert_within(curves.draw().axes[0], 1)
+        cells = matrix.draw().axes[0].images[0].get_array()
         assert cells.min() >= 0 and cells.max() <= 100
     (quality,) = chart_list.table_formats(table)
     for chart in chart_list.measured_charts(quality, table):
-        for axes in chart.draw(page).axes:
+        for axes in chart.draw().axes:
             if "%" in axes.get_title(loc="left"):
                 assert_within(axes, 1)
 
@@ -68,17 +67,15 @@ def test_no_chart_leaves_the_range(n, page):
 @NUMBERS_OF_SEEDS
 def test_charts_have_dots_instead_of_an_interval_below_three_seeds(n):
     table = written(n)
-    axes = chart_list.comparison_charts(table)[0].draw(False).axes[0]
+    axes = chart_list.comparison_charts(table)[0].draw().axes[0]
     assert len(axes.containers) == (2 if n >= 3 else 0)  # intervals
     dots = [line.get_xdata() for line in axes.lines if line.get_marker() == "."]
     assert [sorted(xs) for xs in dots] == 2 * [sorted(100 * ACCURACIES[seed % 4] for seed in range(n))]
     (sweep,) = chart_list.sweep_charts(table)
-    axes = sweep.draw(False).axes[0]
+    axes = sweep.draw().axes[0]
     (band,) = axes.collections[0].get_paths()
     assert (np.ptp(band.vertices[:, 1]) > 0) == (n >= 3)  # both learning rates have the same mean
     assert len([line for line in axes.lines if line.get_marker() == "."]) == (n == 2)
-    caption = chart_list.group_charts(1, table.rows[0])[0].caption
-    assert caption.endswith({1: "one seed", 2: "dots: seeds"}.get(n, "bands: standard error"))
 
 
 @NUMBERS_OF_SEEDS
