@@ -31,11 +31,10 @@ from gr_cli.report.tables import (
     format_p_value,
     p_value_header,
 )
-from gr_cli.results.metrics import fraction_metrics, metric_bounds
+from gr_cli.results.metrics import fraction_metrics, metric_bounds, metric_directions
 from gr_cli.results.statistics import SIGNED_UNIT, UNBOUNDED, UNIT_INTERVAL, Bounds, Summary, paired_summary, summarize
 from gr_cli.results.tables import FRACTION, TableFormat, name_with_unit
 
-_LOWER_IS_BETTER = ("forgetting",)
 _PARAMETERS = "parameters_"  # prefix of metrics that are costs
 _COST_UNITS = ("FLOP", "bytes", "s", "J")  # units of other metrics that are costs
 _COMPARED = ("benchmark", "scenario")  # configurations that differ in these are not compared
@@ -128,11 +127,11 @@ def _metrics(table: ReportTable, formats: Sequence[TableFormat]) -> list[dict[st
     others = sorted(name for name in names if not name.startswith(_PARAMETERS) and name not in costs)
     ordered = dict.fromkeys([*table.metrics, *others])
     fractions = fraction_metrics(formats)
-    directions = {name: column.direction for fmt in formats for name, column in fmt.metric_columns.items()}
+    directions = metric_directions(formats, [])
     result = []
     for name in ordered:
         unit = FRACTION if name in fractions else ""
-        better = "lower" if name in _LOWER_IS_BETTER else directions.get(name, "higher")
+        better = directions.get(name, "none")
         limits = shown_bounds(metric_bounds(name, formats), unit)
         result.append({"name": name, "label": name_with_unit(name, unit), "unit": unit, "better": better, **limits})
     return result

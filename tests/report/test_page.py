@@ -256,7 +256,13 @@ def test_the_first_sentence_names_the_best(written):
     n = len(groups[first])
     shown = f"{means[first]:.2f}" if n > 2 else f"{100 * accuracy(groups[first][0]):.2f}"
     assert sentence.startswith(f"{names[first]} has average accuracy {shown}")
-    assert f"next is {names[second]} with {means[second]:.2f}" in sentence
+    assert f"next is {names[second]} with {means[second]:.2f} %" in sentence
+    seeds = sorted(groups[first].keys() & groups[second].keys())
+    gains = [100 * (accuracy(groups[first][seed]) - accuracy(groups[second][seed])) for seed in seeds]
+    assert f"{abs(fmean(gains)):.2f} points apart over {len(seeds)} common seeds" in sentence
+    if len(seeds) == 3:
+        ends = [min(100.0, max(-100.0, end)) for end in interval(gains, *ANY)]
+        assert " to ".join(f"{end:.2f}" for end in ends).replace("-", "−") in sentence
 
 
 def test_pictures_are_small_and_those_of_the_folder(written):
