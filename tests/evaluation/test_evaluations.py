@@ -60,7 +60,7 @@ def test_docstring_example_appears_in_table_tracker_and_report(gr_run, confidenc
     rows = read(only_run() / "confidence.csv")
     assert [(row["after_task"], row["task"]) for row in rows] == [("0", "0"), ("1", "0"), ("1", "1")]
     assert all(0.1 < float(row["confidence"]) <= 1 for row in rows)
-    assert RunFolder(only_run()).tables()["confidence"] == confidence().table
+    assert RunFolder(only_run()).tables()["confidence"] == confidence.table()
     events = EventAccumulator(str(only_run() / "tensorboard"))
     events.Reload()
     tracked = {event.step: event.value for event in events.Scalars("confidence/confidence/task_0")}
