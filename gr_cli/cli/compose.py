@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gr_cli.config.groups import GROUPS
@@ -56,6 +57,7 @@ def settings_from_values(
 
     from gr_cli.cli.hydra_errors import describe_error
     from gr_cli.config.instantiate import has_unread_target
+    from gr_cli.config.own_components import live_parts, recorded_overrides, with_own_targets
     from gr_cli.config.settings import Settings
     from gr_cli.trackers.trust import check_tracker
 
@@ -65,9 +67,11 @@ def settings_from_values(
         raise CompositionError(describe_error(error, overrides)) from error
     if plain.get("precision") == "auto" or has_unread_target(plain):
         import_torch(announce)
-    settings = Settings.validated(plain, choices, overrides)
+    live = live_parts.get() or {}
+    own_config, own_choices = with_own_targets(plain, choices, overrides)
+    settings = Settings.validated(own_config, own_choices, recorded_overrides(overrides, live))
     check_tracker(settings.config)
-    return settings
+    return replace(settings, live=live)
 
 
 @contextmanager

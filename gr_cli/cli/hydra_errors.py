@@ -106,6 +106,8 @@ def _unknown_setting(name: str, overrides: Sequence[str]) -> str:
     chosen = f"{group}={option}" if group in GROUPS and option else ""
     if not siblings and parent:
         return f"{key}={value}: {chosen or parent} has no settings" + (f"; {hint}" if hint else "")
+    if own := next((o for o in overrides if o.lstrip("+").startswith(f"{parent}._target_=")), ""):
+        return f"{key}={value}: is no setting of the option that {own} replaces; add it: ++{key}={value}"
     of = f" of {chosen}" if chosen else ""
     return f"{key}={value}: no such setting{of}; there are {', '.join(sorted(siblings))}" + (
         f"; {hint}" if hint else ""

@@ -45,21 +45,21 @@ CONFIG_GROUPS = (
     ConfigGroup(
         "generator",
         "The generative model that replayed samples are drawn from.",
-        provides=("spec", "num_classes", "class_size", "feature_size", "hidden_dims", "num_tasks"),
+        provides=("spec", "num_classes", "class_size", "feature_size", "hidden_dims", "num_tasks", "live"),
         in_run_name=True,
         stackable=True,
     ),
     ConfigGroup(
         "benchmark",
         "The data set, and how it is split into a stream of tasks.",
-        provides=("seed", "data_root", "download", "cache_root", "storage", "device"),
+        provides=("seed", "data_root", "download", "cache_root", "storage", "device", "live"),
         in_run_name=True,
         is_parent_folder=True,
     ),
     ConfigGroup(
         "model",
         "The solver: the network that is trained on the tasks.",
-        provides=("input_size", "output_size", "image_shape", "moments"),
+        provides=("input_size", "output_size", "input_shape", "moments", "live"),
         stackable=True,
     ),
     ConfigGroup("optimizer", "The optimiser of the solver, and of a generator without an optimiser of its own."),
@@ -88,4 +88,11 @@ NAME_GROUPS = tuple(group.name for group in CONFIG_GROUPS if group.in_run_name)
 PARENT_FOLDER_GROUPS = tuple(group.name for group in CONFIG_GROUPS if group.is_parent_folder)
 METHOD_GROUPS = tuple(name for name in NAME_GROUPS if name not in PARENT_FOLDER_GROUPS)
 STACKABLE_GROUPS = tuple(group.name for group in CONFIG_GROUPS if group.stackable)
+# Components that stand for an object passed from Python, by the dotted name of their settings.
+LIVE_TARGETS = {
+    "model": "gr_cli.training.live_networks.live_model",
+    "generator": "gr_cli.training.live_networks.live_generator",
+    "benchmark": "gr_cli.benchmarks.live_data.live_benchmark",
+    "benchmark.source": "gr_cli.benchmarks.live_data.live_tensors",
+}
 RESULT_NEUTRAL_GROUPS = tuple(group.name for group in CONFIG_GROUPS if not group.affects_result)

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from gr_cli.config.arguments import check_value
-from gr_cli.config.groups import CONF
+from gr_cli.config.groups import CONF, LIVE_TARGETS
 from gr_cli.config.signatures import Argument, imported_arguments, read_component
 from gr_cli.errors import ConfigError, suggestion
 
@@ -66,7 +66,7 @@ def check_node(node: Mapping[str, Any], path: str, provided: Iterable[str]) -> N
         ConfigError: An entry does not match.
     """
     placeholders = dict.fromkeys(provided)
-    for key, value in _bind_arguments(node, path, placeholders, _signature(node, path)).items():
+    for key, value in _bind_arguments(node, path, placeholders, signature(node, path)).items():
         if _is_node(value):
             check_node(value, f"{path}.{key}", placeholders)
 
@@ -108,7 +108,7 @@ def _bind_arguments(
             continue
         field = f"{path}.{name}"
         if name not in parameters:
-            choices = [p for p in parameters if p not in provided or p in node]
+            choices = [p for p in parameters if (p not in provided or p in node) and not p.startswith("live_")]
             raise ConfigError(
                 field, value, f"no such setting; there are {_join_names(choices)}", suggestion(name, choices)
             )
@@ -123,7 +123,7 @@ def _bind_arguments(
     return arguments
 
 
-def _signature(node: Mapping[str, Any], path: str) -> dict[str, Argument]:
+def signature(node: Mapping[str, Any], path: str) -> dict[str, Argument]:
     """The arguments of the `_target_` of a node: from its source for one of this package, else by importing it."""
     target = node.get("_target_")
     component = read_component(target) if isinstance(target, str) else None
@@ -137,7 +137,7 @@ def has_unread_target(config: Mapping[str, Any]) -> bool:
 
 def accepts_argument(node: Mapping[str, Any], path: str, name: str) -> bool:
     """Whether the `_target_` of a node has an argument of this name."""
-    return name in _signature(node, path)
+    return name in signature(node, path)
 
 
 def fields_marked(node: Mapping[str, Any], path: str, mark: type) -> list[str]:
@@ -145,7 +145,7 @@ def fields_marked(node: Mapping[str, Any], path: str, mark: type) -> list[str]:
 
     Those of nested nodes are dotted names.
     """
-    arguments = _signature(node, path)
+    arguments = signature(node, path)
     own = [name for name, each in arguments.items() if mark in getattr(each.annotation, "__metadata__", ())]
     inner = [f"{k}.{name}" for k, v in node.items() if _is_node(v) for name in fields_marked(v, f"{path}.{k}", mark)]
     return own + inner
@@ -181,12 +181,19 @@ def import_target(target: object, path: str) -> Callable[..., Any]:
 
 
 def foreign_targets(config: Mapping[str, Any]) -> list[str]:
-    """Every `_target_` in a configuration that no shipped option of its group has; nothing is imported."""
+    """Every `_target_` in a configuration that no shipped option of its group has; nothing is imported.
+
+    Those that stand for objects passed from Python count as shipped.
+    """
     foreign: list[str] = []
     for group, node in config.items():
-        shipped = shipped_targets(group)
+        shipped = {*shipped_targets(group), *_live_targets(group)}
         foreign += [str(target) for target in _targets(node) if not (isinstance(target, str) and target in shipped)]
     return foreign
+
+
+def _live_targets(group: str) -> list[str]:
+    return [target for path, target in LIVE_TARGETS.items() if path.partition(".")[0] == group]
 
 
 def _targets(node: Any) -> list[Any]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -19,6 +19,7 @@ from gr_cli.config.groups import (
     RESULT_NEUTRAL_GROUPS,
 )
 from gr_cli.config.instantiate import accepts_argument, check_node, split_generator
+from gr_cli.config.own_components import LiveParts, live_value
 from gr_cli.config.schema import ALLOWED_VALUES, IRRELEVANT_TO_RESULT, RunConfig
 from gr_cli.errors import ConfigError, suggestion
 
@@ -31,11 +32,13 @@ class Settings:
         config: The configuration as nested dicts of plain values, with all interpolations resolved.
         choices: The chosen option of each group that affects the result.
         overrides: The overrides as they were typed.
+        live: Objects passed from Python, which the configuration describes by name and hash.
     """
 
     config: dict[str, Any]
     choices: dict[str, str]
     overrides: tuple[str, ...] = ()
+    live: LiveParts = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def validated(
@@ -71,8 +74,8 @@ class Settings:
                 raise ConfigError(
                     group, resolved.get(group), "must name an option of this group", f"try {group}=<option>"
                 )
-        for field, allowed in ALLOWED_VALUES.items():
-            check_value(_get_required(resolved, field), allowed, field)
+        for name, allowed in ALLOWED_VALUES.items():
+            check_value(_get_required(resolved, name), allowed, name)
         if resolved["generator"] is None or resolved["evaluate"]["generated_samples"] == 0:
             # Two ways to generate no samples are the same run.
             resolved["evaluate"] = {**resolved["evaluate"], "generated_samples": None}
@@ -88,6 +91,14 @@ class Settings:
         resolved |= {name: str(_expanded(name, resolved[name]).absolute()) for name in ("data_root", "cache_root")}
         resolved["output_root"] = str(_expanded("output_root", resolved["output_root"]))
         return cls(resolved, relevant_choices, tuple(overrides))
+
+    def live_value(self, path: str, name: str, content_hash: str) -> Any:
+        """The object passed from Python that the configuration describes under the dotted name `path`.
+
+        Raises:
+            ConfigError: It was not passed, or is another one.
+        """
+        return live_value(self.live, path, name, content_hash)
 
     @property
     def seed(self) -> int:
@@ -161,6 +172,11 @@ class Settings:
                 continue
             value = self.config["precision"] if key == "precision" else value
             leaf = re.split(r"[./]", key)[-1]
+            if leaf == "_target_":
+                if top in NAME_GROUPS:
+                    continue  # the choice of its group
+                key, value = key.removesuffix("._target_"), self.choices.get(top, value)
+                leaf = re.split(r"[./]", key)[-1]
             # A leaf such as `optimizer` is also a group of its own: `generator/optimizer` keeps its full name.
             unambiguous = leaves.count(leaf) <= 1 and (leaf == key or leaf not in PROVIDED_ARGUMENTS)
             parts.append(value if key == "preset" else f"{leaf if unambiguous else key}={value}")

@@ -102,6 +102,7 @@ def imported_arguments(function: Any, meanings: Mapping[str, str] = MappingProxy
             meanings.get(name, ""),
         )
         for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
 
 

@@ -1,6 +1,6 @@
 """Solvers: networks that map a batch of samples (B, ...) to logits (B, U), one per output unit.
 
-A solver is any `torch.nn.Module`. Its constructor names what it needs of `input_size`, `image_shape`, `output_size` and
+A solver is any `torch.nn.Module`. Its constructor names what it needs of `input_size`, `input_shape`, `output_size` and
 `moments`, which the program provides; other arguments are settings. Three optional parts: `features` and `readout` (the
 two halves of `forward`, for iCaRL and feedback connections, with `feature_size`), and `training_noise` (for dropout
 that is the same whether runs are trained one by one or together).

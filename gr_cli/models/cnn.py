@@ -23,7 +23,7 @@ class CNN(nn.Module):
     input alone.
 
     Args:
-        image_shape: Shape (C, H, W) of an image.
+        input_shape: Shape (C, H, W) of an image.
         output_size: Number of output units.
         channels: Output channels of each convolution, first to last.
         hidden_size: Width of the fully connected hidden layer.
@@ -33,7 +33,7 @@ class CNN(nn.Module):
 
     def __init__(
         self,
-        image_shape: Sequence[PositiveInt] = (1, 28, 28),
+        input_shape: Sequence[PositiveInt] = (1, 28, 28),
         output_size: PositiveInt = 10,
         channels: LayerSizes = (32, 64),
         hidden_size: PositiveInt = 128,
@@ -42,13 +42,13 @@ class CNN(nn.Module):
     ) -> None:
         super().__init__()
         self.normalised = InputNormalization(moments)
-        if len(image_shape) != 3:
+        if len(input_shape) != 3:
             raise ConfigError(
-                "model", "cnn", f"needs images (C, H, W), samples have shape {tuple(image_shape)}", "try model=mlp"
+                "model", "cnn", f"needs images (C, H, W), samples have shape {tuple(input_shape)}", "try model=mlp"
             )
         if not channels:
             raise ConfigError("model.channels", list(channels), "needs at least one convolution")
-        depth, height, width = image_shape
+        depth, height, width = input_shape
         widths = [depth, *channels]
         self.convolutions = build_convolutions(widths)
         for _ in channels[1:]:

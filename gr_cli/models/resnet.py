@@ -21,7 +21,7 @@ class ResNet18(nn.Module):
     """ResNet-18 (He et al. 2016) from torchvision, with a stem for small images: 3x3, stride 1, no pooling.
 
     Args:
-        image_shape: Shape (C, H, W) of an image.
+        input_shape: Shape (C, H, W) of an image.
         output_size: Number of output units.
         norm: Normalization layers. `group` (Wu & He 2018) has no running statistics; `batch` has, and they mix tasks.
         moments: Mean and standard deviation by which images are normalised first. `null`: they are not.
@@ -29,20 +29,20 @@ class ResNet18(nn.Module):
 
     def __init__(
         self,
-        image_shape: Sequence[PositiveInt] = (3, 32, 32),
+        input_shape: Sequence[PositiveInt] = (3, 32, 32),
         output_size: PositiveInt = 10,
         norm: Literal["group", "batch"] = "group",
         moments: ChannelMoments | None = None,
     ) -> None:
         super().__init__()
         self.normalised = InputNormalization(moments)
-        if len(image_shape) != 3:
+        if len(input_shape) != 3:
             raise ConfigError(
-                "model", "resnet18", f"needs images (C, H, W), samples have shape {tuple(image_shape)}", "try model=mlp"
+                "model", "resnet18", f"needs images (C, H, W), samples have shape {tuple(input_shape)}", "try model=mlp"
             )
         layer = _group_norm if norm == "group" else nn.BatchNorm2d
         self.net = resnet18(num_classes=output_size, norm_layer=layer)
-        self.net.conv1 = nn.Conv2d(image_shape[0], 64, 3, stride=1, padding=1, bias=False)
+        self.net.conv1 = nn.Conv2d(input_shape[0], 64, 3, stride=1, padding=1, bias=False)
         self.net.maxpool = nn.Identity()
         self.output = self.net.fc
         self.net.fc = nn.Identity()

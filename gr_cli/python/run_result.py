@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from gr_cli.config.groups import NAME_GROUPS
+from gr_cli.config.instantiate import foreign_targets
+from gr_cli.config.own_components import LiveParts
 from gr_cli.config.settings import Settings
 from gr_cli.errors import FolderError, GrError
+from gr_cli.python.own_parts import split_parts
 from gr_cli.python.pictures import Picture, figure_files, summary_html, table_html, text_html
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.stored_config import check_unchanged, stored_choices, stored_settings
@@ -32,8 +37,16 @@ class Run:
         choices: The chosen option of each config group.
     """
 
-    def __init__(self, folder: Path, settings: Settings | None = None, trust: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings | None = None,
+        trust: Collection[str] = (),
+        parts: LiveParts = MappingProxyType({}),
+        is_own: bool = False,
+    ) -> None:
         self.folder, self._settings, self._trust = folder.absolute(), settings, trust
+        self._parts, self._is_own = parts, is_own
         if settings is None:
             self.config, self.choices = stored_choices(folder)
         else:
@@ -100,7 +113,11 @@ class Run:
     def _networks(self) -> Networks:
         from gr_cli.runner.load import load_networks
 
-        return load_networks(self._settings or stored_settings(self.folder, self._trust), self._files)
+        settings = self._settings
+        if settings is None:
+            trust = foreign_targets(self.config) if self._is_own else self._trust
+            settings = replace(stored_settings(self.folder, trust), live=self._parts)
+        return load_networks(settings, self._files)
 
     @property
     def solver(self) -> Any:
@@ -183,17 +200,21 @@ class _Tables(Mapping[str, "DataFrame"]):
         return f"tables of {self._folder.path}: {', '.join(self)}"
 
 
-def load_run(folder: str | Path, trust: str | Collection[str] = ()) -> Run:
+def load_run(folder: str | Path, trust: str | Collection[str] = (), model: Any = None, generator: Any = None) -> Run:
     """A run from its folder. Nothing that the folder names is imported before its networks are asked for.
 
     Args:
         folder: Folder of the run. It need not be finished.
         trust: Dotted names of components, or of packages that contain them, that may be imported for the networks
             although they are not part of this program.
+        model: The object that was passed to `gr_cli.run` as model, for the networks.
+        generator: The same for the generator.
 
     Raises:
         FolderError: There is no run, or its configuration was damaged or changed.
     """
-    run = Run(Path(folder), trust=[trust] if isinstance(trust, str) else trust)  # a string is a collection of letters
+    _, parts, _ = split_parts({"model": model, "generator": generator})
+    names = [trust] if isinstance(trust, str) else trust  # a string is a collection of letters
+    run = Run(Path(folder), trust=names, parts=parts)
     check_unchanged(run.folder)
     return run

@@ -13,6 +13,7 @@ from typing import Any
 
 from gr_cli.errors import ConfigError, Interrupted, Stop
 from gr_cli.python.overrides import overrides_of
+from gr_cli.python.own_parts import passed, split_parts
 from gr_cli.python.run_result import Run
 from gr_cli.python.sweep_result import Sweep
 
@@ -43,20 +44,23 @@ def run(*overrides: str, config_dir: str | Path | None = None, progress: bool = 
     """
     from gr_cli.cli.folders import compose_run
 
-    words = overrides_of(overrides, settings)
-    composed, folder = compose_run(words, None if config_dir is None else Path(config_dir))
-    if composed.config["inspect"]:
-        raise ConfigError("inspect", "true", "is for the command line", "leave it out")
-    from gr_cli.runner.run import run as train
-    from gr_cli.terminal.run_display import TerminalObserver
-    from gr_cli.trackers.observer import TrackerObserver
-    from gr_cli.training.observer import Observers
-
+    own, parts, plain = split_parts(settings)
+    words = [*own, *overrides_of(overrides, plain)]
     with _one_at_a_time, _quiet(progress):
+        with passed(parts):
+            composed, folder = compose_run(words, None if config_dir is None else Path(config_dir))
+        if composed.config["inspect"]:
+            raise ConfigError("inspect", "true", "is for the command line", "leave it out")
+        from gr_cli.runner.run import run as train
+        from gr_cli.terminal.run_display import TerminalObserver
+        from gr_cli.trackers.observer import TrackerObserver
+        from gr_cli.training.observer import Observers
+
         try:
             train(composed, folder, Observers(TerminalObserver(summary=False), TrackerObserver(None)))
         except Interrupted as error:
-            raise KeyboardInterrupt(f"{error}, or by the same call") from None
+            message = f"{error}, or by the same call" if not parts else "interrupted; the same call continues the run"
+            raise KeyboardInterrupt(message) from None
     return Run(folder.path, composed)
 
 
@@ -85,9 +89,10 @@ def sweep(*overrides: str, config_dir: str | Path | None = None, progress: bool 
     from gr_cli.cli.main import compose_and_run
     from gr_cli.cli.sweep import begin_sweep, current_sweep
 
-    words = overrides_of(overrides, settings, sweep=True)
+    own, parts, plain = split_parts(settings)
+    words = [*own, *overrides_of(overrides, plain, sweep=True)]
     flags = [] if config_dir is None else ["--config-dir", str(config_dir)]
-    with _one_at_a_time, _quiet(progress), isolated_hydra(), _hidden_main_module():
+    with _one_at_a_time, _quiet(progress), isolated_hydra(), _hidden_main_module(), passed(parts):
         try:
             compose_and_run(["-m", *flags, *words])
             jobs, folder = dict(current_sweep().jobs), current_sweep().folder
@@ -97,7 +102,7 @@ def sweep(*overrides: str, config_dir: str | Path | None = None, progress: bool 
             raise stop.error from None
         finally:
             begin_sweep()
-    return Sweep(list(jobs), folder)
+    return Sweep(list(jobs), folder, parts)
 
 
 @contextmanager

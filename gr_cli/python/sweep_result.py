@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
+from gr_cli.config.own_components import LiveParts
 from gr_cli.python.pictures import Picture
 from gr_cli.python.run_result import Run
 
@@ -21,9 +22,9 @@ class Sweep(Sequence[Run]):
         folder: Folder of the sweep, which `gr-report` reads; None if the sweeper searches adaptively.
     """
 
-    def __init__(self, folders: Iterable[Path], folder: Path | None) -> None:
+    def __init__(self, folders: Iterable[Path], folder: Path | None, parts: LiveParts) -> None:
         self.folder = None if folder is None else folder.absolute()
-        self._runs = [Run(path) for path in folders if (path / "config.yaml").is_file()]
+        self._runs = [Run(path, parts=parts, is_own=True) for path in folders if (path / "config.yaml").is_file()]
 
     @overload
     def __getitem__(self, index: int) -> Run: ...

@@ -43,7 +43,9 @@ def load_networks(settings: Settings, folder: RunFolder) -> Networks:
     check_unchanged(folder.path)
     spec = SampleSpec(**saved["spec"])
     task_units, class_size = saved["learner"]["task_units"], saved["class_size"]
-    learner = build_learner(settings.config, spec, task_units, torch.device("cpu"), class_size=class_size)
+    learner = build_learner(
+        settings.config, spec, task_units, torch.device("cpu"), class_size=class_size, live=settings.live_value
+    )
     learner.load_states([saved["learner"]], len(task_units) - 1)
     generator = None if learner.generator is None else learner.strategy.sampling_generator(0, learner.generator.eval())
     return Networks(learner.solver.eval(), generator)

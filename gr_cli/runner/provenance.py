@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from gr_cli.config.override_text import override_of
-from gr_cli.config.settings import flatten, short_hash
+from gr_cli.config.settings import Settings, flatten, short_hash
 from gr_cli.results.folder import HEARTBEAT_SECONDS
 from gr_cli.training.experiment import Experiment
 
@@ -43,13 +43,22 @@ def provenance(experiment: Experiment, folder: Path) -> dict[str, Any]:
         "config_hash": settings.identity,
         "choices": settings.choices,
         "overrides": list(settings.overrides),
-        "command": shlex.join(["gr-run", *settings.overrides, *location]),
+        "command": _command(settings, location),
         "directory": str(Path.cwd()),  # relative paths of the settings start there
         "data": experiment.dataset_hash,
         "stores_raw_samples": learner.strategy.stores_raw_samples,
         "heartbeat_seconds": HEARTBEAT_SECONDS,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
     }
+
+
+def _command(settings: Settings, location: Sequence[str]) -> str:
+    """The command line that starts a run, or the call from Python if it was given objects."""
+    if not settings.live:
+        return shlex.join(["gr-run", *settings.overrides, *location])
+    objects = {path.partition(".")[0]: part.name for path, part in settings.live.items()}
+    words = [repr(word) for word in (*settings.overrides, *location) if word.partition("=")[0] not in objects]
+    return f"gr_cli.run({', '.join([*words, *(f'{group}=<{name}>' for group, name in objects.items())])})"
 
 
 def training_provenance(experiments: Sequence[Experiment], index: int) -> dict[str, Any]:

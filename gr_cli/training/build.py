@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gr_cli.benchmarks.base import Samples
 from gr_cli.config.instantiate import accepts_argument, build_as, split_generator
+from gr_cli.config.own_components import LiveValue
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Generator
 from gr_cli.nn.augmentation import Augmentation
@@ -36,6 +37,7 @@ def build_learner(
     consolidation_schedule: ConsolidationSchedule | None = None,
     first_task_samples: Samples | None = None,
     class_size: int | None = None,
+    live: LiveValue | None = None,
 ) -> Learner:
     """The learner of a run; initial parameters follow from the seed.
 
@@ -48,6 +50,7 @@ def build_learner(
         first_task_samples: Training samples of the first task, for input normalisation. None if a saved state will be
             loaded.
         class_size: Largest number of training samples of a class in a task; None: unknown.
+        live: Returns objects that were passed from Python.
 
     Raises:
         ConfigError: Settings don't fit together.
@@ -55,14 +58,14 @@ def build_learner(
     seed, classes_recur = config["seed"], bool((task_units.sum(0) > 1).any())
     scenario = Scenario(config["scenario"], config["train"]["active_classes"], classes_recur)
     with seeded(seed, StreamNames.SOLVER_INIT):
-        sizes = {"input_size": spec.size, "image_shape": spec.shape, "output_size": task_units.shape[1]}
+        sizes = {"input_size": spec.size, "input_shape": spec.shape, "output_size": task_units.shape[1]}
         _check_derived_arguments(config["model"], "model", sizes)
         if config["normalise"] is not None and not accepts_argument(config["model"], "model", "moments"):
             raise ConfigError(
                 "normalise", config["normalise"], "this model has no argument `moments`", "try normalise=null"
             )
         moments = input_moments(config["normalise"], spec, first_task_samples)
-        solver = build_as(nn.Module, config["model"], "model", moments=moments, **sizes)
+        solver = build_as(nn.Module, config["model"], "model", moments=moments, live=live, **sizes)
     augment = Augmentation(**config["augment"])
     augment.check(spec.shape)
     num_tasks = None if scenario.units_are_task_specific else len(task_units)
@@ -80,6 +83,7 @@ def build_learner(
         augment,
         consolidation_schedule,
         class_size=class_size,
+        live=live,
     )
 
 
@@ -97,6 +101,7 @@ def assemble_learner(
     consolidation_schedule: ConsolidationSchedule | None = None,
     strategy_path: str = "strategy",
     class_size: int | None = None,
+    live: LiveValue | None = None,
 ) -> Learner:
     """The learner of one replica around an existing solver, on the device of its random streams.
 
@@ -114,6 +119,7 @@ def assemble_learner(
         consolidation_schedule: For task-free streams.
         strategy_path: Path of the strategy's settings, for error messages.
         class_size: Largest number of training samples of a class in a task; None: unknown.
+        live: Returns objects that were passed from Python.
 
     Raises:
         ConfigError: Settings don't fit together.
@@ -122,7 +128,7 @@ def assemble_learner(
     if accepts_argument(nodes["strategy"], strategy_path, "generator"):
         with seeded(random_streams.seed, StreamNames.GENERATOR_INIT):
             provided["generator"] = build_generator(
-                nodes["generator"], spec, task_units.shape[1], solver, num_tasks, class_size
+                nodes["generator"], spec, task_units.shape[1], solver, num_tasks, class_size, live
             )
     strategy = build_as(Strategy, nodes["strategy"], strategy_path, **provided)
     check_task_boundaries(boundaries_unknown, strategy, scenario)
@@ -182,6 +188,7 @@ def build_generator(
     solver: nn.Module,
     num_tasks: int | None = None,
     class_size: int | None = None,
+    live: LiveValue | None = None,
 ) -> Generator:
     """The generator for samples of `spec`.
 
@@ -192,13 +199,14 @@ def build_generator(
         solver: The solver, whose feature size and layer sizes the generator may follow.
         num_tasks: Number of tasks that share their classes; None if each has its own.
         class_size: Largest number of training samples of a class in a task; None: unknown.
+        live: Returns objects that were passed from Python.
 
     Raises:
         ConfigError: Settings don't fit the samples or the solver.
     """
     node, _ = split_generator(node)
     provided: dict[str, Any] = {"spec": spec, "num_classes": num_classes, "num_tasks": num_tasks}
-    provided["class_size"] = class_size
+    provided |= {"class_size": class_size, "live": live}
     if accepts_argument(node, "generator", "feature_size"):
         if not isinstance(solver, HasFeatures):
             raise ConfigError(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gr_cli.benchmarks.base import Benchmark
 from gr_cli.benchmarks.dataset_hash import dataset_hash
-from gr_cli.config.instantiate import build_as, fields_marked, get_path
+from gr_cli.config.instantiate import build_as, fields_marked, get_path, shipped_targets
 from gr_cli.config.settings import Settings
 from gr_cli.errors import ConfigError, SizeError
 from gr_cli.nn.sample_spec import SampleSpec
@@ -20,6 +20,7 @@ from gr_cli.system.devices import default_threads, num_parameters, pick_device
 from gr_cli.system.memory import out_of_memory_as, total_memory
 from gr_cli.training.build import build_learner
 from gr_cli.training.learner import Learner
+from gr_cli.training.live_networks import check_own_model
 from gr_cli.training.stages import Stage, build_stages, iterations_per_task
 from gr_cli.training.task_free import ConsolidationSchedule
 from gr_cli.types import CountsSamplesInMemory
@@ -75,7 +76,8 @@ def load_benchmark(settings: Settings) -> Benchmark:
     config = settings.config
     roots = {name: config[name] for name in ("data_root", "cache_root", "storage", "download")}
     device = pick_device(config["device"])
-    benchmark = build_as(Benchmark, config["benchmark"], "benchmark", seed=settings.seed, device=device, **roots)
+    provided = {"seed": settings.seed, "device": device, "live": settings.live_value, **roots}
+    benchmark = build_as(Benchmark, config["benchmark"], "benchmark", **provided)
     return _first_tasks(benchmark, config["train"].get("tasks"))
 
 
@@ -141,9 +143,10 @@ def prepare(settings: Settings, runs_in_group: int = 1) -> Experiment:
         schedule = ConsolidationSchedule(len(benchmark.tasks), iterations, min(length, total))
     learner_units = task_units if schedule is None else schedule.interval_units(task_units)
     class_size = max(int(task.train.y.bincount().max()) for task in benchmark.tasks)
-    learner = build_learner(
-        config, benchmark.spec, learner_units, device, schedule, benchmark.tasks[0].train, class_size
-    )
+    samples, live = benchmark.tasks[0].train, settings.live_value
+    learner = build_learner(config, benchmark.spec, learner_units, device, schedule, samples, class_size, live)
+    if config["model"]["_target_"] not in shipped_targets("model"):
+        check_own_model(learner.solver, samples, learner_units.shape[1], settings)
     task_units = task_units.to(device)
     threads = config["threads"] or default_threads(learner.solver, runs_in_group * config["train"]["batch_size"])
     if config["train"]["batch_size"] == 1 and any(isinstance(m, nn.BatchNorm2d) for m in learner.solver.modules()):

@@ -114,7 +114,7 @@ model=./mlp model=[mlp] model=[mlp,cnn] model={a:1} model=mlp,cnn preset=null pr
 benchmark.source.name=nothing +benchmark.source.name=MNIST benchmark.source._target_=gr_cli.benchmarks.Digits
 benchmark.source={_target_:gr_cli.benchmarks.Digits} model.0=3 model.hidden_sizes.0=3 model.hidden_sizes.9=3
 +model.hidden_sizes.2=3 model.hidden_sizes.x=3 ~model.hidden_sizes ~model._target_ +model.input_size=64
-+model.input_size=63 +model.output_size=3 +model.image_shape=[1,8,8] +generator.sample_shape=[64] +generator.classes=3
++model.input_size=63 +model.output_size=3 +model.input_shape=[1,8,8] +generator.sample_shape=[64] +generator.classes=3
 +generator.value_range=[0,1] +generator.value_range=[1,1] +generator.value_range=null +generator.trials=1
 +strategy.generator={_target_:gr_cli.generators.VAE} +benchmark.seed=3 +benchmark.data_root=x +optimizer.x=1
 strategy.regularizer=3 +strategy.regularizer._target_=gr_cli.strategies.WeightPenalty

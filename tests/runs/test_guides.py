@@ -58,8 +58,13 @@ def can_run(words: list[str]) -> bool:
 
 
 @pytest.fixture
-def own_files(monkeypatch):
-    """Photographs and arrays by the names that the guides give them."""
+def own_files(monkeypatch, tmp_path):
+    """Photographs, arrays and modules by the names that the guides give them."""
+    for code in filter(is_file, blocks(GUIDES["README.md"], "python")):
+        path = tmp_path / code.partition("\n")[0].removeprefix("# ")
+        path.write_text(code, encoding="utf-8")
+        monkeypatch.delitem(sys.modules, path.stem, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
     for part, each in (("train", 12), ("test", 2)):
         for name in ("cat", "dog", "fox", "owl"):
             for i in range(each):

@@ -126,6 +126,8 @@ class BatchedLauncher(Launcher):
 
         if self._processes != "auto":
             return self._processes
+        if any(job.live for job in jobs):  # objects that only this process has
+            return 1
         if self._where == "ray":  # which queues those that its cores don't suffice for
             return len(programs)
         device = pick_device(jobs[0].config["device"])

@@ -201,7 +201,10 @@ def _small_batches(experiments: Sequence[Experiment], stage: int) -> Iterator[Ba
 def experiments_on_same_data(first: Experiment, jobs: Sequence[Settings]) -> list[Experiment]:
     """Experiments of `jobs` with new networks, on the data and stages of `first`."""
     spec, task_units, device = first.benchmark.spec, first.learner.task_units, first.learner.device
-    learners = [build_learner(job.config, spec, task_units, device, class_size=first.class_size) for job in jobs]
+    learners = [
+        build_learner(job.config, spec, task_units, device, class_size=first.class_size, live=job.live_value)
+        for job in jobs
+    ]
     return [replace(first, settings=job, learner=learner) for job, learner in zip(jobs, learners, strict=True)]
 
 

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from gr_cli.config.options import PLUGIN_PACKAGES
+from gr_cli.config.own_components import live_parts
 from gr_cli.errors import CompositionError, ConfigError
 
 if TYPE_CHECKING:
@@ -55,6 +56,13 @@ def check_launcher(config: DictConfig) -> None:
     name, node = config.hydra.runtime.choices.get("hydra/launcher"), OmegaConf.select(config, "hydra.launcher")
     if not OmegaConf.is_dict(node):
         raise ConfigError("hydra/launcher", name, "must name a launcher", "see gr-run --help")
+    if live_parts.get() and uses_other_processes(config.hydra):
+        raise ConfigError(
+            "hydra/launcher",
+            name,
+            "starts other processes, which don't have the objects of this call",
+            "leave it out, or add hydra.launcher.processes=1 to hydra/launcher=batched",
+        )
     target = str(node.get("_target_"))
     if target not in Plugins.instance().class_name_to_class:
         extra = _EXTRAS.get(target.split(".")[1] if "." in target else "")
