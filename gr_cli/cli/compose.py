@@ -57,7 +57,7 @@ def settings_from_values(
 
     from gr_cli.cli.hydra_errors import describe_error
     from gr_cli.config.instantiate import has_unread_target
-    from gr_cli.config.own_components import live_parts, recorded_overrides, with_own_targets
+    from gr_cli.config.own_components import live_parts, with_own_targets
     from gr_cli.config.settings import Settings
     from gr_cli.trackers.trust import check_tracker
 
@@ -67,11 +67,10 @@ def settings_from_values(
         raise CompositionError(describe_error(error, overrides)) from error
     if plain.get("precision") == "auto" or has_unread_target(plain):
         import_torch(announce)
-    live = live_parts.get() or {}
     own_config, own_choices = with_own_targets(plain, choices, overrides)
-    settings = Settings.validated(own_config, own_choices, recorded_overrides(overrides, live))
+    settings = Settings.validated(own_config, own_choices, overrides)
     check_tracker(settings.config)
-    return replace(settings, live=live)
+    return replace(settings, live=live_parts.get() or {})
 
 
 @contextmanager

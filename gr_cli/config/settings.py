@@ -19,7 +19,7 @@ from gr_cli.config.groups import (
     RESULT_NEUTRAL_GROUPS,
 )
 from gr_cli.config.instantiate import accepts_argument, check_node, split_generator
-from gr_cli.config.own_components import LiveParts, live_value
+from gr_cli.config.own_components import LiveParts, live_value, recorded_overrides
 from gr_cli.config.schema import ALLOWED_VALUES, IRRELEVANT_TO_RESULT, RunConfig
 from gr_cli.errors import ConfigError, suggestion
 
@@ -101,6 +101,11 @@ class Settings:
         return live_value(self.live, path, name, content_hash)
 
     @property
+    def recorded_overrides(self) -> list[str]:
+        """The overrides for readers: `model=MyNet` for an object passed from Python."""
+        return recorded_overrides(self.overrides, self.live)
+
+    @property
     def seed(self) -> int:
         """Seed of all random streams."""
         return int(self.config["seed"])
@@ -165,7 +170,7 @@ class Settings:
     def _override_label(self) -> str:
         """The overrides that affect the result, as part of a folder name."""
         parts, leaves = [], [name.rpartition(".")[2] for name in flatten(self.config)]
-        for override in self.overrides:
+        for override in self.recorded_overrides:
             key, _, value = override.lstrip("+~").partition("=")
             top = key.split(".")[0].split("/")[0]
             if key in (*NAME_GROUPS, "seed") or top in (*IRRELEVANT_TO_RESULT, "hydra"):

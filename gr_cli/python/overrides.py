@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from pathlib import PurePath
 from typing import Any
 
+from gr_cli.config.override_text import override_of
 from gr_cli.errors import ConfigError
 
 
@@ -60,5 +61,7 @@ def _text(name: str, value: Any) -> str:
 
 def _quoted(text: str) -> str:
     """A text; names stay unquoted, so that `strategy="dgr"` is the override that one would type."""
-    is_name = text.isidentifier() and text.lower() not in ("null", "true", "false", "nan", "inf")
-    return text if is_name else "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if text.isidentifier() and text.isascii() and text.lower() not in ("null", "true", "false", "nan", "inf"):
+        return text
+    quoted = override_of("", text).removeprefix("=")
+    return quoted if quoted.startswith('"') else f'"{quoted}"'

@@ -42,7 +42,7 @@ def provenance(experiment: Experiment, folder: Path) -> dict[str, Any]:
         "seed": settings.seed,
         "config_hash": settings.identity,
         "choices": settings.choices,
-        "overrides": list(settings.overrides),
+        "overrides": settings.recorded_overrides,
         "command": _command(settings, location),
         "directory": str(Path.cwd()),  # relative paths of the settings start there
         "data": experiment.dataset_hash,
@@ -57,7 +57,7 @@ def _command(settings: Settings, location: Sequence[str]) -> str:
     if not settings.live:
         return shlex.join(["gr-run", *settings.overrides, *location])
     objects = {path.partition(".")[0]: part.name for path, part in settings.live.items()}
-    words = [repr(word) for word in (*settings.overrides, *location) if word.partition("=")[0] not in objects]
+    words = [repr(word) for word in (*settings.recorded_overrides, *location) if word.partition("=")[0] not in objects]
     return f"gr_cli.run({', '.join([*words, *(f'{group}=<{name}>' for group, name in objects.items())])})"
 
 

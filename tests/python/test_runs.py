@@ -16,9 +16,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import gr_cli
 from gr_cli.errors import CompositionError, ConfigError, GrError
+from gr_cli.python.overrides import overrides_of
 from helpers.interruption import StopAt, csvs, only_run
 from helpers.situations import TINY
 
@@ -117,6 +119,17 @@ def test_settings_are_overrides(finished):
         assert same.folder == finished.folder
     other = gr_cli.run(*TINY, seed=np.int64(2), cache_root=Path("a b, c"), normalise=None, progress=False)
     assert other.seed == 2 and Path(other.config["cache_root"]).name == "a b, c" and other.config["normalise"] is None
+
+
+@pytest.mark.parametrize(
+    "text", ["1", "true", "null", "", "a b", "a\\b", 'say "x"', "it's", "${seed}", "a,b", "[1]", "é", "x\\"]
+)
+def test_texts_stay_as_they_are(text):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    (override,) = OverridesParser.create().parse_overrides(overrides_of((), {"name": text}))
+    node = OmegaConf.create({"seed": 3, "name": override.value() if text != "" else ""})
+    assert node.name == text and not override.is_sweep_override()
 
 
 def test_own_options_are_found(tmp_path):
