@@ -9,6 +9,8 @@ from gr_cli.benchmarks.sources.arrays import Arrays as Arrays
 from gr_cli.benchmarks.sources.digits import Digits as Digits
 from gr_cli.benchmarks.sources.glyphs import SyntheticGlyphs as SyntheticGlyphs
 from gr_cli.benchmarks.sources.image_folder import ImageFolder as ImageFolder
+from gr_cli.benchmarks.sources.sklearn_sets import SklearnSet as SklearnSet
+from gr_cli.benchmarks.sources.table import Table as Table
 from gr_cli.benchmarks.sources.tensors import Tensors as Tensors
 from gr_cli.benchmarks.sources.torchvision import Torchvision as Torchvision
 from gr_cli.benchmarks.streams.permuted import permuted as permuted

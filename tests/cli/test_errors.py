@@ -19,10 +19,11 @@ from helpers.situations_python import PYTHON
 from helpers.situations_report import REPORT
 from helpers.situations_runs import RUNS
 from helpers.situations_search import SEARCHES
+from helpers.situations_tables import TABLES
 
 ENTRIES = [
     (file, entry)
-    for table in (API, COMMANDS, DATA, PYTHON, RUNS, REPORT, SEARCHES)
+    for table in (API, COMMANDS, DATA, PYTHON, RUNS, REPORT, SEARCHES, TABLES)
     for file, entries in table.items()
     for entry in entries
 ]

@@ -337,6 +337,7 @@ DATA: Table = {
     ],
     "benchmarks/sources/tensors.py": [
         ("names of columns", tensors(ROWS, Y, columns=["height"])),
+        ("is for arrays of three axes", tensors(ROWS, Y, layout="NCL")),
         ("test samples need labels", tensors(X, Y, X)),
         ("samples, but {} {} labels", tensors(X, Y[1:])),
         ("has whole numbers for training or testing", tensors(X, Y, np.uint8(X), Y)),

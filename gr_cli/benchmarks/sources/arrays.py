@@ -42,7 +42,8 @@ class Arrays:
         value_range: `[low, high]` of the values, scaled to [0, 1]; null: unbounded values, unchanged; `auto`: [0, 1] if
             all floats lie in it, else null.
         standardise: Scale each channel, or each entry of a vector, to mean 0 and variance 1 over the training set.
-        layout: Axis of the channels of 4-dimensional arrays; `auto`: the one of size 1 or 3.
+        layout: Axes of 4-dimensional arrays; `auto`: channels are the axis of size 1 or 3. `NCL` and `NLC` say that
+            3-dimensional arrays are time series of C channels and L steps, not images.
         categories: Categorical columns of vectors, by name or index: `[4, [5, 6, 7]]` is a column of category numbers
             and three columns of a one-hot code.
         storage: Whether samples in `.npy` files are read into memory or memory-mapped; `auto`: mapped if a file takes

@@ -28,14 +28,14 @@ from gr_cli.system.messages import print_status
 from gr_cli.types import NonNegativeInt
 
 ValueRange = Annotated[Sequence[float], Len(2, 2)]
-ChannelLayout = Literal["auto", "NCHW", "NHWC"]
+ChannelLayout = Literal["auto", "NCHW", "NHWC", "NCL", "NLC"]
 
 _FLOAT64_THRESHOLD = 1e15  # larger float32 values need float64 statistics
 _UNSCALED_WARNING_THRESHOLD = 10.0  # larger unscaled values are reported
 
 
 class Tensors:
-    """Tensors or arrays in memory: images (N, H, W), (N, C, H, W) or (N, H, W, C), or vectors (N, D).
+    """Tensors or arrays in memory: images (N, H, W), (N, C, H, W) or (N, H, W, C), vectors (N, D), or time series.
 
     Integers from 0 to 255 of any type are scaled to [0, 1]; if only 0 and 1 occur, these become 0.0 and 1.0. Other
     integers are treated as floats. Labels are integers, whole floats, one-hot rows or texts, and become 0, 1, ... in
@@ -52,7 +52,8 @@ class Tensors:
             all floats lie in it, else null.
         standardise: Scale each channel, or each entry of a vector, to mean 0 and variance 1 over the training set of
             all tasks. The values are unbounded then.
-        layout: Axis of the channels of 4-dimensional arrays; `auto`: the one of size 1 or 3.
+        layout: Axes of 4-dimensional arrays; `auto`: channels are the axis of size 1 or 3. `NCL` and `NLC` say that
+            3-dimensional arrays are time series of C channels and L steps, not images.
         categories: Categorical columns of vectors, by name or index from 0: one entry is a column of category numbers,
             which is one-hot encoded, a list of entries the columns of one one-hot code. They are moved behind the
             numeric columns and are neither scaled nor standardised.
@@ -179,7 +180,7 @@ def _as_store(values: Any, name: str, layout: ChannelLayout, location: str) -> T
     if x.dim() not in (2, 3, 4) or not x.numel():
         raise DataError(
             f"{location}: its {name} samples have shape {tuple(x.shape)}{'' if x.numel() else ', which is empty'}; "
-            "they must be images (N, H, W), (N, C, H, W) or (N, H, W, C), or vectors (N, D)"
+            "they must be images (N, H, W), (N, C, H, W) or (N, H, W, C), time series, or vectors (N, D)"
         )
     if x.is_floating_point() and not all(map(isfinite, extremes(x))):
         invalid = torch.cat([~block.flatten(1).isfinite().all(1) for block in row_blocks(x)]).nonzero()
@@ -187,10 +188,21 @@ def _as_store(values: Any, name: str, layout: ChannelLayout, location: str) -> T
             f"{location}: {len(invalid)} of its {len(x)} {name} samples hold NaN or infinity, the first at index "
             f"{int(invalid[0])}; correct them"
         )
-    images = x.unsqueeze(1) if x.dim() == 3 else x
-    if x.dim() == 4 and _channels_last(x.shape, layout, name):
-        images = x.permute(0, 3, 1, 2)
-    return mark_as_mapped(images) if is_mapped(x) else images.contiguous()
+    samples = _channels_first(x, layout, name)
+    return mark_as_mapped(samples) if is_mapped(x) else samples.contiguous()
+
+
+def _channels_first(x: Tensor, layout: ChannelLayout, name: str) -> Tensor:
+    """Images as (N, C, H, W), series as (N, C, L), vectors as they are."""
+    if layout in ("NCL", "NLC"):
+        if x.dim() != 3:
+            raise ConfigError(
+                "benchmark.source.layout", layout, f"is for arrays of three axes, {name} samples have {x.dim()}"
+            )
+        return x if layout == "NCL" else x.permute(0, 2, 1)
+    if x.dim() == 3:
+        return x.unsqueeze(1)
+    return x.permute(0, 3, 1, 2) if x.dim() == 4 and _channels_last(x.shape, layout, name) else x
 
 
 def _common_dtype(stores: list[Tensor], location: str) -> list[Tensor]:
