@@ -6,10 +6,13 @@ import shlex
 import shutil
 import signal
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import yaml
 
+import gr_cli
+from gr_cli.results.discovery import discover_runs
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.manifest import read_manifest
 from helpers.extras import needs_optuna
@@ -209,3 +212,25 @@ def test_a_study_in_a_database(gr_run):
         max(float(row["validation_average_accuracy"]) for row in trials()), abs=1e-6
     )
     assert not (sweep_folder() / "study.journal").exists()
+
+
+def average_accuracies(*words):
+    """Average test accuracy of the runs of a sweep, by seed."""
+    sweep = gr_cli.sweep(*words, "hydra/launcher=batched", progress=False)
+    runs = discover_runs([sweep.folder]).runs
+    return {run.seed: run.metrics["average_accuracy"] for run in runs}
+
+
+def test_a_search_of_20_trials_beats_the_default_on_other_seeds(gr_run):
+    """The learning rate of a few steps: by 10 points and more, while seeds differ by 2."""
+    few_steps = ("train.iterations=10", "log.every=10", "strategy=finetune", "scenario=task",
+                 "model.hidden_sizes=[16]", "threads=1")  # fmt: skip
+    words = ("-m", "hydra/sweeper=optuna", "hydra/launcher=batched", "hydra.sweeper.n_jobs=5")
+    code, _, err = gr_run(*words, *few_steps, "benchmark.validation_share=0.2", LR)
+    assert (code, err) == (0, "") and [row["state"] for row in trials()] == ["finished"] * 20
+    best = yaml.safe_load((sweep_folder() / "best.yaml").read_text(encoding="utf-8"))
+    final = shlex.split(best["final"])[2:]
+    assert final == [*few_steps, f"optimizer.lr={best['settings']['optimizer.lr']}", "seed=range(1,6)"]
+    tuned, default = average_accuracies(*final), average_accuracies(*few_steps, "seed=range(1,6)")
+    assert tuned.keys() == default.keys() == set(range(1, 6))
+    assert fmean(tuned.values()) > fmean(default.values()) + 0.03

@@ -25,6 +25,7 @@ SHOWN = [(guide, line) for guide, text in GUIDES.items() for line in shown_comma
 INLINE = [(guide, line) for guide, text in GUIDES.items() for line in inline_commands(text)]
 # Words after which nothing is composed: help, a composed configuration, completion.
 DISPLAY = {"--help", "--cfg", "--version", "-sc"}
+SEARCH = "hydra/sweeper=optuna"
 FOLDER_WORDS = ("resume=", "verify=", "audit=")
 # -> extra that installs it
 OTHER_PROGRAMS = {"ray": "ray", "tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
@@ -32,6 +33,8 @@ OTHER_PROGRAMS = {"ray": "ray", "tensorboard": "tensorboard", "mlflow": "mlflow"
 
 def shortened(words: list[str]) -> list[str]:
     """Two values of each list in a sweep, and two seeds of a range, or one beside a list."""
+    if SEARCH in words:
+        return [*words, "hydra.sweeper.n_trials=2"]
     lists = [word for word in words if re.search(r"=[^\[]+,", word)]
     seeds = "0" if lists else "0,1"
     return [re.sub(r"^([^\[]+,[^,]+),.*", r"\1", re.sub(r"range\(\d+\)", seeds, word)) for word in words]
@@ -42,7 +45,7 @@ def single(words: list[str]) -> list[str]:
     return [
         re.sub(r"=([^,\[]+),.*", r"=\g<1>", re.sub(r"range\(\d+\)", "0", word))
         for word in words
-        if word != "-m" and not word.startswith(("hydra", "tracker"))
+        if word != "-m" and "interval(" not in word and not word.startswith(("hydra", "tracker"))
     ]
 
 
@@ -51,6 +54,8 @@ def can_run(words: list[str]) -> bool:
     text = " ".join(words)
     tracker = re.search(r"tracker=(\w+)", text)
     if tracker and importlib.util.find_spec(tracker[1]) is None:
+        return False
+    if SEARCH in words and importlib.util.find_spec("optuna") is None:
         return False
     if re.search(r"hydra/launcher=(?!batched)|hydra\.launcher\.|online", text):
         return False

@@ -113,6 +113,8 @@ class OptunaSweeper(Sweeper):
         runs_per_trial = max(1, len(space.seeds))
         sweep.progress.total = total * runs_per_trial
         self._folder, self._manifest = folder, self._told_jobs(study, space)
+        for settings, run in self._manifest:
+            sweep.add(run, settings.overrides)
         for trial in study.told:  # by earlier calls of the same command
             sweep.progress.count([nan if trial.state.name == "FAIL" else None] * runs_per_trial)
         if study.told:
