@@ -79,6 +79,10 @@ def test_tables_of_a_run_and_its_report(gr_run, scenario):
         assert ((confusion["true"] < 5) == (confusion["predicted"] < 5)).all()
     assert report(["outputs", "--html", "page.html"]) == 0
     (shown,) = embedded(Path("page.html").read_text(encoding="utf-8"))["configurations"]
+    metrics = pd.read_csv(only_run() / "metrics.csv").set_index("metric")["value"]
+    assert shown["costs"]["training flops (FLOP)"]["statistics"][0] == pytest.approx(
+        metrics["training_flops"], rel=5e-4
+    )
     counts = shown["counts"]["confusion"]
     last = confusion.query("after_task == 1").pivot_table(index="true", columns="predicted", values="n", fill_value=0)
     assert counts["mean"] == last.astype(int).to_numpy().tolist() and len(counts["rows"]) == units
