@@ -43,13 +43,18 @@ class ClassSamples:
 
     def at(self, index: Tensor) -> Tensor:
         """The samples at positions `index` (n,), in that order; those that this pass over the task leaves out lack."""
-        start, samples, positions = 0, [], []
+        selected, start = None, 0
+        is_read = torch.zeros(len(index), dtype=torch.bool, device=index.device)
         for x in self.batches():
-            inside = ((index >= start) & (index < start + len(x))).nonzero().squeeze(1)
-            samples.append(x[index[inside] - start])
-            positions.append(inside)
+            if selected is None:
+                # In memory of its own from the start: parts kept between the batches would split the memory these free.
+                selected = x.new_empty((len(index), *x.shape[1:]))
+            inside = (index >= start) & (index < start + len(x))
+            selected[inside] = x[index[inside] - start]
+            is_read |= inside
             start += len(x)
-        return torch.cat(samples)[torch.cat(positions).argsort()]
+        assert selected is not None
+        return selected[is_read]
 
 
 # Selects samples of a class: from all of them, and a maximum number, to samples (n, ...), in order.
