@@ -11,7 +11,6 @@ from pathlib import Path
 from gr_cli.report import series
 from gr_cli.report.tables import ReportRow, ReportTable
 from gr_cli.results import charts
-from gr_cli.results.accuracy import ACCURACY
 from gr_cli.results.tables import TableFormat, display_factor, name_with_unit
 from gr_cli.system.files import make_folder
 
@@ -62,13 +61,6 @@ def group_charts(row_number: int, row: ReportRow) -> list[Chart]:
     return result
 
 
-def table_formats(table: ReportTable) -> list[TableFormat]:
-    """Formats of all tables of finished runs but the accuracy table; for equal names, that of the first run."""
-    runs = [run for row in table.rows for run in row.group.finished.values()]
-    formats = {name: table_format for run in reversed(runs) for name, table_format in run.tables.items()}
-    return [formats[name] for name in sorted(formats) if name != ACCURACY.name]
-
-
 def measured_charts(table_format: TableFormat, table: ReportTable) -> list[Chart]:
     """The columns of an evaluation's table over training, a chart per group."""
     panels_by_row = [series.measured_curves(row.group, table_format) for row in table.rows]
@@ -107,7 +99,7 @@ def save_charts(table: ReportTable, folder: Path) -> int:
     all_charts = [*comparison_charts(table), *sweep_charts(table)]
     for number, row in enumerate(table.rows, 1):
         all_charts += group_charts(number, row)
-    for table_format in table_formats(table):
+    for table_format in series.table_formats(table):
         if table_format.layout == "lines":
             all_charts += measured_charts(table_format, table)
     draw_by_name = {chart.name: chart.draw for chart in all_charts}

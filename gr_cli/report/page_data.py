@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gr_cli.errors import one_line
+from gr_cli.report import series
 from gr_cli.report.baseline import paired_differences
-from gr_cli.report.chart_list import table_formats
 from gr_cli.report.groups import Group, format_value, last_heartbeat
 from gr_cli.report.page_curves import (
     MAX_DETAILS,
@@ -42,7 +42,7 @@ _COMPARED = ("benchmark", "scenario")  # configurations that differ in these are
 
 def page_data(table: ReportTable) -> dict[str, Any]:
     """Everything that the script of the page draws; see the keys below."""
-    formats = table_formats(table)
+    formats = series.table_formats(table)
     metrics = _metrics(table, formats)
     units = {metric["name"]: metric["unit"] for metric in metrics}
     cost_units = _cost_units(formats)

@@ -14,7 +14,8 @@ from gr_cli.errors import one_line
 from gr_cli.report.groups import Group, parse_number
 from gr_cli.report.groups import SettingColumn as SettingColumn
 from gr_cli.report.tables import ReportRow, ReportTable
-from gr_cli.results.charts import ALL_TASKS_LINE, Curve, MatrixCells
+from gr_cli.results.accuracy import ACCURACY
+from gr_cli.results.curves import ALL_TASKS_LINE, Curve, MatrixCells
 from gr_cli.results.statistics import UNBOUNDED, UNIT_INTERVAL, Bounds, Summary, summarize
 from gr_cli.results.tables import ALL_TASKS, Column, TableFormat
 from gr_cli.system.reading import naming_file, parse_finite_float, read_table
@@ -95,6 +96,13 @@ def _tasks_learned(rows: CsvRows) -> list[float]:
         for row in rows
     ]
     return [round(int(row["after_task"]) + share, 6) for row, share in zip(rows, shares, strict=True)]
+
+
+def table_formats(table: ReportTable) -> list[TableFormat]:
+    """Formats of all tables of finished runs but the accuracy table; for equal names, that of the first run."""
+    runs = [run for row in table.rows for run in row.group.finished.values()]
+    formats = {name: table_format for run in reversed(runs) for name, table_format in run.tables.items()}
+    return [formats[name] for name in sorted(formats) if name != ACCURACY.name]
 
 
 def measured_curves(group: Group, table: TableFormat) -> dict[Column, list[Curve]]:

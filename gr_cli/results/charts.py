@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -22,6 +21,7 @@ from gr_cli.results.chart_style import (
     heat_colour,
     text_colour_on,
 )
+from gr_cli.results.curves import ALL_TASKS_LINE, Curve, MatrixCells
 from gr_cli.results.matplotlib_setup import (
     Axes,
     MaxNLocator,
@@ -40,24 +40,6 @@ _COLOUR_MAP = matplotlib.colormaps["viridis"]
 _DOTS: dict[str, Any] = {"color": COLOURS[0], "markersize": 5, "alpha": 0.45, "markeredgewidth": 0}  # of seeds
 _MEAN_TICK: dict[str, Any] = {"color": COLOURS[0], "markersize": 9}  # of a mean without interval
 PAPER_COLUMN_INCHES = 3.35  # width of a column in a paper with two columns
-
-ALL_TASKS_LINE = "all so far"  # name of the curve of all tasks together
-MatrixCells = dict[tuple[int, int], Summary]  # accuracy by (after task, task), both from 0
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Statistics over seeds along x."""
-
-    name: str
-    """Label in the legend."""
-    points: dict[float, Summary]
-    """Statistics by x, in the order of x."""
-
-    @property
-    def upper_bound(self) -> float:
-        """Highest drawn value: mean plus standard error, or value of a seed."""
-        return max((max([p.mean + (p.sem or 0.0), *p.shown_values]) for p in self.points.values()), default=0.0)
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def test_figures_do_not_depend_on_the_users_matplotlib_settings(tmp_path, where)
     script = (
         "from pathlib import Path\n"
         "from gr_cli.results import charts\nfrom gr_cli.results import figures\n"
-        "from gr_cli.results.charts import Curve\n"
+        "from gr_cli.results.curves import Curve\n"
         "from gr_cli.results.statistics import Summary\n"
         "figures.draw_accuracy_matrix({0: [0.5, 0.1], 1: [0.3, 0.9]}, ['$a', 'b_{'], '$title', Path('matrix.png'))\n"
         "curves = [Curve('$x', {float(i): Summary(i / 9, None, None, 1) for i in range(1, 10)})]\n"
