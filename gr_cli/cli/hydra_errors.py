@@ -94,7 +94,10 @@ def _unknown_setting(name: str, overrides: Sequence[str]) -> str:
             f"; {hint}" if hint and key not in NESTED_GROUPS else ""
         )
     parent, _, leaf = key.rpartition(".")
-    config = _compose_or_defaults([o for o in overrides if o.lstrip("+~").partition("=")[0] != key])
+    others = [o for o in overrides if o.lstrip("+~").partition("=")[0] != key]
+    if of_hydra := key.startswith("hydra."):  # without values of a sweep, which don't compose
+        others = [o for o in others if o.startswith("hydra/")]
+    config = _compose_or_defaults(others, of_hydra)
     node = None if parent else config
     with suppress(Exception):
         node = OmegaConf.select(config, parent) if parent else config
@@ -129,16 +132,16 @@ def _setting_names(node: Any, prefix: str = "") -> list[str]:
     return [name for key in map(str, node) for name in _setting_names(node._get_node(key), f"{prefix}{key}.")]
 
 
-def _compose_or_defaults(overrides: Sequence[str]) -> Any:
-    """The composed configuration; that without overrides if these don't compose."""
-    config = _compose_or_none(overrides)
-    return _compose_or_none([]) if config is None else config
+def _compose_or_defaults(overrides: Sequence[str], hydra: bool = False) -> Any:
+    """The composed configuration, with Hydra's own part or not; that without overrides if these don't compose."""
+    config = _compose_or_none(overrides, hydra)
+    return _compose_or_none([], hydra) if config is None else config
 
 
-def _compose_or_none(overrides: Sequence[str]) -> Any:
+def _compose_or_none(overrides: Sequence[str], hydra: bool = False) -> Any:
     """The composed configuration; None if the overrides don't compose."""
     with suppress(Exception):
-        return compose_config(overrides)
+        return compose_config(overrides, hydra)
     return None
 
 

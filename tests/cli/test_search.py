@@ -175,6 +175,13 @@ def test_a_trial_below_the_median_is_pruned_after_a_task(gr_run, gr_report, laun
     assert code == 0 and "pruned" in out
 
 
+def test_a_trial_that_equals_the_median_is_not_pruned(gr_run):
+    equal = ("optimizer.weight_decay=1e-30,2e-30,3e-30", "hydra.sweeper.sampler=grid")
+    assert gr_run(*SEARCH, *PRUNED[:2], *equal, *PRUNED[4:])[0] == 0
+    assert [row["state"] for row in trials()] == ["finished"] * 3
+    assert len({row["validation_average_accuracy"] for row in trials()}) == 1
+
+
 def test_a_pruned_run_can_be_finished(gr_run):
     assert gr_run(*TINY, "prune_below=[1.1]")[0] == 0
     code, out, _ = gr_run(*TINY)

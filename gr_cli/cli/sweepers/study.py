@@ -27,6 +27,7 @@ STUDY_FILE = "study.journal"  # in the sweep's folder
 Sampler = Literal["tpe", "random", "grid", "cmaes"]
 RunState = Literal["finished", "pruned", "failed"]
 _RUNS = "runs"  # user attribute of a trial
+_ROUNDING = 1e-6  # of accuracies in tables, at most
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,11 @@ class SearchStudy:
         complete = [runs_of(trial) for trial in self.trials if trial.state.name == "COMPLETE"]
         if len(complete) < max(1, self._options.startup_trials):
             return None
-        return [round(median(values), 6) for values in zip(*(runs[run].accuracies for runs in complete), strict=False)]
+        # Tables have six decimals: a run that is as good as the median is not below the limit.
+        return [
+            round(median(values) - _ROUNDING, 6)
+            for values in zip(*(runs[run].accuracies for runs in complete), strict=False)
+        ]
 
     @property
     def best(self) -> FrozenTrial | None:
