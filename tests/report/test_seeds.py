@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gr_cli.report import chart_list
+from gr_cli.report import chart_list, series
 from gr_cli.report.groups import group_runs
 from gr_cli.report.tables import ReportTable, report_table
 from gr_cli.results import charts
@@ -57,7 +57,7 @@ def test_no_chart_leaves_the_range(n):
         assert_within(curves.draw().axes[0], 1)
         cells = matrix.draw().axes[0].images[0].get_array()
         assert cells.min() >= 0 and cells.max() <= 100
-    (quality,) = chart_list.table_formats(table)
+    (quality,) = series.table_formats(table)
     for chart in chart_list.measured_charts(quality, table):
         for axes in chart.draw().axes:
             if "%" in axes.get_title(loc="left"):
