@@ -17,6 +17,7 @@ from gr_cli.results.folder import without_hash
 from gr_cli.results.metrics import MatrixRow
 from gr_cli.system.messages import print_failure
 from gr_cli.terminal.format import active_runs_label, format_duration, format_percent, mean_of_known, with_plural
+from gr_cli.terminal.notebook_bars import NotebookBars, is_notebook
 from gr_cli.terminal.progress_bars import ProgressBars
 from gr_cli.terminal.result_summary import accuracy_table, evaluation_tables, metrics_text
 from gr_cli.training.observer import RunObserver
@@ -56,7 +57,12 @@ class TerminalObserver(RunObserver):
         summary: bool = True,
     ) -> None:
         self._live, self._sweep_progress, self._keeps_folder = live, sweep_progress if live else None, keeps_folder
-        self._console = console or Console(highlight=False, soft_wrap=True)
+        in_notebook = console is None and is_notebook()
+        # Plain lines in a notebook: as HTML each would be an output of its own, and cursors can't be moved there.
+        self._console = console or Console(
+            highlight=False, soft_wrap=True, force_jupyter=False, force_terminal=False if in_notebook else None
+        )
+        self._has_bars = live and (self._console.is_terminal or in_notebook)
         self._shows_results = live and summary and sweep_progress is None
         self._bars: ProgressBars | None = None
         self._ended = self._failed = 0  # runs of this observer
@@ -80,10 +86,11 @@ class TerminalObserver(RunObserver):
         self._resumed_at = self._steps_done = iterations_done
         if self._sweep_progress is not None:
             self._sweep_progress.start_timing()
-        if self._sweep_progress is None or not self._console.is_terminal:
+        if self._sweep_progress is None or not self._has_bars:
             self._print_header(experiments[0], folders, iterations_done)
-        if self._console.is_terminal:
-            self._bars = ProgressBars(self._console, several=self._sweep_progress is not None)
+        if self._has_bars:
+            several = self._sweep_progress is not None
+            self._bars = ProgressBars(self._console, several) if self._console.is_terminal else NotebookBars(several)
             if self._sweep_progress is not None:
                 self._sweep_bar = self._bars.add("all runs")
             self._run_bar = self._bars.add(active_runs_label(folders), sum(steps), iterations_done)
@@ -118,7 +125,7 @@ class TerminalObserver(RunObserver):
         self._update_bars(done)
 
     def stage_finished(self, stage_index: int, accuracies: Sequence[MatrixRow]) -> None:
-        if not self._live or (self._sweep_progress is not None and self._console.is_terminal):
+        if not self._live or (self._sweep_progress is not None and self._has_bars):
             return
         means = list(map(mean_of_known, zip(*accuracies, strict=True)))
         result = f"{format_percent(mean_of_known(means))} %"
