@@ -30,7 +30,7 @@ def test_a_mistake_gets_one_line_and_writes_nothing(gr_run, tmp_path, words, exp
 def test_a_defect_of_this_program_keeps_its_traceback(gr_run, monkeypatch):
     for flags, where in (
         ((), "gr_cli.cli.main.settings_from_config"),
-        (("-m",), "gr_cli.cli.compose._settings_from_values"),
+        (("-m",), "gr_cli.cli.job_composer.settings_from_values"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(where, lambda *_: 1 / 0)
