@@ -39,9 +39,12 @@ def baseline_of(
     columns: Sequence[SettingColumn],
     baseline_values: dict[SettingColumn, str],
 ) -> Group | None:
-    """The group of `comparable` with the values of the baseline and most in common; None if several tie."""
+    """The group of `comparable` with the values of the baseline and most in common; None if several tie.
+
+    Without values, the first one with a finished run.
+    """
     if not baseline_values:
-        return comparable[0]
+        return next((other for other in comparable if other.finished), comparable[0])
     candidates = [
         other
         for other in comparable

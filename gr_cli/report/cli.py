@@ -170,10 +170,14 @@ def _check_arguments(options: argparse.Namespace) -> None:
             raise ConfigError("arguments", value, "is a folder", "name folders before the options")
     if options.runs and options.baseline:
         raise ConfigError("--baseline", " ".join(options.baseline), "can't be combined with --runs; remove one of them")
+    for name in ("output", "html", "figures"):
+        if getattr(options, name) == "-":
+            problem = "must be a name, not standard output"
+            raise ConfigError(f"--{name}", "-", problem, "without --output the table is printed, --format says how")
 
 
 def _table_format(options: argparse.Namespace) -> str:
-    """The format of the table: as asked for, or by the ending of the file, or for the place where it is printed."""
+    """The format of the table: as asked for, or by the ending of the file, or for a terminal or not."""
     if options.output is None:
         return str(options.format or ("table" if sys.stdout.isatty() else "markdown"))
     by_suffix = {suffix: name for name, suffix in _SUFFIXES.items()}
@@ -207,6 +211,12 @@ def _watch(folders: list[Path], options: argparse.Namespace) -> int:
 
 
 def _write_outputs(options: argparse.Namespace, table_format: str, grouping: Grouping, table: ReportTable) -> None:
+    runs = None
+    if options.runs:
+        from gr_cli.report.run_table import run_table
+
+        # Before anything is written, because it refuses a wrong --sort.
+        runs = run_table(table, grouping, options.sort or ())
     if options.html is not None:
         from gr_cli.report.page import render_page
 
@@ -216,11 +226,6 @@ def _write_outputs(options: argparse.Namespace, table_format: str, grouping: Gro
 
         num_charts = save_charts(table, Path(options.figures))
         _print_status(f"{num_charts} figures, each as SVG and PDF, are in {options.figures}")
-    runs = None
-    if options.runs:
-        from gr_cli.report.run_table import run_table
-
-        runs = run_table(table, grouping, options.sort or ())
     if table_format == "table":
         _print_table(table, runs)
     elif options.output is None:

@@ -268,7 +268,11 @@ def group_warnings(group: Group, metrics: Sequence[str]) -> list[str]:
         group: The group.
         metrics: Metrics of the report.
     """
-    lines = [f"seed {seed} {_describe_state(run)}" for seed, run in group.by_seed.items() if not run.finished]
+    seeds_by_state: dict[str, list[int]] = {}
+    for seed, run in group.by_seed.items():
+        if not run.finished:
+            seeds_by_state.setdefault(_describe_state(run), []).append(seed)
+    lines = [f"{format_seeds(seeds)} {state}" for state, seeds in seeds_by_state.items()]
     if group.pending_seeds:
         lines.append(f"{format_seeds(group.pending_seeds)} {NOT_STARTED}")
     for seed, run in group.by_seed.items():

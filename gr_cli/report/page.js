@@ -43,13 +43,13 @@ const spread = ([mean, low, high], percent) =>
 // --- state
 
 const sizes = DATA.comparables.map((_, i) => CONFIGURATIONS.filter((one) => one.comparable === i).length);
-const state = { metric: DATA.metrics[0]?.name, comparable: sizes.indexOf(Math.max(...sizes)), chosen: new Set(), words: [], all: false };
+const state = { metric: DATA.metrics[0]?.name, comparable: sizes.indexOf(Math.max(...sizes)), chosen: new Set(), terms: [], all: false };
 const metric = (name = state.metric) => DATA.metrics.find((one) => one.name === name);
 const isPercent = (one) => one?.unit === "fraction" || one?.percent === true;
 const value = (configuration, name = state.metric) => configuration.metrics[name]?.statistics[0];
 const matching = (configuration) => {
   const text = [configuration.name, ...configuration.cells].join(" ").toLowerCase();
-  return state.words.every((word) => text.includes(word));
+  return state.terms.every((term) => text.includes(term));
 };
 // Configurations that the charts show: comparable ones that the filter leaves, the best first.
 const shown = () => {

@@ -131,7 +131,7 @@ const drawTable = () => {
     make("tbody", {}, ...rows.map((one) => make("tr", { class: state.chosen.has(one) ? "chosen" : null },
       make("th", { scope: "row" }, make("label", {}, make("input", { type: "checkbox", checked: state.chosen.has(one), onchange: () => toggle(one) }), " ", sign(looks.get(one)), ` ${one.name}`)),
       ...visible.map((column) => make("td", { class: column.number ? "n" : null }, column.text(one), column.small?.(one) ? make("small", {}, column.small(one)) : null))))));
-  byId("matches").textContent = state.words.length ? `${rows.length} of ${CONFIGURATIONS.filter((one) => one.comparable === state.comparable).length}` : "";
+  byId("matches").textContent = state.terms.length ? `${rows.length} of ${CONFIGURATIONS.filter((one) => one.comparable === state.comparable).length}` : "";
   byId("clear").hidden = !state.chosen.size;
 };
 const drawColumns = () => byId("columns").replaceChildren(...columns().map(({ id, head }) => make("label", {},
@@ -193,7 +193,7 @@ const start = async () => {
   choose(byId("comparable"), DATA.comparables.map((name, i) => option(i, name)), String(state.comparable));
   byId("comparable-label").hidden = DATA.comparables.length < 2;
   byId("comparable").addEventListener("change", () => { state.comparable = Number(byId("comparable").value); state.chosen.clear(); redraw(); });
-  byId("filter").addEventListener("input", () => { state.words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean); redraw(); });
+  byId("filter").addEventListener("input", () => { state.terms = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean); redraw(); });
   byId("clear").addEventListener("click", () => { state.chosen.clear(); restyle(); });
   if (costs.length > 1) byId("costs").querySelector(".controls").append(menu("Cost", costs.map((name) => [name, name]), (name) => { cost.name = name; charts.get("cost-chart").draw(); }));
   const total = CONFIGURATIONS.length, best = `the best ${DATA.metrics[0].label}`, left = [];

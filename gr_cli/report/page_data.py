@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gr_cli.errors import one_line
@@ -271,7 +272,8 @@ def _verdict(metric: Mapping[str, Any], bounds: Bounds, comparable: str, table: 
     means = [(summary, row) for summary, row in means if summary.mean == summary.mean]
     if not means or metric["better"] == "none":
         return ""
-    means.sort(key=lambda pair: pair[0].mean, reverse=metric["better"] == "higher")
+    sign = 1.0 if metric["better"] == "higher" else -1.0
+    means.sort(key=lambda pair: -sign * pair[0].mean)
     names = dict(zip(map(id, table.rows), _names(table), strict=True))
     (best, row), *others = means
     text = f"{names[id(row)]} has {_mean_text(best, metric)}"
@@ -279,33 +281,52 @@ def _verdict(metric: Mapping[str, Any], bounds: Bounds, comparable: str, table: 
         return f"{text}."
     second, other = others[0]
     limits = SIGNED_UNIT if bounds == UNIT_INTERVAL else UNBOUNDED
-    difference = paired_summary(paired_differences(row.group, other.group, name), limits)
+    gains = [sign * gain for gain in paired_differences(row.group, other.group, name)]
     order = f"{'best' if len(means) > 2 else 'better'} of {len(means)}"
-    text += (
-        f", the {order}; next is {names[id(other)]} with {format_number(second.mean, unit)}{' %' * (unit == FRACTION)}."
-    )
-    return f"{text} {_difference_text(difference, unit, len(means))}"
+    text += f", the {order}; next is {names[id(other)]} with {format_number(second.mean, unit)}{_percent(unit)}."
+    return f"{text} {_difference_text(paired_summary(gains, limits), unit, len(means))}"
 
 
 def _mean_text(summary: Summary, metric: Mapping[str, Any]) -> str:
-    percent = " %" * (metric["unit"] == FRACTION)
-    return f"{metric['name'].replace('_', ' ')} {format_mean(summary, metric['unit'], summary.n)}{percent}"
+    unit = metric["unit"]
+    return f"{metric['name'].replace('_', ' ')} {format_mean(summary, unit, summary.n)}{_percent(unit)}"
+
+
+def _percent(unit: str) -> str:
+    """A percent sign behind a number, on the same line."""
+    return "\u00a0%" if unit == FRACTION else ""
 
 
 def _difference_text(difference: Summary | None, unit: str, compared: int) -> str:
-    """What the paired difference between the two best says."""
+    """What the paired difference of the two best says.
+
+    Args:
+        difference: Of the best from the next, positive where the best is better. Over the common seeds, which need not
+            be all, it can be negative.
+        unit: Unit of the metric.
+        compared: Number of configurations.
+    """
     if difference is None:
         return "They have no common seed."
-    text = f"{format_number(abs(difference.mean), unit)}{' points' * (unit == FRACTION)} apart"
+    points = " points" * (unit == FRACTION)
     seeds = f"over {difference.n} common {'seeds' if difference.n > 1 else 'seed'}"
+    text = f"{format_number(difference.mean, unit)}{points} apart {seeds}"
+    if difference.mean < 0:
+        text = f"But {seeds} the next is better, by {format_number(-difference.mean, unit)}{points}"
+        difference = _negative(difference)
     if difference.interval is None:
-        return f"{text} {seeds}: too few for an interval."
+        return f"{text}: too few for an interval."
     low, high = difference.interval
-    ends = sorted((abs(low), abs(high))) if low * high > 0 else (low, high)
-    interval = " to ".join(format_number(end, unit) for end in ends)
+    interval = " to ".join(format_number(end, unit) for end in (low, high))
     decided = "" if low * high > 0 else ": these seeds don't decide between them"
     chosen = " The best of several looks better than it is." if compared > 2 else ""
-    return f"{text} {seeds}, 95 % interval {interval}{decided}.{chosen}"
+    return f"{text}, 95 % interval {interval}{decided}.{chosen}"
+
+
+def _negative(summary: Summary) -> Summary:
+    """The statistics of the negative values."""
+    interval = None if summary.interval is None else (-summary.interval[1], -summary.interval[0])
+    return replace(summary, mean=-summary.mean, interval=interval, values=tuple(-value for value in summary.values))
 
 
 def newest_update(table: ReportTable) -> str:

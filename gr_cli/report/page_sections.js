@@ -171,7 +171,7 @@ new Chart("parallel", "parallel", () => {
     for (const name of ticks) rows.push({ axis: label, tick_position: at.get(name), tick: name });
     for (const one of all) rows.push({ axis: label, position: at.get(one.cells[i]), one, text: one.cells[i] });
   }
-  for (const [place, text] of [[0, low], [1, high]]) rows.push({ axis: metric().label, tick_position: place, tick: format(text, percent) });
+  for (const [position, text] of [[0, low], [1, high]]) rows.push({ axis: metric().label, tick_position: position, tick: format(text, percent) });
   for (const one of all) rows.push({ axis: metric().label, position: share(one), one, text: format(value(one), percent) });
   const lines = rows.map(({ one, ...row }) => !one ? row : { ...row, index: indexOf.get(one), line: indexOf.get(one), name: one.name, detail: row.axis,
     share: share(one), width: state.chosen.has(one) ? 4 : 1.5, opacity: chosen && looks.get(one).muted ? 0.15 : 0.85 });

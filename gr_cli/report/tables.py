@@ -99,7 +99,7 @@ def report_table(grouping: Grouping, metrics: Sequence[str], baseline: Sequence[
         metrics: Names of metrics.
         baseline: Values that the baseline has, such as `strategy=finetune`. Each row is compared with the row that has
             them, the same benchmark and scenario, and otherwise the most values in common. Without values, the baseline
-            is the first row of the benchmark and scenario.
+            is the first row of the benchmark and scenario that has a finished run.
 
     Raises:
         ConfigError: There is no such metric or baseline.

@@ -43,6 +43,7 @@ REPORT: Table = {
         ("can't be written, there is no folder {}; make it first", reported("--output", "nowhere/table.csv")),
         ("--output={}: must end in {}; or name its format by --format", reported("--output", "table")),
         ("arguments={}: is a folder; name folders before the options", reported("--metrics", "forgetting", "outputs")),
+        ("--{}=-: must be a name, not standard output; without --output the table", reported("--html", "-")),
         (
             "--baseline={}: can't be combined with --runs; remove one of them",
             reported("--runs", "--baseline", "strategy=finetune"),

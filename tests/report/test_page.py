@@ -256,12 +256,16 @@ def test_the_first_sentence_names_the_best(written):
     n = len(groups[first])
     shown = f"{means[first]:.2f}" if n > 2 else f"{100 * accuracy(groups[first][0]):.2f}"
     assert sentence.startswith(f"{names[first]} has average accuracy {shown}")
-    assert f"next is {names[second]} with {means[second]:.2f} %" in sentence
+    assert f"next is {names[second]} with {means[second]:.2f}\u00a0%" in sentence
     seeds = sorted(groups[first].keys() & groups[second].keys())
     gains = [100 * (accuracy(groups[first][seed]) - accuracy(groups[second][seed])) for seed in seeds]
-    assert f"{abs(fmean(gains)):.2f} points apart over {len(seeds)} common seeds" in sentence
+    gain, over = fmean(gains), f"over {len(seeds)} common seeds"
+    expected = (
+        f"{gain:.2f} points apart {over}" if gain >= 0 else f"But {over} the next is better, by {-gain:.2f} points"
+    )
+    assert expected in sentence
     if len(seeds) == 3:
-        ends = [min(100.0, max(-100.0, end)) for end in interval(gains, *ANY)]
+        ends = [min(100.0, max(-100.0, end)) for end in interval([abs(gain) / gain * one for one in gains], *ANY)]
         assert " to ".join(f"{end:.2f}" for end in ends).replace("-", "−") in sentence
 
 
@@ -309,3 +313,29 @@ def test_large_pages_leave_out_details_of_the_lowest_first(monkeypatch):
         assert len(curves["evaluations"]["accuracy"]) == (1 + TASKS if best else 1)
         assert len(curves["sample_quality"]["recall"]) == (1 + TASKS if best else 1)
         assert curves["evaluations"]["accuracy"]["mean so far"]["mean"][-1] == near(100 * accuracy)
+
+
+def test_the_sentence_says_so_if_the_next_is_better_over_common_seeds(tmp_path):
+    """The best has the better mean because of a seed that the next lacks."""
+    for seed, accuracy in enumerate((0.50, 0.51, 0.49, 1.0)):
+        write_run(tmp_path / "runs", seed, accuracy=accuracy)
+    for seed, accuracy in enumerate((0.55, 0.57, 0.54)):
+        write_run(tmp_path / "runs", seed, "joint", accuracy=accuracy)
+    assert main([str(tmp_path / "runs"), "--html", str(tmp_path / "page.html")]) == 0
+    (sentence, *_) = embedded((tmp_path / "page.html").read_text(encoding="utf-8"))["verdicts"][0]
+    assert sentence.startswith("finetune has average accuracy 62.50")
+    assert "But over 3 common seeds the next is better, by 5.33 points, 95 % interval 3.90 to 6.77." in sentence
+
+
+def test_the_interval_of_the_sentence_contains_the_difference_where_lower_is_better(tmp_path):
+    for seed in range(3):
+        for rate in (0.001, 0.01):
+            write_run(tmp_path / "runs", seed, optimizer__lr=rate)
+    assert main([str(tmp_path / "runs"), "--html", str(tmp_path / "page.html")]) == 0
+    data = embedded((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert data["metrics"][1]["better"] == "lower"
+    means = [one["metrics"]["forgetting"]["statistics"][0] for one in data["configurations"]]
+    match = re.search(r"(\S+) points apart .*, 95 % interval (\S+) to ([−\d.]+\d)", data["verdicts"][0][1])
+    apart, low, high = (float(text.replace("−", "-")) for text in match.groups())
+    assert apart == pytest.approx(abs(means[1] - means[0]), abs=0.011)
+    assert low <= apart <= high and (low + high) / 2 == pytest.approx(apart, abs=0.011)

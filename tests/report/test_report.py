@@ -121,7 +121,7 @@ def test_unfinished_runs_are_listed_and_not_averaged(gr_report, table):
     assert (row["runs"], row["seeds"], row["unfinished_seeds"]) == ("1", "0", "1 2 3 4")
     _, out, _ = gr_report("runs")
     assert "| 1 of 5 |" in out
-    for line in ("seed 1 failed: loss `total` is nan in task 2", "seed 2 interrupted", "seed 4 killed"):
+    for line in ("seed 1 failed: loss `total` is nan in task 2", "seed 2 interrupted", "seeds 3–4 killed"):
         assert line in out
 
 
@@ -253,6 +253,8 @@ def test_values_cannot_break_the_table(gr_report):
         (["runs", "--baseline", "strategi=x"], "must be <column>=<value> .*did you mean 'strategy'"),
         (["runs", "--baseline", "strategy=x"], "--baseline=strategy=x: no such run; strategy is one of finetune"),
         (["runs", "--foo"], "unrecognized arguments: --foo"),
+        (["runs", "--html", "-"], "--html=-: must be a name, not standard output"),
+        (["runs", "--runs", "--sort", "x", "--html", "empty/a.html"], "--sort=x: rows can't be sorted by it"),
         (["runs", "--output", "nowhere/a.csv"], "nowhere/a.csv: can't be written, there is no folder nowhere"),
         ([], "outputs: is not a folder"),
     ],
@@ -263,6 +265,7 @@ def test_a_mistake_gets_one_line(gr_report, words, line):
     code, out, err = gr_report(*words)
     assert code == 2 and out == ""
     assert re.search(line, err) and err.count("\n") == 1
+    assert not list(Path("empty").iterdir()) and not Path("-").exists()
 
 
 def test_unreadable_runs_are_named_and_left_out(gr_report):

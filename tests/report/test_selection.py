@@ -125,3 +125,15 @@ def test_json_has_no_nan(gr_report):
     (row,) = json.loads(out)["rows"]
     assert row["metrics"]["average_accuracy"]["mean"] is None
     assert row["warnings"][0] == "average_accuracy of seed 0 is NaN"
+
+
+def test_the_baseline_is_the_first_configuration_with_a_finished_run(gr_report):
+    write_run(Path("runs"), 0, state="interrupted")
+    for seed in range(3):
+        write_run(Path("runs"), seed, "generative_replay", accuracy=0.2 + seed / 10)
+        write_run(Path("runs"), seed, "joint", accuracy=0.5 + seed / 10)
+    _, out, _ = gr_report("runs", "--format", "csv")
+    unfinished, baseline, joint = csv.DictReader(out.splitlines())
+    assert unfinished["runs"] == "0" and baseline["difference_n"] == "0"
+    assert joint["baseline"].startswith("strategy=generative_replay ")
+    assert float(joint["difference_mean"]) == pytest.approx(0.3)
