@@ -183,11 +183,12 @@ def direct_gradients(terms: Sequence[tuple[Value, Scale]], parameters: Sequence[
     if any(value._backward_hooks for value in evaluation.recorded or ()):
         return None
     before = len(inputs) - len(parameters)  # inputs that precede the parameters, as a batch does
-    if before >= 0 and all(map(is_, inputs[before:], parameters)):
+    asked = {id(parameter) for parameter in parameters}
+    is_shared = any(id(tensor) in asked for tensor in inputs[: max(0, before)])  # by several layers
+    if before >= 0 and not is_shared and all(map(is_, inputs[before:], parameters)):
         needed = [False] * before + [parameter.requires_grad for parameter in parameters]
         with _NoGrad():
             return computation.backward(output_gradients, needed)[before:]
-    asked = {id(parameter) for parameter in parameters}
     with _NoGrad():
         gradients = computation.backward(output_gradients, [id(t) in asked and t.requires_grad for t in inputs])
         by_tensor: dict[int, Tensor] = {}

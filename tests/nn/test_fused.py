@@ -138,6 +138,15 @@ def test_frozen_parameters_get_no_gradient_and_others_the_same(frozen):
     assert [gradient is not None for gradient in everything] == [p.requires_grad for p in network.parameters()]
 
 
+def test_a_layer_that_is_used_twice_gets_both_gradients():
+    replicas, targets = networks((4,)), [all_targets()["labels"]]
+    network = replicas.modules[0]
+    network.hidden.append(network.hidden[0])  # 4 -> 4 values
+    expected = plain_values(replicas.call("__call__", samples()), targets)
+    values = mean_losses(replicas.call("relu_stack", samples()), targets)
+    assert_equal(values, expected, list(network.parameters()), [1.0])
+
+
 def test_samples_that_need_gradients_get_them():
     replicas, x, targets = networks(), samples().requires_grad_(), [all_targets()["soft"]]
     (expected,) = torch.autograd.grad(plain_values(replicas.call("__call__", x), targets)[0].sum(), x)
