@@ -202,7 +202,7 @@ def _train_stages(group: RunGroup, resume_point: ResumePoint, pending_losses: Pe
             stream, samples = batches(experiments, i, start), sample_passes(experiments, i)
             learner.train_task(stage.task, stream, stage.iterations, monitor, start, samples)
             monitor.close()
-            _finish_stage(group, stage, stop, meter)
+            _finish_stage(group, stage, stop, meter, is_continued=start > 0)
             progress.steps_done, progress.stage = 0, i + 1
             save_checkpoints(group, ResumePoint(i + 1, 0))
             observers.stage_finished(i, [run.experiment.record.matrix()[-1] for _, run in group.active])
@@ -214,7 +214,7 @@ def _train_stages(group: RunGroup, resume_point: ResumePoint, pending_losses: Pe
     group.for_each_active(lambda i, run: draw_matrix(run.experiment, run.folder))
 
 
-def _finish_stage(group: RunGroup, stage: Stage, stop: threading.Event, meter: EnergyMeter) -> None:
+def _finish_stage(group: RunGroup, stage: Stage, stop: threading.Event, meter: EnergyMeter, is_continued: bool) -> None:
     """Evaluate after a stage, record its timing and energy, and draw generated samples."""
     learner = group.learner
     batch_size = group.runs[0].experiment.settings.config["train"]["batch_size"]
@@ -224,6 +224,7 @@ def _finish_stage(group: RunGroup, stage: Stage, stop: threading.Event, meter: E
         row: dict[str, float] = {"task": stage.task}
         row |= learner.clock.timing_row(stage.iterations * batch_size, len(group.runs))
         row["peak_memory_mib"] = peak_memory(learner.device) / 2**20 or float("nan")
-        row |= {name: joules / len(group.runs) for name, joules in energy.items()}
+        if not is_continued:  # else an earlier process used a part that was not stored
+            row |= {name: joules / len(group.runs) for name, joules in energy.items()}
         group.for_each_active(lambda i, run: run.experiment.record.timing.append(dict(row)))
         group.for_each_active(lambda i, run: draw_samples(run.experiment, learner, i, run.folder, stage.task))

@@ -23,8 +23,9 @@ class EnergyMeter:
     """
 
     def __init__(self, device: torch.device, powercap: Path = _POWERCAP) -> None:
-        # Packages only; their cores and memory have counters of their own, which are parts of them.
-        self._packages = sorted(path for path in powercap.glob("intel-rapl:*") if path.name.count(":") == 1)
+        # Packages only: their cores and memory have counters that are parts of theirs, and `psys` contains all of them.
+        zones = sorted(path for path in powercap.glob("intel-rapl:*") if path.name.count(":") == 1)
+        self._packages = [path for path in zones if not _text(path / "name").startswith("psys")]
         self._gpu = _nvml_handle(device)
         self._previous = self._counters()
 
@@ -51,9 +52,16 @@ class EnergyMeter:
 
 def _number(path: Path) -> float:
     """The number in a file; NaN if it can't be read."""
-    with suppress(OSError, ValueError):
-        return float(path.read_text(encoding="ascii"))
+    with suppress(ValueError):
+        return float(_text(path))
     return float("nan")
+
+
+def _text(path: Path) -> str:
+    """The content of a file; empty if it can't be read."""
+    with suppress(OSError, ValueError):
+        return path.read_text(encoding="ascii")
+    return ""
 
 
 def _nvml_handle(device: torch.device) -> object | None:

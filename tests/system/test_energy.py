@@ -8,8 +8,9 @@ from gr_cli.system.energy import EnergyMeter
 CPU = torch.device("cpu")
 
 
-def package(folder, name, microjoules, limit=1000_000_000):
+def package(folder, name, microjoules, limit=1000_000_000, label="package"):
     (folder / name).mkdir(exist_ok=True)
+    (folder / name / "name").write_text(f"{label}\n", encoding="ascii")
     (folder / name / "energy_uj").write_text(f"{microjoules}\n", encoding="ascii")
     (folder / name / "max_energy_range_uj").write_text(f"{limit}\n", encoding="ascii")
 
@@ -24,6 +25,15 @@ def test_the_packages_of_the_processor_are_summed(tmp_path):
     package(tmp_path, "intel-rapl:0:0", 2_000_000)
     assert meter.read() == {"cpu_energy_joules": pytest.approx(5.5)}
     assert meter.read() == {"cpu_energy_joules": 0}
+
+
+def test_the_counter_of_the_platform_contains_that_of_the_package(tmp_path):
+    package(tmp_path, "intel-rapl:0", 0, label="package-0")
+    package(tmp_path, "intel-rapl:1", 0, label="psys")
+    meter = EnergyMeter(CPU, tmp_path)
+    package(tmp_path, "intel-rapl:0", 2_000_000, label="package-0")
+    package(tmp_path, "intel-rapl:1", 9_000_000, label="psys")
+    assert meter.read() == {"cpu_energy_joules": pytest.approx(2)}
 
 
 def test_a_counter_that_started_again(tmp_path):
