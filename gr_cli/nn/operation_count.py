@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
@@ -63,9 +63,12 @@ class OperationCount:
         self._per_step[kind] = counter.operations
         operations = counter.operations
         for name, (work, steps) in counter.shared.items():
-            if f"{phase}.{name}" not in self._shared:  # else a resumed run does it again
-                share = 0 if steps is None else work // steps
-                operations += work if steps is None else 0
+            # Steps of another kind may have done it, before or in the run that this one continues.
+            shares = [share for key, share in self._shared.items() if key.partition(".")[2] == name]
+            if not shares and steps is None:
+                operations += work
+            if f"{phase}.{name}" not in self._shared:
+                share = shares[0] if shares else work // steps if steps else 0
                 self._shared[f"{phase}.{name}"] = share
                 self._shared[phase] = self._shared.get(phase, 0) + share
         self._add(phase, operations + self._shared.get(phase, 0))
@@ -84,15 +87,20 @@ class OperationCount:
         """Operations since the beginning of the run, by phase."""
         return dict(self._totals)
 
-    def state_dict(self, num_runs: int = 1) -> dict[str, dict[str, int]]:
-        """The count of one of `num_runs` runs that are trained together, for a checkpoint."""
-        return {name: _times(counts, 1, num_runs) for name, counts in self._counts.items()}
+    def state_dict(self, run: int = 0, num_runs: int = 1) -> dict[str, dict[str, int]]:
+        """The part of one of `num_runs` runs that are trained together, for a checkpoint; the sum of all is exact."""
+        return {
+            name: {key: (number + run) // num_runs for key, number in counts.items()}
+            for name, counts in self._counts.items()
+        }
 
-    def load_state_dict(self, state: Mapping[str, Mapping[str, int]], num_runs: int = 1) -> None:
-        """Restore the state of one run for `num_runs` that are trained together."""
+    def load_state_dicts(self, states: Sequence[Mapping[str, Mapping[str, int]]]) -> None:
+        """Restore the count from the parts of all runs that are trained together."""
         for name, counts in self._counts.items():
             counts.clear()
-            counts.update(_times(state[name], num_runs))
+            for state in states:
+                for key, number in state[name].items():
+                    counts[key] = counts.get(key, 0) + number
 
     @property
     def _counts(self) -> dict[str, dict[str, int]]:
@@ -101,7 +109,7 @@ class OperationCount:
 
 @contextmanager
 def shared_work(name: str, steps: int | None) -> Iterator[None]:
-    """Mark a block within a step whose result other steps use, too.
+    """Mark a block within a step that does work, or uses its result, which other steps use, too.
 
     Args:
         name: Name of the work, which may be repeated within a task.
@@ -117,10 +125,6 @@ def shared_work(name: str, steps: int | None) -> Iterator[None]:
     work, _ = counter.shared.get(name, (0, steps))
     counter.shared[name] = work + counter.operations, steps
     counter.operations = before
-
-
-def _times(counts: Mapping[str, int], factor: int, divisor: int = 1) -> dict[str, int]:
-    return {name: number * factor // divisor for name, number in counts.items()}
 
 
 def _phase(kind: str) -> str:

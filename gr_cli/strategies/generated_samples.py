@@ -61,14 +61,12 @@ class GeneratedReplay:
 
     def _block(self, block: int, size: int, num_batches: int, steps: int | None) -> list[ReplayBatch]:
         """The batches of several steps, or a pool for all steps of the task (None), which are generated at once."""
-        key = (block, size, num_batches)
-        if self._cached is None or self._cached[0] != key:
-            self._cached = None  # free the old samples before new ones are generated
-            stream = f"{StreamNames.REPLAY}{self._stream_suffix}"
-            with shared_work(stream, steps):
-                samples = self.generate(size * num_batches, stream, block)
-            self._cached = (key, samples.split(size))
-        return self._cached[1]
+        key, stream = (block, size, num_batches), f"{StreamNames.REPLAY}{self._stream_suffix}"
+        with shared_work(stream, steps):
+            if self._cached is None or self._cached[0] != key:
+                self._cached = None  # free the old samples before new ones are generated
+                self._cached = (key, self.generate(size * num_batches, stream, block).split(size))
+            return self._cached[1]
 
     @torch.no_grad()
     def generate(self, num_samples: int, stream: str, *key: int) -> ReplayBatch:

@@ -216,7 +216,9 @@ class Learner:
                 with self.clock.measure("solver"), self.operations.step(kind):
                     losses |= self._step_solver(batch, step, iteration)
                     self.strategy.after_step(batch, step)
-            generator_batch = self.strategy.generator_batch(batch, step)  # None: no step of the generator is due
+            # Samples that the solver was not trained on in this step are generated here.
+            with self.operations.step("generator_batch") if iteration is None else _NO_CONTEXT:
+                generator_batch = self.strategy.generator_batch(batch, step)  # None: no step of the generator is due
             if generator_batch is not None and self._generator_update is not None:
                 learning_rate = generator_learning_rate(self.strategy, step)
                 kind = self._generator_update.kind(generator_batch)
@@ -363,13 +365,13 @@ class Learner:
         return state | {
             "optimizers": {name: optimizer.state_of(replica) for name, optimizer in optimizers.items()},
             "task_units": self.task_units,
-            "operations": self.operations.state_dict(len(self.random_streams)),
+            "operations": self.operations.state_dict(replica, len(self.random_streams)),
         }
 
     def load_states(self, states: Sequence[State], task: int, sample_pass: SamplePass | None = None) -> None:
         """Restore the state of each replica, saved during or before `task`."""
         self.task_units = states[0]["task_units"].to(self.device)
-        self.operations.load_state_dict(states[0]["operations"], len(states))
+        self.operations.load_state_dicts([state["operations"] for state in states])
         parts = [{key: state[key] for key in _STACKED_STATE} for state in states]
         if self.generator is not None:
             parts = [part | {"generator": self.generator.expand_state(part["generator"])} for part in parts]

@@ -39,6 +39,22 @@ def test_stored_samples_are_kept():
     assert many - few >= 5 * 2 * 64 * 4  # five samples of two classes
 
 
+def test_cumulative_training_keeps_all_samples():
+    experiment = prepare(settings_of("strategy=cumulative", *SMALL))
+    sizes = [len(task.train) for task in experiment.benchmark.tasks]
+    bytes_per_sample = experiment.benchmark.tasks[0].train.store[:1].nbytes + 8  # and a label
+    assert costs("strategy=cumulative")["strategy_bytes"] == sizes[0] * bytes_per_sample
+    assert costs("strategy=cumulative", stages=2)["strategy_bytes"] == sum(sizes[:2]) * bytes_per_sample
+    assert costs("strategy=joint")["strategy_bytes"] == 0
+
+
+def test_samples_for_the_generator_alone_are_among_its_costs():
+    row = costs("strategy=dgr", "strategy.generator_training=before", stages=2)
+    assert row["training_flops"] == sum(row[f"{phase}_flops"] for phase in ("solver", "generator", "consolidation"))
+    alongside = costs("strategy=dgr", stages=2)
+    assert row["generator_flops"] > alongside["generator_flops"]
+
+
 def test_a_weight_penalty_keeps_importance_and_the_old_parameters():
     row = costs("strategy=online_ewc")
     assert row["strategy_bytes"] >= 2 * 4 * PARAMETERS

@@ -127,7 +127,7 @@ def test_a_resumed_run_repeats_shared_work_without_a_charge():
 
     uninterrupted, resumed = OperationCount(), OperationCount()
     step(uninterrupted, "solver.first", generates=True)
-    resumed.load_state_dict(uninterrupted.state_dict())
+    resumed.load_state_dicts([uninterrupted.state_dict()])
     step(uninterrupted, "solver", generates=False)
     step(resumed, "solver", generates=True)
     assert resumed.state_dict() == uninterrupted.state_dict()
@@ -156,7 +156,29 @@ def test_a_count_goes_on_from_its_state():
     count, resumed = OperationCount(), OperationCount()
     with count.step("solver"):
         product(), product()
-    resumed.load_state_dict(count.state_dict(num_runs=2), num_runs=3)
+    resumed.load_state_dicts([count.state_dict()] * 3)
     with resumed.step("solver"):
         pass  # not counted anew
-    assert resumed.by_phase() == {"solver": 2 * 3 * 60}
+    assert resumed.by_phase() == {"solver": 2 * 3 * 2 * 60}
+
+
+def test_nothing_is_lost_where_several_runs_are_saved_and_continued():
+    count, resumed = OperationCount(), OperationCount()
+    with count.step("solver"):
+        product()
+    for num_runs in (1, 4, 7):  # 60 is no multiple of 7
+        resumed.load_state_dicts([count.state_dict(run, num_runs) for run in range(num_runs)])
+        assert resumed.state_dict() == count.state_dict()
+
+
+def test_shared_work_that_steps_of_another_phase_did():
+    count = OperationCount()
+    for step in range(8):
+        with count.step("solver" if step < 5 else "generator_batch"):
+            with shared_work("block", 4):
+                if step % 4 == 0:
+                    [product() for _ in range(4)]
+            with shared_work("pool", None):
+                if step == 0:
+                    product()
+    assert count.by_phase() == {"solver": (5 + 1) * 60, "generator_batch": 3 * 60}

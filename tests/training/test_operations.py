@@ -20,6 +20,8 @@ METHODS = [
     "strategy=generative_replay strategy.replay_source=pool strategy.pool_size=20",
     "strategy=generative_replay train.task_boundaries=unknown strategy.consolidate_every=4",
     "strategy=dgr strategy/regularizer=si",
+    "strategy=dgr strategy.generator_training=before",
+    "strategy=dgr strategy.generator_training=after",
 ]
 
 
@@ -48,6 +50,17 @@ def test_samples_that_are_generated_for_several_steps(monkeypatch):
         train([experiment], experiment.learner, 1)
     by_phase = experiment.learner.operations.by_phase()
     counted = sum(by_phase.values()) - before - by_phase["generator"] // 2
+    assert counted == executed.operations + sum(work for work, _ in executed.shared.values())
+
+
+def test_samples_that_only_the_generator_is_trained_on(monkeypatch):
+    monkeypatch.setattr(generated_samples, "_CHUNK_SIZE", 4 * 8)  # 12 steps of 8 samples: the second block is of both
+    experiment = prepare(settings_of("strategy=dgr", "strategy.generator_training=after", *SMALL))
+    train([experiment], experiment.learner, 0)
+    before = sum(experiment.learner.operations.by_phase().values())
+    with operation_count._Counter() as executed:
+        train([experiment], experiment.learner, 1)
+    counted = sum(experiment.learner.operations.by_phase().values()) - before
     assert counted == executed.operations + sum(work for work, _ in executed.shared.values())
 
 

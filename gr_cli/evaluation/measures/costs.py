@@ -10,7 +10,12 @@ from torch import Tensor
 from gr_cli.evaluation.base import Evaluation, EvaluationContext
 from gr_cli.results.tables import AFTER_TASK, Column, TableRow
 
-_PHASES = ("solver", "generator", "consolidation")
+# Phases of the operation count, by column.
+_PHASES = {
+    "solver": ("solver",),
+    "generator": ("generator", "generator_batch"),
+    "consolidation": ("consolidation",),
+}
 
 
 class Costs(Evaluation):
@@ -25,7 +30,7 @@ class Costs(Evaluation):
     columns = (
         AFTER_TASK,
         Column("solver_flops", "steps of the solver, including the generation of replayed samples", "FLOP", "lower"),
-        Column("generator_flops", "steps of the generator", "FLOP", "lower"),
+        Column("generator_flops", "steps of the generator, and samples generated for them alone", "FLOP", "lower"),
         Column("consolidation_flops", "at the beginning and end of tasks: Fisher, fits, exemplars", "FLOP", "lower"),
         Column("training_flops", "all of these", "FLOP", "lower", metric="training_flops"),
         Column("solver_bytes", "parameters and buffers of the solver", "bytes", "lower"),
@@ -38,7 +43,10 @@ class Costs(Evaluation):
     def rows(self, context: EvaluationContext) -> Sequence[TableRow]:
         learner = context.learner
         by_phase, num_runs = learner.operations.by_phase(), len(learner.random_streams)
-        operations = {f"{phase}_flops": by_phase.get(phase, 0) // num_runs for phase in _PHASES}
+        operations = {
+            f"{phase}_flops": sum(by_phase.get(name, 0) for name in names) // num_runs
+            for phase, names in _PHASES.items()
+        }
         state = learner.state_of(context.replica)
         settings = {"solver": learner.optimizers, "generator": learner.generator_optimizers}
         optimizers = {
@@ -49,11 +57,20 @@ class Costs(Evaluation):
         kept = {
             "solver_bytes": num_bytes(state["solver"]),
             "generator_bytes": num_bytes(state["generator"]),
-            "strategy_bytes": num_bytes([state["strategy"], state["regularizer"], state["gradient_rules"]]),
+            "strategy_bytes": num_bytes([state["strategy"], state["regularizer"], state["gradient_rules"]])
+            + _training_set_bytes(context),
             "optimizer_bytes": num_bytes(optimizers),
         }
         totals = {"training_flops": sum(operations.values()), "stored_bytes": sum(kept.values())}
         return [{"after_task": context.after_task, **operations, **kept, **totals}]
+
+
+def _training_set_bytes(context: EvaluationContext) -> int:
+    """Bytes of the training samples, with labels, that the next task is trained on together with its own."""
+    if context.learner.strategy.training_data != "cumulative":
+        return 0
+    sets = [task.train for task in context.experiment.benchmark.tasks[: context.after_task + 1]]
+    return sum(len(samples) * samples.store[:1].nbytes + samples.y.nbytes for samples in sets)
 
 
 def num_bytes(state: Any) -> int:
