@@ -155,7 +155,7 @@ RUN_SETTINGS: dict[str, RunSetting | Section] = {
         "`validation_<metric>`, which is measured on held-out training samples.",
     ),
     "prune_below": RunSetting(
-        Sequence[float | None] | None,
+        Sequence[Fraction | None] | None,
         "Average accuracy so far, by task, below which a run ends after that task; `hydra.sweeper.pruner` sets it. "
         "`null`: never.",
     ),

@@ -61,25 +61,25 @@ def check(line: fuzzing.Line, capsys: pytest.CaptureFixture[str]) -> int:
     except SystemExit as exit:  # Hydra's own, after --info and its like
         code = exit.code or 0
     out, err = capsys.readouterr()
-    told = f"exit code {code} of gr-run {words}\n{err}"
-    assert code in (0, 1, 2), told
-    assert "Traceback" not in out + err, told
-    assert not list(Path().rglob("*.tmp")), told
+    message = f"exit code {code} of gr-run {words}\n{err}"
+    assert code in (0, 1, 2), message
+    assert "Traceback" not in out + err, message
+    assert not list(Path().rglob("*.tmp")), message
     statuses = {file.parent: json.loads(file.read_text()) for file in Path("outputs").rglob("status.json")}
     states = [status["state"] for status in statuses.values()]
     if code == 2:
-        assert list(Path().rglob("*")) == [], told
-        assert out == "", told
-        assert err.startswith("gr-run: ") and err.count("\n") == 1, told
+        assert list(Path().rglob("*")) == [], message
+        assert out == "", message
+        assert err.startswith("gr-run: ") and err.count("\n") == 1, message
     if code == 1:
-        assert "-m" in line.flags or states == ["failed"], told
-        assert all(status["reason"] for status in statuses.values() if status["state"] == "failed"), told
+        assert "-m" in line.flags or states == ["failed"], message
+        assert all(status["reason"] for status in statuses.values() if status["state"] == "failed"), message
     if code == 0:
-        assert set(states) <= {"finished"}, told
+        assert set(states) <= {"finished", "pruned"}, message
     for folder, status in statuses.items():
         if status["state"] == "finished":
             measured = {f"{name}.csv" for name in RunFolder(folder).tables()}
-            assert {path.name for path in folder.iterdir()} == LEFT | measured, told
+            assert {path.name for path in folder.iterdir()} == LEFT | measured, message
     return code
 
 

@@ -70,9 +70,16 @@ def test_intervals_of_the_consolidation_schedule():
 @pytest.mark.parametrize("strategy", ["generative_replay", "dgr"])
 def test_consolidation_at_every_boundary_equals_known_boundaries(strategy):
     overrides = [*TINY[:-1], f"strategy={strategy}", "generator.hidden_dims=[16]"]
-    known = run("known", *overrides)
-    assert run("unknown", *overrides, "train.task_boundaries=unknown", "strategy.consolidate_every=20") == known
-    assert run("other", *overrides, "train.task_boundaries=unknown", "strategy.consolidate_every=15") != known
+    unknown = "train.task_boundaries=unknown"
+    known, same, other = (
+        run("known", *overrides),
+        run("unknown", *overrides, unknown, "strategy.consolidate_every=20"),
+        run("other", *overrides, unknown, "strategy.consolidate_every=15"),
+    )
+    for tables in (known, same, other):
+        del tables["costs.csv"]  # a stream is consolidated after the evaluation at a boundary that it does not know
+    assert same == known
+    assert other != known
 
 
 def test_finetune_is_the_same_with_unknown_boundaries():
