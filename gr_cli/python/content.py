@@ -6,9 +6,12 @@ and functions within functions, have no name that another process could import: 
 
 from __future__ import annotations
 
+import copyreg
+import dis
 import functools
 import importlib
 import inspect
+import warnings
 from collections.abc import Iterator, Mapping
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -20,7 +23,15 @@ from torch import Tensor, nn
 from gr_cli.system.cache import content_hash
 
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), type(...))
-_MAX_DEPTH = 30
+_END = object()  # ends the parts of an object, so that [[1], 2] and [[1, 2]] differ
+_CODE_ATTRIBUTES = (
+    *("co_code", "co_names", "co_varnames", "co_freevars", "co_cellvars", "co_consts", "co_exceptiontable"),
+    *("co_argcount", "co_posonlyargcount", "co_kwonlyargcount", "co_flags"),
+)
+_GLOBAL_LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+# Attributes that torch keeps in every module; hooks count by function, as their keys are numbers of the process.
+_MODULE_INTERNALS = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
+_HOOKS = sorted(name for name in _MODULE_INTERNALS if name.endswith("_hooks"))
 
 
 def importable_name(value: Any) -> str | None:
@@ -37,39 +48,42 @@ def importable_name(value: Any) -> str | None:
 
 def hash_of_content(value: Any) -> str:
     """Hash of an object as 16 hexadecimal digits; equal for equal content, in every process of one Python version."""
-    return content_hash(*_content(value, {}, 0))[:16]
+    return content_hash(*_content(value))[:16]
 
 
-def _content(value: Any, seen: dict[int, Any], depth: int) -> Iterator[object]:
+def _content(value: Any) -> Iterator[object]:
     """What an object consists of, as tensors and values with a `repr` that does not depend on the process."""
-    if isinstance(value, _PLAIN):
-        yield value
-        return
-    if isinstance(value, Tensor):
-        yield value.detach()
-        return
-    if isinstance(value, (np.ndarray, np.generic)):
-        array = np.asarray(value)
-        yield array.tolist() if array.dtype.kind in "OUSMm" else torch.from_numpy(np.ascontiguousarray(array))
-        return
-    if id(value) in seen or depth > _MAX_DEPTH:
-        yield "seen before"
-        return
-    seen[id(value)] = value  # kept, so that its id is not used again
-    yield type(value).__name__
-    for part in _parts(value):
-        yield from _content(part, seen, depth + 1)
+    seen: dict[int, tuple[int, Any]] = {}
+    pending = [value]
+    while pending:
+        part = pending.pop()
+        if part is _END:
+            yield ()
+        elif isinstance(part, _PLAIN):
+            yield part
+        elif isinstance(part, Tensor) and not isinstance(part, nn.Parameter):
+            yield part.detach()
+        elif id(part) in seen:
+            yield ("seen", seen[id(part)][0])
+        else:
+            seen[id(part)] = len(seen), part  # the object is kept, so that its id is not used again
+            yield (type(part).__name__,)
+            pending += [_END, *reversed(list(_parts(part)))]
 
 
 def _parts(value: Any) -> Iterator[Any]:
     """The parts of an object that is not plain."""
-    if isinstance(value, Mapping):
+    if isinstance(value, nn.Parameter):
+        yield from (value.requires_grad, value.detach())
+    elif isinstance(value, (np.ndarray, np.generic)):
+        yield from _array_parts(np.asarray(value))
+    elif isinstance(value, Mapping):
         for key, entry in value.items():
             yield from (key, entry)
     elif isinstance(value, (list, tuple)):
         yield from value
     elif isinstance(value, (set, frozenset)):
-        yield sorted(map(repr, value))
+        yield from sorted(map(repr, value))
     elif isinstance(value, ModuleType):
         yield value.__name__
     elif isinstance(value, functools.partial):
@@ -77,7 +91,7 @@ def _parts(value: Any) -> Iterator[Any]:
     elif isinstance(value, MethodType):
         yield from (value.__func__, value.__self__)
     elif isinstance(value, CodeType):
-        yield from (value.co_code, value.co_names, value.co_varnames, value.co_freevars, value.co_consts)
+        yield from (getattr(value, name) for name in _CODE_ATTRIBUTES)
     elif isinstance(value, FunctionType) or inspect.isclass(value) or inspect.isbuiltin(value):
         yield from _code_parts(value)
     elif isinstance(value, (classmethod, staticmethod)):
@@ -85,9 +99,37 @@ def _parts(value: Any) -> Iterator[Any]:
     elif isinstance(value, property):
         yield from (value.fget, value.fset)
     elif isinstance(value, nn.Module):
-        yield from (type(value), value.state_dict(), _own_attributes(value), dict(value.named_children()))
+        yield from _module_parts(value)
     else:
-        yield from (type(value), _state(value))
+        yield from _stored_parts(value)
+
+
+def _array_parts(array: np.ndarray[Any, Any]) -> Iterator[Any]:
+    yield from (array.dtype.str, str(array.dtype.descr), array.shape)
+    if array.dtype.hasobject:
+        yield array.tolist()
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, for arrays that are read-only
+            yield torch.from_numpy(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def _module_parts(module: nn.Module) -> Iterator[Any]:
+    yield type(module)
+    yield {name: value for name, value in vars(module).items() if name not in _MODULE_INTERNALS}
+    yield [list(vars(module).get(name, {}).values()) for name in _HOOKS]
+
+
+def _stored_parts(value: Any) -> Iterator[Any]:
+    """What pickle stores of any other object; its attributes if it can't be pickled."""
+    try:
+        reduce = copyreg.dispatch_table.get(type(value))
+        stored = value.__reduce_ex__(2) if reduce is None else reduce(value)
+    except Exception:  # any error of the object's own code
+        yield from (type(value), getattr(value, "__dict__", {}))
+        return
+    parts = [stored] if isinstance(stored, str) else stored
+    yield from (list(part) if isinstance(part, Iterator) else part for part in parts)
 
 
 def _code_parts(value: Any) -> Iterator[Any]:
@@ -107,8 +149,9 @@ def _code_parts(value: Any) -> Iterator[Any]:
 
 def _names(code: CodeType) -> list[str]:
     """The global names that code and the functions inside it use."""
+    own = [step.argval for step in dis.get_instructions(code) if step.opname in _GLOBAL_LOADS]
     inner = [name for const in code.co_consts if isinstance(const, CodeType) for name in _names(const)]
-    return list(dict.fromkeys([*code.co_names, *inner]))
+    return list(dict.fromkeys([*own, *inner]))
 
 
 def _is_defined(name: str) -> bool:
@@ -123,14 +166,3 @@ def _is_filled(cell: Any) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _own_attributes(module: nn.Module) -> dict[str, Any]:
-    """Attributes of a module besides its parameters, buffers and modules: sizes, rates, functions."""
-    return {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
-
-
-def _state(value: Any) -> Any:
-    """The attributes of any other object; those that can't be read are left out."""
-    slots = [name for base in type(value).__mro__ for name in getattr(base, "__slots__", ())]
-    return dict(getattr(value, "__dict__", {})) | {name: getattr(value, name, None) for name in slots}

@@ -25,7 +25,7 @@ def arrays_of(value: Any) -> tuple[tuple[Any, ...], str]:
         return _read(value), type(value).__name__
     parts = tuple(value) if isinstance(value, (list, tuple)) else ()
     if len(parts) in (2, 4) and all(map(_is_array, parts)):
-        return parts, "tensors"
+        return tuple(np.asarray(part) if hasattr(part, "iloc") else part for part in parts), "tensors"
     if len(parts) == 2:
         (train, name), (test, _) = (arrays_of(part) for part in parts)
         if len(train) == len(test) == 2:
@@ -39,15 +39,20 @@ def arrays_of(value: Any) -> tuple[tuple[Any, ...], str]:
 
 
 def _is_array(value: Any) -> bool:
-    return isinstance(value, (Tensor, np.ndarray)) or (
-        isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], (int, float, str))
-    )
+    """Whether it is a tensor, an array, a sparse matrix, a pandas table, or a list of numbers, texts or such lists."""
+    if isinstance(value, (list, tuple)):
+        return bool(value) and (isinstance(value[0], (int, float, str)) or _is_nested_list(value))
+    return hasattr(value, "dtype") or hasattr(value, "iloc")
+
+
+def _is_nested_list(value: Any) -> bool:
+    return isinstance(value[0], (list, tuple)) and _is_array(value[0])
 
 
 def _is_dataset(value: Any) -> bool:
     """Whether it is a data set in the sense of torch: samples by index."""
     is_sequence = hasattr(value, "__getitem__") and hasattr(value, "__len__")
-    return is_sequence and not isinstance(value, (list, tuple, dict, str, Tensor, np.ndarray))
+    return is_sequence and not isinstance(value, (list, tuple, dict, str)) and not _is_array(value)
 
 
 def _read(dataset: Any) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from gr_cli.config.override_text import override_of
-from gr_cli.errors import ConfigError
+from gr_cli.errors import ConfigError, one_line
 
 
 def overrides_of(words: Sequence[object], settings: Mapping[str, Any], sweep: bool = False) -> list[str]:
@@ -56,7 +56,12 @@ def _text(name: str, value: Any) -> str:
         return f"[{','.join(_text(name, entry) for entry in value)}]"
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{_text(name, entry)}" for key, entry in value.items()) + "}"
-    raise ConfigError(name, repr(value), "must be a number, a text, a list or a mapping", "objects: see the guide")
+    raise ConfigError(
+        name,
+        one_line(repr(value))[:60],
+        "must be a number, a text, a list or a mapping",
+        "objects are passed as model, generator or benchmark",
+    )
 
 
 def _quoted(text: str) -> str:

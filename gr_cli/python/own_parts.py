@@ -13,6 +13,7 @@ from gr_cli.errors import ConfigError
 from gr_cli.python.overrides import overrides_of
 
 _GROUPS = ("model", "generator", "benchmark")
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 @contextmanager
@@ -61,11 +62,13 @@ def _named(group: str, value: Any) -> list[str] | None:
 
     function, arguments = value, dict[str, Any]()
     if isinstance(value, functools.partial):
+        function, signature = value.func, inspect.signature(value.func)
         try:
-            arguments = dict(inspect.signature(value.func).bind_partial(*value.args, **value.keywords).arguments)
+            arguments = dict(signature.bind_partial(*value.args, **value.keywords).arguments)
         except TypeError as error:
-            raise ConfigError(group, value.func.__name__, f"can't be called so ({error})") from error
-        function = value.func
+            raise ConfigError(group, _display_name(value), f"can't be called with its arguments ({error})") from error
+        if any(signature.parameters[name].kind in _VARIADIC for name in arguments):
+            return None  # settings have the names of arguments
     if not inspect.isclass(function) and not inspect.isfunction(function):
         return None
     target = importable_name(function)

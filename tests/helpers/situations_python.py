@@ -104,7 +104,7 @@ PYTHON: Table = {
     "python/pictures.py": [("can't be read ({}); remove it", with_a_large_picture)],
     "python/many_runs.py": [("no run has finished", of_failed_runs)],
     "python/own_parts.py": [
-        ("can't be called so", with_parts(model=functools.partial(Net, width=3))),
+        ("can't be called with its arguments", with_parts(model=functools.partial(Net, width=3))),
         ("must be the name of an option, a torch.nn.Module, or a function", with_parts(model=3)),
     ],
     "python/datasets.py": [

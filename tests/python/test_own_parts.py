@@ -1,12 +1,17 @@
 """Models, generators and data of one's own, passed to `gr_cli.run` as objects or named on the command line."""
 
 import functools
+import logging
+import re
 import subprocess
 import sys
+from collections import deque
 from contextlib import chdir
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -39,6 +44,9 @@ class Net(nn.Module):
 
 def images(input_shape, output_size):
     return nn.Sequential(nn.Conv2d(input_shape[0], 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 36, output_size))
+
+def linear(input_size, output_size, **options):
+    return nn.Sequential(nn.Flatten(), nn.Linear(input_size, output_size, **options))
 """
 
 
@@ -98,6 +106,12 @@ def test_a_named_model_is_that_of_the_command_line(own_module, gr_run):
 def test_a_named_function_gets_the_shape_of_images(own_module):
     made = gr_cli.run(*SHORT, model=own_module.images, progress=False)
     assert made.solver[0].in_channels == 1 and made.choices["model"] == "images"
+
+
+def test_arguments_without_names_are_part_of_an_object(own_module):
+    """Settings are named after the arguments of a signature; `**options` has none."""
+    made = gr_cli.run(*SHORT, model=functools.partial(own_module.linear, bias=False), progress=False)
+    assert made.solver[1].bias is None and made.choices["model"] == "linear"
 
 
 @pytest.mark.parametrize("make", [module, lambda: lambda input_size, output_size: Local(input_size, output_size)])
@@ -172,7 +186,8 @@ class Pairs(Dataset):
 def test_forms_of_own_data_are_the_same_samples():
     first = run(benchmark=(X, Y))
     assert first.choices["benchmark"] == "tensors"
-    for same in ((X.numpy(), Y.tolist()), TensorDataset(X, Y), Pairs()):
+    frames = pd.DataFrame(X.numpy()), pd.Series(Y.numpy())
+    for same in ((X.numpy(), Y.tolist()), (X.tolist(), Y.tolist()), frames, TensorDataset(X, Y), Pairs()):
         other = run(benchmark=same)
         assert other.matrix.equals(first.matrix), type(same)
     halves = run(benchmark=((X[:60], Y[:60]), TensorDataset(X[60:], Y[60:])))
@@ -203,6 +218,47 @@ def test_changed_data_are_another_run(monkeypatch):
 
 
 # --- identity
+
+
+class Attributes(nn.Module):
+    """A module with a private attribute, a buffer that is not saved, weights that may be frozen, and a hook."""
+
+    def __init__(self, rate=1, mask=1.0, trained=True, hook=None):
+        super().__init__()
+        self._rate = rate
+        self.register_buffer("mask", torch.tensor(mask), persistent=False)
+        self.weight = nn.Parameter(torch.ones(2), requires_grad=trained)
+        if hook is not None:
+            self.register_forward_hook(hook)
+
+
+def test_the_hash_differs_by_everything_that_affects_a_result():
+    first, second = (lambda x: x + 1), (lambda x: x + 2)
+    weight = nn.Parameter(torch.ones(2))
+    modules = [Attributes(), Attributes(rate=2), Attributes(mask=2.0), Attributes(trained=False),
+               Attributes(hook=lambda module, x, y: y), Attributes(hook=lambda module, x, y: 2 * y)]  # fmt: skip
+    others = [range(3), range(4), torch.float32, torch.float64, np.sin, np.cos, torch.Tensor.relu, torch.Tensor.tanh,
+              re.compile("a"), re.compile("b"), deque([1]), deque([2]), itemgetter(1), itemgetter(2),
+              [[1], 2], [[1, 2]],
+              [first, second, first], [first, second, second], [weight, weight], [weight, nn.Parameter(torch.ones(2))],
+              lambda a, b: a, lambda a, *, b: a, [[[1]]], [[[2]]], np.zeros(2, [("a", int)]), np.zeros(2, [("b", int)]),
+              np.array([first], dtype=object), np.array([second], dtype=object)]  # fmt: skip
+    nested = [functools.reduce(lambda inner, _: [inner], range(5000), number) for number in (1, 2)]
+    values = [*modules, *others, *nested]
+    assert len(set(map(hash_of_content, values))) == len(values)
+
+
+def test_the_hash_stays_when_an_object_is_used(monkeypatch):
+    def forward(self, x):
+        return self.unrelated(x) + len(str(path))
+
+    path, logger = Path("a/b"), logging.getLogger("of a notebook")
+    read_only = np.broadcast_to(np.arange(2), (3, 2))
+    values = [forward, path, logger, read_only]
+    before = list(map(hash_of_content, values))
+    _ = str(path), hash(path), path.parts, logger.isEnabledFor(logging.INFO)
+    monkeypatch.setitem(globals(), "unrelated", module())  # the name of an attribute in `forward`
+    assert list(map(hash_of_content, values)) == before
 
 
 def test_the_hash_is_that_of_the_content():
@@ -271,6 +327,8 @@ def test_code_of_a_script_is_hashed_by_what_it_does():
         ({"model": lambda a, b: None}, ConfigError, "needs a, b, and gets input_size, input_shape, output_size"),
         ({"model": lambda: 3}, ConfigError, "makes a int, and a Module is needed"),
         ({"benchmark": X}, ConfigError, "a torch Dataset, tensors"),
+        ({"benchmark": pd.DataFrame(X.numpy())}, ConfigError, "a torch Dataset, tensors"),
+        ({"benchmark": {"x": X}}, ConfigError, "objects are passed as model, generator or benchmark"),
         ({"benchmark": (X, Y[:3])}, DataError, "80 training samples, but 3"),
         ({"benchmark": [(X, Y), 3]}, ConfigError, "benchmark=int"),
     ],
