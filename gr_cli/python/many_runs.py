@@ -55,7 +55,7 @@ def load_evaluations(*folders: str | Path) -> DataFrame:
     Raises:
         FolderError: There is no run.
     """
-    return load_tables("evaluations", *folders)
+    return _table("evaluations", *_identified(folders))
 
 
 def load_histories(*folders: str | Path) -> DataFrame:
@@ -67,31 +67,41 @@ def load_histories(*folders: str | Path) -> DataFrame:
     Raises:
         FolderError: There is no run.
     """
-    return load_tables("history", *folders)
+    return _table("history", *_identified(folders))
 
 
 def load_tables(name: str, *folders: str | Path) -> DataFrame:
     """A table of many runs, such as `per_class`; columns as those of `load_evaluations`.
 
-    Runs without this table are left out, with a warning if it can't be read.
+    Runs without this table are left out, with a warning if it can't be read. A setting has the prefix `setting.` where
+    the table has a column of its name.
 
     Args:
         name: Name of the table, without `.csv`.
         folders: Runs, sweeps, or parents of them. Default: $GR_OUTPUT_ROOT, or outputs.
 
     Raises:
-        FolderError: There is no run.
+        FolderError: There is no run, or no finished run has this table.
     """
-    from gr_cli.results.frames import long_frame, table_frame
+    return _table(name, *_identified(folders))
 
-    identified, names = _identified(folders)
-    tables = []
+
+def _table(name: str, identified: _Identified, identifying: Sequence[str]) -> DataFrame:
+    from gr_cli.results.frames import long_frame, table_frame, table_names
+
+    tables, others = [], []
     for values, run in identified:
         try:
-            tables.append((values, table_frame(run.folder, name)))
+            if name in table_names(run.folder):
+                tables.append((values, table_frame(run.folder, name)))
+            else:
+                others.append(run)
         except FolderError as error:
-            warnings.warn(f"{error}; left out", stacklevel=2)
-    return long_frame(tables, names)
+            warnings.warn(f"{error}; left out", stacklevel=3)
+    finished = [run for run in others if run.state == "finished"]
+    if finished and not tables:
+        return table_frame(finished[0].folder, name)  # raises an error that names the tables
+    return long_frame(tables, identifying)
 
 
 def _identified(folders: Sequence[str | Path]) -> tuple[_Identified, list[str]]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from gr_cli.config.own_components import LiveParts
-from gr_cli.python.pictures import Picture
+from gr_cli.errors import GrError
+from gr_cli.python.pictures import Picture, table_html, text_html
 from gr_cli.python.run_result import Run
 
 if TYPE_CHECKING:
@@ -40,9 +41,13 @@ class Sweep(Sequence[Run]):
     def results(self) -> DataFrame:
         """A row per run, as `gr_cli.load_results` returns them, in the order of the runs."""
         from gr_cli.python.many_runs import load_results
+        from gr_cli.results.frames import rows_frame
 
         folders = [str(run.folder) for run in self]
-        return load_results(*folders).loc[folders]
+        if not folders:  # for which `load_results` would read every run there is
+            return rows_frame([], "folder")
+        results = load_results(*folders)
+        return results.loc[[folder for folder in folders if folder in results.index]]
 
     def plot(self, metric: str = "average_accuracy") -> Picture:
         """A chart of a metric: by the first numeric setting that varies, else by configuration.
@@ -59,4 +64,7 @@ class Sweep(Sequence[Run]):
         return f"Sweep({len(self)} runs, {str(self.folder)!r})"
 
     def _repr_html_(self) -> str:
-        return str(self.results.reset_index(drop=True).to_html(float_format=lambda value: f"{value:.4g}", border=0))
+        try:
+            return table_html(self.results.reset_index(drop=True))
+        except GrError as error:  # no run can be read
+            return text_html(error)

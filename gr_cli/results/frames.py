@@ -77,12 +77,13 @@ def long_frame(tables: Iterable[tuple[Mapping[str, Any], DataFrame]], identifyin
 
     Args:
         tables: For each run the values that identify it, and its table as `table_frame` returns it.
-        identifying: Names of these values, the first columns.
+        identifying: Names of these values, the first columns; `setting.<name>` where the table has a column `<name>`.
     """
     frames = []
     for values, frame in tables:
         rows = frame.reset_index()
-        given = DataFrame({name: [values.get(name)] * len(rows) for name in identifying if name not in rows})
+        names = {name: f"setting.{name}" if name in rows else name for name in identifying}
+        given = DataFrame({names[name]: [values.get(name)] * len(rows) for name in identifying})
         frames.append(pd.concat([given, rows], axis=1))
     filled = [frame for frame in frames if len(frame)]
     return pd.concat(filled, ignore_index=True) if filled else DataFrame(columns=list(identifying))
@@ -105,7 +106,7 @@ def _column(values: Sequence[Any], is_float: bool) -> pd.Series[Any]:
     types = {type(value) for value in values if value is not None}
     if is_float or (types and types <= {int, float}):
         is_whole = not is_float and all(value is not None and float(value).is_integer() for value in values)
-        return pd.Series(values, dtype="float64").astype("int64" if is_whole else "float64")
+        return pd.Series(list(map(int, values)), dtype="int64") if is_whole else pd.Series(values, dtype="float64")
     return pd.Series(values, dtype=None if types == {str} or (types == {bool} and None not in values) else object)
 
 
