@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import pytest
 from annotated_types import Ge, Gt, Len, Lt, MultipleOf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
@@ -41,6 +41,7 @@ def pydantic_allows(value: Any, annotation: Any) -> bool:
 
 @pytest.mark.parametrize("annotation", ANNOTATIONS, ids=str)
 @given(value=VALUES)
+@settings(deadline=None)
 def test_what_is_plainly_allowed_is_allowed(annotation, value):
     if is_plainly_allowed(value, annotation):
         assert pydantic_allows(value, annotation)
