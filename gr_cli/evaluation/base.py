@@ -102,7 +102,7 @@ class EvaluationContext:
         Cached: the first call classifies all evaluated tasks, in batches that span tasks.
         """
         if (task.id, split) not in self._classified:
-            keys = self._sets_to_classify
+            keys = [key for key, can in self._can_be_correct.items() if can]
             sets = [SampleSet(key, self._samples.get(*key), self.competing_units(key[0])) for key in keys]
             self._classified.update(zip(keys, classify_sets(self.learner, self.replica, sets), strict=True))
         return self._classified[task.id, split]
@@ -110,7 +110,7 @@ class EvaluationContext:
     def score(self, task: Task, split: str = "test") -> Score:
         """Accuracy and loss on the samples of an evaluated task; computed for all of them at the first call."""
         key = task.id, split
-        if key not in self._sets_to_classify:
+        if not self._can_be_correct[key]:
             return Score(0.0, None, len(self._samples.get(*key)))
         if key not in self._scores:
             self.classified(task, split)
@@ -122,15 +122,15 @@ class EvaluationContext:
         return EvaluatedSamples.of(self.experiment)
 
     @cached_property
-    def _sets_to_classify(self) -> dict[SetKey, None]:
-        """Sets of samples with labels among the units that compete, in order; others need no forward pass."""
+    def _can_be_correct(self) -> dict[SetKey, bool]:
+        """Whether labels of each set to evaluate are among the units that compete; others need no forward pass."""
         keys = [(task.id, name) for task in self.evaluated_tasks for name in task.evaluation_splits()]
         if not keys:
             return {}
         labels = torch.stack([self._samples.label_units[key] for key in keys])
         competes = (labels & torch.stack([self.competing_units(task) for task, _ in keys])).any(1)
-        can_be_correct = (competes | ~labels.any(1)).tolist()  # a set without samples has no accuracy to be 0
-        return dict.fromkeys(key for key, can in zip(keys, can_be_correct, strict=True) if can)
+        # A set without samples has no accuracy to be 0.
+        return dict(zip(keys, (competes | ~labels.any(1)).tolist(), strict=True))
 
 
 class Evaluation(ABC):

@@ -130,6 +130,8 @@ def _batches(sets: Sequence[SampleSet], size: int) -> Iterator[list[_Part]]:
 def _stored_batches(samples: Samples) -> list[tuple[Tensor, Tensor]] | None:
     """As `Samples.batches`, but views of the store; None unless it holds the samples as they are read."""
     store, y = samples.store, samples.y
-    if samples.index is not None or samples.transform is not None or not store.is_floating_point():
+    if samples.index is not None or samples.transform is not None:
+        return None
+    if not store.is_floating_point() or store.device != y.device:  # a mapped store stays on the CPU
         return None
     return list(zip(store.split(EVALUATION_BATCH), y.split(EVALUATION_BATCH), strict=True))

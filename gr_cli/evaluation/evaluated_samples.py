@@ -20,7 +20,8 @@ class EvaluatedSamples:
     """The samples of all tasks and splits that a run evaluates.
 
     Permuting, rotating or scaling the samples of all tasks anew after each task would take as long as a small solver
-    needs to classify them. So they are kept as floats, those of the first tasks if there are too many.
+    needs to classify them. So they are kept as floats, those of the first tasks if there are too many. They are test
+    and validation samples; no training sample is among them.
 
     Args:
         experiment: The run.
@@ -61,6 +62,8 @@ class EvaluatedSamples:
         # Pages of a mapped file are kept by the system.
         if len(samples) == 0 or is_mapped(samples.store):
             return
+        if samples.index is None and samples.transform is None and samples.store.is_floating_point():
+            return  # they are stored as they are read
         num_bytes = samples.batch(torch.zeros(1, dtype=torch.long, device=samples.y.device))[0].nbytes * len(samples)
         if num_bytes <= self._free_bytes:
             self._free_bytes -= num_bytes

@@ -2,18 +2,27 @@
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from gr_cli import load_run
+from gr_cli.benchmarks.base import Samples
 from gr_cli.cli.compose import compose_settings
 from gr_cli.evaluation.base import EvaluationContext, run_evaluations
-from gr_cli.evaluation.classification import NUM_SAMPLED_TASKS, SampleSet, classify_sets, tasks_to_evaluate
+from gr_cli.evaluation.classification import (
+    NUM_SAMPLED_TASKS,
+    SampleSet,
+    _stored_batches,
+    classify_sets,
+    tasks_to_evaluate,
+)
 from gr_cli.evaluation.evaluated_samples import EvaluatedSamples
 from gr_cli.evaluation.measures.accuracy import Accuracy
 from gr_cli.nn.losses import cross_entropy
+from gr_cli.nn.sample_spec import as_floats
 from gr_cli.report.cli import main as report
 from gr_cli.training.experiment import prepare
 from gr_cli.training.scoring import ClassifiedSamples, classify, score, score_predictions, scores
@@ -93,6 +102,14 @@ def test_classes_that_cannot_be_predicted_need_no_forward_pass():
     assert sum(calls) == 2 * 355
 
 
+def test_a_task_that_is_not_evaluated_has_no_score():
+    experiment = prepare(compose_settings([*STREAM, "evaluate.tasks=seen"]))
+    context = EvaluationContext(experiment, experiment.learner, 0, 1, 3, True)
+    assert context.score(experiment.benchmark.tasks[1]).num_samples > 0
+    with pytest.raises(KeyError):
+        context.score(experiment.benchmark.tasks[2])
+
+
 def test_estimates_with_random_draws_are_made_task_by_task():
     """A batch gets random numbers by position; batches that span tasks would change them."""
     words = [*SHORT, "strategy=generative_classifier", "strategy.importance_samples=2", "precision=float64"]
@@ -143,6 +160,23 @@ def test_a_solver_may_change_its_input(monkeypatch):
         for _ in range(2)
     )
     assert first == second
+
+
+def test_samples_are_read_on_the_device_of_their_labels():
+    store, y = torch.zeros(3, 2), torch.zeros(3, dtype=torch.long)
+    ((x, labels),) = _stored_batches(Samples(store, y))
+    assert x.data_ptr() == store.data_ptr() and torch.equal(labels, y)
+    # As mapped samples of a run on a GPU.
+    assert _stored_batches(Samples(store, y.to("meta"))) is None
+
+
+def test_samples_that_are_stored_as_they_are_read_are_not_copied():
+    experiment = prepare(compose_settings([*STREAM, "benchmark=permuted_digits", "benchmark.tasks=2"]))
+    tests = [task.test.with_transform_applied() for task in experiment.benchmark.tasks]
+    stored = [Samples(as_floats(test.store), test.y) for test in tests]
+    tasks = tuple(replace(task, test=test) for task, test in zip(experiment.benchmark.tasks, stored, strict=True))
+    experiment = replace(experiment, benchmark=replace(experiment.benchmark, tasks=tasks))
+    assert all(EvaluatedSamples.of(experiment).get(i, "test") is each for i, each in enumerate(stored))
 
 
 def test_scores_of_sets_of_any_size():
