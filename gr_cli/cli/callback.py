@@ -166,6 +166,7 @@ def _list_jobs(config: DictConfig) -> list[list[str]]:
     try:
         overrides = [*BasicSweeper(None, config.hydra.sweeper.params)._parse_config(), *overrides]
         parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(overrides)
+        parsed = list({override.get_key_element(): override for override in parsed}.values())
     except (HydraException, OmegaConfBaseException) as error:
         raise CompositionError(describe_error(error, overrides)) from error
     for override in parsed:

@@ -20,9 +20,9 @@ def register(argv: Iterable[str]) -> None:
     A package of that name would work in a wheel, but not in an editable installation; a module that is registered at
     run time works in both.
     """
-    words = list(argv)
+    argv = list(argv)
     for choice, (module, class_name) in _PLUGINS.items():
-        if any(choice in word for word in words):
+        if any(choice in argument for argument in argv):
             _register(choice, module, class_name)
 
 

@@ -194,6 +194,8 @@ def _train_stages(group: RunGroup, resume_point: ResumePoint, pending_losses: Pe
     if not experiments[0].record.accuracy_rows:
         group.measure(after_task=-1, iteration=0, task_finished=True)
         learner.clock.reset()
+    if 0 < first_stage < len(stages):
+        group.prune(stages[first_stage - 1].task)  # as the interrupted process did, or would have done
     meter = EnergyMeter(learner.device)
     with stop_requests() as stop:
         for i, stage in enumerate(stages[first_stage:], first_stage):

@@ -48,10 +48,15 @@ def test_several_seeds_are_the_runs_of_a_trial_and_the_last_value_of_a_setting_c
     assert searched.jobs({"a": 0.25}) == [["strategy=er", "b=3", "a=0.25", f"seed={seed}"] for seed in (0, 1)]
 
 
+def test_one_seed_replaces_several():
+    assert space("seed=0,1", "a=1,2", "seed=7").jobs({"a": "1"}) == [["seed=7", "a=1"]]
+
+
 def test_the_grid_has_each_combination_once():
     searched = space("a=x,y", "b=range(0,0.3,0.1)", "c=range(2)")
     points = [searched.combination(i) for i in range(searched.num_combinations())]
     assert len({tuple(point.items()) for point in points}) == len(points) == 12
+    assert space("a=range(0,1000000000)", "b=1,2").combination(1999999999) == {"a": 999999999, "b": "2"}
     assert points[0] == {"a": "x", "b": 0.0, "c": 0} and points[-1] == {"a": "y", "b": 0.2, "c": 1}
 
 

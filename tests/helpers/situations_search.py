@@ -44,6 +44,12 @@ def with_another_sampler(hands: Hands) -> object:
     return hands.gr_run(*SEARCH, HELD_OUT, LR, "hydra.sweeper.sampler=random")
 
 
+def with_another_sampler_in_a_database(hands: Hands) -> object:
+    words = (*SEARCH, HELD_OUT, LR, "hydra.sweeper.storage=sqlite:///study.db")
+    assert hands.gr_run(*words)[0] == 0
+    return hands.gr_run(*words, "hydra.sweeper.sampler=random")
+
+
 def with_a_damaged_study(hands: Hands) -> object:
     (searched(hands) / "study.journal").write_text("nothing\n")
     return hands.gr_run(*SEARCH, HELD_OUT, LR)
@@ -79,6 +85,7 @@ SEARCHES: Table = {
         ("must list values", search(HELD_OUT, LR, "seed=interval(0,1)")),
         ("has a tag", search(HELD_OUT, "optimizer.lr=tag(wide,interval(0.1,1))")),
         ("with a step", search(HELD_OUT, "train.batch_size=tag(log,range(2,9,2))")),
+        ("with a step", search(HELD_OUT, "optimizer.lr=tag(log,range(1.0,9))")),
         ("from a lower to a higher number", search(HELD_OUT, "optimizer.lr=interval(1,0.1)")),
         ("has no values", search(HELD_OUT, "train.batch_size=range(9,2)")),
         ("has no logarithm", search(HELD_OUT, "optimizer.lr=tag(log,interval(0,1))")),
@@ -95,7 +102,8 @@ SEARCHES: Table = {
     "cli/sweepers/study.py": [
         ("can't be read", with_a_damaged_study),
         ("can't be opened", search(HELD_OUT, LR, "hydra.sweeper.storage=nonsense://x")),
-        ("has a search with another value", with_another_sampler),
+        ("choose another name", with_another_sampler_in_a_database),
+        ("name another folder with", with_another_sampler),
     ],
     "evaluation/objective.py": [
         ("no such metric", search(LR, "objective=forgeting")),

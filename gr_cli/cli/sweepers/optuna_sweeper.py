@@ -25,6 +25,7 @@ from gr_cli.cli.launchers.selection import runs_in_this_process
 from gr_cli.cli.sweep import current_sweep
 from gr_cli.cli.sweepers.search_space import SearchSpace, parse_search_space
 from gr_cli.cli.sweepers.study import RunOutcome, Sampler, SearchStudy, StudyOptions, quiet_optuna, runs_of
+from gr_cli.config.settings import short_hash
 from gr_cli.errors import CompositionError, ConfigError, FolderError, GrError
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.manifest import write_manifest
@@ -100,25 +101,25 @@ class OptunaSweeper(Sweeper):
 
         space = self._parse([*(f"{key}={value}" for key, value in self._params.items()), *arguments])
         total = self._total(space)
-        objective, direction = self._check(space)
+        options = self._check(space)
+        objective = options.objective
         sweep, folder = current_sweep(), sweep_folder(self._config)
         if is_locked(folder):
             raise FolderError(f"{folder}: another process runs this search; wait for it")
         make_folder(folder)
         sweep.resources.enter_context(locked(folder))
-        options = StudyOptions(self._sampler, self._seed, self._startup_trials, direction)
         study = SearchStudy(space, options, folder, self._storage, self._study_name or folder.name)
         sweep.folder, sweep.in_process = folder, runs_in_this_process(self._config.hydra)
         sweep.remedy = "the search went on without failed ones, and the same command continues one that was interrupted"
         runs_per_trial = max(1, len(space.seeds))
         sweep.progress.total = total * runs_per_trial
-        self._folder, self._manifest = folder, self._told_jobs(study, space)
+        self._folder, self._manifest = folder, self._ended_jobs(study, space)
         for settings, run in self._manifest:
             sweep.add(run, settings.overrides)
-        for trial in study.told:  # by earlier calls of the same command
+        for trial in study.ended:  # by earlier calls of the same command
             sweep.progress.count([nan if trial.state.name == "FAIL" else None] * runs_per_trial)
-        if study.told:
-            print(f"search: {len(study.told)} of {total} trials have ended before, and are not repeated")
+        if study.ended:
+            print(f"search: {len(study.ended)} of {total} trials have ended before, and are not repeated")
         try:
             while batch := study.ask(self._n_jobs, total):
                 self._run_batch(study, space, batch, objective)
@@ -149,12 +150,8 @@ class OptunaSweeper(Sweeper):
             print(f"search: the first {self._n_trials} of {combinations} combinations (hydra.sweeper.n_trials)")
         return min(self._n_trials, combinations)
 
-    def _check(self, space: SearchSpace) -> tuple[str, Literal["maximize", "minimize"]]:
-        """Check before any training that the values are allowed, and that the runs will have the objective.
-
-        Returns:
-            The objective and its direction.
-        """
+    def _check(self, space: SearchSpace) -> StudyOptions:
+        """Check before any training that the values are allowed, and that the runs will have the objective."""
         from gr_cli.evaluation.objective import check_objective, objective_direction, uses_test_samples
         from gr_cli.training.experiment import prepare
 
@@ -167,7 +164,8 @@ class OptunaSweeper(Sweeper):
                 )
             # What decides which metrics there are; numbers don't.
             deciding = repr(
-                [settings.choices, *(settings.config[name] for name in ("evaluate", "benchmark", "scenario"))]
+                [settings.choices, settings.config["train"]["tasks"]]
+                + [settings.config[name] for name in ("evaluate", "benchmark", "scenario")]
             )
             if deciding not in checked:
                 checked.add(deciding)
@@ -182,12 +180,14 @@ class OptunaSweeper(Sweeper):
                 f"objective={objective} is measured on test samples, so that its best value is no estimate for new "
                 "data; objectives on held-out training samples begin with validation_"
             )
-        return objective, self._direction or ("minimize" if better == "lower" else "maximize")
+        direction = self._direction or ("minimize" if better == "lower" else "maximize")
+        runs = [_run_key(self._settings(overrides)) for overrides in space.jobs(next(space.examples()))]
+        return StudyOptions(self._sampler, self._seed, self._startup_trials, objective, direction, short_hash(runs))
 
-    def _told_jobs(self, study: SearchStudy, space: SearchSpace) -> list[tuple[Settings, RunFolder]]:
+    def _ended_jobs(self, study: SearchStudy, space: SearchSpace) -> list[tuple[Settings, RunFolder]]:
         """The runs of trials that have ended."""
         jobs: dict[str, tuple[Settings, RunFolder]] = {}
-        for trial in study.told:
+        for trial in study.ended:
             for run, overrides in zip(runs_of(trial), space.jobs(trial.params), strict=False):
                 if run.folder and run.run not in jobs:
                     jobs[run.run] = self._settings(overrides), RunFolder(Path(run.folder))
@@ -205,7 +205,7 @@ class OptunaSweeper(Sweeper):
             raise CompositionError(describe_error(error, overrides)) from error
 
     def _run_batch(self, study: SearchStudy, space: SearchSpace, batch: Sequence[FrozenTrial], objective: str) -> None:
-        """Launch the runs of some trials, and tell their outcomes. A run that an earlier trial had is not repeated."""
+        """Launch the runs of some trials, and store their outcomes. A run that an earlier trial had is not repeated."""
         outcomes, launched = study.outcomes(), dict[str, _Job]()
         first_number = batch[0].number * max(1, len(space.seeds))
         runs_of_trial: dict[int, list[str]] = {}
@@ -237,8 +237,9 @@ class OptunaSweeper(Sweeper):
             CompositionError, ConfigError: Its values don't fit together.
         """
         jobs = []
+        batch_start = trial.number - trial.number % self._n_jobs  # also if a part of the batch has ended before
         for i, overrides in enumerate(space.jobs(trial.params)):
-            limits = study.limits(i) if self._prunes else None
+            limits = study.limits(i, batch_start) if self._prunes else None
             extra = [] if limits is None else [f"prune_below=[{','.join(map(str, limits))}]"]
             jobs.append(_Job(self._settings(overrides), self._settings([*overrides, *extra])))
         return jobs
@@ -269,7 +270,11 @@ class _Job:
     @property
     def run(self) -> str:
         """Key of the run: equal for two trials with the same values."""
-        return f"seed{self.settings.seed}-{self.settings.identity}"
+        return _run_key(self.settings)
+
+
+def _run_key(settings: Settings) -> str:
+    return f"seed{settings.seed}-{settings.identity}"
 
 
 def _outcome(run: str, path: Path, job_return: JobReturn, objective: str) -> RunOutcome:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from gr_cli.cli.sweepers.search_space import SearchSpace
 from gr_cli.cli.sweepers.study import SearchStudy, runs_of
@@ -37,12 +38,11 @@ def write_results(folder: Path, study: SearchStudy, space: SearchSpace, objectiv
     rows = [_row(trial, space) for trial in study.trials if trial.params]
     write_text(folder / TRIALS_FILE, csv_text(["trial", "state", objective, *space.parameters, "runs"], rows))
     if (best := study.best) is not None:
-        values = {key: _value_text(space, best, key) for key in space.parameters}
         content: dict[str, Any] = {
             "objective": objective,
             "value": best.value,
             "trial": best.number,
-            "settings": {key: yaml.safe_load(text) for key, text in values.items()},
+            "settings": {key: _value(space, best, key) for key in space.parameters},
             "command": _command(space.jobs(best.params)),
             "final": final_command(space, best),
         }
@@ -58,6 +58,12 @@ def _row(trial: FrozenTrial, space: SearchSpace) -> list[Any]:
 
 def _value_text(space: SearchSpace, trial: FrozenTrial, key: str) -> str:
     return space.parameters[key].override(trial.params[key]).partition("=")[2]
+
+
+def _value(space: SearchSpace, trial: FrozenTrial, key: str) -> Any:
+    """The value of a setting as Hydra reads it, for which 1e-5 is a number as it is not in YAML."""
+    override = OverridesParser.create().parse_override(space.parameters[key].override(trial.params[key]))
+    return override.value()
 
 
 def print_trials(study: SearchStudy, space: SearchSpace, objective: str, numbers: Sequence[int]) -> None:

@@ -66,20 +66,25 @@ class Parameter:
         """All listed values, or the lowest and the highest number."""
         return self.choices or (self.low, self.high)
 
-    def grid(self) -> Sequence[Any]:
-        """All values.
+    def num_values(self) -> int:
+        """Number of values.
 
         Raises:
             ConfigError: There are infinitely many.
         """
         if self.choices:
-            return self.choices
+            return len(self.choices)
         if self.step is None:
             shown = f"interval({self.low:g},{self.high:g})"
             raise ConfigError(self.key, shown, "has no grid", "list values, use range(...), or another sampler")
-        start, step = Decimal(repr(self.low)), Decimal(repr(self.step))
-        values = [float(start + i * step) for i in range(round((self.high - self.low) / self.step) + 1)]
-        return list(map(int, values)) if self.is_int else values
+        return round((self.high - self.low) / self.step) + 1
+
+    def value(self, i: int) -> Any:
+        """A value of the grid, by its index."""
+        if self.choices:
+            return self.choices[i]
+        number = Decimal(repr(self.low)) + i * Decimal(repr(self.step))
+        return int(number) if self.is_int else float(number)
 
 
 @dataclass(frozen=True)
@@ -112,12 +117,15 @@ class SearchSpace:
 
     def num_combinations(self) -> int:
         """Number of points of the grid."""
-        return math.prod(len(parameter.grid()) for parameter in self.parameters.values())
+        return math.prod(parameter.num_values() for parameter in self.parameters.values())
 
     def combination(self, number: int) -> dict[str, Any]:
         """A point of the grid; the last parameter varies fastest."""
-        grids = {key: parameter.grid() for key, parameter in self.parameters.items()}
-        return dict(zip(grids, next(islice(product(*grids.values()), number, None)), strict=True))
+        values = {}
+        for key, parameter in reversed(list(self.parameters.items())):
+            number, i = divmod(number, parameter.num_values())
+            values[key] = parameter.value(i)
+        return {key: values[key] for key in self.parameters}
 
 
 def parse_search_space(overrides: Sequence[Override]) -> SearchSpace:
@@ -133,6 +141,8 @@ def parse_search_space(overrides: Sequence[Override]) -> SearchSpace:
         key = override.get_key_element()
         for earlier in (parameters, fixed):
             earlier.pop(key, None)
+        if key.lstrip("+") == "seed":
+            seeds = []
         if not override.is_sweep_override():
             fixed[key] = str(override.input_line)
         elif key.lstrip("+") == "seed":
@@ -196,7 +206,7 @@ def _parameter(override: Override) -> Parameter:
         step = float(abs(by))
         if count < 1:
             raise ConfigError(key, text, "has no values", "such as range(1,9)")
-        if log and step != 1:
+        if log and not (is_int and step == 1):
             raise ConfigError(key, text, "can't be searched by its logarithm with a step", "use tag(log,interval(...))")
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise ConfigError(key, text, "must go from a lower to a higher number", "such as interval(0,1)")

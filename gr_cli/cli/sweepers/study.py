@@ -1,7 +1,7 @@
 """A study of Optuna that an interrupted search continues with the same trials.
 
 A sampler is made anew for each trial, seeded by its number, so that a trial depends on the earlier ones only. Trials
-that were asked for and not told are launched again.
+without an outcome are launched again.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ Sampler = Literal["tpe", "random", "grid", "cmaes"]
 RunState = Literal["finished", "pruned", "failed"]
 _RUNS = "runs"  # user attribute of a trial
 _ROUNDING = 1e-6  # of accuracies in tables, at most
+_OPTION_NAMES = {
+    "space": "a searched setting",
+    "objective": "objective",
+    "runs": "a setting that is the same for all trials",
+}
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,21 @@ class RunOutcome:
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """How trials are chosen; see `OptunaSweeper`."""
+    """What is the same for all trials of a study.
+
+    Attributes:
+        sampler: See `OptunaSweeper`, as for `seed` and `startup_trials`.
+        objective: The metric.
+        direction: Which of its values are better.
+        runs: Hash of the settings of a trial's runs.
+    """
 
     sampler: Sampler
     seed: int
     startup_trials: int
+    objective: str
     direction: Literal["maximize", "minimize"]
+    runs: str
 
 
 @contextmanager
@@ -77,14 +91,14 @@ class SearchStudy:
 
     Args:
         space: The search space.
-        options: How trials are chosen.
+        options: What is the same for all trials.
         folder: Folder of the sweep, with the file of the study if there is no other storage.
         storage: URL of a database; None: the file in the folder.
         name: Name of the study in the storage.
 
     Raises:
         FolderError: The folder has a study with other options, or one that can't be read.
-        ConfigError: The storage can't be opened.
+        ConfigError: The storage can't be opened, or has a study of this name with other options.
     """
 
     def __init__(self, space: SearchSpace, options: StudyOptions, folder: Path, storage: str | None, name: str) -> None:
@@ -104,26 +118,27 @@ class SearchStudy:
                 raise FolderError(f"{folder / STUDY_FILE}: can't be read ({reason}); {remedy}") from error
             remedy = "give the URL of a database, such as sqlite:///study.db"
             raise ConfigError("hydra.sweeper.storage", storage, f"can't be opened ({reason})", remedy) from error
-        self._check_options(folder)
+        if (different := self._different_option()) is None:
+            return
+        if storage is not None:
+            problem = f"has a search with another value of {different}"
+            raise ConfigError("hydra.sweeper.study_name", name, problem, "choose another name")
+        raise FolderError(
+            f"{folder}: has a search with another value of {different}; name another folder with "
+            f"hydra.sweep.dir, or remove its {STUDY_FILE}; finished runs are not trained again"
+        )
 
-    def _check_options(self, folder: Path) -> None:
-        """Store the options, or compare with those with which the study was begun."""
+    def _different_option(self) -> str | None:
+        """Store the options of a new study; else the first one that differs from those of the study."""
         ours = json.loads(
             json.dumps(asdict(self._options) | {"space": {k: repr(p) for k, p in self._space.parameters.items()}})
         )
         stored = self._study.user_attrs.get("options")
         if stored is None:
             self._study.set_user_attr("options", ours)
-            return
-        for name, value in ours.items():
-            if stored.get(name) != value:
-                setting = {"space": "the search space", "direction": "the objective's direction"}.get(
-                    name, f"hydra.sweeper.{name}"
-                )
-                raise FolderError(
-                    f"{folder}: has a search with another value of {setting}; name another folder with "
-                    "hydra.sweep.dir, or remove this one; finished runs are not trained again"
-                )
+            return None
+        different = (name for name, value in ours.items() if stored.get(name) != value)
+        return next((_OPTION_NAMES.get(name, f"hydra.sweeper.{name}") for name in different), None)
 
     # --- ask
 
@@ -133,12 +148,12 @@ class SearchStudy:
         return self._study.get_trials(deepcopy=False)
 
     @property
-    def told(self) -> list[FrozenTrial]:
+    def ended(self) -> list[FrozenTrial]:
         """The trials that have ended."""
         return [trial for trial in self.trials if trial.state.is_finished()]
 
     def ask(self, batch_size: int, total: int) -> list[FrozenTrial]:
-        """The next trials, at most up to the next multiple of `batch_size`: those asked for and not told, and new ones.
+        """The next trials, at most up to the next multiple of `batch_size`: those without an outcome, and new ones.
 
         Args:
             batch_size: Number of trials that are asked for together.
@@ -150,12 +165,30 @@ class SearchStudy:
         end = min(total, (first // batch_size + 1) * batch_size)
         batch = [trial for trial in open_trials if trial.number < end]
         for number in range(len(trials), end):
-            self._study.sampler = self._sampler(number)
-            if self._options.sampler == "grid":
-                self._study.enqueue_trial(self._space.combination(number))
-            asked = self._study.ask(self._distributions)
-            batch.append(self.trials[asked.number])
+            self._add_trial(number)
+            batch.append(self.trials[number])
         return batch
+
+    def _add_trial(self, number: int) -> None:
+        """Add a trial to the study.
+
+        It is drawn in memory and stored at once: a process that is killed meanwhile leaves no trial without values.
+        """
+        import optuna
+        from optuna.trial import TrialState, create_trial
+
+        drawn: dict[str, Any]
+        if self._options.sampler == "grid":
+            drawn, attrs = self._space.combination(number), {}
+        else:
+            memory = optuna.create_study(sampler=self._sampler(number), direction=self._options.direction)
+            memory.add_trials(self.trials)
+            memory.ask(self._distributions)
+            trial = memory.get_trials(deepcopy=False)[number]
+            drawn, attrs = trial.params, trial.system_attrs
+        self._study.add_trial(
+            create_trial(state=TrialState.RUNNING, params=drawn, distributions=self._distributions, system_attrs=attrs)
+        )
 
     def _sampler(self, number: int) -> BaseSampler:
         """The sampler of a trial."""
@@ -194,10 +227,10 @@ class SearchStudy:
 
     def outcomes(self) -> dict[str, RunOutcome]:
         """The outcomes of the runs of all ended trials, by seed and identity."""
-        runs = (run for trial in self.told for run in runs_of(trial))
+        runs = (run for trial in self.ended for run in runs_of(trial))
         return {run.run: run for run in runs}
 
-    def limits(self, run: int) -> list[float] | None:
+    def limits(self, run: int, before: int) -> list[float] | None:
         """Median of the average accuracy so far, after each task, over the complete trials; None if these are too few.
 
         Optuna's own pruner compares with the best value of a trial at any step, which for accuracies that fall over the
@@ -205,8 +238,9 @@ class SearchStudy:
 
         Args:
             run: Index of the run within its trial: runs are compared with those of the same seed.
+            before: Number of the trial before which the complete trials are.
         """
-        complete = [runs_of(trial) for trial in self.trials if trial.state.name == "COMPLETE"]
+        complete = [runs_of(trial) for trial in self.trials[:before] if trial.state.name == "COMPLETE"]
         if len(complete) < max(1, self._options.startup_trials):
             return None
         # Tables have six decimals: a run that is as good as the median is not below the limit.
