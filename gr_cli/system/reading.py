@@ -19,8 +19,8 @@ from typing import IO, Any, NoReturn
 
 import yaml
 
-MAX_TEXT_BYTES = 4 << 20  # limit for a configuration, status.json, sweep.json
-MAX_TABLE_BYTES = 256 << 20  # limit for a CSV table
+MAX_TEXT_BYTES = 4 << 20  # limit for a configuration, status.json
+MAX_TABLE_BYTES = 256 << 20  # limit for a CSV table, sweep.json
 _MAX_DEPTH = 64  # levels of nested lists and mappings
 _MAX_INT = 2**63 - 1  # of torch's int64
 _MAX_FLOAT = 1e100  # its square is finite
@@ -108,14 +108,14 @@ def naming_file(path: Path) -> Iterator[None]:
         raise ValueError(f"{path.name} {' '.join(str(error).split())[:200]}") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> dict[str, Any]:
     """Read the mapping of plain values in a JSON file.
 
     Raises:
         OSError: The file can't be read.
-        ValueError: It holds anything else.
+        ValueError: It holds anything else, or is larger than `max_bytes`.
     """
-    text = read_text(path)
+    text = read_text(path, max_bytes)
     with naming_file(path):
         try:
             return check_plain_mapping(

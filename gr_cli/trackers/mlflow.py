@@ -207,13 +207,14 @@ class _MLflowRunLogger(RunLogger):
 def _sweep_status(state: str, sweep: Path) -> str | None:
     """MLflow status of a sweep after one of its runs ended in `state`; None while runs are pending."""
     from gr_cli.results.folder import RunFolder
+    from gr_cli.results.manifest import SweepJob, read_manifest
 
     if state == "interrupted":
         return _STATUS_BY_STATE[state]
-    jobs: Sequence[str] = []
-    with suppress(OSError, ValueError, KeyError):  # a sweeper that searches adaptively lists no jobs
-        jobs = list(json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))["jobs"])
-    states = {RunFolder(Path(job)).state() for job in jobs} | {state}
+    jobs: Sequence[SweepJob] = []
+    with suppress(OSError, ValueError):  # a sweeper of another package lists no jobs
+        jobs = read_manifest(sweep)
+    states = {RunFolder(job.path).state() for job in jobs} | {state}
     if states & {"running", "not started"}:
         return None
     return "FINISHED" if states <= {"finished", "pruned"} else "FAILED"

@@ -2,13 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from gr_cli.cli.compose import compose_settings
 from gr_cli.config.override_text import override_of
 from gr_cli.results.folder import RunFolder
+from gr_cli.results.manifest import write_manifest
 from helpers.extras import needs_joblib
 from helpers.fake_ray import FakeRay, install
 from helpers.interruption import StopAt, csvs
@@ -243,6 +248,54 @@ def test_a_job_that_has_not_started_is_reported_under_its_own_name(gr_run, gr_re
         path.rmdir() if path.is_dir() else path.unlink()
     code, out, _ = gr_report("s")
     assert code == 0 and "seed 1 not started" in out
+
+
+def remove_runs(*folders):
+    for folder in folders:
+        shutil.rmtree(folder)
+
+
+def listed_seeds(sweep):
+    return [entry["seed"] for entry in json.loads(Path(sweep, "sweep.json").read_text())["jobs"].values()]
+
+
+def test_a_second_sweep_in_a_folder_keeps_the_jobs_of_the_first_that_have_not_started(gr_run, gr_report):
+    words = ("-m", *TINY, "hydra.sweep.dir=s")
+    assert gr_run(*words, "seed=0,1")[0] == 0
+    remove_runs(*Path("s").rglob("*seed1*"))
+    assert gr_run(*words, "seed=0,2")[::2] == (0, "")
+    assert listed_seeds("s") == [0, 1, 2]
+    code, out, _ = gr_report("s")
+    assert code == 0 and "seed 1 not started" in out and "2 of 3" in out
+
+
+def test_a_job_that_has_not_started_gives_its_folder_to_another_one_and_is_named(gr_run):
+    words = ("-m", *TINY, "hydra.sweep.dir=s", "hydra.sweep.subdir=${hydra.job.num}")
+    assert gr_run(*words, "seed=0,1,2")[0] == 0
+    remove_runs("s/1", "s/2")
+    code, _, err = gr_run(*words, "seed=0,3")
+    assert code == 0 and err.count("\n") == 1 and "no longer lists 1 job" in err and "s/1" in err and "seed=1" in err
+    assert listed_seeds("s") == [0, 3, 2]
+
+
+def test_a_job_replaces_one_of_the_same_overrides_that_has_not_started(gr_run):
+    preset = Path("mine/preset/own.yaml")
+    preset.parent.mkdir(parents=True)
+    words = ("--config-dir", "mine", "-m", *TINY, "preset=own", "seed=0,1")
+    for rate, seeds in ((0.1, [0, 1]), (0.2, [0, 0, 1])):  # the first run of the first preset remains
+        preset.write_text(f"# @package _global_\noptimizer: {{lr: {rate}}}\n")
+        assert gr_run(*words)[::2] == (0, "")
+        (sweep,) = Path("outputs/sweeps").iterdir()
+        assert listed_seeds(sweep) == seeds
+        remove_runs(*Path("outputs").rglob("*seed1*"))
+
+
+def test_sweeps_that_begin_at_the_same_time_list_all_their_jobs(tmp_path):
+    settings = [compose_settings([*TINY, f"seed={seed}"]) for seed in range(8)]
+    jobs = [[(each, RunFolder(tmp_path / str(each.seed)))] for each in settings]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(partial(write_manifest, tmp_path), jobs))
+    assert sorted(listed_seeds(tmp_path)) == list(range(8)) and os.listdir(tmp_path) == ["sweep.json"]
 
 
 def test_folders_returned_by_ray_lie_below_the_current_directory(gr_run, tmp_path):

@@ -150,6 +150,12 @@ def in_the_folder_of_a_run(below: str, *words: str) -> Situation:
     return do
 
 
+def in_the_folder_of_a_damaged_sweep(hands: Hands) -> object:
+    Path("s").mkdir()
+    Path("s/sweep.json").write_text("[]", encoding="utf-8")
+    return hands.gr_run("-m", *TINY, "seed=0,1", "hydra.sweep.dir=s")
+
+
 def in_a_folder_with(name: str) -> Situation:
     def do(hands: Hands) -> object:
         Path("taken").mkdir()
@@ -278,6 +284,9 @@ RUNS: Table = {
         ("holds files that are not of this run", in_a_folder_with("notes.txt")),
         ("is not a folder", lambda hands: (Path("taken").write_text(""), hands.again("hydra.run.dir=taken"))[1]),
         ("can't be read ({})", in_a_folder_that_may_not_be_read),
+    ],
+    "results/manifest.py": [
+        ("remove it, or name another folder", in_the_folder_of_a_damaged_sweep),
     ],
     "results/stored_config.py": [
         ("is not the folder of a run", mistake("resume=nowhere")),

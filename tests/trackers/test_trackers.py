@@ -12,6 +12,7 @@ import pytest
 
 from gr_cli.system.locks import mutex
 from gr_cli.trackers import RunLogger, Tracker
+from gr_cli.trackers.mlflow import _sweep_status
 from gr_cli.trackers.trust import remote_addresses
 from gr_cli.training.observer import RunObserver
 from helpers.interruption import StopAt, csvs
@@ -103,6 +104,14 @@ def test_a_tracker_has_limited_time_after_ctrl_c(gr_run, monkeypatch, at):
     assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
     monkeypatch.setattr(Hangs, "fail", lambda self, at: None)
     assert gr_run(*argv)[0] == 0
+
+
+def test_mlflow_ends_the_run_of_a_sweep_after_its_last_run(gr_run):
+    assert gr_run("-m", *SHORT, "seed=0,1")[0] == 0
+    (sweep,) = Path("outputs/sweeps").iterdir()
+    assert _sweep_status("finished", sweep) == "FINISHED" and _sweep_status("failed", sweep) == "FAILED"
+    (folders()[0] / "status.json").unlink()
+    assert _sweep_status("finished", sweep) is None
 
 
 def test_passwords_are_not_printed(gr_run, monkeypatch):
