@@ -76,16 +76,22 @@ def run(command: list[str], folder: str) -> str:
     return done.stdout
 
 
-def seconds(way: str, words: list[str], seeds: int) -> float:
+def seconds(way: str, overrides: list[str], seeds: int) -> float:
     """Run the sweep once in a fresh folder."""
     with tempfile.TemporaryDirectory() as folder:
         if way == "separate":
             start = time.perf_counter()
             for weight, seed in product(WEIGHTS, range(seeds)):
-                job = [*words, f"strategy.replay_weight={weight}", f"seed={seed}"]
+                job = [*overrides, f"strategy.replay_weight={weight}", f"seed={seed}"]
                 run([sys.executable, "-m", "gr_cli", *job], folder)
             return time.perf_counter() - start
-        sweep = ["-m", *words, f"strategy.replay_weight={','.join(WEIGHTS)}", f"seed=range({seeds})", *LAUNCHERS[way]]
+        sweep = [
+            "-m",
+            *overrides,
+            f"strategy.replay_weight={','.join(WEIGHTS)}",
+            f"seed=range({seeds})",
+            *LAUNCHERS[way],
+        ]
         out = run([sys.executable, "-c", INSIDE, *sweep], folder)
         for line in out.splitlines():
             if line.startswith("batched:"):
@@ -93,7 +99,7 @@ def seconds(way: str, words: list[str], seeds: int) -> float:
         return float(out.rsplit("seconds", 1)[1])
 
 
-def compare_widths(words: list[str], widths: list[int], threads: int | None, steps: int, turns: int) -> None:
+def compare_widths(overrides: list[str], widths: list[int], threads: int | None, steps: int, turns: int) -> None:
     """Print how long an iteration of a run takes in programs of these widths, and which of them the rule takes."""
     from bench_step import StepBenchmark
 
@@ -102,13 +108,13 @@ def compare_widths(words: list[str], widths: list[int], threads: int | None, ste
     from gr_cli.system.devices import flush_denormals
     from gr_cli.system.memory import keep_freed_memory
 
-    job = compose_settings(words)
+    job = compose_settings(overrides)
     jobs = [replace(job, config=job.config | {"seed": seed}) for seed in range(max(widths))]
     keep_freed_memory()
     with flush_denormals():  # before torch makes its threads, which then do as this one
         choice = choose_width(jobs, max(widths), 4096 << 20)
         widths = sorted({*widths, choice.width})
-        programs = [StepBenchmark(shlex.join(words), width, threads) for width in widths]
+        programs = [StepBenchmark(shlex.join(overrides), width, threads) for width in widths]
         for program in programs:
             program.time_steps(steps=max(2, steps // 10))
         clock: dict[int, list[float]] = {width: [] for width in widths}
@@ -118,12 +124,14 @@ def compare_widths(words: list[str], widths: list[int], threads: int | None, ste
                 start = time.process_time()
                 clock[program.runs].append(program.time_steps(steps=steps) / program.runs)
                 processor[program.runs].append((time.process_time() - start) / steps / program.runs)
-    shown = {name: {w: median(v) for w, v in found.items()} for name, found in (("cpu", processor), ("wall", clock))}
+    medians = {
+        name: {w: median(v) for w, v in measured.items()} for name, measured in (("cpu", processor), ("wall", clock))
+    }
     print(f"    {programs[-1].threads} thread(s); the rule: {choice.width}{choice.reason and f' ({choice.reason})'}")
     for width in widths:
-        cells = [f"{name} {v[width] * 1e3:8.3f} ms {v[width] / min(v.values()):5.2f}" for name, v in shown.items()]
+        cells = [f"{name} {v[width] * 1e3:8.3f} ms {v[width] / min(v.values()):5.2f}" for name, v in medians.items()]
         print(f"    width {width:>3}  {'  '.join(cells)}{'  <- the rule' if width == choice.width else ''}")
-    for name, v in shown.items():
+    for name, v in medians.items():
         best, ruled = min(v, key=v.__getitem__), v[choice.width]
         one = f", {ruled / v[1]:.2f} times as long as alone" if 1 in v else ""
         print(f"    {name}: best {best}; the rule's takes {ruled / v[best]:.2f} times as long as that{one}", flush=True)
@@ -152,14 +160,14 @@ def main() -> None:
     print(f"{os.cpu_count()} cores; {len(WEIGHTS)} replay weights x {chosen.seeds} seeds")
     for subject in chosen.subject or ["digits"]:
         budget = [] if chosen.iterations is None else [f"train.iterations={chosen.iterations}"]
-        words = [*SUBJECTS[subject], *budget]
-        print(f"\n{subject}: {shlex.join(words) or 'the defaults'}", flush=True)
-        found: dict[str, list[float]] = {way: [] for way in ways}
+        overrides = [*SUBJECTS[subject], *budget]
+        print(f"\n{subject}: {shlex.join(overrides) or 'the defaults'}", flush=True)
+        measured: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(chosen.turns):
             for way in ways:
-                found[way].append(seconds(way, words, chosen.seeds))
-        slowest = median(found[ways[0]])
-        for way, values in found.items():
+                measured[way].append(seconds(way, overrides, chosen.seeds))
+        slowest = median(measured[ways[0]])
+        for way, values in measured.items():
             times = f"{median(values):>8.1f} s ({min(values):.1f} to {max(values):.1f})"
             print(f"{way:>12} {times}; {ways[0]}: {slowest / median(values):.2f} times as long", flush=True)
 

@@ -57,15 +57,15 @@ def _fast() -> Iterator[None]:
         return copy.deepcopy(files[path])
 
     def composed_once(
-        loader: ConfigLoaderImpl, config_name: object, overrides: list[str], *told: object, **more: object
+        loader: ConfigLoaderImpl, config_name: object, overrides: list[str], *arguments: object, **more: object
     ) -> DictConfig:
         # To compose takes longer than many a run; several tests begin with the same words.
         places = tuple(str(part.path) for part in loader.get_search_path().get_path())
         if any(text.startswith("file:") for text in places) or any("searchpath" in word for word in overrides):
-            return load(loader, config_name, overrides, *told, **more)
-        key = (config_name, *overrides, told, tuple(more.items()), places)
+            return load(loader, config_name, overrides, *arguments, **more)
+        key = (config_name, *overrides, arguments, tuple(more.items()), places)
         if key not in configs:
-            configs[key] = load(loader, config_name, overrides, *told, **more)
+            configs[key] = load(loader, config_name, overrides, *arguments, **more)
             if len(configs) > 64:
                 del configs[next(iter(configs))]
         found = copy.deepcopy(configs[key])

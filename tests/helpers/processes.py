@@ -22,8 +22,8 @@ def wait_for(condition, process: subprocess.Popen):
         if found := condition():
             return found
         if over:
-            told = process.communicate() if process.stdout is not None else ()
-            raise AssertionError(f"it ended with {process.returncode} before that came: {told}")
+            output = process.communicate() if process.stdout is not None else ()
+            raise AssertionError(f"it ended with {process.returncode} before that came: {output}")
         time.sleep(0.05)
 
 

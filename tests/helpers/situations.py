@@ -44,8 +44,8 @@ class Hands:
     def left(self, **status: Any) -> Path:
         """The same folder with an unfinished status, and further changes to its status."""
         folder = self.over()
-        told = json.loads((folder / "status.json").read_text())
-        (folder / "status.json").write_text(json.dumps(told | {"state": "interrupted"} | status))
+        stored = json.loads((folder / "status.json").read_text())
+        (folder / "status.json").write_text(json.dumps(stored | {"state": "interrupted"} | status))
         return folder
 
 

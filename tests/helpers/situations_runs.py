@@ -103,9 +103,9 @@ def a_lock_elsewhere(folder: Path) -> None:
 
 
 def without_a_claim(folder: Path) -> None:
-    told = json.loads((folder / "status.json").read_text())
-    del told["stores_raw_samples"]
-    (folder / "status.json").write_text(json.dumps(told))
+    status = json.loads((folder / "status.json").read_text())
+    del status["stores_raw_samples"]
+    (folder / "status.json").write_text(json.dumps(status))
 
 
 def an_audit_of_few_values(hands: Hands) -> object:
