@@ -137,7 +137,8 @@ class Chart {
     this.numbers = make("details", { ontoggle: () => this.list() }, make("summary", {}, "The numbers"));
     this.fit = make("button", { type: "button", onclick: () => { this.full = !this.full; this.draw(); } });
     this.reset = make("button", { type: "button", hidden: true, onclick: () => this.zoom(this.home) }, "Reset zoom");
-    this.host.append(this.node, this.empty, make("div", { class: "tools" }, this.fit, this.reset, this.numbers));
+    this.caption = make("p", { class: "note" }); // what the numbers on the y axis are
+    this.host.append(this.caption, this.node, this.empty, make("div", { class: "tools" }, this.fit, this.reset, this.numbers));
     this.host.addEventListener("keydown", (event) => this.key(event));
     this.node.addEventListener("pointerdown", (event) => this.drag(event));
     this.node.addEventListener("dblclick", () => this.zoom(this.home));
@@ -154,6 +155,7 @@ class Chart {
     this.fit.hidden = !this.rows.length || !values.has_range;
     this.fit.textContent = this.full ? "Fit to the values" : "Full range";
     this.reset.hidden = true;
+    this.caption.textContent = values?.caption ?? "";
     if (this.numbers.open) this.list();
     if (!this.rows.length) return;
     this.home = Object.fromEntries(["x0", "x1", "y0", "y1"].map((name) => [name, values[name] ?? 0]));

@@ -6,7 +6,7 @@ run's folder is part of a specification except as data: fields have fixed names,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Spec = dict[str, Any]
@@ -54,8 +54,9 @@ def _valid(field: str) -> dict[str, str]:
     return {"filter": f"isValid(datum.{field})"}
 
 
-def _spec(width: Any = "container", **parts: Any) -> Spec:
-    params: list[Spec] = [{"name": name, "value": f"${name}"} for name in ("x0", "x1", "y0", "y1")]
+def _spec(width: Any = "container", own: Sequence[str] = (), **parts: Any) -> Spec:
+    """A specification with the ends of its axes, and its `own` values, as parameters."""
+    params: list[Spec] = [{"name": name, "value": f"${name}"} for name in ("x0", "x1", "y0", "y1", *own)]
     params.append({"name": "zoomed", "value": False})
     sizes = {"width": width, "autosize": {"contains": "padding"}}
     return {"$schema": _SCHEMA, "data": {"name": "rows", "values": "$rows"}, "params": params, **sizes, **parts} | {
@@ -69,9 +70,18 @@ def _dots() -> Spec:
         "field": "name",
         "type": "nominal",
         "scale": {"domain": "$names"},
-        "axis": {"title": None, "labelLimit": "$label_limit", "ticks": False, "domain": False, "grid": True},
+        # Names differ at their ends; what does not fit is left out in the middle.
+        "axis": {
+            "title": None,
+            "labelLimit": 0,
+            "labelExpr": "truncate(datum.label, label_length, 'center')",
+            "ticks": False,
+            "domain": False,
+            "grid": True,
+        },
     }
     return _spec(
+        own=["label_length"],
         height="$height",
         encoding={"y": y, "opacity": _OPACITY, "tooltip": _TOOLTIP},
         layer=[
@@ -147,7 +157,7 @@ def _parallel() -> Spec:
     """A line per configuration through its position on each axis, coloured by the last one."""
     x = {"field": "axis", "type": "nominal", "sort": None, "scale": {"padding": 0.25},
          "axis": {"title": None, "labelAngle": 0, "grid": True, "gridColor": "currentColor", "ticks": False,
-                  "domain": False, "labelLimit": 140, "orient": "top"}}  # fmt: skip
+                  "domain": False, "labelLimit": "$label_limit", "orient": "top"}}  # fmt: skip
     return _spec(
         height="$height",
         encoding={"x": x, "tooltip": _TOOLTIP},

@@ -42,7 +42,7 @@ new Chart("compare-chart", "lines", (chart) => {
     const own = seed === undefined ? points : { x: points.x, mean: points.seeds?.[seed] ?? points.mean };
     return curveRows(own, one, { ...style(i), opacity: 1 }, from.x, column, true).map((row) => ({ ...row, name: `${"AB"[i]}: ${name}`, line: `${i}` }));
   });
-  return lineChart(rows, chart, from.x, range(column));
+  return lineChart(rows, chart, from.x, range(column), column.label);
 });
 const compare = () => {
   const [a, b] = [subject(pair.first), subject(pair.second)];

@@ -289,7 +289,8 @@ def _verdict(metric: Mapping[str, Any], bounds: Bounds, comparable: str, table: 
 
 def _mean_text(summary: Summary, metric: Mapping[str, Any]) -> str:
     unit = metric["unit"]
-    return f"{metric['name'].replace('_', ' ')} {format_mean(summary, unit, summary.n)}{_percent(unit)}"
+    number = format_mean(summary, unit, summary.n).replace(" ± ", "\u00a0±\u00a0")
+    return f"{metric['name'].replace('_', ' ')} {number}{_percent(unit)}"
 
 
 def _percent(unit: str) -> str:

@@ -18,11 +18,11 @@ const curveRows = (curve, one, look, x, column, bands) => {
       values.forEach((value, i) => isNumber(value) && rows.push({ ...base, x: curve.x[i], value, detail: `seed ${seed}, ${where(i)}`, text: format(value, percent) }));
   return rows;
 };
-const lineChart = (rows, chart, x, [low, high]) => {
+const lineChart = (rows, chart, x, [low, high], caption) => {
   if (!rows.length) return null;
   const [x0, x1] = limits(rows.map((row) => row.x), null, null);
   const [y0, y1] = limits(rows.flatMap((row) => [row.mean, row.low, row.high, row.value]), low, high, chart.full);
-  return { rows, x0, x1, y0, y1, x_title: x, has_range: low !== null && high !== null };
+  return { rows, x0, x1, y0, y1, x_title: x, caption, has_range: low !== null && high !== null };
 };
 const familyChart = (id, pick) => new Chart(id, "lines", (chart) => {
   const { name, column: columnName, curve } = pick();
@@ -36,7 +36,7 @@ const familyChart = (id, pick) => new Chart(id, "lines", (chart) => {
     const points = one.curves[name]?.[columnName]?.[curve];
     return points ? curveRows(points, one, looks.get(one), from.x, column, bands) : [];
   });
-  return lineChart(rows, chart, from.x, range(column));
+  return lineChart(rows, chart, from.x, range(column), column.label);
 });
 // Menus for column and curve of a family beside its chart.
 const familyMenus = (section, picked, redraw, controls = section.querySelector(".controls")) => {
@@ -81,7 +81,7 @@ new Chart("dots", "dots", (chart) => {
   const [low, high] = range(metric());
   const [x0, x1] = limits(rows.flatMap((row) => [row.mean, row.low, row.high, row.value]), low, high, chart.full);
   return { rows, x0, x1, names: all.map((one) => one.name), height: all.length * (all.length > 15 ? 17 : 26),
-    label_limit: Math.max(90, Math.min(360, chart.host.clientWidth * 0.45)), has_range: low !== null && high !== null };
+    label_length: Math.floor(Math.max(90, Math.min(420, chart.host.clientWidth * 0.45)) / 6.5), has_range: low !== null && high !== null };
 });
 const accuracyPick = { name: "evaluations", column: "accuracy", curve: "" };
 const forgettingPick = { name: "forgetting", column: "forgetting", curve: "by task" };
@@ -147,19 +147,29 @@ const drawSamples = () => {
 
 // --- settings and costs
 
-const varying = () => DATA.columns.map((label, i) => ({ label, i })).filter(({ i }) => new Set(shown().map((one) => one.cells[i])).size > 1);
-const numeric = (texts) => texts.every((text) => text !== "" && Number.isFinite(Number(text)));
-// Positions in [0, 1] of the values of a setting: numbers by value, on a logarithmic scale if they span decades.
+const measured = () => shown().filter((one) => isNumber(value(one)));
+const ABSENT = "–"; // in cells of configurations without the setting
+const textsOf = (i) => [...new Set(measured().map((one) => one.cells[i]))];
+const varying = () => DATA.columns.map((label, i) => ({ label, i })).filter(({ i }) => textsOf(i).length > 1);
+// Whether all values of a setting are numbers, where there are some.
+const numeric = (texts) => {
+  const present = texts.filter((text) => text !== ABSENT);
+  return present.length > 0 && present.every((text) => text !== "" && Number.isFinite(Number(text)));
+};
+// Positions in [0, 1] of the values of a setting: numbers by value, on a logarithmic scale if they span decades; below
+// them, apart, configurations without the setting.
 const positions = (texts) => {
-  const names = [...new Set(texts)];
-  if (!numeric(names)) return { at: new Map(names.map((name, i) => [name, names.length > 1 ? i / (names.length - 1) : 0.5])), names };
+  const all = [...new Set(texts)];
+  if (!numeric(all)) return { at: new Map(all.map((name, i) => [name, all.length > 1 ? i / (all.length - 1) : 0.5])), names: all };
+  const names = all.filter((text) => text !== ABSENT).sort((a, b) => a - b), absent = names.length < all.length;
   const numbers = names.map(Number), logarithmic = spansDecades(numbers);
   const scaled = numbers.map((number) => (logarithmic ? Math.log(number) : number));
-  const low = Math.min(...scaled), size = Math.max(...scaled) - low || 1;
-  return { at: new Map(names.map((name, i) => [name, (scaled[i] - low) / size])), names };
+  const low = Math.min(...scaled), size = Math.max(...scaled) - low || 1, least = absent ? 0.2 : 0;
+  const at = new Map(names.map((name, i) => [name, least + ((1 - least) * (scaled[i] - low)) / size]));
+  return absent ? { at: at.set(ABSENT, 0), names: [ABSENT, ...names] } : { at, names };
 };
-new Chart("parallel", "parallel", () => {
-  const axes = varying(), all = shown().filter((one) => isNumber(value(one)));
+new Chart("parallel", "parallel", (chart) => {
+  const axes = varying(), all = measured();
   if (axes.length < 2 || all.length < 3) return null;
   const looks = styles(), percent = isPercent(metric()), rows = [];
   const means = all.map((one) => value(one)), [low, high] = [Math.min(...means), Math.max(...means)];
@@ -175,7 +185,7 @@ new Chart("parallel", "parallel", () => {
   for (const one of all) rows.push({ axis: metric().label, position: share(one), one, text: format(value(one), percent) });
   const lines = rows.map(({ one, ...row }) => !one ? row : { ...row, index: indexOf.get(one), line: indexOf.get(one), name: one.name, detail: row.axis,
     share: share(one), width: state.chosen.has(one) ? 4 : 1.5, opacity: chosen && looks.get(one).muted ? 0.15 : 0.85 });
-  return { rows: lines, x0: 0, x1: 1, y0: -0.04, y1: 1.04, height: 280 };
+  return { rows: lines, x0: 0, x1: 1, y0: -0.04, y1: 1.04, height: 280, caption: "A line per configuration, coloured by the metric on the last axis.", label_limit: Math.max(30, chart.host.clientWidth / (axes.length + 1) - 14) };
 });
 const points = (x, all, looks, chart, title) => {
   const percent = isPercent(metric());
@@ -186,14 +196,16 @@ const points = (x, all, looks, chart, title) => {
     const few = !isNumber(statistics[1]) && Object.keys(seeds).length > 1;
     return [mean, ...(few ? Object.entries(seeds).map(([seed, value]) => ({ ...base, value, detail: `seed ${seed}`, text: format(value, percent) })) : [])];
   });
-  const numbers = all.map(x), logarithmic = spansDecades(numbers), values = lineChart(rows, chart, title, range(metric()));
+  const numbers = all.map(x), logarithmic = spansDecades(numbers), values = lineChart(rows, chart, title, range(metric()), metric().label);
   if (!values) return null;
   const [x0, x1] = limits(numbers, logarithmic ? null : Math.min(0, ...numbers), null, false, logarithmic);
-  return { ...values, x0, x1, x_scale: logarithmic ? "log" : "linear", x_format: Math.max(...numbers) >= 1e5 ? "~s" : "" };
+  return { ...values, x0, x1, x_scale: logarithmic ? "log" : "linear", x_format: Math.max(...numbers) >= 1e5 ? ".4~s" : ".6~g" };
 };
 const swept = { column: null };
 new Chart("sweep", "scatter", (chart) => {
-  const columns = varying().filter(({ i }) => numeric([...new Set(shown().map((one) => one.cells[i]))]));
+  const numbersOf = (i) => textsOf(i).filter((text) => text !== ABSENT);
+  const columns = varying().filter(({ i }) => numeric(textsOf(i)) && numbersOf(i).length > 1);
+  columns.sort((a, b) => numbersOf(b.i).length - numbersOf(a.i).length); // at first the one with most values
   const controls = byId("settings").querySelector(".controls");
   const column = columns.find(({ label }) => label === swept.column) ?? columns[0];
   controls.replaceChildren();
@@ -204,7 +216,7 @@ new Chart("sweep", "scatter", (chart) => {
     element.querySelector("select").value = column.label;
     controls.append(element);
   }
-  const all = shown().filter((one) => one.metrics[state.metric]);
+  const all = measured().filter((one) => one.cells[column.i] !== ABSENT);
   const values = points((one) => Number(one.cells[column.i]), all, styles(), chart, column.label);
   const numbers = [...new Set(all.map((one) => Number(one.cells[column.i])))];
   return values && { ...values, x_values: numbers.length <= 12 ? numbers : undefined };

@@ -45,6 +45,7 @@ VALUES = {
     "y1": 10,
     "names": ["<a>"],
     "label_limit": 100,
+    "label_length": 15,
     "ticks": 5,
     "x_scale": "log",
     "x_values": [1, 3],
@@ -130,6 +131,13 @@ addEventListener("load", async () => {
   press("-"); press("-"); results.push("inside " + (chart.view.signal("y1") <= 100 && chart.view.signal("y0") >= 0));
   $("#accuracy-chart details").open = true; await wait(100);
   results.push("numbers " + (all("#accuracy-chart td").length > 0));
+  const swept = charts.get("sweep").rows.filter((row) => row.mean !== undefined);
+  results.push("swept " + swept.map((row) => row.x).sort((a, b) => a - b).join());
+  const ticks = all("#sweep .role-axis-label text").slice(0, 3).map((text) => text.textContent);
+  results.push("ticks " + ticks.join("|"), charts.get("sweep").build(charts.get("sweep")).x_format);
+  const weights = charts.get("parallel").rows.filter((row) => row.axis === "replay_weight" && row.tick);
+  results.push("axis " + weights.map((row) => row.tick + " " + row.tick_position.toFixed(2)).join());
+  results.push($("#sweep p").textContent, $("#accuracy-chart p").textContent);
   change("comparable", "1", "change"); await wait(300);
   results.push("other scenario " + rows().length);
   document.title = results.join("; ");
@@ -148,7 +156,9 @@ def test_the_page_and_its_controls_work_in_a_browser(page):
         "rows 4", "dots 11", "up 0.5,1,2,–", "down 2,1,0.5,– descending", "lines 4 of 4",
         "filtered 1", "1 of 4", "dots 3",
         "chosen 1", "opacities 2", "cleared 0", "opacities 1", "sentence true", "zoomed true", "inside true",
-        "numbers true", "other scenario 1",
+        "numbers true", "swept 0.5,1,2", "ticks 0.5|1|2", ".6~g",
+        "axis – 0.00,0.5 0.20,1 0.47,2 1.00", "forgetting (%)", "accuracy (%)",
+        "other scenario 1",
     ]  # fmt: skip
 
 
@@ -183,6 +193,17 @@ def test_unusual_runs_are_drawn(tmp_path, monkeypatch, runs):
     dom, log = browsed(page)
     assert "CONSOLE" not in log and "data-errors" not in dom
     assert int(re.search(r'data-ready="(\d+)"', dom)[1]) >= (0 if runs == "failed" else 5)
+
+
+def test_long_names_keep_their_ends(page):
+    """On a narrow screen, names that differ at their ends stay distinct."""
+    import vl_convert
+
+    names = ["generative_replay · replay_weight=0.25", "generative_replay · replay_weight=0.5"]
+    rows = [{**row, "name": name} for name in names for row in ROWS["dots"]]
+    svg = vl_convert.vegalite_to_svg(filled(specs()["dots"], {**VALUES, "rows": rows, "names": names}))
+    labels = re.findall(r">([^<>]*…[^<>]*)<", svg)
+    assert len(set(labels)) == 2 and all(len(label) <= VALUES["label_length"] for label in labels)
 
 
 def test_on_a_phone_only_tables_scroll_sideways(page):
