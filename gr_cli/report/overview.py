@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from gr_cli.errors import one_line
 from gr_cli.report.groups import NO_VALUE, SettingColumn, format_ranges
 from gr_cli.report.run_table import RunRow, RunTable, format_optional
+from gr_cli.report.scaling import with_prefixes
 from gr_cli.report.tables import (
     ReportRow,
     ReportTable,
@@ -27,6 +28,7 @@ from gr_cli.terminal.format import with_plural
 
 def overview(table: ReportTable) -> FittedTable:
     """The main table for a terminal."""
+    table, _ = with_prefixes(table)
     rows = table.rows
     warnings = warning_lines(table)
     seeds = _seeds_text(rows)
@@ -67,7 +69,9 @@ def run_overview(table: RunTable) -> FittedTable:
     )  # fmt: skip
     seed = FittedColumn("seed", tuple(str(row.run.seed) for row in rows))
     state = [FittedColumn("state", tuple(row.run.state for row in rows), is_text=True)] if len(states) > 1 else []
-    metrics = [_run_metric_column(metric, table.units[metric], rows) for metric in table.metrics]
+    metrics = [
+        _run_metric_column(metric, table.shown_units[metric], table.sizes[metric], rows) for metric in table.metrics
+    ]
     optional = [
         FittedColumn("seconds", tuple(format_optional(row.seconds, "", 1) for row in rows)),
         FittedColumn("peak MiB", tuple(format_optional(row.peak_memory_mib, "", 0) for row in rows)),
@@ -87,10 +91,10 @@ def _rounded(header: str, cells: Callable[[int], list[str]]) -> FittedColumn:
     return FittedColumn(header, tuple(cells(2)), tuple(cells(1)))
 
 
-def _run_metric_column(metric: str, unit: str, rows: Sequence[RunRow]) -> FittedColumn:
+def _run_metric_column(metric: str, unit: str, size: float, rows: Sequence[RunRow]) -> FittedColumn:
     return _rounded(
         name_with_unit(metric, unit),
-        lambda digits: [format_optional(row.metric(metric), unit, digits) for row in rows],
+        lambda digits: [format_optional(row.metric(metric, size), unit, digits) for row in rows],
     )
 
 

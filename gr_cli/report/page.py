@@ -19,6 +19,7 @@ from gr_cli.errors import FolderError, one_line
 from gr_cli.report.groups import Grouping
 from gr_cli.report.page_charts import specs
 from gr_cli.report.page_data import as_json, newest_update, page_data
+from gr_cli.report.scaling import with_prefixes
 from gr_cli.report.tables import ReportTable, footnotes, text_table
 
 _SCRIPTS = ("page.js", "page_sections.js", "page_compare.js")
@@ -56,7 +57,7 @@ def render_page(grouping: Grouping, table: ReportTable) -> str:
         "newest_update": newest_update(table),
         "version": __version__,
         "policy": _policy(vega, script),
-        "plain": text_table(table),
+        "plain": text_table(with_prefixes(table)[0]),
         "footnotes": [*footnotes(table), *unreadable],
         "data": Markup(data),
         "specs": Markup(as_json(specs())),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from gr_cli.errors import one_line
@@ -34,7 +33,7 @@ from gr_cli.report.tables import (
 )
 from gr_cli.results.metrics import fraction_metrics, metric_bounds, metric_directions
 from gr_cli.results.statistics import SIGNED_UNIT, UNBOUNDED, UNIT_INTERVAL, Bounds, Summary, paired_summary, summarize
-from gr_cli.results.tables import FRACTION, TableFormat, name_with_unit
+from gr_cli.results.tables import FRACTION, TableFormat, name_with_unit, prefixed_unit
 
 _PARAMETERS = "parameters_"  # prefix of metrics that are costs
 _COST_UNITS = ("FLOP", "bytes", "s", "J")  # units of other metrics that are costs
@@ -46,7 +45,7 @@ def page_data(table: ReportTable) -> dict[str, Any]:
     formats = series.table_formats(table)
     metrics = _metrics(table, formats)
     units = {metric["name"]: metric["unit"] for metric in metrics}
-    cost_units = _cost_units(formats)
+    cost_units, cost_sizes = _prefixed_cost_units(table, formats)
     bounds = {name: metric_bounds(name, formats) for name in units}
     comparables = list(dict.fromkeys(_comparable(row, table) for row in table.rows))
     common, own = _settings([row.group for row in table.rows])
@@ -62,7 +61,7 @@ def page_data(table: ReportTable) -> dict[str, Any]:
                 metric: _statistics(row.group.metric(metric), unit, bounds[metric]) for metric, unit in units.items()
             },
             "difference": _difference(row, table),
-            "costs": _costs(row.group, cost_units),
+            "costs": _costs(row.group, cost_units, cost_sizes),
             "warnings": missing_seeds_warning(row) + row.warnings,
             "runs": [
                 [run.seed, run.state, run.status.get("command", ""), str(run.path)]
@@ -152,7 +151,18 @@ def _cost_units(formats: Sequence[TableFormat]) -> dict[str, str]:
     return {name: unit for name, unit in columns.items() if unit in _COST_UNITS}
 
 
-def _costs(group: Group, units: Mapping[str, str]) -> dict[str, Any]:
+def _prefixed_cost_units(table: ReportTable, formats: Sequence[TableFormat]) -> tuple[dict[str, str], dict[str, float]]:
+    """Units in which the largest costs have few digits, and by how much costs are divided, by name."""
+    chosen = {
+        name: prefixed_unit(
+            unit, max((value for row in table.rows for value in row.group.metric(name).values()), default=0)
+        )
+        for name, unit in _cost_units(formats).items()
+    }
+    return {name: unit for name, (unit, _) in chosen.items()}, {name: size for name, (_, size) in chosen.items()}
+
+
+def _costs(group: Group, units: Mapping[str, str], sizes: Mapping[str, float]) -> dict[str, Any]:
     """What a configuration costs, by name with unit: mean, interval, and values by seed."""
     finished = group.finished
     costs: dict[str, dict[int, float]] = {
@@ -160,7 +170,11 @@ def _costs(group: Group, units: Mapping[str, str]) -> dict[str, Any]:
         "peak memory (MiB)": {seed: run.cost.peak_memory_mib for seed, run in finished.items() if run.cost},
     }
     names = dict.fromkeys(name for run in finished.values() for name in run.metrics or ())
-    costs |= {name_with_unit(name, unit): group.metric(name) for name, unit in units.items() if name in names}
+    costs |= {
+        name_with_unit(name, unit): {seed: value / sizes[name] for seed, value in group.metric(name).items()}
+        for name, unit in units.items()
+        if name in names
+    }
     costs |= {
         f"parameters of the {name.removeprefix(_PARAMETERS)}": group.metric(name)
         for name in names
@@ -314,7 +328,7 @@ def _difference_text(difference: Summary | None, unit: str, compared: int) -> st
     text = f"{format_number(difference.mean, unit)}{points} apart {seeds}"
     if difference.mean < 0:
         text = f"But {seeds} the next is better, by {format_number(-difference.mean, unit)}{points}"
-        difference = _negative(difference)
+        difference = difference.scaled(-1.0)
     if difference.interval is None:
         return f"{text}: too few for an interval."
     low, high = difference.interval
@@ -322,12 +336,6 @@ def _difference_text(difference: Summary | None, unit: str, compared: int) -> st
     decided = "" if low * high > 0 else ": these seeds don't decide between them"
     chosen = " The best of several looks better than it is." if compared > 2 else ""
     return f"{text}, 95 % interval {interval}{decided}.{chosen}"
-
-
-def _negative(summary: Summary) -> Summary:
-    """The statistics of the negative values."""
-    interval = None if summary.interval is None else (-summary.interval[1], -summary.interval[0])
-    return replace(summary, mean=-summary.mean, interval=interval, values=tuple(-value for value in summary.values))
 
 
 def newest_update(table: ReportTable) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from gr_cli.errors import one_line
 from gr_cli.report.groups import NO_VALUE, Grouping, SettingColumn, natural_key
+from gr_cli.report.scaling import with_prefixes
 from gr_cli.report.selection import number_or_none, sort_by, value_by_name
 from gr_cli.report.tables import ReportRow, ReportTable, TextTable, format_number
 from gr_cli.results.discovery import DiscoveredRun
@@ -24,9 +25,10 @@ class RunRow:
     configuration: ReportRow
     """The row of its configuration."""
 
-    def metric(self, name: str) -> float | None:
-        """A metric of the run; None if it has no value."""
-        return (self.run.metrics or {}).get(name)
+    def metric(self, name: str, size: float = 1.0) -> float | None:
+        """A metric of the run in a unit of this size; None if it has no value."""
+        value = (self.run.metrics or {}).get(name)
+        return None if value is None else value / size
 
     @property
     def seconds(self) -> float | None:
@@ -56,6 +58,10 @@ class RunTable:
     """Names of the metrics."""
     units: dict[str, str]
     """Unit by metric."""
+    shown_units: dict[str, str]
+    """Unit by metric in tables for people: with a prefix."""
+    sizes: dict[str, float]
+    """By how much values are divided there, by metric."""
     rows: list[RunRow]
     """Rows in the order of configurations, then seeds."""
     notes: list[str]
@@ -82,8 +88,9 @@ def run_table(table: ReportTable, grouping: Grouping, sort_keys: Sequence[str] =
         sort_by(rows, value_by_name(key.removeprefix("-"), key, _sort_values(table, grouping)), key)
     notes = [f"set in every run: {' '.join(table.common_overrides)}"] if table.common_overrides else []
     notes += [f"{row.run.path}: {row.reason}" for row in rows if row.reason]
+    shown, sizes = with_prefixes(table)
     return RunTable(
-        table.columns, table.naming_columns, table.metrics, table.units, rows,
+        table.columns, table.naming_columns, table.metrics, table.units, shown.units, sizes, rows,
         list(map(one_line, [*notes, *table.ungrouped_jobs])),
     )  # fmt: skip
 
@@ -115,14 +122,17 @@ def text_table(table: RunTable) -> TextTable:
     """The table for people: rounded, fractions in percent."""
     headers = [column.label for column in table.columns] + ["seed", "state"]
     text_columns = len(headers)
-    headers += [name_with_unit(metric, table.units[metric]) for metric in table.metrics]
+    headers += [name_with_unit(metric, table.shown_units[metric]) for metric in table.metrics]
     headers += ["seconds", "peak MiB", "folder"]
     rows = [
         [
             *row.configuration.labels,
             str(row.run.seed),
             row.run.state,
-            *(format_optional(row.metric(metric), table.units[metric]) for metric in table.metrics),
+            *(
+                format_optional(row.metric(metric, table.sizes[metric]), table.shown_units[metric])
+                for metric in table.metrics
+            ),
             format_optional(row.seconds, "", 1),
             format_optional(row.peak_memory_mib, "", 0),
             str(row.run.path),

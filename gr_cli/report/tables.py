@@ -81,7 +81,7 @@ class ReportTable:
     ungrouped_jobs: list[str]
     """Jobs that have not started, of configurations without a row, as text."""
     units: dict[str, str] = field(default_factory=dict)
-    """Unit by metric: `fraction` or empty."""
+    """Unit by metric: `fraction`, `FLOP`, ...; empty for numbers without a unit."""
     bounds: dict[str, Bounds] = field(default_factory=dict)
     """Range of possible values by metric."""
 
@@ -153,7 +153,8 @@ def _units_and_bounds(grouping: Grouping, metrics: Sequence[str]) -> tuple[dict[
         runs = [run for group in grouping.groups for run in group.finished.values()]
         formats = [table for run in runs for table in run.tables.values()]
     fractions = fraction_metrics(formats)
-    units = {metric: FRACTION if metric in fractions else "" for metric in metrics}
+    columns = {name: column.unit for table in formats for name, column in table.metric_columns.items()}
+    units = {metric: FRACTION if metric in fractions else columns.get(metric, "") for metric in metrics}
     return units, {metric: metric_bounds(metric, formats) for metric in metrics}
 
 
@@ -215,8 +216,10 @@ def text_table(table: ReportTable) -> TextTable:
     for metric in table.metrics:
         header = name_with_unit(metric, units[metric])
         headers += [header, "95 % interval"] if metric == first else [header]
-    unit = " (points)" if units[first] == FRACTION else ""
-    headers += [f"paired difference in {first.replace('_', ' ')}{unit}"] if has_differences else []
+    difference = (
+        first.replace("_", " ") + " (points)" if units[first] == FRACTION else name_with_unit(first, units[first])
+    )
+    headers += [f"paired difference in {difference}"] if has_differences else []
     headers += [p_value_header(table)] if has_p_values else []
     headers += ["seconds", "peak MiB"]
     rows = []

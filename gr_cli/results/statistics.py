@@ -53,6 +53,15 @@ class Summary:
         """The values where they are shown instead of a standard error: below `MIN_SEEDS` values."""
         return self.values if self.n < MIN_SEEDS else ()
 
+    def scaled(self, factor: float) -> Summary:
+        """The statistics of the values times a factor."""
+        interval = None
+        if self.interval is not None:
+            low, high = self.interval if factor >= 0 else reversed(self.interval)
+            interval = (factor * low, factor * high)
+        sem = None if self.sem is None else abs(factor) * self.sem
+        return Summary(factor * self.mean, sem, interval, self.n, tuple(factor * value for value in self.values))
+
 
 def summarize(values: Sequence[float], bounds: Bounds = UNBOUNDED) -> Summary | None:
     """Mean, standard error and 95 % confidence interval; None if there are no values.

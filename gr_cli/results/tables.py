@@ -48,6 +48,22 @@ def name_with_unit(name: str, unit: str) -> str:
     return f"{plain_name} (%)" if unit == FRACTION else f"{plain_name} ({unit})" if unit else plain_name
 
 
+# Larger units of numbers that can be large, and how many of the unit they are.
+_PREFIXED = {
+    "FLOP": {"PFLOP": 1e15, "TFLOP": 1e12, "GFLOP": 1e9, "MFLOP": 1e6, "kFLOP": 1e3},
+    "bytes": {"TiB": 2.0**40, "GiB": 2.0**30, "MiB": 2.0**20, "KiB": 2.0**10},
+}
+
+
+def prefixed_unit(unit: str, largest: float) -> tuple[str, float]:
+    """The largest unit in which a value is at least 1, and how many of `unit` it is.
+
+    >>> prefixed_unit("FLOP", 5_180_620_800), prefixed_unit("bytes", 12), prefixed_unit("nats", 1e9)
+    (('GFLOP', 1000000000.0), ('bytes', 1.0), ('nats', 1.0))
+    """
+    return next(((name, size) for name, size in _PREFIXED.get(unit, {}).items() if largest >= size), (unit, 1.0))
+
+
 def display_factor(unit: str) -> float:
     """Factor by which values of a unit are multiplied for display: 100 for fractions, which people see in percent."""
     return 100.0 if unit == FRACTION else 1.0

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gr_cli.errors import one_line
-from gr_cli.results.tables import ALL_TASKS, display_factor, name_with_unit
+from gr_cli.results.tables import ALL_TASKS, display_factor, name_with_unit, prefixed_unit
 from gr_cli.terminal.format import format_percent
 
 if TYPE_CHECKING:
@@ -88,9 +88,10 @@ def _evaluation_table(measured: MeasuredTable) -> Table:
     table.add_column("meaning", overflow="fold")
     for column in measured.format.metric_columns.values():
         value = row[column.name]
-        number = "–" if value is None else f"{display_factor(column.unit) * float(value):.2f}"
+        unit, size = prefixed_unit(column.unit, 0.0 if value is None else abs(float(value)))
+        number = "–" if value is None else f"{display_factor(unit) * float(value) / size:.2f}"
         direction = "" if column.direction == "none" else column.direction
-        cells = (name_with_unit(column.name, column.unit), number, direction, column.meaning)
+        cells = (name_with_unit(column.name, unit), number, direction, column.meaning)
         table.add_row(*(Text(one_line(cell)) for cell in cells))
     return table
 
