@@ -8,8 +8,8 @@
 Makes a set of colour images as one array (`.npy`) and, smaller, as a folder of PNG files, and trains some iterations of
 five tasks on each with `gr-run`, as a process with a limit on its data segment (RLIMIT_DATA): allocations beyond it
 fail, pages of mapped files don't count. The parent reads the process's anonymous memory (RssAnon of /proc/<pid>/status)
-every 20 ms and prints the peak. One image in 17 of the array is written: the others are holes of a sparse file, which
-are read like zeros but take no space on the disk.
+every 20 ms and prints the peak, and the seconds until training begins, in which the set is opened. One image in 17 of
+the array is written: the others are holes of a sparse file, which are read like zeros but take no space on the disk.
 
 Then samples per second of a set in memory and of the same set mapped, in turns within one process; medians.
 """
@@ -20,6 +20,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from math import isnan
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -40,11 +41,13 @@ class Outcome(NamedTuple):
 
     Attributes:
         seconds: Wall-clock time.
+        opening: Of these, until a run began to train: imports, and reading the set for its hash. NaN if none did.
         anonymous: Peak of its anonymous memory in bytes.
         resident: Peak of its memory with the pages of mapped files, which the system can drop.
     """
 
     seconds: float
+    opening: float
     anonymous: int
     resident: int
 
@@ -119,13 +122,18 @@ def limited(command: list[str], limit: float, home: Path) -> Outcome:
         resource.setrlimit(resource.RLIMIT_DATA, (int(limit * 2**30),) * 2)
 
     start, peaks = perf_counter(), {"RssAnon": 0, "VmHWM": 0}
+    opening, num_runs = float("nan"), count_runs(home)
     with (home / "output.txt").open("w+") as output:
         process = subprocess.Popen(command, cwd=home, preexec_fn=set_limit, stdout=output, stderr=output)
-        while process.poll() is None:
+        has_ended = False
+        while not has_ended:
+            has_ended = process.poll() is not None
+            if isnan(opening) and count_runs(home) > num_runs:
+                opening = perf_counter() - start
             try:
                 lines = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8").splitlines()
-            except OSError:
-                break
+            except OSError:  # it has ended
+                continue
             for line in lines:
                 field, _, value = line.partition(":")
                 if field in peaks:
@@ -136,12 +144,18 @@ def limited(command: list[str], limit: float, home: Path) -> Outcome:
             message = f"{' '.join(command)}: exit code {process.returncode}\n{output.read()[-2000:]}"
             print(message, file=sys.stderr, flush=True)
             sys.exit(1)
-    return Outcome(perf_counter() - start, peaks["RssAnon"], peaks["VmHWM"])
+    return Outcome(perf_counter() - start, opening, peaks["RssAnon"], peaks["VmHWM"])
+
+
+def count_runs(home: Path) -> int:
+    """Number of runs in `home` that began to train."""
+    return sum(1 for _ in home.glob("outputs/*/*/*/config.yaml"))
 
 
 def report(what: str, outcome: Outcome) -> None:
     print(
-        f"{what}: {outcome.seconds:.1f} s, peak of anonymous memory {outcome.anonymous / 2**20:,.0f} MiB "
+        f"{what}: {outcome.seconds:.1f} s, {outcome.opening:.1f} of them until training, "
+        f"peak of anonymous memory {outcome.anonymous / 2**20:,.0f} MiB "
         f"(with pages of files {outcome.resident / 2**20:,.0f} MiB)",
         flush=True,
     )

@@ -1,6 +1,7 @@
 """The sets that scripts/bench_large.py makes, and how it holds a command within a limit."""
 
 import importlib.util
+import math
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -45,6 +46,16 @@ def test_a_command_is_held_within_the_limit_and_its_peak_is_seen(bench, capsys):
     code = "import time; x = b'1' * (200 << 20); time.sleep(1)"
     outcome = bench.limited([sys.executable, "-c", code], 1.0, Path())
     assert 200 << 20 <= outcome.anonymous <= 300 << 20
+    assert math.isnan(outcome.opening)  # it is no run
     with pytest.raises(SystemExit):
         bench.limited([sys.executable, "-c", code], 0.1, Path())
     assert "MemoryError" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits and /proc are those of Linux")
+def test_training_begins_when_a_new_run_has_a_configuration(bench):
+    code = "import pathlib, sys; p = pathlib.Path('outputs/a/b', sys.argv[1]); p.mkdir(parents=True)"
+    code += "; (p / 'config.yaml').touch()"
+    for name in ("c", "d"):
+        outcome = bench.limited([sys.executable, "-c", code, name], 1.0, Path())
+        assert 0 < outcome.opening <= outcome.seconds
