@@ -9,6 +9,7 @@ import torch
 
 from gr_cli.evaluation.measures.per_class import ConfusionMatrix, PerClassAccuracy
 from gr_cli.report.cli import main as report
+from gr_cli.results.tables import prefixed_unit
 from gr_cli.training.scoring import classify
 from helpers.interruption import only_run
 from helpers.pages import embedded
@@ -80,9 +81,9 @@ def test_tables_of_a_run_and_its_report(gr_run, scenario):
     assert report(["outputs", "--html", "page.html"]) == 0
     (shown,) = embedded(Path("page.html").read_text(encoding="utf-8"))["configurations"]
     metrics = pd.read_csv(only_run() / "metrics.csv").set_index("metric")["value"]
-    assert shown["costs"]["training flops (FLOP)"]["statistics"][0] == pytest.approx(
-        metrics["training_flops"], rel=5e-4
-    )
+    unit, size = prefixed_unit("FLOP", metrics["training_flops"])
+    flops = shown["costs"][f"training flops ({unit})"]["statistics"][0]
+    assert flops == pytest.approx(metrics["training_flops"] / size, rel=5e-4)
     counts = shown["counts"]["confusion"]
     last = confusion.query("after_task == 1").pivot_table(index="true", columns="predicted", values="n", fill_value=0)
     assert counts["mean"] == last.astype(int).to_numpy().tolist() and len(counts["rows"]) == units
