@@ -96,6 +96,52 @@ def test_a_separator_and_labels_of_numbers():
     with pytest.raises(ConfigError, match="kind: is no column; there are size;colour"):
         loaded(written(frame, sep=";"))
     assert loaded(written(frame, sep=";"), separator=";").classes == ("-1", "3")
+    with pytest.raises(ConfigError, match="if its separator is no comma, set benchmark"):
+        loaded("table.csv")
+    for separator, typed in (("\t", "\\t"), ("  ", r"\s+")):
+        text = FRAME.to_csv(index=False).replace(",", separator)
+        Path("other.csv").write_text(text, encoding="utf-8")
+        assert loaded("other.csv", separator=typed).spec == loaded(written()).spec
+
+
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz", "tsv"])
+@pytest.mark.parametrize("names", [["size", "size"], ["kind", "kind"], ["size", "size.1", "size"]])
+def test_columns_of_one_name_are_refused(names, suffix):
+    frame = pd.DataFrame(np.arange(4 * len(names)).reshape(4, -1), columns=names).assign(other=1)
+    frame.to_csv(f"t.{suffix}", index=False, sep="\t" if suffix == "tsv" else ",")
+    with pytest.raises(DataError, match=f"has two columns named {names[0]}; rename one"):
+        loaded(f"t.{suffix}", ignore=["size"])
+
+
+def test_a_name_like_those_that_pandas_invents_is_a_column():
+    frame = FRAME.assign(**{"size.1": FRAME["size"] + 1})
+    assert {"size", "size.1"} <= set(loaded(written(frame)).spec.names)
+
+
+@pytest.mark.parametrize("fields", ["9,", "9,9,"])
+def test_rows_of_more_fields_than_names_are_refused(fields):
+    header, *rows = FRAME.to_csv(index=False).splitlines()
+    Path("t.csv").write_text("\n".join([header, *(fields + row for row in rows)]), encoding="utf-8")
+    with pytest.raises(DataError, match="has rows of more fields than the header names"):
+        loaded("t.csv")
+
+
+@pytest.mark.parametrize(
+    ("texts", "example"), [(["1.5", "?", "2", "3"], r"'\?'"), (["1,5", "2,5", "3", "0,1"], "'1,5'")]
+)
+def test_texts_that_are_numbers_for_the_most_part_are_refused(texts, example):
+    frame = FRAME.assign(size=texts * 5)
+    with pytest.raises(DataError, match=f"column size has numbers and texts, such as {example}"):
+        loaded(written(frame))
+    assert "size=3" in loaded(written(frame), categories=["size"]).spec.names
+    assert len(loaded(written(frame.assign(size=["1", "2", "x", "y"] * 5))).spec.categories) == 3
+
+
+@pytest.mark.parametrize("without", ["table.csv", "test.csv"])
+def test_one_of_the_files_may_lack_a_column_that_is_ignored(without):
+    for name in ("table.csv", "test.csv"):
+        written(FRAME if name == without else FRAME.assign(row=range(20)), name)
+    assert "row" not in loaded("table.csv", test_path="test.csv", ignore=["row"]).spec.names
 
 
 def test_a_column_of_one_category_is_left_out_and_named(capsys):

@@ -70,6 +70,10 @@ def not_downloaded(hands: Hands) -> object:
 TABLES: Table = {
     "benchmarks/sources/table.py": [
         ("must name {}; set", lambda hands: hands.gr_run("benchmark=table", "benchmark.source.path=t.csv")),
+        ("must be one character", table(TEXT, "benchmark.source.separator=ab")),
+        ("has two columns named", table(TEXT.replace("a,b", "a,a"))),
+        ("has rows of more fields", table(TEXT.replace(HEADER, "b,c,y"))),
+        ("has numbers and texts, such as", table(TEXT.replace("0.5", "?"))),
         ("must be a file .csv, .tsv or .parquet", table(TEXT, "benchmark.source.path=t.xlsx")),
         ("name a file with a table", table(TEXT, "benchmark.source.path=nowhere.csv")),
         ("is read by pyarrow", without("pyarrow", "benchmark=table", "benchmark.source.path=t.parquet",

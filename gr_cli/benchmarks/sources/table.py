@@ -29,12 +29,15 @@ Missing = Literal["refuse", "drop", "mean", "median"]
 _MAX_CATEGORIES = 1000  # categories of a column; a column of more is most likely an identifier or free text
 _PARQUET = (".parquet", ".pq")
 _MISSING_CATEGORY = "missing"
+_SEPARATOR_HINT = "if its separator is no comma, set benchmark.source.separator"
+_WHITESPACE = r"\s+"  # a separator, as pandas has it
 
 
 class Table:
     """A table of numbers and categories, from a CSV or Parquet file with a column of labels.
 
-    Columns of texts and of truth values are categories, each a one-hot code behind the numbers. Labels are texts, whole
+    Columns of texts and of truth values are categories, each a one-hot code behind the numbers; texts that are numbers
+    for the most part are refused, unless `categories` names their column. Labels are texts, whole
     numbers or truth values. In CSV files, empty fields, NA, NaN, null and the like are missing.
 
     Args:
@@ -44,10 +47,10 @@ class Table:
         test_share: Share of each class that becomes the test set, without `test_path`.
         test_seed: Seed of that test split, independent of the run's seed.
         categories: Columns of numbers that are categories, by name.
-        ignore: Columns that are left out, by name.
+        ignore: Columns that are left out, by name; one of the files may lack them.
         missing: Missing values: `refuse`; `drop` their samples; or replace numbers by the `mean` or `median` of their
             column over the training samples, and missing categories by a category of their own.
-        separator: Separator of a CSV file.
+        separator: Separator of a CSV file, one character; `\\t`: a tab; `\\s+`: any white space.
         value_range: `[low, high]` of all numbers, scaled to [0, 1]; null: unbounded; `auto`: [0, 1] if all lie in it,
             else null.
         standardise: Scale each column of numbers to mean 0 and variance 1 over the training samples.
@@ -73,6 +76,10 @@ class Table:
                 raise ConfigError(
                     f"benchmark.source.{name}", value, f"must name {what}", f"set benchmark.source.{name}"
                 )
+        separator = "\t" if separator == "\\t" else separator
+        if len(separator) != 1 and separator != _WHITESPACE:
+            remedy = f"\\t is a tab, {_WHITESPACE} any white space"
+            raise ConfigError("benchmark.source.separator", separator, "must be one character", remedy)
         check_value_range(value_range, standardise)
         self.location, self.remedy = f"benchmark.source.path={path}", "correct its contents"
         files = {"path": path} | ({} if test_path is None else {"test_path": test_path})
@@ -101,7 +108,7 @@ def _load(
     locations = [f"{setting}={path}" for setting, path in files]
     frames = [_read(path, separator, location) for (_, path), location in zip(files, locations, strict=True)]
     _check_columns(frames, label, categories, ignore, locations)
-    frames = [frame.drop(columns=list(ignore)) for frame in frames]
+    frames = [frame.drop(columns=list(ignore), errors="ignore") for frame in frames]
     frames = [
         _with_known_types(frame, label, categories, location) for frame, location in zip(frames, locations, strict=True)
     ]
@@ -139,7 +146,8 @@ def _read(path: Path, separator: str, location: str) -> DataFrame:
 
     Raises:
         ConfigError: It is of another type.
-        DataError: It is missing, empty or damaged, or pyarrow is not installed.
+        DataError: It is missing, empty or damaged, its header does not name each column once, or pyarrow is not
+            installed.
     """
     import pandas as pd
 
@@ -156,12 +164,22 @@ def _read(path: Path, separator: str, location: str) -> DataFrame:
     try:
         if is_parquet:
             return pd.read_parquet(path, engine="pyarrow").reset_index(drop=True)
-        return pd.read_csv(path, sep="\t" if ".tsv" in suffixes[-2:] else separator, low_memory=False)
+        separator = "\t" if ".tsv" in suffixes[-2:] else separator
+        # The header as a row: pandas renames columns of the same name.
+        header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False)
+        frame = pd.read_csv(path, sep=separator, low_memory=False)
     except MemoryError as error:
         raise DataError(f"{location}: holds more than there is memory for; choose fewer rows or columns") from error
     except Exception as error:  # a damaged file raises anything
         reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error_summary(error)
         raise DataError(f"{location}: can't be read as a table ({reason}); write it anew") from error
+    names = [name for name in header.iloc[0].tolist() if name]
+    doubled = [name for name in names if names.count(name) > 1]
+    if doubled:
+        raise DataError(f"{location}: has two columns named {truncate(doubled[0])}; rename one")
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the first fields of each row as its name
+        raise DataError(f"{location}: has rows of more fields than the header names; name a column for each")
+    return frame
 
 
 def _check_columns(
@@ -176,10 +194,11 @@ def _check_columns(
     columns = [str(name) for name in frames[0].columns]
     for frame in frames:
         frame.columns = [str(name) for name in frame.columns]
+    tested = [*columns, *frames[-1].columns]  # what is ignored may be in one of the tables
     for field, names in (("label", [label]), ("categories", categories), ("ignore", ignore)):
         for name in names:
-            if name not in columns:
-                hint = suggestion(name, columns)
+            if name not in (tested if field == "ignore" else columns):
+                hint = _SEPARATOR_HINT if len(columns) == 1 else suggestion(name, columns)
                 what = f"is no column; there are {join_names(columns, 12)}"
                 raise ConfigError(f"benchmark.source.{field}", name, what, hint)
     doubled = [name for name in (label, *categories) if [label, *categories, *ignore].count(name) > 1]
@@ -198,7 +217,7 @@ def _check_columns(
             f"'benchmark.source.ignore=[\"{unnamed[0]}\"]'"
         )
     if len(used[0]) < 2:
-        hint = "; if its separator is no comma, set benchmark.source.separator" if len(columns) == 1 else ""
+        hint = f"; {_SEPARATOR_HINT}" if len(columns) == 1 else ""
         raise DataError(f"{locations[0]}: has no columns besides the label{hint}")
 
 
@@ -230,12 +249,34 @@ def _as_known_type(column: Series[Any], location: str) -> Series[Any]:
     if types.is_numeric_dtype(column.dtype) and not types.is_complex_dtype(column.dtype):
         return column.astype("float64")
     present = column.dropna()
-    if isinstance(column.dtype, pd.CategoricalDtype) or present.map(type).isin([str, bool]).all():
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return _as_categories(column, location)
+    if present.map(type).isin([str, bool]).all():
+        _check_no_numbers(present, location)
         return _as_categories(column, location)
     kind = column.dtype if column.dtype != object else present.map(type).iloc[0].__name__
     raise DataError(
         f"{location}: column {truncate(str(column.name))} is of type {kind}, and must hold numbers, texts or truth "
         "values; convert it, or leave it out with benchmark.source.ignore"
+    )
+
+
+def _check_no_numbers(values: Series[Any], location: str) -> None:
+    """Check that at most half of the texts of a column are numbers, those with a decimal comma included.
+
+    Raises:
+        DataError: More are; as categories their order would be lost.
+    """
+    import pandas as pd
+
+    texts = values.astype(str)
+    if pd.to_numeric(texts.str.replace(",", "."), errors="coerce").notna().sum() * 2 <= len(texts):
+        return
+    others = texts[pd.to_numeric(texts, errors="coerce").isna()]
+    example = truncate((texts if others.empty else others).iloc[0])
+    raise DataError(
+        f"{location}: column {truncate(str(values.name))} has numbers and texts, such as {example!r}; write numbers "
+        "with a decimal point, leave missing ones empty, or name the column in benchmark.source.categories"
     )
 
 
