@@ -255,7 +255,7 @@ def test_a_trial_that_equals_the_median_is_not_pruned(gr_run):
 
 
 def test_a_pruned_run_can_be_finished(gr_run):
-    assert gr_run(*TINY, "prune_below=[null,1]")[0] == 0
+    assert gr_run(*TINY, "prune_below=[1]")[0] == 0
     code, out, _ = gr_run(*TINY)
     (folder,) = Path("outputs/split_digits/finetune").iterdir()
     assert code == 0 and "resumed" in out and RunFolder(folder).state() == "finished"

@@ -68,7 +68,7 @@ def without_a_value(hands: Hands) -> object:
 
 def pruned(hands: Hands) -> object:
     shutil.rmtree("outputs", ignore_errors=True)
-    return hands.gr_run(*TINY, "prune_below=[null,1]")
+    return hands.gr_run(*TINY, "prune_below=[1]")
 
 
 SEARCHES: Table = {
