@@ -169,7 +169,8 @@ def import_target(target: object, path: str) -> Callable[..., Any]:
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path}._target_", target, f"can't be imported ({error})") from error
+        remedy = "check its name, and that the folder of a module of your own is in the environment variable PYTHONPATH"
+        raise ConfigError(f"{path}._target_", target, f"can't be imported ({error})", remedy) from error
     if not callable(function):
         raise ConfigError(f"{path}._target_", target, "is neither a class nor a function")
     try:

@@ -13,6 +13,7 @@ from gr_cli.errors import FolderError
 from gr_cli.python.pictures import Picture
 from gr_cli.report.groups import Group, Grouping, format_value, group_runs
 from gr_cli.results.discovery import DiscoveredRun, discover_runs
+from gr_cli.results.metrics import all_metrics
 
 if TYPE_CHECKING:
     from gr_cli.results.frames import DataFrame
@@ -36,7 +37,8 @@ def load_results(*folders: str | Path) -> DataFrame:
     from gr_cli.results.frames import rows_frame
 
     identified, _ = _identified(folders)
-    metrics = dict.fromkeys(name for _, run in identified for name in run.metrics or ())
+    # Those of the accuracy matrix even if no run has finished, for programs that watch a sweep.
+    metrics = dict.fromkeys([*all_metrics([], None), *(name for _, run in identified for name in run.metrics or ())])
     rows = []
     for values, run in identified:
         cost = {name: run.cost and getattr(run.cost, name) for name in _COSTS}

@@ -96,10 +96,10 @@ def sweep(*overrides: str, config_dir: str | Path | None = None, progress: bool 
         try:
             compose_and_run(["-m", *flags, *words])
             jobs, folder = dict(current_sweep().jobs), current_sweep().folder
-        except Stop as stop:
-            if isinstance(stop.error, Interrupted):
-                raise KeyboardInterrupt("interrupted; the same call continues the sweep") from None
-            raise stop.error from None
+        except (KeyboardInterrupt, Stop) as stop:
+            if isinstance(stop, Stop) and not isinstance(stop.error, Interrupted):
+                raise stop.error from None
+            raise KeyboardInterrupt("interrupted; the same call continues the sweep") from None
         finally:
             begin_sweep()
     return Sweep(list(jobs), folder, parts)

@@ -11,6 +11,7 @@ import threading
 import warnings
 from contextlib import chdir
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -377,6 +378,10 @@ def test_an_interrupted_sweep_is_continued_by_the_same_call(monkeypatch):
             gr_cli.sweep(*words, progress=False)
     assert gr_cli.load_run(only_run()).state == "interrupted"
     assert gr_cli.sweep(*words, progress=False).results["state"].tolist() == ["finished"] * 3
+    # While it waits for processes, Ctrl-C reaches this process too.
+    monkeypatch.setattr("gr_cli.cli.main.compose_and_run", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt, match="the same call continues the sweep"):
+        gr_cli.sweep(*words)
 
 
 def test_processes_of_a_sweep_do_not_execute_the_script(tmp_path):

@@ -7,6 +7,7 @@ import gr_cli
 from gr_cli.errors import FolderError
 from gr_cli.python.sweep_result import Sweep
 from gr_cli.results.frames import long_frame, rows_frame
+from helpers.interruption import StopAt
 from helpers.situations import TINY
 
 
@@ -20,6 +21,15 @@ def test_columns_of_numbers():
     types = {name: str(dtype) for name, dtype in frame.dtypes.items()}
     assert types == {"seed": "int64", "weight": "int64", "rate": "float64", "limit": "float64", "metric": "float64"}
     assert pd.isna(frame.loc["a", "limit"]) and pd.isna(frame.loc["b", "metric"])
+
+
+def test_metrics_of_the_matrix_are_columns_before_a_run_has_finished(monkeypatch):
+    monkeypatch.setattr("gr_cli.terminal.run_display.TerminalObserver", lambda **_: StopAt(1, 1))
+    with pytest.raises(KeyboardInterrupt):
+        gr_cli.run(*TINY)
+    results = gr_cli.load_results()
+    assert results["state"].tolist() == ["interrupted"]
+    assert results["average_accuracy"].isna().all() and str(results["forgetting"].dtype) == "float64"
 
 
 def test_a_setting_and_a_column_of_one_name():
