@@ -80,7 +80,7 @@ def run_overview(table: RunTable) -> FittedTable:
     return FittedTable(
         [heading, *_constants(table.columns, table.naming_columns, labels)],
         [[*columns, seed] for columns in names],
-        [*metrics, *state],
+        [*metrics[:1], *state, *metrics[1:]],
         optional,
         warnings=table.notes,
     )

@@ -22,8 +22,9 @@ const plainTable = (caption, headers, rows) => make("div", { class: "scroll", ta
     make("tbody", {}, ...rows.map(([head, ...cells]) => make("tr", {}, make("th", { scope: "row" }, head), ...cells.map((text) => make("td", {}, text)))))));
 const matrixChart = (id, side) => new Chart(id, "heat", () => {
   const { one, seed } = subject(pair[side]), matrix = one.matrix;
-  if (!matrix) return null;
-  const cells = (seed !== undefined && matrix.seeds?.[seed]) || matrix.mean, { rows, columns } = matrix;
+  const cells = seed === undefined ? matrix?.mean : matrix?.seeds?.[seed];
+  if (!cells) return null;
+  const { rows, columns } = matrix;
   const drawn = rows.flatMap((row, i) => columns.map((column, j) => ({ row: `after ${row}`, column, share: (cells[i][j] ?? 0) / 100,
     label: isNumber(cells[i][j]) && columns.length <= 12 ? cells[i][j].toFixed(columns.length > 6 ? 0 : 1) : "",
     ink: cells[i][j] > 45 ? "black" : "white", detail: `after task ${row}, task ${column}`, text: `${format(cells[i][j], true)} %` }))).filter((row) => row.text !== "– %");
@@ -38,8 +39,9 @@ new Chart("compare-chart", "lines", (chart) => {
   const rows = ["first", "second"].flatMap((side, i) => {
     const { one, seed, name } = subject(pair[side]);
     const points = one.curves[comparedPick.name]?.[comparedPick.column]?.[comparedPick.curve];
-    if (!points) return [];
-    const own = seed === undefined ? points : { x: points.x, mean: points.seeds?.[seed] ?? points.mean };
+    // A seed may lack a table that others have.
+    if (!points || (seed !== undefined && !points.seeds?.[seed])) return [];
+    const own = seed === undefined ? points : { x: points.x, mean: points.seeds[seed] };
     return curveRows(own, one, { ...style(i), opacity: 1 }, from.x, column, true).map((row) => ({ ...row, name: `${"AB"[i]}: ${name}`, line: `${i}` }));
   });
   return lineChart(rows, chart, from.x, range(column), column.label);

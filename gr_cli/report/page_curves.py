@@ -123,20 +123,23 @@ class Family:
         result: dict[str, dict[str, Any]] = {}
         for (column, curve), points in by_curve.items():
             result.setdefault(column, {})[curve] = _curve(
-                dict(sorted(points.items())), columns[column].unit, self._bounds_of(columns[column])
+                dict(sorted(points.items())),
+                columns[column].unit,
+                self._bounds_of(columns[column]),
+                len(group.finished) > 1,
             )
         return result, sum(len(points) * (3 + len(group.finished)) for points in by_curve.values())
 
 
-def _curve(points: Mapping[float, Values], unit: str, bounds: Bounds) -> dict[str, Any]:
-    """A curve: x, mean, and by seed the values; ends of intervals where there are some."""
+def _curve(points: Mapping[float, Values], unit: str, bounds: Bounds, by_seed: bool) -> dict[str, Any]:
+    """A curve: x, mean, and the values by seed if asked for; ends of intervals where there are some."""
     summaries = [summarize(list(values.values()), bounds) for values in points.values()]
     statistics = [shown_statistics(summary, unit) or [None] * 3 for summary in summaries]
     seeds = sorted({seed for values in points.values() for seed in values})
     curve: dict[str, Any] = {"x": list(points), "mean": [point[0] for point in statistics]}
     if any(point[1] is not None for point in statistics):
         curve |= {"low": [point[1] for point in statistics], "high": [point[2] for point in statistics]}
-    if len(seeds) > 1:
+    if by_seed:
         curve["seeds"] = {seed: [shown(values.get(seed), unit) for values in points.values()] for seed in seeds}
     return curve
 
@@ -226,7 +229,7 @@ def matrix_of(group: Group) -> dict[str, Any] | None:
 
     result: dict[str, Any] = {"rows": rows, "columns": columns}
     result["mean"] = [[mean((i, j)) for j in columns] for i in rows]
-    if len(by_seed) > 1:
+    if len(group.finished) > 1:
         result["seeds"] = {
             seed: [[shown(matrix.get((i, j)), FRACTION) for j in columns] for i in rows]
             for seed, matrix in by_seed.items()

@@ -269,6 +269,18 @@ def test_the_first_sentence_names_the_best(written):
         assert " to ".join(f"{end:.2f}" for end in ends).replace("-", "−") in sentence
 
 
+def test_curves_of_one_of_several_seeds_name_it(tmp_path):
+    """They are not taken for those of a seed without the table."""
+    for seed in range(2):
+        write_run(tmp_path / "runs", seed)
+    history = next(path for path in (tmp_path / "runs").iterdir() if "seed1" in path.name) / "history.csv"
+    history.unlink()
+    main([str(tmp_path / "runs"), "--html", str(tmp_path / "page.html")])
+    (shown,) = embedded((tmp_path / "page.html").read_text(encoding="utf-8"))["configurations"]
+    assert set(shown["curves"]["history"]["current"]["loss"]["seeds"]) == {"0"}
+    assert set(shown["matrix"]["seeds"]) == {"0", "1"}
+
+
 def test_pictures_are_small_and_those_of_the_folder(written):
     text, _ = written
     shown = [one.get("samples") for one in embedded(text)["configurations"]]

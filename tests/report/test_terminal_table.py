@@ -116,6 +116,7 @@ def test_a_row_per_run():
     rows = [line.split() for line in text.splitlines() if line.startswith(tuple(STRATEGIES))]
     assert [(row[0], row[1]) for row in rows][-3:] == [("generative_replay", "3"), ("joint", "0"), ("joint", "3")]
     assert all(row[-1].startswith("runs/seed") for row in rows)
+    assert re.search(r"^joint +0 +– +failed *$", shown(50, runs=True), re.M)
 
 
 def test_p_values_are_not_shown_without_differences():
