@@ -268,20 +268,22 @@ class ContinualTrainer:
     def _batches(self, learner: Learner, loaded: Iterable[Any]) -> Iterator[Batch]:
         """The loader's batches for the learner; adds their labels to the output units of the task."""
         task, scenario = len(self._tasks) - 1, self._settings.scenario
+        num_seen, units = -1, tuple[Tensor, ...]()
         for batch in loaded:
             if changed := changed_parameters(self._model_state.parameters, trained_parameters(self._model)):
                 raise ConfigError(
                     "model", first_names(changed), "changed while a task is trained", "do so between tasks"
                 )
             x, y = self._read_batch(batch, learner)
-            task_units = learner.task_units
-            yield Batch(
-                x.unsqueeze(0),
-                y.unsqueeze(0),
-                scenario.training_units(task_units, task),
-                scenario.replay_units(task_units, task),
-                scenario.competing_units(task_units, task),
-            )
+            if (num_classes := int(self._tasks[task].classes.sum())) != num_seen:
+                # The same tensors until a label is new: masks that are made from them are kept.
+                num_seen, task_units = num_classes, learner.task_units.clone()
+                units = (
+                    scenario.training_units(task_units, task),
+                    scenario.replay_units(task_units, task),
+                    scenario.competing_units(task_units, task),
+                )
+            yield Batch(x.unsqueeze(0), y.unsqueeze(0), *units)
 
     def _read_batch(self, batch: Any, learner: Learner) -> tuple[Tensor, Tensor]:
         """Samples and labels of the current task."""

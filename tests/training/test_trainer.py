@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 import gr_cli
 from gr_cli import ContinualTrainer, SimpleMLP
 from gr_cli.errors import ConfigError, DataError, GrError, OutOfMemoryError
+from gr_cli.training.learner import Learner
 from helpers.trainers import REPLAY, VAE, batches, make_trainer, mlp
 
 
@@ -356,3 +357,20 @@ def test_trust_takes_a_single_name(monkeypatch, tmp_path):
     )
     with pytest.raises(pytest.fail.Exception, match=r"trusted: \['strange'\]"):
         _ = gr_cli.load_run(tmp_path, trust="strange").solver
+
+
+@pytest.mark.parametrize("scenario", ["class", "task", "domain"])
+def test_competing_units_are_new_tensors_where_a_label_is_new_only(monkeypatch, scenario):
+    units, step = [], Learner.step
+
+    def observed(self, batch, position):
+        units.append(batch.active_units)
+        return step(self, batch, position)
+
+    monkeypatch.setattr(Learner, "step", observed)
+    x = torch.rand(2, 6)
+    loader = [(x, torch.tensor(labels)) for labels in ([0, 1], [1, 0], [1, 1], [2, 0], [0, 2])]
+    make_trainer(mlp(), strategy={}, scenario=scenario).train_task(loader)
+    first, last = ([scenario == "domain" or unit < number for unit in range(4)] for number in (2, 3))
+    assert [each.tolist() for each in units] == 3 * [first] + 2 * [last]
+    assert units[0] is units[2] and units[3] is units[4] is not units[0]
