@@ -19,6 +19,7 @@ from gr_cli.results.folder import RunFolder
 from gr_cli.results.stored_config import stored_settings
 from gr_cli.runner import run as runner
 from gr_cli.runner.stored_result import stored_result
+from gr_cli.system.energy import EnergyMeter
 from gr_cli.training.observer import RunObserver
 from helpers.interruption import csvs, only_run
 
@@ -344,3 +345,11 @@ def test_load_run_gives_the_networks_back(gr_run):
     assert accuracy == pytest.approx((last["accuracy"] * last["n"]).sum() / last["n"].sum(), abs=1e-4)
     with pytest.raises(FolderError, match="is not the folder of a run"):
         load_run("nowhere")
+
+
+def test_a_task_that_was_continued_has_no_energy(gr_run, interrupted, monkeypatch):
+    monkeypatch.setattr(EnergyMeter, "read", lambda self: {"cpu_energy_joules": 6.0})
+    interrupted(*SHORT, at=(1, 4))
+    assert gr_run(f"resume={only_run()}")[0] == 0
+    energy = pd.read_csv(only_run() / "timing.csv")["cpu_energy_joules"]
+    assert energy.isna().tolist() == [False, True, False, False, False] and (energy.dropna() == 6).all()
