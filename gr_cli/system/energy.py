@@ -12,7 +12,7 @@ _POWERCAP = Path("/sys/class/powercap")
 
 
 class EnergyMeter:
-    """Energy of the whole machine, other programs included, since the last reading.
+    """Energy of the machine, other programs included, since the last reading.
 
     The energy of the processors comes from RAPL where Linux exposes it, which many systems allow to administrators
     only; that of the GPU from NVML, where the package nvidia-ml-py is installed.

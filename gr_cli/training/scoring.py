@@ -48,8 +48,8 @@ class ClassifiedSamples:
         if len(parts) == 1:
             return parts[0]
         if not parts:
-            whole, real = torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.float64)
-            return ClassifiedSamples(whole, whole, real, real, whole.bool())
+            integers, floats = torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.float64)
+            return ClassifiedSamples(integers, integers, floats, floats, integers.bool())
         return ClassifiedSamples(*(torch.cat([getattr(part, name) for part in parts]) for name in _COLUMNS))
 
 
