@@ -29,19 +29,19 @@ PROTOCOLS = {
 NUM_SEARCHES, FINAL_SEEDS = 3, "seed=range(100,105)"
 
 
-def call(*words: str) -> None:
+def call(*overrides: str) -> None:
     """Call `gr-run`.
 
     Raises:
         SystemExit: It failed.
     """
-    if code := gr_run(["-m", "hydra/launcher=batched", *words]):
+    if code := gr_run(["-m", "hydra/launcher=batched", *overrides]):
         raise SystemExit(code)
 
 
-def final_accuracies(name: str, words: Sequence[str]) -> list[float]:
+def final_accuracies(name: str, overrides: Sequence[str]) -> list[float]:
     """Average test accuracy of the final seeds."""
-    call(*COMMON, *words, FINAL_SEEDS, f"hydra.sweep.dir={name}")
+    call(*COMMON, *overrides, FINAL_SEEDS, f"hydra.sweep.dir={name}")
     runs = discover_runs([Path(name)]).runs
     return [run.metrics["average_accuracy"] or 0.0 for run in runs if run.metrics is not None]
 

@@ -83,6 +83,7 @@ class ValidateJobs(Callback):
             current_sweep().keeps_own_folders = keeps_own_folders(config.hydra)
             if sweeper_target(config).endswith("BasicSweeper"):
                 _prepare_sweep(config, folder)
+            current_sweep().flags = _config_dir(config)
             import_torch()
             if starts_local_processes(config.hydra):
                 current_sweep().resources.enter_context(lifeline())
@@ -94,6 +95,12 @@ class ValidateJobs(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         # Hydra keeps all results until the end of the sweep; free the configurations, which nothing reads again.
         job_return.cfg = job_return.hydra_cfg = None
+
+
+def _config_dir(config: DictConfig) -> list[str]:
+    """`--config-dir` with its folder, if the command line has it."""
+    sources = config.hydra.runtime.config_sources
+    return next((["--config-dir", str(source.path)] for source in sources if source.provider == "command-line"), [])
 
 
 def _prepare_sweep(config: DictConfig, folder: Path) -> None:

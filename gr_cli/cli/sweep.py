@@ -32,6 +32,7 @@ class Sweep:
         keeps_own_folders: Whether this program names the folders of the runs.
         folder: Folder of the sweep, if its jobs are known beforehand or it is a search.
         remedy: What to do about runs that did not finish.
+        flags: Flags that the commands of its runs need: `--config-dir` if the command line has it.
         in_process: Whether the launcher trains the runs in this process.
         progress: Counts of ended and failed runs.
         composer: Composes its jobs, if they are known beforehand.
@@ -43,6 +44,7 @@ class Sweep:
     keeps_own_folders: bool = True
     folder: Path | None = None
     remedy: str = "the same command repeats these"
+    flags: Sequence[str] = ()
     in_process: bool = True
     progress: SweepProgress = field(default_factory=SweepProgress)
     composer: JobComposer | None = None
@@ -58,6 +60,10 @@ class Sweep:
     def validated(self, overrides: Sequence[str]) -> tuple[Settings, RunFolder] | None:
         """Settings and folder of a run, if they are validated."""
         return self._validated.get(tuple(overrides))
+
+    def command(self, *arguments: str) -> str:
+        """A command with the flags of the sweep, quoted for the shell."""
+        return shlex.join(["gr-run", *self.flags, *arguments])
 
     @property
     def uses_foreign_launcher(self) -> bool:
@@ -77,7 +83,7 @@ class Sweep:
         missing = {path: state for path, state in states.items() if state not in ("finished", "pruned")}
         for path, state in missing.items():
             words = [*self.jobs[path], *([] if self.keeps_own_folders else [override_of("hydra.run.dir", path)])]
-            command = shlex.join(["gr-run", *words, *(["fresh=true"] if state == _DAMAGED else [])])
+            command = self.command(*words, *(["fresh=true"] if state == _DAMAGED else []))
             print(one_line(f"gr-run: {state}: {path}  (repeat: {command})"), file=sys.stderr)
         if missing:
             print(

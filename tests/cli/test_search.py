@@ -165,12 +165,11 @@ def test_the_commands_of_a_search_by_a_preset_run(gr_run):
         "# @package _global_\nhydra:\n  sweeper:\n    params: {optimizer.lr: 'interval(0.1,1)', seed: '0,1'}\n",
         encoding="utf-8",
     )
-    own = ("--config-dir", "own")
-    assert gr_run(*own, *SEARCH, "preset=mine", "hydra.sweeper.n_trials=1")[0] == 0
+    assert gr_run("--config-dir", "own", *SEARCH, "preset=mine", "hydra.sweeper.n_trials=1")[0] == 0
     best = yaml.safe_load((sweep_folder() / "best.yaml").read_text(encoding="utf-8"))
-    code, out, err = gr_run(*own, *shlex.split(best["command"])[1:])
+    code, out, err = gr_run(*shlex.split(best["command"])[1:])
     assert (code, err) == (0, "") and out.count("finished before") == 2
-    code, out, err = gr_run(*own, *shlex.split(best["final"])[1:])
+    code, out, err = gr_run(*shlex.split(best["final"])[1:])
     assert (code, err) == (0, "") and "5 of 5" in out
 
 

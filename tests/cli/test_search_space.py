@@ -48,6 +48,16 @@ def test_several_seeds_are_the_runs_of_a_trial_and_the_last_value_of_a_setting_c
     assert searched.jobs({"a": 0.25}) == [["strategy=er", "b=3", "a=0.25", f"seed={seed}"] for seed in (0, 1)]
 
 
+def test_limits_of_the_pruner_are_accuracies(tmp_path):
+    pytest.importorskip("optuna")
+    from gr_cli.cli.sweepers.study import RunOutcome, SearchStudy, StudyOptions
+
+    study = SearchStudy(space("a=1,2"), StudyOptions("random", 0, 1, "x", "maximize", ""), tmp_path, None, "name")
+    assert study.limits(0, before=0) is None
+    study.tell(*study.ask(1, 2), [RunOutcome("run", "folder", "finished", 0.5, [0.0, 0.5])])
+    assert study.limits(0, before=0) is None and study.limits(0, before=1) == [0.0, 0.499999]
+
+
 def test_one_seed_replaces_several():
     assert space("seed=0,1", "a=1,2", "seed=7").jobs({"a": "1"}) == [["seed=7", "a=1"]]
 

@@ -1,4 +1,4 @@
-"""The sweeper `hydra/sweeper=optuna`: asks Optuna for trials, launches their runs, and tells it the objective."""
+"""The sweeper `hydra/sweeper=optuna`: launches the runs of Optuna's trials, and reports the objective to it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class OptunaSweeper(Sweeper):
 
     Args:
         n_trials: Number of trials, with those of earlier calls of the same command. A grid has as many at most.
-        n_jobs: Trials that are asked for at a time; the launcher gets their runs together.
+        n_jobs: Trials that are drawn at a time; the launcher gets their runs together.
         sampler: How values are chosen: by a tree-structured Parzen estimator, at random, all combinations (`grid`), or
             by CMA-ES (numbers only).
         seed: Seed of the sampler.

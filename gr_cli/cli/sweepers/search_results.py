@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from gr_cli.cli.sweep import current_sweep
 from gr_cli.cli.sweepers.search_space import SearchSpace
 from gr_cli.cli.sweepers.study import SearchStudy, runs_of
 from gr_cli.config.options import Options, flatten
@@ -92,9 +92,9 @@ def print_best(study: SearchStudy, space: SearchSpace, objective: str) -> None:
 def _command(jobs: Sequence[Sequence[str]]) -> str:
     """The command of a trial's runs, which differ in the seed, the last override, only."""
     if len(jobs) == 1:
-        return shlex.join(["gr-run", *jobs[0]])
+        return current_sweep().command(*jobs[0])
     seeds = ",".join(job[-1].partition("=")[2] for job in jobs)
-    return shlex.join(["gr-run", "-m", *jobs[0][:-1], f"seed={seeds}"])
+    return current_sweep().command("-m", *jobs[0][:-1], f"seed={seeds}")
 
 
 def final_command(space: SearchSpace, best: FrozenTrial) -> str:
@@ -104,7 +104,7 @@ def final_command(space: SearchSpace, best: FrozenTrial) -> str:
     used += [o.partition("=")[2] for o in space.fixed if o.lstrip("+").startswith("seed=")]
     first = max((int(seed) for seed in used if seed.isdecimal()), default=0) + 1
     kept = [o for o in overrides if not o.lstrip("+").startswith("seed=")]
-    return shlex.join(["gr-run", "-m", *kept, f"seed=range({first},{first + _FINAL_SEEDS})"])
+    return current_sweep().command("-m", *kept, f"seed=range({first},{first + _FINAL_SEEDS})")
 
 
 def _is_for_tuning(override: str) -> bool:

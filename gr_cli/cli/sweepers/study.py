@@ -156,8 +156,8 @@ class SearchStudy:
         """The next trials, at most up to the next multiple of `batch_size`: those without an outcome, and new ones.
 
         Args:
-            batch_size: Number of trials that are asked for together.
-            total: Number of trials of the whole search.
+            batch_size: Number of trials that are drawn together.
+            total: Number of trials of the search.
         """
         trials = self.trials
         open_trials = [trial for trial in trials if not trial.state.is_finished() and trial.number < total]
@@ -245,7 +245,7 @@ class SearchStudy:
             return None
         # Tables have six decimals: a run that is as good as the median is not below the limit.
         return [
-            round(median(values) - _ROUNDING, 6)
+            max(0.0, round(median(values) - _ROUNDING, 6))
             for values in zip(*(runs[run].accuracies for runs in complete), strict=False)
         ]
 
