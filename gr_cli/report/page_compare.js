@@ -101,7 +101,7 @@ const columns = () => [
       text: (one) => (one.metrics[each.name] ? format(value(one, each.name), isPercent(each)) : "–"),
       small: (one) => { const all = one.metrics[each.name]?.statistics; return all && isNumber(all[1]) ? spread(all, isPercent(each)).replace(/^\S+ /, "") : null; } },
     ...(i === 0 && CONFIGURATIONS.some((one) => one.difference.text !== "–" && one.difference.text !== "baseline")
-      ? [{ id: "difference", head: `paired difference in ${each.label}`, number: true, text: (one) => one.difference.text, key: (one) => one.difference.value,
+      ? [{ id: "difference", head: `paired difference in ${each.label.replace("(%)", "(points)")}`, number: true, text: (one) => one.difference.text, key: (one) => one.difference.value,
           small: (one) => (one.difference.p === null ? null : `${DATA.p_value} ${one.difference.p}`) }] : []),
   ]),
   { id: "n", head: "seeds", text: (one) => (one.n === one.of ? `${one.n}` : `${one.n} of ${one.of}`), key: (one) => one.n, number: true },

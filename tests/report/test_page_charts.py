@@ -131,6 +131,7 @@ addEventListener("load", async () => {
   press("-"); press("-"); results.push("inside " + (chart.view.signal("y1") <= 100 && chart.view.signal("y0") >= 0));
   $("#accuracy-chart details").open = true; await wait(100);
   results.push("numbers " + (all("#accuracy-chart td").length > 0));
+  results.push($('[data-column="difference"]').textContent.replaceAll("\u200b", ""));
   const swept = charts.get("sweep").rows.filter((row) => row.mean !== undefined);
   results.push("swept " + swept.map((row) => row.x).sort((a, b) => a - b).join());
   const ticks = all("#sweep .role-axis-label text").slice(0, 3).map((text) => text.textContent);
@@ -156,7 +157,7 @@ def test_the_page_and_its_controls_work_in_a_browser(page):
         "rows 4", "dots 11", "up 0.5,1,2,–", "down 2,1,0.5,– descending", "lines 4 of 4",
         "filtered 1", "1 of 4", "dots 3",
         "chosen 1", "opacities 2", "cleared 0", "opacities 1", "sentence true", "zoomed true", "inside true",
-        "numbers true", "swept 0.5,1,2", "ticks 0.5|1|2", ".6~g",
+        "numbers true", "paired difference in average accuracy (points)", "swept 0.5,1,2", "ticks 0.5|1|2", ".6~g",
         "axis – 0.00,0.5 0.20,1 0.47,2 1.00", "forgetting (%)", "accuracy (%)",
         "other scenario 1",
     ]  # fmt: skip
