@@ -51,11 +51,10 @@ def build_as(expected_type: type[T], node: Mapping[str, Any], path: str, **provi
     """
     component = build(node, path, **provided)
     if not isinstance(component, expected_type):
-        raise ConfigError(
-            f"{path}._target_",
-            node["_target_"],
-            f"makes a {type(component).__name__}, and a {expected_type.__name__} is needed",
-        )
+        # An object that was passed from Python is named as its caller knows it.
+        field, value = (path, node["live_name"]) if "live_name" in node else (f"{path}._target_", node["_target_"])
+        problem = f"makes a {type(component).__name__}, and a {expected_type.__name__} is needed"
+        raise ConfigError(field, value, problem)
     return component
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -67,7 +68,8 @@ def run(*overrides: str, config_dir: str | Path | None = None, progress: bool = 
 def sweep(*overrides: str, config_dir: str | Path | None = None, progress: bool = True, **settings: Any) -> Sweep:
     """Train the runs of a sweep, as `gr-run -m` does with the same overrides.
 
-    A run that fails does not end the others: its state is `failed`. The launcher is chosen as on the command line:
+    A run that fails does not end the others: its state is `failed`. One that fails before it starts, as a model of your
+    own may, is left out with a warning. The launcher is chosen as on the command line:
     `hydra/launcher=batched` trains runs that differ in numbers only as one program.
 
         >>> import gr_cli
@@ -102,7 +104,11 @@ def sweep(*overrides: str, config_dir: str | Path | None = None, progress: bool 
             raise KeyboardInterrupt("interrupted; the same call continues the sweep") from None
         finally:
             begin_sweep()
-    return Sweep(list(jobs), folder, parts)
+    runs = Sweep(list(jobs), folder, parts)
+    if len(runs) < len(jobs):
+        count = f"{len(jobs) - len(runs)} of {len(jobs)} runs failed before they started"
+        warnings.warn(f"{count}; the same call with progress=True prints the reasons", stacklevel=2)
+    return runs
 
 
 @contextmanager

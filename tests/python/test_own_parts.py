@@ -168,6 +168,14 @@ def test_seeds_of_an_own_model_are_trained_as_one_program():
         gr_cli.sweep(*words, "hydra/launcher=batched", "hydra.launcher.processes=2", model=module(), seed=range(2))
 
 
+def test_runs_that_fail_before_they_start_are_reported():
+    def broken(input_size, output_size):
+        raise ValueError("no such layer")
+
+    with pytest.warns(UserWarning, match="2 of 2 runs failed before they started"):
+        assert len(gr_cli.sweep(*SHORT, model=broken, seed=range(2), progress=False)) == 0
+
+
 # --- data
 
 
@@ -325,7 +333,8 @@ def test_code_of_a_script_is_hashed_by_what_it_does():
         ({"model": nn.Linear(6, 3)}, ConfigError, "has 3 outputs, and 4 are needed"),
         ({"model": nn.Sequential(nn.Linear(6, 4), nn.Softmax(1))}, ConfigError, "returns probabilities"),
         ({"model": lambda a, b: None}, ConfigError, "needs a, b, and gets input_size, input_shape, output_size"),
-        ({"model": lambda: 3}, ConfigError, "makes a int, and a Module is needed"),
+        ({"model": lambda: 3}, ConfigError, "^model=function: makes a int, and a Module is needed"),
+        ({"generator": nn.Linear(3, 3)}, ConfigError, "^generator=Linear: makes a Linear, and a Generator is needed"),
         ({"benchmark": X}, ConfigError, "a torch Dataset, tensors"),
         ({"benchmark": pd.DataFrame(X.numpy())}, ConfigError, "a torch Dataset, tensors"),
         ({"benchmark": {"x": X}}, ConfigError, "objects are passed as model, generator or benchmark"),
