@@ -106,7 +106,10 @@ def _sweep_folder(hydra: Any) -> Path:
     text = hydra.sweep.dir
     if str(text).startswith("~"):  # from a file: `with_home_expanded` sees the command line only
         raise ConfigError("hydra.sweep.dir", text, "can't begin with ~", "write ${oc.env:HOME}")
-    return _named_folder("hydra.sweep.dir", text)
+    path = _named_folder("hydra.sweep.dir", text)
+    if os.path.lexists(path) and not path.is_dir():
+        raise ConfigError("hydra.sweep.dir", text, "is not a folder", "name a new or empty one")
+    return path
 
 
 def names_job_folders(hydra: Any) -> bool:

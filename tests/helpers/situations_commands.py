@@ -36,6 +36,11 @@ def an_option_that_inherits_from_none(hands: Hands) -> object:
     return hands.gr_run("--config-dir", "mine", "preset=own")
 
 
+def sweep_in_a_file(hands: Hands) -> object:
+    Path("taken").write_text("", encoding="utf-8")
+    return hands.gr_run("-m", "seed=0,1", "hydra.sweep.dir=taken")
+
+
 def with_preset(text: str, swept: str = "own") -> Situation:
     """A sweep with a user's own preset, optionally with swept settings."""
 
@@ -269,6 +274,7 @@ COMMANDS: Table = {
     ],
     "cli/folders.py": [
         ("can't begin with ~", mistake("-m seed=0,1 hydra.sweep.dir='~no_such_user/x'")),
+        ("is not a folder; name a new or empty one", sweep_in_a_file),
         ("is the folder of two jobs", mistake("-m seed=0,1 hydra.sweep.subdir=x")),
         ("lies in the folder of another job", jobs_within_one_another),
         ("can be set for the whole sweep only", mistake("-m output_root=a,b")),
