@@ -32,12 +32,12 @@ class Costs(Evaluation):
         Column("solver_flops", "steps of the solver, including the generation of replayed samples", "FLOP", "lower"),
         Column("generator_flops", "steps of the generator, and samples generated for them alone", "FLOP", "lower"),
         Column("consolidation_flops", "at the beginning and end of tasks: Fisher, fits, exemplars", "FLOP", "lower"),
-        Column("training_flops", "all of these", "FLOP", "lower", metric="training_flops"),
+        Column("training_flops", "all training so far", "FLOP", "lower", metric="training_flops"),
         Column("solver_bytes", "parameters and buffers of the solver", "bytes", "lower"),
         Column("generator_bytes", "parameters and buffers of the generator", "bytes", "lower"),
         Column("strategy_bytes", "stored samples, weight importance, frozen networks", "bytes", "lower"),
         Column("optimizer_bytes", "moments of the optimizers, unless reset for each task", "bytes", "lower"),
-        Column("stored_bytes", "all of these", "bytes", "lower", metric="stored_bytes"),
+        Column("stored_bytes", "all that is kept for the next task", "bytes", "lower", metric="stored_bytes"),
     )
 
     def rows(self, context: EvaluationContext) -> Sequence[TableRow]:
