@@ -7,15 +7,16 @@ checkpoints need no generator states, and the numbers of a seed don't depend on 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Generic, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+T = TypeVar("T")
 Distribution = Literal["normal", "uniform"]
 _BLOCK_ELEMENTS = 1 << 19  # numbers drawn at once: 2 MiB of float32, small enough to stay in cache
 
@@ -199,3 +200,33 @@ class ReplicaStreams:
     def noise_at(self, specs: Mapping[str, NoiseSpec], stream: str, task: int, step: int) -> dict[str, Tensor]:
         """Noise of a module for `step` of `task`, by name: (R, ...) each."""
         return {name: self.values_at(noise, f"{stream}.{name}", task, step) for name, noise in specs.items()}
+
+
+class StepBlocks(Generic[T]):
+    """Values of the steps of a task, computed for a block of steps at once.
+
+    >>> blocks = StepBlocks[int]()
+    >>> [blocks.at("task 0", step, lambda: (step, [step, step + 1])) for step in range(4)]
+    [0, 1, 2, 3]
+    """
+
+    def __init__(self) -> None:
+        self._key: Hashable = None
+        self._first, self._values = 0, cast(Sequence[T], ())
+
+    def at(self, key: Hashable, step: int, compute: Callable[[], tuple[int, Sequence[T]]]) -> T:
+        """The value of a step.
+
+        Args:
+            key: What the values depend on besides the step.
+            step: Number of the step.
+            compute: First step and values of the block that contains the step, if it is not the current one.
+        """
+        if self._key != key or not 0 <= step - self._first < len(self._values):
+            self._first, self._values = compute()
+            self._key = key
+        return self._values[step - self._first]
+
+    def from_step(self, step: int) -> Sequence[T]:
+        """The values of the current block from a step on."""
+        return self._values[step - self._first :]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams
+from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams, StepBlocks
 from gr_cli.strategies.context import TaskContext, TrainingStep
 
 _MAX_GATHERED_VALUES = 1 << 17  # of samples gathered at once: 512 KiB of float32, which stay in cache
@@ -188,26 +188,26 @@ class ExemplarDraws:
 
     def __init__(self, streams: ReplicaStreams, stream: str) -> None:
         self._streams, self._stream = streams, stream
-        self._block: tuple[tuple[int, int], int, Tensor, Sequence[Tensor]] | None = None
-        self._first_gathered, self._gathered = 0, cast(Sequence[Tensor], ())
+        self._drawn, self._gathered = StepBlocks[tuple[Tensor, Tensor]](), StepBlocks[Tensor]()
 
     def at_step(self, buffer: ExemplarBuffer, size: int, step: TrainingStep) -> tuple[Tensor, Tensor]:
         """Samples (R, size, ...) and labels (R, size) of a step, drawn uniformly with replacement."""
         key, iteration = (step.task, size), step.iteration
-        if self._block is None or self._block[0] != key or not 0 <= iteration - self._block[1] < len(self._block[2]):
-            first, uniform = self._streams.block_at(
-                NoiseSpec("uniform", (size,)), self._stream, step.task, iteration
-            )  # (L, R, B)
+
+        def draw() -> tuple[int, Sequence[tuple[Tensor, Tensor]]]:
+            noise = NoiseSpec("uniform", (size,))
+            first, uniform = self._streams.block_at(noise, self._stream, step.task, iteration)  # (L, R, B)
             rows, labels = buffer.sample_rows(uniform.transpose(0, 1).flatten(1))
             in_steps = (len(rows), len(uniform), size)
-            rows, labels = rows.view(in_steps).transpose(0, 1), labels.view(in_steps).transpose(0, 1)
-            self._block, self._gathered = (key, first, rows, labels.unbind()), ()
-        _, first, rows, labels_by_step = self._block
-        offset = iteration - first
-        if not 0 <= offset - self._first_gathered < len(self._gathered):
-            count = max(1, _MAX_GATHERED_VALUES // (rows[0].numel() * buffer.sample_numel))
-            self._first_gathered, self._gathered = offset, buffer.get(rows[offset : offset + count]).unbind()
-        return self._gathered[offset - self._first_gathered], labels_by_step[offset]
+            return first, [*zip(*(v.view(in_steps).transpose(0, 1).unbind() for v in (rows, labels)), strict=True)]
+
+        def gather() -> tuple[int, Sequence[Tensor]]:
+            block = self._drawn.from_step(iteration)
+            count = max(1, _MAX_GATHERED_VALUES // (block[0][0].numel() * buffer.sample_numel))
+            return iteration, buffer.get(torch.stack([rows for rows, _ in block[:count]])).unbind()
+
+        _, labels = self._drawn.at(key, iteration, draw)
+        return self._gathered.at(key, iteration, gather), labels
 
 
 def _select_by_class(context: TaskContext, replica: int, per_class: int, selection: Selection) -> dict[int, Tensor]:

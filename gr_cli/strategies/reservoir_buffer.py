@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams, StreamNames
+from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams, StepBlocks, StreamNames
 from gr_cli.strategies.context import TrainingStep
 
 _MAX_PAIRS = 1 << 20  # pairs of samples compared at a time
@@ -180,35 +180,36 @@ class ReservoirDraws:
     """
 
     def __init__(self, streams: ReplicaStreams, stream: str) -> None:
-        self._streams, self._stream = streams, stream
-        self._block: tuple[tuple[int, int], int, Sequence[Tensor]] | None = None
+        self._streams, self._stream, self._blocks = streams, stream, StepBlocks[Tensor]()
 
     def rows(self, buffer: ReservoirBuffer, size: int, step: TrainingStep) -> Tensor:
         """Rows (R, size) of samples drawn uniformly with replacement, in a step."""
-        noise, key, iteration = NoiseSpec("uniform", (size,)), (size, step.task), step.iteration
+        noise, task, iteration = NoiseSpec("uniform", (size,)), step.task, step.iteration
         if not buffer.is_full:
-            return buffer.sample_rows(self._streams.values_at(noise, self._stream, step.task, iteration))
-        if self._block is None or self._block[0] != key or not 0 <= iteration - self._block[1] < len(self._block[2]):
-            first, uniform = self._streams.block_at(noise, self._stream, step.task, iteration)  # (L, R, B)
-            self._block = (key, first, buffer.sample_rows(uniform).unbind())
-        return self._block[2][iteration - self._block[1]]
+            return buffer.sample_rows(self._streams.values_at(noise, self._stream, task, iteration))
+
+        def block() -> tuple[int, Sequence[Tensor]]:
+            first, uniform = self._streams.block_at(noise, self._stream, task, iteration)  # (L, R, B)
+            return first, buffer.sample_rows(uniform).unbind()
+
+        return self._blocks.at((task, size), iteration, block)
 
 
 class ReservoirPlacements:
     """Precomputed reservoir placements of a task's batches, in blocks of many iterations."""
 
     def __init__(self, streams: ReplicaStreams) -> None:
-        self._streams = streams
-        self._block: tuple[tuple[int, int], int, Sequence[Tensor]] | None = None
+        self._streams, self._blocks = streams, StepBlocks[Tensor]()
 
     def rows(self, buffer: ReservoirBuffer, size: int, step: TrainingStep) -> Tensor:
         """The rows for a batch of `size` samples; one batch is written in each iteration."""
-        key, row = (size, step.task), step.iteration
-        if self._block is None or self._block[0] != key or not 0 <= row - self._block[1] < len(self._block[2]):
-            first, uniform = self._streams.block_at(
-                NoiseSpec("uniform", (size,)), StreamNames.RESERVOIR_PLACEMENT, step.task, row
-            )
+        task, iteration = step.task, step.iteration
+
+        def block() -> tuple[int, Sequence[Tensor]]:
+            noise = NoiseSpec("uniform", (size,))
+            first, uniform = self._streams.block_at(noise, StreamNames.RESERVOIR_PLACEMENT, task, iteration)
             # Samples seen before the block's first step: `size` less for each iteration.
-            num_seen = buffer.num_seen - (row - first) * size
-            self._block = (key, first, buffer.placements(uniform, num_seen).unbind())
-        return self._block[2][row - self._block[1]]
+            num_seen = buffer.num_seen - (iteration - first) * size
+            return first, buffer.placements(uniform, num_seen).unbind()
+
+        return self._blocks.at((task, size), iteration, block)
