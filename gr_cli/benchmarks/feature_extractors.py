@@ -1,5 +1,7 @@
 """Frozen feature extractors: images become vectors once, before training.
 
+Whatever is fitted on data of the stream itself is fitted on the training samples of its first task.
+
 Replay then happens in feature space: with `strategy=bir` this is the internal replay of brain-inspired replay
 (van de Ven et al. 2020), whose convolutions are pretrained and frozen.
 """
@@ -16,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gr_cli.benchmarks.base import Samples
 from gr_cli.benchmarks.feature_vectors import cached_vectors
 from gr_cli.benchmarks.sources.base import Dataset, Source
 from gr_cli.benchmarks.sources.load import load_dataset
@@ -46,11 +49,12 @@ class FeatureExtractor(ABC):
         >>> import tempfile
         >>> from gr_cli.benchmarks import Digits
         >>> class AveragePooling(FeatureExtractor):
-        ...     def network(self, data, shape):
+        ...     def network(self, first_task, shape):
         ...         return nn.AvgPool2d(4)
         >>> with tempfile.TemporaryDirectory() as cache_root:
         ...     extractor = AveragePooling(normalise=False, cache_root=cache_root, device=torch.device("cpu"))
-        ...     extractor.extract(Digits().load()).train.x.shape
+        ...     digits = Digits().load()
+        ...     extractor.extract(digits, first_task=digits.train).train.x.shape
         torch.Size([1442, 4])
 
     Args:
@@ -66,14 +70,23 @@ class FeatureExtractor(ABC):
         self.normalise, self.cache_folder, self.device = normalise, Path(cache_root).expanduser() / "features", device
 
     @abstractmethod
-    def network(self, data: Dataset, shape: Shape) -> nn.Module:
-        """The network for images of `shape` (C, H, W) from `data`; it must not have been trained on `data`."""
+    def network(self, first_task: Samples, shape: Shape) -> nn.Module:
+        """The network for images of `shape` (C, H, W).
 
-    def extract(self, data: Dataset, cache_name: str = "") -> Dataset:
+        Args:
+            first_task: Training samples of the first task, the only data of the stream that it may be fitted on.
+            shape: Shape of an image.
+        """
+
+    def check(self, data: Dataset) -> None:  # noqa: B027  most extractors accept any images
+        """Refuse a benchmark on whose `data` the network was pretrained; raises ConfigError."""
+
+    def extract(self, data: Dataset, first_task: Samples, cache_name: str = "") -> Dataset:
         """The data set with the vectors of all samples as float32 samples.
 
         Args:
             data: Data set of images.
+            first_task: Training samples of the first task of the stream.
             cache_name: Name of a source whose content may change; cached vectors of earlier content are removed.
 
         Raises:
@@ -88,8 +101,9 @@ class FeatureExtractor(ABC):
                 f"needs images, samples have shape {shape}",
                 "try benchmark/features=none",
             )
+        self.check(data)
         with deterministic_kernels(self.device):
-            network = self.network(data, shape).to(self.device).eval()
+            network = self.network(first_task, shape).to(self.device).eval()
             weights = [part for name, value in network.state_dict().items() for part in (name, value)]
             settings = (_VERSION, torch.__version__, self.device.type, self.normalise, network)
             name = content_hash(*settings, *weights, cache_name)
@@ -156,31 +170,35 @@ class ConvFeatureExtractor(FeatureExtractor):
         self.channels, self.weights, self.pretrain = channels, weights, pretrain
         self.pretrain_iterations, self.pretrain_seed = pretrain_iterations, pretrain_seed
 
-    def network(self, data: Dataset, shape: Shape) -> nn.Module:
-        with seeded(self.pretrain_seed, StreamNames.FEATURES_INIT):
-            network = Convolutions(shape[0], self.channels or doubling_channels(*shape[1:]))
-        if self.weights == "pretrained":
-            network.load_state_dict(self._pretrained_weights(network, data, shape))
-        elif self.weights != "random":
-            load_weights(network, Path(self.weights).expanduser())
-        return network
-
-    def _pretrained_weights(self, network: Convolutions, data: Dataset, shape: Shape) -> Tensors:
-        """The weights after pretraining, from the cache if possible; `network` has the initial weights.
-
-        Raises:
-            ConfigError: The pretraining data is that of the benchmark.
-        """
-        assert self.pretrain is not None
-        dataset = load_dataset(self.pretrain)
-        content = dataset.train.content_hash()
-        if content in (data.train.content_hash(), data.test.content_hash()):
+    def check(self, data: Dataset) -> None:
+        if self.weights != "pretrained":
+            return
+        if self._pretraining_data.train.content_hash() in (data.train.content_hash(), data.test.content_hash()):
             raise ConfigError(
                 "benchmark.features.pretrain",
                 _source_name(self.pretrain),
                 "is the benchmark's own data, which a frozen network must not be trained on",
                 "try benchmark/features=conv",
             )
+
+    @property
+    def _pretraining_data(self) -> Dataset:
+        assert self.pretrain is not None
+        return load_dataset(self.pretrain)
+
+    def network(self, first_task: Samples, shape: Shape) -> nn.Module:
+        with seeded(self.pretrain_seed, StreamNames.FEATURES_INIT):
+            network = Convolutions(shape[0], self.channels or doubling_channels(*shape[1:]))
+        if self.weights == "pretrained":
+            network.load_state_dict(self._pretrained_weights(network, shape))
+        elif self.weights != "random":
+            load_weights(network, Path(self.weights).expanduser())
+        return network
+
+    def _pretrained_weights(self, network: Convolutions, shape: Shape) -> Tensors:
+        """The weights after pretraining, from the cache if possible; `network` has the initial weights."""
+        dataset = self._pretraining_data
+        content = dataset.train.content_hash()
         settings = (_VERSION, torch.__version__, self.device.type, self.pretrain_iterations, self.pretrain_seed)
         name = content_hash("pretrained", *settings, network, shape, content, dataset.train.y)
 
@@ -293,7 +311,7 @@ class TorchvisionFeatureExtractor(FeatureExtractor):
             )
         self.name, self.weights, self.image_size = name, Path(weights).expanduser(), image_size
 
-    def network(self, data: Dataset, shape: Shape) -> nn.Module:
+    def network(self, first_task: Samples, shape: Shape) -> nn.Module:
         from torchvision import models
 
         with seeded(0):

@@ -21,6 +21,7 @@ from gr_cli.nn.convolutions import match_image_shape
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.system import cache
 from gr_cli.system.checksums import save_tensors
+from helpers.features import vectors_of
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +61,7 @@ class Counting(FeatureExtractor):
         super().__init__(False, cache_root, torch.device("cpu"))
         self.scale, self.seen = scale, 0
 
-    def network(self, data, shape):
+    def network(self, first_task, shape):
         outer = self
 
         class Network(nn.Module):
@@ -94,14 +95,14 @@ def test_split_of_features_equals_the_split_of_images():
 
 def test_network_receives_bytes_scaled_to_unit_range():
     part = Samples(torch.tensor([0, 255, 51], dtype=torch.uint8).view(3, 1, 1, 1), torch.arange(3))
-    features = Counting().extract(Dataset(part, part, ("a", "b", "c"), SampleSpec(tuple(part.store.shape[1:]))))
+    features = vectors_of(Counting(), Dataset(part, part, ("a", "b", "c"), SampleSpec(tuple(part.store.shape[1:]))))
     torch.testing.assert_close(features.train.x[:, 1], torch.tensor([0, 1, 0.2]))
 
 
 @pytest.mark.parametrize(("shape", "size"), [((1, 8, 8), 256), ((3, 16, 16), 512), ((1, 28, 28), 1024),
                                              ((3, 32, 32), 1024), ((3, 64, 64), 1024)])  # fmt: skip
 def test_depth_depends_on_the_image_size(shape, size):
-    vectors = ConvFeatureExtractor(weights="random", cache_root="kept").extract(images(shape, 4)).train.x
+    vectors = vectors_of(ConvFeatureExtractor(weights="random", cache_root="kept"), images(shape, 4)).train.x
     assert vectors.shape == (4, size)
     torch.testing.assert_close(vectors.mean(1), torch.zeros(4), atol=1e-4, rtol=0)
     torch.testing.assert_close(vectors.var(1, correction=0), torch.ones(4), atol=1e-2, rtol=0)
@@ -109,9 +110,9 @@ def test_depth_depends_on_the_image_size(shape, size):
 
 def test_random_weights_depend_on_the_seed_alone():
     def of(seed: int) -> torch.Tensor:
-        return (
-            ConvFeatureExtractor([4], "random", pretrain_seed=seed, cache_root=f"kept{seed}").extract(images()).train.x
-        )
+        return vectors_of(
+            ConvFeatureExtractor([4], "random", pretrain_seed=seed, cache_root=f"kept{seed}"), images()
+        ).train.x
 
     state = torch.get_rng_state()
     one, other = of(0), of(1)
@@ -132,7 +133,7 @@ def test_images_are_resized_and_converted():
 
 def test_vectors_are_refused():
     with pytest.raises(ConfigError, match=r"features=ConvFeatureExtractor: needs images, samples have shape \(5,\)"):
-        ConvFeatureExtractor(weights="random").extract(images((5,)))
+        vectors_of(ConvFeatureExtractor(weights="random"), images((5,)))
 
 
 def test_synthetic_glyphs_are_separable_and_reproducible():
@@ -153,11 +154,11 @@ def test_synthetic_glyphs_are_separable_and_reproducible():
 
 def test_vectors_are_cached_on_disk(monkeypatch):
     features = Counting()
-    first = features.extract(images())
+    first = vectors_of(features, images())
     assert features.seen == 18
-    assert features.extract(images()).train.store is first.train.store  # runs of a sweep share it
+    assert vectors_of(features, images()).train.store is first.train.store  # runs of a sweep share it
     clear_cache_in_memory(monkeypatch)
-    again = features.extract(images())
+    again = vectors_of(features, images())
     assert features.seen == 18
     assert torch.equal(again.train.x, first.train.x)
     assert torch.equal(again.test.x, first.test.x)
@@ -168,7 +169,7 @@ def test_vectors_are_cached_on_disk(monkeypatch):
 @pytest.mark.parametrize("change", ["image", "test", "weights", "normalise"])
 def test_changed_inputs_are_recomputed(change):
     features, data = Counting(), images()
-    features.extract(data)
+    vectors_of(features, data)
     if change == "image":
         data = images()
         data.train.store[3, 0, 0, 0] += 0.1
@@ -179,14 +180,14 @@ def test_changed_inputs_are_recomputed(change):
         features.scale = 1.5
     if change == "normalise":
         features.normalise = True
-    features.extract(data)
+    vectors_of(features, data)
     assert features.seen == 36
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "garbage", "other", "empty", "folder", "pipe"])
 def test_damaged_cache_file_is_recomputed(monkeypatch, capsys, damage):
     features = Counting()
-    expected = features.extract(images()).train.x
+    expected = vectors_of(features, images()).train.x
     (file,) = Path("kept/features").iterdir()
     content = file.read_bytes()
     if damage == "other":
@@ -199,9 +200,9 @@ def test_damaged_cache_file_is_recomputed(monkeypatch, capsys, damage):
         damaged["flipped"] = content[:700] + bytes([content[700] ^ 1]) + content[701:]  # among the numbers
         file.write_bytes(damaged[damage])
     clear_cache_in_memory(monkeypatch)
-    assert torch.equal(features.extract(images()).train.x, expected)
+    assert torch.equal(vectors_of(features, images()).train.x, expected)
     clear_cache_in_memory(monkeypatch)
-    assert torch.equal(features.extract(images()).train.x, expected)
+    assert torch.equal(vectors_of(features, images()).train.x, expected)
     assert features.seen == (54 if damage == "folder" else 36)  # a folder can not be replaced by a file
     assert "is damaged (" in capsys.readouterr().err
 
@@ -209,8 +210,8 @@ def test_damaged_cache_file_is_recomputed(monkeypatch, capsys, damage):
 def test_unwritable_cache_is_not_an_error():
     Path("kept").write_text("a file where the folder would be")
     features = Counting()
-    assert features.extract(images()).train.x.shape == (12, 2)
-    features.extract(images())
+    assert vectors_of(features, images()).train.x.shape == (12, 2)
+    vectors_of(features, images())
     assert features.seen == 18  # from the cache in memory
 
 
@@ -220,7 +221,7 @@ def test_full_disk_is_not_an_error_and_leaves_no_partial_file(monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    assert Counting().extract(images()).train.x.shape == (12, 2)
+    assert vectors_of(Counting(), images()).train.x.shape == (12, 2)
     assert list(Path("kept/features").iterdir()) == []
 
 
@@ -256,17 +257,17 @@ def test_waiting_for_another_process_is_reported(monkeypatch):
 def test_progress_is_shown_on_a_terminal(monkeypatch, capsys):
     clock = iter(range(10_000))
     monkeypatch.setattr("gr_cli.system.messages.monotonic", lambda: next(clock))
-    pretrained(5).extract(images())
+    vectors_of(pretrained(5), images())
     assert "\r" not in capsys.readouterr().err
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    pretrained(5, "elsewhere", seed=1).extract(images(n=300))
+    vectors_of(pretrained(5, "elsewhere", seed=1), images(n=300))
     stderr = capsys.readouterr().err
     assert "iterations of pretraining: 2 of 5" in stderr and "batches of 100 images: 2 of 5" in stderr
 
 
 def test_features_that_are_not_finite_are_refused():
     with pytest.raises(DataError, match="not finite"):
-        Counting(float("nan")).extract(images())
+        vectors_of(Counting(float("nan")), images())
 
 
 # --- pretraining
@@ -285,7 +286,7 @@ def test_pretraining_makes_features_linearly_separable():
     data = SyntheticGlyphs(classes=8, per_class=20, size=8, glyphs_seed=1).load()
 
     def accuracy(iterations: int) -> float:
-        features = pretrained(iterations).extract(data)
+        features = vectors_of(pretrained(iterations), data)
         weight = torch.zeros(8, features.train.x.shape[1], requires_grad=True)
         for _ in range(60):
             loss = F.cross_entropy(features.train.x @ weight.T, features.train.y) + 1e-3 * weight.square().sum()
@@ -299,20 +300,20 @@ def test_pretraining_makes_features_linearly_separable():
 
 def test_pretraining_is_reproducible_and_cached(monkeypatch):
     state = torch.get_rng_state()
-    first = pretrained(5).extract(images())
+    first = vectors_of(pretrained(5), images())
     assert torch.equal(state, torch.get_rng_state())
     assert len(list(Path("kept/features").iterdir())) == 2  # the weights, and the vectors of these images
     clear_cache_in_memory(monkeypatch)
-    assert torch.equal(pretrained(5, "elsewhere").extract(images()).train.x, first.train.x)
-    assert not torch.allclose(pretrained(6).extract(images()).train.x, first.train.x)
-    assert not torch.allclose(pretrained(5, seed=1).extract(images()).train.x, first.train.x)
+    assert torch.equal(vectors_of(pretrained(5, "elsewhere"), images()).train.x, first.train.x)
+    assert not torch.allclose(vectors_of(pretrained(6), images()).train.x, first.train.x)
+    assert not torch.allclose(vectors_of(pretrained(5, seed=1), images()).train.x, first.train.x)
 
     def fail(*_):
         raise AssertionError("pretrained again")
 
     clear_cache_in_memory(monkeypatch)
     monkeypatch.setattr("gr_cli.benchmarks.feature_extractors.pretrain", fail)
-    pretrained(5).extract(images(seed=1))  # other images, the same network
+    vectors_of(pretrained(5), images(seed=1))  # other images, the same network
 
 
 def test_pretraining_on_the_benchmark_itself_is_refused():
@@ -333,7 +334,7 @@ def test_pretraining_needs_a_data_set():
 def test_weights_of_a_trained_solver_load():
     solver = CNN((1, 8, 8), 2, [4, 6], 5)
     torch.save(solver.state_dict(), "solver.pt")
-    features = ConvFeatureExtractor([4, 6], "solver.pt", normalise=False, cache_root="kept").extract(images())
+    features = vectors_of(ConvFeatureExtractor([4, 6], "solver.pt", normalise=False, cache_root="kept"), images())
     x = images().train.x
     for convolution in solver.convolutions:
         x = F.relu(convolution(x))
@@ -372,7 +373,7 @@ def test_unsuitable_weight_files_are_one_line(stored, message):
     elif stored is not None:
         torch.save(stored, file)
     with pytest.raises(DataError, match=message) as error:
-        ConvFeatureExtractor([4, 6], str(file), cache_root="kept").extract(images())
+        vectors_of(ConvFeatureExtractor([4, 6], str(file), cache_root="kept"), images())
     assert str(error.value).startswith("benchmark.features.weights=weights.pt: ")
     assert "\n" not in str(error.value)
     assert not Path("touched").exists()
@@ -387,7 +388,7 @@ def test_resnet_loads_torchvisions_weights():
     features = TorchvisionFeatureExtractor(
         "resnet18", "resnet18.pth", image_size=32, normalise=False, cache_root="kept"
     )
-    vectors = features.extract(images((1, 8, 8), 4)).train.x
+    vectors = vectors_of(features, images((1, 8, 8), 4)).train.x
     network.fc = nn.Identity()
     x = F.interpolate(images((1, 8, 8), 4).train.x.expand(-1, 3, -1, -1), (32, 32), mode="bilinear", antialias=True)
     mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
@@ -395,6 +396,6 @@ def test_resnet_loads_torchvisions_weights():
         torch.testing.assert_close(vectors, network((x - mean) / deviation))
     assert vectors.shape == (4, 512)
     with pytest.raises(DataError, match="lacks layer"):
-        TorchvisionFeatureExtractor("resnet34", "resnet18.pth", cache_root="kept").extract(images())
+        vectors_of(TorchvisionFeatureExtractor("resnet34", "resnet18.pth", cache_root="kept"), images())
     with pytest.raises(ConfigError, match=r"weights=null: must be a file with the weights of a resnet18"):
         TorchvisionFeatureExtractor("resnet18")

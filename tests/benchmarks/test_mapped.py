@@ -17,6 +17,7 @@ from gr_cli.system import cache
 from gr_cli.system.mapping import is_mapped
 from gr_cli.training.normalization import channel_moments
 from helpers.bad_data import Given
+from helpers.features import vectors_of
 from helpers.image_files import folder, pixels, put, read
 from helpers.mapped_sets import load_arrays, write_arrays
 
@@ -211,7 +212,7 @@ def test_features_are_the_same_in_both_ways_and_continue_after_an_interruption(m
     monkeypatch.setattr("gr_cli.benchmarks.feature_vectors._BATCH", 10)
     for name, storage, data in (("a", "memory", sets[0]), ("b", "mapped", sets[1])):
         extractor = ConvFeatureExtractor([4], "random", cache_root=name, storage=storage)
-        sets.append(extractor.extract(data))
+        sets.append(vectors_of(extractor, data))
     memory, mapped = sets[2:]
     assert (
         is_mapped(mapped.train.store) and mapped.train.store is mapped.test.store and not is_mapped(memory.train.store)
@@ -233,9 +234,9 @@ def test_features_are_the_same_in_both_ways_and_continue_after_an_interruption(m
     monkeypatch.setattr("gr_cli.system.array_files.BLOCK_BYTES", 30 * memory.train.store[0].nbytes)
     extractor = ConvFeatureExtractor([4], "random", cache_root="c", storage="mapped")
     with pytest.raises(KeyboardInterrupt):
-        extractor.extract(sets[1])
+        vectors_of(extractor, sets[1])
     batches[:] = [0] * 20
-    assert_same(extractor.extract(sets[1]).train, memory.train)
+    assert_same(vectors_of(extractor, sets[1]).train, memory.train)
     assert len(batches[20:]) == 12 - 6 + 1  # the first batch, which tells the width, and those not in two whole blocks
 
 

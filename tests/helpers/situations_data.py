@@ -26,6 +26,7 @@ from gr_cli.models import CNN
 from gr_cli.nn.convolutions import Convolutions
 from helpers import small_mnist
 from helpers.bad_data import BROKEN, BROKEN_FILES, Given, NoSource, of_rows, sound
+from helpers.features import vectors_of
 from helpers.image_files import colour16, folder, put, read
 from helpers.situations import Hands, Situation, Table, failing, mistake, of_vectors, typed
 from helpers.small_mnist import IMAGES
@@ -191,7 +192,7 @@ def weights(stored: object = None) -> Situation:
             Path("weights.pt").write_bytes(stored)
         elif stored is not None:
             torch.save(stored, "weights.pt")
-        return ConvFeatureExtractor([4], "weights.pt", cache_root="kept").extract(sound())
+        return vectors_of(ConvFeatureExtractor([4], "weights.pt", cache_root="kept"), sound())
 
     return do
 
@@ -240,7 +241,7 @@ DATA: Table = {
         ("vectors are not finite", weights(INFINITE)),
         ("must be a data set", lambda hands: ConvFeatureExtractor()),
         ("needs at least one convolution", typed("benchmark/features=conv_random benchmark.features.channels=[]")),
-        ("is the benchmark's own data", lambda hands: ConvFeatureExtractor(pretrain=Digits()).extract(
+        ("is the benchmark's own data", lambda hands: vectors_of(ConvFeatureExtractor(pretrain=Digits()),
             load_dataset(Digits()))),
         ("must be a file with the weights of", lambda hands: TorchvisionFeatureExtractor("resnet18")),
         ("can't be read", weights()),

@@ -12,6 +12,7 @@ from gr_cli import load_run
 from gr_cli.benchmarks import ConvFeatureExtractor, Digits
 from gr_cli.cli.compose import compose_settings
 from gr_cli.system import cache
+from helpers.features import vectors_of
 from helpers.interruption import only_run
 
 SMALL = ("benchmark/features=conv_random", "benchmark.features.channels=[6,8]", "log.every=10")
@@ -93,7 +94,7 @@ def test_a_run_in_feature_space_has_the_usual_files(gr_run):
     assert "computing features of 1,797 images" in err
     assert {path.name for path in (only_run() / "figures").iterdir()} == {"accuracy_matrix.png", "accuracy_curves.png"}
     assert str(only_run()).startswith("outputs/split_digits/generative_replay-vae/features=conv_random")
-    features = ConvFeatureExtractor([6, 8], "random", cache_root="other").extract(Digits().load())
+    features = vectors_of(ConvFeatureExtractor([6, 8], "random", cache_root="other"), Digits().load())
     x, y = features.test.batch(torch.arange(len(features.test)))
     loaded = load_run(only_run())
     accuracy = (loaded.solver(x).argmax(1) == y).float().mean().item()

@@ -11,6 +11,7 @@ import torch
 
 from gr_cli.benchmarks import ConvFeatureExtractor, Tensors, permuted, split
 from gr_cli.benchmarks.dataset_hash import dataset_hash
+from helpers.features import vectors_of
 from helpers.image_files import folder, pixels, put
 from helpers.interruption import csvs, only_run
 
@@ -157,7 +158,7 @@ def test_cached_images_that_changed_are_removed(gr_run):
 def test_cached_features_of_in_memory_data_are_kept():
     features = ConvFeatureExtractor(channels=[4], weights="random", cache_root="cache")
     for _ in range(2):
-        features.extract(Tensors(torch.rand(8, 1, 4, 4), torch.arange(8) % 2, test_share=0.5).load())
+        vectors_of(features, Tensors(torch.rand(8, 1, 4, 4), torch.arange(8) % 2, test_share=0.5).load())
     assert len(list(Path("cache/features").glob("*.pt"))) == 2
 
 

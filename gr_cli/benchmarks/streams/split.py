@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gr_cli.benchmarks.base import Benchmark, Samples, Task, hold_out
 from gr_cli.benchmarks.feature_extractors import FeatureExtractor
-from gr_cli.benchmarks.sources.base import Source
+from gr_cli.benchmarks.sources.base import Dataset, Source
 from gr_cli.benchmarks.sources.load import load_dataset
 from gr_cli.benchmarks.sources.validation import join_names
 from gr_cli.benchmarks.streams.repetitions import round_name, split_into_rounds
@@ -54,11 +54,29 @@ def split(
         features: Frozen feature extractor that maps images to vectors before training. null: raw samples.
     """
     data, random_streams = load_dataset(source), RandomStreams(seed)
-    if features is not None:
-        data = features.extract(data, getattr(source, "cache_name", ""))
     groups = _ordered_labels(data.classes, class_order, random_streams).split(
         _class_counts(classes_per_task, len(data.classes))
     )
+
+    def tasks_of(dataset: Dataset) -> list[Task]:
+        tasks = _divide(dataset, groups, repetitions, validation_share, random_streams)
+        return overlapping_tasks(tasks, task_overlap, random_streams)
+
+    tasks = tasks_of(data)
+    if features is not None:  # fitted on the first task; which samples it has depends on the labels alone
+        data = features.extract(data, tasks[0].train, getattr(source, "cache_name", ""))
+        tasks = tasks_of(data)
+    return Benchmark(tuple(tasks), data.spec)
+
+
+def _divide(
+    data: Dataset,
+    groups: Sequence[Tensor],
+    repetitions: int,
+    validation_share: float,
+    random_streams: RandomStreams,
+) -> list[Task]:
+    """The tasks, each with the classes of a group of labels, in as many rounds as there are repetitions."""
     rounds: list[list[Task]] = [[] for _ in range(repetitions)]
     for i, labels in enumerate(groups):
         train, validation = hold_out(_relabelled_subset(data.train, labels), validation_share, random_streams, i)
@@ -68,8 +86,7 @@ def split(
             rounds[round_index].append(
                 Task(round_index * len(groups) + i, name, names, samples, test, validation, repeated_task)
             )
-    tasks = overlapping_tasks([task for tasks in rounds for task in tasks], task_overlap, random_streams)
-    return Benchmark(tuple(tasks), data.spec)
+    return [task for tasks in rounds for task in tasks]
 
 
 def _class_counts(classes_per_task: int | Sequence[int], count: int) -> list[int]:
