@@ -40,7 +40,7 @@ CONFINED = {
     "hydra": ("cli/",),
     "omegaconf": ("cli/", "config/schema.py"),
     "rich": ("terminal/",),
-    "matplotlib": ("results/matplotlib_setup.py",),
+    "matplotlib": ("results/matplotlib_",),
     "jinja2": ("report/page.py",),
     "PIL": ("benchmarks/sources/image_", "evaluation/audit_images.py", "report/page_pictures.py", "results/canvas.py"),
     "fcntl": ("system/locks.py", "system/signals.py"),

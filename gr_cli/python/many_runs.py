@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from gr_cli.config.output_root import default_output_root
 from gr_cli.errors import FolderError
-from gr_cli.python.pictures import Picture
 from gr_cli.report.groups import Group, Grouping, format_value, group_runs
 from gr_cli.results.discovery import DiscoveredRun, discover_runs
 from gr_cli.results.metrics import all_metrics
@@ -25,8 +23,8 @@ _Identified = list[tuple[dict[str, Any], DiscoveredRun]]
 def load_results(*folders: str | Path) -> DataFrame:
     """One row per run: the settings in which runs differ, seed, state, metrics, seconds and memory.
 
-    The index is the folder. Metrics of unfinished runs are NaN. Folders that can't be read are left out, with
-    a warning.
+    The index is the absolute path of the folder, for `load_run`. Metrics of unfinished runs are NaN. Folders that can't
+    be read are left out, with a warning.
 
     Args:
         folders: Runs, sweeps, or parents of them. Default: $GR_OUTPUT_ROOT, or outputs.
@@ -125,25 +123,4 @@ def _values(grouping: Grouping, group: Group, run: DiscoveredRun) -> dict[str, A
     """Folder, settings and seed of a run; a list as text, so that rows can be grouped by it."""
     settings = {column.label: group.values.get(column.name) for column in grouping.columns}
     plain = {name: format_value(value) if isinstance(value, list) else value for name, value in settings.items()}
-    return {"folder": str(run.path), **plain, "seed": run.seed}
-
-
-def comparison_picture(folders: Sequence[Path], metric: str) -> Picture:
-    """A chart of a metric of several runs: by the first numeric setting that varies, else by configuration.
-
-    Raises:
-        ConfigError: There is no such metric.
-        FolderError: No run has finished.
-    """
-    from gr_cli.report.chart_list import comparison_charts, sweep_charts
-    from gr_cli.report.tables import report_table
-    from gr_cli.results.matplotlib_setup import isolated_matplotlib
-
-    table = report_table(group_runs(discover_runs(folders)), [metric])
-    charts = [*sweep_charts(table), *comparison_charts(table)]
-    if not charts:
-        raise FolderError(f"{folders[0].parent}: no run has finished; continue the sweep by the same call")
-    buffer = io.BytesIO()
-    with isolated_matplotlib():
-        charts[0].draw().savefig(buffer, format="png", dpi=200, facecolor="white")
-    return Picture(buffer.getvalue())
+    return {"folder": str(run.path.absolute()), **plain, "seed": run.seed}

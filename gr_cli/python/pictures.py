@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,39 +18,17 @@ if TYPE_CHECKING:
 _MAX_PICTURE_BYTES = 32 << 20
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A PNG picture, which notebooks show."""
+def picture_html(path: Path, alt: str) -> str:
+    """An element of HTML with the PNG picture of a file in it.
 
-    png: bytes
-    """Content of the file."""
-
-    @classmethod
-    def from_file(cls, path: Path) -> Picture:
-        """The picture in a file.
-
-        Raises:
-            FolderError: It can't be read.
-        """
-        try:
-            return cls(read_bytes(path, _MAX_PICTURE_BYTES))
-        except (OSError, ValueError) as error:
-            raise FolderError(f"{path}: can't be read ({read_error_reason(error)}); remove it") from error
-
-    def save(self, path: str | Path) -> None:
-        """Write the picture to a file."""
-        Path(path).write_bytes(self.png)
-
-    def _repr_png_(self) -> bytes:
-        return self.png
-
-    def __repr__(self) -> str:
-        return f"Picture({len(self.png):,} bytes of PNG)"
-
-    def html(self, alt: str) -> str:
-        """An element of HTML with the picture in it."""
-        data = base64.b64encode(self.png).decode("ascii")
-        return f'<img style="max-width: 420px" alt="{escape(alt)}" src="data:image/png;base64,{data}">'
+    Raises:
+        FolderError: It can't be read.
+    """
+    try:
+        data = base64.b64encode(read_bytes(path, _MAX_PICTURE_BYTES)).decode("ascii")
+    except (OSError, ValueError) as error:
+        raise FolderError(f"{path}: can't be read ({read_error_reason(error)}); remove it") from error
+    return f'<img style="max-width: 420px" alt="{escape(alt)}" src="data:image/png;base64,{data}">'
 
 
 def figure_files(folder: Path) -> dict[str, Path]:

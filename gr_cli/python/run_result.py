@@ -13,13 +13,14 @@ from gr_cli.config.groups import NAME_GROUPS
 from gr_cli.config.instantiate import foreign_targets
 from gr_cli.config.own_components import LiveParts
 from gr_cli.config.settings import Settings
-from gr_cli.errors import FolderError, GrError
+from gr_cli.errors import GrError
 from gr_cli.python.own_parts import split_parts
-from gr_cli.python.pictures import Picture, figure_files, summary_html, table_html, text_html
+from gr_cli.python.pictures import figure_files, picture_html, summary_html, table_html, text_html
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.stored_config import check_unchanged, stored_choices, stored_settings
 
 if TYPE_CHECKING:
+    from gr_cli.results.charts import Figure
     from gr_cli.results.frames import DataFrame
     from gr_cli.runner.load import Networks
 
@@ -141,19 +142,25 @@ class Run:
 
     @property
     def figures(self) -> dict[str, Path]:
-        """The figures of the run by name: accuracy_matrix, accuracy_curves, samples_task_0, ..."""
+        """PNG files of the figures by name: accuracy_matrix, accuracy_curves, samples_task_0, ..."""
         return figure_files(self._files.figures)
 
-    def plot(self, name: str = "accuracy_matrix") -> Picture:
-        """A figure of the run; a notebook shows it.
+    def plot(self, name: str = "accuracy_matrix") -> Figure:
+        """A figure of the run to look at, restyle and save; a notebook shows it.
+
+        It is a `matplotlib.figure.Figure` that pyplot does not know: `figure.axes[0].set_title("...")`,
+        `figure.savefig("matrix.pdf")`.
+
+        Args:
+            name: `accuracy_matrix`, `accuracy_curves`, `losses`, an evaluation's table such as `sample_quality`, or a
+                picture of `figures`.
 
         Raises:
-            FolderError: There is no such figure.
+            FolderError: There is no such figure, or what it shows can't be read.
         """
-        if name not in self.figures:
-            there = ", ".join(self.figures) or "none yet"
-            raise FolderError(f"{self.folder}: has no figure {name!r}; there are {there}")
-        return Picture.from_file(self.figures[name])
+        from gr_cli.python.plots import run_figure
+
+        return run_figure(self.folder, name, self.figures)
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {self.state})"
@@ -164,7 +171,9 @@ class Run:
         try:
             blocks = [table_html(self.metrics["value"].dropna().to_frame())]
             if "accuracy_matrix" in self.figures:
-                blocks.append(self.plot().html("accuracy on each task after each training"))
+                blocks.append(
+                    picture_html(self.figures["accuracy_matrix"], "accuracy on each task after each training")
+                )
             else:
                 blocks.append(table_html(100 * self.matrix.iloc[-_MAX_SHOWN_TASKS:, -_MAX_SHOWN_TASKS:]))
         except GrError as error:  # before the first task, or damaged

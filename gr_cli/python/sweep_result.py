@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, overload
 
 from gr_cli.config.own_components import LiveParts
 from gr_cli.errors import GrError
-from gr_cli.python.pictures import Picture, table_html, text_html
+from gr_cli.python.pictures import table_html, text_html
 from gr_cli.python.run_result import Run
 
 if TYPE_CHECKING:
+    from gr_cli.results.charts import Figure
     from gr_cli.results.frames import DataFrame
 
 
@@ -49,16 +50,18 @@ class Sweep(Sequence[Run]):
         results = load_results(*folders)
         return results.loc[[folder for folder in folders if folder in results.index]]
 
-    def plot(self, metric: str = "average_accuracy") -> Picture:
+    def plot(self, metric: str = "average_accuracy") -> Figure:
         """A chart of a metric: by the first numeric setting that varies, else by configuration.
+
+        It is a `matplotlib.figure.Figure`, as that of `Run.plot`.
 
         Raises:
             ConfigError: There is no such metric.
             FolderError: No run has finished.
         """
-        from gr_cli.python.many_runs import comparison_picture
+        from gr_cli.python.plots import comparison_figure
 
-        return comparison_picture([run.folder for run in self], metric)
+        return comparison_figure([run.folder for run in self], metric)
 
     def __repr__(self) -> str:
         return f"Sweep({len(self)} runs, {str(self.folder)!r})"

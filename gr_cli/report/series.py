@@ -265,7 +265,7 @@ def _values_by_seed(
                 rows = read_table(path)
                 with naming_file(path):
                     parsed = parse(rows)
-                run.folder.check_file(table, run.status)
+                run.check_file(table)
                 values_by_seed[seed] = parsed
     return values_by_seed
 

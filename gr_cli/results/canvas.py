@@ -7,6 +7,8 @@ Positions are in pixels from the upper left corner, sizes of text and lines in p
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -20,8 +22,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from gr_cli.system.files import write_atomically
+from gr_cli.system.reading import read_bytes
 
 PIXELS_PER_INCH = 150
+_MAX_PIXELS = 40_000_000  # of a picture that is read
 _OVERSAMPLING = 4  # lines are drawn this much larger, and reduced: smooth edges
 _FONT = "mpl-data/fonts/ttf/DejaVuSans.ttf"  # ships with matplotlib, and has letters of many scripts
 
@@ -181,3 +185,22 @@ def _dashed(points: Sequence[Point], lengths: Sequence[float]) -> Iterator[list[
         piece.append((x1, y1))
     if is_dash:
         yield piece
+
+
+def read_picture(path: Path) -> np.ndarray[Any, Any]:
+    """The pixels (H, W, 3) of a PNG file, as bytes.
+
+    Raises:
+        OSError: The file can't be read.
+        ValueError: It is damaged, or larger than the figures of a run.
+    """
+    content = read_bytes(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the size is checked here
+            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+                if image.width * image.height > _MAX_PIXELS:
+                    raise ValueError(f"it has too many pixels: {image.width} x {image.height}")
+                return np.asarray(image.convert("RGB"))
+    except Exception as error:  # Pillow raises exceptions of many types for damaged files
+        raise ValueError(f"{path.name} is no PNG picture of a run") from error

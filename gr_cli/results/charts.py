@@ -39,6 +39,7 @@ _DASHES = ("-", "--", ":", "-.")
 _COLOUR_MAP = matplotlib.colormaps["viridis"]
 _DOTS: dict[str, Any] = {"color": COLOURS[0], "markersize": 5, "alpha": 0.45, "markeredgewidth": 0}  # of seeds
 _MEAN_TICK: dict[str, Any] = {"color": COLOURS[0], "markersize": 9}  # of a mean without interval
+_DPI = 200  # of a figure on a screen, and of heat maps in SVG and PDF
 PAPER_COLUMN_INCHES = 3.35  # width of a column in a paper with two columns
 
 
@@ -47,7 +48,7 @@ def _style() -> Iterator[None]:
     """matplotlib settings: text as outlines in SVG, embedded fonts in PDF."""
     settings: dict[Any, Any] = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), "black")
     settings |= {"axes.edgecolor": "black", "grid.color": "black", "grid.alpha": 0.2, "axes.grid": True}
-    settings |= {"font.size": 7, "axes.spines.top": False, "axes.spines.right": False}
+    settings |= {"figure.dpi": _DPI, "font.size": 7, "axes.spines.top": False, "axes.spines.right": False}
     settings |= {"lines.linewidth": 1.0, "lines.markersize": 3}
     settings |= {"svg.fonttype": "path", "pdf.fonttype": 42, "svg.hashsalt": "gr", "legend.frameon": False}
     with isolated_matplotlib(settings):
@@ -299,7 +300,25 @@ def heat_map(cells: MatrixCells) -> Figure:
     return figure
 
 
+def picture_chart(pixels: np.ndarray[Any, Any]) -> Figure:
+    """A picture (H, W, 3) of bytes without axes."""
+    with _style():
+        height, width = (number + 1e-6 for number in pixels.shape[:2])  # which matplotlib rounds down
+        figure = Figure(figsize=(width / _DPI, height / _DPI))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.imshow(pixels, interpolation="nearest")
+    return figure
+
+
 # --- output
+
+
+def drawn_once(figure: Figure) -> Figure:
+    """The figure, drawn once: matplotlib creates ticks when it draws, which get the style of the time."""
+    with _style():
+        figure.draw_without_rendering()
+    return figure
 
 
 def save_for_paper(figure: Figure, path: Path) -> None:

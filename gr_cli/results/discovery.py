@@ -78,8 +78,18 @@ class DiscoveredRun:
         formats: dict[str, TableFormat] = {}
         with self.noting_unreadable(TABLES_FILE):
             formats = self.folder.tables()
-            self.folder.check_file(TABLES_FILE, self.status)
+            self.check_file(TABLES_FILE)
         return formats
+
+    def check_file(self, name: str) -> None:
+        """Check the checksum of a result file; a run that has not finished rewrites its files after each task.
+
+        Raises:
+            FolderError: It was damaged or changed.
+            OSError, ValueError: It can't be read.
+        """
+        if self.status.get("state") == "finished":
+            self.folder.check_file(name, self.status)
 
     @property
     def path(self) -> Path:

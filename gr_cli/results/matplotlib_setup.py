@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -52,10 +53,20 @@ def _silence_logging() -> Iterator[None]:
 with _silence_logging(), _without_user_matplotlibrc():
     import matplotlib
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as MatplotlibFigure
     from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 __all__ = ["Axes", "Figure", "MaxNLocator", "NullFormatter", "StrMethodFormatter", "matplotlib"]
+
+
+class Figure(MatplotlibFigure):
+    """A figure without pyplot, which notebooks show all the same."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        with _silence_logging():
+            self.savefig(buffer, format="png")
+        return buffer.getvalue()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 import gr_cli
+from gr_cli.python.pictures import picture_html
 from helpers.situations import TINY, Hands, Situation, Table, typed
 
 X, Y = torch.rand(20, 6), torch.arange(20) % 4
@@ -67,6 +68,18 @@ def with_a_large_picture(hands: Hands) -> object:
     folder = hands.over()
     hands.monkeypatch.setattr("gr_cli.python.pictures._MAX_PICTURE_BYTES", 3)
     (folder / "figures" / "accuracy_matrix.png").write_bytes(b"1234")
+    return picture_html(folder / "figures" / "accuracy_matrix.png", "")
+
+
+def of_a_damaged_picture(hands: Hands) -> object:
+    folder = hands.over()
+    (folder / "figures" / "samples_task_0.png").write_bytes(b"1234")
+    return gr_cli.load_run(folder).plot("samples_task_0")
+
+
+def of_a_damaged_table(hands: Hands) -> object:
+    folder = hands.over()
+    (folder / "accuracy_matrix.csv").write_text("after_task\n", encoding="utf-8")
     return gr_cli.load_run(folder).plot()
 
 
@@ -100,9 +113,13 @@ PYTHON: Table = {
         ("must be a number, a text, a list or a mapping", started(seed=Path)),
     ],
     "python/start.py": [("is for the command line", started("inspect=true"))],
-    "python/run_result.py": [("has no figure", of_a_run(lambda run: run.plot("nothing")))],
+    "python/plots.py": [
+        ("has no figure", of_a_run(lambda run: run.plot("nothing"))),
+        ("can't be read ({}); remove it", of_a_damaged_picture),
+        ("the run's command rewrites its tables", of_a_damaged_table),
+        ("no run has finished", of_failed_runs),
+    ],
     "python/pictures.py": [("can't be read ({}); remove it", with_a_large_picture)],
-    "python/many_runs.py": [("no run has finished", of_failed_runs)],
     "python/own_parts.py": [
         ("can't be called with its arguments", with_parts(model=functools.partial(Net, width=3))),
         ("must be the name of an option, a torch.nn.Module, or a function", with_parts(model=3)),
