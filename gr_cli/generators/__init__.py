@@ -2,6 +2,7 @@
 
 from gr_cli.generators.base import Generator as Generator
 from gr_cli.generators.class_vae import ClassVAE as ClassVAE
+from gr_cli.generators.conv_flow import ConvFlowMatching as ConvFlowMatching
 from gr_cli.generators.conv_vae import ConvVAE as ConvVAE
 from gr_cli.generators.cvae import CVAE as CVAE
 from gr_cli.generators.feedback import Feedback as Feedback

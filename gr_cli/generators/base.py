@@ -65,6 +65,8 @@ class Generator(nn.Module, ABC):
         gated_by_task: Whether the decoder has gates for each task; `gating_tasks` returns the task of each sample.
         class_likelihood: How p(x | class) can be computed: not at all, by sampling (`estimate_log_likelihoods`), or in
             closed form (`log_likelihoods`).
+        supports_distillation: Whether a frozen generator can teach another one its outputs on noised samples, by
+            `distillation_targets` and `distillation_losses`.
         learned_classes: bool (U,), the classes learned so far; conditional generators register it as a buffer.
     """
 
@@ -73,6 +75,7 @@ class Generator(nn.Module, ABC):
     reads_features: ClassVar[bool] = False
     gated_by_task: bool = False
     class_likelihood: ClassVar[Literal["none", "estimated", "exact"]] = "none"
+    supports_distillation: ClassVar[bool] = False
     learned_classes: Tensor
 
     @abstractmethod
@@ -134,6 +137,23 @@ class Generator(nn.Module, ABC):
             something, or inside autocast and `torch.func`.
         """
         return None
+
+    def distillation_targets(self, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
+        """What a frozen generator teaches: its outputs (B, ...) on samples noised as in `losses`."""
+        raise TypeError(f"{type(self).__name__} does not support distillation")
+
+    def distillation_losses(
+        self, target: Tensor, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The terms by name, (B,) each, that compare the outputs on noised samples with a teacher's.
+
+        Args:
+            target: What the teacher's `distillation_targets` returned for the other arguments.
+            x: Samples (B, *spec.shape).
+            noise: The noise that `training_noise` asks for, (B, ...) each.
+            labels: Classes (B,) of the samples, for conditional generators.
+        """
+        raise TypeError(f"{type(self).__name__} does not support distillation")
 
     def balanced_labels(self, num_samples: int) -> Tensor | None:
         """Labels (num_samples,) that cycle through the learned classes; None if the generator is not conditional.

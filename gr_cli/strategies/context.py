@@ -231,6 +231,23 @@ def _weighted_samples(terms: Sequence[LossTerm]) -> Tensor:
 
 
 @dataclass(frozen=True)
+class GeneratorDistillation:
+    """Samples on which a frozen generator teaches the trained one its outputs.
+
+    Attributes:
+        teacher: The frozen generators.
+        x: Samples of the teacher (R, N, ...).
+        labels: Labels (R, N) for conditional generators.
+        weight: Weight of the loss, one number or (R,); the loss on the other samples has weight 1.
+    """
+
+    teacher: Replicas[Generator]
+    x: Tensor
+    labels: Tensor | None
+    weight: float | Tensor
+
+
+@dataclass(frozen=True)
 class GeneratorBatch:
     """A batch for one update of the generator.
 
@@ -239,9 +256,11 @@ class GeneratorBatch:
         update: Number of the update within the task, from 0.
         weights: Weights of the samples, (B,) or (R, B), with sum 1; None: their mean.
         labels: Labels (R, B) for conditional generators.
+        distillation: Samples with a teacher's outputs, in addition to `x`; None: none.
     """
 
     x: Tensor
     update: int
     weights: Tensor | None = None
     labels: Tensor | None = None
+    distillation: GeneratorDistillation | None = None

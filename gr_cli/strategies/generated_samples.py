@@ -48,13 +48,16 @@ class GeneratedReplay:
         self._task_units = task_units if len(frozen_generators) > 1 else task_units.any(0, keepdim=True)
         self._pool_size = pool_size
         self._cached: tuple[tuple[int, int, int], list[ReplayBatch]] | None = None
+        self._selected: tuple[int, TrainingStep, ReplayBatch] | None = None  # from the pool, in the last step
 
     def at_step(self, size: int, step: TrainingStep) -> ReplayBatch:
         """The replay batch of a step, with `size` samples; the same at each call."""
         if self._pool_size is not None:
-            uniform = self._context.uniform(f"{StreamNames.REPLAY_POOL}{self._stream_suffix}.choice", size, step)
-            index = (uniform * self._pool_size).long().clamp(max=self._pool_size - 1)
-            return self._block(0, self._pool_size, 1, None)[0].select(index)
+            if self._selected is None or self._selected[:2] != (size, step):
+                uniform = self._context.uniform(f"{StreamNames.REPLAY_POOL}{self._stream_suffix}.choice", size, step)
+                index = (uniform * self._pool_size).long().clamp(max=self._pool_size - 1)
+                self._selected = (size, step, self._block(0, self._pool_size, 1, None)[0].select(index))
+            return self._selected[2]
         per_block = max(1, _CHUNK_SIZE // size)
         block, offset = divmod(step.iteration, per_block)
         return self._block(block, size, per_block, per_block)[offset]

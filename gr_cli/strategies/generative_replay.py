@@ -16,15 +16,19 @@ from gr_cli.scenario import Scenario
 from gr_cli.strategies.context import (
     Batch,
     GeneratorBatch,
+    GeneratorDistillation,
     LossTerm,
     SolverForward,
     State,
     TaskContext,
     TrainingStep,
+    classification_losses,
     optional_state,
 )
 from gr_cli.strategies.generated_samples import GeneratedReplay, LikelihoodTargets, fit_classes, requested_label_targets
+from gr_cli.strategies.generator_distillation import check_distillation
 from gr_cli.strategies.generator_memory import GeneratorMemory
+from gr_cli.strategies.interference import loss_increases
 from gr_cli.strategies.regularizer import Regularizer
 from gr_cli.strategies.replay import ReplayBatch, ReplayStrategy, sample_weights
 from gr_cli.strategies.replay_targets import CurrentData, CurrentTargetKind, ReplayTargets, TargetKind
@@ -33,6 +37,7 @@ from gr_cli.strategies.update_schedule import GeneratorTiming, UpdateSchedule
 from gr_cli.types import (
     CountsSamplesInMemory,
     DistillationScale,
+    NonNegative,
     NonNegativeInt,
     Positive,
     PositiveInt,
@@ -66,6 +71,10 @@ class GenerativeReplay(ReplayStrategy):
         replay_source: Generate new samples in each iteration (`fresh`), or draw from a pool generated once per task
             (`pool`).
         pool_size: Samples in the pool.
+        replay_candidates: Generated candidates per replayed sample of the solver. Above 1, those are replayed whose
+            loss a virtual step on the current batch increases most (maximally interfered retrieval, Aljundi et al.
+            2019).
+        virtual_step_size: Learning rate of the virtual step, which is plain gradient descent.
         targets: Targets of generated samples: the teacher's predicted class (`hard`), its probabilities (`soft`,
             distillation), or the generator's own class probabilities (`likelihood`).
         temperature: Temperature T of soft and likelihood targets, and of the solver's softmax against soft targets.
@@ -73,6 +82,9 @@ class GenerativeReplay(ReplayStrategy):
             2015).
         generator_data: What the generator is trained on: the `memory`, or the solver's batches of
             `current_and_replay` samples with the weights of the solver's losses.
+        generator_distillation: Weight of generative distillation (Masip et al. 2023): on replayed samples, noised at
+            random times, the generator learns the outputs of the frozen one, in place of the samples; the loss on
+            current samples has weight 1. None: it learns replayed samples as it does current ones.
         generator_training: Whether the generator is trained `alongside` the solver or in separate steps `before` or
             `after` it; the number of generator updates is the same.
         generator_scope: One generator for all tasks, which is trained on its own samples of earlier tasks too
@@ -99,10 +111,13 @@ class GenerativeReplay(ReplayStrategy):
         task_balanced: bool = True,
         replay_source: Literal["fresh", "pool"] = "fresh",
         pool_size: Annotated[PositiveInt, CountsSamplesInMemory] = 5000,
+        replay_candidates: PositiveInt = 1,
+        virtual_step_size: Annotated[Positive, VariesPerReplica] = 0.1,
         targets: TargetKind = "hard",
         temperature: Annotated[Positive, VariesPerReplica] = 2.0,
         distillation_scale: DistillationScale = "none",
         generator_data: Literal["memory", "current_and_replay"] = "memory",
+        generator_distillation: Annotated[NonNegative | None, VariesPerReplica] = None,
         generator_training: GeneratorTiming = "alongside",
         generator_scope: Literal["shared", "per_task"] = "shared",
         current_data: CurrentData = "real",
@@ -118,6 +133,10 @@ class GenerativeReplay(ReplayStrategy):
                 "shares its network with the solver, but this strategy trains the two separately",
                 "try strategy=rtf or strategy=bir, or generator=vae",
             )
+        if generator_distillation is not None:
+            check_distillation(generator, generator_data, generator_scope)
+        self.generator_distillation = generator_distillation
+        self.replay_candidates, self.virtual_step_size = replay_candidates, virtual_step_size
         self.generator: Generator = generator
         self.needs_second_pass, self.generator_per_task = generator.closed_form, generator_scope == "per_task"
         self._schedule = UpdateSchedule(generator_training, generator_update_freq, generator.closed_form)
@@ -232,7 +251,21 @@ class GenerativeReplay(ReplayStrategy):
         """The generated samples of this step; None in the first task."""
         if step.task == 0:
             return None
-        return self._replay_of_tasks().at_step(self._replay_size(batch), step)
+        size = self._replay_size(batch)
+        candidates = self._replay_of_tasks().at_step(size * self.replay_candidates, step)
+        return candidates if self.replay_candidates == 1 else candidates.first(size)
+
+    def solver_replay(self, solver: SolverForward, batch: Batch, step: TrainingStep) -> ReplayBatch | None:
+        if step.task == 0 or self.replay_candidates == 1:
+            return self.replay(batch, step)
+        size = self._replay_size(batch)
+        candidates = self._replay_of_tasks().at_step(size * self.replay_candidates, step)
+        (current,) = classification_losses(solver, batch.x, [self.current_targets(batch)])
+        targets = self.replay_targets(batch, candidates, 0)
+        increases = loss_increases(
+            self._context.solver, solver, current.value, candidates.x, targets, self.virtual_step_size
+        )
+        return candidates.select(increases.topk(size, dim=1).indices)
 
     def _replay_size(self, batch: Batch) -> int:
         return self.batch_size or batch.x.shape[1]
@@ -271,6 +304,10 @@ class GenerativeReplay(ReplayStrategy):
         replay = None if self.generator_per_task else self.replay(batch, step)
         if replay is None:
             return GeneratorBatch(batch.x, update, labels=y)
+        if self.generator_distillation is not None:
+            teacher, weight = self.frozen_generators[0], self.generator_distillation
+            distillation = GeneratorDistillation(teacher, replay.x, replay.labels, weight)
+            return GeneratorBatch(batch.x, update, labels=y, distillation=distillation)
         x = self.current_and_replayed(batch, replay, step)
         labels = None if y is None or replay.labels is None else torch.cat([y, replay.labels], 1)
         weights = sample_weights(batch, replay, self.current_loss_weight, self.replay_loss_weight)

@@ -50,6 +50,10 @@ class ReplayBatch(NamedTuple):
         """The samples at `index` (R, B), indexed within each replica."""
         return ReplayBatch(*(None if value is None else select_samples(value, index) for value in self))  # type: ignore[arg-type]
 
+    def first(self, size: int) -> ReplayBatch:
+        """The first `size` samples of each replica."""
+        return ReplayBatch(*(None if value is None else value[:, :size] for value in self))  # type: ignore[arg-type]
+
     @staticmethod
     def concatenate(parts: list[ReplayBatch]) -> ReplayBatch:
         """All samples of `parts`, in their order."""
@@ -139,11 +143,15 @@ class ReplayStrategy(Strategy):
         super().__init__(regularizer)
         self.replay_weight, self.temperature = replay_weight, temperature
         self.distillation_scale = distillation_scale
-        self._concatenated: tuple[TrainingStep, Batch, Tensor] | None = None
+        self._concatenated: tuple[TrainingStep, Batch, ReplayBatch, Tensor] | None = None
 
     @abstractmethod
     def replay(self, batch: Batch, step: TrainingStep) -> ReplayBatch | None:
         """The replay batch of a step, the same at each call; None: no replay."""
+
+    def solver_replay(self, solver: SolverForward, batch: Batch, step: TrainingStep) -> ReplayBatch | None:
+        """The replay batch that the solver is trained on in a step; by default that of `replay`."""
+        return self.replay(batch, step)
 
     def _set_up_task(self, context: TaskContext) -> None:
         super()._set_up_task(context)
@@ -152,12 +160,13 @@ class ReplayStrategy(Strategy):
 
     def current_and_replayed(self, batch: Batch, replay: ReplayBatch, step: TrainingStep) -> Tensor:
         """Current and replayed samples, concatenated once per step: (R, B + N, ...)."""
-        if self._concatenated is None or self._concatenated[1] is not batch or self._concatenated[0] != step:
-            self._concatenated = (step, batch, torch.cat([batch.x, replay.x], 1))
-        return self._concatenated[2]
+        cached = self._concatenated
+        if cached is None or cached[1] is not batch or cached[2].x is not replay.x or cached[0] != step:
+            cached = self._concatenated = (step, batch, replay, torch.cat([batch.x, replay.x], 1))
+        return cached[3]
 
     def loss(self, solver: SolverForward, batch: Batch, step: TrainingStep) -> dict[str, LossTerm]:
-        replay = self.replay(batch, step)
+        replay = self.solver_replay(solver, batch, step)
         if replay is None:
             (current,) = classification_losses(solver, batch.x, [self.current_targets(batch)])
             return {"current": current.replace(weight=self.current_loss_weight)}

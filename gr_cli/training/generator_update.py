@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import prod
 
+import torch
 from torch import Tensor
 
 from gr_cli.generators.base import Generator
@@ -17,7 +18,7 @@ from gr_cli.nn.random_streams import ReplicaStreams
 from gr_cli.nn.replicas import Replicas
 from gr_cli.optimizers import FunctionalOptimizer, Optimizer
 from gr_cli.strategies.base import Strategy
-from gr_cli.strategies.context import Batch, GeneratorBatch, TrainingStep
+from gr_cli.strategies.context import Batch, GeneratorBatch, GeneratorDistillation, TrainingStep
 
 
 class GeneratorUpdate:
@@ -77,6 +78,11 @@ class GeneratorUpdate:
             key = self._optimizer_name(name)
             noise = self._streams.noise_at(specs, key, task, batch.update)
             values, loss = self._loss(name, batch, noise)
+            if batch.distillation is not None:
+                distilled = self._distillation_losses(batch.distillation, key, task, batch.update)
+                terms = [*loss.terms, *((value, batch.distillation.weight) for value in distilled.values())]
+                loss = Loss(None, loss.per_sample, terms=terms)
+                values |= {term: value.detach() for term, value in distilled.items()}
             rule, optimizer = self.gradient_rules[key], self.functional_optimizers[key]
             step = GradientStep(key, task, batch.update, self._streams)
             optimizer.step(rule.gradients(loss, optimizer.parameters, step), learning_rate)
@@ -111,6 +117,18 @@ class GeneratorUpdate:
             per_sample = partial(_per_sample_loss, terms, batch.weights)
         loss = Loss(None, per_sample, terms=[(value, 1.0) for value in values.values()])
         return {term: detached(value) for term, value in values.items()}, loss
+
+    def _distillation_losses(
+        self, distillation: GeneratorDistillation, key: str, task: int, update: int
+    ) -> dict[str, Tensor]:
+        """The terms (R,) that compare trained and frozen generators on the same noised samples."""
+        specs = self._generators.noise_specs("training_noise", distillation.x.shape[1])
+        noise = self._streams.noise_at(specs, f"{key}.distillation", task, update)
+        labels = [] if distillation.labels is None else [distillation.labels]
+        with torch.no_grad():
+            target = distillation.teacher.call("distillation_targets", distillation.x, noise, *labels)
+        terms = self._generators.call("distillation_losses", target, distillation.x, noise, *labels)
+        return {name: value.mean(-1) for name, value in terms.items()}
 
     def step_all_objectives(
         self, batch: Batch, task: int, learning_rate: Callable[[Optimizer], float]

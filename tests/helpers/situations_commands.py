@@ -174,6 +174,10 @@ COMMANDS: Table = {
         ("has a defaults list with", of_preset("defaults: [3]", "--help")),
         ("must hold settings and values", of_preset("- a", "--help")),
     ],
+    "generators/conv_flow.py": [
+        ("needs images", of_vectors("generator=conv_flow")),
+        ("needs at least one level", typed("generator=conv_flow generator.channels=[]")),
+    ],
     "generators/conv_vae.py": [
         ("needs images", of_vectors("generator=conv_vae")),
         ("needs at least one convolution", typed("generator=conv_vae generator.hidden_dims=[]")),
@@ -227,6 +231,10 @@ COMMANDS: Table = {
     "strategies/generative_replay.py": [
         ("shares its network with the solver", typed("generator=rtf")),
         ("is fitted once per class", typed("generator=mixture scenario=domain")),
+    ],
+    "strategies/generator_distillation.py": [
+        ("could teach", typed("strategy=dgr strategy.generator_distillation=3")),
+        ("needs one generator for all", typed("generator=flow strategy.generator_distillation=3")),
     ],
     "strategies/replay_targets.py": [
         ("strategy.current_data=generated", typed("strategy.current_data=generated")),
