@@ -1,6 +1,7 @@
 """Generators: models of the samples of earlier tasks, for generative replay."""
 
 from gr_cli.generators.base import Generator as Generator
+from gr_cli.generators.class_conv_vae import ClassConvVAE as ClassConvVAE
 from gr_cli.generators.class_vae import ClassVAE as ClassVAE
 from gr_cli.generators.conv_flow import ConvFlowMatching as ConvFlowMatching
 from gr_cli.generators.conv_vae import ConvVAE as ConvVAE

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gr_cli.generators.base import UNLEARNED_LOG_LIKELIHOOD, Generator, Objective
-from gr_cli.generators.vae import VAE
+from gr_cli.generators.vae import VAE, GaussianVAE
 from gr_cli.nn.fused import defines
 from gr_cli.nn.fused_elbo import FusedTerms, SumOfTerms
 from gr_cli.nn.losses import gaussian_log_density
@@ -53,15 +53,25 @@ class ClassVAE(Generator):
     ) -> None:
         super().__init__()
         self.spec, self.latent_dim = SampleSpec.coerce(spec), latent_dim
-        self.members = nn.ModuleList(
-            VAE(self.spec, hidden_dims, latent_dim, 0.0, initialisation) for _ in range(num_classes)
-        )
-        self.register_buffer("learned_classes", torch.zeros(num_classes, dtype=torch.bool))
-        self._trained_classes = list(range(num_classes))
+        self._set_members([VAE(self.spec, hidden_dims, latent_dim, 0.0, initialisation) for _ in range(num_classes)])
 
-    def _vaes_of(self, classes: Sequence[int]) -> list[tuple[int, VAE]]:
+    def _set_members(self, members: Sequence[GaussianVAE]) -> None:
+        """Set the VAE of each class."""
+        self.members = nn.ModuleList(members)
+        self.register_buffer("learned_classes", torch.zeros(len(members), dtype=torch.bool))
+        self._trained_classes = list(range(len(members)))
+
+    def _vaes_of(self, classes: Sequence[int]) -> list[tuple[int, GaussianVAE]]:
         members = [self.members[label] for label in classes]
-        return [(label, vae) for label, vae in zip(classes, members, strict=True) if isinstance(vae, VAE)]
+        return [(label, vae) for label, vae in zip(classes, members, strict=True) if isinstance(vae, GaussianVAE)]
+
+    def to_members(self, x: Tensor) -> Tensor:
+        """Samples as the VAEs model them; the base class changes nothing."""
+        return x
+
+    def from_members(self, x: Tensor) -> Tensor:
+        """The inverse of `to_members`, for decoded samples."""
+        return x
 
     def latent_noise(self, num_samples: int) -> dict[str, NoiseSpec]:
         return {"z": NoiseSpec("normal", (num_samples, self.latent_dim))}
@@ -71,6 +81,8 @@ class ClassVAE(Generator):
             raise ValueError("there is a VAE for each class: labels are needed")
         # Each VAE decodes the samples of its class only: of a thousand classes, few are among the labels.
         z, samples = latent["z"], None
+        if torch._C._are_functorch_transforms_active():
+            return self._decode_all(z, labels)
         for label, vae in self._vaes_of(labels.unique().tolist() or [0]):
             is_of_class = labels == label  # (..., N)
             columns = is_of_class.view(-1, labels.shape[-1]).any(0).nonzero().squeeze(1)
@@ -79,7 +91,13 @@ class ClassVAE(Generator):
                 samples = x.new_zeros(*labels.shape, *self.spec.shape)
             samples[is_of_class] = x[is_of_class[..., columns]]
         assert samples is not None
-        return samples
+        return self.from_members(samples)
+
+    def _decode_all(self, z: Tensor, labels: Tensor) -> Tensor:
+        """As `decode`, by the VAEs of all classes: inside `vmap` labels are not known."""
+        decoded = torch.stack([vae.decode({"z": z}) for _, vae in self._vaes_of(range(len(self.members)))])
+        index = labels.view(1, -1, *[1] * len(self.spec.shape)).expand(1, *decoded.shape[1:])
+        return self.from_members(decoded.gather(0, index).squeeze(0))
 
     def restrict_to(self, classes: Sequence[int]) -> None:
         """Train the VAEs of these classes only: batches contain no samples of others."""
@@ -97,6 +115,7 @@ class ClassVAE(Generator):
         if labels is None:
             raise ValueError("there is a VAE for each class: labels are needed")
         terms: dict[str, Tensor] = {}
+        x = self.to_members(x)
         for label, vae in self._vaes_of(self._trained_classes):
             is_of_class = (labels == label).to(x.dtype)
             for name, value in vae.losses(objective, x, noise).items():
@@ -135,10 +154,10 @@ class ClassVAE(Generator):
         return estimates
 
     def _importance_estimate(
-        self, vae: VAE, x: Tensor, stream: torch.Generator, num_draws: int, unit_variance: bool
+        self, vae: GaussianVAE, x: Tensor, stream: torch.Generator, num_draws: int, unit_variance: bool
     ) -> Tensor:
         """The estimate (B,) of one VAE, in chunks of draws."""
-        size, scaled = self.spec.size, self.spec.to_unit_range(x)
+        size, scaled = self.spec.size, vae.spec.to_unit_range(self.to_members(x))
         mean, log_variance = (value.to(x.dtype) for value in vae.encode(scaled))
         chunk_latents = min(_MAX_CHUNK_LATENTS, _MAX_CHUNK_VALUES // size)
         total, chunk_draws = x.new_full((len(x),), -torch.inf), max(1, chunk_latents // max(1, len(x)))
@@ -148,7 +167,7 @@ class ClassVAE(Generator):
             z = mean + (0.5 * log_variance).exp() * noise
             out = vae.reconstruct(z.flatten(0, 1)).to(x.dtype)
             repeated = scaled.repeat(len(z), *[1] * len(self.spec.shape))
-            nll = self.spec.negative_log_likelihood(out, repeated, unit_variance)
+            nll = vae.spec.negative_log_likelihood(out, repeated, unit_variance)
             prior = gaussian_log_density(z, torch.zeros_like(z), torch.zeros_like(z))
             posterior = gaussian_log_density(z, mean, log_variance)
             log_weights = prior - posterior - size * nll.view(len(z), -1)

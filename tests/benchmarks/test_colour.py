@@ -10,7 +10,18 @@ from gr_cli.nn.random_streams import RandomStreams, ReplicaStreams
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.training.build import build_generator
 
-KINDS = ["vae", "conv_vae", "cvae", "wgan_gp", "flow", "conv_flow", "class_vae", "mixture", "symmetric_vae"]
+KINDS = [
+    "vae",
+    "conv_vae",
+    "cvae",
+    "wgan_gp",
+    "flow",
+    "conv_flow",
+    "class_vae",
+    "class_conv_vae",
+    "mixture",
+    "symmetric_vae",
+]
 SMALL = {"hidden_dims": [8], "latent_dim": 3, "num_components": 2, "steps": 2, "channels": [4, 8], "critic_steps": 1}
 SHAPES = [(channels, *size) for channels in (1, 3) for size in ((8, 8), (9, 13), (28, 28), (32, 32), (64, 64))]
 

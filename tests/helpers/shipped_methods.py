@@ -15,6 +15,7 @@ SIZES = {
     "conv_vae": ["generator.hidden_dims=[4,8]", "generator.latent_dim=4"],
     "mixture": ["generator.num_components=2", "generator.latent_dim=8"],
     "class_vae": ["generator.hidden_dims=[8]"],
+    "class_conv_vae": ["generator.hidden_dims=[4,8]", "generator.latent_dim=4"],
     "conv_flow": ["generator.channels=[4,8]", "generator.steps=2"],
     "flow": ["generator.hidden_dims=[16]", "generator.steps=2"],
 }

@@ -174,6 +174,9 @@ COMMANDS: Table = {
         ("has a defaults list with", of_preset("defaults: [3]", "--help")),
         ("must hold settings and values", of_preset("- a", "--help")),
     ],
+    "generators/class_conv_vae.py": [
+        ("needs images", of_vectors("generator=class_conv_vae")),
+    ],
     "generators/conv_flow.py": [
         ("needs images", of_vectors("generator=conv_flow")),
         ("needs at least one level", typed("generator=conv_flow generator.channels=[]")),

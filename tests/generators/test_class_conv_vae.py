@@ -1,0 +1,81 @@
+"""A convolutional VAE per class: loss and likelihood against closed forms, replicas, own samples only."""
+
+import math
+
+import pytest
+import torch
+
+from gr_cli.errors import ConfigError
+from gr_cli.generators import ClassConvVAE
+from gr_cli.nn.replicas import Replicas
+from gr_cli.nn.sample_spec import SampleSpec
+
+SHAPE = (2, 8, 8)
+
+
+def vae_of(spec=SHAPE, seed=0, **settings):
+    torch.manual_seed(seed)
+    return ClassConvVAE(spec, 3, [4, 4], 3, **settings).double()
+
+
+@pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 3.0)])
+def test_loss_is_the_negative_elbo_with_a_gaussian_likelihood(value_range):
+    generator = vae_of(SampleSpec(SHAPE, value_range), deviation=0.2)
+    low, high = value_range
+    unit, labels, z = torch.rand(5, *SHAPE).double(), torch.tensor([0, 1, 2, 2, 0]), torch.randn(5, 3).double()
+    terms = generator.losses("vae", low + (high - low) * unit, {"z": z}, labels)
+    for i, label in enumerate(labels.tolist()):
+        vae, x = generator.members[label], (unit[i : i + 1] - 0.5) / 0.2
+        mean, log_variance = vae.encode(x)
+        q = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+        image = 0.5 + 0.2 * vae.reconstruct(mean + q.scale * z[i])
+        log_p = torch.distributions.Normal(image, 0.2).log_prob(unit[i : i + 1]).sum()
+        constant = -math.log(0.2 * math.sqrt(2 * math.pi)) * 128
+        kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(torch.zeros(1, 3).double(), 1.0)).sum()
+        expected = -(log_p - constant - kl) / 128
+        torch.testing.assert_close(terms["reconstruction"][i] + terms["kl"][i], expected)
+
+
+def test_likelihood_of_a_decoder_that_ignores_its_latent_variables():
+    """p(x | z) = N(x; c, deviation^2) for every z, whatever the posterior: the estimate has no variance at q = p."""
+    generator = vae_of(deviation=0.5)
+    x, values = torch.rand(4, *SHAPE).double(), [-0.4, 0.0, 0.6]
+    with torch.no_grad():
+        for vae, value in zip(generator.members, values, strict=True):
+            for layer in (vae.posterior, vae.decoder[-1]):
+                layer.weight.zero_()
+                layer.bias.zero_()
+            vae.decoder[-1].bias.fill_(value)
+    generator.mark_learned(torch.tensor([True, False, True]))
+    result = generator.estimate_log_likelihoods(x, torch.Generator().manual_seed(0), 7)
+    for label in (0, 2):
+        expected = -0.5 * ((x - 0.5 - 0.5 * values[label]) / 0.5).square().flatten(1).sum(1)
+        torch.testing.assert_close(result[:, label], expected)
+    assert (result[:, 1] < -1e8).all()
+
+
+def test_gradients_reach_the_vae_of_a_sample_only():
+    generator = vae_of()
+    loss = generator.losses(
+        "vae", torch.rand(4, *SHAPE).double(), {"z": torch.randn(4, 3).double()}, torch.ones(4).long()
+    )
+    sum(loss.values()).sum().backward()
+    for label, vae in enumerate(generator.members):
+        assert all((p.grad is not None and p.grad.abs().max() > 0) == (label == 1) for p in vae.parameters())
+
+
+def test_replicas_equal_single_networks():
+    networks, singles = [vae_of(seed=seed) for seed in range(2)], [vae_of(seed=seed) for seed in range(2)]
+    replicas = Replicas(networks)
+    x, labels = torch.rand(2, 4, *SHAPE).double(), torch.tensor([[0, 1, 2, 0], [2, 1, 1, 0]])
+    z = torch.randn(2, 4, 3).double()
+    losses, samples = replicas.call("losses", "vae", x, {"z": z}, labels), replicas.call("decode", {"z": z}, labels)
+    for i, single in enumerate(singles):
+        for name, value in single.losses("vae", x[i], {"z": z[i]}, labels[i]).items():
+            torch.testing.assert_close(losses[name][i], value)
+        torch.testing.assert_close(samples[i], single.decode({"z": z[i]}, labels[i]))
+
+
+def test_vectors_are_refused():
+    with pytest.raises(ConfigError, match=r"needs images \(C, H, W\).*try generator=class_vae"):
+        ClassConvVAE(SampleSpec((12,)), 3)
