@@ -18,6 +18,7 @@ QUICK = ["benchmark=split_digits", "train.iterations=2", "benchmark.classes_per_
 
 @pytest.fixture
 def script(monkeypatch):
+    monkeypatch.syspath_prepend(PATH.parent)
     spec = importlib.util.spec_from_file_location("reproduce", PATH)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "reproduce", module)
@@ -73,13 +74,31 @@ def test_a_table_is_measured_and_written_once(script, two_lines, monkeypatch, ca
 
 def test_the_row_of_a_line(script):
     line = script.Line("dgr", "class", "strategy=dgr", 90.0, "somewhere")
-    row = script.summary(line, [(91.0, 10.0), (93.0, 20.0), (95.0, 30.0)], 3, [])
+    runs = [script.Result(seed, 91.0 + 2 * seed, 10.0 * (seed + 1)) for seed in range(3)]
+    row = script.summary(line, runs, 3, [])
     assert (row.n, row.mean, row.difference, row.flag, row.seconds) == (3, 93.0, 3.0, "above", 20.0)
     assert row.sem == pytest.approx(2 / 3**0.5)
-    one = script.summary(line, [(88.5, 10.0)], 1, [])
+    one = script.summary(line, [script.Result(0, 88.5, 10.0)], 1, [])
     assert (one.sem, one.flag) == (None, "")
-    assert script.summary(line, [(87.9, 1.0)], 1, []).flag == "below"
+    assert script.summary(line, [script.Result(0, 87.9, 1.0)], 1, []).flag == "below"
     assert "| class | `dgr` | 93.00 ± 1.15 (3) | 90.00 | +3.00 **!** | 20 |" in script.markdown([row])
+
+
+def test_paired_differences_are_those_of_common_seeds(script):
+    plain, taught = script.Line("dgr", "class", ""), script.Line("taught", "class", "", baseline="dgr")
+    others = [script.Result(seed, value, 1.0, 5.0) for seed, value in ((0, 60.0), (1, 70.0), (2, 50.0), (4, 99.0))]
+    own = [script.Result(seed, value, 1.0, 4.0) for seed, value in ((0, 61.0), (1, 73.0), (2, 52.0), (3, 10.0))]
+    accuracy, frechet = script.comparisons([(plain, others), (taught, own)])
+    assert (accuracy.n, accuracy.baseline_mean, accuracy.method_mean, accuracy.difference) == (3, 60.0, 62.0, 2.0)
+    # Differences 1, 3 and 2: standard error 1 / √3, and t of 0.975 with two degrees of freedom is 4.303.
+    half = 4.303 / 3**0.5
+    assert (accuracy.low, accuracy.high) == (pytest.approx(2 - half, abs=1e-3), pytest.approx(2 + half, abs=1e-3))
+    assert (frechet.difference, frechet.low) == (-1.0, pytest.approx(-1.0))
+    text = script.comparison_markdown([accuracy])
+    assert "| accuracy | `dgr` 60.00 | `taught` 62.00 | +2.00 (-0.48 to +4.48) | 3 |" in text
+    one = script.comparisons([(plain, others[:1]), (taught, own[:1])])[0]
+    assert (one.n, one.low) == (1, None) and "| +1.00 | 1 |" in script.comparison_markdown([one])
+    assert script.comparisons([(plain, others)]) == []
 
 
 @pytest.mark.parametrize(

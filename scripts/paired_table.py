@@ -1,0 +1,76 @@
+"""Paired differences between two methods that ran with the same seeds, for `reproduce.py`."""
+
+from dataclasses import dataclass
+from statistics import mean
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        seed: Its seed.
+        accuracy: Average accuracy in percent.
+        seconds: Seconds of training and evaluation.
+        frechet: Fréchet distance of generated samples of all tasks after the last one; None: not measured.
+    """
+
+    seed: int
+    accuracy: float
+    seconds: float
+    frechet: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row of the table of paired differences, method - baseline, over n common seeds.
+
+    Attributes:
+        method: The compared method.
+        baseline: What it is compared with.
+        measure: `accuracy` in percent, or `frechet`, of which less is better.
+        n: Number of common seeds.
+        baseline_mean: Mean of the baseline.
+        method_mean: Mean of the method.
+        difference: Mean of the differences.
+        low: Lower end of their 95 % interval; None for one seed.
+        high: Upper end.
+    """
+
+    method: str
+    baseline: str
+    measure: str
+    n: int
+    baseline_mean: float
+    method_mean: float
+    difference: float
+    low: float | None
+    high: float | None
+
+
+def compare(method: str, results: list[Result], baseline: str, others: list[Result]) -> list[Comparison]:
+    """The rows of a method beside its baseline, for each measure that common seeds have."""
+    from gr_cli.results.statistics import paired_summary
+
+    by_seed, rows = {result.seed: result for result in others}, []
+    for measure in ("accuracy", "frechet"):
+        common = [(by_seed[result.seed], result) for result in results if result.seed in by_seed]
+        pairs = [(getattr(a, measure), getattr(b, measure)) for a, b in common]
+        pairs = [pair for pair in pairs if None not in pair]
+        if statistics := paired_summary([b - a for a, b in pairs]):
+            means = mean(a for a, _ in pairs), mean(b for _, b in pairs)
+            interval = statistics.interval or (None, None)
+            rows.append(Comparison(method, baseline, measure, len(pairs), *means, statistics.mean, *interval))
+    return rows
+
+
+def comparison_markdown(rows: list[Comparison]) -> str:
+    """The table of paired differences as Markdown."""
+    text = ["| measure | baseline | method | difference (95 % interval) | seeds |", "|" + " --- |" * 5]
+    for r in rows:
+        interval = "" if r.low is None or r.high is None else f" ({r.low:+.2f} to {r.high:+.2f})"
+        text.append(
+            f"| {r.measure} | `{r.baseline}` {r.baseline_mean:.2f} | `{r.method}` {r.method_mean:.2f} "
+            f"| {r.difference:+.2f}{interval} | {r.n} |"
+        )
+    return "\n".join(text) + "\n"
