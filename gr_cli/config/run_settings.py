@@ -50,6 +50,14 @@ RUN_SETTINGS: dict[str, RunSetting | Section] = {
                 PositiveInt | None,
                 "Epochs per task, counted on a task of mean size; `null` if `train.iterations` is set instead.",
             ),
+            "online": RunSetting(
+                bool,
+                "Single-pass stream (online continual learning): each training sample is in one batch. The number of "
+                "iterations follows from the data; `train.iterations` and `train.epochs` must be `null`.",
+            ),
+            "updates_per_batch": RunSetting(
+                PositiveInt, "Iterations on each batch of a single-pass stream, each with newly drawn replay."
+            ),
             "batch_size": RunSetting(PositiveInt, "Samples of the current task per iteration."),
             "active_classes": RunSetting(
                 Literal["seen", "all"],

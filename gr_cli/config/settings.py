@@ -226,7 +226,20 @@ def _format_value(value: Any) -> str:
 
 
 def _check_budget(train: Mapping[str, Any]) -> None:
-    """Check that exactly one of iterations and epochs is set."""
+    """Check that exactly one of iterations and epochs is set, and neither for a single-pass stream."""
+    if train["online"]:
+        for name in ("iterations", "epochs"):
+            if train[name] is not None:
+                length = "a single pass over the samples has no other length (train.online=true)"
+                raise ConfigError(f"train.{name}", train[name], length, f"set train.{name}=null, or try preset=online")
+        return
+    if train["updates_per_batch"] != 1:
+        raise ConfigError(
+            "train.updates_per_batch",
+            train["updates_per_batch"],
+            "is for single-pass streams (train.online=true)",
+            "try preset=online",
+        )
     if (train["iterations"] is None) == (train["epochs"] is None):
         raise ConfigError(
             "train.iterations",

@@ -31,6 +31,15 @@ class BatchOrder:
             )
         return self._epochs[epoch]
 
+    @property
+    def full_batches(self) -> int:
+        """Number of full batches in one epoch."""
+        return self._num_samples // self._batch_size
+
+    def remainder(self) -> Tensor:
+        """Indices (1, n) of the samples of the first epoch that are in none of its full batches; n may be 0."""
+        return self._epoch(0)[self.full_batches * self._batch_size :].unsqueeze(0)
+
     def block(self, iteration: int, count: int) -> Tensor:
         """Indices (count, batch_size) of the batches of `count` iterations from `iteration` on."""
         start, remaining, pieces = iteration * self._batch_size, count * self._batch_size, []

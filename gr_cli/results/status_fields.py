@@ -68,6 +68,7 @@ _FIELDS: dict[str, Any] = {
     "directory": str,
     "data": str | None,
     "stores_raw_samples": bool,
+    "single_pass": bool,
     "heartbeat_seconds": _Seconds,
     "device": str,
     "threads": Annotated[int, Ge(1), Le(1024)],

@@ -113,8 +113,8 @@ def _group_by_resume_point(ready: Mapping[int, Run]) -> dict[tuple[ResumePoint, 
     by_shape: dict[str, list[int]] = {}
     for i, run in ready.items():
         spec, task_units = run.experiment.benchmark.spec, run.experiment.task_units.tolist()
-        iterations = [stage.iterations for stage in run.experiment.stages]
-        shape = str((spec, task_units, iterations, run.experiment.class_size))
+        sizes = [(stage.iterations, stage.num_processed) for stage in run.experiment.stages]
+        shape = str((spec, task_units, sizes, run.experiment.class_size))
         by_shape.setdefault(shape, []).append(i)
     groups: dict[tuple[ResumePoint, str], list[int]] = {}
     for shape, members in by_shape.items():
@@ -219,12 +219,11 @@ def _train_stages(group: RunGroup, resume_point: ResumePoint, pending_losses: Pe
 def _finish_stage(group: RunGroup, stage: Stage, stop: threading.Event, meter: EnergyMeter, is_continued: bool) -> None:
     """Evaluate after a stage, record its timing and energy, and draw generated samples."""
     learner = group.learner
-    batch_size = group.runs[0].experiment.settings.config["train"]["batch_size"]
     with interruptible(group, stop):
         group.measure(stage.task, stage.iterations, task_finished=True)
         energy = meter.read()
         row: dict[str, float] = {"task": stage.task}
-        row |= learner.clock.timing_row(stage.iterations * batch_size, len(group.runs))
+        row |= learner.clock.timing_row(stage.num_processed, len(group.runs))
         row["peak_memory_mib"] = peak_memory(learner.device) / 2**20 or float("nan")
         if not is_continued:  # else an earlier process used a part that was not stored
             row |= {name: joules / len(group.runs) for name, joules in energy.items()}

@@ -66,6 +66,8 @@ class Strategy:
         keeps_scores: Whether the function that `classifier` returns takes the identity of a batch as a second argument,
             and keeps what it computes for later calls with the same batch.
         needs_second_pass: Whether `begin_task` or `end_task` pass over the task's samples.
+        second_pass_selects_uniformly: Whether that pass stores a uniform random selection and nothing else, as a
+            reservoir filled during training would, so that it is allowed on single-pass streams.
         generator: The generator, for strategies that require one.
         teacher: The solver as it was before the task, during tasks with a teacher.
     """
@@ -80,6 +82,7 @@ class Strategy:
     scores_depend_on_batch: bool = False
     keeps_scores: bool = False
     needs_second_pass: bool = False
+    second_pass_selects_uniformly: ClassVar[bool] = False
     generator: Generator | None = None
 
     def __init__(self, regularizer: Regularizer | None = None) -> None:
@@ -126,7 +129,7 @@ class Strategy:
         return None
 
     def after_step(self, batch: Batch, step: TrainingStep) -> None:
-        """Update buffers with a batch that the solver was trained on."""
+        """Update buffers with a batch, once, after the solver's last step on it."""
 
     def end_task(self, context: TaskContext) -> None:
         """Store what later tasks need, after the last step of a task."""

@@ -7,7 +7,7 @@ common to all replicas (`active_units`, training steps) don't. A strategy never 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -73,6 +73,8 @@ class Batch:
         competing_units: Units that compete on a stored sample with a known label: bool (U, U), row u for label u.
         sample_index: Positions (R, B) of these samples in the task, in the order of `TaskContext.sample_pass`; None
             where unknown (samples of a user's loader).
+        updates: Consecutive steps that train on this batch; above 1 in single-pass streams only.
+        is_remainder: Whether it is the last batch of a single pass, with fewer samples than the others.
     """
 
     x: Tensor
@@ -81,6 +83,17 @@ class Batch:
     replay_units: Tensor
     competing_units: Tensor
     sample_index: Tensor | None = None
+    _: KW_ONLY
+    updates: int = 1
+    is_remainder: bool = False
+
+    def is_last_update(self, step: TrainingStep) -> bool:
+        """Whether a step is the last one on this batch."""
+        return (step.iteration + 1) % self.updates == 0
+
+    def without_repeats(self, step: TrainingStep) -> TrainingStep:
+        """The step with batches as iterations, for buffers that each batch enters once."""
+        return step if self.updates == 1 else replace(step, iteration=step.iteration // self.updates)
 
     @property
     def units_by_head(self) -> Tensor:

@@ -97,7 +97,7 @@ class DarkExperienceReplay(Strategy):
         extras = {"y": batch.y, "logits": self._current_logits}
         if self.buffer is None:
             self.buffer = ReservoirBuffer.empty(self.memory_size, batch.x, extras)
-        rows = self._placements.rows(self.buffer, batch.y.shape[1], step)
+        rows = self._placements.rows(self.buffer, batch.y.shape[1], batch.without_repeats(step))
         self.buffer.write(batch.x, rows, extras)
         self._current_logits = None
 

@@ -300,6 +300,8 @@ class GenerativeReplay(ReplayStrategy):
         if self._generator_memory is not None:
             if self._schedule.generator_first:
                 self._add_to_memory(self._generator_memory, batch, step)
+            if self._generator_memory.buffer is None:
+                return None  # the first batch enters the memory after its last update
             return self._generator_memory.batch(self._replay_size(batch), step, update)
         replay = None if self.generator_per_task else self.replay(batch, step)
         if replay is None:
@@ -323,7 +325,7 @@ class GenerativeReplay(ReplayStrategy):
         if not self.task_balanced and not self.generator_per_task and (replay := self.replay(batch, step)) is not None:
             x = self.current_and_replayed(batch, replay, step)
             y = y if replay.labels is None else torch.cat([y, replay.labels], 1)
-        memory.add(x, y, step)
+        memory.add(x, y, batch.without_repeats(step))
 
     def end_task(self, context: TaskContext) -> None:
         if self.generator.closed_form and not self._schedule.generator_first:

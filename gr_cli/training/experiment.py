@@ -21,7 +21,8 @@ from gr_cli.system.memory import out_of_memory_as, total_memory
 from gr_cli.training.build import build_learner
 from gr_cli.training.learner import Learner
 from gr_cli.training.live_networks import check_own_model
-from gr_cli.training.stages import Stage, build_stages, iterations_per_task
+from gr_cli.training.single_pass import check_single_pass
+from gr_cli.training.stages import Stage, build_stages, iterations_by_task
 from gr_cli.training.task_free import ConsolidationSchedule
 from gr_cli.types import CountsSamplesInMemory
 
@@ -136,11 +137,11 @@ def prepare(settings: Settings, runs_in_group: int = 1) -> Experiment:
     benchmark = benchmark.to(device, scenario.unit_offsets(benchmark.class_counts, benchmark.repeated_tasks))
     if benchmark.has_task_overlap:
         task_units = _with_borrowed_classes(task_units, benchmark, scenario)
-    iterations, schedule = iterations_per_task(config["train"], benchmark), None
+    schedule = None
     if config["train"]["task_boundaries"] == "unknown":
-        total = iterations * len(benchmark.tasks)
-        length = config["strategy"].get("consolidate_every") or total
-        schedule = ConsolidationSchedule(len(benchmark.tasks), iterations, min(length, total))
+        iterations = iterations_by_task(config["train"], benchmark.tasks)
+        length = config["strategy"].get("consolidate_every") or sum(iterations)
+        schedule = ConsolidationSchedule(tuple(iterations), min(length, sum(iterations)))
     learner_units = task_units if schedule is None else schedule.interval_units(task_units)
     class_size = max(int(task.train.y.bincount().max()) for task in benchmark.tasks)
     samples, live = benchmark.tasks[0].train, settings.live_value
@@ -151,7 +152,9 @@ def prepare(settings: Settings, runs_in_group: int = 1) -> Experiment:
     threads = config["threads"] or default_threads(learner.solver, runs_in_group * config["train"]["batch_size"])
     if config["train"]["batch_size"] == 1 and any(isinstance(m, nn.BatchNorm2d) for m in learner.solver.modules()):
         raise ConfigError("train.batch_size", 1, "batch statistics need more than one sample", "try model.norm=group")
-    stages = build_stages(benchmark, task_units, learner, iterations)
+    stages = build_stages(benchmark, task_units, learner, config["train"])
+    if config["train"]["online"]:
+        check_single_pass(config, learner, [len(stage.train) for stage in stages])
     return Experiment(settings, benchmark, task_units, learner, stages, threads, hash_of_samples, class_size)
 
 

@@ -209,20 +209,23 @@ class Learner:
             Unweighted terms of each loss and the solver's `total`, (R,) each; tensors on the device, not synchronised.
         """
         losses: Losses = {}
+        # A smaller batch is another kind of work.
+        remainder = f".{batch.y.shape[1]}" if batch.is_remainder else ""
         with self._autocast():
             if (iteration := self.strategy.solver_iteration(step)) is not None:
                 # The first step may differ: nothing is stored yet that it could replay.
-                kind = "solver.first" if step.iteration == 0 else "solver"
-                with self.clock.measure("solver"), self.operations.step(kind):
+                kind = "solver.first" if step.iteration < batch.updates else "solver"
+                with self.clock.measure("solver"), self.operations.step(kind + remainder):
                     losses |= self._step_solver(batch, step, iteration)
-                    self.strategy.after_step(batch, step)
+                    if batch.is_last_update(step):
+                        self.strategy.after_step(batch, step)
             # Samples that the solver was not trained on in this step are generated here.
-            with self.operations.step("generator_batch") if iteration is None else _NO_CONTEXT:
+            with self.operations.step(f"generator_batch{remainder}") if iteration is None else _NO_CONTEXT:
                 generator_batch = self.strategy.generator_batch(batch, step)  # None: no step of the generator is due
             if generator_batch is not None and self._generator_update is not None:
                 learning_rate = generator_learning_rate(self.strategy, step)
                 kind = self._generator_update.kind(generator_batch)
-                with self.clock.measure("generator"), self.operations.step(kind):
+                with self.clock.measure("generator"), self.operations.step(kind + remainder):
                     losses |= self._generator_update.step(generator_batch, step.task, learning_rate)
         return losses
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ class Stage:
         replay_units: bool (H, U), the output units that compete for replayed samples: a row for each earlier task in
             the task scenario, else one row.
         iterations: Training iterations.
+        num_processed: Training samples in the batches of all iterations together.
         scenario: Maps tasks to output units.
         task_units: bool (T, U), the output units of each task.
     """
@@ -37,6 +38,7 @@ class Stage:
     active_units: Tensor
     replay_units: Tensor
     iterations: int
+    num_processed: int
     scenario: Scenario
     task_units: Tensor
 
@@ -46,20 +48,40 @@ class Stage:
         return self.scenario.competing_units(self.task_units, self.task)
 
 
-def iterations_per_task(train: dict[str, Any], benchmark: Benchmark) -> int:
-    """Iterations of each task: `iterations` if set, else `epochs` over a task of mean size."""
-    mean_size = sum(len(task.train) for task in benchmark.tasks) / len(benchmark.tasks)
+def iterations_by_task(train: Mapping[str, Any], tasks: Sequence[Task]) -> list[int]:
+    """Iterations of each task: those of a single pass, or `iterations`, or `epochs` over a task of mean size."""
+    if train["online"]:
+        return [single_pass_iterations(train, len(task.train)) for task in tasks]
+    mean_size = sum(len(task.train) for task in tasks) / len(tasks)
     iterations: int | None = train["iterations"]
-    return iterations or ceil(train["epochs"] * mean_size / train["batch_size"])
+    return [iterations or ceil(train["epochs"] * mean_size / train["batch_size"])] * len(tasks)
 
 
-def build_stages(benchmark: Benchmark, task_units: Tensor, learner: Learner, iterations: int) -> list[Stage]:
-    """The stages of a run, by the strategy's `training_data`: each task, each with all earlier ones, or all at once."""
+def single_pass_iterations(train: Mapping[str, Any], num_samples: int) -> int:
+    """Iterations of a single pass: `updates_per_batch` for each batch, the last one with the remaining samples."""
+    updates: int = train["updates_per_batch"]
+    return updates * ceil(num_samples / int(train["batch_size"]))
+
+
+def build_stages(benchmark: Benchmark, task_units: Tensor, learner: Learner, train: Mapping[str, Any]) -> list[Stage]:
+    """The stages of a run, by the strategy's `training_data`: each task, each with all earlier ones, or all at once.
+
+    Args:
+        benchmark: The tasks, on the device.
+        task_units: bool (T, U), the output units of each task.
+        learner: Its strategy and scenario.
+        train: The settings `train.*`.
+    """
     tasks, training_data = benchmark.tasks, learner.strategy.training_data
+    iterations = iterations_by_task(train, tasks)
     if training_data == "joint":
-        return [_build_stage(tasks, "all tasks", task_units, learner, iterations * len(tasks))]
+        total = sum(len(task.train) for task in tasks)
+        length = single_pass_iterations(train, total) if train["online"] else sum(iterations)
+        return [_build_stage(tasks, "all tasks", task_units, learner, length, train)]
     return [
-        _build_stage(training_tasks(tasks, training_data, task.id), task.name, task_units, learner, iterations)
+        _build_stage(
+            training_tasks(tasks, training_data, task.id), task.name, task_units, learner, iterations[task.id], train
+        )
         for task in tasks
     ]
 
@@ -71,17 +93,25 @@ def training_tasks(tasks: Sequence[Task], training_data: str, task: int) -> Sequ
     return tasks[0 if training_data == "cumulative" else task : task + 1]
 
 
-def _build_stage(tasks: Sequence[Task], name: str, task_units: Tensor, learner: Learner, iterations: int) -> Stage:
+def _build_stage(
+    tasks: Sequence[Task],
+    name: str,
+    task_units: Tensor,
+    learner: Learner,
+    iterations: int,
+    train: Mapping[str, Any],
+) -> Stage:
     """One stage with the samples of `tasks`, numbered as the last of them."""
     scenario, last = learner.scenario, tasks[-1].id
     if len(tasks) == 1:
-        train, active_units = tasks[0].train, scenario.training_units(task_units, last)
+        samples, active_units = tasks[0].train, scenario.training_units(task_units, last)
     else:
-        train = Samples.concatenate([task.train for task in tasks])
+        samples = Samples.concatenate([task.train for task in tasks])
         task_of_sample = torch.cat([torch.full((len(task.train),), task.id, device=learner.device) for task in tasks])
         active_units = scenario.joint_units(task_units, task_of_sample, last)
     replay_units = scenario.replay_units(task_units, last)
-    return Stage(last, name, train, active_units, replay_units, iterations, scenario, task_units)
+    num_processed = len(samples) * train["updates_per_batch"] if train["online"] else iterations * train["batch_size"]
+    return Stage(last, name, samples, active_units, replay_units, iterations, num_processed, scenario, task_units)
 
 
 class ResumePoint(NamedTuple):

@@ -6,7 +6,10 @@ strategy's `end_task` and `begin_task`, as it does between tasks when boundaries
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -23,38 +26,44 @@ class ConsolidationSchedule:
 
     The intervals take the place of tasks for the strategy: their numbers, steps and output units.
 
-    >>> schedule = ConsolidationSchedule(num_tasks=3, iterations_per_task=10, interval_length=8)
+    >>> schedule = ConsolidationSchedule(iterations=(10, 10, 10), interval_length=8)
     >>> schedule.interval_of(TrainingStep(task=1, iteration=2, iterations=10))
     TrainingStep(task=1, iteration=4, iterations=8)
 
     Attributes:
-        num_tasks: Number of tasks in the stream.
-        iterations_per_task: Training iterations of each task.
+        iterations: Training iterations of each task.
         interval_length: Steps between consolidations; the last interval may be shorter.
     """
 
-    num_tasks: int
-    iterations_per_task: int
+    iterations: tuple[int, ...]
     interval_length: int
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks in the stream."""
+        return len(self.iterations)
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """The first step of each task, and the number of all steps."""
+        return list(accumulate(self.iterations, initial=0))
 
     def interval_of(self, step: TrainingStep) -> TrainingStep:
         """The number of a step's interval as `task`, its iteration within the interval, and the interval's length."""
-        position = step.task * self.iterations_per_task + step.iteration
+        position = self._starts[step.task] + step.iteration
         return TrainingStep(position // self.interval_length, position % self.interval_length, self.interval_length)
 
     def last_interval_before(self, task: int, iteration: int) -> int:
         """The interval of the last step before `iteration` of `task`, or of the last step of the stream."""
-        total = self.num_tasks * self.iterations_per_task
-        position = min(task * self.iterations_per_task + iteration, total)
+        position = min(self._starts[task] + iteration, self._starts[-1])
         return (position - 1) // self.interval_length
 
     def interval_units(self, task_units: Tensor) -> Tensor:
         """Output units of all tasks that overlap each interval, bool (I, U), from those of each task, bool (T, U)."""
-        total = self.num_tasks * self.iterations_per_task
-        intervals = []
+        total, intervals = self._starts[-1], []
         for start in range(0, total, self.interval_length):
             last = min(start + self.interval_length, total) - 1
-            first_task, last_task = start // self.iterations_per_task, last // self.iterations_per_task
+            first_task, last_task = (bisect_right(self._starts, position) - 1 for position in (start, last))
             intervals.append(task_units[first_task : last_task + 1].any(0))
         return torch.stack(intervals)
 

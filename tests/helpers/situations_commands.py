@@ -216,6 +216,8 @@ COMMANDS: Table = {
         ("must name an option of this group", typed("~optimizer")),
         ("must be auto, cpu", mistake("device=tpu")),
         ("exactly one must be set", mistake("train.epochs=3")),
+        ("has no other length", typed("preset=online train.epochs=1")),
+        ("is for single-pass streams", typed("train.updates_per_batch=2")),
         ("has a group of its own", mistake("+strategy.generator={_target_:gr_cli.generators.VAE}")),
         ("no such setting; there are", mistake("+foo=1")),
         ("is missing; it can't be removed", mistake("~train")),
@@ -248,6 +250,18 @@ COMMANDS: Table = {
     "strategies/icarl.py": [
         ("needs one output unit per class", typed("strategy=icarl scenario=domain")),
         ("needs a model with features", typed(f"{PLAIN} strategy=icarl")),
+    ],
+    "training/single_pass.py": [
+        ("_refuse", typed("preset=online strategy=ewc"), "passes over the samples of a task a second time"),
+        ("reads all samples of the first task", typed("preset=online normalise=first_task")),
+        (
+            "would consolidate between",
+            typed("preset=online train.task_boundaries=unknown train.updates_per_batch=2 strategy.consolidate_every=5"),
+        ),
+        (
+            "leaves a last batch of one sample",
+            typed("preset=online model=resnet18 model.norm=batch train.batch_size=4 strategy=finetune"),
+        ),
     ],
     "training/task_free.py": [
         ("is for task-free streams", typed("strategy.consolidate_every=5")),

@@ -53,7 +53,7 @@ def run(folder: str, *overrides: str, observer: RunObserver | None = None) -> di
 
 
 def test_intervals_of_the_consolidation_schedule():
-    schedule = ConsolidationSchedule(num_tasks=3, iterations_per_task=10, interval_length=8)
+    schedule = ConsolidationSchedule(iterations=(10, 10, 10), interval_length=8)
     assert schedule.interval_of(TrainingStep(0, 7, 10)) == TrainingStep(0, 7, 8)
     assert schedule.interval_of(TrainingStep(0, 8, 10)) == TrainingStep(1, 0, 8)
     assert schedule.interval_of(TrainingStep(2, 9, 10)) == TrainingStep(3, 5, 8)
