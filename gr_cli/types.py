@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Len, Lt
+from annotated_types import Ge, Gt, Le, Len, Lt
 
 
 class VariesPerReplica:
@@ -24,6 +24,7 @@ NonNegativeInt = Annotated[int, Ge(0)]
 PositiveInt = Annotated[int, Ge(1)]
 NonNegative = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
+UnitInterval = Annotated[float, Ge(0), Le(1)]  # [0, 1]: shares
 FractionBelowOne = Annotated[float, Ge(0), Lt(1)]  # [0, 1): dropout, momentum
 LayerSizes = Sequence[PositiveInt]  # units of each hidden layer, from the input
 Betas = Annotated[Sequence[FractionBelowOne], Len(2, 2)]  # Adam's decay rates of the two moments

@@ -84,3 +84,8 @@ def per_replica(value: float | Tensor, like: Tensor) -> float | Tensor:
     if isinstance(value, Tensor):
         return value.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
     return value
+
+
+def replica_value(value: float | Tensor, replica: int) -> float:
+    """The setting of one replica from `value`, a number or one for each replica (R,)."""
+    return float(value[replica]) if isinstance(value, Tensor) else value

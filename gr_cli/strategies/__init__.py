@@ -7,6 +7,7 @@ What they are built from:
 - `reservoir_buffer`: reservoir sampling buffer (DER++, and the memory of a generator)
 - `exemplar_buffer`: class-balanced stored samples (experience replay, A-GEM, iCaRL)
 - `generated_samples`, `generator_memory`, `replay_targets`, `update_schedule`: generative replay
+- `closed_form`: base class of classifiers from sums over samples (streaming LDA)
 - `regularizer`, `regularizers`, `fisher`: EWC, online EWC, synaptic intelligence, weight penalty
 - `gr_cli.nn.losses.distillation_loss`, `gr_cli.nn.gradient_projection`: distillation, A-GEM's projection
 """
@@ -26,3 +27,4 @@ from gr_cli.strategies.regularizers import ElasticWeightConsolidation as Elastic
 from gr_cli.strategies.regularizers import OnlineElasticWeightConsolidation as OnlineElasticWeightConsolidation
 from gr_cli.strategies.regularizers import SynapticIntelligence as SynapticIntelligence
 from gr_cli.strategies.regularizers import WeightPenalty as WeightPenalty
+from gr_cli.strategies.streaming_lda import StreamingLDA as StreamingLDA

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gr_cli import ContinualTrainer, SimpleMLP, load_run
+from gr_cli.nn.class_statistics import ClassStatistics
 from helpers.loaders import REPLAY, holding, loader, make_trainer
 from helpers.situations import Hands, Situation, Table
 
@@ -173,7 +174,17 @@ def loaded_from_a_trainer(hands: Hands) -> object:
 
 ONES = (torch.rand(1, 6), torch.tensor([0]))
 X, Y = torch.rand(4, 6), torch.arange(4)
+
+
+def dropped_from_a_total(hands: Hands) -> object:
+    """Drop a class of statistics that are kept of all samples together."""
+    statistics = ClassStatistics("total")
+    statistics.add(0, X, torch.arange(len(X)) % 2)
+    return statistics.drop(classes=[1])
+
+
 API: Table = {
+    "nn/class_statistics.py": [("does not keep {}; run with strategy.keep={}", dropped_from_a_total)],
     "training/loaders.py": [
         ("are outputs of an earlier task", twice_with_labels_from_0),
         ("must have the shape of the first", of_x(torch.rand(4, 2, 3))),

@@ -1,0 +1,252 @@
+"""Counts, sums and second moments of samples by class and task, from which classifiers follow in closed form.
+
+All sums are taken in one fixed order: the samples of a class in a task, the classes of a task, the tasks. So the
+statistics after a class or a task was dropped equal, bit for bit, those of a stream without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from gr_cli.errors import ConfigError
+from gr_cli.nn.symmetric import lower_product, pack, unpack
+
+Granularity = Literal["class", "task", "total"]
+_BLOCK = 512  # samples of a class in one matrix product
+
+
+@dataclass(eq=False)
+class TaskStatistics:
+    """The statistics of K classes of a task, in float64.
+
+    Attributes:
+        task: The task.
+        units: Output unit of each class, ascending.
+        counts: Number of samples of each class, (K,).
+        sums: Sum of the samples of each class, (K, D).
+        moments: Sum of the outer products of samples with themselves, packed: of each class (K, P), or of all together
+            (1, P); None where they are not kept by task.
+    """
+
+    task: int
+    units: list[int]
+    counts: Tensor
+    sums: Tensor
+    moments: Tensor | None
+
+    def without(self, classes: Collection[int]) -> TaskStatistics | None:
+        """The statistics of all other classes; None if there are none.
+
+        Raises:
+            ConfigError: They are not kept by class.
+        """
+        rows = [row for row, unit in enumerate(self.units) if unit not in classes]
+        if len(rows) == len(self.units):
+            return self
+        units, counts, sums = [self.units[row] for row in rows], self.counts[rows], self.sums[rows]
+        if not counts.any():
+            return None
+        moments = self.moments
+        if moments is not None:
+            if len(moments) < len(self.units):
+                raise not_kept("task", "the second moments of each class", "class")
+            moments = moments[rows]
+        return TaskStatistics(self.task, units, counts, sums, moments)
+
+
+class ClassStatistics:
+    """Counts, sums and, on request, second moments of samples, by class and task.
+
+    >>> statistics = ClassStatistics(keep="class")
+    >>> statistics.add(0, torch.tensor([[1.0, 2.0], [3.0, 2.0], [5.0, 0.0]]), torch.tensor([0, 0, 1]))
+    >>> statistics.classes, statistics.counts.tolist(), statistics.means.tolist()
+    ([0, 1], [2, 1], [[2.0, 2.0], [5.0, 0.0]])
+    >>> statistics.within_class_scatter().tolist()
+    [[2.0, 0.0], [0.0, 0.0]]
+    >>> statistics.drop(classes=[0])
+    >>> statistics.second_moment().tolist()
+    [[25.0, 0.0], [0.0, 0.0]]
+
+    Args:
+        keep: What second moments are kept of: each `class` of each task, each `task`, or all samples together
+            (`total`). A matrix of D values takes 4 D (D + 1) bytes. The sums over all of them are the same, to the last
+            bit. None: no second moments are kept.
+    """
+
+    def __init__(self, keep: Granularity | None = None) -> None:
+        self.keep = keep
+        self.tasks: list[TaskStatistics] = []
+        self._total: Tensor | None = None  # packed second moment of all samples, for `total`
+
+    @torch.no_grad()
+    def add(
+        self,
+        task: int,
+        x: Tensor,
+        y: Tensor,
+        units: Sequence[int] = (),
+        feature_map: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        """Add all samples of a task.
+
+        Args:
+            task: The task; later than those before.
+            x: Samples (N, D).
+            y: Their output units (N,).
+            units: Classes that have a row even if there are no samples of them.
+            feature_map: Applied to samples (n, D) of a class, in float64, before anything is summed. Default: none.
+        """
+        units = sorted({*units, *y.unique().tolist()})
+        counts, sums, moments, of_task = [], [], list[Tensor](), None
+        for unit in units:
+            rows = (y == unit).nonzero().squeeze(1)
+            class_sum, class_moment = self._class_sums(x, rows, feature_map)
+            counts.append(len(rows))
+            sums.append(class_sum)
+            if class_moment is not None:
+                of_task = class_moment if of_task is None else of_task + class_moment
+                if self.keep == "class":
+                    moments.append(class_moment)
+        if of_task is not None and self.keep == "task":
+            moments = [of_task]
+        if of_task is not None and self.keep == "total":
+            self._total = of_task if self._total is None else self._total + of_task
+        stacked = torch.stack(moments) if moments else None
+        count = torch.tensor(counts, device=y.device)
+        self.tasks.append(TaskStatistics(task, units, count, torch.stack(sums), stacked))
+
+    def _class_sums(
+        self, x: Tensor, rows: Tensor, feature_map: Callable[[Tensor], Tensor] | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Sum and packed second moment of the samples of a class."""
+        class_sum: Tensor | None = None
+        class_moment: Tensor | None = None
+        # Blocks of a class alone: products of the same numbers in each call, whatever other classes the task has.
+        for block in rows.split(_BLOCK):
+            features = x.index_select(0, block).flatten(1).double()
+            features = features if feature_map is None else feature_map(features)
+            block_sum = features.sum(0)
+            class_sum = block_sum if class_sum is None else class_sum + block_sum
+            if self.keep is not None:
+                moment = lower_product(features)
+                class_moment = moment if class_moment is None else class_moment.add_(moment)
+        assert class_sum is not None
+        return class_sum, None if class_moment is None else pack(class_moment)
+
+    # --- sums over tasks
+
+    @property
+    def classes(self) -> list[int]:
+        """Output units of the classes with samples, ascending: K of them."""
+        return sorted(
+            {u for task in self.tasks for u, n in zip(task.units, task.counts.tolist(), strict=True) if n > 0}
+        )
+
+    @property
+    def size(self) -> int:
+        """Number of values D."""
+        return self.tasks[0].sums.shape[1]
+
+    @property
+    def counts(self) -> Tensor:
+        """Number of samples of each class: float64 (K,)."""
+        return self._over_tasks(lambda task: task.counts.double())
+
+    @property
+    def sums(self) -> Tensor:
+        """Sum of the samples of each class: (K, D)."""
+        return self._over_tasks(lambda task: task.sums)
+
+    @property
+    def means(self) -> Tensor:
+        """Mean of each class: (K, D)."""
+        return self.sums / self.counts.unsqueeze(1)
+
+    def _over_tasks(self, values: Callable[[TaskStatistics], Tensor]) -> Tensor:
+        """Values (K, ...) of each class, summed over tasks in their order."""
+        classes = self.classes
+        row_of = {unit: row for row, unit in enumerate(classes)}
+        result: Tensor | None = None
+        for task in self.tasks:
+            of_task = values(task)
+            if result is None:
+                result = of_task.new_zeros(len(classes), *of_task.shape[1:])
+            rows = [row for row, unit in enumerate(task.units) if unit in row_of]
+            result[[row_of[task.units[row]] for row in rows]] += of_task[rows]
+        assert result is not None
+        return result
+
+    def second_moment(self) -> Tensor:
+        """Sum of the outer products of all samples with themselves: (D, D)."""
+        total = self._total
+        if self.keep != "total":
+            for task in self.tasks:
+                assert task.moments is not None
+                of_task = task.moments[0].clone()
+                for moment in task.moments[1:]:
+                    of_task += moment
+                total = of_task if total is None else total + of_task
+        assert total is not None
+        return unpack(total, self.size)
+
+    def within_class_scatter(self) -> Tensor:
+        """Sum of the outer products of all samples' differences from the means of their classes: (D, D)."""
+        scaled = self.means * self.counts.sqrt().unsqueeze(1)
+        return self.second_moment() - scaled.T @ scaled
+
+    def class_scatter(self, unit: int) -> Tensor:
+        """Sum of the outer products of the differences of a class's samples from their mean: (D, D).
+
+        For statistics that are kept by class.
+        """
+        count, total = 0, self.tasks[0].sums.new_zeros(self.size)
+        moment: Tensor | None = None
+        for task in self.tasks:
+            if unit in task.units:
+                row = task.units.index(unit)
+                assert task.moments is not None
+                count, total = count + int(task.counts[row]), total + task.sums[row]
+                moment = task.moments[row] if moment is None else moment + task.moments[row]
+        assert moment is not None
+        return unpack(moment, self.size) - torch.outer(total, total) / count
+
+    # --- forgetting
+
+    def drop(self, classes: Collection[int] = (), tasks: Collection[int] = ()) -> None:
+        """Drop what is kept of classes, in all tasks, and of tasks.
+
+        Args:
+            classes: Output units.
+            tasks: Tasks.
+
+        Raises:
+            ConfigError: They are not kept apart from others. Nothing is dropped then.
+        """
+        if self.keep == "total" and not set(classes).isdisjoint(self.classes):
+            raise not_kept("total", "the second moments of each class", "class")
+        if self.keep == "total" and any(task.task in tasks for task in self.tasks):
+            raise not_kept("total", "the second moments of each task", "task")
+        remaining = [task for task in self.tasks if task.task not in tasks]
+        self.tasks = [each for task in remaining if (each := task.without(classes)) is not None]
+
+    # --- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers, for a checkpoint."""
+        tasks = [dict(vars(task)) for task in self.tasks]
+        return {"tasks": tasks, "total": self._total}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state."""
+        self.tasks = [TaskStatistics(**task) for task in state["tasks"]]
+        self._total = state["total"]
+
+
+def not_kept(keep: Granularity, what: str, needed: Granularity) -> ConfigError:
+    """The error for statistics that are kept of too much together."""
+    return ConfigError("strategy.keep", keep, f"does not keep {what}", f"run with strategy.keep={needed}")
