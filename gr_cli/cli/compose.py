@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gr_cli.config.groups import GROUPS
-from gr_cli.errors import CompositionError
+from gr_cli.errors import CompositionError, ConfigError
 from gr_cli.system.process import import_torch
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def settings_from_values(
 
     from gr_cli.cli.hydra_errors import describe_error
     from gr_cli.config.instantiate import has_unread_target
+    from gr_cli.config.own_code import CODE_HASHES, code_hashes
     from gr_cli.config.own_components import live_parts, with_own_targets
     from gr_cli.config.settings import Settings
     from gr_cli.trackers.trust import check_tracker
@@ -65,12 +66,14 @@ def settings_from_values(
         plain: Any = OmegaConf.to_container(run_config, resolve=True)
     except OmegaConfBaseException as error:
         raise CompositionError(describe_error(error, overrides)) from error
+    if CODE_HASHES in plain:
+        raise ConfigError(CODE_HASHES, plain[CODE_HASHES], "is set by this program", "leave it out")
     if plain.get("precision") == "auto" or has_unread_target(plain):
         import_torch(announce)
     own_config, own_choices = with_own_targets(plain, choices, overrides)
     settings = Settings.validated(own_config, own_choices, overrides)
     check_tracker(settings.config)
-    return replace(settings, live=live_parts.get() or {})
+    return replace(settings.with_code_hashes(code_hashes(settings.config)), live=live_parts.get() or {})
 
 
 @contextmanager

@@ -93,12 +93,13 @@ def _in_start_directory(command: Command, path: Path, trust: Sequence[str], trai
 
 def _resume(path: Path, trust: Sequence[str], train: Train) -> int:
     """`gr-run resume=<folder>`: continue a run with the configuration in its folder."""
-    from gr_cli.results.stored_config import check_unchanged, stored_settings
+    from gr_cli.results.stored_config import check_code, check_unchanged, stored_settings
     from gr_cli.trackers.trust import require_trusted_address
 
     settings = stored_settings(path, trust)
     require_trusted_address(path, settings.config, trust)
     check_unchanged(path)
+    check_code(path, settings)
     train(settings, path)
     return 0
 

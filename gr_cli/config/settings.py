@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -19,6 +19,7 @@ from gr_cli.config.groups import (
     RESULT_NEUTRAL_GROUPS,
 )
 from gr_cli.config.instantiate import accepts_argument, check_node, split_generator
+from gr_cli.config.own_code import CODE_HASHES
 from gr_cli.config.own_components import LiveParts, live_value, recorded_overrides
 from gr_cli.config.schema import ALLOWED_VALUES, IRRELEVANT_TO_RESULT, RunConfig
 from gr_cli.errors import ConfigError, suggestion
@@ -54,7 +55,7 @@ class Settings:
         Raises:
             ConfigError: A value is not allowed.
         """
-        resolved = dict(config)
+        resolved = {name: value for name, value in config.items() if name != CODE_HASHES}
         _check_names(resolved, RunConfig)
         relevant_choices = {
             group: choice
@@ -90,7 +91,12 @@ class Settings:
         _check_components(resolved)
         resolved |= {name: str(_expanded(name, resolved[name]).absolute()) for name in ("data_root", "cache_root")}
         resolved["output_root"] = str(_expanded("output_root", resolved["output_root"]))
-        return cls(resolved, relevant_choices, tuple(overrides))
+        settings = cls(resolved, relevant_choices, tuple(overrides))
+        return settings.with_code_hashes(config.get(CODE_HASHES, {}))
+
+    def with_code_hashes(self, hashes: Mapping[str, str]) -> Settings:
+        """These settings with the hashes of the own modules that they name, which are part of the identity."""
+        return replace(self, config={**self.config, CODE_HASHES: dict(hashes)}) if hashes else self
 
     def live_value(self, path: str, name: str, content_hash: str) -> Any:
         """The object passed from Python that the configuration describes under the dotted name `path`.

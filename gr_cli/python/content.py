@@ -1,6 +1,7 @@
 """A hash of the content of an object: of tensors by value, of code by name, or by byte code where it has none.
 
-Code that a module of a file defines is identified by its dotted name, as `_target_` does. Code of a notebook or script,
+Code that a module of a file defines is identified by its dotted name and, outside of installed packages, by the hash of
+its source files, as `_target_` is. Code of a notebook or script,
 and functions within functions, have no name that another process could import: what they compute is part of the hash.
 """
 
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gr_cli.config.own_code import own_code_hash
 from gr_cli.system.cache import content_hash
 
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), type(...))
@@ -134,7 +136,7 @@ def _stored_parts(value: Any) -> Iterator[Any]:
 
 def _code_parts(value: Any) -> Iterator[Any]:
     if (name := importable_name(value)) is not None:
-        yield name
+        yield from (name, own_code_hash(name.partition(".")[0]))
     elif inspect.isclass(value):
         yield value.__qualname__
         yield value.__bases__

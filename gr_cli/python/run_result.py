@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -17,7 +18,7 @@ from gr_cli.errors import GrError
 from gr_cli.python.own_parts import split_parts
 from gr_cli.python.pictures import figure_files, picture_html, summary_html, table_html, text_html
 from gr_cli.results.folder import RunFolder
-from gr_cli.results.stored_config import check_unchanged, stored_choices, stored_settings
+from gr_cli.results.stored_config import check_unchanged, edited_code, stored_choices, stored_settings
 
 if TYPE_CHECKING:
     from gr_cli.results.charts import Figure
@@ -118,6 +119,10 @@ class Run:
         if settings is None:
             trust = foreign_targets(self.config) if self._is_own else self._trust
             settings = replace(stored_settings(self.folder, trust), live=self._parts)
+            if edited := edited_code(settings.config):
+                warnings.warn(
+                    f"{edited} was edited since the run; its networks are built by the new code", stacklevel=3
+                )
         return load_networks(settings, self._files)
 
     @property

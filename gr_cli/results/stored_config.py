@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from gr_cli.config.arguments import matches
 from gr_cli.config.instantiate import foreign_targets
+from gr_cli.config.own_code import CODE_HASHES, describe_own_code, own_code_hash
 from gr_cli.config.settings import Settings
 from gr_cli.errors import ConfigError, FolderError
 from gr_cli.results.folder import RunFolder
@@ -75,7 +76,27 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     choices: dict[str, str] = config.pop("choices", None)
     if not matches(choices, dict[str, str]):
         raise ValueError("config.yaml has no `choices` with an option of each config group")
+    if not matches(config.get(CODE_HASHES, {}), dict[str, str]):
+        raise ValueError(f"{CODE_HASHES} in config.yaml is no hash by name")
     return config, choices
+
+
+def check_code(path: Path, settings: Settings) -> None:
+    """Check that the own modules that a run names are as they were when it was started.
+
+    Raises:
+        FolderError: One was edited.
+    """
+    if edited := edited_code(settings.config):
+        raise FolderError(
+            f"{path}: {edited} was edited since the run was started; restore it, or start a new run by the same command"
+        )
+
+
+def edited_code(config: Mapping[str, Any]) -> str | None:
+    """The own module or package that was edited since the run of a configuration was started; None if there is none."""
+    hashes = config.get(CODE_HASHES, {})
+    return next((describe_own_code(name) for name, value in hashes.items() if own_code_hash(name) != value), None)
 
 
 def check_trust(path: Path, targets: Collection[str], trust: Collection[str]) -> None:

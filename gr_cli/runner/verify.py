@@ -17,7 +17,7 @@ from gr_cli.config.instantiate import foreign_targets
 from gr_cli.config.settings import Settings, flatten
 from gr_cli.errors import ConfigError, FolderError, GrError, OutOfMemoryError, SizeError
 from gr_cli.results.folder import RunFolder
-from gr_cli.results.stored_config import check_trust, stored_settings
+from gr_cli.results.stored_config import check_code, check_trust, stored_settings
 from gr_cli.runner.checkpoints import check_identity
 from gr_cli.runner.provenance import processor
 from gr_cli.runner.run import run_together
@@ -55,6 +55,7 @@ def verify(path: Path, observer: RunObserver, trust: Collection[str] = ()) -> Ve
         FolderError: There is no run in `path`, it is not finished, or its checkpoint is damaged.
     """
     settings, folder = stored_settings(path, trust), RunFolder(path)
+    check_code(path, settings)
     trained = _training_provenance(settings, folder)
     with TemporaryDirectory(prefix="gr-verify-") as temporary:
         jobs, index = _runs_of_program(settings, trained, folder, trust)

@@ -1,6 +1,7 @@
 """Messages of runs that are started and loaded from Python."""
 
 import functools
+import sys
 from pathlib import Path
 
 import torch
@@ -103,6 +104,45 @@ def loaded_with(model: object) -> Situation:
     return do
 
 
+OWN_MODEL = """from torch import nn
+
+def net(input_size, output_size):
+    return nn.Sequential(nn.Flatten(), nn.Linear(input_size, output_size))
+"""
+
+
+def own_model(hands: Hands) -> Path:
+    """A module of the user's own in the current folder."""
+    hands.monkeypatch.syspath_prepend(Path.cwd())
+    hands.monkeypatch.delitem(sys.modules, "own_model", raising=False)
+    Path("own_model.py").write_text(OWN_MODEL, encoding="utf-8")
+    return Path("own_model.py")
+
+
+def edited_own_model(*words: str, imports_anew: bool) -> Situation:
+    """Edit the module of a run between two commands."""
+
+    def do(hands: Hands) -> object:
+        path = own_model(hands)
+        data = [word for word in TINY if not word.startswith("model.")]
+        hands.gr_run(*data, "model._target_=own_model.net")
+        path.write_text(path.read_text(encoding="utf-8") + "# edited\n", encoding="utf-8")
+        if imports_anew:
+            del sys.modules["own_model"]
+        (folder,) = Path("outputs").rglob("status.json")
+        return hands.gr_run(
+            *([f"resume={folder.parent}", *words] if words else [*data, "model._target_=own_model.net"])
+        )
+
+    return do
+
+
+def of_a_large_package(hands: Hands) -> object:
+    own_model(hands)
+    hands.monkeypatch.setattr("gr_cli.config.own_code._MAX_FILES", 0)
+    return hands.gr_run("model._target_=own_model.net")
+
+
 def in_other_processes(hands: Hands) -> object:
     return gr_cli.sweep(*TINY, "seed=0,1", "hydra/launcher=joblib", model=nn.Linear(6, 4))
 
@@ -134,6 +174,14 @@ PYTHON: Table = {
         ("is an object that was passed from Python", loaded_with(None)),
         ("is not the object that the run was started with", loaded_with(nn.Linear(6, 4))),
     ],
+    "config/own_code.py": [
+        ("is a package of more than", of_a_large_package),
+        ("was imported before {} was edited", edited_own_model(imports_anew=False)),
+    ],
+    "results/stored_config.py": [
+        ("was edited since the run was started", edited_own_model("trust=own_model", imports_anew=True)),
+    ],
+    "cli/compose.py": [("is set by this program", typed("+code_hashes.own=1"))],
     "training/live_networks.py": [
         ("can't be copied ({}: {})", with_parts(model=Uncopied(6, 4))),
         ("by these names", with_parts(model=lambda a, b: None)),
