@@ -14,6 +14,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from gr_cli.errors import DataError
 from gr_cli.nn.random_streams import RandomStreams, StreamNames
 from gr_cli.nn.sample_spec import SampleSpec, as_floats
+from gr_cli.nn.shared_fit import SharedFit
 from gr_cli.system.cache import READING_LABEL, TensorBlocks, content_hash, rows_per_block
 from gr_cli.system.mapping import is_mapped
 from gr_cli.system.messages import with_progress
@@ -218,10 +219,12 @@ class Benchmark:
     Attributes:
         tasks: The tasks in order of training.
         spec: Shape, range and likelihood of the samples.
+        shared_fits: What was fitted on samples of several classes or tasks together, such as a scale.
     """
 
     tasks: tuple[Task, ...]
     spec: SampleSpec
+    shared_fits: tuple[SharedFit, ...] = ()
 
     @property
     def class_counts(self) -> list[int]:

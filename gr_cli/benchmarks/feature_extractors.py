@@ -27,6 +27,7 @@ from gr_cli.nn.batch_order import BatchOrder
 from gr_cli.nn.convolutions import Convolutions, doubling_channels, match_image_shape
 from gr_cli.nn.random_streams import RandomStreams, StreamNames, seeded
 from gr_cli.nn.sample_spec import SampleSpec
+from gr_cli.nn.shared_fit import SharedFit
 from gr_cli.nn.supervised import train_classifier
 from gr_cli.system.cache import Tensors, cached, content_hash
 from gr_cli.system.devices import deterministic_kernels
@@ -69,6 +70,11 @@ class FeatureExtractor(ABC):
         self.storage: Storage = storage
         self.normalise, self.cache_folder, self.device = normalise, Path(cache_root).expanduser() / "features", device
 
+    @property
+    def shared_fits(self) -> tuple[SharedFit, ...]:
+        """What is fitted on the benchmark's own samples; by default nothing."""
+        return ()
+
     @abstractmethod
     def network(self, first_task: Samples, shape: Shape) -> nn.Module:
         """The network for images of `shape` (C, H, W).
@@ -110,7 +116,8 @@ class FeatureExtractor(ABC):
             name += f"{'-' if cache_name else ''}{content_hash(data.train.content_hash(), data.test.content_hash())}"
             path = self.cache_folder / f"{name}.pt"
             train, test = cached_vectors(partial(self._vectors, network), data, path, self.storage)
-        return Dataset(train, test, data.classes, SampleSpec(tuple(train.store.shape[1:]), None))
+        spec, fits = SampleSpec(tuple(train.store.shape[1:]), None), (*data.shared_fits, *self.shared_fits)
+        return Dataset(train, test, data.classes, spec, fits)
 
     @torch.no_grad()
     def _vectors(self, network: nn.Module, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from gr_cli.cli.folder_commands import FOLDER_COMMANDS
+from gr_cli.cli.folder_commands import FOLDER_COMMANDS, FolderCommand
 from gr_cli.cli.help import format_value
 from gr_cli.cli.overrides import split_config_dirs
 from gr_cli.config.options import ALL_GROUPS, Options, Setting
@@ -45,10 +45,19 @@ def complete(line: str) -> list[str]:
     sign = word[:1] if word[:1] in ("+", "~") else ""
     name, equals, value = word[len(sign) :].partition("=")
     if not equals:
+        if (command := _folder_command(arguments)) is not None:
+            return _starting_with(name, [f"{each}=" for each in (*command.arguments, "trust")])
         return [f"{sign}{each}" for each in _names(options, _choices(arguments), name)]
     done, comma, last = value.rpartition(",")
     values = [each for each in _values(options, _choices(arguments), name, last) if each not in done.split(",")]
     return [f"{sign}{name}={done}{comma}{each}" for each in values]
+
+
+def _folder_command(arguments: Sequence[str]) -> FolderCommand | None:
+    """The command on a folder that a line contains."""
+    return next(
+        (FOLDER_COMMANDS[name] for word in arguments if (name := word.partition("=")[0]) in FOLDER_COMMANDS), None
+    )
 
 
 def _choices(arguments: Sequence[str]) -> dict[str, str]:

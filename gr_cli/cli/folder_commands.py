@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,23 @@ if TYPE_CHECKING:
     from gr_cli.config.settings import Settings
 
 Train = Callable[["Settings", Path], object]  # trains a run in its folder
-Command = Callable[[Path, Sequence[str], Train], int]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A command on a folder, as it was typed.
+
+    Attributes:
+        path: The folder.
+        trust: Names of trusted code and addresses.
+        arguments: The command's own arguments by name.
+        train: Trains a run in its folder.
+    """
+
+    path: Path
+    trust: Sequence[str]
+    arguments: Mapping[str, str]
+    train: Train
 
 
 @dataclass(frozen=True)
@@ -27,12 +43,18 @@ class FolderCommand:
 
     Attributes:
         meaning: What it does, for the help page.
-        execute: Called with the folder, the names of trusted code and addresses, and the function that trains;
-            returns the exit code.
+        execute: Executes a call; returns the exit code.
+        arguments: What the command accepts beside the folder: an example of each argument by name.
     """
 
     meaning: str
-    execute: Command
+    execute: Callable[[Call], int]
+    arguments: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def usage(self) -> str:
+        """The arguments, for the help page."""
+        return " ".join(f"{name}={example}" for name, example in self.arguments.items())
 
 
 def folder_command(argv: list[str], train: Train) -> int | None:
@@ -43,16 +65,14 @@ def folder_command(argv: list[str], train: Train) -> int | None:
     """
     for name, command in FOLDER_COMMANDS.items():
         if any(word.startswith(f"{name}=") for word in argv):
-            return _in_start_directory(command.execute, *_parse_folder_command(name, argv), train)
+            return _in_start_directory(command.execute, _parse_folder_command(name, command, argv, train))
     return None
 
 
-def _parse_folder_command(name: str, argv: list[str]) -> tuple[Path, list[str]]:
-    """Parse `<name>=<folder>`, which may be combined with `trust=` and `--config-dir` only.
+def _parse_folder_command(name: str, command: FolderCommand, argv: list[str], train: Train) -> Call:
+    """Parse `<name>=<folder>`, which may be combined with `trust=`, `--config-dir` and the command's own arguments.
 
-    Returns:
-        The folder, and the names of trusted code and addresses: those of `trust=`, and every `_target_` in the folder
-        of a `--config-dir`.
+    Trusted are the names of `trust=`, and every `_target_` in the folder of a `--config-dir`.
 
     Raises:
         ConfigError: There are other arguments.
@@ -62,63 +82,71 @@ def _parse_folder_command(name: str, argv: list[str]) -> tuple[Path, list[str]]:
     path = Path(next(word for word in argv if word.startswith(f"{name}=")).partition("=")[2])
     config_dirs, rest = split_config_dirs(argv)
     trust = [name for word in rest if word.startswith("trust=") for name in word.partition("=")[2].split(",") if name]
-    others = [word for word in rest if not word.startswith((f"{name}=", "trust="))]
+    arguments: dict[str, str] = {}
+    others = []
+    for word in (word for word in rest if not word.startswith((f"{name}=", "trust="))):
+        key, equals, value = word.partition("=")
+        if equals and key in command.arguments and key not in arguments:
+            arguments[key] = value
+        else:
+            others.append(word)
     if others:
         raise ConfigError(name, path, f"can't be combined with other arguments: remove {' '.join(others)}")
     for folder in config_dirs:
         trust += targets_in_text("\n".join(file.read_text(encoding="utf-8") for file in folder.rglob("*.yaml")))
-    return path, trust
+    return Call(path, trust, arguments, train)
 
 
-def _in_start_directory(command: Command, path: Path, trust: Sequence[str], train: Train) -> int:
+def _in_start_directory(execute: Callable[[Call], int], call: Call) -> int:
     """Execute a command in the directory in which the run was started, if it still exists.
 
     The relative paths of the run's configuration are relative to that directory.
     """
     from gr_cli.results.folder import RunFolder
 
+    path = call.path
     status = RunFolder(path).status()
     start = Path(str((status or {}).get("directory", ".")))
     if status is not None:
         import_torch()
     resume_garbage_collection()
     if not (os.path.isdir(start) and os.access(start, os.X_OK)) or start.samefile("."):
-        return command(path, trust, train)
-    path = path.absolute()
+        return execute(call)
+    call = replace(call, path=path.absolute())
     # Absolute, so that no module is imported from the directory that a run's folder names.
     sys.path[:] = [str(Path(entry).absolute()) for entry in sys.path]
     with chdir(start):
-        return command(path, trust, train)
+        return execute(call)
 
 
-def _resume(path: Path, trust: Sequence[str], train: Train) -> int:
+def _resume(call: Call) -> int:
     """`gr-run resume=<folder>`: continue a run with the configuration in its folder."""
     from gr_cli.results.stored_config import check_code, check_unchanged, stored_settings
     from gr_cli.trackers.trust import require_trusted_address
 
-    settings = stored_settings(path, trust)
-    require_trusted_address(path, settings.config, trust)
-    check_unchanged(path)
-    check_code(path, settings)
-    train(settings, path)
+    settings = stored_settings(call.path, call.trust)
+    require_trusted_address(call.path, settings.config, call.trust)
+    check_unchanged(call.path)
+    check_code(call.path, settings)
+    call.train(settings, call.path)
     return 0
 
 
-def _verify(path: Path, trust: Sequence[str], train: Train) -> int:
+def _verify(call: Call) -> int:
     """`gr-run verify=<folder>`: repeat a run in another folder and compare the results."""
     from gr_cli.runner.verify import verify
     from gr_cli.terminal.run_display import TerminalObserver
 
-    verdict = verify(path, TerminalObserver(keeps_folder=False), trust)
+    verdict = verify(call.path, TerminalObserver(keeps_folder=False), call.trust)
     print("\n".join(map(one_line, verdict.lines)))
     return verdict.exit_code
 
 
-def _audit(path: Path, trust: Sequence[str], train: Train) -> int:
+def _audit(call: Call) -> int:
     """`gr-run audit=<folder>`: count the training samples in a run's folder, and compare with its own statement."""
     from gr_cli.evaluation.audit import audit
 
-    result = audit(path, trust)
+    path, result = call.path, audit(call.path, call.trust)
     print("\n".join(map(one_line, str(result).splitlines())))
     if result.violated:
         raise AuditError(f"{path}: {result.verdict}")
@@ -131,8 +159,23 @@ def _audit(path: Path, trust: Sequence[str], train: Train) -> int:
     return 0
 
 
+def _forget(call: Call) -> int:
+    """`gr-run forget=<folder> classes=[3] tasks=[1]`: forget classes or tasks of a finished run."""
+    from gr_cli.cli.overrides import listed_values
+    from gr_cli.runner.forget import Selection, forget
+
+    classes, tasks = (listed_values(name, call.arguments.get(name, "")) for name in ("classes", "tasks"))
+    try:
+        numbers = [int(task) for task in tasks]
+    except ValueError as error:
+        raise ConfigError("tasks", call.arguments["tasks"], "must be whole numbers, from 0", "try tasks=[1]") from error
+    print("\n".join(map(one_line, forget(call.path, Selection(classes, numbers), call.trust).lines)))
+    return 0
+
+
 FOLDER_COMMANDS = {
     "resume": FolderCommand("continue an interrupted run", _resume),
     "verify": FolderCommand("repeat a run and compare", _verify),
     "audit": FolderCommand("search a run for raw samples", _audit),
+    "forget": FolderCommand("drop what came of classes or tasks", _forget, {"classes": "[3,7]", "tasks": "[2]"}),
 }

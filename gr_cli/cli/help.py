@@ -25,8 +25,14 @@ from gr_cli.config.signatures import Component, imported_component
 from gr_cli.errors import ConfigError, suggestion
 
 _FOLDER_COMMAND_LINES = "\n".join(
-    f"  {f'gr-run {name}=FOLDER':<46}{command.meaning}" for name, command in FOLDER_COMMANDS.items()
+    f"  {' '.join(filter(None, [f'gr-run {name}=FOLDER', command.usage])):<46}{command.meaning}"
+    for name, command in FOLDER_COMMANDS.items()
 )
+_COMMAND_WORDS = {
+    *FOLDER_COMMANDS,
+    *(word for command in FOLDER_COMMANDS.values() for word in command.arguments),
+    "trust",
+}
 _USAGE = f"""\
 gr-run: continual learning experiments with generative replay
 
@@ -71,7 +77,7 @@ def help_text(argv: Sequence[str]) -> str:
     folders, rest = split_config_dirs([word.removeprefix("--help=") for word in argv])
     rest = [word for i, word in enumerate(rest) if i == 0 or rest[i - 1] not in _VALUE_FLAGS]
     topics = [word.lstrip("+~") for word in rest if not word.startswith("-")]
-    topics = [topic for topic in topics if topic.partition("=")[0] not in (*FOLDER_COMMANDS, "trust")]
+    topics = [topic for topic in topics if topic.partition("=")[0] not in _COMMAND_WORDS]
     options, width = Options(folders), _width()
     if not topics:
         return "\n".join(_overview(options, width))

@@ -9,9 +9,12 @@ import re
 import shlex
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
+
+import yaml
 
 from gr_cli.config.groups import GROUPS
 from gr_cli.errors import ConfigError
@@ -34,6 +37,20 @@ def split_config_dirs(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
     joined = [word for word in argv if word.startswith(tuple(f"{flag}=" for flag in flags))]
     folders = [Path(word) for word in (*after, *(word.partition("=")[2] for word in joined))]
     return folders, [word for word in argv if word not in (*flags, *after, *joined)]
+
+
+def listed_values(name: str, text: str) -> list[str]:
+    """The texts in the list `[a, b]` of an argument; the brackets may be left out.
+
+    Raises:
+        ConfigError: It is no list of texts.
+    """
+    values: Any = None
+    with suppress(yaml.YAMLError):
+        values = yaml.load(text if text.startswith("[") else f"[{text}]", yaml.BaseLoader)
+    if not isinstance(values, list) or not all(isinstance(value, str) and value for value in values):
+        raise ConfigError(name, text, "must be a list of names or numbers", f"such as {name}=[3,7]")
+    return values
 
 
 def validate_overrides(argv: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from gr_cli.evaluation.audit_files import FolderReader
 from gr_cli.evaluation.audit_layouts import SearchTarget
 from gr_cli.evaluation.audit_search import find_samples, number_sequences
 from gr_cli.results.folder import RunFolder
+from gr_cli.results.forgotten import notices
 from gr_cli.results.stored_config import stored_settings
 from gr_cli.training.experiment import load_benchmark
 from gr_cli.training.stages import training_tasks
@@ -71,6 +72,7 @@ class AuditResult:
         num_traces: Number of further samples whose gradient is in the state of an optimizer or a regularizer.
         claims_to_store: `stores_raw_samples` in status.json.
         unread: Reason for each location that could not be read.
+        forgotten: A line about each class or task that the run has forgotten on request.
     """
 
     tasks: tuple[TaskFinding, ...]
@@ -79,6 +81,7 @@ class AuditResult:
     num_traces: int
     claims_to_store: bool
     unread: Mapping[str, str]
+    forgotten: tuple[str, ...] = ()
 
     @property
     def violated(self) -> bool:
@@ -106,7 +109,15 @@ class AuditResult:
         """A line per task, for traces, and per unread location; then the verdict."""
         traces = f"traces of {self.num_traces} samples (gradients) in the state of optimizers and regularizer"
         unread = [f"not read: {location}: {reason}" for location, reason in sorted(self.unread.items())]
-        return "\n".join([*map(str, self.tasks), *([traces] if self.num_traces else []), *unread, self.verdict])
+        return "\n".join(
+            [
+                *map(str, self.tasks),
+                *([traces] if self.num_traces else []),
+                *unread,
+                *self.forgotten,
+                self.verdict,
+            ]
+        )
 
 
 def audit(path: Path, trust: Collection[str] = ()) -> AuditResult:
@@ -129,7 +140,8 @@ def audit(path: Path, trust: Collection[str] = ()) -> AuditResult:
         ConfigError, DataError: The benchmark can't be loaded, or its samples have too few values.
     """
     folder, settings = RunFolder(path), stored_settings(path, trust)
-    claim = (folder.status() or {}).get("stores_raw_samples")
+    status = folder.status() or {}
+    claim = status.get("stores_raw_samples")
     if not isinstance(claim, bool):
         raise FolderError(f"{path}: its status.json has no stores_raw_samples; resume the run")
     checkpoint = folder.load_checkpoint()
@@ -148,7 +160,8 @@ def audit(path: Path, trust: Collection[str] = ()) -> AuditResult:
             sample_values = found_values.setdefault(sample, _FoundValues(np.zeros(prod(shape), np.bool_), set()))
             sample_values.values[... if match.values is None else match.values] = True
             sample_values.locations.add(match.location)
-    return _summarize(found_values, tasks, in_progress, claim, reader.unread)
+    result = _summarize(found_values, tasks, in_progress, claim, reader.unread)
+    return replace(result, forgotten=tuple(notices(status.get("forgotten", []))))
 
 
 def _tasks_in_progress(settings: Settings, checkpoint: Any, tasks: Sequence[Task], path: Path) -> set[int]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gr_cli.nn.fused_elbo import FusedTerms
 from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
+from gr_cli.nn.shared_fit import SharedFit
 
 UNLEARNED_LOG_LIKELIHOOD = -1e9  # of classes that are not learned yet: below all others
 
@@ -228,6 +229,22 @@ class Generator(nn.Module, ABC):
     def closed_form(self) -> bool:
         """Whether each class is fitted by `fit_class`, without changing the classes learned before."""
         return type(self).fit_class is not Generator.fit_class
+
+    @property
+    def shared_fits(self) -> tuple[SharedFit, ...]:
+        """What keeps the generator from forgetting a class; by default its gradient steps."""
+        if type(self).forget_classes is not Generator.forget_classes:
+            return ()
+        name, remedy = type(self).__name__, "generator=mixture forgets classes"
+        reason = "does not define forget_classes" if self.closed_form else "is trained by gradient steps"
+        return (SharedFit(f"the generator {name} {reason}", remedy),)
+
+    def forget_classes(self, classes: Tensor) -> None:
+        """Return to the state before any of these classes, bool (U,), was fitted; generators in closed form define it.
+
+        Afterwards parameters and buffers equal, bit for bit, those of a generator that never saw them.
+        """
+        raise TypeError(f"{type(self).__name__} can't forget single classes")
 
     def compact_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The state in a form that takes less space in a checkpoint; by default as it is."""

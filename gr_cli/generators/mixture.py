@@ -166,6 +166,13 @@ class GaussianMixture(GeneratorWithoutObjectives):
             getattr(self, name)[label].copy_(value)
         self.learned_classes[label] = True
 
+    @torch.no_grad()
+    def forget_classes(self, classes: Tensor) -> None:
+        for name, value in self._initial_values().items():
+            buffer = getattr(self, name)
+            buffer[classes] = value.to(buffer)[classes.to(value.device)]
+        self.learned_classes &= ~classes
+
     # --- likelihoods
 
     def log_likelihoods(self, x: Tensor) -> Tensor:

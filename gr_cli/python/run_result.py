@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from gr_cli.results.stored_config import check_unchanged, edited_code, stored_ch
 if TYPE_CHECKING:
     from gr_cli.results.charts import Figure
     from gr_cli.results.frames import DataFrame
+    from gr_cli.runner.forget import Forgotten
     from gr_cli.runner.load import Networks
 
 _MAX_SHOWN_TASKS = 12  # of a matrix that is shown in full
@@ -115,15 +116,17 @@ class Run:
     def _networks(self) -> Networks:
         from gr_cli.runner.load import load_networks
 
-        settings = self._settings
-        if settings is None:
-            trust = foreign_targets(self.config) if self._is_own else self._trust
-            settings = replace(stored_settings(self.folder, trust), live=self._parts)
-            if edited := edited_code(settings.config):
-                warnings.warn(
-                    f"{edited} was edited since the run; its networks are built by the new code", stacklevel=3
-                )
+        settings = self._full_settings()
+        if self._settings is None and (edited := edited_code(settings.config)):
+            warnings.warn(f"{edited} was edited since the run; its networks are built by the new code", stacklevel=3)
         return load_networks(settings, self._files)
+
+    def _full_settings(self) -> Settings:
+        """The settings, with the objects that were passed from Python."""
+        if self._settings is not None:
+            return self._settings
+        trust = foreign_targets(self.config) if self._is_own else self._trust
+        return replace(stored_settings(self.folder, trust), live=self._parts)
 
     @property
     def solver(self) -> Any:
@@ -142,6 +145,28 @@ class Run:
             FolderError: There is no checkpoint, or the folder names code that is not trusted.
         """
         return self._networks.generator
+
+    def forget(self, classes: Sequence[str | int] = (), tasks: Sequence[int] = ()) -> Forgotten:
+        """Forget classes, tasks, or classes of certain tasks, as `gr-run forget=` does.
+
+        Solver and generator that are asked for afterwards have forgotten them; tables stay as they are.
+
+        Args:
+            classes: Names of classes.
+            tasks: Tasks, from 0.
+
+        Returns:
+            What was forgotten, which files were deleted, and what may still hold it.
+
+        Raises:
+            ConfigError: The run has no such class or task.
+            FolderError: The run is not finished, or something was fitted on these samples together with others.
+        """
+        from gr_cli.runner.forget import Selection, forget
+
+        result = forget(self.folder, Selection([str(name) for name in classes], tasks), settings=self._full_settings())
+        self.__dict__.pop("_networks", None)  # the cached ones
+        return result
 
     # --- figures
 

@@ -10,6 +10,7 @@ from annotated_types import Ge, Le, Lt, Predicate
 
 from gr_cli.config.annotations import allowed_values
 from gr_cli.config.arguments import matches
+from gr_cli.results.forgotten import is_forgotten
 from gr_cli.types import NonNegativeInt
 
 # Keys of the field `progress`.
@@ -69,6 +70,7 @@ _FIELDS: dict[str, Any] = {
     "data": str | None,
     "stores_raw_samples": bool,
     "single_pass": bool,
+    "forgotten": list[Annotated[dict[str, Any], Predicate(is_forgotten)]],
     "heartbeat_seconds": _Seconds,
     "device": str,
     "threads": Annotated[int, Ge(1), Le(1024)],

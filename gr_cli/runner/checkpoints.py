@@ -20,7 +20,7 @@ from gr_cli.training.experiment import Experiment
 from gr_cli.training.learner import Learner
 from gr_cli.training.stages import BEGINNING, ResumePoint
 
-VERSION = 11  # format of checkpoints
+VERSION = 12  # format of checkpoints
 State = dict[str, Any]
 
 
@@ -72,6 +72,9 @@ def checkpoint_state(
         "class_size": experiment.class_size,
         "device": learner.device.type,
         "data": experiment.dataset_hash,
+        "tasks": _classes_of_tasks(experiment),
+        "shared_fits": [fit._asdict() for fit in experiment.shared_fits],
+        "forgotten": [],
         **resume_point._asdict(),
         "stages": len(experiment.stages),
         "metrics": experiment.metrics,
@@ -81,6 +84,16 @@ def checkpoint_state(
         "seconds": {name: value / num_runs for name, value in learner.clock.seconds.items()},
         "learner": learner_state,
     }
+
+
+def _classes_of_tasks(experiment: Experiment) -> list[dict[str, Any]]:
+    """For each task the names of its classes, and the output unit of the first: the others follow."""
+    benchmark, scenario = experiment.benchmark, experiment.learner.scenario
+    offsets = scenario.unit_offsets(benchmark.class_counts, benchmark.repeated_tasks)
+    return [
+        {"classes": list(task.classes), "first_unit": offset}
+        for task, offset in zip(benchmark.tasks, offsets, strict=True)
+    ]
 
 
 def _check_finite(

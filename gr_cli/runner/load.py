@@ -13,8 +13,9 @@ from gr_cli.generators.base import Generator
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.stored_config import check_unchanged
-from gr_cli.runner.checkpoints import check_identity
+from gr_cli.runner.checkpoints import State, check_identity
 from gr_cli.training.build import build_learner
+from gr_cli.training.learner import Learner
 
 
 class Networks(NamedTuple):
@@ -36,16 +37,31 @@ def load_networks(settings: Settings, folder: RunFolder) -> Networks:
     Raises:
         FolderError: There is no checkpoint, a damaged one or one of another run.
     """
+    learner = load_learner(settings, load_state(settings, folder))
+    generator = None if learner.generator is None else learner.strategy.sampling_generator(0, learner.generator.eval())
+    return Networks(learner.solver.eval(), generator)
+
+
+def load_state(settings: Settings, folder: RunFolder) -> State:
+    """The newest checkpoint of a run.
+
+    Raises:
+        FolderError: There is none, a damaged one or one of another run.
+    """
     saved = folder.load_checkpoint()
     if saved is None:
         raise FolderError(f"{folder.path}: has no checkpoint yet; resume it with gr-run resume={folder.path}")
     check_identity(saved, settings, folder)
     check_unchanged(folder.path)
+    return saved
+
+
+def load_learner(settings: Settings, saved: State) -> Learner:
+    """The learner of a run on the CPU, after the tasks of the checkpoint `saved`."""
     spec = SampleSpec(**saved["spec"])
     task_units, class_size = saved["learner"]["task_units"], saved["class_size"]
     learner = build_learner(
         settings.config, spec, task_units, torch.device("cpu"), class_size=class_size, live=settings.live_value
     )
     learner.load_states([saved["learner"]], len(task_units) - 1)
-    generator = None if learner.generator is None else learner.strategy.sampling_generator(0, learner.generator.eval())
-    return Networks(learner.solver.eval(), generator)
+    return learner

@@ -166,6 +166,8 @@ def _restore_group(group: RunGroup, resume_point: ResumePoint) -> PendingLosses:
     for run, state in zip(group.runs, states, strict=True):
         run.experiment.record = Record.from_state(state["record"])
         run.saved = resume_point
+        if state["forgotten"]:
+            run.status.provenance["forgotten"] = state["forgotten"]
         run.states.clear()  # frees their memory
     stage = min(resume_point.stage, len(experiments[0].stages) - 1)
     learner, task = group.learner, experiments[0].stages[stage].task

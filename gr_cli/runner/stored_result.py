@@ -10,6 +10,7 @@ from typing import Any
 from gr_cli.config.settings import Settings
 from gr_cli.errors import FolderError, GrError
 from gr_cli.results.folder import RunFolder
+from gr_cli.results.forgotten import notices
 from gr_cli.results.record import Record, Result
 from gr_cli.runner.checkpoints import check_identity
 from gr_cli.system.messages import print_status
@@ -41,6 +42,8 @@ def stored_result(settings: Settings, folder: RunFolder) -> Result | None:
         return None
     record = Record.from_state(saved["record"])
     _rewrite_damaged_files(settings, folder, record, saved)
+    for notice in notices(saved["forgotten"]):
+        print_status(f"{folder.path}: {notice}")
     _warn_if_data_changed(settings, folder, saved["data"])
     return Result(folder.path, record, saved["metrics"])
 

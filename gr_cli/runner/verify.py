@@ -17,6 +17,7 @@ from gr_cli.config.instantiate import foreign_targets
 from gr_cli.config.settings import Settings, flatten
 from gr_cli.errors import ConfigError, FolderError, GrError, OutOfMemoryError, SizeError
 from gr_cli.results.folder import RunFolder
+from gr_cli.results.forgotten import notices
 from gr_cli.results.stored_config import check_code, check_trust, stored_settings
 from gr_cli.runner.checkpoints import check_identity
 from gr_cli.runner.provenance import processor
@@ -69,6 +70,7 @@ def verify(path: Path, observer: RunObserver, trust: Collection[str] = ()) -> Ve
             names |= dict.fromkeys(folder.result_files())
         comparisons = {name: _compare_tables(path / name, repeated.path / name) for name in names}
         lines = [f"{name}: {difference or 'the same byte for byte'}" for name, (difference, _) in comparisons.items()]
+    lines += notices(before.get("forgotten", []))
     deviation = max(deviation for _, deviation in comparisons.values())
     if not any(difference for difference, _ in comparisons.values()):
         return VerificationResult(SAME, [*lines, "verified: all tables are the same"])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gr_cli.generators.base import Generator
 from gr_cli.nn.losses import Targets
 from gr_cli.nn.replicas import Replicas
+from gr_cli.nn.shared_fit import SharedFit
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.context import (
     Batch,
@@ -165,6 +166,23 @@ class Strategy:
         if requested_labels is None:
             return predicted
         return torch.where(task_units.T[requested_labels], requested_labels.unsqueeze(1), predicted)
+
+    @property
+    def shared_fits(self) -> tuple[SharedFit, ...]:
+        """What keeps the strategy from forgetting a class or a task on request; by default the solver's training."""
+        remedy = "strategy=generative_classifier with generator=mixture forgets on request"
+        return (SharedFit("the solver is trained by gradient steps", remedy),)
+
+    def forget(self, dropped: Tensor) -> None:
+        """Forget classes of tasks, after training; for strategies without `shared_fits`.
+
+        Afterwards the strategy's state and its generator's equal, bit for bit, those after the same stream without
+        these samples.
+
+        Args:
+            dropped: bool (T, U), the output units of each task whose samples are forgotten.
+        """
+        raise TypeError(f"{type(self).__name__} can't forget single classes")
 
     def state_dict(self) -> State:
         """The strategy's state: tensors with the replica axis, and numbers common to all replicas.

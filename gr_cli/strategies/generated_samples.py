@@ -192,7 +192,7 @@ def decode_round_robin(
 
 
 def fit_classes(context: TaskContext) -> None:
-    """Fit the closed-form generator of each replica to the classes of the task, one by one."""
+    """Fit the closed-form generator of each replica to the classes of the task that have samples, one by one."""
     for replica, generator in enumerate(context.generator.modules):
         samples = list(context.sample_pass(replica))
         x, y = torch.cat([x for x, _ in samples]), torch.cat([y for _, y in samples])
@@ -200,3 +200,4 @@ def fit_classes(context: TaskContext) -> None:
             for label in y.unique().tolist():
                 random = context.streams.generator(replica, StreamNames.CLOSED_FORM_FIT, context.task, label)
                 generator.fit_class(x.index_select(0, (y == label).nonzero().squeeze(1)), label, random)
+            generator.mark_learned(torch.zeros_like(context.task_units[0]).index_fill(0, y.unique(), True))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gr_cli.errors import ConfigError
 from gr_cli.generators.base import UNLEARNED_LOG_LIKELIHOOD, Generator
 from gr_cli.nn.random_streams import StreamNames
+from gr_cli.nn.shared_fit import SharedFit
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Strategy
 from gr_cli.strategies.context import Batch, GeneratorBatch, State, TaskContext, TrainingStep
@@ -90,8 +91,18 @@ class GenerativeClassifier(Strategy):
     def end_task(self, context: TaskContext) -> None:
         if self.generator.closed_form:
             fit_classes(context)
+            return
         for generator in context.generator.modules:
             generator.mark_learned(context.task_units[context.task])
+
+    @property
+    def shared_fits(self) -> tuple[SharedFit, ...]:
+        return self.generator.shared_fits
+
+    def forget(self, dropped: Tensor) -> None:
+        for generator in self._context.generator.modules:
+            generator.forget_classes(dropped.any(0))
+        self._scores = ScoreCache()
 
     def classifier(self, replica: int, solver: nn.Module) -> Callable[..., Tensor]:
         if not self._has_context:  # before the first task

@@ -14,6 +14,7 @@ from gr_cli.config.instantiate import build_as, fields_marked, get_path, shipped
 from gr_cli.config.settings import Settings
 from gr_cli.errors import ConfigError, SizeError
 from gr_cli.nn.sample_spec import SampleSpec
+from gr_cli.nn.shared_fit import SharedFit
 from gr_cli.results.record import Record
 from gr_cli.scenario import Scenario
 from gr_cli.system.devices import default_threads, num_parameters, pick_device
@@ -60,6 +61,19 @@ class Experiment:
         """Number of parameters of solver and generator."""
         networks = {"solver": self.learner.solver, "generator": self.learner.generator}
         return {name: num_parameters(net) for name, net in networks.items() if net is not None}
+
+    @property
+    def shared_fits(self) -> tuple[SharedFit, ...]:
+        """What was fitted on samples of several classes or tasks before strategy and generator saw them."""
+        fits = list(self.benchmark.shared_fits)
+        if self.settings.config["normalise"] == "first_task":
+            reason = "inputs are normalised by mean and deviation of the first task"
+            fits.append(SharedFit(reason, "normalise=null leaves them as they are", first_task_only=True))
+        if self.benchmark.has_task_overlap:
+            fits.append(SharedFit("tasks exchange samples", "benchmark.task_overlap=0 keeps them apart"))
+        if self.learner.consolidation_schedule is not None:
+            fits.append(SharedFit("the stream has no task boundaries", "train.task_boundaries=known"))
+        return tuple(fits)
 
     @property
     def metrics(self) -> dict[str, float | None]:

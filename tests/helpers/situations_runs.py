@@ -24,13 +24,13 @@ from helpers.situations import TINY, Hands, Situation, Table, failing, mistake, 
 # --- folders
 
 
-def of_a_folder(word: str, harm: Callable[[Path], object] = lambda folder: None) -> Situation:
-    """Call `gr-run <word>=<folder>` on a finished run after a change of its folder."""
+def of_a_folder(word: str, harm: Callable[[Path], object] = lambda folder: None, *more: str) -> Situation:
+    """Call `gr-run <word>=<folder>` on a finished run after a change of its folder, with `more` arguments."""
 
     def do(hands: Hands) -> object:
         folder = hands.over()
         harm(folder)
-        return hands.gr_run(f"{word}={folder}")
+        return hands.gr_run(f"{word}={folder}", *more)
 
     return do
 
@@ -48,6 +48,11 @@ def going_on(harm: Callable[[Path], object], word: str = "") -> Situation:
 
 def nothing(folder: Path) -> None:
     """No change."""
+
+
+def forgetting(*words: str) -> Situation:
+    """Call `gr-run forget=<folder>` on a finished run."""
+    return of_a_folder("forget", nothing, *words)
 
 
 def without_checkpoint(folder: Path) -> None:
@@ -253,6 +258,18 @@ RUNS: Table = {
     "cli/folder_commands.py": [
         ("_audit", of_a_folder("audit", lambda folder: add(folder, of_task(0, 2))), "2 training samples"),
         ("of its parts could not be read", of_a_folder("audit", file("export.pt", "no tensors"))),
+        ("must be whole numbers, from 0", forgetting("tasks=[first]")),
+    ],
+    "cli/overrides.py": [
+        ("must be a list of names or numbers", forgetting("classes=[3")),
+    ],
+    "runner/forget.py": [
+        ("and only a finished run can forget", going_on(nothing, "forget")),
+        ("names neither classes nor tasks", forgetting()),
+        ("is no class of this run", forgetting("classes=[ten]")),
+        ("is no task of this run", forgetting("tasks=[2]")),
+        ("classes={}: not in tasks", forgetting("classes=[1]", "tasks=[1]")),
+        ("can't forget {}, because", forgetting("classes=[1]")),
     ],
     "cli/main.py": [
         ("_job", interrupted("-m", "seed=0,1"), "interrupted; repeat the command"),

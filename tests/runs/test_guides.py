@@ -26,7 +26,7 @@ INLINE = [(guide, line) for guide, text in GUIDES.items() for line in inline_com
 # Words after which nothing is composed: help, a composed configuration, completion.
 DISPLAY = {"--help", "--cfg", "--version", "-sc"}
 SEARCH = "hydra/sweeper=optuna"
-FOLDER_WORDS = ("resume=", "verify=", "audit=")
+FOLDER_WORDS = ("resume=", "verify=", "audit=", "forget=")
 # -> extra that installs it
 OTHER_PROGRAMS = {"ray": "ray", "tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 
@@ -77,6 +77,13 @@ def own_files(monkeypatch, tmp_path):
     np.savez("set.npz", x=np.random.default_rng(0).random((60, 6)).astype(np.float32), y=np.arange(60) % 10)
 
 
+@pytest.fixture
+def folder_by_class(made):
+    """The folder of a finished run that can forget classes."""
+    small = ("generator.num_components=1", "generator.latent_dim=4", "evaluate.generated_samples=0", "threads=1")
+    return made("strategy=generative_classifier", "generator=mixture", "train.iterations=1", *small)
+
+
 def check_command(words, gr_run, gr_report, request, run):
     """Run a command of a guide, or compose it."""
     program, *rest = words
@@ -87,7 +94,7 @@ def check_command(words, gr_run, gr_report, request, run):
         assert code == 0, err
         return
     if rest and rest[0].startswith(FOLDER_WORDS):
-        folder = request.getfixturevalue("folder")
+        folder = request.getfixturevalue("folder_by_class" if rest[0].startswith("forget=") else "folder")
         rest = [rest[0].partition("=")[0] + f"={folder}", *rest[1:]]
     elif DISPLAY & set(rest):
         pass

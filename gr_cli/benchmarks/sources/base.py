@@ -9,6 +9,7 @@ from annotated_types import Gt, Lt
 
 from gr_cli.benchmarks.base import Samples
 from gr_cli.nn.sample_spec import SampleSpec
+from gr_cli.nn.shared_fit import SharedFit
 
 TestShare = Annotated[float, Gt(0), Lt(1)]
 
@@ -22,12 +23,14 @@ class Dataset:
         test: Test samples, at least one of each class.
         classes: Names of the classes; labels count from 0 in this order.
         spec: Shape, range and likelihood of the samples as floats.
+        shared_fits: What was fitted on samples of several classes together, such as a scale.
     """
 
     train: Samples
     test: Samples
     classes: tuple[str, ...]
     spec: SampleSpec
+    shared_fits: tuple[SharedFit, ...] = ()
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,7 @@ from gr_cli.benchmarks.sources.load import error_summary, train_test_split
 from gr_cli.benchmarks.sources.tensors import Tensors, ValueRange, check_value_range
 from gr_cli.benchmarks.sources.validation import join_names
 from gr_cli.errors import ConfigError, DataError, suggestion, truncate
+from gr_cli.nn.shared_fit import SharedFit
 from gr_cli.system.file_stamps import file_stamp, wait_for_next_tick
 from gr_cli.system.messages import print_status
 from gr_cli.types import NonNegativeInt
@@ -135,7 +137,11 @@ def _load(
     options: dict[str, Any] = dict(scaling) | {"columns": columns, "categories": names[1:] or None}
     source = Tensors(tables[0], labels[0], *tests, **options)
     source.location, source.shares_memory = locations[0], False
-    return source.load()
+    data = source.load()
+    if missing not in ("mean", "median"):
+        return data
+    fill = SharedFit(f"missing values are replaced by the {missing} of all samples", "benchmark.source.missing=drop")
+    return replace(data, shared_fits=(*data.shared_fits, fill))
 
 
 # --- reading

@@ -22,6 +22,7 @@ from gr_cli.benchmarks.store_values import extremes, is_zero_or_one
 from gr_cli.config.arguments import validate_arguments
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.nn.sample_spec import SampleSpec, as_floats
+from gr_cli.nn.shared_fit import SharedFit
 from gr_cli.system.cache import row_blocks
 from gr_cli.system.mapping import is_mapped, mark_as_mapped
 from gr_cli.system.messages import print_status
@@ -123,7 +124,16 @@ class Tensors:
         if self._standardise:
             check_in_place(stores, "standardise=true", self.location)
             train, test = _standardise(train, test, sum(spec.categories))
-        return Dataset(train, test, classes, spec)
+        return Dataset(train, test, classes, spec, self._shared_fits())
+
+    def _shared_fits(self) -> tuple[SharedFit, ...]:
+        fits = []
+        if self._standardise:
+            reason = "values are standardised over all training samples"
+            fits.append(SharedFit(reason, "benchmark.source.standardise=false leaves them as they are"))
+        if self._categories:
+            fits.append(SharedFit("columns of categories have a code for each category in the data"))
+        return tuple(fits)
 
     def _prepare_stores(self, stores: list[Tensor]) -> tuple[list[Tensor], SampleSpec]:
         """Scaled stores with one-hot codes behind the numbers, and their specification; not yet standardised."""

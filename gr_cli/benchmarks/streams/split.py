@@ -66,7 +66,7 @@ def split(
     if features is not None:  # fitted on the first task; which samples it has depends on the labels alone
         data = features.extract(data, tasks[0].train, getattr(source, "cache_name", ""))
         tasks = tasks_of(data)
-    return Benchmark(tuple(tasks), data.spec)
+    return Benchmark(tuple(tasks), data.spec, data.shared_fits)
 
 
 def _divide(
