@@ -38,13 +38,15 @@ def baseline_of(
     comparable: Sequence[Group],
     columns: Sequence[SettingColumn],
     baseline_values: dict[SettingColumn, str],
+    metric: str,
 ) -> Group | None:
     """The group of `comparable` with the values of the baseline and most in common; None if several tie.
 
-    Without values, the first one with a finished run.
+    Without values, the one in which the most seeds have the metric, and the first of several: differences need common
+    seeds.
     """
     if not baseline_values:
-        return next((other for other in comparable if other.finished), comparable[0])
+        return max(comparable, key=lambda other: (len(other.metric(metric)), len(other.finished)))
     candidates = [
         other
         for other in comparable

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from gr_cli.report import series
 from gr_cli.report.tables import ReportRow, ReportTable
 from gr_cli.results import charts
-from gr_cli.results.tables import TableFormat, display_factor, name_with_unit
+from gr_cli.results.tables import TableFormat, display_factor, name_with_unit, prefixed_unit
 from gr_cli.system.files import make_folder
 
 
@@ -64,13 +64,23 @@ def group_charts(row_number: int, row: ReportRow) -> list[Chart]:
 def measured_charts(table_format: TableFormat, table: ReportTable) -> list[Chart]:
     """The columns of an evaluation's table over training, a chart per group."""
     panels_by_row = [series.measured_curves(row.group, table_format) for row in table.rows]
-    # Equal axes, so that the charts of groups can be compared.
-    axis_limits = {
+    # Equal axes and units, so that the charts of groups can be compared.
+    highest = {
         column: max((curve.upper_bound for panels in panels_by_row for curve in panels.get(column, ())), default=0.0)
         for column in table_format.value_columns
     }
+    units = {column: prefixed_unit(column.unit, limit) for column, limit in highest.items()}
+    shown = {column: replace(column, unit=unit) for column, (unit, _) in units.items()}
+    axis_limits = {shown[column]: limit / units[column][1] for column, limit in highest.items()}
     return [
-        Chart(f"{_group_prefix(number, row)}_{table_format.name}", partial(charts.measure_panels, panels, axis_limits))
+        Chart(
+            f"{_group_prefix(number, row)}_{table_format.name}",
+            partial(
+                charts.measure_panels,
+                {shown[column]: [curve.scaled(1 / units[column][1]) for curve in panels[column]] for column in panels},
+                axis_limits,
+            ),
+        )
         for number, (row, panels) in enumerate(zip(table.rows, panels_by_row, strict=True), 1)
         if panels
     ]

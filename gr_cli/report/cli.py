@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gr_cli.report.groups import Grouping
     from gr_cli.report.run_table import RunTable
     from gr_cli.report.tables import ReportTable
+    from gr_cli.results.discovery import DiscoveredRuns
 
 _DESCRIPTION = """\
 Compare runs: a table of all runs below some folders, averaged over seeds. Only
@@ -100,14 +101,15 @@ def _parser() -> argparse.ArgumentParser:
         action="extend",
         nargs="+",
         metavar="NAME",
-        help="metrics of metrics.csv (default: average_accuracy forgetting)",
+        help="metrics of metrics.csv, or columns of other tables: sample_quality.recall "
+        "(default: average_accuracy forgetting)",
     )
     add(
         "--where",
         action="extend",
         nargs="+",
         metavar="CONDITION",
-        help="only runs with these settings: strategy=dgr,ewc lr!=0.1 'batch_size<64' seed=3 state=finished",
+        help="only runs with these settings or results: strategy=dgr,ewc lr!=0.1 seed=3 'average_accuracy>0.8'",
     )
     add(
         "--baseline",
@@ -137,9 +139,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from gr_cli.report.groups import group_runs
-    from gr_cli.report.selection import select_runs, sort_rows
-    from gr_cli.report.tables import DEFAULT_METRICS, report_table
     from gr_cli.results.discovery import discover_runs
 
     folders = [Path(folder) for folder in options.folders] or [default_output_root()]
@@ -151,11 +150,7 @@ def _report(options: argparse.Namespace) -> int:
     for path, reason in discovered.unreadable.items():
         _print_status(f"{path}: can't be read ({reason}); left out")
     if discovered.runs or discovered.pending:
-        grouping = group_runs(select_runs(discovered, options.where or ()))
-        table = report_table(grouping, options.metrics or DEFAULT_METRICS, options.baseline or ())
-        if not options.runs:
-            table = sort_rows(table, grouping, options.sort or ())
-        _write_outputs(options, table_format, grouping, table)
+        _write_outputs(options, table_format, discovered)
     unreadable = [(run.path, reason) for run in discovered.runs for reason in run.unreadable_files.values()]
     for path, reason in unreadable:
         _print_status(f"{path}: {reason}; left out of the charts")
@@ -210,21 +205,38 @@ def _watch(folders: list[Path], options: argparse.Namespace) -> int:
         return watch(folders, watch_table)
 
 
-def _write_outputs(options: argparse.Namespace, table_format: str, grouping: Grouping, table: ReportTable) -> None:
+def _selected(options: argparse.Namespace, discovered: DiscoveredRuns, by_run: bool) -> tuple[Grouping, ReportTable]:
+    """The selected runs by configuration, and their table; see `select_runs` for `by_run`."""
+    from gr_cli.report.groups import group_runs
+    from gr_cli.report.selection import select_runs
+    from gr_cli.report.sorting import sort_rows
+    from gr_cli.report.tables import DEFAULT_METRICS, report_table
+
+    grouping = group_runs(select_runs(discovered, options.where or (), by_run))
+    table = report_table(grouping, options.metrics or DEFAULT_METRICS, options.baseline or ())
+    return grouping, table if options.runs else sort_rows(table, grouping, options.sort or ())
+
+
+def _write_outputs(options: argparse.Namespace, table_format: str, discovered: DiscoveredRuns) -> None:
     runs = None
+    grouping, table = _selected(options, discovered, by_run=options.runs)
     if options.runs:
         from gr_cli.report.run_table import run_table
 
         # Before anything is written, because it refuses a wrong --sort.
         runs = run_table(table, grouping, options.sort or ())
+        if options.html is not None or options.figures is not None:
+            # A page and figures show configurations; a condition on a metric is about these.
+            grouping, table = _selected(options, discovered, by_run=False)
     if options.html is not None:
         from gr_cli.report.page import render_page
 
         save_text(Path(options.html), render_page(grouping, table))
     if options.figures is not None:
         from gr_cli.report.chart_list import save_charts
+        from gr_cli.report.scaling import with_prefixes
 
-        num_charts = save_charts(table, Path(options.figures))
+        num_charts = save_charts(with_prefixes(table)[0], Path(options.figures))
         _print_status(f"{num_charts} figures, each as SVG and PDF, are in {options.figures}")
     if table_format == "table":
         _print_table(table, runs)

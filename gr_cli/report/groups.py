@@ -16,6 +16,7 @@ from gr_cli.errors import one_line
 from gr_cli.results.discovery import NOT_STARTED, DiscoveredRun, DiscoveredRuns
 from gr_cli.results.manifest import SweepJob
 from gr_cli.results.status_fields import parse_time
+from gr_cli.results.tables import TableFormat
 
 FIXED_COLUMNS = (*NAME_GROUPS, "scenario")  # columns of every table
 _OPTIONS = {group.replace("/", ".") for group in GROUPS}
@@ -57,8 +58,8 @@ class Group:
         return {seed: run for seed, run in self.by_seed.items() if run.finished}
 
     def metric(self, name: str) -> dict[int, float]:
-        """A metric by seed, without seeds for which it is undefined."""
-        values = {seed: (run.metrics or {}).get(name) for seed, run in self.finished.items()}
+        """A metric by seed, without seeds for which it is undefined; names as for `DiscoveredRun.metric`."""
+        values = {seed: run.metric(name) for seed, run in self.finished.items()}
         return {seed: value for seed, value in values.items() if value is not None}
 
     @cached_property
@@ -101,8 +102,15 @@ class Grouping:
 
     @cached_property
     def metric_names(self) -> set[str]:
-        """Names of all metrics of finished runs."""
+        """Names of all metrics of finished runs in their metrics.csv."""
         return {name for group in self.groups for run in group.finished.values() for name in run.metrics or ()}
+
+    @cached_property
+    def table_formats(self) -> dict[str, TableFormat]:
+        """Formats of all tables of finished runs by name; for equal names, that of the first run."""
+        runs = [run for group in self.groups for run in group.finished.values()]
+        formats = {name: table_format for run in reversed(runs) for name, table_format in run.tables.items()}
+        return dict(sorted(formats.items()))
 
     @cached_property
     def naming_values(self) -> list[dict[SettingColumn, str]]:

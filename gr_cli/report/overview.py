@@ -12,18 +12,23 @@ from gr_cli.report.scaling import with_prefixes
 from gr_cli.report.tables import (
     ReportRow,
     ReportTable,
+    difference_notes,
     format_difference,
     format_interval,
     format_mean,
     format_number,
     format_p_value,
+    interval_note,
+    mean_note,
+    override_notes,
     p_value_header,
-    result_notes,
     warning_lines,
 )
 from gr_cli.results.tables import FRACTION, name_with_unit
 from gr_cli.terminal.fitted_table import FittedColumn, FittedTable
 from gr_cli.terminal.format import with_plural
+
+_INTERVAL = "95 % interval"
 
 
 def overview(table: ReportTable) -> FittedTable:
@@ -54,9 +59,22 @@ def overview(table: ReportTable) -> FittedTable:
         [[*numbers, *columns] for columns in names],
         required,
         optional,
-        result_notes(table),
+        [mean_note(table) or "no finished run", *override_notes(table)],
+        _column_notes(table),
         warnings,
     )
+
+
+def _column_notes(table: ReportTable) -> dict[str, str]:
+    """What a column shows, by its header."""
+    notes = {_INTERVAL: interval_note(table)}
+    if differences := difference_notes(table):
+        notes[_difference_header(table)] = differences[0]
+    return {header: note for header, note in notes.items() if note}
+
+
+def _difference_header(table: ReportTable) -> str:
+    return "difference (points)" if table.units[table.metrics[0]] == FRACTION else "difference"
 
 
 def run_overview(table: RunTable) -> FittedTable:
@@ -106,17 +124,16 @@ def _metric_column(metric: str, unit: str, rows: Sequence[ReportRow]) -> FittedC
 
 
 def _interval_column(metric: str, unit: str, rows: Sequence[ReportRow]) -> FittedColumn:
-    return _rounded(
-        "95 % interval", lambda digits: [format_interval(row.metrics[metric], unit, digits) for row in rows]
-    )
+    return _rounded(_INTERVAL, lambda digits: [format_interval(row.metrics[metric], unit, digits) for row in rows])
 
 
 def _difference_columns(table: ReportTable) -> list[FittedColumn]:
     if not any(row.difference for row in table.rows):
         return []
     unit = table.units[table.metrics[0]]
-    header = "difference (points)" if unit == FRACTION else "difference"
-    columns = [_rounded(header, lambda digits: [_difference_cell(row, unit, digits) for row in table.rows])]
+    columns = [
+        _rounded(_difference_header(table), lambda digits: [_difference_cell(row, unit, digits) for row in table.rows])
+    ]
     if table.num_comparisons:
         columns.append(FittedColumn(p_value_header(table), tuple(format_p_value(row.p_value) for row in table.rows)))
     return columns

@@ -10,7 +10,7 @@ from typing import Any
 from gr_cli.errors import one_line
 from gr_cli.report.groups import NO_VALUE, Grouping, SettingColumn, natural_key
 from gr_cli.report.scaling import with_prefixes
-from gr_cli.report.selection import number_or_none, sort_by, value_by_name
+from gr_cli.report.sorting import number_or_none, sort_by, value_by_name
 from gr_cli.report.tables import ReportRow, ReportTable, TextTable, format_number
 from gr_cli.results.discovery import DiscoveredRun
 from gr_cli.results.tables import name_with_unit
@@ -27,7 +27,7 @@ class RunRow:
 
     def metric(self, name: str, size: float = 1.0) -> float | None:
         """A metric of the run in a unit of this size; None if it has no value."""
-        value = (self.run.metrics or {}).get(name)
+        value = self.run.metric(name)
         return None if value is None else value / size
 
     @property

@@ -1,20 +1,22 @@
-"""Which runs a report is about (`--where`), and the order of its rows (`--sort`)."""
+"""Which runs a report is about (`--where`)."""
 
 from __future__ import annotations
 
-import math
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from statistics import fmean
 from typing import Any
 
-from gr_cli.errors import ConfigError, suggestion
-from gr_cli.report.groups import NO_VALUE, Grouping, format_value, matching_names, natural_key, parse_number
-from gr_cli.report.tables import ReportRow, ReportTable
+from gr_cli.errors import ConfigError, suggestion, truncate
+from gr_cli.report.groups import Grouping, format_value, group_runs, matching_names, natural_key, parse_number
+from gr_cli.report.metric_names import check_metrics, units_and_bounds
+from gr_cli.results.cells import parse_cell
 from gr_cli.results.discovery import NOT_STARTED, DiscoveredRun, DiscoveredRuns
+from gr_cli.results.statistics import UNBOUNDED, Bounds
+from gr_cli.results.tables import FRACTION, parse_quantity, unit_sizes
 
 _ORDERINGS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -23,11 +25,12 @@ _ORDERINGS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
 }
 _MAX_LISTED = 20  # values or names in a message
+_COSTS = ("seconds", "peak_memory_mib")  # names of costs in conditions
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition on a setting: `strategy=dgr,ewc`, `lr!=0.1`, `batch_size<64`.
+    """A condition on a setting or a metric: `strategy=dgr,ewc`, `lr!=0.1`, `average_accuracy>0.8`.
 
     Raises:
         ConfigError: It is malformed.
@@ -39,12 +42,10 @@ class Condition:
     @cached_property
     def parts(self) -> tuple[str, str, str]:
         """Name, operator and value."""
-        match = re.fullmatch(r"([\w./-]+)(!=|<=|>=|=|<|>)(.+)", self.text)
+        match = re.fullmatch(r"([\w./-]+(?:@\w+=[\w.-]+)*)(!=|<=|>=|=|<|>)(.+)", self.text)
         if match is None:
-            raise ConfigError("--where", self.text, "must be <setting>=<value>, or with !=, <, <=, > or >=")
+            raise ConfigError("--where", self.text, "must be <name>=<value>, or with !=, <, <=, > or >=")
         name, relation, value = match.groups()
-        if relation in _ORDERINGS and parse_number(value) is None:
-            raise ConfigError("--where", self.text, f"{relation} needs a number")
         return name, relation, value
 
     def holds(self, value: str | None) -> bool:
@@ -54,8 +55,37 @@ class Condition:
             # A list is one value; other values are alternatives, separated by commas.
             alternatives = [wanted] if wanted.startswith("[") else wanted.split(",")
             return any(_is_equal(value, alternative) for alternative in alternatives) == (relation == "=")
-        number, limit = None if value is None else parse_number(value), parse_number(wanted)
-        return number is not None and limit is not None and _ORDERINGS[relation](number, limit)
+        limit = parse_number(wanted)
+        if limit is None:
+            raise ConfigError("--where", self.text, f"{relation} needs a number")
+        number = None if value is None else parse_number(value)
+        return number is not None and _ORDERINGS[relation](number, limit)
+
+    def holds_for(self, value: float | None, unit: str, bounds: Bounds = UNBOUNDED) -> bool:
+        """Whether a metric with this value fulfils the condition; None: the run does not have the metric.
+
+        Args:
+            value: The value, as in metrics.csv.
+            unit: Its unit, with which the condition may be given: `80%` of a fraction, `5GFLOP`.
+            bounds: Range of possible values.
+        """
+        _, relation, wanted = self.parts
+        limits = [self._quantity(text, unit, bounds) for text in wanted.split(",")]
+        if relation in ("=", "!="):
+            return (value in limits) == (relation == "=")
+        if len(limits) > 1:
+            raise ConfigError("--where", self.text, f"{relation} needs one number")
+        return value is not None and _ORDERINGS[relation](value, limits[0])
+
+    def _quantity(self, text: str, unit: str, bounds: Bounds) -> float:
+        number = parse_quantity(text, unit)
+        if number is None:
+            units = " or ".join(unit_sizes(unit)) or "without a unit"
+            raise ConfigError("--where", self.text, f"{truncate(text)} must be a number, {units}")
+        if unit == FRACTION and bounds.clip(number) != number:
+            example = f"{self.parts[0]}{self.parts[1]}{number / 100:g}"
+            raise ConfigError("--where", self.text, "a fraction is at most 1", f"write {example} or {number:g}%")
+        return number
 
 
 def _is_equal(value: str | None, wanted: str) -> bool:
@@ -65,43 +95,58 @@ def _is_equal(value: str | None, wanted: str) -> bool:
     return number is not None and number == parse_number(wanted)
 
 
-def select_runs(discovered: DiscoveredRuns, conditions: Sequence[str]) -> DiscoveredRuns:
+@dataclass(frozen=True)
+class _Measure:
+    """A metric, or a cost, in a condition: its values by run, unit and range."""
+
+    values: dict[int, float | None]
+    """By id of the run: of the run, or the mean over the seeds of its configuration."""
+    unit: str
+    bounds: Bounds
+
+
+def select_runs(discovered: DiscoveredRuns, conditions: Sequence[str], by_run: bool = False) -> DiscoveredRuns:
     """The runs and pending jobs that fulfil all conditions.
 
-    A condition is about a config group, a setting by its dotted name or the end of it, `seed` or `state`. A pending job
-    has the settings of the runs of its configuration; without such a run it is left out.
+    A condition is about a config group, a setting by its dotted name or the end of it, `seed` or `state`, a metric, or
+    `seconds` or `peak_memory_mib`. A pending job has the settings of the runs of its configuration; without such a run
+    it is left out.
+
+    Args:
+        discovered: All runs.
+        conditions: Conditions as text.
+        by_run: Whether a condition on a metric is about the value of each run; else it is about the mean over the seeds
+            of a configuration, which keeps or leaves out all of its runs. Means over seeds chosen by their result would
+            be biased.
 
     Raises:
         ConfigError: A condition is malformed, names nothing, or no run fulfils the conditions.
     """
     if not conditions:
         return discovered
-    values = {id(run): {**_values(run), "seed": run.seed, "state": run.state} for run in discovered.runs}
-    names = list(dict.fromkeys(name for run_values in values.values() for name in run_values))
-    checks = [(condition, _full_name(condition, names)) for condition in map(Condition, conditions)]
+    settings = {id(run): {**_values(run), "seed": run.seed, "state": run.state} for run in discovered.runs}
+    names = list(dict.fromkeys(name for run_values in settings.values() for name in run_values))
+    grouping = group_runs(discovered)
+    checks = [_check_for(condition, names, grouping, by_run) for condition in map(Condition, conditions)]
+    for check in checks:
+        if not any(check.fulfilled(run, settings[id(run)]) for run in discovered.runs):
+            described = check.values_text(settings.values())
+            raise ConfigError("--where", check.condition.text, f"no such run; {check.name} is {described}")
 
-    def fulfils(run_values: Mapping[str, Any], condition: Condition, name: str) -> bool:
-        return condition.holds(format_value(run_values[name]) if name in run_values else None)
+    def selected(run: DiscoveredRun, run_values: Mapping[str, Any]) -> bool:
+        return all(check.fulfilled(run, run_values) for check in checks)
 
-    for condition, name in checks:
-        if not any(fulfils(run_values, condition, name) for run_values in values.values()):
-            texts = {format_value(run_values[name]) for run_values in values.values() if name in run_values}
-            listed = ", ".join(sorted(texts, key=natural_key)[:_MAX_LISTED])
-            raise ConfigError("--where", condition.text, f"no such run; {name} is one of {listed}")
-
-    def selected(run_values: Mapping[str, Any]) -> bool:
-        return all(fulfils(run_values, condition, name) for condition, name in checks)
-
-    runs = [run for run in discovered.runs if selected(values[id(run)])]
+    runs = [run for run in discovered.runs if selected(run, settings[id(run)])]
     if not runs:
         raise ConfigError("--where", " ".join(conditions), "no run fulfils all of these; leave some out")
-    by_identity = {run.identity: values[id(run)] for run in discovered.runs}
+    by_identity = {run.identity: run for run in discovered.runs}
     pending = [
         job
         for job in discovered.pending
         if (key := job.seed_and_identity) is not None
-        and key[1] in by_identity
-        and selected({**by_identity[key[1]], "seed": key[0], "state": NOT_STARTED})
+        and (run := by_identity.get(key[1])) is not None
+        and selected(run, {**settings[id(run)], "seed": key[0], "state": NOT_STARTED})
+        and not (by_run and any(check.measure for check in checks))
     ]
     return replace(discovered, runs=runs, pending=pending)
 
@@ -110,83 +155,66 @@ def _values(run: DiscoveredRun) -> dict[str, Any]:
     return {**run.settings, **run.choices}
 
 
-def _full_name(condition: Condition, names: Sequence[str]) -> str:
-    """The name of the setting that a condition is about."""
+@dataclass(frozen=True)
+class _Check:
+    """A condition with what it is about."""
+
+    condition: Condition
+    name: str
+    """Name of a setting or a metric."""
+    measure: _Measure | None
+    """The metric; None for a setting."""
+
+    def fulfilled(self, run: DiscoveredRun, settings: Mapping[str, Any]) -> bool:
+        """Whether a run, or a job of its configuration, with these settings fulfils the condition."""
+        if self.measure is not None:
+            return self.condition.holds_for(self.measure.values.get(id(run)), self.measure.unit, self.measure.bounds)
+        return self.condition.holds(format_value(settings[self.name]) if self.name in settings else None)
+
+    def values_text(self, settings: Iterable[Mapping[str, Any]]) -> str:
+        """The values that there are, for a message."""
+        if self.measure is None:
+            texts = {format_value(run_values[self.name]) for run_values in settings if self.name in run_values}
+            return f"one of {', '.join(sorted(texts, key=natural_key)[:_MAX_LISTED])}"
+        numbers = [value for value in self.measure.values.values() if value is not None]
+        return f"between {min(numbers):g} and {max(numbers):g}" if numbers else "in no finished run"
+
+
+def _check_for(condition: Condition, names: Sequence[str], grouping: Grouping, by_run: bool) -> _Check:
+    """What a condition is about: a setting or a metric by its name, else by the end of the name of a setting."""
     name = condition.parts[0]
+    if name not in names and (name in _COSTS or name in grouping.metric_names):
+        return _Check(condition, name, _measure(name, grouping, by_run))
     matching = matching_names(name, names)
     if len(matching) == 1:
-        return matching[0]
+        return _Check(condition, matching[0], None)
     if matching:
         raise ConfigError("--where", condition.text, f"{name} can be {', '.join(matching)}; give more of the name")
-    ends = sorted({full_name.replace("/", ".").rpartition(".")[2] for full_name in names})
-    problem = f"no run has a setting {name}; names are those of config.yaml, such as strategy, lr, seed, state"
-    raise ConfigError("--where", condition.text, problem, suggestion(name, ends))
+    cell = parse_cell(name)
+    if cell is not None and cell.table in grouping.table_formats:
+        check_metrics(grouping, [name], "--where", condition.text)
+        return _Check(condition, name, _measure(name, grouping, by_run))
+    ends = {full_name.replace("/", ".").rpartition(".")[2] for full_name in names}
+    known = sorted({*ends, *grouping.metric_names, *_COSTS})
+    problem = (
+        f"no run has a setting or metric {name}; settings are those of config.yaml, such as strategy, lr, seed, state, "
+        f"metrics those of metrics.csv"
+    )
+    raise ConfigError("--where", condition.text, problem, suggestion(name, known))
 
 
-# --- order of rows
+def _measure(name: str, grouping: Grouping, by_run: bool) -> _Measure:
+    def value_of(run: DiscoveredRun) -> float | None:
+        if name in _COSTS:
+            return None if run.cost is None else float(getattr(run.cost, name))
+        return run.metric(name)
 
-
-def sort_rows(table: ReportTable, grouping: Grouping, keys: Sequence[str]) -> ReportTable:
-    """The table with its rows sorted by metrics, settings or costs; by the first key first.
-
-    Args:
-        table: The table.
-        grouping: Its groups.
-        keys: Names; `-` in front: descending. Rows without a value come last.
-
-    Raises:
-        ConfigError: There is no such name.
-    """
-    rows = list(table.rows)
-    for key in reversed(keys):
-        value_of = _sort_value(key, table, grouping)
-        sort_by(rows, value_of, key)
-    return replace(table, rows=rows)
-
-
-def sort_by(rows: list[Any], value_of: Callable[[Any], Any], key: str) -> None:
-    """Sort rows in place by a value, descending if `key` starts with `-`; rows without a value come last."""
-    known = [row for row in rows if value_of(row) is not None]
-    unknown = [row for row in rows if value_of(row) is None]
-    rows[:] = [*sorted(known, key=value_of, reverse=key.startswith("-")), *unknown]
-
-
-def _sort_value(key: str, table: ReportTable, grouping: Grouping) -> Callable[[ReportRow], Any]:
-    """A function that returns the value of a row by which it is sorted; None for no value."""
-    name = key.removeprefix("-")
-    values: dict[str, Callable[[ReportRow], Any]] = {
-        "n": lambda row: row.n,
-        "seconds": lambda row: row.seconds and row.seconds.mean,
-        "peak_memory_mib": lambda row: number_or_none(row.peak_memory_mib),
-        "difference": lambda row: row.difference and number_or_none(row.difference.mean),
-    }
-    values |= {metric: partial(_mean, metric) for metric in sorted(grouping.metric_names | set(table.metrics))}
-    for i, column in enumerate(table.columns):
-        values[column.name] = values[column.label] = partial(_setting_key, i)
-    return value_by_name(name, key, values)
-
-
-def value_by_name(name: str, key: str, values: Mapping[str, Callable[[Any], Any]]) -> Callable[[Any], Any]:
-    """The function of `values` with this name.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    if name not in values:
-        listed = ", ".join(values)
-        raise ConfigError("--sort", key, f"rows can't be sorted by it; there are {listed}", suggestion(name, values))
-    return values[name]
-
-
-def number_or_none(value: float | None) -> float | None:
-    """A number by which rows can be sorted; None for NaN."""
-    return None if value is None or math.isnan(value) else value
-
-
-def _setting_key(column: int, row: ReportRow) -> Any:
-    return None if row.labels[column] == NO_VALUE else natural_key(row.labels[column])
-
-
-def _mean(metric: str, row: ReportRow) -> float | None:
-    values = row.group.metric(metric).values()
-    return number_or_none(fmean(values)) if values else None
+    values: dict[int, float | None] = {}
+    for group in grouping.groups:
+        known = [value for run in group.finished.values() if (value := value_of(run)) is not None]
+        mean = fmean(known) if known else None
+        values |= {id(run): value_of(run) if by_run else mean for run in group.runs}
+    if name in _COSTS:
+        return _Measure(values, "", UNBOUNDED)
+    units, bounds = units_and_bounds(grouping, [name])
+    return _Measure(values, units[name], bounds[name])

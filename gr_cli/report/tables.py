@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from gr_cli.errors import ConfigError, one_line, suggestion
+from gr_cli.errors import one_line
 from gr_cli.report.baseline import baseline_of, paired_differences, parse_baseline
 from gr_cli.report.groups import NO_VALUE, Group, Grouping, SettingColumn, format_ranges, format_seeds, group_warnings
+from gr_cli.report.metric_names import check_metrics, units_and_bounds
 from gr_cli.results.discovery import NOT_STARTED
-from gr_cli.results.metrics import fraction_metrics, metric_bounds
 from gr_cli.results.statistics import (
     MIN_SEEDS,
     SIGNED_UNIT,
@@ -22,9 +22,11 @@ from gr_cli.results.statistics import (
     paired_summary,
     summarize,
 )
-from gr_cli.results.tables import FRACTION, TableFormat, display_factor, name_with_unit
+from gr_cli.results.tables import FRACTION, display_factor, name_with_unit
+from gr_cli.terminal.format import with_plural
 
 DEFAULT_METRICS = ("average_accuracy", "forgetting")
+_MAX_BASELINES = 4  # that a line names
 _COMPARABLE = ("benchmark", "scenario")  # groups that differ in these are not compared
 
 
@@ -79,11 +81,13 @@ class ReportTable:
     common_overrides: list[str]
     """Overrides that all runs have."""
     ungrouped_jobs: list[str]
-    """Jobs that have not started, of configurations without a row, as text."""
+    """A line on jobs that have not started, of configurations without a row; empty without such jobs."""
     units: dict[str, str] = field(default_factory=dict)
     """Unit by metric: `fraction`, `FLOP`, ...; empty for numbers without a unit."""
     bounds: dict[str, Bounds] = field(default_factory=dict)
     """Range of possible values by metric."""
+    is_baseline_chosen: bool = True
+    """Whether the baseline is the row with the most seeds, and not one that was asked for."""
 
     @property
     def num_comparisons(self) -> int:
@@ -96,17 +100,17 @@ def report_table(grouping: Grouping, metrics: Sequence[str], baseline: Sequence[
 
     Args:
         grouping: The groups.
-        metrics: Names of metrics.
+        metrics: Names of metrics, or addresses of cells.
         baseline: Values that the baseline has, such as `strategy=finetune`. Each row is compared with the row that has
             them, the same benchmark and scenario, and otherwise the most values in common. Without values, the baseline
-            is the first row of the benchmark and scenario that has a finished run.
+            is the first row of the benchmark and scenario among those in which the most seeds have the first metric.
 
     Raises:
         ConfigError: There is no such metric or baseline.
     """
     metrics = tuple(dict.fromkeys(metrics))
-    _check_metrics(grouping, metrics)
-    units, bounds = _units_and_bounds(grouping, metrics)
+    check_metrics(grouping, metrics, "--metrics")
+    units, bounds = units_and_bounds(grouping, metrics)
     baseline_values = parse_baseline(grouping, baseline)
     fixed = {column.name for column in baseline_values}
     kept_equal = [column for column in grouping.columns if column.name in _COMPARABLE and column.name not in fixed]
@@ -121,7 +125,7 @@ def report_table(grouping: Grouping, metrics: Sequence[str], baseline: Sequence[
             label,
             grouping.columns,
             bounds,
-            baseline_of(group, comparable[key], grouping.columns, baseline_values),
+            baseline_of(group, comparable[key], grouping.columns, baseline_values, metrics[0]),
             seeds[key] - group.seeds,
         )
         for key, group, label in zip(keys, grouping.groups, grouping.labels, strict=True)
@@ -132,30 +136,20 @@ def report_table(grouping: Grouping, metrics: Sequence[str], baseline: Sequence[
         metrics,
         _with_p_values(rows),
         grouping.common_overrides,
-        [f"{job.path}: {NOT_STARTED}" for job in grouping.ungrouped_jobs],
+        _not_started(grouping),
         units,
         bounds,
+        is_baseline_chosen=not baseline,
     )
 
 
-def _check_metrics(grouping: Grouping, metrics: Sequence[str]) -> None:
-    known = grouping.metric_names
-    for name in metrics if known else ():
-        if name not in known:
-            problem = f"no such metric; there are {', '.join(sorted(known))}"
-            raise ConfigError("--metrics", name, problem, suggestion(name, sorted(known)))
-
-
-def _units_and_bounds(grouping: Grouping, metrics: Sequence[str]) -> tuple[dict[str, str], dict[str, Bounds]]:
-    """Unit and range of each metric; those of evaluations other than accuracy are in the runs' tables.json."""
-    formats: list[TableFormat] = []
-    if not fraction_metrics([]).issuperset(metrics):
-        runs = [run for group in grouping.groups for run in group.finished.values()]
-        formats = [table for run in runs for table in run.tables.values()]
-    fractions = fraction_metrics(formats)
-    columns = {name: column.unit for table in formats for name, column in table.metric_columns.items()}
-    units = {metric: FRACTION if metric in fractions else columns.get(metric, "") for metric in metrics}
-    return units, {metric: metric_bounds(metric, formats) for metric in metrics}
+def _not_started(grouping: Grouping) -> list[str]:
+    jobs = grouping.ungrouped_jobs
+    if not jobs:
+        return []
+    configurations = len({job.seed_and_identity[1] for job in jobs})
+    text = f"{with_plural(len(jobs), 'job')} of {with_plural(configurations, 'configuration')} without a run"
+    return [f"{NOT_STARTED}: {text}, first {jobs[0].path}"]
 
 
 def _report_row(
@@ -311,42 +305,52 @@ def footnotes(table: ReportTable) -> list[str]:
 
 def result_notes(table: ReportTable) -> list[str]:
     """What the numbers are, and overrides that all runs have."""
-    lines = [_statistics_note(table), *_comparison_notes(table)]
-    if table.common_overrides:
-        lines.append(f"set in every run: {' '.join(table.common_overrides)}")
-    return list(map(one_line, lines))
+    statistics = [mean_note(table), interval_note(table)]
+    lines = ["; ".join(filter(None, statistics)) or "no finished run", *difference_notes(table), *override_notes(table)]
+    return list(filter(None, lines))
 
 
-def _statistics_note(table: ReportTable) -> str:
-    sizes = [row.metrics[table.metrics[0]] for row in table.rows]
-    several = any(summary is not None and summary.n >= MIN_SEEDS for summary in sizes)
-    few = any(summary is not None and summary.n < MIN_SEEDS for summary in sizes)
-    parts = []
-    if several:
-        scale = {2: " on the logit scale", 1: " on the log scale"}
-        bounds = table.bounds[table.metrics[0]]
-        text = scale.get((bounds.low is not None) + (bounds.high is not None), "")
-        parts.append(f"mean ± standard error over n seeds, and 95 % confidence interval (Student's t{text})")
-    if few:
-        parts.append(f"fewer than {MIN_SEEDS} seeds: their values, without standard error and interval")
-    return "; ".join(parts) or "no finished run"
+def mean_note(table: ReportTable) -> str:
+    """What stands in the columns of metrics; empty without a finished run."""
+    sizes = [summary.n for row in table.rows if (summary := row.metrics[table.metrics[0]]) is not None]
+    parts = ["mean ± standard error over n seeds"] if max(sizes, default=0) >= MIN_SEEDS else []
+    if min(sizes, default=MIN_SEEDS) < MIN_SEEDS:
+        parts.append(f"fewer than {MIN_SEEDS} seeds: their values")
+    return "; ".join(parts)
 
 
-def _comparison_notes(table: ReportTable) -> list[str]:
+def interval_note(table: ReportTable) -> str:
+    """How the intervals of the first metric are computed; empty where none has one."""
+    if not any(summary is not None and summary.interval for row in table.rows for summary in row.metrics.values()):
+        return ""
+    scale = {2: " on the logit scale", 1: " on the log scale"}
+    bounds = table.bounds[table.metrics[0]]
+    text = scale.get((bounds.low is not None) + (bounds.high is not None), "")
+    return f"95 % confidence interval: Student's t{text}"
+
+
+def difference_notes(table: ReportTable) -> list[str]:
+    """What the differences are taken from, and what their p values are; empty without differences."""
     if not any(row.difference for row in table.rows):
         return []
-    baselines = {id(row.baseline) for row in table.rows}
-    labels = {id(row.group): row.label for row in table.rows}
-    baseline = (
-        labels[next(iter(baselines))] if len(baselines) == 1 else "the baseline of the same benchmark and scenario"
-    )
-    note = f"paired differences from {baseline}: over common seeds (their number)"
+    baselines = {id(row.baseline) for row in table.rows if row.baseline is not None}
+    names = [f"row {number} ({row.label})" for number, row in enumerate(table.rows, 1) if id(row.group) in baselines]
+    listed = ", ".join(names) if len(names) <= _MAX_BASELINES else f"{len(names)} rows"
+    chosen = ""
+    if table.is_baseline_chosen:
+        chosen = ", the first with the most seeds" + (" of its benchmark and scenario" if len(names) > 1 else "")
+    note = f"paired differences from {listed}{chosen}: over common seeds (their number)"
     if not table.num_comparisons:
-        return [note]
+        return [one_line(note)]
     note += ", with 95 % t interval and the p value of the t-test"
     if table.num_comparisons > 1:
         note += f". {table.num_comparisons} comparisons: the p values are adjusted for them (Holm), the intervals not"
-    return [note]
+    return [one_line(note)]
+
+
+def override_notes(table: ReportTable) -> list[str]:
+    """Overrides that all runs have."""
+    return [one_line(f"set in every run: {' '.join(table.common_overrides)}")] if table.common_overrides else []
 
 
 def warning_lines(table: ReportTable) -> list[str]:

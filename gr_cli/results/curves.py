@@ -19,6 +19,10 @@ class Curve:
     points: dict[float, Summary]
     """Statistics by x, in the order of x."""
 
+    def scaled(self, factor: float) -> Curve:
+        """The curve with its values times a factor."""
+        return Curve(self.name, {x: summary.scaled(factor) for x, summary in self.points.items()})
+
     @property
     def upper_bound(self) -> float:
         """Highest drawn value: mean plus standard error, or value of a seed."""

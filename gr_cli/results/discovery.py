@@ -13,6 +13,7 @@ from typing import Any
 
 from gr_cli.config.settings import flatten, result_relevant, short_hash
 from gr_cli.errors import FolderError
+from gr_cli.results.cells import Cell, parse_cell
 from gr_cli.results.folder import TABLES_FILE, RunFolder
 from gr_cli.results.manifest import MANIFEST, SweepJob, read_manifest
 from gr_cli.results.stored_config import read_config
@@ -62,6 +63,7 @@ class DiscoveredRun:
     metrics: dict[str, float | None] | None = None
     cost: Cost | None = None
     unreadable_files: dict[str, str] = field(default_factory=dict, compare=False)
+    _cells: dict[str, float | None] = field(default_factory=dict, compare=False, repr=False)
 
     @contextmanager
     def noting_unreadable(self, name: str) -> Iterator[None]:
@@ -90,6 +92,29 @@ class DiscoveredRun:
         """
         if self.status.get("state") == "finished":
             self.folder.check_file(name, self.status)
+
+    def metric(self, name: str) -> float | None:
+        """A metric of metrics.csv by its name, or the value of a cell by its address (`sample_quality.recall`).
+
+        None for a run that is not finished, does not have it, or whose table can't be read.
+        """
+        if self.metrics is None or name in self.metrics or (cell := parse_cell(name)) is None:
+            return (self.metrics or {}).get(name)
+        if name not in self._cells:
+            self._cells[name] = self._read_cell(cell)
+        return self._cells[name]
+
+    def _read_cell(self, cell: Cell) -> float | None:
+        table_format, file_name = self.tables.get(cell.table), f"{cell.table}.csv"
+        if table_format is None or cell.column_in(table_format) is None or cell.unknown_keys(table_format):
+            return None
+        with self.noting_unreadable(file_name):
+            rows = read_table(self.path / file_name)
+            with naming_file(self.path / file_name):
+                value = cell.value(rows)
+            self.check_file(file_name)
+            return value
+        return None
 
     @property
     def path(self) -> Path:

@@ -25,6 +25,10 @@ class Bounds:
         value = value if self.low is None else max(value, self.low)
         return value if self.high is None else min(value, self.high)
 
+    def divided(self, size: float) -> Bounds:
+        """The range of the values divided by a positive number."""
+        return Bounds(*(None if end is None else end / size for end in (self.low, self.high)))
+
 
 _ROUNDING = 1e-12  # differences of values with six decimals that are equal differ by no more
 UNBOUNDED, UNIT_INTERVAL, SIGNED_UNIT = Bounds(), Bounds(0.0, 1.0), Bounds(-1.0, 1.0)

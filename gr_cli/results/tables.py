@@ -64,6 +64,39 @@ def prefixed_unit(unit: str, largest: float) -> tuple[str, float]:
     return next(((name, size) for name, size in _PREFIXED.get(unit, {}).items() if largest >= size), (unit, 1.0))
 
 
+def unit_sizes(unit: str) -> dict[str, float]:
+    """The units in which people may give a value of `unit`, and how many of it each is.
+
+    >>> unit_sizes("FLOP")["GFLOP"], unit_sizes("fraction"), unit_sizes("nats")
+    (1000000000.0, {'%': 0.01}, {'nats': 1.0})
+    """
+    if unit == FRACTION:
+        return {"%": 0.01}
+    return {**_PREFIXED.get(unit, {}), unit: 1.0} if unit else {}
+
+
+def parse_quantity(text: str, unit: str) -> float | None:
+    """A number of `unit`, also with one of its `unit_sizes` behind it; None for any other text.
+
+    >>> parse_quantity("80%", "fraction"), parse_quantity("5 GFLOP", "FLOP"), parse_quantity("3", "bytes")
+    (0.8, 5000000000.0, 3.0)
+    """
+    # The longest name first: FLOP is the end of GFLOP.
+    for name, size in sorted(unit_sizes(unit).items(), key=lambda pair: -len(pair[0])):
+        if text.endswith(name):
+            number = _number(text.removesuffix(name))
+            # Divided, because 80 * 0.01 is not 0.8.
+            return None if number is None else number / 100 if name == "%" else number * size
+    return _number(text)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
 def display_factor(unit: str) -> float:
     """Factor by which values of a unit are multiplied for display: 100 for fractions, which people see in percent."""
     return 100.0 if unit == FRACTION else 1.0

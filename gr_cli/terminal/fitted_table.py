@@ -72,6 +72,7 @@ class FittedTable:
         required: Columns that should not be left out, the most important one first.
         optional: Columns that are shown where there is room, the most important one first.
         notes: Lines below the table.
+        column_notes: Lines below these, by the header of the column that they explain; shown where the column is.
         warnings: Lines below these.
     """
 
@@ -80,6 +81,7 @@ class FittedTable:
     required: list[FittedColumn]
     optional: list[FittedColumn]
     notes: list[str] = field(default_factory=list)
+    column_notes: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def mapped(self, function: Callable[[str], str]) -> FittedTable:
@@ -94,6 +96,7 @@ class FittedTable:
             columns(self.required),
             columns(self.optional),
             list(map(function, self.notes)),
+            {function(header): function(note) for header, note in self.column_notes.items()},
             list(map(function, self.warnings)),
         )
 
@@ -169,7 +172,8 @@ def print_fitted(table: FittedTable, console: Console | None = None) -> None:
     if layout.left_out:
         left_out = ", ".join(layout.left_out)
         _print_line(console, f"no room for: {left_out} (a wider terminal or --format csv shows them)", "dim")
-    for line in table.notes:
+    headers = {column.header for column in layout.columns}
+    for line in [*table.notes, *(note for header, note in table.column_notes.items() if header in headers)]:
         _print_line(console, line, "dim")
     for line in table.warnings[:_MAX_WARNINGS]:
         _print_line(console, line, "yellow")

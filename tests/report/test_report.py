@@ -183,7 +183,8 @@ def test_jobs_of_a_sweep_that_have_not_started(gr_report):
     for folder in (sweep, "outputs"):
         code, out, _ = gr_report(folder)
         assert code == 0 and "| 1 of 2 |" in out
-        assert "seed 7 not started" in out and f"{ungrouped}: not started" in out
+        assert "seed 7 not started" in out and "not started: 1 job of 1 configuration" in out
+        assert out.count(ungrouped) == 1
 
 
 def test_runs_of_different_modes_get_a_warning(gr_report):

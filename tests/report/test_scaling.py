@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from gr_cli.evaluation.measures.costs import Costs
 from gr_cli.report.cli import main
+from gr_cli.results import charts
 from gr_cli.results.statistics import summarize
 from gr_cli.results.tables import TableFormat
 from helpers import run_folders
@@ -74,3 +76,31 @@ def test_statistics_scale_with_their_values():
         expected, scaled = summarize([factor * value for value in values]), summarize(values).scaled(factor)
         assert (scaled.mean, scaled.sem) == pytest.approx((expected.mean, expected.sem))
         assert scaled.interval == pytest.approx(expected.interval) and scaled.values == expected.values
+
+
+def test_a_metric_of_the_page_has_a_prefix_in_all_its_parts(runs):
+    assert main([str(runs), "--html", "page.html", "--metrics", "training_flops"]) == 0
+    data = embedded(Path("page.html").read_text(encoding="utf-8"))
+    metric = data["metrics"][0]
+    assert (metric["label"], metric["unit"], metric["low"]) == ("training flops (GFLOP)", "GFLOP", None)
+    _, joint = data["configurations"]
+    assert joint["metrics"]["training_flops"]["statistics"][0] == 11.4
+    assert joint["difference"] == {"text": "+5.70 [+3.67, +7.73] (3)", "value": 5.7, "p": "0.007"}
+    assert data["verdicts"][0][0].startswith(
+        "finetune has training flops 5.70\u00a0±\u00a00.47\u00a0GFLOP, the better of 2; "
+        "next is joint with 11.40\u00a0GFLOP. 5.70\u00a0GFLOP apart over 3 common seeds"
+    )
+
+
+def test_figures_have_prefixes(runs, monkeypatch):
+    labels, panels = [], []
+    monkeypatch.setattr(charts, "comparison_chart", lambda named, label, *_: labels.append((label, named)) or Figure())
+    monkeypatch.setattr(charts, "measure_panels", lambda drawn, limits: panels.append((drawn, limits)) or Figure())
+    monkeypatch.setattr(charts, "save_for_paper", lambda figure, path: None)
+    assert main([str(runs), "--figures", "figures", "--metrics", "training_flops"]) == 0
+    ((label, named),) = labels
+    assert label == "training flops (GFLOP)" and named[0][1].mean == pytest.approx(5.7)
+    drawn, limits = panels[0]
+    (column,) = (column for column in drawn if column.name == "training_flops")
+    assert column.unit == "GFLOP" and drawn[column][0].points[1.0].mean == pytest.approx(5.7)
+    assert limits[column] == pytest.approx(11.4 + 0.945, abs=1e-3)  # mean and standard error of joint training
