@@ -5,6 +5,8 @@ from gr_cli.benchmarks.base import Samples as Samples
 from gr_cli.benchmarks.base import Task as Task
 from gr_cli.benchmarks.feature_extractors import ConvFeatureExtractor as ConvFeatureExtractor
 from gr_cli.benchmarks.feature_extractors import TorchvisionFeatureExtractor as TorchvisionFeatureExtractor
+from gr_cli.benchmarks.labels import with_few_labels as with_few_labels
+from gr_cli.benchmarks.labels import with_label_noise as with_label_noise
 from gr_cli.benchmarks.sources.arrays import Arrays as Arrays
 from gr_cli.benchmarks.sources.digits import Digits as Digits
 from gr_cli.benchmarks.sources.glyphs import SyntheticGlyphs as SyntheticGlyphs

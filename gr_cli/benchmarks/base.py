@@ -182,6 +182,8 @@ class Task:
         repeated_task: Earlier task with the same classes, in streams with repetition; None: its classes are new.
         origin_task: Task from which each training sample comes, (N,), where tasks exchange samples. A label counts
             within the classes of that task. None: all are the task's own.
+        complete: The task with the labels of all its training samples, none of them wrong, for measurements; None: the
+            task itself.
     """
 
     id: int
@@ -192,6 +194,21 @@ class Task:
     validation: Samples | None = None
     repeated_task: int | None = None
     origin_task: Tensor | None = None
+    complete: Task | None = None
+
+    def to(self, device: torch.device, offset: int, first_units: Tensor) -> Task:
+        """The same task on `device`, with output units as labels.
+
+        Args:
+            device: Device of the samples.
+            offset: First output unit of the task.
+            first_units: First output unit of each task, (T,), for samples of other tasks.
+        """
+        moved = self.map(lambda samples: samples.to(device, offset))
+        if self.origin_task is not None:
+            moved = replace(moved, train=self.train.to(device, first_units[self.origin_task]))
+        complete = None if self.complete is None else self.complete.to(device, offset, first_units)
+        return replace(moved, complete=complete)
 
     def map(self, function: Callable[[Samples], Samples]) -> Task:
         """The same task with `function` applied to each of its splits."""
@@ -248,13 +265,9 @@ class Benchmark:
             device: Device of the samples.
             offsets: First output unit of each task, added to the labels of its classes.
         """
-        moved, first_units = [], torch.tensor(offsets)
-        for task, offset in zip(self.tasks, offsets, strict=True):
-            moved_task = task.map(lambda samples, offset=offset: samples.to(device, offset))  # type: ignore[misc]
-            if task.origin_task is not None:
-                moved_task = replace(moved_task, train=task.train.to(device, first_units[task.origin_task]))
-            moved.append(moved_task)
-        return replace(self, tasks=tuple(moved))
+        first_units = torch.tensor(offsets)
+        tasks = (task.to(device, offset, first_units) for task, offset in zip(self.tasks, offsets, strict=True))
+        return replace(self, tasks=tuple(tasks))
 
 
 def hold_out(
@@ -288,7 +301,9 @@ def hold_out(
     return samples.select((~is_validation).nonzero().squeeze(1)), samples.select(is_validation.nonzero().squeeze(1))
 
 
-def stratified_mask(y: Tensor, share: float, order: Tensor, min_per_class: int = 0) -> Tensor:
+def stratified_mask(
+    y: Tensor, share: float, order: Tensor, min_per_class: int = 0, max_per_class: int | None = None
+) -> Tensor:
     """Mask (N,) of the first samples of each class in a given order.
 
     Args:
@@ -296,9 +311,10 @@ def stratified_mask(y: Tensor, share: float, order: Tensor, min_per_class: int =
         share: Share of each class, rounded.
         order: Permutation of the samples (N,).
         min_per_class: Least number of samples of each class.
+        max_per_class: Largest number of samples of each class; None: no limit.
     """
     shuffled, mask = y[order], torch.zeros(len(y), dtype=torch.bool, device=y.device)
     by_class = order[shuffled.argsort(stable=True)]  # one sort, not one comparison of all labels per class
     for members in by_class.split(shuffled.unique(return_counts=True)[1].tolist()):
-        mask[members[: max(min_per_class, round(share * len(members)))]] = True
+        mask[members[: max(min_per_class, round(share * len(members)))][:max_per_class]] = True
     return mask

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le, Len
+from annotated_types import Ge, Gt, Le, Len
 
-from gr_cli.types import NonNegative, NonNegativeInt, Positive, PositiveInt
+from gr_cli.types import FractionBelowOne, NonNegative, NonNegativeInt, Positive, PositiveInt
 
 Fraction = Annotated[float, Ge(0), Le(1)]
 
@@ -69,6 +69,29 @@ RUN_SETTINGS: dict[str, RunSetting | Section] = {
             ),
             "tasks": RunSetting(
                 PositiveInt | None, "Number of tasks, the first ones of the benchmark, for a search; `null`: all."
+            ),
+        },
+    ),
+    "labels": Section(
+        "Labels of the training samples, drawn by the seed in each task; test and validation samples keep theirs.",
+        {
+            "noise": RunSetting(
+                FractionBelowOne, "Share of the training labels of each task that are replaced by wrong ones."
+            ),
+            "noise_type": RunSetting(
+                Literal["symmetric", "pair"],
+                "Wrong labels: any other class of the task (`symmetric`), or the next one, after the last the first "
+                "(`pair`, Han et al. 2018).",
+            ),
+            "per_class": RunSetting(
+                PositiveInt | None,
+                "Training samples of each class of a task that have a label, or all if there are fewer; the others are "
+                "left out. `null`: all.",
+            ),
+            "share": RunSetting(
+                Annotated[float, Gt(0), Le(1)] | None,
+                "Share of the training samples of each class of a task that have a label, at least one; the others are "
+                "left out. `null`: all.",
             ),
         },
     ),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gr_cli.benchmarks.base import Benchmark, Samples, Task
+from gr_cli.benchmarks.labels import describe_labels
 from gr_cli.config.settings import Settings, short_hash
 from gr_cli.nn.sample_spec import as_floats
 from gr_cli.system.files import make_folder
@@ -89,7 +90,9 @@ def inspect_benchmark(settings: Settings, root: Path) -> Inspection:
         *_duplicate_warnings(benchmark.tasks),
         *_constant_channel_warnings(list(ranges.values())),
     ]
-    folder = root / "inspect" / f"{name}-{short_hash([settings.config['benchmark'], settings.seed])}"
+    folder = (
+        root / "inspect" / f"{name}-{short_hash([settings.config[key] for key in ('benchmark', 'labels', 'seed')])}"
+    )
     picture = _draw_samples(benchmark, name, folder) if benchmark.spec.has_preview else None
     tasks = "1 task" if len(benchmark.tasks) == 1 else f"{len(benchmark.tasks)} tasks"
     title = f"{name} · {tasks} · seed {settings.seed}"
@@ -103,7 +106,8 @@ def _benchmark_properties(benchmark: Benchmark) -> tuple[str, ...]:
     value_range = "unbounded" if spec.value_range is None else f"in [{spec.value_range[0]:g}, {spec.value_range[1]:g}]"
     sizes = ", ".join(map(str, spec.categories))
     categories = (f"{spec.num_numeric} numbers and categories of {sizes} values",) if spec.categories else ()
-    return f"shape {spec.shape}", f"stored as {dtype}", f"values {value_range}", *categories
+    labels = describe_labels(benchmark)
+    return f"shape {spec.shape}", f"stored as {dtype}", f"values {value_range}", *categories, *labels
 
 
 def _task_summary(task: Task, value_range: _ValueRange) -> TaskSummary:

@@ -165,9 +165,10 @@ class PooledTrainingSet:
 
     @classmethod
     def from_benchmark(cls, benchmark: Benchmark, classes: DistinctClasses, offsets: list[int]) -> PooledTrainingSet:
-        """The training samples of all tasks of a benchmark."""
+        """The training samples of all tasks of a benchmark, with all labels and none of them wrong."""
         by_view: dict[int, list[tuple[Samples, Tensor]]] = {}
-        for view, task in zip(_view_indices(benchmark), benchmark.tasks, strict=True):
+        tasks = [task.complete or task for task in benchmark.tasks]
+        for view, task in zip(_view_indices(benchmark), tasks, strict=True):
             by_view.setdefault(view, []).append((task.train, _class_indices(task, classes, offsets)))
         sample_sets = []
         for labelled_samples in by_view.values():

@@ -251,6 +251,10 @@ COMMANDS: Table = {
         ("needs one output unit per class", typed("strategy=icarl scenario=domain")),
         ("needs a model with features", typed(f"{PLAIN} strategy=icarl")),
     ],
+    "benchmarks/labels.py": [
+        ("can't be combined with labels.per_class", typed("labels.per_class=5 labels.share=0.5")),
+        ("has one class, and a wrong label", typed("labels.noise=0.2 benchmark.classes_per_task=1")),
+    ],
     "training/single_pass.py": [
         ("_refuse", typed("preset=online strategy=ewc"), "passes over the samples of a task a second time"),
         ("reads all samples of the first task", typed("preset=online normalise=first_task")),
