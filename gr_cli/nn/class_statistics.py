@@ -40,23 +40,23 @@ class TaskStatistics:
     moments: Tensor | None
 
     def without(self, classes: Collection[int]) -> TaskStatistics | None:
-        """The statistics of all other classes; None if there are none.
+        """The statistics of a task without any samples of these classes; None if there are no others.
 
         Raises:
             ConfigError: They are not kept by class.
         """
-        rows = [row for row, unit in enumerate(self.units) if unit not in classes]
-        if len(rows) == len(self.units):
+        dropped = torch.tensor([unit in classes for unit in self.units], device=self.counts.device)
+        if not self.counts[dropped].any():
             return self
-        units, counts, sums = [self.units[row] for row in rows], self.counts[rows], self.sums[rows]
+        counts = self.counts.masked_fill(dropped, 0)
         if not counts.any():
             return None
         moments = self.moments
         if moments is not None:
             if len(moments) < len(self.units):
                 raise not_kept("task", "the second moments of each class", "class")
-            moments = moments[rows]
-        return TaskStatistics(self.task, units, counts, sums, moments)
+            moments = moments.masked_fill(dropped.unsqueeze(1), 0)
+        return TaskStatistics(self.task, self.units, counts, self.sums.masked_fill(dropped.unsqueeze(1), 0), moments)
 
 
 class ClassStatistics:
@@ -68,7 +68,7 @@ class ClassStatistics:
     ([0, 1], [2, 1], [[2.0, 2.0], [5.0, 0.0]])
     >>> statistics.within_class_scatter().tolist()
     [[2.0, 0.0], [0.0, 0.0]]
-    >>> statistics.drop(classes=[0])
+    >>> statistics.drop(torch.tensor([[True, False]]))  # class 0 of task 0
     >>> statistics.second_moment().tolist()
     [[25.0, 0.0], [0.0, 0.0]]
 
@@ -217,22 +217,22 @@ class ClassStatistics:
 
     # --- forgetting
 
-    def drop(self, classes: Collection[int] = (), tasks: Collection[int] = ()) -> None:
-        """Drop what is kept of classes, in all tasks, and of tasks.
+    def drop(self, dropped: Tensor) -> None:
+        """Drop what is kept of classes of tasks.
 
         Args:
-            classes: Output units.
-            tasks: Tasks.
+            dropped: bool (T, U), the output units that are dropped from each task.
 
         Raises:
             ConfigError: They are not kept apart from others. Nothing is dropped then.
         """
-        if self.keep == "total" and not set(classes).isdisjoint(self.classes):
-            raise not_kept("total", "the second moments of each class", "class")
-        if self.keep == "total" and any(task.task in tasks for task in self.tasks):
-            raise not_kept("total", "the second moments of each task", "task")
-        remaining = [task for task in self.tasks if task.task not in tasks]
-        self.tasks = [each for task in remaining if (each := task.without(classes)) is not None]
+        units = [set(row.nonzero().squeeze(1).tolist()) for row in dropped]
+        remaining = [task.without(units[task.task]) for task in self.tasks]
+        if self.keep == "total" and any(new is not old for new, old in zip(remaining, self.tasks, strict=True)):
+            by_task = all(new in (None, old) for new, old in zip(remaining, self.tasks, strict=True))
+            needed: Granularity = "task" if by_task else "class"
+            raise not_kept("total", f"the second moments of each {needed}", needed)
+        self.tasks = [task for task in remaining if task is not None]
 
     # --- state
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gr_cli.generators.base import UNLEARNED_LOG_LIKELIHOOD
 from gr_cli.nn.class_statistics import ClassStatistics, Granularity
 from gr_cli.nn.replicas import stack_states, unstack
+from gr_cli.nn.shared_fit import SharedFit
 from gr_cli.strategies.base import Strategy
 from gr_cli.strategies.context import State, TaskContext, TrainingStep
 
@@ -22,7 +23,7 @@ class ClosedFormStrategy(Strategy):
     """Base class of classifiers that follow in closed form from sums over samples. The solver is not trained.
 
     At the end of a task its samples are added to the statistics, and the classifier is fitted to these. Statistics are
-    kept by task, and where `keep` says so by class, and summed in one fixed order; so the classifier after `drop`
+    kept by task, and where `keep` says so by class, and summed in one fixed order; so the classifier after `forget`
     equals, bit for bit, that of a stream without what was dropped. Subclasses define `fit`:
 
         >>> class NearestMean(ClosedFormStrategy):
@@ -93,14 +94,13 @@ class ClosedFormStrategy(Strategy):
 
         return scores
 
-    def drop(self, classes: Collection[int] = (), tasks: Collection[int] = ()) -> None:
-        """Forget classes, by their output units, and tasks, in the statistics of all replicas.
+    @property
+    def shared_fits(self) -> tuple[SharedFit, ...]:
+        return ()  # what is not kept apart, the statistics refuse to drop
 
-        Raises:
-            ConfigError: They are not kept apart from others.
-        """
+    def forget(self, dropped: Tensor) -> None:
         for statistics in self.statistics:
-            statistics.drop(classes, tasks)
+            statistics.drop(dropped)
         self._classifiers = []
 
     def state_dict(self) -> State:

@@ -180,7 +180,7 @@ def dropped_from_a_total(hands: Hands) -> object:
     """Drop a class of statistics that are kept of all samples together."""
     statistics = ClassStatistics("total")
     statistics.add(0, X, torch.arange(len(X)) % 2)
-    return statistics.drop(classes=[1])
+    return statistics.drop(torch.tensor([[False, True]]))
 
 
 API: Table = {

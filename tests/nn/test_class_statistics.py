@@ -7,6 +7,7 @@ import torch
 from gr_cli.errors import ConfigError
 from gr_cli.nn.class_statistics import ClassStatistics
 from gr_cli.nn.symmetric import cholesky, lower_product, pack, solve, unpack
+from helpers.small_runs import assert_same
 
 KEEP = ("class", "task", "total")
 
@@ -28,11 +29,19 @@ def stream(classes_of_tasks, n=700, size=5):
     return tasks
 
 
-def statistics_of(tasks, keep="class"):
+def statistics_of(tasks, keep="class", units=()):
     statistics = ClassStatistics(keep)
     for task in tasks:
-        statistics.add(*task)
+        statistics.add(*task, units=units)
     return statistics
+
+
+def units_of(classes=(), tasks=(), num_tasks=3):
+    """The mask of what is dropped: classes of all tasks, and tasks."""
+    dropped = torch.zeros(num_tasks, 5, dtype=torch.bool)
+    dropped[:, list(classes)] = True
+    dropped[list(tasks)] = True
+    return dropped
 
 
 def assert_identical(ours, theirs):
@@ -92,9 +101,18 @@ def test_the_order_of_samples_and_the_split_into_tasks_do_not_matter():
 )
 def test_what_was_dropped_was_never_seen(keep, drop, remaining):
     classes = [(3, 0), (1, 4, 2), (0, 1, 2)]
-    statistics = statistics_of(stream(classes), keep)
-    statistics.drop(**drop)
-    assert_identical(statistics, statistics_of(stream(remaining), keep))
+    statistics = statistics_of(stream(classes), keep, range(5))
+    statistics.drop(units_of(**drop))
+    without = statistics_of(stream(remaining), keep, range(5))
+    assert_identical(statistics, without)
+    assert_same(statistics.state_dict(), without.state_dict())
+
+
+def test_a_class_is_dropped_from_one_of_its_tasks():
+    statistics, dropped = statistics_of(stream([(0, 1), (1, 2)])), torch.zeros(2, 3, dtype=torch.bool)
+    dropped[1, 1] = True
+    statistics.drop(dropped)
+    assert_identical(statistics, statistics_of(stream([(0, 1), (2,)])))
 
 
 @pytest.mark.parametrize(
@@ -105,9 +123,9 @@ def test_what_is_not_kept_apart_is_not_dropped(keep, drop, needed):
     tasks = stream([(3, 0), (1, 4)], n=20)
     statistics = statistics_of(tasks, keep)
     with pytest.raises(ConfigError, match=f"strategy.keep={keep}: does not keep .*run with strategy.keep={needed}"):
-        statistics.drop(**drop)
+        statistics.drop(units_of(**drop))
     assert_identical(statistics, statistics_of(tasks, keep))
-    statistics.drop(classes=[7], tasks=[9])  # nothing is kept of these
+    statistics.drop(units_of(classes=[2], tasks=[2]))  # nothing is kept of these
     assert_identical(statistics, statistics_of(tasks, keep))
 
 
