@@ -89,7 +89,7 @@ def _unknown_setting(name: str, overrides: Sequence[str]) -> str:
     value = next((o.partition("=")[2] for o in overrides if o.lstrip("+~").startswith(f"{key}=")), "")
     if "/" in key:
         group, _, inner = key.rpartition("/")
-        hint = suggestion(key, NESTED_GROUPS)
+        hint = _setting_of_hydra(key, value, overrides) or suggestion(key, NESTED_GROUPS)
         return f"{key}={value}: this {group} has no {inner}" + (
             f"; {hint}" if hint and key not in NESTED_GROUPS else ""
         )
@@ -115,6 +115,16 @@ def _unknown_setting(name: str, overrides: Sequence[str]) -> str:
     return f"{key}={value}: no such setting{of}; there are {', '.join(sorted(siblings))}" + (
         f"; {hint}" if hint else ""
     )
+
+
+def _setting_of_hydra(key: str, value: str, overrides: Sequence[str]) -> str:
+    """The setting that is meant by a group of the same name: `hydra.sweeper.sampler` of another program's sweeper."""
+    others = [o for o in overrides if o.startswith("hydra/") and o.partition("=")[0] != key]
+    setting = key.replace("/", ".")
+    with suppress(Exception):
+        if setting in _setting_names(_compose_or_defaults(others, hydra=True)):
+            return f"write {setting}={value}"
+    return ""
 
 
 def _same_name_elsewhere(leaf: str, parent: str, config: Any) -> list[str]:

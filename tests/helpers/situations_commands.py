@@ -155,6 +155,7 @@ COMMANDS: Table = {
         ("can't be resolved", mistake("strategy.temperature=${.nothing}")),
         ("no such configuration", an_option_that_inherits_from_none),
         ("no such option", mistake("optimizer=adan")),
+        ("write {}={}", typed("-m hydra/sweeper=optuna hydra/sweeper/sampler=tpe"), "write hydra.sweeper.sampler=tpe"),
         ("this {} has no", typed("benchmark=permuted_mnist benchmark/features=conv")),
         ("has no settings", typed("strategy.temperature.x=3")),
         ("has no settings", typed("+seed.x=1")),

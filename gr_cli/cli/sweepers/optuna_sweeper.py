@@ -79,6 +79,7 @@ class OptunaSweeper(Sweeper):
         self._sampler: Sampler = sampler
         self._seed, self._startup_trials, self._prunes = seed, startup_trials, pruner == "median"
         self._storage, self._study_name, self._params = storage, study_name, params or {}
+        self._without_value: ConfigError | None = None  # of the last run that finished without the objective
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Store what Hydra passes before `sweep`."""
@@ -128,6 +129,8 @@ class OptunaSweeper(Sweeper):
         finally:
             write_results(folder, study, space, objective)
         print_best(study, space, objective)
+        if study.best is None and self._without_value is not None:
+            raise self._without_value
 
     def _parse(self, overrides: Sequence[str]) -> SearchSpace:
         """The search space of the overrides."""
@@ -225,10 +228,28 @@ class OptunaSweeper(Sweeper):
         overrides = [job.launched.overrides for job in launched.values()]
         returns = self._launcher.launch(overrides, first_number) if launched else []
         for (run, job), job_return in zip(launched.items(), returns, strict=True):
-            outcomes[run] = _outcome(run, job.folder.path, job_return, objective)
+            outcomes[run] = self._outcome(run, job.folder.path, job_return, objective)
         for trial in batch:
             runs = [outcomes[run] for run in runs_of_trial.get(trial.number, [])]
             study.tell(trial, runs or [RunOutcome("", "", "failed", None, [])])
+
+    def _outcome(self, run: str, path: Path, job_return: JobReturn, objective: str) -> RunOutcome:
+        """What a run gave. One that finished without a value of the objective has failed."""
+        from gr_cli.results.accuracy import read_accuracy_so_far
+
+        value = job_return.return_value
+        if value is not None and isnan(value):
+            return RunOutcome(run, str(path), "failed", None, [])
+        accuracies = read_accuracy_so_far(path)
+        if value is not None:
+            return RunOutcome(run, str(path), "finished", float(value), accuracies)
+        if RunFolder(path).state() == "pruned":
+            return RunOutcome(run, str(path), "pruned", None, accuracies)
+        remedy = "choose a metric that has one in its metrics.csv"
+        self._without_value = ConfigError("objective", objective, f"has no value in {path}", remedy)
+        print_failure(path, self._without_value)
+        current_sweep().progress.failed += 1
+        return RunOutcome(run, str(path), "failed", None, accuracies)
 
     def _jobs_of(self, study: SearchStudy, space: SearchSpace, trial: FrozenTrial) -> list[_Job]:
         """The jobs of a trial.
@@ -275,24 +296,3 @@ class _Job:
 
 def _run_key(settings: Settings) -> str:
     return f"seed{settings.seed}-{settings.identity}"
-
-
-def _outcome(run: str, path: Path, job_return: JobReturn, objective: str) -> RunOutcome:
-    """What a run gave.
-
-    Raises:
-        ConfigError: It finished without a value of the objective.
-    """
-    from gr_cli.results.accuracy import read_accuracy_so_far
-
-    folder, value = RunFolder(path), job_return.return_value
-    if value is not None and isnan(value):
-        return RunOutcome(run, str(path), "failed", None, [])
-    accuracies = read_accuracy_so_far(path)
-    if value is not None:
-        return RunOutcome(run, str(path), "finished", float(value), accuracies)
-    if folder.state() != "pruned":
-        raise ConfigError(
-            "objective", objective, f"has no value in {path}", "choose a metric that has one in its metrics.csv"
-        )
-    return RunOutcome(run, str(path), "pruned", None, accuracies)

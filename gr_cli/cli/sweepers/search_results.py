@@ -14,6 +14,7 @@ from gr_cli.cli.sweep import current_sweep
 from gr_cli.cli.sweepers.search_space import SearchSpace
 from gr_cli.cli.sweepers.study import SearchStudy, runs_of
 from gr_cli.config.options import Options, flatten
+from gr_cli.config.override_text import override_of
 from gr_cli.errors import ConfigError, one_line
 from gr_cli.system.files import csv_text, write_text
 
@@ -43,7 +44,7 @@ def write_results(folder: Path, study: SearchStudy, space: SearchSpace, objectiv
             "value": best.value,
             "trial": best.number,
             "settings": {key: _value(space, best, key) for key in space.parameters},
-            "command": _command(space.jobs(best.params)),
+            "command": repeat_command(space, best),
             "final": final_command(space, best),
         }
         write_text(folder / BEST_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10_000))
@@ -85,16 +86,23 @@ def print_best(study: SearchStudy, space: SearchSpace, objective: str) -> None:
         print(f"search: no trial is complete ({outcome})")
         return
     print(f"best of {len(study.trials)} trials ({outcome}): {objective} {best.value:.4f} in trial {best.number}")
-    print(f"repeat it: {_command(space.jobs(best.params))}")
+    print(f"repeat it: {repeat_command(space, best)}")
     print(f"final runs, with other seeds: {final_command(space, best)}")
 
 
-def _command(jobs: Sequence[Sequence[str]]) -> str:
-    """The command of a trial's runs, which differ in the seed, the last override, only."""
+def repeat_command(space: SearchSpace, trial: FrozenTrial) -> str:
+    """The command that shows the results of a trial's runs, and trains them if their folders are missing.
+
+    Runs in folders that the user named have a command each, joined by `&&`.
+    """
+    sweep, jobs = current_sweep(), space.jobs(trial.params)
+    if not sweep.keeps_own_folders:
+        folders = [override_of("hydra.run.dir", run.folder) for run in runs_of(trial)]
+        return " && ".join(sweep.command(*job, folder) for job, folder in zip(jobs, folders, strict=True))
     if len(jobs) == 1:
-        return current_sweep().command(*jobs[0])
-    seeds = ",".join(job[-1].partition("=")[2] for job in jobs)
-    return current_sweep().command("-m", *jobs[0][:-1], f"seed={seeds}")
+        return sweep.command(*jobs[0])
+    seeds = ",".join(job[-1].partition("=")[2] for job in jobs)  # the seed is the last override
+    return sweep.command("-m", *jobs[0][:-1], f"seed={seeds}")
 
 
 def final_command(space: SearchSpace, best: FrozenTrial) -> str:
