@@ -7,6 +7,7 @@ from gr_cli.benchmarks.feature_extractors import ConvFeatureExtractor as ConvFea
 from gr_cli.benchmarks.feature_extractors import TorchvisionFeatureExtractor as TorchvisionFeatureExtractor
 from gr_cli.benchmarks.labels import with_few_labels as with_few_labels
 from gr_cli.benchmarks.labels import with_label_noise as with_label_noise
+from gr_cli.benchmarks.patch_features import PatchFeatureExtractor as PatchFeatureExtractor
 from gr_cli.benchmarks.sources.arrays import Arrays as Arrays
 from gr_cli.benchmarks.sources.digits import Digits as Digits
 from gr_cli.benchmarks.sources.glyphs import SyntheticGlyphs as SyntheticGlyphs

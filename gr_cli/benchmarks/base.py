@@ -222,6 +222,19 @@ class Task:
 
 
 @dataclass(frozen=True)
+class ExtractionCosts:
+    """Costs of a frozen feature extractor.
+
+    Attributes:
+        num_bytes: Bytes of its network, kept for the whole run.
+        operations: Floating-point operations for one sample.
+    """
+
+    num_bytes: int
+    operations: int
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """A stream of tasks.
 
@@ -237,11 +250,15 @@ class Benchmark:
         tasks: The tasks in order of training.
         spec: Shape, range and likelihood of the samples.
         shared_fits: What was fitted on samples of several classes or tasks together, such as a scale.
+        extraction: Costs of the feature extractor, where samples are features.
+        stores_raw_samples: Whether the feature extractor contains training samples.
     """
 
     tasks: tuple[Task, ...]
     spec: SampleSpec
     shared_fits: tuple[SharedFit, ...] = ()
+    extraction: ExtractionCosts | None = None
+    stores_raw_samples: bool = False
 
     @property
     def class_counts(self) -> list[int]:

@@ -11,20 +11,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gr_cli.benchmarks.base import Samples
+from gr_cli.benchmarks.base import EVALUATION_BATCH, ExtractionCosts, Samples
+from gr_cli.benchmarks.feature_output import FittedOutput, VectorNormalization, fit_output
 from gr_cli.benchmarks.feature_vectors import cached_vectors
 from gr_cli.benchmarks.sources.base import Dataset, Source
 from gr_cli.benchmarks.sources.load import load_dataset
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.nn.batch_order import BatchOrder
 from gr_cli.nn.convolutions import Convolutions, doubling_channels, match_image_shape
+from gr_cli.nn.operation_count import OperationCount
 from gr_cli.nn.random_streams import RandomStreams, StreamNames, seeded
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.nn.shared_fit import SharedFit
@@ -32,7 +34,7 @@ from gr_cli.nn.supervised import train_classifier
 from gr_cli.system.cache import Tensors, cached, content_hash
 from gr_cli.system.devices import deterministic_kernels
 from gr_cli.system.mapping import Storage
-from gr_cli.system.messages import print_status
+from gr_cli.system.messages import print_status, with_progress
 from gr_cli.types import LayerSizes, NonNegativeInt, PositiveInt
 
 _VERSION = 1  # part of the cache key: increase it when the computation changes
@@ -64,16 +66,35 @@ class FeatureExtractor(ABC):
         device: Device on which vectors are computed.
         storage: Whether vectors are read into memory or memory-mapped; `auto`: mapped if they take more than a quarter
             of the available memory.
+        components: Number of principal components of the first task's features that represent a sample; null: all
+            features.
+        standardise: Scale each feature by its mean and standard deviation in the first task.
+
+    Attributes:
+        stores_raw_samples: Whether the network contains training samples of the stream.
     """
 
-    def __init__(self, normalise: bool, cache_root: str, device: torch.device, storage: Storage = "auto") -> None:
+    stores_raw_samples = False
+
+    def __init__(
+        self,
+        normalise: bool,
+        cache_root: str,
+        device: torch.device,
+        storage: Storage = "auto",
+        components: int | None = None,
+        standardise: bool = False,
+    ) -> None:
         self.storage: Storage = storage
         self.normalise, self.cache_folder, self.device = normalise, Path(cache_root).expanduser() / "features", device
+        self.components, self.standardise = components, standardise
 
     @property
     def shared_fits(self) -> tuple[SharedFit, ...]:
-        """What is fitted on the benchmark's own samples; by default nothing."""
-        return ()
+        """What is fitted on the benchmark's own samples: nothing, unless features are scaled or reduced."""
+        if not self.standardise and self.components is None:
+            return ()
+        return (SharedFit("the features are fitted on the images of the first task", first_task_only=True),)
 
     @abstractmethod
     def network(self, first_task: Samples, shape: Shape) -> nn.Module:
@@ -109,22 +130,49 @@ class FeatureExtractor(ABC):
             )
         self.check(data)
         with deterministic_kernels(self.device):
-            network = self.network(first_task, shape).to(self.device).eval()
-            weights = [part for name, value in network.state_dict().items() for part in (name, value)]
-            settings = (_VERSION, torch.__version__, self.device.type, self.normalise, network)
-            name = content_hash(*settings, *weights, cache_name)
+            network = self._complete_network(first_task, shape)
+            name = content_hash(*self._cache_key(network), cache_name)
             name += f"{'-' if cache_name else ''}{content_hash(data.train.content_hash(), data.test.content_hash())}"
             path = self.cache_folder / f"{name}.pt"
             train, test = cached_vectors(partial(self._vectors, network), data, path, self.storage)
+            costs = self._costs(network, shape)
         spec, fits = SampleSpec(tuple(train.store.shape[1:]), None), (*data.shared_fits, *self.shared_fits)
-        return Dataset(train, test, data.classes, spec, fits)
+        return Dataset(train, test, data.classes, spec, fits, costs)
+
+    def _complete_network(self, first_task: Samples, shape: Shape) -> nn.Module:
+        """The network with what follows it: normalisation, and the output that is fitted on the first task."""
+        layers = [self.network(first_task, shape), nn.Flatten(), *([VectorNormalization()] if self.normalise else [])]
+        network = nn.Sequential(*layers).to(self.device).eval()
+        if not self.standardise and self.components is None:
+            return network
+        settings = (self.standardise, self.components)
+        name = content_hash("output", *settings, *self._cache_key(network), first_task.content_hash())
+
+        def compute() -> Tensors:
+            print_status(f"scaling features by the {len(first_task):,} training images of the first task")
+            batches = with_progress(first_task.batches(), ceil(len(first_task) / EVALUATION_BATCH), "batches of images")
+            vectors = torch.cat([self._vectors(network, x) for x, _ in batches])
+            return fit_output(vectors, self.standardise, self.components)
+
+        output = FittedOutput(cached(self.cache_folder / f"{name}.pt", compute))
+        return nn.Sequential(network, output.to(self.device)).eval()
+
+    def _costs(self, network: nn.Module, shape: Shape) -> ExtractionCosts:
+        count = OperationCount()
+        with torch.no_grad(), count.once("features"):
+            network(torch.zeros(1, *shape, device=self.device))
+        num_bytes = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+        return ExtractionCosts(num_bytes, count.by_phase()["features"])
+
+    def _cache_key(self, network: nn.Module) -> tuple[object, ...]:
+        """What the vectors of an image depend on."""
+        weights = [part for name, value in network.state_dict().items() for part in (name, value)]
+        return (_VERSION, torch.__version__, self.device.type, network, *weights)
 
     @torch.no_grad()
     def _vectors(self, network: nn.Module, x: Tensor) -> Tensor:
         """The vectors of images (B, C, H, W), on the CPU."""
         vectors: Tensor = network(x.to(self.device)).flatten(1).float().cpu()
-        if self.normalise:
-            vectors = F.layer_norm(vectors, vectors.shape[1:])
         if not vectors.isfinite().all():
             raise DataError("benchmark.features: vectors are not finite; check the weights of the network")
         return vectors
@@ -150,6 +198,8 @@ class ConvFeatureExtractor(FeatureExtractor):
         device: Device on which vectors are computed.
         storage: Whether vectors are read into memory or memory-mapped; `auto`: mapped if they take more than a quarter
             of the available memory.
+        components: Number of principal components of the first task's features that represent a sample; null: all
+            features.
     """
 
     def __init__(
@@ -163,8 +213,9 @@ class ConvFeatureExtractor(FeatureExtractor):
         cache_root: str = "~/.cache/gr_cli",
         device: torch.device = torch.device("cpu"),  # noqa: B008  a value
         storage: Storage = "auto",
+        components: PositiveInt | None = None,
     ) -> None:
-        super().__init__(normalise, cache_root, device, storage)
+        super().__init__(normalise, cache_root, device, storage, components)
         if weights == "pretrained" and pretrain is None:
             raise ConfigError(
                 "benchmark.features.pretrain",
@@ -296,6 +347,8 @@ class TorchvisionFeatureExtractor(FeatureExtractor):
         device: Device on which vectors are computed.
         storage: Whether vectors are read into memory or memory-mapped; `auto`: mapped if they take more than a quarter
             of the available memory.
+        components: Number of principal components of the first task's features that represent a sample; null: all
+            features.
     """
 
     def __init__(
@@ -307,8 +360,9 @@ class TorchvisionFeatureExtractor(FeatureExtractor):
         cache_root: str = "~/.cache/gr_cli",
         device: torch.device = torch.device("cpu"),  # noqa: B008  a value
         storage: Storage = "auto",
+        components: PositiveInt | None = None,
     ) -> None:
-        super().__init__(normalise, cache_root, device, storage)
+        super().__init__(normalise, cache_root, device, storage, components)
         if weights is None:
             raise ConfigError(
                 "benchmark.features.weights",

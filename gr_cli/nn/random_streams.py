@@ -47,6 +47,7 @@ class StreamNames:
     REFERENCE_CLASSIFIER_INIT = "initialisation.judge"
     FEATURES_INIT = "initialisation.features"
     FEATURES_OUTPUT_INIT = "initialisation.features.output"
+    FEATURES_PATCHES = "features.patches"
     # Training
     BATCH_ORDER = "order"
     AUGMENTATION = "augment"

@@ -46,7 +46,7 @@ def provenance(experiment: Experiment, folder: Path) -> dict[str, Any]:
         "command": _command(settings, location),
         "directory": str(Path.cwd()),  # relative paths of the settings start there
         "data": experiment.dataset_hash,
-        "stores_raw_samples": learner.strategy.stores_raw_samples,
+        "stores_raw_samples": learner.strategy.stores_raw_samples or experiment.benchmark.stores_raw_samples,
         "single_pass": settings.config["train"]["online"],
         "heartbeat_seconds": HEARTBEAT_SECONDS,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),

@@ -70,3 +70,15 @@ def test_a_generator_costs_steps_of_its_own():
 
 def test_bytes_of_a_state():
     assert num_bytes([torch.zeros(2), {"a": (torch.zeros(3, dtype=torch.uint8), 1.5, "text")}]) == 11
+
+
+def test_frozen_features_cost_their_network_and_one_pass():
+    features = ("benchmark/features=patches", "benchmark.features.num_filters=5", "benchmark.features.filters=noise")
+    experiment = prepare(settings_of("strategy=finetune", *features, *SMALL))
+    sizes, extraction = [len(task.train) for task in experiment.benchmark.tasks], experiment.benchmark.extraction
+    row, images = costs("strategy=finetune", *features, stages=2), costs("strategy=finetune", stages=2)
+    assert row["features_flops"] == sum(sizes[:2]) * extraction.operations > 0
+    assert row["training_flops"] == row["solver_flops"] + row["features_flops"]
+    assert row["features_bytes"] == extraction.num_bytes > 0
+    assert row["stored_bytes"] == row["solver_bytes"] + row["optimizer_bytes"] + row["features_bytes"]
+    assert images["features_flops"] == images["features_bytes"] == 0

@@ -1,5 +1,6 @@
 """Runs in the space of frozen features, from the command line."""
 
+import json
 from collections import OrderedDict
 from functools import partial
 from pathlib import Path
@@ -118,6 +119,27 @@ def test_a_run_in_feature_space_has_the_usual_files(gr_run):
 
 def test_an_interrupted_run_resumes_with_the_same_features(goes_on, monkeypatch):
     goes_on(*SMALL, "strategy=bir", "train.iterations=12", at=(2, 5), forget=partial(forget, monkeypatch))
+
+
+PATCHES = ("benchmark/features=patches", "benchmark.features.num_filters=6", "benchmark.features.components=8")
+
+
+def test_an_interrupted_run_resumes_with_the_same_patch_features(goes_on, monkeypatch):
+    goes_on(*PATCHES, "train.iterations=12", at=(2, 5), forget=partial(forget, monkeypatch))
+
+
+@pytest.mark.parametrize("filters", ["centres", "raw"])
+def test_status_says_whether_filters_are_training_samples(gr_run, filters):
+    code, _, err = gr_run(*PATCHES, f"benchmark.features.filters={filters}", "train.iterations=2")
+    assert code == 0, err
+    status = json.loads((only_run() / "status.json").read_text(encoding="utf-8"))
+    assert status["stores_raw_samples"] == (filters == "raw")
+
+
+@pytest.mark.usefixtures("mnist_root")
+def test_patches_of_grey_images_of_28_pixels(gr_run):
+    code, _, err = gr_run("benchmark=split_mnist", *PATCHES, "strategy=slda", "train.iterations=1")
+    assert code == 0, err
 
 
 def test_a_batched_sweep_shares_one_network_and_its_features(gr_run):

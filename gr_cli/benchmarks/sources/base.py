@@ -7,7 +7,7 @@ from typing import Annotated, Protocol, runtime_checkable
 
 from annotated_types import Gt, Lt
 
-from gr_cli.benchmarks.base import Samples
+from gr_cli.benchmarks.base import ExtractionCosts, Samples
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.nn.shared_fit import SharedFit
 
@@ -24,6 +24,7 @@ class Dataset:
         classes: Names of the classes; labels count from 0 in this order.
         spec: Shape, range and likelihood of the samples as floats.
         shared_fits: What was fitted on samples of several classes together, such as a scale.
+        extraction: Costs of the feature extractor, where samples are features.
     """
 
     train: Samples
@@ -31,6 +32,7 @@ class Dataset:
     classes: tuple[str, ...]
     spec: SampleSpec
     shared_fits: tuple[SharedFit, ...] = ()
+    extraction: ExtractionCosts | None = None
 
 
 @runtime_checkable

@@ -66,7 +66,8 @@ def split(
     if features is not None:  # fitted on the first task; which samples it has depends on the labels alone
         data = features.extract(data, tasks[0].train, getattr(source, "cache_name", ""))
         tasks = tasks_of(data)
-    return Benchmark(tuple(tasks), data.spec, data.shared_fits)
+    stores_raw_samples = features is not None and features.stores_raw_samples
+    return Benchmark(tuple(tasks), data.spec, data.shared_fits, data.extraction, stores_raw_samples)
 
 
 def _divide(

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gr_cli.benchmarks.base import ExtractionCosts
 from gr_cli.evaluation.base import Evaluation, EvaluationContext
 from gr_cli.results.tables import AFTER_TASK, Column, TableRow
 
@@ -32,10 +33,12 @@ class Costs(Evaluation):
         Column("solver_flops", "steps of the solver, including the generation of replayed samples", "FLOP", "lower"),
         Column("generator_flops", "steps of the generator, and samples generated for them alone", "FLOP", "lower"),
         Column("consolidation_flops", "at the beginning and end of tasks: Fisher, fits, exemplars", "FLOP", "lower"),
+        Column("features_flops", "frozen features of the training samples so far", "FLOP", "lower"),
         Column("training_flops", "all training so far", "FLOP", "lower", metric="training_flops"),
         Column("solver_bytes", "parameters and buffers of the solver", "bytes", "lower"),
         Column("generator_bytes", "parameters and buffers of the generator", "bytes", "lower"),
         Column("strategy_bytes", "stored samples, weight importance, frozen networks", "bytes", "lower"),
+        Column("features_bytes", "network or filters of the frozen feature extractor", "bytes", "lower"),
         Column("optimizer_bytes", "moments of the optimizers, unless reset for each task", "bytes", "lower"),
         Column("stored_bytes", "all that is kept for the next task", "bytes", "lower", metric="stored_bytes"),
     )
@@ -47,6 +50,8 @@ class Costs(Evaluation):
             f"{phase}_flops": sum(by_phase.get(name, 0) for name in names) // num_runs
             for phase, names in _PHASES.items()
         }
+        extraction, num_samples = _extraction(context)
+        operations["features_flops"] = extraction.operations * num_samples
         state = learner.state_of(context.replica)
         settings = {"solver": learner.optimizers, "generator": learner.generator_optimizers}
         optimizers = {
@@ -59,10 +64,18 @@ class Costs(Evaluation):
             "generator_bytes": num_bytes(state["generator"]),
             "strategy_bytes": num_bytes([state["strategy"], state["regularizer"], state["gradient_rules"]])
             + _training_set_bytes(context),
+            "features_bytes": extraction.num_bytes,
             "optimizer_bytes": num_bytes(optimizers),
         }
         totals = {"training_flops": sum(operations.values()), "stored_bytes": sum(kept.values())}
         return [{"after_task": context.after_task, **operations, **kept, **totals}]
+
+
+def _extraction(context: EvaluationContext) -> tuple[ExtractionCosts, int]:
+    """Costs of the feature extractor, and the number of training samples of the tasks so far."""
+    benchmark = context.experiment.benchmark
+    num_samples = sum(len(task.train) for task in benchmark.tasks[: context.after_task + 1])
+    return benchmark.extraction or ExtractionCosts(0, 0), num_samples
 
 
 def _training_set_bytes(context: EvaluationContext) -> int:
