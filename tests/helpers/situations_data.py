@@ -242,7 +242,7 @@ DATA: Table = {
         ("patches for each filter", typed("benchmark/features=patches benchmark.features.num_filters=1000")),
     ],
     "benchmarks/feature_output.py": [
-        ("benchmark.features.components", typed("benchmark/features=patches benchmark.features.components=9999")),
+        ("benchmark.features.components", typed("benchmark/features=conv_random benchmark.features.components=999")),
     ],
     "benchmarks/feature_extractors.py": [
         ("needs images", of_vectors("benchmark/features=conv_random")),
