@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from gr_cli.config.arguments import validate_arguments
@@ -61,6 +62,20 @@ class ClassConvVAE(ClassVAE):
     @property
     def _centre(self) -> float:
         return 0.0 if self.spec.value_range is None else 0.5
+
+    def losses(
+        self, objective: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        if labels is None or x.device.type != "cpu" or torch._C._are_functorch_transforms_active():
+            return super().losses(objective, x, noise, labels)
+        # Each VAE gets the samples of its class only. On a GPU, their number would have to be waited for.
+        x, terms = self.to_members(x), dict[str, Tensor]()
+        for label, vae in self._vaes_of(self._trained_classes):
+            rows = (labels == label).nonzero().squeeze(1)
+            own_noise = {name: value[rows] for name, value in noise.items()}
+            for name, value in vae.losses(objective, x[rows], own_noise).items():
+                terms[name] = terms.get(name, value.new_zeros(len(x))).index_add(0, rows, value)
+        return terms
 
     def to_members(self, x: Tensor) -> Tensor:
         return (self.spec.to_unit_range(x) - self._centre) / self.deviation

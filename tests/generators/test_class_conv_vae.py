@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gr_cli.errors import ConfigError
-from gr_cli.generators import ClassConvVAE
+from gr_cli.generators import ClassConvVAE, ClassVAE
 from gr_cli.nn.replicas import Replicas
 from gr_cli.nn.sample_spec import SampleSpec
 
@@ -79,3 +79,11 @@ def test_replicas_equal_single_networks():
 def test_vectors_are_refused():
     with pytest.raises(ConfigError, match=r"needs images \(C, H, W\).*try generator=class_vae"):
         ClassConvVAE(SampleSpec((12,)), 3)
+
+
+def test_losses_of_own_samples_equal_those_of_all_samples_masked():
+    generator, x, labels = vae_of(), torch.rand(6, *SHAPE).double(), torch.tensor([2, 0, 0, 2, 2, 0])  # none of class 1
+    noise = {"z": torch.randn(6, 3).double()}
+    masked = ClassVAE.losses(generator, "vae", x, noise, labels)
+    for name, value in generator.losses("vae", x, noise, labels).items():
+        torch.testing.assert_close(value, masked[name])
