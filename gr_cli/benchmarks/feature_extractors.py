@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
+from functools import lru_cache, partial
 from math import ceil
 from pathlib import Path
 from typing import Literal
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gr_cli.benchmarks.base import EVALUATION_BATCH, ExtractionCosts, Samples
-from gr_cli.benchmarks.feature_output import FittedOutput, VectorNormalization, fit_output
+from gr_cli.benchmarks.feature_output import FeatureScaling, PrincipalComponents, VectorNormalization, fit_scaling
 from gr_cli.benchmarks.feature_vectors import cached_vectors
 from gr_cli.benchmarks.sources.base import Dataset, Source
 from gr_cli.benchmarks.sources.load import load_dataset
@@ -131,31 +132,47 @@ class FeatureExtractor(ABC):
         self.check(data)
         with deterministic_kernels(self.device):
             network = self._complete_network(first_task, shape)
-            name = content_hash(*self._cache_key(network), cache_name)
-            name += f"{'-' if cache_name else ''}{content_hash(data.train.content_hash(), data.test.content_hash())}"
-            path = self.cache_folder / f"{name}.pt"
+            key = content_hash(*self._cache_key(network), cache_name)
+            content = content_hash(data.train.content_hash(), data.test.content_hash())
+            path = self._path(key, content, cache_name)
             train, test = cached_vectors(partial(self._vectors, network), data, path, self.storage)
             costs = self._costs(network, shape)
         spec, fits = SampleSpec(tuple(train.store.shape[1:]), None), (*data.shared_fits, *self.shared_fits)
-        return Dataset(train, test, data.classes, spec, fits, costs)
+        vectors = Dataset(train, test, data.classes, spec, fits, costs)
+        if self.components is None:
+            return vectors
+        content = content_hash(content, first_task.content_hash())
+        path = self._path(content_hash("components", self.components, key), content, cache_name)
+        return self._principal_components(vectors, train.select(_positions(first_task, data.train)), path)
+
+    def _path(self, key: str, content: str, cache_name: str) -> Path:
+        """File of the cache; the dash says that files of the same key and other content are out of date."""
+        return self.cache_folder / f"{key}{'-' if cache_name else ''}{content}.pt"
+
+    def _principal_components(self, vectors: Dataset, first_task: Samples, path: Path) -> Dataset:
+        """The data set with principal components of the first task's vectors, cached in `path`."""
+        number, (size,) = self.components or 0, vectors.spec.shape
+        fitted = lru_cache(lambda: PrincipalComponents(first_task.x, number))
+        train, test = cached_vectors(lambda x: fitted()(x), vectors, path, self.storage)
+        costs = vectors.extraction or ExtractionCosts(0, 0)
+        costs = ExtractionCosts(costs.num_bytes + 4 * size * (number + 1), costs.operations + 2 * size * number)
+        return replace(vectors, train=train, test=test, spec=SampleSpec((number,), None), extraction=costs)
 
     def _complete_network(self, first_task: Samples, shape: Shape) -> nn.Module:
-        """The network with what follows it: normalisation, and the output that is fitted on the first task."""
+        """The network with what follows it: normalisation, and scaling by the first task."""
         layers = [self.network(first_task, shape), nn.Flatten(), *([VectorNormalization()] if self.normalise else [])]
         network = nn.Sequential(*layers).to(self.device).eval()
-        if not self.standardise and self.components is None:
+        if not self.standardise:
             return network
-        settings = (self.standardise, self.components)
-        name = content_hash("output", *settings, *self._cache_key(network), first_task.content_hash())
+        name = content_hash("scaling", *self._cache_key(network), first_task.content_hash())
 
         def compute() -> Tensors:
             print_status(f"scaling features by the {len(first_task):,} training images of the first task")
             batches = with_progress(first_task.batches(), ceil(len(first_task) / EVALUATION_BATCH), "batches of images")
-            vectors = torch.cat([self._vectors(network, x) for x, _ in batches])
-            return fit_output(vectors, self.standardise, self.components)
+            return fit_scaling(torch.cat([self._vectors(network, x) for x, _ in batches]))
 
-        output = FittedOutput(cached(self.cache_folder / f"{name}.pt", compute))
-        return nn.Sequential(network, output.to(self.device)).eval()
+        scaling = FeatureScaling(cached(self.cache_folder / f"{name}.pt", compute))
+        return nn.Sequential(network, scaling.to(self.device)).eval()
 
     def _costs(self, network: nn.Module, shape: Shape) -> ExtractionCosts:
         count = OperationCount()
@@ -176,6 +193,13 @@ class FeatureExtractor(ABC):
         if not vectors.isfinite().all():
             raise DataError("benchmark.features: vectors are not finite; check the weights of the network")
         return vectors
+
+
+def _positions(samples: Samples, among: Samples) -> Tensor:
+    """Position of each of `samples` among those of a set with the same store."""
+    position = torch.empty(len(among.store), dtype=torch.int64)
+    position[among.store_rows(torch.arange(len(among)))] = torch.arange(len(among))
+    return position[samples.store_rows(torch.arange(len(samples)))]
 
 
 # --- convolutions

@@ -20,63 +20,62 @@ class VectorNormalization(nn.Module):
         return F.layer_norm(vectors, vectors.shape[1:])
 
 
-class FittedOutput(nn.Module):
-    """Standardised features (B, F), or their principal components (B, D), with mean and scale of the first task.
+class FeatureScaling(nn.Module):
+    """Scales each feature (B, F) by a mean and a factor.
 
     Args:
-        fitted: Tensors of `fit_output`.
+        fitted: Tensors of `fit_scaling`.
     """
 
     mean: Tensor  # (F,)
-    scale: Tensor  # (F,)
-    axes: Tensor | None  # (F, D)
+    factor: Tensor  # (F,)
 
     def __init__(self, fitted: Tensors) -> None:
         super().__init__()
         self.register_buffer("mean", fitted["mean"])
-        self.register_buffer("scale", fitted["scale"])
-        self.register_buffer("axes", fitted.get("axes"))
+        self.register_buffer("factor", fitted["factor"])
 
     def forward(self, features: Tensor) -> Tensor:
-        scaled = (features - self.mean) * self.scale
-        return scaled if self.axes is None else scaled @ self.axes
+        return (features - self.mean) * self.factor
 
 
-def fit_output(features: Tensor, standardise: bool, components: int | None) -> Tensors:
-    """Fit the output of a feature extractor.
+def fit_scaling(features: Tensor) -> Tensors:
+    """`mean` and `factor` (F,) that scale features (N, F) to mean 0 and variance 1; to 0 where they are constant."""
+    deviation, mean = torch.std_mean(features, 0, correction=0)
+    # Features are sums of many products, so rounding leaves a constant one a small deviation.
+    constant = deviation <= 1e-6 * mean.abs()
+    return {"mean": mean, "factor": torch.where(constant, 0.0, 1 / deviation.masked_fill(constant, 1))}
+
+
+class PrincipalComponents:
+    """Principal components of vectors, fitted on some of them and scaled together to a mean variance of 1 there.
 
     Args:
-        features: Features of the training samples of the first task, (N, F).
-        standardise: Whether each value is scaled to variance 1. A value that is constant in the first task is left out.
-        components: Number of principal components, scaled together to a mean variance of 1; None: all features.
-
-    Returns:
-        `mean` and `scale` (F,), and `axes` (F, D) of the principal components.
+        vectors: Vectors (N, F).
+        number: Number of components.
 
     Raises:
-        ConfigError: There are fewer features or samples than components.
+        ConfigError: There are fewer features or vectors than components.
     """
-    mean = features.mean(0)
-    scale = torch.ones_like(mean)
-    if standardise:
-        deviation = features.std(0, correction=0)
-        # Features are sums of many products, so rounding leaves a constant one a small deviation.
-        constant = deviation <= 1e-6 * mean.abs()
-        scale = torch.where(constant, 0.0, 1 / deviation.masked_fill(constant, 1))
-    if components is None:
-        return {"mean": mean, "scale": scale}
-    if components > min(features.shape):
-        raise ConfigError(
-            "benchmark.features.components",
-            components,
-            f"exceeds the {features.shape[1]:,} features or the {features.shape[0]:,} training samples of "
-            "the first task",
-            f"{min(features.shape):,} at most",
-        )
-    centred = (features - mean) * scale
-    with seeded(0):
-        _, values, axes = torch.svd_lowrank(
-            centred, q=min(components + _OVERSAMPLING, *centred.shape), niter=_POWER_ITERATIONS
-        )
-    deviation = values[:components].square().mean().sqrt() / len(centred) ** 0.5
-    return {"mean": mean, "scale": scale, "axes": axes[:, :components] / deviation}
+
+    def __init__(self, vectors: Tensor, number: int) -> None:
+        if number > min(vectors.shape):
+            raise ConfigError(
+                "benchmark.features.components",
+                number,
+                f"exceeds the {vectors.shape[1]:,} features or the {len(vectors):,} training samples of the first task",
+                f"{min(vectors.shape):,} at most",
+            )
+        self.mean = vectors.mean(0)
+        centred = vectors - self.mean
+        with seeded(0):
+            _, values, axes = torch.svd_lowrank(
+                centred, q=min(number + _OVERSAMPLING, *centred.shape), niter=_POWER_ITERATIONS
+            )
+        deviation = values[:number].square().mean().sqrt() / len(vectors) ** 0.5
+        self.axes = axes[:, :number] / deviation  # (F, D)
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """The components (B, D) of vectors (B, F)."""
+        components: Tensor = (vectors - self.mean) @ self.axes
+        return components

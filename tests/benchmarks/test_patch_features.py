@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gr_cli.benchmarks import Arrays, Digits, PatchFeatureExtractor, Samples, split
-from gr_cli.benchmarks.feature_output import fit_output
+from gr_cli.benchmarks.feature_output import FeatureScaling, PrincipalComponents, fit_scaling
 from gr_cli.benchmarks.patch_features import (
     PatchResponses,
     fit_filters,
@@ -238,7 +238,7 @@ def test_filters_and_features_are_cached(monkeypatch):
         raise AssertionError("computed again")
 
     monkeypatch.setattr("gr_cli.benchmarks.patch_features.fit_filters", fail)
-    monkeypatch.setattr("gr_cli.benchmarks.feature_extractors.fit_output", fail)
+    monkeypatch.setattr("gr_cli.benchmarks.feature_extractors.fit_scaling", fail)
     monkeypatch.setattr(PatchFeatureExtractor, "_vectors", lambda self, network, x: torch.ones(len(x), 1))
     assert torch.equal(split(Digits(), seed=1, features=extractor()).tasks[0].test.x, first)  # the same class order
     assert len(list(Path("kept/features").iterdir())) == 3  # filters, scaling, features
@@ -260,7 +260,7 @@ def test_costs_of_the_extractor():
     positions, num_filters, num_features = 6 * 6, 6, 4 * 2 * 6
     products = positions * 9 * num_filters + 2 * 4 * positions * num_filters + num_features * 4
     assert extraction.operations == 2 * products
-    assert extraction.num_bytes == 4 * (9 * num_filters + num_filters + 2 * num_features + num_features * 4)
+    assert extraction.num_bytes == 4 * (9 * num_filters + num_filters + 2 * num_features + num_features * (4 + 1))
 
 
 @pytest.mark.parametrize(
@@ -285,21 +285,32 @@ def test_unsuitable_settings_are_refused(settings, message):
 
 def test_components_are_principal_components():
     generator = torch.Generator().manual_seed(0)
-    features = torch.randn(300, 12, generator=generator) @ torch.randn(12, 12, generator=generator)
-    fitted = fit_output(features, standardise=True, components=4)
-    scaled = (features - features.mean(0)) / features.std(0, correction=0)
-    _, values, axes = torch.linalg.svd(scaled, full_matrices=False)
-    expected = (scaled @ axes[:4].T) / (values[:4].square().mean() / 300).sqrt()
-    projected = ((features - fitted["mean"]) * fitted["scale"]) @ fitted["axes"]
-    torch.testing.assert_close(projected.abs(), expected.abs(), atol=1e-3, rtol=1e-3)  # up to signs
-    torch.testing.assert_close(projected.var(0, correction=0).mean(), torch.tensor(1.0), atol=1e-3, rtol=0)
+    vectors = torch.randn(300, 12, generator=generator) @ torch.randn(12, 12, generator=generator)
+    _, values, axes = torch.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
+    expected = (vectors - vectors.mean(0)) @ axes[:4].T / (values[:4].square().mean() / 300).sqrt()
+    components = PrincipalComponents(vectors, 4)(vectors)
+    torch.testing.assert_close(components.abs(), expected.abs(), atol=1e-3, rtol=1e-3)  # up to signs
+    torch.testing.assert_close(components.var(0, correction=0).mean(), torch.tensor(1.0), atol=1e-3, rtol=0)
 
 
-def test_a_constant_feature_is_left_out():
+def test_components_are_those_of_the_first_tasks_features(monkeypatch):
+    def streams(**settings):
+        return split(Digits(), seed=0, class_order="shuffled", validation_share=0.1, features=extractor(**settings))
+
+    full, reduced = streams(), streams(components=3)
+    project = PrincipalComponents(full.tasks[0].train.x, 3)
+    for task, other in zip(full.tasks, reduced.tasks, strict=True):
+        torch.testing.assert_close(other.test.x, project(task.test.x), atol=1e-4, rtol=1e-4)
+    monkeypatch.setattr(cache, "_recent", OrderedDict())
+    monkeypatch.setattr("gr_cli.benchmarks.feature_extractors.PrincipalComponents", None)
+    assert torch.equal(streams(components=3).tasks[4].train.x, reduced.tasks[4].train.x)  # from the cache
+
+
+def test_a_constant_feature_is_scaled_to_0():
     features = torch.stack([torch.linspace(0, 1, 8), torch.full((8,), 0.3)], 1)
-    fitted = fit_output(features, standardise=True, components=None)
-    scaled = (torch.tensor([[0.5, 100.0]]) - fitted["mean"]) * fitted["scale"]
-    torch.testing.assert_close(scaled, torch.zeros(1, 2), atol=1e-5, rtol=0)
+    scaled = FeatureScaling(fit_scaling(features))(features + torch.tensor([0.0, 5.0]))
+    torch.testing.assert_close(scaled.mean(0), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scaled.var(0, correction=0), torch.tensor([1.0, 0.0]), atol=1e-5, rtol=0)
 
 
 def test_components_of_a_data_set_that_is_replaced():
