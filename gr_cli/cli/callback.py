@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gr_cli.cli.compose import plain_overrides
-from gr_cli.cli.folders import check_job_folders, keeps_own_folders, single_run_folder, sweep_folder
+from gr_cli.cli.folders import check_job_folders, keeps_own_folders, names_sweep_folder, single_run_folder, sweep_folder
 from gr_cli.cli.hydra_errors import describe_error
 from gr_cli.cli.job_composer import JobComposer
 from gr_cli.cli.launchers.processes import announce_processes
@@ -29,9 +29,9 @@ from gr_cli.cli.launchers.selection import (
 )
 from gr_cli.cli.overrides import describe_difference
 from gr_cli.cli.sweep import begin_sweep, current_sweep
-from gr_cli.cli.sweepers.selection import check_sweeper, sweeper_target
+from gr_cli.cli.sweepers.selection import check_sweeper, launches_own_jobs, sweeper_target
 from gr_cli.errors import CompositionError, ConfigError, Stop
-from gr_cli.results.availability import check_outside_runs
+from gr_cli.results.availability import check_outside_runs, check_sweep_folder
 from gr_cli.system.process import import_torch, resume_garbage_collection
 from gr_cli.system.signals import lifeline
 
@@ -80,6 +80,8 @@ class ValidateJobs(Callback):
             check_sweeper(config)
             folder = sweep_folder(config)
             check_outside_runs(folder)
+            if names_sweep_folder(config.hydra) and launches_own_jobs(config):
+                check_sweep_folder(folder)
             current_sweep().keeps_own_folders = keeps_own_folders(config.hydra)
             if sweeper_target(config).endswith("BasicSweeper"):
                 _prepare_sweep(config, folder)

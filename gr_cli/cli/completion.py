@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from gr_cli.cli.folder_commands import FOLDER_COMMANDS, FolderCommand
@@ -88,7 +89,9 @@ def _values(options: Options, choices: Mapping[str, str], name: str, start: str)
     if name in ALL_GROUPS:
         return _starting_with(start, options.names(name))
     if name in FOLDER_COMMANDS:
-        return _paths(start or str(default_output_root()), folders_only=True)
+        with suppress(ConfigError):
+            return _paths(start or str(default_output_root()), folders_only=True)
+        return []
     setting = next((s for s in _settings(options, choices) if s.name == name), None)
     if setting is None:
         return []

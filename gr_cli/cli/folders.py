@@ -112,6 +112,11 @@ def _sweep_folder(hydra: Any) -> Path:
     return path
 
 
+def names_sweep_folder(hydra: Any) -> bool:
+    """Whether `hydra.sweep.dir` names the folder of the sweep."""
+    return not _is_own_name(hydra.sweep, "dir")
+
+
 def names_job_folders(hydra: Any) -> bool:
     """Whether `hydra.sweep.subdir` names the folders of jobs."""
     return not _is_own_name(hydra.sweep, "subdir")
@@ -119,7 +124,7 @@ def names_job_folders(hydra: Any) -> bool:
 
 def keeps_own_folders(hydra: Any) -> bool:
     """Whether this program names both the folder of the sweep and those of its jobs."""
-    return _is_own_name(hydra.sweep, "dir") and not names_job_folders(hydra)
+    return not names_sweep_folder(hydra) and not names_job_folders(hydra)
 
 
 def job_folder(settings: Settings, hydra: Any) -> RunFolder:

@@ -28,6 +28,10 @@ _LOCKED_HYDRA_SETTINGS = {
 
 
 _SEARCH = "hydra/sweeper=optuna"
+_SWEEPER_PARAMS = "hydra.sweeper.params"
+_QUOTE_REMEDY = (
+    "quote a name with a comma, or use ${hydra.job.num} or ${hydra.job.override_dirname} for names that differ"
+)
 
 
 def split_config_dirs(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -86,6 +90,8 @@ def validate_overrides(argv: Sequence[str]) -> None:
         for locked, reason in _LOCKED_HYDRA_SETTINGS.items():
             if name == locked or name.startswith(f"{locked}.") or locked.startswith(f"{name}."):
                 raise ConfigError(name, shown, "can't be changed", reason)
+        if override.is_sweep_override() and name.startswith("hydra.") and not name.startswith(_SWEEPER_PARAMS):
+            raise ConfigError(name, shown, "must be one value, the same for all runs", _QUOTE_REMEDY)
         if override.is_delete() or override.is_sweep_override() or not (name in GROUPS or "/" in name):
             continue
         option = override.value()
@@ -126,9 +132,6 @@ def describe_difference(first: Sequence[str], second: Sequence[str]) -> str:
     if not differing:
         return f"{shlex.join(first)} twice"
     return " and ".join(shlex.join(overrides) for overrides in zip(*differing, strict=True))
-
-
-_SWEEPER_PARAMS = "hydra.sweeper.params"
 
 
 def expand_sweeper_params(argv: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 from gr_cli.config.groups import GROUPS, METHOD_GROUPS, NAME_GROUPS, PARENT_FOLDER_GROUPS
 from gr_cli.config.schema import IRRELEVANT_TO_RESULT
 from gr_cli.errors import one_line
-from gr_cli.results.discovery import NOT_STARTED, DiscoveredRun, DiscoveredRuns
+from gr_cli.results.discovery import DiscoveredRun, DiscoveredRuns
 from gr_cli.results.manifest import SweepJob
 from gr_cli.results.status_fields import parse_time
 from gr_cli.results.tables import TableFormat
@@ -281,8 +281,10 @@ def group_warnings(group: Group, metrics: Sequence[str]) -> list[str]:
         if not run.finished:
             seeds_by_state.setdefault(_describe_state(run), []).append(seed)
     lines = [f"{format_seeds(seeds)} {state}" for state, seeds in seeds_by_state.items()]
-    if group.pending_seeds:
-        lines.append(f"{format_seeds(group.pending_seeds)} {NOT_STARTED}")
+    pending_by_state: dict[str, list[int]] = {}
+    for job in group.pending:
+        pending_by_state.setdefault(job.pending_state, []).append(job.seed_and_identity[0])
+    lines += [f"{format_seeds(seeds)} {state}" for state, seeds in pending_by_state.items()]
     for seed, run in group.by_seed.items():
         repeated = [other for other in group.runs if other.seed == seed and other is not run]
         if repeated:

@@ -14,7 +14,7 @@ from gr_cli.errors import ConfigError, suggestion, truncate
 from gr_cli.report.groups import Grouping, format_value, group_runs, matching_names, natural_key, parse_number
 from gr_cli.report.metric_names import check_metrics, units_and_bounds
 from gr_cli.results.cells import parse_cell
-from gr_cli.results.discovery import NOT_STARTED, DiscoveredRun, DiscoveredRuns
+from gr_cli.results.discovery import DiscoveredRun, DiscoveredRuns
 from gr_cli.results.statistics import UNBOUNDED, Bounds
 from gr_cli.results.tables import FRACTION, parse_quantity, unit_sizes
 
@@ -145,7 +145,7 @@ def select_runs(discovered: DiscoveredRuns, conditions: Sequence[str], by_run: b
         for job in discovered.pending
         if (key := job.seed_and_identity) is not None
         and (run := by_identity.get(key[1])) is not None
-        and selected(run, {**settings[id(run)], "seed": key[0], "state": NOT_STARTED})
+        and selected(run, {**settings[id(run)], "seed": key[0], "state": job.pending_state})
         and not (by_run and any(check.measure for check in checks))
     ]
     return replace(discovered, runs=runs, pending=pending)

@@ -9,7 +9,7 @@ from gr_cli.errors import one_line
 from gr_cli.report.baseline import baseline_of, paired_differences, parse_baseline
 from gr_cli.report.groups import NO_VALUE, Group, Grouping, SettingColumn, format_ranges, format_seeds, group_warnings
 from gr_cli.report.metric_names import check_metrics, units_and_bounds
-from gr_cli.results.discovery import NOT_STARTED
+from gr_cli.results.manifest import SweepJob
 from gr_cli.results.statistics import (
     MIN_SEEDS,
     SIGNED_UNIT,
@@ -136,20 +136,24 @@ def report_table(grouping: Grouping, metrics: Sequence[str], baseline: Sequence[
         metrics,
         _with_p_values(rows),
         grouping.common_overrides,
-        _not_started(grouping),
+        _pending_lines(grouping.ungrouped_jobs),
         units,
         bounds,
         is_baseline_chosen=not baseline,
     )
 
 
-def _not_started(grouping: Grouping) -> list[str]:
-    jobs = grouping.ungrouped_jobs
-    if not jobs:
-        return []
-    configurations = len({job.seed_and_identity[1] for job in jobs})
-    text = f"{with_plural(len(jobs), 'job')} of {with_plural(configurations, 'configuration')} without a run"
-    return [f"{NOT_STARTED}: {text}, first {jobs[0].path}"]
+def _pending_lines(jobs: Sequence[SweepJob]) -> list[str]:
+    """A line for each state of jobs whose configurations have no run."""
+    by_state: dict[str, list[SweepJob]] = {}
+    for job in jobs:
+        by_state.setdefault(job.pending_state, []).append(job)
+    lines = []
+    for state, pending in by_state.items():
+        configurations = len({job.seed_and_identity[1] for job in pending})
+        text = f"{with_plural(len(pending), 'job')} of {with_plural(configurations, 'configuration')} without a run"
+        lines.append(f"{state}: {text}, first {pending[0].path}")
+    return lines
 
 
 def _report_row(

@@ -9,9 +9,11 @@ from pathlib import Path
 from gr_cli.config.settings import Settings, result_relevant, short_hash
 from gr_cli.errors import FolderError, GrError, OccupiedFolderError
 from gr_cli.results.folder import CONFIG_FILE, RunFolder, unused_sibling
+from gr_cli.results.manifest import MANIFEST
 from gr_cli.results.stored_config import read_config
 from gr_cli.system.locks import LOCK_FILE
 
+_SWEEP_FILES = (MANIFEST, "study.journal")  # of a sweep, and of a search before its first trial
 _REMEDY = "name a new or empty folder"
 
 
@@ -37,15 +39,7 @@ def check_available(folder: RunFolder, settings: Settings) -> None:
     check_outside_runs(path)
     if settings.names(path):
         return  # named after this run, whose checkpoint is compared when it is read
-    try:
-        names = sorted(os.listdir(path))
-    except FileNotFoundError:
-        return
-    except NotADirectoryError as error:
-        raise OccupiedFolderError(f"{path}: is not a folder; {_REMEDY}") from error
-    except OSError as error:
-        raise FolderError(f"{path}: can't be read ({error.strerror}); {_REMEDY}") from error
-    if _is_config_of(path, settings):
+    if not (names := _names_in(path)) or _is_config_of(path, settings):
         return
     status = folder.status()
     if status is None:
@@ -65,6 +59,48 @@ def check_outside_runs(path: Path) -> None:
     for parent in Path(os.path.realpath(path)).parents:
         if os.path.lexists(parent / "status.json") and os.path.lexists(parent / CONFIG_FILE):
             raise OccupiedFolderError(f"{path}: lies in the folder of another run, {parent}; name one outside of it")
+
+
+def check_sweep_folder(path: Path) -> None:
+    """Check that a sweep may be written to a folder: it is new or empty, or holds sweeps and runs only.
+
+    Raises:
+        FolderError: It can't be read.
+        OccupiedFolderError: It holds other files, such as another program's multirun.yaml, which Hydra would replace.
+    """
+    names = _names_in(path)
+    if any(name in names for name in _SWEEP_FILES):
+        return
+    foreign = [name for name in names if not _is_left_by_start(path / name) and not _holds_runs(path / name)]
+    if foreign:
+        raise OccupiedFolderError(f"{path}: holds files that are not of a sweep, such as {foreign[0]}; {_REMEDY}")
+
+
+def _names_in(path: Path) -> list[str]:
+    """The names in a folder, sorted; none if there is no folder.
+
+    Raises:
+        FolderError: It can't be read.
+        OccupiedFolderError: It is not a folder.
+    """
+    try:
+        return sorted(os.listdir(path))
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError as error:
+        raise OccupiedFolderError(f"{path}: is not a folder; {_REMEDY}") from error
+    except OSError as error:
+        raise FolderError(f"{path}: can't be read ({error.strerror}); {_REMEDY}") from error
+
+
+def _holds_runs(path: Path) -> bool:
+    """Whether a folder is empty, or there are runs in it or below."""
+    holds_files = not path.is_dir()
+    for _, _, names in os.walk(path):
+        if "status.json" in names:
+            return True
+        holds_files |= bool(names)
+    return not holds_files
 
 
 def _differences(folder: RunFolder, settings: Settings) -> str:

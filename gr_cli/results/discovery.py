@@ -16,11 +16,11 @@ from gr_cli.errors import FolderError
 from gr_cli.results.cells import Cell, parse_cell
 from gr_cli.results.folder import TABLES_FILE, RunFolder
 from gr_cli.results.manifest import MANIFEST, SweepJob, read_manifest
+from gr_cli.results.manifest import NOT_STARTED as NOT_STARTED
 from gr_cli.results.stored_config import read_config
 from gr_cli.results.tables import TableFormat
 from gr_cli.system.reading import naming_file, parse_finite_float, read_error_reason, read_table
 
-NOT_STARTED = "not started"
 # What reading a damaged or foreign file may raise.
 _READ_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, FolderError)
 _MAX_DEPTH = 40  # levels of folders that are searched below a root

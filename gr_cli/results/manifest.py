@@ -14,11 +14,12 @@ from gr_cli.config.settings import Settings
 from gr_cli.errors import FolderError
 from gr_cli.results.folder import RunFolder
 from gr_cli.system.files import write_json
-from gr_cli.system.locks import waiting_mutex
+from gr_cli.system.locks import is_locked, waiting_mutex
 from gr_cli.system.messages import print_status
 from gr_cli.system.reading import MAX_TABLE_BYTES, read_error_reason, read_json
 
 MANIFEST = "sweep.json"
+NOT_STARTED, NOT_RUN = "not started", "not run"  # states of a job without a run
 # A sweep lies two levels below the folder of its runs, `outputs/sweeps/<hash>`, or contains them.
 _LEVELS_UP = 2
 
@@ -28,14 +29,21 @@ class SweepJob:
     """A job that a manifest lists.
 
     Attributes:
+        sweep: Folder of the sweep.
         path: Folder of its run.
         overrides: Overrides of the job.
         seed_and_identity: Seed and identity of the run.
     """
 
+    sweep: Path
     path: Path
     overrides: tuple[str, ...]
     seed_and_identity: tuple[int, str]
+
+    @property
+    def pending_state(self) -> str:
+        """`not started`; `not run` once the sweep's command has ended."""
+        return NOT_STARTED if is_locked(self.sweep) else NOT_RUN
 
 
 def write_manifest(sweep: Path, jobs: Sequence[tuple[Settings, RunFolder]]) -> None:
@@ -48,7 +56,7 @@ def write_manifest(sweep: Path, jobs: Sequence[tuple[Settings, RunFolder]]) -> N
         FolderError: There is a manifest that can't be read.
     """
     added = {
-        path: SweepJob(path, tuple(settings.overrides), (settings.seed, settings.identity))
+        path: SweepJob(sweep, path, tuple(settings.overrides), (settings.seed, settings.identity))
         for settings, folder in jobs
         for path in [Path(os.path.normpath(sweep / os.path.relpath(folder.path, sweep)))]
     }
@@ -114,4 +122,4 @@ def _job(sweep: Path, name: str, entry: Any) -> SweepJob:
     path = Path(name)
     if path.is_absolute() or ".." in path.parts[_LEVELS_UP:]:
         raise ValueError(f"names a folder away from the sweep, {name}")
-    return SweepJob(Path(os.path.normpath(sweep / path)), tuple(overrides), (seed, identity))
+    return SweepJob(sweep, Path(os.path.normpath(sweep / path)), tuple(overrides), (seed, identity))

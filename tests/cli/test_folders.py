@@ -247,7 +247,7 @@ def test_a_job_that_has_not_started_is_reported_under_its_own_name(gr_run, gr_re
     for path in sorted(Path("s/job1").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     code, out, _ = gr_report("s")
-    assert code == 0 and "seed 1 not started" in out
+    assert code == 0 and "seed 1 not run" in out
 
 
 def remove_runs(*folders):
@@ -266,7 +266,7 @@ def test_a_second_sweep_in_a_folder_keeps_the_jobs_of_the_first_that_have_not_st
     assert gr_run(*words, "seed=0,2")[::2] == (0, "")
     assert listed_seeds("s") == [0, 1, 2]
     code, out, _ = gr_report("s")
-    assert code == 0 and "seed 1 not started" in out and "2 of 3" in out
+    assert code == 0 and "seed 1 not run" in out and "2 of 3" in out
 
 
 def test_a_job_that_has_not_started_gives_its_folder_to_another_one_and_is_named(gr_run):

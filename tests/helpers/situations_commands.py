@@ -41,6 +41,17 @@ def sweep_in_a_file(hands: Hands) -> object:
     return hands.gr_run("-m", "seed=0,1", "hydra.sweep.dir=taken")
 
 
+def sweep_beside_other_files(hands: Hands) -> object:
+    Path("taken").mkdir()
+    Path("taken/multirun.yaml").write_text("", encoding="utf-8")
+    return hands.gr_run("-m", "seed=0,1", "hydra.sweep.dir=taken")
+
+
+def report_without_a_root(hands: Hands) -> object:
+    hands.monkeypatch.setenv("GR_OUTPUT_ROOT", "")
+    return gr_cli.load_results()
+
+
 def with_preset(text: str, swept: str = "own") -> Situation:
     """A sweep with a user's own preset, optionally with swept settings."""
 
@@ -138,6 +149,8 @@ COMMANDS: Table = {
     "cli/folder_commands.py": [
         ("can't be combined with other arguments: remove", mistake("resume=nowhere seed=1")),
     ],
+    "results/availability.py": [("holds files that are not of a sweep", sweep_beside_other_files)],
+    "config/output_root.py": [("must name a folder", report_without_a_root)],
     "cli/main.py": [
         ("leave it out to see all", typed("--cfg job --package nope")),
         ("compose_and_run", mistake("seed==3"), "seed==3: can't be parsed; "),
@@ -322,6 +335,7 @@ COMMANDS: Table = {
         ("must be values by setting", typed("-m hydra.sweeper.params=3")),
         ("has no name", mistake("=3")),
         ("can't be changed", mistake("hydra=3")),
+        ("must be one value, the same for all runs", typed("-m seed=0,1 hydra.sweep.subdir=a,b")),
         ("must name an option of this group", mistake("generator=null")),
     ],
 }  # fmt: skip

@@ -18,6 +18,7 @@ import pytest
 from gr_cli.config.settings import result_relevant, short_hash
 from gr_cli.results.folder import RunFolder
 from gr_cli.system.checksums import checksum
+from gr_cli.system.locks import locked
 from helpers.run_folders import CONFIG, write_run
 
 Report = Callable[..., tuple[int, str, str]]
@@ -183,8 +184,11 @@ def test_jobs_of_a_sweep_that_have_not_started(gr_report):
     for folder in (sweep, "outputs"):
         code, out, _ = gr_report(folder)
         assert code == 0 and "| 1 of 2 |" in out
-        assert "seed 7 not started" in out and "not started: 1 job of 1 configuration" in out
+        assert "seed 7 not run" in out and "not run: 1 job of 1 configuration" in out
         assert out.count(ungrouped) == 1
+    with locked(sweep):  # while its command runs
+        out = gr_report("outputs")[1]
+    assert "seed 7 not started" in out and "not started: 1 job of 1 configuration" in out
 
 
 def test_runs_of_different_modes_get_a_warning(gr_report):

@@ -31,6 +31,11 @@ def sweeper_target(config: DictConfig) -> str:
     return str(node["_target_"])
 
 
+def launches_own_jobs(config: DictConfig) -> bool:
+    """Whether the sweeper is Hydra's basic one or one of this program, which keep a sweep.json."""
+    return sweeper_target(config).endswith("BasicSweeper") or sweeper_target(config).startswith(PLUGIN_PACKAGES[0])
+
+
 def check_sweeper(config: DictConfig) -> None:
     """Check that a sweeper of this program has the packages that it needs, and accepts its settings.
 
