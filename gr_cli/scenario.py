@@ -18,6 +18,7 @@ from torch import Tensor
 from gr_cli.errors import ConfigError
 
 ScenarioName = Literal["class", "domain", "task"]
+ActiveClasses = Literal["seen", "all", "task"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,13 @@ class Scenario:
 
     Attributes:
         name: `class`, `domain` or `task` (incremental).
-        active_classes: Units in the softmax during class-incremental training: of classes `seen` so far, or of `all`.
+        active_classes: Units that compete on current samples during class-incremental training: of classes `seen` so
+            far, of `all`, or of the current `task` (the labels trick, Zeno et al. 2018).
         classes_recur: Whether some classes occur in more than one task of the stream.
     """
 
     name: ScenarioName = "class"
-    active_classes: Literal["seen", "all"] = "seen"
+    active_classes: ActiveClasses = "seen"
     classes_recur: bool = False
 
     def unit_offsets(self, class_counts: Sequence[int], repeats: Sequence[int | None] = ()) -> list[int]:
@@ -77,15 +79,22 @@ class Scenario:
 
     def training_units(self, task_units: Tensor, task: int) -> Tensor:
         """Units that compete on current samples while `task` is trained: bool (U,)."""
-        if self.name == "task":
-            return task_units[task]
+        return task_units[task] if self._trains_tasks_apart else self._replay_training_units(task_units, task)
+
+    @property
+    def _trains_tasks_apart(self) -> bool:
+        """Whether the units of the current task alone compete on its samples."""
+        return self.name == "task" or (self.name == "class" and self.active_classes == "task")
+
+    def _replay_training_units(self, task_units: Tensor, task: int) -> Tensor:
+        """Units that compete on samples of any task while `task` is trained, where tasks share a softmax: (U,)."""
         if self.name == "class" and self.active_classes == "all":
             return torch.ones_like(task_units[0])
         return task_units[: task + 1].any(0)
 
     def joint_units(self, task_units: Tensor, task_of_sample: Tensor, last_task: int) -> Tensor:
         """Units that compete on each sample when tasks up to `last_task` are trained jointly: (N,) -> bool (N, U)."""
-        if self.name == "task":
+        if self._trains_tasks_apart:
             return task_units[task_of_sample]
         return self.training_units(task_units, last_task).expand(task_of_sample.shape[0], -1)
 
@@ -132,7 +141,7 @@ class Scenario:
 
     def replay_units(self, task_units: Tensor, task: int) -> Tensor:
         """Units that compete on replayed samples while `task` is trained: bool (H, U), H as in `known_units`."""
-        return task_units[:task] if self.name == "task" else self.training_units(task_units, task).unsqueeze(0)
+        return task_units[:task] if self.name == "task" else self._replay_training_units(task_units, task).unsqueeze(0)
 
     def competing_units(self, task_units: Tensor, task: int) -> Tensor:
         """Units that compete on a stored sample with a known label while `task` is trained.
@@ -141,7 +150,7 @@ class Scenario:
             bool (U, U), row u for label u; all units in the rows of units not seen yet.
         """
         if self.name != "task":
-            return self.training_units(task_units, task).expand(task_units.shape[1], -1)
+            return self._replay_training_units(task_units, task).expand(task_units.shape[1], -1)
         seen = task_units[: task + 1].float()
         same_task = seen.T @ seen > 0
         return same_task | ~same_task.any(1, keepdim=True)

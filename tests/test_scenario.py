@@ -28,6 +28,17 @@ def test_active_classes_all_changes_training_only():
     assert units(scenario.testing_units(heads, task=0, last_trained_task=0)) == [0, 1]
 
 
+def test_labels_trick_lets_the_current_task_compete_on_its_samples_alone():
+    scenario = Scenario("class", active_classes="task")
+    heads = scenario.task_units(COUNTS)
+    assert units(scenario.training_units(heads, 1)) == [2, 3]
+    assert [units(row) for row in scenario.joint_units(heads, torch.tensor([2, 0]), 2)] == [[4, 5, 6], [0, 1]]
+    # Replayed samples compete among all classes seen so far, and so do test samples.
+    assert [units(row) for row in scenario.replay_units(heads, 1)] == [[0, 1, 2, 3]]
+    assert units(scenario.competing_units(heads, 1)[0]) == [0, 1, 2, 3]
+    assert units(scenario.testing_units(heads, task=0, last_trained_task=1)) == [0, 1, 2, 3]
+
+
 def test_domain_incremental_tasks_share_their_units():
     scenario = Scenario("domain")
     heads = scenario.task_units([2, 2, 2])

@@ -60,8 +60,10 @@ RUN_SETTINGS: dict[str, RunSetting | Section] = {
             ),
             "batch_size": RunSetting(PositiveInt, "Samples of the current task per iteration."),
             "active_classes": RunSetting(
-                Literal["seen", "all"],
-                "Output units that compete in class-incremental training: those of the classes seen so far, or all.",
+                Literal["seen", "all", "task"],
+                "Output units that compete on current samples in class-incremental training: those of the classes "
+                "seen so far, all, or those of the current task (the labels trick, Zeno et al. 2018); on replayed "
+                "samples those of the classes seen so far, or all.",
             ),
             "task_boundaries": RunSetting(
                 Literal["known", "unknown"],

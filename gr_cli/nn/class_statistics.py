@@ -7,7 +7,7 @@ statistics after a class or a task was dropped equal, bit for bit, those of a st
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -39,6 +39,23 @@ class TaskStatistics:
     sums: Tensor
     moments: Tensor | None
 
+    @property
+    def classes(self) -> list[int]:
+        """Output units of the classes with samples, ascending."""
+        return [unit for unit, count in zip(self.units, self.counts.tolist(), strict=True) if count]
+
+    def packed_second_moment(self) -> Tensor:
+        """Sum of the outer products of all samples with themselves, packed (P,)."""
+        assert self.moments is not None
+        total = self.moments[0].clone()
+        for moment in self.moments[1:]:
+            total += moment
+        return total
+
+    def second_moment(self) -> Tensor:
+        """Sum of the outer products of all samples with themselves: (D, D)."""
+        return unpack(self.packed_second_moment(), self.sums.shape[1])
+
     def without(self, classes: Collection[int]) -> TaskStatistics | None:
         """The statistics of a task without any samples of these classes; None if there are no others.
 
@@ -57,6 +74,64 @@ class TaskStatistics:
                 raise not_kept("task", "the second moments of each class", "class")
             moments = moments.masked_fill(dropped.unsqueeze(1), 0)
         return TaskStatistics(self.task, self.units, counts, self.sums.masked_fill(dropped.unsqueeze(1), 0), moments)
+
+
+FeatureMap = Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()
+def task_statistics(
+    keep: Granularity | None,
+    task: int,
+    x: Tensor,
+    y: Tensor,
+    units: Sequence[int] = (),
+    feature_map: FeatureMap | None = None,
+) -> TaskStatistics:
+    """The statistics of all samples of a task.
+
+    Args:
+        keep: What second moments are computed of: each `class`, or all samples (`task`, `total`); None: none.
+        task: The task.
+        x: Samples (N, ...).
+        y: Their output units (N,).
+        units: Classes that have a row even if there are no samples of them.
+        feature_map: Applied to flat samples (n, D) of a class, in float64, before anything is summed. Default: none.
+    """
+    counts, sums, moments, of_task = [], [], list[Tensor](), None
+    units = sorted({*units, *y.unique().tolist()})
+    for unit in units:
+        rows = (y == unit).nonzero().squeeze(1)
+        class_sum, class_moment = _class_sums(x, rows, feature_map, keep is not None)
+        counts.append(len(rows))
+        sums.append(class_sum)
+        if class_moment is not None and keep == "class":
+            moments.append(class_moment)
+        elif class_moment is not None:
+            of_task = class_moment if of_task is None else of_task + class_moment
+    if of_task is not None:
+        moments = [of_task]
+    stacked = torch.stack(moments) if moments else None
+    return TaskStatistics(task, units, torch.tensor(counts, device=y.device), torch.stack(sums), stacked)
+
+
+def _class_sums(
+    x: Tensor, rows: Tensor, feature_map: FeatureMap | None, with_moment: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Sum and packed second moment of the samples x (N, ...) of a class."""
+    class_sum: Tensor | None = None
+    class_moment: Tensor | None = None
+    # Blocks of a class alone: products of the same numbers in each call, whatever other classes the task has.
+    for block in rows.split(_BLOCK):
+        features = x.index_select(0, block).flatten(1).double()
+        features = features if feature_map is None else feature_map(features)
+        block_sum = features.sum(0)
+        class_sum = block_sum if class_sum is None else class_sum + block_sum
+        if with_moment:
+            moment = lower_product(features)
+            class_moment = moment if class_moment is None else class_moment.add_(moment)
+    assert class_sum is not None
+    return class_sum, None if class_moment is None else pack(class_moment)
 
 
 class ClassStatistics:
@@ -83,69 +158,26 @@ class ClassStatistics:
         self.tasks: list[TaskStatistics] = []
         self._total: Tensor | None = None  # packed second moment of all samples, for `total`
 
-    @torch.no_grad()
     def add(
-        self,
-        task: int,
-        x: Tensor,
-        y: Tensor,
-        units: Sequence[int] = (),
-        feature_map: Callable[[Tensor], Tensor] | None = None,
+        self, task: int, x: Tensor, y: Tensor, units: Sequence[int] = (), feature_map: FeatureMap | None = None
     ) -> None:
-        """Add all samples of a task.
+        """Add all samples of a task, which is later than those before; arguments as in `task_statistics`."""
+        self.append(task_statistics(self.keep, task, x, y, units, feature_map))
 
-        Args:
-            task: The task; later than those before.
-            x: Samples (N, D).
-            y: Their output units (N,).
-            units: Classes that have a row even if there are no samples of them.
-            feature_map: Applied to samples (n, D) of a class, in float64, before anything is summed. Default: none.
-        """
-        units = sorted({*units, *y.unique().tolist()})
-        counts, sums, moments, of_task = [], [], list[Tensor](), None
-        for unit in units:
-            rows = (y == unit).nonzero().squeeze(1)
-            class_sum, class_moment = self._class_sums(x, rows, feature_map)
-            counts.append(len(rows))
-            sums.append(class_sum)
-            if class_moment is not None:
-                of_task = class_moment if of_task is None else of_task + class_moment
-                if self.keep == "class":
-                    moments.append(class_moment)
-        if of_task is not None and self.keep == "task":
-            moments = [of_task]
-        if of_task is not None and self.keep == "total":
-            self._total = of_task if self._total is None else self._total + of_task
-        stacked = torch.stack(moments) if moments else None
-        count = torch.tensor(counts, device=y.device)
-        self.tasks.append(TaskStatistics(task, units, count, torch.stack(sums), stacked))
-
-    def _class_sums(
-        self, x: Tensor, rows: Tensor, feature_map: Callable[[Tensor], Tensor] | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Sum and packed second moment of the samples of a class."""
-        class_sum: Tensor | None = None
-        class_moment: Tensor | None = None
-        # Blocks of a class alone: products of the same numbers in each call, whatever other classes the task has.
-        for block in rows.split(_BLOCK):
-            features = x.index_select(0, block).flatten(1).double()
-            features = features if feature_map is None else feature_map(features)
-            block_sum = features.sum(0)
-            class_sum = block_sum if class_sum is None else class_sum + block_sum
-            if self.keep is not None:
-                moment = lower_product(features)
-                class_moment = moment if class_moment is None else class_moment.add_(moment)
-        assert class_sum is not None
-        return class_sum, None if class_moment is None else pack(class_moment)
+    def append(self, task: TaskStatistics) -> None:
+        """Add the statistics of a task, which is later than those before; with `keep`, or by task for `total`."""
+        if self.keep == "total":
+            assert task.moments is not None
+            self._total = task.moments[0] if self._total is None else self._total + task.moments[0]
+            task = replace(task, moments=None)
+        self.tasks.append(task)
 
     # --- sums over tasks
 
     @property
     def classes(self) -> list[int]:
         """Output units of the classes with samples, ascending: K of them."""
-        return sorted(
-            {u for task in self.tasks for u, n in zip(task.units, task.counts.tolist(), strict=True) if n > 0}
-        )
+        return sorted({unit for task in self.tasks for unit in task.classes})
 
     @property
     def size(self) -> int:
@@ -186,10 +218,7 @@ class ClassStatistics:
         total = self._total
         if self.keep != "total":
             for task in self.tasks:
-                assert task.moments is not None
-                of_task = task.moments[0].clone()
-                for moment in task.moments[1:]:
-                    of_task += moment
+                of_task = task.packed_second_moment()
                 total = of_task if total is None else total + of_task
         assert total is not None
         return unpack(total, self.size)

@@ -68,6 +68,8 @@ class StreamNames:
     FISHER_SAMPLES = "fisher.samples"
     FISHER_LABELS = "fisher.labels"
     CLASS_LIKELIHOOD = "likelihood"
+    RANDOM_PROJECTION = "projection"
+    PSEUDO_FEATURES = "pseudo_features"
     # Evaluation
     EVALUATED_TASKS = "evaluated_tasks"
     SAMPLE_QUALITY = "dreams"

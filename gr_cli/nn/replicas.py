@@ -209,11 +209,11 @@ def unstack(state: Any, replica: int) -> Any:
     return _map_tensors(state, lambda value: value[replica].clone())
 
 
-def stack_states(states: Sequence[Any], device: torch.device) -> Any:
-    """The inverse of `unstack`, on `device`: stacked tensors, other values from the first state."""
+def stack_states(states: Sequence[Any], device: torch.device | None = None) -> Any:
+    """The inverse of `unstack`, on `device` if it is given: stacked tensors, other values from the first state."""
     first = states[0]
     if isinstance(first, Tensor):
-        return torch.stack([state.to(device) for state in states])
+        return torch.stack([state if device is None else state.to(device) for state in states])
     if isinstance(first, Mapping):
         return {name: stack_states([state[name] for state in states], device) for name in first}
     if isinstance(first, (list, tuple)):

@@ -81,7 +81,7 @@ class ClosedFormStrategy(Strategy):
 
     def classifier(self, replica: int, solver: nn.Module) -> Callable[..., Tensor]:
         if not self.statistics or not self.statistics[replica].classes:
-            return solver  # before the first task
+            return lambda x, batch_id=None: solver(x)  # before the first task
         classify, num_units = self._fit_all()[replica], self._context.task_units.shape[1]
         classes = torch.tensor(self.statistics[replica].classes, device=self._context.task_units.device)
 
@@ -99,14 +99,17 @@ class ClosedFormStrategy(Strategy):
         return ()  # what is not kept apart, the statistics refuse to drop
 
     def forget(self, dropped: Tensor) -> None:
-        for statistics in self.statistics:
+        for statistics in self._all_statistics():
             statistics.drop(dropped)
         self._classifiers = []
 
+    def _all_statistics(self) -> list[ClassStatistics]:
+        """Everything that is kept of samples."""
+        return self.statistics
+
     def state_dict(self) -> State:
-        device = self._context.task_units.device
-        statistics = stack_states([each.state_dict() for each in self.statistics], device) if self.statistics else None
-        return super().state_dict() | {"statistics": statistics}
+        states = [each.state_dict() for each in self.statistics]
+        return super().state_dict() | {"statistics": stack_states(states) if states else None}
 
     def load_state_dict(self, state: State, context: TaskContext) -> None:
         super().load_state_dict(state, context)

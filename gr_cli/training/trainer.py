@@ -81,10 +81,10 @@ class ContinualTrainer:
             accepted.
         config: `optimizer: {type: adam, lr: 0.001}`, `gradient_rule: {type: none}`, `continual_strategy: {<name>:
             {enabled: true, <parameters>}}`, `generator: {type: vae, <parameters>}` (at the top level or inside
-            `continual_strategy`), and optionally `scenario` (class | domain | task), `active_classes` (seen | all),
-            `seed`, `log_every`, and `value_range` of all samples: [low, high], null for unbounded values, or auto: [0,
-            1] if the first batch lies in it, else null. Missing settings have the defaults of their class; without a
-            strategy it is plain finetuning.
+            `continual_strategy`), and optionally `scenario` (class | domain | task), `active_classes` (seen | all |
+            task), `seed`, `log_every`, and `value_range` of all samples: [low, high], null for unbounded values, or
+            auto: [0, 1] if the first batch lies in it, else null. Missing settings have the defaults of their class;
+            without a strategy it is plain finetuning.
         device: Device to train on. Default: that of the model's parameters.
         output_dir: Folder for tables and the latest checkpoint. Default: nothing is written.
 

@@ -25,7 +25,7 @@ from gr_cli.types import NonNegativeInt, PositiveInt
 # Default and type of each setting that is not a component.
 _PLAIN_SETTINGS: dict[str, tuple[Any, Any]] = {
     "scenario": ("class", ScenarioName),
-    "active_classes": ("seen", Literal["seen", "all"]),
+    "active_classes": ("seen", Literal["seen", "all", "task"]),
     "seed": (0, NonNegativeInt),
     "log_every": (50, PositiveInt),
     "value_range": ("auto", Annotated[list[float], Len(2, 2)] | Literal["auto"] | None),

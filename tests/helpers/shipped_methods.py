@@ -19,6 +19,8 @@ SIZES = {
     "conv_flow": ["generator.channels=[4,8]", "generator.steps=2"],
     "flow": ["generator.hidden_dims=[16]", "generator.steps=2"],
 }
+# Sizes of strategies with which these runs take seconds, by name.
+STRATEGY_SIZES = {"ranpac": ["strategy.projection_dim=16"]}
 
 
 @lru_cache(maxsize=4)

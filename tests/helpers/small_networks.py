@@ -32,4 +32,5 @@ def small_networks(*words: str) -> list[str]:
     """Overrides that make the networks of the run described by `words` small; put them before `words`."""
     config = compose_settings(list(words)).config
     small = {path: value for group in GROUPS for path, value in shrunk(config[group] or {}, group).items()}
+    small |= {"strategy.projection_dim": 4} if "projection_dim" in config["strategy"] else {}
     return [f"{path}={value_text(value)}" for path, value in small.items()]

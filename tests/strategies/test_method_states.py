@@ -8,7 +8,7 @@ import torch
 from gr_cli.training.batches import sample_passes
 from gr_cli.training.experiment import prepare
 from gr_cli.training.stacking import stack_learners
-from helpers.shipped_methods import SIZES, SMALL, names, settings_of, train
+from helpers.shipped_methods import SIZES, SMALL, STRATEGY_SIZES, names, settings_of, train
 
 
 def saved(learner):
@@ -59,6 +59,7 @@ def overrides_of(variant):
         *overrides,
         *(w for w in SMALL if not ("preset" in variant and "iterations" in w)),
         *SIZES.get(generator, []),
+        *STRATEGY_SIZES.get(overrides[0].partition("=")[2], []),
     ]
 
 

@@ -17,7 +17,7 @@ from gr_cli.strategies.context import TrainingStep
 from gr_cli.training.batches import batches, sample_passes
 from gr_cli.training.experiment import prepare
 from gr_cli.training.generator_update import generator_learning_rate
-from helpers.shipped_methods import CONF, SIZES, SMALL, names, train
+from helpers.shipped_methods import CONF, SIZES, SMALL, STRATEGY_SIZES, names, train
 
 SCENARIOS = ("class", "domain", "task")
 
@@ -71,7 +71,7 @@ def test_every_combination_runs_or_is_refused(strategy, scenario):
         else ["vae"]
     ):
         overrides = [f"strategy={strategy}", f"generator={generator}", f"scenario={scenario}", *SMALL]
-        overrides += SIZES.get(generator, []) if requires_generator(strategy) else []
+        overrides += SIZES.get(generator, []) if requires_generator(strategy) else STRATEGY_SIZES.get(strategy, [])
         expected = expected_refusal(strategy, generator, scenario)
         if expected is not None:
             with pytest.raises(ConfigError, match=expected) as caught:
