@@ -177,5 +177,5 @@ FOLDER_COMMANDS = {
     "resume": FolderCommand("continue an interrupted run", _resume),
     "verify": FolderCommand("repeat a run and compare", _verify),
     "audit": FolderCommand("search a run for raw samples", _audit),
-    "forget": FolderCommand("drop what came of classes or tasks", _forget, {"classes": "[3,7]", "tasks": "[2]"}),
+    "forget": FolderCommand("drop classes or tasks", _forget, {"classes": "[3,7]", "tasks": "[2]"}),
 }

@@ -26,7 +26,8 @@ def allowed_values(annotation: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments)) if len(arguments) > 1 else str(arguments[0])
     if origin in (Union, types.UnionType):
-        return " or ".join(map(allowed_values, arguments))
+        # A list comes last, so that what its entries may be is not read as what the value may be.
+        return " or ".join(dict.fromkeys(map(allowed_values, sorted(arguments, key=_is_list))))
     if origin is tuple:
         return "a list of " + ", ".join(map(allowed_values, arguments))
     if origin is dict:
@@ -34,6 +35,13 @@ def allowed_values(annotation: Any) -> str:
     if inspect.isclass(origin) and issubclass(origin, Sequence):
         return "a list, each " + allowed_values(arguments[0]) if arguments[0] is not float else "a list of numbers"
     return _TYPE_NAMES.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _is_list(annotation: Any) -> bool:
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    origin = get_origin(annotation)
+    return inspect.isclass(origin) and issubclass(origin, Sequence)
 
 
 def literal_values(annotation: Any) -> tuple[str, ...]:

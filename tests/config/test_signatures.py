@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -57,6 +58,11 @@ def test_the_first_sentence_ends_at_a_full_stop_and_not_at_an_abbreviation():
     [
         (Literal["hard", "soft"] | None, "one of hard, soft or null", ("hard", "soft", "null")),
         (Annotated[int, Ge(1)] | None, "a whole number ≥ 1 or null", ("null",)),
+        (
+            Sequence[Annotated[float, Ge(0)] | None] | None,
+            "null or a list, each a number ≥ 0 or null",
+            ("null",),
+        ),
         (Annotated[float, Ge(0), Lt(1)], "a number ≥ 0 and < 1", ()),
         (Annotated[int, Le(3)], "a whole number ≤ 3", ()),
         (Annotated[list[float], Len(2, 2)], "a list of 2 numbers", ()),

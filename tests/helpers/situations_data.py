@@ -22,6 +22,7 @@ from gr_cli.benchmarks import (
 from gr_cli.benchmarks.base import Samples
 from gr_cli.benchmarks.sources.base import Dataset
 from gr_cli.benchmarks.sources.load import load_dataset
+from gr_cli.benchmarks.streams.split import _class_counts
 from gr_cli.models import CNN
 from gr_cli.nn.convolutions import Convolutions
 from helpers import small_mnist
@@ -332,6 +333,7 @@ DATA: Table = {
         ("its load() returned an object of type", of_ones_own("no data")),
     ],
     "benchmarks/streams/split.py": [
+        ("must be 1: there is a single class", lambda hands: _class_counts(2, 1)),
         ("must divide the {} classes", mistake("benchmark.classes_per_task=3")),
         ("must add up to the {} classes", typed("benchmark.classes_per_task=[5,3]")),
         ("must name each class once", typed("benchmark.class_order=[1,1]")),

@@ -98,6 +98,8 @@ def _class_counts(classes_per_task: int | Sequence[int], count: int) -> list[int
     """
     field = "benchmark.classes_per_task"
     if isinstance(classes_per_task, int):
+        if count == 1 != classes_per_task:
+            raise ConfigError(field, classes_per_task, "must be 1: there is a single class", f"try {field}=1")
         if count % classes_per_task:
             divisors = [k for k in range(1, count + 1) if count % k == 0]
             uneven = [classes_per_task] * (count // classes_per_task) + [count % classes_per_task]
