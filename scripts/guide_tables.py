@@ -28,7 +28,6 @@ from measurements import (
     PRESETS,
     PUBLISHED,
     SPEED,
-    STAND_IN,
     WAYS,
     MeasureError,
     Measurement,
@@ -141,7 +140,6 @@ _ALL = (
         {**AVERAGE, "seconds": "seconds"},
     ),
     Table("features", names(FEATURES), "what is replayed", AVERAGE),
-    Table("stand-in-cifar100", names(STAND_IN), "settings", {"average_accuracy": "stand-in: average accuracy (%)"}),
     Table(
         "images",
         names(IMAGES),

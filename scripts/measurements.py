@@ -217,30 +217,6 @@ FEATURES = (
     ),
 )
 
-# Files of CIFAR's format that are not CIFAR
-
-
-def stand_in(name: str, overrides: str, published: float | None = None) -> Measurement:
-    command = f"python scripts/stand_in_cifar.py preset=split_cifar100_paper precision=auto threads=1 {overrides}"
-    return Measurement(f"stand-in-cifar100-{name}", (command,), minutes=10, label=f"`{overrides}`", published=published)
-
-
-_BIR = "train.iterations=100 optimizer.lr=0.001"
-STAND_IN = (
-    stand_in("joint", "strategy=joint train.iterations=100 optimizer.lr=0.001"),
-    stand_in("mixture", "strategy=generative_classifier generator=mixture"),
-    stand_in(
-        "classifier",
-        "strategy=generative_classifier generator.hidden_dims=[85] generator.latent_dim=20 optimizer.lr=0.001 "
-        "train.iterations=300 strategy.importance_samples=10",
-    ),
-    stand_in(
-        "bir-si", f"strategy=bir generator.gating=0.6 strategy/regularizer=si strategy.regularizer.strength=1e8 {_BIR}"
-    ),
-    stand_in("bir", f"strategy=bir generator.gating=0.7 {_BIR}"),
-    stand_in("dgr", f"strategy=dgr {_BIR}"),
-)
-
 # Colour images of one's own
 
 _IMAGES = "three sets of images that can't be shipped"
@@ -315,7 +291,6 @@ _ALL = (
     *BEST,
     *PRESETS,
     *FEATURES,
-    *STAND_IN,
     *IMAGES,
     *SPEED,
     *PEERS,

@@ -1,10 +1,12 @@
 """Benchmarks: sources that load data sets, and streams that divide them into tasks."""
 
+from gr_cli.benchmarks.backbones import TimmFeatureExtractor as TimmFeatureExtractor
+from gr_cli.benchmarks.backbones import TorchvisionFeatureExtractor as TorchvisionFeatureExtractor
 from gr_cli.benchmarks.base import Benchmark as Benchmark
 from gr_cli.benchmarks.base import Samples as Samples
 from gr_cli.benchmarks.base import Task as Task
+from gr_cli.benchmarks.batch_norm_convolutions import BatchNormConvFeatureExtractor as BatchNormConvFeatureExtractor
 from gr_cli.benchmarks.feature_extractors import ConvFeatureExtractor as ConvFeatureExtractor
-from gr_cli.benchmarks.feature_extractors import TorchvisionFeatureExtractor as TorchvisionFeatureExtractor
 from gr_cli.benchmarks.labels import with_few_labels as with_few_labels
 from gr_cli.benchmarks.labels import with_label_noise as with_label_noise
 from gr_cli.benchmarks.patch_features import PatchFeatureExtractor as PatchFeatureExtractor

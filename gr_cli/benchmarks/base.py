@@ -252,6 +252,7 @@ class Benchmark:
         shared_fits: What was fitted on samples of several classes or tasks together, such as a scale.
         extraction: Costs of the feature extractor, where samples are features.
         stores_raw_samples: Whether the feature extractor contains training samples.
+        files: Which files were read, where a source reads several layouts; else empty.
     """
 
     tasks: tuple[Task, ...]
@@ -259,6 +260,7 @@ class Benchmark:
     shared_fits: tuple[SharedFit, ...] = ()
     extraction: ExtractionCosts | None = None
     stores_raw_samples: bool = False
+    files: str = ""
 
     @property
     def class_counts(self) -> list[int]:

@@ -9,12 +9,10 @@ Replay then happens in feature space: with `strategy=bir` this is the internal r
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from math import ceil
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 from gr_cli.benchmarks.base import EVALUATION_BATCH, ExtractionCosts, Samples
 from gr_cli.benchmarks.feature_output import FeatureScaling, PrincipalComponents, VectorNormalization, fit_scaling
 from gr_cli.benchmarks.feature_vectors import cached_vectors
+from gr_cli.benchmarks.feature_weights import load_weights
 from gr_cli.benchmarks.sources.base import Dataset, Source
 from gr_cli.benchmarks.sources.load import load_dataset
 from gr_cli.errors import ConfigError, DataError
@@ -40,6 +39,7 @@ from gr_cli.types import LayerSizes, NonNegativeInt, PositiveInt
 
 _VERSION = 1  # part of the cache key: increase it when the computation changes
 _PRETRAINING_BATCH, _PRETRAINING_LR = 128, 0.001
+_SOLVER_LAYERS = ("hidden.", "output.")  # prefixes of a solver's layers above its convolutions
 
 Shape = tuple[int, int, int]
 
@@ -138,7 +138,7 @@ class FeatureExtractor(ABC):
             train, test = cached_vectors(partial(self._vectors, network), data, path, self.storage)
             costs = self._costs(network, shape)
         spec, fits = SampleSpec(tuple(train.store.shape[1:]), None), (*data.shared_fits, *self.shared_fits)
-        vectors = Dataset(train, test, data.classes, spec, fits, costs)
+        vectors = Dataset(train, test, data.classes, spec, fits, costs, data.files)
         if self.components is None:
             return vectors
         content = content_hash(content, first_task.content_hash())
@@ -253,20 +253,8 @@ class ConvFeatureExtractor(FeatureExtractor):
         self.pretrain_iterations, self.pretrain_seed = pretrain_iterations, pretrain_seed
 
     def check(self, data: Dataset) -> None:
-        if self.weights != "pretrained":
-            return
-        if self._pretraining_data.train.content_hash() in (data.train.content_hash(), data.test.content_hash()):
-            raise ConfigError(
-                "benchmark.features.pretrain",
-                _source_name(self.pretrain),
-                "is the benchmark's own data, which a frozen network must not be trained on",
-                "try benchmark/features=conv",
-            )
-
-    @property
-    def _pretraining_data(self) -> Dataset:
-        assert self.pretrain is not None
-        return load_dataset(self.pretrain)
+        if self.weights == "pretrained" and self.pretrain is not None:
+            check_pretraining_data(self.pretrain, data)
 
     def network(self, first_task: Samples, shape: Shape) -> nn.Module:
         with seeded(self.pretrain_seed, StreamNames.FEATURES_INIT):
@@ -274,19 +262,20 @@ class ConvFeatureExtractor(FeatureExtractor):
         if self.weights == "pretrained":
             network.load_state_dict(self._pretrained_weights(network, shape))
         elif self.weights != "random":
-            load_weights(network, Path(self.weights).expanduser())
+            load_weights(network, Path(self.weights).expanduser(), ignored=_SOLVER_LAYERS)
         return network
 
     def _pretrained_weights(self, network: Convolutions, shape: Shape) -> Tensors:
         """The weights after pretraining, from the cache if possible; `network` has the initial weights."""
-        dataset = self._pretraining_data
+        assert self.pretrain is not None
+        dataset = load_dataset(self.pretrain)
         content = dataset.train.content_hash()
         settings = (_VERSION, torch.__version__, self.device.type, self.pretrain_iterations, self.pretrain_seed)
         name = content_hash("pretrained", *settings, network, shape, content, dataset.train.y)
 
         def compute() -> Tensors:
             print_status(
-                f"{len(network.convolutions)} convolutions are pretrained on {_source_name(self.pretrain)} "
+                f"{len(network.convolutions)} convolutions are pretrained on {source_name(self.pretrain)} "
                 f"and cached in {self.cache_folder}"
             )
             return pretrain(
@@ -296,7 +285,23 @@ class ConvFeatureExtractor(FeatureExtractor):
         return cached(self.cache_folder / f"{name}.pt", compute)
 
 
-def _source_name(source: object) -> str:
+def check_pretraining_data(pretrain: Source, data: Dataset) -> None:
+    """Refuse a benchmark on whose data a network is pretrained.
+
+    Raises:
+        ConfigError: `pretrain` loads the images of `data`.
+    """
+    if load_dataset(pretrain).train.content_hash() in (data.train.content_hash(), data.test.content_hash()):
+        raise ConfigError(
+            "benchmark.features.pretrain",
+            source_name(pretrain),
+            "is the benchmark's own data, which a frozen network must not be trained on",
+            "try benchmark/features=conv",
+        )
+
+
+def source_name(source: object) -> str:
+    """The name of a data source in messages."""
     return str(getattr(source, "name", type(source).__name__))
 
 
@@ -334,116 +339,3 @@ def pretrain(
     order = BatchOrder(len(dataset.train), _PRETRAINING_BATCH, random_streams, 0)
     train_classifier(nn.Sequential(network, output), batch, order, iterations, _PRETRAINING_LR, "pretraining")
     return {name: value.clone() for name, value in network.state_dict().items()}
-
-
-# --- networks of torchvision
-
-
-class _TorchvisionInput(nn.Module):
-    """Converts images to RGB, resizes them, and normalizes them by ImageNet's mean and standard deviation."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
-        # Mean and standard deviation of ImageNet, as torchvision's weights expect.
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
-
-    def extra_repr(self) -> str:
-        return str(self.size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (match_image_shape(x, (3, self.size, self.size)) - self.mean) / self.deviation
-
-
-class TorchvisionFeatureExtractor(FeatureExtractor):
-    """A ResNet of torchvision without its classification layer, with weights from a file (He et al. 2016).
-
-    Args:
-        name: Architecture.
-        weights: File with the state dict, as torchvision publishes it; nothing is downloaded.
-        image_size: Height and width in pixels to which images are resized.
-        normalise: Scale each vector to mean 0 and variance 1.
-        cache_root: Folder of the cache; the vectors lie in `features/` below it.
-        device: Device on which vectors are computed.
-        storage: Whether vectors are read into memory or memory-mapped; `auto`: mapped if they take more than a quarter
-            of the available memory.
-        components: Number of principal components of the first task's features that represent a sample; null: all
-            features.
-    """
-
-    def __init__(
-        self,
-        name: Literal["resnet18", "resnet34", "resnet50"],
-        weights: str | None = None,
-        image_size: PositiveInt = 224,
-        normalise: bool = True,
-        cache_root: str = "~/.cache/gr_cli",
-        device: torch.device = torch.device("cpu"),  # noqa: B008  a value
-        storage: Storage = "auto",
-        components: PositiveInt | None = None,
-    ) -> None:
-        super().__init__(normalise, cache_root, device, storage, components)
-        if weights is None:
-            raise ConfigError(
-                "benchmark.features.weights",
-                None,
-                f"must be a file with the weights of a {name}",
-                "set benchmark.features.weights=<file>",
-            )
-        self.name, self.weights, self.image_size = name, Path(weights).expanduser(), image_size
-
-    def network(self, first_task: Samples, shape: Shape) -> nn.Module:
-        from torchvision import models
-
-        with seeded(0):
-            network = getattr(models, self.name)()
-        network.fc = nn.Identity()
-        load_weights(network, self.weights)
-        return nn.Sequential(_TorchvisionInput(self.image_size), network)
-
-
-# --- weights from a file
-
-# Prefixes of layers above the features, which a file may contain.
-_HEAD_PREFIXES = ("fc.", "hidden.", "output.")
-
-
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Load a state dict from a file into `network`, ignoring layers above the features.
-
-    Raises:
-        DataError: The file can't be read, is no state dict, or doesn't fit the network.
-    """
-    field = f"benchmark.features.weights={path}"
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise DataError(f"{field}: can't be read ({error.strerror or error}); name a file") from error
-    except Exception as error:
-        raise DataError(f"{field}: holds no plain tensors ({type(error).__name__}); {_STATE_DICT_HINT}") from error
-    if not isinstance(stored, dict) or not all(isinstance(value, Tensor) for value in stored.values()):
-        raise DataError(f"{field}: is no state dict; {_STATE_DICT_HINT}")
-    expected = network.state_dict()
-    weights = {str(name): value for name, value in stored.items() if not str(name).startswith(_HEAD_PREFIXES)}
-    _raise_if_any(field, "lacks", [name for name in expected if name not in weights])
-    _raise_if_any(field, "has unexpected entries:", [name for name in weights if name not in expected])
-    for name, value in weights.items():
-        if value.shape != expected[name].shape:
-            raise DataError(
-                f"{field}: {name} has shape {tuple(value.shape)}, and {tuple(expected[name].shape)} is needed; "
-                "it must be of a network of the same layers"
-            )
-    network.load_state_dict(weights)
-
-
-_STATE_DICT_HINT = "write it with torch.save(network.state_dict(), file)"
-
-
-def _raise_if_any(field: str, problem: str, names: Sequence[str]) -> None:
-    if names:
-        rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        raise DataError(f"{field}: {problem} {', '.join(names[:3])}{rest}; it must be of a network of the same layers")

@@ -165,11 +165,9 @@ class ClassVAE(Generator):
             shape = (min(chunk_draws, num_draws - start), len(x), self.latent_dim)
             noise = torch.randn(shape, generator=stream, device=stream.device, dtype=torch.float32).to(x)
             z = mean + (0.5 * log_variance).exp() * noise
-            out = vae.reconstruct(z.flatten(0, 1)).to(x.dtype)
-            repeated = scaled.repeat(len(z), *[1] * len(self.spec.shape))
-            nll = vae.spec.negative_log_likelihood(out, repeated, unit_variance)
+            nll = vae.negative_log_likelihoods(z, scaled, unit_variance).to(x.dtype)
             prior = gaussian_log_density(z, torch.zeros_like(z), torch.zeros_like(z))
             posterior = gaussian_log_density(z, mean, log_variance)
-            log_weights = prior - posterior - size * nll.view(len(z), -1)
+            log_weights = prior - posterior - nll
             total = torch.logaddexp(total, torch.logsumexp(log_weights, 0))
         return total - math.log(num_draws)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -64,6 +65,18 @@ class GaussianVAE(Generator):
     @abstractmethod
     def reconstruct(self, z: Tensor) -> Tensor:
         """z (B, latent_dim) to the parameters of the likelihood, (B, *spec.shape)."""
+
+    def negative_log_likelihoods(self, z: Tensor, x: Tensor, unit_variance: bool) -> Tensor:
+        """-log p(x|z) of samples for several draws of their latent variables, up to a constant: (N, B).
+
+        Args:
+            z: Latent variables (N, B, latent_dim).
+            x: Samples (B, *shape) in the unit range.
+            unit_variance: Use a Gaussian likelihood of unit variance for bounded values too.
+        """
+        out = self.reconstruct(z.flatten(0, 1)).to(x.dtype)
+        repeated = x.repeat(len(z), *[1] * len(self.spec.shape))
+        return self.spec.size * self.spec.negative_log_likelihood(out, repeated, unit_variance).view(len(z), -1)
 
     def latent_noise(self, num_samples: int) -> dict[str, NoiseSpec]:
         return {"z": NoiseSpec("normal", (num_samples, self.latent_dim))}
@@ -157,11 +170,26 @@ class VAE(GaussianVAE):
         return mean, log_variance
 
     def reconstruct(self, z: Tensor) -> Tensor:
+        out: Tensor = self.output(self._decoder_features(z))
+        return out.view(*out.shape[:-1], *self.spec.shape)
+
+    def _decoder_features(self, z: Tensor) -> Tensor:
+        """Latent variables to the inputs of the output layer."""
         h = z
         for layer in self.decoder:
             h = F.relu(layer(h), inplace=True)
-        out: Tensor = self.output(h)
-        return out.view(*out.shape[:-1], *self.spec.shape)
+        return h
+
+    def negative_log_likelihoods(self, z: Tensor, x: Tensor, unit_variance: bool) -> Tensor:
+        if self.spec.value_range is not None or self.spec.categories or not defines(self, VAE, "reconstruct"):
+            return super().negative_log_likelihoods(z, x, unit_variance)
+        # |r - W h|^2 = |r|^2 - 2 r'W h + h'W'W h, without a reconstruction for each draw
+        h, weight = self._decoder_features(z.flatten(0, 1)).to(x.dtype), self.output.weight
+        with torch.autocast(x.device.type, enabled=False):  # the terms cancel
+            residual = x.flatten(1) - self.output.bias
+            quadratic = (h @ (weight.mT @ weight) * h).sum(-1).view(len(z), -1)
+            cross = (h.view(*z.shape[:2], -1) * (residual @ weight)).sum(-1)
+            return 0.5 * (residual.square().sum(-1) - 2 * cross + quadratic)
 
     def fused_losses(
         self,

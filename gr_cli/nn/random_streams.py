@@ -48,6 +48,7 @@ class StreamNames:
     FEATURES_INIT = "initialisation.features"
     FEATURES_OUTPUT_INIT = "initialisation.features.output"
     FEATURES_PATCHES = "features.patches"
+    FEATURES_AUGMENTATION = "augment.features"
     # Training
     BATCH_ORDER = "order"
     AUGMENTATION = "augment"

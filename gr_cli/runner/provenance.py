@@ -46,6 +46,7 @@ def provenance(experiment: Experiment, folder: Path) -> dict[str, Any]:
         "command": _command(settings, location),
         "directory": str(Path.cwd()),  # relative paths of the settings start there
         "data": experiment.dataset_hash,
+        **({"data_files": experiment.benchmark.files} if experiment.benchmark.files else {}),
         "stores_raw_samples": learner.strategy.stores_raw_samples or experiment.benchmark.stores_raw_samples,
         "single_pass": settings.config["train"]["online"],
         "heartbeat_seconds": HEARTBEAT_SECONDS,

@@ -214,7 +214,7 @@ class SynapticIntelligence(_QuadraticPenalty):
         strength: Weight of the penalty (c in the paper); the loss has weight 1.
         damping: Added to the squared distance that omega is divided by (xi in the paper).
         parameters: Parameters with a penalty where solver and generator are one network (`rtf`, `bir`): the `solver`'s,
-            or `all`, the decoder's included, as in van de Ven et al. Elsewhere always the solver's.
+            as in van de Ven et al. (2020), or `all`, the decoder's included. Elsewhere always the solver's.
     """
 
     scale = 1.0

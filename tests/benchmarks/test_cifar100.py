@@ -1,20 +1,20 @@
-"""The preset for Split CIFAR-100, on small files of the format of both sets."""
+"""The presets for Split CIFAR-100 and Split CIFAR-10, on small files of the format of both sets."""
 
-from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from torchvision import datasets
 
-import gr_cli
 from gr_cli import load_run
-from gr_cli.benchmarks import Torchvision
-from gr_cli.benchmarks.sources.load import load_dataset
+from gr_cli.benchmarks.batch_norm_convolutions import BatchNormConvolutions
+from gr_cli.benchmarks.sources.cifar_folders import CLASS_NAMES
 from gr_cli.cli.compose import compose_settings
 from helpers.interruption import only_run
 from helpers.small_sets import publish, write_cifar
 
-ROOT = Path(gr_cli.__file__).parent.parent
 PAPER = "preset=split_cifar100_paper"
 BIR = ("strategy=bir", "generator.gating=0.7")
 BIR_SI = (
@@ -25,7 +25,7 @@ CLASSIFIER = (
 )  # fmt: skip
 TINY = (
     "train.iterations=2", "train.batch_size=8", "log.every=1", "threads=1", "evaluate.samples=5",
-    "benchmark.features.pretrain_iterations=1", "benchmark.features.channels=[4]", "data_root=data",
+    "benchmark.features.pretrain_epochs=1", "benchmark.features.channels=[4]", "data_root=data",
 )  # fmt: skip
 SMALL = ("model.hidden_sizes=[12,10]",)
 
@@ -49,6 +49,10 @@ def test_preset_is_the_published_protocol():
     assert config["benchmark"]["features"]["pretrain"]["name"] == "CIFAR10"
     assert config["model"]["hidden_sizes"] == [2000, 2000] and config["optimizer"]["lr"] == 0.0001
     assert (config["train"]["iterations"], config["train"]["batch_size"]) == (5000, 256)
+    features = config["benchmark"]["features"]
+    assert features["channels"] == [16, 32, 64, 128, 256] and features["pretrain_epochs"] == 100
+    assert features["channel_mean"] == [0.5071, 0.4865, 0.4409] and features["normalise"] is False
+    assert config["strategy"]["regularizer"]["parameters"] == "solver"
     assert config["generator"]["gating"] == 0.6 and config["strategy"]["regularizer"]["strength"] == 1e8
 
 
@@ -75,16 +79,29 @@ def test_run_with_replay_and_penalty_resumes_to_the_same_tables(goes_on, both, t
     goes_on(PAPER, *BIR_SI, *SMALL, *TINY, f"data_root={tmp_path / 'data'}", at=(3, 0))
 
 
-def test_stand_in_for_cifar_is_read_as_cifar(mnist_root, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    script = import_module("stand_in_cifar")
-    script.write(Path("stand_in"), mnist_root, part=0.05)
-    for dataset, name, classes, train in (
-        (datasets.CIFAR10, "CIFAR10", 10, 2500),
-        (datasets.CIFAR100, "CIFAR100", 100, 1000),
-    ):
-        publish(monkeypatch, dataset, Path("stand_in"))
-        data = load_dataset(Torchvision(name, "stand_in"))
-        assert data.train.store.shape == (train, 3, 32, 32) and len(data.classes) == classes
-        assert data.train.y.bincount().tolist() == [train // classes] * classes
-    assert data.classes[:2] == ("T-shirt/top 0", "T-shirt/top 1")
+def test_preset_takes_class_folders_and_weights_of_a_file(gr_run, monkeypatch):
+    names = ("cat", "dog")
+    monkeypatch.setitem(CLASS_NAMES, "CIFAR100", names)
+    generator = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in names:
+            folder = Path("data/cifar100", part, name)
+            folder.mkdir(parents=True)
+            for i in range(3):
+                Image.fromarray(generator.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / f"{i}.png")
+    torch.save({"state": BatchNormConvolutions((4,)).state_dict()}, "weights")
+    code, _, err = gr_run(PAPER, *BIR, *SMALL, *TINY, "benchmark.features.weights=weights",
+                          "benchmark.classes_per_task=1")  # fmt: skip
+    assert code == 0, err
+    assert load_run(only_run()).solver.hidden[0].in_features == 4 * 32 * 32
+
+
+CIFAR10_PAPER = "preset=split_cifar10_paper"
+
+
+def test_preset_of_cifar10_is_the_published_protocol():
+    config = compose_settings([CIFAR10_PAPER, "strategy=joint"]).config
+    assert config["scenario"] == "class" and config["benchmark"]["classes_per_task"] == 2
+    assert "features" not in config["benchmark"] and config["optimizer"]["lr"] == 0.001
+    assert (config["train"]["iterations"], config["train"]["batch_size"]) == (5000, 256)
+    assert (config["model"]["width"], config["model"]["norm"]) == (20, "batch")

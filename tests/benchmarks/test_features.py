@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gr_cli.benchmarks import ConvFeatureExtractor, Digits, Samples, SyntheticGlyphs, TorchvisionFeatureExtractor, split
+from gr_cli.benchmarks import ConvFeatureExtractor, Digits, Samples, SyntheticGlyphs, split
 from gr_cli.benchmarks.feature_extractors import FeatureExtractor
 from gr_cli.benchmarks.sources.base import Dataset
 from gr_cli.errors import ConfigError, DataError
@@ -22,6 +22,7 @@ from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.system import cache
 from gr_cli.system.checksums import save_tensors
 from helpers.features import vectors_of
+from helpers.image_sets import Fixed, images
 
 
 @pytest.fixture(autouse=True)
@@ -32,26 +33,6 @@ def _nothing_kept(monkeypatch):
 def clear_cache_in_memory(monkeypatch) -> None:
     """Clear the cache of this process, as if it were new."""
     monkeypatch.setattr(cache, "_recent", OrderedDict())
-
-
-def images(shape: tuple[int, ...] = (1, 8, 8), n: int = 12, seed: int = 0) -> Dataset:
-    x = torch.rand(n, *shape, generator=torch.Generator().manual_seed(seed))
-    return Dataset(
-        Samples(x, torch.arange(n) % 2),
-        Samples(1 - x[: n // 2], torch.arange(n // 2) % 2),
-        ("a", "b"),
-        SampleSpec(tuple(x.shape[1:])),
-    )
-
-
-class Fixed:
-    """A source of a given data set."""
-
-    def __init__(self, data: Dataset) -> None:
-        self.data = data
-
-    def load(self) -> Dataset:
-        return self.data
 
 
 class Counting(FeatureExtractor):
@@ -83,10 +64,10 @@ def test_split_of_features_equals_the_split_of_images():
     plain = split(Digits(), seed=3, class_order="shuffled", validation_share=0.1)
     features = split(Digits(), seed=3, class_order="shuffled", validation_share=0.1, features=Counting(2.0))
     assert features.spec == SampleSpec((2,), None)
-    for vectors, images in zip(features.tasks, plain.tasks, strict=True):
-        assert vectors.classes == images.classes
+    for vectors, pictures in zip(features.tasks, plain.tasks, strict=True):
+        assert vectors.classes == pictures.classes
         for name in ("train", "test", "validation"):
-            vector_samples, image_samples = getattr(vectors, name), getattr(images, name)
+            vector_samples, image_samples = getattr(vectors, name), getattr(pictures, name)
             assert torch.equal(vector_samples.y, image_samples.y)
             assert vector_samples.x.dtype == torch.float32
             expected = 2 * torch.stack([image_samples.x.flatten(1).mean(1), image_samples.x.flatten(1).amax(1)], 1)
@@ -377,25 +358,3 @@ def test_unsuitable_weight_files_are_one_line(stored, message):
     assert str(error.value).startswith("benchmark.features.weights=weights.pt: ")
     assert "\n" not in str(error.value)
     assert not Path("touched").exists()
-
-
-def test_resnet_loads_torchvisions_weights():
-    from torchvision.models import resnet18
-
-    torch.manual_seed(1)
-    network = resnet18().eval()
-    torch.save(network.state_dict(), "resnet18.pth")
-    features = TorchvisionFeatureExtractor(
-        "resnet18", "resnet18.pth", image_size=32, normalise=False, cache_root="kept"
-    )
-    vectors = vectors_of(features, images((1, 8, 8), 4)).train.x
-    network.fc = nn.Identity()
-    x = F.interpolate(images((1, 8, 8), 4).train.x.expand(-1, 3, -1, -1), (32, 32), mode="bilinear", antialias=True)
-    mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-    with torch.no_grad():
-        torch.testing.assert_close(vectors, network((x - mean) / deviation))
-    assert vectors.shape == (4, 512)
-    with pytest.raises(DataError, match="lacks layer"):
-        vectors_of(TorchvisionFeatureExtractor("resnet34", "resnet18.pth", cache_root="kept"), images())
-    with pytest.raises(ConfigError, match=r"weights=null: must be a file with the weights of a resnet18"):
-        TorchvisionFeatureExtractor("resnet18")

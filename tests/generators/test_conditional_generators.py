@@ -242,6 +242,15 @@ def test_importance_sampling_of_a_known_likelihood():
     torch.testing.assert_close(result, exact + 6 / 2 * math.log(2 * math.pi))
 
 
+@pytest.mark.parametrize("hidden", [[], [5]])
+def test_gaussian_likelihoods_need_no_reconstruction_of_each_draw(hidden):
+    torch.manual_seed(0)
+    vae = ClassVAE(SampleSpec((7,), None), 2, hidden, 3).double().members[0]
+    z, x = torch.randn(4, 5, 3, dtype=torch.float64), 10 * torch.randn(5, 7, dtype=torch.float64)
+    expected = 0.5 * (vae.reconstruct(z.flatten(0, 1)).view(4, 5, 7) - x).square().sum(-1)
+    torch.testing.assert_close(vae.negative_log_likelihoods(z, x, False), expected)
+
+
 def test_importance_sampling_is_unbiased():
     torch.manual_seed(0)
     generator = ClassVAE((4,), 2, [8], 1)

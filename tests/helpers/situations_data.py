@@ -10,12 +10,9 @@ import torch
 
 from gr_cli.benchmarks import (
     Arrays,
-    ConvFeatureExtractor,
-    Digits,
     ImageFolder,
     Tensors,
     Torchvision,
-    TorchvisionFeatureExtractor,
     permuted,
     split,
 )
@@ -23,13 +20,10 @@ from gr_cli.benchmarks.base import Samples
 from gr_cli.benchmarks.sources.base import Dataset
 from gr_cli.benchmarks.sources.load import load_dataset
 from gr_cli.benchmarks.streams.split import _class_counts
-from gr_cli.models import CNN
-from gr_cli.nn.convolutions import Convolutions
 from helpers import small_mnist
 from helpers.bad_data import BROKEN, BROKEN_FILES, Given, NoSource, of_rows, sound
-from helpers.features import vectors_of
 from helpers.image_files import colour16, folder, put, read
-from helpers.situations import Hands, Situation, Table, failing, mistake, of_vectors, typed
+from helpers.situations import Hands, Situation, Table, failing, mistake, typed
 from helpers.small_mnist import IMAGES
 from helpers.small_sets import write_cifar
 
@@ -182,24 +176,6 @@ def no_scipy(hands: Hands) -> object:
     return load_dataset(Torchvision("SVHN", "data"))
 
 
-# --- frozen features
-
-
-def weights(stored: object = None) -> Situation:
-    """Features from a weights file with this content; None: the file is missing."""
-
-    def do(hands: Hands) -> object:
-        if isinstance(stored, bytes):
-            Path("weights.pt").write_bytes(stored)
-        elif stored is not None:
-            torch.save(stored, "weights.pt")
-        return vectors_of(ConvFeatureExtractor([4], "weights.pt", cache_root="kept"), sound())
-
-    return do
-
-
-INFINITE = {name: torch.full_like(value, torch.inf) for name, value in Convolutions(1, [4]).state_dict().items()}
-
 DATA: Table = {
     "benchmarks/sources/arrays.py": [
         ("must be a file of arrays", typed("benchmark=arrays")),
@@ -244,20 +220,6 @@ DATA: Table = {
     ],
     "benchmarks/feature_output.py": [
         ("benchmark.features.components", typed("benchmark/features=conv_random benchmark.features.components=999")),
-    ],
-    "benchmarks/feature_extractors.py": [
-        ("needs images", of_vectors("benchmark/features=conv_random")),
-        ("vectors are not finite", weights(INFINITE)),
-        ("must be a data set", lambda hands: ConvFeatureExtractor()),
-        ("needs at least one convolution", typed("benchmark/features=conv_random benchmark.features.channels=[]")),
-        ("is the benchmark's own data", lambda hands: vectors_of(ConvFeatureExtractor(pretrain=Digits()),
-            load_dataset(Digits()))),
-        ("must be a file with the weights of", lambda hands: TorchvisionFeatureExtractor("resnet18")),
-        ("can't be read", weights()),
-        ("holds no plain tensors", weights(b"<html>")),
-        ("is no state dict", weights([1, 2])),
-        ("has shape {}, and {} is needed", weights(CNN((3, 4, 4), 2, [4]).state_dict())),
-        ("{}: {} {}{}; it must be of", weights({})),
     ],
     "benchmarks/sources/image_decoding.py": [
         ("holds negative values", of_greys(np.full((4, 4), -5, np.int32))),

@@ -3,10 +3,13 @@
 import bz2
 import hashlib
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from gr_cli.benchmarks.sources.base import Dataset
 from helpers.small_mnist import idx
 
 EMNIST_CLASSES = {"balanced": 47, "byclass": 62, "bymerge": 47, "digits": 10, "letters": 26, "mnist": 10}
@@ -53,26 +56,37 @@ def write_usps(root: Path) -> np.ndarray:
     return images
 
 
-def write_cifar(root: Path, fine: bool, classes: int) -> np.ndarray:
+def write_cifar(root: Path, fine: bool, classes: int, names: Sequence[str] = ()) -> np.ndarray:
     """CIFAR-10, or CIFAR-100 with fine labels; returns its training images (N, 3, 32, 32), from two files or one."""
     folder = root / ("cifar-100-python" if fine else "cifar-10-batches-py")
     folder.mkdir(parents=True)
     count = 2 * classes
     images = pixels(count, 3, 32, 32)
     labels = [i % classes for i in range(count)]
-    names = {"train": slice(None), "test": slice(None)}
+    parts = {"train": slice(None), "test": slice(None)}
     if not fine:
-        names = {f"data_batch_{i + 1}": slice(i * count // 5, (i + 1) * count // 5) for i in range(5)}
-        names["test_batch"] = slice(None)
-    for name, part in names.items():
+        parts = {f"data_batch_{i + 1}": slice(i * count // 5, (i + 1) * count // 5) for i in range(5)}
+        parts["test_batch"] = slice(None)
+    for name, part in parts.items():
         batch = {"data": images[part].reshape(-1, 3072), "filenames": [], "batch_label": name}
         batch["fine_labels" if fine else "labels"] = labels[part]
         if fine:
             batch["coarse_labels"] = [label // 5 for label in labels[part]]
         (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
-    meta = {"fine_label_names" if fine else "label_names": [f"thing {i}" for i in range(classes)]}
+    labelled = list(names) or [f"thing {i}" for i in range(classes)]
+    meta = {"fine_label_names" if fine else "label_names": labelled}
     (folder / ("meta" if fine else "batches.meta")).write_bytes(pickle.dumps(meta, protocol=2))
     return images
+
+
+def write_cifar_folders(root: Path, name: str, data: Dataset, names: Sequence[str] = ()) -> None:
+    """The images of a data set as class folders, under arbitrary file names."""
+    for part in ("train", "test"):
+        samples = getattr(data, part)
+        for i, (image, label) in enumerate(zip(samples.x.numpy(), samples.y.tolist(), strict=True)):
+            folder = root / name.lower() / part / (names or data.classes)[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{(7 * i) % 1009}_s.png")
 
 
 def publish(monkeypatch, dataset, root: Path) -> None:

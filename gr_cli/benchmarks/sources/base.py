@@ -25,6 +25,7 @@ class Dataset:
         spec: Shape, range and likelihood of the samples as floats.
         shared_fits: What was fitted on samples of several classes together, such as a scale.
         extraction: Costs of the feature extractor, where samples are features.
+        files: Which files were read, where a source reads several layouts; else empty.
     """
 
     train: Samples
@@ -33,6 +34,7 @@ class Dataset:
     spec: SampleSpec
     shared_fits: tuple[SharedFit, ...] = ()
     extraction: ExtractionCosts | None = None
+    files: str = ""
 
 
 @runtime_checkable

@@ -104,11 +104,13 @@ def decoded_images(
     return cached_array(path, storage, plan, write)
 
 
-def broken_images_error(location: str, num_broken: int, num_files: int, first: str, problem: str) -> DataError:
+def broken_images_error(
+    location: str, num_broken: int, num_files: int, first: str, problem: str, remedy: str = "repair or remove them"
+) -> DataError:
     """The error for images that can't be decoded."""
     return DataError(
         f"{location}: {num_broken:,} of {num_files:,} images can't be decoded, the first is {first} ({problem}); "
-        "repair or remove them, or set benchmark.source.skip_broken=true"
+        f"{remedy}"
     )
 
 

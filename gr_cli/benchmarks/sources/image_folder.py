@@ -34,15 +34,28 @@ _MAX_IN_MEMORY = 2  # data sets that the runs of a sweep share
 
 
 @dataclass(frozen=True)
-class _ImageFolderSettings:
-    """Settings of an `ImageFolder` that determine its data set, and how it is stored."""
+class ImageFolderSettings:
+    """Settings of an image folder that determine its data set, and how it is stored.
+
+    Attributes:
+        decoding: Size, colour mode and bit depth.
+        cache_folder: Folder of the decoded images.
+        storage: Whether they are read into memory or memory-mapped.
+        test_share: Share of each class that becomes the test set, where there is no test folder.
+        test_seed: Seed of that test split.
+        skip_broken: Leave out images that can't be decoded.
+        remedy: What to do about them otherwise, with which the message ends.
+        files: Layout of the files, for provenance, where a source reads several.
+    """
 
     decoding: DecodingSettings
-    test_share: float
-    test_seed: int
-    skip_broken: bool
     cache_folder: Path
     storage: Storage
+    test_share: float = 0.2
+    test_seed: int = 0
+    skip_broken: bool = False
+    remedy: str = "repair or remove them"
+    files: str = ""
 
 
 class ImageFolder:
@@ -92,18 +105,31 @@ class ImageFolder:
         height_width = None if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
         cache_folder = Path(cache_root).expanduser() / "images"
         decoding = DecodingSettings(height_width, mode, None if bits == "auto" else bits)
-        self._settings = _ImageFolderSettings(decoding, test_share, test_seed, skip_broken, cache_folder, storage)
+        remedy = "repair or remove them, or set benchmark.source.skip_broken=true"
+        self._settings = ImageFolderSettings(
+            decoding, cache_folder, storage, test_share, test_seed, skip_broken, remedy
+        )
         self.cache_name = str((self.root, decoding, test_share, test_seed, skip_broken))
 
     def load(self) -> Dataset:
-        return _load_dataset(list_images(self.root, self.location), self._settings, self.location)
+        return load_image_folder(list_images(self.root, self.location), self._settings, self.location)
 
 
 # Data sets by the name of their cached array and the settings of their split; shared by the runs of a sweep.
 _recent: OrderedDict[tuple[object, ...], Dataset] = OrderedDict()
 
 
-def _load_dataset(listing: ImageListing, settings: _ImageFolderSettings, location: str) -> Dataset:
+def load_image_folder(listing: ImageListing, settings: ImageFolderSettings, location: str) -> Dataset:
+    """The images of `listing`, decoded or from the cache.
+
+    Args:
+        listing: The image files.
+        settings: Settings.
+        location: Start of messages.
+
+    Raises:
+        DataError: Images can't be decoded.
+    """
     settings_hash = content_hash(str(listing.root), settings.decoding)
     stamps = ((file.name, file.label, *file.stamp) for file in listing.files)
     name = f"{settings_hash}-{content_hash(_VERSION, PIL.__version__, *stamps)}"
@@ -119,7 +145,7 @@ def _load_dataset(listing: ImageListing, settings: _ImageFolderSettings, locatio
     return _recent[key]
 
 
-def _split_images(listing: ImageListing, images: ArrayFile, settings: _ImageFolderSettings, location: str) -> Dataset:
+def _split_images(listing: ImageListing, images: ArrayFile, settings: ImageFolderSettings, location: str) -> Dataset:
     x, broken, bits = images.values, images.facts["broken"], images.facts["bits"]
     if bits and settings.decoding.bits is None:
         print_status(
@@ -129,7 +155,8 @@ def _split_images(listing: ImageListing, images: ArrayFile, settings: _ImageFold
     if broken:
         first = listing.files[broken[0]].name
         if not settings.skip_broken:
-            raise broken_images_error(location, len(broken), len(listing.files), first, images.facts["problem"])
+            problem = images.facts["problem"]
+            raise broken_images_error(location, len(broken), len(listing.files), first, problem, settings.remedy)
         print_status(
             f"{location}: images that can't be decoded are left out, {len(broken):,} in all, the first is {first}"
         )
@@ -142,4 +169,4 @@ def _split_images(listing: ImageListing, images: ArrayFile, settings: _ImageFold
         num_train = int(valid[: listing.num_train].sum())
         rows = torch.arange(len(y)).tensor_split([num_train])
         train, test = (Samples(x, y[part], index=part) for part in rows)
-    return Dataset(train, test, listing.classes, SampleSpec(tuple(x.shape[1:])))
+    return Dataset(train, test, listing.classes, SampleSpec(tuple(x.shape[1:])), files=settings.files)

@@ -22,11 +22,13 @@ from torch import Tensor
 
 from gr_cli.benchmarks.base import Samples
 from gr_cli.benchmarks.sources.base import Dataset
+from gr_cli.benchmarks.sources.cifar_folders import cifar_folder, load_cifar_folders
 from gr_cli.benchmarks.sources.idx import IdxSet, idx_problem, idx_set, read_idx
 from gr_cli.benchmarks.sources.load import error_summary
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.system.file_stamps import file_stamp, wait_for_next_tick
+from gr_cli.system.mapping import Storage
 
 # Seconds without data after which a download fails.
 _TIMEOUT_SECONDS = 10.0
@@ -86,25 +88,41 @@ class Torchvision:
     """A data set of torchvision, downloaded if it is missing.
 
     SVHN needs scipy. The files of CIFAR are pickles, which may run code when read: torchvision reads them only if they
-    have the checksums of the published files, so other data in this format is refused.
+    have the checksums of the published files, so other data in this format is refused. Where there are none, the images
+    are read from `cifar10/` or `cifar100/`, folders `train/<class>/` and `test/<class>/` of image files.
 
     Args:
         name: Class in `torchvision.datasets`.
         data_root: Folder of the data sets, in torchvision's layout.
         download: Download the data set if it is missing.
         split: EMNIST's split; null for all other data sets. Its images are transposed to be upright.
+        cache_root: Folder of the cache; images decoded from image files lie in `images/` below it.
+        storage: Whether they are read into memory or memory-mapped; `auto`: mapped if they take more than a quarter of
+            the available memory.
     """
 
-    def __init__(self, name: Name, data_root: str, download: bool = True, split: EmnistSplit | None = None) -> None:
+    def __init__(
+        self,
+        name: Name,
+        data_root: str,
+        download: bool = True,
+        split: EmnistSplit | None = None,
+        cache_root: str = "~/.cache/gr_cli",
+        storage: Storage = "auto",
+    ) -> None:
         if (split is not None) != (name == "EMNIST"):
             splits = ", ".join(EmnistSplit.__args__)  # type: ignore[attr-defined]
             problem = f"must be one of {splits}" if name == "EMNIST" else f"{name} has no splits, EMNIST has"
             raise ConfigError("benchmark.source.split", split, problem)
         self.name, self.split, self.download = name, split, download
         self.root = Path(data_root).expanduser().absolute()
+        self.cache_root, self.storage = Path(cache_root).expanduser(), storage
         self.location = f"data_root={self.root}: {name}"
         files = self.root / _FILE_NAMES.get(name, name)
         self.remedy = f"remove {files} to fetch it anew, or set data_root to a folder that holds it whole"
+        folder = cifar_folder(self.root, name)
+        if folder is not None and folder.is_dir() and not files.exists():
+            self.remedy = f"correct the images in {folder}"
 
     def load(self) -> Dataset:
         if self.name == "SVHN" and find_spec("scipy") is None:
@@ -113,6 +131,9 @@ class Torchvision:
             )
         data = idx_set(self.name, self.split)
         layout = _torchvision_layout(self.name) if data is None else _idx_layout(self.name, self.split, data)
+        folder = cifar_folder(self.root, self.name)
+        if folder is not None and folder.is_dir() and not self._has_any(layout):
+            return load_cifar_folders(folder, self.name, self.location, self.cache_root, self.storage)
         stamps = tuple(file_stamp(self.root / file) for file in layout.files)
         wait_for_next_tick(stamps)
         return self._read(self.name, self.root, self.download, self.split, stamps)
@@ -122,6 +143,9 @@ class Torchvision:
     def _read(cls, name: Name, root: Path, download: bool, split: EmnistSplit | None, _: object) -> Dataset:
         source, data = cls(name, str(root), download, split), idx_set(name, split)
         return source._read_by_torchvision() if data is None else source._read_idx(data)
+
+    def _has_any(self, layout: _DatasetFiles) -> bool:
+        return any((self.root / file).exists() for file in (*layout.files, *layout.archives))
 
     def _read_idx(self, data: IdxSet) -> Dataset:
         """Read the data set from IDX files.
@@ -149,7 +173,8 @@ class Torchvision:
             for part in splits
         )
         classes = tuple(getattr(splits[0], "classes", _TEN_DIGITS))
-        return Dataset(train, test, classes, SampleSpec(tuple(train.store.shape[1:])))
+        files = "" if cifar_folder(self.root, self.name) is None else f"{_FILE_NAMES[self.name]}/"
+        return Dataset(train, test, classes, SampleSpec(tuple(train.store.shape[1:])), files=files)
 
     def _images(self, data: object) -> Tensor:
         """(N, H, W), (N, C, H, W) or (N, H, W, C) bytes to (N, C, H, W)."""
@@ -191,16 +216,16 @@ class Torchvision:
         Raises:
             DataError: `download` is not set, or the download failed.
         """
+        folder = cifar_folder(self.root, self.name)
+        classes = "" if folder is None else f" ({_FILE_NAMES[self.name]}/, or {folder.name}/ with folders of classes)"
+        holder = f"set data_root or GR_DATA_ROOT to a folder that holds it{classes}"
         if not self.download:
-            raise DataError(
-                f"{self.location} {missing}; set data_root or GR_DATA_ROOT to a folder that holds it, or download=true"
-            )
+            raise DataError(f"{self.location} {missing}; {holder}, or download=true")
         try:
             self._download(layout)
         except Exception as error:
             raise DataError(
-                f"{self.location} {missing} and could not be downloaded ({error_summary(error)}); "
-                "set data_root or GR_DATA_ROOT to a folder that holds it"
+                f"{self.location} {missing} and could not be downloaded ({error_summary(error)}); {holder}"
             ) from error
 
     def _file_problems(self, layout: _DatasetFiles) -> tuple[str, str]:
