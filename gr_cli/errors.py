@@ -23,6 +23,7 @@ import difflib
 import hashlib
 import re
 import shlex
+import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,12 @@ class GrError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle arguments and attributes, whatever the signature of `__init__`."""
         return _rebuild_error, (type(self), self.args, self.__dict__)
+
+    def _render_traceback_(self) -> list[str]:
+        """The lines that IPython shows: of a user's mistake the message alone."""
+        if self.exit_code == 2 and self.__cause__ is None:
+            return [f"{type(self).__name__}: {self}"]
+        return "".join(traceback.format_exception(self)).splitlines()
 
 
 def _rebuild_error(error_type: type[GrError], args: tuple[Any, ...], state: dict[str, Any]) -> GrError:

@@ -65,7 +65,7 @@ def settings_from_values(
     try:
         plain: Any = OmegaConf.to_container(run_config, resolve=True)
     except OmegaConfBaseException as error:
-        raise CompositionError(describe_error(error, overrides)) from error
+        raise CompositionError(describe_error(error, overrides)) from None
     if CODE_HASHES in plain:
         raise ConfigError(CODE_HASHES, plain[CODE_HASHES], "is set by this program", "leave it out")
     if plain.get("precision") == "auto" or has_unread_target(plain):
@@ -143,4 +143,4 @@ def composed_config(overrides: Sequence[str], config_dir: Path | None = None) ->
             validate_overrides([*folder, *overrides])
             yield compose_config([*search_path, *overrides], hydra=True)
         except (HydraException, OmegaConfBaseException) as error:
-            raise CompositionError(describe_error(error, overrides)) from error
+            raise CompositionError(describe_error(error, overrides)) from None

@@ -55,17 +55,17 @@ def check_value(
 
     try:
         TypeAdapter(annotation, config=_STRICT).validate_python(value)
-    except PydanticSchemaGenerationError as error:
+    except PydanticSchemaGenerationError:
         # A component, which only a node with a `_target_` can make; other types are not checked here.
         alternatives = get_args(annotation) or (annotation,)
         components = [each for each in alternatives if inspect.isclass(each) and each.__module__.startswith("gr_cli.")]
         optional = types.NoneType in alternatives
         if components and not (value is None and optional) and not isinstance(value, _checkable_types(components)):
-            raise ConfigError(field, shown, f"must be a {components[0].__name__}: settings with a _target_") from error
-    except ValidationError as error:
+            raise ConfigError(field, shown, f"must be a {components[0].__name__}: settings with a _target_") from None
+    except ValidationError:
         has_default = isinstance(default, (bool, int, float, str))
         hint = f"the default is {_format_value(default)}" if has_default else ""
-        raise ConfigError(field, shown, f"must be {allowed_values(annotation)}", hint) from error
+        raise ConfigError(field, shown, f"must be {allowed_values(annotation)}", hint) from None
 
 
 @functools.cache
