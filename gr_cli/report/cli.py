@@ -146,6 +146,10 @@ def _report(options: argparse.Namespace) -> int:
         return _watch(folders, options)
     _check_arguments(options)
     table_format = _table_format(options)
+    if options.html is not None:
+        from gr_cli.report.page import start_library
+
+        start_library()
     discovered = discover_runs(folders)
     for path, reason in discovered.unreadable.items():
         _print_status(f"{path}: can't be read ({reason}); left out")

@@ -74,9 +74,11 @@ const focused = () => {
 // --- colours and shapes
 
 const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"];
+const DASHES = [[1, 0], [7, 3], [2, 2], [9, 2, 2, 2]]; // of lines, where colours repeat
 const style = (index) => ({
   colour: `var(--c${index % 6})`,
   shape: SHAPES[(index + Math.floor(index / 6)) % 6],
+  dash: DASHES[Math.floor(index / 6) % 4],
 });
 // Colour, shape and opacity by configuration.
 const styles = () => {
@@ -85,20 +87,22 @@ const styles = () => {
   return new Map(all.map((one) => {
     const index = keep ? CONFIGURATIONS.filter((other) => other.comparable === one.comparable).indexOf(one) : focus.indexOf(one);
     const muted = !focus.includes(one);
-    return [one, index < 0 ? { colour: "var(--muted)", shape: "circle", opacity: 0.35, muted } :
+    return [one, index < 0 ? { colour: "var(--muted)", shape: "circle", dash: DASHES[0], opacity: 0.35, muted } :
       { ...style(index), opacity: muted ? 0.2 : 1, muted }];
   }));
 };
-const sign = ({ colour, shape }) => {
+const svg = (tag, attributes) => {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
+};
+// Line and mark of a configuration.
+const sign = ({ colour, shape, dash }) => {
   const paths = { circle: "M6 1a5 5 0 1 0 .01 0z", square: "M2 2h8v8H2z", "triangle-up": "M6 1l5 10H1z",
     diamond: "M6 0l5 6-5 6-5-6z", cross: "M4 1h4v3h3v4H8v3H4V8H1V4h3z", "triangle-down": "M1 1h10L6 11z" };
-  const picture = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  picture.setAttribute("viewBox", "0 0 12 12");
-  picture.setAttribute("aria-hidden", "true");
-  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  path.setAttribute("d", paths[shape]);
-  path.setAttribute("fill", colour);
-  picture.append(path);
+  const picture = svg("svg", { viewBox: "-9 0 30 12", "aria-hidden": "true" });
+  picture.append(svg("path", { d: "M-9 6H21", stroke: colour, "stroke-width": 2, "stroke-dasharray": dash.join(" ") }),
+    svg("path", { d: paths[shape], fill: colour }));
   return picture;
 };
 

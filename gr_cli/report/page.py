@@ -10,6 +10,7 @@ import base64
 import hashlib
 from functools import cache
 from importlib.resources import files
+from threading import Lock, Thread
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -24,6 +25,7 @@ from gr_cli.report.tables import ReportTable, footnotes, text_table
 
 _SCRIPTS = ("page.js", "page_sections.js", "page_compare.js")
 _LIBRARY_PACKAGE = "vl-convert-python"
+_lock = Lock()
 _EXPORTED = "window.vegaEmbed = vegaEmbed;"  # by the library's script
 
 
@@ -80,13 +82,34 @@ def _resource(name: str) -> str:
     return files("gr_cli.report").joinpath(name).read_text(encoding="utf-8")
 
 
-@cache
+def start_library() -> None:
+    """Begin to make the scripts of Vega-Lite in another thread, while runs are read.
+
+    Raises:
+        FolderError: Their package is not installed.
+    """
+    _check_library()
+    Thread(target=library).start()
+
+
 def library() -> str:
     """The scripts of Vega, Vega-Lite and vega-embed."""
+    _check_library()
+    with _lock:  # a thread may be making them
+        return _bundle()
+
+
+def _check_library() -> None:
     try:
-        import vl_convert
+        import vl_convert  # noqa: F401
     except ImportError as error:
         raise FolderError(f"--html needs the package {_LIBRARY_PACKAGE}: pip install {_LIBRARY_PACKAGE}") from error
+
+
+@cache
+def _bundle() -> str:
+    import vl_convert
+
     # In a function, because its many short names would be those of the page, too.
     script = f"(() => {{{vl_convert.javascript_bundle(_EXPORTED)}\n}})();"
     if "</script" in script.lower() or "<!--" in script:

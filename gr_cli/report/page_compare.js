@@ -17,6 +17,24 @@ const numberOf = ({ one, seed }, name) => {
   const values = one.metrics[name];
   return !values ? null : seed === undefined ? values.statistics[0] : values.seeds[seed] ?? null;
 };
+const signed = (number, percent) => (number > 0 ? "+" : "") + format(Number(number.toFixed(percent ? 2 : 6)), percent);
+// Difference of a metric: paired over common seeds of two configurations, with Student's t interval from three seeds on.
+const pairedText = (a, b, one) => {
+  const percent = isPercent(one);
+  if (a.seed !== undefined || b.seed !== undefined) {
+    const [first, second] = [numberOf(a, one.name), numberOf(b, one.name)];
+    return isNumber(first) && isNumber(second) ? signed(second - first, percent) : "–";
+  }
+  const [first, second] = [a, b].map((side) => side.one.metrics[one.name]?.seeds ?? {});
+  const gaps = Object.keys(first).filter((seed) => isNumber(first[seed]) && isNumber(second[seed])).map((seed) => second[seed] - first[seed]);
+  const n = gaps.length, mean = gaps.reduce((sum, gap) => sum + gap, 0) / n;
+  if (!n) return "–";
+  const half = DATA.t_quantiles[n - 2] * Math.sqrt(gaps.reduce((sum, gap) => sum + (gap - mean) ** 2, 0) / (n - 1) / n);
+  // Differences of values in [low, high] lie within the length of that range.
+  const limit = isNumber(one.low) && isNumber(one.high) && one.low === 0 ? one.high : Infinity;
+  const ends = [Math.max(mean - half, -limit), Math.min(mean + half, limit)].map((end) => signed(end, percent));
+  return `${signed(mean, percent)}${n > 2 ? ` [${ends.join(", ")}]` : ""} (${n})`;
+};
 const plainTable = (caption, headers, rows) => make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
   make("table", {}, make("caption", {}, caption), make("thead", {}, make("tr", {}, ...headers.map((text) => make("th", { scope: "col" }, text)))),
     make("tbody", {}, ...rows.map(([head, ...cells]) => make("tr", {}, make("th", { scope: "row" }, head), ...cells.map((text) => make("td", {}, text)))))));
@@ -55,13 +73,14 @@ const compare = () => {
   const both = settings.filter(([, first, second]) => first !== undefined && second !== undefined);
   const single = settings.filter((row) => !both.includes(row)).map((row) => row.map((text) => text ?? "–"));
   const numbers = DATA.metrics.filter(({ name }) => isNumber(numberOf(a, name)) || isNumber(numberOf(b, name))).map((one) => {
-    const [first, second] = [numberOf(a, one.name), numberOf(b, one.name)], percent = isPercent(one);
-    const gap = isNumber(first) && isNumber(second) ? Number((second - first).toFixed(percent ? 2 : 6)) : null;
-    return [one.label, format(first, percent), format(second, percent), gap > 0 ? `+${format(gap, percent)}` : format(gap, percent)];
+    const percent = isPercent(one);
+    return [one.label, format(numberOf(a, one.name), percent), format(numberOf(b, one.name), percent), pairedText(a, b, one)];
   });
   byId("differences").replaceChildren(
     make("p", {}, different.length ? `Their configurations differ in ${different.length} of ${total} settings.` : "Their configurations are the same."),
-    make("div", { class: "pair" }, plainTable("Metrics", ["", "A", "B", "B − A"], numbers),
+    make("div", { class: "pair" }, make("div", {}, plainTable("Metrics", ["", "A", "B", "B − A"], numbers),
+      make("p", { class: "note" }, a.seed === undefined && b.seed === undefined ? "B − A: mean over the seeds that both have (their number), with 95 % t interval from three on."
+        : "B − A: difference of two single values, which says little about the methods.")),
       make("div", {}, both.length ? plainTable("Settings that differ", ["", "A", "B"], both) : null,
         single.length ? make("details", { open: !both.length }, make("summary", {}, `Settings that only one has (${single.length})`), plainTable("Settings that only one has", ["", "A", "B"], single)) : null)));
   byId("first-name").textContent = `A: ${a.name}`;

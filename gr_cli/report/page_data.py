@@ -15,6 +15,7 @@ from gr_cli.report.page_pictures import MAX_CHARACTERS, sample_pictures
 from gr_cli.report.page_verdict import verdict
 from gr_cli.report.records import missing_seeds_warning
 from gr_cli.report.tables import ReportRow, ReportTable, format_difference, format_p_value, p_value_header
+from gr_cli.results.statistics import t_quantile
 from gr_cli.results.tables import TableFormat
 
 _COMPARED = ("benchmark", "scenario")  # configurations that differ in these are not compared
@@ -50,6 +51,7 @@ def page_data(table: ReportTable) -> dict[str, Any]:
         "common": common,
         "verdicts": [[verdict(metric, rows) for metric in metrics] for rows in rows_by_comparable.values()],
         "p_value": p_value_header(table) if table.num_comparisons else None,
+        "t_quantiles": [t_quantile(n) for n in range(1, max((row.n for row in table.rows), default=1))],
         "configurations": configurations,
         **_details(configurations, table, metrics[0], formats),
     }

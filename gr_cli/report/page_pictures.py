@@ -49,7 +49,7 @@ def _thumbnail(picture: bytes, name: str) -> bytes:
                 small = image.convert("RGB")
     except Exception as error:  # PIL raises exceptions of many types for damaged files
         raise ValueError(f"{name} can't be shown as a picture ({type(error).__name__})") from error
-    small.thumbnail((_WIDTH, 10 * _WIDTH))
+    small.thumbnail((_WIDTH, 10 * _WIDTH), reducing_gap=2.0)
     data = io.BytesIO()
-    small.save(data, "WEBP", quality=70)
+    small.save(data, "WEBP", quality=70, method=1)  # fast; others are smaller by a tenth
     return data.getvalue()

@@ -6,7 +6,7 @@ const range = (column) => [column?.low ?? null, column?.high ?? null];
 // Rows of curves: means with intervals, and seeds as points below three seeds.
 const curveRows = (curve, one, look, x, column, bands) => {
   const rows = [], percent = isPercent(column), line = indexOf.get(one);
-  const base = { index: indexOf.get(one), name: one.name, line, colour: look.colour, shape: look.shape, opacity: look.opacity };
+  const base = { index: indexOf.get(one), name: one.name, line, colour: look.colour, shape: look.shape, dash: look.dash, opacity: look.opacity };
   const where = (i) => `${x} ${curve.x[i]}`;
   curve.x.forEach((at, i) => {
     const statistics = [curve.mean[i], curve.low?.[i], curve.high?.[i]];

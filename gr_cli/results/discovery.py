@@ -218,7 +218,7 @@ def _candidates_below(root: Path, discovered: DiscoveredRuns) -> Iterator[tuple[
 def _read_run(folder: RunFolder, status: dict[str, Any]) -> DiscoveredRun:
     config, choices = read_config(folder.path)
     relevant = result_relevant(config)
-    seed, state = config["seed"], folder.state()
+    seed, state = config["seed"], folder.state(status)
     if type(seed) is not int or seed < 0:
         raise ValueError("the seed in config.yaml must be a whole number ≥ 0")
     results = (folder.metrics(), _read_cost(folder.path)) if state == "finished" else (None, None)

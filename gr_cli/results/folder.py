@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -32,10 +33,12 @@ from gr_cli.system.reading import (
     naming_file,
     open_regular,
     parse_finite_float,
+    parse_json,
     read_bytes,
     read_error_reason,
     read_json,
     read_table,
+    read_text,
 )
 
 if TYPE_CHECKING:
@@ -144,12 +147,16 @@ class RunFolder:
             ) from error
         return status
 
-    def state(self) -> str:
+    def state(self, status: Mapping[str, Any] | None = None) -> str:
         """State of the run: `finished`, `failed`, `interrupted`, `pruned`, `running`, `killed` or `not started`.
 
         `killed` is a run whose status says `running`, but whose process has ended.
+
+        Args:
+            status: Content of status.json, if it was read; one that says `running` is read again.
         """
-        status = self.status()
+        if status is None or status.get("state") == "running":
+            status = self.status()
         if status is None:
             return "not started"
         state = str(status.get("state"))
@@ -224,9 +231,9 @@ class RunFolder:
             OSError, ValueError: It can't be read, or is malformed.
         """
         path = self.path / TABLES_FILE
-        content = read_json(path)
+        text = read_text(path)
         with naming_file(path):
-            return parse_table_formats(content)
+            return dict(_formats_in(text))
 
     def result_files(self) -> list[str]:
         """Names of the CSV files that configuration and seed determine: all but timing.csv."""
@@ -388,3 +395,8 @@ def _is_empty(path: Path) -> bool:
     with suppress(OSError):
         return not os.listdir(path)
     return False
+
+
+@lru_cache(maxsize=64)  # the same text in many runs
+def _formats_in(text: str) -> dict[str, TableFormat]:
+    return parse_table_formats(parse_json(text))

@@ -117,12 +117,21 @@ def read_json(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> dict[str, Any]:
     """
     text = read_text(path, max_bytes)
     with naming_file(path):
-        try:
-            return check_plain_mapping(
-                json.loads(text, parse_constant=_reject_number, object_pairs_hook=_dict_without_duplicates)
-            )
-        except json.JSONDecodeError as error:
-            raise ValueError(f"is no JSON ({error})") from error
+        return parse_json(text)
+
+
+def parse_json(text: str) -> dict[str, Any]:
+    """The mapping of plain values in a JSON text.
+
+    Raises:
+        ValueError: It holds anything else.
+    """
+    try:
+        return check_plain_mapping(
+            json.loads(text, parse_constant=_reject_number, object_pairs_hook=_dict_without_duplicates)
+        )
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is no JSON ({error})") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

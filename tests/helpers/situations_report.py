@@ -7,7 +7,6 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from gr_cli.report.cli import main
-from gr_cli.report.page import library
 from helpers.run_folders import write_run
 from helpers.situations import Hands, Situation, Table
 
@@ -28,7 +27,6 @@ def reported(*words: str, harm: Callable[[Path], object] = lambda folder: None) 
 def without_vega(hands: Hands) -> tuple[int, str, str]:
     """Hides the package with the scripts of Vega-Lite."""
     hands.monkeypatch.setitem(sys.modules, "vl_convert", None)
-    library.cache_clear()
     return reported("--html", "page.html")(hands)
 
 
