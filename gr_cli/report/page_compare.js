@@ -163,7 +163,7 @@ const drawColumns = () => byId("columns").replaceChildren(...columns().map(({ id
 const drawLegend = () => {
   const looks = styles(), all = shown(), focus = focused();
   const listed = all.length <= 24 ? all : focus;
-  const buttons = listed.map((one) => make("button", { type: "button", "aria-pressed": state.chosen.has(one), onclick: () => toggle(one) }, sign(looks.get(one)), one.name));
+  const buttons = listed.map((one) => make("button", { type: "button", "aria-pressed": String(state.chosen.has(one)), onclick: () => toggle(one) }, sign(looks.get(one)), one.name));
   const more = all.length > 30 ? make("button", { type: "button", onclick: () => { state.all = !state.all; charts.get("dots").draw(); drawLegend(); } },
     state.all ? "Show the best 25" : `Show all ${all.length}`) : null;
   byId("legend").replaceChildren(...buttons, ...(more ? [more] : []));
@@ -235,4 +235,11 @@ const start = async () => {
   await Promise.all([...charts.values()].map((chart) => chart.view?.runAsync()));
   root.dataset.ready = document.querySelectorAll("[data-drawn]").length;
 };
+// Charts as wide as the paper, so that their texts keep their size.
+const fitCharts = (printed) => {
+  root.classList.toggle("printed", printed);
+  for (const chart of charts.values()) if (chart.view && chart.rows.length && chart.node.clientWidth) chart.view.width(chart.node.clientWidth).run();
+};
+addEventListener("beforeprint", () => fitCharts(true));
+addEventListener("afterprint", () => fitCharts(false));
 start();

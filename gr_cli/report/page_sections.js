@@ -229,8 +229,9 @@ new Chart("cost-chart", "scatter", (chart) => {
   const dominates = (a, b) => at(a) <= at(b) && better * (value(a) - value(b)) >= 0 && (at(a) < at(b) || value(a) !== value(b));
   const dominated = all.filter((one) => all.some((other) => dominates(other, one)));
   const list = (some) => some.slice(0, 8).map((one) => one.name).join(", ") + (some.length > 8 ? `, and ${some.length - 8} more` : "");
+  const front = all.filter((one) => !dominated.includes(one)).sort((a, b) => at(a) - at(b));
   byId("dominated").textContent = all.length < 2 ? "" : dominated.length
-    ? `Dominated (another has at least the same ${metric().label} for no more ${cost.name}): ${list(dominated)}.`
+    ? `Not dominated, from the cheapest to the best: ${list(front)}. Dominated (another has at least the same ${metric().label} for no more ${cost.name}): ${list(dominated)}.`
     : "No configuration is dominated: each one that is better costs more.";
   return points(at, all, styles(), chart, cost.name);
 });
