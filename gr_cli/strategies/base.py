@@ -67,8 +67,8 @@ class Strategy:
         keeps_scores: Whether the function that `classifier` returns takes the identity of a batch as a second argument,
             and keeps what it computes for later calls with the same batch.
         needs_second_pass: Whether `begin_task` or `end_task` pass over the task's samples.
-        second_pass_selects_uniformly: Whether that pass stores a uniform random selection and nothing else, as a
-            reservoir filled during training would, so that it is allowed on single-pass streams.
+        second_pass_is_streamable: Whether what that pass keeps could be gathered batch by batch during training, as a
+            reservoir or a sum can, so that it is allowed on single-pass streams.
         generator: The generator, for strategies that require one.
         teacher: The solver as it was before the task, during tasks with a teacher.
     """
@@ -83,7 +83,7 @@ class Strategy:
     scores_depend_on_batch: bool = False
     keeps_scores: bool = False
     needs_second_pass: bool = False
-    second_pass_selects_uniformly: ClassVar[bool] = False
+    second_pass_is_streamable: ClassVar[bool] = False
     generator: Generator | None = None
 
     def __init__(self, regularizer: Regularizer | None = None) -> None:

@@ -36,6 +36,7 @@ class ClosedFormStrategy(Strategy):
     """
 
     needs_second_pass = True
+    second_pass_is_streamable = True  # sums over samples
     boundary_requirement = "adds the samples of a task to its statistics at the end of the task"
 
     def __init__(self, keep: Granularity | None = None) -> None:

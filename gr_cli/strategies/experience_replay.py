@@ -35,7 +35,7 @@ class ExperienceReplay(ReplayStrategy):
 
     stores_raw_samples = True
     needs_second_pass = True
-    second_pass_selects_uniformly = True
+    second_pass_is_streamable = True
     boundary_requirement = (
         "selects samples of each class at the end of a task; "
         "strategy=er_plus strategy.alpha=0 is experience replay from a reservoir buffer, without boundaries"

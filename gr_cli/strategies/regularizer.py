@@ -45,7 +45,7 @@ class Regularizer(ABC):
 
     Attributes:
         needs_second_pass: Whether `end_task` passes over the task's samples.
-        second_pass_selects_uniformly: As in `Strategy`.
+        second_pass_is_streamable: As in `Strategy`.
         includes_generator: Whether the penalty includes the generator's parameters where solver and generator are one
             network with one loss.
         boundary_requirement: What is done at task boundaries, as the end of a sentence for error messages; None: they
@@ -53,7 +53,7 @@ class Regularizer(ABC):
     """
 
     needs_second_pass: ClassVar[bool] = False
-    second_pass_selects_uniformly: ClassVar[bool] = False
+    second_pass_is_streamable: ClassVar[bool] = False
     includes_generator: bool = False
     boundary_requirement: str | None = "estimates the importance of parameters at the end of each task"
 

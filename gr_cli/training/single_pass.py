@@ -28,7 +28,7 @@ def check_single_pass(config: Mapping[str, Any], learner: Learner, sizes: Sequen
     if strategy.training_data == "cumulative":
         _refuse("strategy", strategy, "trains on the samples of earlier tasks again", _REMEDY)
     for component in (strategy, strategy.regularizer):
-        if component is not None and component.needs_second_pass and not component.second_pass_selects_uniformly:
+        if component is not None and component.needs_second_pass and not component.second_pass_is_streamable:
             _refuse("strategy", component, "passes over the samples of a task a second time", _REMEDY)
     if strategy.num_steps(many := 10**9) > many:
         own_steps = "trains the generator in steps of its own, which need a second pass"

@@ -190,9 +190,18 @@ def test_single_pass_without_boundaries():
 # --- refusals
 
 
+@pytest.mark.parametrize("strategy", ["slda", "ncm", "fecam", "ranpac"])
+def test_sums_over_samples_are_those_of_one_pass(strategy):
+    """A sum needs one pass: the result is that of the same tasks without `train.online`."""
+    by_task = "train.online=false", "train.iterations=5"
+    tables = [run(name, f"strategy={strategy}", *more) for name, more in (("online", ()), ("by_task", by_task))]
+    assert tables[0]["accuracy_matrix.csv"] == tables[1]["accuracy_matrix.csv"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        ("strategy=fetril", "strategy=FeTrIL: passes over"),
         ("strategy=ewc", "strategy=ElasticWeightConsolidation: passes over the samples of a task a second time"),
         ("strategy=icarl", "strategy=ICaRL: passes over"),
         ("generator=mixture", "strategy=GenerativeReplay: passes over"),
