@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gr_cli.benchmarks import SklearnSet, Table, Tensors
+from gr_cli.benchmarks.sources import table_memory
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.generators import VAE
 from helpers.interruption import csvs, only_run
@@ -256,3 +257,39 @@ def test_time_series_keep_their_channels(gr_run):
     assert gr_run(*words, "train.iterations=3")[0] == 0
     code, _, err = gr_run(*words, "model=cnn")
     assert code == 2 and "needs images" in err
+
+
+# --- limits
+
+
+@pytest.mark.parametrize("rows", [["1", str(2**64), "3"], ["1", "", str(2**63)], ["-9223372036854775809", "", "3"]])
+def test_whole_numbers_beyond_64_bits_are_refused(rows):
+    """pandas reads them as Python integers, floats among them, or texts."""
+    Path("t.csv").write_text(
+        "a,b,kind\n" + "".join(f"{a},1,{i % 2}\n" for i, a in enumerate(rows * 4)), encoding="utf-8"
+    )
+    with pytest.raises(DataError, match=r"column a has whole numbers beyond 64 bits, such as -?\d{19,20}; write"):
+        loaded(Path("t.csv"), missing="mean")
+
+
+def test_a_category_named_missing_is_not_mixed_with_missing_values():
+    frame = pd.DataFrame({"a": range(8), "c": ["x", "missing"] * 4, "kind": list("pppqqqpq")})
+    assert "c=missing" in loaded(written(frame), missing="mean").spec.names
+    frame.loc[0, "c"] = None
+    with pytest.raises(DataError, match=r"column c has missing values, and a category 'missing'"):
+        loaded(written(frame), missing="mean")
+    assert "c=missing" in loaded(written(frame), missing="drop").spec.names
+
+
+def test_memory_is_estimated_from_the_first_rows(monkeypatch):
+    rows = 5000
+    names = ["p", "q"] * (rows // 2)
+    frame = pd.DataFrame({"a": np.arange(rows) % 90 + 10, "c": list("uvwxy") * (rows // 5), "kind": names})
+    path = written(frame)
+    monkeypatch.setattr(table_memory, "_SMALL", 0)
+    needed = 48 * rows * (1 + 5 + 2)
+    monkeypatch.setattr(table_memory, "available_memory", lambda device: int(0.97 * needed))
+    with pytest.raises(DataError, match=r"about 5,0\d\d rows of 8 columns with one-hot codes need 0.0 GiB"):
+        loaded(path)
+    monkeypatch.setattr(table_memory, "available_memory", lambda device: int(1.03 * needed))
+    assert len(loaded(path).train.y) == 4000

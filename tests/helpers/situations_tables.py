@@ -48,6 +48,12 @@ def without_memory(hands: Hands) -> object:
     return table()(hands)
 
 
+def without_free_memory(hands: Hands) -> object:
+    hands.monkeypatch.setattr("gr_cli.benchmarks.sources.table_memory._SMALL", 0)
+    hands.monkeypatch.setattr("gr_cli.benchmarks.sources.table_memory.available_memory", lambda device: 100)
+    return table()(hands)
+
+
 def of_complex_numbers(hands: Hands) -> object:
     """CSV files hold no complex numbers, dates or objects; Parquet files do."""
     frame = pd.DataFrame({"a": [1j] * 8, "y": list("ppppqqqq")})
@@ -68,12 +74,18 @@ def not_downloaded(hands: Hands) -> object:
 
 
 TABLES: Table = {
+    "benchmarks/sources/table_memory.py": [("GiB are free; write its numbers to .npy files", without_free_memory)],
+    "benchmarks/sources/text_columns.py": [
+        ("has whole numbers beyond 64 bits", table(TEXT.replace("0.5", str(2**70)).replace(".5", ""))),
+        ("has numbers and texts, such as", table(TEXT.replace("0.5", "?"))),
+    ],
     "benchmarks/sources/table.py": [
+        ("has missing values, and a category {}, as",
+         table(with_row("1,2,missing,p\n1,2,,p"), "benchmark.source.missing=mean")),
         ("must name {}; set", lambda hands: hands.gr_run("benchmark=table", "benchmark.source.path=t.csv")),
         ("must be one character", table(TEXT, "benchmark.source.separator=ab")),
         ("has two columns named", table(TEXT.replace("a,b", "a,a"))),
         ("has rows of more fields", table(TEXT.replace(HEADER, "b,c,y"))),
-        ("has numbers and texts, such as", table(TEXT.replace("0.5", "?"))),
         ("must be a file .csv, .tsv or .parquet", table(TEXT, "benchmark.source.path=t.xlsx")),
         ("name a file with a table", table(TEXT, "benchmark.source.path=nowhere.csv")),
         ("is read by pyarrow", without("pyarrow", "benchmark=table", "benchmark.source.path=t.parquet",

@@ -15,7 +15,9 @@ import torch
 from gr_cli.benchmarks.sources.array_conversion import as_label_array
 from gr_cli.benchmarks.sources.base import Dataset, TestShare
 from gr_cli.benchmarks.sources.load import error_summary, train_test_split
+from gr_cli.benchmarks.sources.table_memory import check_table_memory
 from gr_cli.benchmarks.sources.tensors import Tensors, ValueRange, check_value_range
+from gr_cli.benchmarks.sources.text_columns import check_integers, check_no_numbers
 from gr_cli.benchmarks.sources.validation import join_names
 from gr_cli.errors import ConfigError, DataError, suggestion, truncate
 from gr_cli.nn.shared_fit import SharedFit
@@ -168,12 +170,15 @@ def _read(path: Path, separator: str, location: str) -> DataFrame:
             f"{location}: is read by pyarrow, which is not installed; install it with: pip install 'gr-cli[parquet]'"
         )
     try:
+        check_table_memory(path, "\t" if ".tsv" in suffixes[-2:] else separator, is_parquet, location)
         if is_parquet:
             return pd.read_parquet(path, engine="pyarrow").reset_index(drop=True)
         separator = "\t" if ".tsv" in suffixes[-2:] else separator
         # The header as a row: pandas renames columns of the same name.
         header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False)
         frame = pd.read_csv(path, sep=separator, low_memory=False)
+    except DataError:
+        raise
     except MemoryError as error:
         raise DataError(f"{location}: holds more than there is memory for; choose fewer rows or columns") from error
     except Exception as error:  # a damaged file raises anything
@@ -257,32 +262,14 @@ def _as_known_type(column: Series[Any], location: str) -> Series[Any]:
     present = column.dropna()
     if isinstance(column.dtype, pd.CategoricalDtype):
         return _as_categories(column, location)
+    check_integers(present, location)
     if present.map(type).isin([str, bool]).all():
-        _check_no_numbers(present, location)
+        check_no_numbers(present, location)
         return _as_categories(column, location)
     kind = column.dtype if column.dtype != object else present.map(type).iloc[0].__name__
     raise DataError(
         f"{location}: column {truncate(str(column.name))} is of type {kind}, and must hold numbers, texts or truth "
         "values; convert it, or leave it out with benchmark.source.ignore"
-    )
-
-
-def _check_no_numbers(values: Series[Any], location: str) -> None:
-    """Check that at most half of the texts of a column are numbers, those with a decimal comma included.
-
-    Raises:
-        DataError: More are; as categories their order would be lost.
-    """
-    import pandas as pd
-
-    texts = values.astype(str)
-    if pd.to_numeric(texts.str.replace(",", "."), errors="coerce").notna().sum() * 2 <= len(texts):
-        return
-    others = texts[pd.to_numeric(texts, errors="coerce").isna()]
-    example = truncate((texts if others.empty else others).iloc[0])
-    raise DataError(
-        f"{location}: column {truncate(str(values.name))} has numbers and texts, such as {example!r}; write numbers "
-        "with a decimal point, leave missing ones empty, or name the column in benchmark.source.categories"
     )
 
 
@@ -374,6 +361,12 @@ def _encode(
         numbers = [table.fillna(fill) for table in numbers]
     codes, names = [], [[str(name) for name in numeric]]
     for name in (name for name in frames[0].columns if name not in numeric):
+        has_gaps = any(frame[name].isna().any() for frame in frames)
+        if has_gaps and any(_MISSING_CATEGORY in set(frame[name]) for frame in frames):
+            raise DataError(
+                f"{location}: column {truncate(name)} has missing values, and a category {_MISSING_CATEGORY!r}, as "
+                "which they would be filled; rename that category, or use benchmark.source.missing=drop"
+            )
         columns = [frame[name].where(frame[name].notna(), _MISSING_CATEGORY) for frame in frames]
         values = sorted(set().union(*(set(column) for column in columns)))
         if len(values) < 2:
