@@ -214,10 +214,10 @@ class FunctionalOptimizer:
                     values[i] = old_value
         self._states = [state]
 
-    def begin_task(self) -> None:
-        """Initialize the state, in the first task or where `reset_per_task` is set."""
+    def begin_task(self, reset: bool = False) -> None:
+        """Initialize the state, in the first task, where `reset_per_task` is set, or if `reset`."""
         for i, (optimizer, _, parameters) in enumerate(self._param_groups):
-            if optimizer.reset_per_task or not self._states[i]:
+            if reset or optimizer.reset_per_task or not self._states[i]:
                 self._states[i] = optimizer.init_state(parameters)
 
     @torch.no_grad()

@@ -75,10 +75,11 @@ class EvaluationContext:
 
     def competing_units(self, task: int) -> Tensor:
         """Output units that compete on test samples of `task`, bool (U,)."""
-        scenario = self.learner.scenario
-        key = task if scenario.task_id_available else None  # without task labels the same for all tasks
+        task_is_given = self.learner.scenario.task_id_available or self.learner.strategy.needs_task_identity
+        key = task if task_is_given else None  # without task labels the same for all tasks
         if key not in self._units:
-            self._units[key] = scenario.testing_units(self.experiment.task_units, task, self.after_task)
+            strategy, scenario = self.learner.strategy, self.learner.scenario
+            self._units[key] = strategy.testing_units(scenario, self.experiment.task_units, task, self.after_task)
         return self._units[key]
 
     def samples(self, task: Task, split: str = "test") -> Samples:
@@ -93,7 +94,7 @@ class EvaluationContext:
         """
         key = (task.id, split)
         if key not in self._predictions:
-            self._predictions[key] = self.learner.predict(self.samples(task, split).batches(), self.replica)
+            self._predictions[key] = self.learner.predict(self.samples(task, split).batches(), self.replica, task.id)
         return self._predictions[key]
 
     def classified(self, task: Task, split: str = "test") -> ClassifiedSamples:
@@ -103,7 +104,7 @@ class EvaluationContext:
         """
         if (task.id, split) not in self._classified:
             keys = [key for key, can in self._can_be_correct.items() if can]
-            sets = [SampleSet(key, self._samples.get(*key), self.competing_units(key[0])) for key in keys]
+            sets = [SampleSet(key, self._samples.get(*key), self.competing_units(key[0]), key[0]) for key in keys]
             self._classified.update(zip(keys, classify_sets(self.learner, self.replica, sets), strict=True))
         return self._classified[task.id, split]
 

@@ -46,11 +46,13 @@ class SampleSet(NamedTuple):
         name: Identifies the samples in all evaluations of a run.
         samples: The samples.
         units: The output units that compete on them, bool (U,).
+        task: Their task.
     """
 
     name: Hashable
     samples: Samples
     units: Tensor
+    task: int = 0
 
 
 class _Part(NamedTuple):
@@ -70,7 +72,7 @@ def classify_sets(learner: Learner, replica: int, sets: Sequence[SampleSet]) -> 
         for batch in _batches(sets, size):
             batch_id = (sets[batch[0].set_index].name, batch[0].start) if len(batch) == 1 else None
             # A copy: a solver may change its input in place.
-            logits = logits_of(torch.cat([part.x for part in batch]), batch_id)
+            logits = logits_of(torch.cat([part.x for part in batch]), batch_id, sets[batch[0].set_index].task)
             if waiting.num_values and waiting.num_values + logits.numel() > _MAX_LOGITS:
                 classified.append(waiting.classify())
             waiting.add(logits, batch)
@@ -115,7 +117,7 @@ class _WaitingLogits:
 def _batches(sets: Sequence[SampleSet], size: int) -> Iterator[list[_Part]]:
     """The samples of all sets in order, in batches of at most `size`, or of one part each."""
     batch: list[_Part] = []
-    for set_index, (_, samples, _) in enumerate(sets):
+    for set_index, samples in enumerate(each.samples for each in sets):
         start = 0
         for x, labels in _stored_batches(samples) or samples.batches():
             if batch and sum(len(part.labels) for part in batch) + len(labels) > size:

@@ -260,13 +260,16 @@ def _print_table(table: ReportTable, runs: RunTable | None) -> None:
 
 def _table_text(table: ReportTable, runs: RunTable | None, table_format: str) -> str:
     """The table of configurations, or that of runs, as Markdown, LaTeX, CSV or JSON."""
-    from gr_cli.report import formats, records, run_table, scaling, tables
+    from gr_cli.report import chance, formats, records, run_table, scaling, tables
 
     if table_format == "csv":
         return formats.csv_file(*(records.csv_table(table) if runs is None else run_table.csv_table(runs)))
     if table_format == "json":
         return formats.json_file(records.json_report(table) if runs is None else run_table.json_report(runs))
-    shown = tables.text_table(scaling.with_prefixes(table)[0]) if runs is None else run_table.text_table(runs)
+    if runs is None:
+        shown = chance.with_chance_rows(tables.text_table(scaling.with_prefixes(table)[0]), table)
+    else:
+        shown = run_table.text_table(runs)
     notes = tables.footnotes(table) if runs is None else runs.notes
     return formats.markdown(shown, notes) if table_format == "markdown" else formats.latex(shown, notes)
 

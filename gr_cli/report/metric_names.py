@@ -11,6 +11,7 @@ from gr_cli.errors import ConfigError, suggestion
 from gr_cli.report.groups import Grouping
 from gr_cli.results.cells import addressable_columns, cell_addresses, key_names, parse_cell, with_cells_as_metrics
 from gr_cli.results.metrics import fraction_metrics, metric_bounds
+from gr_cli.results.references import REFERENCE_METRICS
 from gr_cli.results.statistics import Bounds
 from gr_cli.results.tables import FRACTION, TableFormat
 
@@ -34,6 +35,9 @@ def check_metrics(grouping: Grouping, names: Sequence[str], option: str, argumen
 
 
 def _check_address(grouping: Grouping, name: str, option: str, argument: str) -> None:
+    if (metric := REFERENCE_METRICS.get(name)) is not None:
+        no_reference = f"needs a run of strategy={metric.strategy}, else of the same settings, and there is none"
+        raise ConfigError(option, argument, no_reference, f"make one with the same seeds: strategy={metric.strategy}")
     cell, formats = parse_cell(name), grouping.table_formats
     if cell is None or cell.table not in formats:
         known, addresses = sorted(grouping.metric_names), cell_addresses(formats.values())

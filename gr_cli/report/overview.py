@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from gr_cli.errors import one_line
+from gr_cli.report.chance import chance_rows, with_chance
 from gr_cli.report.groups import NO_VALUE, SettingColumn, format_ranges
 from gr_cli.report.run_table import RunRow, RunTable, format_optional
 from gr_cli.report.scaling import with_prefixes
@@ -54,11 +55,12 @@ def overview(table: ReportTable) -> FittedTable:
     ]
     optional = [column for column in optional if set(column.cells) != {NO_VALUE}]
     names = _name_columns(table.columns, table.naming_columns, labels, [row.label for row in rows])
+    chances = chance_rows(table)
     return FittedTable(
         [" · ".join(heading), *_constants(table.columns, table.naming_columns, labels)],
-        [[*numbers, *columns] for columns in names],
-        required,
-        optional,
+        [with_chance([*numbers, *columns], chances) for columns in names],
+        with_chance(required, chances),
+        with_chance(optional, chances),
         [mean_note(table) or "no finished run", *override_notes(table)],
         _column_notes(table),
         warnings,

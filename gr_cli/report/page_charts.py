@@ -85,6 +85,8 @@ def _dots() -> Spec:
         height="$height",
         encoding={"y": y, "opacity": _OPACITY, "tooltip": _TOOLTIP},
         layer=[
+            {"mark": {"type": "tick", "clip": _ZOOMED, "thickness": 1, "size": 26, "color": "currentColor"},
+             "transform": [_valid("chance")], "encoding": {"x": _axis("chance", "x")}},
             {"mark": {"type": "rule", "clip": _ZOOMED, "strokeWidth": 2},
              "encoding": {"x": _axis("low", "x", tickCount="$ticks"), "x2": {"field": "high"}, "color": _COLOUR}},
             {"mark": {"type": "tick", "clip": _ZOOMED, "thickness": 3, "size": 14},

@@ -21,7 +21,7 @@ const curveRows = (curve, one, look, x, column, bands) => {
 const lineChart = (rows, chart, x, [low, high], caption) => {
   if (!rows.length) return null;
   const [x0, x1] = limits(rows.map((row) => row.x), null, null);
-  const [y0, y1] = limits(rows.flatMap((row) => [row.mean, row.low, row.high, row.value]), low, high, chart.full);
+  const [y0, y1] = limits(rows.flatMap((row) => [row.mean, row.low, row.high, row.value, row.chance]), low, high, chart.full);
   return { rows, x0, x1, y0, y1, x_title: x, caption, has_range: low !== null && high !== null };
 };
 const familyChart = (id, pick) => new Chart(id, "lines", (chart) => {
@@ -76,7 +76,9 @@ new Chart("dots", "dots", (chart) => {
     const base = { index: indexOf.get(one), name: one.name, colour: look.colour, opacity: look.opacity };
     const mean = { ...base, mean: statistics[0], low: statistics[1], high: statistics[2], text: spread(statistics, percent),
       detail: entries.length === 1 ? `seed ${entries[0][0]}` : `mean of ${entries.length} seeds` };
-    return [mean, ...entries.map(([seed, value]) => ({ ...base, value, shape: look.shape, detail: `seed ${seed}`, text: format(value, percent) }))];
+    const chance = state.metric === "average_accuracy" ? one.metrics.chance_accuracy?.statistics[0] : undefined;
+    const guesses = chance === undefined ? [] : [{ ...base, chance, detail: "random chance", text: format(chance, percent) }];
+    return [mean, ...guesses, ...entries.map(([seed, value]) => ({ ...base, value, shape: look.shape, detail: `seed ${seed}`, text: format(value, percent) }))];
   });
   const [low, high] = range(metric());
   const [x0, x1] = limits(rows.flatMap((row) => [row.mean, row.low, row.high, row.value]), low, high, chart.full);

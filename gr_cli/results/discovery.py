@@ -17,6 +17,7 @@ from gr_cli.results.cells import Cell, parse_cell
 from gr_cli.results.folder import TABLES_FILE, RunFolder
 from gr_cli.results.manifest import MANIFEST, SweepJob, read_manifest
 from gr_cli.results.manifest import NOT_STARTED as NOT_STARTED
+from gr_cli.results.references import add_reference_metrics
 from gr_cli.results.stored_config import read_config
 from gr_cli.results.tables import TableFormat
 from gr_cli.system.reading import naming_file, parse_finite_float, read_error_reason, read_table
@@ -168,6 +169,7 @@ def discover_runs(roots: Sequence[Path]) -> DiscoveredRuns:
     # A job whose folder was moved is not pending if its run lies elsewhere below the roots.
     started = {(run.seed, run.identity) for run in discovered.runs}
     discovered.pending = [job for job in discovered.pending if job.seed_and_identity not in started]
+    add_reference_metrics(discovered.runs)
     return discovered
 
 

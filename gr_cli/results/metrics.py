@@ -91,6 +91,32 @@ def learning_accuracy(matrix: Matrix) -> float | None:
     return _mean([row[i] for i, row in enumerate(matrix)])
 
 
+def forward_transfer_to_separate(matrix: Matrix, separate: Matrix) -> float | None:
+    """Mean over tasks j but the first of R[j][j] - S[j][j]: the gain from earlier tasks in learning a new one.
+
+    It is negative where learning suffers from them.
+
+    Args:
+        matrix: R, the accuracy matrix.
+        separate: S, that of networks that were each trained on one task alone.
+    """
+    if not _is_square(matrix) or not _is_square(separate) or len(matrix) != len(separate):
+        return None
+    return _mean([_subtract(matrix[j][j], separate[j][j]) for j in range(1, len(matrix))])
+
+
+def intransigence(matrix: Matrix, cumulative: Matrix) -> float | None:
+    """Mean over tasks j of C[j][j] - R[j][j], the inability to learn a new task (Chaudhry et al. 2018).
+
+    Args:
+        matrix: R, the accuracy matrix.
+        cumulative: C, that of a network trained on all tasks up to each one together.
+    """
+    if not _is_square(matrix) or not _is_square(cumulative) or len(matrix) != len(cumulative):
+        return None
+    return _mean([_subtract(cumulative[j][j], matrix[j][j]) for j in range(len(matrix))])
+
+
 def all_metrics(matrix: Matrix, untrained: MatrixRow | None) -> dict[str, float | None]:
     """All metrics of the accuracy matrix by name.
 
@@ -110,13 +136,17 @@ def all_metrics(matrix: Matrix, untrained: MatrixRow | None) -> dict[str, float 
     return values | {"forward_transfer": None if untrained is None else forward_transfer(matrix, untrained)}
 
 
-_BOUNDS = dict.fromkeys(all_metrics([], None), SIGNED_UNIT) | dict.fromkeys(
+# Metrics that need more than the accuracy matrix of a run: accuracy before training, or the matrix of another run.
+_OF_MORE_ACCURACIES = frozenset(
+    metric.__name__ for metric in (forward_transfer, forward_transfer_to_separate, intransigence)
+)
+_BOUNDS = dict.fromkeys([*all_metrics([], None), *sorted(_OF_MORE_ACCURACIES)], SIGNED_UNIT) | dict.fromkeys(
     (metric.__name__ for metric in (average_accuracy, average_incremental_accuracy, learning_accuracy)), UNIT_INTERVAL
 )
-_LOWER_IS_BETTER = frozenset({"forgetting"})
+_LOWER_IS_BETTER = frozenset({"forgetting", "intransigence"})
 # Prefix of metrics of the accuracy matrix that are measured on validation samples, as objectives of a search.
 VALIDATION = "validation_"
-VALIDATION_METRICS = frozenset(f"{VALIDATION}{name}" for name in set(_BOUNDS) - {"forward_transfer"})
+VALIDATION_METRICS = frozenset(f"{VALIDATION}{name}" for name in set(_BOUNDS) - _OF_MORE_ACCURACIES)
 
 
 def fraction_metrics(tables: Iterable[TableFormat]) -> frozenset[str]:

@@ -48,6 +48,7 @@ def provenance(experiment: Experiment, folder: Path) -> dict[str, Any]:
         "data": experiment.dataset_hash,
         **({"data_files": experiment.benchmark.files} if experiment.benchmark.files else {}),
         "stores_raw_samples": learner.strategy.stores_raw_samples or experiment.benchmark.stores_raw_samples,
+        "reference_for": learner.strategy.reference_for,
         "single_pass": settings.config["train"]["online"],
         "heartbeat_seconds": HEARTBEAT_SECONDS,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),

@@ -32,4 +32,5 @@ from gr_cli.strategies.regularizers import ElasticWeightConsolidation as Elastic
 from gr_cli.strategies.regularizers import OnlineElasticWeightConsolidation as OnlineElasticWeightConsolidation
 from gr_cli.strategies.regularizers import SynapticIntelligence as SynapticIntelligence
 from gr_cli.strategies.regularizers import WeightPenalty as WeightPenalty
+from gr_cli.strategies.separate import SeparateNetworks as SeparateNetworks
 from gr_cli.strategies.streaming_lda import StreamingLDA as StreamingLDA

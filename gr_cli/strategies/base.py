@@ -26,6 +26,8 @@ from gr_cli.strategies.context import (
 )
 from gr_cli.strategies.regularizer import Regularizer
 
+ReferenceRole = Literal["transfer", "intransigence"]
+
 
 class Strategy:
     """Base class of strategies. By itself it trains on the current batch only.
@@ -66,6 +68,11 @@ class Strategy:
         scores_depend_on_batch: Whether the scores that `classifier` gives a sample depend on the others of its batch.
         keeps_scores: Whether the function that `classifier` returns takes the identity of a batch as a second argument,
             and keeps what it computes for later calls with the same batch.
+        needs_task_identity: Whether the function that `classifier` returns takes the task of the samples as a second
+            argument.
+        restarts_solver: Whether each task begins with a new solver, and so with a new state of the optimizer.
+        reference_for: What other runs are compared with a run of this strategy for: `transfer` (separate networks) or
+            `intransigence` (all tasks so far); None: nothing.
         needs_second_pass: Whether `begin_task` or `end_task` pass over the task's samples.
         second_pass_is_streamable: Whether what that pass keeps could be gathered batch by batch during training, as a
             reservoir or a sum can, so that it is allowed on single-pass streams.
@@ -82,6 +89,9 @@ class Strategy:
     boundary_requirement: str | None = "is trained task by task"
     scores_depend_on_batch: bool = False
     keeps_scores: bool = False
+    needs_task_identity: ClassVar[bool] = False
+    restarts_solver: ClassVar[bool] = False
+    reference_for: ClassVar[ReferenceRole | None] = None
     needs_second_pass: bool = False
     second_pass_is_streamable: ClassVar[bool] = False
     generator: Generator | None = None
@@ -142,6 +152,10 @@ class Strategy:
     def classifier(self, replica: int, solver: nn.Module) -> Callable[..., Tensor]:
         """The function that classifies samples in evaluation: (B, ...) to a score per unit (B, U)."""
         return solver
+
+    def testing_units(self, scenario: Scenario, task_units: Tensor, task: int, last_trained_task: int) -> Tensor:
+        """Units that compete on test samples of `task` after training `last_trained_task` (-1: none), bool (U,)."""
+        return scenario.testing_units(task_units, task, last_trained_task)
 
     def sampling_generator(self, replica: int, generator: Generator) -> Generator:
         """The generator of samples of all tasks so far; `generator` is the replica's trained one."""

@@ -24,4 +24,5 @@ class Cumulative(Strategy):
 
     stores_raw_samples = True
     training_data = "cumulative"
+    reference_for = "intransigence"
     boundary_requirement = "adds a task's samples to its training set when the task begins"

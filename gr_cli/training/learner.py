@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from itertools import compress
 from typing import Any, Literal
 
 import torch
@@ -32,6 +33,7 @@ from gr_cli.training.task_free import ConsolidationSchedule
 from gr_cli.training.training_forward import TrainingForward
 
 Losses = dict[str, Tensor]
+LabelledBatches = Iterable[tuple[Tensor, Tensor]]  # x (B, ...) and y (B,)
 Precision = Literal["float32", "float64", "bf16"]
 StepCallback = Callable[[TrainingStep, Losses], None]
 
@@ -174,7 +176,7 @@ class Learner:
         """Set up optimizers and strategy for a task."""
         self.operations.begin_task()
         for optimizer in self.functional_optimizers.values():
-            optimizer.begin_task()
+            optimizer.begin_task(self.strategy.restarts_solver)
         if self._penalized_update is not None:
             self._penalized_update.begin_task()
         with self._autocast(), self._consolidation():
@@ -310,16 +312,17 @@ class Learner:
     # --- evaluation
 
     @contextmanager
-    def classifier(self, replica: int = 0) -> Iterator[Callable[[Tensor, Hashable], Tensor]]:
+    def classifier(self, replica: int = 0) -> Iterator[Callable[[Tensor, Hashable, int], Tensor]]:
         """The function from samples (B, ...) to logits (B, U) of one solver in evaluation mode, within the block.
 
-        Its second argument is the identity of the samples, under which a strategy may keep their scores, or None. Does
-        not change random state or training mode.
+        Its second argument is the identity of the samples, under which a strategy may keep their scores, or None; the
+        third one is their task. Does not change random state or training mode.
         """
         solver = self.solvers.modules[replica]
         with torch.no_grad(), self._seeded_global_stream(-1), train_mode(solver, training=False):
-            classifier, keeps_scores = self.strategy.classifier(replica, solver), self.strategy.keeps_scores
-            yield lambda x, batch_id: classifier(x.to(self.dtype), *([batch_id] if keeps_scores else []))
+            classifier, strategy = self.strategy.classifier(replica, solver), self.strategy
+            given = strategy.keeps_scores, strategy.needs_task_identity
+            yield lambda x, batch_id, task: classifier(x.to(self.dtype), *compress((batch_id, task), given))
 
     @property
     def logits_depend_on_batch(self) -> bool:
@@ -329,14 +332,14 @@ class Learner:
         """
         return not self._solver_takes_noise or self.strategy.scores_depend_on_batch or self.strategy.keeps_scores
 
-    def predict(self, batches: Iterable[tuple[Tensor, Tensor]], replica: int = 0) -> Predictions:
-        """Logits of one solver in evaluation mode, with labels, for `batches` of (x, y), (B, ...)."""
+    def predict(self, batches: LabelledBatches, replica: int = 0, task: int = 0) -> Predictions:
+        """Logits of one solver in evaluation mode, with labels, for `batches` of (x, y), (B, ...), of one task."""
         with self.classifier(replica) as logits:
-            return [(logits(x, None), y) for x, y in batches]
+            return [(logits(x, None, task), y) for x, y in batches]
 
-    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]], units: Tensor, replica: int = 0) -> Score:
+    def evaluate(self, batches: LabelledBatches, units: Tensor, replica: int = 0, task: int = 0) -> Score:
         """Accuracy and loss of one solver on `batches` of (x, y), (B, ...), when `units`, bool (U,), compete."""
-        return score_predictions(self.predict(batches, replica), units)
+        return score_predictions(self.predict(batches, replica, task), units)
 
     # --- state
 

@@ -67,10 +67,13 @@ class ValidationEvaluator:
         self, learner: Learner, tasks: Sequence[TrainerTask], task: int, loader: Loader, batch_format: BatchFormat
     ) -> TableRow:
         last, name = len(tasks) - 1, f"val_loader of task {tasks[task].task_id}"
-        units, labels = learner.scenario.testing_units(learner.task_units, task, last), tasks[task].classes.clone()
+        units, labels = (
+            learner.strategy.testing_units(learner.scenario, learner.task_units, task, last),
+            tasks[task].classes.clone(),
+        )
         # The loader may draw from torch's global stream, which is restored afterwards.
         with seeded(self._seed, StreamNames.TRAINER_EVALUATION, last, task):
-            score = learner.evaluate((batch_format.read(batch, name, labels) for batch in loader), units)
+            score = learner.evaluate((batch_format.read(batch, name, labels) for batch in loader), units, task=task)
         if score.num_samples == 0:
             raise DataError(f"{name}: has no batch")
         unknown = (labels & ~tasks[task].classes).nonzero().squeeze(1).tolist()

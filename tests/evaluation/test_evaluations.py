@@ -119,7 +119,7 @@ def test_predictions_are_computed_once(monkeypatch):
     class Counts:
         calls = 0
 
-        def predict(self, batches, replica):
+        def predict(self, batches, replica, task):
             self.calls += 1
             return [(torch.zeros(1, 2), torch.zeros(1, dtype=torch.long))]
 

@@ -76,6 +76,7 @@ REPORT: Table = {
     ],
     "report/metric_names.py": [
         ("no such metric; there are {}", reported("--metrics", "beauty")),
+        ("needs a run of strategy={}", reported("--metrics", "intransigence")),
         ("no such column; {} has {}", reported("--metrics", "evaluations.beauty")),
         ("no key {}; rows of {} have the keys {}; name one", reported("--metrics", "evaluations.loss@beauty=0")),
         ("no finished run has a value there; look into {}.csv", reported("--metrics", "evaluations.loss@task=77")),

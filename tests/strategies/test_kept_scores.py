@@ -66,7 +66,7 @@ def test_kept_scores_are_those_of_a_single_call():
         train([experiment], learner, task)
     x = experiment.benchmark.tasks[0].test.batch(torch.arange(20))[0].double()
     with learner.classifier() as scores:
-        torch.testing.assert_close(scores(x, "name"), scores(x, None), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(scores(x, "name", 0), scores(x, None, 0), rtol=1e-10, atol=1e-10)
 
 
 class StopAfter(RunObserver):
