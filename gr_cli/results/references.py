@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol
 
+from gr_cli.results.folder import RunFolder
 from gr_cli.results.metrics import Matrix, forward_transfer_to_separate, intransigence
 from gr_cli.system.reading import parse_finite_float, read_table
-
-if TYPE_CHECKING:
-    from gr_cli.results.discovery import DiscoveredRun
 
 _FILE = "accuracy_matrix.csv"
 # Settings in which a run may differ from its reference; all others are the same, the seed included.
 _METHOD_SETTINGS = ("strategy", "generator", "gradient_rule", "evaluate", "privacy")
+
+
+class ComparedRun(Protocol):
+    """What is needed of a run: `DiscoveredRun` has it."""
+
+    @property
+    def folder(self) -> RunFolder: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def settings(self) -> dict[str, Any]: ...
+    @property
+    def status(self) -> dict[str, Any]: ...
+    @property
+    def metrics(self) -> dict[str, float | None] | None: ...
+    def noting_unreadable(self, name: str) -> AbstractContextManager[None]: ...
+    def check_file(self, name: str) -> None: ...
 
 
 class ReferenceMetric(NamedTuple):
@@ -39,7 +55,7 @@ REFERENCE_METRICS = {
 }
 
 
-def add_reference_metrics(runs: Sequence[DiscoveredRun]) -> None:
+def add_reference_metrics(runs: Sequence[ComparedRun]) -> None:
     """Add to the metrics of finished runs those that compare them with a reference among `runs`, where there is one."""
     for name, metric in REFERENCE_METRICS.items():
         is_reference = {id(run): run.status.get("reference_for") == metric.role for run in runs}
@@ -57,17 +73,17 @@ def add_reference_metrics(runs: Sequence[DiscoveredRun]) -> None:
             run.metrics[name] = metric.compute(matrices[id(run)], matrices[id(reference)])
 
 
-def _finished(runs: Iterable[DiscoveredRun]) -> list[DiscoveredRun]:
+def _finished(runs: Iterable[ComparedRun]) -> list[ComparedRun]:
     return [run for run in runs if run.metrics is not None]
 
 
-def _key(run: DiscoveredRun) -> tuple[int, frozenset[tuple[str, str]]]:
+def _key(run: ComparedRun) -> tuple[int, frozenset[tuple[str, str]]]:
     """Seed and settings that a run and its reference have in common."""
     common = {(name, repr(value)) for name, value in run.settings.items() if name.split(".")[0] not in _METHOD_SETTINGS}
     return run.seed, frozenset(common)
 
 
-def _read_matrix(run: DiscoveredRun) -> list[list[float | None]]:
+def _read_matrix(run: ComparedRun) -> list[list[float | None]]:
     """The accuracy matrix of a run; empty if it can't be read, which is noted in the run."""
     with run.noting_unreadable(_FILE):
         rows: list[Mapping[str, str]] = list(read_table(run.folder.path / _FILE))
