@@ -68,9 +68,10 @@ def comparison_markdown(rows: list[Comparison]) -> str:
     """The table of paired differences as Markdown."""
     text = ["| measure | baseline | method | difference (95 % interval) | seeds |", "|" + " --- |" * 5]
     for r in rows:
-        interval = "" if r.low is None or r.high is None else f" ({r.low:+.2f} to {r.high:+.2f})"
+        digits = 2 if r.measure == "accuracy" else 3
+        interval = "" if r.low is None or r.high is None else f" ({r.low:+.{digits}f} to {r.high:+.{digits}f})"
         text.append(
-            f"| {r.measure} | `{r.baseline}` {r.baseline_mean:.2f} | `{r.method}` {r.method_mean:.2f} "
-            f"| {r.difference:+.2f}{interval} | {r.n} |"
+            f"| {r.measure} | `{r.baseline}` {r.baseline_mean:.{digits}f} | `{r.method}` {r.method_mean:.{digits}f} "
+            f"| {r.difference:+.{digits}f}{interval} | {r.n} |"
         )
     return "\n".join(text) + "\n"
