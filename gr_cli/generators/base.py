@@ -68,6 +68,7 @@ class Generator(nn.Module, ABC):
             closed form (`log_likelihoods`).
         supports_distillation: Whether a frozen generator can teach another one its outputs on noised samples, by
             `distillation_targets` and `distillation_losses`.
+        classes_are_independent: Whether a class that is fitted leaves the likelihoods of all others as they were.
         learned_classes: bool (U,), the classes learned so far; conditional generators register it as a buffer.
     """
 
@@ -77,6 +78,7 @@ class Generator(nn.Module, ABC):
     gated_by_task: bool = False
     class_likelihood: ClassVar[Literal["none", "estimated", "exact"]] = "none"
     supports_distillation: ClassVar[bool] = False
+    classes_are_independent: ClassVar[bool] = True
     learned_classes: Tensor
 
     @abstractmethod
@@ -215,6 +217,17 @@ class Generator(nn.Module, ABC):
         """
         return self.learned_log_likelihoods(x)
 
+    def begin_fit(self, x: Tensor, stream: torch.Generator) -> None:
+        """Fit what classes share, before `fit_class` is called for each class of a task. The base class does nothing.
+
+        Args:
+            x: All samples (N, *spec.shape) of the task.
+            stream: Random stream of the algorithm.
+        """
+
+    def end_fit(self) -> None:
+        """Finish what `fit_class` did for the classes of a task. The base class does nothing."""
+
     def fit_class(self, x: Tensor, label: int, stream: torch.Generator) -> None:
         """Fit the class `label` in closed form.
 
@@ -227,7 +240,7 @@ class Generator(nn.Module, ABC):
 
     @property
     def closed_form(self) -> bool:
-        """Whether each class is fitted by `fit_class`, without changing the classes learned before."""
+        """Whether each class is fitted by `fit_class`, and not by gradient steps."""
         return type(self).fit_class is not Generator.fit_class
 
     @property
@@ -235,7 +248,7 @@ class Generator(nn.Module, ABC):
         """What keeps the generator from forgetting a class; by default its gradient steps."""
         if type(self).forget_classes is not Generator.forget_classes:
             return ()
-        name, remedy = type(self).__name__, "generator=mixture forgets classes"
+        name, remedy = type(self).__name__, "generator=mixture and generator=gaussian forget classes"
         reason = "does not define forget_classes" if self.closed_form else "is trained by gradient steps"
         return (SharedFit(f"the generator {name} {reason}", remedy),)
 

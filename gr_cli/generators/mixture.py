@@ -11,14 +11,12 @@ from torch import Tensor
 
 from gr_cli.errors import DataError
 from gr_cli.generators.base import GeneratorWithoutObjectives
+from gr_cli.nn.principal_components import MAX_EXACT_SIZE, principal_components
 from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import NonNegative, Positive, PositiveInt
 
 _MIN_SAMPLES = 10  # of a component
-_MAX_EXACT_PCA_SIZE = 1024  # values of a sample; above, only the first principal components are computed
-_SCATTER_BLOCKS = 4  # of columns, in the products for a covariance: half of it is not computed
-_OVERSAMPLING, _POWER_ITERATIONS = 10, 5  # of randomized subspace iteration
 _MAX_CLASSES_IN_ONE_BASIS = 32  # of a product with the bases of all classes; of more, each sample gets that of its own
 _MAX_CHUNK_VALUES = 1 << 18  # values in memory at a time, for likelihoods: few enough to stay in cache
 _TRIANGULAR = ("covariance_factors", "precision_factors")
@@ -139,7 +137,7 @@ class GaussianMixture(GeneratorWithoutObjectives):
         mean[varying] = flat.mean(0)
         flat -= mean[varying]
         # The sign of an eigenvector is arbitrary: make its largest entry positive, on every machine.
-        directions = _principal_components(flat, self.latent_dim, stream)  # (d, V)
+        directions = principal_components(flat, self.latent_dim, stream)  # (d, V)
         largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
         directions = directions * largest.sign()
         z = flat @ directions.T
@@ -252,37 +250,7 @@ def _varying_values(flat: Tensor, number: int) -> Tensor:
     """
     size = flat.shape[1]
     positions = (flat != flat[0]).any(0).nonzero().squeeze(1)
-    return positions if number <= len(positions) and size <= _MAX_EXACT_PCA_SIZE else torch.arange(size).to(positions)
-
-
-def _principal_components(flat: Tensor, number: int, stream: torch.Generator) -> Tensor:
-    """The first `number` principal components of centred samples `flat` (N, D), as orthonormal rows (number, D)."""
-    size = flat.shape[1]
-    if size <= _MAX_EXACT_PCA_SIZE:
-        eigenvectors: Tensor = torch.linalg.eigh(_scatter(flat) / len(flat))[1]
-        return eigenvectors.flip(1)[:, :number].T
-    # Randomized subspace iteration (Halko et al. 2011, algorithm 4.4): all components would take minutes and gigabytes.
-    start = torch.randn(
-        size, min(size, number + _OVERSAMPLING), generator=stream, device=stream.device, dtype=torch.float32
-    )
-    subspace = torch.linalg.qr(start.to(flat))[0]
-    for _ in range(_POWER_ITERATIONS):
-        subspace = torch.linalg.qr(flat.T @ (flat @ subspace))[0]
-    projected = flat @ subspace
-    rotation: Tensor = torch.linalg.eigh(projected.T @ projected / len(flat))[1]
-    principal_axes: Tensor = subspace @ rotation.flip(1)[:, :number]
-    return principal_axes.T
-
-
-def _scatter(flat: Tensor) -> Tensor:
-    """`flat.T @ flat` (V, V) in its lower triangle, which is all that `eigh` reads."""
-    size = flat.shape[1]
-    scatter = flat.new_zeros(size, size)
-    width = max(1, -(-size // _SCATTER_BLOCKS))
-    for first in range(0, size, width):
-        end = min(first + width, size)
-        scatter[first:end, :end] = flat[:, first:end].T @ flat[:, :end]
-    return scatter
+    return positions if number <= len(positions) and size <= MAX_EXACT_SIZE else torch.arange(size).to(positions)
 
 
 def _component_parameters(

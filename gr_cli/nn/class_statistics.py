@@ -102,7 +102,7 @@ def task_statistics(
     units = sorted({*units, *y.unique().tolist()})
     for unit in units:
         rows = (y == unit).nonzero().squeeze(1)
-        class_sum, class_moment = _class_sums(x, rows, feature_map, keep is not None)
+        class_sum, class_moment = class_sums(x, rows, feature_map, keep is not None)
         counts.append(len(rows))
         sums.append(class_sum)
         if class_moment is not None and keep == "class":
@@ -115,10 +115,10 @@ def task_statistics(
     return TaskStatistics(task, units, torch.tensor(counts, device=y.device), torch.stack(sums), stacked)
 
 
-def _class_sums(
+def class_sums(
     x: Tensor, rows: Tensor, feature_map: FeatureMap | None, with_moment: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Sum and packed second moment of the samples x (N, ...) of a class."""
+    """Sum (D,) and packed second moment (P,), or None, of the samples of a class, at positions `rows` of x (N, ...)."""
     class_sum: Tensor | None = None
     class_moment: Tensor | None = None
     # Blocks of a class alone: products of the same numbers in each call, whatever other classes the task has.

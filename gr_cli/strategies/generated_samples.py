@@ -197,7 +197,9 @@ def fit_classes(context: TaskContext) -> None:
         samples = list(context.sample_pass(replica))
         x, y = torch.cat([x for x, _ in samples]), torch.cat([y for _, y in samples])
         with torch.autocast(x.device.type, enabled=False):  # closed-form solutions need full precision
+            generator.begin_fit(x, context.streams.generator(replica, StreamNames.CLOSED_FORM_FIT, context.task))
             for label in y.unique().tolist():
                 random = context.streams.generator(replica, StreamNames.CLOSED_FORM_FIT, context.task, label)
                 generator.fit_class(x.index_select(0, (y == label).nonzero().squeeze(1)), label, random)
+            generator.end_fit()
             generator.mark_learned(torch.zeros_like(context.task_units[0]).index_fill(0, y.unique(), True))

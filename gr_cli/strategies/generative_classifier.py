@@ -26,7 +26,8 @@ class GenerativeClassifier(Strategy):
     Classes share no parameters, so learning one can't change another. The solver is not trained.
 
     Args:
-        generator: A generator with separate parameters for each class and a likelihood: `class_vae` or `mixture`.
+        generator: A generator with separate parameters for each class and a likelihood: `class_vae`, `mixture` or
+            `gaussian`.
         importance_samples: Importance samples per estimate of log p(x | y); unused by generators with an exact
             likelihood.
         likelihood: Likelihood p(x | z) at evaluation: as in training (`generator`), or Gaussian of unit variance
@@ -56,8 +57,8 @@ class GenerativeClassifier(Strategy):
             generator.class_likelihood == "estimated"
         )  # a batch has the draws of its positions
         self.importance_samples, self.likelihood = importance_samples, likelihood
-        # A class in closed form never changes after its task, and neither do the scores of samples under it.
-        self.keeps_scores = generator.closed_form
+        # Where a class never changes after its task, neither do the scores of samples under it.
+        self.keeps_scores = generator.closed_form and generator.classes_are_independent
         self._scores = ScoreCache()
         self._has_context = False
 

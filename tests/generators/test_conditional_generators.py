@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gr_cli.errors import ConfigError
-from gr_cli.generators import CVAE, VAE, WGANGP, ClassVAE, Feedback, FlowMatching, GaussianMixture
+from gr_cli.generators import CVAE, VAE, WGANGP, ClassGaussian, ClassVAE, Feedback, FlowMatching, GaussianMixture
 from gr_cli.generators.base import Ensemble
 from gr_cli.nn.augmentation import Augmentation, shift_images
 from gr_cli.nn.losses import gaussian_log_density
@@ -22,6 +22,7 @@ MAKE = {
     "class_vae": lambda shape: ClassVAE(shape, 3, [8], 2),
     "wgan_gp": lambda shape: WGANGP(shape, [8], 4),
     "mixture": lambda shape: GaussianMixture(shape, 3, 2, 4),
+    "gaussian": lambda shape: ClassGaussian(shape, 3, latent_dim=4),
     "feedback": lambda shape: Feedback(shape, 5, 3, [8, 6], 4, "class", 0.5),
 }
 

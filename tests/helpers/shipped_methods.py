@@ -13,6 +13,7 @@ SMALL = ["train.iterations=6", "train.batch_size=8", "model.hidden_sizes=[16]", 
 # Generator sizes with which these runs take seconds.
 SIZES = {
     "conv_vae": ["generator.hidden_dims=[4,8]", "generator.latent_dim=4"],
+    "gaussian": ["generator.latent_dim=8"],
     "mixture": ["generator.num_components=2", "generator.latent_dim=8"],
     "class_vae": ["generator.hidden_dims=[8]"],
     "class_conv_vae": ["generator.hidden_dims=[4,8]", "generator.latent_dim=4"],

@@ -44,6 +44,8 @@ VARIANTS = [
     "strategy=generative_replay generator=cvae strategy.generator_training=before strategy.task_balanced=false",
     "preset=best_split_mnist benchmark=split_digits strategy.pool_size=50 train.iterations=6 optimizer.warmup=2",
     "strategy=generative_classifier generator=mixture",
+    "strategy=generative_classifier generator=gaussian",
+    "strategy=generative_replay generator=gaussian strategy.targets=likelihood",
     "strategy=generative_replay strategy/regularizer=si",
     "strategy=bir strategy/regularizer=si",
     "strategy=rtf scenario=task strategy.replay_reconstruction_weight=0.5",
