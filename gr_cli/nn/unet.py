@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -10,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_MAX_GROUPS = 8  # of channels that are normalized together
+_NUM_GROUPS = (8, 4, 2)  # of channels that are normalized together
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(_MAX_GROUPS, channels), channels)
+    # At least two channels in a group: the smallest feature maps have one position.
+    groups = next((n for n in _NUM_GROUPS if channels % n == 0 and channels // n >= 2), 1)
+    return nn.GroupNorm(groups, channels)
 
 
 class ResidualBlock(nn.Module):

@@ -26,6 +26,10 @@ def test_images_of_any_size(shape, settings):
     assert x.shape == (3, *shape) and 0 <= x.min() <= x.max() <= 1
 
 
+def test_one_image_with_feature_maps_of_one_position():
+    assert flow_of((1, 8, 8), channels=[4, 4, 4]).generate(1).isfinite().all()
+
+
 def test_loss_is_the_squared_error_of_the_velocity():
     flow = flow_of((2, 8, 8))
     x, labels, noise = (
