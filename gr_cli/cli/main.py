@@ -112,22 +112,14 @@ def compose_and_run(argv: list[str]) -> int:
         Stop: A run failed, or was interrupted.
     """
     import hydra
-    from hydra.core.config_store import ConfigStore
 
-    from gr_cli.cli.callback import silence_hydra_warnings
-    from gr_cli.cli.folders import register_resolvers, with_home_expanded
+    from gr_cli.cli.folders import with_home_expanded
     from gr_cli.cli.hydra_errors import describe_error
     from gr_cli.cli.overrides import expand_sweeper_params, validate_overrides
-    from gr_cli.cli.register import register
-    from gr_cli.config.schema import RunConfig
 
     begin_sweep()
     argv = with_home_expanded(argv)
-    silence_hydra_warnings()
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    ConfigStore.instance().store("schema", RunConfig)
-    register_resolvers()
-    register(argv)
+    _prepare_hydra(argv)
     command = sys.argv
     sys.argv = ["gr-run", *argv]
     try:
@@ -154,6 +146,22 @@ def compose_and_run(argv: list[str]) -> int:
         sys.argv = command
         current_sweep().resources.close()
     return current_sweep().print_outcome()
+
+
+def _prepare_hydra(argv: list[str]) -> None:
+    """Register what this program adds to Hydra: the schema, resolvers, launchers and sweepers."""
+    from hydra.core.config_store import ConfigStore
+
+    from gr_cli.cli.callback import silence_hydra_warnings
+    from gr_cli.cli.folders import register_resolvers
+    from gr_cli.cli.register import register
+    from gr_cli.config.schema import RunConfig
+
+    silence_hydra_warnings()
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    ConfigStore.instance().store("schema", RunConfig)
+    register_resolvers()
+    register(argv)
 
 
 @contextmanager

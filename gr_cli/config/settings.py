@@ -62,19 +62,11 @@ class Settings:
             for group, choice in choices.items()
             if choice is not None and group not in RESULT_NEUTRAL_GROUPS
         }
-        for group in PROVIDED_ARGUMENTS:
-            if group == "generator" and not accepts_argument(resolved["strategy"], "strategy", "generator"):
-                # A generator that the strategy doesn't use does not change the run's identity.
-                resolved["generator"] = None
-                relevant_choices = {
-                    name: choice for name, choice in relevant_choices.items() if name.partition("/")[0] != "generator"
-                }
-            elif group == "tracker" and resolved.get(group) is None:
-                resolved["tracker"] = None
-            elif not isinstance(resolved.get(group), Mapping):
-                raise ConfigError(
-                    group, resolved.get(group), "must name an option of this group", f"try {group}=<option>"
-                )
+        _check_groups(resolved)
+        if resolved["generator"] is None:
+            relevant_choices = {
+                name: choice for name, choice in relevant_choices.items() if name.partition("/")[0] != "generator"
+            }
         for name, allowed in ALLOWED_VALUES.items():
             check_value(_get_required(resolved, name), allowed, name)
         if resolved["generator"] is None or resolved["evaluate"]["generated_samples"] == 0:
@@ -229,6 +221,23 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _format_value(value: Any) -> str:
     return "null" if value is None else str(value)
+
+
+def _check_groups(config: dict[str, Any]) -> None:
+    """Check that each group has a component; a generator that the strategy doesn't use becomes null.
+
+    So it does not change the run's identity.
+
+    Raises:
+        ConfigError: A group has none.
+    """
+    for group in PROVIDED_ARGUMENTS:
+        if group == "generator" and not accepts_argument(config["strategy"], "strategy", "generator"):
+            config["generator"] = None
+        elif group == "tracker" and config.get(group) is None:
+            config["tracker"] = None
+        elif not isinstance(config.get(group), Mapping):
+            raise ConfigError(group, config.get(group), "must name an option of this group", f"try {group}=<option>")
 
 
 def _check_budget(train: Mapping[str, Any]) -> None:

@@ -77,20 +77,13 @@ def run_together(
 
     with signals_as_keyboard_interrupts(), flush_denormals(), ExitStack() as stack:
         ready: dict[int, Run] = {}
-        for i, (settings, folder) in enumerate(zip(jobs, folders, strict=True)):
-            if first_index[i] != i:
-                continue
+        for i in dict.fromkeys(first_index.values()):
             try:
-                check_available(folder, settings)
-                if (result := stored_result(settings, folder)) is not None:
-                    outcomes[i] = result
-                    observers.already_finished(settings, result)
-                    continue
-                experiment = prepare(settings, runs_in_group=len(jobs))
-                stack.enter_context(folder.locked())
-                check_available(folder, settings)  # again: another process may have started a run here meanwhile
-                states = checkpoints.resumable_states(experiment, folder)
-                ready[i] = Run(experiment, folder, StatusWriter(folder, provenance(experiment, folder.path)), states)
+                if isinstance(opened := _open_run(jobs[i], folders[i], len(jobs), stack), Run):
+                    ready[i] = opened
+                else:
+                    outcomes[i] = opened
+                    observers.already_finished(jobs[i], opened)
             except Exception as error:
                 if is_single and not isinstance(error, GrError):
                     raise
@@ -106,6 +99,22 @@ def run_together(
                 for i in members:
                     fail(i, ready[i].failure or error)
     return [outcomes[first_index[i]] for i in range(len(jobs))]
+
+
+def _open_run(settings: Settings, folder: RunFolder, runs_in_group: int, stack: ExitStack) -> Run | Result:
+    """A run that is ready to be trained, its folder locked until `stack` is closed; its result if it is finished.
+
+    Raises:
+        GrError: It can't be started.
+    """
+    check_available(folder, settings)
+    if (result := stored_result(settings, folder)) is not None:
+        return result
+    experiment = prepare(settings, runs_in_group=runs_in_group)
+    stack.enter_context(folder.locked())
+    check_available(folder, settings)  # again: another process may have started a run here meanwhile
+    states = checkpoints.resumable_states(experiment, folder)
+    return Run(experiment, folder, StatusWriter(folder, provenance(experiment, folder.path)), states)
 
 
 def _group_by_resume_point(ready: Mapping[int, Run]) -> dict[tuple[ResumePoint, str], list[int]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -58,14 +59,7 @@ def build_learner(
     seed, classes_recur = config["seed"], bool((task_units.sum(0) > 1).any())
     scenario = Scenario(config["scenario"], config["train"]["active_classes"], classes_recur)
     with seeded(seed, StreamNames.SOLVER_INIT):
-        sizes = {"input_size": spec.size, "input_shape": spec.shape, "output_size": task_units.shape[1]}
-        _check_derived_arguments(config["model"], "model", sizes)
-        if config["normalise"] is not None and not accepts_argument(config["model"], "model", "moments"):
-            raise ConfigError(
-                "normalise", config["normalise"], "this model has no argument `moments`", "try normalise=null"
-            )
-        moments = input_moments(config["normalise"], spec, first_task_samples)
-        solver = build_as(nn.Module, config["model"], "model", moments=moments, live=live, **sizes)
+        solver = _build_solver(config, spec, task_units.shape[1], first_task_samples, live)
     augment = Augmentation(**config["augment"])
     augment.check(spec.shape)
     num_tasks = None if scenario.units_are_task_specific else len(task_units)
@@ -85,6 +79,24 @@ def build_learner(
         class_size=class_size,
         live=live,
     )
+
+
+def _build_solver(
+    config: Mapping[str, Any],
+    spec: SampleSpec,
+    num_units: int,
+    first_task_samples: Samples | None,
+    live: LiveValue | None,
+) -> nn.Module:
+    """The solver, with the normalisation of its input; arguments as for `build_learner`."""
+    sizes = {"input_size": spec.size, "input_shape": spec.shape, "output_size": num_units}
+    _check_derived_arguments(config["model"], "model", sizes)
+    if config["normalise"] is not None and not accepts_argument(config["model"], "model", "moments"):
+        raise ConfigError(
+            "normalise", config["normalise"], "this model has no argument `moments`", "try normalise=null"
+        )
+    moments = input_moments(config["normalise"], spec, first_task_samples)
+    return build_as(nn.Module, config["model"], "model", moments=moments, live=live, **sizes)
 
 
 def assemble_learner(
@@ -124,35 +136,28 @@ def assemble_learner(
     Raises:
         ConfigError: Settings don't fit together.
     """
-    provided = {}
-    if accepts_argument(nodes["strategy"], strategy_path, "generator"):
-        with seeded(random_streams.seed, StreamNames.GENERATOR_INIT):
-            provided["generator"] = build_generator(
-                nodes["generator"], spec, task_units.shape[1], solver, num_tasks, class_size, live
-            )
-    strategy = build_as(Strategy, nodes["strategy"], strategy_path, **provided)
+    sizes = (spec, task_units.shape[1], solver, num_tasks, class_size)
+    make_generator = partial(build_generator, nodes["generator"], *sizes, live)
+    strategy = _build_strategy(nodes["strategy"], strategy_path, random_streams.seed, make_generator)
     check_task_boundaries(boundaries_unknown, strategy, scenario)
     strategy.check(scenario, solver)
     optimizer = build_as(Optimizer, nodes["optimizer"], "optimizer")  # type: ignore[type-abstract]
-    rule = build_as(GradientRule, nodes["gradient_rule"], "gradient_rule")
-    generator_optimizer = _generator_component("optimizer", Optimizer, nodes["generator"], strategy)  # type: ignore[type-abstract]
-    generator_rule = _generator_component("gradient_rule", GradientRule, nodes["generator"], strategy)
+    own_optimizers, own_rule = _generator_training(nodes["generator"], strategy)
     _move_to_device(solver, strategy.generator, random_streams.device, precision == "float64")
     return Learner(
-        Replicas([solver]),
-        None if strategy.generator is None else Replicas([strategy.generator]),
-        strategy,
-        [optimizer],
-        scenario,
-        task_units,
-        [random_streams],
-        precision,
-        augment,
-        consolidation_schedule,
-        None if generator_optimizer is None else [generator_optimizer],
-        rule,
-        generator_rule,
-    )
+        Replicas([solver]), None if strategy.generator is None else Replicas([strategy.generator]), strategy,
+        [optimizer], scenario, task_units, [random_streams], precision, augment, consolidation_schedule,
+        own_optimizers, build_as(GradientRule, nodes["gradient_rule"], "gradient_rule"), own_rule,
+    )  # fmt: skip
+
+
+def _build_strategy(node: Mapping[str, Any], path: str, seed: int, make_generator: Callable[[], Generator]) -> Strategy:
+    """The strategy, with a generator if it takes one; the generator's initial parameters follow from the seed."""
+    if not accepts_argument(node, path, "generator"):
+        return build_as(Strategy, node, path)
+    with seeded(seed, StreamNames.GENERATOR_INIT):
+        generator = make_generator()
+    return build_as(Strategy, node, path, generator=generator)
 
 
 def _move_to_device(solver: nn.Module, generator: Generator | None, device: torch.device, double: bool) -> None:
@@ -162,6 +167,15 @@ def _move_to_device(solver: nn.Module, generator: Generator | None, device: torc
         solver.double()
     if generator is not None:
         generator.to(device, torch.float64 if double else torch.float32)
+
+
+def _generator_training(
+    node: Mapping[str, Any] | None, strategy: Strategy
+) -> tuple[list[Optimizer] | None, GradientRule | None]:
+    """The generator's own optimizer, as that of one replica, and gradient rule; None where it uses the solver's."""
+    optimizer = _generator_component("optimizer", Optimizer, node, strategy)  # type: ignore[type-abstract]
+    rule = _generator_component("gradient_rule", GradientRule, node, strategy)
+    return None if optimizer is None else [optimizer], rule
 
 
 def _generator_component(
@@ -232,7 +246,7 @@ def build_generator(
 _DERIVED_ARGUMENTS = ("num_classes", "class_size", "feature_size", "num_tasks")
 
 
-def _check_derived_arguments(node: dict[str, Any], path: str, derived: Mapping[str, Any]) -> None:
+def _check_derived_arguments(node: Mapping[str, Any], path: str, derived: Mapping[str, Any]) -> None:
     """Refuse settings that differ from the values derived from the benchmark."""
     for name, value in derived.items():
         setting, expected = node.get(name), list(value) if isinstance(value, tuple) else value

@@ -337,8 +337,8 @@ def test_class_names_are_shown_unchanged(gr_run):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"value_range": "atuo"}, "^value_range=atuo: must be a list of 2 numbers or auto or null"),
-        ({"value_range": [0]}, r"^value_range=\[0\]: must be a list of 2 numbers"),
+        ({"value_range": "atuo"}, "^value_range=atuo: must be auto or null or a list of 2 numbers"),
+        ({"value_range": [0]}, r"^value_range=\[0\]: must be auto or null or a list of 2 numbers"),
         ({"layout": "NWHC"}, "^layout=NWHC: must be one of auto, NCHW, NHWC"),
         ({"test_share": 2.0}, r"^test_share=2\.0: must be a number > 0 and < 1"),
         ({"standardise": "no"}, "^standardise=no: must be true or false"),

@@ -47,7 +47,7 @@ MISTAKES = [
     ("strategy.memory_size=0", "strategy.memory_size=0: the generator would have no training samples"),
     ("optimizer.lr=0", "optimizer.lr=0: must be a number > 0; the default is 0.001"),
     ("optimizer.betas=[0.9]", r"optimizer.betas=\[0.9\]: must be a list of 2, each a number ≥ 0 and < 1"),
-    ("normalise=foo", "normalise=foo: must be first_task or a list of 2, each a list of numbers or null"),
+    ("normalise=foo", "normalise=foo: must be first_task or null or a list of 2, each a list of numbers"),
     ("model.hidden_sizes=3", "model.hidden_sizes=3: must be a list, each a whole number ≥ 1"),
     ("model.hidden_sizes=[0]", r"model.hidden_sizes=\[0\]: must be a list, each a whole number ≥ 1"),
     ("generator.latent_dim=1.5", "generator.latent_dim=1.5: must be a whole number ≥ 1; the default is 32"),

@@ -303,8 +303,8 @@ def inner(generator):
         ({"optimizer": OmegaConf.create({"lr": "${nowhere}"})}, r"^config\.optimizer=DictConfig: can't be read"),
         ({"scenario": "Task"}, r"^config\.scenario=Task: must be one of class, domain, task"),
         ({"value_range": [1, 0]}, r"value_range=\[1, 0\]: must be \[low, high\], the lower first"),
-        ({"value_range": "01"}, "value_range.*: must be a list of 2 numbers or auto or null"),
-        ({"value_range": [0, float("inf")]}, "value_range.*: must be a list of 2 numbers"),
+        ({"value_range": "01"}, "value_range.*: must be auto or null or a list of 2 numbers"),
+        ({"value_range": [0, float("inf")]}, "value_range.*: must be auto or null or a list of 2 numbers"),
     ],
 )  # fmt: skip
 def test_invalid_setting_is_named_by_its_path(config, message):
