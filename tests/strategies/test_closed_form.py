@@ -12,6 +12,9 @@ from gr_cli.strategies.closed_form import task_samples
 from gr_cli.strategies.context import TrainingStep
 from gr_cli.strategies.fetril import _translations
 from gr_cli.strategies.ranpac import chosen_ridge, held_out_positions
+from gr_cli.training.experiment import prepare
+from helpers.shipped_methods import settings_of
+from helpers.shipped_methods import train as train_stage
 from helpers.small_runs import (
     TASKS,
     assert_replicas_match_single_runs,
@@ -348,3 +351,61 @@ def test_no_sample_is_kept(method):
         if tensor.dim() and tensor.shape[-1] == 6:
             assert torch.cdist(tensor.reshape(-1, 6).double(), samples).min() > 1e-6
     assert not learner.strategy.stores_raw_samples
+
+
+# --- on data
+
+
+def accuracy(*overrides):
+    """Average accuracy after the last task."""
+    experiment = prepare(settings_of(*overrides, "threads=1"))
+    learner, tasks = experiment.learner, experiment.benchmark.tasks
+    for number in range(len(experiment.stages)):
+        train_stage([experiment], learner, number)
+    last = len(tasks) - 1
+    values = []
+    for task in tasks:
+        units = learner.scenario.testing_units(learner.task_units, task.id, last)
+        values.append(learner.evaluate(task.test.batches(), units).accuracy)
+    return sum(values) / len(values)
+
+
+RANPAC = ("strategy=ranpac", "strategy.projection_dim=200")
+FETRIL = ("strategy=fetril", "model.hidden_sizes=[]", "train.iterations=60")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "least"),
+    [
+        (("strategy=slda",), 0.90),
+        (("strategy=ncm",), 0.80),
+        (("strategy=fecam",), 0.85),
+        (RANPAC, 0.90),
+        (FETRIL, 0.60),
+        (("strategy=slda", "scenario=task"), 0.95),
+        (("strategy=slda", "scenario=domain"), 0.70),
+        (("strategy=fecam", "scenario=domain"), 0.70),
+        ((*RANPAC, "scenario=domain"), 0.70),
+        # Classes that return: sums add up.
+        (("strategy=slda", "benchmark.repetitions=2"), 0.90),
+        (("strategy=fecam", "benchmark.repetitions=2"), 0.85),
+        ((*RANPAC, "benchmark.repetitions=2"), 0.90),
+        ((*FETRIL, "benchmark.repetitions=2"), 0.60),
+        # Each task has pixels in an order of its own, and in the class scenario classes of its own.
+        (("strategy=ncm", "benchmark=permuted_digits", "benchmark.tasks=3", "scenario=class"), 0.60),
+        ((*RANPAC, "benchmark=permuted_digits", "benchmark.tasks=2", "scenario=domain"), 0.70),
+    ],
+)
+def test_methods_learn_digits(overrides, least):
+    assert accuracy(*overrides) > least
+
+
+def test_repetitions_give_the_statistics_of_all_samples():
+    once, twice = (prepare(settings_of("strategy=slda", f"benchmark.repetitions={n}")) for n in (1, 2))
+    for experiment in (once, twice):
+        for number in range(len(experiment.stages)):
+            train_stage([experiment], experiment.learner, number)
+    ours, theirs = (experiment.learner.strategy.statistics[0] for experiment in (twice, once))
+    assert len(ours.tasks) == 2 * len(theirs.tasks) and ours.classes == theirs.classes
+    torch.testing.assert_close(ours.means, theirs.means, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(ours.second_moment(), theirs.second_moment(), rtol=1e-12, atol=1e-9)
