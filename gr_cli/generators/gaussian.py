@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gr_cli.generators.base import GeneratorWithoutObjectives
@@ -18,6 +19,7 @@ from gr_cli.nn.symmetric import cholesky, packed_size, unpack
 from gr_cli.types import NonNegative, PositiveInt, UnitInterval
 
 _MAX_CHUNK_VALUES = 1 << 20  # values in memory at a time, for likelihoods
+_MAX_CLASSES_AT_ONCE = 32  # of which all covariances are applied to each sample
 _SMALLEST_VARIANCE = 1e-12
 _STATISTICS = ("counts", "sums", "moments")  # by class
 _BASIS = ("centre", "principal_axes")
@@ -184,10 +186,19 @@ class ClassGaussian(GeneratorWithoutObjectives):
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
         if labels is None:
             raise ValueError("there is a Gaussian for each class: labels are needed")
-        z = (self.covariance_factors[labels] @ latent["z"].unsqueeze(-1)).squeeze(-1) + self.class_means[labels]
+        z = self._scaled(latent["z"], labels) + self.class_means[labels]
         if self.has_components:
             z = z @ self.principal_axes.to(z.dtype) + self.centre.to(z.dtype)
         return self.spec.nearest_valid(z).view(*z.shape[:-1], *self.spec.shape)
+
+    def _scaled(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Noise (..., B, d) with the covariances of the classes `labels` (..., B)."""
+        if self.num_classes > _MAX_CLASSES_AT_ONCE:
+            return (self.covariance_factors[labels] @ noise.unsqueeze(-1)).squeeze(-1)
+        # The factor of every class is applied to each sample: to read one for each sample would take longer.
+        scaled = noise.unsqueeze(-3) @ self.covariance_factors.mT  # (..., C, B, d)
+        is_class = F.one_hot(labels, self.num_classes).mT.unsqueeze(-1)  # (..., C, B, 1)
+        return (scaled * is_class).sum(-3)
 
     def log_likelihoods(self, x: Tensor) -> Tensor:
         """log p(x | class) of samples (B, ...) in their principal components: (B, C)."""

@@ -142,3 +142,14 @@ def accuracy(*overrides):
 def test_classifier_and_replay_of_gaussians_learn_digits():
     assert accuracy("strategy=generative_classifier", "generator=gaussian") > 0.9
     assert accuracy("strategy=generative_replay", "generator=gaussian", "train.iterations=100") > 0.8
+
+
+@pytest.mark.parametrize("at_once", [3, 2])
+def test_samples_have_the_covariance_factor_of_their_class(monkeypatch, at_once):
+    """With the factors of all classes at once, and with one for each sample."""
+    monkeypatch.setattr("gr_cli.generators.gaussian._MAX_CLASSES_AT_ONCE", at_once)
+    generator = ClassGaussian(SampleSpec((2,), None), num_classes=3, latent_dim=None)
+    generator.class_means.copy_(torch.tensor([[10.0, 20.0], [30.0, 40.0], [50.0, 60.0]]))
+    generator.covariance_factors.copy_(torch.tensor([[[k, 0.0], [1.0, 2.0]] for k in (1.0, 2.0, 3.0)]))
+    samples = generator.decode({"z": torch.tensor([[1.0, 1.0], [1.0, -1.0], [0.0, 3.0]])}, torch.tensor([2, 0, 1]))
+    torch.testing.assert_close(samples, torch.tensor([[53.0, 63.0], [11.0, 19.0], [30.0, 46.0]]))
