@@ -201,7 +201,8 @@ def _draw_samples(benchmark: Benchmark, name: str, folder: Path) -> Path:
     scope = "" if all_drawn else f" of the first {len(drawn_tasks)} of {len(benchmark.tasks)}"
     path = folder / "samples.png"
     make_folder(folder)
-    spec, rows = benchmark.spec, "a row for each" if benchmark.spec.is_image else f"{_PICTURE_COLUMNS} rows for each"
+    spec = benchmark.spec
+    rows = "a row for each" if len(spec.shape) > 1 else f"{_PICTURE_COLUMNS} rows for each"
     figures.draw_sample_sheet(
         spec.preview(x),
         f"{name}: training samples, {rows}{scope} task{'s' if scope else ''}",

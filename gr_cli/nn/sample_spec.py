@@ -14,6 +14,7 @@ from torch import Tensor
 from gr_cli.nn.losses import bernoulli_nll, gaussian_nll
 
 _MAX_PREVIEW_VALUES = 64  # values of a vector, at most, for which there is room in a picture
+_LINE_PICTURE = (32, 60)  # height and width in pixels of a time series
 
 
 def as_floats(stored: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -29,7 +30,7 @@ class SampleSpec:
     variance; categories a categorical one.
 
     Attributes:
-        shape: Shape of a sample: (C, H, W) of images, (D,) of vectors.
+        shape: Shape of a sample: (C, H, W) of images, (C, L) of time series, (D,) of vectors.
         value_range: Range (low, high) of numeric values; None: unbounded.
         binomial_trials: Number of binary trials per bounded value, which is the fraction of successes; 1: Bernoulli.
         categories: Sizes of the one-hot codes at the end of a vector, in order. A vector (D,) with
@@ -156,16 +157,20 @@ class SampleSpec:
 
     @property
     def has_preview(self) -> bool:
-        """Whether samples can be shown in pictures: images, and vectors of up to 64 values."""
-        return self.is_image or (len(self.shape) == 1 and self.size <= _MAX_PREVIEW_VALUES)
+        """Whether samples can be shown in pictures: images, time series, and vectors of up to 64 values."""
+        return len(self.shape) in (2, 3) or (len(self.shape) == 1 and self.size <= _MAX_PREVIEW_VALUES)
 
     def preview(self, x: Tensor) -> Tensor:
         """Samples (N, *shape) as pictures (N, 1 or 3, H, W) in [0, 1].
 
         Images with other than three channels become grey (their mean); values are scaled to the range of all samples. A
-        vector becomes a row of values, each scaled to its range over all samples.
+        vector becomes a row of values, each scaled to its range over all samples, a time series (C, L) a line for each
+        channel, scaled alike.
         """
         tiles = x.detach().cpu().float()
+        if len(self.shape) == 2:
+            low, high = tiles.amin((0, 2), keepdim=True), tiles.amax((0, 2), keepdim=True)
+            return _line_pictures((tiles - low) / (high - low).clamp(min=1e-12))
         if not self.is_image:
             tiles = tiles.flatten(1)
             low, high = tiles.aminmax(dim=0)
@@ -193,6 +198,18 @@ class SampleSpec:
             [(of_numbers if numeric else of_code)(x[..., start:stop]) for (start, stop), numeric in self._segments()],
             -1,
         )
+
+
+def _line_pictures(series: Tensor) -> Tensor:
+    """Time series (N, C, L) with values in [0, 1] as dark lines on white (N, 1, H, W); later channels are paler."""
+    height, width = _LINE_PICTURE
+    # Ends of the piece of a line in each column of pixels, from the top.
+    y = (height - 1) * (1 - F.interpolate(series, width + 1, mode="linear", align_corners=True))  # (N, C, W + 1)
+    top, bottom = torch.minimum(y[..., :-1], y[..., 1:]), torch.maximum(y[..., :-1], y[..., 1:])
+    pixels = torch.arange(height, dtype=y.dtype).view(-1, 1)  # (H, 1)
+    distance = torch.maximum(top[:, :, None] - pixels, pixels - bottom[:, :, None]).clamp(min=0)  # (N, C, H, W)
+    darkness = torch.linspace(1.0, 0.4, series.shape[1]).view(-1, 1, 1)
+    return 1 - ((1 - distance).clamp(min=0) * darkness).amax(1, keepdim=True)
 
 
 def _unchanged(x: Tensor) -> Tensor:

@@ -342,7 +342,10 @@ def difference_notes(table: ReportTable) -> list[str]:
     listed = ", ".join(names) if len(names) <= _MAX_BASELINES else f"{len(names)} rows"
     chosen = ""
     if table.is_baseline_chosen:
-        chosen = ", the first with the most seeds" + (" of its benchmark and scenario" if len(names) > 1 else "")
+        several = len(names) > 1
+        chosen = (
+            ", which have the most seeds of their benchmark and scenario" if several else ", which has the most seeds"
+        )
     note = f"paired differences from {listed}{chosen}: over common seeds (their number)"
     if not table.num_comparisons:
         return [one_line(note)]

@@ -246,7 +246,7 @@ def test_data_sets_of_scikit_learn(name, shape, classes, images):
     assert images or data.spec.names
 
 
-def test_time_series_keep_their_channels(gr_run):
+def test_time_series_keep_their_channels(gr_run, pictures):
     x, y = np.random.default_rng(0).normal(size=(24, 2, 9)).astype(np.float32), np.arange(24) % 4
     data, turned = (Tensors(a, y, layout=layout).load() for a, layout in ((x, "NCL"), (x.transpose(0, 2, 1), "NLC")))
     assert data.spec.shape == (2, 9) and not data.spec.is_image
@@ -255,6 +255,7 @@ def test_time_series_keep_their_channels(gr_run):
     np.savez("series.npz", x=x, y=y)
     words = ("benchmark=arrays", "benchmark.source.path=series.npz", "benchmark.source.layout=NCL", "threads=1")
     assert gr_run(*words, "train.iterations=3")[0] == 0
+    assert list(Path("outputs").glob("arrays/*/*/figures/samples_task_0.png"))  # lines
     code, _, err = gr_run(*words, "model=cnn")
     assert code == 2 and "needs images" in err
 

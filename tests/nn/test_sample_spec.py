@@ -112,6 +112,29 @@ def test_preview_of_vectors_is_a_row_scaled_by_value():
     assert rows_of[:, 0, 0].tolist() == [[0, 0], [1, 1], [0.5, 0]]
 
 
-def test_long_vectors_and_matrices_have_no_preview():
-    shapes = {(1, 8, 8): True, (64,): True, (65,): False, (4, 4): False}
+def test_long_vectors_have_no_preview():
+    shapes = {(1, 8, 8): True, (64,): True, (65,): False, (4, 100): True}
     assert {shape: SampleSpec(shape).has_preview for shape in shapes} == shapes
+
+
+def test_preview_of_a_time_series_is_a_line():
+    """A rising series goes from the lower left to the upper right; a constant one is one row of pixels."""
+    steps = torch.linspace(-3.0, 5.0, 7)
+    x = torch.stack([steps, -3 * torch.ones(7), steps.flip(0)])[:, None]  # (3, 1, 7)
+    tiles = SampleSpec((1, 7), None).preview(x)
+    assert tiles.shape == (3, 1, 32, 60) and float(tiles.min()) >= 0 and float(tiles.max()) == 1
+    dark = tiles[:, 0] < 0.5  # (3, H, W)
+    assert dark.any(1).all()  # every column of pixels has a piece of the line
+    assert dark[0, 31, 0] and dark[0, 0, 59] and not dark[0, 0, 0]
+    assert dark[1].nonzero()[:, 0].unique().tolist() == [31]
+    assert torch.equal(dark[2], dark[0].flip(1))
+
+
+def test_channels_of_a_time_series_are_scaled_alike_over_samples_and_paler_one_after_the_other():
+    x = torch.zeros(2, 2, 4)
+    x[0, 0] = 100.0  # the highest values of the first channel are in sample 0, those of the second in sample 1
+    x[1, 1] = 1e-3
+    tiles = SampleSpec((2, 4), None).preview(x)[:, 0]
+    first, second = tiles
+    assert first[0].tolist() == [0.0] * 60 and first[31].tolist() == pytest.approx([0.6] * 60)
+    assert second[31].tolist() == [0.0] * 60 and second[0].tolist() == pytest.approx([0.6] * 60)

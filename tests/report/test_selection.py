@@ -222,7 +222,7 @@ def test_the_baseline_is_the_first_configuration_with_the_most_seeds(gr_report):
     assert float(joint["difference_mean"]) == pytest.approx(0.3 + 5 / 3000, abs=1e-6)
     assert float(joint["difference_p_holm"]) < 0.05  # with the single seed as baseline there were none
     text = gr_report("runs")[1]
-    assert "paired differences from row 2 (generative_replay), the first with the most seeds: over common" in text
+    assert "paired differences from row 2 (generative_replay), which has the most seeds: over common" in text
     text = gr_report("runs", "--baseline", "strategy=joint")[1]
     assert "paired differences from row 3 (joint): over common" in text
 
