@@ -168,7 +168,7 @@ def draw_accuracy_curves(rows: Mapping[int, MatrixRow], names: Sequence[str], ti
     canvas = Canvas(_WIDTH, height + below + _ABOVE)
     first, last = min(rows) + 1, max(rows) + 1
     margin = 0.05 * ((last - first) or 1)
-    xs, ys = whole_ticks(first, last), range(0, 101, 20)
+    xs, ys = integer_ticks(first, last), range(0, 101, 20)
     size = (_WIDTH - _LEFT - _RIGHT, height)
     axes = _Axes(canvas, _LEFT, _ABOVE, size, (first - margin, last + margin), PERCENT_LIMITS)
     axes.grid(xs, ys)
@@ -227,7 +227,7 @@ def _draw_legend(canvas: Canvas, legend: Sequence[tuple[str, LineStyle]], column
         x += width
 
 
-def whole_ticks(low: int, high: int, most: int = 10) -> list[int]:
+def integer_ticks(low: int, high: int, most: int = 10) -> list[int]:
     """Multiples of 1, 2, 5, 10, 20, ... from `low` to `high`; of the smallest that gives at most `most`."""
     steps = (factor * 10**power for power in count() for factor in (1, 2, 5))
     return next(ticks for step in steps if len(ticks := list(range(-(-low // step) * step, high + 1, step))) <= most)
@@ -273,8 +273,8 @@ def _draw_value_rows(values: np.ndarray[Any, Any], title: str, path: Path, names
     canvas = Canvas(0.55 + size[0] + 1.0, size[1] + below + 0.35)
     axes = _Axes(canvas, 0.55, 0.35, size, (-0.5, width - 0.5), (number - 0.5, -0.5))
     canvas.picture(heat_colours(values), axes.box)
-    xs = list(enumerate(names)) if names else [(x, str(x)) for x in whole_ticks(0, width - 1)]
-    axes.ticks(xs, [(y, str(y)) for y in whole_ticks(0, number - 1)], angle=90 if names else 0)
+    xs = list(enumerate(names)) if names else [(x, str(x)) for x in integer_ticks(0, width - 1)]
+    axes.ticks(xs, [(y, str(y)) for y in integer_ticks(0, number - 1)], angle=90 if names else 0)
     axes.labels("" if names else "value", "sample", below - 0.11, title, 8)
     _draw_colour_bar(canvas, axes, [(0, "lowest"), (1, "highest")])
     canvas.save(path)

@@ -106,13 +106,13 @@ class Mine:
         return BROKEN[self.fault][0]() if self.fault else sound()
 
 
-def mine(fault: str) -> tuple[str, ...]:
+def faulty_source(fault: str) -> tuple[str, ...]:
     return f"benchmark.source._target_={__name__}.Mine", f"+benchmark.source.fault={fault}"
 
 
 @pytest.mark.parametrize("fault", BROKEN)
 def test_invalid_data_of_a_users_source(gr_run, fault):
-    line = refused(gr_run, *mine(fault))
+    line = refused(gr_run, *faulty_source(fault))
     assert line.startswith("gr-run: benchmark.source=Mine: ")
     assert BROKEN[fault][1] in line
     assert "; correct its load()" in line or "check that the file exists" in line
@@ -125,7 +125,7 @@ def test_users_source_trains(gr_run):
 
 def test_permuted_stream_refuses_invalid_data_and_vectors(gr_run):
     words = ("benchmark=permuted_mnist", "~benchmark.source.name")
-    assert "training samples hold NaN" in refused(gr_run, *words, *mine("'not a number'"))
+    assert "training samples hold NaN" in refused(gr_run, *words, *faulty_source("'not a number'"))
     data = sound()
     flat = replace(data.train, store=data.train.store.flatten(1))
     with pytest.raises(DataError, match=r"need images \(C, H, W\), not samples of shape \(16,\)"):

@@ -160,15 +160,15 @@ class Setting:
     fitting: tuple[str, ...]
 
 
-def _words_of(hint: Any) -> Iterator[str]:
+def _literals(hint: Any) -> Iterator[str]:
     """The literals in a type annotation."""
     for part in get_args(hint):
-        yield from [part] if isinstance(part, str) else _words_of(part)
+        yield from [part] if isinstance(part, str) else _literals(part)
 
 
 def _setting(path: str, hint: Any) -> Setting:
     fitting = []
-    for value in [*CANDIDATES, *_words_of(hint)]:
+    for value in [*CANDIDATES, *_literals(hint)]:
         try:
             check_value(value, hint, path)
         except ConfigError:

@@ -27,7 +27,7 @@ def blocks(text: str, *languages: str) -> list[str]:
     ]
 
 
-def words_of(line: str) -> list[str]:
+def command_words(line: str) -> list[str]:
     """The words of a command line, without comment and without environment variables before it."""
     words = shlex.split(line, comments=True)
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
@@ -38,7 +38,7 @@ def words_of(line: str) -> list[str]:
 def shown_commands(text: str) -> list[str]:
     """The lines of the shell blocks of a text; lines that end with a backslash are joined with the next."""
     lines = "".join(blocks(text, "sh", "bash")).replace("\\\n", " ").splitlines()
-    return [line for line in lines if words_of(line)]
+    return [line for line in lines if command_words(line)]
 
 
 def inline_commands(text: str) -> list[str]:

@@ -196,7 +196,7 @@ def test_dashes_follow_the_line():
     [(1, 5, [1, 2, 3, 4, 5]), (0, 0, [0]), (1, 11, [2, 4, 6, 8, 10]), (1, 100, list(range(10, 101, 10)))],
 )
 def test_ticks_are_round_numbers(low, high, ticks):
-    assert figures.whole_ticks(low, high) == ticks
+    assert figures.integer_ticks(low, high) == ticks
 
 
 def test_text_is_drawn_as_it_is_and_turned(tmp_path):

@@ -62,7 +62,7 @@ def disk(monkeypatch, pictures):
     return use
 
 
-def assert_whole(home: Path) -> None:
+def assert_files_complete(home: Path) -> None:
     """Assert that every file below `home` is complete."""
     assert not list(home.rglob("*.tmp"))
     readers = {
@@ -98,7 +98,7 @@ def test_a_full_disk_damages_no_file(gr_run, tmp_path, monkeypatch, disk):
         assert err.count("\n") == 1, err
         assert "can't be written (No space left on device); the previous file is unchanged; free disk space" in err
         failed_files.add(Path(err.removeprefix("gr-run: ").partition(":")[0]).name)
-        assert_whole(home)
+        assert_files_complete(home)
         disk(Disk())
         code, _, err = gr_run(*WORDS)
         assert code == 0, (last, err)
@@ -111,7 +111,7 @@ def test_a_sweep_on_a_full_disk_reports_it(gr_run, disk):
     code, _, err = gr_run("-m", *WORDS, "seed=0,1")
     assert code == 1 and err.count("\n") == 1
     assert "sweep.json: can't be written (No space left on device)" in err
-    assert_whole(Path())
+    assert_files_complete(Path())
 
 
 @pytest.mark.parametrize("words", [(), ("-m", "seed=0,1")])

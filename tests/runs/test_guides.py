@@ -15,7 +15,17 @@ import torch
 import gr_cli
 from gr_cli.cli.compose import compose_settings
 from gr_cli.evaluation import measures
-from helpers.guides import GUIDES, PROGRAMS, ROOT, anchors, blocks, inline_commands, links, shown_commands, words_of
+from helpers.guides import (
+    GUIDES,
+    PROGRAMS,
+    ROOT,
+    anchors,
+    blocks,
+    command_words,
+    inline_commands,
+    links,
+    shown_commands,
+)
 from helpers.image_files import pixels, put
 from helpers.run_folders import write_run
 
@@ -109,10 +119,10 @@ def check_command(words, gr_run, gr_report, request, run):
 
 def commands(pairs, ours):
     """Parameters of a test: the words of each command, named by guide and line; extensions have tests of their own."""
-    found = {f"{guide}: {line.partition('  #')[0]}": words_of(line) for guide, line in pairs}
+    words_by_name = {f"{guide}: {line.partition('  #')[0]}": command_words(line) for guide, line in pairs}
     return [
         pytest.param(words, id=name)
-        for name, words in found.items()
+        for name, words in words_by_name.items()
         if (words[0] in PROGRAMS) == ours and "--config-dir" not in words and "..." not in " ".join(words)
     ]
 
@@ -206,7 +216,7 @@ def test_extensions_run(section, gr_run, tmp_path, monkeypatch):
         path.write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
     for line in shown_commands(section):
-        words = words_of(line)[1:]
+        words = command_words(line)[1:]
         code, _, err = gr_run(*shortened(words), *SHORT)
         assert code == 0, err
     assert list(Path("outputs").glob("*/*/*/accuracy_matrix.csv"))

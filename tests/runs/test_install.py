@@ -15,8 +15,8 @@ def test_the_wheel_runs_from_another_directory(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     for name in ("gr_cli", "conf", "pyproject.toml", "README.md", "LICENSE"):
-        whole = ROOT / name
-        (shutil.copytree if whole.is_dir() else shutil.copy)(whole, source / name)
+        path = ROOT / name
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, source / name)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path / "wheels", source], check=True)
     (wheel,) = (tmp_path / "wheels").glob("gr_cli-*.whl")

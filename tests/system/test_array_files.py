@@ -182,8 +182,8 @@ def test_a_limit_on_the_process_limits_the_available_memory(monkeypatch):
 @pytest.mark.parametrize("shape", [(), (0, 3), (5,), (7, 3, 2)])
 def test_a_hash_in_blocks_is_that_of_the_whole(monkeypatch, shape):
     x = torch.rand(shape)
-    whole = content_hash(x, "and more")
+    expected = content_hash(x, "and more")
     monkeypatch.setattr("gr_cli.system.cache.BLOCK_BYTES", 24)
-    assert content_hash(x, "and more") == whole
+    assert content_hash(x, "and more") == expected
     if x.dim() == 3:
         assert content_hash(x.permute(0, 2, 1), "and more") == content_hash(x.permute(0, 2, 1).contiguous(), "and more")
