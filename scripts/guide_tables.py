@@ -103,6 +103,21 @@ _ALL = (
     ),
     Table("digits-replay-weight", ("digits-replay-weight",), "`strategy.replay_weight`", ACCURACY),
     Table("digits-task-free", ("digits-task-free-dgr", "digits-task-free-replay"), "", ACCURACY),
+    Table("digits-online", ("digits-online",), "strategy", ACCURACY),
+    Table("digits-label-noise-er", ("digits-label-noise-er",), "`labels.noise`, `er`", ACCURACY),
+    Table("digits-label-noise-replay", ("digits-label-noise-replay",), "`labels.noise`, `generative_replay`", ACCURACY),
+    Table("digits-few-labels-er", ("digits-few-labels-er",), "`labels.per_class`, `er`", ACCURACY),
+    Table(
+        "digits-references",
+        ("digits-references",),
+        "strategy",
+        {
+            **AVERAGE,
+            "learning_accuracy": "learning accuracy (%)",
+            "forward_transfer": "forward transfer (points)",
+            "chance_accuracy": "random chance (%)",
+        },
+    ),
     Table(
         "split-mnist",
         after(

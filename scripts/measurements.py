@@ -101,6 +101,48 @@ DIGITS = (
         quick=True,
         label="`generative_replay`, consolidated every 500 iterations",
     ),
+    Measurement(
+        "digits-online",
+        (
+            "gr-run -m preset=online strategy=finetune,er_plus,er,generative_replay,joint 'seed=range(5)' "
+            "hydra/launcher=batched",
+        ),
+        minutes=1,
+        rows_by="strategy",
+        quick=True,
+    ),
+    Measurement(
+        "digits-label-noise-er",
+        ("gr-run -m strategy=er labels.noise=0,0.2,0.4 train.iterations=200 'seed=range(5)' hydra/launcher=batched",),
+        minutes=0.5,
+        rows_by="labels.noise",
+        quick=True,
+    ),
+    Measurement(
+        "digits-label-noise-replay",
+        ("gr-run -m labels.noise=0,0.2,0.4 train.iterations=200 'seed=range(5)' hydra/launcher=batched",),
+        minutes=0.5,
+        rows_by="labels.noise",
+        quick=True,
+    ),
+    Measurement(
+        "digits-few-labels-er",
+        ("gr-run -m strategy=er labels.per_class=5,20,80 train.iterations=200 'seed=range(5)' hydra/launcher=batched",),
+        minutes=0.5,
+        rows_by="labels.per_class",
+        quick=True,
+    ),
+    Measurement(
+        "digits-references",
+        (
+            "gr-run -m scenario=task strategy=finetune,er,generative_replay,cumulative,separate train.iterations=200 "
+            "'seed=range(5)' hydra/launcher=batched",
+        ),
+        minutes=1,
+        rows_by="strategy",
+        metrics=("average_accuracy", "learning_accuracy", "forward_transfer", "chance_accuracy"),
+        quick=True,
+    ),
 )
 
 # The tables of scripts/reproduce.py: a measurement for each line
