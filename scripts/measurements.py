@@ -104,8 +104,8 @@ DIGITS = (
     Measurement(
         "digits-online",
         (
-            "gr-run -m preset=online strategy=finetune,er_plus,er,generative_replay,joint 'seed=range(5)' "
-            "hydra/launcher=batched",
+            "gr-run -m preset=online strategy=finetune,er_plus,er,generative_replay,joint 'seed=range(3)' "
+            "hydra/launcher=batched evaluate.generated_samples=0",
         ),
         minutes=1,
         rows_by="strategy",
@@ -113,21 +113,23 @@ DIGITS = (
     ),
     Measurement(
         "digits-label-noise-er",
-        ("gr-run -m strategy=er labels.noise=0,0.2,0.4 train.iterations=200 'seed=range(5)' hydra/launcher=batched",),
+        ("gr-run -m strategy=er labels.noise=0,0.2,0.4 train.iterations=200 'seed=range(3)' hydra/launcher=batched",),
         minutes=0.5,
         rows_by="labels.noise",
         quick=True,
     ),
     Measurement(
         "digits-label-noise-replay",
-        ("gr-run -m labels.noise=0,0.2,0.4 train.iterations=200 'seed=range(5)' hydra/launcher=batched",),
+        (
+            "gr-run -m labels.noise=0,0.2,0.4 train.iterations=200 evaluate.generated_samples=0 'seed=range(3)' hydra/launcher=batched",
+        ),
         minutes=0.5,
         rows_by="labels.noise",
         quick=True,
     ),
     Measurement(
         "digits-few-labels-er",
-        ("gr-run -m strategy=er labels.per_class=5,20,80 train.iterations=200 'seed=range(5)' hydra/launcher=batched",),
+        ("gr-run -m strategy=er labels.per_class=5,20,80 train.iterations=200 'seed=range(3)' hydra/launcher=batched",),
         minutes=0.5,
         rows_by="labels.per_class",
         quick=True,
@@ -136,7 +138,7 @@ DIGITS = (
         "digits-references",
         (
             "gr-run -m scenario=task strategy=finetune,er,generative_replay,cumulative,separate train.iterations=200 "
-            "'seed=range(5)' hydra/launcher=batched",
+            "'seed=range(3)' hydra/launcher=batched",
         ),
         minutes=1,
         rows_by="strategy",
