@@ -121,7 +121,8 @@ DIGITS = (
     Measurement(
         "digits-label-noise-replay",
         (
-            "gr-run -m labels.noise=0,0.2,0.4 train.iterations=200 evaluate.generated_samples=0 'seed=range(3)' hydra/launcher=batched",
+            "gr-run -m labels.noise=0,0.2,0.4 train.iterations=200 evaluate.generated_samples=0 'seed=range(3)' "
+            "hydra/launcher=batched",
         ),
         minutes=0.5,
         rows_by="labels.noise",

@@ -21,7 +21,7 @@ const curveRows = (curve, one, look, x, column, bands) => {
 const lineChart = (rows, chart, x, [low, high], caption) => {
   if (!rows.length) return null;
   const [x0, x1] = limits(rows.map((row) => row.x), null, null);
-  const [y0, y1] = limits(rows.flatMap((row) => [row.mean, row.low, row.high, row.value, row.chance]), low, high, chart.full);
+  const [y0, y1] = limits(rows.flatMap((row) => [row.mean, row.low, row.high, row.value]), low, high, chart.full);
   return { rows, x0, x1, y0, y1, x_title: x, caption, has_range: low !== null && high !== null };
 };
 const familyChart = (id, pick) => new Chart(id, "lines", (chart) => {
@@ -82,7 +82,8 @@ new Chart("dots", "dots", (chart) => {
   });
   const [low, high] = range(metric());
   const [x0, x1] = limits(rows.flatMap((row) => [row.mean, row.low, row.high, row.value]), low, high, chart.full);
-  return { rows, x0, x1, names: all.map((one) => one.name), height: all.length * (all.length > 15 ? 17 : 26),
+  const inside = rows.filter(({ chance }) => chance === undefined || (x0 <= chance && chance <= x1));
+  return { rows: inside, x0, x1, names: all.map((one) => one.name), height: all.length * (all.length > 15 ? 17 : 26),
     label_length: Math.floor(Math.max(90, Math.min(420, chart.host.clientWidth * 0.45)) / 6.5), has_range: low !== null && high !== null };
 });
 const accuracyPick = { name: "evaluations", column: "accuracy", curve: "" };
