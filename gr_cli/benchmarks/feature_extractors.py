@@ -95,7 +95,7 @@ class FeatureExtractor(ABC):
         """What is fitted on the benchmark's own samples: nothing, unless features are scaled or reduced."""
         if not self.standardise and self.components is None:
             return ()
-        return (SharedFit("the features are fitted on the images of the first task", first_task_only=True),)
+        return (SharedFit("the features are fitted on the images of the first task", scope="first_task"),)
 
     @abstractmethod
     def network(self, first_task: Samples, shape: Shape) -> nn.Module:

@@ -17,6 +17,7 @@ from gr_cli.system.process import import_torch, resume_garbage_collection
 if TYPE_CHECKING:
     from gr_cli.config.settings import Settings
 
+FILE = "FILE"  # as the example of an argument: the name of a file
 Train = Callable[["Settings", Path], object]  # trains a run in its folder
 
 
@@ -44,17 +45,18 @@ class FolderCommand:
     Attributes:
         meaning: What it does, for the help page.
         execute: Executes a call; returns the exit code.
-        arguments: What the command accepts beside the folder: an example of each argument by name.
+        arguments: What the command accepts beside the folder: an example of each argument by name, FILE for files.
     """
 
     meaning: str
     execute: Callable[[Call], int]
     arguments: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def usage(self) -> str:
-        """The arguments, for the help page."""
-        return " ".join(f"{name}={example}" for name, example in self.arguments.items())
+    def usage(self, name: str) -> list[str]:
+        """How it is called, for the help page: a line, and one for its arguments."""
+        arguments = " ".join(f"{argument}={example}" for argument, example in self.arguments.items())
+        call = f"gr-run {name}=FOLDER{' ...' if arguments else ''}"
+        return [f"  {call:<46}{self.meaning}", *([f"    ...: {arguments}"] if arguments else [])]
 
 
 def folder_command(argv: list[str], train: Train) -> int | None:
@@ -87,7 +89,8 @@ def _parse_folder_command(name: str, command: FolderCommand, argv: list[str], tr
     for word in (word for word in rest if not word.startswith((f"{name}=", "trust="))):
         key, equals, value = word.partition("=")
         if equals and key in command.arguments and key not in arguments:
-            arguments[key] = value
+            # The command is executed in the directory in which the run was started.
+            arguments[key] = str(Path(value).absolute()) if command.arguments[key] == FILE else value
         else:
             others.append(word)
     if others:
@@ -162,14 +165,17 @@ def _audit(call: Call) -> int:
 def _forget(call: Call) -> int:
     """`gr-run forget=<folder> classes=[3] tasks=[1]`: forget classes or tasks of a finished run."""
     from gr_cli.cli.overrides import listed_values
-    from gr_cli.runner.forget import Selection, forget
+    from gr_cli.runner.forget import forget
+    from gr_cli.runner.forget_request import Selection
 
     classes, tasks = (listed_values(name, call.arguments.get(name, "")) for name in ("classes", "tasks"))
     try:
         numbers = [int(task) for task in tasks]
     except ValueError as error:
         raise ConfigError("tasks", call.arguments["tasks"], "must be whole numbers, from 0", "try tasks=[1]") from error
-    print("\n".join(map(one_line, forget(call.path, Selection(classes, numbers), call.trust).lines)))
+    file = call.arguments.get("samples")
+    selection = Selection(classes, numbers, None if file is None else Path(file), call.arguments.get("label"))
+    print("\n".join(map(one_line, forget(call.path, selection, call.trust).lines)))
     return 0
 
 
@@ -177,5 +183,9 @@ FOLDER_COMMANDS = {
     "resume": FolderCommand("continue an interrupted run", _resume),
     "verify": FolderCommand("repeat a run and compare", _verify),
     "audit": FolderCommand("search a run for raw samples", _audit),
-    "forget": FolderCommand("drop classes or tasks", _forget, {"classes": "[3,7]", "tasks": "[2]"}),
+    "forget": FolderCommand(
+        "drop classes, tasks or samples",
+        _forget,
+        {"classes": "[3,7]", "tasks": "[2]", "samples": FILE, "label": "3"},
+    ),
 }

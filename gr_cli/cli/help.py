@@ -24,10 +24,7 @@ from gr_cli.config.run_settings import RUN_SETTINGS, Section
 from gr_cli.config.signatures import Component, imported_component
 from gr_cli.errors import ConfigError, suggestion
 
-_FOLDER_COMMAND_LINES = "\n".join(
-    f"  {' '.join(filter(None, [f'gr-run {name}=FOLDER', command.usage])):<46}{command.meaning}"
-    for name, command in FOLDER_COMMANDS.items()
-)
+_FOLDER_COMMAND_LINES = "\n".join(line for name, command in FOLDER_COMMANDS.items() for line in command.usage(name))
 _COMMAND_WORDS = {
     *FOLDER_COMMANDS,
     *(word for command in FOLDER_COMMANDS.values() for word in command.arguments),

@@ -169,7 +169,7 @@ class ClassGaussian(GeneratorWithoutObjectives):
         if not self.has_components:
             return ()
         reason = "principal components are fitted on the first task"
-        return (SharedFit(reason, "generator.latent_dim=null has none", first_task_only=True),)
+        return (SharedFit(reason, "generator.latent_dim=null has none", scope="first_task"),)
 
     @torch.no_grad()
     def forget_classes(self, classes: Tensor) -> None:

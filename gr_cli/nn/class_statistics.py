@@ -13,8 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from gr_cli.errors import ConfigError
-from gr_cli.nn.symmetric import lower_product, pack, unpack
+from gr_cli.errors import ConfigError, DataError
+from gr_cli.nn.fixed_point import as_floats, check_sum_fits, sum_of_products, to_fixed_point
+from gr_cli.nn.symmetric import diagonal_positions, lower_product, pack, unpack
 
 Granularity = Literal["class", "task", "total"]
 _BLOCK = 512  # samples of a class in one matrix product
@@ -22,7 +23,7 @@ _BLOCK = 512  # samples of a class in one matrix product
 
 @dataclass(eq=False)
 class TaskStatistics:
-    """The statistics of K classes of a task, in float64.
+    """The statistics of K classes of a task, in float64, or in fixed point as integers.
 
     Attributes:
         task: The task.
@@ -54,7 +55,7 @@ class TaskStatistics:
 
     def second_moment(self) -> Tensor:
         """Sum of the outer products of all samples with themselves: (D, D)."""
-        return unpack(self.packed_second_moment(), self.sums.shape[1])
+        return unpack(as_floats(self.packed_second_moment(), 2), self.sums.shape[1])
 
     def without(self, classes: Collection[int]) -> TaskStatistics | None:
         """The statistics of a task without any samples of these classes; None if there are no others.
@@ -75,6 +76,51 @@ class TaskStatistics:
             moments = moments.masked_fill(dropped.unsqueeze(1), 0)
         return TaskStatistics(self.task, self.units, counts, self.sums.masked_fill(dropped.unsqueeze(1), 0), moments)
 
+    def less(self, removed: TaskStatistics, total: Tensor | None) -> TaskStatistics | None:
+        """The statistics without the samples of one class, `removed`, in fixed point.
+
+        Args:
+            removed: Statistics of these samples.
+            total: Second moments of all samples, packed, if those of the task are not kept.
+
+        Returns:
+            The statistics; None if counts, sums and second moments would be those of no samples.
+        """
+        row = self.units.index(removed.units[0])
+        counts, sums = self.counts.clone(), self.sums.clone()
+        counts[row] -= removed.counts[0]
+        sums[row] -= removed.sums[0]
+        moments, kept = self.moments, total
+        if moments is not None and removed.moments is not None:
+            moments, moment_row = moments.clone(), row if len(moments) == len(self.units) else 0
+            moments[moment_row] -= removed.moments[0]
+            kept = moments[moment_row]
+        elif kept is not None and removed.moments is not None:
+            kept = kept - removed.moments[0]
+        diagonal = None if kept is None else kept[diagonal_positions(sums.shape[1])]
+        by_class = moments is not None and len(moments) == len(self.units)
+        if not _are_possible(int(counts[row]), sums[row], diagonal, by_class):
+            return None
+        return TaskStatistics(self.task, self.units, counts, sums, moments)
+
+
+def _are_possible(count: int, total: Tensor, squares: Tensor | None, by_class: bool) -> bool:
+    """Whether a class can have these integer statistics.
+
+    Args:
+        count: Number of its samples.
+        total: Their sum (D,).
+        squares: Sums of their squared values (D,), or of more samples; None: unknown.
+        by_class: Whether `squares` are those of the class alone.
+    """
+    if count <= 0:
+        nothing_left = not total.any() and (squares is None or not by_class or not squares.any())
+        return count == 0 and nothing_left
+    if squares is None:
+        return True
+    # In Python's integers: by Cauchy and Schwarz, (sum of x)^2 <= n * sum of x^2.
+    return all(s * s <= count * q for s, q in zip(total.tolist(), squares.tolist(), strict=True))
+
 
 FeatureMap = Callable[[Tensor], Tensor]
 
@@ -87,6 +133,7 @@ def task_statistics(
     y: Tensor,
     units: Sequence[int] = (),
     feature_map: FeatureMap | None = None,
+    fixed_point: bool = False,
 ) -> TaskStatistics:
     """The statistics of all samples of a task.
 
@@ -97,12 +144,13 @@ def task_statistics(
         y: Their output units (N,).
         units: Classes that have a row even if there are no samples of them.
         feature_map: Applied to flat samples (n, D) of a class, in float64, before anything is summed. Default: none.
+        fixed_point: Whether sums are integers, of values rounded to multiples of 2**-12.
     """
     counts, sums, moments, of_task = [], [], list[Tensor](), None
     units = sorted({*units, *y.unique().tolist()})
     for unit in units:
         rows = (y == unit).nonzero().squeeze(1)
-        class_sum, class_moment = class_sums(x, rows, feature_map, keep is not None)
+        class_sum, class_moment = class_sums(x, rows, feature_map, keep is not None, fixed_point)
         counts.append(len(rows))
         sums.append(class_sum)
         if class_moment is not None and keep == "class":
@@ -116,7 +164,7 @@ def task_statistics(
 
 
 def class_sums(
-    x: Tensor, rows: Tensor, feature_map: FeatureMap | None, with_moment: bool
+    x: Tensor, rows: Tensor, feature_map: FeatureMap | None, with_moment: bool, fixed_point: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Sum (D,) and packed second moment (P,), or None, of the samples of a class, at positions `rows` of x (N, ...)."""
     class_sum: Tensor | None = None
@@ -125,10 +173,11 @@ def class_sums(
     for block in rows.split(_BLOCK):
         features = x.index_select(0, block).flatten(1).double()
         features = features if feature_map is None else feature_map(features)
+        features = to_fixed_point(features) if fixed_point else features
         block_sum = features.sum(0)
         class_sum = block_sum if class_sum is None else class_sum + block_sum
         if with_moment:
-            moment = lower_product(features)
+            moment = sum_of_products(features) if fixed_point else lower_product(features)
             class_moment = moment if class_moment is None else class_moment.add_(moment)
     assert class_sum is not None
     return class_sum, None if class_moment is None else pack(class_moment)
@@ -151,10 +200,12 @@ class ClassStatistics:
         keep: What second moments are kept of: each `class` of each task, each `task`, or all samples together
             (`total`). A matrix of D values takes 4 D (D + 1) bytes. The sums over all of them are the same, to the last
             bit. None: no second moments are kept.
+        fixed_point: Whether sums are integers, of values rounded to multiples of 2**-12, so that single samples can be
+            removed exactly.
     """
 
-    def __init__(self, keep: Granularity | None = None) -> None:
-        self.keep = keep
+    def __init__(self, keep: Granularity | None = None, fixed_point: bool = False) -> None:
+        self.keep, self.fixed_point = keep, fixed_point
         self.tasks: list[TaskStatistics] = []
         self._total: Tensor | None = None  # packed second moment of all samples, for `total`
 
@@ -162,10 +213,18 @@ class ClassStatistics:
         self, task: int, x: Tensor, y: Tensor, units: Sequence[int] = (), feature_map: FeatureMap | None = None
     ) -> None:
         """Add all samples of a task, which is later than those before; arguments as in `task_statistics`."""
-        self.append(task_statistics(self.keep, task, x, y, units, feature_map))
+        self.append(task_statistics(self.keep, task, x, y, units, feature_map, self.fixed_point))
 
     def append(self, task: TaskStatistics) -> None:
-        """Add the statistics of a task, which is later than those before; with `keep`, or by task for `total`."""
+        """Add the statistics of a task, which is later than those before; with `keep`, or by task for `total`.
+
+        Raises:
+            DataError: In fixed point, the sums would exceed the range of integers.
+        """
+        if self.fixed_point and task.moments is not None:
+            kept = [each.moments for each in self.tasks if each.moments is not None]
+            total = [] if self._total is None else [self._total.unsqueeze(0)]
+            check_sum_fits(torch.cat([*kept, *total, task.moments])[:, diagonal_positions(task.sums.shape[1])])
         if self.keep == "total":
             assert task.moments is not None
             self._total = task.moments[0] if self._total is None else self._total + task.moments[0]
@@ -192,7 +251,7 @@ class ClassStatistics:
     @property
     def sums(self) -> Tensor:
         """Sum of the samples of each class: (K, D)."""
-        return self._over_tasks(lambda task: task.sums)
+        return as_floats(self._over_tasks(lambda task: task.sums))
 
     @property
     def means(self) -> Tensor:
@@ -221,7 +280,7 @@ class ClassStatistics:
                 of_task = task.packed_second_moment()
                 total = of_task if total is None else total + of_task
         assert total is not None
-        return unpack(total, self.size)
+        return unpack(as_floats(total, 2), self.size)
 
     def within_class_scatter(self) -> Tensor:
         """Sum of the outer products of all samples' differences from the means of their classes: (D, D)."""
@@ -242,7 +301,8 @@ class ClassStatistics:
                 count, total = count + int(task.counts[row]), total + task.sums[row]
                 moment = task.moments[row] if moment is None else moment + task.moments[row]
         assert moment is not None
-        return unpack(moment, self.size) - torch.outer(total, total) / count
+        class_sum = as_floats(total)
+        return unpack(as_floats(moment, 2), self.size) - torch.outer(class_sum, class_sum) / count
 
     # --- forgetting
 
@@ -262,6 +322,36 @@ class ClassStatistics:
             needed: Granularity = "task" if by_task else "class"
             raise not_kept("total", f"the second moments of each {needed}", needed)
         self.tasks = [task for task in remaining if task is not None]
+
+    def remove(self, task: int, unit: int, x: Tensor) -> None:
+        """Remove single samples of a class of a task, exactly; in fixed point.
+
+        That they were added can't be verified: refused are samples without which the sums would be those of no samples.
+
+        Args:
+            task: The task.
+            unit: Output unit of the class.
+            x: The samples (N, ...).
+
+        Raises:
+            ConfigError: Sums are not in fixed point.
+            DataError: The samples can't have been added.
+        """
+        if not self.fixed_point:
+            allowed = "rounds sums, so that single samples can't be taken out of them exactly"
+            raise ConfigError("strategy.arithmetic", "float64", allowed, "run with strategy.arithmetic=fixed_point")
+        removed = task_statistics(self.keep, task, x, x.new_full((len(x),), unit, dtype=torch.long), (), None, True)
+        position = next((i for i, each in enumerate(self.tasks) if each.task == task and unit in each.units), None)
+        reduced = None if position is None else self.tasks[position].less(removed, self._total)
+        if position is None or reduced is None:
+            raise DataError(
+                f"samples: {len(x)} such samples of output unit {unit} were not in task {task}: counts or sums would "
+                "be those of no samples; hand in samples as the strategy had them, with their class"
+            )
+        if self._total is not None and removed.moments is not None:
+            self._total = self._total - removed.moments[0]
+        self.tasks[position : position + 1] = [reduced] if reduced.counts.any() else []
+        self._total = self._total if self.tasks else None
 
     # --- state
 

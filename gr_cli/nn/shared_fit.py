@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class SharedFit(NamedTuple):
@@ -12,5 +12,6 @@ class SharedFit(NamedTuple):
     """What is fitted on what, as a clause: `the solver is trained by gradient steps`."""
     remedy: str = ""
     """Settings without such a fit, if there are any."""
-    first_task_only: bool = False
-    """Whether it depends on the samples of the first task alone, so that those of later tasks can be forgotten."""
+    scope: Literal["all", "first_task", "task"] = "all"
+    """Samples that it depends on: all; those of the first task, so that those of later ones can be forgotten; or, in
+    each task, those of the task, so that whole tasks can be forgotten."""

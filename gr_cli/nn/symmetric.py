@@ -38,6 +38,11 @@ def unpack(packed: Tensor, size: int) -> Tensor:
     return matrix + matrix.tril(-1).T
 
 
+def diagonal_positions(size: int) -> Tensor:
+    """Positions (D,) of the diagonal of a matrix (D, D) that `pack` packed."""
+    return torch.arange(1, size + 1).cumsum(0) - 1
+
+
 def packed_size(size: int) -> int:
     """Number of values of a packed matrix (size, size)."""
     return size * (size + 1) // 2

@@ -146,25 +146,37 @@ class Run:
         """
         return self._networks.generator
 
-    def forget(self, classes: Sequence[str | int] = (), tasks: Sequence[int] = ()) -> Forgotten:
-        """Forget classes, tasks, or classes of certain tasks, as `gr-run forget=` does.
+    def forget(
+        self,
+        classes: Sequence[str | int] = (),
+        tasks: Sequence[int] = (),
+        samples: Any = None,
+        label: str | int | None = None,
+    ) -> Forgotten:
+        """Forget classes, tasks, classes of certain tasks, or single samples, as `gr-run forget=` does.
 
         Solver and generator that are asked for afterwards have forgotten them; tables stay as they are.
 
         Args:
             classes: Names of classes.
             tasks: Tasks, from 0.
+            samples: Single samples as the strategy had them: a file, or an array or tensor.
+            label: Name of their class.
 
         Returns:
             What was forgotten, which files were deleted, and what may still hold it.
 
         Raises:
-            ConfigError: The run has no such class or task.
+            ConfigError: The run has no such class or task, or does not keep apart what came of it.
+            DataError: Samples can't be read, or can't have been in the stream.
             FolderError: The run is not finished, or something was fitted on these samples together with others.
         """
-        from gr_cli.runner.forget import Selection, forget
+        from gr_cli.runner.forget import forget
+        from gr_cli.runner.forget_request import Selection
 
-        result = forget(self.folder, Selection([str(name) for name in classes], tasks), settings=self._full_settings())
+        name = None if label is None else str(label)
+        selection = Selection([str(each) for each in classes], tasks, samples, name)
+        result = forget(self.folder, selection, settings=self._full_settings())
         self.__dict__.pop("_networks", None)  # the cached ones
         return result
 

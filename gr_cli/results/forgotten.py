@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gr_cli.config.arguments import matches
-from gr_cli.types import NonNegativeInt
+from gr_cli.types import NonNegativeInt, PositiveInt
 
 _MAX_NAMED = 20  # classes or tasks in a line
 
@@ -14,7 +14,7 @@ _MAX_NAMED = 20  # classes or tasks in a line
 def is_forgotten(entry: Mapping[str, Any]) -> bool:
     """Whether a mapping is an entry of `forgotten` in status.json."""
     names = matches(entry.get("classes"), list[str]) and matches(entry.get("tasks"), list[NonNegativeInt])
-    return names and isinstance(entry.get("at"), str)
+    return names and matches(entry.get("samples", 1), PositiveInt) and isinstance(entry.get("at"), str)
 
 
 def describe_forgotten(entry: Mapping[str, Any]) -> str:
@@ -23,7 +23,9 @@ def describe_forgotten(entry: Mapping[str, Any]) -> str:
     >>> describe_forgotten({"classes": ["3", "7"], "tasks": [1]})
     'classes 3, 7 of task 1'
     """
-    return f"{_numbered('class', 'classes', entry['classes'])} of {_numbered('task', 'tasks', entry['tasks'])}"
+    what = f"{_numbered('class', 'classes', entry['classes'])} of {_numbered('task', 'tasks', entry['tasks'])}"
+    number = entry.get("samples")
+    return what if number is None else f"{number} sample{'s' * (number > 1)} of {what}"
 
 
 def _numbered(one: str, several: str, names: Sequence[object]) -> str:

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from gr_cli.errors import ConfigError
 from gr_cli.generators.base import Generator
 from gr_cli.nn.losses import Targets
 from gr_cli.nn.replicas import Replicas
@@ -197,6 +198,18 @@ class Strategy:
             dropped: bool (T, U), the output units of each task whose samples are forgotten.
         """
         raise TypeError(f"{type(self).__name__} can't forget single classes")
+
+    def forget_samples(self, task: int, unit: int, x: Tensor) -> None:
+        """Forget single samples x (N, ...) of one task and output unit, as `forget` does; for exact sums.
+
+        Raises:
+            ConfigError: The strategy keeps no sums that single samples can be taken out of.
+            DataError: The samples can't have been in the stream.
+        """
+        remedy = "strategy=slda strategy.arithmetic=fixed_point does"
+        raise ConfigError(
+            "samples", len(x), "this strategy keeps no exact sums that they could be taken out of", remedy
+        )
 
     def state_dict(self) -> State:
         """The strategy's state: tensors with the replica axis, and numbers common to all replicas.

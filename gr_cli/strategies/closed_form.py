@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from gr_cli.nn.shared_fit import SharedFit
 from gr_cli.strategies.base import Strategy
 from gr_cli.strategies.context import State, TaskContext, TrainingStep
 
+Arithmetic = Literal["float64", "fixed_point"]
 Classifier = Callable[[Tensor], Tensor]  # flat samples (B, D) to a score for each of K classes (B, K)
 _SCORED_SAMPLES = 4096  # at a time, in float64
 
@@ -33,15 +35,17 @@ class ClosedFormStrategy(Strategy):
 
     Args:
         keep: What second moments are kept of, as in `ClassStatistics`; None: they are not needed.
+        arithmetic: Sums in float64, or in fixed point, out of which single samples can be taken exactly, if they are
+            summed as they are. None: the strategy has no such setting, and float64.
     """
 
     needs_second_pass = True
     second_pass_is_streamable = True  # sums over samples
     boundary_requirement = "adds the samples of a task to its statistics at the end of the task"
 
-    def __init__(self, keep: Granularity | None = None) -> None:
+    def __init__(self, keep: Granularity | None = None, arithmetic: Arithmetic | None = None) -> None:
         super().__init__()
-        self.keep = keep
+        self.keep, self.arithmetic = keep, arithmetic
         self.statistics: list[ClassStatistics] = []  # of each replica
         self._classifiers: list[Classifier] = []  # of each replica, fitted to the current statistics
 
@@ -68,7 +72,8 @@ class ClosedFormStrategy(Strategy):
             self._fit_all()
 
     def _new_statistics(self, context: TaskContext) -> list[ClassStatistics]:
-        return [ClassStatistics(self.keep) for _ in range(context.streams.replicas)]
+        fixed_point = self.arithmetic == "fixed_point"
+        return [ClassStatistics(self.keep, fixed_point) for _ in range(context.streams.replicas)]
 
     def _add(self, statistics: ClassStatistics, replica: int, x: Tensor, y: Tensor, units: list[int]) -> None:
         """Add the samples x (N, D) of a task, with units y (N,)."""
@@ -102,6 +107,14 @@ class ClosedFormStrategy(Strategy):
     def forget(self, dropped: Tensor) -> None:
         for statistics in self._all_statistics():
             statistics.drop(dropped)
+        self._classifiers = []
+
+    def forget_samples(self, task: int, unit: int, x: Tensor) -> None:
+        if self.arithmetic is None:
+            super().forget_samples(task, unit, x)
+        values = x.to(self._context.task_units.device, self._context.streams.dtype).flatten(1)
+        for statistics in self.statistics:
+            statistics.remove(task, unit, values)
         self._classifiers = []
 
     def _all_statistics(self) -> list[ClassStatistics]:

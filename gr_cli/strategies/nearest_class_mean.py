@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from gr_cli.nn.class_statistics import ClassStatistics
-from gr_cli.strategies.closed_form import Classifier, ClosedFormStrategy
+from gr_cli.strategies.closed_form import Arithmetic, Classifier, ClosedFormStrategy
 
 
 class NearestClassMean(ClosedFormStrategy):
@@ -13,10 +13,14 @@ class NearestClassMean(ClosedFormStrategy):
 
     A class has the score -|x - m|^2 / 2, so that probabilities are those of Gaussians of unit variance. The solver is
     not trained.
+
+    Args:
+        arithmetic: Sums in `float64`; or in `fixed_point`, of values rounded to multiples of 2**-12, as integers, out
+            of which single samples can be taken exactly. Values up to 4096.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, arithmetic: Arithmetic = "float64") -> None:
+        super().__init__(arithmetic=arithmetic)
 
     def fit(self, statistics: ClassStatistics, replica: int) -> Classifier:
         means = statistics.means

@@ -10,7 +10,7 @@ from torch import Tensor
 from gr_cli.nn.class_statistics import ClassStatistics, Granularity
 from gr_cli.nn.layers import replica_value
 from gr_cli.nn.symmetric import cholesky, solve
-from gr_cli.strategies.closed_form import Classifier, ClosedFormStrategy
+from gr_cli.strategies.closed_form import Arithmetic, Classifier, ClosedFormStrategy
 from gr_cli.types import UnitInterval, VariesPerReplica
 
 
@@ -27,10 +27,17 @@ class StreamingLDA(ClosedFormStrategy):
         keep: What second moments are kept of: each `class` of each task, each `task`, or all samples together
             (`total`). The classifier is the same; only what is kept apart can be forgotten. A matrix of D values takes
             4 D (D + 1) bytes.
+        arithmetic: Sums in `float64`; or in `fixed_point`, of values rounded to multiples of 2**-12, as integers, out
+            of which single samples can be taken exactly. Values up to 4096.
     """
 
-    def __init__(self, shrinkage: Annotated[UnitInterval, VariesPerReplica] = 1e-4, keep: Granularity = "task") -> None:
-        super().__init__(keep)
+    def __init__(
+        self,
+        shrinkage: Annotated[UnitInterval, VariesPerReplica] = 1e-4,
+        keep: Granularity = "task",
+        arithmetic: Arithmetic = "float64",
+    ) -> None:
+        super().__init__(keep, arithmetic)
         self.shrinkage: float | Tensor = shrinkage
 
     def fit(self, statistics: ClassStatistics, replica: int) -> Classifier:

@@ -69,9 +69,11 @@ class Experiment:
         fits = list(self.benchmark.shared_fits)
         if self.settings.config["normalise"] == "first_task":
             reason = "inputs are normalised by mean and deviation of the first task"
-            fits.append(SharedFit(reason, "normalise=null leaves them as they are", first_task_only=True))
+            fits.append(SharedFit(reason, "normalise=null leaves them as they are", scope="first_task"))
         if self.benchmark.has_task_overlap:
             fits.append(SharedFit("tasks exchange samples", "benchmark.task_overlap=0 keeps them apart"))
+        if self.settings.config["labels"]["noise"]:
+            fits.append(SharedFit("samples of a class have labels of others", "labels.noise=0 has none", scope="task"))
         if self.learner.consolidation_schedule is not None:
             fits.append(SharedFit("the stream has no task boundaries", "train.task_boundaries=known"))
         return tuple(fits)

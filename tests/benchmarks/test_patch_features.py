@@ -252,7 +252,7 @@ def test_raw_patches_are_stored_samples(filters):
 
 def test_the_first_task_can_not_be_forgotten():
     (fit,) = split(Digits(), seed=0, features=extractor()).shared_fits
-    assert fit.first_task_only
+    assert fit.scope == "first_task"
 
 
 def test_costs_of_the_extractor():

@@ -16,6 +16,7 @@ from helpers.situations_api import API
 from helpers.situations_commands import COMMANDS
 from helpers.situations_data import DATA
 from helpers.situations_features import FEATURES
+from helpers.situations_forgetting import FORGETTING
 from helpers.situations_python import PYTHON
 from helpers.situations_report import REPORT
 from helpers.situations_runs import RUNS
@@ -24,7 +25,7 @@ from helpers.situations_tables import TABLES
 
 ENTRIES = [
     (file, entry)
-    for table in (API, COMMANDS, DATA, FEATURES, PYTHON, RUNS, REPORT, SEARCHES, TABLES)
+    for table in (API, COMMANDS, DATA, FEATURES, FORGETTING, PYTHON, RUNS, REPORT, SEARCHES, TABLES)
     for file, entries in table.items()
     for entry in entries
 ]

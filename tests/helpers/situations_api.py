@@ -183,8 +183,27 @@ def dropped_from_a_total(hands: Hands) -> object:
     return statistics.drop(torch.tensor([[False, True]]))
 
 
+def of_fixed_point(x: torch.Tensor, *removed: torch.Tensor) -> Situation:
+    """Add samples to statistics in fixed point, and remove others."""
+
+    def do(hands: Hands) -> object:
+        statistics = ClassStatistics("class", fixed_point=True)
+        statistics.add(0, x, torch.zeros(len(x), dtype=torch.long))
+        return [statistics.remove(0, 0, each) for each in removed]
+
+    return do
+
+
 API: Table = {
-    "nn/class_statistics.py": [("does not keep {}; run with strategy.keep={}", dropped_from_a_total)],
+    "nn/class_statistics.py": [
+        ("does not keep {}; run with strategy.keep={}", dropped_from_a_total),
+        ("strategy.arithmetic=float64: rounds sums", lambda hands: ClassStatistics().remove(0, 0, X)),
+        ("counts or sums would be those of no samples", of_fixed_point(X, torch.cat([X, X]))),
+    ],
+    "nn/fixed_point.py": [
+        ("samples have values beyond {}", of_fixed_point(5000 * torch.ones(1, 6))),
+        ("exceeds 2**62 steps", of_fixed_point(4000 * torch.ones(20_000, 1))),
+    ],
     "training/loaders.py": [
         ("are outputs of an earlier task", twice_with_labels_from_0),
         ("must have the shape of the first", of_x(torch.rand(4, 2, 3))),

@@ -265,10 +265,6 @@ RUNS: Table = {
     ],
     "runner/forget.py": [
         ("and only a finished run can forget", going_on(nothing, "forget")),
-        ("names neither classes nor tasks", forgetting()),
-        ("is no class of this run", forgetting("classes=[ten]")),
-        ("is no task of this run", forgetting("tasks=[2]")),
-        ("classes={}: not in tasks", forgetting("classes=[1]", "tasks=[1]")),
         ("can't forget {}, because", forgetting("classes=[1]")),
     ],
     "cli/main.py": [

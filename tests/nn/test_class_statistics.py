@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gr_cli.errors import ConfigError
+from gr_cli.errors import ConfigError, DataError
 from gr_cli.nn.class_statistics import ClassStatistics
 from gr_cli.nn.symmetric import cholesky, lower_product, pack, solve, unpack
 from helpers.small_runs import assert_same
@@ -127,6 +127,58 @@ def test_what_is_not_kept_apart_is_not_dropped(keep, drop, needed):
     assert_identical(statistics, statistics_of(tasks, keep))
     statistics.drop(units_of(classes=[2], tasks=[2]))  # nothing is kept of these
     assert_identical(statistics, statistics_of(tasks, keep))
+
+
+@pytest.mark.parametrize("keep", [None, *KEEP])
+def test_samples_that_were_removed_were_never_added(keep):
+    (task,) = stream([(3, 0)], n=20)
+    _, x, y = task
+    gone = [1, 4, 17]
+    rest = torch.tensor([i for i in range(len(x)) if i not in gone])
+    statistics, without = ClassStatistics(keep, fixed_point=True), ClassStatistics(keep, fixed_point=True)
+    statistics.add(0, x, y, units=range(5))
+    without.add(0, x[rest], y[rest], units=range(5))
+    for i in gone:
+        statistics.remove(0, int(y[i]), x[i : i + 1])
+    assert_same(statistics.state_dict(), without.state_dict())
+    # All that remain of a class: as if it had been dropped, and of a task.
+    for unit in (0, 3):
+        statistics.remove(0, unit, x[rest][y[rest] == unit])
+        assert unit not in statistics.classes
+    assert statistics.tasks == [] and statistics.state_dict() == ClassStatistics(keep).state_dict()
+
+
+@pytest.mark.parametrize("keep", KEEP)
+def test_samples_that_can_not_have_been_added_are_refused(keep):
+    statistics = ClassStatistics(keep, fixed_point=True)
+    x = torch.tensor([[1.0, 0.0], [1.0, 0.5], [2.0, 0.0]])
+    statistics.add(0, x, torch.tensor([0, 0, 1]))
+    before = statistics.state_dict()
+    impossible = [
+        (0, 0, x[[0, 1, 1]]),  # more than there are
+        (0, 0, x[[0, 2]]),  # another sum remains of none
+        (0, 0, torch.tensor([[9.0, 0.0]])),  # sums of squares below 0
+        (0, 2, x[:1]),  # no such class
+        (1, 0, x[:1]),  # no such task
+    ]
+    for task, unit, samples in impossible:
+        with pytest.raises(DataError, match="counts or sums would be those of no samples"):
+            statistics.remove(task, unit, samples)
+        assert_same(statistics.state_dict(), before)
+
+
+@pytest.mark.parametrize("keep", KEEP)
+def test_sums_in_fixed_point_are_those_of_rounded_samples(keep):
+    tasks = stream([(3, 0), (0, 1)], n=30)
+    rounded = [(task, (x.double() * 4096).round() / 4096, y) for task, x, y in tasks]
+    ours, theirs = ClassStatistics(keep, fixed_point=True), statistics_of(rounded, keep)
+    for task in tasks:
+        ours.add(*task)
+    for name in ("counts", "sums", "means"):
+        torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(ours.second_moment(), theirs.second_moment(), rtol=1e-12, atol=1e-12)
+    if keep == "class":
+        torch.testing.assert_close(ours.class_scatter(0), theirs.class_scatter(0), rtol=1e-10, atol=1e-10)
 
 
 def test_a_state_is_restored():

@@ -15,10 +15,10 @@ import torch
 import gr_cli
 from gr_cli.cli.completion import complete
 from gr_cli.results.folder import RunFolder
-from gr_cli.results.stored_config import stored_settings
-from gr_cli.runner.forget import Selection, forget
-from gr_cli.runner.load import load_learner, load_state
+from gr_cli.runner.forget import forget
+from gr_cli.runner.forget_request import Selection
 from gr_cli.training.experiment import prepare
+from helpers.forgetting import learner_of_folder, same_state_and_scores, scores
 from helpers.interruption import only_run
 from helpers.shipped_methods import settings_of, train
 from helpers.small_runs import assert_same
@@ -30,10 +30,11 @@ METHODS = {
     "mixture": MIXTURE,
     "gaussian": ("strategy=generative_classifier", "generator=gaussian", "generator.latent_dim=null"),
     "slda": ("strategy=slda", *CLOSED_FORM),
+    "slda in fixed point": ("strategy=slda", "strategy.arithmetic=fixed_point", *CLOSED_FORM),
+    "ncm": ("strategy=ncm",),
     "ranpac": ("strategy=ranpac", "strategy.projection_dim=16", *CLOSED_FORM),
     "fecam": ("strategy=fecam",),
 }
-STATE = ("solver", "generator", "strategy")
 
 
 def learner_without(words, dropped):
@@ -47,16 +48,6 @@ def learner_without(words, dropped):
         if len(remaining):
             train([experiment], experiment.learner, i)
     return experiment
-
-
-def loaded(folder):
-    settings = stored_settings(folder)
-    return load_learner(settings, load_state(settings, RunFolder(folder)))
-
-
-def scores(learner, experiment):
-    with torch.no_grad(), learner.classifier() as score:
-        return [score(x, None) for task in experiment.benchmark.tasks for x, _ in task.test.batches()]
 
 
 def methods_and_scenarios():
@@ -78,16 +69,14 @@ def methods_and_scenarios():
 def test_all_is_as_without_what_was_forgotten(gr_run, made, method, scenario, argument, dropped):
     words = (*METHODS[method], f"scenario={scenario}")
     folder = made(*words)
-    before = loaded(folder)
+    before = learner_of_folder(folder)
     code, out, err = gr_run(f"forget={folder}", argument)
     assert (code, err) == (0, ""), err
     assert out.startswith("forgotten: class")
-    experiment, after = learner_without(words, dropped), loaded(folder)
-    ours, theirs = (learner.state_of(0) for learner in (after, experiment.learner))
-    assert_same({name: ours[name] for name in STATE}, {name: theirs[name] for name in STATE})
-    # Predictions, too; and they were others before.
-    of_before, of_after, expected = (scores(each, experiment) for each in (before, after, experiment.learner))
-    assert all(map(torch.equal, of_after, expected)) and not all(map(torch.equal, of_before, of_after))
+    experiment, after = learner_without(words, dropped), learner_of_folder(folder)
+    same_state_and_scores(after, experiment.learner, experiment)
+    of_before, of_after = scores(before, experiment), scores(after, experiment)
+    assert not all(map(torch.equal, of_before, of_after))
     if scenario != "domain":  # where units are shared by the tasks
         units = [int(experiment.task_units[task].nonzero()[k]) for task, k in dropped]
         assert not any(torch.isin(each.argmax(1), torch.tensor(units)).any() for each in of_after)
@@ -98,7 +87,7 @@ def test_a_run_from_python_has_forgotten_afterwards(made):
     run = gr_cli.load_run(folder)
     assert run.generator.learned_classes.all()
     result = run.forget(classes=[3, 8], tasks=[4])
-    assert (result.classes, result.tasks, result.is_repeated) == (("8",), (4,), False)
+    assert (result.entry["classes"], result.entry["tasks"], result.is_repeated) == (["8"], [4], False)
     assert run.generator.learned_classes.tolist() == [True] * 8 + [False, True]
     (entry,) = run.status["forgotten"]
     assert (entry["classes"], entry["tasks"]) == (["8"], [4])
@@ -120,7 +109,7 @@ def test_tables_stay_and_every_command_says_what_was_forgotten(gr_run, made):
     (folder / "status.json").unlink()
     assert gr_run(*MIXTURE)[0] == 0
     assert RunFolder(folder).status()["forgotten"][0]["classes"] == ["3"]
-    assert not loaded(folder).generator.learned_classes[3]
+    assert not learner_of_folder(folder).generator.learned_classes[3]
 
 
 def test_a_second_call_does_nothing(gr_run, made):
@@ -162,7 +151,7 @@ def test_a_run_that_is_killed_in_the_middle_has_forgotten_or_not(made, monkeypat
     (folder / "figures/samples_task_2.png").write_bytes(b"generated")
     (folder / "checkpoint.previous.pt").write_bytes((folder / "checkpoint.pt").read_bytes())
     forget(Path(shutil.copytree(folder, "complete")), Selection(["3"]))
-    expected, still_known = loaded(Path("complete")).state_of(0), []
+    expected, still_known = learner_of_folder(Path("complete")).state_of(0), []
     for number in count(1):
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(folder, copy)
@@ -170,9 +159,9 @@ def test_a_run_that_is_killed_in_the_middle_has_forgotten_or_not(made, monkeypat
             Kill(patch, number)
             assert not forget(copy, Selection(["3"])).is_repeated
             break
-        still_known.append(bool(loaded(copy).generator.learned_classes[3]))
+        still_known.append(bool(learner_of_folder(copy).generator.learned_classes[3]))
         assert forget(copy, Selection(["3"])).is_repeated != still_known[-1]
-        assert_same(loaded(copy).state_of(0), expected)
+        assert_same(learner_of_folder(copy).state_of(0), expected)
         assert not (copy / "checkpoint.previous.pt").exists() and not (copy / "figures/samples_task_2.png").exists()
         assert [entry["classes"] for entry in RunFolder(copy).status()["forgotten"]] == [["3"]]
     assert len(still_known) >= 4 and still_known == sorted(still_known, reverse=True)
@@ -258,6 +247,13 @@ def test_later_tasks_are_forgotten_where_the_first_alone_was_fitted_on(gr_run, m
     assert gr_run(f"forget={folder}", "classes=[0,9]")[0] == 2
 
 
+def test_whole_tasks_are_forgotten_where_labels_are_noisy(gr_run, made):
+    folder = made(*METHODS["slda"], "labels.noise=0.2")
+    code, _, err = gr_run(f"forget={folder}", "classes=[3]")
+    assert code == 2 and "because samples of a class have labels of others" in err
+    assert gr_run(f"forget={folder}", "tasks=[1]")[0] == 0
+
+
 def test_an_unfinished_run_is_not_changed(gr_run, made):
     words = ("strategy=finetune", "train.iterations=3", "threads=1")
     folder = made(*words, at=(2, 1))
@@ -273,7 +269,10 @@ def test_a_folder_that_is_in_use_is_not_changed(gr_run, made):
 
 
 def test_help_and_completion_know_the_arguments(gr_run):
-    assert "gr-run forget=FOLDER classes=[3,7] tasks=[2]" in gr_run("--help")[1]
+    page = gr_run("--help")[1]
+    assert "  gr-run forget=FOLDER ...  " in page and "    ...: classes=[3,7] tasks=[2] samples=FILE label=3" in page
     assert gr_run("forget=x", "classes=[3]", "--help")[0] == 0
     assert complete("forget=outputs/x c") == ["classes="]
-    assert complete("forget=outputs/x ") == ["classes=", "tasks=", "trust="]
+    assert complete("forget=outputs/x ") == ["classes=", "tasks=", "samples=", "label=", "trust="]
+    Path("one.npz").touch()
+    assert complete("forget=outputs/x samples=o") == ["samples=one.npz"] and complete("forget=x classes=o") == []

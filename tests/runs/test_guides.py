@@ -89,9 +89,9 @@ def own_files(monkeypatch, tmp_path):
 
 @pytest.fixture
 def folder_by_class(made):
-    """The folder of a finished run that can forget classes."""
-    small = ("generator.num_components=1", "generator.latent_dim=4", "evaluate.generated_samples=0", "threads=1")
-    return made("strategy=generative_classifier", "generator=mixture", "train.iterations=1", *small)
+    """The folder of a finished run that can forget classes, tasks and samples, and a file of such a sample."""
+    np.savez("gone.npz", x=np.zeros((1, 8, 8), dtype=np.float32))
+    return made("strategy=ncm", "strategy.arithmetic=fixed_point", "train.iterations=1", "threads=1")
 
 
 def check_command(words, gr_run, gr_report, request, run):

@@ -32,6 +32,7 @@ from helpers.small_runs import (
 METHODS = {
     "slda": StreamingLDA,
     "slda by class": partial(StreamingLDA, keep="class"),
+    "slda in fixed point": partial(StreamingLDA, keep="class", arithmetic="fixed_point"),
     "ncm": NearestClassMean,
     "fecam": FeCAM,
     "ranpac": partial(RanPAC, projection_dim=8),
@@ -50,7 +51,7 @@ def trained(strategy, scenario="class", tasks=range(TASKS), seeds=(0,)):
 
 def scores(learner, x, replica=0):
     with learner.classifier(replica) as classify:
-        return classify(x, None)
+        return classify(x, None, 0)
 
 
 def all_data(learner, replica=0, tasks=range(TASKS)):

@@ -23,6 +23,7 @@ from gr_cli.system.mapping import Storage, is_to_be_mapped
 from gr_cli.system.messages import print_status
 from gr_cli.types import NonNegativeInt
 
+ARRAY_SUFFIXES = (".npz", ".npy", ".pt", ".pth")
 _ARRAY_NAMES = ("x", "y", "x_train", "y_train", "x_test", "y_test")
 _COLUMN_NAMES_KEY = "columns"  # array with their names
 _REQUIRED_ARRAYS = "it must hold x and y, or x_train, y_train, x_test and y_test"
@@ -96,7 +97,7 @@ class Arrays:
 def _load_dataset(
     path: Path, labels: Path | None, _: object, choices: tuple[Any, ...], storage: Storage, location: str
 ) -> Dataset:
-    arrays = _read_arrays(path, labels, storage, location)
+    arrays = read_arrays(path, location, labels, storage)
     train_names = ("x", "y") if "x" in arrays else ("x_train", "y_train")
     missing = [name for name in train_names if name not in arrays]
     if {"data", "format", "shape"} <= arrays.keys():
@@ -152,7 +153,7 @@ def _dataset_files(path: Path, labels: Path | None, location: str) -> list[Path]
                 f"{location}: is a folder without x.npy and y.npy; for folders of images use benchmark=image_folder"
             )
         return present
-    if path.suffix.lower() not in (".npz", ".npy", ".pt", ".pth"):
+    if path.suffix.lower() not in ARRAY_SUFFIXES:
         raise ConfigError(
             "benchmark.source.path", path, "must be a file .npz, .npy or .pt, or a folder with x.npy and y.npy"
         )
@@ -167,8 +168,12 @@ def _dataset_files(path: Path, labels: Path | None, location: str) -> list[Path]
     return list(paths.values())
 
 
-def _read_arrays(path: Path, labels: Path | None, storage: Storage, location: str) -> dict[str, Any]:
-    """The arrays by name; samples in `.npy` files as `np.memmap` if `storage` says so."""
+def read_arrays(path: Path, location: str, labels: Path | None = None, storage: Storage = "memory") -> dict[str, Any]:
+    """The arrays of a file or folder by name; samples in `.npy` files as `np.memmap` if `storage` says so.
+
+    Raises:
+        DataError: A file is damaged, holds pickled objects, or no arrays by these names.
+    """
     if path.is_dir():
         files = _dataset_files(path, labels, location)
         return {file.stem: _read_file(file, location, storage) for file in files}
