@@ -243,5 +243,5 @@ def test_jobs_that_have_not_started_are_one_line(gr_report):
     entries = {f"../../x/{i}": {"seed": i % 5, "config_hash": f"{i // 5:08}", "overrides": []} for i in range(50)}
     (sweep / "sweep.json").write_text(json.dumps({"jobs": entries}), encoding="utf-8")
     for words in ((), ("--runs",)):
-        lines = [line for line in gr_report("runs", *words)[1].splitlines() if "not started" in line]
-        assert len(lines) == 1 and "50 jobs of 10 configurations without a run, first " in lines[0]
+        lines = [line for line in gr_report("runs", *words)[1].splitlines() if "without a run" in line]
+        assert len(lines) == 1 and "not run: 50 jobs of 10 configurations without a run, first " in lines[0]
