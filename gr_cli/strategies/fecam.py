@@ -51,7 +51,7 @@ class FeCAM(ClosedFormStrategy):
         power: Positive = 0.5,
         shrinkage: NonNegative = 1.0,
         off_diagonal_shrinkage: NonNegative = 1.0,
-        unit_length: bool = True,
+        unit_length: bool = False,
     ) -> None:
         super().__init__("class")
         self.power, self.unit_length = power, unit_length

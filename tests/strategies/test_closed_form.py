@@ -208,13 +208,13 @@ def test_fecam_keeps_the_scores_of_a_class():
     for task in range(TASKS):
         train(learner, task)
         with learner.classifier() as classify:
-            kept = classify(TEST, "test samples")
-            assert torch.equal(kept, classify(TEST, None))
+            kept = classify(TEST, "test samples", 0)
+            assert torch.equal(kept, classify(TEST, None, 0))
     # Once under a name, and each time without one.
     assert calls.count([0, 1]) == 4 and calls.count([4, 5]) == 2
     learner.strategy.forget(learner.task_units & (torch.arange(TASKS) == 0).unsqueeze(1))
     with learner.classifier() as classify:
-        assert classify(TEST, "test samples")[:, :2].max() < -1e6
+        assert classify(TEST, "test samples", 0)[:, :2].max() < -1e6
 
 
 def test_fecam_does_not_keep_scores_where_classes_return():
