@@ -1,6 +1,7 @@
 """Paired differences between two methods that ran with the same seeds, for `reproduce.py`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean
 
 
@@ -19,6 +20,19 @@ class Result:
     accuracy: float
     seconds: float
     frechet: float | None = None
+
+
+def read_result(folder: Path, seed: int) -> Result:
+    """The result of a finished run from its tables."""
+    from gr_cli.system.reading import read_table
+
+    metrics = {row["metric"]: row["value"] for row in read_table(folder / "metrics.csv")}
+    timing = read_table(folder / "timing.csv")
+    seconds = sum(float(row[name]) for row in timing for name in row if name.endswith("_seconds"))
+    quality = read_table(folder / "sample_quality.csv") if (folder / "sample_quality.csv").exists() else []
+    pooled = [row["frechet"] for row in quality if row["task"] == "all"]  # the last one is after the last task
+    frechet = float(pooled[-1]) if pooled and pooled[-1] else None
+    return Result(seed, 100.0 * float(metrics["average_accuracy"]), seconds, frechet)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
-from paired_table import Comparison, Result, compare, comparison_markdown
+from paired_table import Comparison, Result, compare, comparison_markdown, read_result
 
 MARKED = 2.0  # points of difference
 
@@ -210,6 +210,14 @@ TABLES["split_cifar10"] = lines(
         "evaluate.generated_samples=0",
     },
 )
+# A network that learns from generated images alone. Published: replay of the images of a VAE.
+IMAGE_REPLAY = (
+    "benchmark=split_cifar10 benchmark.class_order=shuffled scenario=class model=cnn strategy=dgr generator=conv_flow "
+    "strategy.generator_distillation=3 strategy.generator_training=before strategy.current_data=generated "
+    "strategy.replay_source=pool strategy.pool_size=5000 train.iterations=2000 train.batch_size=32 "
+    "optimizer.schedule=cosine optimizer.reset_per_task=true augment.flip=0.5 evaluate.generated_samples=0"
+)
+TABLES["split_cifar10"].append(Line("image_replay", "class", IMAGE_REPLAY, 17.21, VDV21))
 # A budget of minutes a run: the generator is small, and trained on 64 images in each of 1,500 steps.
 IMAGE_FLOW = (
     f"{FASHION} scenario=class strategy=dgr generator=conv_flow generator.channels=[16,32] train.iterations=300 "
@@ -246,20 +254,13 @@ def finished(line: Line, seeds: int, overrides: list[str]) -> list[Result]:
     """The finished runs of a line."""
     from gr_cli.cli.compose import compose_settings
     from gr_cli.results.folder import RunFolder
-    from gr_cli.system.reading import read_table
 
     results = []
     for seed in range(seeds):
         folder = compose_settings([*shlex.split(line.overrides), *overrides, f"seed={seed}"]).folder()
         if (RunFolder(folder).status() or {}).get("state") != "finished":
             continue
-        metrics = {row["metric"]: row["value"] for row in read_table(folder / "metrics.csv")}
-        timing = read_table(folder / "timing.csv")
-        seconds = sum(float(row[name]) for row in timing for name in row if name.endswith("_seconds"))
-        quality = read_table(folder / "sample_quality.csv") if (folder / "sample_quality.csv").exists() else []
-        pooled = [row["frechet"] for row in quality if row["task"] == "all"]  # the last one is after the last task
-        frechet = float(pooled[-1]) if pooled and pooled[-1] else None
-        results.append(Result(seed, 100.0 * float(metrics["average_accuracy"]), seconds, frechet))
+        results.append(read_result(folder, seed))
     return results
 
 
