@@ -13,6 +13,7 @@ from gr_cli import load_run
 from gr_cli.benchmarks import ConvFeatureExtractor, Digits
 from gr_cli.cli.compose import compose_settings
 from gr_cli.system import cache
+from helpers import small_mnist
 from helpers.features import vectors_of
 from helpers.interruption import only_run
 
@@ -136,10 +137,12 @@ def test_status_says_whether_filters_are_training_samples(gr_run, filters):
     assert status["stores_raw_samples"] == (filters == "raw")
 
 
-@pytest.mark.usefixtures("mnist_root")
-def test_patches_of_grey_images_of_28_pixels(gr_run):
-    code, _, err = gr_run("benchmark=split_mnist", *PATCHES, "strategy=slda", "train.iterations=1")
+def test_patches_of_grey_images_of_28_pixels(gr_run, tmp_path):
+    small_mnist.write(tmp_path)
+    words = ("benchmark=split_mnist", f"data_root={tmp_path}", "strategy=slda", "benchmark.features.components=4")
+    code, _, err = gr_run(*PATCHES, *words)
     assert code == 0, err
+    assert load_run(only_run()).matrix.shape == (5, 5)
 
 
 def test_a_batched_sweep_shares_one_network_and_its_features(gr_run):
