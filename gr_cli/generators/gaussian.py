@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gr_cli.errors import DataError
 from gr_cli.generators.base import GeneratorWithoutObjectives
-from gr_cli.nn.class_statistics import class_sums
+from gr_cli.nn.class_sums import class_sums
 from gr_cli.nn.principal_components import principal_components
 from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
@@ -113,6 +114,11 @@ class ClassGaussian(GeneratorWithoutObjectives):
 
     @torch.no_grad()
     def fit_class(self, x: Tensor, label: int, stream: torch.Generator) -> None:
+        if len(x) < 2:
+            raise DataError(
+                f"generator=gaussian: class {label} has a single sample, which its mean would store; "
+                "give it more samples, or try generator=class_vae"
+            )
         rows = torch.arange(len(x), device=x.device)
         class_sum, moment = class_sums(x, rows, self._coordinates, with_moment=True)
         assert moment is not None

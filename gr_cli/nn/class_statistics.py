@@ -6,7 +6,7 @@ statistics after a class or a task was dropped equal, bit for bit, those of a st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from gr_cli.errors import ConfigError, DataError
-from gr_cli.nn.fixed_point import as_floats, check_sum_fits, sum_of_products, to_fixed_point
-from gr_cli.nn.symmetric import diagonal_positions, lower_product, pack, unpack
+from gr_cli.nn.class_sums import FeatureMap, class_sums
+from gr_cli.nn.fixed_point import as_floats, check_sum_fits
+from gr_cli.nn.symmetric import diagonal_positions, unpack
 
 Granularity = Literal["class", "task", "total"]
-_BLOCK = 512  # samples of a class in one matrix product
 
 
 @dataclass(eq=False)
@@ -56,6 +56,11 @@ class TaskStatistics:
     def second_moment(self) -> Tensor:
         """Sum of the outer products of all samples with themselves: (D, D)."""
         return unpack(as_floats(self.packed_second_moment(), 2), self.sums.shape[1])
+
+    def plus(self, other: TaskStatistics) -> TaskStatistics:
+        """The statistics with those of more samples of the same classes."""
+        moments = None if self.moments is None or other.moments is None else self.moments + other.moments
+        return replace(self, counts=self.counts + other.counts, sums=self.sums + other.sums, moments=moments)
 
     def without(self, classes: Collection[int]) -> TaskStatistics | None:
         """The statistics of a task without any samples of these classes; None if there are no others.
@@ -122,9 +127,6 @@ def _are_possible(count: int, total: Tensor, squares: Tensor | None, by_class: b
     return all(s * s <= count * q for s, q in zip(total.tolist(), squares.tolist(), strict=True))
 
 
-FeatureMap = Callable[[Tensor], Tensor]
-
-
 @torch.no_grad()
 def task_statistics(
     keep: Granularity | None,
@@ -146,41 +148,40 @@ def task_statistics(
         feature_map: Applied to flat samples (n, D) of a class, in float64, before anything is summed. Default: none.
         fixed_point: Whether sums are integers, of values rounded to multiples of 2**-12.
     """
-    counts, sums, moments, of_task = [], [], list[Tensor](), None
-    units = sorted({*units, *y.unique().tolist()})
-    for unit in units:
-        rows = (y == unit).nonzero().squeeze(1)
-        class_sum, class_moment = class_sums(x, rows, feature_map, keep is not None, fixed_point)
-        counts.append(len(rows))
-        sums.append(class_sum)
-        if class_moment is not None and keep == "class":
-            moments.append(class_moment)
-        elif class_moment is not None:
-            of_task = class_moment if of_task is None else of_task + class_moment
-    if of_task is not None:
-        moments = [of_task]
-    stacked = torch.stack(moments) if moments else None
-    return TaskStatistics(task, units, torch.tensor(counts, device=y.device), torch.stack(sums), stacked)
+    parts = (
+        class_statistics(keep, task, unit, x, (y == unit).nonzero().squeeze(1), feature_map, fixed_point)
+        for unit in sorted({*units, *y.unique().tolist()})
+    )
+    return join_classes(parts, keep)
 
 
-def class_sums(
-    x: Tensor, rows: Tensor, feature_map: FeatureMap | None, with_moment: bool, fixed_point: bool = False
-) -> tuple[Tensor, Tensor | None]:
-    """Sum (D,) and packed second moment (P,), or None, of the samples of a class, at positions `rows` of x (N, ...)."""
-    class_sum: Tensor | None = None
-    class_moment: Tensor | None = None
-    # Blocks of a class alone: products of the same numbers in each call, whatever other classes the task has.
-    for block in rows.split(_BLOCK):
-        features = x.index_select(0, block).flatten(1).double()
-        features = features if feature_map is None else feature_map(features)
-        features = to_fixed_point(features) if fixed_point else features
-        block_sum = features.sum(0)
-        class_sum = block_sum if class_sum is None else class_sum + block_sum
-        if with_moment:
-            moment = sum_of_products(features) if fixed_point else lower_product(features)
-            class_moment = moment if class_moment is None else class_moment.add_(moment)
-    assert class_sum is not None
-    return class_sum, None if class_moment is None else pack(class_moment)
+def class_statistics(
+    keep: Granularity | None,
+    task: int,
+    unit: int,
+    x: Tensor,
+    rows: Tensor,
+    feature_map: FeatureMap | None = None,
+    fixed_point: bool = False,
+) -> TaskStatistics:
+    """The statistics of one class: samples at positions `rows` of x (N, ...); other arguments as `task_statistics`."""
+    class_sum, moment = class_sums(x, rows, feature_map, keep is not None, fixed_point)
+    count = torch.tensor([len(rows)], device=rows.device)
+    return TaskStatistics(task, [unit], count, class_sum.unsqueeze(0), None if moment is None else moment.unsqueeze(0))
+
+
+def join_classes(parts: Iterable[TaskStatistics], keep: Granularity | None) -> TaskStatistics:
+    """The statistics of all classes of a task from those of each, in ascending order."""
+    units, counts, sums, moments = list[int](), [], [], list[Tensor]()
+    for part in parts:
+        task = part.task
+        units += part.units
+        counts.append(part.counts)
+        sums.append(part.sums)
+        if part.moments is not None:
+            joins = keep != "class" and moments
+            moments = [moments[0] + part.moments] if joins else [*moments, part.moments]
+    return TaskStatistics(task, units, torch.cat(counts), torch.cat(sums), torch.cat(moments) if moments else None)
 
 
 class ClassStatistics:

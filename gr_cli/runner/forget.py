@@ -96,9 +96,8 @@ def _changes(path: Path, request: Request, learner: Learner, saved: State) -> St
         FolderError: Something was fitted on the samples together with others.
     """
     strategy = learner.strategy
-    memory = [SharedFit("the strategy keeps a memory of samples")] if strategy.stores_raw_samples else []
     stored = [SharedFit(**fit) for fit in saved["shared_fits"]]
-    _check_forgettable(path, request, [*stored, *memory, *strategy.shared_fits])
+    _check_forgettable(path, request, [*stored, *strategy.shared_fits])
     request.apply(strategy)
     state = learner.state_of(0)
     # The parts in which strategies keep what they computed from samples; those of others differ by the device.

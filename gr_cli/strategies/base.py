@@ -81,7 +81,7 @@ class Strategy:
         teacher: The solver as it was before the task, during tasks with a teacher.
     """
 
-    stores_raw_samples: ClassVar[bool] = False
+    stores_raw_samples: bool = False
     training_data: ClassVar[Literal["current", "cumulative", "joint"]] = "current"
     shares_loss_with_generator: ClassVar[bool] = False
     uses_teacher: ClassVar[bool] = False
@@ -184,7 +184,9 @@ class Strategy:
 
     @property
     def shared_fits(self) -> tuple[SharedFit, ...]:
-        """What keeps the strategy from forgetting a class or a task on request; by default the solver's training."""
+        """What keeps the strategy from forgetting a class or a task on request: a memory, or the solver's training."""
+        if self.stores_raw_samples:
+            return (SharedFit("the strategy keeps a memory of samples"),)
         remedy = "strategy=generative_classifier with generator=mixture forgets on request"
         return (SharedFit("the solver is trained by gradient steps", remedy),)
 

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from gr_cli.errors import DataError
 from gr_cli.generators.base import UNLEARNED_LOG_LIKELIHOOD
 from gr_cli.nn.class_statistics import ClassStatistics, Granularity
 from gr_cli.nn.replicas import stack_states, unstack
@@ -46,6 +47,7 @@ class ClosedFormStrategy(Strategy):
     def __init__(self, keep: Granularity | None = None, arithmetic: Arithmetic | None = None) -> None:
         super().__init__()
         self.keep, self.arithmetic = keep, arithmetic
+        self.stores_raw_samples = arithmetic == "fixed_point"  # exact sums show values that one sample alone has
         self.statistics: list[ClassStatistics] = []  # of each replica
         self._classifiers: list[Classifier] = []  # of each replica, fitted to the current statistics
 
@@ -67,6 +69,8 @@ class ClosedFormStrategy(Strategy):
         with torch.autocast(context.streams.device.type, enabled=False):  # sums need full precision
             for replica, statistics in enumerate(self.statistics):
                 x, y = task_samples(context.sample_pass(replica))
+                if not self.stores_raw_samples:
+                    check_class_sizes(y, context.task)
                 self._add(statistics, replica, x, y, units)
             self._classifiers = []
             self._fit_all()
@@ -102,7 +106,7 @@ class ClosedFormStrategy(Strategy):
 
     @property
     def shared_fits(self) -> tuple[SharedFit, ...]:
-        return ()  # what is not kept apart, the statistics refuse to drop
+        return ()  # no memory of samples; and what is not kept apart, the statistics refuse to drop
 
     def forget(self, dropped: Tensor) -> None:
         for statistics in self._all_statistics():
@@ -138,3 +142,14 @@ def task_samples(sample_pass: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, 
     """All samples of a task, flat (N, D), and their units (N,)."""
     batches = [(x.flatten(1), y) for x, y in sample_pass]
     return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+
+
+def check_class_sizes(y: Tensor, task: int) -> None:
+    """Refuse a class of a single sample, given the units (N,) of a task's samples; raises DataError."""
+    units, counts = y.unique(return_counts=True)
+    alone = units[counts == 1].tolist()
+    if alone:
+        raise DataError(
+            f"benchmark: output unit {alone[0]} has a single sample in task {task}, which its sum would store; "
+            "give it more samples, or try strategy=er, which stores samples"
+        )

@@ -12,7 +12,7 @@ from torch import Tensor
 from gr_cli.nn.class_statistics import ClassStatistics
 from gr_cli.nn.random_streams import StreamNames
 from gr_cli.nn.replicas import stack_states, unstack
-from gr_cli.strategies.closed_form import task_samples
+from gr_cli.strategies.closed_form import check_class_sizes, task_samples
 from gr_cli.strategies.context import Batch, State, TaskContext, TrainingStep
 from gr_cli.strategies.regularizer import Regularizer
 from gr_cli.strategies.replay import ReplayBatch, ReplayStrategy
@@ -116,7 +116,9 @@ class FeTrIL(ReplayStrategy):
         units = context.task_units[context.task].nonzero().squeeze(1).tolist()
         with torch.autocast(context.streams.device.type, enabled=False):
             for replica, statistics in enumerate(self.statistics):
-                statistics.add(context.task, *task_samples(context.sample_pass(replica)), units)
+                x, y = task_samples(context.sample_pass(replica))
+                check_class_sizes(y, context.task)
+                statistics.add(context.task, x, y, units)
 
     def state_dict(self) -> State:
         states = [each.state_dict() for each in self.statistics]

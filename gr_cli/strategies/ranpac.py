@@ -7,7 +7,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gr_cli.nn.class_statistics import ClassStatistics, Granularity, TaskStatistics, task_statistics
+from gr_cli.nn.class_statistics import (
+    ClassStatistics,
+    Granularity,
+    TaskStatistics,
+    class_statistics,
+    join_classes,
+    task_statistics,
+)
 from gr_cli.nn.random_streams import StreamNames
 from gr_cli.nn.replicas import stack_states, unstack
 from gr_cli.nn.symmetric import cholesky, solve
@@ -72,15 +79,23 @@ class RanPAC(ClosedFormStrategy):
     def _add(self, statistics: ClassStatistics, replica: int, x: Tensor, y: Tensor, units: list[int]) -> None:
         task = self._context.task
         features = partial(self.features, replica=replica)
-        of_task = task_statistics(self.keep, task, x, y, units, features)
+        if self.ridge is not None:
+            statistics.append(task_statistics(self.keep, task, x, y, units, features))
+            return
+        units = sorted({*units, *y.unique().tolist()})
+        is_held_out = held_out_samples(y)
+
+        def of_class(unit: int, of: Tensor) -> TaskStatistics:
+            rows = ((y == unit) & of).nonzero().squeeze(1)
+            return class_statistics(self.keep, task, unit, x, rows, features)
+
+        held_out = join_classes((of_class(unit, is_held_out) for unit in units), self.keep)
+        both = (of_class(unit, ~is_held_out).plus(of_class(unit, is_held_out)) for unit in units)
+        of_task = join_classes(both, self.keep)
         statistics.append(of_task)
-        if self.ridge is None:
-            chosen = held_out_positions(y)
-            x, y = x.index_select(0, chosen), y.index_select(0, chosen)
-            held_out = task_statistics(self.keep, task, x, y, units, features)
-            if self.keep == "class":  # a task's ridge changes when one of its classes is forgotten
-                self.held_out[replica].append(held_out)
-            self.ridges[replica][task] = chosen_ridge(of_task, held_out)
+        if self.keep == "class":  # a task's ridge changes when one of its classes is forgotten
+            self.held_out[replica].append(held_out)
+        self.ridges[replica][task] = chosen_ridge(of_task, held_out)
 
     def fit(self, statistics: ClassStatistics, replica: int) -> Classifier:
         last = statistics.tasks[-1].task
@@ -119,10 +134,14 @@ class RanPAC(ClosedFormStrategy):
             self.ridges[replica] = dict(zip(tasks, own["ridges"].tolist(), strict=False))
 
 
-def held_out_positions(y: Tensor) -> Tensor:
-    """Positions (n,), ascending, of every fifth sample of each class, given the labels (N,) of all."""
-    positions = [(y == unit).nonzero().squeeze(1)[_HELD_OUT - 1 :: _HELD_OUT] for unit in y.unique().tolist()]
-    return torch.cat(positions).sort().values
+def held_out_samples(y: Tensor) -> Tensor:
+    """Whether each sample is held out, (N,), given the labels (N,): every fifth of a class, but never one alone."""
+    result = torch.zeros_like(y, dtype=torch.bool)
+    for unit in y.unique().tolist():
+        held_out = (y == unit).nonzero().squeeze(1)[_HELD_OUT - 1 :: _HELD_OUT]
+        if len(held_out) > 1:  # the sum of one would be the sample
+            result[held_out] = True
+    return result
 
 
 @torch.no_grad()

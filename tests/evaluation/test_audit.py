@@ -86,7 +86,7 @@ def counts(folder: Path) -> list[int]:
 # --- what strategies store
 
 
-@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "slda"])  # see the test below
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_stores_what_it_claims(run, gr_run, strategy):
     folder = run(f"strategy={strategy}")
     code, out, err = gr_run(f"audit={folder}")
@@ -106,16 +106,22 @@ def test_every_strategy_stores_what_it_claims(run, gr_run, strategy):
         assert samples == [0] * 5 and verdict == "stores_raw_samples: true, and none was found"
 
 
-def test_second_moments_hold_a_sample_that_alone_has_a_pixel(run):
-    """Its row of the matrix is a multiple of the sample."""
-    train, found = Digits().load().train, counts(run("strategy=slda"))
-    flat, expected = train.batch(torch.arange(len(train)))[0].flatten(1), []
-    for task in range(5):
-        own = flat[train.y // 2 == task]
-        alone = ((own > 0).sum(0) == 1).nonzero().squeeze(1)
-        expected.append(len(own[:, alone].nonzero()[:, 0].unique()))
-    assert 0 < sum(found) <= sum(expected)
-    assert all(number <= limit for number, limit in zip(found, expected, strict=True))
+def test_exact_second_moments_hold_a_sample_that_alone_has_a_pixel(run):
+    """Its row of the matrix is a multiple of the sample, and the run says that it stores samples."""
+    folder = run("strategy=slda", "strategy.arithmetic=fixed_point", "strategy.keep=class")
+    assert json.loads((folder / "status.json").read_text(encoding="utf-8"))["stores_raw_samples"] is True
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("strategy=slda", "strategy.keep=class"),
+        ("strategy=slda", "strategy.keep=total"),
+        ("strategy=generative_classifier", "generator=gaussian", "generator.latent_dim=null"),
+    ],
+)
+def test_second_moments_hold_no_sample(run, words):
+    assert counts(run(*words)) == [0] * 5
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,9 @@ COMMANDS: Table = {
         ("needs images", of_vectors("generator=conv_vae")),
         ("needs at least one convolution", typed("generator=conv_vae generator.hidden_dims=[]")),
     ],
+    "generators/gaussian.py": [
+        ("has a single sample", typed("strategy=generative_classifier generator=gaussian labels.per_class=1")),
+    ],
     "generators/mixture.py": [
         ("samples, and needs", of_vectors("generator=mixture")),
     ],
@@ -235,6 +238,9 @@ COMMANDS: Table = {
         ("has a group of its own", mistake("+strategy.generator={_target_:gr_cli.generators.VAE}")),
         ("no such setting; there are", mistake("+foo=1")),
         ("is missing; it can't be removed", mistake("~train")),
+    ],
+    "strategies/closed_form.py": [
+        ("has a single sample", typed("strategy=ncm labels.per_class=1")),
     ],
     "strategies/feedback_replay.py": [
         ("the generator has gates for so many tasks only", more_tasks_than_gates),
