@@ -46,7 +46,7 @@ CONFINED = {
     "fcntl": ("system/locks.py", "system/signals.py"),
     "filelock": ("system/locks.py",),
     "pydantic": ("config/arguments.py",),
-    "pandas": ("results/frames.py", "benchmarks/sources/table.py"),
+    "pandas": ("results/frames.py", "benchmarks/sources/table"),
     "vl_convert": ("report/page.py",),
     "optuna": ("cli/sweepers/",),
 }

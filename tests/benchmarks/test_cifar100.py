@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision import datasets
 
 from gr_cli import load_run
-from gr_cli.benchmarks.batch_norm_convolutions import BatchNormConvolutions
+from gr_cli.benchmarks.features.batch_norm_convolutions import BatchNormConvolutions
 from gr_cli.benchmarks.sources.cifar_folders import CLASS_NAMES
 from gr_cli.cli.compose import compose_settings
 from helpers.interruption import only_run

@@ -4,11 +4,12 @@ import doctest
 
 import pytest
 
-from gr_cli.benchmarks import base, feature_extractors
+from gr_cli.benchmarks import base
+from gr_cli.benchmarks.features import base as features
 from gr_cli.benchmarks.sources import base as sources
 
 
-@pytest.mark.parametrize("module", [base, feature_extractors, sources])
+@pytest.mark.parametrize("module", [base, features, sources])
 def test_examples_run(module):
     result = doctest.testmod(module)
     assert result.attempted > 0 and result.failed == 0

@@ -209,7 +209,7 @@ def test_features_are_the_same_in_both_ways_and_continue_after_an_interruption(m
     torch.manual_seed(0)
     write_arrays()
     sets = [load_arrays(storage) for storage in ("memory", "mapped")]
-    monkeypatch.setattr("gr_cli.benchmarks.feature_vectors._BATCH", 10)
+    monkeypatch.setattr("gr_cli.benchmarks.features.vectors._BATCH", 10)
     for name, storage, data in (("a", "memory", sets[0]), ("b", "mapped", sets[1])):
         extractor = ConvFeatureExtractor([4], "random", cache_root=name, storage=storage)
         sets.append(vectors_of(extractor, data))

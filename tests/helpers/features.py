@@ -1,6 +1,6 @@
 """Vectors of a whole data set, as if all its training samples were of the first task."""
 
-from gr_cli.benchmarks.feature_extractors import FeatureExtractor
+from gr_cli.benchmarks.features.base import FeatureExtractor
 from gr_cli.benchmarks.sources.base import Dataset
 
 

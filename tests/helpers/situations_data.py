@@ -213,12 +213,12 @@ DATA: Table = {
     "benchmarks/streams/task_overlap.py": [
         ("exchanges samples between tasks", typed("benchmark.task_overlap=0.1 benchmark.classes_per_task=10")),
     ],
-    "benchmarks/patch_features.py": [
+    "benchmarks/features/patches.py": [
         ("benchmark.features.patch_size", typed("benchmark/features=patches benchmark.features.patch_size=9")),
         ("patches along a side", typed("benchmark/features=patches benchmark.features.grid=4")),
         ("patches for each filter", typed("benchmark/features=patches benchmark.features.num_filters=1000")),
     ],
-    "benchmarks/feature_output.py": [
+    "benchmarks/features/output.py": [
         ("benchmark.features.components", typed("benchmark/features=conv_random benchmark.features.components=999")),
     ],
     "benchmarks/sources/image_decoding.py": [

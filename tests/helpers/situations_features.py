@@ -13,8 +13,8 @@ from gr_cli.benchmarks import (
     Torchvision,
     TorchvisionFeatureExtractor,
 )
-from gr_cli.benchmarks.backbones import remove_last_linear
-from gr_cli.benchmarks.feature_weights import load_weights
+from gr_cli.benchmarks.features.backbones import remove_last_linear
+from gr_cli.benchmarks.features.weights import load_weights
 from gr_cli.benchmarks.sources.load import load_dataset
 from gr_cli.models import CNN
 from gr_cli.nn.convolutions import Convolutions
@@ -55,7 +55,7 @@ def no_safetensors(hands: Hands) -> object:
 
 
 def no_timm(hands: Hands) -> object:
-    hands.monkeypatch.setattr("gr_cli.benchmarks.backbones.find_spec", lambda name: None)
+    hands.monkeypatch.setattr("gr_cli.benchmarks.features.backbones.find_spec", lambda name: None)
     return TimmFeatureExtractor("resnet18")
 
 
@@ -74,15 +74,17 @@ def of_timm(**settings) -> Situation:
 INFINITE = {name: torch.full_like(value, torch.inf) for name, value in Convolutions(1, [4]).state_dict().items()}
 
 FEATURES: Table = {
-    "benchmarks/feature_extractors.py": [
+    "benchmarks/features/base.py": [
         ("needs images", of_vectors("benchmark/features=conv_random")),
         ("vectors are not finite", weights(INFINITE)),
+    ],
+    "benchmarks/features/convolutions.py": [
         ("must be a data set", lambda hands: ConvFeatureExtractor()),
         ("needs at least one convolution", typed("benchmark/features=conv_random benchmark.features.channels=[]")),
         ("is the benchmark's own data", lambda hands: vectors_of(ConvFeatureExtractor(pretrain=Digits()),
             load_dataset(Digits()))),
     ],
-    "benchmarks/feature_weights.py": [
+    "benchmarks/features/weights.py": [
         ("can't be read", weights()),
         ("holds no plain tensors", weights(b"<html>")),
         ("is no state dict", weights([1, 2])),
@@ -90,11 +92,11 @@ FEATURES: Table = {
         ("{}: {} {}{}; it must be of", weights({})),
         ("is read by safetensors", no_safetensors),
     ],
-    "benchmarks/batch_norm_convolutions.py": [
+    "benchmarks/features/batch_norm_convolutions.py": [
         ("must be a data set", lambda hands: BatchNormConvFeatureExtractor()),
         ("needs at least one convolution", lambda hands: BatchNormConvFeatureExtractor([])),
     ],
-    "benchmarks/backbones.py": [
+    "benchmarks/features/backbones.py": [
         ("must be a file with the weights of", lambda hands: TorchvisionFeatureExtractor("resnet18")),
         ("takes no images of", of_timm(cached=True, fixed=28)),
         ("has no linear output layer", lambda hands: remove_last_linear(torch.nn.ReLU(), "relu")),

@@ -75,7 +75,7 @@ def not_downloaded(hands: Hands) -> object:
 
 TABLES: Table = {
     "benchmarks/sources/table_memory.py": [("GiB are free; write its numbers to .npy files", without_free_memory)],
-    "benchmarks/sources/text_columns.py": [
+    "benchmarks/sources/table_texts.py": [
         ("has whole numbers beyond 64 bits", table(TEXT.replace("0.5", str(2**70)).replace(".5", ""))),
         ("has numbers and texts, such as", table(TEXT.replace("0.5", "?"))),
     ],

@@ -16,8 +16,8 @@ from gr_cli.benchmarks.sources.array_conversion import as_label_array
 from gr_cli.benchmarks.sources.base import Dataset, TestShare
 from gr_cli.benchmarks.sources.load import error_summary, train_test_split
 from gr_cli.benchmarks.sources.table_memory import check_table_memory
+from gr_cli.benchmarks.sources.table_texts import check_integers, check_no_numbers
 from gr_cli.benchmarks.sources.tensors import Tensors, ValueRange, check_value_range
-from gr_cli.benchmarks.sources.text_columns import check_integers, check_no_numbers
 from gr_cli.benchmarks.sources.validation import join_names
 from gr_cli.errors import ConfigError, DataError, suggestion, truncate
 from gr_cli.nn.shared_fit import SharedFit

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gr_cli.benchmarks.base import Benchmark, Samples, Task, hold_out
-from gr_cli.benchmarks.feature_extractors import FeatureExtractor
+from gr_cli.benchmarks.features.base import FeatureExtractor
 from gr_cli.benchmarks.sources.base import Dataset, Source
 from gr_cli.benchmarks.sources.load import load_dataset
 from gr_cli.benchmarks.sources.validation import join_names

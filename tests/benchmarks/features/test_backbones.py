@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gr_cli.benchmarks import TimmFeatureExtractor, TorchvisionFeatureExtractor
-from gr_cli.benchmarks.backbones import remove_last_linear
+from gr_cli.benchmarks.features.backbones import remove_last_linear
 from gr_cli.errors import ConfigError, DataError
 from helpers import fake_timm
 from helpers.features import vectors_of
@@ -119,7 +119,7 @@ def test_images_have_any_size(monkeypatch):
 
 
 def test_without_timm_the_message_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr("gr_cli.benchmarks.backbones.find_spec", lambda name: None)
+    monkeypatch.setattr("gr_cli.benchmarks.features.backbones.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"timm is not installed; install it with: pip install 'gr-cli\[timm\]'"):
         TimmFeatureExtractor("resnet18")
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from gr_cli.benchmarks import Arrays, Digits, PatchFeatureExtractor, Samples, split
-from gr_cli.benchmarks.feature_output import FeatureScaling, PrincipalComponents, fit_scaling
-from gr_cli.benchmarks.patch_features import (
+from gr_cli.benchmarks.features.output import FeatureScaling, PrincipalComponents, fit_scaling
+from gr_cli.benchmarks.features.patches import (
     PatchResponses,
     fit_filters,
     kmeans_centres,
@@ -237,8 +237,8 @@ def test_filters_and_features_are_cached(monkeypatch):
     def fail(*_):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("gr_cli.benchmarks.patch_features.fit_filters", fail)
-    monkeypatch.setattr("gr_cli.benchmarks.feature_extractors.fit_scaling", fail)
+    monkeypatch.setattr("gr_cli.benchmarks.features.patches.fit_filters", fail)
+    monkeypatch.setattr("gr_cli.benchmarks.features.base.fit_scaling", fail)
     monkeypatch.setattr(PatchFeatureExtractor, "_vectors", lambda self, network, x: torch.ones(len(x), 1))
     assert torch.equal(split(Digits(), seed=1, features=extractor()).tasks[0].test.x, first)  # the same class order
     assert len(list(Path("kept/features").iterdir())) == 3  # filters, scaling, features
@@ -302,7 +302,7 @@ def test_components_are_those_of_the_first_tasks_features(monkeypatch):
     for task, other in zip(full.tasks, reduced.tasks, strict=True):
         torch.testing.assert_close(other.test.x, project(task.test.x), atol=1e-4, rtol=1e-4)
     monkeypatch.setattr(cache, "_recent", OrderedDict())
-    monkeypatch.setattr("gr_cli.benchmarks.feature_extractors.PrincipalComponents", None)
+    monkeypatch.setattr("gr_cli.benchmarks.features.base.PrincipalComponents", None)
     assert torch.equal(streams(components=3).tasks[4].train.x, reduced.tasks[4].train.x)  # from the cache
 
 

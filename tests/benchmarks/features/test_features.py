@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gr_cli.benchmarks import ConvFeatureExtractor, Digits, Samples, SyntheticGlyphs, split
-from gr_cli.benchmarks.feature_extractors import FeatureExtractor
+from gr_cli.benchmarks.features.base import FeatureExtractor
 from gr_cli.benchmarks.sources.base import Dataset
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.models import CNN
@@ -293,7 +293,7 @@ def test_pretraining_is_reproducible_and_cached(monkeypatch):
         raise AssertionError("pretrained again")
 
     clear_cache_in_memory(monkeypatch)
-    monkeypatch.setattr("gr_cli.benchmarks.feature_extractors.pretrain", fail)
+    monkeypatch.setattr("gr_cli.benchmarks.features.base.pretrain", fail)
     vectors_of(pretrained(5), images(seed=1))  # other images, the same network
 
 

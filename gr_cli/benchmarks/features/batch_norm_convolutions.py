@@ -13,9 +13,10 @@ from annotated_types import Len
 from torch import Tensor, nn
 
 from gr_cli.benchmarks.base import Samples
-from gr_cli.benchmarks.feature_extractors import FeatureExtractor, Shape, check_pretraining_data, source_name
-from gr_cli.benchmarks.feature_pretraining import PRETRAINING, pretrain_in_epochs
-from gr_cli.benchmarks.feature_weights import load_weights
+from gr_cli.benchmarks.features.base import FeatureExtractor, Shape
+from gr_cli.benchmarks.features.convolutions import check_pretraining_data, source_name
+from gr_cli.benchmarks.features.pretraining import PRETRAINING, pretrain_in_epochs
+from gr_cli.benchmarks.features.weights import load_weights
 from gr_cli.benchmarks.sources.base import Dataset, Source
 from gr_cli.benchmarks.sources.load import load_dataset
 from gr_cli.errors import ConfigError

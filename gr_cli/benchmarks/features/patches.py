@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gr_cli.benchmarks.base import Samples
-from gr_cli.benchmarks.feature_extractors import FeatureExtractor, Shape
+from gr_cli.benchmarks.features.base import FeatureExtractor, Shape
 from gr_cli.errors import ConfigError
 from gr_cli.nn.random_streams import StreamNames, seeded
 from gr_cli.system.cache import Tensors, cached, content_hash

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gr_cli.benchmarks import BatchNormConvFeatureExtractor, SyntheticGlyphs, feature_pretraining
-from gr_cli.benchmarks.batch_norm_convolutions import BatchNormConvolutions, ChannelNormalization
-from gr_cli.benchmarks.feature_pretraining import pretrain_in_epochs, random_crop_and_flip
+from gr_cli.benchmarks import BatchNormConvFeatureExtractor, SyntheticGlyphs
+from gr_cli.benchmarks.features import pretraining
+from gr_cli.benchmarks.features.batch_norm_convolutions import BatchNormConvolutions, ChannelNormalization
+from gr_cli.benchmarks.features.pretraining import pretrain_in_epochs, random_crop_and_flip
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.nn.random_streams import RandomStreams
 from helpers.features import vectors_of
@@ -128,8 +129,8 @@ def pretrained(epochs: int, path: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def _small(monkeypatch):
-    monkeypatch.setattr(feature_pretraining, "_BATCH", 16)
-    monkeypatch.setattr(feature_pretraining, "_HIDDEN", (8, 8))
+    monkeypatch.setattr(pretraining, "_BATCH", 16)
+    monkeypatch.setattr(pretraining, "_HIDDEN", (8, 8))
 
 
 @pytest.mark.usefixtures("_small")
@@ -137,8 +138,8 @@ def test_pretraining_continues_to_the_same_weights(monkeypatch):
     path = Path("kept/progress")
     whole = pretrained(2, path)
     assert not path.exists()
-    monkeypatch.setattr(feature_pretraining, "_SECONDS_BETWEEN_SAVES", -1.0)
-    steps, step = [], feature_pretraining.random_crop_and_flip
+    monkeypatch.setattr(pretraining, "_SECONDS_BETWEEN_SAVES", -1.0)
+    steps, step = [], pretraining.random_crop_and_flip
 
     def interrupted(x, streams, i):
         steps.append(i)
@@ -146,7 +147,7 @@ def test_pretraining_continues_to_the_same_weights(monkeypatch):
             raise KeyboardInterrupt
         return step(x, streams, i)
 
-    monkeypatch.setattr(feature_pretraining, "random_crop_and_flip", interrupted)
+    monkeypatch.setattr(pretraining, "random_crop_and_flip", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pretrained(2, path)
     assert path.exists()
@@ -172,9 +173,9 @@ def test_pretraining_learns(monkeypatch):
         losses.append(cross_entropy(logits, y).item())
         return cross_entropy(logits, y)
 
-    monkeypatch.setattr(feature_pretraining.F, "cross_entropy", recorded)
-    monkeypatch.setattr(feature_pretraining, "_LR", 0.02)
-    monkeypatch.setattr(feature_pretraining, "_HIDDEN", (32, 32))
+    monkeypatch.setattr(pretraining.F, "cross_entropy", recorded)
+    monkeypatch.setattr(pretraining, "_LR", 0.02)
+    monkeypatch.setattr(pretraining, "_HIDDEN", (32, 32))
     weights = pretrained(20, Path("progress"))
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
     assert weights["convLayer1.bn.num_batches_tracked"] == 200

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from gr_cli.benchmarks.base import Samples
-from gr_cli.benchmarks.feature_extractors import FeatureExtractor, Shape
-from gr_cli.benchmarks.feature_weights import load_weights
+from gr_cli.benchmarks.features.base import FeatureExtractor, Shape
+from gr_cli.benchmarks.features.weights import load_weights
 from gr_cli.benchmarks.sources.load import error_summary
 from gr_cli.errors import ConfigError, DataError, suggestion
 from gr_cli.nn.convolutions import match_image_shape
