@@ -8,7 +8,7 @@ import os
 import site
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from gr_cli.errors import ConfigError
 
 CODE_HASHES = "code_hashes"  # entry of a configuration: hash by the name of a top-level module or package
 _MAX_FILES, _MAX_BYTES = 1000, 16 << 20  # of a package
-# Class or function, and hash of its module's file, by target: as they were when a configuration named it first.
+# Specification of the import of a module, and hash of its file, by name: as they were when they were first seen here.
 _imported: dict[str, tuple[object, str]] = {}
 
 
@@ -30,10 +30,12 @@ def code_hashes(config: Mapping[str, Any]) -> dict[str, str]:
         ConfigError: A file was edited after this process had imported it, or a package is too large.
     """
     relevant = {group: node for group, node in config.items() if group not in RESULT_NEUTRAL_GROUPS}
-    targets = foreign_targets(relevant)
-    for target in targets:
-        _check_imported(target)
-    hashes = {name: own_code_hash(name) for name in sorted({target.partition(".")[0] for target in targets})}
+    targets_by_name: dict[str, list[str]] = {}
+    for target in sorted(foreign_targets(relevant)):
+        targets_by_name.setdefault(target.partition(".")[0], []).append(target)
+    for name, targets in targets_by_name.items():
+        _check_imported(name, targets)
+    hashes = {name: own_code_hash(name) for name in sorted(targets_by_name)}
     return {name: code_hash for name, code_hash in hashes.items() if code_hash is not None}
 
 
@@ -97,20 +99,32 @@ def _installed() -> tuple[Path, ...]:
     return tuple(map(Path, sorted({*paths, *site.getsitepackages(), site.getusersitepackages()})))
 
 
-def _check_imported(target: str) -> None:
-    """Check that the file of a target is as it was when it was imported.
+def _check_imported(name: str, targets: Sequence[str]) -> None:
+    """Check that the files of a top-level module or package are as they were when they were imported.
+
+    After an edit, the edited modules and those of the targets, which may have imported from them, must be reloaded.
 
     Raises:
-        ConfigError: It was edited, and this process would train by the code before.
+        ConfigError: One was not, and this process would train by the code before.
     """
-    module_name, _, name = target.rpartition(".")
-    module = sys.modules.get(module_name)
-    path = Path(getattr(module, "__file__", None) or "")
-    if module is None or not path.is_file() or not _own_locations(module_name.partition(".")[0]):
+    if not _own_locations(name):
         return
-    component, file_hash = getattr(module, name, None), hashlib.blake2b(path.read_bytes()).hexdigest()
-    before, hash_before = _imported.setdefault(target, (component, file_hash))
-    if before is component and hash_before != file_hash:
-        remedy = f"reload it by importlib.reload({module_name}), or start Python anew"
-        raise ConfigError("_target_", target, f"was imported before {path} was edited", remedy)
-    _imported[target] = component, file_hash
+    current: dict[str, tuple[object, str]] = {}
+    for module_name, module in sorted(sys.modules.items()):
+        path = Path(getattr(module, "__file__", None) or "")
+        if module_name.partition(".")[0] == name and path.is_file():
+            current[module_name] = getattr(module, "__spec__", None), hashlib.blake2b(path.read_bytes()).hexdigest()
+    known = [each for each in current if each in _imported]
+    edited = [each for each in known if _imported[each][1] != current[each][1]]
+    of_targets = {target.rpartition(".")[0] for target in targets}
+    # Every import has a specification of its own, also that of importlib.reload.
+    stale = [
+        each
+        for each in known
+        if edited and (each in edited or each in of_targets) and _imported[each][0] is current[each][0]
+    ]
+    if stale:
+        first = Path(str(sys.modules[edited[0]].__file__))
+        remedy = f"reload {', then '.join(stale)} by importlib.reload, or start Python anew"
+        raise ConfigError("_target_", targets[0], f"was imported before {first} was edited", remedy)
+    _imported.update(current)

@@ -33,15 +33,20 @@ def run_figure(folder: Path, name: str, pictures: dict[str, Path]) -> Figure:
     import_as_configured()
     from gr_cli.results.charts import drawn_once, picture_chart
 
-    (run,) = discover_runs([folder]).runs
-    charts = _charts(run)
+    discovered = discover_runs([folder])
+    charts: dict[str, Callable[[], Figure]] = {}
+    reasons = list(discovered.unreadable.values())
+    for run in discovered.runs:
+        charts = _charts(run)
+        reasons += run.unreadable_files.values()
     if name in charts:
         draw = charts[name]
     elif name in pictures:
         draw = partial(picture_chart, _pixels(pictures[name]))
-    elif run.unreadable_files:
-        reason = "; ".join(run.unreadable_files.values())
-        raise FolderError(f"{folder}: can't draw {name!r} ({reason}); the run's command rewrites its tables")
+    elif reasons:
+        raise FolderError(
+            f"{folder}: can't draw {name!r} ({'; '.join(reasons)}); the run's command rewrites its tables"
+        )
     else:
         drawable = ", ".join([*charts, *(other for other in pictures if other not in charts)]) or "none yet"
         raise FolderError(f"{folder}: has no figure {name!r}; there are {drawable}")
@@ -57,22 +62,14 @@ def _pixels(path: Path) -> Any:
 
 def _charts(run: DiscoveredRun) -> dict[str, Callable[[], Figure]]:
     """Functions that draw the figures of a run from its tables, by name."""
-    from gr_cli.report import series
-    from gr_cli.results import charts
+    from gr_cli.report.chart_list import measure_figures, training_figures
 
     group = Group((replace(run, state="finished"),))  # an unfinished run has tables of the tasks so far
-    drawn: dict[str, Callable[[], Figure]] = {}
-    if cells := series.accuracy_matrix(group):
-        drawn["accuracy_matrix"] = partial(charts.heat_map, cells)
-    if curves := series.accuracy_curves(group):
-        drawn["accuracy_curves"] = partial(charts.accuracy_chart, curves)
-    if curves := series.loss_curves(group):
-        drawn["losses"] = partial(charts.loss_chart, curves)
+    drawn = training_figures(group)
     for name, table in run.tables.items():
-        panels = series.measured_curves(group, table) if table.layout == "lines" else {}
-        if panels:
-            limits = {column: max((curve.upper_bound for curve in panels[column]), default=0.0) for column in panels}
-            drawn[name] = partial(charts.measure_panels, panels, limits)
+        draw = measure_figures(table, [group])[0] if table.layout == "lines" else None
+        if draw is not None:
+            drawn[name] = draw
     return drawn
 
 
@@ -85,10 +82,11 @@ def comparison_figure(folders: Sequence[Path], metric: str) -> Figure:
     """
     import_as_configured()
     from gr_cli.report.chart_list import comparison_charts, sweep_charts
+    from gr_cli.report.scaling import with_prefixes
     from gr_cli.report.tables import report_table
     from gr_cli.results.charts import drawn_once
 
-    table = report_table(group_runs(discover_runs(folders)), [metric])
+    table, _ = with_prefixes(report_table(group_runs(discover_runs(folders)), [metric], option="metric"))
     charts = [*sweep_charts(table), *comparison_charts(table)]
     if not charts:
         raise FolderError(f"{folders[0].parent}: no run has finished; continue the sweep by the same call")

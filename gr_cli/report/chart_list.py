@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from gr_cli.report import series
+from gr_cli.report.groups import Group
 from gr_cli.report.tables import ReportRow, ReportTable
 from gr_cli.results import charts
 from gr_cli.results.tables import TableFormat, display_factor, name_with_unit, prefixed_unit
@@ -51,39 +52,50 @@ def sweep_charts(table: ReportTable) -> list[Chart]:
 
 def group_charts(row_number: int, row: ReportRow) -> list[Chart]:
     """Accuracy matrix, accuracy and losses of a group over training. `row_number` counts from 1."""
-    name, result = _group_prefix(row_number, row), []
-    if cells := series.accuracy_matrix(row.group):
-        result.append(Chart(f"{name}_matrix", partial(charts.heat_map, cells)))
-    if curves := series.accuracy_curves(row.group):
-        result.append(Chart(f"{name}_curves", partial(charts.accuracy_chart, curves)))
-    if curves := series.loss_curves(row.group):
-        result.append(Chart(f"{name}_losses", partial(charts.loss_chart, curves)))
-    return result
+    return [
+        Chart(f"{_group_prefix(row_number, row)}_{name.removeprefix('accuracy_')}", draw)
+        for name, draw in training_figures(row.group).items()
+    ]
+
+
+def training_figures(group: Group) -> dict[str, Callable[[], charts.Figure]]:
+    """Functions that draw the accuracy matrix, accuracy and losses of a group over training, by name."""
+    drawn: dict[str, Callable[[], charts.Figure]] = {}
+    if cells := series.accuracy_matrix(group):
+        drawn["accuracy_matrix"] = partial(charts.heat_map, cells)
+    if curves := series.accuracy_curves(group):
+        drawn["accuracy_curves"] = partial(charts.accuracy_chart, curves)
+    if curves := series.loss_curves(group):
+        drawn["losses"] = partial(charts.loss_chart, curves)
+    return drawn
 
 
 def measured_charts(table_format: TableFormat, table: ReportTable) -> list[Chart]:
     """The columns of an evaluation's table over training, a chart per group."""
-    panels_by_row = [series.measured_curves(row.group, table_format) for row in table.rows]
+    drawn = measure_figures(table_format, [row.group for row in table.rows])
+    return [
+        Chart(f"{_group_prefix(number, row)}_{table_format.name}", draw)
+        for number, (row, draw) in enumerate(zip(table.rows, drawn, strict=True), 1)
+        if draw is not None
+    ]
+
+
+def measure_figures(table_format: TableFormat, groups: Sequence[Group]) -> list[Callable[[], charts.Figure] | None]:
+    """For each group a function that draws the columns of an evaluation's table over training; None without values."""
+    panels_by_group = [series.measured_curves(group, table_format) for group in groups]
     # Equal axes and units, so that the charts of groups can be compared.
     highest = {
-        column: max((curve.upper_bound for panels in panels_by_row for curve in panels.get(column, ())), default=0.0)
+        column: max((curve.upper_bound for panels in panels_by_group for curve in panels.get(column, ())), default=0.0)
         for column in table_format.value_columns
     }
     units = {column: prefixed_unit(column.unit, limit) for column, limit in highest.items()}
     shown = {column: replace(column, unit=unit) for column, (unit, _) in units.items()}
     axis_limits = {shown[column]: limit / units[column][1] for column, limit in highest.items()}
-    return [
-        Chart(
-            f"{_group_prefix(number, row)}_{table_format.name}",
-            partial(
-                charts.measure_panels,
-                {shown[column]: [curve.scaled(1 / units[column][1]) for curve in panels[column]] for column in panels},
-                axis_limits,
-            ),
-        )
-        for number, (row, panels) in enumerate(zip(table.rows, panels_by_row, strict=True), 1)
-        if panels
+    scaled = [
+        {shown[column]: [curve.scaled(1 / units[column][1]) for curve in curves] for column, curves in panels.items()}
+        for panels in panels_by_group
     ]
+    return [partial(charts.measure_panels, panels, axis_limits) if panels else None for panels in scaled]
 
 
 def _group_prefix(row_number: int, row: ReportRow) -> str:

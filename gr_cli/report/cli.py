@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         action="extend",
         nargs="+",
         metavar="COLUMN=VALUE",
-        help="compare with the row that has these values (default: the first row)",
+        help="compare with the row that has these values (default: the row with the most seeds)",
     )
     add(
         "--sort",
@@ -125,6 +125,14 @@ def _parser() -> argparse.ArgumentParser:
         help="sort by a metric, a column, n, seconds or difference; -NAME: descending; may be repeated",
     )
     add("--runs", action="store_true", help="a row per run instead of means over seeds")
+    add("--watch", action="store_true", help="show the progress of runs until all are over; no other option with it")
+    add("--version", action="version", version=f"gr-report {__version__}")
+    _add_outputs(parser.add_argument)
+    return parser
+
+
+def _add_outputs(add: Callable[..., object]) -> None:
+    """Add the options that say what is written where."""
     add(
         "--format",
         choices=("table", *_SUFFIXES),
@@ -133,9 +141,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", metavar="FILE", help="write the table into a file instead, by its ending: .csv, .json, .md, .tex")
     add("--html", metavar="FILE", help="write a page with table, charts and generated samples; one file, no network")
     add("--figures", metavar="DIR", help="write the charts for papers, as SVG and PDF, one column wide")
-    add("--watch", action="store_true", help="show the progress of runs until all are over; no other option with it")
-    add("--version", action="version", version=f"gr-report {__version__}")
-    return parser
 
 
 def _report(options: argparse.Namespace) -> int:

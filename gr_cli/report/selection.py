@@ -83,8 +83,11 @@ class Condition:
             units = " or ".join(unit_sizes(unit)) or "without a unit"
             raise ConfigError("--where", self.text, f"{truncate(text)} must be a number, {units}")
         if unit == FRACTION and bounds.clip(number) != number:
-            example = f"{self.parts[0]}{self.parts[1]}{number / 100:g}"
-            raise ConfigError("--where", self.text, "a fraction is at most 1", f"write {example} or {number:g}%")
+            low, high = (f"{end:g}" for end in (bounds.low or 0.0, bounds.high or 1.0))
+            remedy = f"such as {self.parts[0]}{self.parts[1]}0.5"
+            if bounds.clip(number / 100) == number / 100:
+                remedy = f"write {self.parts[0]}{self.parts[1]}{number / 100:g} or {number:g}%"
+            raise ConfigError("--where", self.text, f"must be a fraction between {low} and {high}", remedy)
         return number
 
 

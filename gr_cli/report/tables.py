@@ -95,7 +95,9 @@ class ReportTable:
         return sum(row.p_value is not None for row in self.rows)
 
 
-def report_table(grouping: Grouping, metrics: Sequence[str], baseline: Sequence[str] = ()) -> ReportTable:
+def report_table(
+    grouping: Grouping, metrics: Sequence[str], baseline: Sequence[str] = (), option: str = "--metrics"
+) -> ReportTable:
     """Statistics of `metrics` over the seeds of each group, and paired differences to a baseline.
 
     Args:
@@ -104,12 +106,13 @@ def report_table(grouping: Grouping, metrics: Sequence[str], baseline: Sequence[
         baseline: Values that the baseline has, such as `strategy=finetune`. Each row is compared with the row that has
             them, the same benchmark and scenario, and otherwise the most values in common. Without values, the baseline
             is the first row of the benchmark and scenario among those in which the most seeds have the first metric.
+        option: The option or argument that names the metrics, for messages.
 
     Raises:
         ConfigError: There is no such metric or baseline.
     """
     metrics = tuple(dict.fromkeys(metrics))
-    check_metrics(grouping, metrics, "--metrics")
+    check_metrics(grouping, metrics, option)
     units, bounds = units_and_bounds(grouping, metrics)
     baseline_values = parse_baseline(grouping, baseline)
     fixed = {column.name for column in baseline_values}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gr_cli.config.settings import Settings, result_relevant, short_hash
 from gr_cli.errors import FolderError, GrError, OccupiedFolderError
-from gr_cli.results.folder import CONFIG_FILE, RunFolder, unused_sibling
+from gr_cli.results.folder import CONFIG_FILE, RunFolder
 from gr_cli.results.manifest import MANIFEST
 from gr_cli.results.stored_config import read_config
 from gr_cli.system.locks import LOCK_FILE
@@ -25,7 +25,23 @@ def run_folder(settings: Settings, path: Path | None = None) -> RunFolder:
         path: Where it is to lie; None: below `output_root`.
     """
     path = settings.folder() if path is None else path
-    return RunFolder(unused_sibling(path) if settings.config["fresh"] else path)
+    return RunFolder(_unused_sibling(path) if settings.config["fresh"] else path)
+
+
+def _unused_sibling(path: Path) -> Path:
+    """The first of `path`, `path-2`, `path-3`, ... that does not exist or is an empty folder."""
+    path = path if path.name not in ("", "..") else Path(os.path.abspath(path))
+    number, candidate = 1, path
+    while os.path.lexists(candidate) and not _is_empty(candidate):
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
+    return candidate
+
+
+def _is_empty(path: Path) -> bool:
+    with suppress(OSError):
+        return not os.listdir(path)
+    return False
 
 
 def check_available(folder: RunFolder, settings: Settings) -> None:

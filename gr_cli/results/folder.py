@@ -381,22 +381,6 @@ def without_hash(name: str) -> str:
     return re.sub(r"(?<=seed)(\d+)-[0-9a-f]{8}\b", r"\1", name)
 
 
-def unused_sibling(path: Path) -> Path:
-    """The first of `path`, `path-2`, `path-3`, ... that does not exist or is an empty folder."""
-    path = path if path.name not in ("", "..") else Path(os.path.abspath(path))
-    number, candidate = 1, path
-    while os.path.lexists(candidate) and not _is_empty(candidate):
-        number += 1
-        candidate = path.with_name(f"{path.name}-{number}")
-    return candidate
-
-
-def _is_empty(path: Path) -> bool:
-    with suppress(OSError):
-        return not os.listdir(path)
-    return False
-
-
 @lru_cache(maxsize=64)  # the same text in many runs
 def _formats_in(text: str) -> dict[str, TableFormat]:
     return parse_table_formats(parse_json(text))

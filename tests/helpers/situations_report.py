@@ -69,7 +69,7 @@ REPORT: Table = {
         ("{} needs one number", reported("--where", "average_accuracy<0.1,0.2")),
         ("no such run; {} is {}", reported("--where", "strategy=beauty")),
         ("{} must be a number, {}", reported("--where", "average_accuracy=good")),
-        ("a fraction is at most 1; write {} or {}%", reported("--where", "average_accuracy>80")),
+        ("must be a fraction between {} and {}", reported("--where", "average_accuracy>80")),
         ("no run fulfils all of these; leave some out", reported("--where", "seed=0", "seed=5", harm=add_run)),
         ("{} can be {}; give more of the name", reported("--where", "_target_=3")),
         ("no run has a setting or metric {}; settings are those of config.yaml", reported("--where", "beauty=3")),

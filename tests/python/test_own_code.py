@@ -9,6 +9,7 @@ import torch
 
 import gr_cli
 from gr_cli.config.own_code import code_hashes, own_code_hash
+from gr_cli.errors import ConfigError
 from gr_cli.python.content import hash_of_content
 from helpers.interruption import csvs
 from helpers.situations import TINY
@@ -81,6 +82,22 @@ def test_all_files_of_a_package_count():
     assert code_hashes(config) == before
     edit("own_package/layers.py", "width = 4\n")
     assert code_hashes(config) != before
+
+
+def test_code_that_was_imported_before_an_edit_is_refused():
+    """Also that of other modules of a package, and of the target that imported from them."""
+    edit("own_package/__init__.py", "")
+    edit("own_package/layers.py", "width = 3\n")
+    edit("own_package/networks.py", "from own_package.layers import width\n")
+    config = {"model": {"_target_": "own_package.networks.net"}}
+    modules = [importlib.import_module(f"own_package.{name}") for name in ("layers", "networks")]
+    before = code_hashes(config)
+    Path("own_package/layers.py").write_text("width = 44\n", encoding="utf-8")
+    for stale, module in zip(("layers, then own_package.networks by", "networks by"), modules, strict=True):
+        with pytest.raises(ConfigError, match=rf"layers.py was edited; reload own_package.{stale} importlib.reload"):
+            code_hashes(config)
+        importlib.reload(module)
+    assert modules[1].width == 44 and code_hashes(config) != before
 
 
 def test_installed_packages_do_not_count():

@@ -1,6 +1,7 @@
 """Figures from Python: they show the tables, and are matplotlib's own."""
 
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import chdir
@@ -13,6 +14,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import gr_cli
+from gr_cli.errors import ConfigError, FolderError
+from gr_cli.python.plots import comparison_figure
 from helpers.situations import TINY
 
 
@@ -75,6 +78,27 @@ def test_plot_of_generated_samples(finished):
     finished.plot("samples_task_0").savefig("shown.png")
     with Image.open("shown.png") as image:
         np.testing.assert_array_equal(np.asarray(image.convert("RGB")), expected)
+
+
+def test_units_have_prefixes(finished):
+    """Bytes of costs and of a sweep's chart, as in gr-report --figures."""
+    titles = {axes.get_title(loc="left"): axes for axes in finished.plot("costs").axes}
+    stored = int(finished.tables["costs"]["stored_bytes"].iloc[-1])
+    (line,) = titles["stored bytes (KiB)"].lines
+    assert stored >= 1024 and line.get_ydata()[-1] == pytest.approx(stored / 1024)
+    axes = comparison_figure([finished.folder], "stored_bytes").axes[0]
+    assert axes.get_xlabel() == "stored bytes (KiB)"
+    with pytest.raises(ConfigError, match=r"^metric=beauty: no such metric"):
+        comparison_figure([finished.folder], "beauty")
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "status.json"])
+def test_a_damaged_run_is_refused_in_one_line(finished, name):
+    run = gr_cli.load_run(shutil.copytree(finished.folder, "damaged"))
+    Path("damaged", name).write_text("{", encoding="utf-8")
+    with pytest.raises(FolderError, match=f"damaged: can't draw 'accuracy_matrix' .*{name}") as error:
+        run.plot()
+    assert "\n" not in str(error.value)
 
 
 def test_plot_of_a_run_that_has_not_finished(interrupted):

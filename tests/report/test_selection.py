@@ -3,11 +3,13 @@
 import csv
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from gr_cli.errors import ConfigError
 from gr_cli.report.selection import Condition
 from gr_cli.results.statistics import UNIT_INTERVAL
 from helpers.pages import embedded
@@ -88,6 +90,19 @@ def test_runs_are_selected(rows, gr_report, conditions, expected):
 )
 def test_conditions_on_a_fraction(condition, value, holds):
     assert Condition(condition).holds_for(value, "fraction", UNIT_INTERVAL) is holds
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("average_accuracy>80", "between 0 and 1; write average_accuracy>0.8 or 80%"),
+        ("average_accuracy>-0.5", "between 0 and 1; such as average_accuracy>0.5"),
+        ("average_accuracy>900", "between 0 and 1; such as average_accuracy>0.5"),
+    ],
+)
+def test_a_limit_that_is_no_fraction_is_refused(condition, message):
+    with pytest.raises(ConfigError, match=re.escape(f"--where={condition}: must be a fraction {message}")):
+        Condition(condition).holds_for(0.5, "fraction", UNIT_INTERVAL)
 
 
 def test_conditions_on_a_cost_have_its_units():

@@ -7,9 +7,14 @@ import pandas as pd
 import pytest
 
 from gr_cli.cli.main import main
+from gr_cli.report.chance import chance_rows
 from gr_cli.report.cli import main as report
+from gr_cli.report.groups import group_runs
+from gr_cli.report.selection import select_runs
+from gr_cli.report.tables import DEFAULT_METRICS, report_table
 from gr_cli.results.discovery import discover_runs
 from gr_cli.results.metrics import forward_transfer, forward_transfer_to_separate, intransigence, metric_directions
+from helpers.run_folders import write_run
 
 R = [[0.9, 0.3, 0.2], [0.6, 0.8, 0.4], [0.5, 0.7, 1.0]]
 S = [[0.9, 0.5, 0.5], [0.9, 0.7, 0.5], [0.9, 0.7, 0.8]]
@@ -77,6 +82,23 @@ def test_reports_compare_with_references(runs, capsys):
     assert "random chance" in capsys.readouterr().out
     assert report([".", "--metrics", "forgetting"]) == 0
     assert "random chance" not in capsys.readouterr().out
+
+
+def test_chances_of_one_benchmark_are_distinguished_by_the_setting_that_changes_them():
+    """In task-incremental learning by the classes of a task; the learning rate has more values."""
+    for classes, rates in ((2, (0.1, 0.2)), (5, (0.3,))):
+        for rate in rates:
+            write_run(Path("runs"), optimizer__lr=rate, benchmark__classes_per_task=classes, scenario="task")
+    discovered = discover_runs([Path("runs")])
+    for run in discovered.runs:
+        run.metrics["chance_accuracy"] = 1 / run.settings["benchmark.classes_per_task"]
+
+    def chances(*words):
+        table = report_table(group_runs(select_runs(discovered, words)), DEFAULT_METRICS)
+        return [(row.label, row.accuracy) for row in chance_rows(table)]
+
+    assert chances() == [("random chance · classes_per_task=2", 0.5), ("random chance · classes_per_task=5", 0.2)]
+    assert chances("classes_per_task=2") == [("random chance", 0.5)]
 
 
 def test_a_reference_differs_in_the_method_only(runs, capsys):
