@@ -18,6 +18,8 @@ from gr_cli.system.reading import read_error_reason
 if TYPE_CHECKING:
     from gr_cli.results.charts import Figure
 
+_FROM_TABLES = ("accuracy_matrix", "accuracy_curves")  # figures whose files are not shown in place of damaged tables
+
 
 def run_figure(folder: Path, name: str, pictures: dict[str, Path]) -> Figure:
     """A figure of a run, from its tables as they are now.
@@ -41,7 +43,7 @@ def run_figure(folder: Path, name: str, pictures: dict[str, Path]) -> Figure:
         reasons += run.unreadable_files.values()
     if name in charts:
         draw = charts[name]
-    elif name in pictures:
+    elif name in pictures and not (reasons and name in _FROM_TABLES):
         draw = partial(picture_chart, _pixels(pictures[name]))
     elif reasons:
         raise FolderError(

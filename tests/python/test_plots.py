@@ -95,6 +95,8 @@ def test_units_have_prefixes(finished):
 @pytest.mark.parametrize("name", ["config.yaml", "status.json"])
 def test_a_damaged_run_is_refused_in_one_line(finished, name):
     run = gr_cli.load_run(shutil.copytree(finished.folder, "damaged"))
+    Path("damaged/figures").mkdir(exist_ok=True)
+    Image.new("RGB", (4, 4)).save("damaged/figures/accuracy_matrix.png")  # is not shown in place of the tables
     Path("damaged", name).write_text("{", encoding="utf-8")
     with pytest.raises(FolderError, match=f"damaged: can't draw 'accuracy_matrix' .*{name}") as error:
         run.plot()
