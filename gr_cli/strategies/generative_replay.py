@@ -28,7 +28,7 @@ from gr_cli.strategies.context import (
 from gr_cli.strategies.generated_samples import GeneratedReplay, LikelihoodTargets, fit_classes, requested_label_targets
 from gr_cli.strategies.generator_distillation import check_distillation
 from gr_cli.strategies.generator_memory import GeneratorMemory
-from gr_cli.strategies.interference import loss_increases
+from gr_cli.strategies.interference import loss_increases, unchanged_buffers
 from gr_cli.strategies.regularizer import Regularizer
 from gr_cli.strategies.replay import ReplayBatch, ReplayStrategy, sample_weights
 from gr_cli.strategies.replay_targets import CurrentData, CurrentTargetKind, ReplayTargets, TargetKind
@@ -260,11 +260,10 @@ class GenerativeReplay(ReplayStrategy):
             return self.replay(batch, step)
         size = self._replay_size(batch)
         candidates = self._replay_of_tasks().at_step(size * self.replay_candidates, step)
-        (current,) = classification_losses(solver, batch.x, [self.current_targets(batch)])
-        targets = self.replay_targets(batch, candidates, 0)
-        increases = loss_increases(
-            self._context.solver, solver, current.value, candidates.x, targets, self.virtual_step_size
-        )
+        targets, solvers = self.replay_targets(batch, candidates, 0), self._context.solver
+        with unchanged_buffers(solvers):
+            (current,) = classification_losses(solver, batch.x, [self.current_targets(batch)])
+            increases = loss_increases(solvers, solver, current.value, candidates.x, targets, self.virtual_step_size)
         return candidates.select(increases.topk(size, dim=1).indices)
 
     def _replay_size(self, batch: Batch) -> int:

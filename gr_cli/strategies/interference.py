@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -43,3 +46,15 @@ def loss_increases(
         for parameter, value in zip(parameters, saved, strict=True):
             parameter.copy_(value)
     return after - before
+
+
+@contextmanager
+def unchanged_buffers(solvers: Replicas[nn.Module]) -> Iterator[None]:
+    """Restore the buffers of all solvers after the block: forward passes change running statistics."""
+    buffers = [buffer for solver in solvers.modules for buffer in solver.buffers()]
+    saved = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, saved, strict=True):
+            buffer.copy_(value)

@@ -7,6 +7,7 @@ import torch
 
 from gr_cli.generators import VAE
 from gr_cli.models import SimpleMLP
+from gr_cli.nn.layers import train_mode
 from gr_cli.nn.losses import Targets, cross_entropy
 from gr_cli.nn.random_streams import RandomStreams
 from gr_cli.nn.replicas import Replicas
@@ -114,3 +115,22 @@ def test_replayed_samples_are_the_candidates_with_the_largest_increase(seeds, so
         assert {tuple(v.tolist()) for v in selected.x[i]} == {tuple(v.tolist()) for v in candidates.x[i, largest]}
     # The generator is trained on candidates as they come: selected ones alone would shift its distribution.
     torch.testing.assert_close(strategy.replay(batch, step).x, candidates.x[:, :4], rtol=0, atol=0)
+
+
+def test_running_statistics_are_those_without_candidates():
+    """A network with batch normalization sees the candidates, but its running statistics don't."""
+    scenario, units = Scenario("class"), Scenario("class").task_units([2, 2])
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 4))
+    strategy = GenerativeReplay(VAE((6,), [8], 3), 30, batch_size=4, replay_candidates=5)
+    subject = Learner(
+        Replicas([network]), Replicas([strategy.generator]), strategy, [Adam()], scenario, units, [RandomStreams(0)]
+    )
+    strategy.begin_task(subject._task_context(1, None))
+    active, replay_units = scenario.training_units(units, 1), scenario.replay_units(units, 1)
+    x, y = torch.rand(1, 10, 6), torch.randint(2, 4, (1, 10))
+    batch = Batch(x, y, active, replay_units, scenario.competing_units(units, 1))
+    before = [buffer.clone() for buffer in network.buffers()]
+    with train_mode(network, training=True):
+        strategy.solver_replay(forward_of(subject.solvers), batch, TrainingStep(1, 3, 10))
+    assert all(map(torch.equal, before, network.buffers()))
