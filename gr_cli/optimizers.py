@@ -215,10 +215,10 @@ class FunctionalOptimizer:
         self._states = [state]
 
     def begin_task(self, reset: bool = False) -> None:
-        """Initialize the state, in the first task, where `reset_per_task` is set, or if `reset`."""
-        for i, (optimizer, _, parameters) in enumerate(self._param_groups):
-            if reset or optimizer.reset_per_task or not self._states[i]:
-                self._states[i] = optimizer.init_state(parameters)
+        """Drop the state where `reset_per_task` is set, or if `reset`; the next step initializes it."""
+        for i, (optimizer, _, _) in enumerate(self._param_groups):
+            if reset or optimizer.reset_per_task:
+                self._states[i] = {}
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor | None], learning_rate: Callable[[Optimizer], float]) -> None:
@@ -236,6 +236,7 @@ class FunctionalOptimizer:
         present = [i for i, g in enumerate(aligned_gradients) if g is not None]
         if not present:
             return
+        self._initialize_states()
         is_complete = len(present) == len(aligned_gradients)
         if not is_complete:
             self._separate_step_counts()
@@ -247,6 +248,12 @@ class FunctionalOptimizer:
                 parameters, group_gradients = [parameters[i] for i in present], [group_gradients[i] for i in present]
                 state = {name: [values[i] for i in present] for name, values in state.items()}
             optimizer.step(parameters, group_gradients, state, learning_rate(optimizer))  # type: ignore[arg-type]
+
+    def _initialize_states(self) -> None:
+        """Initialize states before their first step, so that parameters that are never trained have none."""
+        for i, (optimizer, _, parameters) in enumerate(self._param_groups):
+            if not self._states[i]:
+                self._states[i] = optimizer.init_state(parameters)
 
     def _separate_step_counts(self) -> None:
         """Give each parameter its own step count, once some of them skip a step."""

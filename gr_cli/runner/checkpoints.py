@@ -20,7 +20,7 @@ from gr_cli.training.experiment import Experiment
 from gr_cli.training.learner import Learner
 from gr_cli.training.stages import BEGINNING, ResumePoint
 
-VERSION = 12  # format of checkpoints
+VERSION = 13  # format of checkpoints
 State = dict[str, Any]
 
 

@@ -1,5 +1,6 @@
 """Costs are those of a hand count."""
 
+import pytest
 import torch
 
 from gr_cli.evaluation.base import EvaluationContext
@@ -32,6 +33,22 @@ def test_costs_of_a_network_alone():
 
 def test_moments_that_are_reset_are_not_kept():
     assert costs("strategy=finetune", "optimizer.reset_per_task=true")["optimizer_bytes"] == 0
+    assert costs("strategy=separate")["optimizer_bytes"] == 0  # each task has a new network
+
+
+@pytest.mark.parametrize("words", [("slda",), ("ncm",), ("generative_classifier", "generator=mixture")])
+def test_a_solver_that_is_never_trained_has_no_moments(words):
+    strategy, *others = words
+    row = costs(f"strategy={strategy}", *others, stages=2)
+    assert row["optimizer_bytes"] == 0
+    assert row["stored_bytes"] == row["solver_bytes"] + row["generator_bytes"] + row["strategy_bytes"]
+
+
+def test_of_a_generative_classifier_the_generator_alone_has_moments():
+    experiment = prepare(settings_of("strategy=generative_classifier", *SMALL))
+    sizes = [p.numel() for p in experiment.learner.generator.parameters()]
+    row = costs("strategy=generative_classifier")
+    assert row["optimizer_bytes"] == 2 * 4 * sum(sizes) + 4 * len(sizes)  # moments, and step counts
 
 
 def test_stored_samples_are_kept():

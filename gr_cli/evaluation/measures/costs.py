@@ -53,11 +53,12 @@ class Costs(Evaluation):
         extraction, num_samples = _extraction(context)
         operations["features_flops"] = extraction.operations * num_samples
         state = learner.state_of(context.replica)
+        restarts = learner.strategy.restarts_solver
         settings = {"solver": learner.optimizers, "generator": learner.generator_optimizers}
         optimizers = {
             name: moments
             for name, moments in state["optimizers"].items()
-            if not settings[name.partition(".")[0]][context.replica].reset_per_task
+            if not (restarts or settings[name.partition(".")[0]][context.replica].reset_per_task)
         }
         kept = {
             "solver_bytes": num_bytes(state["solver"]),
