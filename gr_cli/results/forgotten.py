@@ -23,12 +23,13 @@ def describe_forgotten(entry: Mapping[str, Any]) -> str:
     >>> describe_forgotten({"classes": ["3", "7"], "tasks": [1]})
     'classes 3, 7 of task 1'
     """
-    what = f"{_numbered('class', 'classes', entry['classes'])} of {_numbered('task', 'tasks', entry['tasks'])}"
+    what = f"{numbered('class', 'classes', entry['classes'])} of {numbered('task', 'tasks', entry['tasks'])}"
     number = entry.get("samples")
     return what if number is None else f"{number} sample{'s' * (number > 1)} of {what}"
 
 
-def _numbered(one: str, several: str, names: Sequence[object]) -> str:
+def numbered(one: str, several: str, names: Sequence[object]) -> str:
+    """Names in a line, after a noun in singular or plural."""
     return f"{one if len(names) == 1 else several} {listed(names)}"
 
 

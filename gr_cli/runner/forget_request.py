@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -12,9 +13,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from gr_cli.errors import ConfigError, suggestion
+from gr_cli.errors import ConfigError, DataError, suggestion
 from gr_cli.nn.sample_spec import SampleSpec
-from gr_cli.results.forgotten import listed
+from gr_cli.results.forgotten import listed, numbered
 from gr_cli.runner.checkpoints import State
 from gr_cli.runner.sample_file import samples_of
 from gr_cli.strategies.base import Strategy
@@ -90,7 +91,8 @@ class SampleRequest:
 
     Raises:
         ConfigError: There is no such class or task, or the task of a sample is not clear.
-        DataError: The samples can't be read, or are not of the shape and range that the strategy had.
+        DataError: The samples can't be read, are not of the shape and range that the strategy had, or some of them were
+            forgotten before.
     """
 
     splits_tasks = True
@@ -105,10 +107,17 @@ class SampleRequest:
         dropped = torch.zeros_like(stream.units)
         for task, unit in self._units:
             dropped[task, unit] = True
-        # The hash makes a repeated call do nothing, also after a process was killed in the middle.
-        sample_hash = content_hash(self._x, self._units)
-        self.entry = stream.entry(dropped) | {"samples": len(labels), "hash": sample_hash}
-        self.is_repeated = any(entry.get("hash") == sample_hash for entry in saved["forgotten"])
+        # The hashes make a repeated call do nothing, also after a process was killed in the middle.
+        hashes = [content_hash(x, unit) for x, unit in zip(self._x, self._units, strict=True)]
+        self.entry = stream.entry(dropped) | {"samples": len(labels), "hashes": sorted(hashes)}
+        before = Counter(value for entry in saved["forgotten"] for value in entry.get("hashes", []))
+        self.is_repeated = Counter(hashes) <= before
+        repeated = [i for i, value in enumerate(hashes) if value in before]
+        if repeated and not self.is_repeated:
+            raise DataError(
+                f"samples: {listed(repeated)} of {len(hashes)} (from 0) were forgotten before, and would be taken out "
+                "twice; hand in the others alone"
+            )
 
     def apply(self, strategy: Strategy) -> None:
         for task, unit in dict.fromkeys(self._units):
@@ -153,7 +162,8 @@ class _Stream:
             for name, unit in self.tasks[number].items():
                 selected[number, unit] = not classes or name in classes
         if not selected.any():
-            raise ConfigError("classes", listed(classes), f"not in tasks {listed(tasks)}", "leave out one of the two")
+            numbers = numbered("task", "tasks", tasks)
+            raise ConfigError("classes", listed(classes), f"not in {numbers}", "leave out one of the two")
         return selected
 
     def only_unit(self, name: str, tasks: Sequence[int]) -> tuple[int, int]:
@@ -164,9 +174,9 @@ class _Stream:
         """
         pairs: list[list[int]] = self.select([name], tasks).nonzero().tolist()
         if len(pairs) > 1:
-            numbers = listed([task for task, _ in pairs])
+            numbers = [task for task, _ in pairs]
             raise ConfigError(
-                "label", name, f"is in tasks {numbers}", f"add tasks=[{pairs[0][0]}] for that of the sample"
+                "label", name, f"is in tasks {listed(numbers)}", f"add tasks=[{pairs[0][0]}] for that of the sample"
             )
         return pairs[0][0], pairs[0][1]
 

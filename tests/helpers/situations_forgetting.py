@@ -62,14 +62,23 @@ def a_sample_of_a_mixture(hands: Hands) -> object:
     return hands.gr_run(f"forget={only_run()}", "samples=samples.npz", LABEL)
 
 
+def samples_that_were_forgotten(hands: Hands) -> object:
+    assert hands.gr_run("strategy=ncm", "strategy.arithmetic=fixed_point", "threads=1")[0] == 0
+    for images in (IMAGE, np.stack([IMAGE, IMAGE + 1])):
+        np.savez("samples.npz", x=images)
+        answer = hands.gr_run(f"forget={only_run()}", "samples=samples.npz", LABEL)
+    return answer
+
+
 FORGETTING: Table = {
     "runner/forget_request.py": [
         ("is for samples=<file>", forgetting("classes=[1]", LABEL)),
         ("names neither classes nor tasks", forgetting()),
         ("is no class of this run", forgetting("classes=[ten]")),
         ("is no task of this run", forgetting("tasks=[2]")),
-        ("classes={}: not in tasks", forgetting("classes=[1]", "tasks=[1]")),
+        ("leave out one of the two", forgetting("classes=[1]", "tasks=[1]")),
         ("can't be combined with samples", samples("classes=[1]", x=IMAGE)),
+        ("samples: {} of {} (from 0) were forgotten before", samples_that_were_forgotten),
         ("for that of the sample", a_sample_of_one_of_many_tasks),
     ],
     "runner/sample_file.py": [

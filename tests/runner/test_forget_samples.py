@@ -73,6 +73,22 @@ def test_a_sample_is_not_taken_out_twice_by_the_same_call(gr_run, made):
     assert "nothing to do" in gr_run(*words)[1]
 
 
+def test_no_sample_is_taken_out_twice_by_another_file(gr_run, made):
+    folder, (_, samples) = made(*SLDA), trained_without(SLDA, [(0, 7), (0, 8), (0, 9)])
+    x, y = torch.stack([x for x, _ in samples]).numpy(), np.array([str(y) for _, y in samples])
+    np.savez("gone.npz", x=x[:2], y=y[:2])
+    assert gr_run(f"forget={folder}", "samples=gone.npz")[0] == 0
+    before = (folder / "checkpoint.pt").read_bytes()
+    np.savez("gone.npz", x=x[1::-1], y=y[1::-1])  # in another order
+    code, out, _ = gr_run(f"forget={folder}", "samples=gone.npz")
+    assert code == 0 and "forgotten before; nothing to do" in out
+    for index, repeated in (([2, 1], "1 of 2"), ([0, 1, 1], "0, 1, 2 of 3")):
+        np.savez("gone.npz", x=x[index], y=y[index])
+        code, _, err = gr_run(f"forget={folder}", "samples=gone.npz")
+        assert code == 2 and f"samples: {repeated} (from 0) were forgotten before" in err, err
+    assert before == (folder / "checkpoint.pt").read_bytes()
+
+
 def test_samples_that_can_not_have_been_there_are_refused(gr_run, made):
     folder = made(*SLDA)
     before = (folder / "checkpoint.pt").read_bytes()
