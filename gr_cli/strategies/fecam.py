@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gr_cli.errors import ConfigError
 from gr_cli.generators.base import UNLEARNED_LOG_LIKELIHOOD
 from gr_cli.nn.class_statistics import ClassStatistics
 from gr_cli.nn.symmetric import cholesky
@@ -78,10 +79,25 @@ class FeCAM(ClosedFormStrategy):
             self._models[replica, unit] = self._fitted(statistics, unit)
 
     def _fitted(self, statistics: ClassStatistics, unit: int) -> _ClassModel:
-        factor, dtype = cholesky(self.correlation(statistics, unit)), self._context.streams.dtype
+        factor, dtype = self._factor(self.correlation(statistics, unit)), self._context.streams.dtype
         whitening = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False)
         mean = self._scaled(statistics.means[statistics.classes.index(unit)])
         return _ClassModel(mean.to(dtype), whitening.to(dtype))
+
+    def _factor(self, correlation: Tensor) -> Tensor:
+        """The Cholesky factor of a correlation matrix.
+
+        Raises:
+            ConfigError: It is not finite or not positive definite, which follows from the settings.
+        """
+        if not correlation.isfinite().all():
+            raise ConfigError("strategy.power", self.power, "makes values that are not finite", "try a smaller one")
+        try:
+            return cholesky(correlation)
+        except ValueError:
+            weight, remedy = self.off_diagonal_shrinkage, "try a smaller one, or a larger strategy.shrinkage"
+            problem = f"leaves a covariance that is not positive definite, with strategy.shrinkage={self.shrinkage}"
+            raise ConfigError("strategy.off_diagonal_shrinkage", weight, problem, remedy) from None
 
     def fit(self, statistics: ClassStatistics, replica: int) -> Classifier:
         return lambda x: self._class_scores(x, replica, statistics.classes)

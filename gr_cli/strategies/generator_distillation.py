@@ -13,16 +13,13 @@ def check_distillation(generator: Generator, generator_data: str, generator_scop
         ConfigError: Names the setting that does not fit.
     """
     if not generator.supports_distillation:
-        raise ConfigError(
-            "strategy.generator_distillation",
-            type(generator).__name__,
-            "has no outputs on noised samples that a frozen copy could teach",
-            "try generator=flow or generator=conv_flow",
-        )
-    if generator_data != "current_and_replay" or generator_scope != "shared":
-        raise ConfigError(
-            "strategy.generator_distillation",
-            f"generator_data={generator_data}, generator_scope={generator_scope}",
-            "needs one generator for all tasks, trained on current and replayed samples",
-            "try strategy.generator_data=current_and_replay strategy.generator_scope=shared",
-        )
+        problem = "has no outputs on noised samples that a frozen copy could teach (strategy.generator_distillation)"
+        raise ConfigError("generator", type(generator).__name__, problem, "try generator=flow or generator=conv_flow")
+    settings = {
+        "generator_data": (generator_data, "current_and_replay"),
+        "generator_scope": (generator_scope, "shared"),
+    }
+    for name, (value, needed) in settings.items():
+        if value != needed:
+            allowed = "strategy.generator_distillation needs one generator, trained on current and replayed samples"
+            raise ConfigError(f"strategy.{name}", value, allowed, f"try strategy.{name}={needed}")

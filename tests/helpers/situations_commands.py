@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -20,6 +21,14 @@ class Plain(nn.Linear):
 
 
 PLAIN = "model._target_=helpers.situations_commands.Plain"
+
+
+def fecam_of_a_large_power(hands: Hands) -> object:
+    """Values above 1 whose power is beyond the range of float64."""
+    np.savez("set.npz", x=10 * np.random.default_rng(0).random((20, 6)), y=np.arange(20) % 4)
+    return hands.gr_run(
+        "benchmark=arrays", "benchmark.source.path=set.npz", *TINY[1:3], "strategy=fecam", "strategy.power=1000"
+    )
 
 
 def more_tasks_than_gates(hands: Hands) -> object:
@@ -242,6 +251,13 @@ COMMANDS: Table = {
     "strategies/closed_form.py": [
         ("has a single sample", typed("strategy=ncm labels.per_class=1")),
     ],
+    "strategies/fecam.py": [
+        (
+            "leaves a covariance that is not positive definite",
+            typed("strategy=fecam strategy.shrinkage=0 strategy.off_diagonal_shrinkage=100"),
+        ),
+        ("makes values that are not finite", fecam_of_a_large_power),
+    ],
     "strategies/feedback_replay.py": [
         ("the generator has gates for so many tasks only", more_tasks_than_gates),
         ("does not read the solver's features", typed("strategy=rtf generator=vae")),
@@ -259,7 +275,7 @@ COMMANDS: Table = {
     ],
     "strategies/generator_distillation.py": [
         ("could teach", typed("strategy=dgr strategy.generator_distillation=3")),
-        ("needs one generator for all", typed("generator=flow strategy.generator_distillation=3")),
+        ("needs one generator, trained", typed("generator=flow strategy.generator_distillation=3")),
     ],
     "strategies/replay_targets.py": [
         ("strategy.current_data=generated", typed("strategy.current_data=generated")),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from gr_cli.errors import ConfigError
 from gr_cli.nn.class_statistics import ClassStatistics, task_statistics
 from gr_cli.strategies import FeCAM, FeTrIL, NearestClassMean, RanPAC, StreamingLDA
 from gr_cli.strategies.closed_form import task_samples
@@ -202,6 +203,21 @@ def test_fecam_with_constant_features_and_a_single_sample():
     expected = np.corrcoef(x[:29, [0, 1, 3]].T.numpy())
     np.testing.assert_allclose(correlation[[0, 1, 3]][:, [0, 1, 3]], expected, rtol=1e-7)
     assert correlation[2].tolist() == [0, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"off_diagonal_shrinkage": 100.0, "shrinkage": 0.0},
+            "strategy.off_diagonal_shrinkage=100.0: leaves .*=0.0; try a",
+        ),
+        ({"power": 1e4}, "strategy.power=10000.0: makes values that are not finite"),
+    ],
+)
+def test_fecam_names_the_setting_that_spoils_a_covariance(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        trained(FeCAM(**settings), tasks=[0])
 
 
 def test_fecam_keeps_the_scores_of_a_class():

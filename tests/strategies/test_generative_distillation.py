@@ -134,5 +134,5 @@ def test_the_teacher_is_the_generator_before_the_task_on_its_own_samples():
 
 @pytest.mark.parametrize("settings", [{"generator_data": "memory"}, {"generator_scope": "per_task"}])
 def test_distillation_needs_one_generator_that_sees_replay(settings):
-    with pytest.raises(ConfigError, match="needs one generator for all tasks"):
+    with pytest.raises(ConfigError, match="needs one generator, trained on current"):
         learner(generator_distillation=1.0, **settings)
