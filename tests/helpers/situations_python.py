@@ -114,7 +114,9 @@ def net(input_size, output_size):
 def own_model(hands: Hands) -> Path:
     """A module of the user's own in the current folder."""
     hands.monkeypatch.syspath_prepend(Path.cwd())
-    hands.monkeypatch.delitem(sys.modules, "own_model", raising=False)
+    # Set, so that the import is undone after the test.
+    hands.monkeypatch.setitem(sys.modules, "own_model", None)
+    del sys.modules["own_model"]
     Path("own_model.py").write_text(OWN_MODEL, encoding="utf-8")
     return Path("own_model.py")
 
