@@ -184,3 +184,10 @@ def test_public_classes_and_functions_have_docstrings():
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_"):
                 assert ast.get_docstring(node), f"{path.name}: {node.name}"
+
+
+@pytest.mark.parametrize(("group", "noun"), [("strategy", "strategies"), ("generator", "generators")])
+def test_the_readme_counts_strategies_and_generators(group, noun):
+    root = Path(__file__).parents[1]
+    number = len(list((root / "conf" / group).glob("*.yaml")))
+    assert f"{number} {noun}" in (root / "README.md").read_text(encoding="utf-8")

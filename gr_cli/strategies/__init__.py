@@ -7,8 +7,9 @@ What they are built from:
 - `reservoir_buffer`: reservoir sampling buffer (DER++, and the memory of a generator)
 - `exemplar_buffer`: class-balanced stored samples (experience replay, A-GEM, iCaRL)
 - `generated_samples`, `generator_memory`, `replay_targets`, `update_schedule`: generative replay
+- `generator_distillation`, `interference`: generative distillation, maximally interfered retrieval
 - `closed_form`: base class of classifiers from sums over samples (streaming LDA, nearest class mean,
-  FeCAM, RanPAC)
+  FeCAM, RanPAC); `score_cache`: scores of test samples under classes that don't change
 - `regularizer`, `regularizers`, `fisher`: EWC, online EWC, synaptic intelligence, weight penalty
 - `gr_cli.nn.losses.distillation_loss`, `gr_cli.nn.gradient_projection`: distillation, A-GEM's projection
 """
