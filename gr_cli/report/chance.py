@@ -8,7 +8,7 @@ from operator import itemgetter
 from statistics import fmean
 from typing import NamedTuple
 
-from gr_cli.report.groups import NO_VALUE, Group
+from gr_cli.report.groups import NO_VALUE
 from gr_cli.report.tables import ReportRow, ReportTable, TextTable, format_number
 from gr_cli.results.tables import FRACTION, name_with_unit
 from gr_cli.terminal.fitted_table import FittedColumn
@@ -42,7 +42,7 @@ def chance_rows(table: ReportTable) -> list[ChanceRow]:
     result = []
     for values, rows in sorted(by_values.items()):
         by_chance: dict[float, list[ReportRow]] = {}
-        for row in [row for row in rows if not _is_given_the_task(row.group)] or rows:
+        for row in [row for row in rows if not row.group.is_given_the_task] or rows:
             chance = round(fmean(row.group.metric(CHANCE_METRIC).values()), 6)  # as in the CSV files
             by_chance.setdefault(chance, []).append(row)
         for chance, name in zip(by_chance, _distinguishing(list(by_chance.values()), table), strict=True):
@@ -62,10 +62,6 @@ def _distinguishing(lists: Sequence[Sequence[ReportRow]], table: ReportTable) ->
     if not candidates:
         return [[with_plural(len(rows), "configuration")] for rows in lists]
     return min(candidates, key=itemgetter(0))[1]  # of several settings the one with the fewest values
-
-
-def _is_given_the_task(group: Group) -> bool:
-    return any(run.status.get("reference_for") == "transfer" for run in group.finished.values())
 
 
 def with_chance_rows(text: TextTable, table: ReportTable) -> TextTable:

@@ -57,6 +57,11 @@ class Group:
         """The finished runs of `by_seed`."""
         return {seed: run for seed, run in self.by_seed.items() if run.finished}
 
+    @property
+    def is_given_the_task(self) -> bool:
+        """Whether the task of a test sample is given to it in every scenario: separate networks."""
+        return any(run.status.get("reference_for") == "transfer" for run in self.finished.values())
+
     def metric(self, name: str) -> dict[int, float]:
         """A metric by seed, without seeds for which it is undefined; names as for `DiscoveredRun.metric`."""
         values = {seed: run.metric(name) for seed, run in self.finished.items()}

@@ -14,12 +14,17 @@ from gr_cli.results.tables import FRACTION
 def verdict(metric: PageMetric, rows: Sequence[tuple[str, ReportRow]]) -> str:
     """Which of some configurations is best in a metric, and by how much; empty without a direction or values.
 
+    Separate networks, to which the task is given, are left out, unless all configurations are such.
+
     Args:
         metric: The metric.
         rows: Names and rows of configurations that can be compared.
     """
+    compared = [(name, row) for name, row in rows if not _has_an_advantage(row)] or rows
     means = [
-        (summary, name, row) for name, row in rows if (summary := summarize(list(metric.values(row.group).values())))
+        (summary, name, row)
+        for name, row in compared
+        if (summary := summarize(list(metric.values(row.group).values())))
     ]
     means = [entry for entry in means if entry[0].mean == entry[0].mean]
     if not means or metric.better == "none":
@@ -38,6 +43,11 @@ def verdict(metric: PageMetric, rows: Sequence[tuple[str, ReportRow]]) -> str:
         f", the {order}; next is {next_name} with {format_number(second.mean, metric.unit)}{_unit_text(metric.unit)}."
     )
     return f"{text} {_difference_text(paired_summary(gains, limits), metric.unit, len(means))}"
+
+
+def _has_an_advantage(row: ReportRow) -> bool:
+    """Whether the task of a test sample is given to a configuration, and not to others of its scenario."""
+    return row.group.is_given_the_task and row.group.values["scenario"] != "task"
 
 
 def _mean_text(summary: Summary, metric: PageMetric) -> str:

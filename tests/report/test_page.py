@@ -339,6 +339,22 @@ def test_the_sentence_says_so_if_the_next_is_better_over_common_seeds(tmp_path):
     assert "But over 3 common seeds the next is better, by 5.33 points, 95 % interval 3.90 to 6.77." in sentence
 
 
+def test_the_sentence_leaves_out_networks_that_are_given_the_task(tmp_path):
+    """Others choose among the classes of all tasks, except in task-incremental learning."""
+
+    def sentence(scenario):
+        for strategy, accuracy in {"finetune": 0.5, "generative_replay": 0.6, "joint": 0.9}.items():
+            status = {"reference_for": "transfer"} if strategy == "joint" else None
+            write_run(tmp_path / scenario, 0, strategy, accuracy=accuracy, status=status, scenario=scenario)
+        assert main([str(tmp_path / scenario), "--html", str(tmp_path / "page.html")]) == 0
+        return embedded((tmp_path / "page.html").read_text(encoding="utf-8"))["verdicts"][0][0]
+
+    assert re.match(
+        "generative_replay.* has average accuracy 60.00.*, the better of 2; next is finetune", sentence("class")
+    )
+    assert re.match("joint has average accuracy 90.00.*, the best of 3", sentence("task"))
+
+
 def test_the_interval_of_the_sentence_contains_the_difference_where_lower_is_better(tmp_path):
     for seed in range(3):
         for rate in (0.001, 0.01):
