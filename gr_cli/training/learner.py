@@ -222,7 +222,7 @@ class Learner:
                     if batch.is_last_update(step):
                         self.strategy.after_step(batch, step)
             # Samples that the solver was not trained on in this step are generated here.
-            with self.operations.step(f"generator_batch{remainder}") if iteration is None else _NO_CONTEXT:
+            with self.operations.step(f"generator_batch{remainder}") if iteration is None else nullcontext():
                 generator_batch = self.strategy.generator_batch(batch, step)  # None: no step of the generator is due
             if generator_batch is not None and self._generator_update is not None:
                 learning_rate = generator_learning_rate(self.strategy, step)
@@ -280,14 +280,14 @@ class Learner:
     def _autocast(self) -> Any:
         """Context in which matrix products have the learner's precision."""
         if self.precision != "bf16":
-            return _NO_CONTEXT
+            return nullcontext()
         # No cache of cast weights: the parameters change between two forward passes.
         return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
     def _seeded_global_stream(self, *key: int) -> Any:
         # A solver without `training_noise` may draw from torch's global stream, which is seeded for each step.
         if self._solver_takes_noise:
-            return _NO_CONTEXT
+            return nullcontext()
         return seeded(self.random_streams[0].seed, StreamNames.SOLVER_GLOBAL, *key)
 
     def _task_samples(self, replica: int) -> Iterable[tuple[Tensor, Tensor]]:
@@ -394,8 +394,6 @@ class Learner:
             self.strategy.regularizer.load_state_dict(stacked["regularizer"])
         self.strategy.load_state_dict(stacked["strategy"], self._task_context(task, sample_pass))
 
-
-_NO_CONTEXT = nullcontext()
 
 # Entries of the state whose tensors have a replica axis in memory.
 _STACKED_STATE = ("solver", "generator", "strategy", "regularizer", "gradient_rules")

@@ -10,7 +10,7 @@ from torch import nn
 from gr_cli.errors import ConfigError
 from gr_cli.training.learner import Learner
 
-_REMEDY = "try strategy=er_plus, er, a_gem, generative_replay, si or finetune, or train.online=false"
+_REMEDY = "try strategy=er_plus, er, generative_replay, slda, si or finetune, or train.online=false"
 
 
 def check_single_pass(config: Mapping[str, Any], learner: Learner, sizes: Sequence[int]) -> None:
