@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from torchvision import datasets
 
-from gr_cli.benchmarks import Torchvision, split
+from gr_cli.benchmarks import Torchvision, permuted, rotated, split
 from gr_cli.benchmarks.dataset_hash import dataset_hash
 from gr_cli.benchmarks.sources import cifar_folders
 from gr_cli.benchmarks.sources.base import Dataset
@@ -101,6 +101,14 @@ def test_broken_images_are_named(monkeypatch):
     Path("folders/cifar10/test/tan/2.png").write_bytes(b"none")
     with pytest.raises(DataError, match=r"1 of 9 images can't be decoded.*test/tan/2.png .*; repair or remove them$"):
         read("CIFAR10")
+
+
+def test_transformed_tasks_say_which_files_were_read(monkeypatch):
+    few()
+    monkeypatch.setitem(cifar_folders.CLASS_NAMES, "CIFAR10", ("red", "tan"))
+    source = Torchvision("CIFAR10", "folders", download=False, cache_root="cache")
+    for stream in (permuted(source, seed=0, tasks=2), rotated(source, seed=0, tasks=2)):
+        assert stream.files == "cifar10/{train,test}/<class>/"
 
 
 def test_without_any_the_message_names_both():

@@ -132,9 +132,9 @@ class FeatureExtractor(ABC):
         vectors = Dataset(train, test, data.classes, spec, fits, costs, data.files)
         if self.components is None:
             return vectors
-        content = content_hash(content, first_task.content_hash())
-        path = self._path(content_hash("components", self.components, key), content, cache_name)
-        return self._principal_components(vectors, train.select(_positions(first_task, data.train)), path)
+        positions = _positions(first_task, data.train)  # in the key: streams with other first tasks are not out of date
+        path = self._path(content_hash("components", self.components, key, positions), content, cache_name)
+        return self._principal_components(vectors, train.select(positions), path)
 
     def _path(self, key: str, content: str, cache_name: str) -> Path:
         """File of the cache; the dash says that files of the same key and other content are out of date."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Literal
 
 import torch
@@ -81,6 +82,7 @@ class PatchFeatureExtractor(FeatureExtractor):
 
     def network(self, first_task: Samples, shape: Shape) -> nn.Module:
         self._check_size(shape)
+        self._check_number(len(first_task) * prod(side - self.patch_size + 1 for side in shape[1:]))
         settings = (self.filters, self.num_filters, self.patch_size, self.whitening_noise, self.filters_seed)
         name = content_hash("patches", _VERSION, torch.__version__, *settings, first_task.content_hash())
 
@@ -88,13 +90,7 @@ class PatchFeatureExtractor(FeatureExtractor):
             print_status(f"fitting filters to patches of the {len(first_task):,} training images of the first task")
             with seeded(self.filters_seed, StreamNames.FEATURES_PATCHES):
                 patches = random_patches(first_task, self.patch_size, _PATCHES_PER_FILTER * self.num_filters)
-                if len(patches) < _MIN_PATCHES * self.num_filters:
-                    raise ConfigError(
-                        "benchmark.features.num_filters",
-                        self.num_filters,
-                        f"needs {_MIN_PATCHES} patches for each filter, and the first task has {len(patches):,}",
-                        f"{len(patches) // _MIN_PATCHES} at most",
-                    )
+                self._check_number(len(patches))  # fewer than there are where some are drawn twice
                 return fit_filters(patches, self.filters, self.num_filters, self.whitening_noise)
 
         fitted = cached(self.cache_folder / f"{name}.pt", compute)
@@ -115,6 +111,16 @@ class PatchFeatureExtractor(FeatureExtractor):
                 self.grid,
                 f"exceeds the {positions} patches along a side of {height_width}",
                 f"{positions} at most",
+            )
+
+    def _check_number(self, num_patches: int) -> None:
+        """Refuse more filters than the patches of the first task are enough for; raises ConfigError."""
+        if num_patches < _MIN_PATCHES * self.num_filters:
+            raise ConfigError(
+                "benchmark.features.num_filters",
+                self.num_filters,
+                f"needs {_MIN_PATCHES} patches for each filter, and the first task has {num_patches:,}",
+                f"{num_patches // _MIN_PATCHES} at most",
             )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from gr_cli.benchmarks import Arrays, Digits, PatchFeatureExtractor, Samples, split
+from gr_cli.benchmarks import Arrays, ConvFeatureExtractor, Digits, PatchFeatureExtractor, Samples, split
 from gr_cli.benchmarks.features.output import FeatureScaling, PrincipalComponents, fit_scaling
 from gr_cli.benchmarks.features.patches import (
     PatchResponses,
@@ -23,6 +23,7 @@ from gr_cli.errors import ConfigError
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.system import cache
 from helpers.features import vectors_of
+from helpers.image_sets import images
 
 
 @pytest.fixture(autouse=True)
@@ -272,6 +273,8 @@ def test_costs_of_the_extractor():
             r"features.grid=3: exceeds the 2 patches along a side of images of 8x8; 2 at most",
         ),
         ({"num_filters": 100_000}, r"num_filters=100000: needs 10 patches for each filter, and the first task has"),
+        # Before any patch is drawn: these would not fit into memory.
+        ({"num_filters": 10**12}, r"num_filters=1000000000000: needs 10 patches .* has 10,404; 1040 at most"),
         ({"components": 49}, r"features.components=49: exceeds the 48 features or the 2.. training samples"),
     ],
 )
@@ -318,3 +321,23 @@ def test_components_of_a_data_set_that_is_replaced():
     small = replace(data, train=data.train.select(torch.arange(20)))
     with pytest.raises(ConfigError, match="or the 20 training samples of the first task; 20 at most"):
         vectors_of(extractor(components=30), small)
+
+
+def test_components_of_other_first_tasks_are_not_out_of_date(monkeypatch):
+    """Features of a source whose content may change: streams of other class orders keep theirs, earlier content not."""
+    data = images(n=24)
+    conv = ConvFeatureExtractor([4], "random", components=2, cache_root="kept")
+
+    def components(source: Dataset, label: int) -> torch.Tensor:
+        monkeypatch.setattr(cache, "_recent", OrderedDict())
+        first_task = source.train.select((source.train.y == label).nonzero().squeeze(1))
+        return conv.extract(source, first_task, "photos").train.x
+
+    stored = [components(data, label) for label in (0, 1)]
+    files = set(Path("kept/features").iterdir())
+    assert len(files) == 3 and not torch.allclose(*stored)  # the features, and their components for each first task
+    with monkeypatch.context() as patch:
+        patch.setattr("gr_cli.benchmarks.features.base.PrincipalComponents", None)
+        assert all(torch.equal(components(data, label), stored[label]) for label in (0, 1))  # from the cache
+    components(images(n=24, seed=1), 0)
+    assert len(files & set(Path("kept/features").iterdir())) == 1  # the components of the other first task
