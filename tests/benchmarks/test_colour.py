@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from gr_cli.config.shipped_options import option_from_dict
-from gr_cli.generators import mixture
 from gr_cli.models import SimpleMLP
 from gr_cli.nn.random_streams import RandomStreams, ReplicaStreams
 from gr_cli.nn.sample_spec import SampleSpec
@@ -55,17 +54,3 @@ def test_training_step_and_generation(kind, shape):
     generated = generator.generate(4)
     assert generated.shape == (4, *shape)
     assert generated.isfinite().all() and 0 <= generated.min() <= generated.max() <= 1
-
-
-def test_randomized_principal_components_are_exact(monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    flat = torch.randn(200, 80, generator=generator, dtype=torch.float64) * 0.9 ** torch.arange(80.0).double()
-    flat = flat @ torch.linalg.qr(torch.randn(80, 80, generator=generator, dtype=torch.float64))[0]
-    flat = flat - flat.mean(0)
-    exact = mixture._principal_components(flat, 5, generator)
-    monkeypatch.setattr(mixture, "_MAX_EXACT_PCA_SIZE", 40)
-    components = mixture._principal_components(flat, 5, torch.Generator().manual_seed(1))
-    torch.testing.assert_close(components @ components.T, torch.eye(5, dtype=torch.float64))
-    torch.testing.assert_close((components * exact).sum(1).abs(), torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-6)
-    few = mixture._principal_components(flat[:3], 5, torch.Generator().manual_seed(1))  # fewer samples than components
-    torch.testing.assert_close(few @ few.T, torch.eye(5, dtype=torch.float64))

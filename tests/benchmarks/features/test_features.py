@@ -293,7 +293,7 @@ def test_pretraining_is_reproducible_and_cached(monkeypatch):
         raise AssertionError("pretrained again")
 
     clear_cache_in_memory(monkeypatch)
-    monkeypatch.setattr("gr_cli.benchmarks.features.base.pretrain", fail)
+    monkeypatch.setattr("gr_cli.benchmarks.features.convolutions.pretrain", fail)
     vectors_of(pretrained(5), images(seed=1))  # other images, the same network
 
 
