@@ -1,6 +1,7 @@
 """Searches: the commands they print, trials without a value, and launchers in other processes."""
 
 import csv
+import importlib
 import shlex
 from pathlib import Path
 
@@ -78,6 +79,8 @@ def test_trials_in_other_processes_are_those_of_this_one(gr_run, monkeypatch, la
     """Also after a failure of one of them."""
     if launcher == "joblib":
         pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+        # Workers of an earlier search in this process would write below the directory in which they were started.
+        importlib.import_module("joblib.externals.loky").get_reusable_executor().shutdown(wait=True)
     else:
         install(monkeypatch, FakeRay([{"CPU": 2.0}]))
     assert gr_run(*DIVERGING, "hydra.sweep.dir=here")[0] == 1

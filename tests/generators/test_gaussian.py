@@ -119,10 +119,10 @@ def test_replicas_decode_and_score_as_single_ones():
     torch.testing.assert_close(stacked.call("log_likelihoods", x), torch.stack(likelihoods))
 
 
-def test_constant_values_and_a_class_of_one_sample():
+def test_constant_values():
     gaussian = ClassGaussian(SPEC, 2, latent_dim=None)
-    gaussian.fit_class(torch.full((9, 5), 0.5), 0, torch.Generator())
-    gaussian.fit_class(torch.full((1, 5), 0.25), 1, torch.Generator())
+    for label, value in enumerate((0.5, 0.25)):
+        gaussian.fit_class(torch.full((9, 5), value), label, torch.Generator())
     gaussian.end_fit()
     scores = gaussian.learned_log_likelihoods(torch.tensor([[0.5] * 5, [0.25] * 5]))
     assert scores.argmax(1).tolist() == [0, 1] and scores.isfinite().all()

@@ -48,7 +48,7 @@ def expected_refusal(strategy, generator, scenario):
     if strategy_class is FeedbackReplay:
         return None if reads_features else "does not read the solver's features"
     if strategy_class is GenerativeClassifier:
-        if generator not in ("class_vae", "mixture", "gaussian"):
+        if generator not in ("class_vae", "class_conv_vae", "mixture", "gaussian"):
             return "has no likelihood"
         return "learns each class once" if scenario == "domain" else None
     if reads_features:
