@@ -30,6 +30,7 @@ LAYERS = (
     ("strategies",),
     ("benchmarks", "generators", "models"),
     ("nn", "results"),
+    ("privacy",),
     ("config",),
     ("system", "scenario", "optimizers"),
     ("errors", "types", "_version"),
@@ -49,6 +50,7 @@ CONFINED = {
     "pandas": ("results/frames.py", "benchmarks/sources/table"),
     "vl_convert": ("report/page.py",),
     "optuna": ("cli/sweepers/",),
+    "dp_accounting": ("privacy/accounting.py",),
 }
 WITHOUT_TORCH = ("cli/", "config/", "report/", "terminal/")
 

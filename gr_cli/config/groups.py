@@ -45,7 +45,7 @@ CONFIG_GROUPS = (
     ConfigGroup(
         "generator",
         "The generative model that replayed samples are drawn from.",
-        provides=("spec", "num_classes", "class_size", "feature_size", "hidden_dims", "num_tasks", "live"),
+        provides=("spec", "num_classes", "class_size", "feature_size", "hidden_dims", "num_tasks", "privacy", "live"),
         in_run_name=True,
         stackable=True,
     ),
@@ -63,7 +63,12 @@ CONFIG_GROUPS = (
         stackable=True,
     ),
     ConfigGroup("optimizer", "The optimiser of the solver, and of a generator without an optimiser of its own."),
-    ConfigGroup("gradient_rule", "What is done to the gradient of a loss before the optimiser's step.", stackable=True),
+    ConfigGroup(
+        "gradient_rule",
+        "What is done to the gradient of a loss before the optimiser's step.",
+        provides=("privacy", "steps"),
+        stackable=True,
+    ),
     ConfigGroup("tracker", "A tracker of experiments that losses and metrics are logged to.", affects_result=False),
     ConfigGroup("preset", "The settings of a paper, or the best found for a benchmark.", describes_component=False),
     ConfigGroup(

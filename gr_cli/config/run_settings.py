@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Len
+from annotated_types import Ge, Gt, Le, Len, Lt
 
 from gr_cli.types import FractionBelowOne, NonNegative, NonNegativeInt, Positive, PositiveInt
 
@@ -152,6 +152,29 @@ RUN_SETTINGS: dict[str, RunSetting | Section] = {
                 "Seconds between checkpoints within a task; longer where writing would take more than 2 % of the "
                 "time. One is also written after every task.",
             )
+        },
+    ),
+    "privacy": Section(
+        "Differential privacy: what the released files may reveal of one training sample. Neighbouring data sets "
+        "differ by one sample that is added or removed.",
+        {
+            "epsilon": RunSetting(Positive | None, "Budget ε of the run; `null`: the run claims no privacy."),
+            "delta": RunSetting(Annotated[float, Gt(0), Lt(1)], "Budget δ of the run."),
+            "unit": RunSetting(Literal["sample"], "What is protected: one training sample."),
+            "across": RunSetting(
+                Literal["tasks", "stream"],
+                "How the budgets of tasks compose: in parallel, because no sample is in two of them (`tasks`), or "
+                "sequentially, because a sample may be in all of them (`stream`).",
+            ),
+            "secure": RunSetting(
+                bool,
+                "Draw noise from the operating system's generator, so that the run can't be repeated. `false`: from "
+                "the seed; privacy is then simulated: ε holds only while the seed is secret.",
+            ),
+            "sampling_rate": RunSetting(
+                Annotated[float, Gt(0), Le(1)] | None,
+                "Probability with which a step of DP-SGD reads a sample; it must not follow from the size of the data.",
+            ),
         },
     ),
     "device": RunSetting(str, "Device: `auto`, `cpu`, `cuda` or `cuda:<number>`; `auto`: a GPU if there is one."),

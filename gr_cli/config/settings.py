@@ -199,6 +199,8 @@ def result_relevant(config: Mapping[str, Any]) -> dict[str, Any]:
     }
     if isinstance(train := relevant.get("train"), dict) and train.get("tasks", 0) is None:
         del train["tasks"]  # all tasks: the same run as without this setting
+    if isinstance(privacy := relevant.get("privacy"), dict) and privacy.get("epsilon") is None:
+        del relevant["privacy"]  # without a budget its other settings mean nothing
     return relevant
 
 

@@ -123,6 +123,10 @@ class Strategy:
         """Number of steps of a task with so many solver iterations; more if the generator has its own steps."""
         return iterations
 
+    def num_generator_updates(self, iterations: int) -> int:
+        """Number of gradient updates of the generator in a task with so many solver iterations."""
+        return 0
+
     def solver_iteration(self, step: TrainingStep) -> int | None:
         """The solver iteration of a step; None: only the generator is trained."""
         return step.iteration if step.iteration < step.iterations else None

@@ -83,6 +83,9 @@ class GenerativeClassifier(Strategy):
     def num_steps(self, iterations: int) -> int:
         return 0 if self.generator.closed_form else iterations
 
+    def num_generator_updates(self, iterations: int) -> int:
+        return self.num_steps(iterations)
+
     def solver_iteration(self, step: TrainingStep) -> int | None:
         return None
 

@@ -288,6 +288,9 @@ class GenerativeReplay(ReplayStrategy):
     def num_steps(self, iterations: int) -> int:
         return iterations + self._schedule.generator_only_steps(iterations)
 
+    def num_generator_updates(self, iterations: int) -> int:
+        return self._schedule.num_updates(iterations)
+
     def solver_iteration(self, step: TrainingStep) -> int | None:
         return self._schedule.solver_step_at(step)
 

@@ -39,6 +39,10 @@ class UpdateSchedule:
         """Number of steps in which only the generator is trained, for a number of solver iterations."""
         return 0 if self.closed_form or self.generator_timing == "alongside" else iterations // self.update_every
 
+    def num_updates(self, iterations: int) -> int:
+        """Number of generator updates in a task, for a number of solver iterations."""
+        return 0 if self.closed_form else iterations // self.update_every
+
     def solver_step_at(self, step: TrainingStep) -> int | None:
         """The solver iteration of a step; None: the solver is not trained."""
         first = self.generator_only_steps(step.iterations) if self.generator_first else 0

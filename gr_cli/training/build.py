@@ -21,6 +21,7 @@ from gr_cli.nn.random_streams import RandomStreams, StreamNames, seeded
 from gr_cli.nn.replicas import Replicas
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.optimizers import Optimizer
+from gr_cli.privacy.settings import PrivacySettings
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Strategy
 from gr_cli.training.learner import Learner, Precision
@@ -78,6 +79,8 @@ def build_learner(
         consolidation_schedule,
         class_size=class_size,
         live=live,
+        privacy=PrivacySettings.from_config(config["privacy"], len(task_units)),
+        iterations=config["train"]["iterations"],
     )
 
 
@@ -114,6 +117,8 @@ def assemble_learner(
     strategy_path: str = "strategy",
     class_size: int | None = None,
     live: LiveValue | None = None,
+    privacy: PrivacySettings | None = None,
+    iterations: int | None = None,
 ) -> Learner:
     """The learner of one replica around an existing solver, on the device of its random streams.
 
@@ -132,22 +137,27 @@ def assemble_learner(
         strategy_path: Path of the strategy's settings, for error messages.
         class_size: Largest number of training samples of a class in a task; None: unknown.
         live: Returns objects that were passed from Python.
+        privacy: Budget of the run; None: the run claims no privacy.
+        iterations: Training iterations per task; None: not known in advance.
 
     Raises:
         ConfigError: Settings don't fit together.
     """
     sizes = (spec, task_units.shape[1], solver, num_tasks, class_size)
-    make_generator = partial(build_generator, nodes["generator"], *sizes, live)
+    make_generator = partial(build_generator, nodes["generator"], *sizes, live, privacy)
     strategy = _build_strategy(nodes["strategy"], strategy_path, random_streams.seed, make_generator)
     check_task_boundaries(boundaries_unknown, strategy, scenario)
     strategy.check(scenario, solver)
     optimizer = build_as(Optimizer, nodes["optimizer"], "optimizer")  # type: ignore[type-abstract]
-    own_optimizers, own_rule = _generator_training(nodes["generator"], strategy)
+    updates = None if iterations is None else strategy.num_generator_updates(iterations)
+    own_optimizers, own_rule = _generator_training(nodes, strategy, privacy, updates)
     _move_to_device(solver, strategy.generator, random_streams.device, precision == "float64")
     return Learner(
         Replicas([solver]), None if strategy.generator is None else Replicas([strategy.generator]), strategy,
         [optimizer], scenario, task_units, [random_streams], precision, augment, consolidation_schedule,
-        own_optimizers, build_as(GradientRule, nodes["gradient_rule"], "gradient_rule"), own_rule,
+        own_optimizers,
+        build_as(GradientRule, nodes["gradient_rule"], "gradient_rule", privacy=privacy, steps=iterations),
+        own_rule,
     )  # fmt: skip
 
 
@@ -170,16 +180,21 @@ def _move_to_device(solver: nn.Module, generator: Generator | None, device: torc
 
 
 def _generator_training(
-    node: Mapping[str, Any] | None, strategy: Strategy
+    nodes: Mapping[str, Any], strategy: Strategy, privacy: PrivacySettings | None, updates: int | None
 ) -> tuple[list[Optimizer] | None, GradientRule | None]:
     """The generator's own optimizer, as that of one replica, and gradient rule; None where it uses the solver's."""
+    node = nodes["generator"]
     optimizer = _generator_component("optimizer", Optimizer, node, strategy)  # type: ignore[type-abstract]
-    rule = _generator_component("gradient_rule", GradientRule, node, strategy)
+    provided = {"privacy": privacy, "steps": updates}
+    rule = _generator_component("gradient_rule", GradientRule, node, strategy, **provided)
+    if rule is None and privacy is not None and updates:
+        # A private rule is calibrated to the number of its steps, which is not that of the solver's.
+        rule = build_as(GradientRule, nodes["gradient_rule"], "gradient_rule", **provided)
     return None if optimizer is None else [optimizer], rule
 
 
 def _generator_component(
-    name: str, component_type: type[T], node: Mapping[str, Any] | None, strategy: Strategy
+    name: str, component_type: type[T], node: Mapping[str, Any] | None, strategy: Strategy, **provided: Any
 ) -> T | None:
     """The generator's own optimizer or gradient rule; None if it uses the solver's."""
     generator = strategy.generator
@@ -192,7 +207,7 @@ def _generator_component(
     if not generator.objectives():
         closed_form = f"{type(generator).__name__} is fitted in closed form, without gradient steps"
         raise ConfigError(f"generator.{name}", component["_target_"], closed_form, "leave it out")
-    return build_as(component_type, component, f"generator.{name}")
+    return build_as(component_type, component, f"generator.{name}", **provided)
 
 
 def build_generator(
@@ -203,6 +218,7 @@ def build_generator(
     num_tasks: int | None = None,
     class_size: int | None = None,
     live: LiveValue | None = None,
+    privacy: PrivacySettings | None = None,
 ) -> Generator:
     """The generator for samples of `spec`.
 
@@ -214,13 +230,14 @@ def build_generator(
         num_tasks: Number of tasks that share their classes; None if each has its own.
         class_size: Largest number of training samples of a class in a task; None: unknown.
         live: Returns objects that were passed from Python.
+        privacy: Budget of the generator; None: the run claims no privacy.
 
     Raises:
         ConfigError: Settings don't fit the samples or the solver.
     """
     node, _ = split_generator(node)
     provided: dict[str, Any] = {"spec": spec, "num_classes": num_classes, "num_tasks": num_tasks}
-    provided |= {"class_size": class_size, "live": live}
+    provided |= {"class_size": class_size, "privacy": privacy, "live": live}
     if accepts_argument(node, "generator", "feature_size"):
         if not isinstance(solver, HasFeatures):
             raise ConfigError(
