@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,6 +92,8 @@ class Sweep:
             )
         if self.folder is not None and len(states) - len(missing) > 1:
             print(f"compare runs: gr-report {shlex.quote(str(self.folder))}")
+        for line in _budget_lines([path for path, state in states.items() if state != "not started"]):
+            print(line)
         return 1 if missing or self.progress.failed else 0
 
 
@@ -109,6 +111,20 @@ def begin_sweep() -> Sweep:
     _current.resources.close()
     _current = Sweep()
     return _current
+
+
+def _budget_lines(paths: Sequence[Path]) -> list[str]:
+    """For each set of samples what several runs with budgets of privacy may spend on it together."""
+    from gr_cli.config.settings import flatten
+    from gr_cli.results.shared_budget import shared_budgets
+    from gr_cli.results.stored_config import read_config
+
+    runs = []
+    for path in paths:
+        with suppress(OSError, ValueError):  # damaged, which its job has reported
+            config, choices = read_config(path)
+            runs.append((flatten(config), choices))
+    return [budget.line for budget in shared_budgets(runs) if budget.runs > 1]
 
 
 def _run_state(path: Path) -> str:

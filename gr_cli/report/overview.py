@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from gr_cli.errors import one_line
 from gr_cli.report.chance import chance_rows, with_chance
 from gr_cli.report.groups import NO_VALUE, SettingColumn, format_ranges
+from gr_cli.report.privacy_notes import privacy_notes
 from gr_cli.report.run_table import RunRow, RunTable, format_optional
 from gr_cli.report.scaling import with_prefixes
 from gr_cli.report.tables import (
@@ -61,7 +62,11 @@ def overview(table: ReportTable) -> FittedTable:
         [with_chance([*numbers, *columns], chances) for columns in names],
         with_chance(required, chances),
         with_chance(optional, chances),
-        [mean_note(table) or "no finished run", *override_notes(table)],
+        [
+            mean_note(table) or "no finished run",
+            *override_notes(table),
+            *privacy_notes([row.group for row in table.rows]),
+        ],
         _column_notes(table),
         warnings,
     )

@@ -9,6 +9,7 @@ from gr_cli.errors import one_line
 from gr_cli.report.baseline import baseline_of, paired_differences, parse_baseline
 from gr_cli.report.groups import NO_VALUE, Group, Grouping, SettingColumn, format_ranges, format_seeds, group_warnings
 from gr_cli.report.metric_names import check_metrics, units_and_bounds
+from gr_cli.report.privacy_notes import privacy_notes
 from gr_cli.results.manifest import SweepJob
 from gr_cli.results.statistics import (
     MIN_SEEDS,
@@ -307,7 +308,7 @@ def format_p_value(p_value: float | None) -> str:
 
 def footnotes(table: ReportTable) -> list[str]:
     """Lines below the table: the statistics, the baseline, common overrides, and warnings by row."""
-    return [*result_notes(table), *warning_lines(table)]
+    return [*result_notes(table), *privacy_notes([row.group for row in table.rows]), *warning_lines(table)]
 
 
 def result_notes(table: ReportTable) -> list[str]:

@@ -95,6 +95,7 @@ SEARCHES: Table = {
         ("_settings", search(HELD_OUT, "optimizer.lrr=0.1,0.2"), "no such setting"),
         ("is the same for all trials", search(HELD_OUT, LR, "objective=forgetting,average_accuracy")),
         ("shows one benchmark", search(HELD_OUT, LR, "inspect=true")),
+        ("each trial would spend", search(HELD_OUT, LR, "privacy.epsilon=1")),
         ("better is not known", search(LR, "strategy=generative_replay", "objective=sample_class_share")),
         ("another process runs this search", at_the_same_time),
         ("has no value in", without_a_value),

@@ -203,9 +203,18 @@ class OptunaSweeper(Sweeper):
             CompositionError, ConfigError: They are not allowed.
         """
         try:
-            return self._composer.settings(overrides)
+            settings = self._composer.settings(overrides)
         except (HydraException, OmegaConfBaseException) as error:
             raise CompositionError(describe_error(error, overrides)) from error
+        epsilon = settings.config["privacy"]["epsilon"]
+        if epsilon is not None:
+            raise ConfigError(
+                "hydra/sweeper",
+                "optuna",
+                f"each trial would spend ε = {epsilon:g} on the same samples, and read its objective from them",
+                "search on other samples with privacy.epsilon=null; combinations of -m are trained, and their ε added",
+            )
+        return settings
 
     def _run_batch(self, study: SearchStudy, space: SearchSpace, batch: Sequence[FrozenTrial], objective: str) -> None:
         """Launch the runs of some trials, and store their outcomes. A run that an earlier trial had is not repeated."""
