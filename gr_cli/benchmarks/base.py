@@ -169,6 +169,19 @@ def _store_on(store: Tensor, device: torch.device) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """Samples of a task for membership inference: some are training samples, the others were left out.
+
+    Attributes:
+        samples: The samples (N,).
+        is_member: Which of them are training samples, bool (N,), on the CPU.
+    """
+
+    samples: Samples
+    is_member: Tensor
+
+
+@dataclass(frozen=True)
 class Task:
     """One task of a stream.
 
@@ -184,6 +197,7 @@ class Task:
             within the classes of that task. None: all are the task's own.
         complete: The task with the labels of all its training samples, none of them wrong, for measurements; None: the
             task itself.
+        candidates: Members and others that a membership draw chose from; None without a draw.
     """
 
     id: int
@@ -195,6 +209,7 @@ class Task:
     repeated_task: int | None = None
     origin_task: Tensor | None = None
     complete: Task | None = None
+    candidates: Candidates | None = None
 
     def to(self, device: torch.device, offset: int, first_units: Tensor) -> Task:
         """The same task on `device`, with output units as labels.
@@ -213,7 +228,12 @@ class Task:
     def map(self, function: Callable[[Samples], Samples]) -> Task:
         """The same task with `function` applied to each of its splits."""
         validation = None if self.validation is None else function(self.validation)
-        return replace(self, train=function(self.train), test=function(self.test), validation=validation)
+        candidates = self.candidates
+        if candidates is not None:
+            candidates = replace(candidates, samples=function(candidates.samples))
+        return replace(
+            self, train=function(self.train), test=function(self.test), validation=validation, candidates=candidates
+        )
 
     def evaluation_splits(self) -> dict[str, Samples]:
         """The splits for evaluation, by name: `test`, and `validation` if there is one."""

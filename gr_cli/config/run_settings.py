@@ -97,6 +97,26 @@ RUN_SETTINGS: dict[str, RunSetting | Section] = {
             ),
         },
     ),
+    "membership": Section(
+        "Runs on a part of the training samples, for membership inference; `gr-audit` sets them.",
+        {
+            "draw": RunSetting(
+                NonNegativeInt | None,
+                "Number of the draw that chooses the training samples, a share of each class of each task, and the "
+                "random numbers of training; benchmark and candidates follow from the seed. With a draw the run writes "
+                "membership scores of all candidates after each task. `null`: all samples, no scores.",
+            ),
+            "share": RunSetting(
+                Annotated[float, Gt(0), Lt(1)],
+                "Share of the samples of each class of a task that are members. At 0.5 each sample is a member in "
+                "exactly one of the draws 2k and 2k + 1.",
+            ),
+            "candidates": RunSetting(
+                PositiveInt | None,
+                "Samples of each class of a task that get scores, evenly chosen, members or not; `null`: all.",
+            ),
+        },
+    ),
     "augment": Section(
         "Random augmentation of the samples that the solver learns from; generators are trained without it.",
         {

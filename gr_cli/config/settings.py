@@ -192,6 +192,10 @@ def short_hash(value: Any) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
+# Sections whose settings mean nothing while one of them is null: the run is the same as without them.
+_SWITCHED_SECTIONS = {"privacy": "epsilon", "membership": "draw"}
+
+
 def result_relevant(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a configuration that affects the result of a run, apart from the seed, in comparable form."""
     relevant = {
@@ -199,8 +203,9 @@ def result_relevant(config: Mapping[str, Any]) -> dict[str, Any]:
     }
     if isinstance(train := relevant.get("train"), dict) and train.get("tasks", 0) is None:
         del train["tasks"]  # all tasks: the same run as without this setting
-    if isinstance(privacy := relevant.get("privacy"), dict) and privacy.get("epsilon") is None:
-        del relevant["privacy"]  # without a budget its other settings mean nothing
+    for section, switch in _SWITCHED_SECTIONS.items():
+        if isinstance(settings := relevant.get(section), dict) and settings.get(switch) is None:
+            del relevant[section]
     return relevant
 
 

@@ -66,6 +66,8 @@ class Generator(nn.Module, ABC):
         gated_by_task: Whether the decoder has gates for each task; `gating_tasks` returns the task of each sample.
         class_likelihood: How p(x | class) can be computed: not at all, by sampling (`estimate_log_likelihoods`), or in
             closed form (`log_likelihoods`).
+        density_objective: Name of the objective whose loss of a sample is low where the density of samples is high, as
+            -log p(x) and its bounds; None: there is none, as in a GAN.
         supports_distillation: Whether a frozen generator can teach another one its outputs on noised samples, by
             `distillation_targets` and `distillation_losses`.
         classes_are_independent: Whether a class that is fitted leaves the likelihoods of all others as they were.
@@ -77,6 +79,7 @@ class Generator(nn.Module, ABC):
     reads_features: ClassVar[bool] = False
     gated_by_task: bool = False
     class_likelihood: ClassVar[Literal["none", "estimated", "exact"]] = "none"
+    density_objective: ClassVar[str | None] = None
     supports_distillation: ClassVar[bool] = False
     classes_are_independent: ClassVar[bool] = True
     learned_classes: Tensor
@@ -100,6 +103,10 @@ class Generator(nn.Module, ABC):
     @abstractmethod
     def training_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
         """The noise that `losses` needs for a batch of `batch_size` samples, by name."""
+
+    def scoring_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
+        """The noise that `losses` needs outside training: that of training, without dropout if there is any."""
+        return self.training_noise(batch_size)
 
     @abstractmethod
     def objectives(self) -> dict[str, Objective]:

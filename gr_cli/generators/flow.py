@@ -37,6 +37,7 @@ class StraightFlow(Generator):
     """
 
     conditional = True
+    density_objective = "flow"
     supports_distillation = True
     num_classes: int
     steps: int

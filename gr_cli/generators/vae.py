@@ -55,6 +55,7 @@ class GaussianVAE(Generator):
         dropout: Probability that a hidden value of the encoder is zeroed during training.
     """
 
+    density_objective = "vae"
     latent_dim: int
     dropout: float
 
@@ -85,6 +86,9 @@ class GaussianVAE(Generator):
         if labels is not None:
             raise ValueError("this VAE is not conditional on classes: labels must be None")
         return self.spec.point_estimate(self.reconstruct(latent["z"]))
+
+    def scoring_noise(self, batch_size: int) -> dict[str, NoiseSpec]:
+        return {"z": NoiseSpec("normal", (batch_size, self.latent_dim))}
 
     def objectives(self) -> dict[str, Objective]:
         return {"vae": Objective(tuple(self.parameters()))}

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from gr_cli.config.settings import Settings
 from gr_cli.errors import GrError, Interrupted, as_failure
 from gr_cli.evaluation.base import prepare_evaluations
+from gr_cli.evaluation.membership import membership_scores
 from gr_cli.results.availability import check_available
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.history import PendingLosses
@@ -26,6 +27,7 @@ from gr_cli.system.memory import out_of_memory_as, peak_memory
 from gr_cli.system.signals import signals_as_keyboard_interrupts, stop_requests
 from gr_cli.training.batches import batches, sample_passes
 from gr_cli.training.experiment import prepare
+from gr_cli.training.learner import Learner
 from gr_cli.training.observer import Observers, RunObserver
 from gr_cli.training.stacking import stack_learners
 from gr_cli.training.stages import ResumePoint, Stage
@@ -227,11 +229,19 @@ def _train_stages(group: RunGroup, resume_point: ResumePoint, pending_losses: Pe
     group.for_each_active(lambda i, run: draw_matrix(run.experiment, run.folder))
 
 
+def _write_membership_scores(run: Run, learner: Learner, replica: int, task: int) -> None:
+    """Write the scores of all candidates after `task`, if the run has a membership draw."""
+    if run.experiment.settings.config["membership"]["draw"] is not None:
+        with learner.clock.measure("evaluation"):
+            membership_scores(run.experiment, learner, replica, task).save(run.folder.path)
+
+
 def _finish_stage(group: RunGroup, stage: Stage, stop: threading.Event, meter: EnergyMeter, is_continued: bool) -> None:
     """Evaluate after a stage, record its timing and energy, and draw generated samples."""
     learner = group.learner
     with interruptible(group, stop):
         group.measure(stage.task, stage.iterations, task_finished=True)
+        group.for_each_active(lambda i, run: _write_membership_scores(run, learner, i, stage.task))
         energy = meter.read()
         row: dict[str, float] = {"task": stage.task}
         row |= learner.clock.timing_row(stage.num_processed, len(group.runs))

@@ -17,7 +17,7 @@ from gr_cli.generators.base import Generator
 from gr_cli.nn.augmentation import Augmentation
 from gr_cli.nn.gradient_rules import GradientRule
 from gr_cli.nn.layers import HasFeatures
-from gr_cli.nn.random_streams import RandomStreams, StreamNames, seeded
+from gr_cli.nn.random_streams import RandomStreams, StreamNames, derive_seed, seeded
 from gr_cli.nn.replicas import Replicas
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.optimizers import Optimizer
@@ -57,7 +57,7 @@ def build_learner(
     Raises:
         ConfigError: Settings don't fit together.
     """
-    seed, classes_recur = config["seed"], bool((task_units.sum(0) > 1).any())
+    seed, classes_recur = training_seed(config), bool((task_units.sum(0) > 1).any())
     scenario = Scenario(config["scenario"], config["train"]["active_classes"], classes_recur)
     with seeded(seed, StreamNames.SOLVER_INIT):
         solver = _build_solver(config, spec, task_units.shape[1], first_task_samples, live)
@@ -82,6 +82,12 @@ def build_learner(
         privacy=PrivacySettings.from_config(config["privacy"], len(task_units)),
         iterations=config["train"]["iterations"],
     )
+
+
+def training_seed(config: Mapping[str, Any]) -> int:
+    """Seed of the random numbers of training: that of the run; with a membership draw another one for each draw."""
+    seed, draw = int(config["seed"]), config["membership"]["draw"]
+    return seed if draw is None else derive_seed(seed, StreamNames.MEMBERSHIP_TRAINING, draw)
 
 
 def _build_solver(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gr_cli.benchmarks.base import Benchmark
 from gr_cli.benchmarks.dataset_hash import dataset_hash
 from gr_cli.benchmarks.labels import with_label_settings
+from gr_cli.benchmarks.membership import with_membership_draw
 from gr_cli.config.instantiate import build_as, fields_marked, get_path, shipped_targets
 from gr_cli.config.settings import Settings
 from gr_cli.errors import ConfigError, SizeError
@@ -96,7 +97,9 @@ def load_benchmark(settings: Settings) -> Benchmark:
     device = pick_device(config["device"])
     provided = {"seed": settings.seed, "device": device, "live": settings.live_value, **roots}
     benchmark = build_as(Benchmark, config["benchmark"], "benchmark", **provided)
-    return with_label_settings(_first_tasks(benchmark, config["train"].get("tasks")), settings.seed, config["labels"])
+    benchmark = _first_tasks(benchmark, config["train"].get("tasks"))
+    benchmark = with_label_settings(benchmark, settings.seed, config["labels"])
+    return with_membership_draw(benchmark, settings.seed, config["membership"])
 
 
 def _first_tasks(benchmark: Benchmark, number: int | None) -> Benchmark:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from gr_cli import ContinualTrainer, SimpleMLP, load_run
 from gr_cli.nn.class_statistics import ClassStatistics
+from gr_cli.results.membership_scores import MembershipScores
 from helpers.loaders import REPLAY, holding, loader, make_trainer
 from helpers.situations import Hands, Situation, Table
 
@@ -237,6 +239,9 @@ API: Table = {
     ],
     "results/stored_config.py": [
         ("is the folder of a ContinualTrainer", loaded_from_a_trainer),
+    ],
+    "results/membership_scores.py": [
+        ("holds no membership scores", lambda _: MembershipScores.load(Path("membership_scores_0.npz"))),
     ],
     "training/solver_checks.py": [
         ("must be as in the first task", changed(lambda model: model.double())),

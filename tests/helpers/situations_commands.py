@@ -291,6 +291,10 @@ COMMANDS: Table = {
         ("can't be combined with labels.per_class", typed("labels.per_class=5 labels.share=0.5")),
         ("has one class, and a wrong label", typed("labels.noise=0.2 benchmark.classes_per_task=1")),
     ],
+    "benchmarks/membership.py": [
+        ("tasks exchange samples, and members", typed("membership.draw=0 benchmark.task_overlap=0.1")),
+        ("would be members, and members and others", typed("membership.draw=0 membership.share=0.001")),
+    ],
     "training/single_pass.py": [
         ("_refuse", typed("preset=online strategy=ewc"), "passes over the samples of a task a second time"),
         ("reads all samples of the first task", typed("preset=online normalise=first_task")),

@@ -28,6 +28,7 @@ def group_compatible(jobs: Sequence[Settings]) -> list[list[int]]:
 def _compatibility_key(settings: Settings) -> str:
     """The settings that replicas of a program must share, as text."""
     config = {name: value for name, value in settings.config.items() if name not in _FREE_SETTINGS}
+    config["membership"] = {**config["membership"], "draw": config["membership"]["draw"] is not None}
     for group in STACKABLE_GROUPS:
         if config[group] is not None:
             varying = fields_marked(config[group], group, VariesPerReplica)
