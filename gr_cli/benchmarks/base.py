@@ -170,7 +170,7 @@ def _store_on(store: Tensor, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Samples of a task for membership inference: some are training samples, the others were left out.
+    """Samples of a task for membership inference, or canaries: some are training samples, the others were left out.
 
     Attributes:
         samples: The samples (N,).
@@ -197,7 +197,7 @@ class Task:
             within the classes of that task. None: all are the task's own.
         complete: The task with the labels of all its training samples, none of them wrong, for measurements; None: the
             task itself.
-        candidates: Members and others that a membership draw chose from; None without a draw.
+        candidates: Members and others that a membership draw chose from, or canaries; None without them.
     """
 
     id: int

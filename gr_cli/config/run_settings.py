@@ -117,6 +117,20 @@ RUN_SETTINGS: dict[str, RunSetting | Section] = {
             ),
         },
     ),
+    "canaries": Section(
+        "Canaries: training samples of which coin flips decide whether they are trained on, for `gr-audit canaries`.",
+        {
+            "count": RunSetting(
+                PositiveInt | None,
+                "Canaries of each task, at most half of its training samples. The run writes their scores after each "
+                "task, as with a membership draw. `null`: none.",
+            ),
+            "draw": RunSetting(NonNegativeInt, "Number of the coin flips; the canaries follow from the seed."),
+            "mislabelled": RunSetting(
+                bool, "Give each canary another class of its task, so that it influences training more."
+            ),
+        },
+    ),
     "augment": Section(
         "Random augmentation of the samples that the solver learns from; generators are trained without it.",
         {

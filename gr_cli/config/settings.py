@@ -193,7 +193,7 @@ def short_hash(value: Any) -> str:
 
 
 # Sections whose settings mean nothing while one of them is null: the run is the same as without them.
-_SWITCHED_SECTIONS = {"privacy": "epsilon", "membership": "draw"}
+_SWITCHED_SECTIONS = {"privacy": "epsilon", "membership": "draw", "canaries": "count"}
 
 
 def result_relevant(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ NUM_DRAWS = 8  # of noise, over which the loss of a generator is averaged
 NUM_IMPORTANCE_SAMPLES = 64  # for an estimated likelihood
 NUM_GENERATED = 1000  # generated samples to which distances are measured
 _DISTANCE_BATCH = 256
+_DISTANCE = "distance_to_generated"
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def generator_score(context: ScoringContext) -> ScoreOfPart | None:
             return ScoreOfPart("estimated_log_likelihood", _by_batch(context, _estimated_likelihood))
         if first.density_objective is not None:
             return ScoreOfPart(f"negative_{first.density_objective}_loss", _by_batch(context, _negative_loss))
-        return ScoreOfPart("distance_to_generated", -_distances_to_generated(context, generator))
+        return ScoreOfPart(_DISTANCE, -_distances_to_generated(context, generator))
 
 
 class _Batch(NamedTuple):
@@ -248,5 +249,23 @@ def _distances_to_generated(context: ScoringContext, generator: Generator) -> Te
     return torch.cat(distances)
 
 
+def generated_samples_score(context: ScoringContext) -> ScoreOfPart | None:
+    """The distance to generated samples, for an attacker who sees only these; None if `generator_score` is that."""
+    generator = context.generator
+    if generator is None or not _has_density(_of_task(generator, 0)):
+        return None
+    with train_mode(generator, training=False):
+        return ScoreOfPart(_DISTANCE, -_distances_to_generated(context, generator))
+
+
+def _has_density(generator: Generator) -> bool:
+    """Whether a likelihood or a loss tells where the generator's samples are dense."""
+    return generator.class_likelihood != "none" or generator.density_objective is not None
+
+
 # The scores of a run by attacked part; a part that a run does not have gives None.
-SCORES: Mapping[str, Score] = {"solver": solver_confidence, "generator": generator_score}
+SCORES: Mapping[str, Score] = {
+    "solver": solver_confidence,
+    "generator": generator_score,
+    "generated_samples": generated_samples_score,
+}

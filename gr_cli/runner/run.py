@@ -230,8 +230,8 @@ def _train_stages(group: RunGroup, resume_point: ResumePoint, pending_losses: Pe
 
 
 def _write_membership_scores(run: Run, learner: Learner, replica: int, task: int) -> None:
-    """Write the scores of all candidates after `task`, if the run has a membership draw."""
-    if run.experiment.settings.config["membership"]["draw"] is not None:
+    """Write the scores of all candidates after `task`, if the run has a membership draw or canaries."""
+    if any(each.candidates is not None for each in run.experiment.benchmark.tasks):
         with learner.clock.measure("evaluation"):
             membership_scores(run.experiment, learner, replica, task).save(run.folder.path)
 

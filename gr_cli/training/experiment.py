@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gr_cli.benchmarks.base import Benchmark
+from gr_cli.benchmarks.canaries import with_canaries
 from gr_cli.benchmarks.dataset_hash import dataset_hash
 from gr_cli.benchmarks.labels import with_label_settings
 from gr_cli.benchmarks.membership import with_membership_draw
@@ -99,7 +100,8 @@ def load_benchmark(settings: Settings) -> Benchmark:
     benchmark = build_as(Benchmark, config["benchmark"], "benchmark", **provided)
     benchmark = _first_tasks(benchmark, config["train"].get("tasks"))
     benchmark = with_label_settings(benchmark, settings.seed, config["labels"])
-    return with_membership_draw(benchmark, settings.seed, config["membership"])
+    benchmark = with_membership_draw(benchmark, settings.seed, config["membership"])
+    return with_canaries(benchmark, settings.seed, config["canaries"])
 
 
 def _first_tasks(benchmark: Benchmark, number: int | None) -> Benchmark:

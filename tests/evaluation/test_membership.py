@@ -109,7 +109,7 @@ def test_a_run_with_a_draw_writes_scores_after_each_task(made):
     paths = membership_files(folder)
     assert list(paths) == [0, 1, 2, 3, 4]
     last = MembershipScores.load(paths[4])
-    assert set(last.parts) == {"solver", "generator"} and last.after_task == 4
+    assert set(last.parts) == {"solver", "generator", "generated_samples"} and last.after_task == 4
     assert np.bincount(last.task).tolist() == [10] * 5 and np.isfinite(last.parts["solver"].values).all()
     assert 0 < last.is_member.mean() < 1
 

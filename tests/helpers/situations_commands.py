@@ -291,6 +291,12 @@ COMMANDS: Table = {
         ("can't be combined with labels.per_class", typed("labels.per_class=5 labels.share=0.5")),
         ("has one class, and a wrong label", typed("labels.noise=0.2 benchmark.classes_per_task=1")),
     ],
+    "benchmarks/canaries.py": [
+        ("tasks exchange samples, and canaries", typed("canaries.count=5 benchmark.task_overlap=0.1")),
+        ("can't be combined with a membership draw", typed("canaries.count=5 membership.draw=0")),
+        ("training samples, and half of them stay", typed("canaries.count=5000")),
+        ("has one class, and a wrong label is another", typed("canaries.count=5 benchmark.classes_per_task=1")),
+    ],
     "benchmarks/membership.py": [
         ("tasks exchange samples, and members", typed("membership.draw=0 benchmark.task_overlap=0.1")),
         ("would be members, and members and others", typed("membership.draw=0 membership.share=0.001")),

@@ -108,7 +108,7 @@ class CanaryBound:
     Attributes:
         guesses: The guesses from which it follows.
         epsilon: The lower bound.
-        largest: The bound if all these guesses had been correct.
+        largest: The largest bound that so many canaries can give with the numbers of guesses that were tried.
         delta: δ at which ε is bounded.
         error: Largest probability of a bound above ε.
     """
@@ -136,7 +136,7 @@ def audit_canaries(
     tried = [guess_membership(scores, included, number) for number in num_guesses]
     bounds = [epsilon_lower_bound(guesses, delta, share) for guesses in tried]
     best = max(range(len(tried)), key=lambda index: bounds[index])
-    largest = largest_epsilon(tried[best].canaries, tried[best].total, delta, share)
+    largest = max(largest_epsilon(len(scores), number, delta, share) for number in num_guesses)
     return CanaryBound(tried[best], bounds[best], largest, delta, error)
 
 
