@@ -48,18 +48,19 @@ def with_canaries(benchmark: Benchmark, seed: int, settings: Mapping[str, Any]) 
 
 def _check(benchmark: Benchmark, count: int, mislabelled: bool) -> None:
     if benchmark.has_task_overlap:
-        problem = "tasks exchange samples, and canaries are drawn in each"
-        raise ConfigError("canaries.count", count, problem, "set benchmark.task_overlap=0")
+        exchange = "tasks exchange samples, and canaries are drawn in each"
+        raise ConfigError("canaries.count", count, exchange, "set benchmark.task_overlap=0")
     for task in benchmark.tasks:
+        label = f"task {task.id} ({task.name})"
         if task.candidates is not None:
-            problem = "can't be combined with a membership draw, which has candidates of its own"
-            raise ConfigError("canaries.count", count, problem, "set membership.draw=null")
+            both = "can't be combined with a membership draw, which has candidates of its own"
+            raise ConfigError("canaries.count", count, both, "set membership.draw=null")
         if count > len(task.train) // 2:
-            problem = f"task {task.id} ({task.name}) has {len(task.train)} training samples, and half of them stay"
-            raise ConfigError("canaries.count", count, problem, f"try {len(task.train) // 2} or fewer")
+            too_many = f"{label} has {len(task.train)} training samples, of which half are left as they are"
+            raise ConfigError("canaries.count", count, too_many, f"try {len(task.train) // 2} or fewer")
         if mislabelled and len(task.classes) == 1:
-            problem = f"task {task.id} ({task.name}) has one class, and a wrong label is another class of its task"
-            raise ConfigError("canaries.mislabelled", True, problem, "set canaries.mislabelled=false")
+            one_class = f"{label} has one class, and a wrong label is another class of its task"
+            raise ConfigError("canaries.mislabelled", True, one_class, "set canaries.mislabelled=false")
 
 
 def _other_class(y: Tensor, num_classes: int, streams: RandomStreams, task: int) -> Tensor:

@@ -294,7 +294,7 @@ COMMANDS: Table = {
     "benchmarks/canaries.py": [
         ("tasks exchange samples, and canaries", typed("canaries.count=5 benchmark.task_overlap=0.1")),
         ("can't be combined with a membership draw", typed("canaries.count=5 membership.draw=0")),
-        ("training samples, and half of them stay", typed("canaries.count=5000")),
+        ("training samples, of which half are left as they are", typed("canaries.count=5000")),
         ("has one class, and a wrong label is another", typed("canaries.count=5 benchmark.classes_per_task=1")),
     ],
     "benchmarks/membership.py": [
