@@ -69,21 +69,22 @@ class MemorisedPairs:
 class GeneratedSamplesAudit:
     """Attacks on the generator of a run that see its samples only.
 
-    Held-out samples are those of the test set, or with a membership draw or canaries the candidates that were left out.
-    Both sides have the same number of samples.
+    Training samples are compared with as many held-out samples: those of the test set, or the candidates of a
+    membership draw that were left out, which have exactly the same distribution.
 
     Args:
         generator: The generator after the last task.
         tasks: The tasks that it was trained on, with output units as labels.
         seed: Seed of generated samples and bootstrap.
+        membership_draw: Whether the candidates of the tasks are those of a membership draw.
     """
 
-    def __init__(self, generator: Generator, tasks: Sequence[Task], seed: int) -> None:
+    def __init__(self, generator: Generator, tasks: Sequence[Task], seed: int, membership_draw: bool = False) -> None:
         self._streams = RandomStreams(seed)
         like = next(value for value in generator.state_dict().values() if value.is_floating_point())
         draws = self._streams.generator(StreamNames.GENERATED_AUDIT)
         self.generated = generator.generate(NUM_GENERATED, generator=draws).to("cpu", like.dtype)
-        self._sides = {task.id: _both_sides(task, like.dtype) for task in tasks}
+        self._sides = {task.id: _both_sides(task, like.dtype, membership_draw) for task in tasks}
 
     def leaks(self) -> list[GeneratedLeak]:
         """The figures of each task."""
@@ -112,10 +113,10 @@ class GeneratedSamplesAudit:
         return MemorisedPairs(self.generated[rows], train[originals], relative)
 
 
-def _both_sides(task: Task, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _both_sides(task: Task, dtype: torch.dtype, membership_draw: bool) -> tuple[Tensor, Tensor]:
     """As many training as held-out samples, (N, ...) each."""
     members, others = task.train, task.test
-    if task.candidates is not None:
+    if membership_draw and task.candidates is not None:
         is_member = task.candidates.is_member
         members = task.candidates.samples.select(is_member.nonzero().squeeze(1))
         others = task.candidates.samples.select((~is_member).nonzero().squeeze(1))

@@ -13,6 +13,7 @@ from helpers.extras import needs_optuna
 from helpers.messages import Message, messages
 from helpers.situations import TINY, Entry, Hands
 from helpers.situations_api import API
+from helpers.situations_audit import AUDITS
 from helpers.situations_commands import COMMANDS
 from helpers.situations_data import DATA
 from helpers.situations_features import FEATURES
@@ -25,7 +26,7 @@ from helpers.situations_tables import TABLES
 
 ENTRIES = [
     (file, entry)
-    for table in (API, COMMANDS, DATA, FEATURES, FORGETTING, PYTHON, RUNS, REPORT, SEARCHES, TABLES)
+    for table in (API, AUDITS, COMMANDS, DATA, FEATURES, FORGETTING, PYTHON, RUNS, REPORT, SEARCHES, TABLES)
     for file, entries in table.items()
     for entry in entries
 ]

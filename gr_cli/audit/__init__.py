@@ -1,0 +1,1 @@
+"""`gr-audit`: what an attacker learns about the training samples of a run."""
