@@ -23,6 +23,7 @@ BASES = [path for path in [*OPTIONS, *NESTED] if "_target_" in (yaml.safe_load(p
 # Packages and modules of gr_cli by layer; each imports from itself and from layers below.
 LAYERS = (
     ("python",),
+    ("audit",),
     ("cli", "report"),
     ("runner", "terminal"),
     ("evaluation", "trackers"),

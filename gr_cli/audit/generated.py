@@ -142,5 +142,5 @@ def draw_memorised(run: GeneratorOfRun, folder: Path, picture: Path) -> None:
         for generated, originals in zip(pairs.generated.split(columns), pairs.originals.split(columns), strict=True)
         for part in (generated, originals)
     ]
-    title = "generated samples, and below each the nearest training sample: for the owner of the data only"
+    title = "generated over training samples: for the data owner only"
     figures.draw_sample_sheet(run.spec.preview(torch.cat(rows)), title, picture, columns, run.spec.names)
