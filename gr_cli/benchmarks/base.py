@@ -273,6 +273,8 @@ class Benchmark:
         extraction: Costs of the feature extractor, where samples are features.
         stores_raw_samples: Whether the feature extractor contains training samples.
         files: Which files were read, where a source reads several layouts; else empty.
+        classes_follow_labels: Whether the classes are those that occur among the labels, and no list that is known
+            without the data.
     """
 
     tasks: tuple[Task, ...]
@@ -281,6 +283,7 @@ class Benchmark:
     extraction: ExtractionCosts | None = None
     stores_raw_samples: bool = False
     files: str = ""
+    classes_follow_labels: bool = False
 
     @property
     def class_counts(self) -> list[int]:

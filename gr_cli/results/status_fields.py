@@ -70,6 +70,7 @@ _FIELDS: dict[str, Any] = {
     "data": str | None,
     "stores_raw_samples": bool,
     "single_pass": bool,
+    "privacy": dict[str, Any],
     "reference_for": Literal["transfer", "intransigence"] | None,
     "forgotten": list[Annotated[dict[str, Any], Predicate(is_forgotten)]],
     "heartbeat_seconds": _Seconds,

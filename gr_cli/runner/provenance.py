@@ -15,6 +15,7 @@ import torch
 
 from gr_cli.config.override_text import override_of
 from gr_cli.config.settings import Settings, flatten, short_hash
+from gr_cli.privacy.claims import ADJACENCY, guarantee
 from gr_cli.results.folder import HEARTBEAT_SECONDS
 from gr_cli.training.experiment import Experiment
 
@@ -50,8 +51,30 @@ def provenance(experiment: Experiment, folder: Path) -> dict[str, Any]:
         "stores_raw_samples": learner.strategy.stores_raw_samples or experiment.benchmark.stores_raw_samples,
         "reference_for": learner.strategy.reference_for,
         "single_pass": settings.config["train"]["online"],
+        **privacy_provenance(experiment),
         "heartbeat_seconds": HEARTBEAT_SECONDS,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+    }
+
+
+def privacy_provenance(experiment: Experiment) -> dict[str, dict[str, Any]]:
+    """The field `privacy` of status.json: the budget, what was spent of it so far, and what that is worth."""
+    ledger = experiment.ledger
+    if ledger is None:
+        return {"privacy": {"guarantee": guarantee(None)}}
+    privacy, spent = ledger.privacy, ledger.spent
+    return {
+        "privacy": {
+            "guarantee": guarantee(privacy),
+            "epsilon": privacy.epsilon,
+            "delta": privacy.delta,
+            "unit": privacy.unit,
+            "adjacency": ADJACENCY,
+            "across": privacy.across,
+            "secure": privacy.secure,
+            "spent_epsilon": spent.epsilon,
+            "spent_delta": spent.delta,
+        }
     }
 
 

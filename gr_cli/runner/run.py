@@ -10,6 +10,7 @@ from gr_cli.config.settings import Settings
 from gr_cli.errors import GrError, Interrupted, as_failure
 from gr_cli.evaluation.base import prepare_evaluations
 from gr_cli.evaluation.membership import membership_scores
+from gr_cli.privacy.ledger import Ledger
 from gr_cli.results.availability import check_available
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.history import PendingLosses
@@ -116,6 +117,8 @@ def _open_run(settings: Settings, folder: RunFolder, runs_in_group: int, stack: 
     stack.enter_context(folder.locked())
     check_available(folder, settings)  # again: another process may have started a run here meanwhile
     states = checkpoints.resumable_states(experiment, folder)
+    if experiment.privacy is not None:
+        experiment.ledger = Ledger(experiment.privacy, folder.path)
     return Run(experiment, folder, StatusWriter(folder, provenance(experiment, folder.path)), states)
 
 
@@ -215,6 +218,7 @@ def _train_stages(group: RunGroup, resume_point: ResumePoint, pending_losses: Pe
             observers.stage_started(i, [experiment.stages[i].name for experiment in experiments])
             monitor = StepMonitor(group, progress, stop, pending_losses)
             stream, samples = batches(experiments, i, start), sample_passes(experiments, i)
+            group.record_accesses(ResumePoint(i, start))
             learner.train_task(stage.task, stream, stage.iterations, monitor, start, samples)
             monitor.close()
             _finish_stage(group, stage, stop, meter, is_continued=start > 0)

@@ -11,10 +11,12 @@ from gr_cli.evaluation.base import Evaluation, EvaluationContext, run_evaluation
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.status import StatusWriter
 from gr_cli.runner import checkpoints
+from gr_cli.runner.provenance import privacy_provenance
 from gr_cli.trackers.trust import untrusted_names
 from gr_cli.training.experiment import Experiment
 from gr_cli.training.learner import Learner
 from gr_cli.training.observer import RunObserver
+from gr_cli.training.private_training import private_accesses
 from gr_cli.training.stages import ResumePoint
 
 
@@ -76,6 +78,28 @@ class RunGroup:
                 EvaluationContext(run.experiment, self.learner, i, after_task, iteration, task_finished),
             )
         )
+
+    def record_accesses(self, resume_point: ResumePoint) -> None:
+        """Write the accesses to raw samples of a stage to the ledgers, before it is trained or resumed."""
+
+        def record(i: int, run: Run) -> None:
+            experiment = run.experiment
+            if experiment.ledger is not None:
+                *earlier, current = [
+                    private_accesses(experiment.learner, stage.task)
+                    for stage in experiment.stages[: resume_point.stage + 1]
+                ]
+                experiment.ledger.require([access for accesses in earlier for access in accesses])
+                experiment.ledger.record(current, *resume_point)
+                run.status.provenance |= privacy_provenance(experiment)
+
+        self.for_each_active(record)
+
+    def record_stop(self, resume_point: ResumePoint) -> None:
+        """Note in the ledgers that training stops at a checkpoint."""
+        for _, run in self.active:
+            if run.experiment.ledger is not None:
+                run.experiment.ledger.record_stop(*resume_point)
 
     @property
     def folders(self) -> list[Path]:

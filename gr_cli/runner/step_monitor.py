@@ -88,6 +88,7 @@ class StepMonitor:
             save_checkpoints(group, ResumePoint(self._stage, done), self._history.pending_losses)
             self._schedule_next_save(now)
         if self._stop.is_set():
+            group.record_stop(ResumePoint(self._stage, done))
             raise group.interrupted()
 
 

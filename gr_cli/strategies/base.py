@@ -127,6 +127,24 @@ class Strategy:
         """Number of gradient updates of the generator in a task with so many solver iterations."""
         return 0
 
+    @property
+    def solver_reads_samples(self) -> bool:
+        """Whether the solver is trained on samples of the stream, and not on generated ones alone."""
+        return True
+
+    @property
+    def other_sample_uses(self) -> str | None:
+        """What it reads of training samples besides the losses of its steps and the fit of a generator in closed form.
+
+        The end of a sentence for error messages; None: nothing.
+        """
+        if self.training_data != "current":
+            return "trains on the samples of earlier tasks again"
+        if self.stores_raw_samples:
+            return "keeps samples of earlier tasks"
+        is_fitted = self.generator is not None and self.generator.closed_form
+        return "passes over the samples of a task a second time" if self.needs_second_pass and not is_fitted else None
+
     def solver_iteration(self, step: TrainingStep) -> int | None:
         """The solver iteration of a step; None: only the generator is trained."""
         return step.iteration if step.iteration < step.iterations else None

@@ -86,6 +86,10 @@ class GenerativeClassifier(Strategy):
     def num_generator_updates(self, iterations: int) -> int:
         return self.num_steps(iterations)
 
+    @property
+    def solver_reads_samples(self) -> bool:
+        return False
+
     def solver_iteration(self, step: TrainingStep) -> int | None:
         return None
 

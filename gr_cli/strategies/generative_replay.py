@@ -291,6 +291,18 @@ class GenerativeReplay(ReplayStrategy):
     def num_generator_updates(self, iterations: int) -> int:
         return self._schedule.num_updates(iterations)
 
+    @property
+    def solver_reads_samples(self) -> bool:
+        return not self._generates_current_data
+
+    @property
+    def other_sample_uses(self) -> str | None:
+        if self._generator_memory is not None:
+            return "trains the generator on a memory of samples (strategy.generator_data=memory)"
+        if self.replay_candidates > 1 and self.solver_reads_samples:
+            return "selects replayed samples by a step on current ones (strategy.replay_candidates)"
+        return super().other_sample_uses
+
     def solver_iteration(self, step: TrainingStep) -> int | None:
         return self._schedule.solver_step_at(step)
 

@@ -26,6 +26,7 @@ from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Strategy
 from gr_cli.training.learner import Learner, Precision
 from gr_cli.training.normalization import input_moments
+from gr_cli.training.private_training import num_private_parts
 from gr_cli.training.task_free import ConsolidationSchedule, check_task_boundaries
 
 T = TypeVar("T")
@@ -64,6 +65,7 @@ def build_learner(
     augment = Augmentation(**config["augment"])
     augment.check(spec.shape)
     num_tasks = None if scenario.units_are_task_specific else len(task_units)
+    privacy = PrivacySettings.from_config(config["privacy"], len(task_units))
     boundaries_unknown = config["train"]["task_boundaries"] == "unknown"
     return assemble_learner(
         solver,
@@ -77,9 +79,9 @@ def build_learner(
         boundaries_unknown,
         augment,
         consolidation_schedule,
-        class_size=class_size,
+        class_size=class_size if privacy is None else None,  # the number of samples is not public
         live=live,
-        privacy=PrivacySettings.from_config(config["privacy"], len(task_units)),
+        privacy=privacy,
         iterations=config["train"]["iterations"],
     )
 
@@ -156,6 +158,7 @@ def assemble_learner(
     strategy.check(scenario, solver)
     optimizer = build_as(Optimizer, nodes["optimizer"], "optimizer")  # type: ignore[type-abstract]
     updates = None if iterations is None else strategy.num_generator_updates(iterations)
+    privacy = None if privacy is None else privacy.share(num_private_parts(strategy))
     own_optimizers, own_rule = _generator_training(nodes, strategy, privacy, updates)
     _move_to_device(solver, strategy.generator, random_streams.device, precision == "float64")
     return Learner(

@@ -18,6 +18,9 @@ from gr_cli.config.settings import Settings
 from gr_cli.errors import ConfigError, SizeError
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.nn.shared_fit import SharedFit
+from gr_cli.privacy.claims import check_settings
+from gr_cli.privacy.ledger import Ledger
+from gr_cli.privacy.settings import PrivacySettings
 from gr_cli.results.record import Record
 from gr_cli.scenario import Scenario
 from gr_cli.system.devices import default_threads, num_parameters, pick_device
@@ -25,6 +28,7 @@ from gr_cli.system.memory import out_of_memory_as, total_memory
 from gr_cli.training.build import build_learner
 from gr_cli.training.learner import Learner
 from gr_cli.training.live_networks import check_own_model
+from gr_cli.training.private_training import check_private_benchmark, check_private_components
 from gr_cli.training.single_pass import check_single_pass
 from gr_cli.training.stages import Stage, build_stages, iterations_by_task
 from gr_cli.training.task_free import ConsolidationSchedule
@@ -46,6 +50,7 @@ class Experiment:
         class_size: Largest number of training samples of a class in a task.
         record: Rows of all tables so far.
         training_provenance: Execution mode, processor and interruptions, as in status.json.
+        ledger: Accesses to raw samples, in memory until the run has a folder; None: the run claims no privacy.
     """
 
     settings: Settings
@@ -58,6 +63,12 @@ class Experiment:
     class_size: int
     record: Record = field(default_factory=Record)
     training_provenance: dict[str, Any] = field(default_factory=dict)
+    ledger: Ledger | None = None
+
+    @property
+    def privacy(self) -> PrivacySettings | None:
+        """Budget of the run; None: it claims no privacy."""
+        return None if self.ledger is None else self.ledger.privacy
 
     @property
     def parameters(self) -> dict[str, int]:
@@ -150,8 +161,12 @@ def prepare(settings: Settings, runs_in_group: int = 1) -> Experiment:
         SizeError: Memory does not suffice.
     """
     config = settings.config
+    check_settings(config)
     device = pick_device(config["device"])
     benchmark = load_benchmark(settings)
+    privacy = PrivacySettings.from_config(config["privacy"], len(benchmark.tasks))
+    if privacy is not None:
+        check_private_benchmark(benchmark, privacy)
     hash_of_samples = dataset_hash_of(settings, benchmark)
     scenario = Scenario(config["scenario"], config["train"]["active_classes"])
     _check_memory(config, benchmark.spec, device)
@@ -168,6 +183,8 @@ def prepare(settings: Settings, runs_in_group: int = 1) -> Experiment:
     class_size = max(int(task.train.y.bincount().max()) for task in benchmark.tasks)
     samples, live = benchmark.tasks[0].train, settings.live_value
     learner = build_learner(config, benchmark.spec, learner_units, device, schedule, samples, class_size, live)
+    if privacy is not None:
+        check_private_components(learner)
     if config["model"]["_target_"] not in shipped_targets("model"):
         check_own_model(learner.solver, samples, learner_units.shape[1], settings)
     task_units = task_units.to(device)
@@ -177,7 +194,10 @@ def prepare(settings: Settings, runs_in_group: int = 1) -> Experiment:
     stages = build_stages(benchmark, task_units, learner, config["train"])
     if config["train"]["online"]:
         check_single_pass(config, learner, [len(stage.train) for stage in stages])
-    return Experiment(settings, benchmark, task_units, learner, stages, threads, hash_of_samples, class_size)
+    ledger = None if privacy is None else Ledger(privacy)
+    return Experiment(
+        settings, benchmark, task_units, learner, stages, threads, hash_of_samples, class_size, ledger=ledger
+    )
 
 
 def _check_memory(config: dict[str, Any], spec: SampleSpec, device: torch.device) -> None:

@@ -18,6 +18,7 @@ from helpers.situations_commands import COMMANDS
 from helpers.situations_data import DATA
 from helpers.situations_features import FEATURES
 from helpers.situations_forgetting import FORGETTING
+from helpers.situations_privacy import PRIVACY
 from helpers.situations_python import PYTHON
 from helpers.situations_report import REPORT
 from helpers.situations_runs import RUNS
@@ -26,7 +27,7 @@ from helpers.situations_tables import TABLES
 
 ENTRIES = [
     (file, entry)
-    for table in (API, AUDITS, COMMANDS, DATA, FEATURES, FORGETTING, PYTHON, RUNS, REPORT, SEARCHES, TABLES)
+    for table in (API, AUDITS, COMMANDS, DATA, FEATURES, FORGETTING, PRIVACY, PYTHON, RUNS, REPORT, SEARCHES, TABLES)
     for file, entries in table.items()
     for entry in entries
 ]

@@ -129,7 +129,7 @@ class FeatureExtractor(ABC):
             train, test = cached_vectors(partial(self._vectors, network), data, path, self.storage)
             costs = self._costs(network, shape)
         spec, fits = SampleSpec(tuple(train.store.shape[1:]), None), (*data.shared_fits, *self.shared_fits)
-        vectors = Dataset(train, test, data.classes, spec, fits, costs, data.files)
+        vectors = replace(data, train=train, test=test, spec=spec, shared_fits=fits, extraction=costs)
         if self.components is None:
             return vectors
         positions = _positions(first_task, data.train)  # in the key: streams with other first tasks are not out of date

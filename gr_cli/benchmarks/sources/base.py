@@ -26,6 +26,8 @@ class Dataset:
         shared_fits: What was fitted on samples of several classes together, such as a scale.
         extraction: Costs of the feature extractor, where samples are features.
         files: Which files were read, where a source reads several layouts; else empty.
+        classes_follow_labels: Whether `classes` are those that occur among the labels, and no list that is known
+            without the data.
     """
 
     train: Samples
@@ -35,6 +37,7 @@ class Dataset:
     shared_fits: tuple[SharedFit, ...] = ()
     extraction: ExtractionCosts | None = None
     files: str = ""
+    classes_follow_labels: bool = False
 
 
 @runtime_checkable

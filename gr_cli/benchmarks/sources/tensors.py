@@ -124,7 +124,7 @@ class Tensors:
         if self._standardise:
             check_in_place(stores, "standardise=true", self.location)
             train, test = _standardise(train, test, sum(spec.categories))
-        return Dataset(train, test, classes, spec, self._shared_fits())
+        return Dataset(train, test, classes, spec, self._shared_fits(), classes_follow_labels=True)
 
     def _shared_fits(self) -> tuple[SharedFit, ...]:
         fits = []

@@ -67,7 +67,10 @@ def split(
         data = features.extract(data, tasks[0].train, getattr(source, "cache_name", ""))
         tasks = tasks_of(data)
     stores_raw_samples = features is not None and features.stores_raw_samples
-    return Benchmark(tuple(tasks), data.spec, data.shared_fits, data.extraction, stores_raw_samples, data.files)
+    return Benchmark(
+        tuple(tasks), data.spec, data.shared_fits, data.extraction, stores_raw_samples, data.files,
+        data.classes_follow_labels,
+    )  # fmt: skip
 
 
 def _divide(

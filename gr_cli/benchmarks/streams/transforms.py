@@ -66,4 +66,7 @@ def transformed_tasks(
         for round_index, samples in enumerate(split_into_rounds(train, data.classes, repetitions, random_streams, 0))
         for i, (name, transform) in enumerate(transforms)
     ]
-    return Benchmark(tuple(tasks), replace(data.spec, shape=shape), data.shared_fits, files=data.files)
+    return Benchmark(
+        tuple(tasks), replace(data.spec, shape=shape), data.shared_fits, files=data.files,
+        classes_follow_labels=data.classes_follow_labels,
+    )  # fmt: skip
