@@ -16,6 +16,7 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, flag_override
 
+from gr_cli.audit.cli import main as audit
 from gr_cli.cli.main import main
 from gr_cli.report.cli import main as report
 from gr_cli.results.folder import RunFolder
@@ -111,6 +112,18 @@ def gr_run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, 
 
     def call(*words: str) -> tuple[int, str, str]:
         code = main(list(words))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def gr_audit(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Call `gr-audit` in this process: exit code, stdout, stderr."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        code = audit(list(map(str, words)))
         out, err = capsys.readouterr()
         return code, out, err
 

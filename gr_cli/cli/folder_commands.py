@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import chdir
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gr_cli.cli.overrides import split_config_dirs
-from gr_cli.errors import AuditError, ConfigError, IncompleteAuditError, one_line
+from gr_cli.errors import ConfigError, one_line
 from gr_cli.system.process import import_torch, resume_garbage_collection
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ def folder_command(argv: list[str], train: Train) -> int | None:
     """
     for name, command in FOLDER_COMMANDS.items():
         if any(word.startswith(f"{name}=") for word in argv):
-            return _in_start_directory(command.execute, _parse_folder_command(name, command, argv, train))
+            call = _parse_folder_command(name, command, argv, train)
+            with in_start_directory(call.path) as path:
+                return command.execute(replace(call, path=path))
     return None
 
 
@@ -79,8 +81,6 @@ def _parse_folder_command(name: str, command: FolderCommand, argv: list[str], tr
     Raises:
         ConfigError: There are other arguments.
     """
-    from gr_cli.config.instantiate import targets_in_text
-
     path = Path(next(word for word in argv if word.startswith(f"{name}=")).partition("=")[2])
     config_dirs, rest = split_config_dirs(argv)
     trust = [name for word in rest if word.startswith("trust=") for name in word.partition("=")[2].split(",") if name]
@@ -95,31 +95,38 @@ def _parse_folder_command(name: str, command: FolderCommand, argv: list[str], tr
             others.append(word)
     if others:
         raise ConfigError(name, path, f"can't be combined with other arguments: remove {' '.join(others)}")
-    for folder in config_dirs:
-        trust += targets_in_text("\n".join(file.read_text(encoding="utf-8") for file in folder.rglob("*.yaml")))
-    return Call(path, trust, arguments, train)
+    return Call(path, trusted_names(trust, config_dirs), arguments, train)
 
 
-def _in_start_directory(execute: Callable[[Call], int], call: Call) -> int:
-    """Execute a command in the directory in which the run was started, if it still exists.
+def trusted_names(names: Sequence[str], config_dirs: Sequence[Path]) -> list[str]:
+    """Names of trusted code: those given, and every `_target_` in folders of own options."""
+    from gr_cli.config.instantiate import targets_in_text
 
-    The relative paths of the run's configuration are relative to that directory.
+    texts = ["\n".join(file.read_text(encoding="utf-8") for file in folder.rglob("*.yaml")) for folder in config_dirs]
+    return [*names, *(target for text in texts for target in targets_in_text(text))]
+
+
+@contextmanager
+def in_start_directory(path: Path) -> Iterator[Path]:
+    """Change to the directory in which the run in `path` was started, within the block, if it still exists.
+
+    The relative paths of the run's configuration are relative to that directory. Yields the path of the folder there.
     """
     from gr_cli.results.folder import RunFolder
 
-    path = call.path
     status = RunFolder(path).status()
     start = Path(str((status or {}).get("directory", ".")))
     if status is not None:
         import_torch()
     resume_garbage_collection()
     if not (os.path.isdir(start) and os.access(start, os.X_OK)) or start.samefile("."):
-        return execute(call)
-    call = replace(call, path=path.absolute())
+        yield path
+        return
+    path = path.absolute()
     # Absolute, so that no module is imported from the directory that a run's folder names.
     sys.path[:] = [str(Path(entry).absolute()) for entry in sys.path]
     with chdir(start):
-        return execute(call)
+        yield path
 
 
 def _resume(call: Call) -> int:
@@ -145,23 +152,6 @@ def _verify(call: Call) -> int:
     return verdict.exit_code
 
 
-def _audit(call: Call) -> int:
-    """`gr-run audit=<folder>`: count the training samples in a run's folder, and compare with its own statement."""
-    from gr_cli.evaluation.audit import audit
-
-    path, result = call.path, audit(call.path, call.trust)
-    print("\n".join(map(one_line, str(result).splitlines())))
-    if result.violated:
-        raise AuditError(f"{path}: {result.verdict}")
-    if result.incomplete:
-        unread_path, reason = min(result.unread.items())
-        raise IncompleteAuditError(
-            f"{path}: {len(result.unread)} of its parts could not be read, such as {unread_path} ({reason}); "
-            "remove them, or make them readable"
-        )
-    return 0
-
-
 def _forget(call: Call) -> int:
     """`gr-run forget=<folder> classes=[3] tasks=[1]`: forget classes or tasks of a finished run."""
     from gr_cli.cli.overrides import listed_values
@@ -182,7 +172,6 @@ def _forget(call: Call) -> int:
 FOLDER_COMMANDS = {
     "resume": FolderCommand("continue an interrupted run", _resume),
     "verify": FolderCommand("repeat a run and compare", _verify),
-    "audit": FolderCommand("search a run for raw samples", _audit),
     "forget": FolderCommand(
         "drop classes, tasks or samples",
         _forget,

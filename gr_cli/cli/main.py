@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     """Execute a command line.
 
     Returns:
-        The exit code: 0, 1 for a failed run, 2 for invalid input, 3 for an audit that could not read everything,
+        The exit code: 0, 1 for a failed run, 2 for invalid input, 3 for a run that can't be repeated exactly,
         130 for Ctrl-C.
     """
     argv = list(arguments)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gr_cli.evaluation.audit_formats import MAX_BYTES, ContentReader, NumberArray
+from gr_cli.results.folder import AUDIT_FOLDER
 from gr_cli.system.reading import open_regular
 
 # Files with these suffixes but of no known format are reported as unread.
@@ -49,6 +50,9 @@ class FolderReader:
         root = self._path.resolve()
         for folder, folders, files in os.walk(self._path, onerror=record_error):
             folders.sort()
+            audit = self._path / AUDIT_FOLDER
+            if Path(folder) == self._path and audit.is_dir() and not audit.is_symlink():
+                folders.remove(AUDIT_FOLDER)  # shadow runs, which may store samples of their own
             for name in sorted([*files, *(name for name in folders if (Path(folder) / name).is_symlink())]):
                 path = Path(folder) / name
                 if not path.is_symlink():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gr_cli.config.settings import Settings, result_relevant, short_hash
 from gr_cli.errors import FolderError, GrError, OccupiedFolderError
-from gr_cli.results.folder import CONFIG_FILE, RunFolder
+from gr_cli.results.folder import AUDIT_FOLDER, CONFIG_FILE, RunFolder
 from gr_cli.results.manifest import MANIFEST
 from gr_cli.results.stored_config import read_config
 from gr_cli.system.locks import LOCK_FILE
@@ -72,7 +72,10 @@ def check_outside_runs(path: Path) -> None:
     Raises:
         OccupiedFolderError: It does.
     """
-    for parent in Path(os.path.realpath(path)).parents:
+    resolved = Path(os.path.realpath(path))
+    for parent in resolved.parents:
+        if (parent / AUDIT_FOLDER) in resolved.parents:
+            continue  # the shadow runs of gr-audit, which no report is to see
         if os.path.lexists(parent / "status.json") and os.path.lexists(parent / CONFIG_FILE):
             raise OccupiedFolderError(f"{path}: lies in the folder of another run, {parent}; name one outside of it")
 

@@ -51,6 +51,7 @@ TABLES_FILE = "tables.json"
 _CHANGING_FIELDS = ("state", "reason", "started", "updated", "seconds", "progress", "process", "host")
 
 CONFIG_FILE = "config.yaml"
+AUDIT_FOLDER = "audit"  # subfolder with the shadow runs and the tables of gr-audit
 # Checkpoints: the newest one, one that is written but not committed, and the one of the end of the previous task.
 CURRENT, NEXT, PREVIOUS = "checkpoint.pt", "checkpoint.next.pt", "checkpoint.previous.pt"
 

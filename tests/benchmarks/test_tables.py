@@ -133,7 +133,7 @@ def test_critic_receives_differentiable_probabilities():
 
 
 @pytest.mark.usefixtures("pictures")
-def test_run_pictures_and_audit_of_a_table(gr_run, file):
+def test_run_pictures_and_audit_of_a_table(gr_run, gr_audit, file):
     words = (
         "benchmark=arrays",
         f"benchmark.source.path={file}",
@@ -147,12 +147,12 @@ def test_run_pictures_and_audit_of_a_table(gr_run, file):
     for task in (0, 1):
         with Image.open(run / "figures" / f"samples_task_{task}.png") as image:
             assert min(image.size) > 100
-    code, out, _ = gr_run(f"audit={run}")
+    code, out, _ = gr_audit(run, "--raw-samples")
     assert code == 0 and "none was found" in out
 
 
-def test_audit_finds_stored_rows_of_a_table(gr_run, file):
+def test_audit_finds_stored_rows_of_a_table(gr_run, gr_audit, file):
     words = ("benchmark=arrays", f"benchmark.source.path={file}", "train.iterations=20", "strategy=er")
     assert gr_run(*words, "benchmark.source.categories=[[red,green,blue],form]")[0] == 0
-    out = gr_run(f"audit={only_run()}")[1]
+    out = gr_audit(only_run(), "--raw-samples")[1]
     assert "stores raw samples, as claimed" in out and "learner.strategy.exemplars.x" in out

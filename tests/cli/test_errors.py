@@ -70,8 +70,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def hands(gr_run, monkeypatch, finished) -> Hands:
-    return Hands(gr_run, monkeypatch, finished)
+def hands(gr_run, gr_audit, monkeypatch, finished) -> Hands:
+    return Hands(gr_run, gr_audit, monkeypatch, finished)
 
 
 def outcome(situation, hands: Hands) -> tuple[int | None, str]:

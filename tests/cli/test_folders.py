@@ -106,7 +106,7 @@ def test_the_time_in_a_folder_is_that_of_the_command(gr_run):
     assert [part.isdigit() for part in Path(only).parts] == [True, True]
 
 
-def test_the_same_command_continues_in_its_folder_and_another_is_refused(gr_run, monkeypatch):
+def test_the_same_command_continues_in_its_folder_and_another_is_refused(gr_run, gr_audit, monkeypatch):
     from gr_cli.terminal import run_display
 
     word = "hydra.run.dir=one"
@@ -125,7 +125,7 @@ def test_the_same_command_continues_in_its_folder_and_another_is_refused(gr_run,
     code, out, err = gr_run(*TINY, word)
     assert (code, err) == (0, "") and "finished before" in out
     assert {path: content for path, content in everything().items() if "two" not in path.parts} == finished
-    assert gr_run("resume=one")[0] == gr_run("verify=one")[0] == gr_run("audit=one")[0] == 0
+    assert gr_run("resume=one")[0] == gr_run("verify=one")[0] == gr_audit("one", "--raw-samples")[0] == 0
     assert RunFolder(Path("one")).status()["command"].endswith(" hydra.run.dir=one")
 
 

@@ -1,4 +1,4 @@
-"""`gr-run audit=<folder>` finds training samples in any form, and nothing else."""
+"""`gr-audit <folder> --raw-samples` finds training samples in any form, and nothing else."""
 
 import json
 import re
@@ -87,9 +87,9 @@ def counts(folder: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_strategy_stores_what_it_claims(run, gr_run, strategy):
+def test_every_strategy_stores_what_it_claims(run, gr_audit, strategy):
     folder = run(f"strategy={strategy}")
-    code, out, err = gr_run(f"audit={folder}")
+    code, out, err = gr_audit(folder, "--raw-samples")
     assert (code, err) == (0, "")
     *lines, verdict = [line for line in out.splitlines() if not line.startswith("traces of ")]
     assert [line.partition(":")[0] for line in lines] == [f"task {i}" for i in range(5)]
@@ -196,10 +196,10 @@ def test_exactly_the_planted_samples_are_found(audited):
     assert audited.num_retained == 8 * number and audited.violated
 
 
-def test_found_samples_are_reported_in_one_line(run, gr_run):
+def test_found_samples_are_reported_in_one_line(run, gr_audit):
     folder = run("strategy=finetune")
     add(folder, torch.cat([of_task(0, 5), of_task(3, 3)]))
-    code, out, err = gr_run(f"audit={folder}")
+    code, out, err = gr_audit(folder, "--raw-samples")
     assert code == 1
     assert out.splitlines()[:5] == ["task 0: 5", "task 1: 0", "task 2: 0", "task 3: 3", "task 4: 0"]
     assert err.startswith(f"gr-run: {folder}: stores_raw_samples: false, but 8 training samples were found, in ")
@@ -251,7 +251,7 @@ def test_similar_values_are_not_samples(smuggle):
     assert counts(folder) == [0] * 5
 
 
-def test_gradient_in_optimizer_state_is_a_trace_and_not_a_violation(smuggle, gr_run):
+def test_gradient_in_optimizer_state_is_a_trace_and_not_a_violation(smuggle, gr_audit):
     folder, x = smuggle(None), of_task(2, 4).flatten(1)
     saved = torch.load(folder / "checkpoint.pt", weights_only=True)
     assert saved["learner"]["optimizers"] == {}  # a finished run stores none, and so no traces
@@ -259,7 +259,7 @@ def test_gradient_in_optimizer_state_is_a_trace_and_not_a_violation(smuggle, gr_
     saved["learner"]["optimizers"]["solver"] = {"first": [first]}
     first[:4] = -1e-4 * x
     save_tensors(folder / "checkpoint.pt", saved)
-    code, out, _ = gr_run(f"audit={folder}")
+    code, out, _ = gr_audit(folder, "--raw-samples")
     assert code == 0 and "task 2: 0\n" in out and "none was found\n" in out
     assert "traces of 4 samples (gradients) in the state of optimizers and regularizer\n" in out
     first[:4] = x  # too strong for a gradient
@@ -272,10 +272,10 @@ def test_gradient_in_optimizer_state_is_a_trace_and_not_a_violation(smuggle, gr_
     assert (result.num_retained, result.num_traces) == (2, 2)
 
 
-def test_run_that_claims_to_store_samples_is_not_violated(run, gr_run):
+def test_run_that_claims_to_store_samples_is_not_violated(run, gr_audit):
     folder = run("strategy=er", "strategy.per_class=3")
     add(folder, x := of_task(0, 1000))
-    code, out, err = gr_run(f"audit={folder}")
+    code, out, err = gr_audit(folder, "--raw-samples")
     assert (code, err) == (0, "") and out.startswith(f"task 0: {len(x)}\ntask 1: 6\n")
     assert f"stores raw samples, as claimed: {len(x) + 24} in checkpoint.pt: learner.strategy.corner" in out
 
@@ -332,9 +332,9 @@ def test_generated_samples_are_not_training_samples(stopped, gr_run, generator):
     assert counts(folder) == [0] * 5
 
 
-def test_task_in_progress_may_store_its_samples(stopped, gr_run):
+def test_task_in_progress_may_store_its_samples(stopped, gr_run, gr_audit):
     folder = stopped()
-    code, out, err = gr_run(f"audit={folder}")
+    code, out, err = gr_audit(folder, "--raw-samples")
     assert (code, err) == (0, "")
     assert out.splitlines()[:5] == ["task 0: 0", "task 1: 0", "task 2 (in progress): 64", "task 3: 0", "task 4: 0"]
     assert out.splitlines()[-1] == "stores_raw_samples: false, and none was found of a finished task"
@@ -342,10 +342,10 @@ def test_task_in_progress_may_store_its_samples(stopped, gr_run):
     assert counts(folder) == [0] * 5
 
 
-def test_finished_task_may_not_store_its_samples(stopped, gr_run):
+def test_finished_task_may_not_store_its_samples(stopped, gr_audit):
     folder = stopped()
     add(folder, of_task(1, 3))
-    code, out, err = gr_run(f"audit={folder}")
+    code, out, err = gr_audit(folder, "--raw-samples")
     assert code == 1 and "task 1: 3\ntask 2 (in progress): 64\n" in out
     assert err.endswith("but 3 training samples were found, in checkpoint.pt: learner.strategy.corner.0.deep\n")
 
@@ -358,11 +358,11 @@ def test_all_tasks_of_a_cumulative_stage_are_in_progress(stopped):
 # --- folders that can't be audited
 
 
-def test_a_folder_without_a_checkpoint_is_refused(run, gr_run):
+def test_a_folder_without_a_checkpoint_is_refused(run, gr_audit):
     folder = run("strategy=finetune")
     (folder / "checkpoint.pt").unlink()
     line = f"gr-run: {folder}: holds no checkpoint yet; continue it with resume={folder}\n"
-    assert gr_run(f"audit={folder}") == (2, "", line)
+    assert gr_audit(folder, "--raw-samples") == (2, "", line)
 
 
 @pytest.mark.parametrize(
@@ -375,18 +375,18 @@ def test_a_folder_without_a_checkpoint_is_refused(run, gr_run):
         ("config.yaml", b"python_api: {}", "not the configuration of a run of gr-run"),
     ],
 )
-def test_damaged_files_are_one_line(smuggle, gr_run, file, content, expected):
+def test_damaged_files_are_one_line(smuggle, gr_audit, file, content, expected):
     folder = smuggle(None)
     (folder / file).write_bytes(content)
-    code, out, err = gr_run(f"audit={folder}")
-    assert (code, out) == (2, "") and err.startswith("gr-run: ") and err.count("\n") == 1
+    code, out, err = gr_audit(folder, "--raw-samples")
+    assert (code, out) == (2, "") and err.startswith("gr-audit: ") and err.count("\n") == 1
     assert re.search(expected, err), err
 
 
-def test_foreign_checkpoint_is_refused(smuggle, gr_run):
+def test_foreign_checkpoint_is_refused(smuggle, gr_audit):
     folder = smuggle(None)
     save_tensors(folder / "checkpoint.pt", {"weights": torch.zeros(3)})
-    code, _, err = gr_run(f"audit={folder}")
+    code, _, err = gr_audit(folder, "--raw-samples")
     assert code == 2 and "its checkpoint is not that of a run" in err
 
 
@@ -399,19 +399,19 @@ def points(seed: int) -> Benchmark:
     )
 
 
-def test_samples_of_few_values_are_refused(gr_run):
+def test_samples_of_few_values_are_refused(gr_run, gr_audit):
     Path("mine/benchmark").mkdir(parents=True)
     Path("mine/benchmark/points.yaml").write_text(f"_target_: {__name__}.points\n")
     assert gr_run("--config-dir", "mine", "benchmark=points", "strategy=finetune", *TINY)[0] == 0
-    code, _, err = gr_run("--config-dir", "mine", f"audit={only_run()}")
+    code, _, err = gr_audit("--config-dir", "mine", only_run(), "--raw-samples")
     assert code == 2 and "samples of 8 values resemble other numbers by chance" in err and err.count("\n") == 1
 
 
-def test_audit_changes_neither_files_nor_random_state(run, gr_run):
+def test_audit_changes_neither_files_nor_random_state(run, gr_audit):
     folder = run("strategy=er", "strategy.per_class=3")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     state = torch.get_rng_state()
-    gr_run(f"audit={folder}")
+    gr_audit(folder, "--raw-samples")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert torch.equal(state, torch.get_rng_state())
     shutil.copytree(folder, "elsewhere")

@@ -1,4 +1,4 @@
-"""`gr-run audit=<folder>` finds samples in files of any format; unreadable files are listed."""
+"""`gr-audit <folder> --raw-samples` finds samples in files of any format; unreadable files are listed."""
 
 import base64
 import bz2
@@ -281,9 +281,9 @@ def test_exactly_the_planted_samples_are_found(planted):
 # --- what can't be read
 
 
-def unread(folder: Path, gr_run) -> set[str]:
+def unread(folder: Path, gr_audit) -> set[str]:
     """The unreadable locations that an audit of an otherwise intact folder lists; it exits with 3 if there are any."""
-    code, out, err = gr_run(f"audit={folder}")
+    code, out, err = gr_audit(folder, "--raw-samples")
     names = {line.split(": ")[1] for line in out.splitlines() if line.startswith("not read: ")}
     assert code == (3 if names else 0), out + err
     assert ("of its parts could not be read" in err) == bool(names) and err.count("\n") == bool(names)
@@ -302,10 +302,10 @@ def test_unreadable_files_are_listed_and_exit_with_3(folder, gr_run, x):
     assert unread(folder, gr_run) == {"cut.zip", "empty.pt", "text.png", "cut.png", "cut.gz", ".checkpoint.pt.12.tmp"}
 
 
-def test_found_samples_outrank_unreadable_files(folder, gr_run, x):
+def test_found_samples_outrank_unreadable_files(folder, gr_audit, x):
     (folder / "broken.npz").write_bytes(b"broken")
     np.save(folder / "kept.npy", x[:3])
-    code, out, err = gr_run(f"audit={folder}")
+    code, out, err = gr_audit(folder, "--raw-samples")
     assert code == 1 and "not read: broken.npz: " in out and "3 training samples were found, in kept.npy" in err
 
 

@@ -28,6 +28,7 @@ class Hands:
     """What a situation may use. `finished`: the folder of a finished tiny run, to be copied from."""
 
     gr_run: Callable[..., tuple[int, str, str]]
+    gr_audit: Callable[..., tuple[int, str, str]]
     monkeypatch: pytest.MonkeyPatch
     finished: Path
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 
 from gr_cli import load_run
 from gr_cli.results.folder import RunFolder
+from gr_cli.results.membership_scores import MembershipScores
 from gr_cli.system.checksums import save_tensors
 from gr_cli.training.learner import Learner
 from gr_cli.training.observer import RunObserver
@@ -113,10 +115,47 @@ def without_a_claim(folder: Path) -> None:
     (folder / "status.json").write_text(json.dumps(status))
 
 
+def auditing_a_shadow(hands: Hands) -> object:
+    assert hands.again("membership.draw=0")[0] == 0
+    (status,) = Path("outputs").glob("*/*/*/status.json")
+    return hands.gr_audit(status.parent, "--attacks")
+
+
+def attacked_again(hands: Hands, change: Callable[[Path], object]) -> object:
+    """Attack a run, change the folder of its last shadow, and attack it again."""
+    words = (hands.over(), "--attacks", "--shadows", "6", "--candidates", "4")
+    assert hands.gr_audit(*words)[0] == 0
+    change(sorted(Path("outputs").rglob("draw_*"))[-1])
+    return hands.gr_audit(*words)
+
+
+def with_other_candidates(hands: Hands) -> object:
+    def change(folder: Path) -> None:
+        scores = MembershipScores.load(folder / "membership_scores_1.npz")
+        replace(scores, sample=scores.sample + 1).save(folder)
+
+    return attacked_again(hands, change)
+
+
+def without_scores(hands: Hands) -> object:
+    return attacked_again(hands, lambda folder: [path.unlink() for path in folder.glob("membership_scores_*.npz")])
+
+
 def an_audit_of_few_values(hands: Hands) -> object:
     of_vectors("strategy=finetune")(hands)
     (status,) = Path("outputs").glob("*/*/*/status.json")
-    return hands.gr_run(f"audit={status.parent}")
+    return hands.gr_audit(status.parent, "--raw-samples")
+
+
+def audited(harm: Callable[[Path], object], *words: str) -> Situation:
+    """Call `gr-audit` on a finished run after a change of its folder; it searches for raw samples by default."""
+
+    def do(hands: Hands) -> object:
+        folder = hands.over()
+        harm(folder)
+        return hands.gr_audit(folder, *(words or ("--raw-samples",)))
+
+    return do
 
 
 def a_status_that_was_changed(hands: Hands) -> object:
@@ -242,9 +281,9 @@ def a_broken_network(hands: Hands) -> object:
 ELSEWHERE = {"_target_": "gr_cli.trackers.MLflow", "uri": "http://elsewhere.example"}
 RUNS: Table = {
     "evaluation/audit.py": [
-        ("has no stores_raw_samples", of_a_folder("audit", without_a_claim)),
-        ("holds no checkpoint yet", of_a_folder("audit", without_checkpoint)),
-        ("is not that of a run of gr-run", of_a_folder("audit", checkpoint_of({"learner": 1}))),
+        ("has no stores_raw_samples", audited(without_a_claim)),
+        ("holds no checkpoint yet", audited(without_checkpoint)),
+        ("is not that of a run of gr-run", audited(checkpoint_of({"learner": 1}))),
         ("resemble other numbers by chance", an_audit_of_few_values),
     ],
     "runner/checkpoints.py": [
@@ -256,9 +295,24 @@ RUNS: Table = {
         ("other samples or labels than its benchmark has now", going_on(checkpoint_with(data="others"))),
     ],
     "cli/folder_commands.py": [
-        ("_audit", of_a_folder("audit", lambda folder: add(folder, of_task(0, 2))), "2 training samples"),
-        ("of its parts could not be read", of_a_folder("audit", file("export.pt", "no tensors"))),
         ("must be whole numbers, from 0", forgetting("tasks=[first]")),
+    ],
+    "audit/cli.py": [
+        ("_search", audited(lambda folder: add(folder, of_task(0, 2))), "2 training samples"),
+        ("of its parts could not be read", audited(file("export.pt", "no tensors"))),
+        ("arguments={}: {}; see gr-audit --help", audited(nothing, "--attacks", "--raw-samples"), "not allowed with argument"),
+        ("must end in {}", audited(nothing, "--output", "table.txt")),
+    ],
+    "audit/shadows.py": [
+        ("must be even, because draws", audited(nothing, "--attacks", "--shadows", "7")),
+        ("is no setting of this run that shadows may change", audited(nothing, "--attacks", "--", "seed=1")),
+        ("has no value that can be read", audited(nothing, "--attacks", "--", "optimizer.lr=[")),
+        ("is a run on a part of its samples", auditing_a_shadow),
+        ("shadow runs did not finish", audited(nothing, "--attacks", "--shadows", "6", "--", "optimizer.lr=1e30")),
+    ],
+    "audit/attacks.py": [
+        ("of other samples than those of the other shadows", with_other_candidates),
+        ("its shadows have no membership scores", without_scores),
     ],
     "cli/overrides.py": [
         ("must be a list of names or numbers", forgetting("classes=[3")),
@@ -286,7 +340,7 @@ RUNS: Table = {
         ("leads out of the folder of this run", going_on(figures_elsewhere)),
         ("can't be locked ({}); remove its {}", going_on(a_lock_elsewhere)),
         ("nothing was changed; fresh=true starts a new run in another folder", going_on(file("status.json", "{"))),
-        ("is damaged ({}); the run's command", of_a_folder("audit", file("checkpoint.pt", "garbage"))),
+        ("is damaged ({}); the run's command", audited(file("checkpoint.pt", "garbage"))),
         ("was damaged or changed since the run wrote it; remove", a_status_that_was_changed),
         ("since the run wrote it; the run's command", lambda h: RunFolder(h.over()).check_file("metrics.csv", {})),
         ("make it readable", going_on_with_a_checkpoint_that_may_not_be_read),

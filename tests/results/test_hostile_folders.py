@@ -89,22 +89,21 @@ def test_an_unreadable_run_is_left_out_of_the_report(gr_report, name, harm):
 
 
 @pytest.mark.parametrize(("name", "harm"), [entry for entry in FILES if entry[0] in ("status.json", "config.yaml")])
-def test_an_unreadable_run_is_refused_in_one_line(gr_run, folder, name, harm):
+def test_an_unreadable_run_is_refused_in_one_line(gr_run, gr_audit, folder, name, harm):
     harm(folder / name)
-    for word in ("resume", "verify", "audit"):
-        code, out, err = gr_run(f"{word}={folder}")
+    results = (gr_run(f"resume={folder}"), gr_run(f"verify={folder}"), gr_audit(folder, "--raw-samples"))
+    for code, out, err in (*results, gr_audit(folder, "--attacks")):
         assert (code, out) == (2, ""), err
         assert err.count("\n") == 1 and name in err and len(err) < 800
         assert "remove" not in err
 
 
 @pytest.mark.parametrize("harm", [pipe, endless, emptied, listening, a_folder])
-@pytest.mark.parametrize("word", ["resume", "audit"])
-def test_a_checkpoint_that_is_not_a_file_is_refused_in_one_line(gr_run, folder, harm, word):
+def test_a_checkpoint_that_is_not_a_file_is_refused_in_one_line(gr_run, gr_audit, folder, harm):
     harm(folder / "checkpoint.pt")
-    code, _, err = gr_run(f"{word}={folder}")
-    assert code == 2
-    assert err.count("\n") == 1
+    for code, _, err in (gr_run(f"resume={folder}"), gr_audit(folder, "--raw-samples")):
+        assert code == 2
+        assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ INLINE = [(guide, line) for guide, text in GUIDES.items() for line in inline_com
 # Words after which nothing is composed: help, a composed configuration, completion.
 DISPLAY = {"--help", "--cfg", "--version", "-sc"}
 SEARCH = "hydra/sweeper=optuna"
-FOLDER_WORDS = ("resume=", "verify=", "audit=", "forget=")
+FOLDER_WORDS = ("resume=", "verify=", "forget=")
 # -> extra that installs it
 OTHER_PROGRAMS = {"ray": "ray", "tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 

@@ -87,10 +87,11 @@ def test_garbage_is_collected_when_the_work_begins(collecting, gr_run, words):
     assert gc.isenabled()
 
 
-def test_garbage_is_collected_in_commands_on_a_folder(collecting, gr_run):
+def test_garbage_is_collected_in_commands_on_a_folder(collecting, gr_run, gr_audit):
     assert gr_run("strategy=finetune", "train.iterations=1")[0] == 0
     folder = next(Path("outputs").rglob("config.yaml")).parent
-    for command in ("verify", "audit", "resume"):
+    commands = [(gr_run, f"verify={folder}"), (gr_audit, folder, "--raw-samples"), (gr_run, f"resume={folder}")]
+    for program, *words in commands:
         pause_garbage_collection()
-        assert gr_run(f"{command}={folder}")[0] == 0
+        assert program(*words)[0] == 0
         assert gc.isenabled()

@@ -72,20 +72,35 @@ class BatchedLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run all jobs; their results in the same order."""
-        from gr_cli.system.devices import flush_denormals
-
         setup_globals()
         composed = compose_jobs(self._context, self._config, job_overrides, initial_job_idx)
         jobs, folders = [settings for settings, _ in composed], [folder for _, folder in composed]
+        scores = self.train(jobs, folders, Path(self._config.hydra.sweep.dir))
+        return [
+            JobReturn(overrides=list(overrides), _return_value=score, status=JobStatus.COMPLETED)
+            for overrides, score in zip(job_overrides, scores, strict=True)
+        ]
+
+    def train(self, jobs: Sequence[Settings], folders: Sequence[RunFolder], sweep: Path) -> Scores:
+        """Train runs; their scores in the same order.
+
+        Args:
+            jobs: Settings of the runs.
+            folders: Their folders.
+            sweep: Folder of the sweep.
+
+        Raises:
+            Stop: The user stopped them; the same call resumes them.
+        """
+        from gr_cli.system.devices import flush_denormals
+
         # Before the first computation: threads that torch starts later inherit the setting.
         with flush_denormals():
             programs = self._plan_programs(jobs, folders)
-            results = self._run_programs(programs, self._choose_processes(programs, jobs), jobs, folders)
+            processes = self._choose_processes(programs, jobs, sweep)
+            results = self._run_programs(programs, processes, jobs, folders, sweep)
             score_of = {i: score for indices, scores in results for i, score in zip(indices, scores, strict=True)}
-        return [
-            JobReturn(overrides=list(overrides), _return_value=score_of[i], status=JobStatus.COMPLETED)
-            for i, overrides in enumerate(job_overrides)
-        ]
+        return [score_of[i] for i in range(len(jobs))]
 
     def _run_programs(
         self,
@@ -93,9 +108,9 @@ class BatchedLauncher(Launcher):
         processes: int,
         jobs: Sequence[Settings],
         folders: Sequence[RunFolder],
+        sweep: Path,
     ) -> Iterator[tuple[list[int], Scores]]:
         """Run programs in so many processes; yields the indices of their jobs, and scores, as they end."""
-        sweep = Path(self._config.hydra.sweep.dir)
         work: ProgramsByIndex = {
             number: ([jobs[i] for i in program.jobs], [folders[i] for i in program.jobs], sweep)
             for number, program in enumerate(programs)
@@ -114,7 +129,7 @@ class BatchedLauncher(Launcher):
             current_sweep().progress.count(scores)
             yield programs[number].jobs, scores
 
-    def _choose_processes(self, programs: Sequence[PlannedProgram], jobs: Sequence[Settings]) -> int:
+    def _choose_processes(self, programs: Sequence[PlannedProgram], jobs: Sequence[Settings], sweep: Path) -> int:
         """The number of processes; by rule if it is `auto`, see `choose_processes`."""
         import torch
 
@@ -145,7 +160,7 @@ class BatchedLauncher(Launcher):
         processes = choose_processes(programs, estimate, cores, total_memory(device))
         if processes > 1:
             current_sweep().resources.enter_context(lifeline())
-            announce_processes(Path(self._config.hydra.sweep.dir))
+            announce_processes(sweep)
         return processes
 
     def _plan_programs(self, jobs: Sequence[Settings], folders: Sequence[RunFolder]) -> list[PlannedProgram]:

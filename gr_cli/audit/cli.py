@@ -1,0 +1,225 @@
+"""Command line of `gr-audit`: search runs for raw samples, and attack them. Imports are lazy, for a fast start."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+from gr_cli._version import __version__
+from gr_cli.errors import AuditError, ConfigError, GrError, IncompleteAuditError, Stop, one_line
+from gr_cli.system.output import incomplete_output_message, make_output_robust
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gr_cli.audit.attacks import AttackRow
+
+_DESCRIPTION = """\
+What an attacker learns about the training samples of a run. First its folder
+is searched for raw samples; then shadow runs are trained, its configuration on
+other halves of its samples, and membership inference is measured on solver and
+generator, for each task after every task. Shadows and tables are in the run's
+folder, below audit/; the same command continues them."""
+
+_SUFFIXES = {"csv": ".csv", "json": ".json", "markdown": ".md"}
+
+_EPILOG = """\
+examples:
+  gr-audit outputs/split_digits/er/seed0-1a2b3c4d
+  gr-audit outputs/sweeps/0a73b11d                all runs of a sweep
+  gr-audit RUN --raw-samples                      only search for raw samples
+  gr-audit RUN --attacks --shadows 32 --output membership.csv
+  gr-audit RUN --attacks -- train.iterations=500  shadows with another budget
+
+exit codes: 0; 1 if samples were found that the run claims not to store, or a
+shadow failed; 2 for a usage error; 3 if files could not be searched; 130 after
+Ctrl-C"""
+
+
+def entry() -> None:
+    """The console script `gr-audit`."""
+    from gr_cli.system.process import exit_process
+
+    make_output_robust()
+    code = main(sys.argv[1:])
+    if (message := incomplete_output_message()) is not None:
+        print(f"gr-audit: {message}", file=sys.stderr)
+    exit_process(code if message is None else code or 1)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `gr-audit` with command-line arguments.
+
+    Returns:
+        Exit code, see `--help`.
+    """
+    from gr_cli.system.signals import signals_as_keyboard_interrupts
+
+    try:
+        with signals_as_keyboard_interrupts():
+            return _audit(_parsed(arguments))
+    except Stop as stop:
+        if not isinstance(stop.error, GrError):
+            raise stop.error from None
+        print("gr-audit: interrupted; repeat the command", file=sys.stderr)
+        return stop.error.exit_code
+    except GrError as error:
+        _print_status(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("gr-audit: interrupted; repeat the command", file=sys.stderr)
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Raise a ConfigError, which `main` prints in one line."""
+        raise ConfigError("arguments", " ".join(sys.argv[1:]), message, "see gr-audit --help")
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options; what follows `--` are overrides of the shadows."""
+    words = list(arguments)
+    split = words.index("--") if "--" in words else len(words)
+    options = _parser().parse_args(words[:split])
+    options.overrides = words[split + 1 :]
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(
+        "gr-audit", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=formatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("folders", nargs="+", metavar="FOLDER", help="runs, sweeps, or parents of them")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--raw-samples", action="store_true", help="only search for raw samples")
+    only.add_argument("--attacks", action="store_true", help="only attack")
+    add("--shadows", type=int, default=16, metavar="N", help="shadow runs of each run, an even number (default: 16)")
+    add("--candidates", type=int, metavar="N", help="attacked samples of each class of a task (default: all)")
+    add("--format", choices=("table", *_SUFFIXES), help="how the figures are printed (default: table on a terminal)")
+    add("--output", metavar="FILE", help="write all figures into a file, by its ending: .csv, .json, .md")
+    add("--trust", default="", metavar="NAMES", help="code of other packages that the runs may import, with commas")
+    add("--config-dir", metavar="DIR", help="folder of your own options, whose code is trusted")
+    add("--version", action="version", version=f"gr-audit {__version__}")
+    parser.usage = "gr-audit [options] FOLDER ... [-- OVERRIDE ...]"
+    return parser
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from gr_cli.cli.folder_commands import in_start_directory, trusted_names
+
+    table_format = _table_format(options)
+    config_dirs = [Path(options.config_dir)] if options.config_dir else []
+    trust = trusted_names([name for name in options.trust.split(",") if name], config_dirs)
+    codes: set[int] = set()
+    figures: dict[str, list[AttackRow]] = {}
+    for path in _run_folders(options.folders):
+        with in_start_directory(path) as folder:
+            if not options.attacks:
+                codes.add(_search(folder, trust, sys.stdout if options.raw_samples else sys.stderr))
+            if not options.raw_samples:
+                figures[str(path)] = _attack(folder, options, trust)
+    if figures:
+        _write(figures, table_format, options)
+    return 1 if 1 in codes else max(codes, default=0)
+
+
+def _run_folders(folders: Sequence[str]) -> list[Path]:
+    """The folders of runs among and below some folders."""
+    from gr_cli.results.discovery import discover_runs
+
+    runs: list[Path] = []
+    for path in map(Path, folders):
+        if not path.is_dir() or (path / "config.yaml").exists() or (path / "status.json").exists():
+            runs.append(path)
+            continue
+        discovered = discover_runs([path])
+        for unreadable, reason in discovered.unreadable.items():
+            _print_status(f"{unreadable}: can't be read ({reason}); left out")
+        runs += [run.path for run in discovered.runs]
+    return list(dict.fromkeys(runs))
+
+
+def _table_format(options: argparse.Namespace) -> str:
+    """The format of the figures: as asked for, or by the ending of the file, or for a terminal or not."""
+    if options.output is None:
+        return str(options.format or ("table" if sys.stdout.isatty() else "markdown"))
+    by_suffix = {suffix: name for name, suffix in _SUFFIXES.items()}
+    table_format = options.format or by_suffix.get(Path(options.output).suffix)
+    if table_format not in _SUFFIXES:
+        endings = ", ".join(by_suffix)
+        raise ConfigError("--output", options.output, f"must end in {endings}", "or name its format by --format")
+    return str(table_format)
+
+
+def _search(path: Path, trust: Sequence[str], stream: TextIO) -> int:
+    """Search a run's folder for raw samples; print what was found, and return the exit code."""
+    from gr_cli.evaluation.audit import audit
+    from gr_cli.system.process import import_torch
+
+    import_torch()
+    result = audit(path, trust)
+    print("\n".join(map(one_line, str(result).splitlines())), file=stream)
+    try:
+        if result.violated:
+            raise AuditError(f"{path}: {result.verdict}")
+        if result.incomplete:
+            unread_path, reason = min(result.unread.items())
+            raise IncompleteAuditError(
+                f"{path}: {len(result.unread)} of its parts could not be read, such as {unread_path} ({reason}); "
+                "remove them, or make them readable"
+            )
+    except GrError as error:
+        _print_status(error)
+        return error.exit_code
+    return 0
+
+
+def _attack(path: Path, options: argparse.Namespace, trust: Sequence[str]) -> list[AttackRow]:
+    """Train the missing shadows of a run, attack them, and write table and picture beside them."""
+    from gr_cli.audit.attacks import attack_rows
+    from gr_cli.audit.shadows import plan_shadows, train_shadows, write_provenance
+    from gr_cli.audit.tables import csv_text, save_figure
+    from gr_cli.system.files import write_text
+
+    shadows = plan_shadows(path, options.shadows, options.candidates, options.overrides, trust)
+    train_shadows(shadows)
+    rows = attack_rows(shadows)
+    write_provenance(shadows)
+    write_text(shadows.folder / "membership.csv", csv_text({str(path): rows}))
+    save_figure(rows, shadows.folder / "membership")
+    _print_status(f"shadows, membership.csv and picture: {shadows.folder}")
+    return rows
+
+
+def _write(figures: Mapping[str, Sequence[AttackRow]], table_format: str, options: argparse.Namespace) -> None:
+    """Print the figures, or write them into the file of `--output`."""
+    from gr_cli.audit import tables
+
+    if table_format == "table":
+        from gr_cli.terminal.fitted_table import print_fitted
+
+        for name, rows in figures.items():
+            print_fitted(tables.fitted_table(rows, [name], tables.notes(options.shadows, options.overrides)))
+        return
+    notes = tables.notes(options.shadows, options.overrides)
+    text = {
+        "csv": lambda: tables.csv_text(figures),
+        "json": lambda: tables.json_text(figures),
+        "markdown": lambda: "\n".join(tables.markdown_text(rows, [name, *notes]) for name, rows in figures.items()),
+    }[table_format]()
+    if options.output is None:
+        print(text, end="")
+    else:
+        from gr_cli.report.cli import save_text
+
+        save_text(Path(options.output), text)
+
+
+def _print_status(message: object) -> None:
+    print(f"gr-audit: {one_line(message)}", file=sys.stderr)
