@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gr_cli.audit.attacks import AttackRow
+    from gr_cli.results.tables import MeasuredTable
 
 _DESCRIPTION = """\
 What an attacker learns about the training samples of a run. First its folder
@@ -33,6 +34,8 @@ examples:
   gr-audit RUN --raw-samples                      only search for raw samples
   gr-audit RUN --attacks --shadows 32 --output membership.csv
   gr-audit RUN --attacks -- train.iterations=500  shadows with another budget
+  gr-audit RUN --generated --memorised pairs.png  by generated samples alone
+  gr-audit RUN --canaries                         a run with canaries.count=500
 
 exit codes: 0; 1 if samples were found that the run claims not to store, or a
 shadow failed; 2 for a usage error; 3 if files could not be searched; 130 after
@@ -99,6 +102,14 @@ def _parser() -> argparse.ArgumentParser:
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--raw-samples", action="store_true", help="only search for raw samples")
     only.add_argument("--attacks", action="store_true", help="only attack")
+    only.add_argument("--generated", action="store_true", help="only compare generated with training samples")
+    only.add_argument("--canaries", action="store_true", help="only bound epsilon by the canaries of a run")
+    add(
+        "--memorised",
+        metavar="FILE",
+        help="with --generated: a picture of the most memorised samples above their originals, for the data owner only",
+    )
+    add("--confidence", type=float, default=0.99, metavar="P", help="of each bound of --canaries (default: 0.99)")
     add("--shadows", type=int, default=16, metavar="N", help="shadow runs of each run, an even number (default: 16)")
     add("--candidates", type=int, metavar="N", help="attacked samples of each class of a task (default: all)")
     add("--format", choices=("table", *_SUFFIXES), help="how the figures are printed (default: table on a terminal)")
@@ -116,6 +127,8 @@ def _audit(options: argparse.Namespace) -> int:
     table_format = _table_format(options)
     config_dirs = [Path(options.config_dir)] if options.config_dir else []
     trust = trusted_names([name for name in options.trust.split(",") if name], config_dirs)
+    if options.generated or options.canaries or options.memorised:
+        return _measure(options, table_format, trust)
     codes: set[int] = set()
     figures: dict[str, list[AttackRow]] = {}
     for path in _run_folders(options.folders):
@@ -127,6 +140,52 @@ def _audit(options: argparse.Namespace) -> int:
     if figures:
         _write(figures, table_format, options)
     return 1 if 1 in codes else max(codes, default=0)
+
+
+def _measure(options: argparse.Namespace, table_format: str, trust: Sequence[str]) -> int:
+    """The tables of `--generated` and `--canaries`."""
+    from gr_cli.audit import measured
+    from gr_cli.cli.folder_commands import in_start_directory
+
+    _check_measured(options)
+    picture = None if options.memorised is None else Path(options.memorised).absolute()
+    tables = {}
+    for path in _run_folders(options.folders):
+        with in_start_directory(path) as folder:
+            if options.canaries:
+                from gr_cli.audit.canaries import canary_table
+
+                tables[str(path)] = canary_table(folder, tuple(trust), options.confidence)
+            else:
+                tables[str(path)] = _generated(folder, picture, trust)
+    if table_format == "table":
+        from gr_cli.terminal.fitted_table import print_fitted
+
+        for table in measured.fitted_tables(tables):
+            print_fitted(table)
+    else:
+        _save(measured.TEXTS[table_format](tables), options.output)
+    return 0
+
+
+def _check_measured(options: argparse.Namespace) -> None:
+    if options.memorised is not None and not options.generated:
+        raise ConfigError("--memorised", options.memorised, "is a picture of generated samples", "add --generated")
+    if options.memorised is not None and len(options.folders) > 1:
+        raise ConfigError("--memorised", options.memorised, "is a picture of one run", "name a single folder")
+    if not 0 < options.confidence < 1:
+        raise ConfigError("--confidence", options.confidence, "must be above 0 and below 1")
+
+
+def _generated(folder: Path, picture: Path | None, trust: Sequence[str]) -> MeasuredTable:
+    """The attacks by generated samples, and the picture of memorised ones."""
+    from gr_cli.audit.generated import draw_memorised, generated_table, generator_of_run
+
+    run = generator_of_run(folder, tuple(trust))
+    if picture is not None:
+        draw_memorised(run, folder, picture)
+        _print_status(f"{picture}: contains training samples, for the owner of the data only")
+    return generated_table(run)
 
 
 def _run_folders(folders: Sequence[str]) -> list[Path]:
@@ -213,12 +272,17 @@ def _write(figures: Mapping[str, Sequence[AttackRow]], table_format: str, option
         "json": lambda: tables.json_text(figures),
         "markdown": lambda: "\n".join(tables.markdown_text(rows, [name, *notes]) for name, rows in figures.items()),
     }[table_format]()
-    if options.output is None:
+    _save(text, options.output)
+
+
+def _save(text: str, output: str | None) -> None:
+    """Print a text, or write it into a file."""
+    if output is None:
         print(text, end="")
     else:
         from gr_cli.report.cli import save_text
 
-        save_text(Path(options.output), text)
+        save_text(Path(output), text)
 
 
 def _print_status(message: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from gr_cli.report.formats import csv_file, json_file, markdown
 from gr_cli.report.tables import TextTable
@@ -45,6 +45,10 @@ def markdown_text(tables: Tables) -> str:
         )
         for run, table in tables.items()
     )
+
+
+# How tables are written as text, by the name of the format.
+TEXTS: Mapping[str, Callable[[Tables], str]] = {"csv": csv_text, "json": json_text, "markdown": markdown_text}
 
 
 def fitted_tables(tables: Tables) -> Iterator[FittedTable]:

@@ -90,6 +90,7 @@ def plan_shadows(
     config = with_overrides(settings.config, overrides)
     for name, value in _NOT_MEASURED.items():
         _set(config, name, value)
+    _set(config, "canaries.count", None)
     config |= {"tracker": None, "fresh": False}
     jobs = []
     for draw in range(number):

@@ -118,7 +118,7 @@ RUN_SETTINGS: dict[str, RunSetting | Section] = {
         },
     ),
     "canaries": Section(
-        "Canaries: training samples of which coin flips decide whether they are trained on, for `gr-audit canaries`.",
+        "Canaries: training samples of which coin flips decide whether they are trained on, for `gr-audit --canaries`.",
         {
             "count": RunSetting(
                 PositiveInt | None,

@@ -6,7 +6,7 @@ from pathlib import Path
 from gr_cli.audit import generated
 from gr_cli.audit.canaries import canary_table
 from gr_cli.nn.sample_spec import SampleSpec
-from helpers.situations import Hands, Table
+from helpers.situations import Hands, Situation, Table
 
 
 def trained(hands: Hands, *words: str) -> Path:
@@ -46,7 +46,17 @@ def a_picture_of_long_vectors(hands: Hands) -> object:
     return None
 
 
+def audited(*words: str) -> Situation:
+    """Call `gr-audit` on the folder of a finished tiny run."""
+    return lambda hands: hands.gr_audit(hands.over(), *words)
+
+
 AUDITS: Table = {
+    "audit/cli.py": [
+        ("is a picture of generated samples", audited("--canaries", "--memorised", "pairs.png")),
+        ("is a picture of one run", audited("elsewhere", "--generated", "--memorised", "pairs.png")),
+        ("must be above 0 and below 1", audited("--canaries", "--confidence", "2")),
+    ],
     "audit/canaries.py": [
         ("has no canaries", lambda hands: canary_table(hands.over())),
         ("no task is finished", canaries_without_scores),
