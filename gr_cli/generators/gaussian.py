@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gr_cli.errors import DataError
 from gr_cli.generators.base import GeneratorWithoutObjectives
+from gr_cli.nn.class_gaussians import log_densities, precision_factor, scaled_noise
 from gr_cli.nn.class_sums import class_sums
 from gr_cli.nn.principal_components import principal_components
 from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.nn.shared_fit import SharedFit
-from gr_cli.nn.symmetric import cholesky, packed_size, unpack
+from gr_cli.nn.symmetric import packed_size, unpack
 from gr_cli.types import NonNegative, PositiveInt, UnitInterval
 
-_MAX_CHUNK_VALUES = 1 << 20  # values in memory at a time, for likelihoods
-_MAX_CLASSES_AT_ONCE = 32  # of which all covariances are applied to each sample
 _SMALLEST_VARIANCE = 1e-12
 _STATISTICS = ("counts", "sums", "moments")  # by class
 _BASIS = ("centre", "principal_axes")
@@ -155,10 +152,8 @@ class ClassGaussian(GeneratorWithoutObjectives):
         common = self.pooled_share * pooled + self.shrinkage * variance * identity
         for label in learned:
             own = self._scatter(statistics, label) / counts[label]
-            factor = cholesky(common + (1 - self.pooled_share) * own)
-            factors[label] = factor
-            precisions[label] = torch.linalg.solve_triangular(factor, identity, upper=False)
-            log_determinants[label] = 2 * factor.diagonal().log().sum()
+            parameters = precision_factor(common + (1 - self.pooled_share) * own)
+            factors[label], precisions[label], log_determinants[label] = parameters
         derived = (means, factors, precisions, log_determinants)
         return dict(zip(_DERIVED, derived, strict=True))
 
@@ -192,19 +187,10 @@ class ClassGaussian(GeneratorWithoutObjectives):
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
         if labels is None:
             raise ValueError("there is a Gaussian for each class: labels are needed")
-        z = self._scaled(latent["z"], labels) + self.class_means[labels]
+        z = scaled_noise(latent["z"], labels, self.covariance_factors) + self.class_means[labels]
         if self.has_components:
             z = z @ self.principal_axes.to(z.dtype) + self.centre.to(z.dtype)
         return self.spec.nearest_valid(z).view(*z.shape[:-1], *self.spec.shape)
-
-    def _scaled(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """Noise (..., B, d) with the covariances of the classes `labels` (..., B)."""
-        if self.num_classes > _MAX_CLASSES_AT_ONCE:
-            return (self.covariance_factors[labels] @ noise.unsqueeze(-1)).squeeze(-1)
-        # The factor of every class is applied to each sample: to read one for each sample would take longer.
-        scaled = noise.unsqueeze(-3) @ self.covariance_factors.mT  # (..., C, B, d)
-        is_class = F.one_hot(labels, self.num_classes).mT.unsqueeze(-1)  # (..., C, B, 1)
-        return (scaled * is_class).sum(-3)
 
     def log_likelihoods(self, x: Tensor) -> Tensor:
         """log p(x | class) of samples (B, ...) in their principal components: (B, C)."""
@@ -213,15 +199,8 @@ class ClassGaussian(GeneratorWithoutObjectives):
     def class_log_likelihoods(self, x: Tensor, classes: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):  # differences of large numbers
             coordinates = self._coordinates(x.flatten(-len(self.spec.shape)))  # (B, d)
-            per_chunk = max(1, _MAX_CHUNK_VALUES // max(1, len(coordinates) * self.latent_dim))
-            return torch.cat([self._of_classes(coordinates, chunk) for chunk in classes.split(per_chunk)], -1)
-
-    def _of_classes(self, coordinates: Tensor, classes: Tensor) -> Tensor:
-        """Log-likelihoods (B, K) of coordinates (B, d) in `classes` (K,)."""
-        centred = coordinates - self.class_means[classes].unsqueeze(1)  # (K, B, d)
-        white = centred @ self.precision_factors[classes].mT
-        constant = self.latent_dim * math.log(2 * math.pi) + self.log_determinants[classes].unsqueeze(1)
-        return -0.5 * (white.square().sum(-1) + constant).T
+            parameters = (self.class_means, self.precision_factors, self.log_determinants)
+            return log_densities(coordinates, classes, *parameters)
 
     # --- checkpoints
 

@@ -147,7 +147,7 @@ def test_classifier_and_replay_of_gaussians_learn_digits():
 @pytest.mark.parametrize("at_once", [3, 2])
 def test_samples_have_the_covariance_factor_of_their_class(monkeypatch, at_once):
     """With the factors of all classes at once, and with one for each sample."""
-    monkeypatch.setattr("gr_cli.generators.gaussian._MAX_CLASSES_AT_ONCE", at_once)
+    monkeypatch.setattr("gr_cli.nn.class_gaussians._MAX_CLASSES_AT_ONCE", at_once)
     generator = ClassGaussian(SampleSpec((2,), None), num_classes=3, latent_dim=None)
     generator.class_means.copy_(torch.tensor([[10.0, 20.0], [30.0, 40.0], [50.0, 60.0]]))
     generator.covariance_factors.copy_(torch.tensor([[[k, 0.0], [1.0, 2.0]] for k in (1.0, 2.0, 3.0)]))
