@@ -10,5 +10,6 @@ from gr_cli.generators.feedback import Feedback as Feedback
 from gr_cli.generators.flow import FlowMatching as FlowMatching
 from gr_cli.generators.gaussian import ClassGaussian as ClassGaussian
 from gr_cli.generators.mixture import GaussianMixture as GaussianMixture
+from gr_cli.generators.private_gaussian import PrivateGaussian as PrivateGaussian
 from gr_cli.generators.vae import VAE as VAE
 from gr_cli.generators.wgan_gp import WGANGP as WGANGP

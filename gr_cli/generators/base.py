@@ -71,6 +71,7 @@ class Generator(nn.Module, ABC):
         supports_distillation: Whether a frozen generator can teach another one its outputs on noised samples, by
             `distillation_targets` and `distillation_losses`.
         classes_are_independent: Whether a class that is fitted leaves the likelihoods of all others as they were.
+        fits_classes_without_samples: Whether `fit_class` is also called for classes of a task that have no samples.
         learned_classes: bool (U,), the classes learned so far; conditional generators register it as a buffer.
     """
 
@@ -82,6 +83,7 @@ class Generator(nn.Module, ABC):
     density_objective: ClassVar[str | None] = None
     supports_distillation: ClassVar[bool] = False
     classes_are_independent: ClassVar[bool] = True
+    fits_classes_without_samples: ClassVar[bool] = False
     learned_classes: Tensor
 
     @abstractmethod

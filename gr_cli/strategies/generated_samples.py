@@ -192,14 +192,19 @@ def decode_round_robin(
 
 
 def fit_classes(context: TaskContext) -> None:
-    """Fit the closed-form generator of each replica to the classes of the task that have samples, one by one."""
+    """Fit the closed-form generator of each replica to the classes of the task, one by one.
+
+    To those that have samples, or to all that the task may have, where `fits_classes_without_samples`.
+    """
+    task_classes = context.task_units[context.task].nonzero().squeeze(1)
     for replica, generator in enumerate(context.generator.modules):
         samples = list(context.sample_pass(replica))
         x, y = torch.cat([x for x, _ in samples]), torch.cat([y for _, y in samples])
         with torch.autocast(x.device.type, enabled=False):  # closed-form solutions need full precision
             generator.begin_fit(x, context.streams.generator(replica, StreamNames.CLOSED_FORM_FIT, context.task))
-            for label in y.unique().tolist():
+            classes = task_classes if generator.fits_classes_without_samples else y.unique()
+            for label in classes.tolist():
                 random = context.streams.generator(replica, StreamNames.CLOSED_FORM_FIT, context.task, label)
                 generator.fit_class(x.index_select(0, (y == label).nonzero().squeeze(1)), label, random)
             generator.end_fit()
-            generator.mark_learned(torch.zeros_like(context.task_units[0]).index_fill(0, y.unique(), True))
+            generator.mark_learned(torch.zeros_like(context.task_units[0]).index_fill(0, classes.to(y.device), True))

@@ -14,12 +14,14 @@ SMALL = ["train.iterations=6", "train.batch_size=8", "model.hidden_sizes=[16]", 
 SIZES = {
     "conv_vae": ["generator.hidden_dims=[4,8]", "generator.latent_dim=4"],
     "gaussian": ["generator.latent_dim=8"],
+    "private_gaussian": ["privacy.epsilon=1", "generator.frequencies=2", "generator.image_frequencies=3"],
     "mixture": ["generator.num_components=2", "generator.latent_dim=8"],
     "class_vae": ["generator.hidden_dims=[8]"],
     "class_conv_vae": ["generator.hidden_dims=[4,8]", "generator.latent_dim=4"],
     "conv_flow": ["generator.channels=[4,8]", "generator.steps=2"],
     "flow": ["generator.hidden_dims=[16]", "generator.steps=2"],
 }
+NEED_A_BUDGET = ("private_gaussian",)  # generators of runs with privacy.epsilon, which not all strategies can have
 # Sizes of strategies with which these runs take seconds, by name.
 STRATEGY_SIZES = {"ranpac": ["strategy.projection_dim=16"]}
 

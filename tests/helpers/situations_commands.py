@@ -214,6 +214,10 @@ COMMANDS: Table = {
     "generators/mixture.py": [
         ("samples, and needs", of_vectors("generator=mixture")),
     ],
+    "generators/private_gaussian.py": [
+        ("needs images with values in a range", of_vectors("generator=private_gaussian")),
+        ("set privacy.epsilon", typed("strategy=generative_classifier generator=private_gaussian")),
+    ],
     "system/devices.py": [
         ("must be auto, cpu", lambda hands: ContinualTrainer(SimpleMLP(), device="tpu")),
         ("is not available: this machine has {} usable GPUs", mistake("device=cuda:99")),

@@ -45,6 +45,9 @@ VARIANTS = [
     "preset=best_split_mnist benchmark=split_digits strategy.pool_size=50 train.iterations=6 optimizer.warmup=2",
     "strategy=generative_classifier generator=mixture",
     "strategy=generative_classifier generator=gaussian",
+    "strategy=generative_classifier generator=private_gaussian",
+    "strategy=generative_replay generator=private_gaussian strategy.current_data=generated "
+    "strategy.generator_training=before strategy.targets=likelihood",
     "strategy=generative_replay generator=gaussian strategy.targets=likelihood",
     "strategy=generative_replay strategy/regularizer=si",
     "strategy=bir strategy/regularizer=si",

@@ -17,7 +17,7 @@ from gr_cli.strategies.context import TrainingStep
 from gr_cli.training.batches import batches, sample_passes
 from gr_cli.training.experiment import prepare
 from gr_cli.training.generator_update import generator_learning_rate
-from helpers.shipped_methods import CONF, SIZES, SMALL, STRATEGY_SIZES, names, train
+from helpers.shipped_methods import CONF, NEED_A_BUDGET, SIZES, SMALL, STRATEGY_SIZES, names, train
 
 SCENARIOS = ("class", "domain", "task")
 
@@ -66,7 +66,7 @@ def test_every_combination_runs_or_is_refused(strategy, scenario):
         {"conv_vae", "symmetric_vae", "wgan_gp"} if scenario != "class" and strategy not in own_generators else set()
     )
     for generator in (
-        sorted({*own_generators.get(strategy, names("generator"))} - unconditional)
+        sorted({*own_generators.get(strategy, names("generator"))} - unconditional - {*NEED_A_BUDGET})
         if requires_generator(strategy)
         else ["vae"]
     ):

@@ -8,12 +8,14 @@ from gr_cli.strategies import generated_samples
 from gr_cli.training.experiment import prepare
 from helpers.shipped_methods import SIZES, SMALL, STRATEGY_SIZES, names, settings_of, train
 
-OTHER_STRATEGY_NEEDED = ("bir", "rtf", "feedback", "gaussian", "mixture")
+OTHER_STRATEGY_NEEDED = ("bir", "rtf", "feedback", "gaussian", "mixture", "private_gaussian")
 METHODS = [
     *(f"strategy={name}" for name in names("strategy")),
     *(f"strategy=dgr generator={name}" for name in names("generator") if name not in OTHER_STRATEGY_NEEDED),
     "strategy=generative_replay generator=mixture",
     "strategy=generative_replay generator=gaussian",
+    "strategy=generative_replay generator=private_gaussian strategy.current_data=generated "
+    "strategy.generator_training=before",
     "strategy=generative_replay strategy.replay_source=pool strategy.pool_size=20",
     "strategy=generative_replay train.task_boundaries=unknown strategy.consolidate_every=4",
     "strategy=dgr strategy/regularizer=si",
