@@ -199,6 +199,10 @@ class Evaluation(ABC):
         """Format of the table."""
         return TableFormat(cls.name, cls.description, cls.columns, cls.layout)
 
+    def table_of_run(self) -> TableFormat:
+        """Format of the table of the run that the evaluation was prepared for; by default that of every run."""
+        return self.table()
+
 
 # --- discovery and execution
 
@@ -225,4 +229,4 @@ def run_evaluations(evaluations: Iterable[Evaluation], context: EvaluationContex
         if context.phase in evaluation.phases:
             with context.learner.clock.measure("evaluation"):
                 rows = evaluation.rows(context)
-            context.experiment.record.add_rows(evaluation.table(), rows)
+            context.experiment.record.add_rows(evaluation.table_of_run(), rows)

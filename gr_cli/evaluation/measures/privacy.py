@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil
-from typing import ClassVar
+from typing import Self
 
 from gr_cli.evaluation.base import Evaluation, EvaluationContext
 from gr_cli.privacy.claims import ADJACENCY, SIMULATED, guarantee
 from gr_cli.privacy.composition import Spent, spent_in_total, spent_on_class, spent_on_task
 from gr_cli.privacy.ledger import Ledger
-from gr_cli.results.tables import AFTER_TASK, ALL_TASKS, Column, TableRow
+from gr_cli.results.tables import AFTER_TASK, ALL_TASKS, Column, TableFormat, TableRow
 from gr_cli.training.experiment import Experiment
 
 _ALL_CLASSES = "all"
-
-
-def _columns(metric: str) -> tuple[Column, ...]:
-    """The columns; `metric` is the name of the total ε in metrics.csv."""
-    return (
-        AFTER_TASK,
-        Column("task", f"the task whose samples are protected, from 0; {ALL_TASKS}: all tasks so far", key=True),
-        Column("class", f"output unit of the samples; {_ALL_CLASSES}: any", key=True),
-        Column("mechanism", "what reads the samples", key=True),
-        Column("composition", "how the row follows from single accesses", key=True),
-        Column("guarantee", "what the numbers are worth", key=True),
-        Column("delta", "δ", key=True),
-        Column("epsilon", "ε at this δ, rounded up", direction="lower", metric=metric, minimum=0.0),
-    )
 
 
 def _rounded_up(epsilon: float) -> float:
@@ -43,12 +30,36 @@ class SpentBudget(Evaluation):
         f"Differential privacy ({ADJACENCY}) of the files of a release: what was spent on the samples of each class "
         "and task, and in total. Other files of the run are not covered."
     )
-    columns = _columns("privacy_epsilon")
-    secure: ClassVar[bool] = True
+    columns = (
+        AFTER_TASK,
+        Column("task", f"the task whose samples are protected, from 0; {ALL_TASKS}: all tasks so far", key=True),
+        Column("class", f"output unit of the samples; {_ALL_CLASSES}: any", key=True),
+        Column("mechanism", "what reads the samples", key=True),
+        Column("composition", "how the row follows from single accesses", key=True),
+        Column("guarantee", "what the numbers are worth", key=True),
+        Column("delta", "δ", key=True),
+        Column("epsilon", "ε at this δ, rounded up", direction="lower", metric="privacy_epsilon", minimum=0.0),
+    )
+
+    def __init__(self, secure: bool = True) -> None:
+        self.secure = secure
 
     @classmethod
     def applies_to(cls, experiment: Experiment) -> bool:
-        return experiment.privacy is not None and experiment.privacy.secure == cls.secure
+        return experiment.privacy is not None
+
+    @classmethod
+    def prepare(cls, experiment: Experiment) -> Self | None:
+        return None if experiment.privacy is None else cls(experiment.privacy.secure)
+
+    def table_of_run(self) -> TableFormat:
+        """With seeded noise the description says what it is worth, and the metric is `simulated_epsilon`."""
+        table = self.table()
+        if self.secure:
+            return table
+        *keys, epsilon = table.columns
+        description = f"{SIMULATED[0].upper()}{SIMULATED[1:]}. {table.description}"
+        return replace(table, description=description, columns=(*keys, replace(epsilon, metric="simulated_epsilon")))
 
     def rows(self, context: EvaluationContext) -> Sequence[TableRow]:
         ledger, task = context.experiment.ledger, context.after_task
@@ -81,11 +92,3 @@ def _mechanism(ledger: Ledger) -> str:
     """The mechanisms and what they are used by: `gaussian (generator)`."""
     names = dict.fromkeys(f"{access.mechanism} ({access.part})" for access in ledger.accesses)
     return " + ".join(names) or "none"
-
-
-class SimulatedBudget(SpentBudget):
-    """What would be spent if the seed were secret; so the metric has another name."""
-
-    description = f"{SIMULATED[0].upper()}{SIMULATED[1:]}. {SpentBudget.description}"
-    columns = _columns("simulated_epsilon")
-    secure = False
