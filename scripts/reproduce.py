@@ -10,6 +10,10 @@ not repeated, so the same command continues after an interruption. The table is 
 every line, as CSV and as Markdown: measured, published, difference (marked beyond 2 points), seconds of a run. A line
 with a baseline has the mean of the paired differences from it, with their 95 % interval, in a second table: of accuracy
 and of the Fréchet distance between generated and real samples.
+
+    python scripts/reproduce.py privacy
+
+is a table of its own, of accuracy, forgetting, epsilon and membership inference; see `privacy --help`.
 """
 
 import argparse
@@ -20,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
+import privacy_table
 from paired_table import Comparison, Result, compare, comparison_markdown, read_result
 
 MARKED = 2.0  # points of difference
@@ -319,8 +324,11 @@ def markdown(rows: list[Row]) -> str:
 
 def main() -> None:
     """Run the chosen lines, and write the table after each."""
+    if sys.argv[1:2] == ["privacy"]:
+        privacy_table.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("table", choices=[*TABLES, "privacy"])
     parser.add_argument("--seeds", type=int, default=3, help="runs of each line (3)")
     parser.add_argument("--methods", nargs="+", help="only these")
     parser.add_argument("--scenarios", nargs="+", help="only these")

@@ -1,0 +1,334 @@
+"""The table of accuracy, forgetting, epsilon and membership inference, for `reproduce.py privacy`.
+
+A line is a generator or a memory on a benchmark. Each seed is a run on all samples, whose accuracy and forgetting are
+in the table, and an audit of it: 16 shadow runs on halves of the samples, attacked after every task (`gr-audit RUN
+--attacks`). All runs have the same short budget. Finished runs and shadows are not repeated.
+"""
+
+import argparse
+import csv
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from gr_cli.results.statistics import Bounds, summarize
+from gr_cli.results.tables import ALL_TASKS
+from gr_cli.system.files import csv_text, write_text
+from gr_cli.system.reading import read_table
+
+BUDGET = (
+    "scenario=class benchmark.class_order=shuffled train.iterations=300 train.batch_size=128 "
+    "evaluate.generated_samples=0 evaluate.tasks=seen"
+)
+BENCHMARKS = ("split_mnist", "split_fashion_mnist")
+REPLAY = "strategy=dgr generator={}"
+MEMORY = "strategy=generative_classifier generator={}"
+METHODS = {
+    "er": "strategy=er",
+    "vae": REPLAY.format("vae"),
+    "conv_vae": REPLAY.format("conv_vae"),
+    "cvae": REPLAY.format("cvae"),
+    "wgan_gp": "strategy=dgr_gan",
+    "flow": REPLAY.format("flow"),
+    "class_vae": MEMORY.format("class_vae"),
+    "mixture": MEMORY.format("mixture"),
+    "gaussian": MEMORY.format("gaussian"),
+    "private_gaussian, ε = 10": MEMORY.format("private_gaussian") + " privacy.epsilon=10",
+    "private_gaussian, ε = 1": MEMORY.format("private_gaussian") + " privacy.epsilon=1",
+}
+SHADOWS, CANDIDATES = 16, 100
+SHOWN = "likelihood_ratio"
+RATE = "tpr_at_fpr_0.01"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of an audit: mean over seeds, with an interval of 95 %.
+
+    Attributes:
+        value: Mean over the seeds.
+        low: Lower end: of one seed by bootstrap over targets, of several by the t distribution.
+        high: Upper end.
+        n: Number of seeds.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class PrivacyRow:
+    """A row of the table: one attacked part of a method on a benchmark, after one task.
+
+    Attributes:
+        epsilon: ε that the run claims; None: no claim.
+        after_task: Task that was trained last.
+        accuracy: Average accuracy on the tasks so far, in percent.
+        forgetting: Average forgetting so far, in percentage points.
+        part: What is attacked; the attack is the likelihood ratio.
+        first_task_auc: Area under the curve on the samples of the first task.
+        auc: On those of all tasks so far.
+        rate: Rate of true positives at 1 % false positives on all tasks so far, in percent.
+    """
+
+    benchmark: str
+    method: str
+    epsilon: float | None
+    after_task: int
+    accuracy: float
+    forgetting: float | None
+    part: str
+    first_task_auc: Figure | None
+    auc: Figure | None
+    rate: Figure | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """How the leak of the first task changed from the first task to the last.
+
+    Attributes:
+        difference: Area under the curve on samples of the first task: after the last task minus after the first.
+    """
+
+    benchmark: str
+    method: str
+    part: str
+    difference: Figure
+
+
+def overrides_of(benchmark: str, method: str, extra: Sequence[str]) -> list[str]:
+    """The overrides of a line, without its seed."""
+    return [f"benchmark={benchmark}", *shlex.split(f"{BUDGET} {METHODS[method]}"), *extra]
+
+
+def folder_of(overrides: Sequence[str], seed: int) -> Path:
+    """The folder of a run."""
+    from gr_cli.cli.compose import compose_settings
+
+    return compose_settings([*overrides, f"seed={seed}"]).folder()
+
+
+def measure(benchmark: str, method: str, seeds: int, extra: Sequence[str]) -> bool:
+    """Run the missing seeds of a line, and the missing audits; whether all finished."""
+    overrides = overrides_of(benchmark, method, extra)
+    codes = [_run("gr_cli", ["-m", *overrides, f"seed=range({seeds})"])]
+    for seed in range(seeds):
+        if is_finished(folder := folder_of(overrides, seed)):
+            options = ["--attacks", f"--shadows={SHADOWS}", f"--candidates={CANDIDATES}", "--format=csv"]
+            codes.append(_run("gr_cli.audit", [str(folder), *options], shows=False))
+    return not any(codes)
+
+
+def _run(module: str, arguments: Sequence[str], shows: bool = True) -> int:
+    """Run a command of this package; its exit code."""
+    print(f"\n$ {module.replace('gr_cli.audit', 'gr-audit').replace('gr_cli', 'gr-run')} {shlex.join(arguments)}")
+    sys.stdout.flush()
+    try:
+        output = None if shows else subprocess.DEVNULL
+        code = subprocess.run([sys.executable, "-m", module, *arguments], check=False, stdout=output).returncode
+    except KeyboardInterrupt:
+        code = 130
+    if code == 130:
+        sys.exit(130)
+    return code
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a folder has a finished run."""
+    from gr_cli.results.folder import RunFolder
+
+    return RunFolder(folder).state() == "finished"
+
+
+def read(folder: Path) -> list[dict[str, str]]:
+    """The figures of a run's audit; empty without one."""
+    path = folder / "audit" / "membership.csv"
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["attack"] == SHOWN]
+
+
+def figure(rows: Sequence[dict[str, str]], scale: float = 1.0) -> Figure | None:
+    """The mean over seeds of a figure, of which `rows` has one a seed."""
+    rows = [row for row in rows if row["value"]]
+    if len(rows) != 1:
+        return mean_figure([scale * float(row["value"]) for row in rows], Bounds(0.0, scale))
+    value, low, high = (scale * float(rows[0][name]) if rows[0][name] else None for name in ("value", "low", "high"))
+    return None if value is None else Figure(value, low, high, 1)
+
+
+def mean_figure(values: Sequence[float], bounds: Bounds) -> Figure | None:
+    """The mean of values with its interval, which needs three of them."""
+    found = summarize(values, bounds)
+    return None if found is None else Figure(found.mean, *(found.interval or (None, None)), found.n)
+
+
+def rows_of(benchmark: str, method: str, folders: Sequence[Path]) -> Iterator[PrivacyRow]:
+    """The rows of a line from its audited runs."""
+    audits = {folder: audit for folder in folders if (audit := read(folder))}
+    matrices = [accuracy_matrix(folder) for folder in audits]
+
+    def chosen(after: int, part: str, task: str, metric: str) -> list[dict[str, str]]:
+        wanted = {"after_task": str(after), "part": part, "task": task, "metric": metric}
+        return [row for audit in audits.values() for row in audit if wanted.items() <= row.items()]
+
+    for part in dict.fromkeys(row["part"] for audit in audits.values() for row in audit):
+        for after in range(len(matrices[0])):
+            yield PrivacyRow(
+                benchmark,
+                method,
+                next(map(epsilon, audits)),
+                after,
+                mean(100 * mean(matrix[after][: after + 1]) for matrix in matrices),
+                mean(100 * forgetting(matrix, after) for matrix in matrices) if after else None,
+                part,
+                figure(chosen(after, part, "0", "auc")),
+                figure(chosen(after, part, ALL_TASKS, "auc")),
+                figure(chosen(after, part, ALL_TASKS, RATE), 100.0),
+            )
+
+
+def accuracy_matrix(folder: Path) -> list[list[float]]:
+    """The accuracy matrix of a run, as fractions; not a number for tasks that were not evaluated."""
+    rows = read_table(folder / "accuracy_matrix.csv")
+    return [[float(value or "nan") for name, value in row.items() if name != "after_task"] for row in rows]
+
+
+def forgetting(matrix: Sequence[Sequence[float]], after: int) -> float:
+    """Mean over earlier tasks of the best accuracy so far minus that after task `after`."""
+    return mean(max(row[task] for row in matrix[task : after + 1]) - matrix[after][task] for task in range(after))
+
+
+def epsilon(folder: Path) -> float | None:
+    """The total ε that a run claims; None: no claim."""
+    path = folder / "privacy.csv"
+    if not path.exists():
+        return None
+    return float(next(row["epsilon"] for row in read_table(path) if row["scope"] == "total"))
+
+
+def changes_of(benchmark: str, method: str, folders: Sequence[Path]) -> Iterator[Change]:
+    """How the leak of the first task changed in the runs of a line."""
+    differences: dict[str, list[float]] = {}
+    for audit in filter(None, map(read, folders)):
+        values = {
+            (row["part"], int(row["after_task"])): float(row["value"])
+            for row in audit
+            if row["metric"] == "auc" and row["task"] == "0" and row["value"]
+        }
+        last = max(after for _, after in values)
+        for part in dict.fromkeys(part for part, _ in values):
+            differences.setdefault(part, []).append(values[part, last] - values[part, 0])
+    for part, found in differences.items():
+        if difference := mean_figure(found, Bounds(-1.0, 1.0)):
+            yield Change(benchmark, method, part, difference)
+
+
+# --- the table as text
+
+
+def cell(value: Figure | None, form: str) -> str:
+    """A figure with its interval."""
+    if value is None:
+        return "–"
+    interval = "" if value.low is None or value.high is None else f" ({value.low:{form}} to {value.high:{form}})"
+    return f"{value.value:{form}}{interval}"
+
+
+def markdown(rows: Sequence[PrivacyRow], changes: Sequence[Change]) -> str:
+    """The rows after the last task, and the changes of the leak of the first task, as Markdown."""
+    last = max((row.after_task for row in rows), default=0)
+    head = [
+        "benchmark",
+        "method",
+        "ε",
+        "accuracy (%)",
+        "forgetting",
+        "attacked",
+        "AUC",
+        "AUC, task 1",
+        "TPR at 1 % FPR",
+    ]
+    text = [f"After task {last + 1}:", "", f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+    for r in rows:
+        if r.after_task == last:
+            budget = "none" if r.epsilon is None else f"{r.epsilon:g}"
+            lost = "–" if r.forgetting is None else f"{r.forgetting:.1f}"
+            figures = [cell(r.auc, ".3f"), cell(r.first_task_auc, ".3f"), cell(r.rate, ".2f")]
+            cells = [r.benchmark, f"`{r.method}`", budget, f"{r.accuracy:.1f}", lost, r.part, *figures]
+            text.append(f"| {' | '.join(cells)} |")
+    head = ["benchmark", "method", "attacked", "AUC of task 1, last minus first", "seeds"]
+    text += ["", f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+    text += [
+        f"| {c.benchmark} | `{c.method}` | {c.part} | {cell(c.difference, '+.3f')} | {c.difference.n} |"
+        for c in changes
+    ]
+    return "\n".join(text) + "\n"
+
+
+def write(rows: Sequence[PrivacyRow], changes: Sequence[Change]) -> None:
+    """Write both tables as CSV and Markdown, and print them."""
+    folder = Path("outputs/reproduced")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in (("privacy", rows), ("privacy_changes", changes)):
+        lines = [flat(asdict(row)) for row in table]
+        columns = list(dict.fromkeys(column for line in lines for column in line))
+        values = [[line.get(column) for column in columns] for line in lines]
+        write_text(folder / f"{name}.csv", csv_text(columns, values))
+    text = markdown(rows, changes)
+    write_text(folder / "privacy.md", text)
+    print(text, flush=True)
+
+
+def flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with the parts of its figures as columns."""
+    columns: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            columns |= {name if part == "value" else f"{name}_{part}": of_part for part, of_part in value.items()}
+        else:
+            columns[name] = value
+    return columns
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the chosen lines, and write the table after each."""
+    parser = argparse.ArgumentParser("reproduce.py privacy", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each line, each with 16 shadows (3)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="only these")
+    parser.add_argument("--benchmarks", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS), help="only these")
+    parser.add_argument("--show", action="store_true", help="run nothing; write the table of finished runs")
+    options, extra = parser.parse_known_args(arguments)
+    if wrong := [word for word in extra if word.startswith("-") or "=" not in word]:
+        parser.error(f"not understood: {' '.join(wrong)}")
+    if options.seeds < 1:
+        parser.error("--seeds: at least 1")
+    lines = [(benchmark, method) for benchmark in BENCHMARKS for method in METHODS]
+    chosen = [line for line in lines if line[0] in options.benchmarks and line[1] in options.methods]
+    folders = {line: finished_folders(line, options.seeds, extra) for line in lines}
+    failed = []
+    for line in chosen[:1] if options.show else chosen:
+        if not options.show:
+            if not measure(*line, options.seeds, extra):
+                failed.append(": ".join(line))
+            folders[line] = finished_folders(line, options.seeds, extra)
+        found = [(line, of_line) for line, of_line in folders.items() if any(map(read, of_line))]
+        rows = [row for line, of_line in found for row in rows_of(*line, of_line)]
+        write(rows, [change for line, of_line in found for change in changes_of(*line, of_line)])
+    if failed:
+        sys.exit(f"did not finish: {', '.join(failed)}; the same command continues")
+
+
+def finished_folders(line: tuple[str, str], seeds: int, extra: Sequence[str]) -> list[Path]:
+    """The folders of the finished runs of a line."""
+    overrides = overrides_of(*line, extra)
+    return [folder for seed in range(seeds) if is_finished(folder := folder_of(overrides, seed))]
