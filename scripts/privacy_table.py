@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from gr_cli.audit.shadows import plan_shadows
 from gr_cli.results.statistics import Bounds, summarize
 from gr_cli.results.tables import ALL_TASKS
 from gr_cli.system.files import csv_text, write_text
@@ -38,10 +39,9 @@ METHODS = {
     "class_vae": MEMORY.format("class_vae"),
     "mixture": MEMORY.format("mixture"),
     "gaussian": MEMORY.format("gaussian"),
-    "private_gaussian, ε = 10": MEMORY.format("private_gaussian") + " privacy.epsilon=10",
-    "private_gaussian, ε = 1": MEMORY.format("private_gaussian") + " privacy.epsilon=1",
 }
 SHADOWS, CANDIDATES = 16, 100
+ENTRY_POINTS = {"gr-run": "gr_cli.cli.main", "gr-audit": "gr_cli.audit.cli"}
 SHOWN = "likelihood_ratio"
 RATE = "tpr_at_fpr_0.01"
 
@@ -119,21 +119,21 @@ def folder_of(overrides: Sequence[str], seed: int) -> Path:
 def measure(benchmark: str, method: str, seeds: int, extra: Sequence[str]) -> bool:
     """Run the missing seeds of a line, and the missing audits; whether all finished."""
     overrides = overrides_of(benchmark, method, extra)
-    codes = [_run("gr_cli", ["-m", *overrides, f"seed=range({seeds})"])]
+    codes = [_run("gr-run", ["-m", *overrides, f"seed=range({seeds})"])]
     for seed in range(seeds):
         if is_finished(folder := folder_of(overrides, seed)):
             options = ["--attacks", f"--shadows={SHADOWS}", f"--candidates={CANDIDATES}", "--format=csv"]
-            codes.append(_run("gr_cli.audit", [str(folder), *options], shows=False))
+            codes.append(_run("gr-audit", [str(folder), *options], shows=False))
     return not any(codes)
 
 
-def _run(module: str, arguments: Sequence[str], shows: bool = True) -> int:
-    """Run a command of this package; its exit code."""
-    print(f"\n$ {module.replace('gr_cli.audit', 'gr-audit').replace('gr_cli', 'gr-run')} {shlex.join(arguments)}")
-    sys.stdout.flush()
+def _run(command: str, arguments: Sequence[str], shows: bool = True) -> int:
+    """Run `gr-run` or `gr-audit`; its exit code."""
+    print(f"\n$ {command} {shlex.join(arguments)}", flush=True)
+    start = f"from {ENTRY_POINTS[command]} import entry; entry()"
+    output = None if shows else subprocess.DEVNULL
     try:
-        output = None if shows else subprocess.DEVNULL
-        code = subprocess.run([sys.executable, "-m", module, *arguments], check=False, stdout=output).returncode
+        code = subprocess.run([sys.executable, "-c", start, *arguments], check=False, stdout=output).returncode
     except KeyboardInterrupt:
         code = 130
     if code == 130:
@@ -150,7 +150,7 @@ def is_finished(folder: Path) -> bool:
 
 def read(folder: Path) -> list[dict[str, str]]:
     """The figures of a run's audit; empty without one."""
-    path = folder / "audit" / "membership.csv"
+    path = plan_shadows(folder, SHADOWS, CANDIDATES, []).folder / "membership.csv"
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
@@ -213,7 +213,8 @@ def epsilon(folder: Path) -> float | None:
     path = folder / "privacy.csv"
     if not path.exists():
         return None
-    return float(next(row["epsilon"] for row in read_table(path) if row["scope"] == "total"))
+    totals = [row for row in read_table(path) if row["task"] == row["class"] == ALL_TASKS]
+    return float(totals[-1]["epsilon"])
 
 
 def changes_of(benchmark: str, method: str, folders: Sequence[Path]) -> Iterator[Change]:
@@ -323,7 +324,8 @@ def main(arguments: Sequence[str]) -> None:
             folders[line] = finished_folders(line, options.seeds, extra)
         found = [(line, of_line) for line, of_line in folders.items() if any(map(read, of_line))]
         rows = [row for line, of_line in found for row in rows_of(*line, of_line)]
-        write(rows, [change for line, of_line in found for change in changes_of(*line, of_line)])
+        if rows:
+            write(rows, [change for line, of_line in found for change in changes_of(*line, of_line)])
     if failed:
         sys.exit(f"did not finish: {', '.join(failed)}; the same command continues")
 
