@@ -102,7 +102,7 @@ class PrivateGaussian(GeneratorWithoutObjectives):
         self.pooled_share, self.shrinkage = pooled_share, shrinkage
         self.features = OrientedEnergies(self.spec.shape, frequencies, orientations, scales)
         _, height, width = self.spec.shape
-        basis = cosine_basis(height, width, image_frequencies)
+        basis = cosine_basis(height, width, image_frequencies).float()
         self.register_buffer("image_basis", basis, persistent=False)
         # Gaussian mechanisms on the same samples in several tasks compose as one with their summed 1 / m^2.
         tasks = math.sqrt(self.privacy.tasks_per_sample)
@@ -266,9 +266,9 @@ def _mean_variance(covariance: Tensor) -> Tensor:
 
 def _checked_budget(privacy: PrivacySettings | None, spec: SampleSpec) -> PrivacySettings:
     if not spec.is_image or spec.value_range is None:
-        problem = f"needs images with values in a range, and samples have the shape {list(spec.shape)}"
-        raise ConfigError("generator", "private_gaussian", problem, "use a benchmark of images")
+        not_images = f"needs images with values in a range, and samples have the shape {list(spec.shape)}"
+        raise ConfigError("generator", "private_gaussian", not_images, "use a benchmark of images")
     if privacy is None:
-        problem = "adds the noise that a privacy budget needs, and there is none"
-        raise ConfigError("generator", "private_gaussian", problem, "set privacy.epsilon, or use generator=gaussian")
+        no_budget = "adds the noise that a privacy budget needs, and there is none"
+        raise ConfigError("generator", "private_gaussian", no_budget, "set privacy.epsilon, or use generator=gaussian")
     return privacy

@@ -63,6 +63,7 @@ def test_samples_have_mean_and_covariance_of_the_low_frequencies_of_their_class(
     low, generated = class_samples(1).flatten(1) @ basis.T, samples.flatten(1) @ basis.T
     torch.testing.assert_close(generated.mean(0), low.mean(0), rtol=0, atol=0.1)
     torch.testing.assert_close(generated.std(0), low.std(0, correction=0), rtol=0.2, atol=0.02)
+    assert gaussian.generate(5).shape == (5, *SHAPE)  # of the learned classes in turn
     with pytest.raises(ValueError, match="labels are needed"):
         gaussian.decode({"z": noise[:1]})
 
