@@ -17,7 +17,7 @@ GUIDES = {
     ]
     if path.name == "README.md"
 }
-PROGRAMS = ("gr-run", "gr-report")
+PROGRAMS = ("gr-run", "gr-report", "gr-audit")
 
 
 def blocks(text: str, *languages: str) -> list[str]:

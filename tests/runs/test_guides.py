@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import gr_cli
+from gr_cli.audit.cli import _parsed as parsed
 from gr_cli.cli.compose import compose_settings
 from gr_cli.evaluation import measures
 from helpers.guides import (
@@ -97,6 +98,9 @@ def folder_by_class(made):
 def check_command(words, gr_run, gr_report, request, run):
     """Run a command of a guide, or compose it."""
     program, *rest = words
+    if program == "gr-audit":
+        parsed(rest)
+        return
     if program == "gr-report":
         for strategy in ("finetune", "joint"):
             write_run(Path("outputs/split_mnist"), strategy=strategy)
