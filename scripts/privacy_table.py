@@ -39,6 +39,8 @@ METHODS = {
     "class_vae": MEMORY.format("class_vae"),
     "mixture": MEMORY.format("mixture"),
     "gaussian": MEMORY.format("gaussian"),
+    "private_gaussian-10": MEMORY.format("private_gaussian") + " privacy.epsilon=10",
+    "private_gaussian-1": MEMORY.format("private_gaussian") + " privacy.epsilon=1",
 }
 SHADOWS, CANDIDATES = 16, 100
 ENTRY_POINTS = {"gr-run": "gr_cli.cli.main", "gr-audit": "gr_cli.audit.cli"}
